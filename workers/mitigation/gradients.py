@@ -185,7 +185,8 @@ class Gatherer:
 
     `names`: the weights that are looked at. Weight-sized results go to mapped files in `folder`, so that memory holds
     those of one block. `outputs_up_to`: `outputs_OO` of layers of at most so many outputs. `each`: `positions_NL` too.
-    `leaving` (of `blocks`): layer → E[δ δᵀ] (D, D) where the block's output joins the next, mapped as well.
+    `leaving` (of `blocks`): layer → E[δ δᵀ] (D, D) where the block's output joins the next, mapped as well;
+    `leaving_each` (of both): layer → ‖δ‖² there (N, L).
     """
 
     names: frozenset[str]
@@ -199,6 +200,7 @@ class Gatherer:
     each: bool = False
     found: dict[str, LayerGradients] = field(default_factory=dict)
     leaving: dict[int, torch.Tensor] = field(default_factory=dict)
+    leaving_each: dict[int, torch.Tensor] = field(default_factory=dict)
     _open: dict[str, LayerGradients] = field(default_factory=dict)
 
     def visit(self, _layer: int, name: str, x_NLI: torch.Tensor, delta_NLO: torch.Tensor) -> None:
@@ -236,6 +238,10 @@ class Gatherer:
             width = delta_TD.shape[-1]
             sum_DD = self.leaving.setdefault(layer, torch.zeros(width, width))
             sum_DD.addmm_(delta_TD.T, delta_TD, alpha=1 / self.positions)
+            if self.each:
+                seen_NL = delta_TD.square().sum(1).reshape(delta_NLD.shape[:-1])
+                before_NL = self.leaving_each.get(layer)
+                self.leaving_each[layer] = seen_NL if before_NL is None else torch.cat([before_NL, seen_NL])
 
     def finish(self, layer: int) -> None:
         """A block has seen all windows: its matrices go to disk."""

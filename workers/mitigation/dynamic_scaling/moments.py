@@ -13,7 +13,7 @@ from torch import nn
 from workers.surgery.blockwise.gram import add_upper, mirror
 from workers.surgery.blockwise.walk import Block, Group
 
-# Tokens on which smoothing is searched and modules' costs are predicted.
+# Tokens by which sizes of channels are told, and modules' costs predicted.
 SAMPLE_TOKENS = 512
 
 
@@ -58,13 +58,11 @@ def see_inputs(own: Block, moments: Mapping[str, Moment], source: Block | None =
                 moment.see(*inputs[own.group_of(name)])
 
 
-def sample(block: Block, groups: tuple[Group, ...], tokens: int) -> tuple[dict[Group, torch.Tensor], torch.Tensor]:
-    """((T, I) inputs of each group at some tokens of the first batches, which tokens of the text they are (T)).
-
-    They are spaced evenly, so that beginnings of windows are among them.
-    """
+def sample(block: Block, groups: tuple[Group, ...], tokens: int) -> dict[Group, torch.Tensor]:
+    """(T, I) inputs of each group at some tokens of the first batches, spaced evenly, so that beginnings of windows are
+    among them."""
     if not groups:
-        return {}, torch.zeros(0, dtype=torch.int64)
+        return {}
     with ExitStack() as stack:
         parts = {group: _catch(block, group, stack) for group in groups}
         for _ in block.outputs():
@@ -72,7 +70,7 @@ def sample(block: Block, groups: tuple[Group, ...], tokens: int) -> tuple[dict[G
                 break
     seen = sum(len(part) for part in parts[groups[0]])
     chosen_T = torch.arange(0, seen, max(1, seen // tokens))[:tokens]
-    return {group: torch.cat(found)[chosen_T].to(torch.float32) for group, found in parts.items()}, chosen_T
+    return {group: torch.cat(found)[chosen_T].to(torch.float32) for group, found in parts.items()}
 
 
 def _catch(block: Block, group: Group, stack: ExitStack) -> list[torch.Tensor]:

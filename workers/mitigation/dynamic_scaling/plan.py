@@ -119,7 +119,7 @@ class _Units:
     def _powers(self, block: Block, units: tuple[Group, ...]) -> dict[str, torch.Tensor]:
         """Tensor name → E[w x²] of its inputs, w what a token counts."""
         tokens = self._tokens_NL.numel()
-        inputs, _ = sample(block, units, tokens)
+        inputs = sample(block, units, tokens)
         windows, length = self._tokens_NL.shape
         found = {}
         for unit, seen_TI in inputs.items():

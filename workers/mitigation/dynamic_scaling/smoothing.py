@@ -1,19 +1,19 @@
-"""Channels smoothed: difficulty moved between activations and weights, by as much as the layer's output gains.
+"""Channels smoothed: difficulty moved between activations and weights, by as much as the block's output gains.
 
 s = a^α / w^(1 − α) for each channel (SmoothQuant, arXiv 2211.10438), a the greatest activation of the channel and w
 its greatest weight; or, where activations stay as they are, s = a^α with a the channel's mean (AWQ, arXiv 2306.00978).
 Folded into norm or rows before, it is the same function. Ours: α is searched for each place, no smoothing among the
-choices, by the layers' output error with weights *and* activations rounded, each output channel weighted by what an
-error there costs in divergence: the Fisher information E[δ²] of the reference (`workers.mitigation.gradients`).
+choices, by the error of the *block's* output with weights and activations of the place rounded, weighted by what an
+error there costs in divergence (`workers.mitigation.dynamic_scaling.block_error`).
 
-Shapes: T tokens of the sample, O and I output and input dimension.
+Shapes: T tokens of the sample, I input dimension, P channels of what comes before.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import torch
 
-from workers.mitigation.dynamic_scaling.activations import round_tokens
+from workers.mitigation.dynamic_scaling.block_error import BlockError
 from workers.mitigation.dynamic_scaling.grids import Scheme
 from workers.surgery.blockwise.walk import Block, Group
 from workers.surgery.quantize_folding import Folded, Pair, pairs
@@ -28,38 +28,31 @@ def smooth_block(
     folded: Folded,
     architecture: str,
     seen: Mapping[Group, torch.Tensor],
-    scheme: Scheme,
+    scheme_of: Callable[[Group], Scheme],
     activation_bits: int | None,
-    fisher: Mapping[str, torch.Tensor],
+    error: BlockError,
     names: Container[str],
-    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[dict[Group, torch.Tensor], list[float]]:
     """Smooths what can be folded before the groups of `seen` (their inputs (T, I) on some text).
 
-    `fisher`: tensor name → E[δ²] (O). `names`: layers that may be changed. `weights`: tensor name → what each token
-    counts (T; default: all alike). Returns what each group's input channels
-    were divided by (I), and the strengths that were chosen.
+    `scheme_of`: how a group's weights will be stored; `error`: of this block; `names`: layers that may be changed.
+    Returns what each group's input channels were divided by (I), and the strengths that were chosen.
     """
     divided: dict[Group, torch.Tensor] = {}
     chosen = []
     for pair in pairs(block, architecture):
         if pair.group not in seen or (pair.rows is not None and pair.rows not in names):
             continue
-        inputs_TI = seen[pair.group]
-        wholes = [folded.weight(name) for name in pair.group]
-        scores = []
-        choices = [scale_for(pair, inputs_TI, wholes, strength, activation_bits) for strength in STRENGTHS]
+        wholes = {name: folded.weight(name) for name in pair.group}
+        choices = [
+            scale_for(pair, seen[pair.group], list(wholes.values()), strength, activation_bits)
+            for strength in STRENGTHS
+        ]
+        costs = []
         for s_P in choices:
             s_I = pair.spread(s_P)
-            scores.append(
-                sum(
-                    output_error(
-                        weight_OI, inputs_TI, s_I, scheme, activation_bits, fisher.get(name), (weights or {}).get(name)
-                    )
-                    for name, weight_OI in zip(pair.group, wholes, strict=True)
-                )
-            )
-        best = min(range(len(scores)), key=scores.__getitem__)
+            costs.append(error.of(rounded(wholes, s_I, scheme_of(pair.group)), s_I, activation_bits))
+        best = min(range(len(costs)), key=costs.__getitem__)
         chosen.append(STRENGTHS[best])
         if best:
             divided[pair.group] = folded.scale(pair, choices[best])
@@ -81,24 +74,13 @@ def scale_for(
     return (s_P / s_P.log().mean().exp()).clamp(1e-3, 1e3)
 
 
-def output_error(
-    weight_OI: torch.Tensor,
-    inputs_TI: torch.Tensor,
-    s_I: torch.Tensor,
-    scheme: Scheme,
-    activation_bits: int | None,
-    fisher_O: torch.Tensor | None,
-    weight_T: torch.Tensor | None = None,
-) -> float:
-    """Mean over tokens of w Σ_o F_o (ŷ_o − y_o)², the scaled weight rounded to nearest."""
-    scaled_OI = weight_OI * s_I
-    grid = fit(
-        scaled_OI, bits=scheme.bits, group_size=scheme.group_size, symmetric=scheme.symmetric, dtype=scheme.dtype
-    )
-    given_TI = inputs_TI / s_I
-    if activation_bits is not None:
-        given_TI = round_tokens(given_TI, activation_bits)
-    gap_TO = given_TI @ grid.nearest(scaled_OI).T - inputs_TI @ weight_OI.T
-    cost_TO = gap_TO.square()
-    cost_O = cost_TO.mean(0) if weight_T is None else weight_T @ cost_TO / len(cost_TO)
-    return float((cost_O if fisher_O is None else cost_O * fisher_O).sum())
+def rounded(weights: Mapping[str, torch.Tensor], s_I: torch.Tensor, scheme: Scheme) -> dict[str, torch.Tensor]:
+    """Tensor name → W · s (O, I), rounded to nearest."""
+    found = {}
+    for name, weight_OI in weights.items():
+        scaled_OI = weight_OI * s_I
+        grid = fit(
+            scaled_OI, bits=scheme.bits, group_size=scheme.group_size, symmetric=scheme.symmetric, dtype=scheme.dtype
+        )
+        found[name] = grid.nearest(scaled_OI)
+    return found

@@ -16,7 +16,7 @@ nearest does, and the divergence greater.
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from itertools import repeat
 
@@ -25,6 +25,7 @@ import torch
 from app.contracts.recipe import QuantizeDynamic
 from app.models.steps.dynamic import chooses
 from workers.mitigation.dynamic_scaling.activations import rounding_inputs
+from workers.mitigation.dynamic_scaling.block_error import BlockError, BlockErrors
 from workers.mitigation.dynamic_scaling.budget import Choice
 from workers.mitigation.dynamic_scaling.fitting import Fitting
 from workers.mitigation.dynamic_scaling.grids import Scheme
@@ -38,6 +39,7 @@ from workers.mitigation.dynamic_scaling.tuning import Tuning
 from workers.mitigation.gradients import Gatherer, Tape, backward
 from workers.mitigation.importance import GRADIENT_TOKENS, importance
 from workers.mitigation.objectives import OwnLabels
+from workers.mitigation.reconstruction import metric_root
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations, Block, Group, Walk
 from workers.surgery.quantize_folding import Folded
@@ -48,12 +50,14 @@ from workers.surgery.shop import Shop
 
 # Share of the mean of a second moment's diagonal that is added to it.
 DAMPING = 0.03
+# Tokens on which what smoothing brings is measured, at least one window.
+ERROR_TOKENS = 1024
 
 
 class DynamicScaling:
     """The whole step."""
 
-    version = 7
+    version = 8
 
     def __init__(self, step: QuantizeDynamic) -> None:
         self._step = step
@@ -82,7 +86,7 @@ class DynamicScaling:
         Result(shop, step).put(blocks)
 
     def _gradients(self, shop: Shop, names: frozenset[str]) -> Gatherer:
-        """The source's Fisher information at outputs of layers and, where blocks are fitted, of blocks."""
+        """The source's Fisher information at outputs of layers and, where something looks at them, of blocks."""
         assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
         tokens_NL = shop.calibration.tokens_NL
         folder = shop.scratch / "fisher"
@@ -96,9 +100,8 @@ class DynamicScaling:
             progress=shop.progress,
             check_cancelled=shop.check_cancelled,
         )
-        found = Gatherer(
-            names, tape.positions, shop.scratch, squares=False, blocks=bool(self._step.block_epochs), each=True
-        )
+        blocks = self._step.smooth or bool(self._step.block_epochs)
+        found = Gatherer(names, tape.positions, shop.scratch, squares=False, blocks=blocks, each=True)
         backward(
             tape,
             OwnLabels(skeleton, self._step.seed),
@@ -129,6 +132,7 @@ class _Work:
         self._powers = {name: found.outputs_O for name, found in gradients.found.items()}
         self._tokens_NL = shop.calibration.tokens_NL
         self._strengths: list[float] = []
+        self._block_errors: BlockErrors | None = None
         self._entering: Activations | None = None
         self._kept: dict[str, torch.Tensor] = {}
         self._damping = DAMPING
@@ -154,7 +158,7 @@ class _Work:
         fitting = self._fitting()
         with ExitStack() as hooks:
             for source_block, own_block in zip(self._source(), own.blocks(), strict=False):
-                made = self._block(source_block, own_block, hooks)
+                made = self._block(source_block, own_block, own.entering, hooks)
                 if fitting is not None and made.weights:
                     made = self._fit(fitting, own_block, own.entering, made)
                 yield made
@@ -178,24 +182,17 @@ class _Work:
             return repeat(None)
         return Walk(Skeleton(shop.source, shop.read), self._tokens_NL, shop.scratch, phase="source").blocks()
 
-    def _block(self, source: Block | None, own: Block, hooks: ExitStack) -> LearnedBlock:
+    def _block(self, source: Block | None, own: Block, entering: Activations, hooks: ExitStack) -> LearnedBlock:
         shop, step = self._shop, self._step
         groups = tuple(group for group in own.groups if self._names & set(group))
         folded = Folded(shop, own)
         divided: dict[Group, torch.Tensor] = {}
         if step.smooth and groups:
-            seen, chosen_T = sample(own, tuple(group for group in groups if set(group) <= self._names), SAMPLE_TOKENS)
-            divided, strengths = smooth_block(
-                own,
-                folded,
-                shop.source.architecture,
-                seen,
-                self._of(groups[0]),
-                step.activation_bits,
-                self._powers,
-                self._names,
-                {name: weight_T[chosen_T] for name in own.linears if (weight_T := self._importance(name)) is not None},
-            )
+            seen = sample(own, tuple(group for group in groups if set(group) <= self._names), SAMPLE_TOKENS)
+            with self._error_of(own.index, entering) as error:
+                divided, strengths = smooth_block(
+                    own, folded, shop.source.architecture, seen, self._of, step.activation_bits, error, self._names
+                )
             self._strengths += strengths
             folded.close({})
         # After smoothing, which looks at inputs as they are; until the walk ends, since what enters the next block has
@@ -216,6 +213,21 @@ class _Work:
                 shop.check_cancelled()
                 rounded[name] = self._round(own, folded, name, moments.pop(name))
         return self._learned(own, rounded)
+
+    def _error_of(self, index: int, entering: Activations) -> AbstractContextManager[BlockError]:
+        """What changes of a block cost at its output, by the first windows of the text."""
+        gradients, length = self._gradients, self._tokens_NL.shape[1]
+        first_NL = self._tokens_NL[: max(1, ERROR_TOKENS // length)]
+        if self._block_errors is None:
+            skeleton = Skeleton(self._shop.source, self._shop.read, dtype=torch.float32)
+            self._block_errors = BlockErrors(skeleton, first_NL, self._shop.check_cancelled)
+        weight_T = importance(gradients.leaving_each[index], self._tokens_NL.numel())[: first_NL.numel()]
+        return self._block_errors.block(
+            index,
+            entering.read(0, len(first_NL)),
+            metric_root(gradients.leaving[index]),
+            weight_T.reshape(first_NL.shape),
+        )
 
     def _of(self, group: Group) -> Scheme:
         first = next(name for name in group if name in self._names)

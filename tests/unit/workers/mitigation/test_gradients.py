@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from workers.mitigation.gradients import (
+    Gatherer,
     Tape,
     backward,
     divergence_gradients_of,
@@ -177,6 +178,28 @@ def test_factors_are_the_moments_of_inputs_and_output_gradients(tiny: Tiny, tmp_
         assert of.positions_NL is not None
         assert of.positions_NL.shape == TOKENS.shape
         torch.testing.assert_close(of.positions_NL.reshape(-1).double(), delta.square().sum(1), rtol=1e-3, atol=1e-9)
+
+
+def test_where_a_block_ends_moments_and_positions_are_of_the_gradients_there(tiny: Tiny, tmp_path: Path) -> None:
+    info = inspect(tiny("llama"))
+    seen: dict[int, list[torch.Tensor]] = {}
+    with open_tensors(info) as reader:
+        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+        tape = Tape(skeleton, TOKENS, tmp_path)
+        found = Gatherer(frozenset(), tape.positions, tmp_path, squares=False, blocks=True, each=True)
+        told: dict[str, Any] = {"visit_block": found.visit_block, "finish": found.finish}
+        backward(tape, OwnLabels(skeleton, 7), **told)
+        again = Tape(skeleton, TOKENS, tmp_path, name="again")
+        backward(
+            again, OwnLabels(skeleton, 7), visit_block=lambda layer, delta: seen.setdefault(layer, []).append(delta)
+        )
+    assert found.leaving.keys() == found.leaving_each.keys() == seen.keys() == set(range(info.layers))
+    for layer, parts in seen.items():
+        delta = torch.cat(parts).double()
+        moment = torch.einsum("nld,nle->de", delta, delta) / TOKENS.numel()
+        close = {"rtol": 1e-3, "atol": 1e-5 * float(moment.abs().max())}
+        torch.testing.assert_close(found.leaving[layer].double(), moment, **close)
+        torch.testing.assert_close(found.leaving_each[layer].double(), delta.square().sum(-1), rtol=1e-3, atol=1e-9)
 
 
 def test_whole_factors_are_of_layers_that_are_narrow_enough(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Smoothing is the same function, and what is chosen is what errs least."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,17 +9,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
-from app.models.checkpoint import inspect
+from app.models.checkpoint import CheckpointInfo, inspect
+from tests.support.attention import attention_of
+from workers.mitigation.dynamic_scaling.block_error import BlockErrors
 from workers.mitigation.dynamic_scaling.grids import Scheme
 from workers.mitigation.dynamic_scaling.moments import sample
-from workers.mitigation.dynamic_scaling.smoothing import STRENGTHS, output_error, scale_for, smooth_block
+from workers.mitigation.dynamic_scaling.smoothing import STRENGTHS, rounded, scale_for, smooth_block
 from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.blockwise.walk import Walk
+from workers.surgery.blockwise.walk import Group, Walk
 from workers.surgery.channels import Channels
-from workers.surgery.quantize_folding import Folded, Pair
+from workers.surgery.even_grid import on_grid
+from workers.surgery.quantize_folding import Folded, Pair, pairs
 
 TOKENS = torch.randint(0, 300, (2, 24), generator=torch.Generator().manual_seed(0))
+SCHEME = Scheme(3, None, True)
 
 
 def exact(folder: Path, source: Path) -> dict[str, torch.Tensor]:
@@ -35,6 +41,10 @@ def exact(folder: Path, source: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def errors_of(info: CheckpointInfo, tensors: Mapping[str, torch.Tensor]) -> BlockErrors:
+    return BlockErrors(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS)
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
 def test_a_smoothed_block_is_the_same_function(kind: str, tiny: Callable[..., Path], tmp_path: Path) -> None:
     tensors = exact(tmp_path, tiny(kind, num_hidden_layers=1))
@@ -47,9 +57,11 @@ def test_a_smoothed_block_is_the_same_function(kind: str, tiny: Callable[..., Pa
         before = [out.clone() for _, _, out in block.outputs()]
         folded = Folded(shop, block)
         # 3-bit weights that meet 4-bit activations: smoothing pays somewhere.
-        divided, strengths = smooth_block(
-            block, folded, info.architecture, sample(block, block.groups, 48)[0], Scheme(3, None, True), 4, {}, tensors
-        )
+        seen, everything = sample(block, block.groups, 48), torch.ones(2, 24)
+        with errors_of(info, tensors).block(0, walk.entering.read(0, 2), torch.eye(64), everything) as error:
+            divided, strengths = smooth_block(
+                block, folded, info.architecture, seen, lambda _: SCHEME, 4, error, tensors
+            )
         folded.close({})
         assert len(divided) == sum(strength > 0 for strength in strengths) > 0
         for (_, _, out), known in zip(block.outputs(), before, strict=True):
@@ -81,84 +93,92 @@ def test_an_outlier_channel_is_smoothed_where_activations_are_rounded() -> None:
     weight_OI, x_TI = torch.randn(16, 12, generator=draws), torch.randn(64, 12, generator=draws)
     x_TI[:, 5] *= 60
     pair, scheme = Pair(("a",), norm="n"), Scheme(8, None, True)
-    plain = output_error(weight_OI, x_TI, torch.ones(12), scheme, 8, None)
-    smooth = output_error(weight_OI, x_TI, scale_for(pair, x_TI, [weight_OI], 0.5, 8), scheme, 8, None)
-    assert smooth < 0.3 * plain
+
+    def error(s_I: torch.Tensor) -> float:
+        made = on_grid(x_TI / s_I, bits=8, symmetric=True) @ rounded({"a": weight_OI}, s_I, scheme)["a"].T
+        return float((made - x_TI @ weight_OI.T).square().mean())
+
+    assert error(scale_for(pair, x_TI, [weight_OI], 0.5, 8)) < 0.3 * error(torch.ones(12))
 
 
-def test_the_error_is_the_weighted_mean_square_in_closed_form() -> None:
+def test_weights_are_rounded_as_they_will_be_with_their_factors_in_closed_form() -> None:
     draws = torch.Generator().manual_seed(0)
-    weight_OI, x_TI = torch.randn(4, 8, generator=draws), torch.randn(16, 8, generator=draws)
-    fisher_O = torch.tensor([1.0, 0, 2, 0.5])
-    step_O1 = weight_OI.abs().amax(1, keepdim=True) / 3
-    step_O1 = step_O1.bfloat16().float()
-    gap_TO = x_TI.double() @ ((weight_OI / step_O1).round().clamp(-4, 3) * step_O1 - weight_OI).double().T
-    closed = float((gap_TO.square().mean(0) * fisher_O).sum())
-    assert output_error(weight_OI, x_TI, torch.ones(8), Scheme(3, None, True), None, fisher_O) == pytest.approx(
-        closed, rel=1e-4
-    )
+    weight_OI, s_I = torch.randn(4, 8, generator=draws), torch.rand(8, generator=draws) + 0.5
+    scaled_OI = weight_OI * s_I
+    step_O1 = (scaled_OI.abs().amax(1, keepdim=True) / 3).bfloat16().float()
+    closed_OI = (scaled_OI / step_O1).round().clamp(-4, 3) * step_O1
+    torch.testing.assert_close(rounded({"a": weight_OI}, s_I, Scheme(3, None, True))["a"], closed_OI)
 
 
-def test_tokens_count_in_the_output_error_as_they_are_weighted() -> None:
-    draws = torch.Generator().manual_seed(4)
-    weight_OI, x_TI = torch.randn(5, 8, generator=draws), torch.randn(6, 8, generator=draws)
-    scheme, whole_I = Scheme(3, None, True), torch.ones(8)
-    each = [output_error(weight_OI, x_TI[t : t + 1], whole_I, scheme, None, None) for t in range(6)]
-    weight_T = torch.tensor([6.0, 0, 0, 0, 0, 0])
-    assert output_error(weight_OI, x_TI, whole_I, scheme, None, None, weight_T) == pytest.approx(each[0], rel=1e-4)
-    assert output_error(weight_OI, x_TI, whole_I, scheme, None, None) == pytest.approx(sum(each) / 6, rel=1e-4)
-
-
-def rounded(x: torch.Tensor, bits: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def stepped(x: torch.Tensor, bits: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """Each row on a symmetric grid of its own, its scale kept in `dtype`."""
     scale = (x.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)).to(dtype).double()
     return (x / scale).round() * scale
 
 
-@pytest.mark.parametrize("tokens", [None, 3, 40])
-def test_the_strength_is_that_of_least_error_where_an_error_costs_divergence(
-    tiny: Callable[..., Path], tmp_path: Path, tokens: int | None
+def weight_bits(group: tuple[str, ...]) -> int:
+    """A width for each place of a block, as a mixture has it."""
+    return 4 if group[0].endswith(("o_proj.weight", "gate_proj.weight")) else 3
+
+
+def by_hand(model: Any, group: tuple[str, ...], s_I: torch.Tensor, bits: int | None) -> torch.Tensor:
+    """What the model's only block gives with a group rounded behind s, less what it gives as it is, in float64."""
+    with torch.no_grad(), ExitStack() as stack:
+        seen: list[torch.Tensor] = []
+        layer = model.model.layers[0]
+        stack.callback(layer.register_forward_hook(lambda _, __, out: seen.append(out)).remove)
+        model(TOKENS)
+        for name in group:
+            linear = model.get_submodule(name.removesuffix(".weight"))
+            stack.callback(linear.weight.copy_, linear.weight.clone())
+            linear.weight.copy_(stepped(linear.weight * s_I, weight_bits(group), torch.bfloat16))
+            stack.callback(
+                linear.register_forward_pre_hook(
+                    lambda _, args: (args[0] / s_I if bits is None else stepped(args[0] / s_I, bits),)
+                ).remove
+            )
+        model(TOKENS)
+        return seen[1] - seen[0]
+
+
+@pytest.mark.parametrize("activation_bits", [None, 4])
+def test_the_strength_is_that_of_least_error_at_the_blocks_output(
+    tiny: Callable[..., Path], tmp_path: Path, activation_bits: int | None
 ) -> None:
-    """Against every strength tried by hand in float64, with all of the gradient at one output of one layer after
-    another, and all tokens counting the same, or one alone."""
+    """Against every strength tried by hand in float64 with transformers' layer, all of the gradient along one direction
+    after another."""
     tensors = exact(tmp_path, tiny("llama", num_hidden_layers=1))
     info = inspect(tmp_path)
     walk = Walk(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS, tmp_path)
     block = next(walk.blocks())
-    group = block.groups[0]
-    inputs = sample(block, (group,), 48)[0]
-    x = inputs[group].double()
-    wholes = [tensors[name] for name in group]
-    scales = [scale_for(Pair(group, norm="n"), inputs[group], wholes, strength, 4).double() for strength in STRENGTHS]
-    weight_T = torch.ones(len(x)) if tokens is None else torch.eye(len(x))[tokens] * len(x)
+    inputs = sample(block, block.groups, 48)
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float64, attn_implementation=attention_of(tmp_path)
+    ).eval()
+
+    def scheme_of(group: Group) -> Scheme:
+        return Scheme(weight_bits(group), None, True)
+
     chosen, best = [], []
-    for name, whole in zip(group, wholes, strict=True):
-        for output in (0, 7, 19):
-            shop: Any = SimpleNamespace(
-                source=info,
-                read=lambda name: tensors[name].clone(),
-                put=lambda *_, **__: None,
-                channels=Channels.of(info),
-            )
-            fisher = {other: torch.zeros(len(weight)) for other, weight in zip(group, wholes, strict=True)}
-            fisher[name][output] = 2.0
-            _, strengths = smooth_block(
-                block,
-                Folded(shop, block),
-                info.architecture,
-                inputs,
-                Scheme(3, None, True),
-                4,
-                fisher,
-                tensors,
-                dict.fromkeys(group, weight_T),
-            )
-            w = whole[output].double()
-            costs = [
-                float(weight_T.double() @ (rounded(x / s, 4) @ rounded(w * s, 3, torch.bfloat16) - x @ w).square())
-                for s in scales
-            ]
-            chosen.append(strengths[0])
-            best.append(STRENGTHS[costs.index(min(costs))])
+    for direction in (0, 7, 19, 40):
+        root = torch.zeros(64, 64)
+        root[direction, direction] = 1.0
+        shop: Any = SimpleNamespace(
+            source=info, read=lambda name: tensors[name].clone(), put=lambda *_, **__: None, channels=Channels.of(info)
+        )
+        folded = Folded(shop, block)
+        places = pairs(block, info.architecture)
+        with errors_of(info, tensors).block(0, walk.entering.read(0, 2), root, torch.ones(2, 24)) as error:
+            arguments = (info.architecture, inputs, scheme_of, activation_bits, error, tensors)
+            chosen.append(smooth_block(block, folded, *arguments)[1])
+        best.append([])
+        for pair in places:
+            wholes = [tensors[name] for name in pair.group]
+            costs = []
+            for strength in STRENGTHS:
+                s = pair.spread(scale_for(pair, inputs[pair.group], wholes, strength, activation_bits)).double()
+                error_NLD = by_hand(model, pair.group, s, activation_bits)
+                costs.append(float(error_NLD[..., direction].square().mean()))
+            best[-1].append(STRENGTHS[costs.index(min(costs))])
     assert chosen == best
-    assert len(set(best)) > 1
+    assert len({strength for strengths in best for strength in strengths}) > 2

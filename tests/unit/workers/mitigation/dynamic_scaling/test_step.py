@@ -22,6 +22,7 @@ from app.models.steps import quantize
 from tests.support.attention import attention_of
 from workers.mitigation.dynamic_scaling import fitting
 from workers.mitigation.dynamic_scaling import step as step_module
+from workers.mitigation.dynamic_scaling.block_error import BlockErrors
 from workers.mitigation.dynamic_scaling.learned import LearnedBlock
 from workers.mitigation.dynamic_scaling.moments import Moment
 from workers.mitigation.gradients import Gatherer, Tape, backward
@@ -317,16 +318,16 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
         apart = Gatherer(frozenset(info.tensors), 128, tape.scratch, squares=False, blocks=True, each=True)
         told: dict[str, Any] = {"visit": apart.visit, "visit_block": apart.visit_block, "finish": apart.finish}
         backward(tape, OwnLabels(skeleton, 5), **told)
-    outputs: dict[str, torch.Tensor] = {}
-    tokens: dict[str, torch.Tensor] = {}
+    ends: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     powers: dict[str, torch.Tensor] = {}
     leaving: dict[int, torch.Tensor] = {}
-    smooth, see, fits = step_module.smooth_block, step_module.see_inputs, step_module.Fitting
+    judges, see, fits = BlockErrors.block, step_module.see_inputs, step_module.Fitting
 
-    def smoothed(*arguments: Any) -> Any:
-        outputs.update(arguments[6])
-        tokens.update(arguments[8])
-        return smooth(*arguments)
+    def judged(
+        self: BlockErrors, index: int, entering_NLD: torch.Tensor, root_DD: torch.Tensor, weight_NL: torch.Tensor
+    ) -> Any:
+        ends[index] = root_DD, weight_NL
+        return judges(self, index, entering_NLD, root_DD, weight_NL)
 
     def seen(own: Any, moments: dict[str, Moment], source: Any = None) -> None:
         see(own, moments, source)
@@ -336,7 +337,7 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
         leaving.update({layer: one.clone() for layer, one in arguments[4].items()})
         return fits(*arguments, **options)
 
-    monkeypatch.setattr(step_module, "smooth_block", smoothed)
+    monkeypatch.setattr(BlockErrors, "block", judged)
     monkeypatch.setattr(step_module, "see_inputs", seen)
     monkeypatch.setattr(step_module, "Fitting", fitted)
     step = FITTED | {"block_epochs": 1, "seed": 5}
@@ -345,9 +346,13 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
     assert leaving.keys() == {0, 1}
     for layer, one in leaving.items():
         torch.testing.assert_close(one, apart.leaving[layer])
-    assert outputs.keys() == {name for name in info.tensors if name.endswith("_proj.weight")}
-    for name, one in outputs.items():
-        torch.testing.assert_close(one, apart.found[name].outputs_O)
+    assert ends.keys() == {0, 1}
+    for layer, (root_DD, weight_NL) in ends.items():
+        moment = apart.leaving[layer]
+        metric = 0.8 * moment / moment.diagonal().mean() + 0.2 * torch.eye(len(moment))
+        torch.testing.assert_close(root_DD @ root_DD.T, metric)
+        power_NL = apart.leaving_each[layer]
+        torch.testing.assert_close(weight_NL, 0.5 + 0.5 * power_NL / power_NL.mean())
     inputs: dict[str, torch.Tensor] = {}
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation=attention_of(folder))
     for kind in ("q", "k", "v"):
@@ -361,7 +366,6 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
         power_NL = apart.found[name].positions_NL
         assert power_NL is not None
         weight_NL = 0.5 + 0.5 * power_NL / power_NL.mean()
-        torch.testing.assert_close(tokens[name], weight_NL.flatten())
         expected_I = (weight_NL[..., None] * given_NLI.square()).mean((0, 1))
         torch.testing.assert_close(powers[name], expected_I, rtol=1e-2, atol=1e-3 * float(expected_I.mean()))
 

@@ -1,0 +1,129 @@
+"""What changed layers cost at their block's output, against transformers' layer in float64."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.models.checkpoint import inspect
+from tests.support.attention import attention_of
+from workers.mitigation.dynamic_scaling.block_error import BlockError, BlockErrors
+from workers.mitigation.reconstruction import metric_root
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.reading import open_tensors
+
+Tiny = Callable[..., Path]
+TOKENS = torch.randint(0, 300, (3, 16), generator=torch.Generator().manual_seed(3))
+DRAWS = torch.Generator().manual_seed(4)
+DRAWN = torch.randn(64, 64, generator=DRAWS, dtype=torch.float64)
+# Directions of the hidden states that count more than others, tokens that do.
+MOMENT = (DRAWN @ torch.diag(torch.logspace(0, -3, 64, dtype=torch.float64)) @ DRAWN.T).float()
+WEIGHT = torch.rand(3, 16, generator=DRAWS)
+QKV = ("q_proj", "k_proj", "v_proj")
+
+
+@contextmanager
+def second_block(folder: Path, check: Callable[[], None] = lambda: None) -> Iterator[tuple[BlockError, Skeleton]]:
+    """Of a model's second block, given what the first one gives."""
+    info = inspect(folder)
+    with open_tensors(info) as reader:
+        skeleton = Skeleton(info, reader.read, dtype=torch.float32)
+        errors = BlockErrors(skeleton, TOKENS, check)
+        with errors.block(1, entering(folder), metric_root(MOMENT), WEIGHT) as error:
+            yield error, skeleton
+
+
+def model(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float64, attn_implementation=attention_of(folder)
+    ).eval()
+
+
+def entering(folder: Path) -> torch.Tensor:
+    with torch.no_grad():
+        states: torch.Tensor = model(folder)(TOKENS, output_hidden_states=True).hidden_states[1]
+    return states.bfloat16()
+
+
+def by_hand(folder: Path, changes: dict[str, torch.Tensor], divide_I: torch.Tensor, bits: int | None) -> float:
+    """`changes`: path within the block → its weight for divided inputs. In float64; both runs are given what the first
+    block gives, rounded to 16 bits."""
+    whole, states = model(folder), entering(folder).double()
+    seen: list[torch.Tensor] = []
+    whole.model.layers[0].register_forward_hook(lambda *_: states)
+    whole.model.layers[1].register_forward_hook(lambda _, __, out: seen.append(out))
+
+    def given(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        x = args[0] / divide_I.double()
+        if bits is None:
+            return (x,)
+        step = (x.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)).float().double()
+        return ((x / step).round() * step,)
+
+    with torch.no_grad():
+        whole(TOKENS)
+        for path, weight in changes.items():
+            linear = whole.model.layers[1].get_submodule(path)
+            linear.weight.copy_(weight)
+            linear.register_forward_pre_hook(given)
+        whole(TOKENS)
+    error = seen[1] - seen[0]
+    metric = 0.8 * MOMENT.double() / MOMENT.double().diagonal().mean() + 0.2 * torch.eye(64, dtype=torch.float64)
+    return float((torch.einsum("nld,de,nle->nl", error, metric, error) * WEIGHT.double()).mean())
+
+
+def changed(folder: Path, paths: tuple[str, ...], divide_I: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Path → the block's weight for divided inputs, on a coarse grid."""
+    layer = model(folder).model.layers[1]
+    with torch.no_grad():
+        wholes = {path: (layer.get_submodule(path).weight * divide_I).float() for path in paths}
+    return {path: (whole * 20).round() / 20 for path, whole in wholes.items()}
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+@pytest.mark.parametrize(
+    ("paths", "inputs"), [(tuple(f"self_attn.{one}" for one in QKV), 64), (("self_attn.o_proj",), 64)]
+)
+def test_it_is_the_weighted_square_of_what_the_block_gives(
+    tiny: Tiny, kind: str, bits: int | None, paths: tuple[str, ...], inputs: int
+) -> None:
+    folder = tiny(kind)
+    divide_I = torch.rand(inputs, generator=torch.Generator().manual_seed(5)) + 0.5
+    changes = changed(folder, paths, divide_I)
+    with second_block(folder) as (error, _):
+        found = error.of({f"model.layers.1.{path}.weight": one for path, one in changes.items()}, divide_I, bits)
+    assert found == pytest.approx(by_hand(folder, changes, divide_I, bits), rel=2e-3)
+
+
+def test_what_is_the_same_function_costs_nothing_and_each_question_stands_alone(tiny: Tiny) -> None:
+    folder = tiny("llama")
+    path = "mlp.down_proj"
+    name = f"model.layers.1.{path}.weight"
+    inputs = inspect(folder).tensors[name].shape[1]
+    divide_I = torch.rand(inputs, generator=torch.Generator().manual_seed(6)) + 0.5
+    with second_block(folder) as (error, skeleton):
+        weight_OI = skeleton.layers[1].get_submodule(path).weight.data.clone()
+        coarse = {name: (weight_OI * 20).round() / 20}
+        plain = error.of(coarse, torch.ones(inputs), None)
+        assert error.of({name: weight_OI * divide_I}, divide_I, None) < 1e-9 * plain
+        assert error.of(coarse, torch.ones(inputs), None) == plain
+        assert torch.equal(skeleton.layers[1].get_submodule(path).weight.data, weight_OI)
+    assert skeleton.layers[1].get_submodule(path).weight.is_meta, "the block is let go"
+
+
+def test_it_can_be_cancelled(tiny: Tiny) -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError), second_block(tiny("llama"), check) as (error, _):
+        error.of({}, torch.ones(1), None)
