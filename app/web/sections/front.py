@@ -123,7 +123,7 @@ def outcome(report: MitigateReport) -> str:
     if not report.helped:
         return "Leave the candidate as it is, give a larger budget, allow other treatments, or damage it less."
     point = recommended(report)
-    return f"{_sentence(described(point))} {_growth(point.bytes, report.candidate_bytes)}. {_ready(report)}"
+    return f"{described(point)}: {_growth(point.bytes, report.candidate_bytes)}. {_ready(report)}"
 
 
 def _mark(report: MitigateReport) -> str:
@@ -157,10 +157,6 @@ def left(report: MitigateReport) -> str:
     whose = "recommended model" if report.helped else "candidate"
     kl = fmt.estimate(report.divergence.kl.mean, report.divergence.kl.ci)
     return f"What is left: the {whose} loses {kl} nats a token on the test documents."
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}:"
 
 
 def _growth(size: int, base: int) -> str:

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from app.contracts.mitigate_report import FrontPoint, MitigateReport, Treatment, Trial
+from app.contracts.mitigate_report import FrontPoint, MitigateReport, Trial
 from app.contracts.report import Mean
+from app.models import treatments
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip, share_bar
 from app.web.scales import LinearScale
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
-_NAMES = {
-    "repair.lowrank": "low-rank repair",
-    "quantize.dynamic": "dynamic scaling",
-    "prune.gradient": "gradient-aware pruning",
-    "norm.tweak": "norm tweaking",
-    "protect": "more for the worst layers",
-    "calibration": "correction at decoding",
-}
-# Steps whose bits, and whose sparsity, differ from layer to layer where the worst ones are protected.
-_GRADED = frozenset({"quantize.rtn", "quantize.gptq", "quantize.awq", "quantize.dynamic"})
-_SPARSE = frozenset({"prune.magnitude", "prune.wanda", "prune.sparsegpt", "prune.ria", "prune.gradient"})
 _OUTCOMES = {
     "front": "on the front",
     "dominated": "beaten",
@@ -34,41 +24,7 @@ _OUTCOMES = {
 
 def described(point: FrontPoint | Trial) -> str:
     """Its treatments in words; `the candidate as it is` where there is none."""
-    types = frozenset(str(step.get("type")) for step in point.recipe)
-    return ", then ".join(_treatment(one, types) for one in point.treatments) or "the candidate as it is"
-
-
-def _treatment(of: Treatment, types: frozenset[str]) -> str:
-    """`types` are those of the treated recipe's steps."""
-    name, knobs = _NAMES.get(of.name, of.name), of.knobs
-    parts: list[str] = []
-    if of.name == "repair.lowrank":
-        parts = [f"rank {knobs.get('rank')}"]
-        if knobs.get("iterations") not in {None, 1}:
-            parts.append(f"{knobs['iterations']} rounds")
-    elif of.name == "quantize.dynamic":
-        parts = ["mixed bits" if knobs.get("mixed") else "same bits everywhere"]
-        if knobs.get("extra_bits"):
-            parts.append(f"{knobs['extra_bits']:g} more on average")
-        if knobs.get("half_group"):
-            parts.append("groups of half the size")
-    elif of.name == "prune.gradient":
-        parts = [f"{knobs.get('budget')} budget"]
-        if knobs.get("recovery_steps"):
-            parts.append(f"{knobs['recovery_steps']} recovery steps")
-    elif of.name == "norm.tweak":
-        parts = [f"{knobs.get('steps')} steps at {knobs.get('learning_rate')}"]
-    elif of.name == "protect":
-        layers = knobs.get("layers")
-        by = knobs.get("by")
-        parts = [f"{layers} layer{'' if layers == 1 else 's'}"]
-        if _GRADED & types:
-            parts.append(f"{by} bit{'' if by == 1 else 's'} more")
-        if _SPARSE & types:
-            parts.append(f"{'much ' if by == 2 else ''}less sparsity there, more in the others")
-    else:
-        parts = [f"{key} {value}" for key, value in knobs.items()]
-    return visible(f"{name} ({', '.join(parts)})")
+    return visible(treatments.described(point.treatments, point.recipe))
 
 
 def wound(report: MitigateReport) -> Table:
@@ -127,7 +83,7 @@ def unhelpful(report: MitigateReport) -> Table:
         columns=(Column("Treatment", "name"), Column("Why", "text"), Column("Most that it saved alone, nats")),
         rows=tuple(
             (
-                Cell(_NAMES.get(one.treatment, one.treatment)),
+                Cell(one.treatment),
                 Cell(visible(_upper(one.reason)) + "."),
                 Cell(fmt.number(one.best_saved)),
             )

@@ -17,6 +17,7 @@ from app.contracts.report import Mean
 from app.contracts.requests.mitigate import TreatmentName
 from app.models.checkpoint import CheckpointInfo
 from app.models.steps import check_recipe
+from app.models.treatments import described
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.front import Point, broken
 from workers.diagnosis.mitigate.measuring import Measurement, RefusedError, estimate
@@ -321,26 +322,30 @@ class Ward:
             "what it saved is not above zero for sure on the test documents, or others of the front were tested there"
         )
 
+    def _described(self, plan: Plan) -> str:
+        """As the report does: by the recipe as it is made in full."""
+        return described(treatments_of(plan), told(apply_plan(self.subject, plan, self.fit)))
+
     def _beginning(self, proposal: Proposal, number: int, trials: int) -> str:
         saved = self.base[proposal.rung].mean - proposal.expected_kl
         return (
-            f"trial {number} of {trials} ({proposal.rung}) begins: {plan_name(proposal.plan)}, expected to save "
-            f"{numeral(saved)} nats a token, {proposal.expected_bytes:,} bytes"
+            f"trial {number} of {trials} ({proposal.rung}) begins: {self._described(proposal.plan)}, expected to "
+            f"save {numeral(saved)} nats a token, {proposal.expected_bytes:,} bytes"
         )
 
     def _line(self, done: Done, number: int, trials: int) -> str:
-        head = f"trial {number} of {trials} ({done.proposal.rung}): {plan_name(done.proposal.plan)}"
+        head = f"trial {number} of {trials} ({done.proposal.rung}): {self._described(done.proposal.plan)}"
         if done.measured is None:
             return f"{head}: not applicable: {done.refusal}"
         if not math.isfinite(done.measured.mean):
             return f"{head}: its logits are not finite at some positions"
         saved = self.base[done.proposal.rung].mean - done.measured.mean
-        told = f"saves {numeral(saved)}" if saved >= 0 else f"loses {numeral(-saved)} more"
-        return f"{head}: {told} nats a token, {done.measured.record.bytes:,} bytes"
+        change = f"saves {numeral(saved)}" if saved >= 0 else f"loses {numeral(-saved)} more"
+        return f"{head}: {change} nats a token, {done.measured.record.bytes:,} bytes"
 
 
 def plan_name(plan: Sequence[Arm]) -> str:
-    """Names a plan among all; empty for the candidate as it is."""
+    """Tells a plan from all others; empty for the candidate as it is. People read `app.models.treatments.described`."""
     return " + ".join(arm.key for arm in plan)
 
 

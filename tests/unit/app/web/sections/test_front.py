@@ -94,7 +94,7 @@ def test_every_report_renders(name):
 def test_treatments_and_the_budget_are_told_in_words():
     report = MitigateReport.model_validate(VARIANTS["helped"])
     assert described(report.front[0]) == "the candidate as it is"
-    assert "low-rank repair (rank 16)" in described(report.front[2])
+    assert described(report.front[2]) == "repair.lowrank rank 16"
     assert "122,500,000 bytes (the default: a quarter more), 10.0 % more time a token" in protocol(report)
 
 
@@ -229,20 +229,20 @@ def test_treatments_have_room_in_a_terminal_of_any_width(width):
     render_terminal(VARIANTS["helped"], Console(file=out, width=width))
     table = out.getvalue().partition("The front on the test documents")[2].partition("{")[0]
     assert "the candidate as it is" in table
-    assert "low-rank repair (rank 16)" in table
+    assert "repair.lowrank rank 16" in table
 
 
 @pytest.mark.parametrize(
     ("types", "by", "told"),
     [
-        (["quantize.rtn"], 2, "(4 layers, 2 bits more)"),
-        (["quantize.dynamic", "repair.lowrank"], 1, "(4 layers, 1 bit more)"),
-        (["prune.wanda", "quantize.kv_cache"], 1, "(4 layers, less sparsity there, more in the others)"),
-        (["prune.gradient"], 2, "(4 layers, much less sparsity there, more in the others)"),
+        (["quantize.rtn"], 2, "4 layers, 2 bits more"),
+        (["quantize.dynamic", "repair.lowrank"], 1, "4 layers, 1 bit more"),
+        (["prune.wanda", "quantize.kv_cache"], 1, "4 layers, less sparsity there, more in the others"),
+        (["prune.gradient"], 2, "4 layers, much less sparsity there, more in the others"),
     ],
 )
 def test_what_the_worst_layers_get_is_told_by_what_the_recipe_does(types, by, told):
     point = copy.deepcopy(VARIANTS["helped"]["front"][0])
     point |= {"treatments": [{"name": "protect", "knobs": {"layers": 4, "by": by}}]}
     point |= {"recipe": [{"type": kind} for kind in types]}
-    assert described(FrontPoint.model_validate(point)) == f"more for the worst layers {told}"
+    assert described(FrontPoint.model_validate(point)) == f"protect {told}"

@@ -12,14 +12,16 @@ import pytest
 from app.contracts.requests.mitigate import Budget, TreatmentName
 from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
+from app.models.treatments import described
 from tests.support.processor import needs_avx512
 from tests.support.quantizing import operate
 from workers.diagnosis.mitigate.front import limits_of
 from workers.diagnosis.mitigate.measuring import RefusedError
 from workers.diagnosis.mitigate.search import Proposal, Rung
 from workers.diagnosis.mitigate.subject import Fit, Subject, recipe_of
+from workers.diagnosis.mitigate.subject import told as told_recipe
 from workers.diagnosis.mitigate.treatments import ORDER, Plan
-from workers.diagnosis.mitigate.trials import Done, Ward
+from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
 from workers.surgery.store import CheckpointStore
 from workers.telemetry import Telemetry
 
@@ -156,14 +158,14 @@ def tweak_of(
     arms, why = own.arms(["norm.tweak"])
     own.run(arms[:1], 2)
     (found,) = own.unhelpful(["norm.tweak"], why, [])
-    assert lines[0].startswith("trial 1 of 2 (cheap) begins: norm.tweak ")
+    assert lines[0].startswith("trial 1 of 2 (cheap) begins: norm.tweak, expected to save ")
     return own, f"{lines[1]}\n{found.reason}"
 
 
 def test_without_a_recommendation_no_other_treatment_is_said_to_have_saved_more(tiny: Tiny) -> None:
     _, told = tweak_of(tiny, 0.02)
     line, _, reason = told.partition("\n")
-    assert line.startswith("trial 1 of 2 (cheap): norm.tweak ")
+    assert line.startswith("trial 1 of 2 (cheap): norm.tweak: ")
     assert line.endswith(": saves 0.02 nats a token, 100,000 bytes")
     assert reason == "what it saved is not above zero for sure, or does not hold on the test documents"
 
@@ -184,9 +186,11 @@ def test_each_trial_is_told_when_it_begins_and_when_it_has_ended(tiny: Tiny) -> 
     for number, (done, begun, ended) in enumerate(zip(own.done, lines[::2], lines[1::2], strict=True), 1):
         head = f"trial {number} of 4 (cheap)"
         saved = 0.4 - done.proposal.expected_kl
-        assert begun.startswith(f"{head} begins: {done.proposal.plan[0].key}")
-        assert begun.endswith(f"expected to save {saved:.3g} nats a token, {done.proposal.expected_bytes:,} bytes")
-        assert ended.startswith(f"{head}: {done.proposal.plan[0].key}")
+        told = described(treatments_of(done.proposal.plan), told_recipe(done.recipe))
+        assert "=" not in told, "no field of the program"
+        assert begun.startswith(f"{head} begins: {told}, expected to save ")
+        assert begun.endswith(f" {saved:.3g} nats a token, {done.proposal.expected_bytes:,} bytes")
+        assert ended.startswith(f"{head}: {told}: not applicable: no kernel for it")
 
 
 def test_what_is_beyond_the_budget_is_said_to_be(tiny: Tiny) -> None:

@@ -1,0 +1,85 @@
+"""Treatments of a mitigate job in words that a recipe is written in."""
+
+from typing import Any
+
+import pytest
+
+from app.contracts.mitigate_report import Treatment
+from app.models.treatments import described
+
+RTN = {"type": "quantize.rtn", "bits": 3}
+DYNAMIC = {"mixed": False, "extra_bits": 0.0, "half_group": False}
+
+
+def told(name: Any, knobs: dict[str, Any], *recipe: dict[str, Any]) -> str:
+    return described([Treatment(name=name, knobs=knobs)], recipe)
+
+
+def scaled(**fields: Any) -> dict[str, Any]:
+    return {"type": "quantize.dynamic"} | fields
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "words"),
+    [
+        ("repair.lowrank", {"rank": 16, "iterations": 1}, "repair.lowrank rank 16"),
+        ("repair.lowrank", {"rank": 16, "iterations": 2}, "repair.lowrank rank 16, 2 iterations"),
+        ("norm.tweak", {"steps": 20, "learning_rate": 1e-3}, "norm.tweak"),
+        ("norm.tweak", {"steps": 60, "learning_rate": 1e-3}, "norm.tweak 60 steps"),
+        ("norm.tweak", {"steps": 20, "learning_rate": 1e-4}, "norm.tweak learning rate 0.0001"),
+        ("norm.tweak", {"steps": 60, "learning_rate": 1e-4}, "norm.tweak 60 steps, learning rate 0.0001"),
+        ("calibration", {"version": 3}, "calibration, version 3"),
+    ],
+)
+def test_knobs_that_a_step_has_anyway_are_left_out(name: str, knobs: dict[str, Any], words: str) -> None:
+    assert told(name, knobs, RTN) == words
+
+
+@pytest.mark.parametrize(
+    ("knobs", "steps", "words"),
+    [
+        ({}, [scaled(bits=3.0)], "at 3 bits"),
+        ({"half_group": True}, [scaled(bits=3.0, group_size=32)], "at 3 bits, groups of 32"),
+        ({"mixed": True, "extra_bits": 0.5}, [scaled(bits=3.5, mixed=True)], "at 3.5 bits, mixed"),
+        ({}, [scaled(bits=8.0, group_size=None)], "at 8 bits, per channel"),
+        ({}, [scaled(bits=4.0, layers=[0]), scaled(bits=3.0, layers=[1])], "at 3 and 4 bits"),
+        (
+            {},
+            [scaled(bits=4.0, group_size=None), scaled(bits=4.0, group_size=128), scaled(bits=4.0)],
+            "at 4 bits, groups of 64 and 128, per channel",
+        ),
+    ],
+)
+def test_bits_and_groups_are_those_of_the_treated_recipe(
+    knobs: dict[str, Any], steps: list[dict[str, Any]], words: str
+) -> None:
+    assert told("quantize.dynamic", DYNAMIC | knobs, *steps) == f"quantize.dynamic {words}"
+
+
+def test_without_a_recipe_dynamic_scaling_is_told_against_the_candidate() -> None:
+    assert told("quantize.dynamic", DYNAMIC) == "quantize.dynamic"
+    knobs = {"mixed": True, "extra_bits": 0.5, "half_group": True}
+    assert told("quantize.dynamic", knobs, RTN) == "quantize.dynamic, 0.5 more bits, mixed, half groups"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "fields", "words"),
+    [
+        ({"budget": "gradient", "recovery_steps": 0}, {"sparsity": 0.5}, "at sparsity 0.5"),
+        (
+            {"budget": "uniform", "recovery_steps": 200},
+            {"pattern": "2:4"},
+            "at 2:4, uniform budget, 200 recovery steps",
+        ),
+    ],
+)
+def test_pruning_by_gradients_is_told_by_what_it_takes_away(
+    knobs: dict[str, Any], fields: dict[str, Any], words: str
+) -> None:
+    assert told("prune.gradient", knobs, {"type": "prune.gradient"} | fields) == f"prune.gradient {words}"
+
+
+def test_treatments_come_one_after_the_other_and_none_is_the_candidate() -> None:
+    both = [Treatment(name="protect", knobs={"layers": 1, "by": 1}), Treatment(name="norm.tweak", knobs={"steps": 60})]
+    assert described(both, [RTN]) == "protect 1 layer, 1 bit more, then norm.tweak 60 steps"
+    assert described([], [RTN]) == "the candidate as it is"
