@@ -115,7 +115,8 @@ async def _check(request: Request) -> tuple[dict[str, dict[str, Any]], list[Work
         checks["redis"] = {"ok": False, "detail": "does not answer"}
     try:
         aliases = load_registry(state.settings.models_file).aliases
-        checks["models"] = {"ok": True, "detail": f"{len(aliases)} models: {', '.join(aliases[:20])}"}
+        many = f"{len(aliases)} model{'' if len(aliases) == 1 else 's'}"
+        checks["models"] = {"ok": True, "detail": f"{many}: {', '.join(aliases[:20])}"}
     except HemostatError as error:
         checks["models"] = {"ok": False, "detail": error.detail, "hint": error.hint}
     return checks, workers, deployments

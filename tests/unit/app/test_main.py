@@ -34,6 +34,16 @@ async def test_the_process_is_alive_and_names_what_is_missing(http: httpx.AsyncC
     assert "models.toml" in ready.json()["checks"]["models"]["detail"]
 
 
+@pytest.mark.parametrize(("aliases", "told"), [(["one"], "1 model: one"), (["one", "two"], "2 models: one, two")])
+async def test_readiness_counts_and_names_the_models(
+    http: httpx.AsyncClient, tmp_path: Path, aliases: list[str], told: str
+) -> None:
+    tables = [f'[models.{alias}]\npath = "{tmp_path}"\n' for alias in aliases]
+    (tmp_path / "models.toml").write_text("".join(tables))
+    check = (await http.get("/readyz")).json()["checks"]["models"]
+    assert check == {"ok": True, "detail": told}
+
+
 async def test_the_root_leads_on_also_while_redis_is_away(http: httpx.AsyncClient) -> None:
     answer = await http.get("/")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
