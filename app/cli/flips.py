@@ -122,12 +122,7 @@ def predict(
     from workers.diagnosis.flips import runs
     from workers.diagnosis.flips.prediction import Predictor
 
-    if not 0 < kl < float("inf") or items < 1:
-        raise HemostatError(
-            ErrorCode.INVALID_REQUEST,
-            "a flip rate is predicted for a KL above zero and one item at least",
-            hint="for example: hemostat flips predict 0.39 --items 500 --task example",
-        )
+    _require_sound(kl, items)
     predictor = Predictor(runs.read(settings().home))
     identity = None if task is None else predictor.task(task)
     if task is not None and identity is None and predictor.runs:
@@ -157,6 +152,21 @@ def predict(
         if not predictor.runs:
             err.print("[bold]what to do[/] `hemostat flips build` runs what predictions rest on", soft_wrap=True)
     raise SystemExit(Exit.PASS if found.status == "seen" else Exit.UNMEASURED)
+
+
+def _require_sound(kl: float, items: int) -> None:
+    """Raises INVALID_REQUEST, which names each value that nothing is predicted for."""
+    wrong = []
+    if not 0 < kl < float("inf"):
+        wrong.append(f"the KL is {kl:g}, and has to be a number above zero")
+    if items < 1:
+        wrong.append(f"--items is {items}, and has to be 1 at least")
+    if wrong:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            "; ".join(wrong),
+            hint="for example: hemostat flips predict 0.39 --items 500 --task example",
+        )
 
 
 def _request(reference: str, step: str, task: list[str] | None, documents: int) -> dict[str, Any]:
