@@ -1,4 +1,4 @@
-"""What people read for the name of a phase of a job."""
+"""What people read for the name of a phase of a job: beside bar, counts and time it fits into a line of 80 columns."""
 
 from typing import Final
 
@@ -32,16 +32,16 @@ _STEPS: Final = {
 _INSIDE: Final = {
     "activations": "measuring how errors grow",
     "attention": "comparing where the heads look",
-    "candidate": "running the candidate layer by layer",
-    "direct effects": "measuring what the change of each layer does past all later ones",
-    "final effects": "measuring what later layers make of each change",
-    "gaps": "measuring layers without a partner",
-    "reference": "running the reference layer by layer",
-    "routers of the candidate": "running the routers of the candidate",
-    "routers of the reference": "running the routers of the reference",
-    "routing": "comparing which experts tokens go to",
-    "self-repair borders": "running the reference for what later layers repair",
-    "similarity": "comparing the layers of the two models",
+    "candidate": "the candidate, layer by layer",
+    "direct effects": "direct effects of the layers",
+    "final effects": "final effects of the layers",
+    "gaps": "layers without a partner",
+    "reference": "the reference, layer by layer",
+    "routers of the candidate": "routers of the candidate",
+    "routers of the reference": "routers of the reference",
+    "routing": "experts that tokens go to",
+    "self-repair borders": "the reference, for self-repair",
+    "similarity": "which layer is which",
 }
 PHASES: Final = {
     "queued": "waiting for a worker",
@@ -66,7 +66,7 @@ PHASES: Final = {
     "generate": "generating texts",
     "execute": "running the code that was written",
     "divergence": "comparing the distributions along the texts",
-    "shapes": "measuring distances after each shaping of the distributions",
+    "shapes": "measuring distances after each shaping",
     "points": "measuring the settings",
     "dequantize": "dequantizing the weights",
     "borders": "running both models to every layer border",
@@ -81,7 +81,7 @@ PHASES: Final = {
     "report": "writing the report",
     **{f"inside: {phase}": f"looking inside: {words}" for phase, words in _INSIDE.items()},
     # Of the steps of a recipe that take longer than going through the weights once.
-    **{f"modify: {phase}": f"modifying the weights: {words}" for phase, words in _STEPS.items()},
+    **{f"modify: {phase}": f"modifying: {words}" for phase, words in _STEPS.items()},
 }
 
 

@@ -106,7 +106,7 @@ def test_a_job_that_is_shown_tells_its_phase_in_words(recorder: Recorder) -> Non
     }
     recorder.answer = job(1, "compare") | running
     done = CliRunner().invoke(app, ["jobs", "show", "diag_1", "--url", recorder.url], env={"COLUMNS": "200"})
-    assert "modifying the weights: Fisher information: 3 steps so far" in done.output
+    assert "modifying: Fisher information: 3 steps so far" in done.output
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
-from app.cli.output import Lines, Phases, busy, out
+from app.cli.output import Lines, Phases, busy, out, phases
 from app.web.phases import PHASES, in_words
+from app.web.progress import steps_of
 
 WORKERS = Path(__file__).resolve().parents[4] / "workers"
 
@@ -32,7 +33,7 @@ def test_every_phase_that_a_step_of_a_recipe_reports_has_words() -> None:
     reported = set(re.findall(r'(?:progress\(\s*|\bphase(?:: str)? ?= ?)"([\w ]+)"', source))
     assert {"blocks", "distill", "fisher", "low rank", "surgery", "tuning"} <= reported
     for phase in reported - {"surgery", "thresholds", "write"}:  # these are "modify" itself
-        assert in_words(f"modify: {phase}").startswith("modifying the weights: "), phase
+        assert in_words(f"modify: {phase}").startswith("modifying: "), phase
 
 
 def test_every_phase_of_an_attribution_has_words() -> None:
@@ -67,10 +68,21 @@ def test_where_there_is_no_terminal_a_phase_is_said_once_in_words() -> None:
     lines.update("of a newer worker", 0, 0)
     lines.update("reference", 0, 1)
     assert told.getvalue().splitlines() == [
-        "modifying the weights: going through the blocks …",
+        "modifying: going through the blocks …",
         "of a newer worker …",
         "scoring the reference (1 window) …",
     ]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_phase_bar_counts_and_time_fit_into_a_line_of_eighty_columns(phase: str) -> None:
+    shown, steps = io.StringIO(), steps_of(phase)
+    with phases(Console(file=shown, width=80, force_terminal=True, color_system=None)) as display:
+        display.update(phase, 9000 * steps, 9999 * steps)
+    drawn = [line for line in re.split(r"[\r\n]|\x1b\[[\d?]*\w", shown.getvalue()) if "9000" in line]
+    assert drawn
+    for line in drawn:
+        assert re.search(rf" {re.escape(in_words(phase))} +━+╸? *━* +9000/9999 \d:\d\d:\d\d$", line.rstrip()), line
 
 
 def test_a_phase_of_unknown_length_keeps_nothing_of_the_one_before() -> None:

@@ -37,7 +37,7 @@ def test_a_running_job_shows_its_phase_how_far_it_is_and_the_last_message() -> N
 def test_what_a_step_of_the_recipe_does_is_told_in_words() -> None:
     progress = Progress(phase="modify: fisher", done=3, total=30)
     page = render_job(job(status="running", severity=None, progress=progress), None)
-    assert "modifying the weights: Fisher information: 3 of 30" in shown(page).text
+    assert "modifying: Fisher information: 3 of 30" in shown(page).text
 
 
 def test_a_bar_of_a_phase_whose_length_is_not_known_has_no_place() -> None:
