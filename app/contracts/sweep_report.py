@@ -193,7 +193,8 @@ class Threshold(Contract):
     value_ci: Ci | None
     form: str
     bounds: dict[str, tuple[Number, Number]] = Field(
-        description="that it was fitted under: for the perplexity those asked for, for KL those of s0 alone"
+        description="that it was fitted under, [low, high] of each coefficient, null where that side is open (of s0: "
+        "the end of the measured range); for the perplexity those asked for, for KL those of s0 alone"
     )
     identifiable: bool
     rivals: tuple[Rival, ...]
