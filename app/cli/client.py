@@ -30,8 +30,8 @@ _AGAIN_S = 0.2
 _USER: Final = re.compile(r"(?<=//)[^/]*@")  # of an address
 # How to find out whether a service has done what it did not answer, by the part of the API.
 _TAKEN: Final = {
-    "diagnosis": "`hemostat jobs list` shows the jobs that it has taken",
-    "deployments": "`hemostat deploy list` shows the deployments",
+    "diagnosis": ("hemostat jobs list", "shows the jobs that it has taken"),
+    "deployments": ("hemostat deploy list", "shows the deployments"),
 }
 
 
@@ -42,9 +42,13 @@ class _EndedError(Exception):
 class Client:
     """Talks to one service. Every method raises `HemostatError` with the service's own code, detail and hint."""
 
-    def __init__(self, url: str, *, api_key: str | None = None) -> None:
-        """Raises `HemostatError(INVALID_REQUEST)` for what is no address, and for what can be no key."""
+    def __init__(self, url: str, *, api_key: str | None = None, own: bool = False) -> None:
+        """`own`: the service ends with the command that asks.
+
+        Raises `HemostatError(INVALID_REQUEST)` for what is no address, and for what can be no key.
+        """
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        self._own = own
         self._http = httpx.Client(
             base_url=self.url,
             headers=_authorization(api_key),
@@ -69,6 +73,11 @@ class Client:
         """Raises `HemostatError(UNAVAILABLE)` with what stands in a service's place where none is `alive`."""
         if not self.alive():
             self._json("GET", "/livez")
+
+    def afterwards(self, command: str) -> str:
+        """A command that somebody gives once this one has ended: where its service has ended with it, another one of
+        the same home has what it took, and has to be started first."""
+        return f"`hemostat up`, then `{command}`" if self._own else f"`{command}`"
 
     def submit(self, request: Json) -> Json:
         """Submits a job (or, with `dry_run`, estimates it)."""
@@ -207,6 +216,12 @@ class Client:
             _raise(response)
         return response
 
+    def _taken(self, part: str) -> str:
+        if part not in _TAKEN:
+            return "look whether it was done before you ask again"
+        command, shows = _TAKEN[part]
+        return f"{self.afterwards(command)} {shows}"
+
     @contextmanager
     def _told(self, method: str, path: str) -> Iterator[None]:
         """Raises UNAVAILABLE, which says what to do, for every way in which a service does not answer."""
@@ -218,7 +233,7 @@ class Client:
                 ErrorCode.UNAVAILABLE,
                 f"{_shown(self.url)} did not answer within {_ANSWER_S:.0f} s"
                 + (", and may still do what it was asked" if asked else ""),
-                hint=_TAKEN.get(path.split("/")[2], "look whether it was done before you ask again")
+                hint=self._taken(path.split("/")[2])
                 if asked
                 else "ask again; `hemostat doctor` and the service's logs tell what keeps it",
             ) from error

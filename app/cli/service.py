@@ -61,7 +61,7 @@ def start(settings: Settings, console: Console) -> Iterator[Client]:
         with ExitStack() as held:
             with console.status("starting a service of its own (Valkey, API, worker) …"):
                 service = held.enter_context(running(settings))
-            yield held.enter_context(Client(service.url, api_key=api_key()))
+            yield held.enter_context(Client(service.url, api_key=api_key(), own=True))
     except KeyboardInterrupt:
         console.print(
             "interrupted: the service that this command started is stopped; models and finished jobs are kept in "

@@ -57,7 +57,9 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
     try:
         job = client.submit(request)
     except KeyboardInterrupt:
-        told = "interrupted while the job was sent: `hemostat jobs list` tells whether it was taken"
+        told = (
+            f"interrupted while the job was sent: {client.afterwards('hemostat jobs list')} tells whether it was taken"
+        )
         console.print(told, markup=False, soft_wrap=True)
         raise
     try:
@@ -69,7 +71,8 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
         try:
             _cancel(client, job["id"], console)
         except KeyboardInterrupt:
-            told = f"broken off: {job['id']} may not be cancelled; `hemostat jobs cancel {job['id']}` ends it"
+            cancel = client.afterwards(f"hemostat jobs cancel {job['id']}")
+            told = f"broken off: {job['id']} may not be cancelled; {cancel} ends it"
             console.print(told, markup=False, soft_wrap=True)
             raise
         raise
@@ -88,7 +91,8 @@ def _cancel(client: Client, job_id: str, console: Console) -> None:
     except HemostatError as error:
         if error.code is not ErrorCode.UNAVAILABLE:
             raise
-        hint = f"the next service goes on with it; then `hemostat jobs cancel {job_id}` ends it"
+        cancel = client.afterwards(f"hemostat jobs cancel {job_id}")
+        hint = f"the next service goes on with it; then {cancel} ends it"
         raise HemostatError(error.code, f"job {job_id} is not cancelled: {error.detail}", hint=hint) from error
     try:
         job = _settled(client, job_id)

@@ -133,7 +133,10 @@ def test_a_service_that_is_slow_is_not_told_as_none(
     with Client(_HERE) as client, pytest.raises(HemostatError) as caught:
         client.submit({"kind": "compare"})
     assert "did not answer within 60 s, and may still do what it was asked" in caught.value.detail
-    assert "jobs list" in caught.value.hint
+    assert caught.value.hint == "`hemostat jobs list` shows the jobs that it has taken"
+    with Client(_HERE, own=True) as client, pytest.raises(HemostatError) as caught:
+        client.submit({"kind": "compare"})
+    assert caught.value.hint == "`hemostat up`, then `hemostat jobs list` shows the jobs that it has taken"
     assert "no service" not in caught.value.detail
     with Client(_HERE) as client, pytest.raises(HemostatError) as caught:
         client.call("POST", "/v1/deployments", json={})

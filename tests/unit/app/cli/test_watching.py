@@ -15,8 +15,8 @@ from app.cli.watching import run_to_end
 class Interrupted(Client):
     """A service whose job runs for ever: `first` comes while it is watched, `second` while it is being cancelled."""
 
-    def __init__(self, first: signal.Signals, second: signal.Signals) -> None:
-        super().__init__("http://127.0.0.1:1")
+    def __init__(self, first: signal.Signals, second: signal.Signals, *, own: bool = False) -> None:
+        super().__init__("http://127.0.0.1:1", own=own)
         self.first, self.second = first, second
         self.cancelled = False
 
@@ -67,6 +67,18 @@ def test_a_second_ctrl_c_breaks_the_cancelling_off_and_it_is_said() -> None:
     )
 
 
+@pytest.mark.usefixtures("signals_as_before")
+def test_of_a_service_that_ends_with_the_command_another_one_has_to_be_started_to_be_asked() -> None:
+    raise_on_sigterm()
+    said = io.StringIO()
+    client = Interrupted(signal.SIGINT, signal.SIGINT, own=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_to_end(client, {}, Console(file=said, width=200))
+    assert said.getvalue().splitlines()[-1] == (
+        "broken off: diag_1 may not be cancelled; `hemostat up`, then `hemostat jobs cancel diag_1` ends it"
+    )
+
+
 class Done(Client):
     """A service whose job is over at once."""
 
@@ -86,15 +98,18 @@ class Done(Client):
         return {"id": job_id, "status": "succeeded", "started_at": 1000.0, "finished_at": 1115.0}
 
 
-def test_ctrl_c_while_the_job_is_sent_says_that_it_may_have_been_taken() -> None:
+@pytest.mark.parametrize(
+    ("own", "ask"), [(False, "`hemostat jobs list`"), (True, "`hemostat up`, then `hemostat jobs list`")]
+)
+def test_ctrl_c_while_the_job_is_sent_says_that_it_may_have_been_taken(*, own: bool, ask: str) -> None:
     class Sending(Client):
         def submit(self, request: dict[str, Any]) -> dict[str, Any]:
             raise KeyboardInterrupt
 
     said = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
-        run_to_end(Sending("http://127.0.0.1:1"), {}, Console(file=said, width=200))
-    assert "`hemostat jobs list` tells whether it was taken" in said.getvalue()
+        run_to_end(Sending("http://127.0.0.1:1", own=own), {}, Console(file=said, width=200))
+    assert said.getvalue() == f"interrupted while the job was sent: {ask} tells whether it was taken\n"
 
 
 def test_a_job_that_succeeded_says_how_long_it_took_in_all() -> None:
