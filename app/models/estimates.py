@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from app.contracts.job import Estimate
-from app.contracts.recipe import Calibrated, Recipe, Step
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
@@ -21,19 +20,11 @@ from app.models.preflight import check_request
 from app.models.registry import Registry
 from app.models.searching import search_cost
 from app.models.steps import check_recipe
+from app.models.surgery_cost import surgery_cost
 from app.models.sweeping import extra_passes
 from app.models.tasks.checks import tasks_cost
 from app.models.texts import scored_texts_of, text_files
 from app.models.tool_calls import assumption, seconds_of
-from app.models.training import (
-    CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND,
-    CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
-    CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND,
-    measured_tokens,
-    trained_seconds,
-    trained_tokens,
-    written_tokens,
-)
 from app.models.trajectories import cost_of
 from app.settings import Settings
 
@@ -62,7 +53,7 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
     how = "; ".join(dict.fromkeys(how for _, _, how in texts))
     store = 2 * infos[0].hidden_size * tokens * (2 if isinstance(request, CalibrateRequest) else 1)
     made = _bytes_made(infos[1]) if request.candidate.recipe else 0
-    making, of_steps = _surgery(infos[1], request.candidate.recipe or (), here, infos[0])
+    making, of_steps = surgery_cost(infos[1], request.candidate.recipe or (), here, infos[0])
     starts = ENGINE_START_S
     # Of the machine that everything was measured on.
     seconds = making + _passes(tokens, *infos)
@@ -138,7 +129,7 @@ def _of_trajectory(
         reference_parameters=pace.PARAMETERS,
     )
     candidates = list(zip([*infos[1:], *others], request.models(), strict=True))
-    surgery = [_surgery(info, model.recipe or (), here, infos[0]) for info, model in candidates]
+    surgery = [surgery_cost(info, model.recipe or (), here, infos[0]) for info, model in candidates]
     return Estimate(
         kind=request.kind,
         documents=cost.prompts,
@@ -171,53 +162,6 @@ def _told(here: Pace) -> tuple[str, ...]:
         f"all work is taken to be {times:.2g} times {'slower' if here.slower > 1 else 'faster'} here than on the "
         f"2-core CPU that rates were measured on ({pace.TOKENS_PER_SECOND:.0f} tokens/s over a text)",
     )
-
-
-def _surgery(
-    info: CheckpointInfo, recipe: Recipe, here: Pace, reference: CheckpointInfo
-) -> tuple[float, tuple[str, ...]]:
-    """(seconds in which a recipe makes its checkpoint on the machine that everything was measured on, what is assumed
-    of them)."""
-    if not recipe:
-        return 0.0, ()
-    seconds = info.parameters / pace.SURGERY_PARAMETERS_PER_SECOND
-    looking = [step for step in recipe if isinstance(step, Calibrated) and step.reads_text]
-    if not looking:
-        return seconds, ()
-    tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
-    written = sum(map(written_tokens, looking))
-    trained = sum(map(trained_tokens, looking))
-    run = _measured(info, recipe, reference)
-    steps = "a step that looks" if len(looking) == 1 else f"{len(looking)} steps that look"
-    told = f"{steps} at {tokens:,} calibration tokens"
-    if written:
-        told += f" and {written:,} that the reference writes itself"
-    if trained:
-        told += f", trained on {trained:,} of them forward and backward, each as often as it comes"
-    if run:
-        told += f"; what units cost at each width is measured, which is as much as {run:,.0f} tokens through the model"
-    return (
-        seconds
-        + written * reference.parameters / CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND
-        + (tokens + written) * info.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
-        + trained * info.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
-        + run * info.parameters / CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND
-        # these are the same on every machine
-        + sum(map(trained_seconds, looking)) / here.slower,
-        (f"{told}, in proportion to tokens and parameters, as measured on a 2-core CPU",),
-    )
-
-
-def _measured(info: CheckpointInfo, recipe: Recipe, reference: CheckpointInfo) -> float:
-    """Tokens that mixtures of widths run the model over to measure their units, each mixture on what steps before it
-    leave."""
-    found: list[float] = []
-
-    def see(given: CheckpointInfo, step: Step, _: str) -> None:
-        found.append(measured_tokens(step, given))
-
-    check_recipe(info, recipe, pointer="/candidate/recipe", beside=see, reference=reference)
-    return sum(found)
 
 
 def _bytes_made(info: CheckpointInfo) -> int:

@@ -6,7 +6,7 @@ Repair of the demo model on two cores: 86,000 tokens of block by block fitting t
 took 44 s, 16,384 took 85 s (the same page).
 """
 
-from app.contracts.recipe import PruneGradient, QuantizeDynamic, RepairLowrank, Step
+from app.contracts.recipe import NormTweak, PruneGradient, QuantizeDynamic, RepairLowrank, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, select
 from app.models.packing import FUSED
@@ -19,8 +19,8 @@ CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND = 3e10
 CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND = 4.9e10
 # Tokens that a model writes by itself, token by token, many pieces at once.
 CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND = 2.6e10
-# Positions of one step of distillation, and of recovery: at least one window.
-DISTILL_TOKENS, RECOVERY_TOKENS = 1024, 512
+# Positions of one step of distillation, of recovery and, at most, of tweaking norms: at least one window.
+DISTILL_TOKENS, RECOVERY_TOKENS, TWEAK_TOKENS = 1024, 512, 2048
 # A unit of a mixture is measured on so many windows, so many tokens of each.
 MIXED_WINDOWS, MIXED_TOKENS = 2, 256
 
@@ -44,6 +44,9 @@ def trained_tokens(step: Step) -> int:
     if isinstance(step, QuantizeDynamic):
         text = step.calibration_windows * step.calibration_window
         return step.block_epochs * text + step.tuning_steps * step.calibration_window
+    if isinstance(step, NormTweak):
+        windows = min(step.calibration_windows, max(1, TWEAK_TOKENS // step.calibration_window))
+        return step.steps * windows * step.calibration_window
     return 0
 
 

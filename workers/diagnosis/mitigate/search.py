@@ -4,7 +4,7 @@ Two rungs. On the *cheap* one a treatment is fitted on a quarter of the text, wi
 and measured on a part of the documents; two thirds of the trials go there. The better half goes on to the *full* rung;
 only what was measured there can be chosen. On the cheap rung the next trial is the one of which most nats are expected
 a byte, beyond what the best recipe of as few bytes has already: single treatments first, then treatments on top of
-those on the front.
+those on the front. Of equals the quickest comes first.
 
 Nothing here measures: `next` proposes, `tell` learns. The same answers give the same proposals, so an attempt that
 finds the measurements of an earlier one goes the same way.
@@ -55,13 +55,15 @@ class Measured:
 @dataclass
 class Search:
     """`candidate` holds, by rung, what the untreated candidate measures. `fits` says whether so many bytes are within
-    the budget, `possible` whether a plan's recipe can be made at all."""
+    the budget, `possible` whether a plan's recipe can be made at all, `seconds` about how long that takes for a cheap
+    trial: of plans of equal promise the quickest is tried first."""
 
     arms: Sequence[Arm]
     candidate: dict[Rung, Measured]
     trials: int
     fits: Callable[[float], bool]
     possible: Callable[[Plan], bool] = lambda plan: True
+    seconds: Callable[[Plan], float] = lambda plan: 0.0
     beliefs: Beliefs = field(default_factory=Beliefs)
     _seen: dict[Rung, dict[Plan, Measured | None]] = field(default_factory=lambda: {"cheap": {}, "full": {}})
 
@@ -138,7 +140,7 @@ class Search:
         untreated = self.candidate["cheap"]
         known: dict[Plan, Measured] = {(): untreated}
         known |= {plan: found for plan, found in self._seen["cheap"].items() if found is not None}
-        best: tuple[float, str, Proposal] | None = None
+        best: tuple[tuple[float, float, str], Proposal] | None = None
         for parent in self._parents(known):
             for arm in self.arms:
                 if any(one.name == arm.name for one in parent):
@@ -154,9 +156,12 @@ class Search:
                 if gain < _WORTH * untreated.kl or not self.possible(plan):
                     continue
                 rate = gain / self._price(size)
-                if best is None or (rate, plan_key(plan)) > (best[0], best[1]):
-                    best = (rate, plan_key(plan), Proposal(plan, "cheap", kl, round(size)))
-        return None if best is None else best[2]
+                if best is not None and rate < best[0][0]:
+                    continue
+                rank = (rate, -self.seconds(plan), plan_key(plan))
+                if best is None or rank > best[0]:
+                    best = (rank, Proposal(plan, "cheap", kl, round(size)))
+        return None if best is None else best[1]
 
     def _parents(self, known: dict[Plan, Measured]) -> list[Plan]:
         """The untreated candidate, and what is on the front and may take another treatment."""

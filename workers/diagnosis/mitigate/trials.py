@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pydantic import ValidationError
@@ -16,7 +16,9 @@ from app.contracts.recipe import Recipe
 from app.contracts.report import Mean
 from app.contracts.requests.mitigate import TreatmentName
 from app.models.checkpoint import CheckpointInfo
+from app.models.pace import TOKENS_PER_SECOND, Pace
 from app.models.steps import check_recipe
+from app.models.surgery_cost import surgery_cost
 from app.models.treatments import described
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.front import Point, broken
@@ -94,6 +96,7 @@ class Ward:
             trials=trials,
             fits=self._fits,
             possible=lambda plan: not self._refusal(plan),
+            seconds=self._seconds,
         )
         while (proposal := search.next()) is not None:
             self.context.check_cancelled()
@@ -169,9 +172,7 @@ class Ward:
         return done
 
     def _try(self, proposal: Proposal) -> Done:
-        fit = Fit(
-            self.fit.calibration, self.fit.windows, self.fit.window, self.fit.seed, cheap=proposal.rung == "cheap"
-        )
+        fit = replace(self.fit, cheap=proposal.rung == "cheap")
         recipe: Recipe = ()
         try:
             recipe = apply_plan(self.subject, proposal.plan, fit)
@@ -191,6 +192,12 @@ class Ward:
         known = {**catalogue.STREAMED, **catalogue.WHOLE}
         missing = [type_of(step) for step in recipe if type_of(step) not in known]
         return f"this version has no code for {missing[0]}" if missing else ""
+
+    def _seconds(self, plan: Plan) -> float:
+        """About how long the recipe of a plan takes to make for a cheap trial, on the machine of the estimates."""
+        recipe = apply_plan(self.subject, plan, replace(self.fit, cheap=True))
+        seconds, _ = surgery_cost(self.subject.origin, recipe, Pace(TOKENS_PER_SECOND, ""), self.reference)
+        return seconds
 
     def _over(self, one: Measurement) -> str:
         """Which limit a measured recipe breaks, in words; empty where none."""

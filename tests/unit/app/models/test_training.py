@@ -12,6 +12,7 @@ from app.models.training import (
     MIXED_TOKENS,
     MIXED_WINDOWS,
     RECOVERY_TOKENS,
+    TWEAK_TOKENS,
     measured_tokens,
     trained_seconds,
     trained_tokens,
@@ -20,6 +21,7 @@ from app.models.training import (
 from workers.mitigation.dynamic_scaling import plan
 from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.repair import distill
+from workers.surgery.blockwise.walk import BATCH_TOKENS
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 TEXT = {"calibration_windows": 10, "calibration_window": 100}
@@ -46,6 +48,10 @@ TEXT = {"calibration_windows": 10, "calibration_window": 100}
         ({"type": "prune.gradient", "sparsity": 0.5, "recovery_s": 600.0, **TEXT}, 10 * 1000, 600),
         ({"type": "prune.gradient", "sparsity": 0.5, "recovery_steps": 7, **TEXT}, 10 * 1000 + 7 * 512, 0),
         ({"type": "quantize.dynamic", "bits": 4, **TEXT}, 3 * 1000, 0),
+        # a step is a batch: four windows of 512, no more than there are, one where it is longer
+        ({"type": "norm.tweak", "steps": 7}, 7 * 2048, 0),
+        ({"type": "norm.tweak", **TEXT}, 20 * 1000, 0),
+        ({"type": "norm.tweak", "steps": 2, "calibration_window": 4096}, 2 * 4096, 0),
         ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 0, "tuning_steps": 5, **TEXT}, 5 * 100, 0),
         ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 2, "tuning_steps": 5, **TEXT}, 2 * 1000 + 5 * 100, 0),
     ],
@@ -96,4 +102,5 @@ def test_what_a_mixture_measures_is_counted(
 def test_steps_are_as_long_as_the_workers() -> None:
     """The front end may not import these."""
     assert (DISTILL_TOKENS, RECOVERY_TOKENS) == (distill.STEP_TOKENS, recovery.STEP_TOKENS)
+    assert TWEAK_TOKENS == BATCH_TOKENS
     assert (MIXED_WINDOWS, MIXED_TOKENS) == (plan.WINDOWS, plan.TOKENS)

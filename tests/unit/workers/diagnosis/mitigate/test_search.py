@@ -138,6 +138,35 @@ def test_treatments_have_one_order_whatever_order_they_come_in() -> None:
     assert [arm.name for arm in one] == ["quantize.dynamic", "repair.lowrank", "norm.tweak"]
 
 
+@pytest.mark.parametrize("quickest", [20, 60, 200])
+def test_of_equal_promise_the_quickest_is_tried_first(quickest: int) -> None:
+    tweaks = [Arm("norm.tweak", (("steps", steps),), 0, 0.05) for steps in (20, 60, 200)]
+    search = Search(
+        arms=tweaks,
+        candidate={"cheap": CANDIDATE, "full": CANDIDATE},
+        trials=8,
+        fits=lambda size: True,
+        seconds=lambda plan: 1.0 if plan[0]["steps"] == quickest else 2.0,
+    )
+    first = search.next()
+    assert first is not None
+    assert [arm["steps"] for arm in first.plan] == [quickest]
+
+
+def test_what_promises_more_a_byte_is_tried_first_however_long_it_takes() -> None:
+    better, quick = (Arm("norm.tweak", (("steps", steps),), 0, prior) for steps, prior in ((200, 0.06), (20, 0.05)))
+    search = Search(
+        arms=[quick, better],
+        candidate={"cheap": CANDIDATE, "full": CANDIDATE},
+        trials=8,
+        fits=lambda size: True,
+        seconds=lambda plan: float(str(plan[0]["steps"])),
+    )
+    first = search.next()
+    assert first is not None
+    assert first.plan == (better,)
+
+
 def test_settings_that_give_the_same_model_go_on_once() -> None:
     same = Measured(0.1, 1_050_000)
     _, made = run(12, answer=lambda one: same, only="repair")

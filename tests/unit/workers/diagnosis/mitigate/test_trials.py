@@ -193,6 +193,20 @@ def test_each_trial_is_told_when_it_begins_and_when_it_has_ended(tiny: Tiny) -> 
         assert ended.startswith(f"{head}: {told}: not applicable: no kernel for it")
 
 
+def test_the_longest_tweak_of_norms_is_not_tried_before_shorter_ones_of_which_as_much_is_expected(tiny: Tiny) -> None:
+    own = ward(tiny, 0.4)
+    own.measure = refuse
+    arms, _ = own.arms(["norm.tweak"])
+    own.run(arms, 4)
+    tried = [dict(done.proposal.plan[0].knobs) for done in own.done]
+    assert [knobs["steps"] for knobs in tried] == [20, 20, 60]
+    assert len({arm.prior for arm in arms}) == 1
+
+
+def refuse(*_: Any) -> Any:
+    raise RefusedError("no kernel for it")
+
+
 def test_what_is_beyond_the_budget_is_said_to_be(tiny: Tiny) -> None:
     _, told = tweak_of(tiny, 0.02, size=500_000)
     assert told.endswith("beyond the budget: it takes 500,000 bytes, the budget is 400,000")

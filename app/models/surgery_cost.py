@@ -1,0 +1,65 @@
+"""What a recipe takes to make its checkpoint, from shapes and settings alone."""
+
+from __future__ import annotations
+
+from app.contracts.recipe import Calibrated, Recipe, Step
+from app.models import pace
+from app.models.checkpoint import CheckpointInfo
+from app.models.pace import Pace
+from app.models.steps import check_recipe
+from app.models.training import (
+    CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND,
+    CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
+    CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND,
+    measured_tokens,
+    trained_seconds,
+    trained_tokens,
+    written_tokens,
+)
+
+
+def surgery_cost(
+    info: CheckpointInfo, recipe: Recipe, here: Pace, reference: CheckpointInfo
+) -> tuple[float, tuple[str, ...]]:
+    """(seconds in which a recipe makes its checkpoint on the machine that everything was measured on, what is assumed
+    of them)."""
+    if not recipe:
+        return 0.0, ()
+    seconds = info.parameters / pace.SURGERY_PARAMETERS_PER_SECOND
+    looking = [step for step in recipe if isinstance(step, Calibrated) and step.reads_text]
+    if not looking:
+        return seconds, ()
+    tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
+    written = sum(map(written_tokens, looking))
+    trained = sum(map(trained_tokens, looking))
+    run = _measured(info, recipe, reference)
+    steps = "a step that looks" if len(looking) == 1 else f"{len(looking)} steps that look"
+    told = f"{steps} at {tokens:,} calibration tokens"
+    if written:
+        told += f" and {written:,} that the reference writes itself"
+    if trained:
+        told += f", trained on {trained:,} of them forward and backward, each as often as it comes"
+    if run:
+        told += f"; what units cost at each width is measured, which is as much as {run:,.0f} tokens through the model"
+    return (
+        seconds
+        + written * reference.parameters / CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND
+        + (tokens + written) * info.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
+        + trained * info.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
+        + run * info.parameters / CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND
+        # these are the same on every machine
+        + sum(map(trained_seconds, looking)) / here.slower,
+        (f"{told}, in proportion to tokens and parameters, as measured on a 2-core CPU",),
+    )
+
+
+def _measured(info: CheckpointInfo, recipe: Recipe, reference: CheckpointInfo) -> float:
+    """Tokens that mixtures of widths run the model over to measure their units, each mixture on what steps before it
+    leave."""
+    found: list[float] = []
+
+    def see(given: CheckpointInfo, step: Step, _: str) -> None:
+        found.append(measured_tokens(step, given))
+
+    check_recipe(info, recipe, pointer="/candidate/recipe", beside=see, reference=reference)
+    return sum(found)
