@@ -1,5 +1,6 @@
 """What is refused of an attribution before it is queued, with the field to blame."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.attribute import AttributeRequest
 from app.models.attribution import AttributionCost, attribution_cost, check_attribution, inner_windows
 from app.models.checkpoint import CheckpointInfo, inspect
+
+# On the processor that rates of estimates were measured on (`app.models.pace`).
+BENCH = Path(__file__).resolve().parents[3] / "bench" / "results" / "cpu-x86_64-avx512-bf16-2-threads.csv"
 
 
 def request(**changes: Any) -> AttributeRequest:
@@ -74,6 +78,18 @@ def test_the_cost_grows_with_budget_and_is_bounded_by_the_text(info: CheckpointI
     assert large.passes - small.passes == 90
     # two models, a border before and after every layer, two bytes a number
     assert small.bytes == 2 * 2 * 1000 * info.hidden_size * (info.layers + 1)
+
+
+def test_the_estimate_is_what_the_bench_measured(info: CheckpointInfo) -> None:
+    """Of the job that `make bench` runs: every layer swapped once, one direction, nothing inside."""
+    with BENCH.open(newline="", encoding="utf-8") as rows:
+        row = {one["metric"]: float(one["value"]) for one in csv.DictReader(rows) if one["bench"] == "attribute"}
+    asked = {"levels": ["layer"], "directions": ["swap"], "internals": False, "budget": row["counted_forward_passes"]}
+    found = cost(info, 100_000, **asked)
+    assert found.tokens == row["tokens"]
+    assert found.seconds == pytest.approx(
+        sum(row[f"{phase}_seconds"] for phase in ("borders", "swap", "look")), rel=0.1
+    )
 
 
 def test_of_layers_that_are_named_no_more_is_estimated_than_all_of_their_parts_take(info: CheckpointInfo) -> None:
