@@ -45,6 +45,39 @@ class UnmatchedLayer(Contract):
     added: float = Field(description="root mean square of what it adds over that of what enters it; 0: nothing")
 
 
+class Stitched(Contract):
+    """Layers of one model run inside another of another width, through an affine map between their hidden states that
+    was fitted on other documents (windows, where they are few). What they add to the stream is carried back, and what
+    the map loses is not among `nats`."""
+
+    nats: Mean = Field(description="KL(reference ‖ model with the layers), nats a token")
+    share: Number = Field(description="of `nats` in the whole candidate's KL")
+    share_ci: Ci | None = None
+    control: Mean = Field(
+        description="what the map there and back loses with no layer swapped; of matched layers beyond what the "
+        "candidate loses without a map"
+    )
+    shown: bool | None = Field(
+        description="the interval of `nats` lies above 0, and the map alone loses no more than they are; false: the "
+        "map makes them prove nothing, or no damage is shown; null: no interval, and the map loses no more"
+    )
+
+    @property
+    def lost(self) -> bool:
+        """Whether the map alone loses more than the layers cost that were run through it."""
+        return (self.control.mean or 0.0) > (self.nats.mean or 0.0)
+
+
+class WidthMaps(Contract):
+    """What the maps between the two widths were fitted on."""
+
+    widths: tuple[Count, Count] = Field(description="of the hidden states of reference and candidate")
+    folds: Count = Field(description="each is carried by maps that were fitted on all others")
+    tokens: Count = Field(
+        description="fewest that a map was fitted on; with fewer than a width, it is of the directions that they span"
+    )
+
+
 class LayerGap(Contract):
     """Neighbouring layers without a partner: before layer `at_reference` and `at_candidate` of the models."""
 
@@ -66,6 +99,11 @@ class LayerGap(Contract):
     similarity_before: float = Field(description="CKA of the two models' states that enter the gap")
     similarity_after: float
     stability: Number = Field(description="as of a pair: share of resamplings with the same gap")
+    stitched: Stitched | None = Field(
+        default=None,
+        description="what stands for `nats` where the widths differ and the gap holds layers of the candidate; null: "
+        "not needed, or not measured, as `LayerAlignment.not_stitched` says; in older reports never measured",
+    )
 
 
 class LayerAlignment(Contract):
@@ -86,8 +124,16 @@ class LayerAlignment(Contract):
     gap_price: float = Field(description="two layers are matched where that raises the sum by more than twice this")
     total: Mean = Field(description="KL of the whole candidate, by transformers")
     matched: Mean | None = Field(
-        description="KL of the reference with all matched layers, embedding and head the candidate's, and no gap"
+        description="KL of the reference with all matched layers, embedding and head the candidate's, and no gap; null "
+        "where the widths differ and a layer was dropped, or none lacks a partner (in older reports: where they differ)"
     )
+    matched_stitched: Stitched | None = Field(
+        default=None,
+        description="what stands for `matched` where the widths differ and a layer was dropped: the candidate without "
+        "its added layers, the reference's dropped ones stitched in",
+    )
+    maps: WidthMaps | None = Field(default=None, description="null: nothing was stitched")
+    not_stitched: str = Field(default="", description="why nothing was, where something would have to be")
     control: Number = Field(description="KL of the reference's own layers run again from the first gap: exactly 0")
     additivity: Number = Field(description="total over the sum of the gaps' and the matched layers' nats")
     additivity_ci: Ci | None = None

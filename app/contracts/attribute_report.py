@@ -77,8 +77,9 @@ class Site(Contract):
     kind: SiteKind
     layer: Count | None = Field(description="of a gap: the reference's layer before which it stands")
     nats: float = Field(
-        description="KL of the reference with the candidate's part, nats a token; of added layers between models of "
-        "two widths what the candidate gains without them"
+        description="KL of the reference with the candidate's part, nats a token; of layers of the candidate between "
+        "models of two widths through a map (`map_control`), or, where that shows nothing, what the candidate gains "
+        "without them"
     )
     ci: Ci | None
     share: Number = Field(
@@ -97,6 +98,11 @@ class Site(Contract):
     control: float | None = Field(
         description="largest KL of any position where the part was swapped by itself: exactly 0; null: not run for it, "
         "or, with a warning, logits were not finite"
+    )
+    map_control: Mean | None = Field(
+        default=None,
+        description="of a gap whose layers were run through a map between the two widths (`nats` are of that): what "
+        "the map there and back loses by itself; null: no map was in it",
     )
     isotropic_ratio: float | None = Field(
         description="nats over those of noise of the same norm in a random direction; null: not run for it"

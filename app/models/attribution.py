@@ -27,6 +27,9 @@ INNER_PASSES: Final = 7.0
 # Where no part can be swapped, layers are aligned all the same: both models to their borders, all matched layers at
 # once and a control, and each gap put in and undone.
 ALIGNED_PASSES, GAP_PASSES = 4.0, 2.0
+# Between two widths layers are run through a map, and that is run by itself, too: a pass more a gap, and two for what
+# both models have.
+MATCHED_MAP_PASSES, GAP_MAP_PASSES = 2.0, 1.0
 # Measured with SmolLM2 (135M parameters) through transformers' layers one by one. In bfloat16: 24.9 passes over 4,096
 # tokens in 110 s, of `make bench` on the two cores that `pace` speaks of. In float32 with all that is summed up inside:
 # 0.37 of it, by processor time on one core (161 against 436 tokens a second, 512 tokens).
@@ -172,7 +175,11 @@ def _unswapped(
     elif infos[0].layers != infos[1].layers:
         windows, length = inner_windows(infos, request.window)
         tokens = min(subset, windows * length)
-        inside = tokens * (ALIGNED_PASSES + GAP_PASSES * abs(infos[0].layers - infos[1].layers))
+        gaps = abs(infos[0].layers - infos[1].layers)
+        passes = ALIGNED_PASSES + GAP_PASSES * gaps
+        if infos[0].hidden_size != infos[1].hidden_size:
+            passes += MATCHED_MAP_PASSES + GAP_MAP_PASSES * gaps
+        inside = tokens * passes
         size = sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens
         told += (
             f"layers are aligned and every gap is measured: at most {inside / tokens:g} forward passes in float32 over "

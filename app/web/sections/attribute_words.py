@@ -68,6 +68,8 @@ def _kept(report: AttributeReport) -> float:
     reaches 0."""
     alignment = None if report.internals is None else report.internals.alignment
     matched = None if alignment is None else alignment.matched
+    if alignment is not None and (stitched := alignment.matched_stitched) is not None and stitched.shown is not False:
+        matched = stitched.nats
     if matched is None or (matched.ci is not None and matched.ci[0] <= 0):
         return 0.0
     return matched.mean or 0.0
@@ -172,10 +174,13 @@ def _gaps_note(report: AttributeReport) -> str:
     if alignment is None:
         return ""
     total = fmt.estimate(alignment.total.mean, alignment.total.ci)
-    undone = any(gap.nats is None and gap.saved is not None for gap in alignment.gaps)
-    added = ", and of added layers, which fit no model of another width, what the candidate gains without them"
+    mapped = any(site.map_control is not None for site in gaps(report))
+    left_out = any(gap.nats is None and gap.saved is not None for gap in alignment.gaps)
+    through = ", of the candidate’s layers through a map between the two widths, without what the map itself loses"
+    added = ", and of added layers, where no map shows more, what the candidate gains without them"
     return (
-        f"Nats are KL(reference ‖ reference with this gap alone){added if undone else ''}, a token, "
+        f"Nats are KL(reference ‖ reference with this gap alone){through if mapped else ''}"
+        f"{added if left_out else ''}, a token, "
         f"{on(alignment.measured)}, where the whole candidate loses {total}; shares are of that and need not sum up."
     )
 

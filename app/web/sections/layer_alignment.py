@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.attribute_blocks import LayerAlignment, LayerGap, UnmatchedLayer
+from app.contracts.attribute_blocks import LayerAlignment, LayerGap, Stitched, UnmatchedLayer
 from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
@@ -82,8 +82,21 @@ def alignment_sentence(block: LayerAlignment) -> str:
 
 
 def _nats(gap: LayerGap) -> Mean | None:
-    """What a gap costs: in the reference or, where the widths differ, of added layers in the candidate."""
-    return gap.nats or gap.saved
+    """What a gap costs: in the reference, as it is or through a map that shows it, or, of added layers where the widths
+    differ, in the candidate."""
+    shown = gap.stitched is not None and gap.stitched.shown
+    return gap.nats or (gap.stitched.nats if gap.stitched is not None and shown else gap.saved)
+
+
+def _through(gap: LayerGap) -> Mean | None:
+    """KL of the reference with it, as it is or through a map."""
+    return gap.stitched.nats if gap.nats is None and gap.stitched is not None else gap.nats
+
+
+def _lost(stitched: Stitched) -> str:
+    """What the map itself loses, in words."""
+    told = f"the map alone loses {fmt.estimate(stitched.control.mean, stitched.control.ci)}"
+    return f"{told}, more than that: these nats prove nothing" if stitched.lost else told
 
 
 def _what(gap: LayerGap) -> str:
@@ -103,15 +116,18 @@ def _name(layer: UnmatchedLayer) -> str:
 def _gaps(block: LayerAlignment) -> Table:
     values = [0.0]
     for gap in block.gaps:
-        values += [value for value in (gap.nats.mean, *(gap.nats.ci or ())) if value is not None] if gap.nats else []
+        through = _through(gap)
+        values += [value for value in (through.mean, *(through.ci or ())) if value is not None] if through else []
     scale = LinearScale(min(values), max(values) * 1.06 or 1.0)
     rows = []
     for gap in block.gaps:
-        nats = gap.nats
+        nats = _through(gap)
         told = "" if nats is None else str(fmt.estimate(nats.mean, nats.ci))
         stable = "not resampled: too few documents"
         if gap.stability is not None and block.resamplings != 0:
             stable = f"found again in {fmt.percent(gap.stability)} % of resamplings"
+        if gap.nats is None and gap.stitched is not None:
+            stable += f"; through a map, {_lost(gap.stitched)}"
         rows.append(
             (
                 Cell(_what(gap), stable),
@@ -146,7 +162,8 @@ def _gaps(block: LayerAlignment) -> Table:
 
 
 def _share(gap: LayerGap) -> Cell:
-    share = fmt.estimate(gap.share, gap.share_ci, percent=True)
+    told = gap if gap.stitched is None or not gap.stitched.shown else gap.stitched
+    share = fmt.estimate(told.share, told.share_ci, percent=True)
     return Cell(share.value, share.interval or "")
 
 
@@ -162,9 +179,21 @@ def _note(block: LayerAlignment) -> str:
         text += f"The whole is {fmt.estimate(block.additivity, block.additivity_ci)} times the sum of its parts. "
     if block.control is not None:
         text += f"Control, the reference’s own layers run again: {fmt.number(block.control)} nats."
-    if block.gaps and block.matched is None:
+    if block.matched_stitched is not None:
+        kept = block.matched_stitched
+        nats = fmt.estimate(kept.nats.mean, kept.nats.ci)
+        text += f" What both models have costs {nats} nats through a map between the two widths; {_lost(kept)}."
+    if block.gaps and (block.maps is not None or block.matched is None):
         text = (
             f"{text.rstrip()} The two models have hidden states of different widths, so no layer of one can be run in "
-            "the other: dropped layers are left out of the reference, added ones of the candidate."
+            "the other as it is: dropped layers are left out of the reference, added ones of the candidate."
         )
+    if block.maps is not None:
+        text += (
+            " The candidate’s run in the reference through an affine map there and back, fitted on "
+            f"{fmt.count(block.maps.tokens)} tokens of other text than is scored (its control: the map with no layer "
+            "swapped)."
+        )
+    elif block.not_stitched:
+        text += f" Nothing was run through a map between them: {block.not_stitched}."
     return text.strip()

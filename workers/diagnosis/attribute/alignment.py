@@ -7,9 +7,9 @@ a pair is tells the share of resamplings of whole documents in which it is match
 
 A gap's damage is measured, not inferred: the reference is run with this gap alone made as the candidate has it (layers
 left out, or the candidate's own put in), from the stored states at the border where it begins; and the candidate is run
-with this gap alone made as the reference has it. Both where the models have one width. Into a model of another width no
-layer can be put, but layers can be left out of their own: dropped ones of the reference, added ones of the candidate.
-Of a gap that holds both, the representations' likeness across it is all that can be told then.
+with this gap alone made as the reference has it. Both where the models have one width. Where they have two, layers can
+be left out of their own model as they are: dropped ones of the reference, added ones of the candidate. Put into the
+other they are through a map between the two widths (`stitching`).
 
 Names: N windows, L tokens of a window, R, C layers of reference and candidate.
 """
@@ -20,15 +20,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from workers.diagnosis.attribute.borders import Borders, Link, run_chain
+from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.matching import Gap, Matching, match
 from workers.diagnosis.attribute.origin import Origin, origins
-from workers.diagnosis.attribute.readout import kl_sums, states_of
+from workers.diagnosis.attribute.runs import Runs, first
 from workers.diagnosis.attribute.similarity import Similarity, similarity
-from workers.diagnosis.attribute.sums import Clusters, Sums, difference
+from workers.diagnosis.attribute.stitching import Maps, Stitched, Stitching, why_no_maps
+from workers.diagnosis.attribute.sums import Clusters, Sums
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 
@@ -40,9 +40,9 @@ RESAMPLES = 200
 class GapDamage:
     """One gap. `swapped`: KL(reference ‖ reference with this gap), nats a token; `saved`: KL of the candidate − KL of
     the candidate without this gap, paired. Where the widths differ the first is None of a gap with layers of the
-    candidate, the second of one with layers of the reference. `before`, `after`: CKA of the states that enter and that
-    leave it. `stability`: share of resamplings in which the same layers have no partner; 0 where none
-    was made."""
+    candidate, the second of one with layers of the reference; `stitched` stands for the first then, None where no map
+    can be fitted. `before`, `after`: CKA of the states that enter and that leave it. `stability`: share of resamplings
+    in which the same layers have no partner; 0 where none was made."""
 
     gap: Gap
     origins: tuple[Origin, ...]
@@ -51,6 +51,7 @@ class GapDamage:
     before: float
     after: float
     stability: float
+    stitched: Stitched | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,12 @@ class Alignment:
     """`similarity_RC`: what was maximized. `states`: CKA at borders (R + 1, C + 1). `stability_P`: of each pair, from
     `resamplings` of the clusters; 0 where these are too few to be drawn anew.
 
-    `total`: KL(reference ‖ candidate). `matched`: KL of the reference with all matched layers made the candidate's, and
-    no gap, None where the widths differ. `control`: KL of the reference's own layers run again from the first gap,
-    which must be exactly 0; None where there is no gap.
+    `total`: KL(reference ‖ candidate). `matched`: KL of the reference with all matched layers, embedding and head made
+    the candidate's, and no gap. Where the widths differ that is the candidate without its added layers as long as no
+    layer was dropped; otherwise it is None, and `matched_stitched` stands for it, None where no map can be fitted.
+    `control`: KL of the reference's own layers run again from the first gap, which must be exactly 0; None where there
+    is no gap. `maps`: what was fitted for all that is stitched; where something would have to be and no map can be
+    fitted, `not_stitched` says why.
     """
 
     matching: Matching
@@ -72,6 +76,9 @@ class Alignment:
     matched: Sums | None
     control: Sums | None
     resamplings: int
+    matched_stitched: Stitched | None = None
+    maps: Maps | None = None
+    not_stitched: str = ""
 
     def border_pairs(self) -> tuple[tuple[int, int], ...]:
         """Borders that stand for each other: what enters both models, and what leaves each matched pair."""
@@ -96,30 +103,49 @@ def align(
     resamplings = RESAMPLES if clusters.count >= FEWEST_CLUSTERS else 0
     pair_shares, gap_shares = _stability(alike, matching, resamplings, seed, check_cancelled)
     states = alike.states.cka()
-    runs = _Runs(reference, candidate, clusters, check_cancelled)
+    runs = Runs(reference, candidate, clusters, check_cancelled)
     same_width = reference.hidden_size == candidate.hidden_size
+    two_widths = not same_width and bool(matching.gaps)
+    not_stitched = why_no_maps(clusters) if two_widths else ""
+    stitching = Stitching(runs, seed=seed) if two_widths and not not_stitched else None
     gaps = []
     steps = len(matching.gaps) + 2
     for number, gap in enumerate(matching.gaps):
         progress("gaps", number, steps)
+        runs_in_reference = same_width or not gap.candidate
         gaps.append(
             GapDamage(
                 gap=gap,
                 origins=origins(reference, candidate, gap),
-                swapped=runs.swapped(gap) if same_width or not gap.candidate else None,
+                swapped=runs.swapped(gap) if runs_in_reference else None,
                 saved=runs.saved(gap) if same_width or not gap.reference else None,
-                before=float(states[_first(gap)]),
+                before=float(states[first(gap)]),
                 after=float(states[gap.after_reference, gap.after_candidate]),
                 stability=gap_shares[number],
+                stitched=None if runs_in_reference or stitching is None else stitching.swapped(gap),
             )
         )
     progress("gaps", steps - 2, steps)
     control = runs.control(matching.gaps[0]) if matching.gaps else None
     progress("gaps", steps - 1, steps)
-    matched = runs.matched(matching) if same_width else None
+    # of two widths that match throughout, what both models have is all that there is
+    whole = all(not gap.reference for gap in matching.gaps)
+    matched = runs.matched(matching) if same_width or (two_widths and whole) else None
+    matched_stitched = None if whole or stitching is None else stitching.matched(matching)
     progress("gaps", steps, steps)
     return Alignment(
-        matching, similarity_RC, states, pair_shares, tuple(gaps), runs.total, matched, control, resamplings
+        matching,
+        similarity_RC,
+        states,
+        pair_shares,
+        tuple(gaps),
+        runs.total,
+        matched,
+        control,
+        resamplings,
+        matched_stitched,
+        None if stitching is None else stitching.maps,
+        not_stitched,
     )
 
 
@@ -144,68 +170,3 @@ def _stability(
         gaps += [gap in holes for gap in matching.gaps]
     draws = max(1, resamplings)
     return tuple(float(share) for share in pairs / draws), tuple(float(share) for share in gaps / draws)
-
-
-def _first(gap: Gap) -> tuple[int, int]:
-    """The borders at which a gap begins."""
-    return gap.after_reference - len(gap.reference), gap.after_candidate - len(gap.candidate)
-
-
-class _Runs:
-    """Chains of layers of both models, and the KL of what leaves them."""
-
-    def __init__(
-        self, reference: Borders, candidate: Borders, clusters: Clusters, check_cancelled: CheckCancelled
-    ) -> None:
-        self._reference, self._candidate = reference, candidate
-        self._clusters, self._check = clusters, check_cancelled
-        self._ours = self._links(reference)
-        self._theirs = self._links(candidate)
-        self._last_NLD = _last(reference)
-        self.total = self._kl(candidate, _last(candidate))
-
-    def swapped(self, gap: Gap) -> Sums:
-        """The reference with this gap alone."""
-        start, other = _first(gap)
-        chain = self._theirs[other : gap.after_candidate] + self._ours[gap.after_reference :]
-        return self._kl(self._reference, self._run(chain, self._reference, start))
-
-    def saved(self, gap: Gap) -> Sums:
-        """The candidate without this gap alone, against the candidate."""
-        other, start = _first(gap)
-        chain = self._ours[other : gap.after_reference] + self._theirs[gap.after_candidate :]
-        return difference(self.total, self._kl(self._candidate, self._run(chain, self._candidate, start)))
-
-    def control(self, gap: Gap) -> Sums:
-        """The reference's own layers from where a gap begins."""
-        start, _ = _first(gap)
-        return self._kl(self._reference, self._run(self._ours[start:], self._reference, start))
-
-    def matched(self, matching: Matching) -> Sums:
-        """The reference with every matched layer, embedding and head made the candidate's, and no gap."""
-        partner = dict(matching.pairs)
-        chain = [
-            self._theirs[partner[layer]] if layer in partner else self._ours[layer] for layer in range(len(self._ours))
-        ]
-        return self._kl(self._candidate, self._run(chain, self._candidate, 0))
-
-    @staticmethod
-    def _links(borders: Borders) -> list[Link]:
-        return [(borders.runner, layer) for layer in range(borders.runner.layers)]
-
-    def _run(self, chain: Sequence[Link], entering: Borders, border: int) -> torch.Tensor:
-        return run_chain(chain, entering, border, check_cancelled=self._check)
-
-    def _kl(self, head: Borders, last_NLD: torch.Tensor) -> Sums:
-        (found,) = kl_sums(
-            (self._reference.runner.skeleton, self._last_NLD),
-            [(head.runner.skeleton, states_of(last_NLD))],
-            self._clusters,
-            check_cancelled=self._check,
-        )
-        return found
-
-
-def _last(borders: Borders) -> torch.Tensor:
-    """(N, L, D): what leaves the last layer."""
-    return borders.read(len(borders) - 1, 0, len(borders.runner.tokens_NL))

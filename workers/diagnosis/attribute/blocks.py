@@ -15,8 +15,10 @@ from app.contracts.report import Mean
 from workers.diagnosis.attribute.activations import ActivationErrors, SelfRepair, sqnr
 from workers.diagnosis.attribute.alignment import Alignment, GapDamage
 from workers.diagnosis.attribute.attention import AttentionShift, Looks, over_heads
+from workers.diagnosis.attribute.cause import is_shown
 from workers.diagnosis.attribute.matching import GAP_PRICE
 from workers.diagnosis.attribute.moe import RoutingShift
+from workers.diagnosis.attribute.stitching import Stitched
 from workers.diagnosis.attribute.sums import Sums
 from workers.distributions.intervals import FEWEST_CLUSTERS, cluster_order
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
@@ -76,7 +78,24 @@ def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> bl
         control=None if found.control is None else float(found.control.values()),
         additivity=additive.mean,
         additivity_ci=additive.ci,
+        matched_stitched=_stitched(found.matched_stitched, found.total, seed, control=_REAL),
+        maps=None
+        if found.maps is None
+        else blocks.WidthMaps(widths=found.maps.widths, folds=found.maps.folds, tokens=found.maps.tokens),
+        not_stitched=found.not_stitched,
     )
+
+
+def _stitched(
+    found: Stitched | None, total: Sums, seed: int, *, control: tuple[float, float] = _POSITIVE
+) -> blocks.Stitched | None:
+    """`control`: the values that it can have, a KL's or those of a difference of two."""
+    if found is None:
+        return None
+    nats, alone = found.nats.mean(seed=seed, support=_POSITIVE), found.control.mean(seed=seed, support=control)
+    share = _over(found.nats, total, seed=seed)
+    made = blocks.Stitched(nats=nats, share=share.mean, share_ci=share.ci, control=alone, shown=is_shown(nats))
+    return made.model_copy(update={"shown": False}) if made.lost else made
 
 
 def _over(top: Sums, *bottoms: Sums, seed: int, support: tuple[float, float] = _POSITIVE) -> Mean:
@@ -108,6 +127,7 @@ def _gap(damage: GapDamage, total: Sums, seed: int, *, resampled: bool) -> block
         similarity_before=damage.before,
         similarity_after=damage.after,
         stability=damage.stability if resampled else None,
+        stitched=_stitched(damage.stitched, total, seed),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.contracts.attribute_blocks import LayerAlignment, LayerGap
+from dataclasses import dataclass
+
+from app.contracts.attribute_blocks import LayerAlignment, LayerGap, Stitched
 from app.contracts.attribute_report import Cause, Site, Treatment
 from app.contracts.report import Mean
 from workers.diagnosis.attribute.cause import is_shown, without_damage
@@ -10,6 +12,7 @@ from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.naming import listed
 from workers.diagnosis.attribute.putting_back import put_back
 from workers.diagnosis.attribute.treatment import Patient, waiting
+from workers.diagnosis.numerals import numeral
 from workers.distributions.intervals import FEWEST_CLUSTERS
 
 
@@ -19,41 +22,73 @@ def gap_sites(found: Found) -> tuple[Site, ...]:
     if alignment is None:
         return ()
     patient = found.patient()
-    made = [_gap(gap, nats, alignment, patient) for gap in alignment.gaps if (nats := _cost(gap)) is not None]
+    made = [_gap(gap, cost, alignment, patient) for gap in alignment.gaps if (cost := _cost(gap)) is not None]
     return tuple(sorted(made, key=lambda site: (-site.nats, site.name)))
 
 
-def _cost(gap: LayerGap) -> Mean | None:
-    """Nats of the reference with the gap or, of layers that fit no model of another width, what the candidate gains
-    without it: None where it gains nothing, since these layers do no damage."""
-    if gap.nats is not None or gap.saved is None:
-        return gap.nats
-    return gap.saved if (gap.saved.mean or 0.0) > 0 else None
+@dataclass(frozen=True)
+class _Cost:
+    """What a gap costs. `stitched`: through a map between two widths; `how` it was measured, where not in the reference
+    as the layers are."""
+
+    nats: Mean
+    share: Mean
+    how: str = ""
+    stitched: Stitched | None = None
 
 
-def _gap(gap: LayerGap, nats: Mean, alignment: LayerAlignment, patient: Patient) -> Site:
+def _cost(gap: LayerGap) -> _Cost | None:
+    """Nats of the reference with the gap, as it is or through a map, so that all gaps are ranked by one quantity. Where
+    the map shows nothing of added layers: what the candidate gains without them, which needs no map, and None where it
+    gains nothing, since they do no damage."""
+    told = Mean(mean=gap.share, ci=gap.share_ci)
+    if gap.nats is not None:
+        return _Cost(gap.nats, told)
+    stitched = gap.stitched
+    if gap.saved is not None and (stitched is None or not stitched.shown):
+        how = "measured as what the candidate gains without it: the widths differ"
+        if stitched is not None:
+            how += f", and through a map between them {_stitched_told(stitched)}"
+        return _Cost(gap.saved, told, how) if (gap.saved.mean or 0.0) > 0 else None
+    if stitched is None:
+        return None
+    how = f"measured through a map between the two widths: {_stitched_told(stitched)}"
+    return _Cost(stitched.nats, Mean(mean=stitched.share, ci=stitched.share_ci), how, stitched)
+
+
+def _stitched_told(stitched: Stitched) -> str:
+    nats, control = numeral(stitched.nats.mean or 0.0), numeral(stitched.control.mean or 0.0)
+    lost = f"the map alone loses {control}"
+    return f"{nats} nats, where {lost}{', so that they prove nothing' if stitched.lost else ''}"
+
+
+def _gap(gap: LayerGap, cost: _Cost, alignment: LayerAlignment, patient: Patient) -> Site:
+    nats, share = cost.nats, cost.share
     dropped = [one.layer for one in gap.layers if one.kind == "dropped"]
     added = [one.layer for one in gap.layers if one.kind != "dropped"]
     parts = ([f"dropped {listed(dropped)}"] if dropped else []) + ([f"added {listed(added)}"] if added else [])
     kinds = sorted({one.kind for one in gap.layers})
-    certain = is_shown(nats)
+    certain = is_shown(nats) if cost.stitched is None else cost.stitched.shown
     own: tuple[Cause, str] = ("removed" if dropped else "inserted", "")
-    cause, told = without_damage(nats, Mean(mean=gap.share, ci=gap.share_ci)) or own
+    cause, told = without_damage(nats, share) or own
+    if cost.stitched is not None and cost.stitched.lost and nats.mean:
+        cause, told = "unclear", ""  # `how` says why, and no small number is one of these layers
     return Site(
         name=", ".join(parts),
         kind="gap",
         layer=gap.at_reference,
         nats=nats.mean or 0.0,
         ci=nats.ci,
-        share=gap.share,
-        share_ci=gap.share_ci,
+        share=share.mean,
+        share_ci=share.ci,
         restored=gap.saved,
         shown=certain,
         control=alignment.control,
+        map_control=None if cost.stitched is None else cost.stitched.control,
         isotropic_ratio=None,
         cause=cause,
         unclear="no_damage_shown" if cause == "unclear" else None,
-        why="; ".join(filter(None, (" and ".join(kinds), told, _undone(gap), _found_again(gap.stability, alignment)))),
+        why="; ".join(filter(None, (" and ".join(kinds), told, cost.how, _found_again(gap.stability, alignment)))),
         treatment=_gap_treatment(nats, cause, alignment, put_back(patient, dropped, added, before=gap.at_candidate)),
         tokens=alignment.measured.tokens,
         rung=0,
@@ -69,10 +104,6 @@ def _gap_treatment(nats: Mean, cause: Cause, alignment: LayerAlignment, found: T
     if cause == "unclear":
         return Treatment(recipe=None, why=waiting(alignment.measured.tokens, alignment.measured.documents))
     return found
-
-
-def _undone(gap: LayerGap) -> str:
-    return "" if gap.nats is not None else "measured as what the candidate gains without it: the widths differ"
 
 
 def _found_again(stability: float | None, alignment: LayerAlignment) -> str:

@@ -51,6 +51,11 @@ def _kept(worst: float, found: Found) -> str:
     """What both models have costs by itself, where it was changed, too. `worst`: nats of the worst gap."""
     alignment = None if found.internals is None else found.internals.alignment
     matched = None if alignment is None else alignment.matched
+    through = ""
+    if alignment is not None and (stitched := alignment.matched_stitched) is not None:
+        if stitched.shown is False:
+            return ""
+        matched, through = stitched.nats, f" through a map that alone loses {numeral(stitched.control.mean or 0.0)}"
     if matched is None or not matched.mean:
         return ""
     interval = ""
@@ -58,7 +63,7 @@ def _kept(worst: float, found: Found) -> str:
         interval = f" (95 % interval {numeral(matched.ci[0])} to {numeral(matched.ci[1])})"
     sure = matched.ci is None or matched.ci[0] > 0
     more = ", more than any gap" if sure and matched.mean > worst else ""
-    cost = f"it costs {numeral(matched.mean)} nats{interval}{more}"
+    cost = f"it costs {numeral(matched.mean)} nats{interval}{through}{more}"
     return f" What both models have, layers, embedding and head, is changed, too: {cost}."
 
 

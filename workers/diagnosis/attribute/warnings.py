@@ -27,6 +27,7 @@ def warnings_of(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[s
         )
     told += _controls_not_finite(found)
     told += matched_otherwise(found)
+    told += _maps(found)
     search = found.search
     if search is not None:
         told += not_finite(search)
@@ -47,6 +48,24 @@ def _controls_not_finite(found: Found) -> list[str]:
     return [
         f"Swapping {', '.join(names[:4])} by itself left logits that are not finite at some position: that it changes "
         "nothing is not shown there."
+    ]
+
+
+def _maps(found: Found) -> list[str]:
+    """Where no map between two widths could be fitted, or only of the directions that a few tokens span."""
+    alignment = None if found.internals is None else found.internals.alignment
+    if alignment is None or not found.not_swapped:
+        return []
+    if alignment.not_stitched:
+        return [f"No layer was run in the model of the other width: {alignment.not_stitched}."]
+    maps = alignment.maps
+    if maps is None or maps.tokens > max(maps.widths):
+        return []
+    ours, theirs = maps.widths
+    return [
+        f"The maps between hidden states of {ours} and {theirs} dimensions were fitted on {maps.tokens} tokens, not "
+        "more than there are dimensions: they hold for the directions that these tokens span alone. What they lose "
+        "stands beside all that was measured through them."
     ]
 
 

@@ -87,6 +87,49 @@ def test_of_two_widths_an_added_layer_costs_what_the_candidate_gains_without_it(
     assert "added ones of the candidate" in view.note
 
 
+STITCHED = {
+    "nats": made.mean(0.5),
+    "share": 0.8,
+    "share_ci": (0.6, 1.0),
+    "control": made.mean(0.0625),
+    "shown": True,
+}
+MAPS = {"widths": (64, 96), "folds": 5, "tokens": 614}
+
+
+def test_of_two_widths_a_layer_that_a_map_shows_to_cost_has_its_nats_and_what_the_map_loses():
+    block = made.alignment()
+    left_out = {"nats": None, "saved": made.mean(-0.25), "share": -0.4}
+    block |= {"matched": None, "additivity": None, "maps": MAPS, "matched_stitched": STITCHED}
+    block["gaps"] = [block["gaps"][1] | left_out | {"stitched": STITCHED}]
+    view = internals(made.dense(alignment=block, activations=None)).alignment
+    assert "a copy of 4 (0.50 [0.40, 0.60] nats)" in view.sentence
+    row = view.gaps.rows[0]
+    assert [row[index].text for index in (1, 3, 4)] == ["0.50", "80", "−0.250"]
+    assert row[0].note.endswith("; through a map, the map alone loses 0.062 [0.050, 0.075]")
+    assert "What both models have costs 0.50 [0.40, 0.60] nats through a map" in view.note
+    assert "fitted on 614 tokens of other text than is scored" in view.note
+    assert "prove nothing" not in view.note
+
+
+def test_of_two_widths_nats_that_prove_nothing_are_not_a_gaps_cost():
+    block = made.alignment()
+    lossy = STITCHED | {"control": made.mean(0.75), "shown": False}
+    left_out = {"nats": None, "saved": made.mean(0.25), "share": 0.4}
+    block |= {"matched": None, "additivity": None, "maps": MAPS}
+    block["gaps"] = [block["gaps"][1] | left_out | {"stitched": lossy}]
+    view = internals(made.dense(alignment=block, activations=None)).alignment
+    assert "(0.250 [0.200, 0.300] nats)" in view.sentence
+    assert "more than that: these nats prove nothing" in view.gaps.rows[0][0].note
+    assert view.gaps.rows[0][3].text == "40.0"
+
+
+def test_of_two_widths_it_is_said_why_nothing_was_run_through_a_map():
+    block = made.alignment() | {"matched": None, "additivity": None, "not_stitched": "the text is a single window"}
+    note = internals(made.dense(alignment=block, activations=None)).alignment.note
+    assert note.endswith("Nothing was run through a map between them: the text is a single window.")
+
+
 def test_the_worst_head_is_named_and_every_head_has_a_cell():
     view = internals(made.dense()).attention
     assert "most in head 2 of layer 3 of the candidate (4 of the reference): 0.240 [0.192, 0.288]." in view.sentence

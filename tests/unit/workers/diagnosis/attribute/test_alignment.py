@@ -140,7 +140,6 @@ def test_of_two_widths_layers_are_left_out_of_the_model_that_has_them(
     with at_borders(*folders, scratch=tmp_path) as (reference, candidate):
         found = align(reference, candidate, DOCUMENT_N)
     assert found.similarity_RC.shape == layers
-    assert found.matched is None
     assert found.control is not None
     assert float(found.control.values()) == 0
     ours, theirs = map(whole, folders)
@@ -156,6 +155,11 @@ def test_of_two_widths_layers_are_left_out_of_the_model_that_has_them(
     without = float(kl(clean, run(shorter).logits).mean())
     if added:
         assert gap.swapped is None
+        assert gap.stitched is not None
+        # what both models have is the candidate without its added layers, which needs no map
+        assert found.matched_stitched is None
+        assert found.matched is not None
+        assert float(found.matched.values()) == pytest.approx(without, rel=1e-3)
         assert gap.saved is not None
         assert float(gap.saved.values()) == pytest.approx(total - without, rel=1e-3, abs=1e-6)
         text = Measured(windows=len(TOKENS_NL), tokens=TOKENS_NL.numel(), documents=len(TOKENS_NL))
@@ -166,11 +170,23 @@ def test_of_two_widths_layers_are_left_out_of_the_model_that_has_them(
         assert told.share_ci[0] < told.share < told.share_ci[1]
     else:
         assert gap.saved is None
+        assert gap.stitched is None
+        assert found.matched is None
+        assert found.matched_stitched is not None
         assert gap.swapped is not None
         assert float(gap.swapped.values()) == pytest.approx(without, rel=1e-3)
 
 
-def test_of_two_widths_a_gap_that_holds_layers_of_both_has_no_damage(tiny: Tiny, tmp_path: Path) -> None:
+def test_models_of_two_widths_that_match_throughout_have_nothing_to_stitch(tiny: Tiny, tmp_path: Path) -> None:
+    with at_borders(tiny("llama"), tiny("llama", hidden_size=96), scratch=tmp_path) as both:
+        found = align(*both, DOCUMENT_N)
+    assert found.gaps == ()
+    assert (found.matched, found.matched_stitched, found.maps, found.not_stitched) == (None, None, None, "")
+
+
+def test_of_two_widths_a_gap_that_holds_layers_of_both_is_measured_through_a_map_alone(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     folders = tiny("llama"), tiny("llama", hidden_size=96, num_hidden_layers=4)
     both = Matching(((0, 0),), (Gap((1, 2), (1, 2, 3), 3, 4),), 0.0)
     with (
@@ -180,6 +196,7 @@ def test_of_two_widths_a_gap_that_holds_layers_of_both_has_no_damage(tiny: Tiny,
         patch.setattr(alignment, "match", lambda similarity_RC: both)
         (gap,) = align(reference, candidate, DOCUMENT_N).gaps
     assert (gap.swapped, gap.saved) == (None, None)
+    assert gap.stitched is not None
 
 
 def test_widened_heads_and_channels_leave_every_layer_its_partner(aligned: Aligned) -> None:

@@ -131,6 +131,87 @@ def test_added_layers_of_another_width_cost_what_the_candidate_gains_without_the
     assert "what the candidate gains without it: the widths differ" in made.why
 
 
+@pytest.mark.parametrize("saved", [-0.25, 0.25])
+@pytest.mark.parametrize(
+    ("control", "shown"), [(0.125, True), (0.75, False), (0.125, False)], ids=["shown", "lost", "not shown"]
+)
+def test_added_layers_are_ranked_by_what_a_map_shows_and_else_by_what_needs_none(
+    tiny: Callable[..., Path], saved: float, control: float, shown: bool
+) -> None:
+    info = inspect(tiny("llama"))
+    low = 0.25 if shown or control > 0.5 else 0.0
+    stitched = {
+        "nats": {"mean": 0.5, "ci": (low, 0.75)},
+        "share": 0.8,
+        "share_ci": (0.4, 1.2),
+        "control": {"mean": control, "ci": (control / 2, control * 2)},
+        "shown": shown,
+    }
+    left_out = {"mean": saved, "ci": (saved - 0.125, saved + 0.125)}
+    gap = internals_blocks.alignment()["gaps"][0] | {
+        "layers": [COPY],
+        "nats": None,
+        "saved": left_out,
+        "share": 0.4,
+        "share_ci": (0.2, 0.6),
+        "stitched": stitched,
+    }
+    found = SimpleNamespace(
+        internals=internals_blocks.dense(alignment=internals_blocks.alignment() | {"gaps": [gap]}),
+        patient=lambda: Patient(info, (), info),
+    )
+    sites = gap_sites(cast("Found", found))
+    if shown:
+        (made,) = sites
+        assert (made.nats, made.ci, made.share, made.shown, made.cause) == (0.5, (0.25, 0.75), 0.8, True, "inserted")
+        assert made.restored is not None
+        assert made.restored.mean == saved
+        assert made.map_control is not None
+        assert made.map_control.mean == 0.125
+        assert "measured through a map between the two widths: 0.5 nats, where the map alone loses 0.125; " in made.why
+    elif saved > 0:
+        (made,) = sites
+        assert (made.nats, made.share, made.shown, made.map_control) == (0.25, 0.4, True, None)
+        lost = ", so that they prove nothing" if control > 0.5 else ""
+        told = f"and through a map between them 0.5 nats, where the map alone loses {control}{lost}; "
+        assert f"measured as what the candidate gains without it: the widths differ, {told}" in made.why
+    else:
+        assert sites == ()
+
+
+@pytest.mark.parametrize(
+    ("nats", "control", "cause", "shown"),
+    [
+        (SURE, 0.1, "removed", True),
+        (SURE, 0.3, "unclear", False),
+        (UNSURE, 0.1, "unclear", False),
+        (TRIFLE, 0.0, "negligible", True),
+        (TRIFLE, 0.3, "unclear", False),
+        (NO_INTERVAL, 0.1, "removed", None),
+    ],
+)
+def test_a_gap_of_both_is_told_by_its_map(
+    tiny: Callable[..., Path], nats: dict[str, Any], control: float, cause: Cause, shown: bool | None
+) -> None:
+    info = inspect(tiny("llama"))
+    stitched = nats | {"control": {"mean": control, "ci": None}, "shown": shown}
+    gap = internals_blocks.alignment()["gaps"][0] | {
+        "layers": [DROPPED, COPY],
+        "nats": None,
+        "saved": None,
+        "share": None,
+        "stitched": stitched,
+    }
+    found = SimpleNamespace(
+        internals=internals_blocks.dense(alignment=internals_blocks.alignment() | {"gaps": [gap]}),
+        patient=lambda: Patient(info, (), info),
+    )
+    (made,) = gap_sites(cast("Found", found))
+    assert (made.cause, made.shown) == (cause, shown)
+    assert made.unclear == ("no_damage_shown" if cause == "unclear" else None)
+    assert ("prove nothing" in made.why) is (control > (nats["nats"]["mean"]))
+
+
 @pytest.mark.parametrize("mean", [-0.25, 0.0])
 def test_added_layers_that_the_candidate_needs_are_no_damage(tiny: Callable[..., Path], mean: float) -> None:
     info = inspect(tiny("llama"))

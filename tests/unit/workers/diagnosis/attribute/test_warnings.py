@@ -78,6 +78,34 @@ def test_layers_that_are_matched_otherwise_than_they_were_swapped_are_told(
     assert matched_otherwise(cast("Found", found)) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"maps": {"widths": (64, 96), "folds": 5, "tokens": 97}}, ""),
+        (
+            {"maps": {"widths": (64, 96), "folds": 5, "tokens": 96}},
+            "The maps between hidden states of 64 and 96 dimensions were fitted on 96 tokens, not more than there are",
+        ),
+        ({"not_stitched": "the text is a single window"}, "No layer was run in the model of the other width: the text"),
+    ],
+)
+def test_maps_of_too_few_tokens_or_none_are_warned_of(changes: dict[str, object], told: str) -> None:
+    block = internals_blocks.alignment() | changes
+    found = SimpleNamespace(
+        sides=sides(),
+        warnings=[],
+        corpus=SimpleNamespace(repeated=0),
+        not_swapped="the hidden states have 64 and 96 dimensions",
+        internals=internals_blocks.dense(alignment=block),
+        search=None,
+        subset=None,
+        looking=None,
+    )
+    warned = warnings_of(cast("Found", found), (), 0)
+    assert len(warned) == bool(told)
+    assert "".join(warned).startswith(told)
+
+
 def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -> None:
     pair = {"reference": 2, "candidate": 1, "similarity": 0.9}
     for resamplings, stability, told in ((0, None, 1), (200, 0.0, 0)):

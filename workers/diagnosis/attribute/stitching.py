@@ -1,0 +1,166 @@
+"""Layers of one model run inside another of another width, through an affine map between their hidden states.
+
+*Model stitching* joins a part of one frozen network to a part of another by an affine layer between them (Lenc &
+Vedaldi, CVPR 2015, 1411.5908; Bansal, Nakkiran & Barak, 2106.07682), fitted here by least squares (`affine`). What is
+ours is that a span in the middle is stitched in at both of its ends, and that nothing is charged to it that the map
+loses. With h the reference's states at the border where a gap begins, A the map there to the candidate's width, B the
+one back, and f the candidate's layers of the gap,
+
+    stitched = h + B f(A h) − B A h        and then the reference's layers behind the gap, and its head.
+
+Only what the layers add to the residual stream crosses back. What B A h has lost of h cancels in the states, before
+anything is measured: layers that add nothing cost exactly 0 nats, where the difference of two KLs (of B f(A h) and of
+B A h) would have their cross terms for an error, and could be negative. Where the widths are one, and the states that
+enter the gap are the same in both models, A and B are the identity and this is the reference with the layers put in.
+
+Both maps are of the border where the gap *begins*. A map back of the border where it ends would be fitted on what the
+gap's layers made, and would undo what they do wrong as far as an affine map can. In return, what they write into
+directions that no state at the border has is not seen.
+
+The *control* is the reference with B A h in the place of h, and no layer swapped: what the map loses there and back. It
+is told beside and not subtracted. Where it is more than the stitched nats, the layers have run on states that are not
+the reference's, and these nats prove nothing.
+
+Maps are fitted crosswise: documents (windows, where they are few) are put into five folds, and the states of a fold are
+carried by a map that was fitted on the others. No document is scored by a map that has seen it.
+
+Names: N windows, L tokens of a window, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from workers.diagnosis.attribute.affine import fit
+from workers.diagnosis.attribute.borders import Borders, Link, run_links
+from workers.diagnosis.attribute.matching import Gap, Matching
+from workers.diagnosis.attribute.runs import Runs, first
+from workers.diagnosis.attribute.sums import Clusters, Sums, difference
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Stitched:
+    """`nats`: KL(reference ‖ the model with layers stitched in); `control`: what the map there and back loses where no
+    layer is swapped. Nats a token, over the same positions."""
+
+    nats: Sums
+    control: Sums
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the maps of an alignment were fitted on: `tokens` is that of the fold that had fewest. `widths` of reference
+    and candidate."""
+
+    widths: tuple[int, int]
+    folds: int
+    tokens: int
+
+
+def why_no_maps(clusters: Clusters) -> str:
+    """Why no map can be fitted apart from what is scored; empty where one can."""
+    if clusters.count > 1:
+        return ""
+    return "the text is a single window, which leaves none to fit a map between the two widths on"
+
+
+class Stitching:
+    """Stitches by the maps between two models of any widths, which must have two clusters or more (`why_no_maps`).
+    States of a few runs of all windows are in memory at once, and the moments of one map."""
+
+    def __init__(self, runs: Runs, *, seed: int) -> None:
+        self._runs = runs
+        clusters = runs.clusters
+        folds = min(FOLDS, clusters.count)
+        fold_of_cluster = np.random.default_rng(seed).permutation(clusters.count) % folds
+        self._fold_N = torch.from_numpy(fold_of_cluster[clusters.of_window_N])
+        windows, length = runs.reference.runner.tokens_NL.shape
+        fewest = windows - int(torch.bincount(self._fold_N).max())
+        self.maps = Maps((runs.reference.hidden_size, runs.candidate.hidden_size), folds, fewest * length)
+
+    def swapped(self, gap: Gap) -> Stitched:
+        """The reference with this gap alone. Raises what the runs' `check_cancelled` raises."""
+        runs, (start, other) = self._runs, first(gap)
+        there = _Crossing(self, (runs.reference, start), (runs.candidate, other))
+        state_NLD = runs.reference.read(start, 0, len(self._fold_N))
+        (entering_NLD,) = there(state_NLD)
+        leaving_NLD = self._run(runs.theirs[other : gap.after_candidate], entering_NLD)
+        lost_NLD, made_NLD = there.back()(entering_NLD, leaving_NLD)
+        stitched_NLD = self._run(runs.ours[gap.after_reference :], state_NLD + (made_NLD - lost_NLD))
+        control_NLD = self._run(runs.ours[start:], lost_NLD)
+        return Stitched(runs.kl(runs.reference, stitched_NLD), runs.kl(runs.reference, control_NLD))
+
+    def matched(self, matching: Matching) -> Stitched:
+        """What both models have: the candidate without its added layers, and with the reference's dropped ones stitched
+        in. The control goes there and back at the same borders; of it counts what it loses more than the candidate
+        without its added layers and without a map. Raises what the runs' `check_cancelled` raises."""
+        runs = self._runs
+        plain_NLD = runs.candidate.read(0, 0, len(self._fold_N))
+        stitched_NLD, control_NLD = plain_NLD, plain_NLD
+        done = 0
+        for gap in matching.gaps:
+            start, other = first(gap)
+            segment, done = runs.theirs[done:other], gap.after_candidate
+            plain_NLD, stitched_NLD, control_NLD = (
+                self._run(segment, one_NLD) for one_NLD in (plain_NLD, stitched_NLD, control_NLD)
+            )
+            if not gap.reference:
+                continue
+            there = _Crossing(self, (runs.candidate, other), (runs.reference, start))
+            entering_NLD, turning_NLD = there(stitched_NLD, control_NLD)
+            leaving_NLD = self._run(runs.ours[start : gap.after_reference], entering_NLD)
+            lost_NLD, made_NLD, control_NLD = there.back()(entering_NLD, leaving_NLD, turning_NLD)
+            stitched_NLD = stitched_NLD + (made_NLD - lost_NLD)
+        plain, stitched, control = (
+            runs.kl(runs.candidate, self._run(runs.theirs[done:], one_NLD))
+            for one_NLD in (plain_NLD, stitched_NLD, control_NLD)
+        )
+        return Stitched(stitched, difference(control, plain))
+
+    def carried(
+        self, source: tuple[Borders, int], target: tuple[Borders, int], states: tuple[torch.Tensor, ...]
+    ) -> list[torch.Tensor]:
+        """Each of `states` (N, L, D) at a border of the source, carried to one of the target (N, L, D'): every fold by
+        the map of the others."""
+        width = target[0].hidden_size
+        found = [torch.empty(*one_NLD.shape[:2], width, dtype=target[0].dtype) for one_NLD in states]
+        for fold in range(self.maps.folds):
+            map_ = fit(self._pairs(source, target, fold))
+            for window in (self._fold_N == fold).nonzero().flatten().tolist():
+                for carried_NLD, one_NLD in zip(found, states, strict=True):
+                    carried_NLD[window] = map_(one_NLD[window])
+        return found
+
+    def _pairs(
+        self, source: tuple[Borders, int], target: tuple[Borders, int], fold: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Both models' states, a window at a time, of all folds but one."""
+        for window in (self._fold_N != fold).nonzero().flatten().tolist():
+            self._runs.check_cancelled()
+            x_LD, y_LD = (borders.read(border, window, window + 1)[0] for borders, border in (source, target))
+            yield x_LD, y_LD
+
+    def _run(self, chain: list[Link], states_NLD: torch.Tensor) -> torch.Tensor:
+        return run_links(chain, states_NLD, check_cancelled=self._runs.check_cancelled)
+
+
+@dataclass(frozen=True)
+class _Crossing:
+    """From a border of one model to the one of the other that stands for it."""
+
+    stitching: Stitching
+    source: tuple[Borders, int]
+    target: tuple[Borders, int]
+
+    def __call__(self, *states: torch.Tensor) -> list[torch.Tensor]:
+        return self.stitching.carried(self.source, self.target, states)
+
+    def back(self) -> _Crossing:
+        """The other way."""
+        return _Crossing(self.stitching, self.target, self.source)
