@@ -207,6 +207,32 @@ def test_a_single_part_is_not_counted_in_the_plural() -> None:
     assert "exactly 0 for it" in told
 
 
+def test_gaps_of_another_width_say_what_their_nats_are_and_what_both_models_have_may_be_worse() -> None:
+    report = read("other-depth")
+    gap = report.sites[0]
+    stitched = {
+        "nats": {"mean": gap.nats + 0.1, "ci": (gap.nats, gap.nats + 0.2)},
+        "share": 0.8,
+        "control": {"mean": 0.0625, "ci": None},
+        "shown": True,
+    }
+    left_out = {"nats": None, "saved": {"mean": 0.25, "ci": None}}
+    block = internals_blocks.alignment() | {"matched": None, "matched_stitched": stitched}
+    block["gaps"] = [block["gaps"][0] | left_out]
+
+    def changed(matched: dict[str, object], **of_site: object) -> AttributeReport:
+        inside = internals_blocks.dense(alignment=block | {"matched_stitched": matched})
+        return report.model_copy(update={"internals": inside, "sites": (gap.model_copy(update=of_site),)})
+
+    assert heading(changed(stitched)) == "Worst: what both models have"
+    assert heading(changed(stitched | {"shown": False})) == "Worst gap: dropped layers 7, 8"
+    through, added = "through a map between the two widths, without what", "what the candidate gains without them"
+    note = sites_note(changed(stitched))
+    assert (through in note, added in note) == (False, True)
+    note = sites_note(changed(stitched, map_control=Mean(mean=0.0625, ci=None)))
+    assert (through in note, added in note) == (True, True)
+
+
 def test_models_of_another_depth_show_their_gaps_and_why() -> None:
     page = render(VARIANTS["other-depth"])
     assert "dropped layers 7, 8" in page
