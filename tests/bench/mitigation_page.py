@@ -26,8 +26,9 @@ articles (*WikiText-2*), and over 24 shipped documents of other kinds that nothi
 Seconds are those of a recipe's last step, mostly on one core of an AVX-512 machine that other work kept busy: upper
 bounds. Trained repair at rank 16 and after RTN, gradient pruning to one half with recovery, `lowrank.svd` at a fifth
 and GPTQ on 128 windows ran alone on two cores with AVX-512 BF16; repair of dropped layers, gradient pruning without
-recovery and repair at rank 64 after Wanda on what tests left of one of them. `quantize.dynamic` at 3 bits and with
-8-bit activations was made where other work left it less than half of a core.
+recovery and repair at rank 64 after Wanda on what tests left of one of them. `quantize.dynamic` and
+GPTQ (32 windows, not packed) ran on a processor with AVX-512 but without its BF16: on four fifths of a core each, GPTQ
+at 4 bits and `quantize.dynamic` on layers alone on two.
 
 """
 
