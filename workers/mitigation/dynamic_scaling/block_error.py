@@ -33,6 +33,7 @@ class BlockErrors:
     ) -> None:
         self._skeleton, self._check = skeleton, check_cancelled
         self._calls = skeleton.calls(tokens_NL)[1]
+        skeleton.release_embedding()
 
     @contextmanager
     def block(

@@ -187,8 +187,9 @@ class _Work:
         groups = tuple(group for group in own.groups if self._names & set(group))
         folded = Folded(shop, own)
         divided: dict[Group, torch.Tensor] = {}
-        if step.smooth and groups:
-            seen = sample(own, tuple(group for group in groups if set(group) <= self._names), SAMPLE_TOKENS)
+        whole = tuple(group for group in groups if set(group) <= self._names)
+        if step.smooth and whole:
+            seen = sample(own, whole, SAMPLE_TOKENS)
             with self._error_of(own.index, entering) as error:
                 divided, strengths = smooth_block(
                     own, folded, shop.source.architecture, seen, self._of, step.activation_bits, error, self._names

@@ -82,6 +82,10 @@ class Skeleton:
         """Forgets a layer's weights."""
         self.layers[index].to("meta")
 
+    def release_embedding(self) -> None:
+        """Forgets the embedding, which `calls` loads."""
+        self.model.model.embed_tokens.to("meta")
+
     @torch.no_grad()
     def calls(self, tokens_NL: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
         """(N, L, D) what enters the first block, and the keyword arguments that each block is called with: masks and

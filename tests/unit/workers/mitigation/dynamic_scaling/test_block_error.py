@@ -113,7 +113,7 @@ def test_what_is_the_same_function_costs_nothing_and_each_question_stands_alone(
         assert error.of({name: weight_OI * divide_I}, divide_I, None) < 1e-9 * plain
         assert error.of(coarse, torch.ones(inputs), None) == plain
         assert torch.equal(skeleton.layers[1].get_submodule(path).weight.data, weight_OI)
-    assert skeleton.layers[1].get_submodule(path).weight.is_meta, "the block is let go"
+    assert all(one.is_meta for one in skeleton.model.parameters()), "block and embedding are let go"
 
 
 def test_it_can_be_cancelled(tiny: Tiny) -> None:
