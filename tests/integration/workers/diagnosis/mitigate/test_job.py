@@ -298,6 +298,34 @@ def test_other_architectures_are_treated_and_give_an_adapter_too(
         assert "adapter/adapter_config.json" in packed.namelist()
 
 
+@pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
+@pytest.mark.parametrize(
+    ("treatment", "wound", "step"),
+    [
+        ("protect", WOUND, "quantize.rtn"),
+        ("quantize.dynamic", WOUND, "quantize.dynamic"),
+        ("prune.gradient", [{"type": "prune.wanda", "sparsity": 0.5}], "prune.gradient"),
+    ],
+)
+def test_what_stands_in_a_steps_place_is_tried_on_other_architectures_too(
+    settings: Settings, room: EngineRoom, tmp_path: Path, kind: str, treatment: str, wound: list[Json], step: str
+) -> None:
+    asked = request(
+        reference={"model": kind},
+        candidate={"model": kind, "recipe": wound},
+        treatments=[treatment],
+        budget={"bytes": 400_000},
+        trials=2,
+    )
+    report = mitigate(asked, Context(settings, tmp_path), room)
+    assert {trial.rung for trial in report.trials} == {"cheap", "full"}
+    for trial in report.trials:
+        assert trial.outcome != "not_applicable", trial.reason
+        assert [one.name for one in trial.treatments] == [treatment]
+        assert step in {one["type"] for one in trial.recipe}
+        assert trial.saved is not None
+
+
 def test_nothing_to_treat_is_said(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     context = Context(settings, tmp_path)
     report = mitigate(request(candidate={"model": "tiny"}, budget=WHOLE), context, room)

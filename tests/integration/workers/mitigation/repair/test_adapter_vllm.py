@@ -75,15 +75,19 @@ def of_transformers(checkpoint: Path, tokens: list[int]) -> NDArray[np.float64]:
     return logp_TV[torch.arange(len(tokens) - 1), torch.tensor(tokens[1:])].double().numpy()
 
 
-@pytest.mark.parametrize("wound", WOUNDS, ids=lambda wound: wound["type"])
+@pytest.mark.parametrize(
+    ("kind", "wound"),
+    [*(("llama", wound) for wound in WOUNDS), ("qwen2", RTN), ("gemma2", RTN)],
+    ids=lambda one: one if isinstance(one, str) else one["type"],
+)
 def test_the_wounded_checkpoint_with_the_adapter_is_the_merged_checkpoint(
-    tiny: Callable[..., Path], tmp_path: Path, wound: dict[str, Any]
+    tiny: Callable[..., Path], tmp_path: Path, kind: str, wound: dict[str, Any]
 ) -> None:
     """Also where the checkpoint has fewer layers, or narrower ones, than the reference had."""
     tokens = windows(1, 48)[0].tolist()
     with (
-        operate(tiny("llama"), tmp_path / "store", wound) as wounded,
-        operate(tiny("llama"), tmp_path / "store", wound, repair(4)) as repaired,
+        operate(tiny(kind), tmp_path / "store", wound) as wounded,
+        operate(tiny(kind), tmp_path / "store", wound, repair(4)) as repaired,
     ):
         figures = repaired.manifest.steps[-1].figures
         assert figures["rank_least"] < figures["rank_most"] <= 16
