@@ -54,8 +54,8 @@ class Stitched(Contract):
     share: Number = Field(description="of `nats` in the whole candidate's KL")
     share_ci: Ci | None = None
     control: Mean = Field(
-        description="what the map there and back loses with no layer swapped; of matched layers beyond what the "
-        "candidate loses without a map"
+        description="what the map there and back loses with no layer swapped: KL of the model that the layers are put "
+        "into (of matched layers the candidate without its added ones) against itself with the map; never negative"
     )
     shown: bool | None = Field(
         description="the interval of `nats` lies above 0, and the map alone loses no more than they are; false: the "

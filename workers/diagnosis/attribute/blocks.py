@@ -78,7 +78,7 @@ def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> bl
         control=None if found.control is None else float(found.control.values()),
         additivity=additive.mean,
         additivity_ci=additive.ci,
-        matched_stitched=_stitched(found.matched_stitched, found.total, seed, control=_REAL),
+        matched_stitched=_stitched(found.matched_stitched, found.total, seed),
         maps=None
         if found.maps is None
         else blocks.WidthMaps(widths=found.maps.widths, folds=found.maps.folds, tokens=found.maps.tokens),
@@ -86,13 +86,10 @@ def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> bl
     )
 
 
-def _stitched(
-    found: Stitched | None, total: Sums, seed: int, *, control: tuple[float, float] = _POSITIVE
-) -> blocks.Stitched | None:
-    """`control`: the values that it can have, a KL's or those of a difference of two."""
+def _stitched(found: Stitched | None, total: Sums, seed: int) -> blocks.Stitched | None:
     if found is None:
         return None
-    nats, alone = found.nats.mean(seed=seed, support=_POSITIVE), found.control.mean(seed=seed, support=control)
+    nats, alone = (sums.mean(seed=seed, support=_POSITIVE) for sums in (found.nats, found.control))
     share = _over(found.nats, total, seed=seed)
     made = blocks.Stitched(nats=nats, share=share.mean, share_ci=share.ci, control=alone, shown=is_shown(nats))
     return made.model_copy(update={"shown": False}) if made.lost else made

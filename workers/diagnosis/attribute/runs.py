@@ -67,10 +67,12 @@ class Runs:
     def _run(self, chain: Sequence[Link], entering: Borders, border: int) -> torch.Tensor:
         return run_chain(chain, entering, border, check_cancelled=self.check_cancelled)
 
-    def kl(self, head: Borders, last_NLD: torch.Tensor) -> Sums:
-        """KL of the reference against these states (N, L, D), read by one model's norm and head."""
+    def kl(self, head: Borders, last_NLD: torch.Tensor, *, base_NLD: torch.Tensor | None = None) -> Sums:
+        """KL of the reference against these states (N, L, D), read by one model's norm and head; of `base_NLD`, read by
+        the same, against them where it is given."""
+        base = (self.reference, self._last_NLD) if base_NLD is None else (head, base_NLD)
         (found,) = kl_sums(
-            (self.reference.runner.skeleton, self._last_NLD),
+            (base[0].runner.skeleton, base[1]),
             [(head.runner.skeleton, states_of(last_NLD))],
             self.clusters,
             check_cancelled=self.check_cancelled,

@@ -17,8 +17,8 @@ Both maps are of the border where the gap *begins*. A map back of the border whe
 gap's layers made, and would undo what they do wrong as far as an affine map can. In return, what they write into
 directions that no state at the border has is not seen.
 
-The *control* is the reference with B A h in the place of h, and no layer swapped: what the map loses there and back. It
-is told beside and not subtracted. Where it is more than the stitched nats, the layers have run on states that are not
+The *control* is KL(the model that the layers are put into ‖ that model with B A h in the place of h), and no layer
+swapped: what the map loses there and back. It is never negative, told beside and not subtracted. Where it is more than the stitched nats, the layers have run on states that are not
 the reference's, and these nats prove nothing.
 
 Maps are fitted crosswise: documents (windows, where they are few) are put into five folds, and the states of a fold are
@@ -39,7 +39,7 @@ from workers.diagnosis.attribute.affine import fit
 from workers.diagnosis.attribute.borders import Borders, Link, run_links
 from workers.diagnosis.attribute.matching import Gap, Matching
 from workers.diagnosis.attribute.runs import Runs, first
-from workers.diagnosis.attribute.sums import Clusters, Sums, difference
+from workers.diagnosis.attribute.sums import Clusters, Sums
 
 FOLDS = 5
 
@@ -98,8 +98,9 @@ class Stitching:
 
     def matched(self, matching: Matching) -> Stitched:
         """What both models have: the candidate without its added layers, and with the reference's dropped ones stitched
-        in. The control goes there and back at the same borders; of it counts what it loses more than the candidate
-        without its added layers and without a map. Raises what the runs' `check_cancelled` raises."""
+        in. The control goes there and back at the same borders, and is the KL of the candidate without its added layers
+        against it: not of the reference, of which it may lose less where it loses much. Raises what the runs'
+        `check_cancelled` raises."""
         runs = self._runs
         plain_NLD = runs.candidate.read(0, 0, len(self._fold_N))
         stitched_NLD, control_NLD = plain_NLD, plain_NLD
@@ -117,11 +118,11 @@ class Stitching:
             leaving_NLD = self._run(runs.ours[start : gap.after_reference], entering_NLD)
             lost_NLD, made_NLD, control_NLD = there.back()(entering_NLD, leaving_NLD, turning_NLD)
             stitched_NLD = stitched_NLD + (made_NLD - lost_NLD)
-        plain, stitched, control = (
-            runs.kl(runs.candidate, self._run(runs.theirs[done:], one_NLD))
-            for one_NLD in (plain_NLD, stitched_NLD, control_NLD)
+        plain_NLD, stitched_NLD, control_NLD = (
+            self._run(runs.theirs[done:], one_NLD) for one_NLD in (plain_NLD, stitched_NLD, control_NLD)
         )
-        return Stitched(stitched, difference(control, plain))
+        control = runs.kl(runs.candidate, control_NLD, base_NLD=plain_NLD)
+        return Stitched(runs.kl(runs.candidate, stitched_NLD), control)
 
     def carried(
         self, source: tuple[Borders, int], target: tuple[Borders, int], states: tuple[torch.Tensor, ...]
