@@ -55,7 +55,9 @@ class Stitched(Contract):
     share_ci: Ci | None = None
     control: Mean = Field(
         description="what the map there and back loses with no layer swapped: KL of the model that the layers are put "
-        "into (of matched layers the candidate without its added ones) against itself with the map; never negative"
+        "into (of matched layers the candidate without its added ones) against itself with its states carried so; "
+        "where layers of the reference are replaced, or put into the candidate, the larger of that and of KL of the "
+        "reference with what these add carried so. Never negative"
     )
     shown: bool | None = Field(
         description="the interval of `nats` lies above 0, and the map alone loses no more than they are; false: the "

@@ -17,9 +17,12 @@ Both maps are of the border where the gap *begins*. A map back of the border whe
 gap's layers made, and would undo what they do wrong as far as an affine map can. In return, what they write into
 directions that no state at the border has is not seen.
 
-The *control* is KL(the model that the layers are put into ‖ that model with B A h in the place of h), and no layer
-swapped: what the map loses there and back. It is never negative, told beside and not subtracted. Where it is more than the stitched nats, the layers have run on states that are not
-the reference's, and these nats prove nothing.
+The *control* is KL(a model ‖ that model with B A h in the place of h), no layer swapped: what the map loses there and
+back. Where layers of the model that goes on are replaced, what the map does not carry of what layers *add* is charged
+as if they were left out, however well it carries h. There the control is the larger of two: with g these layers, the
+other is KL(the reference ‖ the reference with h + B A g(h) − B A h behind them), what the map loses of what they add.
+It is never negative, told beside and not subtracted. Where it is no less than the stitched nats, these prove nothing:
+the layers have run on states that are not the reference's, or what they are charged with is the map's.
 
 Maps are fitted crosswise: documents (windows, where they are few) are put into five folds, and the states of a fold are
 carried by a map that was fitted on the others. No document is scored by a map that has seen it.
@@ -47,7 +50,7 @@ FOLDS = 5
 @dataclass(frozen=True)
 class Stitched:
     """`nats`: KL(reference ‖ the model with layers stitched in); `control`: what the map there and back loses where no
-    layer is swapped. Nats a token, over the same positions."""
+    layer is swapped, the larger of the two ways where there are two. Nats a token, over the same positions."""
 
     nats: Sums
     control: Sums
@@ -88,23 +91,33 @@ class Stitching:
         """The reference with this gap alone. Raises what the runs' `check_cancelled` raises."""
         runs, (start, other) = self._runs, first(gap)
         there = _Crossing(self, (runs.reference, start), (runs.candidate, other))
-        state_NLD = runs.reference.read(start, 0, len(self._fold_N))
-        (entering_NLD,) = there(state_NLD)
+        windows = len(self._fold_N)
+        state_NLD = runs.reference.read(start, 0, windows)
+        own = [runs.reference.read(gap.after_reference, 0, windows)] if gap.reference else []
+        entering_NLD, *turning = there(state_NLD, *own)
         leaving_NLD = self._run(runs.theirs[other : gap.after_candidate], entering_NLD)
-        lost_NLD, made_NLD = there.back()(entering_NLD, leaving_NLD)
-        stitched_NLD = self._run(runs.ours[gap.after_reference :], state_NLD + (made_NLD - lost_NLD))
-        control_NLD = self._run(runs.ours[start:], lost_NLD)
-        return Stitched(runs.kl(runs.reference, stitched_NLD), runs.kl(runs.reference, control_NLD))
+        lost_NLD, made_NLD, *returned = there.back()(entering_NLD, leaving_NLD, *turning)
+        behind = runs.ours[gap.after_reference :]
+        stitched, *controls = (
+            runs.kl(runs.reference, self._run(chain, entering_NLD))
+            for chain, entering_NLD in (
+                (behind, state_NLD + (made_NLD - lost_NLD)),
+                (runs.ours[start:], lost_NLD),
+                *((behind, state_NLD + (own_NLD - lost_NLD)) for own_NLD in returned),
+            )
+        )
+        return Stitched(stitched, _larger(*controls))
 
     def matched(self, matching: Matching) -> Stitched:
-        """What both models have: the candidate without its added layers, and with the reference's dropped ones stitched
-        in. The control goes there and back at the same borders, and is the KL of the candidate without its added layers
-        against it: not of the reference, of which it may lose less where it loses much. Raises what the runs'
-        `check_cancelled` raises."""
-        runs = self._runs
-        plain_NLD = runs.candidate.read(0, 0, len(self._fold_N))
+        """What both models have: the candidate without its added layers, and with the reference's dropped ones, of
+        which there must be one, stitched in. The control goes there and back at the same borders: in the candidate
+        without its added layers, against that and not against the reference, of which it may lose less where it loses
+        much; and in the reference, with what the dropped layers add. Raises what the runs' `check_cancelled` raises."""
+        runs, windows = self._runs, len(self._fold_N)
+        plain_NLD = runs.candidate.read(0, 0, windows)
         stitched_NLD, control_NLD = plain_NLD, plain_NLD
-        done = 0
+        done, own_done = 0, next(first(gap)[0] for gap in matching.gaps if gap.reference)
+        own_NLD = runs.reference.read(own_done, 0, windows)
         for gap in matching.gaps:
             start, other = first(gap)
             segment, done = runs.theirs[done:other], gap.after_candidate
@@ -113,16 +126,23 @@ class Stitching:
             )
             if not gap.reference:
                 continue
+            dropped = runs.ours[start : gap.after_reference]
+            own_NLD, own_done = self._run(runs.ours[own_done:start], own_NLD), gap.after_reference
             there = _Crossing(self, (runs.candidate, other), (runs.reference, start))
             entering_NLD, turning_NLD = there(stitched_NLD, control_NLD)
-            leaving_NLD = self._run(runs.ours[start : gap.after_reference], entering_NLD)
-            lost_NLD, made_NLD, control_NLD = there.back()(entering_NLD, leaving_NLD, turning_NLD)
+            leaving_NLD, own_leaving_NLD = (self._run(dropped, one_NLD) for one_NLD in (entering_NLD, own_NLD))
+            lost_NLD, made_NLD, control_NLD, *turning = there.back()(
+                entering_NLD, leaving_NLD, turning_NLD, own_NLD, own_leaving_NLD
+            )
+            own_lost_NLD, own_made_NLD = there(*turning)
             stitched_NLD = stitched_NLD + (made_NLD - lost_NLD)
+            own_NLD = own_NLD + (own_made_NLD - own_lost_NLD)
         plain_NLD, stitched_NLD, control_NLD = (
             self._run(runs.theirs[done:], one_NLD) for one_NLD in (plain_NLD, stitched_NLD, control_NLD)
         )
         control = runs.kl(runs.candidate, control_NLD, base_NLD=plain_NLD)
-        return Stitched(runs.kl(runs.candidate, stitched_NLD), control)
+        own = runs.kl(runs.reference, self._run(runs.ours[own_done:], own_NLD))
+        return Stitched(runs.kl(runs.candidate, stitched_NLD), _larger(control, own))
 
     def carried(
         self, source: tuple[Borders, int], target: tuple[Borders, int], states: tuple[torch.Tensor, ...]
@@ -149,6 +169,11 @@ class Stitching:
 
     def _run(self, chain: list[Link], states_NLD: torch.Tensor) -> torch.Tensor:
         return run_links(chain, states_NLD, check_cancelled=self._runs.check_cancelled)
+
+
+def _larger(*controls: Sums) -> Sums:
+    """Of these the one with the largest mean; one that is no number comes before all."""
+    return max(controls, key=lambda one: np.nan_to_num(float(one.values()), nan=np.inf))
 
 
 @dataclass(frozen=True)

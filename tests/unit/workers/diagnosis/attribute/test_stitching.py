@@ -247,6 +247,46 @@ def test_what_a_map_loses_of_a_damaged_host_is_told_against_the_host_itself(tiny
     assert block.shown is False
 
 
+def test_what_a_map_loses_of_what_layers_add_is_not_told_as_layers_that_are_gone(tiny: Tiny, tmp_path: Path) -> None:
+    """The candidate is the reference; its first layer is put in the place of the reference's. Embeddings span a few
+    directions, which maps carry as they are, and what the layer adds into others they do not carry."""
+
+    def flat(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if name == "lm_head.weight":
+            return 8 * tensor
+        if name != "model.embed_tokens.weight":
+            return tensor
+        u_VD, s_D, v_DD = torch.linalg.svd(tensor.double(), full_matrices=False)
+        return ((u_VD[:, :16] * s_D[:16]) @ v_DD[:16]).to(tensor.dtype)
+
+    folder = changed(tiny("llama", num_hidden_layers=4, tie_word_embeddings=False), tmp_path / "flat", flat)
+    candidate = widened(folder, tmp_path / "wider", width=96)
+    matching = Matching(((1, 1), (2, 2), (3, 3)), (Gap((0,), (0,), 1, 1),), 0.0)
+    with pytest.MonkeyPatch.context() as patch, at_borders(folder, candidate, scratch=tmp_path) as both:
+        patch.setattr(alignment, "match", lambda _: matching)
+        found = align(*both, DOCUMENT_N)
+        h_NLD, c_NLD = (one.read(0, 0, len(TOKENS_NL)).double().numpy() for one in both)
+        g_NLD = both[0].read(1, 0, len(TOKENS_NL)).double().numpy()
+    carried, ours = crosswise(found.total.clusters, seed=0), whole(folder).double()
+    lost_NLD, made_NLD = (carried(c_NLD, h_NLD, carried(h_NLD, c_NLD, one_NLD)) for one_NLD in (h_NLD, g_NLD))
+    clean = through(ours, range(4), h_NLD)
+    of_states = float(kl(clean, through(ours, range(4), lost_NLD)).mean())
+    of_added = float(kl(clean, through(ours, range(1, 4), h_NLD + made_NLD - lost_NLD)).mean())
+    (gap,) = found.gaps
+    for stitched in (gap.stitched, found.matched_stitched):
+        assert stitched is not None
+        nats = float(stitched.nats.values())
+        assert of_states < nats / 100
+        assert 0.01 < nats < of_added
+        assert float(stitched.control.values()) == pytest.approx(of_added, rel=1e-2)
+    block = alignment_block(found, TEXT, seed=0)
+    for told in (block.gaps[0].stitched, block.matched_stitched):
+        assert told is not None
+        assert told.nats.ci is not None
+        assert told.nats.ci[0] > 0
+        assert told.shown is False
+
+
 def test_layers_that_add_nothing_cost_exactly_nothing_however_much_the_map_loses(tiny: Tiny, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "store", 10**9)
     with (
