@@ -60,14 +60,18 @@ class Stitched(Contract):
         "reference with what these add carried so. Never negative"
     )
     shown: bool | None = Field(
-        description="the interval of `nats` lies above 0, and the map alone loses no more than they are; false: the "
-        "map makes them prove nothing, or no damage is shown; null: no interval, and the map loses no more"
+        description="the interval of `nats` lies above 0, and the map alone loses less than they are; false: the map "
+        "makes them prove nothing (it loses no less, or either is null: logits were not finite), or no damage is "
+        "shown; null: no interval, and the map loses less"
     )
 
     @property
     def lost(self) -> bool:
-        """Whether the map alone loses more than the layers cost that were run through it."""
-        return (self.control.mean or 0.0) > (self.nats.mean or 0.0)
+        """Whether the nats prove nothing: the map alone loses no less, or either is no number. Nats of exactly 0 are
+        those of layers that add nothing, whatever the map loses."""
+        if self.nats.mean is None or self.control.mean is None:
+            return True
+        return self.control.mean >= self.nats.mean > 0
 
 
 class WidthMaps(Contract):

@@ -95,8 +95,12 @@ def _through(gap: LayerGap) -> Mean | None:
 
 def _lost(stitched: Stitched) -> str:
     """What the map itself loses, in words."""
+    if stitched.nats.mean is None:
+        return "logits are not finite"
+    if stitched.control.mean is None:
+        return "the map alone leaves logits that are not finite: these nats prove nothing"
     told = f"the map alone loses {fmt.estimate(stitched.control.mean, stitched.control.ci)}"
-    return f"{told}, more than that: these nats prove nothing" if stitched.lost else told
+    return f"{told}, no less than that: these nats prove nothing" if stitched.lost else told
 
 
 def _what(gap: LayerGap) -> str:

@@ -40,7 +40,12 @@ class _Cost:
 def _cost(gap: LayerGap) -> _Cost | None:
     """Nats of the reference with the gap, as it is or through a map, so that all gaps are ranked by one quantity. Where
     the map shows nothing of added layers: what the candidate gains without them, which needs no map, and None where it
-    gains nothing, since they do no damage."""
+    gains nothing, since they do no damage. None, too, where logits were not finite, so that there are no nats."""
+    cost = _measured(gap)
+    return None if cost is None or cost.nats.mean is None else cost
+
+
+def _measured(gap: LayerGap) -> _Cost | None:
     told = Mean(mean=gap.share, ci=gap.share_ci)
     if gap.nats is not None:
         return _Cost(gap.nats, told)
@@ -57,24 +62,39 @@ def _cost(gap: LayerGap) -> _Cost | None:
 
 
 def _stitched_told(stitched: Stitched) -> str:
-    nats, control = numeral(stitched.nats.mean or 0.0), numeral(stitched.control.mean or 0.0)
-    lost = f"the map alone loses {control}"
-    return f"{nats} nats, where {lost}{', so that they prove nothing' if stitched.lost else ''}"
+    nats, control = stitched.nats.mean, stitched.control.mean
+    if nats is None:
+        return "logits are not finite"
+    alone = "leaves logits that are not finite" if control is None else f"loses {numeral(control)}"
+    return f"{numeral(nats)} nats, where the map alone {alone}{', so that they prove nothing' if stitched.lost else ''}"
+
+
+def gap_name(gap: LayerGap) -> str:
+    """Its name as a part."""
+    dropped, added = _layers(gap)
+    parts = ([f"dropped {listed(dropped)}"] if dropped else []) + ([f"added {listed(added)}"] if added else [])
+    return ", ".join(parts)
+
+
+def _layers(gap: LayerGap) -> tuple[list[int], list[int]]:
+    """Those that were dropped, and those that were added."""
+    return (
+        [one.layer for one in gap.layers if one.kind == "dropped"],
+        [one.layer for one in gap.layers if one.kind != "dropped"],
+    )
 
 
 def _gap(gap: LayerGap, cost: _Cost, alignment: LayerAlignment, patient: Patient) -> Site:
     nats, share = cost.nats, cost.share
-    dropped = [one.layer for one in gap.layers if one.kind == "dropped"]
-    added = [one.layer for one in gap.layers if one.kind != "dropped"]
-    parts = ([f"dropped {listed(dropped)}"] if dropped else []) + ([f"added {listed(added)}"] if added else [])
+    dropped, added = _layers(gap)
     kinds = sorted({one.kind for one in gap.layers})
     certain = is_shown(nats) if cost.stitched is None else cost.stitched.shown
     own: tuple[Cause, str] = ("removed" if dropped else "inserted", "")
     cause, told = without_damage(nats, share) or own
-    if cost.stitched is not None and cost.stitched.lost and nats.mean:
+    if cost.stitched is not None and cost.stitched.lost:
         cause, told = "unclear", ""  # `how` says why, and no small number is one of these layers
     return Site(
-        name=", ".join(parts),
+        name=gap_name(gap),
         kind="gap",
         layer=gap.at_reference,
         nats=nats.mean or 0.0,

@@ -108,7 +108,8 @@ def _means(
     seed: int,
     draws: int,
 ) -> list[Mean]:
-    used_Q = bottom_QK.sum(1) > 0
+    # what is not finite somewhere has no mean, and no place in a resampling
+    used_Q = (bottom_QK.sum(1) > 0) & np.isfinite(top_QK).all(1) & np.isfinite(bottom_QK).all(1)
     found = [Mean(mean=None, ci=None)] * len(top_QK)
     # a cluster without a position has no part in a ratio; the resampling wants every count positive
     for key in {tuple(row) for row in (bottom_QK > 0)[used_Q]}:

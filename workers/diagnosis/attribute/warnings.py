@@ -8,6 +8,7 @@ from app.contracts.attribute_report import Site
 from workers.diagnosis.assemble import left_out, of_making, repeated_documents
 from workers.diagnosis.attribute.few import fallen_out, too_few, too_few_at_first
 from workers.diagnosis.attribute.found import Found
+from workers.diagnosis.attribute.gaps import gap_name
 from workers.diagnosis.attribute.naming import count, listed, some
 from workers.diagnosis.attribute.reach import not_reached
 from workers.diagnosis.attribute.search import Search
@@ -28,6 +29,7 @@ def warnings_of(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[s
     told += _controls_not_finite(found)
     told += matched_otherwise(found)
     told += _maps(found)
+    told += _gaps_not_finite(found)
     search = found.search
     if search is not None:
         told += not_finite(search)
@@ -66,6 +68,23 @@ def _maps(found: Found) -> list[str]:
         f"The maps between hidden states of {ours} and {theirs} dimensions were fitted on {maps.tokens} tokens, not "
         "more than there are dimensions: they hold for the directions that these tokens span alone. What they lose "
         "stands beside all that was measured through them."
+    ]
+
+
+def _gaps_not_finite(found: Found) -> list[str]:
+    """Gaps, and what both models have, whose logits have no nats."""
+    alignment = None if found.internals is None else found.internals.alignment
+    if alignment is None or not found.not_swapped:
+        return []
+    measured = [(gap_name(gap), gap.nats or (gap.stitched and gap.stitched.nats)) for gap in alignment.gaps]
+    kept = alignment.matched_stitched
+    measured.append(("what both models have", alignment.matched or (kept and kept.nats)))
+    names = [name for name, nats in measured if nats is not None and nats.mean is None]
+    if not names:
+        return []
+    return [
+        f"Run in the model of the other, {', '.join(names)} left logits that are not finite at some position: of that "
+        "no nats are told."
     ]
 
 

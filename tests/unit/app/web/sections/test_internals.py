@@ -94,6 +94,7 @@ STITCHED = {
     "control": made.mean(0.0625),
     "shown": True,
 }
+NO_NUMBER = {"mean": None, "ci": None}
 MAPS = {"widths": (64, 96), "folds": 5, "tokens": 614}
 
 
@@ -120,8 +121,28 @@ def test_of_two_widths_nats_that_prove_nothing_are_not_a_gaps_cost():
     block["gaps"] = [block["gaps"][1] | left_out | {"stitched": lossy}]
     view = internals(made.dense(alignment=block, activations=None)).alignment
     assert "(0.250 [0.200, 0.300] nats)" in view.sentence
-    assert "more than that: these nats prove nothing" in view.gaps.rows[0][0].note
+    assert "no less than that: these nats prove nothing" in view.gaps.rows[0][0].note
     assert view.gaps.rows[0][3].text == "40.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"control": NO_NUMBER}, "through a map, the map alone leaves logits that are not finite: these nats prove"),
+        ({"nats": NO_NUMBER, "share": None, "share_ci": None}, "through a map, logits are not finite"),
+    ],
+)
+def test_of_two_widths_logits_that_are_not_finite_prove_nothing(changes, told):
+    block = made.alignment()
+    broken = STITCHED | changes | {"shown": False}
+    block |= {"matched": None, "additivity": None, "maps": MAPS, "matched_stitched": broken}
+    left_out = {"nats": None, "saved": made.mean(0.25), "share": 0.4}
+    block["gaps"] = [block["gaps"][1] | left_out | {"stitched": broken}]
+    view = internals(made.dense(alignment=block, activations=None)).alignment
+    assert "(0.250 [0.200, 0.300] nats)" in view.sentence
+    assert told in view.gaps.rows[0][0].note
+    assert "not finite" in view.note
+    assert "loses" not in view.note
 
 
 def test_of_two_widths_it_is_said_why_nothing_was_run_through_a_map():

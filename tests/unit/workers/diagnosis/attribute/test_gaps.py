@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.contracts.attribute_report import Cause, Unclear
+from app.contracts.attribute_report import Cause, Site, Unclear
 from app.models.checkpoint import inspect
 from tests.support import internals_blocks
 from workers.diagnosis.attribute.found import Found
@@ -210,6 +210,32 @@ def test_a_gap_of_both_is_told_by_its_map(
     assert (made.cause, made.shown) == (cause, shown)
     assert made.unclear == ("no_damage_shown" if cause == "unclear" else None)
     assert ("prove nothing" in made.why) is (control > (nats["nats"]["mean"]))
+
+
+@pytest.mark.parametrize("broken", ["nats", "control"])
+def test_logits_that_are_not_finite_through_a_map_count_as_lost(tiny: Callable[..., Path], broken: str) -> None:
+    info = inspect(tiny("llama"))
+    stitched = SURE | {"control": {"mean": 0.1, "ci": None}, "shown": False} | {broken: {"mean": None, "ci": None}}
+    gap = internals_blocks.alignment()["gaps"][0] | {"nats": None, "stitched": stitched}
+
+    def sites(layers: list[dict[str, Any]], saved: dict[str, Any] | None) -> tuple[Site, ...]:
+        block = internals_blocks.alignment() | {"gaps": [gap | {"layers": layers, "saved": saved, "share": None}]}
+        inside = internals_blocks.dense(alignment=block)
+        assert inside.alignment is not None
+        assert inside.alignment.gaps[0].stitched is not None
+        assert inside.alignment.gaps[0].stitched.lost
+        found = SimpleNamespace(internals=inside, patient=lambda: Patient(info, (), info))
+        return gap_sites(cast("Found", found))
+
+    (added,) = sites([COPY], {"mean": 0.25, "ci": (0.125, 0.5)})
+    assert (added.nats, added.map_control) == (0.25, None)
+    assert "not finite" in added.why
+    both = sites([DROPPED, COPY], None)
+    if broken == "nats":
+        assert both == ()
+    else:
+        assert (both[0].cause, both[0].shown) == ("unclear", False)
+        assert "the map alone leaves logits that are not finite, so that they prove nothing" in both[0].why
 
 
 @pytest.mark.parametrize("mean", [-0.25, 0.0])

@@ -351,7 +351,7 @@ def test_a_map_that_loses_more_than_the_layers_cost_shows_nothing(tiny: Tiny, tm
         found = align(*borders, DOCUMENT_N)
     (gap,) = found.gaps
 
-    def told(nats: float, control: float) -> Site:
+    def told(nats: float, control: float) -> tuple[Site, ...]:
         """Of so many times the whole candidate's KL, which has an interval above 0."""
         parts = [Sums(found.total.clusters, ()) for _ in range(2)]
         for part, times in zip(parts, (nats, control), strict=True):
@@ -359,10 +359,14 @@ def test_a_map_that_loses_more_than_the_layers_cost_shows_nothing(tiny: Tiny, tm
         changed = replace(found, gaps=(replace(gap, stitched=Stitched(*parts)),))
         inside = Internals(alignment=alignment_block(changed, TEXT, seed=0))
         parts_of = SimpleNamespace(internals=inside, patient=lambda: Patient(info, (), info))
-        (site,) = gap_sites(cast("Found", parts_of))
-        return site
+        return gap_sites(cast("Found", parts_of))
 
-    sure, lost = told(0.5, 0.25), told(0.5, 0.75)
+    (sure,), (lost,), (broken,) = told(0.5, 0.25), told(0.5, 0.75), told(0.5, float("nan"))
+    assert (broken.shown, broken.cause, broken.ci) == (False, "unclear", sure.ci)
+    assert broken.map_control is not None
+    assert broken.map_control.mean is None
+    assert "where the map alone leaves logits that are not finite, so that they prove nothing; " in broken.why
+    assert told(float("nan"), 0.25) == ()  # no nats to rank it by
     assert sure.ci == lost.ci
     assert sure.ci is not None
     assert sure.ci[0] > 0

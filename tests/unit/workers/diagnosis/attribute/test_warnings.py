@@ -106,6 +106,26 @@ def test_maps_of_too_few_tokens_or_none_are_warned_of(changes: dict[str, object]
     assert "".join(warned).startswith(told)
 
 
+def test_what_has_no_nats_since_logits_are_not_finite_is_warned_of() -> None:
+    none = {"mean": None, "ci": None}
+    stitched = {"nats": none, "share": None, "control": internals_blocks.mean(0.25), "shown": False}
+    block = internals_blocks.alignment() | {"matched": None, "matched_stitched": stitched}
+    dropped, copy = block["gaps"]
+    block["gaps"] = [dropped | {"nats": none}, copy | {"nats": None, "stitched": stitched}]
+    found = SimpleNamespace(
+        sides=sides(),
+        warnings=[],
+        corpus=SimpleNamespace(repeated=0),
+        not_swapped="the hidden states have 64 and 96 dimensions",
+        internals=internals_blocks.dense(alignment=block),
+        search=None,
+        subset=None,
+        looking=None,
+    )
+    (told,) = warnings_of(cast("Found", found), (), 0)
+    assert "dropped layer 3, added layer 4, what both models have left logits that are not finite" in told
+
+
 def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -> None:
     pair = {"reference": 2, "candidate": 1, "similarity": 0.9}
     for resamplings, stability, told in ((0, None, 1), (200, 0.0, 0)):
