@@ -92,8 +92,8 @@ class Site(Contract):
     shown: bool | None = Field(
         default=None,
         description="whether the interval of its nats lies above 0 (in older reports that of its share or of "
-        "`restored` was enough); false: no damage is shown, and none is excluded unless `cause` is "
-        "negligible; null: no interval",
+        "`restored` was enough) and they are more than `map_control`; false: no damage is shown, and none is excluded "
+        "unless `cause` is negligible; null: no interval",
     )
     control: float | None = Field(
         description="largest KL of any position where the part was swapped by itself: exactly 0; null: not run for it, "
@@ -111,9 +111,10 @@ class Site(Contract):
     cause: Cause
     unclear: Unclear | None = Field(
         default=None,
-        description="where `cause` is unclear, which of three: no_damage_shown (no treatment, more text would tell), "
-        "not_looked_into (not among the first parts: no treatment), left_open (damage is shown, or there is no "
-        "interval, and no rule tells its cause: treated as mere size)",
+        description="where `cause` is unclear, which of three: no_damage_shown (no treatment; more text would tell, "
+        "unless the part was run through a map that by itself loses no less than its nats, `map_control`: these prove "
+        "nothing then), not_looked_into (not among the first parts: no treatment), left_open (damage is shown, or "
+        "there is no interval, and no rule tells its cause: treated as mere size)",
     )
     why: str = Field(default="", description="the cause in words, with its numbers")
     evidence: Evidence | None = None

@@ -31,7 +31,9 @@ MEANING: Final = (
     "aligned error: it points where the model is sensitive, noise of the same norm costs less; mere size: such noise "
     "costs the same, only a smaller error helps; sheltered: such noise costs more; outlier channels, low-rank error: "
     "half of what the part's outputs are off by comes from 1 % of its input channels, or at least halfway from what "
-    "independent noise of the same shape has there to all of it from 16 directions."
+    "independent noise of the same shape has there to all of it from 16 directions. Lost in the map: the gap was run "
+    "through a map between two widths that by itself loses no less than the gap costs, so that its nats prove nothing, "
+    "whatever their interval."
 )
 
 
@@ -108,8 +110,17 @@ def share_text(site: Site) -> fmt.Estimate:
     return fmt.estimate(site.share, site.share_ci, percent=True)
 
 
+def _lost(site: Site) -> bool:
+    """Whether the map that a gap was run through loses no less than the gap costs."""
+    if site.map_control is None or not _unsure(site):
+        return False
+    return site.map_control.mean is None or site.map_control.mean >= site.nats
+
+
 def cause_text(site: Site) -> str:
     """The cause of a part in few words: unclear is what has a treatment none the less, as mere size has."""
+    if _lost(site):
+        return "lost in the map"
     if _unsure(site):
         return "no damage shown"
     if site.unclear == "not_looked_into" or (site.cause == "unclear" and site.control is None):

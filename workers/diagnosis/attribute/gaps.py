@@ -109,18 +109,21 @@ def _gap(gap: LayerGap, cost: _Cost, alignment: LayerAlignment, patient: Patient
         cause=cause,
         unclear="no_damage_shown" if cause == "unclear" else None,
         why="; ".join(filter(None, (" and ".join(kinds), told, cost.how, _found_again(gap.stability, alignment)))),
-        treatment=_gap_treatment(nats, cause, alignment, put_back(patient, dropped, added, before=gap.at_candidate)),
+        treatment=_gap_treatment(cost, cause, alignment, put_back(patient, dropped, added, before=gap.at_candidate)),
         tokens=alignment.measured.tokens,
         rung=0,
     )
 
 
-def _gap_treatment(nats: Mean, cause: Cause, alignment: LayerAlignment, found: Treatment) -> Treatment:
+def _gap_treatment(cost: _Cost, cause: Cause, alignment: LayerAlignment, found: Treatment) -> Treatment:
     """What fits a gap that is not negligible, where it is shown to cost anything or has no interval to tell."""
-    if (nats.mean or 0.0) <= 0:
+    if (cost.nats.mean or 0.0) <= 0:
         return Treatment(recipe=None, why="nothing to treat: it costs nothing")
     if cause == "negligible":
         return Treatment(recipe=None, why="nothing to treat: what it costs is negligible")
+    if cost.stitched is not None and cost.stitched.lost:
+        lost = "the map between the widths loses no less than this gap costs"
+        return Treatment(recipe=None, why=f"nothing to treat: no damage is shown, {lost}")
     if cause == "unclear":
         return Treatment(recipe=None, why=waiting(alignment.measured.tokens, alignment.measured.documents))
     return found

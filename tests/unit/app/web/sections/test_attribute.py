@@ -233,6 +233,22 @@ def test_gaps_of_another_width_say_what_their_nats_are_and_what_both_models_have
     assert (through in note, added in note) == (True, True)
 
 
+def test_a_gap_whose_map_loses_as_much_has_words_of_its_own() -> None:
+    gap = read("other-depth").sites[0]
+
+    def told(control: float | None, **changes: object) -> str:
+        of_map = {"map_control": Mean(mean=control, ci=None)}
+        return cause_text(gap.model_copy(update={"shown": False, "cause": "unclear"} | of_map | changes))
+
+    assert [told(control) for control in (gap.nats * 2, gap.nats, None)] == ["lost in the map"] * 3
+    assert told(gap.nats / 2) == "no damage shown"
+    assert told(gap.nats * 2, cause="negligible") == "negligible"
+    assert told(0.0, shown=True, cause="removed") == "removed"
+    assert cause_text(gap.model_copy(update={"shown": False, "cause": "unclear"})) == "no damage shown"
+    page = render(VARIANTS["full"])
+    assert "Lost in the map: the gap was run through a map between two widths that by itself loses no less" in page
+
+
 def test_models_of_another_depth_show_their_gaps_and_why() -> None:
     page = render(VARIANTS["other-depth"])
     assert "dropped layers 7, 8" in page

@@ -209,7 +209,11 @@ def test_a_gap_of_both_is_told_by_its_map(
     (made,) = gap_sites(cast("Found", found))
     assert (made.cause, made.shown) == (cause, shown)
     assert made.unclear == ("no_damage_shown" if cause == "unclear" else None)
-    assert ("prove nothing" in made.why) is (control > (nats["nats"]["mean"]))
+    lost = control > (nats["nats"]["mean"])
+    assert ("prove nothing" in made.why) is lost
+    assert made.treatment is not None
+    assert ("the map between the widths loses no less than this gap costs" in made.treatment.why) is lost
+    assert ("more text would tell" in made.treatment.why) is (cause == "unclear" and not lost)
 
 
 @pytest.mark.parametrize("broken", ["nats", "control"])
