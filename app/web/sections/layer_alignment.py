@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.attribute_blocks import LayerAlignment, LayerGap, Stitched, UnmatchedLayer
+from app.contracts.attribute_blocks import LayerAlignment, LayerGap, Stitched, UnmatchedLayer, WidthMaps
 from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
@@ -187,17 +187,27 @@ def _note(block: LayerAlignment) -> str:
         kept = block.matched_stitched
         nats = fmt.estimate(kept.nats.mean, kept.nats.ci)
         text += f" What both models have costs {nats} nats through a map between the two widths; {_lost(kept)}."
-    if block.gaps and (block.maps is not None or block.matched is None):
+    if block.gaps and (block.maps is not None or block.not_stitched or block.matched is None):
         text = (
             f"{text.rstrip()} The two models have hidden states of different widths, so no layer of one can be run in "
             "the other as it is: dropped layers are left out of the reference, added ones of the candidate."
         )
     if block.maps is not None:
-        text += (
-            " The candidate’s run in the reference through an affine map there and back, fitted on "
-            f"{fmt.count(block.maps.tokens)} tokens of other text than is scored (its control: the map with no layer "
-            "swapped)."
-        )
+        text += _maps(block, block.maps)
     elif block.not_stitched:
         text += f" Nothing was run through a map between them: {block.not_stitched}."
     return text.strip()
+
+
+def _maps(block: LayerAlignment, maps: WidthMaps) -> str:
+    """What was run through maps, and what these are."""
+    ran = ["the candidate’s run in the reference"] if any(gap.stitched is not None for gap in block.gaps) else []
+    if block.matched_stitched is not None:
+        ran.append(
+            "for what both models have the reference’s dropped ones run in the candidate without its added layers"
+        )
+    told = "; ".join(ran)
+    return (
+        f" {told[:1].upper()}{told[1:]}, through an affine map there and back, fitted on {fmt.count(maps.tokens)} tokens "
+        "of other text than is scored (its control: the map with no layer swapped)."
+    )

@@ -149,6 +149,27 @@ def test_of_two_widths_it_is_said_why_nothing_was_run_through_a_map():
     block = made.alignment() | {"matched": None, "additivity": None, "not_stitched": "the text is a single window"}
     note = internals(made.dense(alignment=block, activations=None)).alignment.note
     assert note.endswith("Nothing was run through a map between them: the text is a single window.")
+    # what both models have may be known none the less, where layers were added alone
+    block = made.alignment() | {"not_stitched": "the text is a single window"}
+    note = internals(made.dense(alignment=block, activations=None)).alignment.note
+    assert "hidden states of different widths" in note
+    assert note.endswith(
+        "added ones of the candidate. Nothing was run through a map between them: the text is a single window."
+    )
+
+
+def test_of_two_widths_it_is_said_which_layers_were_run_through_a_map():
+    def note(of_gap, of_matched):
+        block = made.alignment() | {"matched": None, "maps": MAPS, "matched_stitched": of_matched}
+        block["gaps"] = [block["gaps"][0] | {"stitched": of_gap}]
+        return internals(made.dense(alignment=block, activations=None)).alignment.note
+
+    ours, theirs = "eference’s dropped ones run in the candidate", "The candidate’s run in the reference"
+    for of_gap, of_matched in ((STITCHED, None), (None, STITCHED), (STITCHED, STITCHED)):
+        told = note(of_gap, of_matched)
+        assert (theirs in told, ours in told) == (of_gap is not None, of_matched is not None)
+        assert "hidden states of different widths" in told
+        assert "through an affine map there and back, fitted on 614 tokens" in told
 
 
 def test_the_worst_head_is_named_and_every_head_has_a_cell():
