@@ -82,10 +82,12 @@ def alignment_sentence(block: LayerAlignment) -> str:
 
 
 def _nats(gap: LayerGap) -> Mean | None:
-    """What a gap costs: in the reference, as it is or through a map that shows it, or, of added layers where the widths
-    differ, in the candidate."""
-    shown = gap.stitched is not None and gap.stitched.shown
-    return gap.nats or (gap.stitched.nats if gap.stitched is not None and shown else gap.saved)
+    """What a gap costs, as the ranking has it: in the reference, as it is or through a map that shows it; else, of
+    added layers where the widths differ, in the candidate; else through a map that does not lose as much."""
+    stitched = gap.stitched
+    if stitched is not None and (stitched.shown or (gap.saved is None and not stitched.lost)):
+        return gap.nats or stitched.nats
+    return gap.nats or gap.saved
 
 
 def _through(gap: LayerGap) -> Mean | None:
@@ -166,7 +168,8 @@ def _gaps(block: LayerAlignment) -> Table:
 
 
 def _share(gap: LayerGap) -> Cell:
-    told = gap if gap.stitched is None or not gap.stitched.shown else gap.stitched
+    """Of the KL beside it; where there is none, of what is saved."""
+    told = gap.stitched if gap.nats is None and gap.stitched is not None else gap
     share = fmt.estimate(told.share, told.share_ci, percent=True)
     return Cell(share.value, share.interval or "")
 
@@ -208,6 +211,6 @@ def _maps(block: LayerAlignment, maps: WidthMaps) -> str:
         )
     told = "; ".join(ran)
     return (
-        f" {told[:1].upper()}{told[1:]}, through an affine map there and back, fitted on {fmt.count(maps.tokens)} tokens "
-        "of other text than is scored (its control: the map with no layer swapped)."
+        f" {told[:1].upper()}{told[1:]}, through an affine map there and back, fitted on {fmt.count(maps.tokens)} "
+        "tokens of other text than is scored (its control: the map with no layer swapped)."
     )

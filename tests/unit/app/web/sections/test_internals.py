@@ -122,7 +122,29 @@ def test_of_two_widths_nats_that_prove_nothing_are_not_a_gaps_cost():
     view = internals(made.dense(alignment=block, activations=None)).alignment
     assert "(0.250 [0.200, 0.300] nats)" in view.sentence
     assert "no less than that: these nats prove nothing" in view.gaps.rows[0][0].note
-    assert view.gaps.rows[0][3].text == "40.0"
+    # the share beside a KL is of that KL
+    assert [view.gaps.rows[0][index].text for index in (1, 3, 4)] == ["0.50", "80", "0.250"]
+    block["gaps"] = [block["gaps"][0] | {"stitched": None}]
+    row = internals(made.dense(alignment=block, activations=None)).alignment.gaps.rows[0]
+    assert [row[index].text for index in (1, 3, 4)] == ["–", "40.0", "0.250"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"shown": None, "nats": {"mean": 0.5, "ci": None}}, " (0.500 nats)"),
+        ({"shown": False, "nats": made.mean(0.5, 0.75)}, " nats)"),
+        ({"shown": False, "control": made.mean(0.75)}, ""),
+    ],
+)
+def test_a_gap_of_both_kinds_has_the_nats_that_it_is_ranked_by(changes, told):
+    block = made.alignment() | {"matched": None, "additivity": None, "maps": MAPS}
+    of_both = {"nats": None, "saved": None, "share": None, "stitched": STITCHED | changes}
+    block["gaps"] = [block["gaps"][1] | of_both]
+    sentence = internals(made.dense(alignment=block, activations=None)).alignment.sentence
+    assert sentence.startswith("Without a partner: layer 4 inserted, a copy of 4")
+    assert f"{told}. The whole candidate" in sentence
+    assert ("nats). The" in sentence) is bool(told)
 
 
 @pytest.mark.parametrize(
