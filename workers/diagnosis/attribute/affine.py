@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 import torch
 
+from workers.surgery.callbacks import CheckCancelled, never_cancelled
+
 # λ over the mean eigenvalue. Directions that no token has are in the states as the rounding of float32: a smaller λ
 # would let the map make something of them.
 GRID = tuple(10.0**power for power in range(-7, 3))
@@ -27,12 +29,11 @@ GRID = tuple(10.0**power for power in range(-7, 3))
 
 @dataclass(frozen=True)
 class AffineMap:
-    """ŷ = (x − `source_S`) `weight_SU` + `target_U`, all in float64; `ridge`: λ over the mean eigenvalue."""
+    """ŷ = (x − `source_S`) `weight_SU` + `target_U`, all in float64."""
 
     source_S: torch.Tensor
     weight_SU: torch.Tensor
     target_U: torch.Tensor
-    ridge: float
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """(…, U) of (…, S), in the dtype that they have."""
@@ -40,12 +41,17 @@ class AffineMap:
         return found.to(states.dtype)
 
 
-def fit(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> AffineMap:
+def fit(
+    pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], *, check_cancelled: CheckCancelled = never_cancelled
+) -> AffineMap:
     """The map from x (T, S) to y (T, U), of batches of tokens, at least one; a token whose y is 0 does not count.
-    Memory holds matrices of S · S and S · U whatever T is."""
+    Memory holds matrices of S · S and S · U whatever T is. Raises what `check_cancelled` raises, which is asked before
+    every batch's products and before the eigenvalues, which take longest."""
     sums = _Sums()
     for x_TS, y_TU in pairs:
+        check_cancelled()
         sums.add(x_TS.to(torch.float64), y_TU.to(torch.float64))
+    check_cancelled()
     return sums.solved()
 
 
@@ -87,7 +93,7 @@ class _Sums:
         mean = float(values_S.mean())
         ridge = min(GRID, key=lambda one: self._gcv(values_S, energy_S, spread, one * mean))
         shrunk_SU = turned_SU / (values_S + max(ridge * mean, 1e-300))[:, None]
-        return AffineMap(x_S / weight, vectors_SS @ shrunk_SU, y_U / weight, ridge)
+        return AffineMap(x_S / weight, vectors_SS @ shrunk_SU, y_U / weight)
 
     def _gcv(self, values_S: torch.Tensor, energy_S: torch.Tensor, spread: float, ridge: float) -> float:
         """GCV(λ), up to the factor T that all have."""

@@ -152,7 +152,7 @@ class Stitching:
         width = target[0].hidden_size
         found = [torch.empty(*one_NLD.shape[:2], width, dtype=target[0].dtype) for one_NLD in states]
         for fold in range(self.maps.folds):
-            map_ = fit(self._pairs(source, target, fold))
+            map_ = fit(self._pairs(source, target, fold), check_cancelled=self._runs.check_cancelled)
             for window in (self._fold_N == fold).nonzero().flatten().tolist():
                 for carried_NLD, one_NLD in zip(found, states, strict=True):
                     carried_NLD[window] = map_(one_NLD[window])
@@ -163,7 +163,6 @@ class Stitching:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Both models' states, a window at a time, of all folds but one."""
         for window in (self._fold_N != fold).nonzero().flatten().tolist():
-            self._runs.check_cancelled()
             x_LD, y_LD = (borders.read(border, window, window + 1)[0] for borders, border in (source, target))
             yield x_LD, y_LD
 
