@@ -27,9 +27,9 @@ INNER_PASSES: Final = 7.0
 # Where no part can be swapped, layers are aligned all the same: both models to their borders, all matched layers at
 # once and a control, and each gap put in and undone.
 ALIGNED_PASSES, GAP_PASSES = 4.0, 2.0
-# Between two widths layers are run through a map, and that is run by itself, too: a pass more a gap, and two for what
-# both models have.
-MATCHED_MAP_PASSES, GAP_MAP_PASSES = 2.0, 1.0
+# Between two widths layers are run through a map, and that is run by itself, too: a pass more a gap, and three for what
+# both models have, whose map is run by itself in either model.
+MATCHED_MAP_PASSES, GAP_MAP_PASSES = 3.0, 1.0
 # Measured with SmolLM2 (135M parameters) through transformers' layers one by one. In bfloat16: 24.9 passes over 4,096
 # tokens in 110 s, of `make bench` on the two cores that `pace` speaks of. In float32 with all that is summed up inside:
 # 0.37 of it, by processor time on one core (161 against 436 tokens a second, 512 tokens).
@@ -175,11 +175,7 @@ def _unswapped(
     elif infos[0].layers != infos[1].layers:
         windows, length = inner_windows(infos, request.window)
         tokens = min(subset, windows * length)
-        gaps = abs(infos[0].layers - infos[1].layers)
-        passes = ALIGNED_PASSES + GAP_PASSES * gaps
-        if infos[0].hidden_size != infos[1].hidden_size:
-            passes += MATCHED_MAP_PASSES + GAP_MAP_PASSES * gaps
-        inside = tokens * passes
+        inside = tokens * (ALIGNED_PASSES + _gap_passes(infos))
         size = sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens
         told += (
             f"layers are aligned and every gap is measured: at most {inside / tokens:g} forward passes in float32 over "
@@ -189,11 +185,20 @@ def _unswapped(
     return AttributionCost(0.0, subset, inside, size, slower * inside / CPU_INNER_TOKENS_PER_SECOND, told)
 
 
+def _gap_passes(infos: tuple[CheckpointInfo, CheckpointInfo]) -> float:
+    """Passes that the gaps between models of two depths take, with maps where the widths differ: of as many gaps as the
+    depths are apart. More can only be known from the alignment."""
+    gaps = abs(infos[0].layers - infos[1].layers)
+    if not gaps or infos[0].hidden_size == infos[1].hidden_size:
+        return GAP_PASSES * gaps
+    return MATCHED_MAP_PASSES + (GAP_PASSES + GAP_MAP_PASSES) * gaps
+
+
 def _inside(
     request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], subset: int
 ) -> tuple[float, int, tuple[str, ...]]:
     """Tokens that go through a whole model once, bytes of states in float32, and what that is in words. Self-repair
-    takes half of the layers and two heads for each layer."""
+    takes half of the layers and two heads for each layer. Where the depths differ, gaps are measured, too."""
     info = infos[0]
     windows, length = inner_windows(infos, request.window)
     tokens = min(subset, windows * length)
@@ -201,16 +206,17 @@ def _inside(
     head = min(1.0, info.vocabulary * info.hidden_size / info.parameters)
     repair = info.layers * ((1 - head) / 2 + 2 * head)
     size = _inner_bytes(infos, tokens, length)
+    passes = INNER_PASSES + _gap_passes(infos)
     left = (
         "it out" if infos[0].layers == infos[1].layers else "out all of it but the alignment, whose gaps are the parts"
     )
     told = (
-        f"what goes on inside comes beside the budget: {INNER_PASSES:g} forward passes in float32 over {tokens} "
+        f"what goes on inside comes beside the budget: {passes:g} forward passes in float32 over {tokens} "
         f"tokens, with attention maps of every head, and about {repair:.0f} over {repaired} to see what later layers "
         f"repair, at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s for as many parameters, with {size / 2**20:.0f} MiB of "
         f"those states; `internals: false` (--no-internals) leaves {left}"
     )
-    return INNER_PASSES * tokens + repair * repaired, size, (told,)
+    return passes * tokens + repair * repaired, size, (told,)
 
 
 def _inner_bytes(infos: tuple[CheckpointInfo, CheckpointInfo], tokens: int, length: int) -> int:

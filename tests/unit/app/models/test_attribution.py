@@ -149,8 +149,22 @@ def test_models_of_two_widths_cost_nothing_where_nothing_inside_is_asked_for_and
     assert (cost_.passes, cost_.inner, cost_.seconds) == (0, 0, 0)
     deeper = CheckpointInfo(**(vars(wide) | {"layers": info.layers + 1}))
     cost_ = attribution_cost(request(internals=False), (info, deeper), 1000, reference_parameters=info.parameters)
-    # a gap and what both models have are run through a map, and the map by itself
-    assert cost_.inner == (6 + 3) * 1000
+    # a gap and what both models have are run through a map, and the map by itself, for the latter in both models
+    assert cost_.inner == (6 + 4) * 1000
+
+
+@pytest.mark.parametrize(("times", "more"), [(1, 2 * 2), (2, 3 + 2 * 3)], ids=["one width", "two widths"])
+def test_gaps_count_beside_all_that_is_measured_inside(info: CheckpointInfo, times: int, more: int) -> None:
+    def inside(depth: int, width: int) -> AttributionCost:
+        other = CheckpointInfo(**(vars(info) | {"layers": info.layers + depth, "hidden_size": width}))
+        asked = request(tokens=512, window=128)
+        return attribution_cost(asked, (info, other), 100_000, reference_parameters=info.parameters)
+
+    size = times * info.hidden_size
+    flat, deeper = inside(0, size), inside(2, size)
+    assert deeper.inner - flat.inner == pytest.approx(more * 512)
+    assert deeper.seconds == pytest.approx(deeper.inner / 340)  # at the pace that was measured of such a model
+    assert f"{7 + more} forward passes in float32 over 512 tokens, with attention maps" in " ".join(deeper.told)
 
 
 def test_more_text_than_is_looked_at_inside_costs_no_more(info: CheckpointInfo) -> None:
