@@ -76,10 +76,13 @@ def _gaps_not_finite(found: Found) -> list[str]:
     alignment = None if found.internals is None else found.internals.alignment
     if alignment is None or not found.not_swapped:
         return []
-    measured = [(gap_name(gap), gap.nats or (gap.stitched and gap.stitched.nats)) for gap in alignment.gaps]
-    kept = alignment.matched_stitched
-    measured.append(("what both models have", alignment.matched or (kept and kept.nats)))
-    names = [name for name, nats in measured if nats is not None and nats.mean is None]
+    measured = [(gap_name(gap), gap.nats, gap.stitched) for gap in alignment.gaps]
+    measured.append(("what both models have", alignment.matched, alignment.matched_stitched))
+    names = [
+        name
+        for name, nats, stitched in measured
+        if (told := stitched.nats if nats is None and stitched is not None else nats) is not None and told.mean is None
+    ]
     if not names:
         return []
     return [

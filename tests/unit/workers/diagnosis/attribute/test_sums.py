@@ -27,6 +27,19 @@ def test_intervals_are_those_of_the_tokens_themselves() -> None:
     assert found[1].ci == pytest.approx(negative.interval, rel=1e-9)
 
 
+def test_what_is_not_finite_in_one_document_has_no_mean_and_touches_no_other() -> None:
+    alone = Sums(Clusters.of(range(8)), ())
+    tops = RNG.lognormal(size=8)
+    alone.add(0, tops, np.ones(8))
+    for broken in (np.nan, np.inf):
+        both = Sums(Clusters.of(range(8)), (2,))
+        both.add(0, tops, np.ones(8), at=0)
+        both.add(0, np.where(np.arange(8) == 3, broken, tops), np.ones(8), at=1)
+        first, second = both.means(seed=1)
+        assert first == alone.mean(seed=1)
+        assert (second.mean, second.ci) == (None, None)
+
+
 def test_the_order_of_documents_moves_nothing_and_the_seed_a_little() -> None:
     tops, bottoms = RNG.lognormal(size=12), RNG.integers(3, 40, 12).astype(float)
     order = RNG.permutation(12)
