@@ -284,7 +284,7 @@ def test_other_architectures_are_treated_and_give_an_adapter_too(
         candidate={"model": kind, "recipe": WOUND},
         treatments=["repair.lowrank", "norm.tweak"],
         budget={"bytes": 200_000},
-        trials=4,
+        trials=8,
         export="checkpoint",
     )
     context = Context(settings, tmp_path)
