@@ -45,8 +45,9 @@ def fit(
     pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], *, check_cancelled: CheckCancelled = never_cancelled
 ) -> AffineMap:
     """The map from x (T, S) to y (T, U), of batches of tokens, at least one; a token whose y is 0 does not count.
-    Memory holds matrices of S · S and S · U whatever T is. Raises what `check_cancelled` raises, which is asked before
-    every batch's products and before the eigenvalues, which take longest."""
+    Memory holds matrices of S · S and S · U whatever T is. Raises ValueError where there is no batch, and what
+    `check_cancelled` raises, which is asked before every batch's products and before the eigenvalues, which take
+    longest."""
     sums = _Sums()
     for x_TS, y_TU in pairs:
         check_cancelled()
@@ -80,7 +81,8 @@ class _Sums:
 
     def solved(self) -> AffineMap:
         """The map at the best λ of the grid."""
-        assert self._moments is not None  # noqa: S101 - there is a batch at least
+        if self._moments is None:
+            raise ValueError("a map has to be fitted on some tokens, and there are none")
         x_S, y_U, square_SS, cross_SU = self._moments
         weight = self._weight.clamp_min(1e-300)
         square_SS -= torch.outer(x_S, x_S) / weight

@@ -94,3 +94,8 @@ def test_what_no_token_has_is_not_carried() -> None:
     assert float((map_(outside_TS) - base_TU).norm() / outside_TS.norm()) < 0.02
     inside_TU = torch.randn(20, 32, generator=generator)
     torch.testing.assert_close(map_(inside_TU @ turn_DW[:32]), inside_TU, rtol=0, atol=1e-4)
+
+
+def test_a_map_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="there are none"):
+        fit(iter(()))

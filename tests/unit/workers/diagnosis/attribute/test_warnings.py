@@ -1,7 +1,7 @@
 """What a reader of a report is warned of."""
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -78,6 +78,20 @@ def test_layers_that_are_matched_otherwise_than_they_were_swapped_are_told(
     assert matched_otherwise(cast("Found", found)) == []
 
 
+def between_two_widths(alignment: dict[str, Any]) -> Found:
+    found = SimpleNamespace(
+        sides=sides(),
+        warnings=[],
+        corpus=SimpleNamespace(repeated=0),
+        not_swapped="the hidden states have 64 and 96 dimensions",
+        internals=internals_blocks.dense(alignment=alignment),
+        search=None,
+        subset=None,
+        looking=None,
+    )
+    return cast("Found", found)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -91,17 +105,7 @@ def test_layers_that_are_matched_otherwise_than_they_were_swapped_are_told(
 )
 def test_maps_of_too_few_tokens_or_none_are_warned_of(changes: dict[str, object], told: str) -> None:
     block = internals_blocks.alignment() | changes
-    found = SimpleNamespace(
-        sides=sides(),
-        warnings=[],
-        corpus=SimpleNamespace(repeated=0),
-        not_swapped="the hidden states have 64 and 96 dimensions",
-        internals=internals_blocks.dense(alignment=block),
-        search=None,
-        subset=None,
-        looking=None,
-    )
-    warned = warnings_of(cast("Found", found), (), 0)
+    warned = warnings_of(between_two_widths(block), (), 0)
     assert len(warned) == bool(told)
     assert "".join(warned).startswith(told)
 
@@ -112,17 +116,7 @@ def test_what_has_no_nats_since_logits_are_not_finite_is_warned_of() -> None:
     block = internals_blocks.alignment() | {"matched": None, "matched_stitched": stitched}
     dropped, copy = block["gaps"]
     block["gaps"] = [dropped | {"nats": none}, copy | {"nats": None, "stitched": stitched}]
-    found = SimpleNamespace(
-        sides=sides(),
-        warnings=[],
-        corpus=SimpleNamespace(repeated=0),
-        not_swapped="the hidden states have 64 and 96 dimensions",
-        internals=internals_blocks.dense(alignment=block),
-        search=None,
-        subset=None,
-        looking=None,
-    )
-    (told,) = warnings_of(cast("Found", found), (), 0)
+    (told,) = warnings_of(between_two_widths(block), (), 0)
     assert "dropped layer 3, added layer 4, what both models have left logits that are not finite" in told
 
 
