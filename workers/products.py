@@ -25,9 +25,17 @@ def lacking(dtype: torch.dtype) -> bool:
         return False
     if dtype == torch.float16:
         return not torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return made_up(dtype) or not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@cache
+def made_up(dtype: torch.dtype) -> bool:
+    """Whether oneDNN makes products of `dtype` up of other instructions here: slower than float32 where there is
+    something to compute, and twice as fast for a single row, which waits for the weights' bytes alone."""
+    if dtype != torch.bfloat16 or platform.machine() not in ("x86_64", "AMD64"):
+        return False
     has = torch.cpu.get_capabilities()
-    made_up = has.get("avx512_f") and not (has.get("avx512_bf16") or has.get("amx_bf16"))
-    return bool(made_up) or not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(has.get("avx512_f") and not (has.get("avx512_bf16") or has.get("amx_bf16")))
 
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -55,6 +55,7 @@ from workers.engine.serving.arguments import (
     check_room,
     command,
     context_limit,
+    has_room_for_single_rows,
     server_arguments,
     server_environment,
 )
@@ -209,10 +210,20 @@ class Serving:
         door_file = self._folder / "door.port"
         door_file.unlink(missing_ok=True)
         host = LOOPBACK if settings.advertise_host is None else ANY_ADDRESS
+        self._want(self._deployment)
+        length = context_limit(info, self._deployment.max_model_len)
+        cache, apart = 0, False
+        if prepared.device == "cpu":
+            total = _host_bytes()
+            cache = cache_bytes(info, settings, dtype=prepared.dtype, max_model_len=length, total=total)
+            check_served(info.quantization, self._deployment.model.model)
+            check_room(info, dtype=prepared.dtype, kv_cache_bytes=cache)
+            apart = has_room_for_single_rows(info, settings, dtype=prepared.dtype, kv_cache_bytes=cache, total=total)
         config = ServingConfig(
             deployment=self._deployment.name,
             architecture=info.architecture,
             fingerprint=prepared.modified.fingerprint,
+            single_rows_apart=apart,
             profiles=(settings.home / "profiles").resolve(),
             versions_file=(self._folder / "versions.json").resolve(),
             hidden=(self._folder.parent / "hidden").resolve(),
@@ -223,13 +234,6 @@ class Serving:
         )
         config_file = self._folder / "serving.json"
         write_whole(config_file, config.model_dump_json(indent=1).encode())
-        self._want(self._deployment)
-        length = context_limit(info, self._deployment.max_model_len)
-        cache = 0
-        if prepared.device == "cpu":
-            cache = cache_bytes(info, settings, dtype=prepared.dtype, max_model_len=length, total=_host_bytes())
-            check_served(info.quantization, self._deployment.model.model)
-            check_room(info, dtype=prepared.dtype, kv_cache_bytes=cache)
         self._port = HeldPort(host)  # loading takes minutes, and vLLM binds after its imports
         plan = ServerPlan(
             self._deployment.name,

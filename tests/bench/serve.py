@@ -40,6 +40,7 @@ from workers.engine.serving.arguments import (
     ServerPlan,
     cache_bytes,
     command,
+    has_room_for_single_rows,
     server_arguments,
     server_environment,
 )
@@ -57,6 +58,8 @@ VERSION = "cal-0000000000000001"
 # Requests of a client one after the other: what arrives while others generate is then a part of every run alike.
 # Answers of usual length: before the last event of one the gateway asks the engine whether it had to end it.
 ROUNDS, ANSWER_TOKENS = 2, 128
+# Tokens of prompt and answer together.
+LENGTH = 1024
 RECIPE = [{"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}]
 
 
@@ -116,6 +119,13 @@ class Bench:
         self.config = ServingConfig(
             deployment=NAME,
             architecture=self.info.architecture,
+            single_rows_apart=has_room_for_single_rows(
+                self.info,
+                self.settings,
+                dtype="bfloat16",
+                kv_cache_bytes=self._cache,
+                total=psutil.virtual_memory().total,
+            ),
             profiles=self.home / "profiles",
             versions_file=self.home / "versions.json",
             hidden=self.home / "hidden",
@@ -128,12 +138,17 @@ class Bench:
         self.ours = await self._server(hooked=True)
         stack.push_async_callback(self.ours.end)
 
+    @property
+    def _cache(self) -> int:
+        total = psutil.virtual_memory().total
+        found = cache_bytes(self.info, self.settings, dtype="bfloat16", max_model_len=LENGTH, total=total)
+        return min(found, 1 << 30)
+
     async def _server(self, *, hooked: bool, in_process: bool = True, **variables: str) -> ServerProcess:
         port = free_port()
-        length = 1024
-        total = psutil.virtual_memory().total
-        cache = min(cache_bytes(self.info, self.settings, dtype="bfloat16", max_model_len=length, total=total), 1 << 30)
-        plan = ServerPlan(NAME, self.info, MODEL, "bfloat16", "cpu", "127.0.0.1", port, length, cache, hooked=hooked)
+        plan = ServerPlan(
+            NAME, self.info, MODEL, "bfloat16", "cpu", "127.0.0.1", port, LENGTH, self._cache, hooked=hooked
+        )
         environment = server_environment(self.home / "serving.json" if hooked else None) | variables
         started = time.perf_counter()
         arguments = server_arguments(plan, self.settings)

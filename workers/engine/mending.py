@@ -6,7 +6,7 @@ from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.nearest import nearest
-from workers.products import lacking
+from workers.products import lacking, made_up
 
 
 def keep_scales_alive() -> None:
@@ -35,18 +35,23 @@ def ask_for_tiles() -> None:
         torch.cpu._init_amx()
 
 
-def multiply_in_float32() -> None:
+def multiply_in_float32(*, single_rows_apart: bool = False) -> None:
     """Where the processor has no instructions for 16-bit products, those of vLLM's linear layers are made up of others.
 
     Their weights are packed as float32 there (twice the memory) and each product is rounded once: four times as fast,
-    and more for many rows; with AVX-512 a single row takes twice as long.
+    and more for many rows; with AVX-512 a single row takes twice as long. `single_rows_apart`: layers made from now on
+    keep their 16-bit weights beside, for rows that come alone, as those of one stream of answers do. Not where the
+    same text must score the same in every batch.
     """
     import torch
     import vllm._custom_ops as operations
     from vllm.model_executor.layers import utils
 
     plain = utils.dispatch_cpu_unquantized_gemm
-    if hasattr(plain, "widens") or not operations._supports_onednn:
+    if hasattr(plain, "single_rows_apart"):
+        plain.single_rows_apart = single_rows_apart
+        return
+    if not operations._supports_onednn:
         return
 
     def dispatch(layer: Any, remove_weight: bool) -> None:
@@ -55,8 +60,8 @@ def multiply_in_float32() -> None:
             plain(layer, remove_weight)
             return
         if remove_weight:
-            handler = packed(weight)
-            layer.cpu_linear = lambda x, _, bias: multiply(handler, x, bias)
+            handlers = packed(weight)
+            layer.cpu_linear = lambda x, _, bias: multiply(handlers, x, bias)
             layer.weight = torch.nn.Parameter(weight.new_empty(0), requires_grad=False)
             return
         kept: list[Any] = []  # an embedding is packed when it is first multiplied, which most are never
@@ -68,13 +73,19 @@ def multiply_in_float32() -> None:
 
         layer.cpu_linear = late
 
-    def packed(weight: Any) -> Any:
-        return operations.create_onednn_mm(weight.detach().float().t(), 32)
+    def packed(weight: Any) -> tuple[Any, Any | None]:
+        wide = operations.create_onednn_mm(weight.detach().float().t(), 32)
+        if not (dispatch.single_rows_apart and made_up(weight.dtype)):  # type: ignore[attr-defined]
+            return wide, None
+        return wide, operations.create_onednn_mm(weight.detach().t(), 32)
 
-    def multiply(handler: Any, x: Any, bias: Any) -> Any:
-        return operations.onednn_mm(handler, x.float(), None if bias is None else bias.float()).to(x.dtype)
+    def multiply(handlers: tuple[Any, Any | None], x: Any, bias: Any) -> Any:
+        wide, single = handlers
+        if single is not None and x.numel() == x.shape[-1]:
+            return operations.onednn_mm(single, x, bias)
+        return operations.onednn_mm(wide, x.float(), None if bias is None else bias.float()).to(x.dtype)
 
-    dispatch.widens = True  # type: ignore[attr-defined]
+    dispatch.single_rows_apart = single_rows_apart  # type: ignore[attr-defined]
     utils.dispatch_cpu_unquantized_gemm = dispatch
 
 

@@ -37,6 +37,18 @@ def weight_bytes(info: CheckpointInfo, dtype: str, device: str, *, head: bool) -
     return held + (4 * max(ends, default=0) if head else 0)
 
 
+def single_row_bytes(info: CheckpointInfo, dtype: str, device: str) -> int:
+    """Bytes that are held besides where rows that come alone have weights of `dtype` of their own
+    (`workers.engine.mending.multiply_in_float32`); 0 where they gain nothing by it."""
+    if info.quantization or not _made_up(dtype, device):
+        return 0
+    ends = [tensor.elements for name, tensor in info.tensors.items() if _at_an_end(name)]
+    linear = sum(
+        tensor.elements for name, tensor in info.tensors.items() if len(tensor.shape) == 2 and not _at_an_end(name)
+    )
+    return ITEM_BYTES[dtype] * (linear + max(ends, default=0))
+
+
 def _at_an_end(name: str) -> bool:
     """Whether a tensor is the embedding or the output matrix; tied or not, they are of one size."""
     return "embed" in name or name == "lm_head.weight"
@@ -65,3 +77,13 @@ def _by_float32(dtype: str, device: str) -> bool:
     from workers.products import lacking
 
     return lacking(getattr(torch, dtype))
+
+
+def _made_up(dtype: str, device: str) -> bool:
+    if device != "cpu":
+        return False
+    import torch
+
+    from workers.products import made_up
+
+    return made_up(getattr(torch, dtype))

@@ -12,7 +12,7 @@ from torch import nn
 
 from app.models.processor import has_bf16
 from workers import products
-from workers.products import WidenedLinear, lacking, product, projected, widen
+from workers.products import WidenedLinear, lacking, made_up, product, projected, widen
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -33,9 +33,11 @@ def rounded_once(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 @pytest.fixture
 def anew() -> Iterator[None]:
     """This machine's processor is asked again, before and after."""
-    lacking.cache_clear()
+    for one in (lacking, made_up):
+        one.cache_clear()
     yield
-    lacking.cache_clear()
+    for one in (lacking, made_up):
+        one.cache_clear()
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="features are those of x86")
@@ -64,11 +66,15 @@ def test_products_of_bf16_lack_where_the_processor_has_no_instructions_for_them(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(flags, True))
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: made_by_onednn)
     assert lacking(torch.bfloat16) is lacks
+    assert made_up(torch.bfloat16) is (lacks and made_by_onednn), "of other instructions"
+    assert not made_up(torch.float32)
 
 
 def test_other_processors_than_x86_are_left_alone(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
     assert not lacking(torch.bfloat16)
+    assert not made_up(torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", HALVES)

@@ -37,10 +37,10 @@ def register() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)  # it died before this process could ask to be told
-    register_model(config.architecture)
+    register_model(config.architecture, single_rows_apart=config.single_rows_apart)
 
 
-def register_model(architecture: str) -> None:
+def register_model(architecture: str, *, single_rows_apart: bool = False) -> None:
     """Registers the calibrated subclass of an architecture's in-tree class. CHECKPOINT_UNSUPPORTED: there is none."""
     from vllm.model_executor.models.registry import ModelRegistry
 
@@ -48,7 +48,7 @@ def register_model(architecture: str) -> None:
     from workers.engine.serving.model import calibrated
 
     mending.ask_for_tiles()
-    mending.multiply_in_float32()
+    mending.multiply_in_float32(single_rows_apart=single_rows_apart)
     mending.register(architecture)
     ModelRegistry.register_model(architecture, calibrated(ModelRegistry.models[architecture].load_model_cls()))
 

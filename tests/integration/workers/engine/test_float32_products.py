@@ -72,3 +72,31 @@ def test_states_are_those_of_the_processors_own_products_but_for_rounding(
         engine.close()
     difference = torch.linalg.norm(states[0] - states[1]) / torch.linalg.norm(states[1])
     assert difference < 2e-2
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_in_a_server_a_row_that_comes_alone_is_multiplied_as_vllm_itself_does(
+    without: None, tiny: Tiny, resident: Resident, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Bit for bit with the 16-bit weights; several rows go through the float32 ones as everywhere else."""
+    import vllm._custom_ops as operations
+    from vllm.model_executor.layers import utils
+
+    checkpoint = tiny(kind)
+    scoring = resident(checkpoint, Trust("cpu"))
+    wide = model_of(scoring._engine).model.layers[0].self_attn.qkv_proj
+    monkeypatch.setattr(mending, "made_up", lambda dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr(utils.dispatch_cpu_unquantized_gemm, "single_rows_apart", True)
+    serving = resident(checkpoint, Trust("cpu"))
+    both = model_of(serving._engine).model.layers[0].self_attn.qkv_proj
+    source = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16).model.layers[0].self_attn
+    parts = (source.q_proj, source.k_proj, source.v_proj)
+    weight = torch.cat([part.weight for part in parts]).detach()
+    bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts]).detach()
+    handler = operations.create_onednn_mm(weight.t(), 32)
+    x = torch.randn(7, weight.shape[1], generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.no_grad():
+        for row in x:
+            assert torch.equal(both(row[None])[0], operations.onednn_mm(handler, row[None], bias))
+        assert torch.equal(both(x)[0], wide(x)[0])
+        assert torch.equal(wide(x[:1])[0], wide(x)[0][:1]), "scoring gives a row the same in every batch"

@@ -8,7 +8,7 @@ import torch
 from app.models.checkpoint import inspect
 from app.settings import Settings
 from workers import products
-from workers.engine.sizes import kv_cache_bytes, step_tokens, weight_bytes
+from workers.engine.sizes import kv_cache_bytes, single_row_bytes, step_tokens, weight_bytes
 
 Tiny = Callable[..., Path]
 
@@ -70,6 +70,23 @@ def test_what_is_multiplied_counts_as_float32_where_the_processor_multiplies_so(
     assert weight_bytes(info, "bfloat16", "cpu", head=True) == 4 * linear + 2 * rest + 4 * head
     assert weight_bytes(info, "float32", "cpu", head=True) == 4 * sum(sizes.values())
     assert weight_bytes(info, "bfloat16", "cuda", head=True) == 2 * sum(sizes.values())
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama-untied"])
+def test_weights_for_single_rows_are_those_that_are_multiplied_once_more_in_16_bits(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    info = inspect(tiny(kind))
+    sizes = {name: tensor.elements for name, tensor in info.tensors.items()}
+    multiplied = sum(size for name, size in sizes.items() if name.endswith("_proj.weight"))
+    multiplied += sizes["model.embed_tokens.weight"]
+    monkeypatch.setattr(products, "made_up", lambda dtype: dtype == torch.bfloat16)
+    assert single_row_bytes(info, "bfloat16", "cpu") == 2 * multiplied
+    assert single_row_bytes(info, "float32", "cpu") == 0
+    assert single_row_bytes(info, "bfloat16", "cuda") == 0
+    assert single_row_bytes(replace(info, quantization={"format": "pack-quantized"}), "bfloat16", "cpu") == 0
+    monkeypatch.setattr(products, "made_up", lambda _: False)
+    assert single_row_bytes(info, "bfloat16", "cpu") == 0
 
 
 def test_packed_weights_count_as_they_are_packed(tiny: Tiny) -> None:

@@ -4,22 +4,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from app.settings import Settings
-from workers.engine.serving import plugin, processor
+from workers import products
+from workers.engine.serving import arguments, plugin, processor
 from workers.engine.serving.arguments import (
     TRACKER,
     ServerPlan,
     cache_bytes,
     check_room,
     context_limit,
+    has_room_for_single_rows,
     server_arguments,
     server_environment,
 )
 from workers.engine.serving.config import VARIABLE
-from workers.engine.sizes import weight_bytes
+from workers.engine.sizes import single_row_bytes, weight_bytes
 
 Tiny = Callable[..., Path]
 TOKEN = 2 * 3 * 1 * 32 * 2  # keys and values, layers, heads, their size, bytes
@@ -53,6 +56,25 @@ def test_a_model_that_does_not_fit_is_refused(tiny: Tiny) -> None:
     with pytest.raises(HemostatError) as caught:
         check_room(info, dtype="bfloat16", kv_cache_bytes=1 << 60)
     assert caught.value.code is ErrorCode.ENGINE_OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_single_rows_get_weights_of_their_own_where_they_gain_by_them_and_there_is_room(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    info, settings, cache = inspect(tiny("llama")), Settings(share_serving=0.5), 1 << 20
+    monkeypatch.setattr(products, "lacking", lambda dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr(products, "made_up", lambda dtype: made and dtype == torch.bfloat16)
+    needed = weight_bytes(info, "bfloat16", "cpu", head=True) + cache + single_row_bytes(info, "bfloat16", "cpu")
+
+    def room(free: int, total: int, dtype: str = "bfloat16") -> bool:
+        monkeypatch.setattr(arguments, "available_bytes", lambda _: free)
+        return has_room_for_single_rows(info, settings, dtype=dtype, kv_cache_bytes=cache, total=total)
+
+    assert room(needed, 2 * needed) is made
+    assert not room(needed - 1, 2 * needed), "into what is free"
+    assert not room(needed, 2 * needed - 2), "into the share"
+    assert not room(1 << 40, 1 << 40, "float32")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
