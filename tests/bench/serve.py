@@ -1,9 +1,12 @@
 """`make bench-serve`: our server against plain vLLM, and writes tests/bench/serve.csv.
 
-Both servers run at once, from the same checkpoint (the demo model at 4 bits) and with the same arguments; only one is
-asked at a time. A ratio is that of two runs one after the other, the order changing from pair to pair; the CSV has the
-median of the pairs and the limits of all of them. Requests are greedy and of fixed length, so every run draws the same
-number of tokens. Nothing else should run on the machine. `--quick` only shows that it works.
+All servers run at once, from the same checkpoint (the demo model at 4 bits) and with the same arguments; only one is
+asked at a time, and the others are stopped (SIGSTOP) meanwhile: of vLLM's two processes one asks again and again
+whether the other has something to say, also when nobody wants anything. A ratio is that of two runs one after the
+other, the order changing from pair to pair; the CSV has the median of the pairs and the limits of all of them. Requests
+are greedy and of fixed length, so every run draws the same number of tokens. Nothing else should run on the machine.
+`python -m tests.bench.serve PART …` runs some parts and leaves the rows of the others as they are; `--quick` only shows
+that it works.
 """
 
 from __future__ import annotations
@@ -11,12 +14,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +30,7 @@ import torch
 
 from app.models.checkpoint import inspect
 from app.settings import Settings
-from tests.bench.rows import Row, write
+from tests.bench.rows import Row, read, write
 from tests.bench.serve_gateway import through_gateway
 from tests.bench.serve_load import Load, Stream, completions, percentile, streams
 from tests.support.ports import free_port
@@ -50,6 +54,7 @@ from workers.surgery.import_gguf import demo_gguf, import_gguf
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
+Throughput = Callable[[], Awaitable[float]]
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("serve.csv")
 MODEL = ROOT / ".cache" / "smollm2-135m"
@@ -101,6 +106,7 @@ class Bench:
         self.home = home
         self.settings = Settings(home=home)
         self.rows: list[Row] = []
+        self._servers: list[ServerProcess] = []
 
     def add(self, case: str, metric: str, value: float, unit: str) -> None:
         self.rows.append(Row("serve", case, metric, value, unit))
@@ -155,25 +161,44 @@ class Bench:
         if not in_process:
             place = arguments.index(IN_PROCESS)
             del arguments[place - 1 : place + 1]
-        server = await ServerProcess.start(command(arguments, os.getpid()), environment, f"http://127.0.0.1:{port}")
-        await server.until_healthy()
+        with self._alone(None):  # what starts has the machine for itself, too
+            server = await ServerProcess.start(command(arguments, os.getpid()), environment, f"http://127.0.0.1:{port}")
+            await server.until_healthy()
+        self._servers.append(server)
         if in_process:
             self.add("ours" if hooked else "plain", "start", time.perf_counter() - started, "s")
         return server
+
+    @contextmanager
+    def _alone(self, server: ServerProcess | None) -> Iterator[None]:
+        """Stops all others for the length of a `with`."""
+        others = [one.pid for one in self._servers if one is not server]
+        for group in others:
+            os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for group in others:
+                os.killpg(group, signal.SIGCONT)
 
     def load(self, clients: int, **extra: object) -> Load:
         return Load(NAME, clients, self.size.tokens, extra)
 
     async def ratio(
-        self, case: str, base: Callable[[], Awaitable[float]], other: Callable[[], Awaitable[float]]
+        self, case: str, base: tuple[ServerProcess, Throughput], other: tuple[ServerProcess, Throughput]
     ) -> None:
-        """Throughput of `other` over that of `base`, over interleaved pairs."""
-        await base()
-        await other()  # neither is cold
+        """Throughput of `other` over that of `base`, each of its server alone, over interleaved pairs."""
+
+        async def drawn(of: tuple[ServerProcess, Throughput]) -> float:
+            with self._alone(of[0]):
+                return await of[1]()
+
+        await drawn(base)
+        await drawn(other)  # neither is cold
         ratios, plain, changed = [], [], []
         for pair in range(self.size.pairs):
             first, second = (base, other) if pair % 2 == 0 else (other, base)
-            one, two = await first(), await second()
+            one, two = await drawn(first), await drawn(second)
             before, after = (one, two) if pair % 2 == 0 else (two, one)
             plain.append(before)
             changed.append(after)
@@ -190,16 +215,22 @@ class Bench:
             for case, version in (("calibrated", VERSION), ("off", "identity")):
                 await self.ratio(
                     f"{case}_{clients}",
-                    lambda clients=clients: completions(self.plain.url, self.load(clients)),
-                    lambda clients=clients, version=version: completions(
-                        self.ours.url, self.load(clients, hemostat_version=version)
+                    (self.plain, lambda clients=clients: completions(self.plain.url, self.load(clients))),
+                    (
+                        self.ours,
+                        lambda clients=clients, version=version: completions(
+                            self.ours.url, self.load(clients, hemostat_version=version)
+                        ),
                     ),
                 )
         most = max(self.size.clients)
         await self.ratio(
             "shadow_1pct",
-            lambda: completions(self.plain.url, self.load(most)),
-            lambda: completions(self.ours.url, self.load(most, hemostat_version=VERSION), kept_every=100),
+            (self.plain, lambda: completions(self.plain.url, self.load(most))),
+            (
+                self.ours,
+                lambda: completions(self.ours.url, self.load(most, hemostat_version=VERSION), kept_every=100),
+            ),
         )
 
     async def executors(self) -> None:
@@ -215,10 +246,11 @@ class Bench:
                 for clients in self.size.clients:
                     await self.ratio(
                         f"{case}_{clients}",
-                        lambda clients=clients, server=server: completions(server.url, self.load(clients)),
-                        lambda clients=clients: completions(self.plain.url, self.load(clients)),
+                        (server, lambda clients=clients, server=server: completions(server.url, self.load(clients))),
+                        (self.plain, lambda clients=clients: completions(self.plain.url, self.load(clients))),
                     )
             finally:
+                self._servers.remove(server)
                 await server.end()
 
     async def gateway(self) -> None:
@@ -226,7 +258,11 @@ class Bench:
         most = max(self.size.clients)
         tokens = ANSWER_TOKENS if self.size is WHOLE else self.size.tokens
         door = read_port(self.config.door_file)
-        async with through_gateway(self.home, NAME, MODEL, self.ours.url, f"http://127.0.0.1:{door}") as url:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._alone(self.ours))
+            url = await stack.enter_async_context(
+                through_gateway(self.home, NAME, MODEL, self.ours.url, f"http://127.0.0.1:{door}")
+            )
             gaps, firsts, lasts, ratios = [], [], [], []
             for pair in range(self.size.pairs):
                 urls = [self.ours.url, url] if pair % 2 == 0 else [url, self.ours.url]
@@ -281,26 +317,39 @@ def _median_last(seen: list[Stream]) -> float:
     return statistics.median(one.gaps[-1] for one in seen)
 
 
-async def run(size: Size, keep: Callable[[list[Row]], None]) -> list[Row]:
-    """All cases; `keep` gets the rows so far after each part, so that none is lost where a later one fails."""
+PARTS = ("throughput", "gateway", "rest", "executors")
+
+
+async def run(size: Size, keep: Callable[[list[Row]], None], parts: Sequence[str] = PARTS) -> list[Row]:
+    """The named parts; `keep` gets the rows so far after each, so that none is lost where a later one fails."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(size, Path(folder))
         async with AsyncExitStack() as stack:
             await bench.start(stack)
-            for part in (bench.throughput, bench.gateway, bench.rest, bench.executors):
-                await part()
+            for part in parts:
+                await getattr(bench, part)()
                 keep(bench.rows)
     return bench.rows
+
+
+def merged(earlier: Sequence[Row], fresh: Sequence[Row]) -> list[Row]:
+    """Number by number: a part measures some of a case, such as how long a server takes to start."""
+    again = {row[:3] for row in fresh}
+    return [row for row in earlier if row[:3] not in again] + list(fresh)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.serve")
     parser.add_argument("--quick", action="store_true", help="see that it works; writes nothing")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; without any, all")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
+    parts, before = options.parts or PARTS, read(RESULTS) if options.parts and RESULTS.exists() else []
     if options.quick:
-        rows = asyncio.run(run(QUICK, lambda rows: None))
+        rows = asyncio.run(run(QUICK, lambda rows: None, parts))
     else:
-        rows = asyncio.run(run(WHOLE, lambda rows: write(RESULTS, rows)))
+        rows = asyncio.run(run(WHOLE, lambda rows: write(RESULTS, merged(before, rows)), parts))
     for row in rows:
         sys.stdout.write(f"{row.bench},{row.case},{row.metric},{row.value:.6g},{row.unit}\n")
 
