@@ -70,7 +70,7 @@ class Case:
 
 
 # Seconds that making a checkpoint may take on two cores, from 32 windows of 512 tokens; for repair at rank 16 from
-# what it takes by default.
+# those of its case: 64 by default after RTN, those of `OWN_TEXT` after Wanda.
 SECONDS: Final[dict[str, float]] = {
     **dict.fromkeys(("rtn_4", "magnitude_50", "fp8", "nf4", "svd_20"), 10),
     **dict.fromkeys(("wanda_50", "ria_50", "smoothquant_8", "asvd_20", "svdllm_20"), 90),
