@@ -3,8 +3,11 @@ missed, into tests/bench/mitigation.csv and docs/recipes/measured.md.
 
 TEXT is WikiText-2's raw test file (or any text with ` = Title = ` lines). Its articles are dealt out in turn: one half
 calibrates and fits, the other is scored; the shipped evaluation text is the domain that nothing is fitted on. Hidden
-states come from vLLM, divergences and intervals from the code that judges jobs. Every row says what it was measured on;
-a bar that is missed stays as `met` 0.
+states come from vLLM, divergences and intervals from the code that judges jobs. A bar that is missed stays as `met` 0.
+
+A case's rows carry the mark of its recipe, and the versions of the surgery and of those of its steps that have one.
+Rows of before versions were kept carry none. Processor and number of threads stand in no row: the page tells in words
+what is known of them.
 
 `--only PATTERN` runs cases whose name has PATTERN in it and replaces their rows; `--model FOLDER --as NAME` takes
 another checkpoint.
@@ -46,6 +49,8 @@ from workers.distributions.divergence import Divergence
 from workers.distributions.head import Head
 from workers.distributions.intervals import ratio_intervals
 from workers.engine.room import EngineRoom
+from workers.surgery import catalogue
+from workers.surgery.application import SURGERY_VERSION
 from workers.surgery.import_gguf import demo_gguf, import_gguf
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
@@ -157,6 +162,8 @@ class Bench:
             made = modified.manifest
             measured = self.known[case.name] = self.measure(modified)
         yield Row(BENCH, case.name, "recipe", case.mark, "mark")
+        for metric, version in versions_of(case).items():
+            yield Row(BENCH, case.name, metric, version, "version")
         yield Row(BENCH, case.name, "seconds", made.steps[-1].seconds, "s")
         yield Row(BENCH, case.name, "bits_per_weight", made.bits_per_weight or 16.0, "bits")
         yield Row(BENCH, case.name, "model_bytes", made.model_nominal_bytes, "bytes")
@@ -186,6 +193,21 @@ class Bench:
         engine = self.room.engine(info, WINDOW)
         tokens = [window.tokens for window in corpus.windows]
         return [hidden_TD for _, hidden_TD in engine.score(tokens)]
+
+
+def versions_of(case: Case) -> dict[str, int]:
+    """Metric → version: `version_surgery`, and `version_N` of the recipe's N-th step, from 1, where it has one of its
+    own; of recipes beside, with their name before the number.
+
+    Checkpoints are stored under keys that hold these, so one of an earlier run has them, too.
+    """
+    found = {mitigation_page.SURGERY: SURGERY_VERSION}
+    for name, given in {"": case.recipe, **case.beside}.items():
+        for number, step in enumerate(RECIPE.validate_python(given), 1):
+            version = getattr(catalogue.load(catalogue.name_of(step)), "version", None)
+            if version is not None:
+                found[f"version_{name}_{number}" if name else f"version_{number}"] = version
+    return found
 
 
 def articles_of(text: str) -> list[str]:

@@ -6,7 +6,7 @@ that was missed says so.
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench.mitigation_cases import CASES, OWN_TEXT, SECONDS, Case
@@ -14,6 +14,8 @@ from tests.bench.mitigation_cases import CASES, OWN_TEXT, SECONDS, Case
 RESULTS = Path(__file__).with_name("mitigation.csv")
 PAGE = Path(__file__).parents[2] / "docs" / "recipes" / "measured.md"
 TEXTS = {"wiki": "WikiText-2", "unfitted": "other text"}
+# The row that a case has since versions are kept.
+SURGERY = "version_surgery"
 HEAD = """# Measured
 
 Written by `python -m tests.bench.mitigation_page` from `tests/bench/mitigation.csv`, which `make bench-mitigation`
@@ -36,6 +38,11 @@ TABLE = ("| recipe | seconds | bits a weight | KL, WikiText-2 | KL, other text |
 ANEW = (
     "A ratio is of two candidates that were measured in one run. Where one of them was made anew since, on a processor",
     "or by a number of threads that rounds otherwise, the ratio of the numbers above is another, by up to 1.4 % of it.",
+)
+VERSIONS = (
+    "The version of the surgery, or of a step, is raised where its code gives other weights than before. A row that",
+    "was measured since versions are kept says which they were. Processor and number of threads stand in no row; what",
+    "is known of them is told at the top.",
 )
 MIXTURE = (
     "The demo model is dense. These rows are of a Mixtral of 3 layers, 64 channels and 4 experts, 2 of them a token,",
@@ -78,6 +85,7 @@ def page(found: Mapping[str, Mapping[str, float]]) -> str:
     lines += ["", "## Seconds", "", *_waited_for(), ""]
     lines += ["| recipe | seconds | allowed | |", "|---|---|---|---|"]
     lines += [line for case in measured for line in _seconds(case, found[case.name])]
+    lines += ["", "## Versions", "", *VERSIONS, "", *_versions(measured, found)]
     if missing or unheld:
         lines += ["", "## Not measured"]
     if missing:
@@ -87,6 +95,28 @@ def page(found: Mapping[str, Mapping[str, float]]) -> str:
         lines += ["", "These bars of measured cases have no ratio yet:", ""]
         lines += unheld
     return HEAD + "\n".join(lines) + "\n"
+
+
+def _versions(measured: Sequence[Case], found: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """What each row was measured with, and which rows do not say."""
+    told = [case for case in measured if SURGERY in found[case.name]]
+    untold = [case for case in measured if case not in told]
+    if told:
+        yield from ("| recipe | surgery | steps |", "|---|---|---|")
+        yield from (_version(case, found[case.name]) for case in told)
+    if untold and told:
+        yield from ("", "Of these rows no version is on record:", "")
+        yield from (f"- {_recipe(case)}" for case in untold)
+    elif untold:
+        yield "Of none of the rows above is a version on record."
+
+
+def _version(case: Case, of: Mapping[str, float]) -> str:
+    names = {f"version_{number}": step["type"] for number, step in enumerate(case.recipe, 1)}
+    for beside, recipe in case.beside.items():
+        names |= {f"version_{beside}_{n}": f"{step['type']} of {beside}" for n, step in enumerate(recipe, 1)}
+    steps = ", ".join(f"`{name}` {of[metric]:.0f}" for metric, name in names.items() if metric in of)
+    return f"| {_recipe(case)} | {of[SURGERY]:.0f} | {steps or '–'} |"
 
 
 def _row(case: Case, of: Mapping[str, float]) -> str:

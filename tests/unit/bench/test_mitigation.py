@@ -1,7 +1,11 @@
 import pytest
 
-from tests.bench.mitigation import articles_of, main, with_those_held_against
+from tests.bench.mitigation import articles_of, main, versions_of, with_those_held_against
 from tests.bench.mitigation_cases import CASES, Case
+from workers.mitigation.repair.step import RepairStep
+from workers.surgery.application import SURGERY_VERSION
+from workers.surgery.merge import Lora
+from workers.surgery.quantize_rtn import RtnPacked
 
 
 def test_another_model_has_a_name_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,6 +29,18 @@ def test_articles_are_what_stands_between_titles() -> None:
     text = f" = One = \n {long}\n = = A section = = \n {long}\n = Two = \n {short}\n = Three = \n {long}"
     assert [article.splitlines()[0].strip() for article in articles_of(text)] == ["= One =", "= Three ="]
     assert "A section" in articles_of(text)[0]
+
+
+def test_versions_are_those_of_the_code_that_makes_the_checkpoint() -> None:
+    """Steps that change one weight at a time have the surgery's alone; a recipe beside counts by its name."""
+    surgery = {"version_surgery": SURGERY_VERSION}
+    assert versions_of(CASES["rtn_4"]) == surgery
+    assert versions_of(CASES["rtn_4_packed"]) == surgery | {"version_1": RtnPacked.version}
+    assert versions_of(CASES["repair_rtn_4_r16"]) == surgery | {"version_2": RepairStep.version}
+    adapter = {"version_2": Lora.version, "version_repair_2": RepairStep.version}
+    assert versions_of(CASES["rtn_4_then_adapter"]) == surgery | adapter
+    for case in CASES.values():
+        assert all(isinstance(version, int) for version in versions_of(case).values())
 
 
 def test_a_mark_is_of_what_is_measured_and_not_of_how_it_is_written() -> None:

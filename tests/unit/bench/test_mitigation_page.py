@@ -59,6 +59,23 @@ def test_a_bar_of_a_measured_case_that_has_no_ratio_is_told_as_not_measured() ->
     assert f"- {wanda}\n" not in told
 
 
+def test_rows_without_a_version_are_told_as_such_and_none_is_made_up() -> None:
+    kl = {f"kl_{text}{end}": 0.5 for text in ("wiki", "unfitted") for end in ("", "_low", "_high")}
+    of = {"bits_per_weight": 16.0, **kl}
+    with_it = of | {"version_surgery": 5.0, "version_2": 3.0, "version_repair_2": 10.0}
+
+    def versions(found: dict[str, dict[str, float]]) -> str:
+        return page(found).partition("## Versions")[2].partition("## ")[0]
+
+    told = versions({"rtn_4": of, "rtn_4_then_adapter": with_it})
+    recipe = "`quantize.rtn:bits=4`, then `adapter.lora:adapter=repair`"
+    assert f"| {recipe} | 5 | `adapter.lora` 3, `repair.lowrank of repair` 10 |" in told
+    assert "no version is on record:\n\n- `quantize.rtn:bits=4`\n" in told
+    assert "Of none of the rows" in versions({"rtn_4": of})
+    assert "on record" not in versions({"rtn_4": of | {"version_surgery": 5.0}})
+    assert "| `quantize.rtn:bits=4` | 5 | – |" in versions({"rtn_4": of | {"version_surgery": 5.0}})
+
+
 def test_two_thirds_of_what_a_repair_removes_remain_on_other_text() -> None:
     """Removed there: 60 %; so 40 % have to be here, whatever share the first bar asks."""
     (_, bar) = CASES["repair_rtn_4_r64"].bars
