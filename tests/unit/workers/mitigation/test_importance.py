@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from workers.mitigation.importance import importance
+from app.contracts.recipe import QuantizeDynamic
+from workers.mitigation.importance import GRADIENT_TOKENS, SHARE, importance
 
 
 def test_half_of_a_tokens_weight_is_by_its_gradient() -> None:
@@ -22,3 +23,11 @@ def test_text_beyond_the_gradients_counts_alike_and_the_mean_stays_1() -> None:
 
 def test_without_any_gradient_all_count_alike() -> None:
     assert importance(torch.zeros(2, 2), 5).tolist() == [1.0] * 5
+
+
+def test_of_the_tokens_with_gradients_these_decide_more_the_more_text_comes_behind() -> None:
+    """As docs/recipes/dynamic-scaling.md tells of the first tokens of the default text: two thirds, not half."""
+    step = QuantizeDynamic(type="quantize.dynamic", bits=4)
+    tokens = step.calibration_windows * step.calibration_window
+    first_T = importance(torch.ones(GRADIENT_TOKENS // step.calibration_window, step.calibration_window), tokens)[:1024]
+    assert float(1 - (1 - SHARE) / first_T.mean()) == pytest.approx(2 / 3)
