@@ -59,6 +59,37 @@ def test_a_bar_of_a_measured_case_that_has_no_ratio_is_told_as_not_measured() ->
     assert f"- {wanda}\n" not in told
 
 
+def test_a_divergence_that_may_be_the_noise_floor_to_a_tenth_is_marked_beside_the_number() -> None:
+    floor = "0.0007 to 0.0012 nats"
+    assert floor in (PAGE.parents[1] / "verdict.md").read_text(encoding="utf-8")
+    assert floor in " ".join(page({}).split())
+    of = {"bits_per_weight": 16.0}
+    for text, value in (("wiki", 0.0119), ("unfitted", 0.0121)):
+        of |= {f"kl_{text}": value, f"kl_{text}_low": value, f"kl_{text}_high": value}
+    told = page({"rtn_8": of, "moe_topk_1": of})
+    assert "| `quantize.rtn:bits=8` | – | 16 | 0.0119 [0.0119, 0.0119] ‡ | 0.0121 [0.0121, 0.0121] |" in told
+    assert "| `moe.topk:experts=1` | – | 16 | 0.0119 [0.0119, 0.0119] | 0.0121 [0.0121, 0.0121] |" in told
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "verdict"),
+    [
+        (0.98, 0.9, 1.1, "met †"),
+        (1.02, 0.9, 1.1, "**missed** †"),
+        (0.9, 0.8, 1.0, "met"),
+        (1.2, 1.1, 1.3, "**missed**"),
+    ],
+)
+def test_a_bar_that_the_interval_reaches_across_is_marked_beside_the_verdict(
+    ratio: float, low: float, high: float, verdict: str
+) -> None:
+    kl = {f"kl_{text}{end}": 0.5 for text in ("wiki", "unfitted") for end in ("", "_low", "_high")}
+    name = "ratio_to_rtn_4_wiki"
+    of = {"bits_per_weight": 4.3125, **kl, name: ratio, f"{name}_low": low, f"{name}_high": high}
+    told = page({"gptq_4_128": of | {f"{name}_bar": 1.0, f"{name}_met": float(ratio <= 1)}})
+    assert f"| ≤ 1 | {verdict} |\n" in told.partition("## Bars")[2]
+
+
 def test_rows_without_a_version_are_told_as_such_and_none_is_made_up() -> None:
     kl = {f"kl_{text}{end}": 0.5 for text in ("wiki", "unfitted") for end in ("", "_low", "_high")}
     of = {"bits_per_weight": 16.0, **kl}

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from app.contracts.recipe import STEP_TYPES
-from tests.bench.mitigation_page import PAGE
+from tests.bench.mitigation_page import IN_FLOOR, PAGE
 
 FOLDER = PAGE.parent
 RECIPES = (FOLDER.parent / "recipes.md").read_text(encoding="utf-8")
@@ -13,7 +13,7 @@ FAMILIES = sorted(set(re.findall(r"\| \[[\w-]+\]\(recipes/([\w-]+)\.md\) \|", RE
 ROW = re.compile(r"^\| (?P<recipe>`.*`) \| (?P<wiki>[\d.]+) \| (?P<other>[\d.]+) \|$", re.MULTILINE)
 MEASURED = re.compile(
     r"^\| (?P<recipe>`.*`) \| [\d–]+ \| [\d.]+ "
-    r"\| (?P<wiki>[\d.]+) \[.*?\] \| (?P<other>[\d.]+) \[.*?\] \|$",
+    rf"\| (?P<wiki>[\d.]+) \[.*?\](?: {IN_FLOOR})? \| (?P<other>[\d.]+) \[.*?\](?: {IN_FLOOR})? \|$",
     re.MULTILINE,
 )
 
