@@ -21,6 +21,8 @@ DRIFT_STATES = tuple(state.value for state in DriftState)
 # Why a sample was not scored.
 SKIPPED = ("expired", "too_long", "vocabulary", "no_rows", "version", "nonfinite", "failed")
 REFITS = ("tried", "refused", "cancelled", "failed")
+# `refused`: it could not begin; the others ended.
+TRIALS = ("proven", "rejected", "inconclusive", "broken_off", "refused")
 KL_BUCKETS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
@@ -64,6 +66,7 @@ SHADOW_CATALOGUE: tuple[Metric, ...] = (
     _metric("shadow_skipped", "counter", "Samples that were taken and not scored, by why.", "reason", SKIPPED),
     _metric("shadow_engine_term_missing", "counter", "Scored requests whose served hidden states were not there."),
     _metric("shadow_refits", "counter", "Refits by what became of them.", "outcome", REFITS),
+    _metric("shadow_trials", "counter", "Trials of versions by what became of them.", "outcome", TRIALS),
     _metric("shadow_trial_requests", "gauge", "Requests that the version on trial has been compared on."),
     _metric("shadow_engine_up", "gauge", "1 while both models can be scored, else 0."),
     _metric("shadow_redis_up", "gauge", "1 while Redis answers, else 0."),

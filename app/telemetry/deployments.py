@@ -6,7 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from app.contracts.deployment import Deployment, DeploymentState
+from app.contracts.deployment import CalibrationMode, Deployment, DeploymentState
 from app.deployments.store import DeploymentStore
 
 _PLAIN = ["deployment"]
@@ -70,6 +70,11 @@ class DeploymentCollector(Collector):
             "1 for the calibration version that is active.",
             labels=[*_PLAIN, "version"],
         )
+        mode = GaugeMetricFamily(
+            "hemostat_calibration_mode",
+            "1 for the mode that a deployment's calibration is in, else 0.",
+            labels=[*_PLAIN, "mode"],
+        )
         activated = GaugeMetricFamily(
             "hemostat_calibration_activated_timestamp_seconds",
             "When it became active; absent where there was never another than identity.",
@@ -79,8 +84,10 @@ class DeploymentCollector(Collector):
         rollbacks = CounterMetricFamily("hemostat_calibration_rollbacks", "Versions gone back from.", labels=_PLAIN)
         for one in deployments:
             info.add_metric([one.name, one.active_version], 1)
+            for each in CalibrationMode:
+                mode.add_metric([one.name, each.value], float(one.calibration is each))
             if one.activated_at is not None:
                 activated.add_metric([one.name], one.activated_at)
             promotions.add_metric([one.name], one.promotions)
             rollbacks.add_metric([one.name], one.rollbacks)
-        yield from (info, activated, promotions, rollbacks)
+        yield from (info, mode, activated, promotions, rollbacks)

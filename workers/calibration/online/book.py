@@ -8,6 +8,7 @@ loaded, what is served in its stead is evidence of drift.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from app.contracts.deployment import (
     IDENTITY,
@@ -22,13 +23,13 @@ from app.settings import Settings
 from workers.calibration.online.controller import Action, Loop, Observed, Step
 from workers.calibration.online.drift import DriftDetector, DriftMemory
 from workers.calibration.online.hysteresis import Hysteresis, Permission
-from workers.calibration.online.promotion import TrialMemory
+from workers.calibration.online.promotion import TrialMemory, TrialVerdict
 from workers.calibration.online.record import Recorded
 from workers.calibration.online.rescore import Scored, Versions
 from workers.calibration.online.rollback import RollbackGuard
 from workers.calibration.online.staleness import GAPS, Staleness
 from workers.calibration.online.stand_in import stand_in
-from workers.calibration.online.state import ShadowState, Todo
+from workers.calibration.online.state import ShadowState, Todo, TrialOutcome
 from workers.calibration.online.threshold import Expected
 from workers.calibration.online.window import RecentWindow, WindowMemory
 
@@ -36,6 +37,11 @@ from workers.calibration.online.window import RecentWindow, WindowMemory
 FEWEST = 6
 # However rare traffic is: without news for so long nothing is known.
 LONGEST_SILENCE_S = 6 * 3600.0
+_OUTCOMES: Final[dict[TrialVerdict, TrialOutcome]] = {
+    TrialVerdict.PROMOTE: "proven",
+    TrialVerdict.REJECT: "rejected",
+    TrialVerdict.INCONCLUSIVE: "inconclusive",
+}
 
 
 class Book:
@@ -97,6 +103,8 @@ class Book:
         if loop.candidate is not None and (obstacle := self._obstacle()):
             told.append(f"the trial of {loop.candidate} was broken off: {obstacle}")
             loop = loop.model_copy(update={"candidate": None, "trial": None})
+        if self.state.loop.candidate is not None and loop.candidate is None:
+            self._trial_ended("broken_off")
         self.state = self.state.model_copy(
             update={
                 "loop": loop,
@@ -114,6 +122,8 @@ class Book:
         changed = before is not None and before != fingerprints
         update: dict[str, object] = {"weights": fingerprints}
         if changed:
+            if self.state.loop.candidate is not None:
+                self._trial_ended("broken_off")
             update["window"] = WindowMemory()
             update["loop"] = self.state.loop.model_copy(update={"candidate": None, "trial": None})
         self.state = self.state.model_copy(update=update)
@@ -295,12 +305,18 @@ class Book:
         for step in steps:
             if step.action is Action.FIT:
                 continue  # the memory says it: `refit_wanted`
+            if step.action in (Action.PROMOTE, Action.REJECT):
+                self._trial_ended(_OUTCOMES[TrialVerdict(str(step.evidence["verdict"]))])
             waiting = {todo.step.action for todo in self.state.todo}
             if step.action is Action.ROLL_BACK and Action.ROLL_BACK in waiting:
                 continue
             todo = Todo(step=step, active=self.state.loop.active, at=now)
             alarms = self.state.alarms + (step.action is Action.ALARM)
             self.state = self.state.model_copy(update={"todo": (*self.state.todo, todo), "alarms": alarms})
+
+    def _trial_ended(self, outcome: TrialOutcome) -> None:
+        trials = {**self.state.trials, outcome: self.state.trials.get(outcome, 0) + 1}
+        self.state = self.state.model_copy(update={"trials": trials})
 
     def _obstacle(self) -> str:
         """Why nothing can be tried: a trial compares with the active version on requests that this served."""

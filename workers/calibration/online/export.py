@@ -40,6 +40,10 @@ def export_book(telemetry: ShadowTelemetry, book: Book) -> None:
     told = telemetry.value("drift_alarms") or 0.0
     if state.alarms > told:
         telemetry.add("drift_alarms", state.alarms - told)
+    for outcome, ended in state.trials.items():
+        told = telemetry.value("shadow_trials", outcome=outcome) or 0.0
+        if ended > told:
+            telemetry.add("shadow_trials", ended - told, outcome=outcome)
     telemetry.set("shadow_trial_requests", book.trial_seen)
 
 

@@ -269,6 +269,7 @@ class ShadowLoop:
         try:
             await self.compute.plain(rescorer.to_be_tried, version)
         except HemostatError as error:
+            self.telemetry.add("shadow_trials", outcome="refused")
             self._note(DeploymentEventType.REFUSED, f"it cannot be tried: {error.detail}", version)
             return False
         permission = self.book.try_version(version, now)
@@ -276,6 +277,7 @@ class ShadowLoop:
             self._note(DeploymentEventType.TRIAL, "it is tried in shadow against the active version", version)
             self._save(now=True)
         else:
+            self.telemetry.add("shadow_trials", outcome="refused")
             self._note(DeploymentEventType.REFUSED, f"it cannot be tried: {permission.reason}", version)
         return permission.allowed
 

@@ -20,6 +20,8 @@ from workers.calibration.online.window import WindowMemory
 logger = logging.getLogger(__name__)
 
 FILE = "shadow.json"
+# proven: better than the active version; broken_off: without a verdict.
+TrialOutcome = Literal["proven", "rejected", "inconclusive", "broken_off"]
 
 
 class Todo(Contract):
@@ -47,6 +49,7 @@ class ShadowState(Contract):
     tokens_at_refit: int = 0
     refits: int = Field(default=0, description="refits that were begun; the seed of the next one")
     alarms: int = 0
+    trials: dict[TrialOutcome, int] = Field(default_factory=dict, description="trials that ended")
     todo: tuple[Todo, ...] = ()
 
 

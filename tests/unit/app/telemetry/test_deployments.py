@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.contracts.deployment import Deployment
+from app.contracts.deployment import CalibrationMode, Deployment
 from app.deployments import examples
 from app.telemetry.deployments import DeploymentCollector
 
@@ -46,6 +46,15 @@ def test_one_state_and_one_version_are_one() -> None:
     assert [s.labels["version"] for s in families["hemostat_calibration_info"]] == [examples.VERSION]
     assert families["hemostat_calibration_activated_timestamp_seconds"][0].value == examples.READY["activated_at"]
     assert families["hemostat_shadow_queue_depth"][0].value == 7
+
+
+def test_one_mode_is_one() -> None:
+    for mode in CalibrationMode:
+        collector = DeploymentCollector()
+        collector.deployments = [Deployment.model_validate(examples.READY | {"calibration": mode.value})]
+        families = {family.name: family.samples for family in text_string_to_metric_families(scrape(collector))}
+        shown = {sample.labels["mode"]: sample.value for sample in families["hemostat_calibration_mode"]}
+        assert shown == {each.value: float(each is mode) for each in CalibrationMode}
 
 
 def test_nothing_is_told_that_could_not_be_read() -> None:

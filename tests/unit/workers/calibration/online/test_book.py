@@ -203,7 +203,7 @@ def test_frozen_and_off_raise_alarms_and_change_nothing(settings: Settings, mode
 
 
 def test_a_better_version_is_promoted_and_a_worse_one_rejected(settings: Settings) -> None:
-    for gain, action in ((0.02, Action.PROMOTE), (-0.02, Action.REJECT)):
+    for gain, action, outcome in ((0.02, Action.PROMOTE, "proven"), (-0.02, Action.REJECT, "rejected")):
         book = Book(settings, deployment(), Expected(), None, NOW)
         feed(book, 10, 0.05)
         assert book.try_version(ONE, NOW).allowed
@@ -214,6 +214,7 @@ def test_a_better_version_is_promoted_and_a_worse_one_rejected(settings: Setting
             feed(book, 1, 0.05 + 0.001 * (number % 3), trial=0.05 - gain, trial_version=ONE)
         assert actions(book) == [action]
         assert book.state.todo[0].step.version == ONE
+        assert book.state.trials == {outcome: 1}
 
 
 def test_a_version_that_is_not_finite_is_rejected_at_once(settings: Settings) -> None:
@@ -222,6 +223,7 @@ def test_a_version_that_is_not_finite_is_rejected_at_once(settings: Settings) ->
     assert book.try_version(ONE, NOW).allowed
     feed(book, 1, 0.05, trial=float("inf"), trial_version=ONE)
     assert actions(book) == [Action.REJECT]
+    assert book.state.trials == {"rejected": 1}
     assert not book.try_version(ONE, NOW).allowed  # barred for a while
 
 
@@ -255,11 +257,13 @@ def test_a_trial_ends_when_its_rival_is_not_served_any_more(settings: Settings) 
     book.try_version(ONE, NOW)
     book.meet(deployment(active_version=TWO), KNOWN, NOW)
     assert book.versions().trial is None
+    assert book.state.trials == {"broken_off": 1}
     book = Book(settings, deployment(), Expected(), None, NOW)
     feed(book, 10, 0.05)
     book.try_version(ONE, NOW)
     book.meet(deployment(calibration="frozen"), Expected(), NOW)
     assert book.versions().trial is None
+    assert book.state.trials == {"broken_off": 1}
 
 
 def test_silence_is_a_state_of_its_own(settings: Settings) -> None:
@@ -290,6 +294,7 @@ def test_other_weights_begin_the_window_anew_and_keep_the_threshold(settings: Se
     assert book.weights(("a", "c"))
     assert book.divergence() is None
     assert book.state.threshold == 0.1
+    assert book.state.trials == {}  # none ran
 
 
 def test_a_process_that_starts_again_goes_on_where_the_last_one_was(settings: Settings, tmp_path: Path) -> None:

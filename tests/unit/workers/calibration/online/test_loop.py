@@ -13,11 +13,13 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.contracts.deployment import Deployment, DeploymentEvent, DriftState, ShadowStatus
+from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
-from tests.unit.workers.calibration.online.making import deployment, scored
+from tests.unit.workers.calibration.online.making import NOW, ONE, TWO, deployment, scored
 from workers.calibration.online import loop as loops
 from workers.calibration.online.loop import ShadowLoop
+from workers.calibration.online.rescore import Rescorer
 from workers.telemetry_shadow import ShadowTelemetry
 
 
@@ -103,3 +105,33 @@ async def test_silence_is_told_while_redis_is_away(tmp_path: Path, store: Store)
         fall_silent(loop)
         await until(loop, DriftState.STALE)
         assert not loop.redis_up
+
+
+class Barrier:
+    """A rescorer that refuses every version: fitted for other weights."""
+
+    def to_be_tried(self, version: str) -> None:
+        raise HemostatError(ErrorCode.PROFILE_MISMATCH, f"{version} was fitted for other weights")
+
+
+class Open:
+    """One that takes every version."""
+
+    def to_be_tried(self, version: str) -> None:
+        """It can be tried."""
+
+
+async def test_a_trial_that_cannot_begin_is_counted_as_refused(tmp_path: Path, store: Store) -> None:
+    free = threading.Event()
+    free.set()
+    async with running(tmp_path, store, free) as loop:
+
+        def refused() -> float | None:
+            return loop.telemetry.value("shadow_trials", outcome="refused")
+
+        assert not await loop._try(cast(Rescorer, Barrier()), ONE, NOW)
+        assert refused() == 1
+        assert await loop._try(cast(Rescorer, Open()), ONE, NOW)
+        assert refused() == 1
+        assert not await loop._try(cast(Rescorer, Open()), TWO, NOW)  # another is on trial
+        assert refused() == 2
