@@ -16,10 +16,11 @@ printf '%s' "$api" >secrets/api_key
 printf '%s' "$scrape" >secrets/scrape_key
 printf '%s' "$grafana" >secrets/grafana_password
 printf 'redis://hemostat:%s@redis:6379/0' "$redis" >secrets/redis_url
-# default: nobody. hemostat: everything but what administers the server. health: may ask whether it lives.
+# default: nobody. hemostat: everything but what administers the server; token ids of samples that expired leave its disk
+# by bgrewriteaof. health: may ask whether it lives.
 cat >secrets/redis_acl <<END
 user default off
-user hemostat on #$(digest "$redis") ~* &* +@all -@admin -@dangerous +info
+user hemostat on #$(digest "$redis") ~* &* +@all -@admin -@dangerous +info +bgrewriteaof
 user health on nopass resetkeys resetchannels -@all +ping
 END
 printf 'owner:%s\nprometheus:%s\n' "$(digest "$api")" "$(digest "$scrape")" >secrets/api_keys

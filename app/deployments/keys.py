@@ -6,6 +6,7 @@ PREFIX: Final = "hemostat-deployments:"
 
 NAMES: Final = PREFIX + "names"  # hash: name to id
 INDEX: Final = PREFIX + "index"  # sorted set, all scores 0: ids, which sort by age
+DISK: Final = PREFIX + "disk"  # hash: until when samples live, since when their token ids may lie on the server's disk
 
 
 def deployment(deployment_id: str) -> str:

@@ -33,6 +33,7 @@ _SCRIPTS: Final = (
     "shadow",
     "push",
     "depth",
+    "disk",
 )
 _CHANGING: Final = frozenset({"create", "patch", "delete", "activate"})
 Evidence = Mapping[str, float | int | str | bool | None]

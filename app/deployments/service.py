@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from app.contracts.deployment import (
     CalibrationMode,
@@ -26,7 +26,7 @@ from app.contracts.text import SelfText
 from app.deployments import hidden
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
 from app.deployments.settle import settle_jobs
-from app.deployments.store import is_deployment_id
+from app.deployments.store import DeploymentStore, is_deployment_id
 from app.jobs.service import cancel as cancel_job
 from app.jobs.service import hold_of, refusal, unreserve
 from app.models.preflight import check_request
@@ -233,7 +233,22 @@ async def sweep(state: State, *, fits: bool = True) -> None:
             await asyncio.to_thread(remove_files, state.settings, deployment_id)
     if not fits:
         return
+    await tidy_disk(state.deployments)
     await settle_jobs(state.deployments, state.store)
     for deployment in await state.deployments.list():
         await conclude_fit(state.deployments, state.store, deployment)
         await fit(state, await state.deployments.get(deployment.id))
+
+
+async def tidy_disk(deployments: DeploymentStore) -> None:
+    """Token ids of samples leave the disk of Redis, where that is due. Where Redis refuses, the log says what to do."""
+    try:
+        await deployments.tidy_disk()
+    except ResponseError as error:
+        if redis_is_away(error):
+            raise
+        logger.warning(
+            "Redis does not write its append-only file anew (%s): token ids of sampled requests stay on its disk until "
+            "it does so by itself. Allow its user BGREWRITEAOF (+bgrewriteaof in its ACL).",
+            error,
+        )

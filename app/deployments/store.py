@@ -5,6 +5,7 @@ Each side stands in a module of its own, over the same scripts; here they are on
 
 from __future__ import annotations
 
+from app.deployments.disk_side import DiskSide
 from app.deployments.event_log import EventLog
 from app.deployments.fit_side import FitSide
 from app.deployments.owner_side import OwnerSide, is_deployment_id, new_deployment_id
@@ -15,7 +16,7 @@ from app.deployments.shadow_side import ShadowSide
 __all__ = ["DeploymentStore", "Evidence", "is_deployment_id", "new_deployment_id"]
 
 
-class DeploymentStore(OwnerSide, FitSide, EventLog, ProcessSide, ShadowSide):
+class DeploymentStore(OwnerSide, FitSide, EventLog, ProcessSide, ShadowSide, DiskSide):
     """Deployments over one Redis client (made by `app.jobs.connection.connect`: it must decode responses).
 
     Methods that take a `deployment_id` raise HemostatError (DEPLOYMENT_NOT_FOUND) where there is none, and all raise

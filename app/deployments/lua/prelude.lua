@@ -13,6 +13,11 @@ local function now()
     return string.format('%d.%06d', time[1], time[2])
 end
 
+local function milliseconds()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 local function text(value)
     return cjson.encode(value)
 end

@@ -50,6 +50,8 @@ def test_redis_knows_the_password_by_its_digest_only(secrets: Path) -> None:
     assert hashlib.sha256(password.encode()).hexdigest() in acl
     assert password not in acl
     assert "user default off\n" in acl
+    service = next(line for line in acl.splitlines() if line.startswith("user hemostat "))
+    assert service.endswith(" -@admin -@dangerous +info +bgrewriteaof")  # app/deployments/disk_side.py
 
 
 def test_the_folder_is_its_owners_and_every_secret_is_another(secrets: Path) -> None:
