@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.bench.processor import device
 from tests.bench.rows import Row, parse, read, replaced, write
 from workers.engine.environment import child_environment
 
@@ -56,7 +57,7 @@ def main(names: list[str]) -> None:
     """Runs the named cases, or all, in turn; a case that fails ends the bench and nothing is written."""
     rows: list[Row] = []
     environment = child_environment() | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    file = results_file(_device(environment))
+    file = results_file(device(environment))
     for name in names or CASES:
         start = time.perf_counter()
         sys.stderr.write(f"{name} …\n")
@@ -83,21 +84,9 @@ def main(names: list[str]) -> None:
         sys.stdout.write(f"{row.bench},{row.case},{row.metric},{row.value:.6g},{row.unit}\n")
 
 
-def results_file(device: str) -> Path:
+def results_file(kind: str) -> Path:
     """`cpu-x86_64-avx512-bf16-2-threads.csv` for `cpu x86_64 avx512+bf16 2 threads`."""
-    return RESULTS / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', device).strip('-')}.csv"
-
-
-def _device(environment: dict[str, str]) -> str:
-    """What the measuring processes run on, as one of them says; `workers.engine.device.describe_device`."""
-    script = (
-        "from app.settings import Settings\n"
-        "from workers.engine.device import describe_device, pick_device\n"
-        "print(describe_device(pick_device(Settings())))\n"
-    )
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment)
-    return done.stdout.strip().splitlines()[-1]
+    return RESULTS / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', kind).strip('-')}.csv"
 
 
 def derived(rows: list[Row]) -> list[Row]:

@@ -30,6 +30,7 @@ import torch
 
 from app.models.checkpoint import inspect
 from app.settings import Settings
+from tests.bench import processor
 from tests.bench.rows import Row, read, write
 from tests.bench.serve_gateway import through_gateway
 from tests.bench.serve_load import Load, Stream, completions, percentile, streams
@@ -99,13 +100,13 @@ def profile(width: int, vocabulary: int) -> Chain:
 
 
 class Bench:
-    """Both servers, and what is asked of them."""
+    """Both servers, and what is asked of them. `machine`: the row that says on which processor."""
 
-    def __init__(self, size: Size, home: Path) -> None:
+    def __init__(self, size: Size, home: Path, machine: Row) -> None:
         self.size = size
         self.home = home
         self.settings = Settings(home=home)
-        self.rows: list[Row] = []
+        self.rows: list[Row] = [machine]
         self._servers: list[ServerProcess] = []
 
     def add(self, case: str, metric: str, value: float, unit: str) -> None:
@@ -323,7 +324,7 @@ PARTS = ("throughput", "gateway", "rest", "executors")
 async def run(size: Size, keep: Callable[[list[Row]], None], parts: Sequence[str] = PARTS) -> list[Row]:
     """The named parts; `keep` gets the rows so far after each, so that none is lost where a later one fails."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(size, Path(folder))
+        bench = Bench(size, Path(folder), processor.here("serve", server_environment(None)))
         async with AsyncExitStack() as stack:
             await bench.start(stack)
             for part in parts:
@@ -333,7 +334,13 @@ async def run(size: Size, keep: Callable[[list[Row]], None], parts: Sequence[str
 
 
 def merged(earlier: Sequence[Row], fresh: Sequence[Row]) -> list[Row]:
-    """Number by number: a part measures some of a case, such as how long a server takes to start."""
+    """Number by number: a part measures some of a case, such as how long a server takes to start.
+
+    SystemExit where the earlier ones are not from this machine's processor, or none is on record.
+    """
+    first = next(row for row in fresh if row.case == "processor")
+    if earlier and first not in earlier:
+        raise SystemExit(f"the other rows of {RESULTS.name} are not from {first.metric}: measure all parts")
     again = {row[:3] for row in fresh}
     return [row for row in earlier if row[:3] not in again] + list(fresh)
 

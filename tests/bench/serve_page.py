@@ -1,0 +1,46 @@
+"""The table of docs/serving.md, out of tests/bench/serve.csv: `python -m tests.bench.serve_page` prints it.
+
+Each number that has a bar, with the lowest and highest of its pairs, and whether its median and its worst pair hold it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from tests.bench.rows import Row, read
+
+RESULTS: Final = Path(__file__).with_name("serve.csv")
+# (case, metric): (bound, whether the number must not be below it)
+BARS: Final = {
+    ("calibrated_1", "throughput_ratio"): (0.97, True),
+    ("calibrated_8", "throughput_ratio"): (0.97, True),
+    ("calibrated_32", "throughput_ratio"): (0.97, True),
+    ("off_1", "throughput_ratio"): (0.99, True),
+    ("off_8", "throughput_ratio"): (0.99, True),
+    ("off_32", "throughput_ratio"): (0.99, True),
+    ("shadow_1pct", "throughput_ratio"): (0.97, True),
+    ("gateway_32", "p99_added_ms"): (10.0, False),
+}
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The lines of the table. KeyError where a number is missing."""
+    values = {(row.case, row.metric): row.value for row in rows}
+    lines = ["| row | bar | median | lowest and highest of five pairs |", "|---|---|---|---|"]
+    for (case, metric), (bound, least) in BARS.items():
+        median, low, high = (values[case, metric + end] for end in ("", "_low", "_high"))
+        met = median >= bound if least else median <= bound
+        worst = low >= bound if least else high <= bound
+        places = 3 if least else 1
+        lines.append(
+            f"| `{case},{metric}` | {'≥' if least else '≤'} {bound:g} | {median:.{places}f}{'' if met else ', missed'} "
+            f"| {low:.{places}f} to {high:.{places}f}{'' if worst else ', the worst beyond the bar'} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table(read(RESULTS)) + "\n")
