@@ -1,4 +1,5 @@
-"""Readers slower than their replica, which here writes without end: no buffer on the way can hold it all."""
+"""Readers slower than their replica, which here writes without end: no buffer on the way can hold it all. And one that
+closes its own half of the connection."""
 
 import asyncio
 import json
@@ -29,9 +30,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield made
 
 
-async def sleeper(service: Service, name: str) -> socket.socket:
+async def sleeper(service: Service, name: str, model: str = "slow") -> socket.socket:
     """A client that has asked for a stream without end and reads nothing."""
-    body = json.dumps({"model": "slow", "prompt": "a", "user": name, "max_tokens": 0, "stream": True}).encode()
+    body = json.dumps({"model": model, "prompt": "a", "user": name, "max_tokens": 0, "stream": True}).encode()
     head = (
         f"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -98,9 +99,9 @@ async def test_slow_readers_stop_their_replica_and_hold_up_nobody(service: Servi
             await asyncio.sleep(0.1)
 
 
-async def answered(http: httpx.AsyncClient, name: str) -> None:
+async def answered(http: httpx.AsyncClient, name: str, model: str = "slow") -> None:
     """A reader that reads at once gets every event, in order."""
-    body = {"model": "slow", "prompt": "a", "user": name, "max_tokens": 500, "stream": True}
+    body = {"model": model, "prompt": "a", "user": name, "max_tokens": 500, "stream": True}
     async with http.stream("POST", "/v1/completions", json=body) as answer:
         lines = [line async for line in answer.aiter_lines() if line.startswith("data: ")]
     texts = [json.loads(line[6:])["choices"][0]["text"] for line in lines[:-1]]
@@ -120,3 +121,25 @@ async def reads_on(reader: socket.socket, size: int) -> None:
     numbers = [int(json.loads(line[6:])["choices"][0]["text"].partition(" ")[0]) for line in events]
     assert numbers == list(range(len(numbers)))
     assert sum(map(len, events)) > 0.99 * size, "between the events is only what frames them"
+
+
+async def test_a_reader_that_closes_its_own_half_has_left(service: Service) -> None:
+    """It says that it sends nothing more, and reads on: its stream ends, its replica stops, others are answered."""
+    async with endless() as replica, service.http() as http:
+        await service.deploy("half", service.replica("serve-0", replica.url))
+        loop = asyncio.get_running_loop()
+        with await sleeper(service, "half-closed", "half") as reader:
+            assert (await asyncio.wait_for(loop.sock_recv(reader, 1 << 16), 60)).startswith(b"HTTP/1.1 200 ")
+            reader.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(60):
+                while await loop.sock_recv(reader, 1 << 20):
+                    pass  # what was on its way; then the stream ends, though the replica would go on for ever
+        deadline = time.monotonic() + 60
+        while "half-closed" not in replica.left:
+            assert time.monotonic() < deadline, "the replica writes on for a reader that has gone"
+            await asyncio.sleep(0.1)
+        await answered(http, "whole", "half")
+        while service.metric("hemostat_gateway_in_flight_requests", deployment="half"):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+        assert service.metric("hemostat_gateway_aborts_total", deployment="half", reason="client") == 1
