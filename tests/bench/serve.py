@@ -334,13 +334,7 @@ async def run(size: Size, keep: Callable[[list[Row]], None], parts: Sequence[str
 
 
 def merged(earlier: Sequence[Row], fresh: Sequence[Row]) -> list[Row]:
-    """Number by number: a part measures some of a case, such as how long a server takes to start.
-
-    SystemExit where the earlier ones are not from this machine's processor, or none is on record.
-    """
-    first = next(row for row in fresh if row.case == "processor")
-    if earlier and first not in earlier:
-        raise SystemExit(f"the other rows of {RESULTS.name} are not from {first.metric}: measure all parts")
+    """Number by number: a part measures some of a case, such as how long a server takes to start."""
     again = {row[:3] for row in fresh}
     return [row for row in earlier if row[:3] not in again] + list(fresh)
 
@@ -352,11 +346,14 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
-    parts, before = options.parts or PARTS, read(RESULTS) if options.parts and RESULTS.exists() else []
     if options.quick:
-        rows = asyncio.run(run(QUICK, lambda rows: None, parts))
+        rows = asyncio.run(run(QUICK, lambda rows: None, options.parts or PARTS))
     else:
-        rows = asyncio.run(run(WHOLE, lambda rows: write(RESULTS, merged(before, rows)), parts))
+        before = read(RESULTS) if options.parts and RESULTS.exists() else []
+        machine = processor.here("serve", server_environment(None))
+        if before and machine not in before:
+            parser.error(f"the other rows of {RESULTS.name} are not from {machine.metric}: measure all parts")
+        rows = asyncio.run(run(WHOLE, lambda rows: write(RESULTS, merged(before, rows)), options.parts or PARTS))
     for row in rows:
         sys.stdout.write(f"{row.bench},{row.case},{row.metric},{row.value:.6g},{row.unit}\n")
 

@@ -1,9 +1,13 @@
 """What the bench of serving writes down of itself."""
 
+import sys
 from pathlib import Path
 
-from tests.bench.rows import Row
-from tests.bench.serve import QUICK, Bench
+import pytest
+
+from tests.bench import processor, serve
+from tests.bench.rows import Row, write
+from tests.bench.serve import QUICK, Bench, merged
 
 
 def test_the_first_row_says_on_which_processor_the_others_were_measured(tmp_path: Path) -> None:
@@ -11,3 +15,23 @@ def test_the_first_row_says_on_which_processor_the_others_were_measured(tmp_path
     bench = Bench(QUICK, tmp_path, machine)
     bench.add("plain", "start", 20.0, "s")
     assert bench.rows == [machine, Row("serve", "plain", "start", 20.0, "s")]
+
+
+def test_a_part_that_is_measured_again_leaves_the_other_numbers_of_its_cases() -> None:
+    start, resident, again = (
+        Row("serve", "plain", metric, value, unit)
+        for metric, value, unit in (("start", 18.0, "s"), ("resident", 2e9, "bytes"), ("start", 17.0, "s"))
+    )
+    assert merged([start, resident], [again]) == [resident, again]
+
+
+def test_parts_are_not_put_beside_numbers_of_another_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "serve.csv", [Row("serve", "processor", "another", 2.0, "cores")])
+    monkeypatch.setattr(serve, "RESULTS", tmp_path / "serve.csv")
+    monkeypatch.setattr(processor, "here", lambda *_: Row("serve", "processor", "this one", 2.0, "cores"))
+    monkeypatch.setattr(sys, "argv", ["serve", "executors"])
+    with pytest.raises(SystemExit):
+        serve.main()
+    assert "are not from this one: measure all parts" in capsys.readouterr().err
