@@ -59,6 +59,8 @@ def test_the_near_lossless_point_is_where_the_rise_passes_the_published_rule():
     assert found.largest == 0.2
     assert found.at == pytest.approx(0.2 + 0.1 * (limit - 0.2) / 0.1, abs=1e-6)
     assert (found.ci[0] or 0) <= found.at <= (found.ci[1] or 1)
+    assert "half of the published rule" in found.rule
+    assert "at most 5 % lost on tasks, is not asked" in found.rule
 
 
 def test_mild_ends_where_the_upper_limit_passes_and_falling_values_keep_the_order_of_strength():
