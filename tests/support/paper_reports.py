@@ -121,6 +121,16 @@ def answered(loss: Interval, *, right: float = 0.8, at_chance: bool = False) -> 
     )
 
 
+def accuracies(reference: float, candidate: float) -> TasksReport:
+    """One task that two models answer with these accuracies, each without spread."""
+    report = _tasks()
+    sides = {"reference": reference, "candidate": candidate, "difference": candidate - reference}
+    shares = {name: Share(mean=value, ci=(value, value)) for name, value in sides.items()}
+    found = report.tasks[0]
+    chance = found.chance.model_copy(update={"reference_at_chance": False})
+    return report.model_copy(update={"tasks": (found.model_copy(update={**shares, "chance": chance}),)})
+
+
 def swept(ratios: Mapping[JsonValue, Interval], kl: Interval = (0.1, 0.09, 0.11)) -> SweepReport:
     """A sweep of these settings, weakest first, with these perplexities over the original's; one KL at all of them."""
     base = _sweep()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from app.contracts.report import BandedSlice, DomainReport
+from tests.support.published_losses import MOST_AT_THREE_BITS, PERPLEXITY, PRINTED, PRINTED_LOSS, THREE_BITS, Loss
 from tests.support.values import random_values
 from workers.diagnosis.summary import CONFIDENCE_EDGES, as_mean, distribution, summarize, usable
 from workers.distributions.intervals import Clusters
@@ -91,6 +92,36 @@ def test_the_perplexity_ratio_is_paired() -> None:
     paired = Clusters(POSITIONS.document, "documents").means([difference])[0]
     assert paired.interval is not None
     assert found.ratio.ci == pytest.approx([math.exp(limit) for limit in paired.interval], rel=1e-3)
+
+
+def ratio_of(candidate: float, reference: float) -> float:
+    """The ratio that a report has of two models of these perplexities, over a window whose tokens differ by chance."""
+    values = random_values(40, seed=1)
+    values = replace(
+        values,
+        logp_reference=values.logp_reference - values.logp_reference.mean() - math.log(reference),
+        logp_candidate=values.logp_candidate - values.logp_candidate.mean() - math.log(candidate),
+    )
+    place, zero = np.arange(40), np.zeros(40, dtype=int)
+    found = summarize(values, Positions(zero, zero, place, place + 1, place), ["prose"], window=WINDOW).perplexity
+    assert found.reference == pytest.approx(reference, rel=1e-6)
+    assert found.candidate == pytest.approx(candidate, rel=1e-6)
+    assert found.ratio.mean is not None
+    return found.ratio.mean
+
+
+@pytest.mark.parametrize("case", PERPLEXITY.values(), ids=list(PERPLEXITY))
+def test_the_published_loss_at_two_bits_is_the_perplexity_ratio_less_one(case: Loss) -> None:
+    """As far as the printed digits of both perplexities and of the loss tell."""
+    ends = [100 * (ratio_of(case.few_bits + sign * PRINTED, case.reference - sign * PRINTED) - 1) for sign in (-1, 1)]
+    assert ends[0] - PRINTED_LOSS <= case.loss <= ends[1] + PRINTED_LOSS
+    assert ends[1] - ends[0] < 0.6
+
+
+def test_no_perplexity_ratio_at_three_bits_is_above_what_is_published() -> None:
+    losses = {name: 100 * (ratio_of(*both) - 1) for name, both in THREE_BITS.items()}
+    assert max(losses.values()) <= MOST_AT_THREE_BITS
+    assert max(losses, key=lambda name: losses[name]) == "Qwen2.5-1.5B"
 
 
 def test_domains_cover_everything_and_a_domain_of_few_documents_is_clustered_by_windows() -> None:

@@ -14,7 +14,9 @@ from examples.paper.rulings.compression import (
     steeper,
 )
 from examples.paper.rulings.reports import Reports
-from tests.support.paper_reports import answered, compared, swept
+from tests.support.paper_reports import accuracies, answered, compared, swept
+from tests.support.published_decoding import DECODERS, SCORES, SPREADS
+from tests.support.published_losses import MMLU
 
 
 def near(value, share=0.01):
@@ -156,6 +158,26 @@ def test_four_bits_against_five_per_cent_of_the_originals_accuracy(loss, right, 
     original, four, lost = finding.figures
     assert four.value == pytest.approx(original.value * (1 - lost.value))
     assert (lost.value, lost.low, lost.high) == pytest.approx(loss)
+
+
+def share_lost(reference, candidate):
+    """The loss that the rule takes of two accuracies, in per cent of the reference's."""
+    return 100 * four_bits(Reports({"four-bits-answers": accuracies(reference, candidate)})).figures[2].value
+
+
+@pytest.mark.parametrize("name", MMLU)
+def test_the_published_losses_of_accuracy_are_shares_of_the_originals(name):
+    assert share_lost(MMLU[name].reference, MMLU[name].few_bits) == pytest.approx(MMLU[name].loss, abs=0.1)
+
+
+@pytest.mark.parametrize("task", SPREADS)
+def test_the_published_spreads_of_decoders_are_what_the_worst_loses_of_the_best(task):
+    rows = [scores for (_, of), scores in SCORES.items() if of == task]
+    assert [len(row) for row in rows] == [len(DECODERS)] * 9
+    spreads = [share_lost(max(row) / 100, min(row) / 100) for row in rows]
+    mean, largest = SPREADS[task]
+    assert sum(spreads) / len(spreads) == pytest.approx(mean, abs=0.3)
+    assert largest is None or max(spreads) == pytest.approx(largest, abs=0.5)
 
 
 def test_what_is_answered_by_guessing_shows_no_loss():
