@@ -1,11 +1,14 @@
 """The files of the claims: each is whole, its jobs are requests that the service takes, its rule is there."""
 
 import json
+import re
 
 import pytest
 from pydantic import ValidationError
 
+from app.contracts.decoding import DECODERS
 from app.jobs.parsing import parse_submission
+from app.web.sections.trajectory_words import label
 from examples.paper.claim import FOLDER, claims, jobs_of, request
 from examples.paper.rulings import RULINGS
 
@@ -60,6 +63,16 @@ def test_words_about_prompts_are_those_of_the_job():
     assert f"{asked.tokens} tokens at most" in words
     assert f"the same {asked.text.documents} prompts" in told["decoding-distributions"].measured
     assert not any(sign in claim.model_dump_json()[1:-1] for claim in CLAIMS for sign in "{}")
+
+
+@pytest.mark.parametrize("name", ["decoding-tokens", "decoding-distributions"])
+def test_words_about_decoders_name_all_that_were_not_asked(name):
+    told = next(claim for claim in CLAIMS if claim.id == name).limits
+    asked = [decoder["name"] for decoder in request("decoders")["decoders"]]
+    assert (len(asked), len(DECODERS)) == (4, 13)
+    left = told.split("four of Hemostat's thirteen decoders: ")[1].split(" were not asked")[0]
+    for decoder in DECODERS:
+        assert (re.search(rf"\b{re.escape(label(decoder))}\b", left) is None) == (decoder in asked), decoder
 
 
 @pytest.mark.parametrize("name", ["attention", "cascade"])
