@@ -65,7 +65,7 @@ bench-mitigation: setup ## every modification and mitigation; TEXT=wiki.test.raw
 	@test -n "$(TEXT)" || { echo "Give the raw test file of WikiText-2: make bench-mitigation TEXT=FILE" >&2; exit 2; }
 	@$(BIN)/python -m tests.bench.mitigation --text "$(TEXT)" --only "$(ONLY)" $(BENCH_ARGS)
 
-paper: setup ## test the paper's claims on the demo model; what was measured is kept; writes docs/paper.md [PAPER_ARGS=--again]
+paper: setup ## test the paper's claims on the demo model; what was measured is kept; writes docs/paper.md [PAPER_ARGS=--again; --age tells what newer code would make otherwise]
 	@$(BIN)/python -m examples.paper $(PAPER_ARGS)
 
 clean: ## remove what was installed and cached here

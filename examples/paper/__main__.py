@@ -15,10 +15,11 @@ from app.cli.output import Exit, err, fail
 from app.cli.service import start
 from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
+from examples.paper.age import lines
 from examples.paper.claim import FOLDER, Json, claims, jobs_of, request
 from examples.paper.judge import judge
 from examples.paper.measure import Results, run
-from examples.paper.page import Told, write
+from examples.paper.page import Told, versions_of, write
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
@@ -29,11 +30,18 @@ def main(
     output: Annotated[Path, typer.Option(help="The folder that the page, its pictures and its CSV go to.")] = DOCS,
     again: Annotated[bool, typer.Option(help="Also measure what has been measured.")] = False,
     write_only: Annotated[bool, typer.Option(help="Measure nothing; write the page of what was measured.")] = False,
+    age: Annotated[
+        bool, typer.Option("--age", help="Only tell what newer code would make otherwise; write nothing.")
+    ] = False,
 ) -> None:
     """Tests the paper's claims on the demo model and writes docs/paper.md.
 
     Exit status: 0, and 2 where a claim is left without an answer because a job of it failed or was not run.
     """
+    if age:
+        for line in aged(output):
+            err.print(line, markup=False, soft_wrap=True)
+        raise SystemExit(Exit.PASS)
     raise_on_sigterm()
     try:
         told = paper(settings(), output, only=only or (), again=again, write_only=write_only)
@@ -72,6 +80,17 @@ def paper(
         with start(configured, err) as client:
             run(client, todo, results, err, after=lambda: publish(output, folder, requests, results))
     return publish(output, folder, requests, results)
+
+
+def aged(output: Path, folder: Path = FOLDER) -> list[str]:
+    """Which claims of the page below `output` the code has moved on from, a line for each change of versions."""
+    try:
+        page = (output / "paper.md").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return [f"There is no page in {output}."]
+    listed = claims(folder)
+    requests = {name: request(name, folder) for name in jobs_of(listed)}
+    return lines(page, {claim.id: versions_of(claim, requests) for claim in listed})
 
 
 def publish(output: Path, folder: Path, requests: dict[str, Json], results: Results) -> tuple[Told, ...]:

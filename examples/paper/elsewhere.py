@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 HEADER: Final = ("device", "claim", "rule", "versions", "outcome")
-_BETWEEN: Final = "; "
+BETWEEN: Final = "; "
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Ruling:
         are the same."""
         if self.versions == now.versions:
             return ""
-        others = [one for one in self.versions.split(_BETWEEN) if one not in now.versions.split(_BETWEEN)]
+        others = [one for one in self.versions.split(BETWEEN) if one not in now.versions.split(BETWEEN)]
         return f"other version: {', '.join(others)}" if others else "other version"
 
 
@@ -48,7 +48,7 @@ def fingerprint(rule: str, jobs: Mapping[str, object]) -> str:
 
 def made_by(versions: Mapping[str, int]) -> str:
     """Versions of steps in a line: `prune.wanda 1; surgery 4`."""
-    return _BETWEEN.join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return BETWEEN.join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
 def read(path: Path) -> tuple[Ruling, ...]:

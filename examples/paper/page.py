@@ -11,6 +11,7 @@ from typing import Final
 
 from app.contracts.reports import AnyReport
 from app.web import format as fmt
+from examples.paper.age import VERSIONS
 from examples.paper.claim import FOLDER, Claim, Json
 from examples.paper.elsewhere import Ruling, fingerprint, made_by, merged, otherwise, read
 from examples.paper.elsewhere import table as rulings_table
@@ -109,7 +110,7 @@ def page(
         introduction,
         _summary(told, jobs, requests, kept),
         method,
-        *(_section(one) for one in told),
+        *(_section(one, _ruling(one, jobs, requests)) for one in told),
         limits,
         _jobs(jobs, requests),
     ]
@@ -141,7 +142,7 @@ def _elsewhere(now: Ruling | None, kept: Sequence[Ruling]) -> str:
     )
 
 
-def _section(one: Told) -> str:
+def _section(one: Told, now: Ruling | None) -> str:
     claim, finding = one.claim, one.finding
     lines = [
         f'<a id="{claim.id}"></a>\n',
@@ -155,6 +156,8 @@ def _section(one: Told) -> str:
         f"- **What this model can show**: {claim.limits}",
         f"- **Jobs**: {', '.join(f'[{job}](../examples/paper/jobs/{job}.json)' for job in claim.jobs)}",
     ]
+    if now is not None:
+        lines.append(f"{VERSIONS}{now.versions}")
     if finding.figures:
         lines += ["", *_numbers(finding.figures)]
     return "\n".join(lines)
