@@ -1,4 +1,4 @@
-"""Any two steps, in either order: the result is a model, or the second is refused before any work."""
+"""Any two steps, in either order, and three in a row: the result is a model, or a step is refused before any work."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +10,18 @@ from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import Calibrated, Recipe
-from app.models.checkpoint import inspect
+from app.contracts.recipe import Calibrated, MergeLinear, Recipe, Step
+from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_recipe
+from app.models.steps.others import check_other
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
-# One of each kind: weights alone, with run time, packed, corrected, fewer, smaller, more, configuration alone.
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
+# One of each kind: weights alone, with run time, packed, corrected, fewer, smaller, more, configuration alone, of low
+# rank, mixed with another model, norms, and two mitigations.
 STEPS: list[dict[str, Any]] = [
     {"type": "quantize.rtn", "bits": 4, "group_size": 32},
     {"type": "quantize.smoothquant"},
@@ -29,6 +32,11 @@ STEPS: list[dict[str, Any]] = [
     {"type": "prune.heads", "count": 2},
     {"type": "extend.identity", "layers": [0]},
     {"type": "context.ntk", "factor": 2},
+    {"type": "lowrank.svd", "ratio": 0.3},
+    {"type": "merge.linear", "other": "other", "weight": 0.3},
+    {"type": "norm.scale", "factor": 1.1},
+    {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "block_epochs": 1},
+    {"type": "repair.lowrank", "rank": 4, "block_epochs": 1, "distill_steps": 1},
 ]
 
 
@@ -37,31 +45,48 @@ def text(_: Calibrated) -> CalibrationText:
     return CalibrationText(tokens_NL, "0" * 64, documents=4, asked=4)
 
 
+def made_or_refused(tiny: Callable[..., Path], store: CheckpointStore, *steps: dict[str, Any]) -> bool:
+    """Whether the steps make a model, which is then held to what shapes foretold; else the last was refused."""
+    info, recipe = inspect(tiny(**HEADS)), RECIPE.validate_python(steps)
+
+    def other(step: Step) -> Path | None:
+        return tiny(seed=9, **HEADS) if isinstance(step, MergeLinear) else None
+
+    def beside(given: CheckpointInfo, step: Step, pointer: str) -> None:
+        if (path := other(step)) is not None:
+            check_other(step, given, path, pointer=pointer)
+
+    try:
+        expected = check_recipe(info, recipe, pointer="/r", beside=beside)
+    except HemostatError as error:
+        assert error.pointer.startswith(f"/r/{len(steps) - 1}")
+        assert error.hint
+        return False
+    with apply(info, recipe, store=store, calibration=text, others=other) as modified:
+        found = inspect(modified.path)
+        assert (found.layers, found.architecture) == (expected.layers, expected.architecture)
+        assert found.scheme == expected.scheme
+        if found.quantization is None:
+            assert {name: one.shape for name, one in found.tensors.items()} == {
+                name: one.shape for name, one in expected.tensors.items() if name != "lm_head.weight"
+            }
+            model = AutoModelForCausalLM.from_pretrained(modified.path, dtype=torch.bfloat16)
+            with torch.no_grad():
+                assert bool(torch.isfinite(model(torch.arange(2, 20)[None]).logits).all())
+    return True
+
+
 @pytest.mark.parametrize("first", STEPS, ids=lambda step: step["type"])
 def test_any_two_steps_make_a_model_or_are_refused_before_any_work(
     tiny: Callable[..., Path], tmp_path: Path, first: dict[str, Any]
 ) -> None:
-    info = inspect(tiny(num_attention_heads=4, num_key_value_heads=2))
     store = CheckpointStore(tmp_path / "store", 10**9)
-    done = 0
-    for second in STEPS:
-        recipe = RECIPE.validate_python([first, second])
-        try:
-            expected = check_recipe(info, recipe, pointer="/r")
-        except HemostatError as error:
-            assert error.pointer.startswith("/r/1")
-            assert error.hint
-            continue
-        done += 1
-        with apply(info, recipe, store=store, calibration=text) as modified:
-            found = inspect(modified.path)
-            assert (found.layers, found.architecture) == (expected.layers, expected.architecture)
-            assert found.scheme == expected.scheme
-            if found.quantization is None:
-                assert {name: one.shape for name, one in found.tensors.items()} == {
-                    name: one.shape for name, one in expected.tensors.items() if name != "lm_head.weight"
-                }
-                model = AutoModelForCausalLM.from_pretrained(modified.path, dtype=torch.bfloat16)
-                with torch.no_grad():
-                    assert bool(torch.isfinite(model(torch.arange(2, 20)[None]).logits).all())
-    assert done >= (1 if first.get("form") == "packed" else 5)
+    done = sum(made_or_refused(tiny, store, first, second) for second in STEPS)
+    assert done >= (1 if first.get("form") == "packed" else 8)
+
+
+def test_quantized_then_pruned_then_of_low_rank_is_a_model(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "store", 10**9)
+    steps = {step["type"]: step for step in STEPS}
+    for low in (steps["lowrank.svd"], {"type": "lowrank.svdllm", "ratio": 0.3}):
+        assert made_or_refused(tiny, store, steps["quantize.rtn"], steps["prune.sparsegpt"], low)
