@@ -80,7 +80,7 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
         seconds += seconds_of(request.generate_tool_calls, [info.parameters for info in infos])
         extra = (assumption(request.generate_tool_calls),)
     if isinstance(request, MitigateRequest):
-        searching, extra = search_cost(request, tokens, infos[1])
+        searching, extra = search_cost(request, tokens, infos[1], infos[0])
         seconds += searching
         made = min(settings.checkpoint_budget_bytes, (request.trials + 1) * _bytes_made(infos[1]))
     if isinstance(request, AttributeRequest):

@@ -17,6 +17,7 @@ from app.contracts.recipe import (
     QuantizeNf4,
     QuantizeRtn,
     QuantizeSmoothquant,
+    Recipe,
     RepairLowrank,
     Step,
 )
@@ -26,8 +27,10 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.training import (
     CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND,
     CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
+    CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND,
     measured_tokens,
     trained_tokens,
+    written_tokens,
 )
 
 # Passes over the text beside those of trials.
@@ -39,11 +42,26 @@ STANDS_FOR: Final[dict[TreatmentName, tuple[type[Step], ...]]] = {
     "quantize.dynamic": (QuantizeAwq, QuantizeGptq, QuantizeNf4, QuantizeRtn, QuantizeSmoothquant),
     "prune.gradient": (PruneMagnitude, PruneRia, PruneSparsegpt, PruneWanda),
 }
+# Of a repair's calibration windows, so many more the reference writes where it is tried with text of its own.
+OWN_SHARE: Final = 1 / 2
 # The most steps of recovery that a pruning by gradients is tried with.
 RECOVERY_STEPS: Final = 200
 
 
-def search_cost(request: MitigateRequest, tokens: int, candidate: CheckpointInfo) -> tuple[float, tuple[str, ...]]:
+def takes_own_text(recipe: Recipe) -> bool:
+    """Whether repair is tried with the reference's own text, too: what it takes back behind pruning and low rank hangs
+    on its text, behind rounding hardly (docs/recipes/repair.md)."""
+    return any(str(getattr(step, "type", "")).startswith(("prune.", "lowrank.")) for step in recipe)
+
+
+def own_windows(windows: int) -> int:
+    """How many windows the reference then writes beside so many of the calibration text."""
+    return max(1, round(windows * OWN_SHARE))
+
+
+def search_cost(
+    request: MitigateRequest, tokens: int, candidate: CheckpointInfo, reference: CheckpointInfo
+) -> tuple[float, tuple[str, ...]]:
     """(seconds that a search takes beside the two passes of any job, on the machine that everything was measured on;
     what is assumed of them)."""
     # Candidate, parts of it, and trials over a part of the text; the front over the rest.
@@ -56,10 +74,15 @@ def search_cost(request: MitigateRequest, tokens: int, candidate: CheckpointInfo
         f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in proportion "
         "to parameters and tokens"
     )
-    if trained := max(map(trained_tokens, _trained(request)), default=0):
+    steps = _trained(request)
+    if trained := max(map(trained_tokens, steps), default=0):
         run = FULL * request.trials * trained
         seconds += run * candidate.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
         told += "; in full, each is taken to train as the longest that may be tried does"
+    if written := max(map(written_tokens, steps), default=0):
+        run = FULL * request.trials * written
+        seconds += run * reference.parameters / CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND
+        told += f", and to be fitted on {written:,} tokens that the reference writes itself, too"
     if _has_place(request, "quantize.dynamic"):
         mixed = QuantizeDynamic(
             type="quantize.dynamic",
@@ -84,7 +107,13 @@ def _trained(request: MitigateRequest) -> list[Step]:
     found: list[Step] = []
     if "repair.lowrank" in request.treatments:
         found.append(
-            RepairLowrank(type="repair.lowrank", rank=1, calibration_windows=windows, calibration_window=window)
+            RepairLowrank(
+                type="repair.lowrank",
+                rank=1,
+                calibration_windows=windows,
+                calibration_window=window,
+                own_windows=own_windows(windows) if takes_own_text(request.candidate.recipe) else 0,
+            )
         )
     if _has_place(request, "quantize.dynamic"):
         found.append(

@@ -36,7 +36,8 @@ def _one(treatment: Treatment, recipe: Sequence[Step]) -> str:
 
 def _repair(of: Treatment, _: Sequence[Step]) -> list[str]:
     rounds = _unless_default(of, "iterations")
-    return [f"rank {of.knobs.get('rank')}", f"{rounds} iterations" if rounds else ""]
+    own = "own text" if of.knobs.get("own_text") else ""
+    return [f"rank {of.knobs.get('rank')}", f"{rounds} iterations" if rounds else "", own]
 
 
 def _dynamic(of: Treatment, recipe: Sequence[Step]) -> list[str]:

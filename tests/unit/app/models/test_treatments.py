@@ -24,6 +24,7 @@ def scaled(**fields: Any) -> dict[str, Any]:
     [
         ("repair.lowrank", {"rank": 16, "iterations": 1}, "repair.lowrank rank 16"),
         ("repair.lowrank", {"rank": 16, "iterations": 2}, "repair.lowrank rank 16, 2 iterations"),
+        ("repair.lowrank", {"rank": 16, "iterations": 1, "own_text": True}, "repair.lowrank rank 16, own text"),
         ("norm.tweak", {"steps": 20, "learning_rate": 1e-3}, "norm.tweak"),
         ("norm.tweak", {"steps": 60, "learning_rate": 1e-3}, "norm.tweak 60 steps"),
         ("norm.tweak", {"steps": 20, "learning_rate": 1e-4}, "norm.tweak learning rate 0.0001"),

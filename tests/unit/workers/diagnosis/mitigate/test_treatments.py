@@ -76,6 +76,23 @@ def test_repair_comes_last_with_its_rank_and_the_cheap_rung_trains_nothing(tiny:
     assert cheap["calibration_windows"] == 2
 
 
+def test_behind_pruning_and_low_rank_a_repair_is_tried_with_text_that_the_reference_writes_too(tiny: Tiny) -> None:
+    """Half as many windows as the trial's text has; no more is expected of it, so the quicker one is tried before."""
+    for step in (WANDA, {"type": "prune.layers", "count": 1}, {"type": "lowrank.svd", "ratio": 0.3}):
+        patient = subject(tiny, step)
+        found = arms_of(patient, "repair.lowrank")
+        own = arm(found, rank=16, own_text=True)
+        plain = next(one for one in found if one["rank"] == 16 and one != own)
+        assert (own.bytes, own.prior) == (plain.bytes, plain.prior)
+        full, cheap = (told(apply_plan(patient, (own,), fit))[-1] for fit in (FULL, CHEAP))
+        assert (full["calibration_windows"], full["own_windows"]) == (8, 4)
+        assert (cheap["calibration_windows"], cheap["own_windows"]) == (2, 1)
+        assert "own_windows" not in told(apply_plan(patient, (plain,), FULL))[-1]
+        assert not any("own_text" in dict(one.knobs) for one in found if int(one["rank"] or 0) < 16)
+    rounded = arms_of(subject(tiny, RTN), "repair.lowrank")
+    assert not any("own_text" in dict(one.knobs) for one in rounded)
+
+
 def test_a_cheap_trial_of_tweaked_norms_has_a_quarter_of_the_steps(tiny: Tiny) -> None:
     patient = subject(tiny, RTN)
     for one in arms_of(patient, "norm.tweak"):
