@@ -2,8 +2,8 @@
 
 This is the interface: a name, the SHA-256 of the adapter's weights, its rank, the modules it acts on. It corrects the
 model from within, so it touches neither the last hidden state nor the logits; the engine has to load the folder. A
-calibration cannot fit one (`NOT_FITTED` says why), so no profile holds one. The recipe step `repair.lowrank` fits such a
-folder, from every layer's activations; what it repairs is served by that recipe.
+calibration cannot fit one (`NOT_FITTED` says why), so no profile holds one. The recipe step `repair.lowrank` fits such
+a folder, from every layer's activations; what it repairs is served by that recipe.
 """
 
 from __future__ import annotations
