@@ -1,10 +1,12 @@
 """`python -m tests.bench.threshold [CURVES [ANSWERS]]`: intervals and answers where the truth is known; writes
-tests/bench/threshold.csv.
+tests/bench/threshold.csv. `python -m tests.bench.threshold again [TEXTS]` draws one cell anew, and its rows alone.
 
 `coverage`: the share of 95 % intervals of s0 that hold the true knee, over CURVES curves a case (default 400), of bare
-curves and of documents. `straight` and `knee`: what `fit_threshold` answers, whole as a sweep and `hemostat threshold`
-ask it, over ANSWERS curves a case (default 20), bare ones and such whose documents are known, whose errors may hang
-together. Of curves without a knee, *no transition in range* is right; of others, *transition*.
+curves and of documents; `other texts` is the cell that was furthest from 95 %, over four times as many texts, none of
+them among those of the cell itself. `straight` and `knee`: what `fit_threshold` answers, whole as a sweep and
+`hemostat threshold` ask it, over ANSWERS curves a case (default 20), bare ones and such whose documents are known and
+have errors that may hang together. Of curves without a knee, *no transition in range* is right; of others it is
+*transition*.
 """
 
 import sys
@@ -16,7 +18,7 @@ from typing import get_args
 
 import numpy as np
 
-from tests.bench.rows import Row, write
+from tests.bench.rows import Row, read, replaced, write
 from tests.support.knee_documents import Errors, around, curve_of, simulated
 from tests.support.knees import RISING, SCENARIOS, Array, Scenario, coverage
 from workers.diagnosis.threshold.answer import fit_threshold
@@ -33,6 +35,11 @@ BOUNDS = {"rising": RISING, "no bounds": Bounds()}
 POINTS = (8, 12, 20)
 DOCUMENTS = (20, 60)
 OVER_DOCUMENTS = ("12 points, 0.03, k2 = 0", "15 points, 0.02", "20 points, 0.05")
+# The cell that is drawn anew, and how many times as many texts it then has.
+AGAIN = ("15 points, 0.02", 20)
+TIMES = 4
+# Of the texts of all cells, and of those that are drawn anew.
+TEXTS, OTHER_TEXTS = 13, 14
 SIGMA = 0.03
 _NONE = "no transition in range"
 
@@ -64,9 +71,11 @@ def straight_documents(s_N: Array, truth_N: Array, errors: Errors, repeats: int)
         yield curve_of(s_N, losses), losses
 
 
-def knee_documents(scenario: Scenario, documents: int, repeats: int) -> Iterator[tuple[Curve, DocumentLosses]]:
+def knee_documents(
+    scenario: Scenario, documents: int, repeats: int, seed: int = TEXTS
+) -> Iterator[tuple[Curve, DocumentLosses]]:
     """Documents whose mean is the scenario's curve."""
-    rng = np.random.default_rng(13)
+    rng = np.random.default_rng(seed)
     for _ in range(repeats):
         losses = simulated(scenario, documents, rng)
         yield curve_of(scenario.s_N, losses), losses
@@ -132,12 +141,7 @@ def over_documents(curves: int, asked: int) -> list[Row]:
         scenario = SCENARIOS[name]
         for documents in DOCUMENTS:
             case = f"{name}, {documents} documents"
-            limits = [
-                document_interval(scenario.s_N, losses, scenario.bounds, seed=seed)
-                for seed, (_, losses) in enumerate(knee_documents(scenario, documents, curves))
-            ]
-            share = float(np.mean([found.low <= scenario.knee <= found.high for found in limits]))
-            rows += coverage_rows(case, share, float(np.median([one.high - one.low for one in limits])), curves)
+            rows += document_coverage(case, scenario, documents, curves)
             found = answers(knee_documents(scenario, documents, asked), scenario.bounds)
             rows += rows_of("knee", case, found, "transition")
     s_N = np.linspace(0.1, 0.8, 12)
@@ -148,8 +152,29 @@ def over_documents(curves: int, asked: int) -> list[Row]:
                 found = answers(straight_documents(s_N, truth_N, errors, asked), bounds)
                 every += found
                 rows += rows_of("straight", f"{name}, {told}, 20 documents, {errors} errors", found, _NONE)
-    return rows + rows_of("straight", "all over documents", every, _NONE)
+    return rows + rows_of("straight", "all over documents", every, _NONE) + again(TIMES * curves)
+
+
+def document_coverage(case: str, scenario: Scenario, documents: int, texts: int, seed: int = TEXTS) -> list[Row]:
+    """Coverage of the intervals over documents, of so many texts."""
+    limits = [
+        document_interval(scenario.s_N, losses, scenario.bounds, seed=place)
+        for place, (_, losses) in enumerate(knee_documents(scenario, documents, texts, seed))
+    ]
+    share = float(np.mean([found.low <= scenario.knee <= found.high for found in limits]))
+    return coverage_rows(case, share, float(np.median([one.high - one.low for one in limits])), texts)
+
+
+def again(texts: int) -> list[Row]:
+    """The cell furthest from 95 %, over texts that it has not seen: was it the interval, or the draw?"""
+    name, documents = AGAIN
+    case = f"{name}, {documents} documents, other texts"
+    return document_coverage(case, SCENARIOS[name], documents, texts, OTHER_TEXTS)
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["again"]:
+        fresh = again(int(sys.argv[2]) if len(sys.argv) > 2 else TIMES * 400)
+        write(RESULTS, replaced(read(RESULTS), fresh))
+        sys.exit()
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 400, int(sys.argv[2]) if len(sys.argv) > 2 else 20)

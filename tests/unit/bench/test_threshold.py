@@ -12,6 +12,8 @@ from tests.bench.rows import read
 from tests.support.knee_documents import Errors, around
 from tests.support.knees import SCENARIOS
 
+OTHER = "{}, {} documents, other texts".format(*threshold.AGAIN)
+
 
 def test_straight_curves_have_the_noise_that_the_case_names() -> None:
     s_N = np.linspace(0.1, 0.8, 12)
@@ -54,6 +56,34 @@ def test_a_row_holds_the_share_of_each_answer(capsys: pytest.CaptureFixture[str]
         ("simulations", 4),
     ]
     assert "3 of 4" in capsys.readouterr().err
+
+
+def test_the_cell_that_is_drawn_anew_has_other_texts() -> None:
+    name, documents = threshold.AGAIN
+    first, other = (
+        next(threshold.knee_documents(SCENARIOS[name], documents, 1, seed))[1]
+        for seed in (threshold.TEXTS, threshold.OTHER_TEXTS)
+    )
+    assert first.sum_PD.shape == other.sum_PD.shape
+    assert not np.isclose(first.sum_PD, other.sum_PD).any()
+    (coverage, width, simulations) = threshold.again(1)
+    assert coverage.case == OTHER
+    assert (coverage.value in {0.0, 1.0}, simulations.value) == (True, 1)
+    assert width.value > 0
+
+
+def test_the_page_has_the_coverage_over_documents_of_the_rows() -> None:
+    found = {row.case: row.value for row in read(threshold.RESULTS) if row.metric == "coverage_of_95"}
+    page = " ".join((Path(__file__).resolve().parents[3] / "docs" / "threshold.md").read_text("utf-8").split())
+    cells = [
+        [f"{100 * found[f'{name}, {documents} documents']:g}" for name in threshold.OVER_DOCUMENTS]
+        for documents in threshold.DOCUMENTS
+    ]
+    told = [
+        f"{first}, {second} and {third} % with {n}"
+        for (first, second, third), n in zip(cells, threshold.DOCUMENTS, strict=True)
+    ]
+    assert f"{told[0]} documents, {told[1]}." in page
 
 
 def test_the_page_has_the_coverage_of_the_rows() -> None:
