@@ -71,6 +71,7 @@ def stats() -> list[Any]:
     """The first row."""
     age = f"time() - {series('hemostat_calibration_activated_timestamp_seconds')}"
     version = series("hemostat_calibration_info", by="deployment, version")
+    mode = series("hemostat_calibration_mode", by="deployment, mode")
     return [
         stat_panel(
             "Severity",
@@ -134,11 +135,12 @@ def stats() -> list[Any]:
         ),
         stat_panel(
             "Calibration version",
-            "The version that new requests get, and for how long it has been the active one. identity: nothing is "
-            "changed.",
+            "The version that new requests get, for how long it has been the active one, and whether the service may "
+            "change it (auto) or not (frozen, off). identity: nothing is changed.",
             Query(
-                f"({age}) * on (deployment) group_right () {version} or {version} * NaN",
-                "{{deployment}}: {{version}}",
+                f"(({age}) * on (deployment) group_right () {version} or {version} * NaN)"
+                f" * on (deployment) group_left (mode) ({mode} == 1)",
+                "{{deployment}}: {{version}}, {{mode}}",
             ),
             unit="dtdurations",
             steps=[(None, GREY)],

@@ -81,6 +81,9 @@ def test_what_the_stats_show_is_what_is_so(watched: Watched) -> None:
     assert shown["KL removed by calibration"] == pytest.approx([(0.31 - 0.34) / 0.31])
     assert 0 <= shown["Freshness"][0] < 600
     assert 0 <= shown["Calibration version"][0] < 600
+    asked = next(one for one in QUERIES if one.place.startswith("Calibration version"))
+    labels = [one["metric"] for one in watched.ask("query", query=asked.expr)]
+    assert [(one["version"], one["mode"]) for one in labels] == [("identity", "frozen")]
 
 
 def test_processes_are_found_with_the_names_of_deployment_and_role(watched: Watched) -> None:

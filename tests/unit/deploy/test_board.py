@@ -126,6 +126,7 @@ def test_what_the_issue_of_the_board_is_can_be_seen_on_it() -> None:
         "hemostat_served_top1_agreement_ratio",
         "hemostat_drift_last_observation_timestamp_seconds",
         "hemostat_calibration_info",
+        "hemostat_calibration_mode",
     ):
         assert wanted in text
     assert [mark["name"] for mark in BOARD["annotations"]["list"]] == ["Drift alarms", "Promotions", "Rollbacks"]
