@@ -84,6 +84,8 @@ def test_the_page_has_the_coverage_over_documents_of_the_rows() -> None:
         for (first, second, third), n in zip(cells, threshold.DOCUMENTS, strict=True)
     ]
     assert f"{told[0]} documents, {told[1]}." in page
+    (texts,) = (row.value for row in read(threshold.RESULTS) if row[1:3] == (OTHER, "simulations"))
+    assert f"Of {texts:,.0f} other texts of that cell it was {100 * found[OTHER]:.4g} %" in page
 
 
 def test_the_page_has_the_coverage_of_the_rows() -> None:
