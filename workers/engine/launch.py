@@ -72,6 +72,7 @@ def start(options: EngineOptions) -> Any:
     `workers.engine.simulation` raises for a checkpoint that asks for more than its weights.
     """
     load_vllm()
+    mending.multiply_in_float32()  # for every engine anew: those of a server keep single rows apart
     if options.device == "cpu":
         check_served(inspect(options.checkpoint).quantization, options.checkpoint.name)
     section = simulation.section_at(options.checkpoint)

@@ -59,8 +59,9 @@ def multiply_in_float32(*, single_rows_apart: bool = False) -> None:
         if weight.is_meta or weight.ndim != 2 or not lacking(weight.dtype):
             plain(layer, remove_weight)
             return
+        apart = dispatch.single_rows_apart and made_up(weight.dtype)  # type: ignore[attr-defined]
         if remove_weight:
-            handlers = packed(weight)
+            handlers = packed(weight, apart)
             layer.cpu_linear = lambda x, _, bias: multiply(handlers, x, bias)
             layer.weight = torch.nn.Parameter(weight.new_empty(0), requires_grad=False)
             return
@@ -68,16 +69,14 @@ def multiply_in_float32(*, single_rows_apart: bool = False) -> None:
 
         def late(x: Any, weight: Any, bias: Any) -> Any:
             if not kept:
-                kept.append(packed(weight))
+                kept.append(packed(weight, apart))
             return multiply(kept[0], x, bias)
 
         layer.cpu_linear = late
 
-    def packed(weight: Any) -> tuple[Any, Any | None]:
+    def packed(weight: Any, apart: bool) -> tuple[Any, Any | None]:
         wide = operations.create_onednn_mm(weight.detach().float().t(), 32)
-        if not (dispatch.single_rows_apart and made_up(weight.dtype)):  # type: ignore[attr-defined]
-            return wide, None
-        return wide, operations.create_onednn_mm(weight.detach().t(), 32)
+        return wide, operations.create_onednn_mm(weight.detach().t(), 32) if apart else None
 
     def multiply(handlers: tuple[Any, Any | None], x: Any, bias: Any) -> Any:
         wide, single = handlers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from app.models.checkpoint import CheckpointInfo
+from app.models.safetensors_header import TensorInfo
 from app.settings import Settings
 from workers.engine.shape import kv_bytes_per_token
 
@@ -29,10 +30,7 @@ def weight_bytes(info: CheckpointInfo, dtype: str, device: str, *, head: bool) -
     item = ITEM_BYTES[dtype]
     if not _by_float32(dtype, device):
         return item * sum(tensor.elements for tensor in info.tensors.values())
-    held = sum(
-        tensor.elements * (4 if len(tensor.shape) == 2 and not _at_an_end(name) else item)
-        for name, tensor in info.tensors.items()
-    )
+    held = sum(tensor.elements * (4 if _linear(name, tensor) else item) for name, tensor in info.tensors.items())
     ends = [tensor.elements for name, tensor in info.tensors.items() if _at_an_end(name)]
     return held + (4 * max(ends, default=0) if head else 0)
 
@@ -43,10 +41,13 @@ def single_row_bytes(info: CheckpointInfo, dtype: str, device: str) -> int:
     if info.quantization or not _made_up(dtype, device):
         return 0
     ends = [tensor.elements for name, tensor in info.tensors.items() if _at_an_end(name)]
-    linear = sum(
-        tensor.elements for name, tensor in info.tensors.items() if len(tensor.shape) == 2 and not _at_an_end(name)
-    )
+    linear = sum(tensor.elements for name, tensor in info.tensors.items() if _linear(name, tensor))
     return ITEM_BYTES[dtype] * (linear + max(ends, default=0))
+
+
+def _linear(name: str, tensor: TensorInfo) -> bool:
+    """Whether a tensor is multiplied by one of vLLM's linear layers. Experts go through kernels of their own."""
+    return len(tensor.shape) == 2 and not _at_an_end(name) and ".experts." not in name
 
 
 def _at_an_end(name: str) -> bool:

@@ -18,7 +18,7 @@ from workers.engine.serving import guard, plugin
 from workers.engine.serving.config import VARIABLE
 from workers.engine.shape import kv_bytes_per_token
 from workers.engine.simulation import section_of
-from workers.engine.sizes import BLOCK, ITEM_BYTES, single_row_bytes, step_tokens, weight_bytes
+from workers.engine.sizes import BLOCK, ITEM_BYTES, OVERHEAD_BYTES, single_row_bytes, step_tokens, weight_bytes
 
 TRACKER: Final = "workers.engine.serving.processor:RowTracker"
 LONGEST_DEFAULT: Final = 4096
@@ -98,9 +98,9 @@ def has_room_for_single_rows(
     info: CheckpointInfo, settings: Settings, *, dtype: str, kv_cache_bytes: int, total: int
 ) -> bool:
     """Whether rows that come alone gain by weights of their own on this processor, and these fit beside the others:
-    into what is free of the host's memory, and with weights and cache into the share of its `total` bytes."""
+    into what is free of the host's memory, and with weights, cache and working memory into the share of its `total`."""
     besides = single_row_bytes(info, dtype, "cpu")
-    needed = weight_bytes(info, dtype, "cpu", head=True) + kv_cache_bytes + besides
+    needed = weight_bytes(info, dtype, "cpu", head=True) + kv_cache_bytes + besides + OVERHEAD_BYTES
     return besides > 0 and needed <= min(available_bytes("cpu"), int(settings.share_serving * total))
 
 

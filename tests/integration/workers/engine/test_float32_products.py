@@ -1,7 +1,9 @@
 """Engines on processors without 16-bit products; here on any, by what `lacking` is told to say."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,25 +80,47 @@ def test_states_are_those_of_the_processors_own_products_but_for_rounding(
 def test_in_a_server_a_row_that_comes_alone_is_multiplied_as_vllm_itself_does(
     without: None, tiny: Tiny, resident: Resident, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Bit for bit with the 16-bit weights; several rows go through the float32 ones as everywhere else."""
+    """Bit for bit with the 16-bit weights, of layers as of the output matrix, which is packed when it is first asked;
+    several rows go through the float32 ones, as all of an engine that scores, also beside or after a server's."""
     import vllm._custom_ops as operations
-    from vllm.model_executor.layers import utils
 
     checkpoint = tiny(kind)
-    scoring = resident(checkpoint, Trust("cpu"))
-    wide = model_of(scoring._engine).model.layers[0].self_attn.qkv_proj
     monkeypatch.setattr(mending, "made_up", lambda dtype: dtype == torch.bfloat16)
-    monkeypatch.setattr(utils.dispatch_cpu_unquantized_gemm, "single_rows_apart", True)
-    serving = resident(checkpoint, Trust("cpu"))
-    both = model_of(serving._engine).model.layers[0].self_attn.qkv_proj
-    source = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16).model.layers[0].self_attn
-    parts = (source.q_proj, source.k_proj, source.v_proj)
-    weight = torch.cat([part.weight for part in parts]).detach()
+    with monkeypatch.context() as server:
+        server.setattr(mending, "multiply_in_float32", partial(mending.multiply_in_float32, single_rows_apart=True))
+        serving = model_of(resident(checkpoint, Trust("cpu"))._engine).model
+    scoring = model_of(resident(checkpoint, Trust("cpu"))._engine).model
+    source = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16).model
+    attention = source.layers[0].self_attn
+    parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts]).detach()
-    handler = operations.create_onednn_mm(weight.t(), 32)
+    weight = torch.cat([part.weight for part in parts]).detach()
+    table = source.embed_tokens.weight.detach()
     x = torch.randn(7, weight.shape[1], generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    def layers(model: Any) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        table_of = model.embed_tokens
+        return [
+            lambda x: model.layers[0].self_attn.qkv_proj(x)[0],
+            lambda x: table_of.cpu_linear(x, table_of.weight, None),
+        ]
+
+    multiplied: list[torch.dtype] = []
+    product = operations.onednn_mm
+
+    def told(handler: Any, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        multiplied.append(x.dtype)
+        return product(handler, x, bias)
+
+    monkeypatch.setattr(operations, "onednn_mm", told)
     with torch.no_grad():
-        for row in x:
-            assert torch.equal(both(row[None])[0], operations.onednn_mm(handler, row[None], bias))
-        assert torch.equal(both(x)[0], wide(x)[0])
-        assert torch.equal(wide(x[:1])[0], wide(x)[0][:1]), "scoring gives a row the same in every batch"
+        for both, wide, plain, of in zip(layers(serving), layers(scoring), (weight, table), (bias, None), strict=True):
+            handler = operations.create_onednn_mm(plain.t(), 32)
+            for row in x:
+                assert torch.equal(both(row[None]), product(handler, row[None], of))
+            assert multiplied == [torch.bfloat16] * len(x)
+            multiplied.clear()
+            assert torch.equal(both(x), wide(x))
+            assert torch.equal(wide(x[:1]), wide(x)[:1]), "scoring gives a row the same in every batch"
+            assert multiplied == [torch.float32] * 4
+            multiplied.clear()

@@ -72,6 +72,19 @@ def test_what_is_multiplied_counts_as_float32_where_the_processor_multiplies_so(
     assert weight_bytes(info, "bfloat16", "cuda", head=True) == 2 * sum(sizes.values())
 
 
+def test_experts_are_multiplied_by_kernels_of_their_own_in_the_engines_dtype(
+    tiny: Tiny, lacks: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = inspect(tiny("mixtral"))
+    sizes = {name: tensor.elements for name, tensor in info.tensors.items()}
+    linear = sum(size for name, size in sizes.items() if "self_attn" in name or name.endswith(".gate.weight"))
+    assert any(".experts." in name for name in sizes)
+    lacks(True)
+    assert weight_bytes(info, "bfloat16", "cpu", head=False) == 2 * (sum(sizes.values()) + linear)
+    monkeypatch.setattr(products, "made_up", lambda dtype: dtype == torch.bfloat16)
+    assert single_row_bytes(info, "bfloat16", "cpu") == 2 * (linear + sizes["lm_head.weight"])
+
+
 @pytest.mark.parametrize("kind", ["llama", "llama-untied"])
 def test_weights_for_single_rows_are_those_that_are_multiplied_once_more_in_16_bits(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, kind: str

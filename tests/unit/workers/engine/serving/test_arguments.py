@@ -22,7 +22,7 @@ from workers.engine.serving.arguments import (
     server_environment,
 )
 from workers.engine.serving.config import VARIABLE
-from workers.engine.sizes import single_row_bytes, weight_bytes
+from workers.engine.sizes import OVERHEAD_BYTES, single_row_bytes, weight_bytes
 
 Tiny = Callable[..., Path]
 TOKEN = 2 * 3 * 1 * 32 * 2  # keys and values, layers, heads, their size, bytes
@@ -66,6 +66,7 @@ def test_single_rows_get_weights_of_their_own_where_they_gain_by_them_and_there_
     monkeypatch.setattr(products, "lacking", lambda dtype: dtype == torch.bfloat16)
     monkeypatch.setattr(products, "made_up", lambda dtype: made and dtype == torch.bfloat16)
     needed = weight_bytes(info, "bfloat16", "cpu", head=True) + cache + single_row_bytes(info, "bfloat16", "cpu")
+    needed += OVERHEAD_BYTES
 
     def room(free: int, total: int, dtype: str = "bfloat16") -> bool:
         monkeypatch.setattr(arguments, "available_bytes", lambda _: free)
