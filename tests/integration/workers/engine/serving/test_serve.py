@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from app.contracts.deployment import Deployment, DeploymentRequest, DeploymentState, Replica
@@ -30,6 +31,8 @@ from tests.integration.workers.engine.serving.conftest import Oracle
 from tests.support.patient import connect_patiently
 from workers.calibration.calibrators import storage
 from workers.calibration.calibrators.temperature import Temperature
+from workers.engine.serving.config import ServingConfig
+from workers.products import made_up
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # several starts of a server, also on a busy machine
 Tiny = Callable[..., Path]
@@ -406,6 +409,13 @@ def test_a_replica_that_others_can_reach_asks_for_its_secret(service: Service) -
     assert listening == told, "nothing else of it can be reached from elsewhere"
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE_S) == 0
+
+
+def test_the_engine_is_told_whether_single_rows_have_weights_of_their_own(service: Service, ready: Replica) -> None:
+    """There is room for those of a tiny model: where the processor gains by them, it has them."""
+    file = next(service.settings.home.glob("deployments/*/replica-0/serving.json"))
+    config = ServingConfig.model_validate_json(file.read_bytes())
+    assert config.single_rows_apart is made_up(torch.bfloat16)
 
 
 def test_model_runner_v2_is_refused(service: Service, ready: Replica) -> None:

@@ -1,0 +1,40 @@
+"""What vLLM's processes are told at their start."""
+
+from pathlib import Path
+
+import pytest
+
+from workers.engine.serving import plugin
+from workers.engine.serving.config import VARIABLE, ServingConfig
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_server_is_registered_as_its_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
+    config = ServingConfig(
+        deployment="tiny",
+        architecture="LlamaForCausalLM",
+        single_rows_apart=apart,
+        profiles=tmp_path,
+        versions_file=tmp_path / "versions.json",
+        hidden=tmp_path,
+        door_file=tmp_path / "door",
+    )
+    (tmp_path / "serving.json").write_text(config.model_dump_json())
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "serving.json"))
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
+    monkeypatch.setattr(plugin, "end_with_parent", lambda: None)
+    monkeypatch.setattr(plugin, "keep_requests_out_of_the_log", lambda: None)
+    told: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        plugin,
+        "register_model",
+        lambda architecture, *, single_rows_apart: told.append((architecture, single_rows_apart)),
+    )
+    plugin.register()
+    assert told == [("LlamaForCausalLM", apart)]
+
+
+def test_another_process_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(plugin, "register_model", lambda *_, **__: pytest.fail("not a server of ours"))
+    plugin.register()
