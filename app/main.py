@@ -220,13 +220,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await stack.enter_async_context(state.docket)
             sweeper = asyncio.create_task(_sweep(state), name="reconcile")
             settling = asyncio.create_task(deployment_service.run(state), name="deployments")
+            tidying = asyncio.create_task(deployment_service.keep_tidy(state), name="disk")
             try:
                 yield
             finally:
                 state.stopping.set()
-                sweeper.cancel()
-                settling.cancel()
-                await asyncio.gather(sweeper, settling, return_exceptions=True)
+                for task in (sweeper, settling, tidying):
+                    task.cancel()
+                await asyncio.gather(sweeper, settling, tidying, return_exceptions=True)
 
 
 async def _sweep(state: State) -> None:

@@ -72,7 +72,10 @@ class Settings(BaseSettings):
     deploy_demo: bool = Field(default=True, description="`hemostat up` serves the demo model, calibrated.")
     shadow_queue: int = Field(default=256, ge=1, description="Requests that wait to be scored again, a deployment.")
     shadow_expiry_s: float = Field(
-        default=600.0, ge=1, description="How long their token ids are kept; on the disk of Redis up to twice as long."
+        default=600.0,
+        ge=1,
+        description="How long their token ids are kept; on the disk of Redis up to twice as long, while an API runs "
+        "and Redis does as it asks.",
     )
     shadow_metrics_port: int = Field(default=0, ge=0, le=65535, description="Of a shadow process; 0: any free one.")
     shadow_batch: int = Field(default=16, ge=1, description="Requests that are scored again at once.")

@@ -2,8 +2,9 @@
 
 A sample's key expires, but what it held stays in the server's append-only file until that is written anew, which the
 server does by itself only once the file has grown a lot. So it is asked to, wherever samples were queued since it was
-last written anew: an expiry after the first of them, and then at most once an expiry. A sample's token ids are on disk
-for two expiries at most, and for as long as it takes to notice and to write.
+last written anew: an expiry after the first of them, and then at most once an expiry. While somebody looks and the
+server does as it is asked, a sample's token ids are on disk for two expiries at most, and for as long as it takes to
+notice and to write.
 """
 
 from __future__ import annotations
@@ -19,34 +20,50 @@ from app.deployments.scripts import Scripts
 class DiskSide(Scripts):
     """For whoever settles deployments; any number of processes may do it at once."""
 
+    async def suspect_disk(self) -> None:
+        """Token ids may lie on the server's disk that an earlier version did not note: they leave it, too."""
+        await self._run("suspect", keys.DISK, self._expiry_ms)
+
     async def tidy_disk(self) -> bool:
         """Asks the server to write its append-only file anew where that is due; whether it does.
 
-        Raises ResponseError where it refuses, once an expiry.
+        It goes through all keys of the database. Raises ResponseError where the server refuses, or does not say how it
+        is, once an expiry.
         """
-        least_ms = int(self.settings.shadow_expiry_s * 1000)
         pipeline = self.client.pipeline(transaction=False)
         pipeline.hget(keys.DISK, "since")
         pipeline.time()
-        since, (seconds, _) = await pipeline.execute()
-        if since is None or 1000 * int(seconds) - int(since) < least_ms:
+        since, (seconds, microseconds) = await pipeline.execute()
+        at = 1000 * int(seconds) + int(microseconds) // 1000
+        if since is None or at - int(since) < self._expiry_ms:
             return False
-        told = await self._told()
-        if not told.get("aof_enabled", 1) or told.get("aof_rewrite_in_progress") or told.get("aof_rewrite_scheduled"):
+        run, well, refused = "", False, None
+        try:
+            told: dict[str, Any] = await self.client.info()
+            # Asked without one, the server would begin an append-only file.
+            if not told.get("aof_enabled") or told.get("aof_rewrite_in_progress") or told.get("aof_rewrite_scheduled"):
+                return False
+            run, well = str(told.get("run_id", "")), told.get("aof_last_bgrewrite_status") == "ok"
+            # An expired key would be written, too: it is there until it is looked at, or the server comes across it.
+            async for _ in self.client.scan_iter(match=keys.sample("*", "*"), count=1000):
+                pass
+        except ResponseError as error:
+            refused = error
+        if await self._run("disk", keys.DISK, since, at, run, int(well)) != "ask":
             return False
-        run, well = str(told.get("run_id", "")), int(told.get("aof_last_bgrewrite_status", "ok") == "ok")
-        if await self._run("disk", keys.DISK, least_ms, run, well) != "ask":
+        if refused is not None:
+            raise refused
+        try:
+            await cast(Any, self.client.bgrewriteaof())
+        except ResponseError as error:
+            if not any(words in str(error).lower() for words in ("in progress", "scheduled")):
+                raise
+            # Somebody else's began meanwhile, perhaps before the keys were looked at: this one is still due.
+            await cast(Any, self.client.hset(keys.DISK, "since", since))
             return False
-        # An expired key would be written, too: it is there until it is looked at, or the server comes across it.
-        async for _ in self.client.scan_iter(match=keys.sample("*", "*"), count=1000):
-            pass
-        await cast(Any, self.client.bgrewriteaof())
         await cast(Any, self.client.hset(keys.DISK, "asked", run))
         return True
 
-    async def _told(self) -> dict[str, Any]:
-        """What the server says of itself; nothing where its user may not ask: it is asked to write all the same."""
-        try:
-            return dict(await self.client.info())
-        except ResponseError:
-            return {}
+    @property
+    def _expiry_ms(self) -> int:
+        return int(self.settings.shadow_expiry_s * 1000)

@@ -34,6 +34,7 @@ _SCRIPTS: Final = (
     "push",
     "depth",
     "disk",
+    "suspect",
 )
 _CHANGING: Final = frozenset({"create", "patch", "delete", "activate"})
 Evidence = Mapping[str, float | int | str | bool | None]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from app.contracts.deployment import (
     CalibrationMode,
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 SETTLE_S: Final = 1.0
 FIT_EVERY: Final = 5  # settlings
+TIDY_S: Final = 5.0
 LEAST_WINDOW: Final = 2
 BY_HAND: Final = "Asked for by hand."
 
@@ -212,16 +213,43 @@ async def run(state: State) -> None:
     """
     turn = 0
     while not state.stopping.is_set():
-        try:
+        with _goes_on("deployments could not be settled"):
             await sweep(state, fits=turn % FIT_EVERY == 0)
-        except (RedisError, OSError) as error:
-            if isinstance(error, RedisError) and not redis_is_away(error):
-                logger.exception("deployments could not be settled")
-        except Exception:
-            logger.exception("deployments could not be settled")
         turn += 1
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(state.stopping.wait(), SETTLE_S)
+        await _rest(state, SETTLE_S)
+
+
+async def keep_tidy(state: State) -> None:
+    """Every five seconds, until the process is told to go: token ids of samples leave the disk of Redis, where that is
+    due.
+
+    Beside `run`, not in it: it goes through all keys of Redis, and no lease waits for that.
+    """
+    suspected = False
+    while not state.stopping.is_set():
+        with _goes_on("the disk of Redis could not be tidied"):
+            if not suspected:
+                await state.deployments.suspect_disk()
+                suspected = True
+            await tidy_disk(state.deployments)
+        await _rest(state, TIDY_S)
+
+
+@contextmanager
+def _goes_on(fault: str) -> Iterator[None]:
+    """What fails is done by the next turn. That Redis is away is told elsewhere."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        if isinstance(error, RedisError) and not redis_is_away(error):
+            logger.exception(fault)
+    except Exception:
+        logger.exception(fault)
+
+
+async def _rest(state: State, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(state.stopping.wait(), seconds)
 
 
 async def sweep(state: State, *, fits: bool = True) -> None:
@@ -233,7 +261,6 @@ async def sweep(state: State, *, fits: bool = True) -> None:
             await asyncio.to_thread(remove_files, state.settings, deployment_id)
     if not fits:
         return
-    await tidy_disk(state.deployments)
     await settle_jobs(state.deployments, state.store)
     for deployment in await state.deployments.list():
         await conclude_fit(state.deployments, state.store, deployment)
@@ -241,14 +268,17 @@ async def sweep(state: State, *, fits: bool = True) -> None:
 
 
 async def tidy_disk(deployments: DeploymentStore) -> None:
-    """Token ids of samples leave the disk of Redis, where that is due. Where Redis refuses, the log says what to do."""
+    """Token ids of samples leave the disk of Redis, where that is due. Where Redis refuses, the log says so, and what
+    to do where that is known."""
     try:
         await deployments.tidy_disk()
     except ResponseError as error:
         if redis_is_away(error):
             raise
+        remedy = " Its user needs INFO, SCAN and BGREWRITEAOF (+info +scan +bgrewriteaof in its ACL)."
         logger.warning(
-            "Redis does not write its append-only file anew (%s): token ids of sampled requests stay on its disk until "
-            "it does so by itself. Allow its user BGREWRITEAOF (+bgrewriteaof in its ACL).",
+            "The append-only file of Redis is not written anew (%s): token ids of sampled requests stay on its disk "
+            "until it does so by itself.%s",
             error,
+            remedy if isinstance(error, NoPermissionError) else "",
         )

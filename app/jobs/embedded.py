@@ -138,7 +138,11 @@ class EmbeddedValkey:
         return True
 
     def _launch(self, lock: int) -> None:
-        self.socket.unlink(missing_ok=True)  # the lock is ours: it is a leftover
+        # The lock is ours, so nobody uses these: they are leftovers. The files are of a server that was killed while it
+        # wrote its append-only file anew, and hold what may have expired; it would keep them for ever.
+        self.socket.unlink(missing_ok=True)
+        for file in self.folder.glob("temp-rewriteaof-*.aof"):
+            file.unlink(missing_ok=True)
         options = {
             "port": "0",
             "unixsocket": str(self.socket),

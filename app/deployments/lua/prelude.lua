@@ -18,6 +18,14 @@ local function milliseconds()
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Until when token ids may be in memory, and since when on disk (disk.lua), where samples expire after so many ms.
+local function note_disk(expiry)
+    local disk, at = PREFIX .. 'disk', milliseconds()
+    local last = math.max(at + expiry, tonumber(redis.call('HGET', disk, 'until') or 0))
+    redis.call('HSET', disk, 'until', string.format('%.0f', last))
+    redis.call('HSETNX', disk, 'since', string.format('%.0f', at))
+end
+
 local function text(value)
     return cjson.encode(value)
 end

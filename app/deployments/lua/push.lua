@@ -17,8 +17,5 @@ end
 redis.call('SET', key('sample', ARGV[1], ARGV[2]), ARGV[3], 'PX', ARGV[5])
 redis.call('RPUSH', queue, ARGV[2])
 redis.call('PEXPIRE', queue, ARGV[5])
--- Until when token ids may be in memory, and since when on disk (disk.lua).
-local at = milliseconds()
-redis.call('HSET', PREFIX .. 'disk', 'until', string.format('%.0f', at + ARGV[5]))
-redis.call('HSETNX', PREFIX .. 'disk', 'since', string.format('%.0f', at))
+note_disk(ARGV[5])
 return 1

@@ -1,5 +1,6 @@
 """A front end over a real Valkey: in this process for most tests, as a process of its own where it must be killed."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
+from app.deployments.keys import DISK
 from app.jobs.connection import connect
 from app.jobs.store import JobStore
 from app.main import create_app
@@ -104,6 +106,8 @@ async def api(settings: Settings) -> AsyncIterator[Api]:
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
     ):
+        while not await app.state.hemostat.redis.exists(DISK):  # noqa: ASYNC110 - what it notes once, at its start
+            await asyncio.sleep(0.01)
         yield Api(app, app.state.hemostat, http)
 
 

@@ -1,18 +1,23 @@
 """Token ids leave the server's disk: looked for, byte by byte, in the files of a real Valkey."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from app.contracts.deployment import Deployment, ShadowSample
 from app.deployments import keys, service
 from app.deployments.store import DeploymentStore
+from app.main import create_app
 from app.settings import Settings
-from tests.integration.app.deployments.asking import until
+from tests.integration.app.deployments.asking import states, until
+from tests.integration.app.deployments.conftest import replica, request
 from tests.integration.conftest import RedisServer
 
 TOKEN = 918273645
@@ -31,16 +36,46 @@ def brief(client: Redis, lease_settings: Settings) -> DeploymentStore:
 
 
 async def on_disk(client: Redis) -> bool:
-    told = await cast(Any, client.config_get("dir", "appenddirname"))
-    for file in (Path(told["dir"]) / told["appenddirname"]).iterdir():
+    told = await cast(Any, client.config_get("dir"))
+    return holds_token(Path(told["dir"]))
+
+
+def holds_token(folder: Path) -> bool:
+    for file in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):  # a file that was just replaced
-            if str(TOKEN).encode() in file.read_bytes():
+            if file.is_file() and str(TOKEN).encode() in file.read_bytes():
                 return True
     return False
 
 
 async def off_disk(client: Redis) -> bool:
     return not await on_disk(client)
+
+
+async def times_asked(client: Redis) -> int:
+    """How often the server began, or took note, to write its file anew because it was asked."""
+    told = await cast(Any, client.info("commandstats"))
+    return int(told.get("cmdstat_bgrewriteaof", {}).get("calls", 0))
+
+
+async def idle(client: Redis) -> bool:
+    told = await cast(Any, client.info("persistence"))
+    return not (told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"] or told["rdb_bgsave_in_progress"])
+
+
+@pytest.fixture
+async def stuck(client: Redis, redis_server: RedisServer) -> AsyncIterator[Callable[[], None]]:
+    """Whatever the server begins to write stays half written, until it is killed by what this gives."""
+
+    def kill() -> None:
+        for writer in psutil.Process(redis_server.pid).children():
+            writer.kill()
+
+    await cast(Any, client.config_set("rdb-key-save-delay", 60_000_000))  # microseconds
+    yield kill
+    await cast(Any, client.config_set("rdb-key-save-delay", 0))
+    kill()
+    await until(lambda: idle(client))
 
 
 async def test_token_ids_that_expired_leave_the_disk(
@@ -105,6 +140,96 @@ async def test_a_server_that_ended_while_it_wrote_is_asked_again(
     await until(brief.tidy_disk)
 
 
+async def test_until_the_sample_that_lives_longest_is_gone_it_is_asked_again(
+    deployments: DeploymentStore, brief: DeploymentStore, made: Deployment
+) -> None:
+    await deployments.push_sample(made.id, marked("stays for ten minutes"))
+    await brief.push_sample(made.id, marked("goes soon"))
+    for _ in range(3):
+        await until(brief.tidy_disk)
+
+
+async def test_an_expired_sample_that_the_server_has_not_come_across_is_not_written(
+    client: Redis, brief: DeploymentStore, made: Deployment
+) -> None:
+    # It looks at a few hundred keys a second.
+    others = "for number = 1, 20000 do redis.call('SET', 'other:' .. number, '', 'EX', 3600) end"
+    await cast(Any, client.eval(others, 0))
+    await brief.push_sample(made.id, marked("expires"))
+    await until(brief.tidy_disk)
+    await until(lambda: off_disk(client))
+
+
+async def test_while_the_server_writes_it_does_not_count_as_written_and_what_failed_is_asked_for_again(
+    client: Redis, brief: DeploymentStore, made: Deployment, stuck: Callable[[], None]
+) -> None:
+    await brief.push_sample(made.id, marked("one"))
+    await until(brief.tidy_disk)
+    await asyncio.sleep(2 * EXPIRY_S)
+    assert not await brief.tidy_disk()
+    assert await client.exists(keys.DISK)
+    await cast(Any, client.config_set("rdb-key-save-delay", 0))
+    stuck()
+    await until(brief.tidy_disk)
+    await until(lambda: off_disk(client))
+
+
+async def test_what_the_server_will_write_later_does_not_count_as_written(
+    client: Redis, brief: DeploymentStore, made: Deployment, stuck: Callable[[], None]
+) -> None:
+    await cast(Any, client.bgsave())
+    await brief.push_sample(made.id, marked("one"))
+    await until(brief.tidy_disk)
+    assert (await cast(Any, client.info("persistence")))["aof_rewrite_scheduled"]
+    await asyncio.sleep(2 * EXPIRY_S)
+    assert not await brief.tidy_disk()
+    assert await client.exists(keys.DISK)
+    await cast(Any, client.config_set("rdb-key-save-delay", 0))
+    stuck()
+    await until(lambda: off_disk(client))
+
+
+async def test_where_somebody_else_began_it_is_asked_once_that_is_over(
+    client: Redis,
+    brief: DeploymentStore,
+    made: Deployment,
+    stuck: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await brief.push_sample(made.id, marked("one"))
+    since = await cast(Any, client.hget(keys.DISK, "since"))
+    await asyncio.sleep(2 * EXPIRY_S)
+    before = await cast(Any, client.info())
+
+    async def began_after() -> Any:
+        return before
+
+    await cast(Any, client.bgrewriteaof())
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "info", began_after)
+        assert not await brief.tidy_disk()
+    assert await cast(Any, client.hget(keys.DISK, "since")) == since
+    await cast(Any, client.config_set("rdb-key-save-delay", 0))
+    stuck()
+    await until(brief.tidy_disk)
+    await until(lambda: off_disk(client))
+
+
+async def test_a_server_without_an_append_only_file_is_not_asked_to_begin_one(
+    client: Redis, brief: DeploymentStore, made: Deployment
+) -> None:
+    await cast(Any, client.config_set("appendonly", "no"))
+    try:
+        await brief.push_sample(made.id, marked("one"))
+        asked = await times_asked(client)
+        await asyncio.sleep(2 * EXPIRY_S)
+        assert not await brief.tidy_disk()
+        assert await times_asked(client) == asked
+    finally:
+        await cast(Any, client.config_set("appendonly", "yes"))
+    await until(brief.tidy_disk)
+
+
 @pytest.fixture
 async def limited(client: Redis, redis_server: RedisServer) -> AsyncIterator[Redis]:
     """Another user of the server, with what the ACL of an older installation allowed."""
@@ -129,6 +254,8 @@ async def test_a_refusal_is_told_with_its_remedy_and_ends_with_it(
         return "+bgrewriteaof" in caplog.text
 
     await until(told)
+    await service.tidy_disk(store)
+    assert caplog.text.count("+bgrewriteaof") == 1, "once an expiry"
     assert await on_disk(client)
     await cast(Any, client).execute_command("ACL", "SETUSER", "limited", "+bgrewriteaof")
 
@@ -139,11 +266,98 @@ async def test_a_refusal_is_told_with_its_remedy_and_ends_with_it(
     await until(gone)
 
 
-async def test_a_user_that_may_not_ask_how_the_server_is_can_have_it_written(
-    client: Redis, limited: Redis, brief: DeploymentStore, made: Deployment
+async def test_a_server_that_does_not_say_how_it_is_is_not_asked(
+    client: Redis, limited: Redis, brief: DeploymentStore, made: Deployment, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await cast(Any, client).execute_command("ACL", "SETUSER", "limited", "-info", "+bgrewriteaof")
+    await cast(Any, client).execute_command("ACL", "SETUSER", "limited", "+bgrewriteaof")
     store = DeploymentStore(limited, brief.settings)
     await store.push_sample(made.id, marked("one"))
     await until(store.tidy_disk)
     await until(lambda: off_disk(client))
+    await cast(Any, client).execute_command("ACL", "SETUSER", "limited", "-info")
+    asked = await times_asked(client)
+
+    async def told() -> bool:
+        await service.tidy_disk(store)
+        return caplog.text.count("+info") == 2
+
+    await until(told)
+    await service.tidy_disk(store)
+    assert caplog.text.count("+info") == 2, "once an expiry"
+    assert await times_asked(client) == asked
+    assert await client.exists(keys.DISK), "nothing is known to have been written"
+    await cast(Any, client).execute_command("ACL", "SETUSER", "limited", "+info")
+    await until(store.tidy_disk)
+
+
+async def test_what_else_the_server_says_is_told_in_its_words_without_a_remedy(
+    client: Redis,
+    brief: DeploymentStore,
+    made: Deployment,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def cannot() -> None:
+        raise ResponseError("Can't execute an AOF background rewriting.")
+
+    monkeypatch.setattr(client, "bgrewriteaof", cannot)
+    await brief.push_sample(made.id, marked("one"))
+
+    async def told() -> bool:
+        await service.tidy_disk(brief)
+        return "Can't execute an AOF background rewriting." in caplog.text
+
+    await until(told)
+    assert "ACL" not in caplog.text
+
+
+@pytest.fixture
+def often(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Of a service that looks often, and whose samples soon expire."""
+    monkeypatch.setattr(service, "TIDY_S", 0.05)
+    return settings.model_copy(update={"shadow_expiry_s": EXPIRY_S, "replica_lease_s": EXPIRY_S})
+
+
+async def test_the_service_does_it_by_itself(client: Redis, often: Settings) -> None:
+    app = create_app(often)
+    async with app.router.lifespan_context(app):
+        store = app.state.hemostat.deployments
+        made = await store.create(request())
+        await store.push_sample(made.id, marked("expires"))
+        await until(lambda: off_disk(client))
+
+
+async def test_what_an_earlier_version_queued_leaves_the_disk_too(
+    client: Redis, often: Settings, deployments: DeploymentStore, made: Deployment
+) -> None:
+    await deployments.push_sample(made.id, marked("one"))
+    await deployments.pop_samples(made.id, 1)
+    await client.delete(keys.DISK)  # of which it noted nothing
+    assert await on_disk(client)
+    app = create_app(often)
+    async with app.router.lifespan_context(app):
+        await until(lambda: off_disk(client))
+
+
+async def test_no_lease_waits_for_it_and_it_ends_with_the_service(
+    often: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = asyncio.Event()
+
+    async def lasts(_: DeploymentStore) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(service, "tidy_disk", lasts)
+    app = create_app(often)
+    async with app.router.lifespan_context(app):
+        store = app.state.hemostat.deployments
+        made = await store.create(request())
+        await began.wait()
+        await store.register(made.id, replica())
+
+        async def noticed() -> bool:
+            return "failed" in await states(store, made) or "degraded" in await states(store, made)
+
+        await until(noticed)
+    assert "disk" not in {task.get_name() for task in asyncio.all_tasks()}

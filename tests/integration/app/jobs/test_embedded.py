@@ -168,6 +168,31 @@ def test_a_leftover_socket_is_replaced(tmp_path: Path) -> None:
         ping(settings).close()
 
 
+def test_what_a_server_that_was_killed_was_writing_anew_is_removed(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    valkey = EmbeddedValkey(settings)
+
+    def begun() -> list[Path]:
+        return list((tmp_path / "valkey").glob("temp-rewriteaof-*"))
+
+    valkey.start()
+    with ping(settings) as client:
+        client.set("key", "value")
+        client.config_set("rdb-key-save-delay", 10_000_000)  # microseconds
+        client.bgrewriteaof()
+        wait_for(lambda: bool(begun()), what="a file that is being written")
+    assert valkey.pid is not None
+    writers = psutil.Process(valkey.pid).children()
+    os.kill(valkey.pid, signal.SIGKILL)
+    for writer in writers:
+        writer.kill()
+    valkey.stop()
+    assert begun(), "the server leaves it"
+    with valkey, ping(settings) as client:
+        assert not begun()
+        assert client.get("key") == "value"
+
+
 def test_a_server_that_hangs_is_told_soon(tmp_path: Path) -> None:
     with EmbeddedValkey(Settings(home=tmp_path)) as valkey:
         assert valkey.pid is not None
