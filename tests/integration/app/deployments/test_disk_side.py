@@ -312,10 +312,11 @@ async def test_what_else_the_server_says_is_told_in_its_words_without_a_remedy(
 
 
 @pytest.fixture
-def often(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def often(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Of a service that looks often, and whose samples soon expire."""
     monkeypatch.setattr(service, "TIDY_S", 0.05)
-    return settings.model_copy(update={"shadow_expiry_s": EXPIRY_S, "replica_lease_s": EXPIRY_S})
+    redis_server.settings.models_file.write_text("")
+    return redis_server.settings.model_copy(update={"shadow_expiry_s": EXPIRY_S, "replica_lease_s": EXPIRY_S})
 
 
 async def test_the_service_does_it_by_itself(client: Redis, often: Settings) -> None:
