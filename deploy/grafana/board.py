@@ -67,11 +67,21 @@ def drift_number() -> str:
     return " + on (deployment) ".join(parts)
 
 
+def mode() -> str:
+    """One mode a deployment, also where for one scrape two API processes tell two: then one that keeps the service from
+    changing anything. None of a deployment whose API tells none."""
+    told = [
+        f"{series('hemostat_calibration_mode', by='deployment, mode', mode=each)} == 1"
+        for each in ("frozen", "off", "auto")
+    ]
+    return " or on (deployment) ".join(told)
+
+
 def stats() -> list[Any]:
     """The first row."""
     age = f"time() - {series('hemostat_calibration_activated_timestamp_seconds')}"
     version = series("hemostat_calibration_info", by="deployment, version")
-    mode = series("hemostat_calibration_mode", by="deployment, mode")
+    since = f"(({age}) * on (deployment) group_right () {version} or {version} * NaN)"
     return [
         stat_panel(
             "Severity",
@@ -138,8 +148,8 @@ def stats() -> list[Any]:
             "The version that new requests get, for how long it has been the active one, and whether the service may "
             "change it (auto) or not (frozen, off). identity: nothing is changed.",
             Query(
-                f"(({age}) * on (deployment) group_right () {version} or {version} * NaN)"
-                f" * on (deployment) group_left (mode) ({mode} == 1)",
+                f"{since} * on (deployment) group_left (mode) ({mode()})"
+                f' or on (deployment, version) label_replace({since}, "mode", "mode not known", "", "")',
                 "{{deployment}}: {{version}}, {{mode}}",
             ),
             unit="dtdurations",

@@ -3,14 +3,18 @@
 import itertools
 import json
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import dashboard as models
 
 from deploy.grafana import board
+from deploy.grafana.queries import queries
 
 Json = dict[str, Any]
 BOARD: Json = json.loads(board.FILE.read_text(encoding="utf-8"))
@@ -131,3 +135,40 @@ def test_what_the_issue_of_the_board_is_can_be_seen_on_it() -> None:
         assert wanted in text
     assert [mark["name"] for mark in BOARD["annotations"]["list"]] == ["Drift alarms", "Promotions", "Rollbacks"]
     assert [variable["name"] for variable in BOARD["templating"]["list"]] == ["datasource", "deployment"]
+
+
+def test_a_version_is_told_with_one_mode_also_where_two_processes_differ_or_none_tells_it(tmp_path: Path) -> None:
+    """Of `two` one API process knows of a change that the other has not seen; that of `old` tells no mode at all."""
+    (asked,) = (one for one in queries(BOARD, {"deployment": ".+"}) if one.place == "Calibration version / A")
+
+    def told(instance: str, deployment: str, mode: str | None) -> list[dict[str, str]]:
+        labels = f'instance="{instance}",deployment="{deployment}"'
+        of = {
+            f'hemostat_calibration_info{{{labels},version="identity"}}': "1 1",
+            f"hemostat_calibration_activated_timestamp_seconds{{{labels}}}": "0 0",
+        }
+        modes = ("auto", "frozen", "off") if mode is not None else ()
+        of |= {
+            f'hemostat_calibration_mode{{{labels},mode="{each}"}}': "1 1" if each == mode else "0 0" for each in modes
+        }
+        return [{"series": name, "values": values} for name, values in of.items()]
+
+    series = [
+        *told("one", "two", "auto"),
+        *told("other", "two", "frozen"),
+        *told("one", "bot", "off"),
+        *told("other", "bot", "off"),
+        *told("one", "new", "auto"),
+        *told("one", "old", None),
+    ]
+    modes = {"two": "frozen", "bot": "off", "new": "auto", "old": "mode not known"}
+    shown = [
+        {"labels": f'{{deployment="{deployment}", version="identity", mode="{mode}"}}', "value": 60}
+        for deployment, mode in modes.items()
+    ]
+    case = {"expr": asked.expr, "eval_time": "1m", "exp_samples": shown}
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": [case]}
+    file = tmp_path / "modes.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "1m", "tests": [test]}))
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
