@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from app.cli.configuration import settings
 from app.cli.interruption import raise_on_sigterm, status_of
 from app.cli.models import DEMO_ALIAS, ensure_demo_model
-from app.cli.output import Exit, err, fail
+from app.cli.output import Exit, err, fail, out
 from app.cli.service import start
 from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
-from examples.paper.age import lines
+from examples.paper.age import answer
 from examples.paper.claim import FOLDER, Json, claims, jobs_of, request
 from examples.paper.judge import judge
 from examples.paper.measure import Results, run
@@ -36,12 +36,12 @@ def main(
 ) -> None:
     """Tests the paper's claims on the demo model and writes docs/paper.md.
 
-    Exit status: 0, and 2 where a claim is left without an answer because a job of it failed or was not run.
+    Exit status: 0, and 2 where a claim is left without an answer because a job of it failed or was not run. With --age
+    1 where the code has moved on since the page was measured, and 2 where there is no page that says from what.
     """
     if age:
-        for line in aged(output):
-            err.print(line, markup=False, soft_wrap=True)
-        raise SystemExit(Exit.PASS)
+        ignored = {"--only": only, "--again": again, "--write-only": write_only}
+        _tell_age(output, beside=[name for name, given in ignored.items() if given])
     raise_on_sigterm()
     try:
         told = paper(settings(), output, only=only or (), again=again, write_only=write_only)
@@ -82,15 +82,28 @@ def paper(
     return publish(output, folder, requests, results)
 
 
-def aged(output: Path, folder: Path = FOLDER) -> list[str]:
-    """Which claims of the page below `output` the code has moved on from, a line for each change of versions."""
+def _tell_age(output: Path, *, beside: Sequence[str]) -> NoReturn:
+    """Says it on standard output, for it is what was asked for. Options given `beside` it, which would do nothing, are
+    refused."""
+    if beside:
+        detail = f"--age measures and writes nothing: it takes no {' and no '.join(beside)}"
+        fail(HemostatError(ErrorCode.INVALID_REQUEST, detail, hint="ask for one, then for the other"), as_json=False)
+    status, lines = aged(output)
+    for line in lines:
+        out.print(line, markup=False, soft_wrap=True)
+    raise SystemExit(status)
+
+
+def aged(output: Path, folder: Path = FOLDER) -> tuple[Exit, list[str]]:
+    """Which claims of the page below `output` the code has moved on from, a line for each change of versions, and the
+    exit status of that."""
     try:
         page = (output / "paper.md").read_text(encoding="utf-8")
     except FileNotFoundError:
-        return [f"There is no page in {output}."]
+        return Exit.UNMEASURED, [f"There is no page in {output}."]
     listed = claims(folder)
     requests = {name: request(name, folder) for name in jobs_of(listed)}
-    return lines(page, {claim.id: versions_of(claim, requests) for claim in listed})
+    return answer(page, {claim.id: versions_of(claim, requests) for claim in listed})
 
 
 def publish(output: Path, folder: Path, requests: dict[str, Json], results: Results) -> tuple[Told, ...]:

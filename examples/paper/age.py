@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from app.cli.output import Exit
 from examples.paper.elsewhere import BETWEEN
 
 VERSIONS: Final = "- **Versions**: "
@@ -36,12 +37,14 @@ def moved_on(page: str, today: Mapping[str, str]) -> Mapping[str, str]:
     }
 
 
-def lines(page: str, today: Mapping[str, str]) -> list[str]:
-    """What `moved_on` has, in lines: claims of the same change together, or that there are none."""
+def answer(page: str, today: Mapping[str, str]) -> tuple[Exit, list[str]]:
+    """What `moved_on` has, in lines: claims of the same change together, or that there are none. With the exit status
+    of that: `FAIL` where the code has moved on, `UNMEASURED` where the page does not say from what."""
     if not told(page):
-        return ["The page names no versions that its models were made by."]
-    moved = moved_on(page, today)
-    return _by_change(moved) if moved else ["The models of the page were made by the versions of today."]
+        return Exit.UNMEASURED, ["The page names no versions that its models were made by."]
+    if moved := moved_on(page, today):
+        return Exit.FAIL, _by_change(moved)
+    return Exit.PASS, ["The models of the page were made by the versions of today."]
 
 
 def _by_change(moved: Mapping[str, str]) -> list[str]:

@@ -1,7 +1,10 @@
 """Whether the code has moved on since a page was measured."""
 
-from examples.paper.__main__ import aged
-from examples.paper.age import lines, moved_on, told
+import pytest
+
+from app.cli.output import Exit
+from examples.paper.__main__ import aged, main
+from examples.paper.age import answer, moved_on, told
 from examples.paper.claim import claims, jobs_of, request
 from examples.paper.page import versions_of
 from workers.surgery.application import SURGERY_VERSION
@@ -39,19 +42,48 @@ def test_only_versions_that_differ_are_told_with_those_of_today():
 
 def test_claims_of_the_same_change_share_a_line():
     newer = {claim: versions.replace("surgery 4", "surgery 5") for claim, versions in TODAY.items()}
-    assert lines(PAGE, newer) == ["surgery 4, now surgery 5: knee, cliff"]
-    assert lines(PAGE, TODAY) == ["The models of the page were made by the versions of today."]
-    assert lines("# A page of before", TODAY) == ["The page names no versions that its models were made by."]
+    assert answer(PAGE, newer) == (Exit.FAIL, ["surgery 4, now surgery 5: knee, cliff"])
+    assert answer(PAGE, TODAY) == (Exit.PASS, ["The models of the page were made by the versions of today."])
+    before = answer("# A page of before", TODAY)
+    assert before == (Exit.UNMEASURED, ["The page names no versions that its models were made by."])
 
 
-def test_a_written_page_is_held_against_the_code_of_today(tmp_path):
-    assert aged(tmp_path) == [f"There is no page in {tmp_path}."]
+def test_a_written_page_is_held_against_the_code_of_today_and_the_exit_status_tells(tmp_path, capsys):
+    def asked():
+        with pytest.raises(SystemExit) as ended:
+            main(output=tmp_path, age=True)
+        assert aged(tmp_path)[0] is ended.value.code
+        said = capsys.readouterr()
+        assert said.err == ""
+        return ended.value.code, said.out
+
+    assert asked() == (Exit.UNMEASURED, f"There is no page in {tmp_path}.\n")
     listed = claims()
     requests = {name: request(name) for name in jobs_of(listed)}
     made = {claim.id: versions_of(claim, requests) for claim in listed}
     today = "".join(f'<a id="{claim}"></a>\n- **Versions**: {versions}\n' for claim, versions in made.items())
     page = tmp_path / "paper.md"
     page.write_text(today)
-    assert aged(tmp_path) == ["The models of the page were made by the versions of today."]
+    assert asked() == (Exit.PASS, "The models of the page were made by the versions of today.\n")
     page.write_text(today.replace(f"surgery {SURGERY_VERSION}", "surgery 0"))
-    assert aged(tmp_path) == [f"surgery 0, now surgery {SURGERY_VERSION}: {', '.join(made)}"]
+    assert asked() == (Exit.FAIL, f"surgery 0, now surgery {SURGERY_VERSION}: {', '.join(made)}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["paper.md"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"only": ["gptq-bits"]}, "no --only"),
+        ({"again": True}, "no --again"),
+        ({"write_only": True}, "no --write-only"),
+        ({"again": True, "write_only": True}, "no --again and no --write-only"),
+    ],
+)
+def test_options_that_would_do_nothing_beside_it_are_refused(tmp_path, capsys, options, named):
+    with pytest.raises(SystemExit) as ended:
+        main(output=tmp_path, age=True, **options)
+    assert ended.value.code == Exit.UNMEASURED
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"it takes {named} (invalid_request)" in said.err
+    assert list(tmp_path.iterdir()) == []
