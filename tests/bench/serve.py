@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -173,14 +173,17 @@ class Bench:
     @contextmanager
     def _alone(self, server: ServerProcess | None) -> Iterator[None]:
         """Stops all others for the length of a `with`."""
-        others = [one.pid for one in self._servers if one is not server]
-        for group in others:
-            os.killpg(group, signal.SIGSTOP)
+        stopped: list[int] = []
         try:
+            for one in self._servers:
+                if one is not server:
+                    os.killpg(one.pid, signal.SIGSTOP)
+                    stopped.append(one.pid)
             yield
         finally:
-            for group in others:
-                os.killpg(group, signal.SIGCONT)
+            for group in stopped:
+                with suppress(ProcessLookupError):  # one that has ended keeps none of the others stopped
+                    os.killpg(group, signal.SIGCONT)
 
     def load(self, clients: int, **extra: object) -> Load:
         return Load(NAME, clients, self.size.tokens, extra)
