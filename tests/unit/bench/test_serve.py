@@ -1,13 +1,17 @@
 """What the bench of serving writes down of itself."""
 
+import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.bench import processor, serve
 from tests.bench.rows import Row, write
 from tests.bench.serve import QUICK, Bench, merged
+
+STOP, GO_ON = signal.SIGSTOP, signal.SIGCONT
 
 
 def test_the_first_row_says_on_which_processor_the_others_were_measured(tmp_path: Path) -> None:
@@ -35,3 +39,34 @@ def test_parts_are_not_put_beside_numbers_of_another_processor(
     with pytest.raises(SystemExit):
         serve.main()
     assert "are not from this one: measure all parts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gone", "sent"),
+    [
+        ((), [(1, STOP), (3, STOP), "asked", (1, GO_ON), (3, GO_ON)]),
+        (((3, STOP),), [(1, STOP), (1, GO_ON)]),
+        (((1, GO_ON),), [(1, STOP), (3, STOP), "asked", (3, GO_ON)]),
+    ],
+    ids=["all are there", "one cannot be stopped", "one has ended meanwhile"],
+)
+def test_servers_that_were_stopped_go_on_whatever_becomes_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: tuple[tuple[int, int], ...], sent: list[object]
+) -> None:
+    seen: list[object] = []
+
+    def send(group: int, what: int) -> None:
+        if (group, what) in gone:
+            raise ProcessLookupError
+        seen.append((group, what))
+
+    monkeypatch.setattr("os.killpg", send)
+    bench = Bench(QUICK, tmp_path, Row("serve", "processor", "this one", 2.0, "cores"))
+    servers = [SimpleNamespace(pid=pid) for pid in (1, 2, 3)]
+    monkeypatch.setattr(bench, "_servers", servers)
+    try:
+        with bench._alone(servers[1]):  # type: ignore[arg-type]
+            seen.append("asked")
+    except ProcessLookupError:
+        assert gone == ((3, STOP),)
+    assert seen == sent
