@@ -1,5 +1,6 @@
 """What vLLM 0.32 lacks, or gets wrong, when engines come, go and change their weights in one process."""
 
+from collections.abc import Callable
 from functools import cache
 from inspect import unwrap
 from typing import Any
@@ -43,49 +44,60 @@ def multiply_in_float32(*, single_rows_apart: bool = False) -> None:
     keep their 16-bit weights beside, for rows that come alone, as those of one stream of answers do. Not where the
     same text must score the same in every batch.
     """
-    import torch
     import vllm._custom_ops as operations
     from vllm.model_executor.layers import utils
 
-    plain = utils.dispatch_cpu_unquantized_gemm
-    if hasattr(plain, "single_rows_apart"):
-        plain.single_rows_apart = single_rows_apart
-        return
-    if not operations._supports_onednn:
-        return
+    dispatch = utils.dispatch_cpu_unquantized_gemm
+    if isinstance(dispatch, _Widening):
+        dispatch.single_rows_apart = single_rows_apart
+    elif operations._supports_onednn:
+        utils.dispatch_cpu_unquantized_gemm = _Widening(dispatch, single_rows_apart)
 
-    def dispatch(layer: Any, remove_weight: bool) -> None:
+
+class _Widening:
+    """Stands in the place of `plain`, vLLM's choice of how a layer multiplies on a CPU."""
+
+    def __init__(self, plain: Callable[[Any, bool], None], single_rows_apart: bool) -> None:
+        self._plain, self.single_rows_apart = plain, single_rows_apart
+
+    def __call__(self, layer: Any, remove_weight: bool) -> None:
+        import torch
+
         weight = layer.weight
         if weight.is_meta or weight.ndim != 2 or not lacking(weight.dtype):
-            plain(layer, remove_weight)
+            self._plain(layer, remove_weight)
             return
-        apart = dispatch.single_rows_apart and made_up(weight.dtype)  # type: ignore[attr-defined]
+        apart = self.single_rows_apart and made_up(weight.dtype)
         if remove_weight:
-            handlers = packed(weight, apart)
-            layer.cpu_linear = lambda x, _, bias: multiply(handlers, x, bias)
+            product = _Packed(weight, apart)
+            layer.cpu_linear = lambda x, _, bias: product(x, bias)
             layer.weight = torch.nn.Parameter(weight.new_empty(0), requires_grad=False)
             return
-        kept: list[Any] = []  # an embedding is packed when it is first multiplied, which most are never
+        kept: list[_Packed] = []  # an embedding is packed when it is first multiplied, which most are never
 
         def late(x: Any, weight: Any, bias: Any) -> Any:
             if not kept:
-                kept.append(packed(weight, apart))
-            return multiply(kept[0], x, bias)
+                kept.append(_Packed(weight, apart))
+            return kept[0](x, bias)
 
         layer.cpu_linear = late
 
-    def packed(weight: Any, apart: bool) -> tuple[Any, Any | None]:
-        wide = operations.create_onednn_mm(weight.detach().float().t(), 32)
-        return wide, operations.create_onednn_mm(weight.detach().t(), 32) if apart else None
 
-    def multiply(handlers: tuple[Any, Any | None], x: Any, bias: Any) -> Any:
-        wide, single = handlers
-        if single is not None and x.numel() == x.shape[-1]:
-            return operations.onednn_mm(single, x, bias)
-        return operations.onednn_mm(wide, x.float(), None if bias is None else bias.float()).to(x.dtype)
+class _Packed:
+    """A weight (O, I) packed as float32, and `apart` in its own dtype too; called with x (rows, I) and a bias."""
 
-    dispatch.single_rows_apart = single_rows_apart  # type: ignore[attr-defined]
-    utils.dispatch_cpu_unquantized_gemm = dispatch
+    def __init__(self, weight: Any, apart: bool) -> None:
+        import vllm._custom_ops as operations
+
+        self._operations = operations
+        self._wide = operations.create_onednn_mm(weight.detach().float().t(), 32)
+        self._single = operations.create_onednn_mm(weight.detach().t(), 32) if apart else None
+
+    def __call__(self, x: Any, bias: Any) -> Any:
+        multiply = self._operations.onednn_mm
+        if self._single is not None and x.numel() == x.shape[-1]:
+            return multiply(self._single, x, bias)
+        return multiply(self._wide, x.float(), None if bias is None else bias.float()).to(x.dtype)
 
 
 def override_kernels_once() -> None:

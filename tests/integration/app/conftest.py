@@ -1,6 +1,5 @@
 """A front end over a real Valkey: in this process for most tests, as a process of its own where it must be killed."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -24,6 +23,7 @@ from app.jobs.store import JobStore
 from app.main import create_app
 from app.settings import Settings
 from app.state import State
+from tests.integration.app.deployments.asking import until
 from tests.integration.conftest import RedisServer
 from tests.support.ports import free_port
 
@@ -102,12 +102,15 @@ class Api:
 @pytest.fixture
 async def api(settings: Settings) -> AsyncIterator[Api]:
     app = create_app(settings)
+
+    async def noted() -> bool:
+        return bool(await app.state.hemostat.redis.exists(DISK))
+
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
     ):
-        while not await app.state.hemostat.redis.exists(DISK):  # noqa: ASYNC110 - what it notes once, at its start
-            await asyncio.sleep(0.01)
+        await until(noted)  # once, at its start: tests compare all keys before and after what they do
         yield Api(app, app.state.hemostat, http)
 
 

@@ -4,12 +4,14 @@ import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.bench import processor, serve
 from tests.bench.rows import Row, write
 from tests.bench.serve import QUICK, Bench, merged
+from workers.engine.serving.child import ServerProcess
 
 STOP, GO_ON = signal.SIGSTOP, signal.SIGCONT
 
@@ -62,10 +64,10 @@ def test_servers_that_were_stopped_go_on_whatever_becomes_of_the_others(
 
     monkeypatch.setattr("os.killpg", send)
     bench = Bench(QUICK, tmp_path, Row("serve", "processor", "this one", 2.0, "cores"))
-    servers = [SimpleNamespace(pid=pid) for pid in (1, 2, 3)]
+    servers = [cast(ServerProcess, SimpleNamespace(pid=pid)) for pid in (1, 2, 3)]
     monkeypatch.setattr(bench, "_servers", servers)
     try:
-        with bench._alone(servers[1]):  # type: ignore[arg-type]
+        with bench._alone(servers[1]):
             seen.append("asked")
     except ProcessLookupError:
         assert gone == ((3, STOP),)

@@ -41,6 +41,11 @@ def brief(client: Redis, lease_settings: Settings) -> DeploymentStore:
     return DeploymentStore(client, lease_settings.model_copy(update={"shadow_expiry_s": EXPIRY_S}))
 
 
+async def expired() -> None:
+    """Samples are gone from memory and a rewrite would be due: that nothing comes of it has no sign to wait for."""
+    await asyncio.sleep(2 * EXPIRY_S)
+
+
 async def on_disk(client: Redis) -> bool:
     told = await cast(Any, client.config_get("dir"))
     return holds_token(Path(told["dir"]))
@@ -175,7 +180,7 @@ async def test_while_the_server_writes_it_does_not_count_as_written_and_what_fai
 ) -> None:
     await brief.push_sample(made.id, marked("one"))
     await until(brief.tidy_disk)
-    await asyncio.sleep(2 * EXPIRY_S)
+    await expired()
     assert not await brief.tidy_disk()
     assert await client.exists(keys.DISK)
     await cast(Any, client.config_set("rdb-key-save-delay", 0))
@@ -191,7 +196,7 @@ async def test_what_the_server_will_write_later_does_not_count_as_written(
     await brief.push_sample(made.id, marked("one"))
     await until(brief.tidy_disk)
     assert (await cast(Any, client.info("persistence")))["aof_rewrite_scheduled"]
-    await asyncio.sleep(2 * EXPIRY_S)
+    await expired()
     assert not await brief.tidy_disk()
     assert await client.exists(keys.DISK)
     await cast(Any, client.config_set("rdb-key-save-delay", 0))
@@ -208,7 +213,7 @@ async def test_where_somebody_else_began_it_is_asked_once_that_is_over(
 ) -> None:
     await brief.push_sample(made.id, marked("one"))
     since = await cast(Any, client.hget(keys.DISK, "since"))
-    await asyncio.sleep(2 * EXPIRY_S)
+    await expired()
     before = await cast(Any, client.info())
 
     async def began_after() -> Any:
@@ -232,7 +237,7 @@ async def test_a_server_without_an_append_only_file_is_not_asked_to_begin_one(
     try:
         await brief.push_sample(made.id, marked("one"))
         asked = await times_asked(client)
-        await asyncio.sleep(2 * EXPIRY_S)
+        await expired()
         assert not await brief.tidy_disk()
         assert await times_asked(client) == asked
     finally:
