@@ -78,6 +78,7 @@ class Settings(BaseSettings):
         "and Redis does as it asks.",
     )
     shadow_metrics_port: int = Field(default=0, ge=0, le=65535, description="Of a shadow process; 0: any free one.")
+    shadow_nice: int = Field(default=10, ge=0, le=19, description="Of a shadow process: serving goes first.")
     shadow_batch: int = Field(default=16, ge=1, description="Requests that are scored again at once.")
     shadow_window: int = Field(default=512, ge=2, description="Scored requests that served divergence speaks of.")
     shadow_window_age_s: float = Field(default=24 * 3600.0, gt=0, description="And how old they may be.")

@@ -38,6 +38,7 @@ from app.jobs.connection import connect
 from app.settings import Settings
 from workers.calibration.online.loop import Gone, ShadowLoop
 from workers.process.logs import configure_logging
+from workers.process.priority import step_back
 from workers.process.tasks import cancel
 from workers.telemetry_shadow import ShadowTelemetry
 
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     environment.prepare()
     settings = Settings()
+    step_back(settings.shadow_nice)  # before there are threads
     configure_logging("shadow", settings.log_level)
     try:
         return asyncio.run(serve(settings, options.deployment))

@@ -34,6 +34,7 @@ from tests.bench import processor
 from tests.bench.rows import Row, read, write
 from tests.bench.serve_gateway import through_gateway
 from tests.bench.serve_load import Load, Stream, completions, percentile, streams
+from tests.bench.serve_shadow import ShadowBeside, keep_profile, shadow_beside
 from tests.support.ports import free_port
 from workers.calibration.calibrators import storage
 from workers.calibration.calibrators.chain import Chain
@@ -59,11 +60,14 @@ Throughput = Callable[[], Awaitable[float]]
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("serve.csv")
 MODEL = ROOT / ".cache" / "smollm2-135m"
+SOURCE = "smollm2"
 NAME = "bench"
 VERSION = "cal-0000000000000001"
 # Requests of a client one after the other: what arrives while others generate is then a part of every run alike.
 # Answers of usual length: before the last event of one the gateway asks the engine whether it had to end it.
 ROUNDS, ANSWER_TOKENS = 2, 128
+# And of one beside a shadow process: some runs must have a request to score at all, of which one in a hundred is drawn.
+SHADOW_ROUNDS = 4
 # Tokens of prompt and answer together.
 LENGTH = 1024
 RECIPE = [{"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}]
@@ -120,9 +124,10 @@ class Bench:
         store = CheckpointStore(self.home / "checkpoints", 1 << 40)
         from app.contracts.requests.base import CandidateModel
 
-        recipe = CandidateModel.model_validate({"model": "smollm2", "recipe": RECIPE}).recipe
+        recipe = CandidateModel.model_validate({"model": SOURCE, "recipe": RECIPE}).recipe
         self.info = inspect(apply(inspect(MODEL), recipe, store=store).path)
-        storage.save(profile(self.info.hidden_size, self.info.vocabulary), self.home / "profiles" / VERSION)
+        self.calibrator = profile(self.info.hidden_size, self.info.vocabulary)
+        storage.save(self.calibrator, self.home / "profiles" / VERSION)
         self.config = ServingConfig(
             deployment=NAME,
             architecture=self.info.architecture,
@@ -189,13 +194,25 @@ class Bench:
         return Load(NAME, clients, self.size.tokens, extra)
 
     async def ratio(
-        self, case: str, base: tuple[ServerProcess, Throughput], other: tuple[ServerProcess, Throughput]
+        self,
+        case: str,
+        base: tuple[ServerProcess, Throughput],
+        other: tuple[ServerProcess, Throughput],
+        shadow: ShadowBeside | None = None,
     ) -> None:
-        """Throughput of `other` over that of `base`, each of its server alone, over interleaved pairs."""
+        """Throughput of `other` over that of `base`, each of its server alone, over interleaved pairs. `shadow`: runs
+        beside `other`, and is stopped beside `base`.
+        """
 
         async def drawn(of: tuple[ServerProcess, Throughput]) -> float:
             with self._alone(of[0]):
-                return await of[1]()
+                if shadow is None:
+                    return await of[1]()
+                (shadow.go_on if of is other else shadow.stop)()
+                try:
+                    return await of[1]()
+                finally:
+                    shadow.go_on()
 
         await drawn(base)
         await drawn(other)  # neither is cold
@@ -236,6 +253,45 @@ class Bench:
                 lambda: completions(self.ours.url, self.load(most, hemostat_version=VERSION), kept_every=100),
             ),
         )
+
+    async def shadow(self) -> None:
+        """The same beside a shadow process that scores what was kept, on the same cores."""
+        most = max(self.size.clients)
+        rounds = SHADOW_ROUNDS if self.size is WHOLE else 1
+        keep_profile(self.calibrator, self.info, self.home / "profiles" / VERSION)
+        async with AsyncExitStack() as stack:
+            with self._alone(None):
+                shadow = await stack.enter_async_context(
+                    shadow_beside(self.home, f"{NAME}-shadow", (SOURCE, MODEL), RECIPE, self.config.hidden)
+                )
+
+            async def kept(request: str, prompt: Sequence[int], output: Sequence[int]) -> None:
+                await shadow.queue(request, prompt, output, VERSION)
+
+            load = self.load(most, hemostat_version=VERSION)
+            beside = (self.ours, lambda: completions(self.ours.url, load, kept_every=100, kept=kept, rounds=rounds))
+            without = (self.ours, lambda: completions(self.ours.url, load, rounds=rounds))
+            plain = (self.plain, lambda: completions(self.plain.url, self.load(most), rounds=rounds))
+            before = 0.0
+            for case, base in (("shadow_scored_1pct", plain), ("shadow_over_none_1pct", without)):
+                await self.ratio(case, base, beside, shadow)
+                with self._alone(None):
+                    await shadow.until_idle()
+                    counted = (await shadow.counted())["hemostat_shadow_scored_requests_total"]
+                self.add(case, "scored", counted - before, "requests")
+                before = counted
+
+    async def correction(self) -> None:
+        """Our server with a correction over itself without: what it costs where plain vLLM differs by more."""
+        for clients in self.size.clients:
+            await self.ratio(
+                f"calibrated_over_off_{clients}",
+                (self.ours, lambda clients=clients: completions(self.ours.url, self._asks(clients, "identity"))),
+                (self.ours, lambda clients=clients: completions(self.ours.url, self._asks(clients, VERSION))),
+            )
+
+    def _asks(self, clients: int, version: str) -> Load:
+        return self.load(clients, hemostat_version=version)
 
     async def executors(self) -> None:
         """The model in the process that schedules, over vLLM's own choice, the model in another: once with all cores
@@ -321,7 +377,7 @@ def _median_last(seen: list[Stream]) -> float:
     return statistics.median(one.gaps[-1] for one in seen)
 
 
-PARTS = ("throughput", "gateway", "rest", "executors")
+PARTS = ("throughput", "correction", "shadow", "gateway", "rest", "executors")
 
 
 async def run(size: Size, keep: Callable[[list[Row]], None], parts: Sequence[str] = PARTS) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -53,19 +53,34 @@ class Stream:
 _asked = 0
 
 
-async def completions(url: str, load: Load, *, kept_every: int = 0) -> float:
-    """Tokens per second, all clients together. Of all requests so far one in `kept_every` is kept for the shadow."""
-    global _asked  # noqa: PLW0603 - over all runs
-    bodies = []
-    for number in range(load.clients):
-        _asked += 1
-        bodies.append(load.body(number, kept_every > 0 and _asked % kept_every == 0))
+# What becomes of a request that was kept: its id, the ids of its prompt and of its answer.
+Kept = Callable[[str, Sequence[int], Sequence[int]], Awaitable[None]]
+
+
+async def completions(url: str, load: Load, *, kept_every: int = 0, kept: Kept | None = None, rounds: int = 1) -> float:
+    """Tokens per second, all clients together, `rounds` requests of each one after the other. Of all requests so far
+    one in `kept_every` is kept for the shadow; `kept` gets it once it is answered.
+    """
+
+    async def ask(client: httpx.AsyncClient, number: int) -> int:
+        global _asked  # noqa: PLW0603 - over all runs
+        drawn = 0
+        for _ in range(rounds):
+            _asked += 1
+            keeps = kept_every > 0 and _asked % kept_every == 0
+            body = load.body(number, keeps)
+            answer = await client.post(f"{url}/v1/completions", json=body | {"return_token_ids": keeps})
+            found = answer.raise_for_status().json()
+            drawn += int(found["usage"]["completion_tokens"])
+            if keeps and kept is not None:
+                await kept(body["vllm_xargs"]["hemostat_request"], body["prompt"], found["choices"][0]["token_ids"])
+        return drawn
+
     async with _client() as client:
         started = time.perf_counter()
-        answers = await asyncio.gather(*(client.post(f"{url}/v1/completions", json=body) for body in bodies))
+        drawn = sum(await asyncio.gather(*(ask(client, number) for number in range(load.clients))))
         elapsed = time.perf_counter() - started
-    drawn = sum(answer.raise_for_status().json()["usage"]["completion_tokens"] for answer in answers)
-    assert drawn == load.clients * load.tokens
+    assert drawn == load.clients * load.tokens * rounds
     return float(drawn / elapsed)
 
 

@@ -22,6 +22,7 @@ BARS: Final = {
     ("off_8", "throughput_ratio"): (0.99, True),
     ("off_32", "throughput_ratio"): (0.99, True),
     ("shadow_1pct", "throughput_ratio"): (0.97, True),
+    ("shadow_scored_1pct", "throughput_ratio"): (0.97, True),
     ("gateway_32", "p99_added_ms"): (10.0, False),
 }
 

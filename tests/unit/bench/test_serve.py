@@ -11,6 +11,7 @@ import pytest
 from tests.bench import processor, serve
 from tests.bench.rows import Row, write
 from tests.bench.serve import QUICK, Bench, merged
+from tests.bench.serve_shadow import ShadowBeside
 from workers.engine.serving.child import ServerProcess
 
 STOP, GO_ON = signal.SIGSTOP, signal.SIGCONT
@@ -72,3 +73,24 @@ def test_servers_that_were_stopped_go_on_whatever_becomes_of_the_others(
     except ProcessLookupError:
         assert gone == ((3, STOP),)
     assert seen == sent
+
+
+async def test_a_shadow_computes_beside_the_server_that_it_belongs_to_and_never_beside_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    shadow = cast(
+        ShadowBeside, SimpleNamespace(stop=lambda: seen.append("stopped"), go_on=lambda: seen.append("computes"))
+    )
+    monkeypatch.setattr("os.killpg", lambda *_: None)
+    bench = Bench(QUICK, tmp_path, Row("serve", "processor", "this one", 2.0, "cores"))
+
+    async def drawn(name: str, tokens: float) -> float:
+        seen.append(name)
+        return tokens
+
+    plain, ours = (cast(ServerProcess, SimpleNamespace(pid=pid)) for pid in (1, 2))
+    await bench.ratio("case", (plain, lambda: drawn("plain", 50.0)), (ours, lambda: drawn("ours", 40.0)), shadow)
+    without, beside = ["stopped", "plain", "computes"], ["computes", "ours", "computes"]
+    assert seen == 2 * (without + beside)  # the first pair warms up
+    assert bench.rows[1] == Row("serve", "case", "throughput_ratio", 0.8, "ratio")

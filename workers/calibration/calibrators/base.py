@@ -45,6 +45,10 @@ class Base(ABC):
         del context
         return logits_TV
 
+    def apply_logits_(self, logits_TV: torch.Tensor, context: RowContext) -> torch.Tensor:
+        """`apply_logits` that may write into `logits_TV`: a batch of logits is large, and memory is what it costs."""
+        return self.apply_logits(logits_TV, context)
+
     @abstractmethod
     def describe(self) -> Mapping[str, Parameter]:
         """What a person is told of it: a few numbers, no tensors."""

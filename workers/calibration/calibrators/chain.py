@@ -50,6 +50,12 @@ class Chain(Base):
             logits_TV = part.apply_logits(logits_TV, context)
         return logits_TV
 
+    def apply_logits_(self, logits_TV: torch.Tensor, context: RowContext) -> torch.Tensor:
+        """Each part's in turn."""
+        for part in self.parts:
+            logits_TV = part.apply_logits_(logits_TV, context)
+        return logits_TV
+
     def describe(self) -> Mapping[str, Parameter]:
         """What its parts tell, each name led by the part's place: `0.rank`."""
         told: dict[str, Parameter] = {"parts": len(self.parts)}

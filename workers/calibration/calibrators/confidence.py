@@ -40,9 +40,20 @@ class ConfidenceTemperature(Base):
         parts = []
         for part_TV in torch.split(logits_TV, _ROWS):
             wide_TV = part_TV.to(torch.promote_types(part_TV.dtype, torch.float32))
-            log_scale_T = interpolate(log_top_probability(wide_TV), self.knots_K, self.log_scale_K)
-            parts.append((wide_TV * log_scale_T.exp()[:, None]).to(part_TV.dtype))
+            parts.append((wide_TV * self._scale(wide_TV)).to(part_TV.dtype))
         return torch.cat(parts) if parts else logits_TV
+
+    def apply_logits_(self, logits_TV: torch.Tensor, context: RowContext) -> torch.Tensor:
+        """logits · exp(s(x)), where they stand if they are float32."""
+        if logits_TV.dtype != torch.float32:
+            return self.apply_logits(logits_TV, context)
+        for part_TV in torch.split(logits_TV, _ROWS):
+            part_TV.mul_(self._scale(part_TV))
+        return logits_TV
+
+    def _scale(self, wide_TV: torch.Tensor) -> torch.Tensor:
+        """exp(s(x)) of each row, [T, 1]."""
+        return interpolate(log_top_probability(wide_TV), self.knots_K, self.log_scale_K).exp()[:, None]
 
     def describe(self) -> Mapping[str, Parameter]:
         """Number of knots, and the temperatures at both ends."""

@@ -42,7 +42,7 @@ class Calibrator(Protocol):
     """One correction.
 
     `apply_hidden` comes before the model's head, `apply_logits` after it. One that does nothing returns its argument
-    itself. Neither writes into its argument.
+    itself. Neither writes into its argument; `apply_logits_` may.
     """
 
     @property
@@ -56,6 +56,10 @@ class Calibrator(Protocol):
 
     def apply_logits(self, logits_TV: torch.Tensor, context: RowContext) -> torch.Tensor:
         """Corrected logits, of the dtype of `logits_TV`."""
+        ...
+
+    def apply_logits_(self, logits_TV: torch.Tensor, context: RowContext) -> torch.Tensor:
+        """`apply_logits`, bit for bit, for a caller who needs `logits_TV` no more: it may be written to."""
         ...
 
     def describe(self) -> Mapping[str, Parameter]:

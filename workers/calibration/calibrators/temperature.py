@@ -32,6 +32,12 @@ class Temperature(Base):
             return logits_TV
         return (logits_TV.to(_wide(logits_TV)) / self.temperature).to(logits_TV.dtype)
 
+    def apply_logits_(self, logits_TV: torch.Tensor, context: RowContext) -> torch.Tensor:
+        """logits / T, where they stand if they are float32."""
+        if logits_TV.dtype != torch.float32:
+            return self.apply_logits(logits_TV, context)
+        return logits_TV if self.temperature == 1.0 else logits_TV.div_(self.temperature)
+
     def describe(self) -> Mapping[str, Parameter]:
         """T."""
         return {"temperature": self.temperature}

@@ -47,6 +47,12 @@ class TokenBias(Base):
             return logits_TV
         return (logits_TV + self._bias_V).to(logits_TV.dtype)
 
+    def apply_logits_(self, logits_TV: torch.Tensor, context: RowContext) -> torch.Tensor:
+        """logits + b, where they stand if they are float32."""
+        if logits_TV.dtype != torch.float32:
+            return self.apply_logits(logits_TV, context)
+        return logits_TV.add_(self._bias_V) if len(self.ids_I) else logits_TV
+
     def describe(self) -> Mapping[str, Parameter]:
         """How many tokens have a number, and the largest of them."""
         largest = float(self.bias_I.abs().amax()) if len(self.bias_I) else 0.0

@@ -65,8 +65,8 @@ def correct(
             corrected_TD.index_copy_(0, one.rows_G, changed_GD)
     logits_TV = head(corrected_TD).float()
     for one, context in zip(groups, known, strict=True):
-        if one.rows_G is None:
-            logits_TV = one.calibrator.apply_logits(logits_TV, context)
+        if one.rows_G is None:  # they are nobody else's
+            logits_TV = one.calibrator.apply_logits_(logits_TV, context)
             continue
         part_GV = logits_TV.index_select(0, one.rows_G)
         changed_GV = one.calibrator.apply_logits(part_GV, context)

@@ -55,6 +55,28 @@ def test_a_row_does_not_depend_on_its_batch(
         torch.testing.assert_close(one[order], other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 19])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_that_may_be_written_to_become_the_same_bit_for_bit(
+    kind: str, dtype: torch.dtype, rows: int, logits_TV: torch.Tensor, context: RowContext
+) -> None:
+    made, some = make(kind).to(CPU, dtype), torch.arange(rows)
+    logits_TV, context = logits_TV.to(dtype)[some], context.select(some)
+    wanted_TV = made.apply_logits(logits_TV, context)
+    found_TV = made.apply_logits_(logits_TV.clone(), context)
+    assert found_TV.dtype == wanted_TV.dtype
+    assert torch.equal(found_TV, wanted_TV)
+
+
+@pytest.mark.parametrize("kind", ["temperature", "confidence", "token_bias", "chain"])
+def test_float32_logits_that_may_be_written_to_are_corrected_where_they_stand(
+    kind: str, logits_TV: torch.Tensor, context: RowContext
+) -> None:
+    logits_TV = logits_TV.float()
+    assert make(kind).apply_logits_(logits_TV, context) is logits_TV
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_takes_no_rows(kind: str, hidden_TD: torch.Tensor, logits_TV: torch.Tensor, context: RowContext) -> None:
     none = torch.arange(0)
