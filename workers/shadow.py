@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     environment.prepare()
     settings = Settings()
-    step_back(settings.shadow_nice)  # before there are threads
+    step_back(settings.shadow_nice)
     configure_logging("shadow", settings.log_level)
     try:
         return asyncio.run(serve(settings, options.deployment))

@@ -7,21 +7,24 @@ import os
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 # Linux schedules the sessions of a desktop or of a plain host by groups (`man 7 sched`, autogroups): between two of
 # them a thread's nice value says nothing, the group's does.
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
 def step_back(nice: int, *, autogroup: Path = AUTOGROUP) -> None:
-    """Gives the calling thread, and every thread that it starts later, at least this nice value (0 to 19).
+    """Gives every thread of this process, and with them those that they start, at least this nice value (0 to 19).
 
-    To be called before threads are started. Where the process leads a session, as what the service starts does, its
-    autogroup gets the same value; one that was started by hand shares its group with the terminal's other processes,
-    which stay as they are. Never raises the priority. What the system refuses stays as it was.
+    Where the process leads a session, as what the service starts does, its autogroup gets the same value; one that was
+    started by hand shares its group with the terminal's other processes, which stay as they are. Never raises the
+    priority. What the system refuses stays as it was.
     """
-    with contextlib.suppress(OSError):
-        nice = max(nice, os.getpriority(os.PRIO_PROCESS, 0))
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    for thread in psutil.Process().threads():  # imports may have started some; Linux has a value for each
+        with contextlib.suppress(OSError):
+            before = os.getpriority(os.PRIO_PROCESS, thread.id)
+            os.setpriority(os.PRIO_PROCESS, thread.id, max(nice, before))
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
             before = int(autogroup.read_text(encoding="ascii").rsplit(maxsplit=1)[-1])

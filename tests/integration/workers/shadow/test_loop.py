@@ -1,10 +1,12 @@
 """The loop of one deployment from its first sample to a promotion and a restart, in order: one process for all."""
 
 import json
+import os
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -201,6 +203,13 @@ def test_what_cannot_be_scored_is_counted_and_leaves_nothing(shadow: Shadow, set
         wait_for(lambda name=name, reason=reason: shadow.metric(name, reason=reason) == 1, what=reason)
     assert seen(shadow) == before
     assert list((shadow.folder / "hidden").iterdir()) == []
+
+
+def test_every_thread_of_it_leaves_the_cores_to_what_serves(shadow: Shadow, settings: Settings) -> None:
+    assert shadow.process is not None
+    threads = {one.id: os.getpriority(os.PRIO_PROCESS, one.id) for one in psutil.Process(shadow.process.pid).threads()}
+    assert len(threads) > 2
+    assert min(threads.values()) >= settings.shadow_nice > 0
 
 
 def test_a_poisoned_profile_on_trial_is_never_promoted(shadow: Shadow, settings: Settings) -> None:

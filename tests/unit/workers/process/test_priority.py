@@ -14,33 +14,44 @@ import json, os, sys, threading
 from pathlib import Path
 from workers.process.priority import step_back
 
+def started(until):
+    def run():
+        found.append(threading.get_native_id())
+        until.wait()
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not found:
+        pass
+    return found.pop()
+
+
+found, end = [], threading.Event()
 os.nice(int(sys.argv[1]))
+earlier = started(end)
 if sys.argv[3]:
     step_back(int(sys.argv[2]), autogroup=Path(sys.argv[3]))
 else:
     step_back(int(sys.argv[2]))
-found = []
-thread = threading.Thread(target=lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
-thread.start()
-thread.join()
-print(json.dumps([os.getpriority(os.PRIO_PROCESS, 0), found[0]]))
+later = started(end)
+print(json.dumps([os.getpriority(os.PRIO_PROCESS, one) for one in (0, earlier, later)]))
+end.set()
 """
 
 
 def nice_of(before: int, asked: int, autogroup: str = "", *, leads: bool = True) -> list[int]:
-    """Nice values of the first thread and of a later one, in a process of its own: they cannot be lowered again."""
+    """Of the first thread, of an earlier and of a later one, in a process of its own: none can be lowered again."""
     arguments = [sys.executable, "-c", LOOK, str(before), str(asked), autogroup]
     done = subprocess.run(arguments, capture_output=True, check=True, timeout=120, start_new_session=leads, text=True)
     values: list[int] = json.loads(done.stdout)
     return values
 
 
-def test_the_process_and_its_later_threads_have_the_value() -> None:
-    assert nice_of(0, 10) == [10, 10]
+def test_every_thread_has_the_value_whenever_it_was_started() -> None:
+    assert nice_of(0, 10) == [10, 10, 10]
 
 
 def test_one_that_is_nicer_already_stays_so() -> None:
-    assert nice_of(15, 10) == [15, 15]
+    assert nice_of(15, 10) == [15, 15, 15]
 
 
 @pytest.mark.parametrize(("said", "left"), [("/autogroup-7 nice 0\n", "10"), ("/autogroup-7 nice 12\n", None)])
@@ -56,12 +67,12 @@ def test_the_group_of_its_own_session_gets_it_too_and_is_never_raised(
 def test_a_session_that_others_lead_stays_as_it_is(tmp_path: Path) -> None:
     group = tmp_path / "autogroup"
     group.write_text("/autogroup-7 nice 0\n", encoding="ascii")
-    assert nice_of(0, 10, str(group), leads=False) == [10, 10]
+    assert nice_of(0, 10, str(group), leads=False) == [10, 10, 10]
     assert group.read_text(encoding="ascii") == "/autogroup-7 nice 0\n"
 
 
 def test_a_system_without_autogroups_is_no_error(tmp_path: Path) -> None:
-    assert nice_of(0, 10, str(tmp_path / "none")) == [10, 10]
+    assert nice_of(0, 10, str(tmp_path / "none")) == [10, 10, 10]
 
 
 @pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel has no autogroups")
