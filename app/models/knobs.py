@@ -117,7 +117,7 @@ def check_knobs(recipe: Recipe, knobs: Sequence[Knob], check: Callable[[Recipe],
     for number, knob in enumerate(knobs):
         if knob.step >= len(recipe):
             _refuse(
-                f"the recipe has {len(recipe)} steps, and none of number {knob.step}",
+                f"the recipe has {len(recipe)} step{'' if len(recipe) == 1 else 's'}, and none of number {knob.step}",
                 f"/knobs/{number}/step",
                 "steps are counted from 0",
             )

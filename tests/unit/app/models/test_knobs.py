@@ -274,5 +274,13 @@ def test_a_knob_that_does_not_fit_the_recipe_is_refused(knob, pointer):
     assert error.value.pointer == pointer
 
 
+def test_a_step_that_there_is_not_is_told_with_how_many_there_are():
+    knob = {"step": 3, "field": "sparsity", "values": [0.1, 0.2]}
+    for steps, said in (([WANDA], "1 step"), ([WANDA, WANDA], "2 steps")):
+        recipe = SweepRequest.model_validate(body(*steps, knobs=[knob])).candidate.recipe
+        with pytest.raises(HemostatError, match=f"the recipe has {said}, and none of number 3"):
+            check_knobs(recipe, [Knob.model_validate(knob)], lambda _: None)
+
+
 def test_values_in_words():
     assert [told(value) for value in (0.5, 8, "2:4", [0, 1], None, True)] == ["0.5", "8", "2:4", "0, 1", "null", "true"]
