@@ -151,8 +151,8 @@ def sentence(
 
 def overall(found: Sequence[AnyTaskResult], unscored: Sequence[str] = ()) -> str:
     """One sentence over all tasks, and one over those that could not be scored."""
-    told = _overall(found)
-    return f"{told} {', '.join(unscored)} could not be scored." if unscored else told
+    lost = f"{', '.join(unscored)} could not be scored." if unscored else ""
+    return " ".join(filter(None, (_overall(found), lost)))
 
 
 def _overall(found: Sequence[AnyTaskResult]) -> str:
@@ -164,12 +164,15 @@ def _overall(found: Sequence[AnyTaskResult]) -> str:
         "better": "better on",
         "equivalent": "equivalent on",
         "inconclusive": "undecided on",
-        "at_chance": "nothing to tell (the reference is at chance) on",
     }
     if len(found) == 1:
         return found[0].sentence
-    parts = [f"{words[name]} {', '.join(by[name])}" for name in words if name in by]
-    return f"Against the reference the candidate is {'; '.join(parts)}."
+    told = []
+    if parts := [f"{words[name]} {', '.join(by[name])}" for name in words if name in by]:
+        told.append(f"Against the reference the candidate is {'; '.join(parts)}.")
+    if "at_chance" in by:
+        told.append(f"On {', '.join(by['at_chance'])} the reference is at chance, which says nothing of damage.")
+    return " ".join(told)
 
 
 def _share(right: int, items: int) -> Share:

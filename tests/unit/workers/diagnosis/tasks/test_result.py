@@ -14,7 +14,7 @@ from app.models.tasks.items import Item
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.answers import Answers, choose
 from workers.diagnosis.tasks.likelihood import Likelihoods
-from workers.diagnosis.tasks.result import Planned, results, sentence
+from workers.diagnosis.tasks.result import Planned, overall, results, sentence
 from workers.diagnosis.tasks.statistics.pairs import Pairs
 
 PAIRS = Pairs(both_right=50, both_wrong=34, harmful=12, helpful=4)
@@ -157,3 +157,15 @@ def test_a_task_that_could_not_be_scored_makes_it_no_easier_for_the_others() -> 
     assert found.mcnemar.p == pytest.approx(stats.binomtest(10, 10).pvalue)
     assert found.mcnemar.p_holm == pytest.approx(2 * found.mcnemar.p)
     assert found.detectable.level == 0.025
+
+
+def test_tasks_at_chance_have_a_sentence_of_their_own() -> None:
+    """Nothing is said of the candidate there."""
+    request = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.1}
+    asked = TasksRequest.model_validate(request)
+    lost = answered("lost", [True] * 100, [False] * 40 + [True] * 60)
+    coins = [replace(answered(name, [True, False] * 50, [True, False] * 50), guess=0.5) for name in ("coin", "dice")]
+    found = results([lost, *coins], [Planned(TOLD)] * 3, asked)
+    at_chance = "On coin, dice the reference is at chance, which says nothing of damage."
+    assert overall(found) == f"Against the reference the candidate is worse on lost. {at_chance}"
+    assert overall(found[1:], ["broken"]) == f"{at_chance} broken could not be scored."
