@@ -11,12 +11,16 @@ from app.contracts.attribute_report import AttributeReport
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.compare import CompareRequest
 from app.settings import Settings
+from app.web.report import render
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS
 from tests.support.attempts import Context
+from tests.support.pruning import operate
+from tests.support.widening import widened
 from tests.unit.workers.diagnosis.attribute.swapped import Weights, changed_copy
 from workers.diagnosis.attribute.job import attribute
 from workers.diagnosis.context import JobCancelled
 from workers.engine.room import EngineRoom
+from workers.surgery.store import CheckpointStore
 
 Json = dict[str, Any]
 # Two bits in one module of the middle layer, seven everywhere else.
@@ -41,7 +45,11 @@ def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
             weights[f"model.layers.1.self_attn.{name}.weight"] /= 1e30
 
     spoilt = changed_copy(reference, home / "spoilt", spoil)
-    listed = {"tiny": reference, "spoilt": spoilt, "mixture": tiny("mixtral")}
+    store = CheckpointStore(home / "made", 10**9)
+    with operate(reference, store, {"type": "extend.duplicate", "layers": [1]}) as deeper:
+        wider = widened(deeper.path, home / "wider", width=96)
+    wide = widened(reference, home / "wide", width=96)
+    listed = {"tiny": reference, "spoilt": spoilt, "mixture": tiny("mixtral"), "wider": wider, "wide": wide}
     named = (f'[models.{alias}]\npath = "{path}"\n' for alias, path in listed.items())
     (home / "models.toml").write_text("".join(named))
     return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
@@ -316,3 +324,50 @@ def test_of_a_mixture_experts_and_routers_are_parts_and_where_tokens_go_is_told(
     assert last.changed.mean > 0
     assert all(layer.load_shift.ci is not None for layer in routing.layers)
     assert json.loads((tmp_path / "attempt-1" / "sites.json").read_text())
+
+
+def test_models_of_another_width_and_depth_are_told_by_gaps_that_a_map_carries(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    """A layer twice, and all of it turned into a space of 96 channels: the engine runs both, and the gap explains what
+    the engine finds."""
+    found = attribute(request(candidate={"model": "wider"}, tokens=1024), Context(settings, tmp_path), room)
+    assert found.not_swapped.startswith("the hidden states have 64 and 96 dimensions")
+    (gap,) = found.sites
+    assert (gap.kind, gap.name, gap.cause, gap.control, gap.shown) == ("gap", "added layer 2", "inserted", 0, True)
+    assert gap.map_control is not None and gap.map_control.mean is not None
+    assert gap.map_control.mean < 0.01 * gap.nats
+    # the same function but for the layer; the engine's mean is over all of the text, that of the gap over a part of it
+    assert gap.share == pytest.approx(1.0, abs=0.05)
+    assert gap.nats == pytest.approx(found.divergence.kl.mean, rel=0.25)
+    assert found.verdict.startswith("The worst gap is added layer 2, which alone costs")
+    assert found.internals is not None and found.internals.alignment is not None
+    assert [(pair.reference, pair.candidate) for pair in found.internals.alignment.pairs] == [(0, 0), (1, 1), (2, 3)]
+    assert found.internals.attention is not None
+    assert found.internals.not_measured == ("activations: hidden states of 64 and of 96 channels have no difference",)
+    page = render(found.model_dump(mode="json", by_alias=True))
+    assert "added layer 2" in page
+
+
+def test_layers_that_a_narrower_model_lacks_are_left_out_of_the_reference(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    candidate = {"model": "tiny", "recipe": [{"type": "prune.layers", "layers": [1]}]}
+    asked = request(reference={"model": "wide"}, candidate=candidate, tokens=1024, internals=False)
+    found = attribute(asked, Context(settings, tmp_path), room)
+    (gap,) = found.sites
+    assert (gap.kind, gap.name, gap.cause, gap.map_control) == ("gap", "dropped layer 1", "removed", None)
+    assert gap.share == pytest.approx(1.0, abs=0.05)
+    assert gap.nats == pytest.approx(found.divergence.kl.mean, rel=0.25)
+    assert gap.treatment is not None
+    assert gap.treatment.recipe is None
+
+
+def test_models_of_another_width_that_match_throughout_have_no_part_and_say_why(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    found = attribute(request(candidate={"model": "wide"}, tokens=1024), Context(settings, tmp_path), room)
+    assert found.sites == ()
+    assert found.verdict.startswith("No part was swapped: the hidden states have 64 and 96 dimensions")
+    assert found.internals is not None and found.internals.alignment is not None
+    assert found.internals.alignment.gaps == ()
