@@ -59,7 +59,8 @@ def check_trajectory(
     candidate.
 
     Raises what `check_one` raises, with the pointer of the candidate to blame; DOCUMENT_TOO_SHORT for a conversation of
-    the request that is to give a prompt and has no message before its first answer, or only blank ones;
+    the request that is to give a prompt and has no message before its first answer, or only blank ones, and for a blank
+    text that is to be a user's message;
     WINDOW_TOO_LARGE where prompt and tokens exceed a model's context; RECIPE_NOT_APPLICABLE for a decoder that runs in
     transformers and a candidate whose activations, keys or values are simulated.
     """
@@ -91,6 +92,13 @@ def _check_prompts(request: TrajectoryRequest) -> None:
     places = {document.id: index for index, document in enumerate(documents)}
     for document in spread_over_domains(documents, request.prompts):
         if document.messages is None:
+            if request.chat and document.text is not None and not document.text.strip():
+                raise HemostatError(
+                    ErrorCode.DOCUMENT_TOO_SHORT,
+                    f"document {document.id!r} has nothing but white space: its prompt would be empty",
+                    hint="leave it out, or give it text to begin with",
+                    pointer=f"/text/documents/{places[document.id]}/text",
+                )
             continue
         before = opening(document.messages)
         pointer = f"/text/documents/{places[document.id]}/messages"

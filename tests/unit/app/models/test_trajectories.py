@@ -95,3 +95,13 @@ def test_a_conversation_that_gives_no_prompt_may_begin_as_it_likes(check: Callab
     check(*documents, prompts=2)
     with pytest.raises(HemostatError):
         check(*documents, prompts=3)
+
+
+def test_a_blank_text_that_is_to_be_a_users_message_is_refused_at_its_place(check: Callable[..., None]) -> None:
+    good, blank = (
+        {"id": name, "domain": "prose", "text": text} for name, text in (("good", "the dog"), ("bad", " \n"))
+    )
+    with pytest.raises(HemostatError, match="'bad' has nothing but white space") as caught:
+        check(good, blank, chat=True)
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.DOCUMENT_TOO_SHORT, "/text/documents/1/text")
+    check(good, blank)  # its white space is what the models go on from
