@@ -1,0 +1,148 @@
+"""The bench of published tasks: what is asked, which numbers are kept, and that nothing else is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.tasks import TasksRequest
+from app.contracts.tasks_report import TasksReport
+from app.settings import Settings
+from tests.bench import processor, tasks
+from tests.bench.rows import Row, read, write
+from tests.bench.tasks import CANDIDATES, ITEMS, MAX_TOKENS, PARTS, Bench, main, own_answers, refusal, request, rows_of
+from tests.bench.tasks_files import write_files
+from tests.support.tasks_reports import task, tasks_report
+from tests.unit.bench.test_tasks_files import COUNTS, made
+
+MACHINE = Row("tasks", "processor", "this one", 1.0, "cores")
+
+
+def report(*made_of: dict[str, Any]) -> TasksReport:
+    return TasksReport.model_validate(tasks_report(*made_of))
+
+
+def values(rows: list[Row]) -> dict[tuple[str, str], float]:
+    assert all(row.bench == "tasks" for row in rows)
+    return {(row.case, row.metric): row.value for row in rows}
+
+
+def test_what_is_asked_are_jobs_that_a_service_would_take(tmp_path: Path) -> None:
+    bench = Bench(made(tmp_path / "data"), tmp_path / "home", COUNTS)
+    for recipe in CANDIDATES.values():
+        asked = TasksRequest.model_validate(request(recipe, bench.tasks))
+        assert asked.store_text is False
+        limits = {task.title: task.max_tokens for task in asked.tasks if hasattr(task, "max_tokens")}
+        assert {name: limits[name] for name in MAX_TOKENS if name in limits}.items() <= MAX_TOKENS.items()
+    assert set(ITEMS) == set(COUNTS)
+
+
+def test_each_number_of_a_report_stands_in_a_row_of_its_task() -> None:
+    told = report(
+        task("hellaswag", "worse"),
+        task("gsm8k", "inconclusive", form="gsm8k", right=0.08, items=60, harmful=3, helpful=1),
+    )
+    found = values(list(rows_of("rtn_4", told, {"job": 9.0, "hellaswag": 5.0, "gsm8k": 3.0})))
+    first, second = told.tasks
+    for case, result, took in (("rtn_4_hellaswag", first, 5.0), ("rtn_4_gsm8k", second, 3.0)):
+        assert found[case, "items"] == result.items
+        assert found[case, "difference"] == result.difference.mean
+        assert (found[case, "difference_low"], found[case, "difference_high"]) == result.difference.ci
+        assert (found[case, "harmful"], found[case, "helpful"]) == (result.flips.harmful, result.flips.helpful)
+        assert found[case, "mcnemar_p_holm"] == result.mcnemar.p_holm
+        assert found[case, "equivalence_p_holm"] == result.equivalence.p_holm
+        assert found[case, f"outcome_{result.outcome}"] == 1
+        assert found[case, "predicted_flip_rate"] == result.prediction.rate
+        assert found[case, "seconds"] == took
+    assert first.kl is not None
+    assert found["rtn_4_hellaswag", "kl"] == first.kl.mean
+    assert ("rtn_4_gsm8k", "kl") not in found
+    assert found["rtn_4_hellaswag", "detectable"] == first.detectable.difference
+    assert found["rtn_4_hellaswag", "detectable_at_flip_rate_found"] == first.detectable.at_measured_rate
+    assert ("rtn_4_gsm8k", "detectable") not in found
+    assert found["rtn_4", "seconds"] == 9
+
+
+def test_a_task_at_chance_is_told_as_such_and_nothing_is_predicted_without_a_run() -> None:
+    told = report(task("arc-challenge", "at_chance", form="arc", right=0.26, prediction="none"))
+    found = values(list(rows_of("rtn_3", told, {"job": 1.0, "arc-challenge": 1.0})))
+    case = "rtn_3_arc-challenge"
+    assert (found[case, "at_chance"], found[case, "outcome_at_chance"], found[case, "prediction_none"]) == (1, 1, 1)
+    assert not any(metric.startswith("predicted") for _, metric in found)
+
+
+def test_code_is_left_out_with_the_reason_where_it_may_not_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HEMOSTAT_CODE_EXECUTION", raising=False)
+    bench = Bench(made(tmp_path / "data"), tmp_path / "home", COUNTS)
+    assert bench.refused == "code_execution_disabled"
+    assert [one["format"] for one in bench.tasks] == ["hellaswag", "arc", "gsm8k"]
+    told = report(task("hellaswag", "worse"))
+    monkeypatch.setattr(bench, "_run", lambda asked: [(told, {"job": 1.0, "hellaswag": 1.0})])
+    assert bench.rows("rtn_4")[-1] == Row("tasks", "rtn_4_humaneval", "refused_code_execution_disabled", 1.0, "yes=1")
+
+
+def test_a_sandbox_that_does_not_hold_is_told_by_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise HemostatError(ErrorCode.CODE_SANDBOX_UNAVAILABLE, "no filter", hint="another machine")
+
+    monkeypatch.setattr(tasks.runner, "require", refuse)
+    assert refusal(Settings(code_execution=True)) == "code_sandbox_unavailable"
+    monkeypatch.setattr(tasks.runner, "require", lambda: None)
+    assert refusal(Settings(code_execution=True)) is None
+
+
+def test_the_authors_own_answers_are_held_against_each_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.runner, "passes", lambda program: "def f1" in program)
+    given = write_files(made(tmp_path / "data"), tmp_path / "texts", COUNTS)
+    found = values(list(own_answers(tmp_path, given)))
+    assert found == {
+        ("files_hellaswag", "items"): 2,
+        ("files_arc-challenge", "items"): 2,
+        ("files_gsm8k", "items"): 3,
+        ("files_gsm8k", "own_answers_right"): 3,
+        ("files_humaneval", "items"): 2,
+        ("files_humaneval", "own_answers_right"): 1,
+    }
+
+
+class Broken(Bench):
+    """Its last part fails."""
+
+    def rows(self, part: str) -> list[Row]:
+        if part == "rtn_3":
+            raise RuntimeError("no more")
+        return [Row("tasks", f"{part}_hellaswag", "items", 8.0, "count")]
+
+
+def test_what_a_part_measured_is_written_before_the_next_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "RESULTS", tmp_path / "tasks.csv")
+    monkeypatch.setattr(tasks, "HOME", tmp_path / "home")
+    monkeypatch.setattr(tasks, "Bench", Broken)
+    monkeypatch.setattr(processor, "here", lambda *_: MACHINE)
+    with pytest.raises(RuntimeError, match="no more"):
+        main(["--data", str(made(tmp_path / "data"))])
+    assert read(tmp_path / "tasks.csv") == [
+        MACHINE,
+        *(Row("tasks", f"{part}_hellaswag", "items", 8.0, "count") for part in PARTS[:-1]),
+    ]
+    main(["--data", str(tmp_path / "data"), "rtn_4"])
+    assert len(read(tmp_path / "tasks.csv")) == len(PARTS)
+
+
+def test_parts_are_not_put_beside_numbers_of_another_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "tasks.csv", [Row("tasks", "processor", "another", 2.0, "cores")])
+    monkeypatch.setattr(tasks, "RESULTS", tmp_path / "tasks.csv")
+    monkeypatch.setattr(processor, "here", lambda *_: MACHINE)
+    with pytest.raises(SystemExit):
+        main(["--data", str(tmp_path), "rtn_4"])
+    assert "not from this one: measure all parts" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--data", str(tmp_path), "rtn_2"])
+    assert "there are files, rtn_4, rtn_3" in capsys.readouterr().err

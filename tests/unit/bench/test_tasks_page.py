@@ -1,0 +1,54 @@
+"""What the page says of the published tasks was measured so, and what says nothing of damage is told as such."""
+
+from app.contracts.tasks_report import TasksReport
+from tests.bench import tasks_page
+from tests.bench.rows import Row, read
+from tests.bench.tasks import CANDIDATES, ITEMS, rows_of
+from tests.bench.tasks_page import RESULTS, section
+from tests.support.tasks_reports import task, tasks_report
+
+PAGE = (RESULTS.parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+
+
+def told(*made_of: object, refused: str = "") -> str:
+    """The section of a report of the candidate at 4 bits."""
+    report = TasksReport.model_validate(tasks_report(*made_of))  # type: ignore[arg-type]
+    seconds = {"job": 9.0} | {result.name: 3.0 for result in report.tasks}
+    rows = list(rows_of("rtn_4", report, seconds))
+    if refused:
+        rows.append(Row("tasks", "rtn_4_humaneval", f"refused_{refused}", 1.0, "yes=1"))
+    return section(rows)
+
+
+def test_the_page_has_the_numbers_of_the_bench() -> None:
+    wanted = section(read(RESULTS))
+    assert wanted in PAGE, f"docs/tasks.md, Measured, should have:\n{wanted}"
+
+
+def test_the_page_knows_every_candidate_and_task_of_the_bench() -> None:
+    assert set(tasks_page.CANDIDATES) == set(CANDIDATES)
+    assert set(tasks_page.TASKS) == set(ITEMS)
+
+
+def test_what_is_at_chance_says_nothing_of_damage_and_is_told_so() -> None:
+    lines = told(task("arc-challenge", "at_chance", form="arc", right=0.26)).splitlines()
+    assert [line for line in lines if line.endswith("| at chance |")]
+    assert "the reference is at chance: 260 of 1000 are right, guessing has 25.0 % (p = 0.31)" in lines[-1]
+
+
+def test_a_flip_rate_beyond_its_prediction_is_told() -> None:
+    assert "| 7 [3, 14] |" in told(task("hellaswag", "worse"))
+    assert "| 7 [3, 14]; **not held** |" in told(task("hellaswag", "worse", harmful=160))
+    assert "| 7 [3, 14], outside what was seen |" in told(task("hellaswag", "worse", prediction="outside"))
+    assert "| – |" in told(task("hellaswag", "worse", prediction="none"))
+
+
+def test_too_few_items_and_a_wide_interval_are_told_with_what_they_allow() -> None:
+    lines = told(task("gsm8k", "inconclusive", form="gsm8k", items=60, harmful=3, helpful=0)).splitlines()
+    assert "| nothing at 5 % flips | 5.0 | nothing |" in next(line for line in lines if "at 5 %" in line)
+    assert "undecided: the interval allows a difference of" in lines[-1]
+
+
+def test_code_that_was_not_run_is_told_with_the_reason() -> None:
+    lines = told(task("hellaswag", "equivalent"), refused="code_sandbox_unavailable").splitlines()
+    assert lines[-1] == "- HumanEval, 4 bits: not run, `code_sandbox_unavailable`."
