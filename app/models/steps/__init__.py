@@ -129,10 +129,15 @@ def check_recipe(
             check_one(info, step, pointer=f"{pointer}/{index}")
         except HemostatError as error:
             if source.quantization is None and info.quantization is not None and error.pointer == pointer:
+                # Put first, a step that packs would have the other one refused.
+                twice = getattr(step, "form", None) == "packed"
                 raise HemostatError(
                     error.code,
-                    f"the weights are packed by a step before ({info.scheme}), and this one changes them",
-                    hint="put it before the step that packs",
+                    f"the weights are packed by a step before ({info.scheme}), and this one "
+                    + ("packs them, too" if twice else "changes them"),
+                    hint='one step packs a checkpoint: let it name all modules, or use form "simulated" in each'
+                    if twice
+                    else "put it before the step that packs",
                     pointer=f"{pointer}/{index}",
                 ) from None
             raise

@@ -256,6 +256,15 @@ def test_what_comes_after_packing_is_told_to_come_before_it(copy: Copy) -> None:
         assert "before" in caught.value.hint
 
 
+def test_two_steps_that_pack_are_not_told_to_change_places(copy: Copy) -> None:
+    packed = {"type": "quantize.rtn", "bits": 4, "group_size": 32, "form": "packed"}
+    recipe = RECIPE.validate_python([packed | {"modules": ["attention"]}, packed | {"modules": ["mlp"]}])
+    with pytest.raises(HemostatError, match=r"packed by a step before .* packs them, too") as caught:
+        check_recipe(inspect(copy()), recipe, pointer="/r")
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/1")
+    assert "one step packs" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     "step",
     [
