@@ -77,6 +77,7 @@ def check_finite(name: str, tensor: torch.Tensor) -> None:
         index = [int(part) for part in torch.unravel_index(torch.tensor(first), tensor.shape)]
         raise HemostatError(
             ErrorCode.CHECKPOINT_NOT_FINITE,
-            f"tensor {name} holds {bad} value{'s' if bad > 1 else ''} that are NaN or infinite, the first at {index}",
+            f"tensor {name} holds {'1 value that is' if bad == 1 else f'{bad} values that are'} NaN or infinite, "
+            f"the first at {index}",
             hint="the checkpoint is broken: make it again; quantizing with too little damping is a common cause",
         )

@@ -39,7 +39,7 @@ def test_a_value_that_is_no_number_is_found(copy: Copy, name: str, value: float)
         check_weights(inspect(folder), pointer="/candidate/model")
     assert caught.value.code is ErrorCode.CHECKPOINT_NOT_FINITE
     assert caught.value.pointer == "/candidate/model"
-    assert f"tensor {name} holds 1 value " in caught.value.detail
+    assert f"tensor {name} holds 1 value that is NaN or infinite, the " in caught.value.detail
     assert f"first at {list(index)}" in caught.value.detail
 
 
@@ -50,7 +50,7 @@ def test_every_float_is_looked_at(dtype: torch.dtype) -> None:
     tensor = torch.zeros(3, 3).to(dtype)
     check_finite("t", tensor)
     broken = torch.tensor([[0.0, 0.0, 0.0], [0.0, float("nan"), float("nan")], [0.0, 0.0, 0.0]]).to(dtype)
-    with pytest.raises(HemostatError, match=r"tensor t holds 2 values .* first at \[1, 1\]"):
+    with pytest.raises(HemostatError, match=r"tensor t holds 2 values that are NaN or infinite, the first at \[1, 1\]"):
         check_finite("t", broken)
 
 
