@@ -341,7 +341,9 @@ def _warnings(found: Found, done: Done | None) -> list[str]:
     if done is None:
         return listed
     if done.measured is not None:
-        listed += [f"Of making the recommended recipe: {warning}" for warning in done.measured.record.warnings]
+        # steps of one type, for some layers each, say the same
+        told = dict.fromkeys(done.measured.record.warnings)
+        listed += [f"Of making the recommended recipe: {warning}" for warning in told]
     sources = {fields_of(step).get("calibration", {}).get("source") for step in done.recipe}
     if "inline" in sources:
         listed.append(

@@ -99,5 +99,12 @@ def test_warnings_speak_of_a_recommended_recipe_only_where_there_is_one() -> Non
     assert "which a deployment cannot do" in _warnings(found(), done("self"))[-1]
 
 
+def test_what_several_steps_of_a_recipe_warn_of_is_told_once() -> None:
+    of = done("shipped")
+    of.measured.record.warnings = ("little text", "no biases", "little text", "no biases")
+    told = ["Of making the recommended recipe: little text", "Of making the recommended recipe: no biases"]
+    assert _warnings(found(), of) == ["of the sets", *told]
+
+
 def test_few_test_documents_are_warned_of() -> None:
     assert _warnings(found(documents=1), None)[-1].startswith("Only 1 test document: ")
