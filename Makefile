@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test lint board lock bench bench-serve bench-statistics bench-mitigation paper clean
+.PHONY: setup demo up test lint board lock bench bench-serve bench-statistics bench-mitigation bench-decoders paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -64,6 +64,9 @@ bench-statistics: setup ## intervals and choices where the truth is drawn; write
 bench-mitigation: setup ## every modification and mitigation; TEXT=wiki.test.raw [ONLY=pattern] [BENCH_ARGS='--model FOLDER --as NAME']; writes tests/bench/mitigation.csv
 	@test -n "$(TEXT)" || { echo "Give the raw test file of WikiText-2: make bench-mitigation TEXT=FILE" >&2; exit 2; }
 	@$(BIN)/python -m tests.bench.mitigation --text "$(TEXT)" --only "$(ONLY)" $(BENCH_ARGS)
+
+bench-decoders: setup ## all thirteen decoders on the demo model, 4 bits against the original; writes tests/bench/decoders.csv
+	@$(BIN)/python -m tests.bench.decoders
 
 paper: setup ## test the paper's claims on the demo model; what was measured is kept; writes docs/paper.md [PAPER_ARGS=--again; --age tells what newer code would make otherwise]
 	@$(BIN)/python -m examples.paper $(PAPER_ARGS)
