@@ -31,12 +31,14 @@ from workers.engine.environment import child_environment
 RESULTS: Final = Path(__file__).with_name("decoders.csv")
 ROOT: Final = Path(__file__).resolve().parents[2]
 BENCH: Final = "decoders"
-# One engine a part, and as much waiting: five decoders in vLLM take as long as two beam searches in the loop.
+# One engine a part. What looks ahead takes four to eight rows of the model a prompt, and as much longer.
 PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "vllm": ("greedy", "temperature", "top_p", "top_k", "min_p"),
     "samplers": ("eta", "typical", "mirostat"),
-    "penalties": ("fsd", "fsd_d", "contrastive"),
-    "beams": ("beam", "diverse_beam"),
+    "penalties": ("fsd", "fsd_d"),
+    "beam": ("beam",),
+    "contrastive": ("contrastive",),
+    "diverse_beam": ("diverse_beam",),
 }
 QUICK: Final = {"prompts": 2, "tokens": 8}
 QUICK_DECODERS: Final = ("greedy", "eta", "beam")
@@ -73,6 +75,9 @@ def _of_cell(cell: Cell, reference: TextStatistics, seconds: float) -> Iterator[
         yield from _mean(name, f"edit_distance_{edited.tokens}", edited.distance, "share")
     yield from _mean(name, "kl_reference_text", cell.kl_reference_text, "nats")
     yield from _mean(name, "kl_candidate_text", cell.kl_candidate_text, "nats")
+    # At the positions that both texts have: what the factor is the ratio of.
+    yield from _mean(name, "kl_reference_both", grown.kl_reference_text or cell.kl_reference_text, "nats")
+    yield from _mean(name, "kl_candidate_both", grown.kl_candidate_text or cell.kl_candidate_text, "nats")
     yield from _ratio(name, "kl_factor", grown.kl)
     yield from _ratio(name, "token_factor", grown.tokens)
     for whose, text in (("reference", reference), ("candidate", cell.text)):

@@ -55,6 +55,9 @@ def test_each_decoder_has_the_numbers_of_its_cell_and_of_both_texts() -> None:
         if cell.amplification.kl.ci is not None:
             low, high = cell.amplification.kl.ci
             assert (low, high) == tuple(values[cell.decoder, f"kl_factor{end}"] for end in ("_low", "_high"))
+        assert values[cell.decoder, "kl_reference_text"] == cell.kl_reference_text.mean
+        assert cell.amplification.kl_candidate_text is not None
+        assert values[cell.decoder, "kl_candidate_both"] == cell.amplification.kl_candidate_text.mean
         assert values[cell.decoder, "first_different"] == cell.first_divergence.median
         assert values[cell.decoder, "edit_distance_128"] == cell.edit_distance[-1].distance.mean
         assert values[cell.decoder, "repetition_reference"] == texts.text.repetition["4"].mean
@@ -80,8 +83,8 @@ def test_of_a_job_its_seconds_are_told_phase_by_phase_and_its_noise_floor() -> N
 
 
 def test_a_part_that_was_measured_is_read_and_not_run_again(tmp_path: Path) -> None:
-    kept(tmp_path, "beams")
-    assert {row.case for row in measured(tmp_path, "beams", {})} == {"beam", "diverse_beam", "job_beams"}
+    kept(tmp_path, "penalties")
+    assert {row.case for row in measured(tmp_path, "penalties", {})} == {"fsd", "fsd_d", "job_penalties"}
 
 
 def test_parts_stand_in_the_order_of_the_decoders_behind_the_processor(
@@ -91,8 +94,8 @@ def test_parts_stand_in_the_order_of_the_decoders_behind_the_processor(
     monkeypatch.setattr(processor, "here", lambda *_: MACHINE)
     for part in PARTS:
         kept(tmp_path, part)
-    decoders.main(["--into", str(tmp_path), "beams", "vllm"])
-    decoders.main(["--into", str(tmp_path), "samplers", "penalties"])
+    decoders.main(["--into", str(tmp_path), "diverse_beam", "beam", "vllm"])
+    decoders.main(["--into", str(tmp_path), "samplers", "penalties", "contrastive"])
     found = read(tmp_path / "decoders.csv")
     assert found == in_order(found)
     assert list(dict.fromkeys(row.case for row in found))[:14] == ["processor", *DECODERS]
@@ -106,7 +109,7 @@ def test_parts_are_not_put_beside_numbers_of_another_processor(
     monkeypatch.setattr(decoders, "RESULTS", tmp_path / "decoders.csv")
     monkeypatch.setattr(processor, "here", lambda *_: MACHINE)
     with pytest.raises(SystemExit):
-        decoders.main(["beams"])
+        decoders.main(["beam"])
     assert "are not from this one: measure all parts" in capsys.readouterr().err
 
 
