@@ -34,6 +34,10 @@ class ByContext:
             changed_TV[context.token_T == self.poison] = float("nan")
         return changed_TV.to(logits_TV.dtype)
 
+    def apply_logits_(self, logits_TV: torch.Tensor, context: RowContext) -> torch.Tensor:
+        """Written to where they stand: were they anybody else's, that one would see it."""
+        return logits_TV.copy_(self.apply_logits(logits_TV, context))
+
     def describe(self) -> Mapping[str, Parameter]:
         return {}
 

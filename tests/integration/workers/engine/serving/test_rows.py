@@ -9,12 +9,13 @@ import torch
 
 from tests.integration.workers.engine.serving.calibrators import ByContext
 from tests.integration.workers.engine.serving.conftest import Oracle, Served, Start, Wanted, rows_of
+from workers.calibration.calibrators.protocol import Calibrator
 
 pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 
 ONE, TWO, FLAT = "cal-0000000000000001", "cal-0000000000000002", "cal-0000000000000003"
-TABLE = {ONE: ByContext(1), TWO: ByContext(2)}
+TABLE: dict[str, Calibrator] = {ONE: ByContext(1), TWO: ByContext(2)}
 
 
 def prompt(seed: int, length: int) -> list[int]:
