@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,10 @@ import psutil
 # Linux schedules the sessions of a desktop or of a plain host by groups (`man 7 sched`, autogroups): between two of
 # them a thread's nice value says nothing, the group's does.
 AUTOGROUP: Final = Path("/proc/self/autogroup")
+# Of all that is not root the kernel takes one such value in a tenth of a second, from whichever process: shadow
+# processes that start together get in each other's way.
+_PAUSE_S: Final = 0.11
+_TRIES: Final = 20
 
 
 def step_back(nice: int, *, autogroup: Path = AUTOGROUP) -> None:
@@ -27,6 +32,16 @@ def step_back(nice: int, *, autogroup: Path = AUTOGROUP) -> None:
             os.setpriority(os.PRIO_PROCESS, thread.id, max(nice, before))
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
-            before = int(autogroup.read_text(encoding="ascii").rsplit(maxsplit=1)[-1])
-            if before < nice:
-                autogroup.write_text(str(nice), encoding="ascii")
+            _group_steps_back(nice, autogroup)
+
+
+def _group_steps_back(nice: int, autogroup: Path) -> None:
+    """Raises OSError where it is refused."""
+    said = autogroup.read_text(encoding="ascii").split()
+    if not said or int(said[-1]) >= nice:  # a process that is in none is told nothing
+        return
+    for _ in range(_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            autogroup.write_text(str(nice), encoding="ascii")
+            return
+        time.sleep(_PAUSE_S)
