@@ -1,5 +1,7 @@
 """What the page says of the published tasks was measured so, and what says nothing of damage is told as such."""
 
+from typing import Any
+
 from app.contracts.tasks_report import TasksReport
 from tests.bench import tasks_page
 from tests.bench.rows import Row, read
@@ -10,9 +12,9 @@ from tests.support.tasks_reports import task, tasks_report
 PAGE = (RESULTS.parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 
 
-def told(*made_of: object, refused: str = "") -> str:
+def told(*made_of: dict[str, Any], refused: str = "") -> str:
     """The section of a report of the candidate at 4 bits."""
-    report = TasksReport.model_validate(tasks_report(*made_of))  # type: ignore[arg-type]
+    report = TasksReport.model_validate(tasks_report(*made_of))
     seconds = {"job": 9.0} | {result.name: 3.0 for result in report.tasks}
     rows = list(rows_of("rtn_4", report, seconds))
     if refused:

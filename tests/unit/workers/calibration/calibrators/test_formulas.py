@@ -50,6 +50,7 @@ def test_confidence_of_many_rows_is_that_of_each(context: RowContext) -> None:
     made = make("confidence")
     whole = made.apply_logits(logits_TV, context)
     torch.testing.assert_close(whole, torch.cat([made.apply_logits(row[None], context) for row in logits_TV]))
+    assert torch.equal(made.apply_logits_(logits_TV, context), whole)
 
 
 def test_token_bias(logits_TV: torch.Tensor, context: RowContext) -> None:

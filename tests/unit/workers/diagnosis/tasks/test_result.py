@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from app.contracts.requests.tasks import METRICS, FileTask, TaskMetric, TasksRequest
-from app.contracts.tasks_report import Chance, Equivalence, FlipPrediction, Share
+from app.contracts.tasks_report import Chance, Equivalence, FlipPrediction, Outcome, Share
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.answers import Answers, choose
@@ -169,3 +169,14 @@ def test_tasks_at_chance_have_a_sentence_of_their_own() -> None:
     at_chance = "On coin, dice the reference is at chance, which says nothing of damage."
     assert overall(found) == f"Against the reference the candidate is worse on lost. {at_chance}"
     assert overall(found[1:], ["broken"]) == f"{at_chance} broken could not be scored."
+
+
+def test_a_task_of_every_outcome_is_named_in_the_sentence_over_all() -> None:
+    asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
+    one = answered("t", [True, False], [False, True])
+    (made,) = results([one], [Planned(TOLD)], TasksRequest.model_validate(asked))
+    found = [made.model_copy(update={"name": name.upper(), "outcome": name}) for name in get_args(Outcome)]
+    assert overall(found) == (
+        "Against the reference the candidate is worse on WORSE; better on BETTER; equivalent on EQUIVALENT; undecided on "
+        "INCONCLUSIVE. On AT_CHANCE the reference is at chance, which says nothing of damage."
+    )

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tests.unit.workers.calibration.calibrators.conftest import D, V, make
+from workers.calibration.calibrators.kinds import KINDS
 from workers.calibration.calibrators.lowrank import LowRank
 from workers.calibration.calibrators.protocol import Calibrator, RowContext
 from workers.calibration.calibrators.temperature import Temperature
@@ -49,6 +51,21 @@ def test_each_row_has_its_own_correction(pattern: list[int | None], dtype: torch
             expected_V = expected_V / calibrator.temperature
         tolerance = 0.6 if dtype == torch.bfloat16 else 1e-4
         torch.testing.assert_close(logits_TV[row].double(), expected_V, atol=tolerance, rtol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_with_one_correction_is_corrected_in_float32(kind: str, dtype: torch.dtype) -> None:
+    """Also by a kind that makes other logits in place of those that it was given."""
+    torch.manual_seed(0)
+    weight_VD, hidden_TD = torch.randn(V, D).to(dtype), torch.randn(3, D).to(dtype)
+    made = make(kind).to(torch.device("cpu"), dtype)
+    context = RowContext(torch.tensor([1, 5, 9]), torch.tensor([0, 7, 66]))
+    groups = group([made] * 3, torch.device("cpu"))
+    found_TV = correct(hidden_TD, groups, [context], lambda given: given @ weight_VD.T)
+    logits_TV = (made.apply_hidden(hidden_TD, context) @ weight_VD.T).float()
+    assert found_TV.dtype == torch.float32
+    assert torch.equal(found_TV, made.apply_logits(logits_TV, context))
 
 
 def test_without_corrections_it_is_the_heads_own_tensor() -> None:
