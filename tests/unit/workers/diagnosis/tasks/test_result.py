@@ -177,6 +177,6 @@ def test_a_task_of_every_outcome_is_named_in_the_sentence_over_all() -> None:
     (made,) = results([one], [Planned(TOLD)], TasksRequest.model_validate(asked))
     found = [made.model_copy(update={"name": name.upper(), "outcome": name}) for name in get_args(Outcome)]
     assert overall(found) == (
-        "Against the reference the candidate is worse on WORSE; better on BETTER; equivalent on EQUIVALENT; undecided on "
-        "INCONCLUSIVE. On AT_CHANCE the reference is at chance, which says nothing of damage."
+        "Against the reference the candidate is worse on WORSE; better on BETTER; equivalent on EQUIVALENT; undecided "
+        "on INCONCLUSIVE. On AT_CHANCE the reference is at chance, which says nothing of damage."
     )
