@@ -87,7 +87,7 @@ QUICK = Size(pairs=1, tokens=8, clients=(1, 8))
 
 
 def profile(width: int, vocabulary: int) -> Chain:
-    """Of the parts and sizes that a fit on the demo model chooses, with small arbitrary numbers."""
+    """More than a fit on the demo model chooses, which is a map of this rank alone; with small arbitrary numbers."""
     generator = torch.Generator().manual_seed(0)
     ids_I = torch.randperm(vocabulary, generator=generator)[:4096].sort().values
     return Chain(
