@@ -53,7 +53,7 @@ def section(rows: Iterable[Row]) -> str:
         *(_answers(*one) for one in asked),
         "",
         "| candidate | task | before the run: could show, points | flipped, % | could show at that rate, points "
-        "| expected from KL, % | KL of the answers, nats | seconds |",
+        "| expected from KL, % | KL at the answers, nats a token | seconds |",
         "|---|---|---|---|---|---|---|---|",
         *(_before(*one) for one in asked),
         "",
