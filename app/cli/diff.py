@@ -25,7 +25,7 @@ from app.web import describe
 from app.web import format as fmt
 from app.web.difference import render_difference
 from app.web.reading import parse
-from app.web.sections.difference import NAMES, p_value, rank, ties
+from app.web.sections.difference import NAMES, classes_note, p_value, rank, slice_name, ties
 from app.web.terminal_parts import plain_table
 from app.web.untrusted import visible
 
@@ -191,8 +191,11 @@ def _print(found: DiffReport) -> None:
     out.print(_ranking(found))
     if len(found.pairs) == 1:
         out.print(_differences(found.pairs[0]))
-        if found.pairs[0].domains:
-            out.print(_domains(found.pairs[0]))
+        for kind, rows in (("domain", found.pairs[0].domains), ("token class", found.pairs[0].token_classes)):
+            if rows:
+                out.print(_slices(kind, rows, found.pairs[0]))
+        if told := classes_note(found):
+            out.print(Text(f"Token classes: {told}"))
     else:
         out.print(_pairs(found))
     if told := ties(found):
@@ -230,11 +233,11 @@ def _differences(pair: Pair) -> Table:
     return table
 
 
-def _domains(pair: Pair) -> Table:
-    name = NAMES[pair.domains[0].measure]
-    table = plain_table(f"{pair.later} − {pair.earlier} by domain, {name}", [("Domain", False), *_COLUMNS])
-    for row in pair.domains:
-        table.add_row(Text(visible(row.domain or "")), *_cells(row, pair))
+def _slices(kind: str, rows: Sequence[Difference], pair: Pair) -> Table:
+    title = f"{pair.later} − {pair.earlier} by {kind}, {NAMES[rows[0].measure]}"
+    table = plain_table(title, [(kind.capitalize(), False), *_COLUMNS])
+    for row in rows:
+        table.add_row(Text(slice_name(row)), *_cells(row, pair))
     return table
 
 

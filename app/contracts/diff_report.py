@@ -60,6 +60,8 @@ class Difference(Contract):
     measure: Measure
     unit: str
     domain: str | None = Field(default=None, description="null: all domains")
+    token_class: str | None = Field(default=None, description="null: tokens of all classes and of none")
+    title: str = Field(default="", description="of the token class, for people")
     tokens: Count
     documents: Count
     difference: Mean
@@ -67,7 +69,7 @@ class Difference(Contract):
     p_adjusted: Number
     verdict: Literal["better", "worse", "no difference shown", "cannot be judged", "equal"] = Field(
         description="of the later report, after correction; equal: no position differs; cannot be judged: a "
-        "domain of fewer than six documents, which has no p, or too little text for an interval"
+        "domain or token class of fewer than six documents, which has no p, or too little text for an interval"
     )
 
 
@@ -78,6 +80,9 @@ class Pair(Contract):
     later: str
     differences: tuple[Difference, ...] = Field(description="all domains together, every measure")
     domains: tuple[Difference, ...] = Field(description="each domain, the measure that ranks")
+    token_classes: tuple[Difference, ...] = Field(
+        default=(), description="each token class that all reports tell, the measure that ranks; classes overlap"
+    )
 
 
 class DiffReport(Contract):
@@ -95,6 +100,9 @@ class DiffReport(Contract):
         description="pairs of which neither is shown to be better; what is known of each stands in `pairs`"
     )
     pairs: tuple[Pair, ...]
+    token_classes_note: str = Field(
+        default="", description="which token classes are not told, or told of fewer positions, and why"
+    )
     verdict: str
     method: str
     warnings: tuple[str, ...] = ()

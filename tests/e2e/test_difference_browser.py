@@ -17,13 +17,15 @@ __all__ = ["browser"]
 LEGIBLE = 4.5  # WCAG AA for text of this size
 RNG = np.random.default_rng(3)
 HARD = RNG.lognormal(-1, 0.8, DOCUMENTS).repeat(LENGTH) * RNG.lognormal(0, 0.4, DOCUMENTS * LENGTH)
+CLASSES = {"json_structure": np.arange(HARD.size) % 3 == 0, "answer_start": np.arange(HARD.size) < 4 * LENGTH}
 DOMAINS = ("prose", "code", "a domain with quite a long name", "json")
 
 
 def side(folder: Path, scale: float, noise: float = 0.02, **provenance: object) -> Side:
     kl = scale * HARD * RNG.lognormal(0, noise, HARD.size)
     candidate = {"model": folder.name, "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 64}]}
-    write_job(folder, values(kl), job=f"diag_{folder.name}", candidate=candidate, domains=DOMAINS, **provenance)
+    told = {"domains": DOMAINS, "classes": CLASSES}
+    write_job(folder, values(kl), job=f"diag_{folder.name}", candidate=candidate, **told, **provenance)
     return side_of(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,12 @@ def write_job(
     job: str = "diag_01",
     documents: int = DOCUMENTS,
     domains: tuple[str, ...] = ("prose", "code"),
+    classes: Mapping[str, Any] | None = None,
     **provenance: Any,
 ) -> Path:
-    """A folder with report.json and tokens.parquet; `provenance` replaces fields (`protocol` and models by field)."""
+    """A folder with report.json and tokens.parquet; `provenance` replaces fields (`protocol` and models by field).
+
+    `classes` are masks by the name of a token class; without them the file is as one of an earlier version."""
     folder.mkdir(parents=True, exist_ok=True)
     report: Json = compare_report()
     report["job"] = job
@@ -76,6 +80,7 @@ def write_job(
         positions() if where is None else where,
         [f"d{index}" for index in range(documents)],
         [domains[index % len(domains)] for index in range(documents)],
+        flags={f"class_{name}": np.asarray(mask, dtype=np.bool_) for name, mask in (classes or {}).items()},
     )
     return folder
 

@@ -20,6 +20,7 @@ from workers.diagnosis.passes import divergence_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Side, Sides, modify, resolve
+from workers.diagnosis.token_classes.catalogue import CLASS_COLUMN
 from workers.diagnosis.token_classes.classify import Classified, classify
 from workers.diagnosis.token_classes.slices import token_classes
 from workers.diagnosis.tool_calls.prompts import with_tools
@@ -35,8 +36,6 @@ from workers.text.windows import Corpus
 TOKENS_FILE = "tokens.parquet"
 # The artifact that tells what the candidate's recipe did, tensor by tensor and step by step.
 MANIFEST_FILE = "manifest.json"
-# What a column of the file is called that tells whether a token is of a class.
-CLASS_COLUMN = "class_"
 
 
 def compare(request: CompareRequest, context: JobContext, room: EngineRoom) -> CompareReport:

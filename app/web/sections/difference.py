@@ -53,6 +53,7 @@ class OfPair:
     chart: Markup
     measures: Table
     domains: Table | None
+    token_classes: Table | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Shown:
     chart_note: str
     pair_note: str
     pairs: tuple[OfPair, ...]
+    classes_note: str
     ties: str
     mismatches: Table | None
 
@@ -95,6 +97,7 @@ def difference(report: DiffReport) -> Shown:
             f"At the same tokens, so that what makes a text hard cancels. {_marks(report)} Intervals are not corrected."
         ),
         pairs=tuple(_pair(pair, report) for pair in report.pairs),
+        classes_note=classes_note(report),
         ties=ties(report),
         mismatches=_mismatches(report) if report.mismatches else None,
     )
@@ -228,17 +231,30 @@ def _pair(pair: Pair, report: DiffReport) -> OfPair:
                 for row in pair.differences
             ),
         ),
-        domains=Table(
-            f"{name} by domain, {NAMES[report.by]}",
-            (Column("Domain", "name"), Column("Tokens"), *_COLUMNS),
-            tuple(
-                (Cell(visible(row.domain or "")), Cell(fmt.count(row.tokens)), *_cells(row, pair))
-                for row in pair.domains
-            ),
-        )
-        if pair.domains
-        else None,
+        domains=_slices(f"{name} by domain, {NAMES[report.by]}", "Domain", pair.domains, pair),
+        token_classes=_slices(f"{name} by token class, {NAMES[report.by]}", "Token class", pair.token_classes, pair),
     )
+
+
+def _slices(caption: str, heading: str, rows: Sequence[Difference], pair: Pair) -> Table | None:
+    if not rows:
+        return None
+    return Table(
+        caption,
+        (Column(heading, "name"), Column("Tokens"), *_COLUMNS),
+        tuple((Cell(slice_name(row)), Cell(fmt.count(row.tokens)), *_cells(row, pair)) for row in rows),
+    )
+
+
+def slice_name(row: Difference) -> str:
+    """What people read for the domain or the token class that a row is of."""
+    return visible(row.domain or row.title or row.token_class or "")
+
+
+def classes_note(report: DiffReport) -> str:
+    """What to know of the differences by token class, and what they lack."""
+    told = "A token may be of several classes." if any(pair.token_classes for pair in report.pairs) else ""
+    return f"{told} {visible(report.token_classes_note)}".strip()
 
 
 def _cells(row: Difference, pair: Pair) -> tuple[Cell, ...]:

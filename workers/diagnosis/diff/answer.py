@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from app.contracts.diff_report import MEASURES, MOST, UNITS, Difference, DiffReport, Measure, Mismatch, Pair, Ranked
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import CompareReport, Mean
+from workers.diagnosis.diff.classes import classes_of, listed, title
 from workers.diagnosis.diff.protocol import mismatches, sentence
 from workers.diagnosis.diff.tokens import Tokens, same_positions, shared
 from workers.diagnosis.numerals import counted
@@ -29,15 +30,16 @@ from workers.distributions.significance import LEAST_P, LEVEL, cluster_labels, h
 from workers.distributions.statistics import exponential
 
 Array = NDArray[np.float64]
+Masks = Mapping[str, NDArray[np.bool_]]
 Said = Literal["better", "worse", "no difference shown", "cannot be judged", "equal"]
 _TIES: Final = frozenset({"no difference shown", "cannot be judged", "equal"})
 # A difference below 0 is better in these; in the others above 0 is.
 _LOSSES: Final = frozenset({"kl", "reverse_kl", "js", "tv", "log_perplexity"})
 METHOD: Final = (
     "differences paired by token; 95 % studentized bootstrap intervals and two-sided p-values clustered by document "
-    "(by window where fewer than six documents are at hand); Holm’s correction over all pairs of a measure, and over "
-    "all pairs and domains of the slices, at the 5 % level; a domain of fewer than six documents has no p and is not "
-    "judged; intervals are not corrected"
+    "(by window where fewer than six documents are at hand); Holm’s correction over all pairs of a measure, of slices "
+    "over all pairs and domains, and over all pairs and token classes, at the 5 % level; a domain or token class of "
+    "fewer than six documents has no p and is not judged; intervals are not corrected"
 )
 
 
@@ -79,7 +81,8 @@ def compare_reports(sides: Sequence[Side], *, by: Measure = "kl", anyway: bool =
             hint="compare over the same text, and leave out candidates whose logits are not finite",
         )
     kept = [tokens.select(usable) for tokens in common]
-    pairs = _pairs(letters, kept, by, seed)
+    domains, classes = _domains(kept[0]), classes_of(letters, kept)
+    pairs = _pairs(letters, kept, by, seed, domains, classes.masks)
     ranking = _ranking(letters, sides, common, kept, pairs, by, seed)
     ties = tuple((pair.earlier, pair.later) for pair in pairs if _said(pair, by) in _TIES)
     documents = np.unique(kept[0].document).size
@@ -93,9 +96,12 @@ def compare_reports(sides: Sequence[Side], *, by: Measure = "kl", anyway: bool =
         ranking=ranking,
         ties=ties,
         pairs=tuple(pairs),
+        token_classes_note=classes.note,
         verdict=_verdict(ranking, pairs, ties, by, comparable=not found),
         method=METHOD,
-        warnings=tuple(_warnings(letters, sides, common, kept, documents)),
+        warnings=tuple(
+            _warnings(letters, sides, common, kept, documents, {"domain": domains, "token class": classes.masks})
+        ),
     )
 
 
@@ -134,21 +140,27 @@ def _label(found: Sequence[Mismatch]) -> str:
 # --- pairs
 
 
-def _pairs(letters: Sequence[str], kept: Sequence[Tokens], by: Measure, seed: int) -> list[Pair]:
-    places = kept[0]
+def _domains(places: Tokens) -> Masks:
+    """The positions of each domain; none where there is but one, which is the whole."""
     names = list(dict.fromkeys(places.domain.tolist()))
-    slices: dict[str | None, NDArray[np.bool_]] = {None: np.ones(len(places), dtype=np.bool_)}
-    if len(names) > 1:
-        slices |= {name: places.domain == name for name in names}
+    return {name: places.domain == name for name in names} if len(names) > 1 else {}
+
+
+def _pairs(
+    letters: Sequence[str], kept: Sequence[Tokens], by: Measure, seed: int, domains: Masks, classes: Masks
+) -> list[Pair]:
+    every = np.ones(len(kept[0]), dtype=np.bool_)
     chosen = list(combinations(range(len(letters)), 2))
-    whole = {measure: _differences(kept, chosen, measure, {None: slices[None]}, seed) for measure in MEASURES}
-    parts = _differences(kept, chosen, by, {name: mask for name, mask in slices.items() if name is not None}, seed)
+    whole = {measure: _differences(kept, chosen, measure, {None: every}, seed) for measure in MEASURES}
+    parts = _differences(kept, chosen, by, domains, seed, kind="domain")
+    kinds = _differences(kept, chosen, by, classes, seed, kind="token_class")
     return [
         Pair(
             earlier=letters[one],
             later=letters[other],
             differences=tuple(row for measure in MEASURES for row in whole[measure][one, other]),
             domains=tuple(parts[one, other]),
+            token_classes=tuple(kinds[one, other]),
         )
         for one, other in chosen
     ]
@@ -158,10 +170,12 @@ def _differences(
     kept: Sequence[Tokens],
     chosen: Sequence[tuple[int, int]],
     measure: Measure,
-    slices: Mapping[str | None, NDArray[np.bool_]],
+    slices: Mapping[str, NDArray[np.bool_]] | Mapping[None, NDArray[np.bool_]],
     seed: int,
+    *,
+    kind: Literal["domain", "token_class"] = "domain",
 ) -> dict[tuple[int, int], list[Difference]]:
-    """Rows of each pair, one a slice, corrected over all of them."""
+    """Rows of each pair, one a slice of this kind, corrected over all of them."""
     rows: list[tuple[tuple[int, int], str | None, Array, Mean, float | None, Tokens]] = []
     for name, mask in slices.items():
         places = kept[0].select(mask)
@@ -170,7 +184,7 @@ def _differences(
         means = [as_mean(estimate) for estimate in clusters.means(columns, seed=seed)]
         p = p_values(columns, cluster_labels(places.document, places.window), seed=seed)
         if name is not None and np.unique(places.document).size < FEWEST_CLUSTERS:
-            # Windows of a few documents speak of these alone, and a domain is named to speak of others of its kind.
+            # Windows of a few documents speak of these alone, and a slice is named to speak of others of its kind.
             p = [None] * len(columns)
         rows += [
             (pair, name, column, mean, value, places)
@@ -183,7 +197,9 @@ def _differences(
             Difference(
                 measure=measure,
                 unit=UNITS[measure],
-                domain=name,
+                domain=name if kind == "domain" else None,
+                token_class=name if kind == "token_class" else None,
+                title=title(name) if kind == "token_class" and name is not None else "",
                 tokens=column.size,
                 documents=np.unique(places.document).size,
                 difference=mean,
@@ -265,7 +281,7 @@ def _verdict(
     comparable: bool,
 ) -> str:
     name = by.replace("_", " ").replace("kl", "KL").replace("js", "JS").replace("tv", "TV").replace("top1", "top-1")
-    letters = _listed(sorted(row.letter for row in ranking))
+    letters = listed(sorted(row.letter for row in ranking))
     every = [_said(pair, by) for pair in pairs]
     best = [row for row in ranking if row.best_rank == 1]
     if len(pairs) == 1:
@@ -284,7 +300,7 @@ def _verdict(
     elif len(best) == 1:
         told = _first(best[0], ties, name)
     else:
-        told = f"in {name} {_listed([row.letter for row in best])} are the best, and none of them is shown to be better"
+        told = f"in {name} {listed([row.letter for row in best])} are the best, and none of them is shown to be better"
     if len(pairs) > 1 and set(every) - {"equal", "cannot be judged"}:
         told += f"; {len(ties) or 'none'} of {len(pairs)} pairs {'is a tie' if len(ties) < 2 else 'are ties'}"
     equal = every.count("equal")
@@ -298,12 +314,8 @@ def _first(best: Ranked, ties: Sequence[tuple[str, str]], name: str) -> str:
     tied = [pair for pair in ties if best.letter in pair]
     if not tied:
         return f"{best.letter} is better than every other one in {name}"
-    others = _listed([other for pair in tied for other in pair if other != best.letter])
+    others = listed([other for pair in tied for other in pair if other != best.letter])
     return f"{best.letter} ranks first in {name}, but is not told from {others}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
 def _warnings(
@@ -312,6 +324,7 @@ def _warnings(
     common: Sequence[Tokens],
     kept: Sequence[Tokens],
     documents: int,
+    slices: Mapping[str, Masks],
 ) -> list[str]:
     found = []
     for letter, tokens in zip(letters, common, strict=True):
@@ -325,18 +338,14 @@ def _warnings(
     least = min(len(side.tokens) for side in sides)
     if len(common[0]) < least:
         found.append(f"Only {len(common[0])} positions are shared; the reports scored at least {least} each.")
-    places = kept[0]
-    judged = [
-        name
-        for name in set(places.domain.tolist())
-        if np.unique(places.document[places.domain == name]).size >= FEWEST_CLUSTERS
-    ]
-    asked = len(letters) * (len(letters) - 1) // 2 * len(judged)
-    if asked * LEAST_P >= LEVEL:
-        found.append(
-            f"{asked} differences by domain are corrected together, and the bootstrap tells no p below {LEAST_P:.1g}: "
-            "none of them can be found. Compare fewer candidates at once for differences by domain."
-        )
+    for kind, masks in slices.items():
+        judged = sum(np.unique(kept[0].document[mask]).size >= FEWEST_CLUSTERS for mask in masks.values())
+        asked = len(letters) * (len(letters) - 1) // 2 * judged
+        if asked * LEAST_P >= LEVEL:
+            found.append(
+                f"{asked} differences by {kind} are corrected together, and the bootstrap tells no p below "
+                f"{LEAST_P:.1g}: none of them can be found. Compare fewer candidates at once for differences by {kind}."
+            )
     if Clusters.of(kept[0].document, kept[0].window).by == "windows":
         found.append(f"Only {counted(documents, 'document')}: intervals and p-values are clustered by windows.")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.contracts.diff_report import Measure
 from app.contracts.errors import ErrorCode, HemostatError
+from workers.diagnosis.token_classes.catalogue import CLASS_COLUMN
 from workers.distributions.token_values import LAYOUT
 
 Array = NDArray[np.float64]
@@ -21,7 +22,10 @@ VALUES: Final = ("kl", "reverse_kl", "js", "tv", "logp_reference", "logp_candida
 
 @dataclass(frozen=True)
 class Tokens:
-    """Scored positions of one report, one entry a position. What is not finite is NaN."""
+    """Scored positions of one report, one entry a position. What is not finite is NaN.
+
+    `classes` tells of each token class by its name which positions are of it; empty where the file has no such column.
+    """
 
     document: NDArray[Any]
     domain: NDArray[Any]
@@ -29,6 +33,7 @@ class Tokens:
     position: NDArray[np.int64]
     token_id: NDArray[np.int64]
     measures: Mapping[Measure, Array]
+    classes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.position.size
@@ -42,6 +47,7 @@ class Tokens:
             self.position[index_T],
             self.token_id[index_T],
             {name: column[index_T] for name, column in self.measures.items()},
+            {name: column[index_T] for name, column in self.classes.items()},
         )
 
     @property
@@ -70,8 +76,10 @@ def read(file: Path, *, name: str) -> Tokens:
         lacking = [column for column in (*PLACES, *VALUES) if column not in schema.names]
         if layout != LAYOUT or lacking:
             raise ValueError(f"lacks {', '.join(lacking)}" if lacking else f"has layout {layout[:60]!r}")
-        table = pq.read_table(file, columns=[*PLACES, *VALUES])
-        return _of(table)
+        # Files of earlier versions have none.
+        flags = [one.name for one in schema if one.name.startswith(CLASS_COLUMN) and pa.types.is_boolean(one.type)]
+        table = pq.read_table(file, columns=[*PLACES, *VALUES, *flags])
+        return _of(table, flags)
     except FileNotFoundError:  # deleted since it was looked at
         raise _missing(file, name) from None
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -90,7 +98,7 @@ def _missing(file: Path, name: str) -> HemostatError:
     )
 
 
-def _of(table: Any) -> Tokens:
+def _of(table: Any, flags: Sequence[str]) -> Tokens:
     def plain(column: str) -> NDArray[Any]:
         values: NDArray[Any] = table[column].to_numpy(zero_copy_only=False)
         return values
@@ -115,6 +123,7 @@ def _of(table: Any) -> Tokens:
             "log_perplexity": -number("logp_candidate"),
             "top1_agreement": number("top1_agree"),
         },
+        classes={name.removeprefix(CLASS_COLUMN): plain(name).astype(np.bool_) for name in flags},
     )
 
 

@@ -30,6 +30,8 @@ BY_TEXT: dict[str, Callable[[TokenText], Mask]] = {
     "non_english": non_english,
 }
 RARE = "rare"
+# What a column of `tokens.parquet` is called that tells whether a token is of a class, before the class's name.
+CLASS_COLUMN = "class_"
 
 
 @dataclass(frozen=True)

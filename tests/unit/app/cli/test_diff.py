@@ -63,6 +63,24 @@ def test_people_read_ranks_differences_and_domains(folders: list[Path], width: i
     assert "Holm" in text
 
 
+def test_people_read_differences_by_token_class_or_why_there_are_none(folders: list[Path], tmp_path: Path) -> None:
+    flags = {"json_structure": np.arange(HARD.size) % 3 == 0, "template": np.zeros(HARD.size, dtype=bool)}
+    new = [write_job(tmp_path / f"n{n}", values(n * HARD), job=f"diag_n{n}", classes=flags) for n in (2, 1)]
+    status, output = run(*new)
+    text = " ".join(output.split())
+    assert status == 0
+    assert "b − a by token class, KL(p‖q), nats" in text
+    [line] = [line.strip() for line in output.splitlines() if line.strip().startswith("JSON structure")]
+    assert line.endswith("b is better")
+    assert "A token may be of several classes. Not among the compared positions: Chat template." in text
+    status, output = run(new[0], folders[0])
+    text = " ".join(output.split())
+    assert status == 0
+    assert "Token classes: Differences by token class are not told: the values by token of b have no class" in text
+    [row] = json.loads(run(*new, "--json")[1])["pairs"][0]["token_classes"]
+    assert (row["token_class"], row["title"], row["domain"]) == ("json_structure", "JSON structure", None)
+
+
 def test_several_are_ranked_by_the_asked_measure(folders: list[Path]) -> None:
     status, output = run(*folders, "--by", "top1_agreement")
     text = " ".join(output.split())

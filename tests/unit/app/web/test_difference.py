@@ -1,6 +1,8 @@
 """The page of differences: every number of the answer is on it, which side is better, and what does not fit is said."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +20,13 @@ RNG = np.random.default_rng(3)
 HARD = RNG.lognormal(-1, 0.8, DOCUMENTS).repeat(LENGTH) * RNG.lognormal(0, 0.4, DOCUMENTS * LENGTH)
 
 
-def side(folder: Path, scale: float, **provenance: object) -> Side:
+FLAGS = {"json_structure": np.arange(HARD.size) % 3 == 0, "tool_name": np.arange(HARD.size) < 4 * LENGTH}
+
+
+def side(folder: Path, scale: float, classes: Mapping[str, Any] | None = None, **provenance: object) -> Side:
     name = folder.name
-    write_job(folder, values(scale * HARD), job=f"diag_{name}", candidate={"model": name}, **provenance)
+    candidate = {"model": name}
+    write_job(folder, values(scale * HARD), job=f"diag_{name}", candidate=candidate, classes=classes, **provenance)
     return side_of(folder)
 
 
@@ -43,6 +49,40 @@ def test_every_measure_of_a_pair_is_told_with_its_interval_and_both_p(two: DiffR
     assert "b is better" in text
     assert "Holm’s correction" in text
     assert "1,200 tokens of 30 documents, paired" in text
+
+
+def test_the_differences_by_token_class_have_a_table_for_each_pair(tmp_path: Path) -> None:
+    sides = [side(tmp_path / name, scale, FLAGS) for name, scale in (("one", 1.0), ("two", 0.8), ("three", 0.9))]
+    for given in (sides[:2], sides):
+        found = compare_reports(given)
+        section = tree(render_difference(found)).one(id_="pairs")
+        tables = [one for one in section.all("table") if "by token class" in one.one("caption").text]
+        assert len(tables) == len(found.pairs)
+        for table, pair in zip(tables, found.pairs, strict=True):
+            assert table.one("caption").text == f"{pair.later} − {pair.earlier} by token class, KL(p‖q), nats"
+            for line, row in zip(table.one("tbody").all("tr"), pair.token_classes, strict=True):
+                value = fmt.estimate(row.difference.mean, row.difference.ci)
+                cells = [cell.text.strip() for cell in (line.one("th"), *line.all("td"))]
+                sign = "+" if (row.difference.mean or 0) > 0 else ""
+                assert cells == [
+                    row.title,
+                    fmt.count(row.tokens),
+                    f"{sign}{value.value}",
+                    value.interval,
+                    p_value(row.p),
+                    p_value(row.p_adjusted),
+                    f"{pair.later} is {row.verdict}" if row.title == "JSON structure" else "cannot be judged",
+                ]
+        assert section.text.count("A token may be of several classes.") == 1
+
+
+def test_where_classes_are_not_told_the_page_says_why(tmp_path: Path, two: DiffReport) -> None:
+    found = compare_reports([side(tmp_path / "new", 1.0, FLAGS), side(tmp_path / "old", 0.8)])
+    section = tree(render_difference(found)).one(id_="pairs")
+    assert "by token class are not told: the values by token of b have no class columns" in section.text
+    assert not any("by token class" in one.text for one in section.all("caption"))
+    without = two.model_copy(update={"token_classes_note": ""})
+    assert "Token classes" not in tree(render_difference(without)).text
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,23 @@ def test_what_was_written_is_read(tmp_path):
     assert set(found.domain.tolist()) == {"prose", "code"}
 
 
+def test_columns_of_token_classes_are_read_and_of_an_older_file_there_are_none(tmp_path):
+    numbers = np.arange(1200) % 3 == 0
+    file = write_job(tmp_path / "new", values(np.zeros(1200)), classes={"numbers": numbers}) / "tokens.parquet"
+    found = read(file, name="new")
+    assert list(found.classes) == ["numbers"]
+    assert found.classes["numbers"].tolist() == numbers.tolist()
+    assert found.select(np.array([3, 4])).classes["numbers"].tolist() == [True, False]
+    assert written(tmp_path).classes == {}
+
+
+def test_a_column_of_a_class_that_is_no_flag_is_no_class(tmp_path):
+    file = write_job(tmp_path / "new", values(np.zeros(1200))) / "tokens.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("class_numbers", table["position"]), file)
+    assert read(file, name="new").classes == {}
+
+
 def test_what_is_not_finite_is_not_a_number(tmp_path):
     kl = np.full(1200, 0.2)
     kl[5] = np.nan
