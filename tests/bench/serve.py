@@ -33,7 +33,7 @@ from app.settings import Settings
 from tests.bench import processor
 from tests.bench.rows import Row, read, write
 from tests.bench.serve_gateway import through_gateway
-from tests.bench.serve_load import Load, Stream, completions, percentile, streams
+from tests.bench.serve_load import Load, Sampled, Stream, completions, percentile, streams
 from tests.bench.serve_shadow import ShadowBeside, keep_profile, shadow_beside
 from tests.support.ports import free_port
 from workers.calibration.calibrators import storage
@@ -244,13 +244,13 @@ class Bench:
                         ),
                     ),
                 )
-        most = max(self.size.clients)
+        most, sampled = max(self.size.clients), Sampled(100)
         await self.ratio(
             "shadow_1pct",
             (self.plain, lambda: completions(self.plain.url, self.load(most))),
             (
                 self.ours,
-                lambda: completions(self.ours.url, self.load(most, hemostat_version=VERSION), kept_every=100),
+                lambda: completions(self.ours.url, self.load(most, hemostat_version=VERSION), sampled=sampled),
             ),
         )
 
@@ -268,8 +268,8 @@ class Bench:
             async def kept(request: str, prompt: Sequence[int], output: Sequence[int]) -> None:
                 await shadow.queue(request, prompt, output, VERSION)
 
-            load = self.load(most, hemostat_version=VERSION)
-            beside = (self.ours, lambda: completions(self.ours.url, load, kept_every=100, kept=kept, rounds=rounds))
+            load, sampled = self.load(most, hemostat_version=VERSION), Sampled(100, kept)
+            beside = (self.ours, lambda: completions(self.ours.url, load, sampled=sampled, rounds=rounds))
             without = (self.ours, lambda: completions(self.ours.url, load, rounds=rounds))
             plain = (self.plain, lambda: completions(self.plain.url, self.load(most), rounds=rounds))
             before = 0.0

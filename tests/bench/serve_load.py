@@ -50,30 +50,40 @@ class Stream:
     gaps: list[float]
 
 
-_asked = 0
-
-
 # What becomes of a request that was kept: its id, the ids of its prompt and of its answer.
 Kept = Callable[[str, Sequence[int], Sequence[int]], Awaitable[None]]
 
 
-async def completions(url: str, load: Load, *, kept_every: int = 0, kept: Kept | None = None, rounds: int = 1) -> float:
-    """Tokens per second, all clients together, `rounds` requests of each one after the other. Of all requests so far
-    one in `kept_every` is kept for the shadow; `kept` gets it once it is answered.
+@dataclass
+class Sampled:
+    """Of the requests of all runs that it is given to, one in `every` is kept for the shadow; `hand_on` gets it once it
+    is answered.
     """
 
+    every: int
+    hand_on: Kept | None = None
+    asked: int = 0
+
+    def keeps(self) -> bool:
+        """Whether the next request is one of them."""
+        self.asked += 1
+        return self.asked % self.every == 0
+
+
+async def completions(url: str, load: Load, *, sampled: Sampled | None = None, rounds: int = 1) -> float:
+    """Tokens per second, all clients together, `rounds` requests of each one after the other."""
+
     async def ask(client: httpx.AsyncClient, number: int) -> int:
-        global _asked  # noqa: PLW0603 - over all runs
         drawn = 0
         for _ in range(rounds):
-            _asked += 1
-            keeps = kept_every > 0 and _asked % kept_every == 0
+            keeps = sampled is not None and sampled.keeps()
             body = load.body(number, keeps)
             answer = await client.post(f"{url}/v1/completions", json=body | {"return_token_ids": keeps})
             found = answer.raise_for_status().json()
             drawn += int(found["usage"]["completion_tokens"])
-            if keeps and kept is not None:
-                await kept(body["vllm_xargs"]["hemostat_request"], body["prompt"], found["choices"][0]["token_ids"])
+            if keeps and sampled is not None and sampled.hand_on is not None:
+                output = found["choices"][0]["token_ids"]
+                await sampled.hand_on(body["vllm_xargs"]["hemostat_request"], body["prompt"], output)
         return drawn
 
     async with _client() as client:

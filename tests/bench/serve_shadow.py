@@ -39,6 +39,7 @@ class ShadowBeside:
         self._store = store
         self._id = deployment.id
         self._process = process
+        self._queued = 0
 
     def stop(self) -> None:
         """It computes nothing until `go_on`."""
@@ -61,12 +62,17 @@ class ShadowBeside:
         )
         if not await self._store.push_sample(self._id, sample):
             raise RuntimeError("the shadow's queue is full")
+        self._queued += 1
 
     async def until_idle(self) -> None:
-        """Waits until all that was queued is scored."""
-        while await self._store.queue_depth(self._id):  # noqa: ASYNC110 - it is in Redis, which tells nobody
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(2.0)  # what was taken from the queue last
+        """Waits until all that was queued is scored, or skipped. Raises TimeoutError."""
+        async with asyncio.timeout(START_S):
+            while True:
+                told = await self.counted()
+                done = (told.get(f"hemostat_shadow_{name}_total", 0.0) for name in ("scored_requests", "skipped"))
+                if sum(done) >= self._queued:
+                    return
+                await asyncio.sleep(0.2)  # its counters tell nobody when they change
 
     async def counted(self) -> dict[str, float]:
         """Its own counters, by name."""
