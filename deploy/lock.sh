@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Writes requirements/<extra>.lock, exact versions for Python 3.11 to 3.13. All extras are resolved together first, so
 # that a package which stands in several locks has one version. torch, torchvision and what only torch's CUDA build
-# needs are left out: `make setup` installs them first, with their own dependencies.
+# needs are left out: `make setup` installs them first, with their own dependencies. Versions that are locked stay, unless
+# UPGRADE=1 asks for newer ones.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=${UV:-.venv/bin/uv}
@@ -9,6 +10,7 @@ extras="api worker-cpu worker-gpu embedded dev"
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
 common=(--quiet --universal --fork-strategy fewest --python-version 3.11 --override requirements/overrides.txt --no-header --no-annotate)
 
+[ -n "${UPGRADE:-}" ] || grep -hE '^[A-Za-z0-9._-]+==' requirements/*.lock | sort -u >"$tmp/all.txt"
 # shellcheck disable=SC2046
 "$uv" pip compile pyproject.toml "${common[@]}" $(printf -- '--extra %s ' $extras) -o "$tmp/all.txt"
 "$uv" pip compile requirements/torch.in "${common[@]}" -c "$tmp/all.txt" -o "$tmp/torch.txt"

@@ -1,15 +1,21 @@
 """HTTP to the replicas: one connection pool, every time-out set, nothing of the client's headers passed on.
 
-Each replica gets the internal secret that it registered with, and no other one's."""
+Each replica gets the internal secret that it registered with, and no other one's. httpx's own transport reads HTTP in
+Python, which costs more than all else that the gateway does with an event of a stream: aiohttp's, under the same
+client, reads it in C.
+"""
 
 import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
 
+import aiohttp
 import httpx
+from httpx_aiohttp import AiohttpTransport
 
 from app.contracts.deployment import NOT_FINITE, Replica
 from app.deployments.secret import headers_for
@@ -24,6 +30,12 @@ SMALL_TIMEOUT_S: Final = 5.0
 DOOR_TIMEOUT_S: Final = 5.0
 HEALTH_TIMEOUT_S: Final = 2.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+# A larger body is given to aiohttp in parts: it would hold up the loop for one that is whole, and warns of it.
+PART_BYTES: Final = 1024 * 1024
+# Shorter than uvicorn's keep-alive of 5 s, so that a connection is not used just when the replica closes it.
+KEEP_ALIVE_S: Final = 4.0
+# The transport gives httpx's errors for most of aiohttp's; an answer that is no HTTP, and some others, it passes on.
+FAILED: Final = (httpx.HTTPError, aiohttp.ClientError)
 
 
 class ReplicaLostError(Exception):
@@ -44,9 +56,9 @@ class Upstream:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request otherwise
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=512, keepalive_expiry=4.0)
-        # Shorter than uvicorn's keep-alive of 5 s, so that a connection is not used just when the replica closes it.
-        self._client = httpx.AsyncClient(limits=limits, trust_env=False, follow_redirects=False)
+        transport = AiohttpTransport(client=_session)  # which is made in the loop, at the first request
+        self._client = httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False)
+        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # it would keep a replica's
         self._served: dict[tuple[str, str], str] = {}
 
     async def close(self) -> None:
@@ -55,7 +67,7 @@ class Upstream:
 
     def _timeout(self, read_s: float) -> httpx.Timeout:
         connect = self._settings.gateway_connect_timeout_s
-        return httpx.Timeout(connect=connect, read=read_s, write=WRITE_TIMEOUT_S, pool=POOL_TIMEOUT_S)
+        return httpx.Timeout(connect=connect, read=read_s, write=None, pool=POOL_TIMEOUT_S)
 
     @asynccontextmanager
     async def post(self, replica: Replica, path: str, body: bytes, *, stream: bool) -> AsyncIterator[httpx.Response]:
@@ -63,17 +75,29 @@ class Upstream:
         ReplicaSilentError where that takes too long."""
         url = f"{base(replica)}{path}"
         read_s = self._settings.gateway_read_timeout_s if stream else self._settings.gateway_answer_timeout_s
-        headers = {"content-type": "application/json", "accept-encoding": "identity", **headers_for(replica.secret)}
+        sized = {"content-type": "application/json", "content-length": str(len(body)), "accept-encoding": "identity"}
+        request = self._client.build_request(
+            "POST",
+            url,
+            content=body if len(body) <= PART_BYTES else _parts(body),
+            headers=sized | headers_for(replica.secret),
+            timeout=self._timeout(read_s),
+        )
         try:
-            async with self._client.stream(
-                "POST", url, content=body, headers=headers, timeout=self._timeout(read_s)
-            ) as answer:
+            try:
+                async with asyncio.timeout(WRITE_TIMEOUT_S + read_s):  # aiohttp waits for ever where nobody reads
+                    answer = await self._client.send(request, stream=True)
+            except TimeoutError as error:
+                raise ReplicaSilentError("it does not read the request") from error
+            try:
                 if answer.status_code == 401:  # another process has its port by now, and says so within a second
                     raise ReplicaLostError("it takes another secret")
                 yield answer
+            finally:
+                await answer.aclose()
         except httpx.ReadTimeout as error:
             raise ReplicaSilentError(type(error).__name__) from error
-        except (httpx.TransportError, httpx.StreamError) as error:
+        except (*FAILED, httpx.StreamError) as error:
             raise ReplicaLostError(type(error).__name__) from error
 
     async def served_name(self, replica: Replica) -> str:
@@ -88,7 +112,7 @@ class Upstream:
                     timeout=self._timeout(SMALL_TIMEOUT_S),
                 )
                 name = str(answer.raise_for_status().json()["data"][0]["id"])
-            except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            except (*FAILED, ValueError, LookupError, TypeError) as error:
                 raise ReplicaLostError(type(error).__name__) from error
             if len(self._served) > 1024:
                 self._served.clear()
@@ -108,7 +132,7 @@ class Upstream:
                 )
                 told = answer.raise_for_status().json()
                 return str(told.get("reason") or NOT_FINITE) if told["nonfinite"] else ""
-        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError, TimeoutError) as error:
+        except (*FAILED, ValueError, LookupError, TypeError, AttributeError, TimeoutError) as error:
             logger.warning("replica %s: its engine's door does not answer: %s", replica.id, type(error).__name__)
             raise DoorSilentError from error
 
@@ -118,7 +142,7 @@ class Upstream:
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 answer = await self._client.get(f"{base(replica)}/health", timeout=self._timeout(HEALTH_TIMEOUT_S))
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (*FAILED, TimeoutError) as error:
             raise ReplicaLostError(f"its health cannot be asked: {type(error).__name__}") from error
         if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             raise ReplicaLostError("its engine is dead")
@@ -127,6 +151,17 @@ class Upstream:
         """A small question and its whole answer. Raises ReplicaLostError."""
         async with self.post(replica, path, json.dumps(body).encode(), stream=False) as answer:
             return answer.status_code, await read(answer)
+
+
+def _session() -> aiohttp.ClientSession:
+    """aiohttp's side: as many connections as there are requests, and no cookies."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+async def _parts(body: bytes) -> AsyncIterator[bytes]:
+    for begin in range(0, len(body), PART_BYTES):
+        yield body[begin : begin + PART_BYTES]
 
 
 def base(replica: Replica) -> str:
