@@ -191,13 +191,14 @@ def _print(found: DiffReport) -> None:
     out.print(_ranking(found))
     if len(found.pairs) == 1:
         out.print(_differences(found.pairs[0]))
-        for kind, rows in (("domain", found.pairs[0].domains), ("token class", found.pairs[0].token_classes)):
+        for kind, rows in _kinds(found.pairs[0]):
             if rows:
                 out.print(_slices(kind, rows, found.pairs[0]))
-        if told := classes_note(found):
-            out.print(Text(f"Token classes: {told}"))
     else:
         out.print(_pairs(found))
+        _print_shown(found)
+    if told := classes_note(found):
+        out.print(Text(f"Token classes: {told}"))
     if told := ties(found):
         out.print(Text(f"Ties: {told}"))
     for warning in found.warnings:
@@ -223,6 +224,8 @@ def _ranking(found: DiffReport) -> Table:
     return table
 
 
+# So many slices are printed where there are several pairs.
+MOST_SLICES: Final = 12
 _COLUMNS: Final = [("Difference", True), ("95 % interval", True), ("p", True), ("p, corrected", True), ("", False)]
 
 
@@ -239,6 +242,29 @@ def _slices(kind: str, rows: Sequence[Difference], pair: Pair) -> Table:
     for row in rows:
         table.add_row(Text(slice_name(row)), *_cells(row, pair))
     return table
+
+
+def _kinds(pair: Pair) -> tuple[tuple[str, Sequence[Difference]], ...]:
+    return (("domain", pair.domains), ("token class", pair.token_classes))
+
+
+def _print_shown(found: DiffReport) -> None:
+    """Of many pairs, the slices of the text where one differs for sure, the largest differences first."""
+    every = [(pair, kind, row) for pair in found.pairs for kind, rows in _kinds(pair) for row in rows]
+    shown = [one for one in every if one[2].verdict in {"better", "worse"}]
+    if not every:
+        return
+    if not shown:
+        out.print(Text("By domain and token class: no difference of a pair is shown."))
+        return
+    shown.sort(key=lambda one: -abs(one[2].difference.mean or 0.0))
+    title = f"Where in the text a pair differs, {NAMES[found.by]}"
+    table = plain_table(title, [("Pair", False), ("Of", False), ("", False), *_COLUMNS])
+    for pair, kind, row in shown[:MOST_SLICES]:
+        table.add_row(f"{pair.later} − {pair.earlier}", kind, Text(slice_name(row)), *_cells(row, pair))
+    out.print(table)
+    left = f"; the {len(shown) - MOST_SLICES} smaller ones are in the JSON and on the page" * (len(shown) > MOST_SLICES)
+    out.print(Text(f"{len(shown)} of {len(every)} differences by pair and domain or token class are shown{left}."))
 
 
 def _pairs(found: DiffReport) -> Table:

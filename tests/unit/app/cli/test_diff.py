@@ -90,6 +90,49 @@ def test_several_are_ranked_by_the_asked_measure(folders: list[Path]) -> None:
     assert "Ties: b and c" in text
 
 
+def test_of_several_the_slices_that_differ_for_sure_are_told_the_largest_first(tmp_path: Path) -> None:
+    """A class where two candidates are equal at every position is in no line; nor is one that no report knows."""
+    third = np.arange(HARD.size) % 3 == 0
+    flags = {"json_structure": third, "number": ~third}
+    factors = {"a": (1.0, 1.0), "b": (1.0, 0.5), "c": (1.0, 0.2)}
+    jobs = [
+        write_job(
+            tmp_path / name,
+            values(np.where(third, inside, outside) * HARD),
+            job=f"diag_{name}",
+            candidate={"model": name},
+            classes=flags,
+        )
+        for name, (inside, outside) in factors.items()
+    ]
+    status, output = run(*jobs)
+    assert status == 0
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    begin = lines.index("Where in the text a pair differs, KL(p‖q), nats")
+    told = [line for line in lines[begin:] if " token class " in f" {line} "]
+    outside = HARD[~third].mean()
+    expected = [("c − a", -0.8), ("b − a", -0.5), ("c − b", -0.3)]
+    rows = [line for line in told if line.startswith(tuple("abc"))]
+    for line, (pair, factor) in zip(rows, expected, strict=True):
+        assert line.startswith(f"{pair} token class number ")
+        assert float(line.split()[6].replace("−", "-")) == pytest.approx(factor * outside, abs=0.005)
+    assert not any("JSON structure" in line for line in told)
+    [count] = [line for line in lines if "differences by pair and domain or token class are shown" in line]
+    assert count.startswith("9 of 12 ")
+
+
+def test_of_several_that_differ_nowhere_it_is_said(tmp_path: Path) -> None:
+    noise = [np.random.default_rng(seed).normal(1, 1e-6, HARD.size) for seed in range(3)]
+    jobs = [
+        write_job(tmp_path / str(number), values(factor * HARD), job=f"diag_{number}", candidate={"model": str(number)})
+        for number, factor in enumerate(noise)
+    ]
+    status, output = run(*jobs)
+    assert status == 0
+    assert "By domain and token class: no difference of a pair is shown." in output
+    assert "Where in the text" not in output
+
+
 def test_a_report_file_stands_for_its_folder(folders: list[Path]) -> None:
     assert run(folders[0] / "report.json", folders[1])[0] == 0
 
