@@ -43,6 +43,12 @@ def replaced(earlier: Iterable[Row], fresh: Sequence[Row]) -> list[Row]:
     return [row for row in earlier if (row.bench, row.case) not in again] + list(fresh)
 
 
+def merged(earlier: Iterable[Row], fresh: Sequence[Row]) -> list[Row]:
+    """The earlier rows with fresh numbers where they stand, then what is new: a part may measure some of a case."""
+    numbers = {row[:3]: row for row in fresh}
+    return [numbers.pop(row[:3], row) for row in earlier] + list(numbers.values())
+
+
 def write(file: Path, rows: Iterable[Row]) -> None:
     """The CSV: whole or not at all."""
     partial = file.with_name(f".{file.name}")

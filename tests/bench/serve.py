@@ -31,7 +31,7 @@ import torch
 from app.models.checkpoint import inspect
 from app.settings import Settings
 from tests.bench import processor
-from tests.bench.rows import Row, read, write
+from tests.bench.rows import Row, merged, read, write
 from tests.bench.serve_gateway import through_gateway
 from tests.bench.serve_load import Load, Sampled, Stream, completions, percentile, streams
 from tests.bench.serve_shadow import ShadowBeside, keep_profile, shadow_beside
@@ -390,12 +390,6 @@ async def run(size: Size, keep: Callable[[list[Row]], None], parts: Sequence[str
                 await getattr(bench, part)()
                 keep(bench.rows)
     return bench.rows
-
-
-def merged(earlier: Sequence[Row], fresh: Sequence[Row]) -> list[Row]:
-    """Number by number: a part measures some of a case, such as how long a server takes to start."""
-    again = {row[:3] for row in fresh}
-    return [row for row in earlier if row[:3] not in again] + list(fresh)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.bench.rows import Row, read, replaced, write
+from tests.bench.rows import Row, merged, read, replaced, write
 
 FIRST = [
     Row("sweep", "12_points", "job_seconds", 153.409, "s"),
@@ -20,3 +20,9 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
 def test_a_case_that_is_measured_again_keeps_no_row_and_the_others_keep_theirs() -> None:
     fresh = [Row("sweep", "12_points", "job_seconds", 120.0, "s")]
     assert replaced(FIRST, fresh) == [FIRST[2], FIRST[3], *fresh]
+
+
+def test_a_number_that_is_measured_again_stands_where_it_stood_and_the_others_of_its_case_stay() -> None:
+    again = Row("sweep", "12_points", "job_seconds", 120.0, "s")
+    new = Row("sweep", "12_points", "points_seconds", 110.0, "s")
+    assert merged(FIRST, [new, again]) == [again, *FIRST[1:], new]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.bench import processor, serve
 from tests.bench.rows import Row, write
-from tests.bench.serve import QUICK, Bench, merged
+from tests.bench.serve import QUICK, Bench
 from tests.bench.serve_shadow import ShadowBeside
 from workers.engine.serving.child import ServerProcess
 
@@ -22,14 +22,6 @@ def test_the_first_row_says_on_which_processor_the_others_were_measured(tmp_path
     bench = Bench(QUICK, tmp_path, machine)
     bench.add("plain", "start", 20.0, "s")
     assert bench.rows == [machine, Row("serve", "plain", "start", 20.0, "s")]
-
-
-def test_a_part_that_is_measured_again_leaves_the_other_numbers_of_its_cases() -> None:
-    start, resident, again = (
-        Row("serve", "plain", metric, value, unit)
-        for metric, value, unit in (("start", 18.0, "s"), ("resident", 2e9, "bytes"), ("start", 17.0, "s"))
-    )
-    assert merged([start, resident], [again]) == [resident, again]
 
 
 def test_parts_are_not_put_beside_numbers_of_another_processor(
