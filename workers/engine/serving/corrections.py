@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from workers.calibration.calibrators.protocol import Calibrator, RowContext
+from workers.engine.serving.threads import on_one_thread
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 
@@ -52,8 +53,16 @@ def correct(
     if not groups:
         return head(hidden_TD)
     known = list(contexts)
+    with on_one_thread(hidden_TD.device, len(hidden_TD)):
+        corrected_TD = _hidden(hidden_TD, groups, known)
+    logits_TV = head(corrected_TD)
+    with on_one_thread(logits_TV.device, len(logits_TV)):
+        return _logits_(logits_TV.float(), groups, known)
+
+
+def _hidden(hidden_TD: torch.Tensor, groups: Sequence[Group], contexts: Sequence[RowContext]) -> torch.Tensor:
     corrected_TD = hidden_TD
-    for one, context in zip(groups, known, strict=True):
+    for one, context in zip(groups, contexts, strict=True):
         if one.rows_G is None:
             corrected_TD = one.calibrator.apply_hidden(hidden_TD, context)
             continue
@@ -63,8 +72,11 @@ def correct(
             if corrected_TD is hidden_TD:
                 corrected_TD = hidden_TD.clone()
             corrected_TD.index_copy_(0, one.rows_G, changed_GD)
-    logits_TV = head(corrected_TD).float()
-    for one, context in zip(groups, known, strict=True):
+    return corrected_TD
+
+
+def _logits_(logits_TV: torch.Tensor, groups: Sequence[Group], contexts: Sequence[RowContext]) -> torch.Tensor:
+    for one, context in zip(groups, contexts, strict=True):
         if one.rows_G is None:  # they are nobody else's
             logits_TV = one.calibrator.apply_logits_(logits_TV, context)
             continue
@@ -80,9 +92,10 @@ def broken_rows(logits_TV: torch.Tensor) -> list[int]:
 
     A sum tells whether a row may be one, and reads memory once; only such rows are looked at twice.
     """
-    sums = logits_TV.sum(dim=-1).isfinite()
-    if bool(sums.all()):
-        return []
+    with on_one_thread(logits_TV.device, len(logits_TV)):
+        sums = logits_TV.sum(dim=-1).isfinite()
+        if bool(sums.all()):
+            return []
     suspects = (~sums).nonzero().flatten().tolist()
     return [row for row in suspects if _broken(logits_TV[row])]
 

@@ -9,6 +9,7 @@ from workers.calibration.calibrators.lowrank import LowRank
 from workers.calibration.calibrators.protocol import Calibrator, RowContext
 from workers.calibration.calibrators.temperature import Temperature
 from workers.engine.serving.corrections import broken_rows, correct, group
+from workers.engine.serving.threads import FEW_ROWS
 
 WIDTH, VOCABULARY = 24, 50
 
@@ -66,6 +67,42 @@ def test_a_batch_with_one_correction_is_corrected_in_float32(kind: str, dtype: t
     logits_TV = (made.apply_hidden(hidden_TD, context) @ weight_VD.T).float()
     assert found_TV.dtype == torch.float32
     assert torch.equal(found_TV, made.apply_logits(logits_TV, context))
+
+
+class Counting(Temperature):
+    """Notes on how many threads it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(2.0)
+        self.threads: list[int] = []
+
+    def apply_hidden(self, hidden_TD: torch.Tensor, context: RowContext) -> torch.Tensor:
+        self.threads.append(torch.get_num_threads())
+        return super().apply_hidden(hidden_TD, context)
+
+    def apply_logits_(self, logits_TV: torch.Tensor, context: RowContext) -> torch.Tensor:
+        self.threads.append(torch.get_num_threads())
+        return super().apply_logits_(logits_TV, context)
+
+
+@pytest.mark.parametrize(("rows", "threads"), [(1, 1), (FEW_ROWS, 1), (FEW_ROWS + 1, 3)])
+def test_few_rows_are_corrected_on_one_thread_and_the_head_has_all(rows: int, threads: int) -> None:
+    of_head: list[int] = []
+
+    def head(hidden_TD: torch.Tensor) -> torch.Tensor:
+        of_head.append(torch.get_num_threads())
+        return hidden_TD @ torch.ones(WIDTH, VOCABULARY)
+
+    counting, before = Counting(), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        groups = group([counting] * rows, torch.device("cpu"))
+        correct(torch.randn(rows, WIDTH), groups, [RowContext(torch.ones(rows).long(), torch.ones(rows).long())], head)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert of_head == [3]
+    assert counting.threads == [threads, threads]
 
 
 def test_without_corrections_it_is_the_heads_own_tensor() -> None:
