@@ -93,9 +93,9 @@ class SweepPoint(Contract):
     no_kernel_term: str = Field(default="", description="why a packed point has none; empty for every other point")
 
 
-class SweepDomain(Contract):
-    """One domain of the text. With fewer than six documents there is no interval, and how far it stays mild cannot be
-    judged: `note` says so."""
+class SweepSlice(Contract):
+    """A part of the scored positions: a domain of the text, a class of tokens. In fewer than six documents it has no
+    interval, and how far it stays mild cannot be judged: `note` says so."""
 
     tokens: Count
     documents: Count
@@ -104,7 +104,7 @@ class SweepDomain(Contract):
     )
     perplexity_ratio: tuple[Mean, ...] = Field(description="likewise, to the unmodified model's over the same tokens")
     largest_mild: JsonValue = Field(
-        description="the strongest measured value whose excess KL on this domain stays below `moderate` by its upper "
+        description="the strongest measured value whose excess KL on this part stays below `moderate` by its upper "
         "limit, with every weaker one; null: not even the weakest, or, where there is a `note`, it cannot be judged; "
         "unless `null_is_value`"
     )
@@ -124,6 +124,29 @@ class SweepDomain(Contract):
     def any_mild(self) -> bool:
         """Whether a setting stays mild; of a report without `sides`."""
         return any_within(self.largest_mild, null_is_value=self.null_is_value)
+
+
+class SweepTokenClass(SweepSlice):
+    """The positions whose predicted token is of one class. A token may be in several classes."""
+
+    name: str
+    title: str
+    definition: str
+
+
+class SweepTokenClasses(Contract):
+    """Where it bleeds in the text, by kind of token."""
+
+    classes: tuple[SweepTokenClass, ...] = Field(
+        default=(),
+        description="classes that some scored position is in; empty where no point is finite at every position, and "
+        "where there is a `note`",
+    )
+    none: SweepSlice | None = Field(
+        default=None, description="positions that are in no class; null where there is none"
+    )
+    absent: tuple[str, ...] = Field(default=(), description="titles of the classes that no scored position is in")
+    note: str = Field(default="", description="why no class is told; empty where they are")
 
 
 class KneeInterval(Contract):
@@ -362,8 +385,11 @@ class SweepReport(Contract):
     slopes: CrossingSlopes | None = Field(
         default=None, description="around the place where mild ends; the thresholds have their own"
     )
-    domains: dict[str, SweepDomain] = Field(
+    domains: dict[str, SweepSlice] = Field(
         default_factory=dict, description="by domain of the text; empty where no point is finite at every position"
+    )
+    token_classes: SweepTokenClasses | None = Field(
+        default=None, description="by class of the predicted token; null in reports of earlier versions"
     )
     choice: Choice
     shared: tuple[Share, ...]

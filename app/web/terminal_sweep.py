@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.sweep_report import SweepPoint, SweepReport, Threshold
+from app.contracts.sweep_report import SweepPoint, SweepReport, SweepSlice, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.domain_words import unjudged
+from app.web.sections.sweep_slices import KIND, OVERLAP, unadjusted
 from app.web.sections.sweep_tables import has_kernels, kernels_note
 from app.web.sections.sweep_words import (
     FORMS,
@@ -18,6 +21,7 @@ from app.web.sections.sweep_words import (
     furthest,
     heading,
     in_order,
+    kinds,
     largest_column,
     largest_within,
     last_mild,
@@ -55,7 +59,8 @@ def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
     if few := unjudged(report.domains):
         console.print(Text(say(few)))
     elif report.domains:
-        console.print(_domains(report, say))
+        console.print(_slices(report, "By domain", "Domain", by_damage(report, report.domains), say, wide=wide))
+    _kinds(report, console, say, wide=wide)
     for threshold in (report.threshold, report.threshold_kl):
         if threshold is not None:
             _threshold(threshold, console, say)
@@ -125,23 +130,38 @@ def _limits(report: SweepReport, say: Say) -> Table:
     return table
 
 
-def _domains(report: SweepReport, say: Say) -> Table:
-    """How far each domain goes, and what it loses at the strongest setting."""
+def _kinds(report: SweepReport, console: Console, say: Say, *, wide: bool) -> None:
+    """The kinds of token, or why none is told; nothing of an older report."""
+    rows = kinds(report)
+    line = unjudged(dict(rows), KIND) or (report.token_classes.note if report.token_classes else "")
+    if line:
+        console.print(Text(say(visible(line))))
+    elif rows:
+        console.print(_slices(report, "By kind of token", "Kind of token", rows, say, wide=wide))
+        console.print(Text(say(f"{OVERLAP} {unadjusted(len(rows))}")))
+
+
+def _slices(
+    report: SweepReport, title: str, column: str, rows: Sequence[tuple[str, SweepSlice]], say: Say, *, wide: bool
+) -> Table:
+    """How far each part of the text goes, and what it loses at the strongest setting."""
     last_name = f"KL at the {furthest(report).replace(' setting', '')}"
     columns = [
-        ("Domain", False),
+        (column, False),
+        *([("Tokens", True)] if wide else []),
         (mild_column(report), False),
         (say(visible(last_name)), True),
         ("95 % interval", True),
     ]
-    table = plain_table("By domain", columns)
-    for name, domain in by_damage(report):
-        last = fmt.estimate(domain.kl[-1].mean, domain.kl[-1].ci)
+    table = plain_table(title, columns)
+    for name, part in rows:
+        last = fmt.estimate(part.kl[-1].mean, part.kl[-1].ci)
         table.add_row(
             Text(say(visible(name))),
-            Text(say(mild_up_to(domain))),
+            *([say(fmt.count(part.tokens))] if wide else []),
+            Text(say(mild_up_to(part))),
             say(last.value),
-            say(last.interval or domain.note or fmt.NONE),
+            say(last.interval or part.note or fmt.NONE),
         )
     return table
 

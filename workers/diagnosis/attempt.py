@@ -24,8 +24,10 @@ from workers.diagnosis.passes import score_into_store
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Side, Sides, folder_bytes
 from workers.diagnosis.stopwatch import Stopwatch
+from workers.diagnosis.token_classes.classify import Classified, classify
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.selfcheck import Logprobs, verify_head
+from workers.distributions.token_values import Positions
 from workers.engine.device import identity
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
@@ -150,6 +152,19 @@ class Attempt:
             load_tokenizer(reference.tokenizer),
             self._shared.window,
             progress=self._context.progress,
+            check_cancelled=self._context.check_cancelled,
+        )
+
+    def _classified(
+        self, documents: list[TextDocument], corpus: Corpus, positions: Positions, reference: Side
+    ) -> Classified:
+        """The kinds of the predicted tokens at the positions of a corpus, made of these documents."""
+        return classify(
+            documents,
+            corpus,
+            positions,
+            load_tokenizer(reference.tokenizer),
+            vocabulary=reference.info.vocabulary,
             check_cancelled=self._context.check_cancelled,
         )
 

@@ -21,16 +21,12 @@ from workers.diagnosis.plan import Scratch, plan_fingerprint
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Side, Sides, modify, resolve
 from workers.diagnosis.token_classes.catalogue import CLASS_COLUMN
-from workers.diagnosis.token_classes.classify import Classified, classify
+from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.token_classes.slices import token_classes
 from workers.diagnosis.tool_calls.prompts import with_tools
 from workers.diagnosis.tool_calls.run import generated_tool_calls
 from workers.distributions.divergence import Divergence
-from workers.distributions.token_values import Positions
 from workers.engine.room import EngineRoom
-from workers.text.documents import TextDocument
-from workers.text.tokenization import load_tokenizer
-from workers.text.windows import Corpus
 
 # The artifact of per-token values.
 TOKENS_FILE = "tokens.parquet"
@@ -131,7 +127,7 @@ class _Compare(Attempt):
             context.check_cancelled()
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
-                classes = self._classes(sides, documents, corpus, positions)
+                classes = self._classified(documents, corpus, positions, sides.reference)
                 measured = Measured(
                     request=request,
                     sides=sides,
@@ -200,14 +196,3 @@ class _Compare(Attempt):
         # A document of the text may have the id of a conversation.
         for ids in texts.overlap(recipe, conversations).values():
             self._looked_at.update(f"conversation {one}" for one in ids)
-
-    def _classes(self, sides: Sides, documents: list[TextDocument], corpus: Corpus, positions: Positions) -> Classified:
-        """The kinds of the predicted tokens."""
-        return classify(
-            documents,
-            corpus,
-            positions,
-            load_tokenizer(sides.reference.tokenizer),
-            vocabulary=sides.reference.head.vocabulary,
-            check_cancelled=self._context.check_cancelled,
-        )

@@ -1,21 +1,21 @@
-"""What is said of the domains of a text where none of them can be judged alone."""
+"""What is said of the parts of a text, its domains or kinds of token, where none of them can be judged alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from app.contracts.surface_report import SurfaceDomain
-from app.contracts.sweep_report import SweepDomain
+from app.contracts.sweep_report import SweepSlice
 from app.web import format as fmt
 from app.web.untrusted import visible
 
 
-def unjudged(domains: Mapping[str, SweepDomain] | Mapping[str, SurfaceDomain]) -> str:
-    """One line in place of a table whose every row says that documents are too few; empty where a domain can be judged,
-    and where there is none."""
-    if not domains or not all(one.note for one in domains.values()):
+def unjudged(parts: Mapping[str, SweepSlice] | Mapping[str, SurfaceDomain], what: str = "domain") -> str:
+    """One line in place of a table whose every row says that documents are too few; empty where a part can be judged,
+    and where there is none. `what` people call a part."""
+    if not parts or not all(one.note for one in parts.values()):
         return ""
-    told = ", ".join(f"{visible(name)} {fmt.count(one.documents)}" for name, one in domains.items())
-    if len(domains) == 1:
-        return f"The one domain cannot be judged alone: it has too few documents ({told})."
-    return f"No domain can be judged alone: each has too few documents ({told})."
+    told = ", ".join(f"{visible(name)} {fmt.count(one.documents)}" for name, one in parts.items())
+    if len(parts) == 1:
+        return f"The one {what} cannot be judged alone: it has too few documents ({told})."
+    return f"No {what} can be judged alone: each has too few documents ({told})."

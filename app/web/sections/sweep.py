@@ -8,10 +8,12 @@ from markupsafe import Markup
 
 from app.contracts.sweep_report import Limit, SweepReport, Threshold
 from app.web import format as fmt
+from app.web.sections.classes import Definition
 from app.web.sections.numbers import Figure
 from app.web.sections.sweep_charts import fit_drawn, kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
-from app.web.sections.sweep_tables import domains, domains_note, effort, limits, limits_note, points, points_note
+from app.web.sections.sweep_slices import definitions, domains, domains_note, token_classes, token_classes_note
+from app.web.sections.sweep_tables import effort, limits, limits_note, points, points_note
 from app.web.sections.sweep_words import (
     FORMS,
     UNJUDGED,
@@ -49,6 +51,9 @@ class Sweep:
     limits_note: str
     domains: Table
     domains_note: str
+    token_classes: Table
+    token_classes_note: str
+    definitions: tuple[Definition, ...]
     effort: Table
     effort_note: str
 
@@ -71,6 +76,9 @@ def sweep(report: SweepReport) -> Sweep:
         limits_note=limits_note(report),
         domains=domains(report),
         domains_note=domains_note(report),
+        token_classes=token_classes(report),
+        token_classes_note=token_classes_note(report),
+        definitions=definitions(report),
         effort=effort(report),
         effort_note=visible(report.choice.note),
     )

@@ -7,22 +7,17 @@ from app.models.knobs import told
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale
-from app.web.sections.domain_words import unjudged
 from app.web.sections.sweep_words import (
     UNJUDGED,
-    by_damage,
     in_order,
     largest_column,
     largest_within,
     last_mild,
     limits_of,
     lossless_note,
-    mild_column,
-    mild_up_to,
     passed,
     setting,
     severity,
-    shown_places,
 )
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
@@ -159,49 +154,6 @@ def limits_note(report: SweepReport) -> str:
             f"{fmt.estimate(slopes.above, slopes.above_ci)} on the stronger."
         )
     return visible(note)
-
-
-def domains(report: SweepReport) -> Table:
-    """How far each domain goes, and what it loses at the settings where the whole text stops being mild and where the
-    sweep ends; no row where none can be judged alone."""
-    values = [point.value for point in report.points]
-    shown = shown_places(report)
-    rows = []
-    for name, domain in [] if unjudged(report.domains) else by_damage(report):
-        cells = [
-            Cell(visible(name), fmt.counted(domain.documents, "document")),
-            Cell(mild_up_to(domain), domain.note, strong=True),
-        ]
-        for place in shown:
-            for mean in (domain.kl[place], domain.perplexity_ratio[place]):
-                found = fmt.estimate(mean.mean, mean.ci)
-                cells.append(Cell(found.value, found.interval or ""))
-        rows.append(tuple(cells))
-    return Table(
-        caption="By domain",
-        columns=(
-            Column("Domain", "name"),
-            Column(mild_column(report)),
-            *(
-                Column(f"{quantity} at {setting(report, values[place])}")
-                for place in shown
-                for quantity in ("KL, nats,", "PPL ratio")
-            ),
-        ),
-        rows=tuple(rows),
-    )
-
-
-def domains_note(report: SweepReport) -> str:
-    """How they are judged; where none can be judged alone that alone, empty where there is none."""
-    if not report.domains:
-        return ""
-    if line := unjudged(report.domains):
-        return line
-    few = any(domain.note for domain in report.domains.values())
-    return "Each domain is judged as the whole text is, by the upper limit of its own excess KL." + (
-        " A domain of fewer than six documents has no interval: how far it stays mild cannot be judged." if few else ""
-    )
 
 
 def effort(report: SweepReport) -> Table:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from app.contracts.sweep_report import Limit, SweepDomain, SweepPoint, SweepReport, SweptSide
+from app.contracts.sweep_report import Limit, SweepPoint, SweepReport, SweepSlice, SweptSide
 from app.models.knobs import told
 from app.web import format as fmt
+from app.web.sections.classes import NONE as NO_CLASS
 from app.web.untrusted import visible
 
 UNJUDGED: Final = "cannot be judged"  # a mean without an interval
@@ -147,14 +148,14 @@ def severity(point: SweepPoint) -> str:
     return point.severity or fmt.NONE
 
 
-def mild_up_to(domain: SweepDomain) -> str:
-    """The strongest setting that stays mild on a domain; of a knob with two sides that of each."""
-    if domain.largest_mild_sides is not None and not domain.note:
-        below, above = (_NONE_SHOWN if end is None else told(end) for end in domain.largest_mild_sides)
+def mild_up_to(part: SweepSlice) -> str:
+    """The strongest setting that stays mild on a part of the text; of a knob with two sides that of each."""
+    if part.largest_mild_sides is not None and not part.note:
+        below, above = (_NONE_SHOWN if end is None else told(end) for end in part.largest_mild_sides)
         return visible(f"{below} below, {above} above")
-    if not domain.any_mild:
-        return UNJUDGED if domain.note else _NONE_SHOWN
-    return visible(told(domain.largest_mild))
+    if not part.any_mild:
+        return UNJUDGED if part.note else _NONE_SHOWN
+    return visible(told(part.largest_mild))
 
 
 def largest_column(report: SweepReport) -> str:
@@ -237,14 +238,23 @@ def strongest(report: SweepReport) -> str:
 
 
 def shown_places(report: SweepReport) -> list[int]:
-    """Which of the points domains are told at: where the whole text stops being mild, and where the sweep ends."""
+    """Which points parts of the text are told at: where the whole text stops being mild, and where the sweep ends."""
     limit = report.largest_mild
     values = [point.value for point in report.points]
     shown = [] if limit is None or not limit.any_within else [values.index(limit.largest)]
     return [*shown, *([len(values) - 1] if len(values) - 1 not in shown else [])]
 
 
-def by_damage(report: SweepReport) -> list[tuple[str, SweepDomain]]:
-    """The domains, the one that loses most where the whole text stops being mild first."""
+def by_damage(report: SweepReport, parts: Mapping[str, SweepSlice]) -> list[tuple[str, SweepSlice]]:
+    """Parts of the text, the one that loses most where the whole text stops being mild first."""
     place = shown_places(report)[0]
-    return sorted(report.domains.items(), key=lambda item: -(item[1].kl[place].mean or 0.0))
+    return sorted(parts.items(), key=lambda item: -(item[1].kl[place].mean or 0.0))
+
+
+def kinds(report: SweepReport) -> list[tuple[str, SweepSlice]]:
+    """The classes of tokens by their titles, as `by_damage` has them, and what is in none of them last."""
+    found = report.token_classes
+    if found is None:
+        return []
+    rows = by_damage(report, {one.title: one for one in found.classes})
+    return [*rows, *([(NO_CLASS, found.none)] if found.none is not None else [])]

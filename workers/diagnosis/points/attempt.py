@@ -34,11 +34,11 @@ class PointsAttempt(Attempt):
         self._swept = request
 
     @contextmanager
-    def ground(self, also: Sequence[Recipe] = ()) -> Iterator[Ground]:
+    def ground(self, also: Sequence[Recipe] = (), *, classes: bool = False) -> Iterator[Ground]:
         """Reads the text, scores the reference (or finds it in the store), checks the head, measures the noise floor.
 
-        `also`: recipes beside the candidate's whose calibration text may not be scored either. Raises what these steps
-        raise.
+        `also`: recipes beside the candidate's whose calibration text may not be scored either. `classes`: whether
+        points keep their sums by token class, which the text is then read for once. Raises what these steps raise.
         """
         request, context, watch = self._swept, self._context, self._watch
         with watch.phase("text"):
@@ -49,10 +49,11 @@ class PointsAttempt(Attempt):
             texts = self._calibration(reference, entry.dtype, documents)
             for recipe in also:
                 self._check_overlap(texts, recipe, documents, pointer="/candidate/recipe")
+            part = Part.of(corpus)
+            masks = self._classified(documents, corpus, part.where, reference).with_none() if classes else None
         bare = request.model_copy(update={"candidate": request.candidate.model_copy(update={"recipe": ()})})
         sides = modify(bare, reference, entry, origin, context, calibration=texts)
         with sides.modified:
-            part = Part.of(corpus)
             limit = reference_limit(request.window, reference.info.max_position)
             shorter = None if limit is None else cut(corpus, limit)
             read = corpus if shorter is None else shorter.corpus
@@ -72,7 +73,7 @@ class PointsAttempt(Attempt):
                     precision=PRECISION,
                     context=context,
                 )
-            yield Ground(sides, part, scored, floor, texts, shorter, tuple(self._allowed()))
+            yield Ground(sides, part, scored, floor, texts, shorter, tuple(self._allowed()), masks)
 
     def runner(self, ground: Ground, *, total: int) -> PointRunner:
         """What measures settings on this ground; progress counts up to `total` points."""

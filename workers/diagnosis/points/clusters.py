@@ -41,7 +41,7 @@ class Clustered:
         counts_N: Array = np.bincount(cluster_W[there], weights=tokens[there], minlength=names.size).astype(np.float64)
         return cls(cluster_W, counts_N, by)
 
-    def sums(self, of_W: Sequence[float]) -> Array:
+    def sums(self, of_W: Sequence[float] | Array) -> Array:
         """Sums by cluster from sums by window: (N,)."""
         there = self.cluster_W >= 0
         values = np.asarray(of_W, dtype=np.float64)[there]

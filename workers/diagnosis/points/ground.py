@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,8 @@ class Ground:
     """The reference over the text. `sides` holds it twice: its candidate is the model before any recipe.
 
     `shorter`, with windows longer than the reference's context, is what it reads of them, and `scored` is over that.
-    `allowed` warns of what the request allows that flatters the recipes.
+    `allowed` warns of what the request allows that flatters the recipes. `classes` are masks over the positions of
+    `part` by the name of the token class; None where nobody asked for them.
     """
 
     sides: Sides
@@ -44,6 +45,7 @@ class Ground:
     texts: CalibrationLoader
     shorter: Cut | None = None
     allowed: tuple[str, ...] = ()
+    classes: Mapping[str, NDArray[np.bool_]] | None = None
 
     @property
     def states(self) -> ReferenceStates:

@@ -5,7 +5,7 @@ Arrays end in W for windows and D for documents; sums are in nats over the usabl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from app.contracts.base import Contract
 from app.contracts.report import Count, Divergence, Mean, Perplexity, Severity, SeverityVerdict
 from app.contracts.requests.base import Thresholds
+from workers.diagnosis.points.class_sums import ClassSums, class_sums
 from workers.diagnosis.summary import as_mean, distribution, usable
 from workers.diagnosis.threshold.documents import DocumentLosses, Quantity
 from workers.diagnosis.verdict import decide
@@ -51,6 +52,11 @@ class PointRecord(Contract):
     decision: SeverityVerdict | None = None
     nonfinite_positions: Count = 0
     sums: WindowSums | None = None
+    class_sums: dict[str, ClassSums] | None = Field(
+        default=None,
+        description="by the name of the token class; null where classes were not asked for, and of points that earlier "
+        "versions measured",
+    )
     weights_fingerprint: str | None = None
     bytes: Count | None = None
     bits_per_weight: float | None = None
@@ -99,9 +105,17 @@ def summed(values: TokenValues, where: Positions, windows: int) -> WindowSums:
 
 
 def record_of(
-    values: TokenValues, where: Positions, windows: int, *, floor: float, thresholds: Thresholds, seed: int
+    values: TokenValues,
+    where: Positions,
+    windows: int,
+    *,
+    floor: float,
+    thresholds: Thresholds,
+    seed: int,
+    classes: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> PointRecord:
-    """Everything that is said of one point. `floor` is the mean noise floor in nats."""
+    """Everything that is said of one point. `floor` is the mean noise floor in nats; `classes` are masks over `values`,
+    by the name of the token class."""
     mask = usable(values)
     found, place = values.select(mask), where.select(mask)
     nonfinite = int(np.count_nonzero(~mask))
@@ -142,6 +156,9 @@ def record_of(
         decision=verdict,
         nonfinite_positions=nonfinite,
         sums=summed(values, where, windows),
+        class_sums=None
+        if classes is None
+        else class_sums(kl, log_ratio, window, {name: of[mask] for name, of in classes.items()}, windows),
     )
 
 

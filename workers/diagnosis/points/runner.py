@@ -158,6 +158,7 @@ class PointRunner:
                     floor=ground.floor.report.kl.mean or 0.0,
                     thresholds=self._thresholds,
                     seed=self._seed,
+                    classes=ground.classes,
                 )
         except RefusedError as error:
             return PointRecord(

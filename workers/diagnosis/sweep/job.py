@@ -51,7 +51,7 @@ class _Sweep(PointsAttempt):
 
     def run(self) -> SweepReport:
         request, context, watch = self._request, self._context, self._watch
-        with self.ground() as ground:
+        with self.ground(classes=True) as ground:
             over, order = self._range(ground)
             runner = self.runner(ground, total=request.planned)
             turning = self._turning(runner, over)
@@ -74,7 +74,7 @@ class _Sweep(PointsAttempt):
 
     def help(self) -> None:
         """What another worker's attempt has not begun."""
-        with self.ground() as ground:
+        with self.ground(classes=True) as ground:
             if not ground.shared:
                 return
             over, _ = self._range(ground)

@@ -26,6 +26,7 @@ from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.sides import form_free
+from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
 from workers.diagnosis.verdict import not_tested
 
@@ -59,10 +60,18 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
     whole, sides = form_free(course, request.thresholds, seed=request.seed)
     decision = strongest.record.decision
     assert decision is not None  # noqa: S101 - a measured point has one
+    floor = ground.floor.report.kl.mean or 0.0
     by_domain = domains(
         course,
         [document.domain for document in corpus.documents],
-        floor=ground.floor.report.kl.mean or 0.0,
+        floor=floor,
+        thresholds=request.thresholds,
+        seed=request.seed,
+        check_cancelled=context.check_cancelled,
+    )
+    by_class = token_classes(
+        course,
+        floor=floor,
         thresholds=request.thresholds,
         seed=request.seed,
         check_cancelled=context.check_cancelled,
@@ -88,6 +97,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         sides=sides,
         slopes=whole.slopes,
         domains=by_domain,
+        token_classes=by_class,
         choice=_choice(swept),
         shared=_shared(course),
         not_tested=_not_tested(swept),

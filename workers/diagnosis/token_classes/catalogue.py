@@ -30,6 +30,8 @@ BY_TEXT: dict[str, Callable[[TokenText], Mask]] = {
     "non_english": non_english,
 }
 RARE = "rare"
+# Positions in no class, beside the classes.
+NONE = "none"
 # What a column of `tokens.parquet` is called that tells whether a token is of a class, before the class's name.
 CLASS_COLUMN = "class_"
 

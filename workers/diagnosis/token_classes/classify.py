@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from workers.diagnosis.token_classes.catalogue import BY_TEXT, RARE
+from workers.diagnosis.token_classes.catalogue import BY_TEXT, NONE, RARE
 from workers.diagnosis.token_classes.frequency import occurrences, rare
 from workers.diagnosis.token_classes.names import lexicon_of
 from workers.diagnosis.token_classes.reading import read
@@ -33,6 +33,18 @@ class Classified:
 
     masks: dict[str, Mask]
     occurrences: npt.NDArray[np.int64]
+
+    @property
+    def of_none(self) -> Mask:
+        """The positions (N,) that are in no class."""
+        mask = np.ones(len(self.occurrences), dtype=np.bool_)
+        for one in self.masks.values():
+            mask &= ~one
+        return mask
+
+    def with_none(self) -> dict[str, Mask]:
+        """The masks, and that of no class under `NONE`."""
+        return self.masks | {NONE: self.of_none}
 
 
 def classify(

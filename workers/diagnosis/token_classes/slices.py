@@ -53,8 +53,7 @@ def token_classes(
     kl = np.where(finite, values.kl.astype(np.float64), 0.0)
     present = [one for one in CLASSES if found.masks[one.name].any()]
     masks = [found.masks[one.name] for one in present]
-    of_none = ~np.logical_or.reduce(masks) if masks else np.ones(len(values), dtype=np.bool_)
-    *parts, rest = slices(values, positions, [*masks, of_none], seed=seed, check_cancelled=check_cancelled)
+    *parts, rest = slices(values, positions, [*masks, found.of_none], seed=seed, check_cancelled=check_cancelled)
     differences = [difference(kl[finite], positions.select(finite), mask[finite]) for mask in masks]
     p_values = adjusted([p for _, p in differences])
     total = float(kl.sum())

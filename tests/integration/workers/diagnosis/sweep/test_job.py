@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.sweep_report import SweepReport
 from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.attempts import Context
+from workers.diagnosis.compare import compare
 from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.sweep.job import help_sweep, sweep
 from workers.diagnosis.threshold.answer import fit_threshold
@@ -136,6 +138,57 @@ def test_domains_together_are_the_whole(swept: tuple[SweepReport, Context]) -> N
         assert kl == pytest.approx(point.divergence.kl.mean, rel=1e-9)
 
 
+def sentence(number: int) -> Json:
+    rng = np.random.default_rng(number)
+    words = " ".join(rng.choice(WORDS, 12))
+    return {"id": f"s{number}", "text": f"{words} {number}45, 7.{number} and {words}: Anna saw it. He saw Anna."}
+
+
+def test_token_classes_say_what_a_comparison_says_by_class(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    documents = [sentence(number) for number in range(7)]
+    for one in documents[:3]:
+        one["text"] += ' {"dog": [1, 2]}'
+    step = {"type": "quantize.rtn", "group_size": 32}
+    text = {"source": "inline", "documents": documents}
+    asked = request(step | {"bits": {"sweep": [4, 3]}}, text=text)
+    context = Context(settings, tmp_path / "sweep")
+    found = sweep(asked, context, room).token_classes
+    assert found is not None and found.none is not None and found.note == ""
+    for place, bits in enumerate((4, 3)):
+        body = asked.model_dump(exclude={"knobs", "budget", "bounds"}, mode="json") | {
+            "kind": "compare",
+            "candidate": {"model": "tiny", "recipe": [step | {"bits": bits}]},
+        }
+        alone = compare(
+            CompareRequest.model_validate(body), Context(settings, tmp_path / f"compare-{bits}"), room
+        ).token_classes
+        assert alone is not None and alone.none is not None
+        assert [one.title for one in found.classes] == [one.title for one in alone.classes]
+        assert {"numbers", "punctuation", "json_structure", "names"} <= {one.name for one in found.classes}
+        assert found.absent == alone.absent
+        for ours, theirs in zip((*found.classes, found.none), (*alone.classes, alone.none), strict=True):
+            assert (ours.tokens, ours.documents) == (theirs.tokens, theirs.documents)
+            pairs = ((ours.kl[place], theirs.kl), (ours.perplexity_ratio[place], theirs.perplexity_ratio))
+            for mean, other in pairs:
+                assert mean.mean == pytest.approx(other.mean, rel=1e-9)
+                assert (mean.ci is None) == (ours.documents < 6) == bool(ours.note)
+                # Of the same documents; draws go by an order that all settings of a sweep decide together.
+                if mean.ci is not None and other.ci is not None:
+                    assert mean.ci == pytest.approx(other.ci, rel=0.2)
+    assert {one.name for one in found.classes if one.note} >= {"json_structure"}
+    # What an earlier version has measured has no sums by class, and is not measured again.
+    for file in (context.scratch / "points").glob("*.json"):
+        stored = json.loads(file.read_text())
+        del stored["class_sums"]
+        file.write_text(json.dumps(stored))
+    again = sweep(asked, context, room)
+    assert again.provenance.resumed_windows == 2 * again.windows
+    assert again.token_classes is not None and again.token_classes.classes == ()
+    assert "2 of 2 settings (4, 3), which an earlier version measured" in again.token_classes.note
+
+
 def test_the_curve_can_be_fitted_alone(swept: tuple[SweepReport, Context]) -> None:
     report, context = swept
     curve = json.loads((context.output / "curve.json").read_text())
@@ -154,6 +207,7 @@ def test_a_stopped_sweep_goes_on_and_finds_the_same(
     assert len(list((tmp_path / "partial" / "points").glob("*.json"))) == 4
     report = sweep(asked, Context(settings, tmp_path), room)
     assert [point.divergence for point in report.points] == [point.divergence for point in swept[0].points]
+    assert report.token_classes == swept[0].token_classes
     assert report.provenance.resumed_windows == 4 * report.windows
 
 
@@ -165,6 +219,7 @@ def test_a_helper_measures_what_nobody_has_where_it_scores_alike(
     assert len(list((tmp_path / "job" / "partial" / "points").glob("*.json"))) == 9
     report = sweep(asked, Context(settings, tmp_path / "job"), room)
     assert [point.divergence for point in report.points] == [point.divergence for point in swept[0].points]
+    assert report.token_classes == swept[0].token_classes
     # Nobody has scored this text as this engine would: whoever has the job could not use what is measured.
     other = request(
         {"type": "prune.magnitude", "sparsity": SPARSITY},

@@ -14,7 +14,7 @@ from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
 from app.web.report import render
 from app.web.sections.sweep import sweep
 from app.web.sections.sweep_charts import published_value
-from app.web.sections.sweep_tables import domains, domains_note
+from app.web.sections.sweep_slices import domains, domains_note
 from app.web.sections.sweep_words import heading
 from app.web.terminal import render_terminal
 from tests.support.sweep_reports import (
@@ -190,6 +190,60 @@ def test_where_no_domain_can_be_judged_a_line_says_so_in_place_of_the_table():
     assert line in out.getvalue() and "By domain" not in out.getvalue()
     two = report.model_copy(update={"domains": {"code": report.domains["prose"], "prose": report.domains["prose"]}})
     assert domains_note(two) == "No domain can be judged alone: each has too few documents (code 1, prose 1)."
+
+
+def printed(body):
+    out = io.StringIO()
+    render_terminal(body, Console(file=out, width=140))
+    return out.getvalue()
+
+
+def test_every_kind_of_token_says_how_far_it_goes_the_most_damaged_first_and_the_rest_last():
+    report = SweepReport.model_validate(VARIANTS["knee"])
+    found, told = view("knee"), report.token_classes
+    assert told is not None and told.none is not None
+    names = [row[0].text for row in found.token_classes.rows]
+    assert names[-1] == "In no class" and set(names[:-1]) == {"Numbers", "Code", "Names", "Rare tokens"}
+    place = [point.value for point in report.points].index(report.largest_mild.largest)
+    damage = {one.title: one.kl[place].mean for one in told.classes}
+    assert names[:-1] == sorted(damage, key=damage.get, reverse=True)
+    rows = {row[0].text: row for row in found.token_classes.rows}
+    numbers = next(one for one in told.classes if one.name == "numbers")
+    assert (rows["Numbers"][0].note, rows["Numbers"][-1].text) == ("24 documents", "288")
+    assert float(rows["Numbers"][1].text) == pytest.approx(numbers.largest_mild, rel=1e-3)
+    assert float(rows["Numbers"][2].text) == pytest.approx(numbers.kl[place].mean, rel=0.01)
+    assert rows["Numbers"][2].note.startswith("[")
+    assert (rows["Code"][1].text, rows["Code"][1].note) == ("cannot be judged", "too few documents")
+    assert rows["Code"][2].note == ""
+    note = found.token_classes_note
+    assert "kind of token in fewer than six documents has no interval" in note and "not adjusted for the 5" in note
+    assert "Not in this text: JSON structure, Tool names" in note
+    assert [one.name for one in found.definitions] == [one.title for one in told.classes]
+    text = printed(VARIANTS["knee"])
+    table = text[text.index("By kind of token") :]
+    assert names == sorted(names, key=table.index)
+    row = next(line for line in table.splitlines() if line.strip().startswith("Code"))
+    assert "120   cannot be judged" in row and row.rstrip().endswith("too few documents")
+
+
+def test_both_sides_of_a_neutral_value_are_told_of_each_kind_of_token():
+    rows = {row[0].text: row[1].text for row in view("sides").token_classes.rows}
+    assert rows["Numbers"] == "1 below, 1.5 above"
+
+
+def test_where_no_kind_of_token_is_told_the_page_and_the_terminal_say_why():
+    note = "Token classes are not told: 12 of 12 settings have no sums by class."
+    body = VARIANTS["knee"] | {"token_classes": {"note": note}}
+    page = render(body)
+    assert 'id="classes"' in page and note in page and "What each class is" not in page
+    assert note in printed(body) and "By kind of token" not in printed(body)
+    found = view("single")
+    assert found.token_classes.rows == ()
+    assert found.token_classes_note.startswith("No kind of token can be judged alone: each has too few documents (")
+    assert "Numbers 1, " in found.token_classes_note and "In no class 1)." in found.token_classes_note
+    assert "No kind of token can be judged alone" in printed(VARIANTS["single"])
+    older = {key: value for key, value in VARIANTS["knee"].items() if key != "token_classes"}
+    assert 'id="classes"' not in render(older) and "kind of token" not in printed(older).lower()
 
 
 def test_without_an_interval_nothing_is_called_mild():

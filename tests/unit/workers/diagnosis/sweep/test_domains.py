@@ -5,7 +5,8 @@ import pytest
 
 from app.contracts.requests.base import Thresholds
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, bending, course, positions, values
-from workers.diagnosis.sweep.domains import TOO_FEW, domains
+from workers.diagnosis.sweep.domains import domains
+from workers.diagnosis.sweep.slices import TOO_FEW
 from workers.distributions.intervals import Clusters
 
 NAMES = [("prose", "code")[number % 2] for number in range(DOCUMENTS)]

@@ -164,3 +164,11 @@ def test_messages_ask_for_content_or_calls() -> None:
     )
     assert openai.tool_calls is not None
     assert openai.tool_calls[0].arguments == {}
+
+
+def test_what_is_in_no_class_is_the_rest() -> None:
+    found, positions = classified([TextDocument("a", "text", text="He saw 37 foxes there. " * 3)], make_tokenizer())
+    of_any = np.stack(list(found.masks.values())).any(axis=0)
+    assert 0 < of_any.sum() < len(positions)
+    assert (found.of_none == ~of_any).all()
+    assert list(found.with_none()) == [*found.masks, "none"]

@@ -1,0 +1,103 @@
+"""Parts of the text that a sweep is told of: its domains and kinds of token, one table each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from app.contracts.sweep_report import SweepReport, SweepSlice
+from app.web import format as fmt
+from app.web.sections.classes import Definition
+from app.web.sections.domain_words import unjudged
+from app.web.sections.sweep_words import by_damage, kinds, mild_column, mild_up_to, setting, shown_places
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+KIND: Final = "kind of token"
+OVERLAP: Final = "A token may be of several kinds."
+
+
+def domains(report: SweepReport) -> Table:
+    """How far each domain goes, and what it loses at the settings where the whole text stops being mild and where the
+    sweep ends; no row where none can be judged alone."""
+    return _table(report, "By domain", "Domain", [] if unjudged(report.domains) else by_damage(report, report.domains))
+
+
+def domains_note(report: SweepReport) -> str:
+    """How they are judged; where none can be judged alone that alone, empty where there is none."""
+    if not report.domains:
+        return ""
+    if line := unjudged(report.domains):
+        return line
+    few = _few([*report.domains.values()], "domain")
+    return f"Each domain is judged as the whole text is, by the upper limit of its own excess KL.{few}"
+
+
+def token_classes(report: SweepReport) -> Table:
+    """The same of each kind of token."""
+    rows = kinds(report)
+    return _table(report, "By kind of the predicted token", "Kind", [] if unjudged(dict(rows), KIND) else rows)
+
+
+def token_classes_note(report: SweepReport) -> str:
+    """How they are judged, and which are not in the text; where none can be judged alone, or none is told, that alone;
+    empty where there is nothing to say."""
+    found, rows = report.token_classes, kinds(report)
+    if found is None or not rows:
+        return "" if found is None else visible(found.note)
+    absent = f" Not in this text: {', '.join(map(visible, found.absent))}." if found.absent else ""
+    if line := unjudged(dict(rows), KIND):
+        return f"{line}{absent}"
+    return (
+        f"Each kind is judged as the whole text is, by the upper limit of its own excess KL. {OVERLAP}"
+        f"{_few([part for _, part in rows], KIND)} {unadjusted(len(rows))}{absent}"
+    )
+
+
+def unadjusted(kinds_told: int) -> str:
+    """What so many kinds mean for their intervals."""
+    return f"Each interval is a 95 % one of its own, not adjusted for the {kinds_told} kinds that are told."
+
+
+def definitions(report: SweepReport) -> tuple[Definition, ...]:
+    """What each class is, in the order of the catalogue."""
+    found = report.token_classes
+    if found is None:
+        return ()
+    return tuple(Definition(visible(one.title), visible(one.definition)) for one in found.classes)
+
+
+def _few(parts: Sequence[SweepSlice], what: str) -> str:
+    if not any(part.note for part in parts):
+        return ""
+    return f" A {what} in fewer than six documents has no interval: how far it stays mild cannot be judged."
+
+
+def _table(report: SweepReport, caption: str, column: str, parts: Sequence[tuple[str, SweepSlice]]) -> Table:
+    values = [point.value for point in report.points]
+    shown = shown_places(report)
+    rows = []
+    for name, part in parts:
+        cells = [
+            Cell(visible(name), fmt.counted(part.documents, "document")),
+            Cell(mild_up_to(part), part.note, strong=True),
+        ]
+        for place in shown:
+            for mean in (part.kl[place], part.perplexity_ratio[place]):
+                found = fmt.estimate(mean.mean, mean.ci)
+                cells.append(Cell(found.value, found.interval or ""))
+        rows.append((*cells, Cell(fmt.count(part.tokens))))
+    return Table(
+        caption=caption,
+        columns=(
+            Column(column, "name"),
+            Column(mild_column(report)),
+            *(
+                Column(f"{quantity} at {setting(report, values[place])}")
+                for place in shown
+                for quantity in ("KL, nats,", "PPL ratio")
+            ),
+            Column("Tokens"),
+        ),
+        rows=tuple(rows),
+    )
