@@ -138,7 +138,7 @@ def _kinds(report: SweepReport, console: Console, say: Say, *, wide: bool) -> No
         console.print(Text(say(visible(line))))
     elif rows:
         console.print(_slices(report, "By kind of token", "Kind of token", rows, say, wide=wide))
-        console.print(Text(say(f"{OVERLAP} {unadjusted(len(rows))}")))
+        console.print(Text(say(f"{OVERLAP} {unadjusted(rows)}")))
 
 
 def _slices(

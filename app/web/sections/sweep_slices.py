@@ -50,13 +50,15 @@ def token_classes_note(report: SweepReport) -> str:
         return f"{line}{absent}"
     return (
         f"Each kind is judged as the whole text is, by the upper limit of its own excess KL. {OVERLAP}"
-        f"{_few([part for _, part in rows], KIND)} {unadjusted(len(rows))}{absent}"
+        f"{_few([part for _, part in rows], KIND)} {unadjusted(rows)}{absent}"
     )
 
 
-def unadjusted(kinds_told: int) -> str:
-    """What so many kinds mean for their intervals."""
-    return f"Each interval is a 95 % one of its own, not adjusted for the {kinds_told} kinds that are told."
+def unadjusted(rows: Sequence[tuple[str, SweepSlice]]) -> str:
+    """What so many kinds mean for their intervals, of which one at least is there."""
+    with_interval = sum(not part.note for _, part in rows)
+    adjusted = "" if with_interval == 1 else f", not adjusted for the {with_interval} kinds that have one"
+    return f"Each interval is a 95 % one of its own{adjusted}."
 
 
 def definitions(report: SweepReport) -> tuple[Definition, ...]:
