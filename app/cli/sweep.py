@@ -26,6 +26,7 @@ from app.cli.options import (
     pairs,
 )
 from app.cli.output import Exit, Json
+from app.cli.tasks import parse_task
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.sweep_report import any_within
 
@@ -49,6 +50,14 @@ def sweep(
         list[str] | None,
         typer.Option(
             "--bound", help="COEFFICIENT=LOW..HIGH of the fitted form, one side may be empty: b=0.. ; repeated."
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="shipped[:ITEMS], or FORMAT:PATH[,key=value], as in `hemostat tasks`: answered at the strongest "
+            "settings that are near-lossless by perplexity, until one loses at most 5 % in the mean; repeated for "
+            "more. Default: none."
         ),
     ] = None,
     text: Text = None,
@@ -86,6 +95,8 @@ def sweep(
         request["budget"] = budget
     if bounds:
         request["bounds"] = {name: _bound(name, pair) for name, pair in pairs(bounds, "--bound").items()}
+    if task:
+        request["tasks"] = [_task(one) for one in task]
     require_knobs(request)
     measure(
         request,
@@ -96,6 +107,17 @@ def sweep(
         dry_run=dry_run,
         as_json=as_json,
     )
+
+
+def _task(written: str) -> Json:
+    parsed = parse_task(written)
+    if parsed["source"] == "harness":
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"--task {written!r}: a sweep asks no tasks of lm-evaluation-harness",
+            hint="`hemostat tasks` asks them, at one setting",
+        )
+    return parsed
 
 
 def _verdict(report: Json) -> Exit:

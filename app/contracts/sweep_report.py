@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, JsonValue
 
 from app.contracts.base import Contract
+from app.contracts.lossless import NearLossless
 from app.contracts.report import (
     SCHEMA,
     Ci,
@@ -331,6 +332,7 @@ class SweptSide(Contract):
     near_lossless: Limit | None
     largest_mild: Limit | None
     slopes: CrossingSlopes | None = None
+    near_lossless_rule: NearLossless | None = Field(default=None, description="as that of all settings")
 
 
 class Choice(Contract):
@@ -372,6 +374,11 @@ class SweepReport(Contract):
     no_threshold: str = Field(default="", description="why a threshold is missing; empty where both are there")
     near_lossless: Limit | None = Field(
         description="by the published rule on perplexity; null: perplexity not finite, or told by `sides`"
+    )
+    near_lossless_rule: NearLossless | None = Field(
+        default=None,
+        description="by the whole published rule, what tasks lose included; null: no tasks were asked for, no setting "
+        "has a finite perplexity, or it is told by `sides`",
     )
     largest_mild: Limit | None = Field(
         description="by the upper limit of the excess KL; null: it cannot be judged, since a single window of text "

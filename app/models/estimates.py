@@ -8,7 +8,7 @@ from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
-from app.contracts.requests.sweep import SweptRequest
+from app.contracts.requests.sweep import SweepRequest, SweptRequest
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
@@ -75,6 +75,17 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
             f"{request.planned} settings, each made and run over the text once",
             "checkpoints of settings are kept within the checkpoint budget, the least recently used go first",
         )
+    if isinstance(request, SweepRequest) and request.tasks:
+        asked, drawing, told = tasks_cost(request, settings)
+        store += 2 * infos[0].hidden_size * asked
+        tokens += asked
+        seconds += _answering(asked, drawing, infos)
+        extra = (
+            *extra,
+            "tasks are answered by the reference and by one setting; each weaker one that must be asked takes a "
+            "candidate's part of that again",
+            *told,
+        )
     if isinstance(request, CompareRequest) and request.generate_tool_calls is not None:
         starts += 2 * ENGINE_START_S
         seconds += seconds_of(request.generate_tool_calls, [info.parameters for info in infos])
@@ -92,9 +103,7 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
         asked, drawing, extra = tasks_cost(request, settings)
         store += 2 * infos[0].hidden_size * asked
         tokens += asked
-        seconds += sum(
-            _passes(asked, info) + drawing / len(infos) * info.parameters / pace.PARAMETERS for info in infos
-        )
+        seconds += _answering(asked, drawing, infos)
     return Estimate(
         kind=request.kind,
         documents=documents,
@@ -151,6 +160,11 @@ def _of_trajectory(
 def _passes(tokens: float, *infos: CheckpointInfo) -> float:
     """Seconds of one pass of each model, on the machine that everything was measured on."""
     return sum(tokens * info.parameters / (pace.TOKENS_PER_SECOND * pace.PARAMETERS) for info in infos)
+
+
+def _answering(asked: float, drawing: float, infos: list[CheckpointInfo]) -> float:
+    """Seconds of both models' answers: of reading so many tokens, and `drawing`, of both, for the usual size."""
+    return sum(_passes(asked, info) + drawing / len(infos) * info.parameters / pace.PARAMETERS for info in infos)
 
 
 def _told(here: Pace) -> tuple[str, ...]:

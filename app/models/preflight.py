@@ -11,7 +11,7 @@ from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
-from app.contracts.requests.sweep import SweptRequest
+from app.contracts.requests.sweep import SweepRequest, SweptRequest
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText
@@ -109,7 +109,7 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
         check_text(text, tokenizer, settings, f"/{field}", scored=not isinstance(request, TrajectoryRequest))
     if isinstance(request, AttributeRequest):
         check_attribution(request, one, after)
-    if isinstance(request, TasksRequest):
+    if isinstance(request, TasksRequest | SweepRequest):
         check_tasks(request, settings)
         check_answers(request, one, after)
     _check_tool_calls(request, tokenizer, settings, (one, after))

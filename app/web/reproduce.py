@@ -16,7 +16,7 @@ from app.contracts.requests.base import Thresholds
 from app.contracts.requests.calibrate import CALIBRATORS, CalibrateRequest
 from app.contracts.requests.compare import ToolCallRun
 from app.contracts.requests.mitigate import TREATMENTS
-from app.web.reproduce_options import numeral, text_argument, threshold_options
+from app.web.reproduce_options import numeral, task_options, text_argument, threshold_options
 from app.web.reproduce_surface import surface_command
 from app.web.reproduce_sweep import sweep_command
 from app.web.reproduce_trajectory import trajectory_command
@@ -244,17 +244,10 @@ def _tasks_command(request: Json) -> str | None:
         f"--candidate {shlex.quote(str(candidate.get('model', '')))}",
     ]
     lines += [f"--recipe {shlex.quote(json.dumps(step))}" for step in candidate.get("recipe") or ()]
-    for task in map(_dict, _list(request.get("tasks"))):
-        given = {key: value for key, value in task.items() if value is not None}
-        source = given.pop("source", None)
-        if source == "shipped":
-            lines.append(f"--task shipped{':' + str(given['items']) if 'items' in given else ''}")
-            continue
-        whose = f"harness:{given.pop('task', '')}" if source == "harness" else given.pop("format", "")
-        words = [f"{whose}:{given.pop('path', '')}", *(f"{key}={given[key]}" for key in given)]
-        if any("," in word for word in words):
-            return None
-        lines.append(f"--task {shlex.quote(','.join(words))}")
+    asked = task_options(request)
+    if asked is None:
+        return None
+    lines += asked
     text = text_argument(_dict(request.get("text")))
     if text is None:
         return None

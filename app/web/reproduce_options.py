@@ -26,6 +26,23 @@ def threshold_options(request: Mapping[str, Any]) -> list[str]:
     return [f"--threshold {name}={numeral(value)}" for name, value in (request.get("thresholds") or {}).items()]
 
 
+def task_options(request: Mapping[str, Any]) -> list[str] | None:
+    """`--task`, one for each task of the request; None where a comma in a path or name has no place there."""
+    lines = []
+    for task in request.get("tasks") or ():
+        given = {key: value for key, value in task.items() if value is not None}
+        source = given.pop("source", None)
+        if source == "shipped":
+            lines.append(f"--task shipped{':' + str(given['items']) if 'items' in given else ''}")
+            continue
+        whose = f"harness:{given.pop('task', '')}" if source == "harness" else given.pop("format", "")
+        words = [f"{whose}:{given.pop('path', '')}", *(f"{key}={given[key]}" for key in given)]
+        if any("," in word for word in words):
+            return None
+        lines.append(f"--task {shlex.quote(','.join(words))}")
+    return lines
+
+
 def text_argument(text: Json) -> str | None:
     """A text source as `--text` takes it."""
     source = text.get("source")

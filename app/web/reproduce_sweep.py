@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.web import describe
-from app.web.reproduce_options import numeral, threshold_options
+from app.web.reproduce_options import numeral, task_options, threshold_options
 
 
 def sweep_command(request: Mapping[str, Any], text: str | None) -> str | None:
-    """`hemostat sweep`, its knob written into its step; None where the text has no option."""
-    if text is None:
+    """`hemostat sweep`, its knob written into its step; None where the text or a task has no option."""
+    asked = task_options(request)
+    if text is None or asked is None:
         return None
     candidate = request.get("candidate") or {}
     steps = describe.with_knobs(candidate.get("recipe") or (), request.get("knobs") or ())
@@ -29,5 +30,5 @@ def sweep_command(request: Mapping[str, Any], text: str | None) -> str | None:
         if low is not None or high is not None:
             ends = ["" if end is None else numeral(end) for end in (low, high)]
             lines.append(f"--bound {name}={ends[0]}..{ends[1]}")
-    lines += threshold_options(request)
+    lines += [*asked, *threshold_options(request)]
     return " \\\n  ".join(lines)

@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.contracts.report import Mean
 from app.contracts.sweep_report import SweepPoint, SweepReport, SweepSlice, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.domain_words import unjudged
 from app.web.sections.sweep_slices import KIND, OVERLAP, unadjusted
 from app.web.sections.sweep_tables import has_kernels, kernels_note
+from app.web.sections.sweep_tasks import HALF, largest_of, lost, outcome, rules_of, stopped_by
 from app.web.sections.sweep_words import (
     FORMS,
     UNJUDGED,
@@ -32,6 +34,7 @@ from app.web.sections.sweep_words import (
     passed,
     severity,
 )
+from app.web.sections.tasks_words import score
 from app.web.terminal_parts import WIDE, Say, capitals, head, plain_table, small_print
 from app.web.untrusted import visible
 
@@ -56,6 +59,11 @@ def render_sweep(report: SweepReport, console: Console, say: Say) -> None:
     console.print(_limits(report, say))
     if beyond := lossless_note(report):
         console.print(Text(say(beyond)))
+    rules = rules_of(report)
+    if not rules:
+        console.print(Text(say(HALF)))
+    if any(rule.answered for _, rule in rules):
+        console.print(_answered(report, say, wide=wide))
     if few := unjudged(report.domains):
         console.print(Text(say(few)))
     elif report.domains:
@@ -116,10 +124,11 @@ def _marked(report: SweepReport) -> bool:
 def _limits(report: SweepReport, say: Say) -> Table:
     columns = [("", False), (largest_column(report), False), ("Passed at", True), ("95 % interval", True)]
     table = plain_table("How far one may go", columns)
+    table.columns[0].no_wrap = True
     each = [
         (f"{name} {side}".strip(), limit)
         for side, mild, lossless in limits_of(report)
-        for name, limit in (("stays mild", mild), ("near-lossless", lossless))
+        for name, limit in (("stays mild", mild), ("near-lossless by perplexity", lossless))
     ]
     for name, limit in each:
         if limit is None:
@@ -127,6 +136,34 @@ def _limits(report: SweepReport, say: Say) -> Table:
         # As Text, for "[before the weakest, 0.1]" would be taken for markup.
         places = (Text(say(cell)) for cell in passed(report, limit))
         table.add_row(Text(say(visible(name))), Text(say(largest_within(limit))), *places)
+    for side, rule in rules_of(report):
+        name = f"near-lossless by both halves {side}".strip()
+        table.add_row(Text(say(visible(name))), Text(say(largest_of(rule))), Text(say(stopped_by(rule))), "")
+    return table
+
+
+def _answered(report: SweepReport, say: Say, *, wide: bool) -> Table:
+    """What is lost on tasks at each setting that was asked, and the mean that decides."""
+    columns = [(say(visible(report.knob.field)), False), ("Task", False)]
+    columns += [("Items", True)] if wide else []
+    columns += [("Ref, %", True), ("Cand, %", True), ("Lost, %", True), ("95 % interval", True), ("Outcome", False)]
+    table = plain_table("What is lost on tasks, % of the reference's accuracy", columns)
+    for _, rule in rules_of(report):
+        for one in rule.answered:
+            rows: list[tuple[str, int | None, str, str, Mean | None]] = [
+                (visible(task.name), task.items, score(task.reference), score(task.candidate), task.loss)
+                for task in one.tasks
+            ]
+            if len(rows) > 1:
+                rows.append(("mean", None, fmt.NONE, fmt.NONE, one.degradation))
+            for place, (name, items, reference, candidate, mean) in enumerate(rows):
+                shown = lost(mean)
+                cells = [fmt.NONE if items is None else fmt.count(items)] if wide else []
+                told_ = "at chance" if mean is None else shown.interval or fmt.NONE
+                cells += [reference, candidate, shown.value, told_]
+                cells += [outcome(one) if place == len(rows) - 1 else ""]
+                first = visible(told(one.value)) if place == 0 else ""
+                table.add_row(Text(say(first)), Text(say(name)), *(Text(say(cell)) for cell in cells))
     return table
 
 

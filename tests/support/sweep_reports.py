@@ -5,30 +5,34 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from app.contracts.lossless import AnsweredSetting
 from app.contracts.report import KernelTerm
 from app.contracts.requests.base import Thresholds
 from app.contracts.requests.sweep import FormBounds
 from app.contracts.sweep_report import SweepPoint, SweepReport, Threshold
 from app.models.strength import Order
+from tests.support.answered import answered
 from tests.support.reports import compare_report
 from workers.diagnosis.points.kernels import DROPPED, Kernel
 from workers.diagnosis.points.record import PointRecord, record_of
+from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.fits import threshold_of
-from workers.diagnosis.sweep.sides import form_free
+from workers.diagnosis.sweep.sides import form_free, with_tasks
 from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
 from workers.distributions.token_values import Positions, TokenValues
 
 Json = dict[str, Any]
+Ask = Callable[[Turned], AnsweredSetting]
 DOCUMENTS, TOKENS = 24, 60
 
 
@@ -163,14 +167,16 @@ def sweep_report(
     step: Json | None = None,
     share: str | None = "s is the share of zeros",
     bounds: Json | None = None,
+    asked: Ask | None = None,
 ) -> Json:
-    """A report of these points as JSON data, valid by its contract."""
+    """A report of these points as JSON data, valid by its contract; `asked` has tasks answered at a point."""
     step = step or {"type": "prune.wanda", "sparsity": 0.1}
     values_ = [point.value for point in made.points]
     base = compare_report()
     fits = [threshold_of(made, of, FormBounds(**(bounds or {})), seed=0) for of in ("perplexity", "kl")]
     why = next((found for found in fits if isinstance(found, str)), "")
-    whole, sides = form_free(made, Thresholds(), seed=0)
+    free = form_free(made, Thresholds(), seed=0, tasks=asked is not None)
+    whole, sides = free if asked is None else with_tasks(made, free, asked, field=field)
     strongest = next(point for point in reversed(made.points) if point.record.decision is not None)
     assert strongest.record.decision is not None
     swept = step | {field: {"sweep": values_}}
@@ -214,6 +220,7 @@ def sweep_report(
         "threshold_kl": fits[1] if isinstance(fits[1], Threshold) else None,
         "no_threshold": why,
         "near_lossless": whole.near_lossless,
+        "near_lossless_rule": whole.near_lossless_rule,
         "largest_mild": whole.largest_mild,
         "sides": sides,
         "domains": domains(
@@ -258,6 +265,22 @@ def packed(made: Course) -> Course:
         term = KernelTerm.model_validate({"kl": kl, "tokens": 480, "scheme": f"w{point.value}a16"})
         points.append(replace(point, kernel=Kernel(term)))
     return replace(made, points=(*points, replace(made.points[-1], kernel=Kernel(missing=DROPPED))))
+
+
+def answering(lost: Mapping[Any, int]) -> Ask:
+    """What a point loses on 206 items of which the reference has 180 right, so many of which go wrong; on 400 more of
+    which 100 are right it loses half as many; on the third task the reference has none right."""
+
+    def ask(point: Turned) -> AnsweredSetting:
+        gone = lost[point.value]
+        tasks = [
+            answered("sentences", 180 - gone, 26, gone, 0),
+            answered("arc", 100 - gone // 2, 296, gone // 2, 4),
+            answered("sums", 0, 50, 0, 1),
+        ]
+        return answered_setting(point.value, tasks)
+
+    return ask
 
 
 def null_everywhere() -> Json:
@@ -310,6 +333,20 @@ def sweep_variants() -> dict[str, Json]:
             share="s is 1 − bits/16",
         ),
         "straight": sweep_report(course(straight)),
+        "asked": sweep_report(
+            course(bits),
+            field="bits",
+            step={"type": "quantize.rtn", "bits": 8},
+            share="s is 1 − bits/16",
+            asked=answering({5: 20, 6: 8}),
+        ),
+        "asked sides": sweep_report(
+            course(temperature, order=Order("around", (2, 1, 3, 4, 0, 5), 1.0, ((2, 1, 0), (2, 3, 4, 5)))),
+            field="temperature",
+            step={"type": "moe.router", "temperature": 0.5},
+            share=None,
+            asked=answering({0.8: 60, 2.0: 1}),
+        ),
         "factor": sweep_report(course(factor), field="factor", step={"type": "norm.scale", "factor": 1.01}, share=None),
         "sides": sweep_report(
             course(temperature, order=Order("around", (2, 1, 3, 4, 0, 5), 1.0, ((2, 1, 0), (2, 3, 4, 5)))),

@@ -8,10 +8,11 @@ first value, and `knobs` all of them. That is the form in which requests are kep
 from math import prod
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, ValidationInfo, field_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from app.contracts.base import Contract
 from app.contracts.requests.base import JobRequest, Thresholds
+from app.contracts.requests.tasks import MOST_TASKS, OwnTask, told_apart
 
 FEWEST_VALUES = 2
 MOST_VALUES = 200
@@ -77,6 +78,16 @@ class SweepRequest(SweptRequest):
         "most; null: all of them",
     )
     bounds: FormBounds = Field(default=FormBounds(), description="of the form that is fitted to the perplexity")
+    tasks: Annotated[tuple[OwnTask, ...], Field(max_length=MOST_TASKS)] = Field(
+        default=(),
+        description="answered by both models at settings that are near-lossless by perplexity, from the strongest "
+        "down, until one loses at most 5 % in the mean: the published rule's other half; none: that half is not asked",
+    )
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "SweepRequest":
+        told_apart(self.tasks)
+        return self
 
     @property
     def planned(self) -> int:

@@ -1,6 +1,7 @@
 """The request of a `tasks` job."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
@@ -104,6 +105,16 @@ class HarnessTask(Contract):
 
 
 Task = Annotated[ShippedTask | FileTask | HarnessTask, Field(discriminator="source")]
+# Of the formats that are read here.
+OwnTask = Annotated[ShippedTask | FileTask, Field(discriminator="source")]
+MOST_TASKS: Final = 32
+
+
+def told_apart(tasks: Sequence[ShippedTask | FileTask | HarnessTask]) -> None:
+    """Raises ValueError where two tasks have one name."""
+    twice = [name for name, count in Counter(task.title for task in tasks).items() if count > 1]
+    if twice:
+        raise ValueError(f"two tasks are called {twice[0]}: give one of them another name")
 
 
 class TasksRequest(JobRequest):
@@ -113,7 +124,7 @@ class TasksRequest(JobRequest):
     """
 
     kind: Literal["tasks"]
-    tasks: Annotated[tuple[Task, ...], Field(min_length=1, max_length=32)] = (ShippedTask(source="shipped"),)
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1, max_length=MOST_TASKS)] = (ShippedTask(source="shipped"),)
     margin: Annotated[float, Field(gt=0, le=0.5)] = Field(
         default=0.02, description="a difference in accuracy smaller than this is taken as none: 0.02 is two points"
     )
@@ -127,9 +138,7 @@ class TasksRequest(JobRequest):
 
     @model_validator(mode="after")
     def _told_apart(self) -> "TasksRequest":
-        twice = [name for name, count in Counter(task.title for task in self.tasks).items() if count > 1]
-        if twice:
-            raise ValueError(f"two tasks are called {twice[0]}: give one of them another name")
+        told_apart(self.tasks)
         return self
 
 

@@ -1,10 +1,11 @@
-"""What of a tasks request can be refused, and estimated, before it is queued."""
+"""What of a request that asks tasks can be refused, and estimated, before it is queued."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.sweep import SweepRequest
 from app.contracts.requests.tasks import FileTask, HarnessTask, TasksRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.tasks.harness import HarnessRows, read_rows
@@ -22,7 +23,7 @@ _HARNESS: Final = (
 GENERATED_PER_SECOND: Final = 230.0
 
 
-def check_tasks(request: TasksRequest, settings: Settings) -> list[list[Item] | HarnessRows]:
+def check_tasks(request: TasksRequest | SweepRequest, settings: Settings) -> list[list[Item] | HarnessRows]:
     """The items of every task, and the rows of those that the harness makes items of. Raises what `read_task` and
     `read_rows` raise, and CODE_EXECUTION_DISABLED for code where the operator has not allowed to run it."""
     found: list[list[Item] | HarnessRows] = []
@@ -43,7 +44,7 @@ def check_tasks(request: TasksRequest, settings: Settings) -> list[list[Item] | 
     return found
 
 
-def check_answers(request: TasksRequest, *models: CheckpointInfo) -> None:
+def check_answers(request: TasksRequest | SweepRequest, *models: CheckpointInfo) -> None:
     """Raises WINDOW_TOO_LARGE where the answer alone fills a model's context."""
     limit = min((info.max_position for info in models if info.max_position is not None), default=None)
     for index, task in enumerate(request.tasks):
@@ -62,7 +63,7 @@ def check_room(max_tokens: int, limit: int | None, index: int) -> None:
         )
 
 
-def tasks_cost(request: TasksRequest, settings: Settings) -> tuple[int, float, tuple[str, ...]]:
+def tasks_cost(request: TasksRequest | SweepRequest, settings: Settings) -> tuple[int, float, tuple[str, ...]]:
     """(tokens that both models read, seconds of generating for 135M parameters, what to tell): the last says what
     each task can show."""
     read, drawn, told = 0.0, 0.0, []

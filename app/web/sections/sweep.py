@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from app.contracts.lossless import NearLossless
 from app.contracts.sweep_report import Limit, SweepReport, Threshold
+from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.classes import Definition
 from app.web.sections.numbers import Figure
@@ -14,6 +16,7 @@ from app.web.sections.sweep_charts import fit_drawn, kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
 from app.web.sections.sweep_slices import definitions, domains, domains_note, token_classes, token_classes_note
 from app.web.sections.sweep_tables import effort, limits, limits_note, points, points_note
+from app.web.sections.sweep_tasks import answered_note, answered_table, largest_of, lost, rules_of, stopped_by
 from app.web.sections.sweep_words import (
     FORMS,
     UNJUDGED,
@@ -49,6 +52,8 @@ class Sweep:
     no_threshold: str
     limits: Table
     limits_note: str
+    answered: Table
+    answered_note: str
     domains: Table
     domains_note: str
     token_classes: Table
@@ -74,6 +79,8 @@ def sweep(report: SweepReport) -> Sweep:
         no_threshold=visible(report.no_threshold),
         limits=limits(report),
         limits_note=limits_note(report),
+        answered=answered_table(report),
+        answered_note=answered_note(report),
         domains=domains(report),
         domains_note=domains_note(report),
         token_classes=token_classes(report),
@@ -97,11 +104,14 @@ def _figures(report: SweepReport) -> tuple[Figure, ...]:
         for side, mild, lossless in limits_of(report)
         for figure in (
             _limit_figure(_label("Stays mild", side), report, mild, "excess KL, by its upper limit"),
-            _limit_figure(_label("Near-lossless", side), report, lossless, _lossless_rule(report, mild, lossless)),
+            _limit_figure(
+                _label("Near-lossless by perplexity", side), report, lossless, _lossless_rule(report, mild, lossless)
+            ),
         )
     ]
     return (
         *limits_,
+        *(_rule_figure(_label("Near-lossless by both halves", side), report, rule) for side, rule in rules_of(report)),
         _knee_figure("Perplexity turns at", report.threshold),
         _knee_figure("KL turns at", report.threshold_kl),
     )
@@ -109,7 +119,18 @@ def _figures(report: SweepReport) -> tuple[Figure, ...]:
 
 def _lossless_rule(report: SweepReport, mild: Limit | None, lossless: Limit | None) -> str:
     beyond = lossless_beyond_mild(report, mild, lossless)
-    return f"ln perplexity rises by less than 0.218{beyond and f'; by KL {beyond}'}"
+    other = "" if rules_of(report) else "; tasks were not asked"
+    return f"ln perplexity rises by less than 0.218{other}{beyond and f'; by KL {beyond}'}"
+
+
+def _rule_figure(label: str, report: SweepReport, rule: NearLossless) -> Figure:
+    last = rule.answered[-1] if rule.answered else None
+    shown = ""
+    if last is not None and last.degradation is not None:
+        found = lost(last.degradation)
+        shown = f"{found.value} % {found.interval or ''} lost on tasks at {told(last.value)}"
+    note = f"{stopped_by(rule)}; at most 5 % may be lost"
+    return Figure(label, largest_of(rule), visible(report.knob.field), visible(shown), note)
 
 
 def _label(name: str, side: str) -> str:

@@ -7,6 +7,7 @@ from app.models.knobs import told
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale
+from app.web.sections.sweep_tasks import HALF, largest_of, rules_of, stopped_by
 from app.web.sections.sweep_words import (
     UNJUDGED,
     in_order,
@@ -95,7 +96,7 @@ def limits(report: SweepReport) -> Table:
         for side, mild, lossless in limits_of(report)
         for name, limit, unit in (
             ("Stays mild", mild, "nats of excess KL"),
-            ("Near-lossless", lossless, "of ln perplexity"),
+            ("Near-lossless by perplexity", lossless, "of ln perplexity"),
         )
     ]
     for name, limit, unit in each:
@@ -108,6 +109,16 @@ def limits(report: SweepReport) -> Table:
                 Cell(*passed(report, limit)),
                 Cell(f"{fmt.number(limit.limit)} {unit}"),
                 Cell(visible(limit.rule)),
+            )
+        )
+    for side, rule in rules_of(report):
+        rows.append(
+            (
+                Cell(visible(f"Near-lossless by both halves {side}".strip())),
+                Cell(largest_of(rule), strong=True),
+                Cell(stopped_by(rule)),
+                Cell(f"{fmt.plain(100 * rule.limit)} % lost on tasks"),
+                Cell("the whole published rule: perplexity, and at most 5 % of accuracy lost on tasks in the mean"),
             )
         )
     return Table(
@@ -128,7 +139,7 @@ def limits_note(report: SweepReport) -> str:
     if report.knob.order == "unknown":
         return (
             "No order of strength is known of these settings: each one is judged by itself, and the largest is the "
-            "most damaging one that stays within the limit."
+            "most damaging one that stays within the limit." + ("" if rules_of(report) else f" {HALF}")
         )
     note = (
         "The largest setting is the strongest measured one that stays within the limit together with every weaker one. "
@@ -144,6 +155,8 @@ def limits_note(report: SweepReport) -> str:
         )
     if beyond := lossless_note(report):
         note += f" {beyond}"
+    if not rules_of(report):
+        note += f" {HALF}"
     unit = "s" if report.knob.axis == "s" else report.knob.field
     for slopes in (report.slopes, *(side.slopes for side in report.sides)):
         if slopes is None:

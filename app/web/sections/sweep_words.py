@@ -216,7 +216,7 @@ def lossless_note(report: SweepReport) -> str:
     if not beyond:
         return ""
     return (
-        "Near-lossless is a published rule of perplexity alone. The classes of damage go by KL and are stricter: "
+        "Near-lossless by perplexity is looser than the classes of damage, which go by KL: "
         f"{', '.join(beyond)}. Where the damage shall be mild, go by the setting that stays mild."
     )
 

@@ -10,6 +10,7 @@ from app.contracts.requests.sweep import SweptRequest
 from app.models.registry import load_registry
 from app.models.steps.others import other_of
 from workers.diagnosis.attempt import Attempt
+from workers.diagnosis.calibration_text import CalibrationLoader, looked_at, reads_text
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import noise_floor
 from workers.diagnosis.long_context import cut, reference_limit
@@ -24,6 +25,7 @@ from workers.diagnosis.points.runner import PHASE, PointRunner, Setting
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import modify, resolve
 from workers.engine.room import EngineRoom
+from workers.text.documents import TextDocument
 
 
 class PointsAttempt(Attempt):
@@ -34,11 +36,14 @@ class PointsAttempt(Attempt):
         self._swept = request
 
     @contextmanager
-    def ground(self, also: Sequence[Recipe] = (), *, classes: bool = False) -> Iterator[Ground]:
+    def ground(
+        self, also: Sequence[Recipe] = (), items: Sequence[TextDocument] = (), *, classes: bool = False
+    ) -> Iterator[Ground]:
         """Reads the text, scores the reference (or finds it in the store), checks the head, measures the noise floor.
 
-        `also`: recipes beside the candidate's whose calibration text may not be scored either. `classes`: whether
-        points keep their sums by token class, which the text is then read for once. Raises what these steps raise.
+        `also`: recipes beside the candidate's whose calibration text may not be scored either. `items` of tasks: no
+        step of the candidate's recipe may look at them. `classes`: whether points keep their sums by token class, which
+        the text is then read for once. Raises what these steps raise.
         """
         request, context, watch = self._swept, self._context, self._watch
         with watch.phase("text"):
@@ -51,6 +56,7 @@ class PointsAttempt(Attempt):
                 self._check_overlap(texts, recipe, documents, pointer="/candidate/recipe")
             part = Part.of(corpus)
             masks = self._classified(documents, corpus, part.where, reference).with_none() if classes else None
+            allowed = (*self._allowed(), *self._items_looked_at(texts, items))
         bare = request.model_copy(update={"candidate": request.candidate.model_copy(update={"recipe": ()})})
         sides = modify(bare, reference, entry, origin, context, calibration=texts)
         with sides.modified:
@@ -73,7 +79,18 @@ class PointsAttempt(Attempt):
                     precision=PRECISION,
                     context=context,
                 )
-            yield Ground(sides, part, scored, floor, texts, shorter, tuple(self._allowed()), masks)
+            yield Ground(sides, part, scored, floor, texts, shorter, allowed, masks)
+
+    def _items_looked_at(self, texts: CalibrationLoader, items: Sequence[TextDocument]) -> list[str]:
+        """A warning where steps of the recipe look at items of tasks and the request allows it. Raises
+        CALIBRATION_OVERLAP where it does not."""
+        recipe = self._swept.candidate.recipe
+        if not items or not reads_text(recipe):
+            return []
+        if not self._swept.allow_overlap:
+            texts.refuse_overlap(recipe, items, pointer="/candidate/recipe", what="item")
+        found = {one for ids in texts.overlap(recipe, items).values() for one in ids}
+        return looked_at(len(found), "the recipe's steps", "scored item")
 
     def runner(self, ground: Ground, *, total: int) -> PointRunner:
         """What measures settings on this ground; progress counts up to `total` points."""

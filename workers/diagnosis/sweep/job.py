@@ -1,28 +1,36 @@
 """The `sweep` job: one knob over its values, weakest to strongest, and how far it may be turned.
 
 Order: text, reference (from the store where it was scored before), head check, noise floor, points, what the kernels of
-packed ones add, fits. The engine is started once, and each setting's weights are swapped in place, where settings share
-shapes and configuration. Points are kept as they come (`workers.diagnosis.points`): the attempt after a lost one goes
-on from them, and an idle worker (`help_sweep`) takes what the first has not begun.
+packed ones add, what settings lose on tasks where any are asked, fits. The engine is started once, and each setting's
+weights are swapped in place, where settings share shapes and configuration. Points are kept as they come
+(`workers.diagnosis.points`): the attempt after a lost one goes on from them, and an idle worker (`help_sweep`) takes
+what the first has not begun.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from app.contracts.lossless import AnsweredSetting
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.sweep_report import SweepReport
-from app.models.knobs import recipe_at
+from app.models.knobs import recipe_at, told
 from app.models.strength import Order, order_of
 from workers.diagnosis.attempt import counted
 from workers.diagnosis.context import JobContext
+from workers.diagnosis.numerals import counted as numbered
 from workers.diagnosis.points.attempt import PointsAttempt
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.kernels import Kernel
 from workers.diagnosis.points.naming import swept_fingerprint
 from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.points.runner import PointRunner, Setting
+from workers.diagnosis.sweep.answered import answered_setting
+from workers.diagnosis.sweep.asking import Examiner, Questions
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.export import export
 from workers.diagnosis.sweep.report import Swept, build_report
+from workers.diagnosis.sweep.sides import form_free, with_tasks
 from workers.diagnosis.sweep.turning import Range, Turning
 from workers.engine.room import EngineRoom
 
@@ -51,7 +59,8 @@ class _Sweep(PointsAttempt):
 
     def run(self) -> SweepReport:
         request, context, watch = self._request, self._context, self._watch
-        with self.ground(classes=True) as ground:
+        questions = Questions.read(request, context)
+        with self.ground(items=questions.documents, classes=True) as ground:
             over, order = self._range(ground)
             runner = self.runner(ground, total=request.planned)
             turning = self._turning(runner, over)
@@ -62,15 +71,35 @@ class _Sweep(PointsAttempt):
                 ground, [over.settings[place] for place in places], [found[place] for place in places]
             )
             course = _course(found, over, order, ground, dict(zip(places, kernels, strict=True)))
+            context.check_cancelled()
+            with watch.phase("statistics"):
+                context.progress("statistics", 0, 1)
+                free = form_free(course, request.thresholds, seed=request.seed, tasks=bool(request.tasks))
+            if request.tasks:
+                with watch.phase("tasks"):
+                    free = with_tasks(course, free, self._ask(questions, ground), field=request.knobs[0].field)
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)
-            swept = Swept(request, ground, course, self._started_at, watch.seconds, runner.resumed)
+            swept = Swept(request, ground, course, free, self._started_at, watch.seconds, runner.resumed)
             report = build_report(swept, context)
         with watch.phase("report"):
             export(report, course, swept_fingerprint(request), context)
             context.progress("report", 1, 1)
         return report
+
+    def _ask(self, questions: Questions, ground: Ground) -> Callable[[Turned], AnsweredSetting]:
+        """What has both models answer the tasks at a setting."""
+        request, context = self._request, self._context
+        examiner = Examiner(questions, ground, self._bench(ground, context), self._room, self._store, context)
+
+        def ask(point: Turned) -> AnsweredSetting:
+            name = f"{request.knobs[0].field} {told(point.value)}"
+            context.log(f"{name}: asking {numbered(len(request.tasks), 'task')}")
+            recipe = recipe_at(request.candidate.recipe, request.knobs, [point.value])
+            return answered_setting(point.value, examiner.answers(recipe))
+
+        return ask
 
     def help(self) -> None:
         """What another worker's attempt has not begun."""

@@ -20,19 +20,18 @@ from workers.diagnosis.threshold.interval import CONFIDENCE
 Array = NDArray[np.float64]
 NEAR_LOSSLESS_RULE: Final = (
     "the perplexity half of the published rule, 1.5 more points on a reference of 6.157, taken as the ratio it was "
-    "there: ln perplexity may rise by 0.218; the other half, at most 5 % lost on tasks, is not asked"
+    "there: ln perplexity may rise by 0.218"
 )
+NOT_ASKED: Final = "; the other half, at most 5 % lost on tasks, is not asked"
 
 
-def near_lossless(course: Course, *, seed: int) -> Limit | None:
-    """The near-lossless point, its interval over documents; None where no point is finite."""
+def near_lossless(course: Course, *, seed: int, tasks: bool = False) -> Limit | None:
+    """The near-lossless point, its interval over documents; None where no point is finite. `tasks`: whether the rule's
+    other half is asked."""
     points, collapsed = course.until_collapse()
     if not points:
         return None
-    losses = course.losses(points, "perplexity")
-    log_P = losses.logs()
-    rank_P = sorted(range(len(points)), key=lambda place: (course.rank(points[place]), log_P[place]))
-    points, losses = tuple(points[place] for place in rank_P), replace(losses, sum_PD=losses.sum_PD[rank_P])
+    points, losses = _by_loss(course, points)
     place_P, beyond = course.axis(points), None
     if collapsed is not None:
         # Whatever its finite positions say.
@@ -41,7 +40,26 @@ def near_lossless(course: Course, *, seed: int) -> Limit | None:
     found = near_lossless_of_documents(
         place_P, losses, course.dense(), collapse=beyond, convex=course.convex, seed=seed
     )
-    return _limit(found, points, course, NEAR_LOSSLESS_RULE, interval=course.resampled(losses))
+    rule = NEAR_LOSSLESS_RULE + ("" if tasks else NOT_ASKED)
+    return _limit(found, points, course, rule, interval=course.resampled(losses))
+
+
+def within_perplexity(course: Course, limit: Limit) -> tuple[Turned, ...]:
+    """The settings up to the near-lossless point `limit`, weakest first; of the same strength the least harmful first,
+    and so all of a knob without an order."""
+    if not limit.any_within:
+        return ()
+    points, _ = _by_loss(course, course.until_collapse()[0])
+    last = next(place for place, point in enumerate(points) if point.value == limit.largest)
+    return points[: last + 1]
+
+
+def _by_loss(course: Course, points: tuple[Turned, ...]) -> tuple[tuple[Turned, ...], DocumentLosses]:
+    """Whole points in the order of strength, by perplexity where it does not tell them apart; and their losses."""
+    losses = course.losses(points, "perplexity")
+    log_P = losses.logs()
+    rank_P = sorted(range(len(points)), key=lambda place: (course.rank(points[place]), log_P[place]))
+    return tuple(points[place] for place in rank_P), replace(losses, sum_PD=losses.sum_PD[rank_P])
 
 
 def mild(course: Course, thresholds: Thresholds) -> Limit | None:

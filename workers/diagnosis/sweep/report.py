@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.lossless import AnsweredSetting
 from app.contracts.report import ModelProvenance, Provenance
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.sweep_report import (
@@ -25,7 +26,7 @@ from workers.diagnosis.points.naming import swept_fingerprint, swept_recipe
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.fits import threshold_of
-from workers.diagnosis.sweep.sides import form_free
+from workers.diagnosis.sweep.sides import Found
 from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
 from workers.diagnosis.verdict import not_tested
@@ -33,14 +34,23 @@ from workers.diagnosis.verdict import not_tested
 
 @dataclass(frozen=True)
 class Swept:
-    """All that a sweep found out. `resumed` are points that an attempt before this one had measured."""
+    """All that a sweep found out. `free` are the answers that need no form, `resumed` points that an attempt before
+    this one had measured."""
 
     request: SweepRequest
     ground: Ground
     course: Course
+    free: Found
     started_at: float
     seconds: dict[str, float]
     resumed: int
+
+    @property
+    def answered(self) -> list[AnsweredSetting]:
+        """Every setting at which tasks were answered."""
+        whole, sides = self.free
+        rules = (whole.near_lossless_rule, *(side.near_lossless_rule for side in sides))
+        return [one for rule in rules if rule is not None for one in rule.answered]
 
 
 def build_report(swept: Swept, context: JobContext) -> SweepReport:
@@ -57,7 +67,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
     }
     thresholds = {name: found if isinstance(found, Threshold) else None for name, found in fitted.items()}
     why = next((found for found in fitted.values() if isinstance(found, str)), "")
-    whole, sides = form_free(course, request.thresholds, seed=request.seed)
+    whole, sides = swept.free
     decision = strongest.record.decision
     assert decision is not None  # noqa: S101 - a measured point has one
     floor = ground.floor.report.kl.mean or 0.0
@@ -93,6 +103,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         threshold_kl=thresholds["threshold_kl"],
         no_threshold=why,
         near_lossless=whole.near_lossless,
+        near_lossless_rule=whole.near_lossless_rule,
         largest_mild=whole.largest_mild,
         sides=sides,
         slopes=whole.slopes,
@@ -211,6 +222,10 @@ def _not_tested(swept: Swept) -> tuple[str, ...]:
         whole_conversations=corpus.whole_conversations,
         self_corpus=isinstance(swept.request.text, SelfText),
     )
+    if swept.answered:
+        names = ", ".join(task.title for task in swept.request.tasks)
+        listed = tuple(line for line in listed if not line.startswith("Tasks: "))
+        listed = (*listed, f"Tasks other than {names}: a model may lose there what it keeps here.")
     return ("Settings between and beyond those that were measured: what is said of them is interpolated.", *listed)
 
 
@@ -246,6 +261,11 @@ def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
             "Some settings remove the same share of the model: among themselves they stand by the damage that was "
             "measured, the mildest first" + (", and the fits hold the one that was asked for first." if fitted else ".")
         )
+    for name, items in dict.fromkeys(
+        (task.name, task.shortened) for one in swept.answered for task in one.tasks if task.shortened
+    ):
+        lost = "item lost its" if items == 1 else "items lost their"
+        listed.append(f"{items:,} {lost} beginning to fit the model's context: the task {name}.")
     return listed
 
 

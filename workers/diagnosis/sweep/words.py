@@ -30,8 +30,22 @@ def form_in_words(name: str) -> str:
 
 
 def sentence(report: SweepReport) -> str:
-    """Two sentences: how far damage stays mild, and where the curve turns."""
-    return " ".join(part for part in (_mild(report), _collapse(report), _turn(report)) if part)
+    """How far damage stays mild, how far it is near-lossless where tasks were asked, and where the curve turns."""
+    return " ".join(part for part in (_mild(report), _collapse(report), *_lossless(report), _turn(report)) if part)
+
+
+def _lossless(report: SweepReport) -> list[str]:
+    """The answers by the whole near-lossless rule, of each side of a neutral value its own."""
+    whole = report.near_lossless_rule
+    sides = [(side, side.near_lossless_rule) for side in report.sides]
+    return [
+        *([] if whole is None else [whole.sentence]),
+        *(
+            f"On the side {side.side} {told(report.knob.neutral)}: {rule.sentence}"
+            for side, rule in sides
+            if rule is not None
+        ),
+    ]
 
 
 def _mild(report: SweepReport) -> str:

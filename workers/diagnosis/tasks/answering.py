@@ -77,7 +77,7 @@ def answers_of(scored: Scored, said: Mapping[str, tuple[str | None, ...]]) -> di
 
 @dataclass(frozen=True)
 class Desk:
-    """What every task is answered with."""
+    """What every task is answered with. `part` names the candidate's part of the scratch where a job has several."""
 
     sides: Sides
     tokenizer: PreTrainedTokenizerBase
@@ -85,6 +85,7 @@ class Desk:
     room: EngineRoom
     store: ReferenceStore
     context: JobContext
+    part: str = ""
 
     @property
     def limit(self) -> int:
@@ -161,7 +162,7 @@ class Desk:
             room=self.room,
             store=self.store,
             context=self.context,
-            scratch=f"task-{number}",
+            scratch=f"task-{number}-{self.part}" if self.part else f"task-{number}",
         )
 
     def _texts(

@@ -68,7 +68,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
     holm, bh, within_holm = multiplicity.holm(tests), multiplicity.benjamini_hochberg(tests), multiplicity.holm(within)
     found: list[AnyTaskResult] = []
     for index, (one, pair) in enumerate(zip(answered, pairs, strict=True)):
-        guessed = _chance(one, pair)
+        guessed = chance_of(one, pair)
         equivalence = Equivalence(
             margin=request.margin,
             p=within[index],
@@ -215,7 +215,8 @@ def _flips(one: Answered, pair: Pairs) -> FlipCounts:
     )
 
 
-def _chance(one: Answered, pair: Pairs) -> Chance:
+def chance_of(one: Answered, pair: Pairs) -> Chance:
+    """Whether either model answers better than a guess would."""
     reference, candidate = pair.both_right + pair.harmful, pair.both_right + pair.helpful
     guess = max(one.guess, chance.commonest([(item.choices, item.gold) for item in one.items]))
     if guess:

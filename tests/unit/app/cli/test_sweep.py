@@ -39,6 +39,21 @@ def sent(monkeypatch, arguments):
     return found
 
 
+def test_tasks_are_written_as_those_of_a_tasks_job(monkeypatch):
+    line = "-r a --recipe prune.wanda --knob sparsity=0.1,0.2 --task shipped:50 --task arc:arc.jsonl,items=200"
+    request = SweepRequest.model_validate(lift(sent(monkeypatch, shlex.split(line))["request"]))
+    assert [task.model_dump(exclude_defaults=True) for task in request.tasks] == [
+        {"source": "shipped", "items": 50},
+        {"source": "file", "format": "arc", "path": "arc.jsonl", "items": 200},
+    ]
+    assert SweepRequest.model_validate(lift(sent(monkeypatch, shlex.split(line)[:6])["request"])).tasks == ()
+    refused = CliRunner().invoke(app, ["sweep", *shlex.split(line)[:6], "--task", "harness:piqa:p.jsonl"])
+    assert refused.exit_code != 0
+    assert isinstance(refused.exception, HemostatError) and "no tasks of lm-evaluation-harness" in str(
+        refused.exception
+    )
+
+
 def test_options_become_a_request_that_the_service_takes(monkeypatch):
     line = (
         "-r a -c b --recipe prune.wanda:seed=3 --recipe quantize.rtn:bits=8 --knob 0.sparsity=0.1..0.5:5 --budget 4 "

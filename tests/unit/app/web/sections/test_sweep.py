@@ -40,7 +40,7 @@ def test_how_far_one_may_go_stands_first():
     assert found.heading == "Mild up to sparsity 0.4182"
     assert [figure.label for figure in found.figures] == [
         "Stays mild up to",
-        "Near-lossless up to",
+        "Near-lossless by perplexity up to",
         "Perplexity turns at",
         "KL turns at",
     ]
@@ -319,15 +319,15 @@ def test_two_sides_of_a_harmless_value_are_told_apart():
     assert found.heading == "temperature: mild from 1 up to 1.5, nowhere below", "1 itself changes nothing"
     assert [(figure.label, figure.value) for figure in found.figures[:4]] == [
         ("Stays mild, below 1", "1"),
-        ("Near-lossless, below 1", "0.8"),
+        ("Near-lossless by perplexity, below 1", "0.8"),
         ("Stays mild, above 1", "1.5"),
-        ("Near-lossless, above 1", "2"),
+        ("Near-lossless by perplexity, above 1", "2"),
     ]
     assert [row[0].text for row in found.limits.rows] == [
         "Stays mild below 1",
-        "Near-lossless below 1",
+        "Near-lossless by perplexity below 1",
         "Stays mild above 1",
-        "Near-lossless above 1",
+        "Near-lossless by perplexity above 1",
     ]
     assert found.points.caption == "Every measured setting, nearest to 1 first"
     assert [row[0].text for row in found.points.rows if row[0].note == "last mild"] == ["1.5"]
@@ -386,7 +386,7 @@ def test_a_last_mild_setting_that_is_null_is_told_as_one(body, field):
     assert [row[0].text for row in found.points.rows if row[0].note == "last mild"] == ["null"]
     lines = shown(body).splitlines()
     assert any(line.lstrip().startswith("> null") for line in lines)
-    for name in ("stays mild", "near-lossless"):
+    for name in ("stays mild", "near-lossless by perplexity"):
         assert "null" in next(line for line in lines if line.lstrip().startswith(name))
 
 
@@ -473,7 +473,10 @@ def test_a_near_lossless_setting_that_is_not_mild_is_named_with_its_class():
     assert (report.largest_mild.largest, report.near_lossless.largest) == (0.1, 0.3)
     assert report.points[1].severity == "severe"
     found = sweep(report)
-    assert found.figures[1].note == "ln perplexity rises by less than 0.218; by KL the damage there is severe"
+    assert (
+        found.figures[1].note
+        == "ln perplexity rises by less than 0.218; tasks were not asked; by KL the damage there is severe"
+    )
     told = "at sparsity 0.3 the damage is severe. Where the damage shall be mild, go by the setting that stays mild."
     assert told in found.limits_note
     out = io.StringIO()
@@ -485,8 +488,8 @@ def test_a_near_lossless_setting_that_is_mild_needs_no_word():
     given = [(0.1, 0.1, 0.01, 0.01), (0.3, 0.3, 0.02, 0.02), (0.5, 0.5, 0.8, 0.6)]
     report = SweepReport.model_validate(sweep_report(course(given)))
     found = sweep(report)
-    assert found.figures[1].note == "ln perplexity rises by less than 0.218"
-    assert "published rule of perplexity" not in found.limits_note
+    assert found.figures[1].note == "ln perplexity rises by less than 0.218; tasks were not asked"
+    assert "Where the damage shall be mild" not in found.limits_note
 
 
 def test_labels_of_even_settings_stand_as_evenly_as_so_many_can():
@@ -496,3 +499,49 @@ def test_labels_of_even_settings_stand_as_evenly_as_so_many_can():
     chart = str(curve_chart(dots, title="t", y_title="y", x_title="x", levels=[Level(1.2, "unmodified")]))
     shown = [index for index, value in enumerate(values) if f">{value:g}</text>" in chart]
     assert shown == [0, 4, 7, 11]
+
+
+def test_what_is_lost_on_tasks_is_told_by_setting_and_task_and_decides():
+    found = view("asked")
+    assert [(figure.label, figure.value) for figure in found.figures[:3]] == [
+        ("Stays mild up to", "6"),
+        ("Near-lossless by perplexity up to", "5"),
+        ("Near-lossless by both halves up to", "6"),
+    ]
+    # Of 180 right 20 are lost, of 100 right 10 and 4 are gained: 11.1 % and 6 %.
+    rows = [[cell.text for cell in row] for row in found.answered.rows]
+    assert [row[:2] for row in rows] == [[bits, name] for bits in "56" for name in ("sentences", "arc", "sums", "mean")]
+    assert [row[6] for row in rows[:4]] == ["11.1", "6.0", "–", "8.6"]
+    assert [row[6] for row in rows[4:]] == ["4.4", "0.0", "–", "2.2"]
+    assert [row[8] for row in rows] == [*"–––", "beyond 5 %, open", *"–––", "within 5 %, open"]
+    assert rows[0][3:6] == ["87.4", "77.7", "20, 0"]
+    assert "Left out, since the reference itself is at chance there: sums" in found.answered_note
+    (both,) = (row for row in found.limits.rows if row[0].text == "Near-lossless by both halves")
+    assert [cell.text for cell in both[1:4]] == ["6", "stopped by tasks, open", "5 % lost on tasks"]
+    assert "was not asked" not in found.limits_note and "not asked" not in found.figures[1].note
+
+
+def test_a_sweep_without_tasks_says_that_it_tells_one_half():
+    for name in ("knee", "sides", "unordered"):
+        found = view(name)
+        assert "was not asked: name tasks in the request" in found.limits_note
+        assert not found.answered_note and not found.answered.rows
+        assert "The other, at most 5 % of accuracy lost on tasks in the mean, was not asked" in shown(VARIANTS[name])
+        assert 'id="tasks"' not in render(VARIANTS[name])
+
+
+def test_both_sides_are_told_by_the_whole_rule():
+    found = view("asked sides")
+    told = [(figure.label, figure.value) for figure in found.figures if "both halves" in figure.label]
+    assert told == [("Near-lossless by both halves, below 1", "1"), ("Near-lossless by both halves, above 1", "2")]
+    assert "Below 1: By the whole published rule only temperature = 1 is near-lossless" in found.answered_note
+
+
+def test_the_page_and_the_terminal_have_what_is_lost():
+    page = render(VARIANTS["asked"])
+    assert 'id="tasks"' in page and "What is lost on tasks, in the order asked" in page
+    text = shown(VARIANTS["asked"])
+    lines = text.splitlines()
+    assert any(line.lstrip().startswith("near-lossless by both halves") and "6" in line for line in lines)
+    (mean,) = (line for line in lines if "mean" in line and "beyond 5 %, open" in line)
+    assert "8.6" in mean

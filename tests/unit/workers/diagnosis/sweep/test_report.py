@@ -1,15 +1,24 @@
 """What a reader of a sweep's report is warned of."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from app.contracts.lossless import AnsweredSetting
+from tests.support.answered import answered as answers
+from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.report import Swept, _warnings
 
 
 def swept(
-    *, documents: int = 8, refused: int = 0, broken: int = 0, shares: tuple[float | None, ...] = (0.1, 0.2)
+    *,
+    documents: int = 8,
+    refused: int = 0,
+    broken: int = 0,
+    shares: tuple[float | None, ...] = (0.1, 0.2),
+    answered: list[AnsweredSetting] | None = None,
 ) -> Swept:
     records = [("", 0)] * 2 + [("the model has no such layer", 0)] * refused + [("", 3)] * broken
     padded = (*shares, *(0.5 + 0.01 * place for place in range(refused + broken)))
@@ -19,7 +28,7 @@ def swept(
     ]
     corpus = SimpleNamespace(documents=range(documents), repeated=0)
     ground = SimpleNamespace(part=SimpleNamespace(corpus=corpus), reference_context=None, allowed=())
-    return cast("Swept", SimpleNamespace(course=SimpleNamespace(points=points), ground=ground))
+    return cast("Swept", SimpleNamespace(course=SimpleNamespace(points=points), ground=ground, answered=answered or []))
 
 
 def test_a_sweep_of_enough_documents_whose_settings_are_all_whole_needs_no_word() -> None:
@@ -59,3 +68,11 @@ def test_which_of_equal_shares_the_fits_hold_is_told_where_there_are_fits() -> N
     (alone,) = _warnings(swept(shares=(0.5, 0.5)), fitted=False)
     assert fitted.endswith("the mildest first, and the fits hold the one that was asked for first.")
     assert alone.endswith("measured, the mildest first.")
+
+
+def test_items_that_lost_their_beginning_are_told_once_a_task() -> None:
+    cut = replace(answers("sums", 8, 2, 0, 0), shortened=3)
+    rows = [answered_setting(value, [cut]) for value in (0.2, 0.1)]
+    assert _warnings(swept(answered=rows), fitted=True) == [
+        "3 items lost their beginning to fit the model's context: the task sums."
+    ]

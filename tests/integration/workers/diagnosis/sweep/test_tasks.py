@@ -1,0 +1,219 @@
+"""A sweep that asks tasks: the near-lossless point by both halves of the rule, with a real engine on a tiny model."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.sweep import SweepRequest
+from app.contracts.requests.tasks import TasksRequest
+from app.contracts.sweep_report import SweepReport
+from app.models.knobs import lift
+from app.settings import Settings
+from tests.support.attempts import Context
+from tests.support.tiny import make_tokenizer
+from workers.diagnosis.context import JobCancelled
+from workers.diagnosis.sweep.job import sweep
+from workers.diagnosis.tasks.job import tasks
+from workers.engine.room import EngineRoom
+
+Json = dict[str, Any]
+WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
+TEXT = {
+    "source": "inline",
+    "documents": [{"id": f"d{n}", "text": " ".join(np.random.default_rng(n).choice(WORDS, 60))} for n in range(8)],
+}
+ARC = {"source": "file", "format": "arc", "path": "arc.jsonl"}
+SUMS = {"source": "file", "format": "gsm8k", "path": "gsm8k.jsonl", "max_tokens": 4}
+VALUES = [0.01, 0.3, 0.6, 0.9]
+
+
+def liked(model: torch.nn.Module, row: Json) -> str:
+    """The label of the choice that transformers in float32 gives the largest log-likelihood a character."""
+    tokenizer = make_tokenizer()
+    prompt = f"Question: {row['question']}\nAnswer:"
+    scores = []
+    for choice in row["choices"]["text"]:
+        before, whole = tokenizer(prompt)["input_ids"], tokenizer(f"{prompt} {choice}")["input_ids"]
+        with torch.no_grad():
+            logp = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+        told = range(len(before), len(whole))
+        scores.append(sum(float(logp[at - 1, whole[at]]) for at in told) / len(choice))
+    return str(row["choices"]["label"][int(np.argmax(scores))])
+
+
+def questions(model: torch.nn.Module) -> list[Json]:
+    """Questions whose right answer is what the reference says, so that all it can do is lose them."""
+    rows = []
+    for number in range(40):
+        rng = np.random.default_rng(1000 + number)
+        texts = [f"{a} {b}" for a, b in zip(rng.choice(WORDS, 4), rng.choice(WORDS, 4), strict=True)]
+        row = {"question": " ".join(rng.choice(WORDS, 8)), "choices": {"text": texts, "label": ["A", "B", "C", "D"]}}
+        rows.append(row | {"id": f"q{number}", "answerKey": liked(model, row)})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    texts = home / "texts"
+    texts.mkdir()
+    model = AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=torch.float32)
+    # Nobody who writes at random says 987654.
+    sums = [{"question": f"{WORDS[n]} {n}?", "answer": "#### 987654"} for n in range(4)]
+    for name, rows in (("arc", questions(model)), ("gsm8k", sums)):
+        (texts / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Settings(home=home, text_root=texts, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
+
+
+@pytest.fixture(scope="module")
+def room(settings: Settings) -> Iterator[EngineRoom]:
+    made = EngineRoom(settings)
+    yield made
+    made.close()
+
+
+def request(step: Json, *asked: Json) -> SweepRequest:
+    body: Json = {
+        "kind": "sweep",
+        "reference": {"model": "tiny"},
+        "candidate": {"model": "tiny", "recipe": [step]},
+        "text": TEXT,
+        "window": 64,
+        "tasks": list(asked),
+    }
+    return SweepRequest.model_validate(lift(body))
+
+
+PRUNED = {"type": "prune.magnitude", "sparsity": {"sweep": VALUES}}
+
+
+@pytest.fixture(scope="module")
+def swept(
+    settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SweepReport, Context]:
+    context = Context(settings, tmp_path_factory.mktemp("job"))
+    return sweep(request(PRUNED, ARC, SUMS), context, room), context
+
+
+def test_settings_are_asked_from_the_strongest_down_until_one_loses_little(swept: tuple[SweepReport, Context]) -> None:
+    report, context = swept
+    rule, limit = report.near_lossless_rule, report.near_lossless
+    assert rule is not None and limit is not None
+    allowed = VALUES[: VALUES.index(limit.largest) + 1]
+    asked = [one.value for one in rule.answered]
+    assert len(asked) > 1 and asked == allowed[::-1][: len(asked)]
+    for one in rule.answered:
+        arc, sums = one.tasks
+        assert arc.items == 40 and arc.reference > 0.8
+        # One task is not at chance, so that the mean is its loss.
+        assert one.degradation is not None and one.degradation.mean is not None and one.degradation.ci is not None
+        assert one.degradation.mean == pytest.approx((arc.reference - arc.candidate) / arc.reference)
+        assert one.degradation.ci[0] < one.degradation.mean < one.degradation.ci[1]
+        assert one.within is (one.degradation.mean <= 0.05)
+        assert sums.loss is None and sums.reference == 0
+    assert [one.within for one in rule.answered] == [False] * (len(asked) - 1) + [True]
+    assert (rule.largest, rule.limited_by, rule.at_chance) == (asked[-1], "tasks", ("gsm8k",))
+    assert rule.sentence in report.verdict and "is not asked" not in limit.rule
+    assert {"tasks", "generate"} <= set(context.phases)
+    assert any("Tasks other than arc, gsm8k" in line for line in report.not_tested)
+    assert SweepReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_the_reference_answers_once(swept: tuple[SweepReport, Context]) -> None:
+    report, context = swept
+    rule = report.near_lossless_rule
+    assert rule is not None
+    looks = [name for name, _, labels in context.samples if labels.get("store") == "reference"]
+    # The text and the choices; the choices again at each setting after the first.
+    assert (looks.count("store_misses"), looks.count("store_hits")) == (2, len(rule.answered) - 1)
+
+
+def test_a_tasks_job_at_the_same_setting_says_the_same(
+    swept: tuple[SweepReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    rule = swept[0].near_lossless_rule
+    assert rule is not None
+    for one in rule.answered:
+        body = {
+            "kind": "tasks",
+            "reference": {"model": "tiny"},
+            "candidate": {"model": "tiny", "recipe": [PRUNED | {"sparsity": one.value}]},
+            "text": TEXT,
+            "window": 64,
+            "tasks": [ARC],
+        }
+        (result,) = tasks(TasksRequest.model_validate(body), Context(settings, tmp_path / f"{one.value}"), room).tasks
+        arc = one.tasks[0]
+        assert (arc.reference, arc.candidate) == (result.reference.mean, result.candidate.mean)
+        assert (arc.harmful, arc.helpful) == (result.flips.harmful, result.flips.helpful)
+
+
+@pytest.mark.parametrize("phase", ["tasks", "generate"])
+def test_a_sweep_that_was_stopped_while_it_asked_finds_the_same(
+    swept: tuple[SweepReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path, phase: str
+) -> None:
+    with pytest.raises(JobCancelled):
+        sweep(request(PRUNED, ARC, SUMS), Context(settings, tmp_path, stop_in=phase), room)
+    context = Context(settings, tmp_path)
+    report = sweep(request(PRUNED, ARC, SUMS), context, room)
+    assert report.near_lossless_rule == swept[0].near_lossless_rule
+    assert report.provenance.resumed_windows == len(VALUES) * report.windows
+
+
+def test_both_sides_of_a_harmless_value_have_their_own_point(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    step = {"type": "norm.scale", "factor": {"sweep": [0.2, 0.999, 1.001, 4.0]}}
+    report = sweep(request(step, ARC), Context(settings, tmp_path), room)
+    assert report.near_lossless_rule is None
+    for side, values in zip(report.sides, ([0.999, 0.2], [1.001, 4.0]), strict=True):
+        rule = side.near_lossless_rule
+        assert rule is not None and side.near_lossless is not None
+        allowed = values[: values.index(side.near_lossless.largest) + 1]
+        asked = [one.value for one in rule.answered]
+        assert asked == allowed[::-1][: len(asked)]
+        assert rule.any_within and rule.answered[-1].within
+        assert f"On the side {side.side} 1" in report.verdict
+
+
+def test_without_tasks_nothing_is_asked(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    context = Context(settings, tmp_path)
+    report = sweep(request(PRUNED), context, room)
+    assert report.near_lossless_rule is None and "tasks" not in context.phases
+    assert report.near_lossless is not None and report.near_lossless.rule.endswith("is not asked")
+
+
+def test_a_faulty_file_costs_no_pass(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    context = Context(settings, tmp_path)
+    with pytest.raises(HemostatError) as refused:
+        sweep(request(PRUNED, SUMS | {"path": "arc.jsonl"}), context, room)
+    assert refused.value.code == ErrorCode.TASK_INVALID and refused.value.pointer == "/tasks/0/path"
+    assert context.phases == []
+
+
+def test_a_step_may_not_have_looked_at_the_items(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+    assert settings.text_root is not None
+    rows = [json.loads(line) for line in (settings.text_root / "arc.jsonl").read_text().splitlines()]
+    looked_at = [{"id": row["id"], "text": row["question"]} for row in rows]
+    calibration = {"source": "inline", "documents": looked_at}
+    step = {
+        "type": "prune.wanda",
+        "sparsity": {"sweep": [0.1, 0.2]},
+        "calibration": calibration,
+        "calibration_windows": 2,
+        "calibration_window": 16,
+    }
+    with pytest.raises(HemostatError) as refused:
+        sweep(request(step, ARC), Context(settings, tmp_path / "refused"), room)
+    assert refused.value.code == ErrorCode.CALIBRATION_OVERLAP
+    allowed = request(step, ARC).model_copy(update={"allow_overlap": True})
+    report = sweep(allowed, Context(settings, tmp_path / "allowed"), room)
+    assert any("40 scored items were also looked at" in warning for warning in report.warnings)

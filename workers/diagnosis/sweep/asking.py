@@ -1,0 +1,106 @@
+"""Has the reference and one setting of a sweep answer the request's tasks, as a job of kind `tasks` has them answered.
+
+The reference answers once: its hidden states and its texts are kept, and found again at the next setting. So is what a
+setting answered, by the attempt after a lost one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.recipe import Recipe
+from app.contracts.requests.sweep import SweepRequest
+from app.contracts.requests.tasks import FileTask, ShippedTask
+from app.models.checkpoint import inspect
+from app.models.tasks.checks import check_tasks
+from app.models.tasks.harness import HarnessRows
+from app.models.tasks.items import Item
+from workers.diagnosis.context import JobContext
+from workers.diagnosis.mitigate.measuring import Bench, RefusedError
+from workers.diagnosis.points.ground import Ground
+from workers.diagnosis.tasks.answering import Answered, Desk
+from workers.diagnosis.tasks.sandbox import runner
+from workers.diagnosis.tasks.scored import documents_of
+from workers.distributions.reference_store import ReferenceStore
+from workers.engine.room import EngineRoom
+from workers.text.documents import TextDocument
+from workers.text.tokenization import bos_of, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The tasks of a request, with their items."""
+
+    tasks: tuple[ShippedTask | FileTask, ...]
+    items: tuple[Sequence[Item], ...]
+
+    @classmethod
+    def read(cls, request: SweepRequest, context: JobContext) -> Questions:
+        """Reads the files. Raises what `check_tasks` raises, and CODE_SANDBOX_UNAVAILABLE for code where this machine
+        cannot confine it."""
+        read = check_tasks(request, context.settings)
+        if any(isinstance(task, FileTask) and task.format == "humaneval" for task in request.tasks):
+            runner.require(check_cancelled=context.check_cancelled)
+        return cls(request.tasks, tuple(items for items in read if not isinstance(items, HarnessRows)))
+
+    @property
+    def documents(self) -> list[TextDocument]:
+        """The items as the texts that no step may have looked at."""
+        return [
+            document
+            for task, items in zip(self.tasks, self.items, strict=True)
+            for document in documents_of(task.title, items)
+        ]
+
+
+class Examiner:
+    """Asks the same questions at one setting after another."""
+
+    def __init__(
+        self,
+        questions: Questions,
+        ground: Ground,
+        bench: Bench,
+        room: EngineRoom,
+        store: ReferenceStore,
+        context: JobContext,
+    ) -> None:
+        self._questions, self._ground, self._bench = questions, ground, bench
+        self._room, self._store, self._context = room, store, context
+        self._tokenizer = load_tokenizer(ground.reference.tokenizer)
+
+    def answers(self, recipe: Recipe) -> list[Answered]:
+        """Both models' answers to every task, the candidate after `recipe`; its checkpoint is made again where the
+        store has dropped it.
+
+        Raises what engines raise, WINDOW_TOO_LARGE, CODE_SANDBOX_UNAVAILABLE, RECIPE_NOT_APPLICABLE where the model no
+        longer takes the recipe, and `JobCancelled`.
+        """
+        sides = self._ground.sides
+        try:
+            made = self._bench.make(recipe)
+        except RefusedError as error:
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                f"a setting that was measured before cannot be made again: {error}",
+                hint="what the recipe reads may have changed meanwhile: send the job again",
+                pointer="/candidate/recipe",
+            ) from error
+        with made as modified:
+            candidate = replace(sides.candidate, info=inspect(modified.path), weights=modified.fingerprint, _head=None)
+            desk = Desk(
+                replace(sides, candidate=candidate, modified=modified),
+                self._tokenizer,
+                bos_of(self._tokenizer),
+                self._room,
+                self._store,
+                self._context,
+                part=modified.fingerprint[:16],
+            )
+            return [self._one(desk, number) for number in range(len(self._questions.tasks))]
+
+    def _one(self, desk: Desk, number: int) -> Answered:
+        self._context.check_cancelled()
+        return desk.answer(number, self._questions.tasks[number], self._questions.items[number])
