@@ -124,11 +124,11 @@ def _marked(report: SweepReport) -> bool:
 def _limits(report: SweepReport, say: Say) -> Table:
     columns = [("", False), (largest_column(report), False), ("Passed at", True), ("95 % interval", True)]
     table = plain_table("How far one may go", columns)
-    table.columns[0].no_wrap = True
+    table.columns[0].min_width = len("near-lossless")
     each = [
         (f"{name} {side}".strip(), limit)
         for side, mild, lossless in limits_of(report)
-        for name, limit in (("stays mild", mild), ("near-lossless by perplexity", lossless))
+        for name, limit in (("stays mild", mild), ("near-lossless by PPL", lossless))
     ]
     for name, limit in each:
         if limit is None:
@@ -137,8 +137,8 @@ def _limits(report: SweepReport, say: Say) -> Table:
         places = (Text(say(cell)) for cell in passed(report, limit))
         table.add_row(Text(say(visible(name))), Text(say(largest_within(limit))), *places)
     for side, rule in rules_of(report):
-        name = f"near-lossless by both halves {side}".strip()
-        table.add_row(Text(say(visible(name))), Text(say(largest_of(rule))), Text(say(stopped_by(rule))), "")
+        name, by = f"near-lossless by both {side}".strip(), stopped_by(rule).removeprefix("stopped ")
+        table.add_row(Text(say(visible(name))), Text(say(largest_of(rule))), Text(say(by)), "")
     return table
 
 

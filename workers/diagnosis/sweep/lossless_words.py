@@ -34,7 +34,7 @@ def rule_in_words(found: NearLossless, field: str, neutral: float | None) -> str
         else:
             parts.append("Stronger settings are beyond the perplexity half")
     else:
-        parts = [f"{rule} {_none_within(found, field, neutral)}: {_lost(last)} at {field} = {told(last.value)}"]
+        parts = [f"{rule} {_none_within(found, field, neutral)}: at {field} = {told(last.value)} {_lost(last)}"]
     open_ = [one for one in found.answered if not one.decided]
     if open_:
         held, it = ("intervals hold", "them") if len(open_) > 1 else ("interval holds", "it")
@@ -63,7 +63,8 @@ def _listed(rejected: Sequence[AnsweredSetting], field: str) -> str:
 def _lost(one: AnsweredSetting) -> str:
     tasks = [task.name for task in one.tasks if task.loss is not None]
     over = f"on {tasks[0]}" if len(tasks) == 1 else f"in the mean over {len(tasks)} tasks"
-    return f"{_percents(one)} of the reference's accuracy is lost {over}, where 5 % may be"
+    percents, _, interval = _percents(one).partition(", ")
+    return f"{percents}{interval and f' ({interval})'} of the reference's accuracy is lost {over}, where 5 % may be"
 
 
 def _percents(one: AnsweredSetting) -> str:

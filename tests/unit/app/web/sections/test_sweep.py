@@ -386,7 +386,7 @@ def test_a_last_mild_setting_that_is_null_is_told_as_one(body, field):
     assert [row[0].text for row in found.points.rows if row[0].note == "last mild"] == ["null"]
     lines = shown(body).splitlines()
     assert any(line.lstrip().startswith("> null") for line in lines)
-    for name in ("stays mild", "near-lossless by perplexity"):
+    for name in ("stays mild", "near-lossless by PPL"):
         assert "null" in next(line for line in lines if line.lstrip().startswith(name))
 
 
@@ -542,6 +542,15 @@ def test_the_page_and_the_terminal_have_what_is_lost():
     assert 'id="tasks"' in page and "What is lost on tasks, in the order asked" in page
     text = shown(VARIANTS["asked"])
     lines = text.splitlines()
-    assert any(line.lstrip().startswith("near-lossless by both halves") and "6" in line for line in lines)
+    assert any(line.lstrip().startswith("near-lossless by both") and "6" in line for line in lines)
     (mean,) = (line for line in lines if "mean" in line and "beyond 5 %, open" in line)
     assert "8.6" in mean
+
+
+def test_a_narrow_terminal_has_room_for_every_limit_of_both_sides():
+    out = io.StringIO()
+    render_terminal(VARIANTS["asked sides"], Console(file=out, width=80))
+    table = out.getvalue().split("How far one may go")[1].split("What is lost on tasks")[0]
+    lines = [line.split() for line in table.splitlines() if line.lstrip().startswith("near-lossless")]
+    assert [line[2] for line in lines] == ["0.8", "2", "1", "2"]
+    assert "[0.5, 0.8]" in table and "not in the measured range" in table and "by tasks" in table

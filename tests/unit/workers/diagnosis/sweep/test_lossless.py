@@ -44,8 +44,8 @@ def test_perplexity_stops_it_where_the_strongest_setting_that_it_allows_keeps_th
     assert asked == [0.3]
     assert (found.largest, found.limited_by, found.decided, found.unasked) == (0.3, "perplexity", True, 0)
     assert found.sentence == (
-        "By the whole published rule sparsity = 0.3 is the strongest near-lossless setting: 1.0 %, 95 % interval 0.5 "
-        "to 1.9 of the reference's accuracy is lost on sums, where 5 % may be. Stronger settings are beyond the "
+        "By the whole published rule sparsity = 0.3 is the strongest near-lossless setting: 1.0 % (95 % interval 0.5 "
+        "to 1.9) of the reference's accuracy is lost on sums, where 5 % may be. Stronger settings are beyond the "
         "perplexity half."
     )
 
