@@ -55,9 +55,9 @@ class Stitched(Contract):
     share_ci: Ci | None = None
     control: Mean = Field(
         description="what the map there and back loses with no layer swapped: KL of the model that the layers are put "
-        "into (of matched layers the candidate without its added ones) against itself with its states carried so; "
-        "where layers of the reference are replaced, or put into the candidate, the larger of that and of KL of the "
-        "reference with what these add carried so. Never negative"
+        "into (of all matched layers at once the candidate without its added ones) against itself with its states "
+        "carried so; where layers of the reference are replaced, or put into the candidate, the larger of that and of "
+        "KL of the reference with what these add carried so. Never negative"
     )
     shown: bool | None = Field(
         description="the interval of `nats` lies above 0, and the map alone loses less than they are; false: the map "
@@ -143,6 +143,54 @@ class LayerAlignment(Contract):
     control: Number = Field(description="KL of the reference's own layers run again from the first gap: exactly 0")
     additivity: Number = Field(description="total over the sum of the gaps' and the matched layers' nats")
     additivity_ci: Ci | None = None
+
+
+class MatchedSpan(Contract):
+    """Neighbouring layers of the candidate that stand for as many of the reference, run in their place through an
+    affine map between the two widths, alone."""
+
+    reference: tuple[Count, Count] = Field(description="the reference's first and last layer of it")
+    candidate: tuple[Count, Count]
+    stitched: Stitched
+    maps_of: tuple[Count, Count] = Field(
+        description="borders of reference and candidate that the maps were fitted at: those where the layers begin, or "
+        "earlier ones whose maps lose less there"
+    )
+    added: tuple[float, float] = Field(
+        description="root mean square of what the layers add over that of what enters them, in reference and "
+        "candidate; 0: nothing"
+    )
+    split: bool = Field(description="whether each half of it was measured by itself, too")
+
+    @property
+    def layers(self) -> int:
+        """How many of either model."""
+        return self.reference[1] - self.reference[0] + 1
+
+
+class SpanStep(Contract):
+    """One step of narrowing matched layers down."""
+
+    spans: Count
+    longest: Count = Field(description="layers of the longest of them")
+    split: Count = Field(description="how many went on in halves, those that cost most")
+    cost: float = Field(description="forward passes that this step took at most")
+
+
+class MatchedLayers(Contract):
+    """Where the widths differ: what the candidate's matched layers cost, run in the reference through a map."""
+
+    measured: Measured
+    total: Mean = Field(description="KL of the whole candidate, by transformers")
+    spans: tuple[MatchedSpan, ...] = Field(description="in the order of the layers, a span before its halves")
+    untried: tuple[Count, ...] = Field(
+        default=(), description="the reference's matched layers that the budget did not reach for in any span"
+    )
+    steps: tuple[SpanStep, ...]
+    budget: float = Field(description="forward passes over the tokens measured on that the spans may take")
+    control: Number = Field(description="KL of the reference's own layers run again from its first: exactly 0")
+    maps: WidthMaps | None = Field(default=None, description="null: nothing was run, see `not_stitched`")
+    not_stitched: str = Field(default="", description="why nothing was run")
 
 
 class Both(Contract):
@@ -294,6 +342,9 @@ class Internals(Contract):
     """All blocks; one that could not be measured is null, and `not_measured` says why."""
 
     alignment: LayerAlignment | None = None
+    matched_layers: MatchedLayers | None = Field(
+        default=None, description="null: the widths are one, or, in older reports, not measured"
+    )
     attention: AttentionShift | None = None
     activations: ActivationGrowth | None = None
     routing: RoutingShift | None = None

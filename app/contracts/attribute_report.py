@@ -75,11 +75,14 @@ class Site(Contract):
 
     name: str
     kind: SiteKind
-    layer: Count | None = Field(description="of a gap: the reference's layer before which it stands")
+    layer: Count | None = Field(
+        description="of a gap: the reference's layer before which it stands; of several matched layers: "
+        "the reference's first of them"
+    )
     nats: float = Field(
         description="KL of the reference with the candidate's part, nats a token; of layers of the candidate between "
-        "models of two widths through a map (`map_control`), or, where that shows nothing, what the candidate gains "
-        "without them"
+        "models of two widths through a map (`map_control`), or, where that shows nothing of added ones, what the "
+        "candidate gains without them"
     )
     ci: Ci | None
     share: Number = Field(
@@ -101,8 +104,8 @@ class Site(Contract):
     )
     map_control: Mean | None = Field(
         default=None,
-        description="of a gap whose layers were run through a map between the two widths (`nats` are of that): what "
-        "the map there and back loses by itself; null: no map was in it",
+        description="of a gap, or of matched layers, run through a map between the two widths (`nats` are of that): "
+        "what the map there and back loses by itself; null: no map was in it",
     )
     isotropic_ratio: float | None = Field(
         description="nats over those of noise of the same norm in a random direction; null: not run for it"
@@ -251,7 +254,8 @@ class AttributeReport(Blocks):
     internals: Internals | None = Field(
         default=None,
         description="alignment of the layers, attention, activations, routing; null: not asked for, and parts were "
-        "swapped. Where they were not, the gaps of the alignment are the parts, and it is there in any case",
+        "swapped. Where they were not, the gaps of the alignment and, of two widths, the layers that it matches are "
+        "the parts, and it is there in any case",
     )
     not_tested: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -30,6 +30,12 @@ ALIGNED_PASSES, GAP_PASSES = 4.0, 2.0
 # Between two widths layers are run through a map, and that is run by itself, too: a pass more a gap, and three for what
 # both models have, whose map is run by itself in either model.
 MATCHED_MAP_PASSES, GAP_MAP_PASSES = 3.0, 1.0
+# Beside the spans of matched layers: the reference from its first border and two heads, and the candidate's head.
+MAPPED_PASSES: Final = 2.0
+# Maps of a span: of two places, there and back, five folds. A map's seconds were measured on one core in float64, of
+# 1,664 tokens and 576, 960 and 1,536 dimensions on either side: products and eigenvalues, within a sixth of this.
+MAPS_OF_SPAN: Final = 20
+CPU_MAP_PRODUCTS_PER_SECOND, CPU_MAP_CUBED_PER_SECOND = 1.5e10, 3.1e9
 # Measured with SmolLM2 (135M parameters) through transformers' layers one by one. In bfloat16: 24.9 passes over 4,096
 # tokens in 110 s, of `make bench` on the two cores that `pace` speaks of. In float32 with all that is summed up inside:
 # 0.37 of it, by processor time on one core (161 against 436 tokens a second, 512 tokens).
@@ -141,6 +147,40 @@ def attribution_cost(
     )
 
 
+def mapped_span_passes(infos: tuple[CheckpointInfo, CheckpointInfo], first: int, layers: int) -> float:
+    """Forward passes of the reference that a span of matched layers takes at most, run in it through a map between two
+    widths: the candidate's layers by the maps of two places, the reference from where it begins and twice from behind
+    it (with the layers, and both controls), and four heads. A pass is every layer and one product with the head;
+    `first` is the reference's first layer of the span."""
+    info, other = infos
+    inside, theirs = (_inside_layers(one) for one in infos)
+    head = info.vocabulary * info.hidden_size * info.layers / max(1.0, inside)
+    each = theirs / max(1, other.layers) / max(1.0, inside / info.layers)
+    behind = info.layers - first - layers
+    return (2 * layers * each + layers + 3 * behind + 4 * head) / (info.layers + head)
+
+
+def _inside_layers(info: CheckpointInfo) -> float:
+    """Elements of all layers' tensors."""
+    return float(sum(tensor.elements for name, tensor in info.tensors.items() if in_layer(name)))
+
+
+def _mapped(
+    request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], tokens: int
+) -> tuple[float, float]:
+    """Forward passes that matched layers take at most, and seconds of fitting maps for them on one core: of every
+    layer of the shallower model by itself, or as much of that as the budget is."""
+    matched = min(info.layers for info in infos)
+    costs = [mapped_span_passes(infos, layer, 1) for layer in range(matched)]
+    spent = min(request.budget, sum(costs))
+    # the cheapest are the last
+    spans = min(float(matched), spent / min(costs))
+    widths = [info.hidden_size for info in infos]
+    products = 2.0 * tokens * (widths[0] + widths[1]) * max(widths)
+    map_ = products / CPU_MAP_PRODUCTS_PER_SECOND + max(widths) ** 3 / CPU_MAP_CUBED_PER_SECOND
+    return MAPPED_PASSES + spent, spans * MAPS_OF_SPAN * map_
+
+
 def _search(request: AttributeRequest, info: CheckpointInfo) -> float:
     """Passes that the search takes at most: its budget, or what every part of the layers asked for takes, each swapped
     once on the whole subset: the layers from it on and two products with the head."""
@@ -165,24 +205,33 @@ def _unswapped(
     *,
     reference_parameters: float,
 ) -> AttributionCost:
-    """Of models of two depths or widths, whose parts are not swapped: what goes on inside or, of two depths, at least
-    the alignment, whose gaps are the parts then."""
-    inside, size = 0.0, 0
+    """Of models of two depths or widths, whose parts are not swapped: what goes on inside or at least the alignment,
+    whose gaps are the parts then, and of two widths what matched layers cost, run through a map."""
+    windows, length = inner_windows(infos, request.window)
+    tokens = min(subset, windows * length)
     told: tuple[str, ...] = ("no part can be swapped between models of two depths or widths",)
     if request.internals:
         inside, size, more = _inside(request, infos, subset)
         told += more
-    elif infos[0].layers != infos[1].layers:
-        windows, length = inner_windows(infos, request.window)
-        tokens = min(subset, windows * length)
+    else:
         inside = tokens * (ALIGNED_PASSES + _gap_passes(infos))
         size = sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens
         told += (
             f"layers are aligned and every gap is measured: at most {inside / tokens:g} forward passes in float32 over "
             f"{tokens} tokens at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s, with {size / 2**20:.0f} MiB of states",
         )
+    fitting = 0.0
+    if infos[0].hidden_size != infos[1].hidden_size:
+        passes, fitting = _mapped(request, infos, tokens)
+        inside += passes * tokens
+        told += (
+            "layers that match are run in the model of the other width through maps, each or, where the budget does "
+            f"not reach for that, spans of them: at most {passes:.3g} such passes over these tokens, and about "
+            f"{fitting:.0f} s to fit the maps, as measured on one core",
+        )
     slower = infos[0].parameters / reference_parameters
-    return AttributionCost(0.0, subset, inside, size, slower * inside / CPU_INNER_TOKENS_PER_SECOND, told)
+    seconds = slower * inside / CPU_INNER_TOKENS_PER_SECOND + fitting
+    return AttributionCost(0.0, subset, inside, size, seconds, told)
 
 
 def _gap_passes(infos: tuple[CheckpointInfo, CheckpointInfo]) -> float:
@@ -207,9 +256,9 @@ def _inside(
     repair = info.layers * ((1 - head) / 2 + 2 * head)
     size = _inner_bytes(infos, tokens, length)
     passes = INNER_PASSES + _gap_passes(infos)
-    left = (
-        "it out" if infos[0].layers == infos[1].layers else "out all of it but the alignment, whose gaps are the parts"
-    )
+    left = "it out"
+    if infos[0].layers != infos[1].layers or infos[0].hidden_size != infos[1].hidden_size:
+        left = "out all of it but the alignment, whose gaps are the parts"
     told = (
         f"what goes on inside comes beside the budget: {passes:g} forward passes in float32 over {tokens} "
         f"tokens, with attention maps of every head, and about {repair:.0f} over {repaired} to see what later layers "

@@ -18,6 +18,8 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SMALL = 1e-3
 _LARGE = 1e9
 _MAX_DECIMALS = 12
+_NEARLY_ALL = "> 99.99"  # of a share: more decimals tell nobody more
+_DECIMALS_OF_ALL = 2
 _MORE_DECIMALS = 2  # that keep what is not 0 from reading as 0
 
 Interval = tuple[float, float]
@@ -39,7 +41,8 @@ def estimate(
 ) -> Estimate:
     """`0.326` and `[0.311, 0.342]`; with `percent` both times 100, without the sign; small numbers in powers of ten.
 
-    With `decimals` so many, whatever the interval supports, and no power of ten.
+    With `decimals` so many, whatever the interval supports, and no power of ten. A share of nearly all has two decimals
+    at most, with which it does not read as 100.
     """
     if mean is None:
         return Estimate(NONE, None)
@@ -51,7 +54,9 @@ def estimate(
     values = [value / 10.0**exponent for value in values]
     if decimals is None:
         decimals = _telling(values, _decimals(values[0], (values[2] - values[1]) / 2 if ci else 0.0))
-    texts = [_fixed(value, decimals) for value in values]
+        if percent and abs(values[0] - 100.0) < 5 * 10.0**-_DECIMALS_OF_ALL:
+            decimals = min(decimals, _DECIMALS_OF_ALL)
+    texts = [_share(value, decimals) if percent else _fixed(value, decimals) for value in values]
     power = f"×10{str(exponent).translate(_SUPERSCRIPTS)}" if exponent else ""
     return Estimate(texts[0] + power, f"[{texts[1]}, {texts[2]}]{power}" if ci else None)
 
@@ -90,10 +95,11 @@ def short(value: float) -> str:
 
 
 def percent(share: float, digits: int = 3) -> str:
-    """A share in per cent, `digits` significant digits, without the sign; a share of nearly all never reads as 100."""
+    """A share in per cent, `digits` significant digits, without the sign; a share of nearly all never reads as 100: it
+    has as many decimals as tell it from that, two at most, and is `> 99.99` beyond these."""
     if 0.9995 <= share < 1:
-        decimals = min(_MAX_DECIMALS, math.ceil(round(-math.log10((1 - share) * 100), 6)))
-        return f"{share * 100:.{decimals}f}"
+        decimals = math.ceil(round(-math.log10((1 - share) * 100), 6))
+        return _NEARLY_ALL if decimals > _DECIMALS_OF_ALL else f"{share * 100:.{decimals}f}"
     return number(share * 100, digits)
 
 
@@ -156,6 +162,12 @@ def _telling(values: Sequence[float], decimals: int) -> int:
     more = range(decimals, min(_MAX_DECIMALS, decimals + _MORE_DECIMALS) + 1)
     shown = [sum(bool(round(value, places)) for value in values) for places in more]
     return more[shown.index(max(shown))]
+
+
+def _share(value: float, decimals: int) -> str:
+    """In per cent; what is not all does not read as all for want of decimals."""
+    text = _fixed(value, decimals)
+    return _NEARLY_ALL if decimals == _DECIMALS_OF_ALL and value < 100 and text == "100.00" else text
 
 
 def _fixed(value: float, decimals: int) -> str:

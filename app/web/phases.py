@@ -36,6 +36,7 @@ _INSIDE: Final = {
     "direct effects": "direct effects of the layers",
     "final effects": "final effects of the layers",
     "gaps": "layers without a partner",
+    "layers through a map": "layers, run through a map",
     "reference": "the reference, layer by layer",
     "routers of the candidate": "routers of the candidate",
     "routers of the reference": "routers of the reference",

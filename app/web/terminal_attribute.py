@@ -13,14 +13,13 @@ from app.web import format as fmt
 from app.web.sections.attribute_words import (
     additivity_note,
     cause_text,
-    first_sites,
-    gaps,
     heading,
     mean_text,
     nowhere_finite_note,
     search_note,
     share_text,
     sites_note,
+    treated_sites,
     whole_damage,
 )
 from app.web.sections.internals import inside_lines
@@ -37,7 +36,7 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
     verdict_lines(report, console, say)
     console.print(Text(say(whole_damage(report))))
     console.print()
-    names = [one.name for one in report.nowhere_finite] + [one.name for one in (*report.sites, *gaps(report))]
+    names = [one.name for one in report.nowhere_finite] + [one.name for one in report.sites]
     console.print(Text(say(capitals(visible(heading(report)), map(visible, names))), style="bold"))
     if report.nowhere_finite:
         console.print(Text(say(visible(f"Nowhere finite: {nowhere_finite_note(report)}")), style="bold"))
@@ -54,8 +53,7 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
         console.print(Text(say(f"{parts} cost {share} % of the damage{restored}.")))
     for note in filter(None, (additivity_note(report), sites_note(report), search_note(report))):
         console.print(Text(say(note)))
-    first = first_sites(report) or gaps(report)
-    if first:
+    if treated_sites(report):
         console.print()
         console.print(_treatments(report, say))
     if report.treatment is not None and report.treatment.recipe:
@@ -73,14 +71,18 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
 
 def _sites(report: AttributeReport, say: Say, *, wide: bool) -> Table:
     columns = [("Part", False), ("Nats", True), ("95 % interval", True), ("Share, %", True)]
-    columns += [("Control", True), ("x noise", True)] if wide else []
+    mapped = any(site.map_control is not None for site in report.sites)
+    columns += [("Map alone", True)] if mapped else []
+    columns += [("Control", True), ("x noise", True)] if wide and not mapped else []
     columns += [("Cause", False)]
     table = plain_table("Parts by what they cost alone in the reference", columns)
     table.columns[0].no_wrap = wide
     for site in report.sites[:SHOWN]:
         nats, share = fmt.estimate(site.nats, site.ci), share_text(site)
         cells = [nats.value, nats.interval or fmt.NONE, share.value]
-        if wide:
+        if mapped:
+            cells.append(mean_text(site.map_control).value)
+        elif wide:
             ratio = fmt.estimate(site.isotropic_ratio, site.isotropic_ci)
             control = fmt.NONE if site.control is None else fmt.number(site.control)
             cells += [control, ratio.value]
@@ -90,7 +92,7 @@ def _sites(report: AttributeReport, say: Say, *, wide: bool) -> Table:
 
 def _treatments(report: AttributeReport, say: Say) -> Table:
     table = plain_table("What fits", [("Part", False), ("Cause", False), ("Treatment", False)])
-    for site in first_sites(report) or gaps(report):
+    for site in treated_sites(report):
         if site.treatment is not None:
             why = site.treatment.why.removeprefix(f"{site.name}: ")
             table.add_row(Text(say(visible(site.name))), say(cause_text(site)), Text(say(visible(why))))

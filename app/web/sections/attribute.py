@@ -17,7 +17,6 @@ from app.web.sections.attribute_words import (
     blamed_sites,
     cause_text,
     first_sites,
-    gaps,
     heading,
     mean_text,
     nowhere_finite_note,
@@ -25,7 +24,9 @@ from app.web.sections.attribute_words import (
     search_note,
     share_text,
     sites_note,
+    unswapped,
     whole_note,
+    why_text,
 )
 from app.web.sections.numbers import Figure
 from app.web.tables import Table
@@ -91,7 +92,7 @@ def attribution(report: AttributeReport) -> Attribution:
 
 
 def _figures(report: AttributeReport) -> tuple[Figure, ...]:
-    first, explained = first_sites(report) or gaps(report), report.explained
+    first, explained = first_sites(report) or unswapped(report), report.explained
     if not first:
         return ()
     blamed = blamed_sites(report)
@@ -110,9 +111,13 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
             share.value,
             f"% of the whole damage{_on_part(worst, report)}",
             share.interval or "no interval",
-            f"{cause_text(worst)}: {worst.why}" if worst.why else cause_text(worst),
+            ": ".join(filter(None, (cause_text(worst), why_text(worst)))),
         ),
     )
+    if explained is None and worst.map_control is not None:
+        lost = mean_text(worst.map_control)
+        map_alone = Figure("Map alone", lost.value, "nats a token", lost.interval or "no interval", "no layer swapped")
+        return (*alone, map_alone)
     if explained is None:
         gained = mean_text(worst.restored)
         return (
@@ -163,7 +168,7 @@ def _chart(report: AttributeReport) -> Markup | None:
 
 def _layers(report: AttributeReport) -> Markup | None:
     layers = sorted((site for site in report.sites if site.kind == "layer"), key=lambda site: site.layer or 0)
-    if len(layers) < 2:
+    if len(layers) < 2 or report.not_swapped:  # where layers are told with what a map loses of them, or in spans
         return None
     bars = [
         Bar(str(site.layer), f"{fmt.estimate(site.nats, site.ci)} nats a token", site.nats, site.ci) for site in layers

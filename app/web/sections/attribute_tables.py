@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from app.contracts.attribute_report import AttributeReport, Pair
+from app.contracts.attribute_report import AttributeReport, Pair, Site
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale
-from app.web.sections.attribute_words import cause_text, first_sites, gaps, mean_text, share_text
+from app.web.sections.attribute_words import cause_text, mean_text, share_text, treated_sites, why_text
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
@@ -15,6 +15,7 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
     """Rows `first` to before `last` of the parts, in the order of the report."""
     rows = report.sites[first:last]
     scale = LogScale.around(*(value for site in report.sites for value in (site.nats, *(site.ci or ())) if value > 0))
+    mapped = any(site.map_control is not None for site in report.sites)
     made = []
     for number, site in enumerate(rows, first + 1):
         nats, share = fmt.estimate(site.nats, site.ci), share_text(site)
@@ -33,6 +34,7 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
                 Cell(share.value, share.interval or ""),
                 Cell(restored.value, restored.interval or ""),
                 Cell(fmt.NONE if site.control is None else fmt.number(site.control)),
+                *([_map_alone(site)] if mapped else []),
                 Cell(ratio.value, ratio.interval or ""),
                 Cell(cause_text(site)),
                 Cell(fmt.count(site.tokens)),
@@ -48,6 +50,7 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
             Column("Share, %"),
             Column("Restored, nats"),
             Column("Control"),
+            *((Column("Map alone, nats"),) if mapped else ()),
             Column("× noise"),
             Column("Cause", "text"),
             Column("Tokens"),
@@ -57,23 +60,29 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
     )
 
 
+def _map_alone(site: Site) -> Cell:
+    """What the map that a part was run through loses by itself."""
+    alone = mean_text(site.map_control)
+    return Cell(alone.value, alone.interval or "")
+
+
 def treatments_table(report: AttributeReport) -> Table:
     """What fits each part that was looked into."""
     rows = []
-    for site in first_sites(report) or gaps(report):
+    for site in treated_sites(report):
         treatment = site.treatment
         if treatment is None:
             continue
         rows.append(
             (
                 Cell(site.name),
-                Cell(cause_text(site), visible(site.why)),
+                Cell(cause_text(site), visible(why_text(site))),
                 Cell(visible(treatment.why)),
                 Cell("yes" if treatment.recipe else "no"),
             )
         )
     return Table(
-        caption="What fits each gap" if report.not_swapped else "What fits each of the first parts",
+        caption="What fits" if report.not_swapped else "What fits each of the first parts",
         columns=(
             Column("Part", "text"),
             Column("Cause", "text"),

@@ -31,9 +31,9 @@ MEANING: Final = (
     "aligned error: it points where the model is sensitive, noise of the same norm costs less; mere size: such noise "
     "costs the same, only a smaller error helps; sheltered: such noise costs more; outlier channels, low-rank error: "
     "half of what the part's outputs are off by comes from 1 % of its input channels, or at least halfway from what "
-    "independent noise of the same shape has there to all of it from 16 directions. Lost in the map: the gap was run "
-    "through a map between two widths that by itself loses no less than the gap costs, so that its nats prove nothing, "
-    "whatever their interval."
+    "independent noise of the same shape has there to all of it from 16 directions. Lost in the map: the part was run "
+    "through a map between two widths that by itself loses no less than the part costs, so that its nats prove "
+    "nothing, whatever their interval."
 )
 
 
@@ -45,7 +45,7 @@ def heading(report: AttributeReport) -> str:
     if search is not None and not search.measured and (search.considered or search.beside):
         return "No part was tried" if search.considered else "Nothing that was asked for differs"
     if report.not_swapped:
-        return _of_gaps(report)
+        return _of_unswapped(report)
     blamed = blamed_sites(report)
     if blamed:
         return f"Worst: {blamed[0].name}"
@@ -53,16 +53,23 @@ def heading(report: AttributeReport) -> str:
     return "No part is shown to do damage" if unsure else "No part to blame"
 
 
-def _of_gaps(report: AttributeReport) -> str:
-    """The heading where no part was swapped: the worst gap, or what both models have where that costs more."""
+def _of_unswapped(report: AttributeReport) -> str:
+    """The heading where no part was swapped: the worst gap or matched layer, or what both models have where that costs
+    more than any gap and no layer of it is blamed."""
     blamed = blamed_sites(report)
-    if _kept(report) > max((gap.nats for gap in gaps(report)), default=0.0):
+    matched = [site for site in unswapped(report) if site.kind != "gap"]
+    if blamed and blamed[0].kind != "gap":
+        return f"Worst: {blamed[0].name}"
+    named = any(site in matched for site in blamed)
+    if not named and _kept(report) > max((gap.nats for gap in gaps(report)), default=0.0):
         return "Worst: what both models have"
     if blamed:
         return f"Worst gap: {blamed[0].name}"
-    if not gaps(report):
+    if not unswapped(report):
         return "No part was swapped"
-    return "No gap is shown to do damage" if any(map(_unsure, gaps(report))) else "No gap to blame"
+    noun = "part" if matched else "gap"
+    unsure = any(map(_unsure, unswapped(report)))
+    return f"No {noun} is shown to do damage" if unsure else f"No {noun} to blame"
 
 
 def _kept(report: AttributeReport) -> float:
@@ -92,7 +99,8 @@ def first_sites(report: AttributeReport) -> list[Site]:
 
 def blamed_sites(report: AttributeReport) -> list[Site]:
     """Those that cost something for sure, in their order."""
-    return [site for site in first_sites(report) or gaps(report) if site.cause != "negligible" and not _unsure(site)]
+    sites = first_sites(report) or unswapped(report)
+    return [site for site in sites if site.cause != "negligible" and not _unsure(site)]
 
 
 def _unsure(site: Site) -> bool:
@@ -105,13 +113,27 @@ def gaps(report: AttributeReport) -> list[Site]:
     return [site for site in report.sites if site.kind == "gap"]
 
 
+def unswapped(report: AttributeReport) -> list[Site]:
+    """The parts where none was swapped, the worst first: gaps and, of two widths, matched layers run through a map."""
+    return list(report.sites) if report.not_swapped else gaps(report)
+
+
+def treated_sites(report: AttributeReport) -> list[Site]:
+    """Those whose treatment is told: the first parts; where none was swapped every gap, and matched layers that cost
+    something for sure; the first of all where there is none of either."""
+    blamed = blamed_sites(report)
+    rest = unswapped(report)
+    told = first_sites(report) or [site for site in rest if site.kind == "gap" or site in blamed]
+    return told or rest[:1]
+
+
 def share_text(site: Site) -> fmt.Estimate:
     """A part's share in per cent, with its interval."""
     return fmt.estimate(site.share, site.share_ci, percent=True)
 
 
 def _lost(site: Site) -> bool:
-    """Whether the map that a gap was run through loses no less than the gap costs."""
+    """Whether the map that a part was run through loses no less than the part costs."""
     if site.map_control is None or not _unsure(site):
         return False
     return site.map_control.mean is None or site.map_control.mean >= site.nats
@@ -126,6 +148,12 @@ def cause_text(site: Site) -> str:
     if site.unclear == "not_looked_into" or (site.cause == "unclear" and site.control is None):
         return "not looked into"
     return CAUSES[site.cause]
+
+
+def why_text(site: Site) -> str:
+    """Why a part has its cause, which older reports say once more there."""
+    cause = CAUSES[site.cause]
+    return "" if site.why == cause else site.why.removeprefix(f"{cause}; ")
 
 
 def mean_text(mean: Mean | None, *, percent: bool = False) -> fmt.Estimate:
@@ -143,8 +171,8 @@ def recipe_text(treatment: Treatment | None) -> str:
 def sites_note(report: AttributeReport) -> str:
     """What the table's numbers are, and how far they can be trusted."""
     subset, search = report.subset, report.search
-    if gaps(report):
-        return _gaps_note(report)
+    if unswapped(report):
+        return _unswapped_note(report)
     if subset is None or search is None or not search.measured:
         return ""
     held = [site.control for site in report.sites if site.control is not None]
@@ -179,20 +207,38 @@ def _order(sites: tuple[Site, ...]) -> str:
     )
 
 
-def _gaps_note(report: AttributeReport) -> str:
-    """What the numbers of gaps are, and on which text."""
+def _unswapped_note(report: AttributeReport) -> str:
+    """What the numbers of gaps and matched layers are, and on which text."""
     alignment = None if report.internals is None else report.internals.alignment
     if alignment is None:
         return ""
     total = fmt.estimate(alignment.total.mean, alignment.total.ci)
-    mapped = any(site.map_control is not None for site in gaps(report))
+    parts = unswapped(report)
+    mapped = any(site.map_control is not None for site in parts)
+    of = "gap" if all(site.kind == "gap" for site in parts) else "part"
     left_out = any(gap.nats is None and gap.saved is not None for gap in alignment.gaps)
     through = ", of the candidate’s layers through a map between the two widths, without what the map itself loses"
     added = ", and of added layers, where no map shows more, what the candidate gains without them"
     return (
-        f"Nats are KL(reference ‖ reference with this gap alone){through if mapped else ''}"
+        f"Nats are KL(reference ‖ reference with this {of} alone){through if mapped else ''}"
         f"{added if left_out else ''}, a token, "
         f"{on(alignment.measured)}, where the whole candidate loses {total}; shares are of that and need not sum up."
+        f"{_matched_note(report)}"
+    )
+
+
+def _matched_note(report: AttributeReport) -> str:
+    """How matched layers were measured, and what their numbers cannot tell."""
+    block = None if report.internals is None else report.internals.matched_layers
+    if block is None or not block.spans:
+        return ""
+    return (
+        " A matched layer is the candidate’s in the place of the reference’s; map alone: the larger of what the map "
+        "there and back loses of the states, and of what the reference’s own layer adds to them, by the same map. No "
+        "less than the nats, these prove nothing. Maps were fitted where a layer begins or, where those lose less "
+        "there, at an earlier border; where an earlier layer is damaged and they do not, part of its damage may show "
+        "behind it. Embedding, final norm and head are not told through a map. Spans took "
+        f"{sum(step.cost for step in block.steps):.1f} of {block.budget:g} forward passes."
     )
 
 

@@ -28,11 +28,11 @@ LISTED = 5
 # Draws for figures whose interval is by percentiles.
 DRAWS = 1000
 # The values that a divergence, an entropy or a distance, and those that a share can have.
-_POSITIVE = (0.0, math.inf)
+POSITIVE = (0.0, math.inf)
 _REAL = (-math.inf, math.inf)
 _SHARE = (0.0, 1.0)
 _DISTANCES = ("js", "kl", "tv")
-_SUPPORTS = {"js": _POSITIVE, "kl": _POSITIVE, "tv": _SHARE, "sink": _SHARE, "entropy": _POSITIVE, "reach": _POSITIVE}
+_SUPPORTS = {"js": POSITIVE, "kl": POSITIVE, "tv": _SHARE, "sink": _SHARE, "entropy": POSITIVE, "reach": POSITIVE}
 
 
 class _Hooked(TypedDict):
@@ -51,7 +51,7 @@ def measured(tokens: tuple[int, int], documents: Sequence[int] | NDArray[Any]) -
 
 def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> blocks.LayerAlignment:
     """The block of an alignment."""
-    total = found.total.mean(seed=seed, support=_POSITIVE)
+    total = found.total.mean(seed=seed, support=POSITIVE)
     parts = [gap.swapped for gap in found.gaps] + [found.matched]
     known = [part for part in parts if part is not None]
     additive = _over(found.total, *known, seed=seed) if len(known) == len(parts) else Mean(mean=None, ci=None)
@@ -74,11 +74,13 @@ def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> bl
         similarity=tuple(tuple(round(float(value), 6) for value in row) for row in found.similarity_RC),
         gap_price=GAP_PRICE,
         total=total,
-        matched=None if found.matched is None else found.matched.mean(seed=seed, support=_POSITIVE),
+        matched=None if found.matched is None else found.matched.mean(seed=seed, support=POSITIVE),
         control=None if found.control is None else float(found.control.values()),
         additivity=additive.mean,
         additivity_ci=additive.ci,
-        matched_stitched=_stitched(found.matched_stitched, found.total, seed),
+        matched_stitched=None
+        if found.matched_stitched is None
+        else stitched_block(found.matched_stitched, found.total, seed),
         maps=None
         if found.maps is None
         else blocks.WidthMaps(widths=found.maps.widths, folds=found.maps.folds, tokens=found.maps.tokens),
@@ -86,16 +88,15 @@ def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> bl
     )
 
 
-def _stitched(found: Stitched | None, total: Sums, seed: int) -> blocks.Stitched | None:
-    if found is None:
-        return None
-    nats, alone = (sums.mean(seed=seed, support=_POSITIVE) for sums in (found.nats, found.control))
+def stitched_block(found: Stitched, total: Sums, seed: int) -> blocks.Stitched:
+    """Of layers run through a map; `total` is the whole candidate's KL."""
+    nats, alone = (sums.mean(seed=seed, support=POSITIVE) for sums in (found.nats, found.control))
     share = _over(found.nats, total, seed=seed)
     made = blocks.Stitched(nats=nats, share=share.mean, share_ci=share.ci, control=alone, shown=is_shown(nats))
     return made.model_copy(update={"shown": False}) if made.lost else made
 
 
-def _over(top: Sums, *bottoms: Sums, seed: int, support: tuple[float, float] = _POSITIVE) -> Mean:
+def _over(top: Sums, *bottoms: Sums, seed: int, support: tuple[float, float] = POSITIVE) -> Mean:
     """Nats over the sum of others at the same positions."""
     found = Sums(top.clusters, ())
     found.top, found.bottom = top.top.copy(), sum((one.top for one in bottoms), np.zeros_like(top.top))
@@ -104,7 +105,7 @@ def _over(top: Sums, *bottoms: Sums, seed: int, support: tuple[float, float] = _
 
 def _gap(damage: GapDamage, total: Sums, seed: int, *, resampled: bool) -> blocks.LayerGap:
     gap = damage.gap
-    nats = None if damage.swapped is None else damage.swapped.mean(seed=seed, support=_POSITIVE)
+    nats = None if damage.swapped is None else damage.swapped.mean(seed=seed, support=POSITIVE)
     share = Mean(mean=None, ci=None)
     if damage.swapped is not None:
         share = _over(damage.swapped, total, seed=seed)
@@ -124,7 +125,7 @@ def _gap(damage: GapDamage, total: Sums, seed: int, *, resampled: bool) -> block
         similarity_before=damage.before,
         similarity_after=damage.after,
         stability=damage.stability if resampled else None,
-        stitched=_stitched(damage.stitched, total, seed),
+        stitched=None if damage.stitched is None else stitched_block(damage.stitched, total, seed),
     )
 
 
@@ -152,7 +153,7 @@ def attention_block(
             )
             for index, (ours, theirs) in enumerate(found.pairs)
         ),
-        js=_over_all(found.js).mean(seed=seed, support=_POSITIVE),
+        js=_over_all(found.js).mean(seed=seed, support=POSITIVE),
         sink=blocks.BothMeans(
             reference=_over_all(found.reference.sink).mean(seed=seed, support=_SHARE),
             candidate=_over_all(found.candidate.sink).mean(seed=seed, support=_SHARE),
@@ -229,16 +230,15 @@ def activations_block(
 ) -> blocks.ActivationGrowth:
     """The block of activations, with self-repair where it was measured. Raises what `check_cancelled` raises."""
     hooked: _Hooked = {"seed": seed, "check_cancelled": check_cancelled}
-    relative, energy = (sums.means(support=_POSITIVE, **hooked) for sums in (found.relative_B, found.energy_B))
+    relative, energy = (sums.means(support=POSITIVE, **hooked) for sums in (found.relative_B, found.energy_B))
     cosine = found.cosine_B.means(support=(-1.0, 1.0), **hooked)
     in_outliers = found.outlier_share_B.means(support=_SHARE, **hooked)
     fresh, carried, grown = (
-        sums.means(rising=_root, support=_POSITIVE, **hooked)
-        for sums in (found.fresh_S, found.carried_S, found.grown_S)
+        sums.means(rising=_root, support=POSITIVE, **hooked) for sums in (found.fresh_S, found.carried_S, found.grown_S)
     )
     effects: list[NDArray[Any] | None] = [None, None, None]
     if repair is not None:
-        effects = [sums.means(support=_POSITIVE, **hooked) for sums in (repair.direct_S, repair.final_S)]
+        effects = [sums.means(support=POSITIVE, **hooked) for sums in (repair.direct_S, repair.final_S)]
         effects.append(repair.repaired_S.means(**hooked))
     direct, final, repaired = effects
     return blocks.ActivationGrowth(
@@ -299,7 +299,7 @@ def routing_block(
     what `check_cancelled` raises."""
     hooked: _Hooked = {"seed": seed, "check_cancelled": check_cancelled}
     supports = dict.fromkeys(("changed", "any_changed", "own"), _SHARE)
-    supports |= dict.fromkeys(("divergence", "margin_changed", "margin_same"), _POSITIVE)
+    supports |= dict.fromkeys(("divergence", "margin_changed", "margin_same"), POSITIVE)
     means = {name: getattr(found, name).means(support=support, **hooked) for name, support in supports.items()}
     shifts = _load_shifts(found, **hooked)
     ours, theirs = (sums.means(support=_SHARE, **hooked) for sums in (found.load_reference, found.load_candidate))

@@ -82,11 +82,11 @@ def fallen_out(missed: Missed) -> list[str]:
 
 
 def too_few(tokens: int, windows: int, documents: int, *, swapped: bool) -> list[str]:
-    """A warning where parts (`swapped`), or gaps, were measured on fewer than six documents: what intervals there are
-    is then clustered by windows, and with fewer than six of these there is none."""
+    """A warning where parts, `swapped` or as the alignment has them, were measured on fewer than six documents: what
+    intervals there are is then clustered by windows, and with fewer than six of these there is none."""
     if documents >= FEWEST_CLUSTERS:
         return []
-    on = f"{'Parts were swapped' if swapped else 'Gaps were measured'} on {on_text(tokens, documents)}"
+    on = f"Parts were {'swapped' if swapped else 'measured'} on {on_text(tokens, documents)}"
     if windows >= FEWEST_CLUSTERS:
         return [f"{on}, fewer than six: their intervals are clustered by windows, and are too narrow."]
     pieces = f"{windows} window{'' if windows == 1 else 's'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.contracts.attribute_blocks import LayerAlignment, LayerGap, Stitched
@@ -53,15 +54,16 @@ def _measured(gap: LayerGap) -> _Cost | None:
     if gap.saved is not None and (stitched is None or not stitched.shown):
         how = "measured as what the candidate gains without it: the widths differ"
         if stitched is not None:
-            how += f", and through a map between them {_stitched_told(stitched)}"
+            how += f", and through a map between them {stitched_told(stitched)}"
         return _Cost(gap.saved, told, how) if (gap.saved.mean or 0.0) > 0 else None
     if stitched is None:
         return None
-    how = f"measured through a map between the two widths: {_stitched_told(stitched)}"
+    how = f"measured through a map between the two widths: {stitched_told(stitched)}"
     return _Cost(stitched.nats, Mean(mean=stitched.share, ci=stitched.share_ci), how, stitched)
 
 
-def _stitched_told(stitched: Stitched) -> str:
+def stitched_told(stitched: Stitched) -> str:
+    """Nats through a map and what the map alone loses, in words."""
     nats, control = stitched.nats.mean, stitched.control.mean
     if nats is None:
         return "logits are not finite"
@@ -108,11 +110,16 @@ def _gap(gap: LayerGap, cost: _Cost, alignment: LayerAlignment, patient: Patient
         isotropic_ratio=None,
         cause=cause,
         unclear="no_damage_shown" if cause == "unclear" else None,
-        why="; ".join(filter(None, (" and ".join(kinds), told, cost.how, _found_again(gap.stability, alignment)))),
+        why="; ".join(filter(None, (_kinds(kinds, cause), told, cost.how, _found_again(gap.stability, alignment)))),
         treatment=_gap_treatment(cost, cause, alignment, put_back(patient, dropped, added, before=gap.at_candidate)),
         tokens=alignment.measured.tokens,
         rung=0,
     )
+
+
+def _kinds(kinds: Sequence[str], cause: Cause) -> str:
+    """What the layers are, where the cause does not say it."""
+    return "" if kinds == [cause] else " and ".join(kinds)
 
 
 def _gap_treatment(cost: _Cost, cause: Cause, alignment: LayerAlignment, found: Treatment) -> Treatment:

@@ -149,7 +149,7 @@ def halve(
             ranked = sorted(alive, key=lambda index: (-scores[index], index))[:limit]
             allowed = left * planned[number + 1] / sum(planned[number + 1 :])
             each = shares[following] - shares[upto]
-            going = _affordable(ranked, [each * costs[index] for index in ranked], allowed, left)
+            going = affordable(ranked, [each * costs[index] for index in ranked], allowed, left)
         steps.append(Step(len(alive), upto, len(going) or len(alive), cost))
         if not going:
             break
@@ -166,13 +166,13 @@ def _let_in(costs: Sequence[float], count: int, evenly: bool) -> list[int]:
     return spread(costs, count) if evenly and count else list(range(count))
 
 
-def _affordable(ranked: Sequence[int], costs: Sequence[float], allowed: float, left: float) -> list[int]:
+def affordable(ranked: Sequence[T], costs: Sequence[float], allowed: float, left: float) -> list[T]:
     """The first ones that together cost what is allowed at most; the first one alone, all that is left."""
-    kept: list[int] = []
+    kept: list[T] = []
     total = 0.0
-    for index, cost in zip(ranked, costs, strict=True):
+    for one, cost in zip(ranked, costs, strict=True):
         total += cost
         if total > (allowed if kept else left) + _ROUNDED:
             break
-        kept.append(index)
+        kept.append(one)
     return kept

@@ -6,6 +6,7 @@ states at the borders go on where they were (`borders`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,11 @@ from workers.diagnosis.attribute.blocks import (
     routing_block,
 )
 from workers.diagnosis.attribute.borders import Borders
+from workers.diagnosis.attribute.matched import matched_layers
 from workers.diagnosis.attribute.matching import Matching, gaps_between
 from workers.diagnosis.attribute.moe import routing_shift
+from workers.diagnosis.attribute.runs import Runs
+from workers.diagnosis.attribute.sums import Clusters
 from workers.diagnosis.plan import spread
 from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Read, Skeleton
@@ -60,6 +64,7 @@ def internals(
     *,
     renumbered: str = "",
     alignment_alone: bool = False,
+    budget: float = math.inf,
     repair_tokens: int = REPAIR_TOKENS,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -67,7 +72,8 @@ def internals(
 ) -> blocks.Internals:
     """Alignment, attention, activations; of two mixtures of experts routing, too. `tokens_NL`: windows of one length,
     `document_N` their documents; self-repair is measured on about `repair_tokens` of them. `renumbered` says why layers
-    of one number are no counterparts, where that is known beforehand. `alignment_alone` leaves out all else.
+    of one number are no counterparts, where that is known beforehand. `alignment_alone` leaves out all but the
+    alignment and, of two widths, what matched layers cost, which may take `budget` forward passes of the reference.
 
     What cannot be measured of these two (a packed checkpoint, two widths, a mixture against a dense model, routers of
     layers that have other numbers) is told in `not_measured`. Raises `HemostatError`: INVALID_REQUEST (windows too
@@ -75,8 +81,12 @@ def internals(
     """
     work = _Work(reference, candidate, tokens_NL, np.asarray(document_N), scratch, seed, progress, check_cancelled)
     alignment = work.kept("alignment", blocks.LayerAlignment, work.alignment)
+    matched = None
+    if alignment is not None and alignment.pairs and reference.info.hidden_size != candidate.info.hidden_size:
+        matching = _matching(alignment)
+        matched = work.kept("matched_layers", blocks.MatchedLayers, lambda: work.matched(matching, budget))
     if alignment_alone:
-        return blocks.Internals(alignment=alignment, not_measured=(*work.refused, LEFT_OUT))
+        return blocks.Internals(alignment=alignment, matched_layers=matched, not_measured=(*work.refused, LEFT_OUT))
     routing = None
     if work.mixtures:
         routing = work.kept("routing", blocks.RoutingShift, lambda: work.routing(renumbered))
@@ -85,6 +95,7 @@ def internals(
     matching = _matching(alignment)
     return blocks.Internals(
         alignment=alignment,
+        matched_layers=matched,
         attention=work.kept("attention", blocks.AttentionShift, lambda: work.attention(matching)),
         activations=work.kept(
             "activations", blocks.ActivationGrowth, lambda: work.activations(matching, repair_tokens)
@@ -136,10 +147,17 @@ class _Work:
                 raise
             self.refused.append(f"{name}: {error.detail}")
             return None
-        partial = file.with_suffix(".partial")
-        partial.write_text(block.model_dump_json())
-        partial.replace(file)
+        _write(file, block)
         return block
+
+    def _made_of_span(self, name: str, make: Callable[[], blocks.MatchedSpan]) -> blocks.MatchedSpan:
+        """As `kept`, of one span of matched layers, which nothing refuses."""
+        file = self._scratch / f"{name}.json"
+        if file.is_file():
+            return blocks.MatchedSpan.model_validate_json(file.read_bytes())
+        span = make()
+        _write(file, span)
+        return span
 
     def routing(self, renumbered: str) -> blocks.RoutingShift:
         """Of two mixtures whose layers stand for each other by their numbers."""
@@ -161,6 +179,19 @@ class _Work:
         """Of two dense models, or of two mixtures."""
         found = align(*self._at_borders(), self._document_N, seed=self._seed, **self._hooks)
         return alignment_block(found, self._text, seed=self._seed)
+
+    def matched(self, matching: Matching, budget: float) -> blocks.MatchedLayers:
+        """Of two widths, along the alignment."""
+        runs = Runs(*self._at_borders(), Clusters.of(self._document_N), self._hooks["check_cancelled"])
+        return matched_layers(
+            runs,
+            matching,
+            self._text,
+            budget=budget,
+            seed=self._seed,
+            kept=self._made_of_span,
+            progress=self._hooks["progress"],
+        )
 
     def attention(self, matching: Matching) -> blocks.AttentionShift:
         """Along the alignment."""
@@ -198,3 +229,10 @@ class _Work:
             ]
             self._borders = made[0], made[1]
         return self._borders
+
+
+def _write(file: Path, block: Contract) -> None:
+    """Whole or not at all."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(block.model_dump_json())
+    partial.replace(file)

@@ -206,10 +206,8 @@ class _Attribute(Attempt):
                 found.not_swapped = self._moved(reference, candidate)
             if not found.not_swapped:
                 self._swap(reference, candidate, subset, scratch, found, sides.dtype)
-            # where no part is swapped, the gaps of the alignment are the parts
-            can_gap = reference.hidden_size == candidate.hidden_size or reference.layers != candidate.layers
-            in_gaps = bool(found.not_swapped) and can_gap
-            if request.internals or in_gaps:
+            # where no part is swapped, the alignment's gaps, and of two widths what it matches, are the parts
+            if request.internals or found.not_swapped:
                 with self._watch.phase("internals"):
                     found.internals = self._inside(
                         reference, candidate, subset, scratch / "internals", found.not_swapped
@@ -299,6 +297,7 @@ class _Attribute(Attempt):
                 scratch,
                 renumbered=renumbered,
                 alignment_alone=not self._request.internals,
+                budget=self._request.budget,
                 seed=self._request.seed,
                 progress=lambda phase, done, total: context.progress(f"inside: {phase}", done, total),
                 check_cancelled=context.check_cancelled,

@@ -32,16 +32,16 @@ class Origin:
 
 def origins(reference: Borders, candidate: Borders, gap: Gap) -> tuple[Origin, ...]:
     """Of every layer of a gap, the dropped ones first."""
-    dropped = [Origin("dropped", layer, None, None, _added(reference, layer)) for layer in gap.reference]
+    dropped = [Origin("dropped", layer, None, None, added(reference, layer)) for layer in gap.reference]
     return (*dropped, *(_of(reference, candidate, layer) for layer in gap.candidate))
 
 
 def _of(reference: Borders, candidate: Borders, layer: int) -> Origin:
-    added = _added(candidate, layer)
+    size = added(candidate, layer)
     nearest, distance = _nearest(reference.runner.skeleton, candidate.runner.skeleton, layer)
     copied = distance is not None and distance < COPY
-    kind: Kind = "identity" if added == 0 else "duplicate" if copied else "inserted"
-    return Origin(kind, layer, nearest if copied else None, distance, added)
+    kind: Kind = "identity" if size == 0 else "duplicate" if copied else "inserted"
+    return Origin(kind, layer, nearest if copied else None, distance, size)
 
 
 def _nearest(reference: Skeleton, candidate: Skeleton, layer: int) -> tuple[int | None, float | None]:
@@ -66,12 +66,13 @@ def _matrices(skeleton: Skeleton, layer: int) -> dict[str, torch.Tensor]:
     return {name: skeleton.read(prefix + name).to(torch.float32) for name in names}
 
 
-def _added(borders: Borders, layer: int) -> float:
-    """RMS of what a layer adds over that of what enters it, over all tokens but each window's first."""
+def added(borders: Borders, layer: int, layers: int = 1) -> float:
+    """RMS of what so many layers from one on add over that of what enters them, over all tokens but each window's
+    first."""
     top = bottom = 0.0
     for start, end in borders.runner.batches():
         entering_NLD = borders.read(layer, start, end)[:, 1:].to(torch.float64)
-        leaving_NLD = borders.read(layer + 1, start, end)[:, 1:].to(torch.float64)
+        leaving_NLD = borders.read(layer + layers, start, end)[:, 1:].to(torch.float64)
         top += float((leaving_NLD - entering_NLD).square().sum())
         bottom += float(entering_NLD.square().sum())
     return (top / bottom) ** 0.5 if bottom else 0.0

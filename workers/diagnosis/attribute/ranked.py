@@ -19,6 +19,7 @@ from workers.diagnosis.attribute.cause import Found as CauseFound
 from workers.diagnosis.attribute.cause import cause_of, shown
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_sites
+from workers.diagnosis.attribute.matched_sites import matched_sites
 from workers.diagnosis.attribute.search import Measured
 from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
@@ -31,9 +32,10 @@ _UNSEEN: tuple[Cause, str] = ("unclear", "not among the first parts: no twin was
 
 
 def ranked_sites(found: Found, context: JobContext) -> tuple[Site, ...]:
-    """Parts that were swapped, as the search ranks them; gaps of the alignment where none could be."""
+    """Parts that were swapped, as the search ranks them; where none could be, gaps of the alignment and, of two widths,
+    matched layers, by nats."""
     if found.search is None or found.full is None or found.subset is None:
-        return gap_sites(found)
+        return tuple(sorted((*gap_sites(found), *matched_sites(found)), key=lambda site: (-site.nats, site.name)))
     made = []
     for measured in found.search.ranked:
         context.check_cancelled()

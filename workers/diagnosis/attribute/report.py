@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from app.contracts.attribute_report import AttributeReport
+from app.contracts.attribute_report import AttributeReport, Site, Treatment
 from app.contracts.attribute_report import Search as SearchBlock
 from app.contracts.attribute_report import Subset as SubsetBlock
 from app.contracts.calibration_report import Blocks
@@ -65,7 +65,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         whole=found.whole,
         explained=None if looking is None else looking.explained,
         additivity=None if looking is None else looking.additivity,
-        treatment=together or (sites[0].treatment if sites else None),
+        treatment=together or _of_the_first(sites),
         search=_search(found),
         subset=_subset(found),
         not_swapped=found.not_swapped,
@@ -92,6 +92,13 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         ),
         **{name: blocks[name] for name in _BLOCKS},
     )
+
+
+def _of_the_first(sites: tuple[Site, ...]) -> Treatment | None:
+    """Where no part was swapped: the treatment of the first that costs something for sure, or of the first."""
+    blamed = (site for site in sites if site.cause != "negligible" and site.shown is not False)
+    first = next(blamed, sites[0] if sites else None)
+    return None if first is None else first.treatment
 
 
 def _search(found: Found) -> SearchBlock | None:

@@ -71,13 +71,20 @@ class Runs:
         """KL of the reference against these states (N, L, D), read by one model's norm and head; of `base_NLD`, read by
         the same, against them where it is given."""
         base = (self.reference, self._last_NLD) if base_NLD is None else (head, base_NLD)
-        (found,) = kl_sums(
+        return self._kls(base, head, [last_NLD])[0]
+
+    def kls(self, head: Borders, last: Sequence[torch.Tensor]) -> list[Sums]:
+        """KL of the reference, whose logits are made once, against each of these states (N, L, D), read by one model's
+        norm and head."""
+        return self._kls((self.reference, self._last_NLD), head, last)
+
+    def _kls(self, base: tuple[Borders, torch.Tensor], head: Borders, last: Sequence[torch.Tensor]) -> list[Sums]:
+        return kl_sums(
             (base[0].runner.skeleton, base[1]),
-            [(head.runner.skeleton, states_of(last_NLD))],
+            [(head.runner.skeleton, states_of(last_NLD)) for last_NLD in last],
             self.clusters,
             check_cancelled=self.check_cancelled,
         )
-        return found
 
 
 def last(borders: Borders) -> torch.Tensor:

@@ -25,8 +25,8 @@ from workers.diagnosis.numerals import numeral
 def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> str:
     """What was found, in a sentence or two."""
     if found.not_swapped and sites:
-        kept = _kept(max(site.nats for site in sites), found)
-        worst = _worst_gap(sites, found)
+        kept = _kept(max((site.nats for site in sites if site.kind == "gap"), default=0.0), found)
+        worst = _worst_unswapped(sites, found)
         return f"{worst}; parts were not swapped: {found.not_swapped}.{kept}"
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
@@ -67,29 +67,46 @@ def _kept(worst: float, found: Found) -> str:
     return f" What both models have, layers, embedding and head, is changed, too: {cost}."
 
 
-def _worst_gap(sites: tuple[Site, ...], found: Found) -> str:
-    """What the first gap that costs something for sure costs, on how much text, and whether that has an interval; the
-    one that costs most where none does."""
+def _worst_unswapped(sites: tuple[Site, ...], found: Found) -> str:
+    """What the first gap, or matched part, that costs something for sure costs, on how much text, and whether that has
+    an interval; the one that costs most where none does."""
     blamed = [site for site in sites if site.cause != "negligible" and site.shown is not False]
-    gap = blamed[0] if blamed else sites[0]
-    sure = gap is not sites[0] and gap.shown is True
-    alignment = None if found.internals is None else found.internals.alignment
-    nats = f"{numeral(gap.nats)} nats a token"
-    told = f"The worst gap{' that costs something for sure' if sure else ''} is {gap.name}, which alone costs"
+    worst = blamed[0] if blamed else sites[0]
+    sure = worst is not sites[0] and worst.shown is True
+    noun = "gap" if all(site.kind == "gap" for site in sites) else "part"
+    block = None if found.internals is None else found.internals.matched_layers
+    tried = " of those that were tried" if block is not None and block.untried else ""
+    nats = f"{numeral(worst.nats)} nats a token"
+    for_sure = " that costs something for sure" if sure else ""
+    told = f"The worst {noun}{tried}{for_sure} is {worst.name}, which alone costs"
     if not blamed:
         mild = all(site.cause == "negligible" for site in sites)
-        none = "Every gap is negligible" if mild else "No gap is shown to cost anything alone"
-        told = f"{none}: the one that costs most, {gap.name}, costs"
-    if alignment is None or gap.share is None:
-        return f"{told} {nats}"
-    share = _share(Mean(mean=gap.share, ci=gap.share_ci))
+        none = f"Every {noun}{tried} is negligible" if mild else f"No {noun}{tried} is shown to cost anything alone"
+        told = f"{none}: the one that costs most, {worst.name}, costs"
+    through = _through(worst)
+    outside = "" if blamed or noun == "gap" else ". Embedding, final norm and head are not among the parts"
+    alignment = None if found.internals is None else found.internals.alignment
+    if alignment is None or worst.share is None:
+        return f"{told} {nats}{through}{outside}"
+    share = _share(Mean(mean=worst.share, ci=worst.share_ci))
     measured = alignment.measured
     on = on_text(measured.tokens, measured.documents)
-    none = "" if gap.share_ci is not None else ", which is too little text for an interval"
+    none = "" if worst.share_ci is not None else ", which is too little text for an interval"
     return (
         f"{told} {share} of the {_digits(alignment.total.mean)} nats a token "
-        f"that the candidate loses on the {on} that gaps were measured on{none}"
+        f"that the candidate loses on the {on} that {noun}s were measured on{none}{through}{outside}"
     )
+
+
+def _through(site: Site) -> str:
+    """What the map between two widths loses by itself, where matched layers were run through one."""
+    if site.map_control is None or site.kind == "gap":
+        return ""
+    alone = site.map_control.mean
+    if alone is None:
+        return ", run in the reference through a map that alone leaves logits that are not finite"
+    less = ", no less than that" if site.shown is False and alone >= site.nats else ""
+    return f", run in the reference through a map that alone loses {numeral(alone)}{less}"
 
 
 def _broken(parts: Sequence[Measured], of: str) -> str:

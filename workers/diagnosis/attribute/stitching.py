@@ -24,6 +24,10 @@ other is KL(the reference ‖ the reference with h + B A g(h) − B A h behind t
 It is never negative, told beside and not subtracted. Where it is no less than the stitched nats, these prove nothing:
 the layers have run on states that are not the reference's, or what they are charged with is the map's.
 
+Where an earlier layer of the candidate is damaged, maps of a later border hold what it has made, and layers that are
+nobody's damage then run on states that are not what they are given anywhere else: they seem to cost something. An
+earlier pair of borders may have the better map (`swapped_through`): where it loses less at the gap, it is taken.
+
 Maps are fitted crosswise: documents (windows, where they are few) are put into five folds, and the states of a fold are
 carried by a map that was fitted on the others. No document is scored by a map that has seen it.
 
@@ -32,7 +36,8 @@ Names: N windows, L tokens of a window, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +50,8 @@ from workers.diagnosis.attribute.runs import Runs, first
 from workers.diagnosis.attribute.sums import Clusters, Sums
 
 FOLDS = 5
+# A border of the reference, and the candidate's that stands for it.
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -89,24 +96,35 @@ class Stitching:
 
     def swapped(self, gap: Gap) -> Stitched:
         """The reference with this gap alone. Raises what the runs' `check_cancelled` raises."""
-        runs, (start, other) = self._runs, first(gap)
-        there = _Crossing(self, (runs.reference, start), (runs.candidate, other))
-        windows = len(self._fold_N)
+        return self.swapped_through(gap, [first(gap)])[0]
+
+    def swapped_through(self, gap: Gap, places: Sequence[Place]) -> tuple[Stitched, Place]:
+        """The reference with this gap alone, its layers run through the maps of that one of `places` (borders of
+        reference and candidate that stand for each other) whose maps lose least where the gap begins; and which place
+        that is. Raises what the runs' `check_cancelled` raises."""
+        runs, (start, _) = self._runs, first(gap)
+        crossed, place = min(
+            ((self._crossed(gap, place), place) for place in dict.fromkeys(places)), key=lambda one: one[0].off()
+        )
+        behind = runs.ours[gap.after_reference :]
+        entering = [(behind, crossed.swapped_NLD), (runs.ours[start:], crossed.lost_NLD)]
+        if crossed.kept_NLD is not None:
+            entering.append((behind, crossed.kept_NLD))
+        leaving = [self._run(chain, entering_NLD) for chain, entering_NLD in entering]
+        stitched, *controls = runs.kls(runs.reference, leaving)
+        return Stitched(stitched, _larger(*controls)), place
+
+    def _crossed(self, gap: Gap, place: Place) -> _Crossed:
+        """What there is where a gap begins and ends, through the maps of a place."""
+        runs, (start, other), windows = self._runs, first(gap), len(self._fold_N)
+        there = _Crossing(self, (runs.reference, place[0]), (runs.candidate, place[1]))
         state_NLD = runs.reference.read(start, 0, windows)
         own = [runs.reference.read(gap.after_reference, 0, windows)] if gap.reference else []
         entering_NLD, *turning = there(state_NLD, *own)
         leaving_NLD = self._run(runs.theirs[other : gap.after_candidate], entering_NLD)
         lost_NLD, made_NLD, *returned = there.back()(entering_NLD, leaving_NLD, *turning)
-        behind = runs.ours[gap.after_reference :]
-        stitched, *controls = (
-            runs.kl(runs.reference, self._run(chain, entering_NLD))
-            for chain, entering_NLD in (
-                (behind, state_NLD + (made_NLD - lost_NLD)),
-                (runs.ours[start:], lost_NLD),
-                *((behind, state_NLD + (own_NLD - lost_NLD)) for own_NLD in returned),
-            )
-        )
-        return Stitched(stitched, _larger(*controls))
+        kept_NLD = state_NLD + (returned[0] - lost_NLD) if returned else None
+        return _Crossed(state_NLD, lost_NLD, state_NLD + (made_NLD - lost_NLD), own[0] if own else None, kept_NLD)
 
     def matched(self, matching: Matching) -> Stitched:
         """What both models have: the candidate without its added layers, and with the reference's dropped ones, of
@@ -173,6 +191,33 @@ class Stitching:
 def _larger(*controls: Sums) -> Sums:
     """Of these the one with the largest mean; one that is no number comes before all."""
     return max(controls, key=lambda one: np.nan_to_num(float(one.values()), nan=np.inf))
+
+
+@dataclass(frozen=True)
+class _Crossed:
+    """States (N, L, D) of the reference where a gap begins: its own, what the map there and back leaves of them; and
+    where it ends: with the gap, with its own layers, and with what the map leaves of what these add (both None where
+    the gap has none of them)."""
+
+    state_NLD: torch.Tensor
+    lost_NLD: torch.Tensor
+    swapped_NLD: torch.Tensor
+    own_NLD: torch.Tensor | None
+    kept_NLD: torch.Tensor | None
+
+    def off(self) -> float:
+        """What the map loses, of the states or of what is added to them, whichever is more: mean over tokens of the
+        squared error over the squared state that enters the gap. Infinite where it is no number."""
+        size_NL = _squares(self.state_NLD).clamp_min(1e-300)
+        errors = [self.lost_NLD - self.state_NLD]
+        if self.own_NLD is not None and self.kept_NLD is not None:
+            errors.append(self.kept_NLD - self.own_NLD)
+        lost = [float((_squares(error_NLD) / size_NL).mean()) for error_NLD in errors]
+        return max(one if math.isfinite(one) else math.inf for one in lost)
+
+
+def _squares(states_NLD: torch.Tensor) -> torch.Tensor:
+    return states_NLD.to(torch.float64).square().sum(-1)
 
 
 @dataclass(frozen=True)

@@ -141,29 +141,47 @@ def test_models_of_two_depths_cost_no_swaps_and_at_least_the_alignment(info: Che
     assert "(--no-internals) leaves out all of it but the alignment" in " ".join(inside.told)
 
 
-def test_models_of_two_widths_cost_nothing_where_nothing_inside_is_asked_for_and_no_layer_can_be_a_gap(
+def test_models_of_two_widths_cost_the_alignment_and_what_layers_run_through_a_map_take(
     info: CheckpointInfo,
 ) -> None:
     wide = CheckpointInfo(**(vars(info) | {"hidden_size": 2 * info.hidden_size}))
     cost_ = attribution_cost(request(internals=False), (info, wide), 1000, reference_parameters=info.parameters)
-    assert (cost_.passes, cost_.inner, cost_.seconds) == (0, 0, 0)
+    # each layer: the candidate's by two maps, the reference from it on and twice from behind it, and four heads
+    elements = sum(tensor.elements for name, tensor in info.tensors.items() if ".layers." in name)
+    head = info.vocabulary * info.hidden_size * info.layers / elements
+    spans = [2 + 1 + 3 * (info.layers - layer - 1) + 4 * head for layer in range(info.layers)]
+    every = sum(spans) / (info.layers + head)
+    assert cost_.passes == 0
+    assert cost_.inner == pytest.approx((4 + 2 + every) * 1000)
+    width = 2 * info.hidden_size
+    fits = 20 * info.layers * (2e3 * 1.5 * width * width / 1.5e10 + width**3 / 3.1e9)
+    assert cost_.seconds == pytest.approx(cost_.inner / 340 + fits)
+    assert f"at most {2 + every:.3g} such passes over these tokens" in " ".join(cost_.told)
+    less = attribution_cost(
+        request(internals=False, budget=1), (info, wide), 1000, reference_parameters=info.parameters
+    )
+    assert less.inner == pytest.approx((4 + 2 + 1) * 1000)
+    assert less.seconds < cost_.seconds
     deeper = CheckpointInfo(**(vars(wide) | {"layers": info.layers + 1}))
-    cost_ = attribution_cost(request(internals=False), (info, deeper), 1000, reference_parameters=info.parameters)
+    cost_ = attribution_cost(
+        request(internals=False, budget=1), (info, deeper), 1000, reference_parameters=info.parameters
+    )
     # a gap and what both models have are run through a map, and the map by itself, for the latter in both models
-    assert cost_.inner == (6 + 4) * 1000
+    assert cost_.inner == pytest.approx((6 + 4 + 2 + 1) * 1000)
 
 
 @pytest.mark.parametrize(("times", "more"), [(1, 2 * 2), (2, 3 + 2 * 3)], ids=["one width", "two widths"])
 def test_gaps_count_beside_all_that_is_measured_inside(info: CheckpointInfo, times: int, more: int) -> None:
     def inside(depth: int, width: int) -> AttributionCost:
         other = CheckpointInfo(**(vars(info) | {"layers": info.layers + depth, "hidden_size": width}))
-        asked = request(tokens=512, window=128)
+        asked = request(tokens=512, window=128, budget=1)
         return attribution_cost(asked, (info, other), 100_000, reference_parameters=info.parameters)
 
     size = times * info.hidden_size
     flat, deeper = inside(0, size), inside(2, size)
     assert deeper.inner - flat.inner == pytest.approx(more * 512)
-    assert deeper.seconds == pytest.approx(deeper.inner / 340)  # at the pace that was measured of such a model
+    fits = deeper.seconds - deeper.inner / 340  # at the pace that was measured of such a model
+    assert (fits > 0.01) is (times == 2)
     assert f"{7 + more} forward passes in float32 over 512 tokens, with attention maps" in " ".join(deeper.told)
 
 

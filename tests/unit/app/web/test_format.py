@@ -110,7 +110,16 @@ def test_axis_labels_are_short(value, text):
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.5, "50.0"), (1.0, "100"), (0.9996, "99.96"), (0.99999, "99.999"), (0.0, "0"), (1e-6, "1.00×10⁻⁴")],
+    [
+        (0.5, "50.0"),
+        (1.0, "100"),
+        (0.9996, "99.96"),
+        (0.9999, "99.99"),
+        (0.99999, "> 99.99"),
+        (0.999999578, "> 99.99"),
+        (0.0, "0"),
+        (1e-6, "1.00×10⁻⁴"),
+    ],
 )
 def test_a_share_short_of_all_never_reads_as_all(share, text):
     assert fmt.percent(share) == text
@@ -119,7 +128,23 @@ def test_a_share_short_of_all_never_reads_as_all(share, text):
 @given(st.floats(0.9, 1.0, exclude_max=True))
 def test_per_cent_of_nearly_all_is_under_a_hundred(share):
     if 1 - share > 1e-12:
-        assert read(fmt.percent(share)) < 100
+        assert read(fmt.percent(share).removeprefix("> ")) < 100
+
+
+@pytest.mark.parametrize(
+    ("share", "ci", "text"),
+    [
+        (0.999999578, (0.99999952, 0.99999963), "> 99.99 [> 99.99, > 99.99]"),
+        (0.9999996, None, "100.0"),
+        (0.99992, (0.99985, 0.99996), "99.99 [99.98, > 99.99]"),
+        (1.0000000012, (0.9999999, 1.0000001), "100.00 [> 99.99, 100.00]"),
+        (1.0, None, "100"),
+        (0.99971, (0.9995, 0.9998), "99.97 [99.95, 99.98]"),
+        (0.97, (0.91, 1.02), "97.0 [91.0, 102.0]"),
+    ],
+)
+def test_an_estimate_of_nearly_all_is_rounded_for_people(share, ci, text):
+    assert str(fmt.estimate(share, ci, percent=True)) == text
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_one_document_has_no_interval_no_stability_and_a_warning(
     assert "not resampled, with 1 document" in gap.why
     assert "100 % of resamplings" not in gap.why
     assert "of 1 document that gaps were measured on, which is too little text for an interval" in found.verdict
-    assert any(warning.startswith("Gaps were measured on ") for warning in found.warnings)
+    assert any(warning.startswith("Parts were measured on ") for warning in found.warnings)
 
 
 def test_parts_are_not_swapped_by_number_where_the_recipe_numbers_the_layers_anew(
@@ -333,14 +333,21 @@ def test_models_of_another_width_and_depth_are_told_by_gaps_that_a_map_carries(
     the engine finds."""
     found = attribute(request(candidate={"model": "wider"}, tokens=1024), Context(settings, tmp_path), room)
     assert found.not_swapped.startswith("the hidden states have 64 and 96 dimensions")
-    (gap,) = found.sites
+    gap, *matched = found.sites
     assert (gap.kind, gap.name, gap.cause, gap.control, gap.shown) == ("gap", "added layer 2", "inserted", 0, True)
+    assert {site.name for site in matched} == {
+        "matched layer 0",
+        "matched layer 1",
+        "matched layer 2 (the candidate's 3)",
+    }
+    # their weights are the reference's
+    assert all((site.cause, site.shown) == ("negligible", False) for site in matched)
     assert gap.map_control is not None and gap.map_control.mean is not None
     assert gap.map_control.mean < 0.01 * gap.nats
     # the same function but for the layer; the engine's mean is over all of the text, that of the gap over a part of it
     assert gap.share == pytest.approx(1.0, abs=0.05)
     assert gap.nats == pytest.approx(found.divergence.kl.mean, rel=0.25)
-    assert found.verdict.startswith("The worst gap is added layer 2, which alone costs")
+    assert found.verdict.startswith("The worst part is added layer 2, which alone costs")
     assert found.internals is not None and found.internals.alignment is not None
     assert [(pair.reference, pair.candidate) for pair in found.internals.alignment.pairs] == [(0, 0), (1, 1), (2, 3)]
     assert found.internals.attention is not None
@@ -355,19 +362,50 @@ def test_layers_that_a_narrower_model_lacks_are_left_out_of_the_reference(
     candidate = {"model": "tiny", "recipe": [{"type": "prune.layers", "layers": [1]}]}
     asked = request(reference={"model": "wide"}, candidate=candidate, tokens=1024, internals=False)
     found = attribute(asked, Context(settings, tmp_path), room)
-    (gap,) = found.sites
+    gap = found.sites[0]
     assert (gap.kind, gap.name, gap.cause, gap.map_control) == ("gap", "dropped layer 1", "removed", None)
+    assert [site.kind for site in found.sites] == ["gap", "layer", "layer"]
     assert gap.share == pytest.approx(1.0, abs=0.05)
     assert gap.nats == pytest.approx(found.divergence.kl.mean, rel=0.25)
     assert gap.treatment is not None
     assert gap.treatment.recipe is None
 
 
-def test_models_of_another_width_that_match_throughout_have_no_part_and_say_why(
+def test_the_broken_layer_of_a_model_of_another_width_and_the_same_depth_is_named_first(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    """The reference turned into 96 channels, its middle layer at two bits: that layer explains what the engine finds,
+    and is given more bits."""
+    step = {"type": "quantize.rtn", "bits": 2, "group_size": 32, "layers": [1]}
+    context = Context(settings, tmp_path)
+    asked = request(candidate={"model": "wide", "recipe": [step]}, tokens=1024, internals=False)
+    found = attribute(asked, context, room)
+    worst, *others = found.sites
+    assert (worst.name, worst.kind, worst.layer, worst.shown) == ("matched layer 1", "layer", 1, True)
+    assert worst.control == 0
+    assert worst.map_control is not None and worst.map_control.mean is not None
+    assert worst.map_control.mean < 0.01 * worst.nats
+    assert worst.share == pytest.approx(1.0, abs=0.05)
+    assert worst.nats == pytest.approx(found.divergence.kl.mean, rel=0.25)
+    assert sorted(site.name for site in others) == ["matched layer 0", "matched layer 2"]
+    assert all((site.cause, site.shown) == ("negligible", False) for site in others)
+    assert found.verdict.startswith("The worst part is matched layer 1, which alone costs ")
+    assert ", run in the reference through a map that alone loses " in found.verdict
+    assert found.treatment is not None and found.treatment.recipe is not None
+    assert found.treatment.recipe[0]["bits"] == 4
+    through = [(done, total) for phase, done, total in context.steps if phase == "inside: layers through a map"]
+    assert through == [(0, 3), (1, 3), (2, 3)]
+    page = render(found.model_dump(mode="json", by_alias=True))
+    assert "Worst: matched layer 1" in page
+
+
+def test_a_model_that_is_the_reference_in_another_width_has_no_part_to_blame(
     room: EngineRoom, settings: Settings, tmp_path: Path
 ) -> None:
     found = attribute(request(candidate={"model": "wide"}, tokens=1024), Context(settings, tmp_path), room)
-    assert found.sites == ()
-    assert found.verdict.startswith("No part was swapped: the hidden states have 64 and 96 dimensions")
+    assert len(found.sites) == 3
+    assert all((site.cause, site.shown) == ("negligible", False) for site in found.sites)
+    assert found.verdict.startswith("Every part is negligible: ")
+    assert "the hidden states have 64 and 96 dimensions" in found.verdict
     assert found.internals is not None and found.internals.alignment is not None
     assert found.internals.alignment.gaps == ()

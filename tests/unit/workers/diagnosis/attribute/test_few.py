@@ -26,7 +26,7 @@ def test_what_few_documents_and_few_windows_mean_is_told(windows: int, documents
 
 def test_of_gaps_nothing_was_swapped() -> None:
     (told,) = too_few(1, 1, 1, swapped=False)
-    assert told.startswith("Gaps were measured on 1 token of 1 document, in 1 window")
+    assert told.startswith("Parts were measured on 1 token of 1 document, in 1 window")
     assert "swapped" not in told
 
 
