@@ -7,7 +7,7 @@ leaves the last layer. Nats are KL against the reference, a token. Intervals are
 says.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -145,6 +145,11 @@ class LayerAlignment(Contract):
     additivity_ci: Ci | None = None
 
 
+# Of the nats of a matched layer, what the map alone may lose. The same layer in both models costs what the map loses of
+# what it adds, and a little more or less: the two must be apart.
+MOST_LOST: Final = 0.5
+
+
 class MatchedSpan(Contract):
     """Neighbouring layers of the candidate that stand for as many of the reference, run in their place through an
     affine map between the two widths, alone."""
@@ -161,6 +166,12 @@ class MatchedSpan(Contract):
         "candidate; 0: nothing"
     )
     split: bool = Field(description="whether each half of it was measured by itself, too")
+
+    @property
+    def lost(self) -> bool:
+        """Whether its nats prove nothing: the map alone loses more than `MOST_LOST` of them, or either is no number."""
+        nats, control = self.stitched.nats.mean, self.stitched.control.mean
+        return self.stitched.lost or (nats is not None and control is not None and control > MOST_LOST * nats)
 
     @property
     def layers(self) -> int:

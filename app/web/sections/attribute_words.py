@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from app.contracts.attribute_blocks import MOST_LOST
 from app.contracts.attribute_report import AttributeReport, Cause, Pair, Site, Treatment
 from app.contracts.report import Mean
 from app.web import format as fmt
@@ -32,8 +33,8 @@ MEANING: Final = (
     "costs the same, only a smaller error helps; sheltered: such noise costs more; outlier channels, low-rank error: "
     "half of what the part's outputs are off by comes from 1 % of its input channels, or at least halfway from what "
     "independent noise of the same shape has there to all of it from 16 directions. Lost in the map: the part was run "
-    "through a map between two widths that by itself loses no less than the part costs, so that its nats prove "
-    "nothing, whatever their interval."
+    "through a map between two widths that by itself loses no less than a gap costs, or more than half of what a "
+    "matched layer does, so that its nats prove nothing, whatever their interval."
 )
 
 
@@ -136,7 +137,8 @@ def _lost(site: Site) -> bool:
     """Whether the map that a part was run through loses no less than the part costs."""
     if site.map_control is None or not _unsure(site):
         return False
-    return site.map_control.mean is None or site.map_control.mean >= site.nats
+    least = site.nats if site.kind == "gap" else MOST_LOST * site.nats
+    return site.map_control.mean is None or site.map_control.mean >= least
 
 
 def cause_text(site: Site) -> str:
@@ -234,10 +236,10 @@ def _matched_note(report: AttributeReport) -> str:
         return ""
     return (
         " A matched layer is the candidate’s in the place of the reference’s; map alone: the larger of what the map "
-        "there and back loses of the states, and of what the reference’s own layer adds to them, by the same map. No "
-        "less than the nats, these prove nothing. Maps were fitted where a layer begins or, where those lose less "
-        "there, at an earlier border; where an earlier layer is damaged and they do not, part of its damage may show "
-        "behind it. Embedding, final norm and head are not told through a map. Spans took "
+        "there and back loses of the states, and of what the reference’s own layer adds to them, by the same map. "
+        "Where that is more than half of the nats, these prove nothing. Maps were fitted where a layer begins or, where "
+        "those lose less there, at an earlier border; where an earlier layer is damaged and they do not, part of its "
+        "damage may show behind it. Embedding, final norm and head are not told through a map. Spans took "
         f"{sum(step.cost for step in block.steps):.1f} of {block.budget:g} forward passes."
     )
 

@@ -100,7 +100,7 @@ class _Work:
         found = self._kept(f"matched-{begin[0]}-{end[0]}", lambda: self._measured(begin, end, before))
         self.found[span], self._before = found, found.maps_of
         nats = found.stitched.nats.mean
-        return (True, float("inf")) if nats is None else (not found.stitched.lost, nats)
+        return (True, float("inf")) if nats is None else (not found.lost, nats)
 
     def _measured(self, begin: Place, end: Place, before: Place) -> blocks.MatchedSpan:
         after = end[0] + 1, end[1] + 1

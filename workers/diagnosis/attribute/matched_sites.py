@@ -41,10 +41,11 @@ def _within(span: MatchedSpan, block: MatchedLayers) -> list[MatchedSpan]:
 
 
 def _shown(span: MatchedSpan) -> bool:
-    return span.stitched.shown is not False and not _rounded(span)
+    return span.stitched.shown is not False and not span.lost and not is_rounded(span)
 
 
-def _rounded(span: MatchedSpan) -> bool:
+def is_rounded(span: MatchedSpan) -> bool:
+    """Whether its nats are no more than float32 rounds."""
     nats = span.stitched.nats.mean
     return nats is not None and nats <= ROUNDED
 
@@ -58,8 +59,10 @@ def span_name(span: MatchedSpan) -> str:
 def _site(span: MatchedSpan, block: MatchedLayers, patient: Patient) -> Site:
     stitched = span.stitched
     nats, share = stitched.nats, Mean(mean=stitched.share, ci=stitched.share_ci)
+    if (block.total.mean or 0.0) <= ROUNDED:
+        share = Mean(mean=None, ci=None)  # of nothing
     cause, why = _cause(span, nats, share)
-    shown = False if _rounded(span) else stitched.shown
+    shown = False if is_rounded(span) or span.lost else stitched.shown
     return Site(
         name=span_name(span),
         kind="layer",
@@ -83,10 +86,10 @@ def _site(span: MatchedSpan, block: MatchedLayers, patient: Patient) -> Site:
 
 def _cause(span: MatchedSpan, nats: Mean, share: Mean) -> tuple[Cause, str]:
     """The class, and why in words. No twin is run between two widths."""
-    if _rounded(span):
+    if is_rounded(span):
         return "negligible", f"its nats are no more than float32 rounds ({numeral(ROUNDED)})"
-    if span.stitched.lost:
-        return "unclear", "no damage is shown"
+    if span.lost:
+        return "unclear", "no damage is shown: the map alone loses more than half as much"
     ours, theirs = span.added
     if (mild := without_damage(nats, share)) is not None:
         return mild
@@ -99,8 +102,8 @@ def _cause(span: MatchedSpan, nats: Mean, share: Mean) -> tuple[Cause, str]:
 def _treatment(span: MatchedSpan, cause: Cause, block: MatchedLayers, patient: Patient) -> Treatment:
     if cause == "negligible":
         return Treatment(recipe=None, why="nothing to treat: what it costs is negligible")
-    if span.stitched.lost:
-        lost = "the map between the widths loses no less than this costs"
+    if span.lost:
+        lost = "the map between the widths loses more than half of what this costs"
         return Treatment(recipe=None, why=f"nothing to treat: no damage is shown, {lost}")
     if span.stitched.shown is False:
         return Treatment(recipe=None, why=waiting(block.measured.tokens, block.measured.documents))

@@ -33,14 +33,18 @@ _UNSEEN: tuple[Cause, str] = ("unclear", "not among the first parts: no twin was
 
 def ranked_sites(found: Found, context: JobContext) -> tuple[Site, ...]:
     """Parts that were swapped, as the search ranks them; where none could be, gaps of the alignment and, of two widths,
-    matched layers, by nats."""
+    matched layers, by nats; those whose nats prove nothing at the end."""
     if found.search is None or found.full is None or found.subset is None:
-        return tuple(sorted((*gap_sites(found), *matched_sites(found)), key=lambda site: (-site.nats, site.name)))
+        return tuple(sorted((*gap_sites(found), *matched_sites(found)), key=_unswapped_order))
     made = []
     for measured in found.search.ranked:
         context.check_cancelled()
         made.append(_site(measured, found, found.full, found.subset))
     return tuple(made)
+
+
+def _unswapped_order(site: Site) -> tuple[bool, float, str]:
+    return site.kind != "gap" and site.cause == "unclear" and site.shown is False, -site.nats, site.name
 
 
 def nowhere_finite_parts(found: Found) -> tuple[NowhereFinite, ...]:

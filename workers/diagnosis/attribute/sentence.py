@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.contracts.attribute_blocks import MOST_LOST
 from app.contracts.attribute_report import (
     Explained,
     Site,
@@ -105,7 +106,8 @@ def _through(site: Site) -> str:
     alone = site.map_control.mean
     if alone is None:
         return ", run in the reference through a map that alone leaves logits that are not finite"
-    less = ", no less than that" if site.shown is False and alone >= site.nats else ""
+    lost = site.shown is False and alone > MOST_LOST * site.nats and site.cause != "negligible"
+    less = ", too much for that to prove anything" if lost else ""
     return f", run in the reference through a map that alone loses {numeral(alone)}{less}"
 
 

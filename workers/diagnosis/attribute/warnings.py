@@ -9,7 +9,7 @@ from workers.diagnosis.assemble import left_out, of_making, repeated_documents
 from workers.diagnosis.attribute.few import fallen_out, too_few, too_few_at_first
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_name
-from workers.diagnosis.attribute.matched_sites import span_name, told_spans
+from workers.diagnosis.attribute.matched_sites import is_rounded, span_name, told_spans
 from workers.diagnosis.attribute.naming import count, listed, some
 from workers.diagnosis.attribute.reach import layers_told, not_reached
 from workers.diagnosis.attribute.search import Search
@@ -92,11 +92,11 @@ def _matched(found: Found) -> list[str]:
             f"{len(spans)} span{'' if len(spans) == 1 else 's'} of several. What its layers do to each other is within "
             "a span."
         )
-    lost = [one for one in rows if one.stitched.lost and one.stitched.nats.mean is not None]
+    lost = [one for one in rows if one.lost and not is_rounded(one) and one.stitched.nats.mean is not None]
     if lost:
         told.append(
-            f"Of {len(lost)} of the {len(rows)} matched parts the map between the two widths loses by itself no less "
-            "than they cost: their nats prove nothing, neither damage nor that there is none."
+            f"Of {len(lost)} of the {len(rows)} matched parts the map between the two widths loses by itself more "
+            "than half of what they cost: their nats prove nothing, neither damage nor that there is none."
         )
     return told
 
