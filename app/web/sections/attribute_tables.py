@@ -82,7 +82,7 @@ def treatments_table(report: AttributeReport) -> Table:
             )
         )
     return Table(
-        caption="What fits" if report.not_swapped else "What fits each of the first parts",
+        caption=_fits(report) if report.not_swapped else "What fits each of the first parts",
         columns=(
             Column("Part", "text"),
             Column("Cause", "text"),
@@ -91,6 +91,11 @@ def treatments_table(report: AttributeReport) -> Table:
         ),
         rows=tuple(rows),
     )
+
+
+def _fits(report: AttributeReport) -> str:
+    only_gaps = all(site.kind == "gap" for site in report.sites)
+    return "What fits each gap" if only_gaps else "What fits"
 
 
 def pairs_table(report: AttributeReport) -> Table:

@@ -237,7 +237,7 @@ def _matched_note(report: AttributeReport) -> str:
     return (
         " A matched layer is the candidate’s in the place of the reference’s; map alone: the larger of what the map "
         "there and back loses of the states, and of what the reference’s own layer adds to them, by the same map. "
-        "Where that is more than half of the nats, these prove nothing. Maps were fitted where a layer begins or, where "
+        "Where that is more than half of the nats, these prove nothing. Maps were fitted where a layer begins or, if "
         "those lose less there, at an earlier border; where an earlier layer is damaged and they do not, part of its "
         "damage may show behind it. Embedding, final norm and head are not told through a map. Spans took "
         f"{sum(step.cost for step in block.steps):.1f} of {block.budget:g} forward passes."

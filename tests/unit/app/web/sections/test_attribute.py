@@ -246,7 +246,7 @@ def test_a_gap_whose_map_loses_as_much_has_words_of_its_own() -> None:
     assert told(0.0, shown=True, cause="removed") == "removed"
     assert cause_text(gap.model_copy(update={"shown": False, "cause": "unclear"})) == "no damage shown"
     page = render(VARIANTS["full"])
-    assert "Lost in the map: the gap was run through a map between two widths that by itself loses no less" in page
+    assert "Lost in the map: the part was run through a map between two widths that by itself loses no less" in page
 
 
 def test_models_of_another_depth_show_their_gaps_and_why() -> None:
