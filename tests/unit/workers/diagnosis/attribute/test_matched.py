@@ -161,8 +161,8 @@ def test_a_span_is_a_row_where_none_of_its_halves_tells_as_much() -> None:
 
     lost = [span(0, 0, 0.2, 0.3), span(1, 1, 0.1, 0.3)]
     single = ["matched layer 0 (the candidate's 1)", "matched layer 1 (the candidate's 2)"]
-    assert names(span(0, 1, 0.5, 0.3, split=True), *lost) == ["matched layers 0, 1 (the candidate's 1, 2)", *single]
-    assert names(span(0, 1, 0.5, 0.3, split=True), span(0, 0, 0.4, 0.3), lost[1]) == single
+    assert names(span(0, 1, 0.5, 0.1, split=True), *lost) == ["matched layers 0, 1 (the candidate's 1, 2)", *single]
+    assert names(span(0, 1, 0.5, 0.1, split=True), span(0, 0, 0.4, 0.1), lost[1]) == single
     assert names(span(0, 1, 0.2, 0.3, split=True), *lost) == single
 
 
