@@ -6,7 +6,6 @@ states at the borders go on where they were (`borders`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +63,7 @@ def internals(
     *,
     renumbered: str = "",
     alignment_alone: bool = False,
-    budget: float = math.inf,
+    budget: float = 64.0,
     repair_tokens: int = REPAIR_TOKENS,
     seed: int = 0,
     progress: Progress = no_progress,
