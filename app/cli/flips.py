@@ -7,18 +7,16 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from app.cli.client import Client
 from app.cli.configuration import settings
+from app.cli.flips_sweep import Swept, broken, reports, steps_of, sweep
 from app.cli.models import DEMO_ALIAS, ensure_demo_model
 from app.cli.once import Commands, GivenOnce
 from app.cli.options import AsJson, Url
 from app.cli.output import Exit, err, out, print_json
-from app.cli.recipes import parse_recipe
 from app.cli.service import connect, connect_or_start
-from app.cli.tasks import all_results, parse_task
-from app.cli.watching import run_to_end
+from app.cli.tasks import all_results
 from app.contracts.errors import ErrorCode, HemostatError
-from app.web.format import number as figure
+from app.web.format import counted
 
 flips_app = Commands(
     help="KL to flips: a model learned from this service's own runs of kind tasks.", no_args_is_help=True
@@ -36,7 +34,6 @@ SWEEP: Final = (
     "prune.magnitude:sparsity=0.3",
     "prune.magnitude:sparsity=0.4",
 )
-_PAGE: Final = 100
 
 
 @flips_app.command()
@@ -51,10 +48,14 @@ def build(
     from_jobs: Annotated[
         bool, typer.Option("--from-jobs", help="Run nothing: add what finished jobs of kind tasks found.")
     ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run recipes anew that finished jobs are there for.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a sweep of tasks jobs, or gather from those that are finished, into what predictions rest on."""
+    """Run a sweep of tasks jobs, or gather from those that are finished, into what predictions rest on.
+
+    Exit status: 0, or 2 where a recipe of the sweep failed; the others are added all the same.
+    """
     from workers.diagnosis.flips import runs
     from workers.diagnosis.flips.prediction import FEWEST_TASKS
 
@@ -62,29 +63,30 @@ def build(
     known = len(runs.read(configured.home))
     if not from_jobs and reference == DEMO_ALIAS:
         ensure_demo_model(configured)
-    steps = recipe or SWEEP
-    requests = [_request(reference, step, task, text) for step in steps]
-    opened = connect(url, configured) if from_jobs else connect_or_start(url, configured, err, requests[0])
+    steps = steps_of(reference, recipe or SWEEP, task, text)
+    opened = connect(url, configured) if from_jobs else connect_or_start(url, configured, err, steps[0].request)
     with opened as client:
-        for number, request in enumerate([] if from_jobs else requests):
-            err.print(f"{number + 1} of {len(steps)}: {steps[number]}", markup=False)
-            job = run_to_end(client, request, err)
-            for line in _outcome(client.report(job["id"])):
-                err.print(line, markup=False, soft_wrap=True)
-        found = _finished(client)
+        swept = Swept() if from_jobs else sweep(client, steps, err, again=again)
+        found = [run for job, report in reports(client) for run in _runs_of(job, report)]
     earlier = {(run.job, run.fingerprint) for run in runs.read(configured.home)}
     runs.add(configured.home, [run for run in found if run.usable and (run.job, run.fingerprint) not in earlier])
     kept = runs.read(configured.home)
+    added, file = len(kept) - known, configured.home / runs.FILE
     if as_json:
-        print_json({"runs": len(kept), "added": len(kept) - known, "file": str(configured.home / runs.FILE)})
-        return
-    out.print(f"{len(kept)} runs are known, {len(kept) - known} of them new ({configured.home / runs.FILE}).")
-    tasks = {run.identity: run.task for run in kept}
-    if 0 < len(tasks) < FEWEST_TASKS:
-        named = " or ".join(f"--task {name}" for name in dict.fromkeys(tasks.values()))
-        out.print(
-            f"Predict with {named}: without it, for any task, runs of {FEWEST_TASKS} tasks are needed.", markup=False
-        )
+        print_json({"runs": len(kept), "added": added, "file": str(file), "jobs": swept.told})
+    else:
+        out.print(f"{counted(len(kept), 'run')} known, {added} of them new ({file}).", markup=False, soft_wrap=True)
+        tasks = {run.identity: run.task for run in kept}
+        if 0 < len(tasks) < FEWEST_TASKS:
+            named = " or ".join(f"--task {name}" for name in dict.fromkeys(tasks.values()))
+            out.print(
+                f"Predict with {named}: without it, for any task, runs of {FEWEST_TASKS} tasks are needed.",
+                markup=False,
+                soft_wrap=True,
+            )
+    if swept.failed:
+        err.print(f"not run to the end: {', '.join(swept.failed)}", markup=False, soft_wrap=True)
+        raise SystemExit(Exit.UNMEASURED)
 
 
 class _TakesNegative(GivenOnce):
@@ -169,42 +171,6 @@ def _require_sound(kl: float, items: int) -> None:
         )
 
 
-def _request(reference: str, step: str, task: list[str] | None, documents: int) -> dict[str, Any]:
-    return {
-        "kind": "tasks",
-        "reference": {"model": reference},
-        "candidate": {"model": reference, "recipe": parse_recipe([step])},
-        "tasks": [parse_task(one) for one in task or ["shipped"]],
-        "text": {"source": "shipped", "documents": documents},
-    }
-
-
-def _outcome(report: dict[str, Any]) -> list[str]:
-    """A line a task: what this run tells of its KL and its flips."""
-    kl = report["divergence"]["kl"]["mean"]
-    lines = []
-    for result in all_results(report):
-        flips = result["flips"]["harmful"] + result["flips"]["helpful"]
-        line = f"{result['name']}: {flips} of {result['items']} answers flipped at a KL of {figure(kl)} nats a token"
-        why = "no number for some choices" if _broken(result) else ""
-        why = "at chance" if result["outcome"] == "at_chance" else why
-        lines.append(f"{line}; {why}, so not learned from" if why else line)
-    return lines
-
-
-def _finished(client: Client) -> list[Any]:
-    """What every finished tasks job found, from its report."""
-    found: list[Any] = []
-    after: str | None = None
-    while True:
-        page = client.jobs(kind="tasks", status="succeeded", limit=_PAGE, after=after)
-        for job in page["data"]:
-            found += _runs_of(job, client.report(job["id"]))
-        if not page["has_more"]:
-            return found
-        after = page["last_id"]
-
-
 def _runs_of(job: dict[str, Any], report: dict[str, Any]) -> list[Any]:
     from workers.diagnosis.flips.runs import Run
 
@@ -226,11 +192,5 @@ def _runs_of(job: dict[str, Any], report: dict[str, Any]) -> list[Any]:
             source=result.get("source_fingerprint") or "",
         )
         for result in all_results(report)
-        if result["outcome"] != "at_chance" and not _broken(result)
+        if result["outcome"] != "at_chance" and not broken(result)
     ]
-
-
-def _broken(result: dict[str, Any]) -> bool:
-    """Whether a model gives no number for some choice: it answers by chance there, whatever its KL over the text."""
-    sides = (result.get("not_finite_reference"), result.get("not_finite_candidate"))
-    return any(side is not None and side["positions"] for side in sides)

@@ -180,6 +180,9 @@ class _Tasks(Attempt):
         failed: list[NotScoredError] = []
         for number, (task, asked) in enumerate(zip(self._request.tasks, self._asked, strict=True)):
             self._context.check_cancelled()
+            if len(self._asked) > 1:
+                of = f"task {number + 1} of {len(self._asked)}"
+                self._context.log(f"{of}: {task.title}, {len(asked.items):,} items")
             if not isinstance(task, HarnessTask):
                 answers.append(desk.answer(number, task, asked.items))
                 continue

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import flips
+from app.cli import flips, flips_sweep
 from app.cli import tasks as command
 from app.cli.client import Client
 from app.cli.main import app
@@ -291,6 +291,10 @@ class Service:
     def report(self, job_id):
         return self.reports[job_id]
 
+    def submit(self, request):
+        assert request["dry_run"]
+        return {"seconds": 61.0}
+
 
 def test_finished_jobs_are_gathered_once(home, monkeypatch):
     monkeypatch.setattr(flips, "connect", lambda *_: Service())
@@ -314,12 +318,12 @@ def test_a_task_in_which_a_model_gives_no_number_is_not_gathered_either(home, mo
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["added"] == 4
     assert {run.job for run in read(home)} == {"a"}
-    assert flips._outcome(service.reports["b"])[0].endswith("; no number for some choices, so not learned from")
+    assert flips_sweep.outcome(service.reports["b"])[0].endswith("; no number for some choices, so not learned from")
 
 
 def test_a_sweep_says_of_each_run_what_it_found(home, monkeypatch):
     monkeypatch.setattr(flips, "connect_or_start", lambda *_: Service())
-    monkeypatch.setattr(flips, "run_to_end", lambda *_: {"id": "a"})
+    monkeypatch.setattr(flips_sweep, "run_to_end", lambda *_: {"id": "a"})
     done = CliRunner().invoke(app, ["flips", "build", "-r", "tiny", "--recipe", "quantize.rtn:bits=4"])
     assert done.exit_code == 0, done.output
     said = [line for line in done.output.splitlines() if "answers flipped at a KL of" in line]
@@ -329,9 +333,29 @@ def test_a_sweep_says_of_each_run_what_it_found(home, monkeypatch):
         assert line.endswith("not learned from") == (result["outcome"] == "at_chance")
 
 
+def test_where_a_recipe_failed_the_others_are_added_and_it_ends_with_2(home, monkeypatch):
+    def run(client, request, console):
+        if request["candidate"]["recipe"][0]["bits"] == 3:
+            raise HemostatError(ErrorCode.ENGINE_FAILED, "the engine ended")
+        return {"id": "a"}
+
+    monkeypatch.setattr(flips, "connect_or_start", lambda *_: Service())
+    monkeypatch.setattr(flips_sweep, "run_to_end", run)
+    recipes = ["--recipe", "quantize.rtn:bits=3", "--recipe", "quantize.rtn:bits=4"]
+    done = CliRunner().invoke(app, ["flips", "build", "-r", "tiny", *recipes, "--json"])
+    assert done.exit_code == Exit.UNMEASURED
+    told = json.loads(done.stdout)
+    assert (told["added"], len(read(home))) == (5, 5)
+    assert told["jobs"] == [
+        {"recipe": "quantize.rtn:bits=4", "job": "a"},
+        {"recipe": "quantize.rtn:bits=3", "error": "engine_failed"},
+    ]
+    assert "not run to the end: quantize.rtn:bits=3" in done.stderr
+
+
 def test_after_runs_of_one_task_it_says_what_they_are_good_for(home, monkeypatch):
     monkeypatch.setattr(flips, "connect", lambda *_: Service())
-    monkeypatch.setattr(flips, "_finished", lambda _: [])
+    monkeypatch.setattr(flips, "reports", lambda _: [])
 
     def said():
         return " ".join(CliRunner().invoke(app, ["flips", "build", "--from-jobs"]).output.split())
@@ -339,5 +363,5 @@ def test_after_runs_of_one_task_it_says_what_they_are_good_for(home, monkeypatch
     add(home, [Run("j", "example", "f", 206, 9, 0.3, candidate="c")])
     assert "Predict with --task example: without it, for any task, runs of 3 tasks are needed." in said()
     add(home, RUNS)
-    assert said().startswith("16 runs are known")
+    assert said().startswith("16 runs known")
     assert "--task" not in said()
