@@ -55,9 +55,10 @@ bench: setup ## measure; writes tests/bench/results/PROCESSOR.csv
 bench-serve: setup ## measure our server against plain vLLM; writes tests/bench/serve.csv
 	@$(BIN)/python -m tests.bench.serve
 
-bench-statistics: setup ## intervals and choices where the truth is drawn; writes tests/bench/{threshold,flips,adaptive,online}.csv
+bench-statistics: setup ## intervals and choices where the truth is drawn, and flips of stored runs; writes tests/bench/{threshold,flips,adaptive,online}.csv
 	@$(BIN)/python -m tests.bench.threshold
 	@$(BIN)/python -m tests.bench.flips
+	@$(BIN)/python -m tests.bench.flips_real
 	@$(BIN)/python -m tests.bench.adaptive
 	@$(BIN)/python -m tests.bench.online
 

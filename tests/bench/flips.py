@@ -3,7 +3,7 @@
 Worlds are drawn (how flips rise with KL, how tasks differ, how runs differ), runs are drawn from each, a model is
 fitted and predicts one more run, which is then drawn. An honest 95 % interval holds 95 % of them. Worlds of the model's
 own form, and others that the model does not know: a flip rate that levels off (candidates that guess at worst) and
-one that rises with KL itself and not with its root.
+one that rises with KL itself and not with its root. The rows of real runs, which `tests.bench.flips_real` writes, stay.
 """
 
 import math
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bench.rows import Row, write
+from tests.bench.rows import Row, read, write
 from workers.diagnosis.flips.model import CENTRE, INTERCEPT_MEAN, RUN_SCALE, SLOPE_MEAN, TASK_SCALE, fit
 from workers.diagnosis.flips.runs import Run
 
@@ -93,7 +93,8 @@ def main(times: int) -> None:
                 Row("flips", name, "simulations", times, "count"),
             ]
             sys.stderr.write(f"{name:45} {share:.3f} {width:.3f}\n")
-    write(RESULTS, rows)
+    real = [row for row in read(RESULTS) if row.bench != "flips"] if RESULTS.is_file() else []
+    write(RESULTS, rows + real)
 
 
 if __name__ == "__main__":

@@ -67,11 +67,16 @@ class FlipModel:
 
         `task` is an identity; a task that the model has not seen is a new one, drawn from all tasks' spread.
         """
-        rng = np.random.default_rng(seed)
-        eta = self._link(kl, task, rng)
-        rates = rng.binomial(items, 1 - np.exp(-np.exp(np.clip(eta, -30, 4)))) / items
+        rates = self.draws(kl, items, task=task, seed=seed)
         low, median, high = np.quantile(rates, [(1 - level) / 2, 0.5, (1 + level) / 2])
         return float(low), float(median), float(high)
+
+    def draws(self, kl: float, items: int, *, task: str | None = None, seed: int = 0) -> Array:
+        """Draws of that flip rate, shape (n), whose quantiles `predict` gives."""
+        rng = np.random.default_rng(seed)
+        eta = self._link(kl, task, rng)
+        drawn: Array = rng.binomial(items, 1 - np.exp(-np.exp(np.clip(eta, -30, 4)))) / items
+        return drawn
 
     def _link(self, kl: float, task: str | None, rng: np.random.Generator) -> Array:
         """Draws of a new run's η."""
