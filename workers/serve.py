@@ -212,18 +212,21 @@ class Serving:
         host = LOOPBACK if settings.advertise_host is None else ANY_ADDRESS
         self._want(self._deployment)
         length = context_limit(info, self._deployment.max_model_len)
-        cache, apart = 0, False
+        cache, apart, float32 = 0, False, settings.serving_float32_products
         if prepared.device == "cpu":
             total = _host_bytes()
             cache = cache_bytes(info, settings, dtype=prepared.dtype, max_model_len=length, total=total)
             check_served(info.quantization, self._deployment.model.model)
             check_room(info, dtype=prepared.dtype, kv_cache_bytes=cache)
-            apart = has_room_for_single_rows(info, settings, dtype=prepared.dtype, kv_cache_bytes=cache, total=total)
+            apart = float32 and has_room_for_single_rows(
+                info, settings, dtype=prepared.dtype, kv_cache_bytes=cache, total=total
+            )
         config = ServingConfig(
             deployment=self._deployment.name,
             architecture=info.architecture,
             fingerprint=prepared.modified.fingerprint,
             single_rows_apart=apart,
+            float32_products=float32,
             profiles=(settings.home / "profiles").resolve(),
             versions_file=(self._folder / "versions.json").resolve(),
             hidden=(self._folder.parent / "hidden").resolve(),

@@ -349,8 +349,8 @@ def _state(state: str) -> str:
 
 
 def _fit(one: Json) -> str:
-    if one["fit_reason"]:
-        return f"{one['fit_reason']} (job {one['fit_job']})" if one["fit_job"] else str(one["fit_reason"])
+    if one["fit_reason"]:  # which names its job: that may be another one than the deployment's own
+        return str(one["fit_reason"])
     return f"job {one['fit_job']}" if one["fit_job"] else "–"
 
 

@@ -140,7 +140,7 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.JOB_UNREADABLE: ErrorKind(409, "The job's record was written by another version"),
     ErrorCode.ARTIFACT_NOT_FOUND: ErrorKind(404, "The job has no such artifact"),
     ErrorCode.REPORTS_NOT_COMPARABLE: ErrorKind(422, "The reports were not measured alike"),
-    ErrorCode.INVALID_CURSOR: ErrorKind(422, "The cursor does not name a job"),
+    ErrorCode.INVALID_CURSOR: ErrorKind(422, "The cursor does not name a job or an event"),
     ErrorCode.IDEMPOTENCY_CONFLICT: ErrorKind(422, "The idempotency key was used with another body"),
     ErrorCode.IDEMPOTENCY_IN_PROGRESS: ErrorKind(409, "The first request with this key is still being handled"),
     ErrorCode.WORKER_LOST: ErrorKind(500, "The job ended its worker too often"),

@@ -182,7 +182,8 @@ async def _give_up(deployments: DeploymentStore, deployment: Deployment, job_id:
     served = await _serve_proven(deployments, deployment)
     if served is not None:
         return served
-    reason = "The calibrate job proved nothing that is kept, and its record is gone: submit one with `deployment`."
+    why = "The calibrate job proved nothing that is kept, and its record is gone: submit one with `deployment`."
+    reason = f"{why} ({job_id})"
     await deployments.fit_ended(deployment.id, refused=True, reason=reason, evidence={"job": job_id})
     return await deployments.get(deployment.id)
 

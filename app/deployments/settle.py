@@ -94,11 +94,12 @@ async def conclude(deployments: DeploymentStore, jobs: JobStore, deployment: Dep
     job = record.job
     if job.status is not JobStatus.SUCCEEDED:
         what = f"failed: {job.error.detail}" if job.error else "was cancelled."
-        await _refuse(deployments, deployment.id, f"The calibrate job {what}", {"job": job.id})
+        await _refuse(deployments, deployment.id, f"The calibrate job {what} ({job.id})", {"job": job.id})
         return
     report = await asyncio.to_thread(_read, jobs.settings.job_dir(job.id) / (record.report or ""))
     if report is None:
-        await _refuse(deployments, deployment.id, "The calibrate job's report cannot be read.", {"job": job.id})
+        reason = f"The calibrate job's report cannot be read. ({job.id})"
+        await _refuse(deployments, deployment.id, reason, {"job": job.id})
         return
     own = next(row for row in report.test.table if row.chosen).own
     evidence: Evidence = {
@@ -111,7 +112,7 @@ async def conclude(deployments: DeploymentStore, jobs: JobStore, deployment: Dep
         "tokens": report.tokens,
     }
     if not report.test.passed:
-        reason = f"The calibrate job proved no correction: {'; '.join(report.test.reasons)}"
+        reason = f"The calibrate job proved no correction: {'; '.join(report.test.reasons)} ({job.id})"
         await _refuse(deployments, deployment.id, reason, evidence, report.profile)
         return
     # The deployment's own fit is to replace identity; what a person promoted meanwhile stays.

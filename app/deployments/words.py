@@ -42,7 +42,7 @@ def event_line(event: Mapping[str, Any]) -> str:
     if kind == "fit_started" and "job" not in evidence:
         kind = "refit"  # the on-line loop's, which is no job
     words = _SENTENCES.get(kind, kind)
-    line = words.format_map(_Blank({**evidence, **told, "evidence": pairs}))
+    line = words.format_map(_Blank({**evidence, **told, "evidence": pairs})).rstrip(": ")  # where it has no evidence
     reason = " ".join(str(event.get("reason") or "").split())
     return f"{line}: {reason}" if reason else line
 

@@ -34,7 +34,8 @@ def model_name(body: dict[str, Any]) -> str:
     """The deployment that is asked for. Raises ApiError (400) where there is none."""
     name = body.get("model")
     if not isinstance(name, str) or not name:
-        raise invalid("`model` is missing: name a deployment, as GET /v1/models lists them.", "model")
+        fault = "is missing" if name is None or name == "" else "is not a text"
+        raise invalid(f"`model` {fault}: name a deployment, as GET /v1/models lists them.", "model")
     return name
 
 

@@ -96,9 +96,9 @@ class Upstream:
             finally:
                 await answer.aclose()
         except httpx.ReadTimeout as error:
-            raise ReplicaSilentError(type(error).__name__) from error
+            raise ReplicaSilentError(_named(error)) from error
         except (*FAILED, httpx.StreamError) as error:
-            raise ReplicaLostError(type(error).__name__) from error
+            raise ReplicaLostError(_named(error)) from error
 
     async def served_name(self, replica: Replica) -> str:
         """The name that the replica's server knows its model by; asked once. Raises ReplicaLostError."""
@@ -113,7 +113,7 @@ class Upstream:
                 )
                 name = str(answer.raise_for_status().json()["data"][0]["id"])
             except (*FAILED, ValueError, LookupError, TypeError) as error:
-                raise ReplicaLostError(type(error).__name__) from error
+                raise ReplicaLostError(_named(error)) from error
             if len(self._served) > 1024:
                 self._served.clear()
             self._served[key] = name
@@ -133,7 +133,7 @@ class Upstream:
                 told = answer.raise_for_status().json()
                 return str(told.get("reason") or NOT_FINITE) if told["nonfinite"] else ""
         except (*FAILED, ValueError, LookupError, TypeError, AttributeError, TimeoutError) as error:
-            logger.warning("replica %s: its engine's door does not answer: %s", replica.id, type(error).__name__)
+            logger.warning("replica %s: its engine's door does not answer: %s", replica.id, _named(error))
             raise DoorSilentError from error
 
     async def check_alive(self, replica: Replica) -> None:
@@ -143,7 +143,7 @@ class Upstream:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 answer = await self._client.get(f"{base(replica)}/health", timeout=self._timeout(HEALTH_TIMEOUT_S))
         except (*FAILED, TimeoutError) as error:
-            raise ReplicaLostError(f"its health cannot be asked: {type(error).__name__}") from error
+            raise ReplicaLostError(f"its health cannot be asked: {_named(error)}") from error
         if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             raise ReplicaLostError("its engine is dead")
 
@@ -151,6 +151,11 @@ class Upstream:
         """A small question and its whole answer. Raises ReplicaLostError."""
         async with self.post(replica, path, json.dumps(body).encode(), stream=False) as answer:
             return answer.status_code, await read(answer)
+
+
+def _named(error: BaseException) -> str:
+    """What went wrong, for the log: the transport calls every lost connection a time-out, aiohttp names it."""
+    return type(error.__cause__ or error).__name__
 
 
 def _session() -> aiohttp.ClientSession:

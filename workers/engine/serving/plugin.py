@@ -37,10 +37,14 @@ def register() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)  # it died before this process could ask to be told
-    register_model(config.architecture, single_rows_apart=config.single_rows_apart)
+    register_model(
+        config.architecture,
+        single_rows_apart=config.single_rows_apart,
+        float32_products=config.float32_products,
+    )
 
 
-def register_model(architecture: str, *, single_rows_apart: bool = False) -> None:
+def register_model(architecture: str, *, single_rows_apart: bool = False, float32_products: bool = True) -> None:
     """Registers the calibrated subclass of an architecture's in-tree class. CHECKPOINT_UNSUPPORTED: there is none."""
     from vllm.model_executor.models.registry import ModelRegistry
 
@@ -48,7 +52,8 @@ def register_model(architecture: str, *, single_rows_apart: bool = False) -> Non
     from workers.engine.serving.model import calibrated
 
     mending.ask_for_tiles()
-    mending.multiply_in_float32(single_rows_apart=single_rows_apart)
+    if float32_products:
+        mending.multiply_in_float32(single_rows_apart=single_rows_apart)
     mending.register(architecture)
     ModelRegistry.register_model(architecture, calibrated(ModelRegistry.models[architecture].load_model_cls()))
 

@@ -23,6 +23,7 @@ from tests.integration.app.conftest import Api
 from tests.integration.app.deployments.conftest import replica
 from tests.integration.conftest import RedisServer
 from tests.support.calibration_reports import calibrate_report
+from workers.process.tasks import cancel
 
 PATH = "/v1/deployments"
 ABSENT = "cal-" + "0" * 16
@@ -126,9 +127,7 @@ async def still(api: Api) -> Api:
     """The service without what it does by itself every few seconds: what is swept is swept by the test."""
     tasks = [task for task in asyncio.all_tasks() if task.get_name() in {"deployments", "reconcile"}]
     assert len(tasks) == 2
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await cancel(*tasks)
     return api
 
 
@@ -204,7 +203,7 @@ async def test_a_fit_that_fails_is_the_reason_why_identity_is_served(api: Api) -
     found = (await api.http.get(f"{PATH}/{made['id']}")).json()
     assert (found["active_version"], found["fit_reason"]) == (
         "identity",
-        "The calibrate job failed: No space is left.",
+        f"The calibrate job failed: No space is left. ({claim.job_id})",
     )
     assert await kinds(api) == ["created", "fit_started", "refused"]
 

@@ -96,19 +96,20 @@ async def test_a_crash_before_it_was_settled_loses_nothing(
 async def test_what_did_not_prove_itself_is_refused_with_the_reason(
     deployments: DeploymentStore, store: JobStore, made: Deployment
 ) -> None:
-    await run(store, asked(made), passed=False)
+    job_id = await run(store, asked(made), passed=False)
     await settle_jobs(deployments, store)
     found = await deployments.get(made.id)
     assert found.active_version == "identity"
     assert "on domain german KL changes by +0.018 nats" in found.fit_reason
+    assert found.fit_reason.endswith(f"({job_id})")  # which is not the deployment's own
     assert [event.type for event in await events(deployments, made)] == [DeploymentEventType.REFUSED]
 
 
 async def test_a_job_that_failed_or_was_cancelled_says_so(
     deployments: DeploymentStore, store: JobStore, made: Deployment
 ) -> None:
-    for ended in ("failed", "cancelled"):
-        job_id = new_job_id()
+    ids = {ended: new_job_id() for ended in ("failed", "cancelled")}
+    for ended, job_id in ids.items():
         await store.create(job_id, asked(made, seed=len(ended)))
         if ended == "cancelled":
             await store.cancel(job_id)
@@ -119,8 +120,8 @@ async def test_a_job_that_failed_or_was_cancelled_says_so(
         await settle_jobs(deployments, store)
     reasons = [event.reason for event in await events(deployments, made)]
     assert reasons == [
-        "The calibrate job failed: The engine fell over.",
-        "The calibrate job was cancelled.",
+        f"The calibrate job failed: The engine fell over. ({ids['failed']})",
+        f"The calibrate job was cancelled. ({ids['cancelled']})",
     ]
 
 

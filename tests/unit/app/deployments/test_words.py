@@ -22,6 +22,7 @@ def test_a_state_is_told_with_its_reason() -> None:
 
 def test_a_change_names_every_field() -> None:
     assert event_line(event("changed", evidence={"replicas": 2, "alpha": 0.1})) == "changed: replicas 2, alpha 0.1"
+    assert event_line(event("changed", reason="the drift test begins anew")) == "changed: the drift test begins anew"
 
 
 @pytest.mark.parametrize("kind", [*DeploymentEventType, "of_another_version"])
