@@ -27,6 +27,7 @@ from pathlib import Path
 import httpx
 import psutil
 import torch
+from scipy import stats
 
 from app.models.checkpoint import inspect
 from app.settings import Settings
@@ -66,6 +67,8 @@ VERSION = "cal-0000000000000001"
 # Requests of a client one after the other: what arrives while others generate is then a part of every run alike.
 # Answers of usual length: before the last event of one the gateway asks the engine whether it had to end it.
 ROUNDS, ANSWER_TOKENS = 2, 128
+# The 99th percentile of a pair hangs on which prompts happened to be read in one step: it scatters by ten milliseconds.
+GATEWAY_PAIRS = 15
 # And of one beside a shadow process: some runs must have a request to score at all, of which one in a hundred is drawn.
 SHADOW_ROUNDS = 4
 # Tokens of prompt and answer together.
@@ -324,7 +327,7 @@ class Bench:
                 through_gateway(self.home, NAME, MODEL, self.ours.url, f"http://127.0.0.1:{door}")
             )
             gaps, firsts, lasts, ratios = [], [], [], []
-            for pair in range(self.size.pairs):
+            for pair in range(GATEWAY_PAIRS if self.size is WHOLE else self.size.pairs):
                 urls = [self.ours.url, url] if pair % 2 == 0 else [url, self.ours.url]
                 found: dict[str, tuple[list[Stream], float]] = {}
                 for one in urls:
@@ -340,6 +343,10 @@ class Bench:
         self.add(case, "p99_added_ms", statistics.median(gaps), "ms")
         self.add(case, "p99_added_ms_low", min(gaps), "ms")
         self.add(case, "p99_added_ms_high", max(gaps), "ms")
+        of_median = stats.quantile_test(gaps, p=0.5).confidence_interval(0.95)
+        self.add(case, "p99_added_ms_median_low", float(of_median.low), "ms")
+        self.add(case, "p99_added_ms_median_high", float(of_median.high), "ms")
+        self.add(case, "pairs", len(gaps), "count")
         self.add(case, "p99_first_added_ms", statistics.median(firsts), "ms")
         self.add(case, "median_last_added_ms", statistics.median(lasts), "ms")
         self.add(case, "throughput_ratio", statistics.median(ratios), "ratio")

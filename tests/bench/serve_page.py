@@ -30,7 +30,7 @@ BARS: Final = {
 def table(rows: Iterable[Row]) -> str:
     """The lines of the table. KeyError where a number is missing."""
     values = {(row.case, row.metric): row.value for row in rows}
-    lines = ["| row | bar | median | lowest and highest of five pairs |", "|---|---|---|---|"]
+    lines = ["| row | bar | median | lowest and highest of the pairs |", "|---|---|---|---|"]
     for (case, metric), (bound, least) in BARS.items():
         median, low, high = (values[case, metric + end] for end in ("", "_low", "_high"))
         met = median >= bound if least else median <= bound
