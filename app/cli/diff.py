@@ -251,20 +251,22 @@ def _kinds(pair: Pair) -> tuple[tuple[str, Sequence[Difference]], ...]:
 def _print_shown(found: DiffReport) -> None:
     """Of many pairs, the slices of the text where one differs for sure, the largest differences first."""
     every = [(pair, kind, row) for pair in found.pairs for kind, rows in _kinds(pair) for row in rows]
-    shown = [one for one in every if one[2].verdict in {"better", "worse"}]
+    certain = [one for one in every if one[2].verdict in {"better", "worse"}]
     if not every:
         return
-    if not shown:
+    if not certain:
         out.print(Text("By domain and token class: no difference of a pair is shown."))
         return
-    shown.sort(key=lambda one: -abs(one[2].difference.mean or 0.0))
+    certain.sort(key=lambda one: -abs(one[2].difference.mean or 0.0))
     title = f"Where in the text a pair differs, {NAMES[found.by]}"
     table = plain_table(title, [("Pair", False), ("Of", False), ("", False), *_COLUMNS])
-    for pair, kind, row in shown[:MOST_SLICES]:
+    for pair, kind, row in certain[:MOST_SLICES]:
         table.add_row(f"{pair.later} − {pair.earlier}", kind, Text(slice_name(row)), *_cells(row, pair))
     out.print(table)
-    left = f"; the {len(shown) - MOST_SLICES} smaller ones are in the JSON and on the page" * (len(shown) > MOST_SLICES)
-    out.print(Text(f"{len(shown)} of {len(every)} differences by pair and domain or token class are shown{left}."))
+    said = f"{len(certain)} of {len(every)} differences by pair and domain or token class are certain"
+    if len(certain) > MOST_SLICES:
+        said += f"; the {MOST_SLICES} largest stand above, all are in the JSON and on the page"
+    out.print(Text(f"{said}."))
 
 
 def _pairs(found: DiffReport) -> Table:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from app.cli.diff import MOST_SLICES
 from app.cli.main import app
 from tests.support.mitigate_reports import mitigate_variants
 from tests.support.token_files import DOCUMENTS, LENGTH, values, write_job
@@ -117,8 +118,35 @@ def test_of_several_the_slices_that_differ_for_sure_are_told_the_largest_first(t
         assert line.startswith(f"{pair} token class number ")
         assert float(line.split()[6].replace("−", "-")) == pytest.approx(factor * outside, abs=0.005)
     assert not any("JSON structure" in line for line in told)
-    [count] = [line for line in lines if "differences by pair and domain or token class are shown" in line]
-    assert count.startswith("9 of 12 ")
+    assert "9 of 12 differences by pair and domain or token class are certain." in lines
+
+
+def test_of_more_than_the_terminal_lists_the_largest_are_and_the_others_are_said_to_be_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """Of four candidates six pairs, each over three domains and a class; of any two the means lie a tenth apart."""
+    flags = {"number": np.ones(HARD.size, dtype=bool)}
+    jobs = [
+        write_job(
+            tmp_path / str(n), values((1 - n / 10) * HARD), job=f"diag_{n}", candidate={"model": str(n)}, classes=flags
+        )
+        for n in range(4)
+    ]
+    status, output = run(*jobs)
+    pairs = json.loads(run(*jobs, "--json")[1])["pairs"]
+    every = [row for pair in pairs for row in (*pair["domains"], *pair["token_classes"])]
+    certain = sum(row["verdict"] in {"better", "worse"} for row in every)
+    assert status == 0 and certain > MOST_SLICES
+    told = " ".join(output.split())
+    assert (
+        f"{certain} of {len(every)} differences by pair and domain or token class are certain; the {MOST_SLICES} "
+        "largest stand above, all are in the JSON and on the page."
+    ) in told
+    listed = output.split("Where in the text a pair differs")[1]
+    assert (
+        sum(" domain " in line or " token class " in line for line in listed.split("differences by")[0].splitlines())
+        == MOST_SLICES
+    )
 
 
 def test_of_several_that_differ_nowhere_it_is_said(tmp_path: Path) -> None:
