@@ -30,7 +30,8 @@ class Step:
     request: Json
 
     def asked_by(self, report: Json) -> bool:
-        """Whether a report answers this very request."""
+        """Whether a report answers this very request. What its names stand for may have changed since: the alias may
+        point to other weights, a task's file may have other content. Telling that takes a reading of all weights."""
         try:
             return TasksRequest.model_validate(report["request"]) == TasksRequest.model_validate(self.request)
         except ValidationError:  # of an earlier version
@@ -92,6 +93,13 @@ def sweep(client: Client, steps: Sequence[Step], console: Console, *, again: boo
         if step.written in found.jobs:
             said = f"{step.written}: run before, job {found.jobs[step.written]}; --again runs it anew"
             console.print(said, markup=False, soft_wrap=True)
+    if found.jobs:
+        console.print(
+            "These were asked for the same by name: where the weights behind an alias or the content of a task's file "
+            "have changed since, use --again",
+            markup=False,
+            soft_wrap=True,
+        )
     left = [step for step in steps if step.written not in found.jobs]
     if left:
         seconds = sum(_checked(client, step) for step in left)

@@ -117,11 +117,12 @@ def test_what_was_broken_off_goes_on_with_what_has_not_finished(monkeypatch: pyt
     assert isinstance(found, Swept)
     assert (runs.count, set(found.jobs)) == (1, set(RECIPES))
     assert "quantize.rtn:bits=8: run before, job diag_0; --again runs it anew" in said
+    assert said.count("where the weights behind an alias or the content of a task's file have changed since") == 1
     assert "1 run, estimated at 40.0 s" in said
     _, said = swept(monkeypatch, service, runs)
     assert (runs.count, "estimated" in said) == (1, False)
-    swept(monkeypatch, service, runs, again=True)
-    assert runs.count == 4
+    _, said = swept(monkeypatch, service, runs, again=True)
+    assert runs.count == 4 and "by name" not in said
 
 
 def test_jobs_of_other_tasks_texts_or_models_are_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
