@@ -64,7 +64,15 @@ class NearLossless(Contract):
         "where the strongest measured setting is within both; null where the tasks can tell nothing"
     )
     decided: bool = Field(
-        description="whether the interval of every degradation that the answer rests on lies on one side of 5 %"
+        description="whether the interval of every degradation that the answer rests on lies on one side of 5 %, and "
+        "that of every perplexity ratio on one side of its limit; where `open_by_perplexity` is null, of the "
+        "degradations alone"
+    )
+    open_by_perplexity: tuple[JsonValue, ...] | None = Field(
+        default=None,
+        description="settings that the answer rests on whose perplexity ratio has an interval that holds its limit, or "
+        "none: of those up to `largest`, and, where perplexity stops the knob, of those beyond it up to the first that "
+        "lies wholly beyond; null in reports of earlier versions, which did not look at them",
     )
     answered: tuple[AnsweredSetting, ...] = Field(description="in the order asked, strongest first")
     at_chance: tuple[str, ...] = Field(
@@ -74,6 +82,11 @@ class NearLossless(Contract):
         default=0, description="weaker settings that were not asked, since so many had been that none was left to ask"
     )
     sentence: str
+
+    @property
+    def open_by_tasks(self) -> tuple[JsonValue, ...]:
+        """Settings that were asked whose degradation has an interval that holds the 5 %, in the order asked."""
+        return tuple(one.value for one in self.answered if one.within is not None and not one.decided)
 
     @property
     def any_within(self) -> bool:

@@ -300,7 +300,8 @@ class Limit(Contract):
         default=(),
         description="of `largest_mild`: the measured values beyond `largest` whose interval holds the limit, up to "
         "the first whose interval lies beyond it; of a knob without an order all of that kind. Where `largest` is null "
-        "too, nothing is shown to stay mild, and nothing is shown not to",
+        "too, nothing is shown to stay mild, and nothing is shown not to. Of `near_lossless`, which goes by the mean, "
+        "also those up to `largest` whose interval holds the limit; empty in reports of earlier versions",
     )
     null_is_value: bool = Field(
         default=False,

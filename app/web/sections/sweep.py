@@ -16,7 +16,7 @@ from app.web.sections.sweep_charts import fit_drawn, kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
 from app.web.sections.sweep_slices import definitions, domains, domains_note, token_classes, token_classes_note
 from app.web.sections.sweep_tables import effort, limits, limits_note, points, points_note
-from app.web.sections.sweep_tasks import answered_note, answered_table, largest_of, lost, rules_of, stopped_by
+from app.web.sections.sweep_tasks import answered_note, answered_table, largest_of, lost_in_words, rules_of, stopped_by
 from app.web.sections.sweep_words import (
     FORMS,
     UNJUDGED,
@@ -127,8 +127,7 @@ def _rule_figure(label: str, report: SweepReport, rule: NearLossless) -> Figure:
     last = rule.answered[-1] if rule.answered else None
     shown = ""
     if last is not None and last.degradation is not None:
-        found = lost(last.degradation)
-        shown = f"{found.value} % {found.interval or ''} lost on tasks at {told(last.value)}"
+        shown = f"{lost_in_words(last.degradation)} on tasks at {told(last.value)}"
     note = f"{stopped_by(rule)}; at most 5 % may be lost"
     return Figure(label, largest_of(rule), visible(report.knob.field), visible(shown), note)
 

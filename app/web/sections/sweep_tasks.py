@@ -41,9 +41,12 @@ def largest_of(rule: NearLossless) -> str:
 
 
 def stopped_by(rule: NearLossless) -> str:
-    """Which half stops the knob, and whether that is decided."""
+    """Which half stops the knob, and by which halves that is open, where these are others."""
+    halves = ["perplexity"] * bool(rule.open_by_perplexity) + ["tasks"] * bool(rule.open_by_tasks)
     by = _STOPPED[rule.limited_by]
-    return by if rule.decided or rule.limited_by is None else f"{by}, open"
+    if not halves or rule.limited_by is None:
+        return by
+    return f"{by}, open" if halves == [rule.limited_by] else f"{by}, open by {' and '.join(halves)}"
 
 
 def lost(mean: Mean | None) -> fmt.Estimate:
@@ -51,6 +54,16 @@ def lost(mean: Mean | None) -> fmt.Estimate:
     if mean is None:
         return fmt.Estimate(fmt.NONE, None)
     return fmt.estimate(mean.mean, mean.ci, percent=True, decimals=DECIMALS)
+
+
+def lost_in_words(mean: Mean) -> str:
+    """`3.1 [1.2, 5.6] % lost`; of a gain `3.1 [1.2, 5.6] % gained`."""
+    found, word = mean, "lost"
+    if mean.mean is not None and mean.mean < 0:
+        ci = None if mean.ci is None else (-mean.ci[1], -mean.ci[0])
+        found, word = Mean(mean=-mean.mean, ci=ci), "gained"
+    shown = lost(found)
+    return f"{shown.value} {shown.interval or ''} % {word}"
 
 
 def outcome(one: AnsweredSetting) -> str:
@@ -130,7 +143,8 @@ def answered_note(report: SweepReport) -> str:
     how = (
         "Lost is (reference − candidate) / reference in accuracy on the same items, below 0 where accuracy is gained; "
         "the mean has each task once. Intervals are over items, paired. The settings that are near-lossless by "
-        "perplexity are asked from the strongest down, until one is within 5 %; open says that the interval holds it."
+        "perplexity are asked from the strongest down, until one is within 5 %. Open says that an interval holds its "
+        "limit: by tasks that of what is lost, by perplexity that of its ratio, at the answer or the next setting."
     )
     words = [f"{side[:1].upper()}{side[1:]}: {rule.sentence}" if side else rule.sentence for side, rule in rules]
     return visible(" ".join([*words, how]))

@@ -224,7 +224,7 @@ def lossless_note(report: SweepReport) -> str:
 def _unplaced(report: SweepReport, limit: Limit) -> str:
     """Why no place is told where a limit is passed."""
     if report.knob.order == "unknown":
-        return "each judged by itself"
+        return visible("; ".join(["each judged by itself", *([undecided(limit)] if limit.undecided else [])]))
     if limit.undecided:
         return visible(undecided(limit))
     return "before the weakest setting" if not limit.any_within else "not in the measured range"

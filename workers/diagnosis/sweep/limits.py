@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.contracts.requests.base import Thresholds
 from app.contracts.sweep_report import CrossingSlopes, Limit
 from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.undecided import has_interval, undecided_by_perplexity
 from workers.diagnosis.threshold.documents import RESAMPLES, DocumentLosses
 from workers.diagnosis.threshold.formfree import LimitPoint, largest_mild, near_lossless_of_documents
 from workers.diagnosis.threshold.interval import CONFIDENCE
@@ -41,17 +42,22 @@ def near_lossless(course: Course, *, seed: int, tasks: bool = False) -> Limit | 
         place_P, losses, course.dense(), collapse=beyond, convex=course.convex, seed=seed
     )
     rule = NEAR_LOSSLESS_RULE + ("" if tasks else NOT_ASKED)
-    return _limit(found, points, course, rule, interval=course.resampled(losses))
+    limit = _limit(found, points, course, rule, interval=course.resampled(losses))
+    within, past = by_perplexity(course, limit)
+    if not all(has_interval(point) for point in (*within, *past)):
+        return limit
+    open_ = undecided_by_perplexity(course, within, past, limit.limit)
+    return limit.model_copy(update={"undecided": tuple(point.value for point in open_)})
 
 
-def within_perplexity(course: Course, limit: Limit) -> tuple[Turned, ...]:
-    """The settings up to the near-lossless point `limit`, weakest first; of the same strength the least harmful first,
-    and so all of a knob without an order."""
-    if not limit.any_within:
-        return ()
+def by_perplexity(course: Course, limit: Limit) -> tuple[tuple[Turned, ...], tuple[Turned, ...]]:
+    """The settings up to the near-lossless point `limit`, and those beyond it before a collapse, weakest first; of the
+    same strength the least harmful first, and so all of a knob without an order."""
     points, _ = _by_loss(course, course.until_collapse()[0])
+    if not limit.any_within:
+        return (), points
     last = next(place for place, point in enumerate(points) if point.value == limit.largest)
-    return points[: last + 1]
+    return points[: last + 1], points[last + 1 :]
 
 
 def _by_loss(course: Course, points: tuple[Turned, ...]) -> tuple[tuple[Turned, ...], DocumentLosses]:

@@ -12,8 +12,9 @@ from typing import Final, Literal
 from app.contracts.lossless import AnsweredSetting, NearLossless
 from app.contracts.sweep_report import Limit
 from workers.diagnosis.sweep.course import Course, Turned
-from workers.diagnosis.sweep.limits import within_perplexity
-from workers.diagnosis.sweep.lossless_words import rule_in_words
+from workers.diagnosis.sweep.limits import by_perplexity
+from workers.diagnosis.sweep.lossless_words import PerplexityHalf, rule_in_words
+from workers.diagnosis.sweep.undecided import undecided_by_perplexity
 
 # Settings that are asked at most, on each side of a neutral value.
 MOST_ASKED: Final = 8
@@ -27,29 +28,34 @@ def near_lossless_rule(
     models answer the tasks at a setting, and its errors are passed on."""
     if limit is None:
         return None
-    settings = within_perplexity(course, limit)
+    settings, beyond = by_perplexity(course, limit)
     neutral = None if course.order is None else course.order.neutral
     changing = [point for point in settings if neutral is None or point.value != neutral]
     answered = _asked(changing, ask)
     last = answered[-1] if answered else None
-    largest = None
+    largest: Turned | None = None
     if last is not None and last.within:
         largest = next(point for point in changing if point.value == last.value)
     elif len(changing) == len(answered) and len(settings) > len(changing) and (last is None or last.within is False):
         largest = settings[0]  # the neutral value, which changes nothing and so loses nothing
     by: Half | None
+    collapsed = course.until_collapse()[1]
     if last is not None and last.within is None:
         by = None
     elif last is not None and (last.within is False or len(answered) > 1):
         by = "tasks"
     else:
-        whole, collapsed = course.until_collapse()
-        by = "nothing" if settings and collapsed is None and len(settings) == len(whole) else "perplexity"
+        by = "nothing" if settings and collapsed is None and not beyond else "perplexity"
+    # A weaker setting counts where the order says that a stronger one cannot be within without it.
+    kept = () if largest is None else settings[: settings.index(largest) + 1]
+    past = beyond if by == "perplexity" else ()
+    open_ = undecided_by_perplexity(course, kept[-1:] if course.alone else kept, past, limit.limit)
     found = NearLossless(
         largest=None if largest is None else largest.value,
         null_is_value=largest is not None and largest.value is None,
         limited_by=by,
-        decided=all(one.decided for one in answered),
+        decided=all(one.decided for one in answered) and not open_,
+        open_by_perplexity=tuple(point.value for point in open_),
         answered=tuple(answered),
         at_chance=tuple(
             dict.fromkeys(task.name for one in answered for task in one.tasks if task.loss is None),
@@ -57,7 +63,8 @@ def near_lossless_rule(
         unasked=0 if last is None or last.within or last.within is None else len(changing) - len(answered),
         sentence="",
     )
-    return found.model_copy(update={"sentence": rule_in_words(found, field, neutral)})
+    half = PerplexityHalf(limit.limit, open_, beyond[0] if beyond else collapsed, alone=course.alone)
+    return found.model_copy(update={"sentence": rule_in_words(found, half, field, neutral)})
 
 
 def _asked(settings: Sequence[Turned], ask: Callable[[Turned], AnsweredSetting]) -> list[AnsweredSetting]:

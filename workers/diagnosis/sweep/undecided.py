@@ -1,11 +1,17 @@
-"""Settings of a course of which it is open whether their damage stays mild."""
+"""Settings of a course of which it is open whether they are within a limit."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
 
 from pydantic import JsonValue
 
 from app.contracts.sweep_report import Limit
-from workers.diagnosis.sweep.course import Course
+from workers.diagnosis.sweep.course import Course, Turned
+
+_UNKNOWN: Final = (0.0, math.inf)
 
 
 def undecided(course: Course, limit: Limit) -> tuple[JsonValue, ...]:
@@ -23,3 +29,36 @@ def undecided(course: Course, limit: Limit) -> tuple[JsonValue, ...]:
         if high >= limit.limit:
             found.append(point.value)
     return tuple(found)
+
+
+def undecided_by_perplexity(
+    course: Course, within: Sequence[Turned], beyond: Sequence[Turned], limit: float
+) -> tuple[Turned, ...]:
+    """The points of which it is open on which side of `limit`, a rise of ln perplexity, they are: those of `within`,
+    whose means are below it, that are not wholly below, and those of `beyond`, up to the first that is wholly above, or
+    all where points are judged one by one. Whole points, weakest first; what has no interval is open, and the knob's
+    neutral value, which changes nothing, never."""
+    neutral, most = None if course.order is None else course.order.neutral, math.exp(limit)
+    found = [point for point in within if (neutral is None or point.value != neutral) and not _ends(point)[1] < most]
+    for point in beyond:
+        if not _ends(point)[0] >= most:
+            found.append(point)
+        elif not course.alone:
+            break
+    return tuple(found)
+
+
+def has_interval(point: Turned) -> bool:
+    """Whether it is known how far the ratio of a point's perplexity to the unmodified model's reaches."""
+    return _ends(point) != _UNKNOWN
+
+
+def _ends(point: Turned) -> tuple[float, float]:
+    """The interval of the ratio to the unmodified model's perplexity; without one everything is possible. One that is
+    above all numbers has neither mean nor interval."""
+    ratio = None if point.record.perplexity is None else point.record.perplexity.ratio
+    if ratio is None:
+        return _UNKNOWN
+    if ratio.mean is None:
+        return math.inf, math.inf
+    return ratio.ci or _UNKNOWN

@@ -17,6 +17,7 @@ from app.web.sections.sweep_charts import published_value
 from app.web.sections.sweep_slices import domains, domains_note
 from app.web.sections.sweep_words import heading
 from app.web.terminal import render_terminal
+from tests.support.answered import answered
 from tests.support.sweep_reports import (
     beside_neutral,
     course,
@@ -26,6 +27,7 @@ from tests.support.sweep_reports import (
     sweep_report,
     sweep_variants,
 )
+from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.threshold.published import basis
 
 VARIANTS = sweep_variants()
@@ -554,3 +556,40 @@ def test_a_narrow_terminal_has_room_for_every_limit_of_both_sides():
     lines = [line.split() for line in table.splitlines() if line.lstrip().startswith("near-lossless")]
     assert [line[2] for line in lines] == ["0.8", "2", "1", "2"]
     assert "[0.5, 0.8]" in table and "not in the measured range" in table and "by tasks" in table
+
+
+def test_what_is_open_is_told_by_half():
+    rows = [(0.1, 0.1, 0.02, 0.02), (0.2, 0.2, 0.1, 0.1), (0.3, 0.3, 0.214, 0.214), (0.4, 0.4, 0.223, 0.223)]
+
+    def stopped(lost):
+        def ask(point):
+            return answered_setting(point.value, [answered("s", 180 - lost, 26, lost, 0)])
+
+        found = sweep(SweepReport.model_validate(sweep_report(course(rows), asked=ask)))
+        (row,) = (row for row in found.limits.rows if row[0].text == "Near-lossless by both halves")
+        return row[2].text, found.answered_note
+
+    # 0.3 and 0.4 are at 1.239 and 1.250 times the perplexity, and their intervals hold 1.244.
+    by, note = stopped(0)
+    assert by == "stopped by perplexity, open"
+    assert "at sparsity = 0.3 (1.239 times the perplexity, 95 % interval 1.2" in note
+    assert stopped(6)[0] == "stopped by perplexity, open by perplexity and tasks"
+
+
+def test_a_gain_is_told_as_one_in_the_figure():
+    def ask(point):
+        return answered_setting(point.value, [answered("s", 180, 20, 0, 6)])
+
+    report = sweep_report(course([(0.1, 0.1, 0.01, 0.01), (0.2, 0.2, 0.9, 0.9)]), asked=ask)
+    (both,) = (one for one in sweep(SweepReport.model_validate(report)).figures if "both halves" in one.label)
+    assert both.interval == "3.3 [1.2, 7.4] % gained on tasks at 0.1"
+
+
+def test_without_an_order_the_settings_whose_perplexity_holds_the_limit_are_named():
+    rows = [(0.1, None, 0.02, 0.02), (0.2, None, 0.214, 0.214), (0.3, None, 0.9, 0.9)]
+    made = course(rows, order=Order("unknown", (0, 1, 2)))
+    step = {"type": "quantize.gptq", "bits": 4, "damping": 0.1}
+    report = sweep_report(made, field="damping", step=step, share=None)
+    found = sweep(SweepReport.model_validate(report))
+    (row,) = (row for row in found.limits.rows if row[0].text == "Near-lossless by perplexity")
+    assert [cell.text for cell in row[1:3]] == ["0.2", "each judged by itself; undecided at 0.2"]
