@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,43 @@ def test_a_sweep_that_was_stopped_while_it_asked_finds_the_same(
     report = sweep(request(PRUNED, ARC, SUMS), context, room)
     assert report.near_lossless_rule == swept[0].near_lossless_rule
     assert report.provenance.resumed_windows == len(VALUES) * report.windows
+
+
+class Later(Context):
+    """Stopped where the second setting that is asked is about to write."""
+
+    def check_cancelled(self) -> None:
+        if self.phases.count("generate") > 1:
+            raise JobCancelled
+
+
+def asked(context: Context) -> tuple[int, int]:
+    """(tokens of choices that went through a model, answers that were written) in an attempt: not what it found."""
+    tokens = sum(
+        value for name, value, labels in context.samples if (name, labels.get("role")) == ("tokens_scored", "tasks")
+    )
+    done = [count for phase, count, _ in context.steps if phase == "generate"]
+    return int(tokens), sum(max(0, after - before) for before, after in pairwise(done))
+
+
+def test_the_attempt_after_a_lost_one_asks_what_that_one_had_not_kept(
+    swept: tuple[SweepReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    rule = swept[0].near_lossless_rule
+    assert rule is not None
+    settings_asked, (tokens, texts) = len(rule.answered), asked(swept[1])
+    # Every setting reads the same choices, and writes after the same four prompts; the reference does both once.
+    assert tokens % (1 + settings_asked) == 0 and texts == 4 * (1 + settings_asked)
+    each = tokens // (1 + settings_asked)
+    lost = Later(settings, tmp_path)
+    with pytest.raises(JobCancelled):
+        sweep(request(PRUNED, ARC, SUMS), lost, room)
+    # The reference's choices are in the store of the sweep before; its texts belong to the job.
+    assert asked(lost) == (2 * each, 4 + 4)
+    after = Context(settings, tmp_path)
+    report = sweep(request(PRUNED, ARC, SUMS), after, room)
+    assert report.near_lossless_rule == rule
+    assert asked(after) == ((settings_asked - 2) * each, 4 * (settings_asked - 1))
 
 
 def test_both_sides_of_a_harmless_value_have_their_own_point(
