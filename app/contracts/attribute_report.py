@@ -95,8 +95,9 @@ class Site(Contract):
     shown: bool | None = Field(
         default=None,
         description="whether the interval of its nats lies above 0 (in older reports that of its share or of "
-        "`restored` was enough) and they are more than `map_control`; false: no damage is shown, and none is excluded "
-        "unless `cause` is negligible; null: no interval",
+        "`restored` was enough) and they are more than `map_control`, of matched layers twice that "
+        "and four times `before`; false: no damage is shown, and none is excluded unless `cause` is negligible; "
+        "null: no interval",
     )
     control: float | None = Field(
         description="largest KL of any position where the part was swapped by itself: exactly 0; null: not run for it, "
@@ -107,6 +108,13 @@ class Site(Contract):
         description="of a gap, or of matched layers, run through a map between the two widths (`nats` are of that): "
         "what the map there and back loses by itself; null: no map was in it",
     )
+    before: Mean | None = Field(
+        default=None,
+        description="of matched layers run through a map: what the candidate's own states cost at the border that the "
+        "map was fitted at, carried back into the reference: what went wrong before these layers, in the embedding or "
+        "in earlier ones. Where it is more than a quarter of the nats, these prove nothing. Null: no map was in it, "
+        "or, in older reports, not measured",
+    )
     isotropic_ratio: float | None = Field(
         description="nats over those of noise of the same norm in a random direction; null: not run for it"
     )
@@ -115,8 +123,9 @@ class Site(Contract):
     unclear: Unclear | None = Field(
         default=None,
         description="where `cause` is unclear, which of three: no_damage_shown (no treatment; more text would tell, "
-        "unless the part was run through a map that by itself loses no less than its nats, `map_control`: these prove "
-        "nothing then), not_looked_into (not among the first parts: no treatment), left_open (damage is shown, or "
+        "unless the part was run through a map that by itself loses no less than its nats, `map_control`, or behind "
+        "damage that costs as much, `before`: these prove nothing then), "
+        "not_looked_into (not among the first parts: no treatment), left_open (damage is shown, or "
         "there is no interval, and no rule tells its cause: treated as mere size)",
     )
     why: str = Field(default="", description="the cause in words, with its numbers")

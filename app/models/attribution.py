@@ -30,8 +30,9 @@ ALIGNED_PASSES, GAP_PASSES = 4.0, 2.0
 # Between two widths layers are run through a map, and that is run by itself, too: a pass more a gap, and three for what
 # both models have, whose map is run by itself in either model.
 MATCHED_MAP_PASSES, GAP_MAP_PASSES = 3.0, 1.0
-# Beside the spans of matched layers: the reference from its first border and two heads, and the candidate's head.
-MAPPED_PASSES: Final = 2.0
+# Beside the spans of matched layers: the reference from its first border and two heads, the candidate's head, and the
+# reference once more from the candidate's embeddings.
+MAPPED_PASSES: Final = 3.0
 # Maps of a span: of two places, there and back, five folds. A map's seconds were measured on one core in float64, of
 # 1,664 tokens and 576, 960 and 1,536 dimensions on either side: products and eigenvalues, within a sixth of this.
 MAPS_OF_SPAN: Final = 20
@@ -149,15 +150,16 @@ def attribution_cost(
 
 def mapped_span_passes(infos: tuple[CheckpointInfo, CheckpointInfo], first: int, layers: int) -> float:
     """Forward passes of the reference that a span of matched layers takes at most, run in it through a map between two
-    widths: the candidate's layers by the maps of two places, the reference from where it begins and twice from behind
-    it (with the layers, and both controls), and four heads. A pass is every layer and one product with the head;
-    `first` is the reference's first layer of the span."""
+    widths: the candidate's layers by the maps of two places, the reference twice from where it begins (what the map
+    loses, and what went wrong before) and twice from behind it (with the layers, and with what the map leaves of the
+    reference's), and six heads. A pass is every layer and one product with the head; `first` is the reference's first
+    layer of the span."""
     info, other = infos
     inside, theirs = (_inside_layers(one) for one in infos)
     head = info.vocabulary * info.hidden_size * info.layers / max(1.0, inside)
     each = theirs / max(1, other.layers) / max(1.0, inside / info.layers)
     behind = info.layers - first - layers
-    return (2 * layers * each + layers + 3 * behind + 4 * head) / (info.layers + head)
+    return (2 * layers * each + 2 * layers + 4 * behind + 6 * head) / (info.layers + head)
 
 
 def _inside_layers(info: CheckpointInfo) -> float:

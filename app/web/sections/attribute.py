@@ -117,7 +117,12 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
     if explained is None and worst.map_control is not None:
         lost = mean_text(worst.map_control)
         map_alone = Figure("Map alone", lost.value, "nats a token", lost.interval or "no interval", "no layer swapped")
-        return (*alone, map_alone)
+        if worst.before is None:
+            return (*alone, map_alone)
+        before = mean_text(worst.before)
+        states = "the candidate’s own states there"
+        came = Figure("Before it", before.value, "nats a token", before.interval or "no interval", states)
+        return (*alone, map_alone, came)
     if explained is None:
         gained = mean_text(worst.restored)
         return (

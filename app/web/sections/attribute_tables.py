@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app.contracts.attribute_report import AttributeReport, Pair, Site
+from app.contracts.attribute_report import AttributeReport, Pair
+from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale
@@ -16,6 +17,7 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
     rows = report.sites[first:last]
     scale = LogScale.around(*(value for site in report.sites for value in (site.nats, *(site.ci or ())) if value > 0))
     mapped = any(site.map_control is not None for site in report.sites)
+    behind = any(site.before is not None for site in report.sites)
     made = []
     for number, site in enumerate(rows, first + 1):
         nats, share = fmt.estimate(site.nats, site.ci), share_text(site)
@@ -34,7 +36,8 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
                 Cell(share.value, share.interval or ""),
                 Cell(restored.value, restored.interval or ""),
                 Cell(fmt.NONE if site.control is None else fmt.number(site.control)),
-                *([_map_alone(site)] if mapped else []),
+                *([_control(site.map_control)] if mapped else []),
+                *([_control(site.before)] if behind else []),
                 Cell(ratio.value, ratio.interval or ""),
                 Cell(cause_text(site)),
                 Cell(fmt.count(site.tokens)),
@@ -51,6 +54,7 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
             Column("Restored, nats"),
             Column("Control"),
             *((Column("Map alone, nats"),) if mapped else ()),
+            *((Column("Before, nats"),) if behind else ()),
             Column("× noise"),
             Column("Cause", "text"),
             Column("Tokens"),
@@ -60,9 +64,9 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
     )
 
 
-def _map_alone(site: Site) -> Cell:
-    """What the map that a part was run through loses by itself."""
-    alone = mean_text(site.map_control)
+def _control(control: Mean | None) -> Cell:
+    """What the map that a part was run through loses by itself, or what the states cost that it was fitted on."""
+    alone = mean_text(control)
     return Cell(alone.value, alone.interval or "")
 
 

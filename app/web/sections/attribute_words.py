@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from app.contracts.attribute_blocks import MOST_LOST
+from app.contracts.attribute_blocks import MOST_BEFORE, MOST_LOST
 from app.contracts.attribute_report import AttributeReport, Cause, Pair, Site, Treatment
 from app.contracts.report import Mean
 from app.web import format as fmt
@@ -34,7 +34,9 @@ MEANING: Final = (
     "half of what the part's outputs are off by comes from 1 % of its input channels, or at least halfway from what "
     "independent noise of the same shape has there to all of it from 16 directions. Lost in the map: the part was run "
     "through a map between two widths that by itself loses no less than a gap costs, or more than half of what a "
-    "matched layer does, so that its nats prove nothing, whatever their interval."
+    "matched layer does, so that its nats prove nothing, whatever their interval. Behind earlier damage: nor do they "
+    "where the candidate’s own states before a matched layer, carried into the reference, cost more than a quarter of "
+    "that."
 )
 
 
@@ -141,10 +143,19 @@ def _lost(site: Site) -> bool:
     return site.map_control.mean is None or site.map_control.mean >= least
 
 
+def _behind_damage(site: Site) -> bool:
+    """Whether what went wrong before a matched layer costs more than a quarter of what it does."""
+    if site.before is None or not _unsure(site):
+        return False
+    return site.before.mean is None or site.before.mean > MOST_BEFORE * site.nats
+
+
 def cause_text(site: Site) -> str:
     """The cause of a part in few words: unclear is what has a treatment none the less, as mere size has."""
     if _lost(site):
         return "lost in the map"
+    if _behind_damage(site):
+        return "behind earlier damage"
     if _unsure(site):
         return "no damage shown"
     if site.unclear == "not_looked_into" or (site.cause == "unclear" and site.control is None):
@@ -234,12 +245,19 @@ def _matched_note(report: AttributeReport) -> str:
     block = None if report.internals is None else report.internals.matched_layers
     if block is None or not block.spans:
         return ""
+    came_before = " Where an earlier layer is damaged and they do not, part of its damage may show behind it."
+    if any(span.before is not None for span in block.spans):
+        came_before = (
+            " Before: what the candidate’s own states at that border cost, carried into the reference; where that is "
+            "more than a quarter of the nats, something went wrong earlier and these prove nothing either."
+        )
     return (
         " A matched layer is the candidate’s in the place of the reference’s; map alone: the larger of what the map "
         "there and back loses of the states, and of what the reference’s own layer adds to them, by the same map. "
         "Where that is more than half of the nats, these prove nothing. Maps were fitted where a layer begins or, if "
-        "those lose less there, at an earlier border; where an earlier layer is damaged and they do not, part of its "
-        "damage may show behind it. Embedding, final norm and head are not told through a map. Spans took "
+        f"those lose less there, at an earlier border.{came_before} Embedding, final norm and head are not told "
+        "through a map, and damage of the embedding that the map can undo (a scale, a rotation) shows as a cost of "
+        "layers. Spans took "
         f"{sum(step.cost for step in block.steps):.1f} of {block.budget:g} forward passes."
     )
 

@@ -55,7 +55,7 @@ from workers.surgery.reading import open_tensors
 from workers.text.windows import Corpus
 
 PRECISION: Precision = "fast"
-_VERSION = "attribute/4"
+_VERSION = "attribute/5"
 
 
 def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) -> AttributeReport:

@@ -112,6 +112,7 @@ class _Work:
             candidate=(begin[1], end[1]),
             stitched=stitched_block(stitched, runs.total, self._seed),
             maps_of=place,
+            before=None if stitched.before is None else stitched.before.mean(seed=self._seed, support=POSITIVE),
             added=(added(runs.reference, begin[0], count), added(runs.candidate, begin[1], count)),
             split=False,
         )

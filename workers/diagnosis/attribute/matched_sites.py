@@ -74,10 +74,11 @@ def _site(span: MatchedSpan, block: MatchedLayers, patient: Patient) -> Site:
         shown=shown,
         control=block.control,
         map_control=stitched.control,
+        before=span.before,
         isotropic_ratio=None,
         cause=cause,
         unclear=None if cause != "unclear" else "no_damage_shown" if shown is False else "left_open",
-        why=f"{why}; {stitched_told(stitched)}",
+        why="; ".join(filter(None, (why, stitched_told(stitched), _before_told(span)))),
         treatment=_treatment(span, cause, block, patient),
         tokens=block.measured.tokens,
         rung=0,
@@ -88,8 +89,10 @@ def _cause(span: MatchedSpan, nats: Mean, share: Mean) -> tuple[Cause, str]:
     """The class, and why in words. No twin is run between two widths."""
     if is_rounded(span):
         return "negligible", f"its nats are no more than float32 rounds ({numeral(ROUNDED)})"
-    if span.lost:
+    if span.lost_in_map:
         return "unclear", "no damage is shown: the map alone loses more than half as much"
+    if span.lost_before:
+        return "unclear", "no damage is shown: what went wrong before it costs more than a quarter as much"
     ours, theirs = span.added
     if (mild := without_damage(nats, share)) is not None:
         return mild
@@ -99,11 +102,23 @@ def _cause(span: MatchedSpan, nats: Mean, share: Mean) -> tuple[Cause, str]:
     return "unclear", f"{added}, and between two widths no twin is run that would tell more"
 
 
+def _before_told(span: MatchedSpan) -> str:
+    """What the states cost that the map was fitted on, in words."""
+    if span.before is None:
+        return ""
+    border, cost = span.maps_of[1], span.before.mean
+    which = f"states that enter its layer {border}" if border else "embeddings"
+    told = "leave logits that are not finite" if cost is None else f"cost {numeral(cost)} by themselves"
+    return f"the candidate's {which}, carried back, {told}"
+
+
 def _treatment(span: MatchedSpan, cause: Cause, block: MatchedLayers, patient: Patient) -> Treatment:
     if cause == "negligible":
         return Treatment(recipe=None, why="nothing to treat: what it costs is negligible")
     if span.lost:
         lost = "the map between the widths loses more than half of what this costs"
+        if not span.lost_in_map:
+            lost = "what went wrong before it costs more than a quarter as much"
         return Treatment(recipe=None, why=f"nothing to treat: no damage is shown, {lost}")
     if span.stitched.shown is False:
         return Treatment(recipe=None, why=waiting(block.measured.tokens, block.measured.documents))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.contracts.attribute_blocks import MOST_LOST
+from app.contracts.attribute_blocks import MOST_BEFORE, MOST_LOST
 from app.contracts.attribute_report import (
     Explained,
     Site,
@@ -85,7 +85,12 @@ def _worst_unswapped(sites: tuple[Site, ...], found: Found) -> str:
         none = f"Every {noun}{tried} is negligible" if mild else f"No {noun}{tried} is shown to cost anything alone"
         told = f"{none}: the one that costs most, {worst.name}, costs"
     through = _through(worst)
-    outside = "" if blamed or noun == "gap" else ". Embedding, final norm and head are not among the parts"
+    outside = ""
+    if any(site.map_control is not None and site.kind != "gap" for site in sites):
+        outside = (
+            ". Embedding, final norm and head are not among the parts, and what is wrong with the embedding may show "
+            "as a cost of layers"
+        )
     alignment = None if found.internals is None else found.internals.alignment
     if alignment is None or worst.share is None:
         return f"{told} {nats}{through}{outside}"
@@ -106,9 +111,17 @@ def _through(site: Site) -> str:
     alone = site.map_control.mean
     if alone is None:
         return ", run in the reference through a map that alone leaves logits that are not finite"
-    lost = site.shown is False and alone > MOST_LOST * site.nats and site.cause != "negligible"
-    less = ", too much for that to prove anything" if lost else ""
-    return f", run in the reference through a map that alone loses {numeral(alone)}{less}"
+    unsure = site.shown is False and site.cause != "negligible"
+    through = f", run in the reference through a map that alone loses {numeral(alone)}"
+    if unsure and alone > MOST_LOST * site.nats:
+        return f"{through}, too much for that to prove anything"
+    before = None if site.before is None else site.before.mean
+    if unsure and before is not None and before > MOST_BEFORE * site.nats:
+        return (
+            f"{through}; but what the candidate's own states cost before it, {numeral(before)}, is too much for that "
+            "to prove anything"
+        )
+    return through
 
 
 def _broken(parts: Sequence[Measured], of: str) -> str:

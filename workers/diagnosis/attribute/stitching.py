@@ -28,6 +28,12 @@ Where an earlier layer of the candidate is damaged, maps of a later border hold 
 nobody's damage then run on states that are not what they are given anywhere else: they seem to cost something. An
 earlier pair of borders may have the better map (`swapped_through`): where it loses less at the gap, it is taken.
 
+No border comes before the embeddings, and where these are damaged all maps hold it: A carries a part of the damage in,
+on which the gap's layers then run, and B takes it away again, so that neither control shows it. What went wrong before
+the border of the maps has a control of its own, `before`: KL(the reference ‖ the reference with B ĉ in the place of h
+there), ĉ being the candidate's own states. It is what B cannot take away, near 0 where the candidate's states are the
+reference's in other coordinates. What it can take away (a damage that is itself affine in the states) no control shows.
+
 Maps are fitted crosswise: documents (windows, where they are few) are put into five folds, and the states of a fold are
 carried by a map that was fitted on the others. No document is scored by a map that has seen it.
 
@@ -38,7 +44,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,10 +63,12 @@ Place = tuple[int, int]
 @dataclass(frozen=True)
 class Stitched:
     """`nats`: KL(reference ‖ the model with layers stitched in); `control`: what the map there and back loses where no
-    layer is swapped, the larger of the two ways where there are two. Nats a token, over the same positions."""
+    layer is swapped, the larger of the two ways where there are two; `before`: what went wrong in the candidate before
+    the border of the maps, None where it was not asked for. Nats a token, over the same positions."""
 
     nats: Sums
     control: Sums
+    before: Sums | None = None
 
 
 @dataclass(frozen=True)
@@ -93,26 +101,36 @@ class Stitching:
         windows, length = runs.reference.runner.tokens_NL.shape
         fewest = windows - int(torch.bincount(self._fold_N).max())
         self.maps = Maps((runs.reference.hidden_size, runs.candidate.hidden_size), folds, fewest * length)
+        self._before: dict[Place, Sums] = {}
 
     def swapped(self, gap: Gap) -> Stitched:
         """The reference with this gap alone. Raises what the runs' `check_cancelled` raises."""
-        return self.swapped_through(gap, [first(gap)])[0]
+        return self._stitched(gap, self._crossed(gap, first(gap)))
 
     def swapped_through(self, gap: Gap, places: Sequence[Place]) -> tuple[Stitched, Place]:
         """The reference with this gap alone, its layers run through the maps of that one of `places` (borders of
-        reference and candidate that stand for each other) whose maps lose least where the gap begins; and which place
-        that is. Raises what the runs' `check_cancelled` raises."""
-        runs, (start, _) = self._runs, first(gap)
+        reference and candidate that stand for each other) whose maps lose least where the gap begins, and what went
+        wrong in the candidate before that place; and which place that is. Raises what the runs' `check_cancelled`
+        raises."""
         crossed, place = min(
             ((self._crossed(gap, place), place) for place in dict.fromkeys(places)), key=lambda one: one[0].off()
         )
+        stitched = self._stitched(gap, crossed)
+        if place not in self._before:
+            runs = self._runs
+            self._before[place] = runs.kl(runs.reference, self._run(runs.ours[place[0] :], crossed.theirs_NLD))
+        return replace(stitched, before=self._before[place]), place
+
+    def _stitched(self, gap: Gap, crossed: _Crossed) -> Stitched:
+        """What the reference makes of a gap that was crossed, and of what the map leaves."""
+        runs, (start, _) = self._runs, first(gap)
         behind = runs.ours[gap.after_reference :]
         entering = [(behind, crossed.swapped_NLD), (runs.ours[start:], crossed.lost_NLD)]
         if crossed.kept_NLD is not None:
             entering.append((behind, crossed.kept_NLD))
         leaving = [self._run(chain, entering_NLD) for chain, entering_NLD in entering]
         stitched, *controls = runs.kls(runs.reference, leaving)
-        return Stitched(stitched, _larger(*controls)), place
+        return Stitched(stitched, _larger(*controls))
 
     def _crossed(self, gap: Gap, place: Place) -> _Crossed:
         """What there is where a gap begins and ends, through the maps of a place."""
@@ -122,9 +140,11 @@ class Stitching:
         own = [runs.reference.read(gap.after_reference, 0, windows)] if gap.reference else []
         entering_NLD, *turning = there(state_NLD, *own)
         leaving_NLD = self._run(runs.theirs[other : gap.after_candidate], entering_NLD)
-        lost_NLD, made_NLD, *returned = there.back()(entering_NLD, leaving_NLD, *turning)
+        other_NLD = runs.candidate.read(place[1], 0, windows)
+        lost_NLD, made_NLD, theirs_NLD, *returned = there.back()(entering_NLD, leaving_NLD, other_NLD, *turning)
         kept_NLD = state_NLD + (returned[0] - lost_NLD) if returned else None
-        return _Crossed(state_NLD, lost_NLD, state_NLD + (made_NLD - lost_NLD), own[0] if own else None, kept_NLD)
+        swapped_NLD = state_NLD + (made_NLD - lost_NLD)
+        return _Crossed(state_NLD, lost_NLD, swapped_NLD, own[0] if own else None, kept_NLD, theirs_NLD)
 
     def matched(self, matching: Matching) -> Stitched:
         """What both models have: the candidate without its added layers, and with the reference's dropped ones, of
@@ -197,13 +217,14 @@ def _larger(*controls: Sums) -> Sums:
 class _Crossed:
     """States (N, L, D) of the reference where a gap begins: its own, what the map there and back leaves of them; and
     where it ends: with the gap, with its own layers, and with what the map leaves of what these add (both None where
-    the gap has none of them)."""
+    the gap has none of them). And the candidate's at the border of the maps, carried back."""
 
     state_NLD: torch.Tensor
     lost_NLD: torch.Tensor
     swapped_NLD: torch.Tensor
     own_NLD: torch.Tensor | None
     kept_NLD: torch.Tensor | None
+    theirs_NLD: torch.Tensor
 
     def off(self) -> float:
         """What the map loses, of the states or of what is added to them, whichever is more: mean over tokens of the

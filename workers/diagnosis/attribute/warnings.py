@@ -83,6 +83,12 @@ def _matched(found: Found) -> list[str]:
     rows = told_spans(block)
     spans = [one for one in rows if one.layers > 1]
     told = []
+    request = found.request
+    if request.layers is not None or "layer" not in request.levels:
+        told.append(
+            "Between two widths `layers` and `levels` of the request do not choose: all layers that match were run "
+            "through a map, whole."
+        )
     if block.untried:
         told.append(f"{budget} did not reach for {layers_told(block.untried)}: nothing is told of them.")
     if spans:
@@ -92,11 +98,18 @@ def _matched(found: Found) -> list[str]:
             f"{len(spans)} span{'' if len(spans) == 1 else 's'} of several. What its layers do to each other is within "
             "a span."
         )
-    lost = [one for one in rows if one.lost and not is_rounded(one) and one.stitched.nats.mean is not None]
+    unsure = [one for one in rows if one.lost and not is_rounded(one) and one.stitched.nats.mean is not None]
+    lost = [one for one in unsure if one.lost_in_map]
     if lost:
         told.append(
             f"Of {len(lost)} of the {len(rows)} matched parts the map between the two widths loses by itself more "
             "than half of what they cost: their nats prove nothing, neither damage nor that there is none."
+        )
+    if behind := len(unsure) - len(lost):
+        told.append(
+            f"Of {behind} of the {len(rows)} matched parts the candidate's own states before them (`before`), carried "
+            "into the reference, cost more than a quarter of what they do: something went wrong earlier, in the "
+            "embedding or in earlier layers, and their nats prove nothing."
         )
     return told
 

@@ -249,6 +249,27 @@ def test_a_gap_whose_map_loses_as_much_has_words_of_its_own() -> None:
     assert "Lost in the map: the part was run through a map between two widths that by itself loses no less" in page
 
 
+def test_a_matched_layer_behind_earlier_damage_has_words_and_a_column_of_its_own() -> None:
+    report = read("other-depth")
+    layer = report.sites[0].model_copy(update={"kind": "layer", "name": "matched layer 0", "cause": "unclear"})
+    layer = layer.model_copy(update={"shown": False, "map_control": Mean(mean=0.0, ci=None)})
+
+    def told(before: float | None) -> str:
+        return cause_text(layer.model_copy(update={"before": Mean(mean=before, ci=None)}))
+
+    assert [told(layer.nats / 2), told(None)] == ["behind earlier damage"] * 2
+    assert told(layer.nats / 4) == "no damage shown"
+    assert cause_text(layer) == "no damage shown"
+    for before, columns in ((Mean(mean=0.6875, ci=(0.6871, 0.6879)), True), (None, False)):
+        drawn = report.model_copy(update={"sites": (layer.model_copy(update={"before": before}),)})
+        body = drawn.model_dump(mode="json", by_alias=True)
+        page = render(body)
+        assert ("Before, nats" in page, "0.6875" in page) == (columns, columns)
+        written = io.StringIO()
+        render_terminal(body, Console(file=written, width=120))
+        assert ("Before" in written.getvalue(), "0.6875" in written.getvalue()) == (columns, columns)
+
+
 def test_models_of_another_depth_show_their_gaps_and_why() -> None:
     page = render(VARIANTS["other-depth"])
     assert "dropped layers 7, 8" in page

@@ -14,6 +14,7 @@ from app.contracts.attribute_blocks import Internals, MatchedLayers, MatchedSpan
 from app.contracts.attribute_report import Site
 from app.models.attribution import mapped_span_passes
 from app.models.checkpoint import inspect
+from app.web.sections.attribute_words import cause_text
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, at_borders, whole
 from tests.support.widening import widened
 from tests.unit.workers.diagnosis.attribute.test_stitching import LostError, changed, mean_kl
@@ -22,8 +23,10 @@ from workers.diagnosis.attribute.matched import matched_layers, rows_of
 from workers.diagnosis.attribute.matched_sites import matched_sites, span_name
 from workers.diagnosis.attribute.matching import Matching, gaps_between
 from workers.diagnosis.attribute.runs import Runs
+from workers.diagnosis.attribute.sentence import sentence
 from workers.diagnosis.attribute.sums import Clusters
 from workers.diagnosis.attribute.treatment import Patient
+from workers.diagnosis.numerals import numeral
 
 Tiny = Callable[..., Path]
 LAYERS = 6
@@ -31,13 +34,66 @@ TEXT = Measured(windows=len(TOKENS_NL), tokens=TOKENS_NL.numel(), documents=len(
 ALL = tuple((layer, layer) for layer in range(LAYERS))
 
 
-def doubled(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """What layer 2 adds, twice."""
-    return 2 * tensor if "layers.2." in name and name.endswith(("o_proj.weight", "down_proj.weight")) else tensor
+Change = Callable[[str, torch.Tensor], torch.Tensor]
 
 
-def silent(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    return 0 * tensor if "layers.4." in name and name.endswith(("o_proj.weight", "down_proj.weight")) else tensor
+def added_times(times: float, *layers: int) -> Change:
+    """What these layers add, so many times."""
+
+    def change(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        here = any(f"layers.{layer}." in name for layer in layers)
+        return times * tensor if here and name.endswith(("o_proj.weight", "down_proj.weight")) else tensor
+
+    return change
+
+
+def rounded(part: str, bits: int) -> Change:
+    """Matrices of a part in groups of 32, each to 2^bits even steps between its least and its greatest."""
+
+    def change(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if part not in name or tensor.ndim != 2:
+            return tensor
+        groups = tensor.float().reshape(-1, 32)
+        low = groups.min(1, keepdim=True).values
+        step = ((groups.max(1, keepdim=True).values - low) / (2**bits - 1)).clamp_min(1e-9)
+        return (((groups - low) / step).round() * step + low).reshape(tensor.shape).to(tensor.dtype)
+
+    return change
+
+
+def noisy(part: str) -> Change:
+    """Matrices with noise of a quarter of their spread."""
+
+    def change(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if part not in name or tensor.ndim != 2:
+            return tensor
+        noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
+        return (tensor.float() + 0.25 * tensor.float().std() * noise).to(tensor.dtype)
+
+    return change
+
+
+def one_half_gone(part: str) -> Change:
+    """Every second row of its matrices is 0."""
+
+    def change(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if part not in name or tensor.ndim != 2:
+            return tensor
+        made = tensor.clone()
+        made[::2] = 0
+        return made
+
+    return change
+
+
+doubled, silent = added_times(2, 2), added_times(0, 4)
+WAYS: dict[str, Callable[[int], Change]] = {
+    "doubled": lambda layer: added_times(2, layer),
+    "reversed": lambda layer: added_times(-1, layer),
+    "two bits": lambda layer: rounded(f"layers.{layer}.", 2),
+    "noisy": lambda layer: noisy(f"layers.{layer}."),
+    "half gone": lambda layer: one_half_gone(f"layers.{layer}."),
+}
 
 
 @contextmanager
@@ -58,6 +114,18 @@ def sites(block: MatchedLayers, folder: Path, recipe: Any = ()) -> tuple[Site, .
     info = inspect(folder)
     found = SimpleNamespace(internals=Internals(matched_layers=block), patient=lambda: Patient(info, recipe, info))
     return tuple(sorted(matched_sites(cast("Found", found)), key=lambda site: -site.nats))
+
+
+OUTSIDE = (
+    ". Embedding, final norm and head are not among the parts, and what is wrong with the embedding may show as a cost "
+    "of layers; parts were not swapped: "
+)
+
+
+def verdict(found: tuple[Site, ...], block: MatchedLayers) -> str:
+    alignment = SimpleNamespace(total=block.total, measured=TEXT, matched=None, matched_stitched=None)
+    inside = SimpleNamespace(alignment=alignment, matched_layers=block)
+    return sentence(found, None, cast("Found", SimpleNamespace(not_swapped="the widths differ", internals=inside)))
 
 
 def test_the_broken_layer_is_named_first_and_no_layer_behind_it_is_blamed(tiny: Tiny, tmp_path: Path) -> None:
@@ -84,6 +152,114 @@ def test_the_broken_layer_is_named_first_and_no_layer_behind_it_is_blamed(tiny: 
     assert [span.maps_of[0] <= 2 for span in block.spans] == [True] * LAYERS
     assert [site.cause for site in others] == ["negligible"] * (LAYERS - 1)
     assert all(site.shown is False and site.nats < 1e-8 for site in others)
+
+
+@pytest.mark.parametrize("layer", [0, 2, 4])
+@pytest.mark.parametrize("way", WAYS)
+def test_one_layer_damaged_in_whatever_way_costs_what_it_does_in_one_width_and_no_other_costs_anything(
+    tiny: Tiny, tmp_path: Path, way: str, layer: int
+) -> None:
+    folder = tiny("llama", num_hidden_layers=LAYERS)
+    broken = changed(folder, tmp_path / "broken", WAYS[way](layer))
+    candidate = widened(broken, tmp_path / "wider", width=96)
+    with runs_of(folder, candidate, tmp_path) as runs:
+        block = matched_layers(runs, matching(), TEXT, budget=100, seed=0)
+    worst, *others = sites(block, folder)
+    assert (worst.name, worst.shown) == (f"matched layer {layer}", True)
+    assert worst.nats == pytest.approx(mean_kl(whole(folder), whole(broken)), rel=5e-3)
+    assert all(site.cause == "negligible" and site.nats < 1e-12 for site in others)
+    # the states that the maps were fitted on are the reference's
+    assert all(span.before is not None and 0 <= (span.before.mean or 0.0) < 1e-12 for span in block.spans)
+
+
+def test_of_two_damaged_layers_each_costs_what_it_does_alone(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tiny("llama", num_hidden_layers=LAYERS)
+    candidate = widened(changed(folder, tmp_path / "broken", added_times(2, 1, 4)), tmp_path / "wider", width=96)
+    with runs_of(folder, candidate, tmp_path) as runs:
+        block = matched_layers(runs, matching(), TEXT, budget=100, seed=0)
+    found = sites(block, folder)
+    assert [site.name for site in found if site.shown] == ["matched layer 1", "matched layer 4"]
+    for site in found[:2]:
+        alone = changed(folder, tmp_path / site.name, added_times(2, cast("int", site.layer)))
+        assert site.nats == pytest.approx(mean_kl(whole(folder), whole(alone)), rel=2e-3)
+
+
+@pytest.mark.parametrize("bits", [4, 3, 2])
+def test_no_layer_is_blamed_for_a_damaged_embedding(tiny: Tiny, tmp_path: Path, bits: int) -> None:
+    folder = tiny("llama", num_hidden_layers=LAYERS)
+    broken = changed(folder, tmp_path / "broken", rounded("embed_tokens", bits))
+    candidate = widened(broken, tmp_path / "wider", width=96)
+    with runs_of(folder, candidate, tmp_path) as runs:
+        block = matched_layers(runs, matching(), TEXT, budget=100, seed=0)
+    first, *others = found = sites(block, folder)
+    # the map alone would let the first pass
+    assert first.name == "matched layer 0"
+    assert first.ci is not None and first.ci[0] > 0
+    assert first.map_control is not None and first.map_control.mean is not None
+    assert first.map_control.mean < first.nats / 2
+    assert first.before is not None and first.before.mean is not None
+    assert first.before.mean > first.nats / 2
+    assert [(site.shown, site.cause, site.unclear) for site in found] == [
+        (False, "unclear", "no_damage_shown")
+    ] * LAYERS
+    assert {cause_text(site) for site in others} <= {"behind earlier damage", "lost in the map"}
+    assert cause_text(first) == "behind earlier damage"
+    assert f"; the candidate's embeddings, carried back, cost {numeral(first.before.mean)} by themselves" in first.why
+    assert first.treatment is not None
+    assert first.treatment.why.endswith("what went wrong before it costs more than a quarter as much")
+    told = verdict(found, block)
+    assert told.startswith("No part is shown to cost anything alone: the one that costs most, matched layer 0, costs ")
+    assert "; but what the candidate's own states cost before it, " in told
+    assert OUTSIDE in told
+
+
+def test_damage_of_the_embedding_that_a_map_undoes_shows_as_a_cost_of_layers(tiny: Tiny, tmp_path: Path) -> None:
+    """What the controls cannot tell, and why the verdict always says what is not among the parts."""
+    folder = tiny("llama", num_hidden_layers=LAYERS)
+    broken = changed(folder, tmp_path / "broken", lambda name, one: 1.25 * one if "embed_tokens" in name else one)
+    candidate = widened(broken, tmp_path / "wider", width=96)
+    with runs_of(folder, candidate, tmp_path) as runs:
+        block = matched_layers(runs, matching(), TEXT, budget=100, seed=0)
+    first, *_ = found = sites(block, folder)
+    assert (first.name, first.shown) == ("matched layer 0", True)
+    assert first.before is not None and first.before.mean is not None
+    assert first.before.mean < 1e-3 * first.nats
+    told = verdict(found, block)
+    assert told.startswith("The worst part is matched layer 0, which alone costs ")
+    assert OUTSIDE in told
+
+
+def test_a_damaged_layer_is_blamed_where_the_embedding_is_damaged_less(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tiny("llama", num_hidden_layers=LAYERS)
+
+    def both(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return doubled(name, rounded("embed_tokens", 4)(name, tensor))
+
+    alone = changed(folder, tmp_path / "alone", doubled)
+    candidate = widened(changed(folder, tmp_path / "broken", both), tmp_path / "wider", width=96)
+    with runs_of(folder, candidate, tmp_path) as runs:
+        block = matched_layers(runs, matching(), TEXT, budget=100, seed=0)
+    worst, *others = sites(block, folder)
+    assert (worst.name, worst.shown) == ("matched layer 2", True)
+    assert worst.nats == pytest.approx(mean_kl(whole(folder), whole(alone)), rel=0.1)
+    assert all(site.shown is False for site in others)
+
+
+def test_a_report_from_before_this_control_reads_as_it_did() -> None:
+    told = {"mean": 0.5, "ci": (0.4, 0.6), "clusters": "documents"}
+    span = {
+        "reference": (0, 0),
+        "candidate": (0, 0),
+        "maps_of": (0, 0),
+        "stitched": {"nats": told, "share": 0.5, "control": {"mean": 0.1, "ci": None}, "shown": True},
+        "added": (0.3, 0.3),
+        "split": False,
+    }
+    found = MatchedSpan.model_validate(span)
+    assert (found.before, found.lost) == (None, False)
+    for before, lost in ((0.125, False), (0.126, True), (None, True)):
+        found = MatchedSpan.model_validate(span | {"before": {"mean": before, "ci": None}})
+        assert (found.lost, found.lost_in_map) == (lost, False)
 
 
 def test_a_model_that_is_the_reference_in_a_larger_space_costs_no_more_than_its_control(

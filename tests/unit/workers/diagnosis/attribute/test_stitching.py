@@ -186,7 +186,9 @@ def test_strangers_are_stitched_by_the_definition(tiny: Tiny, tmp_path: Path) ->
     gap = Gap((2,), (2, 3), 3, 4)
     clusters = Clusters.of(DOCUMENT_N)
     with at_borders(*folders, scratch=tmp_path) as (reference, candidate):
-        found = Stitching(Runs(reference, candidate, clusters, lambda: None), seed=5).swapped(gap)
+        stitching = Stitching(Runs(reference, candidate, clusters, lambda: None), seed=5)
+        found = stitching.swapped(gap)
+        again, place = stitching.swapped_through(gap, [(2, 2)])
         h_NLD, c_NLD = (one.read(2, 0, len(TOKENS_NL)).double().numpy() for one in (reference, candidate))
     ours, theirs = (whole(folder).double() for folder in folders)
     carried = crosswise(clusters, seed=5)
@@ -199,6 +201,13 @@ def test_strangers_are_stitched_by_the_definition(tiny: Tiny, tmp_path: Path) ->
     assert float(control) > 0.01  # strangers: the map is no identity
     assert float(found.nats.values()) == pytest.approx(float(nats), rel=1e-3)
     assert float(found.control.values()) == pytest.approx(float(control), rel=1e-3)
+    # what the candidate's own states cost there
+    before = kl(clean, through(ours, range(2, 4), carried(c_NLD, h_NLD, c_NLD))).mean()
+    assert place == (2, 2)
+    assert found.before is None
+    assert again.before is not None
+    assert float(again.before.values()) == pytest.approx(float(before), rel=1e-3)
+    assert float(again.nats.values()) == float(found.nats.values())
 
 
 def changed(folder: Path, to: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Path:

@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from app.contracts.attribute_blocks import MatchedLayers
 from app.contracts.attribute_report import Site as Told
 from tests.support import internals_blocks
 from tests.support.attribute_reports import site
@@ -118,6 +119,32 @@ def test_what_has_no_nats_since_logits_are_not_finite_is_warned_of() -> None:
     block["gaps"] = [dropped | {"nats": none}, copy | {"nats": None, "stitched": stitched}]
     (told,) = warnings_of(between_two_widths(block), (), 0)
     assert "dropped layer 3, added layer 4, what both models have left logits that are not finite" in told
+
+
+def test_matched_layers_behind_damage_and_a_choice_that_does_not_hold_for_them_are_warned_of() -> None:
+    def span(layer: int, control: float, before: float | None) -> dict[str, Any]:
+        stitched = {"nats": internals_blocks.mean(0.5), "share": 0.5, "control": {"mean": control, "ci": None}}
+        place = {"reference": (layer, layer), "candidate": (layer, layer), "maps_of": (0, 0)}
+        came = None if before is None else {"mean": before, "ci": None}
+        return place | {"stitched": stitched | {"shown": True}, "before": came, "added": (0.3, 0.3), "split": False}
+
+    def told(
+        *spans: dict[str, Any], layers: tuple[int, ...] | None = None, levels: tuple[str, ...] = ("layer",)
+    ) -> str:
+        found = between_two_widths(internals_blocks.alignment())
+        block = {"measured": internals_blocks.TEXT, "total": internals_blocks.mean(1.0), "spans": spans, "steps": ()}
+        block |= {"budget": 4, "control": 0.0}
+        matched = MatchedLayers.model_validate(block)
+        found.internals = cast("Any", found.internals).model_copy(update={"matched_layers": matched})
+        found.request = cast("Any", SimpleNamespace(layers=layers, levels=levels))
+        return " ".join(warnings_of(found, (), 0))
+
+    assert told(span(0, 0.1, 0.125), span(1, 0.1, None)) == ""
+    both = told(span(0, 0.1, 0.2), span(1, 0.3, 0.2), span(2, 0.1, 0.1))
+    assert "Of 1 of the 3 matched parts the map between" in both
+    assert "Of 1 of the 3 matched parts the candidate's own states before them (`before`)" in both
+    for chosen in ({"layers": (1,)}, {"levels": ("module",)}):
+        assert told(span(0, 0.1, 0.1), **cast("Any", chosen)).startswith("Between two widths `layers` and `levels` of")
 
 
 def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -> None:
