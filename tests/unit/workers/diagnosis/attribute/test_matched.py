@@ -213,6 +213,21 @@ def test_no_layer_is_blamed_for_a_damaged_embedding(tiny: Tiny, tmp_path: Path, 
     assert OUTSIDE in told
 
 
+@pytest.mark.parametrize("change", [noisy("embed_tokens"), rounded("embed_tokens", 4)], ids=["noisy", "4 bits"])
+def test_no_layer_is_blamed_for_it_where_maps_of_few_tokens_make_it_seem_worse_than_it_is(
+    tiny: Tiny, tmp_path: Path, change: Change
+) -> None:
+    folder = tiny("llama", num_hidden_layers=LAYERS)
+    candidate = widened(changed(folder, tmp_path / "broken", change), tmp_path / "wider", width=96)
+    with runs_of(folder, candidate, tmp_path, tokens_NL=TOKENS_NL[:, :16]) as runs:
+        block = matched_layers(runs, matching(), TEXT, budget=100, seed=0)
+    first, *_ = found = sites(block, folder)
+    assert first.share is not None and first.share > 1
+    assert first.before is not None and first.before.mean is not None
+    assert first.nats / 4 < first.before.mean < first.nats
+    assert all(site.shown is False for site in found)
+
+
 def test_damage_of_the_embedding_that_a_map_undoes_shows_as_a_cost_of_layers(tiny: Tiny, tmp_path: Path) -> None:
     """What the controls cannot tell, and why the verdict always says what is not among the parts."""
     folder = tiny("llama", num_hidden_layers=LAYERS)
