@@ -59,7 +59,7 @@ def test_a_point_says_what_a_comparison_of_its_recipe_says(
     assert room.starts - starts <= 1
     for setting, record in zip(SETTINGS, records, strict=True):
         assert record is not None and record.divergence is not None and record.perplexity is not None
-        body = REQUEST.model_dump(exclude={"knobs", "budget", "bounds"}) | {"kind": "compare"}
+        body = REQUEST.model_dump(exclude={"knobs", "budget", "bounds", "tasks"}) | {"kind": "compare"}
         told = CompareRequest.model_validate(body).model_copy(
             update={"candidate": REQUEST.candidate.model_copy(update={"recipe": setting.recipe})}
         )
@@ -102,7 +102,7 @@ def test_beyond_the_reference_context_a_point_says_what_a_comparison_says(
         floor = ground.floor.report
     for setting, record in zip(turned, records, strict=True):
         assert record is not None and record.divergence is not None and record.perplexity is not None
-        body = asked.model_dump(exclude={"knobs", "budget", "bounds"}) | {"kind": "compare"}
+        body = asked.model_dump(exclude={"knobs", "budget", "bounds", "tasks"}) | {"kind": "compare"}
         told = CompareRequest.model_validate(body).model_copy(
             update={"candidate": asked.candidate.model_copy(update={"recipe": setting.recipe})}
         )

@@ -157,7 +157,7 @@ def test_token_classes_say_what_a_comparison_says_by_class(
     found = sweep(asked, context, room).token_classes
     assert found is not None and found.none is not None and found.note == ""
     for place, bits in enumerate((4, 3)):
-        body = asked.model_dump(exclude={"knobs", "budget", "bounds"}, mode="json") | {
+        body = asked.model_dump(exclude={"knobs", "budget", "bounds", "tasks"}, mode="json") | {
             "kind": "compare",
             "candidate": {"model": "tiny", "recipe": [step | {"bits": bits}]},
         }
