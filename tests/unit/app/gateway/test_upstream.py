@@ -104,7 +104,11 @@ async def test_a_body_of_any_size_arrives_whole_under_its_length(upstream: Upstr
         await writer.drain()
         writer.close()
 
-    async with peer(answer) as url, upstream.post(Replica(id="a", url=url), "/", sent, stream=False) as found:
+    async with (
+        asyncio.timeout(20),  # a body that is cut off would be waited for
+        peer(answer) as url,
+        upstream.post(Replica(id="a", url=url), "/", sent, stream=False) as found,
+    ):
         assert await read(found) == hashlib.sha256(sent).hexdigest().encode()
     assert b"transfer-encoding" not in heads[0]
 
