@@ -91,7 +91,9 @@ class Interaction(Contract):
         "interval lies within the report's margin on either side of 0, and no_departure_shown where it does not: there "
         "the text is too short to tell an interaction from none"
     )
-    p: Number = Field(description="of I = 0, after Holm's correction over all cells of the surface (of the domain)")
+    p: Number = Field(
+        description="of I = 0, after Holm's correction over all cells of the surface (of the domain, of the class)"
+    )
     within_margin: bool | None = Field(
         default=None,
         description="whether the whole interval lies within the margin, whatever the kind; null: there is no interval, "
@@ -105,9 +107,9 @@ class Interaction(Contract):
         return "no_departure_shown" if kind == "adds up" else kind
 
 
-class SurfaceDomain(Contract):
-    """One domain of the text. With fewer than six documents there is no interval and no interaction of settings: `note`
-    says so."""
+class SurfaceSlice(Contract):
+    """A part of the scored positions: a domain of the text, a class of tokens. In fewer than six documents it has no
+    interval and no interaction of settings: `note` says so."""
 
     tokens: Count
     documents: Count
@@ -115,9 +117,38 @@ class SurfaceDomain(Contract):
     average: Mean = Field(description="mean of I over every setting of both knobs in the order as given, nats a token")
     interactions: tuple[Interaction, ...] = Field(
         default=(),
-        description="as the report's, over this domain alone; p is corrected over the settings of the domain",
+        description="as the report's, over this part alone; p is corrected over the settings of the part",
+    )
+    kl_by_setting: tuple[Mean, ...] = Field(
+        default=(),
+        description="KL at each of the report's points, in their order; empty of one that is not finite or refused, "
+        "and no point at all in reports of earlier versions",
     )
     note: str = ""
+
+
+class SurfaceTokenClass(SurfaceSlice):
+    """The positions whose predicted token is of one class. A token may be in several classes."""
+
+    name: str
+    title: str
+    definition: str
+    average_p: Number = Field(
+        description="of `average` = 0, after Holm's correction over the classes that have an interval; null: none"
+    )
+
+
+class SurfaceTokenClasses(Contract):
+    """Where the damages add up in the text, by kind of token."""
+
+    classes: tuple[SurfaceTokenClass, ...] = Field(
+        default=(), description="classes that some scored position is in; empty where there is a `note`"
+    )
+    none: SurfaceSlice | None = Field(
+        default=None, description="positions that are in no class; null where there is none"
+    )
+    absent: tuple[str, ...] = Field(default=(), description="titles of the classes that no scored position is in")
+    note: str = Field(default="", description="why no class is told; empty where they are")
 
 
 class Limit(Contract):
@@ -236,8 +267,11 @@ class SurfaceReport(Contract):
     margin: Number = Field(
         default=None, description="nats a token of interaction that count as none; null: none was stated"
     )
-    domains: dict[str, SurfaceDomain] = Field(
+    domains: dict[str, SurfaceSlice] = Field(
         default_factory=dict, description="by domain of the text; empty where no domain has a usable token"
+    )
+    token_classes: SurfaceTokenClasses | None = Field(
+        default=None, description="by class of the predicted token; null in reports of earlier versions"
     )
     contour: Contour
     storage: Storage = Field(description="how the path counts bytes")

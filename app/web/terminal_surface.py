@@ -11,7 +11,8 @@ from rich.text import Text
 from app.contracts.surface_report import SurfaceReport
 from app.web import format as fmt
 from app.web.sections.domain_words import unjudged
-from app.web.sections.surface_tables import limit_interval, limit_text, p_text, turns
+from app.web.sections.surface_slices import Parts, average_p, domain_parts, kind_parts, kinds_sentence
+from app.web.sections.surface_tables import limit_interval, limit_text, turns
 from app.web.sections.surface_words import (
     DEPARTURES,
     MEASURES,
@@ -25,10 +26,12 @@ from app.web.sections.surface_words import (
     name,
     orders_note,
     outcome,
+    p_text,
     recommended,
     setting,
     told_of,
 )
+from app.web.sections.sweep_slices import KIND, OVERLAP
 from app.web.terminal_parts import WIDE, Say, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
@@ -53,7 +56,8 @@ def render_surface(report: SurfaceReport, console: Console, say: Say) -> None:
     if few := unjudged(report.domains):
         console.print(Text(say(few)))
     elif report.domains:
-        console.print(_domains(report, say, wide=wide))
+        console.print(_slices("By domain", "Domain", domain_parts(report), say, wide=wide))
+    _kinds(report, console, say, wide=wide)
     console.print(_limits(report, say))
     console.print(_path(report, say, wide=wide))
     console.print(Text(say(orders_note(report))))
@@ -110,19 +114,32 @@ def _interactions(report: SurfaceReport, say: Say) -> Table:
     return table
 
 
-def _domains(report: SurfaceReport, say: Say, *, wide: bool) -> Table:
-    """The average interaction of each domain, the largest first."""
-    columns = [("Domain", False), ("Average I, nats", True), ("95 % interval", True)]
+def _kinds(report: SurfaceReport, console: Console, say: Say, *, wide: bool) -> None:
+    """The kinds of token, or why none is told; nothing of an older report."""
+    parts = kind_parts(report)
+    line = unjudged(dict(parts), KIND) or (report.token_classes.note if report.token_classes else "")
+    if line:
+        console.print(Text(say(visible(line))))
+    elif report.token_classes and parts:
+        console.print(_slices("By kind of token", "Kind of token", parts, say, wide=wide, kinds=True))
+        console.print(Text(say(f"{kinds_sentence(report.token_classes.classes)} {OVERLAP}".strip())))
+
+
+def _slices(title: str, column: str, parts: Parts, say: Say, *, wide: bool, kinds: bool = False) -> Table:
+    """The average interaction of each part of the text, the largest first; of kinds with its p value."""
+    columns = [(column, False), ("Average I, nats", True), ("95 % interval", True)]
+    columns += [("p", True)] if kinds else []
     columns += [("Documents", True), ("Settings that depart", True)] if wide else []
-    table = plain_table("By domain", columns)
-    for domain, one in sorted(report.domains.items(), key=lambda item: -abs(item[1].average.mean or 0.0)):
+    table = plain_table(title, columns)
+    for told, one in parts:
         average = fmt.estimate(one.average.mean, one.average.ci)
         departing = sum(row.kind in DEPARTURES for row in one.interactions)
         cells = [average.value, average.interval or one.note or fmt.NONE]
+        cells += [p_text(average_p(one))] if kinds else []
         if wide:
             cells += [fmt.count(one.documents)]
             cells += [f"{departing} of {len(one.interactions)}" if one.interactions else fmt.NONE]
-        table.add_row(Text(say(visible(domain))), *map(say, cells))
+        table.add_row(Text(say(visible(told))), *map(say, cells))
     return table
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from app.contracts.report import BandedSlice, CompareReport, Slice, TokenClassSlice
+from app.contracts.surface_report import SurfaceTokenClass
+from app.contracts.sweep_report import SweepTokenClass
 from app.web import format as fmt
 from app.web.sections.estimates import estimate_cell
 from app.web.sections.further import further
@@ -77,9 +79,14 @@ def classes(report: CompareReport) -> Classes | None:
         guides=guide_note(report, scale, "Both") + " A token may be of several kinds: shares do not add up.",
         multiplicity=visible(found.multiplicity),
         absent=f"Not in this text: {', '.join(map(visible, found.absent))}." if found.absent else "",
-        definitions=tuple(Definition(visible(one.title), visible(one.definition)) for one in found.classes),
+        definitions=definitions(found.classes),
         frequency_rule=visible(found.frequency_rule),
     )
+
+
+def definitions(found: Iterable[TokenClassSlice | SweepTokenClass | SurfaceTokenClass]) -> tuple[Definition, ...]:
+    """What each class is, in the order of the catalogue."""
+    return tuple(Definition(visible(one.title), visible(one.definition)) for one in found)
 
 
 def sentence(found: tuple[TokenClassSlice, ...]) -> str:
@@ -94,22 +101,23 @@ def sentence(found: tuple[TokenClassSlice, ...]) -> str:
         return "No kind of token is shown to lose more or less than the others, all kinds taken together."
     parts = []
     for opening, sign in (("More is lost in", 1), ("Less is lost in", -1)):
-        group = [visible(_lowered(one.title)) for gap, one in sure if gap * sign > 0]
-        parts += [f"{opening} {_listed(group)}"] if group else []
+        group = [visible(lowered(one.title)) for gap, one in sure if gap * sign > 0]
+        parts += [f"{opening} {listed(group)}"] if group else []
     return f"{'. '.join(parts)}, each against all other tokens."
 
 
 def adjusted_over(found: Sequence[TokenClassSlice]) -> str:
     """Over how many classes the p values are adjusted: those that have one; the others by name."""
-    without = [visible(_lowered(one.title)) for one in found if one.p_value is None]
+    without = [visible(lowered(one.title)) for one in found if one.p_value is None]
     judged = len(found) - len(without)
     told = [f"p values are adjusted over {judged} {'class' if judged == 1 else 'classes'} (Holm)."]
     if without:
-        told.append(f"None for {_listed(without)}: either side stands in at most one document (or window).")
+        told.append(f"None for {listed(without)}: either side stands in at most one document (or window).")
     return " ".join(told if judged else told[1:])
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
@@ -128,7 +136,7 @@ def p_value(value: float | None) -> str:
     return f"p < {LEAST:g}" if value < LEAST else f"p = {fmt.number(value, 2)}"
 
 
-def _lowered(title: str) -> str:
+def lowered(title: str) -> str:
     """A title within a sentence; JSON keeps its capitals."""
     return title if title[:2].isupper() else title[:1].lower() + title[1:]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.contracts.surface_report import SurfaceDomain
+from app.contracts.surface_report import SurfaceSlice
 from app.contracts.sweep_report import SweepSlice
 from app.web import format as fmt
 from app.web.untrusted import visible
 
 
-def unjudged(parts: Mapping[str, SweepSlice] | Mapping[str, SurfaceDomain], what: str = "domain") -> str:
+def unjudged(parts: Mapping[str, SweepSlice] | Mapping[str, SurfaceSlice], what: str = "domain") -> str:
     """One line in place of a table whose every row says that documents are too few; empty where a part can be judged,
     and where there is none. `what` people call a part."""
     if not parts or not all(one.note for one in parts.values()):

@@ -12,8 +12,10 @@ from markupsafe import Markup
 from app.contracts.surface_report import SurfaceReport
 from app.web import format as fmt
 from app.web.charts_contour import STEPS, Axis, Line, Square, surface_chart
+from app.web.sections import surface_slices as slices
 from app.web.sections import surface_tables as tables
 from app.web.sections import surface_words as said
+from app.web.sections.classes import Definition, definitions
 from app.web.sections.numbers import Figure
 from app.web.sections.surface_words import (
     MEASURES,
@@ -55,6 +57,11 @@ class Surface:
     interactions_note: str
     domains: Table
     domains_note: str
+    domains_by_setting: Table
+    token_classes: Table
+    token_classes_note: str
+    kinds_by_setting: Table
+    definitions: tuple[Definition, ...]
     path: Table
     path_note: str
     orders: Table
@@ -79,8 +86,13 @@ def surface(report: SurfaceReport) -> Surface:
         interactions_chart=_interaction_chart(report),
         interactions=tables.interactions(report),
         interactions_note=said.interactions_note(report),
-        domains=tables.domains(report),
-        domains_note=said.domains_note(report),
+        domains=slices.domains(report),
+        domains_note=slices.domains_note(report),
+        domains_by_setting=slices.domains_by_setting(report),
+        token_classes=slices.token_classes(report),
+        token_classes_note=slices.token_classes_note(report),
+        kinds_by_setting=slices.kinds_by_setting(report),
+        definitions=definitions(report.token_classes.classes if report.token_classes else ()),
         path=tables.path(report),
         path_note=said.path_note(report),
         orders=tables.orders(report),

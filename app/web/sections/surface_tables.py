@@ -12,7 +12,6 @@ from app.models.surfaces import exchanged
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale, LogScale
-from app.web.sections.domain_words import unjudged
 from app.web.sections.surface_words import (
     DEPARTURES,
     MEASURES,
@@ -23,6 +22,7 @@ from app.web.sections.surface_words import (
     loss_nats,
     name,
     number_at,
+    p_text,
     point_along,
     setting,
     told_of,
@@ -179,68 +179,6 @@ def interactions(report: SurfaceReport) -> Table:
         rows=tuple(rows),
         axis=axis(scale, "nats; right of 0 they compound"),
     )
-
-
-def domains(report: SurfaceReport) -> Table:
-    """Average and largest interaction of each domain, the one of the largest average first; no row where none can be
-    judged alone."""
-    judged = {} if unjudged(report.domains) else report.domains
-    found = sorted(judged.items(), key=lambda item: -abs(item[1].average.mean or 0.0))
-    spans = [bound for _, one in found for bound in (one.average.mean, *(one.average.ci or ())) if bound is not None]
-    wide = max([abs(value) for value in spans] or [1.0]) or 1.0
-    scale = LinearScale(-1.08 * wide, 1.08 * wide)
-    rows = []
-    for domain, one in found:
-        average, kl = fmt.estimate(one.average.mean, one.average.ci), fmt.estimate(one.kl.mean, one.kl.ci)
-        # What a domain of few documents lacks is said once, below the table.
-        without = "" if one.note else "no interval"
-        most = max(one.interactions, key=lambda row: abs(row.nats.mean or 0.0), default=None)
-        departing = sum(row.kind in DEPARTURES for row in one.interactions)
-        rows.append(
-            (
-                Cell(visible(domain), fmt.counted(one.documents, "document")),
-                Cell(kl.value, kl.interval or without),
-                Cell(average.value, average.interval or without),
-                Cell(
-                    chart=interval_strip(
-                        f"{visible(domain)}: {average} nats",
-                        one.average.mean,
-                        one.average.ci,
-                        scale,
-                        [Guide(0.0, "base")],
-                    )
-                ),
-                Cell(
-                    fmt.NONE if most is None else str(fmt.estimate(most.nats.mean, most.nats.ci)),
-                    "" if most is None else setting(report, most.first, most.second, most.order),
-                ),
-                Cell(
-                    one.note or "no setting of both is finite" if most is None else kind_text(most, report.margin),
-                    f"departs at {departing} of {len(one.interactions)}" if one.interactions else "",
-                    strong=bool(departing),
-                ),
-            )
-        )
-    return Table(
-        caption="Interactions by domain",
-        columns=(
-            Column("Domain", "name"),
-            Column(f"KL of the {told_of(report)}"),
-            Column("Average I, nats a token"),
-            Column("With 95 % interval", "chart"),
-            Column("Largest I"),
-            Column("", "text"),
-        ),
-        rows=tuple(rows),
-        axis=axis(scale, "nats; right of 0 they compound"),
-    )
-
-
-def p_text(p: float | None) -> str:
-    """A p-value in three decimals."""
-    if p is None:
-        return fmt.NONE
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def turns(report: SurfaceReport) -> list[str]:

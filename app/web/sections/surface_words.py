@@ -11,7 +11,6 @@ from typing import Final
 from app.contracts.report import Mean
 from app.contracts.surface_report import Interaction, OrderEffect, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.web import format as fmt
-from app.web.sections.domain_words import unjudged
 from app.web.untrusted import visible
 
 MEASURES: Final = {"kl": "KL(p‖q)", "perplexity_ratio": "perplexity ratio q/p", "perplexity": "perplexity"}
@@ -71,6 +70,13 @@ def kind_text(row: Interaction, margin: float | None) -> str:
     if row.kind in DEPARTURES:
         return row.kind
     return "no departure shown" if row.kind == "no_departure_shown" else f"adds up within {fmt.short(margin or 0.0)}"
+
+
+def p_text(p: float | None) -> str:
+    """A p-value in three decimals."""
+    if p is None:
+        return fmt.NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def name(report: SurfaceReport, which: int) -> str:
@@ -217,24 +223,6 @@ def _margin(report: SurfaceReport) -> str:
     return (
         f", and else to add up where its whole interval lies within ±{fmt.short(report.margin)} nats; where it does "
         "not, no departure is shown and none is ruled out"
-    )
-
-
-def domains_note(report: SurfaceReport) -> str:
-    """What the domains are; where none can be judged that alone, empty where there is none."""
-    if not report.domains:
-        return ""
-    if line := unjudged(report.domains):
-        return line
-    few = sum(bool(domain.note) for domain in report.domains.values())
-    return (
-        "The average is the mean of I over every setting of both knobs in the order as given; the largest interaction "
-        "is corrected over the settings of its domain, not over domains."
-        + (
-            " A domain of fewer than six documents has no interval and no interactions of single settings."
-            if few
-            else ""
-        )
     )
 
 

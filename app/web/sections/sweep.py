@@ -10,11 +10,11 @@ from app.contracts.lossless import NearLossless
 from app.contracts.sweep_report import Limit, SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
-from app.web.sections.classes import Definition
+from app.web.sections.classes import Definition, definitions
 from app.web.sections.numbers import Figure
 from app.web.sections.sweep_charts import fit_drawn, kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
-from app.web.sections.sweep_slices import definitions, domains, domains_note, token_classes, token_classes_note
+from app.web.sections.sweep_slices import domains, domains_note, token_classes, token_classes_note
 from app.web.sections.sweep_tables import effort, limits, limits_note, points, points_note
 from app.web.sections.sweep_tasks import answered_note, answered_table, largest_of, lost_in_words, rules_of, stopped_by
 from app.web.sections.sweep_words import (
@@ -85,7 +85,7 @@ def sweep(report: SweepReport) -> Sweep:
         domains_note=domains_note(report),
         token_classes=token_classes(report),
         token_classes_note=token_classes_note(report),
-        definitions=definitions(report),
+        definitions=definitions(report.token_classes.classes if report.token_classes else ()),
         effort=effort(report),
         effort_note=visible(report.choice.note),
     )

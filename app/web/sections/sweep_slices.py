@@ -7,7 +7,6 @@ from typing import Final
 
 from app.contracts.sweep_report import SweepReport, SweepSlice
 from app.web import format as fmt
-from app.web.sections.classes import Definition
 from app.web.sections.domain_words import unjudged
 from app.web.sections.sweep_words import by_damage, kinds, mild_column, mild_up_to, setting, shown_places
 from app.web.tables import Cell, Column, Table
@@ -59,14 +58,6 @@ def unadjusted(rows: Sequence[tuple[str, SweepSlice]]) -> str:
     with_interval = sum(not part.note for _, part in rows)
     adjusted = "" if with_interval == 1 else f", not adjusted for the {with_interval} kinds that have one"
     return f"Each interval is a 95 % one of its own{adjusted}."
-
-
-def definitions(report: SweepReport) -> tuple[Definition, ...]:
-    """What each class is, in the order of the catalogue."""
-    found = report.token_classes
-    if found is None:
-        return ()
-    return tuple(Definition(visible(one.title), visible(one.definition)) for one in found.classes)
 
 
 def _few(parts: Sequence[SweepSlice], what: str) -> str:

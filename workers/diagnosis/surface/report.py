@@ -23,6 +23,7 @@ from workers.diagnosis.points.kernels import NO_KERNEL, Kernel
 from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.surface.domains import domains
 from workers.diagnosis.surface.table import Table
+from workers.diagnosis.surface.token_classes import token_classes
 from workers.diagnosis.surface.words import sentence, warnings
 from workers.diagnosis.verdict import not_tested
 
@@ -71,6 +72,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
     contour = table.contour()
     chosen = table.chosen()
     by_domain = domains(table, chosen, check_cancelled=context.check_cancelled)
+    by_class = token_classes(table, chosen, check_cancelled=context.check_cancelled)
     cell, record = table.cells[chosen], table.sized[chosen]
     divergence, top1, perplexity, decision = _blocks(record)
     corpus = ground.part.corpus
@@ -94,6 +96,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         interactions=interactions,
         margin=request.additive_margin,
         domains=by_domain,
+        token_classes=by_class,
         contour=contour,
         storage=request.storage,
         path=table.path(),

@@ -170,14 +170,30 @@ class Table:
 
     def average_interaction(self) -> Mean:
         """The mean of I over every setting of both knobs in the order as given; nothing where there is none."""
-        columns = [column for cell, column in self._paired if cell.order == "as given"]
-        if not columns:
+        column = self._average
+        if column is None:
             return Mean(mean=None, ci=None)
-        return self.clusters.means([np.mean(columns, axis=0)], seed=self.request.seed)[0]
+        return self.clusters.means([column], seed=self.request.seed)[0]
 
-    def kl_mean(self, index: int) -> Mean:
-        """Mean KL of a whole point."""
-        return self.clusters.means([self.kls[index]], seed=self.request.seed, low=0.0)[0]
+    def average_p_value(self) -> float | None:
+        """Two-sided, of that mean = 0; None where there is no such mean, or one cluster alone."""
+        column = self._average
+        return None if column is None else self.clusters.p_values([column], seed=self.request.seed)[0]
+
+    @cached_property
+    def _average(self) -> Array | None:
+        """Mean over those settings of I by cluster."""
+        columns = [column for cell, column in self._paired if cell.order == "as given"]
+        return np.asarray(np.mean(columns, axis=0)) if columns else None
+
+    def kl_means(self) -> list[Mean]:
+        """Mean KL of each point; empty for points that are not whole."""
+        whole = [index for index, record in enumerate(self.records) if record.whole]
+        found = self.clusters.means([self.kls[index] for index in whole], seed=self.request.seed, low=0.0)
+        means = [Mean(mean=None, ci=None)] * len(self.cells)
+        for index, mean in zip(whole, found, strict=True):
+            means[index] = mean
+        return means
 
     @cached_property
     def _paired(self) -> list[tuple[Cell, Array]]:

@@ -41,8 +41,8 @@ def test_every_domain_is_a_row_and_one_of_few_documents_has_no_interval():
     row = next(row for row in few.domains.rows if row[0].text == "code")
     assert {cell.note for cell in row[1:]} == {""}
     assert (row[4].text, row[5].text) == ("–", "too few documents")
-    page = render(some.model_dump(mode="json"))
-    assert page.count("fewer than six documents") == 1, "said once, below the table"
+    section = tree(render(some.model_dump(mode="json"))).one(id_="domains")
+    assert section.text.count("fewer than six documents") == 1, "said once, below the table"
     assert "fewer than six" in few.domains_note and "fewer than six" not in view.domains_note
     old = surface_variant("both-orders").model_copy(update={"domains": {}, "margin": None})
     assert surface(old).domains.rows == () and 'id="domains"' not in render(old.model_dump(mode="json"))

@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.surface_reports import surface_request, surface_table
 from workers.diagnosis.points.record import WindowSums
-from workers.diagnosis.surface.domains import TOO_FEW, domains
+from workers.diagnosis.surface.domains import domains
+from workers.diagnosis.surface.slices import TOO_FEW
 from workers.diagnosis.surface.table import Table
 
 REQUEST = surface_request(sparsities=(0.3, 0.6), bits=(6, 4))
@@ -35,7 +36,8 @@ def test_a_domain_says_what_its_documents_alone_say(name):
     only = alone(table, name)
     assert found.interactions == only.interactions()
     chosen = table.chosen()
-    assert found.kl == only.kl_mean(chosen)
+    assert found.kl_by_setting == tuple(only.kl_means())
+    assert found.kl == found.kl_by_setting[chosen]
     assert found.kl.mean == pytest.approx(sum(only.records[chosen].sums.kl) / found.tokens, rel=1e-12)
     assert found.documents == len(only.document_W) and found.tokens == 160 * found.documents
     assert found.note == ""

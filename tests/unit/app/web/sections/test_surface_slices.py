@@ -1,0 +1,98 @@
+"""Domains and kinds of token of a surface report, on the page and in a terminal."""
+
+import pytest
+
+from app.contracts.surface_report import SurfaceReport
+from app.web.report import render
+from app.web.sections.surface import surface
+from app.web.sections.surface_slices import kinds_sentence
+from tests.support.html import tree
+from tests.support.surface_reports import surface_variant, surface_variants
+from tests.support.terminal import printed
+
+VARIANTS = surface_variants()
+LINE = "No kind of token can be judged alone: each has too few documents ("
+
+
+def test_every_kind_is_a_row_the_one_that_departs_most_first_and_the_rest_last():
+    report, view = surface_variant("both-orders"), surface(surface_variant("both-orders"))
+    told = report.token_classes
+    names = [row[0].text for row in view.token_classes.rows]
+    averages = {one.title: abs(one.average.mean) for one in told.classes}
+    assert set(averages) == {"Numbers", "Code", "Names", "Rare tokens"}
+    assert names == [*sorted(averages, key=averages.get, reverse=True), "In no class"]
+    heads = [column.label for column in view.token_classes.columns]
+    rows = {row[0].text: dict(zip(heads, row, strict=True)) for row in view.token_classes.rows}
+    numbers = next(one for one in told.classes if one.name == "numbers")
+    row = rows["Numbers"]
+    assert (row["Kind"].note, row["Tokens"].text) == ("40 documents", "1,200")
+    assert float(row["Average I, nats a token"].text) == pytest.approx(numbers.average.mean, rel=0.01)
+    assert row["Average I, nats a token"].note.startswith("[") and row["Average I, nats a token"].strong
+    assert row["p of the average, corrected"].text == "< 0.001" and numbers.average_p < 0.001
+    assert rows["In no class"]["p of the average, corrected"].text == "–"
+    assert [rows["Code"][head].note for head in heads[1:]] == [""] * (len(heads) - 1)
+    assert (rows["Code"]["Largest I"].text, rows["Code"][""].text) == ("–", "too few documents")
+    note = view.token_classes_note
+    assert note.startswith("On average over the settings the damages compound in numbers, and overlap in rare tokens")
+    assert "corrected over the 3 kinds that have an interval (Holm)" in note
+    assert "A kind of token in fewer than six documents has no interval" in note
+    assert "Not in this text: JSON structure, Tool names" in note
+    text = printed(VARIANTS["both-orders"], 140)
+    table = text[text.index("By kind of token") :]
+    assert names == sorted(names, key=table.index) and "compound in numbers, and overlap in rare" in table
+    assert any(line.split()[:1] == ["Numbers"] and "< 0.001" in line for line in table.splitlines())
+
+
+def test_what_each_part_loses_at_every_setting_is_folded():
+    report = surface_variant("both-orders")
+    view = surface(report)
+    section = tree(render(VARIANTS["both-orders"])).one(id_="classes")
+    assert "KL of each kind at every setting" in section.text
+    assert [one.name for one in view.definitions] == [one.title for one in report.token_classes.classes]
+    for table, parts in (
+        (view.kinds_by_setting, {one.title: one for one in report.token_classes.classes}),
+        (view.domains_by_setting, report.domains),
+    ):
+        assert len(table.rows) == len(report.points)
+        for name, part in parts.items():
+            column = [one.label for one in table.columns].index(name)
+            for row, mean in zip(table.rows, part.kl_by_setting, strict=True):
+                if mean.mean and mean.mean > 0.01:
+                    assert float(row[column].text) == pytest.approx(mean.mean, rel=0.05)
+                assert row[column].note.startswith("[") == (mean.ci is not None)
+
+
+def test_the_sentence_says_no_more_than_was_shown():
+    found = surface_variant("both-orders").token_classes.classes
+    assert kinds_sentence([one.model_copy(update={"average_p": None}) for one in found]) == ""
+    none = [one.model_copy(update={"average_p": 0.2}) for one in found]
+    assert kinds_sentence(none) == (
+        "On average over the settings no kind of token is shown to depart from adding up, by p values corrected over "
+        "the 4 kinds that have an interval (Holm)."
+    )
+    one = next(one for one in found if one.name == "numbers")
+    assert kinds_sentence([one]) == "On average over the settings the damages compound in numbers."
+
+
+def test_where_no_kind_is_told_page_and_terminal_say_why():
+    note = "Token classes are not told: 2 of 30 settings (a, b), which an earlier version measured, have no sums."
+    body = VARIANTS["both-orders"] | {"token_classes": {"note": note}}
+    section = tree(render(body)).one(id_="classes")
+    assert note in section.text and "What each class is" not in section.text
+    assert note in printed(body, 200) and "By kind of token" not in printed(body, 200)
+    few = surface(surface_variant("broken"))
+    assert few.token_classes.rows == () and few.token_classes_note.startswith(LINE)
+    assert few.kinds_by_setting.rows == () and few.domains_by_setting.rows == ()
+    assert LINE in printed(VARIANTS["broken"], 200)
+
+
+def test_a_report_from_before_there_were_classes_has_no_section():
+    older = {name: value for name, value in VARIANTS["both-orders"].items() if name != "token_classes"}
+    older["domains"] = {
+        name: {key: value for key, value in one.items() if key != "kl_by_setting"}
+        for name, one in older["domains"].items()
+    }
+    assert SurfaceReport.model_validate(older).token_classes is None
+    page = render(older)
+    assert 'id="classes"' not in page and "at every setting</summary>" not in page and 'id="domains"' in page
+    assert "kind of token" not in printed(older).lower()
