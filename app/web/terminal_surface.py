@@ -12,7 +12,7 @@ from app.contracts.surface_report import SurfaceReport
 from app.web import format as fmt
 from app.web.sections.domain_words import unjudged
 from app.web.sections.surface_slices import Parts, average_p, domain_parts, kind_parts, kinds_sentence
-from app.web.sections.surface_tables import limit_interval, limit_text, turns
+from app.web.sections.surface_tables import limit_interval, limit_text, p_text, turns
 from app.web.sections.surface_words import (
     DEPARTURES,
     MEASURES,
@@ -26,7 +26,6 @@ from app.web.sections.surface_words import (
     name,
     orders_note,
     outcome,
-    p_text,
     recommended,
     setting,
     told_of,

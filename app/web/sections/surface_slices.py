@@ -10,9 +10,9 @@ from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale
 from app.web.sections.classes import NONE as NO_CLASS
-from app.web.sections.classes import listed, lowered
+from app.web.sections.classes import listed, lowered, p_value
 from app.web.sections.domain_words import unjudged
-from app.web.sections.surface_words import DEPARTURES, SHOWN, kind_text, p_text, setting, told_of
+from app.web.sections.surface_words import DEPARTURES, SHOWN, kind_text, setting, told_of
 from app.web.sections.sweep_slices import KIND, OVERLAP
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
@@ -125,11 +125,13 @@ def _table(report: SurfaceReport, caption: str, column: str, parts: Parts, *, ki
         most = max(one.interactions, key=lambda row: abs(row.nats.mean or 0.0), default=None)
         departing = sum(row.kind in DEPARTURES for row in one.interactions)
         p = average_p(one)
+        told = ", ".join([average.interval or without, *([] if p is None else [p_value(p)])])
+        size = [fmt.counted(one.documents, "document"), *([fmt.counted(one.tokens, "token")] if kinds else [])]
         rows.append(
             (
-                Cell(visible(name), fmt.counted(one.documents, "document")),
+                Cell(visible(name), ", ".join(size)),
                 Cell(kl.value, kl.interval or without),
-                Cell(average.value, average.interval or without, strong=p is not None and p < SHOWN),
+                Cell(average.value, told, strong=p is not None and p < SHOWN),
                 Cell(
                     chart=interval_strip(
                         f"{visible(name)}: {average} nats",
@@ -139,7 +141,6 @@ def _table(report: SurfaceReport, caption: str, column: str, parts: Parts, *, ki
                         [Guide(0.0, "base")],
                     )
                 ),
-                *([Cell(p_text(p))] if kinds else []),
                 Cell(
                     fmt.NONE if most is None else str(fmt.estimate(most.nats.mean, most.nats.ci)),
                     "" if most is None else setting(report, most.first, most.second, most.order),
@@ -149,7 +150,6 @@ def _table(report: SurfaceReport, caption: str, column: str, parts: Parts, *, ki
                     f"departs at {departing} of {len(one.interactions)}" if one.interactions else "",
                     strong=bool(departing),
                 ),
-                *([Cell(fmt.count(one.tokens))] if kinds else []),
             )
         )
     return Table(
@@ -157,12 +157,10 @@ def _table(report: SurfaceReport, caption: str, column: str, parts: Parts, *, ki
         columns=(
             Column(column, "name"),
             Column(f"KL of the {told_of(report)}"),
-            Column("Average I, nats a token"),
+            Column("Average I, nats a token" + (", p corrected" if kinds else "")),
             Column("With 95 % interval", "chart"),
-            *([Column("p of the average, corrected")] if kinds else []),
             Column("Largest I"),
             Column("", "text"),
-            *([Column("Tokens")] if kinds else []),
         ),
         rows=tuple(rows),
         axis=axis(scale, "nats; right of 0 they compound"),

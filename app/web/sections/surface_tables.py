@@ -22,7 +22,6 @@ from app.web.sections.surface_words import (
     loss_nats,
     name,
     number_at,
-    p_text,
     point_along,
     setting,
     told_of,
@@ -179,6 +178,13 @@ def interactions(report: SurfaceReport) -> Table:
         rows=tuple(rows),
         axis=axis(scale, "nats; right of 0 they compound"),
     )
+
+
+def p_text(p: float | None) -> str:
+    """A p-value in three decimals."""
+    if p is None:
+        return fmt.NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def turns(report: SurfaceReport) -> list[str]:

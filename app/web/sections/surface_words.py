@@ -72,13 +72,6 @@ def kind_text(row: Interaction, margin: float | None) -> str:
     return "no departure shown" if row.kind == "no_departure_shown" else f"adds up within {fmt.short(margin or 0.0)}"
 
 
-def p_text(p: float | None) -> str:
-    """A p-value in three decimals."""
-    if p is None:
-        return fmt.NONE
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def name(report: SurfaceReport, which: int) -> str:
     """A knob's field, with its step's type where both knobs have that field."""
     one, other = report.knobs
