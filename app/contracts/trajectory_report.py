@@ -156,6 +156,80 @@ class Amplification(Contract):
     )
 
 
+class TokenClassName(Contract):
+    """A kind of token; what stands in the slices as `none` is in no class."""
+
+    name: str
+    title: str
+    definition: str
+
+
+class TrajectoryTokenClasses(Contract):
+    """The kinds of token that the slices of `cells` and `distances` name."""
+
+    classes: tuple[TokenClassName, ...] = Field(description="classes that some generated token is in")
+    absent: tuple[str, ...] = Field(description="titles of the classes that no generated token is in")
+    rule: str = Field(description="what a class is judged by in generated text, and what cannot be told of it")
+    multiplicity: str = Field(description="what the intervals and p values mean, and over what they are adjusted")
+
+
+class ClassKl(Contract):
+    """The tokens of one class along one model's texts. A token may be in several classes."""
+
+    name: str
+    tokens: Count = Field(description="at which both models' logits are finite")
+    prompts: Count = Field(description="that have such a token")
+    share: float = Field(description="share of all finite tokens of these texts")
+    kl: Mean
+    share_of_kl: Number = Field(description="share of the summed KL; null where there is none")
+    share_of_kl_ci: Ci | None = Field(description="null where at most one prompt has any KL")
+    difference: Mean | None = Field(
+        description="mean KL of the class minus that of all other tokens, nats; null where either is none"
+    )
+    p_value: Number = Field(description="of no difference, two-sided, adjusted over the classes of this list (Holm)")
+    nonfinite_positions: Count
+
+
+class ClassDivergence(Contract):
+    """One class among the reference's tokens that were at risk of being the first to differ."""
+
+    name: str
+    tokens: Count = Field(description="at risk: up to the first different token, that one included")
+    prompts: Count = Field(description="that have such a token at risk")
+    share_of_tokens: Mean = Field(description="share of the class in all tokens at risk")
+    divergences: Count = Field(description="first different tokens of the class")
+    share: Mean = Field(
+        description="share of the class in all first different tokens, with its exact binomial interval"
+    )
+    share_by_place: Number = Field(
+        description="what that share would be on average if the places at which texts part were dealt at random to the "
+        "texts that part; null of `none`, and where no texts part"
+    )
+    hazard: Mean = Field(description="chance that a token of the class is the first to differ: divergences over tokens")
+    p_value: Number = Field(
+        description="of `share` against `share_by_place`: where texts part has nothing to do with where tokens of the "
+        "class stand; two-sided, by permutation, adjusted over the classes of this list (Holm); null where no other "
+        "way of dealing the places changes the share"
+    )
+
+
+class ClassFirstDivergence(Contract):
+    """Which kinds of token break the path first: what the reference wrote where the texts part."""
+
+    parted: Count = Field(description="prompts whose texts part at a token of the reference's")
+    after_the_end: Count = Field(description="prompts whose texts part after the reference's has ended; not counted")
+    tokens: Count = Field(description="the reference's tokens at risk, of all prompts together")
+    classes: tuple[ClassDivergence, ...]
+
+
+class ClassesOfCell(Contract):
+    """One decoder of one candidate by the class of the generated token, `none` (in no class) last."""
+
+    reference_text: tuple[ClassKl, ...] = Field(description="KL along the reference's texts")
+    candidate_text: tuple[ClassKl, ...] = Field(description="KL along the candidate's own texts")
+    first_divergence: ClassFirstDivergence
+
+
 class Cell(Contract):
     """One decoder of one candidate."""
 
@@ -172,6 +246,9 @@ class Cell(Contract):
     text: TextStatistics
     change: TextChange
     nonfinite_positions: Count
+    by_class: ClassesOfCell | None = Field(
+        default=None, description="by kind of the generated token; null in reports from before there were any"
+    )
 
 
 class ReferenceTexts(Contract):
@@ -179,6 +256,17 @@ class ReferenceTexts(Contract):
 
     decoder: str
     text: TextStatistics
+
+
+class ClassDistance(Contract):
+    """The same at the tokens of one class, as `ShapedDistance` has it of all."""
+
+    name: str
+    tokens: Count = Field(description="positions at which both models' logits are finite")
+    kl: Mean
+    infinite: Mean
+    tv: Mean
+    top1: Mean
 
 
 class ShapedDistance(Contract):
@@ -196,6 +284,9 @@ class ShapedDistance(Contract):
     tv: Mean
     top1: Mean = Field(description="share of positions where both most likely tokens are the same")
     supports_differ: Mean = Field(description="share of positions where one keeps a token that the other cuts off")
+    by_class: tuple[ClassDistance, ...] = Field(
+        default=(), description="by kind of the generated token, `none` last; empty in reports of earlier versions"
+    )
 
 
 class Sample(Contract):
@@ -235,6 +326,9 @@ class TrajectoryReport(Blocks):
     reference_texts: tuple[ReferenceTexts, ...]
     distances: tuple[ShapedDistance, ...]
     definitions: dict[str, str] = Field(description="what the amplification factors are, exactly")
+    token_classes: TrajectoryTokenClasses | None = Field(
+        default=None, description="the kinds of token of the slices; null in reports from before there were any"
+    )
     samples: tuple[Sample, ...] = ()
     generated_tokens: Count
     resumed_texts: Count = Field(description="texts that an earlier attempt had generated")

@@ -21,12 +21,14 @@ from app.web.sections.trajectory_words import (
     title_of,
     whole_texts,
 )
+from app.web.terminal_kinds import print_kinds
 from app.web.terminal_parts import WIDE, Say, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
 
 
 def render_trajectory(report: TrajectoryReport, console: Console, say: Say) -> None:
-    """Prints it: what decoding does to the damage, the decoders, where texts part, distances after the cut."""
+    """Prints it: what decoding does to the damage, the decoders, where texts part, at which kinds of token, distances
+    after the cut."""
     wide = console.width >= WIDE
     head(report, console, say)
     console.print()
@@ -49,6 +51,7 @@ def render_trajectory(report: TrajectoryReport, console: Console, say: Say) -> N
     if wide:
         console.print(_kl(report, say))
         console.print(_texts(report, say))
+    print_kinds(report, console, say, wide=wide)
     if report.distances:
         console.print(_distances(report, say, wide=wide))
     verdict_lines(report, console, say, sentence=left(report))

@@ -14,6 +14,7 @@ from app.contracts.trajectory_report import TrajectoryReport
 from tests.support.calibration_reports import BLOCKS
 from tests.support.reports import Tokens, _mean, compare_report
 from tests.support.trajectory_draws import base_tokens, cell_of, text_of, write
+from tests.support.trajectory_kinds import BLOCK, by_class_of, distances_of, reference_masks
 
 Json = dict[str, Any]
 RTN = {"type": "quantize.rtn", "bits": 4}
@@ -65,6 +66,12 @@ def distance(shaping: AnyShaping, index: int, tokens: Tokens) -> Json:
     """A cut loses what the candidate no longer holds; temperature cuts nothing. No cut moves the most likely token."""
     cuts = shaping.name != "temperature"
     lost = np.where(tokens.tv > 0.3, 0.05, 0.0) * cuts
+    columns = {
+        "kl": np.where(lost > 0, np.nan, 0.7 * tokens.kl),
+        "infinite": (lost > 0).astype(np.float64),
+        "tv": 0.9 * tokens.tv,
+        "top1": np.asarray(tokens.top1, dtype=np.float64),
+    }
     return {
         "candidate": index,
         "shaping": shaping.name,
@@ -75,6 +82,9 @@ def distance(shaping: AnyShaping, index: int, tokens: Tokens) -> Json:
         "tv": _mean(0.9 * tokens.tv, tokens.document),
         "top1": _mean(tokens.top1, tokens.document),
         "supports_differ": _mean(((tokens.tv > 0.2) & cuts).astype(np.float64), tokens.document),
+        "by_class": distances_of(
+            columns, tokens.document, reference_masks("greedy", np.bincount(tokens.document).tolist())
+        ),
     }
 
 
@@ -107,7 +117,10 @@ def trajectory_report(
         for number in range(len(decoders))
         for index in range(candidates)
     }
-    cells = [cell_of(decoders[number].name, index, one) for (number, index), one in written.items()]
+    cells = [
+        cell_of(decoders[number].name, index, one) | {"by_class": by_class_of(decoders[number].name, index, one)}
+        for (number, index), one in written.items()
+    ]
     samples = [
         sample(index, number, written[0, index].first[number], document or f"story-{number}")
         for index in range(candidates)
@@ -158,6 +171,7 @@ def trajectory_report(
             "tokens": "Different tokens over single-step disagreements.",
             "interval": "95 %, clustered by prompt.",
         },
+        "token_classes": BLOCK,
         "samples": samples if stored else [],
         "generated_tokens": sum(
             len(text)

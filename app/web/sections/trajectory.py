@@ -13,6 +13,7 @@ from app.web.charts_survival import survival_chart
 from app.web.sections.numbers import Figure
 from app.web.sections.trajectory_amplification import along, amplification, amplification_note
 from app.web.sections.trajectory_candidates import candidates, domains
+from app.web.sections.trajectory_classes import Kinds, distances_by_kind, kinds
 from app.web.sections.trajectory_decoders import decoders, distances
 from app.web.sections.trajectory_matrices import Matrix, matrices
 from app.web.sections.trajectory_parting import curve, edits, parting
@@ -46,6 +47,8 @@ class Trajectory:
     changes: Table
     distances: Table
     distances_note: str
+    distances_by_kind: tuple[Table, ...]
+    kinds: Kinds | None
     samples: tuple[Text, ...]
     decoders: Table
     note: str
@@ -89,6 +92,8 @@ def trajectory(report: TrajectoryReport) -> Trajectory:
             "is finite; where the candidate cuts off a token that the reference keeps, it is infinite, and counted. "
             "Temperature cuts nothing off."
         ),
+        distances_by_kind=distances_by_kind(report),
+        kinds=kinds(report),
         samples=tuple(shown(report, sample) for sample in report.samples),
         decoders=decoders(report),
         note=note(report),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workers.diagnosis.token_classes.text import Lexicon, Span, TokenText
+from workers.diagnosis.token_classes.text import Lexicon, Mask, Span, TokenText
 from workers.text.callbacks import CheckCancelled, never_cancelled
 from workers.text.chat import Conversation
 from workers.text.documents import TextDocument
@@ -56,19 +57,75 @@ def read(
 
 def _sampled(tokens: Ids, document: TextDocument, tokenizer: PreTrainedTokenizerBase, lexicon: Lexicon) -> TokenText:
     """Exact tokens, decoded. Special tokens are the template's, the rest is what was said."""
-    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    text, offsets = decoded(tokens, tokenizer)
-    said = [_span(row) for token, row in zip(tokens.tolist(), offsets, strict=True) if token not in special]
+    special = _special(tokens, tokenizer)
+    text, offsets = _decoded_apart(tokens, special, tokenizer)
     begin = int(offsets[document.scored_from, 0]) if document.scored_from < len(offsets) else len(text)
     return TokenText(
         text,
         offsets,
         document.domain,
-        conversation=bool(special & set(tokens.tolist())),
-        contents=tuple(said),
+        conversation=bool(special.any()),
+        contents=_said(offsets, special),
         answers=((begin, len(text)),),
         lexicon=lexicon,
     )
+
+
+def read_continuation(
+    prompt: Sequence[int], continuation: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, turn: bool
+) -> TokenText:
+    """A prompt's tokens and those that a model wrote behind them, decoded as one text; its offsets are of both.
+
+    Special tokens are the template's, whoever wrote them; the rest is what was said. Where the continuation is a `turn`
+    of its own, the assistant's, it is no part of the prompt's last paragraph. What the prompt's document is about says
+    nothing of what was written: the text is of no domain. The lexicon is left empty.
+    """
+    tokens = np.asarray([*prompt, *continuation], dtype=np.int32)
+    special = _special(tokens, tokenizer)
+    text, offsets = _decoded_apart(tokens, special, tokenizer)
+    begin = int(offsets[len(prompt), 0]) if continuation else len(text)
+    return TokenText(
+        text,
+        offsets,
+        conversation=True,
+        contents=_said(offsets, special, cut=len(prompt) if turn else None),
+        answers=((begin, len(text)),),
+    )
+
+
+def _special(tokens: Ids, tokenizer: PreTrainedTokenizerBase) -> Mask:
+    """(T,) the tokenizer's special tokens."""
+    special = [index for index, token in tokenizer.added_tokens_decoder.items() if token.special]
+    return np.isin(tokens, np.asarray(special, dtype=np.int64))
+
+
+def _said(offsets: Offsets, special_T: Mask, *, cut: int | None = None) -> tuple[Span, ...]:
+    """The characters of each run of tokens that are not special, whole, so that a paragraph stays one; a run is broken
+    before the token `cut`."""
+    spans: list[Span] = []
+    open_run = False
+    for index, special in enumerate(special_T.tolist()):
+        if special:
+            open_run = False
+            continue
+        start, end = _span(offsets[index])
+        if open_run and index != cut:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((start, end))
+        open_run = True
+    return tuple(spans)
+
+
+def _decoded_apart(tokens: Ids, special_T: Mask, tokenizer: PreTrainedTokenizerBase) -> tuple[str, Offsets]:
+    """`decoded`, where no special token shares a character with others: bytes that a model left incomplete before it
+    are no part of it."""
+    text, parts = "", [np.zeros((0, 2), dtype=np.int32)]
+    for run in np.split(tokens, np.flatnonzero(np.diff(special_T)) + 1):
+        more, offsets = decoded(run, tokenizer)
+        parts.append(offsets + len(text))
+        text += more
+    return text, np.concatenate(parts)
 
 
 def decoded(tokens: Ids, tokenizer: PreTrainedTokenizerBase) -> tuple[str, Offsets]:

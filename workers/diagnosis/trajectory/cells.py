@@ -13,6 +13,7 @@ from app.contracts.trajectory_report import (
     Amplification,
     Band,
     Cell,
+    ClassesOfCell,
     EditDistance,
     FirstDivergence,
     SurvivalPoint,
@@ -21,8 +22,10 @@ from app.contracts.trajectory_report import (
 )
 from workers.decoding.model import Continuation
 from workers.diagnosis.summary import usable
+from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.trajectory import pairs
 from workers.diagnosis.trajectory.amplification import conclusion_of, ratio_of
+from workers.diagnosis.trajectory.by_class import first_by_class, kl_by_class
 from workers.diagnosis.trajectory.means import NONE, POSITIVE, SHARE, Support, change_over, mean_over, share_of_prompts
 from workers.diagnosis.trajectory.survival import median, survival
 from workers.distributions.token_values import TokenValues
@@ -143,10 +146,11 @@ def cell(
     *,
     most: int,
     seed: int,
+    classes: tuple[Classified, Classified] | None = None,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Cell:
-    """A cell from the reference's texts (`ours`) and the candidate's. `check_cancelled` may raise: edit distances of
-    long texts take seconds a pair."""
+    """A cell from the reference's texts (`ours`) and the candidate's. `classes` are those of the tokens of either's
+    texts. `check_cancelled` may raise: edit distances of long texts take seconds a pair."""
     first = [
         pairs.first_difference(one.tokens, other.tokens) for one, other in zip(ours.texts, theirs.texts, strict=True)
     ]
@@ -167,6 +171,27 @@ def cell(
         text=text_statistics(theirs, most=most, seed=seed),
         change=text_change(ours, theirs, most=most, seed=seed),
         nonfinite_positions=sum(int((~usable(values)).sum()) for path in (ours, theirs) for values in path.values),
+        by_class=None if classes is None else _by_class(first, ours, theirs, classes, seed, check_cancelled),
+    )
+
+
+def _by_class(
+    first: Sequence[int | None],
+    ours: Path,
+    theirs: Path,
+    classes: tuple[Classified, Classified],
+    seed: int,
+    check_cancelled: Callable[[], None],
+) -> ClassesOfCell:
+    reference, candidate = (
+        kl_by_class(path.column("kl"), found, seed=seed, check_cancelled=check_cancelled)
+        for path, found in zip((ours, theirs), classes, strict=True)
+    )
+    lengths = [len(text.tokens) for text in ours.texts]
+    return ClassesOfCell(
+        reference_text=reference,
+        candidate_text=candidate,
+        first_divergence=first_by_class(first, lengths, classes[0], seed=seed, check_cancelled=check_cancelled),
     )
 
 

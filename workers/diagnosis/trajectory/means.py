@@ -52,6 +52,11 @@ def widened(estimate: Estimate, support: Support) -> Estimate:
     return replace(estimate, interval=(mean - most * (mean - low), mean + most * (high - mean)))
 
 
+def share_of(estimate: Estimate, *, sure: bool = False) -> Mean:
+    """A share of positions as the report writes it; without an interval where it could not be another one (`sure`)."""
+    return as_mean(replace(estimate, interval=None) if sure else widened(estimate, SHARE), SHARE)
+
+
 def change_over(ours: ArrayLike, theirs: ArrayLike, support: Support, *, seed: int) -> Mean:
     """Mean of `theirs` − `ours`, one value a prompt each, both within `support`; prompts at which either is not finite
     are left out. Where every prompt changes by the same there is no interval.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from app.contracts.trajectory_report import (
     Sample,
     ShapedDistance,
     TrajectoryReport,
+    TrajectoryTokenClasses,
 )
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.decoding.model import Continuation
@@ -31,16 +32,19 @@ from workers.diagnosis.numerals import counted, numeral
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import Summary, as_mean, summarize
+from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.trajectory.amplification import DEFINITIONS
+from workers.diagnosis.trajectory.by_class import block, distances_by_class
 from workers.diagnosis.trajectory.cells import Path, cell, text_statistics
+from workers.diagnosis.trajectory.classes import classify_path
 from workers.diagnosis.trajectory.generating import Written
-from workers.diagnosis.trajectory.means import SHARE, widened
+from workers.diagnosis.trajectory.means import share_of
 from workers.diagnosis.trajectory.pairs import first_difference
 from workers.diagnosis.trajectory.prompts import Prompt
 from workers.diagnosis.trajectory.scoring import TextPool, spans
 from workers.diagnosis.verdict import decide, not_tested
 from workers.distributions.divergence import Precision
-from workers.distributions.intervals import FEWEST_CLUSTERS, Estimate
+from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import TokenValues
 from workers.engine.device import EngineIdentity
 from workers.text.tokenization import load_tokenizer
@@ -121,7 +125,7 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         )
         for sides in found.sides
     ]
-    cells, references = _cells(found, context)
+    cells, references, classes = _cells(found, context)
     first = summaries[0]
     return TrajectoryReport(
         job=context.job_id,
@@ -148,7 +152,8 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         ),
         cells=cells,
         reference_texts=references,
-        distances=distances(found, seed),
+        token_classes=classes.block(),
+        distances=distances(found, seed, classes.reference(request.decoders[0].name)),
         definitions=DEFINITIONS,
         samples=_samples(found) if stores_text(request) else (),
         generated_tokens=sum(
@@ -197,7 +202,37 @@ def _decoder(decoder: Decoder) -> DecoderRun:
     )
 
 
-def _cells(found: Found, context: JobContext) -> tuple[tuple[Cell, ...], tuple[ReferenceTexts, ...]]:
+class _Classes:
+    """The kinds of token along each path, found out once."""
+
+    def __init__(self, found: Found, context: JobContext) -> None:
+        self._found, self._check = found, context.check_cancelled
+        self._tokenizer = load_tokenizer(found.sides[0].reference.tokenizer)
+        self._paths: dict[tuple[int, str], Classified] = {}
+
+    def of(self, writer: int, decoder: str) -> Classified:
+        """Along the texts of `found.written[writer]` by a decoder."""
+        if (writer, decoder) not in self._paths:
+            self._paths[writer, decoder] = classify_path(
+                self._found.prompts,
+                self._found.written[writer].texts[decoder],
+                self._tokenizer,
+                vocabulary=self._found.sides[0].reference.info.vocabulary,
+                check_cancelled=self._check,
+            )
+        return self._paths[writer, decoder]
+
+    def reference(self, decoder: str) -> Classified:
+        """Along the reference's texts."""
+        return self.of(0, decoder)
+
+    def block(self) -> TrajectoryTokenClasses:
+        """What the report says of all paths so far."""
+        return block(list(self._paths.values()))
+
+
+def _cells(found: Found, context: JobContext) -> tuple[tuple[Cell, ...], tuple[ReferenceTexts, ...], _Classes]:
+    classes = _Classes(found, context)
     by_text = [measured.by_text() for measured in found.measured]
     most, seed = found.request.tokens, found.request.seed
     cells: list[Cell] = []
@@ -219,13 +254,23 @@ def _cells(found: Found, context: JobContext) -> tuple[tuple[Cell, ...], tuple[R
                     ReferenceTexts(decoder=decoder.name, text=text_statistics(ours, most=most, seed=seed))
                 )
             cells.append(
-                cell(decoder.name, index, ours, theirs, most=most, seed=seed, check_cancelled=context.check_cancelled)
+                cell(
+                    decoder.name,
+                    index,
+                    ours,
+                    theirs,
+                    classes=(classes.reference(decoder.name), classes.of(index + 1, decoder.name)),
+                    most=most,
+                    seed=seed,
+                    check_cancelled=context.check_cancelled,
+                )
             )
-    return tuple(cells), tuple(references)
+    return tuple(cells), tuple(references), classes
 
 
-def distances(found: Found, seed: int) -> tuple[ShapedDistance, ...]:
-    """After each shaping, of every candidate; none where no position is finite."""
+def distances(found: Found, seed: int, classes: Classified | None = None) -> tuple[ShapedDistance, ...]:
+    """After each shaping, of every candidate; none where no position is finite. `classes` are those of the positions of
+    the base texts."""
     where = positions_of(found.base)
     listed = []
     for index, measured in enumerate(found.measured):
@@ -241,19 +286,17 @@ def distances(found: Found, seed: int) -> tuple[ShapedDistance, ...]:
                     shaping=str(parameters.pop("name")),
                     parameters=parameters,
                     kl=as_mean(summary.kl),
-                    infinite=_share(summary.kl_infinite, sure=uncut),
-                    lost=_share(summary.lost, sure=uncut),
+                    infinite=share_of(summary.kl_infinite, sure=uncut),
+                    lost=share_of(summary.lost, sure=uncut),
                     tv=as_mean(summary.tv),
-                    top1=_share(summary.top1),
-                    supports_differ=_share(summary.supports_differ, sure=uncut),
+                    top1=share_of(summary.top1),
+                    supports_differ=share_of(summary.supports_differ, sure=uncut),
+                    by_class=()
+                    if classes is None
+                    else distances_by_class(at_positions, classes, where.document, uncut=uncut, seed=seed),
                 )
             )
     return tuple(listed)
-
-
-def _share(estimate: Estimate, *, sure: bool = False) -> Mean:
-    """A share of positions; without an interval where it could not be another one."""
-    return as_mean(replace(estimate, interval=None) if sure else widened(estimate, SHARE), SHARE)
 
 
 def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:

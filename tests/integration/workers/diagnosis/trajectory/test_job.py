@@ -15,8 +15,10 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.trajectory_report import TrajectoryReport
 from app.settings import Settings
+from tests.support.tiny import make_tokenizer
 from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.trajectory.job import trajectory
+from workers.diagnosis.trajectory.pairs import first_difference
 from workers.engine.room import EngineRoom
 
 Json = dict[str, Any]
@@ -139,6 +141,66 @@ def test_the_reference_against_itself_writes_the_same_texts_at_no_divergence(
         assert distance.tv.mean == 0
         assert distance.kl.mean == 0
         assert distance.top1.mean == 1
+
+
+def test_classes_of_the_generated_text_add_up_to_the_whole(whole: tuple[TrajectoryReport, Context]) -> None:
+    """Two classes are known from the texts' tokens alone: the first eight of each, and special tokens."""
+    report, context = whole
+    written: dict[tuple[str, str], list[list[int]]] = {}
+    for line in lines(context):
+        written.setdefault((line["model"], line["decoder"]), []).append(line["tokens"])
+    special = set(make_tokenizer().all_special_ids)
+    for cell in report.cells:
+        assert cell.by_class is not None
+        ours, theirs = written["reference", cell.decoder], written[f"candidate {cell.candidate + 1}", cell.decoder]
+        for texts, side, whole_kl in (
+            (ours, cell.by_class.reference_text, cell.kl_reference_text),
+            (theirs, cell.by_class.candidate_text, cell.kl_candidate_text),
+        ):
+            tokens = sum(map(len, texts))
+            by_name = {one.name: one for one in side}
+            assert by_name["answer_start"].tokens == sum(min(8, len(text)) for text in texts)
+            ends = sum(token in special for text in texts for token in text)
+            assert (by_name["template"].tokens if "template" in by_name else 0) == ends
+            for one in side:
+                assert one.share == pytest.approx(one.tokens / tokens)
+                if one.difference is None:
+                    continue
+                assert one.kl.mean is not None
+                assert one.difference.mean is not None
+                assert whole_kl.mean is not None
+                rest = one.kl.mean - one.difference.mean
+                summed = one.tokens * one.kl.mean + (tokens - one.tokens) * rest
+                assert summed == pytest.approx(tokens * whole_kl.mean, rel=1e-6, abs=1e-12)
+        first = [first_difference(one, other) for one, other in zip(ours, theirs, strict=True)]
+        found = cell.by_class.first_divergence
+        assert found.parted + found.after_the_end == sum(at is not None for at in first)
+        assert found.parted == sum(at is not None and at <= len(text) for at, text in zip(first, ours, strict=True))
+        start = next(one for one in found.classes if one.name == "answer_start")
+        early = [at is not None and at <= min(8, len(text)) for at, text in zip(first, ours, strict=True)]
+        assert start.divergences == sum(early)
+        assert start.tokens == sum(min(at or TOKENS, 8, len(text)) for at, text in zip(first, ours, strict=True))
+        if found.parted:
+            assert start.share.mean == pytest.approx(start.divergences / found.parted)
+        assert start.hazard.mean == pytest.approx(start.divergences / start.tokens)
+
+
+def test_distances_by_class_stand_at_the_tokens_of_the_reference_s_first_texts(
+    whole: tuple[TrajectoryReport, Context],
+) -> None:
+    report, _ = whole
+    of = {one.candidate: one.by_class for one in report.cells if one.decoder == report.decoders[0].name}
+    assert report.token_classes is not None
+    titles = {one.name for one in report.token_classes.classes}
+    for distance in report.distances:
+        classes = of[distance.candidate]
+        assert classes is not None
+        assert {one.name: one.tokens for one in distance.by_class} == {
+            one.name: one.tokens for one in classes.reference_text
+        }
+        assert {one.name for one in distance.by_class} <= titles | {"none"}
+        if distance.candidate == 1:
+            assert all((one.tv.mean, one.top1.mean) == (0, 1) for one in distance.by_class)
 
 
 def test_the_common_blocks_speak_of_each_candidate(whole: tuple[TrajectoryReport, Context]) -> None:

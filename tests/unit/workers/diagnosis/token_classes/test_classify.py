@@ -131,6 +131,17 @@ def test_sampled_text_has_answers_and_the_template_s_tokens() -> None:
     assert text_of(tokenizer, positions, found.masks["template"]) == "</s>"
 
 
+def test_a_paragraph_of_sampled_text_stays_one_beside_special_tokens() -> None:
+    """Its language is told by the small words of all its tokens, not of each token alone."""
+    tokenizer = make_tokenizer()
+    tokens = np.asarray(
+        tokenizer("<s>Die Frau ist nicht in der Stadt und hat das Haus</s>")["input_ids"], dtype=np.int32
+    )
+    found, positions = classified([TextDocument("s", "prose", tokens=tokens, scored_from=3)], tokenizer)
+    german = found.masks["non_english"]
+    assert text_of(tokenizer, positions, german).endswith("StadtundhatdasHaus")  # spaces are tokens of their own here
+
+
 def test_exact_tokens_are_decoded_in_place() -> None:
     tokenizer = make_tokenizer()
     text = "The dog 🙂 jumps é over 東京. " * 20

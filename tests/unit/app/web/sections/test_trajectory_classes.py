@@ -1,0 +1,129 @@
+"""The kinds of generated token on the page: what is shown, the order of rows, and what is only told of some reports."""
+
+from typing import Any
+
+import pytest
+
+from app.contracts.trajectory_report import TrajectoryReport
+from app.web import format as fmt
+from app.web.report import render
+from app.web.sections.trajectory_classes import distances_by_kind, kinds, sentences
+from app.web.tables import Table
+from tests.support.trajectory_reports import trajectory_variants
+
+VARIANTS = trajectory_variants()
+Json = dict[str, Any]
+
+
+def of(name: str) -> TrajectoryReport:
+    return TrajectoryReport.model_validate(VARIANTS[name])
+
+
+def changed(name: str, **by_class: dict[str, Json]) -> TrajectoryReport:
+    """The first cell's classes of a side with other fields, by their names."""
+    report: Json = VARIANTS[name]
+    cell = report["cells"][0]
+    sides = dict(cell["by_class"])
+    for side, fields in by_class.items():
+        rows = sides[side]["classes"] if side == "first_divergence" else sides[side]
+        rows = [one | {"p_value": None} | fields.get(one["name"], {}) for one in rows]
+        sides[side] = sides[side] | {"classes": rows} if side == "first_divergence" else rows
+    first = cell | {"by_class": sides}
+    return TrajectoryReport.model_validate(report | {"cells": [first, *report["cells"][1:]]})
+
+
+def column(table: Table, label: str) -> list[str]:
+    (place,) = [number for number, one in enumerate(table.columns) if one.label == label]
+    return [row[place].text for row in table.rows]
+
+
+def test_every_class_of_the_first_decoder_has_a_row_in_both_tables() -> None:
+    report = of("one")
+    found, by_class = kinds(report), report.cells[0].by_class
+    assert found is not None
+    assert by_class is not None
+    assert len(found.breaking.rows) == len(by_class.first_divergence.classes)
+    assert len(found.kl.rows) == len(by_class.candidate_text)
+    assert column(found.breaking, "Kind")[-1] == column(found.kl, "Kind")[-1] == "In no class"
+    own = [one.kl.mean or 0 for one in by_class.candidate_text if one.name != "none"]
+    shown = [fmt.estimate(mean, None).value for mean in sorted(own, reverse=True)]
+    ours = column(found.kl, "On its own text, nats")[:-1]
+    assert [float(text) for text in ours] == pytest.approx([float(text) for text in shown], rel=0.1)
+
+
+def test_candidates_are_told_apart_by_their_letters() -> None:
+    found = kinds(of("four"))
+    assert found is not None
+    names = column(found.breaking, "Kind")
+    assert {name[:4] for name in names} == {"A · ", "B · ", "C · ", "D · "}
+
+
+def test_what_is_shown_is_said_and_nothing_else() -> None:
+    more = {"p_value": 0.01, "share_by_place": 0.0}
+    less = {"p_value": 0.03, "share_by_place": 1.0}
+    gap = {"mean": 0.5, "ci": [0.1, 0.9], "clusters": "documents"}
+    report = changed(
+        "one",
+        first_divergence={"punctuation": more, "names": less, "rare": {"p_value": 0.06, "share_by_place": 0.0}},
+        reference_text={"numbers": {"p_value": 0.2, "difference": gap}},
+        candidate_text={"numbers": {"p_value": 0.02, "difference": gap}},
+    )
+    parting, kl = sentences(report)
+    assert parting == (
+        "With greedy, texts part more often at punctuation, less often at names, than the places alone would have it."
+    )
+    assert kl == (
+        "On the reference’s text KL is not shown to differ between kinds. "
+        "On the candidate’s own text KL is larger at numbers, each against all other tokens."
+    )
+    none = changed("one", first_divergence={})
+    assert "not shown to part more or less often" in sentences(none)[0]
+
+
+def test_texts_that_never_part_are_said_to_be_the_same() -> None:
+    parting, kl = sentences(of("same"))
+    assert parting == "With greedy, no texts part at a token of the reference’s."
+    assert kl.count("not shown to differ between kinds") == 2
+
+
+def test_every_decoder_has_a_row_a_kind_a_column() -> None:
+    report = of("one")
+    found = kinds(report)
+    assert found is not None
+    for table in found.others:
+        assert len(table.rows) == len(report.cells)
+        assert table.columns[-1].label == "In no class"
+    assert report.cells[3].by_class is not None
+    number = report.cells[3].by_class.candidate_text[0]
+    assert found.others[3].rows[3][1].text == fmt.estimate(number.kl.mean, number.kl.ci).value
+
+
+def test_distances_after_a_cut_are_told_by_kind() -> None:
+    report = of("one")
+    tables = distances_by_kind(report)
+    assert [len(table.rows) for table in tables] == [len(report.distances)] * 4
+    page = render(VARIANTS["one"])
+    assert all(table.caption in page for table in tables)
+    assert distances_by_kind(of("no-text")) == ()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_page_says_what_each_class_is_and_what_is_not_known(name: str) -> None:
+    page = render(VARIANTS[name])
+    report = of(name)
+    assert report.token_classes is not None
+    assert report.token_classes.rule in page
+    assert report.token_classes.classes[0].definition in page
+    assert "Not in these texts: JSON structure" in page
+
+
+def test_a_report_from_before_there_were_classes_has_no_such_section() -> None:
+    report: Json = VARIANTS["one"]
+    older = report | {
+        "token_classes": None,
+        "cells": [cell | {"by_class": None} for cell in report["cells"]],
+        "distances": [one | {"by_class": []} for one in report["distances"]],
+    }
+    assert kinds(TrajectoryReport.model_validate(older)) is None
+    assert 'id="kinds"' not in render(older)
+    assert 'id="kinds"' in render(report)

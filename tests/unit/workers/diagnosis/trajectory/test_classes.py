@@ -1,0 +1,145 @@
+"""The kinds of generated tokens, through a real tokenizer: a text is judged with its prompt, by its own path."""
+
+import json
+
+import numpy as np
+
+from tests.support.tiny import make_tokenizer
+from workers.decoding.model import Continuation
+from workers.diagnosis.token_classes.classify import Classified
+from workers.diagnosis.trajectory.classes import classify_path
+from workers.diagnosis.trajectory.prompts import Prompt
+
+TOKENIZER = make_tokenizer()
+END = TOKENIZER.eos_token_id
+
+
+def ids(text: str) -> tuple[int, ...]:
+    return tuple(TOKENIZER(text, add_special_tokens=False)["input_ids"])
+
+
+def path(*texts: tuple[str, str], domain: str = "prose", chat: bool = False, end: bool = False) -> "Told":
+    """Prompts and what was written behind them."""
+    prompts = [
+        Prompt(
+            str(number), domain, ids(f"<s>user\n{prompt}</s>\n<s>assistant\n" if chat else prompt), conversation=chat
+        )
+        for number, (prompt, _) in enumerate(texts)
+    ]
+    written = [Continuation((*ids(text), *[END] * end), ended=end) for _, text in texts]
+    return Told(written, classify_path(prompts, written, TOKENIZER, vocabulary=len(TOKENIZER)))
+
+
+class Told:
+    def __init__(self, written: list[Continuation], found: Classified) -> None:
+        self.tokens = [token for text in written for token in text.tokens]
+        self.found = found
+
+    def __getitem__(self, name: str) -> str:
+        """The tokens of a class, joined; without white space, which is a token of its own here."""
+        mask = self.found.masks[name]
+        assert mask.size == len(self.tokens)
+        told = str(TOKENIZER.decode([token for token, one in zip(self.tokens, mask, strict=True) if one]))
+        return "".join(told.split())
+
+
+def test_only_what_was_written_is_told_of() -> None:
+    told = path(("It cost 12 and", " then 345 more"), ("No number, 7", " but 89"))
+    assert told["numbers"] == "34589"
+
+
+def test_a_word_that_the_prompt_begins_goes_on_in_the_text() -> None:
+    """`1,2` is written on as `50`: one number, whose separator is the prompt's."""
+    assert path(("It cost 1,2", "50 or so"))["numbers"] == "50"
+    assert path(("in Program `x = ", "y` then"))["code"] == "y"
+
+
+def test_the_token_that_ends_a_text_is_the_template_s() -> None:
+    for chat in (False, True):
+        told = path(("The dog", " jumps."), chat=chat, end=True)
+        assert told["template"] == "</s>"
+        assert path(("The dog", " jumps."), chat=chat)["template"] == ""
+
+
+def test_bytes_of_half_a_character_are_not_taken_for_the_template_s() -> None:
+    half = [*ids("é")[:1], END]
+    found = classify_path(
+        [Prompt("a", "prose", ids("x"), conversation=False)],
+        [Continuation(tuple(half), ended=True)],
+        TOKENIZER,
+        vocabulary=len(TOKENIZER),
+    )
+    assert found.masks["template"].tolist() == [False, True]
+
+
+def test_a_role_name_that_a_model_writes_is_text() -> None:
+    told = path(("The dog", " jumps<s>user\nagain"), chat=True)
+    assert told["template"] == "<s>"
+
+
+def test_the_first_tokens_of_each_text_are_an_answer_s() -> None:
+    long, short = " the lazy dog jumps over the quick brown fox and over it all", " yes"
+    told = path(("One", long), ("Two", short))
+    found = told.found.masks["answer_start"]
+    length = len(ids(long))
+    assert np.flatnonzero(found[:length]).tolist() == list(range(8))
+    assert found[length:].tolist() == [True] * len(ids(short))
+
+
+def test_a_tool_call_that_is_written_as_json_is_found_in_the_answer_alone() -> None:
+    call = json.dumps({"name": "add", "parameters": {"a": 12}})
+    told = path((f"Call it like {call}", f" so {call}."), chat=True)
+    assert told["tool_name"].strip('"') == "add"
+    assert json.loads(told["tool_arguments"]) == {"a": 12}
+    assert set(told["json_structure"]) <= set('{}":, ')
+    assert told["json_structure"].count("}") == 2
+    half = path(("Call it", ' {"name": "add", "parameters": {"a": 12'), chat=True)
+    assert half["tool_name"] == half["json_structure"] == ""
+
+
+def test_json_that_the_prompt_opens_and_the_text_closes_is_json() -> None:
+    told = path(('Reply: {"a": ', '{"b": 1}} end'))
+    assert told["json_structure"].replace(" ", "") == '{"":}}'
+
+
+def test_the_domain_of_the_prompt_does_not_say_what_was_written() -> None:
+    prose = path(("def f(x):", " and then he went to the market with her"), domain="code")
+    assert prose["code"] == ""
+    written = "\n    y = x + 1\n    z = y * 2\n    return z\n"
+    assert "z=y*2" in path(("def f(x):", written), domain="code")["code"]
+    assert "z=y*2" in path(("def f(x):", written), domain="prose")["code"]
+
+
+def test_a_plain_text_goes_on_in_the_prompt_s_language_and_an_answer_begins_anew() -> None:
+    german, more = "Die Frau ist nicht in der Stadt und hat das", " Haus Hof Feld."
+    assert path((german, more))["non_english"] == "HausHofFeld."
+    assert path((german, more), chat=True)["non_english"] == ""
+    assert path((german, " Haus ist nicht das von dem Mann."), chat=True)["non_english"].startswith("Haus")
+
+
+def test_the_role_name_before_an_answer_has_no_vote_on_its_script() -> None:
+    """Nine Latin letters of `assistant` against three: the answer alone is mostly of another script."""
+    assert path(("Hello", " 東 京 は"), chat=True)["non_english"] == "東京は"
+
+
+def test_names_are_known_by_the_prompts_and_the_texts_of_the_path() -> None:
+    known, unknown = ("We met Ilse there", ". She went."), ("Once", ". Ilse went off")
+    assert path(unknown)["names"] == ""  # it begins a sentence, and stands nowhere else
+    assert path(known, unknown)["names"] == "Ilse"
+    assert path(known, unknown, ("An", " ilse is a fish"))["names"] == ""
+
+
+def test_rare_tokens_are_counted_along_the_path() -> None:
+    """`7` stands once, `8` three times; of a token that a prompt repeats, the prompt's are counted, too."""
+    told = path(("the dog", "7"), ("a dog", "888"))
+    assert told["rare"] == "7"
+    assert path(("the dog 77", "7"), ("a dog", "8"))["rare"] == "8"
+
+
+def test_no_text_and_odd_bytes_are_no_error() -> None:
+    assert classify_path([], [], TOKENIZER, vocabulary=len(TOKENIZER)).masks["numbers"].size == 0
+    odd = [Continuation(tuple(range(2, 200)), ended=False)]
+    found = classify_path(
+        [Prompt("a", "prose", ids("x é"), conversation=False)], odd, TOKENIZER, vocabulary=len(TOKENIZER)
+    )
+    assert found.of_none.size == 198

@@ -1,0 +1,65 @@
+"""Which kinds of token the models wrote: the classes of docs/token-classes.md, of generated text.
+
+The text by which a class is judged is a path: the prompts, each once, and what one model wrote behind them by one
+decoder. So the classes of the reference's texts depend neither on the candidates nor on the other decoders of a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from workers.decoding.model import Continuation
+from workers.diagnosis.token_classes.catalogue import BY_TEXT, RARE
+from workers.diagnosis.token_classes.classify import Classified
+from workers.diagnosis.token_classes.frequency import occurrences, rare
+from workers.diagnosis.token_classes.names import lexicon_of
+from workers.diagnosis.token_classes.reading import read_continuation
+from workers.diagnosis.trajectory.prompts import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RULE: Final = (
+    "Classes are of the tokens that were generated, each judged in its prompt and the text behind it, read together; "
+    "names and rare tokens by all prompts and the texts that the same model wrote by the same decoder. What generated "
+    "text was meant to be is not known. Code is told by its marks and lines alone, after a prompt of the domain code, "
+    "too; a tool call where it is written as JSON; of the chat template the special tokens that a model writes, such "
+    "as the one that ends its text: a role name that it writes is text. The first tokens of an answer are the first "
+    "eight of each text."
+)
+
+
+def classify_path(
+    prompts: Sequence[Prompt],
+    texts: Sequence[Continuation],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    vocabulary: int,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> Classified:
+    """The classes of every generated token of one model by one decoder, prompt by prompt: masks (T,), T the tokens of
+    all `texts`, which stand behind `prompts` in their order. `check_cancelled` may raise."""
+    read = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        check_cancelled()
+        read.append(read_continuation(prompt.tokens, text.tokens, tokenizer, turn=prompt.conversation))
+    lexicon = lexicon_of(one.text[start:end] for one in read for start, end in one.contents)
+    parts: dict[str, list[np.ndarray[tuple[int], np.dtype[np.bool_]]]] = {name: [] for name in BY_TEXT}
+    for prompt, one in zip(prompts, read, strict=True):
+        check_cancelled()
+        known = replace(one, lexicon=lexicon)
+        for name, mask in BY_TEXT.items():
+            parts[name].append(mask(known)[len(prompt.tokens) :])
+    windows = (
+        np.asarray([*prompt.tokens, *text.tokens], dtype=np.int32) for prompt, text in zip(prompts, texts, strict=True)
+    )
+    written = np.asarray([token for text in texts for token in text.tokens], dtype=np.int64)
+    counts = occurrences(windows, vocabulary)[written]
+    none = np.zeros(0, dtype=np.bool_)
+    return Classified(
+        {name: np.concatenate([none, *found]) for name, found in parts.items()} | {RARE: rare(counts)}, counts
+    )
