@@ -74,6 +74,7 @@ PHASES: Final = {
     "borders: reference": "running the reference to every layer border",
     "borders: candidate": "running the candidate to every layer border",
     "candidate on the subset": "scoring the candidate on a part of the text",
+    "kinds of token": "telling kinds of token apart",
     "compare weights": "looking for parts that differ",
     "swap layers": "swapping layers",
     "swap parts": "swapping parts",

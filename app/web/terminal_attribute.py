@@ -10,6 +10,7 @@ from rich.text import Text
 
 from app.contracts.attribute_report import AttributeReport
 from app.web import format as fmt
+from app.web.sections.attribute_classes import class_sentence
 from app.web.sections.attribute_words import (
     additivity_note,
     cause_text,
@@ -51,7 +52,8 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
             restored = f"; restored together they give {mean_text(explained.restored_share, percent=True)} % back"
         share = mean_text(explained.share, percent=True)
         console.print(Text(say(f"{parts} cost {share} % of the damage{restored}.")))
-    for note in filter(None, (additivity_note(report), sites_note(report), search_note(report))):
+    notes = (class_sentence(report), additivity_note(report), sites_note(report), search_note(report))
+    for note in filter(None, notes):
         console.print(Text(say(note)))
     if treated_sites(report):
         console.print()

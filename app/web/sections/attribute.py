@@ -9,6 +9,7 @@ from markupsafe import Markup
 from app.contracts.attribute_report import AttributeReport, Site
 from app.web import format as fmt
 from app.web.charts_bars import Bar, columns_chart, ranked_bars
+from app.web.sections.attribute_classes import PartClasses, part_classes
 from app.web.sections.attribute_tables import pairs_table, search_table, sites_table, treatments_table, whole_table
 from app.web.sections.attribute_words import (
     MEANING,
@@ -52,6 +53,7 @@ class Attribution:
     more: Table
     meaning: str
     sites_note: str
+    classes: PartClasses | None
     recipe: str
     treatments: Table
     treatment_note: str
@@ -79,6 +81,7 @@ def attribution(report: AttributeReport) -> Attribution:
         more=sites_table(report, _FIRST_ROWS, len(report.sites)),
         meaning=MEANING,
         sites_note=sites_note(report),
+        classes=part_classes(report),
         recipe=recipe_text(report.treatment),
         treatments=treatments_table(report),
         treatment_note="" if report.treatment is None else visible(report.treatment.why),

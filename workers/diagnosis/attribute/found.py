@@ -12,6 +12,7 @@ from app.contracts.attribute_report import Whole
 from app.contracts.report import KernelTerm
 from app.contracts.requests.attribute import AttributeRequest
 from app.models.checkpoint import CheckpointInfo
+from workers.diagnosis.attribute.kinds import Kinds
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.numbering import made_of
 from workers.diagnosis.attribute.scope import Scope
@@ -49,6 +50,7 @@ class Found:
     looking: Looking | None = None
     internals: Internals | None = None
     full: NDArray[np.float32] | None = None
+    kinds: Kinds | None = None
     scope: Scope = field(default_factory=Scope)
     forward_seconds: float = 0.0
     search_seconds: float = 0.0

@@ -28,6 +28,7 @@ from workers.diagnosis.attribute.changes import config_differences, differing
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.internals import Model as Inner
 from workers.diagnosis.attribute.internals import internals
+from workers.diagnosis.attribute.kinds import Kinds
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.numbering import moved, renumbered_by
 from workers.diagnosis.attribute.pair import opened, plain, why_not
@@ -52,6 +53,7 @@ from workers.process.context import write_atomically
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import open_tensors
+from workers.text.documents import TextDocument
 from workers.text.windows import Corpus
 
 PRECISION: Precision = "fast"
@@ -118,7 +120,7 @@ class _Attribute(Attempt):
             found.not_swapped = why_not(sides.reference.info, sides.candidate.info) or renumbered_by(
                 origin, request.candidate.recipe
             )
-            self._parts(sides, corpus, positions, found)
+            self._parts(documents, found)
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)
@@ -186,9 +188,10 @@ class _Attribute(Attempt):
 
     # --- parts
 
-    def _parts(self, sides: Sides, corpus: Corpus, positions: Positions, found: Found) -> None:
+    def _parts(self, documents: list[TextDocument], found: Found) -> None:
         """Both models on a part of the text, layer by layer: parts swapped, and what goes on inside."""
         request, context = self._request, self._context
+        sides, corpus, positions = found.sides, found.corpus, found.positions
         subset = draw(corpus, positions, tokens=request.tokens, seed=request.seed)
         told = [
             _VERSION,
@@ -205,6 +208,10 @@ class _Attribute(Attempt):
             if not found.not_swapped:
                 found.not_swapped = self._moved(reference, candidate)
             if not found.not_swapped:
+                with self._watch.phase("swap"):
+                    context.progress("kinds of token", 0, 0)
+                    classes = self._classified(documents, corpus, subset.where, sides.reference)
+                    found.kinds = Kinds.of(classes, subset.where, seed=request.seed)
                 self._swap(reference, candidate, subset, scratch, found, sides.dtype)
             # where no part is swapped, the alignment's gaps, and of two widths what it matches, are the parts
             if request.internals or found.not_swapped:
@@ -248,7 +255,7 @@ class _Attribute(Attempt):
             with watch.phase("swap"):
                 search.run()
             found.search_seconds = swapper.seconds - before
-            looking = Looking(swapper, search, reads, request, context, full)
+            looking = Looking(swapper, search, reads, request, context, full, found.kinds)
             with watch.phase("look"):
                 looking.run()
             found.scope, found.search, found.looking, found.full = scope, search, looking, full

@@ -14,6 +14,7 @@ from workers.diagnosis.attribute.additivity import disjoint, is_far, is_near, pa
 from workers.diagnosis.attribute.changes import Inputs, evidence
 from workers.diagnosis.attribute.control import BATCHES, control
 from workers.diagnosis.attribute.isotropic import batches_of, possible, twin_ratio
+from workers.diagnosis.attribute.kinds import Kinds
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
@@ -27,17 +28,19 @@ MOST_PAIRS = 10
 
 @dataclass
 class Look:
-    """Answers about one part."""
+    """Answers about one part. `restored_by_kind`: what restoring gains on tokens of each kind, where these are told."""
 
     control: float
     ratio: Mean | None
     restored: Mean | None
     evidence: Evidence | None
+    restored_by_kind: tuple[Mean, ...] | None = None
 
 
 @dataclass
 class Looking:
-    """Looks into the first parts of a finished search. `full`: KL of the whole candidate on the subset."""
+    """Looks into the first parts of a finished search. `full`: KL of the whole candidate on the subset; `kinds` of its
+    tokens, by which gains are told, too."""
 
     swapper: Swapper
     search: Search
@@ -45,6 +48,7 @@ class Looking:
     request: AttributeRequest
     context: JobContext
     full: NDArray[np.float32]
+    kinds: Kinds | None = None
     first: list[Site] = field(default_factory=list)
     looks: dict[str, Look] = field(default_factory=dict)
     explained: Explained | None = None
@@ -72,8 +76,13 @@ class Looking:
         if possible(swapper, site):
             found = twin_ratio(swapper, site, twins=self.request.twins, seed=seed)
             self._pay([site], batches_of(swapper), self.request.twins)
-        restored = self._restored([site]) if "restore" in self.request.directions else None
-        return Look(held, found, restored, evidence(site, self.reads, inputs, swapper.candidate.runner.skeleton.info))
+        restored = by_kind = None
+        if "restore" in self.request.directions:
+            restored = self._restored([site])
+            if self.kinds is not None:
+                by_kind = self.kinds.means(self._gain(swapper.kl([site], into="candidate")))
+        why = evidence(site, self.reads, inputs, swapper.candidate.runner.skeleton.info)
+        return Look(held, found, restored, why, by_kind)
 
     def _restored(self, sites: list[Site]) -> Mean:
         """Nats that the candidate gains where these parts are the reference's again."""

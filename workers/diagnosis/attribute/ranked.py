@@ -12,6 +12,7 @@ from app.contracts.attribute_report import (
     Cause,
     NowhereFinite,
     Site,
+    SiteClass,
     Treatment,
     Unclear,
 )
@@ -19,6 +20,7 @@ from workers.diagnosis.attribute.cause import Found as CauseFound
 from workers.diagnosis.attribute.cause import cause_of, shown
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_sites
+from workers.diagnosis.attribute.kinds import MOST_PARTS, holm_over
 from workers.diagnosis.attribute.matched_sites import matched_sites
 from workers.diagnosis.attribute.search import Measured
 from workers.diagnosis.attribute.sites import Site as Part
@@ -37,10 +39,10 @@ def ranked_sites(found: Found, context: JobContext) -> tuple[Site, ...]:
     if found.search is None or found.full is None or found.subset is None:
         return tuple(sorted((*gap_sites(found), *matched_sites(found)), key=_unswapped_order))
     made = []
-    for measured in found.search.ranked:
+    for number, measured in enumerate(found.search.ranked):
         context.check_cancelled()
-        made.append(_site(measured, found, found.full, found.subset))
-    return tuple(made)
+        made.append(_site(measured, found, found.full, found.subset, by_kind=number < MOST_PARTS))
+    return holm_over(made)
 
 
 def _unswapped_order(site: Site) -> tuple[bool, float, str]:
@@ -56,7 +58,9 @@ def nowhere_finite_parts(found: Found) -> tuple[NowhereFinite, ...]:
     )
 
 
-def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: Subset) -> Site:
+def _site(
+    measured: Measured, found: Found, full: NDArray[np.float32], subset: Subset, *, by_kind: bool
+) -> Site:
     site, kl, seed = measured.site, measured.kl, found.request.seed
     where = subset.where.select(np.arange(len(kl)))
     nats = mean_of(kl.astype(np.float64), where, seed=seed, support=POSITIVE)
@@ -75,6 +79,11 @@ def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: S
     cause, why = cause_of(told)
     if look is None and cause == "unclear" and certain is not False:
         cause, why = _UNSEEN
+    classes: tuple[SiteClass, ...] = ()
+    if found.kinds is not None and (by_kind or look is not None):
+        classes = found.kinds.spread(
+            kl, restored=None if look is None else look.restored_by_kind, judged=look is not None
+        )
     made = Site(
         name=site.name,
         kind=site.kind,
@@ -94,6 +103,7 @@ def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: S
         evidence=None if look is None else look.evidence,
         tokens=len(kl),
         rung=measured.rung,
+        classes=classes,
     )
     return made if look is None else made.model_copy(update={"treatment": treatment(found, [(site, made)])})
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from app.contracts.attribute_report import AttributeReport, Site, Treatment
+from app.contracts.attribute_report import AttributeReport, Site, SubsetClasses, Treatment
 from app.contracts.attribute_report import Search as SearchBlock
 from app.contracts.attribute_report import Subset as SubsetBlock
 from app.contracts.calibration_report import Blocks
@@ -28,6 +28,10 @@ from workers.diagnosis.verdict import decide, not_tested
 
 SITES_FILE, RECIPE_FILE = "sites.json", "recipe.json"
 TOKENS_FILE: Final = "tokens.parquet"
+_NO_CLASSES: Final = (
+    "Token classes are told of parts that were swapped alone: gaps, and layers between two widths, are measured over "
+    "every token of their windows, scored or not."
+)
 _BLOCKS = tuple(Blocks.model_fields)
 
 
@@ -68,6 +72,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         treatment=together or _of_the_first(sites),
         search=_search(found),
         subset=_subset(found),
+        token_classes=_token_classes(found, sites),
         not_swapped=found.not_swapped,
         internals=found.internals,
         not_tested=not_tested(
@@ -132,6 +137,13 @@ def _subset(found: Found) -> SubsetBlock | None:
         control_positions=swapper.positions(min(CONTROL_BATCHES, len(swapper.batches))),
         twin_positions=swapper.positions(batches_of(swapper)),
     )
+
+
+def _token_classes(found: Found, sites: tuple[Site, ...]) -> SubsetClasses:
+    """Kinds of token, where parts were swapped."""
+    if found.kinds is None or found.full is None:
+        return SubsetClasses(note=_NO_CLASSES)
+    return found.kinds.block(found.full, sites)
 
 
 def export(report: AttributeReport, found: Found, context: JobContext) -> None:

@@ -1,6 +1,7 @@
 """An attribute job from request to report, with a real engine on a tiny model whose damage is put where it is known."""
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,41 @@ def test_looking_into_the_first_parts_is_told_to_its_last_step(report: Attribute
     assert steps == [(done, len(steps)) for done in range(len(steps))]
 
 
+def test_kinds_of_token_are_told_of_every_part_and_add_up_where_they_share_no_token(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    """Text of numbers, signs and small words, of which each token comes often: no kind holds a token of another."""
+    rng = random.Random(4)
+    texts = [" ".join(rng.choice(("12", "7", ";", "the", "red", "dog")) for _ in range(90)) for _ in range(8)]
+    documents = [{"id": str(number), "text": text, "domain": "prose"} for number, text in enumerate(texts)]
+    asked = request(text={"source": "inline", "documents": documents}, tokens=512, internals=False)
+    found = attribute(asked, Context(settings, tmp_path), room)
+    kinds, subset = found.token_classes, found.subset
+    assert kinds is not None and subset is not None
+    assert [one.name for one in kinds.classes] == ["numbers", "punctuation"]
+    assert sum(one.tokens for one in kinds.classes) + kinds.none == subset.positions
+    assert kinds.parts == len(found.sites) > 3
+    for site in found.sites:
+        assert [one.name for one in site.classes] == ["numbers", "punctuation", "none"]
+        assert sum(one.tokens for one in site.classes) == site.tokens
+        summed = sum(one.tokens * (one.nats.mean or 0.0) for one in site.classes)
+        assert summed == pytest.approx(site.tokens * site.nats, rel=1e-6, abs=1e-12)
+        if site.nats > 0:
+            assert sum(one.share or 0.0 for one in site.classes) == pytest.approx(1.0, rel=1e-6)
+    looked = [site for site in found.sites if site.restored is not None]
+    assert len(looked) == 3
+    for site in looked:
+        gained = sum(one.tokens * one.restored.mean for one in site.classes if one.restored is not None)
+        assert gained == pytest.approx(site.tokens * site.restored.mean, rel=1e-6)
+        assert all(one.nats.ci is not None and one.share_ci is not None for one in site.classes)
+        assert all(one.difference is not None for one in site.classes if one.name != "none")
+    judged = [one.p_value for site in found.sites for one in site.classes if one.p_value is not None]
+    assert kinds.judged == len(judged) == 6
+    assert found.whole is not None
+    whole = sum(one.tokens * (one.nats.mean or 0.0) for one in kinds.whole)
+    assert whole == pytest.approx(subset.positions * (found.whole.transformers.mean or 0.0), rel=1e-6)
+
+
 def test_a_lost_attempt_loses_no_measurement(
     room: EngineRoom, settings: Settings, report: AttributeReport, tmp_path: Path
 ) -> None:
@@ -171,6 +207,8 @@ def test_a_lost_attempt_loses_no_measurement(
     after = {file.name: file.stat().st_mtime_ns for file in ledger.iterdir()}
     assert before.items() <= after.items()
     assert [(site.name, site.nats) for site in again.sites] == [(site.name, site.nats) for site in report.sites]
+    assert again.token_classes == report.token_classes
+    assert [site.classes for site in again.sites] == [site.classes for site in report.sites]
 
 
 def test_a_model_of_another_depth_is_told_by_its_gaps(room: EngineRoom, settings: Settings, tmp_path: Path) -> None:
@@ -180,6 +218,9 @@ def test_a_model_of_another_depth_is_told_by_its_gaps(room: EngineRoom, settings
     )
     assert "3 and 2 layers" in found.not_swapped
     (gap,) = found.sites
+    assert found.token_classes is not None
+    assert (found.token_classes.classes, gap.classes) == ((), ())
+    assert "gaps, and layers between two widths" in found.token_classes.note
     assert (gap.kind, gap.name, gap.cause, gap.control) == ("gap", "dropped layer 1", "removed", 0)
     assert gap.ci is not None
     assert gap.shown is (gap.ci[0] > 0)

@@ -1,0 +1,177 @@
+"""Which kinds of token each of the worst parts hurts: numbers, code, JSON and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import batched
+from typing import Final
+
+from app.contracts.attribute_report import AttributeReport, Site, SiteClass, SubsetClasses
+from app.contracts.report import Mean
+from app.web import format as fmt
+from app.web.sections.attribute_words import first_sites, mean_text
+from app.web.sections.classes import LEVEL, NONE, Definition, listed, lowered
+from app.web.tables import Cell, Column, Table
+from app.web.untrusted import visible
+
+# Parts that stand beside each other in a table, and all that the page has.
+_BESIDE: Final = 4
+_PARTS: Final = 12
+_IN_NONE: Final = "none"
+_BY_KIND: Final = "by kind of the predicted token"
+
+
+@dataclass(frozen=True)
+class _PartCells:
+    """A column: the cells of a part by the name of the kind, that of all tokens under an empty one."""
+
+    name: str
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class PartClasses:
+    """The section: a sentence, the table of the first parts, what is folded (further parts, what restoring gains), and
+    what to know of them. `note` alone where classes are not told."""
+
+    sentence: str
+    kinds: Table
+    further: tuple[Table, ...]
+    note: str
+    definitions: tuple[Definition, ...]
+
+
+def part_classes(report: AttributeReport) -> PartClasses | None:
+    """The section of a report; none where it was written before there were classes, or no part was tried."""
+    found = report.token_classes
+    if found is None or not report.sites:
+        return None
+    if not found.parts:
+        return PartClasses("", Table("", (), ()), (), visible(found.note), ()) if found.note else None
+    told = _told(report)
+    first, *others = [list(some) for some in batched(told, _BESIDE)]
+    cost = _cost(report)
+    restored = [site for site in told if any(one.restored is not None for one in site.classes)]
+    return PartClasses(
+        sentence=class_sentence(report),
+        kinds=_table(report, found, f"The worst parts {_BY_KIND}", [_whole(report, found), *map(cost, first)]),
+        further=(
+            *(_table(report, found, f"Further parts {_BY_KIND}", [*map(cost, some)]) for some in others),
+            *(
+                _table(report, found, f"What restoring a part gains {_BY_KIND}", [*map(_restored, some)])
+                for some in batched(restored, _BESIDE)
+            ),
+        ),
+        note=_note(found, report),
+        definitions=tuple(Definition(visible(one.title), visible(one.definition)) for one in found.classes),
+    )
+
+
+def class_sentence(report: AttributeReport) -> str:
+    """Which kinds of token each of the first parts hurts more than all others, and which less, beyond chance; empty
+    where kinds are not told."""
+    found = report.token_classes
+    if found is None or not found.parts:
+        return ""
+    parts = [visible(f"{site.name} costs {told}") for site in first_sites(report) if (told := _against(site, found))]
+    if parts:
+        return f"{'; '.join(parts)}: each against the part’s own mean on all other tokens."
+    if not found.judged:
+        return "Too few documents hold these kinds of token to tell which of them a part hurts more than the others."
+    return "No part is shown to hurt one kind of token more or less than the others, all parts and kinds taken together."
+
+
+def _against(site: Site, found: SubsetClasses) -> str:
+    titles = {one.name: lowered(one.title) for one in found.classes}
+    sure = [
+        (one.difference.mean, titles.get(one.name, one.name))
+        for one in site.classes
+        if one.p_value is not None and one.p_value < LEVEL and one.difference is not None and one.difference.mean
+    ]
+    sure.sort(key=lambda pair: -abs(pair[0]))
+    parts = []
+    for word, sign in (("more", 1), ("less", -1)):
+        names = [name for gap, name in sure if gap * sign > 0]
+        parts += [f"{word} on {listed(names)}"] if names else []
+    return " and ".join(parts)
+
+
+def _told(report: AttributeReport) -> list[Site]:
+    """The parts that were looked into, then the others as they are ranked."""
+    first = first_sites(report)
+    others = [site for site in report.sites if site not in first]
+    return [site for site in (*first, *others) if site.classes][:_PARTS]
+
+
+def _table(report: AttributeReport, found: SubsetClasses, caption: str, columns: Sequence[_PartCells]) -> Table:
+    """A row for each kind, a column for each part."""
+    positions = 0 if report.subset is None else report.subset.positions
+    kinds = [("", "All tokens", positions), *((one.name, visible(one.title), one.tokens) for one in found.classes)]
+    kinds += [(_IN_NONE, NONE, found.none)] if found.none else []
+    return Table(
+        caption=caption,
+        columns=(Column("Kind", "name"), *(Column(f"{visible(one.name)}, nats") for one in columns)),
+        rows=tuple(
+            (
+                Cell(title, f"{fmt.counted(tokens, 'token')}, {fmt.percent(tokens / max(1, positions))} %"),
+                *(one.cells.get(name, Cell(fmt.NONE)) for one in columns),
+            )
+            for name, title, tokens in kinds
+        ),
+    )
+
+
+def _whole(report: AttributeReport, found: SubsetClasses) -> _PartCells:
+    every = {} if report.whole is None else {"": _cell(report.whole.transformers)}
+    return _PartCells("Whole candidate", every | {one.name: _class_cell(one) for one in found.whole})
+
+
+def _cost(report: AttributeReport) -> Callable[[Site], _PartCells]:
+    """What a part costs, alone in the reference."""
+
+    def cells(site: Site) -> _PartCells:
+        every = _cell(Mean(mean=site.nats, ci=site.ci))
+        if report.subset is not None and site.tokens < report.subset.positions:
+            every = replace(every, note=f"{every.note}, on the first {fmt.counted(site.tokens, 'token')}")
+        return _PartCells(site.name, {"": every} | {one.name: _class_cell(one) for one in site.classes})
+
+    return cells
+
+
+def _restored(site: Site) -> _PartCells:
+    """What the candidate gains where a part is the reference's again."""
+    gains = {"": site.restored} | {one.name: one.restored for one in site.classes}
+    return _PartCells(site.name, {kind: _cell(gain) for kind, gain in gains.items() if gain is not None})
+
+
+def _cell(mean: Mean) -> Cell:
+    found = mean_text(mean)
+    return Cell(found.value, found.interval or "no interval")
+
+
+def _class_cell(one: SiteClass) -> Cell:
+    nats = mean_text(one.nats)
+    share = "" if one.share is None else f", {fmt.percent(one.share)} % of it"
+    sure = one.p_value is not None and one.p_value < LEVEL
+    return Cell(nats.value, f"{nats.interval or 'no interval'}{share}", strong=sure)
+
+
+def _note(found: SubsetClasses, report: AttributeReport) -> str:
+    """What the numbers are, and what so many of them mean."""
+    told = [
+        "Mean nats over the tokens of a kind, and the kind’s share of the part’s summed nats: a share above that of the "
+        "tokens points where more is lost. A token may be of several kinds, so that shares do not add up.",
+        f"Kinds are told of the first {found.parts} of {fmt.counted(len(report.sites), 'part')}"
+        if found.parts < len(report.sites)
+        else f"Kinds are told of {'the one part' if found.parts == 1 else f'all {found.parts} parts'}",
+    ]
+    told[1] += ", each interval is a 95 % one of its own, and a kind in too few documents has none."
+    if found.judged:
+        told.append(
+            "Bold is where a part that was looked into differs, on the tokens of a kind, from its own mean on all others "
+            f"(p < {LEVEL:g}, adjusted over {fmt.counted(found.judged, 'difference')} by Holm’s rule)."
+        )
+    if found.absent:
+        told.append(f"Not in this part of the text: {', '.join(map(visible, found.absent))}.")
+    return " ".join(told)

@@ -1,0 +1,153 @@
+"""How the nats of a part spread over kinds of token: it may hurt numbers where another one hurts JSON.
+
+All that this needs is the KL at each position, which the search has of every part that it measured: no model is run
+again, and of a part only sums by cluster and kind are made, while they become means.
+
+Names: T scored positions of the subset, or the first of them, W windows, K clusters, C kinds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts.attribute_report import Site, SiteClass, SubsetClass, SubsetClasses
+from app.contracts.report import Mean
+from workers.diagnosis.attribute.sums import Clusters, Sums
+from workers.diagnosis.means import POSITIVE, Support
+from workers.diagnosis.summary import as_mean
+from workers.diagnosis.token_classes.catalogue import CLASSES, NONE
+from workers.diagnosis.token_classes.classify import Classified
+from workers.diagnosis.token_classes.slices import adjusted, difference
+from workers.distributions.intervals import FEWEST_CLUSTERS
+from workers.distributions.token_values import Positions
+
+Column = NDArray[np.floating[Any]]
+_REAL: Support = (-math.inf, math.inf)
+_SHARE: Support = (0.0, 1.0)
+# Of the ranked parts, those whose kinds are told: of one that costs a thousandth there is nothing to spread.
+MOST_PARTS = 40
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """`masks_CT`: which scored position of the subset is of which kind, in the order of `names`; `where` they are. The
+    last kind is that of positions in no class; kinds that no position is of are left out."""
+
+    names: tuple[str, ...]
+    masks_CT: NDArray[np.bool_]
+    where: Positions
+    seed: int
+
+    @classmethod
+    def of(cls, found: Classified, where: Positions, *, seed: int) -> Kinds:
+        """From the classes of the subset's positions."""
+        every = found.with_none()
+        names = tuple(name for name in (*(one.name for one in CLASSES), NONE) if every[name].any())
+        return cls(names, np.stack([every[name] for name in names]), where, seed)
+
+    def block(self, whole_T: Column, sites: Sequence[Site]) -> SubsetClasses:
+        """What a report tells of the kinds themselves and of the whole candidate's KL at all positions; `sites` are the
+        parts with their kinds."""
+        masks = dict(zip(self.names, self.masks_CT, strict=True))
+        return SubsetClasses(
+            classes=tuple(
+                SubsetClass(
+                    name=one.name,
+                    title=one.title,
+                    definition=one.definition,
+                    tokens=int(masks[one.name].sum()),
+                    documents=int(np.unique(self.where.document[masks[one.name]]).size),
+                    share=float(masks[one.name].mean()),
+                )
+                for one in CLASSES
+                if one.name in masks
+            ),
+            none=int(masks[NONE].sum()) if NONE in masks else 0,
+            absent=tuple(one.title for one in CLASSES if one.name not in masks),
+            whole=self.spread(whole_T),
+            parts=sum(bool(site.classes) for site in sites),
+            judged=sum(one.p_value is not None for site in sites for one in site.classes),
+        )
+
+    def spread(
+        self, kl_T: Column, *, restored: Sequence[Mean] | None = None, judged: bool = False
+    ) -> tuple[SiteClass, ...]:
+        """Of each kind that has a finite one among the first T positions: its mean KL and its share of the sum.
+        `restored`: of every kind what restoring gains. Where it is `judged`, of every class its difference from all
+        other positions, with a p value that is adjusted for nothing."""
+        nats = self._sums(kl_T)
+        means = nats.means(seed=self.seed, support=POSITIVE)
+        shares = self._shares(nats, kl_T).means(seed=self.seed, support=_SHARE)
+        differences = list(self._differences(kl_T)) if judged else [(None, None)] * len(self.names)
+        tokens_C = nats.bottom.sum(0).astype(int)
+        return tuple(
+            SiteClass(
+                name=name,
+                tokens=int(tokens_C[kind]),
+                nats=means[kind],
+                share=shares[kind].mean,
+                share_ci=shares[kind].ci,
+                restored=None if restored is None or restored[kind].mean is None else restored[kind],
+                difference=differences[kind][0],
+                p_value=differences[kind][1],
+            )
+            for kind, name in enumerate(self.names)
+            if tokens_C[kind] > 0
+        )
+
+    def means(self, column_T: Column) -> tuple[Mean, ...]:
+        """Of each kind the mean of a column at the first T positions, where it is finite."""
+        return tuple(self._sums(column_T).means(seed=self.seed, support=_REAL))
+
+    def _sums(self, column_T: Column) -> Sums:
+        """Of each kind (C,) its finite values and their number, by cluster. Clusters are those of all finite positions:
+        a kind in few of many documents is in few clusters, and its windows are none."""
+        finite_T = np.isfinite(column_T)
+        where, values_T = self.where.select(np.flatnonzero(finite_T)), column_T[finite_T].astype(np.float64)
+        masks_CT = self.masks_CT[:, : len(column_T)][:, finite_T]
+        windows, first_W, window_T = np.unique(where.window, return_index=True, return_inverse=True)
+        sums = Sums(Clusters.of(where.document[first_W]), (len(self.names),))
+        for kind, mask_T in enumerate(masks_CT):
+            at = window_T[mask_T]
+            top_W = np.bincount(at, weights=values_T[mask_T], minlength=windows.size)
+            sums.add(0, top_W, np.bincount(at, minlength=windows.size), at=kind)
+        return sums
+
+    def _shares(self, nats: Sums, column_T: Column) -> Sums:
+        """Of each kind (C,) its summed values over those of all finite positions, from the `_sums` of a column."""
+        finite_T = np.isfinite(column_T)
+        _, window_T = np.unique(self.where.window[: len(column_T)][finite_T], return_inverse=True)
+        values_T = column_T[finite_T].astype(np.float64)
+        total_K = np.bincount(
+            nats.clusters.of_window_N[window_T], weights=values_T, minlength=nats.clusters.count
+        )
+        shares = Sums(nats.clusters, nats.shape)
+        shares.top, shares.bottom = nats.top.copy(), np.repeat(total_K[:, None], len(self.names), axis=1)
+        return shares
+
+    def _differences(self, kl_T: Column) -> Iterator[tuple[Mean | None, float | None]]:
+        finite_T = np.isfinite(kl_T)
+        where, values_T = self.where.select(np.flatnonzero(finite_T)), kl_T[finite_T].astype(np.float64)
+        for name, mask_T in zip(self.names, self.masks_CT[:, : len(kl_T)][:, finite_T], strict=True):
+            estimate, p_value = (None, None) if name == NONE else difference(values_T, where, mask_T)
+            if estimate is not None and estimate.clusters < FEWEST_CLUSTERS:
+                yield Mean(mean=estimate.mean, ci=None), None
+            else:
+                yield None if estimate is None else as_mean(estimate), p_value
+
+
+def holm_over(sites: Sequence[Site]) -> tuple[Site, ...]:
+    """The parts with the p values of their kinds adjusted over all of them."""
+    known = iter(adjusted([one.p_value for site in sites for one in site.classes]))
+    return tuple(
+        site.model_copy(
+            update={"classes": tuple(one.model_copy(update={"p_value": next(known)}) for one in site.classes)}
+        )
+        for site in sites
+    )
