@@ -23,6 +23,34 @@ class Measured(Contract):
     documents: Count
 
 
+class SiteClass(Contract):
+    """What a part costs on the tokens of one class: those of the positions that its nats are of whose predicted token
+    is in it, and where logits were finite. A token may be in several classes."""
+
+    name: str = Field(description="one of the report's `token_classes`; `none`: the tokens that are in no class")
+    tokens: Count
+    nats: Mean = Field(
+        description="mean over these tokens, nats a token, its interval clustered as that of the part's nats; none "
+        "where the class stands in fewer than six documents (windows, where the text has fewer documents than that)"
+    )
+    share: Number = Field(description="of the nats summed over all of the part's tokens; null where these are 0")
+    share_ci: Ci | None = None
+    restored: Mean | None = Field(
+        default=None,
+        description="of a part that was restored: nats a token of the class that the candidate gains, over all of the "
+        "subset; null: not restored, or nothing of the class is in it",
+    )
+    difference: Mean | None = Field(
+        default=None,
+        description="`nats` minus the mean over all other tokens of the part, with its own 95 % interval; null: not "
+        "among the parts that were looked into, or one side has no token",
+    )
+    p_value: Number = Field(
+        default=None,
+        description="of no difference, two-sided, adjusted over all classes of all parts that have one (Holm)",
+    )
+
+
 class LayerPair(Contract):
     """A layer of the candidate, and the reference's that it stands for."""
 
@@ -110,6 +138,11 @@ class LayerGap(Contract):
         description="what stands for `nats` where the widths differ and the gap holds layers of the candidate; null: "
         "not needed, or not measured, as `LayerAlignment.not_stitched` says; in older reports never measured",
     )
+    classes: tuple[SiteClass, ...] = Field(
+        default=(),
+        description="how `nats`, or those of `stitched`, spread over kinds of token, and `saved` (`restored` of each); "
+        "empty: neither was measured, or by an earlier version",
+    )
 
 
 class LayerAlignment(Contract):
@@ -143,6 +176,9 @@ class LayerAlignment(Contract):
     control: Number = Field(description="KL of the reference's own layers run again from the first gap: exactly 0")
     additivity: Number = Field(description="total over the sum of the gaps' and the matched layers' nats")
     additivity_ci: Ci | None = None
+    classes: tuple[SiteClass, ...] = Field(
+        default=(), description="how `total` spreads over kinds of token; empty: measured by an earlier version"
+    )
 
 
 # Of the nats of a matched layer, what the map alone may lose. The same layer in both models costs what the map loses of
@@ -175,6 +211,10 @@ class MatchedSpan(Contract):
         "candidate; 0: nothing"
     )
     split: bool = Field(description="whether each half of it was measured by itself, too")
+    classes: tuple[SiteClass, ...] = Field(
+        default=(),
+        description="how the nats of `stitched` spread over kinds of token; empty: measured by an earlier version",
+    )
 
     @property
     def lost(self) -> bool:

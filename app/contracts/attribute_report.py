@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.contracts.attribute_blocks import Internals
+from app.contracts.attribute_blocks import Internals, SiteClass
 from app.contracts.base import Contract
 from app.contracts.calibration_report import Blocks
 from app.contracts.report import (
@@ -68,34 +68,6 @@ class Evidence(Contract):
         "error is of low rank where `low_rank_share` is at least halfway from here to 1; null: in older reports",
     )
     zeros: float | None = Field(default=None, description="share of weights that are 0 here and not in the reference")
-
-
-class SiteClass(Contract):
-    """What a part costs on the tokens of one class: those of the positions that its nats are of whose predicted token
-    is in it, and where logits were finite. A token may be in several classes."""
-
-    name: str = Field(description="one of `token_classes.classes`; `none`: the tokens that are in no class")
-    tokens: Count
-    nats: Mean = Field(
-        description="mean over these tokens, nats a token, its interval clustered as that of the part's nats; none "
-        "where the class stands in fewer than six documents (windows, where the text has fewer documents than that)"
-    )
-    share: Number = Field(description="of the nats summed over all of the part's tokens; null where these are 0")
-    share_ci: Ci | None = None
-    restored: Mean | None = Field(
-        default=None,
-        description="of a part that was restored: nats a token of the class that the candidate gains, over all of the "
-        "subset; null: not restored, or nothing of the class is in it",
-    )
-    difference: Mean | None = Field(
-        default=None,
-        description="`nats` minus the mean over all other tokens of the part, with its own 95 % interval; null: not "
-        "among the parts that were looked into, or one side has no token",
-    )
-    p_value: Number = Field(
-        default=None,
-        description="of no difference, two-sided, adjusted over all classes of all parts that have one (Holm)",
-    )
 
 
 class Site(Contract):
@@ -163,8 +135,8 @@ class Site(Contract):
     rung: Count = Field(description="how far it came: parts that were dropped early were measured on fewer tokens")
     classes: tuple[SiteClass, ...] = Field(
         default=(),
-        description="of the first parts of the ranking how their nats spread over kinds of token, those without a "
-        "finite token left out; empty: not told",
+        description="of the first parts of the ranking, and of all that were looked into, how their nats spread over "
+        "kinds of token, those without a finite token left out; empty: not told",
     )
 
 
@@ -266,21 +238,26 @@ class Subset(Contract):
 
 
 class SubsetClass(Contract):
-    """A class of tokens, and how many scored positions of the subset have a predicted token in it."""
+    """A class of tokens, and at how many positions that parts were measured on the predicted token is in it."""
 
     name: str
     title: str
     definition: str
     tokens: Count
     documents: Count
-    share: float = Field(description="of all scored positions of the subset")
+    share: float = Field(description="of all positions")
 
 
 class SubsetClasses(Contract):
-    """Which kinds of token parts were swapped on. `classes` of a part say how its nats spread over them."""
+    """Which kinds of token parts were measured on: where parts were swapped, the scored positions of the subset; where
+    none was, every position of the windows of `internals`, scored or not. `classes` of a part say how its nats spread
+    over them."""
 
-    classes: tuple[SubsetClass, ...] = Field(default=(), description="classes that some position of the subset is in")
-    none: Count = Field(default=0, description="positions that are in no class")
+    positions: Count = 0
+    classes: tuple[SubsetClass, ...] = Field(default=(), description="classes that some position is in")
+    none: Count = Field(
+        default=0, description="positions in no class, with ends of windows whose predicted token they do not hold"
+    )
     absent: tuple[str, ...] = Field(default=(), description="titles of the classes that no position is in")
     whole: tuple[SiteClass, ...] = Field(
         default=(), description="the whole candidate, by transformers' layers, spread as the parts are"
@@ -318,7 +295,9 @@ class AttributeReport(Blocks):
     search: Search | None
     subset: Subset | None
     token_classes: SubsetClasses | None = Field(
-        default=None, description="kinds of token on the subset; null: in older reports"
+        default=None,
+        description="kinds of token where parts were measured; null: nothing was measured layer by layer, and in older "
+        "reports",
     )
     not_swapped: str = Field(default="", description="why parts were not swapped; empty where they were")
     internals: Internals | None = Field(

@@ -64,12 +64,18 @@ def by_kind(nats: float, factors: dict[str, float], *, judged: bool = False) -> 
         made.append(row)
     return [
         *made,
-        {"name": "none", "tokens": tokens_left, "nats": mean(left / tokens_left, 0.1 * nats), "share": left / 3900 / nats},
+        {
+            "name": "none",
+            "tokens": tokens_left,
+            "nats": mean(left / tokens_left, 0.1 * nats),
+            "share": left / 3900 / nats,
+        },
     ]
 
 
 def subset_classes(parts: int, judged: int) -> Json:
     return {
+        "positions": 3900,
         "classes": [
             {
                 "name": name,
@@ -213,7 +219,7 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
     }
     if not swapped:
         report |= dict.fromkeys(("whole", "explained", "additivity", "treatment", "search", "subset"))
-        report["token_classes"] = {"note": "Token classes are told of parts that were swapped alone."}
+        report["token_classes"] |= {"parts": 1, "judged": 0}
         report["not_swapped"] = "the models have 30 and 24 layers, so that parts have no counterpart of the same number"
     checked: Json = json.loads(AttributeReport.model_validate(report).model_dump_json(by_alias=True))
     return checked
@@ -223,6 +229,7 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
 def attribute_variants() -> dict[str, Json]:
     """One report for each situation that a page must be able to show. Made once: do not change them."""
     gap = site("dropped layers 7, 8", 0.3, kind="gap", layer=7, cause="removed", why="dropped", control=0.0)
+    gap |= {"classes": by_kind(0.3, {"numbers": 2.0})}
     kept = [{"type": "prune.layers", "layers": [20, 21, 22, 23]}]
     gap |= {"treatment": {"recipe": kept, "why": "layers 7, 8 left in"}}
     return {

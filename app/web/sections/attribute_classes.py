@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import batched
 from typing import Final
 
-from app.contracts.attribute_report import AttributeReport, Site, SiteClass, SubsetClasses
+from app.contracts.attribute_blocks import SiteClass
+from app.contracts.attribute_report import AttributeReport, Site, SubsetClasses
 from app.contracts.report import Mean
 from app.web import format as fmt
 from app.web.sections.attribute_words import first_sites, mean_text
@@ -50,17 +50,17 @@ def part_classes(report: AttributeReport) -> PartClasses | None:
     if not found.parts:
         return PartClasses("", Table("", (), ()), (), visible(found.note), ()) if found.note else None
     told = _told(report)
-    first, *others = [list(some) for some in batched(told, _BESIDE)]
+    first, *others = _beside(told)
     cost = _cost(report)
     restored = [site for site in told if any(one.restored is not None for one in site.classes)]
     return PartClasses(
         sentence=class_sentence(report),
-        kinds=_table(report, found, f"The worst parts {_BY_KIND}", [_whole(report, found), *map(cost, first)]),
+        kinds=_table(found, f"The worst parts {_BY_KIND}", [_whole(report, found), *map(cost, first)]),
         further=(
-            *(_table(report, found, f"Further parts {_BY_KIND}", [*map(cost, some)]) for some in others),
+            *(_table(found, f"Further parts {_BY_KIND}", [*map(cost, some)]) for some in others),
             *(
-                _table(report, found, f"What restoring a part gains {_BY_KIND}", [*map(_restored, some)])
-                for some in batched(restored, _BESIDE)
+                _table(found, f"What restoring a part gains {_BY_KIND}", [*map(_restored, some)])
+                for some in _beside(restored)
             ),
         ),
         note=_note(found, report),
@@ -72,14 +72,16 @@ def class_sentence(report: AttributeReport) -> str:
     """Which kinds of token each of the first parts hurts more than all others, and which less, beyond chance; empty
     where kinds are not told."""
     found = report.token_classes
-    if found is None or not found.parts:
+    if found is None or not found.parts or report.not_swapped:
         return ""
     parts = [visible(f"{site.name} costs {told}") for site in first_sites(report) if (told := _against(site, found))]
     if parts:
         return f"{'; '.join(parts)}: each against the part’s own mean on all other tokens."
     if not found.judged:
         return "Too few documents hold these kinds of token to tell which of them a part hurts more than the others."
-    return "No part is shown to hurt one kind of token more or less than the others, all parts and kinds taken together."
+    return (
+        "No part is shown to hurt one kind of token more or less than the others, all parts and kinds taken together."
+    )
 
 
 def _against(site: Site, found: SubsetClasses) -> str:
@@ -104,9 +106,14 @@ def _told(report: AttributeReport) -> list[Site]:
     return [site for site in (*first, *others) if site.classes][:_PARTS]
 
 
-def _table(report: AttributeReport, found: SubsetClasses, caption: str, columns: Sequence[_PartCells]) -> Table:
+def _beside(sites: Sequence[Site]) -> list[Sequence[Site]]:
+    """As many at once as stand beside each other."""
+    return [sites[start : start + _BESIDE] for start in range(0, len(sites), _BESIDE)]
+
+
+def _table(found: SubsetClasses, caption: str, columns: Sequence[_PartCells]) -> Table:
     """A row for each kind, a column for each part."""
-    positions = 0 if report.subset is None else report.subset.positions
+    positions = found.positions
     kinds = [("", "All tokens", positions), *((one.name, visible(one.title), one.tokens) for one in found.classes)]
     kinds += [(_IN_NONE, NONE, found.none)] if found.none else []
     return Table(
@@ -123,7 +130,9 @@ def _table(report: AttributeReport, found: SubsetClasses, caption: str, columns:
 
 
 def _whole(report: AttributeReport, found: SubsetClasses) -> _PartCells:
-    every = {} if report.whole is None else {"": _cell(report.whole.transformers)}
+    alignment = None if report.internals is None else report.internals.alignment
+    total = report.whole.transformers if report.whole is not None else None if alignment is None else alignment.total
+    every = {} if total is None else {"": _cell(total)}
     return _PartCells("Whole candidate", every | {one.name: _class_cell(one) for one in found.whole})
 
 
@@ -160,18 +169,28 @@ def _class_cell(one: SiteClass) -> Cell:
 def _note(found: SubsetClasses, report: AttributeReport) -> str:
     """What the numbers are, and what so many of them mean."""
     told = [
-        "Mean nats over the tokens of a kind, and the kind’s share of the part’s summed nats: a share above that of the "
-        "tokens points where more is lost. A token may be of several kinds, so that shares do not add up.",
-        f"Kinds are told of the first {found.parts} of {fmt.counted(len(report.sites), 'part')}"
-        if found.parts < len(report.sites)
-        else f"Kinds are told of {'the one part' if found.parts == 1 else f'all {found.parts} parts'}",
+        "Mean nats over the tokens of a kind, and the kind’s share of the part’s summed nats: a share above that of "
+        "the tokens points where more is lost. A token may be of several kinds, so that shares do not add up.",
+        f"Kinds are told of {_parts(found, report)}; each interval is a 95 % one of its own, and a kind in too few "
+        "documents has none.",
     ]
-    told[1] += ", each interval is a 95 % one of its own, and a kind in too few documents has none."
+    if report.not_swapped:
+        told.append("Tokens are all those of the windows that parts were measured on, scored or not.")
     if found.judged:
         told.append(
-            "Bold is where a part that was looked into differs, on the tokens of a kind, from its own mean on all others "
-            f"(p < {LEVEL:g}, adjusted over {fmt.counted(found.judged, 'difference')} by Holm’s rule)."
+            "Bold is where a part that was looked into differs, on the tokens of a kind, from its own mean on all "
+            f"others (p < {LEVEL:g}, adjusted over {fmt.counted(found.judged, 'difference')} by Holm’s rule)."
         )
     if found.absent:
         told.append(f"Not in this part of the text: {', '.join(map(visible, found.absent))}.")
     return " ".join(told)
+
+
+def _parts(found: SubsetClasses, report: AttributeReport) -> str:
+    if found.parts == len(report.sites):
+        return "the one part" if found.parts == 1 else f"all {found.parts} parts"
+    of = fmt.counted(len(report.sites), "part")
+    if not report.not_swapped:
+        return f"the first {found.parts} of {of}"
+    why = "whose nats are what the candidate gains without them, or that an earlier version measured"
+    return f"{found.parts} of {of}, not of those {why}"

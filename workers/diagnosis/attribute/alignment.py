@@ -16,15 +16,17 @@ Names: N windows, L tokens of a window, R, C layers of reference and candidate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.matching import Gap, Matching, match
 from workers.diagnosis.attribute.origin import Origin, origins
+from workers.diagnosis.attribute.readout import NO_KINDS
 from workers.diagnosis.attribute.runs import Runs, first
 from workers.diagnosis.attribute.similarity import Similarity, similarity
 from workers.diagnosis.attribute.stitching import Maps, Stitched, Stitching, why_no_maps
@@ -90,11 +92,13 @@ def align(
     candidate: Borders,
     document_N: Sequence[int] | NDArray[np.integer],
     *,
+    kinds: Mapping[str, torch.Tensor] = NO_KINDS,
     seed: int = 0,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> Alignment:
-    """Aligns and measures. `document_N`: the document of each window. Raises what `similarity` raises."""
+    """Aligns and measures. `document_N`: the document of each window; `kinds`: masks (N, L) of tokens, by each of which
+    nats are summed, too. Raises what `similarity` raises."""
     clusters = Clusters.of(document_N)
     alike = similarity(reference, candidate, clusters, progress=progress, check_cancelled=check_cancelled)
     similarity_RC = _layers(alike)
@@ -103,7 +107,7 @@ def align(
     resamplings = RESAMPLES if clusters.count >= FEWEST_CLUSTERS else 0
     pair_shares, gap_shares = _stability(alike, matching, resamplings, seed, check_cancelled)
     states = alike.states.cka()
-    runs = Runs(reference, candidate, clusters, check_cancelled)
+    runs = Runs(reference, candidate, clusters, check_cancelled, kinds)
     same_width = reference.hidden_size == candidate.hidden_size
     two_widths = not same_width and bool(matching.gaps)
     not_stitched = why_no_maps(clusters) if two_widths else ""

@@ -85,7 +85,27 @@ def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> bl
         if found.maps is None
         else blocks.WidthMaps(widths=found.maps.widths, folds=found.maps.folds, tokens=found.maps.tokens),
         not_stitched=found.not_stitched,
+        classes=by_kind(found.total, seed=seed),
     )
+
+
+def by_kind(sums: Sums, restored: Sums | None = None, *, seed: int) -> tuple[blocks.SiteClass, ...]:
+    """How nats spread over kinds of token, where they were summed by these; `restored`: what is gained without."""
+    made = []
+    for name, one in sums.by_kind.items():
+        tokens = int(one.bottom.sum())
+        share = _over(one, sums, seed=seed, support=_SHARE)
+        made.append(
+            blocks.SiteClass(
+                name=name,
+                tokens=tokens,
+                nats=one.mean(seed=seed, support=POSITIVE),
+                share=share.mean,
+                share_ci=share.ci,
+                restored=None if restored is None else restored.by_kind[name].mean(seed=seed),
+            )
+        )
+    return tuple(one for one in made if one.tokens)
 
 
 def stitched_block(found: Stitched, total: Sums, seed: int) -> blocks.Stitched:
@@ -111,6 +131,7 @@ def _gap(damage: GapDamage, total: Sums, seed: int, *, resampled: bool) -> block
         share = _over(damage.swapped, total, seed=seed)
     elif damage.saved is not None:  # may be a loss
         share = _over(damage.saved, total, seed=seed, support=_REAL)
+    spread = damage.swapped or (None if damage.stitched is None else damage.stitched.nats)
     return blocks.LayerGap(
         at_reference=gap.after_reference,
         at_candidate=gap.after_candidate,
@@ -126,6 +147,7 @@ def _gap(damage: GapDamage, total: Sums, seed: int, *, resampled: bool) -> block
         similarity_after=damage.after,
         stability=damage.stability if resampled else None,
         stitched=None if damage.stitched is None else stitched_block(damage.stitched, total, seed),
+        classes=() if spread is None else by_kind(spread, damage.saved, seed=seed),
     )
 
 

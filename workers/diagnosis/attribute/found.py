@@ -12,7 +12,7 @@ from app.contracts.attribute_report import Whole
 from app.contracts.report import KernelTerm
 from app.contracts.requests.attribute import AttributeRequest
 from app.models.checkpoint import CheckpointInfo
-from workers.diagnosis.attribute.kinds import Kinds
+from workers.diagnosis.attribute.kinds import InsideKinds, Kinds
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.numbering import made_of
 from workers.diagnosis.attribute.scope import Scope
@@ -51,6 +51,7 @@ class Found:
     internals: Internals | None = None
     full: NDArray[np.float32] | None = None
     kinds: Kinds | None = None
+    inside_kinds: InsideKinds | None = None
     scope: Scope = field(default_factory=Scope)
     forward_seconds: float = 0.0
     search_seconds: float = 0.0

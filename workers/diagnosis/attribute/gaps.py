@@ -30,12 +30,13 @@ def gap_sites(found: Found) -> tuple[Site, ...]:
 @dataclass(frozen=True)
 class _Cost:
     """What a gap costs. `stitched`: through a map between two widths; `how` it was measured, where not in the reference
-    as the layers are."""
+    as the layers are; `gained`: as what the candidate gains without it."""
 
     nats: Mean
     share: Mean
     how: str = ""
     stitched: Stitched | None = None
+    gained: bool = False
 
 
 def _cost(gap: LayerGap) -> _Cost | None:
@@ -55,7 +56,7 @@ def _measured(gap: LayerGap) -> _Cost | None:
         how = "measured as what the candidate gains without it: the widths differ"
         if stitched is not None:
             how += f", and through a map between them {stitched_told(stitched)}"
-        return _Cost(gap.saved, told, how) if (gap.saved.mean or 0.0) > 0 else None
+        return _Cost(gap.saved, told, how, gained=True) if (gap.saved.mean or 0.0) > 0 else None
     if stitched is None:
         return None
     how = f"measured through a map between the two widths: {stitched_told(stitched)}"
@@ -114,6 +115,7 @@ def _gap(gap: LayerGap, cost: _Cost, alignment: LayerAlignment, patient: Patient
         treatment=_gap_treatment(cost, cause, alignment, put_back(patient, dropped, added, before=gap.at_candidate)),
         tokens=alignment.measured.tokens,
         rung=0,
+        classes=() if cost.gained else gap.classes,
     )
 
 

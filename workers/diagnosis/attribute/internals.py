@@ -6,7 +6,7 @@ states at the borders go on where they were (`borders`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.matched import matched_layers
 from workers.diagnosis.attribute.matching import Matching, gaps_between
 from workers.diagnosis.attribute.moe import routing_shift
+from workers.diagnosis.attribute.readout import NO_KINDS
 from workers.diagnosis.attribute.runs import Runs
 from workers.diagnosis.attribute.sums import Clusters
 from workers.diagnosis.plan import spread
@@ -61,6 +62,7 @@ def internals(
     document_N: Sequence[int] | NDArray[np.integer],
     scratch: Path,
     *,
+    kinds: Mapping[str, torch.Tensor] = NO_KINDS,
     renumbered: str = "",
     alignment_alone: bool = False,
     budget: float = 64.0,
@@ -70,15 +72,17 @@ def internals(
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> blocks.Internals:
     """Alignment, attention, activations; of two mixtures of experts routing, too. `tokens_NL`: windows of one length,
-    `document_N` their documents; self-repair is measured on about `repair_tokens` of them. `renumbered` says why layers
-    of one number are no counterparts, where that is known beforehand. `alignment_alone` leaves out all but the
+    `document_N` their documents, `kinds` masks (N, L) of tokens by each of which nats are told, too; self-repair is
+    measured on about `repair_tokens` of them. `renumbered` says why layers of one number are no counterparts, where
+    that is known beforehand. `alignment_alone` leaves out all but the
     alignment and, of two widths, what matched layers cost, which may take `budget` forward passes of the reference.
 
     What cannot be measured of these two (a packed checkpoint, two widths, a mixture against a dense model, routers of
     layers that have other numbers) is told in `not_measured`. Raises `HemostatError`: INVALID_REQUEST (windows too
     short), ACTIVATIONS_NOT_FINITE.
     """
-    work = _Work(reference, candidate, tokens_NL, np.asarray(document_N), scratch, seed, progress, check_cancelled)
+    documents = np.asarray(document_N)
+    work = _Work(reference, candidate, tokens_NL, documents, kinds, scratch, seed, progress, check_cancelled)
     alignment = work.kept("alignment", blocks.LayerAlignment, work.alignment)
     matched = None
     if alignment is not None and alignment.pairs and reference.info.hidden_size != candidate.info.hidden_size:
@@ -120,13 +124,14 @@ class _Work:
         candidate: Model,
         tokens_NL: torch.Tensor,
         document_N: NDArray[Any],
+        kinds: Mapping[str, torch.Tensor],
         scratch: Path,
         seed: int,
         progress: Progress,
         check_cancelled: CheckCancelled,
     ) -> None:
         self._models, self._tokens_NL, self._document_N = (reference, candidate), tokens_NL, document_N
-        self._scratch, self._seed = scratch, seed
+        self._kinds, self._scratch, self._seed = kinds, scratch, seed
         self._hooks: dict[str, Any] = {"progress": progress, "check_cancelled": check_cancelled}
         self._text = measured((tokens_NL.shape[0], tokens_NL.shape[1]), document_N)
         self._borders: tuple[Borders, Borders] | None = None
@@ -176,12 +181,13 @@ class _Work:
 
     def alignment(self) -> blocks.LayerAlignment:
         """Of two dense models, or of two mixtures."""
-        found = align(*self._at_borders(), self._document_N, seed=self._seed, **self._hooks)
+        found = align(*self._at_borders(), self._document_N, kinds=self._kinds, seed=self._seed, **self._hooks)
         return alignment_block(found, self._text, seed=self._seed)
 
     def matched(self, matching: Matching, budget: float) -> blocks.MatchedLayers:
         """Of two widths, along the alignment."""
-        runs = Runs(*self._at_borders(), Clusters.of(self._document_N), self._hooks["check_cancelled"])
+        clusters = Clusters.of(self._document_N)
+        runs = Runs(*self._at_borders(), clusters, self._hooks["check_cancelled"], self._kinds)
         return matched_layers(
             runs,
             matching,

@@ -28,7 +28,7 @@ from workers.diagnosis.attribute.changes import config_differences, differing
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.internals import Model as Inner
 from workers.diagnosis.attribute.internals import internals
-from workers.diagnosis.attribute.kinds import Kinds
+from workers.diagnosis.attribute.kinds import InsideKinds, Kinds, inside_positions
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.numbering import moved, renumbered_by
 from workers.diagnosis.attribute.pair import opened, plain, why_not
@@ -217,7 +217,7 @@ class _Attribute(Attempt):
             if request.internals or found.not_swapped:
                 with self._watch.phase("internals"):
                     found.internals = self._inside(
-                        reference, candidate, subset, scratch / "internals", found.not_swapped
+                        reference, candidate, subset, scratch / "internals", documents, found
                     )
         found.subset = subset
         found.warnings += self._warnings(sides, found)
@@ -288,21 +288,29 @@ class _Attribute(Attempt):
         candidate: CheckpointInfo,
         subset: Subset,
         scratch: Path,
-        renumbered: str,
+        documents: list[TextDocument],
+        found: Found,
     ) -> Internals:
-        """What goes on inside, on the first windows of the subset."""
+        """What goes on inside, on the first windows of the subset; by kinds of token where that is what parts are."""
         context = self._context
         scratch.mkdir(parents=True, exist_ok=True)
         windows, length = inner_windows((reference, candidate), subset.length)
-        document = [self._document(subset, row) for row in range(len(subset.windows))]
+        tokens_NL = subset.tokens_NL[:windows, :length]
+        document_N = [self._document(subset, row) for row in range(len(tokens_NL))]
+        if found.not_swapped:
+            context.progress("kinds of token", 0, 0)
+            where, known_NL = inside_positions(found.corpus, subset, *tokens_NL.shape)
+            classes = self._classified(documents, found.corpus, where, found.sides.reference)
+            found.inside_kinds = InsideKinds.of(classes, known_NL, np.asarray(document_N))
         with open_tensors(reference) as ours, open_tensors(candidate) as theirs:
             return internals(
                 Inner(reference, ours.read),
                 Inner(candidate, theirs.read),
-                subset.tokens_NL[:windows, :length],
-                document[:windows],
+                tokens_NL,
+                document_N,
                 scratch,
-                renumbered=renumbered,
+                kinds={} if found.inside_kinds is None else found.inside_kinds.masks,
+                renumbered=found.not_swapped,
                 alignment_alone=not self._request.internals,
                 budget=self._request.budget,
                 seed=self._request.seed,

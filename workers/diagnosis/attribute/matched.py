@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from app.contracts import attribute_blocks as blocks
 from app.models.attribution import mapped_span_passes
-from workers.diagnosis.attribute.blocks import POSITIVE, stitched_block
+from workers.diagnosis.attribute.blocks import POSITIVE, by_kind, stitched_block
 from workers.diagnosis.attribute.matching import Gap, Matching
 from workers.diagnosis.attribute.narrowing import Plan, Score, Span, narrow
 from workers.diagnosis.attribute.origin import added
@@ -115,4 +115,5 @@ class _Work:
             before=None if stitched.before is None else stitched.before.mean(seed=self._seed, support=POSITIVE),
             added=(added(runs.reference, begin[0], count), added(runs.candidate, begin[1], count)),
             split=False,
+            classes=by_kind(stitched.nats, seed=self._seed),
         )

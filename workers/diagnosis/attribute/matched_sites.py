@@ -82,6 +82,7 @@ def _site(span: MatchedSpan, block: MatchedLayers, patient: Patient) -> Site:
         treatment=_treatment(span, cause, block, patient),
         tokens=block.measured.tokens,
         rung=0,
+        classes=span.classes,
     )
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contracts.attribute_blocks import SiteClass
 from app.contracts.attribute_report import (
     Cause,
     NowhereFinite,
     Site,
-    SiteClass,
     Treatment,
     Unclear,
 )
@@ -58,9 +58,7 @@ def nowhere_finite_parts(found: Found) -> tuple[NowhereFinite, ...]:
     )
 
 
-def _site(
-    measured: Measured, found: Found, full: NDArray[np.float32], subset: Subset, *, by_kind: bool
-) -> Site:
+def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: Subset, *, by_kind: bool) -> Site:
     site, kl, seed = measured.site, measured.kl, found.request.seed
     where = subset.where.select(np.arange(len(kl)))
     nats = mean_of(kl.astype(np.float64), where, seed=seed, support=POSITIVE)

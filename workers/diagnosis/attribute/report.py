@@ -28,10 +28,6 @@ from workers.diagnosis.verdict import decide, not_tested
 
 SITES_FILE, RECIPE_FILE = "sites.json", "recipe.json"
 TOKENS_FILE: Final = "tokens.parquet"
-_NO_CLASSES: Final = (
-    "Token classes are told of parts that were swapped alone: gaps, and layers between two widths, are measured over "
-    "every token of their windows, scored or not."
-)
 _BLOCKS = tuple(Blocks.model_fields)
 
 
@@ -139,11 +135,14 @@ def _subset(found: Found) -> SubsetBlock | None:
     )
 
 
-def _token_classes(found: Found, sites: tuple[Site, ...]) -> SubsetClasses:
-    """Kinds of token, where parts were swapped."""
-    if found.kinds is None or found.full is None:
-        return SubsetClasses(note=_NO_CLASSES)
-    return found.kinds.block(found.full, sites)
+def _token_classes(found: Found, sites: tuple[Site, ...]) -> SubsetClasses | None:
+    """Kinds of token, where anything was measured."""
+    if found.kinds is not None and found.full is not None:
+        return found.kinds.block(found.full, sites)
+    alignment = None if found.internals is None else found.internals.alignment
+    if found.inside_kinds is None or alignment is None:
+        return None
+    return found.inside_kinds.block(alignment.classes, sites)
 
 
 def export(report: AttributeReport, found: Found, context: JobContext) -> None:

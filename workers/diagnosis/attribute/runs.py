@@ -5,13 +5,13 @@ Names: N windows, L tokens of a window, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from workers.diagnosis.attribute.borders import Borders, Link, run_chain
 from workers.diagnosis.attribute.matching import Gap, Matching
-from workers.diagnosis.attribute.readout import kl_sums, states_of
+from workers.diagnosis.attribute.readout import NO_KINDS, kl_sums, states_of
 from workers.diagnosis.attribute.sums import Clusters, Sums, difference
 from workers.surgery.callbacks import CheckCancelled
 
@@ -24,12 +24,17 @@ def first(gap: Gap) -> tuple[int, int]:
 class Runs:
     """Chains of layers of both models, and the KL of what leaves them, nats a token. `ours`, `theirs`: the layers of
     reference and candidate; `total`: KL(reference ‖ candidate). Of models of two widths, only those chains run that
-    hold one model's layers alone."""
+    hold one model's layers alone. `kinds`: masks (N, L) of tokens, by each of which all is summed, too."""
 
     def __init__(
-        self, reference: Borders, candidate: Borders, clusters: Clusters, check_cancelled: CheckCancelled
+        self,
+        reference: Borders,
+        candidate: Borders,
+        clusters: Clusters,
+        check_cancelled: CheckCancelled,
+        kinds: Mapping[str, torch.Tensor] = NO_KINDS,
     ) -> None:
-        self.reference, self.candidate = reference, candidate
+        self.reference, self.candidate, self._kinds = reference, candidate, kinds
         self.clusters, self.check_cancelled = clusters, check_cancelled
         self.ours, self.theirs = self._links(reference), self._links(candidate)
         self._last_NLD = last(reference)
@@ -83,6 +88,7 @@ class Runs:
             (base[0].runner.skeleton, base[1]),
             [(head.runner.skeleton, states_of(last_NLD)) for last_NLD in last],
             self.clusters,
+            kinds=self._kinds,
             check_cancelled=self.check_cancelled,
         )
 

@@ -40,10 +40,12 @@ class Clusters:
 
 @dataclass
 class Sums:
-    """`top` (K, *shape) and `bottom` (K, *shape): a ratio Σ top / Σ bottom for each element of `shape`."""
+    """`top` (K, *shape) and `bottom` (K, *shape): a ratio Σ top / Σ bottom for each element of `shape`. `by_kind` has
+    the same over the tokens of each kind, where it was asked for."""
 
     clusters: Clusters
     shape: tuple[int, ...]
+    by_kind: dict[str, Sums] = field(default_factory=dict)
     top: Array = field(init=False)
     bottom: Array = field(init=False)
 
@@ -93,8 +95,9 @@ class Sums:
 
 
 def difference(first: Sums, second: Sums) -> Sums:
-    """Σ (top of the first − top of the second) / Σ bottom, paired: both over the same positions."""
-    found = Sums(first.clusters, first.shape)
+    """Σ (top of the first − top of the second) / Σ bottom, paired: both over the same positions; so of each kind."""
+    by_kind = {name: difference(one, second.by_kind[name]) for name, one in first.by_kind.items()}
+    found = Sums(first.clusters, first.shape, by_kind)
     found.top, found.bottom = first.top - second.top, first.bottom.copy()
     return found
 

@@ -160,14 +160,17 @@ def test_looking_into_the_first_parts_is_told_to_its_last_step(report: Attribute
     assert steps == [(done, len(steps)) for done in range(len(steps))]
 
 
-def test_kinds_of_token_are_told_of_every_part_and_add_up_where_they_share_no_token(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
+def disjoint_kinds() -> list[Json]:
     """Text of numbers, signs and small words, of which each token comes often: no kind holds a token of another."""
     rng = random.Random(4)
     texts = [" ".join(rng.choice(("12", "7", ";", "the", "red", "dog")) for _ in range(90)) for _ in range(8)]
-    documents = [{"id": str(number), "text": text, "domain": "prose"} for number, text in enumerate(texts)]
-    asked = request(text={"source": "inline", "documents": documents}, tokens=512, internals=False)
+    return [{"id": str(number), "text": text, "domain": "prose"} for number, text in enumerate(texts)]
+
+
+def test_kinds_of_token_are_told_of_every_part_and_add_up_where_they_share_no_token(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    asked = request(text={"source": "inline", "documents": disjoint_kinds()}, tokens=512, internals=False)
     found = attribute(asked, Context(settings, tmp_path), room)
     kinds, subset = found.token_classes, found.subset
     assert kinds is not None and subset is not None
@@ -218,9 +221,12 @@ def test_a_model_of_another_depth_is_told_by_its_gaps(room: EngineRoom, settings
     )
     assert "3 and 2 layers" in found.not_swapped
     (gap,) = found.sites
-    assert found.token_classes is not None
-    assert (found.token_classes.classes, gap.classes) == ((), ())
-    assert "gaps, and layers between two widths" in found.token_classes.note
+    kinds = found.token_classes
+    assert kinds is not None and kinds.parts == 1
+    assert {one.name: one.tokens for one in gap.classes} == {one.name: one.tokens for one in kinds.whole}
+    none = next(one for one in gap.classes if one.name == "none")
+    # all that is in no class, and the ends of windows
+    assert none.tokens == kinds.none and kinds.positions == gap.tokens
     assert (gap.kind, gap.name, gap.cause, gap.control) == ("gap", "dropped layer 1", "removed", 0)
     assert gap.ci is not None
     assert gap.shown is (gap.ci[0] > 0)
@@ -397,6 +403,34 @@ def test_models_of_another_width_and_depth_are_told_by_gaps_that_a_map_carries(
     assert found.internals.not_measured == ("activations: hidden states of 64 and of 96 channels have no difference",)
     page = render(found.model_dump(mode="json", by_alias=True))
     assert "added layer 2" in page
+
+
+def test_gaps_and_matched_layers_are_told_by_kinds_that_add_up_and_a_later_attempt_tells_them_too(
+    room: EngineRoom, settings: Settings, tmp_path: Path
+) -> None:
+    text = {"source": "inline", "documents": disjoint_kinds()}
+    asked = request(candidate={"model": "wider"}, text=text, tokens=512, internals=False)
+    found = attribute(asked, Context(settings, tmp_path), room)
+    kinds = found.token_classes
+    assert kinds is not None
+    assert [one.name for one in kinds.classes] == ["numbers", "punctuation"]
+    assert (kinds.parts, kinds.judged, kinds.note) == (len(found.sites), 0, "")
+    assert {site.kind for site in found.sites} == {"gap", "layer"}
+    for site in found.sites:
+        assert sum(one.tokens for one in site.classes) == site.tokens == kinds.positions
+        summed = sum(one.tokens * (one.nats.mean or 0.0) for one in site.classes)
+        assert summed == pytest.approx(site.tokens * site.nats, rel=1e-6, abs=1e-9)
+    # an attempt of an earlier version left sums without kinds
+    (kept,) = tmp_path.glob("partial/attribute-*/internals/alignment.json")
+    block = json.loads(kept.read_text())
+    del block["classes"]
+    for one in block["gaps"]:
+        del one["classes"]
+    kept.write_text(json.dumps(block))
+    again = attribute(asked, Context(settings, tmp_path), room)
+    assert [bool(site.classes) for site in again.sites] == [site.kind != "gap" for site in again.sites]
+    assert again.token_classes is not None and again.token_classes.parts == len(again.sites) - 1
+    assert [(site.name, site.nats) for site in again.sites] == [(site.name, site.nats) for site in found.sites]
 
 
 def test_layers_that_a_narrower_model_lacks_are_left_out_of_the_reference(

@@ -23,8 +23,8 @@ def test_what_each_part_hurts_is_said_in_one_sentence_and_stands_in_the_table() 
     report = read(VARIANTS["full"])
     told = class_sentence(report)
     assert told == (
-        "layers.1.mlp.down_proj costs more on numbers; layers.1.self_attn.heads.0 costs more on JSON structure and less "
-        "on punctuation: each against the part’s own mean on all other tokens."
+        "layers.1.mlp.down_proj costs more on numbers; layers.1.self_attn.heads.0 costs more on JSON structure and "
+        "less on punctuation: each against the part’s own mean on all other tokens."
     )
     page = render(VARIANTS["full"])
     assert told in page
@@ -40,7 +40,7 @@ def test_what_each_part_hurts_is_said_in_one_sentence_and_stands_in_the_table() 
     ]
     every, numbers, json_structure, _, none = view.kinds.rows
     assert (every[0].text, every[0].note) == ("All tokens", "3,900 tokens, 100 %")
-    assert (every[2].text, every[3].text) == ("0.18", "0.05")
+    assert (every[2].text, every[3].text) == ("0.180", "0.0500")
     assert (numbers[0].text, numbers[0].note) == ("Numbers", "240 tokens, 6.15 %")
     # 3.1 times 0.18 on 240 of 3,900 tokens
     assert numbers[2].text == "0.56"
@@ -94,11 +94,24 @@ def test_where_nothing_is_shown_to_differ_that_is_said_and_where_nothing_could_t
     assert told(None).startswith("Too few documents hold these kinds of token")
 
 
-def test_gaps_have_a_note_and_an_older_report_has_nothing() -> None:
+def test_gaps_are_told_by_kind_too_and_say_why_where_they_are_not() -> None:
     gaps = part_classes(read(VARIANTS["other-depth"]))
     assert gaps is not None
-    assert (gaps.sentence, gaps.kinds.rows, gaps.further) == ("", (), ())
-    assert gaps.note in render(VARIANTS["other-depth"])
+    assert (gaps.sentence, gaps.further) == ("", ())
+    assert [column.label for column in gaps.kinds.columns[1:]] == ["Whole candidate, nats", "dropped layers 7, 8, nats"]
+    assert gaps.kinds.rows[1][2].text == "0.60"
+    assert "Kinds are told of the one part;" in gaps.note and "scored or not" in gaps.note
+    lost = VARIANTS["other-depth"] | {
+        "token_classes": {"parts": 0, "note": "Token classes are not told of these parts."}
+    }
+    lost["sites"] = [{key: value for key, value in one.items() if key != "classes"} for one in lost["sites"]]
+    untold = part_classes(read(lost))
+    assert untold is not None
+    assert (untold.kinds.rows, untold.note) == ((), "Token classes are not told of these parts.")
+    assert untold.note in render(lost)
+
+
+def test_an_older_report_has_nothing() -> None:
     older = {key: value for key, value in VARIANTS["full"].items() if key != "token_classes"}
     older["sites"] = [{key: value for key, value in one.items() if key != "classes"} for one in older["sites"]]
     assert part_classes(read(older)) is None
@@ -110,4 +123,6 @@ def test_a_terminal_has_the_sentence() -> None:
     stream = io.StringIO()
     render_terminal(VARIANTS["full"], Console(file=stream, width=120, no_color=True))
     flat = " ".join(stream.getvalue().split())
-    assert "layers.1.mlp.down_proj costs more on numbers; layers.1.self_attn.heads.0 costs more on JSON structure" in flat
+    assert (
+        "layers.1.mlp.down_proj costs more on numbers; layers.1.self_attn.heads.0 costs more on JSON structure" in flat
+    )
