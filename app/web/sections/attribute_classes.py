@@ -15,9 +15,9 @@ from app.web.sections.classes import LEVEL, NONE, Definition, listed, lowered
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
-# Parts that stand beside each other in a table, and all that the page has.
+# Columns of a table, of which the first one has the whole candidate in one, and the parts that the page has in all.
 _BESIDE: Final = 4
-_PARTS: Final = 12
+_PARTS: Final = 11
 _IN_NONE: Final = "none"
 _BY_KIND: Final = "by kind of the predicted token"
 
@@ -50,7 +50,7 @@ def part_classes(report: AttributeReport) -> PartClasses | None:
     if not found.parts:
         return PartClasses("", Table("", (), ()), (), visible(found.note), ()) if found.note else None
     told = _told(report)
-    first, *others = _beside(told)
+    first, others = told[: _BESIDE - 1], _beside(told[_BESIDE - 1 :])
     cost = _cost(report)
     restored = [site for site in told if any(one.restored is not None for one in site.classes)]
     return PartClasses(

@@ -36,7 +36,6 @@ def test_what_each_part_hurts_is_said_in_one_sentence_and_stands_in_the_table() 
         "layers.1.mlp.down_proj, nats",
         "layers.1.self_attn.heads.0, nats",
         "layers.6, nats",
-        "layers.13, nats",
     ]
     every, numbers, json_structure, _, none = view.kinds.rows
     assert (every[0].text, every[0].note) == ("All tokens", "3,900 tokens, 100 %")
@@ -45,8 +44,8 @@ def test_what_each_part_hurts_is_said_in_one_sentence_and_stands_in_the_table() 
     # 3.1 times 0.18 on 240 of 3,900 tokens
     assert numbers[2].text == "0.56"
     assert numbers[2].note.endswith("19.1 % of it")
-    assert [cell.strong for cell in numbers[1:]] == [False, True, False, False, False]
-    assert [cell.strong for cell in json_structure[1:]] == [False, False, True, False, False]
+    assert [cell.strong for cell in numbers[1:]] == [False, True, False, False]
+    assert [cell.strong for cell in json_structure[1:]] == [False, False, True, False]
     assert none[0].text == "In no class"
 
 

@@ -6,15 +6,27 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from app.contracts.attribute_report import Cause, Site, Unclear
 from app.models.checkpoint import inspect
 from tests.support import internals_blocks
+from tests.support.internals import DOCUMENT_N, at_borders, whole
+from tests.support.pruning import operate
+from tests.support.widening import widened
+from tests.unit.workers.diagnosis.attribute.test_matched import Change, added_times, noisy, rounded
+from tests.unit.workers.diagnosis.attribute.test_stitching import changed, mean_kl
+from workers.diagnosis.attribute.alignment import align
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_sites
+from workers.diagnosis.attribute.matching import Gap
+from workers.diagnosis.attribute.runs import Runs
 from workers.diagnosis.attribute.sentence import sentence
+from workers.diagnosis.attribute.stitching import Stitching
+from workers.diagnosis.attribute.sums import Clusters
 from workers.diagnosis.attribute.treatment import Patient
 from workers.diagnosis.mitigate.subject import recipe_of
+from workers.surgery.store import CheckpointStore
 
 
 @pytest.mark.parametrize(
@@ -256,3 +268,64 @@ def test_added_layers_that_the_candidate_needs_are_no_damage(tiny: Callable[...,
     assert sentence((), None, cast("Found", found)) == (
         "No part was swapped: the hidden states have 64 and 96 dimensions."
     )
+
+
+def _together(*changes: Change) -> Change:
+    def change(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        for one in changes:
+            tensor = one(name, tensor)
+        return tensor
+
+    return change
+
+
+BEFORE = {
+    "embedding of 4 bits": rounded("embed_tokens", 4),
+    "embedding of 2 bits": rounded("embed_tokens", 2),
+    "noisy embedding": noisy("embed_tokens"),
+    "scaled embedding": lambda name, one: 1.25 * one if "embed_tokens" in name else one,
+    "first layer doubled": added_times(2, 0),
+    "second layer of 2 bits": rounded("layers.1.", 2),
+}
+
+
+@pytest.mark.parametrize("damage", BEFORE)
+@pytest.mark.parametrize("adds", [1.0, 0.01], ids=["a copy", "a hundredth of one"])
+def test_an_added_layer_is_not_blamed_for_what_went_wrong_before_it(
+    tiny: Callable[..., Path], tmp_path: Path, adds: float, damage: str
+) -> None:
+    """What a layer adds crosses back, and of one that adds next to nothing next to nothing does: whatever states the
+    damage gives it, it seems to cost no more than a fifth above what it does in one width."""
+    folder = tiny("llama", num_hidden_layers=6)
+    with operate(
+        folder, CheckpointStore(tmp_path / "store", 10**9), {"type": "extend.duplicate", "layers": [4]}
+    ) as made:
+        alone = changed(made.path, tmp_path / "alone", added_times(adds, 5))
+        hurt = changed(made.path, tmp_path / "hurt", _together(added_times(adds, 5), BEFORE[damage]))
+    truth = mean_kl(whole(folder), whole(alone))
+    candidate = widened(hurt, tmp_path / "wider", width=96)
+    with at_borders(folder, candidate, scratch=tmp_path) as both:
+        runs = Runs(*both, Clusters.of(DOCUMENT_N), lambda: None)
+        found = Stitching(runs, seed=0).swapped(Gap((), (5,), 5, 6))
+    nats = float(found.nats.values())
+    assert 0.4 * truth < nats < 1.2 * truth
+    if adds < 1:
+        assert nats < 0.01 * float(runs.total.values())
+
+
+@pytest.mark.parametrize("damage", ["embedding of 2 bits", "first layer doubled"])
+def test_a_dropped_layer_costs_what_it_costs_alone_whatever_else_is_damaged(
+    tiny: Callable[..., Path], tmp_path: Path, damage: str
+) -> None:
+    """It is left out of the reference itself: nothing of the candidate is in the number."""
+    folder = tiny("llama", num_hidden_layers=6)
+    with operate(folder, CheckpointStore(tmp_path / "store", 10**9), {"type": "prune.layers", "layers": [3]}) as made:
+        hurt = changed(made.path, tmp_path / "hurt", BEFORE[damage])
+        truth = mean_kl(whole(folder), whole(made.path))
+    candidate = widened(hurt, tmp_path / "wider", width=96)
+    with at_borders(folder, candidate, scratch=tmp_path) as both:
+        found = align(*both, DOCUMENT_N)
+    (gap,) = found.gaps
+    assert gap.gap.reference == (3,)
+    assert gap.stitched is None and gap.swapped is not None
+    assert float(gap.swapped.values()) == pytest.approx(truth, rel=1e-3)

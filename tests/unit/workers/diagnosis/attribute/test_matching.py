@@ -32,6 +32,16 @@ def test_no_other_matching_is_better(shape: tuple[int, int]) -> None:
         assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(found.pairs, found.pairs[1:], strict=False))
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (6, 6), (2, 9)])
+def test_no_gap_has_layers_of_both_models_however_little_alike_they_are(shape: tuple[int, int]) -> None:
+    """So that what is put into the reference through a map never stands in the place of its own layers."""
+    rng = np.random.default_rng(sum(shape))
+    for share in (0.0, 0.1, 0.5, 1.0):
+        for _ in range(20):
+            similarity = rng.random(shape) * (rng.random(shape) < share)
+            assert not any(gap.reference and gap.candidate for gap in match(similarity).gaps)
+
+
 def test_of_equal_matchings_the_earlier_one_is_taken() -> None:
     similarity = np.zeros((2, 3))
     similarity[0, [0, 1]] = similarity[1, 2] = 1.0  # layer 0 of the reference is as like to 0 as to 1
