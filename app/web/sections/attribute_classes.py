@@ -70,11 +70,12 @@ def part_classes(report: AttributeReport) -> PartClasses | None:
 
 def class_sentence(report: AttributeReport) -> str:
     """Which kinds of token each of the first parts hurts more than all others, and which less, beyond chance; empty
-    where kinds are not told."""
+    where kinds are not told, or no part was looked into."""
     found = report.token_classes
-    if found is None or not found.parts or report.not_swapped:
+    looked = first_sites(report)
+    if found is None or not found.parts or not looked:
         return ""
-    parts = [visible(f"{site.name} costs {told}") for site in first_sites(report) if (told := _against(site, found))]
+    parts = [visible(f"{site.name} costs {told}") for site in looked if (told := _against(site, found))]
     if parts:
         return f"{'; '.join(parts)}: each against the part’s own mean on all other tokens."
     if not found.judged:

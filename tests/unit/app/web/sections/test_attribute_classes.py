@@ -91,6 +91,8 @@ def test_where_nothing_is_shown_to_differ_that_is_said_and_where_nothing_could_t
 
     assert told(0.2).startswith("No part is shown to hurt one kind of token more or less than the others")
     assert told(None).startswith("Too few documents hold these kinds of token")
+    untried = attribute_report(sites=[site("layers.0", 0.1, kind="layer", layer=0, classes=by_kind(0.1, {}))])
+    assert class_sentence(read(untried)) == ""
 
 
 def test_gaps_are_told_by_kind_too_and_say_why_where_they_are_not() -> None:
