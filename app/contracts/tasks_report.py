@@ -186,6 +186,66 @@ class NotFinite(Contract):
     items: Count = Field(description="items with such a choice")
 
 
+# What is looked at for classes of tokens: the text of the right choice, what a right letter stands for, the file's
+# right answer to what is generated, its reference solution, or, where none of these is known, the question.
+AnswerText = Literal["right_choice", "lettered_choice", "key", "solution", "question"]
+# `too_few`: in fewer items than a test could show anything of; `every_item`: there are no others to compare with.
+ClassOutcome = Literal["worse", "better", "not_shown", "at_chance", "too_few", "every_item"]
+# In fewer items McNemar's exact p cannot be below 0.05: five flips, all of one direction, have p = 2 · 2⁻⁵ = 0.0625.
+FEWEST_CLASS_ITEMS: Final = 6
+
+
+class ItemClass(Contract):
+    """The items whose answer holds a token of one class. An item may be in several classes."""
+
+    name: str
+    title: str
+    definition: str
+    items: Count
+    share: float = Field(description="share of the task's items")
+    reference: Share = Field(description="accuracy; Wilson interval")
+    candidate: Share
+    difference: Share = Field(description="candidate − reference; score interval for paired shares")
+    harmful: Count
+    helpful: Count
+    rate: Share = Field(description="flips in either direction, a share of the class's items; Wilson interval")
+    rate_others: Share | None = Field(description="of all other items; null where there is none")
+    share_of_flips: float | None = Field(description="share of the task's flips; null where nothing flips")
+    mcnemar_p: float | None = Field(description="exact, two-sided; null where the class is not judged")
+    mcnemar_p_holm: float | None = Field(description="over all classes of all tasks of the report that have one")
+    unlike_p: float | None = Field(
+        description="that items of the class flip as often as the others: Fisher's exact test, two-sided; null likewise"
+    )
+    unlike_p_holm: float | None = Field(description="adjusted as McNemar's, apart from it")
+    outcome: ClassOutcome = Field(description="worse or better by McNemar's adjusted p below 0.05")
+
+
+class AnswerTokens(Contract):
+    """Tokens of the right choices that are of one class, and how likely they are."""
+
+    name: str = Field(description="a class, `none` for tokens in none, or `all`")
+    title: str
+    tokens: Count = Field(description="at which both models give a number")
+    items: Count = Field(description="whose right choices they are of")
+    change: Mean = Field(
+        description="of the log-probability, candidate − reference, nats a token; interval clustered by item, null "
+        "where they are of one item"
+    )
+
+
+class ItemClasses(Contract):
+    """A task's items by the token classes of their answers."""
+
+    where: AnswerText | None = Field(description="what was looked at; null where no text of the answers is known")
+    note: str = Field(description="that in words; where nothing was looked at, why")
+    classes: tuple[ItemClass, ...] = Field(default=(), description="those that are in some item, `none` last")
+    absent: tuple[str, ...] = Field(default=(), description="titles of the classes that are in no item")
+    tokens: tuple[AnswerTokens, ...] = Field(
+        default=(),
+        description="by class, `none` and `all` last; empty where what is scored is not what was looked at",
+    )
+
+
 class PairedTask(Contract):
     """The same items answered by both models, whoever defines the task."""
 
@@ -225,6 +285,7 @@ class PairedTask(Contract):
         default=None, description="of the reference; null for generated answers, and in reports of earlier versions"
     )
     not_finite_candidate: NotFinite | None = Field(default=None, description="of the candidate, likewise")
+    token_classes: ItemClasses | None = Field(default=None, description="null in reports of earlier versions")
 
 
 class TaskResult(PairedTask):
@@ -267,6 +328,9 @@ class TasksReport(Blocks):
         default=(),
         description="tasks that were asked and stand in neither list: their definition's own code fails on what a "
         "model said, or grades it between right and wrong",
+    )
+    class_multiplicity: str = Field(
+        default="", description="how many token classes of answers were judged, and what their p values mean"
     )
     seen: tuple[SeenRun, ...] = Field(description="earlier runs that predictions rest on")
     curve: FlipCurve | None

@@ -11,6 +11,7 @@ from rich.text import Text
 from app.contracts.tasks_report import TasksReport
 from app.models.tasks.power import level_told
 from app.web import format as fmt
+from app.web.sections.tasks_classes import class_sentence
 from app.web.sections.tasks_words import OUTCOMES, detectable, heading, left, outcome, points, score
 from app.web.terminal_parts import WIDE, Say, head, plain_table, small_print, verdict_lines
 from app.web.untrusted import visible
@@ -46,6 +47,7 @@ def render_tasks(report: TasksReport, console: Console, say: Say) -> None:
         console.print(
             Text(say(visible(f"{result.name}: {fmt.count(result.items)} items {could} with 80 % power, {at}{then}.")))
         )
+    console.print(Text(say(class_sentence(report))))
     verdict_lines(report, console, say, sentence=left(report))
     console.print()
     small_print(report, console, say)

@@ -14,6 +14,94 @@ from tests.support.reports import HOSTILE, compare_report, draw
 Json = dict[str, Any]
 
 
+# Kinds of answers: their share of the items, how much of the flips they have for it, and the items of a small task.
+_KINDS = (
+    ("numbers", "Numbers", "Digits of any script, with the separators between them.", 0.3, 2.0),
+    (
+        "names",
+        "Names",
+        "Words with a capital that the text writes so in the middle of a sentence somewhere.",
+        0.12,
+        0.9,
+    ),
+    (
+        "punctuation",
+        "Punctuation",
+        "Tokens of punctuation and other signs alone, with or without white space.",
+        1.0,
+        1.0,
+    ),
+    ("rare", "Rare tokens", "Tokens that occur at most twice in the texts that were looked at.", 0.002, 1.0),
+    ("none", "In no class", "What was looked at holds no token of any class.", 0.25, 0.4),
+)
+
+
+def item_classes(outcome: str, items: int, harmful: int, helpful: int, right: float, *, generated: bool) -> Json:
+    """A task's items by class. Its intervals and p-values are rough, as those of the task."""
+
+    def share(value: float) -> Json:
+        return {"mean": value, "ci": (max(0.0, value - 0.06), min(1.0, value + 0.06))}
+
+    rows = []
+    for name, title, definition, part, lift in _KINDS:
+        count = max(1, round(part * items))
+        flipped = [min(count // 2, round(part * lift * flips)) for flips in (harmful, helpful)]
+        rest, rate = items - count, sum(flipped) / count
+        few = count < 6
+        unjudged = few or not rest
+        difference = (flipped[1] - flipped[0]) / count
+        p = 4e-5 if name == "numbers" and outcome == "worse" else 0.21
+        rows.append(
+            {
+                "name": name,
+                "title": title,
+                "definition": definition,
+                "items": count,
+                "share": count / items,
+                "reference": share(right),
+                "candidate": share(max(0.0, right + difference)),
+                "difference": {"mean": difference, "ci": (difference - 0.05, difference + 0.05)},
+                "harmful": flipped[0],
+                "helpful": flipped[1],
+                "rate": share(rate),
+                "rate_others": share((harmful + helpful - sum(flipped)) / rest) if rest else None,
+                "share_of_flips": sum(flipped) / (harmful + helpful) if harmful + helpful else None,
+                "mcnemar_p": None if unjudged else p,
+                "mcnemar_p_holm": None if unjudged else min(1.0, 3 * p),
+                "unlike_p": None if unjudged else p,
+                "unlike_p_holm": None if unjudged else min(1.0, 3 * p),
+                "outcome": "every_item"
+                if not rest
+                else "too_few"
+                if few
+                else "at_chance"
+                if outcome == "at_chance"
+                else "worse"
+                if p < 0.01
+                else "not_shown",
+            }
+        )
+    tokens = [
+        {
+            "name": name,
+            "title": title,
+            "tokens": max(2, round(part * 9 * items)),
+            "items": max(1, round(part * items)),
+            "change": {"mean": -0.31 * lift, "ci": None, "clusters": None}
+            if round(part * items) < 2
+            else {"mean": -0.31 * lift, "ci": (-0.36 * lift, -0.26 * lift), "clusters": "documents"},
+        }
+        for name, title, _, part, lift in (*_KINDS, ("all", "All tokens", "", 1.0, 1.2))
+    ]
+    return {
+        "where": "key" if generated else "right_choice",
+        "note": f"Looked at is {'the file’s right answer' if generated else 'the right choice'}.",
+        "classes": rows,
+        "absent": ["Code", "JSON structure", "Tool names"],
+        "tokens": [] if generated else tokens,
+    }
+
+
 def task(
     name: str,
     outcome: str,
@@ -26,8 +114,10 @@ def task(
     stored: bool = True,
     prediction: str = "seen",
     text: str = "Cooking: Anna puts a pot of water on the stove. After a few minutes the water",
+    classes: bool = True,
 ) -> Json:
-    """One task. Its intervals and p-values are rough, and in proportion to its flips."""
+    """One task. Its intervals and p-values are rough, and in proportion to its flips. Without `classes` it is as
+    earlier versions wrote it."""
     both_right = round(right * items) - harmful
     difference, half = (helpful - harmful) / items, 1.96 * (harmful + helpful + 1) ** 0.5 / items
     rate = (harmful + helpful) / items
@@ -121,6 +211,9 @@ def task(
         "outcome": outcome,
         "sentence": f"{name}: {outcome}: {100 * difference:+.1f} points in accuracy.",
         "shortened": 0,
+        "token_classes": item_classes(outcome, items, harmful, helpful, right, generated=generated)
+        if classes
+        else None,
     }
 
 
@@ -150,6 +243,9 @@ def tasks_report(*tasks: Json, harness: tuple[Json, ...] = (), runs: int = 18, m
         else "Against the reference the candidate is worse on hellaswag; equivalent on arc.",
         "tasks": levelled(tasks),
         "harness_tasks": levelled(harness),
+        "class_multiplicity": "Each interval is a 95 % one of its own. p values are adjusted over the 3 kinds (Holm)."
+        if any(one["token_classes"] for one in (*tasks, *harness))
+        else "",
         "seen": [
             {
                 "task": f"task {number % 4}",
@@ -213,6 +309,16 @@ def tasks_variants() -> dict[str, Json]:
             ),
         ),
         "no-text": tasks_report(task("arc", "worse", stored=False), task("mmlu", "inconclusive", form="mmlu")),
+        "before-classes": tasks_report(task("arc", "equivalent", harmful=14, helpful=12, classes=False)),
+        "not-told": tasks_report(
+            task("example", "equivalent", harmful=4, helpful=5, classes=False)
+            | {
+                "token_classes": {
+                    "where": None,
+                    "note": "Nothing was looked at: the choices are the same in every item, or letters.",
+                }
+            }
+        ),
         "first": tasks_report(
             task("example", "inconclusive", items=60, harmful=3, helpful=0, prediction="none"), runs=0
         ),

@@ -102,7 +102,14 @@ def mmlu(row: Row, id_: str, complain: Complain) -> Item:
     subject = str(row.get("subject") or "").replace("_", " ").strip()
     about = f"The following are multiple choice questions (with answers) about {subject}.\n\n" if subject else ""
     question = _text(row, "question", complain).strip()
-    return Item(id_, "\n".join([question, *lines, "Answer:"]), prefix=about, choices=tuple(letters), gold=gold)
+    return Item(
+        id_,
+        "\n".join([question, *lines, "Answer:"]),
+        prefix=about,
+        choices=tuple(letters),
+        gold=gold,
+        meaning=choices[gold],
+    )
 
 
 def gsm8k(row: Row, id_: str, complain: Complain) -> Item:

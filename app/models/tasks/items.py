@@ -15,7 +15,8 @@ class Item:
 
     `prompt` is all that the model reads before the answer, `delimiter` stands between the two. `prefix` (a description,
     solved examples) comes before the prompt and is not shown in reports. `pairs`, one a choice, are what is read and
-    what of it is scored where that is not prompt and choice: a choice may stand in the middle of a sentence.
+    what of it is scored where that is not prompt and choice: a choice may stand in the middle of a sentence. `meaning`
+    is what the right choice stands for where choices are letters.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Item:
     entry_point: str = ""
     solution: str = ""
     pairs: tuple[tuple[str, str], ...] = ()
+    meaning: str = ""
 
     @property
     def context(self) -> str:

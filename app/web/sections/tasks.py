@@ -12,6 +12,7 @@ from app.models.tasks.power import level_told
 from app.web import format as fmt
 from app.web.charts_flips import Band, FlipDot, flips_chart
 from app.web.sections.numbers import Figure
+from app.web.sections.tasks_classes import AnswersByClass, answers_by_class
 from app.web.sections.tasks_tables import (
     Examples,
     examples_of,
@@ -51,6 +52,7 @@ class Answers:
     tests: Table
     tests_note: str
     metrics: Table
+    classes: AnswersByClass
     examples: tuple[Examples, ...]
     chart: Markup | None
     predictions: Table
@@ -74,6 +76,7 @@ def answers(report: TasksReport) -> Answers:
         tests=tests_table(report),
         tests_note=tests_note(report),
         metrics=metrics_table(report),
+        classes=answers_by_class(report),
         examples=tuple(examples_of(result) for result in report.results if result.examples),
         chart=_chart(report),
         predictions=predictions_table(report),

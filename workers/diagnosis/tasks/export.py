@@ -13,21 +13,25 @@ from app.contracts.requests.tasks import TasksRequest
 from app.contracts.tasks_report import TasksReport
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Sides
+from workers.diagnosis.tasks.answer_classes import AnswerClasses
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.result import stores
 
 ANSWERS_FILE: Final = "answers.jsonl"
 
 
-def write_answers(answered: Sequence[Answered], request: TasksRequest, folder: Path) -> None:
-    """One line an item: by metric who is right, log-likelihoods of choices, how code ended; what was said (the choice,
-    the number, the completion of code) only where text may be stored."""
+def write_answers(
+    answered: Sequence[Answered], classes: Sequence[AnswerClasses], request: TasksRequest, folder: Path
+) -> None:
+    """One line an item: by metric who is right, log-likelihoods of choices, how code ended, the token classes of its
+    answer where they are known; what was said (the choice, the number, the completion of code) only where text may be
+    stored."""
     with (folder / ANSWERS_FILE).open("w", encoding="utf-8") as file:
-        for one in answered:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(one, request))
+        for one, of in zip(answered, classes, strict=True):
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(one, of, request))
 
 
-def _lines(one: Answered, request: TasksRequest) -> Iterator[dict[str, Any]]:
+def _lines(one: Answered, classes: AnswerClasses, request: TasksRequest) -> Iterator[dict[str, Any]]:
     stored = stores(one, request)
     for index, item in enumerate(one.items):
         line: dict[str, Any] = {"task": one.task.title, "item": item.id}
@@ -46,6 +50,8 @@ def _lines(one: Answered, request: TasksRequest) -> Iterator[dict[str, Any]]:
             line[name] = told
         if item.choices:
             line["gold"] = item.gold
+        if classes.where is not None:
+            line["classes"] = classes.of_item(index)
         yield line
 
 

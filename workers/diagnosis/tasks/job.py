@@ -39,7 +39,9 @@ from workers.diagnosis.flips import runs as flip_runs
 from workers.diagnosis.flips.prediction import Predictor, grid
 from workers.diagnosis.flips.runs import Run
 from workers.diagnosis.sides import Sides, modify, resolve
+from workers.diagnosis.tasks.answer_classes import answer_classes
 from workers.diagnosis.tasks.answering import Answered, Desk, fingerprint_of
+from workers.diagnosis.tasks.class_slices import sliced
 from workers.diagnosis.tasks.export import export_metrics, write_answers
 from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError, prepare
 from workers.diagnosis.tasks.result import Planned, overall, results
@@ -165,9 +167,11 @@ class _Tasks(Attempt):
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
                 found = results(answered, scored, request)
-                report = self._report(found, predictor, sides)
+                classes = [answer_classes(one, tokenizer, check_cancelled=context.check_cancelled) for one in answered]
+                found, adjusted = sliced(found, answered, classes, seed=request.seed)
+                report = self._report(found, predictor, sides, adjusted)
             with watch.phase("report"):
-                write_answers(answered, request, context.output)
+                write_answers(answered, classes, request, context.output)
                 export_metrics(report, sides, context)
                 self._remember(found, sides)
                 context.progress("report", 1, 1)
@@ -251,7 +255,9 @@ class _Tasks(Attempt):
                 f"(McNemar, 80 % power, {level_told(level)})"
             )
 
-    def _report(self, found: Sequence[AnyTaskResult], predictor: Predictor, sides: Sides) -> TasksReport:
+    def _report(
+        self, found: Sequence[AnyTaskResult], predictor: Predictor, sides: Sides, class_multiplicity: str
+    ) -> TasksReport:
         measured, request = self._measured, self._request
         seconds = dict(measured.provenance.seconds)
         for name, spent in self._watch.seconds.items():
@@ -275,6 +281,7 @@ class _Tasks(Attempt):
             tasks=tuple(one for one in found if isinstance(one, TaskResult)),
             harness_tasks=tuple(one for one in found if isinstance(one, HarnessTaskResult)),
             unscored=tuple(self._unscored),
+            class_multiplicity=class_multiplicity,
             seen=tuple(
                 SeenRun(task=run.task, kl=run.kl, rate=run.rate, items=run.items) for run in predictor.runs[-_SEEN:]
             ),

@@ -26,8 +26,13 @@ def documents_of(task: str, items: Sequence[Item]) -> list[TextDocument]:
     ]
 
 
+def bare_question(item: Item) -> str:
+    """The prompt without the words that a format puts around it."""
+    return item.prompt.strip().removeprefix(_BEFORE).removesuffix(_AFTER)
+
+
 def _texts(item: Item) -> Iterator[str]:
-    bare = item.prompt.strip().removeprefix(_BEFORE).removesuffix(_AFTER)
+    bare = bare_question(item)
     lines = bare.strip().split("\n")
     answers = [*item.choices, item.target, item.solution]
     for prompt in (item.prompt, item.context, bare):

@@ -135,6 +135,44 @@ def test_every_task_is_answered_and_the_counts_agree(done: tuple[TasksReport, Co
     assert gauges == {"task_accuracy_ratio", "task_accuracy_difference", "task_flip_ratio"}
 
 
+def test_items_are_told_by_the_classes_of_their_answers(done: tuple[TasksReport, Context]) -> None:
+    """Counted from the answers that were kept, and from the file."""
+    report, context = done
+    looked_at = {result.name: result.token_classes for result in report.tasks}
+    assert {name: found and found.where for name, found in looked_at.items()} == {
+        "arc": "right_choice",
+        "gsm8k": "key",
+        "humaneval": "question",
+    }
+    lines = answers(context)
+    for result in report.tasks:
+        found = result.token_classes
+        assert found is not None
+        mine = [line for line in lines if line["task"] == result.name]
+        for one in found.classes:
+            held = [
+                line for line in mine if one.name in line["classes"] or (one.name == "none" and not line["classes"])
+            ]
+            right = [(line["reference"][result.metric], line["candidate"][result.metric]) for line in held]
+            assert one.items == len(held)
+            assert one.harmful == sum(first and not second for first, second in right)
+            assert one.helpful == sum(second and not first for first, second in right)
+    sums = looked_at["gsm8k"]
+    assert sums is not None
+    assert {one.name: one.outcome for one in sums.classes}["numbers"] == "every_item"
+    arc = looked_at["arc"]
+    assert arc is not None
+    every = {one.name: one for one in arc.tokens}["all"]
+    change = [
+        line["candidate"]["logp"][line["gold"]] - line["reference"]["logp"][line["gold"]]
+        for line in lines
+        if line["task"] == "arc"
+    ]
+    assert every.items == 24
+    assert every.change.mean == pytest.approx(sum(change) / every.tokens, rel=1e-5)
+    assert "Which answers" in render(json.loads(report.model_dump_json()))
+
+
 def test_likelihoods_are_those_of_transformers(done: tuple[TasksReport, Context], tiny: Callable[..., Path]) -> None:
     """float32 on the same bf16 weights; the engine runs in bf16, so they agree to its rounding."""
     _, context = done
@@ -203,6 +241,7 @@ def test_the_harness_own_definitions_say_the_same_of_the_same_files(
         assert found[other].items == found[mine].items
         assert found[other].flips == found[mine].flips
         assert found[other].kl == found[mine].kl
+        assert found[other].token_classes == found[mine].token_classes
         assert found[other].outcome == found[mine].outcome
         for one, two in zip(
             (line for line in lines if line["task"] == mine),

@@ -1,0 +1,150 @@
+"""Which classes an item's answer holds, on items whose classes are known beforehand."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.contracts.requests.tasks import FileTask
+from app.contracts.tasks_report import HarnessDefinition
+from app.models.tasks.formats import humaneval, mmlu
+from app.models.tasks.items import Item
+from tests.support.tiny import make_tokenizer
+from workers.diagnosis.tasks.answer_classes import ANSWER_CLASSES, AnswerClasses, answer_classes
+from workers.diagnosis.tasks.answering import Answered
+from workers.diagnosis.tasks.answers import Answers
+
+TOKENIZER = make_tokenizer()
+HARNESS = HarnessDefinition(task="t", version="0.4.13", task_version=None, shots=2)
+CALL = '{"name": "weather", "arguments": {"city": "Rome"}}'
+# By answer, the classes that it holds; of rare tokens elsewhere.
+KNOWN = {
+    "12 miles": {"numbers"},
+    "a friend of Peter": {"names"},
+    "der Hund und die Katze sind nicht da": {"non_english"},
+    '{"a": 1}': {"json_structure", "numbers", "punctuation"},
+    "the command `ls`": {"code", "punctuation"},
+    "yes, please": {"punctuation"},
+    "a pillow": set(),
+    CALL: {"json_structure", "tool_name", "tool_arguments", "punctuation"},
+}
+
+
+def choices(question: str = "Question: How far did Anna walk with Peter?\nAnswer:") -> list[Item]:
+    """The right answer is the second; the wrong one holds a number and tells nothing."""
+    return [Item(str(n), question, choices=("77", answer), gold=1) for n, answer in enumerate(KNOWN)]
+
+
+def answered(items: list[Item], form: str = "arc", harness: HarnessDefinition | None = None) -> Answered:
+    task = FileTask(source="file", format=form, path="a.jsonl")  # type: ignore[arg-type]
+    nothing = {"acc": Answers((None,) * len(items), np.zeros(len(items), dtype=np.bool_))}
+    return Answered(task, items, "f", nothing, nothing, "acc", shortened=0, harness=harness)
+
+
+def found(items: list[Item], **options: Any) -> AnswerClasses:
+    return answer_classes(answered(items, **options), TOKENIZER)
+
+
+def held(classes: AnswerClasses, index: int) -> set[str]:
+    return set(classes.of_item(index)) - {"rare"}
+
+
+def test_an_item_has_the_classes_of_its_right_choice() -> None:
+    classes = found(choices())
+    assert (classes.where, classes.note) == ("right_choice", "Looked at is the right choice.")
+    assert {answer: held(classes, index) for index, answer in enumerate(KNOWN)} == KNOWN
+    assert set(classes.holds) == {one.name for one in ANSWER_CLASSES}
+    assert {"template", "answer_start"}.isdisjoint(classes.holds)
+
+
+def test_rare_goes_by_the_tokens_of_all_answers_together() -> None:
+    """The answers begin behind a space, as they are asked."""
+    classes = found(choices())
+    ids = [TOKENIZER(f" {answer}")["input_ids"] for answer in KNOWN]
+    counts = Counter(token for row in ids for token in row)
+    assert classes.token is not None
+    assert classes.token["rare"].tolist() == [counts[token] <= 2 for row in ids for token in row]
+    assert classes.holds["rare"].tolist() == [any(counts[token] <= 2 for token in row) for row in ids]
+    assert 0 < classes.holds["rare"].sum() <= len(ids)
+
+
+def test_the_class_of_each_scored_token_is_told() -> None:
+    classes = found(
+        [Item(str(n), "Take", choices=("77", answer), gold=1) for n, answer in enumerate(["a 12", "dog, 3"])]
+    )
+    pieces = [TOKENIZER.decode([token]) for answer in (" a 12", " dog, 3") for token in TOKENIZER(answer)["input_ids"]]
+    assert classes.token is not None
+    assert classes.token["numbers"].tolist() == [any(one.isdigit() for one in piece) for piece in pieces]
+    assert classes.token["punctuation"].tolist() == [piece.strip() == "," for piece in pieces]
+
+
+def test_letters_stand_for_what_is_behind_them() -> None:
+    rows = [{"question": "How far?", "choices": ["far", "12 miles"], "answer": answer} for answer in ("B", "A")]
+    classes = found([mmlu(row, str(n), pytest.fail) for n, row in enumerate(rows)], form="mmlu")  # type: ignore[arg-type]
+    assert classes.where == "lettered_choice"
+    assert classes.holds["numbers"].tolist() == [True, False]
+    assert classes.token is None, "what is scored is the letter"
+
+
+def test_of_generated_answers_it_is_the_files_own() -> None:
+    items = [Item("0", "Question: 7?\nAnswer:", target="He has none."), Item("1", "Q", target="4 * 2 = 8\n#### 8")]
+    classes = found(items, form="gsm8k")
+    assert classes.where == "key"
+    assert classes.holds["numbers"].tolist() == [False, True]
+    assert classes.token is None
+
+
+def test_of_code_it_is_the_reference_solution_and_without_one_the_question() -> None:
+    row = {"prompt": "def f(x):\n", "test": "def check(f):\n    pass", "entry_point": "f"}
+    solved = [
+        humaneval(row | {"canonical_solution": one}, "0", pytest.fail) for one in ("    return x\n", "    pass\n")
+    ]  # type: ignore[arg-type]
+    classes = found(solved, form="humaneval")
+    assert classes.where == "solution"
+    assert classes.holds["code"].all(), "one line is code, too, where all answers are"
+    unsolved = [humaneval(row, "0", pytest.fail), solved[0]]  # type: ignore[arg-type]
+    classes = found(unsolved, form="humaneval")
+    assert classes.where == "question"
+    assert classes.note == "Looked at is the question: the file has no right answer to every item as text."
+
+
+def test_the_same_choices_everywhere_tell_nothing_so_that_the_question_is_looked_at() -> None:
+    items = [
+        Item(str(n), f"Question: {asked}\nAnswer:", choices=("yes", "no"))
+        for n, asked in enumerate(("Is 7 odd", "Why"))
+    ]
+    classes = found(items)
+    assert classes.where == "question"
+    assert classes.holds["numbers"].tolist() == [True, False]
+    assert not classes.holds["punctuation"].any(), "the format's own colons are no part of a question"
+    assert classes.token is None
+
+
+@pytest.mark.parametrize(
+    ("items", "why"),
+    [
+        ([Item(str(n), f"{n}?", choices=("yes", "no")) for n in range(2)], "the choices are the same in every item"),
+        ([Item(str(n), "?", choices=("A", "B", "C")[: n + 2]) for n in range(2)], "or letters"),
+        ([Item("0", "?", target="4"), Item("1", "?", target="")], "no right answer to every item"),
+    ],
+)
+def test_what_a_harness_task_does_not_tell_is_not_guessed(items: list[Item], why: str) -> None:
+    """Its questions cannot be told from the solved examples before them."""
+    classes = found(items, harness=HARNESS)
+    assert (classes.where, classes.holds, classes.token) == (None, {}, None)
+    assert classes.note.startswith("Nothing was looked at: ")
+    assert why in classes.note
+    assert found(items).where == "question", "our own readers keep the question apart"
+
+
+def test_of_a_choice_in_mid_sentence_the_scored_tokens_are_not_its_own() -> None:
+    pairs = (("Ann saw 12", " and left"), ("Ann saw dogs", " and left"))
+    items = [Item(str(n), "Ann saw ", choices=("12", f"dogs{n}x"), gold=n, pairs=pairs) for n in range(2)]
+    classes = found(items, harness=HARNESS)
+    assert classes.where == "right_choice"
+    assert classes.holds["numbers"].tolist() == [True, True]
+    assert classes.token is None
+    whole = [replace(item, pairs=tuple(("Ann saw", f" {one}") for one in item.choices)) for item in items]
+    assert found(whole, harness=HARNESS).token is not None
