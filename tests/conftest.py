@@ -1,7 +1,8 @@
-"""Fixtures that every tier shares: the demo model and tiny random-weight models."""
+"""Fixtures that every tier shares: the demo model, tiny random-weight models, and signals that are put back."""
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def signals_as_before() -> Iterator[None]:
+    """What SIGTERM and SIGINT do is put back. Ctrl-C raises meanwhile, also where a shell has it ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

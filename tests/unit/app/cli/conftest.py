@@ -1,7 +1,6 @@
 """A service that only writes down what the command line asks it."""
 
 import json
-import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,13 +51,3 @@ def recorder() -> Iterator[Recorder]:
         yield made
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def signals_as_before() -> Iterator[None]:
-    """What SIGTERM and SIGINT do is put back. Ctrl-C raises meanwhile, also where a shell has it ignored."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
