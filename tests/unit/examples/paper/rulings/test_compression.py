@@ -1,6 +1,7 @@
 """Orders of methods, bits, on hand-made reports: each rule in each of its outcomes."""
 
 import math
+from collections import Counter
 
 import pytest
 
@@ -15,7 +16,16 @@ from examples.paper.rulings.compression import (
 )
 from examples.paper.rulings.reports import Reports
 from tests.support.paper_reports import accuracies, answered, compared, swept
-from tests.support.published_decoding import DECODERS, SCORES, SPREADS
+from tests.support.published_decoding import (
+    DECODERS,
+    FLAT,
+    GREEDY_BEST,
+    GREEDY_WORST,
+    MEANS,
+    MOST_OFTEN_BEST,
+    SCORES,
+    SPREADS,
+)
 from tests.support.published_losses import MMLU
 
 
@@ -178,6 +188,30 @@ def test_the_published_spreads_of_decoders_are_what_the_worst_loses_of_the_best(
     mean, largest = SPREADS[task]
     assert sum(spreads) / len(spreads) == pytest.approx(mean, abs=0.3)
     assert largest is None or max(spreads) == pytest.approx(largest, abs=0.5)
+
+
+def test_the_published_counts_of_decoders_are_those_of_the_published_table():
+    cells = [dict(zip(DECODERS, scores, strict=True)) for scores in SCORES.values()]
+    assert len(cells) == 27
+    worst, best = (
+        Counter(name for cell in cells for name, score in cell.items() if score == end(cell.values()))
+        for end in (min, max)
+    )
+    assert (worst["Greedy"], best["Greedy"]) == (GREEDY_WORST, GREEDY_BEST)
+    assert worst.most_common(1) == [("Greedy", GREEDY_WORST)]
+    assert dict(best.most_common(len(MOST_OFTEN_BEST))) == MOST_OFTEN_BEST
+
+
+def test_the_published_means_of_decoders_are_those_of_the_published_table():
+    def mean(task, name):
+        scores = [row[DECODERS.index(name)] for (_, of), row in SCORES.items() if of == task]
+        return sum(scores) / len(scores)
+
+    for (task, name), stated in MEANS.items():
+        assert round(mean(task, name), 1) == stated
+    task, low, high = FLAT
+    means = [round(mean(task, name), 1) for name in DECODERS]
+    assert (min(means), max(means)) == (low, high)
 
 
 def test_what_is_answered_by_guessing_shows_no_loss():
