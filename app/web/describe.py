@@ -257,6 +257,7 @@ _WORDS = {
     **_PRUNING,
     **_RUNTIME,
     **_NORMS,
+    "decode.temperature": lambda of: f"temperature {float(of.get('temperature', 1)):g}",
     "prune.gradient": _gradient,
     "repair.lowrank": _repair,
 }

@@ -232,6 +232,8 @@ def _others() -> list[Case]:
         _one("norm_epsilon", {"type": "norm.epsilon", "epsilon": 0.01}),
         _one("norm_scale", {"type": "norm.scale", "factor": 1.1}),
         _one("norm_drop", {"type": "norm.drop"}),
+        _one("temperature_07", {"type": "decode.temperature", "temperature": 0.7}),
+        _one("temperature_15", {"type": "decode.temperature", "temperature": 1.5}),
         Case("rtn_4_then_tweak", ({"type": "quantize.rtn", "bits": 4}, {"type": "norm.tweak"})),
         _one("kv_8", {"type": "quantize.kv_cache", "k_bits": 8, "v_bits": 8}),
         _one("kv_4", {"type": "quantize.kv_cache", "k_bits": 4, "v_bits": 4}),

@@ -36,6 +36,7 @@ WHOLE: dict[str, str] = {
     "norm.epsilon": "workers.surgery.norm:EpsilonStep",
     "norm.drop": "workers.surgery.norm:DropStep",
     "norm.tweak": "workers.surgery.norm_tweak:TweakStep",
+    "decode.temperature": "workers.surgery.decode:TemperatureStep",
     "adapter.lora": "workers.surgery.merge:Lora",
     "merge.linear": "workers.surgery.merge:Linear",
     "extend.duplicate": "workers.surgery.extend:Duplicate",

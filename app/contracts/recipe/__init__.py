@@ -9,6 +9,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from app.contracts.recipe.base import Calibrated, Grouped, Sparse, Step
+from app.contracts.recipe.decode import DecodeTemperature
 from app.contracts.recipe.extend import (
     ContextLinear,
     ContextNtk,
@@ -79,6 +80,7 @@ _Step = (
     | NormEpsilon
     | NormDrop
     | NormTweak
+    | DecodeTemperature
     | PruneGradient
     | QuantizeDynamic
     | RepairLowrank
@@ -99,6 +101,7 @@ __all__ = [
     "ContextLinear",
     "ContextNtk",
     "ContextYarn",
+    "DecodeTemperature",
     "ExtendDuplicate",
     "ExtendIdentity",
     "ExtendInterpolate",

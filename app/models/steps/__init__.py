@@ -52,6 +52,7 @@ FAMILIES = frozenset(
     {
         "adapter",
         "context",
+        "decode",
         "dynamic",
         "extend",
         "lowrank",

@@ -86,6 +86,7 @@ def test_one_way_numbers_stand_from_the_least_change_to_the_most(info, kind, fie
     ("kind", "field", "values", "neutral", "nearest_first", "below", "above"),
     [
         ("moe.router", "temperature", (0.5, 1.0, 1.5, 3.0), 1.0, (1.0, 1.5, 0.5, 3.0), (1.0, 0.5), (1.0, 1.5, 3.0)),
+        ("decode.temperature", "temperature", (2.0, 0.4, 1.25), 1.0, (1.25, 2.0, 0.4), (0.4,), (1.25, 2.0)),
         ("norm.scale", "factor", (-1.0, 0.5, 1.9), 1.0, (1.9, 0.5, -1.0), (0.5, -1.0), (1.9,)),
         ("norm.scale", "shift", (-0.1, 0.3, 0.05), 0.0, (0.05, -0.1, 0.3), (-0.1,), (0.05, 0.3)),
         ("adapter.lora", "strength", (-1.0, 0.0, 0.5), 0.0, (0.0, 0.5, -1.0), (0.0, -1.0), (0.0, 0.5)),

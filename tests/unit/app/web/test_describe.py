@@ -134,6 +134,7 @@ def test_an_engine_is_told_with_its_execution_where_a_report_has_it() -> None:
         ({"type": "norm.epsilon", "epsilon": 1e-3}, "norm epsilon 0.001"),
         ({"type": "norm.drop", "layers": [0, 1]}, "norms without weights (only layers 0–1)"),
         ({"type": "norm.tweak", "steps": 20}, "norm tweaking, 20 steps a block"),
+        ({"type": "decode.temperature", "temperature": 0.7}, "temperature 0.7"),
         ({}, "unknown step"),
     ],
 )

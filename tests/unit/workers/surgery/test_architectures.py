@@ -45,6 +45,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "norm.scale": {"factor": 1.1},
     "norm.epsilon": {"epsilon": 0.01},
     "norm.tweak": {"steps": 1},
+    "decode.temperature": {"temperature": 1.5},
     "repair.lowrank": {"rank": 4, "block_epochs": 1, "distill_steps": 1},
 }
 COARSE: dict[str, Any] = {"type": "quantize.rtn", "bits": 3, "group_size": 32}

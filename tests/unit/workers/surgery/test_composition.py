@@ -21,7 +21,7 @@ from workers.surgery.store import CheckpointStore
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 # One of each kind: weights alone, with run time, packed, corrected, fewer, smaller, more, configuration alone, of low
-# rank, mixed with another model, norms, and two mitigations.
+# rank, mixed with another model, norms, a temperature, and two mitigations.
 STEPS: list[dict[str, Any]] = [
     {"type": "quantize.rtn", "bits": 4, "group_size": 32},
     {"type": "quantize.smoothquant"},
@@ -35,6 +35,7 @@ STEPS: list[dict[str, Any]] = [
     {"type": "lowrank.svd", "ratio": 0.3},
     {"type": "merge.linear", "other": "other", "weight": 0.3},
     {"type": "norm.scale", "factor": 1.1},
+    {"type": "decode.temperature", "temperature": 1.5},
     {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "block_epochs": 1},
     {"type": "repair.lowrank", "rank": 4, "block_epochs": 1, "distill_steps": 1},
 ]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.compare import CompareRequest
@@ -16,6 +18,7 @@ from app.contracts.sweep_report import SweepReport
 from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.attempts import Context
+from tests.support.tiny import make_tokenizer
 from workers.diagnosis.compare import compare
 from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.sweep.job import help_sweep, sweep
@@ -40,7 +43,9 @@ SPARSITY = {"sweep": {"from": 0.1, "to": 0.9, "points": 9}}
 @pytest.fixture(scope="module")
 def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
     home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    (home / "models.toml").write_text(
+        f'[models.tiny]\npath = "{tiny("llama")}"\n[models.capped]\npath = "{tiny("gemma2")}"\n'
+    )
     return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
 
 
@@ -286,6 +291,55 @@ def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(
         mild = [value for value in (near, far) if uppers[value] < 0.05]
         assert side.largest_mild.largest == (mild[-1] if mild else None)
     assert "changes nothing by itself" in report.verdict
+
+
+def tempered(folder: Path, temperatures: list[float]) -> dict[float, tuple[float, float]]:
+    """T → (mean KL(p‖p_T), perplexity at T) over the windows of `TEXT`, in float64 from transformers' logits."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64), make_tokenizer()
+    rows, following = [], []
+    for one in TEXT["documents"]:
+        ids = torch.tensor(tokenizer(one["text"], add_special_tokens=False).input_ids)
+        for window_L in ids.split(64):
+            with torch.no_grad():
+                rows.append(model(window_L[None]).logits[0, :-1].double())
+            following.append(window_L[1:])
+    logits_TV, next_T1 = torch.cat(rows), torch.cat(following)[:, None]
+    log_p_TV, found = logits_TV.log_softmax(-1), {}
+    for temperature in temperatures:
+        log_q_TV = (logits_TV / temperature).log_softmax(-1)
+        kl = float((log_p_TV.exp() * (log_p_TV - log_q_TV)).sum(-1).mean())
+        found[temperature] = kl, math.exp(-float(log_q_TV.gather(1, next_T1).mean()))
+    return found
+
+
+@pytest.mark.parametrize(("alias", "kind", "starts"), [("tiny", "llama", 1), ("capped", "gemma2", 5)])
+def test_a_temperature_is_swept_on_both_sides_of_one(
+    settings: Settings,
+    room: EngineRoom,
+    tmp_path: Path,
+    tiny: Callable[..., Path],
+    alias: str,
+    kind: str,
+    starts: int,
+) -> None:
+    """Where a soft cap stands in the configuration each temperature has another one, and an engine of its own."""
+    values = [0.5, 0.8, 1.0, 1.25, 2.0]
+    step = {"type": "decode.temperature", "temperature": {"sweep": values}}
+    before = room.starts
+    models = {"reference": {"model": alias}, "candidate": {"model": alias, "recipe": [step]}}
+    report = sweep(request(step, **models), Context(settings, tmp_path), room)
+    assert room.starts - before <= starts
+    assert (report.knob.order, report.knob.neutral, report.knob.share) == ("around", 1.0, None)
+    assert report.threshold is None and "no share" in report.no_threshold
+    assert report.largest_mild is None and [side.side for side in report.sides] == ["below", "above"]
+    assert [point.value for point in report.points] == [1.0, 0.8, 1.25, 0.5, 2.0]
+    oracle = tempered(tiny(kind), values)
+    for point in report.points:
+        assert point.divergence is not None and point.perplexity is not None
+        kl, perplexity = oracle[point.value]
+        assert point.divergence.kl.mean == pytest.approx(kl, rel=0.05, abs=1e-6)
+        assert point.perplexity.candidate == pytest.approx(perplexity, rel=0.03)
+    assert report.points[0].divergence is not None and report.points[0].divergence.kl.mean == 0.0
 
 
 def test_a_context_is_swept_beyond_that_of_the_reference(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ FIELDS: dict[str, dict[str, Any]] = RENUMBERING | {
     "merge.linear": {"other": "other"},
     "norm.scale": {"factor": 1.1},
     "norm.epsilon": {"epsilon": 0.01},
+    "decode.temperature": {"temperature": 1.5},
     "repair.lowrank": {"rank": 4},
 }
 

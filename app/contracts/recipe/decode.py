@@ -1,0 +1,16 @@
+"""The distribution that tokens are drawn from, changed as a decoder changes it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from app.contracts.recipe.base import Step
+from app.contracts.recipe.strength import around
+
+
+class DecodeTemperature(Step):
+    """Logits divided by `temperature`: below 1 the distribution is sharper, above 1 flatter, at 1 as it was."""
+
+    type: Literal["decode.temperature"]
+    # At 0 all mass is on one token, and no divergence from the unmodified model is finite.
+    temperature: Annotated[float, Field(ge=0.01, le=100), around(1.0, factor=True)]

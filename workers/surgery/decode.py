@@ -1,0 +1,51 @@
+"""Logits divided by a temperature T, in the checkpoint: p_T ∝ p^(1/T).
+
+The logits are W · (g ⊙ x̂) (`app.models.steps.decode`), so the final norm's gain g becomes g / T and the head, which may
+be the embedding, stays. A gain is rounded to the checkpoint's dtype: a power of two divides exactly, any other T moves
+each gain by half a step of the dtype at most, which the figure `rounding` tells. Where g − 1 is stored (Gemma), a gain
+that is far below 1 has the step of a number near −1, which is coarser.
+
+Shapes: D hidden size.
+"""
+
+import torch
+
+from app.contracts.recipe import DecodeTemperature
+from app.models.steps.decode import tempered
+from workers.surgery.gains import offset_of
+from workers.surgery.shop import Shop
+
+
+class TemperatureStep:
+    """`decode.temperature`."""
+
+    version = 1
+
+    def __init__(self, step: DecodeTemperature) -> None:
+        self._step = step
+
+    def run(self, shop: Shop) -> None:
+        """Raises CHECKPOINT_NOT_FINITE where a gain leaves the dtype's range."""
+        (norm,) = shop.weights
+        stored_D = shop.read(norm.name)
+        divided_D, rounding = divided(stored_D, self._step.temperature, offset=offset_of(shop.source))
+        shop.put(norm.name, divided_D)
+        shop.config.update(tempered(shop.source, self._step.temperature))
+        shop.figures["rounding"] = rounding
+        if rounding > torch.finfo(stored_D.dtype).eps / 2:
+            shop.warn(
+                f"temperature {self._step.temperature:g} is not exact: rounded to the checkpoint's dtype, the final "
+                f"norm's gains are off by {100 * rounding:.2g} % (root mean square), more than the dtype's own "
+                f"precision of {100 * torch.finfo(stored_D.dtype).eps / 2:.2g} %"
+            )
+
+
+def divided(stored_D: torch.Tensor, temperature: float, *, offset: float) -> tuple[torch.Tensor, float]:
+    """(stored weights whose gains are those of `stored_D` over the temperature, in its dtype; ‖ĝ − g/T‖ / ‖g/T‖ of the
+    gains ĝ that they stand for). A gain is a stored weight plus `offset`."""
+    wide_D = stored_D.to(torch.float64)
+    # Without adding and taking away an offset that would cost small weights their last bits: at T = 1 nothing changes.
+    exact_D = wide_D / temperature + offset * (1 / temperature - 1)
+    divided_D = exact_D.to(stored_D.dtype)
+    size = float((exact_D + offset).norm())
+    return divided_D, float((divided_D.to(torch.float64) - exact_D).norm()) / size if size else 0.0
