@@ -11,6 +11,7 @@ from app.contracts.trajectory_report import (
     ClassDistance,
     ClassDivergence,
     ClassesOfCell,
+    ClassFirstDivergence,
     ClassKl,
     TrajectoryReport,
 )
@@ -92,10 +93,11 @@ def kl_rows(of: ClassesOfCell) -> list[tuple[str, ClassKl | None, ClassKl | None
 
 
 def _parting_sentence(report: TrajectoryReport, of: ClassesOfCell) -> str:
-    where = f"With {label(report.decoders[0].name)}{_who(report)},"
+    who = f", candidate {LETTERS[0]}" if len(report.candidates) > 1 else ""
+    where = f"With {label(report.decoders[0].name)}{who},"
     found = of.first_divergence
     if not found.parted:
-        return f"{where} no texts part at a token of the reference’s."
+        return f"{where} no texts part at a token of the reference’s.{_after_the_end(found)}"
     sure = [
         (one.share.mean - one.share_by_place, one.name)
         for one in found.classes
@@ -104,16 +106,25 @@ def _parting_sentence(report: TrajectoryReport, of: ClassesOfCell) -> str:
         and one.share.mean is not None
         and one.share_by_place is not None
     ]
-    if not sure:
-        return (
-            f"{where} texts are not shown to part more or less often at one kind of token than at another, all kinds "
-            "taken together."
-        )
     parts = []
     for opening, sign in (("more often", 1), ("less often", -1)):
         group = [lowered(title(report, name)) for gap, name in sorted(sure, reverse=sign > 0) if gap * sign > 0]
         parts += [f"{opening} at {listed(group)}"] if group else []
-    return f"{where} texts part {', '.join(parts)}, than the places alone would have it."
+    shown = (
+        f"{', '.join(parts)}, than the places alone would have it"
+        if parts
+        else "not shown to do so more or less often at one kind of token than at another, all kinds taken together"
+    )
+    return (
+        f"{where} texts after {fmt.count(found.parted)} of {fmt.counted(report.prompts, 'prompt')} part at a token of "
+        f"the reference’s, {shown}.{_after_the_end(found)}"
+    )
+
+
+def _after_the_end(found: ClassFirstDivergence) -> str:
+    if not found.after_the_end:
+        return ""
+    return f" After {fmt.counted(found.after_the_end, 'prompt')} they part where the reference’s text has ended."
 
 
 def _kl_sentence(report: TrajectoryReport, of: ClassesOfCell) -> str:
@@ -133,10 +144,6 @@ def _kl_sentence(report: TrajectoryReport, of: ClassesOfCell) -> str:
         what = f"{', '.join(parts)}, each against all other tokens" if parts else "not shown to differ between kinds"
         told.append(f"On the {text} KL is {what}.")
     return " ".join(told)
-
-
-def _who(report: TrajectoryReport) -> str:
-    return f", candidate {LETTERS[0]}" if len(report.candidates) > 1 else ""
 
 
 def named(report: TrajectoryReport, cell: Entry, name: str) -> str:

@@ -70,14 +70,15 @@ def test_what_is_shown_is_said_and_nothing_else() -> None:
     )
     parting, kl = sentences(report)
     assert parting == (
-        "With greedy, texts part more often at punctuation, less often at names, than the places alone would have it."
+        "With greedy, texts after 32 of 32 prompts part at a token of the reference’s, more often at punctuation, less "
+        "often at names, than the places alone would have it."
     )
     assert kl == (
         "On the reference’s text KL is not shown to differ between kinds. "
         "On the candidate’s own text KL is larger at numbers, each against all other tokens."
     )
     none = changed("one", first_divergence={})
-    assert "not shown to part more or less often" in sentences(none)[0]
+    assert "32 of 32 prompts part at a token of the reference’s, not shown to do so more" in sentences(none)[0]
 
 
 def test_texts_that_never_part_are_said_to_be_the_same() -> None:
