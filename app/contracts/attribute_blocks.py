@@ -43,7 +43,7 @@ class SiteClass(Contract):
     difference: Mean | None = Field(
         default=None,
         description="`nats` minus the mean over all other tokens of the part, with its own 95 % interval; null: not "
-        "among the parts that were looked into, or one side has no token",
+        "among the parts that were looked into, or one side has no token. Without an interval where `nats` have none",
     )
     p_value: Number = Field(
         default=None,

@@ -173,7 +173,7 @@ def _note(found: SubsetClasses, report: AttributeReport) -> str:
         "Mean nats over the tokens of a kind, and the kind’s share of the part’s summed nats: a share above that of "
         "the tokens points where more is lost. A token may be of several kinds, so that shares do not add up.",
         f"Kinds are told of {_parts(found, report)}; each interval is a 95 % one of its own, and a kind in too few "
-        "documents has none.",
+        "documents has none and is not judged.",
     ]
     if report.not_swapped:
         told.append("Tokens are all those of the windows that parts were measured on, scored or not.")

@@ -30,7 +30,6 @@ from workers.diagnosis.summary import as_mean
 from workers.diagnosis.token_classes.catalogue import CLASSES, NONE
 from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.token_classes.slices import adjusted, difference
-from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import Positions
 from workers.text.windows import Corpus
 
@@ -77,7 +76,8 @@ class Kinds:
         nats = self._sums(kl_T)
         means = nats.means(seed=self.seed, support=POSITIVE)
         shares = self._shares(nats, kl_T).means(seed=self.seed, support=_SHARE)
-        differences: Iterable[_Against] = self._differences(kl_T) if judged else repeat((None, None))
+        told = [mean.ci is not None for mean in means]
+        differences: Iterable[_Against] = self._differences(kl_T, told) if judged else repeat((None, None))
         tokens_C = nats.bottom.sum(0).astype(int)
         return tuple(
             SiteClass(
@@ -124,16 +124,18 @@ class Kinds:
         shares.top, shares.bottom = nats.top.copy(), np.repeat(total_K[:, None], len(self.names), axis=1)
         return shares
 
-    def _differences(self, kl_T: Column) -> Iterator[_Against]:
-        """Of each kind in turn; nothing of the tokens in none, of which nothing is stated."""
+    def _differences(self, kl_T: Column, told: Sequence[bool]) -> Iterator[_Against]:
+        """Of each kind in turn: the difference alone where too few clusters have told no interval of its mean; nothing
+        of the tokens in none, of which nothing is stated."""
         finite_T = np.isfinite(kl_T)
         where, values_T = self.where.select(np.flatnonzero(finite_T)), kl_T[finite_T].astype(np.float64)
-        for name, mask_T in zip(self.names, self.masks_CT[:, : len(kl_T)][:, finite_T], strict=True):
+        masks_CT = self.masks_CT[:, : len(kl_T)][:, finite_T]
+        for name, mask_T, enough in zip(self.names, masks_CT, told, strict=True):
             if name == NONE:
                 yield None, None
                 continue
             estimate, p_value = difference(values_T, where, mask_T)
-            if estimate is not None and estimate.clusters < FEWEST_CLUSTERS:
+            if estimate is not None and not enough:
                 yield Mean(mean=estimate.mean, ci=None), None
             else:
                 yield None if estimate is None else as_mean(estimate), p_value

@@ -75,13 +75,13 @@ def test_intervals_are_those_of_a_mean_over_the_same_tokens_clustered_by_documen
     assert one.share_ci == pytest.approx(of_all.ci, rel=1e-3)
 
 
-def test_a_kind_in_few_of_many_documents_has_a_mean_and_no_interval() -> None:
+def test_a_kind_in_few_of_many_documents_has_a_mean_and_neither_interval_nor_p_value() -> None:
     where, kl = positions(), np.full(T, 0.5, dtype=np.float32)
     kl[::7] = 1.0
     rare = np.isin(where.document, (0, 1, 2, 3, 4)) & (np.arange(T) % 3 == 0)
-    (one, none) = kinds(where, rare=rare).spread(kl)
-    assert one.nats.mean is not None
-    assert (one.nats.ci, one.nats.clusters) == (None, None)
+    (one, none) = kinds(where, rare=rare).spread(kl, judged=True)
+    assert one.nats.mean is not None and one.difference is not None and one.difference.mean is not None
+    assert (one.nats.ci, one.nats.clusters, one.difference.ci, one.p_value) == (None, None, None, None)
     assert none.nats.ci is not None
 
 
