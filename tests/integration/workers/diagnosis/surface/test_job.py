@@ -316,3 +316,24 @@ def test_two_knobs_of_one_step_are_counted_from_their_first_values(
     assert one.nats.mean == pytest.approx(log[1, 1] - log[1, 0] - log[0, 1] + log[0, 0], abs=1e-9)
     assert any("cannot be left out" in warning for warning in report.warnings)
     assert not any("other order" in item for item in report.not_tested), "there is none"
+
+
+def test_a_temperature_is_a_knob_beside_rounding_and_their_order_changes_nothing(
+    settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
+    """Rounded weights do not know the final norm: both orders make the same bytes."""
+    steps = [{"type": "quantize.rtn", "bits": 8, "group_size": 32}, {"type": "decode.temperature", "temperature": 0.8}]
+    knobs = [
+        {"step": 0, "field": "bits", "values": [8, 3]},
+        {"step": 1, "field": "temperature", "values": [0.8, 1.25]},
+    ]
+    asked = request(candidate={"model": "tiny", "recipe": steps}, knobs=knobs)
+    report = surface(asked, Context(settings, tmp_path), room)
+    assert len(report.points) == 9 + 4 and all(one.perplexity for one in report.points)
+    assert point(report, 0, 0).kl.mean == 0.0
+    for first in (1, 2):
+        for second in (1, 2):
+            given, reversed_ = (point(report, first, second, order) for order in ("as given", "reversed"))
+            assert given.weights_fingerprint == reversed_.weights_fingerprint
+            assert given.kl.mean and given.perplexity == reversed_.perplexity
+    assert report.order_effects and all(one.log_perplexity.mean == one.kl.mean == 0.0 for one in report.order_effects)
