@@ -3,8 +3,9 @@
 `llama_cpp.csv` has one line a run of `llama-perplexity -c 512 -t 2 --chunks 20`, built from the source that
 llama-cpp-python brings, with nothing else on the machine: first `--kl-divergence-base FILE` with the reference, then
 `--kl-divergence` with the candidate, both timed from start to end as a person who runs the tool waits. The model is the
-demo model's GGUF, turned by `llama-quantize` into the format that the line names. The tool scores the second half of each
-window: 255 tokens of 512. Ours scores every token but the first; both are counted as scored tokens per second, end to end.
+demo model's GGUF, turned by `llama-quantize` into the format that the line names. The tool scores the second half of
+each window: 255 tokens of 512. Ours scores every token but the first. Both are counted as scored tokens per second, end
+to end.
 """
 
 from __future__ import annotations
