@@ -68,6 +68,10 @@ def test_how_many_parts_and_differences_there_are_is_told() -> None:
     view = part_classes(read(VARIANTS["full"]))
     assert view is not None
     assert "Kinds are told of all 32 parts" in view.note
+    shown = [view.kinds, *(one for one in view.further if one.caption.startswith("Further"))]
+    # Kind, and the whole candidate in the first of them.
+    assert sum(len(one.columns) - 1 for one in shown) - 1 == 11
+    assert "11 of these parts stand here, those that were looked into first; the report’s JSON has all." in view.note
     assert "adjusted over 6 differences by Holm’s rule" in view.note
     assert "Not in this part of the text: Chat template, Tool names." in view.note
     some = VARIANTS["full"] | {"token_classes": subset_classes(12, 6)}
@@ -102,6 +106,7 @@ def test_gaps_are_told_by_kind_too_and_say_why_where_they_are_not() -> None:
     assert [column.label for column in gaps.kinds.columns[1:]] == ["Whole candidate, nats", "dropped layers 7, 8, nats"]
     assert gaps.kinds.rows[1][2].text == "0.60"
     assert "Kinds are told of the one part;" in gaps.note and "scored or not" in gaps.note
+    assert "stand here" not in gaps.note
     lost = VARIANTS["other-depth"] | {
         "token_classes": {"parts": 0, "note": "Token classes are not told of these parts."}
     }
