@@ -31,10 +31,12 @@ _IDLE = frozenset(
     {"dtype", "torch_dtype", "transformers_version", "_name_or_path", "architectures", "hemostat_simulation"}
     | {"quantization_config", "compression_config", "tie_word_embeddings", "use_cache"}
 )
+# Of the logits alone: no layer reads them, and the head that is put into the other model brings them along.
+_OF_THE_HEAD = frozenset({"final_logit_softcapping", "logit_scale", "logits_scaling"})
 
 
 def config_differences(reference: CheckpointInfo, candidate: CheckpointInfo) -> tuple[str, ...]:
-    """Fields by which the two models' layers compute differently, whatever their weights."""
+    """Fields by which the two models compute differently, whatever their weights."""
     names = (reference.config.keys() | candidate.config.keys()) - _IDLE
     return tuple(sorted(n for n in names if reference.config.get(n) != candidate.config.get(n)))
 
@@ -46,11 +48,13 @@ def differing(
     reads: tuple[Read, Read],
     check_cancelled: Callable[[], None],
 ) -> list[Site]:
-    """The parts that can be swapped and whose weights, or norms' epsilons, are not the reference's.
+    """The parts that can be swapped and whose weights, or norms' epsilons, or what the head does with its product, are
+    not the reference's.
 
     A part whose tensors have other shapes is left out, unless it is a whole layer: that one is run as it is.
     """
-    config = frozenset(config_differences(reference, candidate))
+    fields = frozenset(config_differences(reference, candidate))
+    config, head = fields - _OF_THE_HEAD, fields & _OF_THE_HEAD
     epsilon = any("eps" in name for name in config)
     cache: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor] | None] = {}
     layer: int | None = None
@@ -78,6 +82,7 @@ def differing(
                 found.append(site)
             continue
         computed_otherwise = (site.whole and config) or (site.kind == "norm" and epsilon)
+        computed_otherwise = computed_otherwise or (site.kind == "head" and head)
         if computed_otherwise or any(_differs(p, pair(n)) for p, n in zip(site.pieces, names, strict=True)):
             found.append(site)
     return found

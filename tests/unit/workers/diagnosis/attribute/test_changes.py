@@ -11,7 +11,17 @@ from safetensors.torch import load_file
 from app.contracts.attribute_report import Evidence
 from app.contracts.report import Mean
 from app.models.checkpoint import inspect
-from tests.unit.workers.diagnosis.attribute.swapped import HEADS, Weights, changed_copy, noisy, pair, subset, swapper
+from tests.support.copies import edit_json
+from tests.unit.workers.diagnosis.attribute.swapped import (
+    HEADS,
+    Weights,
+    changed_copy,
+    noisy,
+    pair,
+    subset,
+    swapper,
+    whole_model_kl,
+)
 from workers.diagnosis.attribute.cause import Found, cause_of
 from workers.diagnosis.attribute.changes import Inputs, config_differences, differing, evidence
 from workers.diagnosis.attribute.isotropic import possible
@@ -149,6 +159,40 @@ def test_configurations_differ_by_what_they_compute(tiny: Callable[..., Path]) -
     weights = load_file(ours.path / "model.safetensors")
     found = differing(sites_of(ours), ours, theirs, (weights.__getitem__, weights.__getitem__), lambda: None)
     assert {site.kind for site in found} == {"layer", "norm"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [("gemma2", "final_logit_softcapping"), ("granite", "logits_scaling"), ("llama", "logit_scale")]
+)
+def test_what_is_done_with_logits_alone_is_the_heads_and_no_layers(
+    tiny: Callable[..., Path], kind: str, field: str
+) -> None:
+    ours, theirs = inspect(tiny(kind)), inspect(tiny(kind, **{field: 7.0}))
+    assert ours.config.get(field) != theirs.config[field]
+    weights = load_file(ours.path / "model.safetensors")
+    found = differing(sites_of(ours), ours, theirs, (weights.__getitem__, weights.__getitem__), lambda: None)
+    assert [site.name for site in found] == ["lm_head"]
+
+
+def test_a_temperature_beside_a_soft_cap_is_in_final_norm_and_head(tmp_path: Path) -> None:
+    """Each is put in alone; the norm and the head together are the whole temperature, by transformers' own logits."""
+
+    def halve(weights: Weights) -> None:
+        weights["model.norm.weight"] = (2 * (weights["model.norm.weight"].float() + 1) - 1).to(torch.bfloat16)
+
+    reference, candidate = pair(tmp_path, halve, kind="gemma2", scale=16.0)
+    edit_json(candidate / "config.json", final_logit_softcapping=60.0)
+    infos = [inspect(folder) for folder in (reference, candidate)]
+    weights = [load_file(folder / "model.safetensors") for folder in (reference, candidate)]
+    found = differing(sites_of(infos[0]), *infos, (weights[0].__getitem__, weights[1].__getitem__), lambda: None)
+    assert [site.name for site in found] == ["norm", "lm_head"]
+    text = subset(windows=2, length=16)
+    with torch.compiler.set_stance("force_eager"), swapper(reference, candidate, tmp_path, text) as models:
+        both = models.kl(found)
+        alone = models.kl(found[:1])
+    wanted = whole_model_kl(reference, candidate, weights[1], text)
+    assert float(both.mean()) == pytest.approx(float(wanted.mean()), rel=0.05)
+    assert float(abs(alone - both).max()) > 0
 
 
 def test_a_head_of_its_own_beside_one_that_is_the_embedding_s_is_a_part_that_differs(tmp_path: Path) -> None:
