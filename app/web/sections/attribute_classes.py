@@ -176,7 +176,9 @@ def _note(found: SubsetClasses, report: AttributeReport) -> str:
         "documents has none and is not judged.",
     ]
     if found.parts > _PARTS:
-        told.append(f"{_PARTS} of these parts stand here, those that were looked into first; the report’s JSON has all.")
+        told.append(
+            f"{_PARTS} of these parts stand here, those that were looked into first; the report’s JSON has all."
+        )
     if report.not_swapped:
         told.append("Tokens are all those of the windows that parts were measured on, scored or not.")
     if found.judged:

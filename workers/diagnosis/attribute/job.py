@@ -374,7 +374,7 @@ class _Attribute(Attempt):
             )
         elif swapped and (names := config_differences(sides.reference.info, candidate)):
             told.append(
-                f"The configurations differ ({', '.join(names[:6])}): a whole layer is run as its own model runs it, the "
-                "head brings what its model does with logits, finer parts are weights alone."
+                f"The configurations differ ({', '.join(names[:6])}): a whole layer is run as its own model runs it, "
+                "the head brings what its model does with logits, finer parts are weights alone."
             )
         return told
