@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.tasks_report import AnyTaskResult, ClassOutcome, ItemClass, ItemClasses, TasksReport
+from app.contracts.tasks_report import AnyTaskResult, ClassOutcome, ItemClass, ItemClasses, Share, TasksReport
 from app.models.tasks.power import LEVEL
 from app.web import format as fmt
 from app.web.sections.classes import Definition, lowered, p_value
@@ -103,8 +103,16 @@ def _said(result: AnyTaskResult, one: ItemClass) -> str:
     more = "more" if one.rate.mean > others else "less"
     return (
         f"On {visible(result.name)} items whose {what}s {which} flip {more} often than the others: "
-        f"{score(one.rate.mean)} % against {score(others)} % ({p_value(one.unlike_p_holm)}, Holm)."
+        f"{_rate(one.rate)} against {_rate(one.rate_others)} ({p_value(one.unlike_p_holm)}, Holm)."
     )
+
+
+def _rate(share: Share | None) -> str:
+    """A flip rate in per cent, with its interval."""
+    if share is None:
+        return fmt.NONE
+    found = points(share)
+    return " ".join(filter(None, (f"{found.value} %", found.interval)))
 
 
 def _task(result: AnyTaskResult, found: ItemClasses) -> TaskClasses:

@@ -27,18 +27,18 @@ def changed(one: dict[str, Any], **fields: Any) -> str:
     return class_sentence(TasksReport.model_validate(tasks_report(one | {"token_classes": found | {"classes": rows}})))
 
 
-def test_a_kind_that_flips_more_is_named_with_both_rates() -> None:
+def test_a_kind_that_flips_more_is_named_with_both_rates_and_their_intervals() -> None:
     """Of 300 items with numbers 36 flip to wrong and 7 to right, of the 700 others 29."""
     assert view("several").sentence == (
-        "On hellaswag items whose answers hold numbers flip more often than the others: 14.3 % against 4.1 % "
-        "(p < 0.001, Holm)."
+        "On hellaswag items whose answers hold numbers flip more often than the others: 14.3 % [8.3, 20.3] "
+        "against 4.1 % [0.0, 10.1] (p < 0.001, Holm)."
     )
 
 
 def test_a_kind_that_flips_less_and_a_question_are_told_so() -> None:
     one = task("arc", "worse")
     less = changed(one, rate={"mean": 0.01, "ci": (0.0, 0.02)}, unlike_p_holm=0.02)
-    assert "flip less often than the others: 1.0 % against 4.1 % (p = 0.020, Holm)" in less
+    assert "flip less often than the others: 1.0 % [0.0, 2.0] against 4.1 % [0.0, 10.1] (p = 0.020, Holm)" in less
     one["token_classes"]["where"] = "question"
     assert "items whose questions hold numbers flip" in changed(one)
 
