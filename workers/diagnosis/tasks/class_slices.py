@@ -3,6 +3,7 @@
 Of each class: the paired figures of the task over the class's items, McNemar's exact test, and Fisher's exact test that
 its items flip as often as all others. Both are adjusted by Holm's rule over the judged classes of all tasks together,
 each kind of test by itself; which classes are judged is settled by their items alone, before any answer is looked at.
+So those of a task that could not be scored count, too, with p = 1: which tasks these are hangs on what the models said.
 
 Names: I items, N tokens of right choices.
 """
@@ -36,6 +37,7 @@ from workers.diagnosis.token_classes.catalogue import NONE, TokenClass
 from workers.diagnosis.token_classes.text import Mask
 from workers.distributions.intervals import Clusters
 from workers.distributions.significance import holm
+from workers.text.callbacks import CheckCancelled, never_cancelled
 
 _OF_NONE: Final = TokenClass(NONE, "In no class", "What was looked at holds no token of any class.")
 _ALL: Final = TokenClass("all", "All tokens", "")
@@ -76,12 +78,21 @@ class _Part:
 
 
 def sliced(
-    found: Sequence[AnyTaskResult], answered: Sequence[Answered], classes: Sequence[AnswerClasses], *, seed: int
+    found: Sequence[AnyTaskResult],
+    answered: Sequence[Answered],
+    classes: Sequence[AnswerClasses],
+    *,
+    seed: int,
+    unscored: Sequence[AnswerClasses] = (),
+    check_cancelled: CheckCancelled = never_cancelled,
 ) -> tuple[list[AnyTaskResult], str]:
-    """The results with their slices by class, and what so many of them mean for the p values."""
+    """The results with their slices by class, and what so many of them mean for the p values; `unscored` are the
+    classes of tasks that have no result. Raises what `check_cancelled` raises."""
     parts = [_parts(one, of, result) for result, one, of in zip(found, answered, classes, strict=True)]
     tests = [part.tests() for of_task in parts for part in of_task]
-    adjusted = zip(tests, holm([p for p, _ in tests]), holm([p for _, p in tests]), strict=True)
+    nothing = [1.0] * sum(map(_judgeable, unscored))
+    mcnemar_holm, unlike_holm = (holm([*(pair[kind] for pair in tests), *nothing])[: len(tests)] for kind in (0, 1))
+    adjusted = zip(tests, mcnemar_holm, unlike_holm, strict=True)
     told: list[AnyTaskResult] = []
     for result, one, of, of_task in zip(found, answered, classes, parts, strict=True):
         rows = tuple(_row(part, result, *next(adjusted)) for part in of_task)
@@ -90,25 +101,26 @@ def sliced(
             note=of.note,
             classes=rows,
             absent=tuple(kind.title for kind in ANSWER_CLASSES if of.where and not of.holds[kind.name].any()),
-            tokens=_tokens(one, of, seed),
+            tokens=_tokens(one, of, seed, check_cancelled),
         )
         told.append(result.model_copy(update={"token_classes": sliced_}))
-    return told, multiplicity(parts)
+    return told, multiplicity(parts, len(nothing))
 
 
-def multiplicity(parts: Sequence[Sequence[_Part]]) -> str:
-    """How many classes were judged; empty where there is none at all."""
+def multiplicity(parts: Sequence[Sequence[_Part]], lost: int = 0) -> str:
+    """How many classes were judged, `lost` of tasks without a result among them; empty where there is none at all."""
     every = [part for of_task in parts for part in of_task]
     judged = sum(part.judged for part in every)
     if not every:
         return ""
     told = []
     if judged:
+        among = f", {lost} of tasks that could not be scored among them" if lost else ""
         told.append(
-            f"Each interval is a 95 % one of its own. p values are adjusted over the {judged} "
-            f"{'kind' if judged == 1 else 'kinds'} of all tasks that can be judged (Holm), those of McNemar's test and "
-            f"those of Fisher's test apart: in either, the chance that any statement of p below {LEVEL:g} is wrong is "
-            f"at most {100 * LEVEL:g} %."
+            f"Each interval is a 95 % one of its own. p values are adjusted over the {judged + lost} "
+            f"{'kind' if judged + lost == 1 else 'kinds'} of all tasks that can be judged (Holm){among}, those of "
+            "McNemar's test and those of Fisher's test apart: in either, the chance that any statement of p below "
+            f"{LEVEL:g} is wrong is at most {100 * LEVEL:g} %."
         )
     few = sum(part.others is not None and not part.judged for part in every)
     if few:
@@ -123,9 +135,21 @@ def _parts(one: Answered, classes: AnswerClasses, result: AnyTaskResult) -> list
     """The classes that some item is in, and the items that are in none."""
     if classes.where is None:
         return []
+    return [_part(kind, mask_I, one, result) for kind, mask_I in _present(classes)]
+
+
+def _present(classes: AnswerClasses) -> list[tuple[TokenClass, Mask]]:
+    """Those that some item is in, which (I,); the items in none last."""
     of_none = ~np.any(list(classes.holds.values()), axis=0)
     kinds = [(kind, classes.holds[kind.name]) for kind in ANSWER_CLASSES]
-    return [_part(kind, mask_I, one, result) for kind, mask_I in (*kinds, (_OF_NONE, of_none)) if mask_I.any()]
+    return [(kind, mask_I) for kind, mask_I in (*kinds, (_OF_NONE, of_none)) if mask_I.any()]
+
+
+def _judgeable(classes: AnswerClasses) -> int:
+    """How many classes would be judged, as `_Part.judged` has it, whatever is answered."""
+    if classes.where is None:
+        return 0
+    return sum(int(mask_I.sum()) >= FEWEST_CLASS_ITEMS and not mask_I.all() for _, mask_I in _present(classes))
 
 
 def _part(kind: TokenClass, mask_I: Mask, one: Answered, result: AnyTaskResult) -> _Part:
@@ -172,8 +196,11 @@ def _share(count: int, items: int) -> Share:
     return Share(mean=count / items, ci=wilson(count, items))
 
 
-def _tokens(one: Answered, classes: AnswerClasses, seed: int) -> tuple[AnswerTokens, ...]:
-    """By class how likely the right choices' tokens are; none where it is not known of single tokens.
+def _tokens(
+    one: Answered, classes: AnswerClasses, seed: int, check_cancelled: CheckCancelled
+) -> tuple[AnswerTokens, ...]:
+    """By class how likely the right choices' tokens are; none where it is not known of single tokens. Of ten thousand
+    items the intervals take a second a class.
 
     Raises RuntimeError where the classes are of other tokens than those that were scored.
     """
@@ -189,11 +216,12 @@ def _tokens(one: Answered, classes: AnswerClasses, seed: int) -> tuple[AnswerTok
     of_none = ~np.any([mask_N for _, mask_N in masks], axis=0)
     rows = [*masks, (_OF_NONE, of_none), (_ALL, np.ones(change_N.size, dtype=np.bool_))]
     finite = np.isfinite(change_N)
-    return tuple(
-        _changed(kind, change_N[mask_N & finite], item_N[mask_N & finite], seed)
-        for kind, mask_N in rows
-        if mask_N.any()
-    )
+    told = []
+    for kind, mask_N in rows:
+        check_cancelled()
+        if mask_N.any():
+            told.append(_changed(kind, change_N[mask_N & finite], item_N[mask_N & finite], seed))
+    return tuple(told)
 
 
 def _changed(kind: TokenClass, change_N: NDArray[np.float64], item_N: NDArray[np.int64], seed: int) -> AnswerTokens:

@@ -167,8 +167,19 @@ class _Tasks(Attempt):
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
                 found = results(answered, scored, request)
-                classes = [answer_classes(one, tokenizer, check_cancelled=context.check_cancelled) for one in answered]
-                found, adjusted = sliced(found, answered, classes, seed=request.seed)
+                lost = [nobody for nobody, one in zip(self._nobodys(), answers, strict=True) if nobody and one is None]
+                classes, unscored = (
+                    [answer_classes(one, tokenizer, check_cancelled=context.check_cancelled) for one in some]
+                    for some in (answered, lost)
+                )
+                found, adjusted = sliced(
+                    found,
+                    answered,
+                    classes,
+                    seed=request.seed,
+                    unscored=unscored,
+                    check_cancelled=context.check_cancelled,
+                )
                 report = self._report(found, predictor, sides, adjusted)
             with watch.phase("report"):
                 write_answers(answered, classes, request, context.output)
@@ -201,6 +212,15 @@ class _Tasks(Attempt):
         if len(failed) == len(answers):
             raise failed[0]
         return answers
+
+    def _nobodys(self) -> list[Answered | None]:
+        """Of each task of the harness what it asks, without answers; None of the others."""
+        return [
+            None
+            if of.harness is None
+            else Answered(task, of.items, of.source, {}, {}, of.harness.metric, 0, harness=of.harness.definition)
+            for task, of in zip(self._request.tasks, self._asked, strict=True)
+        ]
 
     def _earlier(self, sides: Sides) -> list[Run]:
         """Runs of other models: one of this very candidate would predict itself."""

@@ -200,3 +200,38 @@ def test_where_tokens_are_not_told_there_are_none() -> None:
     found = scored(None).token_classes
     assert found is not None
     assert found.tokens == ()
+
+
+def test_classes_of_a_task_that_could_not_be_scored_make_no_other_easier_to_show() -> None:
+    """Which tasks have no result hangs on what the models said: their classes count as if they showed nothing."""
+    both = [SUMS, CODE]
+    told = results(both, [PLAN] * 2, REQUEST)
+    # Of 50 items 20 hold numbers, 3 names (too few), all punctuation (no others): one class could be judged.
+    lost = classes(50, numbers=range(20), names=range(3), punctuation=range(50))
+    untold = AnswerClasses(None, "Nothing was looked at: why.", {})
+    found, multiplicity = sliced(told, both, [OF_SUMS, OF_CODE], seed=0, unscored=[lost, untold])
+    one = rows(found[0])["numbers"]
+    assert one.mcnemar_p_holm == pytest.approx(4 * stats.binomtest(12, 13).pvalue)
+    assert one.unlike_p_holm == pytest.approx(4 * stats.fisher_exact([[13, 7], [1, 39]]).pvalue)
+    assert (
+        "over the 4 kinds of all tasks that can be judged (Holm), 1 of tasks that could not be scored" in multiplicity
+    )
+
+
+def test_intervals_of_tokens_stop_when_they_are_told_to() -> None:
+    class StopError(Exception):
+        pass
+
+    def stop() -> None:
+        raise StopError
+
+    items = [Item(str(n), "?", choices=("no", "3 dogs"), gold=1) for n in range(3)]
+    sides = [{"acc": choose(items, SCORED.reference, "acc")} for _ in range(2)]
+    task = FileTask(source="file", format="arc", path="a.jsonl", metric="acc")
+    one = Answered(task, items, "f", sides[0], sides[1], "acc", shortened=0, likelihoods=SCORED)
+    of = AnswerClasses(
+        "right_choice", "", {name: mask(3, range(3)) for name in NAMES}, {n: mask(6, (0,)) for n in NAMES}
+    )
+    told = results([one], [PLAN], REQUEST)
+    with pytest.raises(StopError):
+        sliced(told, [one], [of], seed=0, check_cancelled=stop)
