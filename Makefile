@@ -55,12 +55,13 @@ bench: setup ## measure; writes tests/bench/results/PROCESSOR.csv
 bench-serve: setup ## measure our server against plain vLLM; writes tests/bench/serve.csv
 	@$(BIN)/python -m tests.bench.serve
 
-bench-statistics: setup ## intervals and choices where the truth is drawn, and flips of stored runs; writes tests/bench/{threshold,flips,adaptive,online}.csv
+bench-statistics: setup ## intervals and choices where the truth is drawn, and flips of stored runs; writes tests/bench/{threshold,flips,adaptive,online,classes}.csv
 	@$(BIN)/python -m tests.bench.threshold
 	@$(BIN)/python -m tests.bench.flips
 	@$(BIN)/python -m tests.bench.flips_real
 	@$(BIN)/python -m tests.bench.adaptive
 	@$(BIN)/python -m tests.bench.online
+	@$(BIN)/python -m tests.bench.classes
 
 bench-mitigation: setup ## every modification and mitigation; TEXT=wiki.test.raw [ONLY=pattern] [BENCH_ARGS='--model FOLDER --as NAME']; writes tests/bench/mitigation.csv
 	@test -n "$(TEXT)" || { echo "Give the raw test file of WikiText-2: make bench-mitigation TEXT=FILE" >&2; exit 2; }
