@@ -137,18 +137,25 @@ def decoded(tokens: Ids, tokenizer: PreTrainedTokenizerBase) -> tuple[str, Offse
     offsets = np.zeros((len(tokens), 2), dtype=np.int32)
     place = 0
     begin = 0
+    last = 0  # where the tokens of the last character begin
     while begin < len(tokens):
+        # Some tokenizers drop the space before the first token that they are given, which would join two words. So the
+        # tokens of the character before go along, if they are one, and what they say is cut off again.
+        from_, before = last, str(tokenizer.decode(tokens[last:begin].tolist(), clean_up_tokenization_spaces=False))
+        if _REPLACEMENT in before:
+            from_, before = begin, ""
         shown = ""
         pending = begin
         index = begin
         while index < len(tokens) and (index - begin < _AT_ONCE or pending < index):
-            whole = str(tokenizer.decode(tokens[begin : index + 1].tolist(), clean_up_tokenization_spaces=False))
+            read = tokens[from_ : index + 1].tolist()
+            whole = str(tokenizer.decode(read, clean_up_tokenization_spaces=False))[len(before) :]
             incomplete = whole.endswith(_REPLACEMENT) and index + 1 < len(tokens) and index - pending < 4
             if not incomplete:
                 added = whole[len(shown) :] if whole.startswith(shown) else whole[-1:]
                 offsets[pending : index + 1] = place + len(shown), place + len(shown) + len(added)
                 shown += added
-                pending = index + 1
+                last, pending = pending, index + 1
             index += 1
         pieces.append(shown)
         place += len(shown)

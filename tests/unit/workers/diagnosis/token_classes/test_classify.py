@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from app.contracts.text import Document, Message
 from tests.support.tiny import make_tokenizer
@@ -151,6 +153,30 @@ def test_exact_tokens_are_decoded_in_place() -> None:
     oracle = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     ends = [end for _, end in oracle]
     assert [int(end) for _, end in offsets] == ends
+
+
+def test_words_stay_apart_where_a_tokenizer_drops_the_space_before_what_it_decodes() -> None:
+    """As tokenizers made with SentencePiece do, whose characters may be single bytes as well."""
+    pieces = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    pieces.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    sentence = "We met Anna in Paris and saw that Berlin was 12 miles off. "
+    special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces.train_from_iterator(
+        [sentence] * 20, trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, unk_token="<unk>")
+    for odd in ("", "東", "東京🙂", "a 東 "):
+        text = (sentence + odd) * 12
+        tokens = np.asarray(tokenizer(text)["input_ids"], dtype=np.int32)
+        assert len(tokens) > 128
+        whole, offsets = decoded(tokens, tokenizer)
+        assert whole == text
+        assert offsets[-1, 1] == len(text)
+        words = {whole[start:end].strip() for start, end in offsets if whole[start:end].startswith(" ")}
+        assert {"Paris", "12"} <= words
 
 
 def test_documents_that_were_not_scored_are_refused() -> None:
