@@ -167,12 +167,19 @@ def first_by_class(
 
 
 def distances_by_class(
-    distances: ShapedDistances, found: Classified, document: NDArray[np.integer], *, uncut: bool, seed: int
+    distances: ShapedDistances,
+    found: Classified,
+    document: NDArray[np.integer],
+    *,
+    uncut: bool,
+    seed: int,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> tuple[ClassDistance, ...]:
     """Distances after one shaping at the tokens of each class; `document` is the prompt of each position, `uncut`
     whether the shaping leaves every token. Classes without a finite position are left out."""
     listed = []
     for name, mask in _present(found, distances.finite):
+        check_cancelled()
         here = ShapedDistances(*(getattr(distances, column)[mask] for column in ShapedDistances.__dataclass_fields__))
         of = summarized(here, document[mask], document[mask], seed=seed)
         if of is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -153,7 +153,9 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         cells=cells,
         reference_texts=references,
         token_classes=classes.block(),
-        distances=distances(found, seed, classes.reference(request.decoders[0].name)),
+        distances=distances(
+            found, seed, classes.reference(request.decoders[0].name), check_cancelled=context.check_cancelled
+        ),
         definitions=DEFINITIONS,
         samples=_samples(found) if stores_text(request) else (),
         generated_tokens=sum(
@@ -268,13 +270,20 @@ def _cells(found: Found, context: JobContext) -> tuple[tuple[Cell, ...], tuple[R
     return tuple(cells), tuple(references), classes
 
 
-def distances(found: Found, seed: int, classes: Classified | None = None) -> tuple[ShapedDistance, ...]:
+def distances(
+    found: Found,
+    seed: int,
+    classes: Classified | None = None,
+    *,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> tuple[ShapedDistance, ...]:
     """After each shaping, of every candidate; none where no position is finite. `classes` are those of the positions of
-    the base texts."""
+    the base texts. `check_cancelled` may raise."""
     where = positions_of(found.base)
     listed = []
     for index, measured in enumerate(found.measured):
         for shaping, at_positions in zip(found.request.shapings, measured.shapes, strict=True):
+            check_cancelled()
             summary = summarized(at_positions, where.document, where.window, seed=seed)
             if summary is None:
                 continue
@@ -293,7 +302,9 @@ def distances(found: Found, seed: int, classes: Classified | None = None) -> tup
                     supports_differ=share_of(summary.supports_differ, sure=uncut),
                     by_class=()
                     if classes is None
-                    else distances_by_class(at_positions, classes, where.document, uncut=uncut, seed=seed),
+                    else distances_by_class(
+                        at_positions, classes, where.document, uncut=uncut, seed=seed, check_cancelled=check_cancelled
+                    ),
                 )
             )
     return tuple(listed)

@@ -1,5 +1,6 @@
 """What the report of a trajectory says of what was not scored, and of how sure its severity is."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,6 +15,8 @@ from app.contracts.trajectory_report import Cell, Ratio, TrajectoryReport
 from tests.support.making import modified
 from tests.support.trajectory_reports import trajectory_variants
 from workers.decoding.distances import ShapedDistances
+from workers.diagnosis.token_classes.catalogue import CLASSES
+from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.trajectory.prompts import Prompt
 from workers.diagnosis.trajectory.report import Found, _warnings, distances, sentence, untested
 from workers.diagnosis.trajectory.scoring import TextPool
@@ -68,6 +71,40 @@ def test_a_cut_that_every_position_agrees_on_has_the_width_of_so_few_prompts() -
     assert none.infinite.ci == none.lost.ci == none.supports_differ.ci == pytest.approx((0, most))
     assert (warm.infinite.mean, warm.infinite.ci) == (0, None)  # temperature cuts nothing off, whatever the text
     assert (warm.lost.ci, warm.supports_differ.ci) == (None, None)
+
+
+class StopError(Exception):
+    pass
+
+
+def test_distances_can_be_stopped_at_every_class_of_every_cut() -> None:
+    """With a thousand prompts each takes seconds."""
+    prompts = [prompt(str(number), conversation=False) for number in range(2)]
+    pool = TextPool(prompts)
+    base = pool.corpus([pool.add(number, [1, 2]) for number in range(2)], 8, bos=False)
+    yes = np.ones(4, dtype=bool)
+    shape = ShapedDistances(np.ones(4), np.ones(4), np.zeros(4), yes, yes, yes)
+    measured = [SimpleNamespace(shapes=[shape] * 2)] * 2
+    found = SimpleNamespace(base=base, measured=measured, request=SimpleNamespace(shapings=[TopK(name="top_k")] * 2))
+    masks = {one.name: np.array([True, False, True, False]) for one in CLASSES}
+    calls = 0
+
+    def stop_after(most: int) -> Callable[[], None]:
+        def check() -> None:
+            nonlocal calls
+            calls += 1
+            if calls > most:
+                raise StopError
+
+        return check
+
+    kinds = Classified(masks, np.ones(4, dtype=np.int64))
+    rows = distances(cast("Found", found), 0, kinds, check_cancelled=stop_after(1000))
+    assert calls == len(rows) * (1 + len(CLASSES) + 1)
+    calls = 0
+    with pytest.raises(StopError):
+        distances(cast("Found", found), 0, kinds, check_cancelled=stop_after(3))
+    assert calls == 4
 
 
 def test_the_two_means_of_the_sentence_divide_to_its_factor() -> None:
