@@ -24,6 +24,8 @@ from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 _NONE: Final = "none"
+# The places of four texts can be dealt in 24 ways at most, so that no two-sided p value is below 2/24.
+_FEWEST_PARTED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ def _parting_sentence(report: TrajectoryReport, of: ClassesOfCell) -> str:
     found = of.first_divergence
     if not found.parted:
         return f"{where} no texts part at a token of the reference’s.{_after_the_end(found)}"
+    texts = f"texts after {fmt.count(found.parted)} of {fmt.counted(report.prompts, 'prompt')}"
+    if found.parted < _FEWEST_PARTED:
+        told = "too few to tell one kind of token from another"
+        return f"{where} {texts} part at a token of the reference’s, {told}.{_after_the_end(found)}"
     sure = [
         (one.share.mean - one.share_by_place, one.name)
         for one in found.classes
@@ -115,10 +121,7 @@ def _parting_sentence(report: TrajectoryReport, of: ClassesOfCell) -> str:
         if parts
         else "not shown to do so more or less often at one kind of token than at another, all kinds taken together"
     )
-    return (
-        f"{where} texts after {fmt.count(found.parted)} of {fmt.counted(report.prompts, 'prompt')} part at a token of "
-        f"the reference’s, {shown}.{_after_the_end(found)}"
-    )
+    return f"{where} {texts} part at a token of the reference’s, {shown}.{_after_the_end(found)}"
 
 
 def _after_the_end(found: ClassFirstDivergence) -> str:
@@ -129,7 +132,16 @@ def _after_the_end(found: ClassFirstDivergence) -> str:
 
 def _kl_sentence(report: TrajectoryReport, of: ClassesOfCell) -> str:
     told = []
-    for side, text in ((of.reference_text, "reference’s text"), (of.candidate_text, "candidate’s own text")):
+    several = len(report.candidates) > 1
+    kl = f"KL of candidate {LETTERS[0]}" if several else "KL"
+    own = f"candidate {LETTERS[0]}’s own text" if several else "the candidate’s own text"
+    for side, text, what in ((of.reference_text, "the reference’s text", kl), (of.candidate_text, own, "KL")):
+        kinds_of = [one for one in side if one.name != _NONE]
+        if kinds_of and all(one.p_value is None for one in kinds_of):
+            told.append(
+                f"On {text} no kind of token can be judged: it, or all others, stands after one prompt at most."
+            )
+            continue
         parts = []
         for opening, sign in (("larger", 1), ("smaller", -1)):
             group = [
@@ -141,8 +153,8 @@ def _kl_sentence(report: TrajectoryReport, of: ClassesOfCell) -> str:
                 and (one.difference.mean or 0.0) * sign > 0
             ]
             parts += [f"{opening} at {listed(group)}"] if group else []
-        what = f"{', '.join(parts)}, each against all other tokens" if parts else "not shown to differ between kinds"
-        told.append(f"On the {text} KL is {what}.")
+        shown = f"{', '.join(parts)}, each against all other tokens" if parts else "not shown to differ between kinds"
+        told.append(f"On {text} {what} is {shown}.")
     return " ".join(told)
 
 

@@ -6,7 +6,8 @@ as well as with their own. The statistic is the number of texts that part at a t
 the prompts whose texts part at a token of the reference. It is held against the same number with the times dealt to
 these prompts' texts at random, each time to a text that is long enough for it (permutations that keep the truncation:
 Tsai, Biometrika 77, 1990; Efron and Petrosian, Journal of the American Statistical Association 94, 1999). That is exact
-for independent prompts, however the chance of parting goes with the place and however few texts part. A class that
+for independent prompts, however the chance of parting goes with the place and however few texts part. Prompts are not
+dealt sort by sort: where texts of one sort part early and have the class early, the two go together. A class that
 stands at the same places in every text, as first tokens do, has no p-value: what it does cannot be told from what the
 place does.
 

@@ -81,6 +81,35 @@ def test_what_is_shown_is_said_and_nothing_else() -> None:
     assert "32 of 32 prompts part at a token of the reference’s, not shown to do so more" in sentences(none)[0]
 
 
+def parted(count: int) -> TrajectoryReport:
+    report: Json = VARIANTS["one"]
+    cell = report["cells"][0]
+    first = cell["by_class"]["first_divergence"] | {"parted": count}
+    return TrajectoryReport.model_validate(
+        report | {"cells": [cell | {"by_class": cell["by_class"] | {"first_divergence": first}}, *report["cells"][1:]]}
+    )
+
+
+def test_of_texts_too_few_for_any_p_value_nothing_is_said_to_be_looked_for() -> None:
+    """Of four places the least two-sided p value is 2/24, of five 2/120."""
+    few = "part at a token of the reference’s, too few to tell one kind of token from another."
+    assert sentences(parted(1))[0] == f"With greedy, texts after 1 of 32 prompts {few}"
+    assert sentences(parted(4))[0].endswith(few)
+    assert "not shown to do so more" in sentences(parted(5))[0]
+    _, kl = sentences(changed("one", reference_text={}, candidate_text={"numbers": {"p_value": 1.0}}))
+    assert kl == (
+        "On the reference’s text no kind of token can be judged: it, or all others, stands after one prompt at most. "
+        "On the candidate’s own text KL is not shown to differ between kinds."
+    )
+
+
+def test_the_sentences_say_which_of_several_candidates_they_are_of() -> None:
+    parting, kl = sentences(of("four"))
+    assert parting.startswith("With greedy, candidate A, texts after 32 of 32 prompts")
+    assert kl.startswith("On the reference’s text KL of candidate A is ")
+    assert ". On candidate A’s own text KL is " in kl
+
+
 def test_texts_that_never_part_are_said_to_be_the_same() -> None:
     parting, kl = sentences(of("same"))
     assert parting == "With greedy, no texts part at a token of the reference’s."
