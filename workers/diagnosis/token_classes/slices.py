@@ -102,8 +102,14 @@ def multiplicity(classes: int, without: Sequence[str]) -> str:
     return " ".join(told)
 
 
-def difference(kl: npt.NDArray[np.float64], positions: Positions, mask: Mask) -> tuple[Estimate | None, float | None]:
+def difference(
+    kl: npt.NDArray[np.float64], positions: Positions, mask: Mask, *, pooled: bool = False
+) -> tuple[Estimate | None, float | None]:
     """Mean KL of the mask's positions minus that of the others with its interval, and the p value of no difference.
+
+    `pooled`: the error is at least what it would be if both sides had the variance s² of all positions together,
+    s √(1/n_c + 1/n_r). A few large values make up most of KL; a class of few positions that has none of them by chance
+    would have a small mean and a small error of its own.
 
     Clusters are documents, windows where documents are few. The interval excludes 0 where p < 5 %, and only there.
     (None, None) where either side is empty; neither interval nor p value where a side stands in a single cluster; p is
@@ -129,6 +135,9 @@ def difference(kl: npt.NDArray[np.float64], positions: Positions, mask: Mask) ->
     if fewest < 2:
         return Estimate(gap, None, None, len(kl), clusters, by), None
     error = float(np.sqrt(clusters / (clusters - 1) * np.square(error_N).sum()))
+    if pooled:
+        inside = int(np.count_nonzero(mask))
+        error = max(error, float(np.sqrt(kl.var(ddof=1) * (1 / inside + 1 / (kl.size - inside)))))
     if error <= ROUNDING * sum(means):
         error = 0.0
     reach = error * float(stats.t.ppf(_SURE, fewest - 1))

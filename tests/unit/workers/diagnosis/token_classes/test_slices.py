@@ -103,6 +103,25 @@ def test_a_class_of_few_documents_has_few_degrees_of_freedom() -> None:
     assert found.interval == pytest.approx(stats.t.interval(0.95, 4, found.mean, found.standard_error))
 
 
+def test_the_error_of_a_class_of_few_large_values_is_at_least_that_of_as_many_of_all() -> None:
+    """Ten tokens of equal KL among skewed ones: their own spread is none, that of ten of all positions is not."""
+    positions, _, kl = corpus(9)
+    alike = np.zeros(len(kl), dtype=np.bool_)
+    alike[[np.flatnonzero(positions.document == document)[0] for document in range(10)]] = True
+    kl = np.where(alike, 0.05, kl)
+    error = np.std(kl, ddof=1) * np.sqrt(1 / 10 + 1 / (len(kl) - 10))
+    found, p = difference(kl, positions, alike, pooled=True)
+    own, _ = difference(kl, positions, alike)
+    assert found is not None and own is not None
+    assert own.standard_error is not None and own.standard_error < error
+    assert (found.mean, found.standard_error) == (own.mean, pytest.approx(error))
+    assert found.interval == pytest.approx(stats.t.interval(0.95, 9, found.mean, error))
+    assert p == pytest.approx(2 * stats.t.sf(abs(found.mean) / error, 9))
+    spread = np.random.default_rng(9).random(len(kl)) < 0.3
+    worse = kl * np.where(spread & (positions.document % 2 == 0), 9.0, 1.0)
+    assert difference(worse, positions, spread, pooled=True) == difference(worse, positions, spread)
+
+
 def test_of_a_class_in_one_document_alone_nothing_is_claimed() -> None:
     positions, mask, kl = corpus(5)
     for side in (mask & (positions.document == 3), ~(mask & (positions.document == 3))):
