@@ -9,9 +9,12 @@ of tokens of document i in the class (c) and outside (r), and N documents,
 and D/se is held against Student's t: the interval is D ± t(97.5 %) se, and excludes 0 just where the p value of D = 0
 is below 5 %. Its degrees of freedom are those of the side that stands in fewer documents, less one: linearization does
 not see the variation of a side whose sums come from two or three documents (Cameron and Miller, A Practitioner's Guide
-to Cluster-Robust Inference, 2015, §VI). The p values that are reported are adjusted over the classes by Holm's
-step-down rule (1979), which holds whatever the dependence between classes. Of a side in one document alone nothing can
-be said, and neither interval nor p value is given.
+to Cluster-Robust Inference, 2015, §VI). Nor does it see what a class of few tokens lacks by chance: a few large values
+make up most of KL, and without them both mean and spread of the class are small. So se is at least s √(1/n_c + 1/n_r),
+what it would be if the class were like the rest, with s the standard deviation of all tokens within their documents.
+The p values that are reported are adjusted over the classes by Holm's step-down rule (1979), which holds whatever the
+dependence between classes. Of a side in one document alone nothing can be said, and neither interval nor p value is
+given.
 
 The share of the summed KL is a ratio, too: the class's sum of a document over the document's sum of all.
 """
@@ -102,18 +105,12 @@ def multiplicity(classes: int, without: Sequence[str]) -> str:
     return " ".join(told)
 
 
-def difference(
-    kl: npt.NDArray[np.float64], positions: Positions, mask: Mask, *, pooled: bool = False
-) -> tuple[Estimate | None, float | None]:
+def difference(kl: npt.NDArray[np.float64], positions: Positions, mask: Mask) -> tuple[Estimate | None, float | None]:
     """Mean KL of the mask's positions minus that of the others with its interval, and the p value of no difference.
-
-    `pooled`: the error is at least what it would be if both sides had the variance s² of all positions together,
-    s √(1/n_c + 1/n_r). A few large values make up most of KL; a class of few positions that has none of them by chance
-    would have a small mean and a small error of its own.
 
     Clusters are documents, windows where documents are few. The interval excludes 0 where p < 5 %, and only there.
     (None, None) where either side is empty; neither interval nor p value where a side stands in a single cluster; p is
-    0 or 1 where clusters do not vary at all.
+    0 or 1 where neither side varies, within its clusters or between them.
     """
     if not mask.any() or mask.all():
         return None, None
@@ -135,14 +132,21 @@ def difference(
     if fewest < 2:
         return Estimate(gap, None, None, len(kl), clusters, by), None
     error = float(np.sqrt(clusters / (clusters - 1) * np.square(error_N).sum()))
-    if pooled:
-        inside = int(np.count_nonzero(mask))
-        error = max(error, float(np.sqrt(kl.var(ddof=1) * (1 / inside + 1 / (kl.size - inside)))))
+    inside = int(np.count_nonzero(mask))
+    error = max(error, _within(kl, cluster) * float(np.sqrt(1 / inside + 1 / (kl.size - inside))))
     if error <= ROUNDING * sum(means):
         error = 0.0
     reach = error * float(stats.t.ppf(_SURE, fewest - 1))
     estimate = Estimate(gap, error, (gap - reach, gap + reach), len(kl), clusters, by)
     return estimate, _p_value(gap, error, fewest - 1)
+
+
+def _within(kl: npt.NDArray[np.float64], cluster: npt.NDArray[np.intp]) -> float:
+    """Standard deviation of the values within their clusters, pooled; 0 where no cluster has two values."""
+    counts_N = np.bincount(cluster)
+    free = kl.size - counts_N.size
+    left = kl - (np.bincount(cluster, weights=kl) / counts_N)[cluster]
+    return float(np.sqrt(np.square(left).sum() / free)) if free else 0.0
 
 
 def adjusted(p_values: Sequence[float | None]) -> list[float | None]:

@@ -79,7 +79,7 @@ def kl_by_class(
     present = dict(_present(found, np.ones(len(kl_T), dtype=np.bool_)))
     classes = {name: mask for name, mask in present.items() if name != NONE}
     differences = {
-        name: difference(kl_T[finite_T], positions, mask[finite_T], pooled=True) if finite_T.any() else (None, None)
+        name: difference(kl_T[finite_T], positions, mask[finite_T]) if finite_T.any() else (None, None)
         for name, mask in classes.items()
     }
     p = dict(zip(classes, adjusted([of[1] for of in differences.values()]), strict=True))
