@@ -172,11 +172,11 @@ def _require_sound(kl: float, items: int) -> None:
 
 
 def _runs_of(job: dict[str, Any], report: dict[str, Any]) -> list[Any]:
-    from workers.diagnosis.flips.runs import Run
+    from workers.diagnosis.flips.runs import Run, teaches
 
-    if report["nonfinite_positions"]:
-        return []
     origin = report["provenance"]
+    if report["nonfinite_positions"] or not teaches(step["type"] for step in origin["candidate"]["recipe"] or ()):
+        return []
     return [
         Run(
             job=job["id"],

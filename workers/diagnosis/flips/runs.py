@@ -19,6 +19,14 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {"str": (str,), "int": (int,), "flo
 FILE: Final = Path("flips") / "runs.jsonl"
 
 
+def teaches(steps: Iterable[str]) -> bool:
+    """Whether the KL of a candidate made by steps of these types tells of its flips as that of others does.
+
+    A temperature moves every probability and no first choice: beside its KL an answer that stays is no surprise.
+    """
+    return not any(step.startswith("decode.") for step in steps)
+
+
 @dataclass(frozen=True)
 class Run:
     """One task, answered by two models.

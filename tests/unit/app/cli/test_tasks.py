@@ -321,6 +321,18 @@ def test_a_task_in_which_a_model_gives_no_number_is_not_gathered_either(home, mo
     assert flips_sweep.outcome(service.reports["b"])[0].endswith("; no number for some choices, so not learned from")
 
 
+def test_a_candidate_with_a_temperature_is_not_gathered(home, monkeypatch):
+    """As the job itself does not remember it: KL moves, and no first choice does."""
+    service = Service()
+    service.reports["b"] = copy.deepcopy(service.reports["b"])
+    made = service.reports["b"]["provenance"]["candidate"]
+    made["recipe"] = [*(made["recipe"] or ()), {"type": "decode.temperature", "temperature": 1.5}]
+    monkeypatch.setattr(flips, "connect", lambda *_: service)
+    done = CliRunner().invoke(app, ["flips", "build", "--from-jobs", "--json"])
+    assert done.exit_code == 0, done.output
+    assert {run.job for run in read(home)} == {"a"}
+
+
 def test_a_sweep_says_of_each_run_what_it_found(home, monkeypatch):
     monkeypatch.setattr(flips, "connect_or_start", lambda *_: Service())
     monkeypatch.setattr(flips_sweep, "run_to_end", lambda *_: {"id": "a"})

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.contracts.tasks_report import NotFinite, TasksReport
+from app.contracts.tasks_report import AnyTaskResult, NotFinite, TasksReport
 from app.models.tasks.power import ASSUMED_FLIP_RATES
 from tests.support.tasks_reports import task, tasks_report
 from workers.diagnosis.flips.prediction import Predictor
@@ -25,14 +25,29 @@ def test_flips_of_a_task_without_a_number_somewhere_are_not_learned_from(
 ) -> None:
     (found,) = TasksReport.model_validate(tasks_report(task("example", "inconclusive", items=206))).tasks
     found = found.model_copy(update={"not_finite_reference": reference, "not_finite_candidate": candidate})
+    assert _remembered(found, "quantize.rtn") == remembered
+
+
+@pytest.mark.parametrize(
+    ("steps", "remembered"),
+    [((), 1), (("quantize.rtn",), 1), (("decode.temperature",), 0), (("quantize.rtn", "decode.temperature"), 0)],
+)
+def test_flips_beside_the_kl_of_a_temperature_are_not_learned_from(steps: tuple[str, ...], remembered: int) -> None:
+    (found,) = TasksReport.model_validate(tasks_report(task("example", "inconclusive", items=206))).tasks
+    assert _remembered(found, *steps) == remembered
+
+
+def _remembered(found: AnyTaskResult, *steps: str) -> int:
     measured = SimpleNamespace(
         divergence=SimpleNamespace(kl=SimpleNamespace(mean=0.1)),
         nonfinite_positions=0,
         provenance=SimpleNamespace(protocol=SimpleNamespace(text_fingerprint="t")),
     )
-    job = cast(Any, SimpleNamespace(_measured=measured, _context=SimpleNamespace(job_id="diag_1")))
+    request = SimpleNamespace(candidate=SimpleNamespace(recipe=[SimpleNamespace(type=step) for step in steps]))
+    context = SimpleNamespace(job_id="diag_1")
+    job = cast(Any, SimpleNamespace(_measured=measured, _context=context, _request=request))
     sides = cast(Any, SimpleNamespace(reference=SimpleNamespace(weights="r"), candidate=SimpleNamespace(weights="c")))
-    assert len(_Tasks._runs(job, [found], sides)) == remembered
+    return len(_Tasks._runs(job, [found], sides))
 
 
 def test_what_runs_of_another_reference_model_say_is_not_planned_with() -> None:
