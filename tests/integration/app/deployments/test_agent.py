@@ -123,9 +123,12 @@ async def test_it_starts_scales_drains_and_leaves_nothing(store: DeploymentStore
     async def forgotten() -> bool:
         return await store.list() == []
 
+    async def removed() -> bool:
+        return not (store.settings.home / "deployments" / made.id).exists()
+
     await until(forgotten, "end of the deployment")
     await gone(family)
-    assert not (store.settings.home / "deployments" / made.id).exists()
+    await until(removed, "end of its folder, which the agent removes once nothing names it")
     assert await agent.end() == 0
 
 
