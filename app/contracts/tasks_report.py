@@ -213,10 +213,10 @@ class ItemClass(Contract):
     share_of_flips: float | None = Field(description="share of the task's flips; null where nothing flips")
     mcnemar_p: float | None = Field(description="exact, two-sided; null where the class is not judged")
     mcnemar_p_holm: float | None = Field(description="over all classes of all tasks of the report that have one")
-    unlike_p: float | None = Field(
+    fisher_p: float | None = Field(
         description="that items of the class flip as often as the others: Fisher's exact test, two-sided; null likewise"
     )
-    unlike_p_holm: float | None = Field(description="adjusted as McNemar's, apart from it")
+    fisher_p_holm: float | None = Field(description="adjusted as McNemar's, apart from it")
     outcome: ClassOutcome = Field(description="worse or better by McNemar's adjusted p below 0.05")
 
 

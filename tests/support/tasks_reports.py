@@ -68,8 +68,8 @@ def item_classes(outcome: str, items: int, harmful: int, helpful: int, right: fl
                 "share_of_flips": sum(flipped) / (harmful + helpful) if harmful + helpful else None,
                 "mcnemar_p": None if unjudged else p,
                 "mcnemar_p_holm": None if unjudged else min(1.0, 3 * p),
-                "unlike_p": None if unjudged else p,
-                "unlike_p_holm": None if unjudged else min(1.0, 3 * p),
+                "fisher_p": None if unjudged else p,
+                "fisher_p_holm": None if unjudged else min(1.0, 3 * p),
                 "outcome": "every_item"
                 if not rest
                 else "too_few"

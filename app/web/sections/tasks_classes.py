@@ -79,14 +79,14 @@ def class_sentence(report: TasksReport) -> str:
     if not told:
         return "Whether some kinds of answers flip more is not told: the report is of an earlier version."
     rows = [(result, one) for result, found in told for one in found.classes]
-    judged = [(result, one) for result, one in rows if one.unlike_p_holm is not None and one.outcome != "at_chance"]
+    judged = [(result, one) for result, one in rows if one.fisher_p_holm is not None and one.outcome != "at_chance"]
     if not judged:
-        if any(one.unlike_p_holm is not None for _, one in rows):
+        if any(one.fisher_p_holm is not None for _, one in rows):
             return (
                 "Whether some kinds of answers flip more cannot be told: where items are enough, answers are at chance."
             )
         return "Whether some kinds of answers flip more cannot be told: no kind has enough items beside others."
-    sure = [(p, result, one) for result, one in judged if (p := one.unlike_p_holm) is not None and p < LEVEL]
+    sure = [(p, result, one) for result, one in judged if (p := one.fisher_p_holm) is not None and p < LEVEL]
     if not sure:
         return "No kind of answer is shown to flip more or less often than the others, by the kinds of its tokens."
     sure.sort(key=lambda found: found[0])
@@ -103,7 +103,7 @@ def _said(result: AnyTaskResult, one: ItemClass) -> str:
     more = "more" if one.rate.mean > others else "less"
     return (
         f"On {visible(result.name)} items whose {what}s {which} flip {more} often than the others: "
-        f"{_rate(one.rate)} against {_rate(one.rate_others)} ({p_value(one.unlike_p_holm)}, Holm)."
+        f"{_rate(one.rate)} against {_rate(one.rate_others)} ({p_value(one.fisher_p_holm)}, Holm)."
     )
 
 
@@ -170,7 +170,7 @@ def _item_row(one: ItemClass) -> tuple[Cell, ...]:
         Cell(rate.value, rate.interval or ""),
         Cell(fmt.NONE if one.rate_others is None else score(one.rate_others.mean)),
         _p(one.mcnemar_p_holm),
-        _p(one.unlike_p_holm),
+        _p(one.fisher_p_holm),
         Cell(_OUTCOMES[one.outcome], strong=one.outcome == "worse"),
     )
 

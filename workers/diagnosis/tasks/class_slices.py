@@ -91,8 +91,8 @@ def sliced(
     parts = [_parts(one, of, result) for result, one, of in zip(found, answered, classes, strict=True)]
     tests = [part.tests() for of_task in parts for part in of_task]
     nothing = [1.0] * sum(map(_judgeable, unscored))
-    mcnemar_holm, unlike_holm = (holm([*(pair[kind] for pair in tests), *nothing])[: len(tests)] for kind in (0, 1))
-    adjusted = zip(tests, mcnemar_holm, unlike_holm, strict=True)
+    mcnemar_holm, fisher_holm = (holm([*(pair[kind] for pair in tests), *nothing])[: len(tests)] for kind in (0, 1))
+    adjusted = zip(tests, mcnemar_holm, fisher_holm, strict=True)
     told: list[AnyTaskResult] = []
     for result, one, of, of_task in zip(found, answered, classes, parts, strict=True):
         rows = tuple(_row(part, result, *next(adjusted)) for part in of_task)
@@ -166,7 +166,7 @@ def _row(
     result: AnyTaskResult,
     p: tuple[float | None, float | None],
     mcnemar_holm: float | None,
-    unlike_holm: float | None,
+    fisher_holm: float | None,
 ) -> ItemClass:
     pairs, others = part.pairs, part.others
     flips = result.flips.harmful + result.flips.helpful
@@ -186,8 +186,8 @@ def _row(
         share_of_flips=pairs.flips / flips if flips else None,
         mcnemar_p=p[0],
         mcnemar_p_holm=mcnemar_holm,
-        unlike_p=p[1],
-        unlike_p_holm=unlike_holm,
+        fisher_p=p[1],
+        fisher_p_holm=fisher_holm,
         outcome=part.outcome(mcnemar_holm),
     )
 

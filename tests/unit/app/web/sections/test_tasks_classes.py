@@ -37,7 +37,7 @@ def test_a_kind_that_flips_more_is_named_with_both_rates_and_their_intervals() -
 
 def test_a_kind_that_flips_less_and_a_question_are_told_so() -> None:
     one = task("arc", "worse")
-    less = changed(one, rate={"mean": 0.01, "ci": (0.0, 0.02)}, unlike_p_holm=0.02)
+    less = changed(one, rate={"mean": 0.01, "ci": (0.0, 0.02)}, fisher_p_holm=0.02)
     assert "flip less often than the others: 1.0 % [0.0, 2.0] against 4.1 % [0.0, 10.1] (p = 0.020, Holm)" in less
     one["token_classes"]["where"] = "question"
     assert "items whose questions hold numbers flip" in changed(one)

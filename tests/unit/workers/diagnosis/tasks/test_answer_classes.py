@@ -2,14 +2,14 @@
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
-from app.contracts.requests.tasks import FileTask
+from app.contracts.requests.tasks import FileTask, TaskFormat
 from app.contracts.tasks_report import HarnessDefinition
-from app.models.tasks.formats import humaneval, mmlu
+from app.models.tasks.formats import Row, humaneval, mmlu
 from app.models.tasks.items import Item
 from tests.support.tiny import make_tokenizer
 from workers.diagnosis.tasks.answer_classes import ANSWER_CLASSES, AnswerClasses, answer_classes
@@ -37,10 +37,15 @@ def choices(question: str = "Question: How far did Anna walk with Peter?\nAnswer
     return [Item(str(n), question, choices=("77", answer), gold=1) for n, answer in enumerate(KNOWN)]
 
 
-def answered(items: list[Item], form: str = "arc", harness: HarnessDefinition | None = None) -> Answered:
-    task = FileTask(source="file", format=form, path="a.jsonl")  # type: ignore[arg-type]
+def answered(items: list[Item], form: TaskFormat = "arc", harness: HarnessDefinition | None = None) -> Answered:
+    task = FileTask(source="file", format=form, path="a.jsonl")
     nothing = {"acc": Answers((None,) * len(items), np.zeros(len(items), dtype=np.bool_))}
     return Answered(task, items, "f", nothing, nothing, "acc", shortened=0, harness=harness)
+
+
+def refuse(detail: str, expected: str) -> NoReturn:
+    """What a reader of rows calls for a row that is none: none is expected here."""
+    pytest.fail(f"{detail}: {expected}")
 
 
 def found(items: list[Item], **options: Any) -> AnswerClasses:
@@ -81,8 +86,9 @@ def test_the_class_of_each_scored_token_is_told() -> None:
 
 
 def test_letters_stand_for_what_is_behind_them() -> None:
-    rows = [{"question": "How far?", "choices": ["far", "12 miles"], "answer": answer} for answer in ("B", "A")]
-    classes = found([mmlu(row, str(n), pytest.fail) for n, row in enumerate(rows)], form="mmlu")  # type: ignore[arg-type]
+    row = {"question": "How far?", "choices": ["far", "12 miles"]}
+    rows: list[Row] = [row | {"answer": answer} for answer in ("B", "A")]
+    classes = found([mmlu(row, str(n), refuse) for n, row in enumerate(rows)], form="mmlu")
     assert classes.where == "lettered_choice"
     assert classes.holds["numbers"].tolist() == [True, False]
     assert classes.token is None, "what is scored is the letter"
@@ -97,14 +103,13 @@ def test_of_generated_answers_it_is_the_files_own() -> None:
 
 
 def test_of_code_it_is_the_reference_solution_and_without_one_the_question() -> None:
-    row = {"prompt": "def f(x):\n", "test": "def check(f):\n    pass", "entry_point": "f"}
-    solved = [
-        humaneval(row | {"canonical_solution": one}, "0", pytest.fail) for one in ("    return x\n", "    pass\n")
-    ]  # type: ignore[arg-type]
+    row: dict[str, Any] = {"prompt": "def f(x):\n", "test": "def check(f):\n    pass", "entry_point": "f"}
+    solutions = ("    return x\n", "    pass\n")
+    solved = [humaneval(row | {"canonical_solution": one}, "0", refuse) for one in solutions]
     classes = found(solved, form="humaneval")
     assert classes.where == "solution"
     assert classes.holds["code"].all(), "one line is code, too, where all answers are"
-    unsolved = [humaneval(row, "0", pytest.fail), solved[0]]  # type: ignore[arg-type]
+    unsolved = [humaneval(row, "0", refuse), solved[0]]
     classes = found(unsolved, form="humaneval")
     assert classes.where == "question"
     assert classes.note == "Looked at is the question: the file has no right answer to every item as text."

@@ -107,12 +107,12 @@ def test_p_values_are_scipys_adjusted_step_by_step_over_both_tasks(told: tuple[l
         stats.fisher_exact([[6, 24], [0, 10]]).pvalue,
     ]
     assert [one.mcnemar_p for one in judged] == pytest.approx(mcnemar)
-    assert [one.unlike_p for one in judged] == pytest.approx(fisher)
+    assert [one.fisher_p for one in judged] == pytest.approx(fisher)
     # Three are judged: the smallest p counts three times, the next twice, each no less than the one before.
     assert judged[0].mcnemar_p_holm == pytest.approx(3 * mcnemar[0])
     assert judged[2].mcnemar_p_holm == judged[1].mcnemar_p_holm == 1.0
-    assert judged[0].unlike_p_holm == pytest.approx(3 * fisher[0])
-    assert judged[1].unlike_p_holm == judged[2].unlike_p_holm == pytest.approx(2 * fisher[1])
+    assert judged[0].fisher_p_holm == pytest.approx(3 * fisher[0])
+    assert judged[1].fisher_p_holm == judged[2].fisher_p_holm == pytest.approx(2 * fisher[1])
     assert "over the 3 kinds of all tasks that can be judged" in told[1]
 
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_judged_has_no_p_and_is_not_counted(told: tuple[list[AnyT
         "punctuation": "every_item",
     }
     for one in (sums["names"], sums["punctuation"]):
-        assert (one.mcnemar_p, one.mcnemar_p_holm, one.unlike_p, one.unlike_p_holm) == (None,) * 4
+        assert (one.mcnemar_p, one.mcnemar_p_holm, one.fisher_p, one.fisher_p_holm) == (None,) * 4
     assert sums["punctuation"].rate_others is None
     assert "1 kind in fewer than 6 items" in told[1]
     assert code["code"].outcome == "at_chance", "the reference has none of them right"
@@ -212,7 +212,7 @@ def test_classes_of_a_task_that_could_not_be_scored_make_no_other_easier_to_show
     found, multiplicity = sliced(told, both, [OF_SUMS, OF_CODE], seed=0, unscored=[lost, untold])
     one = rows(found[0])["numbers"]
     assert one.mcnemar_p_holm == pytest.approx(4 * stats.binomtest(12, 13).pvalue)
-    assert one.unlike_p_holm == pytest.approx(4 * stats.fisher_exact([[13, 7], [1, 39]]).pvalue)
+    assert one.fisher_p_holm == pytest.approx(4 * stats.fisher_exact([[13, 7], [1, 39]]).pvalue)
     assert (
         "over the 4 kinds of all tasks that can be judged (Holm), 1 of tasks that could not be scored" in multiplicity
     )
