@@ -33,6 +33,7 @@ from app.cli.options import AllowOverlap, AsJson, Url, number, pairs
 from app.cli.output import Exit, err, fail, out, print_json
 from app.cli.profiles import profiles_app
 from app.cli.recipes import parse_recipe, parse_text
+from app.cli.schema import schema
 from app.cli.serve import demo_deployment, serve
 from app.cli.service import connect
 from app.cli.surface import surface
@@ -63,6 +64,7 @@ _ORDER = [
     "diff",
     "flips",
     "report",
+    "schema",
     "jobs",
     "models",
     "deploy",
@@ -109,6 +111,7 @@ app.add_typer(deploy_app, name="deploy")
 app.command()(serve)
 app.add_typer(profiles_app, name="profiles")
 app.command()(threshold)
+app.command()(schema)
 app.command()(diff)
 app.command()(attribute)
 app.command()(calibrate)

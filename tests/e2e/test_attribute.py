@@ -1,6 +1,5 @@
 """An attribute job through the whole service, to its page in a real browser."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jsonschema
 from playwright.sync_api import Browser
 
 from app.cli.client import Client
-from app.web.schema import FILES
+from app.web.schema import report_schema
 from tests.e2e.conftest import compare_request
 from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
 
@@ -32,7 +31,7 @@ def test_the_worst_part_is_found_shown_and_its_treatment_accepted(
     assert job["status"] == "succeeded", job["error"]
     assert {"sites.json", "recipe.json", "tokens.parquet"} <= set(job["artifacts"])
     report = client.report(job["id"])
-    jsonschema.Draft202012Validator(json.loads(FILES["attribute"].read_text())).validate(report)
+    jsonschema.Draft202012Validator(report_schema("attribute")).validate(report)
     assert report["sites"][0]["name"].startswith("layers.1")
     assert all(site["control"] in {None, 0} for site in report["sites"])
     treated = http.get(f"/v1/diagnosis/jobs/{job['id']}/artifacts/recipe.json").json()

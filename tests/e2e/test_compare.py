@@ -1,9 +1,7 @@
 """Compare jobs through the whole service: HTTP, queue, worker, vLLM, report."""
 
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +11,7 @@ import pytest
 
 from app.cli.client import Client
 from app.settings import Settings
+from app.web.schema import report_schema
 from tests.e2e.conftest import DOCUMENTS, compare_request
 from tests.support.processor import needs_avx512, needs_vnni
 
@@ -20,7 +19,7 @@ Json = dict[str, Any]
 Finish = Callable[[Json], Json]
 RTN4: Json = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 RTN2: Json = {"type": "quantize.rtn", "bits": 2, "group_size": 64}
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "hemostat.report-1.json").read_text())
+SCHEMA = report_schema("compare")
 
 
 def test_a_model_against_itself_diverges_by_exactly_nothing(finish: Finish, client: Client) -> None:

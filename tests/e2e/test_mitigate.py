@@ -1,6 +1,5 @@
 """A mitigate job through the whole service, to its page in a real browser."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jsonschema
 from playwright.sync_api import Browser
 
 from app.cli.client import Client
-from app.web.schema import FILES
+from app.web.schema import report_schema
 from tests.e2e.conftest import compare_request
 from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
 
@@ -39,7 +38,7 @@ def test_a_damaged_model_is_treated_and_the_page_shows_how(
     assert job["status"] == "succeeded", job["error"]
     assert {"README.md", "recipe.json", "compare.json", "candidate.parquet", "treated.parquet"} <= set(job["artifacts"])
     report = client.report(job["id"])
-    jsonschema.Draft202012Validator(json.loads(FILES["mitigate"].read_text())).validate(report)
+    jsonschema.Draft202012Validator(report_schema("mitigate")).validate(report)
     assert report["helped"], report["verdict"]
     recipe = http.get(f"/v1/diagnosis/jobs/{job['id']}/artifacts/recipe.json").json()
     assert recipe == report["recommended"]

@@ -1,6 +1,5 @@
 """A surface job through the whole service, to its page in a real browser."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jsonschema
 from playwright.sync_api import Browser
 
 from app.cli.client import Client
-from app.web.schema import FILES
+from app.web.schema import report_schema
 from tests.e2e.conftest import compare_request
 from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
 
@@ -29,7 +28,7 @@ def test_two_knobs_are_turned_and_the_page_shows_every_setting(
     assert job["status"] == "succeeded", job["error"]
     assert set(job["artifacts"]) == {"surface.csv", "recipe.json"}
     report = client.report(job["id"])
-    jsonschema.Draft202012Validator(json.loads(FILES["surface"].read_text())).validate(report)
+    jsonschema.Draft202012Validator(report_schema("surface")).validate(report)
     # nothing turned, each knob alone, both together
     assert sorted((point["first"], point["second"]) for point in report["points"]) == [
         (first, second) for first in range(3) for second in range(3)

@@ -1,6 +1,5 @@
 """A sweep job through the whole service, to its page in a real browser; and what is refused before it is queued."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from app.cli.client import Client
-from app.web.schema import FILES
+from app.web.schema import report_schema
 from tests.e2e.conftest import compare_request
 from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
 
@@ -31,7 +30,7 @@ def test_a_knob_is_turned_and_the_page_shows_how_far(
     assert job["status"] == "succeeded", job["error"]
     assert job["artifacts"] == ["curve.json"]
     report = client.report(job["id"])
-    jsonschema.Draft202012Validator(json.loads(FILES["sweep"].read_text())).validate(report)
+    jsonschema.Draft202012Validator(report_schema("sweep")).validate(report)
     assert [point["value"] for point in report["points"]] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     assert report["threshold"] is not None and report["threshold"]["ci"] is not None
     # What the report holds of its request is taken again.

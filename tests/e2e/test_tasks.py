@@ -13,7 +13,7 @@ from playwright.sync_api import Browser
 from app.cli.client import Client
 from app.models.tasks.reading import SHIPPED
 from app.settings import Settings
-from app.web.schema import FILES
+from app.web.schema import report_schema
 from app.web.sections.tasks_words import OUTCOMES
 from tests.e2e.conftest import compare_request
 from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
@@ -37,7 +37,7 @@ def test_answers_are_compared_and_the_page_shows_how(
     assert job["status"] == "succeeded", job["error"]
     assert {"answers.jsonl", "tokens.parquet"} <= set(job["artifacts"])
     report = client.report(job["id"])
-    jsonschema.Draft202012Validator(json.loads(FILES["tasks"].read_text())).validate(report)
+    jsonschema.Draft202012Validator(report_schema("tasks")).validate(report)
     (result,), (by_the_harness,) = report["tasks"], report["harness_tasks"]
     assert result["items"] == 24
     assert by_the_harness["harness"]["task"] == "hellaswag"

@@ -1,6 +1,5 @@
 """A trajectory job through the whole service, to its page; what is refused before it is queued."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import jsonschema
 import pytest
 
 from app.cli.client import Client
-from app.web.schema import FILES
+from app.web.schema import report_schema
 from tests.e2e.conftest import compare_request
 
 Json = dict[str, Any]
@@ -33,7 +32,7 @@ def test_texts_are_written_scored_and_shown(finish: Callable[[Json], Json], clie
     assert job["status"] == "succeeded", job["error"]
     assert job["artifacts"] == ["texts.jsonl"]
     report = client.report(job["id"])
-    jsonschema.Draft202012Validator(json.loads(FILES["trajectory"].read_text())).validate(report)
+    jsonschema.Draft202012Validator(report_schema("trajectory")).validate(report)
     assert [cell["decoder"] for cell in report["cells"]] == ["greedy", "min_p", "beam"]
     assert report["generated_tokens"] <= 2 * 3 * 6 * 10
     assert report["cells"][0]["kl_reference_text"]["mean"] > 0

@@ -1,7 +1,6 @@
 """What a job leaves, over a real server in this process."""
 
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -13,6 +12,7 @@ from app.settings import Settings
 from tests.integration.app.conftest import Api
 from tests.integration.app.jobs.ends import fail, finish
 from tests.support.html import tree
+from tests.support.reports import variants
 
 JOBS = "/v1/diagnosis/jobs"
 JSON_TYPE = {"content-type": "application/json"}
@@ -164,5 +164,4 @@ async def test_an_artifact_in_ranges_is_the_artifact(api: Api) -> None:
 
 @pytest.fixture
 def report() -> bytes:
-    """The report that holds the schema's first version in place."""
-    return (Path(__file__).resolve().parents[3] / "unit/app/contracts/golden/report-1.json").read_bytes()
+    return json.dumps(variants()["severe"]).encode()

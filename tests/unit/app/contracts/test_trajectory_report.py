@@ -1,50 +1,11 @@
-"""A trajectory report that was valid stays valid, and a reader of the first schema can read today's reports."""
-
-import json
-from pathlib import Path
-from typing import Any
+"""The drawn trajectory reports of the tests have numbers that fit together."""
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from app.contracts.trajectory_report import TrajectoryReport
-from app.web.schema import FILES, breaking_changes, main, report_schema, text_of
 from tests.support.trajectory_reports import trajectory_variants
 
-GOLDEN = Path(__file__).parent / "golden"
-OLD_REPORT = json.loads((GOLDEN / "trajectory-1.json").read_text(encoding="utf-8"))
-FIRST_SCHEMA = json.loads((GOLDEN / "trajectory-1.schema.json").read_text(encoding="utf-8"))
 VARIANTS = trajectory_variants()
-TODAY, FIRST = Draft202012Validator(report_schema("trajectory")), Draft202012Validator(FIRST_SCHEMA)
-
-
-def errors(validator: Draft202012Validator, report: dict[str, Any]) -> list[str]:
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(report)]
-
-
-def test_the_oldest_report_is_still_valid() -> None:
-    assert errors(TODAY, OLD_REPORT) == []
-    read = TrajectoryReport.model_validate(OLD_REPORT)
-    assert json.loads(read.model_dump_json(exclude_unset=True)) == OLD_REPORT
-
-
-def test_nothing_was_removed_renamed_or_narrowed_since_the_first_schema() -> None:
-    assert breaking_changes(FIRST_SCHEMA, report_schema("trajectory")) == []
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_reports_of_today_are_valid_by_both_schemas(name: str) -> None:
-    assert errors(TODAY, VARIANTS[name]) == []
-    assert errors(FIRST, VARIANTS[name]) == []
-
-
-def test_the_published_schema_is_what_the_contract_gives() -> None:
-    assert FILES["trajectory"].read_text(encoding="utf-8") == text_of(report_schema("trajectory"))
-    assert main(["--check", "--kind", "trajectory"]) == 0
-
-
-def test_the_kinds_are_told_apart() -> None:
-    assert any("kind" in error for error in errors(TODAY, OLD_REPORT | {"kind": "compare"}))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

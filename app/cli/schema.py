@@ -1,0 +1,23 @@
+"""`hemostat schema`: the JSON Schema of a report, or of all kinds of reports. No service is needed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from app.cli.output import print_json
+from app.contracts.reports import REPORTS
+from app.web.schema import report_schema
+
+
+def schema(
+    kind: Annotated[str | None, typer.Argument(help=f"One of {', '.join(REPORTS)}. Default: all, by kind.")] = None,
+) -> None:
+    """Print the JSON Schema (Draft 2020-12) of the reports of a kind of job."""
+    if kind is None:
+        print_json({name: report_schema(name) for name in REPORTS})
+        return
+    if kind not in REPORTS:
+        raise typer.BadParameter(f"There is no kind {kind!r}. Give one of {', '.join(REPORTS)}.")
+    print_json(report_schema(kind))

@@ -1,0 +1,113 @@
+"""The published schema of each kind of report and its contract accept and refuse the same."""
+
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from app.cli.main import app
+from app.contracts.reports import REPORTS
+from app.web.schema import report_schema
+from tests.support.attribute_reports import attribute_variants
+from tests.support.calibration_reports import calibration_variants
+from tests.support.mitigate_reports import mitigate_variants
+from tests.support.reports import variants
+from tests.support.surface_reports import surface_variants
+from tests.support.sweep_reports import sweep_variants
+from tests.support.tasks_reports import tasks_variants
+from tests.support.trajectory_reports import trajectory_variants
+
+Json = dict[str, Any]
+DRAWN: dict[str, Callable[[], dict[str, Json]]] = {
+    "attribute": attribute_variants,
+    "calibrate": calibration_variants,
+    "compare": variants,
+    "mitigate": mitigate_variants,
+    "surface": surface_variants,
+    "sweep": sweep_variants,
+    "tasks": tasks_variants,
+    "trajectory": trajectory_variants,
+}
+
+
+def accepted(validator: Draft202012Validator, report: Json) -> bool:
+    return not list(validator.iter_errors(report))
+
+
+def read(kind: str, report: Json) -> bool:
+    try:
+        REPORTS[kind].model_validate(report)
+    except ValidationError:
+        return False
+    return True
+
+
+def places(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Each place of a report that has a field."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield (*path, key)
+            yield from places(value, (*path, key))
+
+
+def without(report: Json, path: tuple[str, ...]) -> Json:
+    report = copy.deepcopy(report)
+    holder = report
+    for key in path[:-1]:
+        holder = holder[key]
+    del holder[path[-1]]
+    return report
+
+
+def test_every_kind_has_drawn_reports() -> None:
+    assert set(DRAWN) == set(REPORTS)
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_schema_and_contract_accept_what_is_drawn(kind: str) -> None:
+    schema = report_schema(kind)
+    Draft202012Validator.check_schema(schema)
+    drawn = DRAWN[kind]()
+    assert [name for name, report in drawn.items() if not read(kind, report)] == []
+    few = [*drawn.values()][:2]  # the validator takes seconds per report
+    assert all(accepted(Draft202012Validator(schema), report) for report in few)
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_schema_and_contract_agree_on_what_may_be_missing(kind: str) -> None:
+    validator = Draft202012Validator(report_schema(kind))
+    report = next(iter(DRAWN[kind]().values()))
+    # What names a kind or a schema has a default in the contract alone.
+    fields = [path for path in places(report) if "request" not in path and path[-1] not in {"schema", "kind"}]
+    tried = random.Random(7).sample(fields, min(12, len(fields)))
+    different = []
+    for path in tried:
+        cut = without(report, path)
+        if accepted(validator, cut) != read(kind, cut):
+            different.append("/".join(path))
+    assert tried
+    assert different == []
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_a_report_of_another_kind_or_version_is_refused_and_an_unknown_field_is_not(kind: str) -> None:
+    validator = Draft202012Validator(report_schema(kind))
+    report = next(iter(DRAWN[kind]().values()))
+    other = "compare" if kind != "compare" else "sweep"
+    assert not accepted(validator, report | {"kind": other})
+    assert not accepted(validator, report | {"schema": "hemostat.report/2"})
+    assert not accepted(validator, report | {"tokens": -1})
+    assert accepted(validator, report | {"a_later_field": 1})
+
+
+def test_the_command_prints_the_schema_of_one_kind_or_of_all() -> None:
+    one = CliRunner().invoke(app, ["schema", "sweep"])
+    assert json.loads(one.stdout) == report_schema("sweep")
+    assert set(json.loads(CliRunner().invoke(app, ["schema"]).stdout)) == set(REPORTS)
+    assert CliRunner().invoke(app, ["schema", "sweeep"]).exit_code == 2
