@@ -57,6 +57,8 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.ENGINE_OUT_OF_MEMORY: "Use a smaller window or model, or a machine with more memory.",
     ErrorCode.ENGINE_FAILED: "See the log of the worker; `hemostat doctor` checks the installation.",
     ErrorCode.DISK_FULL: "Free space below HEMOSTAT_HOME, or lower the budgets of its stores.",
+    ErrorCode.STALLED: "See the stacks in the log of the worker; if the step is only long, raise HEMOSTAT_JOB_STALL_S.",
+    ErrorCode.TIMED_OUT: "Raise `timeout_s`, or ask for less: fewer documents, points or trials.",
     ErrorCode.CHECKPOINT_NOT_FOUND: "Put the checkpoint where models.toml says, or fetch it from the hub.",
     ErrorCode.CHECKPOINT_INCOMPLETE: "Copy the whole checkpoint: each shard that its index names.",
     ErrorCode.CHECKPOINT_CORRUPT: "Copy the file again.",

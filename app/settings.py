@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1, le=10)
     redelivery_s: float = Field(default=30.0, ge=1)
     cancel_grace_s: float = Field(default=4.0, ge=0.1)
+    job_stall_s: float = Field(
+        default=1800.0, ge=1, description="How long a job may give no sign of progress before it is ended as stalled."
+    )
     start_s: float = Field(default=90.0, gt=0, description="How long API and worker may take to start.")
     drain_s: float = Field(default=30.0, ge=0)
     fit_turn_s: float = Field(

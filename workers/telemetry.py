@@ -55,7 +55,7 @@ ROLES = ("reference", "candidate", "noise_floor", "kernel_term", "points", "gene
 STORES = ("reference", "checkpoint", "corpus", "head")
 OUTCOMES = ("succeeded", "failed", "cancelled", "released", "lost")
 PROFILES = ("passed", "refused")
-CHILD_EXITS = ("idle", "failure", "out_of_memory", "cancel", "crash", "lost", "drain")
+CHILD_EXITS = ("idle", "failure", "out_of_memory", "cancel", "crash", "lost", "drain", "stalled", "timed_out")
 
 COMPARISON = ("reference", "model", "recipe")
 # What one metric is called that the worker also tells of itself (`app.jobs.workers.WorkerInfo`).
@@ -100,6 +100,7 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("worker", "gauge", "1; the labels say what this worker is.", ("version", "device")),
     Metric("worker_busy", "gauge", "1 while a job runs, else 0."),
     Metric("worker_helping", "gauge", "1 while it measures points of another worker's job, else 0."),
+    Metric("worker_job_silent_seconds", "gauge", "Since the running job last gave a sign of progress, else 0."),
     Metric("worker_redis_up", "gauge", "1 while the last write to Redis succeeded, else 0."),
     Metric("worker_jobs", "counter", "Attempts that ended here, by how.", ("outcome",), {"outcome": OUTCOMES}),
     Metric("worker_redeliveries", "counter", "Attempts that took over a job from an attempt that was lost."),

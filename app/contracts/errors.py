@@ -63,6 +63,8 @@ class ErrorCode(StrEnum):
     ENGINE_OUT_OF_MEMORY = "engine_out_of_memory"
     ENGINE_FAILED = "engine_failed"
     DISK_FULL = "disk_full"
+    STALLED = "stalled"
+    TIMED_OUT = "timed_out"
     # checkpoints and models
     CHECKPOINT_NOT_FOUND = "checkpoint_not_found"
     CHECKPOINT_INCOMPLETE = "checkpoint_incomplete"
@@ -147,6 +149,8 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.ENGINE_OUT_OF_MEMORY: ErrorKind(500, "The engine ran out of memory"),
     ErrorCode.ENGINE_FAILED: ErrorKind(500, "The engine failed"),
     ErrorCode.DISK_FULL: ErrorKind(507, "The disk is full"),
+    ErrorCode.STALLED: ErrorKind(500, "The job made no progress"),
+    ErrorCode.TIMED_OUT: ErrorKind(500, "The job took longer than its request allows"),
     ErrorCode.CHECKPOINT_NOT_FOUND: ErrorKind(404, "The checkpoint is not there"),
     ErrorCode.CHECKPOINT_INCOMPLETE: ErrorKind(422, "The checkpoint lacks a file or a tensor"),
     ErrorCode.CHECKPOINT_CORRUPT: ErrorKind(422, "A checkpoint file is damaged"),

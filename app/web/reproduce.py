@@ -77,7 +77,7 @@ def _request(report: AnyReport) -> Json:
         known = {
             key: value
             for key, value in report.request.items()
-            if key not in {"metadata", "dry_run"} and value is not None and value != {}
+            if key not in {"metadata", "dry_run", "timeout_s"} and value is not None and value != {}
         }
     else:
         origin = report.provenance

@@ -7,6 +7,7 @@ below the home folder, one JSON object a line, so that a test sees which attempt
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,6 +160,8 @@ def _point(request: CompareRequest, context: JobContext, *, most: int | None = N
 def help_out(request: CompareRequest, context: JobContext, room: PaperRoom) -> None:
     """Takes points of another worker's job until there are none."""
     trace(context.settings, what="helping", job=context.job_id, attempt=context.attempt)
+    if "hang" in request.metadata:
+        hang(request, context)
     if "fail" in request.metadata:
         raise ValueError(f"cannot digest {SECRET}")
     while _point(request, context) < int(request.metadata["steps"]):
@@ -171,6 +174,27 @@ def stubborn(request: CompareRequest, context: JobContext) -> None:
     trace(context.settings, what="helper", helper=helper.pid)
     context.progress("engine", 0, 0)
     time.sleep(600)
+
+
+def hang(request: CompareRequest, context: JobContext) -> None:
+    """In Python, with a process of its own and a text among its values."""
+    secret, helper = SECRET, subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    trace(context.settings, what="helper", helper=helper.pid)
+    while secret:
+        time.sleep(0.01)
+
+
+def hang_in_c(request: CompareRequest, context: JobContext) -> None:
+    """One call that holds the interpreter's lock, so that no other thread of the process runs."""
+    re.match(r"(a+)+$", "a" * 60 + SECRET)
+
+
+def quiet(request: CompareRequest, context: JobContext) -> None:
+    """Work without a step to tell of, which can be stopped at any time."""
+    end = time.monotonic() + float(request.metadata["seconds"])
+    while time.monotonic() < end:
+        context.check_cancelled()
+        time.sleep(0.01)
 
 
 def segfault(request: CompareRequest, context: JobContext) -> None:
@@ -233,7 +257,7 @@ def odd_artifact(request: CompareRequest, context: JobContext) -> None:
 
 
 _DEEDS = (
-    *(count, points, stubborn, segfault, killed, exit_now, allocate, fill_disk),
+    *(count, points, stubborn, hang, hang_in_c, quiet, segfault, killed, exit_now, allocate, fill_disk),
     *(tell_secret, refuse, kill_worker, talk, babble, stop_unasked, odd_artifact),
 )
 DEEDS: dict[str, Callable[[CompareRequest, JobContext], SmallReport | None]] = {

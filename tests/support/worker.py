@@ -107,13 +107,16 @@ class Owner:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def submit(self, text: str = "A plain text of a few words.", **metadata: str) -> str:
+    def submit(
+        self, text: str = "A plain text of a few words.", timeout_s: float | None = None, **metadata: str
+    ) -> str:
         return self.submit_request(
             {
                 "kind": "compare",
                 "reference": {"model": "a"},
                 "candidate": {"model": "b"},
                 "text": {"source": "inline", "documents": [{"id": "d", "text": text}]},
+                "timeout_s": timeout_s,
                 "metadata": metadata,
             }
         )

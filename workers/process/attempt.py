@@ -7,6 +7,9 @@ import contextlib
 import time
 from enum import StrEnum
 
+from app.contracts.errors import ErrorCode
+from app.contracts.job import JobError, job_error
+from app.error_guide import GUIDE
 from app.jobs.record import Claim
 from workers.process.handle import ChildProcess
 from workers.process.messages import Cancel
@@ -21,6 +24,8 @@ class Reason(StrEnum):
     LOST = "lost"
     DRAIN = "drain"
     YIELD = "yield"
+    STALL = "stalled"
+    TIMEOUT = "timed_out"
 
 
 class Attempt:
@@ -31,6 +36,7 @@ class Attempt:
         self.child = child
         self.turn = turn
         self.reason: Reason | None = None
+        self.silent_s = 0.0  # since the child was last heard
         self._grace_s = grace_s
         self._over = False
         self._killing = False
@@ -41,7 +47,7 @@ class Attempt:
         """Tells the child to stop; kills it when it has not within the grace. The first reason holds, but for LOST.
 
         To make way it is asked only, since a kill would throw away what it is about to keep; any other reason comes
-        before that one.
+        before that one. One that hangs hears nothing: it is not asked, and its stack goes to the log.
         """
         if self._over:
             return
@@ -51,9 +57,20 @@ class Attempt:
                 self._asking = asyncio.create_task(self._ask(), name="make way")
             return
         if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop_or_kill(), name="stop")
+            end = self._abort() if reason is Reason.STALL else self._stop_or_kill()
+            self._stopping = asyncio.create_task(end, name="stop")
         if self.reason in {None, Reason.YIELD} or reason is Reason.LOST:
             self.reason = reason
+
+    def overdue(self, stall_s: float) -> JobError | None:
+        """What it means that it was stopped for its time."""
+        if self.reason is Reason.STALL:
+            detail = f"the job gave no sign of progress for {stall_s:g} s and was ended"
+            return job_error(ErrorCode.STALLED, detail, GUIDE[ErrorCode.STALLED])
+        if self.reason is Reason.TIMEOUT:
+            detail = f"the attempt took longer than the request's timeout_s of {self.claim.request.timeout_s:g} s"
+            return job_error(ErrorCode.TIMED_OUT, detail, GUIDE[ErrorCode.TIMED_OUT])
+        return None
 
     async def settle(self) -> None:
         """The child has said how it ended, or is gone: nothing stops it any more, and no kill is left half-done."""
@@ -64,6 +81,16 @@ class Attempt:
             await cancel(self._stopping)
         elif self._stopping is not None:
             await self._stopping
+
+    async def watch_time(self, timeout_s: float | None) -> None:
+        """Stops an attempt that takes longer than its request allows."""
+        if timeout_s is not None:
+            await asyncio.sleep(timeout_s)
+            self.stop(Reason.TIMEOUT)
+
+    async def _abort(self) -> None:
+        self._killing = True
+        await self.child.abort()
 
     async def _ask(self) -> None:
         await self.child.send(Cancel(job=self.claim.job_id, attempt=self.claim.attempt))

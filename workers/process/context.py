@@ -12,11 +12,12 @@ from typing import Final
 
 from app.settings import Settings
 from workers.diagnosis.context import JobCancelled, Report
-from workers.process.messages import MAX_VALUES, FromChild, Logged, Observed, ProgressMade
+from workers.process.messages import MAX_VALUES, Alive, FromChild, Logged, Observed, ProgressMade
 
 REPORT_NAME: Final = "report.json"
 PROGRESS_INTERVAL_S: Final = 0.2
 OBSERVE_INTERVAL_S: Final = 1.0
+ALIVE_INTERVAL_S: Final = 1.0
 MAX_LOG_CHARACTERS: Final = 2000
 
 
@@ -24,7 +25,8 @@ class ChildContext:
     """`JobContext` over the socket to the parent. Used by the handler's thread alone; `stop` may be set by another.
 
     Progress is sent at most every 0.2 s, except that the first and the last step of a phase are always sent. Samples of
-    metrics are gathered by series and sent every second, and at the end by `flush`.
+    metrics are gathered by series and sent every second, and at the end by `flush`. `check_cancelled` says every second
+    that the handler goes on: a handler that is in one call for longer than HEMOSTAT_JOB_STALL_S is taken for hung.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ChildContext:
         self._send = send
         self._phase: str | None = None
         self._progress_at = 0.0
+        self._alive_at = 0.0
         self._samples: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
         self._waiting = 0
         self._observed_at = time.monotonic()
@@ -71,6 +74,10 @@ class ChildContext:
         """See `JobContext`."""
         if self.stop.is_set():
             raise JobCancelled
+        now = time.monotonic()
+        if now - self._alive_at >= ALIVE_INTERVAL_S:
+            self._alive_at = now
+            self._send(Alive())
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """See `JobContext`."""

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # From exec to `Ready`; it imports only the standard library and pydantic until then, but a laptop may be busy.
 START_TIMEOUT_S: Final = 60.0
+# To write the stacks of its threads.
+ABORT_S: Final = 5.0
 
 
 class ChildStartError(Exception):
@@ -128,6 +130,14 @@ class ChildProcess:
         await self.send(Shutdown())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), timeout_s)
+        await self.kill()
+
+    async def abort(self) -> None:
+        """Ends a child that hangs. Its `faulthandler` writes where each thread is, without values, to the log first."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), ABORT_S)
         await self.kill()
 
     async def kill(self) -> None:

@@ -6,10 +6,16 @@ either would be delivered to a second worker. So a running job renews its own.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from docket import Docket
+from redis.exceptions import RedisError
+
+RETRY_S: Final = 0.5
+# What a draining worker still waits for a Redis that is away; the job is delivered again in any case.
+GIVE_UP_S: Final = 5.0
 
 
 class Lease:
@@ -32,6 +38,18 @@ class Lease:
                 idle=0,
                 justid=True,
             )
+
+    async def keep(self, every_s: float) -> None:
+        """Renews it, for ever."""
+        pause = every_s
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await asyncio.wait_for(self.renew(), GIVE_UP_S)
+            except (RedisError, OSError):  # a time-out, too
+                pause = min(every_s, RETRY_S)  # once Redis is back, before another worker finds that the lease ran out
+            else:
+                pause = every_s
 
     async def give_back(self, job_id: str) -> None:
         """Delivers the job again at once, to whichever worker is free. Raises `RedisError`.

@@ -56,6 +56,12 @@ class ProgressMade(Contract):
     total: Annotated[int, Field(ge=0)]
 
 
+class Alive(Contract):
+    """Child → parent: the handler's own thread goes on. Sent where the handler looks whether it is to stop."""
+
+    type: Literal["alive"] = "alive"
+
+
 class Logged(Contract):
     """Child → parent: a line for the job's event log."""
 
@@ -108,7 +114,7 @@ class Stopped(Contract):
 
 ToChild = Run | Cancel | Shutdown
 Ending = Done | Failed | Stopped
-FromChild = Ready | ProgressMade | Logged | Observed | Ending
+FromChild = Ready | Alive | ProgressMade | Logged | Observed | Ending
 
 _TO_CHILD: TypeAdapter[ToChild] = TypeAdapter(Annotated[ToChild, Field(discriminator="type")])
 _FROM_CHILD: TypeAdapter[FromChild] = TypeAdapter(Annotated[FromChild, Field(discriminator="type")])

@@ -6,6 +6,8 @@ How an attempt can end, and what is then written:
     the handler raised              failed, with a code that says why
     the owner cancelled             cancelled; the child is killed when it does not stop in time
     the child died                  failed: out of memory (killed from outside) or a crash
+    the child hangs                 failed: stalled; its stack is in the log, and it is killed
+    it takes longer than asked for  failed: timed out; the child is killed when it does not stop in time
     another worker took the job     nothing
     another worker still runs it    nothing; it was delivered because Redis was away for longer than a lease lasts
     this worker is told to go       released: queued again, resumed elsewhere from the scratch folder
@@ -26,7 +28,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from pathlib import Path
 from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
@@ -37,13 +38,13 @@ from app.jobs.record import Claim
 from app.jobs.store import JobStore, Orders
 from app.settings import Settings
 from workers.process.attempt import Attempt, Reason
-from workers.process.cleaning import clean_job
+from workers.process.cleaning import clean_job, is_full
 from workers.process.context import REPORT_NAME, output_folder
 from workers.process.drain import Drain
 from workers.process.failures import explain_exit, safe_traceback
 from workers.process.handle import ChildProcess, ChildStartError
 from workers.process.holder import living_holder
-from workers.process.lease import Lease
+from workers.process.lease import GIVE_UP_S, RETRY_S, Lease
 from workers.process.messages import Done, Ending, Failed, Logged, Observed, ProgressMade, Run
 from workers.process.reporter import Reporter
 from workers.process.tasks import cancel
@@ -54,14 +55,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 POLL_S: Final = 0.25
-RETRY_S: Final = 0.5
 YIELD_POLL_S: Final = 1.0
-# What a draining worker still waits for a Redis that is away; the job is delivered again in any case.
-GIVE_UP_S: Final = 5.0
+SILENCE_POLL_S: Final = 0.5
 # An idle child needs no longer to close its engine, and loses nothing when it is killed.
 CLOSE_S: Final = 3.0
-# With less space than this below HEMOSTAT_HOME its Valkey cannot be relied on to write.
-ROOM_BYTES: Final = 16 * 1024**2
 
 
 class NotRecordedError(Exception):
@@ -125,6 +122,8 @@ class Runner:
         resident = self._child.resident_bytes() if self._child is not None and self._child.alive else 0
         self._telemetry.observe("worker_child_resident_bytes", resident)
         self._telemetry.observe("worker_busy", 1 if self.job else 0)
+        if not self.job and not self.helping:
+            self._telemetry.observe("worker_job_silent_seconds", 0)
         self._telemetry.observe("worker_helping", 1 if self.helping else 0)
 
     async def run(self, job_id: str, lease: Lease) -> None:
@@ -182,6 +181,7 @@ class Runner:
             watchers = (
                 asyncio.create_task(self._watch_record(attempt), name="watch record"),
                 asyncio.create_task(self._stop_at_drain(attempt), name="watch drain"),
+                asyncio.create_task(self._watch_silence(attempt), name="watch silence"),
             )
             logger.info("%s attempt %d: helping", claim.job_id, claim.attempt)
             try:
@@ -237,7 +237,7 @@ class Runner:
             return await self._fail(attempt.claim, job_error(ErrorCode.INTERNAL, detail, "see the worker's log"))
 
     async def _drive(self, attempt: Attempt, lease: Lease) -> Outcome:
-        keeping = asyncio.create_task(self._keep(lease), name="keep lease")
+        keeping = asyncio.create_task(lease.keep(self._settings.redelivery_s / 4), name="keep lease")
         try:
             ending = await self._until_ending(attempt)
             return await self._record(attempt, ending, lease)
@@ -252,6 +252,8 @@ class Runner:
             asyncio.create_task(self._watch_record(attempt), name="watch record"),
             asyncio.create_task(self._watch_drain(attempt), name="watch drain"),
             asyncio.create_task(self._watch_queue(attempt), name="watch queue"),
+            asyncio.create_task(self._watch_silence(attempt), name="watch silence"),
+            asyncio.create_task(attempt.watch_time(claim.request.timeout_s), name="watch time"),
         )
         try:
             await attempt.child.send(_run_message(claim))
@@ -264,6 +266,7 @@ class Runner:
     async def _listen(self, attempt: Attempt, reporter: Reporter | None) -> Ending | None:
         claim = attempt.claim
         while (message := await attempt.child.receive()) is not None:
+            attempt.silent_s = 0.0
             if isinstance(message, Observed):
                 self._observe(message)
             elif isinstance(message, Ending | ProgressMade | Logged):
@@ -312,6 +315,15 @@ class Runner:
             await asyncio.wait_for(self._drain.hurry.wait(), self._settings.drain_s)
         attempt.stop(Reason.DRAIN)
 
+    async def _watch_silence(self, attempt: Attempt) -> None:
+        """Ends an attempt whose child hangs. Counts its own steps: a worker that was frozen itself blames nobody."""
+        while attempt.silent_s < self._settings.job_stall_s:
+            self._telemetry.observe("worker_job_silent_seconds", attempt.silent_s)
+            await asyncio.sleep(SILENCE_POLL_S)
+            attempt.silent_s += SILENCE_POLL_S
+        logger.error("%s gives no sign of progress; the stacks of its process:", attempt.claim.job_id)
+        attempt.stop(Reason.STALL)
+
     async def _watch_queue(self, attempt: Attempt) -> None:
         """Ends the turn of a deployment's own fit where a job waits that somebody asked for."""
         claim = attempt.claim
@@ -325,17 +337,6 @@ class Runner:
         with contextlib.suppress(RedisError, OSError):
             await self._store.log(claim.job_id, claim.attempt, "makes way for a job that waits; goes on after it")
         attempt.stop(Reason.YIELD)
-
-    async def _keep(self, lease: Lease) -> None:
-        regular = pause = self._settings.redelivery_s / 4
-        while True:
-            await asyncio.sleep(pause)
-            try:
-                await asyncio.wait_for(lease.renew(), GIVE_UP_S)
-            except (RedisError, OSError):  # a time-out, too
-                pause = min(regular, RETRY_S)  # once Redis is back, before another worker finds that the lease ran out
-            else:
-                pause = regular
 
     # --- its end
 
@@ -366,7 +367,8 @@ class Runner:
             return await self._fail(claim, ending.error)
         if reason in {Reason.DRAIN, Reason.YIELD}:
             return await self._release(claim, lease)
-        return await self._fail(claim, died or job_error(ErrorCode.INTERNAL, "the job stopped without being told to"))
+        why = attempt.overdue(self._settings.job_stall_s) or died
+        return await self._fail(claim, why or job_error(ErrorCode.INTERNAL, "the job stopped without being told to"))
 
     async def _finish(self, claim: Claim, done: Done) -> Outcome:
         accepted = await self._persist(
@@ -488,7 +490,7 @@ class Runner:
         that fill the disk would wait for ever. Elsewhere they are kept: should this worker go as well, the next attempt
         resumes from them.
         """
-        if full or await asyncio.to_thread(_is_full, self._settings.home):
+        if full or await asyncio.to_thread(is_full, self._settings.home):
             await self._clean_job(claim.job_id, keep=keep)
 
     async def _clean_if_ended(self, job_id: str) -> None:
@@ -496,13 +498,6 @@ class Runner:
         if record is not None and record.ended:
             keep = record.job.attempt if record.job.status is JobStatus.SUCCEEDED else None
             await self._clean_job(job_id, keep=keep)
-
-
-def _is_full(home: Path) -> bool:
-    try:
-        return shutil.disk_usage(home).free < ROOM_BYTES
-    except OSError:
-        return False
 
 
 def _run_message(claim: Claim, *, helping: bool = False) -> Run:

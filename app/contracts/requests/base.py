@@ -54,4 +54,8 @@ class JobRequest(Contract):
         default=False,
         description="Whether a recipe step may look at documents that are scored: the result then flatters the step.",
     )
+    timeout_s: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Longest wall-clock time of one attempt, in seconds; the job then fails with `timed_out`.",
+    )
     metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] = Field(default_factory=dict)

@@ -169,6 +169,8 @@ def test_arguments_of_a_call_that_cannot_be_read_are_told_where_they_stand(argum
         (lambda b: b.update(metadata={"a/b~c": "v"}), ErrorCode.INVALID_REQUEST, "/metadata/a~1b~0c", None),
         (lambda b: b.update(window=True), ErrorCode.INVALID_REQUEST, "/window", None),
         (lambda b: b.update(window="512"), ErrorCode.INVALID_REQUEST, "/window", None),
+        (lambda b: b.update(timeout_s=0), ErrorCode.INVALID_REQUEST, "/timeout_s", None),
+        (lambda b: b.update(timeout_s=-1.5), ErrorCode.INVALID_REQUEST, "/timeout_s", None),
         (lambda b: b.update(seed=-1), ErrorCode.INVALID_REQUEST, "/seed", None),
         (lambda b: b.update(reference="m"), ErrorCode.INVALID_REQUEST, "/reference", None),
         (lambda b: b["reference"].update(model="../m"), ErrorCode.INVALID_REQUEST, "/reference/model", None),

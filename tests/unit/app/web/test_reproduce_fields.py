@@ -172,7 +172,9 @@ OWN: dict[str, list[Json]] = {
     ],
 }
 # What a request keeps and no command need say: notes, and a field that its kind does not use.
-UNSAID: dict[str, set[str]] = {kind: {"metadata"} for kind in REQUESTS} | {"trajectory": {"metadata", "window"}}
+UNSAID: dict[str, set[str]] = {kind: {"metadata", "timeout_s"} for kind in REQUESTS} | {
+    "trajectory": {"metadata", "timeout_s", "window"}
+}
 CASES = [(kind, change) for kind in REQUESTS for change in ({}, *EVERY, *OWN[kind]) if not set(change) & UNSAID[kind]]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from docket import Docket
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
@@ -55,8 +56,8 @@ class PlayedStore:
         return None
 
 
-def runner_of(store: PlayedStore, home: Path, *, redelivery_s: float = 30.0) -> Runner:
-    settings = Settings(home=home, redelivery_s=redelivery_s)
+def runner_of(store: PlayedStore, home: Path) -> Runner:
+    settings = Settings(home=home)
     return Runner(settings, cast(JobStore, store), Telemetry(), worker="w", handlers="no:handlers", drain=Drain())
 
 
@@ -142,7 +143,7 @@ async def test_a_failed_job_frees_the_full_disk_that_keeps_its_end_from_being_re
 ) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.0)
     if code is not ErrorCode.DISK_FULL:  # what failed is not what filled the disk
-        monkeypatch.setattr(module, "_is_full", lambda _: True)
+        monkeypatch.setattr(module, "is_full", lambda _: True)
     folders = fill_job(Settings(home=tmp_path), JOB)
     runner = runner_of(FullStore(folders), tmp_path)
     failed = runner._fail(Claim(JOB, 2, REQUEST), job_error(code, "no space"))
@@ -154,7 +155,7 @@ async def test_a_finished_job_frees_the_full_disk_of_all_but_its_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.0)
-    monkeypatch.setattr(module, "_is_full", lambda _: True)
+    monkeypatch.setattr(module, "is_full", lambda _: True)
     scratch, first, second, tenth = fill_job(Settings(home=tmp_path), JOB)
     runner = runner_of(FullStore([scratch, first, tenth]), tmp_path)
     done = Done(job=JOB, attempt=2, severity="none", classes=("none",), artifacts=("file",))
@@ -166,7 +167,7 @@ async def test_what_an_attempt_left_is_kept_for_the_next_one_while_redis_is_away
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.0)
-    monkeypatch.setattr(module, "_is_full", lambda _: False)
+    monkeypatch.setattr(module, "is_full", lambda _: False)
     folders = fill_job(Settings(home=tmp_path), JOB)
     runner = runner_of(FullStore(folders), tmp_path)
     failed = runner._fail(Claim(JOB, 2, REQUEST), job_error(ErrorCode.ENGINE_FAILED, "x"))
@@ -188,19 +189,20 @@ class PlayedLease:
 
 
 async def test_a_lease_that_could_not_be_renewed_is_renewed_as_soon_as_redis_is_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class OverError(Exception):
         pass
 
     lease, pauses = PlayedLease(), list[float]()
+    monkeypatch.setattr(Lease, "renew", lambda _: lease.renew())
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
         if lease.renewals == 4:
             raise OverError
 
-    monkeypatch.setattr("workers.process.runner.asyncio.sleep", sleep)
+    monkeypatch.setattr("workers.process.lease.asyncio.sleep", sleep)
     with pytest.raises(OverError):
-        await runner_of(PlayedStore(), tmp_path, redelivery_s=40.0)._keep(cast(Lease, lease))
+        await Lease(cast(Docket, None), "w", "1-0").keep(10.0)
     assert pauses == [10.0, RETRY_S, RETRY_S, 10.0, 10.0], "and then as often as before"
