@@ -39,6 +39,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.METHOD_NOT_ALLOWED: "Use a method that the Allow header names.",
     ErrorCode.NOT_FOUND: "Check the path; /openapi.json lists every route.",
     ErrorCode.UNAUTHORIZED: "Send Authorization: Bearer KEY with a key that the operator issued.",
+    ErrorCode.NOT_PERMITTED: "Use a key with the scope that the detail names: `hemostat keys add` makes one.",
     ErrorCode.HOST_NOT_ALLOWED: "Address the service as localhost or 127.0.0.1, or run it with API keys.",
     ErrorCode.RATE_LIMITED: "Wait as long as Retry-After says.",
     ErrorCode.QUEUE_FULL: "Wait as long as Retry-After says, or cancel jobs that wait.",

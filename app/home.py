@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from redis.exceptions import RedisError
 from starlette.responses import Response
 
@@ -12,7 +12,9 @@ from app.deployments.profile_routes import PATH as PROFILES
 from app.deployments.routes import PATH as DEPLOYMENTS
 from app.jobs.record import JOBS_PATH
 from app.jobs.representation import HTML, PAGE_POLICY
+from app.jobs.store import Filters
 from app.openapi import Answer, answers
+from app.security.scopes import Needs, Scope, key_of
 from app.state import state_of
 from app.web.home import Place, render_home
 
@@ -29,7 +31,7 @@ PLACES: Final = (
 )
 MISSING: Final = "Redis does not answer: jobs and deployments cannot be listed."
 
-router = APIRouter(tags=["service"], default_response_class=Response)
+router = APIRouter(tags=["service"], default_response_class=Response, dependencies=[Depends(Needs(Scope.READ))])
 
 
 @router.get(
@@ -45,7 +47,7 @@ async def home(request: Request) -> Response:
     state = state_of(request)
     missing = ""
     try:
-        records, _ = await state.store.page(limit=SHOWN_JOBS)
+        records, _ = await state.store.page(limit=SHOWN_JOBS, filters=Filters(owner=key_of(request).reads))
         deployments = await state.deployments.list()
     except RedisError as error:
         if not problems.redis_is_away(error):

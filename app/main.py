@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from redis.exceptions import RedisError
@@ -40,6 +40,7 @@ from app.models.nearest import nearest, suggestion
 from app.openapi import Answer, answers
 from app.security.keys import check_binding
 from app.security.middleware import Authentication, BodyLimit, HostGuard, RateLimit
+from app.security.scopes import Needs, check_routes
 from app.settings import Settings
 from app.state import State
 from app.telemetry import health
@@ -50,7 +51,7 @@ logger = logging.getLogger(__name__)
 _EVENTS = deployment_routes.PATH + "/{deployment}/events"
 _QUERIES: dict[str, type[BaseModel]] = {_EVENTS: deployment_routes.EventsQuery, diff_routes.PATH: diff_routes.DiffQuery}
 
-pages = APIRouter(tags=["service"], default_response_class=Response)
+pages = APIRouter(tags=["service"], default_response_class=Response, dependencies=[Depends(Needs(None))])
 
 
 @pages.get(
@@ -121,12 +122,17 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(home.router)
     app.include_router(health.router)
     app.include_router(routes.router)
+    app.include_router(routes.changes)
     app.include_router(report_routes.router)
     app.include_router(diff_routes.router)
     app.include_router(deployment_routes.router)
+    app.include_router(deployment_routes.changes)
+    app.include_router(deployment_routes.scraped)
     app.include_router(profile_routes.router)
+    app.include_router(profile_routes.changes)
     app.include_router(gateway_routes.router)
     app.include_router(pages)
+    check_routes(app.routes)
     openapi.install(app)
     return app
 

@@ -116,7 +116,7 @@ def answers(
             }
         made[answer.status] = entry
     codes = [*errors, ErrorCode.INTERNAL, ErrorCode.HOST_NOT_ALLOWED]
-    codes += [ErrorCode.UNAUTHORIZED] if guarded else []
+    codes += [ErrorCode.UNAUTHORIZED, ErrorCode.NOT_PERMITTED] if guarded else []
     codes += [ErrorCode.RATE_LIMITED] if guarded and limited else []
     for code in dict.fromkeys(codes):
         status = CATALOGUE[code].status

@@ -35,10 +35,11 @@ class Settings(BaseSettings):
     code_execution: bool = Field(
         default=False, description="Whether tasks may run code that models write, in a sandbox without network."
     )
-    api_keys_file: Path | None = None
+    api_keys_file: Path | None = Field(default=None, description="`hemostat keys` writes it. None: no keys.")
 
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     max_queued_jobs: int = Field(default=1000, ge=1)
+    owner_max_queued_jobs: int = Field(default=200, ge=1, description="Jobs of one owner of keys that wait.")
     requests_per_minute: int = Field(default=600, ge=1)
     job_retention_s: int = Field(default=30 * 24 * 3600, ge=60)
     checkpoint_budget_bytes: int = Field(default=20 * 1024**3, ge=0)

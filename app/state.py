@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from app.deployments.store import DeploymentStore
 from app.jobs.differences import Differences
 from app.jobs.store import JobStore
-from app.security.keys import KeyRing
+from app.security.keys import KeyFile
 from app.settings import Settings
 from app.telemetry.metrics import Telemetry
 
@@ -26,7 +26,7 @@ class State:
     store: JobStore
     deployments: DeploymentStore
     docket: Docket
-    keys: KeyRing | None
+    keys: KeyFile | None
     stopping: asyncio.Event
     differences: Differences
     open_streams: int = 0

@@ -25,6 +25,7 @@ from app.cli.doctor import doctor as run_doctor
 from app.cli.flips import flips_app
 from app.cli.interruption import raise_on_sigterm, status_of
 from app.cli.jobs import jobs_app
+from app.cli.keys import keys_app
 from app.cli.measuring import measure
 from app.cli.mitigate import mitigate, next_commands
 from app.cli.models import models_app
@@ -70,6 +71,7 @@ _ORDER = [
     "deploy",
     "profiles",
     "serve",
+    "keys",
     "doctor",
     "version",
 ]
@@ -107,6 +109,7 @@ app = Commands(
 )
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
 app.add_typer(deploy_app, name="deploy")
 app.command()(serve)
 app.add_typer(profiles_app, name="profiles")

@@ -44,6 +44,7 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_FOUND = "not_found"
     UNAUTHORIZED = "unauthorized"
+    NOT_PERMITTED = "not_permitted"
     HOST_NOT_ALLOWED = "host_not_allowed"
     RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
@@ -131,6 +132,7 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, "The route does not take this method"),
     ErrorCode.NOT_FOUND: ErrorKind(404, "There is no such route"),
     ErrorCode.UNAUTHORIZED: ErrorKind(401, "A valid key is needed"),
+    ErrorCode.NOT_PERMITTED: ErrorKind(403, "The API key may not do this"),
     ErrorCode.HOST_NOT_ALLOWED: ErrorKind(421, "The service is not addressed by this name"),
     ErrorCode.RATE_LIMITED: ErrorKind(429, "Too many requests"),
     ErrorCode.QUEUE_FULL: ErrorKind(429, "Too many jobs are waiting"),

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app.contracts.deployment import Deployment
@@ -12,12 +12,14 @@ from app.contracts.profile import ProfilePage
 from app.deployments import profile_examples as examples
 from app.deployments.profiles import ProfileFiles
 from app.openapi import JSON, Answer, answers
+from app.security.scopes import Needs, Scope
 from app.state import State, state_of
 
 PATH: Final = "/v1/calibration/profiles"
 _READ: Final = [ErrorCode.PROFILE_NOT_FOUND, ErrorCode.PROFILE_CORRUPT]
 
-router = APIRouter(tags=["calibration"], default_response_class=Response)
+router = APIRouter(tags=["calibration"], default_response_class=Response, dependencies=[Depends(Needs(Scope.READ))])
+changes = APIRouter(tags=["calibration"], default_response_class=Response, dependencies=[Depends(Needs(Scope.DEPLOY))])
 
 
 @router.get(
@@ -54,7 +56,7 @@ async def compare_profiles(request: Request, version: str, other: str) -> Respon
     return Response(found.model_dump_json(), media_type=JSON)
 
 
-@router.delete(
+@changes.delete(
     PATH + "/{version}",
     status_code=204,
     summary="Delete a calibration profile",

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
@@ -29,6 +29,7 @@ from app.jobs.routes import SUBMIT_ERRORS, require_json
 from app.jobs.schema_walk import Schema
 from app.jobs.sse import MAX_NUMBER, parse_last_event_id, respond
 from app.openapi import JSON, Answer, answers, reference
+from app.security.scopes import Needs, Scope, key_of
 from app.state import state_of
 
 PATH: Final = "/v1/deployments"
@@ -55,7 +56,9 @@ _CREATE_ERRORS: Final = [
     and not code.value.startswith("document_")
 ] + [ErrorCode.DEPLOYMENT_EXISTS, ErrorCode.DEPLOYMENT_CONFLICT, *_PROFILE]
 
-router = APIRouter(tags=["deployments"], default_response_class=Response)
+router = APIRouter(tags=["deployments"], default_response_class=Response, dependencies=[Depends(Needs(Scope.READ))])
+changes = APIRouter(tags=["deployments"], default_response_class=Response, dependencies=[Depends(Needs(Scope.DEPLOY))])
+scraped = APIRouter(tags=["service"], default_response_class=Response, dependencies=[Depends(Needs(Scope.METRICS))])
 
 
 def _body(model: str, example: Any, *, required: bool = True) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def _answer(deployment: Deployment, status: int = 200, headers: dict[str, str] |
     return Response(deployment.model_dump_json(), status_code=status, headers=headers, media_type=JSON)
 
 
-@router.post(
+@changes.post(
     PATH,
     status_code=201,
     summary="Serve a model",
@@ -102,7 +105,7 @@ async def create_deployment(request: Request) -> Response:
     """
     require_json(request)
     asked = await asyncio.to_thread(parse_body, await request.body(), DeploymentRequest, _CREATE)
-    owner = str(request.scope.get("hemostat.owner", ""))
+    owner = key_of(request).owner
     made = await service.create(state_of(request), asked, owner, request.headers.get("idempotency-key"))
     headers = {"location": f"{PATH}/{made.deployment.id}"}
     if made.replayed:
@@ -131,7 +134,7 @@ async def get_deployment(request: Request, deployment: str) -> Response:
     return _answer(await state_of(request).deployments.get(deployment))
 
 
-@router.patch(
+@changes.patch(
     PATH + "/{deployment}",
     summary="Change a deployment while it runs",
     openapi_extra=_body("DeploymentPatch", examples.PATCH),
@@ -144,7 +147,7 @@ async def change_deployment(request: Request, deployment: str) -> Response:
     return _answer(await service.patch(state_of(request), deployment, change))
 
 
-@router.delete(
+@changes.delete(
     PATH + "/{deployment}",
     status_code=202,
     summary="Stop serving",
@@ -160,7 +163,7 @@ async def delete_deployment(request: Request, deployment: str) -> Response:
     return Response(status_code=204) if left is None else _answer(left, 202)
 
 
-@router.post(
+@changes.post(
     PATH + "/{deployment}/promote",
     summary="Serve this calibration version",
     openapi_extra=_body("PromoteRequest", examples.PROMOTE),
@@ -174,7 +177,7 @@ async def promote_version(request: Request, deployment: str) -> Response:
     return _answer(await service.promote(state_of(request), deployment, asked))
 
 
-@router.post(
+@changes.post(
     PATH + "/{deployment}/rollback",
     summary="Go back to the calibration version before",
     openapi_extra=_body("RollbackRequest", examples.ROLLBACK, required=False),
@@ -190,7 +193,7 @@ async def roll_back(request: Request, deployment: str) -> Response:
     return _answer(await service.rollback(state_of(request), deployment, asked))
 
 
-@router.post(
+@changes.post(
     PATH + "/{deployment}/freeze",
     summary="Keep the active calibration version",
     responses=answers(Answer(200, examples.FROZEN, "Deployment"), errors=_CHANGE),
@@ -200,7 +203,7 @@ async def freeze(request: Request, deployment: str) -> Response:
     return _answer(await service.freeze(state_of(request), deployment))
 
 
-@router.post(
+@changes.post(
     PATH + "/{deployment}/unfreeze",
     summary="Let the service promote and roll back again",
     responses=answers(Answer(200, examples.READY, "Deployment"), errors=_CHANGE),
@@ -283,9 +286,8 @@ async def deployment_events(request: Request, deployment: str, query: Annotated[
     return Response(page.model_dump_json(), media_type=JSON)
 
 
-@router.get(
+@scraped.get(
     "/metrics/targets",
-    tags=["service"],
     summary="Serving processes for Prometheus (HTTP service discovery)",
     responses=answers(Answer(200, examples.TARGETS), errors=[ErrorCode.UNAVAILABLE]),
 )

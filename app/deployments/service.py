@@ -194,7 +194,7 @@ async def _end_fit(state: State, name: str, job_id: str) -> None:
     """Cancels the fit of a deployment that is deleted, unless it has ended: nobody asked for it, and nothing is left to
     serve what it proves. Where that fails it runs to its end, as a job for no deployment."""
     try:
-        await cancel_job(state.store, state.docket, job_id)
+        await cancel_job(state.store, state.docket, job_id, None)
     except (RedisError, OSError, HemostatError) as error:
         logger.warning("deployment %s: its fit is not cancelled: %s", name, type(error).__name__)
 

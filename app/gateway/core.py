@@ -27,7 +27,6 @@ class Gateway:
     upstream: Upstream
     sampler: Sampler
     stopping: asyncio.Event
-    no_shadow: frozenset[str]  # names of API keys whose requests are never scored again
     lines: dict[str, Line]
     names: dict[str, str]  # of the deployments that have a line, by id
     looking: asyncio.Task[None] | None = None  # at the store, while requests wait
@@ -45,7 +44,6 @@ class Gateway:
             upstream=Upstream(state.settings),
             sampler=Sampler(store, metrics),
             stopping=state.stopping,
-            no_shadow=state.keys.no_shadow if state.keys is not None else frozenset(),
             lines={},
             names={},
         )

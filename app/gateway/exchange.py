@@ -28,6 +28,7 @@ from app.gateway.sse import DONE, Event, EventTooLargeError, Parser
 from app.gateway.upstream import DoorSilentError, ReplicaLostError, ReplicaSilentError, read
 from app.gateway.watching import until_left
 from app.gateway.writer import SlowClientError, Writer
+from app.security.scopes import Key
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Exchange(Response):
         body: dict[str, Any],
         options: Options,
         *,
-        owner: str | None,
+        key: Key,
     ) -> None:
         super().__init__()
         self.gateway = gateway
@@ -60,13 +61,14 @@ class Exchange(Response):
         self.deployment = deployment
         self.request = completed(body, deployment.sampling, verified=options.verify)
         self.options = options
+        self.key = key
         self.streamed = bool(body.get("stream"))
         self.began = time.perf_counter()
         self.status = 0
         self.sampled = (
             options.shadow
             and not options.verify
-            and owner not in gateway.no_shadow
+            and not key.no_shadow
             and eligible(route, body)
             and gateway.sampler.wants(deployment)
         )

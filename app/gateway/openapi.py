@@ -36,7 +36,10 @@ _HEMOSTAT: Final[dict[str, Any]] = {
         "verify": {"type": "boolean", "default": False, "description": "decode by draft and verification"},
     },
 }
-_ANY: Final = (ErrorCode.INTERNAL, ErrorCode.HOST_NOT_ALLOWED, ErrorCode.UNAUTHORIZED, ErrorCode.RATE_LIMITED)
+_ANY: Final = (
+    *(ErrorCode.INTERNAL, ErrorCode.HOST_NOT_ALLOWED),
+    *(ErrorCode.UNAUTHORIZED, ErrorCode.NOT_PERMITTED, ErrorCode.RATE_LIMITED),
+)
 _NAMED: Final = (ErrorCode.DEPLOYMENT_NOT_FOUND, ErrorCode.UNAVAILABLE)
 _READ: Final = (ErrorCode.INVALID_REQUEST, ErrorCode.INVALID_JSON, ErrorCode.BODY_TOO_LARGE)
 _ANSWERED: Final = (ErrorCode.CONTEXT_EXCEEDED, ErrorCode.REPLICA_UNAVAILABLE, ErrorCode.ENGINE_FAILED)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
@@ -20,6 +20,7 @@ from app.gateway.exchange import PATHS, Exchange
 from app.gateway.replicas import own_version, serving_replicas
 from app.gateway.rewrite import Route
 from app.gateway.upstream import ReplicaLostError, ReplicaSilentError
+from app.security.scopes import Needs, Scope, key_of
 from app.state import State
 
 _NAME: Final = "hemostat_gateway"
@@ -37,7 +38,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         delattr(app.state, _NAME)
 
 
-router = APIRouter(tags=["openai"], default_response_class=Response, lifespan=_lifespan)
+router = APIRouter(
+    tags=["openai"],
+    default_response_class=Response,
+    lifespan=_lifespan,
+    dependencies=[Depends(Needs(Scope.INFERENCE))],
+)
 
 
 def _gateway(app: Any) -> Gateway:
@@ -195,7 +201,7 @@ async def _generate(request: Request, route: Route) -> Response:
         gateway.account(deployment, PATHS[route], error.status)
         raise
     kind = verified.VerifiedExchange if asked.verify else Exchange
-    return kind(gateway, route, deployment, body, asked, owner=request.scope.get("hemostat.owner"))
+    return kind(gateway, route, deployment, body, asked, key=key_of(request))
 
 
 def _check_extra(body: dict[str, Any]) -> None:

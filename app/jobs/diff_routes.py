@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -30,6 +30,7 @@ from app.jobs.representation import (
 )
 from app.jobs.store import Filters
 from app.openapi import JSON, Answer, answers
+from app.security.scopes import Needs, Scope, key_of
 from app.state import State, state_of
 from app.web import describe, listing
 from app.web import format as fmt
@@ -40,7 +41,12 @@ from app.web.untrusted import visible
 PATH: Final = "/v1/diagnosis/diff"
 REPORT: Final = JOBS_PATH + "/{job}/report"
 
-router = APIRouter(prefix="/v1/diagnosis", tags=["diagnosis"], default_response_class=Response)
+router = APIRouter(
+    prefix="/v1/diagnosis",
+    tags=["diagnosis"],
+    default_response_class=Response,
+    dependencies=[Depends(Needs(Scope.READ))],
+)
 
 
 class DiffQuery(BaseModel):
@@ -101,14 +107,15 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
     """Candidates of finished compare jobs, paired by token: differences with intervals, p-values after Holm's
     correction, and ranks as ranges. The same jobs and seed give the same answer."""
     state = state_of(request)
+    owner = key_of(request).reads
     media_type = media_type_of(request, "The difference")
     if media_type == HTML and len(query.job) == 1:
-        return await _choice(state, query.job[0], query.seed)
+        return await _choice(state, owner, query.job[0], query.seed)
     try:
         check_jobs(query.job)
     except HemostatError as error:
         raise query_error("job", error.detail, error.code, error.hint) from None
-    records = [await service.find(state.store, job) for job in query.job]
+    records = [await service.find(state.store, job, owner) for job in query.job]
     linked = media_type == HTML and links_wanted(request)
     asked = (query.by, str(query.anyway), str(query.seed), media_type, str(linked))
     etag = etag_of(*(f"{record.job.id}/{record.job.attempt}" for record in records), *asked)
@@ -134,9 +141,9 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
 # --- the page on which jobs are chosen
 
 
-async def _choice(state: State, job_id: str, seed: int) -> Response:
-    first = await service.find(state.store, job_id)
-    filters = Filters(JobStatus.SUCCEEDED, "compare", None, ())
+async def _choice(state: State, owner: str | None, job_id: str, seed: int) -> Response:
+    first = await service.find(state.store, job_id, owner)
+    filters = Filters(JobStatus.SUCCEEDED, "compare", owner=owner)
     records, _ = await state.store.page(limit=MOST_LOOKED_AT, filters=filters)
     async with service.told_of_deleted(state.store, [job_id]):
         page = await asyncio.to_thread(lambda: _choices(state, first, records, seed))

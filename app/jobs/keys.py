@@ -15,6 +15,7 @@ INDEX: Final = PREFIX + "index"
 WORKERS: Final = PREFIX + "workers"
 BYTES: Final = PREFIX + "request-bytes"
 FINISHED: Final = PREFIX + "finished"
+QUEUED_BY_OWNER: Final = PREFIX + "queued-by-owner"
 UNSETTLED: Final = PREFIX + "unsettled"  # set: ids of jobs made for a deployment that has not been told their end
 
 
@@ -36,6 +37,11 @@ def events(job_id: str) -> str:
 def status(status: JobStatus) -> str:
     """Sorted set, all scores 0: ids of the jobs of one status. Ids sort by age."""
     return f"{PREFIX}status:{status.value}"
+
+
+def owner(owner: str) -> str:
+    """Sorted set, all scores 0: ids of the jobs of one owner."""
+    return f"{PREFIX}owner:{owner}"
 
 
 def worker(worker_id: str) -> str:

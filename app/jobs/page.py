@@ -14,11 +14,11 @@ from app.web.turn import SETTLE_S
 
 
 async def page_of(
-    state: State, record: JobRecord, status: int = 200, headers: dict[str, str] | None = None
+    state: State, record: JobRecord, owner: str | None, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """The page as it is now; it is never kept. Raises UNAVAILABLE where Redis does not answer."""
     message = await state.store.latest_message(record.job.id)
-    queue = await waits_for(state.store, state.docket, record)
+    queue = await waits_for(state.store, state.docket, record, owner)
     now = time.time()
     settled = now - record.queued_at >= SETTLE_S
     page = await asyncio.to_thread(lambda: render_job(record.job, message, queue, settled=settled, now=now))

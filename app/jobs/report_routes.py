@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
@@ -16,9 +16,15 @@ from app.jobs.record import JOBS_PATH
 from app.jobs.representation import FORMAT_PARAMETER, HTML, PAGE_POLICY, etag_of, media_type_of, unchanged
 from app.jobs.sending import ArtifactResponse
 from app.openapi import JSON, Answer, answers
+from app.security.scopes import Needs, Scope, key_of
 from app.state import state_of
 
-router = APIRouter(prefix="/v1/diagnosis", tags=["diagnosis"], default_response_class=Response)
+router = APIRouter(
+    prefix="/v1/diagnosis",
+    tags=["diagnosis"],
+    default_response_class=Response,
+    dependencies=[Depends(Needs(Scope.READ))],
+)
 
 
 @router.get(
@@ -54,14 +60,15 @@ async def get_report(request: Request, job_id: str) -> Response:
     """
     state = state_of(request)
     media_type = media_type_of(request)
-    record = await service.find(state.store, job_id)
+    owner = key_of(request).reads
+    record = await service.find(state.store, job_id, owner)
     try:
         results.require_report(record)
     except HemostatError as error:
         if media_type != HTML or not links_wanted(request):
             raise
         retry = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
-        return await page_of(state, record, error.status, retry)
+        return await page_of(state, record, owner, error.status, retry)
     linked = media_type == HTML and record.job.kind == "compare" and links_wanted(request)
     others = place_of(job_id) if linked else ""
     etag = etag_of(record.job.id, str(record.job.attempt), media_type, others)
@@ -88,10 +95,11 @@ async def get_report(request: Request, job_id: str) -> Response:
 async def list_artifacts(request: Request, job_id: str) -> Response:
     """Among them the values of each token, so that two reports can be compared token by token."""
     state = state_of(request)
-    record = await service.find(state.store, job_id)
+    owner = key_of(request).reads
+    record = await service.find(state.store, job_id, owner)
     found = await asyncio.to_thread(results.artifacts, record, state.settings)
     if len(found) < len(record.job.artifacts):
-        await service.find(state.store, job_id)  # deleted meanwhile?
+        await service.find(state.store, job_id, owner)  # deleted meanwhile?
     data = [
         {
             "name": artifact.name,
@@ -122,7 +130,8 @@ async def list_artifacts(request: Request, job_id: str) -> Response:
 async def get_artifact(request: Request, job_id: str, name: str) -> Response:
     """By a name of the list."""
     state = state_of(request)
-    record = await service.find(state.store, job_id)
+    owner = key_of(request).reads
+    record = await service.find(state.store, job_id, owner)
     async with service.told_of_deleted(state.store, [job_id]):
         found = await asyncio.to_thread(results.artifact, record, state.settings, name)
     return ArtifactResponse(state.store, job_id, found)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -28,6 +28,7 @@ from app.jobs.sse import EventStream, parse_last_event_id, respond
 from app.jobs.store import Filters
 from app.jobs.turns import waits_for
 from app.openapi import JSON, Answer, answers, reference
+from app.security.scopes import Needs, Scope, key_of, require
 from app.state import State, state_of
 from app.telemetry.metrics import OTHER
 
@@ -55,7 +56,18 @@ SUBMIT_ERRORS: Final = [
     ErrorCode.UNAVAILABLE,
 ]
 
-router = APIRouter(prefix="/v1/diagnosis", tags=["diagnosis"], default_response_class=Response)
+router = APIRouter(
+    prefix="/v1/diagnosis",
+    tags=["diagnosis"],
+    default_response_class=Response,
+    dependencies=[Depends(Needs(Scope.READ))],
+)
+changes = APIRouter(
+    prefix="/v1/diagnosis",
+    tags=["diagnosis"],
+    default_response_class=Response,
+    dependencies=[Depends(Needs(Scope.DIAGNOSE))],
+)
 
 
 class ListQuery(BaseModel):
@@ -71,15 +83,15 @@ class ListQuery(BaseModel):
     candidate: str | None = Field(default=None, description="alias of the candidate's model")
     metadata: list[str] = Field(default=[], max_length=16, description="`key=value`, may be repeated; all must fit")
 
-    def filters(self) -> Filters:
-        """As the store takes them. Raises RequestError for metadata without `=`."""
+    def filters(self, owner: str | None) -> Filters:
+        """As the store takes them; `owner` None: of all owners. Raises RequestError for metadata without `=`."""
         pairs = []
         for text in self.metadata:
             key, equals, value = text.partition("=")
             if not key or not equals:
                 raise query_error("metadata", "A metadata filter is not key=value.")
             pairs.append((key, value))
-        return Filters(self.status, self.kind, self.candidate, tuple(pairs))
+        return Filters(self.status, self.kind, self.candidate, tuple(pairs), owner)
 
     def cursor(self) -> tuple[str | None, str | None]:
         """(after, before). Raises RequestError for what cannot be a job's id, and for both at once."""
@@ -95,10 +107,6 @@ def _job_response(job: BaseModel, status: int = 200, headers: dict[str, str] | N
     return Response(job.model_dump_json(), status_code=status, headers=headers, media_type=JSON)
 
 
-def _owner(request: Request) -> str:
-    return str(request.scope.get("hemostat.owner", ""))
-
-
 def require_json(request: Request) -> None:
     """Raises HemostatError (UNSUPPORTED_MEDIA_TYPE) for a body that does not say it is JSON in UTF-8."""
     media_type, _, parameters = request.headers.get("content-type", "").partition(";")
@@ -110,7 +118,7 @@ def require_json(request: Request) -> None:
         )
 
 
-@router.post(
+@changes.post(
     "/jobs",
     status_code=202,
     summary="Submit a diagnosis job, or estimate it",
@@ -149,6 +157,7 @@ async def submit_job(request: Request) -> Response:
     A 202 is a promise: the job survives the loss of any process, of Redis and of the machine's power.
     """
     state = state_of(request)
+    owner = key_of(request).owner
     require_json(request)
     body = await request.body()
     kind = OTHER
@@ -156,14 +165,16 @@ async def submit_job(request: Request) -> Response:
         asked = await asyncio.to_thread(parse_submission, body)
         kind = asked.kind
         del body
+        if getattr(asked, "deployment", None) is not None:
+            require(request, Scope.DEPLOY)  # what the job proves is promoted there
         await check_target(state.deployments, asked)
         if asked.dry_run:
             estimate = await service.dry_run(state.redis, asked, state.settings)
             _count(state, asked, "dry_run")
             return _job_response(estimate)
         key = request.headers.get("idempotency-key")
-        hold = await asyncio.to_thread(service.hold_of, _owner(request), key, asked)
-        made = await service.submit(state.store, state.docket, asked, state.settings, hold)
+        hold = await asyncio.to_thread(service.hold_of, owner, key, asked)
+        made = await service.submit(state.store, state.docket, asked, state.settings, hold, owner)
     except HemostatError:
         state.telemetry.submitted.labels(kind, "refused").inc()
         raise
@@ -195,7 +206,7 @@ async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> R
     """Pages stay put while new jobs come in: a cursor is a job, not an offset."""
     after, before = query.cursor()
     records, more = await state_of(request).store.page(
-        after=after, before=before, limit=query.limit, filters=query.filters()
+        after=after, before=before, limit=query.limit, filters=query.filters(key_of(request).reads)
     )
     jobs = tuple(record.job for record in records)
     first, last = (jobs[0].id, jobs[-1].id) if jobs else (None, None)
@@ -229,9 +240,9 @@ async def get_job(request: Request, job_id: str) -> Response:
     browser does, or asks for it by `?format=html`. What accepts neither gets JSON."""
     state = state_of(request)
     media_type = media_type_of(request, otherwise=JSON)
-    record = await service.find(state.store, job_id)
+    record = await service.find(state.store, job_id, key_of(request).reads)
     if media_type == HTML:
-        return await page_of(state, record)
+        return await page_of(state, record, key_of(request).reads)
     job = record.job
     etag = etag_of(job.model_dump_json())
     return unchanged(request, etag) or _job_response(job, headers={"etag": etag, "vary": "accept"})
@@ -251,8 +262,8 @@ async def get_queue(request: Request, job_id: str) -> Response:
     Jobs are taken first come, first served; one that was given back to the queue comes behind those that wait.
     """
     state = state_of(request)
-    record = await service.find(state.store, job_id)
-    return _job_response(await waits_for(state.store, state.docket, record))
+    record = await service.find(state.store, job_id, key_of(request).reads)
+    return _job_response(await waits_for(state.store, state.docket, record, key_of(request).reads))
 
 
 @router.get(
@@ -284,7 +295,7 @@ async def stream_events(request: Request, job_id: str) -> Response:
     """From the first event, or from the one after `Last-Event-ID`, to `end`."""
     state = state_of(request)
     last = parse_last_event_id(request.headers.get("last-event-id"))
-    record = await service.find(state.store, job_id)
+    record = await service.find(state.store, job_id, key_of(request).reads)
     if record.ended and last == record.events:
         return Response(status_code=204)
     stream = EventStream(
@@ -298,7 +309,7 @@ async def stream_events(request: Request, job_id: str) -> Response:
     return respond(state, stream)
 
 
-@router.post(
+@changes.post(
     "/jobs/{job_id}/cancel",
     summary="Stop a job",
     responses=answers(
@@ -312,10 +323,10 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     Repeating it changes nothing, and neither does cancelling a job that has ended.
     """
     state = state_of(request)
-    return _job_response(await service.cancel(state.store, state.docket, job_id))
+    return _job_response(await service.cancel(state.store, state.docket, job_id, key_of(request).reads))
 
 
-@router.delete(
+@changes.delete(
     "/jobs/{job_id}",
     status_code=204,
     summary="Delete a job that has ended",
@@ -327,5 +338,5 @@ async def cancel_job(request: Request, job_id: str) -> Response:
 async def delete_job(request: Request, job_id: str) -> Response:
     """Removes its record, events, report and artifacts."""
     state = state_of(request)
-    await service.delete(state.store, state.settings, job_id)
+    await service.delete(state.store, state.settings, job_id, key_of(request).reads)
     return Response(status_code=204)

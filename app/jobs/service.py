@@ -61,9 +61,10 @@ def job_not_found(job_id: str) -> HemostatError:
     )
 
 
-async def find(store: JobStore, job_id: str) -> JobRecord:
-    """The record, or 404; 409 (JOB_UNREADABLE) for one that another version wrote."""
-    record = await store.get(job_id) if is_job_id(job_id) else None
+async def find(store: JobStore, job_id: str, owner: str | None) -> JobRecord:
+    """The record of an owner's job (None: of anybody's), or 404; 409 (JOB_UNREADABLE) for one that another version
+    wrote."""
+    record = await store.get(job_id, owner) if is_job_id(job_id) else None
     if record is None:
         raise job_not_found(job_id)
     return record
@@ -77,7 +78,7 @@ async def told_of_deleted(store: JobStore, jobs: Sequence[str]) -> AsyncIterator
     except HemostatError as error:
         if error.code is ErrorCode.ARTIFACT_NOT_FOUND:
             for job in jobs:
-                await find(store, job)
+                await find(store, job, None)
         raise
 
 
@@ -114,9 +115,14 @@ async def dry_run(client: Redis, request: SubmitRequest, settings: Settings) -> 
 
 
 async def submit(
-    store: JobStore, docket: Docket, request: SubmitRequest, settings: Settings, hold: Idempotency | None
+    store: JobStore,
+    docket: Docket,
+    request: SubmitRequest,
+    settings: Settings,
+    hold: Idempotency | None,
+    owner: str,
 ) -> Submitted:
-    """Makes the job, or finds the one that the same key made before.
+    """Makes the job, or finds the one that the same Idempotency-Key of its owner made before.
 
     The record is what counts: once it is written the job is accepted. Should docket not learn of it now (Redis or this
     process gone between the two), `reconcile` tells it later.
@@ -132,7 +138,7 @@ async def submit(
             await unreserve(store, hold)
         raise
     job_id = new_job_id()
-    outcome = await store.create(job_id, request, hold)
+    outcome = await store.create(job_id, request, hold, owner=owner)
     if outcome.kind != "created":
         return await _earlier(store, outcome)
     await queue.submit(docket, job_id)
@@ -149,7 +155,7 @@ async def unreserve(store: JobStore, hold: Idempotency) -> None:
 
 async def _earlier(store: JobStore, outcome: Outcome) -> Submitted:
     if outcome.kind == "replayed":
-        return Submitted((await find(store, outcome.job_id)).job, replayed=True)
+        return Submitted((await find(store, outcome.job_id, None)).job, replayed=True)
     raise refusal(store, outcome)
 
 
@@ -170,6 +176,12 @@ def refusal(store: JobStore, outcome: Outcome) -> HemostatError:
             ErrorCode.IDEMPOTENCY_IN_PROGRESS,
             "The first request with this Idempotency-Key has not been answered yet.",
             retry_after_s=RETRY_SOON_S,
+        )
+    if outcome.kind == "owner_full":
+        return HemostatError(
+            ErrorCode.QUEUE_FULL,
+            f"{store.settings.owner_max_queued_jobs} jobs of this key's owner wait, and no more may.",
+            retry_after_s=QUEUE_FULL_RETRY_S,
         )
     return HemostatError(
         ErrorCode.QUEUE_FULL,
@@ -197,12 +209,13 @@ def _queued(job_id: str, request: JobRequest, created_at: float) -> Job:
     )
 
 
-async def cancel(store: JobStore, docket: Docket, job_id: str) -> Job:
+async def cancel(store: JobStore, docket: Docket, job_id: str, owner: str | None) -> Job:
     """A queued job is cancelled; a running one is told to stop; one that has ended stays as it is.
 
     What an earlier attempt left of a job that was given back goes with it: no worker will see this job again.
     """
-    status = await store.cancel(job_id) if is_job_id(job_id) else None
+    mine = is_job_id(job_id) and await store.belongs(job_id, owner)
+    status = await store.cancel(job_id) if mine else None
     if status is None:
         raise job_not_found(job_id)
     if status is JobStatus.CANCELLED:
@@ -211,13 +224,13 @@ async def cancel(store: JobStore, docket: Docket, job_id: str) -> Job:
             await asyncio.to_thread(remove_files, store.settings, job_id)
         except OSError as error:
             logger.warning("%s is cancelled, its files are still there: %s", job_id, error.strerror)
-    return (await find(store, job_id)).job
+    return (await find(store, job_id, owner)).job
 
 
-async def delete(store: JobStore, settings: Settings, job_id: str) -> None:
+async def delete(store: JobStore, settings: Settings, job_id: str, owner: str | None) -> None:
     """Removes a job that has ended: first its files, then its record, so that a failure leaves something to repeat."""
     try:
-        record = await find(store, job_id)
+        record = await find(store, job_id, owner)
     except HemostatError as error:
         if error.code is not ErrorCode.JOB_UNREADABLE:
             raise

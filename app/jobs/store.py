@@ -78,7 +78,7 @@ class Outcome:
     `job_id` where there is a job; `created_at` (Unix seconds) where this call made it.
     """
 
-    kind: Literal["reserved", "created", "replayed", "conflict", "in_progress", "queue_full"]
+    kind: Literal["reserved", "created", "replayed", "conflict", "in_progress", "queue_full", "owner_full"]
     job_id: str = ""
     created_at: float = 0.0
 
@@ -91,14 +91,25 @@ class Filters:
     kind: str | None = None
     candidate: str | None = None
     metadata: tuple[tuple[str, str], ...] = ()
+    owner: str | None = None
+
+    @property
+    def index(self) -> str:
+        """The set of ids to look through: of the owner, else of the status, else of all jobs."""
+        if self.owner is not None:
+            return keys.owner(self.owner)
+        return keys.INDEX if self.status is None else keys.status(self.status)
 
     def needs_records(self) -> bool:
-        """Whether the index alone does not tell."""
-        return self.kind is not None or self.candidate is not None or bool(self.metadata)
+        """Whether the index alone does not show it."""
+        by_owner = self.owner is not None and self.status is not None
+        return by_owner or self.kind is not None or self.candidate is not None or bool(self.metadata)
 
-    def fits(self, kind: str | None, candidate: str | None, metadata: str | None) -> bool:
+    def fits(self, kind: str | None, candidate: str | None, metadata: str | None, status: str | None) -> bool:
         """Whether a record with these fields is shown."""
         if kind is None or (self.kind is not None and kind != self.kind):
+            return False
+        if self.status is not None and status != self.status:
             return False
         if self.candidate is not None and candidate != self.candidate:
             return False
@@ -166,10 +177,13 @@ class JobStore:
         """Gives a reservation back that came to nothing."""
         await self._run("unreserve", [hold.name], hold.token)
 
-    async def create(self, job_id: str, request: JobRequest, hold: Idempotency | None = None) -> Outcome:
+    async def create(
+        self, job_id: str, request: JobRequest, hold: Idempotency | None = None, *, owner: str = ""
+    ) -> Outcome:
         """Writes the record of a queued job. It is for the caller to hand it to docket, and for `reconcile` otherwise.
 
-        Outcomes: created, queue_full, and with an idempotency key replayed, conflict, in_progress.
+        `owner`: whose key asked for it; "" for the service itself, and for a service without keys.
+        Outcomes: created, queue_full, owner_full, and with an idempotency key replayed, conflict, in_progress.
         """
         text = request.model_dump_json(exclude={"dry_run"})
         pairs = request_fields(request)
@@ -189,14 +203,26 @@ class JobStore:
             hold.token if hold else "",
             RESERVATION_MS,
             IDEMPOTENCY_TTL_S,
+            owner,
+            self.settings.owner_max_queued_jobs if owner else self.settings.max_queued_jobs,
             *fields,
         )
         return Outcome(kind, job_id, float(made)) if kind == "created" else Outcome(kind, made)
 
-    async def get(self, job_id: str) -> JobRecord | None:
-        """The record, or None. Raises HemostatError (JOB_UNREADABLE) for one that another version wrote."""
+    async def get(self, job_id: str, owner: str | None = None) -> JobRecord | None:
+        """The record, or None; None also for a job of another owner, if `owner` is given.
+
+        Raises HemostatError (JOB_UNREADABLE) for one that another version wrote.
+        """
         fields = cast("dict[str, str]", await self.client.hgetall(keys.job(job_id)))
-        return read_record(fields) if fields.get("id") else None
+        if not fields.get("id") or owner not in (None, fields.get("owner")):
+            return None
+        return read_record(fields)
+
+    async def belongs(self, job_id: str, owner: str | None) -> bool:
+        """Whether there is a job of this id and owner; None: of any owner."""
+        found = await self.client.hget(keys.job(job_id), "owner")
+        return found is not None and owner in (None, found)
 
     async def cancel(self, job_id: str) -> JobStatus | None:
         """A queued job is cancelled at once, a running one told to stop, an ended one stays as it is. None: no job."""
@@ -216,7 +242,7 @@ class JobStore:
         that another version wrote are left out, and their ids logged once.
         """
         filters = filters or Filters()
-        index = keys.INDEX if filters.status is None else keys.status(filters.status)
+        index = filters.index
         forwards = before is not None
         cursor = before if forwards else after
         records: list[JobRecord] = []
@@ -258,7 +284,7 @@ class JobStore:
     async def _fitting(self, job_ids: list[str], filters: Filters) -> list[str]:
         pipeline = self.client.pipeline(transaction=False)
         for job_id in job_ids:
-            pipeline.hmget(keys.job(job_id), ["kind", "candidate_model", "metadata"])
+            pipeline.hmget(keys.job(job_id), ["kind", "candidate_model", "metadata", "status"])
         rows = await pipeline.execute()
         return [job_id for job_id, row in zip(job_ids, rows, strict=True) if filters.fits(*row)]
 

@@ -25,13 +25,16 @@ HELD: Final[Place] = (0, 0, 0)
 UNKNOWN: Final[Place] = (2, 0, 0)
 
 
-async def waits_for(store: JobStore, docket: Docket, record: JobRecord) -> Queue:
-    """What stands before a job in the queue. Raises `RedisError` where Redis cannot be reached."""
+async def waits_for(store: JobStore, docket: Docket, record: JobRecord, owner: str | None) -> Queue:
+    """What is before a job in the queue; jobs of other owners are counted and not shown (`owner` None: all are shown).
+
+    Raises `RedisError` if Redis cannot be reached.
+    """
     ids = await before(store, docket, record.job.id) if record.job.status is JobStatus.QUEUED else []
     first = []
     for job_id in ids:
         try:
-            found = await store.get(job_id)
+            found = await store.get(job_id, owner)
         except HemostatError:  # another version wrote it: it is counted, and not shown
             continue
         if found is not None:

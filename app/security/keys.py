@@ -1,23 +1,39 @@
-"""API keys: a file of SHA-256 digests, one a line, optionally `name:digest`, optionally followed by flags.
+"""API keys: a text file with one key per line. `hemostat keys` writes it; it never holds a key itself.
 
-# printf %s "$KEY" | sha256sum
-ci:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
-app:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752 !noshadow
-
-`!noshadow`: what is generated for this key is never scored again.
+# owner, SHA-256 of the key, scopes; then what may be left out
+ci 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 diagnose,read expires=2027-01-01T00:00:00Z
+app 60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752 inference no-shadow
 """
 
+import contextlib
+import fcntl
 import hashlib
 import hmac
 import ipaddress
+import logging
+import os
 import re
-from dataclasses import dataclass
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
+from app.security.scopes import Key, Scope
 from app.settings import Settings
 
-_LINE = re.compile(
-    r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):)?(?P<digest>[0-9a-fA-F]{64})(?P<no_shadow>\s+!noshadow)?"
+logger = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0  # the file is looked at once in so many seconds at most
+LEAST_CHARACTERS: Final = 32  # of a key; shorter ones can be guessed
+_KEY_BYTES: Final = 32
+OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_FORMAT: Final = (
+    "write OWNER, the SHA-256 of the key in lower-case hexadecimal and SCOPE,SCOPE, separated by spaces; "
+    "then, if needed, expires=TIME and no-shadow"
 )
 
 
@@ -25,52 +41,190 @@ class KeyFileError(ValueError):
     """The key file cannot be used, or the service may not be started without one; the text says why."""
 
 
-@dataclass(frozen=True)
-class KeyRing:
-    """The keys in force, as (name, digest). Keys without a name are called by the start of their digest."""
+class KeyFile:
+    """The keys in force. The file is read again when it changes.
 
-    entries: tuple[tuple[str, bytes], ...]
-    no_shadow: frozenset[str] = frozenset()  # names of keys whose traffic is never scored again
+    A file that became unreadable changes nothing: the log says so, and the keys that were read last stay in force.
+    """
 
-    def owner(self, key: str) -> str | None:
-        """Name of the key, or None. The time it takes does not depend on which entry matches, or how far."""
-        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        found: str | None = None
-        for name, entry in self.entries:
-            if hmac.compare_digest(digest, entry):
-                found = name
-        return found
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._now = now
+        self._looked_at = clock()
+        self._stamp = _stamp(path)
+        self._keys = load_keys(path)
+
+    def find(self, sent: str) -> Key | None:
+        """The live key, or None. The time it takes does not depend on which key matches, or how far."""
+        digest = hashlib.sha256(sent.encode("utf-8", "surrogateescape")).hexdigest()
+        found: Key | None = None
+        for key in self._current():
+            if hmac.compare_digest(digest, key.digest):
+                found = key
+        return found if found is not None and self._lives(found) else None
+
+    def holds(self, key: Key) -> bool:
+        """Whether a key that was found before is still in force as it was."""
+        return key in self._current() and self._lives(key)
+
+    def _lives(self, key: Key) -> bool:
+        return key.expires is None or self._now() < key.expires
+
+    def _current(self) -> tuple[Key, ...]:
+        now = self._clock()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            stamp = _stamp(self._path)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._read()
+        return self._keys
+
+    def _read(self) -> None:
+        try:
+            self._keys = load_keys(self._path)
+        except KeyFileError as error:
+            logger.error("the API keys stay as they were: %s", error)  # noqa: TRY400 - the text says it all
+        else:
+            logger.info("the API keys were read again: %d", len(self._keys))
 
 
-def load_keys(file: Path) -> KeyRing:
-    """Reads the file. Raises KeyFileError, naming the line, for anything but digests, comments and blank lines."""
+def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def load_keys(file: Path) -> tuple[Key, ...]:
+    """Reads the file. Raises KeyFileError, naming the line, for anything but keys, comments and blank lines."""
+    keys: list[Key] = []
+    for number, line in enumerate(_lines(file), 1):
+        try:
+            key = _parse(line)
+        except ValueError as error:
+            raise KeyFileError(f"{file} line {number}: {error}") from None
+        if key is not None:
+            keys.append(key)
+    if len({key.digest for key in keys}) != len(keys):
+        raise KeyFileError(f"{file}: one key has two lines")
+    return tuple(keys)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(f"the API key file {file} cannot be read: {error}") from error
-    entries: list[tuple[str, bytes]] = []
-    no_shadow: set[str] = set()
-    for number, line in enumerate(lines, 1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        match = _LINE.fullmatch(text)
-        if match is None:
-            raise KeyFileError(
-                f"{file} line {number}: write NAME:DIGEST or DIGEST, the SHA-256 of the key in hexadecimal "
-                '(printf %s "$KEY" | sha256sum), and behind it nothing or !noshadow'
-            )
-        digest = match["digest"].lower()
-        name = match["name"] or digest[:8]
-        entries.append((name, bytes.fromhex(digest)))
-        if match["no_shadow"]:
-            no_shadow.add(name)
-    if not entries:
-        raise KeyFileError(f"the API key file {file} holds no key")
-    names = [name for name, _ in entries]
-    if len(set(names)) != len(names):
-        raise KeyFileError(f"{file}: two keys have the same name")
-    return KeyRing(tuple(entries), frozenset(no_shadow))
+
+
+def _parse(line: str) -> Key | None:
+    """The key of a line; None for a comment or a blank one. Raises ValueError, which does not quote the line."""
+    words = line.split()
+    if not words or words[0].startswith("#"):
+        return None
+    if len(words) < 3 or not OWNER.fullmatch(words[0]) or not _DIGEST.fullmatch(words[1]):
+        raise ValueError(_FORMAT)
+    expires, no_shadow = None, False
+    for word in words[3:]:
+        if word == "no-shadow":
+            no_shadow = True
+        elif word.startswith("expires="):
+            expires = parse_time(word.removeprefix("expires="))
+        else:
+            raise ValueError(_FORMAT)
+    return Key(words[0], words[1], parse_scopes(words[2].split(",")), expires, no_shadow)
+
+
+def parse_scopes(names: list[str]) -> frozenset[Scope]:
+    """Raises ValueError for a name that is no scope, and for none."""
+    try:
+        scopes = frozenset(map(Scope, names))
+    except ValueError:
+        scopes = frozenset()
+    if not scopes:
+        raise ValueError(f"a scope is one of {', '.join(Scope)}")
+    return scopes
+
+
+def parse_time(text: str) -> float:
+    """Unix time in seconds of a date or a time (ISO 8601, UTC unless it names a zone). Raises ValueError."""
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("a time is a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z") from None
+    return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
+
+
+def written_time(seconds: float) -> str:
+    """As `parse_time` reads it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# --- changes, by `hemostat keys`
+
+
+def add_key(
+    file: Path, owner: str, scopes: frozenset[Scope], *, expires: float | None, no_shadow: bool
+) -> tuple[str, Key]:
+    """Makes a key; the text of it is returned once and kept nowhere. Raises KeyFileError for a bad file."""
+    text = f"hk-{secrets.token_urlsafe(_KEY_BYTES)}"
+    key = Key(owner, hashlib.sha256(text.encode()).hexdigest(), scopes, expires, no_shadow)
+    words = [owner, key.digest, ",".join(sorted(scopes))]
+    words += [] if expires is None else [f"expires={written_time(expires)}"]
+    words += ["no-shadow"] if no_shadow else []
+    with _editing(file) as lines:
+        if lines and not lines[-1].endswith("\n"):
+            lines[-1] += "\n"
+        lines.append(" ".join(words) + "\n")
+    return text, key
+
+
+def revoke_keys(file: Path, name: str) -> list[Key]:
+    """Removes the key of this id, or all keys of this owner. Raises KeyFileError for a bad file."""
+    gone: list[Key] = []
+    with _editing(file) as lines:
+        kept = []
+        for line in lines:
+            key = _parse(line)
+            if key is not None and name in (key.id, key.owner):
+                gone.append(key)
+            else:
+                kept.append(line)
+        lines[:] = kept
+    return gone
+
+
+@contextlib.contextmanager
+def _editing(file: Path) -> Iterator[list[str]]:
+    """The lines, to be changed in place; written whole, readable by the file's owner alone. One process at a time."""
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        lines: list[str] = []
+        if file.exists():
+            load_keys(file)  # nothing is written over what cannot be read
+            lines = _lines(file)
+        before = list(lines)
+        yield lines
+        if lines == before:
+            return
+        descriptor, staged = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.writelines(lines)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(staged).replace(file)
+            os.fsync(folder)
+        finally:
+            Path(staged).unlink(missing_ok=True)
+    finally:
+        os.close(folder)
 
 
 def is_loopback(host: str) -> bool:
@@ -83,16 +237,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_binding(settings: Settings) -> KeyRing | None:
-    """The keys in force, None where there are none and none are needed.
+def check_binding(settings: Settings) -> KeyFile | None:
+    """The keys in force; None: there are none, and none are needed.
 
-    Raises KeyFileError for a bad key file, and where the service would listen beyond this machine without keys.
+    Raises KeyFileError for a bad key file, and if the service would listen beyond this machine without keys.
     """
     if settings.api_keys_file is not None:
-        return load_keys(settings.api_keys_file)
+        return KeyFile(settings.api_keys_file)
     if not is_loopback(settings.host):
         raise KeyFileError(
             f"HEMOSTAT_HOST={settings.host} can be reached from other machines: set HEMOSTAT_API_KEYS_FILE to a "
-            "file of key digests, or listen on 127.0.0.1"
+            "file of `hemostat keys add`, or listen on 127.0.0.1"
         )
     return None

@@ -1,5 +1,6 @@
 """The guards before the routes, each a pure ASGI middleware that answers with a problem document."""
 
+import asyncio
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -8,13 +9,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
 from app.contracts.errors import ErrorCode, HemostatError
-from app.security.keys import KeyRing, is_loopback
+from app.security.keys import LEAST_CHARACTERS, KeyFile, is_loopback
 from app.security.limits import TokenBuckets
+from app.security.scopes import KEY, LOCAL_USER, OPEN_PATHS, Key
 
-# Probes: they tell nothing but whether the service is well, and an orchestrator has no key.
-OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
 # A limit must not blind whoever watches the service.
-UNLIMITED_PATHS: Final = OPEN_PATHS | {"/metrics"}
+UNLIMITED_PATHS: Final = OPEN_PATHS | {"/metrics", "/metrics/targets"}
+REVOKED_AFTER_S: Final = 1.0  # an open stream notices so late that its key was revoked
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 class HostGuard:
@@ -32,9 +34,12 @@ class HostGuard:
         """Passes on what is addressed to this machine."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
-            origin = headers.get("origin")
-            if not self._ours(f"//{headers.get('host', '')}") or (origin is not None and not self._ours(origin)):
-                error = HemostatError(ErrorCode.HOST_NOT_ALLOWED, "The Host or Origin header names another machine.")
+            host, origin = f"http://{headers.get('host', '')}", headers.get("origin")
+            # A page of another port is another program's, though it is on this machine.
+            if not self._ours(host) or (
+                origin is not None and not (self._ours(origin) and _port(origin) == _port(host))
+            ):
+                error = HemostatError(ErrorCode.HOST_NOT_ALLOWED, "The Host or Origin header names another service.")
                 await problems.response(scope, error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
@@ -47,31 +52,71 @@ class HostGuard:
         return name == self.host or is_loopback(name)
 
 
-class Authentication:
-    """Where keys are set, lets through only requests with one of them; everything is denied by default."""
+def _port(url: str) -> int | None:
+    try:
+        parts = urlsplit(url)
+        return parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return None
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing | None) -> None:
+
+class Authentication:
+    """Lets through only requests with a key in force; everything is denied by default. Without a key file the user of
+    this machine is let in as administrator."""
+
+    def __init__(self, app: ASGIApp, *, keys: KeyFile | None) -> None:
         self.app = app
         self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Names the key's owner in the scope, or answers 401."""
-        if scope["type"] == "lifespan" or self.keys is None:
+        """Puts the key into the scope, or answers 401."""
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        if self.keys is None:
+            scope[KEY] = LOCAL_USER
+            await self.app(scope, receive, send)
+            return
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
         # Bytes, as they were sent: the digest is that of the key's UTF-8, and U+00A0 at its end is no space.
-        sent = key.encode("latin-1").strip(b" \t").decode("utf-8", "surrogateescape")
-        owner = self.keys.owner(sent) if scheme.casefold() == "bearer" else None
-        if owner is None and scope.get("path") in OPEN_PATHS:
+        sent = given.encode("latin-1").strip(b" \t").decode("utf-8", "surrogateescape")
+        key = _found(self.keys, sent) if scheme.casefold() == "bearer" else None
+        if key is not None:
+            scope[KEY] = key
+            await self.app(scope, _while_valid(receive, self.keys, key), send)
+        elif scope.get("path") in OPEN_PATHS:
             await self.app(scope, receive, send)
-            return
-        if owner is None:
-            detail = "The API key is not valid." if key else "The request has no API key."
-            await problems.response(scope, HemostatError(ErrorCode.UNAUTHORIZED, detail))(scope, receive, send)
-            return
-        scope["hemostat.owner"] = owner
-        await self.app(scope, receive, send)
+        else:
+            await problems.response(scope, _unauthorized(sent))(scope, receive, send)
+
+
+def _found(keys: KeyFile, sent: str) -> Key | None:
+    return keys.find(sent) if len(sent) >= LEAST_CHARACTERS else None
+
+
+def _unauthorized(sent: str) -> HemostatError:
+    if not sent:
+        return HemostatError(ErrorCode.UNAUTHORIZED, "The request has no API key.")
+    if len(sent) < LEAST_CHARACTERS:
+        detail = f"The API key has fewer than {LEAST_CHARACTERS} characters: it can be guessed, and is not accepted."
+        return HemostatError(ErrorCode.UNAUTHORIZED, detail)
+    return HemostatError(ErrorCode.UNAUTHORIZED, "The API key is unknown, expired or revoked.")
+
+
+def _while_valid(receive: Receive, keys: KeyFile, key: Key) -> Receive:
+    """As if the client had left once its key is revoked or has expired: that ends open streams."""
+
+    async def received() -> Message:
+        message = asyncio.ensure_future(receive())
+        try:
+            while not (await asyncio.wait({message}, timeout=REVOKED_AFTER_S))[0]:
+                if not keys.holds(key):
+                    return {"type": "http.disconnect"}
+            return message.result()
+        finally:
+            message.cancel()
+
+    return received
 
 
 class RateLimit:
@@ -85,7 +130,7 @@ class RateLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on, or answers 429 with Retry-After."""
         if scope["type"] == "http" and scope["path"] not in UNLIMITED_PATHS:
-            wait = self.buckets.take(scope.get("hemostat.owner") or (scope.get("client") or ("local",))[0])
+            wait = self.buckets.take(scope[KEY].owner or (scope.get("client") or ("local",))[0])
             if wait:
                 error = HemostatError(
                     ErrorCode.RATE_LIMITED,

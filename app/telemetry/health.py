@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from redis.exceptions import RedisError
 from starlette.responses import JSONResponse, Response
 
@@ -14,6 +14,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs.workers import WorkerInfo, living
 from app.models.registry import load_registry
 from app.openapi import Answer, answers
+from app.security.scopes import KEY, Needs, Scope
 from app.state import state_of
 
 logger = logging.getLogger(__name__)
@@ -75,10 +76,11 @@ async def livez() -> dict[str, str]:
 async def readyz(request: Request) -> Response:
     """200 while API, Redis and models.toml are good. Workers and deployments are listed, not required.
 
-    Where the service has API keys, a request without one learns which part fails and no more.
+    If the service has API keys, a request without the scope `read` learns which part fails and no more.
     """
     checks, workers, deployments = await _check(request)
-    if state_of(request).keys is not None and "hemostat.owner" not in request.scope:
+    key = request.scope.get(KEY)
+    if key is None or not key.may(Scope.READ):
         checks = {name: {"ok": check["ok"], "detail": ""} for name, check in checks.items()}
         workers, deployments = [], []
     parts: dict[str, Any] = {
@@ -124,6 +126,7 @@ async def _check(request: Request) -> tuple[dict[str, dict[str, Any]], list[Work
 
 @router.get(
     "/metrics",
+    dependencies=[Depends(Needs(Scope.METRICS))],
     summary="Prometheus metrics of the API",
     response_class=Response,
     responses=answers(

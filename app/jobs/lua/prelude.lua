@@ -26,10 +26,24 @@ local function emit_state(id, status, attempt, at)
     emit(id, 'state', '"status":"' .. status .. '","attempt":' .. attempt, at)
 end
 
+-- How many jobs of an owner wait.
+local function count_queued(owner, change)
+    if redis.call('HINCRBY', PREFIX .. 'queued-by-owner', owner, change) <= 0 then
+        redis.call('HDEL', PREFIX .. 'queued-by-owner', owner)
+    end
+end
+
 local function move(id, from, to)
     redis.call('ZREM', key('status', from), id)
     redis.call('ZADD', key('status', to), 0, id)
     redis.call('HSET', key('job', id), 'status', to)
+    local owner = redis.call('HGET', key('job', id), 'owner')
+    if from == 'queued' then
+        count_queued(owner, -1)
+    end
+    if to == 'queued' then
+        count_queued(owner, 1)
+    end
 end
 
 -- The one way into a terminal status. `error_json` is '' unless it failed.

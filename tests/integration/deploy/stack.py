@@ -161,7 +161,9 @@ class Stack:
         return found
 
     def _copied(self, source: Path) -> Path:
-        """A copy of what is mounted, in which hosts, ports and secrets are mapped."""
+        """A copy of what is mounted, in which hosts, ports and secrets are mapped; of secrets/ what was made here."""
+        if source.is_relative_to(ROOT / "secrets"):
+            return self.folder / source.relative_to(ROOT)
         target = self.folder / "mounted" / source.name
         if target.exists():
             return target

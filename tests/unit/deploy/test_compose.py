@@ -89,7 +89,7 @@ def test_no_secret_stands_in_the_file() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     assert not re.search(r"(?i)password: *[^/\s]|redis://[^$]*:[^$]*@", text)
     assert {secret["file"].removeprefix(f"{ROOT}/") for secret in resolved("cpu")["secrets"].values()} == {
-        f"secrets/{name}" for name in ("api_keys", "redis_url", "redis_acl", "scrape_key", "grafana_password")
+        f"secrets/{name}" for name in ("redis_url", "redis_acl", "scrape_key", "grafana_password")
     }
 
 
@@ -110,6 +110,17 @@ def test_images_of_others_have_a_version() -> None:
 def test_what_is_mounted_from_here_is_here() -> None:
     for service in ALL.values():
         for volume in service.get("volumes", []):
-            if volume["type"] == "bind":
+            if volume["type"] == "bind" and volume["target"] != "/srv/keys":
                 assert Path(volume["source"]).exists()
                 assert volume["read_only"]
+
+
+def test_the_api_alone_has_the_file_of_keys_in_a_folder_that_it_may_change() -> None:
+    (volume,) = [one for one in ALL["api"]["volumes"] if one["target"] == "/srv/keys"]
+    assert volume["source"] == str(ROOT / "secrets" / "keys")
+    assert not volume.get("read_only", False)
+    assert ALL["api"]["environment"]["HEMOSTAT_API_KEYS_FILE"] == "/srv/keys/api_keys"
+    for name, service in ALL.items():
+        if name != "api":
+            assert "HEMOSTAT_API_KEYS_FILE" not in service.get("environment", {})
+            assert "/srv/keys" not in {one["target"] for one in service.get("volumes", [])}

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.security.keys import load_keys
+from app.security.keys import KeyFile
+from app.security.scopes import Scope
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -38,10 +39,12 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_keys_that_are_made_open_the_service(secrets: Path) -> None:
-    ring = load_keys(secrets / "api_keys")
-    assert ring.owner((secrets / "api_key").read_text()) == "owner"
-    assert ring.owner((secrets / "scrape_key").read_text()) == "prometheus"
-    assert ring.owner("another") is None
+    ring = KeyFile(secrets / "keys" / "api_keys")
+    owner, scraper = (ring.find((secrets / name).read_text()) for name in ("api_key", "scrape_key"))
+    assert owner is not None
+    assert scraper is not None
+    assert (owner.owner, owner.scopes) == ("owner", {Scope.ADMIN})
+    assert (scraper.owner, scraper.scopes) == ("prometheus", {Scope.METRICS})
 
 
 def test_redis_knows_the_password_by_its_digest_only(secrets: Path) -> None:
@@ -62,10 +65,10 @@ def test_the_folder_is_its_owners_and_every_secret_is_another(secrets: Path) -> 
 
 
 def test_a_second_run_keeps_what_there_is(secrets: Path) -> None:
-    before = {file.name: file.read_text() for file in secrets.iterdir()}
+    before = {file: file.read_text() for file in secrets.rglob("*") if file.is_file()}
     done = run(ROOT / "deploy" / "secrets.sh", secrets.parent)
     assert done.returncode == 0
-    assert {file.name: file.read_text() for file in secrets.iterdir()} == before
+    assert {file: file.read_text() for file in secrets.rglob("*") if file.is_file()} == before
 
 
 def test_what_a_file_holds_becomes_a_variable(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ serving process does.
 
 import asyncio
 import contextlib
-import hashlib
 import http.server
 import json
 import os
@@ -29,14 +28,15 @@ from app.contracts.deployment import Deployment, DeploymentRequest, DeploymentSt
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
+from tests.support.keys import key_line, key_text, write_keys
 from tests.support.patient import connect_patiently
 from tests.support.ports import free_port
 from workers.engine.environment import child_environment
 
 ROOT = Path(__file__).resolve().parents[4]
 VERSION = "cal-0123456789abcdef"
-KEY = "sk-test"
-QUIET_KEY = "sk-quiet"  # its traffic is never scored again
+KEY = key_text("app")
+QUIET_KEY = key_text("quiet")  # its traffic is never scored again
 CONTEXT = 4096
 
 
@@ -207,14 +207,13 @@ def running_api(home: Path, vllm_url: str) -> Iterator[Service]:
     redis = RedisServer(home)
     redis.start()
     home.joinpath("models.toml").write_text("")
-    digests = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in (("app", KEY), ("quiet", QUIET_KEY))}
-    home.joinpath("keys").write_text(f"app:{digests['app']}\nquiet:{digests['quiet']} !noshadow\n")
+    keys = write_keys(home / "keys", key_line("app", "admin"), key_line("quiet", "inference", "no-shadow"))
     port = free_port()
     given = {
         "HEMOSTAT_HOME": str(home),
         "HEMOSTAT_REDIS_URL": redis.url,
         "HEMOSTAT_PORT": str(port),
-        "HEMOSTAT_API_KEYS_FILE": str(home / "keys"),
+        "HEMOSTAT_API_KEYS_FILE": str(keys),
         "HEMOSTAT_REQUESTS_PER_MINUTE": "1000000",
         "HEMOSTAT_SSE_HEARTBEAT_S": "0.5",
         "HEMOSTAT_GATEWAY_MAX_IN_FLIGHT": "8",

@@ -124,7 +124,7 @@ async def test_a_job_deleted_after_it_was_found_is_not_found(
     async def found_then_deleted(store: JobStore, wanted: str) -> JobRecord:
         record = await find(store, wanted)
         monkeypatch.setattr(service, "find", find)
-        await service.delete(store, api.state.settings, wanted)
+        await service.delete(store, api.state.settings, wanted, None)
         return record
 
     monkeypatch.setattr(service, "find", found_then_deleted)

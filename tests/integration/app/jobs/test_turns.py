@@ -71,7 +71,7 @@ async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(
     assert [await before(store, docket, job_id) for job_id in ids] == [ids[:place] for place in range(4)]
     record = await store.get(ids[3])
     assert record is not None
-    found = await waits_for(store, docket, record)
+    found = await waits_for(store, docket, record, None)
     assert (found.before, [job.id for job in found.first]) == (3, ids[:2])
     assert await delivered(redis_server.settings) == ids
 
@@ -107,7 +107,7 @@ async def test_what_a_worker_holds_comes_first_and_waits_for_nothing(
         assert await before(store, docket, waiting) == [held]
         record = await store.get(held)
         assert record is not None
-        found = await waits_for(store, docket, record)
+        found = await waits_for(store, docket, record, None)
         assert (found.status, found.before) == (JobStatus.RUNNING, 0), "it is not queued"
         hold.set()
     assert given == [held, waiting, last]
@@ -136,7 +136,7 @@ async def test_a_record_of_another_version_is_counted_and_not_shown(
     await client.hset(keys.job(old), "candidate", "[]")
     record = await store.get(mine)
     assert record is not None
-    found = await waits_for(store, docket, record)
+    found = await waits_for(store, docket, record, None)
     assert (found.before, [job.id for job in found.first]) == (2, [other])
 
 

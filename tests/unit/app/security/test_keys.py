@@ -1,49 +1,193 @@
-import hashlib
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from app.security.keys import KeyFileError, check_binding, is_loopback, load_keys
+from app.security.keys import (
+    LOOK_S,
+    KeyFile,
+    KeyFileError,
+    add_key,
+    check_binding,
+    is_loopback,
+    load_keys,
+    parse_time,
+    revoke_keys,
+    written_time,
+)
+from app.security.scopes import Scope
 from app.settings import Settings
+from tests.support.keys import key_line, key_text, write_keys
+
+DIGEST = "a" * 64
+READ = frozenset({Scope.READ})
 
 
-def digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def write(folder: Path, text: str) -> Path:
-    file = folder / "keys"
-    file.write_text(text)
-    return file
-
-
-def test_a_key_is_known_by_its_digest(tmp_path: Path) -> None:
-    ring = load_keys(write(tmp_path, f"# comment\n\nci:{digest('one')}\n  {digest('two').upper()}  \n"))
-    assert ring.owner("one") == "ci"
-    assert ring.owner("two") == digest("two")[:8]
-    for wrong in ("", "three", digest("one"), "one ", "\udc80"):
-        assert ring.owner(wrong) is None
+def test_a_key_is_known_by_its_digest_with_what_its_line_says(tmp_path: Path) -> None:
+    lines = (
+        "# comment\n\n",
+        key_line("ci", "read,diagnose", "no-shadow", "expires=2999-01-01"),
+        key_line("ops", "admin"),
+    )
+    ring = KeyFile(write_keys(tmp_path / "keys", *lines))
+    found = ring.find(key_text("ci"))
+    assert found is not None
+    assert (found.owner, found.scopes, found.no_shadow) == ("ci", {Scope.READ, Scope.DIAGNOSE}, True)
+    assert found.expires == parse_time("2999-01-01T00:00:00Z")
+    assert ring.find(key_text("ops")) is not None
+    for wrong in ("", "three", found.digest, key_text("ci") + " ", "\udc80"):
+        assert ring.find(wrong) is None
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "# nothing\n", "plain-key\n", f"{'a' * 63}\n", f"bad name:{'a' * 64}\n", f"a:{'a' * 64}\na:{'b' * 64}\n"],
+    "line",
+    [
+        "plain-key",
+        f"ci {DIGEST}",
+        f"ci {DIGEST[:-1]} read",
+        f"ci {DIGEST.upper()} read",
+        f"bad/name {DIGEST} read",
+        f"ci {DIGEST} write",
+        f"ci {DIGEST} ,",
+        f"ci {DIGEST} read expires=soon",
+        f"ci {DIGEST} read noshadow",
+    ],
 )
-def test_a_file_that_holds_anything_else_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_line_of_any_other_form_is_refused_by_its_number_and_not_quoted(tmp_path: Path, line: str) -> None:
+    with pytest.raises(KeyFileError, match="line 2") as caught:
+        load_keys(write_keys(tmp_path / "keys", key_line("ops", "admin"), line))
+    assert DIGEST[:-1] not in str(caught.value)
+    assert "plain-key" not in str(caught.value)
+
+
+def test_one_key_has_one_line_and_one_owner_any_number_of_keys(tmp_path: Path) -> None:
+    line = key_line("ci", "read")
+    assert len(load_keys(write_keys(tmp_path / "keys", line, key_line("ci", "read", key="next")))) == 2
     with pytest.raises(KeyFileError):
-        load_keys(write(tmp_path, text))
-
-
-def test_the_message_names_the_line_and_never_repeats_it(tmp_path: Path) -> None:
-    with pytest.raises(KeyFileError) as caught:
-        load_keys(write(tmp_path, f"{'a' * 64}\nhunter2\n"))
-    assert "line 2" in str(caught.value)
-    assert "hunter2" not in str(caught.value)
+        load_keys(write_keys(tmp_path / "keys", line, line))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError):
-        load_keys(tmp_path / "nowhere")
+        KeyFile(tmp_path / "nowhere")
+
+
+def test_a_change_of_the_file_counts_within_a_second_and_is_looked_for_no_oftener(tmp_path: Path) -> None:
+    file, clock = write_keys(tmp_path / "keys", key_line("ci", "read")), Clock()
+    ring = KeyFile(file, clock=clock)
+    held = ring.find(key_text("ci"))
+    assert held is not None
+    write_keys(file, key_line("other", "read"))
+    assert ring.find(key_text("ci")) == held  # not looked at yet
+    clock.now += LOOK_S
+    assert ring.find(key_text("ci")) is None
+    assert not ring.holds(held)
+    assert ring.find(key_text("other")) is not None
+
+
+@pytest.mark.parametrize("broken", ["ci nonsense\n", None])
+def test_a_file_that_became_unreadable_leaves_the_keys_as_they_were(
+    tmp_path: Path, broken: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, clock = write_keys(tmp_path / "keys", key_line("ci", "read")), Clock()
+    ring = KeyFile(file, clock=clock)
+    file.unlink() if broken is None else file.write_text(broken)
+    for _ in range(3):
+        clock.now += LOOK_S
+        assert ring.find(key_text("ci")) is not None
+    assert len(caplog.records) == 1
+    write_keys(file, "# nobody\n")
+    clock.now += LOOK_S
+    assert ring.find(key_text("ci")) is None
+
+
+def test_a_key_ends_when_it_expires(tmp_path: Path) -> None:
+    now = Clock()
+    ring = KeyFile(write_keys(tmp_path / "keys", key_line("ci", "read", f"expires={written_time(1100)}")), now=now)
+    held = ring.find(key_text("ci"))
+    assert held is not None
+    assert ring.holds(held)
+    now.now = 1100.0
+    assert ring.find(key_text("ci")) is None
+    assert not ring.holds(held)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-02", 86400),
+        ("1970-01-01T00:01:00Z", 60),
+        ("1970-01-01T00:01:00", 60),
+        ("1970-01-01T02:00:00+02:00", 0),
+    ],
+)
+def test_a_time_is_utc_unless_it_names_a_zone(text: str, seconds: float) -> None:
+    assert parse_time(text) == seconds
+    assert parse_time(written_time(seconds)) == seconds
+
+
+# --- changes
+
+
+def test_a_key_that_is_made_opens_and_one_that_is_revoked_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    first, key = add_key(file, "ci", READ, expires=None, no_shadow=True)
+    file.write_text("# by hand\n" + file.read_text().rstrip("\n"))
+    second, other = add_key(file, "ci", READ, expires=2e9, no_shadow=False)
+    assert first not in file.read_text()
+    assert len({first, second}) == 2
+    assert len(first) >= 43  # 256 random bits
+    ring = KeyFile(file)
+    assert (ring.find(first), ring.find(second)) == (key, other)
+    assert revoke_keys(file, key.id) == [key]
+    ring = KeyFile(file)
+    assert (ring.find(first), ring.find(second)) == (None, other)
+    assert file.read_text().startswith("# by hand\n")
+    assert revoke_keys(file, "nobody") == []
+    assert revoke_keys(file, "ci") == [other]
+    assert load_keys(file) == ()
+
+
+def test_the_file_is_its_owners_alone_and_no_other_file_is_left(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    add_key(file, "ci", READ, expires=None, no_shadow=False)
+    file.chmod(0o644)
+    add_key(file, "ops", READ, expires=None, no_shadow=False)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_read_is_not_written_over(tmp_path: Path) -> None:
+    file = write_keys(tmp_path / "keys", "what is this\n")
+    with pytest.raises(KeyFileError):
+        add_key(file, "ci", READ, expires=None, no_shadow=False)
+    with pytest.raises(KeyFileError):
+        revoke_keys(file, "ci")
+    assert file.read_text() == "what is this\n"
+
+
+def test_keys_that_processes_make_at_one_time_are_all_kept(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from app.security.keys import add_key; from app.security.scopes import "
+        "Scope\nfor _ in range(20): add_key(Path(sys.argv[1]), 'ci', frozenset({Scope.READ}), expires=None, "
+        "no_shadow=False)"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "keys")]) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert len(load_keys(tmp_path / "keys")) == 60
+
+
+# --- where it may listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "LOCALHOST", "::1", "[::1]"])
@@ -56,6 +200,7 @@ def test_loopback_needs_no_keys(host: str) -> None:
 def test_any_other_address_is_refused_without_keys(tmp_path: Path, host: str) -> None:
     with pytest.raises(KeyFileError, match="HEMOSTAT_API_KEYS_FILE"):
         check_binding(Settings(host=host))
-    ring = check_binding(Settings(host=host, api_keys_file=write(tmp_path, digest("k"))))
+    file = write_keys(tmp_path / "keys", key_line("k", "read"))
+    ring = check_binding(Settings(host=host, api_keys_file=file))
     assert ring is not None
-    assert ring.owner("k") is not None
+    assert ring.find(key_text("k")) is not None

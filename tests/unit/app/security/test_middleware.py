@@ -1,5 +1,7 @@
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -7,17 +9,19 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.contracts.errors import HemostatError
 from app.problems import response
-from app.security.keys import KeyRing
+from app.security.keys import KeyFile
 from app.security.middleware import Authentication, BodyLimit, HostGuard, RateLimit
+from app.security.scopes import KEY
+from tests.support.keys import bearer, key_line, key_text, write_keys
 
 
 async def echo(request: Request) -> PlainTextResponse:
-    owner = request.scope.get("hemostat.owner", "-")
-    return PlainTextResponse(f"{owner} {len(await request.body())}")
+    key = request.scope.get(KEY)
+    return PlainTextResponse(f"{key.owner if key else '-'} {len(await request.body())}")
 
 
 async def on_error(request: Request, error: Exception) -> object:
@@ -26,7 +30,10 @@ async def on_error(request: Request, error: Exception) -> object:
 
 
 def inner() -> ASGIApp:
-    routes = [Route(path, echo, methods=["GET", "POST"]) for path in ("/", "/livez", "/readyz", "/metrics")]
+    routes = [
+        Route(path, echo, methods=["GET", "POST"])
+        for path in ("/", "/livez", "/readyz", "/metrics", "/metrics/targets")
+    ]
     return Starlette(routes=routes, exception_handlers={HemostatError: on_error})
 
 
@@ -34,14 +41,21 @@ def client(app: ASGIApp, base_url: str = "http://localhost") -> httpx.AsyncClien
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base_url)
 
 
-RING = KeyRing((("ci", hashlib.sha256(b"secret").digest()), ("ops", hashlib.sha256(b"other").digest())))
+@pytest.fixture
+def ring(tmp_path: Path) -> KeyFile:
+    lines = key_line("ci", "read"), key_line("ci", "read", key="next"), key_line("ops", "admin")
+    return KeyFile(write_keys(tmp_path / "keys", *lines))
 
 
 @pytest.mark.parametrize(
-    "header", [None, "secret", "Basic secret", "Bearer", "Bearer wrong", "Bearer secretx", "Bearer \xff", ""]
+    "header",
+    [
+        *(None, "", "Bearer", "Bearer wrong", "Bearer \xff", key_text("ci"), f"Basic {key_text('ci')}"),
+        *(f"Bearer {key_text('nobody')}", f"Bearer {key_text('ci')}x"),
+    ],
 )
-async def test_without_a_key_nothing_but_the_probes_answers(header: str | None) -> None:
-    async with client(Authentication(inner(), keys=RING)) as http:
+async def test_without_a_key_nothing_but_the_probes_answers(header: str | None, ring: KeyFile) -> None:
+    async with client(Authentication(inner(), keys=ring)) as http:
         headers = {} if header is None else {"authorization": header.encode("latin-1")}
         for path in ("/", "/metrics"):
             answer = await http.get(path, headers=headers)
@@ -52,25 +66,67 @@ async def test_without_a_key_nothing_but_the_probes_answers(header: str | None) 
             assert (await http.get(path, headers=headers)).text == "- 0"
 
 
-async def test_a_key_names_its_owner() -> None:
-    async with client(Authentication(inner(), keys=RING)) as http:
-        for key, owner in (("secret", "ci"), ("other", "ops")):
+async def test_each_key_of_an_owner_names_it(ring: KeyFile) -> None:
+    async with client(Authentication(inner(), keys=ring)) as http:
+        for key, owner in (("ci", "ci"), ("next", "ci"), ("ops", "ops")):
             for path in ("/", "/readyz"):
-                assert (await http.get(path, headers={"authorization": f"bearer {key}"})).text == f"{owner} 0"
+                headers = {"authorization": f"bearer {key_text(key)}"}
+                assert (await http.get(path, headers=headers)).text == f"{owner} 0"
 
 
-@pytest.mark.parametrize("key", ["schl\u00fcssel", "pa\u00e0", "\u9375"])
-async def test_a_key_may_have_any_characters(key: str) -> None:
-    ring = KeyRing((("ci", hashlib.sha256(key.encode()).digest()),))
+async def test_a_key_that_can_be_guessed_is_refused_though_the_file_holds_it(tmp_path: Path) -> None:
+    weak, least = "x" * 31, "x" * 32
+    lines = [f"ci {hashlib.sha256(key.encode()).hexdigest()} admin\n" for key in (weak, least)]
+    async with client(Authentication(inner(), keys=KeyFile(write_keys(tmp_path / "keys", *lines)))) as http:
+        answer = await http.get("/", headers={"authorization": f"Bearer {weak}"})
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        assert "32" in answer.json()["detail"]
+        assert (await http.get("/", headers={"authorization": f"Bearer {least}"})).text == "ci 0"
+
+
+async def test_a_request_whose_key_is_revoked_meanwhile_ends_as_if_its_client_had_left(
+    tmp_path: Path,
+) -> None:
+    file = write_keys(tmp_path / "keys", key_line("ci", "read"))
+    ring = KeyFile(file)
+    heard: list[str] = []
+    begun = asyncio.Event()
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        heard.append((await receive())["type"])
+
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def sent(_: Message) -> None: ...
+
+    header = bearer("ci")["authorization"].encode()
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"authorization", header)]}
+    request = asyncio.create_task(Authentication(stream, keys=ring)(scope, never, sent))
+    await begun.wait()
+    await asyncio.sleep(1.5)
+    assert not heard
+    write_keys(file, "# nobody\n")
+    async with asyncio.timeout(5):
+        await request
+    assert heard == ["http.disconnect"]
+
+
+@pytest.mark.parametrize("name", ["schl\u00fcssel", "pa\u00e0", "\u9375"])
+async def test_a_key_may_have_any_characters(name: str, tmp_path: Path) -> None:
+    ring = KeyFile(write_keys(tmp_path / "keys", key_line("ci", "read", key=name)))
+    key = key_text(name)
     async with client(Authentication(inner(), keys=ring)) as http:
         for spaces in ("", "  "):
             header = f"Bearer {spaces}{key}{spaces}".encode()
             assert (await http.get("/", headers={"authorization": header})).text == "ci 0"
 
 
-async def test_without_keys_everything_answers() -> None:
+async def test_without_keys_everything_answers_to_the_user_of_this_machine() -> None:
     async with client(Authentication(inner(), keys=None)) as http:
-        assert (await http.get("/")).text == "- 0"
+        assert (await http.get("/")).text == " 0"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +135,8 @@ async def test_without_keys_everything_answers() -> None:
 async def test_this_machine_by_any_of_its_names_is_let_in(base_url: str) -> None:
     async with client(HostGuard(inner(), host="127.0.0.1"), base_url) as http:
         assert (await http.get("/")).status_code == 200
-        assert (await http.get("/", headers={"origin": "http://localhost:3000"})).status_code == 200
+        own = base_url.replace("127.0.0.1", "localhost")
+        assert (await http.post("/", headers={"origin": own})).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -95,6 +152,11 @@ async def test_this_machine_by_any_of_its_names_is_let_in(base_url: str) -> None
         {"origin": "http://["},
         {"origin": ""},
         {"host": "evil.example", "origin": "http://localhost"},
+        {"origin": "http://localhost:3000"},
+        {"origin": "https://localhost"},
+        {"host": "localhost:8321", "origin": "http://localhost"},
+        {"host": "localhost:8321", "origin": "http://localhost:8322"},
+        {"host": "localhost:8321", "origin": "http://localhost:99999"},
     ],
 )
 async def test_a_foreign_name_is_turned_away(headers: dict[str, str]) -> None:
@@ -103,15 +165,16 @@ async def test_a_foreign_name_is_turned_away(headers: dict[str, str]) -> None:
         assert (answer.status_code, answer.json()["code"]) == (421, "host_not_allowed")
 
 
-async def test_the_rate_is_counted_by_key_or_address_and_never_for_probes() -> None:
-    async with client(Authentication(RateLimit(inner(), per_minute=2), keys=RING)) as http:
-        ci, ops = ({"authorization": f"Bearer {key}"} for key in ("secret", "other"))
-        assert [(await http.get("/", headers=ci)).status_code for _ in range(3)] == [200, 200, 429]
+async def test_the_rate_is_counted_by_owner_and_never_for_who_watches(ring: KeyFile) -> None:
+    async with client(Authentication(RateLimit(inner(), per_minute=2), keys=ring)) as http:
+        ci, ops = bearer("ci"), bearer("ops")
+        keys = ci, bearer("next"), ci
+        assert [(await http.get("/", headers=key)).status_code for key in keys] == [200, 200, 429]
         limited = await http.get("/", headers=ci)
         assert limited.json()["code"] == "rate_limited"
         assert 1 <= int(limited.headers["retry-after"]) <= 30
         assert (await http.get("/", headers=ops)).status_code == 200
-        for path in ("/livez", "/readyz", "/metrics"):
+        for path in ("/livez", "/readyz", "/metrics", "/metrics/targets"):
             assert (await http.get(path, headers=ci)).status_code == 200
 
 
