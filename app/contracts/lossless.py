@@ -65,14 +65,12 @@ class NearLossless(Contract):
     )
     decided: bool = Field(
         description="whether the interval of every degradation that the answer rests on lies on one side of 5 %, and "
-        "that of every perplexity ratio on one side of its limit; where `open_by_perplexity` is null, of the "
-        "degradations alone"
+        "that of every perplexity ratio on one side of its limit"
     )
-    open_by_perplexity: tuple[JsonValue, ...] | None = Field(
-        default=None,
+    open_by_perplexity: tuple[JsonValue, ...] = Field(
         description="settings that the answer rests on whose perplexity ratio has an interval that holds its limit, or "
         "none: of those up to `largest`, and, where perplexity stops the knob, of those beyond it up to the first that "
-        "lies wholly beyond; null in reports of earlier versions, which did not look at them",
+        "lies wholly beyond",
     )
     answered: tuple[AnsweredSetting, ...] = Field(description="in the order asked, strongest first")
     at_chance: tuple[str, ...] = Field(

@@ -9,7 +9,7 @@ of ln PPL in nats a token, paired by position.
 
 from typing import Literal
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue
 
 from app.contracts.base import Contract
 from app.contracts.report import (
@@ -100,12 +100,6 @@ class Interaction(Contract):
         "or no margin was stated",
     )
 
-    @field_validator("kind", mode="before")
-    @classmethod
-    def _renamed(cls, kind: object) -> object:
-        """Reports once said `adds up` of what is not shown to depart from it."""
-        return "no_departure_shown" if kind == "adds up" else kind
-
 
 class SurfaceSlice(Contract):
     """A part of the scored positions: a domain of the text, a class of tokens. In fewer than six documents it has no
@@ -120,9 +114,7 @@ class SurfaceSlice(Contract):
         description="as the report's, over this part alone; p is corrected over the settings of the part",
     )
     kl_by_setting: tuple[Mean, ...] = Field(
-        default=(),
-        description="KL at each of the report's points, in their order; empty of one that is not finite or refused, "
-        "and no point at all in reports of earlier versions",
+        description="KL at each of the report's points, in their order; empty of one that is not finite or refused"
     )
     note: str = ""
 
@@ -205,8 +197,8 @@ class PathStep(Contract):
     exchanged: Exchange | None = Field(
         default=None,
         description="alone: no knob was turned since the setting before, only the order of the two steps was exchanged "
-        "or taken back; with a knob: it was as `turned` tells, too; null: it was not, there is a step left out and so "
-        "no order, or an older report",
+        "or taken back; with a knob: it was as `turned` tells, too; null: it was not, or a step is left out and there "
+        "is no order",
     )
 
 
@@ -225,8 +217,7 @@ class OrderEffect(Contract):
 
 
 class Chosen(Contract):
-    """The setting that the common blocks speak of: one that changes the model (older reports may have chosen the
-    unmodified one)."""
+    """The setting that the common blocks speak of: one that changes the model."""
 
     first: Count
     second: Count
@@ -270,9 +261,7 @@ class SurfaceReport(Contract):
     domains: dict[str, SurfaceSlice] = Field(
         default_factory=dict, description="by domain of the text; empty where no domain has a usable token"
     )
-    token_classes: SurfaceTokenClasses | None = Field(
-        default=None, description="by class of the predicted token; null in reports of earlier versions"
-    )
+    token_classes: SurfaceTokenClasses = Field(description="by class of the predicted token")
     contour: Contour
     storage: Storage = Field(description="how the path counts bytes")
     path: tuple[PathStep, ...] = Field(description="from the largest to the smallest")

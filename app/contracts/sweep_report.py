@@ -54,12 +54,11 @@ class SweptKnob(Contract):
     axis: Literal["value", "s", "order"] = Field(
         description="what `at` of the limits is in: the knob's own value, s, or the place in the order of strength"
     )
-    order: Order | None = Field(
-        default=None,
+    order: Order = Field(
         description="what the order of strength is: rising s, settings of the same s by the damage that was measured; "
         "rising or falling value; the distance from `neutral`; `unknown`: none is known beforehand (also where all "
         "remove the same share), each setting is judged by itself, and they stand by the damage that was measured; "
-        "`given`: as asked for. null in reports that are older than the field",
+        "`given`: as asked for",
     )
     neutral: Number = Field(
         default=None, description="the value at which the knob changes nothing, where damage grows on both sides of it"
@@ -180,14 +179,12 @@ class TransitionTest(Contract):
     level: float
     power_law: float
     exponential: float
-    line: float | None = Field(
-        default=None, description="of a line in the measured quantity itself; null in reports of earlier versions"
-    )
+    line: float = Field(description="of a line in the measured quantity itself")
 
     @property
     def likeliest(self) -> str:
         """The form without a transition that the test rejects least."""
-        found = {"power_law": self.power_law, "exponential": self.exponential, "line": self.line or 0.0}
+        found = {"power_law": self.power_law, "exponential": self.exponential, "line": self.line}
         return max(found, key=lambda name: found[name])
 
 
@@ -235,10 +232,8 @@ class Threshold(Contract):
     transition_test: TransitionTest
     lack_of_fit: Number
     slopes: Slopes
-    shown_by_rival: bool | None = Field(
-        default=None,
-        description="whether a rival shows a transition where the published form's own test finds none; null in "
-        "reports of earlier versions",
+    shown_by_rival: bool = Field(
+        description="whether a rival shows a transition where the published form's own test finds none"
     )
 
     @property
@@ -250,10 +245,7 @@ class Threshold(Contract):
     @property
     def missed(self) -> bool:
         """Whether another form shows a transition where the published form's own test finds none."""
-        if self.shown_by_rival is not None:
-            return self._tested and self.shown_by_rival
-        not_found = self.transition_test.p > self.transition_test.level
-        return self._tested and not_found and self.answer == "not identifiable"
+        return self._tested and self.shown_by_rival
 
     @property
     def ill_fitting(self) -> bool:
@@ -301,7 +293,7 @@ class Limit(Contract):
         description="of `largest_mild`: the measured values beyond `largest` whose interval holds the limit, up to "
         "the first whose interval lies beyond it; of a knob without an order all of that kind. Where `largest` is null "
         "too, nothing is shown to stay mild, and nothing is shown not to. Of `near_lossless`, which goes by the mean, "
-        "also those up to `largest` whose interval holds the limit; empty in reports of earlier versions",
+        "also those up to `largest` whose interval holds the limit",
     )
     null_is_value: bool = Field(
         default=False,
@@ -396,9 +388,7 @@ class SweepReport(Contract):
     domains: dict[str, SweepSlice] = Field(
         default_factory=dict, description="by domain of the text; empty where no point is finite at every position"
     )
-    token_classes: SweepTokenClasses | None = Field(
-        default=None, description="by class of the predicted token; null in reports of earlier versions"
-    )
+    token_classes: SweepTokenClasses = Field(description="by class of the predicted token")
     choice: Choice
     shared: tuple[Share, ...]
     not_tested: tuple[str, ...] = ()

@@ -26,7 +26,6 @@ from app.web.sections.surface_words import (
     name,
     orders_note,
     outcome,
-    recommended,
     setting,
     told_of,
 )
@@ -43,7 +42,7 @@ def render_surface(report: SurfaceReport, console: Console, say: Say) -> None:
     wide = console.width >= WIDE
     head(report, console, say)
     console.print()
-    console.print(Text(heading(report).upper(), style="bold green" if recommended(report) else "bold red"))
+    console.print(Text(heading(report).upper(), style="bold green" if report.chosen.within else "bold red"))
     console.print(Text(say(visible(report.verdict))))
     console.print(Text(say(f"Settings: {grid(report)}. The candidate above is the {told_of(report)}.")))
     console.print(Text(say(outcome(report))))
@@ -62,7 +61,7 @@ def render_surface(report: SurfaceReport, console: Console, say: Say) -> None:
     console.print(Text(say(orders_note(report))))
     if report.order_effects:
         console.print(_orders(report, say))
-    for step in report.chosen.recipe if recommended(report) else ():
+    for step in report.chosen.recipe if report.chosen.within else ():
         console.print(Text(say(visible(json.dumps(step, ensure_ascii=False)))))
     verdict_lines(report, console, say, sentence=left(report))
     console.print()
@@ -114,12 +113,12 @@ def _interactions(report: SurfaceReport, say: Say) -> Table:
 
 
 def _kinds(report: SurfaceReport, console: Console, say: Say, *, wide: bool) -> None:
-    """The kinds of token, or why none is told; nothing of an older report."""
+    """The kinds of token, or why there are none."""
     parts = kind_parts(report)
-    line = unjudged(dict(parts), KIND) or (report.token_classes.note if report.token_classes else "")
+    line = unjudged(dict(parts), KIND) or report.token_classes.note
     if line:
         console.print(Text(say(visible(line))))
-    elif report.token_classes and parts:
+    elif parts:
         console.print(_slices("By kind of token", "Kind of token", parts, say, wide=wide, kinds=True))
         console.print(Text(say(f"{kinds_sentence(report.token_classes.classes)} {OVERLAP}".strip())))
 

@@ -168,9 +168,9 @@ def _answered(report: SweepReport, say: Say, *, wide: bool) -> Table:
 
 
 def _kinds(report: SweepReport, console: Console, say: Say, *, wide: bool) -> None:
-    """The kinds of token, or why none is told; nothing of an older report."""
+    """The kinds of token, or why there are none."""
     rows = kinds(report)
-    line = unjudged(dict(rows), KIND) or (report.token_classes.note if report.token_classes else "")
+    line = unjudged(dict(rows), KIND) or report.token_classes.note
     if line:
         console.print(Text(say(visible(line))))
     elif rows:

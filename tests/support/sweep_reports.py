@@ -197,7 +197,7 @@ def sweep_report(
             "values": values_,
             "share": share,
             "axis": made.axis_kind,
-            "order": None if made.order is None else made.order.kind,
+            "order": "given" if made.order is None else made.order.kind,
             "neutral": None if made.order is None else made.order.neutral,
         },
         "reference_perplexity": float(np.exp(3.2)),

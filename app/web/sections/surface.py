@@ -19,6 +19,7 @@ from app.web.sections.classes import Definition, definitions
 from app.web.sections.numbers import Figure
 from app.web.sections.surface_words import (
     MEASURES,
+    NONE_SHOWN,
     UNITS,
     chosen_point,
     heading,
@@ -27,11 +28,9 @@ from app.web.sections.surface_words import (
     loss_nats,
     name,
     outcome,
-    recommended,
     setting,
     size_of,
     told_of,
-    why_none,
 )
 from app.web.tables import Table
 from app.web.untrusted import visible
@@ -74,7 +73,7 @@ def surface(report: SurfaceReport) -> Surface:
     return Surface(
         heading=heading(report),
         sentence=visible(report.verdict),
-        good=recommended(report),
+        good=report.chosen.within,
         told_of=told_of(report),
         outcome=outcome(report),
         figures=_figures(report),
@@ -92,7 +91,7 @@ def surface(report: SurfaceReport) -> Surface:
         token_classes=slices.token_classes(report),
         token_classes_note=slices.token_classes_note(report),
         kinds_by_setting=slices.kinds_by_setting(report),
-        definitions=definitions(report.token_classes.classes if report.token_classes else ()),
+        definitions=definitions(report.token_classes.classes),
         path=tables.path(report),
         path_note=said.path_note(report),
         orders=tables.orders(report),
@@ -109,7 +108,7 @@ def _figures(report: SurfaceReport) -> tuple[Figure, ...]:
             f"{label(report, 0, chosen.first)} × {label(report, 1, chosen.second)}",
             f"{name(report, 0)} × {name(report, 1)}",
             "",
-            "the smallest changed one within the loss" if recommended(report) else why_none(report),
+            "the smallest changed one within the loss" if report.chosen.within else NONE_SHOWN,
         ),
         Figure(
             "Size",
@@ -216,7 +215,7 @@ def _interaction_chart(report: SurfaceReport) -> Markup | None:
 
 def _recipe(report: SurfaceReport) -> str:
     """The chosen steps as JSON, one a line; empty where nothing is recommended."""
-    steps = report.chosen.recipe if recommended(report) else ()
+    steps = report.chosen.recipe if report.chosen.within else ()
     return "[\n" + ",\n".join(f"  {json.dumps(step, ensure_ascii=False)}" for step in steps) + "\n]" if steps else ""
 
 

@@ -28,8 +28,6 @@ def domain_parts(report: SurfaceReport) -> Parts:
 def kind_parts(report: SurfaceReport) -> Parts:
     """The classes of tokens by their titles, likewise, and what is in none of them last."""
     found = report.token_classes
-    if found is None:
-        return []
     rows = _by_average({one.title: one for one in found.classes})
     return [*rows, *([(NO_CLASS, found.none)] if found.none is not None else [])]
 
@@ -74,8 +72,8 @@ def token_classes_note(report: SurfaceReport) -> str:
     """In which kinds damages do not add up, how that is judged, and which are not in the text; where none can be judged
     alone, or none is told, that alone; empty where there is nothing to say."""
     found, parts = report.token_classes, kind_parts(report)
-    if found is None or not parts:
-        return "" if found is None else visible(found.note)
+    if not parts:
+        return visible(found.note)
     absent = f" Not in this text: {', '.join(map(visible, found.absent))}." if found.absent else ""
     if line := unjudged(dict(parts), KIND):
         return f"{line}{absent}"

@@ -8,7 +8,6 @@ from typing import Final
 
 from app.contracts.report import Mean
 from app.contracts.surface_report import Limit, OrderEffect, PathStep, SurfacePoint, SurfaceReport
-from app.models.surfaces import exchanged
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale, LogScale
@@ -188,21 +187,16 @@ def p_text(p: float | None) -> str:
 
 
 def turns(report: SurfaceReport) -> list[str]:
-    """What each step of the path does: which knob it turns, and whether it exchanges the two steps. Told by the
-    settings themselves, since older reports name a knob where only the order changed."""
-    told: list[str] = []
-    before: PathStep | None = None
-    for row in report.path:
-        change = None if before is None else exchanged(_place(before), _place(row))
-        order = "steps exchanged" if row.order == "reversed" else "steps in the order as given again"
-        turned = TURNS[row.turned].format(name(report, 0), name(report, 1))
-        told.append(turned if change is None else order if change == "alone" else f"{turned}, {order}")
-        before = row
-    return told
+    """What each step of the path does: which knob it turns, and whether it exchanges the two steps."""
+    return [_turn(report, row) for row in report.path]
 
 
-def _place(row: PathStep) -> tuple[int, int, bool]:
-    return row.first, row.second, row.order == "reversed"
+def _turn(report: SurfaceReport, row: PathStep) -> str:
+    order = "steps exchanged" if row.order == "reversed" else "steps in the order as given again"
+    if row.exchanged == "alone":
+        return order
+    turned = TURNS[row.turned].format(name(report, 0), name(report, 1))
+    return turned if row.exchanged is None else f"{turned}, {order}"
 
 
 def path(report: SurfaceReport) -> Table:

@@ -44,25 +44,12 @@ def heading(report: SurfaceReport) -> str:
 
 def answer(report: SurfaceReport) -> str:
     """The heading, and that nothing is recommended where that is so."""
-    return heading(report) if recommended(report) else f"{heading(report)}; {why_none(report)}"
-
-
-def why_none(report: SurfaceReport) -> str:
-    """Why nothing is recommended, in few words. Of old reports that may be that nothing within the loss saves bytes."""
-    within = any(one.within == "yes" for one in report.points if one.recipe and not one.refused)
-    return "no changed setting within the loss is smaller" if within else NONE_SHOWN
-
-
-def recommended(report: SurfaceReport) -> bool:
-    """Whether the chosen setting is one to take. Old reports may have chosen the unmodified model."""
-    return report.chosen.within and bool(report.chosen.recipe)
+    return heading(report) if report.chosen.within else f"{heading(report)}; {NONE_SHOWN}"
 
 
 def told_of(report: SurfaceReport) -> str:
     """What the setting is called that the common blocks speak of."""
-    if recommended(report):
-        return "chosen setting"
-    return "mildest setting" if report.chosen.recipe else "unmodified model"
+    return "chosen setting" if report.chosen.within else "mildest setting"
 
 
 def kind_text(row: Interaction, margin: float | None) -> str:
@@ -135,9 +122,8 @@ def outcome(report: SurfaceReport) -> str:
     """What to take."""
     chosen = report.chosen
     where = _sentence(setting(report, chosen.first, chosen.second, chosen.order))
-    if not recommended(report):
-        least = f" {where} loses least of them." if chosen.recipe else ""
-        return f"{_none_shown(report)}{least} Nothing is recommended."
+    if not chosen.within:
+        return f"{_none_shown(report)} {where} loses least of them. Nothing is recommended."
     unmodified = next((one for one in report.points if not one.recipe), None)
     size, whole = (None if one is None else _bytes(report, one) for one in (chosen_point(report), unmodified))
     more = " It takes no less than the unmodified model." if size and whole and size >= whole else ""
@@ -149,8 +135,6 @@ def outcome(report: SurfaceReport) -> str:
 
 def _none_shown(report: SurfaceReport) -> str:
     within = Counter(one.within for one in report.points if one.recipe and not one.refused)
-    if within["yes"]:  # of an old report
-        return f"No changed setting within {level(report)} for sure is smaller than the unmodified model."
     undecided, count = within["undecided"], within.total()
     if not undecided:
         rest = "all are beyond it"

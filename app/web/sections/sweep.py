@@ -85,7 +85,7 @@ def sweep(report: SweepReport) -> Sweep:
         domains_note=domains_note(report),
         token_classes=token_classes(report),
         token_classes_note=token_classes_note(report),
-        definitions=definitions(report.token_classes.classes if report.token_classes else ()),
+        definitions=definitions(report.token_classes.classes),
         effort=effort(report),
         effort_note=visible(report.choice.note),
     )

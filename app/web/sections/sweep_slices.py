@@ -42,8 +42,8 @@ def token_classes_note(report: SweepReport) -> str:
     """How they are judged, and which are not in the text; where none can be judged alone, or none is told, that alone;
     empty where there is nothing to say."""
     found, rows = report.token_classes, kinds(report)
-    if found is None or not rows:
-        return "" if found is None else visible(found.note)
+    if not rows:
+        return visible(found.note)
     absent = f" Not in this text: {', '.join(map(visible, found.absent))}." if found.absent else ""
     if line := unjudged(dict(rows), KIND):
         return f"{line}{absent}"

@@ -254,7 +254,5 @@ def by_damage(report: SweepReport, parts: Mapping[str, SweepSlice]) -> list[tupl
 def kinds(report: SweepReport) -> list[tuple[str, SweepSlice]]:
     """The classes of tokens by their titles, as `by_damage` has them, and what is in none of them last."""
     found = report.token_classes
-    if found is None:
-        return []
     rows = by_damage(report, {one.title: one for one in found.classes})
     return [*rows, *([(NO_CLASS, found.none)] if found.none is not None else [])]

@@ -142,7 +142,7 @@ def _knob(swept: Swept) -> SweptKnob:
         values=knob.values,
         share=in_words(knob.field) if known else None,
         axis=swept.course.axis_kind,
-        order=None if order is None else order.kind,
+        order="given" if order is None else order.kind,
         neutral=None if order is None else order.neutral,
     )
 

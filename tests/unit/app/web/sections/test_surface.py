@@ -88,25 +88,6 @@ def test_where_no_changed_setting_is_within_nothing_is_recommended_and_the_milde
     assert '"type"' not in text, "no recipe to take"
 
 
-def test_an_old_report_that_chose_the_unmodified_model_recommends_nothing():
-    found = surface_variant("nothing-changed-within")
-    chosen = found.chosen.model_copy(
-        update={"first": 0, "second": 0, "order": "as given", "within": True, "recipe": ()}
-    )
-    old = found.model_copy(update={"chosen": chosen})
-    assert outcome(old).endswith(". Nothing is recommended.") and "loses least" not in outcome(old)
-    assert not surface(old).good and surface(old).told_of == "unmodified model"
-    assert "Take." not in render(old.model_dump(mode="json"))
-    within = [one.model_copy(update={"within": "yes"}) for one in old.points]
-    saved = old.model_copy(update={"points": tuple(within)})
-    assert answer(saved).endswith("; no changed setting within the loss is smaller")
-    assert surface(saved).figures[0].note == "no changed setting within the loss is smaller"
-    told = outcome(saved)
-    assert told.startswith(
-        "No changed setting within 0.0005 nats a token for sure is smaller than the unmodified model."
-    )
-
-
 def test_a_small_interaction_does_not_read_as_none_in_the_chart():
     found = surface_variant("adds-up")
     rows = list(found.interactions)

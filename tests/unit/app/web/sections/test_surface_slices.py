@@ -2,7 +2,6 @@
 
 import pytest
 
-from app.contracts.surface_report import SurfaceReport
 from app.web.report import render
 from app.web.sections.surface import surface
 from app.web.sections.surface_slices import kinds_sentence
@@ -86,15 +85,3 @@ def test_where_no_kind_is_told_page_and_terminal_say_why():
     assert few.token_classes.rows == () and few.token_classes_note.startswith(LINE)
     assert few.kinds_by_setting.rows == () and few.domains_by_setting.rows == ()
     assert LINE in printed(VARIANTS["broken"], 200)
-
-
-def test_a_report_from_before_there_were_classes_has_no_section():
-    older = {name: value for name, value in VARIANTS["both-orders"].items() if name != "token_classes"}
-    older["domains"] = {
-        name: {key: value for key, value in one.items() if key != "kl_by_setting"}
-        for name, one in older["domains"].items()
-    }
-    assert SurfaceReport.model_validate(older).token_classes is None
-    page = render(older)
-    assert 'id="classes"' not in page and "at every setting</summary>" not in page and 'id="domains"' in page
-    assert "kind of token" not in printed(older).lower()

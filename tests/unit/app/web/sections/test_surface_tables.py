@@ -136,13 +136,13 @@ def test_the_path_says_that_the_steps_were_exchanged_where_no_knob_was_turned():
     found = surface_variant("both-orders")
     step = found.path[0]
     places = [(0, 1, "as given"), (1, 1, "reversed"), (1, 1, "as given"), (1, 2, "as given"), (2, 0, "as given")]
-    words = ["start", "first", "second", "second", "traded"]
+    words = [("start", None), ("first", "with a knob"), ("second", "alone"), ("second", None), ("traded", None)]
     rows = tuple(
-        step.model_copy(update={"first": p, "second": q, "order": order, "turned": turned})
-        for (p, q, order), turned in zip(places, words, strict=True)
+        step.model_copy(update={"first": p, "second": q, "order": order, "turned": turned, "exchanged": exchanged})
+        for (p, q, order), (turned, exchanged) in zip(places, words, strict=True)
     )
-    old = found.model_copy(update={"path": rows})
-    told = [row[-1].text for row in surface(old).path.rows]
+    changed = found.model_copy(update={"path": rows})
+    told = [row[-1].text for row in surface(changed).path.rows]
     assert told == [
         "the largest",
         "sparsity turned, steps exchanged",
@@ -150,7 +150,7 @@ def test_the_path_says_that_the_steps_were_exchanged_where_no_knob_was_turned():
         "bits turned",
         "one turned back for the other",
     ]
-    text = printed(old.model_dump(mode="json"), 200)
+    text = printed(changed.model_dump(mode="json"), 200)
     assert all(line in text for line in told)
 
 

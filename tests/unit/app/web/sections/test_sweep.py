@@ -247,8 +247,6 @@ def test_where_no_kind_of_token_is_told_the_page_and_the_terminal_say_why():
     assert found.token_classes_note.startswith("No kind of token can be judged alone: each has too few documents (")
     assert "Numbers 1, " in found.token_classes_note and "In no class 1)." in found.token_classes_note
     assert "No kind of token can be judged alone" in printed(VARIANTS["single"])
-    older = {key: value for key, value in VARIANTS["knee"].items() if key != "token_classes"}
-    assert 'id="classes"' not in render(older) and "kind of token" not in printed(older).lower()
 
 
 def test_without_an_interval_nothing_is_called_mild():

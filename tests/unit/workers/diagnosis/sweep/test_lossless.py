@@ -264,11 +264,6 @@ def test_a_gain_is_told_as_one() -> None:
     assert "0.6 % (95 % interval 2.6 % gained to 3.8 % lost) of the reference's accuracy is lost" in gaining(3, 2)
 
 
-def test_a_report_of_an_earlier_version_says_of_perplexity_nothing() -> None:
-    old = rule(course(SETTINGS), {0.3: 9})[0].model_dump(exclude={"open_by_perplexity"})
-    assert NearLossless.model_validate(old).open_by_perplexity is None
-
-
 def test_the_perplexity_half_alone_says_where_it_is_open() -> None:
     found = near_lossless(near(0.02, 0.1, 0.214, 0.223, 0.9), seed=0)
     assert found is not None and (found.largest, found.undecided) == (0.3, (0.3, 0.4))
