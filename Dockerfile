@@ -44,7 +44,7 @@ USER 10001:10001
 EXPOSE 8321
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["healthy.py", "http://127.0.0.1:8321/readyz"]
-CMD ["python", "-m", "app.main"]
+CMD ["python", "-m", "app.watched"]
 
 # torch compiles with g++; tcmalloc is worth a tenth of the speed on a CPU and is preloaded by the engine where it is found.
 FROM base AS worker-base

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
         default=1800.0, ge=1, description="How long a job may give no sign of progress before it is ended as stalled."
     )
     start_s: float = Field(default=90.0, gt=0, description="How long API and worker may take to start.")
+    api_silence_s: float = Field(
+        default=30.0, gt=0, description="How long the API may give no answer before it is killed and started again."
+    )
     drain_s: float = Field(default=30.0, ge=0)
     fit_turn_s: float = Field(
         default=30.0,

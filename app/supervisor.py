@@ -7,17 +7,21 @@ order; each gets SIGTERM when the thread that started it ends, however that come
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
+from app.address import local_url
 from app.settings import Settings
 
 FIRST_PAUSE_S: Final = 1.0
@@ -27,6 +31,13 @@ STEADY_S: Final = 60.0
 # Interruptions of an ending after which nothing is waited for any more.
 HURRY: Final = 2
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
+# Questions without an answer after which a program is taken for hung.
+QUESTIONS: Final = 6
+# What a process may need beyond the time that it gives its work.
+MARGIN_S: Final = 15.0
+TEND_S: Final = 0.5
+# Our own API is on this machine; a proxy of the environment would be asked for it.
+DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 Say = Callable[[str], None]
 
@@ -43,14 +54,51 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return environment
 
 
+def status_of(url: str, timeout_s: float = 5.0) -> int:
+    """HTTP status of the answer; 0 if there is none."""
+    try:
+        with DIRECT.open(url, timeout=timeout_s) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except (OSError, ValueError, http.client.HTTPException):
+        return 0
+
+
+class Watchdog:
+    """Whether a program answers at its URL, whatever it says. Questions are counted, not time: a watchdog that was
+    frozen itself blames nobody. Until the first answer it waits `start_s` longer."""
+
+    def __init__(self, url: str, silence_s: float, start_s: float) -> None:
+        self.silence_s = silence_s
+        self._url, self._start_s = url, start_s
+        self._pause_s = silence_s / QUESTIONS
+        self.begin()
+
+    def begin(self) -> None:
+        """The program has just been started."""
+        self._missed = -int(self._start_s / self._pause_s)
+        self._due_at = 0.0
+
+    def silent(self) -> bool:
+        """Asks, if it is time to, which takes as long as an answer does. True: `QUESTIONS` in a row had none."""
+        now = time.monotonic()
+        if now >= self._due_at:
+            self._due_at = now + self._pause_s
+            self._missed = 0 if status_of(self._url, min(self._pause_s, 5.0)) else self._missed + 1
+        return self._missed >= QUESTIONS
+
+
 @dataclass
 class Program:
-    """One process: the module that it runs with its arguments, and where its output goes."""
+    """One process: the module that it runs with its arguments, and where its output goes (None: where this one's)."""
 
     name: str
     arguments: Sequence[str]
     environment: Mapping[str, str]
-    log: Path
+    log: Path | None
+    watchdog: Watchdog | None = None
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     failures: int = 0
@@ -65,11 +113,7 @@ class Program:
 
     def start(self) -> None:
         """Starts it. The log is appended to; one that has grown too long is put aside first."""
-        self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileNotFoundError):
-            if self.log.stat().st_size > MAX_LOG_BYTES:
-                self.log.replace(self.log.with_suffix(".log.1"))
-        with self.log.open("ab") as log:
+        with contextlib.nullcontext() if self.log is None else _opened(self.log) as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "app.supervised", str(os.getpid()), *self.arguments],
                 stdin=subprocess.DEVNULL,
@@ -79,11 +123,14 @@ class Program:
                 start_new_session=True,
             )
         self.started_at = time.monotonic()
+        if self.watchdog is not None:
+            self.watchdog.begin()
 
     def last_lines(self, count: int = 5) -> str:
         """The end of the log."""
         with contextlib.suppress(OSError):
-            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+            if self.log is not None:
+                return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
         return ""
 
     @property
@@ -160,9 +207,17 @@ class Supervisor:
                 program.kill()
                 self.leaving.remove(program)
 
+    def kill_hung(self) -> None:
+        """Kills what has given no answer for too long."""
+        for program in self.programs:
+            if program.running and program.watchdog is not None and program.watchdog.silent():
+                self._say(f"the {program.name} has not answered for {program.watchdog.silence_s:g} s; it is killed")
+                program.kill()
+
     def tend(self) -> None:
-        """Starts again what has ended, after a pause that grows while it keeps ending. Returns at once."""
+        """Starts again what has ended, after a pause that grows while it keeps ending, and what hangs."""
         self._tend_leaving()
+        self.kill_hung()
         now = time.monotonic()
         for program in self.programs:
             if program.running:
@@ -177,7 +232,8 @@ class Supervisor:
                 program.due_at = now + pause
                 program.ended_with = _told(status)
                 self._say(f"the {program.name} ended with {_told(status)}; it is started again in {pause:g} s")
-                self._say(f"  its log: {program.log}")
+                if program.log is not None:
+                    self._say(f"  its log: {program.log}")
             elif now >= program.due_at:
                 program.start()
                 self._say(f"the {program.name} is started again")
@@ -210,6 +266,21 @@ def _told(status: int) -> str:
         with contextlib.suppress(ValueError):
             return signal.Signals(-status).name
     return f"status {status}"
+
+
+def _opened(path: Path) -> BinaryIO:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > MAX_LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+    return path.open("ab")
+
+
+def api_program(settings: Settings, log: Path | None) -> Program:
+    """The API, watched."""
+    url = f"{local_url(settings.host, settings.port)}/livez"
+    watchdog = Watchdog(url, settings.api_silence_s, settings.start_s)
+    return Program("API", ("app.main",), environment_of(settings), log, watchdog)
 
 
 class Interruptions:

@@ -34,17 +34,22 @@ from app.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError, ValkeySilentE
 from app.jobs.workers import living
 from app.security.keys import KeyFileError, check_binding
 from app.settings import Settings
-from app.supervisor import Interruptions, Program, Supervisor, environment_of
+from app.supervisor import (
+    DIRECT,
+    MARGIN_S,
+    TEND_S,
+    Interruptions,
+    Program,
+    Supervisor,
+    api_program,
+    environment_of,
+    status_of,
+)
 
 logger = logging.getLogger(__name__)
 
 POLL_S: Final = 0.1
-TEND_S: Final = 0.5
 SILENT_S: Final = 5.0  # between questions to a Valkey that does not answer
-# What a process may need beyond the time that it gives its work.
-MARGIN_S: Final = 15.0
-# Our own API is on this machine; a proxy of the environment would be asked for it.
-_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # A command's own worker has nothing to finish once the command has its answer.
 ONE_SHOT_DRAIN_S: Final = 1.0
 
@@ -161,7 +166,7 @@ class _Parts:
         self._valkey_silent = False
         self.interruptions = Interruptions()  # while it runs: the first one ends it, those beyond hurry
         environment = environment_of(settings)
-        self.api = Program("API", ("app.main",), environment, self.logs / "api.log")
+        self.api = api_program(settings, self.logs / "api.log")
         self.worker = Program("worker", ("workers.main", *worker_arguments), environment, self.logs / "worker.log")
         self.agent = (
             Program("agent", ("app.deployments.agent", *agent_arguments), environment, self.logs / "agent.log")
@@ -249,7 +254,7 @@ class _Parts:
                 )
             _sleep(POLL_S, interruptions)
             metrics_url = metrics_url or self._worker_metrics_url()
-        if _status(f"{url}/readyz") != 200:
+        if status_of(f"{url}/readyz") != 200:
             reason = _reason(f"{url}/readyz")
             if must_be_ready:
                 raise HemostatError(ErrorCode.UNAVAILABLE, reason, hint=f"see the logs in {self.logs}")
@@ -261,7 +266,7 @@ class _Parts:
         """What has not answered yet; empty where all has."""
         return " and ".join(
             [
-                *([] if _status(f"{url}/livez") == 200 else [f"the API does not answer at {url}"]),
+                *([] if status_of(f"{url}/livez") == 200 else [f"the API does not answer at {url}"]),
                 *([] if metrics_url else ["the worker has not reported"]),
             ]
         )
@@ -378,20 +383,9 @@ def _listener(host: str, port: int) -> socket.socket:
     return found
 
 
-def _status(url: str) -> int:
-    try:
-        with _DIRECT.open(url, timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-    except (OSError, ValueError):
-        return 0
-
-
 def _reason(url: str) -> str:
     try:
-        with _DIRECT.open(url, timeout=5):
+        with DIRECT.open(url, timeout=5):
             return "the service was not ready"
     except urllib.error.HTTPError as error:
         with error:

@@ -78,4 +78,7 @@ class RequestContext:
         self.telemetry.requests.labels(route, method, str(status or 499)).inc()
         if not stream:
             self.telemetry.latency.labels(route, method).observe(seconds)
-        logger.info("%s %s %d %.1f ms %s", method, route, status or 499, seconds * 1000, scope["hemostat.request_id"])
+        level = logging.DEBUG if route == "/livez" else logging.INFO  # the watchdog asks every few seconds
+        logger.log(
+            level, "%s %s %d %.1f ms %s", method, route, status or 499, seconds * 1000, scope["hemostat.request_id"]
+        )

@@ -130,6 +130,32 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> Non
     assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["agent.log", "api.log", "worker.log"]
 
 
+def test_an_api_that_hangs_is_started_again(tmp_path: Path) -> None:
+    hung = Up(tmp_path / "home", api_silence_s=4.0)
+    hung.wait()
+    try:
+        (api,) = [process for process in hung.family if "app.main" in process.cmdline()]
+        halt(api.pid)
+        wait_for(lambda: "the API is started again" in hung.text(), what="restart", timeout_s=200)
+        assert "the API has not answered for 4 s; it is killed" in hung.text()
+        wait_for(lambda: reachable(f"{hung.url}/readyz"), what="the new API")
+        assert gone(api.pid)
+    finally:
+        assert hung.end() == 0
+    assert hung.all_gone()
+
+
+def test_an_up_that_was_frozen_itself_blames_nobody(tmp_path: Path) -> None:
+    frozen = Up(tmp_path / "home", api_silence_s=2.0)
+    frozen.wait()
+    halt(frozen.process.pid)
+    time.sleep(5.0)
+    frozen.process.send_signal(signal.SIGCONT)
+    time.sleep(2.0)
+    assert "not answered" not in frozen.text()
+    assert frozen.end() == 0
+
+
 def test_a_second_service_of_a_home_says_that_it_is_not_alone(up: Up) -> None:
     assert "another service" not in up.text()
     second = Up(up.settings.home)
