@@ -53,7 +53,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.REPORTS_NOT_COMPARABLE: "Measure them alike, or compare what they share with --anyway or anyway=true.",
     ErrorCode.INVALID_CURSOR: "Use `first_id` or `last_id` of a page as cursor, an event's id as Last-Event-ID.",
     ErrorCode.IDEMPOTENCY_CONFLICT: "Use a new Idempotency-Key for another body.",
-    ErrorCode.IDEMPOTENCY_IN_PROGRESS: "Wait as long as Retry-After says and send the same request again.",
+    ErrorCode.REQUEST_LOST: "Let API and workers share HEMOSTAT_HOME, then submit the job again.",
     ErrorCode.WORKER_LOST: "See the log of the worker: most often it was killed for want of memory.",
     ErrorCode.ENGINE_OUT_OF_MEMORY: "Use a smaller window or model, or a machine with more memory.",
     ErrorCode.ENGINE_FAILED: "See the log of the worker; `hemostat doctor` checks the installation.",

@@ -29,7 +29,7 @@ from app.deployments import service as deployment_service
 from app.deployments.store import DeploymentStore
 from app.error_guide import GUIDE
 from app.gateway import routes as gateway_routes
-from app.jobs import diff_routes, queue, reconcile, report_routes, routes, service
+from app.jobs import diff_routes, files, queue, reconcile, report_routes, routes
 from app.jobs.connection import connect
 from app.jobs.differences import Differences
 from app.jobs.reloading import GoesOnReloading
@@ -245,7 +245,7 @@ async def _sweep(state: State) -> None:
         return True
 
     def remove_files(job_id: str) -> None:
-        service.remove_files(state.settings, job_id)
+        files.remove(state.settings, job_id)
 
     await reconcile.run(state.store, state.docket, state.settings, remove_files, wait)
 

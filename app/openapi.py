@@ -136,9 +136,7 @@ def answers(
     return made
 
 
-RETRY_AFTER: Final = frozenset(
-    {ErrorCode.RATE_LIMITED, ErrorCode.QUEUE_FULL, ErrorCode.UNAVAILABLE, ErrorCode.IDEMPOTENCY_IN_PROGRESS}
-)
+RETRY_AFTER: Final = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.QUEUE_FULL, ErrorCode.UNAVAILABLE})
 
 
 def _components() -> dict[str, Any]:

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     owner_max_queued_jobs: int = Field(default=200, ge=1, description="Jobs of one owner of keys that wait.")
     requests_per_minute: int = Field(default=600, ge=1)
     job_retention_s: int = Field(default=30 * 24 * 3600, ge=60)
+    request_budget_bytes: int = Field(
+        default=4 * 1024**3, ge=0, description="Requests of jobs that have not ended, on the disk."
+    )
     checkpoint_budget_bytes: int = Field(default=20 * 1024**3, ge=0)
     reference_budget_bytes: int = Field(default=20 * 1024**3, ge=0)
 

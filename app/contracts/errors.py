@@ -59,7 +59,7 @@ class ErrorCode(StrEnum):
     REPORTS_NOT_COMPARABLE = "reports_not_comparable"
     INVALID_CURSOR = "invalid_cursor"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
-    IDEMPOTENCY_IN_PROGRESS = "idempotency_in_progress"
+    REQUEST_LOST = "request_lost"
     WORKER_LOST = "worker_lost"
     ENGINE_OUT_OF_MEMORY = "engine_out_of_memory"
     ENGINE_FAILED = "engine_failed"
@@ -146,7 +146,7 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.REPORTS_NOT_COMPARABLE: ErrorKind(422, "The reports were not measured alike"),
     ErrorCode.INVALID_CURSOR: ErrorKind(422, "The cursor does not name a job or an event"),
     ErrorCode.IDEMPOTENCY_CONFLICT: ErrorKind(422, "The idempotency key was used with another body"),
-    ErrorCode.IDEMPOTENCY_IN_PROGRESS: ErrorKind(409, "The first request with this key is still being handled"),
+    ErrorCode.REQUEST_LOST: ErrorKind(500, "The job's stored request cannot be read"),
     ErrorCode.WORKER_LOST: ErrorKind(500, "The job ended its worker too often"),
     ErrorCode.ENGINE_OUT_OF_MEMORY: ErrorKind(500, "The engine ran out of memory"),
     ErrorCode.ENGINE_FAILED: ErrorKind(500, "The engine failed"),

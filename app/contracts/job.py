@@ -3,11 +3,11 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from app.contracts.base import Contract
 from app.contracts.errors import CATALOGUE, ErrorCode
-from app.contracts.requests.base import CandidateModel, ReferenceModel
+from app.contracts.requests.base import ReferenceModel
 from app.contracts.requests.sweep import Knob
 
 
@@ -47,6 +47,17 @@ def job_error(code: ErrorCode, detail: str, hint: str = "") -> JobError:
     return JobError(code=code, title=CATALOGUE[code].title, detail=detail, hint=hint)
 
 
+class CandidateSummary(Contract):
+    """The modified model: an alias, and in short what is done to it. The report has the whole recipe."""
+
+    model: str
+    recipe: tuple[dict[str, JsonValue], ...] = Field(
+        default=(),
+        description="documents that stand in it are counted; a list that is long is told by its length, and steps for "
+        "which there is no room by their number",
+    )
+
+
 class Job(Contract):
     """A job as its owner sees it. Times are Unix seconds. Never holds document text."""
 
@@ -55,7 +66,7 @@ class Job(Contract):
     kind: str
     status: JobStatus
     reference: ReferenceModel
-    candidate: CandidateModel
+    candidate: CandidateSummary
     knobs: tuple[Knob, ...] = Field(
         default=(), description="of a sweep or surface; the candidate's recipe holds the first value of each"
     )

@@ -25,7 +25,7 @@ from app.deployments.record import patch_fields, read_deployment, request_fields
 from app.deployments.scripts import Evidence, Scripts, as_text
 from app.deployments.shares import crowded, shares_for_script
 from app.jobs.ids import new_ulid
-from app.jobs.store import IDEMPOTENCY_TTL_S, Idempotency
+from app.jobs.store import Idempotency
 
 ID_PATTERN: Final = re.compile(r"dep_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
@@ -53,7 +53,7 @@ class OwnerSide(Scripts):
     ) -> Deployment:
         """Writes the record of a deployment; the agent starts its processes. Raises DEPLOYMENT_EXISTS.
 
-        `hold`: an idempotency key that this request reserved; it stands for the deployment from now on.
+        `hold`: the request's idempotency key; it stands for the deployment from now on.
         `within_memory`: raises DEPLOYMENT_CONFLICT where it would not fit the memory shares beside the others; sum and
         record are one script, so that two requests at one time cannot both have the last share.
 
@@ -67,7 +67,6 @@ class OwnerSide(Scripts):
             made,
             request.name,
             hold.fingerprint if hold else "",
-            IDEMPOTENCY_TTL_S,
             shares_for_script(self.settings) if within_memory else "",
             *pairs,
             also=[hold.name if hold else ""],

@@ -28,7 +28,8 @@ from app.deployments.fit import check_version, conclude_fit, ensure_fit
 from app.deployments.settle import settle_jobs
 from app.deployments.store import DeploymentStore, is_deployment_id
 from app.jobs.service import cancel as cancel_job
-from app.jobs.service import hold_of, refusal, unreserve
+from app.jobs.service import hold_of, refusal
+from app.jobs.store import Idempotency
 from app.models.preflight import check_request
 from app.models.registry import load_registry
 from app.problems import redis_is_away
@@ -56,20 +57,27 @@ async def create(state: State, request: DeploymentRequest, owner: str, key: str 
     """Makes the deployment and starts the fit of its profile. Raises everything that `preflight` raises, and
     DEPLOYMENT_EXISTS."""
     hold = await asyncio.to_thread(hold_of, f"deployments {owner}", key, request)
-    if hold is not None:
-        outcome = await state.store.reserve(hold)
-        if outcome.kind == "replayed":
-            return Made(await state.deployments.get(outcome.job_id), replayed=True)
-        if outcome.kind != "reserved":
-            raise refusal(state.store, outcome)
+    if (earlier := await _earlier(state, hold)) is not None:
+        return earlier
+    await asyncio.to_thread(preflight, request, state.settings)
     try:
-        await asyncio.to_thread(preflight, request, state.settings)
         made = await state.deployments.create(request, hold=hold, within_memory=True)
-    except BaseException:
-        if hold is not None:
-            await unreserve(state.store, hold)
+    except HemostatError as error:
+        # The same request may have come twice at one time.
+        if error.code is ErrorCode.DEPLOYMENT_EXISTS and (earlier := await _earlier(state, hold)) is not None:
+            return earlier
         raise
     return Made(await fit(state, made), replayed=False)
+
+
+async def _earlier(state: State, hold: Idempotency | None) -> Made | None:
+    """What an earlier request with the same key made. Raises IDEMPOTENCY_CONFLICT where it had another body."""
+    outcome = await state.store.standing(hold) if hold is not None else None
+    if outcome is None:
+        return None
+    if outcome.kind != "replayed":
+        raise refusal(state.store, outcome)
+    return Made(await state.deployments.get(outcome.job_id), replayed=True)
 
 
 def preflight(request: DeploymentRequest, settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """What becomes of a calibrate job that was asked for a deployment: its profile is promoted, or refused with the reason.
 
 The job runs in a child process that knows no Redis, so it is settled here, after its end was recorded, from its record
-and report. Ids of such jobs stand in a set from before the job is made until it is settled. So no crash between the
+and report. Ids of such jobs stand in a set from when the job is made until it is settled. So no crash between the
 two loses it; and what was settled already is told by the deployment's own events, which name the job, so that it is
 settled once. (The job that a deployment itself started is concluded by `app.deployments.fit`.)
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from pathlib import Path
 from typing import Final, cast
 
@@ -24,14 +23,11 @@ from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.deployments.store import DeploymentStore, Evidence
 from app.jobs import keys
-from app.jobs.ids import id_at
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 
 logger = logging.getLogger(__name__)
 
-# A job's id stands in the set a moment before its record does.
-GRACE_S: Final = 60.0
 _TOLD: Final = frozenset({DeploymentEventType.PROMOTED, DeploymentEventType.FITTED, DeploymentEventType.REFUSED})
 
 
@@ -64,8 +60,7 @@ async def settle_jobs(deployments: DeploymentStore, jobs: JobStore) -> int:
         except HemostatError:  # written by another version: nobody can settle it
             record = None
         if record is None:
-            if job_id < id_at(time.time() - GRACE_S):
-                await jobs.client.srem(keys.UNSETTLED, job_id)
+            await jobs.client.srem(keys.UNSETTLED, job_id)
             continue
         if not record.ended:
             continue

@@ -25,15 +25,6 @@ def new_ulid() -> str:
     with _lock:
         value = max(value, _last + 1)
         _last = value
-    return _written(value)
-
-
-def id_at(seconds: float) -> str:
-    """Every id that was made before that Unix time is smaller, every later one greater."""
-    return "diag_" + _written(max(0, int(seconds * 1000)) << 80)
-
-
-def _written(value: int) -> str:
     return "".join(ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
 

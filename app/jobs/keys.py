@@ -13,7 +13,9 @@ PREFIX: Final = "hemostat-jobs:"
 
 INDEX: Final = PREFIX + "index"
 WORKERS: Final = PREFIX + "workers"
-BYTES: Final = PREFIX + "request-bytes"
+CLOCK: Final = PREFIX + "clock"  # hash: how long the service has served, and when that was last counted
+ENDED: Final = PREFIX + "ended"  # sorted set: ids of ended jobs by how long the service had served then
+UNTIDY: Final = PREFIX + "untidy"  # set: ids of ended jobs whose files and events are still to be tidied
 FINISHED: Final = PREFIX + "finished"
 QUEUED_BY_OWNER: Final = PREFIX + "queued-by-owner"
 UNSETTLED: Final = PREFIX + "unsettled"  # set: ids of jobs made for a deployment that has not been told their end
@@ -24,14 +26,14 @@ def job(job_id: str) -> str:
     return f"{PREFIX}job:{job_id}"
 
 
-def request(job_id: str) -> str:
-    """String: the request as JSON, until the job has ended."""
-    return f"{PREFIX}request:{job_id}"
-
-
 def events(job_id: str) -> str:
     """Stream: the events; entry ids are 1-0, 2-0, …"""
     return f"{PREFIX}events:{job_id}"
+
+
+def tail(job_id: str) -> str:
+    """String: the newest events of a job that has ended, one a line, once its stream is gone."""
+    return f"{PREFIX}tail:{job_id}"
 
 
 def status(status: JobStatus) -> str:
@@ -50,6 +52,6 @@ def worker(worker_id: str) -> str:
 
 
 def idempotency(owner: str, key: str) -> str:
-    """Hash with expiry: what an Idempotency-Key of one API key stands for. Never holds the key itself."""
+    """Hash: what an Idempotency-Key of one API key stands for. Never holds the key itself."""
     digest = hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
     return f"{PREFIX}idempotency:{digest}"

@@ -1,4 +1,4 @@
-"""Puts right what a crash left between the record and docket, and forgets what is too old.
+"""Puts right what a crash left between the record, docket and the disk, and forgets what is too old.
 
 The record says what is to be done; docket only delivers. A process may die, or Redis go away, after the one was written
 and before the other heard of it, so a sweep compares them: at start and every few seconds. Any number of processes may
@@ -7,15 +7,17 @@ sweep at once, since submitting twice is submitting once.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from docket import Docket
 
-from app.contracts.job import TERMINAL, JobStatus
-from app.jobs import queue
-from app.jobs.ids import id_at
+from app.contracts.job import JobStatus
+from app.jobs import files, queue
 from app.jobs.record import JobRecord
 from app.jobs.store import Filters, JobStore
 from app.jobs.workers import living
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 PERIOD_S: Final = 5.0
 PAGE: Final = 100
+FORGET: Final = 500  # jobs in one sweep at most
+ORPHAN_S: Final = 30.0  # longer than a submission takes from its file to its record
 
 
 @dataclass
@@ -37,23 +41,33 @@ class Swept:
     kept: dict[str, str] = field(default_factory=dict)
 
 
-async def sweep(store: JobStore, docket: Docket, settings: Settings, remove_files: Callable[[str], None]) -> Swept:
+async def sweep(
+    store: JobStore,
+    docket: Docket,
+    settings: Settings,
+    remove_files: Callable[[str], None],
+    orphans: dict[Path, float] | None = None,
+) -> Swept:
     """One pass. `remove_files` removes what a job left on disk.
 
     - queued, and docket does not have it: submitted again, in the order in which they were queued.
     - running or being cancelled, docket does not have it, no live worker names it, and nothing was heard of it for as
       long as docket takes to redeliver: a running one is submitted again, the other is cancelled. (A task that ended
       without ending its job: the worker lost Redis at that moment.)
-    - ended longer ago than the retention: removed with its files.
+    - ended: its request, what its attempts left half done and most of its events go.
+    - ended, and the service has served for the retention since then: removed with its files.
+    - a request on disk without a job that waits for it, seen as such for a while (`orphans`, from sweep to sweep):
+      removed.
     """
     done = Swept()
     now = await store.now()
+    served = await store.tick()
     done.resubmitted += await _submit_unknown(store, docket, await store.ids(JobStatus.QUEUED))
     busy = {worker.job for worker in await living(store.client)}
     silent: list[str] = []
     for status in (JobStatus.RUNNING, JobStatus.CANCELLING):
         async for record in _all(store, status):
-            if record.job.id in busy or now - record.updated_at < settings.redelivery_s:
+            if record.job.id in busy or abs(now - record.updated_at) < settings.redelivery_s:
                 continue
             if status is JobStatus.RUNNING:
                 silent.append(record.job.id)
@@ -62,8 +76,9 @@ async def sweep(store: JobStore, docket: Docket, settings: Settings, remove_file
                 done.cancelled += 1
                 await _remove(remove_files, record.job.id, done)
     done.resubmitted += await _submit_unknown(store, docket, silent)
-    for status in sorted(TERMINAL):
-        await _forget(store, status, now - settings.job_retention_s, remove_files, done)
+    await _tidy(store, settings, done)
+    await _forget(store, await store.ended_before(served - settings.job_retention_s, FORGET), remove_files, done)
+    await _drop_orphans(store, settings, {} if orphans is None else orphans)
     return done
 
 
@@ -79,17 +94,32 @@ async def _submit_unknown(store: JobStore, docket: Docket, job_ids: list[str]) -
     return count
 
 
-async def _forget(
-    store: JobStore, status: JobStatus, limit: float, remove_files: Callable[[str], None], done: Swept
-) -> None:
-    """Forgets what ended before `limit`, a Unix time by Redis's clock, as the times of the record are."""
-    # A job ends after it was made: only those that are old enough by their id are read.
-    async for record in _all(store, status, before=id_at(limit)):
-        old = record.job.finished_at is not None and record.job.finished_at < limit
+async def _tidy(store: JobStore, settings: Settings, done: Swept) -> None:
+    for job_id, attempt in (await store.untidy()).items():
+        if await _remove(partial(files.tidy, settings, keep=attempt), job_id, done):
+            await store.compact(job_id)
+
+
+async def _forget(store: JobStore, ended: list[str], remove_files: Callable[[str], None], done: Swept) -> None:
+    for job_id in ended:
         # Its record stands as long as its files do, so that they are tried again.
-        if old and await _remove(remove_files, record.job.id, done):
-            await store.delete(record.job.id)
+        if await _remove(remove_files, job_id, done):
+            await store.delete(job_id)
             done.forgotten += 1
+
+
+async def _drop_orphans(store: JobStore, settings: Settings, orphans: dict[Path, float]) -> None:
+    """A request is written before its record: a crash between the two leaves it alone."""
+    found = await asyncio.to_thread(lambda: list(files.requests(settings)))
+    active = await store.active([job_id for job_id, _ in found])
+    now = time.monotonic()
+    alone = {path: orphans.get(path, now) for job_id, path in found if job_id not in active}
+    orphans.clear()
+    for path, since in alone.items():
+        if now - since < ORPHAN_S:
+            orphans[path] = since
+        else:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
 
 async def _remove(remove_files: Callable[[str], None], job_id: str, done: Swept) -> bool:
@@ -102,9 +132,9 @@ async def _remove(remove_files: Callable[[str], None], job_id: str, done: Swept)
     return True
 
 
-async def _all(store: JobStore, status: JobStatus, *, before: str | None = None) -> AsyncIterator[JobRecord]:
-    """Records of a status, newest first; with `before` those whose id is smaller."""
-    after = before
+async def _all(store: JobStore, status: JobStatus) -> AsyncIterator[JobRecord]:
+    """Records of a status, newest first."""
+    after = None
     more = True
     while more:
         records, more = await store.page(after=after, limit=PAGE, filters=Filters(status=status))
@@ -125,9 +155,10 @@ async def run(
     folder that cannot be removed), the next one is made."""
     told: type[Exception] | None = None
     kept: dict[str, str] = {}
+    orphans: dict[Path, float] = {}
     while True:
         try:
-            swept = await sweep(store, docket, settings, remove_files)
+            swept = await sweep(store, docket, settings, remove_files, orphans)
             told = None
             for job_id in swept.kept.keys() - kept.keys():
                 logger.warning("the files of job %s cannot be removed (%s); trying again", job_id, swept.kept[job_id])

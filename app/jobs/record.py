@@ -1,14 +1,14 @@
 """A job's record as it is read back from Redis."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import TERMINAL, Job, JobError, JobStatus, Progress
+from app.contracts.job import TERMINAL, CandidateSummary, Job, JobError, JobStatus, Progress
 from app.contracts.requests import AnyRequest
 from app.contracts.requests.base import CandidateModel, JobRequest, ReferenceModel
 from app.contracts.requests.sweep import Knob
@@ -17,6 +17,11 @@ from app.models.texts import texts_of
 
 JOBS_PATH = "/v1/diagnosis/jobs"
 _KNOBS: Final = TypeAdapter(tuple[Knob, ...])
+# Bytes of what is kept as long as the job is.
+_MOST_RECIPE: Final = 1000
+_MOST_VALUE: Final = 160
+_MOST_KNOBS: Final = 500
+_MOST_NAME: Final = 120
 _SPLIT: Final = HubText.model_fields["split"].default
 
 
@@ -91,15 +96,53 @@ def request_fields(request: JobRequest) -> dict[str, str]:
     return {
         "kind": request.kind,
         **({"deployment": deployment} if deployment else {}),
-        **({"knobs": _KNOBS.dump_json(knobs).decode()} if knobs else {}),
-        "text": text_name(request.text),
-        **({"test_text": tested} if tested else {}),
+        **({"knobs": _KNOBS.dump_json(short_knobs(knobs)).decode()} if knobs else {}),
+        "text": shortened(text_name(request.text), _MOST_NAME),
+        **({"test_text": shortened(tested, _MOST_NAME)} if tested else {}),
         **({"window": str(window)} if window else {}),
         "reference": request.reference.model_dump_json(),
-        "candidate": request.candidate.model_dump_json(),
+        "candidate": summary(request.candidate).model_dump_json(),
         "candidate_model": request.candidate.model,
-        "metadata": json.dumps(request.metadata),
+        "metadata": json.dumps(request.metadata, ensure_ascii=False),
     }
+
+
+def summary(candidate: CandidateModel) -> CandidateSummary:
+    """The candidate in short, and without text."""
+    steps: list[dict[str, JsonValue]] = []
+    for plain in (False, True):  # with every default, else without them
+        dumps = [step.model_dump(mode="json", exclude_defaults=plain) for step in candidate.recipe]
+        steps = [{name: _short(value) for name, value in dump.items()} for dump in dumps]
+        if len(json.dumps(steps)) <= _MOST_RECIPE:
+            return CandidateSummary(model=candidate.model, recipe=tuple(steps))
+    while len(json.dumps(steps)) > _MOST_RECIPE:
+        steps.pop()
+    steps.append({"type": f"{len(candidate.recipe) - len(steps)} more steps"})
+    return CandidateSummary(model=candidate.model, recipe=tuple(steps))
+
+
+def short_knobs(knobs: Sequence[Knob]) -> tuple[Knob, ...]:
+    """The knobs; where their values are many or long, only the first and the last value of each."""
+    if len(_KNOBS.dump_json(tuple(knobs))) <= _MOST_KNOBS:
+        return tuple(knobs)
+    return tuple(
+        knob.model_copy(update={"values": (_short(knob.values[0]), _short(knob.values[-1]))}) for knob in knobs
+    )
+
+
+def _short(value: JsonValue) -> JsonValue:
+    """A value of a recipe's field, unless it is long: then what it is."""
+    if isinstance(value, dict) and isinstance(documents := value.get("documents"), list):
+        return value | {"documents": len(documents)}
+    if len(json.dumps(value)) <= _MOST_VALUE:
+        return value
+    return f"{len(value)} values" if isinstance(value, list | dict) else shortened(str(value), _MOST_VALUE)
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, cut to so many bytes."""
+    whole = text.encode("utf-8", "replace")
+    return text if len(whole) <= most else whole[: most - 3].decode("utf-8", "ignore") + "…"
 
 
 def read_record(fields: Mapping[str, str]) -> JobRecord:
@@ -122,7 +165,7 @@ def _read(fields: Mapping[str, str]) -> JobRecord:
         kind=fields["kind"],
         status=JobStatus(fields["status"]),
         reference=ReferenceModel.model_validate_json(fields["reference"]),
-        candidate=CandidateModel.model_validate_json(fields["candidate"]),
+        candidate=CandidateSummary.model_validate_json(fields["candidate"]),
         knobs=_KNOBS.validate_json(fields["knobs"]) if fields.get("knobs") else (),
         text=fields.get("text") or None,
         test_text=fields.get("test_text") or None,

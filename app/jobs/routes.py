@@ -132,7 +132,7 @@ def require_json(request: Request) -> None:
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": False,
-                "description": "The same key and body give the same job, for a day.",
+                "description": "The same key and body give the same job, as long as it is kept.",
                 "schema": {"type": "string", "maxLength": 255},
             }
         ],

@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,9 +18,9 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate, Job, JobStatus
 from app.contracts.requests import SubmitRequest
 from app.contracts.requests.base import JobRequest
-from app.jobs import queue
+from app.jobs import files, queue
 from app.jobs.ids import is_job_id, new_job_id
-from app.jobs.record import JOBS_PATH, JobRecord, tested_name, text_name, window_of
+from app.jobs.record import JobRecord, read_record, request_fields
 from app.jobs.store import Idempotency, JobStore, Outcome
 from app.jobs.workers import living
 from app.models.estimates import estimate
@@ -33,8 +32,6 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-RETRY_SOON_S: Final = 1
-QUEUE_FULL_RETRY_S: Final = 30
 MAX_SHOWN: Final = 64
 ID_CHARACTERS: Final = 26
 KEY_PARAMETER: Final = "Idempotency-Key"
@@ -98,7 +95,7 @@ def hold_of(owner: str, key: str | None, request: Contract) -> Idempotency | Non
             ]
         )
     canonical = json.dumps(request.model_dump(mode="json", exclude={"dry_run"}), sort_keys=True)
-    return Idempotency.of(owner, key, hashlib.sha256(canonical.encode()).hexdigest())
+    return Idempotency(owner, key, hashlib.sha256(canonical.encode()).hexdigest())
 
 
 async def preflight(request: SubmitRequest, settings: Settings) -> None:
@@ -127,30 +124,16 @@ async def submit(
     The record is what counts: once it is written the job is accepted. Should docket not learn of it now (Redis or this
     process gone between the two), `reconcile` tells it later.
     """
-    if hold is not None:
-        outcome = await store.reserve(hold)
-        if outcome.kind != "reserved":
-            return await _earlier(store, outcome)
-    try:
-        await preflight(request, settings)
-    except BaseException:
-        if hold is not None:
-            await unreserve(store, hold)
-        raise
+    earlier = await store.standing(hold) if hold is not None else None
+    if earlier is not None:
+        return await _earlier(store, earlier)
+    await preflight(request, settings)
     job_id = new_job_id()
     outcome = await store.create(job_id, request, hold, owner=owner)
     if outcome.kind != "created":
         return await _earlier(store, outcome)
     await queue.submit(docket, job_id)
     return Submitted(_queued(job_id, request, outcome.created_at), replayed=False)
-
-
-async def unreserve(store: JobStore, hold: Idempotency) -> None:
-    """Gives a reservation back that came to nothing, as far as Redis can be reached."""
-    try:
-        await store.unreserve(hold)
-    except (RedisError, OSError):
-        return  # it expires by itself
 
 
 async def _earlier(store: JobStore, outcome: Outcome) -> Submitted:
@@ -160,7 +143,7 @@ async def _earlier(store: JobStore, outcome: Outcome) -> Submitted:
 
 
 def refusal(store: JobStore, outcome: Outcome) -> HemostatError:
-    """Why nothing was made: another body had the key, its first request is not answered yet, or the queue is full."""
+    """Why nothing was made: another body had the key, or the queue is full."""
     if outcome.kind == "conflict":
         return RequestError(
             [
@@ -171,42 +154,24 @@ def refusal(store: JobStore, outcome: Outcome) -> HemostatError:
                 )
             ]
         )
-    if outcome.kind == "in_progress":
-        return HemostatError(
-            ErrorCode.IDEMPOTENCY_IN_PROGRESS,
-            "The first request with this Idempotency-Key has not been answered yet.",
-            retry_after_s=RETRY_SOON_S,
-        )
     if outcome.kind == "owner_full":
         return HemostatError(
             ErrorCode.QUEUE_FULL,
             f"{store.settings.owner_max_queued_jobs} jobs of this key's owner wait, and no more may.",
-            retry_after_s=QUEUE_FULL_RETRY_S,
+            retry_after_s=files.QUEUE_FULL_RETRY_S,
         )
     return HemostatError(
         ErrorCode.QUEUE_FULL,
-        f"The queue holds as much as it takes: {store.settings.max_queued_jobs} jobs, or their text in memory.",
-        retry_after_s=QUEUE_FULL_RETRY_S,
+        f"The queue holds as much as it takes: {store.settings.max_queued_jobs} jobs.",
+        retry_after_s=files.QUEUE_FULL_RETRY_S,
     )
 
 
 def _queued(job_id: str, request: JobRequest, created_at: float) -> Job:
     """The job as it was just written. Not read back: a failing read must not make an accepted job look refused."""
-    return Job(
-        id=job_id,
-        kind=request.kind,
-        status=JobStatus.QUEUED,
-        reference=request.reference,
-        candidate=request.candidate,
-        knobs=getattr(request, "knobs", ()),
-        text=text_name(request.text),
-        test_text=tested_name(request),
-        window=window_of(request),
-        created_at=created_at,
-        report_url=f"{JOBS_PATH}/{job_id}/report",
-        metadata=request.metadata,
-        deployment=getattr(request, "deployment", None),
-    )
+    at = dict.fromkeys(("created_at", "queued_at", "updated_at"), str(created_at))
+    counts = dict.fromkeys(("attempt", "tries", "events"), "0")
+    return read_record(request_fields(request) | at | counts | {"id": job_id, "status": JobStatus.QUEUED}).job
 
 
 async def cancel(store: JobStore, docket: Docket, job_id: str, owner: str | None) -> Job:
@@ -221,7 +186,7 @@ async def cancel(store: JobStore, docket: Docket, job_id: str, owner: str | None
     if status is JobStatus.CANCELLED:
         await queue.withdraw(docket, job_id)
         try:
-            await asyncio.to_thread(remove_files, store.settings, job_id)
+            await asyncio.to_thread(files.remove, store.settings, job_id)
         except OSError as error:
             logger.warning("%s is cancelled, its files are still there: %s", job_id, error.strerror)
     return (await find(store, job_id, owner)).job
@@ -238,7 +203,7 @@ async def delete(store: JobStore, settings: Settings, job_id: str, owner: str | 
         return
     if not record.ended:
         raise HemostatError(ErrorCode.JOB_ACTIVE, f"The job is {record.job.status.value}.")
-    await asyncio.to_thread(remove_files, settings, job_id)
+    await asyncio.to_thread(files.remove, settings, job_id)
     await store.delete(job_id)
 
 
@@ -246,13 +211,4 @@ async def _delete_unreadable(store: JobStore, settings: Settings, job_id: str) -
     """The store alone can tell whether such a job has ended."""
     if await store.delete(job_id) == "active":
         raise HemostatError(ErrorCode.JOB_ACTIVE, "The job has not ended.")
-    await asyncio.to_thread(remove_files, settings, job_id)
-
-
-def remove_files(settings: Settings, job_id: str) -> None:
-    """Removes the job's folder, if there is one. Raises OSError where something in it cannot be removed."""
-    folder = settings.job_dir(job_id)
-    while folder.is_dir() and not folder.is_symlink():
-        # Somebody else may remove the same folder at the same time: a second request, or another process's sweep.
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(folder)
+    await asyncio.to_thread(files.remove, settings, job_id)

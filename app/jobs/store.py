@@ -1,13 +1,16 @@
 """The job record and its events, in Redis.
 
-A hash a job, a stream of its events, and sorted sets that index the ids. Every transition is one Lua script, so it
-happens whole or not at all; every script may be run twice with the same effect, because the client sends a command
-again when its reply was lost. Writes of a worker carry the attempt number that its claim returned: a delivery that was
-given to another worker meanwhile is refused, however late it wakes up (docket itself does not fence deliveries).
+A hash a job, a stream of its events, and sorted sets that index the ids; the request is a file (`app.jobs.files`).
+Every transition is one Lua script, so it happens whole or not at all; every script may be run twice with the same
+effect, because the client sends a command again when its reply was lost. Writes of a worker carry the attempt number
+that its claim returned: a delivery that was given to another worker meanwhile is refused, however late it wakes up
+(docket itself does not fence deliveries).
 
 Only commands of Redis 6.2. Nothing here needs FastAPI: the workers use it too.
 """
 
+import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -15,32 +18,33 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.resources import files
+from importlib import resources
 from typing import Any, Final, Literal, cast
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import JobError, JobStatus, Progress, job_error
-from app.contracts.requests import REQUEST
+from app.contracts.job import TERMINAL, JobError, JobStatus, Progress, job_error
+from app.contracts.requests import REQUEST, AnyRequest
 from app.contracts.requests.base import JobRequest
-from app.jobs import keys
-from app.jobs.record import Claim, JobRecord, read_record, request_fields
+from app.jobs import files, keys
+from app.jobs.event_log import EventLog
+from app.jobs.record import Claim, JobRecord, read_record, request_fields, shortened
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-MAX_REQUEST_BYTES: Final = 1024**3  # of all jobs that have not ended, together
-RESERVATION_MS: Final = 30_000
-IDEMPOTENCY_TTL_S: Final = 24 * 3600
 MAX_LOG_CHARACTERS: Final = 2000
+MAX_ENDED_EVENTS: Final = 50  # of a job that has ended, as many of them as fit
+MAX_ENDED_BYTES: Final = 6500  # of its fields and events; what Redis takes for it in all stays below 8 kB
+MAX_DETAIL_BYTES: Final = 600
+MAX_HINT_BYTES: Final = 300
+MAX_STEP_S: Final = 60  # between two ticks
 ARTIFACT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 REPORT_PATH: Final = re.compile(r"attempt-[0-9]+/[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MAX_TOLD: Final = 1000  # unreadable records that are logged
 SCAN: Final = 256  # records read at once when a page is filtered
-MESSAGE_PAGE: Final = 50  # events read at once in search of a line for people
-MESSAGE_PAGES: Final = 10  # a line that lies further back than these says nothing about what the job does now
 
 
 class Orders(StrEnum):
@@ -58,12 +62,6 @@ class Idempotency:
     owner: str
     key: str
     fingerprint: str
-    token: str
-
-    @classmethod
-    def of(cls, owner: str, key: str, fingerprint: str) -> "Idempotency":
-        """One request's hold on a key."""
-        return cls(owner, key, fingerprint, uuid.uuid4().hex)
 
     @property
     def name(self) -> str:
@@ -73,12 +71,12 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a reservation or a creation.
+    """What became of a creation, or what a key stands for.
 
     `job_id` where there is a job; `created_at` (Unix seconds) where this call made it.
     """
 
-    kind: Literal["reserved", "created", "replayed", "conflict", "in_progress", "queue_full", "owner_full"]
+    kind: Literal["created", "replayed", "conflict", "queue_full", "owner_full"]
     job_id: str = ""
     created_at: float = 0.0
 
@@ -123,14 +121,6 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class StoredEvent:
-    """An event as it is kept: its number within the job, from 1 without gaps, and its JSON (`app.contracts.event`)."""
-
-    number: int
-    data: str
-
-
-@dataclass(frozen=True)
 class Statistics:
     """The queue at one moment.
 
@@ -142,25 +132,21 @@ class Statistics:
     finished: dict[tuple[str, JobStatus], int]
 
 
-def _number(entry_id: object) -> int:
-    return int(str(entry_id).partition("-")[0])
-
-
-class JobStore:
+class JobStore(EventLog):
     """Job records over one Redis client (made by `app.jobs.connection.connect`: it must decode responses).
 
     Raises `redis.exceptions.RedisError` (or OSError) where Redis cannot be reached; nothing is half-written then.
     """
 
     def __init__(self, client: "Redis", settings: Settings) -> None:
-        self.client = client
+        super().__init__(client)
         self.settings = settings
         self._told: set[str] = set()  # ids of unreadable records that were logged
-        folder = files("app.jobs") / "lua"
+        folder = resources.files("app.jobs") / "lua"
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
         self._scripts = {
             name: client.register_script(prelude + (folder / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("reserve", "unreserve", "create", "claim", "append", "end", "release", "cancel", "delete")
+            for name in ("create", "claim", "append", "end", "release", "cancel", "delete", "tick", "compact")
         }
 
     async def _run(self, script: str, names: list[str], *arguments: str | int) -> Any:
@@ -168,46 +154,46 @@ class JobStore:
 
     # --- the owner's side
 
-    async def reserve(self, hold: Idempotency) -> Outcome:
-        """Takes an idempotency key before the work of validation; expires by itself after half a minute."""
-        kind, job_id = await self._run("reserve", [hold.name], hold.fingerprint, hold.token, RESERVATION_MS)
-        return Outcome(kind, job_id)
-
-    async def unreserve(self, hold: Idempotency) -> None:
-        """Gives a reservation back that came to nothing."""
-        await self._run("unreserve", [hold.name], hold.token)
+    async def standing(self, hold: Idempotency) -> Outcome | None:
+        """What the key stands for (replayed or conflict); None: nothing yet."""
+        found = await self.client.hmget(hold.name, ["fingerprint", "job"])
+        fingerprint, job_id = cast("list[str | None]", found)
+        if fingerprint is None or job_id is None:
+            return None
+        return Outcome("replayed" if fingerprint == hold.fingerprint else "conflict", job_id)
 
     async def create(
         self, job_id: str, request: JobRequest, hold: Idempotency | None = None, *, owner: str = ""
     ) -> Outcome:
-        """Writes the record of a queued job. It is for the caller to hand it to docket, and for `reconcile` otherwise.
+        """Writes the request to disk, then the record of a queued job. It is for the caller to hand it to docket, and
+        for `reconcile` otherwise.
 
         `owner`: whose key asked for it; "" for the service itself, and for a service without keys.
-        Outcomes: created, queue_full, owner_full, and with an idempotency key replayed, conflict, in_progress.
+        Outcomes: created, queue_full, owner_full, and with an idempotency key replayed, conflict. Raises QUEUE_FULL and
+        DISK_FULL where the request finds no room.
         """
-        text = request.model_dump_json(exclude={"dry_run"})
-        pairs = request_fields(request)
-        if "deployment" in pairs:
-            # Before the job: whoever settles it cannot miss it, and drops an id that never became a job.
-            await self.client.sadd(keys.UNSETTLED, job_id)
-        fields = [part for pair in pairs.items() for part in pair]
+        text = request.model_dump_json(exclude={"dry_run"}).encode()
+        digest = await asyncio.to_thread(files.keep_request, self.settings, job_id, text)
+        pairs = request_fields(request) | {"request": digest}
         kind, made = await self._run(
             "create",
             [keys.job(job_id), hold.name if hold else ""],
             job_id,
-            text,
-            len(text.encode()),
             self.settings.max_queued_jobs,
-            MAX_REQUEST_BYTES,
             hold.fingerprint if hold else "",
-            hold.token if hold else "",
-            RESERVATION_MS,
-            IDEMPOTENCY_TTL_S,
             owner,
             self.settings.owner_max_queued_jobs if owner else self.settings.max_queued_jobs,
-            *fields,
+            *(part for pair in pairs.items() for part in pair),
         )
-        return Outcome(kind, job_id, float(made)) if kind == "created" else Outcome(kind, made)
+        if kind == "created":
+            return Outcome(kind, job_id, float(made))
+        await self._drop_request(job_id)
+        return Outcome(kind, made)
+
+    async def _drop_request(self, job_id: str) -> None:
+        """The text of a request is not kept longer than it is needed. What cannot be removed now, `reconcile` does."""
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(files.drop_request, self.settings, job_id)
 
     async def get(self, job_id: str, owner: str | None = None) -> JobRecord | None:
         """The record, or None; None also for a job of another owner, if `owner` is given.
@@ -226,7 +212,9 @@ class JobStore:
 
     async def cancel(self, job_id: str) -> JobStatus | None:
         """A queued job is cancelled at once, a running one told to stop, an ended one stays as it is. None: no job."""
-        answer = await self._run("cancel", [keys.job(job_id)], job_id, self.settings.job_retention_s)
+        answer = await self._run("cancel", [keys.job(job_id)], job_id)
+        if answer in TERMINAL:
+            await self._drop_request(job_id)
         return None if answer == "missing" else JobStatus(answer)
 
     async def delete(self, job_id: str) -> Literal["deleted", "active", "missing"]:
@@ -306,37 +294,6 @@ class JobStore:
                 logger.warning("%s It is left out of lists and sweeps.", error.detail)
             return None
 
-    async def events(
-        self, job_id: str, after: int, *, block_s: float | None = None, count: int = 200
-    ) -> list[StoredEvent]:
-        """Events whose number is greater than `after`, oldest first; waits up to `block_s` where there is none yet."""
-        answer: Any = await self.client.xread(
-            {keys.events(job_id): f"{after}-0"},
-            count=count,
-            block=None if block_s is None else max(1, int(block_s * 1000)),
-        )
-        entries = answer[0][1] if answer else []
-        return [StoredEvent(_number(entry_id), fields["data"]) for entry_id, fields in entries]
-
-    async def latest_message(self, job_id: str) -> str | None:
-        """The newest line for people among the last `MESSAGE_PAGE · MESSAGE_PAGES` events that are still kept."""
-        before = "+"
-        for _ in range(MESSAGE_PAGES):
-            entries: Any = await self.client.xrevrange(keys.events(job_id), max=before, count=MESSAGE_PAGE)
-            for _, fields in entries:
-                event = json.loads(fields["data"])
-                if event["type"] == "log":
-                    return str(event["message"])
-            if len(entries) < MESSAGE_PAGE:
-                break
-            before = f"({entries[-1][0]}"
-        return None
-
-    async def oldest_event(self, job_id: str) -> int | None:
-        """Number of the oldest event that is still kept."""
-        entries = await self.client.xrange(keys.events(job_id), count=1)
-        return _number(entries[0][0]) if entries else None
-
     async def statistics(self) -> Statistics:
         """Jobs by status and the age of the oldest that waits."""
         pipeline = self.client.pipeline(transaction=False)
@@ -357,6 +314,45 @@ class JobStore:
         }
         return Statistics(dict(zip(JobStatus, counts, strict=True)), age, ended)
 
+    # --- what has ended
+
+    async def tick(self) -> float:
+        """How long the service has served, in seconds; call it every few seconds, from any number of processes.
+
+        What has ended is kept by this clock: one that jumps makes nothing older.
+        """
+        return float(await self._run("tick", [keys.CLOCK], MAX_STEP_S))
+
+    async def ended_before(self, served_s: float, limit: int) -> list[str]:
+        """Ids of jobs that ended when the service had served so long, or less, the earliest first."""
+        found = await self.client.zrangebyscore(keys.ENDED, "-inf", served_s, start=0, num=limit)
+        return cast("list[str]", found)
+
+    async def untidy(self) -> dict[str, str | None]:
+        """Jobs that have ended and whose files are to be looked after: id, and the attempt that is kept."""
+        ids = sorted(cast("set[str]", await self.client.smembers(keys.UNTIDY)))
+        pipeline = self.client.pipeline(transaction=False)
+        for job_id in ids:
+            pipeline.hget(keys.job(job_id), "report")
+        reports = await pipeline.execute()
+        return {job_id: report and report.partition("/")[0] for job_id, report in zip(ids, reports, strict=True)}
+
+    async def compact(self, job_id: str) -> None:
+        """The files of a job that has ended are tidy: what is kept of its events is made small."""
+        await self._run("compact", [keys.job(job_id)], job_id, MAX_ENDED_EVENTS, MAX_ENDED_BYTES)
+
+    async def active(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of the jobs that have not ended."""
+        pipeline = self.client.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.hget(keys.job(job_id), "status")
+        statuses = await pipeline.execute()
+        return {
+            job_id
+            for job_id, status in zip(job_ids, statuses, strict=True)
+            if status is not None and status not in TERMINAL
+        }
+
     # --- the worker's side
 
     async def claim(self, job_id: str, worker: str, *, token: str | None = None) -> Claim | None:
@@ -368,40 +364,40 @@ class JobStore:
         A claim that is repeated with the same `token` is the same claim: give one where a claim that raised is tried
         again, else the lost reply counts as a lost worker.
         """
-        kind, attempt, text = await self._run(
-            "claim",
-            [keys.job(job_id)],
-            job_id,
-            worker,
-            token or uuid.uuid4().hex,
-            self.settings.max_attempts,
-            self.settings.job_retention_s,
+        kind, attempt, digest = await self._run(
+            "claim", [keys.job(job_id)], job_id, worker, token or uuid.uuid4().hex, self.settings.max_attempts
         )
         attempt = int(attempt)
         if kind == "exhausted":
             await self._give_up(job_id, attempt)
             return None
+        if kind == "terminal":
+            await self._drop_request(job_id)
         if kind != "claimed":
             return None
         try:
-            return Claim(job_id, attempt, REQUEST.validate_json(text or ""))
-        except ValidationError:
-            # Written by another version of the service.
-            error = job_error(
-                ErrorCode.INVALID_REQUEST,
-                "The stored request does not fit the schema of this version.",
-                "Submit the job again.",
-            )
-            await self.fail(job_id, attempt, error)
+            return Claim(job_id, attempt, await self._request(job_id, digest))
+        except files.RequestLostError as lost:
+            hint = "API and workers must share HEMOSTAT_HOME. Submit the job again."
+            await self.fail(job_id, attempt, job_error(ErrorCode.REQUEST_LOST, str(lost), hint))
             return None
+
+    async def _request(self, job_id: str, digest: str | None) -> AnyRequest:
+        """The stored request. Raises RequestLostError, also where it does not fit the schema of this version."""
+        text = await asyncio.to_thread(files.read_request, self.settings, job_id, digest or "")
+        try:
+            return await asyncio.to_thread(REQUEST.validate_json, text)
+        except ValidationError:
+            raise files.RequestLostError("The stored request does not fit the schema of this version.") from None
 
     async def claim_of(self, record: JobRecord) -> Claim | None:
         """The running attempt as its worker has it, for one that helps; nothing is taken. None: the job has ended, or
-        this version cannot read its request."""
-        text = await self.client.get(keys.request(record.job.id))
+        its request cannot be read here."""
+        job = record.job
+        digest = cast("str | None", await self.client.hget(keys.job(job.id), "request"))
         try:
-            return Claim(record.job.id, record.job.attempt, REQUEST.validate_json(text or ""))
-        except ValidationError:
+            return Claim(job.id, job.attempt, await self._request(job.id, digest))
+        except files.RequestLostError:
             return None
 
     async def _give_up(self, job_id: str, attempt: int) -> None:
@@ -470,16 +466,17 @@ class JobStore:
 
     async def fail(self, job_id: str, attempt: int, error: JobError) -> bool:
         """The attempt failed for good. False: refused, or the job is cancelled instead."""
-        return await self._end(job_id, attempt, JobStatus.FAILED, error.model_dump_json())
+        short = {"detail": shortened(error.detail, MAX_DETAIL_BYTES), "hint": shortened(error.hint, MAX_HINT_BYTES)}
+        return await self._end(job_id, attempt, JobStatus.FAILED, error.model_copy(update=short).model_dump_json())
 
     async def cancelled(self, job_id: str, attempt: int) -> bool:
         """The attempt stopped because its owner wished so. False: refused."""
         return await self._end(job_id, attempt, JobStatus.CANCELLED, "")
 
     async def _end(self, job_id: str, attempt: int, status: JobStatus, error: str, *fields: str) -> bool:
-        answer = await self._run(
-            "end", [keys.job(job_id)], job_id, attempt, status.value, error, self.settings.job_retention_s, *fields
-        )
+        answer = await self._run("end", [keys.job(job_id)], job_id, attempt, status.value, error, *fields)
+        if answer in TERMINAL:
+            await self._drop_request(job_id)
         return cast(str, answer) == status.value
 
     async def release(self, job_id: str, attempt: int) -> bool:
@@ -487,7 +484,9 @@ class JobStore:
 
         False: refused. True: the job waits again (or is cancelled, where its owner had asked for that).
         """
-        answer = await self._run("release", [keys.job(job_id)], job_id, attempt, self.settings.job_retention_s)
+        answer = await self._run("release", [keys.job(job_id)], job_id, attempt)
+        if answer == JobStatus.CANCELLED:
+            await self._drop_request(job_id)
         return cast(str, answer) in {JobStatus.QUEUED, JobStatus.CANCELLED}
 
     async def orders(self, job_id: str, attempt: int) -> Orders:

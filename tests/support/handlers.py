@@ -21,11 +21,11 @@ from pydantic import BaseModel
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.compare import CompareRequest
+from app.files import write_atomically
 from app.settings import Settings
 from workers.diagnosis.context import JobCancelled, JobContext
 from workers.diagnosis.points.claims import Claims
 from workers.diagnosis.registry import Handlers, Kind
-from workers.process.context import write_atomically
 
 SECRET = "The heron waits where the river forgets its own name."
 

@@ -13,6 +13,7 @@ import torch
 
 from app.contracts.errors import HemostatError
 from app.contracts.profile import Setting
+from app.files import write_atomically
 from workers.calibration.calibrators import storage
 from workers.calibration.calibrators.base import Base
 from workers.calibration.calibrators.features import class_table
@@ -23,7 +24,6 @@ from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Sides
-from workers.process.context import write_atomically
 from workers.text.tokenization import load_tokenizer
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from workers.process.context import write_atomically
+from app.files import write_atomically
 from workers.surgery.resumption import SHARE_OF_FREE
 
 State = Mapping[str, torch.Tensor]

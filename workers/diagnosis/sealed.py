@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from workers.process.context import write_atomically
+from app.files import write_atomically
 
 T = TypeVar("T")
 

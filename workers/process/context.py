@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from app.files import write_atomically
 from app.settings import Settings
 from workers.diagnosis.context import JobCancelled, Report
 from workers.process.messages import MAX_VALUES, Alive, FromChild, Logged, Observed, ProgressMade
@@ -125,22 +126,3 @@ def scratch_folder(settings: Settings, job_id: str) -> Path:
 def output_folder(settings: Settings, job_id: str, attempt: int) -> Path:
     """Report and artifacts of one attempt."""
     return settings.job_dir(job_id) / f"attempt-{attempt}"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Temporary name in the same folder, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

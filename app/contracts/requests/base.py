@@ -1,8 +1,9 @@
 """What every kind of job asks for: models, text, window, seed."""
 
+import json
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from app.contracts.base import Contract
 from app.contracts.recipe import Recipe
@@ -10,6 +11,7 @@ from app.contracts.text import ShippedText, TextSource
 
 Alias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 MetadataText = Annotated[str, Field(max_length=512)]
+MAX_METADATA_BYTES = 1500  # kept as long as the job is
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -58,4 +60,14 @@ class JobRequest(Contract):
         default=None,
         description="Longest wall-clock time of one attempt, in seconds; the job then fails with `timed_out`.",
     )
-    metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] = Field(default_factory=dict)
+    metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] = Field(
+        default_factory=dict, description=f"at most {MAX_METADATA_BYTES} bytes as JSON in all"
+    )
+
+    @field_validator("metadata")
+    @classmethod
+    def _small(cls, metadata: dict[str, str]) -> dict[str, str]:
+        size = len(json.dumps(metadata, ensure_ascii=False).encode("utf-8", "replace"))
+        if size > MAX_METADATA_BYTES:
+            raise ValueError(f"metadata takes {size} bytes as JSON; at most {MAX_METADATA_BYTES} are kept")
+        return metadata

@@ -1,15 +1,19 @@
--- KEYS: deployment, idempotency key or ''. ARGV: id, name, fingerprint, ttl_s of the key, shares or '', then fields and
--- values (JSON). Answers 'created', the id that has the name, or what `crowded` says.
+-- KEYS: deployment, idempotency key or ''. ARGV: id, name, fingerprint, shares or '', then fields and
+-- values (JSON). Answers 'created', the id that has the name or the key, or what `crowded` says.
 local id = ARGV[1]
 local taken = redis.call('HGET', PREFIX .. 'names', ARGV[2])
 if taken then
     return taken == id and 'created' or taken
 end
+local holder = KEYS[2] ~= '' and redis.call('HGET', KEYS[2], 'job')
+if holder then
+    return holder
+end
 local asked = {}
-for i = 6, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
     asked[ARGV[i]] = ARGV[i + 1]
 end
-local full = crowded(id, tonumber(asked.replicas), asked.verify == 'true', ARGV[5])
+local full = crowded(id, tonumber(asked.replicas), asked.verify == 'true', ARGV[4])
 if full then
     return full
 end
@@ -25,7 +29,6 @@ redis.call('HSET', PREFIX .. 'names', ARGV[2], id)
 redis.call('ZADD', PREFIX .. 'index', 0, id)
 if KEYS[2] ~= '' then
     redis.call('HSET', KEYS[2], 'fingerprint', ARGV[3], 'job', id)
-    redis.call('EXPIRE', KEYS[2], ARGV[4])
     redis.call('HSET', KEYS[1], 'hold', KEYS[2])
 end
 emit(id, 'created', ',"version":' .. redis.call('HGET', KEYS[1], 'active_version'), at)

@@ -1,11 +1,11 @@
--- KEYS: job. ARGV: id, retention_s. The owner's wish. Answers the status then, or 'missing'.
+-- KEYS: job. ARGV: id. The owner's wish. Answers the status then, or 'missing'.
 local held = redis.call('HMGET', KEYS[1], 'status', 'attempt')
 local status = held[1]
 if not status then
     return 'missing'
 end
 if status == 'queued' then
-    finish(ARGV[1], status, 'cancelled', held[2], '', ARGV[2])
+    finish(ARGV[1], status, 'cancelled', held[2], '')
     return 'cancelled'
 end
 if status == 'running' then

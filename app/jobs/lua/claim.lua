@@ -1,7 +1,7 @@
--- KEYS: job. ARGV: id, worker, token, most tries, retention_s
+-- KEYS: job. ARGV: id, worker, token, most tries. Answers what became of it, the attempt, and the request's digest.
 -- 'tries' counts the claims that were not released again; 'attempt' is the fence and only ever grows.
 local id = ARGV[1]
-local held = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'tries', 'token', 'started_at')
+local held = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'tries', 'token', 'started_at', 'request')
 local status = held[1]
 if not status then
     return {'missing', 0, ''}
@@ -10,10 +10,10 @@ if TERMINAL[status] then
     return {'terminal', held[2], ''}
 end
 if status ~= 'queued' and held[4] == ARGV[3] then
-    return {'claimed', held[2], redis.call('GET', key('request', id))}
+    return {'claimed', held[2], held[6]}
 end
 if status == 'cancelling' then
-    finish(id, status, 'cancelled', held[2], '', ARGV[5])
+    finish(id, status, 'cancelled', held[2], '')
     return {'terminal', held[2], ''}
 end
 if tonumber(held[3]) >= tonumber(ARGV[4]) then
@@ -28,4 +28,4 @@ if not held[5] then
     redis.call('HSET', KEYS[1], 'started_at', at)
 end
 emit_state(id, 'running', attempt, at)
-return {'claimed', attempt, redis.call('GET', key('request', id))}
+return {'claimed', attempt, held[6]}

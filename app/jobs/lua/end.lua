@@ -1,4 +1,4 @@
--- KEYS: job. ARGV: id, attempt, status, error JSON or '', retention_s, then fields and values of the result
+-- KEYS: job. ARGV: id, attempt, status, error JSON or '', then fields and values of the result
 -- Answers the status that the job then has, or 'stale'. A job that is being cancelled ends as cancelled, whatever else.
 local held = redis.call('HMGET', KEYS[1], 'status', 'attempt')
 local status = held[1]
@@ -13,9 +13,9 @@ if status == 'cancelling' then
     to, error_json = 'cancelled', ''
 end
 if to == ARGV[3] then
-    for i = 6, #ARGV, 2 do
+    for i = 5, #ARGV, 2 do
         redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
     end
 end
-finish(ARGV[1], status, to, held[2], error_json, ARGV[5])
+finish(ARGV[1], status, to, held[2], error_json)
 return to

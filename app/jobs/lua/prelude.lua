@@ -46,37 +46,15 @@ local function move(id, from, to)
     end
 end
 
--- The one way into a terminal status. `error_json` is '' unless it failed.
-local function finish(id, from, to, attempt, error_json, retention_s)
+-- The one way into a terminal status. `error_json` is '' unless it failed. What it leaves to be tidied is noted.
+local function finish(id, from, to, attempt, error_json)
     local at = now()
     local job = key('job', id)
     move(id, from, to)
     redis.call('HSET', job, 'finished_at', at, 'updated_at', at, 'error', error_json)
-    -- The text of a request is not kept longer than it is needed.
-    redis.call('DEL', key('request', id))
-    redis.call('DECRBY', PREFIX .. 'request-bytes', redis.call('HGET', job, 'request_bytes'))
     redis.call('HINCRBY', PREFIX .. 'finished', redis.call('HGET', job, 'kind') .. ':' .. to, 1)
+    redis.call('ZADD', PREFIX .. 'ended', redis.call('HGET', PREFIX .. 'clock', 'served') or 0, id)
+    redis.call('SADD', PREFIX .. 'untidy', id)
     emit_state(id, to, attempt, at)
     emit(id, 'end', '"status":"' .. to .. '","error":' .. (error_json == '' and 'null' or error_json), at)
-    redis.call('EXPIRE', key('events', id), retention_s)
-end
-
--- Takes an idempotency key for the holder of `token`.
-local function reserve(name, fingerprint, token, ttl_ms)
-    local held = redis.call('HMGET', name, 'fingerprint', 'token', 'job')
-    if not held[1] then
-        redis.call('HSET', name, 'fingerprint', fingerprint, 'token', token)
-        redis.call('PEXPIRE', name, ttl_ms)
-        return {'reserved', ''}
-    end
-    if held[1] ~= fingerprint then
-        return {'conflict', ''}
-    end
-    if held[3] then
-        return {'replayed', held[3]}
-    end
-    if held[2] == token then
-        return {'reserved', ''}
-    end
-    return {'in_progress', ''}
 end

@@ -1,4 +1,4 @@
--- KEYS: job. ARGV: id, attempt, retention_s
+-- KEYS: job. ARGV: id, attempt
 -- Gives a running attempt back to the queue; it does not count as a try. Answers the status then, or 'stale'.
 local held = redis.call('HMGET', KEYS[1], 'status', 'attempt')
 local status = held[1]
@@ -6,7 +6,7 @@ if not status or held[2] ~= ARGV[2] then
     return 'stale'
 end
 if status == 'cancelling' then
-    finish(ARGV[1], status, 'cancelled', held[2], '', ARGV[3])
+    finish(ARGV[1], status, 'cancelled', held[2], '')
     return 'cancelled'
 end
 if status ~= 'running' then

@@ -21,6 +21,7 @@ from app.contracts.attribute_report import AttributeReport, Whole
 from app.contracts.report import KernelTerm
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.simulation import SECTION
+from app.files import write_atomically
 from app.models.attribution import inner_windows
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attempt import Attempt, Scored, counted
@@ -49,7 +50,6 @@ from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
-from workers.process.context import write_atomically
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import open_tensors

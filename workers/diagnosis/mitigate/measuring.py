@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
 from app.contracts.report import Mean
+from app.files import write_atomically
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.recipes import canonical_json
 from workers.diagnosis.context import JobContext
@@ -35,7 +36,6 @@ from workers.engine.device import identity
 from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
-from workers.process.context import write_atomically
 from workers.process.failures import is_memory, safe_traceback
 from workers.surgery.application import Others
 from workers.surgery.calibration_text import CalibrationTexts

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from app.contracts.base import Contract
 from app.contracts.report import Count, Divergence, Mean, Perplexity, Severity, SeverityVerdict
 from app.contracts.requests.base import Thresholds
+from app.files import write_atomically
 from workers.diagnosis.points.class_sums import ClassSums, class_sums
 from workers.diagnosis.summary import as_mean, distribution, usable
 from workers.diagnosis.threshold.documents import DocumentLosses, Quantity
@@ -23,7 +24,6 @@ from workers.diagnosis.verdict import decide
 from workers.distributions.intervals import Clusters
 from workers.distributions.statistics import exponential, perplexity
 from workers.distributions.token_values import Floats, Ints, Positions, TokenValues
-from workers.process.context import write_atomically
 
 Array = NDArray[np.float64]
 _LN2 = float(np.log(2))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.contracts.requests.tasks import METRICS, FileTask, HarnessTask, ShippedTask
 from app.contracts.tasks_report import HarnessDefinition
+from app.files import write_atomically
 from app.models.tasks.items import Item, fingerprint
 from app.models.tasks.reading import format_of, metric_of
 from workers.diagnosis.context import JobContext
@@ -28,7 +29,6 @@ from workers.diagnosis.tasks.sandbox import runner
 from workers.diagnosis.tasks.sandbox.runner import Ending
 from workers.distributions.reference_store import ReferenceStore
 from workers.engine.room import EngineRoom
-from workers.process.context import write_atomically
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,8 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.files import write_atomically
 from workers.decoding.model import Continuation
-from workers.process.context import write_atomically
 
 
 @dataclass(frozen=True)

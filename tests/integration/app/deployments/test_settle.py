@@ -14,7 +14,7 @@ from app.contracts.requests.calibrate import CalibrateRequest
 from app.deployments.settle import check_target, conclude, settle_jobs
 from app.deployments.store import DeploymentStore
 from app.jobs import keys
-from app.jobs.ids import id_at, new_job_id
+from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
 from tests.support.calibration_reports import calibrate_report
 
@@ -158,13 +158,10 @@ async def test_a_report_that_is_gone_is_a_refusal_and_a_deployment_that_is_gone_
     assert await store.client.smembers(keys.UNSETTLED) == set()
 
 
-async def test_an_id_that_never_became_a_job_is_dropped_after_a_while(
-    deployments: DeploymentStore, store: JobStore
-) -> None:
-    old, young = id_at(1_000_000), new_job_id()
-    await store.client.sadd(keys.UNSETTLED, old, young)
+async def test_an_id_without_a_job_is_dropped(deployments: DeploymentStore, store: JobStore) -> None:
+    await store.client.sadd(keys.UNSETTLED, new_job_id())
     await settle_jobs(deployments, store)
-    assert await store.client.smembers(keys.UNSETTLED) == {young}
+    assert await store.client.smembers(keys.UNSETTLED) == set()
 
 
 async def test_the_fit_that_the_deployment_started_itself_is_concluded_elsewhere(

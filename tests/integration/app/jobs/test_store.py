@@ -1,20 +1,24 @@
 """The job record against a real server."""
 
 import asyncio
+import errno
+import hashlib
+import stat
 from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
-from app.contracts.errors import ErrorCode
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.event import Event
-from app.contracts.job import JobStatus, Progress, job_error
+from app.contracts.job import TERMINAL, JobStatus, Progress, job_error
 from app.jobs import keys
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
-from app.jobs.store import Idempotency, JobStore, Orders
+from app.jobs.store import Idempotency, JobStore, Orders, Outcome
 from app.settings import Settings
+from tests.integration.app.conftest import compare
 from tests.integration.app.jobs.lossy import LossyProxy
 from tests.integration.app.jobs.stored import REPORT, created, request, status
 from tests.integration.conftest import RedisServer
@@ -58,18 +62,63 @@ async def test_a_job_from_submission_to_result(store: JobStore, client: Redis) -
     assert [event.number for event in await store.events(job_id, 0)] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_the_text_of_a_request_goes_with_the_end_of_its_job(store: JobStore, client: Redis) -> None:
-    job_id = await created(store)
-    assert "quick brown fox" in (await client.get(keys.request(job_id)) or "")
+def holders(folder: Path, text: str) -> list[str]:
+    """Files below the folder that hold the text."""
+    found = (path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes())
+    return sorted(str(path.relative_to(folder)) for path in found)
+
+
+async def end_by(store: JobStore, job_id: str, end: str) -> None:
+    if end == "cancel":
+        await store.cancel(job_id)
+        return
     claim = await store.claim(job_id, "w1")
     assert claim is not None
-    await store.fail(job_id, claim.attempt, ERROR)
-    assert await client.get(keys.request(job_id)) is None
-    assert int(await client.get(keys.BYTES) or 0) == 0
-    for name in await client.keys("*"):
-        kind = await client.type(name)
-        dump = await client.hgetall(name) if kind == "hash" else await client.dump(name) if kind != "stream" else ""
-        assert "quick brown" not in str(dump), name
+    if end == "fail":
+        await store.fail(job_id, claim.attempt, ERROR)
+    elif end == "finish":
+        await store.finish(job_id, claim.attempt, **REPORT)
+    else:
+        await store.cancel(job_id)
+        await (store.release(job_id, claim.attempt) if end == "release" else store.claim(job_id, "w2"))
+
+
+@pytest.mark.parametrize("end", ["cancel", "fail", "finish", "release", "claim"])
+async def test_the_text_of_a_request_is_one_file_that_goes_with_the_end_of_its_job(store: JobStore, end: str) -> None:
+    recipe = [{"type": "quantize.awq", "bits": 4, "calibration": compare()["text"]}]
+    job_id = await created(store, candidate={"model": "tiny", "recipe": recipe})
+    home = store.settings.home
+    assert holders(home, "quick brown") == [f"requests/{job_id}.json"]
+    (file,) = (home / "requests").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    await end_by(store, job_id, end)
+    assert holders(home, "quick brown") == []
+    assert (await store.get(job_id)).job.status in TERMINAL  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("what", ["gone", "changed", "not to be read", "of another version"])
+async def test_a_job_whose_request_is_not_what_was_accepted_fails(store: JobStore, client: Redis, what: str) -> None:
+    job_id = await created(store)
+    file = store.settings.home / "requests" / f"{job_id}.json"
+    text = file.read_bytes()
+    if what == "gone":
+        file.unlink()
+    elif what == "changed":
+        file.write_bytes(text.replace(b"quick", b"quack"))
+    elif what == "not to be read":
+        file.unlink()
+        file.mkdir()
+    else:
+        other = b'{"kind": "compare", "reference": {"model": "m"}, "new_field": 1}'
+        file.write_bytes(other)
+        await client.hset(keys.job(job_id), "request", hashlib.sha256(other).hexdigest())
+    assert await store.claim(job_id, "w1") is None
+    record = await store.get(job_id)
+    assert record is not None
+    assert record.job.error is not None
+    assert record.job.error.code is ErrorCode.REQUEST_LOST
+    assert "quack" not in record.job.error.detail
 
 
 async def test_a_later_claim_fences_the_earlier_one(store: JobStore) -> None:
@@ -200,16 +249,6 @@ async def test_names_that_are_no_result_are_refused(store: JobStore) -> None:
             await store.finish(job_id, 1, report="attempt-1/report.json", severity="none", artifacts=[artifact])
 
 
-async def test_a_stored_request_of_another_version_fails_its_job(store: JobStore, client: Redis) -> None:
-    job_id = await created(store)
-    await client.set(keys.request(job_id), '{"kind": "compare", "reference": {"model": "m"}, "new_field": 1}')
-    assert await store.claim(job_id, "w1") is None
-    record = await store.get(job_id)
-    assert record is not None
-    assert record.job.error is not None
-    assert record.job.error.code is ErrorCode.INVALID_REQUEST
-
-
 async def test_a_missing_job_is_none_everywhere(store: JobStore) -> None:
     job_id = new_job_id()
     assert await store.get(job_id) is None
@@ -223,7 +262,7 @@ async def test_a_missing_job_is_none_everywhere(store: JobStore) -> None:
 
 
 async def test_deleting_takes_everything_but_never_an_active_job(store: JobStore, client: Redis) -> None:
-    hold = Idempotency.of("ci", "key", "f")
+    hold = Idempotency("ci", "key", "f")
     job_id = new_job_id()
     await store.create(job_id, request(), hold)
     assert await store.delete(job_id) == "active"
@@ -231,8 +270,7 @@ async def test_deleting_takes_everything_but_never_an_active_job(store: JobStore
     assert await store.delete(job_id) == "active"
     await store.finish(job_id, 1, **REPORT)
     assert await store.delete(job_id) == "deleted"
-    left = {name for name in await client.keys("*") if name not in (keys.BYTES, keys.FINISHED)}
-    assert left == set()
+    assert await client.keys("*") == [keys.FINISHED]
 
 
 async def test_statistics_count_by_status_and_remember_the_ended(store: JobStore) -> None:
@@ -261,50 +299,63 @@ async def test_statistics_count_by_status_and_remember_the_ended(store: JobStore
 # --- bounds and idempotency
 
 
-async def test_the_queue_is_bounded_by_jobs_and_by_the_bytes_of_their_text(
-    store: JobStore, settings_of: Settings, monkeypatch: pytest.MonkeyPatch
+async def test_the_queue_is_bounded_by_jobs_and_by_the_bytes_of_their_requests(
+    store: JobStore, settings_of: Settings
 ) -> None:
     small = JobStore(store.client, settings_of.model_copy(update={"max_queued_jobs": 2}))
     first = await created(small)
     await created(small)
-    hold = Idempotency.of("", "k", "f")
-    assert (await small.reserve(hold)).kind == "reserved"
+    hold = Idempotency("", "k", "f")
     assert (await small.create(new_job_id(), request(), hold)).kind == "queue_full"
-    assert (await small.reserve(Idempotency.of("", "k", "f"))).kind == "reserved", "a refusal holds no key"
+    assert await small.standing(hold) is None, "a refusal holds no key"
     await small.cancel(first)
     assert (await small.create(new_job_id(), request())).kind == "created"
     size = len(request().model_dump_json(exclude={"dry_run"}).encode())
-    monkeypatch.setattr("app.jobs.store.MAX_REQUEST_BYTES", 3 * size)
-    kinds = [(await store.create(new_job_id(), request())).kind for _ in range(2)]
-    assert kinds == ["created", "queue_full"]
+    assert len(list((settings_of.home / "requests").iterdir())) == 2, "what was refused leaves no file"
+    narrow = JobStore(store.client, settings_of.model_copy(update={"request_budget_bytes": 3 * size}))
+    assert (await narrow.create(new_job_id(), request())).kind == "created"
+    with pytest.raises(HemostatError) as caught:
+        await narrow.create(new_job_id(), request())
+    assert caught.value.code is ErrorCode.QUEUE_FULL
+    assert (await narrow.statistics()).by_status[JobStatus.QUEUED] == 3
 
 
-async def test_an_idempotency_key_stands_for_one_body_of_one_owner(store: JobStore) -> None:
-    first = Idempotency.of("ci", "key", "body-1")
-    assert (await store.reserve(first)).kind == "reserved"
-    assert (await store.reserve(Idempotency.of("ci", "key", "body-1"))).kind == "in_progress"
-    assert (await store.reserve(Idempotency.of("ci", "key", "body-2"))).kind == "conflict"
-    assert (await store.reserve(Idempotency.of("ops", "key", "body-2"))).kind == "reserved"
+async def test_a_request_that_the_disk_has_no_room_for_is_refused_and_leaves_nothing(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(HemostatError) as caught:
+        await store.create(new_job_id(), request())
+    assert caught.value.code is ErrorCode.DISK_FULL
+    assert list((store.settings.home / "requests").iterdir()) == []
+    assert (await store.statistics()).by_status[JobStatus.QUEUED] == 0
+
+
+async def test_an_idempotency_key_stands_for_one_body_of_one_owner_as_long_as_its_job_is_kept(
+    store: JobStore, client: Redis
+) -> None:
+    first = Idempotency("ci", "key", "body-1")
+    assert await store.standing(first) is None
     job_id = new_job_id()
     assert (await store.create(job_id, request(), first)).kind == "created"
-    again = await store.reserve(Idempotency.of("ci", "key", "body-1"))
-    assert (again.kind, again.job_id) == ("replayed", job_id)
-    late = await store.create(new_job_id(), request(), Idempotency.of("ci", "key", "body-1"))
-    assert (late.kind, late.job_id) == ("replayed", job_id)
-    assert (await store.reserve(Idempotency.of("ci", "key", "body-2"))).kind == "conflict"
-
-
-async def test_a_reservation_can_be_given_back_but_only_by_its_holder(store: JobStore) -> None:
-    hold = Idempotency.of("", "key", "f")
-    await store.reserve(hold)
-    await store.unreserve(Idempotency.of("", "key", "f"))
-    assert (await store.reserve(Idempotency.of("", "key", "f"))).kind == "in_progress"
-    await store.unreserve(hold)
-    assert (await store.reserve(Idempotency.of("", "key", "f"))).kind == "reserved"
+    assert await client.ttl(first.name) == -1, "no clock ends it"
+    assert await store.standing(first) == Outcome("replayed", job_id)
+    assert await store.standing(Idempotency("ci", "key", "body-2")) == Outcome("conflict", job_id)
+    assert await store.standing(Idempotency("ops", "key", "body-2")) is None
+    assert await store.create(new_job_id(), request(), first) == Outcome("replayed", job_id)
+    assert await store.create(new_job_id(), request(), Idempotency("ci", "key", "body-2")) == Outcome(
+        "conflict", job_id
+    )
+    await store.cancel(job_id)
+    await store.delete(job_id)
+    assert await store.standing(first) is None
 
 
 async def test_the_record_never_holds_the_idempotency_key_itself(store: JobStore, client: Redis) -> None:
-    await store.create(new_job_id(), request(), Idempotency.of("ci", "my-secret-key", "f"))
+    await store.create(new_job_id(), request(), Idempotency("ci", "my-secret-key", "f"))
     everything = list(await client.keys("*"))
     everything += [str(await client.hgetall(name)) for name in everything if await client.type(name) == "hash"]
     assert "my-secret-key" not in "".join(everything)
@@ -313,7 +364,9 @@ async def test_the_record_never_holds_the_idempotency_key_itself(store: JobStore
 # --- a reply that is lost
 
 
-@pytest.mark.parametrize("script", ["create", "claim", "append", "end", "release", "cancel", "delete", "reserve"])
+@pytest.mark.parametrize(
+    "script", ["create", "claim", "append", "end", "release", "cancel", "delete", "tick", "compact"]
+)
 async def test_a_command_that_is_sent_again_after_a_lost_reply_has_its_effect_once(
     store: JobStore, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory, script: str
 ) -> None:
@@ -334,10 +387,11 @@ async def test_a_command_that_is_sent_again_after_a_lost_reply_has_its_effect_on
 async def _run_once(script: str, store: JobStore, lossy: JobStore, lose: "object") -> None:
     assert callable(lose)
     job_id = new_job_id()
-    hold = Idempotency.of("", "k", "f")
-    if script == "reserve":
+    hold = Idempotency("", "k", "f")
+    if script == "tick":
+        await store.tick()
         lose()
-        assert (await lossy.reserve(hold)).kind == "reserved"
+        assert 0 <= await lossy.tick() < 60
         return
     if script == "create":
         lose()
@@ -383,3 +437,9 @@ async def _run_once(script: str, store: JobStore, lossy: JobStore, lose: "object
         lose()
         assert await lossy.delete(job_id) in {"deleted", "missing"}
         assert await store.get(job_id) is None
+    elif script == "compact":
+        await store.finish(job_id, 1, **REPORT)
+        before = await history(store, job_id)
+        lose()
+        await lossy.compact(job_id)
+        assert await history(store, job_id) == before

@@ -9,8 +9,9 @@ from redis.asyncio import Redis
 
 from app.contracts.job import Progress
 from app.jobs.connection import redis_url
+from app.jobs.event_log import MESSAGE_PAGE, MESSAGE_PAGES
 from app.jobs.ids import new_job_id
-from app.jobs.store import MESSAGE_PAGE, MESSAGE_PAGES, JobStore
+from app.jobs.store import JobStore
 from app.settings import Settings
 from tests.integration.app.jobs.stored import REPORT, created
 from tests.integration.conftest import RedisServer

@@ -172,6 +172,13 @@ def machine(server: RedisServer) -> type[RuleBasedStateMachine]:
                 del self.models[job_id]
                 assert self.run(self.store.get(job_id)) is None
 
+        @precondition(lambda self: self.models)
+        @rule(data=st.data())
+        def compact(self, data: st.DataObject) -> None:
+            job_id, model = self.pick(data)
+            if model.status in TERMINAL:
+                self.run(self.store.compact(job_id))
+
         @invariant()
         def the_record_is_as_the_rules_say(self) -> None:
             for job_id, model in self.models.items():
@@ -181,7 +188,8 @@ def machine(server: RedisServer) -> type[RuleBasedStateMachine]:
                 assert (job.finished_at is not None) == (job.status in TERMINAL)
                 assert (job.error is not None) == (job.status is JobStatus.FAILED)
                 assert (record.report is not None) == (job.status is JobStatus.SUCCEEDED)
-                assert bool(self.run(self.client.exists(keys.request(job_id)))) == (job.status not in TERMINAL)
+                file = server.settings.home / "requests" / f"{job_id}.json"
+                assert file.exists() == (job.status not in TERMINAL)
                 for attempt in model.holders:
                     orders = self.run(self.store.orders(job_id, attempt))
                     if attempt != model.attempt or model.status in TERMINAL | {JobStatus.QUEUED}:
@@ -196,9 +204,9 @@ def machine(server: RedisServer) -> type[RuleBasedStateMachine]:
             for status in JobStatus:
                 ids = self.run(self.client.zrange(keys.status(status), 0, -1))
                 assert ids == sorted(name for name, model in self.models.items() if model.status is status)
-            size = len(REQUEST.model_dump_json().encode())
-            active = sum(model.status not in TERMINAL for model in self.models.values())
-            assert int(self.run(self.client.get(keys.BYTES)) or 0) == size * active
+            ended = {name for name, model in self.models.items() if model.status in TERMINAL}
+            assert set(self.run(self.client.zrange(keys.ENDED, 0, -1))) == ended
+            assert self.run(self.client.smembers(keys.UNTIDY)) <= ended
 
         @invariant()
         def the_events_tell_an_allowed_story_without_gaps(self) -> None:

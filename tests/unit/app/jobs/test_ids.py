@@ -1,6 +1,6 @@
 import time
 
-from app.jobs.ids import id_at, is_job_id, new_job_id
+from app.jobs.ids import is_job_id, new_job_id
 
 
 def test_ids_of_one_process_rise_even_within_a_millisecond() -> None:
@@ -13,15 +13,6 @@ def test_an_id_sorts_after_one_made_earlier() -> None:
     first = new_job_id()
     time.sleep(0.002)
     assert first[:15] < new_job_id()[:15]
-
-
-def test_the_id_of_a_time_stands_between_those_made_before_and_after_it() -> None:
-    earlier = new_job_id()
-    time.sleep(0.002)
-    border = id_at(time.time())
-    assert is_job_id(border)
-    assert earlier < border <= new_job_id()
-    assert id_at(-1) == id_at(0) < earlier
 
 
 def test_only_well_formed_ids_are_ids() -> None:

@@ -8,10 +8,11 @@ from typing import Self
 import pytest
 from pydantic import BaseModel
 
+from app.files import write_atomically
 from app.settings import Settings
 from workers.diagnosis.context import JobCancelled, JobContext
 from workers.process import context as module
-from workers.process.context import PROGRESS_INTERVAL_S, ChildContext, write_atomically
+from workers.process.context import PROGRESS_INTERVAL_S, ChildContext
 from workers.process.messages import MAX_VALUES, FromChild, Logged, Observed, ProgressMade
 
 

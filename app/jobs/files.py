@@ -1,0 +1,113 @@
+"""A job's files below the home.
+
+requests/ID.json    the request, with its text, until the job has ended; Redis holds its digest
+jobs/ID/            what the attempts leave; once the job has ended, the attempt that succeeded
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
+from app.files import write_atomically
+from app.jobs.ids import is_job_id
+from app.settings import Settings
+
+QUEUE_FULL_RETRY_S = 30
+_ID_CHARACTERS = 31
+
+
+class RequestLostError(Exception):
+    """A stored request cannot be read; the text says why."""
+
+
+def requests_folder(settings: Settings) -> Path:
+    """Requests of jobs that have not ended."""
+    return settings.home / "requests"
+
+
+def keep_request(settings: Settings, job_id: str, text: bytes) -> str:
+    """Writes a job's request before its record is made; returns its SHA-256, hex.
+
+    Raises QUEUE_FULL where the requests that wait take as much as they may, and DISK_FULL.
+    """
+    folder = requests_folder(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = sum(_size(Path(entry.path)) for entry in os.scandir(folder))
+        if kept + len(text) > settings.request_budget_bytes:
+            raise HemostatError(
+                ErrorCode.QUEUE_FULL,
+                f"The requests that wait take {kept} of {settings.request_budget_bytes} bytes on the disk; "
+                f"this one takes {len(text)}.",
+                retry_after_s=QUEUE_FULL_RETRY_S,
+            )
+        write_atomically(_request(settings, job_id), text, mode=0o600)
+    except OSError as error:
+        if error.errno not in DISK_FULL_ERRNOS:
+            raise
+        raise HemostatError(ErrorCode.DISK_FULL, "The disk is full: the request could not be stored.") from error
+    return hashlib.sha256(text).hexdigest()
+
+
+def read_request(settings: Settings, job_id: str, digest: str) -> bytes:
+    """What `keep_request` wrote. Raises RequestLostError where it is not there, or is something else."""
+    path = _request(settings, job_id)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise RequestLostError(f"The file of the request cannot be read ({error.strerror}): {path}.") from error
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise RequestLostError(f"The file of the request was changed since it was written: {path}.")
+    return text
+
+
+def drop_request(settings: Settings, job_id: str) -> None:
+    """Removes a job's request: the job has ended, or there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        _request(settings, job_id).unlink()
+
+
+def requests(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """(job's id, file) of every request on disk, also of one that was half written."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in requests_folder(settings).iterdir():
+            job_id = path.name.removeprefix(".")[:_ID_CHARACTERS]
+            if is_job_id(job_id):
+                yield job_id, path
+
+
+def tidy(settings: Settings, job_id: str, *, keep: str | None) -> None:
+    """Removes of an ended job its request and everything in its folder but the attempt `keep`; the folder too, where
+    nothing is left. Raises OSError where something cannot be removed."""
+    drop_request(settings, job_id)
+    folder = settings.job_dir(job_id)
+    with contextlib.suppress(FileNotFoundError):
+        for entry in folder.iterdir():
+            if entry.name != keep:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if keep is None:
+            folder.rmdir()
+
+
+def remove(settings: Settings, job_id: str) -> None:
+    """Removes the job's request and folder. Raises OSError where something in it cannot be removed."""
+    drop_request(settings, job_id)
+    folder = settings.job_dir(job_id)
+    while folder.is_dir() and not folder.is_symlink():
+        # Somebody else may remove the same folder at the same time: a second request, or another process's sweep.
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+
+
+def _request(settings: Settings, job_id: str) -> Path:
+    return requests_folder(settings) / f"{job_id}.json"
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0

@@ -1,0 +1,272 @@
+"""What is left of a job that has ended: little, for as long as the service serves, and whatever the clock does."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from docket import Docket
+from redis.asyncio import Redis
+
+from app.contracts.errors import ErrorCode
+from app.contracts.job import JobStatus, Progress, job_error
+from app.jobs import files, keys, queue, reconcile
+from app.jobs.ids import new_job_id
+from app.jobs.reconcile import Swept, sweep
+from app.jobs.store import Idempotency, JobStore
+from tests.integration.app.jobs.stored import REPORT, created, request, status
+from tests.integration.conftest import RedisServer
+
+DAY_S = 24 * 3600
+MOST_BYTES = 8 * 1024
+STEP = {"type": "quantize.rtn", "bits": 4, "layers": [0] * 9_999}
+
+
+@pytest.fixture
+async def docket(redis_server: RedisServer) -> AsyncIterator[Docket]:
+    async with queue.make_docket(redis_server.settings) as made:
+        yield made
+
+
+async def swept(store: JobStore, docket: Docket, **options: Any) -> Swept:
+    """One pass of the sweep, which removes files as the service does."""
+    return await sweep(store, docket, store.settings, lambda job_id: files.remove(store.settings, job_id), **options)
+
+
+def left_by_attempts(store: JobStore, job_id: str) -> list[str]:
+    folder = store.settings.job_dir(job_id)
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def leave(store: JobStore, job_id: str) -> None:
+    """What the attempts of a job have on disk when its worker dies."""
+    for name in ("attempt-1/report.json", "attempt-2/report.json", "partial/rows"):
+        path = store.settings.job_dir(job_id) / name
+        path.parent.mkdir(parents=True)
+        path.write_text("something")
+
+
+# --- how much
+
+
+async def bytes_of(client: Redis, job_id: str) -> int:
+    """What Redis takes for a job's own keys, and for the idempotency key that leads to it."""
+    names = [name for name in await client.keys("hemostat-jobs:*") if job_id in name or "idempotency" in name]
+    return sum([await client.memory_usage(name, samples=0) or 0 for name in names])
+
+
+async def submit_and_cancel(store: JobStore, job_id: str) -> None:
+    await store.cancel(job_id)
+
+
+async def talk_and_fail(store: JobStore, job_id: str) -> None:
+    claim = await store.claim(job_id, "w" * 128)
+    assert claim is not None
+    for _ in range(23):
+        step = Progress(phase="candidate", done=1234, total=4567)
+        await asyncio.gather(*(store.progress(job_id, 1, step) for _ in range(100)))
+    for _ in range(20):
+        await store.log(job_id, 1, "é" * 2000)
+    await store.fail(job_id, 1, job_error(ErrorCode.ENGINE_FAILED, "é" * 5000, "è" * 5000))
+
+
+async def talk_and_succeed(store: JobStore, job_id: str) -> None:
+    claim = await store.claim(job_id, "w1")
+    assert claim is not None
+    for _ in range(23):
+        step = Progress(phase="candidate", done=1234, total=4567)
+        await asyncio.gather(*(store.progress(job_id, 1, step) for _ in range(100)))
+    await store.finish(job_id, 1, **REPORT | {"artifacts": [f"artifact-{n}.parquet" for n in range(20)]})
+
+
+@pytest.mark.parametrize("end", [submit_and_cancel, talk_and_fail, talk_and_succeed])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"metadata": {f"key-{n}": "m" * 80 for n in range(16)}},
+        {"candidate": {"model": "tiny", "recipe": [STEP] * 8}},
+        {"candidate": {"model": "m" * 128, "recipe": [STEP | {"group_size": 96 + n} for n in range(16)]}},
+        {"text": {"source": "file", "path": "p" * 1000}, "metadata": {"long": "é" * 512}},
+    ],
+    ids=["plain", "metadata", "layers", "steps", "path"],
+)
+async def test_an_ended_job_takes_less_than_8_kb_of_redis(
+    store: JobStore, client: Redis, docket: Docket, changes: dict[str, Any], end: Any
+) -> None:
+    job_id = new_job_id()
+    await store.create(job_id, request(**changes), Idempotency("ci", "k", "f" * 64))
+    await end(store, job_id)
+    record = await store.get(job_id)
+    assert record is not None
+    await swept(store, docket)
+    assert await bytes_of(client, job_id) < MOST_BYTES
+    events = await store.events(job_id, 0)
+    assert [event.number for event in events] == list(range(record.events - len(events) + 1, record.events + 1))
+    assert json.loads(events[-1].data)["type"] == "end"
+    assert await store.events(job_id, record.events, block_s=0.05) == []
+
+
+async def test_the_last_fifty_events_of_a_job_outlive_its_end(store: JobStore, docket: Docket) -> None:
+    job_id = await created(store)
+    await store.claim(job_id, "w1")
+    for done in range(100):
+        await store.progress(job_id, 1, Progress(phase="p", done=done, total=100))
+    await store.log(job_id, 1, "a line for people")
+    await store.finish(job_id, 1, **REPORT)
+    before = await store.events(job_id, 0)
+    await swept(store, docket)
+    after = await store.events(job_id, 0)
+    assert after == before[-len(after) :]
+    assert 40 <= len(after) <= 50
+    assert await store.latest_message(job_id) == "a line for people"
+    assert await store.oldest_event(job_id) == after[0].number
+
+
+async def test_a_recipe_is_shown_whole_where_it_is_short_and_never_with_its_text(store: JobStore) -> None:
+    text = {"source": "inline", "documents": [{"id": "a", "text": "The quick brown fox."}]}
+    steps = [{"type": "quantize.awq", "bits": 4, "calibration": text}, {"type": "prune.magnitude", "sparsity": 0.3}]
+    job_id = await created(store, candidate={"model": "tiny", "recipe": steps})
+    record = await store.get(job_id)
+    assert record is not None
+    first, second = record.job.candidate.recipe
+    assert first["calibration"] == {"source": "inline", "documents": 1}
+    assert (first["bits"], first["group_size"], second["sparsity"]) == (4, 64, 0.3)
+
+
+# --- files
+
+
+@pytest.mark.parametrize("end", ["finish", "fail", "cancelled"])
+async def test_what_a_worker_left_when_it_died_at_the_end_of_its_job_is_tidied(
+    store: JobStore, docket: Docket, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await created(store)
+    await store.claim(job_id, "w1")
+    leave(store, job_id)
+    with monkeypatch.context() as dying:
+        dying.setattr(files, "drop_request", lambda *_: None)
+        if end == "finish":
+            await store.finish(job_id, 1, **REPORT)
+        elif end == "fail":
+            await store.fail(job_id, 1, job_error(ErrorCode.ENGINE_FAILED, "x"))
+        else:
+            await store.cancelled(job_id, 1)
+    assert [found for found, _ in files.requests(store.settings)] == [job_id]
+    await swept(store, docket)
+    assert list(files.requests(store.settings)) == []
+    assert left_by_attempts(store, job_id) == (["attempt-1/report.json"] if end == "finish" else [])
+
+
+async def test_what_a_running_job_has_on_disk_is_left_alone(store: JobStore, docket: Docket) -> None:
+    job_id = await created(store)
+    await store.claim(job_id, "w1")
+    leave(store, job_id)
+    before = left_by_attempts(store, job_id)
+    await swept(store, docket)
+    assert left_by_attempts(store, job_id) == before
+    assert await store.claim(job_id, "w2") is not None, "its request is there"
+
+
+async def test_a_request_without_a_job_is_removed_once_no_submission_can_be_under_way(
+    store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = await created(store)
+    folder = store.settings.home / "requests"
+    files.keep_request(store.settings, new_job_id(), b"a crash came before the record")
+    (folder / f".{new_job_id()}.json.4711").write_text("a crash came before the rename")
+    assert len(list(folder.iterdir())) == 3
+    orphans: dict[Any, float] = {}
+    for _ in range(2):
+        await swept(store, docket, orphans=orphans)
+    assert len(list(folder.iterdir())) == 3
+    monkeypatch.setattr(reconcile, "ORPHAN_S", 0.0)
+    await swept(store, docket, orphans=orphans)
+    assert [path.name for path in folder.iterdir()] == [f"{waits}.json"]
+
+
+# --- how long
+
+
+def jumped(store: JobStore, seconds: float, monkeypatch: pytest.MonkeyPatch) -> JobStore:
+    """The same jobs over a Redis whose clock is wrong by so much from now on."""
+    other = JobStore(store.client, store.settings)
+    wrong = f"(function() local t = redis.call('TIME') t[1] = t[1] + {seconds:.0f} return t end)()"
+    for name, script in store._scripts.items():
+        assert "redis.call('TIME')" in script.script
+        other._scripts[name] = store.client.register_script(script.script.replace("redis.call('TIME')", wrong))
+    right = store.now
+
+    async def now() -> float:
+        return await right() + seconds
+
+    monkeypatch.setattr(other, "now", now)
+    return other
+
+
+@pytest.mark.parametrize("days", [-30, 30, 31, 400])
+async def test_a_clock_that_jumps_deletes_nothing_and_revives_nothing(
+    store: JobStore, docket: Docket, client: Redis, days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await swept(store, docket)
+    hold = Idempotency("ci", "k", "f")
+    kept, queued, deleted = new_job_id(), await created(store), await created(store)
+    await store.create(kept, request(), hold)
+    await queue.submit(docket, queued)
+    await store.claim(kept, "w1")
+    await store.finish(kept, 1, **REPORT)
+    leave(store, kept)
+    await store.cancel(deleted)
+    await store.delete(deleted)
+    await swept(store, docket)
+    before = [await client.hgetall(keys.job(job_id)) for job_id in (kept, queued)]
+    for offset in (days * DAY_S, 0, days * DAY_S):
+        wrong = jumped(store, offset, monkeypatch)
+        for _ in range(3):
+            done = await swept(wrong, docket)
+            assert (done.resubmitted, done.cancelled, done.forgotten, done.kept) == (0, 0, 0, {})
+        assert [await client.hgetall(keys.job(job_id)) for job_id in (kept, queued)] == before
+        assert left_by_attempts(store, kept) == ["attempt-1/report.json"]
+        assert await store.get(deleted) is None
+        assert (await store.standing(hold)).kind == "replayed"  # type: ignore[union-attr]
+    assert await wrong.claim(queued, "w1") is not None
+    assert await status(store, queued) is JobStatus.RUNNING
+
+
+async def test_no_clock_of_redis_ends_what_is_kept_of_a_job(store: JobStore, docket: Docket, client: Redis) -> None:
+    ended, running = new_job_id(), await created(store)
+    await store.create(ended, request(), Idempotency("ci", "k", "f"))
+    await store.claim(running, "w1")
+    await store.cancel(ended)
+    for _ in range(2):
+        lives = {name: await client.ttl(name) for name in await client.keys("hemostat-jobs:*")}
+        assert set(lives.values()) == {-1}, lives
+        await swept(store, docket)
+
+
+async def test_what_ended_is_forgotten_when_the_service_has_served_for_the_retention(
+    store: JobStore, docket: Docket, client: Redis
+) -> None:
+    job_id = await created(store)
+    await store.cancel(job_id)
+    retention = store.settings.job_retention_s
+    await client.hset(keys.CLOCK, "served", retention - 60)
+    assert (await swept(store, docket)).forgotten == 0
+    await client.hset(keys.CLOCK, "served", retention + 60)
+    assert (await swept(store, docket)).forgotten == 1
+    assert [name for name in await client.keys("hemostat-jobs:*") if job_id in name] == []
+
+
+async def test_time_counts_as_it_passes_and_at_most_a_minute_between_two_looks(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await store.tick()
+    await asyncio.sleep(0.2)
+    second = await store.tick()
+    assert 0.2 <= second - first < 60
+    ahead = jumped(store, 3600, monkeypatch)
+    third = await ahead.tick()
+    assert 0 <= third - second <= 60
+    fourth = await store.tick()
+    assert fourth == third, "back again: nothing has passed"
