@@ -10,9 +10,9 @@ from starlette.responses import Response
 from app import problems
 from app.deployments.profile_routes import PATH as PROFILES
 from app.deployments.routes import PATH as DEPLOYMENTS
+from app.jobs.filters import Filters
 from app.jobs.record import JOBS_PATH
 from app.jobs.representation import HTML, PAGE_POLICY
-from app.jobs.store import Filters
 from app.openapi import Answer, answers
 from app.security.scopes import Needs, Scope, key_of
 from app.state import state_of

@@ -17,6 +17,7 @@ from app.contracts.job import JobStatus
 from app.contracts.report import CompareReport
 from app.jobs import diff_examples, results, service
 from app.jobs.differences import MOST_LOOKED_AT, check_jobs, compare_report_of, told_differences
+from app.jobs.filters import Filters
 from app.jobs.negotiation import preferred
 from app.jobs.record import JOBS_PATH, JobRecord
 from app.jobs.representation import (
@@ -28,7 +29,6 @@ from app.jobs.representation import (
     query_error,
     unchanged,
 )
-from app.jobs.store import Filters
 from app.openapi import JSON, Answer, answers
 from app.security.scopes import Needs, Scope, key_of
 from app.state import State, state_of

@@ -18,8 +18,9 @@ from docket import Docket
 
 from app.contracts.job import JobStatus
 from app.jobs import files, queue
+from app.jobs.filters import Filters
 from app.jobs.record import JobRecord
-from app.jobs.store import Filters, JobStore
+from app.jobs.store import JobStore
 from app.jobs.workers import living
 from app.settings import Settings
 

@@ -12,6 +12,7 @@ from app.contracts.job import JobPage, JobStatus
 from app.contracts.requests import JobKind, SubmitRequest
 from app.deployments.settle import check_target
 from app.jobs import examples, service
+from app.jobs.filters import Filters
 from app.jobs.ids import is_job_id
 from app.jobs.page import page_of
 from app.jobs.parsing import parse_submission
@@ -25,7 +26,6 @@ from app.jobs.representation import (
     unchanged,
 )
 from app.jobs.sse import EventStream, parse_last_event_id, respond
-from app.jobs.store import Filters
 from app.jobs.turns import waits_for
 from app.openapi import JSON, Answer, answers, reference
 from app.security.scopes import Needs, Scope, key_of, require

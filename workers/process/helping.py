@@ -16,8 +16,9 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from app.contracts.job import JobStatus
+from app.jobs.filters import Filters
 from app.jobs.record import Claim
-from app.jobs.store import Filters, JobStore
+from app.jobs.store import JobStore
 from app.settings import Settings
 from workers.diagnosis.registry import Handlers, load
 from workers.process.context import scratch_folder

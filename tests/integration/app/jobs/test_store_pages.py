@@ -6,7 +6,8 @@ from redis.asyncio import Redis
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus
 from app.jobs import keys
-from app.jobs.store import Filters, JobStore
+from app.jobs.filters import Filters
+from app.jobs.store import JobStore
 from tests.integration.app.jobs.stored import created
 
 
