@@ -9,20 +9,15 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.options import AllowOverlap, AsJson, Url, finite, number, pairs
-from app.cli.output import Exit
-from app.cli.recipes import parse_recipe, parse_text
+from app.cli.options import AllowOverlap, AsJson, Candidate, Recipe, Reference, SelfCheck, Url, finite, number, pairs
+from app.cli.recipes import compared, parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
 
 
 def attribute(
-    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
-    candidate: Annotated[
-        str | None, typer.Option("--candidate", "-c", help="Alias of the modified model; default: the reference.")
-    ] = None,
-    recipe: Annotated[
-        list[str] | None, typer.Option(help="One step, repeated for more, as in `hemostat compare`.")
-    ] = None,
+    reference: Reference,
+    candidate: Candidate = None,
+    recipe: Recipe = None,
     level: Annotated[
         list[str] | None,
         typer.Option(help="Look at parts of this kind only: layer, module, norm, heads, expert; repeated for more."),
@@ -54,20 +49,17 @@ def attribute(
     internals: Annotated[
         bool, typer.Option("--internals/--no-internals", help="Also compare attention, activations and routing.")
     ] = True,
+    self_check: SelfCheck = False,
     allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find out which layers, modules, norms, heads or experts of a modified model do the damage, and why.
-
-    Exit status: 0 with a report, 2 where nothing could be measured.
-    """
+    """Find out which layers, modules, norms, heads or experts of a modified model do the damage, and why."""
     configured = settings()
     request: dict[str, Any] = {
         "kind": "attribute",
-        "reference": {"model": reference},
-        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        **compared(reference, candidate, parse_recipe(recipe or []), self_check=self_check),
         "directions": ["swap", "restore"] if restore else ["swap"],
         "tokens": tokens,
         "budget": budget,
@@ -86,7 +78,6 @@ def attribute(
     measure(
         request,
         configured,
-        lambda _: Exit.PASS,
         url=url,
         output=output,
         dry_run=dry_run,

@@ -9,20 +9,14 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.options import AllowOverlap, AsJson, Url, finite, number, pairs
-from app.cli.output import Exit
-from app.cli.recipes import parse_recipe, parse_text
+from app.cli.options import AllowOverlap, AsJson, Candidate, Recipe, Reference, SelfCheck, Url, finite, number, pairs
+from app.cli.recipes import compared, parse_recipe, parse_text
 
 
 def calibrate(
-    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
-    candidate: Annotated[
-        str | None, typer.Option("--candidate", "-c", help="Alias of the modified model; default: the reference.")
-    ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(help="One step, repeated for more, as in `hemostat compare`."),
-    ] = None,
+    reference: Reference,
+    candidate: Candidate = None,
+    recipe: Recipe = None,
     text: Annotated[
         str | None,
         typer.Option(
@@ -55,20 +49,17 @@ def calibrate(
     metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
     *,
+    self_check: SelfCheck = False,
     allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit corrections of a modified model towards its original, choose one, and prove it on held-out documents.
-
-    Exit status: 0 where it passes, 1 where it does not (identity is served), 2 where nothing was measured.
-    """
+    """Fit corrections of a modified model towards its original, choose one, and prove it on held-out documents."""
     configured = settings()
     request: dict[str, Any] = {
         "kind": "calibrate",
-        "reference": {"model": reference},
-        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        **compared(reference, candidate, parse_recipe(recipe or []), self_check=self_check),
         "tokens": tokens,
         "tolerance": tolerance,
         "window": window,
@@ -88,7 +79,6 @@ def calibrate(
     measure(
         request,
         configured,
-        lambda found: Exit.PASS if found["test"]["passed"] else Exit.FAIL,
         url=url,
         output=output,
         dry_run=dry_run,

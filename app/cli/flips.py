@@ -54,7 +54,7 @@ def build(
 ) -> None:
     """Run a sweep of tasks jobs, or gather from those that are finished, into what predictions rest on.
 
-    Exit status: 0, or 2 where a recipe of the sweep failed; the others are added all the same.
+    If a recipe fails, the others are added and the command fails.
     """
     from workers.diagnosis.flips import runs
     from workers.diagnosis.flips.prediction import FEWEST_TASKS
@@ -86,7 +86,7 @@ def build(
             )
     if swept.failed:
         err.print(f"not run to the end: {', '.join(swept.failed)}", markup=False, soft_wrap=True)
-        raise SystemExit(Exit.UNMEASURED)
+        raise SystemExit(Exit.FAILED)
 
 
 class _TakesNegative(GivenOnce):
@@ -119,7 +119,7 @@ def predict(
 ) -> None:
     """Which share of answers will flip at this KL? With a 95 % prediction interval, and what it rests on.
 
-    Exit status: 0 with a prediction from what has been seen, 2 without one (none or few runs, or outside of them).
+    Without runs that have seen such a case the command is refused.
     """
     from workers.diagnosis.flips import runs
     from workers.diagnosis.flips.prediction import Predictor
@@ -153,7 +153,7 @@ def predict(
         out.print(found.sentence, markup=False)
         if not predictor.runs:
             err.print("[bold]what to do[/] `hemostat flips build` runs what predictions rest on", soft_wrap=True)
-    raise SystemExit(Exit.PASS if found.status == "seen" else Exit.UNMEASURED)
+    raise SystemExit(Exit.OK if found.status == "seen" else Exit.REFUSED)
 
 
 def _require_sound(kl: float, items: int) -> None:

@@ -94,7 +94,7 @@ def watch(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
     _print_job(job, as_json=as_json)
     if job["status"] == "cancelled":
         err.print("The job was cancelled; it has no result.")
-    raise SystemExit(Exit.PASS if job["status"] == "succeeded" else Exit.UNMEASURED)
+    raise SystemExit(Exit.OK if job["status"] == "succeeded" else Exit.FAILED)
 
 
 @jobs_app.command()

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.cli.finite import require_finite, text_or_number
 from app.cli.options import number, pairs
-from app.cli.recipes import parse_recipe, parse_text
+from app.cli.recipes import compared, parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES
 
@@ -47,8 +47,7 @@ def swept_request(
         turn(steps, knob)
     return {
         "kind": kind,
-        "reference": {"model": reference},
-        "candidate": {"model": candidate or reference, "recipe": steps},
+        **compared(reference, candidate, steps),
         "text": parse_text(text),
         "window": window,
         "seed": seed,

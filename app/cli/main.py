@@ -1,11 +1,10 @@
-"""Commands of `hemostat`. Exit status: 0 passes, 1 fails the rule, 2 could not be measured or is inconclusive;
-130 after Ctrl-C, 143 after SIGTERM."""
+"""Commands of `hemostat`. `app.cli.output.Exit` has the exit statuses."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+import traceback
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -30,10 +29,10 @@ from app.cli.measuring import measure
 from app.cli.mitigate import mitigate, next_commands
 from app.cli.models import models_app
 from app.cli.once import Commands
-from app.cli.options import AllowOverlap, AsJson, Url, number, pairs
-from app.cli.output import Exit, err, fail, out, print_json
+from app.cli.options import AllowOverlap, AsJson, Candidate, Recipe, Reference, SelfCheck, Url, number, pairs
+from app.cli.output import Exit, Rule, fail, out, print_json
 from app.cli.profiles import profiles_app
-from app.cli.recipes import parse_recipe, parse_text
+from app.cli.recipes import compared, parse_recipe, parse_text
 from app.cli.schema import schema
 from app.cli.serve import demo_deployment, serve
 from app.cli.service import connect
@@ -77,6 +76,10 @@ _ORDER = [
 ]
 
 
+class _GoneError(Exception):
+    """Nobody reads the output any more."""
+
+
 class _Listed(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(
@@ -94,6 +97,8 @@ class _Listed(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as interruption:  # typer would not tell one from the other
             raise SystemExit(status_of(interruption)) from None
+        except BrokenPipeError:
+            raise _GoneError from None  # typer would end with 1
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # pydantic's, which tells nobody anything
             raise
@@ -159,16 +164,9 @@ def demo(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def compare(
-    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
-    candidate: Annotated[
-        str | None, typer.Option("--candidate", "-c", help="Alias of the modified model; default: the reference.")
-    ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="One step, repeated for more: quantize.rtn:bits=4,layers=0+1 (+ makes lists), or JSON, or @file.json."
-        ),
-    ] = None,
+    reference: Reference,
+    candidate: Candidate = None,
+    recipe: Recipe = None,
     text: Annotated[
         str | None, typer.Option(help="shipped[:DOCUMENTS], self:TOKENS, hub:NAME[:COLUMN], or a file or folder here.")
     ] = None,
@@ -189,6 +187,7 @@ def compare(
     fail_on: Annotated[Level | None, typer.Option(help="Exit 1 when the damage is of this class or worse.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
     *,
+    self_check: SelfCheck = False,
     allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
     url: Url = None,
@@ -198,8 +197,7 @@ def compare(
     configured = settings()
     request = {
         "kind": "compare",
-        "reference": {"model": reference},
-        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        **compared(reference, candidate, parse_recipe(recipe or []), self_check=self_check),
         "text": parse_text(text),
         "window": window,
         "seed": seed,
@@ -214,7 +212,7 @@ def compare(
     measure(
         request,
         configured,
-        lambda found: _exit_status(found, fail_on, as_json=as_json),
+        rule=Rule(fail_on, lambda found: fails(found["decision"], fail_on)) if fail_on else None,
         url=url,
         output=output,
         dry_run=dry_run,
@@ -268,22 +266,13 @@ def main() -> None:
         raise SystemExit(status_of(interruption)) from None
     except HemostatError as error:
         fail(error, as_json="--json" in sys.argv)
-    except BrokenPipeError:
+    except (_GoneError, BrokenPipeError):
         # The reader has gone; what it was told is not what was measured.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(Exit.UNMEASURED) from None
-
-
-def _exit_status(found: dict[str, Any], level: Level | None, *, as_json: bool) -> Exit:
-    if level is None:
-        return Exit.PASS
-    outcome = fails(found["decision"], level.value)
-    status = {"pass": Exit.PASS, "fail": Exit.FAIL, "inconclusive": Exit.UNMEASURED}[outcome]
-    if not as_json:
-        out.print(f"Rule: fail on {level.value} or worse → [bold]{outcome}[/] (exit {int(status)})")
-    else:
-        err.print(json.dumps({"fail_on": level.value, "outcome": outcome}))
-    return status
+        raise SystemExit(Exit.FAILED) from None
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(Exit.FAILED) from None  # Python's own status, 1, would say that a rule fails
 
 
 if __name__ == "__main__":

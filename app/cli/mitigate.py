@@ -14,27 +14,20 @@ from app.cli.client import Client
 from app.cli.configuration import settings
 from app.cli.fetching import fetch
 from app.cli.measuring import measure
-from app.cli.options import AllowOverlap, AsJson, Url, finite, number, pairs
-from app.cli.output import Exit
-from app.cli.recipes import parse_recipe, parse_text
+from app.cli.options import AllowOverlap, AsJson, Candidate, Recipe, Reference, SelfCheck, Url, finite, number, pairs
+from app.cli.recipes import compared, parse_recipe, parse_text
 from app.contracts.errors import HemostatError
 from app.contracts.mitigate_report import MitigateReport
 from app.web.reading import parse
-from app.web.sections.front import healthy
 from app.web.sections.onwards import CARD_FILE, RECIPE_FILE, commands, fetching
 
 Json = dict[str, Any]
 
 
 def mitigate(
-    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
-    candidate: Annotated[
-        str | None, typer.Option("--candidate", "-c", help="Alias of the damaged model; default: the reference.")
-    ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(help="One step, repeated for more, as in `hemostat compare`: what damages it."),
-    ] = None,
+    reference: Reference,
+    candidate: Candidate = None,
+    recipe: Recipe = None,
     max_bytes: Annotated[int | None, typer.Option("--bytes", help="Budget: bytes of the whole model, packed.")] = None,
     bits: Annotated[
         float | None, typer.Option(callback=finite, help="Budget: mean bits a weight of the whole model.")
@@ -72,22 +65,18 @@ def mitigate(
     metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
     *,
+    self_check: SelfCheck = False,
     allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find a treatment of a damaged model within a budget, choose it, and prove it on held-out documents.
-
-    Exit status: 0 where something is recommended, or the candidate needs nothing (its damage is below what is mild),
-    1 where it bleeds and nothing helps, 2 where nothing was measured.
-    """
+    """Find a treatment of a damaged model within a budget, choose it, and prove it on held-out documents."""
     configured = settings()
     budget = {"bytes": max_bytes, "bits_per_weight": bits, "added_latency": added_latency}
     request: dict[str, Any] = {
         "kind": "mitigate",
-        "reference": {"model": reference},
-        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        **compared(reference, candidate, parse_recipe(recipe or []), self_check=self_check),
         "budget": {name: limit for name, limit in budget.items() if limit is not None},
         "trials": trials,
         "calibration_windows": calibration_windows,
@@ -110,21 +99,12 @@ def mitigate(
     measure(
         request,
         configured,
-        _status,
         url=url,
         output=output,
         dry_run=dry_run,
         as_json=as_json,
         onwards=partial(_onwards, url=url),
     )
-
-
-def _status(found: Json) -> Exit:
-    """What needs nothing is no failure of a mitigation."""
-    report = parse(found)
-    if not isinstance(report, MitigateReport):  # a service of another version may answer anything
-        return Exit.UNMEASURED
-    return Exit.PASS if report.helped or healthy(report) else Exit.FAIL
 
 
 def next_commands(found: Json, url: str | None) -> list[str]:

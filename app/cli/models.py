@@ -52,8 +52,7 @@ def list_models(*, as_json: AsJson = False) -> None:
 def check(
     alias: Annotated[str | None, typer.Argument(help="One alias; default: all.")] = None, *, as_json: AsJson = False
 ) -> None:
-    """Look into the checkpoints: complete, safe, of a known shape, with a tokenizer that fits. Ends with 2 when one is
-    not."""
+    """Look into the checkpoints: complete, safe, of a known shape, with a tokenizer that fits."""
     configured = settings()
     results = []
     registry = load_registry(configured.models_file)
@@ -76,7 +75,7 @@ def check(
             out.print(f"{mark} [bold]{result['alias']}[/]  {escape(str(result['found']))}", soft_wrap=True)
             if result["hint"]:
                 out.print(f"       what to do: {escape(str(result['hint']))}", soft_wrap=True)
-    raise SystemExit(Exit.PASS if all(result["ok"] for result in results) else Exit.UNMEASURED)
+    raise SystemExit(Exit.OK if all(result["ok"] for result in results) else Exit.REFUSED)
 
 
 @models_app.command("import-gguf")

@@ -12,9 +12,21 @@ from app.contracts.errors import ErrorCode, HemostatError
 
 Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
 Reference = Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")]
-Origin = Annotated[
+Candidate = Annotated[
     str | None,
-    typer.Option("--candidate", "-c", help="Alias of the model that is modified; default: the reference."),
+    typer.Option("--candidate", "-c", help="Alias of the modified model. Default: the reference with --recipe."),
+]
+Recipe = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="One step, repeated for more: quantize.rtn:bits=4,layers=0+1 (+ makes lists), or JSON, or @file.json."
+    ),
+]
+SelfCheck = Annotated[
+    bool,
+    typer.Option(
+        "--self-check", help="Compare the reference with itself: this checks the measurement and satisfies no rule."
+    ),
 ]
 SweptRecipe = Annotated[
     list[str], typer.Option(help="One step, repeated for more, as in `hemostat compare`; a knob may be left out.")

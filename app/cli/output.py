@@ -6,8 +6,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, NoReturn
 
@@ -16,6 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.contracts.errors import HemostatError
+from app.verdicts import Outcome
 from app.web import format as fmt
 from app.web.phases import in_words
 from app.web.progress import steps_of
@@ -58,11 +60,44 @@ def busy(what: str) -> Iterator[None]:
 
 
 class Exit(IntEnum):
-    """Exit statuses of every command."""
+    """Exit statuses of every command, beside 130 (Ctrl-C) and 143 (SIGTERM)."""
 
-    PASS = 0
-    FAIL = 1  # measured, and the rule fails
-    UNMEASURED = 2  # could not be measured, or inconclusive
+    OK = 0  # done or measured; the rule holds if there is one
+    RULE_FAILS = 1
+    REFUSED = 2  # wrong usage, or what the service refuses (4xx)
+    INCONCLUSIVE = 3  # measured; whether the rule holds is open
+    FAILED = 4  # the job or the service failed
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What `--fail-on` asks of a report. A command without it has no rule."""
+
+    fail_on: str
+    judge: Callable[[Json], Outcome]
+
+    def outcome(self, report: Json) -> Json:
+        """For programs: the rule and its outcome."""
+        return {"fail_on": self.fail_on, "outcome": self.judge(report)}
+
+
+_OF_OUTCOME: Final[dict[Outcome, Exit]] = {
+    "pass": Exit.OK,
+    "fail": Exit.RULE_FAILS,
+    "inconclusive": Exit.INCONCLUSIVE,
+}
+
+
+class UnsuccessfulError(HemostatError):
+    """A job that was taken and has no result, whatever the HTTP status of its code."""
+
+
+def exit_of(ended: HemostatError | Outcome) -> Exit:
+    """The exit status of an error, or of a rule's outcome."""
+    if not isinstance(ended, HemostatError):
+        return _OF_OUTCOME[ended]
+    refused = 400 <= ended.status < 500 and not isinstance(ended, UnsuccessfulError)
+    return Exit.REFUSED if refused else Exit.FAILED
 
 
 def print_json(value: Any) -> None:
@@ -72,7 +107,7 @@ def print_json(value: Any) -> None:
 
 
 def fail(error: HemostatError, *, as_json: bool) -> NoReturn:
-    """Says what went wrong and what to do, and ends with status 2."""
+    """Says what went wrong and what to do, and ends with the status of the error."""
     if as_json:
         print_json(
             {"error": {"code": error.code, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}}
@@ -82,7 +117,7 @@ def fail(error: HemostatError, *, as_json: bool) -> NoReturn:
         err.print(f"[bold red]error[/] {escape(error.detail)} [dim]({error.code})[/]{where}", soft_wrap=True)
         if error.hint:
             err.print(f"[bold]what to do[/] {escape(error.hint)}", soft_wrap=True)
-    raise SystemExit(Exit.UNMEASURED)
+    raise SystemExit(exit_of(error))
 
 
 class Lines:

@@ -39,6 +39,15 @@ def parse_recipe(steps: list[str]) -> list[Json]:
     return recipe
 
 
+def compared(reference: str, candidate: str | None, recipe: list[Json], *, self_check: bool = False) -> Json:
+    """The models of a request. A candidate that is not given is the reference; an empty one is the API's to refuse."""
+    return {
+        "reference": {"model": reference},
+        "candidate": {"model": reference if candidate is None else candidate, "recipe": recipe},
+        "self_check": self_check,
+    }
+
+
 def _shorthand(step: str) -> Json:
     kind, _, rest = step.partition(":")
     parsed: Json = {"type": kind}

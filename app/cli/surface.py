@@ -12,9 +12,9 @@ from app.cli.measuring import measure
 from app.cli.options import (
     AllowOverlap,
     AsJson,
+    Candidate,
     DryRun,
     Metadata,
-    Origin,
     Output,
     Reference,
     SweptRecipe,
@@ -25,7 +25,6 @@ from app.cli.options import (
     finite,
     number,
 )
-from app.cli.output import Exit
 from app.contracts.errors import ErrorCode, HemostatError
 
 Json = dict[str, Any]
@@ -41,7 +40,7 @@ def surface(
             'Not needed where a recipe in JSON has {"sweep": ...}.'
         ),
     ] = None,
-    candidate: Origin = None,
+    candidate: Candidate = None,
     contour: Annotated[
         str | None,
         typer.Option(
@@ -75,11 +74,7 @@ def surface(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure two knobs together: do their damages add up, how far may both go, and which path is cheapest.
-
-    Exit status: 0 where a changed setting is within the loss for sure, 1 where every one is beyond it, 2 where some are
-    undecided and none is within, or nothing was measured. The unmodified model, which loses nothing, counts as none.
-    """
+    """Measure two knobs together: do their damages add up, how far may both go, and which path is cheapest."""
     configured = settings()
     request = swept_request(
         "surface",
@@ -100,7 +95,7 @@ def surface(
     if margin is not None:
         request["margin"] = margin
     require_knobs(request)
-    measure(request, configured, _status, url=url, output=output, dry_run=dry_run, as_json=as_json)
+    measure(request, configured, url=url, output=output, dry_run=dry_run, as_json=as_json)
 
 
 def _contour(text: str) -> Json:
@@ -112,11 +107,3 @@ def _contour(text: str) -> Json:
             hint="for example: --contour kl=0.05, --contour perplexity_ratio=1.05, --contour perplexity=7.5",
         )
     return {"measure": measure_name, "level": number(measure_name, level, "--contour")}
-
-
-def _status(report: Json) -> Exit:
-    """Whether anything but doing nothing lies within the chosen loss."""
-    told = {point["within"] for point in report["points"] if point["recipe"] and not point.get("refused")}
-    if "yes" in told:
-        return Exit.PASS
-    return Exit.FAIL if told == {"no"} else Exit.UNMEASURED

@@ -12,9 +12,9 @@ from app.cli.measuring import measure
 from app.cli.options import (
     AllowOverlap,
     AsJson,
+    Candidate,
     DryRun,
     Metadata,
-    Origin,
     Output,
     Reference,
     SweptRecipe,
@@ -25,10 +25,9 @@ from app.cli.options import (
     number,
     pairs,
 )
-from app.cli.output import Exit, Json
+from app.cli.output import Json
 from app.cli.tasks import parse_task
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.sweep_report import any_within
 
 
 def sweep(
@@ -41,7 +40,7 @@ def sweep(
             'Not needed where a recipe in JSON has {"sweep": ...}.'
         ),
     ] = None,
-    candidate: Origin = None,
+    candidate: Candidate = None,
     budget: Annotated[
         int | None,
         typer.Option(help="Measure at most so many values, chosen where the threshold's interval narrows most."),
@@ -72,11 +71,7 @@ def sweep(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model at many settings of one knob: how far damage stays mild, and where the curve turns.
-
-    Exit status: 0 where some setting that changes anything stays mild, 1 where none does, 2 where it is undecided
-    whether one does, or nothing that changes anything was measured or can be judged.
-    """
+    """Measure a model at many settings of one knob: how far damage stays mild, and where the curve turns."""
     configured = settings()
     request = swept_request(
         "sweep",
@@ -101,7 +96,6 @@ def sweep(
     measure(
         request,
         configured,
-        _verdict,
         url=url,
         output=output,
         dry_run=dry_run,
@@ -118,27 +112,6 @@ def _task(written: str) -> Json:
             hint="`hemostat tasks` asks them, at one setting",
         )
     return parsed
-
-
-def _verdict(report: Json) -> Exit:
-    each = [report["largest_mild"], *(side["largest_mild"] for side in report.get("sides", ()))]
-    known = [limit for limit in each if limit is not None]
-    if not known or not _changing(report):
-        return Exit.UNMEASURED
-    neutral = report.get("knob", {}).get("neutral")
-    shown = [
-        any_within(limit["largest"], null_is_value=limit.get("null_is_value", False), neutral=neutral)
-        for limit in known
-    ]
-    if any(shown):
-        return Exit.PASS
-    return Exit.UNMEASURED if any(limit.get("undecided") for limit in known) else Exit.FAIL
-
-
-def _changing(report: Json) -> bool:
-    """Whether a setting was measured that is not the neutral one, which changes nothing."""
-    neutral = report.get("knob", {}).get("neutral")
-    return neutral is None or any(not point["refused"] and point["value"] != neutral for point in report["points"])
 
 
 def _bound(name: str, text: str) -> list[float | None]:

@@ -10,17 +10,18 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.options import AllowOverlap, AsJson, Url, finite, number, pairs
-from app.cli.output import Exit
-from app.cli.recipes import parse_recipe, parse_text
+from app.cli.options import AllowOverlap, AsJson, Candidate, Recipe, Reference, SelfCheck, Url, finite, number, pairs
+from app.cli.output import Rule
+from app.cli.recipes import compared, parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.nearest import suggestion
+from app.verdicts import Outcome
 
 _NUMBERS = {"items", "shots", "max_tokens"}
 _FIELDS = ("name", "items", "shots", "examples", "metric", "max_tokens")
 
 
-class Rule(StrEnum):
+class FailOn(StrEnum):
     """What ends with status 1."""
 
     WORSE = "worse"
@@ -28,13 +29,9 @@ class Rule(StrEnum):
 
 
 def tasks(
-    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
-    candidate: Annotated[
-        str | None, typer.Option("--candidate", "-c", help="Alias of the modified model; default: the reference.")
-    ] = None,
-    recipe: Annotated[
-        list[str] | None, typer.Option(help="One step, repeated for more, as in `hemostat compare`.")
-    ] = None,
+    reference: Reference,
+    candidate: Candidate = None,
+    recipe: Recipe = None,
     task: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,24 +57,21 @@ def tasks(
     store_text: Annotated[bool | None, typer.Option(help="Keep text of flipped items in the report.")] = None,
     metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
     fail_on: Annotated[
-        Rule | None,
+        FailOn | None,
         typer.Option(help="worse: exit 1 where a task is worse. not-equivalent: exit 0 only where all are."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
     *,
+    self_check: SelfCheck = False,
     allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything, estimate the cost and what can be shown.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer items with both models: flips, exact tests, equivalence within a margin, and what KL made one expect.
-
-    Exit status: 0 unless --fail-on says otherwise; 2 where nothing was measured, or the rule is undecided.
-    """
+    """Answer items with both models: flips, exact tests, equivalence within a margin, and what KL made one expect."""
     request: dict[str, Any] = {
         "kind": "tasks",
-        "reference": {"model": reference},
-        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        **compared(reference, candidate, parse_recipe(recipe or []), self_check=self_check),
         "tasks": [parse_task(one) for one in task or ["shipped"]],
         "margin": margin,
         "shown": shown,
@@ -92,7 +86,7 @@ def tasks(
     measure(
         request,
         settings(),
-        lambda found: exit_status(found, fail_on),
+        rule=Rule(fail_on, lambda found: judge(found, fail_on)) if fail_on else None,
         url=url,
         output=output,
         dry_run=dry_run,
@@ -153,19 +147,17 @@ def all_results(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [*report["tasks"], *report.get("harness_tasks", ())]
 
 
-def exit_status(found: dict[str, Any], rule: Rule | None) -> Exit:
-    """0 passes, 1 fails, 2 undecided. A task at chance decides nothing: it fails no rule, and equivalence is not shown
+def judge(found: dict[str, Any], rule: FailOn) -> Outcome:
+    """How a report stands to the rule. A task at chance decides nothing: it fails no rule, and equivalence is not shown
     on it. One that is worse, yet within the margin, is equivalent. One that could not be scored leaves undecided what
     the others do not fail."""
     results, unscored = all_results(found), bool(found.get("unscored"))
     outcomes = {result["outcome"] for result in results}
-    if rule is None:
-        return Exit.PASS
-    if rule is Rule.WORSE:
+    if rule is FailOn.WORSE:
         if "worse" in outcomes:
-            return Exit.FAIL
-        return Exit.UNMEASURED if unscored or outcomes == {"at_chance"} else Exit.PASS
+            return "fail"
+        return "inconclusive" if unscored or outcomes == {"at_chance"} else "pass"
     if any(result["outcome"] == "worse" and not result["equivalence"]["equivalent"] for result in results):
-        return Exit.FAIL
+        return "fail"
     within = all(result["equivalence"]["equivalent"] and result["outcome"] != "at_chance" for result in results)
-    return Exit.PASS if within and not unscored else Exit.UNMEASURED
+    return "pass" if within and not unscored else "inconclusive"

@@ -12,22 +12,17 @@ import typer
 from app.cli.configuration import settings
 from app.cli.finite import require_finite
 from app.cli.measuring import measure
-from app.cli.options import AllowOverlap, AsJson, Url, number, pairs
-from app.cli.output import Exit
-from app.cli.recipes import parse_recipe, parse_text
+from app.cli.options import AllowOverlap, AsJson, Candidate, Recipe, Reference, SelfCheck, Url, number, pairs
+from app.cli.recipes import compared, parse_recipe, parse_text
 from app.contracts.decoding import DECODERS, NO_SHAPING, SHAPING_NAMES
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.nearest import listed, suggestion
 
 
 def trajectory(
-    reference: Annotated[str, typer.Option("--reference", "-r", help="Alias of the unmodified model.")],
-    candidate: Annotated[
-        str | None, typer.Option("--candidate", "-c", help="Alias of the modified model; default: the reference.")
-    ] = None,
-    recipe: Annotated[
-        list[str] | None, typer.Option(help="One step, repeated for more, as in `hemostat compare`.")
-    ] = None,
+    reference: Reference,
+    candidate: Candidate = None,
+    recipe: Recipe = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,6 +60,7 @@ def trajectory(
     metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
     *,
+    self_check: SelfCheck = False,
     allow_overlap: AllowOverlap = False,
     dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
     url: Url = None,
@@ -74,8 +70,7 @@ def trajectory(
     configured = settings()
     request: dict[str, Any] = {
         "kind": "trajectory",
-        "reference": {"model": reference},
-        "candidate": {"model": candidate or reference, "recipe": parse_recipe(recipe or [])},
+        **compared(reference, candidate, parse_recipe(recipe or []), self_check=self_check),
         "candidates": [parse_candidate(one) for one in also or []],
         "prompts": prompts,
         "prompt_tokens": prompt_tokens,
@@ -96,7 +91,6 @@ def trajectory(
     measure(
         request,
         configured,
-        lambda _: Exit.PASS,
         url=url,
         output=output,
         dry_run=dry_run,

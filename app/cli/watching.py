@@ -12,7 +12,7 @@ from rich.console import Console
 
 from app.cli.client import Client
 from app.cli.interruption import ignore_sigterm
-from app.cli.output import phases
+from app.cli.output import UnsuccessfulError, phases
 from app.cli.waiting import Waiting
 from app.contracts.errors import ErrorCode, HemostatError
 from app.web import format as fmt
@@ -121,11 +121,11 @@ def require_success(job: Json) -> None:
         return
     error = job.get("error")
     if error:
-        raise HemostatError(ErrorCode(error["code"]), error["detail"], hint=error.get("hint", ""))
+        raise UnsuccessfulError(ErrorCode(error["code"]), error["detail"], hint=error.get("hint", ""))
     if job["status"] in _UNFINISHED:
         hint = f"`hemostat jobs watch {job['id']}` waits for it"
         raise HemostatError(ErrorCode.JOB_NOT_FINISHED, f"job {job['id']} is {job['status']}", hint=hint)
-    raise HemostatError(ErrorCode.JOB_NOT_FINISHED, f"job {job['id']} was {job['status']}", hint="submit it again")
+    raise UnsuccessfulError(ErrorCode.JOB_NOT_FINISHED, f"job {job['id']} was {job['status']}", hint="submit it again")
 
 
 def save_page(html: str, destination: Path) -> Path:

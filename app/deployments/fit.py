@@ -62,7 +62,7 @@ def _named(model: str, recipe: tuple[object, ...]) -> str:
 
 def proven(settings: Settings, model: CandidateModel, reference: ReferenceModel) -> Profile | None:
     """The newest profile of these weights that passed a test as strict as a deployment's own. Reads the disk."""
-    tolerance = CalibrateRequest(kind="calibrate", reference=reference, candidate=model).tolerance
+    tolerance = CalibrateRequest.model_fields["tolerance"].default
     fitting = (
         profile
         for profile in ProfileFiles(settings).list()

@@ -97,6 +97,7 @@ def preflight(request: DeploymentRequest, settings: Settings) -> None:
         kind="compare",
         reference=request.reference,
         candidate=request.model,
+        self_check=True,  # an unmodified model may be served
         window=request.max_model_len or LEAST_WINDOW,
     )
     with _own_fields():

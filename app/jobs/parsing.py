@@ -286,7 +286,9 @@ def _rank(fault: ErrorDetails) -> int:
 
 
 def _follows(fault: ErrorDetails, place: Place, data: dict[str, Any]) -> bool:
-    """Whether a list is called too short only because its items are at fault themselves."""
+    """Whether a default is missing, or a list too short, only because of another fault."""
+    if fault["type"] == "default_factory_not_called":
+        return True
     value = _at(place.path, data)
     return fault["type"] == "too_short" and isinstance(value, list) and len(value) >= fault["ctx"]["min_length"]
 

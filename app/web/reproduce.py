@@ -100,7 +100,12 @@ def _request(report: AnyReport) -> Json:
 
 def _command(request: Json) -> str | None:
     command = _command_of_kind(request)
-    return f"{command} --allow-overlap" if command and request.get("allow_overlap") else command
+    if command is None:
+        return None
+    return command + "".join(f" {option}" for field, option in _FLAGS.items() if request.get(field))
+
+
+_FLAGS: Final = {"self_check": "--self-check", "allow_overlap": "--allow-overlap"}
 
 
 def _command_of_kind(request: Json) -> str | None:

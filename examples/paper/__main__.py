@@ -36,8 +36,8 @@ def main(
 ) -> None:
     """Tests the paper's claims on the demo model and writes docs/paper.md.
 
-    Exit status: 0, and 2 where a claim is left without an answer because a job of it failed or was not run. With --age
-    1 where the code has moved on since the page was measured, and 2 where there is no page that says from what.
+    Exit status: 0, and 4 if a claim has no answer because a job of it failed or was not run. With --age 1 if the code
+    has moved on since the page was measured, and 4 if there is no page that says from what.
     """
     if age:
         ignored = {"--only": only, "--again": again, "--write-only": write_only}
@@ -52,7 +52,7 @@ def main(
     for one in told:
         err.print(f"{one.finding.outcome:<17}{one.claim.title}", markup=False, soft_wrap=True)
     err.print(f"Page: {output / 'paper.md'}", soft_wrap=True)
-    raise SystemExit(Exit.UNMEASURED if any(one.finding.outcome == "not measured" for one in told) else Exit.PASS)
+    raise SystemExit(Exit.FAILED if any(one.finding.outcome == "not measured" for one in told) else Exit.OK)
 
 
 def paper(
@@ -100,7 +100,7 @@ def aged(output: Path, folder: Path = FOLDER) -> tuple[Exit, list[str]]:
     try:
         page = (output / "paper.md").read_text(encoding="utf-8")
     except FileNotFoundError:
-        return Exit.UNMEASURED, [f"There is no page in {output}."]
+        return Exit.FAILED, [f"There is no page in {output}."]
     listed = claims(folder)
     requests = {name: request(name, folder) for name in jobs_of(listed)}
     return answer(page, {claim.id: versions_of(claim, requests) for claim in listed})

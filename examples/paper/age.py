@@ -39,12 +39,12 @@ def moved_on(page: str, today: Mapping[str, str]) -> Mapping[str, str]:
 
 def answer(page: str, today: Mapping[str, str]) -> tuple[Exit, list[str]]:
     """What `moved_on` has, in lines: claims of the same change together, or that there are none. With the exit status
-    of that: `FAIL` where the code has moved on, `UNMEASURED` where the page does not say from what."""
+    of that: `RULE_FAILS` if the code has moved on, `FAILED` if the page does not say from what."""
     if not told(page):
-        return Exit.UNMEASURED, ["The page names no versions that its models were made by."]
+        return Exit.FAILED, ["The page names no versions that its models were made by."]
     if moved := moved_on(page, today):
-        return Exit.FAIL, _by_change(moved)
-    return Exit.PASS, ["The models of the page were made by the versions of today."]
+        return Exit.RULE_FAILS, _by_change(moved)
+    return Exit.OK, ["The models of the page were made by the versions of today."]
 
 
 def _by_change(moved: Mapping[str, str]) -> list[str]:

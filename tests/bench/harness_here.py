@@ -39,6 +39,7 @@ def answer(home: Path, dtype: str) -> dict[TaskFormat, list[Told]]:
         {
             "kind": "tasks",
             "reference": {"model": "demo"},
+            "self_check": True,
             "candidate": {"model": "demo"},
             "text": {"source": "shipped"},
             "tasks": tasks,

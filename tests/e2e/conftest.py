@@ -36,6 +36,7 @@ def compare_request(candidate: str = "tiny", recipe: list[Json] | None = None, *
     return {
         "kind": "compare",
         "reference": {"model": "tiny"},
+        "self_check": candidate == "tiny" and not recipe,
         "candidate": {"model": candidate, "recipe": recipe or []},
         "text": {"source": "inline", "documents": DOCUMENTS},
         "window": 64,

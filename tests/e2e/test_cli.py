@@ -47,7 +47,7 @@ def text(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("recipe", "level", "status", "outcome"),
     [
-        ((), "mild", 0, "pass"),
+        (("--recipe", "quantize.rtn:bits=8,group_size=64"), "collapse", 0, "pass"),
         (("--recipe", "quantize.rtn:bits=2,group_size=64"), "mild", 1, "fail"),
     ],
 )
@@ -67,7 +67,7 @@ def test_the_exit_status_follows_the_rule(
     assert re.search(r"Report: \S+\.html", done.stdout)
 
 
-def test_what_cannot_be_measured_is_status_two_with_the_reason(
+def test_a_job_that_fails_is_four_and_what_is_refused_is_two_with_the_reason(
     service: Service, environment: dict[str, str], text: Path
 ) -> None:
     failed = hemostat(
@@ -84,19 +84,23 @@ def test_what_cannot_be_measured_is_status_two_with_the_reason(
         service.url,
         environment=environment,
     )
-    assert failed.returncode == 2
+    assert failed.returncode == 4
     assert "checkpoint_not_finite" in failed.stderr
     assert "what to do" in failed.stderr
-    refused = hemostat("compare", "-r", "tinyy", "--url", service.url, environment=environment)
+    refused = hemostat("compare", "-r", "tinyy", "--self-check", "--url", service.url, environment=environment)
     assert refused.returncode == 2
     assert "unknown_model" in refused.stderr
 
 
 def test_json_output_is_the_report_and_nothing_else(service: Service, environment: dict[str, str], text: Path) -> None:
-    arguments = ("compare", "-r", "tiny", "--text", str(text), "--window", "64", "--json", "--url", service.url)
+    one_window = text.with_name("one.jsonl")
+    one_window.write_text(text.read_text().partition("\n")[0])
+    rule = ("--recipe", "quantize.rtn:bits=4,group_size=64", "--fail-on", "mild")
+    arguments = ("compare", "-r", "tiny", *rule, "--text", str(one_window), "--json", "--url", service.url)
     done = hemostat(*arguments, environment=environment)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # one window gives no interval
     report = json.loads(done.stdout)
+    assert report["rule"] == {"fail_on": "mild", "outcome": "inconclusive"}
     assert report["schema"] == "hemostat.report/1"
     listed = json.loads(hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout)
     assert listed["data"][0]["id"] == report["job"]
@@ -114,6 +118,7 @@ def test_a_dry_run_estimates_and_runs_nothing(service: Service, environment: dic
         "compare",
         "-r",
         "tiny",
+        "--self-check",
         "--text",
         str(text),
         "--window",
@@ -139,6 +144,8 @@ def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured
         "compare",
         "-r",
         "tiny",
+        "-c",
+        "tiny-copy",
         "--text",
         str(text),
         "--window",
@@ -158,7 +165,7 @@ def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured
 def test_a_typo_is_told_without_starting_a_service(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "models.toml").write_text('[models.tiny]\npath = "nowhere"\n')
     own = environment | {"HEMOSTAT_HOME": str(tmp_path), "HEMOSTAT_PORT": "1"}
-    done = hemostat("compare", "-r", "tinny", environment=own)
+    done = hemostat("compare", "-r", "tinny", "--self-check", environment=own)
     assert done.returncode == 2
     assert "did you mean 'tiny'" in done.stderr
     assert not (tmp_path / "logs").exists()

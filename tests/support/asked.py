@@ -20,6 +20,7 @@ def request(
         {
             "kind": "compare",
             "reference": {"model": reference},
+            "self_check": True,
             "candidate": {"model": candidate, "recipe": list(steps)},
             "text": {"source": "inline", "documents": documents or [DOCUMENT]},
             "window": 128,
@@ -30,5 +31,12 @@ def request(
 
 def calibration(**changes: object) -> CalibrateRequest:
     return CalibrateRequest.model_validate(
-        {"kind": "calibrate", "reference": {"model": "llama"}, "candidate": {"model": "llama"}, "window": 64} | changes
+        {
+            "kind": "calibrate",
+            "reference": {"model": "llama"},
+            "self_check": True,
+            "candidate": {"model": "llama"},
+            "window": 64,
+        }
+        | changes
     )

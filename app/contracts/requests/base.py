@@ -1,9 +1,10 @@
 """What every kind of job asks for: models, text, window, seed."""
 
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from app.contracts.base import Contract
 from app.contracts.recipe import Recipe
@@ -43,12 +44,36 @@ class Thresholds(Contract):
         return self
 
 
+def _unchanged(given: Mapping[str, Any]) -> CandidateModel:
+    return CandidateModel(model=given["reference"].model)
+
+
+def require_change(candidate: CandidateModel, given: Mapping[str, Any]) -> CandidateModel:
+    """The candidate. Raises ValueError if it is the reference unchanged and the request is no self-check."""
+    reference = given.get("reference")
+    if given.get("self_check") or reference is None or candidate != CandidateModel(model=reference.model):
+        return candidate
+    raise ValueError(
+        "the candidate is the reference unchanged: name another model, add a recipe, or set self_check to compare the "
+        "model with itself"
+    )
+
+
 class JobRequest(Contract):
     """What every kind shares."""
 
     kind: str
     reference: ReferenceModel
-    candidate: CandidateModel
+    self_check: bool = Field(
+        default=False,
+        description="Whether a candidate may be the reference unchanged. Such a comparison checks the measurement, not "
+        "a model: it satisfies no rule.",
+    )
+    candidate: CandidateModel = Field(
+        default_factory=_unchanged,
+        validate_default=True,
+        description="The modified model. With `self_check` it may be left out: the reference unchanged.",
+    )
     text: TextSource = Field(default_factory=lambda: ShippedText(source="shipped"))
     window: Annotated[int, Field(ge=2, le=1_048_576)] = 512
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -71,3 +96,8 @@ class JobRequest(Contract):
         if size > MAX_METADATA_BYTES:
             raise ValueError(f"metadata takes {size} bytes as JSON; at most {MAX_METADATA_BYTES} are kept")
         return metadata
+
+    @field_validator("candidate")
+    @classmethod
+    def _changed(cls, candidate: CandidateModel, info: ValidationInfo) -> CandidateModel:
+        return require_change(candidate, info.data)

@@ -17,7 +17,7 @@ from app.contracts.decoding import (
     Typical,
 )
 from app.contracts.decoding import defaults as all_decoders
-from app.contracts.requests.base import CandidateModel, JobRequest, Thresholds
+from app.contracts.requests.base import CandidateModel, JobRequest, Thresholds, require_change
 
 MOST_CANDIDATES: Final = 4
 # Beside a prompt and its text: a BOS, where the tokenizer puts one.
@@ -87,7 +87,7 @@ class TrajectoryRequest(JobRequest):
         listed = (info.data.get("candidate"), *candidates)  # without the first where that is at fault itself
         if any(model in listed[:index] for index, model in enumerate(listed)):
             raise ValueError("a candidate is given twice: the same alias and the same recipe")
-        return candidates
+        return tuple(require_change(one, info.data) for one in candidates)
 
     def models(self) -> tuple[CandidateModel, ...]:
         """All candidates, `candidate` first."""

@@ -26,9 +26,9 @@ def run(*arguments: str | Path, width: int = 140) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def refused(*arguments: str | Path) -> dict[str, Any]:
+def refused(*arguments: str | Path, ends: int = 2) -> dict[str, Any]:
     status, output = run(*arguments, "--json")
-    assert status == 2
+    assert status == ends
     found: dict[str, Any] = json.loads(output)["error"]
     return found
 
@@ -199,7 +199,7 @@ def test_a_folder_that_is_not_there_is_asked_of_no_service(folders: list[Path]) 
 
 
 def test_what_is_no_file_is_asked_of_the_service(folders: list[Path]) -> None:
-    error = refused(folders[0], "diag_nothing", "--url", "http://127.0.0.1:9")
+    error = refused(folders[0], "diag_nothing", "--url", "http://127.0.0.1:9", ends=4)
     assert error["code"] == "unavailable"
     assert "neither a file nor a folder here" in error["detail"]
 

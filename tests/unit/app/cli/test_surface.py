@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from app.cli import surface as command
 from app.cli.main import app
-from app.cli.output import Exit
 from app.contracts.errors import HemostatError
 from app.jobs.parsing import parse_submission
 from app.web.reproduce_surface import surface_command
@@ -91,27 +90,3 @@ def test_options_that_both_commands_have_are_the_same() -> None:
     shared = set(help_of["sweep"]) & set(help_of["surface"])
     assert {"reference", "candidate", "recipe", "text", "window", "thresholds", "metadata_", "output"} <= shared
     assert all(help_of["sweep"][name] == help_of["surface"][name] for name in shared - {"knob"})
-
-
-@pytest.mark.parametrize(
-    ("within", "status"),
-    [
-        (("no", "undecided", "yes"), Exit.PASS),
-        # An interval that straddles the loss, or none at all, settles nothing.
-        (("no", "undecided"), Exit.UNMEASURED),
-        (("undecided", "undecided"), Exit.UNMEASURED),
-        (("no", "no"), Exit.FAIL),
-    ],
-)
-def test_the_exit_status_says_whether_anything_changed_is_within(within: tuple[str, ...], status: Exit) -> None:
-    unchanged = [{"recipe": [], "within": "yes"}, {"recipe": [], "within": "undecided"}]
-    changed = [{"recipe": [{}], "within": one} for one in within]
-    assert command._status({"points": [unchanged[0], *changed]}) == status
-    assert command._status({"points": [unchanged[1], *changed]}) == status
-
-
-def test_settings_that_no_model_takes_settle_nothing() -> None:
-    refused = {"recipe": [{}], "within": "no", "refused": "no such layer"}
-    beyond = {"recipe": [{}], "within": "no", "refused": ""}
-    assert command._status({"points": [refused, refused]}) == Exit.UNMEASURED
-    assert command._status({"points": [refused, beyond]}) == Exit.FAIL

@@ -1,6 +1,5 @@
 """`hemostat sweep`: what it sends, and the command that a report gives to repeat it."""
 
-import json
 import shlex
 
 import pytest
@@ -9,7 +8,6 @@ from typer.testing import CliRunner
 from app.cli import sweep as command
 from app.cli.knobs import turn
 from app.cli.main import app
-from app.cli.output import Exit
 from app.contracts.errors import HemostatError
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.sweep_report import SweepReport
@@ -18,10 +16,7 @@ from app.models.strength import Order
 from app.web.reproduce import reproduction
 from app.web.sections.sweep_words import heading
 from tests.support.sweep_reports import (
-    beside_neutral,
     course,
-    null_everywhere,
-    null_mildest,
     sweep_report,
     sweep_variants,
 )
@@ -30,8 +25,8 @@ from tests.support.sweep_reports import (
 def sent(monkeypatch, arguments):
     found = {}
 
-    def measure(request, configured, verdict, **_):
-        found.update(request=request, verdict=verdict)
+    def measure(request, configured, **_):
+        found.update(request=request)
 
     monkeypatch.setattr(command, "measure", measure)
     done = CliRunner().invoke(app, ["sweep", *arguments])
@@ -64,48 +59,15 @@ def test_options_become_a_request_that_the_service_takes(monkeypatch):
     assert request.knobs[0].model_dump() == {"step": 0, "field": "sparsity", "values": (0.1, 0.2, 0.3, 0.4, 0.5)}
     assert (request.budget, request.planned, request.bounds.b, request.bounds.s0) == (4, 4, (0, None), (0.2, 0.4))
     assert request.thresholds.moderate == 0.1
-    assert found["verdict"]({"largest_mild": {"largest": 0.2}}) == Exit.PASS
-    assert found["verdict"]({"largest_mild": {"largest": None}}) == Exit.FAIL
-    assert found["verdict"]({"largest_mild": None}) == Exit.UNMEASURED
-    assert found["verdict"]({"largest_mild": {"largest": None, "undecided": [0.1]}}) == Exit.UNMEASURED
-    assert found["verdict"]({"largest_mild": {"largest": 0.1, "undecided": [0.2]}}) == Exit.PASS
-    for below, above, status in (
-        ({"largest": None}, {"largest": 2}, Exit.PASS),
-        ({"largest": None}, {"largest": None}, Exit.FAIL),
-        (None, None, Exit.UNMEASURED),
-    ):
-        sides = [{"largest_mild": below}, {"largest_mild": above}]
-        assert found["verdict"]({"largest_mild": None, "sides": sides}) == status
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (null_everywhere(), Exit.PASS),
-        (null_mildest(), Exit.PASS),
-        (beside_neutral(0.9), Exit.FAIL),
-        (beside_neutral(0.05), Exit.UNMEASURED),
-        (beside_neutral(0.002), Exit.PASS),
-    ],
-)
-def test_the_exit_status_follows_the_verdict(body, status):
-    assert command._verdict(body) == status
-    # A report that was made before null was told from none.
-    body = json.loads(json.dumps(body))
-    if body["largest_mild"] is not None:
-        del body["largest_mild"]["null_is_value"]
-        assert command._verdict(body) == Exit.FAIL
 
 
 def test_on_one_side_of_the_neutral_value_it_counts_for_no_mild_setting():
     order = Order("around", (0, 1), 1.0)
     settings = [(1.0, None, 0.001, 0.001), (2.0, None, 0.9, 0.9)]
     body = sweep_report(course(settings, order=order), field="factor", share=None)
-    assert command._verdict(body) == Exit.FAIL
     assert body["verdict"].startswith("Not even factor = 2 keeps the damage mild")
     assert heading(SweepReport.model_validate(body)) == "No value of factor but 1 stays mild"
     body = sweep_report(course(settings, order=order, refused=1), field="factor", share=None)
-    assert command._verdict(body) == Exit.UNMEASURED
     assert body["verdict"].startswith("Only factor = 1 was measured, which changes nothing by itself.")
     assert heading(SweepReport.model_validate(body)) == "factor: only 1 was measured, which changes nothing"
 

@@ -12,8 +12,8 @@ from app.cli import flips, flips_sweep
 from app.cli import tasks as command
 from app.cli.client import Client
 from app.cli.main import app
-from app.cli.output import Exit
-from app.cli.tasks import Rule, exit_status, parse_task
+from app.cli.output import Exit, exit_of
+from app.cli.tasks import FailOn, judge, parse_task
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.tasks_report import TasksReport
@@ -28,8 +28,8 @@ from workers.diagnosis.flips.runs import Run, add, read
 def sent(monkeypatch, arguments):
     found = {}
 
-    def measure(request, configured, verdict, **_):
-        found.update(request=request, verdict=verdict)
+    def measure(request, configured, **_):
+        found.update(request=request)
 
     monkeypatch.setattr(command, "measure", measure)
     done = CliRunner().invoke(app, ["tasks", *arguments])
@@ -55,6 +55,8 @@ def test_a_task_of_the_harness_is_named_before_its_file(monkeypatch):
     options = [
         "-r",
         "a",
+        "-c",
+        "b",
         "--task",
         "harness:gsm8k:sets/g.jsonl,shots=5,examples=train.jsonl,filter=strict-match,items=9",
     ]
@@ -70,19 +72,18 @@ def test_a_task_of_the_harness_is_named_before_its_file(monkeypatch):
 def test_a_task_of_the_harness_fails_a_rule_as_any_other():
     report = tasks_variants()["harness"]
     assert [one["outcome"] for one in report["tasks"]] == ["equivalent"]
-    assert exit_status(report, Rule.WORSE) is Exit.FAIL
-    assert exit_status(report | {"harness_tasks": []}, Rule.WORSE) is Exit.PASS
+    assert judge(report, FailOn.WORSE) == "fail"
+    assert judge(report | {"harness_tasks": []}, FailOn.WORSE) == "pass"
     before = {name: value for name, value in report.items() if name != "harness_tasks"}
-    assert exit_status(before, Rule.NOT_EQUIVALENT) is Exit.PASS
-    assert exit_status(report, Rule.NOT_EQUIVALENT) is Exit.FAIL
+    assert judge(before, FailOn.NOT_EQUIVALENT) == "pass"
+    assert judge(report, FailOn.NOT_EQUIVALENT) == "fail"
 
 
 def test_a_task_that_could_not_be_scored_leaves_undecided_what_the_others_do_not_fail():
     report = tasks_report(task("a", "equivalent")) | {"unscored": ["coqa"]}
-    assert exit_status(report, Rule.NOT_EQUIVALENT) is Exit.UNMEASURED
-    assert exit_status(report, Rule.WORSE) is Exit.UNMEASURED
-    assert exit_status(report, None) is Exit.PASS
-    assert exit_status(tasks_report(task("a", "worse")) | {"unscored": ["coqa"]}, Rule.WORSE) is Exit.FAIL
+    assert judge(report, FailOn.NOT_EQUIVALENT) == "inconclusive"
+    assert judge(report, FailOn.WORSE) == "inconclusive"
+    assert judge(tasks_report(task("a", "worse")) | {"unscored": ["coqa"]}, FailOn.WORSE) == "fail"
     said = outcome(TasksReport.model_validate(report))
     assert said.startswith("Of 2 tasks: 1 equivalent, coqa could not be scored.")
 
@@ -118,7 +119,7 @@ def test_a_task_that_could_not_be_scored_leaves_no_page_green():
 )
 def test_what_is_wrong_beside_the_tasks_is_told_at_its_own_place(monkeypatch, words, pointer, told):
     monkeypatch.setattr(Client, "alive", lambda _: False)
-    error = CliRunner().invoke(app, ["tasks", "-r", "smollm2-135m", *shlex.split(words)]).exception
+    error = CliRunner().invoke(app, ["tasks", "-r", "smollm2-135m", "-c", "other", *shlex.split(words)]).exception
     assert isinstance(error, HemostatError)
     assert (error.pointer, error.detail) == (pointer, told)
 
@@ -164,16 +165,15 @@ def test_a_comma_of_a_path_is_told():
     [
         (["equivalent", "equivalent"], 0, 0),
         (["worse", "equivalent"], 1, 1),
-        (["inconclusive", "equivalent"], 0, 2),
-        (["at_chance", "equivalent"], 0, 2),
-        (["at_chance"], 2, 2),
+        (["inconclusive", "equivalent"], 0, 3),
+        (["at_chance", "equivalent"], 0, 3),
+        (["at_chance"], 3, 3),
     ],
 )
 def test_the_exit_status_follows_the_rule(outcomes, worse, not_equivalent):
     report = tasks_report(*(task(f"t{number}", outcome) for number, outcome in enumerate(outcomes)))
-    assert exit_status(report, None) == Exit.PASS
-    assert exit_status(report, Rule.WORSE) == worse
-    assert exit_status(report, Rule.NOT_EQUIVALENT) == not_equivalent
+    assert exit_of(judge(report, FailOn.WORSE)) == worse
+    assert exit_of(judge(report, FailOn.NOT_EQUIVALENT)) == not_equivalent
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_the_exit_status_follows_the_rule(outcomes, worse, not_equivalent):
     [
         ([], 0),
         (["equivalent"], 0),
-        (["inconclusive"], 2),
-        (["at_chance"], 2),  # at chance decides nothing: neither that it fails, nor that equivalence is shown on it
+        (["inconclusive"], 3),
+        (["at_chance"], 3),  # at chance decides nothing: neither that it fails, nor that equivalence is shown on it
         (["worse"], 1),
         (["inconclusive", "worse", "at_chance"], 1),
     ],
@@ -190,8 +190,8 @@ def test_the_exit_status_follows_the_rule(outcomes, worse, not_equivalent):
 def test_a_task_that_is_worse_within_the_margin_fails_worse_alone(outcomes, not_equivalent):
     report = tasks_report(*(task(f"t{number}", outcome) for number, outcome in enumerate(["worse", *outcomes])))
     report["tasks"][0]["equivalence"]["equivalent"] = True
-    assert exit_status(report, Rule.WORSE) == Exit.FAIL
-    assert exit_status(report, Rule.NOT_EQUIVALENT) == not_equivalent
+    assert judge(report, FailOn.WORSE) == "fail"
+    assert exit_of(judge(report, FailOn.NOT_EQUIVALENT)) == not_equivalent
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ RUNS = [
 
 def test_without_runs_nothing_is_predicted(home):
     done = CliRunner().invoke(app, ["flips", "predict", "0.3"])
-    assert done.exit_code == Exit.UNMEASURED
+    assert done.exit_code == Exit.REFUSED
     assert "no run to learn from has been seen" in done.output
     # What a person reads says what to run; a program reads the answer and nothing beside it.
     assert "hemostat flips build" in done.stderr
@@ -219,7 +219,7 @@ def test_without_runs_nothing_is_predicted(home):
 def test_a_prediction_has_an_interval_and_its_basis(home):
     add(home, RUNS)
     done = CliRunner().invoke(app, ["flips", "predict", "0.1", "--items", "300", "--task", "t1", "--json"])
-    assert done.exit_code == Exit.PASS, done.output
+    assert done.exit_code == Exit.OK, done.output
     told = json.loads(done.stdout)
     assert (told["status"], told["runs"], told["tasks"], told["task"]) == ("seen", 15, 3, "f1")
     assert told["interval"][0] < told["rate"] < told["interval"][1]
@@ -228,7 +228,7 @@ def test_a_prediction_has_an_interval_and_its_basis(home):
 def test_outside_of_what_was_seen_it_says_so(home):
     add(home, RUNS)
     done = CliRunner().invoke(app, ["flips", "predict", "7", "--items", "300"])
-    assert done.exit_code == Exit.UNMEASURED
+    assert done.exit_code == Exit.REFUSED
     assert "outside what has been seen" in done.output
 
 
@@ -241,9 +241,9 @@ def test_the_documented_predictions_are_what_the_page_says_after_the_documented_
     assert len(lines) == 3
     for line in lines:
         done = CliRunner().invoke(app, shlex.split(line, comments=True))
-        ends = Exit.UNMEASURED if "ends with 2" in line else Exit.PASS
+        ends = Exit.REFUSED if "ends with 2" in line else Exit.OK
         assert done.exit_code == ends, (line, done.output)
-        assert ("outside what has been seen" in done.output) == (ends is Exit.UNMEASURED)
+        assert ("outside what has been seen" in done.output) == (ends is Exit.REFUSED)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_what_cannot_be_predicted_is_refused(home, arguments):
 @pytest.mark.parametrize("arguments", [["0.1", "--itms", "5"], ["0.1", "--itms=5"], ["-0.1", "--itms", "5"]])
 def test_a_mistyped_option_is_told_with_the_nearest(home, arguments):
     done = CliRunner().invoke(app, ["flips", "predict", *arguments])
-    assert done.exit_code == Exit.UNMEASURED
+    assert done.exit_code == Exit.REFUSED
     assert "No such option: --itms" in done.output
     assert "--items" in done.output
 
@@ -267,7 +267,7 @@ def test_a_mistyped_option_is_told_with_the_nearest(home, arguments):
 @pytest.mark.parametrize(("command", "first"), [("compare", "mild"), ("tasks", "worse")])
 def test_a_rule_that_there_is_not_is_told_with_those_there_are(command, first):
     done = CliRunner().invoke(app, [command, "--reference", "tiny", "--fail-on", "bad"])
-    assert done.exit_code == Exit.UNMEASURED
+    assert done.exit_code == Exit.REFUSED
     assert f"Invalid value for '--fail-on': 'bad' is not one of '{first}'" in done.output
 
 
@@ -345,7 +345,7 @@ def test_a_sweep_says_of_each_run_what_it_found(home, monkeypatch):
         assert line.endswith("not learned from") == (result["outcome"] == "at_chance")
 
 
-def test_where_a_recipe_failed_the_others_are_added_and_it_ends_with_2(home, monkeypatch):
+def test_where_a_recipe_failed_the_others_are_added_and_it_fails(home, monkeypatch):
     def run(client, request, console):
         if request["candidate"]["recipe"][0]["bits"] == 3:
             raise HemostatError(ErrorCode.ENGINE_FAILED, "the engine ended")
@@ -355,7 +355,7 @@ def test_where_a_recipe_failed_the_others_are_added_and_it_ends_with_2(home, mon
     monkeypatch.setattr(flips_sweep, "run_to_end", run)
     recipes = ["--recipe", "quantize.rtn:bits=3", "--recipe", "quantize.rtn:bits=4"]
     done = CliRunner().invoke(app, ["flips", "build", "-r", "tiny", *recipes, "--json"])
-    assert done.exit_code == Exit.UNMEASURED
+    assert done.exit_code == Exit.FAILED
     told = json.loads(done.stdout)
     assert (told["added"], len(read(home))) == (5, 5)
     assert told["jobs"] == [

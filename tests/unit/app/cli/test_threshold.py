@@ -244,7 +244,7 @@ def test_where_numpy_is_missing_the_way_to_get_it_is_told(file: Path) -> None:
         f"app(['threshold', {str(file)!r}, '--json'])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 4, done.stderr
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "unavailable"
     assert "numpy" in error["detail"]

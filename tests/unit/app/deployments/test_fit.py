@@ -90,7 +90,7 @@ def test_weights_that_were_only_copied_anew_are_the_same(settings: Settings, mod
 def test_a_fit_also_tells_what_is_left_after_the_deployments_own_sampling(
     sampling: dict[str, float], expected: list[tuple[float, float]]
 ) -> None:
-    body = {"name": "a", "model": {"model": "tiny"}, "reference": {"model": "tiny"}, "sampling": sampling}
+    body = {"name": "a", "model": {"model": "other"}, "reference": {"model": "tiny"}, "sampling": sampling}
     fields = request_fields("dep_x", DeploymentRequest.model_validate(body)) | {"created_at": "1", "updated_at": "1"}
     asked = calibrate_request(read_deployment(fields))
     assert [(one.temperature, one.top_p) for one in asked.sampling] == expected

@@ -387,7 +387,7 @@ def test_inline_documents_are_checked_wherever_they_stand(name: str) -> None:
 
 
 def calibrate(**fields: object) -> Json:
-    return {"kind": "calibrate", "reference": {"model": "m"}, "candidate": {"model": "m"}} | fields
+    return {"kind": "calibrate", "reference": {"model": "m"}, "self_check": True, "candidate": {"model": "m"}} | fields
 
 
 def test_a_calibrate_body_is_a_request_of_its_own_kind() -> None:

@@ -13,7 +13,13 @@ TASKS: list[Json] = [{"source": "file", "format": "arc", "path": "arc.jsonl"}, {
 
 
 def tasks(**fields: object) -> Json:
-    base = {"kind": "tasks", "reference": {"model": "m"}, "candidate": {"model": "m"}, "tasks": TASKS}
+    base = {
+        "kind": "tasks",
+        "reference": {"model": "m"},
+        "self_check": True,
+        "candidate": {"model": "m"},
+        "tasks": TASKS,
+    }
     return base | fields
 
 

@@ -41,6 +41,7 @@ def test_a_record_tells_the_text_and_the_window_where_the_kind_has_one(kind: str
     asked: dict[str, Any] = {
         "kind": kind,
         "reference": {"model": "tiny"},
+        "self_check": True,
         "candidate": {"model": "tiny"},
         "text": {"source": "shipped", "documents": 12},
         "window": 64,
@@ -66,7 +67,7 @@ def test_a_record_tells_the_text_and_the_window_where_the_kind_has_one(kind: str
 def test_a_record_names_the_text_that_the_class_is_measured_on(
     kind: str, texts: dict[str, str], text: str, tested: str | None
 ) -> None:
-    asked = {"kind": kind, "reference": {"model": "tiny"}, "candidate": {"model": "tiny"}}
+    asked = {"kind": kind, "reference": {"model": "tiny"}, "self_check": True, "candidate": {"model": "tiny"}}
     asked |= {field: parse_text(named) for field, named in texts.items()}
     job = read_record(WRITTEN | request_fields(REQUEST.validate_python(asked))).job
     assert (job.text, job.test_text) == (text, tested)

@@ -19,7 +19,7 @@ BENCH = Path(__file__).resolve().parents[3] / "bench" / "results" / "cpu-x86_64-
 
 def request(**changes: Any) -> AttributeRequest:
     return AttributeRequest.model_validate(
-        {"kind": "attribute", "reference": {"model": "a"}, "candidate": {"model": "a"}} | changes
+        {"kind": "attribute", "reference": {"model": "a"}, "self_check": True, "candidate": {"model": "a"}} | changes
     )
 
 

@@ -28,6 +28,7 @@ def check(folder: Path, window: int, recipe: list[dict[str, object]], kind: type
         {
             "kind": "compare" if kind is CompareRequest else "mitigate",
             "reference": {"model": "a"},
+            "self_check": True,
             "candidate": {"model": "a", "recipe": recipe},
             "window": window,
         }

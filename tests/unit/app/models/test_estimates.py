@@ -168,6 +168,7 @@ def test_an_attribution_of_a_candidate_that_its_recipe_makes_shallower_is_estima
             {
                 "kind": "attribute",
                 "reference": {"model": "llama"},
+                "self_check": True,
                 "candidate": {"model": "llama", "recipe": list(steps)},
                 "text": {"source": "self", "tokens": 4096},
                 "window": 128,

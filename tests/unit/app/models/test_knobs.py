@@ -19,6 +19,7 @@ def body(*steps, **more):
     return {
         "kind": "sweep",
         "reference": {"model": "m"},
+        "self_check": True,
         "candidate": {"model": "m", "recipe": recipe},
         **more,
     }

@@ -199,9 +199,12 @@ def test_a_budget_below_what_the_candidate_takes_is_refused_before_the_job_is_qu
 ) -> None:
     plain = {"model": "llama"}
     whole = sum(tensor.bytes for tensor in inspect(registry.resolve("llama").checkpoint_path()).tensors.values())
-    check_request(request(candidate=plain, budget={"bytes": whole}), registry, settings)
+    check_request(request(candidate=plain, self_check=True, budget={"bytes": whole}), registry, settings)
     check_request(request(budget={"bytes": whole // 2}), registry, settings)
-    for changes in ({"candidate": plain, "budget": {"bytes": whole // 2}}, {"budget": {"bytes": 1000}}):
+    for changes in (
+        {"candidate": plain, "self_check": True, "budget": {"bytes": whole // 2}},
+        {"budget": {"bytes": 1000}},
+    ):
         with pytest.raises(HemostatError) as caught:
             check_request(request(**changes), registry, settings)
         assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, "/budget/bytes")

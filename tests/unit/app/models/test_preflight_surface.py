@@ -37,6 +37,7 @@ def sent(*steps: dict[str, Any], **changes: Any) -> SurfaceSubmission:
     body = {
         "kind": "surface",
         "reference": {"model": "llama"},
+        "self_check": True,
         "candidate": {"model": "llama", "recipe": list(steps)},
         "text": {"source": "inline", "documents": [{"id": "d1", "text": "Two tokens and more of them."}]},
         "window": 64,

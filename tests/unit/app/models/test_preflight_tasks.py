@@ -36,7 +36,14 @@ def registry(tmp_path: Path, tiny: Callable[..., Path]) -> Registry:
 
 def request(**changes: Any) -> TasksRequest:
     return TasksRequest.model_validate(
-        {"kind": "tasks", "reference": {"model": "llama"}, "candidate": {"model": "llama"}, "window": 64} | changes
+        {
+            "kind": "tasks",
+            "reference": {"model": "llama"},
+            "self_check": True,
+            "candidate": {"model": "llama"},
+            "window": 64,
+        }
+        | changes
     )
 
 

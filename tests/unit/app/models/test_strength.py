@@ -151,7 +151,14 @@ def test_the_checkpoint_is_that_before_the_step(info):
         {"type": "norm.epsilon", "epsilon": {"sweep": [1e-5, 1e-3, 1e-1]}},
     ]
     request = SweepRequest.model_validate(
-        lift({"kind": "sweep", "reference": {"model": "m"}, "candidate": {"model": "m", "recipe": recipe}})
+        lift(
+            {
+                "kind": "sweep",
+                "reference": {"model": "m"},
+                "self_check": True,
+                "candidate": {"model": "m", "recipe": recipe},
+            }
+        )
     )
     found, share = order_of(info, request.candidate.recipe, request.knobs[0])
     assert (found.neutral, share) == (1e-3, None)
@@ -160,7 +167,14 @@ def test_the_checkpoint_is_that_before_the_step(info):
 def test_a_share_orders_before_anything_else(info):
     recipe = [{"type": "quantize.rtn", "bits": {"sweep": [2, 8, 4]}}]
     request = SweepRequest.model_validate(
-        lift({"kind": "sweep", "reference": {"model": "m"}, "candidate": {"model": "m", "recipe": recipe}})
+        lift(
+            {
+                "kind": "sweep",
+                "reference": {"model": "m"},
+                "self_check": True,
+                "candidate": {"model": "m", "recipe": recipe},
+            }
+        )
     )
     found, share = order_of(info, request.candidate.recipe, request.knobs[0])
     assert (found.kind, found.places, share) == ("share", (1, 2, 0), [0.875, 0.5, 0.75])

@@ -19,6 +19,7 @@ def request(recipe=(PRUNE, RTN), knobs=None, **fields):
         {
             "kind": "surface",
             "reference": {"model": "m"},
+            "self_check": True,
             "candidate": {"model": "m", "recipe": list(recipe)},
             "knobs": knobs,
         }

@@ -18,7 +18,7 @@ TOOLS = [{"name": "add", "parameters": {}}]
 
 
 def asked(given: Any) -> ToolCallRun | None:
-    base = {"kind": "compare", "reference": {"model": "a"}, "candidate": {"model": "a"}}
+    base = {"kind": "compare", "reference": {"model": "a"}, "self_check": True, "candidate": {"model": "a"}}
     found = parse_submission(json.dumps(base | {"generate_tool_calls": given}).encode())
     assert isinstance(found, CompareRequest)
     return found.generate_tool_calls

@@ -42,10 +42,10 @@ def test_only_versions_that_differ_are_told_with_those_of_today():
 
 def test_claims_of_the_same_change_share_a_line():
     newer = {claim: versions.replace("surgery 4", "surgery 5") for claim, versions in TODAY.items()}
-    assert answer(PAGE, newer) == (Exit.FAIL, ["surgery 4, now surgery 5: knee, cliff"])
-    assert answer(PAGE, TODAY) == (Exit.PASS, ["The models of the page were made by the versions of today."])
+    assert answer(PAGE, newer) == (Exit.RULE_FAILS, ["surgery 4, now surgery 5: knee, cliff"])
+    assert answer(PAGE, TODAY) == (Exit.OK, ["The models of the page were made by the versions of today."])
     before = answer("# A page of before", TODAY)
-    assert before == (Exit.UNMEASURED, ["The page names no versions that its models were made by."])
+    assert before == (Exit.FAILED, ["The page names no versions that its models were made by."])
 
 
 def test_a_written_page_is_held_against_the_code_of_today_and_the_exit_status_tells(tmp_path, capsys):
@@ -57,16 +57,16 @@ def test_a_written_page_is_held_against_the_code_of_today_and_the_exit_status_te
         assert said.err == ""
         return ended.value.code, said.out
 
-    assert asked() == (Exit.UNMEASURED, f"There is no page in {tmp_path}.\n")
+    assert asked() == (Exit.FAILED, f"There is no page in {tmp_path}.\n")
     listed = claims()
     requests = {name: request(name) for name in jobs_of(listed)}
     made = {claim.id: versions_of(claim, requests) for claim in listed}
     today = "".join(f'<a id="{claim}"></a>\n- **Versions**: {versions}\n' for claim, versions in made.items())
     page = tmp_path / "paper.md"
     page.write_text(today)
-    assert asked() == (Exit.PASS, "The models of the page were made by the versions of today.\n")
+    assert asked() == (Exit.OK, "The models of the page were made by the versions of today.\n")
     page.write_text(today.replace(f"surgery {SURGERY_VERSION}", "surgery 0"))
-    assert asked() == (Exit.FAIL, f"surgery 0, now surgery {SURGERY_VERSION}: {', '.join(made)}\n")
+    assert asked() == (Exit.RULE_FAILS, f"surgery 0, now surgery {SURGERY_VERSION}: {', '.join(made)}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["paper.md"]
 
 
@@ -82,7 +82,7 @@ def test_a_written_page_is_held_against_the_code_of_today_and_the_exit_status_te
 def test_options_that_would_do_nothing_beside_it_are_refused(tmp_path, capsys, options, named):
     with pytest.raises(SystemExit) as ended:
         main(output=tmp_path, age=True, **options)
-    assert ended.value.code == Exit.UNMEASURED
+    assert ended.value.code == Exit.REFUSED
     said = capsys.readouterr()
     assert said.out == ""
     assert f"it takes {named} (invalid_request)" in said.err

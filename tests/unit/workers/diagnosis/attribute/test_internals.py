@@ -118,7 +118,13 @@ def test_states_on_disk_are_as_many_bytes_as_the_estimate_counts(
         internals(reference, candidate, TOKENS_NL, DOCUMENT_N, scratch, progress=look, alignment_alone=not inside)
     infos = reference.info, candidate.info
     windows, length = TOKENS_NL.shape
-    body = {"kind": "attribute", "reference": {"model": "a"}, "candidate": {"model": "a"}, "window": length}
+    body = {
+        "kind": "attribute",
+        "reference": {"model": "a"},
+        "self_check": True,
+        "candidate": {"model": "a"},
+        "window": length,
+    }
     cost = attribution_cost(
         AttributeRequest.model_validate(body | {"internals": inside}), infos, windows * length, reference_parameters=1.0
     )
