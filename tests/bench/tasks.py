@@ -159,7 +159,7 @@ def own_answers(home: Path, tasks: Sequence[Json]) -> Iterator[Row]:
             right = read_numbers(items, [item.target for item in items], metric_of(asked)).right
             yield Row(BENCH, case, "own_answers_right", int(right.sum()), "count")
         elif asked.format == "humaneval":
-            passed = sum(runner.passes(program(item, item.solution)) for item in items)
+            passed = sum(runner.passes(*program(item, item.solution)) for item in items)
             yield Row(BENCH, case, "own_answers_right", passed, "count")
 
 

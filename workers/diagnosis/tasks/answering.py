@@ -231,12 +231,12 @@ class Desk:
         for number, (item, text) in enumerate(zip(items, texts, strict=True)):
             self.context.progress("execute", already + number, total)
             self.context.check_cancelled()  # here too: a program may be over before its runner asks
-            code = program(item, text)
-            file = folder / f"ending-{plan_fingerprint([code])[:32]}.json"
+            code, test = program(item, text)
+            file = folder / f"ending-{plan_fingerprint([code, *vars(test).values()])[:32]}.json"
             try:
                 end = Ending(**json.loads(file.read_bytes()))
             except (FileNotFoundError, ValueError, TypeError):
-                end = runner.run(code, check_cancelled=self.context.check_cancelled)
+                end = runner.run(code, test, check_cancelled=self.context.check_cancelled)
                 write_atomically(file, json.dumps(vars(end)).encode())
             ends.append(end)
         self.context.progress("execute", already + len(items), total)

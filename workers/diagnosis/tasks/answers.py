@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from app.contracts.requests.tasks import TaskMetric
 from app.contracts.tasks_report import LeadUnit
 from app.models.tasks.items import Item
+from workers.diagnosis.tasks.sandbox.runner import Check
 
 STOPS: Final[dict[str, tuple[str, ...]]] = {
     "gsm8k": ("Question:", "</s>", "<|im_end|>"),
@@ -99,6 +100,6 @@ def read_numbers(items: Sequence[Item], texts: Sequence[str], metric: TaskMetric
     return Answers(tuple(None if one == INVALID else one for one in said), np.asarray(right, dtype=np.bool_))
 
 
-def program(item: Item, completion: str) -> str:
-    """The function with its completion, the test, and the call of the test."""
-    return f"{item.prompt}{completion}\n{item.test}\ncheck({item.entry_point})\n"
+def program(item: Item, completion: str) -> tuple[str, Check]:
+    """The function with its completion, and what judges it."""
+    return f"{item.prompt}{completion}\n", Check(item.prompt, item.test, item.entry_point)

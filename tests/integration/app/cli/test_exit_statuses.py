@@ -53,6 +53,10 @@ ALONE = {
     "models import-gguf": "nowhere.gguf",
     "threshold": "nowhere.json",
     "flips predict": "0.1",
+    "keys add": "someone --scope read",
+    "keys list": "",
+    "keys revoke": "someone",
+    "schema": "nonsense",
 }
 OWN_SERVICE = {"models list", "up", "demo", "serve", "doctor", "version"}
 

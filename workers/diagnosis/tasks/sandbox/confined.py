@@ -1,25 +1,38 @@
-"""The process that runs one program of a model; started by `runner`, never imported.
+"""One of the two processes that run and judge a program of a model; started by `runner`, never imported.
 
-It reads the program from standard input, gives up everything but computing, says so, runs it, and, where the program
-comes to its end, says so again: each time the token of its first argument to the file descriptor of its second. Where
-it fails, that descriptor is told `!` and the built-in kind of its exception. Needs the standard library alone, imports
-nothing of ours, and imports what programs are likely to import before the doors are shut.
+`program` runs the program and answers calls of one function of it. `check` runs the test: it asks the other process for
+each call, and the result comes back as plain data. Only `check` holds the descriptor that takes the verdict, and it
+never runs a line of the model. So whatever a program does to its own interpreter (frames, garbage collector, memory,
+builtins, exit hooks), it changes nothing but what that function returns.
+
+Each reads its source from standard input, gives up everything but computing, and says so before it runs anything. Needs
+the standard library alone, imports nothing of ours, and imports what programs are likely to import before the doors are
+shut.
 
 What it gives up, for good: a seccomp filter that lets through the system calls of a list and fails every other one
 with EPERM. No socket, no new process or thread, no signal to others, by whatever way, no file opened, to read or to
 write, none created, renamed, removed or asked about: so it sees nothing of the machine, other processes' environments
 included. Limits of time, memory and open files besides. What it can do: compute. Its input is empty, its output goes
 to /dev/null.
+
+Limits. The verdict is as good as the test: a program may recognize the inputs of the test and return its answers. A
+test that catches every exception passes a program that ends itself within it. Arguments and results are copies of None,
+numbers, strings, bytes, lists, tuples, sets and dicts, in which subclasses become these: a test that looks at other
+objects or passes functions ends with TypeError, and one that looks at a changed argument sees the old one. Names that
+the test uses are those of the prompt as its authors wrote it. A fault in the kernel or in Python's JSON reader could
+break the fence. Without a test a program is believed that it came to its end.
 """
 
 import builtins
 import ctypes
 import importlib
+import json
 import os
 import platform
 import resource
 import struct
 import sys
+from typing import Any
 
 # Numbers of system calls by machine. Linux, arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic.
 # fcntl is not among them: it can have the kernel signal another process. Nor is what takes a path.
@@ -112,31 +125,173 @@ def kind(error: BaseException) -> str:
     return next(str(one.__name__) for one in type(error).__mro__ if getattr(builtins, one.__name__, None) is one)
 
 
+# --- values between the two processes
+
+_MANY: dict[str, Any] = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "bytes": bytes,
+    "bytearray": bytearray,
+}
+
+
+def packed(value: Any) -> Any:
+    """The value for JSON. Raises TypeError for what is no plain data."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, complex):
+        return ["complex", [value.real, value.imag]]
+    if isinstance(value, dict):
+        return ["dict", [[packed(key), packed(one)] for key, one in value.items()]]
+    for name, of in _MANY.items():
+        if isinstance(value, of):
+            return [name, [packed(one) for one in value]]
+    raise TypeError(f"{type(value).__name__} is no plain data")
+
+
+def unpacked(value: Any) -> Any:
+    """What `packed` was given, of built-in types alone."""
+    if not isinstance(value, list):
+        return value
+    name, items = value
+    if name == "dict":
+        return {unpacked(key): unpacked(one) for key, one in items}
+    if name == "complex":
+        return complex(*items)
+    return _MANY[name](unpacked(one) for one in items)
+
+
+class GoneError(BaseException):
+    """The program's process sends nothing any more. No test catches it as an exception of the program."""
+
+
+class Channel:
+    """Lines of JSON to the other process and from it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._in = os.fdopen(descriptor, "rb")
+        self._out = os.fdopen(os.dup(descriptor), "wb", 0)
+
+    def send(self, **message: object) -> None:
+        """Raises OSError if the other one has ended."""
+        line = json.dumps(message).encode() + b"\n"
+        while line:
+            line = line[self._out.write(line) :]
+
+    def receive(self) -> Any:
+        """None if the other one has ended."""
+        line = self._in.readline()
+        return json.loads(line) if line.endswith(b"\n") else None
+
+    def answer(self) -> Any:
+        """What the program's process answers. Raises GoneError, and what the program raised, by its built-in class."""
+        answer = self.receive()
+        if answer is None:
+            raise GoneError
+        if "error" in answer:
+            raise _exception(answer["error"])
+        return answer
+
+
+def _exception(name: object) -> BaseException:
+    found = getattr(builtins, str(name), None)
+    if not isinstance(found, type) or not issubclass(found, BaseException):
+        return GoneError()
+    # A StopIteration would end a loop of the test, which then passes too early.
+    made = RuntimeError if issubclass(found, StopIteration) else found
+    return made.__new__(made)
+
+
+# --- the two roles
+
+
+def run(source: str, channel: Channel) -> None:
+    """Runs the program, then answers calls until nobody asks."""
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    try:
+        exec(compile(source, "<program>", "exec"), scope)  # noqa: S102 - what this process is for
+    except BaseException as error:  # a failing program is a result, SystemExit included
+        channel.send(error=kind(error))
+        return
+    channel.send(ended=True)
+    while (asked := channel.receive()) is not None:
+        try:
+            if asked["name"] not in scope:
+                raise NameError(asked["name"])
+            result = scope[asked["name"]](*unpacked(asked["given"]), **unpacked(asked["named"]))
+            channel.send(value=packed(result))
+        except BaseException as error:
+            channel.send(error=kind(error))
+
+
+def judge(test: Any, channel: Channel) -> str:
+    """How the test ends: `passed`, the built-in class of an exception, or `gone` if the program's process is.
+
+    `test` has the prompt, the source of the test, and the name of the function that it calls; None is no test.
+    """
+    try:
+        channel.answer()
+        if test is not None:
+            scope: dict[str, Any] = {"__name__": "__main__"}
+            exec(_prompt(test["prompt"]), scope)  # noqa: S102 - what its authors wrote, without what a model wrote
+            scope[test["name"]] = _asking(channel, test["name"])
+            exec(compile(f"{test['source']}\ncheck({test['name']})", "<test>", "exec"), scope)  # noqa: S102
+    except GoneError:
+        return "gone"
+    except BaseException as error:
+        return kind(error)
+    return "passed"
+
+
+def _prompt(source: str) -> Any:
+    """The prompt by itself: it ends in the head of a function, with or without a docstring."""
+    try:
+        return compile(source, "<prompt>", "exec")
+    except SyntaxError:
+        return compile(f"{source}\n    pass", "<prompt>", "exec")
+
+
+def _asking(channel: Channel, name: str) -> Any:
+    def function(*given: object, **named: object) -> object:
+        message = {"name": name, "given": packed(given), "named": packed(named)}
+        try:
+            channel.send(**message)
+        except OSError:
+            raise GoneError from None
+        return unpacked(channel.answer()["value"])
+
+    return function
+
+
 def main() -> None:
-    """Runs the program; ends with status 0 whether it fails or not, and with 97 where it cannot be confined."""
-    token, (pipe, cpu_s, memory) = sys.argv[1].encode(), map(int, sys.argv[2:5])
+    """Ends with status 0 however the program ends, and with 97 if it cannot be confined."""
+    role = sys.argv[1]
+    descriptor, verdict, cpu_s, memory = map(int, sys.argv[2:6])
     del sys.argv[1:]
-    program = sys.stdin.buffer.read().decode()
+    source = sys.stdin.buffer.read().decode()
     # The program is not to read its own test.
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     sys.setrecursionlimit(3000)
+    sys.set_int_max_str_digits(0)
     for name in _MODULES:
         importlib.import_module(name)
+    channel = Channel(descriptor)
     try:
         limit(cpu_s, memory)
         confine()
     except (OSError, KeyError, ValueError):
         os._exit(97)
-    os.write(pipe, token)  # RLIMIT_FSIZE does not hold for a pipe.
-    scope = {"__name__": "__main__"}
-    try:
-        exec(compile(program, "<program>", "exec"), scope)  # noqa: S102 - what this process is for
-    except BaseException as error:  # a failing program is a result, SystemExit included
-        os.write(pipe, b"!" + kind(error).encode())
+    if role == "program":
+        channel.send(confined=True)
+        run(source, channel)
         os._exit(0)
-    os.write(pipe, token)
+    if channel.receive() is None:
+        os._exit(97)
+    os.write(verdict, judge(json.loads(source), channel).encode())  # RLIMIT_FSIZE does not hold for a pipe.
     os._exit(0)
 
 

@@ -1,19 +1,21 @@
-"""Runs programs of models, each in a confined process of its own, and tells how they ended.
+"""Runs programs of models and their tests, each in a confined process of its own, and reports how they ended.
 
-What a program may do stands in `confined`. Before the first one, `require` proves on this very machine that the doors
-are shut; where one is not, nothing is run.
+`confined` says what a program may do, and what the verdict rests on. Before the first one, `require` proves on this
+very machine that the doors are shut; where one is not, nothing is run.
 """
 
 from __future__ import annotations
 
 import builtins
+import json
 import os
-import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -22,6 +24,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 
 CONFINED: Final = Path(__file__).with_name("confined.py")
 _POLL_S: Final = 0.05
+_GONE_S: Final = 1.0  # for a process to end that sends nothing any more
 _EXCEPTIONS: Final = frozenset(
     name for name, one in vars(builtins).items() if isinstance(one, type) and issubclass(one, BaseException)
 )
@@ -55,7 +58,20 @@ class Limits:
     memory_bytes: int = 1024**3
 
 
+@dataclass(frozen=True)
+class Check:
+    """What judges a program: `source` defines `check`, which is called with the program's function `name`. Other names
+    that it uses are those of the `prompt`, as its authors wrote it."""
+
+    prompt: str
+    source: str
+    name: str
+
+
 Outcome = Literal["passed", "wrong", "error", "time_limit", "stopped"]
+
+
+_PROOF: Final = Check("def f():", "def check(candidate):\n    assert candidate() == sum(range(4))", "f")
 
 
 @dataclass(frozen=True)
@@ -67,78 +83,91 @@ class Ending:
     error: str | None = None
 
 
-def passes(program: str, limits: Limits = Limits(), *, check_cancelled: Callable[[], None] = lambda: None) -> bool:
-    """Whether the program came to its end without an exception, within the limits. Raises as `run` does."""
-    return run(program, limits, check_cancelled=check_cancelled).outcome == "passed"
+def passes(
+    program: str,
+    test: Check | None = None,
+    limits: Limits = Limits(),
+    *,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> bool:
+    """Whether program and test came to their end without an exception, within the limits. Raises as `run` does."""
+    return run(program, test, limits, check_cancelled=check_cancelled).outcome == "passed"
 
 
-def run(program: str, limits: Limits = Limits(), *, check_cancelled: Callable[[], None] = lambda: None) -> Ending:
-    """How the program ends, within the limits.
+def run(
+    program: str,
+    test: Check | None = None,
+    limits: Limits = Limits(),
+    *,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> Ending:
+    """How the program and its test end, within the limits of each. Without a test the program's own word is taken.
 
-    Raises CODE_SANDBOX_UNAVAILABLE where the process could not be confined, and what `check_cancelled` raises; the
-    program is ended then.
+    Raises CODE_SANDBOX_UNAVAILABLE where a process could not be confined, and what `check_cancelled` raises; both are
+    ended then.
     """
-    token = secrets.token_hex(16)
-    reading, writing = os.pipe()
-    try:
-        with tempfile.TemporaryDirectory(prefix="hemostat-code-") as folder, tempfile.TemporaryFile() as source:
-            (Path(folder) / "there").touch()
-            source.write(program.encode("utf-8", "replace"))
-            source.seek(0)
-            child = _start(token, limits, folder, source.fileno(), writing)
-            try:
-                status = _wait(child, limits.wall_s, check_cancelled)
-            finally:
-                _kill(child)
-        os.set_blocking(reading, False)
-        told = _read(reading)
-    finally:
-        os.close(reading)
-        os.close(writing)
-    proof = token.encode()
-    # Before it has said that it is confined, it has run nothing of the program: the status is its own.
-    if status == 97 and not told.startswith(proof):
-        raise _unavailable("this kernel takes no seccomp filter, or this kind of processor has no list of calls")
-    return _ending(told.removeprefix(proof) if told.startswith(proof) else b"", status, proof)
+    sources = {"program": program, "check": json.dumps(test and vars(test))}
+    with tempfile.TemporaryDirectory(prefix="hemostat-code-") as folder, ExitStack() as held:
+        (Path(folder) / "there").touch()
+        ends = dict(zip(sources, map(held.enter_context, socket.socketpair()), strict=True))
+        reading, writing = os.pipe()
+        verdict = held.enter_context(os.fdopen(reading, "rb"))
+        started: dict[str, subprocess.Popen[bytes]] = {}
+        with os.fdopen(writing, "wb") as theirs:
+            for role, source in sources.items():
+                descriptors = (ends[role].fileno(), theirs.fileno() if role == "check" else -1)
+                started[role] = _start(role, source, descriptors, limits, folder)
+                held.callback(_kill, started[role])
+                ends[role].close()
+        status = _wait(started["check"], limits.wall_s, check_cancelled)
+        _kill(started["check"])
+        told = verdict.read(64).decode()
+        if status == 97:
+            raise _unavailable("this kernel takes no seccomp filter, or this kind of processor has no list of calls")
+        return _ending(told, status, started["program"])
 
 
-def _ending(told: bytes, status: int | None, proof: bytes) -> Ending:
-    """From what the process said after its proof, and its status: None where it was still running."""
-    if told == proof:
+def _ending(told: str, status: int | None, program: subprocess.Popen[bytes]) -> Ending:
+    """From what the test's process said, and its status: None if it was still running."""
+    if told == "passed":
         return Ending("passed")
-    if status is None or status == -signal.SIGXCPU:
-        return Ending("time_limit")
-    # The program may have written there, too: what it says is taken for no more than one of a few known names.
-    name = told[1:].decode("ascii", "replace") if told.startswith(b"!") else ""
-    if name == AssertionError.__name__:
+    if told == AssertionError.__name__:
         return Ending("wrong")
-    return Ending("error", name) if name in _EXCEPTIONS else Ending("stopped")
+    if told in _EXCEPTIONS:
+        return Ending("error", told)
+    late = status is None or -signal.SIGXCPU in {status, _wait(program, _GONE_S, lambda: None)}
+    return Ending("time_limit" if late else "stopped")
 
 
 def require(*, check_cancelled: Callable[[], None] = lambda: None) -> None:
     """Proves that a harmless program passes and that nothing of `PROBES` does. Raises CODE_SANDBOX_UNAVAILABLE."""
     patient = Limits(wall_s=120.0)  # a busy machine is no open door
-    if not passes("assert sum(range(4)) == 6", patient, check_cancelled=check_cancelled):
+    if not passes("def f():\n    return 6", _PROOF, patient, check_cancelled=check_cancelled):
         raise _unavailable("not even a harmless program came to its end")
     for what, program in PROBES.items():
-        if passes(program, patient, check_cancelled=check_cancelled):
+        if passes(program, None, patient, check_cancelled=check_cancelled):
             raise _unavailable(f"a confined program could still {what}")
 
 
-def _start(token: str, limits: Limits, folder: str, source: int, writing: int) -> subprocess.Popen[bytes]:
+def _start(
+    role: str, source: str, descriptors: tuple[int, int], limits: Limits, folder: str
+) -> subprocess.Popen[bytes]:
     # No site packages, nothing of ours, no environment that could name a secret; not -I, which would pass over the seed
     # of hashes: sets must have the same order for both models, and in every run.
-    numbers = [str(number) for number in (writing, limits.cpu_s, limits.memory_bytes)]
-    return subprocess.Popen(
-        [sys.executable, "-P", "-s", "-S", "-B", str(CONFINED), token, *numbers],
-        cwd=folder,
-        env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
-        stdin=source,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(writing,),
-        start_new_session=True,
-    )
+    numbers = [str(number) for number in (*descriptors, limits.cpu_s, limits.memory_bytes)]
+    with tempfile.TemporaryFile() as file:
+        file.write(source.encode("utf-8", "replace"))
+        file.seek(0)
+        return subprocess.Popen(
+            [sys.executable, "-P", "-s", "-S", "-B", str(CONFINED), role, *numbers],
+            cwd=folder,
+            env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
+            stdin=file,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[one for one in descriptors if one >= 0],
+            start_new_session=True,
+        )
 
 
 def _wait(child: subprocess.Popen[bytes], wall_s: float, check_cancelled: Callable[[], None]) -> int | None:
@@ -150,13 +179,6 @@ def _wait(child: subprocess.Popen[bytes], wall_s: float, check_cancelled: Callab
             waited += _POLL_S
             check_cancelled()
     return None
-
-
-def _read(reading: int) -> bytes:
-    try:
-        return os.read(reading, 256)
-    except BlockingIOError:
-        return b""
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.answers import STOPS, choose, cut, extract, matches, program, read_numbers
+from workers.diagnosis.tasks.sandbox.runner import Ending, run
 
 # Three characters, four bytes; two of each.
 ITEM = Item("i", "Q", choices=("née", "ab"), gold=0)
@@ -76,9 +77,7 @@ def test_generation_ends_at_the_first_stop() -> None:
     assert cut("abc", ("x",)) == "abc"
 
 
-def test_a_program_is_head_completion_test_and_call() -> None:
+def test_a_program_is_head_and_completion_and_its_test_judges_it() -> None:
     item = Item("p", "def f(x):\n", test="def check(f):\n    assert f(2) == 4\n", entry_point="f")
-    scope: dict[str, object] = {}
-    exec(program(item, "    return 2 * x"), scope)
-    with pytest.raises(AssertionError):
-        exec(program(item, "    return x"), {})
+    assert run(*program(item, "    return 2 * x")) == Ending("passed")
+    assert run(*program(item, "    return x")) == Ending("wrong")
