@@ -227,10 +227,11 @@ class Divergence:
         flat = (R_CR + self._row_C1 * a_CP.shape[1]).view(-1)
         a_CP.view(-1).index_put_((flat,), a_CP.new_tensor(GONE))
         tile = (a_CP, d_CP, *self._biases, max_a, shift)
-        rest_a, rest_b = (part.sum(1, keepdim=True) for part in self._graphs.normalise(*tile))
+        rest_a, rest_b, moved = (part.sum(1, keepdim=True) for part in self._graphs.normalise(*tile))
         sum_a, sum_b = sum_a + rest_a, sum_b + rest_b
-        # (ln Σe^b − max b) − (ln Σe^a − max a). Exactly 0 for equal rows, whose two sums are the same additions.
-        log_a, ratio = sum_a.log(), ((sum_b - sum_a) / sum_a).log1p()
+        # (ln Σe^b − max b) − (ln Σe^a − max a): 0 by definition where no logit moved against its row's largest.
+        moved += y.abs().sum(1, keepdim=True)
+        log_a, ratio = sum_a.log(), ((sum_b - sum_a) / sum_a).log1p().masked_fill_(moved == 0, 0)
         sums = torch.stack(self._graphs.total(*tile, log_a, ratio, b_top, a_x, b_x)).sum(2)
         (refined,) = self._graphs.refined_terms(u, y, log_a, ratio)
         # Rounding must not make more than certain of what is certain.

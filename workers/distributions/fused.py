@@ -169,10 +169,13 @@ class Form:
         max_a_C1: torch.Tensor,
         shift_C1: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """Σe^(a − max a) and Σe^(b − max b) over the tile, in parts: [C, segments] each."""
+        """Σe^(a − max a), Σe^(b − max b) and Σ|b − max b − (a − max a)| over the tile, in parts: [C, segments] each.
+
+        Equal rows do not give equal first two sums: Inductor may put each into a loop, and a vector width, of its own.
+        """
         a, d = self.finish(self._cut(a_CP), self._cut(d_CP), bias_a, bias_d)
-        u = a - self._repeated(max_a_C1)
-        return self._sums((exp_down(u), exp_down(u + (-d - self._repeated(shift_C1)))))
+        u, y = a - self._repeated(max_a_C1), -d - self._repeated(shift_C1)
+        return self._sums((exp_down(u), exp_down(u + y), y.abs()))
 
     def total(
         self,
