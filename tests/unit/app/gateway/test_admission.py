@@ -85,6 +85,43 @@ async def test_waiting_has_an_end() -> None:
         pass
 
 
+async def test_who_leaves_at_the_moment_that_its_place_is_given_gives_it_on() -> None:
+    queue = line(per_replica=1, most_queued=5)
+
+    async def pass_through() -> None:
+        async with queue.place():
+            pass
+
+    async with queue.place():
+        first, second = asyncio.create_task(pass_through()), asyncio.create_task(pass_through())
+        await settle()
+        assert (queue.in_flight, queue.queued) == (1, 2)
+    assert (queue.in_flight, queue.queued) == (1, 1)  # the place is the first one's, which has not run since
+    first.cancel()
+    await settle()
+    assert first.cancelled() and second.done()
+    assert (queue.in_flight, queue.queued) == (0, 0)
+    await pass_through()
+
+
+async def test_a_newcomer_waits_behind_who_waits() -> None:
+    queue = line(per_replica=1, most_queued=5)
+    order: list[str] = []
+
+    async def one(name: str) -> None:
+        async with queue.place():
+            order.append(name)
+
+    async with queue.place():
+        waiting = asyncio.create_task(one("who waited"))
+        await settle()
+    # The place is free, and the one that waited has not run since.
+    await one("newcomer")
+    await waiting
+    assert order == ["who waited", "newcomer"]
+    assert (queue.in_flight, queue.queued) == (0, 0)
+
+
 async def test_who_leaves_the_queue_loses_no_place() -> None:
     queue = line(per_replica=1, most_queued=5)
     stop = asyncio.Event()
@@ -98,7 +135,6 @@ async def test_who_leaves_the_queue_loses_no_place() -> None:
     tasks[2].cancel()
     await settle()
     assert queue.queued == 2
-    # One leaves at the very moment that its place is given to it.
     tasks[0].cancel()
     tasks[1].cancel()
     await settle()
