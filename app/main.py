@@ -39,6 +39,7 @@ from app.jobs.value_faults import value_fault
 from app.models.nearest import nearest, suggestion
 from app.openapi import Answer, answers
 from app.security.keys import check_binding
+from app.security.limits import TokenBuckets
 from app.security.middleware import Authentication, BodyLimit, HostGuard, RateLimit
 from app.security.scopes import Needs, check_routes
 from app.settings import Settings
@@ -94,13 +95,14 @@ def create_app(settings: Settings) -> FastAPI:
         keys=keys,
         stopping=asyncio.Event(),
         differences=Differences(settings),
+        tokens=None if keys is None else TokenBuckets(settings.owner_tokens_per_minute),
     )
     guards = [
         Middleware(RequestContext, telemetry=telemetry),
         Middleware(GoesOnReloading),
         *([] if keys is not None else [Middleware(HostGuard, host=settings.host)]),
         Middleware(Authentication, keys=keys),
-        Middleware(RateLimit, per_minute=settings.requests_per_minute),
+        Middleware(RateLimit, requests=TokenBuckets(settings.requests_per_minute), tokens=state.tokens),
         Middleware(BodyLimit, limit=settings.max_body_bytes),
     ]
     app = FastAPI(

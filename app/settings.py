@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(default=1000, ge=1)
     owner_max_queued_jobs: int = Field(default=200, ge=1, description="Jobs of one owner of keys that wait.")
     requests_per_minute: int = Field(default=600, ge=1)
+    owner_tokens_per_minute: int = Field(default=1_000_000, ge=1, description="Prompts and answers of one owner.")
+    owner_max_streams: int = Field(default=100, ge=1, description="Event streams of one owner that are open.")
     job_retention_s: int = Field(default=30 * 24 * 3600, ge=60)
     request_budget_bytes: int = Field(
         default=4 * 1024**3, ge=0, description="Requests of jobs that have not ended, on the disk."
@@ -117,6 +119,12 @@ class Settings(BaseSettings):
 
     gateway_max_in_flight: int = Field(default=64, ge=1, description="Requests that a replica answers at one time.")
     gateway_max_queued: int = Field(default=256, ge=0, description="Requests that wait for a replica, a deployment.")
+    gateway_owner_share: float = Field(
+        default=0.75, gt=0, le=1, description="Of a deployment's places and of its queue, that one owner may hold."
+    )
+    gateway_owner_grammars: int = Field(
+        default=4, ge=1, description="Requests of one owner with a grammar that was not compiled before, at one time."
+    )
     gateway_queue_timeout_s: float = Field(default=30.0, gt=0)
     gateway_max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     gateway_connect_timeout_s: float = Field(default=2.0, gt=0)

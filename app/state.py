@@ -1,7 +1,8 @@
 """What the routes share: made once at start, reached through the request."""
 
 import asyncio
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import cast
 
 from docket import Docket
@@ -12,6 +13,7 @@ from app.deployments.store import DeploymentStore
 from app.jobs.differences import Differences
 from app.jobs.store import JobStore
 from app.security.keys import KeyFile
+from app.security.limits import TokenBuckets
 from app.settings import Settings
 from app.telemetry.metrics import Telemetry
 
@@ -29,7 +31,8 @@ class State:
     keys: KeyFile | None
     stopping: asyncio.Event
     differences: Differences
-    open_streams: int = 0
+    tokens: TokenBuckets | None  # of models, per minute and owner; None without keys
+    open_streams: Counter[str] = field(default_factory=Counter)  # by owner
 
 
 def state_of(connection: HTTPConnection) -> State:

@@ -1,13 +1,14 @@
 """How many requests a deployment takes: so many at each replica, so many more in a queue, no more than that.
 
-The queue is first come, first served. Whoever is turned away is told how long the queue that is there will take, from
-how long requests have taken lately.
+Owners of keys have their turns in a circle, and each may hold a share of the places and of the queue: whatever one of
+them asks for, the others wait for no more than their own. The queue of one owner is first come, first served. A refusal
+says how long the queue of this moment will take, from how long requests have taken lately.
 """
 
 import asyncio
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -20,7 +21,10 @@ _SMOOTHING: Final = 0.2  # weight of the newest duration in the running mean
 
 
 class Line:
-    """The queue of one deployment. `on_wait` is called for each request that has to wait."""
+    """The queue of one deployment. `on_wait` is called for each request that has to wait.
+
+    `owner_share`: of the places, and of the queue, that one owner may hold; 1: all of them.
+    """
 
     def __init__(
         self,
@@ -28,23 +32,36 @@ class Line:
         per_replica: int,
         most_queued: int,
         timeout_s: float,
+        owner_share: float = 1.0,
         on_wait: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._per_replica = per_replica
         self._most_queued = most_queued
         self._timeout_s = timeout_s
+        self._owner_share = owner_share
         self._on_wait = on_wait
         self._clock = clock
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by owner; the first has the next turn
+        self._held: Counter[str] = Counter()  # places, by owner
         self._replicas = 1
         self._mean_s = 1.0
-        self.in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that hold a place."""
+        return self._held.total()
 
     @property
     def queued(self) -> int:
         """Requests that wait."""
-        return sum(not turn.done() for turn in self._waiting)
+        return sum(self._queued(owner) for owner in self._waiting)
+
+    def _queued(self, owner: str) -> int:
+        return sum(not turn.done() for turn in self._waiting.get(owner, ()))
+
+    def _share(self, most: int) -> int:
+        return max(1, math.floor(self._owner_share * most)) if most else 0
 
     @property
     def capacity(self) -> int:
@@ -62,48 +79,69 @@ class Line:
         self._let_in()
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Waits for a place and holds it. Raises ApiError: 429 where the queue is full, 503 after the time-out."""
-        await self._enter()
+    async def place(self, owner: str = "") -> AsyncIterator[None]:
+        """Waits for a place and holds it. Raises ApiError: 429 if the queue is full, 503 after the time-out."""
+        await self._enter(owner)
         began = self._clock()
         try:
             yield
         finally:
             self._mean_s += _SMOOTHING * (self._clock() - began - self._mean_s)
-            self.in_flight -= 1
-            self._let_in()
+            self._free(owner)
 
-    async def _enter(self) -> None:
-        if self.in_flight < self.capacity and not self.queued:
-            self.in_flight += 1
+    def _has_room(self, owner: str) -> bool:
+        return self.in_flight < self.capacity and self._held[owner] < self._share(self.capacity)
+
+    def _free(self, owner: str) -> None:
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
+        self._let_in()
+
+    async def _enter(self, owner: str) -> None:
+        if self._has_room(owner) and not self._queued(owner):
+            self._held[owner] += 1
             return
-        if self.queued >= self._most_queued:
-            raise ApiError(
-                ErrorCode.RATE_LIMITED,
-                f"{self.queued} requests wait for this model, and no more may.",
-                hint="Wait as long as Retry-After says.",
-                retry_after_s=self.retry_after_s(),
-            )
+        if self.queued >= self._most_queued or self._queued(owner) >= self._share(self._most_queued):
+            raise self._full(owner)
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.setdefault(owner, deque()).append(turn)
         self._on_wait()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():  # its place was given to it at this very moment
-                self.in_flight -= 1
-                self._let_in()
+                self._free(owner)
             else:
                 turn.cancel()
-                self._waiting = deque(other for other in self._waiting if other is not turn)
+                self._leave(owner, turn)
             if isinstance(error, TimeoutError):
                 raise no_room(self._timeout_s, self.retry_after_s()) from None
             raise
 
+    def _full(self, owner: str) -> ApiError:
+        whose = "" if self._owner_share == 1 else f", {self._queued(owner)} of them of this key's owner"
+        return ApiError(
+            ErrorCode.RATE_LIMITED,
+            f"{self.queued} requests wait for this model{whose}, and no more may.",
+            hint="Wait as long as Retry-After says.",
+            retry_after_s=self.retry_after_s(),
+        )
+
+    def _leave(self, owner: str, turn: asyncio.Future[None]) -> None:
+        turns = self._waiting.get(owner, deque())
+        if turn in turns:
+            turns.remove(turn)
+        if not turns:
+            self._waiting.pop(owner, None)
+
     def _let_in(self) -> None:
-        while self._waiting and self.in_flight < self.capacity:
-            turn = self._waiting.popleft()
+        while (owner := next((one for one in self._waiting if self._has_room(one)), None)) is not None:
+            turns = self._waiting.pop(owner)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[owner] = turns  # behind the others
             if not turn.done():
-                self.in_flight += 1
+                self._held[owner] += 1
                 turn.set_result(None)

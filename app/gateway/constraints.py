@@ -5,6 +5,7 @@ of 100 properties, 3.5 s for 1,000 and 31 s for 3,000. So sizes, depths and the 
 wherever in a field they stand.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -47,6 +48,7 @@ _JSON: Final[dict[str, Size]] = {
     "stream_options": Size(4096, 4),
     "reasoning": Size(4096, 4),
 }
+_FREE: Final = (None, "none", "auto")  # values of `tool_choice` that hold the answer to no tool
 _ENTRIES: Final = {"chat_template_kwargs": 32}
 _LABELS: Final = ("user", "request_id", "session_id", "cache_salt")  # short strings that say whose request it is
 _TEXTS: Final = {"regex": MAX_REGEX, "grammar": MAX_GRAMMAR, "whitespace_pattern": MAX_REGEX}
@@ -80,6 +82,22 @@ def check(body: dict[str, Any]) -> None:
         _counts(body.get(name), name)
     _structured(body.get("structured_outputs"))
     _tools(body.get("tools"), required=body.get("tool_choice") == "required")
+
+
+def grammar_of(body: dict[str, Any]) -> bytes | None:
+    """A digest of what the engine makes a grammar of; None if the answer is free."""
+    tools = [tool for tool in _list(body.get("tools")) if _strict(tool) or body.get("tool_choice") not in _FREE]
+    parts = [_constraining(body.get("response_format")), _constraining(body.get("text"))]
+    parts += [body.get("structured_outputs"), tools]
+    if not any(parts):
+        return None
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+def _constraining(given: Any) -> Any:
+    """A `response_format`, or the `text` of a response, unless it asks for plain text."""
+    form = given.get("format", given) if isinstance(given, dict) else None
+    return None if not isinstance(form, dict) or form.get("type", "text") == "text" else given
 
 
 def _structured(given: Any) -> None:

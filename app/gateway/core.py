@@ -1,19 +1,60 @@
 """The parts of the gateway, made once for an application."""
 
 import asyncio
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, Final
 
 from app.contracts.deployment import Deployment
 from app.gateway.admission import Line
+from app.gateway.constraints import grammar_of
 from app.gateway.directory import MAX_AGE_S, Directory
 from app.gateway.replicas import Replicas, serving_replicas
 from app.gateway.shadow import Sampler
 from app.gateway.upstream import Upstream
 from app.models.recipes import recipe_fingerprint
+from app.security.limits import TokenBuckets
 from app.settings import Settings
 from app.state import State
 from app.telemetry.gateway import UNKNOWN, GatewayMetrics
+
+MOST_GRAMMARS: Final = 4096  # that are remembered
+
+
+class Grammars:
+    """Requests with a grammar that no answer had before: an owner has only so many at one time, since the engine
+    compiles each before its first token."""
+
+    def __init__(self, settings: Settings, *, limited: bool) -> None:
+        self._settings = settings
+        self._limited = limited
+        self._lines: dict[str, Line] = {}  # by owner
+        self._compiled: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+
+    @asynccontextmanager
+    async def turn(self, owner: str, deployment: Deployment, body: dict[str, Any]) -> AsyncIterator[None]:
+        """Waits as `Line.place` does, if the request brings a grammar that is new to the deployment."""
+        grammar = grammar_of(body) if self._limited else None
+        known = (deployment.id, grammar or b"")
+        if grammar is None or known in self._compiled:
+            yield
+            return
+        async with self._line(owner).place():
+            yield
+        self._compiled[known] = None
+        if len(self._compiled) > MOST_GRAMMARS:
+            self._compiled.popitem(last=False)
+
+    def _line(self, owner: str) -> Line:
+        if owner not in self._lines:
+            self._lines[owner] = Line(
+                per_replica=self._settings.gateway_owner_grammars,
+                most_queued=self._settings.gateway_max_queued,
+                timeout_s=self._settings.gateway_queue_timeout_s,
+            )
+        return self._lines[owner]
 
 
 @dataclass
@@ -27,6 +68,9 @@ class Gateway:
     upstream: Upstream
     sampler: Sampler
     stopping: asyncio.Event
+    tokens: TokenBuckets | None  # per minute and owner; None: unlimited
+    owner_share: float  # of a deployment's places
+    grammars: Grammars
     lines: dict[str, Line]
     names: dict[str, str]  # of the deployments that have a line, by id
     looking: asyncio.Task[None] | None = None  # at the store, while requests wait
@@ -44,6 +88,9 @@ class Gateway:
             upstream=Upstream(state.settings),
             sampler=Sampler(store, metrics),
             stopping=state.stopping,
+            tokens=state.tokens,
+            owner_share=1.0 if state.keys is None else state.settings.gateway_owner_share,
+            grammars=Grammars(state.settings, limited=state.keys is not None),
             lines={},
             names={},
         )
@@ -59,6 +106,7 @@ class Gateway:
                 per_replica=self.settings.gateway_max_in_flight,
                 most_queued=self.settings.gateway_max_queued,
                 timeout_s=self.settings.gateway_queue_timeout_s,
+                owner_share=self.owner_share,
                 on_wait=self._look,
             )
             self.names[deployment.id] = deployment.name
@@ -98,6 +146,12 @@ class Gateway:
         """Counts an answered request."""
         name = UNKNOWN if deployment is None else deployment.name
         self.metrics.requests.labels(name, route, str(status)).inc()
+
+    def spend(self, owner: str, tokens: int) -> None:
+        """Counts tokens that an owner has used."""
+        if self.tokens is not None and tokens:
+            self.tokens.charge(owner, tokens)
+            self.metrics.owner_tokens.labels(owner).inc(tokens)
 
     async def close(self) -> None:
         """Ends what runs behind the requests, and the connections."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
 import uuid
@@ -65,6 +66,7 @@ class Exchange(Response):
         self.streamed = bool(body.get("stream"))
         self.began = time.perf_counter()
         self.status = 0
+        self.spent = 0  # tokens, as far as the replica has counted them, else events of a stream
         self.sampled = (
             options.shadow
             and not options.verify
@@ -92,6 +94,7 @@ class Exchange(Response):
             await self._fail(writer, error)
         finally:
             self._drop("failed")  # whatever else went wrong
+            self.gateway.spend(self.key.owner, self.spent)
             self.gateway.account(self.deployment, PATHS[self.route], self.status or 500)
 
     async def _fail(self, writer: Writer, error: HemostatError) -> None:
@@ -113,7 +116,8 @@ class Exchange(Response):
 
     async def _run(self, writer: Writer, scope: Scope, receive: Receive, send: Send) -> None:
         while True:
-            async with self.gateway.line(self.deployment).place():
+            turn = self.gateway.grammars.turn(self.key.owner, self.deployment, self.request)
+            async with turn, self.gateway.line(self.deployment).place(self.key.owner):
                 found = await self._found()  # replicas and version may have changed while it waited
                 again = found.id == self.deployment.id
                 self.deployment = found
@@ -218,6 +222,8 @@ class Exchange(Response):
             extra["hemostat_keep_hidden"] = 1
             sent["return_token_ids"] = True
         sent["vllm_xargs"] = {**(self.request.get("vllm_xargs") or {}), **extra}
+        if self.key.owner:
+            sent["cache_salt"] = self._salt()
         if self.route == "responses":
             sent["store"] = False
         elif self.streamed:
@@ -225,6 +231,10 @@ class Exchange(Response):
             if not asked.get("include_usage"):
                 sent["stream_options"] = {**asked, "include_usage": True, "continuous_usage_stats": False}
         return sent
+
+    def _salt(self) -> str:
+        """Of the replica's prefix cache: how long a prompt takes must not show what other owners asked."""
+        return hashlib.sha256(f"{self.key.owner}:{self.request.get('cache_salt') or ''}".encode()).hexdigest()
 
     async def _whole(
         self, answer: httpx.Response, rewriter: Rewriter, choice: Choice, request_id: str, headers: dict[str, str]
@@ -259,6 +269,7 @@ class Exchange(Response):
                         await self._check_ended(choice, request_id, failed=True)
                         raise told
                     if outcome.tokens:
+                        self.spent += 1
                         before = self._timed(clock, before)
                     if outcome.forced or (outcome.finished and self._ends_unmarked):
                         await self._check_ended(choice, request_id)
@@ -323,6 +334,7 @@ class Exchange(Response):
         seen, name = rewriter.seen, self.deployment.name
         self.gateway.metrics.tokens.labels(name, "prompt").inc(seen.prompt_tokens)
         self.gateway.metrics.tokens.labels(name, "completion").inc(seen.completion_tokens)
+        self.spent = seen.prompt_tokens + seen.completion_tokens
         if self.sampled:
             self.sampled = False
             self.gateway.sampler.done(self.deployment, request_id, choice.version, self.request, seen)

@@ -216,7 +216,8 @@ class VerifiedExchange(Exchange):
         else:
             asked = {"max_tokens": most}
         sampling = {name: self.request[name] for name in _SAMPLING if self.request.get(name) is not None}
-        return {"temperature": 1.0, **sampling, "prompt": prompt, **asked}
+        salt = {"cache_salt": self._salt()} if self.key.owner else {}
+        return {"temperature": 1.0, **sampling, "prompt": prompt, **asked, **salt}
 
     def _refused(self, status: int, body: bytes) -> ApiError:
         try:
@@ -292,6 +293,7 @@ class VerifiedExchange(Exchange):
         for kind in ("prompt", "completion"):
             count = finish.usage.get(f"{kind}_tokens", 0)
             self.gateway.metrics.tokens.labels(self.deployment.name, kind).inc(count)
+            self.spent += count
 
 
 def _choice(part: dict[str, Any], reason: str | None = None) -> dict[str, Any]:

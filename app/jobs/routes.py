@@ -306,7 +306,7 @@ async def stream_events(request: Request, job_id: str) -> Response:
         heartbeat_s=state.settings.sse_heartbeat_s,
         poll_s=state.settings.sse_poll_s,
     )
-    return respond(state, stream)
+    return respond(state, stream, key_of(request).owner)
 
 
 @changes.post(

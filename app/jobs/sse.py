@@ -211,27 +211,28 @@ class EventStream(NumberedStream):
         return frame(EndEvent(status=record.job.status, error=record.job.error, at=at), record.events)
 
 
-def respond(state: State, stream: NumberedStream) -> StreamingResponse:
-    """The stream as an answer, counted. Raises HemostatError (RATE_LIMITED) where too many are open already."""
-    if state.open_streams >= MAX_STREAMS:
-        raise HemostatError(
-            ErrorCode.RATE_LIMITED,
-            f"{MAX_STREAMS} event streams are open already.",
-            retry_after_s=MAX_STREAMS_RETRY_S,
-        )
+def respond(state: State, stream: NumberedStream, owner: str) -> StreamingResponse:
+    """The stream as an answer, counted. Raises HemostatError (RATE_LIMITED) if too many are open already."""
+    told = ""
+    if state.open_streams.total() >= MAX_STREAMS:
+        told = f"{MAX_STREAMS} event streams are open already."
+    elif owner and state.open_streams[owner] >= state.settings.owner_max_streams:
+        told = f"{state.settings.owner_max_streams} event streams of this key's owner are open already."
+    if told:
+        raise HemostatError(ErrorCode.RATE_LIMITED, told, retry_after_s=MAX_STREAMS_RETRY_S)
     return StreamingResponse(
-        _counted(state, stream),
+        _counted(state, stream, owner),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
-async def _counted(state: State, stream: NumberedStream) -> AsyncIterator[bytes]:
-    state.open_streams += 1
-    state.telemetry.streams.set(state.open_streams)
+async def _counted(state: State, stream: NumberedStream, owner: str) -> AsyncIterator[bytes]:
+    state.open_streams[owner] += 1
+    state.telemetry.streams.set(state.open_streams.total())
     try:
         async for chunk in stream.frames():
             yield chunk
     finally:
-        state.open_streams -= 1
-        state.telemetry.streams.set(state.open_streams)
+        state.open_streams[owner] -= 1
+        state.telemetry.streams.set(state.open_streams.total())

@@ -4,11 +4,12 @@ import asyncio
 from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
 from app.contracts.errors import ErrorCode, HemostatError
+from app.gateway import errors as openai_errors
 from app.security.keys import LEAST_CHARACTERS, KeyFile, is_loopback
 from app.security.limits import TokenBuckets
 from app.security.scopes import KEY, LOCAL_USER, OPEN_PATHS, Key
@@ -120,26 +121,41 @@ def _while_valid(receive: Receive, keys: KeyFile, key: Key) -> Receive:
 
 
 class RateLimit:
-    """At most so many requests a minute from one key, or without keys from one address."""
+    """At most so many requests per minute of one owner of keys, or without keys from one address; on OpenAI's routes
+    also so many tokens. Every answer shows the limits and what is left of them."""
 
-    def __init__(self, app: ASGIApp, *, per_minute: int) -> None:
+    def __init__(self, app: ASGIApp, *, requests: TokenBuckets, tokens: TokenBuckets | None) -> None:
         self.app = app
-        self.per_minute = per_minute
-        self.buckets = TokenBuckets(per_minute)
+        self.requests = requests
+        self.tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on, or answers 429 with Retry-After."""
-        if scope["type"] == "http" and scope["path"] not in UNLIMITED_PATHS:
-            wait = self.buckets.take(scope[KEY].owner or (scope.get("client") or ("local",))[0])
+        if scope["type"] != "http" or scope["path"] in UNLIMITED_PATHS:
+            await self.app(scope, receive, send)
+            return
+        client = scope[KEY].owner or (scope.get("client") or ("local",))[0]
+        limits = {"requests": self.requests}
+        if self.tokens is not None and scope["method"] == "POST" and openai_errors.is_ours(scope["path"]):
+            limits["tokens"] = self.tokens
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, buckets in limits.items():
+                    headers[f"x-ratelimit-limit-{name}"] = str(buckets.per_minute)
+                    headers[f"x-ratelimit-remaining-{name}"] = str(buckets.left(client))
+            await send(message)
+
+        for name, buckets in limits.items():
+            wait = buckets.wait(client)
             if wait:
-                error = HemostatError(
-                    ErrorCode.RATE_LIMITED,
-                    f"More than {self.per_minute} requests a minute came from this client.",
-                    retry_after_s=wait,
-                )
-                await problems.response(scope, error)(scope, receive, send)
+                detail = f"This client has used its {buckets.per_minute} {name} per minute."
+                error = HemostatError(ErrorCode.RATE_LIMITED, detail, retry_after_s=wait)
+                await problems.response(scope, error)(scope, receive, told)
                 return
-        await self.app(scope, receive, send)
+        self.requests.charge(client, 1)
+        await self.app(scope, receive, told)
 
 
 class BodyLimit:

@@ -43,6 +43,12 @@ class GatewayMetrics:
             ["deployment", "kind"],
             registry=registry,
         )
+        self.owner_tokens = Counter(
+            "hemostat_owner_tokens_total",
+            "Tokens of prompts and answers by owner of API keys.",
+            ["owner"],
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "hemostat_gateway_in_flight_requests", "Requests at the replicas.", ["deployment"], registry=registry
         )

@@ -83,9 +83,10 @@ class DraftEngine:
         check_cancelled: Callable[[], None] = never,
         *,
         ends: Sequence[int] = (),
+        salts: Sequence[str | None] | None = None,
     ) -> list[list[int]]:
         """So many tokens after each prompt, drawn by the caller's `draw` under the prompt's key; fewer where one of
-        `ends`, which then is the last, is drawn.
+        `ends`, which then is the last, is drawn. Prompts of different `salts` share no prefix in the cache.
 
         Raises what `GenerationEngine.run` raises.
         """
@@ -102,7 +103,7 @@ class DraftEngine:
             )
             for key, count in zip(keys, counts, strict=True)
         ]
-        outputs = self._engine.run([list(prompt) for prompt in prompts], params, check_cancelled)
+        outputs = self._engine.run([list(prompt) for prompt in prompts], params, check_cancelled, salts=salts)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
     def close(self) -> None:

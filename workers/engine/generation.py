@@ -66,9 +66,15 @@ class GenerationEngine:
             raise translate(error, f"while starting a generating engine for {self.info.path.name}") from error
 
     def run(
-        self, prompts: Sequence[list[int]], params: Sequence[Any], check_cancelled: Callable[[], None] = never
+        self,
+        prompts: Sequence[list[int]],
+        params: Sequence[Any],
+        check_cancelled: Callable[[], None] = never,
+        *,
+        salts: Sequence[str | None] | None = None,
     ) -> list[Any]:
-        """vLLM's finished outputs, in order; `params` are its `SamplingParams`, one a prompt.
+        """vLLM's finished outputs, in order; `params` are its `SamplingParams`, `salts` those of its prefix cache, one
+        per prompt.
 
         Raises VOCABULARY_MISMATCH for a token that the model has not, ENGINE_OUT_OF_MEMORY and ENGINE_FAILED.
         """
@@ -80,7 +86,7 @@ class GenerationEngine:
                     hint="the tokenizer does not belong to the model; correct it in models.toml",
                 )
         try:
-            return launch.run(self._engine, prompts, params, check_cancelled)
+            return launch.run(self._engine, prompts, params, check_cancelled, salts)
         except EngineFault as fault:
             self.close()
             raise translate(fault.__cause__ or fault, "while generating") from fault.__cause__

@@ -122,8 +122,15 @@ def end_groups() -> None:
         mending.destroy_groups()
 
 
-def run(engine: Any, prompts: Sequence[list[int]], params: Sequence[Any], between: Between = never) -> list[Any]:
+def run(
+    engine: Any,
+    prompts: Sequence[list[int]],
+    params: Sequence[Any],
+    between: Between = never,
+    salts: Sequence[str | None] | None = None,
+) -> list[Any]:
     """The finished outputs of `prompts`, in order. `between` is called before each step and may raise to stop.
+    Prompts share prefixes in the engine's cache only if they have the same one of `salts`.
 
     When it has stopped so, the engine has no request left and is good for more. Raises `EngineFault` where vLLM fails.
     """
@@ -132,8 +139,8 @@ def run(engine: Any, prompts: Sequence[list[int]], params: Sequence[Any], betwee
     outputs: list[Any] = [None] * len(prompts)
     waiting: list[str] = []
     with _faults():
-        for index, (tokens, one) in enumerate(zip(prompts, params, strict=True)):
-            waiting.append(engine.add_request(str(index), tokens_input(tokens), one))
+        for index, (tokens, one, salt) in enumerate(zip(prompts, params, salts or [None] * len(prompts), strict=True)):
+            waiting.append(engine.add_request(str(index), tokens_input(tokens, cache_salt=salt), one))
     while engine.has_unfinished_requests():
         try:
             between()

@@ -37,6 +37,7 @@ class VerifiedRequest(Contract):
     stop_token_ids: Annotated[tuple[Token, ...], Field(max_length=64)] = ()
     stop: Annotated[tuple[StopText, ...], Field(max_length=16)] | StopText = ()
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    cache_salt: Annotated[str, Field(max_length=128)] | None = None  # of whose requests the draft may reuse prefixes
 
 
 @dataclass
@@ -93,6 +94,7 @@ class Desk:
                 most,
                 self._stops | frozenset(request.stop_token_ids),
                 np.random.default_rng(None if request.seed is None else request.seed % 2**64),
+                salt=request.cache_salt,
             ),
             TextStream(
                 self._tokenizer, [request.stop] if isinstance(request.stop, str) else request.stop, request.prompt

@@ -55,6 +55,7 @@ class Stream:
     draft: Sampling | None = None  # how the candidate draws, where not as the answer: exactness does not depend on it
     finish: str | None = None
     stop_token: int | None = None
+    salt: str | None = None  # streams of different salts share no prefix in the draft's cache
 
     @property
     def drawn(self) -> int:
@@ -170,7 +171,8 @@ class Verifier:
             }
         )
         prompts = [streams[index].prompt + streams[index].output for index in asked]
-        blocks = self._draft.block(prompts, asked, [counts[index] for index in asked], check_cancelled)
+        salts = [streams[index].salt for index in asked]
+        blocks = self._draft.block(prompts, asked, [counts[index] for index in asked], check_cancelled, salts=salts)
         for index, tokens in zip(asked, blocks, strict=True):
             drafts[index], rows[index] = self._board.block(index, tokens)
         return drafts, rows

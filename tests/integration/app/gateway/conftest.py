@@ -218,6 +218,7 @@ def running_api(home: Path, vllm_url: str) -> Iterator[Service]:
         "HEMOSTAT_SSE_HEARTBEAT_S": "0.5",
         "HEMOSTAT_GATEWAY_MAX_IN_FLIGHT": "8",
         "HEMOSTAT_GATEWAY_MAX_QUEUED": "2",
+        "HEMOSTAT_GATEWAY_OWNER_SHARE": "1",
         # No test here waits for these: what they do is tested in tests/unit/app/gateway. On a busy machine eight long
         # generations take more than a minute, and a request behind them must not be turned away for it.
         "HEMOSTAT_GATEWAY_QUEUE_TIMEOUT_S": "300",

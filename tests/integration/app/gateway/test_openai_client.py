@@ -8,7 +8,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.integration.app.gateway.conftest import VERSION, Service
+from tests.integration.app.gateway.conftest import KEY, QUIET_KEY, VERSION, Service
 
 pytestmark = pytest.mark.engine
 MESSAGES = [{"role": "user", "content": "Say something."}]
@@ -46,6 +46,19 @@ async def test_a_conversation_is_answered_and_says_what_answered_it(service: Ser
         assert [choice.message.content for choice in again.choices] == [
             choice.message.content for choice in answer.choices
         ]
+
+
+async def test_owners_share_no_prefix_of_the_engine(service: Service, model: str) -> None:
+    prompt = "a b c d " * 200  # some blocks of the cache
+
+    async def reused(key: str) -> float:
+        before = service.vllm("prefix_cache_hits_total")
+        async with service.openai(key=key) as client:
+            await client.completions.create(model=model, prompt=prompt, max_tokens=1)
+        return service.vllm("prefix_cache_hits_total") - before
+
+    found = [await reused(key) for key in (KEY, KEY, QUIET_KEY, QUIET_KEY)]
+    assert [tokens > 0 for tokens in found] == [False, True, False, True]
 
 
 async def test_the_deployments_sampling_holds_where_a_request_names_none(service: Service, model: str) -> None:

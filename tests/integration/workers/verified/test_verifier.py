@@ -231,6 +231,30 @@ def test_q_is_what_a_token_was_drawn_from_though_prompts_are_read_in_parts_and_a
     pool.close()
 
 
+def test_streams_of_other_salts_share_no_prefix_of_the_draft(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
+    pool, board, length = EnginePool(settings), Board(), 512
+    scoring = ScoringEngine(models[0], settings=settings, max_model_len=length, pool=pool)
+    with DraftEngine(models[1], board.draw, pool=pool, length=length, streams=STREAMS) as draft:
+        verifier, run = Verifier(draft, board, scoring, Head.load(models[0])), draft._engine.run
+        cached: list[int] = []
+
+        def recorded(*arguments: Any, **options: Any) -> list[Any]:
+            outputs = run(*arguments, **options)
+            cached.extend(output.num_cached_tokens for output in outputs)
+            return outputs
+
+        monkeypatch.setattr(draft._engine, "run", recorded)
+        prompt = np.random.default_rng(0).integers(2, 300, 300).tolist()
+        for salt in ("a", "a", "b", "b", None, "a"):
+            verifier.round([Stream(list(prompt), Sampling(), 8, salt=salt)])
+    assert cached == [0, 256, 0, 256, 0, 256]
+    scoring.close()
+    pool.close()
+
+
 def test_a_reference_whose_logits_are_not_finite_is_an_error_line(verifier: Verifier) -> None:
     """A NaN in the head of one token reaches every distribution."""
     weight_VD = verifier._head.weight_VD.clone()

@@ -20,6 +20,7 @@ from app.gateway.core import Gateway
 from app.gateway.directory import Directory
 from app.main import create_app
 from app.settings import Settings
+from tests.support.keys import key_line, write_keys
 from tests.unit.app.gateway.test_directory import Store
 from tests.unit.app.gateway.test_replicas import deployment, replica
 
@@ -128,7 +129,12 @@ async def serving(*peers: Peer) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def calling(tmp_path: Path, served: Deployment | Store, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def calling(
+    tmp_path: Path, served: Deployment | Store, *, owners: tuple[str, ...] = (), **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the gateway; `owners` have a key each, which `tests.support.keys.bearer` sends."""
+    if owners:
+        settings["api_keys_file"] = write_keys(tmp_path / "keys", *(key_line(owner, "admin") for owner in owners))
     app = create_app(Settings(home=tmp_path, **settings))
     gateway = Gateway.of(app.state.hemostat)
     gateway.directory = Directory(served if isinstance(served, Store) else Store(served))

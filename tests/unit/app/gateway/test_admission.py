@@ -142,3 +142,70 @@ async def test_who_leaves_the_queue_loses_no_place() -> None:
     stop.set()
     await tasks[3]
     assert queue.in_flight == 0
+
+
+# --- owners
+
+
+async def hold(queue: Line, owner: str, order: list[str], stop: asyncio.Event) -> None:
+    async with queue.place(owner):
+        order.append(owner)
+        await stop.wait()
+
+
+async def test_owners_have_their_turns_in_a_circle() -> None:
+    queue = line(per_replica=1, most_queued=20)
+    order: list[str] = []
+    stop = asyncio.Event()
+    stop.set()  # each ends at once and lets the next one in
+    async with queue.place("first"):
+        tasks = [asyncio.create_task(hold(queue, owner, order, stop)) for owner in "aaaaabcab"]
+        await settle()
+        assert queue.queued == 9
+    await asyncio.gather(*tasks)
+    assert "".join(order) == "abcabaaaa"
+    assert (queue.in_flight, queue.queued) == (0, 0)
+
+
+async def test_an_owner_holds_a_share_of_the_places_and_of_the_queue() -> None:
+    queue = Line(per_replica=8, most_queued=4, timeout_s=60, owner_share=0.75)
+    order: list[str] = []
+    stop = asyncio.Event()
+    tasks = [asyncio.create_task(hold(queue, "greedy", order, stop)) for _ in range(9)]
+    await settle()
+    assert (queue.in_flight, queue.queued) == (6, 3)
+    with pytest.raises(ApiError, match="owner") as caught:
+        async with queue.place("greedy"):
+            raise AssertionError("let in")
+    assert caught.value.status == 429
+    others = [asyncio.create_task(hold(queue, "modest", order, stop)) for _ in range(3)]
+    await settle()
+    assert order.count("modest") == 2  # at once: nothing waits that could take these places
+    assert (queue.in_flight, queue.queued) == (8, 4)
+    stop.set()
+    await asyncio.gather(*tasks, *others)
+    assert (queue.in_flight, queue.queued) == (0, 0)
+
+
+async def test_one_place_is_an_owners_whatever_the_share() -> None:
+    queue = Line(per_replica=1, most_queued=1, timeout_s=60, owner_share=0.1)
+    async with queue.place("a"):
+        pass
+    assert queue.in_flight == 0
+
+
+async def test_who_leaves_the_queue_takes_no_turn_of_the_others() -> None:
+    queue = line(per_replica=1, most_queued=20)
+    order: list[str] = []
+    stop = asyncio.Event()
+    stop.set()
+    async with queue.place("first"):
+        tasks = [asyncio.create_task(hold(queue, owner, order, stop)) for owner in "aabb"]
+        await settle()
+        for task in tasks[:2]:
+            task.cancel()
+        await settle()
+        assert queue.queued == 2
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == ["b", "b"]
+    assert queue.in_flight == 0

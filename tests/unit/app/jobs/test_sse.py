@@ -1,11 +1,15 @@
+import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
-from app.contracts.errors import ErrorCode
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.event import LogEvent
-from app.jobs.sse import frame, parse_last_event_id
+from app.jobs.sse import Framed, NumberedStream, frame, parse_last_event_id, respond
+from app.main import create_app
 from app.problems import RequestError
+from app.settings import Settings
 
 
 def test_last_event_ids_are_numbers_from_zero() -> None:
@@ -28,3 +32,35 @@ def test_a_frame_is_one_data_line_whatever_the_message_holds() -> None:
     assert (head, name, rest) == ("id: 7", "event: log", ["", ""])
     assert json.loads(data.removeprefix("data: ")) == event.model_dump()
     assert "\r" not in text
+
+
+class Endless(NumberedStream):
+    async def events(self, after: int, block_s: float) -> list[Framed]:
+        await asyncio.sleep(block_s)
+        return []
+
+    async def quiet(self) -> bytes | None:
+        return None
+
+
+def endless() -> Endless:
+    return Endless("x", 0, 0, stopping=asyncio.Event(), heartbeat_s=60, poll_s=0.01)
+
+
+async def test_an_owner_has_so_many_open_streams_and_others_have_theirs(tmp_path: Path) -> None:
+    state = create_app(Settings(home=tmp_path, owner_max_streams=2)).state.hemostat
+    open_ = [respond(state, endless(), "ann").body_iterator for _ in range(2)]
+    for stream in open_:
+        await anext(stream)
+    with pytest.raises(HemostatError) as caught:
+        respond(state, endless(), "ann")
+    assert caught.value.code is ErrorCode.RATE_LIMITED
+    assert caught.value.retry_after_s
+    for owner in ("bob", "", "", ""):  # "": the user of a service without keys
+        open_.append(respond(state, endless(), owner).body_iterator)
+        await anext(open_[-1])
+    await open_[0].aclose()
+    respond(state, endless(), "ann")
+    for stream in open_:
+        await stream.aclose()
+    await state.redis.aclose()

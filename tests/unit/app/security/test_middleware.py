@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.contracts.errors import HemostatError
 from app.problems import response
 from app.security.keys import KeyFile
+from app.security.limits import TokenBuckets
 from app.security.middleware import Authentication, BodyLimit, HostGuard, RateLimit
 from app.security.scopes import KEY
 from tests.support.keys import bearer, key_line, key_text, write_keys
@@ -166,7 +167,8 @@ async def test_a_foreign_name_is_turned_away(headers: dict[str, str]) -> None:
 
 
 async def test_the_rate_is_counted_by_owner_and_never_for_who_watches(ring: KeyFile) -> None:
-    async with client(Authentication(RateLimit(inner(), per_minute=2), keys=ring)) as http:
+    limit = RateLimit(inner(), requests=TokenBuckets(2), tokens=None)
+    async with client(Authentication(limit, keys=ring)) as http:
         ci, ops = bearer("ci"), bearer("ops")
         keys = ci, bearer("next"), ci
         assert [(await http.get("/", headers=key)).status_code for key in keys] == [200, 200, 429]
@@ -176,6 +178,30 @@ async def test_the_rate_is_counted_by_owner_and_never_for_who_watches(ring: KeyF
         assert (await http.get("/", headers=ops)).status_code == 200
         for path in ("/livez", "/readyz", "/metrics", "/metrics/targets"):
             assert (await http.get(path, headers=ci)).status_code == 200
+
+
+async def test_limits_and_what_is_left_are_in_the_headers_and_tokens_count_for_generation(ring: KeyFile) -> None:
+    tokens = TokenBuckets(1000)
+    routes = [Route("/v1/completions", echo, methods=["GET", "POST"]), Route("/", echo)]
+    limit = RateLimit(Starlette(routes=routes), requests=TokenBuckets(10), tokens=tokens)
+    async with client(Authentication(limit, keys=ring)) as http:
+
+        async def shown(method: str, path: str, key: str) -> tuple[int, dict[str, str]]:
+            answer = await http.request(method, path, headers=bearer(key))
+            prefix = "x-ratelimit-"
+            told = {name.removeprefix(prefix): text for name, text in answer.headers.items() if name.startswith(prefix)}
+            return answer.status_code, told
+
+        assert await shown("GET", "/", "ci") == (200, {"limit-requests": "10", "remaining-requests": "9"})
+        assert await shown("POST", "/v1/completions", "ci") == (
+            200,
+            {"limit-requests": "10", "remaining-requests": "8"} | {"limit-tokens": "1000", "remaining-tokens": "1000"},
+        )
+        tokens.charge("ci", 1200)
+        status, told = await shown("POST", "/v1/completions", "next")  # of the same owner
+        assert (status, told["remaining-tokens"], told["remaining-requests"]) == (429, "0", "8")
+        assert (await shown("GET", "/v1/completions", "ci"))[0] == 200
+        assert (await shown("POST", "/v1/completions", "ops"))[0] == 200
 
 
 async def chunks(count: int) -> AsyncIterator[bytes]:

@@ -1,0 +1,117 @@
+"""Owners of keys beside each other at one deployment: places, tokens, grammars and caches."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.responses import JSONResponse, Response
+
+from tests.support.keys import bearer
+from tests.unit.app.gateway.peers import ASKED, WHOLE, Peer, calling, event, of, serving, stream, whole
+from tests.unit.app.gateway.test_exchange_waiting import Held, until
+
+pytestmark = pytest.mark.timeout(180)
+PATH = "/v1/completions"
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
+
+
+def formatted(number: int) -> dict[str, Any]:
+    schema = SCHEMA | {"title": str(number)}
+    return ASKED | {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
+
+
+async def asking(http: httpx.AsyncClient, owner: str, **fields: Any) -> httpx.Response:
+    return await http.post(PATH, json=ASKED | fields, headers=bearer(owner))
+
+
+async def test_an_owner_at_the_limit_delays_no_other(tmp_path: Path) -> None:
+    held = Held()
+
+    async def answer(body: dict[str, Any]) -> Response:
+        return await held(body) if body["prompt"] == "greedy" else JSONResponse(WHOLE)
+
+    peer = Peer([answer])
+    async with serving(peer):
+        limits = {"gateway_max_in_flight": 4, "gateway_max_queued": 8, "gateway_owner_share": 0.75}
+        async with calling(tmp_path, of(peer), owners=("greedy", "modest"), **limits) as http:
+            greedy = [asyncio.create_task(asking(http, "greedy", prompt="greedy")) for _ in range(40)]
+            await until(lambda: len(peer.asked) == 3)
+            await until(lambda: sum(task.done() for task in greedy) == 40 - 3 - 6)
+            refused = next(task.result() for task in greedy if task.done())
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+            assert int(refused.headers["retry-after"]) >= 1
+            # Three places are held by requests that never end, six more wait: the other owner waits for none of them.
+            answers = [await asking(http, "modest", prompt="x") for _ in range(20)]
+            assert {one.status_code for one in answers} == {200}
+            assert sum(body["prompt"] == "greedy" for body in peer.asked) == 3
+            held.go.set()
+            statuses = [(await task).status_code for task in greedy]
+            assert (statuses.count(200), statuses.count(429)) == (9, 31)
+
+
+async def test_tokens_are_counted_by_owner_also_of_a_stream_that_was_left(tmp_path: Path) -> None:
+    usage = WHOLE | {"usage": {"prompt_tokens": 60, "completion_tokens": 30}}
+    peer = Peer([whole(usage), stream(event(), event(), 60.0)])
+    async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b"), owner_tokens_per_minute=100) as http:
+        left = [(await asking(http, "a")).headers["x-ratelimit-remaining-tokens"]]
+
+        async def leaving() -> None:
+            await asking(http, "b", stream=True)
+
+        task = asyncio.create_task(leaving())
+        await until(lambda: len(peer.asked) == 2)
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        left.append((await http.get("/metrics", headers=bearer("a"))).text)
+        assert left[0] == "100"
+        assert 'hemostat_owner_tokens_total{owner="a"} 90.0' in left[1]
+        assert 'hemostat_owner_tokens_total{owner="b"} 2.0' in left[1]
+        peer.answers = [whole(usage)]
+        assert [(await asking(http, "a")).status_code for _ in range(2)] == [200, 429]
+        assert (await asking(http, "b")).status_code == 200
+
+
+async def test_an_owner_has_so_many_new_grammars_at_one_time_and_known_ones_at_will(tmp_path: Path) -> None:
+    held = Held()
+    peer = Peer([held])
+    async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b"), gateway_owner_grammars=2) as http:
+
+        def ask(owner: str, number: int) -> asyncio.Task[httpx.Response]:
+            return asyncio.create_task(http.post(PATH, json=formatted(number), headers=bearer(owner)))
+
+        tasks = [ask("a", number) for number in range(5)]
+        await until(lambda: len(peer.asked) == 2)
+        tasks += [ask("b", 7), asyncio.create_task(asking(http, "a"))]
+        await until(lambda: len(peer.asked) == 4)  # another owner, and a request without a grammar
+        await asyncio.sleep(0.2)
+        assert len(peer.asked) == 4
+        held.go.set()
+        assert {(await task).status_code for task in tasks} == {200}
+        held.go.clear()
+        before = len(peer.asked)
+        tasks = [ask("a", 3) for _ in range(6)]
+        await until(lambda: len(peer.asked) == before + 6)
+        held.go.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_owners_share_no_prefix_cache(tmp_path: Path) -> None:
+    peer = Peer([whole(WHOLE)])
+    async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b")) as http:
+        for owner, salt in (("a", None), ("b", None), ("a", None), ("a", "x"), ("b", "x"), ("a", "b:")):
+            await asking(http, owner, **({} if salt is None else {"cache_salt": salt}))
+    salts = [body["cache_salt"] for body in peer.asked]
+    assert salts[0] == salts[2]
+    assert len(set(salts)) == 5
+    assert all(len(salt) <= 128 and salt.isalnum() for salt in salts)  # what vLLM takes
+
+
+async def test_without_keys_a_salt_is_the_clients(tmp_path: Path) -> None:
+    peer = Peer([whole(WHOLE)])
+    async with serving(peer), calling(tmp_path, of(peer)) as http:
+        await http.post(PATH, json=ASKED)
+        await http.post(PATH, json=ASKED | {"cache_salt": "mine"})
+    assert [body.get("cache_salt") for body in peer.asked] == [None, "mine"]
