@@ -4,8 +4,8 @@ Only what can be merged into weights exactly is taken: LoRA on linear layers, wi
 or whole modules. safetensors only.
 """
 
-import json
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
+from app.models.json_file import MALFORMED, read_json
+from app.models.patterns import matches
 from app.models.safetensors_header import TensorInfo, read_header
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -54,7 +56,8 @@ def inspect_adapter(path: Path, *, pointer: str = "") -> AdapterInfo:
             hint="give the folder that PEFT's save_pretrained wrote, below HEMOSTAT_ADAPTER_ROOT",
             pointer=pointer,
         )
-    config = _config(path, pointer)
+    with _damage_named(path, pointer):
+        config = read_json(path / CONFIG)
     _refuse_other_kinds(config, pointer)
     if not (path / WEIGHTS).is_file():
         pickled = (path / "adapter_model.bin").is_file()
@@ -64,12 +67,8 @@ def inspect_adapter(path: Path, *, pointer: str = "") -> AdapterInfo:
             hint="save it with safe_serialization=True",
             pointer=pointer,
         )
-    try:
+    with _damage_named(path, pointer):
         tensors = read_header(path / WEIGHTS)
-    except HemostatError as error:
-        raise HemostatError(
-            error.code, f"the adapter {path.name} is damaged: {error.detail}", hint=_AGAIN, pointer=pointer
-        ) from error
     targets: dict[str, Target] = {}
     for name, tensor in tensors.items():
         if name.endswith(".lora_A.weight"):
@@ -112,31 +111,13 @@ def check_adapter(adapter: AdapterInfo, info: CheckpointInfo, *, pointer: str = 
             )
 
 
-def _config(path: Path, pointer: str) -> dict[str, Any]:
+@contextmanager
+def _damage_named(path: Path, pointer: str) -> Iterator[None]:
     try:
-        config = json.loads((path / CONFIG).read_bytes())
-    except FileNotFoundError:
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_INCOMPLETE,
-            f"the adapter {path.name} has no {CONFIG}",
-            hint="give the folder that PEFT's save_pretrained wrote",
-            pointer=pointer,
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_CORRUPT,
-            f"the adapter {path.name} is damaged: {CONFIG} cannot be read: {error}",
-            hint=_AGAIN,
-            pointer=pointer,
-        ) from error
-    if not isinstance(config, dict):
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_CORRUPT,
-            f"the adapter {path.name} is damaged: {CONFIG} is not a JSON object",
-            hint=_AGAIN,
-            pointer=pointer,
-        )
-    return config
+        yield
+    except HemostatError as error:
+        detail = f"the adapter {path.name} is damaged: {error.detail}"
+        raise HemostatError(error.code, detail, hint=_AGAIN, pointer=pointer) from error
 
 
 def _refuse_other_kinds(config: dict[str, Any], pointer: str) -> None:
@@ -181,16 +162,16 @@ def _target(
         raise _unsupported(f"{name} has rank {rank} and {other} has {tensors[other].shape[1]}", pointer)
     try:
         alpha = float(_of_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", _ALPHA)))
-    except (re.error, TypeError, ValueError, AttributeError) as error:
+        scale = alpha / (sqrt(rank) if config.get("use_rslora") else rank)
+    except MALFORMED as error:
         raise _unsupported(f"its alpha of {module} cannot be read: {error}", pointer) from error
-    scale = alpha / (sqrt(rank) if config.get("use_rslora") else rank)
     return Target(f"{module}.weight", name, other, rank, scale)
 
 
 def _of_pattern(pattern: Any, module: str, default: Any) -> Any:
     """A module's own value: keys are regular expressions of the end of its path, as PEFT reads them."""
     for key, value in (pattern or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
+        if matches(rf"(.*\.)?({key})$", module):
             return value
     return default
 

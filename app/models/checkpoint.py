@@ -5,7 +5,6 @@ refused.
 """
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,9 +15,10 @@ from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.arithmetic import check_arithmetic
+from app.models.json_file import MALFORMED, read_json
 from app.models.packing import Packing, check_one_scheme, packings, scheme_of
 from app.models.safetensors_header import TensorInfo, read_header
-from app.models.shapes import Shape, dimension, expected_tensors, is_tied
+from app.models.shapes import LAYOUTS, Shape, dimension, each_expected, expected_tensors, is_tied
 from app.models.tokenizers import tokenizer_fingerprint
 
 __all__ = ["CheckpointInfo", "TensorInfo", "fingerprint", "inspect", "tokenizer_fingerprint"]
@@ -41,6 +41,9 @@ QUANTIZATION_PARTS = frozenset(
 HARMLESS = re.compile(r".*\.(rotary_emb\.inv_freq|attn\.(masked_)?bias)")
 # The packing library names Mixtral's experts as everybody else does.
 _MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+# The largest known checkpoints have 210,000 tensors, and an index of 20 MB.
+MOST_TENSORS = 500_000
+MOST_INDEX_BYTES = 64 * 1024**2
 _PLAIN_FLOATS = {"BF16": "bf16", "F16": "f16", "F32": "f32", "F64": "f64"}
 
 
@@ -108,6 +111,13 @@ def inspect(path: Path, *, pointer: str = "", name: str = "") -> CheckpointInfo:
     except HemostatError as error:
         detail = f"checkpoint {name or _name(path)}: {error.detail}"
         raise HemostatError(error.code, detail, hint=error.hint, pointer=pointer) from error
+    except MALFORMED as error:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_CORRUPT,
+            f"checkpoint {name or _name(path)}: a field of config.json is not of its type: {error}",
+            hint="fetch the config.json that belongs to the weights, as save_pretrained writes it",
+            pointer=pointer,
+        ) from error
 
 
 def _unreadable(path: Path, error: OSError, pointer: str) -> HemostatError:
@@ -175,11 +185,12 @@ def folder_signature(path: Path) -> tuple[tuple[str, int, int], ...]:
 def _inspect(path: Path, _signature: tuple[tuple[str, int, int], ...]) -> CheckpointInfo:
     names = sorted(entry.name for entry in path.iterdir() if entry.is_file() or entry.is_symlink())
     _refuse_code(path, names)
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     architecture = _architecture(config)
     check_arithmetic(architecture, config)
     files = _weight_files(path, names)
     tensors, total = _tensors(path, files)
+    layers = _depth(config, tensors)
     quantization = config.get("quantization_config") or config.get("compression_config")
     groups = packings(quantization) if quantization else ()
     tied = is_tied(architecture, config, has_head="lm_head.weight" in tensors)
@@ -201,7 +212,7 @@ def _inspect(path: Path, _signature: tuple[tuple[str, int, int], ...]) -> Checkp
         path=path,
         config=config,
         architecture=architecture,
-        layers=dimension(config, "num_hidden_layers"),
+        layers=layers,
         hidden_size=dimension(config, "hidden_size"),
         vocabulary=dimension(config, "vocab_size"),
         max_position=dimension(config, "max_position_embeddings") if maximum is not None else None,
@@ -231,7 +242,7 @@ def _refuse_code(path: Path, names: list[str]) -> None:
         )
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
         if name in names:
-            field = next(_code_fields(_read_json(path / name)), None)
+            field = next(_code_fields(read_json(path / name)), None)
             if field is not None:
                 raise HemostatError(
                     ErrorCode.CHECKPOINT_UNSAFE,
@@ -249,24 +260,6 @@ def _code_fields(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _code_fields(inner)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_INCOMPLETE, f"the folder has no {file.name}", hint="fetch or copy the missing file"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_CORRUPT, f"{file.name} cannot be read: {error}", hint="fetch the file again"
-        ) from error
-    if not isinstance(data, dict):
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_CORRUPT, f"{file.name} is not a JSON object", hint="fetch the file again"
-        )
-    return data
 
 
 def _architecture(config: dict[str, Any]) -> str:
@@ -295,7 +288,7 @@ def _architecture(config: dict[str, Any]) -> str:
 def _weight_files(path: Path, names: list[str]) -> dict[str, list[str] | None]:
     """Weight file → tensors that the index places in it (None without an index)."""
     if INDEX in names:
-        weight_map = _read_json(path / INDEX).get("weight_map")
+        weight_map = read_json(path / INDEX, most_bytes=MOST_INDEX_BYTES).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
             raise HemostatError(ErrorCode.CHECKPOINT_CORRUPT, f"{INDEX} has no weight_map", hint="fetch the file again")
         placed: dict[str, list[str] | None] = {}
@@ -317,11 +310,10 @@ def _weight_files(path: Path, names: list[str]) -> dict[str, list[str] | None]:
             )
     else:
         found = [name for name in names if name.endswith(".safetensors") and not name.startswith("consolidated")]
-        for name in list(found):
-            shard = SHARD.fullmatch(name)
-            if shard:  # parts that the names announce but that are not there
-                of = int(shard["of"])
-                found += [f"{shard['stem']}-{number:05}-of-{of:05}.safetensors" for number in range(1, of + 1)]
+        shards = {(shard["stem"], int(shard["of"])) for name in found if (shard := SHARD.fullmatch(name))}
+        for stem, of in shards:  # parts that the names announce; of a number that cannot be there, one too many
+            there = range(1, min(of, len(names) + 1) + 1)
+            found += [f"{stem}-{number:05}-of-{of:05}.safetensors" for number in there]
         placed = dict.fromkeys(sorted(set(found)))
     if not placed:
         gguf = next((name for name in names if name.endswith(".gguf")), None)
@@ -361,12 +353,30 @@ def _tensors(path: Path, files: dict[str, list[str] | None]) -> tuple[dict[str, 
                 hint="leave the weights of one model alone in the folder",
             )
         tensors |= found
+        if len(tensors) > MOST_TENSORS:
+            raise HemostatError(
+                ErrorCode.CHECKPOINT_UNSUPPORTED,
+                f"its weight files hold more than {MOST_TENSORS:,} tensors",
+                hint="leave the weights of one model alone in the folder",
+            )
         total += (path / file).stat().st_size
     if not tensors:
         raise HemostatError(
             ErrorCode.CHECKPOINT_INCOMPLETE, "the weight files hold no tensor", hint="fetch the weights again"
         )
     return tensors, total
+
+
+def _depth(config: dict[str, Any], tensors: dict[str, TensorInfo]) -> int:
+    """The number of layers. CHECKPOINT_SHAPE_MISMATCH if there are more than tensors, of which each layer has one."""
+    layers = dimension(config, "num_hidden_layers")
+    if layers > len(tensors):
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_SHAPE_MISMATCH,
+            f"config.json says {layers:,} layers, and the weight files hold {len(tensors):,} tensors",
+            hint="config.json and weights do not belong together; fetch both from the same revision",
+        )
+    return layers
 
 
 def _check_tensors(
@@ -377,11 +387,12 @@ def _check_tensors(
     tied: bool,
 ) -> None:
     """Raises where a tensor that the configuration calls for is missing, has another shape, or is one too many."""
-    expected = expected_tensors(architecture, config)
-    if expected is None:
+    if architecture not in LAYOUTS:
         return
+    expected: dict[str, Shape] = {}
     found = {_usual_name(architecture, name): (name, tensor) for name, tensor in tensors.items()}
-    for name, shape in expected.items():
+    for name, shape in each_expected(architecture, config):
+        expected[name] = shape
         module = name.removesuffix(".weight")
         packed = found.get(f"{module}.weight_packed") if groups else None
         plain = found.get(name)
@@ -392,7 +403,7 @@ def _check_tensors(
         elif plain is None:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_INCOMPLETE,
-                f"tensor {name} is missing ({architecture} with this config.json has {len(expected)} tensors)",
+                f"tensor {name} is missing, which {architecture} with this config.json has",
                 hint="fetch the weights again, or the config.json that belongs to them",
             )
         elif plain[1].shape != shape:

@@ -1,12 +1,12 @@
 """How a compressed-tensors checkpoint is packed, from its `quantization_config`."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.patterns import matches
 from app.models.processor import has_avx512, is_cpu_build
 
 # Linear layers that vLLM runs as one product, with one scheme.
@@ -53,7 +53,10 @@ def packings(quantization: dict[str, Any]) -> tuple[Packing, ...]:
     groups = quantization.get("config_groups")
     if not isinstance(groups, dict) or not groups:
         raise _corrupt("it has no config_groups")
-    return tuple(_packing(name, group) for name, group in sorted(groups.items()))
+    found = tuple(_packing(name, group) for name, group in sorted(groups.items()))
+    for targets in (quantization.get("ignore"), *(group.get("targets") for group in groups.values())):
+        Targets(targets)
+    return found
 
 
 def scheme_of(groups: tuple[Packing, ...]) -> str:
@@ -81,6 +84,9 @@ def check_one_scheme(quantization: Mapping[str, Any], tensors: Iterable[str]) ->
     """Raises CHECKPOINT_UNSUPPORTED where layers that vLLM runs as one product are packed in different ways: it would
     take the first one's scheme for all of them, without a word where shapes allow it. `quantization` is one that
     `packings` takes, `tensors` are the names of the checkpoint's."""
+    ignored = Targets(quantization.get("ignore"))
+    groups = quantization["config_groups"]
+    targets = {name: Targets(groups[name].get("targets")) for name in sorted(groups)}
     parents: dict[str, dict[str, str]] = {}
     for tensor in tensors:
         module, _, part = tensor.rpartition(".")
@@ -90,7 +96,7 @@ def check_one_scheme(quantization: Mapping[str, Any], tensors: Iterable[str]) ->
     for parent, modules in parents.items():
         for together in FUSED:
             there = [one for one in together if one in modules]
-            found = [_scheme_of_module(quantization, modules[one]) for one in there]
+            found = ["" if ignored.name(modules[one]) else _scheme(groups, targets, modules[one]) for one in there]
             if len(set(found)) > 1:
                 told = ", ".join(f"{one} {scheme or 'plain'}" for one, scheme in zip(there, found, strict=True))
                 raise HemostatError(
@@ -108,13 +114,10 @@ def has_fixed_grids(quantization: Mapping[str, Any] | None) -> bool:
     return any(isinstance(one, dict) and not one.get("dynamic", False) for one in inputs)
 
 
-def _scheme_of_module(quantization: Mapping[str, Any], module: str) -> str:
+def _scheme(groups: Mapping[str, Any], targets: "Mapping[str, Targets]", module: str) -> str:
     """The scheme of a module in words, all that decides its arithmetic; empty where it is plain."""
-    if any(_matches(module, str(one)) or one == "Linear" for one in quantization.get("ignore") or ()):
-        return ""
-    groups = quantization["config_groups"]
-    by_name = (n for n in sorted(groups) if any(_matches(module, str(one)) for one in groups[n].get("targets") or ()))
-    by_class = (n for n in sorted(groups) if "Linear" in (groups[n].get("targets") or ()))
+    by_name = (name for name, one in targets.items() if one.name(module, by_class=False))
+    by_class = (name for name, one in targets.items() if one.name(module))
     name = next(by_name, None) or next(by_class, None)
     if name is None:
         return ""
@@ -128,14 +131,25 @@ def _scheme_of_module(quantization: Mapping[str, Any], module: str) -> str:
     return " ".join(filter(None, words))
 
 
-def _matches(module: str, target: str) -> bool:
-    """Whether a target names a module: by its name, or by a pattern behind `re:`."""
-    if not target.startswith("re:"):
-        return target == module
-    try:
-        return re.match(target.removeprefix("re:"), module) is not None
-    except re.error:
-        return False
+class Targets:
+    """A list of targets: names of modules, patterns behind `re:`, and classes, of which all here are Linear.
+
+    Raises CHECKPOINT_UNSUPPORTED for a pattern that cannot be matched in linear time.
+    """
+
+    def __init__(self, targets: Any) -> None:
+        self._exact = {str(target) for target in targets or ()}
+        self._patterns = [one.removeprefix("re:") for one in sorted(self._exact) if one.startswith("re:")]
+        for pattern in self._patterns:
+            try:
+                matches(pattern, "")
+            except ValueError as error:
+                raise _unsupported(f"quantization_config has a pattern that cannot be matched: {error}") from error
+
+    def name(self, module: str, *, by_class: bool = True) -> bool:
+        """Whether they name the module, or its class."""
+        named = module in self._exact or (by_class and "Linear" in self._exact)
+        return named or any(matches(pattern, module) for pattern in self._patterns)
 
 
 def _packing(name: str, group: Any) -> Packing:

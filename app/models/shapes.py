@@ -41,19 +41,20 @@ LAYOUTS: dict[str, Layout] = {
     "Qwen2MoeForCausalLM": Layout(kv_heads=16, qkv_bias="qkv_bias", o_bias=False, mlp_bias=False, mixture="qwen2_moe"),
     "Qwen3MoeForCausalLM": Layout(kv_heads=4, mlp_bias=False, qk_norm=True, mixture="qwen3_moe"),
 }
+LARGEST = 2**31 - 1
 # Fields whose class default is not "absent means false".
 _FIELD_DEFAULTS = {"qkv_bias": True, "attention_bias": False, "mlp_bias": False}
 
 
 def dimension(config: dict[str, Any], key: str, default: int | None = None) -> int:
-    """A positive whole number of config.json; raises `HemostatError(CHECKPOINT_CORRUPT)` where it is none."""
+    """A number from 1 to `LARGEST` of config.json; raises `HemostatError(CHECKPOINT_CORRUPT)` where it is none."""
     value = config.get(key)
     if value is None:
         value = default
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= LARGEST:
         raise HemostatError(
             ErrorCode.CHECKPOINT_CORRUPT,
-            f"config.json: {key} is {value!r}, expected a positive whole number",
+            f"config.json: {key} is {repr(value)[:40]}, expected a whole number from 1 to {LARGEST:,}",
             hint="fetch the configuration again, or correct the field",
         )
     return value
@@ -70,22 +71,26 @@ def is_tied(architecture: str, config: dict[str, Any], *, has_head: bool) -> boo
 
 def expected_tensors(architecture: str, config: dict[str, Any]) -> dict[str, Shape] | None:
     """Name → shape of every tensor but a tied head, as transformers saves them; None for an unknown architecture."""
-    layout = LAYOUTS.get(architecture)
-    if layout is None:
-        return None
+    return dict(each_expected(architecture, config)) if architecture in LAYOUTS else None
+
+
+def each_expected(architecture: str, config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
+    """(name, shape) of what `expected_tensors` holds, for an architecture of `LAYOUTS`. As many as the configuration
+    says: whoever does not know that they are there stops at the first one that is not."""
+    layout = LAYOUTS[architecture]
     hidden, vocabulary = dimension(config, "hidden_size"), dimension(config, "vocab_size")
-    expected: dict[str, Shape] = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+    yield "model.embed_tokens.weight", (vocabulary, hidden)
+    yield "model.norm.weight", (hidden,)
     if not is_tied(architecture, config, has_head=True):
-        expected["lm_head.weight"] = (vocabulary, hidden)
+        yield "lm_head.weight", (vocabulary, hidden)
     for layer in range(dimension(config, "num_hidden_layers")):
         prefix = f"model.layers.{layer}."
         for name, shape in _norms(layout, hidden):
-            expected[prefix + name] = shape
+            yield prefix + name, shape
         for name, shape in _attention(layout, config, hidden):
-            expected[prefix + "self_attn." + name] = shape
+            yield prefix + "self_attn." + name, shape
         for name, shape in _feedforward(layout, config, hidden, layer):
-            expected[prefix + name] = shape
-    return expected
+            yield prefix + name, shape
 
 
 def _flag(config: dict[str, Any], flag: bool | str) -> bool:

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.json_file import MALFORMED, read_json
 
+# Of a tokenizer.json. The largest known ones have 34 MB.
+MOST_BYTES = 64 * 1024**2
 _ADDED_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
@@ -153,25 +156,9 @@ def _signature(file: Path) -> tuple[int, int, int]:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _load_json(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise _corrupt(file, error) from error
-    if not isinstance(data, dict):
-        raise _corrupt(file, "not an object")
-    return data
-
-
-def _corrupt(file: Path, why: object) -> HemostatError:
-    return HemostatError(
-        ErrorCode.CHECKPOINT_CORRUPT, f"{file.name} is not valid: {why}", hint="fetch or write the tokenizer again"
-    )
-
-
 def _settings(path: Path) -> dict[str, Any]:
     file = path / "tokenizer_config.json"
-    return _load_json(file) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 @lru_cache(maxsize=64)
@@ -184,11 +171,15 @@ def _fingerprint(path: Path, signature: tuple[int, int, int]) -> str:
 @lru_cache(maxsize=8)
 def _read(path: Path, _signature: tuple[int, int, int]) -> TokenizerContent:
     file = path / "tokenizer.json"
-    data = _load_json(file)
+    data = read_json(file, most_bytes=MOST_BYTES)
     try:
         return _parse(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _corrupt(file, f"{type(error).__name__} {error}") from error
+    except MALFORMED as error:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_CORRUPT,
+            f"{file.name} is not valid: {type(error).__name__} {error}",
+            hint="fetch or write the tokenizer again",
+        ) from error
 
 
 def _parse(data: dict[str, Any]) -> TokenizerContent:

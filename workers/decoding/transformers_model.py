@@ -18,6 +18,7 @@ from app.models.checkpoint import CheckpointInfo, inspect
 from workers.decoding.model import Step, check_logits
 from workers.engine.finite import check_finite
 from workers.engine.launch import never
+from workers.engine.mending import unpack_in_linear_time
 from workers.engine.simulation import section_at
 from workers.products import widen
 from workers.surgery.blockwise.attention import capped
@@ -160,6 +161,7 @@ def _load(info: CheckpointInfo, dtype: torch.dtype) -> Any:
     config = as_served(AutoConfig.from_pretrained(info.path, local_files_only=True), info)
     if info.quantization is not None:
         # Weights are unpacked once; activations that the packing quantizes are quantized on the way, as it says.
+        unpack_in_linear_time()
         config.quantization_config = {**info.quantization, "dequantize": True}
     attention = capped(dtype) if is_capped(config) else "sdpa"
     shown = logging.is_progress_bar_enabled()

@@ -22,6 +22,7 @@ from safetensors import safe_open
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.packing import Targets
 from workers.distributions.memory import in_large_pages
 
 # Bytes of weights that are hashed or looked through at a time.
@@ -297,13 +298,12 @@ def _dequantized(info: CheckpointInfo, module: str) -> torch.Tensor:
     linear map of the hidden state."""
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationConfig
-    from compressed_tensors.utils.match import is_match
 
     config = QuantizationConfig.model_validate(info.quantization)
-    stand_in = torch.nn.Linear(1, 1, bias=False, device="meta")
-    schemes = [
-        scheme for scheme in config.config_groups.values() if is_match(module, stand_in, scheme.targets, config.ignore)
-    ]
+    groups = config.config_groups.values()
+    schemes = (
+        [] if Targets(config.ignore).name(module) else [one for one in groups if Targets(one.targets).name(module)]
+    )
     if len(schemes) != 1:
         raise _unsupported(info, f"{len(schemes)} groups of its quantization_config name {module}")
     scheme = schemes[0]

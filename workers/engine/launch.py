@@ -56,6 +56,7 @@ def load_vllm() -> None:
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # says that a CPU has no Triton
     with quiet_vllm():
         import vllm.v1.engine.llm_engine  # noqa: F401
+    mending.match_in_linear_time()
     mending.ask_for_tiles()
     mending.multiply_in_float32()
     mending.keep_scales_alive()

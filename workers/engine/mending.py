@@ -3,11 +3,33 @@
 from collections.abc import Callable
 from functools import cache
 from inspect import unwrap
+from types import SimpleNamespace
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.nearest import nearest
+from app.models.patterns import matches
 from workers.products import lacking, made_up
+
+
+def match_in_linear_time() -> None:
+    """vLLM and compressed-tensors match patterns of a quantization_config, which are strangers', with engines that
+    backtrack: one pattern can take for ever."""
+    from vllm.model_executor.layers.quantization.utils import config_utils
+
+    unpack_in_linear_time()
+    _match_linearly(config_utils)
+
+
+def unpack_in_linear_time() -> None:
+    """The same of compressed-tensors alone, which transformers calls."""
+    from compressed_tensors.utils import match
+
+    _match_linearly(match)
+
+
+def _match_linearly(module: Any) -> None:
+    module.re = SimpleNamespace(**vars(module.re) | {"match": lambda pattern, name: matches(pattern, name) or None})
 
 
 def keep_scales_alive() -> None:

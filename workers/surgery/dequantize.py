@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
-from compressed_tensors.utils.match import match_name
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import QUANTIZATION_PARTS, CheckpointInfo, fingerprint
 from app.models.modules import natural_key
+from app.models.packing import Targets
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 from workers.surgery.files import copy_companions
 from workers.surgery.reading import TensorReader, open_tensors
@@ -90,6 +90,7 @@ class _Unpacker:
             self._config = QuantizationConfig.model_validate(_known_fields(source.quantization or {}))
         except ValueError as error:
             raise _unsupported(f"its quantization_config cannot be read ({type(error).__name__})") from error
+        self._schemes = [(Targets(scheme.targets), scheme) for scheme in self._config.config_groups.values()]
         self._packed = {
             name.rpartition(".")[0] for name in source.tensors if name.endswith((".weight_packed", ".weight_scale"))
         }
@@ -133,18 +134,13 @@ class _Unpacker:
 
     def _scheme(self, module: str) -> tuple[QuantizationScheme, str]:
         """The group that the module belongs to, and its format."""
-        for scheme in self._config.config_groups.values():
-            if any(_is_class(target) or match_name(module, target) for target in scheme.targets):
+        for targets, scheme in self._schemes:
+            if targets.name(module):
                 packing = str(getattr(scheme.format or self._config.format, "value", self._config.format))
                 if packing not in FORMATS:
                     raise _unsupported(f"the format {packing} of {module}")
                 return scheme, packing
         raise _unsupported(f"{module} is packed, but belongs to no group of quantization_config")
-
-
-def _is_class(target: str) -> bool:
-    """A group's target is a module's name, a pattern, or a class, of which packed modules are all Linear."""
-    return target == "Linear"
 
 
 def _known_fields(quantization: dict[str, Any]) -> dict[str, Any]:

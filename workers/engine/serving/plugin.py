@@ -51,6 +51,7 @@ def register_model(architecture: str, *, single_rows_apart: bool = False, float3
     from workers.engine import mending
     from workers.engine.serving.model import calibrated
 
+    mending.match_in_linear_time()
     mending.ask_for_tiles()
     if float32_products:
         mending.multiply_in_float32(single_rows_apart=single_rows_apart)

@@ -48,9 +48,18 @@ def test_so_is_a_configuration_that_is_none(adapter: Path, text: str) -> None:
     assert error.detail.startswith(f"the adapter tuned is damaged: {CONFIG} ")
 
 
-@pytest.mark.parametrize("pattern", [["q_proj"], "q_proj", {"q_proj": "much"}, {"(": 1}])
+@pytest.mark.parametrize("pattern", [["q_proj"], "q_proj", {"q_proj": "much"}, {"(": 1}, {"(?=q)q_proj": 1}])
 def test_alphas_that_cannot_be_read_are_told(adapter: Path, pattern: object) -> None:
     (adapter / CONFIG).write_text(json.dumps({"peft_type": "LORA", "alpha_pattern": pattern}))
     error = refused(adapter)
     assert error.code is ErrorCode.CHECKPOINT_UNSUPPORTED
     assert "its alpha of model.layers.0.self_attn.q_proj cannot be read" in error.detail
+
+
+@pytest.mark.timeout(60)
+def test_a_pattern_of_alphas_that_never_ends_elsewhere_is_answered(adapter: Path) -> None:
+    pattern = {"(([a-z0-9._])+)+!": 3, "q_proj": 5}
+    (adapter / CONFIG).write_text(json.dumps({"peft_type": "LORA", "alpha_pattern": pattern}))
+    info = inspect_adapter(adapter)
+    target = info.targets["model.layers.0.self_attn.q_proj.weight"]
+    assert target.scale == 5 / target.rank

@@ -180,7 +180,7 @@ def test_a_weight_that_is_no_plain_float_is_refused(copy: Copy) -> None:
 
 def test_a_model_without_known_linear_layers(copy: Copy) -> None:
     folder = copy()
-    edit_json(folder / "config.json", architectures=["NovelForCausalLM"])
+    edit_json(folder / "config.json", architectures=["NovelForCausalLM"], num_hidden_layers=1)
     save_file({"norm.weight": torch.ones(64)}, folder / "model.safetensors")
     refused(folder, rtn(), ErrorCode.RECIPE_NOT_APPLICABLE, "/1")
 

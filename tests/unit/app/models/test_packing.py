@@ -61,6 +61,8 @@ def test_codes_are_packed_along_the_input(bits: int, width: int) -> None:
         ({"quant_method": "compressed-tensors", "config_groups": {"g": 3}}, ErrorCode.CHECKPOINT_CORRUPT),
         (config(None), ErrorCode.CHECKPOINT_CORRUPT),
         (config({"num_bits": "4"}), ErrorCode.CHECKPOINT_CORRUPT),
+        (config(INT4, ignore=["re:(?!lm_head).*"]), ErrorCode.CHECKPOINT_UNSUPPORTED),
+        (config(INT4, ignore=["re:" + "a" * 501]), ErrorCode.CHECKPOINT_UNSUPPORTED),
     ],
 )
 def test_what_cannot_be_used_is_refused(quantization: dict[str, Any], code: ErrorCode) -> None:
@@ -102,6 +104,11 @@ ATTENTION = [f"model.layers.{layer}.self_attn.{one}_proj.weight_packed" for laye
 MLP = [f"model.layers.0.mlp.{one}_proj.weight_packed" for one in ("gate", "up", "down")]
 
 
+def test_a_refused_pattern_of_a_group_is_told() -> None:
+    with pytest.raises(HemostatError, match="unclosed group"):
+        packings(two_groups(["re:("], INT8))
+
+
 def two_groups(targets: list[str], weights: dict[str, Any], ignore: tuple[str, ...] = ()) -> dict[str, Any]:
     made = config(INT4, ignore=["lm_head", *ignore])
     made["config_groups"]["group_1"] = {"targets": targets, "weights": weights}
@@ -136,7 +143,7 @@ def test_layers_that_run_as_one_have_one_scheme(quantization: dict[str, Any], to
         two_groups(["re:.*(o|down)_proj"], INT8),
         two_groups(["re:.*[qkv]_proj"], dict(INT4)),
         two_groups(["re:.*(gate|up)_proj"], INT8, ignore=("re:.*self_attn.*",)),
-        two_groups(["re:("], INT8),
+        two_groups(["re:(([a-z0-9._])+)+!"], INT8, ignore=("re:(.*)*!",)),
     ],
 )
 def test_mixed_schemes_that_it_serves_are_taken(quantization: dict[str, Any]) -> None:
