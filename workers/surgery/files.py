@@ -1,10 +1,16 @@
 """What every checkpoint folder that is made here has in common beside its weights."""
 
+import ctypes
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from app.models.checkpoint import CHANNELS
+
+_HERE: Final = -100  # AT_FDCWD
+_EXCHANGE: Final = 2  # RENAME_EXCHANGE
 
 # What belongs to a model and holds no code.
 COPIED = (
@@ -35,3 +41,42 @@ def give_usual_modes(folder: Path) -> None:
     os.umask(mask)
     for path in (folder, *folder.rglob("*")):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    """Files at any depth, sorted."""
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def publish(staging: Path, destination: Path) -> None:
+    """Gives a complete folder its final name, on disk when this returns.
+
+    An older folder of that name is exchanged for it in one step of the kernel, so that whoever is killed leaves one of
+    them there, whole; then it is removed. Raises OSError, also if the file system cannot exchange folders (NFS).
+    """
+    for file in files_of(staging):
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    _sync_folder(staging)
+    if destination.exists():
+        _exchange(staging, destination)
+        _sync_folder(destination.parent)
+        shutil.rmtree(staging)
+    else:
+        staging.rename(destination)
+    _sync_folder(destination.parent)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"folders cannot be exchanged here: {os.strerror(number)}", str(other))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

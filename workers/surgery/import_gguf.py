@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from app.models.staging import staging_prefix
-from workers.surgery.files import give_usual_modes
+from workers.surgery.files import give_usual_modes, publish
 from workers.surgery.gguf_rotary import with_scaling
 from workers.surgery.store import disk_full_told
 
@@ -88,14 +88,13 @@ def import_gguf(gguf: Path, destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=staging_prefix(destination, os.getpid()), dir=destination.parent))
     try:
-        # the libraries draw progress bars on standard error whatever they are told
-        with disk_full_told(destination.parent), contextlib.redirect_stderr(io.StringIO()):
-            _convert(gguf, staging)
-        _settle_config(gguf, staging)
-        give_usual_modes(staging)
-        if destination.exists():
-            shutil.rmtree(destination)
-        staging.rename(destination)
+        with disk_full_told(destination.parent):
+            # the libraries draw progress bars on standard error whatever they are told
+            with contextlib.redirect_stderr(io.StringIO()):
+                _convert(gguf, staging)
+            _settle_config(gguf, staging)
+            give_usual_modes(staging)
+            publish(staging, destination)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

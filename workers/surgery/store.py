@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
-from workers.surgery.files import give_usual_modes
+from workers.surgery.files import files_of, give_usual_modes, publish
 
 KEY = re.compile(r"[0-9a-f]{64}")
 RECORD = "entry.json"
@@ -162,13 +162,11 @@ class CheckpointStore:
         try:
             with disk_full_told(self.root):
                 build(staging)
-                files = {file.relative_to(staging).as_posix(): file.stat().st_size for file in _files(staging)}
+                files = {file.relative_to(staging).as_posix(): file.stat().st_size for file in files_of(staging)}
                 record = {"key": key, "files": files, "bytes": sum(files.values())}
                 (staging / RECORD).write_text(json.dumps(record, sort_keys=True, indent=1) + "\n")
                 give_usual_modes(staging)
-                _sync(staging)
-                staging.rename(self.root / key)
-                _sync_folder(self.root)
+                publish(staging, self.root / key)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -205,7 +203,7 @@ class CheckpointStore:
                 except (OSError, ValueError, KeyError, TypeError):
                     size = 0
                     with suppress(OSError):
-                        size = sum(file.stat().st_size for file in _files(folder))
+                        size = sum(file.stat().st_size for file in files_of(folder))
                     yield folder.name, 0, size
 
     def _remove(self, key: str) -> bool:
@@ -289,22 +287,3 @@ def _same_file(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
-
-
-def _sync(folder: Path) -> None:
-    for file in _files(folder):
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

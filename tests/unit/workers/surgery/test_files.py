@@ -1,4 +1,7 @@
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,53 @@ def test_what_belongs_to_the_model_is_copied_and_nothing_else(tmp_path: Path) ->
     copy_companions(source, folder)
     assert sorted(file.name for file in folder.iterdir()) == ["config.json", "tokenizer.json"]
     assert (folder / "config.json").read_text() == "config.json"
+
+
+KILLED_AT = """
+import os, shutil, signal, sys
+from pathlib import Path
+from workers.surgery import files
+left = int(sys.argv[1])
+def step(frame, event, argument):
+    global left
+    if frame.f_code.co_filename in (files.__file__, shutil.__file__):
+        left -= event == "line"
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step
+sys.settrace(step)
+files.publish(Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+ROOT = Path(__file__).resolve().parents[4]
+NAMES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def folder_of(path: Path, text: str) -> Path:
+    path.mkdir()
+    for name in NAMES:
+        (path / name).write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+def test_a_kill_at_any_line_leaves_one_whole_folder(tmp_path: Path, *, replaces: bool) -> None:
+    seen = []
+    for line in range(0, 200, 4):
+        root = tmp_path / str(line)
+        root.mkdir()
+        staging, destination = folder_of(root / ".made-1-x", "new"), root / "made"
+        if replaces:
+            folder_of(destination, "old")
+        command = [sys.executable, "-c", KILLED_AT, str(line), str(staging), str(destination)]
+        status = subprocess.run(command, check=False, cwd=ROOT).returncode
+        if replaces or destination.exists():
+            assert sorted(file.name for file in destination.iterdir()) == sorted(NAMES)
+            (text,) = {file.read_text() for file in destination.iterdir()}
+            seen.append(text)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+    assert status == 0
+    assert not staging.exists()
+    assert set(seen) == ({"old", "new"} if replaces else {"new"})
+    assert seen == sorted(seen, reverse=True)  # the old one, and from some line on the new one
