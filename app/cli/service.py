@@ -14,8 +14,7 @@ from rich.console import Console
 from app.address import local_url
 from app.cli.client import Client
 from app.jobs.parsing import parse_submission
-from app.models.preflight import check_request
-from app.models.registry import load_registry
+from app.models import looking
 from app.settings import Settings
 from app.up import running
 
@@ -48,7 +47,7 @@ def connect_or_start(url: str | None, settings: Settings, console: Console, requ
             yield client
             return
     submission = parse_submission(json.dumps(request).encode())
-    check_request(submission, load_registry(settings.models_file), settings)
+    looking.ask_about("check", submission, settings)
     with start(settings, console) as client:
         yield client
 

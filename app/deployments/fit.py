@@ -20,7 +20,7 @@ from app.deployments.store import DeploymentStore
 from app.jobs import queue
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
-from app.models.checkpoint import fingerprint, inspect
+from app.models import looking
 from app.models.recipes import recipe_fingerprint
 from app.models.registry import load_registry
 from app.settings import Settings
@@ -90,7 +90,7 @@ def replaced(profile: Profile, settings: Settings) -> bool:
         registry = load_registry(settings.models_file)
         for model, weights in expected.items():
             path = registry.resolve(model).checkpoint_path()
-            if _changed_at(path) > profile.created_at and fingerprint(path) != weights:
+            if _changed_at(path) > profile.created_at and looking.weights_of(path) != weights:
                 return True
     except (HemostatError, OSError):
         return False
@@ -99,8 +99,8 @@ def replaced(profile: Profile, settings: Settings) -> bool:
 
 def _changed_at(path: Path) -> float:
     """When the configuration or a weight file was last written, or put there."""
-    stats = [(path / name).stat() for name in ("config.json", *inspect(path).files)]
-    return max(max(stat.st_mtime, stat.st_ctime) for stat in stats)
+    files = [file for file in path.iterdir() if file.suffix == ".safetensors" or file.name == "config.json"]
+    return max(max(stat.st_mtime, stat.st_ctime) for stat in (file.stat() for file in files))
 
 
 def calibrate_request(deployment: Deployment) -> CalibrateRequest:

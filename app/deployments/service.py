@@ -30,8 +30,7 @@ from app.deployments.store import DeploymentStore, is_deployment_id
 from app.jobs.service import cancel as cancel_job
 from app.jobs.service import hold_of, refusal
 from app.jobs.store import Idempotency
-from app.models.preflight import check_request
-from app.models.registry import load_registry
+from app.models import looking
 from app.problems import redis_is_away
 from app.settings import Settings
 from app.state import State
@@ -59,7 +58,7 @@ async def create(state: State, request: DeploymentRequest, owner: str, key: str 
     hold = await asyncio.to_thread(hold_of, f"deployments {owner}", key, request)
     if (earlier := await _earlier(state, hold)) is not None:
         return earlier
-    await asyncio.to_thread(preflight, request, state.settings)
+    await preflight(request, state.settings)
     try:
         made = await state.deployments.create(request, hold=hold, within_memory=True)
     except HemostatError as error:
@@ -80,10 +79,10 @@ async def _earlier(state: State, hold: Idempotency | None) -> Made | None:
     return Made(await state.deployments.get(outcome.job_id), replayed=True)
 
 
-def preflight(request: DeploymentRequest, settings: Settings) -> None:
-    """Everything that can be refused without torch. Reads folders and file headers: call it from a thread.
+async def preflight(request: DeploymentRequest, settings: Settings) -> None:
+    """Everything that can be refused without torch.
 
-    Raises what `app.models.preflight.check_request` raises, RECIPE_NOT_APPLICABLE for a step whose text would have to
+    Raises what `app.models.looking.check` raises, RECIPE_NOT_APPLICABLE for a step whose text would have to
     be sampled, and for a version PROFILE_NOT_FOUND, PROFILE_CORRUPT or PROFILE_MISMATCH.
     """
     if is_deployment_id(request.name):
@@ -101,10 +100,10 @@ def preflight(request: DeploymentRequest, settings: Settings) -> None:
         window=request.max_model_len or LEAST_WINDOW,
     )
     with _own_fields():
-        check_request(compared, load_registry(settings.models_file), settings)
+        await looking.check(compared, settings)
     _check_texts(request.model.recipe)
     if request.version is not None:
-        check_version(request.version, request.model, request.reference, settings)
+        await asyncio.to_thread(check_version, request.version, request.model, request.reference, settings)
 
 
 def _check_texts(recipe: Recipe) -> None:

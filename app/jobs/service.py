@@ -23,10 +23,8 @@ from app.jobs.ids import is_job_id, new_job_id
 from app.jobs.record import JobRecord, read_record, request_fields
 from app.jobs.store import Idempotency, JobStore, Outcome
 from app.jobs.workers import living
-from app.models.estimates import estimate
+from app.models import looking
 from app.models.pace import Pace, measured
-from app.models.preflight import check_request
-from app.models.registry import load_registry
 from app.problems import FieldError, RequestError
 from app.settings import Settings
 
@@ -99,8 +97,8 @@ def hold_of(owner: str, key: str | None, request: Contract) -> Idempotency | Non
 
 
 async def preflight(request: SubmitRequest, settings: Settings) -> None:
-    """Everything that can be refused without torch; reads the headers of checkpoints, so not on the event loop."""
-    await asyncio.to_thread(lambda: check_request(request, load_registry(settings.models_file), settings))
+    """Everything that can be refused without torch."""
+    await looking.check(request, settings)
 
 
 async def dry_run(client: Redis, request: SubmitRequest, settings: Settings) -> Estimate:
@@ -108,7 +106,7 @@ async def dry_run(client: Redis, request: SubmitRequest, settings: Settings) -> 
     here: Pace | None = None
     with contextlib.suppress(RedisError, OSError):  # nothing is queued, so that Redis may be away
         here = measured(worker.scoring_rate for worker in await living(client))
-    return await asyncio.to_thread(lambda: estimate(request, load_registry(settings.models_file), settings, here))
+    return await looking.estimate(request, settings, here)
 
 
 async def submit(

@@ -168,7 +168,7 @@ def _fingerprint(path: Path, signature: tuple[int, int, int]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)  # 230 MB each, of 256,000 tokens
 def _read(path: Path, _signature: tuple[int, int, int]) -> TokenizerContent:
     file = path / "tokenizer.json"
     data = read_json(file, most_bytes=MOST_BYTES)

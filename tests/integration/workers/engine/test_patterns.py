@@ -17,10 +17,13 @@ def vllm() -> None:
     load_vllm()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_vllm_answers_for_a_pattern_that_never_ends_elsewhere() -> None:
     from torch import nn
-    from vllm.model_executor.layers.quantization.compressed_tensors.utils import find_matched_target, should_ignore_layer
+    from vllm.model_executor.layers.quantization.compressed_tensors.utils import (
+        find_matched_target,
+        should_ignore_layer,
+    )
 
     assert not should_ignore_layer(NAME, [HOSTILE])
     assert should_ignore_layer(NAME, [HOSTILE, "re:.*q_proj"])
@@ -28,7 +31,7 @@ def test_vllm_answers_for_a_pattern_that_never_ends_elsewhere() -> None:
     assert find_matched_target("lm_head", nn.Linear(1, 1), [HOSTILE, "Linear"]) == "Linear"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_compressed_tensors_does_too() -> None:
     from compressed_tensors.utils.match import match_name
 

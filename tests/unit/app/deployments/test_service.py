@@ -13,7 +13,7 @@ from app.settings import Settings
 SELF = {"source": "self", "tokens": 256}
 
 
-def test_text_that_the_reference_would_have_to_write_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:
+async def test_text_that_the_reference_would_have_to_write_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "models.toml").write_text(f'[models.tiny]\npath = "{tiny()}"\n')
     settings = Settings(home=tmp_path)
 
@@ -30,9 +30,9 @@ def test_text_that_the_reference_would_have_to_write_is_refused(tiny: Callable[.
             }
         )
 
-    preflight(asked(), settings)
+    await preflight(asked(), settings)
     with pytest.raises(HemostatError) as caught:
-        preflight(asked(calibration=SELF), settings)
+        await preflight(asked(calibration=SELF), settings)
     assert (caught.value.code, caught.value.pointer) == (
         ErrorCode.RECIPE_NOT_APPLICABLE,
         "/model/recipe/1/calibration",

@@ -173,7 +173,7 @@ def test_a_mutated_checkpoint_is_refused_or_taken(kind: str, copy: Copy, tiny: T
         content = json.loads(texts[name]) | (copying.deepcopy(FILES[name]) if packed else {})
         for _ in range(data.draw(st.integers(1, 2))):
             container, key = data.draw(st.sampled_from(places(content)))
-            container[key] = data.draw(VALUES)
+            container[key] = copying.deepcopy(data.draw(VALUES))
         (folder / name).write_text(json.dumps(content))
         steps = data.draw(
             st.sampled_from([REQUEST["candidate"]["recipe"], [], [{"type": "context.linear", "factor": 2}]])
@@ -207,7 +207,7 @@ def test_a_mutated_header_or_adapter_is_refused_or_taken(copy: Copy, tmp_path: P
         changed, other = copying.deepcopy(header), copying.deepcopy(adapter)
         for content in (changed, other):
             container, key = data.draw(st.sampled_from(places(content)))
-            container[key] = data.draw(VALUES)
+            container[key] = copying.deepcopy(data.draw(VALUES))
         text = json.dumps(changed).encode()
         weights.write_bytes(struct.pack("<Q", len(text)) + text + rest)
         (tmp_path / CONFIG).write_text(json.dumps(other))

@@ -1,0 +1,74 @@
+"""The process that looks into models for others: `python -m app.models.looker`, a question and an answer a line, JSON.
+
+It limits itself before it reads a file. MemoryError ends it: nobody knows what is left undone then.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from functools import lru_cache
+from math import ceil
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+from app.contracts.errors import HemostatError
+from app.contracts.requests import REQUEST
+from app.models.checkpoint import fingerprint
+from app.models.estimates import estimate
+from app.models.looking import MEMORY_BYTES
+from app.models.pace import Pace
+from app.models.preflight import check_request
+from app.models.registry import load_registry
+from app.settings import Settings
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    """{"found": …}, {"error": …} of a `HemostatError`, or {"crash": …} for a fault of ours, by its type and line."""
+    try:
+        return {"found": _found(question)}
+    except HemostatError as error:
+        told = {"code": error.code, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}
+        return {"error": told}
+    except MemoryError:
+        os._exit(1)
+    except Exception as error:
+        place = extract_tb(error.__traceback__)[-1]
+        return {"crash": f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"}
+
+
+def _found(question: dict[str, Any]) -> Any:
+    if question["what"] == "weights":
+        return fingerprint(Path(question["path"]))
+    settings = _settings(question["settings"])
+    request, registry = REQUEST.validate_python(question["request"]), load_registry(settings.models_file)
+    if question["what"] == "check":
+        return check_request(request, registry, settings)
+    here = None if question["pace"] is None else Pace(**question["pace"])
+    return estimate(request, registry, settings, here).model_dump(mode="json")
+
+
+@lru_cache(maxsize=8)  # they take 16 ms to make
+def _settings(text: str) -> Settings:
+    return Settings(**json.loads(text))
+
+
+def main() -> None:
+    """Answers until its standard input ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, this process goes first
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for line in sys.stdin.buffer:
+        question = json.loads(line)
+        until = ceil(time.process_time() + question["cpu_s"])
+        resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))
+        answers.write(json.dumps(answer(question)).encode() + b"\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

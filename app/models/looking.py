@@ -1,0 +1,162 @@
+"""What a request names is looked into by a process of its own: the files are strangers', made to exhaust a reader if
+need be.
+
+The process has limits of memory, processor time and time. It is kept, since it remembers what it has read until a file
+changes; one that meets a limit is killed, and the next question starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import Estimate
+from app.contracts.requests.base import JobRequest
+from app.models.pace import Pace
+from app.settings import Settings
+
+AT_ONCE: Final = 2
+MOST_WAITING: Final = 64
+RETRY_S: Final = 5
+# The largest known models take 8 s and 0.7 GiB, with a tokenizer of their own for each side.
+CPU_S: Final = 20
+LONGEST_S: Final = 60.0
+MEMORY_BYTES: Final = 1024**3
+# Not for whoever reads strangers' files.
+SECRETS: Final = frozenset({"HEMOSTAT_REDIS_URL", "HEMOSTAT_API_KEY", "HEMOSTAT_API_KEYS_FILE", "HF_TOKEN"})
+_COMMAND: Final = (sys.executable, "-m", "app.models.looker")
+
+
+async def check(request: JobRequest, settings: Settings) -> None:
+    """`app.models.preflight.check_request`, elsewhere. Raises what that raises, CHECKPOINT_UNSUPPORTED if it meets a
+    limit, and UNAVAILABLE if too many ask at once."""
+    await _in_turn("check", request, settings)
+
+
+async def estimate(request: JobRequest, settings: Settings, here: Pace | None) -> Estimate:
+    """`app.models.estimates.estimate`, elsewhere. Raises as `check` does."""
+    told = await _in_turn("estimate", request, settings, pace=None if here is None else vars(here))
+    return Estimate.model_validate(told)
+
+
+def weights_of(path: Path) -> str:
+    """`app.models.checkpoint.fingerprint`, elsewhere: a second per GB, and as much time as that takes."""
+    size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    slack = size / 5e7
+    told: str = _ask({"what": "weights", "path": str(path)}, str(path), slack)
+    return told
+
+
+def ask_about(what: str, request: JobRequest, settings: Settings, **more: object) -> Any:
+    """Asks, and waits for the answer: call it from a thread."""
+    question = {
+        "what": what,
+        "request": request.model_dump(mode="json", exclude={"dry_run"}),
+        "settings": settings.model_dump_json(exclude={"redis_url", "api_keys_file"}),
+        **more,
+    }
+    return _ask(question, " and ".join(dict.fromkeys([request.reference.model, request.candidate.model])))
+
+
+async def _in_turn(what: str, request: JobRequest, settings: Settings, **more: object) -> Any:
+    if not _room.acquire(blocking=False):
+        raise HemostatError(
+            ErrorCode.UNAVAILABLE,
+            f"{MOST_WAITING} other requests wait for their models to be looked into",
+            hint="wait as long as Retry-After says and send it again",
+            retry_after_s=RETRY_S,
+        )
+    try:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_turns, lambda: ask_about(what, request, settings, **more))
+    finally:
+        _room.release()
+
+
+def _ask(question: dict[str, Any], about: str, slack_s: float = 0) -> Any:
+    limits = CPU_S + slack_s, LONGEST_S + slack_s
+    helper = _idle.pop() if _idle else _Helper()
+    exceeded = helper.ask(question, *limits)
+    if exceeded is _MEMORY and helper.used:  # what it remembers may have taken it
+        helper = _Helper()
+        exceeded = helper.ask(question, *limits)
+    if exceeded:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"the files of {about} cannot be looked into: that takes more than {exceeded}",
+            hint="fetch them again from a source that you trust: config.json, tokenizer, headers of weights, adapters",
+        )
+    _idle.append(helper)
+    told = json.loads(helper.answer)
+    if "error" in told:
+        error = told["error"]
+        raise HemostatError(ErrorCode(error["code"]), error["detail"], hint=error["hint"], pointer=error["pointer"])
+    if "crash" in told:
+        raise RuntimeError(f"looking into models failed: {told['crash']}")
+    return told["found"]
+
+
+class _Helper:
+    """One process, `app.models.looker`. `used`: it has answered before."""
+
+    def __init__(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        self._process = subprocess.Popen(
+            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+        )
+        self.used = False
+        self.answer = b""
+
+    def ask(self, question: dict[str, Any], cpu_s: float, longest_s: float) -> str:
+        """Sets `answer`. Else the process is gone: the limit that it met, in words."""
+        assert self._process.stdin is not None  # noqa: S101 - both are pipes
+        assert self._process.stdout is not None  # noqa: S101
+        began = time.monotonic()
+        line = json.dumps(question | {"cpu_s": cpu_s}).encode() + b"\n"
+        timer = threading.Timer(longest_s, self._process.kill)
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+            self.answer = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if self.answer.endswith(b"\n"):
+            self.used = True
+            return ""
+        if self.end() == -signal.SIGXCPU:
+            return f"{cpu_s:.0f} s of a processor"
+        return f"{longest_s:.0f} s" if time.monotonic() - began >= longest_s else _MEMORY
+
+    def end(self) -> int:
+        """Ends the process; its status."""
+        assert self._process.stdout is not None  # noqa: S101
+        self._process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        return self._process.wait()
+
+
+_MEMORY: Final = f"{MEMORY_BYTES / 1024**3:g} GiB of memory"
+_turns: Final = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="looking")
+_room: Final = threading.BoundedSemaphore(AT_ONCE + MOST_WAITING)
+_idle: Final[list[_Helper]] = []
+
+
+@atexit.register
+def _end_all() -> None:
+    while _idle:
+        _idle.pop().end()

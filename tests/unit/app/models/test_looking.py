@@ -1,0 +1,122 @@
+"""The process that looks into strangers' files, its limits, and that the next one is asked after it met one."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.compare import CompareRequest
+from app.models import looking
+from app.models.checkpoint import fingerprint
+from app.models.estimates import estimate
+from app.models.pace import Pace
+from app.models.registry import load_registry
+from app.settings import Settings
+from tests.support.copies import Copy, edit_json
+
+Tiny = Callable[..., Path]
+HEAVY = "[" + "[[]]," * (10 * 1024**2) + "0]"  # 52 MB of the shortest lists, within what a tokenizer may have
+
+
+@pytest.fixture
+def settings(tiny: Tiny, copy: Copy, tmp_path: Path) -> Settings:
+    heavy = copy("llama", name="heavy")
+    folders = {"sound": tiny(), "heavy": heavy, "broken": copy("llama", name="broken")}
+    (folders["broken"] / "tokenizer.json").unlink()
+    text = "".join(f"[models.{alias}]\npath = {json.dumps(str(path))}\n" for alias, path in folders.items())
+    (tmp_path / "models.toml").write_text(text)
+    return Settings(home=tmp_path, redis_url="redis://:secret@localhost/0")
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """Each test's processes are its own."""
+    looking._end_all()
+    yield
+    looking._end_all()
+
+
+def asked(model: str, **changes: Any) -> CompareRequest:
+    body = {"kind": "compare", "reference": {"model": model}, "candidate": {"model": model}, "window": 64}
+    return CompareRequest.model_validate(body | changes)
+
+
+async def refused(model: str, settings: Settings) -> HemostatError:
+    with pytest.raises(HemostatError) as caught:
+        await looking.check(asked(model), settings)
+    assert caught.value.hint
+    return caught.value
+
+
+async def test_it_answers_as_this_process_would(settings: Settings) -> None:
+    registry, here = load_registry(settings.models_file), Pace(100.0, "as told")
+    await looking.check(asked("sound"), settings)
+    told = await looking.estimate(asked("sound"), settings, here)
+    assert told == estimate(asked("sound"), registry, settings, here)
+    error = await refused("broken", settings)
+    with pytest.raises(HemostatError) as caught:
+        estimate(asked("broken"), registry, settings)
+    other = caught.value
+    assert (error.code, error.detail, error.hint, error.pointer) == (
+        other.code, other.detail, other.hint, other.pointer
+    )  # fmt: skip
+    folder = registry.resolve("sound").checkpoint_path()
+    assert looking.weights_of(folder) == fingerprint(folder)
+
+
+async def test_one_process_answers_until_it_meets_a_limit(settings: Settings) -> None:
+    await looking.check(asked("sound"), settings)
+    (first,) = looking._idle
+    await looking.check(asked("sound"), settings)
+    assert looking._idle == [first]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "told"), [("CPU_S", 1, "1 s of a processor"), ("LONGEST_S", 0.1, "0 s"), (None, 0, "of memory")]
+)
+async def test_a_limit_is_a_refusal_and_the_next_question_is_answered(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, limit: str | None, value: float, told: str
+) -> None:
+    folder = load_registry(settings.models_file).resolve("heavy").checkpoint_path()
+    await looking.check(asked("sound"), settings)
+    (folder / "tokenizer.json").write_text(HEAVY)
+    with monkeypatch.context() as patch:
+        if limit is not None:
+            patch.setattr(looking, limit, value)
+        error = await refused("heavy", settings)
+    assert error.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+    assert (told in error.detail, "heavy" in error.detail) == (True, True)
+    await looking.check(asked("sound"), settings)
+
+
+def test_it_knows_no_secret(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hidden")
+    looking.ask_about("check", asked("sound"), settings)
+    (helper,) = looking._idle
+    environment = Path(f"/proc/{helper._process.pid}/environ").read_bytes()
+    assert b"PATH=" in environment
+    assert b"hidden" not in environment
+
+
+async def test_a_fault_of_ours_is_not_told_as_the_file_s(settings: Settings) -> None:
+    with pytest.raises(RuntimeError, match=r"KeyError at looker\.py"):
+        looking._ask({"what": "check"}, "nothing")
+
+
+async def test_too_many_at_once_are_sent_away(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "_room", looking.threading.BoundedSemaphore(1))
+    looking._room.acquire()
+    error = await refused("sound", settings)
+    assert (error.code, error.retry_after_s) == (ErrorCode.UNAVAILABLE, looking.RETRY_S)
+
+
+async def test_what_it_remembers_is_read_again_after_a_change(settings: Settings) -> None:
+    folder = load_registry(settings.models_file).resolve("heavy").checkpoint_path()
+    await looking.check(asked("heavy"), settings)
+    edit_json(folder / "config.json", num_hidden_layers=4)
+    os.utime(folder / "config.json", ns=(1, 1))
+    assert (await refused("heavy", settings)).code is ErrorCode.CHECKPOINT_INCOMPLETE
