@@ -13,7 +13,9 @@ from app.settings import Settings
 SELF = {"source": "self", "tokens": 256}
 
 
-async def test_text_that_the_reference_would_have_to_write_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:
+async def test_text_that_the_reference_would_have_to_write_is_refused(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
     (tmp_path / "models.toml").write_text(f'[models.tiny]\npath = "{tiny()}"\n')
     settings = Settings(home=tmp_path)
 

@@ -41,7 +41,13 @@ def _fresh() -> Iterator[None]:
 
 
 def asked(model: str, **changes: Any) -> CompareRequest:
-    body = {"kind": "compare", "reference": {"model": model}, "candidate": {"model": model}, "window": 64}
+    body = {
+        "kind": "compare",
+        "reference": {"model": model},
+        "candidate": {"model": model},
+        "window": 64,
+        "self_check": True,
+    }
     return CompareRequest.model_validate(body | changes)
 
 
