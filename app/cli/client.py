@@ -74,6 +74,14 @@ class Client:
         if not self.alive():
             self._json("GET", "/livez")
 
+    def readiness(self) -> Json:
+        """What `/readyz` says, also of a service that is not ready. Raises `HemostatError(UNAVAILABLE)` without one."""
+        with self._told("GET", "/readyz"):
+            response = self._http.get("/readyz")
+        if response.status_code not in {httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE}:
+            _raise(response)
+        return _object(response)
+
     def afterwards(self, command: str) -> str:
         """A command that somebody gives once this one has ended: where its service has ended with it, another one of
         the same home has what it took, and has to be started first."""

@@ -21,6 +21,7 @@ from rich.table import Table
 from app.address import local_url
 from app.cli.client import Client
 from app.cli.output import Exit, out, print_json
+from app.cli.service import connect
 from app.contracts.errors import HemostatError
 from app.models.processor import has
 from app.models.registry import load_registry
@@ -254,5 +255,10 @@ def _models(settings: Settings) -> Finding:
 def _service(settings: Settings) -> Finding:
     url = local_url(settings.host, settings.port)
     with Client(url) as client:
-        alive = client.alive()
-    return Finding("service", alive, f"running at {url}" if alive else f"none at {url}", "hemostat up", needed=False)
+        if not client.alive():
+            return Finding("service", ok=False, found=f"none at {url}", remedy="hemostat up", needed=False)
+    try:
+        with connect(None, settings):
+            return Finding("service", ok=True, found=f"running at {url}")
+    except HemostatError as error:
+        return Finding("service", ok=False, found=error.detail, remedy=error.hint, needed=False)

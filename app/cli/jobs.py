@@ -90,6 +90,7 @@ def show(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
 def watch(job_id: str, *, url: Url = None, as_json: AsJson = False) -> None:
     """Follow a job to its end. Leaving with Ctrl-C does not cancel it."""
     with connect(url, settings()) as client:
+        client.require_service()
         job = follow(client, job_id, err)
     _print_job(job, as_json=as_json)
     if job["status"] == "cancelled":

@@ -16,7 +16,9 @@ from rich.table import Table
 
 from app.cli.configuration import settings
 from app.cli.once import Commands
+from app.cli.options import AsJson, Url
 from app.cli.output import Exit, busy, err, out, print_json
+from app.cli.service import connect_if_up
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from app.models.registry import ALIAS, load_registry, register
@@ -26,26 +28,28 @@ from app.settings import Settings
 from app.supervisor import Interruptions
 
 models_app = Commands(help="Models that requests may name (models.toml).", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
 
 @models_app.command("list")
-def list_models(*, as_json: AsJson = False) -> None:
-    """Aliases and where they lead."""
+def list_models(*, url: Url = None, as_json: AsJson = False) -> None:
+    """Aliases and where they lead: those of the service in use, else those of models.toml."""
     configured = settings()
-    registry = load_registry(configured.models_file)
-    entries = [registry.resolve(alias) for alias in registry.aliases]
+    with connect_if_up(url, configured) as client:
+        entries = _local(configured) if client is None else client.readiness().get("models", [])
     if as_json:
-        print_json(
-            [{"alias": e.alias, "path": e.path and str(e.path), "hub": e.hub_id, "dtype": e.dtype} for e in entries]
-        )
+        print_json(entries)
         return
     table = Table(box=None, header_style="bold")
     for heading in ("alias", "from", "dtype"):
         table.add_column(heading, overflow="fold")
     for entry in entries:
-        table.add_row(entry.alias, str(entry.path or entry.hub_id), entry.dtype)
-    out.print(table if entries else f"{configured.models_file} names no models.")
+        table.add_row(*map(escape, entry.values()))
+    out.print(table if entries else "No models. Name one in models.toml, or import one: hemostat models import-gguf")
+
+
+def _local(configured: Settings) -> list[dict[str, str]]:
+    registry = load_registry(configured.models_file)
+    return [registry.resolve(alias).shown() for alias in registry.aliases]
 
 
 @models_app.command()

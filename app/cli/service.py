@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from rich.console import Console
 
 from app.address import local_url
 from app.cli.client import Client
+from app.cli.output import err
+from app.contracts.errors import ErrorCode, HemostatError
+from app.instance import read_instance
 from app.jobs.parsing import parse_submission
 from app.models import looking
 from app.settings import Settings
@@ -28,9 +32,51 @@ def api_key() -> str | None:
 
 @contextmanager
 def connect(url: str | None, settings: Settings) -> Iterator[Client]:
-    """A client of the service at `url` (default: where the settings say)."""
-    with Client(url or local_url(settings.host, settings.port), api_key=api_key()) as client:
+    """A client of the service at `url` (default: where the settings say).
+
+    Raises `HemostatError(INVALID_REQUEST)` if `url` is not given and another home's service answers.
+    """
+    with _client(url, settings) as client:
+        if url is None:
+            _require_own(client, settings)
         yield client
+
+
+@contextmanager
+def connect_if_up(url: str | None, settings: Settings) -> Iterator[Client | None]:
+    """As `connect`; None if `url` is not given and no service is up."""
+    with _client(url, settings) as client:
+        up = url is not None or client.alive()
+    if not up:
+        yield None
+        return
+    with connect(url, settings) as client:
+        if url is not None:
+            client.require_service()
+        yield client
+
+
+def _client(url: str | None, settings: Settings) -> Client:
+    return Client(url or local_url(settings.host, settings.port), api_key=api_key())
+
+
+def _require_own(client: Client, settings: Settings) -> None:
+    ready = client.readiness()
+    instance, home = ready.get("instance"), ready.get("home")
+    # A service with keys shows neither without a key, and refuses whatever comes next.
+    if instance is not None and instance != read_instance(settings.home.expanduser()):
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"the service at {client.url} works on another home: {home}, not {settings.home}",
+            hint=f"set HEMOSTAT_HOME or HEMOSTAT_PORT, or name this service with --url {client.url}",
+        )
+    _say(f"service {client.url}" + (f", home {home}" if home else ""))
+
+
+@cache
+def _say(line: str) -> None:
+    """Once in a command."""
+    err.print(line, style="dim", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -40,10 +86,8 @@ def connect_or_start(url: str | None, settings: Settings, console: Console, requ
     `request` is checked before a service is started for it. Raises `HemostatError(UNAVAILABLE)` when `url` is given and
     no service answers there, and what the API would refuse the request with.
     """
-    with connect(url, settings) as client:
-        if url:
-            client.require_service()
-        if url or client.alive():
+    with connect_if_up(url, settings) as client:
+        if client is not None:
             yield client
             return
     submission = parse_submission(json.dumps(request).encode())

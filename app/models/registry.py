@@ -40,6 +40,10 @@ class ModelEntry:
     tokenizer: Path | None = None
     dtype: str = "bfloat16"
 
+    def shown(self) -> dict[str, str]:
+        """For lists: the alias, where it leads, and the dtype."""
+        return {"alias": self.alias, "from": str(self.path or self.hub_id), "dtype": self.dtype}
+
     def checkpoint_path(self, *, pointer: str = "") -> Path:
         """The local folder; absent, it raises `HemostatError(CHECKPOINT_NOT_FOUND)` that says how to get it."""
         if self.path is not None:

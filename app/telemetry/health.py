@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse, Response
 from app import problems
 from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode, HemostatError
+from app.instance import make_instance
 from app.jobs.workers import WorkerInfo, living
-from app.models.registry import load_registry
+from app.models.registry import ModelEntry, load_registry
 from app.openapi import Answer, answers
 from app.security.scopes import KEY, Needs, Scope
 from app.state import state_of
@@ -44,6 +45,12 @@ _CHECKS = {
     "redis": {"ok": True, "detail": "answers"},
     "models": {"ok": True, "detail": "2 models: smollm2-135m, smollm2-135m-w4"},
 }
+_HOME = {
+    "instance": "9f86d081884c7d65",
+    "home": "/home/ann/.local/share/hemostat",
+    "models": [{"alias": "smollm2-135m", "from": "/srv/models/smollm2-135m", "dtype": "bfloat16"}],
+}
+_READY = {"checks": _CHECKS, **_HOME, "workers": [_WORKER], "deployments": [_DEPLOYMENT]}
 
 
 @router.head("/livez", include_in_schema=False)
@@ -62,12 +69,15 @@ async def livez() -> dict[str, str]:
     "/readyz",
     summary="Whether jobs can be taken",
     responses=answers(
-        Answer(200, {"status": "ready", "checks": _CHECKS, "workers": [_WORKER], "deployments": [_DEPLOYMENT]}),
+        Answer(
+            200, {"status": "ready", "checks": _CHECKS, **_HOME, "workers": [_WORKER], "deployments": [_DEPLOYMENT]}
+        ),
         errors=[ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL],
         guarded=False,
         members={
             "status_text": "not ready",
             "checks": _CHECKS | {"redis": {"ok": False, "detail": "does not answer"}},
+            **_HOME,
             "workers": [],
             "deployments": [],
         },
@@ -76,15 +86,20 @@ async def livez() -> dict[str, str]:
 async def readyz(request: Request) -> Response:
     """200 while API, Redis and models.toml are good. Workers and deployments are listed, not required.
 
-    If the service has API keys, a request without the scope `read` learns which part fails and no more.
+    `instance` and `home` say whose service this is. If it has API keys, a request without one learns which part fails
+    and no more; one without the scope `read` learns the instance beside.
     """
-    checks, workers, deployments = await _check(request)
+    checks, models, workers, deployments = await _check(request)
     key = request.scope.get(KEY)
+    home = state_of(request).settings.home.expanduser().resolve()
     if key is None or not key.may(Scope.READ):
         checks = {name: {"ok": check["ok"], "detail": ""} for name, check in checks.items()}
-        workers, deployments = [], []
+        models, workers, deployments = [], [], []
     parts: dict[str, Any] = {
         "checks": checks,
+        "instance": None if key is None else make_instance(home),
+        "home": None if key is None else str(home),
+        "models": [one.shown() for one in models],
         "workers": [worker.model_dump() for worker in workers],
         "deployments": [
             {"name": one.name, "state": one.state.value, "reason": one.reason, "version": one.active_version}
@@ -100,12 +115,15 @@ async def readyz(request: Request) -> Response:
     return problems.response(request.scope, error, status_text="not ready", **parts)
 
 
-async def _check(request: Request) -> tuple[dict[str, dict[str, Any]], list[WorkerInfo], list[Deployment]]:
+async def _check(
+    request: Request,
+) -> tuple[dict[str, dict[str, Any]], list[ModelEntry], list[WorkerInfo], list[Deployment]]:
     state = state_of(request)
     stopping = state.stopping.is_set()
     checks: dict[str, dict[str, Any]] = {
         "api": {"ok": not stopping, "detail": "shutting down" if stopping else "serving"}
     }
+    models: list[ModelEntry] = []
     workers: list[WorkerInfo] = []
     deployments: list[Deployment] = []
     try:
@@ -116,12 +134,13 @@ async def _check(request: Request) -> tuple[dict[str, dict[str, Any]], list[Work
         logger.warning("readiness: Redis: %s", type(error).__name__)
         checks["redis"] = {"ok": False, "detail": "does not answer"}
     try:
-        aliases = load_registry(state.settings.models_file).aliases
-        many = f"{len(aliases)} model{'' if len(aliases) == 1 else 's'}"
-        checks["models"] = {"ok": True, "detail": f"{many}: {', '.join(aliases[:20])}"}
+        registry = load_registry(state.settings.models_file)
+        models = [registry.resolve(alias) for alias in registry.aliases]
+        many = f"{len(models)} model{'' if len(models) == 1 else 's'}"
+        checks["models"] = {"ok": True, "detail": f"{many}: {', '.join(registry.aliases[:20])}"}
     except HemostatError as error:
         checks["models"] = {"ok": False, "detail": error.detail, "hint": error.hint}
-    return checks, workers, deployments
+    return checks, models, workers, deployments
 
 
 @router.get(

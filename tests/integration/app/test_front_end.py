@@ -78,7 +78,10 @@ async def test_readiness_tells_a_stranger_what_fails_and_nothing_else(
     stranger = await http.get("/readyz")
     assert stranger.json()["checks"]["models"] == {"ok": True, "detail": ""}
     assert "inner-name" not in stranger.text
+    assert (stranger.json()["instance"], stranger.json()["home"], stranger.json()["models"]) == (None, None, [])
     known = await http.get("/readyz", headers=bearer("ci"))
+    assert known.json()["home"] == str(app.state.hemostat.settings.home)
+    assert known.json()["models"][0]["alias"] == "tiny"
     assert known.json()["workers"][0]["host"] == "inner-name"
     app.state.hemostat.settings.models_file.write_text("[models.x")
     broken = await http.get("/readyz")
