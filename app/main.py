@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -22,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
 from app import home, openapi, problems
+from app.bodies import Bodies
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
 from app.deployments import profile_routes
 from app.deployments import routes as deployment_routes
@@ -32,15 +34,15 @@ from app.gateway import routes as gateway_routes
 from app.jobs import diff_routes, files, queue, reconcile, report_routes, routes
 from app.jobs.connection import connect
 from app.jobs.differences import Differences
+from app.jobs.faults import Schema, value_fault
 from app.jobs.reloading import GoesOnReloading
-from app.jobs.schema_walk import Schema
 from app.jobs.store import JobStore
-from app.jobs.value_faults import value_fault
 from app.models.nearest import nearest, suggestion
 from app.openapi import Answer, answers
 from app.security.keys import check_binding
 from app.security.limits import TokenBuckets
 from app.security.middleware import Authentication, BodyLimit, HostGuard, RateLimit
+from app.security.protocol import MAX_CONNECTIONS, BoundedProtocol
 from app.security.scopes import Needs, check_routes
 from app.settings import Settings
 from app.state import State
@@ -96,6 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
         stopping=asyncio.Event(),
         differences=Differences(settings),
         tokens=None if keys is None else TokenBuckets(settings.owner_tokens_per_minute),
+        bodies=Bodies(at_once=4),
     )
     guards = [
         Middleware(RequestContext, telemetry=telemetry),
@@ -196,7 +199,7 @@ async def _on_query_error(request: Request, error: Exception) -> Response:
                 )
             )
         else:
-            what, hint = value_fault(detail, name, detail["input"], schema.at((name,), {}), show=True)
+            what, hint = value_fault(detail, name, schema.place((name,)).node)
             parts.append(problems.FieldError(ErrorCode.INVALID_REQUEST, what, hint, parameter=name))
     return problems.response(request.scope, problems.RequestError(parts))
 
@@ -287,6 +290,8 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
     """Runs the API in this process until SIGTERM or SIGINT. `listener`: a bound socket to use instead of host:port."""
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("docket.strikelist").setLevel(logging.ERROR)  # says once a second that Redis is away
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4 * MAX_CONNECTIONS), hard), hard))
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
@@ -298,7 +303,8 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
         date_header=True,
         proxy_headers=False,  # what X-Forwarded-For says would choose the bucket of the rate limit
         timeout_graceful_shutdown=max(1, int(settings.drain_s)),
-        h11_max_incomplete_event_size=64 * 1024,
+        http=BoundedProtocol,
+        ws="none",
     )
     uvicorn.Server(config).run(sockets=[listener] if listener is not None else None)
 

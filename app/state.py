@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeVar, cast
 
 from docket import Docket
 from redis.asyncio import Redis
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
+from app.bodies import Bodies
 from app.deployments.store import DeploymentStore
 from app.jobs.differences import Differences
 from app.jobs.store import JobStore
@@ -16,6 +18,8 @@ from app.security.keys import KeyFile
 from app.security.limits import TokenBuckets
 from app.settings import Settings
 from app.telemetry.metrics import Telemetry
+
+_Parsed = TypeVar("_Parsed")
 
 
 @dataclass
@@ -31,6 +35,7 @@ class State:
     keys: KeyFile | None
     stopping: asyncio.Event
     differences: Differences
+    bodies: Bodies
     tokens: TokenBuckets | None  # of models, per minute and owner; None without keys
     open_streams: Counter[str] = field(default_factory=Counter)  # by owner
 
@@ -38,3 +43,9 @@ class State:
 def state_of(connection: HTTPConnection) -> State:
     """The state of the application that got this request."""
     return cast(State, connection.app.state.hemostat)
+
+
+async def parsed(request: Request, parse: Callable[[bytearray], _Parsed]) -> _Parsed:
+    """What `parse` makes of the request's body."""
+    state = state_of(request)
+    return await state.bodies.parsed(request, parse, limit=state.settings.max_body_bytes)

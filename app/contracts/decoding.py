@@ -8,8 +8,9 @@ from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from app.contracts.base import Contract
+from app.contracts.base import Contract, broken
 
+DECODERS_PAGE: Final = "docs/decoders.md lists the decoders and what each takes."
 Temperature = Annotated[float, Field(gt=0, le=2, description="divides the logits before anything else")]
 Candidates = Annotated[int, Field(ge=1, le=64, description="most probable tokens that are looked at")]
 Degeneration = Annotated[float, Field(ge=0, le=1, description="weight of the penalty; 0 is greedy")]
@@ -42,7 +43,7 @@ class DiverseBeam(Contract):
     @model_validator(mode="after")
     def _even_groups(self) -> "DiverseBeam":
         if self.beams % self.groups:
-            raise ValueError(f"groups {self.groups} does not divide beams {self.beams}")
+            raise broken(f"groups {self.groups} does not divide beams {self.beams}", hint=DECODERS_PAGE, at=("groups",))
         return self
 
 

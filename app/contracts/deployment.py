@@ -35,6 +35,10 @@ class CalibrationMode(StrEnum):
     OFF = "off"
 
 
+# As bodies name it: strict reading of Python takes no text for an enumeration.
+GivenMode = Literal[CalibrationMode.AUTO, CalibrationMode.FROZEN, CalibrationMode.OFF]
+
+
 class DriftState(StrEnum):
     """learning: too little seen yet, or no threshold; stale: no fresh observation; alarm until it is cleared."""
 
@@ -65,7 +69,7 @@ class DeploymentRequest(Contract):
     name: Alias = Field(description="what clients give as `model`")
     model: CandidateModel = Field(description="the model that is served: an alias, and what is done to it")
     reference: ReferenceModel = Field(description="the unmodified model that its distribution is pulled back to")
-    calibration: CalibrationMode = CalibrationMode.AUTO
+    calibration: GivenMode = CalibrationMode.AUTO
     version: Version | None = Field(
         default=None, description="calibration profile to serve from the start; null: the one that is fitted"
     )
@@ -95,7 +99,7 @@ class DeploymentRequest(Contract):
 class DeploymentPatch(Contract):
     """What can be changed while it runs; a field that is left out stays."""
 
-    calibration: CalibrationMode | None = None
+    calibration: GivenMode | None = None
     shadow_rate: Rate | None = None
     shadow_tokens_per_second: Annotated[float, Field(ge=0, le=1e6)] | None = None
     drift_threshold: Nats | None = None

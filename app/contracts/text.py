@@ -1,15 +1,16 @@
 """Text sources: what the two models are compared on."""
 
-import json
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
-from app.contracts.base import Contract
+from app.contracts.base import Contract, Json, broken
+from app.contracts.bounded import parse
 
 Domain = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
 
 MAX_DOCUMENTS = 5000
+MAX_ARGUMENTS: Final = 10_000  # brackets, quotes and colons of the arguments of one call
 
 
 ToolName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -21,7 +22,7 @@ class Tool(Contract):
 
     name: ToolName
     description: str = ""
-    parameters: dict[str, JsonValue] = Field(default_factory=dict, description="JSON Schema of the arguments")
+    parameters: dict[str, Json] = Field(default_factory=dict, description="JSON Schema of the arguments")
 
     @model_validator(mode="before")
     @classmethod
@@ -35,7 +36,7 @@ class ToolCall(Contract):
     """A call of a tool. The form of OpenAI's API is taken too; its id is dropped, arguments in a string are parsed."""
 
     name: ToolName
-    arguments: dict[str, JsonValue]
+    arguments: dict[str, Json]
 
     @model_validator(mode="before")
     @classmethod
@@ -44,11 +45,9 @@ class ToolCall(Contract):
             given = given["function"]
         if isinstance(given, dict) and isinstance(given.get("arguments"), str):
             try:
-                return given | {"arguments": json.loads(given["arguments"])}
-            except ValueError:
-                raise ValueError("arguments is a string that is not JSON") from None
-            except RecursionError:
-                raise ValueError("arguments is a string of JSON that is nested too deep") from None
+                return given | {"arguments": parse(given["arguments"].encode(), MAX_ARGUMENTS)[0]}
+            except ValueError as error:
+                raise ValueError(f"arguments is a string that is not JSON: {error}") from None
         return given
 
 
@@ -78,7 +77,7 @@ class Message(Contract):
         calls = given.get("tool_calls")
         if calls and given.get("content", "") is None:
             del given["content"]
-        if isinstance(calls, list):  # from here on it is Python, where strict reading takes no list for a tuple
+        if isinstance(calls, list):  # read from JSON: from here on it is Python, where a strict tuple is no list
             given["tool_calls"] = tuple(calls)
         return given
 
@@ -109,7 +108,8 @@ class Document(Contract):
     @model_validator(mode="after")
     def _one_form(self) -> "Document":
         if (self.text is None) == (self.messages is None):
-            raise ValueError("give either text or messages")
+            hint = "text is plain text; messages are a conversation, of which the assistant's turns are scored."
+            raise broken("give either text or messages", hint=hint)
         if self.messages is None and (self.tools is not None or self.scored != "assistant"):
             raise ValueError("tools and scored belong to messages")
         return self

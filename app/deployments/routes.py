@@ -1,6 +1,6 @@
 """/v1/deployments: what is served, over HTTP."""
 
-import asyncio
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -26,18 +26,13 @@ from app.deployments.targets import targets_of
 from app.jobs.negotiation import preferred
 from app.jobs.parsing import parse_body
 from app.jobs.routes import SUBMIT_ERRORS, require_json
-from app.jobs.schema_walk import Schema
 from app.jobs.sse import MAX_NUMBER, parse_last_event_id, respond
 from app.openapi import JSON, Answer, answers, reference
 from app.security.scopes import Needs, Scope, key_of
-from app.state import state_of
+from app.state import parsed, state_of
 
 PATH: Final = "/v1/deployments"
 EVENT_STREAM: Final = "text/event-stream"
-_CREATE: Final = Schema(DeploymentRequest.model_json_schema())
-_PATCH: Final = Schema(DeploymentPatch.model_json_schema())
-_PROMOTE: Final = Schema(PromoteRequest.model_json_schema())
-_ROLLBACK: Final = Schema(RollbackRequest.model_json_schema())
 
 _READ: Final = [ErrorCode.DEPLOYMENT_NOT_FOUND, ErrorCode.UNAVAILABLE]
 _CHANGE: Final = [*_READ, ErrorCode.DEPLOYMENT_CONFLICT]
@@ -104,7 +99,7 @@ async def create_deployment(request: Request) -> Response:
     `hemostat serve` starts its processes. It serves at once, with identity, while its profile is fitted.
     """
     require_json(request)
-    asked = await asyncio.to_thread(parse_body, await request.body(), DeploymentRequest, _CREATE)
+    asked = await parsed(request, partial(parse_body, contract=DeploymentRequest))
     owner = key_of(request).owner
     made = await service.create(state_of(request), asked, owner, request.headers.get("idempotency-key"))
     headers = {"location": f"{PATH}/{made.deployment.id}"}
@@ -143,7 +138,7 @@ async def get_deployment(request: Request, deployment: str) -> Response:
 async def change_deployment(request: Request, deployment: str) -> Response:
     """A field that is left out stays. `drift_threshold` may be null: then it follows the served profile."""
     require_json(request)
-    change = await asyncio.to_thread(parse_body, await request.body(), DeploymentPatch, _PATCH)
+    change = await parsed(request, partial(parse_body, contract=DeploymentPatch))
     return _answer(await service.patch(state_of(request), deployment, change))
 
 
@@ -173,7 +168,7 @@ async def promote_version(request: Request, deployment: str) -> Response:
     """By hand: no trial is asked for, and a frozen deployment obeys. Requests that run end with the version they began
     with."""
     require_json(request)
-    asked = await asyncio.to_thread(parse_body, await request.body(), PromoteRequest, _PROMOTE)
+    asked = await parsed(request, partial(parse_body, contract=PromoteRequest))
     return _answer(await service.promote(state_of(request), deployment, asked))
 
 
@@ -185,12 +180,15 @@ async def promote_version(request: Request, deployment: str) -> Response:
 )
 async def roll_back(request: Request, deployment: str) -> Response:
     """To the version before, else to identity, or to the one that is named."""
-    asked = RollbackRequest()
-    body = await request.body()
-    if body:
-        require_json(request)
-        asked = await asyncio.to_thread(parse_body, body, RollbackRequest, _ROLLBACK)
+    asked = await parsed(request, lambda body: _rollback(request, body))
     return _answer(await service.rollback(state_of(request), deployment, asked))
+
+
+def _rollback(request: Request, body: bytearray) -> RollbackRequest:
+    if not body:
+        return RollbackRequest()
+    require_json(request)
+    return parse_body(body, RollbackRequest)
 
 
 @changes.post(

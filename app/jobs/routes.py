@@ -29,7 +29,7 @@ from app.jobs.sse import EventStream, parse_last_event_id, respond
 from app.jobs.turns import waits_for
 from app.openapi import JSON, Answer, answers, reference
 from app.security.scopes import Needs, Scope, key_of, require
-from app.state import State, state_of
+from app.state import State, parsed, state_of
 from app.telemetry.metrics import OTHER
 
 SUBMIT_ERRORS: Final = [
@@ -159,12 +159,10 @@ async def submit_job(request: Request) -> Response:
     state = state_of(request)
     owner = key_of(request).owner
     require_json(request)
-    body = await request.body()
     kind = OTHER
     try:
-        asked = await asyncio.to_thread(parse_submission, body)
+        asked = await parsed(request, parse_submission)
         kind = asked.kind
-        del body
         if getattr(asked, "deployment", None) is not None:
             require(request, Scope.DEPLOY)  # what the job proves is promoted there
         await check_target(state.deployments, asked)

@@ -6,9 +6,7 @@ Works on any number of knobs; a kind of job says how many it takes.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import product
 from typing import Any, Final, NoReturn
 
@@ -16,7 +14,7 @@ import annotated_types
 from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import STEPS, Recipe
+from app.contracts.recipe import STEPS, Recipe, RecipeStep
 from app.contracts.requests import KINDS
 from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES, Knob
 from app.models.nearest import listed, meant
@@ -29,9 +27,12 @@ _EXAMPLES: Final = 'write {"sweep": [0.1, 0.2]} or {"sweep": {"from": 0.1, "to":
 KNOBS: Final[dict[object, int]] = {"sweep": 1, "surface": 2}
 INSTEAD: Final[dict[object, str]] = {"sweep": "a surface turns two knobs at once: send it as kind surface"}
 _FEWER: Final[dict[object, str]] = {"surface": "give a list to a second value, or send it as kind sweep"}
+_SHOWN: Final = 64
+_LARGEST: Final = 1e15
 _COUNTS: Final = ("no knob", "one knob", "two knobs")
 # Fields that say what a step is, not how strong.
 _NO_KNOBS: Final = frozenset({"type", "calibration"})
+_STEP: Final[TypeAdapter[Any]] = TypeAdapter(RecipeStep)
 # A request as data: each value with the JSON pointer of where it was written.
 Json = dict[str, Any]
 
@@ -44,9 +45,9 @@ def lift(data: Json, *, most: int = 1, instead: str = "") -> Json:
     of what is wrong with a knob: INVALID_REQUEST, UNKNOWN_FIELD.
     """
     candidate = data.get("candidate")
-    if not isinstance(candidate, dict) or not isinstance(candidate.get("recipe"), list):
+    if not isinstance(candidate, dict) or not isinstance(candidate.get("recipe"), list | tuple):
         return data
-    steps: list[Any] = candidate["recipe"]
+    steps: Sequence[Any] = candidate["recipe"]
     knobs: list[Json] = []
     ranged: list[bool] = []
     plain: list[Any] = []
@@ -73,16 +74,16 @@ def lift(data: Json, *, most: int = 1, instead: str = "") -> Json:
     for knob, is_range in zip(knobs, ranged, strict=True):
         at = f"{POINTER}/{knob['step']}/{knob['field']}"
         _check_values(plain, knob["step"], knob["field"], knob["values"], at, ranged=is_range)
-    return data | {"candidate": candidate | {"recipe": plain}, "knobs": knobs}
+    return data | {"candidate": candidate | {"recipe": tuple(plain)}, "knobs": tuple(knobs)}
 
 
 def recipe_at(recipe: Recipe, knobs: Sequence[Knob], values: Sequence[Any]) -> Recipe:
     """The recipe with each knob at its value. Raises pydantic's ValidationError for one that its step cannot take, and
     IndexError for a step that the recipe has not."""
-    steps = [step.model_dump(mode="json") for step in recipe]
+    steps = [dict(step) for step in recipe]
     for knob, value in zip(knobs, values, strict=True):
-        steps[knob.step][knob.field] = value
-    return _recipe().validate_json(json.dumps(steps), strict=True)
+        steps[knob.step][knob.field] = _frozen(value)
+    return tuple(type(step).model_validate(turned, strict=True) for step, turned in zip(recipe, steps, strict=True))
 
 
 def without(recipe: Recipe, steps: Sequence[int]) -> Recipe:
@@ -113,7 +114,7 @@ def check_knobs(recipe: Recipe, knobs: Sequence[Knob], check: Callable[[Recipe],
     The pointer is that of the value as the recipe would hold it, or `/knobs` for a knob that the recipe has not.
     """
     first = [knob.values[0] for knob in knobs]
-    steps = [step.model_dump(mode="json") for step in recipe]
+    steps = [dict(step) for step in recipe]
     for number, knob in enumerate(knobs):
         if knob.step >= len(recipe):
             _refuse(
@@ -146,15 +147,16 @@ def told(value: Any) -> str:
     """A knob's value in words."""
     if isinstance(value, bool | type(None)):
         return json.dumps(value)
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not abs(value) > _LARGEST:
         return f"{value:.6g}"
-    return value if isinstance(value, str) else ", ".join(map(told, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(told, value[:_SHOWN])) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 # --- what is written
 
 
-def _values(step: Mapping[str, Any], field: str, written: Mapping[str, Any], pointer: str) -> list[Any]:
+def _values(step: Mapping[str, Any], field: str, written: Mapping[str, Any], pointer: str) -> Sequence[Any]:
     """The values of `{"sweep": …}`."""
     _known_field(step, field, pointer)
     if len(written) > 1:
@@ -163,16 +165,16 @@ def _values(step: Mapping[str, Any], field: str, written: Mapping[str, Any], poi
     asked, at = written[WORD], f"{pointer}/{WORD}"
     if isinstance(asked, dict):
         asked = _spaced(asked, at, whole=_is_whole(step, field))
-    if not isinstance(asked, list):
+    if not isinstance(asked, list | tuple):
         _refuse(f"{WORD} is neither a list of values nor a range", at, _EXAMPLES)
     if len(asked) < FEWEST_VALUES:
         _refuse(f"a sweep over {len(asked)} value{'' if len(asked) == 1 else 's'} shows no course", at, _EXAMPLES)
     if len(asked) > MOST_VALUES:
         _refuse(f"{len(asked)} values; at most {MOST_VALUES} are taken", at, "leave some out")
-    return asked
+    return tuple(asked)
 
 
-def _spaced(asked: Mapping[str, Any], pointer: str, *, whole: bool) -> list[Any]:
+def _spaced(asked: Mapping[str, Any], pointer: str, *, whole: bool) -> Sequence[Any]:
     """Evenly spaced values, both ends included; of a field of whole numbers rounded."""
     for name in asked:
         if name not in _GRID:
@@ -181,7 +183,7 @@ def _spaced(asked: Mapping[str, Any], pointer: str, *, whole: bool) -> list[Any]
         if name not in asked:
             _refuse(f"the range has no {name!r}", f"{pointer}/{name}", _EXAMPLES)
         value = asked[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
             _refuse(f"{name} is not a number", f"{pointer}/{name}", _EXAMPLES)
     low, high, points = asked["from"], asked["to"], asked["points"]
     if not isinstance(points, int) or not FEWEST_VALUES <= points <= MOST_VALUES:
@@ -207,9 +209,9 @@ def _spaced(asked: Mapping[str, Any], pointer: str, *, whole: bool) -> list[Any]
                 f"{pointer}/points",
                 f"give at most {most}",
             )
-        return [round(low + (high - low) * index / (points - 1)) for index in range(points)]
+        return tuple(round(low + (high - low) * index / (points - 1)) for index in range(points))
     # Twelve digits: what is written as 0.1 is 0.1 and not 0.1 + 1e-17.
-    return [float(f"{low + (high - low) * index / (points - 1):.12g}") for index in range(points)]
+    return tuple(float(f"{low + (high - low) * index / (points - 1):.12g}") for index in range(points))
 
 
 def _known_field(step: Mapping[str, Any], field: str, pointer: str) -> None:
@@ -289,10 +291,10 @@ def _check_values(
 def _fault(step: Mapping[str, Any], field: str, value: Any) -> str | None:
     """What is wrong with a value of a field, whatever else is wrong with the step; None where nothing is."""
     try:
-        _recipe().validate_json(json.dumps([dict(step) | {field: value}]), strict=True)
+        _read(dict(step) | {field: value})
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        own = [fault for fault in faults if field in fault["loc"] or fault["type"] == "value_error"]
+        own = [fault for fault in faults if field in fault["loc"] or fault["type"] in ("rule", "value_error")]
         if own:
             why = own[0]["msg"].removeprefix("Value error, ")
             return f"{why[:1].lower()}{why[1:]}"
@@ -320,7 +322,7 @@ def _opposed(step: Mapping[str, Any], field: str, value: Any) -> str | None:
         if other in {field, "type"} or turned[other] is None:
             continue
         try:
-            _recipe().validate_json(json.dumps([{name: turned[name] for name in turned if name != other}]), strict=True)
+            _read({name: turned[name] for name in turned if name != other})
         except ValidationError:
             continue
         return other
@@ -331,9 +333,14 @@ def _why(error: ValidationError) -> str:
     return error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
 
 
-@cache
-def _recipe() -> TypeAdapter[Recipe]:
-    return TypeAdapter(Recipe)
+def _read(step: Mapping[str, Any]) -> None:
+    """Raises ValidationError for a step that is not one; of its text, which may be long, nothing depends on a knob."""
+    _STEP.validate_python({name: _frozen(step[name]) for name in step if name != "calibration"}, strict=True)
+
+
+def _frozen(value: Any) -> Any:
+    """For strict reading, which takes no list for a tuple."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _refuse(detail: str, pointer: str, hint: str) -> NoReturn:
@@ -351,17 +358,20 @@ def lift_knobs(data: Json) -> Json:
             _refuse_any(data, str(kind))
         return data
     found = lift(data, most=KNOBS[kind], instead=INSTEAD.get(kind, ""))
-    knobs = found.get("knobs")
-    if found is not data and isinstance(knobs, list) and len(knobs) < KNOBS[kind]:
+    knobs = found.get("knobs", ())
+    if found is not data and len(knobs) < KNOBS[kind]:
         at = f"{POINTER}/{knobs[0]['step']}/{knobs[0]['field']}"
         _refuse(f"one value of the recipe is swept; a {kind} turns {_COUNTS[KNOBS[kind]]}", at, _FEWER[kind])
+    if isinstance(knobs, list | tuple) and len(knobs) != KNOBS[kind]:
+        detail, hint = miscounted(str(kind), len(knobs))
+        _refuse(detail, "/knobs", hint)
     return found
 
 
 def _refuse_any(data: Json, kind: str) -> None:
     candidate = data.get("candidate")
     steps = candidate.get("recipe") if isinstance(candidate, dict) else None
-    for index, step in enumerate(steps if isinstance(steps, list) else ()):
+    for index, step in enumerate(steps if isinstance(steps, list | tuple) else ()):
         for field, written in step.items() if isinstance(step, dict) else ():
             if isinstance(written, dict) and WORD in written and field not in _NO_KNOBS:
                 _refuse(

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 _NEAR: Final = 0.5  # difflib's ratio from which a name may have been meant
+_LONGEST: Final = 128  # characters of a word that are compared
 _MOST: Final = 4  # as many may have been meant; of more none stands out
 
 
@@ -16,7 +17,7 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
 def as_near(word: str, valid: Iterable[str]) -> list[str]:
     """The most similar of `valid`, and all that are just as similar; [] when none comes near."""
     matcher = difflib.SequenceMatcher()
-    matcher.set_seq2(word.casefold())
+    matcher.set_seq2(word[:_LONGEST].casefold())
     ratios: dict[str, float] = {}
     for name in sorted(set(valid)):
         matcher.set_seq1(name.casefold())

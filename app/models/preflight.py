@@ -14,7 +14,6 @@ from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.requests.sweep import SweepRequest, SweptRequest
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
-from app.contracts.text import FileText
 from app.models.attribution import check_attribution
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.contexts import check_calibration, check_calibration_window, check_window
@@ -26,7 +25,7 @@ from app.models.steps.idle import check_idle
 from app.models.steps.others import checker
 from app.models.sweeping import check_swept
 from app.models.tasks.checks import check_answers, check_tasks
-from app.models.texts import check_text, text_files, texts_of
+from app.models.texts import check_text, texts_of
 from app.models.tokenizers import check_tokenizer, compare_tokenizers, has_chat_template
 from app.models.tool_calls import check_tool_calls
 from app.models.trajectories import check_trajectory
@@ -176,5 +175,4 @@ def _check_tool_calls(
         return
     contexts = [info.max_position for info in infos if info.max_position is not None]
     check_tool_calls(request.generate_tool_calls, tokenizer, min(contexts, default=None))
-    if isinstance(request.generate_tool_calls.text, FileText):
-        text_files(request.generate_tool_calls.text, settings, "/generate_tool_calls/text")
+    check_text(request.generate_tool_calls.text, tokenizer, settings, "/generate_tool_calls/text", scored=False)

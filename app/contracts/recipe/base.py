@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.base import Contract
+from app.contracts.base import Contract, broken
 from app.contracts.recipe.strength import BITS, FALLING, RISING, SHARE, UNKNOWN
 from app.contracts.text import ShippedText, TextSource
 
@@ -83,11 +83,13 @@ class Sparse(Step):
     @model_validator(mode="after")
     def _one_strength(self) -> "Sparse":
         if (self.sparsity is None) == (self.pattern is None):
-            raise ValueError("give either sparsity or pattern")
+            hint = "sparsity is the share of the weights that become zero, such as 0.5; pattern keeps N of every M."
+            raise broken("give either sparsity or pattern", hint=hint)
         if self.pattern is not None:
             kept, of = self.n_of_m()
             if kept >= of:
-                raise ValueError(f"pattern {self.pattern}: N must be smaller than M")
+                message = f"pattern {self.pattern}: N must be smaller than M"
+                raise broken(message, at=("pattern",), code="pattern_mismatch")
         return self
 
     def n_of_m(self) -> tuple[int, int]:

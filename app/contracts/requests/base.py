@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from app.contracts.base import Contract
+from app.contracts.base import Contract, broken
 from app.contracts.recipe import Recipe
 from app.contracts.text import ShippedText, TextSource
 
@@ -40,7 +40,8 @@ class Thresholds(Contract):
     @model_validator(mode="after")
     def _rising(self) -> "Thresholds":
         if not self.mild < self.moderate < self.severe < self.collapse:
-            raise ValueError("thresholds must rise: mild < moderate < severe < collapse")
+            hint = "Those that are not given are mild 0.01, moderate 0.05, severe 0.2 and collapse 1."
+            raise broken("thresholds must rise: mild < moderate < severe < collapse", hint=hint)
         return self
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.base import Contract
+from app.contracts.base import Contract, broken
 from app.contracts.requests.sweep import Knob, SweptRequest
 
 # Settings of both knobs together, of both orders where both are asked for.
@@ -24,10 +24,11 @@ class ChosenLoss(Contract):
     @model_validator(mode="after")
     def _known(self) -> "ChosenLoss":
         if self.measure == "perplexity" and self.level is None:
-            raise ValueError("a perplexity has no level of its own: give one")
+            raise broken("a perplexity has no level of its own: give one", hint="Give a level above 1, such as 7.5.")
         if self.measure != "kl" and self.level is not None and self.level <= 1:
             measure = self.measure.replace("_", " ")
-            raise ValueError(f"a level of {self.level:g} is no {measure} that a loss could have: that is above 1")
+            message = f"a level of {self.level:g} is no {measure} that a loss could have: that is above 1"
+            raise broken(message, hint="Give a level above 1: at 1 nothing is lost.")
         return self
 
 

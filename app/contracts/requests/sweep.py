@@ -8,9 +8,9 @@ first value, and `knobs` all of them. That is the form in which requests are kep
 from math import prod
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from app.contracts.base import Contract
+from app.contracts.base import Contract, Json
 from app.contracts.requests.base import JobRequest, Thresholds
 from app.contracts.requests.tasks import MOST_TASKS, OwnTask, told_apart
 
@@ -23,7 +23,7 @@ class Knob(Contract):
 
     step: Annotated[int, Field(ge=0, lt=16)] = Field(description="of the candidate's recipe, counted from 0")
     field: Annotated[str, Field(min_length=1, max_length=64)]
-    values: Annotated[tuple[JsonValue, ...], Field(min_length=FEWEST_VALUES, max_length=MOST_VALUES)]
+    values: Annotated[tuple[Json, ...], Field(min_length=FEWEST_VALUES, max_length=MOST_VALUES)]
 
 
 class SweptRequest(JobRequest):

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.base import Contract
+from app.contracts.base import Contract, broken
 from app.contracts.requests.base import Alias, JobRequest, Thresholds
 
 TaskFormat = Literal["hellaswag", "arc", "mmlu", "gsm8k", "humaneval"]
@@ -20,6 +20,7 @@ METRICS: Final[dict[TaskFormat, tuple[TaskMetric, ...]]] = {
     "humaneval": ("pass_at_1",),
 }
 MAX_ITEMS: Final = 100_000
+TASKS_PAGE: Final = "docs/tasks.md lists the fields of a task."
 Path = Annotated[str, Field(min_length=1, max_length=1000)]
 HarnessName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 
@@ -59,9 +60,11 @@ class FileTask(Contract):
     @model_validator(mode="after")
     def _fits(self) -> "FileTask":
         if self.metric is not None and self.metric not in METRICS[self.format]:
-            raise ValueError(f"{self.format} is scored by {' or '.join(METRICS[self.format])}, not by {self.metric}")
+            message = f"{self.format} is scored by {' or '.join(METRICS[self.format])}, not by {self.metric}"
+            raise broken(message, hint=TASKS_PAGE)
         if bool(self.shots) != (self.examples is not None):
-            raise ValueError("shots and examples go together: the file whose first items are shown, and how many")
+            message = "shots and examples go together: the file whose first items are shown, and how many"
+            raise broken(message, hint=TASKS_PAGE)
         return self
 
 
@@ -100,7 +103,8 @@ class HarnessTask(Contract):
     @model_validator(mode="after")
     def _fits(self) -> "HarnessTask":
         if self.examples is not None and self.shots == 0:
-            raise ValueError("no example is shown, and a file of examples is named: leave one of the two out")
+            message = "no example is shown, and a file of examples is named: leave one of the two out"
+            raise broken(message, hint=TASKS_PAGE)
         return self
 
 
@@ -114,7 +118,8 @@ def told_apart(tasks: Sequence[ShippedTask | FileTask | HarnessTask]) -> None:
     """Raises ValueError where two tasks have one name."""
     twice = [name for name, count in Counter(task.title for task in tasks).items() if count > 1]
     if twice:
-        raise ValueError(f"two tasks are called {twice[0]}: give one of them another name")
+        message = f"two tasks are called {twice[0]}: give one of them another name"
+        raise broken(message, hint=TASKS_PAGE, at=("tasks",))
 
 
 class TasksRequest(JobRequest):

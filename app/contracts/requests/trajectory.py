@@ -4,8 +4,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from app.contracts.base import broken
 from app.contracts.decoding import (
     DECODERS,
+    DECODERS_PAGE,
     AnyDecoder,
     AnyShaping,
     Decoder,
@@ -75,9 +77,10 @@ class TrajectoryRequest(JobRequest):
         names = [decoder.name for decoder in decoders]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(
+            raise broken(
                 f"decoder {twice} is given twice: a report tells decoders apart by their names, so other parameters of "
-                "it need a job of their own"
+                "it need a job of their own",
+                hint=DECODERS_PAGE,
             )
         return decoders
 

@@ -118,7 +118,7 @@ async def test_a_bad_query_names_what_is_valid(http: httpx.AsyncClient) -> None:
     assert kind.json()["detail"].endswith("did you mean 'sweep'?")
     assert kind.json()["hint"] == "valid: attribute, calibrate, compare, mitigate, surface, sweep, tasks, trajectory"
     limit = (await http.get(f"{JOBS}?limit=0&after=")).json()
-    assert limit["detail"] == "limit is '0', not a whole number from 1 to 100."
+    assert limit["detail"] == "limit is '0', not greater than or equal to 1."
 
 
 async def test_unknown_routes_and_methods(http: httpx.AsyncClient) -> None:

@@ -198,6 +198,12 @@ def test_documents_are_looked_at(
     refused(request(documents=documents), code, pointer)
 
 
+def test_documents_of_other_texts_are_looked_at_as_well(refused: Check) -> None:
+    twice = {"source": "inline", "documents": [DOCUMENT, DOCUMENT]}
+    step = {"type": "quantize.gptq", "bits": 4, "calibration": twice}
+    refused(request(recipe=[step]), E.INVALID_REQUEST, "/candidate/recipe/0/calibration/documents/1/id")
+
+
 def test_half_a_character_is_no_text(refused: Check) -> None:
     asked = request()
     document = asked.text.documents[0].model_copy(update={"text": "ab\ud83d"})  # type: ignore[union-attr]
