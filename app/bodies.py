@@ -4,7 +4,7 @@ Large ones are read a few at a time, and parsed one at a time, in a thread.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from starlette.requests import Request
@@ -26,22 +26,35 @@ class Bodies:
         self._parsing = asyncio.Semaphore(1)
         self._inline = inline
 
-    async def parsed(self, request: Request, parse: Callable[[bytearray], _Parsed], *, limit: int) -> _Parsed:
+    async def parsed(self, request: Request, parse: Callable[[bytes], _Parsed], *, limit: int) -> _Parsed:
         """What `parse` makes of the body. Raises what it raises, and TooLargeError."""
-        body, stream = bytearray(), request.stream()
-        if await _filled(body, stream, min(SMALL, limit)):
-            return parse(body) if len(body) <= self._inline else await asyncio.to_thread(parse, body)
+        body = _Body(request)
+        if await body.read(min(SMALL, limit)):
+            return parse(body.whole()) if body.size <= self._inline else await asyncio.to_thread(parse, body.whole())
         async with self._reading:
-            if len(body) > limit or not await _filled(body, stream, limit):
+            if body.size > limit or not await body.read(limit):
                 raise TooLargeError
             async with self._parsing:
-                return await asyncio.to_thread(parse, body)
+                return await asyncio.to_thread(parse, body.whole())
 
 
-async def _filled(body: bytearray, stream: AsyncIterator[bytes], most: int) -> bool:
-    """Adds to the body; whether all of it has come before it had more than `most` bytes."""
-    async for part in stream:
-        body += part
-        if len(body) > most:
-            return False
-    return True
+class _Body:
+    def __init__(self, request: Request) -> None:
+        self.size = 0
+        self._stream = request.stream()
+        self._parts: list[bytes] = []
+
+    async def read(self, most: int) -> bool:
+        """Reads on; whether all of it has come before it had more than `most` bytes."""
+        async for part in self._stream:
+            self._parts.append(part)
+            self.size += len(part)
+            if self.size > most:
+                return False
+        return True
+
+    def whole(self) -> bytes:
+        """All of it, which is then held by the caller alone."""
+        whole = b"".join(self._parts)
+        self._parts.clear()
+        return whole

@@ -45,7 +45,7 @@ def state_of(connection: HTTPConnection) -> State:
     return cast(State, connection.app.state.hemostat)
 
 
-async def parsed(request: Request, parse: Callable[[bytearray], _Parsed]) -> _Parsed:
+async def parsed(request: Request, parse: Callable[[bytes], _Parsed]) -> _Parsed:
     """What `parse` makes of the request's body."""
     state = state_of(request)
     return await state.bodies.parsed(request, parse, limit=state.settings.max_body_bytes)

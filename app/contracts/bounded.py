@@ -17,7 +17,7 @@ class JsonError(ValueError):
     """Bytes that are no JSON, or JSON beyond a limit; the text says why."""
 
 
-def parse(raw: bytes | bytearray, most: int) -> tuple[Any, int]:
+def parse(raw: bytes, most: int) -> tuple[Any, int]:
     """(value, names of all its objects, repeated ones counted each time). Numbers may be NaN or infinite.
 
     `most` bounds brackets, braces, colons and quotes together, those within strings not counted: a list costs two, a
@@ -41,7 +41,7 @@ def parse(raw: bytes | bytearray, most: int) -> tuple[Any, int]:
         raise JsonError(str(error)) from None
 
 
-def _structure(raw: bytes | bytearray) -> Iterator[bytes]:
+def _structure(raw: bytes) -> Iterator[bytes]:
     """The characters `"[]{},:` of each piece, without those in strings."""
     inside, carried = 0, b""
     for start in range(0, len(raw), _PIECE):

@@ -184,7 +184,7 @@ async def roll_back(request: Request, deployment: str) -> Response:
     return _answer(await service.rollback(state_of(request), deployment, asked))
 
 
-def _rollback(request: Request, body: bytearray) -> RollbackRequest:
+def _rollback(request: Request, body: bytes) -> RollbackRequest:
     if not body:
         return RollbackRequest()
     require_json(request)

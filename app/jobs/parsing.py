@@ -33,7 +33,7 @@ _HALF: Final = re.compile(
 )
 
 
-def parse_submission(body: bytes | bytearray) -> SubmitRequest:
+def parse_submission(body: bytes) -> SubmitRequest:
     """The request. Raises HemostatError (INVALID_JSON) or RequestError with a JSON pointer for each fault."""
     data = _object(body)
     if isinstance(data.get("generate_tool_calls"), bool):
@@ -43,7 +43,7 @@ def parse_submission(body: bytes | bytearray) -> SubmitRequest:
     return _valid(SUBMISSION, lift_knobs(data))
 
 
-def parse_body(body: bytes | bytearray, contract: type[_Contract]) -> _Contract:
+def parse_body(body: bytes, contract: type[_Contract]) -> _Contract:
     """Any other body; refused as a submission is."""
     adapter: TypeAdapter[_Contract] = _adapter(contract)
     return _valid(adapter, _object(body))
@@ -70,7 +70,7 @@ def _valid(adapter: TypeAdapter[_Read], data: dict[str, Any]) -> _Read:
 # --- JSON
 
 
-def _object(body: bytes | bytearray) -> dict[str, Any]:
+def _object(body: bytes) -> dict[str, Any]:
     """The object, its lists as tuples: strict reading of Python takes no list for one."""
     try:
         data, names = _parsed(body)
@@ -88,7 +88,7 @@ def _object(body: bytes | bytearray) -> dict[str, Any]:
     return data
 
 
-def _parsed(body: bytes | bytearray) -> tuple[Any, int]:
+def _parsed(body: bytes) -> tuple[Any, int]:
     """As `parse`; half a surrogate pair becomes a NUL character, whose place is then told."""
     try:
         return parse(body, MAX_MARKS)
@@ -156,7 +156,7 @@ def _no_json(why: str) -> HemostatError:
     return HemostatError(ErrorCode.INVALID_JSON, f"The body is not JSON that is taken: {why}.")
 
 
-def _refuse_twice(body: bytes | bytearray) -> NoReturn:
+def _refuse_twice(body: bytes) -> NoReturn:
     def look(pairs: list[tuple[str, Any]]) -> None:
         twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
         if twice:

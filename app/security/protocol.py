@@ -2,7 +2,7 @@
 
 import asyncio
 from asyncio import TimerHandle
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -19,6 +19,9 @@ class BoundedProtocol(HttpToolsProtocol):
     """A connection. It is closed when its request takes too long to come, and when there are too many connections and
     none has waited longer."""
 
+    # Those whose next request is not there yet, the one that has waited longest first.
+    _waiting: ClassVar[dict["BoundedProtocol", None]] = {}
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._timer: TimerHandle | None = None
@@ -26,15 +29,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._grace_s = HEAD_S
         self._received = 0  # bytes of the body
         self._head = 0  # bytes since the parser last got on
-        self._incomplete = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Makes room for it."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._await(HEAD_S)
         if len(self.connections) > MAX_CONNECTIONS:
-            waiting = [one for one in self.connections if isinstance(one, BoundedProtocol) and one._waits()]
-            oldest = min(waiting, key=lambda one: (one._received > 0, one._began))
+            oldest = next(iter(self._waiting))
+            oldest._stop()
             self.connections.discard(oldest)
             oldest.transport.abort()
 
@@ -45,7 +47,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses piece by piece, so that no head becomes longer than it may be."""
-        if self._timer is None and self._waits():
+        if self._timer is None and self in self._waiting:  # it was idle
             self._await(HEAD_S)
         for start in range(0, len(data), MAX_HEAD):
             piece = data[start : start + MAX_HEAD]
@@ -59,7 +61,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._incomplete = True
         if self._timer is None:
             self._await(HEAD_S)
 
@@ -86,19 +87,23 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is there."""
         self._head = 0
-        self._incomplete = False
         self._stop()
         super().on_message_complete()
 
-    def _waits(self) -> bool:
-        return self._incomplete or getattr(self.cycle, "response_complete", True)  # there is none at first
+    def on_response_complete(self) -> None:
+        """It is idle, unless more has come already."""
+        super().on_response_complete()
+        if not (self.pipeline or self.transport.is_closing()):
+            self._waiting.setdefault(self)
 
     def _await(self, grace_s: float) -> None:
         self._stop()
+        self._waiting[self] = None
         self._began, self._grace_s = self.loop.time(), grace_s
         self._timer = self.loop.call_later(grace_s, self._late)
 
     def _stop(self) -> None:
+        self._waiting.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -118,17 +119,18 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", help="some of them")
     parser.add_argument("--show", action="store_true", help="print, and keep nothing")
     options = parser.parse_args()
-    cases: dict[str, Callable[[int], object]] = {}
+    cases: dict[str, Callable[[], Callable[[int], object]]] = {}
     for name, make in HOSTILE.items():
-        cases[f"job: {name}"] = lambda port, make=make: post(port, JOBS, make(FULL))
-        cases[f"chat: {name}"] = lambda port, make=make: post(port, CHAT, make(GATEWAY))
-    cases["job: honest text of 31 MiB"] = lambda port: post(port, JOBS, honest(31 * 1024 * 1024))
-    cases |= CONNECTIONS
+        cases[f"job: {name}"] = lambda make=make: partial(post, path=JOBS, body=make(FULL))
+        cases[f"chat: {name}"] = lambda make=make: partial(post, path=CHAT, body=make(GATEWAY))
+    cases["job: honest text of 31 MiB"] = lambda: partial(post, path=JOBS, body=honest(31 * 1024 * 1024))
+    cases |= {name: lambda attack=attack: attack for name, attack in CONNECTIONS.items()}
     with running() as (pid, port):
-        post(port, JOBS, b"{}")
-        for name, attack in cases.items():
+        post(port, JOBS, b'{"kind": []}')
+        for name, prepare in cases.items():
             if options.cases and not any(part in name for part in options.cases):
                 continue
+            attack = prepare()
             with Watch(pid, port) as watch:
                 answer = attack(port)
             rows = watch.rows(name)

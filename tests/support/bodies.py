@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-_HEAD: Final = b'{"kind":"compare","reference":{"model":"tiny"},"candidate":{"model":"tiny"},"x":'
+_HEAD: Final = b'{"kind":"compare","reference":{"model":"tiny"},"candidate":{"model":"tiny"},"window":64,"x":'
 _WIDE: Final = "\N{GRINNING FACE}".encode()
 
 
