@@ -20,8 +20,20 @@ class JsonError(ValueError):
 def parse(raw: bytes, most: int) -> tuple[Any, int]:
     """(value, names of all its objects, repeated ones counted each time). Numbers may be NaN or infinite.
 
+    Raises JsonError, also for what `counted` refuses.
+    """
+    names = counted(raw, most)
+    try:
+        return from_json(raw), names
+    except ValueError as error:
+        raise JsonError(str(error)) from None
+
+
+def counted(raw: bytes, most: int) -> int:
+    """How many names the objects have, repeated ones counted each time.
+
     `most` bounds brackets, braces, colons and quotes together, those within strings not counted: a list costs two, a
-    short text two, a field of an object three. Raises JsonError, also beyond 64 levels or a million commas.
+    short text two, a field of an object three. Raises JsonError beyond it, beyond 64 levels and a million commas.
     """
     names = commas = marks = level = 0
     for piece in _structure(raw):
@@ -35,10 +47,7 @@ def parse(raw: bytes, most: int) -> tuple[Any, int]:
         level = levels[-1]
         if max(levels) > MAX_DEPTH:
             raise JsonError(f"it is nested deeper than {MAX_DEPTH} levels")
-    try:
-        return from_json(raw), names
-    except ValueError as error:
-        raise JsonError(str(error)) from None
+    return names
 
 
 def _structure(raw: bytes) -> Iterator[bytes]:

@@ -4,29 +4,27 @@ import json
 import math
 from typing import Any, Final, NoReturn
 
+from app.contracts.bounded import counted
 from app.contracts.errors import ErrorCode
 from app.gateway.errors import ApiError, invalid
 
-MAX_DEPTH = 64
+MAX_MARKS: Final = 100_000  # brackets, colons and quotes
 
 
 def parse(raw: bytes) -> dict[str, Any]:
     """The object. Raises ApiError (400) where it is no JSON object, holds a number that is not finite or that no float
-    can hold, or is nested deeper than 64 levels."""
+    can hold, has too many values or is nested deeper than 64 levels."""
     try:
+        counted(raw, MAX_MARKS)
         body = json.loads(raw.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise _no_json(f"byte {error.start} is not UTF-8") from None
-    except RecursionError:
-        raise _no_json("it is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise _no_json(f"{error.msg}, line {error.lineno} column {error.colno}") from None
     except ValueError as error:
         raise _no_json(str(error)[:100]) from None
     if not isinstance(body, dict):
         raise invalid("The body is not a JSON object.")
-    if _deeper(body, MAX_DEPTH):
-        raise _no_json(f"it is nested deeper than {MAX_DEPTH} levels")
     return body
 
 
@@ -68,18 +66,3 @@ def _finite(text: str) -> float:
 
 def _no_json(why: str) -> ApiError:
     return ApiError(ErrorCode.INVALID_JSON, f"The body is not JSON: {why}.")
-
-
-def _deeper(value: Any, most: int) -> bool:
-    """Whether lists and objects are nested beyond `most` levels."""
-    level = [value]
-    for _ in range(most):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return False
-    return True

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from app.contracts.bounded import parse
+from app.gateway.body import MAX_MARKS
 from app.gateway.errors import invalid
 
 MAX_PROPERTIES: Final = 512  # of a schema, on all its levels together
@@ -125,17 +127,19 @@ def _structured(given: Any) -> None:
 def _tools(tools: Any, *, required: bool) -> None:
     """Each by itself; those that an answer is held to also together: vLLM makes one grammar of them, and xgrammar takes
     27 s for 16 of 512 properties, a second for two."""
+    size = 0
     for number, tool in enumerate(_list(tools)):
-        if not isinstance(tool, dict):
-            continue
         param = f"tools[{number}]"
+        if not isinstance(tool, dict):
+            raise invalid(f"`{param}` is not an object.", param)
         function = tool.get("function")
         if isinstance(function, dict):
             _text(function.get("name"), f"{param}.function.name", MAX_TOOL_NAME)
         _text(tool.get("name"), f"{param}.name", MAX_TOOL_NAME)  # as the Responses API has it
-        _fits(tool, param, SCHEMA)
+        size += _fits(tool, param, SCHEMA)
         _counts(tool, param)
-    _fits(tools, "tools", Size(MAX_TOOLS_BYTES, SCHEMA.depth + 1))
+    if size > MAX_TOOLS_BYTES:
+        raise invalid(f"`tools` has {size} bytes as JSON; at most {MAX_TOOLS_BYTES} are taken.", "tools")
     held = [tool for tool in _list(tools) if required or _strict(tool)]
     _counts(held, "tools", properties=MAX_TOOLS_PROPERTIES, values=MAX_TOOLS_ENUM)
 
@@ -166,15 +170,17 @@ def _biases(biases: Any) -> None:
             )
 
 
-def _fits(value: Any, param: str, size: Size) -> None:
+def _fits(value: Any, param: str, size: Size) -> int:
+    """Its bytes."""
     if value is None:
-        return
+        return 0
     depth = _depth(value)
     if depth > size.depth:
         raise invalid(f"`{param}` is nested {depth} levels deep; at most {size.depth} are taken.", param)
     found = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
     if found > size.size:
         raise invalid(f"`{param}` has {found} bytes as JSON; at most {size.size} are taken.", param)
+    return found
 
 
 def _entries(value: Any, param: str, most: int) -> None:
@@ -196,8 +202,8 @@ def _parsed(text: str, param: str) -> Any:
     """The JSON of a string; None where it is none, which the replica says better."""
     _text(text, param, SCHEMA.size)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse(text.encode(), MAX_MARKS)[0]
+    except ValueError:
         return None
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from app.bodies import SMALL, Bodies
 from app.contracts.deployment import Deployment
 from app.gateway.admission import Line
 from app.gateway.constraints import grammar_of
@@ -71,6 +72,7 @@ class Gateway:
     tokens: TokenBuckets | None  # per minute and owner; None: unlimited
     owner_share: float  # of a deployment's places
     grammars: Grammars
+    bodies: Bodies
     lines: dict[str, Line]
     names: dict[str, str]  # of the deployments that have a line, by id
     looking: asyncio.Task[None] | None = None  # at the store, while requests wait
@@ -91,6 +93,7 @@ class Gateway:
             tokens=state.tokens,
             owner_share=1.0 if state.keys is None else state.settings.gateway_owner_share,
             grammars=Grammars(state.settings, limited=state.keys is not None),
+            bodies=Bodies(at_once=32, inline=SMALL),
             lines={},
             names={},
         )

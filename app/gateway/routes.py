@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from app.bodies import TooLargeError
 from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode
 from app.gateway import bounds, options, responses, sampling, verified
@@ -160,30 +161,37 @@ def _model(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-class _TooLargeError(Exception):
-    """The body is beyond the gateway's limit; the rest of it is not read."""
+class _Judged(NamedTuple):
+    """A body, and what is wrong with it beside the model that it names."""
+
+    body: dict[str, Any]
+    asked: options.Options
+    fault: ApiError | None = None
 
 
-async def _read(request: Request, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise _TooLargeError
-        parts.append(part)
-    return b"".join(parts)
+def _judge(raw: bytes) -> _Judged:
+    body = parse(raw)
+    asked = options.take(body)
+    try:
+        bounds.check(body)
+        _check_extra(body)
+    except ApiError as error:
+        return _Judged(body, asked, error)
+    return _Judged(body, asked)
+
+
+async def _judged(gateway: Gateway, request: Request) -> _Judged:
+    return await gateway.bodies.parsed(request, _judge, limit=gateway.settings.gateway_max_body_bytes)
 
 
 async def _generate(request: Request, route: Route) -> Response:
     gateway = gateway_of(request)
     deployment: Deployment | None = None
     try:
-        body = parse(await _read(request, gateway.settings.gateway_max_body_bytes))
-        asked = options.take(body)
+        body, asked, fault = await _judged(gateway, request)
         deployment = await gateway.directory.find(model_name(body))
-        bounds.check(body)
-        _check_extra(body)
+        if fault is not None:
+            raise fault
         if route == "responses":
             responses.check(body)
         else:
@@ -191,7 +199,7 @@ async def _generate(request: Request, route: Route) -> Response:
         require(body, PROMPTS[route])
         if asked.verify:
             verified.check(route, body)
-    except _TooLargeError:
+    except TooLargeError:
         gateway.account(None, PATHS[route], 413)
         return _too_large(gateway)
     except ClientDisconnect:
@@ -232,14 +240,14 @@ async def _ask(request: Request, path: str) -> Response:
     deployment: Deployment | None = None
     status = 500
     try:
-        body = parse(await _read(request, gateway.settings.gateway_max_body_bytes))
-        options.take(body)
+        body, _, fault = await _judged(gateway, request)
         deployment = await gateway.directory.find(model_name(body))
-        bounds.check(body)
+        if fault is not None:
+            raise fault
         require(body, *_ASKED[path])
         answer = await _asked(gateway, deployment, path, body)
         status = 200
-    except _TooLargeError:
+    except TooLargeError:
         status = 413
         return _too_large(gateway)
     except ClientDisconnect:
