@@ -106,15 +106,15 @@ def test_a_task_that_could_not_be_scored_leaves_no_page_green():
         (
             "--recipe quantize.rtn:bits=40 --task shipped",
             "/candidate/recipe/0/bits",
-            "bits is 40, not a whole number from 2 to 8.",
+            "bits is 40, not less than or equal to 8.",
         ),
         (
             "--recipe quantize.rnt:bits=4 --task shipped",
             "/candidate/recipe/0/type",
             "There is no recipe type 'quantize.rnt'.",
         ),
-        ("--margin 0", "/margin", "margin is 0.0, not a number above 0 and at most 0.5."),
-        ("--window 0 --task shipped", "/window", "window is 0, not a whole number from 2 to 1,048,576."),
+        ("--margin 0", "/margin", "margin is 0.0, not greater than 0."),
+        ("--window 0 --task shipped", "/window", "window is 0, not greater than or equal to 2."),
     ],
 )
 def test_what_is_wrong_beside_the_tasks_is_told_at_its_own_place(monkeypatch, words, pointer, told):

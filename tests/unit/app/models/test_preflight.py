@@ -200,8 +200,8 @@ def test_documents_are_looked_at(
 
 def test_documents_of_other_texts_are_looked_at_as_well(refused: Check) -> None:
     twice = {"source": "inline", "documents": [DOCUMENT, DOCUMENT]}
-    step = {"type": "quantize.gptq", "bits": 4, "calibration": twice}
-    refused(request(recipe=[step]), E.INVALID_REQUEST, "/candidate/recipe/0/calibration/documents/1/id")
+    step = {"type": "quantize.gptq", "bits": 4, "calibration": twice, "calibration_window": 64}
+    refused(request(step), E.INVALID_REQUEST, "/candidate/recipe/0/calibration/documents/1/id")
 
 
 def test_half_a_character_is_no_text(refused: Check) -> None:
