@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Final
 
-_HEAD: Final = b'{"kind":"compare","reference":{"model":"tiny"},"candidate":{"model":"tiny"},"window":64,"x":'
+_HEAD: Final = (
+    b'{"kind":"compare","reference":{"model":"tiny"},"candidate":{"model":"tiny"},"self_check":true,"window":64,"x":'
+)
 _WIDE: Final = "\N{GRINNING FACE}".encode()
 
 
