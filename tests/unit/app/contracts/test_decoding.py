@@ -18,7 +18,6 @@ class _Body(Contract):
     shapings: tuple[AnyShaping, ...] = ()
 
 
-
 def _refused(body: dict[str, Any]) -> RequestError:
     with pytest.raises(RequestError) as raised:
         parse_body(json.dumps(body).encode(), _Body)
