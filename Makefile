@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test lint board lock bench bench-serve bench-statistics bench-mitigation bench-decoders paper clean
+.PHONY: setup demo up test lint board audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -13,15 +13,21 @@ help: ## what there is
 
 setup: $(STAMP) ## create .venv and install everything (WORKER=cpu or gpu overrides what is detected)
 
-$(STAMP): requirements/api.lock requirements/worker-$(WORKER).lock requirements/embedded.lock requirements/dev.lock requirements/torch.in pyproject.toml deploy/prerequisites.sh deploy/install.py
+# Builds of torch for CPUs are on other indexes than PyPI, so their hashes are in no lock: WORKER=cpu takes any build of the
+# release that an index of yours has, and nothing else without a hash.
+LOCKED := --no-deps --require-hashes
+LOCKS := $(patsubst %,requirements/%.lock,torch api embedded demo dev worker-$(WORKER))
+
+$(STAMP): $(LOCKS) requirements/torch.in pyproject.toml deploy/prerequisites.sh deploy/install.py
 	@PYTHON="$(PYTHON)" deploy/prerequisites.sh
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/.installed-*
-	@$(BIN)/python deploy/install.py "Installing torch (its own dependencies come with it)" -r requirements/torch.in
-	@$(BIN)/python deploy/install.py "Installing the locked packages" --no-deps \
-		-r requirements/api.lock -r requirements/embedded.lock
-	@$(BIN)/python deploy/install.py "Installing the packages of the worker" --no-deps -r requirements/worker-$(WORKER).lock
-	@$(BIN)/python deploy/install.py "Installing the packages of the tests" --no-deps -r requirements/dev.lock
+	@$(BIN)/python deploy/install.py "Installing the locked packages" $(LOCKED) \
+		-r requirements/api.lock -r requirements/embedded.lock -r requirements/demo.lock
+	@$(BIN)/python deploy/install.py "Installing the packages of the tests" $(LOCKED) -r requirements/dev.lock
+	@$(BIN)/python deploy/install.py "Installing the packages of the worker" $(LOCKED) --no-build-isolation --use-pep517 \
+		-r requirements/worker-$(WORKER).lock
+	@$(BIN)/python deploy/install.py "Installing torch" $(if $(filter gpu,$(WORKER)),$(LOCKED) -r requirements/torch.lock,-r requirements/torch.in)
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 	@echo "Installed in $(VENV). Next: 'make demo' for a verdict in a minute, 'make up' for the service."
@@ -45,6 +51,9 @@ lint: setup ## ruff, mypy --strict, import-linter
 board: setup ## write the Grafana dashboards anew from deploy/grafana/board.py and mitigation.py
 	@$(BIN)/python -m deploy.grafana.board
 	@$(BIN)/python -m deploy.grafana.mitigation
+
+audit: setup ## ask PyPI for known vulnerabilities of every locked package; fails where it does not answer for one
+	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes $(patsubst %,-r %,$(wildcard requirements/*.lock))
 
 lock: setup ## write the locks anew
 	@deploy/lock.sh

@@ -21,8 +21,13 @@ ENVIRONMENTS = [
     for version, machine in itertools.product(("3.11.0", "3.11.9", "3.12.0", "3.13.0"), ("x86_64", "aarch64"))
 ]
 
+kept = True
 for line in map(str.rstrip, sys.stdin):
-    requirement, semicolon, marker = line.partition(" ; ")
-    holds = [Marker(marker).evaluate(environment) for environment in ENVIRONMENTS] if semicolon else [True]
-    if any(holds):
-        sys.stdout.write((requirement if all(holds) else line) + "\n")
+    said = line
+    if not line.startswith(" "):  # the lines behind a requirement are its hashes
+        requirement, semicolon, marker = line.removesuffix(" \\").partition(" ; ")
+        holds = [Marker(marker).evaluate(environment) for environment in ENVIRONMENTS] if semicolon else [True]
+        kept = any(holds)
+        said = f"{requirement} \\" if all(holds) else line
+    if kept:
+        sys.stdout.write(said + "\n")

@@ -6,13 +6,20 @@ import venv
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _locked(name: str) -> set[str]:
-    """Packages of a lock that every Python in its range gets (those with a marker are left out)."""
+def _entries(name: str) -> list[Requirement]:
+    """What a lock pins; the lines behind an entry are its hashes."""
     lines = (ROOT / "requirements" / f"{name}.lock").read_text().splitlines()
-    return {line.split("==")[0] for line in lines if "==" in line and ";" not in line}
+    return [Requirement(line.removesuffix("\\")) for line in lines if line[0].isalnum()]
+
+
+def _locked(name: str) -> dict[str, str]:
+    """Packages of a lock that every Python in its range gets, and their versions (those with a marker are left out)."""
+    return {one.name: str(one.specifier).removeprefix("==") for one in _entries(name) if one.marker is None}
 
 
 def _environment(folder: Path) -> Path:
@@ -64,21 +71,14 @@ print(len(names))
 def test_every_lock_names_one_version_of_a_package() -> None:
     versions: dict[str, set[str]] = {}
     for lock in sorted((ROOT / "requirements").glob("*.lock")):
-        for line in lock.read_text().splitlines():
-            if "==" in line:
-                name, version = line.split(" ;")[0].split("==")
-                versions.setdefault(name, set()).add(version.strip())
+        for one in _entries(lock.stem):
+            versions.setdefault(one.name, set()).add(str(one.specifier))
     assert versions
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
 
 def test_the_installed_packages_are_the_locked_ones() -> None:
-    wanted: dict[str, str] = {}
-    for name in ("api", "embedded", "dev"):
-        for line in (ROOT / "requirements" / f"{name}.lock").read_text().splitlines():
-            if "==" in line and ";" not in line:
-                package, version = line.split("==")
-                wanted[package] = version
+    wanted = _locked("api") | _locked("embedded") | _locked("demo") | _locked("dev")
     found = {package: metadata.version(package) for package in wanted}
     assert found == wanted
 

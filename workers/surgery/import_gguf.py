@@ -16,11 +16,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -79,11 +79,17 @@ def import_gguf(gguf: Path, destination: Path) -> None:
     What transformers' reader passes over in silence is carried over (the scaling of rotary positions) or refused.
     Raises `HemostatError(CHECKPOINT_NOT_FOUND)` for a missing file, `CHECKPOINT_CORRUPT` for one that cannot be read,
     `CHECKPOINT_INCOMPLETE` for one that lacks a tensor, `CHECKPOINT_UNSUPPORTED` for one that holds more than the
-    checkpoint would, `DISK_FULL`, and what `inspect` raises of the result.
+    checkpoint would and where the package gguf is missing, `DISK_FULL`, and what `inspect` raises of the result.
     """
     if not gguf.is_file():
         raise HemostatError(
             ErrorCode.CHECKPOINT_NOT_FOUND, f"there is no file {gguf}", hint="give the path of a .gguf file"
+        )
+    if find_spec("gguf") is None:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            "this installation cannot read GGUF files: the package gguf is missing",
+            hint="install the extra: pip install 'hemostat[demo]'",
         )
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=staging_prefix(destination, os.getpid()), dir=destination.parent))
@@ -133,6 +139,8 @@ def _settle_config(gguf: Path, folder: Path) -> None:
     Raises CHECKPOINT_UNSUPPORTED where the file holds weights that are not in the checkpoint, or a scaling that cannot
     be carried over.
     """
+    from gguf import GGUFReader
+
     reader = GGUFReader(gguf)
     architecture = str(reader.fields["general.architecture"].contents())
     prefix = f"{architecture}."

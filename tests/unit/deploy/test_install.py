@@ -1,5 +1,6 @@
 """The installation's progress, of a real pip and wheels made by hand; no index is asked."""
 
+import hashlib
 import io
 import subprocess
 import sys
@@ -18,6 +19,10 @@ class Terminal(io.StringIO):
         return True
 
 
+def entry(wheel: Path) -> str:
+    return f"{wheel.name[:3]}==1.0 \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
 @pytest.fixture
 def wheels(tmp_path: Path) -> Path:
     """Two packages of nothing, and a lock that pins them."""
@@ -28,15 +33,18 @@ def wheels(tmp_path: Path) -> Path:
             wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
             wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
-    (tmp_path / "good.lock").write_text("# pinned\none==1.0\ntwo==1.0\n")
-    (tmp_path / "bad.lock").write_text("one==1.0\nthree==1.0\n")
+    one, two = (entry(wheel) for wheel in sorted(tmp_path.glob("*.whl")))
+    (tmp_path / "good.lock").write_text(f"# pinned\n{one}{two}")
+    (tmp_path / "bad.lock").write_text(one + two.replace("two", "three"))
+    (tmp_path / "changed.lock").write_text(one + two.replace(two[-65:-1], "0" * 64))
     return tmp_path
 
 
 def install(wheels: Path, lock: str) -> subprocess.CompletedProcess[str]:
+    locked = ["--no-deps", "--require-hashes", "-r", str(wheels / lock)]
     target = ["--target", str(wheels / "there"), "--no-index", "--find-links", str(wheels), "--no-cache-dir"]
     return subprocess.run(
-        [sys.executable, str(INSTALL), "Installing two", "--no-deps", *target, "-r", str(wheels / lock)],
+        [sys.executable, str(INSTALL), "Installing two", *locked, *target],
         capture_output=True,
         text=True,
         check=False,
@@ -57,6 +65,13 @@ def test_a_package_that_is_not_there_fails_with_pips_own_words(wheels: Path) -> 
     done = install(wheels, "bad.lock")
     assert done.returncode != 0
     assert "No matching distribution found for three==1.0" in done.stderr
+
+
+def test_a_file_that_is_another_than_the_locked_one_is_not_installed(wheels: Path) -> None:
+    done = install(wheels, "changed.lock")
+    assert done.returncode != 0
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
+    assert not (wheels / "there").exists()
 
 
 def test_a_terminal_is_told_how_many_of_how_many(wheels: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -24,7 +25,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         check=False,
-        env={"PATH": os.environ["PATH"], **environment},
+        env={"PATH": os.environ["PATH"]} | environment,
         timeout=120,
     )
 
@@ -94,6 +95,19 @@ def test_a_secret_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_the_command_takes_the_place_of_the_shell_so_that_signals_reach_it() -> None:
     done = run(ROOT / "deploy" / "entrypoint.sh", "sh", "-c", "kill -TERM $$")
     assert done.returncode == -15
+
+
+def test_without_docker_no_digest_is_written(tmp_path: Path) -> None:
+    for name in ("docker-compose.yml", "Dockerfile"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "bin").mkdir()
+    for name in ("bash", "dirname"):
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    done = run(ROOT / "deploy" / "pin-images.sh", tmp_path, PATH=str(tmp_path / "bin"))
+    assert done.returncode == 1
+    assert "docker buildx" in done.stderr
+    for name in ("docker-compose.yml", "Dockerfile"):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text()
 
 
 class _Service(http.server.BaseHTTPRequestHandler):

@@ -112,6 +112,16 @@ def test_a_damaged_file_is_told_and_leaves_nothing(file: Path, tmp_path: Path, s
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cut.gguf", "made"]
 
 
+def test_an_image_without_the_reader_refuses_before_it_writes(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(HemostatError, match="package gguf is missing") as refused:
+        import_gguf(file, tmp_path / "out" / "model")
+    assert refused.value.code == ErrorCode.CHECKPOINT_UNSUPPORTED
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(HemostatError) as caught:
         import_gguf(tmp_path / "none.gguf", tmp_path / "made")
