@@ -10,11 +10,13 @@ from tests.integration.deploy.stack import Stack
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Stack]:
-    """Redis, the models' one-shot, API, worker and Prometheus, all healthy by their own health checks."""
+    """Redis, the models' one-shot, API, worker, Prometheus and the proxy, all healthy by their own health checks."""
     made = Stack(tmp_path_factory.mktemp("stack"))
-    (made.volume("models") / "models.toml").write_text(f'[models.smollm2-135m]\npath = "{smollm2}"\n')
+    folder = made.volume("models") / "models" / "smollm2-135m"
+    folder.parent.mkdir()
+    folder.symlink_to(smollm2)  # made once for all tests; the one-shot registers it
     try:
-        for name in ("redis", "models", "api", "worker", "prometheus"):
+        for name in ("redis", "models", "api", "worker", "prometheus", "proxy"):
             made.start(name)
         yield made
     finally:

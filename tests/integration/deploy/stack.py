@@ -20,15 +20,17 @@ from tests.support.ports import free_port
 
 Json = dict[str, Any]
 ROOT: Final = Path(__file__).resolve().parents[3]
-PORTS: Final = ("6379", "8321", "8322", "9090")
+PORTS: Final = ("6379", "8080", "8321", "8322", "8443", "9090")
 HOSTS: Final = ("redis", "api", "worker", "serve", "prometheus")
 START_S: Final = 120.0
+_DNS: Final = r"dns_sd_configs:\s+- names: \[(\w+)\]\s+type: A\s+port: (\d+)"  # Docker's names of containers
 
 
-def resolved(profile: str) -> Json:
+def resolved(*profiles: str) -> Json:
     """The compose file as compose reads it."""
+    options = [part for profile in profiles for part in ("--profile", profile)]
     done = subprocess.run(
-        ["docker-compose", "--profile", profile, "config", "--format", "json"],
+        ["docker-compose", *options, "config", "--format", "json"],
         capture_output=True,
         text=True,
         check=False,
@@ -41,14 +43,18 @@ def resolved(profile: str) -> Json:
 class Stack:
     """Services are started one by one, in the order that the compose file asks for; `stop` ends all of them."""
 
-    def __init__(self, folder: Path, profile: str = "cpu") -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.project = resolved(profile)
+        self.project = resolved("cpu", "demo", "tls")
         self.services: Json = self.project["services"]
         self.ports = dict(zip(PORTS, (str(free_port()) for _ in PORTS), strict=True))
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         done = subprocess.run([ROOT / "deploy" / "secrets.sh", folder], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+        key, certificate = (str(folder / "secrets" / name) for name in ("tls.key", "tls.crt"))
+        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
+        make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+        subprocess.run(make, capture_output=True, check=True)
         self.bin = self._programs()
 
     def secret(self, name: str) -> str:
@@ -107,7 +113,7 @@ class Stack:
         command = ["sh", "-c", *rest] if kind == "CMD-SHELL" else rest
         environment = self._environment(service, mounts)
         found = shutil.which(command[0], path=environment["PATH"])
-        assert found, f"{command[0]} is missing: apt-get install prometheus valkey-tools"
+        assert found, f"{command[0]} is missing: apt-get install prometheus valkey-tools nginx-light"
         return subprocess.run([found, *command[1:]], env=environment, capture_output=True, check=False).returncode == 0
 
     def end(self, name: str) -> int:
@@ -129,8 +135,9 @@ class Stack:
 
     def mapped(self, text: str, mounts: dict[str, Path]) -> str:
         """Paths, hosts and ports of a container as those of this machine."""
-        for inside, outside in sorted(mounts.items(), key=lambda pair: -len(pair[0])):
-            text = re.sub(rf"(?<![\w.-]){re.escape(inside)}(?=[/\s]|$)", str(outside), text)
+        inside = "|".join(re.escape(path) for path in sorted(mounts, key=len, reverse=True))
+        if inside:
+            text = re.sub(rf"(?<![\w./-])({inside})(?=[/\s;]|$)", lambda found: str(mounts[found[1]]), text)
         text = re.sub(rf"(?<![\w./-])({'|'.join(HOSTS)})(?=:\d)|(?<=//)({'|'.join(HOSTS)})(?=:\d)", "127.0.0.1", text)
         return re.sub(rf"(?<![\w.])({'|'.join(PORTS)})(?![\w.])", lambda found: self.ports[found[1]], text)
 
@@ -145,7 +152,7 @@ class Stack:
 
     def _mounts(self, service: Json) -> dict[str, Path]:
         """Path inside -> path here."""
-        found: dict[str, Path] = {}
+        found = {path.partition(":")[0]: self.volume("tmp") for path in service.get("tmpfs", [])}
         for volume in service.get("volumes", []):
             if volume["type"] == "volume":
                 found[volume["target"]] = self.volume(volume["source"])
@@ -153,7 +160,7 @@ class Stack:
                 found[volume["target"]] = self._copied(Path(volume["source"]))
         for secret in service.get("secrets", []):
             source = self.folder / "secrets" / Path(self.project["secrets"][secret["source"]]["file"]).name
-            mapped = self.folder / "run" / source.name
+            mapped = self.folder / "run" / Path(secret["target"]).name
             if not mapped.exists():
                 mapped.parent.mkdir(exist_ok=True)
                 mapped.write_text(self.mapped(source.read_text(), {}))
@@ -170,12 +177,13 @@ class Stack:
         target.parent.mkdir(exist_ok=True)
         if source.is_file():
             shutil.copy(source, target)
-            return target
-        shutil.copytree(source, target)
-        configuration = target / "prometheus.yml"
-        if configuration.exists():
-            text = self.mapped(configuration.read_text(), {"/run/secrets": self.folder / "run"})
-            configuration.write_text(re.sub(r"\b1[05]s\b", "1s", text))
+        else:
+            shutil.copytree(source, target)
+        paths = {"/run/secrets": self.folder / "run", "/tmp": self.volume("tmp")}
+        for file in [target] if source.is_file() else target.rglob("*.yml"):
+            text = re.sub(_DNS, r"static_configs: [{targets: ['\1:\2']}]", file.read_text())
+            text = self.mapped(text, paths)
+            file.write_text(re.sub(r"\b1[05]s\b", "1s", text) if file.name == "prometheus.yml" else text)
         return target
 
     def _programs(self) -> Path:
@@ -187,6 +195,7 @@ class Stack:
             "python3": [sys.executable],
             "hemostat": [sys.executable, "-m", "app.cli.main"],
             "valkey-server": [str(valkey_binary())],
+            "nginx": ["/usr/sbin/nginx", "-g", "'user root;'"],  # one user for all of it, as in the container
             "entrypoint.sh": [str(ROOT / "deploy" / "entrypoint.sh")],
             "agent_healthy.py": [sys.executable, str(ROOT / "deploy" / "agent_healthy.py")],
             "healthy.py": [sys.executable, str(ROOT / "deploy" / "healthy.py")],

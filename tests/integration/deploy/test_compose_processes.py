@@ -34,7 +34,7 @@ def prometheus(stack: Stack) -> Callable[..., Json]:
     return get
 
 
-@pytest.mark.parametrize("name", ["redis", "api", "worker", "prometheus"])
+@pytest.mark.parametrize("name", ["redis", "api", "worker", "prometheus", "proxy"])
 def test_the_services_own_health_check_passes(stack: Stack, name: str) -> None:
     until(lambda: stack.healthy(name), f"{name} is not healthy")  # as compose: it is asked again
 

@@ -103,6 +103,8 @@ def test_the_configuration_for_make_up_is_the_same_but_for_hosts_and_keys() -> N
     for job in compose["scrape_configs"]:
         for part in (job, *job.get("http_sd_configs", ())):
             part.pop("authorization", None)
+        for names in job.pop("dns_sd_configs", ()):
+            job["static_configs"] = [{"targets": [f"{name}:{names['port']}" for name in names["names"]]}]
     text = yaml.safe_dump(compose)
     for host in ("api", "worker"):
         text = re.sub(rf"\b{host}:(?=\d)", "127.0.0.1:", text)
