@@ -10,6 +10,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.attribute import AttributeRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
+from app.models.packing import kept_packed
 from app.models.shapes import LAYOUTS
 
 # Passes of both models over the subset, and of what is looked into, beside the budget: controls, twins, restoring,
@@ -51,6 +52,13 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
     (experts of a model that has none, a level or direction twice, a window without a token that is predicted).
     """
     for pointer, info in (("/reference/model", reference), ("/candidate/model", candidate)):
+        if formats := kept_packed(info.quantization):
+            raise HemostatError(
+                ErrorCode.CHECKPOINT_UNSUPPORTED,
+                f"its weights are packed as {formats}, which is not unpacked here: it cannot be run layer by layer",
+                hint="compare it instead",
+                pointer=pointer,
+            )
         if info.architecture not in LAYOUTS:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED,

@@ -10,6 +10,8 @@ from app.models.patterns import matches
 from app.models.processor import has_avx512, is_cpu_build
 
 # Linear layers that vLLM runs as one product, with one scheme.
+# Formats of compressed-tensors whose weights are unpacked here. Those of 4-bit floats (NVFP4, MXFP4) are not.
+UNPACKED: Final = frozenset({"int-quantized", "float-quantized", "naive-quantized", "pack-quantized"})
 FUSED: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
@@ -67,17 +69,29 @@ def scheme_of(groups: tuple[Packing, ...]) -> str:
 def check_served(quantization: dict[str, Any] | None, name: str, *, pointer: str = "") -> None:
     """Raises CHECKPOINT_UNSUPPORTED where the vLLM that is installed here has no kernel on this processor for a packed
     checkpoint, called `name`."""
-    groups = (quantization or {}).get("config_groups")
-    if not groups or not is_cpu_build() or has_avx512():
+    if not quantization or not is_cpu_build():
         return
-    if any(g.kind == "int" and g.bits == 4 and g.activation_bits is None for g in packings(quantization or {})):
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_UNSUPPORTED,
-            f"{name} has 4-bit weights, whose kernel in vLLM's CPU build takes AVX-512, which this processor has not",
-            hint="run it on a GPU or a processor with AVX-512; a recipe that quantizes the plain weights "
-            '(form "simulated") runs here',
-            pointer=pointer,
-        )
+    four = [group for group in packings(quantization) if group.bits == 4]
+    if any(group.kind == "float" for group in four):
+        why, where = "weights of 4-bit floats (NVFP4, MXFP4), for which vLLM's CPU build has no kernel", "a GPU"
+    elif any(group.activation_bits is None for group in four) and not has_avx512():
+        why = "4-bit weights, whose kernel in vLLM's CPU build takes AVX-512, which this processor has not"
+        where = "a GPU or a processor with AVX-512"
+    else:
+        return
+    raise HemostatError(
+        ErrorCode.CHECKPOINT_UNSUPPORTED,
+        f"{name} has {why}",
+        hint=f'run it on {where}; a recipe that quantizes the plain weights (form "simulated") runs here',
+        pointer=pointer,
+    )
+
+
+def kept_packed(quantization: Mapping[str, Any] | None) -> str:
+    """Formats of a `quantization_config` whose weights cannot be unpacked here, with commas between; mostly none."""
+    given = quantization or {}
+    formats = {str(group.get("format") or given.get("format")) for group in (given.get("config_groups") or {}).values()}
+    return ", ".join(sorted(formats - UNPACKED))
 
 
 def check_one_scheme(quantization: Mapping[str, Any], tensors: Iterable[str]) -> None:

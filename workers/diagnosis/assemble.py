@@ -28,6 +28,7 @@ from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText
 from app.models.checkpoint import CheckpointInfo
+from app.models.packing import kept_packed
 from workers.diagnosis import long_context
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
@@ -172,6 +173,12 @@ def _warnings(measured: Measured, summary: Summary) -> list[str]:
     found += of_making(sides)
     found += rounded(sides, measured.engine.dtype)
     found += packed_reference(sides)
+    if sides.packed and not sides.unpacked:
+        formats = kept_packed(sides.candidate.info.quantization)
+        found.append(
+            f"The candidate is packed as {formats}, which is not unpacked here: what its kernels add to the difference "
+            "(the kernel term) is not known."
+        )
     if measured.reference_context is not None:
         found.append(long_context.warning(measured.reference_context))
     if summary.divergence.kl.clusters == "windows":

@@ -82,7 +82,7 @@ class _Compare(Attempt):
                     context=context,
                 )
             plain = None
-            if sides.packed:
+            if sides.unpacked:
                 with watch.phase("kernel_term"):
                     plain = score_dequantized(
                         sides,

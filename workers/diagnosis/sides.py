@@ -12,6 +12,7 @@ import torch
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.base import JobRequest
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect, tokenizer_fingerprint
+from app.models.packing import check_served, kept_packed
 from app.models.registry import ModelEntry, load_registry
 from app.models.steps.others import other_of
 from app.models.tokenizers import compare_tokenizers
@@ -70,6 +71,11 @@ class Sides:
         candidate = self.candidate.info
         return candidate.quantization is not None and candidate.scheme != self.reference.info.scheme
 
+    @property
+    def unpacked(self) -> bool:
+        """Whether it is packed so, and its plain twin, by which its kernels are told apart, can be made."""
+        return self.packed and not kept_packed(self.candidate.info.quantization)
+
 
 def checkpoint_store(context: JobContext) -> CheckpointStore:
     """Where modified checkpoints are kept."""
@@ -87,6 +93,8 @@ def resolve(request: JobRequest, context: JobContext) -> tuple[Side, ModelEntry,
     origin_entry = registry.resolve(request.candidate.model, pointer="/candidate/model")
     info = inspect(entry.checkpoint_path(pointer="/reference/model"), pointer="/reference/model")
     origin = inspect(origin_entry.checkpoint_path(pointer="/candidate/model"), pointer="/candidate/model")
+    check_served(info.quantization, entry.alias, pointer="/reference/model")
+    check_served(origin.quantization, origin_entry.alias, pointer="/candidate/model")
     if entry.dtype != origin_entry.dtype:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,

@@ -22,6 +22,7 @@ _MEMORY: Final = re.compile(
 _WINDOW: Final = re.compile(r"max_model_len .* greater than the derived", re.IGNORECASE | re.DOTALL)
 _UNSUPPORTED: Final = re.compile(
     r"Failed to find a kernel|is not supported on|not supported for the current"
+    r"|Forced \w+ kernel"
     r"|Model architectures .* are not supported"
     r"|No compressed-tensors compatible scheme|Unknown quantization method|has no vLLM implementation",
     re.IGNORECASE | re.DOTALL,

@@ -18,7 +18,7 @@ from compressed_tensors.quantization import QuantizationConfig, QuantizationSche
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import QUANTIZATION_PARTS, CheckpointInfo, fingerprint
 from app.models.modules import natural_key
-from app.models.packing import Targets
+from app.models.packing import UNPACKED, Targets
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 from workers.surgery.files import copy_companions
 from workers.surgery.reading import TensorReader, open_tensors
@@ -26,7 +26,6 @@ from workers.surgery.safetensors_writer import SHARD_BYTES, Planned, plan_shards
 from workers.surgery.store import CheckpointStore, StoredCheckpoint
 
 DEQUANTIZE_VERSION = 1
-FORMATS = frozenset({"int-quantized", "float-quantized", "naive-quantized", "pack-quantized"})
 
 
 def dequantize(
@@ -137,7 +136,7 @@ class _Unpacker:
         for targets, scheme in self._schemes:
             if targets.name(module):
                 packing = str(getattr(scheme.format or self._config.format, "value", self._config.format))
-                if packing not in FORMATS:
+                if packing not in UNPACKED:
                     raise _unsupported(f"the format {packing} of {module}")
                 return scheme, packing
         raise _unsupported(f"{module} is packed, but belongs to no group of quantization_config")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.packed import FOUR_BIT_FLOATS
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 
@@ -37,6 +38,20 @@ def test_an_architecture_that_vllm_has_not(tiny: Tiny, pool: EnginePool, tmp_pat
 def test_a_packing_without_a_kernel_on_this_machine(packed: Packed, pool: EnginePool) -> None:
     with pytest.raises(HemostatError) as caught:
         start(pool, packed("llama", "W8A16"))
+    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+
+
+@pytest.mark.parametrize("scheme", FOUR_BIT_FLOATS)
+def test_four_bit_floats_are_refused_and_vllm_would_have_no_kernel_either(
+    packed: Packed, pool: EnginePool, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = packed("llama", scheme)
+    with pytest.raises(HemostatError, match="NVFP4, MXFP4") as caught:
+        start(pool, checkpoint)
+    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+    monkeypatch.setattr("workers.engine.launch.check_served", lambda *_: None)
+    with pytest.raises(HemostatError, match="kernel") as caught:
+        start(pool, checkpoint)
     assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
 
 

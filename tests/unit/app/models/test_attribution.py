@@ -51,6 +51,14 @@ def test_what_cannot_be_is_refused(
     assert error.value.hint
 
 
+def test_weights_that_cannot_be_unpacked_are_refused(info: CheckpointInfo) -> None:
+    quantization = {"format": "nvfp4-pack-quantized", "config_groups": {"group_0": {"targets": ["Linear"]}}}
+    other = CheckpointInfo(**(vars(info) | {"quantization": quantization}))
+    with pytest.raises(HemostatError, match="nvfp4-pack-quantized") as error:
+        check_attribution(request(), info, other)
+    assert (error.value.code, error.value.pointer) == (ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model")
+
+
 def test_an_architecture_of_unknown_layout_is_refused(info: CheckpointInfo) -> None:
     other = CheckpointInfo(**(vars(info) | {"architecture": "OtherForCausalLM"}))
     with pytest.raises(HemostatError) as error:

@@ -5,7 +5,7 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models import packing
-from app.models.packing import check_one_scheme, check_served, packings, scheme_of
+from app.models.packing import check_one_scheme, check_served, kept_packed, packings, scheme_of
 
 
 def config(weights: dict[str, Any] | None, activations: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -92,6 +92,27 @@ def test_four_bit_weights_need_avx512_on_a_cpu(
     check_served(None, "plain")
     monkeypatch.setattr(packing, "has_avx512", lambda: True)
     check_served(config(weights, activations), "llama-w4a16")
+
+
+@pytest.mark.parametrize("activations", [None, FP4, INT8])
+def test_four_bit_floats_have_no_kernel_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, activations: dict[str, Any] | None
+) -> None:
+    monkeypatch.setattr(packing, "is_cpu_build", lambda: True)
+    with pytest.raises(HemostatError, match="NVFP4, MXFP4") as caught:
+        check_served(config(FP4, activations), "llama-nvfp4", pointer="/candidate/model")
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model")
+    monkeypatch.setattr(packing, "is_cpu_build", lambda: False)
+    check_served(config(FP4, activations), "llama-nvfp4")
+
+
+def test_what_cannot_be_unpacked_is_named() -> None:
+    assert kept_packed(None) == kept_packed(config(INT4, format="pack-quantized")) == ""
+    assert kept_packed(config(FP4, format="nvfp4-pack-quantized")) == "nvfp4-pack-quantized"
+    mixed = config(INT4, format="mixed-precision")
+    mixed["config_groups"]["group_0"]["format"] = "pack-quantized"
+    mixed["config_groups"]["group_1"] = {"weights": FP4, "format": "mxfp4-pack-quantized"}
+    assert kept_packed(mixed) == "mxfp4-pack-quantized"
 
 
 def test_a_front_end_without_vllm_leaves_it_to_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
