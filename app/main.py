@@ -210,7 +210,7 @@ async def _on_redis_error(request: Request, error: Exception) -> Response:
     if not problems.redis_is_away(error):
         raise error
     logger.warning("request %s: Redis: %s", problems.request_id(request.scope), type(error).__name__)
-    return problems.response(request.scope, problems.unavailable())
+    return problems.response(request.scope, problems.unavailable(what=problems.redis_fault(error)))
 
 
 async def _on_client_left(_request: Request, _error: Exception) -> Response:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.responses import Response
 from starlette.types import Scope
@@ -21,6 +21,12 @@ MEDIA_TYPE: Final = "application/problem+json"
 REDIS_RETRY_AFTER_S: Final = 2
 MAX_ERRORS: Final = 50
 MAX_TOLD: Final = 3  # faults after the first that the detail itself names
+_SILENT: Final = "does not answer at the moment"
+_FAULTS: Final[dict[type[Exception], str]] = {
+    OutOfMemoryError: "has used all the memory that it may use, and takes no more",
+    ReadOnlyError: "is a read-only replica",
+    BusyLoadingError: "is still loading its data",
+}
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -137,15 +143,22 @@ def response(
     return Response(body.encode("utf-8", "replace"), status_code=error.status, headers=extra, media_type=MEDIA_TYPE)
 
 
-def unavailable(part: str = "Redis") -> HemostatError:
+def unavailable(part: str = "Redis", what: str = _SILENT) -> HemostatError:
     """503: a part that comes back by itself is away."""
     return HemostatError(
         ErrorCode.UNAVAILABLE,
-        f"{part} does not answer at the moment.",
+        f"{part} {what}.",
         hint="Nothing was lost. Wait as long as Retry-After says and send the request again; "
         "an Idempotency-Key makes that safe for submissions.",
         retry_after_s=REDIS_RETRY_AFTER_S,
     )
+
+
+def redis_fault(error: Exception) -> str:
+    """What is wrong with Redis, where it cannot be used."""
+    if str(error).startswith("MISCONF"):
+        return "cannot write to its disk"
+    return next((said for kind, said in _FAULTS.items() if isinstance(error, kind)), _SILENT)
 
 
 def redis_is_away(error: RedisError) -> bool:

@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     worker_metrics_port: int = Field(default=8322, ge=0, le=65535)
     home: Path = Field(default_factory=default_home)
     redis_url: str | None = Field(default=None, description="None: the embedded Valkey below `home`.")
+    embedded_redis_bytes: int = Field(
+        default=512 * 1024**2, ge=8 * 1024**2, description="Memory that the embedded Valkey may use for its data."
+    )
     models: Path | None = Field(default=None, description="models.toml; None: `home`/models.toml.")
     text_root: Path | None = Field(
         default=None, description="Folder that file texts must lie in; None: they are refused."

@@ -21,7 +21,7 @@ class DiskSide(Scripts):
     """For whoever settles deployments; any number of processes may do it at once."""
 
     async def suspect_disk(self) -> None:
-        """Token ids may lie on the server's disk that an earlier version did not note: they leave it, too."""
+        """What was just deleted, or queued before this process began, lies on the server's disk: it leaves it, too."""
         await self._run("suspect", keys.DISK, self._expiry_ms)
 
     async def tidy_disk(self) -> bool:
@@ -35,7 +35,7 @@ class DiskSide(Scripts):
         pipeline.time()
         since, (seconds, microseconds) = await pipeline.execute()
         at = 1000 * int(seconds) + int(microseconds) // 1000
-        if since is None or at - int(since) < self._expiry_ms:
+        if since is None or abs(at - int(since)) < self._expiry_ms:
             return False
         run, well, refused = "", False, None
         try:

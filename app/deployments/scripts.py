@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments import keys
+from app.memory import RedisMemory
 from app.models.nearest import suggestion
 from app.settings import Settings
 
@@ -50,6 +51,7 @@ class Scripts:
     def __init__(self, client: Redis, settings: Settings) -> None:
         self.client = client
         self.settings = settings
+        self.memory = RedisMemory(client)
         self.changes = 0
         folder = files("app.deployments") / "lua"
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")

@@ -24,7 +24,11 @@ class ShadowSide(Scripts):
         )
 
     async def push_sample(self, deployment_id: str, sample: ShadowSample) -> bool:
-        """Queues one request to be scored again, as token ids that expire. False: dropped, the queue is full."""
+        """Queues one request to be scored again, as token ids that expire. False: dropped, the queue is full.
+
+        Raises HemostatError (UNAVAILABLE) where Redis has no room for samples.
+        """
+        await self.memory.require_room()
         answer = await self._run(
             "push",
             keys.deployment(deployment_id),

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 PUSH_TIMEOUT_S: Final = 3.0
 MAX_PUSHES: Final = 256  # under way at one time
+MAX_SAMPLE_TOKENS: Final = 32_768  # prompt and answer: a quarter of a megabyte in Redis
 _WINDOW_S: Final = 10.0  # of the budget, that may be spent at once
 
 
@@ -81,6 +82,9 @@ class Sampler:
         """The answer is complete: queues it behind the caller's back."""
         if not seen.prompt_ids or not seen.output_ids:
             self.drop(deployment, "failed")
+            return
+        if len(seen.prompt_ids) + len(seen.output_ids) > MAX_SAMPLE_TOKENS:
+            self.drop(deployment, "too_long")
             return
         if len(self._pushes) >= MAX_PUSHES:
             self.drop(deployment, "queue_full")

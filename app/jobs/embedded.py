@@ -70,6 +70,7 @@ class EmbeddedValkey:
         self.url = redis_url(settings.model_copy(update={"redis_url": None}))
         self._process: subprocess.Popen[bytes] | None = None
         self._silent = False
+        self._memory = settings.embedded_redis_bytes
 
     @property
     def pid(self) -> int | None:
@@ -151,6 +152,7 @@ class EmbeddedValkey:
             "save": "",
             "appendonly": "yes",
             "appendfsync": "always",
+            "maxmemory": str(self._memory),
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
             "loglevel": "notice",

@@ -14,6 +14,7 @@ from pathlib import Path
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from app.files import write_atomically
 from app.jobs.ids import is_job_id
+from app.jobs.states import drop_states
 from app.settings import Settings
 
 QUEUE_FULL_RETRY_S = 30
@@ -94,8 +95,11 @@ def tidy(settings: Settings, job_id: str, *, keep: str | None) -> None:
 
 
 def remove(settings: Settings, job_id: str) -> None:
-    """Removes the job's request and folder. Raises OSError where something in it cannot be removed."""
+    """Removes the job's request, folder and page, and the hidden states that no other job uses. Raises OSError where
+    something cannot be removed."""
     drop_request(settings, job_id)
+    drop_states(settings.home / "references", job_id)
+    (settings.home / "reports" / f"{job_id}.html").unlink(missing_ok=True)
     folder = settings.job_dir(job_id)
     while folder.is_dir() and not folder.is_symlink():
         # Somebody else may remove the same folder at the same time: a second request, or another process's sweep.

@@ -22,6 +22,7 @@ from app.jobs.filters import Filters
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 from app.jobs.workers import living
+from app.memory import LOW_WATER
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ async def sweep(
       long as docket takes to redeliver: a running one is submitted again, the other is cancelled. (A task that ended
       without ending its job: the worker lost Redis at that moment.)
     - ended: its request, what its attempts left half done and most of its events go.
-    - ended, and the service has served for the retention since then: removed with its files.
+    - ended, and the service has served for the retention since then: removed with its files. So are jobs that ended
+      without a result, the oldest first, while Redis has little memory left.
     - a request on disk without a job that waits for it, seen as such for a while (`orphans`, from sweep to sweep):
       removed.
     """
@@ -78,7 +80,11 @@ async def sweep(
                 await _remove(remove_files, record.job.id, done)
     done.resubmitted += await _submit_unknown(store, docket, silent)
     await _tidy(store, settings, done)
-    await _forget(store, await store.ended_before(served - settings.job_retention_s, FORGET), remove_files, done)
+    old = await store.ended_before(served - settings.job_retention_s, FORGET)
+    if (await store.memory.usage()).ratio > LOW_WATER:
+        for status in (JobStatus.CANCELLED, JobStatus.FAILED):
+            old += (await store.ids(status, limit=FORGET - len(old))) if len(old) < FORGET else []
+    await _forget(store, old, remove_files, done)
     await _drop_orphans(store, settings, {} if orphans is None else orphans)
     return done
 

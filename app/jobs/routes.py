@@ -336,5 +336,6 @@ async def cancel_job(request: Request, job_id: str) -> Response:
 async def delete_job(request: Request, job_id: str) -> Response:
     """Removes its record, events, report and artifacts."""
     state = state_of(request)
+    await state.deployments.suspect_disk()
     await service.delete(state.store, state.settings, job_id, key_of(request).reads)
     return Response(status_code=204)

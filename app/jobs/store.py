@@ -32,6 +32,7 @@ from app.jobs import files, keys
 from app.jobs.event_log import EventLog
 from app.jobs.filters import Filters
 from app.jobs.record import Claim, JobRecord, read_record, request_fields, shortened
+from app.memory import RedisMemory
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class JobStore(EventLog):
     def __init__(self, client: "Redis", settings: Settings) -> None:
         super().__init__(client)
         self.settings = settings
+        self.memory = RedisMemory(client)
         self._told: set[str] = set()  # ids of unreadable records that were logged
         folder = resources.files("app.jobs") / "lua"
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
@@ -132,8 +134,9 @@ class JobStore(EventLog):
 
         `owner`: whose key asked for it; "" for the service itself, and for a service without keys.
         Outcomes: created, queue_full, owner_full, and with an idempotency key replayed, conflict. Raises QUEUE_FULL and
-        DISK_FULL where the request finds no room.
+        DISK_FULL where the request finds no room, UNAVAILABLE where Redis has none.
         """
+        await self.memory.require_room()
         text = request.model_dump_json(exclude={"dry_run"}).encode()
         digest = await asyncio.to_thread(files.keep_request, self.settings, job_id, text)
         pairs = request_fields(request) | {"request": digest}
@@ -215,9 +218,9 @@ class JobStore(EventLog):
         shown = records[:limit]
         return (shown[::-1] if forwards else shown), len(records) > limit
 
-    async def ids(self, status: JobStatus) -> list[str]:
-        """Ids of all jobs of a status, oldest first."""
-        return cast("list[str]", await self.client.zrange(keys.status(status), 0, -1))
+    async def ids(self, status: JobStatus, *, limit: int = 0) -> list[str]:
+        """Ids of all jobs of a status, oldest first; with a `limit` so many of them."""
+        return cast("list[str]", await self.client.zrange(keys.status(status), 0, limit - 1))
 
     async def read(self, job_ids: Sequence[str]) -> list[JobRecord]:
         """Those of the records that are there and that this version can read; the ids of others are logged once."""

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 UNKNOWN: Final = "unknown"
 ABORTS: Final = ("client", "slow_client", "shutdown")
-DROPS: Final = ("budget", "queue_full", "unavailable", "aborted", "failed")
+DROPS: Final = ("budget", "queue_full", "unavailable", "aborted", "failed", "too_long")
 # From a cached prompt on a GPU to a long one on a CPU.
 _FIRST_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BETWEEN_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)

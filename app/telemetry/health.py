@@ -1,7 +1,9 @@
 """Liveness, readiness and metrics."""
 
 import asyncio
+import contextlib
 import logging
+import shutil
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -129,10 +131,14 @@ async def _check(
     try:
         async with asyncio.timeout(REDIS_PATIENCE_S):
             workers, deployments = await living(state.redis), await state.deployments.list()
+            usage = await state.store.memory.usage()
         checks["redis"] = {"ok": True, "detail": "answers"}
+        if usage.high:
+            what = f"{usage.told}; no job is taken"
+            checks["redis"] = {"ok": False, "detail": what, "hint": "delete jobs that nobody needs or raise maxmemory"}
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("readiness: Redis: %s", type(error).__name__)
-        checks["redis"] = {"ok": False, "detail": "does not answer"}
+        checks["redis"] = {"ok": False, "detail": problems.redis_fault(error)}
     try:
         registry = load_registry(state.settings.models_file)
         models = [registry.resolve(alias) for alias in registry.aliases]
@@ -158,9 +164,12 @@ async def metrics(request: Request) -> Response:
     """Text exposition. The queue is read from Redis for each scrape; without Redis its series are absent."""
     state = state_of(request)
     queue = state.telemetry.queue
+    with contextlib.suppress(OSError):
+        queue.free_bytes = shutil.disk_usage(state.settings.home).free
     try:
         async with asyncio.timeout(REDIS_PATIENCE_S):
             queue.statistics, queue.workers = await state.store.statistics(), len(await living(state.redis))
+            queue.memory = await state.store.memory.usage()
             await state.telemetry.deployments.read(state.deployments)
     except (RedisError, OSError, TimeoutError):
         queue.statistics = state.telemetry.deployments.deployments = None

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from app.contracts.job import TERMINAL, JobStatus
 from app.contracts.requests import KINDS
 from app.jobs.store import Statistics
+from app.memory import Usage
 from app.telemetry.deployments import DeploymentCollector
 from app.telemetry.gateway import GatewayMetrics
 
@@ -36,13 +37,25 @@ class QueueCollector(Collector):
     def __init__(self) -> None:
         self.statistics: Statistics | None = None
         self.workers = 0
+        self.memory = Usage()
+        self.free_bytes: int | None = None
 
     def collect(self) -> Iterator[Metric]:
         """The families of this scrape."""
         up = self.statistics is not None
         yield GaugeMetricFamily("hemostat_redis_up", "1 while Redis answers, else 0.", value=float(up))
+        if self.free_bytes is not None:
+            yield GaugeMetricFamily(
+                "hemostat_home_free_bytes", "Free space of the disk of HEMOSTAT_HOME.", value=self.free_bytes
+            )
         if self.statistics is None:
             return
+        if self.memory.most:
+            yield GaugeMetricFamily(
+                "hemostat_redis_memory_ratio",
+                "Share of the memory that Redis may use which is in use; absent where it has no limit.",
+                value=self.memory.ratio,
+            )
         jobs = GaugeMetricFamily("hemostat_jobs", "Jobs by status.", labels=["status"])
         for status in JobStatus:
             jobs.add_metric([status.value], self.statistics.by_status[status])

@@ -21,7 +21,9 @@ from pydantic import BaseModel
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.compare import CompareRequest
+from app.contracts.text import InlineText
 from app.files import write_atomically
+from app.jobs.states import note_state
 from app.settings import Settings
 from workers.diagnosis.context import JobCancelled, JobContext
 from workers.diagnosis.points.claims import Claims
@@ -121,6 +123,18 @@ def count(request: CompareRequest, context: JobContext) -> SmallReport:
     for value in (1e-4, 2e-2):
         context.observe("kl_nats", value, reference="a", model="b", recipe="0123456789ab")
     return SmallReport(severity="mild", steps=tuple(range(steps)))
+
+
+def quote(request: CompareRequest, context: JobContext) -> SmallReport:
+    """Leaves the text of its documents everywhere where a job may: its scratch folder, an artifact, hidden states."""
+    assert isinstance(request.text, InlineText)
+    text = "".join(document.text or "" for document in request.text.documents)
+    states = context.settings.home / "references"
+    note_state(states, context.job_id, "key")
+    (states / "key").mkdir(exist_ok=True)
+    for path in (context.scratch / "rows", context.output / "quote.txt", states / "key" / "header.json"):
+        path.write_text(text)
+    return SmallReport()
 
 
 def points(request: CompareRequest, context: JobContext) -> SmallReport:
@@ -257,7 +271,7 @@ def odd_artifact(request: CompareRequest, context: JobContext) -> None:
 
 
 _DEEDS = (
-    *(count, points, stubborn, hang, hang_in_c, quiet, segfault, killed, exit_now, allocate, fill_disk),
+    *(count, quote, points, stubborn, hang, hang_in_c, quiet, segfault, killed, exit_now, allocate, fill_disk),
     *(tell_secret, refuse, kill_worker, talk, babble, stop_unasked, odd_artifact),
 )
 DEEDS: dict[str, Callable[[CompareRequest, JobContext], SmallReport | None]] = {

@@ -74,7 +74,7 @@ class Attempt:
         # Ids of scored documents that steps of the recipes look at, where the request allows that.
         self._looked_at: set[str] = set()
         settings = context.settings
-        self._store = ReferenceStore(settings.home / "references", settings.reference_budget_bytes)
+        self._store = ReferenceStore(settings.home / "references", settings.reference_budget_bytes, user=context.job_id)
 
     def _noise_floor(self, sides: Sides, corpus: Corpus, scored: Scored) -> Floor:
         """Of the reference over a corpus, `scored` being its hidden states there: no candidate is looked at."""

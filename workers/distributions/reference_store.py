@@ -31,11 +31,12 @@ import numpy as np
 import torch
 
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
+from app.jobs.states import HEADER as _HEADER
+from app.jobs.states import note_state, remove_states
+from app.locks import Lock, try_lock, wait_lock
 from workers.distributions.files import Signature, sha256, signature, write_json
-from workers.distributions.locks import Lock, try_lock, wait_lock
 
 FORMAT = "hemostat.hidden/2"
-_HEADER = "header.json"
 _STATES = "hidden.bin"
 _PARTIAL = "partial.bin"
 _PROGRESS = "partial.json"
@@ -241,11 +242,13 @@ class ReferenceStore:
     """Content-addressed hidden states below `root`, together at most `budget_bytes`, least recently used first out.
 
     What is open or being written is never removed, and so may exceed the budget. Several processes may share one root.
+    `user`: the job that is noted as a user of every key that is opened or written (`app.jobs.files`).
     """
 
-    def __init__(self, root: Path, budget_bytes: int) -> None:
+    def __init__(self, root: Path, budget_bytes: int, *, user: str = "") -> None:
         self.root = root
         self.budget_bytes = budget_bytes
+        self._user = user
         root.mkdir(parents=True, exist_ok=True)
 
     @staticmethod
@@ -269,6 +272,7 @@ class ReferenceStore:
         folder = self.folder(key)
         if not (folder / _HEADER).exists():
             return None
+        self._note(key)
         lock = wait_lock(self._reader_lock(key), exclusive=False, check_cancelled=check_cancelled)
         header = self.header(key)
         if header is None:
@@ -292,7 +296,13 @@ class ReferenceStore:
         Entering waits for another process that writes the same key, makes room, and raises DISK_FULL where there is
         none.
         """
+        self._note(key)
         return Writer(self, key, lengths, hidden_size, meta, check_cancelled)
+
+    def _note(self, key: str) -> None:
+        """What a job used goes with the job when that is deleted, unless another job uses it."""
+        if self._user:
+            note_state(self.root, self._user, key)
 
     def get_sidecar(self, key: str, name: str) -> dict[str, Any] | None:
         """A small result kept beside the states, or None."""
@@ -347,7 +357,7 @@ class ReferenceStore:
             for folder, _ in others:
                 if missing() <= 0:
                     return
-                self._remove(folder)
+                remove_states(self.root, folder.name)
         if missing() > 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -358,7 +368,7 @@ class ReferenceStore:
         for folder, size in entries:
             if total <= self.budget_bytes:
                 return
-            if folder != keep and self._remove(folder):
+            if folder != keep and remove_states(self.root, folder.name):
                 total -= size
 
     def _by_use(self) -> list[tuple[Path, int]]:
@@ -374,23 +384,6 @@ class ReferenceStore:
                 continue
             entries.append((marker.st_mtime_ns, folder, sum(stat.st_size for stat in stats.values())))
         return [(folder, size) for _, folder, size in sorted(entries)]
-
-    def _remove(self, folder: Path) -> bool:
-        """Removes a folder unless it is read or written."""
-        locks = []
-        try:
-            for file in (self.writer_lock(folder.name), self._reader_lock(folder.name)):
-                lock = try_lock(file, exclusive=True)
-                if lock is None:
-                    return False
-                locks.append(lock)
-            # What has no header is no entry, should this process die in the middle.
-            (folder / _HEADER).unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            return not folder.exists()
-        finally:
-            for lock in locks:
-                lock.release()
 
     def _discard(self, key: str) -> None:
         """Unmakes an entry that is not sound, unless somebody is writing it anew. Who has mapped it keeps what is

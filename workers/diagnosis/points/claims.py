@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.distributions.locks import Lock, try_lock
+from app.locks import Lock, try_lock
 
 
 class Claims:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from app.contracts.recipe import Recipe
 from app.contracts.requests.base import Thresholds
+from app.locks import Lock
 from app.models.checkpoint import inspect
 from app.models.recipes import canonical_json
 from workers.diagnosis.context import JobContext
@@ -21,7 +22,6 @@ from workers.diagnosis.points.claims import Claims
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.progress import Counted
 from workers.diagnosis.points.record import PointRecord, record_of
-from workers.distributions.locks import Lock
 from workers.surgery.sparse import sparse_bytes
 
 PHASE: Final = "points"

@@ -155,6 +155,17 @@ async def test_a_server_that_ended_while_it_wrote_is_asked_again(
     await until(brief.tidy_disk)
 
 
+async def test_a_clock_that_went_back_by_a_month_keeps_nothing_on_the_disk(
+    client: Redis, brief: DeploymentStore, made: Deployment
+) -> None:
+    await brief.push_sample(made.id, marked("before"))
+    since = int(await cast(Any, client.hget(keys.DISK, "since")))
+    await cast(Any, client.hset(keys.DISK, "since", since + 30 * 24 * 3600 * 1000))
+    await expired()
+    await until(brief.tidy_disk)
+    await until(lambda: off_disk(client))
+
+
 async def test_until_the_sample_that_lives_longest_is_gone_it_is_asked_again(
     deployments: DeploymentStore, brief: DeploymentStore, made: Deployment
 ) -> None:

@@ -89,11 +89,11 @@ def test_a_dead_reader_leaves_no_lock(tmp_path: Path, signal: str) -> None:
     """Covered by the kernel; here so that nobody replaces the lock by a file that outlives its process."""
     root = tmp_path / "references"
     hold = (
-        f"import time\nfrom pathlib import Path\nfrom workers.distributions.locks import try_lock\n"
+        f"import time\nfrom pathlib import Path\nfrom app.locks import try_lock\n"
         f"lock = try_lock(Path({str(root / 'lock')!r}), exclusive=True)\nprint(lock is not None, flush=True)\n"
         "time.sleep(600)\n"
     )
-    from workers.distributions.locks import try_lock
+    from app.locks import try_lock
 
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.jobs.states import drop_states
 from tests.support.disk import files_of_at_most
 from tests.support.distributions import hidden_states
 from workers.distributions import reference_store
@@ -436,3 +437,28 @@ def test_a_failed_begin_gives_the_lock_back(store: ReferenceStore) -> None:
         Writer(store, "key", [10**12], 4096, META, lambda: None).__enter__()
     fill(store, "key")
     assert_holds(store.open("key"))
+
+
+def test_states_go_with_the_last_job_that_wrote_or_read_them(store: ReferenceStore) -> None:
+    first, second = (ReferenceStore(store.root, HUGE, user=job) for job in ("first", "second"))
+    fill(first, "shared")
+    fill(first, "own")
+    lose(first, "half", 2)
+    stored = second.open("shared")
+    assert_holds(stored)
+    assert stored is not None
+    stored.close()
+    drop_states(store.root, "first")
+    assert [store.folder(key).exists() for key in ("shared", "own", "half")] == [True, False, False]
+    assert_holds(store.open("shared"))
+    drop_states(store.root, "second")
+    assert not store.folder("shared").exists()
+    drop_states(store.root, "unknown")
+
+
+def test_states_that_are_read_at_this_moment_stay(store: ReferenceStore) -> None:
+    fill(ReferenceStore(store.root, HUGE, user="job"), "key")
+    reader = store.open("key")
+    drop_states(store.root, "job")
+    assert_holds(reader)
+    assert store.folder("key").exists()
