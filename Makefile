@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test lint board audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders paper clean
+.PHONY: setup demo up test lint board audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -78,6 +78,12 @@ bench-mitigation: setup ## every modification and mitigation; TEXT=wiki.test.raw
 
 bench-decoders: setup ## all thirteen decoders on the demo model, 4 bits against the original; writes tests/bench/decoders.csv
 	@$(BIN)/python -m tests.bench.decoders
+
+chaos: setup ## random deaths under load: SEED=n KILLS=25 [CHAOS_ARGS='--freeze-s 40 --default-leases']; appends to tests/bench/chaos.csv
+	@$(BIN)/python -m tests.bench.chaos --seed $(or $(SEED),1) --kills $(or $(KILLS),25) $(CHAOS_ARGS)
+
+soak: setup ## ten minutes of load, SECONDS=600: nothing grows; writes tests/bench/soak.csv
+	@$(BIN)/python -m tests.bench.soak --seconds $(or $(SECONDS),600)
 
 paper: setup ## test the paper's claims on the demo model; what was measured is kept; writes docs/paper.md [PAPER_ARGS=--again; --age tells what newer code would make otherwise]
 	@$(BIN)/python -m examples.paper $(PAPER_ARGS)
