@@ -7,9 +7,11 @@ nothing. So the parent of the process that computes takes `child_environment()`,
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 # Variable -> value, each because the default would do harm.
 ENGINE: dict[str, str] = {
@@ -21,6 +23,8 @@ ENGINE: dict[str, str] = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",
     # With AMX vLLM rounds the activations of 4-bit weights to 8 bits unasked: another model than was given.
     "VLLM_CPU_INT4_W4A8": "0",
+    # A token that lies in the home folder is for who named it.
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     # Nothing reports home.
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
@@ -89,7 +93,24 @@ def prepare() -> None:
     os.environ.update(_engine_variables(os.environ))
 
 
+# A process that runs models needs no queue, no key and no account. Names such as HEMOSTAT_SHADOW_REFIT_TOKENS stay.
+_SECRET: Final = re.compile(
+    r"HEMOSTAT_REDIS_URL|(.*_)?(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_KEYS?|(SECRET_)?ACCESS_KEY(_ID)?)",
+    re.IGNORECASE,
+)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name holds a secret, or the path of a file that does."""
+    return _SECRET.fullmatch(re.sub("_(FILE|PATH)$", "", name, flags=re.IGNORECASE)) is not None
+
+
 def child_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The whole environment of a child that runs models: that of `engine_environment` without secrets."""
+    return {name: value for name, value in engine_environment(base).items() if not is_secret(name)}
+
+
+def engine_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     """The whole environment for a process that will start engines: `base`, or this process' own, and what vLLM needs.
 
     Beyond `prepare()` it sets what only the start of a process can: the allocator (`LD_PRELOAD`), the number of OpenMP
@@ -110,12 +131,12 @@ def child_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def start_with_engine_environment() -> None:
-    """Starts this process anew, the same program with the same arguments, where it lacks what `child_environment` sets.
+    """Starts this process anew, the same program with the same arguments, if it lacks what `engine_environment` sets.
 
     For a process whose parent cannot know what engines need. Called first of all, before torch is imported. The process
     id, the parent and the signal that follows the parent's end (`PR_SET_PDEATHSIG`) stay as they are.
     """
-    wanted = child_environment()
+    wanted = engine_environment()
     if all(os.environ.get(name) == wanted.get(name) for name in _AT_START):
         return
     sys.stdout.flush()

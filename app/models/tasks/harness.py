@@ -9,12 +9,33 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.tasks import MAX_ITEMS, HarnessTask
+from app.models.nearest import suggestion
 from app.models.tasks.rows import complainer, locate, rows, text_of
 from app.settings import Settings
+
+# Definitions that run no code of a model or of a file, and whose metrics are supported: nothing else is read.
+_SUBJECTS: Final = """
+abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
+college_computer_science college_mathematics college_medicine college_physics computer_security conceptual_physics
+econometrics electrical_engineering elementary_mathematics formal_logic global_facts high_school_biology
+high_school_chemistry high_school_computer_science high_school_european_history high_school_geography
+high_school_government_and_politics high_school_macroeconomics high_school_mathematics high_school_microeconomics
+high_school_physics high_school_psychology high_school_statistics high_school_us_history high_school_world_history
+human_aging human_sexuality international_law jurisprudence logical_fallacies machine_learning management marketing
+medical_genetics miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory
+professional_accounting professional_law professional_medicine professional_psychology public_relations
+security_studies sociology us_foreign_policy virology world_religions
+""".split()  # noqa: SIM905 - read more easily
+_NAMES: Final = """
+anli_r1 anli_r2 anli_r3 arc_challenge arc_easy boolq cb commonsense_qa copa gsm8k gsm8k_cot hellaswag logiqa logiqa2
+mathqa medmcqa medqa_4options mrpc nq_open openbookqa piqa pubmedqa qnli race rte sciq social_iqa sst2 swag triviaqa
+truthfulqa_mc1 wic winogrande wnli wsc
+""".split()  # noqa: SIM905
+HARNESS_TASKS: Final = frozenset(_NAMES) | {f"mmlu_{subject}" for subject in _SUBJECTS}
 
 # Longer lists are other things, aliases of an answer, say.
 _MOST_CHOICES = 12
@@ -46,8 +67,15 @@ class HarnessRows:
 
 
 def read_rows(task: HarnessTask, settings: Settings, *, pointer: str) -> HarnessRows:
-    """Raises PATH_FORBIDDEN, TEXT_NOT_FOUND, and TASK_INVALID, with file and line, for a file that is no rows or that
-    holds too few."""
+    """Raises INVALID_REQUEST for a task that is none of `HARNESS_TASKS`, PATH_FORBIDDEN, TEXT_NOT_FOUND, and
+    TASK_INVALID, with file and line, for a file that is no rows or that holds too few."""
+    if task.task not in HARNESS_TASKS:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"{task.task!r} is none of the tasks of lm-evaluation-harness that are run here",
+            hint=suggestion(task.task, sorted(HARNESS_TASKS)),
+            pointer=f"{pointer}/task",
+        )
     items = _read(task.path, settings, pointer=f"{pointer}/path")
     if len(items) < 2:
         raise HemostatError(

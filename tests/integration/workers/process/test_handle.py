@@ -49,6 +49,19 @@ async def test_a_request_of_thirty_megabytes_gets_through(child: ChildProcess) -
     assert isinstance(await ending(child), Done)
 
 
+async def test_the_environment_of_a_child_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
+    for name in ("HEMOSTAT_REDIS_URL", "HEMOSTAT_REDIS_URL_FILE", "HF_TOKEN", "HEMOSTAT_API_KEY", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.setenv(name, "hunter2")
+    process = await ChildProcess.start(HANDLERS)
+    try:
+        environment = await asyncio.to_thread(Path(f"/proc/{process.pid}/environ").read_bytes)
+    finally:
+        await process.kill()
+    assert f"HEMOSTAT_HOME={tmp_path}".encode() in environment
+    assert b"hunter2" not in environment
+
+
 async def test_a_cancel_for_another_attempt_is_not_heeded(child: ChildProcess) -> None:
     await child.send(job(attempt=2, do="count", steps="10", slice="0.05"))
     await child.send(Cancel(job="job", attempt=1))

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from app.cli.main import app
 from app.deployments.examples import STARTING
-from app.up import _status
+from app.supervisor import status_of
 from tests.unit.app.cli.conftest import Recorder
 
 
@@ -37,7 +37,7 @@ def test_a_service_of_this_machine_is_asked_without_a_proxy(
     monkeypatch.delenv("NO_PROXY", raising=False)
     done = CliRunner().invoke(app, ["deploy", "delete", "good", "--url", recorder.url])
     assert done.exit_code == 0, done.output
-    assert _status(f"{recorder.url}/livez") == 204
+    assert status_of(f"{recorder.url}/livez") == 204
 
 
 def test_following_ends_where_nothing_will_follow(recorder: Recorder) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from workers.engine import environment
+from workers.engine.serving.arguments import server_environment
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -29,6 +30,24 @@ def test_a_child_gets_the_parents_environment_and_what_vllm_needs() -> None:
     assert child["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "0"
     assert child["VLLM_NO_USAGE_STATS"] == "1"
     assert int(child["OMP_NUM_THREADS"]) == environment.physical_cores()
+
+
+SECRETS = """
+HEMOSTAT_REDIS_URL HEMOSTAT_REDIS_URL_FILE HEMOSTAT_API_KEY HEMOSTAT_API_KEYS_FILE HF_TOKEN HF_TOKEN_PATH
+HUGGING_FACE_HUB_TOKEN AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID OPENAI_API_KEY POSTGRES_PASSWORD
+""".split()  # noqa: SIM905 - read more easily
+PLAIN = {"HEMOSTAT_HOME", "HEMOSTAT_ENGINE_BATCH_TOKENS", "TOKENIZERS_PARALLELISM", "HEMOSTAT_SHADOW_REFIT_TOKENS"}
+
+
+def test_no_child_that_runs_models_gets_a_secret() -> None:
+    base = dict.fromkeys([*SECRETS, *PLAIN], "1")
+    for child in (environment.child_environment(base), server_environment(None, base)):
+        assert not set(SECRETS) & set(child)
+        assert set(child) >= PLAIN
+
+
+def test_a_process_that_starts_itself_anew_keeps_its_secrets() -> None:
+    assert environment.engine_environment({"HEMOSTAT_REDIS_URL": "x"})["HEMOSTAT_REDIS_URL"] == "x"
 
 
 def test_threads_wait_without_burning_their_core_unless_told_otherwise() -> None:
