@@ -1,8 +1,9 @@
 """Limits of what constrains an answer or fills a template: schemas, grammars, tools, biases, arguments of templates.
 
 A grammar is compiled before its first token, in the process that draws everybody's: xgrammar takes 0.1 s for a schema
-of 100 properties, 3.5 s for 1,000 and 31 s for 3,000. So sizes, depths and the two counts that cost are bounded here,
-wherever in a field they stand.
+of 100 properties, 3.5 s for 1,000 and 31 s for 3,000. A `maxLength` above 128 takes 2 s by itself, fifty `[^x]?` in a
+row minutes. So sizes, depths, counts and the cost of patterns (`app.gateway.patterns`) are bounded here, wherever they
+are.
 """
 
 import hashlib
@@ -13,11 +14,13 @@ from typing import Any, Final, NamedTuple
 from app.contracts.bounded import parse
 from app.gateway.body import MAX_MARKS
 from app.gateway.errors import invalid
+from app.gateway.patterns import grammar_cost, regex_cost
 
 MAX_PROPERTIES: Final = 512  # of a schema, on all its levels together
 MAX_ENUM: Final = 1000  # values, likewise
 MAX_TOOLS_PROPERTIES: Final = 1024  # of tools that become one grammar, together
 MAX_TOOLS_ENUM: Final = 2000
+MAX_COMPILE_MS: Final = 2000.0  # of a processor, for what patterns, lengths and references of a request cost
 MAX_TOOL_NAME: Final = 64
 MAX_TOOLS_BYTES: Final = 262_144
 MAX_REGEX: Final = 4096
@@ -50,6 +53,13 @@ _JSON: Final[dict[str, Size]] = {
     "stream_options": Size(4096, 4),
     "reasoning": Size(4096, 4),
 }
+_LENGTH_MS, _UNROLLED = 10.0, 192  # of a place of a string with a length; longer strings cost no more
+_KEYWORD_MS: Final = {
+    "format": 10.0,
+    "$ref": 0.3,
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), 1.5),
+}
+_REGEXES: Final = ("pattern", "regex", "whitespace_pattern")
 _FREE: Final = (None, "none", "auto")  # values of `tool_choice` that hold the answer to no tool
 _ENTRIES: Final = {"chat_template_kwargs": 32}
 _LABELS: Final = ("user", "request_id", "session_id", "cache_salt")  # short strings that say whose request it is
@@ -84,6 +94,39 @@ def check(body: dict[str, Any]) -> None:
         _counts(body.get(name), name)
     _structured(body.get("structured_outputs"))
     _tools(body.get("tools"), required=body.get("tool_choice") == "required")
+    _compiles(body)
+
+
+def _compiles(body: dict[str, Any]) -> None:
+    """Bounds what compiling takes, of all fields together."""
+    total = 0.0
+    for name in ("response_format", "text", "structured_outputs", "tools"):
+        total += _compile_ms(body.get(name))
+        if total > MAX_COMPILE_MS:
+            raise invalid(
+                f"The patterns, lengths and references of `{name}` take too long to compile: "
+                f"{min(total, 1e6) / 1000:.1f} s by an estimate that errs upwards; at most {MAX_COMPILE_MS / 1000:g} s "
+                "are taken.",
+                name,
+                hint="Give fewer or shorter repeats (`{m,n}`, `?`, `*`), fewer different `maxLength`, or check them "
+                "in your program.",
+            )
+
+
+def _compile_ms(value: Any) -> float:
+    lengths: set[tuple[float, float]] = set()  # xgrammar makes one rule of equal ones
+    total = 0.0
+    for inner in _objects(value):
+        for name in ("json", "structural_tag"):
+            if isinstance(inner.get(name), str):
+                total += _compile_ms(_parsed(inner[name], f"structured_outputs.{name}"))
+        total += sum(regex_cost(inner[name]) for name in _REGEXES if isinstance(inner.get(name), str))
+        named = inner.get("patternProperties")
+        total += sum(map(regex_cost, named)) if isinstance(named, dict) else 0.0
+        total += grammar_cost(inner["grammar"]) if isinstance(inner.get("grammar"), str) else 0.0
+        total += sum(ms for name, ms in _KEYWORD_MS.items() if name in inner)
+        lengths.add((_number(inner.get("minLength")), _number(inner.get("maxLength"))))
+    return total + _LENGTH_MS * sum(min(_UNROLLED, max(pair)) for pair in lengths)
 
 
 def grammar_of(body: dict[str, Any]) -> bytes | None:
@@ -100,6 +143,10 @@ def _constraining(given: Any) -> Any:
     """A `response_format`, or the `text` of a response, unless it asks for plain text."""
     form = given.get("format", given) if isinstance(given, dict) else None
     return None if not isinstance(form, dict) or form.get("type", "text") == "text" else given
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int | float) else 0.0
 
 
 def _structured(given: Any) -> None:

@@ -1,0 +1,122 @@
+"""What is taken of patterns, lengths and grammars. The times of the comments are of xgrammar 0.2.8, in seconds of a
+processor, where they are known."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.gateway.bounds import check
+from app.gateway.errors import ApiError, envelope
+from app.gateway.patterns import grammar_cost, regex_cost
+
+
+def having(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {f"p{index}": part for index, part in enumerate(parts)}} | more
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
+
+
+def string(**bounds: Any) -> dict[str, Any]:
+    return {"type": "string", **bounds}
+
+
+def regex(text: str) -> dict[str, Any]:
+    return {"structured_outputs": {"regex": text}}
+
+
+def grammar(text: str) -> dict[str, Any]:
+    return {"structured_outputs": {"grammar": text}}
+
+
+UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+ARITHMETIC = (
+    'root ::= expr\nexpr ::= term (("+" | "-") term)*\nterm ::= factor (("*" | "/") factor)*\n'
+    'factor ::= [0-9]+ | "(" expr ")"  # what is a | b?\n'
+)
+TAKEN: list[dict[str, Any]] = [
+    having(*[string(pattern=r"^\d{4}-\d{2}-\d{2}$")] * 50),
+    having(*[string(pattern=UUID)] * 20),
+    having(*[string(pattern=r"^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}$")] * 20),
+    having(string(maxLength=100_000)),
+    having(*[string(maxLength=150)] * 200),  # one rule
+    having(string(maxLength=50), string(minLength=1, maxLength=100)),
+    having(*[string(format="date-time")] * 50),
+    having(*[{"$ref": "#/$defs/n"}] * 400, **{"$defs": {"n": {"type": "array", "maxItems": 10_000}}}),
+    having({"pattern": "no string, but a property of this name"}),
+    regex(r"(\+\d{1,3})? ?(\(\d{1,4}\))? ?\d{1,14}"),
+    grammar(ARITHMETIC),
+    grammar('?start: sum\n?sum: product | sum "+" product\nproduct: /[0-9]+/'),
+]
+MANY = "root ::= " + " ".join(["r"] * 40)
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (having(*[string(pattern="^[a-z]{1,900}x[0-9]{1,900}$")] * 500), "response_format"),  # 69.5
+    (having(*[string(pattern="^[a-z]{1,100}$")] * 100), "response_format"),  # 16.5
+    (having(*[string(maxLength=1000 + index) for index in range(20)]), "response_format"),  # 58
+    (
+        having(additionalProperties=False, patternProperties={"^[^x]{1,100}$": {}, "^[^y]{1,128}z{2}.{128}$": {}}),
+        "response_format",
+    ),
+    (having(string(), propertyNames={"pattern": ".{128}" * 3}), "response_format"),
+    ({"structured_outputs": {"json": json.dumps({"type": "string", "pattern": "[^x]?" * 50})}}, "structured_outputs"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": string(pattern="." * 300)}}]}, "tools"),
+    ({"text": {"format": {"type": "json_schema", "schema": string(pattern=".*" * 100)}}}, "text"),
+    (regex("[^x]?" * 50), "structured_outputs"),  # minutes
+    (regex("[a-z]?" * 200), "structured_outputs"),
+    (regex("(b[^x])?" * 50), "structured_outputs"),
+    (regex("([^x]|)" * 50), "structured_outputs"),
+    (regex(".*" * 500), "structured_outputs"),  # 24
+    (regex("." * 2000), "structured_outputs"),  # 15
+    (regex(r"[\s\S]" * 400), "structured_outputs"),
+    (regex("[^[]{128}" * 3), "structured_outputs"),
+    (regex("[^]]{128}" * 3), "structured_outputs"),
+    (regex("(((.{20}){20}){20})"), "structured_outputs"),
+    (grammar("root ::= " + "[^x] " * 2600), "structured_outputs"),
+    (grammar('root ::= r{1,1000}\nr ::= s{1,1000} "x"\ns ::= [^x]{1,1000} "y"'), "structured_outputs"),  # 3.5
+    (grammar(f'{MANY}\nr ::= [^x] | ""'), "structured_outputs"),
+    (grammar(f"{MANY}\nr ::= s\ns ::= t*\nt ::= [^x]"), "structured_outputs"),
+    (grammar(f'root ::= r{" y" * 40}\nr ::= y | ""\ny ::= r'), "structured_outputs"),  # empty by way of a circle
+    (grammar("\n".join(f"r{index} ::= r{index + 1}" for index in range(50)) + '\nr50 ::= ""'), "structured_outputs"),
+    (grammar("start: " + "/.{100}/ " * 4), "structured_outputs"),
+]
+
+
+@pytest.mark.parametrize("body", TAKEN)
+def test_what_compiles_soon_is_taken(body: dict[str, Any]) -> None:
+    check(body)
+
+
+@pytest.mark.parametrize(("body", "field"), REFUSED)
+def test_what_compiles_for_long_is_refused_by_its_field(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        check(body)
+    assert caught.value.status == 400
+    assert envelope(caught.value)["error"]["param"].startswith(field)
+    assert "compile" in caught.value.detail
+
+
+def test_the_bound_is_of_all_fields_together() -> None:
+    half = having(string(pattern="[^x]{128}"))
+    check(half)
+    with pytest.raises(ApiError):
+        check(half | {"structured_outputs": {"regex": ".{128}.{60}"}})
+
+
+@given(text=st.text(alphabet='ab[]^()|*+?{},1\\".:=/# \n', max_size=200))
+def test_no_text_breaks_the_estimate_and_more_of_it_costs_no_less(text: str) -> None:
+    assert 0 <= regex_cost(text) < float("inf")
+    assert grammar_cost(text) >= 0
+    plain = text.replace("\\", "").replace("[", "")
+    assert regex_cost(f"(?:{plain}){{2}}") >= regex_cost(f"(?:{plain})") - 1e-9
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "piece", ["[", "[a-a", "[a-aa-a", '"', "/", "(", "{1", "\\", "a-a", "[^", "a::=", "()?", "(a|"]
+)
+def test_the_estimate_of_any_text_comes_soon(piece: str) -> None:
+    for ending in ("", "!]", "]"):
+        text = piece * (16_384 // len(piece)) + ending
+        regex_cost(text)
+        grammar_cost(text)
