@@ -19,6 +19,7 @@ from app.gateway import errors as openai_errors
 
 MEDIA_TYPE: Final = "application/problem+json"
 REDIS_RETRY_AFTER_S: Final = 2
+SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 MAX_ERRORS: Final = 50
 MAX_TOLD: Final = 3  # faults after the first that the detail itself names
 _SILENT: Final = "does not answer at the moment"
@@ -140,7 +141,11 @@ def response(
         extra["www-authenticate"] = "Bearer"
     body = json.dumps(document(scope, error, **members), ensure_ascii=False, default=str)
     # What a client sent may stand in the text: a lone surrogate must not break the answer.
-    return Response(body.encode("utf-8", "replace"), status_code=error.status, headers=extra, media_type=MEDIA_TYPE)
+    answer = Response(body.encode("utf-8", "replace"), status_code=error.status, headers=extra, media_type=MEDIA_TYPE)
+    if error.code is ErrorCode.UNAUTHORIZED and scope.get("method") in SAFE_METHODS:
+        # A browser then asks for the key. It takes a header of its own for that, not the second challenge of another.
+        answer.headers.append("www-authenticate", 'Basic realm="hemostat", charset="UTF-8"')
+    return answer
 
 
 def unavailable(part: str = "Redis", what: str = _SILENT) -> HemostatError:

@@ -1,6 +1,8 @@
 """The guards before the routes, each a pure ASGI middleware that answers with a problem document."""
 
 import asyncio
+import base64
+import binascii
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -78,10 +80,8 @@ class Authentication:
             scope[KEY] = LOCAL_USER
             await self.app(scope, receive, send)
             return
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        # Bytes, as they were sent: the digest is that of the key's UTF-8, and U+00A0 at its end is no space.
-        sent = given.encode("latin-1").strip(b" \t").decode("utf-8", "surrogateescape")
-        key = _found(self.keys, sent) if scheme.casefold() == "bearer" else None
+        sent = _sent(scope)
+        key = _found(self.keys, sent)
         if key is not None:
             scope[KEY] = key
             await self.app(scope, _while_valid(receive, self.keys, key), send)
@@ -91,13 +91,31 @@ class Authentication:
             await problems.response(scope, _unauthorized(sent))(scope, receive, send)
 
 
+def _sent(scope: Scope) -> str:
+    """The key of a bearer token, or of the password that a person gave the browser.
+
+    A browser sends the password with a form of a foreign page, too: it opens what changes nothing.
+    """
+    scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+    # Bytes, as they were sent: the digest is that of the key's UTF-8, and U+00A0 at its end is no space.
+    sent = given.encode("latin-1").strip(b" \t")
+    if scheme.casefold() == "basic" and scope.get("method") in problems.SAFE_METHODS:
+        try:
+            sent = base64.b64decode(sent, validate=True).partition(b":")[2]
+        except binascii.Error:
+            sent = b""
+    elif scheme.casefold() != "bearer":
+        sent = b""
+    return sent.decode("utf-8", "surrogateescape")
+
+
 def _found(keys: KeyFile, sent: str) -> Key | None:
     return keys.find(sent) if len(sent) >= LEAST_CHARACTERS else None
 
 
 def _unauthorized(sent: str) -> HemostatError:
     if not sent:
-        return HemostatError(ErrorCode.UNAUTHORIZED, "The request has no API key.")
+        return HemostatError(ErrorCode.UNAUTHORIZED, "The request has no API key as a bearer token.")
     if len(sent) < LEAST_CHARACTERS:
         detail = f"The API key has fewer than {LEAST_CHARACTERS} characters: it can be guessed, and is not accepted."
         return HemostatError(ErrorCode.UNAUTHORIZED, detail)

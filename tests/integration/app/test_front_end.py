@@ -63,7 +63,7 @@ async def test_with_keys_every_route_is_closed_but_the_probes(
                 assert answer.status_code == 200, path
             else:
                 assert answer.status_code == 401, (method, path)
-                assert answer.headers["www-authenticate"] == "Bearer"
+                assert answer.headers["www-authenticate"].partition(",")[0] == "Bearer"
                 told = {"code": "unauthorized"} if method == "HEAD" else answer.json()
                 assert told.get("error", told)["code"] == "unauthorized"  # OpenAI's routes have OpenAI's envelope
     for method, path in operations(app):

@@ -5,9 +5,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
 from app.settings import Settings
+from tests.e2e.test_report_browser import browser
 from tests.integration.deploy.stack import ROOT, Stack
+
+__all__ = ["browser"]
 
 JOB = {
     "kind": "compare",
@@ -59,3 +63,26 @@ def test_the_largest_body_passes_and_a_larger_one_does_not(client: httpx.Client)
     assert taken.headers["content-type"] == "application/problem+json"
     assert taken.status_code == 422
     assert client.post("/v1/diagnosis/jobs", content=b"a" * (limit + 1), headers=json).status_code == 413
+
+
+def test_a_person_opens_pages_with_the_key_as_password_and_a_foreign_page_changes_nothing(
+    stack: Stack, client: httpx.Client, browser: Browser
+) -> None:
+    jobs = f"{client.base_url}/v1/diagnosis/jobs"
+    signed_in = {"username": "", "password": stack.secret("api_key")}
+    context = browser.new_context(http_credentials=signed_in, ignore_https_errors=True)
+    try:
+        page = context.new_page()
+        opened = page.goto(str(client.base_url))
+        assert opened is not None
+        assert opened.ok
+        assert "text/html" in opened.headers["content-type"]
+        before = client.get(jobs).json()
+        page.goto("about:blank")
+        page.set_content(f'<form method="post" enctype="text/plain" action="{jobs}"><input name="a"></form>')
+        with page.expect_response(jobs) as answered:
+            page.evaluate("document.forms[0].submit()")
+        assert answered.value.status == 401
+        assert client.get(jobs).json() == before
+    finally:
+        context.close()

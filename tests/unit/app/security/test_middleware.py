@@ -61,10 +61,24 @@ async def test_without_a_key_nothing_but_the_probes_answers(header: str | None, 
         for path in ("/", "/metrics"):
             answer = await http.get(path, headers=headers)
             assert answer.status_code == 401
-            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.headers["www-authenticate"].startswith("Bearer, Basic realm=")
             assert answer.json()["code"] == "unauthorized"
         for path in ("/livez", "/readyz"):
             assert (await http.get(path, headers=headers)).text == "- 0"
+
+
+async def test_a_key_as_the_password_of_a_browser_opens_what_changes_nothing(ring: KeyFile) -> None:
+    async with client(Authentication(inner(), keys=ring)) as http:
+        for name in ("", "anyone", "ci"):
+            assert (await http.get("/", auth=(name, key_text("ci")))).text == "ci 0"
+        assert (await http.head("/", auth=("", key_text("ci")))).status_code == 200
+        posted = await http.post("/", auth=("", key_text("ci")))  # as the form of a foreign page would
+        assert (posted.status_code, posted.headers["www-authenticate"]) == (401, "Bearer")
+        assert (await http.post("/", headers=bearer("ci"))).status_code == 200
+        for password in ("wrong", "", key_text("nobody")):
+            assert (await http.get("/", auth=("ci", password))).status_code == 401
+        for damaged in ("Basic", "Basic !", "Basic YQ==", f"Basic {key_text('ci')}"):
+            assert (await http.get("/", headers={"authorization": damaged})).status_code == 401
 
 
 async def test_each_key_of_an_owner_names_it(ring: KeyFile) -> None:
