@@ -39,6 +39,7 @@ from app.jobs.reloading import GoesOnReloading
 from app.jobs.store import JobStore
 from app.models.nearest import nearest, suggestion
 from app.openapi import Answer, answers
+from app.security.audit import Audit
 from app.security.keys import check_binding
 from app.security.limits import TokenBuckets
 from app.security.middleware import Authentication, BodyLimit, HostGuard, RateLimit
@@ -102,6 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     guards = [
         Middleware(RequestContext, telemetry=telemetry),
+        Middleware(Audit, home=settings.home),
         Middleware(GoesOnReloading),
         *([] if keys is not None else [Middleware(HostGuard, host=settings.host)]),
         Middleware(Authentication, keys=keys),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from app.cli.once import Commands
 from app.cli.options import AsJson
 from app.cli.output import err, out, print_json
 from app.contracts.errors import ErrorCode, HemostatError
-from app.security import keys
+from app.security import audit, keys
 from app.security.scopes import Key, Scope
 
 keys_app = Commands(help="API keys of the service (HEMOSTAT_API_KEYS_FILE).", no_args_is_help=True)
@@ -43,6 +44,7 @@ def add(
     until = None if expires is None else _time(expires)
     with _told():
         text, key = keys.add_key(file, name, frozenset(scope), expires=until, no_shadow=no_shadow)
+    _record("add", key)
     err.print(f"Key {key.id} of {name}. It is printed once and kept nowhere:", markup=False)
     out.print(text, markup=False, soft_wrap=True)
 
@@ -78,7 +80,13 @@ def revoke(name: Annotated[str, typer.Argument(help="Id of a key, or an owner: t
             hint="`hemostat keys list` shows both",
         )
     for key in gone:
+        _record("revoke", key)
         out.print(f"revoked: {key.id} of {key.owner}", markup=False)
+
+
+def _record(verb: str, key: Key) -> None:
+    user = f"uid:{os.getuid()}"
+    audit.record(settings().home, owner=user, key="", action=f"keys {verb}", object=f"{key.owner}:{key.id}", address="")
 
 
 def _shown(key: Key) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
 from app.contracts.errors import ErrorCode, HemostatError
+from app.security.scopes import KEY, Key
 from app.telemetry.metrics import METHODS, OTHER, UNMATCHED, Telemetry
 
 logger = logging.getLogger("hemostat.http")
@@ -29,7 +30,8 @@ def trace(error: BaseException | None) -> str:
 class RequestContext:
     """Gives each request an id (the client's `x-request-id` where it is well-formed) and accounts for it.
 
-    The log has method, route template, status and duration: no path, query or body of the client's.
+    The log has method, route template, status, duration and the key's owner and id: no path, query or body of the
+    client's.
     """
 
     def __init__(self, app: ASGIApp, *, telemetry: Telemetry) -> None:
@@ -76,9 +78,15 @@ class RequestContext:
         route = getattr(scope.get("route"), "path", None) or UNMATCHED
         method = scope["method"] if scope["method"] in METHODS else OTHER
         self.telemetry.requests.labels(route, method, str(status or 499)).inc()
+        key: Key | None = scope.get(KEY)
+        if key is not None and key.owner:
+            self.telemetry.owner_requests.labels(key.owner, str(status or 499)).inc()
         if not stream:
             self.telemetry.latency.labels(route, method).observe(seconds)
         level = logging.DEBUG if route == "/livez" else logging.INFO  # the watchdog asks every few seconds
         logger.log(
-            level, "%s %s %d %.1f ms %s", method, route, status or 499, seconds * 1000, scope["hemostat.request_id"]
+            level,
+            "%s %s %d %.1f ms %s %s",
+            *(method, route, status or 499, seconds * 1000, scope["hemostat.request_id"]),
+            f"{key.owner}:{key.id}" if key is not None and key.owner else "-",
         )

@@ -98,6 +98,12 @@ class Telemetry:
             ["route", "method", "status"],
             registry=self.registry,
         )
+        self.owner_requests = Counter(
+            "hemostat_owner_requests_total",
+            "Requests by owner of API keys and status; 429 is a limit.",
+            ["owner", "status"],
+            registry=self.registry,
+        )
         self.latency = Histogram(
             "hemostat_http_request_duration_seconds",
             "From the first byte of the request to the last of the answer; event streams are left out.",

@@ -1,5 +1,7 @@
 """Who may do what: every route with a key of every scope, and whose jobs a key sees."""
 
+import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -9,6 +11,7 @@ from fastapi import Depends, FastAPI
 from starlette.routing import Route
 
 from app.main import create_app
+from app.security.audit import audit_file
 from app.security.scopes import Needs, Scope, check_routes
 from app.settings import Settings
 from tests.integration.app.conftest import compare
@@ -252,3 +255,46 @@ async def test_without_keys_everything_is_the_local_users(settings: Settings) ->
     ):
         made = (await http.post(JOBS, json=compare())).json()
         assert [job["id"] for job in (await http.get(JOBS)).json()["data"]] == [made["id"]]
+
+
+# --- who did what
+
+
+async def test_each_change_is_recorded_with_who_what_and_which(
+    http: httpx.AsyncClient, keyed: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = keyed.state.hemostat.settings
+    with caplog.at_level(logging.INFO, logger="hemostat.http"):
+        job = await submit(http, "ann", metadata={"note": "my-secret"})
+        await http.post(f"{JOBS}/{job}/cancel", headers=bearer("ann-next") | {"x-request-id": "r1"})
+        await http.delete(f"{JOBS}/{job}", headers=bearer("admin"))
+        wanted = {"name": "mine", "model": {"model": "tiny"}, "reference": {"model": "tiny"}, "calibration": "off"}
+        made = (await http.post(DEPLOYMENTS, json=wanted, headers=bearer("deploy"))).json()["id"]
+        await http.patch(f"{DEPLOYMENTS}/mine", json={"replicas": 1}, headers=bearer("deploy"))
+        await http.delete(f"{DEPLOYMENTS}/mine", headers=bearer("deploy"))
+        # Nothing of these changes anything.
+        await http.post(JOBS, json=compare(dry_run=True), headers=bearer("ann"))
+        await http.post(JOBS, json=compare(kind="x"), headers=bearer("ann"))
+        await http.delete(f"{JOBS}/{job}", headers=bearer("ann"))
+        await http.delete(f"{DEPLOYMENTS}/mine", headers=bearer("ann"))
+        await http.post("/v1/completions", json={"model": "mine", "prompt": "my-secret"}, headers=bearer("inference"))
+        await http.get(JOBS, headers=bearer("ann"))
+    text = audit_file(settings.home).read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert [(line["owner"], line["action"], line["object"]) for line in found] == [
+        ("ann", f"POST {JOBS}", job),
+        ("ann", f"POST {JOB}/cancel", job),
+        ("admin", f"DELETE {JOB}", job),
+        ("deploy", f"POST {DEPLOYMENTS}", made),
+        ("deploy", f"PATCH {DEPLOYMENT}", "mine"),
+        ("deploy", f"DELETE {DEPLOYMENT}", "mine"),
+    ]
+    assert found[0]["key"] != found[1]["key"]
+    assert found[1]["request_id"] == "r1"
+    assert {line["address"] for line in found} == {"127.0.0.1"}
+    assert "my-secret" not in text
+    told = [entry.getMessage() for entry in caplog.records if entry.name == "hemostat.http"]
+    assert told[0].endswith(f"ann:{found[0]['key']}")
+    metrics = (await http.get("/metrics", headers=bearer("metrics"))).text
+    assert 'hemostat_owner_requests_total{owner="ann",status="202"} 1.0' in metrics
+    assert 'hemostat_owner_requests_total{owner="ann",status="403"} 1.0' in metrics

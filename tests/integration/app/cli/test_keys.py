@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.security.audit import audit_file
 from tests.integration.app.conftest import Server, compare
 
 JOBS = "/v1/diagnosis/jobs"
@@ -19,7 +20,8 @@ JOBS = "/v1/diagnosis/jobs"
 @pytest.fixture
 def keys(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: str, file: Path | None = tmp_path / "keys") -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ} | ({"HEMOSTAT_API_KEYS_FILE": str(file)} if file else {})
+        environment = {**os.environ, "HEMOSTAT_HOME": str(tmp_path)}
+        environment |= {"HEMOSTAT_API_KEYS_FILE": str(file)} if file else {}
         command = [sys.executable, "-m", "app.cli.main", "keys", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
@@ -59,6 +61,11 @@ def test_keys_are_made_and_revoked_while_the_service_runs(
     until_status(f"{server.url}{JOBS}", first, 401)
     assert httpx.get(f"{server.url}{JOBS}/{job}", headers=bearer(second)).status_code == 200
     assert keys("list").stdout.count("ann") == 1
+    found = [json.loads(line) for line in audit_file(tmp_path).read_text().splitlines()]
+    assert [line["action"] for line in found] == ["keys add", "keys add", "keys revoke"]
+    assert {line["owner"] for line in found} == {f"uid:{os.getuid()}"}
+    assert found[2]["object"] == f"ann:{old}"
+    assert not any(key in audit_file(tmp_path).read_text() for key in (first, second))
 
 
 def test_what_cannot_be_done_is_refused_and_changes_nothing(
