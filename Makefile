@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test lint board audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak paper clean
+.PHONY: setup demo up test test-all lint board audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -38,9 +38,19 @@ demo: setup ## from nothing to a verdict on the terminal
 up: setup ## API, worker and an embedded Valkey in the foreground; Ctrl-C ends all of it
 	@$(BIN)/hemostat up
 
-test: setup ## everything, fast tests first
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -q -n auto --maxprocesses 8 --dist loadfile
-	@$(BIN)/python -m pytest tests/integration tests/e2e -q -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
+
+test: setup ## the gate: all but what is marked slow; unit tests first, and the others whatever came of them
+	@red=0; \
+	OMP_NUM_THREADS=1 $(PYTEST) tests/unit -m "not slow" -n auto --maxprocesses 8 || red=1; \
+	$(PYTEST) tests/integration tests/e2e -m "not slow" -n 2 || red=1; \
+	exit $$red
+
+test-all: setup ## everything that this machine can run; nothing runs a second time
+	@red=0; \
+	OMP_NUM_THREADS=1 $(PYTEST) -p no:rerunfailures tests/unit -n auto --maxprocesses 8 || red=1; \
+	$(PYTEST) -p no:rerunfailures tests/integration tests/e2e -n 2 || red=1; \
+	exit $$red
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check app workers deploy examples tests

@@ -23,6 +23,8 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 # Threads that wait must not take the cores from the processes that a test has started.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+pytest_plugins = ["tests.support.gate"]
+
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
 # Every test's service has a home of its own; compiling anew for each would be most of the time.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / "inductor"))

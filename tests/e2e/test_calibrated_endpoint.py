@@ -28,8 +28,6 @@ from tests.support.mixed import KINDS, PLAIN, Traffic
 from tests.support.prometheus import alert_expression
 from tests.support.worker import wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
-
 logger = logging.getLogger(__name__)
 VARIABLES = {"datasource": "prometheus", "deployment": ".+", "__rate_interval": "10s"}
 QUERIES = list(queries(json.loads(board.FILE.read_text(encoding="utf-8")), VARIABLES))

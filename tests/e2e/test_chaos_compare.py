@@ -17,8 +17,6 @@ from tests.support.halting import WINDOWS
 from tests.support.handlers import go
 from tests.support.worker import Owner, WorkerProcess, gone, wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
-
 HANDLERS = "tests.support.halting:HANDLERS"
 START_S = 240  # importing vLLM and starting an engine on a busy machine
 REQUEST = {

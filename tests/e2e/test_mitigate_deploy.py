@@ -18,8 +18,6 @@ from tests.e2e.test_cli import hemostat
 from tests.e2e.test_interruption import Command
 from tests.support.worker import wait_for
 
-pytestmark = pytest.mark.engine
-
 MITIGATE = (
     "mitigate -r tiny --recipe quantize.rtn:bits=3,group_size=32 --treatment repair.lowrank --trials 2 --bytes 200000 "
     "--text shipped:16 --calibration calibration:8 --calibration-windows 8 --calibration-window 64 --window 64"

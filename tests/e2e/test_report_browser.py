@@ -1,6 +1,5 @@
 """The report page in a real browser: asks for nothing, fits a telephone, is legible in both themes, prints whole."""
 
-import shutil
 import subprocess
 import unicodedata
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from app.web.report import render
 from tests.support.mitigate_reports import mitigate_variants
 from tests.support.reports import variants
+from tests.support.tools import tool
 
 NAMES = ("severe", "inconclusive", "hostile", "no-text", "nothing-finite")
 WIDTHS = (380, 1280)
@@ -89,8 +89,7 @@ OVERFLOWING = """
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert executable, "no Chromium: apt-get install chromium"
+    executable = tool("chromium", "chromium-browser", "google-chrome")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield started
@@ -275,7 +274,7 @@ def test_it_prints_on_a4_with_every_chart_whole(printed):
 
 
 def test_nothing_is_cut_at_the_edge_of_the_paper_and_the_ground_is_white(printed, tmp_path):
-    subprocess.run(["pdftoppm", "-r", "50", "-gray", str(printed), str(tmp_path / "sheet")], check=True)
+    subprocess.run([tool("pdftoppm"), "-r", "50", "-gray", str(printed), str(tmp_path / "sheet")], check=True)
     sheets = sorted(tmp_path.glob("*.pgm"))
     assert sheets
     for sheet in sheets:

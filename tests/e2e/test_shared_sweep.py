@@ -14,8 +14,6 @@ from tests.support.halting import POINTS
 from tests.support.handlers import go
 from tests.support.worker import Owner, WorkerProcess, wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(2400)]
-
 HANDLERS = "tests.support.halting:HANDLERS"
 START_S = 600  # importing vLLM and starting an engine on a busy machine
 SHARES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]

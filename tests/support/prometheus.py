@@ -15,6 +15,7 @@ import yaml
 
 from deploy.grafana.queries import Asked
 from tests.support.ports import free_port
+from tests.support.tools import tool
 
 Json = dict[str, Any]
 SOURCE = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
@@ -86,12 +87,10 @@ class Prometheus(Watch):
             text = text.replace(f":{port}", f":{ports[name]}")
         text = re.sub(r"\b1[05]s\b", "1s", text)
         (folder / "prometheus.yml").write_text(text, encoding="utf-8")
-        program = shutil.which("prometheus")
-        assert program, "prometheus is missing: apt-get install prometheus"
         with (folder / "prometheus.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    program,
+                    tool("prometheus"),
                     f"--config.file={folder / 'prometheus.yml'}",
                     f"--storage.tsdb.path={folder / 'data'}",
                     f"--web.listen-address=127.0.0.1:{ports['own']}",

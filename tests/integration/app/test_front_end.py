@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,6 +21,7 @@ from app.settings import Settings
 from tests.integration.app.conftest import Api, Server, compare
 from tests.support.html import tree
 from tests.support.keys import bearer, key_line, write_keys
+from tests.support.tools import tool
 
 JOBS = "/v1/diagnosis/jobs"
 METHODS = {"get", "post", "put", "patch", "delete", "head", "options"}
@@ -233,9 +233,7 @@ async def test_metrics_of_a_busy_service_please_promtool_and_quote_nobody(api: A
     assert samples["hemostat_jobs_submitted_total", "other", "refused"] == 1
     assert samples["hemostat_http_requests_total", "POST", JOBS, "202"] == 1
     assert samples["hemostat_http_requests_total", "GET", "unmatched", "404"] == 1
-    promtool = shutil.which("promtool")
-    assert promtool is not None, "promtool is missing: install the package prometheus"
-    command = [promtool, "check", "metrics"]
+    command = [tool("promtool"), "check", "metrics"]
     done = await asyncio.to_thread(subprocess.run, command, input=answer.content, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 

@@ -9,7 +9,6 @@ import pytest
 from tests.bench import mitigation, mitigation_page
 from tests.bench.rows import read
 
-pytestmark = pytest.mark.engine
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
 
 

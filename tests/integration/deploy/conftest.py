@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.integration.deploy.stack import Stack
+from tests.support.tools import tool
 
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Stack]:
     """Redis, the models' one-shot, API, worker, Prometheus and the proxy, all healthy by their own health checks."""
+    for name in ("prometheus", "promtool", "valkey-cli", "nginx"):  # its servers, and what its health checks call
+        tool(name)
     made = Stack(tmp_path_factory.mktemp("stack"))
     folder = made.volume("models") / "models" / "smollm2-135m"
     folder.parent.mkdir()

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from app.jobs.embedded import valkey_binary
 from tests.support.ports import free_port
+from tests.support.tools import tool
 
 Json = dict[str, Any]
 ROOT: Final = Path(__file__).resolve().parents[3]
@@ -30,7 +31,7 @@ def resolved(*profiles: str) -> Json:
     """The compose file as compose reads it."""
     options = [part for profile in profiles for part in ("--profile", profile)]
     done = subprocess.run(
-        ["docker-compose", *options, "config", "--format", "json"],
+        [tool("docker-compose"), *options, "config", "--format", "json"],
         capture_output=True,
         text=True,
         check=False,
@@ -113,7 +114,7 @@ class Stack:
         command = ["sh", "-c", *rest] if kind == "CMD-SHELL" else rest
         environment = self._environment(service, mounts)
         found = shutil.which(command[0], path=environment["PATH"])
-        assert found, f"{command[0]} is missing: apt-get install prometheus valkey-tools nginx-light"
+        assert found, f"{command[0]} is not in the PATH of {name}"
         return subprocess.run([found, *command[1:]], env=environment, capture_output=True, check=False).returncode == 0
 
     def end(self, name: str) -> int:

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.support.tools import tool
+
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "deploy" / "lint"
 CACHE = ROOT / ".cache" / "dclint"
@@ -19,7 +21,7 @@ def dclint() -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(SOURCE / name, CACHE / name)
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        command = [tool("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CACHE, timeout=240)
         assert done.returncode == 0, f"{' '.join(command)} in {CACHE}:\n{done.stderr}"
     return program

@@ -15,6 +15,7 @@ from deploy.grafana import mitigation
 from deploy.grafana.queries import Asked, queries
 from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
+from tests.support.tools import tool
 from workers.telemetry import Telemetry
 
 VARIABLES = {"datasource": "prometheus", "model": ".+", "__rate_interval": "10s", "__range": "10m"}
@@ -119,5 +120,5 @@ def test_of_several_workers_the_number_of_the_last_job_is_shown(tmp_path: Path) 
     }
     file = tmp_path / "last.yml"
     file.write_text(yaml.safe_dump(shown))
-    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    done = subprocess.run([tool("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

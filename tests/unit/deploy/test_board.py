@@ -15,6 +15,7 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from deploy.grafana import board
 from deploy.grafana.queries import queries
+from tests.support.tools import tool
 
 Json = dict[str, Any]
 BOARD: Json = json.loads(board.FILE.read_text(encoding="utf-8"))
@@ -170,5 +171,5 @@ def test_a_version_is_told_with_one_mode_also_where_two_processes_differ_or_none
     test = {"interval": "1m", "input_series": series, "promql_expr_test": [case]}
     file = tmp_path / "modes.yml"
     file.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "1m", "tests": [test]}))
-    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    done = subprocess.run([tool("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from app.settings import Settings
+from tests.support.tools import tool
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,7 +53,7 @@ def project(*profiles: str, override: str = "") -> Json:
     options = [part for name in files for part in ("--file", name)]
     options += [part for profile in profiles for part in ("--profile", profile)]
     done = subprocess.run(
-        ["docker-compose", *options, "config", "--format", "json"],
+        [tool("docker-compose"), *options, "config", "--format", "json"],
         capture_output=True,
         text=True,
         check=False,

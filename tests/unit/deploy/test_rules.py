@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from app.cli.main import app
+from tests.support.tools import tool
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,7 +34,9 @@ def named(rule: Json) -> str:
 
 
 def promtool(*arguments: str) -> None:
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, cwd=FOLDER / "tests")
+    done = subprocess.run(
+        [tool("promtool"), *arguments], capture_output=True, text=True, check=False, cwd=FOLDER / "tests"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

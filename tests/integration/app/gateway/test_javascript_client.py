@@ -14,23 +14,21 @@ import pytest
 from tests.conftest import CACHE
 from tests.integration.app.gateway.conftest import KEY, ROOT, Service
 from tests.support.ports import free_port
+from tests.support.tools import tool
 
-pytestmark = pytest.mark.engine
 CLIENT = ROOT / "tests" / "clients" / "js"
 
 
 @pytest.fixture(scope="session")
 def client() -> Path:
     """A folder with the client in it, made once for each lock."""
-    npm = shutil.which("npm")
-    assert npm is not None, "npm is missing: install the package npm"
     digest = hashlib.sha256((CLIENT / "package-lock.json").read_bytes()).hexdigest()[:16]
     folder = CACHE / f"js-{digest}"
     if not (folder / "node_modules" / ".package-lock.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(CLIENT / name, folder / name)
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        command = [tool("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=240)
     shutil.copy(CLIENT / "run.mjs", folder / "run.mjs")
     return folder
@@ -54,7 +52,7 @@ async def test_the_client_does_all_that_it_is_for(service: Service, client: Path
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
     done = await asyncio.to_thread(
         subprocess.run,
-        ["node", "run.mjs", json.dumps(asked)],
+        [tool("node"), "run.mjs", json.dumps(asked)],
         cwd=client,
         env=environment,
         capture_output=True,

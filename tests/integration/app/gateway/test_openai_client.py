@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 from tests.integration.app.gateway.conftest import KEY, QUIET_KEY, VERSION, Service
 
-pytestmark = pytest.mark.engine
 MESSAGES = [{"role": "user", "content": "Say something."}]
 
 

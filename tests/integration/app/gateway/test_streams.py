@@ -19,7 +19,6 @@ from app.contracts.deployment import DeploymentState
 from tests.integration.app.gateway.conftest import QUIET_KEY, ROOT, VERSION, Service
 from tests.support.ports import free_port
 
-pytestmark = pytest.mark.engine
 LONG: dict[str, Any] = {"prompt": "The quick", "max_tokens": 3500, "stream": True, "ignore_eos": True}
 
 

@@ -19,7 +19,6 @@ from app.models.registry import register
 from tests.integration.app.gateway.conftest import CONTEXT, Service
 from tests.support import verifying
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 VERIFY: dict[str, Any] = {"extra_body": {"hemostat": {"verify": True}}}
 MESSAGES = [{"role": "user", "content": "The quick brown fox jumps"}]

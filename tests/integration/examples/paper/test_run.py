@@ -52,7 +52,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.engine
 def test_a_claim_is_measured_though_another_ones_job_fails_and_no_job_runs_twice(
     tiny: Callable[..., Path], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

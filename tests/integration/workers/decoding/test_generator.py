@@ -19,7 +19,6 @@ from workers.decoding.loop import decode
 from workers.decoding.transformers_model import TransformersModel
 from workers.engine.pool import EnginePool
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11, 12], [20, 21, 22, 23, 24, 25, 26], [3, 4], [5, 6, 7, 8, 9]]
 STEPS = 24

@@ -18,7 +18,6 @@ from workers.engine.logprobs import prompt_logprobs
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 TOKENS = np.random.default_rng(3).integers(0, 320, 80).tolist()
 # Heads whose misunderstanding shows: the cap bites, the scale is far from 1.

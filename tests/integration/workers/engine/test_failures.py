@@ -9,7 +9,6 @@ from tests.support.packed import FOUR_BIT_FLOATS
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 Packed = Callable[..., Path]
 

@@ -16,7 +16,6 @@ from workers.engine.launch import model_of
 from workers.engine.resident import ResidentEngine
 from workers.engine.swap import Trust
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 Resident = Callable[[Path, Trust], ResidentEngine]
 KINDS = ["llama", "llama-untied", "qwen2", "gemma2", "granite", "mixtral"]

@@ -11,7 +11,6 @@ from app.settings import Settings
 from workers.engine.logprobs import prompt_logprobs
 from workers.engine.pool import EnginePool
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 TOKENS = np.random.default_rng(3).integers(0, 320, 60).tolist()
 

@@ -15,7 +15,6 @@ from workers.engine.scoring import ScoringEngine
 from workers.surgery.dequantize import dequantize
 from workers.surgery.store import CheckpointStore
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 KINDS = ["llama", "qwen2", "gemma2"]
 DYNAMIC = {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "form": "packed", "tuning_steps": 2}

@@ -16,7 +16,6 @@ from workers.engine.scoring import ScoringEngine
 from workers.surgery.dequantize import dequantize
 from workers.surgery.store import CheckpointStore
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 GROUPED: dict[str, Any] = {"bits": 4, "group_size": 32, "form": "packed"}
 

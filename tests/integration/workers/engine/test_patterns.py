@@ -7,7 +7,6 @@ import pytest
 
 from workers.engine.launch import load_vllm
 
-pytestmark = pytest.mark.engine
 HOSTILE = "re:(([a-z0-9._])+)+!"
 NAME = "model.layers.0.self_attn.q_proj.and.more.letters"
 

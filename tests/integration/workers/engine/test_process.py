@@ -6,11 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from workers.engine.environment import child_environment, physical_cores
 
-pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[4]
 
 PROGRAM = """

@@ -14,7 +14,6 @@ from tests.support.tiny import make_checkpoint
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 Packed = Callable[..., Path]
 

@@ -13,7 +13,6 @@ from workers.engine.logprobs import prompt_logprobs
 from workers.engine.pool import EnginePool
 from workers.engine.sampling import Sampler
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 PROMPT = [5, 9, 200, 31, 77]
 

@@ -15,7 +15,6 @@ from tests.support.copies import copier
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 
 

@@ -32,7 +32,6 @@ from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 Packed = Callable[..., Path]
 Resident = Callable[[Path, Trust], ResidentEngine]

@@ -16,7 +16,6 @@ from workers.engine.resident import ResidentEngine
 from workers.engine.shape import packing_signature
 from workers.engine.swap import PROVEN, Trust
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 Packed = Callable[..., Path]
 Resident = Callable[[Path, Trust], ResidentEngine]

@@ -1,7 +1,6 @@
 """How attempts end: each deed of a handler, by a real worker and a real child over a real Valkey."""
 
 import json
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -12,6 +11,7 @@ from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus
 from tests.integration.workers.process.conftest import House
 from tests.support.handlers import SECRET, go, read_trace
+from tests.support.tools import tool
 from tests.support.worker import WorkerProcess, gone, wait_for
 from workers.process.context import PROGRESS_INTERVAL_S
 
@@ -150,14 +150,14 @@ def test_a_talkative_handler_is_heard_whole(shared_house: House, _worker: Worker
 
 
 def test_promtool_has_nothing_to_say(shared_house: House, _worker: WorkerProcess) -> None:
-    promtool = shutil.which("promtool")
-    assert promtool is not None, "promtool is missing: install the package prometheus"
     owner = shared_house.owner
     owner.wait(owner.submit(do="count", steps="1"))
     with urllib.request.urlopen(_worker.metrics_url(), timeout=60) as answer:
         text = answer.read()
     assert b"hemostat_kl_nats_bucket" in text
-    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"], input=text, capture_output=True, check=False, timeout=60
+    )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 

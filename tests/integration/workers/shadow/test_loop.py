@@ -34,8 +34,6 @@ from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
-
 V = 320
 RNG = np.random.default_rng(0)
 MASTER: dict[str, Path] = {}

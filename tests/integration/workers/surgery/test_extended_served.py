@@ -19,7 +19,6 @@ from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 OTHERS = ("qwen2", "gemma2")

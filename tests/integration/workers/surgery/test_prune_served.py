@@ -14,7 +14,6 @@ from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 from workers.surgery.store import CheckpointStore
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 # Six query heads of 32 in three groups: of 96 hidden channels both six and two heads are divisors.
 WIDE: dict[str, Any] = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32}

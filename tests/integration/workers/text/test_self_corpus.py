@@ -15,8 +15,6 @@ from workers.text.self_corpus import load_self, prompts
 from workers.text.tokenization import load_tokenizer
 from workers.text.windows import Corpus, make_windows
 
-pytestmark = pytest.mark.engine
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny: Callable[..., Path]) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import signal
 import subprocess
 import time
@@ -24,10 +23,10 @@ from app.models.registry import register
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
 from tests.support import verifying
+from tests.support.tools import tool
 from tests.support.verifying import PATIENCE_S
 from tests.support.worker import gone, wait_for
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 LENGTH = 160
 RECIPE = [{"type": "quantize.rtn", "bits": 2, "group_size": 32}]
@@ -142,9 +141,7 @@ def test_it_streams_blocks_and_counts_them(running: Running) -> None:
 
 def test_promtool_has_nothing_to_say(running: Running) -> None:
     text = httpx.get(running.replica.metrics_urls[0], timeout=30).content
-    promtool = shutil.which("promtool")
-    assert promtool is not None, "promtool is missing: install the package prometheus"
-    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    done = subprocess.run([tool("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 

@@ -35,8 +35,6 @@ Tiny = Callable[..., Path]
 LENGTH, STREAMS = 128, 64
 PROMPTS = [[5, 17, 200, 33], [91, 4], [250, 251, 252, 7, 8, 9]]
 
-pytestmark = pytest.mark.engine
-
 
 class StoppedError(Exception):
     pass

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from starlette.responses import JSONResponse, Response
 
 from tests.unit.app.gateway.peers import ASKED, WHOLE, Peer, calling, of, serving, whole
@@ -13,7 +12,6 @@ from tests.unit.app.gateway.test_directory import Store
 from tests.unit.app.gateway.test_replicas import deployment, replica
 
 # Where a replica got one request too many, the others would wait for good.
-pytestmark = pytest.mark.timeout(180)
 
 
 async def test_what_waits_and_what_is_under_way_can_be_seen(tmp_path: Path) -> None:

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from starlette.responses import JSONResponse, Response
 
 from tests.support.keys import bearer
 from tests.unit.app.gateway.peers import ASKED, WHOLE, Peer, calling, event, of, serving, stream, whole
 from tests.unit.app.gateway.test_exchange_waiting import Held, until
 
-pytestmark = pytest.mark.timeout(180)
 PATH = "/v1/completions"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 

@@ -1,4 +1,3 @@
-import shutil
 import subprocess
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -6,6 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.contracts.job import JobStatus
 from app.jobs.store import Statistics
 from app.telemetry.metrics import Telemetry
+from tests.support.tools import tool
 
 
 def exposition(telemetry: Telemetry) -> dict[str, float]:
@@ -29,10 +29,8 @@ def busy() -> Telemetry:
 
 
 def test_promtool_has_nothing_to_say() -> None:
-    promtool = shutil.which("promtool")
-    assert promtool is not None, "promtool is missing: install the package prometheus"
     done = subprocess.run(
-        [promtool, "check", "metrics"], input=busy().render(), capture_output=True, check=False, timeout=120
+        [tool("promtool"), "check", "metrics"], input=busy().render(), capture_output=True, check=False, timeout=120
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 

@@ -20,7 +20,6 @@ from workers.calibration.calibrators.temperature import Temperature
 from workers.engine.serving import engines
 from workers.engine.serving.batch import NOT_LOADED
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 POISON = 250
 POISONED = "cal-00000000000000ff"

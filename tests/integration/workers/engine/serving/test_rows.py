@@ -11,7 +11,6 @@ from tests.integration.workers.engine.serving.calibrators import ByContext
 from tests.integration.workers.engine.serving.conftest import Oracle, Served, Start, Wanted, rows_of
 from workers.calibration.calibrators.protocol import Calibrator
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 
 ONE, TWO, FLAT = "cal-0000000000000001", "cal-0000000000000002", "cal-0000000000000003"

@@ -34,7 +34,6 @@ from workers.calibration.calibrators.temperature import Temperature
 from workers.engine.serving.config import ServingConfig
 from workers.products import made_up
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # several starts of a server, also on a busy machine
 Tiny = Callable[..., Path]
 VERSION = "cal-00000000000000aa"
 PROMPT = "The quick brown fox"

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 from pydantic import TypeAdapter
 from vllm import SamplingParams
@@ -16,7 +15,6 @@ from workers.engine.pool import EnginePool
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
-pytestmark = pytest.mark.engine
 Tiny = Callable[..., Path]
 
 

@@ -18,7 +18,7 @@ from workers.engine import launch
 from workers.engine.environment import prepare
 
 # Warnings of what vLLM imports are its own.
-pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 WOUNDS = [
     RTN,

@@ -1,0 +1,211 @@
+"""How the tests are run: what each needs, which run in one process, in which order, and what each file took.
+
+Marks are set here and nowhere else. `make test` leaves out what is `slow`; `make test-all` runs all that this machine
+can run.
+"""
+
+import json
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+# What a file took when this was last measured; `cp .cache/durations.json tests/durations.json` after `make test-all`.
+MEASURED = TESTS / "durations.json"
+WRITTEN = Path(os.environ.get("HEMOSTAT_TEST_DURATIONS", TESTS.parent / ".cache" / "durations.json"))
+TIMEOUT_OF_ENGINES_S = 600
+
+# Mark → beginnings of names below tests/, as regular expressions.
+MARKS = {
+    "engine": (
+        r"e2e/(?!.*_browser)",
+        r"integration/(bench|deploy|examples)/",
+        r"integration/app/gateway/",
+        r"integration/workers/(decoding|diagnosis|distributions|engine|shadow|verified)/",
+        r"integration/workers/calibration/test_job",
+        r"integration/workers/mitigation/repair/test_adapter_vllm",
+        r"integration/workers/surgery/test_(extended|prune)_served",
+        r"integration/workers/text/test_self_corpus",
+    ),
+    "process": (r"integration/(app|deploy)/", r"integration/workers/(process|shadow|verified)/", r"e2e/(?!.*_browser)"),
+    "browser": (r"e2e/.*_browser",),
+    "gpu": (r"gpu/",),
+    "slow": (
+        # Benches and the paper's page: no part of the product.
+        r"unit/(bench|examples)/",
+        r"integration/(bench|examples)/",
+        # Long sums, and memory of the whole process.
+        r"unit/workers/surgery/test_walking\.py::.*memory",
+        r"integration/workers/distributions/test_memory",
+        # The same on other architectures.
+        r"integration/workers/engine/test_packed_recipes\.py::.*(qwen2|gemma2)",
+        r"integration/workers/engine/test_(swap|float32_products)\.py::.*bit_for_bit.*(untied|qwen2|granite)",
+        r"integration/workers/distributions/test_head_engine\.py::.*(untied|qwen2)",
+        r"integration/workers/mitigation/repair/test_adapter_vllm\.py::.*(qwen2|gemma2)",
+        # Other processors, emulated: each compiles everything anew.
+        r"integration/workers/distributions/test_self_divergence\.py::.*\[(?!this one)",
+    ),
+}
+# Seconds that a test is taken for until its file has been measured.
+_GUESS_S = {"engine": 6.0, "process": 2.0}
+_PATTERNS = {mark: re.compile("|".join(f"(?:{one})" for one in ways)) for mark, ways in MARKS.items()}
+
+
+# --- marks, groups, order
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        _mark(config, item)
+    groups = _groups(items)
+    seconds = _seconds(items, groups)
+    items.sort(key=lambda item: (-seconds[groups[_file(item)]], groups[_file(item)]))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups[_file(item)]))
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+def _mark(config: pytest.Config, item: pytest.Item) -> None:
+    name = item.nodeid.removeprefix("tests/")
+    marks = {mark for mark, pattern in _PATTERNS.items() if pattern.match(name)}
+    for mark in marks:
+        item.add_marker(mark)
+    if "engine" in marks and item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(TIMEOUT_OF_ENGINES_S))
+    if marks & {"engine", "process"} and config.pluginmanager.hasplugin("rerunfailures"):
+        item.add_marker(pytest.mark.flaky(reruns=1))
+    if "gpu" in marks and not _has_gpu():
+        item.add_marker(pytest.mark.skip(reason="no CUDA device is here"))
+
+
+@cache
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _groups(items: list[pytest.Item]) -> dict[str, str]:
+    """File → what runs in one process with it: the folder whose costly fixtures it shares, or the file alone."""
+    groups: dict[str, str] = {}
+    for item in items:
+        file = _file(item)
+        shared = [*_shared(item), groups.get(file, file)]
+        groups[file] = min(shared, key=len)
+    return groups
+
+
+def _shared(item: pytest.Item) -> Iterator[str]:
+    """Folders of the fixtures that live longer than a module."""
+    found: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    for *_, fixture in found.values():
+        if fixture.scope in ("session", "package") and fixture.baseid.startswith(("tests/integration/", "tests/e2e")):
+            yield fixture.baseid
+
+
+def _seconds(items: list[pytest.Item], groups: dict[str, str]) -> dict[str, float]:
+    measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+    files: dict[str, float] = defaultdict(float)
+    for item in items:
+        marks = [_GUESS_S[mark] for mark in _GUESS_S if item.get_closest_marker(mark)]
+        files[_file(item)] += max(marks, default=0.1)
+    total: dict[str, float] = defaultdict(float)
+    for file, guess in files.items():
+        total[groups[file]] += measured[file]["seconds"] if file in measured else guess
+    return total
+
+
+# --- what each file took
+
+_counted = {"engine starts": 0, "processes": 0}
+
+
+def _audit(event: str, _: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen":
+        _counted["processes"] += 1
+
+
+def _counting(start: Callable[..., Any]) -> Callable[..., Any]:
+    def counting(*given: Any, **named: Any) -> Any:
+        _counted["engine starts"] += 1
+        return start(*given, **named)
+
+    counting.counted = True  # type: ignore[attr-defined]
+    return counting
+
+
+class Took:
+    """Of each file: seconds, engines started in the process of the tests, processes started from it."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, dict[str, float]] = {}
+
+    def add(self, report: pytest.TestReport) -> None:
+        file = self.files.setdefault(report.nodeid.partition("::")[0], {"seconds": 0.0})
+        file["seconds"] += report.duration
+        if report.when == "teardown":
+            for name, value in report.user_properties:
+                if name in _counted:
+                    file[name] = file.get(name, 0) + int(str(value))
+
+    def write(self, to: Path) -> None:
+        """Beside what others wrote: a run of the unit tests keeps what a run of the others measured."""
+        known = json.loads(to.read_text()) if to.exists() else {}
+        known |= {file: values | {"seconds": round(values["seconds"], 1)} for file, values in self.files.items()}
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+_took = Took()
+
+
+def pytest_sessionstart() -> None:
+    sys.addaudithook(_audit)
+
+
+def pytest_runtest_setup() -> None:
+    launch = sys.modules.get("workers.engine.launch")
+    if launch is not None and not hasattr(launch.start, "counted"):
+        launch.start = _counting(launch.start)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    try:
+        return (yield)
+    finally:
+        item.user_properties[:] = [(name, count) for name, count in _counted.items() if count]
+        _counted.update(dict.fromkeys(_counted, 0))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _took.add(report)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
+    passed = {report.nodeid for report in terminalreporter.stats.get("passed", [])}
+    for report in terminalreporter.stats.get("rerun", []):
+        if report.nodeid in passed:
+            first = getattr(report.longrepr, "reprcrash", None)
+            terminalreporter.write_line(f"FLAKY {report.nodeid} passed when it ran again; first: {first}")
+    if not _took.files:
+        return
+    _took.write(WRITTEN)
+    terminalreporter.section(f"the slowest files; all of them are in {WRITTEN}")
+    for file, values in sorted(_took.files.items(), key=lambda one: -one[1]["seconds"])[:20]:
+        others = ", ".join(f"{values[name]:.0f} {name}" for name in _counted if name in values)
+        terminalreporter.write_line(f"{values['seconds']:7.1f} s  {file}  {others}")
+    totals = {name: sum(values.get(name, 0) for values in _took.files.values()) for name in ("seconds", *_counted)}
+    terminalreporter.write_line(", ".join(f"{value:.0f} {name}" for name, value in totals.items()) + " in all")
