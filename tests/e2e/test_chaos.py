@@ -7,7 +7,7 @@ import pytest
 
 from tests.bench import chaos
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_a_few_deaths_break_no_promise(tmp_path: Path) -> None:

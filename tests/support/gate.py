@@ -38,6 +38,8 @@ MARKS = {
     "browser": (r"e2e/.*_browser",),
     "gpu": (r"gpu/",),
     "slow": (
+        # Tiers of their own: make chaos, make soak.
+        r"e2e/test_(chaos|soak)\.py",
         # Benches and the paper's page: no part of the product.
         r"unit/(bench|examples)/",
         r"integration/(bench|examples)/",
@@ -82,7 +84,7 @@ def _mark(config: pytest.Config, item: pytest.Item) -> None:
         item.add_marker(mark)
     if "engine" in marks and item.get_closest_marker("timeout") is None:
         item.add_marker(pytest.mark.timeout(TIMEOUT_OF_ENGINES_S))
-    if marks & {"engine", "process"} and config.pluginmanager.hasplugin("rerunfailures"):
+    if "slow" not in marks and marks & {"engine", "process"} and config.pluginmanager.hasplugin("rerunfailures"):
         item.add_marker(pytest.mark.flaky(reruns=1))
     if "gpu" in marks and not _has_gpu():
         item.add_marker(pytest.mark.skip(reason="no CUDA device is here"))

@@ -1,10 +1,7 @@
 """Redis beyond its high-water mark: chat goes on, and samples are dropped."""
 
-import pytest
-
 from tests.integration.app.gateway.conftest import Service
 
-pytestmark = pytest.mark.engine
 MEMORY = 64 * 1024**2
 
 
