@@ -89,7 +89,7 @@ def _ask(question: dict[str, Any], about: str, slack_s: float = 0) -> Any:
     limits = CPU_S + slack_s, LONGEST_S + slack_s
     helper = _idle.pop() if _idle else _Helper()
     exceeded = helper.ask(question, *limits)
-    if exceeded is _MEMORY and helper.used:  # what it remembers may have taken it
+    if exceeded is _MEMORY and helper.remembers:  # that may have taken it
         helper = _Helper()
         exceeded = helper.ask(question, *limits)
     if exceeded:
@@ -99,7 +99,7 @@ def _ask(question: dict[str, Any], about: str, slack_s: float = 0) -> Any:
             hint="fetch them again from a source that you trust: config.json, tokenizer, headers of weights, adapters",
         )
     _idle.append(helper)
-    told = json.loads(helper.answer)
+    told = helper.answer
     if "error" in told:
         error = told["error"]
         raise HemostatError(ErrorCode(error["code"]), error["detail"], hint=error["hint"], pointer=error["pointer"])
@@ -109,15 +109,15 @@ def _ask(question: dict[str, Any], about: str, slack_s: float = 0) -> Any:
 
 
 class _Helper:
-    """One process, `app.models.looker`. `used`: it has answered before."""
+    """One process, `app.models.looker`. `remembers`: what it has read before takes a part of its memory that counts."""
 
     def __init__(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
         self._process = subprocess.Popen(
             _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
         )
-        self.used = False
-        self.answer = b""
+        self.remembers = False
+        self.answer: dict[str, Any] = {}
 
     def ask(self, question: dict[str, Any], cpu_s: float, longest_s: float) -> str:
         """Sets `answer`. Else the process is gone: the limit that it met, in words."""
@@ -131,11 +131,12 @@ class _Helper:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.write(line)
                 self._process.stdin.flush()
-            self.answer = self._process.stdout.readline()
+            told = self._process.stdout.readline()
         finally:
             timer.cancel()
-        if self.answer.endswith(b"\n"):
-            self.used = True
+        if told.endswith(b"\n"):
+            self.answer = json.loads(told)
+            self.remembers = self.answer["held"] > MEMORY_BYTES / 4
             return ""
         if self.end() == -signal.SIGXCPU:
             return f"{cpu_s:.0f} s of a processor"

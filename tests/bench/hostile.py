@@ -1,4 +1,4 @@
-"""What hostile bodies and connections cost the API: seconds, MB, and how long /livez waits; appended to hostile.csv.
+"""What hostile bodies, connections and models cost the API: seconds, MB and how long /livez waits, for hostile.csv.
 
 python -m tests.bench.hostile [--show] [CASE ...]
 """
@@ -6,8 +6,10 @@ python -m tests.bench.hostile [--show] [CASE ...]
 import argparse
 import contextlib
 import http.client
+import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from app.jobs.embedded import EmbeddedValkey
 from app.settings import Settings
 from tests.support.bodies import HOSTILE, honest
 from tests.support.hostile import Watch, append
+from tests.support.hostile_models import HOSTILE_MODELS
 from tests.support.ports import free_port
 from tests.support.tiny import make_checkpoint
 
@@ -37,7 +40,11 @@ def running() -> Iterator[tuple[int, int]]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         settings = Settings(home=Path(folder) / "home")
         settings.home.mkdir()
-        settings.models_file.write_text(f'[models.tiny]\npath = "{make_checkpoint(Path(folder) / "tiny", "llama")}"\n')
+        folders = {"tiny": make_checkpoint(Path(folder) / "tiny", "llama")}
+        for alias, (change, _) in HOSTILE_MODELS.items():
+            folders[alias] = Path(shutil.copytree(folders["tiny"], Path(folder) / alias))
+            change(folders[alias])
+        settings.models_file.write_text("".join(f'[models.{one}]\npath = "{path}"\n' for one, path in folders.items()))
         valkey = EmbeddedValkey(settings)
         valkey.start()
         stack.callback(valkey.stop)
@@ -124,6 +131,15 @@ def main() -> None:
         cases[f"job: {name}"] = lambda make=make: partial(post, path=JOBS, body=make(FULL))
         cases[f"chat: {name}"] = lambda make=make: partial(post, path=CHAT, body=make(GATEWAY))
     cases["job: honest text of 31 MiB"] = lambda: partial(post, path=JOBS, body=honest(31 * 1024 * 1024))
+    for name in HOSTILE_MODELS:
+        asked = {
+            "kind": "compare",
+            "reference": {"model": "tiny"},
+            "candidate": {"model": name},
+            "dry_run": True,
+            "window": 64,
+        }
+        cases[f"model: {name}"] = lambda asked=asked: partial(post, path=JOBS, body=json.dumps(asked).encode())
     cases |= {name: lambda attack=attack: attack for name, attack in CONNECTIONS.items()}
     with running() as (pid, port):
         post(port, JOBS, b'{"kind": []}')

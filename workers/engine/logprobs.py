@@ -13,6 +13,8 @@ from workers.engine.generation import GenerationEngine
 from workers.engine.launch import never
 from workers.engine.pool import EnginePool
 
+TOP = 64
+ALL = -1
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -23,13 +25,14 @@ def prompt_logprobs(
     settings: Settings | None = None,
     pool: EnginePool | None = None,
     dtype: str = "bfloat16",
-    full: bool = False,
+    top: int = TOP,
     check_cancelled: Callable[[], None] = never,
 ) -> Array:
-    """ln p of each of tokens[1:] given what precedes it, in nats: float32, T-1 values, by a generate-runner engine.
+    """ln p, in nats, of each of tokens[1:] and of the `top` likeliest tokens in its place, given what precedes: rows
+    (T-1, V), float32, NaN for every other token, by a generate-runner engine.
 
-    With `full` the whole rows, (T-1, V): vLLM builds a Python object for each number, so a large vocabulary takes
-    minutes. Logits are bf16 where the engine is (that is how vLLM computes them), the softmax is float32.
+    `ALL` gives whole rows: vLLM builds a Python object for each number, so a large vocabulary takes minutes. Logits are
+    bf16 where the engine is (that is how vLLM computes them), the softmax is float32.
 
     Give the worker's `pool`, so that warm engines make room; or `settings`. Raises WINDOW_TOO_LARGE where the context
     holds no more than `tokens` less one, else what `ScoringEngine.load` raises.
@@ -46,11 +49,11 @@ def prompt_logprobs(
         )
     own = EnginePool(settings or Settings()) if pool is None else pool
     try:
-        output = _run(own, info, prompt, dtype, full=full, check_cancelled=check_cancelled)
+        output = _run(own, info, prompt, dtype, top=top, check_cancelled=check_cancelled)
     finally:
         if pool is None:
             own.close()
-    return _rows(output.prompt_logprobs, info.vocabulary) if full else _own(output.prompt_logprobs)
+    return _rows(output.prompt_logprobs, info.vocabulary)
 
 
 def _run(
@@ -59,14 +62,12 @@ def _run(
     prompt: list[int],
     dtype: str,
     *,
-    full: bool,
+    top: int,
     check_cancelled: Callable[[], None],
 ) -> Any:
     from vllm import SamplingParams
 
-    params = SamplingParams(
-        max_tokens=1, temperature=0.0, prompt_logprobs=-1 if full else 0, flat_logprobs=True, detokenize=False
-    )
+    params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=top, flat_logprobs=True, detokenize=False)
     with GenerationEngine(
         info, pool=pool, length=len(prompt) + 1, streams=1, dtype=dtype, check_cancelled=check_cancelled
     ) as engine:
@@ -74,12 +75,8 @@ def _run(
     return output
 
 
-def _own(found: Any) -> Array:
-    """Each position's own token, which comes first; the first position, which has no prefix, is empty."""
-    return np.asarray(np.asarray(found.logprobs, dtype=np.float32)[np.asarray(found.start_indices[1:])])
-
-
 def _rows(found: Any, vocabulary: int) -> Array:
+    """The first position, which has no prefix, is left out."""
     ids, values = np.asarray(found.token_ids), np.asarray(found.logprobs, dtype=np.float32)
     spans = list(zip(found.start_indices[1:], found.end_indices[1:], strict=True))
     rows = np.full((len(spans), vocabulary), np.nan, dtype=np.float32)

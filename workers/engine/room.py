@@ -6,7 +6,7 @@ from pathlib import Path
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.engine.launch import never
-from workers.engine.logprobs import Array, prompt_logprobs
+from workers.engine.logprobs import TOP, Array, prompt_logprobs
 from workers.engine.pool import EnginePool
 from workers.engine.sampling import Sampler
 from workers.engine.scoring import ScoringEngine
@@ -71,12 +71,12 @@ class EngineRoom:
         tokens: Sequence[int],
         *,
         dtype: str = "bfloat16",
-        full: bool = False,
+        top: int = TOP,
         check_cancelled: Callable[[], None] = never,
     ) -> Array:
         """As `workers.engine.logprobs.prompt_logprobs`, with this room's memory."""
         return prompt_logprobs(
-            checkpoint, tokens, pool=self.pool, dtype=dtype, full=full, check_cancelled=check_cancelled
+            checkpoint, tokens, pool=self.pool, dtype=dtype, top=top, check_cancelled=check_cancelled
         )
 
     def close(self) -> None:

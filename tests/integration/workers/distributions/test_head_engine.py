@@ -13,8 +13,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
 from tests.support.tiny import CONFIGS
 from workers.distributions.head import Head
-from workers.distributions.selfcheck import TOLERANCE, check_head
-from workers.engine.logprobs import prompt_logprobs
+from workers.distributions.selfcheck import SLOPE, TOLERANCE, check_head
+from workers.engine.logprobs import ALL, prompt_logprobs
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 
@@ -36,7 +36,7 @@ def test_whole_rows_are_those_of_vllm_and_of_transformers(
 ) -> None:
     checkpoint = tiny(kind, **TELLING.get(kind, {}))
     hidden_TD = hidden_states(checkpoint, engine_settings, pool)
-    rows_TV = prompt_logprobs(checkpoint, TOKENS, pool=pool, full=True)
+    rows_TV = prompt_logprobs(checkpoint, TOKENS, pool=pool, top=ALL)
     head = Head.load(checkpoint)
     logits_TV = head.logits(hidden_TD[:-1])
     ours_TV = logits_TV.log_softmax(1).numpy()
@@ -44,9 +44,14 @@ def test_whole_rows_are_those_of_vllm_and_of_transformers(
     assert rows_TV.shape == ours_TV.shape
     assert (np.abs(ours_TV - rows_TV) <= allowed_T1).all()
 
-    own = rows_TV[np.arange(len(TOKENS) - 1), TOKENS[1:]]
-    check = check_head(head, hidden_TD, TOKENS, own)
-    assert 0 < check.largest_difference <= check.allowed
+    likeliest_TV = prompt_logprobs(checkpoint, TOKENS, pool=pool)
+    for told_TV in (rows_TV, likeliest_TV):
+        check = check_head(head, hidden_TD, TOKENS, told_TV)
+        assert 0 < check.largest_difference <= check.allowed
+        assert abs(check.slope) < SLOPE / 3
+        with pytest.raises(HemostatError) as caught:
+            check_head(replace(head, scale=1.01 * head.scale), hidden_TD, TOKENS, told_TV)
+        assert caught.value.code is ErrorCode.HEAD_MISMATCH
 
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     with torch.inference_mode():
@@ -76,8 +81,18 @@ def test_a_misunderstood_head_is_refused(
 
 
 def test_the_demo_model_s_head_is_the_engine_s(smollm2: Path, pool: EnginePool, engine_settings: Settings) -> None:
-    own = prompt_logprobs(smollm2, TOKENS, pool=pool)
-    check = check_head(Head.load(smollm2), hidden_states(smollm2, engine_settings, pool), TOKENS, own)
+    """And not the engine's with a scale of 1.01: on its own text no position shows that."""
+    model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
+    tokens = model.generate(torch.tensor([TOKENS[:8]]), max_new_tokens=72, do_sample=False)[0].tolist()
+    ((_, hidden_TD),) = ScoringEngine(smollm2, settings=engine_settings, max_model_len=128, pool=pool).score([tokens])
+    likeliest_TV = prompt_logprobs(smollm2, tokens, pool=pool)
+    head = Head.load(smollm2)
+    assert abs(check_head(head, hidden_TD, tokens, likeliest_TV).slope) < SLOPE / 2
+    with pytest.raises(HemostatError, match="larger than the engine's"):
+        check_head(replace(head, scale=1.01 * head.scale), hidden_TD, tokens, likeliest_TV)
+
+    likeliest_TV = prompt_logprobs(smollm2, TOKENS, pool=pool)
+    check = check_head(head, hidden_states(smollm2, engine_settings, pool), TOKENS, likeliest_TV)
     # The engine runs the two passes in batches of other sizes. With AMX it rounds by them: 0.001 nats of KL, which is a
     # standard deviation of 0.045 of ln p. Four and a half of them are the bound; without AMX it was below 0.1.
     assert check.largest_difference < 0.2

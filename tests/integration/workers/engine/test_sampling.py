@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.engine.logprobs import prompt_logprobs
+from workers.engine.logprobs import ALL, prompt_logprobs
 from workers.engine.pool import EnginePool
 from workers.engine.sampling import Sampler
 
@@ -39,7 +39,7 @@ def test_tokens_are_drawn_from_the_models_own_distribution(
 ) -> None:
     """2,000 first tokens against the softmax of the model's logits at that temperature, by a chi-squared test."""
     drawn = [tokens[0] if tokens else 1 for tokens in sampler.sample([PROMPT] * 2000, 1, 0, temperature)]
-    logits = prompt_logprobs(tiny("llama"), [*PROMPT, 0], pool=pool, full=True)[-1].astype(np.float64)
+    logits = prompt_logprobs(tiny("llama"), [*PROMPT, 0], pool=pool, top=ALL)[-1].astype(np.float64)
     probabilities = np.exp(logits / temperature)
     probabilities /= probabilities.sum()
     expected = 2000 * probabilities

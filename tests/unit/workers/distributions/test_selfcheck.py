@@ -11,7 +11,15 @@ import torch
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.distributions import hidden_states, logits64, make_head
 from workers.distributions.head import Head
-from workers.distributions.selfcheck import TOLERANCE, HeadCheck, check_head, moved_by_rounding, verify_head
+from workers.distributions.selfcheck import (
+    MEAN,
+    SLOPE,
+    TOLERANCE,
+    HeadCheck,
+    check_head,
+    moved_by_rounding,
+    verify_head,
+)
 
 TOKENS = torch.randint(0, 500, (65,), generator=torch.Generator().manual_seed(5)).tolist()
 HEADS: dict[str, Head] = {
@@ -36,11 +44,25 @@ def states() -> torch.Tensor:
     return hidden_states(65, 32, seed=3)
 
 
-def engine_logp(head: Head, hidden_TD: torch.Tensor) -> np.ndarray:
-    """What vLLM gives: the logits rounded to bf16, the softmax in float32."""
+def engine_logp(head: Head, hidden_TD: torch.Tensor, tokens: list[int] = TOKENS) -> np.ndarray:
+    """What vLLM gives: the logits rounded to bf16, the softmax in float32; of the likeliest and of the text's own."""
     rounded = logits64(head, hidden_TD[:-1]).bfloat16().float()
-    logp: np.ndarray = torch.log_softmax(rounded, 1)[torch.arange(64), torch.tensor(TOKENS[1:])].numpy()
-    return logp
+    logp_TV = torch.log_softmax(rounded, 1)
+    told = torch.zeros_like(logp_TV, dtype=torch.bool).scatter_(1, logp_TV.topk(64).indices, True)
+    told[torch.arange(64), torch.tensor(tokens[1:])] = True
+    found: np.ndarray = logp_TV.where(told, torch.nan).numpy()
+    return found
+
+
+def written(head: Head) -> list[int]:
+    """The likeliest token at each position."""
+    likeliest: list[int] = logits64(head, states()[:-1]).argmax(1).tolist()
+    return [0, *likeliest]
+
+
+def own(logp_TV: np.ndarray) -> np.ndarray:
+    found: np.ndarray = logp_TV[np.arange(64), TOKENS[1:]]
+    return found
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -49,6 +71,27 @@ def test_what_rounding_explains_passes(name: str) -> None:
     check = check_head(head, states(), TOKENS, engine_logp(head, states()))
     assert 0 < check.largest_difference <= check.allowed
     assert check.tokens == 65
+    assert abs(check.slope) < SLOPE / 4
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("by", [0.99, 1.01])
+def test_a_scale_that_is_wrong_by_one_per_cent_is_refused(name: str, by: float) -> None:
+    """On a text that the model would write, as texts are: no position shows it."""
+    head = HEADS[name]
+    tokens = written(head)
+    with pytest.raises(HemostatError, match="larger than the engine's") as caught:
+        check_head(replace(head, scale=by * head.scale), states(), tokens, engine_logp(head, states(), tokens))
+    assert f"our logits are {'+' if by > 1 else '-'}" in caught.value.detail
+
+
+def test_a_mean_that_is_not_zero_is_refused() -> None:
+    head = HEADS["plain"]
+    tokens = written(head)
+    logp_TV = engine_logp(head, states(), tokens)
+    moved = 1.5 * MEAN * float(head.logits(states()).abs().amax(1).mean())
+    with pytest.raises(HemostatError, match="on average"):
+        check_head(head, states(), tokens, logp_TV - moved)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -60,7 +103,7 @@ def test_a_mistake_is_refused_with_its_position_and_both_numbers(mistake: str) -
         check_head(make(true), states(), TOKENS, right)
     assert caught.value.code == ErrorCode.HEAD_MISMATCH
     assert caught.value.hint
-    assert any(f"{number:.4f}" in caught.value.detail for number in right)
+    assert any(f"{number:.4f}" in caught.value.detail for number in own(right))
     assert "position" in caught.value.detail
 
 
@@ -73,7 +116,7 @@ def test_hidden_states_before_the_final_norm_are_refused() -> None:
 def test_one_wrong_position_is_enough_and_is_named() -> None:
     head = HEADS["plain"]
     logp = engine_logp(head, states())
-    logp[41] -= 0.5
+    logp[41, TOKENS[42]] -= 0.5
     with pytest.raises(HemostatError, match="position 42"):
         check_head(head, states(), TOKENS, logp)
 
@@ -81,7 +124,7 @@ def test_one_wrong_position_is_enough_and_is_named() -> None:
 def test_a_number_that_is_none_is_refused() -> None:
     head = HEADS["plain"]
     logp = engine_logp(head, states())
-    logp[7] = np.nan
+    logp[7, TOKENS[8]] = np.nan
     with pytest.raises(HemostatError, match="position 8"):
         check_head(head, states(), TOKENS, logp)
 
@@ -159,7 +202,6 @@ def test_hidden_states_that_were_rounded_in_another_order_pass_where_the_roundin
     noise_TD = torch.randn(hidden_TD.shape, generator=draws) * hidden_TD.norm(dim=1, keepdim=True) / 256**0.5
     other_TD = hidden_TD + 60**0.5 * 2.0**-8 * noise_TD
     logp_TV = torch.log_softmax(logits64(head, hidden_TD[:-1]).float(), 1)
-    own = logp_TV[torch.arange(64), torch.tensor(TOKENS[1:])].numpy()
     moved_TV = torch.log_softmax(logits64(head, other_TD[:-1]).float(), 1)
     spread = float((moved_TV - logp_TV)[torch.arange(64), torch.tensor(TOKENS[1:])].std())
     told = moved_by_rounding(
@@ -171,13 +213,13 @@ def test_hidden_states_that_were_rounded_in_another_order_pass_where_the_roundin
         60,
     )
     assert float((told**2).mean() ** 0.5) == pytest.approx(spread, rel=0.25)
-    beyond = own.copy()
+    beyond = logp_TV.numpy().copy()
     worst = int(np.argmax(told))
-    beyond[worst] += TOLERANCE * float(head.logits(hidden_TD)[worst].abs().max()) + 2 * told[worst]
+    beyond[worst, TOKENS[worst + 1]] += TOLERANCE * float(head.logits(hidden_TD)[worst].abs().max()) + 2 * told[worst]
     with pytest.raises(HemostatError):
         check_head(head, hidden_TD, TOKENS, beyond)
     assert check_head(head, hidden_TD, TOKENS, beyond, roundings=60).largest_difference > 0
-    beyond[worst] += 2 * told[worst]
+    beyond[worst, TOKENS[worst + 1]] += 2 * told[worst]
     with pytest.raises(HemostatError, match=f"position {worst + 1} "):
         check_head(head, hidden_TD, TOKENS, beyond, roundings=60)
 
