@@ -23,6 +23,15 @@ _Parsed = TypeVar("_Parsed")
 
 
 @dataclass
+class Kept:
+    """An answer, and when it was made."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    at: float = float("-inf")
+    value: object = None
+
+
+@dataclass
 class State:
     """The front end's parts. `stopping` is set when the process has been told to go: streams end, readiness is off."""
 
@@ -38,6 +47,7 @@ class State:
     bodies: Bodies
     tokens: TokenBuckets | None  # of models, per minute and owner; None without keys
     open_streams: Counter[str] = field(default_factory=Counter)  # by owner
+    readiness: Kept = field(default_factory=Kept)
 
 
 def state_of(connection: HTTPConnection) -> State:

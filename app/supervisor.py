@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -220,6 +221,8 @@ class Supervisor:
         self.kill_hung()
         now = time.monotonic()
         for program in self.programs:
+            if program.log is not None:
+                rotate(program.log)
             if program.running:
                 continue
             if program.process is not None:
@@ -270,10 +273,16 @@ def _told(status: int) -> str:
 
 def _opened(path: Path) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size > MAX_LOG_BYTES:
-            path.replace(path.with_suffix(".log.1"))
     return path.open("ab")
+
+
+def rotate(log: Path) -> None:
+    """Puts a log aside that has grown too long, also while a process writes: it appends, so that it goes on at the
+    beginning of the emptied file. What is written between copy and emptying is lost."""
+    with contextlib.suppress(OSError):  # a disk that is full keeps the log
+        if log.stat().st_size > MAX_LOG_BYTES:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)
 
 
 def api_program(settings: Settings, log: Path | None) -> Program:

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
@@ -105,6 +105,25 @@ def remove(settings: Settings, job_id: str) -> None:
         # Somebody else may remove the same folder at the same time: a second request, or another process's sweep.
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
+
+
+def too_much(settings: Settings, ended: Sequence[str]) -> list[str]:
+    """The first of the ended jobs without whose files the folder of jobs is within its budget."""
+    folder = settings.home / "jobs"
+    sizes = {path.name: _bytes_below(path) for path in folder.iterdir()} if folder.is_dir() else {}
+    excess = sum(sizes.values()) - settings.jobs_budget_bytes
+    going = []
+    for job_id in ended:
+        if excess <= 0:
+            break
+        if size := sizes.get(job_id, 0):
+            excess -= size
+            going.append(job_id)
+    return going
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(_size(path) for path in folder.rglob("*") if path.is_file())
 
 
 def _request(settings: Settings, job_id: str) -> Path:

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 PERIOD_S: Final = 5.0
 PAGE: Final = 100
 FORGET: Final = 500  # jobs in one sweep at most
+MEASURE_S: Final = 60.0  # between two looks at the size of the folder of jobs
 ORPHAN_S: Final = 30.0  # longer than a submission takes from its file to its record
 
 
@@ -80,7 +81,7 @@ async def sweep(
                 await _remove(remove_files, record.job.id, done)
     done.resubmitted += await _submit_unknown(store, docket, silent)
     await _tidy(store, settings, done)
-    old = await store.ended_before(served - settings.job_retention_s, FORGET)
+    old = await store.ended(served - settings.job_retention_s, FORGET)
     if (await store.memory.usage()).ratio > LOW_WATER:
         for status in (JobStatus.CANCELLED, JobStatus.FAILED):
             old += (await store.ids(status, limit=FORGET - len(old))) if len(old) < FORGET else []
@@ -115,6 +116,12 @@ async def _forget(store: JobStore, ended: list[str], remove_files: Callable[[str
             done.forgotten += 1
 
 
+async def keep_budget(store: JobStore, settings: Settings, remove_files: Callable[[str], None], done: Swept) -> None:
+    """Forgets jobs with their files, the one that ended first first, until the folder of jobs is within its budget."""
+    ended = await store.ended()
+    await _forget(store, await asyncio.to_thread(files.too_much, settings, ended), remove_files, done)
+
+
 async def _drop_orphans(store: JobStore, settings: Settings, orphans: dict[Path, float]) -> None:
     """A request is written before its record: a crash between the two leaves it alone."""
     found = await asyncio.to_thread(lambda: list(files.requests(settings)))
@@ -142,13 +149,12 @@ async def _remove(remove_files: Callable[[str], None], job_id: str, done: Swept)
 async def _all(store: JobStore, status: JobStatus) -> AsyncIterator[JobRecord]:
     """Records of a status, newest first."""
     after = None
-    more = True
-    while more:
-        records, more = await store.page(after=after, limit=PAGE, filters=Filters(status=status))
+    while True:
+        records, after = await store.page(after=after, limit=PAGE, filters=Filters(status=status))
         for record in records:
             yield record
-        if records:
-            after = records[-1].job.id
+        if after is None:
+            return
 
 
 async def run(
@@ -163,9 +169,13 @@ async def run(
     told: type[Exception] | None = None
     kept: dict[str, str] = {}
     orphans: dict[Path, float] = {}
+    measured_at = float("-inf")
     while True:
         try:
             swept = await sweep(store, docket, settings, remove_files, orphans)
+            if time.monotonic() - measured_at >= MEASURE_S:
+                await keep_budget(store, settings, remove_files, swept)
+                measured_at = time.monotonic()
             told = None
             for job_id in swept.kept.keys() - kept.keys():
                 logger.warning("the files of job %s cannot be removed (%s); trying again", job_id, swept.kept[job_id])

@@ -1,10 +1,12 @@
 """/v1/diagnosis: jobs over HTTP."""
 
 import asyncio
+import contextlib
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
+from redis.exceptions import RedisError
 from starlette.responses import Response
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -203,12 +205,14 @@ def _count(state: State, asked: SubmitRequest, outcome: str) -> None:
 async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
     """Pages stay put while new jobs come in: a cursor is a job, not an offset."""
     after, before = query.cursor()
-    records, more = await state_of(request).store.page(
+    records, cursor = await state_of(request).store.page(
         after=after, before=before, limit=query.limit, filters=query.filters(key_of(request).reads)
     )
     jobs = tuple(record.job for record in records)
     first, last = (jobs[0].id, jobs[-1].id) if jobs else (None, None)
-    return _job_response(JobPage(data=jobs, first_id=first, last_id=last, has_more=more))
+    if cursor is not None:
+        first, last = (cursor, last) if before is not None else (first, cursor)
+    return _job_response(JobPage(data=jobs, first_id=first, last_id=last, has_more=cursor is not None))
 
 
 @router.get(
@@ -336,6 +340,7 @@ async def cancel_job(request: Request, job_id: str) -> Response:
 async def delete_job(request: Request, job_id: str) -> Response:
     """Removes its record, events, report and artifacts."""
     state = state_of(request)
-    await state.deployments.suspect_disk()
     await service.delete(state.store, state.settings, job_id, key_of(request).reads)
+    with contextlib.suppress(RedisError, OSError):  # the next deletion, or the next start, says it again
+        await state.deployments.suspect_disk()
     return Response(status_code=204)

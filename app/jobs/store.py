@@ -47,6 +47,7 @@ ARTIFACT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 REPORT_PATH: Final = re.compile(r"attempt-[0-9]+/[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MAX_TOLD: Final = 1000  # unreadable records that are logged
 SCAN: Final = 256  # records read at once when a page is filtered
+MOST_SCANNED: Final = 4096  # ids looked at for one page
 
 
 class Orders(StrEnum):
@@ -188,35 +189,38 @@ class JobStore(EventLog):
 
     async def page(
         self, *, after: str | None = None, before: str | None = None, limit: int = 20, filters: Filters | None = None
-    ) -> tuple[list[JobRecord], bool]:
-        """At most `limit` records, newest first, and whether there are more that way.
+    ) -> tuple[list[JobRecord], str | None]:
+        """At most `limit` records, newest first, and the cursor with which to go on that way; None: there are no more.
 
         `after` a job's id come older ones; `before` it the nearest newer ones. The cursor's job may be gone. Records
-        that another version wrote are left out, and their ids logged once.
+        that another version wrote are left out, and their ids logged once. A page may hold fewer than `limit` although
+        there are more: at most `MOST_SCANNED` jobs are looked at for one.
         """
         filters = filters or Filters()
-        index = filters.index
         forwards = before is not None
         cursor = before if forwards else after
         records: list[JobRecord] = []
         batch = SCAN if filters.needs_records() else limit + 1
-        while len(records) <= limit:
+        for _ in range(0, MOST_SCANNED, batch):
             if forwards:
-                ids = await self.client.zrangebylex(index, f"({cursor}", "+", start=0, num=batch)
+                ids = await self.client.zrangebylex(filters.index, f"({cursor}", "+", start=0, num=batch)
             else:
-                ids = await self.client.zrevrangebylex(index, f"({cursor}" if cursor else "+", "-", start=0, num=batch)
-            if not ids:
-                break
-            cursor = cast(str, ids[-1])
+                top = f"({cursor}" if cursor else "+"
+                ids = await self.client.zrevrangebylex(filters.index, top, "-", start=0, num=batch)
             page = cast("list[str]", ids)
             fitting = await self._fitting(page, filters) if filters.needs_records() else page
             while fitting and len(records) <= limit:
                 records += await self._records(fitting[: limit + 1])
                 fitting = fitting[limit + 1 :]
-            if len(ids) < batch:
+            if len(records) > limit:
+                cursor = records[limit - 1].job.id
                 break
+            if len(page) < batch:
+                cursor = None
+                break
+            cursor = page[-1]
         shown = records[:limit]
-        return (shown[::-1] if forwards else shown), len(records) > limit
+        return (shown[::-1] if forwards else shown), cursor
 
     async def ids(self, status: JobStatus, *, limit: int = 0) -> list[str]:
         """Ids of all jobs of a status, oldest first; with a `limit` so many of them."""
@@ -288,7 +292,7 @@ class JobStore(EventLog):
         """
         return float(await self._run("tick", [keys.CLOCK], MAX_STEP_S))
 
-    async def ended_before(self, served_s: float, limit: int) -> list[str]:
+    async def ended(self, served_s: float = float("inf"), limit: int = -1) -> list[str]:
         """Ids of jobs that ended when the service had served so long, or less, the earliest first."""
         found = await self.client.zrangebyscore(keys.ENDED, "-inf", served_s, start=0, num=limit)
         return cast("list[str]", found)

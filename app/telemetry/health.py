@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from typing import Any
+import time
+from typing import Any, cast
 
 from fastapi import APIRouter, Depends, Request
 from redis.exceptions import RedisError
@@ -15,14 +16,18 @@ from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode, HemostatError
 from app.instance import make_instance
 from app.jobs.workers import WorkerInfo, living
+from app.memory import Usage
 from app.models.registry import ModelEntry, load_registry
 from app.openapi import Answer, answers
 from app.security.scopes import KEY, Needs, Scope
-from app.state import state_of
+from app.state import State, state_of
 
 logger = logging.getLogger(__name__)
 
 REDIS_PATIENCE_S = 2.0
+CACHE_S = 1.0
+Readiness = tuple[dict[str, dict[str, Any]], list[ModelEntry], list[WorkerInfo], list[Deployment]]
+Seen = tuple[list[WorkerInfo], list[Deployment], Usage]
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 router = APIRouter(tags=["service"])
@@ -117,9 +122,17 @@ async def readyz(request: Request) -> Response:
     return problems.response(request.scope, error, status_text="not ready", **parts)
 
 
-async def _check(
-    request: Request,
-) -> tuple[dict[str, dict[str, Any]], list[ModelEntry], list[WorkerInfo], list[Deployment]]:
+async def _living(state: State) -> Seen:
+    """What Redis says, as it was at most a second ago: who asks often, as anybody may, asks this process instead."""
+    kept = state.readiness
+    async with kept.lock:
+        if time.monotonic() - kept.at >= CACHE_S:
+            workers, deployments = await living(state.redis), await state.deployments.list()
+            kept.value, kept.at = (workers, deployments, await state.store.memory.usage()), time.monotonic()
+    return cast(Seen, kept.value)
+
+
+async def _check(request: Request) -> Readiness:
     state = state_of(request)
     stopping = state.stopping.is_set()
     checks: dict[str, dict[str, Any]] = {
@@ -130,8 +143,7 @@ async def _check(
     deployments: list[Deployment] = []
     try:
         async with asyncio.timeout(REDIS_PATIENCE_S):
-            workers, deployments = await living(state.redis), await state.deployments.list()
-            usage = await state.store.memory.usage()
+            workers, deployments, usage = await _living(state)
         checks["redis"] = {"ok": True, "detail": "answers"}
         if usage.high:
             what = f"{usage.told}; no job is taken"

@@ -137,16 +137,26 @@ def test_signals_act_as_before_after_the_block() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
-    subject = program(tmp_path, "print('new', flush=True)")
-    subject.log.parent.mkdir()
-    with subject.log.open("wb") as file:
-        file.truncate(MAX_LOG_BYTES + 1)
-    subject.start()
-    assert subject.process is not None
-    assert subject.process.wait(60) == 0
-    assert subject.log.read_text() == "new\n"
-    assert subject.log.with_suffix(".log.1").stat().st_size == MAX_LOG_BYTES + 1
+def test_a_log_that_grows_too_long_is_put_aside_while_its_process_writes(tmp_path: Path) -> None:
+    lines = "import itertools, time\nfor n in itertools.count(): print(n, 'x' * 100_000, flush=True); time.sleep(0.001)"
+    subject = program(tmp_path, lines)
+    assert subject.log is not None
+    supervisor = Supervisor([subject], print)
+    supervisor.start()
+    aside = subject.log.with_suffix(".log.1")
+    try:
+        for turn in range(2):
+            first = aside.read_text().split(maxsplit=1)[0] if turn else ""
+            deadline = time.monotonic() + 120
+            while not aside.exists() or aside.read_text().split(maxsplit=1)[0] == first:
+                supervisor.tend()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        assert subject.running
+        assert aside.stat().st_size > MAX_LOG_BYTES
+        assert b"\0" not in subject.log.read_bytes(), "it goes on at the beginning of the file"
+    finally:
+        supervisor.kill()
 
 
 def test_a_program_gets_its_interpreter_from_here(tmp_path: Path) -> None:

@@ -186,6 +186,29 @@ async def test_a_request_without_a_job_is_removed_once_no_submission_can_be_unde
     assert [path.name for path in folder.iterdir()] == [f"{waits}.json"]
 
 
+async def test_of_jobs_whose_files_are_too_large_together_the_one_that_ended_first_goes_first(store: JobStore) -> None:
+    jobs = []
+    for size in (300, 500, 400):
+        job_id = await created(store)
+        await store.claim(job_id, "w1")
+        await store.finish(job_id, 1, **REPORT)
+        report = store.settings.job_dir(job_id) / "attempt-1" / "report.json"
+        report.parent.mkdir(parents=True)
+        report.write_bytes(b"x" * size)
+        await store.client.zadd(keys.ENDED, {job_id: -len(jobs)})  # the later it was made, the earlier it ended
+        jobs.append(job_id)
+    running = await created(store)
+    await store.claim(running, "w1")
+    leave(store, running)
+    taken = sum(path.stat().st_size for path in (store.settings.home / "jobs").rglob("*") if path.is_file())
+    for budget, left in ((taken, jobs), (taken - 1, jobs[:2]), (400, jobs[:1]), (0, [])):
+        settings = store.settings.model_copy(update={"jobs_budget_bytes": budget})
+        await reconcile.keep_budget(store, settings, lambda job_id: files.remove(store.settings, job_id), Swept())
+        assert [job_id for job_id in jobs if await store.get(job_id)] == left
+        assert [job_id for job_id in jobs if left_by_attempts(store, job_id)] == left
+    assert left_by_attempts(store, running) != []
+
+
 # --- how long
 
 

@@ -17,7 +17,7 @@ async def test_pages_go_through_all_jobs_newest_first_and_back(store: JobStore) 
 
     async def page(**options: str) -> tuple[list[str], bool]:
         records, more = await store.page(limit=3, **options)
-        return [record.job.id for record in records], more
+        return [record.job.id for record in records], more is not None
 
     assert await page() == (newest[:3], True)
     assert await page(after=newest[2]) == (newest[3:6], True)
@@ -70,7 +70,7 @@ async def test_records_of_another_version_are_left_out_of_pages_and_told_once(
 
     async def page(**options: object) -> tuple[list[str], bool]:
         records, more = await store.page(limit=2, **options)  # type: ignore[arg-type]
-        return [record.job.id for record in records], more
+        return [record.job.id for record in records], more is not None
 
     assert await page() == (newest[:2], True)
     assert await page(after=newest[1]) == (newest[2:], False)
@@ -91,3 +91,22 @@ async def test_a_filter_finds_what_lies_far_back(store: JobStore) -> None:
     records, more = await store.page(limit=1, filters=Filters(metadata=(("needle", "yes"),)))
     assert [record.job.id for record in records] == [wanted]
     assert not more
+
+
+async def test_a_page_looks_at_so_many_jobs_and_says_where_to_go_on(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = await created(store, metadata={"needle": "yes"})
+    ids = [await created(store) for _ in range(40)]
+    newest = await created(store, metadata={"needle": "yes"})
+    monkeypatch.setattr("app.jobs.store.SCAN", 8)
+    monkeypatch.setattr("app.jobs.store.MOST_SCANNED", 16)
+    filters = Filters(metadata=(("needle", "yes"),))
+    found, pages, cursor = [], 0, None
+    while pages == 0 or cursor is not None:
+        records, cursor = await store.page(after=cursor, filters=filters)
+        found += [record.job.id for record in records]
+        pages += 1
+    assert (found, pages) == ([newest, wanted], 3)
+    back, cursor = await store.page(before=wanted, filters=filters)
+    assert (back, cursor) == ([], ids[15])
