@@ -1,7 +1,8 @@
 """/v1/diagnosis: what a job that succeeded leaves, over HTTP: report, artifacts, and the schema of a report."""
 
 import asyncio
-from typing import Any
+import json
+from functools import cache
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
@@ -144,9 +145,10 @@ async def get_artifact(request: Request, job_id: str, name: str) -> Response:
 )
 async def report_schema() -> Response:
     """What every report of this version validates against."""
-    return JSONResponse(_report_schema())
+    return Response(await asyncio.to_thread(_report_schema), media_type=JSON)
 
 
-def _report_schema() -> dict[str, Any]:
+@cache
+def _report_schema() -> bytes:
     schema = REPORT.json_schema(mode="serialization", by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA} | schema
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA} | schema).encode()
