@@ -117,6 +117,14 @@ class Stack:
         assert found, f"{command[0]} is not in the PATH of {name}"
         return subprocess.run([found, *command[1:]], env=environment, capture_output=True, check=False).returncode == 0
 
+    def run(self, name: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """A command in a service, as `docker compose exec --env NAME=VALUE`."""
+        service = self.services[name]
+        environment = self._environment(service, self._mounts(service)) | environment
+        program = str(shutil.which(command[0], path=environment["PATH"]))
+        command = (program, *command[1:])
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=self.folder)
+
     def end(self, name: str) -> int:
         """SIGTERM, as `docker compose stop`; the exit status."""
         process = self._running.pop(name)

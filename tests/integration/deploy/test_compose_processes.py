@@ -1,5 +1,7 @@
 """The processes of the compose file, started with its commands and environment, find each other and are well."""
 
+import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError
 from redis.retry import Retry
 
-from tests.integration.deploy.stack import Stack
+from tests.integration.deploy.stack import ROOT, Stack
 
 Json = dict[str, Any]
 
@@ -54,6 +56,34 @@ def test_the_worker_is_known_to_the_api(stack: Stack) -> None:
         return ready.get("status") == "ready" and len(ready["workers"]) == 1
 
     until(known, "the API does not know the one worker")
+
+
+def test_the_command_of_the_page_reaches_the_service_from_the_apis_container(stack: Stack) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    [line] = re.findall(
+        r"^docker compose exec --env HEMOSTAT_API_KEY=\S+ \S+ api (hemostat compare .+)$", page, re.MULTILINE
+    )
+    done = stack.run("api", *line.split(), "--dry-run", HEMOSTAT_API_KEY=stack.secret("api_key"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"documents +│ +\d+", done.stdout)
+
+
+def test_a_job_reads_texts_of_the_mounted_folder(stack: Stack) -> None:
+    documents = [{"id": f"d{number}", "text": "The fox is quick. " * 40} for number in range(4)]
+    (stack.volume("texts") / "own.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents))
+    job = {
+        "kind": "compare",
+        "reference": {"model": "smollm2-135m"},
+        "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+        "text": {"source": "file", "path": "own.jsonl"},
+        "dry_run": True,
+    }
+    key = {"authorization": f"Bearer {stack.secret('api_key')}"}
+    answer = httpx.post(f"{stack.url('8321')}/v1/diagnosis/jobs", json=job, headers=key, timeout=60)
+    assert answer.status_code == 200, answer.text
+    job["text"] = {"source": "file", "path": "none.jsonl"}
+    answer = httpx.post(f"{stack.url('8321')}/v1/diagnosis/jobs", json=job, headers=key, timeout=60)
+    assert answer.json()["code"] == "text_not_found"
 
 
 def test_prometheus_scrapes_them_with_its_key(stack: Stack, prometheus: Callable[..., Json]) -> None:
