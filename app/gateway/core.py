@@ -22,40 +22,49 @@ from app.state import State
 from app.telemetry.gateway import UNKNOWN, GatewayMetrics
 
 MOST_GRAMMARS: Final = 4096  # that are remembered
+QUESTIONS: Final = 8  # of one owner about tokens, at one time
+
+
+class OwnerLines:
+    """A queue per owner of keys, for what one owner may have only so much of at one time."""
+
+    def __init__(self, settings: Settings, most: int) -> None:
+        self._settings = settings
+        self._most = most
+        self._lines: dict[str, Line] = {}
+
+    def of(self, owner: str) -> Line:
+        """The queue of this owner."""
+        if owner not in self._lines:
+            self._lines[owner] = Line(
+                per_replica=self._most,
+                most_queued=self._settings.gateway_max_queued,
+                timeout_s=self._settings.gateway_queue_timeout_s,
+            )
+        return self._lines[owner]
 
 
 class Grammars:
     """Requests with a grammar that no answer had before: an owner has only so many at one time, since the engine
     compiles each before its first token."""
 
-    def __init__(self, settings: Settings, *, limited: bool) -> None:
-        self._settings = settings
-        self._limited = limited
-        self._lines: dict[str, Line] = {}  # by owner
+    def __init__(self, settings: Settings) -> None:
+        self._lines = OwnerLines(settings, settings.gateway_owner_grammars)
         self._compiled: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
     @asynccontextmanager
     async def turn(self, owner: str, deployment: Deployment, body: dict[str, Any]) -> AsyncIterator[None]:
         """Waits as `Line.place` does, if the request brings a grammar that is new to the deployment."""
-        grammar = grammar_of(body) if self._limited else None
+        grammar = grammar_of(body) if owner else None
         known = (deployment.id, grammar or b"")
         if grammar is None or known in self._compiled:
             yield
             return
-        async with self._line(owner).place():
+        async with self._lines.of(owner).place():
             yield
         self._compiled[known] = None
         if len(self._compiled) > MOST_GRAMMARS:
             self._compiled.popitem(last=False)
-
-    def _line(self, owner: str) -> Line:
-        if owner not in self._lines:
-            self._lines[owner] = Line(
-                per_replica=self._settings.gateway_owner_grammars,
-                most_queued=self._settings.gateway_max_queued,
-                timeout_s=self._settings.gateway_queue_timeout_s,
-            )
-        return self._lines[owner]
 
 
 @dataclass
@@ -72,6 +81,7 @@ class Gateway:
     tokens: TokenBuckets | None  # per minute and owner; None: unlimited
     owner_share: float  # of a deployment's places
     grammars: Grammars
+    questions: OwnerLines
     bodies: Bodies
     lines: dict[str, Line]
     names: dict[str, str]  # of the deployments that have a line, by id
@@ -92,7 +102,8 @@ class Gateway:
             stopping=state.stopping,
             tokens=state.tokens,
             owner_share=1.0 if state.keys is None else state.settings.gateway_owner_share,
-            grammars=Grammars(state.settings, limited=state.keys is not None),
+            grammars=Grammars(state.settings),
+            questions=OwnerLines(state.settings, QUESTIONS),
             bodies=Bodies(at_once=32, inline=SMALL),
             lines={},
             names={},

@@ -1,6 +1,7 @@
 """OpenAI's routes: read, check, hand over to an exchange. Errors are raised and answered in OpenAI's envelope."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
@@ -245,7 +246,9 @@ async def _ask(request: Request, path: str) -> Response:
         if fault is not None:
             raise fault
         require(body, *_ASKED[path])
-        answer = await _asked(gateway, deployment, path, body)
+        owner = key_of(request).owner
+        async with gateway.questions.of(owner).place() if owner else contextlib.nullcontext():
+            answer = await _asked(gateway, deployment, path, body)
         status = 200
     except TooLargeError:
         status = 413

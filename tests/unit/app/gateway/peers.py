@@ -48,6 +48,8 @@ class Peer:
     doubted: int = 0  # how often it was asked
     health: int = 200
     tokenizes: int = 200
+    tokenized: int = 0
+    tokenizing: Callable[[], Awaitable[Any]] | None = None  # what it waits for
 
     def application(self) -> Starlette:
         async def models(_: Request) -> Response:
@@ -55,6 +57,9 @@ class Peer:
 
         async def tokenize(request: Request) -> Response:
             assert (await request.json())["model"] == "inner"
+            self.tokenized += 1
+            if self.tokenizing is not None:
+                await self.tokenizing()
             if self.tokenizes != 200:
                 return JSONResponse({"error": {"message": "it failed"}}, self.tokenizes)
             return JSONResponse({"tokens": [1, 2, 3], "max_model_len": 100})

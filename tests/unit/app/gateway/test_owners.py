@@ -113,3 +113,22 @@ async def test_without_keys_a_salt_is_the_clients(tmp_path: Path) -> None:
         await http.post(PATH, json=ASKED)
         await http.post(PATH, json=ASKED | {"cache_salt": "mine"})
     assert [body.get("cache_salt") for body in peer.asked] == [None, "mine"]
+
+
+async def test_an_owner_asks_so_much_about_tokens_at_one_time(tmp_path: Path) -> None:
+    held = Held()
+    peer = Peer([whole(WHOLE)])
+    peer.tokenizing = held.go.wait
+    async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b")) as http:
+
+        def ask(owner: str) -> asyncio.Task[httpx.Response]:
+            return asyncio.create_task(http.post("/tokenize", json=ASKED, headers=bearer(owner)))
+
+        tasks = [ask("a") for _ in range(12)]
+        await until(lambda: peer.tokenized == 8)
+        tasks.append(ask("b"))
+        await until(lambda: peer.tokenized == 9)
+        await asyncio.sleep(0.2)
+        assert peer.tokenized == 9
+        held.go.set()
+        assert {(await task).status_code for task in tasks} == {200}
