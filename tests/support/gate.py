@@ -43,6 +43,8 @@ MARKS = {
         # Benches and the paper's page: no part of the product.
         r"unit/(bench|examples)/",
         r"integration/(bench|examples)/",
+        # A search with a fresh seed.
+        r"integration/app/test_fuzz\.py::test_other",
         # Long sums, and memory of the whole process.
         r"unit/workers/surgery/test_walking\.py::.*memory",
         r"integration/workers/distributions/test_memory",

@@ -5,7 +5,7 @@ import json
 import jsonschema
 import pytest
 
-from app.jobs import results, service
+from app.jobs import files, results, service
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 from app.settings import Settings
@@ -121,8 +121,8 @@ async def test_a_job_deleted_after_it_was_found_is_not_found(
     await finish(api, job_id)
     find = service.find
 
-    async def found_then_deleted(store: JobStore, wanted: str) -> JobRecord:
-        record = await find(store, wanted)
+    async def found_then_deleted(store: JobStore, wanted: str, owner: str | None) -> JobRecord:
+        record = await find(store, wanted, owner)
         monkeypatch.setattr(service, "find", find)
         await service.delete(store, api.state.settings, wanted, None)
         return record
@@ -145,7 +145,7 @@ async def test_an_artifact_deleted_before_it_is_opened_is_refused_and_not_cut_of
 
     def found_then_gone(record: JobRecord, settings: Settings, name: str) -> results.Artifact:
         found = artifact(record, settings, name)
-        service.remove_files(settings, record.job.id)
+        files.remove(settings, record.job.id)
         return found
 
     monkeypatch.setattr(results, "artifact", found_then_gone)
