@@ -1,7 +1,6 @@
 """Cancelling and killing a worker in mid-comparison, engine running: what another worker makes of it is exact."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,11 +60,9 @@ def test_a_comparison_is_cancelled_at_once_and_resumed_exactly(house: Settings, 
         cancelled = owner.submit_request(REQUEST)
         owner.wait_until(cancelled, scoring, timeout_s=START_S)
         (engine,) = first.children()
-        begun = time.monotonic()
         owner.cancel(cancelled)
         assert owner.wait(cancelled).job.status is JobStatus.CANCELLED
-        assert time.monotonic() - begun < house.cancel_grace_s  # then it would be killed
-        assert not gone(engine.pid)  # it listened, so its engine stays warm
+        assert not gone(engine.pid)  # it listened and was not killed: its engine stays warm
 
         killed = owner.submit_request(REQUEST)
         with WorkerProcess(house, tmp_path / "second.log", handlers=HANDLERS):

@@ -38,16 +38,20 @@ MARKS = {
     "browser": (r"e2e/.*_browser",),
     "gpu": (r"gpu/",),
     "slow": (
-        # Tiers of their own: make chaos, make soak.
+        # Random deaths under load, and ten minutes of it.
         r"e2e/test_(chaos|soak)\.py",
         # Benches and the paper's page: no part of the product.
         r"unit/(bench|examples)/",
         r"integration/(bench|examples)/",
         # A search with a fresh seed.
         r"integration/app/test_fuzz\.py::test_other",
-        # Long sums, and memory of the whole process.
+        # Memory of the whole process, which others share.
         r"unit/workers/surgery/test_walking\.py::.*memory",
+        r"integration/app/gateway/test_slow_readers\.py::test_slow_readers_stop",
+        r"integration/workers/engine/test_room\.py::test_ending_an_engine_gives",
         r"integration/workers/distributions/test_memory",
+        # Every pair of steps.
+        r"unit/workers/surgery/test_composition\.py::test_any_two_steps",
         # The same on other architectures.
         r"integration/workers/engine/test_packed_recipes\.py::.*(qwen2|gemma2)",
         r"integration/workers/engine/test_(swap|float32_products)\.py::.*bit_for_bit.*(untied|qwen2|granite)",

@@ -144,14 +144,13 @@ class Server:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
-    def end(self, number: signal.Signals, timeout: float = 60) -> float:
-        """Sends a signal; how long the process took to go."""
+    def end(self, number: signal.Signals, timeout: float = 60) -> int:
+        """Sends a signal; the exit status."""
         assert self._process is not None
-        began = time.monotonic()
         self._process.send_signal(number)
-        self._process.wait(timeout)
+        status = self._process.wait(timeout)
         self._process = None
-        return time.monotonic() - began
+        return status
 
     def stop(self) -> None:
         if self._process is not None:

@@ -193,13 +193,11 @@ def test_ctrl_c_lets_a_job_finish_and_twice_gives_it_back(tmp_path: Path) -> Non
     assert first.process.wait(150) == 0
     assert first.all_gone()
 
-    second = Up(tmp_path / "home", drain_s=120.0)
+    second = Up(tmp_path / "home", drain_s=3600.0)  # longer than anyone waits here
     second.wait()
     assert owner.record(short).job.status is JobStatus.SUCCEEDED
     owner.wait_until(long, lambda record: record.job.progress.done > 2)
-    begun = time.monotonic()
     assert second.end(signal.SIGINT, signal.SIGTERM) == 0
-    assert time.monotonic() - begun < second.settings.drain_s
     assert second.all_gone()
     go(second.settings, long)
 

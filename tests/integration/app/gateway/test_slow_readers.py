@@ -83,9 +83,7 @@ async def test_slow_readers_stop_their_replica_and_hold_up_nobody(service: Servi
                 assert unread < MOST_UNREAD
                 held.append(api.memory_info().rss - before)
             assert min(held) < SLEEPERS * 3 * MIB, f"{held} bytes, of {unread} that one of them has not read"
-            began = time.monotonic()
             await asyncio.gather(*(answered(http, f"quick-{number}") for number in range(4)))
-            assert time.monotonic() - began < 60
             assert [replica.written[name] for name in names] == [await stand_still(replica, [name]) for name in names]
             await reads_on(sleepers[-1], unread + 2 * MIB)
         finally:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -46,9 +45,7 @@ def test_a_pass_whose_process_is_killed_is_continued_by_another(tmp_path: Path) 
         process.stdout.close()
     store = ReferenceStore(root, 10**9)
     assert store.open("key") is None
-    begun = time.monotonic()
-    with store.write("key", LENGTHS, SIZE, {}) as writer:
-        assert time.monotonic() - begun < 60  # the lock of the dead is free
+    with store.write("key", LENGTHS, SIZE, {}) as writer:  # the lock of the dead is free
         assert 5 <= writer.windows_done <= 8  # no more than 8 MiB were lost
         for index in range(writer.windows_done, len(LENGTHS)):
             writer.append(window(index))

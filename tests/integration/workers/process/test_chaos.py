@@ -165,16 +165,14 @@ def test_a_drain_lets_the_running_job_finish_and_takes_no_other(house: House) ->
 
 def test_a_drain_gives_a_long_job_back_at_once_and_it_is_resumed(house: House) -> None:
     owner = house.owner
-    # Long leases: only a job that was given back can run elsewhere this soon.
-    first = house.worker(redelivery_s=60.0, drain_s=0.5)
+    # Leases longer than a test may take: only a job that was given back can run elsewhere.
+    first = house.worker(redelivery_s=600.0, drain_s=0.5)
     job_id = owner.submit(do="count", steps="12", slice="0.15", halt="6")
     owner.wait_until(job_id, lambda record: record.job.progress.done >= 3)
-    second = house.worker(redelivery_s=60.0)
-    begun = time.monotonic()
+    second = house.worker(redelivery_s=600.0)
     first.terminate()
     assert first.process.wait(60) == 0
     owner.wait_until(job_id, lambda record: record.job.attempt == 2)
-    assert time.monotonic() - begun < 45
     go(house.settings, job_id)
     record = owner.wait(job_id)
     # Being told to go is not the job's fault: it counts as no try.

