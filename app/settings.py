@@ -35,6 +35,13 @@ class Settings(BaseSettings):
     adapter_root: Path | None = Field(
         default=None, description="Folder that adapters of recipes must lie in; None: they are refused."
     )
+    hub_text: str = Field(
+        default="", description="Data sets of the hub that texts may come from: ids, separated by commas; empty: none."
+    )
+    hub_text_bytes: int = Field(default=256 * 1024**2, ge=1, description="Bytes that reading one such text may take.")
+    hub_token_file: Path | None = Field(
+        default=None, description="File with the hub's token for these data sets; None: no token is sent."
+    )
     code_execution: bool = Field(
         default=False, description="Whether tasks may run code that models write, in a sandbox without network."
     )

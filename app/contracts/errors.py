@@ -32,6 +32,7 @@ class ErrorCode(StrEnum):
     WINDOW_TOO_LARGE = "window_too_large"
     PATH_FORBIDDEN = "path_forbidden"
     TEXT_NOT_FOUND = "text_not_found"
+    HUB_FORBIDDEN = "hub_forbidden"
     HUB_UNAVAILABLE = "hub_unavailable"
     CHAT_TEMPLATE_MISSING = "chat_template_missing"
     TASK_INVALID = "task_invalid"
@@ -121,6 +122,7 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.WINDOW_TOO_LARGE: ErrorKind(422, "The window is longer than the model's context"),
     ErrorCode.PATH_FORBIDDEN: ErrorKind(403, "The path lies outside the allowed folder"),
     ErrorCode.TEXT_NOT_FOUND: ErrorKind(404, "There is no such text"),
+    ErrorCode.HUB_FORBIDDEN: ErrorKind(403, "This service takes no text from this data set of the hub"),
     ErrorCode.HUB_UNAVAILABLE: ErrorKind(503, "The hub cannot be reached"),
     ErrorCode.CHAT_TEMPLATE_MISSING: ErrorKind(422, "The tokenizer has no chat template"),
     ErrorCode.TASK_INVALID: ErrorKind(422, "A task file does not hold what its format says"),

@@ -10,7 +10,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.requests.mitigate import MitigateRequest
-from app.contracts.text import FileText, InlineText, ShippedText, TextSource
+from app.contracts.text import FileText, HubText, InlineText, ShippedText, TextSource
 from app.models.paths import below
 from app.models.tokenizers import has_chat_template
 from app.settings import Settings
@@ -49,13 +49,27 @@ def check_text(text: TextSource, tokenizer: Path, settings: Settings, field: str
 
     `scored` says whether its own tokens are: then a conversation needs a word of the assistant's.
 
-    Raises PATH_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT, CHAT_TEMPLATE_MISSING and
-    INVALID_REQUEST (two documents of one id) with pointers below `field`.
+    Raises PATH_FORBIDDEN, HUB_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT, CHAT_TEMPLATE_MISSING,
+    and INVALID_REQUEST (two documents of one id) with pointers below `field`.
     """
     if isinstance(text, InlineText):
         _check_documents(text, tokenizer, field, scored=scored)
     elif isinstance(text, FileText):
         text_files(text, settings, field)
+    elif isinstance(text, HubText):
+        check_hub(text, settings, field)
+
+
+def check_hub(text: HubText, settings: Settings, field: str) -> None:
+    """Raises HUB_FORBIDDEN for a data set that the operator has not allowed."""
+    allowed = {name.strip() for name in settings.hub_text.split(",")}
+    if text.dataset not in allowed:
+        raise HemostatError(
+            ErrorCode.HUB_FORBIDDEN,
+            f"this service takes no text from the hub's data set {text.dataset!r}",
+            hint="the operator allows it with HEMOSTAT_HUB_TEXT; or send the text, or use a file below the text root",
+            pointer=f"{field}/dataset",
+        )
 
 
 def _check_documents(text: InlineText, tokenizer: Path, field: str, *, scored: bool) -> None:

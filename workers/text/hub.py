@@ -1,20 +1,30 @@
 """Text from a data set of the hub, by id and revision, through the `datasets` library.
 
-Only a name of the hub is ever looked up: an id that happens to name a local folder or one of the library's own builders
-does not reach them. Data-set scripts are not run (the library has no way left to do so). Offline, a data set that was
-loaded before is taken from the library's cache, if the revision asked for is the one in it.
+Only data sets that the operator has allowed are read, in a process of their own (`hub_reader`), which ends with this
+call: it streams rows from the hub's host alone, up to a number of bytes, and with no token but the one that the
+operator has named. Data-set scripts are not run (the library has no way left to do so).
 """
 
-import contextlib
-import logging
-from collections.abc import Iterator
-from typing import Any
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import Any, Final, NoReturn
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import HubText
+from app.models.texts import check_hub
 from app.settings import Settings
+from workers.engine.environment import child_environment
 from workers.text.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 from workers.text.documents import Intake, TextDocument
+
+_LOOK_S: Final = 0.2
+_CACHES: Final = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE")
 
 
 def load_hub(
@@ -26,35 +36,29 @@ def load_hub(
 ) -> list[TextDocument]:
     """The first `source.documents` rows of the split whose column is not blank, each a document named by its row.
 
-    Raises HUB_UNAVAILABLE (no network and not cached, or cached in another revision), TEXT_NOT_FOUND (no such data set,
-    configuration, split or revision), INVALID_REQUEST (no such column, or one that is not text; the columns are named),
-    and what `Intake` raises.
+    Raises HUB_FORBIDDEN (the operator has not allowed this data set), HUB_UNAVAILABLE (no network, or too many bytes),
+    TEXT_NOT_FOUND (no such data set, configuration, split or revision), INVALID_REQUEST (no such column, or one that is
+    not text; the columns are named), and what `Intake` raises.
     """
+    check_hub(source, settings, "/text")
     progress("text", 0, source.documents)
-    rows = _open(source)
-    columns = list(rows.column_names)
-    if source.column not in columns:
-        raise HemostatError(
-            ErrorCode.INVALID_REQUEST,
-            f"The data set {source.dataset!r} has no column {source.column!r}; it has {', '.join(map(repr, columns))}.",
-            hint="Name the column that holds the text.",
-            pointer="/text/column",
-        )
-    intake = Intake(settings)
+    with closing(_lines(source, settings, check_cancelled)) as lines:
+        return _documents(lines, source, Intake(settings), progress)
+
+
+def _documents(lines: Iterator[Any], source: HubText, intake: Intake, progress: Progress) -> list[TextDocument]:
+    names = next(lines)["columns"]
+    columns = ", ".join(map(repr, names))
+    if source.column not in names:
+        raise _no_column(f"The data set {source.dataset!r} has no column {source.column!r}; it has {columns}.", columns)
     taken = 0
-    for number, text in enumerate(_values(rows, source.column)):
-        if number % 256 == 0:
-            check_cancelled()
-        if not isinstance(text, str):
-            raise HemostatError(
-                ErrorCode.INVALID_REQUEST,
-                f"Column {source.column!r} of {source.dataset!r} holds {type(text).__name__}, not text (row {number}).",
-                hint=f"Name a column of strings; the columns are {', '.join(map(repr, columns))}.",
-                pointer="/text/column",
-            )
-        if not text.strip():
+    for number, told in enumerate(lines):
+        if "other" in told:
+            held = f"holds {told['other']}, not text (row {number})"
+            raise _no_column(f"Column {source.column!r} of {source.dataset!r} {held}.", columns)
+        if not told["text"].strip():
             continue
-        intake.add(TextDocument(f"{source.split}-{number}", source.domain, text=text))
+        intake.add(TextDocument(f"{source.split}-{number}", source.domain, text=told["text"]))
         taken += 1
         progress("text", taken, source.documents)
         if taken == source.documents:
@@ -62,60 +66,78 @@ def load_hub(
     return intake.documents()
 
 
-def _values(rows: Any, column: str) -> Iterator[Any]:
-    """The column's values, read in slices: the rest of a wide or long table stays on disk."""
-    narrow = rows.select_columns([column])
-    for start in range(0, len(narrow), 256):
-        yield from narrow[start : start + 256][column]
+def _lines(source: HubText, settings: Settings, check_cancelled: CheckCancelled) -> Generator[Any, None, None]:
+    """What the reader says, up to its end; it is ended with this generator."""
+    token = settings.hub_token_file.read_text(encoding="utf-8").strip() if settings.hub_token_file else False
+    asked = source.model_dump(include={"dataset", "config", "split", "column", "revision"})
+    asked |= {"token": token, "budget": settings.hub_text_bytes}
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.home, prefix="hub-") as folder:
+        own = dict.fromkeys(_CACHES, folder) | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        reader = subprocess.Popen(
+            [sys.executable, "-m", "app.supervised", str(os.getpid()), "workers.text.hub_reader"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=child_environment() | own,
+        )
+        assert reader.stdin is not None and reader.stdout is not None  # noqa: S101 - both are pipes
+        try:
+            with reader.stdin as theirs:
+                theirs.write(json.dumps(asked).encode())
+            for line in _read(reader.stdout, check_cancelled):
+                told = json.loads(line)
+                if "fault" in told:
+                    _refuse(source, told, settings)
+                if "end" in told:
+                    return
+                yield told
+            raise _unavailable(source, f"its reader ended with {reader.wait()}")
+        finally:
+            reader.kill()
+            reader.wait()
+            reader.stdout.close()
 
 
-def _open(source: HubText) -> Any:
-    import datasets
-    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
-
-    if source.dataset in _PACKAGED_DATASETS_MODULES or source.dataset.startswith("buckets/"):
-        raise _not_found(source, "that is a name of the library's own, not a data set")
-    try:
-        with _quiet():
-            # The prefix makes the library look at the hub alone, never at a folder of that name.
-            builder = datasets.load_dataset_builder(
-                f"hf://datasets/{source.dataset}", name=source.config, revision=source.revision
-            )
-            _check_revision(builder, source)
-            builder.download_and_prepare()
-            return builder.as_dataset(split=source.split)
-    except HemostatError:
-        raise
-    except datasets.exceptions.DatasetNotFoundError as error:
-        raise _not_found(source, "no such data set or revision, or no permission to read it") from error
-    except RuntimeError as error:
-        if "scripts are no longer supported" not in str(error):
-            raise
-        raise _not_found(source, "it is a script, and no code of others is run") from error
-    except ValueError as error:
-        raise _not_found(source, str(error).splitlines()[0]) from error
-    except OSError as error:
-        # ConnectionError, offline mode, time-outs, HTTP errors of the hub client
-        raise _unavailable(source, type(error).__name__) from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("httpx", "requests", "huggingface_hub"):
-            raise
-        raise _unavailable(source, type(error).__name__) from error
+def _read(stream: Any, check_cancelled: CheckCancelled) -> Iterator[bytes]:
+    kept = b""
+    while True:
+        check_cancelled()
+        if not select.select([stream], [], [], _LOOK_S)[0]:
+            continue
+        piece = os.read(stream.fileno(), 1 << 20)
+        *whole, kept = (kept + piece).split(b"\n")
+        yield from whole
+        if not piece:
+            return
 
 
-def _check_revision(builder: Any, source: HubText) -> None:
-    """Offline the library takes whatever revision is in its cache; a result must not name another than was read."""
-    from_cache = type(builder).__module__.endswith("packaged_modules.cache.cache")
-    if from_cache and source.revision is not None and builder.hash != source.revision:
-        raise _unavailable(source, f"the cached revision is {builder.hash}, not the one asked for")
+def _refuse(source: HubText, told: Any, settings: Settings) -> NoReturn:
+    if told["fault"] == "budget":
+        raise HemostatError(
+            ErrorCode.HUB_UNAVAILABLE,
+            f"The data set {source.dataset!r} takes more than {settings.hub_text_bytes:,} bytes to read.",
+            hint="Ask for fewer documents or another data set, or let the operator raise HEMOSTAT_HUB_TEXT_BYTES.",
+            pointer="/text/dataset",
+        )
+    if told["fault"] == "elsewhere":
+        raise _not_found(source, "its files lie elsewhere than in the data set")
+    if told["fault"] == "missing":
+        raise _not_found(source, "no such data set, configuration, split or revision, or no permission to read it")
+    raise _unavailable(source, told["why"])
+
+
+def _no_column(detail: str, columns: str) -> HemostatError:
+    hint = f"Name a column of strings; the columns are {columns}."
+    return HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=hint, pointer="/text/column")
 
 
 def _unavailable(source: HubText, why: str) -> HemostatError:
     return HemostatError(
         ErrorCode.HUB_UNAVAILABLE,
-        f"The data set {source.dataset!r} is not on this machine, and the hub cannot be reached ({why}).",
-        hint="Connect the worker to the hub (HF_HUB_OFFLINE unset, HF_ENDPOINT for a mirror), load the data set once "
-        "while on line, or put the text below HEMOSTAT_TEXT_ROOT and use the file source.",
+        f"The data set {source.dataset!r} cannot be read: the hub cannot be reached ({why}).",
+        hint="Connect the worker to the hub (HF_HUB_OFFLINE unset, HF_ENDPOINT for a mirror), or put the text below "
+        "HEMOSTAT_TEXT_ROOT and use the file source.",
         pointer="/text/dataset",
         retry_after_s=60,
     )
@@ -129,21 +151,3 @@ def _not_found(source: HubText, why: str) -> HemostatError:
         hint="Check the id, config, split and revision on the data set's page.",
         pointer="/text/dataset",
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no warnings of the library in the worker's log."""
-    import datasets
-
-    logger = logging.getLogger("datasets")
-    level = logger.level
-    shown = datasets.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if shown:
-            datasets.enable_progress_bars()

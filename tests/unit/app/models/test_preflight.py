@@ -45,7 +45,6 @@ def refused(registry: Registry, settings: Settings) -> Check:
         request(candidate="untied"),
         request(text={"source": "self"}),
         request(text={"source": "shipped"}),
-        request(text={"source": "hub", "dataset": "wikitext"}),
         request(text={"source": "file", "path": "one.txt"}),
         request(text={"source": "file", "path": "many"}),
         request(text={"source": "file", "path": "."}),
@@ -56,6 +55,14 @@ def refused(registry: Registry, settings: Settings) -> Check:
 )
 def test_what_can_run_is_accepted(registry: Registry, settings: Settings, asked: CompareRequest) -> None:
     check_request(asked, registry, settings)
+
+
+def test_text_of_the_hub_is_accepted_if_the_operator_has_allowed_it(registry: Registry, settings: Settings) -> None:
+    asked = request(text={"source": "hub", "dataset": "wikitext"})
+    check_request(asked, registry, settings.model_copy(update={"hub_text": "wikitext"}))
+    with pytest.raises(HemostatError) as caught:
+        check_request(asked, registry, settings)
+    assert (caught.value.code, caught.value.pointer) == (E.HUB_FORBIDDEN, "/text/dataset")
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,21 @@
-"""Everything here runs against the real `datasets` library, offline: what it has in its cache, or nothing."""
+"""The real `datasets` library reads from a hub on loopback."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import datasets
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import HubText
+from app.models.texts import check_text
 from app.settings import Settings
+from tests.support.hub import Hub, serving
 from workers.text.documents import TextDocument
 from workers.text.hub import load_hub
 
 Make = Callable[..., Settings]
-REVISION = "0123456789abcdef0123456789abcdef01234567"
+NAME = "someone/letters"
 ROWS = [
     {"text": "first row", "title": "a", "year": 2001},
     {"text": "  \n", "title": "blank", "year": 2002},
@@ -23,31 +24,36 @@ ROWS = [
 ]
 
 
+def lines(rows: list[dict[str, object]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache in which the data set someone/letters was loaded before, at `REVISION`."""
-    folder = tmp_path / "cache"
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("\n".join(json.dumps(row) for row in ROWS))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.chdir(tmp_path)
-    datasets.disable_progress_bars()
-    datasets.load_dataset("json", data_files={"test": str(rows)}, cache_dir=str(folder))
-    [made] = folder.glob("json/default-*/*/*/dataset_info.json")
-    information = json.loads(made.read_text()) | {"config_name": "default", "dataset_name": "letters"}
-    made.write_text(json.dumps(information))
-    home = folder / "someone___letters" / "default" / "0.0.0"
-    home.parent.mkdir(parents=True)
-    made.parents[1].rename(home)
-    (home / made.parent.name).rename(home / REVISION)
-    for file in (home / REVISION).glob("json-*.arrow"):
-        file.rename(file.with_name(file.name.replace("json-", "letters-")))
-    return folder
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub of one data set."""
+    with serving() as found:
+        found.files[NAME] = {"test.jsonl": lines(ROWS), "README.md": b"---\nlicense: mit\n---\n"}
+        monkeypatch.setenv("HF_ENDPOINT", found.url)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setenv("HF_HUB_CACHE", "/proc/nowhere")  # models' cache, which may be read-only, is left alone
+        yield found
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Hub]:
+    """Another server on loopback, which nobody may ask anything."""
+    with serving() as found:
+        yield found
+        assert found.asked == []
+
+
+@pytest.fixture
+def allowed(settings: Make) -> Settings:
+    return settings(hub_text=f"wikitext, {NAME}")
 
 
 def source(**fields: object) -> HubText:
-    return HubText.model_validate({"source": "hub", "dataset": "someone/letters"} | fields)
+    return HubText.model_validate({"source": "hub", "dataset": NAME} | fields)
 
 
 def refused(settings: Settings, **fields: object) -> HemostatError:
@@ -56,84 +62,136 @@ def refused(settings: Settings, **fields: object) -> HemostatError:
     return caught.value
 
 
-@pytest.mark.usefixtures("cache")
-def test_the_first_rows_that_are_not_blank_become_documents(settings: Make) -> None:
-    assert load_hub(source(documents=2, domain="letters"), settings=settings()) == [
+def test_no_data_set_is_read_that_the_operator_has_not_named(hub: Hub, settings: Make, tmp_path: Path) -> None:
+    for configured in (settings(), settings(hub_text="someone"), settings(hub_text="someone/letters2")):
+        assert refused(configured).code is ErrorCode.HUB_FORBIDDEN
+        with pytest.raises(HemostatError) as caught:
+            check_text(source(), tmp_path, configured, "/text")
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.HUB_FORBIDDEN, "/text/dataset")
+    assert hub.asked == []
+
+
+def test_the_first_rows_that_are_not_blank_become_documents(hub: Hub, allowed: Settings, tmp_path: Path) -> None:
+    check_text(source(), tmp_path, allowed, "/text")
+    assert load_hub(source(documents=2, domain="letters"), settings=allowed) == [
         TextDocument("test-0", "letters", text="first row"),
         TextDocument("test-2", "letters", text="second row"),
     ]
-    assert len(load_hub(source(documents=50, column="title"), settings=settings())) == 4
+    assert len(load_hub(source(documents=50, column="title"), settings=allowed)) == 4
+    assert not [path for path in allowed.home.iterdir() if path.name.startswith("hub-")]
 
 
-@pytest.mark.usefixtures("cache")
-def test_a_missing_column_names_the_columns(settings: Make) -> None:
-    error = refused(settings(), column="content")
-    assert error.code is ErrorCode.INVALID_REQUEST
-    assert error.pointer == "/text/column"
+def test_a_missing_column_names_the_columns(hub: Hub, allowed: Settings) -> None:
+    error = refused(allowed, column="content")
+    assert (error.code, error.pointer) == (ErrorCode.INVALID_REQUEST, "/text/column")
     for name in ("'text'", "'title'", "'year'", "'content'"):
         assert name in error.detail
 
 
-@pytest.mark.usefixtures("cache")
-def test_a_column_that_is_no_text_is_refused(settings: Make) -> None:
-    error = refused(settings(), column="year")
+def test_a_column_that_is_no_text_is_refused(hub: Hub, allowed: Settings) -> None:
+    error = refused(allowed, column="year")
     assert error.code is ErrorCode.INVALID_REQUEST
     assert "int" in error.detail
 
 
-@pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("fields", [{"split": "validation"}, {"config": "other"}])
-def test_a_split_or_configuration_that_is_not_there(fields: dict[str, object], settings: Make) -> None:
-    error = refused(settings(), **fields)
+def test_a_split_or_configuration_that_is_not_there(fields: dict[str, object], hub: Hub, allowed: Settings) -> None:
+    assert refused(allowed, **fields).code is ErrorCode.TEXT_NOT_FOUND
+
+
+def test_a_data_set_that_the_hub_has_not(hub: Hub, settings: Make) -> None:
+    error = refused(settings(hub_text="someone/else"), dataset="someone/else")
     assert error.code is ErrorCode.TEXT_NOT_FOUND
-    assert next(iter(fields.values())) in error.detail  # type: ignore[operator]
 
 
-@pytest.mark.usefixtures("cache")
-def test_offline_a_revision_is_taken_only_if_it_is_the_cached_one(settings: Make) -> None:
-    assert len(load_hub(source(revision=REVISION), settings=settings())) == 3
-    error = refused(settings(), revision="main")
-    assert error.code is ErrorCode.HUB_UNAVAILABLE
-    assert REVISION in error.detail
-
-
-@pytest.mark.usefixtures("cache")
-def test_offline_and_not_cached_says_what_to_do(settings: Make) -> None:
-    error = refused(settings(), dataset="someone/else")
-    assert error.code is ErrorCode.HUB_UNAVAILABLE
-    assert error.status == 503
+def test_a_hub_that_is_away_says_what_to_do(monkeypatch: pytest.MonkeyPatch, allowed: Settings) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    error = refused(allowed)
+    assert (error.code, error.status) == (ErrorCode.HUB_UNAVAILABLE, 503)
     assert error.retry_after_s
-    assert "'someone/else'" in error.detail
     assert "HF_HUB_OFFLINE" in error.hint
-    assert "file source" in error.hint
 
 
-@pytest.mark.parametrize("name", ["someone/here", "here"])
-def test_a_local_folder_of_that_name_is_neither_read_nor_run(name: str, cache: Path, settings: Make) -> None:
-    folder = cache.parent / name
-    folder.mkdir(parents=True)
-    (folder / "test.jsonl").write_text('{"text": "a secret of this machine"}')
-    (folder / f"{folder.name}.py").write_text("raise SystemExit('it was run')")
-    assert refused(settings(), dataset=name).code is ErrorCode.HUB_UNAVAILABLE
+def test_no_token_is_sent_but_the_one_that_is_named(
+    hub: Hub, settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_operators")
+    stored = tmp_path / "huggingface"
+    stored.mkdir()
+    (stored / "token").write_text("hf_stored")
+    monkeypatch.setenv("HF_HOME", str(stored))
+    load_hub(source(), settings=settings(hub_text=NAME))
+    assert {key for _, key in hub.asked} == {None}
+    named = tmp_path / "named"
+    named.write_text("hf_named\n")
+    load_hub(source(), settings=settings(hub_text=NAME, hub_token_file=named))
+    assert {key for _, key in hub.asked} == {None, "Bearer hf_named"}
 
 
-@pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize("name", ["text", "json", "parquet", "buckets/x"])
-def test_the_library_s_own_builders_are_no_data_sets(name: str, settings: Make) -> None:
-    assert refused(settings(), dataset=name).code is ErrorCode.TEXT_NOT_FOUND
+def test_reading_ends_at_the_budget_of_bytes(hub: Hub, settings: Make) -> None:
+    hub.files[NAME]["test.jsonl"] = lines([{"text": " " * 1000} for _ in range(20_000)])  # 20 MB, and all of it blank
+    configured = settings(hub_text=NAME, hub_text_bytes=200_000)
+    error = refused(configured)
+    assert error.code is ErrorCode.HUB_UNAVAILABLE
+    assert "200,000 bytes" in error.detail
+    assert not [path for path in configured.home.iterdir() if path.name.startswith("hub-")]
 
 
-@pytest.mark.usefixtures("cache")
-def test_it_tells_how_far_it_is_and_stops_when_told(settings: Make) -> None:
-    told: list[tuple[str, int, int]] = []
-    load_hub(source(documents=2), settings=settings(), progress=lambda *step: told.append(step))
-    assert told == [("text", 0, 2), ("text", 1, 2), ("text", 2, 2)]
+def test_only_what_is_needed_of_a_large_file_is_read(hub: Hub, allowed: Settings) -> None:
+    data = hub.files[NAME]["test.jsonl"] = lines([{"text": "word " * 200} for _ in range(60_000)])
+    assert len(load_hub(source(documents=3), settings=allowed)) == 3
+    assert hub.sent < len(data)
+
+
+def test_it_stops_when_told_while_the_hub_sends_nothing(hub: Hub, allowed: Settings) -> None:
+    hub.stalled.add("test.jsonl")
 
     class StoppedError(Exception):
         pass
 
     def stop() -> None:
-        raise StoppedError
+        if any(path.endswith("/test.jsonl") for path in hub.paths):
+            raise StoppedError
 
     with pytest.raises(StoppedError):
-        load_hub(source(), settings=settings(), check_cancelled=stop)
+        load_hub(source(), settings=allowed, check_cancelled=stop)
+
+
+def card(*files: str) -> bytes:
+    listed = "".join(f'\n  - split: test\n    path: "{file}"' for file in files)
+    return f"---\nconfigs:\n- config_name: default\n  data_files:{listed}\n---\n".encode()
+
+
+def test_no_other_host_is_asked_whatever_the_card_says(hub: Hub, elsewhere: Hub, allowed: Settings) -> None:
+    for address in (f"{elsewhere.url}/meta?x=.txt", f"{elsewhere.url}/test.jsonl"):
+        hub.files[NAME]["README.md"] = card(address)
+        assert refused(allowed).code is ErrorCode.TEXT_NOT_FOUND
+
+
+def test_no_other_host_is_asked_where_a_file_leads_to_one(hub: Hub, elsewhere: Hub, allowed: Settings) -> None:
+    hub.leads["test.jsonl"] = f"{elsewhere.url}/datasets/{NAME}/resolve/main/test.jsonl"
+    assert refused(allowed).code is ErrorCode.TEXT_NOT_FOUND
+
+
+def test_files_of_this_machine_are_neither_read_nor_told_from_missing_ones(
+    hub: Hub, allowed: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "there.txt").write_text("a secret of this machine")
+    told = set()
+    for name in ("there.txt", "missing.txt"):
+        hub.files[NAME]["README.md"] = card(str(tmp_path / name))
+        error = refused(allowed)
+        told.add((error.code, error.detail))
+    assert len(told) == 1
+
+
+def test_files_of_another_data_set_are_not_read(hub: Hub, allowed: Settings) -> None:
+    hub.files["someone/private"] = {"test.jsonl": lines([{"text": "not allowed"}])}
+    hub.files[NAME]["README.md"] = card("hf://datasets/someone/private/test.jsonl")
+    assert refused(allowed).code is ErrorCode.TEXT_NOT_FOUND
+
+
+def test_it_tells_how_far_it_is(hub: Hub, allowed: Settings) -> None:
+    told: list[tuple[str, int, int]] = []
+    load_hub(source(documents=2), settings=allowed, progress=lambda *step: told.append(step))
+    assert told == [("text", 0, 2), ("text", 1, 2), ("text", 2, 2)]
