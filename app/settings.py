@@ -35,8 +35,8 @@ class Settings(BaseSettings):
     adapter_root: Path | None = Field(
         default=None, description="Folder that adapters of recipes must lie in; None: they are refused."
     )
-    hub_text: str = Field(
-        default="", description="Data sets of the hub that texts may come from: ids, separated by commas; empty: none."
+    hub_text: str | None = Field(
+        default=None, description="Data sets of the hub that texts may come from: ids, separated by commas; None: none."
     )
     hub_text_bytes: int = Field(default=256 * 1024**2, ge=1, description="Bytes that reading one such text may take.")
     hub_token_file: Path | None = Field(

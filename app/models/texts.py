@@ -62,7 +62,7 @@ def check_text(text: TextSource, tokenizer: Path, settings: Settings, field: str
 
 def check_hub(text: HubText, settings: Settings, field: str) -> None:
     """Raises HUB_FORBIDDEN for a data set that the operator has not allowed."""
-    allowed = {name.strip() for name in settings.hub_text.split(",")}
+    allowed = {name.strip() for name in (settings.hub_text or "").split(",")}
     if text.dataset not in allowed:
         raise HemostatError(
             ErrorCode.HUB_FORBIDDEN,
