@@ -19,11 +19,13 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import HubText
 from app.models.texts import check_hub
 from app.settings import Settings
-from workers.engine.environment import child_environment
 from workers.text.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 from workers.text.documents import Intake, TextDocument
 
 _LOOK_S: Final = 0.2
+# All that its process gets of this one's environment: no token, no address of Redis.
+_PASSED: Final = ("PATH", "PYTHONPATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_SET: Final = dict.fromkeys(("HF_HUB_DISABLE_IMPLICIT_TOKEN", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_XET"), "1")
 _CACHES: Final = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE")
 
 
@@ -73,13 +75,13 @@ def _lines(source: HubText, settings: Settings, check_cancelled: CheckCancelled)
     asked |= {"token": token, "budget": settings.hub_text_bytes}
     settings.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.home, prefix="hub-") as folder:
-        own = dict.fromkeys(_CACHES, folder) | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
         reader = subprocess.Popen(
             [sys.executable, "-m", "app.supervised", str(os.getpid()), "workers.text.hub_reader"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=child_environment() | own,
+            env=passed | _SET | dict.fromkeys(_CACHES, folder),
         )
         assert reader.stdin is not None and reader.stdout is not None  # noqa: S101 - both are pipes
         try:
