@@ -99,7 +99,7 @@ class Line:
         self._let_in()
 
     async def _enter(self, owner: str) -> None:
-        if self._has_room(owner) and not self._queued(owner):
+        if self._has_room(owner):  # then none of the owner's waits: `_let_in` gives each free place away at once
             self._held[owner] += 1
             return
         if self.queued >= self._most_queued or self._queued(owner) >= self._share(self._most_queued):
