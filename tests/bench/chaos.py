@@ -49,6 +49,7 @@ SHORT_LEASES: Final[dict[str, Any]] = {
 GAP_S: Final = (0.5, 7.0)
 ACTIONS: Final = ("kill", "kill", "freeze", "restart")
 PATIENCE_S: Final = 400.0
+CHECKPOINTS: Final = 600_000  # bytes: two of the four that the jobs make, so that they are made again and again
 # What a job may fail with here: its child was killed, or the worker was, each time it was tried.
 EXCUSED: Final = frozenset({"engine_out_of_memory", "engine_failed", "worker_lost"})
 Json = dict[str, Any]
@@ -276,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="hemostat-chaos-") as folder:
         settings = {} if given.default_leases else SHORT_LEASES
-        fleet = Fleet(Path(folder), max_attempts=10, **settings)
+        fleet = Fleet(Path(folder), max_attempts=10, checkpoint_budget_bytes=CHECKPOINTS, **settings)
         try:
             fleet.start()
             tell("up")
