@@ -147,7 +147,7 @@ class Judge:
             other = listed ^ set(accepted)
             self._claim(not other, f"jobs that nobody knows, or that are lost: {other}")
             for job_id, name in accepted.items():
-                self._job(client, job_id, name)
+                self._job(job_id, name)
             ended = sum(int(count) for count in client.hvals(keys.FINISHED))
             self._claim(ended == len(accepted) + len(JOBS), f"{ended} ends of {len(accepted)} jobs were counted")
             self._keys(client, set(accepted))
@@ -157,10 +157,10 @@ class Judge:
         if not holds:
             self.wrong.append(told)
 
-    def _job(self, client: Any, job_id: str, name: str) -> None:
-        events = [json.loads(fields["data"]) for _, fields in client.xrange(keys.events(job_id))]
-        ends = [event for event in events if event["type"] == "end"]
-        self._claim(len(ends) == 1, f"{job_id} ended {len(ends)} times")
+    def _job(self, job_id: str, name: str) -> None:
+        events = httpx.get(f"{self._fleet.url}/v1/diagnosis/jobs/{job_id}/events", timeout=60).text
+        ends = events.count("event: end\n")
+        self._claim(ends == 1, f"{job_id} ended {ends} times")
         job = self._fleet.get(f"/v1/diagnosis/jobs/{job_id}")
         if job is None or job["status"] not in {"succeeded", "failed"}:
             self.wrong.append(f"{job_id} is {job and job['status']}")
@@ -176,18 +176,20 @@ class Judge:
                 self._claim(not found, f"{job_id} ({name}) differs from an undisturbed run at {found[:8]}")
 
     def _keys(self, client: Any, known: set[str]) -> None:
-        of_jobs = (keys.job(""), keys.request(""), keys.events(""))
+        of_jobs = tuple(name("") for name in (keys.job, keys.events, keys.tail))
         for key in client.scan_iter(count=1000):
-            job_id = key.rpartition(":")[2]
-            if key.startswith(of_jobs):
-                self._claim(job_id in known, f"{key} has no record")
-            self._claim(not key.startswith(keys.request("")), f"{key} is kept after its job has ended")
+            orphan = key.startswith(of_jobs) and key.rpartition(":")[2] not in known
+            self._claim(not orphan, f"{key} has no record")
+        untidy = client.smembers(keys.UNTIDY)
+        self._claim(not untidy, f"jobs that were not tidied: {untidy}")
         for status in ("queued", "running", "cancelling"):
             left = client.zcard(f"{keys.PREFIX}status:{status}")
             self._claim(left == 0, f"{left} jobs are listed as {status}")
 
     def _files(self, known: set[str]) -> None:
         jobs = self._fleet.home / "jobs"
+        kept = [file.name for file in (self._fleet.home / "requests").iterdir()]
+        self._claim(not kept, f"requests of jobs that have ended, or never were: {kept}")
         for folder in jobs.iterdir() if jobs.is_dir() else ():
             self._claim(folder.name in known, f"files of a job that nobody knows: {folder.name}")
             names = [entry.name for entry in folder.iterdir()]
@@ -255,14 +257,16 @@ async def undisturbed(fleet: Fleet, body: Json) -> Json:
 
 
 def settle(fleet: Fleet) -> None:
-    """Waits until what ended is tidied up: workers remove what a job left after its end."""
-    jobs = fleet.home / "jobs"
+    """Waits until what ended is tidied up: a sweep of the service removes what a job left after its end, and a request
+    that never became a job, within a minute."""
 
     def tidy() -> bool:
-        return not any((folder / "partial").exists() for folder in jobs.glob("*"))
+        time.sleep(0.5)
+        with fleet.redis() as client:
+            return not client.exists(keys.UNTIDY) and not any((fleet.home / "requests").iterdir())
 
     with contextlib.suppress(AssertionError):  # what is left is told by the judge
-        wait_for(tidy, what="end of tidying up", timeout_s=30)
+        wait_for(tidy, what="end of tidying up")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
