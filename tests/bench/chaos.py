@@ -21,6 +21,7 @@ import contextlib
 import csv
 import json
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -112,10 +113,13 @@ def tell(text: str) -> None:
 VOLATILE: Final = frozenset({"job", "by", "resumed_windows", "reference_from_store"})
 
 
+TIMES: Final = re.compile(r"^seconds|_at$")
+
+
 def essence(value: Any) -> Any:
     """A report without ids, times and attempts."""
     if isinstance(value, dict):
-        kept = {name for name in value if name not in VOLATILE and not name.startswith("seconds")}
+        kept = {name for name in value if name not in VOLATILE and not TIMES.search(name)}
         return {name: essence(value[name]) for name in kept}
     return [essence(inner) for inner in value] if isinstance(value, list) else value
 
