@@ -102,10 +102,10 @@ def _command(request: Json) -> str | None:
     command = _command_of_kind(request)
     if command is None:
         return None
-    return command + "".join(f" {option}" for field, option in _FLAGS.items() if request.get(field))
-
-
-_FLAGS: Final = {"self_check": "--self-check", "allow_overlap": "--allow-overlap"}
+    overlap = " --allow-overlap" if request.get("allow_overlap") else ""
+    # A knob changes the candidate: no sweep is a self-check.
+    check = " --self-check" if request.get("self_check") and "knobs" not in request else ""
+    return command + check + overlap
 
 
 def _command_of_kind(request: Json) -> str | None:

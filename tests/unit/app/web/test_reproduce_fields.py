@@ -85,6 +85,7 @@ EVERY: list[Json] = [
     {"window": 128},
     {"seed": 2**62 + 1},
     {"allow_overlap": True},
+    {"self_check": True},
     {"thresholds": {"mild": 0.0123456789}},
     {"thresholds": {"moderate": 0.1, "severe": 0.25, "collapse": 2.0}},
     *({"text": text} for text in TEXTS),
@@ -172,9 +173,10 @@ OWN: dict[str, list[Json]] = {
     ],
 }
 # What a request keeps and no command need say: notes, and a field that its kind does not use.
-UNSAID: dict[str, set[str]] = {kind: {"metadata", "timeout_s"} for kind in REQUESTS} | {
-    "trajectory": {"metadata", "timeout_s", "window"}
-}
+UNSAID: dict[str, set[str]] = {kind: {"metadata", "timeout_s"} for kind in REQUESTS}
+UNSAID["trajectory"] |= {"window"}
+UNSAID["sweep"] |= {"self_check"}
+UNSAID["surface"] |= {"self_check"}
 CASES = [(kind, change) for kind in REQUESTS for change in ({}, *EVERY, *OWN[kind]) if not set(change) & UNSAID[kind]]
 
 
@@ -269,7 +271,8 @@ def _turned(model: BaseModel) -> set[tuple[str, str]]:
     found = set()
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        if not field.is_required() and value != field.get_default(call_default_factory=True):
+        default = field.get_default(call_default_factory=True, validated_data=dict(model))
+        if not field.is_required() and value != default:
             found.add((type(model).__name__, name))
         for inner in value if isinstance(value, tuple) else (value,):
             if isinstance(inner, BaseModel):
