@@ -8,6 +8,7 @@ from prometheus_client.exposition import generate_latest
 
 from app.contracts.job import JobStatus
 from app.jobs.store import Statistics
+from app.memory import Usage
 from app.telemetry.deployments import DeploymentCollector
 from app.telemetry.gateway import GatewayMetrics
 from app.telemetry.metrics import Telemetry as ApiTelemetry
@@ -27,6 +28,7 @@ def registries() -> list[CollectorRegistry]:
     """Those of every process, as the code makes them."""
     api = ApiTelemetry()
     api.queue.statistics = Statistics(by_status=dict.fromkeys(JobStatus, 0), oldest_queued_s=0.0, finished={})
+    api.queue.memory, api.queue.free_bytes = Usage(1, 2), 1
     more = CollectorRegistry()
     GatewayMetrics(more)
     deployments = DeploymentCollector()

@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 
 from app.contracts.job import JobStatus
 from app.jobs.store import Statistics
+from app.memory import Usage
 from app.telemetry.metrics import Telemetry as ApiTelemetry
 from workers.telemetry import CATALOGUE, COMPARISON, MAX_COMPARISONS, PREFIX, Metric, Telemetry, UnknownMetricError
 from workers.telemetry_shadow import SHADOW_CATALOGUE
@@ -120,6 +121,7 @@ def test_the_page_and_the_worker_agree() -> None:
         del told[name]
     api = ApiTelemetry()
     api.queue.statistics = Statistics(dict.fromkeys(JobStatus, 0), 0.0, {})
+    api.queue.memory, api.queue.free_bytes = Usage(1, 2), 1
     api.deployments.deployments = []
     families = {
         family.name + ("_total" if family.type == "counter" else ""): (family.type, family.documentation)
