@@ -7,13 +7,21 @@ from typer.testing import CliRunner
 
 from app.cli.interruption import Terminated, raise_on_sigterm
 from app.cli.main import app, main
+from tests.unit.app.cli.conftest import Recorder
 
 
 @pytest.mark.parametrize(("interruption", "status"), [(KeyboardInterrupt, 130), (Terminated, 143)])
 @pytest.mark.parametrize("arguments", [["demo"], ["jobs", "watch", "diag_1"]])
 def test_a_command_that_is_interrupted_ends_with_the_status_of_the_signal(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], interruption: type[KeyboardInterrupt], status: int
+    monkeypatch: pytest.MonkeyPatch,
+    recorder: Recorder,
+    arguments: list[str],
+    interruption: type[KeyboardInterrupt],
+    status: int,
 ) -> None:
+    recorder.answer = {"status": "alive"}
+    monkeypatch.setenv("HEMOSTAT_URL", recorder.url)
+
     def interrupted(*_: object, **__: object) -> None:
         raise interruption
 

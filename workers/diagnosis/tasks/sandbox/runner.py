@@ -129,7 +129,7 @@ def run(
 
 def _ending(told: str, status: int | None, program: subprocess.Popen[bytes]) -> Ending:
     """From what the test's process said, and its status: None if it was still running."""
-    if told == "passed":
+    if told == "passed" and status == 0:
         return Ending("passed")
     if told == AssertionError.__name__:
         return Ending("wrong")

@@ -34,6 +34,8 @@ def write():
 """
 
 FORGERS = {
+    "the verdict into every descriptor": "import os\nfor n in range(256):\n    try:\n        os.write(n, b'passed')\n"
+    "    except OSError:\n        pass\nos._exit(0)\n",
     "frames": FRAMES
     + "for one in list(told()):\n    if hasattr(one, 'send'):\n        one.send(passed=True)\n"
     + WRONG,
