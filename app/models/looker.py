@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import ceil
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any
+from typing import Any, Final
 
 from app.contracts.errors import HemostatError
 from app.contracts.requests import REQUEST
@@ -25,19 +25,25 @@ from app.models.preflight import check_request
 from app.models.registry import load_registry
 from app.settings import Settings
 
+MOST_TOLD: Final = 2000  # characters of each part of an error: it quotes what strangers' files say
+
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """{"found": …}, {"error": …} of a `HemostatError`, or {"crash": …} for a fault of ours, by its type and line."""
     try:
         return {"found": _found(question)}
     except HemostatError as error:
-        told = {"code": error.code, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}
-        return {"error": told}
+        parts = {"detail": error.detail, "hint": error.hint, "pointer": error.pointer}
+        return {"error": {"code": error.code} | {part: _cut(text) for part, text in parts.items()}}
     except MemoryError:
         os._exit(1)
     except Exception as error:
         place = extract_tb(error.__traceback__)[-1]
         return {"crash": f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_TOLD else text[: MOST_TOLD - 1] + "…"
 
 
 def _found(question: dict[str, Any]) -> Any:

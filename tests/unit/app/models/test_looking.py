@@ -108,6 +108,16 @@ def test_it_knows_no_secret(settings: Settings, monkeypatch: pytest.MonkeyPatch)
     assert b"hidden" not in environment
 
 
+@pytest.mark.parametrize(
+    "changes", [{"hidden_act": "x" * 3_000_000}, {"quantization_config": {"quant_method": "x" * 3_000_000}}]
+)
+async def test_what_a_file_says_does_not_make_a_refusal_long(settings: Settings, changes: dict[str, Any]) -> None:
+    edit_json(load_registry(settings.models_file).resolve("heavy").checkpoint_path() / "config.json", **changes)
+    error = await refused("heavy", settings)
+    assert "xxx" in error.detail
+    assert max(map(len, (error.detail, error.hint, error.pointer))) <= 2000
+
+
 async def test_a_fault_of_ours_is_not_told_as_the_file_s(settings: Settings) -> None:
     with pytest.raises(RuntimeError, match=r"KeyError at looker\.py"):
         looking._ask({"what": "check"}, "nothing")
