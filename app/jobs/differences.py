@@ -20,6 +20,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import CompareReport
 from app.jobs import results
 from app.jobs.record import JobRecord
+from app.secrets import without_secrets
 from app.settings import Settings
 from app.web import describe
 from app.web.reading import parse
@@ -111,6 +112,7 @@ class Differences:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env=without_secrets(),
         )
         try:
             written, complaint = await asyncio.wait_for(process.communicate(given), self.longest_s)

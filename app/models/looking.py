@@ -11,7 +11,6 @@ import asyncio
 import atexit
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate
 from app.contracts.requests.base import JobRequest
 from app.models.pace import Pace
+from app.secrets import without_secrets
 from app.settings import Settings
 
 AT_ONCE: Final = 2
@@ -34,8 +34,6 @@ RETRY_S: Final = 5
 CPU_S: Final = 20
 LONGEST_S: Final = 60.0
 MEMORY_BYTES: Final = 1024**3
-# Not for whoever reads strangers' files.
-SECRETS: Final = frozenset({"HEMOSTAT_REDIS_URL", "HEMOSTAT_API_KEY", "HEMOSTAT_API_KEYS_FILE", "HF_TOKEN"})
 _COMMAND: Final = (sys.executable, "-m", "app.models.looker")
 
 
@@ -112,9 +110,8 @@ class _Helper:
     """One process, `app.models.looker`. `remembers`: what it has read before takes a part of its memory that counts."""
 
     def __init__(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
         self._process = subprocess.Popen(
-            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=without_secrets(), start_new_session=True
         )
         self.remembers = False
         self.answer: dict[str, Any] = {}

@@ -7,11 +7,11 @@ nothing. So the parent of the process that computes takes `child_environment()`,
 
 import os
 import platform
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+
+from app.secrets import without_secrets
 
 # Variable -> value, each because the default would do harm.
 ENGINE: dict[str, str] = {
@@ -93,21 +93,9 @@ def prepare() -> None:
     os.environ.update(_engine_variables(os.environ))
 
 
-# A process that runs models needs no queue, no key and no account. Names such as HEMOSTAT_SHADOW_REFIT_TOKENS stay.
-_SECRET: Final = re.compile(
-    r"HEMOSTAT_REDIS_URL|(.*_)?(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_KEYS?|(SECRET_)?ACCESS_KEY(_ID)?)",
-    re.IGNORECASE,
-)
-
-
-def is_secret(name: str) -> bool:
-    """Whether a variable of this name holds a secret, or the path of a file that does."""
-    return _SECRET.fullmatch(re.sub("_(FILE|PATH)$", "", name, flags=re.IGNORECASE)) is not None
-
-
 def child_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     """The whole environment of a child that runs models: that of `engine_environment` without secrets."""
-    return {name: value for name, value in engine_environment(base).items() if not is_secret(name)}
+    return without_secrets(engine_environment(base))
 
 
 def engine_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
