@@ -1,4 +1,4 @@
-"""What regular expressions and grammars cost to compile, from their text alone: an estimate that errs upwards.
+"""What regular expressions and grammars cost to compile, from their text alone: a rough estimate.
 
 In milliseconds of a processor, as xgrammar 0.2.8 took for a vocabulary of 49,152: a place of any character 7.5, of a
 narrow class 1.5. What is repeated counts each time, up to 128: beyond that xgrammar counts instead. n parts in a row

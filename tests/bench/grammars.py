@@ -18,6 +18,7 @@ from tests.support import hostile
 from tests.unit.app.gateway.test_patterns import ARITHMETIC, having, regex, string
 
 ALIAS = "smollm2-135m"
+NUMBER = {"type": "number", "minimum": -12345.678123, "maximum": 98765.4321987}
 
 CASES = {
     "max_length": having(string(maxLength=100_000)),
@@ -26,7 +27,10 @@ CASES = {
     "narrow_classes": having(*[string(pattern="^[a-z]{1,127}$")] * 10),
     "optional_properties": having(*[string()] * 512),
     "references": having(*[{"$ref": "#/$defs/n"}] * 512, **{"$defs": {"n": {"type": "array", "items": string()}}}),
-    "formats": having(*[string(format="date-time")] * 190),
+    "formats": having(*[string(format="uri-template")] * 15),
+    "formats_among_properties": having(*[string(format="uri-template")] * 15, *[string()] * 497),
+    "bounds_of_numbers": having(*[NUMBER] * 50, *[string()] * 462),
+    "formats_and_bounds": having(*[string(format="uri-template")] * 7, *[NUMBER] * 27, *[string()] * 478),
     "grammar": {"structured_outputs": {"grammar": ARITHMETIC}},
 }
 

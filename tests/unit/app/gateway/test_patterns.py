@@ -26,6 +26,12 @@ def regex(text: str) -> dict[str, Any]:
     return {"structured_outputs": {"regex": text}}
 
 
+def tools(parameters: dict[str, Any], *, strict: bool = False, **more: Any) -> dict[str, Any]:
+    return {
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": parameters, "strict": strict}}]
+    } | more
+
+
 def grammar(text: str) -> dict[str, Any]:
     return {"structured_outputs": {"grammar": text}}
 
@@ -42,8 +48,12 @@ TAKEN: list[dict[str, Any]] = [
     having(string(maxLength=100_000)),
     having(*[string(maxLength=150)] * 200),  # one rule
     having(string(maxLength=50), string(minLength=1, maxLength=100)),
-    having(*[string(format="date-time")] * 50),
+    having(*[string(format="uri")] * 5, *[{"type": "number", "minimum": 0.5}] * 30),
+    having(*[string(format="uri-template")] * 15),
+    having(*[{"type": "integer", "minimum": 1, "maximum": 10}] * 50),
     having(*[{"$ref": "#/$defs/n"}] * 400, **{"$defs": {"n": {"type": "array", "maxItems": 10_000}}}),
+    tools({"prefixItems": [string(format="uri")] * 50}),  # no grammar
+    having(*[{"properties": {"format": string(), "minimum": string(), "maximum": string()}}] * 50),
     having({"pattern": "no string, but a property of this name"}),
     regex(r"(\+\d{1,3})? ?(\(\d{1,4}\))? ?\d{1,14}"),
     grammar(ARITHMETIC),
@@ -58,9 +68,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         having(additionalProperties=False, patternProperties={"^[^x]{1,100}$": {}, "^[^y]{1,128}z{2}.{128}$": {}}),
         "response_format",
     ),
+    (having(*[string(format="uri")] * 195), "response_format"),  # more than 55
+    (having(*[string(format="date-time")] * 16), "response_format"),
+    (having({"prefixItems": [{"type": "number", "minimum": -0.5, "maximum": 12.25}] * 660}), "response_format"),  # 11
+    (having(*[{"type": "integer", "exclusiveMinimum": 1, "maximum": 10}] * 51), "response_format"),
     (having(string(), propertyNames={"pattern": ".{128}" * 3}), "response_format"),
     ({"structured_outputs": {"json": json.dumps({"type": "string", "pattern": "[^x]?" * 50})}}, "structured_outputs"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": string(pattern="." * 300)}}]}, "tools"),
+    (tools(string(pattern="." * 300), tool_choice="required"), "tools"),
+    (tools(string(pattern="." * 300), tool_choice={"type": "function", "function": {"name": "f"}}), "tools"),
+    (tools(string(pattern="." * 300), strict=True), "tools"),
     ({"text": {"format": {"type": "json_schema", "schema": string(pattern=".*" * 100)}}}, "text"),
     (regex("[^x]?" * 50), "structured_outputs"),  # minutes
     (regex("[a-z]?" * 200), "structured_outputs"),
