@@ -1,13 +1,16 @@
 """Bodies of requests, read and parsed so that neither memory nor the event loop is one client's.
 
-Large ones are read a few at a time, and parsed one at a time, in a thread.
+Large ones are read a few at a time, of one client one at a time, and parsed one at a time, in a thread.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 from starlette.requests import Request
+
+from app.security.scopes import client_of
 
 SMALL: Final = 65_536  # bytes that many may send at one time
 _Parsed = TypeVar("_Parsed")
@@ -24,6 +27,7 @@ class Bodies:
     def __init__(self, at_once: int, *, inline: int = 0) -> None:
         self._reading = asyncio.Semaphore(at_once)
         self._parsing = asyncio.Semaphore(1)
+        self._clients: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # as long as one is used
         self._inline = inline
 
     async def parsed(self, request: Request, parse: Callable[[bytes], _Parsed], *, limit: int) -> _Parsed:
@@ -31,7 +35,8 @@ class Bodies:
         body = _Body(request)
         if await body.read(min(SMALL, limit)):
             return parse(body.whole()) if body.size <= self._inline else await asyncio.to_thread(parse, body.whole())
-        async with self._reading:
+        one = self._clients.setdefault(client_of(request.scope), asyncio.Lock())  # a slow sender delays no other client
+        async with one, self._reading:
             if body.size > limit or not await body.read(limit):
                 raise TooLargeError
             async with self._parsing:

@@ -14,7 +14,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.gateway import errors as openai_errors
 from app.security.keys import LEAST_CHARACTERS, KeyFile, is_loopback
 from app.security.limits import TokenBuckets
-from app.security.scopes import KEY, LOCAL_USER, OPEN_PATHS, Key
+from app.security.scopes import KEY, LOCAL_USER, OPEN_PATHS, Key, client_of
 
 # A limit must not blind whoever watches the service.
 UNLIMITED_PATHS: Final = OPEN_PATHS | {"/metrics", "/metrics/targets"}
@@ -152,7 +152,7 @@ class RateLimit:
         if scope["type"] != "http" or scope["path"] in UNLIMITED_PATHS:
             await self.app(scope, receive, send)
             return
-        client = scope[KEY].owner or (scope.get("client") or ("local",))[0]
+        client = client_of(scope)
         limits = {"requests": self.requests}
         if self.tokens is not None and scope["method"] == "POST" and openai_errors.is_ours(scope["path"]):
             limits["tokens"] = self.tokens

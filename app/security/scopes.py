@@ -1,6 +1,6 @@
 """What a key may do. Each route names its scope; a route without one does not start (`check_routes`)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -65,6 +65,11 @@ def key_of(connection: HTTPConnection) -> Key:
     """The key of a request that was let in."""
     found: Key = connection.scope[KEY]
     return found
+
+
+def client_of(scope: MutableMapping[str, Any]) -> str:
+    """The owner of a request's key, or without keys its address: whose limits it counts against."""
+    return scope[KEY].owner or (scope.get("client") or ("local",))[0]
 
 
 def require(request: Request, scope: Scope) -> None:

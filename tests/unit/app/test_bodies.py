@@ -1,12 +1,14 @@
 """Large bodies are held a few at a time."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
 from app.bodies import SMALL, Bodies, TooLargeError
+from app.security.scopes import KEY, LOCAL_USER
 
 LARGE = 10 * SMALL
 
@@ -26,8 +28,9 @@ class Client:
         self.sent += 1
         return {"type": "http.request", "body": part or b"", "more_body": part is not None}
 
-    def request(self) -> Request:
-        return Request({"type": "http", "method": "POST", "headers": []}, self._receive)
+    def request(self, owner: str = "", address: str = "127.0.0.1") -> Request:
+        scope = {"type": "http", "method": "POST", "headers": [], "client": (address, 1)}
+        return Request(scope | {KEY: replace(LOCAL_USER, owner=owner)}, self._receive)
 
 
 @pytest.mark.parametrize("parts", [(), (b"a",), (b"a" * SMALL,), (b"a" * SMALL, b"b"), (b"a",) * 3])
@@ -50,7 +53,8 @@ async def test_one_large_body_waits_for_another_and_a_small_one_does_not() -> No
     bodies = Bodies(1)
     first, second = Client(b"a" * (SMALL + 1), b"b"), Client(b"a" * (SMALL + 1), b"b")
     second.goes_on.set()
-    tasks = [asyncio.create_task(bodies.parsed(client.request(), len, limit=LARGE)) for client in (first, second)]
+    requests = first.request(owner="a"), second.request(owner="b")
+    tasks = [asyncio.create_task(bodies.parsed(request, len, limit=LARGE)) for request in requests]
     await asyncio.sleep(0.05)
     assert second.sent == 1, "its second part is not read"
     small = Client(b"small")
@@ -58,6 +62,26 @@ async def test_one_large_body_waits_for_another_and_a_small_one_does_not() -> No
     assert await bodies.parsed(small.request(), len, limit=LARGE) == 5
     first.goes_on.set()
     assert await asyncio.gather(*tasks) == [SMALL + 2, SMALL + 2]
+
+
+@pytest.mark.parametrize(
+    ("slow", "other"), [({"owner": "a"}, {"owner": "b"}), ({"address": "192.0.2.1"}, {"address": "192.0.2.2"})]
+)
+async def test_slow_senders_of_one_client_delay_no_large_body_of_another(
+    slow: dict[str, str], other: dict[str, str]
+) -> None:
+    bodies = Bodies(2)
+    dawdling = [Client(b"a" * (SMALL + 1), b"b") for _ in range(4)]
+    tasks = [asyncio.create_task(bodies.parsed(one.request(**slow), len, limit=LARGE)) for one in dawdling]
+    await asyncio.sleep(0.05)
+    quick = Client(b"a" * (SMALL + 1), b"b")
+    quick.goes_on.set()
+    async with asyncio.timeout(10):
+        assert await bodies.parsed(quick.request(**other), len, limit=LARGE) == SMALL + 2
+    assert not any(task.done() for task in tasks)
+    for one in dawdling:
+        one.goes_on.set()
+    assert await asyncio.gather(*tasks) == [SMALL + 2] * 4
 
 
 async def test_what_cannot_be_parsed_leaves_its_place() -> None:

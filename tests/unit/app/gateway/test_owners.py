@@ -1,12 +1,15 @@
 """Owners of keys beside each other at one deployment: places, tokens, grammars and caches."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from starlette.responses import JSONResponse, Response
 
+from app.bodies import SMALL
 from tests.support.keys import bearer
 from tests.unit.app.gateway.peers import ASKED, WHOLE, Peer, calling, event, of, serving, stream, whole
 from tests.unit.app.gateway.test_exchange_waiting import Held, until
@@ -132,3 +135,30 @@ async def test_an_owner_asks_so_much_about_tokens_at_one_time(tmp_path: Path) ->
         assert peer.tokenized == 9
         held.go.set()
         assert {(await task).status_code for task in tasks} == {200}
+
+
+@pytest.mark.parametrize(("path", "senders"), [("/v1/diagnosis/jobs", 8), (PATH, 40)])
+async def test_slow_senders_with_one_key_delay_no_large_body_of_another_owner(
+    tmp_path: Path, path: str, senders: int
+) -> None:
+    begun, goes_on, json = 0, asyncio.Event(), {"content-type": "application/json"}
+
+    async def dawdling() -> AsyncIterator[bytes]:
+        nonlocal begun
+        yield b"x" * (SMALL + 1)
+        begun += 1
+        await goes_on.wait()
+
+    peer = Peer([])
+    async with serving(peer), calling(tmp_path, of(peer), owners=("slow", "quick")) as http:
+        slow = [
+            asyncio.create_task(http.post(path, content=dawdling(), headers=json | bearer("slow")))
+            for _ in range(senders)
+        ]
+        await until(lambda: begun == 1)
+        async with asyncio.timeout(30):
+            answer = await http.post(path, content=b"x" * (2 * SMALL), headers=json | bearer("quick"))
+        assert answer.status_code in (400, 422), "it was read, and is no JSON"
+        assert not any(task.done() for task in slow)
+        goes_on.set()
+        assert {(await task).status_code for task in slow} == {answer.status_code}
