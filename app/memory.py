@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from app.contracts.errors import ErrorCode, HemostatError
 
-HIGH_WATER: Final = 0.8  # beyond it no job and no sample is taken
+HIGH_WATER: Final = 0.8  # beyond it no job, no deployment and no sample is taken
 LOW_WATER: Final = 0.7  # beyond it jobs that ended without a result are forgotten, the oldest first
 _READ_S: Final = 1.0
 _RETRY_AFTER_S: Final = 30
@@ -66,7 +66,7 @@ class RedisMemory:
         if usage.high:
             raise HemostatError(
                 ErrorCode.UNAVAILABLE,
-                f"{usage.told}: no job is taken beyond {HIGH_WATER:.0%}.",
+                f"{usage.told}: nothing new is taken beyond {HIGH_WATER:.0%}.",
                 hint="Jobs that run go on. Wait until some have ended, delete jobs that nobody needs, or let the "
                 "operator raise `maxmemory`.",
                 retry_after_s=_RETRY_AFTER_S,

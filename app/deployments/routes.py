@@ -75,7 +75,7 @@ def _answer(deployment: Deployment, status: int = 200, headers: dict[str, str] |
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": False,
-                "description": "The same key and body give the same deployment, for a day.",
+                "description": "The same key and body give the same deployment, as long as it exists.",
                 "schema": {"type": "string", "maxLength": 255},
             }
         ]

@@ -22,7 +22,7 @@ from app.contracts.deployment import (
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.requests.compare import CompareRequest
-from app.contracts.text import SelfText
+from app.contracts.text import InlineText, SelfText
 from app.deployments import hidden
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
 from app.deployments.settle import settle_jobs
@@ -53,11 +53,12 @@ class Made:
 
 
 async def create(state: State, request: DeploymentRequest, owner: str, key: str | None) -> Made:
-    """Makes the deployment and starts the fit of its profile. Raises everything that `preflight` raises, and
-    DEPLOYMENT_EXISTS."""
+    """Makes the deployment and starts the fit of its profile. Raises everything that `preflight` raises,
+    DEPLOYMENT_EXISTS, and UNAVAILABLE where Redis has no room."""
     hold = await asyncio.to_thread(hold_of, f"deployments {owner}", key, request)
     if (earlier := await _earlier(state, hold)) is not None:
         return earlier
+    await state.deployments.memory.require_room()
     await preflight(request, state.settings)
     try:
         made = await state.deployments.create(request, hold=hold, within_memory=True)
@@ -107,13 +108,23 @@ async def preflight(request: DeploymentRequest, settings: Settings) -> None:
 
 
 def _check_texts(recipe: Recipe) -> None:
-    """What serves has no engine of the reference to sample a step's text with."""
+    """What serves has no engine of the reference to sample a step's text with. Redis keeps a deployment's recipe, and
+    whoever may read sees it: it holds no text."""
     for index, step in enumerate(recipe):
-        if isinstance(step, Calibrated) and step.reads_text and isinstance(step.calibration, SelfText):
+        if not isinstance(step, Calibrated):
+            continue
+        if isinstance(step.calibration, InlineText):
+            raise HemostatError(
+                ErrorCode.RECIPE_NOT_APPLICABLE,
+                "The recipe of a deployment cannot hold its calibration text.",
+                hint="Put the text into a file below the text root and name that, or use the shipped calibration text.",
+                pointer=f"/model/recipe/{index}/calibration",
+            )
+        if step.reads_text and isinstance(step.calibration, SelfText):
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
                 "a recipe that is served cannot sample its calibration text from the reference",
-                hint="give the step a text source that can be read: shipped, file, inline or hub",
+                hint="give the step a text source that can be read: shipped, file or hub",
                 pointer=f"/model/recipe/{index}/calibration",
             )
 
@@ -144,7 +155,9 @@ async def fit(state: State, deployment: Deployment) -> Deployment:
 
 
 async def patch(state: State, name_or_id: str, change: DeploymentPatch) -> Deployment:
-    """Changes what the patch names; shares are checked with the new number of replicas."""
+    """Changes what the patch names; shares are checked with the new number of replicas. Raises UNAVAILABLE where Redis
+    has no room."""
+    await state.deployments.memory.require_room()
     deployment_id = await state.deployments.resolve(name_or_id)
     return await fit(state, await state.deployments.patch(deployment_id, change, within_memory=True))
 

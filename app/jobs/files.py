@@ -55,11 +55,12 @@ def keep_request(settings: Settings, job_id: str, text: bytes) -> str:
 
 
 def read_request(settings: Settings, job_id: str, digest: str) -> bytes:
-    """What `keep_request` wrote. Raises RequestLostError where it is not there, or is something else."""
+    """What `keep_request` wrote. Raises RequestLostError where it is not there, may not be read, or is something else,
+    and OSError where it may be read later."""
     path = _request(settings, job_id)
     try:
         text = path.read_bytes()
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise RequestLostError(f"The file of the request cannot be read ({error.strerror}): {path}.") from error
     if hashlib.sha256(text).hexdigest() != digest:
         raise RequestLostError(f"The file of the request was changed since it was written: {path}.")

@@ -18,7 +18,8 @@ local function milliseconds()
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Until when token ids may be in memory, and since when on disk (disk.lua), where samples expire after so many ms.
+-- Until when what is to be forgotten may be in memory, and since when on disk (disk.lua): samples expire after so many
+-- ms, a deployment is gone at once.
 local function note_disk(expiry)
     local disk, at = PREFIX .. 'disk', milliseconds()
     local last = math.max(at + expiry, tonumber(redis.call('HGET', disk, 'until') or 0))
@@ -160,6 +161,7 @@ local function settle(id)
         end
         redis.call('DEL', key('queue', id))
         redis.call('EXPIRE', key('events', id), 3600)
+        note_disk(0)
         return 'forgotten'
     end
     local state, reason = derive(id, alive, agent)

@@ -117,6 +117,14 @@ async def test_token_ids_that_were_taken_out_leave_the_disk(
     await until(lambda: off_disk(client))
 
 
+async def test_a_deleted_deployment_leaves_the_disk(client: Redis, brief: DeploymentStore) -> None:
+    made = await brief.create(request(metadata={"note": str(TOKEN)}))
+    assert await on_disk(client)
+    await brief.delete(made.id)
+    await until(brief.tidy_disk)
+    await until(lambda: off_disk(client))
+
+
 async def test_without_new_samples_the_server_is_left_alone(
     client: Redis, brief: DeploymentStore, made: Deployment
 ) -> None:

@@ -27,6 +27,14 @@ from workers.process.tasks import cancel
 
 PATH = "/v1/deployments"
 ABSENT = "cal-" + "0" * 16
+GPTQ = {
+    "type": "quantize.gptq",
+    "bits": 4,
+    "group_size": 64,
+    "calibration_windows": 1,
+    "calibration_window": 64,
+    "calibration": {"source": "inline", "documents": [{"id": "one", "text": "Private words. " * 400}]},
+}
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -83,6 +91,11 @@ async def test_a_deployment_is_made_shown_changed_and_deleted(api: Api) -> None:
             {"model": {"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 48}]}},
             "group_size_mismatch",
             "/model/recipe/0/group_size",
+        ),
+        (
+            {"model": {"model": "tiny", "recipe": [GPTQ]}},
+            "recipe_not_applicable",
+            "/model/recipe/0/calibration",
         ),
         ({"max_model_len": 1_000_000}, "window_too_large", "/max_model_len"),
         ({"version": ABSENT}, "profile_not_found", "/version"),

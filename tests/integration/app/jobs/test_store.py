@@ -121,6 +121,19 @@ async def test_a_job_whose_request_is_not_what_was_accepted_fails(store: JobStor
     assert "quack" not in record.job.error.detail
 
 
+async def test_a_job_whose_request_cannot_be_read_for_a_while_is_not_lost(store: JobStore) -> None:
+    job_id = await created(store)
+    file = store.settings.home / "requests" / f"{job_id}.json"
+    kept = file.rename(file.with_suffix(".kept"))
+    file.symlink_to(file)
+    with pytest.raises(OSError, match="symbolic links"):
+        await store.claim(job_id, "w1", token="one delivery")
+    kept.replace(file)
+    claim = await store.claim(job_id, "w1", token="one delivery")
+    assert claim is not None
+    assert claim.attempt == 1
+
+
 async def test_a_later_claim_fences_the_earlier_one(store: JobStore) -> None:
     job_id = await created(store)
     first = await store.claim(job_id, "w1")
