@@ -155,9 +155,7 @@ async def fit(state: State, deployment: Deployment) -> Deployment:
 
 
 async def patch(state: State, name_or_id: str, change: DeploymentPatch) -> Deployment:
-    """Changes what the patch names; shares are checked with the new number of replicas. Raises UNAVAILABLE where Redis
-    has no room."""
-    await state.deployments.memory.require_room()
+    """Changes what the patch names; shares are checked with the new number of replicas."""
     deployment_id = await state.deployments.resolve(name_or_id)
     return await fit(state, await state.deployments.patch(deployment_id, change, within_memory=True))
 

@@ -40,6 +40,6 @@ def test_calibrate_estimates_and_refuses_before_it_runs(server: Server) -> None:
     said = hemostat(server, *common, "--dry-run")
     assert "Estimate (nothing was run)" in said
     assert "fitting and testing 7 calibrators" in " ".join(said.split())
-    assert "did you mean" in hemostat(server, "calibrate", "-r", "tinny", "--dry-run", status=2)
+    assert "did you mean" in hemostat(server, "calibrate", "-r", "tinny", *common[3:], "--dry-run", status=2)
     assert "There is no deployment" in hemostat(server, *common, "--deployment", "nobody", status=2)
     assert "calibrators[0]" in hemostat(server, *common, "--calibrator", "magic", "--dry-run", status=2)

@@ -196,7 +196,7 @@ async def test_a_job_for_another_model_or_no_deployment_is_refused_at_once(
     await check_target(deployments, asked(made, deployment=None))
     for changes, code in (
         ({"deployment": "nobody"}, ErrorCode.DEPLOYMENT_NOT_FOUND),
-        ({"candidate": {"model": "tiny", "recipe": []}}, ErrorCode.PROFILE_MISMATCH),
+        ({"candidate": {"model": "tiny", "recipe": []}, "self_check": True}, ErrorCode.PROFILE_MISMATCH),
     ):
         with pytest.raises(HemostatError) as caught:
             await check_target(deployments, asked(made, **changes))
