@@ -34,7 +34,7 @@ import httpx
 import psutil
 
 from app.jobs import keys
-from tests.support.fleet import JOBS, ROLES, Fleet, Load
+from tests.support.fleet import JOBS, Fleet, Load
 from tests.support.worker import wait_for
 
 CSV: Final = Path(__file__).with_suffix(".csv")
@@ -48,6 +48,8 @@ SHORT_LEASES: Final[dict[str, Any]] = {
     "cancel_grace_s": 2.0,
 }
 GAP_S: Final = (0.5, 7.0)
+# How often each dies: so that there are jobs and streams between two deaths of what takes seconds to start.
+WEIGHTS: Final = {"worker": 2, "child": 1, "api": 3, "agent": 1, "replica": 1, "shadow": 3, "valkey": 3}
 ACTIONS: Final = ("kill", "kill", "freeze", "restart")
 PATIENCE_S: Final = 400.0
 CHECKPOINTS: Final = 600_000  # bytes: two of the four that the jobs make, so that they are made again and again
@@ -71,7 +73,8 @@ class Deaths:
         done = 0
         while done < kills:
             await self._pause(self._draw.uniform(*GAP_S))
-            role, action = self._draw.choice(list(ROLES)), self._draw.choice(ACTIONS)
+            (role,) = self._draw.choices(list(WEIGHTS), list(WEIGHTS.values()))
+            action = self._draw.choice(ACTIONS)
             victim = self._fleet.process(role)
             if victim is not None and self._strike(victim, role, action):
                 done += 1

@@ -152,8 +152,7 @@ class Fleet:
         with contextlib.suppress(psutil.Error):
             for one in psutil.Process(self.up.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    words = one.cmdline()
-                    if ROLES[role] in (Path(word).name for word in words) and one.status() != psutil.STATUS_ZOMBIE:
+                    if ROLES[role] in (one.name(), *one.cmdline()) and one.status() != psutil.STATUS_ZOMBIE:
                         return one
         return None
 
