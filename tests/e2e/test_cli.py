@@ -96,7 +96,8 @@ def test_json_output_is_the_report_and_nothing_else(service: Service, environmen
     one_window = text.with_name("one.jsonl")
     one_window.write_text(text.read_text().partition("\n")[0])
     rule = ("--recipe", "quantize.rtn:bits=4,group_size=64", "--fail-on", "mild")
-    arguments = ("compare", "-r", "tiny", *rule, "--text", str(one_window), "--json", "--url", service.url)
+    scored = ("--text", str(one_window), "--window", "64")
+    arguments = ("compare", "-r", "tiny", *rule, *scored, "--json", "--url", service.url)
     done = hemostat(*arguments, environment=environment)
     assert done.returncode == 3, done.stderr  # one window gives no interval
     report = json.loads(done.stdout)
