@@ -37,7 +37,7 @@ DRAWN: dict[str, Callable[[], dict[str, Json]]] = {
 
 
 def accepted(validator: Draft202012Validator, report: Json) -> bool:
-    return not list(validator.iter_errors(report))
+    return bool(validator.is_valid(report))
 
 
 def read(kind: str, report: Json) -> bool:
@@ -75,7 +75,7 @@ def test_schema_and_contract_accept_what_is_drawn(kind: str) -> None:
     Draft202012Validator.check_schema(schema)
     drawn = DRAWN[kind]()
     assert [name for name, report in drawn.items() if not read(kind, report)] == []
-    few = [*drawn.values()][:2]  # the validator takes seconds per report
+    few = [*drawn.values()][:1]  # the validator takes seconds per report
     assert all(accepted(Draft202012Validator(schema), report) for report in few)
 
 
@@ -85,7 +85,7 @@ def test_schema_and_contract_agree_on_what_may_be_missing(kind: str) -> None:
     report = next(iter(DRAWN[kind]().values()))
     # What names a kind or a schema has a default in the contract alone.
     fields = [path for path in places(report) if "request" not in path and path[-1] not in {"schema", "kind"}]
-    tried = random.Random(7).sample(fields, min(12, len(fields)))
+    tried = random.Random(7).sample(fields, min(6, len(fields)))
     different = []
     for path in tried:
         cut = without(report, path)
