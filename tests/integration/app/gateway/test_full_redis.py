@@ -9,7 +9,7 @@ async def test_chat_is_answered_while_redis_has_no_room_for_jobs_and_samples(ser
     made = await service.deploy("full", shadow_rate=1.0, shadow_tokens_per_second=1e6)
     async with service.store() as store, service.openai(max_retries=0) as client, service.http() as http:
         redis = store.client
-        await client.completions.create(model="full", prompt="a", max_tokens=2)
+        await client.completions.create(model="full", prompt="some words of a prompt", max_tokens=2)
         try:
             await redis.config_set("maxmemory", MEMORY)
             for number in range(54):
@@ -18,7 +18,7 @@ async def test_chat_is_answered_while_redis_has_no_room_for_jobs_and_samples(ser
             assert (ready.status_code, ready.json()["checks"]["redis"]["ok"]) == (503, False)
             before = service.metric("hemostat_shadow_dropped_total", deployment="full", reason="unavailable")
             for _ in range(3):
-                answer = await client.completions.create(model="full", prompt="a", max_tokens=2)
+                answer = await client.completions.create(model="full", prompt="some words of a prompt", max_tokens=2)
                 assert answer.choices
                 await store.renew(made.id, service.replica())
             dropped = service.metric("hemostat_shadow_dropped_total", deployment="full", reason="unavailable")
@@ -27,4 +27,4 @@ async def test_chat_is_answered_while_redis_has_no_room_for_jobs_and_samples(ser
             await redis.config_set("maxmemory", 0)
             for number in range(54):
                 await redis.delete(f"of somebody else: {number}")
-        assert (await client.completions.create(model="full", prompt="a", max_tokens=2)).choices
+        assert (await client.completions.create(model="full", prompt="some words of a prompt", max_tokens=2)).choices
