@@ -38,7 +38,7 @@ demo: setup ## from nothing to a verdict on the terminal
 up: setup ## API, worker and an embedded Valkey in the foreground; Ctrl-C ends all of it
 	@$(BIN)/hemostat up
 
-PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
 
 test: setup ## the gate: all but what is marked slow; unit tests first, and the others whatever came of them
 	@red=0; \

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 TESTS = Path(__file__).resolve().parents[1]
 # What a file took when this was last measured; `cp .cache/durations.json tests/durations.json` after `make test-all`.
@@ -61,6 +62,13 @@ MARKS = {
         r"integration/workers/distributions/test_self_divergence\.py::.*\[(?!this one)",
     ),
 }
+# Folders whose tests share servers and engines that take long to start.
+SHARING = (
+    "integration/app/gateway",
+    "integration/deploy",
+    "integration/workers/distributions",
+    "integration/workers/engine",
+)
 # Seconds that a test is taken for until its file has been measured.
 _GUESS_S = {"engine": 6.0, "process": 2.0}
 _PATTERNS = {mark: re.compile("|".join(f"(?:{one})" for one in ways)) for mark, ways in MARKS.items()}
@@ -72,11 +80,24 @@ _PATTERNS = {mark: re.compile("|".join(f"(?:{one})" for one in ways)) for mark, 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         _mark(config, item)
-    groups = _groups(items)
-    seconds = _seconds(items, groups)
-    items.sort(key=lambda item: (-seconds[groups[_file(item)]], groups[_file(item)]))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[_file(item)]))
+    seconds = _seconds(items)
+    items.sort(key=lambda item: (-seconds[_group(_file(item))], _group(_file(item))))
+
+
+class _Scheduling(LoadScopeScheduling):
+    """Tests of a group run in one process. xdist's own groups do nothing under pytest 9: ids of items are fixed."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _Scheduling(config, log)
+
+
+def _group(file: str) -> str:
+    """What runs in one process with a file: the folder whose costly fixtures it shares, or the file alone."""
+    return next((folder for folder in SHARING if file.startswith(f"tests/{folder}/")), file)
 
 
 def _file(item: pytest.Item) -> str:
@@ -103,25 +124,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _groups(items: list[pytest.Item]) -> dict[str, str]:
-    """File → what runs in one process with it: the folder whose costly fixtures it shares, or the file alone."""
-    groups: dict[str, str] = {}
-    for item in items:
-        file = _file(item)
-        shared = [*_shared(item), groups.get(file, file)]
-        groups[file] = min(shared, key=len)
-    return groups
-
-
-def _shared(item: pytest.Item) -> Iterator[str]:
-    """Folders of the fixtures that live longer than a module."""
-    found: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    for *_, fixture in found.values():
-        if fixture.scope in ("session", "package") and fixture.baseid.startswith(("tests/integration/", "tests/e2e")):
-            yield fixture.baseid
-
-
-def _seconds(items: list[pytest.Item], groups: dict[str, str]) -> dict[str, float]:
+def _seconds(items: list[pytest.Item]) -> dict[str, float]:
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     files: dict[str, float] = defaultdict(float)
     for item in items:
@@ -129,7 +132,7 @@ def _seconds(items: list[pytest.Item], groups: dict[str, str]) -> dict[str, floa
         files[_file(item)] += max(marks, default=0.1)
     total: dict[str, float] = defaultdict(float)
     for file, guess in files.items():
-        total[groups[file]] += measured[file]["seconds"] if file in measured else guess
+        total[_group(file)] += measured[file]["seconds"] if file in measured else guess
     return total
 
 
