@@ -1,6 +1,7 @@
 """URLs of what listens here, read by the standard library's parser."""
 
 import asyncio
+import re
 import socket
 from urllib.parse import urlsplit
 
@@ -8,6 +9,7 @@ import pytest
 
 from app.address import local_url, url_of
 from app.cli.service import connect
+from app.contracts.errors import HemostatError
 from app.settings import Settings
 
 
@@ -38,8 +40,9 @@ async def test_what_listens_is_reached_also_where_it_listens_everywhere(host: st
 
 @pytest.mark.parametrize(
     ("host", "url"),
-    [("::1", "http://[::1]:8321"), ("0.0.0.0", "http://127.0.0.1:8321"), ("::", "http://[::1]:8321")],
+    [("::1", "http://[::1]:1"), ("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1")],
 )
-def test_the_command_line_finds_the_service_wherever_it_listens(host: str, url: str) -> None:
-    with connect(None, Settings(host=host, port=8321)) as client:
-        assert client.url == url
+def test_the_command_line_looks_for_the_service_wherever_it_listens(host: str, url: str) -> None:
+    # Nothing listens at port 1.
+    with pytest.raises(HemostatError, match=re.escape(url)), connect(None, Settings(host=host, port=1)):
+        pass
