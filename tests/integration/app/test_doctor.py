@@ -17,6 +17,7 @@ def test_a_redis_that_keeps_what_it_accepts_is_sound(redis_server: RedisServer) 
 def test_one_that_may_lose_accepted_jobs_is_told_with_what_to_set(redis_server: RedisServer) -> None:
     settings = redis_server.settings.model_copy(update={"redis_url": redis_server.url})
     with redis.Redis.from_url(redis_server.url) as client:
+        client.config_set("maxmemory", "0")
         client.config_set("maxmemory-policy", "allkeys-lru")
         assert _redis(settings)[1].ok, "without a limit it drops nothing"
         client.config_set("maxmemory", "100mb")
