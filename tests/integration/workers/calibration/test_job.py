@@ -232,7 +232,9 @@ def test_what_does_not_prove_itself_is_not_served_and_says_why(
     """Nothing was done to the candidate, so nothing can be saved."""
     context = Context(settings, tmp_path)
     report = calibrate(
-        request(candidate={"model": "tiny"}, calibrators=["temperature"], metadata={"a": "b"}), context, room
+        request(candidate={"model": "tiny"}, self_check=True, calibrators=["temperature"], metadata={"a": "b"}),
+        context,
+        room,
     )
     assert not report.test.passed
     assert (report.served, report.severity) == ("identity", "none")

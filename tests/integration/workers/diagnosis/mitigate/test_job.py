@@ -328,7 +328,7 @@ def test_what_stands_in_a_steps_place_is_tried_on_other_architectures_too(
 
 def test_nothing_to_treat_is_said(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     context = Context(settings, tmp_path)
-    report = mitigate(request(candidate={"model": "tiny"}, budget=WHOLE), context, room)
+    report = mitigate(request(candidate={"model": "tiny"}, self_check=True, budget=WHOLE), context, room)
     assert (report.helped, report.recommended, report.trials, report.severity) == (False, None, (), "none")
     assert report.verdict.startswith("Nothing to treat")
     assert not (context.output / "recipe.json").exists()

@@ -321,7 +321,11 @@ def test_the_run_is_remembered_unless_it_says_nothing(done: tuple[TasksReport, C
 
 def test_a_model_against_itself_flips_nothing(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     kept = flip_runs.read(settings.home)
-    report = tasks(request(candidate={"model": "tiny"}, tasks=request().tasks[:1]), Context(settings, tmp_path), room)
+    report = tasks(
+        request(candidate={"model": "tiny"}, self_check=True, tasks=request().tasks[:1]),
+        Context(settings, tmp_path),
+        room,
+    )
     (result,) = report.tasks
     assert (result.flips.harmful, result.flips.helpful, result.flips.churn) == (0, 0, 0)
     assert result.kl is not None
@@ -336,7 +340,9 @@ def test_what_earlier_runs_say_is_told(settings: Settings, room: EngineRoom, tmp
     (fingerprint,) = {
         result.fingerprint
         for result in tasks(
-            request(candidate={"model": "tiny"}, tasks=request().tasks[:1]), Context(settings, tmp_path / "a"), room
+            request(candidate={"model": "tiny"}, self_check=True, tasks=request().tasks[:1]),
+            Context(settings, tmp_path / "a"),
+            room,
         ).tasks
     }
 
