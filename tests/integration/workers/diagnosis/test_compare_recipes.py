@@ -80,5 +80,5 @@ def test_warnings_of_its_steps_are_the_reports_and_its_manifest_is_an_artifact(
 
 def test_a_candidate_without_a_recipe_has_no_manifest(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     context = Context(settings, tmp_path)
-    compare(request(DOCUMENTS, candidate={"model": "tiny", "recipe": []}), context, room)
+    compare(request(DOCUMENTS, candidate={"model": "tiny", "recipe": []}, self_check=True), context, room)
     assert [file.name for file in context.output.iterdir()] == ["tokens.parquet"]
