@@ -104,7 +104,7 @@ def whole(
 ) -> tuple[TrajectoryReport, Context]:
     """All thirteen decoders, a wounded candidate and the reference itself."""
     context = Context(settings, tmp_path_factory.mktemp("whole"))
-    report = trajectory(request(candidates=[{"model": "tiny"}]), context, room)
+    report = trajectory(request(candidates=[{"model": "tiny"}], self_check=True), context, room)
     return report, context
 
 
