@@ -36,6 +36,8 @@ BLOCKS: Final = 24
 SHARE: Final = 0.02
 LEAST: Final = {"MB": 8.0, "1": 3.0}
 MB: Final = 1e6
+# What the shadow keeps of scored requests reaches its bound in the time of warming up.
+SOON_FULL: Final = {"shadow_window": 64, "shadow_refit_tokens": 2000, "shadow_reservoir_tokens": 1000}
 SILENT: Final = re.compile(r"^hemostat_worker_job_silent_seconds (\S+)$", re.MULTILINE)
 Series = dict[tuple[str, str, str], list[tuple[float, float]]]  # (case, metric, unit) to (seconds, value)
 
@@ -121,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--csv", type=Path, default=CSV)
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="hemostat-soak-") as folder:
-        fleet = Fleet(Path(folder), shadow_expiry_s=min(60.0, given.seconds / 10))
+        fleet = Fleet(Path(folder), shadow_expiry_s=min(60.0, given.seconds / 10), **SOON_FULL)
         try:
             fleet.start()
             tell("up")
