@@ -1,5 +1,6 @@
 """The whole chain against transformers in float32, which shares nothing with it but the checkpoints."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,9 @@ def test_kl_and_perplexities_are_those_of_transformers_in_float32(
     )
     assert job["status"] == "succeeded", job["error"]
     report = client.report(job["id"])
-    fingerprint = report["provenance"]["candidate"]["recipe_fingerprint"]
+    fingerprint = report["provenance"]["candidate"]["weights_fingerprint"]
     manifests = (settings.home / "checkpoints").glob("*/manifest.json")
-    (modified,) = (file.parent for file in manifests if fingerprint in file.read_text())
+    (modified,) = (file.parent for file in manifests if json.loads(file.read_text())["fingerprint"] == fingerprint)
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     texts = [torch.tensor(tokenizer(d["text"], add_special_tokens=False)["input_ids"]) for d in documents]

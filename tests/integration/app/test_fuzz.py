@@ -47,9 +47,9 @@ HEADERS: Final = {
 class Fuzz:
     """Requests by one seed, over a service that has a job and a deployment."""
 
-    def __init__(self, url: str, seed: int) -> None:
+    def __init__(self, http: httpx.Client, seed: int) -> None:
+        self.http = http
         self.seed, self.draw = seed, random.Random(seed)
-        self.http = httpx.Client(base_url=url, timeout=60)
         self.page: dict[str, Any] = self.http.get("/openapi.json").json()
         model = {"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 4}]}
         self.serves = {"name": "d", "model": model, "reference": {"model": "tiny"}}
@@ -191,9 +191,10 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.fixture
-def fuzz(server: Server) -> Callable[[int], Fuzz]:
+def fuzz(server: Server) -> Iterator[Callable[[int], Fuzz]]:
     server.start(HEMOSTAT_REQUESTS_PER_MINUTE="1000000", HEMOSTAT_MAX_QUEUED_JOBS="100000")
-    return lambda seed: Fuzz(server.url, seed)
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        yield lambda seed: Fuzz(http, seed)
 
 
 def test_requests_that_are_nearly_right(fuzz: Callable[[int], Fuzz]) -> None:
