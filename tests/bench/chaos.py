@@ -47,7 +47,10 @@ SHORT_LEASES: Final[dict[str, Any]] = {
     "drain_s": 2.0,
     "cancel_grace_s": 2.0,
 }
-GAP_S: Final = (0.5, 7.0)
+# Deaths come in bursts, so that what recovers is struck as well; jobs and streams need the calm between.
+BURST: Final = 0.7
+BURST_GAP_S: Final = (0.1, 1.5)
+CALM_GAP_S: Final = (3.0, 8.0)
 # How often each dies: so that there are jobs and streams between two deaths of what takes seconds to start.
 WEIGHTS: Final = {"worker": 2, "child": 1, "api": 3, "agent": 1, "replica": 1, "shadow": 3, "valkey": 3}
 ACTIONS: Final = ("kill", "kill", "freeze", "restart")
@@ -72,7 +75,8 @@ class Deaths:
         """So many deaths, and every frozen process goes on."""
         done = 0
         while done < kills:
-            await self._pause(self._draw.uniform(*GAP_S))
+            gap_s = BURST_GAP_S if self._draw.random() < BURST else CALM_GAP_S
+            await self._pause(self._draw.uniform(*gap_s))
             (role,) = self._draw.choices(list(WEIGHTS), list(WEIGHTS.values()))
             action = self._draw.choice(ACTIONS)
             victim = self._fleet.process(role)
