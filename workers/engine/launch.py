@@ -19,8 +19,8 @@ from workers.engine.isolation import alone_in_the_process, globals_kept, hide_im
 Between = Callable[[], None]
 
 
-# Engines of this process that run, by identity: the process groups are all of theirs.
-_running: set[int] = set()
+# The workspace of each engine that runs in this process, by the engine's identity; None on a CPU.
+_workspaces: dict[int, Any] = {}
 
 
 class EngineFault(Exception):  # noqa: N818 - its cause is the error
@@ -81,16 +81,18 @@ def start(options: EngineOptions) -> Any:
     with globals_kept(), quiet_vllm(), alone_in_the_process():
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
+        from vllm.v1.worker import workspace
 
         mending.register(options.architecture)
         config = EngineArgs(**_arguments(options), **_cache_dtype(section)).create_engine_config()
         mending.renew_groups(config)
+        workspace._manager = None
         try:
             engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
         except BaseException:
             end_groups()  # they may be half made
             raise
-    _running.add(id(engine))
+    _workspaces[id(engine)] = workspace._manager
     if section is not None:
         try:
             simulation.install(model_of(engine), section)
@@ -109,7 +111,7 @@ def start(options: EngineOptions) -> Any:
 
 def stop(engine: Any) -> None:
     """Ends an engine and frees its memory. The process groups stay, for the engines that remain and those to come."""
-    _running.discard(id(engine))
+    _workspaces.pop(id(engine), None)
     try:
         with quiet_vllm(), alone_in_the_process():
             engine.engine_core.shutdown()
@@ -117,9 +119,16 @@ def stop(engine: Any) -> None:
         release_memory()
 
 
+def use_workspace(engine: Any) -> None:
+    """Before `engine` works: vLLM keeps one workspace per process, and drops it when any engine ends."""
+    from vllm.v1.worker import workspace
+
+    workspace._manager = _workspaces[id(engine)]
+
+
 def end_groups() -> None:
     """Destroys vLLM's process groups where no engine is left in this process."""
-    if not _running and "vllm.distributed.parallel_state" in sys.modules:
+    if not _workspaces and "vllm.distributed.parallel_state" in sys.modules:
         mending.destroy_groups()
 
 
@@ -137,6 +146,7 @@ def run(
     """
     from vllm.inputs.engine import tokens_input
 
+    use_workspace(engine)
     outputs: list[Any] = [None] * len(prompts)
     waiting: list[str] = []
     with _faults():

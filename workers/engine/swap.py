@@ -14,7 +14,7 @@ from typing import Any
 from app.models.checkpoint import CheckpointInfo
 from workers.engine import mending
 from workers.engine.isolation import globals_kept, quiet_vllm
-from workers.engine.launch import model_of
+from workers.engine.launch import model_of, use_workspace
 from workers.engine.shape import packing_signature
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ def reload_weights(engine: Any, checkpoint: Path) -> None:
 
     Raises what vLLM raises, and RuntimeError where a parameter got no weight; the engine is then good for nothing.
     """
+    use_workspace(engine)
     with globals_kept(), quiet_vllm():
         mending.forget_packed_experts(engine, model_of(engine))
         engine.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})

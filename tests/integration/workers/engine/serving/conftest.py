@@ -110,7 +110,7 @@ class Served:
             ModelRegistry.models.clear()
             ModelRegistry.models.update(before)
             _MODEL_ARCH_BY_HASH.clear()
-        launch._running.add(id(self.engine))
+        launch._workspaces[id(self.engine)] = None
         runner = self.engine.model_executor.driver_worker.worker.model_runner
         self.hooks = engines.of(runner.vllm_config)
         assert (self.hooks is not None) is hooked
