@@ -19,7 +19,7 @@ LOCKED := --no-deps --require-hashes
 LOCKS := $(patsubst %,requirements/%.lock,torch api embedded demo dev worker-$(WORKER))
 
 $(STAMP): $(LOCKS) requirements/torch.in pyproject.toml deploy/prerequisites.sh deploy/install.py
-	@PYTHON="$(PYTHON)" deploy/prerequisites.sh
+	@PYTHON="$(PYTHON)" WORKER="$(WORKER)" deploy/prerequisites.sh
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/.installed-*
 	@$(BIN)/python deploy/install.py "Installing the locked packages" $(LOCKED) \

@@ -13,6 +13,13 @@ esac
 header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
 [ -f "$header" ] || missing+=(python3-dev)
 command -v g++ >/dev/null || missing+=(g++)
+if [ "${WORKER:-cpu}" = gpu ]; then
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
+  [ "${driver%%.*}" -ge 580 ] 2>/dev/null || {
+    echo "The GPU build needs NVIDIA's driver 580 or later, for CUDA 13; found: ${driver:-none}. Update it, or install the CPU build: make setup WORKER=cpu"
+    exit 1
+  }
+fi
 if [ ${#missing[@]} -gt 0 ]; then
   echo "Missing: ${missing[*]}. Install with: sudo apt-get update && sudo apt-get install ${missing[*]}"
   exit 1

@@ -23,7 +23,7 @@ from app.cli.client import Client
 from app.cli.output import Exit, out, print_json
 from app.cli.service import connect
 from app.contracts.errors import HemostatError
-from app.models.processor import has
+from app.models.processor import LEAST_DRIVER, driver_version, has
 from app.models.registry import load_registry
 from app.settings import Settings
 
@@ -166,11 +166,27 @@ def _library_folders() -> list[str]:
 
 
 def _gpu() -> Finding:
+    if _version("vllm"):
+        return _usable_gpu()
     if not shutil.which("nvidia-smi"):
         return Finding("GPU", ok=False, found="none: the CPU engine runs", needed=False)
     done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
     names = done.stdout.strip().splitlines()
     return Finding("GPU", ok=bool(names), found="; ".join(names) or "nvidia-smi shows none", needed=False)
+
+
+def _usable_gpu() -> Finding:
+    """What the CUDA build needs: torch itself is asked, in a process of its own."""
+    question = "import torch; print(torch.version.cuda, torch.cuda.is_available() and torch.cuda.get_device_name())"
+    done = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
+    cuda, _, name = done.stdout.strip().partition(" ")
+    driver = driver_version() or "missing"
+    return Finding(
+        "GPU",
+        ok=name not in ("", "False"),
+        found=f"{name or 'torch does not start'}, CUDA {cuda}, driver {driver}".replace("False", "none usable"),
+        remedy=f"install NVIDIA's driver {LEAST_DRIVER} or later, or the CPU build: make setup WORKER=cpu",
+    )
 
 
 def _memory() -> Finding:

@@ -2,8 +2,13 @@
 
 import importlib.metadata
 import platform
+import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Final
+
+# What CUDA 13 needs, which the CUDA build of torch is made with.
+LEAST_DRIVER: Final = 580
 
 
 @cache
@@ -32,6 +37,16 @@ def has_avx512() -> bool:
 def has_bf16() -> bool:
     """Whether an x86 processor has products of bf16 (in AMX or AVX-512); where it is not told, the engine says."""
     return has("avx512_bf16", unknown=True) or has("amx_bf16", unknown=True)
+
+
+def driver_version() -> str | None:
+    """NVIDIA's driver on this machine, such as `580.95.05`; None if no driver answers."""
+    question = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(question, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.partition("\n")[0].strip() or None
 
 
 def is_cpu_build() -> bool:

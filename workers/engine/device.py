@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.models.processor import LEAST_DRIVER, driver_version
 from app.settings import Settings
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -40,28 +41,28 @@ class EngineIdentity:
 
 
 def pick_device(settings: Settings) -> str:
-    """`cpu` or `cuda`: what `settings.engine_device` asks for and both torch and the installed vLLM can do.
+    """`cpu` or `cuda`: the one that the installed vLLM is built for.
 
-    Raises ENGINE_FAILED where the setting names what this installation has not.
+    Raises ENGINE_FAILED if `settings.engine_device` names the other one, and if a CUDA build finds no usable GPU.
     """
     import torch
 
     name, _ = distribution()
-    has_cuda = name == "vllm" and torch.cuda.is_available()
-    wanted = settings.engine_device
-    if wanted == "cuda" and not has_cuda:
+    built = "cuda" if name == "vllm" else "cpu"
+    if settings.engine_device not in ("auto", built):
         raise HemostatError(
             ErrorCode.ENGINE_FAILED,
-            f"HEMOSTAT_ENGINE_DEVICE is cuda, but {name} sees no CUDA device",
-            hint="install the worker with WORKER=gpu on a machine with a GPU and driver, or unset the variable",
+            f"HEMOSTAT_ENGINE_DEVICE is {settings.engine_device}, but the installed {name} runs on {built} only",
+            hint="install the other build with make setup WORKER=cpu or WORKER=gpu, or unset the variable",
         )
-    if wanted == "cpu" and has_cuda:
+    if built == "cuda" and not torch.cuda.is_available():
         raise HemostatError(
             ErrorCode.ENGINE_FAILED,
-            "HEMOSTAT_ENGINE_DEVICE is cpu, but the CUDA build of vLLM is installed and runs on the GPU alone",
-            hint="install the worker with WORKER=cpu, or unset the variable",
+            f"torch {torch.__version__} is built for CUDA {torch.version.cuda}, but finds no usable GPU; "
+            f"the driver is {driver_version() or 'missing'}",
+            hint=f"install NVIDIA's driver {LEAST_DRIVER} or later, or the CPU build: make setup WORKER=cpu",
         )
-    return "cuda" if has_cuda else "cpu"
+    return built
 
 
 def distribution() -> tuple[str, str]:

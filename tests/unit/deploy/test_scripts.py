@@ -145,3 +145,26 @@ def test_the_health_check_says_when_nobody_answers() -> None:
     assert done.returncode == 1
     assert "127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("worker", "answer", "good"),
+    [
+        ("gpu", "echo 580.95.05", True),
+        ("gpu", "echo 610.1; echo 610.1", True),
+        ("gpu", "echo 570.133.20", False),
+        ("gpu", "echo NVIDIA-SMI has failed; exit 9", False),
+        ("gpu", "exit 127", False),
+        ("cpu", "exit 127", True),
+    ],
+)
+def test_setup_of_the_gpu_build_needs_a_driver_for_its_cuda(
+    tmp_path: Path, worker: str, answer: str, good: bool
+) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\n{answer}\n")
+    smi.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = run(ROOT / "deploy" / "prerequisites.sh", PATH=path, WORKER=worker, PYTHON=sys.executable)
+    assert (done.returncode == 0) is good, done.stdout
+    assert good or "580" in done.stdout

@@ -55,6 +55,27 @@ def test_what_is_not_told_is_not_held_against_it(machine: pytest.MonkeyPatch) ->
     assert doctor._processor().found.endswith("aarch64")
 
 
+@pytest.fixture
+def cuda_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The CUDA build's name beside the torch that is installed, on a machine whose driver is old."""
+    monkeypatch.setattr(doctor, "_version", lambda package: "0.32.0" if package == "vllm" else None)
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 570.133.20\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_a_cuda_build_asks_torch_itself_for_a_gpu(cuda_build: None) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    found = doctor._gpu()
+    assert (found.ok, found.needed) == (False, True)
+    assert found.found == f"none usable, CUDA {torch.version.cuda}, driver 570.133.20"
+    assert "580" in found.remedy
+
+
 def test_what_is_there_has_no_remedy_in_json_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     doctor.doctor(Settings(home=tmp_path), as_json=True)
     findings = json.loads(capsys.readouterr().out)["findings"]

