@@ -22,7 +22,7 @@ def check_window(
     reference then reads the newest tokens. Raises WINDOW_TOO_LARGE, with what would be long enough.
     """
     window = request.window
-    extends = any(str(getattr(step, "type", "")).startswith("context.") for step in request.candidate.recipe)
+    extends = any(step.role == "context" for step in request.candidate.recipe)
     limits = [info.max_position for info in (origin, candidate) if info.max_position is not None]
     if candidate.max_position is not None and window > candidate.max_position:
         raise _too_large(window, candidate.max_position, _hint(request, origin, candidate, extends=extends))

@@ -6,16 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import (
-    MoeRouter,
-    QuantizeAwq,
-    QuantizeDynamic,
-    QuantizeGptq,
-    QuantizeRtn,
-    QuantizeSmoothquant,
-    Recipe,
-    Step,
-)
+from app.contracts.recipe import Recipe, Step
 from app.contracts.recipe.lowrank import Truncated
 from app.contracts.requests.mitigate import Budget
 from app.models.checkpoint import CheckpointInfo
@@ -27,12 +18,8 @@ from app.models.steps.lowrank import rank_of
 # Sizes that are expected are this near to what manifests count; what is nearer to a limit is tried.
 SLACK: Final = 1.02
 _FULL_BITS: Final = {"BF16": 16, "F16": 16, "F32": 32}
-# Bits of a weight's code, where a step leaves no choice.
-_FIXED: Final = {"quantize.fp8": 8, "quantize.nf4": 4}
 # Bits of a number of a low-rank factor.
 _FACTOR_BITS: Final = 16
-# The fewest bits that a module has in a mixture of widths.
-_MIXED: Final = 3
 
 
 def least_bytes(info: CheckpointInfo, recipe: Recipe) -> int | None:
@@ -43,7 +30,8 @@ def least_bytes(info: CheckpointInfo, recipe: Recipe) -> int | None:
     # Of a tensor's bytes, those that it takes at least.
     shares = dict.fromkeys(info.tensors, 1.0)
     for step in recipe:
-        if _squeezes(step):
+        # Others leave each weight as it is stored, or in more: pruned, merged and interpolated ones count in full.
+        if isinstance(step, Truncated) or step.code_bits is not None:
             for weight in check_one(info, step, pointer="/candidate/recipe"):
                 shares[weight.name] = min(shares[weight.name], _share(step, weight))
         changed = after_one(info, step)
@@ -98,26 +86,10 @@ def check_budget(budget: Budget, least: int, parameters: int, *, treatment: str 
         )
 
 
-def _squeezes(step: Step) -> bool:
-    """Whether weights of the same shape may take fewer bytes after a step. Others leave each as it is stored, or in
-    more: pruned weights count in full, and so do merged and interpolated ones."""
-    return isinstance(step, Truncated) or _code_bits(step) is not None
-
-
 def _share(step: Step, weight: Weight) -> float:
     """Of a weight's bytes, those that it takes at least after the step."""
     if isinstance(step, Truncated):
         outputs, inputs = weight.shape
         numbers = rank_of(step, weight.shape) * (outputs + inputs) / (outputs * inputs)
         return min(1.0, _FACTOR_BITS * numbers / _FULL_BITS[weight.dtype])
-    return (_code_bits(step) or _FULL_BITS[weight.dtype]) / _FULL_BITS[weight.dtype]
-
-
-def _code_bits(step: Step) -> float | None:
-    if isinstance(step, QuantizeRtn | QuantizeGptq | QuantizeAwq | QuantizeSmoothquant):
-        return float(step.bits)
-    if isinstance(step, QuantizeDynamic):
-        return min(step.bits, _MIXED) if step.mixed else step.bits
-    if isinstance(step, MoeRouter):
-        return None if step.bits is None else float(step.bits)
-    return _FIXED.get(str(getattr(step, "type", "")))
+    return (step.code_bits or _FULL_BITS[weight.dtype]) / _FULL_BITS[weight.dtype]

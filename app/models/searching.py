@@ -5,22 +5,7 @@ from contextlib import suppress
 from typing import Final
 
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import (
-    PruneGradient,
-    PruneMagnitude,
-    PruneRia,
-    PruneSparsegpt,
-    PruneWanda,
-    QuantizeAwq,
-    QuantizeDynamic,
-    QuantizeGptq,
-    QuantizeNf4,
-    QuantizeRtn,
-    QuantizeSmoothquant,
-    Recipe,
-    RepairLowrank,
-    Step,
-)
+from app.contracts.recipe import PruneGradient, QuantizeDynamic, Recipe, RepairLowrank, Step
 from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
 from app.models import pace
 from app.models.checkpoint import CheckpointInfo
@@ -37,11 +22,6 @@ from app.models.training import (
 PASSES: Final = 3
 # Of all trials: those in full, and those with mixed widths where dynamic scaling has something that it stands for.
 FULL, MIXED = 1 / 3, 1 / 4
-# Steps of a candidate's recipe that a treatment stands in the place of.
-STANDS_FOR: Final[dict[TreatmentName, tuple[type[Step], ...]]] = {
-    "quantize.dynamic": (QuantizeAwq, QuantizeGptq, QuantizeNf4, QuantizeRtn, QuantizeSmoothquant),
-    "prune.gradient": (PruneMagnitude, PruneRia, PruneSparsegpt, PruneWanda),
-}
 # Of a repair's calibration windows, so many more the reference writes where it is tried with text of its own.
 OWN_SHARE: Final = 1 / 2
 # The most steps of recovery that a pruning by gradients is tried with.
@@ -51,7 +31,7 @@ RECOVERY_STEPS: Final = 200
 def takes_own_text(recipe: Recipe) -> bool:
     """Whether repair is tried with the reference's own text, too: what it takes back behind pruning and low rank hangs
     on its text, behind rounding hardly (docs/recipes/repair.md)."""
-    return any(str(getattr(step, "type", "")).startswith(("prune.", "lowrank.")) for step in recipe)
+    return any(step.role in {"pruner", "factorizer"} for step in recipe)
 
 
 def own_windows(windows: int) -> int:
@@ -133,6 +113,4 @@ def _trained(request: MitigateRequest) -> list[Step]:
 
 
 def _has_place(request: MitigateRequest, treatment: TreatmentName) -> bool:
-    return treatment in request.treatments and any(
-        isinstance(step, STANDS_FOR[treatment]) for step in request.candidate.recipe
-    )
+    return treatment in request.treatments and any(step.replaced_by == treatment for step in request.candidate.recipe)

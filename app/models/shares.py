@@ -34,7 +34,7 @@ _WORDS: Final = {
 
 def share_of(info: CheckpointInfo, step: Step, field: str) -> float | None:
     """s of a step as it stands, for the field that is turned; `info` is the checkpoint before the step."""
-    if field in _BITS and str(getattr(step, "type", "")).startswith("quantize."):
+    if field in _BITS and step.role == "quantizer":
         value = getattr(step, field)
         return None if value is None else 1 - float(value) / FULL_BITS
     if isinstance(step, Sparse) and field in ("sparsity", "pattern"):

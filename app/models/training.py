@@ -7,10 +7,11 @@ took 44 s, 16,384 took 85 s (the same page).
 """
 
 from app.contracts.recipe import NormTweak, PruneGradient, QuantizeDynamic, RepairLowrank, Step
+from app.contracts.recipe.mitigation import MIXED_BITS
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, select
 from app.models.packing import FUSED
-from app.models.steps.dynamic import WIDTHS, chooses, widths
+from app.models.steps.dynamic import chooses, widths
 
 # Parameters times tokens, forward and backward.
 CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND = 3e10
@@ -66,7 +67,7 @@ def measured_tokens(step: Step, info: CheckpointInfo) -> float:
     if not isinstance(step, QuantizeDynamic) or not chooses(step):
         return 0.0
     allowed = widths(step)
-    ways = len(allowed) + (sum(bits < max(WIDTHS) for bits in allowed) if step.form == "simulated" else 0)
+    ways = len(allowed) + (sum(bits < max(MIXED_BITS) for bits in allowed) if step.form == "simulated" else 0)
     tokens = min(MIXED_WINDOWS, step.calibration_windows) * min(MIXED_TOKENS, step.calibration_window)
     units = {(weight.layer, _unit(weight)) for weight in select(info, step)}
     parts = sum((info.layers - layer) / info.layers for layer, _ in units if layer is not None)

@@ -16,9 +16,6 @@ from app.contracts.recipe import STEPS
 UNTREATED: Final = "the candidate as it is"
 
 Step = Mapping[str, Any]
-# Steps whose bits, and whose sparsity, differ from layer to layer where the worst ones are protected.
-_GRADED: Final = frozenset({"quantize.rtn", "quantize.gptq", "quantize.awq", "quantize.dynamic"})
-_SPARSE: Final = frozenset({"prune.magnitude", "prune.wanda", "prune.sparsegpt", "prune.ria", "prune.gradient"})
 
 
 def described(treatments: Sequence[Treatment], recipe: Sequence[Step]) -> str:
@@ -75,12 +72,12 @@ def _tweak(of: Treatment, _: Sequence[Step]) -> list[str]:
 
 
 def _protect(of: Treatment, recipe: Sequence[Step]) -> list[str]:
-    types = {str(step.get("type")) for step in recipe}
+    graded = {STEPS[step["type"]].graded_by for step in recipe}
     layers, by = of.knobs.get("layers"), of.knobs.get("by")
     told = [f"{layers} layer{'' if layers == 1 else 's'}"]
-    if _GRADED & types:
+    if "bits" in graded:
         told.append(f"{by} bit{'' if by == 1 else 's'} more")
-    if _SPARSE & types:
+    if "sparsity" in graded:
         told.append(f"{'much ' if by == 2 else ''}less sparsity there, more in the others")
     return told
 

@@ -233,7 +233,7 @@ class Application:
     ) -> StepRecord:
         return StepRecord(
             steps=tuple(range(stage.first, stage.end)),
-            types=tuple(_type(step) for step in self._recipe[stage.first : stage.end]),
+            types=tuple(step.type for step in self._recipe[stage.first : stage.end]),
             seconds=round(time.monotonic() - began, 3),
             calibration_fingerprint=text.fingerprint if text else None,
             calibration_documents=text.documents if text else None,
@@ -320,7 +320,3 @@ def _warn_of_text(shop: Shop, text: CalibrationText) -> None:
     section = section_in(shop.source.config)
     if section is not None and section.fakes:
         shop.warn("the text was run without what the steps before quantize at run time")
-
-
-def _type(step: Step) -> str:
-    return str(getattr(step, "type", type(step).__name__))

@@ -23,7 +23,7 @@ def no_calibration(step: Calibrated) -> CalibrationText:
     """Stands where a caller has no text to give."""
     raise HemostatError(
         ErrorCode.RECIPE_NOT_APPLICABLE,
-        f"{getattr(step, 'type', 'the step')} looks at text, and none can be read here",
+        f"{step.type} looks at text, and none can be read here",
         hint="run it as a job, which reads text sources",
     )
 

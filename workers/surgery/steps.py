@@ -90,8 +90,7 @@ class MagnitudeRunner:
 
 def make_runner(step: Step) -> Runner:
     """The runner of a streamed step. Raises TypeError for any other."""
-    kind = str(getattr(step, "type", type(step).__name__))
-    if kind not in catalogue.STREAMED:
-        raise TypeError(f"{kind} is no streamed step")
-    runner: Runner = catalogue.load(kind)(step)
+    if step.type not in catalogue.STREAMED:
+        raise TypeError(f"{step.type} is no streamed step")
+    runner: Runner = catalogue.load(step.type)(step)
     return runner

@@ -1,6 +1,6 @@
 """What steps of several families share: where they apply, how strong they are, what text they look at."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,12 +16,23 @@ Sparsity = Annotated[float, Field(gt=0, lt=1), SHARE]
 Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$")]
 Allocation = Literal["uniform", "owl"]
 Rank = Annotated[int, Field(ge=1, le=65536)]
+Role = Literal["quantizer", "pruner", "factorizer", "extender", "context", "adjuster", "merger", "repair"]
 Seed = Annotated[int, Field(ge=0, lt=2**63), UNKNOWN]
 
 
 class Step(Contract):
-    """What any step may say: where it applies."""
+    """What any step may say: where it applies. What it is for the diagnosis and the mitigation stands on the class:
 
+    role         what it does to a model; every type of step has one
+    graded_by    the field that may differ from layer to layer; None: no field may
+    replaced_by  the mitigation that may stand in its place, which then has its `bits` or `sparsity`; None: none
+    """
+
+    role: ClassVar[Role]
+    graded_by: ClassVar[Literal["bits", "sparsity"] | None] = None
+    replaced_by: ClassVar[str | None] = None
+
+    type: str
     layers: (
         Annotated[tuple[Annotated[int, Field(ge=0, lt=10000)], ...], Field(min_length=1, max_length=10000)] | None
     ) = Field(default=None, description="Decoder layers, counted from 0; null: all of them.")
@@ -33,6 +44,16 @@ class Step(Contract):
         description="Module kinds (`q_proj`, `down_proj`, …, `attention`, `mlp`, `embed_tokens`, `lm_head`); "
         "null: every linear layer of the decoder, neither embeddings nor head.",
     )
+
+    @property
+    def code_bits(self) -> float | None:
+        """The fewest bits that the code of a weight has after the step; None: the step writes no codes."""
+        return None
+
+    @property
+    def local(self) -> bool:
+        """Whether the step makes each weight from that weight alone, so that it can do so again."""
+        return False
 
 
 class Calibrated(Step):
@@ -60,6 +81,10 @@ class Calibrated(Step):
 class Grouped(Step):
     """Weights on an even grid of `bits` bits for each group of `group_size` along the input dimension."""
 
+    role = "quantizer"
+    graded_by = "bits"
+    replaced_by = "quantize.dynamic"
+
     bits: Bits
     group_size: GroupSize | None = Field(
         default=64, description="Must divide the input dimension; null is one scale an output channel."
@@ -71,9 +96,18 @@ class Grouped(Step):
         "checkpoint that vLLM's own kernels serve.",
     )
 
+    @property
+    def code_bits(self) -> float:
+        """As asked."""
+        return float(self.bits)
+
 
 class Sparse(Step):
     """A share of zeros, or N of every M kept."""
+
+    role = "pruner"
+    graded_by = "sparsity"
+    replaced_by: ClassVar[str | None] = "prune.gradient"
 
     sparsity: Sparsity | None = None
     pattern: Pattern | None = Field(

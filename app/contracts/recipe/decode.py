@@ -11,6 +11,7 @@ from app.contracts.recipe.strength import around
 class DecodeTemperature(Step):
     """Logits divided by `temperature`: below 1 the distribution is sharper, above 1 flatter, at 1 as it was."""
 
+    role = "adjuster"
     type: Literal["decode.temperature"]
     # At 0 all mass is on one token, and no divergence from the unmodified model is finite.
     temperature: Annotated[float, Field(ge=0.01, le=100), around(1.0, factor=True)]

@@ -13,6 +13,7 @@ Factor = Annotated[float, Field(gt=1, le=1024), RISING]
 class ExtendDuplicate(Step):
     """Depth by copies: the block of `layers` (a run of neighbours) stands twice, one behind the other."""
 
+    role = "extender"
     type: Literal["extend.duplicate"]
 
     @model_validator(mode="after")
@@ -25,12 +26,14 @@ class ExtendDuplicate(Step):
 class ExtendIdentity(Step):
     """Depth without effect: behind each of `layers` a copy of it whose output projections are zero."""
 
+    role = "extender"
     type: Literal["extend.identity"]
 
 
 class ExtendInterpolate(Step):
     """Depth by interpolation: behind each of `layers` a new one, between it and the next at `weight`."""
 
+    role = "extender"
     type: Literal["extend.interpolate"]
     # Neither end leaves the model as it is.
     weight: Annotated[float, Field(ge=0, le=1), UNKNOWN] = 0.5
@@ -39,6 +42,7 @@ class ExtendInterpolate(Step):
 class ExtendWidth(Step):
     """Width that keeps the function: heads and MLP channels are copied, and their output weights shared among them."""
 
+    role = "extender"
     type: Literal["extend.width"]
     heads: Annotated[int, Field(ge=1, le=16), RISING] = Field(default=1, description="How many times each head stands.")
     channels: Annotated[int, Field(ge=1, le=16), RISING] = Field(
@@ -53,6 +57,7 @@ class ExtendWidth(Step):
 class MoeTopk(Step):
     """Another number of experts a token."""
 
+    role = "adjuster"
     type: Literal["moe.topk"]
     experts: Annotated[int, Field(ge=1, le=1024), around(configured="num_experts_per_tok", factor=True)]
 
@@ -60,6 +65,7 @@ class MoeTopk(Step):
 class MoeRouter(Step):
     """A changed router: its logits at another temperature, its weights with noise, or rounded to few bits."""
 
+    role = "adjuster"
     type: Literal["moe.router"]
     temperature: Annotated[float, Field(gt=0, le=100), around(1.0, factor=True)] | None = None
     noise: Annotated[float, Field(gt=0, le=10), RISING] | None = Field(
@@ -68,6 +74,11 @@ class MoeRouter(Step):
     # A router of fewer bits is still whole: nothing is removed.
     bits: Annotated[Bits, Direction("falling", left_out=16.0)] | None = None
     seed: Seed = 0
+
+    @property
+    def code_bits(self) -> float | None:
+        """Of a rounded router."""
+        return None if self.bits is None else float(self.bits)
 
     @model_validator(mode="after")
     def _one_change(self) -> "MoeRouter":
@@ -79,6 +90,7 @@ class MoeRouter(Step):
 class ContextLinear(Step):
     """Position interpolation: rotary positions divided by `factor`."""
 
+    role = "context"
     type: Literal["context.linear"]
     factor: Factor
 
@@ -86,6 +98,7 @@ class ContextLinear(Step):
 class ContextNtk(Step):
     """NTK-aware scaling: the rotary base raised by factor^(d/(d−2))."""
 
+    role = "context"
     type: Literal["context.ntk"]
     factor: Factor
 
@@ -93,6 +106,7 @@ class ContextNtk(Step):
 class ContextYarn(Step):
     """YaRN: low frequencies interpolated, high ones kept, attention scaled."""
 
+    role = "context"
     type: Literal["context.yarn"]
     factor: Factor
     # The larger, the more frequencies are interpolated.

@@ -11,6 +11,8 @@ from app.contracts.recipe.strength import RANK, SHARE, UNKNOWN
 class Truncated(Step):
     """A rank, or the share of each matrix' storage that is removed."""
 
+    role = "factorizer"
+
     rank: Annotated[Rank, RANK] | None = None
     ratio: Annotated[float, Field(gt=0, lt=1), SHARE] | None = Field(
         default=None,

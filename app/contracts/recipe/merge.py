@@ -13,6 +13,7 @@ Alias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9
 class AdapterLora(Step):
     """A PEFT LoRA adapter merged into the weights."""
 
+    role = "merger"
     type: Literal["adapter.lora"]
     adapter: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
         description="Folder of the adapter, as PEFT saves it, below the operator's adapter root."
@@ -25,6 +26,7 @@ class AdapterLora(Step):
 class MergeLinear(Step):
     """The weighted mean of two checkpoints of the same shapes: (1 − weight) · this + weight · other."""
 
+    role = "merger"
     type: Literal["merge.linear"]
     other: Alias = Field(description="Alias of the other model in models.toml.")
     weight: Annotated[float, Field(ge=-10, le=10), around(0.0)] = 0.5

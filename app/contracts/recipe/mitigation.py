@@ -8,11 +8,15 @@ from pydantic import Field, model_validator
 from app.contracts.recipe.base import Calibrated, Form, GroupSize, Rank, Sparse
 from app.contracts.recipe.strength import BITS, FALLING
 
+# The widths that a module of a mixture may have.
+MIXED_BITS: Final = (3, 4, 5, 6, 8)
+
 
 class PruneGradient(Calibrated, Sparse):
     """Gradient-aware pruning: what goes is chosen by weights, activations and gradients of the divergence from the
     reference; what stays is reconstructed, and trained for a while where `recovery_s` allows."""
 
+    replaced_by = None
     type: Literal["prune.gradient"]
     passes: Annotated[int, Field(ge=1, le=100), FALLING] = Field(
         default=4, description="Over how many passes, of rising sparsity, the gradients are gathered."
@@ -67,6 +71,8 @@ class QuantizeDynamic(FitsBlocks):
     layer's output and then fitted by their block's, weighted by the divergence's gradient, biases corrected,
     bits given to modules by the nats that each was measured to cost."""
 
+    role = "quantizer"
+    graded_by = "bits"
     type: Literal["quantize.dynamic"]
     bits: Annotated[float, Field(ge=2, le=8), BITS] = Field(
         description="Mean code bits of a weight; with `mixed`, modules have 3, 4, 5, 6 or 8."
@@ -98,6 +104,11 @@ class QuantizeDynamic(FitsBlocks):
     )
     form: Form = "simulated"
 
+    @property
+    def code_bits(self) -> float:
+        """Of a mixture, those of the module with the fewest."""
+        return min(self.bits, MIXED_BITS[0]) if self.mixed else self.bits
+
     @model_validator(mode="after")
     def _whole_bits(self) -> "QuantizeDynamic":
         if not self.mixed and self.bits != int(self.bits):
@@ -111,6 +122,7 @@ class RepairLowrank(FitsBlocks):
     The result has it merged; beside it lies the same as a PEFT LoRA, in the folder `adapter`.
     """
 
+    role = "repair"
     type: Literal["repair.lowrank"]
     calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = Field(
         default=64, description="The last eighth of them is not trained on and decides what is kept."

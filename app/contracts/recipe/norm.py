@@ -11,6 +11,7 @@ from app.contracts.recipe.strength import FALLING, UNKNOWN, around
 class NormScale(Step):
     """Norm weights times `factor`, plus `shift`."""
 
+    role = "adjuster"
     type: Literal["norm.scale"]
     factor: Annotated[float, Field(ge=-100, le=100), around(1.0, factor=True)] = 1.0
     shift: Annotated[float, Field(ge=-100, le=100), around(0.0)] = 0.0
@@ -25,6 +26,7 @@ class NormScale(Step):
 class NormEpsilon(Step):
     """Another epsilon in every norm."""
 
+    role = "adjuster"
     type: Literal["norm.epsilon"]
     # 1e-6: the configuration classes', where config.json says nothing.
     epsilon: Annotated[float, Field(gt=0, le=10), around(1e-6, configured="rms_norm_eps", factor=True)]
@@ -33,12 +35,14 @@ class NormEpsilon(Step):
 class NormDrop(Step):
     """Norms without their learned weights: each becomes a plain root-mean-square normalization."""
 
+    role = "adjuster"
     type: Literal["norm.drop"]
 
 
 class NormTweak(Calibrated):
     """Norm tweaking: norm weights trained so that each block's output has the reference's mean and variance."""
 
+    role = "repair"
     type: Literal["norm.tweak"]
     steps: Annotated[int, Field(ge=1, le=10000), FALLING] = 20
     learning_rate: Annotated[float, Field(gt=0, le=1), UNKNOWN] = 1e-3

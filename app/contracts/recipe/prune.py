@@ -57,6 +57,11 @@ class PruneMagnitude(CalibratedSparse):
         """OWL's shares alone are taken from the text."""
         return self.allocation == "owl"
 
+    @property
+    def local(self) -> bool:
+        """Where the share is one of a weight."""
+        return self.allocation != "owl" and self.scope != "global"
+
 
 class PruneWanda(CalibratedSparse):
     """Wanda: weights of the smallest |W|·‖X‖ go, compared within `scope`."""
@@ -85,6 +90,8 @@ class PruneRia(CalibratedSparse):
 
 class _Structured(Calibrated):
     """Parts that go: so many, a share, or those named."""
+
+    role = "pruner"
 
     ratio: Sparsity | None = Field(default=None, description="Share that goes, rounded to whole parts.")
     count: Annotated[int, Field(ge=1, le=1_000_000), RISING] | None = Field(default=None, description="How many go.")

@@ -16,6 +16,11 @@ class QuantizeRtn(Grouped):
 
     type: Literal["quantize.rtn"]
 
+    @property
+    def local(self) -> bool:
+        """Each weight by its own groups."""
+        return True
+
 
 class QuantizeGptq(Calibrated, Grouped):
     """GPTQ: columns rounded one after the other, the error of each made good by those to come (second-order)."""
@@ -36,6 +41,8 @@ class QuantizeAwq(Calibrated, Grouped):
 class QuantizeSmoothquant(Calibrated):
     """SmoothQuant: activation outliers moved into the weights, then 8-bit weights and activations."""
 
+    role = "quantizer"
+    replaced_by = "quantize.dynamic"
     type: Literal["quantize.smoothquant"]
     bits: Bits = 8
     activation_bits: Annotated[Literal[4, 8], BITS] = 8
@@ -43,10 +50,16 @@ class QuantizeSmoothquant(Calibrated):
     strength: Annotated[float, Field(ge=0, le=1), UNKNOWN] = Field(default=0.5, description="SmoothQuant's alpha.")
     form: Form = "simulated"
 
+    @property
+    def code_bits(self) -> float:
+        """As asked."""
+        return float(self.bits)
+
 
 class QuantizeFp8(Calibrated):
     """8-bit floats (e4m3): weights a channel; activations untouched, or scaled a token at run time, or fixed."""
 
+    role = "quantizer"
     type: Literal["quantize.fp8"]
     activations: Literal["none", "dynamic", "static"] = "none"
     form: Form = "simulated"
@@ -56,17 +69,40 @@ class QuantizeFp8(Calibrated):
         """Fixed scales alone are taken from the text."""
         return self.activations == "static"
 
+    @property
+    def code_bits(self) -> float:
+        """The one width."""
+        return 8.0
+
+    @property
+    def local(self) -> bool:
+        """Each weight by its own channels."""
+        return True
+
 
 class QuantizeNf4(Step):
     """NF4: a grid of 16 quantiles of the normal distribution, scaled by the absolute maximum of each group."""
 
+    role = "quantizer"
+    replaced_by = "quantize.dynamic"
     type: Literal["quantize.nf4"]
     group_size: GroupSize | None = 64
+
+    @property
+    def code_bits(self) -> float:
+        """The one width."""
+        return 4.0
+
+    @property
+    def local(self) -> bool:
+        """Each weight by its own groups."""
+        return True
 
 
 class QuantizeActivations(Calibrated):
     """Inputs of linear layers on an even grid: simulated at run time, weights untouched."""
 
+    role = "quantizer"
     type: Literal["quantize.activations"]
     bits: Annotated[Literal[4, 8], BITS]
     dynamic: bool = Field(default=True, description="A scale a token at run time, or one fixed by the text.")
@@ -81,6 +117,7 @@ class QuantizeActivations(Calibrated):
 class QuantizeKvCache(Step):
     """Keys and values on fewer bits: a dtype that vLLM stores them in, or simulated bits for each apart."""
 
+    role = "quantizer"
     type: Literal["quantize.kv_cache"]
     dtype: Literal["fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
     k_bits: Bits | None = None

@@ -76,7 +76,7 @@ def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]
     if rules is None:
         return check_step(info, step, pointer=pointer)
     chosen = rules.check(info, step, pointer)
-    if has_fixed_grids(info.quantization) and str(getattr(step, "type", "")) not in RUNTIME:
+    if has_fixed_grids(info.quantization) and step.type not in RUNTIME:
         raise _grids_fixed(pointer)
     section = section_in(info.config)
     if section is not None and section.fakes and hasattr(rules, "after"):  # a dtype of the cache holds for any layer
@@ -87,7 +87,7 @@ def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]
 def _check_grids_stay(info: CheckpointInfo, step: Step, pointer: str) -> None:
     """Raises RECIPE_NOT_APPLICABLE where a step changes the model after grids of its activations were fixed on text."""
     section = section_in(info.config)
-    if section is None or str(getattr(step, "type", "")) in RUNTIME:
+    if section is None or step.type in RUNTIME:
         return
     if any(not entry.dynamic for entry in section.activations):
         raise _grids_fixed(pointer)
@@ -185,6 +185,6 @@ def share_one(info: CheckpointInfo, step: Step, field: str) -> float | None:
 
 
 def _rules(step: Step) -> Rules | None:
-    kind = str(getattr(step, "type", ""))
+    kind = step.type
     family = "runtime" if kind in RUNTIME else "dynamic" if kind == "quantize.dynamic" else kind.partition(".")[0]
     return cast(Rules, import_module(f"{__name__}.{family}")) if family in FAMILIES else None

@@ -25,7 +25,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
         if getattr(step, field) is not None:
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
-                f"{getattr(step, 'type', 'the step')} acts on the whole model and takes no {field}",
+                f"{step.type} acts on the whole model and takes no {field}",
                 hint=f"leave {field} out",
                 pointer=f"{pointer}/{field}",
             )
@@ -72,11 +72,10 @@ def follow(before: Recipe, step: Step, pointer: str) -> None:
     """Raises RECIPE_NOT_APPLICABLE behind another context step: NTK leaves no trace but another base, and what comes
     after it would take the longer context for the one that the model was trained in."""
     for other in before:
-        kind = str(getattr(other, "type", ""))
-        if kind.startswith("context."):
+        if other.role == "context":
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
-                f"{kind} has scaled the rotary frequencies already",
+                f"{other.type} has scaled the rotary frequencies already",
                 hint="give one context step, with the whole factor",
                 pointer=pointer,
             )

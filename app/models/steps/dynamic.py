@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import QuantizeDynamic, Step
+from app.contracts.recipe.mitigation import MIXED_BITS
 from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
@@ -12,17 +13,14 @@ from app.models.simulation import with_activations
 from app.models.steps.blockwise import check_blocks, check_reference
 from app.models.steps.quantize import PackedForm, check_fused, check_packed, has_kernel
 
-# Widths that a module may have.
-WIDTHS = (3, 4, 5, 6, 8)
-
 
 def widths(step: QuantizeDynamic) -> tuple[int, ...]:
     """The widths that the step may give a module; packed, those of them that vLLM has a kernel for here."""
     if not step.mixed:
         return (int(step.bits),)
     if step.form == "simulated":
-        return WIDTHS
-    return tuple(bits for bits in WIDTHS if has_kernel(_form(step, bits)))
+        return MIXED_BITS
+    return tuple(bits for bits in MIXED_BITS if has_kernel(_form(step, bits)))
 
 
 def chooses(step: QuantizeDynamic) -> bool:

@@ -101,9 +101,8 @@ def _one_n(step: CalibratedSparse) -> list[Idle]:
 def _text(step: Calibrated) -> list[Idle]:
     if step.reads_text:
         return []
-    kind = str(getattr(step, "type", ""))
-    because, when = _READS[kind]
-    return [(_TEXT, (because,), f"{kind} looks at text {when}", f"change {because}")]
+    because, when = _READS[step.type]
+    return [(_TEXT, (because,), f"{step.type} looks at text {when}", f"change {because}")]
 
 
 def _cache(step: QuantizeKvCache) -> list[Idle]:

@@ -28,7 +28,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     if step.modules is not None:
         raise HemostatError(
             ErrorCode.RECIPE_NOT_APPLICABLE,
-            f"{getattr(step, 'type', 'the step')} acts on routers and takes no modules",
+            f"{step.type} acts on routers and takes no modules",
             hint="leave modules out",
             pointer=f"{pointer}/modules",
         )

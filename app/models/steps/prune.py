@@ -165,7 +165,7 @@ def _check_calibrated(info: CheckpointInfo, step: CalibratedSparse | PruneGradie
     for weight in chosen:
         if weight.layer is None:
             raise _not_applicable(
-                f"{step_type(step)} looks at the inputs of the decoder's layers; {weight.name} stands outside them",
+                f"{step.type} looks at the inputs of the decoder's layers; {weight.name} stands outside them",
                 "prune it with prune.magnitude, or name modules of the layers",
                 f"{pointer}/modules",
             )
@@ -197,7 +197,7 @@ def _check_parts(info: CheckpointInfo, step: PruneHeads | PruneChannels, pointer
     for field in ("layers", "modules"):
         if getattr(step, field) is not None:
             raise _not_applicable(
-                f"{step_type(step)} takes the same number from every layer, since an engine knows one number for all",
+                f"{step.type} takes the same number from every layer, since an engine knows one number for all",
                 f"leave {field} out",
                 f"{pointer}/{field}",
             )
@@ -236,8 +236,7 @@ def _refuse_unless_dense(info: CheckpointInfo, step: Step, pointer: str) -> None
     _refuse_unknown_layout(info, step, pointer)
     if LAYOUTS[info.architecture].mixture:
         raise _not_applicable(
-            f"{step_type(step)} looks at activations, which takes a dense model; {info.architecture} is a mixture of "
-            "experts",
+            f"{step.type} looks at activations, which takes a dense model; {info.architecture} is a mixture of experts",
             "prune.magnitude, and prune.layers with named layers, take mixtures",
             f"{pointer}/type",
         )
@@ -246,7 +245,7 @@ def _refuse_unless_dense(info: CheckpointInfo, step: Step, pointer: str) -> None
 def _refuse_unknown_layout(info: CheckpointInfo, step: Step, pointer: str) -> None:
     if info.architecture not in LAYOUTS:
         raise _not_applicable(
-            f"{step_type(step)} must know the layout of the model; that of {info.architecture} is not known",
+            f"{step.type} must know the layout of the model; that of {info.architecture} is not known",
             f"known are {', '.join(sorted(LAYOUTS))}",
             f"{pointer}/type",
         )
@@ -266,11 +265,6 @@ def _wrong_number(
         f"the nearest counts that work: {told}" if near else "no count works for this model",
         f"{pointer}/{field}",
     )
-
-
-def step_type(step: Step) -> str:
-    """The public name of a step."""
-    return str(getattr(step, "type", type(step).__name__))
 
 
 def _not_applicable(detail: str, hint: str, pointer: str) -> HemostatError:

@@ -6,9 +6,6 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
 from app.models.steps.blockwise import check_blocks, check_reference
 
-# Steps that make a weight from the weight alone.
-LOCAL = frozenset({"quantize.rtn", "quantize.fp8", "quantize.nf4", "prune.magnitude"})
-
 
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The weights that the step addresses.
@@ -57,12 +54,11 @@ def follow(before: Recipe, step: Step, pointer: str) -> None:
     if not isinstance(step, RepairLowrank) or step.iterations == 1:
         return
     for other in before:
-        kind = str(getattr(other, "type", ""))
-        beyond = getattr(other, "scope", None) == "global" or getattr(other, "allocation", None) == "owl"
-        if kind not in LOCAL or beyond:
+        if not other.local:
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
-                f"iterations does the steps before again, one weight at a time, and {kind} looks at more than a weight",
+                f"iterations does the steps before again, one weight at a time, and {other.type} looks at more than "
+                "a weight",
                 hint="leave iterations out, or write the steps out: what was repaired may be quantized or pruned again "
                 "and repaired again",
                 pointer=f"{pointer}/iterations",

@@ -15,7 +15,6 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.steps import renumbering
 from workers.diagnosis.attribute.origin import COPY
-from workers.diagnosis.mitigate.subject import type_of
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
@@ -25,7 +24,7 @@ ROWS = 32
 
 def renumbered_by(origin: CheckpointInfo, recipe: Recipe) -> str:
     """The steps of a recipe after which layer n is another one than before, in a clause; empty where there is none."""
-    steps = list(dict.fromkeys(type_of(recipe[index]) for index in renumbering(origin, recipe)))
+    steps = list(dict.fromkeys(recipe[index].type for index in renumbering(origin, recipe)))
     if not steps:
         return ""
     verb = "numbers" if len(steps) == 1 else "number"

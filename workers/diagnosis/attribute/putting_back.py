@@ -22,7 +22,7 @@ from app.models.steps.norm import norms_of
 from app.models.steps.others import takes_other
 from workers.diagnosis.attribute.naming import listed
 from workers.diagnosis.attribute.treatment import Patient
-from workers.diagnosis.mitigate.subject import fields_of, recipe_of, told, type_of
+from workers.diagnosis.mitigate.subject import fields_of, recipe_of, told
 
 Fields = dict[str, Any]
 # Of each layer after a step the one that it was before; None for a new one.
@@ -84,7 +84,7 @@ def _without(patient: Patient, dropped: list[int], added: list[int], before: int
     remaining = _remaining(step, left, by_itself=by_itself)
     if wanted != _order_after(info, remaining):
         way = "in" if dropped else "out"
-        raise _NoRecipeError(f"{type_of(step)} cannot be told to leave exactly these layers {way}")
+        raise _NoRecipeError(f"{step.type} cannot be told to leave exactly these layers {way}")
     places: list[int | None] = [*range(start), *[None] * len(dropped), *range(before, len(order))]
     renumbered = {layer: number for number, layer in enumerate(places) if layer is not None}
     outside = [weight for weight in (*weights_of(info), *norms_of(info)) if weight.layer is None]
@@ -134,7 +134,7 @@ def _moved(step: Step, renumbered: dict[int, int], outside: Sequence[Weight]) ->
     but not what it names `outside` of them: no step can name both no layer and the same modules."""
     by_number = any(part.isdigit() for module in step.modules or () for part in module.split("."))
     if takes_other(step) or by_number:
-        raise _NoRecipeError(f"{type_of(step)} comes later and fits the layers as the candidate numbers them")
+        raise _NoRecipeError(f"{step.type} comes later and fits the layers as the candidate numbers them")
     fields = fields_of(step)
     if step.layers is None:
         return [fields]
@@ -142,5 +142,5 @@ def _moved(step: Step, renumbered: dict[int, int], outside: Sequence[Weight]) ->
     if layers:
         return [fields | {"layers": layers}]
     if any(weight.answers_to(kind) for weight in outside for kind in step.modules or ()):
-        raise _NoRecipeError(f"{type_of(step)} comes later for these layers and for weights outside the layers")
+        raise _NoRecipeError(f"{step.type} comes later for these layers and for weights outside the layers")
     return []

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
 from app.contracts.attribute_report import Cause, Treatment
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import Calibrated, Recipe, Step
+from app.contracts.recipe import STEPS, Calibrated, Recipe, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight
 from app.models.steps import check_one, check_recipe
@@ -32,8 +32,6 @@ from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.mitigate.subject import Subject, fields_of, recipe_of, told
 
 Fields = dict[str, Any]
-GRADED: Final = frozenset({"quantize.rtn", "quantize.gptq", "quantize.awq"})
-PRUNERS: Final = frozenset({"prune.magnitude", "prune.wanda", "prune.ria", "prune.sparsegpt"})
 REPAIR_RANK, MOST_BITS = 16, 8
 _KEPT_BY_QUANTIZERS = ("layers", "modules", "bits", "group_size", "symmetric", "form")
 _KEPT_BY_PRUNERS = ("layers", "modules", "sparsity", "pattern")
@@ -147,35 +145,38 @@ def _addressed(fields: Mapping[str, Any], weights: Sequence[Weight]) -> list[Fie
 def _milder(fields: Fields, cause: Cause) -> tuple[Fields | None, str]:
     """The step for the part alone, None to leave it out; the step itself where it is no step that does damage."""
     kind = str(fields["type"])
-    if kind in {"repair.lowrank", "norm.tweak"}:
+    step = STEPS[kind]
+    if step.role == "repair":
         return fields, ""
     if cause in {"removed", "router", "norm"}:
         return None, f"left out of {kind}"
     if cause == "low_rank":
         return fields, ""
-    if kind in GRADED:
+    if step.graded_by == "bits":
         return _finer(fields, kind, cause)
-    if kind in PRUNERS:
+    if step.graded_by == "sparsity":
         return _denser(fields, kind, cause)
     return None, f"left out of {kind}"
 
 
 def _finer(fields: Fields, kind: str, cause: Cause) -> tuple[Fields | None, str]:
     kept = {name: fields[name] for name in _KEPT_BY_QUANTIZERS if name in fields}
-    if cause == "outlier_channels" and kind != "quantize.awq":
+    plain = STEPS[kind].replaced_by is not None
+    if cause == "outlier_channels" and plain and kind != "quantize.awq":
         return {"type": "quantize.awq"} | kept, "AWQ, which spares the channels that carry it"
-    if cause == "aligned" and kind != "quantize.gptq":
+    if cause == "aligned" and plain and kind != "quantize.gptq":
         return {"type": "quantize.gptq"} | kept, "GPTQ, which moves the error to where it hurts less"
-    bits = int(fields.get("bits", MOST_BITS))
+    bits = fields.get("bits", MOST_BITS)
     more = min(MOST_BITS, bits + (1 if cause == "sheltered" else 2))
     if more == bits:
         return None, f"left out of {kind}, which has {MOST_BITS} bits already"
-    return fields | {"bits": more}, f"{more} bits instead of {bits}"
+    return fields | {"bits": more}, f"{more:g} bits instead of {bits:g}"
 
 
 def _denser(fields: Fields, kind: str, cause: Cause) -> tuple[Fields | None, str]:
     kept = {name: fields[name] for name in _KEPT_BY_PRUNERS if name in fields}
-    if cause in {"aligned", "outlier_channels"} and kind != "prune.sparsegpt":
+    plain = STEPS[kind].replaced_by is not None
+    if cause in {"aligned", "outlier_channels"} and plain and kind != "prune.sparsegpt":
         return {"type": "prune.sparsegpt"} | kept, "SparseGPT, which makes the error good with the weights that stay"
     if fields.get("sparsity") is None:
         return None, f"left out of {kind}: its strength is a pattern"

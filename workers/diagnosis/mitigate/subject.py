@@ -86,11 +86,6 @@ class Subject:
         return tuple(sorted(set(step.layers))) if step.layers is not None else tuple(range(self.origin.layers))
 
 
-def type_of(step: Step) -> str:
-    """The step's public name."""
-    return str(getattr(step, "type", type(step).__name__))
-
-
 def fields_of(step: Step) -> dict[str, Any]:
     """A step as data, what has its default left out."""
     found = step.model_dump(mode="json", exclude_defaults=True)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
 
-from app.contracts.recipe import QuantizeDynamic, Recipe, Step
+from app.contracts.recipe import STEPS, QuantizeDynamic, Recipe, Step
 from app.contracts.requests.mitigate import TreatmentName
 from app.models.searching import own_windows, takes_own_text
 from app.models.steps.dynamic import chooses
-from workers.diagnosis.mitigate.subject import Fit, Subject, fields_of, recipe_of, type_of
+from workers.diagnosis.mitigate.subject import Fit, Subject, fields_of, recipe_of
 
 Knob = float | int | str | bool | None
 Fields = dict[str, Any]
@@ -30,19 +30,6 @@ ORDER: Final[tuple[TreatmentName, ...]] = (
     "repair.lowrank",
     "norm.tweak",
 )
-# Steps that quantize.dynamic can stand for, with the bits of those that have one kind only.
-QUANTIZERS: Final[Mapping[str, int | None]] = {
-    "quantize.rtn": None,
-    "quantize.gptq": None,
-    "quantize.awq": None,
-    "quantize.nf4": 4,
-    "quantize.smoothquant": None,
-}
-PRUNERS: Final = frozenset({"prune.magnitude", "prune.wanda", "prune.sparsegpt", "prune.ria"})
-# Steps whose bits a few layers may have more of.
-_GRADED: Final = frozenset({"quantize.rtn", "quantize.gptq", "quantize.awq"})
-# Steps that look at weights alone, and so can be done again on what a repair leaves.
-_REPEATED: Final = frozenset({"quantize.rtn", "quantize.nf4", "prune.magnitude"})
 _RANKS: Final = (4, 8, 16, 32, 64, 128)
 # The hidden size that the priors of repair were measured at.
 _MEASURED_SIZE: Final = 576
@@ -84,15 +71,15 @@ def smallest_arm(subject: Subject, wanted: Sequence[TreatmentName]) -> Arm | Non
     return min((arm for name in wanted for arm in arms_of(subject, name)), key=lambda arm: arm.bytes, default=None)
 
 
-def _no_step(replaced: Sequence[str]) -> str:
-    *others, last = replaced
+def _no_step(name: TreatmentName) -> str:
+    *others, last = [kind for kind, step in STEPS.items() if step.replaced_by == name]
     return f"the candidate's recipe has no step that it could stand for: it replaces {', '.join(others)} or {last}"
 
 
 # Why a treatment has no arm; of `protect` there are several reasons.
 _NO_STEP: Final[Mapping[str, str]] = {
-    "quantize.dynamic": _no_step(list(QUANTIZERS)),
-    "prune.gradient": _no_step(sorted(PRUNERS)),
+    "quantize.dynamic": _no_step("quantize.dynamic"),
+    "prune.gradient": _no_step("prune.gradient"),
     "protect": "the candidate's recipe has no step whose strength could differ from layer to layer",
 }
 
@@ -130,12 +117,7 @@ def _repair_arms(subject: Subject) -> Iterator[Arm]:
     smallest = min(min(weight.shape) for weight in subject.linears)
     sides = sum(sum(weight.shape) for weight in subject.linears)
     thinned = takes_own_text(subject.recipe)
-    again = bool(subject.recipe) and all(
-        type_of(step) in _REPEATED
-        and getattr(step, "scope", None) != "global"
-        and getattr(step, "allocation", None) != "owl"
-        for step in subject.recipe
-    )
+    again = bool(subject.recipe) and all(step.local for step in subject.recipe)
     for rank in _RANKS:
         if rank > smallest // 2:
             break
@@ -166,9 +148,8 @@ def _repair(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Field
 # --- quantize.dynamic
 
 
-def _bits_of(step: Step) -> float | None:
-    kind = type_of(step)
-    return None if kind not in QUANTIZERS else (QUANTIZERS[kind] or float(getattr(step, "bits", 4)))
+def _replaced(subject: Subject, name: TreatmentName) -> list[Step]:
+    return [step for step in subject.recipe if step.replaced_by == name]
 
 
 def _stored(bits: float, group: int | None, *, symmetric: bool) -> float:
@@ -178,24 +159,24 @@ def _stored(bits: float, group: int | None, *, symmetric: bool) -> float:
 
 def _symmetric(step: Step) -> bool:
     """Whether what stands for a step has no zero points. SmoothQuant's weights have none."""
-    return bool(getattr(step, "symmetric", type_of(step) == "quantize.smoothquant"))
+    return bool(getattr(step, "symmetric", step.type == "quantize.smoothquant"))
 
 
 def _dynamic_arms(subject: Subject) -> Iterator[Arm]:
-    steps = [step for step in subject.recipe if type_of(step) in QUANTIZERS]
+    steps = _replaced(subject, "quantize.dynamic")
     if not steps:
         return
     for mixed, extra, prior in ((False, 0.0, 0.5), (True, 0.0, 0.55), (True, 0.5, 0.7), (False, 1.0, 0.8)):
         for half in (False, True):
             added = 0.0
             for step in steps:
-                bits, group = _bits_of(step) or 4.0, _group_of(step)
+                bits, group = step.code_bits or 4.0, _group_of(step)
                 if bits + extra > _MOST_BITS:
                     break
                 finer = group // 2 if half and group else group
                 # NF4 has a scale a group alone.
                 own = _symmetric(step)
-                old = _stored(bits, group, symmetric=own or type_of(step) == "quantize.nf4")
+                old = _stored(bits, group, symmetric=own or step.type == "quantize.nf4")
                 added += subject.elements(step) * (_stored(bits + extra, finer, symmetric=own) - old) / 8
             else:
                 if half and all((_group_of(step) or 0) < 32 for step in steps):
@@ -219,7 +200,7 @@ def _in_place_of(step: Step, arm: Arm) -> Fields:
         group //= 2
     return {
         "type": "quantize.dynamic",
-        "bits": (_bits_of(step) or 4.0) + float(arm["extra_bits"] or 0),
+        "bits": (step.code_bits or 4.0) + float(arm["extra_bits"] or 0),
         "mixed": arm["mixed"],
         "group_size": group,
         "symmetric": _symmetric(step),
@@ -231,7 +212,9 @@ def _in_place_of(step: Step, arm: Arm) -> Fields:
 def _dynamic(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fields]:
     cheap: Fields = {"block_epochs": 0} if fit.cheap else {}
     return [
-        fields_of(step) if _bits_of(step) is None else _in_place_of(step, arm) | cheap | _where(step) | fit.fields()
+        _in_place_of(step, arm) | cheap | _where(step) | fit.fields()
+        if step.replaced_by == "quantize.dynamic"
+        else fields_of(step)
         for step in steps
     ]
 
@@ -240,7 +223,7 @@ def _dynamic(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fiel
 
 
 def _gradient_arms(subject: Subject) -> Iterator[Arm]:
-    steps = [step for step in subject.recipe if type_of(step) in PRUNERS]
+    steps = _replaced(subject, "prune.gradient")
     if not steps:
         return
     patterned = any(getattr(step, "pattern", None) for step in steps)
@@ -253,7 +236,7 @@ def _gradient_arms(subject: Subject) -> Iterator[Arm]:
 def _gradient(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fields]:
     made = []
     for step in steps:
-        if type_of(step) not in PRUNERS:
+        if step.replaced_by != "prune.gradient":
             made.append(fields_of(step))
             continue
         recovery = 0 if fit.cheap else int(arm["recovery_steps"] or 0)
@@ -292,8 +275,8 @@ def _tweak(_: Subject, steps: Sequence[Step], arm: Arm, fit: Fit) -> list[Fields
 def _protect_arms(subject: Subject) -> Iterator[Arm]:
     if subject.renumbered or not subject.layer_shares or subject.origin.layers < 2:
         return
-    graded = [step for step in subject.recipe if type_of(step) in _GRADED and getattr(step, "bits", 8) < _MOST_BITS]
-    pruned = [step for step in subject.recipe if type_of(step) in PRUNERS and getattr(step, "sparsity", None)]
+    graded = [step for step in subject.recipe if step.graded_by == "bits" and getattr(step, "bits", 8) < _MOST_BITS]
+    pruned = [step for step in subject.recipe if step.graded_by == "sparsity" and getattr(step, "sparsity", None)]
     if not graded and not pruned:
         return
     counts = dict.fromkeys(max(1, ceil(subject.origin.layers * share)) for share in (0.125, 0.25, 0.5))
@@ -327,14 +310,13 @@ def _protect(subject: Subject, steps: Sequence[Step], arm: Arm, _: Fit) -> list[
         fields, own = fields_of(step), subject.layers_of(step)
         inside = [layer for layer in own if layer in worst]
         outside = [layer for layer in own if layer not in worst]
-        kind = type_of(step)
         if not inside or not outside:
             made.append(fields)
-        elif kind in _GRADED:
-            bits = int(getattr(step, "bits", _MOST_BITS))
+        elif step.graded_by == "bits":
+            bits = getattr(step, "bits", _MOST_BITS)
             made.append(fields | {"layers": inside, "bits": min(_MOST_BITS, bits + by)})
             made.append(fields | {"layers": outside})
-        elif kind in PRUNERS and (sparsity := getattr(step, "sparsity", None)):
+        elif step.graded_by == "sparsity" and (sparsity := getattr(step, "sparsity", None)):
             less = sparsity * 0.15 * by
             more = less * subject.elements(step, inside) / max(1, subject.elements(step, outside))
             more = min(more, (1 - sparsity) / 2)

@@ -24,7 +24,7 @@ from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.front import Point, broken
 from workers.diagnosis.mitigate.measuring import Measurement, RefusedError, estimate
 from workers.diagnosis.mitigate.search import Measured, Proposal, Rung, Search
-from workers.diagnosis.mitigate.subject import Fit, Subject, told, type_of
+from workers.diagnosis.mitigate.subject import Fit, Subject, told
 from workers.diagnosis.mitigate.treatments import ORDER, Arm, Plan, apply_plan, arms_of, why_none
 from workers.diagnosis.numerals import numeral
 from workers.surgery import catalogue
@@ -190,7 +190,7 @@ class Ward:
         except ValidationError as error:
             return f"its recipe cannot be written: {error.errors()[0]['msg']}"
         known = {**catalogue.STREAMED, **catalogue.WHOLE}
-        missing = [type_of(step) for step in recipe if type_of(step) not in known]
+        missing = [step.type for step in recipe if step.type not in known]
         return f"this version has no code for {missing[0]}" if missing else ""
 
     def _seconds(self, plan: Plan) -> float:

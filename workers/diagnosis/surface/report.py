@@ -160,7 +160,7 @@ def _knob(request: SurfaceRequest, axis: Axis) -> SurfaceKnob:
     step = request.candidate.recipe[axis.knob.step]
     return SurfaceKnob(
         step=axis.knob.step,
-        type=str(getattr(step, "type", "")),
+        type=step.type,
         field=axis.knob.field,
         values=axis.values,
         zero=axis.zero if axis.left_out else None,

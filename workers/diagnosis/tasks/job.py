@@ -343,7 +343,7 @@ class _Tasks(Attempt):
 
     def _runs(self, found: Sequence[AnyTaskResult], sides: Sides) -> list[Run]:
         """What is worth remembering: a task that the reference can answer, at a KL above zero that flips go with."""
-        if not flip_runs.teaches(str(getattr(step, "type", "")) for step in self._request.candidate.recipe):
+        if not flip_runs.teaches(step.type for step in self._request.candidate.recipe):
             return []
         kl = self._measured.divergence.kl.mean
         if kl is None or kl <= 0 or self._measured.nonfinite_positions:

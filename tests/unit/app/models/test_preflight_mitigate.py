@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -17,11 +17,11 @@ from app.models.least_size import least_bytes
 from app.models.pace import Pace
 from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
-from app.models.searching import RECOVERY_STEPS, STANDS_FOR
+from app.models.searching import RECOVERY_STEPS
 from app.models.steps import check_recipe
 from app.settings import Settings
 from workers.diagnosis.mitigate.subject import Subject
-from workers.diagnosis.mitigate.treatments import PRUNERS, QUANTIZERS, arms_of
+from workers.diagnosis.mitigate.treatments import arms_of
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 DOCUMENT = {"id": "d1", "text": "Two tokens and more of them."}
@@ -163,12 +163,7 @@ def test_pruning_by_gradients_is_estimated_with_its_training_where_it_stands_for
     assert seconds("prune.gradient", "norm.tweak", step=rtn) == seconds("norm.tweak", step=rtn)
 
 
-def test_what_treatments_stand_for_is_told_as_the_worker_knows_it(registry: Registry) -> None:
-    """The front end may not import these."""
-    kinds = {
-        name: {get_args(one.model_fields["type"].annotation)[0] for one in types} for name, types in STANDS_FOR.items()
-    }
-    assert kinds == {"quantize.dynamic": set(QUANTIZERS), "prune.gradient": set(PRUNERS)}
+def test_the_estimate_takes_as_many_steps_of_recovery_as_the_search_tries(registry: Registry) -> None:
     pruned = RECIPE.validate_python([{"type": "prune.wanda", "sparsity": 0.5}])
     subject = Subject(inspect(registry.resolve("llama").checkpoint_path()), pruned, 100_000)
     assert max(int(arm["recovery_steps"] or 0) for arm in arms_of(subject, "prune.gradient")) == RECOVERY_STEPS

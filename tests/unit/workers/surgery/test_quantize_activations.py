@@ -85,7 +85,7 @@ def test_static_grids_hold_what_transformers_sees_on_the_text(
         if name in entry.modules:
             module.register_forward_pre_hook(look(name))
     with torch.no_grad():
-        model(input_ids=calibration(Calibrated()).tokens_NL)
+        model(input_ids=calibration(Calibrated(type="test")).tokens_NL)
     assert entry.scales is not None
     assert seen.keys() == entry.scales.keys()
     assert {name.split(".")[2] for name in seen} == {"0", "2"}
@@ -139,7 +139,7 @@ def test_two_steps_share_the_section(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_transformers_loads_the_checkpoint_and_simulates_nothing(tiny: Tiny, tmp_path: Path) -> None:
-    tokens_NL = calibration(Calibrated()).tokens_NL
+    tokens_NL = calibration(Calibrated(type="test")).tokens_NL
     with operate(tiny("llama"), tmp_path, A8) as modified, torch.no_grad():
         one = AutoModelForCausalLM.from_pretrained(modified.path)(input_ids=tokens_NL).logits
     with torch.no_grad():

@@ -52,5 +52,5 @@ def test_a_global_share_looks_at_the_weights_first() -> None:
 
 
 def test_an_unknown_step_is_an_error() -> None:
-    with pytest.raises(TypeError, match="Step"):
-        make_runner(Step())
+    with pytest.raises(TypeError, match="test is no"):
+        make_runner(Step(type="test"))

@@ -11,8 +11,6 @@ from app.contracts.recipe import Recipe
 from app.contracts.recipe.mitigation import RepairLowrank
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
-from app.models.steps.repair import LOCAL
-from workers.surgery.catalogue import STREAMED
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
@@ -65,10 +63,6 @@ def test_iterations_need_steps_that_look_at_weights_alone(
     assert error.pointer == f"/candidate/recipe/{len(before)}/iterations"
     recipe = RECIPE.validate_python([RTN, {"type": "repair.lowrank", "rank": 4, "iterations": 2}])
     check_recipe(inspect(tiny()), recipe, pointer="")
-
-
-def test_what_looks_at_weights_alone_is_what_goes_weight_by_weight() -> None:
-    assert set(STREAMED) == LOCAL
 
 
 def test_a_repair_stored_before_blocks_were_fitted_fits_none() -> None:

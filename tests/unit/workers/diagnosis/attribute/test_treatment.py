@@ -17,6 +17,8 @@ from workers.diagnosis.mitigate.subject import recipe_of
 Json = dict[str, Any]
 RTN: Json = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 WANDA: Json = {"type": "prune.wanda", "sparsity": 0.5}
+GRADIENT: Json = {"type": "prune.gradient", "sparsity": 0.5}
+DYNAMIC: Json = {"type": "quantize.dynamic", "bits": 4.0, "group_size": 32}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,10 @@ def treated(info: CheckpointInfo, recipe: list[Json], name: str, cause: str) -> 
         ([WANDA], "size", "prune.wanda", {"sparsity": 0.25}),
         ([WANDA], "aligned", "prune.sparsegpt", {"sparsity": 0.5}),
         ([WANDA], "sheltered", "prune.wanda", {"sparsity": 0.375}),
+        ([GRADIENT], "size", "prune.gradient", {"sparsity": 0.25}),
+        ([GRADIENT], "aligned", "prune.gradient", {"sparsity": 0.25}),
+        ([DYNAMIC], "size", "quantize.dynamic", {"bits": 6}),
+        ([DYNAMIC], "outlier_channels", "quantize.dynamic", {"bits": 6}),
     ],
 )
 @pytest.mark.parametrize("name", ["layers.1", "layers.1.mlp.down_proj", "layers.2.self_attn.heads.0"])
