@@ -228,6 +228,21 @@ def allocate(request: CompareRequest, context: JobContext) -> None:
     bytearray(1 << 60)
 
 
+def allocate_on_a_gpu(request: CompareRequest, context: JobContext) -> None:
+    """torch's own words, as its allocator puts them together."""
+    import torch
+
+    raise torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 15.32 GiB "
+        "is free. Including non-PyTorch memory, this process has 63.70 GiB memory in use. Of the allocated memory "
+        "61.90 GiB is allocated by PyTorch, and 1.10 GiB is reserved by PyTorch but unallocated."
+    )
+
+
+def find_no_room(request: CompareRequest, context: JobContext) -> None:
+    raise HemostatError(ErrorCode.ENGINE_OUT_OF_MEMORY, "the model needs about 16.06 GB", hint="use another machine")
+
+
 def fill_disk(request: CompareRequest, context: JobContext) -> None:
     (context.output / "half.bin").write_bytes(b"half")
     with Path("/dev/full").open("wb") as file:
@@ -272,6 +287,7 @@ def odd_artifact(request: CompareRequest, context: JobContext) -> None:
 
 _DEEDS = (
     *(count, quote, points, stubborn, hang, hang_in_c, quiet, segfault, killed, exit_now, allocate, fill_disk),
+    *(allocate_on_a_gpu, find_no_room),
     *(tell_secret, refuse, kill_worker, talk, babble, stop_unasked, odd_artifact),
 )
 DEEDS: dict[str, Callable[[CompareRequest, JobContext], SmallReport | None]] = {

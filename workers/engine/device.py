@@ -118,3 +118,14 @@ def available_bytes(device: str) -> int:
     available = int(psutil.virtual_memory().available)
     limit, usage = get_cgroup_memory_limit(), get_cgroup_memory_usage()
     return available if limit is None else max(0, min(available, limit - (usage or 0)))
+
+
+def held_bytes(device: str) -> int:
+    """Memory that this process holds of the GPU (what torch's allocator has reserved) or of the host, in bytes."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.memory_reserved())
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -8,7 +8,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.engine import launch
-from workers.engine.device import DTYPES, available_bytes, pick_device
+from workers.engine.device import DTYPES, available_bytes, held_bytes, pick_device
 from workers.engine.errors import MEMORY_HINT
 from workers.engine.launch import EngineOptions, never
 from workers.engine.resident import ResidentEngine
@@ -78,7 +78,8 @@ class EnginePool:
         if free < needed:
             raise HemostatError(
                 ErrorCode.ENGINE_OUT_OF_MEMORY,
-                f"the model needs about {needed / 1e9:.2f} GB on the {self.device}, {free / 1e9:.2f} GB are free",
+                f"the model needs about {needed / 1e9:.2f} GB on the {self.device}, {free / 1e9:.2f} GB are free; "
+                f"this process holds {held_bytes(self.device) / 1e9:.2f} GB",
                 hint=MEMORY_HINT,
             )
 

@@ -58,8 +58,10 @@ def explain(exception: BaseException, documents: Iterable[str] = ()) -> Failure:
     The whole chain of causes is looked at: an engine wraps what really happened.
     """
     if isinstance(exception, HemostatError):
-        # The reason behind it decides whether this process may go on.
-        spoiled = any(is_memory(cause) for cause in _chain(exception))
+        # The reason behind it decides whether this process may go on. What it holds ends with it.
+        spoiled = exception.code is ErrorCode.ENGINE_OUT_OF_MEMORY or any(
+            is_memory(cause) for cause in _chain(exception)
+        )
         return Failure(job_error(exception.code, exception.detail, exception.hint), spoiled)
     chain = list(_chain(exception))
     # Only what it was explicitly raised from: a bug met while a HemostatError was handled is still a bug.

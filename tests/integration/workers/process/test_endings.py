@@ -95,6 +95,30 @@ def test_a_warm_child_serves_job_after_job(shared_house: House) -> None:
     assert len({line["pid"] for line in steps}) == 1
 
 
+@pytest.mark.parametrize(
+    ("deed", "told"),
+    [
+        ("allocate_on_a_gpu", ("20.00 GiB", "15.32 GiB is free", "this process has 63.70 GiB")),
+        ("find_no_room", ("16.06 GB",)),
+    ],
+)
+def test_the_job_after_one_that_ran_out_of_memory_has_a_new_process(
+    shared_house: House, deed: str, told: tuple[str, ...]
+) -> None:
+    """Whatever the old one held of the device is free then."""
+    owner = shared_house.owner
+    before = owner.submit(do="count", steps="1")
+    owner.wait(before)
+    error = owner.wait(owner.submit(do=deed)).job.error
+    assert error is not None
+    assert error.code is ErrorCode.ENGINE_OUT_OF_MEMORY
+    assert [words for words in told if words not in error.detail] == []
+    after = owner.submit(do="count", steps="1")
+    assert owner.wait(after).job.status is JobStatus.SUCCEEDED
+    steps = [line for line in read_trace(shared_house.settings) if line.get("job") in (before, after)]
+    assert len({line["pid"] for line in steps}) == 2
+
+
 def test_cancelling_stops_a_listening_handler_at_once_and_keeps_its_process(shared_house: House) -> None:
     owner = shared_house.owner
     job_id = owner.submit(do="count", steps="12000", slice="0.05")
