@@ -87,6 +87,8 @@ def create_app(settings: Settings) -> FastAPI:
     """
     keys = check_binding(settings)
     telemetry = Telemetry()
+    if keys is not None:
+        telemetry.key_faults.set_function(keys.faults)
     redis = connect(settings, retries=1)  # enough for a connection that broke; a request must not wait for more
     state = State(
         settings=settings,

@@ -44,7 +44,7 @@ class KeyFileError(ValueError):
 class KeyFile:
     """The keys in force. The file is read again when it changes.
 
-    A file that became unreadable changes nothing: the log says so, and the keys that were read last stay in force.
+    Then only lines that can be read count: without the file no key is in force. The log says what is wrong.
     """
 
     def __init__(
@@ -56,6 +56,12 @@ class KeyFile:
         self._looked_at = clock()
         self._stamp = _stamp(path)
         self._keys = load_keys(path)
+        self._faults: list[str] = []
+
+    def faults(self) -> int:
+        """How many lines cannot be read; 1 if the whole file cannot."""
+        self._current()
+        return len(self._faults)
 
     def find(self, sent: str) -> Key | None:
         """The live key, or None. The time it takes does not depend on which key matches, or how far."""
@@ -85,11 +91,15 @@ class KeyFile:
 
     def _read(self) -> None:
         try:
-            self._keys = load_keys(self._path)
+            keys, faults = _read_keys(self._path)
         except KeyFileError as error:
-            logger.error("the API keys stay as they were: %s", error)  # noqa: TRY400 - the text says it all
-        else:
-            logger.info("the API keys were read again: %d", len(self._keys))
+            keys, faults = [], [str(error)]
+            self._stamp = None  # it may be for a moment only: the file is read again at the next look
+        if faults and faults != self._faults:
+            logger.error("API keys: %s; %d keys are in force", "; ".join(faults), len(keys))
+        elif not faults:
+            logger.info("the API keys were read again: %d", len(keys))
+        self._keys, self._faults = tuple(keys), faults
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
@@ -97,22 +107,32 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
         stat = path.stat()
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return stat.st_ctime_ns, stat.st_size, stat.st_ino  # a change of its mode does not change st_mtime_ns
 
 
 def load_keys(file: Path) -> tuple[Key, ...]:
     """Reads the file. Raises KeyFileError, naming the line, for anything but keys, comments and blank lines."""
-    keys: list[Key] = []
+    keys, faults = _read_keys(file)
+    if faults:
+        raise KeyFileError(faults[0])
+    return tuple(keys)
+
+
+def _read_keys(file: Path) -> tuple[list[Key], list[str]]:
+    """The keys of the lines that can be read, and what is wrong with each other line."""
+    keys: dict[str, Key] = {}
+    faults = []
     for number, line in enumerate(_lines(file), 1):
         try:
             key = _parse(line)
+            if key is not None and key.digest in keys:
+                raise ValueError("this key has a line already")
         except ValueError as error:
-            raise KeyFileError(f"{file} line {number}: {error}") from None
+            faults.append(f"{file} line {number}: {error}")
+            continue
         if key is not None:
-            keys.append(key)
-    if len({key.digest for key in keys}) != len(keys):
-        raise KeyFileError(f"{file}: one key has two lines")
-    return tuple(keys)
+            keys[key.digest] = key
+    return list(keys.values()), faults
 
 
 def _lines(file: Path) -> list[str]:

@@ -116,6 +116,11 @@ class Telemetry:
             "Requests that are being answered, streams included.",
             registry=self.registry,
         )
+        self.key_faults = Gauge(
+            "hemostat_api_key_file_faults",
+            "Lines of the key file that cannot be read; 1 if the file cannot.",
+            registry=self.registry,
+        )
         self.streams = Gauge("hemostat_sse_connections", "Open event streams.", registry=self.registry)
         self.submitted = Counter(
             "hemostat_jobs_submitted_total",

@@ -72,6 +72,22 @@ async def test_with_keys_every_route_is_closed_but_the_probes(
         assert (await http.request(method, path, headers=bearer("ci"))).status_code != 401, (method, path)
 
 
+async def test_a_line_that_cannot_be_read_is_a_metric_and_opens_nothing(
+    guarded: tuple[FastAPI, httpx.AsyncClient],
+) -> None:
+    app, http = guarded
+    file = app.state.hemostat.settings.api_keys_file
+    write_keys(file, key_line("op", "admin"), "ci by hand\n")
+    await asyncio.sleep(5)
+    assert (await http.get("/metrics", headers=bearer("ci"))).status_code == 401
+    assert "hemostat_api_key_file_faults 1.0\n" in (await http.get("/metrics", headers=bearer("op"))).text
+    file.unlink()
+    await asyncio.sleep(5)
+    for method, path in operations(app):
+        answer = await http.request(method, path, headers=bearer("op"))
+        assert path in {"/livez", "/readyz"} or answer.status_code == 401, path
+
+
 async def test_readiness_tells_a_stranger_what_fails_and_nothing_else(
     guarded: tuple[FastAPI, httpx.AsyncClient],
 ) -> None:

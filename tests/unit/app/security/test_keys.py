@@ -1,3 +1,4 @@
+import os
 import stat
 import subprocess
 import sys
@@ -95,18 +96,51 @@ def test_a_change_of_the_file_counts_within_a_second_and_is_looked_for_no_oftene
     assert ring.find(key_text("other")) is not None
 
 
-@pytest.mark.parametrize("broken", ["ci nonsense\n", None])
-def test_a_file_that_became_unreadable_leaves_the_keys_as_they_were(
-    tmp_path: Path, broken: str | None, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("broken", ["ops nonsense\n", "\udc80\n", key_line("ci", "admin")])
+def test_only_the_lines_that_can_be_read_stay_in_force(
+    tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file, clock = write_keys(tmp_path / "keys", key_line("ci", "read")), Clock()
+    file, clock = write_keys(tmp_path / "keys", key_line("ci", "read"), key_line("ops", "read")), Clock()
     ring = KeyFile(file, clock=clock)
-    file.unlink() if broken is None else file.write_text(broken)
+    assert ring.faults() == 0
+    file.write_text(f"{key_line('ci', 'read')}\n{broken}", errors="surrogateescape")
     for _ in range(3):
         clock.now += LOOK_S
-        assert ring.find(key_text("ci")) is not None
-    assert len(caplog.records) == 1
-    write_keys(file, "# nobody\n")
+        assert ring.find(key_text("ops")) is None  # revoked by the same edit
+        assert (ring.find(key_text("ci")) is None) == ("\udc80" in broken)  # no text at all: no line of it counts
+    assert ring.faults() == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    write_keys(file, key_line("ops", "read"))
+    clock.now += LOOK_S
+    assert ring.find(key_text("ops")) is not None
+    assert ring.faults() == 0
+
+
+@pytest.mark.parametrize("instead", [False, True], ids=["nothing", "folder"])
+def test_without_its_file_no_key_is_in_force_until_it_is_there_again(tmp_path: Path, instead: bool) -> None:
+    file, clock = write_keys(tmp_path / "keys", key_line("ci", "read")), Clock()
+    ring = KeyFile(file, clock=clock)
+    file.rename(tmp_path / "aside")
+    if instead:
+        file.mkdir()
+    for _ in range(2):
+        clock.now += LOOK_S
+        assert ring.find(key_text("ci")) is None
+        assert ring.faults() == 1
+    if instead:
+        file.rmdir()
+    (tmp_path / "aside").rename(file)
+    clock.now += LOOK_S
+    assert ring.find(key_text("ci")) is not None
+
+
+def test_an_edit_that_keeps_size_and_time_of_the_file_counts(tmp_path: Path) -> None:
+    file, clock = write_keys(tmp_path / "keys", key_line("ci", "read")), Clock()
+    ring = KeyFile(file, clock=clock)
+    before = file.stat()
+    write_keys(file, key_line("op", "read"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     clock.now += LOOK_S
     assert ring.find(key_text("ci")) is None
 
