@@ -7,10 +7,14 @@ import contextlib
 import time
 from enum import StrEnum
 
-from app.contracts.errors import ErrorCode
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobError, job_error
+from app.contracts.requests.base import JobRequest
 from app.error_guide import GUIDE
 from app.jobs.record import Claim
+from app.models.looking import reading_s
+from app.models.registry import load_registry
+from app.settings import Settings
 from workers.process.handle import ChildProcess
 from workers.process.messages import Cancel
 from workers.process.tasks import cancel
@@ -28,6 +32,16 @@ class Reason(StrEnum):
     TIMEOUT = "timed_out"
 
 
+def longest_silence_s(request: JobRequest, settings: Settings) -> float:
+    """HEMOSTAT_JOB_STALL_S, and the time that a slow disk takes for the two models: an engine loads one in one call."""
+    seconds = settings.job_stall_s
+    with contextlib.suppress(HemostatError, OSError):  # the job itself says what is wrong with them
+        registry = load_registry(settings.models_file)
+        for alias in {request.reference.model, request.candidate.model}:
+            seconds += reading_s(registry.resolve(alias).checkpoint_path())
+    return seconds
+
+
 class Attempt:
     """A claimed job in the child, and how it is being stopped."""
 
@@ -37,6 +51,7 @@ class Attempt:
         self.turn = turn
         self.reason: Reason | None = None
         self.silent_s = 0.0  # since the child was last heard
+        self.stall_s = 0.0  # silent for so long, it hangs
         self._grace_s = grace_s
         self._over = False
         self._killing = False
@@ -62,10 +77,10 @@ class Attempt:
         if self.reason in {None, Reason.YIELD} or reason is Reason.LOST:
             self.reason = reason
 
-    def overdue(self, stall_s: float) -> JobError | None:
+    def overdue(self) -> JobError | None:
         """What it means that it was stopped for its time."""
         if self.reason is Reason.STALL:
-            detail = f"the job gave no sign of progress for {stall_s:g} s and was ended"
+            detail = f"the job gave no sign of progress for {self.stall_s:.0f} s and was ended"
             return job_error(ErrorCode.STALLED, detail, GUIDE[ErrorCode.STALLED])
         if self.reason is Reason.TIMEOUT:
             detail = f"the attempt took longer than the request's timeout_s of {self.claim.request.timeout_s:g} s"

@@ -37,7 +37,7 @@ from app.contracts.job import JobError, JobStatus, Progress, job_error
 from app.jobs.record import Claim
 from app.jobs.store import JobStore, Orders
 from app.settings import Settings
-from workers.process.attempt import Attempt, Reason
+from workers.process.attempt import Attempt, Reason, longest_silence_s
 from workers.process.cleaning import clean_job, is_full
 from workers.process.context import REPORT_NAME, output_folder
 from workers.process.drain import Drain
@@ -317,7 +317,8 @@ class Runner:
 
     async def _watch_silence(self, attempt: Attempt) -> None:
         """Ends an attempt whose child hangs. Counts its own steps: a worker that was frozen itself blames nobody."""
-        while attempt.silent_s < self._settings.job_stall_s:
+        attempt.stall_s = await asyncio.to_thread(longest_silence_s, attempt.claim.request, self._settings)
+        while attempt.silent_s < attempt.stall_s:
             self._telemetry.observe("worker_job_silent_seconds", attempt.silent_s)
             await asyncio.sleep(SILENCE_POLL_S)
             attempt.silent_s += SILENCE_POLL_S
@@ -367,7 +368,7 @@ class Runner:
             return await self._fail(claim, ending.error)
         if reason in {Reason.DRAIN, Reason.YIELD}:
             return await self._release(claim, lease)
-        why = attempt.overdue(self._settings.job_stall_s) or died
+        why = attempt.overdue() or died
         return await self._fail(claim, why or job_error(ErrorCode.INTERNAL, "the job stopped without being told to"))
 
     async def _finish(self, claim: Claim, done: Done) -> Outcome:

@@ -51,6 +51,26 @@ def test_a_job_that_hangs_is_ended_with_its_stack_in_the_log_and_the_worker_goes
     assert 'hemostat_worker_child_exits_total{reason="stalled"}' in metrics
 
 
+def test_the_limit_of_silence_grows_with_the_weights_that_a_slow_disk_has_to_load(
+    shared_house: House, worker: WorkerProcess
+) -> None:
+    home = shared_house.settings.home
+    (home / "large").mkdir()
+    with (home / "large" / "model.safetensors").open("wb") as weights:
+        weights.truncate(300_000_000)  # 6 s of 50 MB each; sparse
+    shared_house.settings.models_file.write_text('[models.large]\npath = "large"\n')
+    side = {"model": "large"}
+    text = {"source": "inline", "documents": [{"id": "d", "text": "some words"}]}
+    job_id = shared_house.owner.submit_request(
+        {"kind": "compare", "reference": side, "candidate": {**side}, "self_check": True, "text": text,
+         "metadata": {"do": "hang"}}
+    )  # fmt: skip
+    begun = time.monotonic()
+    error = failed(shared_house.owner.wait(job_id), ErrorCode.STALLED)
+    assert time.monotonic() - begun >= STALL_S + 6
+    assert f"{STALL_S + 6:g} s" in error.detail
+
+
 def test_a_job_that_could_be_stopped_is_no_job_that_hangs(shared_house: House, worker: WorkerProcess) -> None:
     job_id = shared_house.owner.submit(do="quiet", seconds=str(2 * STALL_S))
     assert shared_house.owner.wait(job_id).job.status is JobStatus.SUCCEEDED
