@@ -30,6 +30,11 @@ def requests_folder(settings: Settings) -> Path:
     return settings.home / "requests"
 
 
+def request_file(settings: Settings, job_id: str) -> Path:
+    """Where the request of a job is until the job has ended."""
+    return requests_folder(settings) / f"{job_id}.json"
+
+
 def keep_request(settings: Settings, job_id: str, text: bytes) -> str:
     """Writes a job's request before its record is made; returns its SHA-256, hex.
 
@@ -46,7 +51,7 @@ def keep_request(settings: Settings, job_id: str, text: bytes) -> str:
                 f"this one takes {len(text)}.",
                 retry_after_s=QUEUE_FULL_RETRY_S,
             )
-        write_atomically(_request(settings, job_id), text, mode=0o600)
+        write_atomically(request_file(settings, job_id), text, mode=0o600)
     except OSError as error:
         if error.errno not in DISK_FULL_ERRNOS:
             raise
@@ -57,7 +62,7 @@ def keep_request(settings: Settings, job_id: str, text: bytes) -> str:
 def read_request(settings: Settings, job_id: str, digest: str) -> bytes:
     """What `keep_request` wrote. Raises RequestLostError where it is not there, may not be read, or is something else,
     and OSError where it may be read later."""
-    path = _request(settings, job_id)
+    path = request_file(settings, job_id)
     try:
         text = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -70,7 +75,7 @@ def read_request(settings: Settings, job_id: str, digest: str) -> bytes:
 def drop_request(settings: Settings, job_id: str) -> None:
     """Removes a job's request: the job has ended, or there is none."""
     with contextlib.suppress(FileNotFoundError):
-        _request(settings, job_id).unlink()
+        request_file(settings, job_id).unlink()
 
 
 def requests(settings: Settings) -> Iterator[tuple[str, Path]]:
@@ -125,10 +130,6 @@ def too_much(settings: Settings, ended: Sequence[str]) -> list[str]:
 
 def _bytes_below(folder: Path) -> int:
     return sum(_size(path) for path in folder.rglob("*") if path.is_file())
-
-
-def _request(settings: Settings, job_id: str) -> Path:
-    return requests_folder(settings) / f"{job_id}.json"
 
 
 def _size(path: Path) -> int:

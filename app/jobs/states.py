@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from app.locks import try_lock
+from app.locks import try_lock, wait_lock
 
 HEADER: Final = "header.json"  # what has none is no entry
 _USERS: Final = ".users"
@@ -23,13 +23,23 @@ def note_state(root: Path, job_id: str, key: str) -> None:
 
 
 def drop_states(root: Path, job_id: str) -> None:
-    """Removes the states that no other job uses, and that nobody reads or writes at this moment."""
+    """Removes the states that no other job uses, and that nobody reads or writes at this moment.
+
+    The notes go last: should this process die before, the next call finds them. Of two jobs that end at one time the
+    second removes what both used.
+    """
     notes = root / _USERS / job_id
-    keys = [note.name for note in notes.iterdir()] if notes.is_dir() else []
-    shutil.rmtree(notes, ignore_errors=True)
-    for key in keys:
-        if not any((other / key).exists() for other in (root / _USERS).iterdir()):
-            remove_states(root, key)
+    if not notes.is_dir():
+        return
+    lock = wait_lock(root / ".locks" / _USERS, exclusive=True, check_cancelled=lambda: None)
+    try:
+        others = [other for other in (root / _USERS).iterdir() if other != notes]
+        for note in list(notes.glob("*")):  # none where another process was first
+            if not any((other / note.name).exists() for other in others):
+                remove_states(root, note.name)
+        shutil.rmtree(notes, ignore_errors=True)
+    finally:
+        lock.release()
 
 
 def remove_states(root: Path, key: str) -> bool:

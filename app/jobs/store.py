@@ -152,6 +152,9 @@ class JobStore(EventLog):
             *(part for pair in pairs.items() for part in pair),
         )
         if kind == "created":
+            # Another process's sweep removes a request that has no record for a while: this one may have been frozen.
+            if not await asyncio.to_thread(files.request_file(self.settings, job_id).exists):
+                await asyncio.to_thread(files.keep_request, self.settings, job_id, text)
             return Outcome(kind, job_id, float(made))
         await self._drop_request(job_id)
         return Outcome(kind, made)

@@ -423,20 +423,24 @@ class Runner:
     async def _persist(
         self, write: Callable[[], Awaitable[T]], *, away: Callable[[], Awaitable[None]] | None = None
     ) -> T:
-        """Writes to the record, however long Redis is away; gives up only when the worker has to go. `away` is called
-        after each try that failed."""
+        """Writes to the record, however long Redis or the disk of requests is away; gives up only when the worker has
+        to go. `away` is called after each try that failed."""
         deadline: float | None = None
-        told: type[Exception] | None = None
+        told = ""
         while True:
             try:
                 answer = await write()
             except (RedisError, OSError) as error:
-                self._telemetry.observe("worker_redis_up", 0)
-                if type(error) is not told:  # it may be away, or there and refuse: a full memory, a read-only replica
-                    told = type(error)
-                    logger.warning(
-                        "Redis does not take or tell what becomes of a job (%s); trying again", told.__name__
-                    )
+                # Redis may be away, or there and refuse: a full memory, a read-only replica. A file has its own faults.
+                fault = type(error).__name__
+                if isinstance(error, RedisError):
+                    self._telemetry.observe("worker_redis_up", 0)
+                    fault = f"Redis: {fault}"
+                elif error.strerror:
+                    fault = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+                if fault != told:
+                    told = fault
+                    logger.warning("what becomes of a job cannot be read or recorded (%s); trying again", fault)
                 if self._drain.begun.is_set():
                     deadline = deadline or time.monotonic() + GIVE_UP_S
                     if time.monotonic() >= deadline:

@@ -186,6 +186,25 @@ async def test_a_request_without_a_job_is_removed_once_no_submission_can_be_unde
     assert [path.name for path in folder.iterdir()] == [f"{waits}.json"]
 
 
+async def test_a_submission_that_was_frozen_between_request_and_record_is_not_lost(
+    store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "ORPHAN_S", 0.0)
+    other = JobStore(store.client, store.settings)
+    run = store._run
+
+    async def frozen(script: str, *arguments: Any) -> Any:
+        await swept(other, docket)  # by another API of the same home
+        assert not list(files.requests(store.settings))
+        return await run(script, *arguments)
+
+    monkeypatch.setattr(store, "_run", frozen)
+    job_id = await created(store)
+    claim = await other.claim(job_id, "w1")
+    assert claim is not None
+    assert claim.request == request()
+
+
 async def test_of_jobs_whose_files_are_too_large_together_the_one_that_ended_first_goes_first(store: JobStore) -> None:
     jobs = []
     for size in (300, 500, 400):

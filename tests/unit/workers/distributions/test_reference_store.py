@@ -6,6 +6,8 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -454,6 +456,38 @@ def test_states_go_with_the_last_job_that_wrote_or_read_them(store: ReferenceSto
     drop_states(store.root, "second")
     assert not store.folder("shared").exists()
     drop_states(store.root, "unknown")
+
+
+def test_states_are_found_again_by_who_removes_them_after_a_crash(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = ReferenceStore(store.root, HUGE, user="job")
+    fill(user, "one")
+    fill(user, "other")
+
+    class Killed(BaseException):
+        """What comes after a kill does not happen."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    for name in ("remove_states", "shutil.rmtree"):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(f"app.jobs.states.{name}", killed)
+            drop_states(store.root, "job")
+    drop_states(store.root, "job")
+    assert not any(store.folder(key).exists() for key in ("one", "other"))
+    assert not any((store.root / ".users").iterdir())
+
+
+def test_of_two_jobs_that_are_deleted_at_one_time_one_removes_what_both_used(store: ReferenceStore) -> None:
+    for key in map(str, range(20)):
+        jobs = [f"{key}-{side}" for side in "ab"]
+        for job in jobs:
+            fill(ReferenceStore(store.root, HUGE, user=job), key)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(partial(drop_states, store.root), jobs))
+        assert not store.folder(key).exists()
 
 
 def test_states_that_are_read_at_this_moment_stay(store: ReferenceStore) -> None:

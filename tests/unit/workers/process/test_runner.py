@@ -90,8 +90,30 @@ async def test_a_redis_that_refuses_is_told_once_and_asked_again(
     assert await runner_of(PlayedStore(), tmp_path)._persist(write)
     told = [record.message for record in caplog.records]
     assert len(told) == 2
-    assert "OutOfMemoryError" in told[0]
-    assert "ConnectionError" in told[1]
+    assert "Redis: OutOfMemoryError" in told[0]
+    assert "Redis: ConnectionError" in told[1]
+
+
+async def test_a_file_that_fails_is_named_and_redis_is_not_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    file = tmp_path / "request"
+    file.mkdir()
+
+    async def write() -> bytes:
+        try:
+            return file.read_bytes()
+        finally:
+            if file.is_dir():
+                file.rmdir()
+                file.write_text("there again")
+
+    runner = runner_of(PlayedStore(), tmp_path)
+    assert await runner._persist(write) == b"there again"
+    (told,) = [record.message for record in caplog.records]
+    assert f"{file}: Is a directory" in told
+    assert "Redis" not in told
 
 
 @pytest.mark.parametrize(
