@@ -39,6 +39,7 @@ from app.jobs.reloading import GoesOnReloading
 from app.jobs.store import JobStore
 from app.models.nearest import nearest, suggestion
 from app.openapi import Answer, answers
+from app.secrets import hide_memory
 from app.security.audit import Audit
 from app.security.keys import check_binding
 from app.security.limits import TokenBuckets
@@ -296,6 +297,7 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
     logging.getLogger("docket.strikelist").setLevel(logging.ERROR)  # says once a second that Redis is away
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4 * MAX_CONNECTIONS), hard), hard))
+    hide_memory()
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,

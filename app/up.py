@@ -32,6 +32,7 @@ from app.deployments.shares import Wanted, check_shares
 from app.jobs.connection import connect
 from app.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError, ValkeySilentError
 from app.jobs.workers import living
+from app.secrets import hide_memory
 from app.security.keys import KeyFileError, check_binding
 from app.settings import Settings
 from app.supervisor import (
@@ -311,6 +312,7 @@ def _up(
     worker_arguments: Sequence[str],
     agent_arguments: Sequence[str] | None = None,
 ) -> Iterator[_Parts]:
+    hide_memory()
     if agent_arguments is not None:
         check_shares(settings, [Wanted("", 1)])
     try:

@@ -36,6 +36,7 @@ from app.jobs.connection import connect
 from app.jobs.queue import TASK_NAME, make_docket
 from app.jobs.store import JobStore
 from app.jobs.workers import HEARTBEAT_S, WorkerInfo, announce, leave
+from app.secrets import hide_memory
 from app.settings import Settings
 from workers.process.drain import Drain
 from workers.process.helping import Helping
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--handlers", default=DEFAULT_HANDLERS, help="module:attribute of the kinds of job it takes")
     options = parser.parse_args(arguments)
     settings = Settings()
+    hide_memory()
     configure_logging("worker", settings.log_level)
     try:
         return asyncio.run(serve(settings, options.handlers))

@@ -44,6 +44,7 @@ from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.packing import check_served
 from app.models.registry import load_registry
 from app.models.steps.others import other_of
+from app.secrets import hide_memory
 from app.settings import Settings
 from workers.diagnosis.calibration_text import loader_without_sampler
 from workers.engine.device import pick_device
@@ -432,6 +433,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--replica", type=int, default=0, help="its number, from 0")
     options = parser.parse_args(arguments)
     settings = Settings()
+    hide_memory()
     configure_logging("serve", settings.log_level)
     try:
         return asyncio.run(serve(settings, options.deployment, options.replica))

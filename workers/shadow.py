@@ -35,6 +35,7 @@ from app.contracts.deployment import Deployment, DeploymentState, Replica
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
+from app.secrets import hide_memory
 from app.settings import Settings
 from workers.calibration.online.loop import Gone, ShadowLoop
 from workers.process.logs import configure_logging
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment.prepare()
     settings = Settings()
     step_back(settings.shadow_nice)
+    hide_memory()
     configure_logging("shadow", settings.log_level)
     try:
         return asyncio.run(serve(settings, options.deployment))

@@ -37,6 +37,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.secret import new_secret
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
+from app.secrets import hide_memory
 from app.settings import Settings
 from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.verified import selftest
@@ -275,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     environment.prepare()
     settings = Settings()
+    hide_memory()
     configure_logging("verify", settings.log_level)
     try:
         return asyncio.run(serve(settings, options.deployment))

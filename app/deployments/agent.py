@@ -28,6 +28,7 @@ from app.deployments.shares import Wanted, check_shares
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
 from app.jobs.ids import new_ulid
+from app.secrets import hide_memory
 from app.settings import Settings
 from app.supervisor import Interruptions, Program, Say, Supervisor, environment_of
 
@@ -275,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{role}-module", default=module)
     given = parser.parse_args(arguments)
     settings = Settings()
+    hide_memory()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     modules = {role: getattr(given, f"{role}_module") for role in MODULES}
     try:

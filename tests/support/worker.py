@@ -38,7 +38,14 @@ def environment(settings: Settings) -> dict[str, str]:
 class WorkerProcess:
     """`python -m workers.main` with the handlers of `tests.support.handlers`, logging to a file."""
 
-    def __init__(self, settings: Settings, log: Path, *, handlers: str = "tests.support.handlers:HANDLERS") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: Path,
+        *,
+        handlers: str = "tests.support.handlers:HANDLERS",
+        preexec_fn: Callable[[], None] | None = None,
+    ) -> None:
         self.settings = settings
         self.log = log
         with log.open("ab") as file:
@@ -50,6 +57,7 @@ class WorkerProcess:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=preexec_fn,  # noqa: PLW1509 - the tests that give one start no thread
             )
 
     @property
