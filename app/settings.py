@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     engine_device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     engine_kv_cache_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
     engine_batch_tokens: int = Field(default=4096, ge=64)
+    batch_invariant: bool = Field(
+        default=False,
+        description="On a GPU of compute capability 8.0 or higher: a text scores the same in every batch, more slowly.",
+    )
     engine_compile: bool = Field(default=False, description="Compiled engines score faster and start a minute later.")
 
     gateway_max_in_flight: int = Field(default=64, ge=1, description="Requests that a replica answers at one time.")

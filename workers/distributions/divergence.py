@@ -18,7 +18,8 @@ Positions go through in chunks of one size, the last one padded: one compiled gr
 Names: T positions, C positions of a chunk, D hidden size, V vocabulary (P: padded to whole blocks), R refined tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +74,23 @@ def arithmetic(precision: Precision, device: str | torch.device = "cpu") -> Prec
     """What a divergence that was asked for in `precision` is computed in: on a CPU without bf16 products float32 is the
     faster one, and no less exact."""
     return "float32" if torch.device(device).type == "cpu" and lacking(torch.bfloat16) else precision
+
+
+@contextmanager
+def _sums_in_float32() -> Iterator[None]:
+    """Others in the process may have allowed less than float32 for what is called float32; and on a GPU torch lets
+    cuBLAS add partial sums of bf16 products up in bf16."""
+    precision = torch.get_float32_matmul_precision()
+    reduced = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("highest")
+    if reduced:  # set again to False it would allow what batch invariance forbids
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        if reduced:
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = True
 
 
 class Divergence:
@@ -177,17 +195,11 @@ class Divergence:
         tokens_T = torch.as_tensor(next_T).to(torch.int64)
         self._check(reference_TD, candidate_TD, tokens_T)
         parts = []
-        # Others in the process may have allowed less than float32 for what is called float32.
-        allowed = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            with torch.inference_mode():
-                for start in range(0, tokens_T.shape[0], self.chunk):
-                    check_cancelled()
-                    rows = slice(start, start + self.chunk)
-                    parts.append(self._chunk(reference_TD[rows], candidate_TD[rows], tokens_T[rows]))
-        finally:
-            torch.set_float32_matmul_precision(allowed)
+        with _sums_in_float32(), torch.inference_mode():
+            for start in range(0, tokens_T.shape[0], self.chunk):
+                check_cancelled()
+                rows = slice(start, start + self.chunk)
+                parts.append(self._chunk(reference_TD[rows], candidate_TD[rows], tokens_T[rows]))
         return TokenValues.concat(parts)
 
     def warm_up(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.processor import LEAST_DRIVER, driver_version
 from app.settings import Settings
+from workers.engine.environment import BATCH_INVARIANT
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -62,7 +63,21 @@ def pick_device(settings: Settings) -> str:
             f"the driver is {driver_version() or 'missing'}",
             hint=f"install NVIDIA's driver {LEAST_DRIVER} or later, or the CPU build: make setup WORKER=cpu",
         )
+    if settings.batch_invariant:
+        _check_batch_invariance(built)
     return built
+
+
+def _check_batch_invariance(device: str) -> None:
+    """vLLM has the mode on GPUs of compute capability 8.0 or more."""
+    import torch
+
+    if device == "cpu" or torch.cuda.get_device_capability() < (8, 0):
+        raise HemostatError(
+            ErrorCode.ENGINE_FAILED,
+            f"HEMOSTAT_BATCH_INVARIANT is on, but vLLM has no such mode on this {device}",
+            hint="unset it, or use an NVIDIA GPU of compute capability 8.0 or higher",
+        )
 
 
 def distribution() -> tuple[str, str]:
@@ -85,12 +100,13 @@ def identity(device: str, dtype: str, settings: Settings, *, compiled: bool) -> 
 
 
 def describe_device(device: str) -> str:
-    """`cpu x86_64 avx512+bf16 2 threads`, `cuda NVIDIA H100 9.0`."""
+    """`cpu x86_64 avx512+bf16 2 threads`, `cuda NVIDIA H100 9.0 torch 2.13.0+cu130`."""
     import torch
 
     if device == "cuda":
         major, minor = torch.cuda.get_device_capability()
-        return f"cuda {torch.cuda.get_device_name()} {major}.{minor}"
+        parts = [f"cuda {torch.cuda.get_device_name()} {major}.{minor} torch {torch.__version__}", *_kernel_choices()]
+        return " ".join(parts)
     from workers.products import lacking
 
     able = torch.cpu.get_capabilities()
@@ -104,6 +120,15 @@ def describe_device(device: str) -> str:
         extras.append("float32 products")
     level = "+".join([torch.backends.cpu.get_cpu_capability().lower(), *extras])
     return f"cpu {able.get('architecture', 'unknown')} {level} {torch.get_num_threads()} threads"
+
+
+def _kernel_choices() -> list[str]:
+    """What else decides which kernels vLLM takes on one GPU: whether FlashInfer finds a compiler, and the modes here.
+    From these, the GPU, and the checkpoint vLLM chooses the backend of attention and the kernel of each layer."""
+    from vllm.utils.flashinfer import has_flashinfer
+
+    choices = [("FlashInfer", has_flashinfer()), ("batch invariant", os.environ.get(BATCH_INVARIANT) == "1")]
+    return [name for name, chosen in choices if chosen]
 
 
 def available_bytes(device: str) -> int:

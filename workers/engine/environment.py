@@ -10,6 +10,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from app.secrets import without_secrets
 
@@ -46,6 +47,9 @@ ENGINE: dict[str, str] = {
     # Tokenizers fork-warn otherwise, and vLLM's threads are counted already.
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+# vLLM's modules read it when they are imported: a text then scores the same in every batch, on GPUs of 8.0 or higher.
+BATCH_INVARIANT: Final = "VLLM_BATCH_INVARIANT"
 
 # Where distributions keep tcmalloc, in order of preference.
 _TCMALLOC_NAMES = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
@@ -85,12 +89,15 @@ def physical_cores() -> int:
     return max(1, len(cores))
 
 
-def prepare() -> None:
+def prepare(*, batch_invariant: bool = False) -> None:
     """Puts what vLLM needs into this process' environment. What a person has set stays, except what correctness needs.
 
-    Called at the top of a process that will start engines, before torch is imported; starting an engine calls it again.
+    `batch_invariant` is the setting of this name. Called at the top of a process that will start engines, before torch
+    is imported; starting an engine calls it again.
     """
     os.environ.update(_engine_variables(os.environ))
+    if batch_invariant:
+        os.environ[BATCH_INVARIANT] = "1"
 
 
 def child_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:

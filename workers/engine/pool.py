@@ -7,7 +7,7 @@ from collections.abc import Callable
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
-from workers.engine import launch
+from workers.engine import environment, launch
 from workers.engine.device import DTYPES, available_bytes, held_bytes, pick_device
 from workers.engine.errors import MEMORY_HINT
 from workers.engine.launch import EngineOptions, never
@@ -30,6 +30,7 @@ class EnginePool:
     """
 
     def __init__(self, settings: Settings) -> None:
+        environment.prepare(batch_invariant=settings.batch_invariant)
         launch.load_vllm()
         self.settings = settings
         self.device = pick_device(settings)

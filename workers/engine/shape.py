@@ -77,6 +77,8 @@ def _arguments(told: dict[str, Any] | None) -> str:
     if not told:
         return "plain"
     words = [f"{told.get('type', 'int')}{told.get('num_bits')}", str(told.get("strategy"))]
+    if str(told.get("strategy")).endswith("group"):
+        words.append(str(told.get("group_size")))  # on a GPU it decides the kernel
     if told.get("dynamic"):
         words.append("dynamic")
     words.append("symmetric" if told.get("symmetric", True) else "asymmetric")

@@ -20,7 +20,7 @@ from workers.engine.shape import packing_signature
 logger = logging.getLogger(__name__)
 
 W8A8 = "int8 channel symmetric / int8 token dynamic symmetric"
-W4A16 = "int4 group symmetric"
+W4A16 = "int4 group 64 symmetric"
 # (device, architecture, packing), each proven by tests/integration/workers/engine/test_swap.py.
 PROVEN: frozenset[tuple[str, str, str]] = frozenset(
     {

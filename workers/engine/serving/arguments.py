@@ -26,8 +26,8 @@ CPU_SEQUENCES: Final = 64
 CUDA_SEQUENCES: Final = 256
 # A step is as long as its tokens take: longer ones make running streams wait for somebody's prompt.
 CPU_STEP_TOKENS: Final = 2048
-# On a CPU vLLM puts the model into a process of its own ("uni" means that too), and the one that schedules keeps asking
-# it whether it is done: a core that the model wants. Named by its path an executor is taken as it is.
+# It times its steps. On a CPU vLLM would put the model into a process of its own ("uni" means that too), and the one
+# that schedules keeps asking whether it is done: a core that the model wants. Named by its path it is taken as it is.
 IN_PROCESS: Final = "workers.engine.serving.executor.InProcessExecutor"
 # Of a request's context, what is reckoned with on average where every sequence is in use.
 _USUAL_TOKENS: Final = 1024
@@ -131,14 +131,13 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
         *("--max-num-batched-tokens", str(max(step if cuda else min(step, CPU_STEP_TOKENS), sequences))),
         *("--override-generation-config", json.dumps(NEUTRAL_SAMPLING)),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-        *("--no-async-scheduling", "--seed", "0"),
+        *("--no-async-scheduling", "--seed", "0", "--distributed-executor-backend", IN_PROCESS),
         *("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"),
     ]
     if cuda:
         arguments += ["--gpu-memory-utilization", f"{settings.share_serving:g}"]
     else:
         arguments += ["--kv-cache-memory-bytes", str(plan.kv_cache_bytes)]
-        arguments += ["--distributed-executor-backend", IN_PROCESS]
     if simulated or not (cuda or settings.engine_compile):
         arguments.append("--enforce-eager")
     if section is not None and section.kv_dtype is not None:

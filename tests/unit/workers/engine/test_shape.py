@@ -78,7 +78,7 @@ def test_a_packing_is_told_in_words(tiny: Tiny) -> None:
     info = inspect(tiny("llama"))
     int4 = packed(num_bits=4, type="int", symmetric=False, strategy="group", group_size=64)
     assert packing_signature(info) == "plain"
-    assert packing_signature(replace(info, quantization=int4)) == "int4 group asymmetric"
+    assert packing_signature(replace(info, quantization=int4)) == "int4 group 64 asymmetric"
     int8 = packed(num_bits=8, type="int", symmetric=True, strategy="channel")
     group = int8["config_groups"]["group_0"]  # type: ignore[index]
     group["input_activations"] = {

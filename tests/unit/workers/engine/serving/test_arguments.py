@@ -12,6 +12,7 @@ from app.settings import Settings
 from workers import products
 from workers.engine.serving import arguments, plugin, processor
 from workers.engine.serving.arguments import (
+    IN_PROCESS,
     TRACKER,
     ServerPlan,
     cache_bytes,
@@ -89,7 +90,7 @@ def test_plain_and_hooked_servers_differ_in_the_hook_alone(tiny: Tiny, device: s
     assert arguments(hooked=True) == [*arguments(hooked=False), "--logits-processors", TRACKER]
     assert ("--gpu-memory-utilization" in arguments(hooked=True)) == (device == "cuda")
     assert ("--kv-cache-memory-bytes" in arguments(hooked=True)) == (device == "cpu")
-    assert ("--distributed-executor-backend" in arguments(hooked=True)) == (device == "cpu")
+    assert IN_PROCESS in arguments(hooked=True), "its steps are watched"
 
 
 def test_the_server_reads_what_was_looked_into_whatever_lies_beside_it(tiny: Tiny) -> None:
