@@ -50,6 +50,7 @@ _DEPLOYMENT = {"name": "smollm2-135m-rtn4", "state": "ready", "reason": "", "ver
 _CHECKS = {
     "api": {"ok": True, "detail": "serving"},
     "redis": {"ok": True, "detail": "answers"},
+    "jobs": {"ok": True, "detail": "are taken"},
     "models": {"ok": True, "detail": "2 models: smollm2-135m, smollm2-135m-w4"},
 }
 _HOME = {
@@ -74,7 +75,7 @@ async def livez() -> dict[str, str]:
 @router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
-    summary="Whether jobs can be taken",
+    summary="Whether requests are answered, and jobs taken",
     responses=answers(
         Answer(
             200, {"status": "ready", "checks": _CHECKS, **_HOME, "workers": [_WORKER], "deployments": [_DEPLOYMENT]}
@@ -91,7 +92,8 @@ async def livez() -> dict[str, str]:
     ),
 )
 async def readyz(request: Request) -> Response:
-    """200 while API, Redis and models.toml are good. Workers and deployments are listed, not required.
+    """200 while API, Redis and models.toml are good; `degraded` if only jobs are refused, since Redis is nearly full.
+    Workers and deployments are listed, not required.
 
     `instance` and `home` say whose service this is. If it has API keys, a request without one learns which part fails
     and no more; one without the scope `read` learns the instance beside.
@@ -114,8 +116,8 @@ async def readyz(request: Request) -> Response:
         ],
     }
     failing = [name for name, check in checks.items() if not check["ok"]]
-    if not failing:
-        return JSONResponse({"status": "ready", **parts})
+    if failing in ([], ["jobs"]):  # without jobs, chat is answered: no load balancer is to leave this service
+        return JSONResponse({"status": "degraded" if failing else "ready", **parts})
     told = "; ".join(f"{name}: {checks[name]['detail'] or 'failing'}" for name in failing)
     cures = "; ".join(checks[name].get("hint") or f"look after {name}" for name in failing)
     error = HemostatError(ErrorCode.UNAVAILABLE, f"Not ready. {told}", hint=cures, retry_after_s=2)
@@ -145,9 +147,10 @@ async def _check(request: Request) -> Readiness:
         async with asyncio.timeout(REDIS_PATIENCE_S):
             workers, deployments, usage = await _living(state)
         checks["redis"] = {"ok": True, "detail": "answers"}
+        checks["jobs"] = {"ok": True, "detail": "are taken"}
         if usage.high:
-            what = f"{usage.told}; no job is taken"
-            checks["redis"] = {"ok": False, "detail": what, "hint": "delete jobs that nobody needs or raise maxmemory"}
+            what = f"are refused: {usage.told}"
+            checks["jobs"] = {"ok": False, "detail": what, "hint": "delete jobs that nobody needs or raise maxmemory"}
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("readiness: Redis: %s", type(error).__name__)
         checks["redis"] = {"ok": False, "detail": problems.redis_fault(error)}

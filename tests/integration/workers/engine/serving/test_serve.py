@@ -140,6 +140,20 @@ def complete(replica: Replica, **more: Any) -> dict[str, Any]:
     return answer.json()  # type: ignore[no-any-return]
 
 
+def test_a_replica_that_has_served_nothing_yet_answers_a_prompt_of_one_token(service: Service) -> None:
+    service.create("cold", max_model_len=128)
+    process = service.serve("cold")
+    replica = service.until("cold", lambda one: one.state is DeploymentState.READY)
+    answer = complete(replica, model="cold", prompt=[5], max_tokens=4)
+    assert answer["usage"]["prompt_tokens"] == 1
+    assert (
+        complete(replica, model="cold", prompt=[5], max_tokens=4)["choices"][0]["text"] == answer["choices"][0]["text"]
+    )
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+
+
 def test_it_serves_the_openai_api_under_the_deployments_name(service: Service, ready: Replica, tiny: Tiny) -> None:
     models = httpx.get(f"{ready.url}/v1/models", timeout=PATIENCE_S).json()
     assert [model["id"] for model in models["data"]] == ["demo"]
