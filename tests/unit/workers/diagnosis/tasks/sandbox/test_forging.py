@@ -86,6 +86,16 @@ def test_a_program_that_is_right_passes_this_test() -> None:
     assert run(WRONG, CHECK, PATIENT) == Ending("wrong")
 
 
+def test_the_pipe_that_takes_the_verdict_is_no_descriptor_of_the_program() -> None:
+    program = (
+        "import os, stat\ndef f():\n    kinds = []\n    for n in range(256):\n        try:\n"
+        "            kinds.append(stat.S_IFMT(os.fstat(n).st_mode))\n        except OSError:\n            pass\n"
+        "    return kinds\n"
+    )
+    source = "import stat\ndef check(f):\n    assert stat.S_IFSOCK in f()\n    assert stat.S_IFIFO not in f()\n"
+    assert run(program, Check("def f():\n", source, "f"), PATIENT) == Ending("passed")
+
+
 @pytest.mark.parametrize(
     "value",
     ["None", "[1, (2, 3)]", "{'a': {1, 2}, 3: [4.5]}", "frozenset({'x'})", "b'ab'", "1j", "float('inf')", "True",
