@@ -39,14 +39,31 @@ def _served(entry: ModelEntry, pointer: str) -> CheckpointInfo:
     return info
 
 
+def _weights(info: CheckpointInfo) -> set[tuple[int, int]]:
+    """The weight files by device and inode: one folder has many paths, and the hub's cache has links."""
+    stats = [(info.path / file).stat() for file in info.files]
+    return {(stat.st_dev, stat.st_ino) for stat in stats}
+
+
+def _check_twins(request: JobRequest, reference: CheckpointInfo, candidate: CheckpointInfo) -> None:
+    """Two aliases of the same weights are one model, as the same alias twice is (`JobRequest`)."""
+    if not (request.self_check or request.candidate.recipe) and _weights(reference) == _weights(candidate):
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"{request.reference.model} and {request.candidate.model} are the same weights in {candidate.path}",
+            hint="name another model, add a recipe, or set self_check to compare the model with itself",
+            pointer="/candidate/model",
+        )
+
+
 def check_request(request: JobRequest, registry: Registry, settings: Settings) -> None:
     """Returns where the request can be run as far as can be told without its tensors and tokens.
 
     Raises `HemostatError` with the JSON pointer of the field to blame: UNKNOWN_MODEL, every CHECKPOINT_* code of
     `inspect` and `check_tokenizer`, VOCABULARY_MISMATCH, WINDOW_TOO_LARGE, UNKNOWN_MODULE, GROUP_SIZE_MISMATCH,
     PATTERN_MISMATCH, RECIPE_NOT_APPLICABLE, PATH_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT,
-    CHAT_TEMPLATE_MISSING, INVALID_REQUEST (two documents of one id, two dtypes, a budget below what the candidate
-    takes).
+    CHAT_TEMPLATE_MISSING, INVALID_REQUEST (two documents of one id, two dtypes, one model twice, a budget below
+    what the candidate takes).
     """
     reference = registry.resolve(request.reference.model, pointer="/reference/model")
     candidate = registry.resolve(request.candidate.model, pointer="/candidate/model")
@@ -60,6 +77,7 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
             hint="give both the same dtype: otherwise rounding is compared, not the models",
             pointer="/candidate/model",
         )
+    _check_twins(request, one, other)
     if one.vocabulary != other.vocabulary:
         raise HemostatError(
             ErrorCode.VOCABULARY_MISMATCH,

@@ -110,8 +110,9 @@ def shared(
     """One API for all tests: each asks of a number of documents of its own, so that none finds another's jobs."""
     shared_server.renew(tmp_path_factory.mktemp("service") / "home")
     settings = shared_server.settings
-    folder = tiny("llama", max_position_embeddings=1024)
-    settings.models_file.write_text(f'[models.tiny]\npath = "{folder}"\n\n[models.other]\npath = "{folder}"\n')
+    folders = [tiny("llama", max_position_embeddings=1024, seed=seed) for seed in (0, 1)]
+    named = zip(("tiny", "other"), folders, strict=True)
+    settings.models_file.write_text("".join(f'[models.{name}]\npath = "{folder}"\n' for name, folder in named))
     made = Server(settings.model_copy(update={"requests_per_minute": 100_000, "sse_poll_s": 0.2}))
     made.start()
     yield made

@@ -95,6 +95,30 @@ def test_the_first_difference_of_vocabularies_is_named(refused: Check) -> None:
     assert detail.startswith("the pre-tokenizer is")
 
 
+@pytest.mark.parametrize("link", ["folder", "files", "none"])
+def test_one_model_by_two_names_is_compared_with_itself_only_if_that_is_asked_for(
+    registry: Registry, settings: Settings, tmp_path: Path, link: str
+) -> None:
+    """The hub's cache has a folder of links to files."""
+    folder = registry.resolve("llama").checkpoint_path()
+    named = folder if link == "none" else tmp_path / "linked"
+    if link == "folder":
+        named.symlink_to(folder)
+    elif link == "files":
+        named.mkdir()
+        for file in folder.iterdir():
+            (named / file.name).symlink_to(file)
+    registry.file.write_text(registry.file.read_text() + f"[models.again]\npath = {json.dumps(str(named))}\n")
+    registry = load_registry(registry.file)
+    with pytest.raises(HemostatError) as caught:
+        check_request(request(candidate="again", self_check=False), registry, settings)
+    assert (caught.value.code, caught.value.pointer) == (E.INVALID_REQUEST, "/candidate/model")
+    assert "llama and again" in caught.value.detail
+    check_request(request(RTN, candidate="again", self_check=False), registry, settings)
+    check_request(request(candidate="again"), registry, settings)
+    check_request(request(candidate="untied", self_check=False), registry, settings)
+
+
 def test_a_model_may_borrow_a_tokenizer(registry: Registry, settings: Settings, tiny: Tiny) -> None:
     registry.file.write_text(
         registry.file.read_text()
