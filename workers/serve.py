@@ -47,7 +47,7 @@ from app.models.steps.others import other_of
 from app.secrets import hide_memory
 from app.settings import Settings
 from workers.diagnosis.calibration_text import loader_without_sampler
-from workers.engine.device import pick_device
+from workers.engine.device import pick_device, total_bytes
 from workers.engine.finite import check_finite
 from workers.engine.pool import resolve_dtype
 from workers.engine.serving.arguments import (
@@ -56,6 +56,7 @@ from workers.engine.serving.arguments import (
     check_room,
     command,
     context_limit,
+    gpu_cache_bytes,
     has_room_for_single_rows,
     server_arguments,
     server_environment,
@@ -214,8 +215,10 @@ class Serving:
         self._want(self._deployment)
         length = context_limit(info, self._deployment.max_model_len)
         cache, apart, float32 = 0, False, settings.serving_float32_products
-        if prepared.device == "cpu":
-            total = _host_bytes()
+        total = total_bytes(prepared.device)
+        if prepared.device == "cuda":
+            cache = gpu_cache_bytes(info, settings, dtype=prepared.dtype, max_model_len=length, total=total)
+        else:
             cache = cache_bytes(info, settings, dtype=prepared.dtype, max_model_len=length, total=total)
             check_served(info.quantization, self._deployment.model.model)
             check_room(info, dtype=prepared.dtype, kv_cache_bytes=cache)
@@ -254,7 +257,7 @@ class Serving:
         self._say(DeploymentState.STARTING, "the server starts")
         return await ServerProcess.start(
             command(server_arguments(plan, settings), os.getpid()),
-            server_environment(config_file.resolve()),
+            server_environment(config_file.resolve(), device=prepared.device),
             f"http://{LOOPBACK}:{plan.port}",
             headers_for(self._secret),
         )
@@ -401,15 +404,6 @@ class Serving:
 
 def _safe(host: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", host).strip(".-")[:64] or "host"
-
-
-def _host_bytes() -> int:
-    """The memory of this host, or of its control group."""
-    import psutil
-    from vllm.utils.cpu_resource_utils import get_cgroup_memory_limit
-
-    total, limit = int(psutil.virtual_memory().total), get_cgroup_memory_limit()
-    return total if limit is None else min(total, int(limit))
 
 
 async def serve(settings: Settings, name_or_id: str, number: int) -> int:

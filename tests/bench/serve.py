@@ -164,7 +164,7 @@ class Bench:
         plan = ServerPlan(
             NAME, self.info, MODEL, "bfloat16", "cpu", "127.0.0.1", port, LENGTH, self._cache, hooked=hooked
         )
-        environment = server_environment(self.home / "serving.json" if hooked else None) | variables
+        environment = server_environment(self.home / "serving.json" if hooked else None, device="cpu") | variables
         started = time.perf_counter()
         arguments = server_arguments(plan, self.settings)
         if not in_process:
@@ -390,7 +390,7 @@ PARTS = ("throughput", "correction", "shadow", "gateway", "rest", "executors")
 async def run(size: Size, keep: Callable[[list[Row]], None], parts: Sequence[str] = PARTS) -> list[Row]:
     """The named parts; `keep` gets the rows so far after each, so that none is lost where a later one fails."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(size, Path(folder), processor.here("serve", server_environment(None)))
+        bench = Bench(size, Path(folder), processor.here("serve", server_environment(None, device="cpu")))
         async with AsyncExitStack() as stack:
             await bench.start(stack)
             for part in parts:
@@ -410,7 +410,7 @@ def main() -> None:
         rows = asyncio.run(run(QUICK, lambda rows: None, options.parts or PARTS))
     else:
         before = read(RESULTS) if options.parts and RESULTS.exists() else []
-        machine = processor.here("serve", server_environment(None))
+        machine = processor.here("serve", server_environment(None, device="cpu"))
         if before and machine not in before:
             parser.error(f"the other rows of {RESULTS.name} are not from {machine.metric}: measure all parts")
         rows = asyncio.run(run(WHOLE, lambda rows: write(RESULTS, merged(before, rows)), options.parts or PARTS))

@@ -56,6 +56,9 @@ class PaperRoom:
         self.settings = settings
         trace(settings, what="room opened")
 
+    def take_share(self, share: float) -> None:
+        trace(self.settings, what="share", share=share)
+
     def close(self) -> None:
         trace(self.settings, what="room closed")
 

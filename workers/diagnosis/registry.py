@@ -27,6 +27,10 @@ class Room(Protocol):
         """Ends them."""
         ...
 
+    def take_share(self, share: float) -> None:
+        """From now on they take at most this share of a GPU's memory."""
+        ...
+
 
 @dataclass(frozen=True)
 class Kind:

@@ -145,6 +145,20 @@ def available_bytes(device: str) -> int:
     return available if limit is None else max(0, min(available, limit - (usage or 0)))
 
 
+def total_bytes(device: str) -> int:
+    """Memory of the GPU, or of the host or its control group, in bytes. Asking opens no context on the GPU."""
+    if device == "cuda":
+        from vllm.platforms import current_platform
+
+        return int(current_platform.get_device_total_memory())
+    import psutil
+    from vllm.utils.cpu_resource_utils import get_cgroup_memory_limit
+
+    total = int(psutil.virtual_memory().total)
+    limit = get_cgroup_memory_limit()
+    return total if limit is None else min(total, limit)
+
+
 def held_bytes(device: str) -> int:
     """Memory that this process holds of the GPU (what torch's allocator has reserved) or of the host, in bytes."""
     if device == "cuda":

@@ -13,6 +13,10 @@ MEMORY_HINT: Final = (
     "use a smaller window, lower HEMOSTAT_ENGINE_BATCH_TOKENS or HEMOSTAT_ENGINE_KV_CACHE_BYTES, free memory, "
     "or use a machine with more"
 )
+SHARE_HINT: Final = (
+    "deployments share this GPU; raise HEMOSTAT_SHARE_DIAGNOSIS, HEMOSTAT_SHARE_SHADOW or HEMOSTAT_SHARE_VERIFY, "
+    "whichever process it is, or serve fewer models"
+)
 _MEMORY: Final = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc"
     r"|No available memory for the cache blocks|KV cache is needed, which is larger than the available"

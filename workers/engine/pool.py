@@ -8,8 +8,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.engine import environment, launch
-from workers.engine.device import DTYPES, available_bytes, held_bytes, pick_device
-from workers.engine.errors import MEMORY_HINT
+from workers.engine.device import DTYPES, available_bytes, held_bytes, pick_device, total_bytes
+from workers.engine.errors import MEMORY_HINT, SHARE_HINT
 from workers.engine.launch import EngineOptions, never
 from workers.engine.resident import ResidentEngine
 from workers.engine.shape import shape_key
@@ -26,7 +26,8 @@ class EnginePool:
     """Warm engines, the least recently used of which goes first.
 
     On a CPU two are kept where memory allows (a candidate of another packing alternates with its reference), on a GPU
-    one. `starts` and `swaps` count over all engines there have been.
+    one. `starts` and `swaps` count over all engines there have been. `share` is what this process may take of a GPU's
+    memory where others of the service use it too; 1: whatever is free.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -34,6 +35,7 @@ class EnginePool:
         launch.load_vllm()
         self.settings = settings
         self.device = pick_device(settings)
+        self.share = 1.0
         self._limit = 2 if self.device == "cpu" else 1
         self._trust = Trust(self.device)
         self._warm: OrderedDict[tuple[str, str, int], ResidentEngine] = OrderedDict()
@@ -68,21 +70,34 @@ class EnginePool:
         engine.load(info, check_cancelled)
         return engine
 
+    def take_share(self, share: float) -> None:
+        """Keeps to `share` from now on. Engines that took more of a GPU end."""
+        if self.device == "cuda" and share < self.share:
+            self.close()
+        self.share = share
+
     def make_room(self, needed: int, *, keep: int | None = None) -> None:
         """Ends the least recently used engines until at most `keep` are warm and `needed` bytes are free.
 
         Raises ENGINE_OUT_OF_MEMORY where that much cannot be had.
         """
-        while self._warm and ((keep is not None and len(self._warm) > keep) or available_bytes(self.device) < needed):
+        while self._warm and ((keep is not None and len(self._warm) > keep) or self._free_bytes() < needed):
             self._drop(next(iter(self._warm)))
-        free = available_bytes(self.device)
+        free = self._free_bytes()
         if free < needed:
             raise HemostatError(
                 ErrorCode.ENGINE_OUT_OF_MEMORY,
                 f"the model needs about {needed / 1e9:.2f} GB on the {self.device}, {free / 1e9:.2f} GB are free; "
                 f"this process holds {held_bytes(self.device) / 1e9:.2f} GB",
-                hint=MEMORY_HINT,
+                hint=MEMORY_HINT if self.share == 1 else SHARE_HINT,
             )
+
+    def _free_bytes(self) -> int:
+        """What a new engine may take: on a GPU no more than the share leaves."""
+        free = available_bytes(self.device)
+        if self.device == "cpu" or self.share == 1:
+            return free
+        return min(free, int(self.share * total_bytes(self.device)) - held_bytes(self.device))
 
     def close(self) -> None:
         """Ends all engines, and vLLM's process groups."""

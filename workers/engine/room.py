@@ -79,6 +79,10 @@ class EngineRoom:
             checkpoint, tokens, pool=self.pool, dtype=dtype, top=top, check_cancelled=check_cancelled
         )
 
+    def take_share(self, share: float) -> None:
+        """From now on engines take at most this share of a GPU's memory."""
+        self.pool.take_share(share)
+
     def close(self) -> None:
         """Ends all engines."""
         self.pool.close()

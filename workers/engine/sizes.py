@@ -35,6 +35,12 @@ def weight_bytes(info: CheckpointInfo, dtype: str, device: str, *, head: bool) -
     return held + (4 * max(ends, default=0) if head else 0)
 
 
+def gpu_working_bytes(info: CheckpointInfo, sequences: int) -> int:
+    """Bytes that a server takes of a GPU beside weights, keys and values: CUDA's context, its graphs and a step's
+    activations, and three float32 copies of the logits of all sequences. Reckoned, not measured."""
+    return 1024**3 + 3 * ITEM_BYTES["float32"] * sequences * info.vocabulary
+
+
 def single_row_bytes(info: CheckpointInfo, dtype: str, device: str) -> int:
     """Bytes that are held besides where rows that come alone have weights of `dtype` of their own
     (`workers.engine.mending.multiply_in_float32`); 0 where they gain nothing by it."""

@@ -138,7 +138,7 @@ class Child:
         context = ChildContext(self._settings, run.job, run.attempt, send=self.send, stop=assignment.stop)
         try:
             context.check_cancelled()
-            report = handler(request, context, self._opened())
+            report = handler(request, context, self._opened(run.share))
             context.write_report(report)
         finally:
             context.flush()
@@ -159,14 +159,15 @@ class Child:
         context = ChildContext(self._settings, run.job, run.attempt, send=self.send, stop=assignment.stop, helping=True)
         try:
             context.check_cancelled()
-            helper(request, context, self._opened())
+            helper(request, context, self._opened(run.share))
         finally:
             context.flush()
             shutil.rmtree(context.output, ignore_errors=True)
 
-    def _opened(self) -> EngineRoom:
+    def _opened(self, share: float) -> EngineRoom:
         if self._room is None:
             self._room = self._handlers.open_room(self._settings)
+        self._room.take_share(share)
         return cast("EngineRoom", self._room)  # the handlers' own kind of room
 
 

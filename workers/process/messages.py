@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from app.contracts.base import Contract
 from app.contracts.job import JobError
+from app.jobs.record import Claim
 
 # Longest line the child may send. What it says is short: text and numbers of a report go through files.
 MAX_LINE_BYTES: Final = 1024 * 1024
@@ -14,7 +15,10 @@ MAX_VALUES: Final = 4096
 
 
 class Run(Contract):
-    """Parent → child: run this attempt, or help the worker that runs it. `request` is the job's request as JSON."""
+    """Parent → child: run this attempt, or help the worker that runs it. `request` is the job's request as JSON.
+
+    `share` is what its engines may take of a GPU's memory.
+    """
 
     type: Literal["run"] = "run"
     job: str
@@ -22,6 +26,13 @@ class Run(Contract):
     kind: str
     request: dict[str, Any]
     helping: bool = False
+    share: float = 1.0
+
+    @classmethod
+    def of(cls, claim: Claim, share: float, *, helping: bool = False) -> "Run":
+        """The message for a claimed attempt."""
+        kind, request = claim.request.kind, claim.request.model_dump(mode="json")
+        return cls(job=claim.job_id, attempt=claim.attempt, kind=kind, request=request, helping=helping, share=share)
 
 
 class Cancel(Contract):

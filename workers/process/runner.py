@@ -48,7 +48,7 @@ from workers.process.lease import GIVE_UP_S, RETRY_S, Lease
 from workers.process.messages import Done, Ending, Failed, Logged, Observed, ProgressMade, Run
 from workers.process.reporter import Reporter
 from workers.process.tasks import cancel
-from workers.process.yielding import Turn, is_own_fit, turn_s, waiting
+from workers.process.yielding import Turn, is_own_fit, turn_s, waiting, worker_share
 from workers.telemetry import SCORING_RATE, Telemetry, UnknownMetricError
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class Runner:
             )
             logger.info("%s attempt %d: helping", claim.job_id, claim.attempt)
             try:
-                await child.send(_run_message(claim, helping=True))
+                await child.send(Run.of(claim, await worker_share(self._store, self._settings), helping=True))
                 ending = await self._listen(attempt, None)
             finally:
                 self._lent = None
@@ -246,7 +246,7 @@ class Runner:
 
     async def _until_ending(self, attempt: Attempt) -> Ending | None:
         """Hands the job over and listens until the child has said how it ended; None if it died without."""
-        claim = attempt.claim
+        claim, share = attempt.claim, await self._persist(lambda: worker_share(self._store, self._settings))
         reporter = Reporter(self._store, claim.job_id, claim.attempt, stale=lambda: attempt.stop(Reason.LOST))
         watchers = (
             asyncio.create_task(self._watch_record(attempt), name="watch record"),
@@ -256,7 +256,7 @@ class Runner:
             asyncio.create_task(attempt.watch_time(claim.request.timeout_s), name="watch time"),
         )
         try:
-            await attempt.child.send(_run_message(claim))
+            await attempt.child.send(Run.of(claim, share))
             return await self._listen(attempt, reporter)
         finally:
             await cancel(*watchers)
@@ -503,8 +503,3 @@ class Runner:
         if record is not None and record.ended:
             keep = record.job.attempt if record.job.status is JobStatus.SUCCEEDED else None
             await self._clean_job(job_id, keep=keep)
-
-
-def _run_message(claim: Claim, *, helping: bool = False) -> Run:
-    request = claim.request.model_dump(mode="json")
-    return Run(job=claim.job_id, attempt=claim.attempt, kind=claim.request.kind, request=request, helping=helping)

@@ -26,6 +26,7 @@ from app.deployments import keys as deployment_keys
 from app.jobs import keys
 from app.jobs.record import Claim
 from app.jobs.store import JobStore
+from app.settings import Settings
 
 WAITED_S: Final = 2.0  # so long an idle worker has had to take the other job
 LONGEST: Final = 16
@@ -107,3 +108,9 @@ async def _fits(store: JobStore, deployment: str | None, job_id: str) -> bool:
         return False
     known = await store.client.hget(deployment_keys.deployment(deployment), "fit_job")
     return known == f'"{job_id}"'
+
+
+async def worker_share(store: JobStore, settings: Settings) -> float:
+    """What a worker's engines may take of a GPU's memory: its share if there are deployments, else all of it. Raises
+    `RedisError`."""
+    return settings.share_diagnosis if await store.client.zcard(deployment_keys.INDEX) else 1.0

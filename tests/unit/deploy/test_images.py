@@ -52,6 +52,14 @@ def test_what_reads_gguf_files_and_the_demo_model_are_in_the_image_of_the_demo_a
     assert [target for target in TARGETS if "/tmp/demo.lock" in stage(target)] == ["demo"]
 
 
+def test_the_compiler_of_the_gpu_build_is_of_the_release_of_torchs_cuda() -> None:
+    """Headers of another one refuse it: kernels that are compiled on the machine would fail there."""
+    locked = "\n".join((ROOT / "requirements" / f"{name}.lock").read_text() for name in ("torch", "worker-gpu"))
+    versions = dict(re.findall(r"^([a-z0-9-]+)==(\d+\.\d+)", locked, flags=re.MULTILINE))
+    tools = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl", "nvidia-cuda-runtime")
+    assert {name: versions[name] for name in tools} == dict.fromkeys(tools, versions["cuda-toolkit"])
+
+
 def pinned(lock: str) -> list[str]:
     return re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / f"{lock}.lock").read_text(), flags=re.MULTILINE)
 

@@ -18,7 +18,7 @@ from app.contracts.requests.compare import CompareRequest
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.diagnosis.sides import Sides, modify, resolve
-from workers.engine.device import available_bytes
+from workers.engine.device import available_bytes, total_bytes
 from workers.engine.pool import context_length, resolve_dtype
 from workers.engine.resident import Weights
 from workers.engine.room import EngineRoom
@@ -151,6 +151,8 @@ class Models:
             self._rooms.append(EngineRoom(self.settings))
         else:
             logger.info("both models need %.2f GB, %.2f GB may be taken: they take turns", needed / 1e9, budget / 1e9)
+        for room in self._rooms:
+            room.take_share(share)
         engines: dict[Role, ScoringEngine] = {}
         for role, room in zip(ROLES, (self._rooms * 2)[: len(ROLES)] if not self.apart else self._rooms, strict=True):
             engines[role] = room.engine(
@@ -163,20 +165,6 @@ def longest_window(deployment: Deployment, *infos: CheckpointInfo) -> int:
     """Most tokens of prompt and output that are scored: the deployment's context, at most what both models take."""
     limits = [info.max_position for info in infos if info.max_position is not None]
     return min([deployment.max_model_len or LONGEST, *limits])
-
-
-def total_bytes(device: str) -> int:
-    """Memory of the device, in bytes: of the GPU, or of the host or its control group."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[1])
-    import psutil
-    from vllm.utils.cpu_resource_utils import get_cgroup_memory_limit
-
-    total = int(psutil.virtual_memory().total)
-    limit = get_cgroup_memory_limit()
-    return total if limit is None else min(total, limit)
 
 
 def needed_bytes(info: CheckpointInfo, settings: Settings, device: str, dtype: str, longest: int) -> int:

@@ -11,11 +11,11 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.requests.compare import CompareRequest
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
-from workers.calibration.online.models import Quiet, longest_window, needed_bytes, total_bytes
+from workers.calibration.online.models import Quiet, longest_window, needed_bytes
 from workers.calibration.verified.verifier import Board, Verifier
 from workers.diagnosis.sides import modify, resolve
 from workers.distributions.selfcheck import verify_head
-from workers.engine.device import identity
+from workers.engine.device import identity, total_bytes
 from workers.engine.drafting import DraftEngine
 from workers.engine.launch import never
 from workers.engine.pool import resolve_dtype
@@ -54,6 +54,7 @@ class VerifiedModels:
         side, entry, origin = resolve(request, context)
         self.sides = modify(request, side, entry, origin, context)
         self.room = EngineRoom(settings)
+        self.room.take_share(settings.share_verify)
         self._draft: DraftEngine | None = None
         try:
             reference, candidate = self.sides.reference, self.sides.candidate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,15 @@ from workers.engine.serving import guard, plugin
 from workers.engine.serving.config import VARIABLE
 from workers.engine.shape import kv_bytes_per_token
 from workers.engine.simulation import section_of
-from workers.engine.sizes import BLOCK, ITEM_BYTES, OVERHEAD_BYTES, single_row_bytes, step_tokens, weight_bytes
+from workers.engine.sizes import (
+    BLOCK,
+    ITEM_BYTES,
+    OVERHEAD_BYTES,
+    gpu_working_bytes,
+    single_row_bytes,
+    step_tokens,
+    weight_bytes,
+)
 
 TRACKER: Final = "workers.engine.serving.processor:RowTracker"
 LONGEST_DEFAULT: Final = 4096
@@ -83,6 +92,28 @@ def cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max_mod
     return max(least, min(most, share))
 
 
+def gpu_cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max_model_len: int, total: int) -> int:
+    """Bytes for keys and values on a GPU with `total` bytes: what the share leaves beside weights and working memory.
+
+    It is given, because vLLM would measure it while other processes take and free memory of the GPU. Raises
+    ENGINE_OUT_OF_MEMORY if the share does not hold one request of `max_model_len`.
+    """
+    besides = weight_bytes(info, dtype, "cuda", head=True) + gpu_working_bytes(info, CUDA_SEQUENCES)
+    least = besides + _padded(max_model_len + BLOCK) * kv_bytes_per_token(info.config, ITEM_BYTES[dtype])
+    share = int(settings.share_serving * total)
+    if share < least:
+        enough = math.ceil(100 * least / total) / 100
+        raise HemostatError(
+            ErrorCode.ENGINE_OUT_OF_MEMORY,
+            f"a replica needs about {least / 1e9:.1f} GB of the GPU; "
+            f"HEMOSTAT_SHARE_SERVING={settings.share_serving:g} of its {total / 1e9:.1f} GB is {share / 1e9:.1f} GB",
+            hint="take a GPU with more memory"
+            if enough > 1
+            else f"set it to {enough:g}, or give a smaller max_model_len",
+        )
+    return share - besides
+
+
 def check_room(info: CheckpointInfo, *, dtype: str, kv_cache_bytes: int) -> None:
     """Raises ENGINE_OUT_OF_MEMORY where weights and cache would not fit into the host's free memory."""
     needed, free = weight_bytes(info, dtype, "cpu", head=True) + kv_cache_bytes, available_bytes("cpu")
@@ -127,17 +158,15 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
         *("--dtype", plan.dtype, "--load-format", "safetensors", "--max-model-len", str(plan.max_model_len)),
         # What was looked into, also where Mistral's own configuration and tokenizer lie beside it.
         *("--config-format", "hf", "--tokenizer-mode", "hf"),
-        *("--max-num-seqs", str(sequences)),
+        *("--max-num-seqs", str(sequences), "--kv-cache-memory-bytes", str(plan.kv_cache_bytes)),
         *("--max-num-batched-tokens", str(max(step if cuda else min(step, CPU_STEP_TOKENS), sequences))),
         *("--override-generation-config", json.dumps(NEUTRAL_SAMPLING)),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
         *("--no-async-scheduling", "--seed", "0", "--distributed-executor-backend", IN_PROCESS),
         *("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"),
     ]
-    if cuda:
+    if cuda:  # so much must be free when it starts
         arguments += ["--gpu-memory-utilization", f"{settings.share_serving:g}"]
-    else:
-        arguments += ["--kv-cache-memory-bytes", str(plan.kv_cache_bytes)]
     if simulated or not (cuda or settings.engine_compile):
         arguments.append("--enforce-eager")
     if section is not None and section.kv_dtype is not None:
@@ -154,9 +183,13 @@ def command(arguments: list[str], parent: int) -> list[str]:
     return [sys.executable, "-m", "workers.engine.serving.server", "--parent", str(parent), "--", *arguments]
 
 
-def server_environment(config_file: Path | None, base: Mapping[str, str] | None = None) -> dict[str, str]:
+def server_environment(
+    config_file: Path | None, base: Mapping[str, str] | None = None, *, device: str
+) -> dict[str, str]:
     """Its environment; `config_file` None: plain vLLM."""
     environment = child_environment(base)
+    if device == "cuda":
+        environment.pop("OMP_NUM_THREADS", None)  # vLLM takes one thread then: others would wait by spinning
     # The HTTP side and the engine are two processes: neither may wait for the other.
     environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
     environment["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"

@@ -44,7 +44,7 @@ def test_modules_of_vllm_are_imported_in_batch_invariant_mode_where_the_setting_
     base = {name: value for name, value in os.environ.items() if name != environment.BATCH_INVARIANT}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=base, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "True"
-    assert environment.BATCH_INVARIANT not in server_environment(None, base), "servers are not scored"
+    assert environment.BATCH_INVARIANT not in server_environment(None, base, device="cpu"), "servers are not scored"
 
 
 SECRETS = """
@@ -56,7 +56,7 @@ PLAIN = {"HEMOSTAT_HOME", "HEMOSTAT_ENGINE_BATCH_TOKENS", "TOKENIZERS_PARALLELIS
 
 def test_no_child_that_runs_models_gets_a_secret() -> None:
     base = dict.fromkeys([*SECRETS, *PLAIN], "1")
-    for child in (environment.child_environment(base), server_environment(None, base)):
+    for child in (environment.child_environment(base), server_environment(None, base, device="cpu")):
         assert not set(SECRETS) & set(child)
         assert set(child) >= PLAIN
 

@@ -40,7 +40,7 @@ print("\\n" + json.dumps([utils.dispatch_cpu_unquantized_gemm.__module__, found]
 
 def answered(checkpoint: Path, dtype: str, config_file: Path | None) -> tuple[str, list[object]]:
     """Where the choice of products comes from, and token ids with the log-probabilities of every token."""
-    environment = server_environment(config_file) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    environment = server_environment(config_file, device="cpu") | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     if config_file is None:
         environment["VLLM_PLUGINS"] = ""
     processors = json.dumps([] if config_file is None else [NAME])

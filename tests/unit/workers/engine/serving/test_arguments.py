@@ -89,7 +89,8 @@ def test_plain_and_hooked_servers_differ_in_the_hook_alone(tiny: Tiny, device: s
 
     assert arguments(hooked=True) == [*arguments(hooked=False), "--logits-processors", TRACKER]
     assert ("--gpu-memory-utilization" in arguments(hooked=True)) == (device == "cuda")
-    assert ("--kv-cache-memory-bytes" in arguments(hooked=True)) == (device == "cpu")
+    given = arguments(hooked=True)
+    assert given[given.index("--kv-cache-memory-bytes") + 1] == str(1 << 20), "vLLM does not measure"
     assert IN_PROCESS in arguments(hooked=True), "its steps are watched"
 
 
@@ -103,13 +104,19 @@ def test_the_server_reads_what_was_looked_into_whatever_lies_beside_it(tiny: Tin
 
 def test_the_environment_chooses_runner_and_plugin_whatever_was_set() -> None:
     base = {"VLLM_USE_V2_MODEL_RUNNER": "1", "VLLM_PLUGINS": "other", VARIABLE: "/elsewhere"}
-    hooked = server_environment(Path("/here/serving.json"), base)
+    hooked = server_environment(Path("/here/serving.json"), base, device="cpu")
     assert hooked["VLLM_USE_V2_MODEL_RUNNER"] == "0"
     assert hooked["VLLM_PLUGINS"] == plugin.NAME
     assert hooked[VARIABLE] == "/here/serving.json"
-    plain = server_environment(None, base)
+    plain = server_environment(None, base, device="cpu")
     assert plain["VLLM_PLUGINS"] == ""
     assert VARIABLE not in plain
+
+
+def test_a_server_on_a_gpu_has_as_many_threads_as_vllm_chooses() -> None:
+    base = {"OMP_NUM_THREADS": "16"}
+    assert "OMP_NUM_THREADS" not in server_environment(None, base, device="cuda")
+    assert server_environment(None, base, device="cpu")["OMP_NUM_THREADS"] == "16"
 
 
 def test_the_plugin_is_installed_under_its_name() -> None:

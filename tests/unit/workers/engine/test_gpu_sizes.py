@@ -1,0 +1,135 @@
+"""Which model fits which GPU: reckoned from published sizes, since no GPU is at hand here."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.safetensors_header import TensorInfo
+from app.models.shapes import expected_tensors
+from app.settings import Settings
+from workers.engine import pool as module
+from workers.engine.launch import EngineOptions
+from workers.engine.pool import EnginePool, needed_bytes
+from workers.engine.serving.arguments import gpu_cache_bytes
+from workers.engine.sizes import kv_cache_bytes
+
+Tiny = Callable[..., Path]
+# Total memory as nvidia-smi prints it, in MiB: RTX 4090, A100 40GB, H100 80GB, H200 141GB.
+CARDS = {24: 24564, 40: 40960, 80: 81559, 141: 143771}
+# Parameters as published; layers, hidden size, heads, those of keys and values, inner size, vocabulary.
+MODELS: dict[str, tuple[int, int, int, int, int, int, int]] = {
+    "Qwen2.5-0.5B": (494_032_768, 24, 896, 14, 2, 4864, 151_936),
+    "Llama-3.2-3B": (3_212_749_824, 28, 3072, 24, 8, 8192, 128_256),
+    "Llama-3.1-8B": (8_030_261_248, 32, 4096, 32, 8, 14336, 128_256),
+    "Qwen2.5-14B": (14_770_033_664, 48, 5120, 40, 8, 13824, 152_064),
+    "Qwen2.5-32B": (32_763_876_352, 64, 5120, 40, 8, 27648, 152_064),
+    "Llama-3.1-70B": (70_553_706_496, 80, 8192, 64, 8, 28672, 128_256),
+}
+LENGTH = 4096
+
+
+def bytes_of(card: int) -> int:
+    return CARDS[card] * 1024**2
+
+
+def info_of(name: str, tiny: Tiny) -> CheckpointInfo:
+    parameters, layers, hidden, heads, kv_heads, inner, vocabulary = MODELS[name]
+    kind = "qwen2" if name.startswith("Qwen") else "llama"
+    small = inspect(tiny(kind))
+    config: dict[str, Any] = small.config | {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": hidden // heads,
+        "intermediate_size": inner,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": name in ("Qwen2.5-0.5B", "Llama-3.2-3B"),
+    }
+    shapes = expected_tensors(small.architecture, config)
+    assert shapes is not None
+    tensors = {tensor: TensorInfo("BF16", tuple(shape), "model.safetensors") for tensor, shape in shapes.items()}
+    info = replace(small, config=config, tensors=tensors, layers=layers, hidden_size=hidden, vocabulary=vocabulary)
+    assert info.parameters == parameters
+    return info
+
+
+def scored_bytes(info: CheckpointInfo) -> int:
+    cache = kv_cache_bytes(info, Settings(), "bfloat16", LENGTH)
+    options = EngineOptions(info.path, info.architecture, "pooling", "cuda", "bfloat16", LENGTH, LENGTH, 256, cache)
+    return needed_bytes(info, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "scored", "served", "quarter"),
+    [  # by one engine; by one replica with the whole card; with the default share
+        ("Qwen2.5-0.5B", {24, 40, 80, 141}, {24, 40, 80, 141}, {24, 40, 80, 141}),
+        ("Llama-3.2-3B", {24, 40, 80, 141}, {24, 40, 80, 141}, {40, 80, 141}),
+        ("Llama-3.1-8B", {24, 40, 80, 141}, {24, 40, 80, 141}, {80, 141}),
+        ("Qwen2.5-14B", {40, 80, 141}, {40, 80, 141}, {141}),
+        ("Qwen2.5-32B", {80, 141}, {80, 141}, set()),
+        ("Llama-3.1-70B", {141}, {141}, set()),
+    ],
+)
+def test_which_card_holds_which_model(
+    tiny: Tiny, name: str, scored: set[int], served: set[int], quarter: set[int]
+) -> None:
+    info = info_of(name, tiny)
+
+    def serves(card: int, share: float) -> bool:
+        settings = Settings(share_serving=share)
+        try:
+            gpu_cache_bytes(info, settings, dtype="bfloat16", max_model_len=LENGTH, total=bytes_of(card))
+        except HemostatError as error:
+            assert error.code is ErrorCode.ENGINE_OUT_OF_MEMORY
+            return False
+        return True
+
+    context = 512 * 1024**2  # of CUDA, in the process of the engine
+    assert {card for card in CARDS if scored_bytes(info) <= bytes_of(card) - context} == scored
+    assert {card for card in CARDS if serves(card, 1.0)} == served
+    assert {card for card in CARDS if serves(card, Settings().share_serving)} == quarter
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_replica_keeps_to_its_share_and_a_refusal_names_the_share_that_is_enough(tiny: Tiny, name: str) -> None:
+    info, total = info_of(name, tiny), bytes_of(141)
+    parameters, layers, _, _, kv_heads, _, vocabulary = MODELS[name]
+    besides = 2 * parameters + 1024**3 + 3 * 4 * 256 * vocabulary
+
+    def cache(share: float) -> int:
+        return gpu_cache_bytes(info, Settings(share_serving=share), dtype="bfloat16", max_model_len=LENGTH, total=total)
+
+    assert cache(1.0) == total - besides
+    least = besides + (LENGTH + 128) * 2 * layers * kv_heads * info.config["head_dim"] * 2
+    enough = math.ceil(100 * least / total) / 100
+    assert cache(enough) >= (LENGTH + 128) * 2 * layers * kv_heads * info.config["head_dim"] * 2
+    with pytest.raises(HemostatError, match="HEMOSTAT_SHARE_SERVING") as caught:
+        cache(enough - 0.01)
+    assert f"set it to {enough:g}," in caught.value.hint
+
+
+def test_the_workers_engines_keep_to_its_share_of_a_gpu_where_there_are_deployments(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """70 GB of an H100 are free, and 4 GB held by this process."""
+    monkeypatch.setattr(module, "pick_device", lambda _: "cuda")
+    monkeypatch.setattr(module, "available_bytes", lambda _: 70 * 10**9)
+    monkeypatch.setattr(module, "total_bytes", lambda _: bytes_of(80))
+    monkeypatch.setattr(module, "held_bytes", lambda _: 4 * 10**9)
+    pool = EnginePool(Settings(share_diagnosis=0.2))
+    needed = scored_bytes(info_of("Llama-3.1-8B", tiny))
+    pool.make_room(needed)
+    pool.take_share(0.2)
+    pool.make_room(int(0.2 * bytes_of(80)) - 4 * 10**9)
+    with pytest.raises(HemostatError, match=r"needs about 17\.00 GB .* 13\.10 GB are free.* holds 4\.00 GB") as caught:
+        pool.make_room(needed)
+    assert "HEMOSTAT_SHARE_DIAGNOSIS" in caught.value.hint
+    pool.device = "cpu"  # where memory that nobody uses is lent
+    pool.make_room(needed)
