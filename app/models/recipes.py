@@ -2,31 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.recipe import Calibrated, CalibratedSparse, Recipe, Sparse
+from app.contracts.recipe import Calibrated, Recipe, Step
 from app.contracts.text import InlineText
 
-
-@dataclass(frozen=True)
-class _Later:
-    """Fields that a type has got since it is in use: where `field` is `nothing`, those of `left_out` say nothing."""
-
-    field: str
-    nothing: object
-    left_out: frozenset[str]
-
-
-# By type. What says nothing is left out, whatever it holds: recipes of the time before keep their names.
-_LATER: Final[dict[str, _Later]] = {
-    # It reads a text since it knows OWL, and for that alone.
-    "prune.magnitude": _Later(
-        "allocation", "uniform", frozenset(CalibratedSparse.model_fields) - frozenset(Sparse.model_fields)
-    ),
-    "quantize.dynamic": _Later("block_epochs", 0, frozenset({"block_epochs"})),
-    "repair.lowrank": _Later("own_windows", 0, frozenset({"own_windows"})),
-}
+# What decides nothing in a step that reads no text.
+_TEXT: Final = frozenset(Calibrated.model_fields) - frozenset(Step.model_fields)
 
 
 def canonical_json(recipe: Recipe) -> str:
@@ -38,12 +20,10 @@ def canonical_json(recipe: Recipe) -> str:
     """
     steps = []
     for step in recipe:
-        fields = step.model_dump(mode="json")
-        if isinstance(step, Calibrated) and isinstance(step.calibration, InlineText):
+        silent = isinstance(step, Calibrated) and not step.reads_text
+        fields = step.model_dump(mode="json", exclude=set(_TEXT) if silent else None)
+        if "calibration" in fields and isinstance(step, Calibrated) and isinstance(step.calibration, InlineText):
             fields["calibration"] = _told_inline(step.calibration)
-        later = _LATER.get(step.type)
-        if later is not None and fields[later.field] == later.nothing:
-            fields = {name: value for name, value in fields.items() if name not in later.left_out}
         for name in ("layers", "modules"):
             if fields.get(name) is not None:
                 fields[name] = sorted(set(fields[name]))

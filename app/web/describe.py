@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from app.contracts.recipe.mitigation import of_its_time
 from app.contracts.report import ModelProvenance, Provenance
 from app.web import format as fmt
 
@@ -136,7 +135,6 @@ def _any_step(of: Step) -> str:
 
 
 def _dynamic(of: Step) -> str:
-    of = of_its_time(of)
     group = of.get("group_size", 64)
     inputs = f"A{of['activation_bits']}" if of.get("activation_bits") else ""
     widths = f"{float(of.get('bits', 4)):g}-bit" + (" on average, mixed," if of.get("mixed") else "")
@@ -148,7 +146,6 @@ def _dynamic(of: Step) -> str:
 
 
 def _repair(of: Step) -> str:
-    of = of_its_time(of)
     epochs, steps = of.get("block_epochs", 3), of.get("distill_steps", 60)
     fitted = [f"blocks fitted over {fmt.counted(epochs, 'epoch')}"] if epochs else []
     trained = [f"{steps} steps of distillation"] if steps else []

@@ -49,11 +49,11 @@ from workers.distributions.divergence import Divergence
 from workers.distributions.head import Head
 from workers.distributions.intervals import ratio_intervals
 from workers.engine.room import EngineRoom
-from workers.surgery import catalogue
 from workers.surgery.application import SURGERY_VERSION
 from workers.surgery.import_gguf import demo_gguf, import_gguf
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
+from workers.surgery.steps import runner_of
 from workers.surgery.store import CheckpointStore
 from workers.text.documents import TextDocument
 from workers.text.shipped import load_shipped
@@ -204,7 +204,7 @@ def versions_of(case: Case) -> dict[str, int]:
     found = {mitigation_page.SURGERY: SURGERY_VERSION}
     for name, given in {"": case.recipe, **case.beside}.items():
         for number, step in enumerate(RECIPE.validate_python(given), 1):
-            version = getattr(catalogue.load(catalogue.name_of(step)), "version", None)
+            version = getattr(runner_of(step), "version", None)
             if version is not None:
                 found[f"version_{name}_{number}" if name else f"version_{number}"] = version
     return found

@@ -16,7 +16,6 @@ from app.models.modules import Weight
 from app.models.recipes import canonical_json, recipe_fingerprint
 from app.models.simulation import section_in
 from app.models.steps import check_one, check_recipe
-from workers.surgery import catalogue
 from workers.surgery.account import (
     model_storage,
     nominal_share,
@@ -35,6 +34,7 @@ from workers.surgery.resumption import Resumption
 from workers.surgery.safetensors_writer import plan_shards, write_shards
 from workers.surgery.shop import Shop, WholeStep
 from workers.surgery.stages import Stage, stages
+from workers.surgery.steps import runner_of
 from workers.surgery.store import CheckpointStore
 from workers.surgery.streamed import Streamed
 
@@ -75,7 +75,7 @@ class Application:
         self._shard_bytes, self._resume = shard_bytes, resume
         self._stages = list(stages(recipe))
         self._steps: dict[int, WholeStep] = {
-            stage.first: catalogue.load(catalogue.name_of(recipe[stage.first]))(recipe[stage.first])
+            stage.first: runner_of(recipe[stage.first])(recipe[stage.first])
             for stage in self._stages
             if not stage.streamed
         }

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from app.contracts.recipe import Recipe
-from workers.surgery import catalogue
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Stage:
 def stages(recipe: Recipe) -> Iterator[Stage]:
     """The stages of a recipe in turn: neighbouring steps that change one weight at a time are one, every other step is
     one of its own."""
-    kinds = [(index, catalogue.is_streamed(catalogue.name_of(step))) for index, step in enumerate(recipe)]
+    kinds = [(index, step.is_streamed) for index, step in enumerate(recipe)]
     for streamed, run in groupby(kinds, key=lambda pair: pair[1]):
         indices = [index for index, _ in run]
         if streamed:

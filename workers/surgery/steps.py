@@ -1,13 +1,14 @@
 """A recipe's steps as things that are done to one weight at a time: what such a class has, and those of `quantize.rtn`
-and `prune.magnitude`; the others stand beside their formulas. `catalogue` names them all."""
+and `prune.magnitude`; the others stand beside their formulas."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from pkgutil import resolve_name
+from typing import Any, Protocol
 
 import torch
 
 from app.contracts.recipe import PruneMagnitude, QuantizeRtn, Step
-from workers.surgery import catalogue, prune_magnitude, quantize_rtn
+from workers.surgery import prune_magnitude, quantize_rtn
 
 Visit = Callable[[str, torch.Tensor], None]
 
@@ -88,9 +89,14 @@ class MagnitudeRunner:
         return self._step.share
 
 
+def runner_of(step: Step) -> Any:
+    """The class that does a step as it stands; it is called with the step. Its module is imported here, no sooner."""
+    return resolve_name(step.variant or step.runner)
+
+
 def make_runner(step: Step) -> Runner:
     """The runner of a streamed step. Raises TypeError for any other."""
-    if step.type not in catalogue.STREAMED:
+    if not step.streamed:
         raise TypeError(f"{step.type} is no streamed step")
-    runner: Runner = catalogue.load(step.type)(step)
+    runner: Runner = resolve_name(step.runner)(step)
     return runner

@@ -1,5 +1,6 @@
 """What steps of several families share: where they apply, how strong they are, what text they look at."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -26,11 +27,18 @@ class Step(Contract):
     role         what it does to a model; every type of step has one
     graded_by    the field that may differ from layer to layer; None: no field may
     replaced_by  the mitigation that may stand in its place, which then has its `bits` or `sparsity`; None: none
+    runner       the class of the worker that does it, "module:Class"
+    streamed     whether the runner changes one weight at a time and needs nothing else
+                 (`workers.surgery.steps.Runner`); others are given the checkpoint (`workers.surgery.shop.WholeStep`)
+    variants     other runners, not streamed, by the value of `form`, `allocation` or `activations` that takes them
     """
 
     role: ClassVar[Role]
     graded_by: ClassVar[Literal["bits", "sparsity"] | None] = None
     replaced_by: ClassVar[str | None] = None
+    runner: ClassVar[str]
+    streamed: ClassVar[bool] = False
+    variants: ClassVar[Mapping[str, str]] = {}
 
     type: str
     layers: (
@@ -51,9 +59,20 @@ class Step(Contract):
         return None
 
     @property
+    def variant(self) -> str | None:
+        """The other runner that the step as it stands takes; None: `runner`."""
+        values = [str(getattr(self, field, None)) for field in ("form", "allocation", "activations")]
+        return next((self.variants[value] for value in values if value in self.variants), None)
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the step as it stands changes one weight at a time."""
+        return self.streamed and self.variant is None
+
+    @property
     def local(self) -> bool:
         """Whether the step makes each weight from that weight alone, so that it can do so again."""
-        return False
+        return self.streamed
 
 
 class Calibrated(Step):

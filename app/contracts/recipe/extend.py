@@ -14,6 +14,7 @@ class ExtendDuplicate(Step):
     """Depth by copies: the block of `layers` (a run of neighbours) stands twice, one behind the other."""
 
     role = "extender"
+    runner = "workers.surgery.extend:Duplicate"
     type: Literal["extend.duplicate"]
 
     @model_validator(mode="after")
@@ -27,6 +28,7 @@ class ExtendIdentity(Step):
     """Depth without effect: behind each of `layers` a copy of it whose output projections are zero."""
 
     role = "extender"
+    runner = "workers.surgery.extend:Identity"
     type: Literal["extend.identity"]
 
 
@@ -34,6 +36,7 @@ class ExtendInterpolate(Step):
     """Depth by interpolation: behind each of `layers` a new one, between it and the next at `weight`."""
 
     role = "extender"
+    runner = "workers.surgery.extend:Interpolate"
     type: Literal["extend.interpolate"]
     # Neither end leaves the model as it is.
     weight: Annotated[float, Field(ge=0, le=1), UNKNOWN] = 0.5
@@ -43,6 +46,7 @@ class ExtendWidth(Step):
     """Width that keeps the function: heads and MLP channels are copied, and their output weights shared among them."""
 
     role = "extender"
+    runner = "workers.surgery.extend:Width"
     type: Literal["extend.width"]
     heads: Annotated[int, Field(ge=1, le=16), RISING] = Field(default=1, description="How many times each head stands.")
     channels: Annotated[int, Field(ge=1, le=16), RISING] = Field(
@@ -58,6 +62,7 @@ class MoeTopk(Step):
     """Another number of experts a token."""
 
     role = "adjuster"
+    runner = "workers.surgery.moe:TopK"
     type: Literal["moe.topk"]
     experts: Annotated[int, Field(ge=1, le=1024), around(configured="num_experts_per_tok", factor=True)]
 
@@ -66,6 +71,7 @@ class MoeRouter(Step):
     """A changed router: its logits at another temperature, its weights with noise, or rounded to few bits."""
 
     role = "adjuster"
+    runner = "workers.surgery.moe:Router"
     type: Literal["moe.router"]
     temperature: Annotated[float, Field(gt=0, le=100), around(1.0, factor=True)] | None = None
     noise: Annotated[float, Field(gt=0, le=10), RISING] | None = Field(
@@ -91,6 +97,7 @@ class ContextLinear(Step):
     """Position interpolation: rotary positions divided by `factor`."""
 
     role = "context"
+    runner = "workers.surgery.context:Scaled"
     type: Literal["context.linear"]
     factor: Factor
 
@@ -99,6 +106,7 @@ class ContextNtk(Step):
     """NTK-aware scaling: the rotary base raised by factor^(d/(d−2))."""
 
     role = "context"
+    runner = "workers.surgery.context:Scaled"
     type: Literal["context.ntk"]
     factor: Factor
 
@@ -107,6 +115,7 @@ class ContextYarn(Step):
     """YaRN: low frequencies interpolated, high ones kept, attention scaled."""
 
     role = "context"
+    runner = "workers.surgery.context:Scaled"
     type: Literal["context.yarn"]
     factor: Factor
     # The larger, the more frequencies are interpolated.

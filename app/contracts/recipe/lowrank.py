@@ -29,12 +29,14 @@ class Truncated(Step):
 class LowrankSvd(Truncated):
     """Truncated singular value decomposition of each weight matrix."""
 
+    runner = "workers.surgery.lowrank:PlainSvd"
     type: Literal["lowrank.svd"]
 
 
 class LowrankAsvd(Calibrated, Truncated):
     """ASVD: input channels scaled by their mean absolute activation (to a power) before the decomposition."""
 
+    runner = "workers.surgery.lowrank:Asvd"
     type: Literal["lowrank.asvd"]
     power: Annotated[float, Field(ge=0, le=2), UNKNOWN] = Field(default=0.5, description="ASVD's alpha.")
 
@@ -42,4 +44,5 @@ class LowrankAsvd(Calibrated, Truncated):
 class LowrankSvdllm(Calibrated, Truncated):
     """SVD-LLM: decomposition after whitening by the Cholesky factor of the activations' second moment."""
 
+    runner = "workers.surgery.lowrank:SvdLlm"
     type: Literal["lowrank.svdllm"]

@@ -14,6 +14,7 @@ class AdapterLora(Step):
     """A PEFT LoRA adapter merged into the weights."""
 
     role = "merger"
+    runner = "workers.surgery.merge:Lora"
     type: Literal["adapter.lora"]
     adapter: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
         description="Folder of the adapter, as PEFT saves it, below the operator's adapter root."
@@ -27,6 +28,7 @@ class MergeLinear(Step):
     """The weighted mean of two checkpoints of the same shapes: (1 − weight) · this + weight · other."""
 
     role = "merger"
+    runner = "workers.surgery.merge:Linear"
     type: Literal["merge.linear"]
     other: Alias = Field(description="Alias of the other model in models.toml.")
     weight: Annotated[float, Field(ge=-10, le=10), around(0.0)] = 0.5

@@ -1,7 +1,6 @@
 """The three mitigations as steps: they compare, deploy and compose like any other."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +16,7 @@ class PruneGradient(Calibrated, Sparse):
     reference; what stays is reconstructed, and trained for a while where `recovery_s` allows."""
 
     replaced_by = None
+    runner = "workers.mitigation.gradient_pruning.step:GradientPruning"
     type: Literal["prune.gradient"]
     passes: Annotated[int, Field(ge=1, le=100), FALLING] = Field(
         default=4, description="Over how many passes, of rising sparsity, the gradients are gathered."
@@ -36,43 +36,14 @@ class PruneGradient(Calibrated, Sparse):
     )
 
 
-# What these were stored with before `block_epochs` was a field: all of their fields, as requests and manifests have
-# them. Dynamic scaling that fits no blocks is still written so. A recipe that a mitigate or an attribute report tells
-# without its defaults has today's.
-_BEFORE_BLOCKS: Final = (
-    frozenset(
-        {"bits", "group_size", "symmetric", "activation_bits", "mixed", "smooth", "tune", "tuning_steps", "form"}
-    ),
-    frozenset({"rank", "allocation", "distill_steps", "distill_s", "iterations"}),
-)
-
-
-def of_its_time(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A step as it is stored; one from before `block_epochs` was a field fitted no blocks."""
-    older = "block_epochs" not in fields and any(fields.keys() >= whole for whole in _BEFORE_BLOCKS)
-    return {**fields, "block_epochs": 0} if older else dict(fields)
-
-
-class FitsBlocks(Calibrated):
-    """A step that trains what it made of each block; how often is its field `block_epochs`."""
-
-    @model_validator(mode="after")
-    def _of_its_time(self) -> Self:
-        """Not before the fields are read: strict JSON would take no lists after that."""
-        stored = {name: getattr(self, name) for name in self.model_fields_set}
-        if (epochs := of_its_time(stored).get("block_epochs")) is not None:
-            object.__setattr__(self, "block_epochs", epochs)
-            self.model_fields_set.add("block_epochs")
-        return self
-
-
-class QuantizeDynamic(FitsBlocks):
+class QuantizeDynamic(Calibrated):
     """Dynamic quantization scaling: channels smoothed, scales and zero points of groups searched by the error of their
     layer's output and then fitted by their block's, weighted by the divergence's gradient, biases corrected,
     bits given to modules by the nats that each was measured to cost."""
 
     role = "quantizer"
     graded_by = "bits"
+    runner = "workers.mitigation.dynamic_scaling.step:DynamicScaling"
     type: Literal["quantize.dynamic"]
     bits: Annotated[float, Field(ge=2, le=8), BITS] = Field(
         description="Mean code bits of a weight; with `mixed`, modules have 3, 4, 5, 6 or 8."
@@ -116,13 +87,14 @@ class QuantizeDynamic(FitsBlocks):
         return self
 
 
-class RepairLowrank(FitsBlocks):
+class RepairLowrank(Calibrated):
     """Low-rank repair: to every linear layer a product of two thin matrices is added that takes back what was lost.
 
     The result has it merged; beside it lies the same as a PEFT LoRA, in the folder `adapter`.
     """
 
     role = "repair"
+    runner = "workers.mitigation.repair.step:RepairStep"
     type: Literal["repair.lowrank"]
     calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = Field(
         default=64, description="The last eighth of them is not trained on and decides what is kept."

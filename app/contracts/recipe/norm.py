@@ -12,6 +12,7 @@ class NormScale(Step):
     """Norm weights times `factor`, plus `shift`."""
 
     role = "adjuster"
+    runner = "workers.surgery.norm:ScaleStep"
     type: Literal["norm.scale"]
     factor: Annotated[float, Field(ge=-100, le=100), around(1.0, factor=True)] = 1.0
     shift: Annotated[float, Field(ge=-100, le=100), around(0.0)] = 0.0
@@ -27,6 +28,7 @@ class NormEpsilon(Step):
     """Another epsilon in every norm."""
 
     role = "adjuster"
+    runner = "workers.surgery.norm:EpsilonStep"
     type: Literal["norm.epsilon"]
     # 1e-6: the configuration classes', where config.json says nothing.
     epsilon: Annotated[float, Field(gt=0, le=10), around(1e-6, configured="rms_norm_eps", factor=True)]
@@ -36,6 +38,7 @@ class NormDrop(Step):
     """Norms without their learned weights: each becomes a plain root-mean-square normalization."""
 
     role = "adjuster"
+    runner = "workers.surgery.norm:DropStep"
     type: Literal["norm.drop"]
 
 
@@ -43,6 +46,7 @@ class NormTweak(Calibrated):
     """Norm tweaking: norm weights trained so that each block's output has the reference's mean and variance."""
 
     role = "repair"
+    runner = "workers.surgery.norm_tweak:TweakStep"
     type: Literal["norm.tweak"]
     steps: Annotated[int, Field(ge=1, le=10000), FALLING] = 20
     learning_rate: Annotated[float, Field(gt=0, le=1), UNKNOWN] = 1e-3

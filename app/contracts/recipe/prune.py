@@ -1,6 +1,7 @@
 """Weights that become zero, and parts that go."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -41,6 +42,9 @@ class PruneMagnitude(CalibratedSparse):
     It looks at text where `allocation` is `owl` alone.
     """
 
+    streamed = True
+    runner = "workers.surgery.steps:MagnitudeRunner"
+    variants: ClassVar[Mapping[str, str]] = {"owl": "workers.surgery.prune_magnitude_owl:OwlMagnitude"}
     type: Literal["prune.magnitude"]
     scope: Literal["row", "layer", "global"] = Field(
         default="layer", description="Over what the share is taken: an output row, a weight matrix, or all of them."
@@ -66,6 +70,7 @@ class PruneMagnitude(CalibratedSparse):
 class PruneWanda(CalibratedSparse):
     """Wanda: weights of the smallest |W|·‖X‖ go, compared within `scope`."""
 
+    runner = "workers.surgery.prune_wanda:Wanda"
     type: Literal["prune.wanda"]
     scope: Literal["row", "layer"] = "row"
 
@@ -73,6 +78,7 @@ class PruneWanda(CalibratedSparse):
 class PruneSparsegpt(CalibratedSparse):
     """SparseGPT: weights go column by column, and those that stay make the error good (second-order)."""
 
+    runner = "workers.surgery.prune_sparsegpt:SparseGpt"
     type: Literal["prune.sparsegpt"]
     damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = 0.01
     scope: Literal["layer", "row"] = Field(
@@ -83,6 +89,7 @@ class PruneSparsegpt(CalibratedSparse):
 class PruneRia(CalibratedSparse):
     """RIA: relative importance of a weight in its row and column, times the activation norm to a power."""
 
+    runner = "workers.surgery.prune_ria:Ria"
     type: Literal["prune.ria"]
     scope: Literal["row", "layer"] = "row"
     power: Annotated[float, Field(ge=0, le=2), UNKNOWN] = Field(default=0.5, description="RIA's a: the power of ‖X‖.")
@@ -100,6 +107,7 @@ class _Structured(Calibrated):
 class PruneLayers(_Structured):
     """Whole decoder layers go: those named in `layers`, else those whose input and output are most alike."""
 
+    runner = "workers.surgery.prune_layers:DropLayers"
     type: Literal["prune.layers"]
 
     @model_validator(mode="after")
@@ -121,6 +129,7 @@ class PruneHeads(_Structured):
     knows one number for all of them.
     """
 
+    runner = "workers.surgery.prune_heads:DropHeads"
     type: Literal["prune.heads"]
 
     @model_validator(mode="after")
@@ -133,6 +142,7 @@ class PruneHeads(_Structured):
 class PruneChannels(_Structured):
     """Inner channels of the MLP go; every layer loses the same number, and the checkpoint is really smaller."""
 
+    runner = "workers.surgery.prune_channels:DropChannels"
     type: Literal["prune.channels"]
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """Weights, activations, keys and values on fewer bits."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,17 +15,16 @@ class QuantizeRtn(Grouped):
     `group_size` runs along the input dimension and must divide it; null is one scale an output channel.
     """
 
+    streamed = True
+    runner = "workers.surgery.steps:RtnRunner"
+    variants: ClassVar[Mapping[str, str]] = {"packed": "workers.surgery.quantize_rtn:RtnPacked"}
     type: Literal["quantize.rtn"]
-
-    @property
-    def local(self) -> bool:
-        """Each weight by its own groups."""
-        return True
 
 
 class QuantizeGptq(Calibrated, Grouped):
     """GPTQ: columns rounded one after the other, the error of each made good by those to come (second-order)."""
 
+    runner = "workers.surgery.quantize_gptq:Gptq"
     type: Literal["quantize.gptq"]
     damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = Field(
         default=0.01, description="Share of the mean of the Hessian's diagonal that is added to it."
@@ -35,6 +35,7 @@ class QuantizeGptq(Calibrated, Grouped):
 class QuantizeAwq(Calibrated, Grouped):
     """AWQ: channels scaled by their activations before rounding, the exponent searched for each layer's output."""
 
+    runner = "workers.surgery.quantize_awq:Awq"
     type: Literal["quantize.awq"]
 
 
@@ -43,6 +44,7 @@ class QuantizeSmoothquant(Calibrated):
 
     role = "quantizer"
     replaced_by = "quantize.dynamic"
+    runner = "workers.surgery.quantize_smoothquant:Smoothquant"
     type: Literal["quantize.smoothquant"]
     bits: Bits = 8
     activation_bits: Annotated[Literal[4, 8], BITS] = 8
@@ -60,6 +62,13 @@ class QuantizeFp8(Calibrated):
     """8-bit floats (e4m3): weights a channel; activations untouched, or scaled a token at run time, or fixed."""
 
     role = "quantizer"
+    streamed = True
+    runner = "workers.surgery.quantize_fp8:Fp8Runner"
+    variants: ClassVar[Mapping[str, str]] = {
+        "packed": "workers.surgery.quantize_fp8:Fp8Packed",
+        "dynamic": "workers.surgery.quantize_fp8:Fp8Simulated",
+        "static": "workers.surgery.quantize_fp8:Fp8Simulated",
+    }
     type: Literal["quantize.fp8"]
     activations: Literal["none", "dynamic", "static"] = "none"
     form: Form = "simulated"
@@ -74,17 +83,14 @@ class QuantizeFp8(Calibrated):
         """The one width."""
         return 8.0
 
-    @property
-    def local(self) -> bool:
-        """Each weight by its own channels."""
-        return True
-
 
 class QuantizeNf4(Step):
     """NF4: a grid of 16 quantiles of the normal distribution, scaled by the absolute maximum of each group."""
 
     role = "quantizer"
     replaced_by = "quantize.dynamic"
+    streamed = True
+    runner = "workers.surgery.quantize_nf4:Nf4Runner"
     type: Literal["quantize.nf4"]
     group_size: GroupSize | None = 64
 
@@ -93,16 +99,12 @@ class QuantizeNf4(Step):
         """The one width."""
         return 4.0
 
-    @property
-    def local(self) -> bool:
-        """Each weight by its own groups."""
-        return True
-
 
 class QuantizeActivations(Calibrated):
     """Inputs of linear layers on an even grid: simulated at run time, weights untouched."""
 
     role = "quantizer"
+    runner = "workers.surgery.quantize_activations:ActivationsStep"
     type: Literal["quantize.activations"]
     bits: Annotated[Literal[4, 8], BITS]
     dynamic: bool = Field(default=True, description="A scale a token at run time, or one fixed by the text.")
@@ -118,6 +120,7 @@ class QuantizeKvCache(Step):
     """Keys and values on fewer bits: a dtype that vLLM stores them in, or simulated bits for each apart."""
 
     role = "quantizer"
+    runner = "workers.surgery.quantize_kv_cache:KvCacheStep"
     type: Literal["quantize.kv_cache"]
     dtype: Literal["fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
     k_bits: Bits | None = None

@@ -10,8 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from app.contracts.recipe import Calibrated, QuantizeDynamic, Recipe, RepairLowrank, Step
-from app.contracts.recipe.mitigation import of_its_time
+from app.contracts.recipe import Calibrated, Recipe, Step
 from app.contracts.text import TextSource
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import ROUTER_KINDS, Weight, weights_of
@@ -88,10 +87,7 @@ class Subject:
 
 def fields_of(step: Step) -> dict[str, Any]:
     """A step as data, what has its default left out."""
-    found = step.model_dump(mode="json", exclude_defaults=True)
-    if isinstance(step, QuantizeDynamic | RepairLowrank) and of_its_time(found) != found:
-        found["block_epochs"] = step.block_epochs  # without it, what is read is a step of before the field
-    return {"type": found.pop("type")} | found
+    return step.model_dump(mode="json", exclude_defaults=True)
 
 
 def recipe_of(steps: Iterable[Mapping[str, Any]]) -> Recipe:

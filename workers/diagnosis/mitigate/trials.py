@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from pydantic import ValidationError
 
@@ -27,10 +26,6 @@ from workers.diagnosis.mitigate.search import Measured, Proposal, Rung, Search
 from workers.diagnosis.mitigate.subject import Fit, Subject, told
 from workers.diagnosis.mitigate.treatments import ORDER, Arm, Plan, apply_plan, arms_of, why_none
 from workers.diagnosis.numerals import numeral
-from workers.surgery import catalogue
-
-# The step types that a treatment writes, beside those that the candidate's recipe has already.
-_WRITES: Final[Mapping[str, str]] = {name: name for name in ORDER if name != "protect"}
 
 
 @dataclass(frozen=True)
@@ -69,9 +64,6 @@ class Ward:
         why: dict[TreatmentName, str] = {}
         for name in ORDER:
             if name not in wanted:
-                continue
-            if name in _WRITES and name not in {**catalogue.STREAMED, **catalogue.WHOLE}:
-                why[name] = "this version has no code for it"
                 continue
             own = arms_of(self.subject, name)
             if not own:
@@ -189,9 +181,7 @@ class Ward:
             return error.detail
         except ValidationError as error:
             return f"its recipe cannot be written: {error.errors()[0]['msg']}"
-        known = {**catalogue.STREAMED, **catalogue.WHOLE}
-        missing = [step.type for step in recipe if step.type not in known]
-        return f"this version has no code for {missing[0]}" if missing else ""
+        return ""
 
     def _seconds(self, plan: Plan) -> float:
         """About how long the recipe of a plan takes to make for a cheap trial, on the machine of the estimates."""

@@ -75,7 +75,7 @@ def test_versions_are_those_that_the_store_of_checkpoints_is_keyed_by():
     assert versions({"candidate": {"recipe": recipe}}) == {
         "surgery": SURGERY_VERSION,
         "lowrank.svdllm": SvdLlm.version,
-        "quantize.rtn packed": RtnPacked.version,
+        "quantize.rtn": RtnPacked.version,
     }
 
 

@@ -10,9 +10,8 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Recipe
+from app.contracts.recipe import Calibrated, LowrankSvdllm, Recipe
 from app.models.checkpoint import fingerprint, inspect
-from workers.surgery import catalogue
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.modified import Modified
 from workers.surgery.quantize_rtn import quantize
@@ -49,13 +48,9 @@ class Halve:
 
 @pytest.fixture
 def halving(monkeypatch: pytest.MonkeyPatch) -> type[Halve]:
-    class Fresh(Halve):
-        runs = 0
-
-    monkeypatch.setitem(catalogue.WHOLE, "lowrank.svdllm", "somewhere:Fresh")
-    plain = catalogue.load
-    monkeypatch.setattr(catalogue, "load", lambda kind: Fresh if kind == "lowrank.svdllm" else plain(kind))
-    return Fresh
+    monkeypatch.setattr(Halve, "runs", 0)
+    monkeypatch.setattr(LowrankSvdllm, "runner", f"{__name__}:Halve")
+    return Halve
 
 
 @pytest.fixture

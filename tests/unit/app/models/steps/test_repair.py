@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.recipe import Recipe
-from app.contracts.recipe.mitigation import RepairLowrank
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 
@@ -63,24 +61,3 @@ def test_iterations_need_steps_that_look_at_weights_alone(
     assert error.pointer == f"/candidate/recipe/{len(before)}/iterations"
     recipe = RECIPE.validate_python([RTN, {"type": "repair.lowrank", "rank": 4, "iterations": 2}])
     check_recipe(inspect(tiny()), recipe, pointer="")
-
-
-def test_a_repair_stored_before_blocks_were_fitted_fits_none() -> None:
-    """All fields of its time are there but `block_epochs`; a request that leaves more out gets the defaults."""
-    stored = {"allocation": "nats", "distill_steps": 200, "distill_s": None, "iterations": 1}
-    written = {"type": "repair.lowrank", "rank": 4}
-    read = RECIPE.validate_json(json.dumps([written | stored, written | {"distill_steps": 200}]))
-    assert [(one.block_epochs, one.distill_steps) for one in read if isinstance(one, RepairLowrank)] == [
-        (0, 200),
-        (3, 200),
-    ]
-
-
-@pytest.mark.parametrize("stored", [{}, {"allocation": "nats", "distill_steps": 9, "distill_s": None, "iterations": 1}])
-def test_a_repair_of_some_layers_is_read_from_strict_json(stored: dict[str, Any]) -> None:
-    """As the service reads every request."""
-    step = {"type": "repair.lowrank", "rank": 4, "layers": [1], "modules": ["mlp"]} | stored
-    (read,) = RECIPE.validate_json(json.dumps([step]), strict=True)
-    assert (read.layers, read.modules) == ((1,), ("mlp",))
-    assert isinstance(read, RepairLowrank)
-    assert read.block_epochs == (0 if stored else 3)
