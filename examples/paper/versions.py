@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -20,8 +21,8 @@ def versions(request: JsonValue) -> dict[str, int]:
 def _of_steps(node: JsonValue) -> Iterator[tuple[str, int]]:
     if isinstance(node, dict):
         kind = STEPS.get(str(node.get("type")))
-        step = kind.model_construct(**node) if kind is not None else None
-        if step is not None and not step.is_streamed:
+        asked: dict[str, Any] = node
+        if kind is not None and not (step := kind.model_construct(**asked)).is_streamed:
             yield step.type, int(runner_of(step).version)
     for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from _of_steps(inner)

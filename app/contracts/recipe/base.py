@@ -1,6 +1,6 @@
 """What steps of several families share: where they apply, how strong they are, what text they look at."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -21,6 +21,33 @@ Role = Literal["quantizer", "pruner", "factorizer", "extender", "context", "adju
 Seed = Annotated[int, Field(ge=0, lt=2**63), UNKNOWN]
 
 
+def percent(share: float | None) -> str:
+    """A share with three digits: `12.5 %`."""
+    return f"{100 * (share or 0):#.3g} %"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 layer`, `2 layers`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def per_group(size: int | None) -> str:
+    """What shares a scale."""
+    return "per channel" if size is None else f"group {size}"
+
+
+def layers_in_words(layers: Sequence[int]) -> str:
+    """`layer 12`, `layers 0–2, 7`."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    told = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+    return f"layer{'' if len(layers) == 1 else 's'} {told}"
+
+
 class Step(Contract):
     """What any step may say: where it applies. What it is for the diagnosis and the mitigation stands on the class:
 
@@ -30,6 +57,7 @@ class Step(Contract):
     runner       the class of the worker that does it, "module:Class"
     streamed     whether the runner changes one weight at a time and needs nothing else
                  (`workers.surgery.steps.Runner`); others are given the checkpoint (`workers.surgery.shop.WholeStep`)
+    title        its method's name in `words`
     variants     other runners, not streamed, by the value of `form`, `allocation` or `activations` that takes them
     """
 
@@ -37,6 +65,7 @@ class Step(Contract):
     graded_by: ClassVar[Literal["bits", "sparsity"] | None] = None
     replaced_by: ClassVar[str | None] = None
     runner: ClassVar[str]
+    title: ClassVar[str]
     streamed: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, str]] = {}
 
@@ -73,6 +102,21 @@ class Step(Contract):
     def local(self) -> bool:
         """Whether the step makes each weight from that weight alone, so that it can do so again."""
         return self.streamed
+
+    def label(self) -> str:
+        """The step and where it applies, in a few words: `4-bit RTN, group 64, asymmetric (only layers 0–2)`."""
+        return self.words() + self.where()
+
+    def where(self) -> str:
+        """Where the step applies, as `label` has it; empty: wherever it can."""
+        parts = [layers_in_words(self.layers)] if self.layers else []
+        parts += [", ".join(self.modules)] if self.modules else []
+        return f" (only {'; '.join(parts)})" if parts else ""
+
+    def words(self) -> str:
+        """What the step does, as `label` has it."""
+        fields = self.model_dump(mode="json", exclude_defaults=True, exclude=set(Step.model_fields))
+        return " ".join([self.type, ", ".join(f"{name} {value}" for name, value in fields.items())]).strip()
 
 
 class Calibrated(Step):
@@ -120,6 +164,12 @@ class Grouped(Step):
         """As asked."""
         return float(self.bits)
 
+    def words(self) -> str:
+        """See `Step`."""
+        grid = "symmetric" if self.symmetric else "asymmetric"
+        packed = ", packed" if self.form == "packed" else ""
+        return f"{self.bits}-bit {self.title}, {per_group(self.group_size)}, {grid}{packed}"
+
 
 class Sparse(Step):
     """A share of zeros, or N of every M kept."""
@@ -157,3 +207,7 @@ class Sparse(Step):
             return self.sparsity
         kept, of = self.n_of_m()
         return 1 - kept / of
+
+    def words(self) -> str:
+        """See `Step`."""
+        return f"{self.title} pruning {self.pattern or percent(self.sparsity)}"

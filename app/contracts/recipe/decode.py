@@ -16,3 +16,7 @@ class DecodeTemperature(Step):
     type: Literal["decode.temperature"]
     # At 0 all mass is on one token, and no divergence from the unmodified model is finite.
     temperature: Annotated[float, Field(ge=0.01, le=100), around(1.0, factor=True)]
+
+    def words(self) -> str:
+        """See `Step`."""
+        return f"temperature {self.temperature:g}"

@@ -4,17 +4,27 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Bits, Seed, Step
+from app.contracts.recipe.base import Bits, Seed, Step, counted, layers_in_words
 from app.contracts.recipe.strength import RISING, UNKNOWN, Direction, around
 
 Factor = Annotated[float, Field(gt=1, le=1024), RISING]
 
 
-class ExtendDuplicate(Step):
-    """Depth by copies: the block of `layers` (a run of neighbours) stands twice, one behind the other."""
+class Deeper(Step):
+    """More layers, whose words say which."""
 
     role = "extender"
+
+    def label(self) -> str:
+        """See `Step`."""
+        return f"{layers_in_words(self.layers) if self.layers else 'every layer'} {self.title}"
+
+
+class ExtendDuplicate(Deeper):
+    """Depth by copies: the block of `layers` (a run of neighbours) stands twice, one behind the other."""
+
     runner = "workers.surgery.extend:Duplicate"
+    title = "repeated"
     type: Literal["extend.duplicate"]
 
     @model_validator(mode="after")
@@ -24,19 +34,19 @@ class ExtendDuplicate(Step):
         return self
 
 
-class ExtendIdentity(Step):
+class ExtendIdentity(Deeper):
     """Depth without effect: behind each of `layers` a copy of it whose output projections are zero."""
 
-    role = "extender"
     runner = "workers.surgery.extend:Identity"
+    title = "followed by identities"
     type: Literal["extend.identity"]
 
 
-class ExtendInterpolate(Step):
+class ExtendInterpolate(Deeper):
     """Depth by interpolation: behind each of `layers` a new one, between it and the next at `weight`."""
 
-    role = "extender"
     runner = "workers.surgery.extend:Interpolate"
+    title = "followed by interpolations"
     type: Literal["extend.interpolate"]
     # Neither end leaves the model as it is.
     weight: Annotated[float, Field(ge=0, le=1), UNKNOWN] = 0.5
@@ -57,6 +67,13 @@ class ExtendWidth(Step):
     )
     seed: Seed = 0
 
+    def words(self) -> str:
+        """See `Step`."""
+        parts = [
+            f"{name} × {times}" for name, times in (("heads", self.heads), ("channels", self.channels)) if times != 1
+        ]
+        return f"wider: {', '.join(parts)}" + (f", noise {self.noise:g}" if self.noise else "")
+
 
 class MoeTopk(Step):
     """Another number of experts a token."""
@@ -65,6 +82,10 @@ class MoeTopk(Step):
     runner = "workers.surgery.moe:TopK"
     type: Literal["moe.topk"]
     experts: Annotated[int, Field(ge=1, le=1024), around(configured="num_experts_per_tok", factor=True)]
+
+    def words(self) -> str:
+        """See `Step`."""
+        return f"{counted(self.experts, 'expert')} a token"
 
 
 class MoeRouter(Step):
@@ -92,32 +113,47 @@ class MoeRouter(Step):
             raise ValueError("give one of temperature, noise and bits")
         return self
 
+    def words(self) -> str:
+        """See `Step`."""
+        if self.temperature is not None:
+            return f"router temperature {self.temperature:g}"
+        return f"router noise {self.noise:g}" if self.noise is not None else f"router {self.bits} bits"
 
-class ContextLinear(Step):
+
+class Longer(Step):
+    """A longer context."""
+
+    role = "context"
+
+    factor: Factor
+
+    def words(self) -> str:
+        """See `Step`."""
+        return f"context × {self.factor:g} ({self.title})"
+
+
+class ContextLinear(Longer):
     """Position interpolation: rotary positions divided by `factor`."""
 
-    role = "context"
     runner = "workers.surgery.context:Scaled"
+    title = "linear"
     type: Literal["context.linear"]
-    factor: Factor
 
 
-class ContextNtk(Step):
+class ContextNtk(Longer):
     """NTK-aware scaling: the rotary base raised by factor^(d/(d−2))."""
 
-    role = "context"
     runner = "workers.surgery.context:Scaled"
+    title = "NTK"
     type: Literal["context.ntk"]
-    factor: Factor
 
 
-class ContextYarn(Step):
+class ContextYarn(Longer):
     """YaRN: low frequencies interpolated, high ones kept, attention scaled."""
 
-    role = "context"
     runner = "workers.surgery.context:Scaled"
+    title = "YaRN"
     type: Literal["context.yarn"]
-    factor: Factor
     # The larger, the more frequencies are interpolated.
     beta_fast: Annotated[float, Field(gt=0, le=1024), RISING] = 32.0
     beta_slow: Annotated[float, Field(gt=0, le=1024), RISING] = 1.0

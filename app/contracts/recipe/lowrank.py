@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Calibrated, Rank, Step
+from app.contracts.recipe.base import Calibrated, Rank, Step, percent
 from app.contracts.recipe.strength import RANK, SHARE, UNKNOWN
 
 
@@ -25,11 +25,17 @@ class Truncated(Step):
             raise ValueError("give either rank or ratio")
         return self
 
+    def words(self) -> str:
+        """See `Step`."""
+        size = f"rank {self.rank}" if self.rank else f"{percent(self.ratio)} smaller"
+        return f"{self.title}, {size}"
+
 
 class LowrankSvd(Truncated):
     """Truncated singular value decomposition of each weight matrix."""
 
     runner = "workers.surgery.lowrank:PlainSvd"
+    title = "SVD"
     type: Literal["lowrank.svd"]
 
 
@@ -37,6 +43,7 @@ class LowrankAsvd(Calibrated, Truncated):
     """ASVD: input channels scaled by their mean absolute activation (to a power) before the decomposition."""
 
     runner = "workers.surgery.lowrank:Asvd"
+    title = "ASVD"
     type: Literal["lowrank.asvd"]
     power: Annotated[float, Field(ge=0, le=2), UNKNOWN] = Field(default=0.5, description="ASVD's alpha.")
 
@@ -45,4 +52,5 @@ class LowrankSvdllm(Calibrated, Truncated):
     """SVD-LLM: decomposition after whitening by the Cholesky factor of the activations' second moment."""
 
     runner = "workers.surgery.lowrank:SvdLlm"
+    title = "SVD-LLM"
     type: Literal["lowrank.svdllm"]

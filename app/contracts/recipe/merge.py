@@ -23,6 +23,10 @@ class AdapterLora(Step):
         default=1.0, description="Times the adapter's own scale."
     )
 
+    def words(self) -> str:
+        """See `Step`."""
+        return "LoRA merged" + ("" if self.strength == 1 else f", strength {self.strength:g}")
+
 
 class MergeLinear(Step):
     """The weighted mean of two checkpoints of the same shapes: (1 − weight) · this + weight · other."""
@@ -32,3 +36,7 @@ class MergeLinear(Step):
     type: Literal["merge.linear"]
     other: Alias = Field(description="Alias of the other model in models.toml.")
     weight: Annotated[float, Field(ge=-10, le=10), around(0.0)] = 0.5
+
+    def words(self) -> str:
+        """See `Step`."""
+        return f"merged with {self.other} ({self.weight:g})"

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Calibrated, Form, GroupSize, Rank, Sparse
+from app.contracts.recipe.base import Calibrated, Form, GroupSize, Rank, Sparse, counted, per_group
 from app.contracts.recipe.strength import BITS, FALLING
 
 # The widths that a module of a mixture may have.
@@ -17,6 +17,7 @@ class PruneGradient(Calibrated, Sparse):
 
     replaced_by = None
     runner = "workers.mitigation.gradient_pruning.step:GradientPruning"
+    title = "gradient-aware"
     type: Literal["prune.gradient"]
     passes: Annotated[int, Field(ge=1, le=100), FALLING] = Field(
         default=4, description="Over how many passes, of rising sparsity, the gradients are gathered."
@@ -34,6 +35,12 @@ class PruneGradient(Calibrated, Sparse):
     recovery_steps: Annotated[int, Field(ge=0, le=1_000_000), FALLING] | None = Field(
         default=None, description="At most so many steps of it: with a number here, a result can be had again."
     )
+
+    def words(self) -> str:
+        """See `Step`."""
+        if self.recovery_steps:
+            return f"{super().words()}, {self.recovery_steps} steps of recovery"
+        return super().words() + (f", {self.recovery_s:g} s of recovery" if self.recovery_s else "")
 
 
 class QuantizeDynamic(Calibrated):
@@ -86,6 +93,14 @@ class QuantizeDynamic(Calibrated):
             raise ValueError("bits that are no whole number need mixed")
         return self
 
+    def words(self) -> str:
+        """See `Step`."""
+        widths = f"{self.bits:g}-bit" + (" on average, mixed," if self.mixed else "")
+        inputs = f" A{self.activation_bits}" if self.activation_bits else ""
+        fitted = f", blocks fitted over {counted(self.block_epochs, 'epoch')}" if self.block_epochs else ""
+        packed = ", packed" if self.form == "packed" else ""
+        return f"{widths} dynamic scaling{inputs}, {per_group(self.group_size)}{fitted}{packed}"
+
 
 class RepairLowrank(Calibrated):
     """Low-rank repair: to every linear layer a product of two thin matrices is added that takes back what was lost.
@@ -126,3 +141,11 @@ class RepairLowrank(Calibrated):
         description="More than once: what the repair carries is taken out of the weights and the steps before, which "
         "must look at weights alone, are done again on the rest.",
     )
+
+    def words(self) -> str:
+        """See `Step`."""
+        own = f"{counted(self.own_windows, 'window')} of the reference's own text" if self.own_windows else ""
+        fitted = f"blocks fitted over {counted(self.block_epochs, 'epoch')}" if self.block_epochs else ""
+        trained = f"{self.distill_steps} steps of distillation" if self.distill_steps else ""
+        how = ", ".join(filter(None, (own, fitted, trained))) or "closed form alone"
+        return f"low-rank repair, mean rank {self.rank}, {how}"

@@ -23,6 +23,11 @@ class NormScale(Step):
             raise ValueError("give a factor that is not 1 or a shift that is not 0")
         return self
 
+    def words(self) -> str:
+        """See `Step`."""
+        shift = f" {'+' if self.shift > 0 else '−'} {abs(self.shift):g}" if self.shift else ""
+        return f"norms × {self.factor:g}{shift}"
+
 
 class NormEpsilon(Step):
     """Another epsilon in every norm."""
@@ -33,6 +38,10 @@ class NormEpsilon(Step):
     # 1e-6: the configuration classes', where config.json says nothing.
     epsilon: Annotated[float, Field(gt=0, le=10), around(1e-6, configured="rms_norm_eps", factor=True)]
 
+    def words(self) -> str:
+        """See `Step`."""
+        return f"norm epsilon {self.epsilon:g}"
+
 
 class NormDrop(Step):
     """Norms without their learned weights: each becomes a plain root-mean-square normalization."""
@@ -40,6 +49,10 @@ class NormDrop(Step):
     role = "adjuster"
     runner = "workers.surgery.norm:DropStep"
     type: Literal["norm.drop"]
+
+    def words(self) -> str:
+        """See `Step`."""
+        return "norms without weights"
 
 
 class NormTweak(Calibrated):
@@ -50,3 +63,7 @@ class NormTweak(Calibrated):
     type: Literal["norm.tweak"]
     steps: Annotated[int, Field(ge=1, le=10000), FALLING] = 20
     learning_rate: Annotated[float, Field(gt=0, le=1), UNKNOWN] = 1e-3
+
+    def words(self) -> str:
+        """See `Step`."""
+        return f"norm tweaking, {self.steps} steps a block"

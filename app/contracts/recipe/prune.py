@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Allocation, Calibrated, Sparse, Sparsity
+from app.contracts.recipe.base import Allocation, Calibrated, Sparse, Sparsity, counted, layers_in_words, percent
 from app.contracts.recipe.strength import RISING, UNKNOWN
 
 
@@ -35,6 +35,14 @@ class CalibratedSparse(Calibrated, Sparse):
         kept, of = self.n_of_m()
         return min(self.owl_range, (kept - 1) / of, (of - 1 - kept) / of)
 
+    def words(self) -> str:
+        """See `Step`."""
+        owl = ", OWL" if self.allocation == "owl" else ""
+        if self.pattern:
+            return super().words() + (f" on average{owl}" if owl else "")
+        scope = getattr(self, "scope", "")
+        return super().words() + (" over all weights" if scope == "global" else f" per {scope}") + owl
+
 
 class PruneMagnitude(CalibratedSparse):
     """Zeros the weights of smallest magnitude: a share `sparsity` of each `scope`, or N of every M along the input.
@@ -45,6 +53,7 @@ class PruneMagnitude(CalibratedSparse):
     streamed = True
     runner = "workers.surgery.steps:MagnitudeRunner"
     variants: ClassVar[Mapping[str, str]] = {"owl": "workers.surgery.prune_magnitude_owl:OwlMagnitude"}
+    title = "magnitude"
     type: Literal["prune.magnitude"]
     scope: Literal["row", "layer", "global"] = Field(
         default="layer", description="Over what the share is taken: an output row, a weight matrix, or all of them."
@@ -71,6 +80,7 @@ class PruneWanda(CalibratedSparse):
     """Wanda: weights of the smallest |W|·‖X‖ go, compared within `scope`."""
 
     runner = "workers.surgery.prune_wanda:Wanda"
+    title = "Wanda"
     type: Literal["prune.wanda"]
     scope: Literal["row", "layer"] = "row"
 
@@ -79,6 +89,7 @@ class PruneSparsegpt(CalibratedSparse):
     """SparseGPT: weights go column by column, and those that stay make the error good (second-order)."""
 
     runner = "workers.surgery.prune_sparsegpt:SparseGpt"
+    title = "SparseGPT"
     type: Literal["prune.sparsegpt"]
     damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = 0.01
     scope: Literal["layer", "row"] = Field(
@@ -90,6 +101,7 @@ class PruneRia(CalibratedSparse):
     """RIA: relative importance of a weight in its row and column, times the activation norm to a power."""
 
     runner = "workers.surgery.prune_ria:Ria"
+    title = "RIA"
     type: Literal["prune.ria"]
     scope: Literal["row", "layer"] = "row"
     power: Annotated[float, Field(ge=0, le=2), UNKNOWN] = Field(default=0.5, description="RIA's a: the power of ‖X‖.")
@@ -103,11 +115,17 @@ class _Structured(Calibrated):
     ratio: Sparsity | None = Field(default=None, description="Share that goes, rounded to whole parts.")
     count: Annotated[int, Field(ge=1, le=1_000_000), RISING] | None = Field(default=None, description="How many go.")
 
+    def words(self) -> str:
+        """See `Step`."""
+        share = f"{percent(self.ratio)} of the {self.title}s"
+        return f"{share if self.count is None else counted(self.count, self.title)} dropped"
+
 
 class PruneLayers(_Structured):
     """Whole decoder layers go: those named in `layers`, else those whose input and output are most alike."""
 
     runner = "workers.surgery.prune_layers:DropLayers"
+    title = "layer"
     type: Literal["prune.layers"]
 
     @model_validator(mode="after")
@@ -121,6 +139,12 @@ class PruneLayers(_Structured):
         """Layers that are named go whatever the text says."""
         return self.layers is None
 
+    def label(self) -> str:
+        """See `Step`."""
+        if self.count is None and self.ratio is None:
+            return f"{layers_in_words(self.layers) if self.layers else 'layers'} dropped"
+        return self.words()
+
 
 class PruneHeads(_Structured):
     """Attention heads go, a group of query heads with its key and value head; the checkpoint is really smaller.
@@ -130,6 +154,7 @@ class PruneHeads(_Structured):
     """
 
     runner = "workers.surgery.prune_heads:DropHeads"
+    title = "attention head"
     type: Literal["prune.heads"]
 
     @model_validator(mode="after")
@@ -138,11 +163,16 @@ class PruneHeads(_Structured):
             raise ValueError("give either count or ratio")
         return self
 
+    def words(self) -> str:
+        """See `Step`."""
+        return f"{super().words()} in every layer"
+
 
 class PruneChannels(_Structured):
     """Inner channels of the MLP go; every layer loses the same number, and the checkpoint is really smaller."""
 
     runner = "workers.surgery.prune_channels:DropChannels"
+    title = "MLP channel"
     type: Literal["prune.channels"]
 
     @model_validator(mode="after")
@@ -150,3 +180,7 @@ class PruneChannels(_Structured):
         if (self.ratio is None) == (self.count is None):
             raise ValueError("give either count or ratio")
         return self
+
+    def words(self) -> str:
+        """See `Step`."""
+        return f"{super().words()} in every layer"

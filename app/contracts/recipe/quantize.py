@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Bits, Calibrated, Form, Grouped, GroupSize, Step
+from app.contracts.recipe.base import Bits, Calibrated, Form, Grouped, GroupSize, Step, per_group
 from app.contracts.recipe.strength import BITS, UNKNOWN
 
 
@@ -18,6 +18,7 @@ class QuantizeRtn(Grouped):
     streamed = True
     runner = "workers.surgery.steps:RtnRunner"
     variants: ClassVar[Mapping[str, str]] = {"packed": "workers.surgery.quantize_rtn:RtnPacked"}
+    title = "RTN"
     type: Literal["quantize.rtn"]
 
 
@@ -25,6 +26,7 @@ class QuantizeGptq(Calibrated, Grouped):
     """GPTQ: columns rounded one after the other, the error of each made good by those to come (second-order)."""
 
     runner = "workers.surgery.quantize_gptq:Gptq"
+    title = "GPTQ"
     type: Literal["quantize.gptq"]
     damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = Field(
         default=0.01, description="Share of the mean of the Hessian's diagonal that is added to it."
@@ -36,6 +38,7 @@ class QuantizeAwq(Calibrated, Grouped):
     """AWQ: channels scaled by their activations before rounding, the exponent searched for each layer's output."""
 
     runner = "workers.surgery.quantize_awq:Awq"
+    title = "AWQ"
     type: Literal["quantize.awq"]
 
 
@@ -56,6 +59,12 @@ class QuantizeSmoothquant(Calibrated):
     def code_bits(self) -> float:
         """As asked."""
         return float(self.bits)
+
+    def words(self) -> str:
+        """See `Step`."""
+        when = "dynamic" if self.dynamic else "static"
+        packed = ", packed" if self.form == "packed" else ""
+        return f"SmoothQuant W{self.bits}A{self.activation_bits}, {when}, strength {self.strength:#.3g}{packed}"
 
 
 class QuantizeFp8(Calibrated):
@@ -83,6 +92,11 @@ class QuantizeFp8(Calibrated):
         """The one width."""
         return 8.0
 
+    def words(self) -> str:
+        """See `Step`."""
+        inputs = "" if self.activations == "none" else f", {self.activations} activations"
+        return f"FP8 weights{inputs}{', packed' if self.form == 'packed' else ''}"
+
 
 class QuantizeNf4(Step):
     """NF4: a grid of 16 quantiles of the normal distribution, scaled by the absolute maximum of each group."""
@@ -99,6 +113,10 @@ class QuantizeNf4(Step):
         """The one width."""
         return 4.0
 
+    def words(self) -> str:
+        """See `Step`."""
+        return f"NF4, {per_group(self.group_size)}"
+
 
 class QuantizeActivations(Calibrated):
     """Inputs of linear layers on an even grid: simulated at run time, weights untouched."""
@@ -114,6 +132,11 @@ class QuantizeActivations(Calibrated):
     def reads_text(self) -> bool:
         """Fixed scales come from the text."""
         return not self.dynamic
+
+    def words(self) -> str:
+        """See `Step`."""
+        when = "a grid a token" if self.dynamic else "fixed grids"
+        return f"{self.bits}-bit activations, {when}, {'symmetric' if self.symmetric else 'asymmetric'}"
 
 
 class QuantizeKvCache(Step):
@@ -136,3 +159,10 @@ class QuantizeKvCache(Step):
         if (self.dtype is not None) == simulated:
             raise ValueError("give either dtype, or k_bits and v_bits (or one of these)")
         return self
+
+    def words(self) -> str:
+        """See `Step`."""
+        if self.dtype:
+            return f"{self.dtype} keys and values"
+        sides = [f"{bits}-bit {name}" for bits, name in ((self.k_bits, "keys"), (self.v_bits, "values")) if bits]
+        return " and ".join(sides) + (f", {per_group(self.group_size)}" if self.group_size else "")

@@ -39,7 +39,7 @@ def test_the_page_holds(tiny: Callable[..., Path], tmp_path: Path) -> None:
     for folder in ("app", "workers"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     blocks = list(BLOCK.finditer(PAGE.read_text(encoding="utf-8")))
-    assert len(blocks) == 6
+    assert len(blocks) == 5
     for block in blocks:
         file = copy / block["file"]
         if block["how"] == "replace":

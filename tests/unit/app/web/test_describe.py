@@ -50,13 +50,6 @@ def test_an_engine_is_told_with_its_execution_where_a_report_has_it() -> None:
             "4.5-bit on average, mixed, dynamic scaling, group 64, blocks fitted over 3 epochs",
         ),
         (
-            {
-                **{"type": "quantize.dynamic", "bits": 4, "group_size": 64, "symmetric": False, "mixed": False},
-                **{"activation_bits": None, "smooth": True, "tune": "rounding", "tuning_steps": 0, "form": "simulated"},
-            },
-            "4-bit dynamic scaling, group 64",
-        ),
-        (
             {"type": "quantize.dynamic", "bits": 8, "group_size": None, "activation_bits": 8, "block_epochs": 1},
             "8-bit dynamic scaling A8, per channel, blocks fitted over 1 epoch",
         ),
@@ -66,13 +59,6 @@ def test_an_engine_is_told_with_its_execution_where_a_report_has_it() -> None:
         ),
         (
             {"type": "repair.lowrank", "rank": 16, "block_epochs": 0, "distill_steps": 200},
-            "low-rank repair, mean rank 16, 200 steps of distillation",
-        ),
-        (
-            {
-                **{"type": "repair.lowrank", "rank": 16, "allocation": "nats", "distill_steps": 200},
-                **{"distill_s": None, "iterations": 1},
-            },
             "low-rank repair, mean rank 16, 200 steps of distillation",
         ),
         (
@@ -87,7 +73,7 @@ def test_an_engine_is_told_with_its_execution_where_a_report_has_it() -> None:
             {"type": "quantize.rtn", "bits": 3, "layers": [0, 1, 2, 7], "modules": ["down_proj"]},
             "3-bit RTN, group 64, asymmetric (only layers 0–2, 7; down_proj)",
         ),
-        ({"type": "some.thing", "rank": 64, "seed": 3, "other": None}, "some.thing rank 64"),
+        ({"type": "some.thing", "rank": 64, "seed": 3, "other": None}, "some.thing"),
         ({"type": "lowrank.svdllm", "rank": None, "ratio": 0.25}, "SVD-LLM, 25.0 % smaller"),
         ({"type": "prune.wanda", "sparsity": 0.5, "allocation": "owl"}, "Wanda pruning 50.0 % per row, OWL"),
         ({"type": "prune.sparsegpt", "pattern": "4:8", "scope": "layer"}, "SparseGPT pruning 4:8"),

@@ -1,5 +1,6 @@
 """Recipes of several stages: what each leaves, what is shared, what is refused before any work."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,12 @@ class Halve:
 
 @pytest.fixture
 def halving(monkeypatch: pytest.MonkeyPatch) -> type[Halve]:
-    monkeypatch.setattr(Halve, "runs", 0)
-    monkeypatch.setattr(LowrankSvdllm, "runner", f"{__name__}:Halve")
-    return Halve
+    class Fresh(Halve):
+        runs = 0
+
+    monkeypatch.setattr(sys.modules[__name__], "Fresh", Fresh, raising=False)
+    monkeypatch.setattr(LowrankSvdllm, "runner", f"{__name__}:Fresh")
+    return Fresh
 
 
 @pytest.fixture
