@@ -20,7 +20,6 @@ from app.contracts.deployment import (
     RollbackRequest,
 )
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.text import InlineText, SelfText
 from app.deployments import hidden
@@ -32,6 +31,8 @@ from app.jobs.service import hold_of, refusal
 from app.jobs.store import Idempotency
 from app.models import looking
 from app.problems import redis_is_away
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from app.state import State
 

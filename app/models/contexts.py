@@ -1,11 +1,11 @@
 """Whether both models can read the windows, before a job is queued."""
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Step
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.sweep import SweepRequest
 from app.models.checkpoint import CheckpointInfo
+from app.recipes.base import Calibrated, Step
 
 # A reference of a shorter context reads on in halves of it.
 SHORTEST_REFERENCE = 4

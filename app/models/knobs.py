@@ -14,10 +14,10 @@ import annotated_types
 from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import STEPS, Recipe, RecipeStep
 from app.contracts.requests import KINDS
 from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES, Knob
 from app.models.nearest import listed, meant
+from app.recipes.recipe import STEPS, Recipe, RecipeStep
 
 WORD: Final = "sweep"
 POINTER: Final = "/candidate/recipe"

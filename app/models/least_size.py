@@ -6,14 +6,15 @@ from __future__ import annotations
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe, Step
-from app.contracts.recipe.lowrank import Truncated
 from app.contracts.requests.mitigate import Budget
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.modules import Weight
 from app.models.steps import after_one, check_one
 from app.models.steps.lowrank import rank_of
+from app.recipes.base import Step
+from app.recipes.lowrank import Truncated
+from app.recipes.recipe import Recipe
 
 # Sizes that are expected are this near to what manifests count; what is nearer to a limit is tried.
 SLACK: Final = 1.02

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from math import gcd
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import QuantizeKvCache, Sparse, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.nearest import suggestion
+from app.recipes.base import Sparse, Step
+from app.recipes.quantize import QuantizeKvCache
 
 LINEAR_KINDS = frozenset(
     {"q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "out_proj", "dense"}

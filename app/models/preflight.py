@@ -6,7 +6,6 @@ Reads folders and file headers: call it from a thread, not from an event loop.
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Step
 from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.requests.base import JobRequest
 from app.contracts.requests.compare import CompareRequest
@@ -29,6 +28,7 @@ from app.models.texts import check_text, texts_of
 from app.models.tokenizers import check_tokenizer, compare_tokenizers, has_chat_template
 from app.models.tool_calls import check_tool_calls
 from app.models.trajectories import check_trajectory
+from app.recipes.base import Calibrated, Step
 from app.settings import Settings
 
 

@@ -4,8 +4,9 @@ import hashlib
 import json
 from typing import Final
 
-from app.contracts.recipe import Calibrated, Recipe, Step
 from app.contracts.text import InlineText
+from app.recipes.base import Calibrated, Step
+from app.recipes.recipe import Recipe
 
 # What decides nothing in a step that reads no text.
 _TEXT: Final = frozenset(Calibrated.model_fields) - frozenset(Step.model_fields)

@@ -5,7 +5,6 @@ from contextlib import suppress
 from typing import Final
 
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import PruneGradient, QuantizeDynamic, Recipe, RepairLowrank, Step
 from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
 from app.models import pace
 from app.models.checkpoint import CheckpointInfo
@@ -17,6 +16,11 @@ from app.models.training import (
     trained_tokens,
     written_tokens,
 )
+from app.recipes.base import Step
+from app.recipes.prune import PruneGradient
+from app.recipes.quantize import QuantizeDynamic
+from app.recipes.recipe import Recipe
+from app.recipes.repair import RepairLowrank
 
 # Passes over the text beside those of trials.
 PASSES: Final = 3

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.contracts.recipe import Recipe, Sparse, Step
 from app.contracts.requests.sweep import Knob
 from app.models.checkpoint import CheckpointInfo
 from app.models.knobs import recipe_at
 from app.models.steps import check_recipe, share_one
+from app.recipes.base import Sparse, Step
+from app.recipes.recipe import Recipe
 
 FULL_BITS: Final = 16
 _BITS: Final = frozenset({"bits", "k_bits", "v_bits", "activation_bits"})

@@ -1,7 +1,7 @@
 """Which of a knob's values does more to the model: the order of a sweep's settings.
 
 A field with a share (`app.models.shares`) is ordered by it; every other number of a step by the direction that its
-declaration has (`app.contracts.recipe.strength`). Values that all remove the same share have no order, nor have those
+declaration has (`app.recipes.strength`). Values that all remove the same share have no order, nor have those
 that are switches or words; lists stand in the order given, which is the asker's.
 """
 
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.contracts.recipe import STEPS, Recipe
-from app.contracts.recipe.strength import UNKNOWN, Direction, declared
 from app.contracts.requests.sweep import Knob
 from app.models.checkpoint import CheckpointInfo
 from app.models.shares import shares
 from app.models.steps import check_recipe
+from app.recipes.recipe import STEPS, Recipe
+from app.recipes.strength import UNKNOWN, Direction, declared
 
 Kind = Literal["share", "rising", "falling", "around", "unknown", "given"]
 

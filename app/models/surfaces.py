@@ -13,13 +13,13 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
-from app.contracts.recipe.strength import UNKNOWN
 from app.contracts.requests.surface import MOST_POINTS, SurfaceRequest
 from app.contracts.requests.sweep import Knob
 from app.contracts.surface_report import Exchange, Order
 from app.models.knobs import check_knobs, either, recipe_at, told, without
 from app.models.strength import direction_of, weakest_first
+from app.recipes.recipe import Recipe
+from app.recipes.strength import UNKNOWN
 
 Zero = Literal["left out", "first value"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from app.contracts.recipe import Calibrated, Recipe, Step
 from app.models import pace
 from app.models.checkpoint import CheckpointInfo
 from app.models.pace import Pace
@@ -16,6 +15,8 @@ from app.models.training import (
     trained_tokens,
     written_tokens,
 )
+from app.recipes.base import Calibrated, Step
+from app.recipes.recipe import Recipe
 
 
 def surgery_cost(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.contracts.requests.surface import SurfaceRequest
 from app.contracts.requests.sweep import FormBounds, SweepRequest, SweptRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.knobs import check_knobs
 from app.models.shares import shares
 from app.models.surfaces import check_surface
+from app.recipes.recipe import Recipe
 
 
 def check_swept(request: SweptRequest, info: CheckpointInfo, check: Callable[[Recipe], object]) -> None:

@@ -6,12 +6,15 @@ Repair of the demo model on two cores: 86,000 tokens of block by block fitting t
 took 44 s, 16,384 took 85 s (the same page).
 """
 
-from app.contracts.recipe import NormTweak, PruneGradient, QuantizeDynamic, RepairLowrank, Step
-from app.contracts.recipe.mitigation import MIXED_BITS
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, select
 from app.models.packing import FUSED
 from app.models.steps.dynamic import chooses, widths
+from app.recipes.base import Step
+from app.recipes.norm import NormTweak
+from app.recipes.prune import PruneGradient
+from app.recipes.quantize import MIXED_BITS, QuantizeDynamic
+from app.recipes.repair import RepairLowrank
 
 # Parameters times tokens, forward and backward.
 CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND = 3e10

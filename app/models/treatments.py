@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from app.contracts.mitigate_report import Treatment
-from app.contracts.recipe import STEPS
+from app.recipes.recipe import STEPS
 
 UNTREATED: Final = "the candidate as it is"
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.contracts.recipe import STEPS
 from app.contracts.report import ModelProvenance, Provenance
+from app.recipes.recipe import STEPS
 
 Step = Mapping[str, Any]
 

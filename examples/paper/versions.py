@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from app.contracts.recipe import STEPS
+from app.recipes.recipe import STEPS
 from workers.surgery.application import SURGERY_VERSION
 from workers.surgery.steps import runner_of
 

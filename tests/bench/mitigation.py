@@ -34,8 +34,10 @@ import torch
 from pydantic import TypeAdapter
 
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import AdapterLora, MergeLinear, Recipe, Step
 from app.models.checkpoint import CheckpointInfo, inspect
+from app.recipes.base import Step
+from app.recipes.merge import AdapterLora, MergeLinear
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from tests.bench import mitigation_page
 from tests.bench.cases import MODEL, BenchContext
@@ -277,7 +279,7 @@ def _with_interval(
 
 
 def _fields(kind: str) -> set[str]:
-    from app.contracts.recipe import STEPS
+    from app.recipes.recipe import STEPS
 
     return set(STEPS[kind].model_fields)
 

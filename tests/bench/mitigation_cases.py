@@ -12,8 +12,8 @@ from zlib import crc32
 
 from pydantic import TypeAdapter
 
-from app.contracts.recipe import Recipe
 from app.models.recipes import canonical_json
+from app.recipes.recipe import Recipe
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 Text = Literal["wiki", "unfitted"]

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from tests.support.attention import attention_of
 from tests.support.tiny import VOCABULARY
 from workers.surgery.calibration_text import CalibrationText

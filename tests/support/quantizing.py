@@ -8,8 +8,8 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
+from app.recipes.recipe import Recipe
 from tests.support.tiny import VOCABULARY
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.modified import Modified

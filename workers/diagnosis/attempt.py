@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.contracts.recipe import Recipe
 from app.contracts.requests.base import JobRequest
 from app.contracts.text import TextSource
 from app.models.checkpoint import tokenizer_fingerprint
+from app.recipes.recipe import Recipe
 from workers.diagnosis.calibration_text import CalibrationLoader, looked_at
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, noise_floor

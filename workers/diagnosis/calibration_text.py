@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.text import SelfText, TextSource
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from workers.diagnosis.numerals import counted
 from workers.surgery.calibration_text import CalibrationText

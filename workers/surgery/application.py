@@ -9,13 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Recipe, Step
 from app.models.adapters import CONFIG, WEIGHTS
 from app.models.checkpoint import CHANNELS, CheckpointInfo, fingerprint, inspect
 from app.models.modules import Weight
 from app.models.recipes import canonical_json, recipe_fingerprint
 from app.models.simulation import section_in
 from app.models.steps import check_one, check_recipe
+from app.recipes.base import Calibrated, Step
+from app.recipes.recipe import Recipe
 from workers.surgery.account import (
     model_storage,
     nominal_share,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from app.contracts.recipe import Calibrated
+from app.recipes.base import Calibrated
 
 __all__ = ["CalibrationText", "CalibrationTexts"]
 

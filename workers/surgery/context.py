@@ -11,8 +11,8 @@ Engines compute the frequencies from config.json. The model is not trained for t
 context, and what it gains beyond, is what a comparison measures.
 """
 
-from app.contracts.recipe import ContextLinear, ContextNtk, ContextYarn
 from app.models.steps.context import rope_of, scaled
+from app.recipes.context import ContextLinear, ContextNtk, ContextYarn
 from workers.surgery.shop import Shop
 
 

@@ -10,8 +10,8 @@ Shapes: D hidden size.
 
 import torch
 
-from app.contracts.recipe import DecodeTemperature
 from app.models.steps.decode import tempered
+from app.recipes.decode import DecodeTemperature
 from workers.surgery.gains import offset_of
 from workers.surgery.shop import Shop
 

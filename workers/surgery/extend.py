@@ -16,10 +16,10 @@ Shapes: O output dimension, I input dimension, H heads, d dimension of a head.
 
 import torch
 
-from app.contracts.recipe import ExtendDuplicate, ExtendIdentity, ExtendInterpolate, ExtendWidth
 from app.models.layer_names import in_layer
 from app.models.shapes import LAYOUTS, dimension
 from app.models.steps.extend import OUTPUTS, inserted, order_of, widened
+from app.recipes.extend import ExtendDuplicate, ExtendIdentity, ExtendInterpolate, ExtendWidth
 from workers.surgery.channels import Channels
 from workers.surgery.relayer import relayer
 from workers.surgery.shop import Shop

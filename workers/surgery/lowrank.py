@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from app.contracts.recipe import LowrankAsvd, LowrankSvd, LowrankSvdllm
-from app.contracts.recipe.lowrank import Truncated
 from app.models.modules import Weight
 from app.models.steps.lowrank import rank_of
+from app.recipes.lowrank import LowrankAsvd, LowrankSvd, LowrankSvdllm, Truncated
 from workers.surgery.blockwise.observers import Channels, Observer, SecondMoment
 from workers.surgery.shop import Shop
 from workers.surgery.walking import walk_of

@@ -13,10 +13,10 @@ first. An adapter that a repair trained on such a checkpoint brings the record o
 import torch
 from safetensors import safe_open
 
-from app.contracts.recipe import AdapterLora, MergeLinear
 from app.models.adapters import WEIGHTS, check_adapter, inspect_adapter
 from app.models.checkpoint import inspect
 from app.models.steps.others import check_other
+from app.recipes.merge import AdapterLora, MergeLinear
 from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import check_finite, open_tensors
 from workers.surgery.shop import Shop

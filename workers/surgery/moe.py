@@ -9,7 +9,7 @@ Shapes: E experts, D hidden size.
 
 import torch
 
-from app.contracts.recipe import MoeRouter, MoeTopk
+from app.recipes.moe import MoeRouter, MoeTopk
 from workers.surgery import quantize_rtn
 from workers.surgery.shop import Shop
 from workers.surgery.width import width_of

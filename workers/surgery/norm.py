@@ -8,8 +8,8 @@ formulas; these are ours. Where a step before scaled channels, the gain is what 
 
 import torch
 
-from app.contracts.recipe import NormDrop, NormEpsilon, NormScale
 from app.models.steps.norm import EPSILON
+from app.recipes.norm import NormDrop, NormEpsilon, NormScale
 from workers.surgery.gains import offset_of
 from workers.surgery.shop import Shop
 

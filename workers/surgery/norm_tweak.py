@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import NormTweak
 from app.models.steps.norm import against
+from app.recipes.norm import NormTweak
 from workers.surgery.alignment import align
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Block, Walk

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from app.contracts.recipe import CalibratedSparse
+from app.recipes.prune import CalibratedSparse
 from workers.surgery.allocation_owl import kept_of_layers, outlier_ratio, owl_shares, whole_counts
 from workers.surgery.blockwise.observers import Channels, Observer
 from workers.surgery.blockwise.walk import Block, Walk

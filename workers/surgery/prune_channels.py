@@ -8,8 +8,8 @@ Blocks are done one after the other, each seeing what the smaller ones before it
 
 import torch
 
-from app.contracts.recipe import PruneChannels
 from app.models.steps.prune import channels_of, channels_to_go, with_channels
+from app.recipes.prune import PruneChannels
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.prune_parts import kept_parts, take_columns, take_rows, without_inputs
 from workers.surgery.shop import Shop

@@ -7,8 +7,8 @@ of `o_proj` and o their inputs. Blocks are done one after the other, each seeing
 
 import torch
 
-from app.contracts.recipe import PruneHeads
 from app.models.steps.prune import groups_to_go, heads_of, with_groups
+from app.recipes.prune import PruneHeads
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.prune_parts import energy_of_parts, kept_parts, spread, take_columns, take_rows, without_inputs
 from workers.surgery.shop import Shop

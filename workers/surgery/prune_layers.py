@@ -10,8 +10,8 @@ Shapes: n windows, L tokens of a window, D hidden size.
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import PruneLayers
 from app.models.steps.prune import layers_to_go
+from app.recipes.prune import PruneLayers
 from workers.surgery.relayer import relayer
 from workers.surgery.shop import Shop
 from workers.surgery.walking import walk_of

@@ -4,7 +4,7 @@ The shares come from the activations of the model as the steps before left it; o
 magnitudes go, as they do without.
 """
 
-from app.contracts.recipe import PruneMagnitude
+from app.recipes.prune import PruneMagnitude
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import mask

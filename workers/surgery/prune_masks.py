@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from app.contracts.recipe import CalibratedSparse
+from app.recipes.prune import CalibratedSparse
 from workers.surgery.prune_magnitude import count_to_prune
 
 

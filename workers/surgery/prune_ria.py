@@ -9,7 +9,7 @@ Shapes: O output dimension, I input dimension.
 
 import torch
 
-from app.contracts.recipe import PruneRia
+from app.recipes.prune import PruneRia
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import Quota, mask, zeros_first

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from app.contracts.recipe import PruneSparsegpt
+from app.recipes.prune import PruneSparsegpt
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.prune_calibrated import CalibratedPruning

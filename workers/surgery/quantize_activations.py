@@ -6,9 +6,9 @@ it. *Static*: one grid a tensor, from the least and greatest value over the cali
 simulated. The grids' formulas stand in `workers.surgery.even_grid`; `workers.engine.simulation` acts on the section.
 """
 
-from app.contracts.recipe import QuantizeActivations
 from app.models.simulation import with_activations
 from app.models.steps.runtime import activations_entry
+from app.recipes.quantize import QuantizeActivations
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.even_grid import fixed_grid
 from workers.surgery.shop import Shop

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import torch
 
-from app.contracts.recipe import QuantizeAwq
+from app.recipes.quantize import QuantizeAwq
 from workers.surgery.blockwise.observers import Channels, SecondMoment
 from workers.surgery.blockwise.walk import Block
 from workers.surgery.callbacks import CheckCancelled, never_cancelled

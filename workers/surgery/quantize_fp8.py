@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import torch
 
-from app.contracts.recipe import QuantizeFp8
 from app.models.simulation import with_activations
 from app.models.steps.quantize import activations_entry
+from app.recipes.quantize import QuantizeFp8
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.e4m3 import GREATEST, nearest
 from workers.surgery.packing import Packer, Packing

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import QuantizeGptq
+from app.recipes.quantize import QuantizeGptq
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.blockwise.walk import Block, Group
 from workers.surgery.callbacks import CheckCancelled, never_cancelled

@@ -6,9 +6,9 @@ the same grids for keys, bits for each side apart, and that keys are quantized a
 stores them. The grids' formulas stand in `workers.surgery.even_grid`.
 """
 
-from app.contracts.recipe import QuantizeKvCache
 from app.models.simulation import with_kv_cache
 from app.models.steps.runtime import head_size, kv_entry
+from app.recipes.quantize import QuantizeKvCache
 from workers.surgery.shop import Shop
 
 _PLAIN_BITS, _FP8_BITS, _SCALE_BITS = 16.0, 8.0, 16

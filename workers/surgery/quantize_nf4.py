@@ -10,7 +10,7 @@ from functools import cache
 
 import torch
 
-from app.contracts.recipe import QuantizeNf4
+from app.recipes.quantize import QuantizeNf4
 from workers.surgery.quantize_grid import stored
 from workers.surgery.steps import Visit
 

@@ -14,7 +14,7 @@ any size that divides a row, and codes that are counted from 0, not from −2^(b
 
 import torch
 
-from app.contracts.recipe import QuantizeRtn
+from app.recipes.quantize import QuantizeRtn
 from workers.surgery.packing import Packing
 from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output

@@ -17,9 +17,9 @@ weight makes of it. What enters a block is computed with rounded weights and act
 
 import torch
 
-from app.contracts.recipe import QuantizeSmoothquant
 from app.models.simulation import with_activations
 from app.models.steps.quantize import activations_entry
+from app.recipes.quantize import QuantizeSmoothquant
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.blockwise.walk import Block, Group
 from workers.surgery.packing import Packing

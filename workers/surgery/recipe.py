@@ -9,8 +9,10 @@ named by the recipe up to there: recipes with the same beginning share the work.
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import AdapterLora, Calibrated, MergeLinear, Recipe, Step
 from app.models.checkpoint import CheckpointInfo, fingerprint
+from app.recipes.base import Calibrated, Step
+from app.recipes.merge import AdapterLora, MergeLinear
+from app.recipes.recipe import Recipe
 from workers.surgery.application import Application, Others
 from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress

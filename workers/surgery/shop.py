@@ -12,10 +12,12 @@ from typing import Any, Protocol
 import torch
 from safetensors import safe_open
 
-from app.contracts.recipe import Recipe, RepairLowrank, Step
-from app.contracts.recipe.lowrank import Truncated
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, natural_key
+from app.recipes.base import Step
+from app.recipes.lowrank import Truncated
+from app.recipes.recipe import Recipe
+from app.recipes.repair import RepairLowrank
 from workers.surgery.account import bias_change_of, change_of, norm_change_of
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.callbacks import CheckCancelled, Progress

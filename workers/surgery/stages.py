@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from app.contracts.recipe import Recipe
+from app.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

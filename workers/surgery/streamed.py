@@ -6,9 +6,9 @@ from math import inf
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, natural_key
+from app.recipes.base import Step
 from workers.surgery.account import change_of, norm
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.channels import Channels

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from app.contracts.base import Contract, broken
-from app.contracts.recipe import Recipe
 from app.contracts.text import ShippedText, TextSource
+from app.recipes.recipe import Recipe
 
 Alias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 MetadataText = Annotated[str, Field(max_length=512)]

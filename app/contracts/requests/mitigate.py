@@ -5,9 +5,10 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.recipe import STEPS, Calibrated, Step
 from app.contracts.requests.base import JobRequest, Thresholds
 from app.contracts.text import ShippedText, TextSource
+from app.recipes.base import Calibrated, Step
+from app.recipes.recipe import STEPS
 
 TreatmentName = Literal["repair.lowrank", "quantize.dynamic", "prune.gradient", "norm.tweak", "protect", "calibration"]
 TREATMENTS: Final[tuple[TreatmentName, ...]] = get_args(TreatmentName)

@@ -13,11 +13,12 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
 from app.models.packing import has_fixed_grids
 from app.models.simulation import section_in
+from app.recipes.base import Step
+from app.recipes.recipe import Recipe
 
 Beside = Callable[[CheckpointInfo, Step, str], None]
 

@@ -4,11 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import ContextNtk, ContextYarn, Recipe, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight
 from app.models.shapes import LAYOUTS, dimension
 from app.models.steps.layers import with_config
+from app.recipes.base import Step
+from app.recipes.context import ContextNtk, ContextYarn
+from app.recipes.recipe import Recipe
 
 # Architectures whose configuration class refuses every scaling but LongRoPE, and reads YaRN's name for it.
 LONGROPE_ALONE = frozenset({"Phi3ForCausalLM"})

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import DecodeTemperature, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import FLOATS, Weight
 from app.models.shapes import LAYOUTS
 from app.models.steps.norm import norms_of
+from app.recipes.base import Step
+from app.recipes.decode import DecodeTemperature
 
 SOFTCAP: Final = "final_logit_softcapping"
 # Architectures whose logits are capped, and where config.json says nothing.

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import QuantizeDynamic, Step
-from app.contracts.recipe.mitigation import MIXED_BITS
 from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
 from app.models.simulation import with_activations
 from app.models.steps.blockwise import check_blocks, check_reference
 from app.models.steps.quantize import PackedForm, check_fused, check_packed, has_kernel
+from app.recipes.base import Step
+from app.recipes.quantize import MIXED_BITS, QuantizeDynamic
 
 
 def widths(step: QuantizeDynamic) -> tuple[int, ...]:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import ExtendDuplicate, ExtendInterpolate, ExtendWidth, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.modules import Weight, select
 from app.models.shapes import LAYOUTS, dimension
 from app.models.steps.blockwise import DENSE
 from app.models.steps.layers import HEAD_SIZE_FOLLOWS, HEADS_DIVIDE_HIDDEN, relayered, with_config
+from app.recipes.base import Step
+from app.recipes.extend import ExtendDuplicate, ExtendInterpolate, ExtendWidth
 
 # Projections that write into the residual stream: with these at zero a layer changes nothing.
 OUTPUTS = frozenset({"o_proj", "down_proj", "w2", "out_proj", "dense", "fc2"})

@@ -9,16 +9,11 @@ from math import ceil
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import (
-    Calibrated,
-    CalibratedSparse,
-    PruneGradient,
-    QuantizeDynamic,
-    QuantizeKvCache,
-    Recipe,
-    RepairLowrank,
-    Step,
-)
+from app.recipes.base import Calibrated, Step
+from app.recipes.prune import CalibratedSparse, PruneGradient
+from app.recipes.quantize import QuantizeDynamic, QuantizeKvCache
+from app.recipes.recipe import Recipe
+from app.recipes.repair import RepairLowrank
 
 # Fields, those that make them idle, and what to tell and do.
 Idle = tuple[tuple[str, ...], tuple[str, ...], str, str]

@@ -3,11 +3,11 @@
 from fractions import Fraction
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Step
-from app.contracts.recipe.lowrank import Truncated
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step, select
 from app.models.steps.blockwise import check_blocks
+from app.recipes.base import Calibrated, Step
+from app.recipes.lowrank import Truncated
 
 
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:

@@ -1,8 +1,8 @@
 """Two checkpoints mixed: every tensor, unless layers or modules are named."""
 
-from app.contracts.recipe import Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, select
+from app.recipes.base import Step
 
 
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:

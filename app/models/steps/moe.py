@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import MoeTopk, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_layers, weights_of
+from app.recipes.base import Step
+from app.recipes.moe import MoeTopk
 
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 # The gate of a shared expert is no router: it chooses nothing.

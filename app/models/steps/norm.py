@@ -8,13 +8,14 @@ Without kinds a step takes every norm; `layers` leaves the final norm out unless
 from dataclasses import replace
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import NormEpsilon, NormTweak, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.modules import FLOATS, Weight, check_layers, natural_key
 from app.models.nearest import suggestion
 from app.models.shapes import LAYOUTS
 from app.models.steps.blockwise import check_blocks, check_reference
+from app.recipes.base import Step
+from app.recipes.norm import NormEpsilon, NormTweak
 
 EPSILON = "rms_norm_eps"
 

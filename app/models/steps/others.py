@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import AdapterLora, MergeLinear, Step
 from app.models.adapters import check_adapter, inspect_adapter
 from app.models.checkpoint import HARMLESS, CheckpointInfo, inspect
 from app.models.paths import below
 from app.models.registry import Registry
+from app.recipes.base import Step
+from app.recipes.merge import AdapterLora, MergeLinear
 from app.settings import Settings
 
 

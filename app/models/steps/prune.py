@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import CalibratedSparse, PruneChannels, PruneGradient, PruneHeads, PruneLayers, Step
 from app.models.checkpoint import CheckpointInfo, TensorInfo
 from app.models.modules import Weight, check_step
 from app.models.shapes import LAYOUTS, dimension, expected_tensors
 from app.models.steps.layers import HEADS_DIVIDE_HIDDEN, relayered
+from app.recipes.base import Step
+from app.recipes.prune import CalibratedSparse, PruneChannels, PruneGradient, PruneHeads, PruneLayers
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,6 @@ from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import (
-    QuantizeAwq,
-    QuantizeFp8,
-    QuantizeGptq,
-    QuantizeRtn,
-    QuantizeSmoothquant,
-    Step,
-)
 from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import ROUTER_KINDS, Weight, check_step
@@ -31,6 +23,8 @@ from app.models.processor import has_amx, has_avx512
 from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations
 from app.models.steps.blockwise import check_blocks
+from app.recipes.base import Step
+from app.recipes.quantize import QuantizeAwq, QuantizeFp8, QuantizeGptq, QuantizeRtn, QuantizeSmoothquant
 
 # Input and output dimensions that vLLM's CPU kernels take, and groups beside 8-bit activations.
 CPU_MULTIPLE = 32

@@ -1,10 +1,12 @@
 """Repair: a rank that every module has room for, and a wound that can be made anew where it is asked for."""
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe, RepairLowrank, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
 from app.models.steps.blockwise import check_blocks, check_reference
+from app.recipes.base import Step
+from app.recipes.recipe import Recipe
+from app.recipes.repair import RepairLowrank
 
 
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:

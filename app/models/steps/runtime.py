@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import QuantizeActivations, QuantizeKvCache, Step
 from app.contracts.simulation import SimulatedActivations, SimulatedKvCache, StoredKvCache
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_layers, check_step
@@ -12,6 +11,8 @@ from app.models.processor import has_avx512, is_cpu_build
 from app.models.shapes import LAYOUTS
 from app.models.simulation import section_in, with_activations, with_kv_cache
 from app.models.steps.quantize import check_inputs
+from app.recipes.base import Step
+from app.recipes.quantize import QuantizeActivations, QuantizeKvCache
 
 # Values of a head that vLLM's 8-bit cache takes at a time on a CPU.
 _CPU_HEAD = 32

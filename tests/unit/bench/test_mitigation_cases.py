@@ -2,7 +2,7 @@
 
 from pydantic import TypeAdapter
 
-from app.contracts.recipe import STEP_TYPES, Recipe
+from app.recipes.recipe import STEP_TYPES, Recipe
 from tests.bench.mitigation_cases import CASES
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)

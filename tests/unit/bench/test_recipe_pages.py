@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.contracts.recipe import STEP_TYPES
+from app.recipes.recipe import STEP_TYPES
 from tests.bench.mitigation_page import IN_FLOOR, PAGE
 
 FOLDER = PAGE.parent

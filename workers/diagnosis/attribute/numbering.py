@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.steps import renumbering
+from app.recipes.recipe import Recipe
 from workers.diagnosis.attribute.origin import COPY
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.callbacks import CheckCancelled, never_cancelled

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from app.contracts.attribute_report import Treatment
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, weights_of
 from app.models.steps import after_one, check_recipe, order_one, renumbering
 from app.models.steps.norm import norms_of
 from app.models.steps.others import takes_other
+from app.recipes.base import Step
 from workers.diagnosis.attribute.naming import listed
 from workers.diagnosis.attribute.treatment import Patient
 from workers.diagnosis.mitigate.subject import fields_of, recipe_of, told

@@ -23,10 +23,11 @@ from pydantic import ValidationError
 
 from app.contracts.attribute_report import Cause, Treatment
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import STEPS, Calibrated, Recipe, Step
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight
 from app.models.steps import check_one, check_recipe
+from app.recipes.base import Calibrated, Step
+from app.recipes.recipe import STEPS, Recipe
 from workers.diagnosis.attribute.few import on_text
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.mitigate.subject import Subject, fields_of, recipe_of, told

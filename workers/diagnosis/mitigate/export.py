@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from app.contracts.mitigate_report import MitigateReport
-from app.contracts.recipe import Recipe
 from app.contracts.requests.mitigate import MitigateRequest
 from app.models.checkpoint import CHANNELS
+from app.recipes.recipe import Recipe
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.card import ARCHIVE_FILE, model_card
 from workers.diagnosis.mitigate.measuring import Bench

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.mitigate_report import NO_WOUND, MitigateReport, Wound
-from app.contracts.recipe import NormTweak, Recipe
 from app.contracts.report import Mean
 from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
 from app.deployments.profiles import ProfileFiles
@@ -24,6 +23,8 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.least_size import check_budget
 from app.models.registry import ModelEntry, load_registry
 from app.models.steps.others import other_of
+from app.recipes.norm import NormTweak
+from app.recipes.recipe import Recipe
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.calibration_text import CalibrationLoader
 from workers.diagnosis.context import JobContext

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.contracts.report import Mean
 from app.files import write_atomically
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.recipes import canonical_json
+from app.recipes.recipe import Recipe
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.sets import Part
 from workers.diagnosis.passes import divergence_of, tokens_of

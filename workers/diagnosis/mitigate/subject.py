@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from app.contracts.recipe import Calibrated, Recipe, Step
 from app.contracts.text import TextSource
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import ROUTER_KINDS, Weight, weights_of
 from app.models.steps import renumbering
+from app.recipes.base import Calibrated, Step
+from app.recipes.recipe import Recipe
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
 
-from app.contracts.recipe import STEPS, QuantizeDynamic, Recipe, Step
 from app.contracts.requests.mitigate import TreatmentName
 from app.models.searching import own_windows, takes_own_text
 from app.models.steps.dynamic import chooses
+from app.recipes.base import Step
+from app.recipes.quantize import QuantizeDynamic
+from app.recipes.recipe import STEPS, Recipe
 from workers.diagnosis.mitigate.subject import Fit, Subject, fields_of, recipe_of
 
 Knob = float | int | str | bool | None
@@ -105,7 +107,7 @@ def apply_plan(subject: Subject, plan: Plan, fit: Fit) -> Recipe:
     steps: list[Step] = list(subject.recipe)
     for arm in plan:
         steps = list(recipe_of(_APPLY[arm.name](subject, steps, arm, fit)))
-    return tuple(steps)  # type: ignore[arg-type]
+    return tuple(steps)
 
 
 # --- repair.lowrank

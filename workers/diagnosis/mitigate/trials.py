@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from app.contracts.errors import HemostatError
 from app.contracts.mitigate_report import Limits, Outcome, Treatment, Trial, Unhelpful
-from app.contracts.recipe import Recipe
 from app.contracts.report import Mean
 from app.contracts.requests.mitigate import TreatmentName
 from app.models.checkpoint import CheckpointInfo
@@ -19,6 +18,7 @@ from app.models.pace import TOKENS_PER_SECOND, Pace
 from app.models.steps import check_recipe
 from app.models.surgery_cost import surgery_cost
 from app.models.treatments import described
+from app.recipes.recipe import Recipe
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.front import Point, broken
 from workers.diagnosis.mitigate.measuring import Measurement, RefusedError, estimate

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from app.contracts.recipe import Recipe
 from app.contracts.requests.sweep import SweptRequest
 from app.models.registry import load_registry
 from app.models.steps.others import other_of
+from app.recipes.recipe import Recipe
 from workers.diagnosis.attempt import Attempt
 from workers.diagnosis.calibration_text import CalibrationLoader, looked_at, reads_text
 from workers.diagnosis.context import JobContext

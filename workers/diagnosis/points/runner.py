@@ -10,11 +10,11 @@ from os import getpid
 from pathlib import Path
 from typing import Any, Final
 
-from app.contracts.recipe import Recipe
 from app.contracts.requests.base import Thresholds
 from app.locks import Lock
 from app.models.checkpoint import inspect
 from app.models.recipes import canonical_json
+from app.recipes.recipe import Recipe
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.measuring import PRECISION, Bench, RefusedError
 from workers.diagnosis.plan import plan_fingerprint

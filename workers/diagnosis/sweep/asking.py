@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.contracts.requests.sweep import SweepRequest
 from app.contracts.requests.tasks import FileTask, ShippedTask
 from app.models.checkpoint import inspect
 from app.models.tasks.checks import check_tasks
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
+from app.recipes.recipe import Recipe
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.measuring import Bench, RefusedError
 from workers.diagnosis.points.ground import Ground

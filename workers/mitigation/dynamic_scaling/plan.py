@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from app.contracts.recipe import QuantizeDynamic
 from app.models.steps.dynamic import widths
+from app.recipes.quantize import QuantizeDynamic
 from workers.mitigation.dynamic_scaling.budget import Choice, allocate
 from workers.mitigation.dynamic_scaling.columns import count
 from workers.mitigation.dynamic_scaling.grids import COLUMN_BITS, Scheme

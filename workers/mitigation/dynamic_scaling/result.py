@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 import torch
 
-from app.contracts.recipe import QuantizeDynamic
 from app.models.simulation import with_activations
 from app.models.steps.dynamic import activations_entry
+from app.recipes.quantize import QuantizeDynamic
 from workers.mitigation.dynamic_scaling.learned import LearnedBlock
 from workers.mitigation.dynamic_scaling.rounding import Rounded
 from workers.surgery.packing import Activations, Packer, Packing

@@ -22,8 +22,8 @@ from itertools import repeat
 
 import torch
 
-from app.contracts.recipe import QuantizeDynamic
 from app.models.steps.dynamic import chooses
+from app.recipes.quantize import QuantizeDynamic
 from workers.mitigation.dynamic_scaling.activations import rounding_inputs
 from workers.mitigation.dynamic_scaling.block_error import BlockError, BlockErrors
 from workers.mitigation.dynamic_scaling.budget import Choice

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from app.contracts.recipe import PruneGradient
 from app.models.checkpoint import CheckpointInfo
+from app.recipes.prune import PruneGradient
 from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.gradient_pruning.gathering import counts_of, gather
 from workers.mitigation.gradient_pruning.kept import KeptWeights

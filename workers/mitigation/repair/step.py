@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from app.contracts.recipe import RepairLowrank
 from app.models.steps import check_one
 from app.models.steps.repair import against
+from app.recipes.repair import RepairLowrank
 from workers.distributions.head import Head
 from workers.mitigation.divergence import Divergence
 from workers.mitigation.gradients import Gatherer, LayerGradients, Tape, backward

@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.simulation import SECTION, SimulatedActivations
 from app.models.checkpoint import inspect
 from app.models.processor import has_amx
 from app.models.simulation import section_in
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from tests.integration.workers.engine.conftest import same
 from tests.support import e4m3
 from tests.support.copies import copier, edit_json

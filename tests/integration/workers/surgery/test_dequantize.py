@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import QuantizeRtn
 from app.models.checkpoint import inspect
+from app.recipes.quantize import QuantizeRtn
 from tests.support.copies import edit_json
 from tests.support.packed import SCHEMES, make_packed
 from workers.surgery.dequantize import dequantize

@@ -10,8 +10,8 @@ import torch
 from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM
 
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine

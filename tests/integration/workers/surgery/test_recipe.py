@@ -12,8 +12,8 @@ import torch
 from pydantic import TypeAdapter
 from safetensors import safe_open
 
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
+from app.recipes.recipe import Recipe
 from tests.support.memory import anonymous_bytes
 from tests.support.packed import make_packed
 from workers.surgery.dequantize import dequantize
@@ -106,7 +106,7 @@ import resource, signal, sys
 from pathlib import Path
 from pydantic import TypeAdapter
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import Recipe
+from app.recipes.recipe import Recipe
 from app.models.checkpoint import inspect
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from app.cli.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.recipes import recipe_fingerprint
+from app.recipes.recipe import Recipe
 
 
 def test_a_shorthand_step_becomes_its_json() -> None:

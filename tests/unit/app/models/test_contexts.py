@@ -7,13 +7,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.requests.sweep import SweepRequest
 from app.models.checkpoint import inspect
 from app.models.contexts import check_calibration_window, check_window
 from app.models.steps import check_recipe
+from app.recipes.recipe import Recipe
 
 YARN = {"type": "context.yarn", "factor": 2}
 

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import PruneMagnitude, QuantizeRtn
 from app.contracts.requests.sweep import Knob, SweepRequest
 from app.jobs.parsing import parse_submission
 from app.models.knobs import check_knobs, grid, lift, lift_knobs, recipe_at, told, without
+from app.recipes.prune import PruneMagnitude
+from app.recipes.quantize import QuantizeRtn
 
 WANDA = {"type": "prune.wanda", "sparsity": 0.5}
 AT = "/candidate/recipe/0"

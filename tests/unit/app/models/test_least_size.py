@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import STEPS, Recipe
 from app.contracts.requests.mitigate import Budget
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.least_size import check_budget, least_bytes
+from app.recipes.recipe import STEPS, Recipe
 from tests.support.quantizing import text
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore

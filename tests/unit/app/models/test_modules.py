@@ -8,9 +8,10 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import RecipeStep, Step
 from app.models.checkpoint import inspect
 from app.models.modules import check_step, natural_key, select, weights_of
+from app.recipes.base import Step
+from app.recipes.recipe import RecipeStep
 from tests.support.copies import Copy, edit_json
 
 STEP: TypeAdapter[Step] = TypeAdapter(RecipeStep)

@@ -9,7 +9,6 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.contracts.requests.mitigate import TREATMENTS, MitigateRequest
 from app.models.checkpoint import inspect
 from app.models.estimates import estimate
@@ -19,6 +18,7 @@ from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
 from app.models.searching import RECOVERY_STEPS
 from app.models.steps import check_recipe
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from workers.diagnosis.mitigate.subject import Subject
 from workers.diagnosis.mitigate.treatments import arms_of

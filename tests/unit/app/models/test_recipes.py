@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.contracts.recipe import Recipe
 from app.models.recipes import canonical_json, recipe_fingerprint
+from app.recipes.recipe import Recipe
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from app.contracts.recipe import STEPS, Sparse
-from app.contracts.recipe.strength import FALLING, RISING, around
 from app.contracts.requests.sweep import SweepRequest
 from app.models.checkpoint import inspect
 from app.models.knobs import lift
 from app.models.strength import by_direction, direction_of, order_of
+from app.recipes.base import Sparse
+from app.recipes.recipe import STEPS
+from app.recipes.strength import FALLING, RISING, around
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.training import (
     DISTILL_TOKENS,
@@ -18,6 +17,7 @@ from app.models.training import (
     trained_tokens,
     written_tokens,
 )
+from app.recipes.recipe import Recipe
 from workers.mitigation.dynamic_scaling import plan
 from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.repair import distill

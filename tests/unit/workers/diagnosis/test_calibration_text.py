@@ -10,8 +10,9 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.text import InlineText, TextSource
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from workers.diagnosis.calibration_text import CalibrationLoader, loader_without_sampler
 from workers.text.documents import TextDocument, of_inline

@@ -9,8 +9,8 @@ import torch
 from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
+from app.recipes.recipe import Recipe
 from tests.support.copies import copier
 from tests.unit.workers.surgery.test_walking import edit, text
 from workers.surgery.recipe import apply

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from app.contracts.recipe import QuantizeDynamic
+from app.recipes.quantize import QuantizeDynamic
 from workers.mitigation.importance import GRADIENT_TOKENS, SHARE, importance
 
 

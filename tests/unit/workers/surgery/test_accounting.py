@@ -9,8 +9,9 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
-from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from tests.support.outliers import with_outliers
 from tests.support.pruning import rewrite
 from tests.support.tiny import make_checkpoint

@@ -10,9 +10,11 @@ from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import STEP_TYPES, AdapterLora, Calibrated, MergeLinear, Recipe, Step
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
+from app.recipes.base import Calibrated, Step
+from app.recipes.merge import AdapterLora, MergeLinear
+from app.recipes.recipe import STEP_TYPES, Recipe
 from workers.mitigation.repair.adapter import export
 from workers.mitigation.repair.closed_form import Factors
 from workers.surgery.calibration_text import CalibrationText

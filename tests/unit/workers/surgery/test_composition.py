@@ -10,10 +10,12 @@ from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import HemostatError
-from app.contracts.recipe import Calibrated, MergeLinear, Recipe, Step
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_recipe
 from app.models.steps.others import check_other
+from app.recipes.base import Calibrated, Step
+from app.recipes.merge import MergeLinear
+from app.recipes.recipe import Recipe
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
+from app.recipes.recipe import Recipe
 from tests.support.copies import Copy
 from workers.surgery.decode import divided
 from workers.surgery.modified import Modified

@@ -13,9 +13,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
+from app.recipes.recipe import Recipe
 from tests.support.copies import Copy
 from tests.support.outliers import with_outliers
 from tests.support.pruning import rewrite

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
+from app.recipes.recipe import Recipe
 from tests.support import pruning
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.lowrank import damped, factor_bits, truncate, truncate_scaled, truncate_whitened

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.adapters import check_adapter, inspect_adapter
 from app.models.checkpoint import inspect
 from app.models.registry import load_registry
 from app.models.steps import check_recipe
 from app.models.steps.others import checker
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from tests.support.copies import Copy
 from tests.support.outliers import with_outliers

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
+from app.recipes.recipe import Recipe
 from tests.support.tiny import TEXT, make_checkpoint, make_tokenizer
 from workers.surgery.modified import Modified
 from workers.surgery.quantize_rtn import quantize

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from tests.support.outliers import with_outliers
 from tests.support.quantizing import divergence
 from tests.support.tiny import VOCABULARY, make_checkpoint

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.contracts.recipe import PruneWanda
+from app.recipes.prune import PruneWanda
 from workers.surgery.prune_masks import Quota, lowest, mask, mask_pattern, quota_of, zeros_first
 
 HAND = torch.tensor([[4.0, 1.0, 2.0, 3.0], [0.5, 0.5, 0.5, 9.0], [1.0, 1.0, 1.0, 1.0], [0.0, 8.0, 7.0, 6.0]])

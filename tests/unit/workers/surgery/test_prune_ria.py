@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.contracts.recipe import PruneRia
+from app.recipes.prune import PruneRia
 from tests.support.pruning import inputs_of, load, operate, weights
 from workers.surgery.prune_masks import Quota
 from workers.surgery.prune_ria import Ria, ria_score

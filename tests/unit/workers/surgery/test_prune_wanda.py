@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.contracts.recipe import PruneWanda
+from app.recipes.prune import PruneWanda
 from tests.support.pruning import PARTS, compressor, inputs_of, load, operate, weights
 from workers.surgery.prune_masks import Quota
 from workers.surgery.prune_wanda import Wanda, wanda_score

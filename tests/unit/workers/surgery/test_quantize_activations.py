@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.simulation import Simulation
 from app.models.checkpoint import inspect
 from app.models.simulation import section_in
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from tests.support.attention import attention_of
 from tests.support.copies import Copy
 from tests.support.tiny import VOCABULARY

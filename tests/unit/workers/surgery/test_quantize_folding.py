@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.contracts.recipe import QuantizeAwq
 from app.models.checkpoint import inspect
 from app.models.modules import select
+from app.recipes.quantize import QuantizeAwq
 from tests.support.quantizing import logits, text
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Walk

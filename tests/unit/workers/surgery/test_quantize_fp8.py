@@ -56,7 +56,7 @@ def test_models_stay_near(tiny: Tiny, store: CheckpointStore, kind: str) -> None
 
 def test_no_text_is_read_where_none_decides(tiny: Tiny, store: CheckpointStore) -> None:
     """`apply` without a source of calibration text refuses any step that reads one."""
-    from app.contracts.recipe import QuantizeFp8
+    from app.recipes.quantize import QuantizeFp8
     from workers.surgery.recipe import apply
 
     step = QuantizeFp8(type="quantize.fp8")
@@ -65,7 +65,7 @@ def test_no_text_is_read_where_none_decides(tiny: Tiny, store: CheckpointStore) 
 
 
 def test_no_text_is_read_for_a_scale_a_token(tiny: Tiny, store: CheckpointStore) -> None:
-    from app.contracts.recipe import QuantizeFp8
+    from app.recipes.quantize import QuantizeFp8
     from workers.surgery.recipe import apply
 
     step = QuantizeFp8(type="quantize.fp8", activations="dynamic")

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.simulation import section_in
 from app.models.steps import runtime
+from app.recipes.recipe import Recipe
 from tests.support.packed import make_packed
 from workers.surgery.modified import Modified
 from workers.surgery.quantize_kv_cache import stored_bits

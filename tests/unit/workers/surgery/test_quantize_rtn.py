@@ -12,7 +12,7 @@ from compressed_tensors.quantization.utils import calculate_qparams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.contracts.recipe import QuantizeRtn
+from app.recipes.quantize import QuantizeRtn
 from workers.surgery.quantize_rtn import bits_per_weight, quantize
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect
+from app.recipes.recipe import Recipe
 from tests.support.copies import Copy, edit_json
 from workers.surgery.manifest import MANIFEST, Manifest
 from workers.surgery.modified import Modified

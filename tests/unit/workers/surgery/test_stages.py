@@ -11,8 +11,10 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, LowrankSvdllm, Recipe
 from app.models.checkpoint import fingerprint, inspect
+from app.recipes.base import Calibrated
+from app.recipes.lowrank import LowrankSvdllm
+from app.recipes.recipe import Recipe
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.modified import Modified
 from workers.surgery.quantize_rtn import quantize

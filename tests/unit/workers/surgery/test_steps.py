@@ -3,7 +3,9 @@ from typing import Any
 import pytest
 import torch
 
-from app.contracts.recipe import PruneMagnitude, QuantizeRtn, Step
+from app.recipes.base import Step
+from app.recipes.prune import PruneMagnitude
+from app.recipes.quantize import QuantizeRtn
 from workers.surgery import prune_magnitude, quantize_rtn
 from workers.surgery.steps import Runner, make_runner
 

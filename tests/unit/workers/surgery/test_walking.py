@@ -11,10 +11,11 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import STEPS as TYPES
-from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import fingerprint, inspect
 from app.models.steps import check_recipe
+from app.recipes.base import Calibrated
+from app.recipes.recipe import STEPS as TYPES
+from app.recipes.recipe import Recipe
 from tests.support.disk import files_of_at_most
 from tests.support.memory import anonymous_bytes, give_back_what_is_free
 from workers.surgery.blockwise.skeleton import Skeleton

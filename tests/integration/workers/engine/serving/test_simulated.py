@@ -7,8 +7,8 @@ import torch
 from pydantic import TypeAdapter
 from vllm import SamplingParams
 
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
+from app.recipes.recipe import Recipe
 from tests.integration.workers.engine.serving.conftest import Served, Wanted, rows_of
 from workers.engine.generation import GenerationEngine
 from workers.engine.pool import EnginePool

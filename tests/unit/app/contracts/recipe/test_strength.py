@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from app.contracts.recipe import Sparse, Step
-from app.contracts.recipe.base import Bits
-from app.contracts.recipe.strength import BITS, FALLING, RISING, UNKNOWN, Direction, around, declared
+from app.recipes.base import Bits, Sparse, Step
+from app.recipes.strength import BITS, FALLING, RISING, UNKNOWN, Direction, around, declared
 
 WARM = around(1.0, factor=True)
 

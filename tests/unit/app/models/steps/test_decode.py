@@ -9,11 +9,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.knobs import lift
 from app.models.steps import check_one, check_recipe
 from app.models.steps.decode import CAPS
+from app.recipes.recipe import Recipe
 from tests.support.tiny import CONFIGS
 from workers.distributions.head import KNOWN
 

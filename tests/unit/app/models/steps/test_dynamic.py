@@ -8,10 +8,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe, quantize
 from app.models.steps.dynamic import widths
+from app.recipes.recipe import Recipe
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 

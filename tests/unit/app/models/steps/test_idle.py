@@ -7,8 +7,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import STEPS, Calibrated, Recipe
 from app.models.steps.idle import check_idle, idle
+from app.recipes.base import Calibrated
+from app.recipes.recipe import STEPS, Recipe
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 OTHER_TEXT = {"source": "shipped", "corpus": "calibration", "documents": 4}

@@ -5,9 +5,9 @@ from fractions import Fraction
 import pytest
 from pydantic import TypeAdapter
 
-from app.contracts.recipe import Recipe
-from app.contracts.recipe.lowrank import Truncated
 from app.models.steps.lowrank import rank_of
+from app.recipes.lowrank import Truncated
+from app.recipes.recipe import Recipe
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 

@@ -9,11 +9,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_one, check_recipe
 from app.models.steps.norm import EPSILON, norms_of
 from app.models.strength import direction_of
+from app.recipes.recipe import Recipe
 
 Tiny = Callable[..., Path]
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)

@@ -10,9 +10,9 @@ import pytest
 from pydantic import TypeAdapter
 
 import app.models.steps
-from app.contracts.recipe import STEP_TYPES, Recipe
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import after_one, order_one, renumbering
+from app.recipes.recipe import STEP_TYPES, Recipe
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 RENUMBERING: dict[str, dict[str, Any]] = {

@@ -8,11 +8,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import CalibratedSparse, Recipe
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.shapes import expected_tensors
 from app.models.steps import check_recipe
 from app.models.steps.layers import relayered
+from app.recipes.prune import CalibratedSparse
+from app.recipes.recipe import Recipe
 from tests.support.copies import Copy, edit_json
 
 Tiny = Callable[..., Path]

@@ -6,9 +6,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
+from app.recipes.recipe import Recipe
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}

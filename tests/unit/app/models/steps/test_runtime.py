@@ -9,10 +9,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.contracts.simulation import SECTION
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_layers_stay, check_recipe, runtime
+from app.recipes.recipe import Recipe
 
 Tiny = Callable[..., Path]
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Recipe
 from app.models.checkpoint import fingerprint, inspect
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from tests.support.handlers import SECRET
 from workers.diagnosis.mitigate.measuring import Bench, RefusedError, tokens_per_second

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.contracts.recipe import Recipe
 from app.contracts.requests.base import Thresholds
 from app.models.checkpoint import fingerprint, inspect
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 from tests.support.attempts import Context
 from workers.diagnosis.calibration_text import loader_without_sampler

@@ -15,10 +15,11 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from app.contracts.recipe import Calibrated, Recipe
 from app.contracts.simulation import simulation_of
 from app.models.checkpoint import inspect
 from app.models.steps import quantize
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from tests.support.attention import attention_of
 from workers.mitigation.dynamic_scaling import fitting
 from workers.mitigation.dynamic_scaling import step as step_module

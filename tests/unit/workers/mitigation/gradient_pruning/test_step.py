@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from tests.support.attention import attention_of
 from tests.support.copies import Copy, copier
 from workers.mitigation.gradient_pruning import recovery

@@ -8,8 +8,9 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
-from app.contracts.recipe import Calibrated, Recipe
 from app.models.checkpoint import inspect
+from app.recipes.base import Calibrated
+from app.recipes.recipe import Recipe
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Calibrated, Step
-from app.contracts.recipe.strength import FALLING, UNKNOWN, around
+from app.recipes.base import Calibrated, Step
+from app.recipes.strength import FALLING, UNKNOWN, around
 
 
 class NormScale(Step):

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.contracts.recipe.base import Step
-from app.contracts.recipe.strength import around
+from app.recipes.base import Step
+from app.recipes.strength import around
 
 Alias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 

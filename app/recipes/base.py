@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.base import Contract, broken
-from app.contracts.recipe.strength import BITS, FALLING, RISING, SHARE, UNKNOWN
 from app.contracts.text import ShippedText, TextSource
+from app.recipes.strength import BITS, FALLING, RISING, SHARE, UNKNOWN
 
 Bits = Annotated[int, Field(ge=2, le=8), BITS]
 # A wider group shares one scale among more weights; null is the whole row.

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.contracts.recipe.base import Step
-from app.contracts.recipe.strength import around
+from app.recipes.base import Step
+from app.recipes.strength import around
 
 
 class DecodeTemperature(Step):

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Calibrated, Rank, Step, percent
-from app.contracts.recipe.strength import RANK, SHARE, UNKNOWN
+from app.recipes.base import Calibrated, Rank, Step, percent
+from app.recipes.strength import RANK, SHARE, UNKNOWN
 
 
 class Truncated(Step):

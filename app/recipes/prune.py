@@ -5,8 +5,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Allocation, Calibrated, Sparse, Sparsity, counted, layers_in_words, percent
-from app.contracts.recipe.strength import RISING, UNKNOWN
+from app.recipes.base import (
+    Allocation,
+    Calibrated,
+    Sparse,
+    Sparsity,
+    counted,
+    layers_in_words,
+    percent,
+)
+from app.recipes.strength import FALLING, RISING, UNKNOWN
 
 
 class CalibratedSparse(Calibrated, Sparse):
@@ -184,3 +192,35 @@ class PruneChannels(_Structured):
     def words(self) -> str:
         """See `Step`."""
         return f"{super().words()} in every layer"
+
+
+class PruneGradient(Calibrated, Sparse):
+    """Gradient-aware pruning: what goes is chosen by weights, activations and gradients of the divergence from the
+    reference; what stays is reconstructed, and trained for a while where `recovery_s` allows."""
+
+    replaced_by = None
+    runner = "workers.mitigation.gradient_pruning.step:GradientPruning"
+    title = "gradient-aware"
+    type: Literal["prune.gradient"]
+    passes: Annotated[int, Field(ge=1, le=100), FALLING] = Field(
+        default=4, description="Over how many passes, of rising sparsity, the gradients are gathered."
+    )
+    budget: Literal["uniform", "gradient"] = Field(
+        default="gradient", description="The same share in every module, or one that its gradients decide."
+    )
+    reconstruct: bool = Field(default=True, description="Whether weights that stay make the error good.")
+    reconstruct_epochs: Annotated[int, Field(ge=1, le=100), FALLING] = Field(
+        default=6, description="How often the calibration text is gone over while a block's output is reconstructed."
+    )
+    recovery_s: Annotated[float, Field(ge=0, le=86400), FALLING] = Field(
+        default=0.0, description="Seconds of training of the weights that stay; 0: none. Makes results time-dependent."
+    )
+    recovery_steps: Annotated[int, Field(ge=0, le=1_000_000), FALLING] | None = Field(
+        default=None, description="At most so many steps of it: with a number here, a result can be had again."
+    )
+
+    def words(self) -> str:
+        """See `Step`."""
+        if self.recovery_steps:
+            return f"{super().words()}, {self.recovery_steps} steps of recovery"
+        return super().words() + (f", {self.recovery_s:g} s of recovery" if self.recovery_s else "")

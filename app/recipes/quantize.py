@@ -1,12 +1,21 @@
 """Weights, activations, keys and values on fewer bits."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.recipe.base import Bits, Calibrated, Form, Grouped, GroupSize, Step, per_group
-from app.contracts.recipe.strength import BITS, UNKNOWN
+from app.recipes.base import (
+    Bits,
+    Calibrated,
+    Form,
+    Grouped,
+    GroupSize,
+    Step,
+    counted,
+    per_group,
+)
+from app.recipes.strength import BITS, FALLING, UNKNOWN
 
 
 class QuantizeRtn(Grouped):
@@ -166,3 +175,66 @@ class QuantizeKvCache(Step):
             return f"{self.dtype} keys and values"
         sides = [f"{bits}-bit {name}" for bits, name in ((self.k_bits, "keys"), (self.v_bits, "values")) if bits]
         return " and ".join(sides) + (f", {per_group(self.group_size)}" if self.group_size else "")
+
+
+# The widths that a module of a mixture may have.
+MIXED_BITS: Final = (3, 4, 5, 6, 8)
+
+
+class QuantizeDynamic(Calibrated):
+    """Dynamic quantization scaling: channels smoothed, scales and zero points of groups searched by the error of their
+    layer's output and then fitted by their block's, weighted by the divergence's gradient, biases corrected,
+    bits given to modules by the nats that each was measured to cost."""
+
+    role = "quantizer"
+    graded_by = "bits"
+    runner = "workers.mitigation.dynamic_scaling.step:DynamicScaling"
+    type: Literal["quantize.dynamic"]
+    bits: Annotated[float, Field(ge=2, le=8), BITS] = Field(
+        description="Mean code bits of a weight; with `mixed`, modules have 3, 4, 5, 6 or 8."
+    )
+    group_size: GroupSize | None = 64
+    symmetric: bool = False
+    activation_bits: Annotated[Literal[4, 8], BITS] | None = Field(
+        default=None, description="null: activations stay as they are."
+    )
+    mixed: bool = Field(
+        default=False,
+        description="Whether modules may have different bits and, simulated, a few input columns of eight.",
+    )
+    smooth: bool = Field(
+        default=True, description="Whether channels are smoothed, where the search finds that it pays."
+    )
+    tune: Literal["scales", "rounding"] = Field(
+        default="rounding",
+        description="What is fitted and tuned with norms and biases: scales and, in blocks, zero points alone, or "
+        "rounding too (16 bytes of memory a weight: of a block where blocks are fitted, of all where all is tuned).",
+    )
+    block_epochs: Annotated[int, Field(ge=0, le=1000), FALLING] = Field(
+        default=3,
+        description="Times that each rounded block is trained on the text towards what the source's block gives; 0: "
+        "not at all.",
+    )
+    tuning_steps: Annotated[int, Field(ge=0, le=100_000), FALLING] = Field(
+        default=0, description="Steps of tuning on the whole model's divergence, one window each; 0: none."
+    )
+    form: Form = "simulated"
+
+    @property
+    def code_bits(self) -> float:
+        """Of a mixture, those of the module with the fewest."""
+        return min(self.bits, MIXED_BITS[0]) if self.mixed else self.bits
+
+    @model_validator(mode="after")
+    def _whole_bits(self) -> "QuantizeDynamic":
+        if not self.mixed and self.bits != int(self.bits):
+            raise ValueError("bits that are no whole number need mixed")
+        return self
+
+    def words(self) -> str:
+        """See `Step`."""
+        widths = f"{self.bits:g}-bit" + (" on average, mixed," if self.mixed else "")
+        inputs = f" A{self.activation_bits}" if self.activation_bits else ""
+        fitted = f", blocks fitted over {counted(self.block_epochs, 'epoch')}" if self.block_epochs else ""
+        packed = ", packed" if self.form == "packed" else ""
+        return f"{widths} dynamic scaling{inputs}, {per_group(self.group_size)}{fitted}{packed}"

@@ -1,0 +1,57 @@
+"""What a model lost to its reference, taken back."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from app.recipes.base import Calibrated, Rank, counted
+from app.recipes.strength import FALLING
+
+
+class RepairLowrank(Calibrated):
+    """Low-rank repair: to every linear layer a product of two thin matrices is added that takes back what was lost.
+
+    The result has it merged; beside it lies the same as a PEFT LoRA, in the folder `adapter`.
+    """
+
+    role = "repair"
+    runner = "workers.mitigation.repair.step:RepairStep"
+    type: Literal["repair.lowrank"]
+    calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = Field(
+        default=64, description="The last eighth of them is not trained on and decides what is kept."
+    )
+    rank: Annotated[Rank, FALLING] = Field(
+        description="Mean rank over the modules, by bytes; none has more than four times it."
+    )
+    allocation: Literal["uniform", "nats"] = Field(
+        default="nats", description="The same rank everywhere, or by nats saved a byte."
+    )
+    block_epochs: Annotated[int, Field(ge=0, le=1000), FALLING] = Field(
+        default=3,
+        description="Times that each block's part is trained on the text, after the closed form, towards what the "
+        "reference's would give; 0: not at all.",
+    )
+    distill_steps: Annotated[int, Field(ge=0, le=1_000_000), FALLING] = Field(
+        default=60, description="Steps of distillation from the reference after that; 0: none."
+    )
+    distill_s: Annotated[float, Field(gt=0, le=86400), FALLING] | None = Field(
+        default=None, description="At most so many seconds of it. Makes results time-dependent."
+    )
+    own_windows: Annotated[int, Field(ge=0, le=4096), FALLING] = Field(
+        default=0,
+        description="Windows that the reference writes itself, fitted on beside the calibration text: what is taken "
+        "back then holds on other text too.",
+    )
+    iterations: Annotated[int, Field(ge=1, le=10), FALLING] = Field(
+        default=1,
+        description="More than once: what the repair carries is taken out of the weights and the steps before, which "
+        "must look at weights alone, are done again on the rest.",
+    )
+
+    def words(self) -> str:
+        """See `Step`."""
+        own = f"{counted(self.own_windows, 'window')} of the reference's own text" if self.own_windows else ""
+        fitted = f"blocks fitted over {counted(self.block_epochs, 'epoch')}" if self.block_epochs else ""
+        trained = f"{self.distill_steps} steps of distillation" if self.distill_steps else ""
+        how = ", ".join(filter(None, (own, fitted, trained))) or "closed form alone"
+        return f"low-rank repair, mean rank {self.rank}, {how}"
