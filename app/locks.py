@@ -1,5 +1,6 @@
 """File locks between processes. The kernel drops them when their holder dies, so none outlives its process."""
 
+import contextlib
 import fcntl
 import os
 import time
@@ -22,21 +23,24 @@ class Lock:
 
 
 def try_lock(file: Path, *, exclusive: bool) -> Lock | None:
-    """A lock on `file` (made where absent, and never removed), or None where another holder stands against it.
+    """A lock on `file` (made where absent), or None where another holder stands against it. Only who holds it
+    exclusively may remove the file.
 
     Two locks of one process stand against each other like those of two.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return Lock(descriptor)
+    while True:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        lock = Lock(descriptor)
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.release()
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), file.stat()):
+                return lock
+        lock.release()  # the file was removed between the two calls: its lock protects nothing
 
 
 def wait_lock(file: Path, *, exclusive: bool, check_cancelled: Callable[[], None]) -> Lock:

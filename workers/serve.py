@@ -39,6 +39,7 @@ from app.contracts.deployment import IDENTITY, Deployment, DeploymentState, Repl
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.secret import headers_for, new_secret
 from app.deployments.store import DeploymentStore
+from app.files import write_atomically
 from app.jobs.connection import connect
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.packing import check_served
@@ -63,7 +64,6 @@ from workers.engine.serving.arguments import (
 )
 from workers.engine.serving.child import HeldPort, ServerEndedError, ServerProcess, read_port
 from workers.engine.serving.config import LOOPBACK, ServingConfig
-from workers.engine.serving.files import write_whole
 from workers.engine.serving.steps import StepWatch, limit_s
 from workers.process.logs import configure_logging
 from workers.process.tasks import cancel
@@ -240,7 +240,7 @@ class Serving:
             secret=self._secret,
         )
         config_file = self._folder / "serving.json"
-        write_whole(config_file, config.model_dump_json(indent=1).encode())
+        write_atomically(config_file, config.model_dump_json(indent=1).encode(), mode=0o600)
         self._port = HeldPort(host)  # loading takes minutes, and vLLM binds after its imports
         plan = ServerPlan(
             self._deployment.name,
@@ -337,7 +337,7 @@ class Serving:
         names = (deployment.active_version, deployment.previous_version, trial)
         wanted = tuple(dict.fromkeys(name for name in names if name is not None and name != IDENTITY))
         if wanted != self._wanted:
-            write_whole(self._folder / "versions.json", json.dumps({"versions": wanted}).encode())
+            write_atomically(self._folder / "versions.json", json.dumps({"versions": wanted}).encode(), mode=0o600)
             self._wanted = wanted
 
     async def _drain(self, server: ServerProcess, ended: asyncio.Task[str]) -> None:

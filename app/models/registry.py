@@ -13,13 +13,13 @@ dtype = "bfloat16"                    # auto, bfloat16, float16 or float32; defa
 import json
 import os
 import re
-import tempfile
 import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.files import write_atomically
 from app.models.nearest import suggestion
 
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -144,14 +144,8 @@ def register(file: Path, alias: str, path: Path) -> None:
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
-    descriptor, staged = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(body)
-        Path(staged).chmod(mode)
-        Path(staged).replace(file)
-    finally:
-        Path(staged).unlink(missing_ok=True)
+    write_atomically(file, body.encode(), mode=mode)
+    file.chmod(mode)  # whatever the umask
 
 
 def _without(text: str, alias: str) -> str:

@@ -14,13 +14,13 @@ import logging
 import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from app.files import write_atomically
 from app.security.scopes import Key, Scope
 from app.settings import Settings
 
@@ -233,16 +233,7 @@ def _editing(file: Path) -> Iterator[list[str]]:
         yield lines
         if lines == before:
             return
-        descriptor, staged = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.writelines(lines)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(staged).replace(file)
-            os.fsync(folder)
-        finally:
-            Path(staged).unlink(missing_ok=True)
+        write_atomically(file, "".join(lines).encode(), mode=0o600)
     finally:
         os.close(folder)
 

@@ -1,11 +1,7 @@
-"""Files that are whole or absent, and what tells one content from another."""
+"""What tells one content of a file from another."""
 
 import hashlib
-import json
-import os
-import secrets
 from pathlib import Path
-from typing import Any
 
 Signature = tuple[int, int, int]
 _READ_BYTES = 1 << 24
@@ -28,17 +24,3 @@ def sha256(file: Path, size: int) -> "hashlib._Hash":
             digest.update(part)
             size -= len(part)
     return digest
-
-
-def write_json(file: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON file: whole, on disk, or not at all."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with partial.open("x") as stream:
-            json.dump(value, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

@@ -31,10 +31,11 @@ import numpy as np
 import torch
 
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
+from app.files import write_atomically
 from app.jobs.states import HEADER as _HEADER
 from app.jobs.states import note_state, remove_states
 from app.locks import Lock, try_lock, wait_lock
-from workers.distributions.files import Signature, sha256, signature, write_json
+from workers.distributions.files import Signature, sha256, signature
 
 FORMAT = "hemostat.hidden/2"
 _STATES = "hidden.bin"
@@ -210,7 +211,8 @@ class Writer:
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
         progress = {"plan": self._plan(), "windows_done": self.windows_done, "dtype": self._dtype}
-        write_json(self._folder / _PROGRESS, progress | {"sha256": self._digest.hexdigest()})
+        progress |= {"sha256": self._digest.hexdigest()}
+        write_atomically(self._folder / _PROGRESS, json.dumps(progress).encode())
         self._unsynced = 0
 
     def _commit(self) -> None:
@@ -221,7 +223,7 @@ class Writer:
             states = self._folder / _STATES
             (self._folder / _PARTIAL).replace(states)
             header = self._plan() | {"dtype": self._dtype, "sha256": self._digest.hexdigest(), "meta": self._meta}
-            write_json(self._folder / _HEADER, header)
+            write_atomically(self._folder / _HEADER, json.dumps(header).encode())
             (self._folder / _PROGRESS).unlink(missing_ok=True)
         _verified[states] = signature(states)
         self._store.evict(keep=self._folder)
@@ -318,7 +320,7 @@ class ReferenceStore:
         file = self._sidecar(key, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_json(file, value)
+            write_atomically(file, json.dumps(value).encode())
         except OSError as error:
             if error.errno not in DISK_FULL_ERRNOS:
                 raise

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.distributions.files import write_json
+from app.files import write_atomically
 from workers.distributions.head import Head
 
 TOLERANCE = 2.0**-7
@@ -170,7 +170,7 @@ def verify_head(
         if bool(hidden_TD.isfinite().all()):
             check = check_head(head, hidden_TD, tokens, engine_logp(), roundings=roundings)
             root.mkdir(parents=True, exist_ok=True)
-            write_json(kept, asdict(check))
+            write_atomically(kept, json.dumps(asdict(check)).encode())
         return False
     return True
 

@@ -5,14 +5,12 @@ by who builds or removes, shared by who uses (a pin). The kernel drops the locks
 no build outlives its process, and what a dead build left is recognised and removed.
 """
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,6 +20,7 @@ from types import TracebackType
 from safetensors import SafetensorError
 
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
+from app.locks import Lock, try_lock
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.files import files_of, give_usual_modes, publish
 
@@ -30,17 +29,6 @@ RECORD = "entry.json"
 # How safetensors, whose errors are no OSError, tells the system's.
 _IN_WORDS = re.compile(r"\(os error (\d+)\)")
 _POLL_S = 0.05
-
-
-class Lock:
-    """An flock on a file, until `release` or until nobody holds the object any more."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._finalizer = weakref.finalize(self, os.close, descriptor)
-
-    def release(self) -> None:
-        """Gives it up; a second time does nothing."""
-        self._finalizer()
 
 
 @dataclass(frozen=True)
@@ -84,7 +72,7 @@ class CheckpointStore:
 
     def get(self, key: str) -> StoredCheckpoint | None:
         """The entry, pinned, or None. One that is being built is not there yet."""
-        lock = self._lock(key, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock = self._lock(key, exclusive=False)
         if lock is None:
             return None
         size = self._is_whole(key)
@@ -116,7 +104,7 @@ class CheckpointStore:
             found = self.get(key)
             if found is not None:
                 return replace(found, built=built)
-            lock = self._lock(key, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = self._lock(key)
             if lock is None:
                 check_cancelled()
                 time.sleep(_POLL_S)
@@ -208,7 +196,7 @@ class CheckpointStore:
 
     def _remove(self, key: str) -> bool:
         """Removes an entry unless it is in use; says whether it did."""
-        lock = self._lock(key, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = self._lock(key)
         if lock is None:
             return False
         try:
@@ -232,31 +220,15 @@ class CheckpointStore:
         """Removes what builds of dead processes left. With `only`, for a key whose lock the caller holds."""
         for folder in self.root.glob(f".staging-{only or ''}*"):
             key = folder.name.removeprefix(".staging-").partition("-")[0]
-            lock = None if only else self._lock(key, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = None if only else self._lock(key)
             if only or lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             if lock is not None:
                 self._drop_unused(key)
                 lock.release()
 
-    def _lock(self, key: str, how: int) -> Lock | None:
-        """The lock of `key`, or None where another holds it in a way that excludes `how`."""
-        path = self._locks / key
-        while True:
-            self._locks.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(descriptor, how)
-                # an eviction may have removed the file between the two calls: then its lock protects nothing
-                if _same_file(descriptor, path):
-                    return Lock(descriptor)
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
+    def _lock(self, key: str, *, exclusive: bool = True) -> Lock | None:
+        return try_lock(self._locks / key, exclusive=exclusive)
 
 
 @contextmanager
@@ -280,10 +252,3 @@ def _number(error: Exception) -> int:
         return error.errno or 0
     found = _IN_WORDS.search(str(error))
     return int(found[1]) if found else 0
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

@@ -1,15 +1,13 @@
 """Small JSON files that are whole or not there: a checksum inside, an atomic rename outside."""
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
+from app.files import write_atomically
 
 
 def write_checked(path: Path, data: Mapping[str, Any]) -> None:
@@ -18,15 +16,9 @@ def write_checked(path: Path, data: Mapping[str, Any]) -> None:
         return
     body = json.dumps(data, separators=(",", ":"), sort_keys=True)
     text = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest()})[:-1] + f', "data": {body}}}'
-    temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        write_atomically(path, text.encode(), mode=0o600)
     except OSError as error:
         if error.errno not in DISK_FULL_ERRNOS:
             raise
@@ -35,10 +27,6 @@ def write_checked(path: Path, data: Mapping[str, Any]) -> None:
             "The disk is full: sampled text could not be stored.",
             hint="Free space below HEMOSTAT_HOME, or move it.",
         ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                Path(temporary).unlink()
 
 
 def read_checked(path: Path) -> dict[str, Any] | None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from app.contracts.base import Contract
 from app.contracts.deployment import Version
+from app.files import write_atomically
 from workers.calibration.online.controller import LoopMemory, Step
 from workers.calibration.online.staleness import StalenessMemory
 from workers.calibration.online.window import WindowMemory
@@ -75,22 +73,7 @@ def load(folder: Path, deployment: str) -> tuple[ShadowState | None, str]:
     return state, ""
 
 
-def write_json(path: Path, value: object) -> None:
-    """`write_text` of JSON that a person can read."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
-
-
 def write_text(path: Path, text: str) -> None:
     """A whole file or none, readable by its owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    made = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        made.replace(path)
-    except BaseException:
-        made.unlink(missing_ok=True)
-        raise
+    write_atomically(path, text.encode(), mode=0o600)

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from app.files import write_atomically
 from workers.engine.serving.batch import Batch
 from workers.engine.serving.config import ServingConfig
 from workers.engine.serving.counters import Counters
 from workers.engine.serving.door import Door
-from workers.engine.serving.files import write_whole
 from workers.engine.serving.hidden import HiddenFolder
 from workers.engine.serving.nonfinite import EndedRequests
 from workers.engine.serving.steps import STEP
@@ -101,7 +101,7 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
     engine = Engine(config, vllm_config, batch, versions, ended, counters, watcher, door)
     _engines[id(vllm_config)] = engine
     watcher.start()
-    write_whole(config.door_file, str(door.port).encode())
+    write_atomically(config.door_file, str(door.port).encode(), mode=0o600)
     return engine
 
 

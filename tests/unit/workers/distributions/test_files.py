@@ -1,11 +1,10 @@
 import hashlib
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from workers.distributions.files import sha256, signature, write_json
+from workers.distributions.files import sha256, signature
 
 
 def test_the_digest_is_that_of_the_first_bytes(tmp_path: Path) -> None:
@@ -25,12 +24,3 @@ def test_a_file_that_was_replaced_has_another_signature(tmp_path: Path) -> None:
     os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
     other.replace(file)
     assert signature(file) != before
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "f.json"
-    write_json(file, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(file, {"a": object()})
-    assert json.loads(file.read_text()) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [file]

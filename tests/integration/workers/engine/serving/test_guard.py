@@ -8,12 +8,12 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.testclient import TestClient
 
 from app.deployments.secret import headers_for, new_secret
+from app.files import write_atomically
 from app.models.checkpoint import inspect
 from app.settings import Settings
 from workers.engine.isolation import quiet_vllm
 from workers.engine.serving.arguments import ServerPlan, server_arguments
 from workers.engine.serving.config import VARIABLE, ServingConfig
-from workers.engine.serving.files import write_whole
 from workers.engine.serving.guard import OPEN, Guard
 
 SECRET = new_secret()
@@ -32,7 +32,7 @@ def config(tmp_path: Path) -> ServingConfig:
         secret=SECRET,
     )
     file = tmp_path / "serving.json"
-    write_whole(file, made.model_dump_json().encode())
+    write_atomically(file, made.model_dump_json().encode(), mode=0o600)
     return made
 
 
