@@ -13,8 +13,6 @@ from app.models.training import (
     CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
     CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND,
     measured_tokens,
-    trained_tokens,
-    written_tokens,
 )
 from app.recipes.base import Step
 from app.recipes.prune import PruneGradient
@@ -59,11 +57,11 @@ def search_cost(
         "to parameters and tokens"
     )
     steps = _trained(request)
-    if trained := max(map(trained_tokens, steps), default=0):
+    if trained := max((step.trained_tokens for step in steps), default=0):
         run = FULL * request.trials * trained
         seconds += run * candidate.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
         told += "; in full, each is taken to train as the longest that may be tried does"
-    if written := max(map(written_tokens, steps), default=0):
+    if written := max((step.written_tokens for step in steps), default=0):
         run = FULL * request.trials * written
         seconds += run * reference.parameters / CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND
         told += f", and to be fitted on {written:,} tokens that the reference writes itself, too"

@@ -11,9 +11,6 @@ from app.models.training import (
     CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
     CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND,
     measured_tokens,
-    trained_seconds,
-    trained_tokens,
-    written_tokens,
 )
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import Recipe
@@ -31,8 +28,8 @@ def surgery_cost(
     if not looking:
         return seconds, ()
     tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
-    written = sum(map(written_tokens, looking))
-    trained = sum(map(trained_tokens, looking))
+    written = sum(step.written_tokens for step in looking)
+    trained = sum(step.trained_tokens for step in looking)
     run = _measured(info, recipe, reference)
     steps = "a step that looks" if len(looking) == 1 else f"{len(looking)} steps that look"
     told = f"{steps} at {tokens:,} calibration tokens"
@@ -49,7 +46,7 @@ def surgery_cost(
         + trained * info.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
         + run * info.parameters / CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND
         # these are the same on every machine
-        + sum(map(trained_seconds, looking)) / here.slower,
+        + sum(step.trained_seconds for step in looking) / here.slower,
         (f"{told}, in proportion to tokens and parameters, as measured on a 2-core CPU",),
     )
 

@@ -1,5 +1,4 @@
-"""How much a step trains: tokens that go forward and backward, and seconds that the request itself allows; what a
-mixture of widths runs forward to measure what its units cost; and what the reference writes to be fitted on.
+"""How fast steps train, and what a mixture of widths runs forward to measure what its units cost.
 
 Repair of the demo model on two cores: 86,000 tokens of block by block fitting took 330 s, 61,000 of distillation 310 s
 (docs/recipes/repair.md); gradient-aware pruning is taken to be as fast. Of text that the reference wrote 8,192 tokens
@@ -11,10 +10,7 @@ from app.models.modules import Weight, select
 from app.models.packing import FUSED
 from app.models.steps.dynamic import chooses, widths
 from app.recipes.base import Step
-from app.recipes.norm import NormTweak
-from app.recipes.prune import PruneGradient
 from app.recipes.quantize import MIXED_BITS, QuantizeDynamic
-from app.recipes.repair import RepairLowrank
 
 # Parameters times tokens, forward and backward.
 CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND = 3e10
@@ -23,42 +19,8 @@ CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND = 3e10
 CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND = 4.9e10
 # Tokens that a model writes by itself, token by token, many pieces at once.
 CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND = 2.6e10
-# Positions of one step of distillation, of recovery and, at most, of tweaking norms: at least one window.
-DISTILL_TOKENS, RECOVERY_TOKENS, TWEAK_TOKENS = 1024, 512, 2048
 # A unit of a mixture is measured on so many windows, so many tokens of each.
 MIXED_WINDOWS, MIXED_TOKENS = 2, 256
-
-
-def written_tokens(step: Step) -> int:
-    """Tokens that the reference writes, which the step looks at beside its calibration text."""
-    return step.own_windows * step.calibration_window if isinstance(step, RepairLowrank) else 0
-
-
-def trained_tokens(step: Step) -> int:
-    """Tokens that a step goes forward and backward over, each as often as it does."""
-    if isinstance(step, RepairLowrank):
-        text = step.calibration_windows * step.calibration_window + written_tokens(step)
-        distilled = 0 if step.distill_s else step.distill_steps * max(DISTILL_TOKENS, step.calibration_window)
-        return step.block_epochs * text + distilled
-    if isinstance(step, PruneGradient):
-        text = step.calibration_windows * step.calibration_window
-        rebuilt = step.reconstruct_epochs if step.reconstruct else 0
-        recovered = 0 if step.recovery_s else (step.recovery_steps or 0) * max(RECOVERY_TOKENS, step.calibration_window)
-        return (step.passes + rebuilt) * text + recovered
-    if isinstance(step, QuantizeDynamic):
-        text = step.calibration_windows * step.calibration_window
-        return step.block_epochs * text + step.tuning_steps * step.calibration_window
-    if isinstance(step, NormTweak):
-        windows = min(step.calibration_windows, max(1, TWEAK_TOKENS // step.calibration_window))
-        return step.steps * windows * step.calibration_window
-    return 0
-
-
-def trained_seconds(step: Step) -> float:
-    """Seconds of training that the step itself sets as its limit, however fast the machine is."""
-    if isinstance(step, RepairLowrank):
-        return step.distill_s or 0.0
-    return step.recovery_s if isinstance(step, PruneGradient) else 0.0
 
 
 def measured_tokens(step: Step, info: CheckpointInfo) -> float:

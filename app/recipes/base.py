@@ -1,7 +1,7 @@
 """What steps of several families share: where they apply, how strong they are, what text they look at."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,15 @@ Allocation = Literal["uniform", "owl"]
 Rank = Annotated[int, Field(ge=1, le=65536)]
 Role = Literal["quantizer", "pruner", "factorizer", "extender", "context", "adjuster", "merger", "repair"]
 Seed = Annotated[int, Field(ge=0, lt=2**63), UNKNOWN]
+
+
+class Idle(NamedTuple):
+    """Fields of a step that decide nothing beside the fields `because`: why, and what to do to have them decide."""
+
+    fields: tuple[str, ...]
+    because: tuple[str, ...]
+    why: str
+    hint: str
 
 
 def percent(share: float | None) -> str:
@@ -57,6 +66,7 @@ class Step(Contract):
     runner       the class of the worker that does it, "module:Class"
     streamed     whether the runner changes one weight at a time and needs nothing else
                  (`workers.surgery.steps.Runner`); others are given the checkpoint (`workers.surgery.shop.WholeStep`)
+    rules        the module of `app.models.steps` that checks it; None: that of its family
     title        its method's name in `words`
     variants     other runners, not streamed, by the value of `form`, `allocation` or `activations` that takes them
     """
@@ -66,6 +76,7 @@ class Step(Contract):
     replaced_by: ClassVar[str | None] = None
     runner: ClassVar[str]
     title: ClassVar[str]
+    rules: ClassVar[str | None] = None
     streamed: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, str]] = {}
 
@@ -94,6 +105,11 @@ class Step(Contract):
         return next((self.variants[value] for value in values if value in self.variants), None)
 
     @property
+    def at_run_time(self) -> bool:
+        """Whether the engine does it, and weights stay."""
+        return self.rules == "runtime"
+
+    @property
     def is_streamed(self) -> bool:
         """Whether the step as it stands changes one weight at a time."""
         return self.streamed and self.variant is None
@@ -118,12 +134,34 @@ class Step(Contract):
         fields = self.model_dump(mode="json", exclude_defaults=True, exclude=set(Step.model_fields))
         return " ".join([self.type, ", ".join(f"{name} {value}" for name, value in fields.items())]).strip()
 
+    def idle(self) -> list[Idle]:
+        """The fields that decide nothing in the step as it stands."""
+        return []
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that the step goes forward and backward over, each as often as it does."""
+        return 0
+
+    @property
+    def trained_seconds(self) -> float:
+        """Seconds of training that the step itself sets as its limit, however fast the machine is."""
+        return 0.0
+
+    @property
+    def written_tokens(self) -> int:
+        """Tokens that the reference writes, which the step looks at beside its calibration text."""
+        return 0
+
 
 class Calibrated(Step):
     """A step that looks at activations: over which text, and how much of it.
 
     The documents are tokenized, put one after the other in an order that `seed` decides, and cut into windows.
     """
+
+    # The field that decides whether the text is read, and when it is; only of a type that does not always read it.
+    reads_by: ClassVar[tuple[str, str]]
 
     calibration: TextSource = Field(
         default_factory=lambda: ShippedText(source="shipped", corpus="calibration"),
@@ -139,6 +177,19 @@ class Calibrated(Step):
     def reads_text(self) -> bool:
         """Whether the text decides anything; a type that does not always look at it says so itself."""
         return True
+
+    def idle(self) -> list[Idle]:
+        """See `Step`."""
+        if self.reads_text:
+            return super().idle()
+        because, when = self.reads_by
+        text = ("calibration", "calibration_windows", "calibration_window")
+        return [Idle(text, (because,), f"{self.type} looks at text {when}", f"change {because}"), *super().idle()]
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of the calibration text."""
+        return self.calibration_windows * self.calibration_window
 
 
 class Grouped(Step):

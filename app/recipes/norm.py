@@ -1,6 +1,6 @@
 """Normalization changed, dropped, or tuned as a repair."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -55,6 +55,10 @@ class NormDrop(Step):
         return "norms without weights"
 
 
+# Positions of one step of tweaking, at most: at least one window.
+TWEAK_TOKENS: Final = 2048
+
+
 class NormTweak(Calibrated):
     """Norm tweaking: norm weights trained so that each block's output has the reference's mean and variance."""
 
@@ -67,3 +71,9 @@ class NormTweak(Calibrated):
     def words(self) -> str:
         """See `Step`."""
         return f"norm tweaking, {self.steps} steps a block"
+
+    @property
+    def trained_tokens(self) -> int:
+        """See `Step`."""
+        windows = min(self.calibration_windows, max(1, TWEAK_TOKENS // self.calibration_window))
+        return self.steps * windows * self.calibration_window

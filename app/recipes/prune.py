@@ -1,13 +1,15 @@
 """Weights that become zero, and parts that go."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from math import ceil
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
 from app.recipes.base import (
     Allocation,
     Calibrated,
+    Idle,
     Sparse,
     Sparsity,
     counted,
@@ -15,6 +17,11 @@ from app.recipes.base import (
     percent,
 )
 from app.recipes.strength import FALLING, RISING, UNKNOWN
+
+# What a range times M may be above one half for rounding alone.
+_HAIR: Final = 1e-6
+# Positions of one step of recovery, at most: at least one window.
+RECOVERY_TOKENS: Final = 512
 
 
 class CalibratedSparse(Calibrated, Sparse):
@@ -51,6 +58,33 @@ class CalibratedSparse(Calibrated, Sparse):
         scope = getattr(self, "scope", "")
         return super().words() + (" over all weights" if scope == "global" else f" per {scope}") + owl
 
+    def idle(self) -> list[Idle]:
+        """See `Step`."""
+        found = super().idle()
+        if self.pattern is not None:
+            why = f"pattern {self.pattern} zeros so many of every run of a row, whatever the scope"
+            found.append(Idle(("scope",), ("pattern",), why, "give sparsity in place of pattern"))
+            found += self._one_n()
+        if self.allocation != "owl":
+            found.append(Idle(("owl_threshold", "owl_range"), ("allocation",), "it is OWL's", 'give allocation "owl"'))
+        return found
+
+    def _one_n(self) -> list[Idle]:
+        """Where no N is nearer to OWL's share of a layer times M than the pattern's, whatever its outliers.
+
+        At one half, another N may be as near and none nearer: what is made would hang on the order of layers.
+        """
+        kept, of = self.n_of_m()
+        if self.owl_reach * of > 0.5 + _HAIR:
+            return []
+        if kept in (1, of - 1):
+            why = f"each layer keeps at least 1 and less than {of} of every {of}, on average {kept}: all keep {kept}"
+            hint = "give a pattern that keeps 2 to M - 2 of every M, such as 4:8"
+            return [Idle(("allocation",), ("pattern",), why, hint)]
+        why = f"within owl_range {self.owl_range:g} every layer's share rounds to {self.pattern}"
+        hint = f"give owl_range more than {ceil(5000 / of) / 10000:g}"
+        return [Idle(("allocation",), ("pattern", "owl_range"), why, hint)]
+
 
 class PruneMagnitude(CalibratedSparse):
     """Zeros the weights of smallest magnitude: a share `sparsity` of each `scope`, or N of every M along the input.
@@ -62,6 +96,7 @@ class PruneMagnitude(CalibratedSparse):
     runner = "workers.surgery.steps:MagnitudeRunner"
     variants: ClassVar[Mapping[str, str]] = {"owl": "workers.surgery.prune_magnitude_owl:OwlMagnitude"}
     title = "magnitude"
+    reads_by = ("allocation", 'with allocation "owl" alone')
     type: Literal["prune.magnitude"]
     scope: Literal["row", "layer", "global"] = Field(
         default="layer", description="Over what the share is taken: an output row, a weight matrix, or all of them."
@@ -134,6 +169,7 @@ class PruneLayers(_Structured):
 
     runner = "workers.surgery.prune_layers:DropLayers"
     title = "layer"
+    reads_by = ("layers", "where no layers are named")
     type: Literal["prune.layers"]
 
     @model_validator(mode="after")
@@ -224,3 +260,21 @@ class PruneGradient(Calibrated, Sparse):
         if self.recovery_steps:
             return f"{super().words()}, {self.recovery_steps} steps of recovery"
         return super().words() + (f", {self.recovery_s:g} s of recovery" if self.recovery_s else "")
+
+    def idle(self) -> list[Idle]:
+        """See `Step`."""
+        if self.reconstruct:
+            return super().idle()
+        return [Idle(("reconstruct_epochs",), ("reconstruct",), "reconstruct is false", "give reconstruct true")]
+
+    @property
+    def trained_tokens(self) -> int:
+        """See `Step`."""
+        rebuilt = self.reconstruct_epochs if self.reconstruct else 0
+        steps = 0 if self.recovery_s else self.recovery_steps or 0
+        return (self.passes + rebuilt) * self.text_tokens + steps * max(RECOVERY_TOKENS, self.calibration_window)
+
+    @property
+    def trained_seconds(self) -> float:
+        """See `Step`."""
+        return self.recovery_s

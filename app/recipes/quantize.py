@@ -11,6 +11,7 @@ from app.recipes.base import (
     Form,
     Grouped,
     GroupSize,
+    Idle,
     Step,
     counted,
     per_group,
@@ -87,6 +88,7 @@ class QuantizeFp8(Calibrated):
         "dynamic": "workers.surgery.quantize_fp8:Fp8Simulated",
         "static": "workers.surgery.quantize_fp8:Fp8Simulated",
     }
+    reads_by = ("activations", 'with activations "static" alone')
     type: Literal["quantize.fp8"]
     activations: Literal["none", "dynamic", "static"] = "none"
     form: Form = "simulated"
@@ -132,6 +134,8 @@ class QuantizeActivations(Calibrated):
 
     role = "quantizer"
     runner = "workers.surgery.quantize_activations:ActivationsStep"
+    reads_by = ("dynamic", "with dynamic false alone")
+    rules = "runtime"
     type: Literal["quantize.activations"]
     bits: Annotated[Literal[4, 8], BITS]
     dynamic: bool = Field(default=True, description="A scale a token at run time, or one fixed by the text.")
@@ -153,6 +157,7 @@ class QuantizeKvCache(Step):
 
     role = "quantizer"
     runner = "workers.surgery.quantize_kv_cache:KvCacheStep"
+    rules = "runtime"
     type: Literal["quantize.kv_cache"]
     dtype: Literal["fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
     k_bits: Bits | None = None
@@ -176,6 +181,13 @@ class QuantizeKvCache(Step):
         sides = [f"{bits}-bit {name}" for bits, name in ((self.k_bits, "keys"), (self.v_bits, "values")) if bits]
         return " and ".join(sides) + (f", {per_group(self.group_size)}" if self.group_size else "")
 
+    def idle(self) -> list[Idle]:
+        """See `Step`."""
+        if self.dtype is None:
+            return []
+        why = f"the engine stores {self.dtype} with a scale of 1"
+        return [Idle(("group_size", "symmetric"), ("dtype",), why, "give k_bits and v_bits in place of dtype")]
+
 
 # The widths that a module of a mixture may have.
 MIXED_BITS: Final = (3, 4, 5, 6, 8)
@@ -189,6 +201,7 @@ class QuantizeDynamic(Calibrated):
     role = "quantizer"
     graded_by = "bits"
     runner = "workers.mitigation.dynamic_scaling.step:DynamicScaling"
+    rules = "dynamic"
     type: Literal["quantize.dynamic"]
     bits: Annotated[float, Field(ge=2, le=8), BITS] = Field(
         description="Mean code bits of a weight; with `mixed`, modules have 3, 4, 5, 6 or 8."
@@ -238,3 +251,15 @@ class QuantizeDynamic(Calibrated):
         fitted = f", blocks fitted over {counted(self.block_epochs, 'epoch')}" if self.block_epochs else ""
         packed = ", packed" if self.form == "packed" else ""
         return f"{widths} dynamic scaling{inputs}, {per_group(self.group_size)}{fitted}{packed}"
+
+    def idle(self) -> list[Idle]:
+        """See `Step`."""
+        if self.tuning_steps or self.block_epochs:
+            return super().idle()
+        why, hint = "neither blocks are fitted nor the model is tuned", "give block_epochs or tuning_steps"
+        return [Idle(("tune",), ("tuning_steps", "block_epochs"), why, hint)]
+
+    @property
+    def trained_tokens(self) -> int:
+        """See `Step`."""
+        return self.block_epochs * self.text_tokens + self.tuning_steps * self.calibration_window

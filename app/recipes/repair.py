@@ -1,11 +1,14 @@
 """What a model lost to its reference, taken back."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from app.recipes.base import Calibrated, Rank, counted
+from app.recipes.base import Calibrated, Idle, Rank, counted
 from app.recipes.strength import FALLING
+
+# Positions of one step of distillation, at most: at least one window.
+DISTILL_TOKENS: Final = 1024
 
 
 class RepairLowrank(Calibrated):
@@ -55,3 +58,26 @@ class RepairLowrank(Calibrated):
         trained = f"{self.distill_steps} steps of distillation" if self.distill_steps else ""
         how = ", ".join(filter(None, (own, fitted, trained))) or "closed form alone"
         return f"low-rank repair, mean rank {self.rank}, {how}"
+
+    def idle(self) -> list[Idle]:
+        """See `Step`."""
+        if self.distill_steps:
+            return super().idle()
+        return [Idle(("distill_s",), ("distill_steps",), "distill_steps is 0", "give distill_steps")]
+
+    @property
+    def written_tokens(self) -> int:
+        """See `Step`."""
+        return self.own_windows * self.calibration_window
+
+    @property
+    def trained_tokens(self) -> int:
+        """See `Step`."""
+        steps = 0 if self.distill_s else self.distill_steps
+        fitted = self.block_epochs * (self.text_tokens + self.written_tokens)
+        return fitted + steps * max(DISTILL_TOKENS, self.calibration_window)
+
+    @property
+    def trained_seconds(self) -> float:
+        """See `Step`."""
+        return self.distill_s or 0.0

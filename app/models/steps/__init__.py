@@ -10,6 +10,7 @@ which layer is which after a step that moves them.
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Protocol, cast
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -48,28 +49,6 @@ class Rules(Protocol):
         numbers wherever there are as many as before."""
 
 
-# Families with demands of their own; the others take what `check_step` takes and keep every shape.
-FAMILIES = frozenset(
-    {
-        "adapter",
-        "context",
-        "decode",
-        "dynamic",
-        "extend",
-        "lowrank",
-        "merge",
-        "moe",
-        "norm",
-        "prune",
-        "quantize",
-        "repair",
-        "runtime",
-    }
-)
-# Types whose rules are not their family's: they act at run time.
-RUNTIME = frozenset({"quantize.activations", "quantize.kv_cache"})
-
-
 def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]:
     """The weights that one step addresses in a checkpoint. Raises `HemostatError`."""
     rules = _rules(step)
@@ -77,7 +56,7 @@ def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]
     if rules is None:
         return check_step(info, step, pointer=pointer)
     chosen = rules.check(info, step, pointer)
-    if has_fixed_grids(info.quantization) and step.type not in RUNTIME:
+    if has_fixed_grids(info.quantization) and not step.at_run_time:
         raise _grids_fixed(pointer)
     section = section_in(info.config)
     if section is not None and section.fakes and hasattr(rules, "after"):  # a dtype of the cache holds for any layer
@@ -88,7 +67,7 @@ def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]
 def _check_grids_stay(info: CheckpointInfo, step: Step, pointer: str) -> None:
     """Raises RECIPE_NOT_APPLICABLE where a step changes the model after grids of its activations were fixed on text."""
     section = section_in(info.config)
-    if section is None or step.type in RUNTIME:
+    if section is None or step.at_run_time:
         return
     if any(not entry.dynamic for entry in section.activations):
         raise _grids_fixed(pointer)
@@ -186,6 +165,6 @@ def share_one(info: CheckpointInfo, step: Step, field: str) -> float | None:
 
 
 def _rules(step: Step) -> Rules | None:
-    kind = step.type
-    family = "runtime" if kind in RUNTIME else "dynamic" if kind == "quantize.dynamic" else kind.partition(".")[0]
-    return cast(Rules, import_module(f"{__name__}.{family}")) if family in FAMILIES else None
+    """Of a family without a module, None: it takes what `check_step` takes and keeps every shape."""
+    name = f"{__name__}.{step.rules or step.type.partition('.')[0]}"
+    return cast(Rules, import_module(name)) if find_spec(name) else None

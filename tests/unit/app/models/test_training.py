@@ -6,18 +6,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.models.checkpoint import inspect
-from app.models.training import (
-    DISTILL_TOKENS,
-    MIXED_TOKENS,
-    MIXED_WINDOWS,
-    RECOVERY_TOKENS,
-    TWEAK_TOKENS,
-    measured_tokens,
-    trained_seconds,
-    trained_tokens,
-    written_tokens,
-)
+from app.models.training import MIXED_TOKENS, MIXED_WINDOWS, measured_tokens
+from app.recipes.norm import TWEAK_TOKENS
+from app.recipes.prune import RECOVERY_TOKENS
 from app.recipes.recipe import Recipe
+from app.recipes.repair import DISTILL_TOKENS
 from workers.mitigation.dynamic_scaling import plan
 from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.repair import distill
@@ -58,7 +51,7 @@ TEXT = {"calibration_windows": 10, "calibration_window": 100}
 )
 def test_what_a_step_trains_is_counted(step: dict[str, Any], tokens: int, seconds: float) -> None:
     (parsed,) = RECIPE.validate_python([step])
-    assert (trained_tokens(parsed), trained_seconds(parsed)) == (tokens, seconds)
+    assert (parsed.trained_tokens, parsed.trained_seconds) == (tokens, seconds)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +64,7 @@ def test_what_a_step_trains_is_counted(step: dict[str, Any], tokens: int, second
 )
 def test_what_the_reference_writes_for_a_step_is_counted(step: dict[str, Any], tokens: int) -> None:
     (parsed,) = RECIPE.validate_python([step])
-    assert written_tokens(parsed) == tokens
+    assert parsed.written_tokens == tokens
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.steps.idle import check_idle, idle
+from app.models.steps.idle import check_idle
 from app.recipes.base import Calibrated
 from app.recipes.recipe import STEPS, Recipe
 
@@ -158,4 +158,4 @@ def test_every_step_that_may_leave_its_text_unread_says_so_of_its_text() -> None
         {"type": "quantize.activations", "bits": 8},
     ]
     for step in RECIPE.validate_python(unread):
-        assert any("calibration" in fields for fields, _, _, _ in idle(step))
+        assert any("calibration" in fields for fields, _, _, _ in step.idle())
