@@ -26,15 +26,6 @@ LENGTH = 64
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnginePool]:
-    made = EnginePool(
-        Settings(home=tmp_path_factory.mktemp("home"), engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024**2)
-    )
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def generator(tiny: Tiny, pool: EnginePool) -> Iterator[Generator]:
     with Generator(tiny("llama"), pool=pool, length=LENGTH, dtype="float32") as made:
         yield made

@@ -1,7 +1,7 @@
 """Compare jobs with a real engine on a tiny model: kinds of token, windows beyond the reference's context."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,8 @@ def words(number: int, length: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
-    paths = {"tiny": tiny("llama"), "roomy": tiny("llama", max_position_embeddings=1024)}
-    (home / "models.toml").write_text("".join(f'[models.{name}]\npath = "{path}"\n' for name, path in paths.items()))
-    return Settings(home=home, engine_batch_tokens=1024, engine_kv_cache_bytes=16 * 1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    made.close()
+def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
+    return home_of({"tiny": tiny("llama"), "roomy": tiny("llama", max_position_embeddings=1024)})
 
 
 def request(documents: list[Json], **changes: Any) -> CompareRequest:

@@ -1,7 +1,7 @@
 """Compare jobs of checkpoints that are stored in different dtypes, with a real engine on a tiny model."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -37,22 +37,15 @@ def folders(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def settings(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
+def settings(folders: dict[str, Path], home_of: Callable[..., Settings]) -> Settings:
+    made = home_of({})
     tables = [
         f'[models.{name}{suffix}]\npath = "{path}"\ndtype = "{dtype}"\n'
         for name, path in folders.items()
         for suffix, dtype in (("", "bfloat16"), ("-exact", "float32"))
     ]
-    (home / "models.toml").write_text("".join(tables))
-    return Settings(home=home, engine_batch_tokens=1024, engine_kv_cache_bytes=16 * 1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    made.close()
+    (made.home / "models.toml").write_text("".join(tables))
+    return made
 
 
 def test_an_engine_that_rounds_both_alike_finds_nothing_and_says_why(

@@ -1,7 +1,7 @@
 """Compare jobs of packed candidates whose weights are not unpacked here, with a real engine on a tiny model."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,28 +20,21 @@ FORMAT = "nvfp4-pack-quantized"
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(
+    tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, home_of: Callable[..., Settings]
+) -> Settings:
     """`packed`: 8-bit weights that vLLM serves here, by their configuration in a format that is not unpacked."""
-    home = tmp_path_factory.mktemp("home")
+    models = tmp_path_factory.mktemp("models")
     plain = tiny("llama")
-    folders = {"plain": plain, "floats": make_packed(plain, home / "floats", "MXFP4")}
+    folders = {"plain": plain, "floats": make_packed(plain, models / "floats", "MXFP4")}
     for alias in ("known", "packed"):
-        folders[alias] = make_packed(plain, home / alias, "W8A8")
+        folders[alias] = make_packed(plain, models / alias, "W8A8")
     file = folders["packed"] / "config.json"
     quantization = json.loads(file.read_text())["quantization_config"] | {"format": FORMAT}
     for group in quantization["config_groups"].values():
         group["format"] = FORMAT
     edit_json(file, quantization_config=quantization)
-    text = "".join(f"[models.{alias}]\npath = {json.dumps(str(path))}\n" for alias, path in folders.items())
-    (home / "models.toml").write_text(text)
-    return Settings(home=home, engine_batch_tokens=1024, engine_kv_cache_bytes=16 * 1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    made.close()
+    return home_of(folders)
 
 
 def test_a_format_that_is_not_unpacked_is_measured_without_the_kernel_term(

@@ -1,7 +1,7 @@
 """What a compare job tells of the recipe that made its candidate, with a real engine on a tiny model."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,8 @@ RECIPE: list[Json] = [
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
-    return Settings(home=home, engine_batch_tokens=1024, engine_kv_cache_bytes=16 * 1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    made.close()
+def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
+    return home_of({"tiny": tiny("llama")})
 
 
 def test_warnings_of_its_steps_are_the_reports_and_its_manifest_is_an_artifact(
@@ -59,7 +50,7 @@ def test_warnings_of_its_steps_are_the_reports_and_its_manifest_is_an_artifact(
     stored = checkpoint_store(context).root / manifest.key / MANIFEST  # type: ignore[arg-type]
     assert manifest == Manifest.model_validate_json(stored.read_bytes())
     assert manifest.fingerprint == report.provenance.candidate.weights_fingerprint
-    assert report.provenance.execution == "eager with fused norms, batches of at most 1,024 tokens"
+    assert report.provenance.execution == "eager with fused norms, batches of at most 512 tokens"
     candidate, reference = report.provenance.candidate, report.provenance.reference
     assert candidate.bytes is not None
     assert candidate.file_bytes == manifest.file_bytes > candidate.bytes, "simulated: what is served is not smaller"

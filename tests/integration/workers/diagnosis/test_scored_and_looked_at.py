@@ -87,21 +87,19 @@ def conversation(number: int) -> Json:
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
-    texts = home / "texts"
-    texts.mkdir()
+def settings(
+    tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, home_of: Callable[..., Settings]
+) -> Settings:
+    texts = tmp_path_factory.mktemp("texts")
     (texts / "arc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
-    return Settings(home=home, text_root=texts, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
+    return home_of({"tiny": tiny("llama")}, text_root=texts)
 
 
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    assert made.starts == 0
-    made.close()
+@pytest.fixture(autouse=True)
+def no_engine_starts(room: EngineRoom) -> Iterator[None]:
+    starts = room.starts
+    yield
+    assert room.starts == starts
 
 
 def run(kind: str, context: Context, room: EngineRoom, **changes: Any) -> Any:

@@ -1,6 +1,5 @@
 """Engines for the head's tests, and real hidden states of the demo model at several strengths of quantization."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,24 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from app.settings import Settings
-from workers.engine.pool import EnginePool
 from workers.surgery.quantize_rtn import quantize
 from workers.text.shipped import shipped_documents
-
-
-@pytest.fixture(scope="session")
-def engine_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(
-        home=tmp_path_factory.mktemp("home"), engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024
-    )
-
-
-@pytest.fixture(scope="session")
-def pool(engine_settings: Settings) -> Iterator[EnginePool]:
-    made = EnginePool(engine_settings)
-    yield made
-    made.close()
 
 
 @dataclass(frozen=True)

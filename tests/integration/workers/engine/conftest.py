@@ -8,27 +8,12 @@ import pytest
 import torch
 
 from app.models.checkpoint import inspect
-from app.settings import Settings
 from workers.engine.pool import EnginePool
 from workers.engine.resident import ResidentEngine
 from workers.engine.swap import Trust
 
 Tiny = Callable[..., Path]
 Packed = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def engine_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(
-        home=tmp_path_factory.mktemp("home"), engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024
-    )
-
-
-@pytest.fixture(scope="session")
-def pool(engine_settings: Settings) -> Iterator[EnginePool]:
-    made = EnginePool(engine_settings)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Models of another depth, width, routing or context: vLLM computes what transformers does, in float32."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
 from app.recipes.recipe import Recipe
-from app.settings import Settings
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
 from workers.surgery.modified import Modified
@@ -23,14 +22,6 @@ Tiny = Callable[..., Path]
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 OTHERS = ("qwen2", "gemma2")
 WINDOWS = [np.random.default_rng(4).integers(2, 300, length).tolist() for length in (120, 33)]
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnginePool]:
-    home = tmp_path_factory.mktemp("home")
-    made = EnginePool(Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024))
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

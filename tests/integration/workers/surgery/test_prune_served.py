@@ -1,6 +1,6 @@
 """Checkpoints that lost parts, in vLLM's pooling engine: hidden states are those of transformers on the same files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from app.models.checkpoint import inspect
-from app.settings import Settings
 from tests.support.pruning import load, operate
 from workers.engine.pool import EnginePool
 from workers.engine.scoring import ScoringEngine
@@ -21,14 +20,6 @@ WINDOWS = [list(range(3, 60)), list(range(40, 160)), [7]]
 HEADS: dict[str, Any] = {"type": "prune.heads", "count": 4}
 CHANNELS: dict[str, Any] = {"type": "prune.channels", "count": 27}
 LAYERS: dict[str, Any] = {"type": "prune.layers", "layers": [0]}
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnginePool]:
-    home = tmp_path_factory.mktemp("home")
-    made = EnginePool(Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024))
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize(

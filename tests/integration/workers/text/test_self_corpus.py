@@ -1,6 +1,6 @@
 """The self corpus drawn by the engine that serves it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,13 +20,6 @@ from workers.text.windows import Corpus, make_windows
 def checkpoint(tiny: Callable[..., Path]) -> Path:
     # the prompts of a byte-level tokenizer are long
     return tiny("llama", max_position_embeddings=1024)
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnginePool]:
-    made = EnginePool(Settings(home=tmp_path_factory.mktemp("home"), engine_kv_cache_bytes=16 * 1024 * 1024))
-    yield made
-    made.close()
 
 
 def test_the_engine_s_words_come_back_exactly_and_are_what_is_scored(

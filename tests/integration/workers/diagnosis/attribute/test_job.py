@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
+def settings(
+    tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, home_of: Callable[..., Settings]
+) -> Settings:
+    models = tmp_path_factory.mktemp("models")
     reference = tiny("llama", **HEADS)
 
     def spoil(weights: Weights) -> None:
@@ -45,22 +47,13 @@ def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
         for name in ("q_proj", "k_proj", "v_proj"):
             weights[f"model.layers.1.self_attn.{name}.weight"] /= 1e30
 
-    spoilt = changed_copy(reference, home / "spoilt", spoil)
-    store = CheckpointStore(home / "made", 10**9)
+    spoilt = changed_copy(reference, models / "spoilt", spoil)
+    store = CheckpointStore(models / "made", 10**9)
     with operate(reference, store, {"type": "extend.duplicate", "layers": [1]}) as deeper:
-        wider = widened(deeper.path, home / "wider", width=96)
-    wide = widened(reference, home / "wide", width=96)
+        wider = widened(deeper.path, models / "wider", width=96)
+    wide = widened(reference, models / "wide", width=96)
     listed = {"tiny": reference, "spoilt": spoilt, "mixture": tiny("mixtral"), "wider": wider, "wide": wide}
-    named = (f'[models.{alias}]\npath = "{path}"\n' for alias, path in listed.items())
-    (home / "models.toml").write_text("".join(named))
-    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    made.close()
+    return home_of(listed)
 
 
 def request(**changes: Any) -> AttributeRequest:

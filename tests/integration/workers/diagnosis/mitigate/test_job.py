@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +75,9 @@ class Context:
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(
-        f'[models.tiny]\npath = "{tiny("llama")}"\n[models.other]\npath = "{tiny("llama", seed=1)}"\n'
-        + "".join(f'[models.{kind}]\npath = "{tiny(kind)}"\n' for kind in ("qwen2", "gemma2"))
-    )
-    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    made.close()
+def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
+    others = {"other": tiny("llama", seed=1), "qwen2": tiny("qwen2"), "gemma2": tiny("gemma2")}
+    return home_of({"tiny": tiny("llama")} | others)
 
 
 def request(**changes: Any) -> MitigateRequest:

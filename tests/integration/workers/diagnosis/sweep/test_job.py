@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +41,8 @@ SPARSITY = {"sweep": {"from": 0.1, "to": 0.9, "points": 9}}
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(
-        f'[models.tiny]\npath = "{tiny("llama")}"\n[models.capped]\npath = "{tiny("gemma2")}"\n'
-    )
-    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    made.close()
+def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
+    return home_of({"tiny": tiny("llama"), "capped": tiny("gemma2")})
 
 
 def request(step: Json, **changes: Any) -> SweepRequest:

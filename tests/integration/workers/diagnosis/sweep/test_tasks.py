@@ -1,7 +1,7 @@
 """A sweep that asks tasks: the near-lossless point by both halves of the rule, with a real engine on a tiny model."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,24 +61,16 @@ def questions(model: torch.nn.Module) -> list[Json]:
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
-    texts = home / "texts"
-    texts.mkdir()
+def settings(
+    tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, home_of: Callable[..., Settings]
+) -> Settings:
+    texts = tmp_path_factory.mktemp("texts")
     model = AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=torch.float32)
     # Nobody who writes at random says 987654.
     sums = [{"question": f"{WORDS[n]} {n}?", "answer": "#### 987654"} for n in range(4)]
     for name, rows in (("arc", questions(model)), ("gsm8k", sums)):
         (texts / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Settings(home=home, text_root=texts, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    made.close()
+    return home_of({"tiny": tiny("llama")}, text_root=texts)
 
 
 def request(step: Json, *asked: Json) -> SweepRequest:

@@ -1,7 +1,7 @@
 """A tasks job from request to report, with a real engine on a tiny model."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,27 +55,13 @@ CODE = [
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
-    texts = home / "texts"
-    texts.mkdir()
+def settings(
+    tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, home_of: Callable[..., Settings]
+) -> Settings:
+    texts = tmp_path_factory.mktemp("texts")
     for name, rows in (("arc", QUESTIONS), ("gsm8k", SUMS), ("humaneval", CODE)):
         (texts / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Settings(
-        home=home,
-        text_root=texts,
-        code_execution=True,
-        engine_batch_tokens=512,
-        engine_kv_cache_bytes=16 * 1024 * 1024,
-    )
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    made = EngineRoom(settings)
-    yield made
-    made.close()
+    return home_of({"tiny": tiny("llama")}, text_root=texts, code_execution=True)
 
 
 def request(**changes: Any) -> TasksRequest:

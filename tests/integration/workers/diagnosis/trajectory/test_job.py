@@ -1,7 +1,7 @@
 """A trajectory job from request to report, with real engines on tiny models."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,8 @@ class Context:
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home")
-    (home / "models.toml").write_text(
-        f'[models.tiny]\npath = "{tiny("llama")}"\n[models.other]\npath = "{tiny("llama", seed=1)}"\n'
-    )
-    return Settings(home=home, engine_batch_tokens=512, engine_kv_cache_bytes=16 * 1024 * 1024)
-
-
-@pytest.fixture(scope="module")
-def room(settings: Settings) -> Iterator[EngineRoom]:
-    room = EngineRoom(settings)
-    yield room
-    room.close()
+def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
+    return home_of({"tiny": tiny("llama"), "other": tiny("llama", seed=1)})
 
 
 def request(**changes: Any) -> TrajectoryRequest:
