@@ -58,6 +58,7 @@ def load_vllm() -> None:
         import vllm.v1.engine.llm_engine  # noqa: F401
     mending.match_in_linear_time()
     mending.ask_for_tiles()
+    mending.draw_for_whole_prompts_only()
     mending.multiply_in_float32()
     mending.keep_scales_alive()
     mending.override_kernels_once()

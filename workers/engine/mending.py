@@ -58,6 +58,31 @@ def ask_for_tiles() -> None:
         torch.cpu._init_amx()
 
 
+def draw_for_whole_prompts_only() -> None:
+    """A prompt that is read in parts: of each part but the last vLLM draws a token, and takes back what that drew from
+    the request's generator. On a CPU it cannot, and the engine dies. Without its generator such a row draws nothing
+    from it, so the same seed gives the same text however the prompt was cut.
+    """
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    plain = CPUModelRunner._sample
+    if hasattr(plain, "whole_prompts_only"):
+        return
+
+    def sample(runner: Any, *given: Any) -> Any:
+        batch = runner.input_batch
+        for row, request in enumerate(batch.req_ids):
+            generator = runner.requests[request].generator
+            if runner.discard_request_mask.np[row]:
+                batch.generators.pop(row, None)
+            elif generator is not None:
+                batch.generators[row] = generator
+        return plain(runner, *given)
+
+    sample.whole_prompts_only = True  # type: ignore[attr-defined]
+    CPUModelRunner._sample = sample
+
+
 def multiply_in_float32(*, single_rows_apart: bool = False) -> None:
     """Where the processor has no instructions for 16-bit products, those of vLLM's linear layers are made up of others.
 

@@ -53,6 +53,7 @@ def register_model(architecture: str, *, single_rows_apart: bool = False, float3
 
     mending.match_in_linear_time()
     mending.ask_for_tiles()
+    mending.draw_for_whole_prompts_only()
     if float32_products:
         mending.multiply_in_float32(single_rows_apart=single_rows_apart)
     mending.register(architecture)

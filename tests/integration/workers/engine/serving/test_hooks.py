@@ -70,6 +70,18 @@ def test_rows_without_a_version_are_bit_for_bit_those_of_plain_vllm(start: Start
                 assert torch.equal(rows_of(one.output.prompt_logprobs[1:]), rows_of(other.output.prompt_logprobs[1:]))
 
 
+def test_a_seed_draws_the_same_however_its_prompt_is_cut(start: Start) -> None:
+    """Plain vLLM ends on a CPU when a prompt with a seed is longer than a step."""
+
+    def drawn(step_tokens: int) -> list[list[int]]:
+        served = start(max_num_batched_tokens=step_tokens)
+        options = {"temperature": 1.0, "seed": 3}
+        found = served.run(Wanted(prompt(1, 100), options=options), Wanted(prompt(2, 70), options=dict(options)))
+        return [one.drawn for one in found]
+
+    assert drawn(32) == drawn(512)
+
+
 def test_a_request_keeps_its_version_while_others_are_loaded_and_dropped(start: Start, oracle: Oracle) -> None:
     """From files, as the service does it."""
     served = start()
