@@ -95,6 +95,10 @@ def check(body: dict[str, Any]) -> None:
         _counts(body.get(name), name)
     _structured(body.get("structured_outputs"))
     _tools(body.get("tools"), required=body.get("tool_choice") == "required")
+    if body.get("allowed_token_ids") is not None and grammar_of(body) is not None:
+        raise invalid(
+            "`allowed_token_ids` and a grammar may leave no token to draw: give one of them.", "allowed_token_ids"
+        )
     _compiles(body)
 
 
