@@ -1,5 +1,6 @@
 """Fixtures that every tier shares: the demo model, tiny random-weight models, and signals that are put back."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -61,6 +62,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A library that a test calls may raise the level of all loggers: later tests would not see what is logged."""
+    before = logging.root.level, logging.root.manager.disable
+    yield
+    logging.root.setLevel(before[0])
+    logging.disable(before[1])
 
 
 @pytest.fixture
