@@ -63,13 +63,11 @@ def pick_device(settings: Settings) -> str:
             f"the driver is {driver_version() or 'missing'}",
             hint=f"install NVIDIA's driver {LEAST_DRIVER} or later, or the CPU build: make setup WORKER=cpu",
         )
-    if settings.batch_invariant:
-        _check_batch_invariance(built)
     return built
 
 
-def _check_batch_invariance(device: str) -> None:
-    """vLLM has the mode on GPUs of compute capability 8.0 or more."""
+def check_batch_invariance(device: str) -> None:
+    """Raises ENGINE_FAILED if vLLM has no such mode on this device: it needs a GPU of compute capability 8.0."""
     import torch
 
     if device == "cpu" or torch.cuda.get_device_capability() < (8, 0):

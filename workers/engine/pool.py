@@ -8,7 +8,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.engine import environment, launch
-from workers.engine.device import DTYPES, available_bytes, held_bytes, pick_device, total_bytes
+from workers.engine.device import DTYPES, available_bytes, check_batch_invariance, held_bytes, pick_device, total_bytes
 from workers.engine.errors import MEMORY_HINT, SHARE_HINT
 from workers.engine.launch import EngineOptions, never
 from workers.engine.resident import ResidentEngine
@@ -35,6 +35,8 @@ class EnginePool:
         launch.load_vllm()
         self.settings = settings
         self.device = pick_device(settings)
+        if settings.batch_invariant:
+            check_batch_invariance(self.device)
         self.share = 1.0
         self._limit = 2 if self.device == "cpu" else 1
         self._trust = Trust(self.device)

