@@ -34,6 +34,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.TASK_INVALID: "Correct the line that is named; docs/tasks.md lists the fields of each format.",
     ErrorCode.CODE_EXECUTION_DISABLED: "Leave the task out, or have the operator set HEMOSTAT_CODE_EXECUTION=true.",
     ErrorCode.CODE_SANDBOX_UNAVAILABLE: "Leave tasks of code out, or run the worker where seccomp filters are allowed.",
+    ErrorCode.BODY_TOO_SLOW: "Send less text, or send it over a faster connection.",
     ErrorCode.BODY_TOO_LARGE: "Send less text, or put it into a file below the text root and name that.",
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: "Send the body with Content-Type: application/json.",
     ErrorCode.NOT_ACCEPTABLE: "Accept application/json or text/html, or name a format with ?format=.",

@@ -152,7 +152,8 @@ def create_app(settings: Settings) -> FastAPI:
 
 async def _on_hemostat_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HemostatError)  # noqa: S101 - registered for it
-    return problems.response(request.scope, error)
+    unread = error.code in {ErrorCode.BODY_TOO_LARGE, ErrorCode.BODY_TOO_SLOW}
+    return problems.response(request.scope, error, headers={"connection": "close"} if unread else None)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -40,6 +40,7 @@ class ErrorCode(StrEnum):
     CODE_SANDBOX_UNAVAILABLE = "code_sandbox_unavailable"
     # HTTP itself
     BODY_TOO_LARGE = "body_too_large"
+    BODY_TOO_SLOW = "body_too_slow"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     NOT_ACCEPTABLE = "not_acceptable"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -129,6 +130,7 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.CODE_EXECUTION_DISABLED: ErrorKind(403, "This service runs no code that models write"),
     ErrorCode.CODE_SANDBOX_UNAVAILABLE: ErrorKind(501, "Code cannot be run safely on this machine"),
     ErrorCode.BODY_TOO_LARGE: ErrorKind(413, "The body is too large"),
+    ErrorCode.BODY_TOO_SLOW: ErrorKind(408, "The body takes too long to come"),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorKind(415, "The body's media type is not supported"),
     ErrorCode.NOT_ACCEPTABLE: ErrorKind(406, "None of the accepted media types can be produced"),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, "The route does not take this method"),

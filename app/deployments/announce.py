@@ -149,7 +149,7 @@ class Announcement:
             else:
                 self._after = await store.last_event(found.id)
                 return found, False
-            await preflight(self.request, self.settings)
+            await preflight(self.request, self.settings, "")
             try:
                 return await store.create(self.request, within_memory=True), True
             except HemostatError as error:

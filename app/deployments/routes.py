@@ -41,6 +41,7 @@ _BODY: Final = [
     ErrorCode.INVALID_REQUEST,
     ErrorCode.UNKNOWN_FIELD,
     ErrorCode.BODY_TOO_LARGE,
+    ErrorCode.BODY_TOO_SLOW,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE,
 ]
 _PROFILE: Final = [ErrorCode.PROFILE_NOT_FOUND, ErrorCode.PROFILE_MISMATCH, ErrorCode.PROFILE_CORRUPT]

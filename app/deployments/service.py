@@ -60,7 +60,7 @@ async def create(state: State, request: DeploymentRequest, owner: str, key: str 
     if (earlier := await _earlier(state, hold)) is not None:
         return earlier
     await state.deployments.memory.require_room()
-    await preflight(request, state.settings)
+    await preflight(request, state.settings, owner)
     try:
         made = await state.deployments.create(request, hold=hold, within_memory=True)
     except HemostatError as error:
@@ -81,8 +81,8 @@ async def _earlier(state: State, hold: Idempotency | None) -> Made | None:
     return Made(await state.deployments.get(outcome.job_id), replayed=True)
 
 
-async def preflight(request: DeploymentRequest, settings: Settings) -> None:
-    """Everything that can be refused without torch.
+async def preflight(request: DeploymentRequest, settings: Settings, owner: str) -> None:
+    """Everything that can be refused without torch; `owner` of keys has only so many turns.
 
     Raises what `app.models.looking.check` raises, RECIPE_NOT_APPLICABLE for a step whose text would have to
     be sampled, and for a version PROFILE_NOT_FOUND, PROFILE_CORRUPT or PROFILE_MISMATCH.
@@ -102,7 +102,7 @@ async def preflight(request: DeploymentRequest, settings: Settings) -> None:
         window=request.max_model_len or LEAST_WINDOW,
     )
     with _own_fields():
-        await looking.check(compared, settings)
+        await looking.check(compared, settings, owner)
     _check_texts(request.model.recipe)
     if request.version is not None:
         await asyncio.to_thread(check_version, request.version, request.model, request.reference, settings)

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from app.admission import Line
 from app.bodies import SMALL, Bodies
 from app.contracts.deployment import Deployment
-from app.gateway.admission import Line
 from app.gateway.constraints import grammar_of
 from app.gateway.directory import MAX_AGE_S, Directory
 from app.gateway.replicas import Replicas, serving_replicas
@@ -79,7 +79,6 @@ class Gateway:
     sampler: Sampler
     stopping: asyncio.Event
     tokens: TokenBuckets | None  # per minute and owner; None: unlimited
-    owner_share: float  # of a deployment's places
     grammars: Grammars
     questions: OwnerLines
     bodies: Bodies
@@ -101,7 +100,6 @@ class Gateway:
             sampler=Sampler(store, metrics),
             stopping=state.stopping,
             tokens=state.tokens,
-            owner_share=1.0 if state.keys is None else state.settings.gateway_owner_share,
             grammars=Grammars(state.settings),
             questions=OwnerLines(state.settings, QUESTIONS),
             bodies=Bodies(at_once=32, inline=SMALL),
@@ -120,7 +118,7 @@ class Gateway:
                 per_replica=self.settings.gateway_max_in_flight,
                 most_queued=self.settings.gateway_max_queued,
                 timeout_s=self.settings.gateway_queue_timeout_s,
-                owner_share=self.owner_share,
+                owner_share=self.settings.gateway_owner_share,
                 on_wait=self._look,
             )
             self.names[deployment.id] = deployment.name

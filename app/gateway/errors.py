@@ -65,16 +65,6 @@ def invalid(detail: str, param: str | None = None, *, hint: str = "") -> ApiErro
     return ApiError(ErrorCode.INVALID_REQUEST, detail, status=400, param=param, hint=hint)
 
 
-def no_room(timeout_s: float, retry_after_s: int) -> ApiError:
-    """503: every replica was as busy as it may be for as long as a request waits."""
-    return ApiError(
-        ErrorCode.REPLICA_UNAVAILABLE,
-        f"No replica became free within {timeout_s:g} s.",
-        hint="Wait as long as Retry-After says.",
-        retry_after_s=retry_after_s,
-    )
-
-
 def too_large(what: str) -> ApiError:
     """400: the answer that was asked for is beyond all measure, at any replica and at any time."""
     hint = "Ask for fewer tokens, sequences, prompts or log-probabilities."

@@ -67,6 +67,7 @@ class Exchange(Response):
         self.began = time.perf_counter()
         self.status = 0
         self.spent = 0  # tokens, as far as the replica has counted them, else events of a stream
+        self.prompt_at_most = 0  # tokens of a prompt that was sent and is not counted yet: a token has at least a byte
         self.sampled = (
             options.shadow
             and not options.verify
@@ -94,11 +95,12 @@ class Exchange(Response):
             await self._fail(writer, error)
         finally:
             self._drop("failed")  # whatever else went wrong
-            self.gateway.spend(self.key.owner, self.spent)
+            self.gateway.spend(self.key.owner, self.spent + self.prompt_at_most)
             self.gateway.account(self.deployment, PATHS[self.route], self.status or 500)
 
     async def _fail(self, writer: Writer, error: HemostatError) -> None:
         self.status = error.status
+        self.prompt_at_most = 0
         if not writer.started:
             raise error
         with contextlib.suppress(SlowClientError):
@@ -172,7 +174,7 @@ class Exchange(Response):
                         await self.gateway.replicas.freed()
                         self.deployment = await self._found()
         except TimeoutError:
-            raise errors.no_room(timeout_s, self.gateway.line(self.deployment).retry_after_s()) from None
+            raise self.gateway.line(self.deployment).too_late() from None
 
     def _choose(self, tried: set[str]) -> Choice | None:
         most = self.gateway.settings.gateway_max_in_flight
@@ -199,6 +201,7 @@ class Exchange(Response):
         )
         headers = {"x-hemostat-calibration": choice.version}
         sent = dump(self._sent(served, choice, request_id))
+        self.prompt_at_most = len(sent)
         async with self.gateway.upstream.post(choice.replica, PATHS[self.route], sent, stream=self.streamed) as answer:
             if answer.status_code != 200:
                 error = errors.from_replica(answer.status_code, await read(answer), PROMPTS[self.route])
@@ -335,6 +338,7 @@ class Exchange(Response):
         self.gateway.metrics.tokens.labels(name, "prompt").inc(seen.prompt_tokens)
         self.gateway.metrics.tokens.labels(name, "completion").inc(seen.completion_tokens)
         self.spent = seen.prompt_tokens + seen.completion_tokens
+        self.prompt_at_most = 0
         if self.sampled:
             self.sampled = False
             self.gateway.sampler.done(self.deployment, request_id, choice.version, self.request, seen)

@@ -41,7 +41,7 @@ _ANY: Final = (
     *(ErrorCode.UNAUTHORIZED, ErrorCode.NOT_PERMITTED, ErrorCode.RATE_LIMITED),
 )
 _NAMED: Final = (ErrorCode.DEPLOYMENT_NOT_FOUND, ErrorCode.UNAVAILABLE)
-_READ: Final = (ErrorCode.INVALID_REQUEST, ErrorCode.INVALID_JSON, ErrorCode.BODY_TOO_LARGE)
+_READ: Final = (ErrorCode.INVALID_REQUEST, ErrorCode.INVALID_JSON, ErrorCode.BODY_TOO_LARGE, ErrorCode.BODY_TOO_SLOW)
 _ANSWERED: Final = (ErrorCode.CONTEXT_EXCEEDED, ErrorCode.REPLICA_UNAVAILABLE, ErrorCode.ENGINE_FAILED)
 LIST: Final = (*_ANY, ErrorCode.UNAVAILABLE)
 ONE: Final = (*_ANY, *_NAMED)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.bodies import TooLargeError
 from app.contracts.deployment import Deployment
-from app.contracts.errors import ErrorCode
+from app.contracts.errors import ErrorCode, HemostatError
 from app.gateway import bounds, options, responses, sampling, verified
 from app.gateway import openapi as page
 from app.gateway.body import PROMPTS, model_name, parse, require
@@ -206,7 +206,7 @@ async def _generate(request: Request, route: Route) -> Response:
     except ClientDisconnect:
         gateway.account(None, PATHS[route], 499)
         return Response(status_code=499)
-    except ApiError as error:
+    except HemostatError as error:
         gateway.account(deployment, PATHS[route], error.status)
         raise
     kind = verified.VerifiedExchange if asked.verify else Exchange
@@ -256,7 +256,7 @@ async def _ask(request: Request, path: str) -> Response:
     except ClientDisconnect:
         status = 499
         return Response(status_code=499)
-    except ApiError as error:
+    except HemostatError as error:
         status = error.status
         raise
     else:

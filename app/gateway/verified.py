@@ -161,6 +161,7 @@ class VerifiedExchange(Exchange):
             with self.gateway.replicas.busy(replica):
                 prompt, room = await self._prompt()
                 asked = dump(self._asked(prompt, room))
+                self.prompt_at_most = len(prompt)
                 async with self.gateway.upstream.post(replica, "/v1/verified", asked, stream=True) as answer:
                     if answer.status_code != 200:
                         raise self._refused(answer.status_code, await read(answer))
@@ -294,6 +295,7 @@ class VerifiedExchange(Exchange):
             count = finish.usage.get(f"{kind}_tokens", 0)
             self.gateway.metrics.tokens.labels(self.deployment.name, kind).inc(count)
             self.spent += count
+        self.prompt_at_most = 0
 
 
 def _choice(part: dict[str, Any], reason: str | None = None) -> dict[str, Any]:

@@ -126,7 +126,9 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
     if known is not None:
         return known
     async with service.told_of_deleted(state.store, query.job):
-        found = await state.differences.answer(records, by=query.by, anyway=query.anyway, seed=query.seed)
+        found = await state.differences.answer(
+            records, by=query.by, anyway=query.anyway, seed=query.seed, owner=key_of(request).owner
+        )
     known = unchanged(request, etag)
     if known is not None:
         return known

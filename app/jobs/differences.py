@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from app.admission import Line
 from app.contracts.diff_report import MOST, DiffReport, Measure
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import CompareReport
@@ -29,8 +30,6 @@ from workers.diagnosis.diff.protocol import mismatches
 
 TOKENS: Final = "tokens.parquet"
 KEPT: Final = 64
-AT_ONCE: Final = 2
-MOST_WAITING: Final = 16
 LONGEST_S: Final = 120.0
 RETRY_S: Final = 5
 MOST_LOOKED_AT: Final = 30  # of the latest jobs, where others to compare with are offered
@@ -49,34 +48,39 @@ class Question:
 
 @dataclass
 class Differences:
-    """Answers, the latest `KEPT` of them kept; at most `AT_ONCE` are computed at one time."""
+    """Answers, the latest `KEPT` of them kept; few are computed at one time."""
 
     settings: Settings
     command: Sequence[str] = _COMMAND
     longest_s: float = LONGEST_S
     _kept: OrderedDict[Question, DiffReport] = field(default_factory=OrderedDict)
-    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
-    _waiting: int = 0
+    _line: Line = field(
+        default_factory=lambda: Line(
+            per_replica=2,
+            most_queued=16,
+            timeout_s=LONGEST_S,
+            owner_share=0.5,
+            what="differences of reports",
+            late=ErrorCode.UNAVAILABLE,
+        )
+    )
 
-    async def answer(self, records: Sequence[JobRecord], *, by: Measure, anyway: bool, seed: int) -> DiffReport:
-        """The differences of these jobs.
+    async def answer(
+        self, records: Sequence[JobRecord], *, by: Measure, anyway: bool, seed: int, owner: str
+    ) -> DiffReport:
+        """The differences of these jobs, for an owner of keys.
 
         Raises what `check_jobs` and `results.require_report` raise, ARTIFACT_NOT_FOUND where a job's values by token
-        are gone, REPORTS_NOT_COMPARABLE, INVALID_REQUEST where the reports share no position, and UNAVAILABLE where
-        too many ask at once, it takes too long, or what it needs is not installed.
+        are gone, REPORTS_NOT_COMPARABLE, INVALID_REQUEST where the reports share no position, RATE_LIMITED and
+        UNAVAILABLE where too many ask at once, and UNAVAILABLE where it takes too long, or what it needs is not
+        installed.
         """
         question = Question(tuple((record.job.id, record.job.attempt) for record in records), by, anyway, seed)
         sides = await asyncio.to_thread(lambda: [self._side(record) for record in records])
         found = self._again(question)
         if found is None:
-            if self._waiting >= MOST_WAITING:
-                raise _busy(f"{self._waiting} other comparisons are waited for")
-            self._waiting += 1
-            try:
-                async with self._turns:
-                    found = self._again(question) or await self._compute(question, sides)
-            finally:
-                self._waiting -= 1
+            async with self._line.place(owner):
+                found = self._again(question) or await self._compute(question, sides)
         return found
 
     def _again(self, question: Question) -> DiffReport | None:
@@ -117,7 +121,12 @@ class Differences:
         try:
             written, complaint = await asyncio.wait_for(process.communicate(given), self.longest_s)
         except TimeoutError:
-            raise _busy(f"the comparison took longer than {self.longest_s:g} s") from None
+            raise HemostatError(
+                ErrorCode.UNAVAILABLE,
+                f"The differences cannot be computed at the moment: that took longer than {self.longest_s:g} s.",
+                hint="Wait as long as Retry-After says and ask again, or compare fewer jobs at once.",
+                retry_after_s=RETRY_S,
+            ) from None
         finally:
             # Also where the client has left.
             if process.returncode is None:
@@ -172,12 +181,3 @@ def check_jobs(jobs: Sequence[str]) -> None:
     for job in jobs:
         if jobs.count(job) > 1:
             raise HemostatError(ErrorCode.INVALID_REQUEST, f"{job} is named twice.", hint="Name each job once.")
-
-
-def _busy(why: str) -> HemostatError:
-    return HemostatError(
-        ErrorCode.UNAVAILABLE,
-        f"The differences cannot be computed at the moment: {why}.",
-        hint="Wait as long as Retry-After says and ask again, or compare fewer jobs at once.",
-        retry_after_s=RETRY_S,
-    )

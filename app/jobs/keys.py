@@ -17,7 +17,7 @@ CLOCK: Final = PREFIX + "clock"  # hash: how long the service has served, and wh
 ENDED: Final = PREFIX + "ended"  # sorted set: ids of ended jobs by how long the service had served then
 UNTIDY: Final = PREFIX + "untidy"  # set: ids of ended jobs whose files and events are still to be tidied
 FINISHED: Final = PREFIX + "finished"
-QUEUED_BY_OWNER: Final = PREFIX + "queued-by-owner"
+WAITING_OWNERS: Final = PREFIX + "waiting-owners"  # set: owners of queued jobs
 UNSETTLED: Final = PREFIX + "unsettled"  # set: ids of jobs made for a deployment that has not been told their end
 
 
@@ -39,6 +39,11 @@ def tail(job_id: str) -> str:
 def status(status: JobStatus) -> str:
     """Sorted set, all scores 0: ids of the jobs of one status. Ids sort by age."""
     return f"{PREFIX}status:{status.value}"
+
+
+def queued(owner: str) -> str:
+    """Sorted set: ids of the queued jobs of one owner, by the time when they were queued."""
+    return f"{PREFIX}queued:{owner}"
 
 
 def owner(owner: str) -> str:

@@ -44,8 +44,9 @@ async def submit(docket: Docket, job_id: str, *, timeout_s: float = 5.0) -> bool
 
     False when Redis did not answer in time. The job is not lost: its record says queued, and `reconcile` submits it.
     """
+    task = docket.tasks.get(TASK_NAME, run_job)  # a worker submits too, and its task is the real one
     try:
-        await asyncio.wait_for(docket.add(run_job, key=job_id)(job_id), timeout_s)
+        await asyncio.wait_for(docket.add(task, key=job_id)(job_id), timeout_s)
     except (RedisError, OSError, TimeoutError):
         return False
     return True

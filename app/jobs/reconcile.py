@@ -53,7 +53,7 @@ async def sweep(
 ) -> Swept:
     """One pass. `remove_files` removes what a job left on disk.
 
-    - queued, and docket does not have it: submitted again, in the order in which they were queued.
+    - queued, it is its turn, and docket does not have it: submitted, in the order in which they were queued.
     - running or being cancelled, docket does not have it, no live worker names it, and nothing was heard of it for as
       long as docket takes to redeliver: a running one is submitted again, the other is cancelled. (A task that ended
       without ending its job: the worker lost Redis at that moment.)
@@ -66,7 +66,7 @@ async def sweep(
     done = Swept()
     now = await store.now()
     served = await store.tick()
-    done.resubmitted += await _submit_unknown(store, docket, await store.ids(JobStatus.QUEUED))
+    done.resubmitted += await hand_over(store, docket)
     busy = {worker.job for worker in await living(store.client)}
     silent: list[str] = []
     for status in (JobStatus.RUNNING, JobStatus.CANCELLING):
@@ -90,6 +90,12 @@ async def sweep(
     return done
 
 
+async def hand_over(store: JobStore, docket: Docket) -> int:
+    """Submits the jobs whose turn it is and that docket does not have: call it when a job has left the queue. How many
+    were. Raises RedisError; the next sweep does what was not done."""
+    return await _submit_unknown(store, docket, await store.turns())
+
+
 async def _submit_unknown(store: JobStore, docket: Docket, job_ids: list[str]) -> int:
     """Submits those that docket does not have, in the order in which they were queued. How many were."""
     known = await queue.known(docket, job_ids)
@@ -97,7 +103,6 @@ async def _submit_unknown(store: JobStore, docket: Docket, job_ids: list[str]) -
     count = 0
     for record in sorted(records, key=lambda one: one.queued_at):
         if not record.ended:
-            logger.warning("job %s was not queued: it is now", record.job.id)
             count += await queue.submit(docket, record.job.id)
     return count
 

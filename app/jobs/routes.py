@@ -53,6 +53,7 @@ SUBMIT_ERRORS: Final = [
     ErrorCode.DEPLOYMENT_NOT_FOUND,
     ErrorCode.PROFILE_MISMATCH,
     ErrorCode.BODY_TOO_LARGE,
+    ErrorCode.BODY_TOO_SLOW,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE,
     ErrorCode.QUEUE_FULL,
     ErrorCode.UNAVAILABLE,
@@ -169,7 +170,7 @@ async def submit_job(request: Request) -> Response:
             require(request, Scope.DEPLOY)  # what the job proves is promoted there
         await check_target(state.deployments, asked)
         if asked.dry_run:
-            estimate = await service.dry_run(state.redis, asked, state.settings)
+            estimate = await service.dry_run(state.redis, asked, state.settings, owner)
             _count(state, asked, "dry_run")
             return _job_response(estimate)
         key = request.headers.get("idempotency-key")
@@ -261,7 +262,8 @@ async def get_job(request: Request, job_id: str) -> Response:
 async def get_queue(request: Request, job_id: str) -> Response:
     """How many jobs have their turn before it, and the first of them.
 
-    Jobs are taken first come, first served; one that was given back to the queue comes behind those that wait.
+    Owners of keys have their turns in a circle, and the jobs of one owner are taken first come, first served. A job
+    that was given back to the queue comes behind those that wait.
     """
     state = state_of(request)
     record = await service.find(state.store, job_id, key_of(request).reads)

@@ -18,7 +18,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate, Job, JobStatus
 from app.contracts.requests import SubmitRequest
 from app.contracts.requests.base import JobRequest
-from app.jobs import files, queue
+from app.jobs import files, queue, reconcile
 from app.jobs.ids import is_job_id, new_job_id
 from app.jobs.record import JobRecord, read_record, request_fields
 from app.jobs.store import Idempotency, JobStore, Outcome
@@ -96,17 +96,12 @@ def hold_of(owner: str, key: str | None, request: Contract) -> Idempotency | Non
     return Idempotency(owner, key, hashlib.sha256(canonical.encode()).hexdigest())
 
 
-async def preflight(request: SubmitRequest, settings: Settings) -> None:
-    """Everything that can be refused without torch."""
-    await looking.check(request, settings)
-
-
-async def dry_run(client: Redis, request: SubmitRequest, settings: Settings) -> Estimate:
+async def dry_run(client: Redis, request: SubmitRequest, settings: Settings, owner: str) -> Estimate:
     """Checks as a submission does, and estimates instead of running, by how fast the living workers were."""
     here: Pace | None = None
     with contextlib.suppress(RedisError, OSError):  # nothing is queued, so that Redis may be away
         here = measured(worker.scoring_rate for worker in await living(client))
-    return await looking.estimate(request, settings, here)
+    return await looking.estimate(request, settings, owner, here)
 
 
 async def submit(
@@ -125,12 +120,13 @@ async def submit(
     earlier = await store.standing(hold) if hold is not None else None
     if earlier is not None:
         return await _earlier(store, earlier)
-    await preflight(request, settings)
+    await looking.check(request, settings, owner)
     job_id = new_job_id()
     outcome = await store.create(job_id, request, hold, owner=owner)
     if outcome.kind != "created":
         return await _earlier(store, outcome)
-    await queue.submit(docket, job_id)
+    if outcome.its_turn:
+        await queue.submit(docket, job_id)
     return Submitted(_queued(job_id, request, outcome.created_at), replayed=False)
 
 
@@ -183,6 +179,8 @@ async def cancel(store: JobStore, docket: Docket, job_id: str, owner: str | None
         raise job_not_found(job_id)
     if status is JobStatus.CANCELLED:
         await queue.withdraw(docket, job_id)
+        with contextlib.suppress(RedisError, OSError):  # else the next sweep does it
+            await reconcile.hand_over(store, docket)
         try:
             await asyncio.to_thread(files.remove, store.settings, job_id)
         except OSError as error:

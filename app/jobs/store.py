@@ -76,12 +76,14 @@ class Idempotency:
 class Outcome:
     """What became of a creation, or what a key stands for.
 
-    `job_id` where there is a job; `created_at` (Unix seconds) where this call made it.
+    `job_id` where there is a job; `created_at` (Unix seconds) where this call made it, and `its_turn` if docket is to
+    have it now (`JobStore.turns`).
     """
 
     kind: Literal["created", "replayed", "conflict", "queue_full", "owner_full"]
     job_id: str = ""
     created_at: float = 0.0
+    its_turn: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,8 @@ class JobStore(EventLog):
     async def create(
         self, job_id: str, request: JobRequest, hold: Idempotency | None = None, *, owner: str = ""
     ) -> Outcome:
-        """Writes the request to disk, then the record of a queued job. It is for the caller to hand it to docket, and
-        for `reconcile` otherwise.
+        """Writes the request to disk, then the record of a queued job. It is for the caller to hand it to docket if it
+        is its turn, and for `reconcile` otherwise.
 
         `owner`: whose key asked for it; "" for the service itself, and for a service without keys.
         Outcomes: created, queue_full, owner_full, and with an idempotency key replayed, conflict. Raises QUEUE_FULL and
@@ -141,7 +143,7 @@ class JobStore(EventLog):
         text = request.model_dump_json(exclude={"dry_run"}).encode()
         digest = await asyncio.to_thread(files.keep_request, self.settings, job_id, text)
         pairs = request_fields(request) | {"request": digest}
-        kind, made = await self._run(
+        kind, made, before = await self._run(
             "create",
             [keys.job(job_id), hold.name if hold else ""],
             job_id,
@@ -155,7 +157,7 @@ class JobStore(EventLog):
             # Another process's sweep removes a request that has no record for a while: this one may have been frozen.
             if not await asyncio.to_thread(files.request_file(self.settings, job_id).exists):
                 await asyncio.to_thread(files.keep_request, self.settings, job_id, text)
-            return Outcome(kind, job_id, float(made))
+            return Outcome(kind, job_id, float(made), its_turn=not owner or not before)
         await self._drop_request(job_id)
         return Outcome(kind, made)
 
@@ -228,6 +230,19 @@ class JobStore(EventLog):
     async def ids(self, status: JobStatus, *, limit: int = 0) -> list[str]:
         """Ids of all jobs of a status, oldest first; with a `limit` so many of them."""
         return cast("list[str]", await self.client.zrange(keys.status(status), 0, limit - 1))
+
+    async def lines(self) -> dict[str, list[str]]:
+        """Ids of the queued jobs of each owner, in the order in which they were queued."""
+        owners = sorted(cast("set[str]", await self.client.smembers(keys.WAITING_OWNERS)))
+        pipeline = self.client.pipeline(transaction=False)
+        for owner in owners:
+            pipeline.zrange(keys.queued(owner), 0, -1)
+        return dict(zip(owners, await pipeline.execute(), strict=True))
+
+    async def turns(self) -> list[str]:
+        """Ids of the queued jobs that docket is to have: one of each owner of keys, so that no owner's first job waits
+        for all jobs of another; all that have no owner."""
+        return [job_id for owner, line in (await self.lines()).items() for job_id in (line[:1] if owner else line)]
 
     async def read(self, job_ids: Sequence[str]) -> list[JobRecord]:
         """Those of the records that are there and that this version can read; the ids of others are logged once."""

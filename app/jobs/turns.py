@@ -1,8 +1,12 @@
 """In which order jobs have their turn.
 
-docket delivers first come, first served, but not by the age of a job: one that was given back (its worker was told to
-go, or a deployment's fit made way) comes again behind those that wait, and so does one that a sweep submits anew. What
-workers hold comes before all of them; a lost worker's job is among that, since it is delivered before any other.
+docket delivers first come, first served. It has one waiting job of each owner of keys, and all that have no owner
+(`JobStore.turns`). When a worker takes a job, docket gets the next one of its owner. So owners have their turns in a
+circle.
+
+A job that was given back (its worker was told to go, or a deployment's fit made way) comes again behind those that
+docket has, and so does one that a sweep submits anew. What workers hold comes before all of them; a lost worker's job
+is among that, since it is delivered before any other.
 """
 
 from collections.abc import Sequence
@@ -19,10 +23,11 @@ from app.jobs.store import JobStore
 
 SHOWN: Final = 2
 
-# Where docket has a job; the lower comes first. Between the two stand its messages, by their numbers.
-Place = tuple[int, int, int]
-HELD: Final[Place] = (0, 0, 0)
-UNKNOWN: Final[Place] = (2, 0, 0)
+# The lower comes first. Between the two are the messages of docket, by their numbers; the second part counts the rounds
+# that a job waits until docket gets it.
+Place = tuple[int, int, int, int]
+HELD: Final[Place] = (0, 0, 0, 0)
+UNKNOWN: Final[Place] = (2, 0, 0, 0)
 
 
 async def waits_for(store: JobStore, docket: Docket, record: JobRecord, owner: str | None) -> Queue:
@@ -53,6 +58,8 @@ async def before(store: JobStore, docket: Docket, job_id: str) -> list[str]:
     queued, *begun = await pipeline.execute()
     held = {one for ids in begun for one in ids}
     found = await places(store, docket, [job_id, *held.union(queued) - {job_id}])
+    for line in (await store.lines()).values():
+        _line_up(found, [one for one in line if one in found])
 
     def turn(one: str) -> tuple[Place, str]:
         # docket may have forgotten a task whose job a worker still holds.
@@ -77,4 +84,12 @@ def _place(state: str | None, message: str) -> Place:
     if state != "queued" or not message:
         return UNKNOWN
     milliseconds, _, number = message.partition("-")
-    return (1, int(milliseconds), int(number))
+    return (1, 0, int(milliseconds), int(number))
+
+
+def _line_up(found: dict[str, Place], line: Sequence[str]) -> None:
+    """Gives places to the jobs of one owner that docket does not have yet: behind the owner's first, round by round."""
+    first = min((found[job_id] for job_id in line), default=UNKNOWN)
+    later = [job_id for job_id in line if found[job_id] == UNKNOWN]
+    for rounds, job_id in enumerate(later, 1):
+        found[job_id] = (max(first[0], 1), rounds, *first[2:])

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from app.admission import Line
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate
 from app.contracts.requests.base import JobRequest
@@ -28,8 +29,6 @@ from app.secrets import without_secrets
 from app.settings import Settings
 
 AT_ONCE: Final = 2
-MOST_WAITING: Final = 64
-RETRY_S: Final = 5
 # The largest known models take 8 s and 0.7 GiB, with a tokenizer of their own for each side.
 CPU_S: Final = 20
 LONGEST_S: Final = 60.0
@@ -37,15 +36,15 @@ MEMORY_BYTES: Final = 1024**3
 _COMMAND: Final = (sys.executable, "-m", "app.models.looker")
 
 
-async def check(request: JobRequest, settings: Settings) -> None:
+async def check(request: JobRequest, settings: Settings, owner: str) -> None:
     """`app.models.preflight.check_request`, elsewhere. Raises what that raises, CHECKPOINT_UNSUPPORTED if it meets a
-    limit, and UNAVAILABLE if too many ask at once."""
-    await _in_turn("check", request, settings)
+    limit, RATE_LIMITED and UNAVAILABLE if too many ask at once."""
+    await _in_turn("check", request, settings, owner)
 
 
-async def estimate(request: JobRequest, settings: Settings, here: Pace | None) -> Estimate:
+async def estimate(request: JobRequest, settings: Settings, owner: str, here: Pace | None) -> Estimate:
     """`app.models.estimates.estimate`, elsewhere. Raises as `check` does."""
-    told = await _in_turn("estimate", request, settings, pace=None if here is None else vars(here))
+    told = await _in_turn("estimate", request, settings, owner, pace=None if here is None else vars(here))
     return Estimate.model_validate(told)
 
 
@@ -71,19 +70,10 @@ def ask_about(what: str, request: JobRequest, settings: Settings, **more: object
     return _ask(question, " and ".join(dict.fromkeys([request.reference.model, request.candidate.model])))
 
 
-async def _in_turn(what: str, request: JobRequest, settings: Settings, **more: object) -> Any:
-    if not _room.acquire(blocking=False):
-        raise HemostatError(
-            ErrorCode.UNAVAILABLE,
-            f"{MOST_WAITING} other requests wait for their models to be looked into",
-            hint="wait as long as Retry-After says and send it again",
-            retry_after_s=RETRY_S,
-        )
-    try:
+async def _in_turn(what: str, request: JobRequest, settings: Settings, owner: str, **more: object) -> Any:
+    async with _line.place(owner):
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_turns, lambda: ask_about(what, request, settings, **more))
-    finally:
-        _room.release()
+        return await loop.run_in_executor(_threads, lambda: ask_about(what, request, settings, **more))
 
 
 def _ask(question: dict[str, Any], about: str, slack_s: float = 0) -> Any:
@@ -152,8 +142,15 @@ class _Helper:
 
 
 _MEMORY: Final = f"{MEMORY_BYTES / 1024**3:g} GiB of memory"
-_turns: Final = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="looking")
-_room: Final = threading.BoundedSemaphore(AT_ONCE + MOST_WAITING)
+_threads: Final = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="looking")
+_line: Final = Line(
+    per_replica=AT_ONCE,
+    most_queued=64,
+    timeout_s=2 * LONGEST_S,
+    owner_share=0.5,
+    what="models to be looked into",
+    late=ErrorCode.UNAVAILABLE,
+)
 _idle: Final[list[_Helper]] = []
 
 

@@ -116,7 +116,11 @@ class Owner:
         self.settings = settings
 
     def submit(
-        self, text: str = "A plain text of a few words.", timeout_s: float | None = None, **metadata: str
+        self,
+        text: str = "A plain text of a few words.",
+        timeout_s: float | None = None,
+        owner: str = "",
+        **metadata: str,
     ) -> str:
         return self.submit_request(
             {
@@ -126,18 +130,19 @@ class Owner:
                 "text": {"source": "inline", "documents": [{"id": "d", "text": text}]},
                 "timeout_s": timeout_s,
                 "metadata": metadata,
-            }
+            },
+            owner,
         )
 
-    def submit_request(self, body: dict[str, Any]) -> str:
+    def submit_request(self, body: dict[str, Any], owner: str = "") -> str:
         request = REQUEST.validate_python(body)
 
         async def act(store: JobStore) -> str:
             job_id = new_job_id()
-            outcome = await store.create(job_id, request)
+            outcome = await store.create(job_id, request, owner=owner)
             assert outcome.kind == "created"
             async with make_docket(self.settings) as docket:
-                assert await submit(docket, job_id)
+                assert not outcome.its_turn or await submit(docket, job_id)
             return job_id
 
         job_id: str = self._run(act)

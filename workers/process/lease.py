@@ -7,11 +7,15 @@ either would be delivered to a second worker. So a running job renews its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from docket import Docket
 from redis.exceptions import RedisError
+
+from app.jobs.reconcile import hand_over
+from app.jobs.store import JobStore
 
 RETRY_S: Final = 0.5
 # What a draining worker still waits for a Redis that is away; the job is delivered again in any case.
@@ -50,6 +54,11 @@ class Lease:
                 pause = min(every_s, RETRY_S)  # once Redis is back, before another worker finds that the lease ran out
             else:
                 pause = every_s
+
+    async def hand_over(self, store: JobStore) -> None:
+        """The job has left the queue: the next one of its owner has its turn. If it fails, the API does it."""
+        with contextlib.suppress(RedisError, OSError):  # a time-out, too
+            await asyncio.wait_for(hand_over(store, self._docket), GIVE_UP_S)
 
     async def give_back(self, job_id: str) -> None:
         """Delivers the job again at once, to whichever worker is free. Raises `RedisError`.

@@ -148,6 +148,7 @@ class Runner:
             raise InOtherHandsError(job_id)
         token = uuid.uuid4().hex  # of this delivery: a claim whose reply was lost is not a second one
         claim = await self._persist(lambda: self._store.claim(job_id, self._worker, token=token))
+        await lease.hand_over(self._store)
         if claim is None:
             await self._clean_if_ended(job_id)
             return

@@ -1,6 +1,6 @@
 """When a deployment's own fit makes way for a job that somebody asked for.
 
-The fit is queued by the service and takes long; the queue is first come, first served. So it is done in turns: where
+The fit is queued by the service and takes long; docket is first come, first served. So it is done in turns: where
 another job has waited for a moment and the turn is over, the fit is given back to the end of the queue, as when a
 worker is told to go, and resumed from its files.
 

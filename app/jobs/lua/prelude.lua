@@ -26,10 +26,15 @@ local function emit_state(id, status, attempt, at)
     emit(id, 'state', '"status":"' .. status .. '","attempt":' .. attempt, at)
 end
 
--- How many jobs of an owner wait.
-local function count_queued(owner, change)
-    if redis.call('HINCRBY', PREFIX .. 'queued-by-owner', owner, change) <= 0 then
-        redis.call('HDEL', PREFIX .. 'queued-by-owner', owner)
+local function line_up(id, owner, at)
+    redis.call('ZADD', key('queued', owner), at, id)
+    redis.call('SADD', PREFIX .. 'waiting-owners', owner)
+end
+
+local function leave_line(id, owner)
+    redis.call('ZREM', key('queued', owner), id)
+    if redis.call('EXISTS', key('queued', owner)) == 0 then
+        redis.call('SREM', PREFIX .. 'waiting-owners', owner)
     end
 end
 
@@ -39,10 +44,10 @@ local function move(id, from, to)
     redis.call('HSET', key('job', id), 'status', to)
     local owner = redis.call('HGET', key('job', id), 'owner')
     if from == 'queued' then
-        count_queued(owner, -1)
+        leave_line(id, owner)
     end
     if to == 'queued' then
-        count_queued(owner, 1)
+        line_up(id, owner, now())
     end
 end
 

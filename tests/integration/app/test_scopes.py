@@ -1,5 +1,6 @@
 """Who may do what: every route with a key of every scope, and whose jobs a key sees."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from fastapi import Depends, FastAPI
 from starlette.routing import Route
 
 from app.main import create_app
+from app.models import looking
 from app.security.audit import audit_file
 from app.security.scopes import Needs, Scope, check_routes
 from app.settings import Settings
@@ -244,7 +246,19 @@ async def test_an_owner_at_the_limit_of_waiting_jobs_is_refused_and_others_are_n
             assert (await http.post(JOBS, json=compare(), headers=bearer("ann"))).status_code == 429
             await http.post(f"{JOBS}/{job}/cancel", headers=bearer("ann"))
         await submit(http, "ann")
-        assert await app.state.hemostat.redis.hgetall("hemostat-jobs:queued-by-owner") == {"ann": "2", "bob": "1"}
+        waiting = {owner: len(line) for owner, line in (await store.lines()).items()}
+        assert waiting == {"ann": 2, "bob": 1}
+
+
+async def test_an_owner_whose_models_are_looked_into_delays_no_other(http: httpx.AsyncClient) -> None:
+    async with looking._line.place("ann"):
+        mine = [
+            asyncio.create_task(http.post(JOBS, json=compare(dry_run=dry), headers=bearer("ann")))
+            for dry in (False, True)
+        ]
+        await submit(http, "bob")
+        assert not any(task.done() for task in mine)
+    assert {answer.status_code for answer in await asyncio.gather(*mine)} == {200, 202}
 
 
 async def test_without_keys_everything_is_the_local_users(settings: Settings) -> None:

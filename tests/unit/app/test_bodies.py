@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from app.bodies import SMALL, Bodies, TooLargeError
+from app.contracts.errors import HemostatError
 from app.security.scopes import KEY, LOCAL_USER
 
 LARGE = 10 * SMALL
@@ -82,6 +83,18 @@ async def test_slow_senders_of_one_client_delay_no_large_body_of_another(
     for one in dawdling:
         one.goes_on.set()
     assert await asyncio.gather(*tasks) == [SMALL + 2] * 4
+
+
+async def test_a_slow_sender_gives_its_place_back() -> None:
+    bodies = Bodies(1, read_s=0.2)
+    dawdling, quick = Client(b"a" * (SMALL + 1), b"b"), Client(b"a" * (SMALL + 1), b"b")
+    quick.goes_on.set()
+    task = asyncio.create_task(bodies.parsed(dawdling.request(owner="a"), len, limit=LARGE))
+    await asyncio.sleep(0.05)
+    assert await bodies.parsed(quick.request(owner="b"), len, limit=LARGE) == SMALL + 2
+    with pytest.raises(HemostatError) as caught:
+        await task
+    assert caught.value.status == 408
 
 
 async def test_what_cannot_be_parsed_leaves_its_place() -> None:

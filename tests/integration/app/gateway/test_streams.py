@@ -117,12 +117,15 @@ async def test_nobody_there_is_503_with_a_time_to_come_back(service: Service) ->
             assert caught.value.code == "replica_unavailable"
 
 
-async def test_a_client_that_leaves_stops_its_generation(service: Service) -> None:
+async def test_a_client_that_leaves_stops_its_generation_and_pays_its_prompt(service: Service) -> None:
     await service.deploy("leaving")
-    before = service.generated()
+    before, paid = service.generated(), service.metric("hemostat_owner_tokens_total", owner="app")
+    asked = {"model": "leaving", **LONG, "prompt": "The quick " * 100}
+    async with service.http() as http:
+        prompt = (await http.post("/tokenize", json={"model": "leaving", "prompt": asked["prompt"]})).json()["count"]
     async with (
         service.http() as http,
-        http.stream("POST", "/v1/completions", json={"model": "leaving", **LONG}) as answer,
+        http.stream("POST", "/v1/completions", json=asked) as answer,
     ):
         async for line in answer.aiter_lines():
             if line.startswith("data:"):
@@ -132,6 +135,7 @@ async def test_a_client_that_leaves_stops_its_generation(service: Service) -> No
     )
     assert service.metric("hemostat_gateway_in_flight_requests", deployment="leaving") == 0
     assert 0 < await service.until_still(before) < LONG["max_tokens"]
+    assert service.metric("hemostat_owner_tokens_total", owner="app") - paid > prompt > 100
 
 
 async def test_a_full_queue_is_429_and_what_waits_is_answered(

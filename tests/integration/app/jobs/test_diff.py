@@ -280,7 +280,7 @@ async def test_what_takes_too_long_is_ended_and_told(api: Api) -> None:
     records = [await api.state.store.get(job) for job in (one, two)]
     slow = Differences(api.state.settings, (sys.executable, "-c", "import time; time.sleep(600)"), longest_s=0.3)
     with pytest.raises(HemostatError) as caught:
-        await slow.answer([record for record in records if record], by="kl", anyway=False, seed=0)
+        await slow.answer([record for record in records if record], by="kl", anyway=False, seed=0, owner="")
     assert caught.value.code is ErrorCode.UNAVAILABLE
     assert caught.value.retry_after_s
 
@@ -295,6 +295,17 @@ async def test_where_numpy_is_not_installed_it_says_what_to_install(api: Api) ->
     answer = await ask(api, one, two)
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert "numpy, scipy and pyarrow" in answer.json()["hint"]
+
+
+async def test_an_owner_whose_differences_are_computed_delays_no_other(api: Api) -> None:
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    records = [record for job in (one, two) if (record := await api.state.store.get(job))]
+    found = api.state.differences
+    async with found._line.place("ann"):
+        mine = asyncio.create_task(found.answer(records, by="kl", anyway=False, seed=1, owner="ann"))
+        await found.answer(records, by="kl", anyway=False, seed=2, owner="bob")
+        assert not mine.done()
+    await mine
 
 
 async def test_the_same_question_is_computed_once(api: Api) -> None:

@@ -13,7 +13,7 @@ from app.contracts.job import JobStatus
 from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys, queue
 from app.jobs.ids import new_job_id
-from app.jobs.reconcile import sweep
+from app.jobs.reconcile import hand_over, sweep
 from app.jobs.store import JobStore
 from app.jobs.turns import before, waits_for
 from app.settings import Settings
@@ -30,10 +30,10 @@ async def docket(redis_server: RedisServer) -> AsyncIterator[Docket]:
         yield made
 
 
-async def submit(store: JobStore, docket: Docket) -> str:
+async def submit(store: JobStore, docket: Docket, owner: str = "") -> str:
     job_id = new_job_id()
-    await store.create(job_id, REQUEST)
-    await queue.submit(docket, job_id)
+    if (await store.create(job_id, REQUEST, owner=owner)).its_turn:
+        await queue.submit(docket, job_id)
     return job_id
 
 
@@ -74,6 +74,38 @@ async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(
     found = await waits_for(store, docket, record, None)
     assert (found.before, [job.id for job in found.first]) == (3, ids[:2])
     assert await delivered(redis_server.settings) == ids
+
+
+async def test_owners_have_their_turns_in_a_circle_and_are_told_so(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
+    a1, a2, a3, a4 = [await submit(store, docket, "ann") for _ in range(4)]
+    b1, b2 = [await submit(store, docket, "bob") for _ in range(2)]
+    (c1,) = [await submit(store, docket, "cid")]
+    expected = [a1, b1, c1, a2, b2, a3, a4]
+    assert [await before(store, docket, job_id) for job_id in expected] == [expected[:n] for n in range(7)]
+    given: list[str] = []
+
+    async def run_job(job_id: str) -> None:
+        given.append(job_id)
+        assert await store.claim(job_id, "w1")
+        await hand_over(store, docket)
+
+    async with queue.make_docket(redis_server.settings) as other:
+        other.register(run_job)
+        async with Worker(other, concurrency=1) as made:
+            await asyncio.wait_for(made.run_until_finished(), 90)
+    assert given == expected
+
+
+async def test_a_job_whose_turn_came_while_nobody_could_hand_it_over_is_handed_over_by_the_sweep(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
+    first, second, third = [await submit(store, docket, "ann") for _ in range(3)]
+    await store.claim(first, "w1")  # and that worker is gone
+    assert not any((await queue.known(docket, [second, third])).values())
+    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 1
+    assert await queue.known(docket, [second, third]) == {second: True, third: False}
 
 
 async def test_a_job_that_was_given_back_comes_behind_those_that_wait(

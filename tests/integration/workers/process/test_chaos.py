@@ -55,6 +55,31 @@ def test_a_killed_workers_job_is_resumed_by_another(house: House) -> None:
     assert second.process.poll() is None
 
 
+def test_owners_have_their_turns_in_a_circle_though_worker_and_redis_are_killed(house: House) -> None:
+    """There is no API: workers hand the jobs over by themselves."""
+    owner = house.owner
+    first = house.worker()
+    held = owner.submit(owner="ann", do="count", steps="2", halt="1")
+    owner.wait_until(held, lambda record: record.job.progress.done >= 1)
+    anns = [owner.submit(owner="ann", do="count", steps="1") for _ in range(4)]
+    bobs = [owner.submit(owner="bob", do="count", steps="1") for _ in range(2)]
+    assert house.valkey.pid is not None
+    os.kill(house.valkey.pid, signal.SIGKILL)
+    house.valkey.stop()
+    house.valkey.start()
+    first.kill()
+    go(house.settings, held)
+    house.worker()
+    for job_id in (held, *anns, *bobs):
+        owner.wait(job_id)
+        assert_one_result(house, job_id)
+    begun = [line["job"] for line in read_trace(house.settings) if line["what"] == "begun"]
+    assert [job_id for job_id in begun if job_id in anns + bobs] == [
+        *(anns[0], bobs[0], anns[1], bobs[1]),
+        *(anns[2], anns[3]),
+    ]
+
+
 def test_a_job_that_kills_every_worker_ends_as_failed(house: House) -> None:
     owner = house.owner
     job_id = owner.submit(do="kill_worker")

@@ -32,9 +32,9 @@ async def test_text_that_the_reference_would_have_to_write_is_refused(
             }
         )
 
-    await preflight(asked(), settings)
+    await preflight(asked(), settings, "")
     with pytest.raises(HemostatError) as caught:
-        await preflight(asked(calibration=SELF), settings)
+        await preflight(asked(calibration=SELF), settings, "")
     assert (caught.value.code, caught.value.pointer) == (
         ErrorCode.RECIPE_NOT_APPLICABLE,
         "/model/recipe/1/calibration",

@@ -1,6 +1,8 @@
 """Owners of keys beside each other at one deployment: places, tokens, grammars and caches."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -69,10 +71,32 @@ async def test_tokens_are_counted_by_owner_also_of_a_stream_that_was_left(tmp_pa
         left.append((await http.get("/metrics", headers=bearer("a"))).text)
         assert left[0] == "100"
         assert 'hemostat_owner_tokens_total{owner="a"} 90.0' in left[1]
-        assert 'hemostat_owner_tokens_total{owner="b"} 2.0' in left[1]
+        (paid,) = re.findall(r'hemostat_owner_tokens_total{owner="b"} (.*)', left[1])
+        assert float(paid) == 2 + len(json.dumps(peer.asked[1], separators=(",", ":")))
         peer.answers = [whole(usage)]
         assert [(await asking(http, "a")).status_code for _ in range(2)] == [200, 429]
-        assert (await asking(http, "b")).status_code == 200
+        assert (await asking(http, "b")).status_code == 429
+
+
+async def test_who_leaves_before_the_first_token_pays_the_prompt(tmp_path: Path) -> None:
+    held = Held()
+    peer = Peer([held])
+    async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b"), owner_tokens_per_minute=1000) as http:
+        for owner, streamed in (("a", False), ("b", True)):
+            before = len(peer.asked)
+            task = asyncio.create_task(asking(http, owner, prompt="x" * 5000, stream=streamed))
+            await until(lambda before=before: len(peer.asked) > before)  # type: ignore[misc]
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert (await asking(http, owner)).status_code == 429
+        held.go.set()
+
+
+async def test_who_is_refused_pays_no_prompt(tmp_path: Path) -> None:
+    peer = Peer([whole({"error": {"message": "too long"}}, 400)])
+    async with serving(peer), calling(tmp_path, of(peer), owners=("a",), owner_tokens_per_minute=1000) as http:
+        answers = [await asking(http, "a", prompt="x" * 5000) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [400, 400]
 
 
 async def test_an_owner_has_so_many_new_grammars_at_one_time_and_known_ones_at_will(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The process that looks into strangers' files, its limits, and that the next one is asked after it met one."""
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -53,15 +54,15 @@ def asked(model: str, **changes: Any) -> CompareRequest:
 
 async def refused(model: str, settings: Settings) -> HemostatError:
     with pytest.raises(HemostatError) as caught:
-        await looking.check(asked(model), settings)
+        await looking.check(asked(model), settings, "")
     assert caught.value.hint
     return caught.value
 
 
 async def test_it_answers_as_this_process_would(settings: Settings) -> None:
     registry, here = load_registry(settings.models_file), Pace(100.0, "as told")
-    await looking.check(asked("sound"), settings)
-    told = await looking.estimate(asked("sound"), settings, here)
+    await looking.check(asked("sound"), settings, "")
+    told = await looking.estimate(asked("sound"), settings, "", here)
     assert told == estimate(asked("sound"), registry, settings, here)
     error = await refused("broken", settings)
     with pytest.raises(HemostatError) as caught:
@@ -75,9 +76,9 @@ async def test_it_answers_as_this_process_would(settings: Settings) -> None:
 
 
 async def test_one_process_answers_until_it_meets_a_limit(settings: Settings) -> None:
-    await looking.check(asked("sound"), settings)
+    await looking.check(asked("sound"), settings, "")
     (first,) = looking._idle
-    await looking.check(asked("sound"), settings)
+    await looking.check(asked("sound"), settings, "")
     assert looking._idle == [first]
 
 
@@ -88,7 +89,7 @@ async def test_a_limit_is_a_refusal_and_the_next_question_is_answered(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, limit: str | None, value: float, told: str
 ) -> None:
     folder = load_registry(settings.models_file).resolve("heavy").checkpoint_path()
-    await looking.check(asked("sound"), settings)
+    await looking.check(asked("sound"), settings, "")
     (folder / "tokenizer.json").write_text(HEAVY)
     with monkeypatch.context() as patch:
         if limit is not None:
@@ -96,7 +97,7 @@ async def test_a_limit_is_a_refusal_and_the_next_question_is_answered(
         error = await refused("heavy", settings)
     assert error.code is ErrorCode.CHECKPOINT_UNSUPPORTED
     assert (told in error.detail, "heavy" in error.detail) == (True, True)
-    await looking.check(asked("sound"), settings)
+    await looking.check(asked("sound"), settings, "")
 
 
 def test_it_knows_no_secret(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,16 +124,21 @@ async def test_a_fault_of_ours_is_not_told_as_the_file_s(settings: Settings) -> 
         looking._ask({"what": "check"}, "nothing")
 
 
-async def test_too_many_at_once_are_sent_away(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "_room", looking.threading.BoundedSemaphore(1))
-    looking._room.acquire()
-    error = await refused("sound", settings)
-    assert (error.code, error.retry_after_s) == (ErrorCode.UNAVAILABLE, looking.RETRY_S)
+async def test_one_owner_takes_half_of_the_turns_and_of_the_queue(settings: Settings) -> None:
+    async with looking._line.place("ann"):
+        waiting = [asyncio.create_task(looking.check(asked("sound"), settings, "ann")) for _ in range(32)]
+        await asyncio.sleep(0)
+        with pytest.raises(HemostatError) as caught:
+            await looking.check(asked("sound"), settings, "ann")
+        assert (caught.value.code, bool(caught.value.retry_after_s)) == (ErrorCode.RATE_LIMITED, True)
+        await looking.check(asked("sound"), settings, "bob")
+        assert not any(task.done() for task in waiting)
+    await asyncio.gather(*waiting)
 
 
 async def test_what_it_remembers_is_read_again_after_a_change(settings: Settings) -> None:
     folder = load_registry(settings.models_file).resolve("heavy").checkpoint_path()
-    await looking.check(asked("heavy"), settings)
+    await looking.check(asked("heavy"), settings, "")
     edit_json(folder / "config.json", num_hidden_layers=4)
     os.utime(folder / "config.json", ns=(1, 1))
     assert (await refused("heavy", settings)).code is ErrorCode.CHECKPOINT_INCOMPLETE

@@ -1,4 +1,4 @@
-"""How many requests a deployment takes: so many at each replica, so many more in a queue, no more than that.
+"""How many requests are let through at one time: so many at each replica, so many more in a queue, no more than that.
 
 Owners of keys have their turns in a circle, and each may hold a share of the places and of the queue: whatever one of
 them asks for, the others wait for no more than their own. The queue of one owner is first come, first served. A refusal
@@ -13,17 +13,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from app.contracts.errors import ErrorCode
-from app.gateway.errors import ApiError, no_room
+from app.contracts.errors import ErrorCode, HemostatError
 
 MAX_RETRY_AFTER_S: Final = 60
 _SMOOTHING: Final = 0.2  # weight of the newest duration in the running mean
 
 
 class Line:
-    """The queue of one deployment. `on_wait` is called for each request that has to wait.
+    """The queue for one thing, `what`. `on_wait` is called for each request that has to wait.
 
-    `owner_share`: of the places, and of the queue, that one owner may hold; 1: all of them.
+    `owner_share`: of the places, and of the queue, that one owner of keys may hold; 1: all of them. `late`: the code of
+    the error after the time-out.
     """
 
     def __init__(
@@ -33,6 +33,8 @@ class Line:
         most_queued: int,
         timeout_s: float,
         owner_share: float = 1.0,
+        what: str = "this model",
+        late: ErrorCode = ErrorCode.REPLICA_UNAVAILABLE,
         on_wait: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -40,6 +42,8 @@ class Line:
         self._most_queued = most_queued
         self._timeout_s = timeout_s
         self._owner_share = owner_share
+        self._what = what
+        self._late = late
         self._on_wait = on_wait
         self._clock = clock
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by owner; the first has the next turn
@@ -60,8 +64,8 @@ class Line:
     def _queued(self, owner: str) -> int:
         return sum(not turn.done() for turn in self._waiting.get(owner, ()))
 
-    def _share(self, most: int) -> int:
-        return max(1, math.floor(self._owner_share * most)) if most else 0
+    def _share(self, owner: str, most: int) -> int:
+        return max(1, math.floor(self._owner_share * most)) if owner and most else most
 
     @property
     def capacity(self) -> int:
@@ -80,7 +84,7 @@ class Line:
 
     @asynccontextmanager
     async def place(self, owner: str = "") -> AsyncIterator[None]:
-        """Waits for a place and holds it. Raises ApiError: 429 if the queue is full, 503 after the time-out."""
+        """Waits for a place and holds it. Raises HemostatError: 429 if the queue is full, 503 after the time-out."""
         await self._enter(owner)
         began = self._clock()
         try:
@@ -90,7 +94,7 @@ class Line:
             self._free(owner)
 
     def _has_room(self, owner: str) -> bool:
-        return self.in_flight < self.capacity and self._held[owner] < self._share(self.capacity)
+        return self.in_flight < self.capacity and self._held[owner] < self._share(owner, self.capacity)
 
     def _free(self, owner: str) -> None:
         self._held[owner] -= 1
@@ -102,7 +106,7 @@ class Line:
         if self._has_room(owner):  # then none of the owner's waits: `_let_in` gives each free place away at once
             self._held[owner] += 1
             return
-        if self.queued >= self._most_queued or self._queued(owner) >= self._share(self._most_queued):
+        if self.queued >= self._most_queued or self._queued(owner) >= self._share(owner, self._most_queued):
             raise self._full(owner)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, deque()).append(turn)
@@ -117,14 +121,23 @@ class Line:
                 turn.cancel()
                 self._leave(owner, turn)
             if isinstance(error, TimeoutError):
-                raise no_room(self._timeout_s, self.retry_after_s()) from None
+                raise self.too_late() from None
             raise
 
-    def _full(self, owner: str) -> ApiError:
-        whose = "" if self._owner_share == 1 else f", {self._queued(owner)} of them of this key's owner"
-        return ApiError(
+    def too_late(self) -> HemostatError:
+        """503: every place was held for as long as a request waits."""
+        return HemostatError(
+            self._late,
+            f"No place for {self._what} became free within {self._timeout_s:g} s.",
+            hint="Wait as long as Retry-After says.",
+            retry_after_s=self.retry_after_s(),
+        )
+
+    def _full(self, owner: str) -> HemostatError:
+        whose = "" if self._owner_share == 1 or not owner else f", {self._queued(owner)} of them of this key's owner"
+        return HemostatError(
             ErrorCode.RATE_LIMITED,
-            f"{self.queued} requests wait for this model{whose}, and no more may.",
+            f"{self.queued} requests wait for {self._what}{whose}, and no more may.",
             hint="Wait as long as Retry-After says.",
             retry_after_s=self.retry_after_s(),
         )

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from app.gateway.admission import Line
-from app.gateway.errors import ApiError
+from app.admission import Line
+from app.contracts.errors import HemostatError
 
 
 class Clock:
@@ -60,7 +60,7 @@ async def test_beyond_the_queue_is_429_with_the_time_that_the_queue_takes() -> N
 
     tasks = [asyncio.create_task(hold()) for _ in range(4)]
     await settle()
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(HemostatError) as caught:
         async with queue.place():
             raise AssertionError("let in")
     assert caught.value.status == 429
@@ -75,7 +75,7 @@ async def test_beyond_the_queue_is_429_with_the_time_that_the_queue_takes() -> N
 async def test_waiting_has_an_end() -> None:
     queue = line(per_replica=1, timeout_s=0.02)
     async with queue.place():
-        with pytest.raises(ApiError) as caught:
+        with pytest.raises(HemostatError) as caught:
             async with queue.place():
                 raise AssertionError("let in")
         assert (caught.value.status, caught.value.code) == (503, "replica_unavailable")
@@ -174,7 +174,7 @@ async def test_an_owner_holds_a_share_of_the_places_and_of_the_queue() -> None:
     tasks = [asyncio.create_task(hold(queue, "greedy", order, stop)) for _ in range(9)]
     await settle()
     assert (queue.in_flight, queue.queued) == (6, 3)
-    with pytest.raises(ApiError, match="owner") as caught:
+    with pytest.raises(HemostatError, match="owner") as caught:
         async with queue.place("greedy"):
             raise AssertionError("let in")
     assert caught.value.status == 429
