@@ -28,6 +28,7 @@ from app.jobs.parsing import parse_body
 from app.jobs.routes import SUBMIT_ERRORS, require_json
 from app.jobs.sse import MAX_NUMBER, parse_last_event_id, respond
 from app.openapi import JSON, Answer, answers, reference
+from app.security.audit import unchanged_by
 from app.security.scopes import Needs, Scope, key_of
 from app.state import parsed, state_of
 
@@ -105,6 +106,7 @@ async def create_deployment(request: Request) -> Response:
     made = await service.create(state_of(request), asked, owner, request.headers.get("idempotency-key"))
     headers = {"location": f"{PATH}/{made.deployment.id}"}
     if made.replayed:
+        unchanged_by(request)
         headers["idempotency-replayed"] = "true"
     return _answer(made.deployment, 201, headers)
 

@@ -30,6 +30,7 @@ from app.jobs.representation import (
 from app.jobs.sse import EventStream, parse_last_event_id, respond
 from app.jobs.turns import waits_for
 from app.openapi import JSON, Answer, answers, reference
+from app.security.audit import unchanged_by
 from app.security.scopes import Needs, Scope, key_of, require
 from app.state import State, parsed, state_of
 from app.telemetry.metrics import OTHER
@@ -182,6 +183,7 @@ async def submit_job(request: Request) -> Response:
     _count(state, asked, "replayed" if made.replayed else "created")
     headers = {"location": f"{JOBS_PATH}/{made.job.id}"}
     if made.replayed:
+        unchanged_by(request)
         headers["idempotency-replayed"] = "true"
     return _job_response(made.job, 202, headers)
 
@@ -327,7 +329,10 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     Repeating it changes nothing, and neither does cancelling a job that has ended.
     """
     state = state_of(request)
-    return _job_response(await service.cancel(state.store, state.docket, job_id, key_of(request).reads))
+    job, changed = await service.cancel(state.store, state.docket, job_id, key_of(request).reads)
+    if not changed:
+        unchanged_by(request)
+    return _job_response(job)
 
 
 @changes.delete(

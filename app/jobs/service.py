@@ -168,13 +168,14 @@ def _queued(job_id: str, request: JobRequest, created_at: float) -> Job:
     return read_record(request_fields(request) | at | counts | {"id": job_id, "status": JobStatus.QUEUED}).job
 
 
-async def cancel(store: JobStore, docket: Docket, job_id: str, owner: str | None) -> Job:
+async def cancel(store: JobStore, docket: Docket, job_id: str, owner: str | None) -> tuple[Job, bool]:
     """A queued job is cancelled; a running one is told to stop; one that has ended stays as it is.
 
-    What an earlier attempt left of a job that was given back goes with it: no worker will see this job again.
+    What an earlier attempt left of a job that was given back goes with it: no worker will see this job again. Returns
+    the job, and whether that changed it.
     """
-    mine = is_job_id(job_id) and await store.belongs(job_id, owner)
-    status = await store.cancel(job_id) if mine else None
+    before = await store.status(job_id, owner) if is_job_id(job_id) else None
+    status = await store.cancel(job_id) if before is not None else None
     if status is None:
         raise job_not_found(job_id)
     if status is JobStatus.CANCELLED:
@@ -185,7 +186,7 @@ async def cancel(store: JobStore, docket: Docket, job_id: str, owner: str | None
             await asyncio.to_thread(files.remove, store.settings, job_id)
         except OSError as error:
             logger.warning("%s is cancelled, its files are still there: %s", job_id, error.strerror)
-    return (await find(store, job_id, owner)).job
+    return (await find(store, job_id, owner)).job, before in {JobStatus.QUEUED, JobStatus.RUNNING}
 
 
 async def delete(store: JobStore, settings: Settings, job_id: str, owner: str | None) -> None:

@@ -176,10 +176,11 @@ class JobStore(EventLog):
             return None
         return read_record(fields)
 
-    async def belongs(self, job_id: str, owner: str | None) -> bool:
-        """Whether there is a job of this id and owner; None: of any owner."""
-        found = await self.client.hget(keys.job(job_id), "owner")
-        return found is not None and owner in (None, found)
+    async def status(self, job_id: str, owner: str | None) -> JobStatus | None:
+        """None: there is no job of this id and owner (`owner` None: of any owner)."""
+        fields = await self.client.hmget(keys.job(job_id), ["owner", "status"])
+        found, status = cast("list[str | None]", fields)
+        return JobStatus(status) if status is not None and owner in (None, found) else None
 
     async def cancel(self, job_id: str) -> JobStatus | None:
         """A queued job is cancelled at once, a running one told to stop, an ended one stays as it is. None: no job."""

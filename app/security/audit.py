@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.security.keys import written_time
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 16 * 1024 * 1024  # of a file, before the next one is begun
 KEPT: Final = 9  # files beside the one that is written
+_UNCHANGED: Final = "hemostat.unchanged"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -58,6 +60,11 @@ def _rotate(file: Path) -> None:
     file.replace(f"{file}.1")
 
 
+def unchanged_by(request: Request) -> None:
+    """Call it in a route whose request changed nothing, though it went well: it is not recorded."""
+    request.scope[_UNCHANGED] = True
+
+
 class Audit:
     """Records each request that changed something: one that does not read, went well and has an object, which is in
     its path or is the `Location` of what it made."""
@@ -73,7 +80,8 @@ class Audit:
             return
 
         async def recorded(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 400:
+            well = message["type"] == "http.response.start" and message["status"] < 400
+            if well and _UNCHANGED not in scope:
                 made = Headers(raw=message["headers"]).get("location", "").rpartition("/")[2]
                 named = made or "/".join(scope.get("path_params", {}).values())
                 if named:

@@ -279,11 +279,17 @@ async def test_each_change_is_recorded_with_who_what_and_which(
 ) -> None:
     settings = keyed.state.hemostat.settings
     with caplog.at_level(logging.INFO, logger="hemostat.http"):
-        job = await submit(http, "ann", metadata={"note": "my-secret"})
-        await http.post(f"{JOBS}/{job}/cancel", headers=bearer("ann-next") | {"x-request-id": "r1"})
+        asked, once = compare(metadata={"note": "my-secret"}), {"idempotency-key": "k"}
+        answers = [await http.post(JOBS, json=asked, headers=bearer("ann") | once) for _ in range(2)]
+        job = answers[0].json()["id"]
+        for number in (1, 2):
+            headers = bearer("ann-next") | {"x-request-id": f"r{number}"}
+            assert (await http.post(f"{JOBS}/{job}/cancel", headers=headers)).status_code == 200
         await http.delete(f"{JOBS}/{job}", headers=bearer("admin"))
         wanted = {"name": "mine", "model": {"model": "tiny"}, "reference": {"model": "tiny"}, "calibration": "off"}
-        made = (await http.post(DEPLOYMENTS, json=wanted, headers=bearer("deploy"))).json()["id"]
+        answers += [await http.post(DEPLOYMENTS, json=wanted, headers=bearer("deploy") | once) for _ in range(2)]
+        assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, "true"] * 2
+        made = answers[2].json()["id"]
         await http.patch(f"{DEPLOYMENTS}/mine", json={"replicas": 1}, headers=bearer("deploy"))
         await http.delete(f"{DEPLOYMENTS}/mine", headers=bearer("deploy"))
         # Nothing of these changes anything.
@@ -310,5 +316,5 @@ async def test_each_change_is_recorded_with_who_what_and_which(
     told = [entry.getMessage() for entry in caplog.records if entry.name == "hemostat.http"]
     assert told[0].endswith(f"ann:{found[0]['key']}")
     metrics = (await http.get("/metrics", headers=bearer("metrics"))).text
-    assert 'hemostat_owner_requests_total{owner="ann",status="202"} 1.0' in metrics
+    assert 'hemostat_owner_requests_total{owner="ann",status="202"} 2.0' in metrics
     assert 'hemostat_owner_requests_total{owner="ann",status="403"} 1.0' in metrics
