@@ -15,8 +15,9 @@ import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
+from app import recipes
 from app.cli.main import app
-from app.contracts import decoding, recipe
+from app.contracts import decoding
 from app.contracts.base import Contract
 from app.contracts.report import CompareReport
 from app.contracts.requests import KINDS
@@ -261,7 +262,7 @@ def _fields(kind: type[Contract]) -> set[tuple[str, str]]:
         if not field.is_required():
             found.add((kind.__name__, name))
         for part in _parts(field.annotation):
-            carried = part.__module__.startswith((recipe.__name__, decoding.__name__)) or part is Document
+            carried = part.__module__.startswith((recipes.__name__, decoding.__name__)) or part is Document
             found |= set() if carried else _fields(part)
     return found
 
