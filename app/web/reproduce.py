@@ -48,7 +48,7 @@ def reproduction(report: AnyReport) -> Reproduction:
     }
     sources = {text.get("source") for text in texts.values()}
     missing = []
-    if "inline" in sources:
+    if '"source": "inline"' in json.dumps(request):
         missing.append(
             "The documents were sent with the request and are not in this report. Put the same ones in; "
             "DOCUMENTS.jsonl holds one {id, domain, text} a line."

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from app.contracts.requests.base import JobRequest
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.mitigate import MitigateRequest
 from app.contracts.requests.trajectory import TrajectoryRequest
-from app.contracts.text import FileText, HubText, InlineText, SelfText
+from app.contracts.text import FileText, HubText, SelfText
 from app.models.checkpoint import CheckpointInfo
 from app.models.packing import kept_packed
 from workers.diagnosis import long_context
@@ -249,15 +249,19 @@ def repeated_documents(corpus: Corpus) -> Iterator[str]:
 
 
 def repeatable(request: JobRequest) -> dict[str, object]:
-    """The request without the documents of an inline text: a report is shared, and need not hold them."""
-    body: dict[str, Any] = json.loads(request.model_dump_json())
-    for field in ("text", "test_text", "calibration"):
-        if isinstance(getattr(request, field, None), InlineText):
-            body[field] = {"source": "inline"}
-    run = getattr(request, "generate_tool_calls", None)
-    if run is not None and isinstance(run.text, InlineText):
-        body["generate_tool_calls"]["text"] = {"source": "inline"}
-    return body
+    """The request without the documents of an inline text, wherever it has one: a report is shared, and need not hold
+    them."""
+    return cast("dict[str, object]", _without_documents(json.loads(request.model_dump_json())))
+
+
+def _without_documents(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_documents(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("source") == "inline" and isinstance(value.get("documents"), list):
+        return {"source": "inline"}
+    return {name: _without_documents(one) for name, one in value.items()}
 
 
 def provenance(

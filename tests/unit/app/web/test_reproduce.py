@@ -96,6 +96,8 @@ def test_inline_documents_are_not_there_and_that_is_said():
     found = reproduction(report(text={"source": "inline"}))
     assert "not in this report" in found.missing[0]
     assert "DOCUMENTS.jsonl" in found.cli
+    found = reproduction(report(recipe=({"type": "quantize.gptq", "calibration": {"source": "inline"}},)))
+    assert "not in this report" in found.missing[0]
 
 
 def test_a_quote_in_a_recipe_does_not_leave_its_word():

@@ -1,5 +1,6 @@
 """What a report says beside its numbers."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+from app.contracts.requests.compare import CompareRequest
 from app.models.checkpoint import inspect
 from tests.support.making import sides
-from workers.diagnosis.assemble import execution, left_out, of_making, repeated_documents
+from workers.diagnosis.assemble import execution, left_out, of_making, repeatable, repeated_documents
 from workers.engine.device import EngineIdentity
 
 
@@ -23,6 +25,20 @@ def test_documents_that_a_text_holds_again_are_warned_of(repeated: int, words: s
 
 def test_without_any_nothing_is_said() -> None:
     assert not list(repeated_documents(cast("Any", SimpleNamespace(repeated=0, documents=range(8)))))
+
+
+def test_the_request_of_a_report_holds_no_document_wherever_a_text_is() -> None:
+    text = {"source": "inline", "documents": [{"id": "d", "text": "a secret of ours"}]}
+    step = {"type": "quantize.gptq", "bits": 4, "calibration": text}
+    asked = {"kind": "compare", "reference": {"model": "a"}, "candidate": {"model": "a", "recipe": [step]}}
+    more = {"text": text, "generate_tool_calls": {"text": text}, "metadata": {"source": "inline", "documents": "none"}}
+    request = CompareRequest.model_validate(asked | more)
+    body = cast("dict[str, Any]", repeatable(request))
+    assert "secret" in request.model_dump_json()
+    assert "secret" not in json.dumps(body)
+    places = (body["text"], body["candidate"]["recipe"][0]["calibration"], body["generate_tool_calls"]["text"])
+    assert places == ({"source": "inline"},) * 3
+    assert body["metadata"] == more["metadata"]
 
 
 @pytest.mark.parametrize(
