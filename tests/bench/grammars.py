@@ -15,7 +15,7 @@ from app.gateway.bounds import check
 from app.models.registry import load_registry
 from app.settings import Settings
 from tests.support import hostile
-from tests.unit.app.gateway.test_patterns import ARITHMETIC, having, regex, string
+from tests.unit.app.gateway.test_patterns import ARITHMETIC, having, named, regex, string
 
 ALIAS = "smollm2-135m"
 NUMBER = {"type": "number", "minimum": -12345.678123, "maximum": 98765.4321987}
@@ -28,9 +28,12 @@ CASES = {
     "optional_properties": having(*[string()] * 512),
     "references": having(*[{"$ref": "#/$defs/n"}] * 512, **{"$defs": {"n": {"type": "array", "items": string()}}}),
     "formats": having(*[string(format="uri-template")] * 15),
-    "formats_among_properties": having(*[string(format="uri-template")] * 15, *[string()] * 497),
-    "bounds_of_numbers": having(*[NUMBER] * 50, *[string()] * 462),
-    "formats_and_bounds": having(*[string(format="uri-template")] * 7, *[NUMBER] * 27, *[string()] * 478),
+    "formats_among_properties": having(*[string(format="uri-template")] * 5, *[string()] * 470),
+    "bounds_of_numbers": having(*[NUMBER] * 49),
+    "formats_and_bounds": having(*[string(format="uri-template")] * 5, *[NUMBER] * 10, *[string()] * 380),
+    "open_properties": having(*[string()] * 105, additionalProperties=True),
+    "long_names": named(64, 600),
+    "names": named(400, 50),
     "grammar": {"structured_outputs": {"grammar": ARITHMETIC}},
 }
 

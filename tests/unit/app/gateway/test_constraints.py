@@ -52,8 +52,8 @@ WITHIN: list[dict[str, Any]] = [
     {"text": {"format": {"type": "json_schema", "schema": schema(512)}}},
     {"tools": [tool(schema(512))] * 3},
     {"tools": [tool(schema(512))] * 3, "tool_choice": "auto"},
-    {"tools": [tool(schema(512, 1000))] * 2, "tool_choice": "required"},
-    {"tools": [tool(schema(512), strict=True)] * 2 + [tool(schema(512))]},
+    {"tools": [tool(schema(256, 500))] * 4, "tool_choice": "required"},
+    {"tools": [tool(schema(256), strict=True)] * 4 + [tool(schema(512))]},
     {"tools": [{"type": "function", "name": "n" * 64, "parameters": schema()}]},
     {"tools": [tool({}, description="é" * 30_000)]},
     {"chat_template_kwargs": {f"k{number}": True for number in range(32)}},
@@ -118,6 +118,7 @@ BEYOND: list[tuple[dict[str, Any], str, str]] = [
         "tools",
         "`tools` has 1025 properties in all; at most 1024 are taken.",
     ),
+    ({"tools": [tool(schema(512), strict=True)] * 2}, "tools", "take too long to compile"),
     ({"tools": [tool(schema(1, 1000))] * 3, "tool_choice": "required"}, "tools", "`tools` enumerates 3000 values"),
     ({"tools": [tool(schema(400), strict=True)] * 3}, "tools", "`tools` has 1200 properties in all"),
     (

@@ -18,6 +18,12 @@ def having(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
 
 
+def named(count: int, length: int) -> dict[str, Any]:
+    """Optional properties whose names are nearly the same."""
+    schema = {"type": "object", "properties": {"x" * length + str(index): string() for index in range(count)}}
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
+
+
 def string(**bounds: Any) -> dict[str, Any]:
     return {"type": "string", **bounds}
 
@@ -50,7 +56,11 @@ TAKEN: list[dict[str, Any]] = [
     having(string(maxLength=50), string(minLength=1, maxLength=100)),
     having(*[string(format="uri")] * 5, *[{"type": "number", "minimum": 0.5}] * 30),
     having(*[string(format="uri-template")] * 15),
-    having(*[{"type": "integer", "minimum": 1, "maximum": 10}] * 50),
+    having(*[{"type": "integer", "minimum": 1, "maximum": 10}] * 48),
+    having(*[string()] * 512),
+    having(*[string()] * 512, required=[f"p{index}" for index in range(512)], additionalProperties=False),
+    having(*[string()] * 100, additionalProperties=True),
+    named(100, 40),
     having(*[{"$ref": "#/$defs/n"}] * 400, **{"$defs": {"n": {"type": "array", "maxItems": 10_000}}}),
     tools({"prefixItems": [string(format="uri")] * 50}),  # no grammar
     having(*[{"properties": {"format": string(), "minimum": string(), "maximum": string()}}] * 50),
@@ -68,6 +78,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         having(additionalProperties=False, patternProperties={"^[^x]{1,100}$": {}, "^[^y]{1,128}z{2}.{128}$": {}}),
         "response_format",
     ),
+    (having(*[string(format="uri-template")] * 15, *[string()] * 497), "response_format"),  # 2.5
+    (having(*[string()] * 512, additionalProperties=True), "response_format"),  # 7.5
+    (having(*[string()] * 128, additionalProperties={"type": "string"}), "response_format"),  # 2
+    (having(*[string()] * 128, unevaluatedProperties=True), "response_format"),  # 2
+    (named(512, 100), "response_format"),  # 4.2
+    (named(64, 900), "response_format"),  # 4.2
     (having(*[string(format="uri")] * 195), "response_format"),  # more than 55
     (having(*[string(format="date-time")] * 16), "response_format"),
     (having({"prefixItems": [{"type": "number", "minimum": -0.5, "maximum": 12.25}] * 660}), "response_format"),  # 11
