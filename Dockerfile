@@ -102,6 +102,9 @@ RUN pip install --no-deps --require-hashes -r /tmp/torch.lock
 COPY requirements/api.lock requirements/worker-gpu.lock /tmp/
 RUN pip install --no-deps --require-hashes --no-build-isolation --use-pep517 -r /tmp/api.lock -r /tmp/worker-gpu.lock
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps /wheels/*.whl
+# Packages that do not fit each other fail here, without a GPU.
+RUN --mount=type=tmpfs,target=/tmp HOME=/tmp \
+    python -c "from workers.engine.launch import load_vllm; load_vllm(); import vllm.v1.worker.gpu_worker"
 USER 10001:10001
 EXPOSE 8322
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
