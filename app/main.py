@@ -117,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Hemostat",
         lifespan=_lifespan,
         middleware=guards,
+        openapi_url=None,  # `openapi.install` adds it
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,

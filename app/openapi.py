@@ -4,8 +4,11 @@ Routes parse and answer by hand (exact pointers, one error shape), so their sche
 derived from signatures.
 """
 
+import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -14,6 +17,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app import problems
 from app.contracts.attribute_report import AttributeReport
@@ -232,7 +237,7 @@ def _version() -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Makes `app.openapi` the page of this module, built once."""
+    """Makes `app.openapi` the page of this module, built once, and adds its route."""
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -256,7 +261,15 @@ def install(app: FastAPI) -> None:
             app.openapi_schema = page
         return app.openapi_schema
 
+    @cache
+    def page() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False).encode()
+
+    async def show(_: Request) -> Response:
+        return Response(await asyncio.to_thread(page), media_type=JSON)  # the first one takes half a second
+
     app.openapi = build  # type: ignore[method-assign]
+    app.add_route("/openapi.json", show, include_in_schema=False)
 
 
 def _drop_unused_422(responses: dict[str, Any]) -> None:

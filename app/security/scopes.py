@@ -13,7 +13,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 KEY: Final = "hemostat.key"  # the key of a request, in its ASGI scope
 # Probes: they show whether the service is well and no more, and an orchestrator has no key.
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
-# FastAPI makes this route itself. Any key may read it.
+# A plain route without dependencies. Any key may read it.
 _OWN_PATHS: Final = OPEN_PATHS | {"/openapi.json"}
 
 
