@@ -480,14 +480,24 @@ def test_states_are_found_again_by_who_removes_them_after_a_crash(
     assert not any((store.root / ".users").iterdir())
 
 
-def test_of_two_jobs_that_are_deleted_at_one_time_one_removes_what_both_used(store: ReferenceStore) -> None:
-    for key in map(str, range(20)):
-        jobs = [f"{key}-{side}" for side in "ab"]
-        for job in jobs:
-            fill(ReferenceStore(store.root, HUGE, user=job), key)
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(partial(drop_states, store.root), jobs))
-        assert not store.folder(key).exists()
+def test_of_two_jobs_that_are_deleted_at_one_time_one_removes_what_both_used(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = ("first", "second")
+    for job in jobs:
+        fill(ReferenceStore(store.root, HUGE, user=job), "key")
+    both, remove = threading.Barrier(2, timeout=0.5), shutil.rmtree
+
+    def meet(folder: Path, **options: bool) -> None:
+        if folder.name in jobs:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait()
+        remove(folder, **options)
+
+    monkeypatch.setattr("app.jobs.states.shutil.rmtree", meet)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(partial(drop_states, store.root), jobs))
+    assert not store.folder("key").exists()
 
 
 def test_states_that_are_read_at_this_moment_stay(store: ReferenceStore) -> None:
