@@ -268,7 +268,7 @@ class Serving:
             self._port = None
 
     async def _until_ready(self, server: ServerProcess) -> None:
-        await server.until_healthy()
+        await server.until_healthy(self._deployment.name)
         self._release_port()
         port = read_port(self._folder / "door.port")
         if port is None:

@@ -172,7 +172,7 @@ class Bench:
             del arguments[place - 1 : place + 1]
         with self._alone(None):  # what starts has the machine for itself, too
             server = await ServerProcess.start(command(arguments, os.getpid()), environment, f"http://127.0.0.1:{port}")
-            await server.until_healthy()
+            await server.until_healthy(NAME)
         self._servers.append(server)
         if in_process:
             self.add("ours" if hooked else "plain", "start", time.perf_counter() - started, "s")

@@ -18,6 +18,7 @@ import httpx
 
 _TAIL: Final = 200
 _POLL_S: Final = 0.25
+_WARM_UP: Final = (8, 1)  # tokens of a prompt
 _TERMINATE_S: Final = 10.0
 _ERROR: Final = re.compile(r"(?:^|\s)((?:[A-Za-z_.]*(?:Error|Exception))(?:: .*)?)$")
 _RUNNING: Final = re.compile(r"^vllm:num_requests_(?:running|waiting)(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
@@ -85,14 +86,20 @@ class ServerProcess:
         """Of the process that serves HTTP; also of the group."""
         return self._process.pid
 
-    async def until_healthy(self) -> None:
-        """Returns when it answers. Raises `ServerEndedError`. However long it takes: large weights load long."""
+    async def until_healthy(self, model: str) -> None:
+        """Returns when it has answered a prompt of a few tokens of `model`, and one of a single token. One that has
+        computed nothing may die of its first prompt: not of a client's. Raises `ServerEndedError`. However long it
+        takes: large weights load long.
+        """
         while True:
             if self._process.returncode is not None:
                 await self._reading
                 raise ServerEndedError(self._why())
             with contextlib.suppress(httpx.HTTPError):
                 if (await self._client.get(f"{self.url}/health")).status_code == httpx.codes.OK:
+                    for tokens in _WARM_UP:
+                        body = {"model": model, "prompt": [0] * tokens, "max_tokens": 2}
+                        await self._client.post(f"{self.url}/v1/completions", json=body, timeout=None)
                     self._healthy = True
                     self._tail.clear()
                     return

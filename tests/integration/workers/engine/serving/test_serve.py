@@ -140,10 +140,14 @@ def complete(replica: Replica, **more: Any) -> dict[str, Any]:
     return answer.json()  # type: ignore[no-any-return]
 
 
-def test_a_replica_that_has_served_nothing_yet_answers_a_prompt_of_one_token(service: Service) -> None:
+def test_a_replica_is_ready_when_it_has_answered_and_a_clients_first_prompt_may_have_one_token(
+    service: Service,
+) -> None:
     service.create("cold", max_model_len=128)
     process = service.serve("cold")
     replica = service.until("cold", lambda one: one.state is DeploymentState.READY)
+    counters = httpx.get(replica.metrics_urls[0], timeout=PATIENCE_S).text
+    assert re.search(r"^vllm:prompt_tokens_total\{[^}]*\} 9\.0$", counters, re.MULTILINE), "it was not tried before"
     answer = complete(replica, model="cold", prompt=[5], max_tokens=4)
     assert answer["usage"]["prompt_tokens"] == 1
     assert (

@@ -19,7 +19,7 @@ from workers.engine.serving.child import HeldPort, ServerEndedError, ServerProce
 async def test_the_reason_is_the_first_error_that_it_printed(code: str, told: str) -> None:
     server = await ServerProcess.start([sys.executable, "-c", code], {}, "http://127.0.0.1:9")
     with pytest.raises(ServerEndedError, match=told):
-        await server.until_healthy()
+        await server.until_healthy("m")
     await server.end()
 
 
