@@ -56,6 +56,13 @@ class PlayedStore:
         return None
 
 
+class PlayedLease:
+    """Of a queue in which nobody waits."""
+
+    async def hand_over(self, _store: JobStore) -> None:
+        """There is no next job."""
+
+
 def runner_of(store: PlayedStore, home: Path) -> Runner:
     settings = Settings(home=home)
     return Runner(settings, cast(JobStore, store), Telemetry(), worker="w", handlers="no:handlers", drain=Drain())
@@ -67,9 +74,9 @@ async def test_a_claim_whose_reply_was_lost_is_tried_again_as_the_same_one(
     monkeypatch.setattr(module, "RETRY_S", 0.0)
     store = PlayedStore()
     runner = runner_of(store, tmp_path)
-    no_lease = cast(Lease, None)
-    await runner.run(JOB, no_lease)
-    await runner.run(JOB, no_lease)
+    lease = cast(Lease, PlayedLease())
+    await runner.run(JOB, lease)
+    await runner.run(JOB, lease)
     first, again, second, _ = store.tokens
     assert first is not None
     assert first == again
