@@ -56,8 +56,8 @@ class PlayedStore:
         return None
 
 
-class PlayedLease:
-    """Of a queue in which nobody waits."""
+class NobodyWaits:
+    """A lease of a queue in which nobody waits."""
 
     async def hand_over(self, _store: JobStore) -> None:
         """There is no next job."""
@@ -74,7 +74,7 @@ async def test_a_claim_whose_reply_was_lost_is_tried_again_as_the_same_one(
     monkeypatch.setattr(module, "RETRY_S", 0.0)
     store = PlayedStore()
     runner = runner_of(store, tmp_path)
-    lease = cast(Lease, PlayedLease())
+    lease = cast(Lease, NobodyWaits())
     await runner.run(JOB, lease)
     await runner.run(JOB, lease)
     first, again, second, _ = store.tokens
