@@ -303,6 +303,9 @@ async def test_an_owner_whose_differences_are_computed_delays_no_other(api: Api)
     found = api.state.differences
     async with found._line.place("ann"):
         mine = asyncio.create_task(found.answer(records, by="kl", anyway=False, seed=1, owner="ann"))
+        async with asyncio.timeout(60):
+            while not found._line.queued:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.01)
         await found.answer(records, by="kl", anyway=False, seed=2, owner="bob")
         assert not mine.done()
     await mine
