@@ -7,12 +7,14 @@ container ends, and its restart policy starts it again.
 import sys
 import time
 
+from app.secrets import hide_memory
 from app.settings import Settings
 from app.supervisor import MARGIN_S, TEND_S, Interruptions, Supervisor, api_program
 
 
 def main() -> int:
     """Entry point. Answers the exit status of the API; 128 and the number of the signal that ended it."""
+    hide_memory()
     settings = Settings()
     program = api_program(settings, None)
     supervisor = Supervisor([program], lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201 - the container's log

@@ -35,28 +35,35 @@ def request_file(settings: Settings, job_id: str) -> Path:
     return requests_folder(settings) / f"{job_id}.json"
 
 
-def keep_request(settings: Settings, job_id: str, text: bytes) -> str:
-    """Writes a job's request before its record is made; returns its SHA-256, hex.
+def keep_request(settings: Settings, job_id: str, text: bytes, own: Sequence[str] = ()) -> str:
+    """Writes a job's request before its record is made; returns its SHA-256, hex. `own`: the jobs of the same owner of
+    keys that wait.
 
-    Raises QUEUE_FULL where the requests that wait take as much as they may, and DISK_FULL.
+    Raises QUEUE_FULL if the requests that wait take as much as they may, or `own` half of that, and DISK_FULL.
     """
     folder = requests_folder(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        kept = sum(_size(Path(entry.path)) for entry in os.scandir(folder))
-        if kept + len(text) > settings.request_budget_bytes:
-            raise HemostatError(
-                ErrorCode.QUEUE_FULL,
-                f"The requests that wait take {kept} of {settings.request_budget_bytes} bytes on the disk; "
-                f"this one takes {len(text)}.",
-                retry_after_s=QUEUE_FULL_RETRY_S,
-            )
+        waiting = [Path(entry.path) for entry in os.scandir(folder)]
+        _require_room(waiting, len(text), settings.request_budget_bytes, "The requests that wait")
+        waiting = [request_file(settings, other) for other in own]
+        _require_room(waiting, len(text), settings.request_budget_bytes // 2, "Your requests that wait")
         write_atomically(request_file(settings, job_id), text, mode=0o600)
     except OSError as error:
         if error.errno not in DISK_FULL_ERRNOS:
             raise
         raise HemostatError(ErrorCode.DISK_FULL, "The disk is full: the request could not be stored.") from error
     return hashlib.sha256(text).hexdigest()
+
+
+def _require_room(waiting: Sequence[Path], size: int, budget: int, whose: str) -> None:
+    kept = sum(map(_size, waiting))
+    if kept + size > budget:
+        raise HemostatError(
+            ErrorCode.QUEUE_FULL,
+            f"{whose} take {kept} of {budget} bytes on the disk; this one takes {size}.",
+            retry_after_s=QUEUE_FULL_RETRY_S,
+        )
 
 
 def read_request(settings: Settings, job_id: str, digest: str) -> bytes:

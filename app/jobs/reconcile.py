@@ -99,12 +99,12 @@ async def hand_over(store: JobStore, docket: Docket) -> int:
 async def _submit_unknown(store: JobStore, docket: Docket, job_ids: list[str]) -> int:
     """Submits those that docket does not have, in the order in which they were queued. How many were."""
     known = await queue.known(docket, job_ids)
-    records = await store.read([job_id for job_id in job_ids if not known[job_id]])
-    count = 0
-    for record in sorted(records, key=lambda one: one.queued_at):
-        if not record.ended:
-            count += await queue.submit(docket, record.job.id)
-    return count
+    missing = [job_id for job_id in job_ids if not known[job_id]]
+    records = {record.job.id: record for record in await store.read(missing)}
+    # One that another version wrote has its turn too: its attempt fails, and its owner's next job follows.
+    asked = [job_id for job_id in missing if job_id not in records or not records[job_id].ended]
+    asked.sort(key=lambda job_id: records[job_id].queued_at if job_id in records else 0.0)
+    return sum([await queue.submit(docket, job_id) for job_id in asked])
 
 
 async def _tidy(store: JobStore, settings: Settings, done: Swept) -> None:

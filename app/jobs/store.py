@@ -141,7 +141,9 @@ class JobStore(EventLog):
         """
         await self.memory.require_room()
         text = request.model_dump_json(exclude={"dry_run"}).encode()
-        digest = await asyncio.to_thread(files.keep_request, self.settings, job_id, text)
+        line = await self.client.zrange(keys.queued(owner), 0, -1) if owner else []
+        own = cast("list[str]", line)
+        digest = await asyncio.to_thread(files.keep_request, self.settings, job_id, text, own)
         pairs = request_fields(request) | {"request": digest}
         kind, made, before = await self._run(
             "create",

@@ -38,21 +38,29 @@ def record(home: Path, **fields: str) -> None:
     file = audit_file(home)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            if file.exists() and file.stat().st_size + len(line) > MAX_BYTES:
-                _rotate(file)
-            written = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(written, "a", encoding="utf-8") as stream:
-                stream.write(line)
-        finally:
-            os.close(folder)
+        if file.exists() and file.stat().st_size + len(line) > MAX_BYTES:
+            _rotate(file)
+        written = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(written, "a", encoding="utf-8") as stream:
+            stream.write(line)
     except OSError as error:
         logger.error("a change is missing in %s: %s: %s", file, error.strerror, line.strip())  # noqa: TRY400
 
 
 def _rotate(file: Path) -> None:
+    """Nobody waits for a lock here, it is the API's event loop: who finds it taken writes to the file that there is."""
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if file.exists() and file.stat().st_size > MAX_BYTES // 2:  # not begun anew meanwhile
+            _move_on(file)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(folder)
+
+
+def _move_on(file: Path) -> None:
     for number in range(KEPT - 1, 0, -1):
         older = Path(f"{file}.{number}")
         if older.exists():

@@ -233,7 +233,10 @@ def _editing(file: Path) -> Iterator[list[str]]:
         yield lines
         if lines == before:
             return
+        owner = file.stat() if file.exists() else None
         write_atomically(file, "".join(lines).encode(), mode=0o600)
+        if owner is not None and os.geteuid() == 0:  # the service's user must still read what root has changed
+            os.chown(file, owner.st_uid, owner.st_gid)
     finally:
         os.close(folder)
 

@@ -34,6 +34,7 @@ CASES = {
     "open_properties": having(*[string()] * 105, additionalProperties=True),
     "long_names": named(64, 600),
     "names": named(400, 50),
+    "counted_properties": having(*[string()] * 85, maxProperties=42),
     "grammar": {"structured_outputs": {"grammar": ARITHMETIC}},
 }
 

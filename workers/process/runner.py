@@ -57,6 +57,7 @@ T = TypeVar("T")
 POLL_S: Final = 0.25
 YIELD_POLL_S: Final = 1.0
 SILENCE_POLL_S: Final = 0.5
+READING_S: Final = 30.0  # for the sizes of a job's models
 # An idle child needs no longer to close its engine, and loses nothing when it is killed.
 CLOSE_S: Final = 3.0
 
@@ -318,7 +319,10 @@ class Runner:
 
     async def _watch_silence(self, attempt: Attempt) -> None:
         """Ends an attempt whose child hangs. Counts its own steps: a worker that was frozen itself blames nobody."""
-        attempt.stall_s = await asyncio.to_thread(longest_silence_s, attempt.claim.request, self._settings)
+        attempt.stall_s = self._settings.job_stall_s
+        with contextlib.suppress(Exception):  # a disk that hangs must not stop who looks for what hangs
+            reading = asyncio.to_thread(longest_silence_s, attempt.claim.request, self._settings)
+            attempt.stall_s = await asyncio.wait_for(reading, READING_S)
         while attempt.silent_s < attempt.stall_s:
             self._telemetry.observe("worker_job_silent_seconds", attempt.silent_s)
             await asyncio.sleep(SILENCE_POLL_S)

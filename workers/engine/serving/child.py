@@ -16,6 +16,8 @@ from typing import Final
 
 import httpx
 
+from workers.engine.serving.steps import limit_s
+
 _TAIL: Final = 200
 _POLL_S: Final = 0.25
 _WARM_UP: Final = (8, 1)  # tokens of a prompt
@@ -98,12 +100,20 @@ class ServerProcess:
             with contextlib.suppress(httpx.HTTPError):
                 if (await self._client.get(f"{self.url}/health")).status_code == httpx.codes.OK:
                     for tokens in _WARM_UP:
-                        body = {"model": model, "prompt": [0] * tokens, "max_tokens": 2}
-                        await self._client.post(f"{self.url}/v1/completions", json=body, timeout=None)
+                        await self._complete(model, tokens)
                     self._healthy = True
                     self._tail.clear()
                     return
             await asyncio.sleep(_POLL_S)
+
+    async def _complete(self, model: str, tokens: int) -> None:
+        body = {"model": model, "prompt": [0] * tokens, "max_tokens": 2}
+        try:
+            answer = await self._client.post(f"{self.url}/v1/completions", json=body, timeout=limit_s())
+        except httpx.TimeoutException as error:
+            raise ServerEndedError(f"no answer to a first prompt of {tokens} tokens within {limit_s()} s") from error
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise ServerEndedError(f"a first prompt of {tokens} tokens got the status {answer.status_code}")
 
     async def until_ended(self) -> str:
         """Waits until it ends, and says how."""

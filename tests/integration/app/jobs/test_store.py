@@ -333,6 +333,17 @@ async def test_the_queue_is_bounded_by_jobs_and_by_the_bytes_of_their_requests(
     assert (await narrow.statistics()).by_status[JobStatus.QUEUED] == 3
 
 
+async def test_one_owner_takes_half_of_the_bytes_at_most(store: JobStore, settings_of: Settings) -> None:
+    size = len(request().model_dump_json(exclude={"dry_run"}).encode())
+    narrow = JobStore(store.client, settings_of.model_copy(update={"request_budget_bytes": 4 * size}))
+    for _ in range(2):
+        assert (await narrow.create(new_job_id(), request(), owner="ann")).kind == "created"
+    with pytest.raises(HemostatError) as caught:
+        await narrow.create(new_job_id(), request(), owner="ann")
+    assert caught.value.code is ErrorCode.QUEUE_FULL
+    assert (await narrow.create(new_job_id(), request(), owner="bob")).kind == "created"
+
+
 async def test_a_request_that_the_disk_has_no_room_for_is_refused_and_leaves_nothing(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,15 @@ async def test_a_job_whose_turn_came_while_nobody_could_hand_it_over_is_handed_o
     assert await queue.known(docket, [second, third]) == {second: True, third: False}
 
 
+async def test_a_job_that_another_version_wrote_has_its_turn(store: JobStore, docket: Docket) -> None:
+    """Otherwise its owner's line would wait for it for ever."""
+    first = new_job_id()
+    await store.create(first, REQUEST, owner="ann")
+    await store.client.hset(keys.job(first), "kind", "of another version")
+    assert await hand_over(store, docket) == 1
+    assert await queue.known(docket, [first]) == {first: True}
+
+
 async def test_a_job_that_was_given_back_comes_behind_those_that_wait(
     store: JobStore, docket: Docket, redis_server: RedisServer
 ) -> None:

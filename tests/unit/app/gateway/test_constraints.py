@@ -139,6 +139,11 @@ BEYOND: list[tuple[dict[str, Any], str, str]] = [
     ({"chat_template_kwargs": [1]}, "chat_template_kwargs", "`chat_template_kwargs` is not an object."),
     ({"chat_template_kwargs": sized(16_385)}, "chat_template_kwargs", "16385 bytes as JSON; at most 16384"),
     ({"chat_template_kwargs": nested(9)}, "chat_template_kwargs", "nested 9 levels deep; at most 8"),
+    (
+        {"allowed_token_ids": [5], "structured_outputs": {"regex": "a"}},
+        "allowed_token_ids",
+        "may leave no token to draw",
+    ),
     ({"logit_bias": {"5": 101}}, "logit_bias", "`logit_bias` of token 5 is 101; it must be from -100 to 100."),
     ({"logit_bias": {"5": "1"}}, "logit_bias", "`logit_bias` of token 5 is not a number."),
     ({"logit_bias": {"5": True}}, "logit_bias", "`logit_bias` of token 5 is not a number."),

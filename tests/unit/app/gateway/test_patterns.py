@@ -60,6 +60,7 @@ TAKEN: list[dict[str, Any]] = [
     having(*[string()] * 512),
     having(*[string()] * 512, required=[f"p{index}" for index in range(512)], additionalProperties=False),
     having(*[string()] * 100, additionalProperties=True),
+    having(*[string()] * 85, minProperties=1, maxProperties=42),
     named(100, 40),
     having(*[{"$ref": "#/$defs/n"}] * 400, **{"$defs": {"n": {"type": "array", "maxItems": 10_000}}}),
     tools({"prefixItems": [string(format="uri")] * 50}),  # no grammar
@@ -82,6 +83,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (having(*[string()] * 512, additionalProperties=True), "response_format"),  # 7.5
     (having(*[string()] * 128, additionalProperties={"type": "string"}), "response_format"),  # 2
     (having(*[string()] * 128, unevaluatedProperties=True), "response_format"),  # 2
+    (having(*[string()] * 140, maxProperties=70), "response_format"),  # 7.3
+    (having(*[string()] * 140, minProperties=70), "response_format"),  # 5.3
     (named(512, 100), "response_format"),  # 4.2
     (named(64, 900), "response_format"),  # 4.2
     (having(*[string(format="uri")] * 195), "response_format"),  # more than 55

@@ -1,4 +1,6 @@
+import fcntl
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -48,6 +50,18 @@ def test_processes_write_beside_each_other(tmp_path: Path) -> None:
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     found = [line for part in audit_file(tmp_path).parent.iterdir() for line in lines(part)]
     assert len(found) == 120
+
+
+def test_nobody_waits_for_a_process_that_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "MAX_BYTES", 100)
+    record(tmp_path, object="first")
+    folder = os.open(audit_file(tmp_path).parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    record(tmp_path, object="second")
+    assert [line["object"] for line in lines(audit_file(tmp_path))] == ["first", "second"]
+    os.close(folder)
+    record(tmp_path, object="third")
+    assert [line["object"] for line in lines(audit_file(tmp_path))] == ["third"]
 
 
 def test_a_change_that_cannot_be_recorded_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

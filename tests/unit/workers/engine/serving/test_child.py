@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.support.ports import free_port
+from workers.engine.serving import child
 from workers.engine.serving.child import HeldPort, ServerEndedError, ServerProcess
 
 
@@ -54,3 +56,25 @@ def test_a_held_port_is_the_servers_and_nobody_elses() -> None:
             server.accept()[0].close()
         with pytest.raises(OSError, match="in use"):
             late.bind(("127.0.0.1", held.number))
+
+
+@pytest.mark.parametrize(("status", "told"), [(500, "got the status 500"), (None, "no answer to a first prompt of 8")])
+async def test_a_server_that_does_not_answer_its_first_prompt_is_not_healthy(
+    status: int | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "limit_s", lambda: 1)
+    code = (
+        "import http.server, sys, time\n"
+        "class Answers(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200); self.end_headers()\n"
+        "    def do_POST(self):\n"
+        f"        time.sleep({0 if status else 600})\n"
+        f"        self.send_response({status or 200}); self.end_headers()\n"
+        "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Answers).serve_forever()\n"
+    )
+    port = free_port()
+    server = await ServerProcess.start([sys.executable, "-c", code, str(port)], {}, f"http://127.0.0.1:{port}")
+    with pytest.raises(ServerEndedError, match=told):
+        await server.until_healthy("m")
+    await server.end()
