@@ -17,7 +17,7 @@ SLOWEST: Final = 65_536
 
 class BoundedProtocol(HttpToolsProtocol):
     """A connection. It is closed when its request takes too long to come, and when there are too many connections and
-    none has waited longer."""
+    none has waited longer: those first whose request has not said who it is from."""
 
     # Those whose next request is not there yet, the one that has waited longest first.
     _waiting: ClassVar[dict["BoundedProtocol", None]] = {}
@@ -29,13 +29,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._grace_s = HEAD_S
         self._received = 0  # bytes of the body
         self._head = 0  # bytes since the parser last got on
+        self._uploading = False  # a body is under way
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Makes room for it."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._await(HEAD_S)
         if len(self.connections) > MAX_CONNECTIONS:
-            oldest = next(iter(self._waiting))
+            oldest = min(self._waiting, key=lambda one: one._uploading)
             oldest._stop()
             self.connections.discard(oldest)
             oldest.transport.abort()
@@ -76,6 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("too many requests at once")
         self._head = self._received = 0
         self._await(BODY_S)
+        self._uploading = True
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -104,6 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _stop(self) -> None:
         self._waiting.pop(self, None)
+        self._uploading = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -153,6 +153,16 @@ def test_idle_connections_make_room_for_others(port: int) -> None:
         assert told(port, b"abc") == b"3"
 
 
+def test_idle_connections_do_not_end_an_upload(port: int, one: socket.socket) -> None:
+    one.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\nConnection: close\r\n\r\n")
+    assert told(port, b"abc") == b"3"  # so its head has been read
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        one.sendall(b"a" * 5000)
+        assert answer(one).endswith(b"5000")
+
+
 def test_many_requests_pass_over_one_connection(port: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     for size in (0, 10, 1_000_000, 3):
