@@ -63,7 +63,7 @@ def swept(
     context = Context(settings, tmp_path_factory.mktemp("job"))
     starts = room.starts
     report = sweep(request({"type": "prune.magnitude", "sparsity": SPARSITY}), context, room)
-    assert room.starts - starts == 1
+    assert room.starts - starts <= 1
     return report, context
 
 
