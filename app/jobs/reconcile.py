@@ -7,6 +7,7 @@ sweep at once, since submitting twice is submitting once.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ async def _submit_unknown(store: JobStore, docket: Docket, job_ids: list[str]) -
     records = {record.job.id: record for record in await store.read(missing)}
     # One that another version wrote has its turn too: its attempt fails, and its owner's next job follows.
     asked = [job_id for job_id in missing if job_id not in records or not records[job_id].ended]
-    asked.sort(key=lambda job_id: records[job_id].queued_at if job_id in records else 0.0)
+    asked.sort(key=lambda job_id: records[job_id].queued_at if job_id in records else math.inf)
     return sum([await queue.submit(docket, job_id) for job_id in asked])
 
 
