@@ -46,8 +46,9 @@ def keep_request(settings: Settings, job_id: str, text: bytes, own: Sequence[str
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         waiting = [Path(entry.path) for entry in os.scandir(folder)]
         _require_room(waiting, len(text), settings.request_budget_bytes, "The requests that wait")
-        waiting = [request_file(settings, other) for other in own]
-        _require_room(waiting, len(text), settings.request_budget_bytes // 2, "Your requests that wait")
+        if own:
+            waiting = [request_file(settings, other) for other in own]
+            _require_room(waiting, len(text), settings.request_budget_bytes // 2, "Your requests that wait")
         write_atomically(request_file(settings, job_id), text, mode=0o600)
     except OSError as error:
         if error.errno not in DISK_FULL_ERRNOS:
