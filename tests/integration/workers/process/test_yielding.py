@@ -89,14 +89,6 @@ def test_a_fit_makes_way_and_goes_on_from_where_it_was(house: House) -> None:
     assert any("makes way" in event for event in owner.events(fit))
 
 
-def test_a_worker_takes_its_share_of_a_gpu_where_there_are_deployments_and_else_all_of_it(house: House) -> None:
-    house.worker(share_diagnosis=0.3)
-    house.owner.wait(house.owner.submit(do="count", steps="1"))
-    deployment(house, "beside", None)
-    house.owner.wait(house.owner.submit(do="count", steps="1"))
-    assert [line["share"] for line in read_trace(house.settings) if line["what"] == "share"] == [1.0, 0.3]
-
-
 def test_a_job_that_somebody_asked_for_makes_no_way(house: House) -> None:
     """A calibration for a deployment too: only the fit that the service queued itself is nobody's."""
     owner = house.owner
