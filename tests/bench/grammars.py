@@ -6,18 +6,15 @@ eight threads and no cache.
 
 import json
 import time
-from pathlib import Path
 
 import xgrammar
 from transformers import AutoTokenizer
 
 from app.gateway.bounds import check
-from app.models.registry import load_registry
-from app.settings import Settings
+from tests.bench.cases import MODEL
 from tests.support import hostile
 from tests.unit.app.gateway.test_patterns import ARITHMETIC, having, named, regex, string
 
-ALIAS = "smollm2-135m"
 NUMBER = {"type": "number", "minimum": -12345.678123, "maximum": 98765.4321987}
 
 CASES = {
@@ -52,8 +49,7 @@ def compiled(compiler: xgrammar.GrammarCompiler, body: dict[str, object]) -> Non
 
 def main() -> None:
     """Measures each case once and appends its rows."""
-    folder: Path = load_registry(Settings().models_file).resolve(ALIAS).tokenizer_path()
-    info = xgrammar.TokenizerInfo.from_huggingface(AutoTokenizer.from_pretrained(folder))
+    info = xgrammar.TokenizerInfo.from_huggingface(AutoTokenizer.from_pretrained(MODEL))
     rows = []
     for name, body in CASES.items():
         check(body)  # it is taken
