@@ -35,6 +35,11 @@ def request_file(settings: Settings, job_id: str) -> Path:
     return requests_folder(settings) / f"{job_id}.json"
 
 
+def states_folder(settings: Settings) -> Path:
+    """Hidden states of references, and which job uses which."""
+    return settings.home / "references"
+
+
 def keep_request(settings: Settings, job_id: str, text: bytes, own: Sequence[str] = ()) -> str:
     """Writes a job's request before its record is made; returns its SHA-256, hex. `own`: the jobs of the same owner of
     keys that wait.
@@ -112,7 +117,7 @@ def remove(settings: Settings, job_id: str) -> None:
     """Removes the job's request, folder and page, and the hidden states that no other job uses. Raises OSError where
     something cannot be removed."""
     drop_request(settings, job_id)
-    drop_states(settings.home / "references", job_id)
+    drop_states(states_folder(settings), job_id)
     (settings.home / "reports" / f"{job_id}.html").unlink(missing_ok=True)
     folder = settings.job_dir(job_id)
     while folder.is_dir() and not folder.is_symlink():

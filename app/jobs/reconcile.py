@@ -17,10 +17,11 @@ from typing import Final
 
 from docket import Docket
 
-from app.contracts.job import JobStatus
+from app.contracts.job import TERMINAL, JobStatus
 from app.jobs import files, queue
 from app.jobs.filters import Filters
 from app.jobs.record import JobRecord
+from app.jobs.states import drop_states, users
 from app.jobs.store import JobStore
 from app.jobs.workers import living
 from app.memory import LOW_WATER
@@ -32,6 +33,7 @@ PERIOD_S: Final = 5.0
 PAGE: Final = 100
 FORGET: Final = 500  # jobs in one sweep at most
 MEASURE_S: Final = 60.0  # between two looks at the size of the folder of jobs
+ENDED: Final = (None, *TERMINAL)  # status of a job that needs no request any more
 ORPHAN_S: Final = 30.0  # longer than a submission takes from its file to its record
 
 
@@ -63,6 +65,7 @@ async def sweep(
       without a result, the oldest first, while Redis has little memory left.
     - a request on disk without a job that waits for it, seen as such for a while (`orphans`, from sweep to sweep):
       removed.
+    - hidden states of a deleted job: removed, unless another job uses them.
     """
     done = Swept()
     now = await store.now()
@@ -88,6 +91,7 @@ async def sweep(
             old += (await store.ids(status, limit=FORGET - len(old))) if len(old) < FORGET else []
     await _forget(store, old, remove_files, done)
     await _drop_orphans(store, settings, {} if orphans is None else orphans)
+    await _drop_states(store, settings)
     return done
 
 
@@ -131,15 +135,24 @@ async def keep_budget(store: JobStore, settings: Settings, remove_files: Callabl
 async def _drop_orphans(store: JobStore, settings: Settings, orphans: dict[Path, float]) -> None:
     """A request is written before its record: a crash between the two leaves it alone."""
     found = await asyncio.to_thread(lambda: list(files.requests(settings)))
-    active = await store.active([job_id for job_id, _ in found])
+    statuses = await store.statuses([job_id for job_id, _ in found])
     now = time.monotonic()
-    alone = {path: orphans.get(path, now) for job_id, path in found if job_id not in active}
+    alone = {path: orphans.get(path, now) for job_id, path in found if statuses[job_id] in ENDED}
     orphans.clear()
     for path, since in alone.items():
         if now - since < ORPHAN_S:
             orphans[path] = since
         else:
             await asyncio.to_thread(path.unlink, missing_ok=True)
+
+
+async def _drop_states(store: JobStore, settings: Settings) -> None:
+    """States that were in use when their job was deleted."""
+    root = files.states_folder(settings)
+    noted = await asyncio.to_thread(users, root)
+    for job_id, status in (await store.statuses(noted)).items():
+        if status is None:
+            await asyncio.to_thread(drop_states, root, job_id)
 
 
 async def _remove(remove_files: Callable[[str], None], job_id: str, done: Swept) -> bool:

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from app.locks import try_lock, wait_lock
+from app.locks import try_lock
 
 HEADER: Final = "header.json"  # what has none is no entry
 _USERS: Final = ".users"
@@ -23,23 +23,30 @@ def note_state(root: Path, job_id: str, key: str) -> None:
 
 
 def drop_states(root: Path, job_id: str) -> None:
-    """Removes the states that no other job uses, and that nobody reads or writes at this moment.
+    """Removes the states that no other job uses.
 
-    The notes go last: should this process die before, the next call finds them. Of two jobs that end at one time the
-    second removes what both used.
+    The note of a state stays while another process reads, writes or removes states: a later call removes it.
     """
     notes = root / _USERS / job_id
-    if not notes.is_dir():
+    lock = try_lock(root / ".locks" / _USERS, exclusive=True) if notes.is_dir() else None
+    if lock is None:
         return
-    lock = wait_lock(root / ".locks" / _USERS, exclusive=True, check_cancelled=lambda: None)
     try:
         others = [other for other in (root / _USERS).iterdir() if other != notes]
         for note in list(notes.glob("*")):  # none where another process was first
-            if not any((other / note.name).exists() for other in others):
-                remove_states(root, note.name)
-        shutil.rmtree(notes, ignore_errors=True)
+            if any((other / note.name).exists() for other in others) or remove_states(root, note.name):
+                note.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a note stays, or is new
+            notes.rmdir()
     finally:
         lock.release()
+
+
+def users(root: Path) -> list[str]:
+    """Ids of the jobs that states are noted for."""
+    with contextlib.suppress(FileNotFoundError):
+        return [notes.name for notes in (root / _USERS).iterdir()]
+    return []
 
 
 def remove_states(root: Path, key: str) -> bool:

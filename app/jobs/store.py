@@ -331,17 +331,12 @@ class JobStore(EventLog):
         """The files of a job that has ended are tidy: what is kept of its events is made small."""
         await self._run("compact", [keys.job(job_id)], job_id, MAX_ENDED_EVENTS, MAX_ENDED_BYTES)
 
-    async def active(self, job_ids: Sequence[str]) -> set[str]:
-        """Those of the jobs that have not ended."""
+    async def statuses(self, job_ids: Sequence[str]) -> dict[str, str | None]:
+        """The status of each job; None: there is no record."""
         pipeline = self.client.pipeline(transaction=False)
         for job_id in job_ids:
             pipeline.hget(keys.job(job_id), "status")
-        statuses = await pipeline.execute()
-        return {
-            job_id
-            for job_id, status in zip(job_ids, statuses, strict=True)
-            if status is not None and status not in TERMINAL
-        }
+        return dict(zip(job_ids, await pipeline.execute(), strict=True))
 
     # --- the worker's side
 

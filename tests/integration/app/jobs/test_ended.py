@@ -14,7 +14,10 @@ from app.contracts.job import JobStatus, Progress, job_error
 from app.jobs import files, keys, queue, reconcile
 from app.jobs.ids import new_job_id
 from app.jobs.reconcile import Swept, sweep
+from app.jobs.service import delete
+from app.jobs.states import note_state
 from app.jobs.store import Idempotency, JobStore
+from app.locks import try_lock
 from tests.integration.app.jobs.stored import REPORT, created, request, status
 from tests.integration.conftest import RedisServer
 
@@ -226,6 +229,26 @@ async def test_of_jobs_whose_files_are_too_large_together_the_one_that_ended_fir
         assert [job_id for job_id in jobs if await store.get(job_id)] == left
         assert [job_id for job_id in jobs if left_by_attempts(store, job_id)] == left
     assert left_by_attempts(store, running) != []
+
+
+async def test_hidden_states_that_were_in_use_when_their_job_was_deleted_go_with_a_later_sweep(
+    store: JobStore, docket: Docket
+) -> None:
+    deleted, running = await created(store), await created(store)
+    await store.claim(running, "w1")
+    await store.cancel(deleted)
+    root = store.settings.home / "references"
+    for job_id, key in ((deleted, "one"), (running, "other")):
+        note_state(root, job_id, key)
+        (root / key).mkdir()
+    reader = try_lock(root / ".locks" / "one", exclusive=False)
+    assert reader is not None
+    await delete(store, store.settings, deleted, None)
+    await swept(store, docket)
+    assert (root / "one").exists()
+    reader.release()
+    await swept(store, docket)
+    assert [(root / key).exists() for key in ("one", "other")] == [False, True]
 
 
 # --- how long

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.jobs.states import drop_states
+from app.jobs.states import drop_states, users
+from app.locks import try_lock
 from tests.support.disk import files_of_at_most
 from tests.support.distributions import hidden_states
 from workers.distributions import reference_store
@@ -480,29 +481,47 @@ def test_states_are_found_again_by_who_removes_them_after_a_crash(
     assert not any((store.root / ".users").iterdir())
 
 
-def test_of_two_jobs_that_are_deleted_at_one_time_one_removes_what_both_used(
+def test_what_two_jobs_used_that_are_deleted_at_one_time_is_removed_by_a_later_call(
     store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = ("first", "second")
     for job in jobs:
         fill(ReferenceStore(store.root, HUGE, user=job), "key")
-    both, remove = threading.Barrier(2, timeout=0.5), shutil.rmtree
+    both, unlink = threading.Barrier(2, timeout=0.5), Path.unlink
 
-    def meet(folder: Path, **options: bool) -> None:
-        if folder.name in jobs:
+    def meet(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name in jobs:
             with contextlib.suppress(threading.BrokenBarrierError):
                 both.wait()
-        remove(folder, **options)
+        unlink(path, missing_ok)
 
-    monkeypatch.setattr("app.jobs.states.shutil.rmtree", meet)
-    with ThreadPoolExecutor() as pool:
+    with monkeypatch.context() as patch, ThreadPoolExecutor() as pool:
+        patch.setattr(Path, "unlink", meet)
         list(pool.map(partial(drop_states, store.root), jobs))
+    for job in jobs:
+        drop_states(store.root, job)
     assert not store.folder("key").exists()
 
 
-def test_states_that_are_read_at_this_moment_stay(store: ReferenceStore) -> None:
+def test_nobody_waits_for_a_process_that_hangs_while_it_removes_states(store: ReferenceStore) -> None:
+    fill(ReferenceStore(store.root, HUGE, user="job"), "key")
+    hangs = try_lock(store.root / ".locks" / ".users", exclusive=True)
+    assert hangs is not None
+    drop_states(store.root, "job")
+    assert store.folder("key").exists()
+    hangs.release()
+    drop_states(store.root, "job")
+    assert not store.folder("key").exists()
+
+
+def test_states_that_are_read_at_this_moment_stay_until_a_later_call(store: ReferenceStore) -> None:
     fill(ReferenceStore(store.root, HUGE, user="job"), "key")
     reader = store.open("key")
     drop_states(store.root, "job")
     assert_holds(reader)
     assert store.folder("key").exists()
+    assert reader is not None
+    reader.close()
+    drop_states(store.root, "job")
+    assert not store.folder("key").exists()
+    assert users(store.root) == []
