@@ -212,9 +212,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     passed = {report.nodeid for report in terminalreporter.stats.get("passed", [])}
     for report in terminalreporter.stats.get("rerun", []):
-        if report.nodeid in passed:
-            first = getattr(report.longrepr, "reprcrash", None)
-            terminalreporter.write_line(f"FLAKY {report.nodeid} passed when it ran again; first: {first}")
+        outcome = "FLAKY" if report.nodeid in passed else "RED TWICE"
+        first = getattr(report.longrepr, "reprcrash", None)
+        terminalreporter.write_line(f"{outcome} {report.nodeid}; first: {first}")
     if not _took.files:
         return
     _took.write(WRITTEN)

@@ -19,7 +19,7 @@ from app.jobs.workers import WorkerInfo, announce
 from app.main import create_app
 from app.memory import HIGH_WATER
 from tests.integration.app.conftest import Api, compare
-from tests.integration.app.deployments.asking import refused, sample
+from tests.integration.app.deployments.asking import refused, sample, until
 from tests.integration.app.deployments.conftest import request
 
 JOBS = "/v1/diagnosis/jobs"
@@ -68,16 +68,21 @@ class Life:
             )
             await announce(self.api.state.redis, WorkerInfo(id="w1"))
             if self.jobs:
-                job_id = self.jobs.pop(0)
+                job_id = self.jobs[0]
                 claim = await self.api.state.store.claim(job_id, "w1")
                 assert claim is not None
                 assert await self.api.state.store.log(job_id, claim.attempt, "goes on")
                 assert await self.api.state.store.finish(
                     job_id, claim.attempt, report="attempt-1/report.json", severity="none"
                 )
+                self.jobs.pop(0)
             self.highest = max(self.highest, await ratio(self.api))
             self.rounds += 1
             await asyncio.sleep(0.05)
+
+    async def ended(self) -> bool:
+        """Whether the jobs that were there before have ended."""
+        return self.jobs == []
 
 
 @pytest.fixture
@@ -86,11 +91,11 @@ async def life(small: Api) -> AsyncIterator[Life]:
     made = Life(small, await small.state.deployments.create(request(calibration="off")), jobs=before)
     living = asyncio.create_task(made.live())
     yield made
+    await until(made.ended)
     assert not living.done(), living.exception()
     made.over = True
     await living
     assert made.rounds > 5
-    assert made.jobs == [], "jobs that were there before have ended meanwhile"
     assert made.highest < HIGH_WATER + MARGIN
     (replica,) = (await small.state.deployments.get(made.deployment.id)).running
     assert replica.state is DeploymentState.READY
@@ -155,6 +160,7 @@ async def test_small_bodies_fill_no_redis_and_whatever_was_accepted_ends(life: L
     assert float(told.split()[1]) > HIGH_WATER
     error = await refused(api.state.deployments.push_sample(life.deployment.id, sample(1)))
     assert error.code is ErrorCode.UNAVAILABLE
+    await until(life.ended)
     cancelled = (await api.http.post(f"{JOBS}/{accepted[-1]}/cancel")).json()
     assert cancelled["status"] == "cancelled"
     await run_all(api, accepted[:-1])
@@ -177,6 +183,7 @@ async def test_large_bodies_are_no_load_of_redis(life: Life) -> None:
     assert len(accepted) * len(document["text"]) > MEMORY
     assert await ratio(api) < before + MARGIN
     await run_all(api, accepted)
+    await until(life.ended)
     assert list(files.requests(api.state.settings)) == []
 
 

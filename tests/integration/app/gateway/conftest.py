@@ -149,6 +149,9 @@ class Service:
                 {"name": name, "model": {"model": "tiny"}, "reference": {"model": "tiny"}, "shadow_rate": shadow_rate}
                 | fields
             )
+            for of_a_first_try in await store.list():
+                if of_a_first_try.name == name:
+                    await store.delete(of_a_first_try.id)
             made = await store.create(request)
             for replica in replicas or (self.replica(),):
                 await store.register(made.id, replica)
