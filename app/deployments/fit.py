@@ -6,6 +6,7 @@ Called at creation, and by the sweep for what a crash left undone.
 import asyncio
 import logging
 from pathlib import Path
+from typing import Final
 
 from docket import Docket
 
@@ -24,6 +25,8 @@ from app.models import looking
 from app.models.recipes import recipe_fingerprint
 from app.models.registry import load_registry
 from app.settings import Settings
+
+OWNER: Final = ":fits"  # of the jobs; no key's owner can be named so
 
 logger = logging.getLogger(__name__)
 
@@ -151,11 +154,12 @@ async def ensure_fit(
     elif made:
         return await _give_up(deployments, deployment, job_id)
     else:
-        outcome = await jobs.create(job_id, calibrate_request(deployment))
-        if outcome.kind == "queue_full":
+        outcome = await jobs.create(job_id, calibrate_request(deployment), owner=OWNER)
+        if outcome.kind != "created":
             logger.warning("deployment %s: its calibrate job waits until the queue has room", deployment.name)
         else:
-            await queue.submit(docket, job_id)
+            if outcome.its_turn:
+                await queue.submit(docket, job_id)
             await deployments.fit_made(deployment.id, job_id)
     return await deployments.get(deployment.id)
 

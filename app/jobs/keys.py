@@ -17,6 +17,7 @@ CLOCK: Final = PREFIX + "clock"  # hash: how long the service has served, and wh
 ENDED: Final = PREFIX + "ended"  # sorted set: ids of ended jobs by how long the service had served then
 UNTIDY: Final = PREFIX + "untidy"  # set: ids of ended jobs whose files and events are still to be tidied
 FINISHED: Final = PREFIX + "finished"
+LINED_UP: Final = PREFIX + "lined-up"  # number: how often a job was put into a line
 WAITING_OWNERS: Final = PREFIX + "waiting-owners"  # set: owners of queued jobs
 UNSETTLED: Final = PREFIX + "unsettled"  # set: ids of jobs made for a deployment that has not been told their end
 
@@ -42,7 +43,7 @@ def status(status: JobStatus) -> str:
 
 
 def queued(owner: str) -> str:
-    """Sorted set: ids of the queued jobs of one owner, by the time when they were queued."""
+    """Sorted set: ids of the queued jobs of one owner, by their numbers in the order in which all were queued."""
     return f"{PREFIX}queued:{owner}"
 
 

@@ -7,7 +7,6 @@ sweep at once, since submitting twice is submitting once.
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from app.jobs.filters import Filters
 from app.jobs.record import JobRecord
 from app.jobs.states import drop_states, users
 from app.jobs.store import JobStore
+from app.jobs.turns import turns
 from app.jobs.workers import living
 from app.memory import LOW_WATER
 from app.settings import Settings
@@ -33,7 +33,7 @@ PERIOD_S: Final = 5.0
 PAGE: Final = 100
 FORGET: Final = 500  # jobs in one sweep at most
 MEASURE_S: Final = 60.0  # between two looks at the size of the folder of jobs
-ENDED: Final = (None, *TERMINAL)  # status of a job that needs no request any more
+ENDED: Final = (None, *TERMINAL)  # status of a job that no worker will have; None: it is deleted
 ORPHAN_S: Final = 30.0  # longer than a submission takes from its file to its record
 
 
@@ -83,7 +83,7 @@ async def sweep(
             elif await store.cancelled(record.job.id, record.job.attempt):
                 done.cancelled += 1
                 await _remove(remove_files, record.job.id, done)
-    done.resubmitted += await _submit_unknown(store, docket, silent)
+    done.resubmitted += await _submit_unknown(store, docket, sorted(silent))
     await _tidy(store, settings, done)
     old = await store.ended(served - settings.job_retention_s, FORGET)
     if (await store.memory.usage()).ratio > LOW_WATER:
@@ -98,18 +98,16 @@ async def sweep(
 async def hand_over(store: JobStore, docket: Docket) -> int:
     """Submits the jobs whose turn it is and that docket does not have: call it when a job has left the queue. How many
     were. Raises RedisError; the next sweep does what was not done."""
-    return await _submit_unknown(store, docket, await store.turns())
+    return await _submit_unknown(store, docket, await turns(store))
 
 
 async def _submit_unknown(store: JobStore, docket: Docket, job_ids: list[str]) -> int:
-    """Submits those that docket does not have, in the order in which they were queued. How many were."""
+    """Submits those that docket does not have, in this order. How many were."""
     known = await queue.known(docket, job_ids)
     missing = [job_id for job_id in job_ids if not known[job_id]]
-    records = {record.job.id: record for record in await store.read(missing)}
     # One that another version wrote has its turn too: its attempt fails, and its owner's next job follows.
-    asked = [job_id for job_id in missing if job_id not in records or not records[job_id].ended]
-    asked.sort(key=lambda job_id: records[job_id].queued_at if job_id in records else math.inf)
-    return sum([await queue.submit(docket, job_id) for job_id in asked])
+    statuses = await store.statuses(missing)
+    return sum([await queue.submit(docket, job_id) for job_id in missing if statuses[job_id] not in ENDED])
 
 
 async def _tidy(store: JobStore, settings: Settings, done: Swept) -> None:

@@ -77,7 +77,7 @@ class Outcome:
     """What became of a creation, or what a key stands for.
 
     `job_id` where there is a job; `created_at` (Unix seconds) where this call made it, and `its_turn` if docket is to
-    have it now (`JobStore.turns`).
+    have it now (`app.jobs.turns`).
     """
 
     kind: Literal["created", "replayed", "conflict", "queue_full", "owner_full"]
@@ -135,7 +135,7 @@ class JobStore(EventLog):
         """Writes the request to disk, then the record of a queued job. It is for the caller to hand it to docket if it
         is its turn, and for `reconcile` otherwise.
 
-        `owner`: whose key asked for it; "" for the service itself, and for a service without keys.
+        `owner`: whose key asked for it; "" for a service without keys.
         Outcomes: created, queue_full, owner_full, and with an idempotency key replayed, conflict. Raises QUEUE_FULL and
         DISK_FULL where the request finds no room, UNAVAILABLE where Redis has none.
         """
@@ -234,18 +234,14 @@ class JobStore(EventLog):
         """Ids of all jobs of a status, oldest first; with a `limit` so many of them."""
         return cast("list[str]", await self.client.zrange(keys.status(status), 0, limit - 1))
 
-    async def lines(self) -> dict[str, list[str]]:
-        """Ids of the queued jobs of each owner, in the order in which they were queued."""
+    async def lines(self) -> dict[str, dict[str, float]]:
+        """Ids of the queued jobs of each owner, in the order in which they were queued, each with its number in the
+        order of all."""
         owners = sorted(cast("set[str]", await self.client.smembers(keys.WAITING_OWNERS)))
         pipeline = self.client.pipeline(transaction=False)
         for owner in owners:
-            pipeline.zrange(keys.queued(owner), 0, -1)
-        return dict(zip(owners, await pipeline.execute(), strict=True))
-
-    async def turns(self) -> list[str]:
-        """Ids of the queued jobs that docket is to have: one of each owner of keys, so that no owner's first job waits
-        for all jobs of another; all that have no owner."""
-        return [job_id for owner, line in (await self.lines()).items() for job_id in (line[:1] if owner else line)]
+            pipeline.zrange(keys.queued(owner), 0, -1, withscores=True)
+        return dict(zip(owners, map(dict, await pipeline.execute()), strict=True))
 
     async def read(self, job_ids: Sequence[str]) -> list[JobRecord]:
         """Those of the records that are there and that this version can read; the ids of others are logged once."""

@@ -1,14 +1,17 @@
 """In which order jobs have their turn.
 
-docket delivers first come, first served. It has one waiting job of each owner of keys, and all that have no owner
-(`JobStore.turns`). When a worker takes a job, docket gets the next one of its owner. So owners have their turns in a
-circle.
+docket delivers first come, first served. When a worker takes a job, docket gets the first waiting job of each owner
+that has fewest running (`turns`), and all that have no owner. So owners have their turns in a circle, and an
+owner whose jobs run for long does not get one worker after the other while others wait. The fits that the service
+starts for deployments are the jobs of one owner.
 
 A job that was given back (its worker was told to go, or a deployment's fit made way) comes again behind those that
 docket has, and so does one that a sweep submits anew. What workers hold comes before all of them; a lost worker's job
 is among that, since it is delivered before any other.
 """
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,11 +26,32 @@ from app.jobs.store import JobStore
 
 SHOWN: Final = 2
 
-# The lower comes first. Between the two are the messages of docket, by their numbers; the second part counts the rounds
-# that a job waits until docket gets it.
-Place = tuple[int, int, int, int]
-HELD: Final[Place] = (0, 0, 0, 0)
-UNKNOWN: Final[Place] = (2, 0, 0, 0)
+# The lower comes first. Between the two are (1, …) the messages of docket, by their numbers, and (2, …) what docket
+# gets later: by the jobs that its owner has running then, and by its number in the order of all.
+Place = tuple[int, int, int]
+HELD: Final[Place] = (0, 0, 0)
+UNKNOWN: Final[Place] = (3, 0, 0)
+
+
+async def turns(store: JobStore) -> list[str]:
+    """Ids of the queued jobs that docket is to have, in the order in which they were queued: the first one of each
+    owner that has fewest running, and all that have no owner."""
+    lines, running = await store.lines(), await _running(store)
+    fewest = min((running[owner] for owner in lines if owner), default=0)
+    chosen = dict(lines.get("", {}))
+    for owner, line in lines.items():
+        if owner and running[owner] == fewest:
+            chosen |= dict(itertools.islice(line.items(), 1))
+    return sorted(chosen, key=lambda job_id: chosen[job_id])
+
+
+async def _running(store: JobStore) -> Counter[str]:
+    """How many jobs of each owner workers have."""
+    ids = [job_id for status in (JobStatus.RUNNING, JobStatus.CANCELLING) for job_id in await store.ids(status)]
+    pipeline = store.client.pipeline(transaction=False)
+    for job_id in ids:
+        pipeline.hget(keys.job(job_id), "owner")
+    return Counter(await pipeline.execute())
 
 
 async def waits_for(store: JobStore, docket: Docket, record: JobRecord, owner: str | None) -> Queue:
@@ -58,8 +82,11 @@ async def before(store: JobStore, docket: Docket, job_id: str) -> list[str]:
     queued, *begun = await pipeline.execute()
     held = {one for ids in begun for one in ids}
     found = await places(store, docket, [job_id, *held.union(queued) - {job_id}])
-    for line in (await store.lines()).values():
-        _line_up(found, [one for one in line if one in found])
+    running = await _running(store)
+    for owner, line in (await store.lines()).items():
+        for rounds, (one, number) in enumerate(line.items(), running[owner]):
+            if found.get(one) == UNKNOWN:
+                found[one] = (2, rounds, int(number))
 
     def turn(one: str) -> tuple[Place, str]:
         # docket may have forgotten a task whose job a worker still holds.
@@ -84,12 +111,4 @@ def _place(state: str | None, message: str) -> Place:
     if state != "queued" or not message:
         return UNKNOWN
     milliseconds, _, number = message.partition("-")
-    return (1, 0, int(milliseconds), int(number))
-
-
-def _line_up(found: dict[str, Place], line: Sequence[str]) -> None:
-    """Gives places to the jobs of one owner that docket does not have yet: behind the owner's first, round by round."""
-    first = min((found[job_id] for job_id in line), default=UNKNOWN)
-    later = [job_id for job_id in line if found[job_id] == UNKNOWN]
-    for rounds, job_id in enumerate(later, 1):
-        found[job_id] = (max(first[0], 1), rounds, *first[2:])
+    return (1, int(milliseconds), int(number))

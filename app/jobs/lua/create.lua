@@ -30,7 +30,7 @@ end
 redis.call('ZADD', PREFIX .. 'index', 0, id)
 redis.call('ZADD', PREFIX .. 'owner:' .. ARGV[4], 0, id)
 redis.call('ZADD', PREFIX .. 'status:queued', 0, id)
-line_up(id, ARGV[4], at)
+line_up(id, ARGV[4])
 if KEYS[2] ~= '' then
     redis.call('HSET', KEYS[2], 'fingerprint', ARGV[3], 'job', id)
 end

@@ -17,6 +17,8 @@ from app.contracts.errors import ErrorCode
 from app.contracts.job import job_error
 from app.deployments import service
 from app.deployments.report import AgentReport
+from app.jobs import queue
+from app.jobs.reconcile import hand_over
 from app.main import create_app
 from app.settings import Settings
 from tests.integration.app.conftest import Api
@@ -154,12 +156,21 @@ async def test_one_calibrate_job_is_queued_however_often_it_is_looked_at(api: Ap
     assert await kinds(api) == ["created", "fit_started"]
 
 
+async def test_fits_wait_for_their_turn_in_a_line_of_their_own(still: Api) -> None:
+    first, second = [(await create(still, name=name))["fit_job"] for name in ("one", "two")]
+    state = still.state
+    assert await queue.known(state.docket, [first, second]) == {first: True, second: False}
+    await state.store.claim(first, "worker")
+    await hand_over(state.store, state.docket)
+    assert await queue.known(state.docket, [first, second]) == {first: True, second: True}
+
+
 async def test_a_fit_that_was_lost_before_it_was_queued_is_queued_by_the_sweep(
     still: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = still
 
-    async def lost(*_: object) -> None:
+    async def lost(*_: object, **__: object) -> None:
         raise RedisConnectionError
 
     with monkeypatch.context() as away:

@@ -1,5 +1,7 @@
 """A job in the store, for tests of what becomes of it."""
 
+import pytest
+
 from app.contracts.job import JobStatus
 from app.contracts.requests.compare import CompareRequest
 from app.jobs.ids import new_job_id
@@ -29,3 +31,19 @@ async def status(store: JobStore, job_id: str) -> JobStatus:
     record = await store.get(job_id)
     assert record is not None
     return record.job.status
+
+
+def jumped(store: JobStore, seconds: float, monkeypatch: pytest.MonkeyPatch) -> JobStore:
+    """The same jobs over a Redis whose clock is wrong by so much from now on."""
+    other = JobStore(store.client, store.settings)
+    wrong = f"(function() local t = redis.call('TIME') t[1] = t[1] + {seconds:.0f} return t end)()"
+    for name, script in store._scripts.items():
+        assert "redis.call('TIME')" in script.script
+        other._scripts[name] = store.client.register_script(script.script.replace("redis.call('TIME')", wrong))
+    right = store.now
+
+    async def now() -> float:
+        return await right() + seconds
+
+    monkeypatch.setattr(other, "now", now)
+    return other

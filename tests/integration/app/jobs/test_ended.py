@@ -18,7 +18,7 @@ from app.jobs.service import delete
 from app.jobs.states import note_state
 from app.jobs.store import Idempotency, JobStore
 from app.locks import try_lock
-from tests.integration.app.jobs.stored import REPORT, created, request, status
+from tests.integration.app.jobs.stored import REPORT, created, jumped, request, status
 from tests.integration.conftest import RedisServer
 
 DAY_S = 24 * 3600
@@ -252,22 +252,6 @@ async def test_hidden_states_that_were_in_use_when_their_job_was_deleted_go_with
 
 
 # --- how long
-
-
-def jumped(store: JobStore, seconds: float, monkeypatch: pytest.MonkeyPatch) -> JobStore:
-    """The same jobs over a Redis whose clock is wrong by so much from now on."""
-    other = JobStore(store.client, store.settings)
-    wrong = f"(function() local t = redis.call('TIME') t[1] = t[1] + {seconds:.0f} return t end)()"
-    for name, script in store._scripts.items():
-        assert "redis.call('TIME')" in script.script
-        other._scripts[name] = store.client.register_script(script.script.replace("redis.call('TIME')", wrong))
-    right = store.now
-
-    async def now() -> float:
-        return await right() + seconds
-
-    monkeypatch.setattr(other, "now", now)
-    return other
 
 
 @pytest.mark.parametrize("days", [-30, 30, 31, 400])

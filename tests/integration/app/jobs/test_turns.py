@@ -18,6 +18,7 @@ from app.jobs.store import JobStore
 from app.jobs.turns import before, waits_for
 from app.settings import Settings
 from tests.integration.app.conftest import Api, compare
+from tests.integration.app.jobs.stored import jumped
 from tests.integration.conftest import RedisServer
 from workers.process.lease import Lease
 
@@ -98,6 +99,48 @@ async def test_owners_have_their_turns_in_a_circle_and_are_told_so(
     assert given == expected
 
 
+async def test_an_owner_with_fewer_running_jobs_goes_first(
+    store: JobStore, docket: Docket, redis_server: RedisServer
+) -> None:
+    """Three workers have jobs of ann's. While others wait that have none, docket gets no more of hers."""
+    a = [await submit(store, docket, "ann") for _ in range(6)]
+    for job_id in a[:3]:
+        await store.claim(job_id, "w1")
+    await queue.withdraw(docket, a[0])
+    b1, b2 = [await submit(store, docket, "bob") for _ in range(2)]
+    (c1,) = [await submit(store, docket, "cid")]
+    await hand_over(store, docket)
+    assert await queue.known(docket, [*a[3:], b1, b2, c1]) == dict.fromkeys([*a[3:], b2], False) | {b1: True, c1: True}
+    waiting = [b1, c1, b2, *a[3:]]
+    assert [await before(store, docket, job_id) for job_id in waiting] == [a[:3] + waiting[:n] for n in range(6)]
+    given: list[str] = []
+
+    async def run_job(job_id: str) -> None:
+        given.append(job_id)
+        await store.claim(job_id, "w2")
+        await hand_over(store, docket)
+
+    async with queue.make_docket(redis_server.settings) as other:
+        other.register(run_job)
+        async with Worker(other, concurrency=1) as made:
+            await asyncio.wait_for(made.run_until_finished(), 90)
+    assert given == waiting
+
+
+async def test_the_order_of_a_line_is_that_in_which_its_jobs_were_queued_whatever_the_clock_does(
+    store: JobStore, docket: Docket, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = jumped(store, -3600, monkeypatch)
+    first, second, third = new_job_id(), new_job_id(), new_job_id()
+    for job_id, clock in ((first, store), (second, back), (third, store)):
+        await clock.create(job_id, REQUEST, owner="ann")
+    assert list((await store.lines())["ann"]) == [first, second, third]
+    claim = await store.claim(first, "w1")
+    assert claim is not None
+    await back.release(first, claim.attempt)
+    assert list((await store.lines())["ann"]) == [second, third, first]
+
+
 async def test_a_job_whose_turn_came_while_nobody_could_hand_it_over_is_handed_over_by_the_sweep(
     store: JobStore, docket: Docket, redis_server: RedisServer
 ) -> None:
@@ -162,9 +205,9 @@ async def test_what_a_sweep_submits_anew_keeps_the_order_in_which_it_was_queued(
     for _ in range(3):
         ids.append(new_job_id())
         await store.create(ids[-1], REQUEST)
-    await client.hset(keys.job(ids[0]), "queued_at", "9999999999.0")
     known = await submit(store, docket)
-    assert await before(store, docket, ids[1]) == [known, ids[0]], "until then it is behind what docket knows"
+    await client.zadd(keys.queued(""), {ids[0]: 99})
+    assert await before(store, docket, ids[1]) == [known], "until then it is behind what docket knows"
     await sweep(store, docket, redis_server.settings, lambda _: None)
     assert await before(store, docket, ids[0]) == [known, ids[1], ids[2]]
     assert await delivered(redis_server.settings) == [known, ids[1], ids[2], ids[0]]
