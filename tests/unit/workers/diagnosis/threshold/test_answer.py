@@ -25,13 +25,19 @@ def answers() -> dict[str, ThresholdAnswer]:
     return {name: fit_threshold(case.curve, case.bounds) for name, case in CURVES.items()}
 
 
-def test_the_contract_holds_for_every_published_curve(answers: dict[str, ThresholdAnswer]) -> None:
+def test_every_published_curve_is_fitted_as_well_as_it_was_published(answers: dict[str, ThresholdAnswer]) -> None:
     for name, answer in answers.items():
+        assert answer.fit.log_sse <= CURVES[name].log_sse + 2e-5
+        assert answer.interval.low <= answer.fit.s0 <= answer.interval.high
+
+
+def test_the_contract_holds_for_few_points_and_for_many(answers: dict[str, ThresholdAnswer]) -> None:
+    for name in ("LLM_Pruner", "SLEB"):
+        answer = answers[name]
         written: dict[str, Any] = json.loads(json.dumps(answer.as_json(), allow_nan=False))
-        assert {"s0", "ci", "form", "identifiable", "params", "log_sse", "rivals"} <= set(written)
-        assert written["params"]["s0"] == written["s0"]
-        assert written["ci"][0] <= written["s0"] <= written["ci"][1]
-        assert written["log_sse"] <= CURVES[name].log_sse + 2e-5
+        assert written["params"]["s0"] == written["s0"] == answer.fit.s0
+        assert written["ci"] == [answer.interval.low, answer.interval.high]
+        assert written["log_sse"] == answer.fit.log_sse
         assert [rival["form"] for rival in written["rivals"]] == [
             "power_law", "exponential", "line", "logistic", "broken_line", "power_law_then_exponential_over_dense"
         ]  # fmt: skip
@@ -251,15 +257,15 @@ def test_few_documents_that_bend_a_curve_as_much_leave_it_open_whether_it_turns(
     assert shared
 
 
-@pytest.mark.parametrize(("over", "told"), [(1.0, True), (1.2, True), (1.3, False), (20.0, False)])
+@pytest.mark.parametrize(("over", "told"), [(1.2, True), (1.3, False)])
 def test_a_knee_of_a_curve_that_stays_near_lossless_is_said_to_break_nothing(over: float, told: bool) -> None:
     """A rise of one per cent, so much above the unmodified model."""
     s_N, dense = np.linspace(0.1, 0.8, 12), 6.0
     curve = Curve(s_N, np.log(over * dense) + 0.01 * (s_N / 0.8) ** 3)
-    answer = fit_threshold(curve, RISING, dense=dense)
-    assert answer.answer == fit_threshold(curve, RISING).answer == "transition"
+    answer, without = fit_threshold(curve, RISING, dense=dense), fit_threshold(curve, RISING)
+    assert answer.answer == without.answer == "transition"
     assert any("not where anything breaks" in warning for warning in answer.warnings) is told
-    assert not any("breaks" in warning for warning in fit_threshold(curve, RISING).warnings)
+    assert not any("breaks" in warning for warning in without.warnings)
 
 
 def test_a_divergence_is_never_said_to_break_nothing() -> None:
@@ -271,10 +277,9 @@ def test_a_divergence_is_never_said_to_break_nothing() -> None:
     assert not any("breaks" in warning for warning in answer.warnings)
 
 
-def test_the_same_seed_gives_the_same_answer_digit_by_digit() -> None:
-    case = CURVES["ASVD"]
-    first, again = (fit_threshold(case.curve, case.bounds, seed=3).as_json() for _ in range(2))
-    assert first == again
+def test_the_same_seed_gives_the_same_answer_digit_by_digit(answers: dict[str, ThresholdAnswer]) -> None:
+    case = CURVES["LLM_Pruner"]
+    assert fit_threshold(case.curve, case.bounds).as_json() == answers["LLM_Pruner"].as_json()
 
 
 def test_it_stops_when_told_to() -> None:
@@ -292,10 +297,10 @@ def test_it_stops_when_told_to() -> None:
         fit_threshold(CURVES["ASVD"].curve, check=check)
 
 
-def test_without_bounds_all_are_open() -> None:
+def test_without_bounds_all_are_open(answers: dict[str, ThresholdAnswer]) -> None:
     answer = fit_threshold(CURVES["SLEB"].curve)
     assert answer.bounds == Bounds()
-    assert answer.fit.log_sse <= fit_threshold(CURVES["SLEB"].curve, CURVES["SLEB"].bounds).fit.log_sse
+    assert answer.fit.log_sse <= answers["SLEB"].fit.log_sse
 
 
 PAGE = Path(__file__).resolve().parents[5] / "docs" / "threshold.md"

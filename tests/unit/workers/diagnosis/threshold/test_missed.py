@@ -13,7 +13,7 @@ from workers.diagnosis.threshold.line import LineForm
 from workers.diagnosis.threshold.missed import CLEARLY, Missed, missed_transition
 from workers.diagnosis.threshold.offset import PublishedWithOffset
 from workers.diagnosis.threshold.rivals import BrokenLine, Exponential, Logistic, PowerLaw
-from workers.diagnosis.threshold.selection import Candidate, aicc
+from workers.diagnosis.threshold.selection import candidate
 
 SATURATING = Curve(
     np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.9]),
@@ -39,13 +39,7 @@ def found(curve: Curve, bounds: Bounds, *, offset: bool = True) -> Missed | None
     forms: list[Form] = [PowerLaw(), Exponential(), LineForm(), Logistic(), BrokenLine()]
     if offset:
         forms.append(PublishedWithOffset(bounds, bounds.knee_range(curve)))
-    return missed_transition([judged(form, curve) for form in forms])
-
-
-def judged(form: Form, curve: Curve) -> Candidate:
-    """Without the left-out error, which takes a fit a point and only decides between rivals that are as good."""
-    fit = form.fit(curve)
-    return Candidate(form, fit, aicc(len(curve), fit.log_sse, form.coefficients), 0.0)
+    return missed_transition([candidate(form, curve) for form in forms])
 
 
 def test_a_curve_that_saturates_is_shown_to_turn_by_a_logistic_curve() -> None:
@@ -93,7 +87,7 @@ def test_the_form_over_an_offset_feigns_no_turn_in_a_line() -> None:
 def test_a_broken_line_would_win_clearly_if_a_line_were_not_counted_as_straight() -> None:
     s_N = np.linspace(0.1, 0.8, 24)
     curve = Curve(s_N, STRAIGHT["line"](s_N) + 0.01 * np.random.default_rng(0).standard_normal(24))
-    broken, exponential, power = (judged(form, curve).aicc for form in (BrokenLine(), Exponential(), PowerLaw()))
+    broken, exponential, power = (candidate(form, curve).aicc for form in (BrokenLine(), Exponential(), PowerLaw()))
     assert broken is not None and exponential is not None and power is not None
     assert min(exponential, power) - broken > CLEARLY
     assert found(curve, RISING, offset=False) is None

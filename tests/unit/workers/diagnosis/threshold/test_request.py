@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
+from tests.unit.workers.diagnosis.threshold.curves import CURVES, FILE
 from workers.diagnosis.threshold.request import parse_request
 
 POINTS = [[0.1, 5.1], [0.2, 5.2], [0.3, 5.4], [0.4, 5.9], [0.5, 7.5]]
@@ -26,6 +27,18 @@ def test_points_bounds_and_dense_are_taken() -> None:
     assert request.bounds.k2 == (0, 0)
     assert request.bounds.b == request.bounds.s0 == (None, None)
     assert request.dense == 5
+
+
+def test_each_published_curve_is_taken_from_the_file_as_it_is() -> None:
+    for name, case in CURVES.items():
+        request = parse_request(FILE.read_text(), name)
+        assert (request.curve.s_N.tolist(), request.curve.log_N.tolist()) == (
+            case.curve.s_N.tolist(),
+            case.curve.log_N.tolist(),
+        )
+        assert request.bounds == case.bounds
+        assert request.publication is not None
+        assert (request.publication.params(), request.publication.stated_log_sse) == (case.params, case.log_sse)
 
 
 def test_bounds_and_dense_are_optional() -> None:

@@ -89,7 +89,7 @@ def test_an_offset_that_adds_nothing_predicts_points_left_out_no_better(seed: in
 
 
 def made(name: str, score: float | None, error: float | None) -> Candidate:
-    return Candidate(Exponential(name=name), FormFit({}, 1.0, lambda s_N: s_N), score, error)
+    return Candidate(Exponential(name=name), FormFit({}, 1.0, lambda s_N: s_N), score, lambda: error)
 
 
 @pytest.mark.parametrize(
