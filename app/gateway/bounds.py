@@ -4,6 +4,7 @@ vLLM bounds less than one would like (`n` up to 16,384), turns strings into numb
 Each number here is checked for its type as well; what is not named passes through and is the replica's to judge.
 """
 
+import math
 from typing import Any, Final
 
 from app.gateway import constraints
@@ -83,12 +84,22 @@ def check(body: dict[str, Any]) -> None:
             raise invalid(f"`{flag}` is not true or false.", flag)
     _stops(body.get("stop"))
     constraints.check(body)
-    sequences = _prompts(body.get("prompt")) * max(body.get("n") or 1, body.get("best_of") or 1)
-    if sequences > MAX_SEQUENCES:
-        raise invalid(f"The request asks for {sequences} sequences; at most {MAX_SEQUENCES} are generated.", "n")
+    if (asked := sequences(body)) > MAX_SEQUENCES:
+        raise invalid(f"The request asks for {asked} sequences; at most {MAX_SEQUENCES} are generated.", "n")
     for field in ("messages", "input"):
         if isinstance(body.get(field), list):
             _turns(body[field], field)
+
+
+def sequences(body: dict[str, Any]) -> int:
+    """How many are generated for the request."""
+    return _prompts(body.get("prompt")) * max(body.get("n") or 1, body.get("best_of") or 1)
+
+
+def most_tokens(body: dict[str, Any]) -> float:
+    """How many tokens it lets a sequence have at most."""
+    given = (body.get(name) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"))
+    return min((most for most in given if most is not None), default=math.inf)
 
 
 def _refused(body: dict[str, Any]) -> None:

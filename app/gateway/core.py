@@ -22,6 +22,8 @@ from app.state import State
 from app.telemetry.gateway import UNKNOWN, GatewayMetrics
 
 MOST_GRAMMARS: Final = 4096  # that are remembered
+USUAL_PACE: Final = 30.0  # tokens per second of a sequence, until an answer shows it
+LEAST_PACED: Final = 16  # tokens of an answer that shows it
 QUESTIONS: Final = 8  # of one owner about tokens, at one time
 
 
@@ -84,6 +86,7 @@ class Gateway:
     bodies: Bodies
     lines: dict[str, Line]
     names: dict[str, str]  # of the deployments that have a line, by id
+    paces: dict[tuple[str, bool], float]  # tokens per second of a sequence, by deployment and whether it is verified
     looking: asyncio.Task[None] | None = None  # at the store, while requests wait
 
     @classmethod
@@ -105,6 +108,7 @@ class Gateway:
             bodies=Bodies(at_once=32, inline=SMALL),
             lines={},
             names={},
+            paces={},
         )
         made.directory.on_read = made.resize
         return made
@@ -150,6 +154,8 @@ class Gateway:
         names = {self.names.pop(key) for key in idle}
         for key in idle:
             del self.lines[key]
+            for verified in (False, True):
+                self.paces.pop((key, verified), None)
             self.sampler.forget(key)
         for name in names - set(self.names.values()) - set(known.values()):
             self.metrics.forget(name)
@@ -158,6 +164,13 @@ class Gateway:
         """Counts an answered request."""
         name = UNKNOWN if deployment is None else deployment.name
         self.metrics.requests.labels(name, route, str(status)).inc()
+
+    def pace(self, whose: tuple[str, bool], tokens: float = 0, seconds: float = 1.0) -> float:
+        """Tokens per second of a sequence, of answers lately; one with so many `tokens` has just come."""
+        if tokens >= LEAST_PACED:
+            new = tokens / seconds
+            self.paces[whose] = 0.9 * self.paces.get(whose, new) + 0.1 * new
+        return self.paces.get(whose, USUAL_PACE)
 
     def spend(self, owner: str, tokens: int) -> None:
         """Counts tokens that an owner has used."""

@@ -18,6 +18,7 @@ from app.contracts.deployment import IDENTITY, NOT_FINITE, Deployment
 from app.contracts.errors import ErrorCode, HemostatError
 from app.gateway import errors
 from app.gateway.body import PROMPTS, dump
+from app.gateway.bounds import most_tokens, sequences
 from app.gateway.core import Gateway, fingerprint
 from app.gateway.errors import ApiError
 from app.gateway.options import Options
@@ -68,6 +69,7 @@ class Exchange(Response):
         self.status = 0
         self.spent = 0  # tokens, as far as the replica has counted them, else events of a stream
         self.prompt_at_most = 0  # tokens of a prompt that was sent and is not counted yet: a token has at least a byte
+        self.sent_at = self.began
         self.sampled = (
             options.shadow
             and not options.verify
@@ -95,7 +97,7 @@ class Exchange(Response):
             await self._fail(writer, error)
         finally:
             self._drop("failed")  # whatever else went wrong
-            self.gateway.spend(self.key.owner, self.spent + self.prompt_at_most)
+            self.gateway.spend(self.key.owner, self.spent + self._owed())
             self.gateway.account(self.deployment, PATHS[self.route], self.status or 500)
 
     async def _fail(self, writer: Writer, error: HemostatError) -> None:
@@ -105,6 +107,29 @@ class Exchange(Response):
             raise error
         with contextlib.suppress(SlowClientError):
             await writer.fail(error, typed=self.route == "responses")
+
+    def _sending(self, prompt_at_most: int) -> None:
+        self.prompt_at_most, self.sent_at = prompt_at_most, time.perf_counter()
+
+    @property
+    def _paced(self) -> tuple[str, bool]:
+        return self.deployment.id, self.options.verify
+
+    def _owed(self) -> int:
+        """What was sent and is not counted: the prompt, and of an answer that is not streamed the tokens that a replica
+        generates in so much time, as far as the request allows them."""
+        if self.streamed or not self.prompt_at_most:
+            return self.prompt_at_most
+        generated = self.gateway.pace(self._paced) * (time.perf_counter() - self.sent_at)
+        return self.prompt_at_most + round(min(generated, most_tokens(self.request)) * sequences(self.request))
+
+    def _counted(self, prompt: int, completion: int) -> None:
+        """An answer is whole."""
+        self.gateway.metrics.tokens.labels(self.deployment.name, "prompt").inc(prompt)
+        self.gateway.metrics.tokens.labels(self.deployment.name, "completion").inc(completion)
+        self.gateway.pace(self._paced, completion / sequences(self.request), time.perf_counter() - self.sent_at)
+        self.spent = prompt + completion
+        self.prompt_at_most = 0
 
     def _aborted(self, reason: str) -> None:
         self.status = 499
@@ -152,6 +177,7 @@ class Exchange(Response):
                 if writer.started:
                     raise _lost() from None
                 if isinstance(error, ReplicaSilentError):
+                    self.spent += self._owed()
                     raise _silent() from None
                 self.gateway.metrics.retries.labels(self.deployment.name).inc()
                 await self.gateway.directory.refresh()
@@ -201,7 +227,7 @@ class Exchange(Response):
         )
         headers = {"x-hemostat-calibration": choice.version}
         sent = dump(self._sent(served, choice, request_id))
-        self.prompt_at_most = len(sent)
+        self._sending(len(sent))
         async with self.gateway.upstream.post(choice.replica, PATHS[self.route], sent, stream=self.streamed) as answer:
             if answer.status_code != 200:
                 error = errors.from_replica(answer.status_code, await read(answer), PROMPTS[self.route])
@@ -334,11 +360,8 @@ class Exchange(Response):
             raise _again(f"The replica ended this request: {errors.clean(why)[:200]}.")
 
     def _complete(self, rewriter: Rewriter, choice: Choice, request_id: str) -> None:
-        seen, name = rewriter.seen, self.deployment.name
-        self.gateway.metrics.tokens.labels(name, "prompt").inc(seen.prompt_tokens)
-        self.gateway.metrics.tokens.labels(name, "completion").inc(seen.completion_tokens)
-        self.spent = seen.prompt_tokens + seen.completion_tokens
-        self.prompt_at_most = 0
+        seen = rewriter.seen
+        self._counted(seen.prompt_tokens, seen.completion_tokens)
         if self.sampled:
             self.sampled = False
             self.gateway.sampler.done(self.deployment, request_id, choice.version, self.request, seen)

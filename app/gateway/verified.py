@@ -161,7 +161,7 @@ class VerifiedExchange(Exchange):
             with self.gateway.replicas.busy(replica):
                 prompt, room = await self._prompt()
                 asked = dump(self._asked(prompt, room))
-                self.prompt_at_most = len(prompt)
+                self._sending(len(prompt))
                 async with self.gateway.upstream.post(replica, "/v1/verified", asked, stream=True) as answer:
                     if answer.status_code != 200:
                         raise self._refused(answer.status_code, await read(answer))
@@ -285,17 +285,14 @@ class VerifiedExchange(Exchange):
             else:
                 metrics.between_tokens.labels(self.deployment.name).observe(now - before)
             before = now
+            self.spent += 1  # a block: at least one token
             part = {"delta": {"content": line}} if self.route == "chat" else {"text": line}
             await writer.event(dump(head | {"choices": [_choice(part)]}))
         self.status = 200
         await writer.done()
 
     def _count(self, finish: Finish) -> None:
-        for kind in ("prompt", "completion"):
-            count = finish.usage.get(f"{kind}_tokens", 0)
-            self.gateway.metrics.tokens.labels(self.deployment.name, kind).inc(count)
-            self.spent += count
-        self.prompt_at_most = 0
+        self._counted(*(finish.usage.get(f"{kind}_tokens", 0) for kind in ("prompt", "completion")))
 
 
 def _choice(part: dict[str, Any], reason: str | None = None) -> dict[str, Any]:

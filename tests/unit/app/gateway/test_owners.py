@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,43 @@ async def test_who_leaves_before_the_first_token_pays_the_prompt(tmp_path: Path)
             await asyncio.gather(task, return_exceptions=True)
             assert (await asking(http, owner)).status_code == 429
         held.go.set()
+
+
+@pytest.mark.parametrize("ends", ["left", "time-out"])
+async def test_an_answer_that_nobody_saw_is_paid_by_the_time_that_it_ran(tmp_path: Path, ends: str) -> None:
+    """The first answer shows 100 tokens in half a second; two sequences run for a second."""
+    held = Held()
+
+    async def shows(_: dict[str, Any]) -> Response:
+        await asyncio.sleep(0.5)
+        return JSONResponse(WHOLE | {"usage": {"prompt_tokens": 0, "completion_tokens": 100}})
+
+    peer = Peer([shows, held])
+    async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b"), gateway_answer_timeout_s=1.0) as http:
+        assert (await asking(http, "a")).status_code == 200
+        paid = []
+        for most in (10_000, 50):
+            before, began = await tokens_of(http, "b"), time.perf_counter()
+            asked = asyncio.create_task(asking(http, "b", n=2, max_tokens=most))
+            if ends == "left":
+                await until(lambda: len(peer.asked) == 2 + len(paid))
+                await asyncio.sleep(1.0)
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+            else:
+                assert (await asked).status_code == 503
+            lasted = time.perf_counter() - began
+            prompt = len(json.dumps(peer.asked[-1], separators=(",", ":")))
+            paid.append(await tokens_of(http, "b") - before - prompt)
+            assert 2 * 50 <= paid[-1] <= 2 * min(most, 200 * lasted), "200 tokens per second at most"
+        held.go.set()
+    assert paid[0] > paid[1]
+
+
+async def tokens_of(http: httpx.AsyncClient, owner: str) -> float:
+    told = (await http.get("/metrics", headers=bearer(owner))).text
+    found = re.findall(rf'hemostat_owner_tokens_total{{owner="{owner}"}} (.*)', told)
+    return float(found[0]) if found else 0.0
 
 
 async def test_who_is_refused_pays_no_prompt(tmp_path: Path) -> None:
