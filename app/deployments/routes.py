@@ -66,6 +66,16 @@ def _answer(deployment: Deployment, status: int = 200, headers: dict[str, str] |
     return Response(deployment.model_dump_json(), status_code=status, headers=headers, media_type=JSON)
 
 
+async def _before(request: Request, deployment: str) -> Deployment:
+    return await state_of(request).deployments.get(deployment)
+
+
+def _changed(request: Request, before: Deployment, after: Deployment, status: int = 200) -> Response:
+    if after.updated_at == before.updated_at:
+        unchanged_by(request)
+    return _answer(after, status)
+
+
 @changes.post(
     PATH,
     status_code=201,
@@ -142,7 +152,8 @@ async def change_deployment(request: Request, deployment: str) -> Response:
     """A field that is left out stays. `drift_threshold` may be null: then it follows the served profile."""
     require_json(request)
     change = await parsed(request, partial(parse_body, contract=DeploymentPatch))
-    return _answer(await service.patch(state_of(request), deployment, change))
+    before = await _before(request, deployment)
+    return _changed(request, before, await service.patch(state_of(request), deployment, change))
 
 
 @changes.delete(
@@ -157,8 +168,9 @@ async def change_deployment(request: Request, deployment: str) -> Response:
 )
 async def delete_deployment(request: Request, deployment: str) -> Response:
     """Its replicas drain and end, then it is forgotten. Profiles stay."""
+    before = await _before(request, deployment)
     left = await service.delete(state_of(request), deployment)
-    return Response(status_code=204) if left is None else _answer(left, 202)
+    return Response(status_code=204) if left is None else _changed(request, before, left, 202)
 
 
 @changes.post(
@@ -172,7 +184,8 @@ async def promote_version(request: Request, deployment: str) -> Response:
     with."""
     require_json(request)
     asked = await parsed(request, partial(parse_body, contract=PromoteRequest))
-    return _answer(await service.promote(state_of(request), deployment, asked))
+    before = await _before(request, deployment)
+    return _changed(request, before, await service.promote(state_of(request), deployment, asked))
 
 
 @changes.post(
@@ -184,7 +197,8 @@ async def promote_version(request: Request, deployment: str) -> Response:
 async def roll_back(request: Request, deployment: str) -> Response:
     """To the version before, else to identity, or to the one that is named."""
     asked = await parsed(request, lambda body: _rollback(request, body))
-    return _answer(await service.rollback(state_of(request), deployment, asked))
+    before = await _before(request, deployment)
+    return _changed(request, before, await service.rollback(state_of(request), deployment, asked))
 
 
 def _rollback(request: Request, body: bytes) -> RollbackRequest:
@@ -201,7 +215,8 @@ def _rollback(request: Request, body: bytes) -> RollbackRequest:
 )
 async def freeze(request: Request, deployment: str) -> Response:
     """The service promotes and rolls back no more; a person may. Repeating it changes nothing."""
-    return _answer(await service.freeze(state_of(request), deployment))
+    before = await _before(request, deployment)
+    return _changed(request, before, await service.freeze(state_of(request), deployment))
 
 
 @changes.post(
@@ -211,11 +226,11 @@ async def freeze(request: Request, deployment: str) -> Response:
 )
 async def unfreeze(request: Request, deployment: str) -> Response:
     """Calibration is `auto` again. One that is off stays off: set `calibration` for that."""
-    state = state_of(request)
-    current = await state.deployments.get(deployment)
+    before = current = await _before(request, deployment)
     if current.calibration is CalibrationMode.FROZEN:
-        current = await service.patch(state, current.id, DeploymentPatch(calibration=CalibrationMode.AUTO))
-    return _answer(current)
+        auto = DeploymentPatch(calibration=CalibrationMode.AUTO)
+        current = await service.patch(state_of(request), current.id, auto)
+    return _changed(request, before, current)
 
 
 class EventsQuery(BaseModel):

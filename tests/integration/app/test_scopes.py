@@ -11,12 +11,14 @@ import pytest
 from fastapi import Depends, FastAPI
 from starlette.routing import Route
 
+from app.deployments.report import AgentReport
 from app.main import create_app
 from app.models import looking
 from app.security.audit import audit_file
 from app.security.scopes import Needs, Scope, check_routes
 from app.settings import Settings
 from tests.integration.app.conftest import compare
+from tests.integration.app.deployments.asking import FIRST
 from tests.support.keys import bearer, key_line, write_keys
 
 JOBS = "/v1/diagnosis/jobs"
@@ -290,8 +292,18 @@ async def test_each_change_is_recorded_with_who_what_and_which(
         answers += [await http.post(DEPLOYMENTS, json=wanted, headers=bearer("deploy") | once) for _ in range(2)]
         assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, "true"] * 2
         made = answers[2].json()["id"]
-        await http.patch(f"{DEPLOYMENTS}/mine", json={"replicas": 1}, headers=bearer("deploy"))
-        await http.delete(f"{DEPLOYMENTS}/mine", headers=bearer("deploy"))
+        store, mine = keyed.state.hemostat.deployments, f"{DEPLOYMENTS}/mine"
+        await store.report(made, AgentReport(processes=1))  # so that DELETE leaves it, draining
+        asks = [("PATCH", "", {"shadow_rate": 0.5}), ("PATCH", "", {"calibration": "frozen"})]
+        asks += [("POST", "/promote", {"version": "identity"}), ("POST", "/rollback", None)]
+        asks += [("POST", "/unfreeze", None), ("POST", "/freeze", None), ("DELETE", "", None)]
+        for method, path, changes in asks:
+            if path in ("/promote", "/rollback"):
+                await store.promote(made, FIRST, reason="by hand", manual=True)
+            for _ in range(2):  # the second one changes nothing
+                answer = await http.request(method, mine + path, json=changes, headers=bearer("deploy"))
+                assert answer.status_code in (200, 202), answer.text
+        await store.report(made, AgentReport(processes=0))
         # Nothing of these changes anything.
         await http.post(JOBS, json=compare(dry_run=True), headers=bearer("ann"))
         await http.post(JOBS, json=compare(kind="x"), headers=bearer("ann"))
@@ -306,8 +318,7 @@ async def test_each_change_is_recorded_with_who_what_and_which(
         ("ann", f"POST {JOB}/cancel", job),
         ("admin", f"DELETE {JOB}", job),
         ("deploy", f"POST {DEPLOYMENTS}", made),
-        ("deploy", f"PATCH {DEPLOYMENT}", "mine"),
-        ("deploy", f"DELETE {DEPLOYMENT}", "mine"),
+        *(("deploy", f"{method} {DEPLOYMENT}{path}", "mine") for method, path, _ in asks),
     ]
     assert found[0]["key"] != found[1]["key"]
     assert found[1]["request_id"] == "r1"

@@ -102,8 +102,11 @@ async def test_an_answer_that_nobody_saw_is_paid_by_the_time_that_it_ran(tmp_pat
         await asyncio.sleep(0.5)
         return JSONResponse(WHOLE | {"usage": {"prompt_tokens": 0, "completion_tokens": 100}})
 
-    peer = Peer([shows, held])
-    async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b"), gateway_answer_timeout_s=1.0) as http:
+    peer, timeout_s = Peer([shows, held]), 1.0 if ends == "time-out" else 60.0
+    async with (
+        serving(peer),
+        calling(tmp_path, of(peer), owners=("a", "b"), gateway_answer_timeout_s=timeout_s) as http,
+    ):
         assert (await asking(http, "a")).status_code == 200
         paid = []
         for most in (10_000, 50):
