@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from app.contracts.errors import ErrorCode, HemostatError
 
 HIGH_WATER: Final = 0.8  # beyond it no job, no deployment and no sample is taken
-LOW_WATER: Final = 0.7  # beyond it jobs that ended without a result are forgotten, the oldest first
+LOW_WATER: Final = 0.7  # beyond it jobs that ended without a result are forgotten
 _READ_S: Final = 1.0
 _RETRY_AFTER_S: Final = 30
 

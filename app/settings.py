@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         default=4 * 1024**3, ge=0, description="Requests of jobs that have not ended, on the disk."
     )
     jobs_budget_bytes: int = Field(
-        default=20 * 1024**3, ge=0, description="Reports and artifacts; the job that ended first goes first."
+        default=20 * 1024**3, ge=0, description="Reports and artifacts; the owner with most loses its oldest job first."
     )
     checkpoint_budget_bytes: int = Field(default=20 * 1024**3, ge=0)
     reference_budget_bytes: int = Field(default=20 * 1024**3, ge=0)

@@ -126,19 +126,10 @@ def remove(settings: Settings, job_id: str) -> None:
             shutil.rmtree(folder)
 
 
-def too_much(settings: Settings, ended: Sequence[str]) -> list[str]:
-    """The first of the ended jobs without whose files the folder of jobs is within its budget."""
+def sizes(settings: Settings) -> dict[str, int]:
+    """Bytes that each job has in the folder of jobs."""
     folder = settings.home / "jobs"
-    sizes = {path.name: _bytes_below(path) for path in folder.iterdir()} if folder.is_dir() else {}
-    excess = sum(sizes.values()) - settings.jobs_budget_bytes
-    going = []
-    for job_id in ended:
-        if excess <= 0:
-            break
-        if size := sizes.get(job_id, 0):
-            excess -= size
-            going.append(job_id)
-    return going
+    return {path.name: _bytes_below(path) for path in folder.iterdir()} if folder.is_dir() else {}
 
 
 def _bytes_below(folder: Path) -> int:

@@ -8,6 +8,7 @@ sweep at once, since submitting twice is submitting once.
 import asyncio
 import logging
 import time
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,7 +63,7 @@ async def sweep(
       without ending its job: the worker lost Redis at that moment.)
     - ended: its request, what its attempts left half done and most of its events go.
     - ended, and the service has served for the retention since then: removed with its files. So are jobs that ended
-      without a result, the oldest first, while Redis has little memory left.
+      without a result, half of them, the oldest of the owner with most first, while Redis has little memory left.
     - a request on disk without a job that waits for it, seen as such for a while (`orphans`, from sweep to sweep):
       removed.
     - hidden states of a deleted job: removed, unless another job uses them.
@@ -87,8 +88,8 @@ async def sweep(
     await _tidy(store, settings, done)
     old = await store.ended(served - settings.job_retention_s, FORGET)
     if (await store.memory.usage()).ratio > LOW_WATER:
-        for status in (JobStatus.CANCELLED, JobStatus.FAILED):
-            old += (await store.ids(status, limit=FORGET - len(old))) if len(old) < FORGET else []
+        useless = sorted([*await store.ids(JobStatus.CANCELLED), *await store.ids(JobStatus.FAILED)])
+        old += await _of_the_largest(store, dict.fromkeys(useless, 1), min(FORGET, len(useless) / 2))
     await _forget(store, old, remove_files, done)
     await _drop_orphans(store, settings, {} if orphans is None else orphans)
     await _drop_states(store, settings)
@@ -106,7 +107,7 @@ async def _submit_unknown(store: JobStore, docket: Docket, job_ids: list[str]) -
     known = await queue.known(docket, job_ids)
     missing = [job_id for job_id in job_ids if not known[job_id]]
     # One that another version wrote has its turn too: its attempt fails, and its owner's next job follows.
-    statuses = await store.statuses(missing)
+    statuses = await store.each("status", missing)
     return sum([await queue.submit(docket, job_id) for job_id in missing if statuses[job_id] not in ENDED])
 
 
@@ -125,15 +126,36 @@ async def _forget(store: JobStore, ended: list[str], remove_files: Callable[[str
 
 
 async def keep_budget(store: JobStore, settings: Settings, remove_files: Callable[[str], None], done: Swept) -> None:
-    """Forgets jobs with their files, the one that ended first first, until the folder of jobs is within its budget."""
-    ended = await store.ended()
-    await _forget(store, await asyncio.to_thread(files.too_much, settings, ended), remove_files, done)
+    """Forgets jobs with their files until the folder of jobs is within its budget: the owner whose ended jobs take most
+    loses the one that ended first."""
+    sizes = await asyncio.to_thread(files.sizes, settings)
+    excess = sum(sizes.values()) - settings.jobs_budget_bytes
+    ended = {job_id: sizes[job_id] for job_id in await store.ended() if sizes.get(job_id)}
+    await _forget(store, await _of_the_largest(store, ended, excess), remove_files, done)
+
+
+async def _of_the_largest(store: JobStore, sizes: dict[str, int], excess: float) -> list[str]:
+    """Jobs without which so much less is held: again and again the first one of the owner that holds most."""
+    if excess <= 0:
+        return []
+    held: Counter[str | None] = Counter()
+    lines: defaultdict[str | None, deque[str]] = defaultdict(deque)
+    for job_id, owner in (await store.each("owner", sizes)).items():
+        held[owner] += sizes[job_id]
+        lines[owner].append(job_id)
+    going: list[str] = []
+    while excess > 0 and len(going) < len(sizes):
+        [(owner, _)] = held.most_common(1)
+        going.append(lines[owner].popleft())
+        held[owner] -= sizes[going[-1]]
+        excess -= sizes[going[-1]]
+    return going
 
 
 async def _drop_orphans(store: JobStore, settings: Settings, orphans: dict[Path, float]) -> None:
     """A request is written before its record: a crash between the two leaves it alone."""
     found = await asyncio.to_thread(lambda: list(files.requests(settings)))
-    statuses = await store.statuses([job_id for job_id, _ in found])
+    statuses = await store.each("status", [job_id for job_id, _ in found])
     now = time.monotonic()
     alone = {path: orphans.get(path, now) for job_id, path in found if statuses[job_id] in ENDED}
     orphans.clear()
@@ -148,7 +170,7 @@ async def _drop_states(store: JobStore, settings: Settings) -> None:
     """States that were in use when their job was deleted."""
     root = files.states_folder(settings)
     noted = await asyncio.to_thread(users, root)
-    for job_id, status in (await store.statuses(noted)).items():
+    for job_id, status in (await store.each("status", noted)).items():
         if status is None:
             await asyncio.to_thread(drop_states, root, job_id)
 

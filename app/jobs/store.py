@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
@@ -327,11 +327,11 @@ class JobStore(EventLog):
         """The files of a job that has ended are tidy: what is kept of its events is made small."""
         await self._run("compact", [keys.job(job_id)], job_id, MAX_ENDED_EVENTS, MAX_ENDED_BYTES)
 
-    async def statuses(self, job_ids: Sequence[str]) -> dict[str, str | None]:
-        """The status of each job; None: there is no record."""
+    async def each(self, field: Literal["status", "owner"], job_ids: Collection[str]) -> dict[str, str | None]:
+        """This field of each job; None: there is no record."""
         pipeline = self.client.pipeline(transaction=False)
         for job_id in job_ids:
-            pipeline.hget(keys.job(job_id), "status")
+            pipeline.hget(keys.job(job_id), field)
         return dict(zip(job_ids, await pipeline.execute(), strict=True))
 
     # --- the worker's side

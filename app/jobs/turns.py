@@ -48,10 +48,7 @@ async def turns(store: JobStore) -> list[str]:
 async def _running(store: JobStore) -> Counter[str]:
     """How many jobs of each owner workers have."""
     ids = [job_id for status in (JobStatus.RUNNING, JobStatus.CANCELLING) for job_id in await store.ids(status)]
-    pipeline = store.client.pipeline(transaction=False)
-    for job_id in ids:
-        pipeline.hget(keys.job(job_id), "owner")
-    return Counter(await pipeline.execute())
+    return Counter(owner or "" for owner in (await store.each("owner", ids)).values())
 
 
 async def waits_for(store: JobStore, docket: Docket, record: JobRecord, owner: str | None) -> Queue:

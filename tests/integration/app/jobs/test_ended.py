@@ -251,6 +251,45 @@ async def test_hidden_states_that_were_in_use_when_their_job_was_deleted_go_with
     assert [(root / key).exists() for key in ("one", "other")] == [False, True]
 
 
+async def test_an_owner_that_fills_the_budget_loses_its_own_jobs_first(store: JobStore) -> None:
+    jobs = {}
+    for owner, sizes in (("small", (300, 300)), ("large", (500, 400, 400))):
+        for size in sizes:
+            job_id = new_job_id()
+            await store.create(job_id, request(), owner=owner)
+            await store.claim(job_id, "w1")
+            await store.finish(job_id, 1, **REPORT)
+            report = store.settings.job_dir(job_id) / "attempt-1" / "report.json"
+            report.parent.mkdir(parents=True)
+            report.write_bytes(b"x" * size)
+            await store.client.zadd(keys.ENDED, {job_id: len(jobs)})
+            jobs[job_id] = f"{owner} {size}"
+    names = list(jobs.values())
+    for budget, left in (
+        (1899, [*names[:2], *names[3:]]),
+        (1399, [*names[:2], names[4]]),
+        (999, names[1:2] + names[4:]),
+    ):
+        settings = store.settings.model_copy(update={"jobs_budget_bytes": budget})
+        await reconcile.keep_budget(store, settings, lambda job_id: files.remove(store.settings, job_id), Swept())
+        assert [name for job_id, name in jobs.items() if await store.get(job_id)] == left
+
+
+async def test_while_redis_has_little_memory_the_owner_with_most_failed_jobs_loses_them(
+    store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: dict[str, list[str]] = {"few": [], "many": []}
+    for owner in ("few", "few", *["many"] * 8):
+        job_id = new_job_id()
+        await store.create(job_id, request(), owner=owner)
+        await store.cancel(job_id)
+        jobs[owner].append(job_id)
+    monkeypatch.setattr(reconcile, "LOW_WATER", -1.0)
+    await swept(store, docket)
+    left = {owner: [one for one in ids if await store.get(one)] for owner, ids in jobs.items()}
+    assert left == {"few": jobs["few"], "many": jobs["many"][5:]}
+
+
 # --- how long
 
 
