@@ -59,6 +59,14 @@ def house(shared_house: House) -> Iterator[House]:
     shared_house.stop_workers()
 
 
+@pytest.fixture
+def lone_house(tmp_path: Path) -> Iterator[House]:
+    """The test has it for itself. A worker that looks for lost messages keeps others from it for `redelivery_s` / 4."""
+    house = House(tmp_path)
+    yield house
+    house.close()
+
+
 @pytest.fixture(scope="module")
 def standing_worker(shared_house: House) -> WorkerProcess:
     """One worker for all the tests of a module."""

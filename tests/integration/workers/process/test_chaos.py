@@ -188,22 +188,22 @@ def test_a_drain_lets_the_running_job_finish_and_takes_no_other(house: House) ->
     assert owner.wait(waiting).job.status is JobStatus.SUCCEEDED
 
 
-def test_a_drain_gives_a_long_job_back_at_once_and_it_is_resumed(house: House) -> None:
-    owner = house.owner
+def test_a_drain_gives_a_long_job_back_at_once_and_it_is_resumed(lone_house: House) -> None:
+    owner = lone_house.owner
     # Leases longer than a test may take: only a job that was given back can run elsewhere.
-    first = house.worker(redelivery_s=600.0, drain_s=0.5)
+    first = lone_house.worker(redelivery_s=600.0, drain_s=0.5)
     job_id = owner.submit(do="count", steps="12", slice="0.15", halt="6")
     owner.wait_until(job_id, lambda record: record.job.progress.done >= 3)
-    second = house.worker(redelivery_s=600.0)
+    second = lone_house.worker(redelivery_s=600.0)
     first.terminate()
     assert first.process.wait(60) == 0
     owner.wait_until(job_id, lambda record: record.job.attempt == 2)
-    go(house.settings, job_id)
+    go(lone_house.settings, job_id)
     record = owner.wait(job_id)
     # Being told to go is not the job's fault: it counts as no try.
     assert (record.job.status, record.job.attempt, record.tries) == (JobStatus.SUCCEEDED, 2, 1)
-    assert [step for step, _ in steps(house, job_id)] == list(range(12))
-    assert_one_result(house, job_id)
+    assert [step for step, _ in steps(lone_house, job_id)] == list(range(12))
+    assert_one_result(lone_house, job_id)
     assert second.process.poll() is None
 
 
