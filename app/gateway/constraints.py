@@ -8,7 +8,7 @@ patterns (`app.gateway.patterns`) are bounded here, wherever they are.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from app.contracts.bounded import parse
@@ -24,7 +24,7 @@ MAX_COMPILE_MS: Final = 2000.0  # of a processor, for what a request's propertie
 MAX_TOOL_NAME: Final = 64
 MAX_TOOLS_BYTES: Final = 262_144
 MAX_REGEX: Final = 4096
-MAX_GRAMMAR: Final = 16_384
+MAX_GRAMMAR: Final = 16_384  # and of all grammars and patterns together: to read them takes time, too
 MAX_CHOICES: Final = 256
 MAX_CHOICE: Final = 1024
 MAX_BIASES: Final = 1024
@@ -111,7 +111,7 @@ def _compiles(body: dict[str, Any]) -> None:
     """Bounds what compiling takes, of all fields together."""
     total = 0.0
     for name in ("response_format", "text", "structured_outputs", "tools"):
-        total += _compile_ms(_held(body) if name == "tools" else body.get(name))
+        total += _compile_ms(_held(body) if name == "tools" else body.get(name), name)
         if total > MAX_COMPILE_MS:
             raise invalid(
                 f"The properties, patterns, lengths, formats, bounds and references of `{name}` take too long to "
@@ -124,21 +124,31 @@ def _compiles(body: dict[str, Any]) -> None:
             )
 
 
-def _compile_ms(value: Any) -> float:
+def _compile_ms(value: Any, field: str) -> float:
     lengths: set[tuple[float, float]] = set()  # xgrammar makes one rule of equal ones
-    total = 0.0
+    total, characters = 0.0, 0
     for inner in _objects(value):
         for name in ("json", "structural_tag"):
             if isinstance(inner.get(name), str):
-                total += _compile_ms(_parsed(inner[name], f"structured_outputs.{name}"))
-        total += sum(regex_cost(inner[name]) for name in _REGEXES if isinstance(inner.get(name), str))
-        named = inner.get("patternProperties")
-        total += sum(map(regex_cost, named)) if isinstance(named, dict) else 0.0
-        total += grammar_cost(inner["grammar"]) if isinstance(inner.get("grammar"), str) else 0.0
+                total += _compile_ms(_parsed(inner[name], f"structured_outputs.{name}"), field)
+        patterns, grammars = _patterns(inner), _strings(inner, ("grammar",))
+        characters += sum(map(len, patterns + grammars))
+        if characters > MAX_GRAMMAR:
+            raise invalid(f"The patterns and grammars of `{field}` have more than {MAX_GRAMMAR} characters.", field)
+        total += sum(map(regex_cost, patterns)) + sum(map(grammar_cost, grammars))
         total += sum(ms for name, ms in _KEYWORD_MS.items() if isinstance(inner.get(name), str | int | float))
         total += _properties_ms(inner)
         lengths.add((_number(inner.get("minLength")), _number(inner.get("maxLength"))))
     return total + _LENGTH_MS * sum(min(_UNROLLED, max(pair)) for pair in lengths)
+
+
+def _patterns(inner: dict[str, Any]) -> list[str]:
+    named = inner.get("patternProperties")
+    return _strings(inner, _REGEXES) + (list(named) if isinstance(named, dict) else [])
+
+
+def _strings(inner: dict[str, Any], names: Iterable[str]) -> list[str]:
+    return [inner[name] for name in names if isinstance(inner.get(name), str)]
 
 
 def _properties_ms(schema: dict[str, Any]) -> float:

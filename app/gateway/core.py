@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from app.admission import Line
-from app.bodies import SMALL, Bodies
+from app.bodies import Bodies
 from app.contracts.deployment import Deployment
 from app.gateway.constraints import grammar_of
 from app.gateway.directory import MAX_AGE_S, Directory
@@ -24,6 +24,7 @@ from app.telemetry.gateway import UNKNOWN, GatewayMetrics
 MOST_GRAMMARS: Final = 4096  # that are remembered
 USUAL_PACE: Final = 30.0  # tokens per second of a sequence, until an answer shows it
 LEAST_PACED: Final = 16  # tokens of an answer that shows it
+INLINE: Final = 4096  # bytes of a body that is parsed and checked on the event loop
 QUESTIONS: Final = 8  # of one owner about tokens, at one time
 
 
@@ -105,7 +106,7 @@ class Gateway:
             tokens=state.tokens,
             grammars=Grammars(state.settings),
             questions=OwnerLines(state.settings, QUESTIONS),
-            bodies=Bodies(at_once=32, inline=SMALL),
+            bodies=Bodies(at_once=32, inline=INLINE),
             lines={},
             names={},
             paces={},

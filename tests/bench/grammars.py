@@ -21,7 +21,7 @@ CASES = {
     "max_length": having(string(maxLength=100_000)),
     "places_of_any_character": regex(".{128}" * 2),
     "empty_parts_in_a_row": regex("[^x]?" * 23),
-    "narrow_classes": having(*[string(pattern="^[a-z]{1,127}$")] * 10),
+    "narrow_classes": having(*[string(pattern="^[a-z]{1,127}$")] * 6),
     "optional_properties": having(*[string()] * 512),
     "references": having(*[{"$ref": "#/$defs/n"}] * 512, **{"$defs": {"n": {"type": "array", "items": string()}}}),
     "formats": having(*[string(format="uri-template")] * 15),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.gateway.bounds import check
+from app.gateway.constraints import MAX_GRAMMAR
 from app.gateway.errors import ApiError, envelope
 from app.gateway.patterns import grammar_cost, regex_cost
 
@@ -136,6 +137,22 @@ def test_the_bound_is_of_all_fields_together() -> None:
     check(half)
     with pytest.raises(ApiError):
         check(half | {"structured_outputs": {"regex": ".{128}.{60}"}})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        having(*[string(pattern="(" * 4000)] * 5),
+        having({"grammar": "a:" + "(" * 50_000}),
+        having(patternProperties={"(" * 20_000: {}}),
+        {"structured_outputs": {"json": json.dumps({"pattern": "(" * 20_000})}},
+    ],
+)
+def test_more_text_than_is_read_soon_is_refused(body: dict[str, Any]) -> None:
+    with pytest.raises(ApiError) as caught:
+        check(body)
+    assert caught.value.status == 400
+    assert str(MAX_GRAMMAR) in caught.value.detail
 
 
 @given(text=st.text(alphabet='ab[]^()|*+?{},1\\".:=/# \n', max_size=200))
