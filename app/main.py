@@ -39,12 +39,12 @@ from app.jobs.reloading import GoesOnReloading
 from app.jobs.store import JobStore
 from app.models.nearest import nearest, suggestion
 from app.openapi import Answer, answers
+from app.protocol import MAX_CONNECTIONS, BoundedProtocol
 from app.secrets import hide_memory
 from app.security.audit import Audit
 from app.security.keys import check_binding
 from app.security.limits import TokenBuckets
 from app.security.middleware import Authentication, BodyLimit, HostGuard, RateLimit
-from app.security.protocol import MAX_CONNECTIONS, BoundedProtocol
 from app.security.scopes import Needs, check_routes
 from app.settings import Settings
 from app.state import State

@@ -21,6 +21,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 REDIS_RETRY_AFTER_S: Final = 2
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 MAX_ERRORS: Final = 50
+MAX_PATH: Final = 200  # characters of a path that an answer repeats
 MAX_TOLD: Final = 3  # faults after the first that the detail itself names
 _SILENT: Final = "does not answer at the moment"
 _FAULTS: Final[dict[type[Exception], str]] = {
@@ -107,7 +108,7 @@ def document(scope: Scope, error: HemostatError, **members: object) -> dict[str,
         "title": kind.title,
         "status": kind.status,
         "detail": error.detail,
-        "instance": scope.get("path", ""),
+        "instance": scope.get("path", "")[:MAX_PATH],
         "code": error.code.value,
         "pointer": error.pointer,
         "request_id": request_id(scope),

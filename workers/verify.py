@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from workers.engine import environment
 
@@ -37,6 +37,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.secret import new_secret
 from app.deployments.store import DeploymentStore
 from app.jobs.connection import connect
+from app.protocol import BoundedProtocol
 from app.secrets import hide_memory
 from app.settings import Settings
 from workers.calibration.online.compute import Compute, Stopped
@@ -88,9 +89,8 @@ class Verifying:
             url = url_of(self._settings.advertise_host or host, listener.getsockname()[1])
             secret = "" if self._settings.advertise_host is None else new_secret()
             door = make_door(lambda: self._desk, lambda: self._reason, self._telemetry.registry, secret)
-            server = _Server(
-                uvicorn.Config(door, log_config=None, access_log=False, server_header=False, lifespan="off")
-            )
+            options: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
+            server = _Server(uvicorn.Config(door, lifespan="off", http=BoundedProtocol, **options))
             replica = Replica(
                 id=f"verify-{os.getpid()}",
                 role="verify",

@@ -1,14 +1,19 @@
 """What an attack costs a service that others use: seconds, memory, and how long a probe waits meanwhile."""
 
+import contextlib
 import csv
 import http.client
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import psutil
+
+from app.protocol import MAX_HEAD
 
 FILE = Path(__file__).resolve().parents[1] / "bench" / "hostile.csv"
 PROBE_EVERY_S = 0.05
@@ -67,6 +72,17 @@ class Watch:
             assert connection.getresponse().status == 200
             connection.close()
             self.probe_s = max(self.probe_s, time.monotonic() - began)
+
+
+def endless_head(url: str) -> None:
+    """A head that is too long is refused."""
+    address = urlsplit(url)
+    with (
+        socket.create_connection((address.hostname, address.port), timeout=60) as one,
+        contextlib.suppress(ConnectionError),  # an answer may be lost in it
+    ):
+        one.sendall(b"GET / HTTP/1.1\r\nX-A: " + b"a" * 10 * MAX_HEAD)
+        assert b" 431 " in one.recv(100)
 
 
 def append(rows: list[tuple[str, str, str, float, str]]) -> None:

@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from app.security import protocol
-from app.security.protocol import MAX_HEAD, BoundedProtocol
+from app import protocol
+from app.protocol import MAX_HEAD, BoundedProtocol
 
+LARGE = 8_000_000
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -28,13 +29,18 @@ async def _early(_request: Request) -> Response:
     return PlainTextResponse("no", status_code=401)
 
 
+async def _large(_request: Request) -> Response:
+    return PlainTextResponse(b"a" * LARGE)
+
+
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Of a server that is less patient than ours."""
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
+    """A server that is less patient than ours."""
     monkeypatch.setattr(protocol, "HEAD_S", 1.0)
     monkeypatch.setattr(protocol, "BODY_S", 1.0)
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 50)
-    app = Starlette(routes=[Route("/", _length, methods=["GET", "POST"]), Route("/early", _early, methods=["POST"])])
+    routes = [Route("/", _length, methods=["GET", "POST"]), Route("/early", _early, methods=["POST"])]
+    app = Starlette(routes=[*routes, Route("/large", _large)])
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, http=BoundedProtocol, ws="none", log_config=None, lifespan="off")
     )
@@ -42,9 +48,14 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
+    yield server
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def port(server: uvicorn.Server) -> int:
+    return int(server.servers[0].sockets[0].getsockname()[1])
 
 
 @pytest.fixture
@@ -161,6 +172,37 @@ def test_idle_connections_do_not_end_an_upload(port: int, one: socket.socket) ->
             stack.enter_context(socket.create_connection(("127.0.0.1", port)))
         one.sendall(b"a" * 5000)
         assert answer(one).endswith(b"5000")
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+def test_a_client_that_does_not_read_its_answer_makes_room_and_is_ended(
+    server: uvicorn.Server, port: int, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_S", 3.0)
+    with contextlib.ExitStack() as stack:
+        for _ in range(80):
+            deaf = stack.enter_context(socket.socket())
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", port))
+            deaf.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n" + more + b"\r\n")
+        assert told(port, b"abc") == b"3"
+        deadline = time.monotonic() + 60
+        while server.server_state.connections:
+            assert time.monotonic() < deadline, "a connection goes on for ever"
+            time.sleep(0.05)
+
+
+def test_a_slow_reader_gets_its_answer_while_others_come_and_go(
+    port: int, one: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_S", 3.0)
+    one.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    got = 0
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            got += len(one.recv(40_000))
+        assert got + len(answer(one)) > LARGE
 
 
 def test_many_requests_pass_over_one_connection(port: int) -> None:

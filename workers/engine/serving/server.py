@@ -12,6 +12,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+import uvicorn.config
+
 from workers.engine.isolation import quiet_vllm
 from workers.engine.serving.plugin import end_with_parent
 
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
     rest = options.rest[1:] if options.rest[:1] == ["--"] else options.rest
     sys.argv = ["vllm", *rest]
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = "app.protocol:BoundedProtocol"
     with quiet_vllm():
         from vllm.entrypoints.launchers.api_server.entry import main as serve
 

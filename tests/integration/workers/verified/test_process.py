@@ -21,7 +21,7 @@ from app.contracts.deployment import DeploymentRequest, DeploymentState, Replica
 from app.models.registry import register
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
-from tests.support import verifying
+from tests.support import hostile, verifying
 from tests.support.tools import tool
 from tests.support.verifying import PATIENCE_S
 from tests.support.worker import gone, wait_for
@@ -161,6 +161,10 @@ def test_what_cannot_be_verified_is_400_and_says_why(running: Running, body: dic
     answer = running.ask(**body)
     assert answer.status_code == 400
     assert told in answer.json()["detail"]
+
+
+def test_a_head_without_end_is_refused(running: Running) -> None:
+    hostile.endless_head(running.replica.url)
 
 
 def test_the_context_is_used_to_its_last_token(running: Running) -> None:

@@ -28,6 +28,7 @@ from app.models.registry import register
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
 from tests.integration.workers.engine.serving.conftest import Oracle
+from tests.support import hostile
 from tests.support.patient import connect_patiently
 from workers.calibration.calibrators import storage
 from workers.calibration.calibrators.temperature import Temperature
@@ -416,6 +417,7 @@ def test_a_replica_that_others_can_reach_asks_for_its_secret(service: Service) -
         assert client.get(f"{replica.engine_url}/nonfinite/x").status_code == 401
         assert client.get(f"{replica.engine_url}/versions", headers=headers).json()["loaded"] == ["identity"]
         assert [client.get(url).status_code for url in replica.metrics_urls] == [200, 200]
+    hostile.endless_head(replica.url)
     told = {int(url.rpartition(":")[2]) for url in (replica.url, replica.engine_url)}
     listening = {
         connection.laddr.port

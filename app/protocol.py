@@ -1,6 +1,7 @@
 """HTTP/1.1 in C, with the limits that uvicorn sets for its slower parser alone: bytes of a head, time, connections."""
 
 import asyncio
+import socket
 from asyncio import TimerHandle
 from typing import Any, ClassVar, Final
 
@@ -13,13 +14,14 @@ MAX_CONNECTIONS: Final = 1024
 HEAD_S: Final = 10.0  # for a whole head, from the connection or its first byte on
 BODY_S: Final = 30.0  # for a body, and a second more for each SLOWEST bytes
 SLOWEST: Final = 65_536
+UNREAD_S: Final = 90.0  # for a client that reads nothing of what was sent to it
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection. It is closed when its request takes too long to come, and when there are too many connections and
-    none has waited longer: those first whose request has not said who it is from."""
+    """A connection. It is closed when its request takes too long to come, when its client reads nothing, and when there
+    are too many connections and none has waited longer: those first whose request has not said who it is from."""
 
-    # Those whose next request is not there yet, the one that has waited longest first.
+    # Those whose next request is not there yet or whose answer is not read, the one that has waited longest first.
     _waiting: ClassVar[dict["BoundedProtocol", None]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -29,14 +31,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._grace_s = HEAD_S
         self._received = 0  # bytes of the body
         self._head = 0  # bytes since the parser last got on
-        self._uploading = False  # a body is under way
+        self._busy = False  # a body or an answer is under way
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Makes room for it."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        _end_unread(transport)
         self._await(HEAD_S)
         if len(self.connections) > MAX_CONNECTIONS:
-            oldest = min(self._waiting, key=lambda one: one._uploading)
+            others = (one for one in self._waiting if one is not self)
+            oldest = min(others, key=lambda one: one._busy, default=self)
             oldest._stop()
             self.connections.discard(oldest)
             oldest.transport.abort()
@@ -77,7 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("too many requests at once")
         self._head = self._received = 0
         self._await(BODY_S)
-        self._uploading = True
+        self._busy = True
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -95,8 +99,23 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """It is idle, unless more has come already."""
         super().on_response_complete()
-        if not (self.pipeline or self.transport.is_closing()):
+        unread = self.transport.get_write_buffer_size() > 0
+        if not self.pipeline and (unread or not self.transport.is_closing()):
             self._waiting.setdefault(self)
+            self._busy = unread
+
+    def pause_writing(self) -> None:
+        """Its client does not read."""
+        super().pause_writing()
+        self._waiting.setdefault(self)
+        self._busy = True
+
+    def resume_writing(self) -> None:
+        """Its client reads on."""
+        super().resume_writing()
+        cycle: RequestResponseCycle | None = self.cycle
+        if self._timer is None and cycle is not None and not cycle.response_complete:
+            self._stop()
 
     def _await(self, grace_s: float) -> None:
         self._stop()
@@ -106,7 +125,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _stop(self) -> None:
         self._waiting.pop(self, None)
-        self._uploading = False
+        self._busy = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -127,3 +146,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if not (answering or self.pipeline) and (cycle is not None or self._head):
             self.transport.write(STATUS_LINE[status] + b"connection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()
+
+
+def _end_unread(transport: asyncio.BaseTransport) -> None:
+    """The kernel ends the connection if nothing of an answer is read; also after it was closed on our side."""
+    one = transport.get_extra_info("socket")
+    if one is not None and one.family != socket.AF_UNIX:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
