@@ -101,8 +101,9 @@ def test_means_agree_with_float64_for_every_kind_of_head(heads: str, precision: 
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("vocabulary", [2, 7, 64, 320, 1003, 3000])
+@pytest.mark.parametrize(
+    ("vocabulary", "bits"), [(2, 4), (7, 4), (64, 4), (320, 4), (1003, 4), (1003, 6), (1003, 8), (3000, 4)]
+)
 def test_means_agree_with_float64_at_every_size_of_vocabulary_and_change(
     vocabulary: int, bits: int, precision: Precision
 ) -> None:
@@ -138,16 +139,17 @@ def test_no_mean_is_further_off_than_that_of_two_heads_rounded_to_bf16(heads: st
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("vocabulary", [7, 1003, 5000])  # the last one is summed in segments, unless biased
 @pytest.mark.parametrize(
-    "form",
+    ("vocabulary", "form"),
     [
-        {},
-        {"bias": True},
-        {"scale": 0.7},
-        {"scale": -1.3},
-        {"softcap": 8.0},
-        {"bias": True, "softcap": 8.0, "scale": 0.7},
+        (7, {}),
+        (1003, {}),
+        (1003, {"bias": True}),
+        (1003, {"scale": -1.3}),
+        (1003, {"softcap": 8.0}),
+        (1003, {"bias": True, "softcap": 8.0, "scale": 0.7}),
+        (5000, {"scale": -1.3}),  # summed in segments, as the next one
+        (5000, {"softcap": 8.0}),
     ],
 )
 def test_a_model_has_exactly_no_divergence_from_itself(

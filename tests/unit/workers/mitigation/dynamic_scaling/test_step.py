@@ -91,7 +91,7 @@ def after_the_first_block(path: Path) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("kind", "tune"),
-    [("llama", "scales"), ("llama", "rounding"), ("qwen2", "scales"), ("qwen2", "rounding"), ("gemma2", "scales")],
+    [("llama", "scales"), ("llama", "rounding"), ("qwen2", "scales"), ("gemma2", "scales")],
 )
 def test_blocks_that_are_fitted_come_nearer_to_the_sources_and_stay_on_their_grids(
     kind: str, tune: str, tiny: Tiny, tmp_path: Path
@@ -174,10 +174,10 @@ def test_a_block_is_let_go_when_it_is_stored(tiny: Tiny, tmp_path: Path, monkeyp
         return found
 
     monkeypatch.setattr(step_module._Work, "_learned", told)
-    for fields, most in (({"tuning_steps": 0}, 0), ({"tuning_steps": 0, "block_epochs": 1}, 0), ({}, 4)):
+    for fields, most in (({"tuning_steps": 0}, 0), ({"tuning_steps": 0, "block_epochs": 1}, 0), ({}, 2)):
         made_before.clear()
         alive.clear()
-        made(tiny("llama", num_hidden_layers=5), tmp_path / str(most) / str(len(fields)), DYNAMIC | fields)
+        made(tiny("llama", num_hidden_layers=3), tmp_path / str(most) / str(len(fields)), DYNAMIC | fields)
         assert max(alive) == most
 
 
