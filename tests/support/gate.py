@@ -58,10 +58,14 @@ MARKS = {
         # Every pair of steps.
         r"unit/workers/surgery/test_composition\.py::test_any_two_steps",
         # The same on other architectures.
-        r"integration/workers/engine/test_packed_recipes\.py::.*(qwen2|gemma2)",
+        r"integration/workers/engine/test_packed_(recipes|dynamic)\.py::.*(qwen2|gemma2)",
+        r"integration/workers/engine/test_simulation\.py::test_activations.*gemma2",
         r"integration/workers/engine/test_(swap|float32_products)\.py::.*bit_for_bit.*(untied|qwen2|granite)",
         r"integration/workers/distributions/test_head_engine\.py::.*(untied|qwen2)",
         r"integration/workers/mitigation/repair/test_adapter_vllm\.py::.*(qwen2|gemma2)",
+        # The same of another size, and another name of the same dtype.
+        r"integration/workers/engine/test_swap\.py::test_the_demo_model.*W8A8",
+        r"integration/workers/engine/test_simulation\.py::test_a_dtype.*\[fp8-",
         # Other processors, emulated: each compiles everything anew.
         r"integration/workers/distributions/test_self_divergence\.py::.*\[(?!this one)",
     ),

@@ -321,16 +321,11 @@ def test_a_model_against_itself_flips_nothing(settings: Settings, room: EngineRo
     assert flip_runs.read(settings.home) == kept
 
 
-def test_what_earlier_runs_say_is_told(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+def test_what_earlier_runs_say_is_told(
+    done: tuple[TasksReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+) -> None:
     """Three runs of the task are known, and are few."""
-    (fingerprint,) = {
-        result.fingerprint
-        for result in tasks(
-            request(candidate={"model": "tiny"}, self_check=True, tasks=request().tasks[:1]),
-            Context(settings, tmp_path / "a"),
-            room,
-        ).tasks
-    }
+    fingerprint = by_name(done[0])["arc"].fingerprint
 
     def known(name: str, reference: str) -> Settings:
         home = tmp_path / name
@@ -379,29 +374,19 @@ def test_an_attempt_that_was_lost_is_gone_on_with(
 
 
 @pytest.mark.parametrize("phase", ["tasks", "generate"])
-def test_it_stops_when_it_is_told_to(settings: Settings, room: EngineRoom, tmp_path: Path, phase: str) -> None:
+def test_it_stops_when_it_is_told_to_and_says_before_any_answer_what_each_task_can_show(
+    settings: Settings, room: EngineRoom, tmp_path: Path, phase: str
+) -> None:
+    """Other items than those of any other test, so that none has an answer in the store."""
     changed = [dict(QUESTIONS[0]) | {"question": f"{phase} lazy dog"}, *QUESTIONS]
     assert settings.text_root is not None
     (settings.text_root / f"{phase}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
     first = {"source": "file", "format": "arc", "path": f"{phase}.jsonl"}
-    wanted = request(tasks=[first, request().tasks[1]])
-    with pytest.raises(JobCancelled):
-        tasks(wanted, Context(settings, tmp_path, stop_in=phase), room)
-
-
-def test_what_a_task_can_show_is_told_before_any_is_answered(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    """The job stops where the first answer would be given; other items than those of any other test."""
-    changed = [dict(row) | {"question": f"{row['question']} before"} for row in QUESTIONS]
-    assert settings.text_root is not None
-    (settings.text_root / "before.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
-    first = {"source": "file", "format": "arc", "path": "before.jsonl"}
-    context = Context(settings, tmp_path, stop_in="tasks")
+    context = Context(settings, tmp_path, stop_in=phase)
     with pytest.raises(JobCancelled):
         tasks(request(tasks=[first, request().tasks[1]]), context, room)
     told = [line for line in context.logs if "80 % power" in line]
-    assert [line.split(" items")[0] for line in told] == ["arc: 24", "gsm8k: 6"]
+    assert [line.split(" items")[0] for line in told] == ["arc: 25", "gsm8k: 6"]
     assert all("2.5 % level: 5 % divided by 2 tasks" in line for line in told)
 
 
