@@ -22,12 +22,13 @@ asked = [
     SamplingParams(temperature=row % 2, seed=row, max_tokens=8, logprobs=-1, ignore_eos=True, detokenize=False)
     for row in range(5)
 ]
-found = []
+found, kept = [], []  # the end of one engine would end what the next one needs
 for dtype in ("bfloat16", "float32"):
     llm = LLM(
         model=sys.argv[1], dtype=dtype, skip_tokenizer_init=True, enforce_eager=True, max_model_len=128,
         max_num_seqs=8, kv_cache_memory_bytes=16 << 20, max_logprobs=-1, seed=0, logits_processors=processors,
     )
+    kept.append(llm)
     alone = llm.generate(prompts[:1], asked[:1], use_tqdm=False)
     found += [
         [list(answer.outputs[0].token_ids), [[step[token].logprob for token in sorted(step)] for step in
