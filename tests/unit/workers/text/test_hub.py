@@ -73,10 +73,13 @@ def test_no_data_set_is_read_that_the_operator_has_not_named(hub: Hub, settings:
 
 def test_the_first_rows_that_are_not_blank_become_documents(hub: Hub, allowed: Settings, tmp_path: Path) -> None:
     check_text(source(), tmp_path, allowed, "/text")
-    assert load_hub(source(documents=2, domain="letters"), settings=allowed) == [
+    told: list[tuple[str, int, int]] = []
+    found = load_hub(source(documents=2, domain="letters"), settings=allowed, progress=lambda *step: told.append(step))
+    assert found == [
         TextDocument("test-0", "letters", text="first row"),
         TextDocument("test-2", "letters", text="second row"),
     ]
+    assert told == [("text", 0, 2), ("text", 1, 2), ("text", 2, 2)]
     assert len(load_hub(source(documents=50, column="title"), settings=allowed)) == 4
     assert not [path for path in allowed.home.iterdir() if path.name.startswith("hub-")]
 
@@ -189,9 +192,3 @@ def test_files_of_another_data_set_are_not_read(hub: Hub, allowed: Settings) -> 
     hub.files["someone/private"] = {"test.jsonl": lines([{"text": "not allowed"}])}
     hub.files[NAME]["README.md"] = card("hf://datasets/someone/private/test.jsonl")
     assert refused(allowed).code is ErrorCode.TEXT_NOT_FOUND
-
-
-def test_it_tells_how_far_it_is(hub: Hub, allowed: Settings) -> None:
-    told: list[tuple[str, int, int]] = []
-    load_hub(source(documents=2), settings=allowed, progress=lambda *step: told.append(step))
-    assert told == [("text", 0, 2), ("text", 1, 2), ("text", 2, 2)]

@@ -154,8 +154,7 @@ def test_the_broken_layer_is_named_first_and_no_layer_behind_it_is_blamed(tiny: 
     assert all(site.shown is False and site.nats < 1e-8 for site in others)
 
 
-@pytest.mark.parametrize("layer", [0, 2, 4])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "layer"), [*zip(WAYS, [0, 2, 4, 4, 0], strict=True)])
 def test_one_layer_damaged_in_whatever_way_costs_what_it_does_in_one_width_and_no_other_costs_anything(
     tiny: Tiny, tmp_path: Path, way: str, layer: int
 ) -> None:
@@ -184,7 +183,7 @@ def test_of_two_damaged_layers_each_costs_what_it_does_alone(tiny: Tiny, tmp_pat
         assert site.nats == pytest.approx(mean_kl(whole(folder), whole(alone)), rel=2e-3)
 
 
-@pytest.mark.parametrize("bits", [4, 3, 2])
+@pytest.mark.parametrize("bits", [4, 2])
 def test_no_layer_is_blamed_for_a_damaged_embedding(tiny: Tiny, tmp_path: Path, bits: int) -> None:
     folder = tiny("llama", num_hidden_layers=LAYERS)
     broken = changed(folder, tmp_path / "broken", rounded("embed_tokens", bits))
