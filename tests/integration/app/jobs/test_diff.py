@@ -1,13 +1,16 @@
 """Differences of candidates over HTTP: the same answer as the command line's, exact refusals, pages that lead on."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import jsonschema
 import numpy as np
 import pytest
@@ -19,8 +22,11 @@ from app.jobs import keys
 from app.jobs.diff_examples import DIFF
 from app.jobs.differences import Differences
 from app.jobs.ids import new_job_id
+from app.main import create_app
+from app.settings import Settings
 from tests.integration.app.conftest import Api
 from tests.support.html import tree
+from tests.support.keys import bearer, key_line, write_keys
 from tests.support.token_files import DOCUMENTS, LENGTH, values, write_job
 
 DIFF_PATH = "/v1/diagnosis/diff"
@@ -317,3 +323,39 @@ async def test_the_same_question_is_computed_once(api: Api) -> None:
     assert {answer.status_code for answer in answers} == {200}
     api.state.differences.command = (shutil.which("false") or "/bin/false",)
     assert (await ask(api, one, two)).json() == answers[0].json()
+
+
+@pytest.fixture
+async def owners(settings: Settings) -> AsyncIterator[dict[str, Api]]:
+    """One service, as each owner of a key sees it."""
+    lines = [key_line("ann", "diagnose,read"), key_line("bob", "diagnose,read"), key_line("all", "admin")]
+    app = create_app(settings.model_copy(update={"api_keys_file": write_keys(settings.home / "keys", *lines)}))
+    async with app.router.lifespan_context(app), contextlib.AsyncExitStack() as open_clients:
+        made = {}
+        for owner in ("ann", "bob", "all"):
+            client = httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://service.example", headers=bearer(owner)
+            )
+            made[owner] = Api(app, app.state.hemostat, await open_clients.enter_async_context(client))
+        yield made
+
+
+@pytest.mark.parametrize("headers", [None, HTML_ONLY], ids=["json", "page"])
+async def test_no_report_of_another_owner_is_read_through_a_difference(
+    owners: dict[str, Api], headers: dict[str, str] | None
+) -> None:
+    ann, bob = owners["ann"], owners["bob"]
+    mine, second = await finished(ann, 1.0, "ann-one"), await finished(ann, 0.9, "ann-two")
+    other = await finished(bob, 0.8, "bob-one")
+    assert (await ask(owners["all"], mine, other, headers=headers)).status_code == 200  # it is computed by now
+    assert (await ask(ann, mine, second, headers=headers)).status_code == 200
+    asked = [(mine, other), (other, mine), *([(other,)] if headers else [])]
+    for jobs in asked:
+        refused = await ask(ann, *jobs, headers=headers)
+        assert refused.status_code == 404
+        assert "bob-one" not in refused.text
+    if headers:
+        offered = (await ask(ann, mine, headers=headers)).text
+        assert "ann-two" in offered
+        assert "bob-one" not in offered
+        assert other not in offered
