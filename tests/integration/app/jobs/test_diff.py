@@ -303,20 +303,6 @@ async def test_where_numpy_is_not_installed_it_says_what_to_install(api: Api) ->
     assert "numpy, scipy and pyarrow" in answer.json()["hint"]
 
 
-async def test_an_owner_whose_differences_are_computed_delays_no_other(api: Api) -> None:
-    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
-    records = [record for job in (one, two) if (record := await api.state.store.get(job))]
-    found = api.state.differences
-    async with found._line.place("ann"):
-        mine = asyncio.create_task(found.answer(records, by="kl", anyway=False, seed=1, owner="ann"))
-        async with asyncio.timeout(60):
-            while not found._line.queued:  # noqa: ASYNC110 - it has no event
-                await asyncio.sleep(0.01)
-        await found.answer(records, by="kl", anyway=False, seed=2, owner="bob")
-        assert not mine.done()
-    await mine
-
-
 async def test_the_same_question_is_computed_once(api: Api) -> None:
     one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
     answers = await asyncio.gather(*(ask(api, one, two) for _ in range(6)))
@@ -338,6 +324,20 @@ async def owners(settings: Settings) -> AsyncIterator[dict[str, Api]]:
             )
             made[owner] = Api(app, app.state.hemostat, await open_clients.enter_async_context(client))
         yield made
+
+
+async def test_an_owner_whose_differences_are_computed_delays_no_other(owners: dict[str, Api]) -> None:
+    ann, bob = owners["ann"], owners["bob"]
+    anns, bobs = [[await finished(api, scale, "one") for scale in (1.0, 0.8)] for api in (ann, bob)]
+    line = ann.state.differences._line
+    async with line.place("ann"):
+        waits = asyncio.create_task(ask(ann, *anns))
+        async with asyncio.timeout(60):
+            while not line.queued:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.01)
+        assert (await ask(bob, *bobs)).status_code == 200
+        assert not waits.done()
+    assert (await waits).status_code == 200
 
 
 @pytest.mark.parametrize("headers", [None, HTML_ONLY], ids=["json", "page"])
