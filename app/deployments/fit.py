@@ -64,12 +64,16 @@ def _named(model: str, recipe: tuple[object, ...]) -> str:
 
 
 def proven(settings: Settings, model: CandidateModel, reference: ReferenceModel) -> Profile | None:
-    """The newest profile of these weights that passed a test as strict as a deployment's own. Reads the disk."""
+    """The newest profile of these weights that passed a test as strict as a deployment's own. Reads the disk.
+
+    Of jobs for a deployment only: other jobs need no scope `deploy`, and their text is anybody's.
+    """
     tolerance = CalibrateRequest.model_fields["tolerance"].default
     fitting = (
         profile
         for profile in ProfileFiles(settings).list()
-        if profile.test is not None
+        if profile.deployment is not None
+        and profile.test is not None
         and profile.test.passed
         and profile.test.tolerance <= tolerance
         and belongs(profile, model, reference)

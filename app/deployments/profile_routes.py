@@ -8,15 +8,15 @@ from starlette.responses import Response
 
 from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.profile import ProfilePage
+from app.contracts.profile import Profile, ProfilePage
 from app.deployments import profile_examples as examples
-from app.deployments.profiles import ProfileFiles
+from app.deployments.profiles import ProfileFiles, compare, not_found
 from app.openapi import JSON, Answer, answers
-from app.security.scopes import Needs, Scope
+from app.security.scopes import Needs, Scope, key_of
 from app.state import State, state_of
 
 PATH: Final = "/v1/calibration/profiles"
-_READ: Final = [ErrorCode.PROFILE_NOT_FOUND, ErrorCode.PROFILE_CORRUPT]
+_READ: Final = [ErrorCode.PROFILE_NOT_FOUND, ErrorCode.PROFILE_CORRUPT, ErrorCode.UNAVAILABLE]
 
 router = APIRouter(tags=["calibration"], default_response_class=Response, dependencies=[Depends(Needs(Scope.READ))])
 changes = APIRouter(tags=["calibration"], default_response_class=Response, dependencies=[Depends(Needs(Scope.DEPLOY))])
@@ -25,12 +25,12 @@ changes = APIRouter(tags=["calibration"], default_response_class=Response, depen
 @router.get(
     PATH,
     summary="List calibration profiles, newest first",
-    responses=answers(Answer(200, examples.PAGE, "ProfilePage"), errors=[]),
+    responses=answers(Answer(200, examples.PAGE, "ProfilePage"), errors=[ErrorCode.UNAVAILABLE]),
 )
 async def list_profiles(request: Request) -> Response:
     """Each with how it was fitted and what its test said."""
-    files = _files(request)
-    page = ProfilePage(data=await asyncio.to_thread(files.list))
+    profiles = await asyncio.to_thread(_files(request).list)
+    page = ProfilePage(data=tuple([profile for profile in profiles if await _shown(request, profile)]))
     return Response(page.model_dump_json(), media_type=JSON)
 
 
@@ -41,7 +41,7 @@ async def list_profiles(request: Request) -> Response:
 )
 async def get_profile(request: Request, version: str) -> Response:
     """The record of its fit, and the comparison table of its test."""
-    profile = await asyncio.to_thread(_files(request).get, version)
+    profile = await _get(request, version)
     return Response(profile.model_dump_json(), media_type=JSON)
 
 
@@ -52,7 +52,7 @@ async def get_profile(request: Request, version: str) -> Response:
 )
 async def compare_profiles(request: Request, version: str, other: str) -> Response:
     """In what they were fitted differently, and what their tests said of each domain."""
-    found = await asyncio.to_thread(_files(request).compare, version, other)
+    found = compare(await _get(request, version), await _get(request, other))
     return Response(found.model_dump_json(), media_type=JSON)
 
 
@@ -97,6 +97,21 @@ def use_of(deployment: Deployment, version: str) -> str | None:
         "has loaded": [loaded for replica in deployment.running for loaded in replica.versions],
     }
     return next((how for how, versions in uses.items() if version in versions), None)
+
+
+async def _get(request: Request, version: str) -> Profile:
+    profile = await asyncio.to_thread(_files(request).get, version)
+    if not await _shown(request, profile):
+        raise not_found(version)
+    return profile
+
+
+async def _shown(request: Request, profile: Profile) -> bool:
+    """All keys see a deployment's profiles; those of other jobs, the job's owner and keys with `deploy`."""
+    key = key_of(request)
+    if profile.deployment is not None or key.may(Scope.DEPLOY):
+        return True
+    return profile.job is not None and await state_of(request).store.status(profile.job, key.reads) is not None
 
 
 def _files(request: Request) -> ProfileFiles:

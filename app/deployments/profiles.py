@@ -44,7 +44,7 @@ class ProfileFiles:
     def folder(self, version: str) -> Path:
         """Where a profile lies. Raises PROFILE_NOT_FOUND for what cannot be a version."""
         if not is_version(version):
-            raise _not_found(version)
+            raise not_found(version)
         return self.root / version
 
     def get(self, version: str) -> Profile:
@@ -53,7 +53,7 @@ class ProfileFiles:
         try:
             text = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            raise _not_found(version) from None
+            raise not_found(version) from None
         try:
             profile = Profile.model_validate_json(text)
         except ValidationError as error:
@@ -81,12 +81,8 @@ class ProfileFiles:
             # At once out of every list; a process that has it open keeps what it has read.
             self.folder(version).rename(gone)
         except (FileNotFoundError, NotADirectoryError):
-            raise _not_found(version) from None
+            raise not_found(version) from None
         shutil.rmtree(gone)
-
-    def compare(self, a: str, b: str) -> Comparison:
-        """Two profiles beside each other. Raises as `get` does."""
-        return compare(self.get(a), self.get(b))
 
 
 def compare(a: Profile, b: Profile) -> Comparison:
@@ -140,7 +136,8 @@ def _flat(value: object, at: str = "") -> Iterator[tuple[str, Setting]]:
         yield from _flat(inner, f"{at}/{str(name).replace('~', '~0').replace('/', '~1')}")
 
 
-def _not_found(version: str) -> HemostatError:
+def not_found(version: str) -> HemostatError:
+    """The error for a profile that is not there, or that the key may not see."""
     shown = ascii(version[:MAX_SHOWN])
     hint = "`hemostat profiles list` shows them."
     if version == IDENTITY:

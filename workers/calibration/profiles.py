@@ -1,7 +1,7 @@
 """Calibration profiles: a calibrator's files with the record of how it was fitted, under a hash of both.
 
-Putting the same fit twice gives the same version, and the folder that was there stays: a profile never changes. What is
-measured (timings, test results) is stored beside but does not decide the version.
+Putting the same fit twice gives the same version, and the folder that was there stays. What is measured (timings, test
+results) is stored beside and does not decide the version; a record for a deployment replaces one for none.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ class ProfileStore(ProfileFiles):
             except OSError:
                 if not (self.root / version).is_dir():
                     raise
-                return self.get(version)
+                found = self.get(version)
+                if found.deployment is not None or profile.deployment is None:
+                    return found
+                path.replace(self.root / version / PROFILE_FILE)
         finally:
             shutil.rmtree(made, ignore_errors=True)
         _sync(self)

@@ -20,6 +20,8 @@ from app.settings import Settings
 from tests.integration.app.conftest import compare
 from tests.integration.app.deployments.asking import FIRST
 from tests.support.keys import bearer, key_line, write_keys
+from tests.support.profiles import low_rank, record
+from workers.calibration.profiles import ProfileStore
 
 JOBS = "/v1/diagnosis/jobs"
 JOB = JOBS + "/{job_id}"
@@ -218,6 +220,25 @@ async def test_who_waits_sees_how_many_are_before_it_and_no_job_of_others(http: 
     assert (queue.json()["before"], queue.json()["first"]) == (1, [])
     assert "bob" not in (await http.get(f"{JOBS}/{mine}?format=html", headers=bearer("ann"))).text
     assert len((await http.get(f"{JOBS}/{mine}/queue", headers=bearer("admin"))).json()["first"]) == 1
+
+
+async def test_a_profile_is_its_jobs_owners_unless_it_is_for_a_deployment(
+    http: httpx.AsyncClient, settings: Settings
+) -> None:
+    mine = await submit(http, "ann")
+    store = ProfileStore(settings)
+    own = store.put(low_rank(), record(job=mine)).version
+    served = store.put(low_rank(seed=1), record(job=mine, deployment="bot")).version
+    for key, seen in (("ann", True), ("ann-next", True), ("bob", False), ("both", True), ("admin", True)):
+        page = (await http.get(PROFILES, headers=bearer(key))).json()
+        assert {profile["version"] for profile in page["data"]} == ({own, served} if seen else {served}), key
+        for version, status in ((own, 200 if seen else 404), (served, 200)):
+            for tail in (version, f"{version}/compare/{served}", f"{served}/compare/{version}"):
+                assert (await http.get(f"{PROFILES}/{tail}", headers=bearer(key))).status_code == status, (key, tail)
+    await http.post(f"{JOBS}/{mine}/cancel", headers=bearer("ann"))
+    await http.delete(f"{JOBS}/{mine}", headers=bearer("ann"))
+    assert (await http.get(f"{PROFILES}/{own}", headers=bearer("ann"))).status_code == 404
+    assert (await http.get(f"{PROFILES}/{own}", headers=bearer("both"))).status_code == 200
 
 
 async def test_an_idempotency_key_belongs_to_its_owner(http: httpx.AsyncClient) -> None:

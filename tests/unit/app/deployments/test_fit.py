@@ -37,15 +37,32 @@ def settings(tmp_path: Path, model: Path) -> Settings:
     return Settings(home=tmp_path)
 
 
-def stored(settings: Settings, weights: str, *, passed: bool = True, tolerance: float = 0.005) -> str:
+def stored(
+    settings: Settings,
+    weights: str,
+    *,
+    passed: bool = True,
+    tolerance: float = 0.005,
+    deployment: str | None = "bot",
+) -> str:
     model: dict[str, Any] = {"model": "tiny", "weights_fingerprint": weights}
     told = calibrate_report(passed=passed)["test"] | {"tolerance": tolerance}
-    made = record(reference=model, candidate=model, test=Proof.model_validate(told))
+    made = record(reference=model, candidate=model, test=Proof.model_validate(told), deployment=deployment)
     return ProfileStore(settings).put(Temperature(1.5), made).version
 
 
 def test_a_proven_profile_of_the_same_weights_is_found(settings: Settings, model: Path) -> None:
     version = stored(settings, fingerprint(model))
+    found = proven(settings, MODEL, REFERENCE)
+    assert found is not None
+    assert found.version == version
+
+
+def test_one_of_a_job_that_any_key_may_submit_is_not_and_hides_none(settings: Settings, model: Path) -> None:
+    stored(settings, fingerprint(model), deployment=None)
+    assert proven(settings, MODEL, REFERENCE) is None
+    version = stored(settings, fingerprint(model))
+    stored(settings, fingerprint(model), deployment=None)
     found = proven(settings, MODEL, REFERENCE)
     assert found is not None
     assert found.version == version

@@ -39,7 +39,7 @@ def test_two_profiles_are_told_apart_by_how_they_were_fitted(settings: Settings)
     store = ProfileStore(settings)
     one = store.put(low_rank(), record())
     other = store.put(Temperature(1.25), record(seed=3, settings={"steps": 100}, job="diag_x"))
-    found = ProfileFiles(settings).compare(one.version, other.version)
+    found = compare(one, other)
     told = {difference.pointer: (difference.a, difference.b) for difference in found.differences}
     assert told["/fit/seed"] == (0, 3)
     assert told["/fit/settings/steps"] == (None, 100)

@@ -41,6 +41,9 @@ def test_a_version_is_a_hash_of_the_calibrator_and_of_how_it_was_fitted(store: P
     first = store.put(low_rank(), record())
     assert store.put(low_rank(), record()) == first
     assert store.put(low_rank(), record(job="diag_other")) == first, "who asked for it does not matter"
+    served = store.put(low_rank(), record(deployment="bot"))
+    assert (served.version, served.deployment) == (first.version, "bot")
+    assert store.put(low_rank(), record()) == store.get(first.version) == served, "unless it is for a deployment"
     others = [store.put(low_rank(seed=1), record()), store.put(low_rank(), record(seed=1))]
     assert len({profile.version for profile in [first, *others]}) == 3
     assert {profile.version for profile in store.list()} == {profile.version for profile in [first, *others]}
