@@ -1,5 +1,6 @@
 """The proxy of the compose file, Debian's nginx: HTTPS before the API, and streams that pass through as they come."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 
@@ -63,6 +64,20 @@ def test_the_largest_body_passes_and_a_larger_one_does_not(client: httpx.Client)
     assert taken.headers["content-type"] == "application/problem+json"
     assert taken.status_code == 422
     assert client.post("/v1/diagnosis/jobs", content=b"a" * (limit + 1), headers=json).status_code == 413
+
+
+def test_a_body_without_a_key_is_refused_before_it_is_there(stack: Stack, client: httpx.Client) -> None:
+    """The proxy keeps no body: its /tmp is memory, and it does not know the keys."""
+    trusted = ssl.create_default_context(cafile=str(stack.folder / "secrets" / "tls.crt"))
+    head = f"POST /v1/diagnosis/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: {31 * 2**20}\r\n"
+    with (
+        socket.create_connection(("localhost", int(stack.ports["8443"])), timeout=20) as plain,
+        trusted.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + b"a" * 2**20)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 401 ")
+    whole = {"authorization": "", "content-type": "application/json"}
+    assert client.post("/v1/diagnosis/jobs", content=b"a" * 31 * 2**20, headers=whole).status_code == 401
 
 
 def test_a_person_opens_pages_with_the_key_as_password_and_a_foreign_page_changes_nothing(
