@@ -202,7 +202,6 @@ class Desk:
         both: list[dict[str, Answers]] = []
         endings: list[list[Ending]] = []
         if task.format == "humaneval":
-            runner.require(check_cancelled=self.context.check_cancelled)
             done = sum(map(len, texts))
             for index, side in enumerate(texts):
                 ends = self._run(items, side, self._folder(number), already=index * len(items), total=done)

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -36,8 +35,9 @@ from workers.surgery.store import CheckpointStore
 
 V = 320
 RNG = np.random.default_rng(0)
-MASTER: dict[str, Path] = {}
 COUNT = iter(range(10**6))
+# Pushed at once where a verdict takes hundreds: after each push the status is waited for, which comes once a second.
+MANY = 48
 
 
 def samples(count: int, *, version: str = "identity", prompt: int = 12, output: int = 24) -> list[ShadowSample]:
@@ -214,8 +214,8 @@ def test_a_poisoned_profile_on_trial_is_never_promoted(shadow: Shadow, settings:
     version, _ = biased(settings, 1.5, seed=2)
     (shadow.folder / "trials" / version).touch()
     shadow.until(lambda found: found.shadow.trial == version, what="trial")
-    for _ in range(20):
-        push_and_wait(shadow, samples(16))
+    for _ in range(10):
+        push_and_wait(shadow, samples(MANY))
         if shadow.get().shadow.trial is None:  # type: ignore[union-attr]
             break
     found = shadow.until(lambda found: found.shadow.trial is None, what="verdict")
@@ -248,16 +248,16 @@ def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven
     calm = push_and_wait(shadow, samples(48)).shadow
     assert calm is not None and (calm.drift, calm.alarms) == (DriftState.OK, 0)
     replace_weights(settings, norm=3.0)
-    for _ in range(40):
-        if push_and_wait(shadow, samples(16)).shadow.alarms:  # type: ignore[union-attr]
+    for _ in range(20):
+        if push_and_wait(shadow, samples(MANY)).shadow.alarms:  # type: ignore[union-attr]
             break
     worse = shadow.until(lambda found: found.shadow.alarms == 1, what="alarm")
     assert worse.shadow is not None and worse.shadow.divergence is not None
     shifted = worse.shadow.divergence.raw.mean
     assert shifted > threshold
     assert shadow.metric("hemostat_drift_alarms_total") == 1
-    for _ in range(60):
-        if push_and_wait(shadow, samples(16)).promotions:
+    for _ in range(30):
+        if push_and_wait(shadow, samples(MANY)).promotions:
             break
     promoted = shadow.until(lambda found: found.promotions == 1, what="promotion")
     version = promoted.active_version
@@ -266,8 +266,8 @@ def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven
     assert profile.fit.settings["reason"] == "drift alarm"
     assert {found.name for found in profile.fit.sets} == {"fit", "choose"}
     assert all(set(found.domains) == {"traffic", "fitting-set"} for found in profile.fit.sets)
-    for _ in range(20):
-        after = push_and_wait(shadow, samples(16, version=version)).shadow
+    for _ in range(10):
+        after = push_and_wait(shadow, samples(MANY, version=version)).shadow
         if after is not None and after.drift is DriftState.OK:
             break
     assert after is not None and after.divergence is not None
@@ -309,8 +309,8 @@ def test_a_harmful_version_that_somebody_promoted_is_rolled_back(shadow: Shadow,
     shadow.until(
         lambda _: any(f"{version} came into force" in event.reason for event in shadow.events()), what="noticed change"
     )
-    for _ in range(40):
-        if push_and_wait(shadow, samples(16, version=version)).rollbacks > before:
+    for _ in range(20):
+        if push_and_wait(shadow, samples(MANY, version=version)).rollbacks > before:
             break
     found = shadow.until(lambda found: found.rollbacks == before + 1, what="rollback")
     assert found.active_version == "identity"

@@ -282,19 +282,25 @@ def test_the_same_seed_gives_the_same_answer_digit_by_digit(answers: dict[str, T
     assert fit_threshold(case.curve, case.bounds).as_json() == answers["LLM_Pruner"].as_json()
 
 
-def test_it_stops_when_told_to() -> None:
+def test_it_stops_when_told_to_between_two_fits_and_while_points_are_left_out() -> None:
     class StopError(Exception):
         pass
 
-    calls = []
+    calls: list[None] = []
+    stop_at = 3
 
     def check() -> None:
         calls.append(None)
-        if len(calls) == 3:
+        if len(calls) == stop_at:
             raise StopError
 
     with pytest.raises(StopError):
-        fit_threshold(CURVES["ASVD"].curve, check=check)
+        fit_threshold(CURVES["LLM_Pruner"].curve, check=check)
+    stop_at = -1
+    answer = fit_threshold(CURVES["LLM_Pruner"].curve, check=check)
+    stop_at = len(calls) + 3
+    with pytest.raises(StopError):
+        answer.as_json()
 
 
 def test_without_bounds_all_are_open(answers: dict[str, ThresholdAnswer]) -> None:
