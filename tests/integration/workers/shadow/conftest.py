@@ -150,6 +150,7 @@ def settings(home: Path, redis: RedisServer) -> Settings:
             "engine_batch_tokens": 512,
             "engine_kv_cache_bytes": 16 * 1024 * 1024,
             "share_shadow": 0.5,
+            "shadow_nice": 1,  # still behind what serves; by default its start would wait for the other tests
             "shadow_expiry_s": 600.0,
             "shadow_refit_after_tokens": 10**9,
             "shadow_refit_fresh": 20,
