@@ -56,6 +56,7 @@ class Endpoint:
             engine_batch_tokens=2048,
             redelivery_s=120.0,  # the worker is held for a while
             shadow_queue=1024,
+            shadow_nice=1,  # by default its start would wait for the other tests
             # Nothing is refitted: what the first fit is worth is to be seen.
             shadow_refit_after_tokens=10**9,
             shadow_refit_fresh=10**6,
