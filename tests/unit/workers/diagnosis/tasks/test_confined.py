@@ -1,0 +1,40 @@
+"""Jobs that run code of models prove first, before any model is loaded, that it is confined."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.requests.sweep import SweepRequest
+from app.contracts.requests.tasks import TasksRequest
+from app.models.knobs import lift
+from app.settings import Settings
+from workers.diagnosis.sweep.asking import Questions
+from workers.diagnosis.tasks.job import tasks
+from workers.diagnosis.tasks.sandbox import runner
+
+ROW = {"prompt": "def f():\n", "test": "def check(f): ...", "entry_point": "f", "canonical_solution": "    return 1\n"}
+BODY: dict[str, Any] = {
+    "reference": {"model": "a"},
+    "candidate": {"model": "a", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+    "text": {"source": "inline", "documents": [{"id": "d", "text": "some words"}]},
+    "tasks": [{"source": "file", "format": "humaneval", "path": "code.jsonl"}],
+}
+
+
+@pytest.mark.parametrize("kind", ["tasks", "sweep"])
+def test_no_job_runs_code_that_is_not_confined(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "code.jsonl").write_text("".join(json.dumps(ROW | {"task_id": f"{row}"}) + "\n" for row in range(2)))
+    settings = Settings(home=tmp_path, text_root=tmp_path, code_execution=True)
+    context = cast(Any, SimpleNamespace(settings=settings, check_cancelled=lambda: None))
+    monkeypatch.setattr(runner, "PROBES", {"count": "assert 1 + 1 == 2"})
+    with pytest.raises(HemostatError) as caught:
+        if kind == "tasks":
+            tasks(TasksRequest.model_validate(BODY | {"kind": kind}), context, cast(Any, None))
+        else:
+            swept = {"model": "a", "recipe": [{"type": "quantize.rtn", "bits": {"sweep": [4, 8]}}]}
+            Questions.read(SweepRequest.model_validate(lift(BODY | {"kind": kind, "candidate": swept})), context)
+    assert caught.value.code is ErrorCode.CODE_SANDBOX_UNAVAILABLE
