@@ -30,7 +30,7 @@ $(STAMP): $(LOCKS) requirements/torch.in pyproject.toml deploy/prerequisites.sh 
 	@$(BIN)/python deploy/install.py "Installing torch" $(if $(filter gpu,$(WORKER)),$(LOCKED) -r requirements/torch.lock,-r requirements/torch.in)
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
-	@echo "Installed in $(VENV). Next: 'make demo' for a verdict in a minute, 'make up' for the service."
+	@echo "Installed in $(VENV).$(if $(filter setup,$(MAKECMDGOALS)), Next: 'make demo' for a verdict or 'make up' for the service.)"
 
 demo: setup ## from nothing to a verdict on the terminal
 	@$(BIN)/hemostat demo
