@@ -42,7 +42,8 @@ from workers.process.drain import Drain
 from workers.process.helping import Helping
 from workers.process.lease import Lease
 from workers.process.logs import configure_logging
-from workers.process.runner import InOtherHandsError, NotRecordedError, Runner
+from workers.process.persist import NotRecordedError
+from workers.process.runner import InOtherHandsError, Runner
 from workers.process.tasks import cancel
 from workers.telemetry import Telemetry
 

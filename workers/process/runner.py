@@ -24,11 +24,9 @@ import asyncio
 import contextlib
 import logging
 import shutil
-import time
 import uuid
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final
 
 from redis.exceptions import RedisError
 
@@ -44,15 +42,15 @@ from workers.process.drain import Drain
 from workers.process.failures import explain_exit, safe_traceback
 from workers.process.handle import ChildProcess, ChildStartError
 from workers.process.holder import living_holder
-from workers.process.lease import GIVE_UP_S, RETRY_S, Lease
+from workers.process.lease import GIVE_UP_S, Lease
 from workers.process.messages import Done, Ending, Failed, Logged, Observed, ProgressMade, Run
+from workers.process.persist import NotRecordedError, Persist
 from workers.process.reporter import Reporter
 from workers.process.tasks import cancel
 from workers.process.yielding import Turn, is_own_fit, turn_s, waiting, worker_share
 from workers.telemetry import SCORING_RATE, Telemetry, UnknownMetricError
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 POLL_S: Final = 0.25
 YIELD_POLL_S: Final = 1.0
@@ -60,10 +58,6 @@ SILENCE_POLL_S: Final = 0.5
 READING_S: Final = 30.0  # for the sizes of a job's models
 # An idle child needs no longer to close its engine, and loses nothing when it is killed.
 CLOSE_S: Final = 3.0
-
-
-class NotRecordedError(Exception):
-    """The end of the attempt could not be written: the delivery must stay open."""
 
 
 class InOtherHandsError(Exception):
@@ -92,6 +86,7 @@ class Runner:
         self._worker = worker
         self._handlers = handlers
         self._drain = drain
+        self._persist = Persist(telemetry, drain)
         self._child: ChildProcess | None = None
         self._starting = asyncio.Lock()
         self._using = asyncio.Lock()  # the child: it does one thing at a time
@@ -424,38 +419,6 @@ class Runner:
                 return Outcome.LOST
         await self._clean_job(claim.job_id, keep=claim.attempt if outcome is Outcome.SUCCEEDED else None)
         return outcome
-
-    async def _persist(
-        self, write: Callable[[], Awaitable[T]], *, away: Callable[[], Awaitable[None]] | None = None
-    ) -> T:
-        """Writes to the record, however long Redis or the disk of requests is away; gives up only when the worker has
-        to go. `away` is called after each try that failed."""
-        deadline: float | None = None
-        told = ""
-        while True:
-            try:
-                answer = await write()
-            except (RedisError, OSError) as error:
-                # Redis may be away, or there and refuse: a full memory, a read-only replica. A file has its own faults.
-                fault = type(error).__name__
-                if isinstance(error, RedisError):
-                    self._telemetry.observe("worker_redis_up", 0)
-                    fault = f"Redis: {fault}"
-                elif error.strerror:
-                    fault = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
-                if fault != told:
-                    told = fault
-                    logger.warning("what becomes of a job cannot be read or recorded (%s); trying again", fault)
-                if self._drain.begun.is_set():
-                    deadline = deadline or time.monotonic() + GIVE_UP_S
-                    if time.monotonic() >= deadline:
-                        raise NotRecordedError from error
-                if away is not None:
-                    await away()
-                await asyncio.sleep(RETRY_S)
-            else:
-                self._telemetry.observe("worker_redis_up", 1)
-                return answer
 
     async def _count_redelivery(self, job_id: str) -> None:
         with contextlib.suppress(RedisError, OSError):

@@ -17,11 +17,12 @@ from app.jobs.record import Claim, JobRecord, read_record, request_fields
 from app.jobs.store import JobStore
 from app.settings import Settings
 from tests.support.job_folders import fill_job
+from workers.process import persist
 from workers.process import runner as module
 from workers.process.drain import Drain
-from workers.process.lease import Lease
+from workers.process.lease import RETRY_S, Lease
 from workers.process.messages import Done
-from workers.process.runner import RETRY_S, Outcome, Runner
+from workers.process.runner import Outcome, Runner
 from workers.telemetry import Telemetry
 
 REQUEST = CompareRequest.model_validate(
@@ -71,7 +72,7 @@ def runner_of(store: PlayedStore, home: Path) -> Runner:
 async def test_a_claim_whose_reply_was_lost_is_tried_again_as_the_same_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    monkeypatch.setattr(persist, "RETRY_S", 0.0)
     store = PlayedStore()
     runner = runner_of(store, tmp_path)
     lease = cast(Lease, NobodyWaits())
@@ -86,7 +87,7 @@ async def test_a_claim_whose_reply_was_lost_is_tried_again_as_the_same_one(
 async def test_a_redis_that_refuses_is_told_once_and_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    monkeypatch.setattr(persist, "RETRY_S", 0.0)
     faults: list[Exception] = [OutOfMemoryError("used memory > 'maxmemory'")] * 3 + [RedisConnectionError("gone")]
 
     async def write() -> bool:
@@ -104,7 +105,7 @@ async def test_a_redis_that_refuses_is_told_once_and_asked_again(
 async def test_a_file_that_fails_is_named_and_redis_is_not_blamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    monkeypatch.setattr(persist, "RETRY_S", 0.0)
     file = tmp_path / "request"
     file.mkdir()
 
@@ -170,7 +171,7 @@ class FullStore(PlayedStore):
 async def test_a_failed_job_frees_the_full_disk_that_keeps_its_end_from_being_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: ErrorCode
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    monkeypatch.setattr(persist, "RETRY_S", 0.0)
     if code is not ErrorCode.DISK_FULL:  # what failed is not what filled the disk
         monkeypatch.setattr(module, "is_full", lambda _: True)
     folders = fill_job(Settings(home=tmp_path), JOB)
@@ -183,7 +184,7 @@ async def test_a_failed_job_frees_the_full_disk_that_keeps_its_end_from_being_re
 async def test_a_finished_job_frees_the_full_disk_of_all_but_its_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    monkeypatch.setattr(persist, "RETRY_S", 0.0)
     monkeypatch.setattr(module, "is_full", lambda _: True)
     scratch, first, second, tenth = fill_job(Settings(home=tmp_path), JOB)
     runner = runner_of(FullStore([scratch, first, tenth]), tmp_path)
@@ -195,7 +196,7 @@ async def test_a_finished_job_frees_the_full_disk_of_all_but_its_result(
 async def test_what_an_attempt_left_is_kept_for_the_next_one_while_redis_is_away_for_another_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    monkeypatch.setattr(persist, "RETRY_S", 0.0)
     monkeypatch.setattr(module, "is_full", lambda _: False)
     folders = fill_job(Settings(home=tmp_path), JOB)
     runner = runner_of(FullStore(folders), tmp_path)
