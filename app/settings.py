@@ -85,7 +85,9 @@ class Settings(BaseSettings):
     sse_heartbeat_s: float = Field(default=15.0, gt=0)
     sse_poll_s: float = Field(default=1.0, gt=0, le=2)
 
-    replica_lease_s: float = Field(default=10.0, ge=0.2, description="A serving process that is silent is gone then.")
+    replica_lease_s: float = Field(
+        default=10.0, ge=0.2, le=3600, description="A serving process that is silent is gone then."
+    )
     replica_renew_s: float = Field(default=2.0, ge=0.02, description="How often it says that it is there.")
     share_serving: float = Field(default=0.25, gt=0, le=1, description="Of a device's memory, for each replica.")
     serving_float32_products: bool = Field(

@@ -60,7 +60,13 @@ async def living(client: "Redis") -> list[WorkerInfo]:
     ids = sorted(cast("list[str]", await client.zrange(keys.WORKERS, 0, -1)))
     if not ids:
         return []
-    texts = await client.mget([keys.worker(worker_id) for worker_id in ids])
+    pipeline = client.pipeline(transaction=False)
+    for worker_id in ids:
+        pipeline.get(keys.worker(worker_id))
+        pipeline.ttl(keys.worker(worker_id))
+    answers = await pipeline.execute()
+    # A heartbeat that would hold for so long is none: Redis's clock went back.
+    texts = [text if left <= FORGET_S else None for text, left in zip(answers[::2], answers[1::2], strict=True)]
     silent = [worker_id for worker_id, text in zip(ids, texts, strict=True) if text is None]
     if silent:
         # Also by age: it may have beaten since. By age alone, one whose clock is slow would go while it beats.

@@ -68,12 +68,20 @@ local function say_replica(id, replica, role, state, reason, at)
         .. ',"role":' .. text(role) .. ',"state":' .. text(state) .. '}', at)
 end
 
+-- What is said with a lease. One that would hold for longer than leases do is none: Redis's clock went back.
+local function leased(name)
+    if redis.call('PTTL', name) > 3600000 then
+        redis.call('DEL', name)
+    end
+    return redis.call('GET', name)
+end
+
 -- Replicas whose lease holds, by id; those whose lease ran out are forgotten, each with an event.
 local function living(id, at)
     local alive = {}
     local known = redis.call('HGETALL', key('replicas', id))
     for i = 1, #known, 2 do
-        local lease = redis.call('GET', key('replica', id, known[i]))
+        local lease = leased(key('replica', id, known[i]))
         if lease then
             alive[#alive + 1] = cjson.decode(lease)
         else
@@ -143,7 +151,7 @@ end
 local function settle(id)
     local at = now()
     local alive = living(id, at)
-    local report = redis.call('GET', key('agent', id))
+    local report = leased(key('agent', id))
     local agent = report and cjson.decode(report) or nil
     local draining = redis.call('HGET', key('deployment', id), 'draining')
     if draining and #alive == 0 and (not agent or agent.processes == 0) then

@@ -3,7 +3,7 @@
 if redis.call('EXISTS', KEYS[1]) == 0 then
     return 'missing'
 end
-local before = redis.call('GET', key('agent', ARGV[1]))
+local before = leased(key('agent', ARGV[1]))
 if before and cjson.decode(before).agent ~= ARGV[4] then
     return 'other'
 end

@@ -1,4 +1,5 @@
 import asyncio
+from datetime import timedelta
 
 from redis.asyncio import Redis
 
@@ -50,6 +51,20 @@ async def test_a_replica_that_falls_silent_is_gone(
     await until(noticed)
     assert await deployments.replicas(made.id) == []
     assert [event.type.value for event in await told(deployments, made)][-2:] == ["replica", "state"]
+    await deployments.renew(made.id, replica())
+    assert (await deployments.get(made.id)).state is DeploymentState.READY
+
+
+async def test_no_lease_holds_on_because_the_clock_of_redis_went_back(
+    client: Redis, deployments: DeploymentStore, made: Deployment
+) -> None:
+    await deployments.register(made.id, replica())
+    await deployments.report(made.id, AgentReport(agent="dead", processes=1))
+    for name in (keys.replica(made.id, replica().id), keys.agent(made.id)):
+        assert await client.expire(name, timedelta(days=30))
+    assert await deployments.settle(made.id) is DeploymentState.DEGRADED
+    assert await deployments.replicas(made.id) == []
+    assert await deployments.report(made.id, AgentReport(agent="alive", processes=1)) != "other"
     await deployments.renew(made.id, replica())
     assert (await deployments.get(made.id)).state is DeploymentState.READY
 

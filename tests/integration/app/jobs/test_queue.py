@@ -230,12 +230,12 @@ async def test_what_ended_is_kept_by_the_clock_that_stamped_it(
     assert await store.get(job_id) is not None
 
 
-async def test_a_sweep_reads_no_record_of_what_is_queued_as_it_should(
+async def test_a_sweep_reads_no_record_of_what_is_queued(
     store: JobStore, docket: Docket, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(300):
         await queue.submit(docket, await create(store))
-    lost = await create(store)
+    await create(store)  # it was not submitted
     asked: list[int] = []
     read: list[str] = []
     known, records = queue.known, store._records
@@ -251,7 +251,7 @@ async def test_a_sweep_reads_no_record_of_what_is_queued_as_it_should(
     monkeypatch.setattr(queue, "known", counted_known)
     monkeypatch.setattr(store, "_records", counted_records)
     assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 1
-    assert read == [lost]
+    assert read == []
     assert [count for count in asked if count] == [301]
 
 
@@ -323,6 +323,15 @@ async def test_a_worker_whose_clock_is_slow_is_listed_as_long_as_it_beats(
     for _ in range(2):
         assert [worker.id for worker in await living(client)] == ["slow"]
     assert await client.zrange(keys.WORKERS, 0, -1) == ["slow"], "one that is gone is not kept in mind"
+
+
+async def test_no_worker_lives_on_because_the_clock_of_redis_went_back(client: Redis) -> None:
+    for name in ("dead", "alive"):
+        await announce(client, WorkerInfo(id=name))
+        await client.expire(keys.worker(name), 30 * 86_400)
+    assert await living(client) == []
+    await announce(client, WorkerInfo(id="alive"))
+    assert [worker.id for worker in await living(client)] == ["alive"]
 
 
 def test_the_queue_needs_no_fastapi() -> None:
