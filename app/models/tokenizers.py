@@ -7,6 +7,7 @@ where there is a tokenizer.json, transformers goes by its post-processor alone.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
@@ -15,6 +16,7 @@ from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.json_file import MALFORMED, read_json
+from app.models.patterns import may_explode
 
 # Of a tokenizer.json. The largest known ones have 34 MB.
 MOST_BYTES = 64 * 1024**2
@@ -67,7 +69,8 @@ def check_tokenizer(path: Path, vocabulary: int, *, name: str, pointer: str = ""
     """Returns where the folder's tokenizer can be read and its tokens fit a model with embeddings of `vocabulary`
     tokens, called `name` in errors. Tokens that were added may lie beyond: some models' stand for pictures.
 
-    Raises `HemostatError`, with `pointer`: CHECKPOINT_INCOMPLETE, CHECKPOINT_CORRUPT, VOCABULARY_MISMATCH.
+    Raises `HemostatError`, with `pointer`: CHECKPOINT_INCOMPLETE, CHECKPOINT_CORRUPT, CHECKPOINT_UNSUPPORTED (a pattern
+    that may take exponential time), VOCABULARY_MISMATCH.
     """
     try:
         content = _content(path)
@@ -173,6 +176,8 @@ def _read(path: Path, _signature: tuple[int, int, int]) -> TokenizerContent:
     file = path / "tokenizer.json"
     data = read_json(file, most_bytes=MOST_BYTES)
     try:
+        for pattern in _patterns([data.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")]):
+            _check_pattern(pattern, file)
         return _parse(data)
     except MALFORMED as error:
         raise HemostatError(
@@ -207,6 +212,26 @@ def _parse(data: dict[str, Any]) -> TokenizerContent:
         before=before,
         after=after,
     )
+
+
+def _patterns(part: Any) -> Iterator[str]:
+    """The regular expressions in a part of the file."""
+    if isinstance(part, dict):
+        if isinstance(part.get("Regex"), str):
+            yield part["Regex"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from _patterns(inner)
+
+
+def _check_pattern(pattern: str, file: Path) -> None:
+    if may_explode(pattern):
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"{file.name} has a regular expression that may take exponential time: {pattern[:100]!r}",
+            hint="write it without a repeated group that holds a repeat or a choice",
+        )
 
 
 def _component(component: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.models.patterns import MOST_CHARACTERS, matches
+from app.models.patterns import MOST_CHARACTERS, matches, may_explode
 
 NAMES = ("model.layers.0.self_attn.q_proj", "model.layers.11.mlp.experts.3.down_proj", "lm_head", "qkv", "")
 PIECES = st.sampled_from(
@@ -32,3 +32,42 @@ def test_a_pattern_that_never_ends_elsewhere_is_answered(pattern: str) -> None:
 def test_a_pattern_that_takes_backtracking_or_memory_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         matches(pattern, "a")
+
+
+# As the tokenizers of these models have them.
+TOKENIZERS = [
+    # GPT-2
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    # Llama 3
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)",
+    # o200k
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{M}]+(?i:'s|'t|'re|'ve)?|\p{N}{1,3}|\s+",
+    # DeepSeek
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*",
+    # BLOOM
+    r" ?[^(\s|[.,!?…。，、।۔،])]+",
+    r"\d",
+    r"(?:a|b){1,3}(c+)?",
+]
+
+
+@pytest.mark.parametrize("pattern", TOKENIZERS)
+def test_patterns_of_known_tokenizers_do_not_explode(pattern: str) -> None:
+    assert not may_explode(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a+)+!",
+        "(?:a|ab)*c",
+        r"(\w+\s?)*$",
+        "((a?)b)+",
+        "(?i:(x{2,})){10,}",
+        "(a|a){30}",
+        "(?=(a*)*)",
+        "x((?:[+*]+)y)*",
+    ],
+)
+def test_a_repeated_group_that_holds_a_repeat_or_a_choice_may_explode(pattern: str) -> None:
+    assert may_explode(pattern)

@@ -211,6 +211,16 @@ def test_a_broken_tokenizer(copy: Copy, text: str) -> None:
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
 
 
+@pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer", "decoder"])
+def test_a_pattern_that_may_explode_is_refused(copy: Copy, part: str) -> None:
+    def change(data: dict[str, Any]) -> None:
+        data[part] = {"type": "Sequence", "parts": [data[part], {"type": "Split", "pattern": {"Regex": "(a+)+!"}}]}
+
+    with pytest.raises(HemostatError, match="exponential") as caught:
+        check_tokenizer(edit(copy(), change), 10**6, name="odd")
+    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
+
+
 def test_chat_templates(copy: Copy) -> None:
     folder = copy()
     assert has_chat_template(folder)
