@@ -307,7 +307,7 @@ class Load:
             return "hung"
         except httpx.ConnectError:
             return "unreachable"
-        except httpx.TransportError:
+        except (httpx.TransportError, json.JSONDecodeError):  # it ended in the middle of a line
             pass
         return "broken off"
 
