@@ -37,11 +37,11 @@ from tests.bench.serve_gateway import through_gateway
 from tests.bench.serve_load import Load, Sampled, Stream, completions, percentile, streams
 from tests.bench.serve_shadow import ShadowBeside, keep_profile, shadow_beside
 from tests.support.ports import free_port
-from workers.calibration.calibrators import storage
-from workers.calibration.calibrators.chain import Chain
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.temperature import Temperature
-from workers.calibration.calibrators.token_bias import TokenBias
+from workers.calibrators import storage
+from workers.calibrators.chain import Chain
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.temperature import Temperature
+from workers.calibrators.token_bias import TokenBias
 from workers.engine.serving.arguments import (
     IN_PROCESS,
     ServerPlan,

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 
-from workers.calibration.calibrators.features import CLASSES
-from workers.calibration.calibrators.protocol import RowContext
 from workers.calibration.fitting.data import FitData
+from workers.calibrators.features import CLASSES
+from workers.calibrators.protocol import RowContext
 from workers.distributions.head import Head
 
 D, V = 16, 53

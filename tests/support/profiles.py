@@ -5,10 +5,10 @@ from typing import Any
 import torch
 
 from app.contracts.profile import FitRecord, ProfileRecord
-from workers.calibration.calibrators.chain import Chain
-from workers.calibration.calibrators.confidence import ConfidenceTemperature
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.temperature import Temperature
+from workers.calibrators.chain import Chain
+from workers.calibrators.confidence import ConfidenceTemperature
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.temperature import Temperature
 
 WIDTH, VOCABULARY = 8, 32
 __all__ = ["VOCABULARY", "WIDTH", "Chain", "ConfidenceTemperature", "LowRank", "Temperature", "fit_record", "record"]

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from app.contracts.profile import Before, Effects, SampledEffect
 from app.contracts.requests.calibrate import Sampling
-from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.measure import Logits, sampled_columns
 from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.calibration.selection import Mask, Paired, paired
+from workers.calibrators.protocol import Calibrator
 from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import Clusters
 from workers.distributions.token_values import Positions, TokenValues

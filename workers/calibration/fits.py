@@ -14,14 +14,14 @@ import torch
 from app.contracts.errors import HemostatError
 from app.contracts.profile import Setting
 from app.files import write_atomically
-from workers.calibration.calibrators import storage
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.features import class_table
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.spec import Spec
 from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
+from workers.calibrators import storage
+from workers.calibrators.base import Base
+from workers.calibrators.features import class_table
 from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Sides
 from workers.text.tokenization import load_tokenizer

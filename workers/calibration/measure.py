@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from app.contracts.decoding import TopP
-from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.reductions import Reductions, State
 from workers.calibration.rows import Rows
+from workers.calibrators.protocol import Calibrator
 from workers.decoding.truncation import shaped
 from workers.distributions.head import Head
 from workers.distributions.token_values import TokenValues

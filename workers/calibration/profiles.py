@@ -18,10 +18,10 @@ import torch
 
 from app.contracts.profile import Profile, ProfileRecord, Setting
 from app.deployments.profiles import PROFILE_FILE, ProfileFiles
-from workers.calibration.calibrators import storage
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.chain import Chain
-from workers.calibration.calibrators.protocol import Calibrator
+from workers.calibrators import storage
+from workers.calibrators.base import Base
+from workers.calibrators.chain import Chain
+from workers.calibrators.protocol import Calibrator
 
 _HASHED: Final = 16  # hex digits of a version
 

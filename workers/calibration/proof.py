@@ -9,7 +9,6 @@ import numpy as np
 
 from app.contracts.profile import Cell, TestRecord
 from app.contracts.requests.calibrate import CalibrateRequest
-from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.effects import effects_of, parts_of, sampled_effect
 from workers.calibration.fits import Fitted
 from workers.calibration.measure import Logits, mean_kl_columns, token_values
@@ -17,6 +16,7 @@ from workers.calibration.record import table_row
 from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.calibration.selection import own_mask, paired, why_not
+from workers.calibrators.protocol import Calibrator
 from workers.diagnosis.sealed import Opened
 from workers.distributions.token_values import TokenValues
 

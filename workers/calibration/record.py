@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from app.contracts.profile import FitRecord, ProfileModel, ProfileRecord, TableRow, TestRecord
 from app.contracts.requests.calibrate import CalibrateRequest
-from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.fits import Fitted
 from workers.calibration.profiles import tensor_bytes
 from workers.calibration.selection import Paired
 from workers.calibration.sets import Sets
+from workers.calibrators.protocol import Calibrator
 from workers.diagnosis.sides import Side, Sides
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from workers.calibration.calibrators.protocol import RowContext
+from workers.calibrators.protocol import RowContext
 from workers.diagnosis.positions import positions_of
 from workers.distributions.reference_store import StoredHidden
 from workers.distributions.token_values import Positions

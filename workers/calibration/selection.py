@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from app.contracts.profile import Cell
 from app.contracts.report import Mean
-from workers.calibration.calibrators.storage import CALIBRATOR_FILE, TENSORS_FILE
+from workers.calibrators.storage import CALIBRATOR_FILE, TENSORS_FILE
 from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import Clusters, Estimate
 from workers.distributions.token_values import Positions

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from workers.calibration.calibrators.protocol import RowContext
+from workers.calibrators.protocol import RowContext
 from workers.distributions.head import Head
 
 

@@ -13,10 +13,6 @@ from collections.abc import Callable, Mapping
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.calibration.calibrators.adapter import NOT_FITTED
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.chain import Chain
-from workers.calibration.calibrators.identity import Identity
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.hidden import Watch, fit_lowrank
 from workers.calibration.fitting.logits import Fixed, fit_confidence, fit_temperature, fit_token_bias
@@ -25,6 +21,10 @@ from workers.calibration.fitting.objective import CheckCancelled, Objective, nev
 from workers.calibration.fitting.record import FitRecord, Progress, Step, no_progress
 from workers.calibration.fitting.spec import HIDDEN, Spec
 from workers.calibration.reductions import Reductions
+from workers.calibrators.adapter import NOT_FITTED
+from workers.calibrators.base import Base
+from workers.calibrators.chain import Chain
+from workers.calibrators.identity import Identity
 
 
 def fit(

@@ -24,8 +24,6 @@ from functools import partial
 
 import torch
 
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.lowrank import LowRank
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.metric import Metric, measure
 from workers.calibration.fitting.objective import CheckCancelled, Objective
@@ -33,6 +31,8 @@ from workers.calibration.fitting.record import Progress
 from workers.calibration.fitting.spec import Settings
 from workers.calibration.reductions import Reductions
 from workers.calibration.reductions import State as Sums
+from workers.calibrators.base import Base
+from workers.calibrators.lowrank import LowRank
 
 # Ridges that are tried, as pulls towards the identity: 1 halves what a direction would be without it.
 RIDGES = (4.0, 2.0, 1.0, 0.5, 0.25)

@@ -27,14 +27,14 @@ from dataclasses import dataclass
 
 import torch
 
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.confidence import ConfidenceTemperature, log_top_probability
-from workers.calibration.calibrators.protocol import RowContext
-from workers.calibration.calibrators.temperature import Temperature
-from workers.calibration.calibrators.token_bias import TokenBias
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.objective import CheckCancelled, Objective
 from workers.calibration.reductions import Reductions, State
+from workers.calibrators.base import Base
+from workers.calibrators.confidence import ConfidenceTemperature, log_top_probability
+from workers.calibrators.protocol import RowContext
+from workers.calibrators.temperature import Temperature
+from workers.calibrators.token_bias import TokenBias
 
 # A prior of one thousandth of an average row's curvature for each row of data: keeps knots without rows at their place.
 _PRIOR = 1e-3

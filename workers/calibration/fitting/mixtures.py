@@ -20,10 +20,6 @@ from functools import partial
 import numpy as np
 import torch
 
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.features import CLASSES, features
-from workers.calibration.calibrators.mixture import Mixture, entropy
-from workers.calibration.calibrators.protocol import RowContext
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.hidden import State, Watch, fit_lowrank
 from workers.calibration.fitting.logits import Fixed, fit_scales
@@ -31,6 +27,10 @@ from workers.calibration.fitting.metric import Metric, measure
 from workers.calibration.fitting.objective import CheckCancelled, Objective
 from workers.calibration.fitting.spec import Settings
 from workers.calibration.reductions import Reductions
+from workers.calibrators.base import Base
+from workers.calibrators.features import CLASSES, features
+from workers.calibrators.mixture import Mixture, entropy
+from workers.calibrators.protocol import RowContext
 
 _ROUNDS = 4
 # Rows that the entropy probe is fitted to.

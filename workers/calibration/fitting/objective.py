@@ -21,9 +21,9 @@ from functools import cache
 
 import torch
 
-from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.fitting.data import FitData
 from workers.calibration.reductions import Reductions, State
+from workers.calibrators.protocol import Calibrator
 from workers.distributions.head import Head
 from workers.products import product
 

@@ -14,9 +14,9 @@ import torch
 
 from app.contracts.text import ShippedText
 from app.settings import Settings
-from workers.calibration.calibrators.protocol import RowContext
 from workers.calibration.online.reservoir import Item, ItemsMemory, RecentItems, Reservoir
 from workers.calibration.online.scoring import Rows
+from workers.calibrators.protocol import RowContext
 from workers.text.sources import load_documents
 from workers.text.tokenization import load_tokenizer
 from workers.text.windows import Window, make_windows

@@ -22,9 +22,6 @@ from app.contracts.deployment import IDENTITY, Deployment, Version
 from app.contracts.errors import HemostatError
 from app.contracts.profile import DocumentSet, FitRecord, ProfileModel, ProfileRecord, Setting
 from app.settings import Settings
-from workers.calibration.calibrators.adapter import RepairAdapter
-from workers.calibration.calibrators.identity import Identity
-from workers.calibration.calibrators.protocol import Calibrator, RowContext
 from workers.calibration.fits import token_classes
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
@@ -33,6 +30,9 @@ from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.online.memory import WINDOW, Learned, Passage, passages
 from workers.calibration.online.models import Models, never
 from workers.calibration.profiles import ProfileStore
+from workers.calibrators.adapter import RepairAdapter
+from workers.calibrators.identity import Identity
+from workers.calibrators.protocol import Calibrator, RowContext
 from workers.text.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)

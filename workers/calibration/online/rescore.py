@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from app.contracts.deployment import IDENTITY, ShadowSample, Version
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.calibration.calibrators.identity import Identity
-from workers.calibration.calibrators.protocol import Calibrator
 from workers.calibration.online import engine_term
 from workers.calibration.online.models import Models, never
 from workers.calibration.online.scoring import RAW, Rows, Scorer, Scores, window_of
 from workers.calibration.online.window import ScoredRequest
 from workers.calibration.profiles import ProfileStore
+from workers.calibrators.identity import Identity
+from workers.calibrators.protocol import Calibrator
 
 SERVED, PREVIOUS, TRIAL = "served", "previous", "trial"
 # Calibrators that are kept in memory: active, previous, trial, and some that clients asked for by version.

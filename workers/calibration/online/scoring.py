@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workers.calibration.calibrators.protocol import Calibrator, RowContext
+from workers.calibrators.protocol import Calibrator, RowContext
 from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.head import Head
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 
 from app.contracts.deployment import IDENTITY, NOT_FINITE
-from workers.calibration.calibrators.protocol import RowContext
+from workers.calibrators.protocol import RowContext
 from workers.engine.serving.corrections import Group, Head, broken_rows, correct, group
 from workers.engine.serving.counters import Counters
 from workers.engine.serving.hidden import HiddenFolder

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from workers.calibration.calibrators.protocol import Calibrator, RowContext
+from workers.calibrators.protocol import Calibrator, RowContext
 from workers.engine.serving.threads import on_one_thread
 
 Head = Callable[[torch.Tensor], torch.Tensor]

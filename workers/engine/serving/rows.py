@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     import torch
 
-    from workers.calibration.calibrators.protocol import Calibrator
+    from workers.calibrators.protocol import Calibrator
     from workers.engine.serving.hidden import HiddenFile
 
 # Requests that left are remembered, for they may come back; far more than can be preempted at a time.

@@ -23,8 +23,8 @@ import torch
 
 from app.contracts.deployment import IDENTITY, VERSION_PATTERN
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.calibration.calibrators import storage
-from workers.calibration.calibrators.protocol import Calibrator, RowContext
+from workers.calibrators import storage
+from workers.calibrators.protocol import Calibrator, RowContext
 from workers.engine.serving.counters import Counters
 
 logger = logging.getLogger(__name__)

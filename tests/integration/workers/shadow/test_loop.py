@@ -26,9 +26,9 @@ from app.settings import Settings
 from tests.integration.conftest import RedisServer
 from tests.integration.workers.shadow.conftest import PATIENCE_S, RECIPE, Shadow, hidden_file, run
 from tests.support.worker import wait_for
-from workers.calibration.calibrators.token_bias import TokenBias
 from workers.calibration.online import replay, state
 from workers.calibration.profiles import ProfileStore
+from workers.calibrators.token_bias import TokenBias
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore

@@ -11,8 +11,6 @@ from scipy.special import log_softmax, rel_entr, softmax
 from scipy.stats import entropy as scipy_entropy
 
 from tests.support.profiles import Temperature
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.protocol import RowContext
 from workers.calibration.measure import (
     Logits,
     cost_microseconds,
@@ -24,6 +22,8 @@ from workers.calibration.measure import (
 )
 from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.protocol import RowContext
 from workers.distributions.divergence import Divergence
 from workers.distributions.head import Head
 from workers.distributions.token_values import FIELDS, Positions

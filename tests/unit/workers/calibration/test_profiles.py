@@ -9,8 +9,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import Profile
 from app.settings import Settings
 from tests.support.profiles import VOCABULARY, WIDTH, Chain, Temperature, low_rank, record
-from workers.calibration.calibrators.protocol import RowContext
 from workers.calibration.profiles import ProfileStore
+from workers.calibrators.protocol import RowContext
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from workers.calibration.calibrators.protocol import Parameter, RowContext
+from workers.calibrators.protocol import Parameter, RowContext
 
 
 class ByContext:

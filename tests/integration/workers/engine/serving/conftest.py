@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from workers.calibration.calibrators import storage
-from workers.calibration.calibrators.protocol import Calibrator, RowContext
+from workers.calibrators import storage
+from workers.calibrators.protocol import Calibrator, RowContext
 from workers.engine import launch, mending
 from workers.engine.isolation import alone_in_the_process, globals_kept, quiet_vllm
 from workers.engine.serving import engines, plugin, processor

@@ -15,8 +15,8 @@ from app.contracts.deployment import NOT_FINITE
 from tests.integration.workers.engine.serving.calibrators import ByContext
 from tests.integration.workers.engine.serving.conftest import Oracle, Served, Start, Wanted, rows_of
 from tests.integration.workers.engine.serving.test_rows import ONE, TABLE, TWO, equip, mixed, prompt
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.temperature import Temperature
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.temperature import Temperature
 from workers.engine.serving import engines
 from workers.engine.serving.batch import NOT_LOADED
 

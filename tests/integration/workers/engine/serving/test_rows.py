@@ -9,7 +9,7 @@ import torch
 
 from tests.integration.workers.engine.serving.calibrators import ByContext
 from tests.integration.workers.engine.serving.conftest import Oracle, Served, Start, Wanted, rows_of
-from workers.calibration.calibrators.protocol import Calibrator
+from workers.calibrators.protocol import Calibrator
 
 Tiny = Callable[..., Path]
 

@@ -30,8 +30,8 @@ from tests.integration.conftest import RedisServer
 from tests.integration.workers.engine.serving.conftest import Oracle
 from tests.support import hostile
 from tests.support.patient import connect_patiently
-from workers.calibration.calibrators import storage
-from workers.calibration.calibrators.temperature import Temperature
+from workers.calibrators import storage
+from workers.calibrators.temperature import Temperature
 from workers.engine.serving.config import ServingConfig
 from workers.products import made_up
 

@@ -12,13 +12,6 @@ from scipy import optimize
 
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.calibration import D, V, make_data, make_head
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.chain import Chain
-from workers.calibration.calibrators.confidence import ConfidenceTemperature
-from workers.calibration.calibrators.identity import Identity
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.temperature import Temperature
-from workers.calibration.calibrators.token_bias import TokenBias
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.logits import hat_functions
@@ -26,6 +19,13 @@ from workers.calibration.fitting.objective import Objective
 from workers.calibration.fitting.record import FitRecord
 from workers.calibration.fitting.spec import DEFAULTS, Spec
 from workers.calibration.reductions import Reductions
+from workers.calibrators.base import Base
+from workers.calibrators.chain import Chain
+from workers.calibrators.confidence import ConfidenceTemperature
+from workers.calibrators.identity import Identity
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.temperature import Temperature
+from workers.calibrators.token_bias import TokenBias
 from workers.distributions.head import Head
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.support.calibration import D, make_data, make_head
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.temperature import Temperature
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.objective import Objective
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.temperature import Temperature
 
 HEADS = {
     "one": (make_head(), make_head()),

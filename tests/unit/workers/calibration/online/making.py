@@ -6,10 +6,10 @@ import torch
 
 from app.contracts.deployment import Deployment, DeploymentState
 from app.contracts.requests.base import CandidateModel, ReferenceModel
-from workers.calibration.calibrators.protocol import RowContext
 from workers.calibration.online.rescore import Scored
 from workers.calibration.online.scoring import Rows
 from workers.calibration.online.window import ScoredRequest
+from workers.calibrators.protocol import RowContext
 
 ONE, TWO = "cal-" + "1" * 16, "cal-" + "2" * 16
 NOW = 1_000_000.0

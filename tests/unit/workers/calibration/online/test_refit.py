@@ -12,19 +12,19 @@ from app.settings import Settings
 from tests.support.calibration import D, V, make_data, make_head
 from tests.support.profiles import record
 from tests.unit.workers.calibration.online.making import rows
-from workers.calibration.calibrators.adapter import RepairAdapter
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.features import CLASSES
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.mixture import Mixture
-from workers.calibration.calibrators.protocol import RowContext
-from workers.calibration.calibrators.temperature import Temperature
 from workers.calibration.online.compute import Compute
 from workers.calibration.online.memory import Learned
 from workers.calibration.online.models import Models
 from workers.calibration.online.refit import USUAL, Refitter, Work, divide
 from workers.calibration.online.scoring import Rows
 from workers.calibration.profiles import ProfileStore
+from workers.calibrators.adapter import RepairAdapter
+from workers.calibrators.base import Base
+from workers.calibrators.features import CLASSES
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.mixture import Mixture
+from workers.calibrators.protocol import RowContext
+from workers.calibrators.temperature import Temperature
 
 Tiny = Callable[..., Path]
 

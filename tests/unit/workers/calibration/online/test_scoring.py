@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from tests.support.distributions import disturbed, hidden_states, logits64, make_head
-from workers.calibration.calibrators.identity import Identity
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.protocol import Calibrator, RowContext
-from workers.calibration.calibrators.temperature import Temperature
-from workers.calibration.calibrators.token_bias import TokenBias
 from workers.calibration.online.scoring import RAW, Rows, Scorer, Scores, acts_on_logits, window_of
+from workers.calibrators.identity import Identity
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.protocol import Calibrator, RowContext
+from workers.calibrators.temperature import Temperature
+from workers.calibrators.token_bias import TokenBias
 from workers.distributions.head import Head
 
 D, V = 32, 331

@@ -15,9 +15,9 @@ from app.contracts.profile import (
 )
 from app.contracts.report import Mean
 from app.settings import Settings
-from workers.calibration.calibrators.token_bias import TokenBias
 from workers.calibration.online.threshold import expected
 from workers.calibration.profiles import ProfileStore
+from workers.calibrators.token_bias import TokenBias
 
 WEIGHTS = ("ref", "cand")
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from workers.calibration.calibrators.temperature import Temperature
+from workers.calibrators.temperature import Temperature
 from workers.engine.serving.batch import VERSION, Batch, Pass
 from workers.engine.serving.counters import Counters
 from workers.engine.serving.nonfinite import EndedRequests

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from tests.unit.workers.calibration.calibrators.conftest import D, V, make
-from workers.calibration.calibrators.kinds import KINDS
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.protocol import Calibrator, RowContext
-from workers.calibration.calibrators.temperature import Temperature
+from tests.unit.workers.calibrators.conftest import D, V, make
+from workers.calibrators.kinds import KINDS
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.protocol import Calibrator, RowContext
+from workers.calibrators.temperature import Temperature
 from workers.engine.serving.corrections import broken_rows, correct, group
 from workers.engine.serving.threads import FEW_ROWS
 

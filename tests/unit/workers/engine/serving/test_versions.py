@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.calibration.calibrators.protocol import Calibrator
-from workers.calibration.calibrators.temperature import Temperature
+from workers.calibrators.protocol import Calibrator
+from workers.calibrators.temperature import Temperature
 from workers.engine.serving.counters import Counters
 from workers.engine.serving.versions import Versions, Watcher
 

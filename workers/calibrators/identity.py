@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 
 import torch
 
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.protocol import Parameter
+from workers.calibrators.base import Base
+from workers.calibrators.protocol import Parameter
 
 
 class Identity(Base):

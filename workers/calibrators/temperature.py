@@ -12,8 +12,8 @@ from typing import ClassVar, Self
 
 import torch
 
-from workers.calibration.calibrators.base import Base, number, require
-from workers.calibration.calibrators.protocol import Parameter, RowContext
+from workers.calibrators.base import Base, number, require
+from workers.calibrators.protocol import Parameter, RowContext
 
 
 class Temperature(Base):

@@ -10,9 +10,9 @@ from typing import ClassVar, Self
 
 import torch
 
-from workers.calibration.calibrators.base import Base, require
-from workers.calibration.calibrators.identity import Identity
-from workers.calibration.calibrators.protocol import Parameter, RowContext
+from workers.calibrators.base import Base, require
+from workers.calibrators.identity import Identity
+from workers.calibrators.protocol import Parameter, RowContext
 
 
 class Chain(Base):
@@ -75,7 +75,7 @@ class Chain(Base):
     @classmethod
     def restore(cls, parameters: Mapping[str, Parameter], tensors: Mapping[str, torch.Tensor]) -> Self:
         """From those of its parts."""
-        from workers.calibration.calibrators.kinds import restore
+        from workers.calibrators.kinds import restore
 
         count = parameters["parts"]
         require(isinstance(count, int) and 0 <= count <= 64, f"{count} parts")

@@ -7,16 +7,16 @@ from typing import Final
 
 import torch
 
-from workers.calibration.calibrators.adapter import RepairAdapter
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.chain import Chain
-from workers.calibration.calibrators.confidence import ConfidenceTemperature
-from workers.calibration.calibrators.identity import Identity
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.mixture import Mixture
-from workers.calibration.calibrators.protocol import Parameter
-from workers.calibration.calibrators.temperature import Temperature
-from workers.calibration.calibrators.token_bias import TokenBias
+from workers.calibrators.adapter import RepairAdapter
+from workers.calibrators.base import Base
+from workers.calibrators.chain import Chain
+from workers.calibrators.confidence import ConfidenceTemperature
+from workers.calibrators.identity import Identity
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.mixture import Mixture
+from workers.calibrators.protocol import Parameter
+from workers.calibrators.temperature import Temperature
+from workers.calibrators.token_bias import TokenBias
 
 KINDS: Final[Mapping[str, type[Base]]] = {
     made.KIND: made

@@ -5,16 +5,16 @@ import math
 import pytest
 import torch
 
-from tests.unit.workers.calibration.calibrators.conftest import make
-from workers.calibration.calibrators.adapter import RepairAdapter
-from workers.calibration.calibrators.chain import Chain
-from workers.calibration.calibrators.confidence import ConfidenceTemperature
-from workers.calibration.calibrators.identity import Identity
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.mixture import Mixture
-from workers.calibration.calibrators.protocol import RowContext
-from workers.calibration.calibrators.temperature import Temperature
-from workers.calibration.calibrators.token_bias import TokenBias
+from tests.unit.workers.calibrators.conftest import make
+from workers.calibrators.adapter import RepairAdapter
+from workers.calibrators.chain import Chain
+from workers.calibrators.confidence import ConfidenceTemperature
+from workers.calibrators.identity import Identity
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.mixture import Mixture
+from workers.calibrators.protocol import RowContext
+from workers.calibrators.temperature import Temperature
+from workers.calibrators.token_bias import TokenBias
 
 
 def test_temperature(logits_TV: torch.Tensor, context: RowContext) -> None:

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save
 
 from app.contracts.errors import ErrorCode, HemostatError
-from tests.unit.workers.calibration.calibrators.conftest import D, V, make
-from workers.calibration.calibrators import storage
-from workers.calibration.calibrators.kinds import KINDS
-from workers.calibration.calibrators.lowrank import LowRank
-from workers.calibration.calibrators.protocol import RowContext
+from tests.unit.workers.calibrators.conftest import D, V, make
+from workers.calibrators import storage
+from workers.calibrators.kinds import KINDS
+from workers.calibrators.lowrank import LowRank
+from workers.calibrators.protocol import RowContext
 
 
 def refused(folder: Path, **model: int) -> ErrorCode:

@@ -15,10 +15,10 @@ from typing import ClassVar, Self
 
 import torch
 
-from workers.calibration.calibrators.base import Base, require, shape
-from workers.calibration.calibrators.features import PLAIN, features
-from workers.calibration.calibrators.lowrank import add
-from workers.calibration.calibrators.protocol import Parameter, RowContext
+from workers.calibrators.base import Base, require, shape
+from workers.calibrators.features import PLAIN, features
+from workers.calibrators.lowrank import add
+from workers.calibrators.protocol import Parameter, RowContext
 
 _NAMES = (
     "class_V",

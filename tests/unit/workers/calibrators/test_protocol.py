@@ -5,10 +5,10 @@ from dataclasses import fields
 import pytest
 import torch
 
-from tests.unit.workers.calibration.calibrators.conftest import make
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.kinds import KINDS
-from workers.calibration.calibrators.protocol import Calibrator, RowContext
+from tests.unit.workers.calibrators.conftest import make
+from workers.calibrators.base import Base
+from workers.calibrators.kinds import KINDS
+from workers.calibrators.protocol import Calibrator, RowContext
 
 CPU = torch.device("cpu")
 

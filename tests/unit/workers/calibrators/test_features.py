@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from workers.calibration.calibrators.features import CLASSES, PLAIN, class_of, class_table, features
+from workers.calibrators.features import CLASSES, PLAIN, class_of, class_table, features
 
 
 @pytest.mark.parametrize(

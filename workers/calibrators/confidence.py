@@ -13,8 +13,8 @@ from typing import ClassVar, Self
 
 import torch
 
-from workers.calibration.calibrators.base import Base, require, shape
-from workers.calibration.calibrators.protocol import Parameter, RowContext
+from workers.calibrators.base import Base, require, shape
+from workers.calibrators.protocol import Parameter, RowContext
 
 # Rows that are widened to float32 at a time: memory stays flat under a large batch.
 _ROWS = 64

@@ -23,11 +23,11 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.calibration.calibrators.base import Base
-from workers.calibration.calibrators.chain import Chain
-from workers.calibration.calibrators.identity import Identity
-from workers.calibration.calibrators.kinds import restore
-from workers.calibration.calibrators.protocol import Calibrator
+from workers.calibrators.base import Base
+from workers.calibrators.chain import Chain
+from workers.calibrators.identity import Identity
+from workers.calibrators.kinds import restore
+from workers.calibrators.protocol import Calibrator
 
 __all__ = ["CALIBRATOR_FILE", "FORMAT", "TENSORS_FILE", "Chain", "Identity", "load", "save"]
 

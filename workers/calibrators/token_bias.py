@@ -10,8 +10,8 @@ from typing import ClassVar, Self
 
 import torch
 
-from workers.calibration.calibrators.base import Base, number, require, shape
-from workers.calibration.calibrators.protocol import Parameter, RowContext
+from workers.calibrators.base import Base, number, require, shape
+from workers.calibrators.protocol import Parameter, RowContext
 
 
 class TokenBias(Base):

@@ -14,8 +14,8 @@ from typing import ClassVar, Final, Self
 
 import torch
 
-from workers.calibration.calibrators.base import Base, number, require
-from workers.calibration.calibrators.protocol import Parameter
+from workers.calibrators.base import Base, number, require
+from workers.calibrators.protocol import Parameter
 
 NOT_FITTED: Final = (
     "repair adapters are fitted from the activations of every layer, of which a calibration has the last only"

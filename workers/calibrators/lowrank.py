@@ -11,8 +11,8 @@ from typing import ClassVar, Self
 
 import torch
 
-from workers.calibration.calibrators.base import Base, require, shape
-from workers.calibration.calibrators.protocol import Parameter, RowContext
+from workers.calibrators.base import Base, require, shape
+from workers.calibrators.protocol import Parameter, RowContext
 
 
 class LowRank(Base):

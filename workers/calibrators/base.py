@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 import torch
 
-from workers.calibration.calibrators.protocol import Parameter, RowContext
+from workers.calibrators.protocol import Parameter, RowContext
 
 
 class Base(ABC):
