@@ -13,7 +13,8 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.INVALID_JSON: "Send one JSON object in UTF-8, without NaN, Infinity, repeated names or deep nesting.",
     ErrorCode.UNKNOWN_FIELD: "Correct or remove the field; only OpenAI's routes pass unknown fields on (to vLLM).",
     ErrorCode.UNKNOWN_KIND: "Use a kind that exists.",
-    ErrorCode.UNKNOWN_MODEL: "Use an alias of models.toml; `hemostat models list` shows them.",
+    ErrorCode.UNKNOWN_MODEL: "Use an alias of models.toml; `hemostat models list` shows them, "
+    "`hemostat models add ALIAS FOLDER|HUB_ID` adds one.",
     ErrorCode.UNKNOWN_RECIPE: "Use a recipe type that exists.",
     ErrorCode.UNKNOWN_MODULE: "Name layers and modules that the model has; the problem's own hint lists them.",
     ErrorCode.GROUP_SIZE_MISMATCH: "Choose a group size that divides the input dimension, or null for one scale a row.",

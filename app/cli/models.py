@@ -1,4 +1,4 @@
-"""`hemostat models`: list, check, import-gguf."""
+"""`hemostat models`: list, add, check, import-gguf."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.cli.configuration import settings
+from app.cli.naming import add, locate, registered, require_free
 from app.cli.once import Commands
-from app.cli.options import AsJson, Url
+from app.cli.options import AsJson, Download, Url
 from app.cli.output import Exit, busy, err, out, print_json
 from app.cli.service import connect_if_up
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.checkpoint import inspect
-from app.models.registry import ALIAS, load_registry, register
+from app.models import looking
+from app.models.registry import load_registry, register
 from app.models.staging import remove_staged
-from app.models.tokenizers import check_tokenizer
 from app.settings import Settings
 from app.supervisor import Interruptions
 
@@ -44,12 +44,31 @@ def list_models(*, url: Url = None, as_json: AsJson = False) -> None:
         table.add_column(heading, overflow="fold")
     for entry in entries:
         table.add_row(*map(escape, entry.values()))
-    out.print(table if entries else "No models. Name one in models.toml, or import one: hemostat models import-gguf")
+    out.print(table if entries else "No models. Add one: hemostat models add ALIAS FOLDER|HUB_ID")
 
 
 def _local(configured: Settings) -> list[dict[str, str]]:
     registry = load_registry(configured.models_file)
     return [registry.resolve(alias).shown() for alias in registry.aliases]
+
+
+@models_app.command("add")
+def add_model(
+    alias: Annotated[str, typer.Argument(help="The name that requests use.")],
+    model: Annotated[str, typer.Argument(help="A checkpoint folder, or a hub id: org/name, org/name@revision.")],
+    *,
+    fetch: Download = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Let the alias lead to this model from now on, if it is taken.")
+    ] = False,
+) -> None:
+    """Check a checkpoint and give it an alias in models.toml. A running service of this home knows it at once."""
+    configured = settings()
+    target = locate(model, fetch=fetch)
+    registry = registered(configured)
+    if not (replace and alias in registry.entries):
+        require_free(alias, registry, target=target)
+    out.print(f"{alias} → {escape(add(alias, target, configured))}", soft_wrap=True)
 
 
 @models_app.command()
@@ -64,10 +83,7 @@ def check(
     for name in names:
         try:
             entry = registry.resolve(name)
-            info = inspect(entry.checkpoint_path())
-            check_tokenizer(entry.tokenizer_path(), info.vocabulary, name=name)
-            shape = f"{info.layers} layers, {info.vocabulary:,} tokens"
-            found = f"{info.architecture}, {shape}, {info.scheme}, {info.bytes:,} bytes"
+            found = looking.describe(entry)
             results.append({"alias": name, "ok": True, "found": found, "code": None, "hint": ""})
         except HemostatError as error:
             results.append({"alias": name, "ok": False, "found": error.detail, "code": error.code, "hint": error.hint})
@@ -136,20 +152,9 @@ def _require_importable(source: Path, alias: str, settings: Settings, *, replace
         raise HemostatError(
             ErrorCode.CHECKPOINT_NOT_FOUND, f"there is no file {source}", hint="give the path of a .gguf file"
         )
-    if ALIAS.fullmatch(alias) is None:
-        raise HemostatError(
-            ErrorCode.INVALID_REQUEST,
-            f"{alias!r} is no valid alias",
-            hint="give one with --alias: letters, digits, '.', '_' and '-', at most 128 of them",
-        )
-    entry = load_registry(settings.models_file).entries.get(alias) if settings.models_file.exists() else None
-    if entry is None or replace or (entry.path is not None and not entry.path.exists()):
-        return
-    raise HemostatError(
-        ErrorCode.INVALID_REQUEST,
-        f"the alias {alias!r} is taken: it stands for {entry.path or entry.hub_id}",
-        hint="give another one with --alias, or --replace",
-    )
+    registry = registered(settings)
+    if not (replace and alias in registry.entries):
+        require_free(alias, registry)
 
 
 def run_import(source: str, folder: Path) -> None:

@@ -50,6 +50,9 @@ AllowOverlap = Annotated[
         "--allow-overlap", help="Let recipe steps look at documents that are scored: the result then flatters them."
     ),
 ]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch a hub id that is not in the local Hugging Face cache.")
+]
 DryRun = Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, everything else on standard error.")]
 

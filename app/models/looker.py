@@ -17,12 +17,13 @@ from typing import Any, Final
 
 from app.contracts.errors import HemostatError
 from app.contracts.requests import REQUEST
-from app.models.checkpoint import fingerprint
+from app.models.checkpoint import fingerprint, inspect
 from app.models.estimates import estimate
 from app.models.looking import MEMORY_BYTES
 from app.models.pace import Pace
 from app.models.preflight import check_request
 from app.models.registry import load_registry
+from app.models.tokenizers import check_tokenizer
 from app.settings import Settings
 
 MOST_TOLD: Final = 2000  # characters of each part of an error: it quotes what strangers' files say
@@ -49,12 +50,21 @@ def _cut(text: str) -> str:
 def _found(question: dict[str, Any]) -> Any:
     if question["what"] == "weights":
         return fingerprint(Path(question["path"]))
+    if question["what"] == "model":
+        return _described(Path(question["path"]), Path(question["tokenizer"]), question["name"])
     settings = _settings(question["settings"])
     request, registry = REQUEST.validate_python(question["request"]), load_registry(settings.models_file)
     if question["what"] == "check":
         return check_request(request, registry, settings)
     here = None if question["pace"] is None else Pace(**question["pace"])
     return estimate(request, registry, settings, here).model_dump(mode="json")
+
+
+def _described(path: Path, tokenizer: Path, name: str) -> str:
+    info = inspect(path, name=name)
+    check_tokenizer(tokenizer, info.vocabulary, name=name)
+    shape = f"{info.layers} layers, {info.vocabulary:,} tokens"
+    return f"{info.architecture}, {shape}, {info.scheme}, {info.bytes:,} bytes"
 
 
 @lru_cache(maxsize=8)  # they take 16 ms to make

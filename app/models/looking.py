@@ -25,6 +25,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate
 from app.contracts.requests.base import JobRequest
 from app.models.pace import Pace
+from app.models.registry import ModelEntry
 from app.secrets import without_secrets
 from app.settings import Settings
 
@@ -46,6 +47,14 @@ async def estimate(request: JobRequest, settings: Settings, owner: str, here: Pa
     """`app.models.estimates.estimate`, elsewhere. Raises as `check` does."""
     told = await _in_turn("estimate", request, settings, owner, pace=None if here is None else vars(here))
     return Estimate.model_validate(told)
+
+
+def describe(entry: ModelEntry) -> str:
+    """What a checkpoint is, in a line. Raises what `inspect` and `check_tokenizer` raise, CHECKPOINT_UNSUPPORTED if it
+    meets a limit."""
+    path, tokenizer = str(entry.checkpoint_path()), str(entry.tokenizer_path())
+    told: str = _ask({"what": "model", "path": path, "tokenizer": tokenizer, "name": entry.alias}, entry.alias)
+    return told
 
 
 def weights_of(path: Path) -> str:

@@ -4,12 +4,13 @@
 path = "checkpoints/smollm2-135m"     # a folder; relative paths start at the file itself
 
 [models.llama-8b]
-hub = "meta-llama/Llama-3.1-8B"       # from the local hub cache; nothing is ever downloaded
+hub = "meta-llama/Llama-3.1-8B"       # from the local hub cache
 revision = "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b"
 tokenizer = "tokenizers/llama-3"      # another tokenizer folder; default: the checkpoint's own
 dtype = "bfloat16"                    # auto, bfloat16, float16 or float32; default bfloat16
 """
 
+import fcntl
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.files import write_atomically
@@ -29,6 +31,13 @@ FIELDS = ("path", "hub", "revision", "tokenizer", "dtype")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
+class Snapshot(NamedTuple):
+    """A model of the hub at a commit, branch or tag."""
+
+    hub_id: str
+    revision: str
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """What stands behind an alias: a local folder (`path`), or a hub id with a revision."""
@@ -39,6 +48,11 @@ class ModelEntry:
     revision: str | None = None
     tokenizer: Path | None = None
     dtype: str = "bfloat16"
+
+    @property
+    def target(self) -> Path | Snapshot:
+        """What the alias leads to."""
+        return self.path or Snapshot(self.hub_id or "", self.revision or "")
 
     def shown(self) -> dict[str, str]:
         """For lists: the alias, where it leads, and the dtype."""
@@ -56,7 +70,7 @@ class ModelEntry:
                 )
             return self.path
         assert self.hub_id is not None and self.revision is not None  # noqa: S101 - load_registry sees to it
-        found = _in_hub_cache(self.hub_id, self.revision)
+        found = in_hub_cache(self.hub_id, self.revision)
         if found is None:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_NOT_FOUND,
@@ -99,7 +113,7 @@ class Registry:
             raise HemostatError(
                 ErrorCode.UNKNOWN_MODEL,
                 f"there is no model {alias!r}",
-                hint=f"{suggestion(alias, self.entries)}; what models.toml names is taken (docs/models.md)",
+                hint=f"{suggestion(alias, self.entries)}; to add one: hemostat models add ALIAS FOLDER|HUB_ID",
                 pointer=pointer,
             )
         return entry
@@ -117,23 +131,41 @@ def load_registry(file: Path) -> Registry:
         raise HemostatError(
             ErrorCode.MODELS_FILE_INVALID,
             f"{file} cannot be read: {error.strerror}",
-            hint="create it, or point HEMOSTAT_MODELS at it; `hemostat models import-gguf --demo` makes one",
+            hint="make it with `hemostat models add ALIAS FOLDER|HUB_ID`, or point HEMOSTAT_MODELS at another file",
         ) from error
     return _load(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
-def register(file: Path, alias: str, path: Path) -> None:
-    """Makes `alias` stand for the folder `path`, leaving everything else in the file as it is. Atomic.
+def register(file: Path, alias: str, target: Path | Snapshot) -> None:
+    """Makes `alias` lead to `target`, and leaves everything else in the file as it is. Atomic, one process at a time.
 
-    Raises `HemostatError(MODELS_FILE_INVALID)` when the file does not fit its format, or the alias is not a valid one.
+    Raises `HemostatError`: MODELS_FILE_INVALID if the file does not fit its format, or the alias is not a valid one;
+    PATH_FORBIDDEN if the file cannot be written.
     """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            _register(file, alias, target)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise HemostatError(
+            ErrorCode.PATH_FORBIDDEN,
+            f"{file} cannot be written: {error.strerror}",
+            hint="correct its permissions, or point HEMOSTAT_MODELS at another file",
+        ) from error
+
+
+def _register(file: Path, alias: str, target: Path | Snapshot) -> None:
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     before = _parse(text, file) if text else Registry(file, {})
-    if alias in before.entries and before.entries[alias].path == path:
+    if alias in before.entries and before.entries[alias].target == target:
         return
     kept = _without(text, alias) if alias in before.entries else text
     body = kept.rstrip("\n") + "\n\n" if kept else ""
-    body += f"[models.{json.dumps(alias)}]\npath = {json.dumps(str(path), ensure_ascii=False)}\n"
+    body += f"[models.{json.dumps(alias)}]\n{_toml(target)}"
     after = _parse(body, file)
     others = {name: entry for name, entry in before.entries.items() if name != alias}
     if {name: entry for name, entry in after.entries.items() if name != alias} != others:
@@ -142,10 +174,15 @@ def register(file: Path, alias: str, path: Path) -> None:
             f"{file}: the entry of {alias!r} is written in a way that cannot be replaced safely",
             hint=f"remove it by hand, or give it a table of its own: [models.{alias}]",
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
     write_atomically(file, body.encode(), mode=mode)
     file.chmod(mode)  # whatever the umask
+
+
+def _toml(target: Path | Snapshot) -> str:
+    if isinstance(target, Path):
+        return f"path = {json.dumps(str(target), ensure_ascii=False)}\n"
+    return f"hub = {json.dumps(target.hub_id)}\nrevision = {json.dumps(target.revision)}\n"
 
 
 def _without(text: str, alias: str) -> str:
@@ -252,7 +289,7 @@ def _line_of(text: str, table: str, key: str | None = None) -> int:
     return found
 
 
-def _in_hub_cache(hub_id: str, revision: str) -> Path | None:
+def in_hub_cache(hub_id: str, revision: str) -> Path | None:
     """The snapshot's folder in the Hugging Face cache. Its own variables say where the cache is, as for every tool."""
     home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()

@@ -1,4 +1,4 @@
-"""A hub on loopback: data sets as folders of files, over the routes that its clients ask."""
+"""A hub on loopback: data sets and models as folders of files, over the routes that its clients ask."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """`files` by data set and path. `asked`: path and authorization of each request. `stalled`: files that send
-    nothing. `leads`: files that lead to another address."""
+    """`files` by id and path. `asked`: path and authorization of each request. `stalled`: files that send nothing.
+    `leads`: files that lead to another address."""
 
     url: str = ""
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -45,14 +45,14 @@ def serving() -> Iterator[Hub]:
             body = self.rfile.read(size)
             path = unquote(urlsplit(self.path).path)
             hub.asked.append((path, self.headers.get("authorization")))
-            if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/[^/]+)?", path):
+            if found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/revision/[^/]+)?", path):
                 return self._json(found[1], {"id": found[1], "sha": SHA, "siblings": self._siblings(found[1])})
-            if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/[^/]+/?(.*)", path):
+            if found := re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)/tree/[^/]+/?(.*)", path):
                 return self._json(found[1], self._tree(found[1], found[2]))
             if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/[^/]+", path):
                 asked = self._paths(body)
                 return self._json(found[1], [one for one in self._tree(found[1], "") if one["path"] in asked])
-            if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            if found := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
                 return self._file(found[1], found[2])
             return self._send(404, b"{}")
 
