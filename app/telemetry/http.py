@@ -1,5 +1,6 @@
 """The outermost middleware: request ids, metrics, the access log, and the answer to what nobody expected. Pure ASGI."""
 
+import asyncio
 import logging
 import time
 import traceback
@@ -16,6 +17,7 @@ from app.telemetry.metrics import METHODS, OTHER, UNMATCHED, Telemetry
 logger = logging.getLogger("hemostat.http")
 
 EVENT_STREAM = "text/event-stream"
+STOPPED_RETRY_S = 5
 
 
 def trace(error: BaseException | None) -> str:
@@ -64,6 +66,11 @@ class RequestContext:
         with self.telemetry.in_flight.track_inprogress():
             try:
                 await self.app(scope, receive, tagged)
+            except asyncio.CancelledError:  # the service stops, and the time that its requests have is over
+                if status:
+                    raise
+                answer = HemostatError(ErrorCode.UNAVAILABLE, "The service stops.", retry_after_s=STOPPED_RETRY_S)
+                await problems.response(scope, answer)(scope, receive, tagged)
             except Exception as error:
                 if status:  # too late for another answer: the server must cut the connection
                     logger.error("request %s broke off\n%s", request_id, trace(error))  # noqa: TRY400
