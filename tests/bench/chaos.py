@@ -116,8 +116,8 @@ def tell(text: str) -> None:
 # --- what must hold
 
 
-# Which job, worker and attempt made it, when, how long that took, and what it found there already.
-VOLATILE: Final = frozenset({"job", "by", "resumed_windows", "reference_from_store"})
+# Which job, workers and attempt made it, when, how long that took, and what it found there already.
+VOLATILE: Final = frozenset({"job", "by", "shared", "resumed_windows", "reference_from_store"})
 
 
 TIMES: Final = re.compile(r"^seconds|_at$")
