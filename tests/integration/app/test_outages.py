@@ -139,9 +139,7 @@ def test_the_process_goes_when_told_to_also_while_redis_is_away(server: Server, 
     assert server.end(signal.SIGTERM) == -signal.SIGTERM  # by itself, long before the drain's end
 
 
-def test_a_request_that_the_end_of_the_process_cuts_short_is_told_so(
-    server: Server, redis_server: RedisServer
-) -> None:
+def test_a_request_that_the_end_of_the_process_cuts_short_is_told_so(server: Server, redis_server: RedisServer) -> None:
     server.start(HEMOSTAT_DRAIN_S="1")
     assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 200
     assert redis_server.pid is not None
