@@ -38,7 +38,7 @@ from tests.bench.serve_load import Load, Sampled, Stream, completions, percentil
 from tests.bench.serve_shadow import ShadowBeside, keep_profile, shadow_beside
 from tests.support.ports import free_port
 from workers.calibrators import storage
-from workers.calibrators.chain import Chain
+from workers.calibrators.kinds import Chain
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.temperature import Temperature
 from workers.calibrators.token_bias import TokenBias

@@ -27,7 +27,7 @@ from app.settings import Settings
 from app.supervisor import environment_of
 from tests.support.profiles import record
 from workers.calibration.profiles import name_of, parameters_of, tensor_bytes
-from workers.calibrators.chain import Chain
+from workers.calibrators.kinds import Chain
 
 START_S = 600.0
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from app.contracts.profile import FitRecord, ProfileRecord
-from workers.calibrators.chain import Chain
 from workers.calibrators.confidence import ConfidenceTemperature
+from workers.calibrators.kinds import Chain
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.temperature import Temperature
 

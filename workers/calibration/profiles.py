@@ -20,7 +20,7 @@ from app.contracts.profile import Profile, ProfileRecord, Setting
 from app.deployments.profiles import PROFILE_FILE, ProfileFiles
 from workers.calibrators import storage
 from workers.calibrators.base import Base
-from workers.calibrators.chain import Chain
+from workers.calibrators.kinds import Chain
 from workers.calibrators.protocol import Calibrator
 
 _HASHED: Final = 16  # hex digits of a version

@@ -24,9 +24,8 @@ from safetensors.torch import save as bytes_of
 
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.calibrators.base import Base
-from workers.calibrators.chain import Chain
 from workers.calibrators.identity import Identity
-from workers.calibrators.kinds import restore
+from workers.calibrators.kinds import Chain, restore
 from workers.calibrators.protocol import Calibrator
 
 __all__ = ["CALIBRATOR_FILE", "FORMAT", "TENSORS_FILE", "Chain", "Identity", "load", "save"]

@@ -23,8 +23,8 @@ from workers.calibration.fitting.spec import HIDDEN, Spec
 from workers.calibration.reductions import Reductions
 from workers.calibrators.adapter import NOT_FITTED
 from workers.calibrators.base import Base
-from workers.calibrators.chain import Chain
 from workers.calibrators.identity import Identity
+from workers.calibrators.kinds import Chain
 
 
 def fit(

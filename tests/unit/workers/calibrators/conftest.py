@@ -5,10 +5,10 @@ import torch
 
 from workers.calibrators.adapter import RepairAdapter
 from workers.calibrators.base import Base
-from workers.calibrators.chain import Chain
 from workers.calibrators.confidence import ConfidenceTemperature
 from workers.calibrators.features import CLASSES, PLAIN
 from workers.calibrators.identity import Identity
+from workers.calibrators.kinds import Chain
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.mixture import Mixture
 from workers.calibrators.protocol import RowContext

@@ -7,9 +7,9 @@ import torch
 
 from tests.unit.workers.calibrators.conftest import make
 from workers.calibrators.adapter import RepairAdapter
-from workers.calibrators.chain import Chain
 from workers.calibrators.confidence import ConfidenceTemperature
 from workers.calibrators.identity import Identity
+from workers.calibrators.kinds import Chain
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.mixture import Mixture
 from workers.calibrators.protocol import RowContext

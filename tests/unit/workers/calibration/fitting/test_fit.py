@@ -20,9 +20,9 @@ from workers.calibration.fitting.record import FitRecord
 from workers.calibration.fitting.spec import DEFAULTS, Spec
 from workers.calibration.reductions import Reductions
 from workers.calibrators.base import Base
-from workers.calibrators.chain import Chain
 from workers.calibrators.confidence import ConfidenceTemperature
 from workers.calibrators.identity import Identity
+from workers.calibrators.kinds import Chain
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.temperature import Temperature
 from workers.calibrators.token_bias import TokenBias
