@@ -31,10 +31,10 @@ from app.models.checkpoint import inspect
 from app.models.registry import register
 from app.settings import Settings
 from workers.diagnosis.compare import compare
-from workers.diagnosis.context import JobContext
 from workers.distributions.divergence import Divergence
 from workers.distributions.head import Head
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 from workers.surgery.import_gguf import demo_gguf, import_gguf
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore

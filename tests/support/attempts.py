@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from app.settings import Settings
-from workers.diagnosis.context import JobCancelled
+from workers.process.handler import JobCancelled
 
 
 class Context:

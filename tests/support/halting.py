@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from app.contracts.requests.compare import CompareRequest
 from app.contracts.requests.sweep import SweepRequest
 from tests.support.handlers import told_to_go
-from workers.diagnosis.context import JobContext
-from workers.diagnosis.registry import Handlers, Kind
 from workers.process.context import PROGRESS_INTERVAL_S
+from workers.process.handler import Handlers, JobContext, Kind
 
 if TYPE_CHECKING:
     from app.contracts.report import CompareReport

@@ -25,9 +25,8 @@ from app.contracts.text import InlineText
 from app.files import write_atomically
 from app.jobs.states import note_state
 from app.settings import Settings
-from workers.diagnosis.context import JobCancelled, JobContext
 from workers.diagnosis.points.claims import Claims
-from workers.diagnosis.registry import Handlers, Kind
+from workers.process.handler import Handlers, JobCancelled, JobContext, Kind
 
 SECRET = "The heron waits where the river forgets its own name."
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from app.contracts.calibration_report import CalibrateReport
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Sides
+from workers.process.handler import JobContext
 
 
 def export_metrics(report: CalibrateReport, sides: Sides, context: JobContext) -> None:

@@ -22,8 +22,8 @@ from workers.calibration.rows import Rows
 from workers.calibrators import storage
 from workers.calibrators.base import Base
 from workers.calibrators.features import class_table
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Sides
+from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 
 if TYPE_CHECKING:

@@ -32,12 +32,12 @@ from workers.calibration.selection import Candidate, choose, frozen_hash
 from workers.calibration.sets import Sets, draw
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.calibration_text import CalibrationLoader
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sealed import Opened, Sealed
 from workers.diagnosis.sides import Side, Sides, modify, resolve
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 
 RAW_FILE: Final = "raw.parquet"
 CALIBRATED_FILE: Final = "calibrated.parquet"

@@ -12,7 +12,6 @@ from app.contracts.requests.calibrate import CalibrateRequest
 from app.contracts.text import SelfText
 from workers.calibration.sets import Sets
 from workers.diagnosis.assemble import of_making, provenance, repeatable
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import Summary, summarize
@@ -21,6 +20,7 @@ from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
+from workers.process.handler import JobContext
 
 _BLOCKS = tuple(Blocks.model_fields)
 # The sampled effects speak of it.

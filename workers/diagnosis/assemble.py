@@ -30,7 +30,6 @@ from app.contracts.text import FileText, HubText, SelfText
 from app.models.checkpoint import CheckpointInfo
 from app.models.packing import kept_packed
 from workers.diagnosis import long_context
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.numerals import counted
 from workers.diagnosis.positions import document_tokens
@@ -43,6 +42,7 @@ from workers.distributions.intervals import DESCRIPTION
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
 from workers.engine.sizes import step_tokens
+from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 from workers.text.windows import Corpus
 

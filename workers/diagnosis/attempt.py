@@ -18,7 +18,6 @@ from app.contracts.text import TextSource
 from app.models.checkpoint import tokenizer_fingerprint
 from app.recipes.recipe import Recipe
 from workers.diagnosis.calibration_text import CalibrationLoader, looked_at
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, noise_floor
 from workers.diagnosis.passes import score_into_store
 from workers.diagnosis.positions import positions_of
@@ -31,6 +30,7 @@ from workers.distributions.token_values import Positions
 from workers.engine.device import identity
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
+from workers.process.handler import JobContext
 from workers.text.documents import TextDocument
 from workers.text.sampler import DeferredSampler, ReferenceIdentity
 from workers.text.sources import load_documents

@@ -12,7 +12,6 @@ from app.contracts.requests.compare import CompareRequest
 from workers.diagnosis.assemble import Measured, build_report, stores_text
 from workers.diagnosis.attempt import Attempt, counted
 from workers.diagnosis.calibration_text import CalibrationLoader, reads_text
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.export import export_metrics
 from workers.diagnosis.floor import kernel_term, noise_floor, score_dequantized
 from workers.diagnosis.long_context import cut, reference_limit
@@ -27,6 +26,7 @@ from workers.diagnosis.tool_calls.prompts import with_tools
 from workers.diagnosis.tool_calls.run import generated_tool_calls
 from workers.distributions.divergence import Divergence
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 
 # The artifact of per-token values.
 TOKENS_FILE = "tokens.parquet"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from app.contracts.attribute_report import AttributeReport
 from app.contracts.report import CompareReport
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.gauges import labels_of, send_comparison
 from workers.diagnosis.sides import Sides
 from workers.distributions.token_values import TokenValues
+from workers.process.handler import JobContext
 
 
 def export_metrics(

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from app.contracts.report import KernelTerm, NoiseFloor
 from app.models.checkpoint import inspect
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.passes import States, divergence_of, score_into_store
 from workers.diagnosis.plan import spread
 from workers.diagnosis.sides import Side, Sides, checkpoint_store
@@ -28,6 +27,7 @@ from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.token_values import Positions
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
+from workers.process.handler import JobContext
 from workers.surgery.dequantize import dequantize
 from workers.text.windows import Corpus
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from app.contracts.attribute_report import AttributeReport
 from app.contracts.report import SEVERITIES, CompareReport
 from app.contracts.surface_report import SurfaceReport
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Sides
+from workers.process.handler import JobContext
 
 
 def labels_of(sides: Sides) -> dict[str, str]:

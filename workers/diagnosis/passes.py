@@ -16,13 +16,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.plan import Scratch
 from workers.distributions.divergence import Divergence
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.token_values import TokenValues
 from workers.engine.launch import never
 from workers.engine.scoring import ScoringEngine, Tokens
+from workers.process.handler import JobContext
 from workers.telemetry import SCORING_RATE
 from workers.text.windows import Window
 

@@ -17,8 +17,8 @@ from app.models.registry import ModelEntry, load_registry
 from app.models.steps.others import other_of
 from app.models.tokenizers import compare_tokenizers
 from workers.diagnosis.calibration_text import loader_without_sampler
-from workers.diagnosis.context import JobContext
 from workers.distributions.head import Head
+from workers.process.handler import JobContext
 from workers.surgery.calibration_text import CalibrationTexts
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from workers.diagnosis.context import JobContext
+from workers.process.handler import JobContext
 
 
 class Stopwatch:

@@ -30,10 +30,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from app.answers import answer
 from app.contracts.errors import HemostatError
 from app.settings import Settings
-from workers.diagnosis.context import JobCancelled
-from workers.diagnosis.registry import Handlers, Room, load
 from workers.process.context import ChildContext
 from workers.process.failures import explain, safe_traceback, texts_of
+from workers.process.handler import Handlers, JobCancelled, Room, load
 from workers.process.logs import configure_logging
 from workers.process.messages import Cancel, Done, Failed, FromChild, Ready, Run, Stopped, decode_to_child, encode
 

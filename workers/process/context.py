@@ -12,7 +12,7 @@ from typing import Final
 
 from app.files import write_atomically
 from app.settings import Settings
-from workers.diagnosis.context import JobCancelled, Report
+from workers.process.handler import JobCancelled, Report
 from workers.process.messages import MAX_VALUES, Alive, FromChild, Logged, Observed, ProgressMade
 
 REPORT_NAME: Final = "report.json"

@@ -39,7 +39,6 @@ from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Site, sites_of
 from workers.diagnosis.attribute.subset import Subset, draw
 from workers.diagnosis.attribute.swapping import Swapper
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, kernel_term, noise_floor, score_dequantized
 from workers.diagnosis.means import POSITIVE, mean_of
 from workers.diagnosis.passes import divergence_of
@@ -50,6 +49,7 @@ from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
+from workers.process.handler import JobContext
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import open_tensors

@@ -18,8 +18,8 @@ from workers.diagnosis.attribute.kinds import Kinds
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.means import GAINED, POSITIVE, mean_of, ratio
+from workers.process.handler import JobContext
 from workers.surgery.blockwise.skeleton import Read
 
 # Pairs of parts that are swapped together.

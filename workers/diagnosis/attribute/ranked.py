@@ -26,8 +26,8 @@ from workers.diagnosis.attribute.search import Measured
 from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.treatment import treat
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.means import POSITIVE, mean_of, ratio
+from workers.process.handler import JobContext
 
 # Causes that somebody can act on are told of parts that were looked into; the others have no twin.
 _UNSEEN: tuple[Cause, str] = ("unclear", "not among the first parts: no twin was run for it")

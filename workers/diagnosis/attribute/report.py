@@ -19,12 +19,12 @@ from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.ranked import nowhere_finite_parts, ranked_sites, treatment
 from workers.diagnosis.attribute.sentence import sentence
 from workers.diagnosis.attribute.warnings import warnings_of
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.export import export_metrics
 from workers.diagnosis.gauges import labels_of, send
 from workers.diagnosis.mitigate.measuring import PRECISION
 from workers.diagnosis.summary import summarize
 from workers.diagnosis.verdict import decide, not_tested
+from workers.process.handler import JobContext
 
 SITES_FILE, RECIPE_FILE = "sites.json", "recipe.json"
 TOKENS_FILE: Final = "tokens.parquet"

@@ -22,7 +22,7 @@ from app.contracts.requests.attribute import SiteLevel
 from workers.diagnosis.attribute.halving import Plan, Result, halve
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
-from workers.diagnosis.context import JobContext
+from workers.process.handler import JobContext
 
 Stage = Literal["layers", "parts"]
 # Of the budget, for whole layers where there are finer parts to come: more only where a first look at all takes it.

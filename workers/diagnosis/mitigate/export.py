@@ -18,13 +18,13 @@ from app.contracts.mitigate_report import MitigateReport
 from app.contracts.requests.mitigate import MitigateRequest
 from app.models.checkpoint import CHANNELS
 from app.recipes.recipe import Recipe
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.card import ARCHIVE_FILE, model_card
 from workers.diagnosis.mitigate.measuring import Bench
 from workers.diagnosis.mitigate.report import Tested
 from workers.diagnosis.mitigate.sets import Sets
 from workers.diagnosis.mitigate.subject import fields_of
 from workers.diagnosis.sides import Sides
+from workers.process.handler import JobContext
 
 RECIPE_FILE: Final = "recipe.json"
 REQUEST_FILE: Final = "compare.json"

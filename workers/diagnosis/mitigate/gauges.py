@@ -5,8 +5,8 @@ import time
 from app.contracts.mitigate_report import MitigateReport
 from app.contracts.requests.mitigate import MitigateRequest
 from app.models.recipes import recipe_fingerprint
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.gauges import send
+from workers.process.handler import JobContext
 
 
 def tell(report: MitigateReport, request: MitigateRequest, context: JobContext) -> None:

@@ -27,7 +27,6 @@ from app.recipes.norm import NormTweak
 from app.recipes.recipe import Recipe
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.calibration_text import CalibrationLoader
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate import front as fronts
 from workers.diagnosis.mitigate.export import export
 from workers.diagnosis.mitigate.gauges import tell
@@ -43,6 +42,7 @@ from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sealed import Sealed
 from workers.diagnosis.sides import Side, Sides, modify, resolve
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 
 
 def mitigate(request: MitigateRequest, context: JobContext, room: EngineRoom) -> MitigateReport:

@@ -22,7 +22,6 @@ from app.files import write_atomically
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.recipes import canonical_json
 from app.recipes.recipe import Recipe
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.sets import Part
 from workers.diagnosis.passes import divergence_of, tokens_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
@@ -37,6 +36,7 @@ from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 from workers.process.failures import is_memory, safe_traceback
+from workers.process.handler import JobContext
 from workers.surgery.application import Others
 from workers.surgery.calibration_text import CalibrationTexts
 from workers.surgery.modified import Modified

@@ -24,7 +24,6 @@ from app.contracts.report import Mean, Passage, SeverityVerdict
 from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
 from app.contracts.text import SelfText
 from workers.diagnosis.assemble import provenance, repeatable, stores_text
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.means import GAINED, ratio
 from workers.diagnosis.mitigate.front import RULE, Point, broken
@@ -39,6 +38,7 @@ from workers.diagnosis.summary import Summary, summarize, usable
 from workers.diagnosis.verdict import decide, not_tested
 from workers.diagnosis.worst import passage_indices, passages, worst_indices, worst_tokens
 from workers.engine.device import EngineIdentity
+from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 
 _BLOCKS = tuple(Blocks.model_fields)

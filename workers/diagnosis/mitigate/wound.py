@@ -25,7 +25,7 @@ from app.contracts.report import Mean
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.layer_names import in_layer
 from app.models.modules import natural_key, weights_of
-from workers.diagnosis.context import JobContext
+from workers.process.handler import JobContext
 from workers.surgery.files import copy_companions
 from workers.surgery.manifest import Manifest
 from workers.surgery.reading import open_tensors

@@ -11,7 +11,6 @@ from app.models.steps.others import other_of
 from app.recipes.recipe import Recipe
 from workers.diagnosis.attempt import Attempt
 from workers.diagnosis.calibration_text import CalibrationLoader, looked_at, reads_text
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import noise_floor
 from workers.diagnosis.long_context import cut, reference_limit
 from workers.diagnosis.mitigate.measuring import PRECISION, Bench
@@ -25,6 +24,7 @@ from workers.diagnosis.points.runner import PHASE, PointRunner, Setting
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import modify, resolve
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 from workers.text.documents import TextDocument
 
 

@@ -20,7 +20,6 @@ from typing import Final
 from app.contracts.errors import HemostatError
 from app.contracts.report import KernelTerm
 from app.models.checkpoint import inspect
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import KERNEL_TOKENS, kernel_term, score_dequantized
 from workers.diagnosis.mitigate.measuring import PRECISION, UNFORESEEN, Bench
 from workers.diagnosis.passes import StoredStates, score_into_store
@@ -33,6 +32,7 @@ from workers.diagnosis.sides import Sides
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.engine.room import EngineRoom
 from workers.process.failures import is_memory, safe_traceback
+from workers.process.handler import JobContext
 
 logger = logging.getLogger(__name__)
 

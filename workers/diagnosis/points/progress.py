@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from app.settings import Settings
-from workers.diagnosis.context import JobContext
+from workers.process.handler import JobContext
 
 # What a point's steps are counted in: its surgery is one part of the windows' hundred.
 _PARTS = 100

@@ -15,13 +15,13 @@ from app.locks import Lock
 from app.models.checkpoint import inspect
 from app.models.recipes import canonical_json
 from app.recipes.recipe import Recipe
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.measuring import PRECISION, Bench, RefusedError
 from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.points.claims import Claims
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.progress import Counted
 from workers.diagnosis.points.record import PointRecord, record_of
+from workers.process.handler import JobContext
 from workers.surgery.sparse import sparse_bytes
 
 PHASE: Final = "points"

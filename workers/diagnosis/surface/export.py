@@ -11,9 +11,9 @@ from pydantic import JsonValue
 
 from app.contracts.requests.surface import SurfaceRequest
 from app.contracts.surface_report import SurfaceReport
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.gauges import send, send_comparison
 from workers.diagnosis.points.naming import swept_fingerprint
+from workers.process.handler import JobContext
 
 RECIPE_FILE: Final = "recipe.json"
 TABLE_FILE: Final = "surface.csv"

@@ -12,12 +12,12 @@ from app.contracts.requests.surface import SurfaceRequest
 from app.contracts.surface_report import SurfaceReport
 from app.models.surfaces import Cell, cells_of
 from workers.diagnosis.attempt import counted
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.points.attempt import PointsAttempt
 from workers.diagnosis.points.runner import Setting
 from workers.diagnosis.surface.export import export
 from workers.diagnosis.surface.report import Found, build_report
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 
 
 def surface(request: SurfaceRequest, context: JobContext, room: EngineRoom) -> SurfaceReport:

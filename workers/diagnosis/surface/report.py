@@ -15,7 +15,6 @@ from app.contracts.text import SelfText
 from app.models.recipes import recipe_fingerprint
 from app.models.surfaces import Axis, Cell, zero_of
 from workers.diagnosis.assemble import provenance, repeatable, repeated_documents
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.mitigate.measuring import PRECISION
 from workers.diagnosis.mitigate.subject import told
 from workers.diagnosis.points.ground import Ground
@@ -26,6 +25,7 @@ from workers.diagnosis.surface.table import Table
 from workers.diagnosis.surface.token_classes import token_classes
 from workers.diagnosis.surface.words import sentence, warnings
 from workers.diagnosis.verdict import not_tested
+from workers.process.handler import JobContext
 
 _NOTHING = Mean(mean=None, ci=None)
 

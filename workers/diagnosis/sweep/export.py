@@ -8,10 +8,10 @@ import time
 from app.contracts.report import SEVERITIES
 from app.contracts.sweep_report import SweepReport
 from app.files import write_atomically
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.gauges import send
 from workers.diagnosis.sweep.course import Course
 from workers.diagnosis.sweep.fits import curve_points
+from workers.process.handler import JobContext
 
 # The artifact with the curve.
 CURVE_FILE = "curve.json"

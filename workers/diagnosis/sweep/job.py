@@ -17,7 +17,6 @@ from app.contracts.sweep_report import SweepReport
 from app.models.knobs import recipe_at, told
 from app.models.strength import Order, order_of
 from workers.diagnosis.attempt import counted
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.numerals import counted as numbered
 from workers.diagnosis.points.attempt import PointsAttempt
 from workers.diagnosis.points.ground import Ground
@@ -33,6 +32,7 @@ from workers.diagnosis.sweep.report import Swept, build_report
 from workers.diagnosis.sweep.sides import form_free, with_tasks
 from workers.diagnosis.sweep.turning import Range, Turning
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 
 
 def sweep(request: SweepRequest, context: JobContext, room: EngineRoom) -> SweepReport:

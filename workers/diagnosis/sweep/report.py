@@ -19,7 +19,6 @@ from app.contracts.sweep_report import (
 from app.contracts.text import SelfText
 from app.models.shares import in_words
 from workers.diagnosis.assemble import provenance, repeatable, repeated_documents
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.numerals import counted
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.naming import swept_fingerprint, swept_recipe
@@ -30,6 +29,7 @@ from workers.diagnosis.sweep.sides import Found
 from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
 from workers.diagnosis.verdict import not_tested
+from workers.process.handler import JobContext
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from app.contracts.tasks_report import HarnessDefinition
 from app.files import write_atomically
 from app.models.tasks.items import Item, fingerprint
 from app.models.tasks.reading import format_of, metric_of
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.tasks.answers import LEAD_UNITS, STOPS, Answers, choose, program, read_numbers
@@ -29,6 +28,7 @@ from workers.diagnosis.tasks.sandbox import runner
 from workers.diagnosis.tasks.sandbox.runner import Ending
 from workers.distributions.reference_store import ReferenceStore
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,11 +11,11 @@ import numpy as np
 
 from app.contracts.requests.tasks import TasksRequest
 from app.contracts.tasks_report import TasksReport
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.tasks.answer_classes import AnswerClasses
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.result import stores
+from workers.process.handler import JobContext
 
 ANSWERS_FILE: Final = "answers.jsonl"
 

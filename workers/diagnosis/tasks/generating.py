@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from app.files import write_atomically
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sides import Side
 from workers.diagnosis.tasks.answers import cut
@@ -18,6 +17,7 @@ from workers.engine.generation import GenerationEngine
 from workers.engine.pool import context_length, resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.engine.sampling import STREAMS, stop_tokens
+from workers.process.handler import JobContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -34,7 +34,6 @@ from workers.diagnosis.assemble import repeatable
 from workers.diagnosis.attempt import Attempt, counted
 from workers.diagnosis.calibration_text import looked_at, reads_text
 from workers.diagnosis.compare import compare
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.flips import runs as flip_runs
 from workers.diagnosis.flips.prediction import Predictor, grid
 from workers.diagnosis.flips.runs import Run
@@ -49,6 +48,7 @@ from workers.diagnosis.tasks.sandbox import runner
 from workers.diagnosis.tasks.scored import documents_of
 from workers.diagnosis.tasks.statistics import mcnemar
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 from workers.text.tokenization import bos_of, load_tokenizer
 
 # Runs of a chart, the most recent ones.

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.passes import divergence_of, score_into_store
 from workers.diagnosis.plan import Scratch, plan_fingerprint
 from workers.diagnosis.sides import Sides
@@ -21,6 +20,7 @@ from workers.distributions.divergence import Divergence
 from workers.distributions.reference_store import ReferenceStore
 from workers.distributions.token_values import TokenValues
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 
 Array = NDArray[np.float64]
 

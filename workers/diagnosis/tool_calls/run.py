@@ -7,7 +7,6 @@ from typing import Literal
 
 from app.contracts.report import GeneratedToolCalls
 from app.contracts.requests.compare import ToolCallRun
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sides import Side, Sides
 from workers.diagnosis.tool_calls.generating import PHASE, answers_of
@@ -16,6 +15,7 @@ from workers.diagnosis.tool_calls.summary import summarize
 from workers.engine.device import identity
 from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 from workers.text.chat import template_writes
 from workers.text.documents import TextDocument
 from workers.text.tokenization import bos_of, load_tokenizer

@@ -12,9 +12,9 @@ from app.contracts.report import SEVERITIES
 from app.contracts.trajectory_report import TrajectoryReport
 from app.files import write_atomically
 from workers.diagnosis.assemble import stores_text
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.gauges import labels_of, send
 from workers.diagnosis.trajectory.report import Found, base_values
+from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 
 # One JSON object a line: decoder, model, document, and the token ids; text where it may be stored.

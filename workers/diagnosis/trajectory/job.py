@@ -14,7 +14,6 @@ from app.contracts.errors import HemostatError
 from app.contracts.requests.trajectory import TrajectoryRequest, pointer_of
 from app.contracts.trajectory_report import TrajectoryReport
 from workers.diagnosis.attempt import Attempt, Scored, counted
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, noise_floor
 from workers.diagnosis.passes import StoredStates, divergence_of
 from workers.diagnosis.plan import Scratch, plan_fingerprint
@@ -28,6 +27,7 @@ from workers.diagnosis.trajectory.scoring import TextPool
 from workers.diagnosis.trajectory.shapes import distances_after
 from workers.distributions.divergence import Divergence, Precision
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobContext
 from workers.text.tokenization import bos_of, load_tokenizer
 from workers.text.windows import Corpus
 

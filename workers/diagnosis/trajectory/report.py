@@ -26,7 +26,6 @@ from app.contracts.trajectory_report import (
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.decoding.model import Continuation
 from workers.diagnosis.assemble import of_making, packed_reference, provenance, repeatable, rounded, stores_text
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.numerals import counted, numeral
 from workers.diagnosis.positions import positions_of
@@ -47,6 +46,7 @@ from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import TokenValues
 from workers.engine.device import EngineIdentity
+from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 from workers.text.windows import Corpus
 

@@ -12,8 +12,8 @@ import torch
 
 from app.contracts.decoding import Shaping
 from workers.decoding.distances import ShapedDistances, shaped_distances
-from workers.diagnosis.context import JobContext
 from workers.distributions.head import Head
+from workers.process.handler import JobContext
 from workers.text.windows import Window
 
 PHASE = "shapes"

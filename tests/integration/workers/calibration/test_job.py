@@ -18,8 +18,8 @@ from app.settings import Settings
 from workers.calibration import fits
 from workers.calibration.job import calibrate
 from workers.calibration.profiles import ProfileStore
-from workers.diagnosis.context import JobCancelled
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobCancelled
 from workers.process.yielding import KEPT
 
 Json = dict[str, Any]

@@ -15,11 +15,11 @@ from app.models.tasks.checks import check_tasks
 from app.settings import Settings
 from tests.support.attempts import Context
 from workers.diagnosis.compare import _Compare
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.registry import HANDLERS
 from workers.diagnosis.sides import resolve
 from workers.diagnosis.tasks.job import _asked, _ItemsLookedAt
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")

@@ -5,8 +5,8 @@ from typing import Any, cast
 import pytest
 
 from app.web.progress import counted, percent, told
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.points.progress import Counted
+from workers.process.handler import JobContext
 
 
 def at(phase: str, done: int, total: int) -> dict[str, Any]:

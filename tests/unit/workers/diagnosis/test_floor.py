@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from workers.diagnosis import floor as module
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.floor import Floor, floor_windows, is_zero, noise_floor
 from workers.diagnosis.sides import Side
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.token_values import Positions
 from workers.engine.scoring import ScoringEngine
+from workers.process.handler import JobContext
 from workers.text.windows import Corpus
 
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from app.contracts.requests import KINDS
 from app.contracts.requests.compare import CompareRequest
-from workers.diagnosis.registry import HANDLERS, load
+from workers.diagnosis.registry import HANDLERS
+from workers.process.handler import load
 
 
 def test_every_kind_of_the_contract_has_a_handler() -> None:

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from app.files import write_atomically
 from app.settings import Settings
-from workers.diagnosis.context import JobCancelled, JobContext
 from workers.process import context as module
 from workers.process.context import PROGRESS_INTERVAL_S, ChildContext
+from workers.process.handler import JobCancelled, JobContext
 from workers.process.messages import MAX_VALUES, FromChild, Logged, Observed, ProgressMade
 
 

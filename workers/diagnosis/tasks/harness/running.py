@@ -17,7 +17,6 @@ from app.contracts.requests.tasks import HarnessTask
 from app.contracts.tasks_report import HarnessDefinition
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.tasks.harness.asking import item_of
 from workers.diagnosis.tasks.harness.building import Built, build
 from workers.diagnosis.tasks.harness.definition import (
@@ -33,6 +32,7 @@ from workers.diagnosis.tasks.harness.evaluation import Scored, asked_of, of_one_
 from workers.diagnosis.tasks.harness.metric import check_scored, deciding_metric, guess_of
 from workers.diagnosis.tasks.harness.table import table
 from workers.diagnosis.tasks.harness.trials import more_trials, trial_of
+from workers.process.handler import JobCancelled
 
 MAX_TOKENS: Final = 256
 # In the place of a log-likelihood that is no number: far below all others, and finite for the harness' arithmetic.

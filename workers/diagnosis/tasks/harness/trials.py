@@ -9,10 +9,10 @@ from typing import Any
 from app.contracts.requests.tasks import HarnessTask
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.tasks.harness.building import told
 from workers.diagnosis.tasks.harness.definition import Refusal
 from workers.diagnosis.tasks.harness.evaluation import OTHERWISE, Sample, run, target_of
+from workers.process.handler import JobCancelled
 
 
 def trial_of(

@@ -19,8 +19,8 @@ from tests.support.pruning import operate
 from tests.support.widening import widened
 from tests.unit.workers.diagnosis.attribute.swapped import Weights, changed_copy
 from workers.diagnosis.attribute.job import attribute
-from workers.diagnosis.context import JobCancelled
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobCancelled
 from workers.surgery.store import CheckpointStore
 
 Json = dict[str, Any]

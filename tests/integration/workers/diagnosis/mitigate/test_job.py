@@ -18,11 +18,11 @@ from app.models.checkpoint import inspect
 from app.settings import Settings
 from app.web.report import render
 from workers.diagnosis.compare import compare
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.mitigate import measuring
 from workers.diagnosis.mitigate.job import mitigate
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
+from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")

@@ -15,12 +15,12 @@ from app.models.knobs import recipe_at
 from app.settings import Settings
 from tests.support.attempts import Context
 from workers.diagnosis.compare import compare
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.points.attempt import PointsAttempt
 from workers.diagnosis.points.claims import Claims
 from workers.diagnosis.points.record import losses_of, reference_losses_of
 from workers.diagnosis.points.runner import Setting
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")

@@ -16,9 +16,9 @@ from app.contracts.surface_report import SurfaceReport
 from app.settings import Settings
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS, WORDS, Context
 from workers.diagnosis.compare import compare
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.surface.job import help_surface, surface
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]
 RECIPE = [{"type": "prune.magnitude", "sparsity": 0.3}, {"type": "quantize.rtn", "bits": 8, "group_size": 32}]

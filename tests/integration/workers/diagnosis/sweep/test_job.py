@@ -20,12 +20,12 @@ from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
 from workers.diagnosis.compare import compare
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.sweep.job import help_sweep, sweep
 from workers.diagnosis.threshold.answer import fit_threshold
 from workers.diagnosis.threshold.curve import Curve
 from workers.diagnosis.threshold.request import parse_request
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")

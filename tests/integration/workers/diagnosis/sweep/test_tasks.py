@@ -19,10 +19,10 @@ from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.sweep.job import sweep
 from workers.diagnosis.tasks.job import tasks
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")

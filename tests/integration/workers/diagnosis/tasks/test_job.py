@@ -17,12 +17,12 @@ from app.settings import Settings
 from app.web.report import render
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.flips import runs as flip_runs
 from workers.diagnosis.tasks.answers import STOPS, cut, extract
 from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError
 from workers.diagnosis.tasks.job import tasks
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")

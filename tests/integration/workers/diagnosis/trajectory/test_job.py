@@ -16,10 +16,10 @@ from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.trajectory_report import TrajectoryReport
 from app.settings import Settings
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.trajectory.job import trajectory
 from workers.diagnosis.trajectory.pairs import first_difference
 from workers.engine.room import EngineRoom
+from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")

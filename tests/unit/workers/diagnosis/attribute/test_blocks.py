@@ -11,8 +11,8 @@ from workers.diagnosis.attribute.attention import AttentionShift, Looks
 from workers.diagnosis.attribute.blocks import DRAWS, attention_block, routing_block
 from workers.diagnosis.attribute.moe import RoutingShift
 from workers.diagnosis.attribute.sums import Clusters, Sums
-from workers.diagnosis.context import JobCancelled
 from workers.distributions import intervals
+from workers.process.handler import JobCancelled
 
 TEXT = Measured(windows=12, tokens=120, documents=12)
 PAIRS, HEADS, EXPERTS = 2, 3, 4

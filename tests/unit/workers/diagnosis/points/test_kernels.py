@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.points.kernels import KernelTerms
 from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.points.runner import Setting
 from workers.diagnosis.sides import Sides
+from workers.process.handler import JobCancelled
 
 
 class Failing(KernelTerms):

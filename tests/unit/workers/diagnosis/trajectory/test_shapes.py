@@ -9,9 +9,9 @@ import torch
 
 from app.contracts.decoding import MinP, Shaping, TopK
 from workers.decoding.distances import shaped_distances
-from workers.diagnosis.context import JobContext
 from workers.diagnosis.trajectory.shapes import distances_after
 from workers.distributions.head import Head
+from workers.process.handler import JobContext
 from workers.text.windows import Window
 
 SHAPINGS: tuple[Shaping, ...] = (TopK(name="top_k", k=4), MinP(name="min_p"))

@@ -5,8 +5,8 @@ import pytest
 from app.contracts.errors import HemostatError
 from app.models.tasks.harness import HarnessRows
 from tests.support.harness_tasks import SUMS, WINOGRANDE, Row, prepared, task
-from workers.diagnosis.context import JobCancelled
 from workers.diagnosis.tasks.harness.running import Harnessed, prepare
+from workers.process.handler import JobCancelled
 
 GPQA = [
     {"Question": f"Which {n} is it?", "Correct Answer": f"right {n}"}

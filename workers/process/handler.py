@@ -1,4 +1,4 @@
-"""What a job handler is given, and what it must give back.
+"""What a job handler is given, what it must give back, and how it is found.
 
 A handler runs in the worker's child process. It reads its request, works below two folders, and speaks to the outside
 only through its context: nothing of Redis, HTTP or Prometheus is known here.
@@ -6,10 +6,13 @@ only through its context: nothing of Redis, HTTP or Prometheus is known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from app.contracts.requests.base import JobRequest
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,3 +108,71 @@ class Report(Protocol):
 Handler = Callable[[Any, JobContext, "EngineRoom"], Report]
 # A helper works on another worker's running attempt, and leaves what it finds in the job's scratch folder.
 Helper = Callable[[Any, JobContext, "EngineRoom"], None]
+
+
+class Room(Protocol):
+    """What outlives a job in the child process: warm engines."""
+
+    def close(self) -> None:
+        """Ends them."""
+        ...
+
+    def take_share(self, share: float) -> None:
+        """From now on they take at most this share of a GPU's memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of job: the contract of its request, and its handler as `module:function`.
+
+    `helper` takes parts of a running job of another worker off it; empty: such a job is one worker's alone.
+    """
+
+    request: type[JobRequest]
+    handler: str
+    helper: str = ""
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """The kinds that a worker takes, and the room that their handlers share (`module:Class`, called with settings)."""
+
+    kinds: Mapping[str, Kind]
+    room: str
+    preload: tuple[str, ...] = ()  # modules that a first job would wait for
+
+    def handler(self, kind: str) -> Handler:
+        """The handler of a kind; imports its module. Raises KeyError."""
+        found: Handler = load(self.kinds[kind].handler)
+        return found
+
+    def helper(self, kind: str) -> Helper:
+        """What helps with a kind; imports its module. Raises KeyError."""
+        found: Helper = load(self.kinds[kind].helper)
+        return found
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The kinds that several workers can work on at once."""
+        return frozenset(name for name, kind in self.kinds.items() if kind.helper)
+
+    def request(self, kind: str, request: Mapping[str, Any]) -> JobRequest:
+        """The request of a job, validated. Raises KeyError and pydantic's `ValidationError`."""
+        return self.kinds[kind].request.model_validate(request)
+
+    def warm_up(self) -> None:
+        """Imports what the first job needs."""
+        for module in self.preload:
+            import_module(module)
+
+    def open_room(self, settings: Settings) -> Room:
+        """A room without an engine yet; imports what engines need."""
+        room: Room = load(self.room)(settings)
+        return room
+
+
+def load(name: str) -> Any:
+    """The object that `module:attribute` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
