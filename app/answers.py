@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from app.contracts.attribute_report import AttributeReport
-from app.contracts.calibration_report import CalibrateReport
-from app.contracts.mitigate_report import MitigateReport
-from app.contracts.surface_report import SurfaceReport
-from app.contracts.sweep_report import SweepReport
-from app.contracts.tasks_report import TasksReport
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.attribute.report import AttributeReport
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.mitigate.report import MitigateReport
+from app.kinds.surface.report import SurfaceReport
+from app.kinds.sweep.report import SweepReport
+from app.kinds.tasks.report import TasksReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web.sections import attribute_words, calibration, front, surface_words, sweep_words, tasks_words, trajectory
 
 _HEADINGS: Final[dict[type, Callable[[Any], str]]] = {

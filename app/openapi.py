@@ -21,8 +21,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import problems
-from app.contracts.attribute_report import AttributeReport
-from app.contracts.calibration_report import CalibrateReport
 from app.contracts.deployment import (
     Deployment,
     DeploymentEvent,
@@ -37,17 +35,11 @@ from app.contracts.diff_report import DiffReport
 from app.contracts.errors import CATALOGUE, ErrorCode
 from app.contracts.event import Event
 from app.contracts.job import Estimate, Job, JobPage
-from app.contracts.mitigate_report import MitigateReport
 from app.contracts.profile import Comparison, Profile, ProfilePage
 from app.contracts.queue import Queue
-from app.contracts.report import CompareReport
-from app.contracts.requests import SUBMISSION
-from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES
-from app.contracts.surface_report import SurfaceReport
-from app.contracts.sweep_report import SweepReport
-from app.contracts.tasks_report import TasksReport
-from app.contracts.trajectory_report import TrajectoryReport
+from app.contracts.request import FEWEST_VALUES, MOST_VALUES
 from app.error_guide import GUIDE
+from app.kinds.registry import KINDS, submissions
 
 JSON: Final = "application/json"
 TEMPLATE: Final = "#/components/schemas/{model}"
@@ -157,15 +149,8 @@ def _components() -> dict[str, Any]:
         JobPage,
         Queue,
         Estimate,
-        CompareReport,
+        *(kind.report for kind in KINDS.values()),
         DiffReport,
-        AttributeReport,
-        CalibrateReport,
-        MitigateReport,
-        SurfaceReport,
-        SweepReport,
-        TasksReport,
-        TrajectoryReport,
         Profile,
         ProfilePage,
         Comparison,
@@ -177,7 +162,7 @@ def _components() -> dict[str, Any]:
     wanted = [(model, "validation") for model in inputs] + [(model, "serialization") for model in outputs]
     _, definitions = models_json_schema(wanted, ref_template=TEMPLATE)  # type: ignore[arg-type]
     schemas: dict[str, Any] = definitions["$defs"]
-    submission = SUBMISSION.json_schema(mode="validation", ref_template=TEMPLATE)
+    submission = submissions().json_schema(mode="validation", ref_template=TEMPLATE)
     event = TypeAdapter(Event).json_schema(mode="serialization", ref_template=TEMPLATE)
     for union, schema in (("SubmitRequest", submission), ("Event", event)):
         for name, part in schema.pop("$defs").items():

@@ -20,7 +20,7 @@ from app.cli.service import connect
 from app.cli.watching import check_writable, save_page
 from app.contracts.diff_report import Difference, DiffReport, Measure, Pair
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.difference import render_difference

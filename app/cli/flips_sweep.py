@@ -15,7 +15,7 @@ from app.cli.recipes import parse_recipe
 from app.cli.tasks import all_results, parse_task
 from app.cli.watching import run_to_end
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.tasks import TasksRequest
+from app.kinds.tasks.request import TasksRequest
 from app.web import format as fmt
 
 Json = dict[str, Any]

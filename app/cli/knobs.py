@@ -10,7 +10,7 @@ from app.cli.finite import require_finite, text_or_number
 from app.cli.options import number, pairs
 from app.cli.recipes import compared, parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES
+from app.contracts.request import FEWEST_VALUES, MOST_VALUES
 
 Json = dict[str, Any]
 _ONE_KNOB = "for two knobs at once there is `hemostat surface`, which takes both"

@@ -17,7 +17,7 @@ from app.cli.measuring import measure
 from app.cli.options import AllowOverlap, AsJson, Candidate, Recipe, Reference, SelfCheck, Url, finite, number, pairs
 from app.cli.recipes import compared, parse_recipe, parse_text
 from app.contracts.errors import HemostatError
-from app.contracts.mitigate_report import MitigateReport
+from app.kinds.mitigate.report import MitigateReport
 from app.web.reading import parse
 from app.web.sections.onwards import CARD_FILE, RECIPE_FILE, commands, fetching
 

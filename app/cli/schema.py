@@ -7,17 +7,17 @@ from typing import Annotated
 import typer
 
 from app.cli.output import print_json
-from app.contracts.reports import REPORTS
+from app.kinds.registry import KINDS
 from app.web.schema import report_schema
 
 
 def schema(
-    kind: Annotated[str | None, typer.Argument(help=f"One of {', '.join(REPORTS)}. Default: all, by kind.")] = None,
+    kind: Annotated[str | None, typer.Argument(help=f"One of {', '.join(KINDS)}. Default: all, by kind.")] = None,
 ) -> None:
     """Print the JSON Schema (Draft 2020-12) of the reports of a kind of job."""
     if kind is None:
-        print_json({name: report_schema(name) for name in REPORTS})
+        print_json({name: report_schema(name) for name in KINDS})
         return
-    if kind not in REPORTS:
-        raise typer.BadParameter(f"There is no kind {kind!r}. Give one of {', '.join(REPORTS)}.")
+    if kind not in KINDS:
+        raise typer.BadParameter(f"There is no kind {kind!r}. Give one of {', '.join(KINDS)}.")
     print_json(report_schema(kind))

@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from app.contracts.base import Contract
-from app.contracts.requests.base import Alias, CandidateModel, MetadataKey, MetadataText, ReferenceModel
+from app.contracts.request import Alias, CandidateModel, MetadataKey, MetadataText, ReferenceModel
 
 IDENTITY: Final = "identity"  # the calibration version that changes nothing
 NOT_FINITE: Final = "logits were not finite"  # why an engine ended a request, as its own port says it

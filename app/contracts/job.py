@@ -1,4 +1,4 @@
-"""A diagnosis job: how far it is, how it ended. What is asked stands in `app.contracts.requests`."""
+"""A diagnosis job: how far it is, how it ended. What is asked stands in `app.kinds`."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -7,8 +7,7 @@ from pydantic import Field, JsonValue
 
 from app.contracts.base import Contract
 from app.contracts.errors import CATALOGUE, ErrorCode
-from app.contracts.requests.base import ReferenceModel
-from app.contracts.requests.sweep import Knob
+from app.contracts.request import Knob, ReferenceModel
 
 
 class JobStatus(StrEnum):

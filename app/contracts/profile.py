@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
+from app.contracts.decoding import Sampling
 from app.contracts.deployment import Version
 from app.contracts.report import Count, Mean
-from app.contracts.requests.calibrate import Sampling
 from app.contracts.text import Domain
 
 Setting = float | int | str | bool | None

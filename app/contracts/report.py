@@ -1,4 +1,4 @@
-"""The report of a compare job, schema `hemostat.report/1`.
+"""What the reports of every kind of job hold, schema `hemostat.report/1`.
 
 All divergences are in nats a token over the full vocabulary, p the reference's and q the candidate's next-token
 distribution after the same tokens. Intervals are 95 %, clustered as `Mean.clusters` says. Positions whose logits are
@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 
 SCHEMA: Final = "hemostat.report/1"
 
@@ -376,36 +376,21 @@ class Provenance(Contract):
     versions: dict[str, str]
 
 
-class CompareReport(Contract):
-    """What a compare job found."""
+class Report(Contract):
+    """The envelope: what the report of every kind holds."""
 
     schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
-    kind: Literal["compare"] = "compare"
+    kind: str
     job: str
     severity: Severity
-    verdict: str = Field(description="one plain sentence")
+    verdict: str = Field(description="the answer in plain words")
     decision: SeverityVerdict
     tokens: Count
     documents: Count
     windows: Count
-    divergence: Divergence
-    noise_floor: NoiseFloor
-    kernel_term: KernelTerm | None = None
-    delta_p: DeltaP
-    perplexity: Perplexity
-    top1_agreement: Mean
-    agreement: Agreement
-    entropy: Entropy
-    domains: dict[str, DomainReport]
-    by_position: tuple[BandedSlice, ...]
-    by_confidence: tuple[BandedSlice, ...]
-    token_classes: TokenClasses | None = None
-    tool_calls: GeneratedToolCalls | None = None
-    histogram: Histogram
-    worst_tokens: tuple[WorstToken, ...]
-    passages: tuple[Passage, ...] = ()
     nonfinite_positions: Count
-    not_tested: tuple[str, ...]
+    noise_floor: NoiseFloor
+    not_tested: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     request: dict[str, object] | None = Field(
         default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
@@ -413,3 +398,14 @@ class CompareReport(Contract):
     provenance: Provenance
 
     model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}
+
+
+class Blocks(Contract):
+    """The common blocks of one model against the reference."""
+
+    divergence: Divergence
+    top1_agreement: Mean
+    perplexity: Perplexity
+    entropy: Entropy
+    domains: dict[str, DomainReport]
+    nonfinite_positions: Count

@@ -10,17 +10,18 @@ from typing import Final
 
 from docket import Docket
 
+from app.contracts.decoding import Sampling
 from app.contracts.deployment import IDENTITY, CalibrationMode, Deployment, DeploymentState
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import Profile
-from app.contracts.requests.base import CandidateModel, ReferenceModel
-from app.contracts.requests.calibrate import CalibrateRequest, Sampling
+from app.contracts.request import CandidateModel, ReferenceModel
 from app.deployments.profiles import ProfileFiles
 from app.deployments.settle import conclude
 from app.deployments.store import DeploymentStore
 from app.jobs import queue
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
+from app.kinds.calibrate.request import CalibrateRequest
 from app.models import looking
 from app.models.recipes import recipe_fingerprint
 from app.models.registry import load_registry

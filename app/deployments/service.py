@@ -20,7 +20,6 @@ from app.contracts.deployment import (
     RollbackRequest,
 )
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import CompareRequest
 from app.contracts.text import InlineText, SelfText
 from app.deployments import hidden
 from app.deployments.fit import check_version, conclude_fit, ensure_fit
@@ -29,6 +28,7 @@ from app.deployments.store import DeploymentStore, is_deployment_id
 from app.jobs.service import cancel as cancel_job
 from app.jobs.service import hold_of, refusal
 from app.jobs.store import Idempotency
+from app.kinds.compare.request import CompareRequest
 from app.models import looking
 from app.problems import redis_is_away
 from app.recipes.base import Calibrated

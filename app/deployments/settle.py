@@ -15,16 +15,16 @@ from typing import Final, cast
 
 from pydantic import ValidationError
 
-from app.contracts.calibration_report import CalibrateReport
 from app.contracts.deployment import Deployment, DeploymentEventType
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus
-from app.contracts.requests.base import JobRequest
-from app.contracts.requests.calibrate import CalibrateRequest
+from app.contracts.request import JobRequest
 from app.deployments.store import DeploymentStore, Evidence
 from app.jobs import keys
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.calibrate.request import CalibrateRequest
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from starlette.responses import Response
 from app.contracts.diff_report import Measure
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus
-from app.contracts.report import CompareReport
 from app.jobs import diff_examples, results, service
 from app.jobs.differences import MOST_LOOKED_AT, check_jobs, compare_report_of, told_differences
 from app.jobs.filters import Filters
@@ -29,6 +28,7 @@ from app.jobs.representation import (
     query_error,
     unchanged,
 )
+from app.kinds.compare.report import CompareReport
 from app.openapi import JSON, Answer, answers
 from app.security.scopes import Needs, Scope, key_of
 from app.state import State, state_of

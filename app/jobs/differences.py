@@ -18,9 +18,9 @@ from typing import Any, Final
 from app.admission import Line
 from app.contracts.diff_report import MOST, DiffReport, Measure
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import CompareReport
 from app.jobs import results
 from app.jobs.record import JobRecord
+from app.kinds.compare.report import CompareReport
 from app.secrets import without_secrets
 from app.settings import Settings
 from app.web import describe

@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from app.contracts.decoding import DECODERS, NO_SHAPING
 from app.contracts.errors import ErrorCode
-from app.contracts.requests.calibrate import CALIBRATOR_PATTERN
+from app.kinds.calibrate.request import CALIBRATOR_PATTERN
 from app.models.nearest import as_near, listed, meant, suggestion
 from app.problems import MAX_ERRORS, FieldError, RequestError
 

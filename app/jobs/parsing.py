@@ -16,8 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from app.contracts.base import Contract
 from app.contracts.bounded import JsonError, parse
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests import KINDS, SUBMISSION, SubmitRequest
+from app.contracts.request import Submission
 from app.jobs.faults import Schema, fields_of, in_document, no_field, pointer_of, request_error, shown
+from app.kinds.registry import KINDS, submissions
 from app.models.knobs import lift_knobs
 from app.models.nearest import as_near, listed, suggestion
 from app.problems import MAX_ERRORS, FieldError, RequestError
@@ -33,14 +34,14 @@ _HALF: Final = re.compile(
 )
 
 
-def parse_submission(body: bytes) -> SubmitRequest:
+def parse_submission(body: bytes) -> Submission:
     """The request. Raises HemostatError (INVALID_JSON) or RequestError with a JSON pointer for each fault."""
     data = _object(body)
     if isinstance(data.get("generate_tool_calls"), bool):
         data["generate_tool_calls"] = {} if data["generate_tool_calls"] else None
     if data.get("kind") not in KINDS:
         raise _no_kind(data)
-    return _valid(SUBMISSION, lift_knobs(data))
+    return _valid(submissions(), lift_knobs(data))
 
 
 def parse_body(body: bytes, contract: type[_Contract]) -> _Contract:
@@ -172,7 +173,7 @@ def _refuse_twice(body: bytes) -> NoReturn:
 
 def _no_kind(data: dict[str, Any]) -> RequestError:
     """A body of no known kind: nothing else of it can be judged, but whether a name is one of any kind."""
-    schema = _schema(SUBMISSION)
+    schema = _schema(submissions())
     known = sorted({name for kind in KINDS for name in fields_of(schema.place((kind,)).node)})
     errors = []
     for name in [name for name in data if name not in known][:MAX_ERRORS]:

@@ -9,9 +9,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import TERMINAL, CandidateSummary, Job, JobError, JobStatus, Progress
-from app.contracts.requests import AnyRequest
-from app.contracts.requests.base import CandidateModel, JobRequest, ReferenceModel
-from app.contracts.requests.sweep import Knob
+from app.contracts.request import CandidateModel, JobRequest, Knob, ReferenceModel
 from app.contracts.text import CORPUS_NAMES, FileText, HubText, InlineText, SelfText, TextSource
 from app.models.texts import texts_of
 
@@ -31,7 +29,7 @@ class Claim:
 
     job_id: str
     attempt: int
-    request: AnyRequest
+    request: JobRequest
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from starlette.responses import JSONResponse, Response
 
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
 from app.contracts.report import SCHEMA
-from app.contracts.reports import REPORT
 from app.jobs import examples, results, service
 from app.jobs.diff_routes import links_wanted, place_of
 from app.jobs.page import page_of
 from app.jobs.record import JOBS_PATH
 from app.jobs.representation import FORMAT_PARAMETER, HTML, PAGE_POLICY, etag_of, media_type_of, unchanged
 from app.jobs.sending import ArtifactResponse
+from app.kinds.registry import reports
 from app.openapi import JSON, Answer, answers
 from app.security.scopes import Needs, Scope, key_of
 from app.state import state_of
@@ -150,5 +150,5 @@ async def report_schema() -> Response:
 
 @cache
 def _report_schema() -> bytes:
-    schema = REPORT.json_schema(mode="serialization", by_alias=True)
+    schema = reports().json_schema(mode="serialization", by_alias=True)
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA} | schema).encode()

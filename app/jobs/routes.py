@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobPage, JobStatus
-from app.contracts.requests import JobKind, SubmitRequest
+from app.contracts.request import Submission
 from app.deployments.settle import check_target
 from app.jobs import examples, service
 from app.jobs.filters import Filters
@@ -29,6 +29,7 @@ from app.jobs.representation import (
 )
 from app.jobs.sse import EventStream, parse_last_event_id, respond
 from app.jobs.turns import waits_for
+from app.kinds.registry import JobKind
 from app.openapi import JSON, Answer, answers, reference
 from app.security.audit import unchanged_by
 from app.security.scopes import Needs, Scope, key_of, require
@@ -188,7 +189,7 @@ async def submit_job(request: Request) -> Response:
     return _job_response(made.job, 202, headers)
 
 
-def _count(state: State, asked: SubmitRequest, outcome: str) -> None:
+def _count(state: State, asked: Submission, outcome: str) -> None:
     state.telemetry.submitted.labels(asked.kind, outcome).inc()
 
 

@@ -16,8 +16,7 @@ from redis.exceptions import RedisError
 from app.contracts.base import Contract
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate, Job, JobStatus
-from app.contracts.requests import SubmitRequest
-from app.contracts.requests.base import JobRequest
+from app.contracts.request import JobRequest, Submission
 from app.jobs import files, queue, reconcile
 from app.jobs.ids import is_job_id, new_job_id
 from app.jobs.record import JobRecord, read_record, request_fields
@@ -96,7 +95,7 @@ def hold_of(owner: str, key: str | None, request: Contract) -> Idempotency | Non
     return Idempotency(owner, key, hashlib.sha256(canonical.encode()).hexdigest())
 
 
-async def dry_run(client: Redis, request: SubmitRequest, settings: Settings, owner: str) -> Estimate:
+async def dry_run(client: Redis, request: Submission, settings: Settings, owner: str) -> Estimate:
     """Checks as a submission does, and estimates instead of running, by how fast the living workers were."""
     here: Pace | None = None
     with contextlib.suppress(RedisError, OSError):  # nothing is queued, so that Redis may be away
@@ -107,7 +106,7 @@ async def dry_run(client: Redis, request: SubmitRequest, settings: Settings, own
 async def submit(
     store: JobStore,
     docket: Docket,
-    request: SubmitRequest,
+    request: Submission,
     settings: Settings,
     hold: Idempotency | None,
     owner: str,

@@ -26,12 +26,12 @@ from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import TERMINAL, JobError, JobStatus, Progress, job_error
-from app.contracts.requests import REQUEST, AnyRequest
-from app.contracts.requests.base import JobRequest
+from app.contracts.request import JobRequest
 from app.jobs import files, keys
 from app.jobs.event_log import EventLog
 from app.jobs.filters import Filters
 from app.jobs.record import Claim, JobRecord, read_record, request_fields, shortened
+from app.kinds.registry import requests
 from app.memory import RedisMemory
 from app.settings import Settings
 
@@ -363,11 +363,11 @@ class JobStore(EventLog):
             await self.fail(job_id, attempt, job_error(ErrorCode.REQUEST_LOST, str(lost), hint))
             return None
 
-    async def _request(self, job_id: str, digest: str | None) -> AnyRequest:
+    async def _request(self, job_id: str, digest: str | None) -> JobRequest:
         """The stored request. Raises RequestLostError, also where it does not fit the schema of this version."""
         text = await asyncio.to_thread(files.read_request, self.settings, job_id, digest or "")
         try:
-            return await asyncio.to_thread(REQUEST.validate_json, text)
+            return await asyncio.to_thread(requests().validate_json, text)
         except ValidationError:
             raise files.RequestLostError("The stored request does not fit the schema of this version.") from None
 

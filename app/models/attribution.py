@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.attribute import AttributeRequest
+from app.kinds.attribute.request import AttributeRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.packing import kept_packed

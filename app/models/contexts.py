@@ -1,9 +1,9 @@
 """Whether both models can read the windows, before a job is queued."""
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.base import JobRequest
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.sweep import SweepRequest
+from app.contracts.request import JobRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.sweep.request import SweepRequest
 from app.models.checkpoint import CheckpointInfo
 from app.recipes.base import Calibrated, Step
 

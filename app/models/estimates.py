@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from app.contracts.job import Estimate
-from app.contracts.requests.attribute import AttributeRequest
-from app.contracts.requests.base import JobRequest
-from app.contracts.requests.calibrate import CalibrateRequest
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.mitigate import MitigateRequest
-from app.contracts.requests.sweep import SweepRequest, SweptRequest
-from app.contracts.requests.tasks import TasksRequest
-from app.contracts.requests.trajectory import TrajectoryRequest
+from app.contracts.request import JobRequest, SweptRequest
 from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
+from app.kinds.attribute.request import AttributeRequest
+from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.mitigate.request import MitigateRequest
+from app.kinds.sweep.request import SweepRequest
+from app.kinds.tasks.request import TasksRequest
+from app.kinds.trajectory.request import TrajectoryRequest
 from app.models import pace
 from app.models.attribution import attribution_cost
 from app.models.checkpoint import CheckpointInfo, inspect

@@ -14,8 +14,8 @@ import annotated_types
 from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests import KINDS
-from app.contracts.requests.sweep import FEWEST_VALUES, MOST_VALUES, Knob
+from app.contracts.request import FEWEST_VALUES, MOST_VALUES, Knob
+from app.kinds.registry import KINDS
 from app.models.nearest import listed, meant
 from app.recipes.recipe import STEPS, Recipe, RecipeStep
 

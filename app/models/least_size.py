@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.mitigate import Budget
+from app.kinds.mitigate.request import Budget
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.modules import Weight

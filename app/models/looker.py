@@ -16,7 +16,7 @@ from traceback import extract_tb
 from typing import Any, Final
 
 from app.contracts.errors import HemostatError
-from app.contracts.requests import REQUEST
+from app.kinds.registry import requests
 from app.models.checkpoint import fingerprint, inspect
 from app.models.estimates import estimate
 from app.models.looking import MEMORY_BYTES
@@ -53,7 +53,7 @@ def _found(question: dict[str, Any]) -> Any:
     if question["what"] == "model":
         return _described(Path(question["path"]), Path(question["tokenizer"]), question["name"])
     settings = _settings(question["settings"])
-    request, registry = REQUEST.validate_python(question["request"]), load_registry(settings.models_file)
+    request, registry = requests().validate_python(question["request"]), load_registry(settings.models_file)
     if question["what"] == "check":
         return check_request(request, registry, settings)
     here = None if question["pace"] is None else Pace(**question["pace"])

@@ -23,7 +23,7 @@ from typing import Any, Final
 from app.admission import Line
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import Estimate
-from app.contracts.requests.base import JobRequest
+from app.contracts.request import JobRequest
 from app.models.pace import Pace
 from app.models.registry import ModelEntry
 from app.secrets import without_secrets

@@ -6,13 +6,13 @@ Reads folders and file headers: call it from a thread, not from an event loop.
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.attribute import AttributeRequest
-from app.contracts.requests.base import JobRequest
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.mitigate import MitigateRequest
-from app.contracts.requests.sweep import SweepRequest, SweptRequest
-from app.contracts.requests.tasks import TasksRequest
-from app.contracts.requests.trajectory import TrajectoryRequest
+from app.contracts.request import JobRequest, SweptRequest
+from app.kinds.attribute.request import AttributeRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.mitigate.request import MitigateRequest
+from app.kinds.sweep.request import SweepRequest
+from app.kinds.tasks.request import TasksRequest
+from app.kinds.trajectory.request import TrajectoryRequest
 from app.models.attribution import check_attribution
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.contexts import check_calibration, check_calibration_window, check_window

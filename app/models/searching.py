@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Final
 
 from app.contracts.errors import HemostatError
-from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
+from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from app.models import pace
 from app.models.checkpoint import CheckpointInfo
 from app.models.training import (

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.contracts.requests.sweep import Knob
+from app.contracts.request import Knob
 from app.models.checkpoint import CheckpointInfo
 from app.models.knobs import recipe_at
 from app.models.steps import check_recipe, share_one

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.contracts.requests.sweep import Knob
+from app.contracts.request import Knob
 from app.models.checkpoint import CheckpointInfo
 from app.models.shares import shares
 from app.models.steps import check_recipe

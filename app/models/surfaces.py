@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.surface import MOST_POINTS, SurfaceRequest
-from app.contracts.requests.sweep import Knob
-from app.contracts.surface_report import Exchange, Order
+from app.contracts.request import Knob
+from app.kinds.surface.report import Exchange, Order
+from app.kinds.surface.request import MOST_POINTS, SurfaceRequest
 from app.models.knobs import check_knobs, either, recipe_at, told, without
 from app.models.strength import direction_of, weakest_first
 from app.recipes.recipe import Recipe

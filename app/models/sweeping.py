@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.surface import SurfaceRequest
-from app.contracts.requests.sweep import FormBounds, SweepRequest, SweptRequest
+from app.contracts.request import SweptRequest
+from app.kinds.surface.request import SurfaceRequest
+from app.kinds.sweep.request import FormBounds, SweepRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.knobs import check_knobs
 from app.models.shares import shares

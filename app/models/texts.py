@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.base import JobRequest
-from app.contracts.requests.calibrate import CalibrateRequest
-from app.contracts.requests.mitigate import MitigateRequest
+from app.contracts.request import JobRequest
 from app.contracts.text import FileText, HubText, InlineText, ShippedText, TextSource
+from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.mitigate.request import MitigateRequest
 from app.models.paths import below
 from app.models.tokenizers import has_chat_template
 from app.settings import Settings

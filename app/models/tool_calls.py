@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import ToolCallRun
 from app.contracts.text import FileText, InlineText, ShippedText
+from app.kinds.compare.request import ToolCallRun
 from app.models.tokenizers import has_chat_template
 
 POINTER = "/generate_tool_calls"

@@ -8,9 +8,9 @@ from typing import Final, Protocol, TypeVar
 
 from app.contracts.decoding import rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.trajectory import TrajectoryRequest, pointer_of
 from app.contracts.simulation import SECTION
 from app.contracts.text import InlineText, Message
+from app.kinds.trajectory.request import TrajectoryRequest, pointer_of
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.registry import Registry
 from app.models.steps import check_recipe

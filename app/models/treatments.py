@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from app.contracts.mitigate_report import Treatment
+from app.kinds.mitigate.report import Treatment
 from app.recipes.recipe import STEPS
 
 UNTREATED: Final = "the candidate as it is"

@@ -17,8 +17,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from app.contracts.job import TERMINAL, JobStatus
-from app.contracts.requests import KINDS
 from app.jobs.store import Statistics
+from app.kinds.registry import KINDS
 from app.memory import Usage
 from app.telemetry.deployments import DeploymentCollector
 from app.telemetry.gateway import GatewayMetrics

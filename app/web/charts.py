@@ -15,7 +15,7 @@ from itertools import pairwise, permutations, product
 from markupsafe import Markup, escape
 
 from app.contracts.report import SEVERITIES, Histogram
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from app.web import format as fmt
 from app.web.scales import LinearScale, LogScale, Scale, ticks
 

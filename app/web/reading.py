@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import SCHEMA
-from app.contracts.reports import REPORTS, AnyReport
+from app.contracts.report import SCHEMA, Report
+from app.kinds.registry import KINDS
 
 
-def parse(report: object) -> AnyReport:
+def parse(report: object) -> Report:
     """The report as data. Fields that this version does not know are dropped: a newer one may have added them.
 
     Raises `HemostatError(INVALID_REQUEST)` for anything that is not a report of schema `hemostat.report/1`.
@@ -23,8 +23,7 @@ def parse(report: object) -> AnyReport:
             pointer="/schema",
         )
     kind = report.get("kind") if isinstance(report, dict) else None
-    contract = REPORTS.get(str(kind))
-    if contract is None:
+    if kind not in KINDS:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             f"this version of Hemostat does not show reports of kind {str(kind)[:100]!r}",
@@ -32,7 +31,7 @@ def parse(report: object) -> AnyReport:
             pointer="/kind",
         )
     try:
-        return contract.model_validate(report, extra="ignore")
+        return KINDS[kind].report.model_validate(report, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = "/" + "/".join(map(str, first["loc"]))

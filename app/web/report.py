@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from app.contracts.attribute_report import AttributeReport
-from app.contracts.calibration_report import CalibrateReport
-from app.contracts.mitigate_report import MitigateReport
-from app.contracts.report import SCHEMA, CompareReport
-from app.contracts.reports import AnyReport
-from app.contracts.surface_report import SurfaceReport
-from app.contracts.sweep_report import SweepReport
-from app.contracts.tasks_report import TasksReport
-from app.contracts.trajectory_report import TrajectoryReport
+from app.contracts.report import SCHEMA, Report
+from app.kinds.attribute.report import AttributeReport
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.compare.report import CompareReport
+from app.kinds.mitigate.report import MitigateReport
+from app.kinds.surface.report import SurfaceReport
+from app.kinds.sweep.report import SweepReport
+from app.kinds.tasks.report import TasksReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import describe
 from app.web.pages import page
 from app.web.reading import parse
@@ -69,7 +69,7 @@ def render(report: dict[str, Any], *, others: str = "") -> str:
     )
 
 
-def _view(report: AnyReport) -> tuple[str, dict[str, Any]]:
+def _view(report: Report) -> tuple[str, dict[str, Any]]:
     """The template of a kind, and what it draws beside what all kinds have."""
     views: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
         "attribute": _attribution,

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from app.contracts.reports import AnyReport
-from app.contracts.requests.attribute import LEVELS
-from app.contracts.requests.base import Thresholds
-from app.contracts.requests.calibrate import CALIBRATORS, CalibrateRequest
-from app.contracts.requests.compare import ToolCallRun
-from app.contracts.requests.mitigate import TREATMENTS
+from app.contracts.report import Report
+from app.contracts.request import Thresholds
+from app.kinds.attribute.request import LEVELS
+from app.kinds.calibrate.request import CALIBRATORS, CalibrateRequest
+from app.kinds.compare.request import ToolCallRun
+from app.kinds.mitigate.request import TREATMENTS
 from app.web.reproduce_options import numeral, task_options, text_argument, threshold_options
 from app.web.reproduce_surface import surface_command
 from app.web.reproduce_sweep import sweep_command
@@ -40,7 +40,7 @@ class Reproduction:
     missing: tuple[str, ...]
 
 
-def reproduction(report: AnyReport) -> Reproduction:
+def reproduction(report: Report) -> Reproduction:
     """How to run the same comparison again."""
     request = _request(report)
     texts = {
@@ -71,7 +71,7 @@ def _one_field_a_line(body: Json) -> str:
     return "{\n" + ",\n".join(lines) + "\n}"
 
 
-def _request(report: AnyReport) -> Json:
+def _request(report: Report) -> Json:
     """The request itself where the report carries it, else what the provenance tells of it."""
     if report.request is not None:
         known = {

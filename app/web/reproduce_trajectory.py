@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.decoding import DECODER, SHAPING, defaults
-from app.contracts.requests.trajectory import SHAPINGS
+from app.kinds.trajectory.request import SHAPINGS
 from app.web.reproduce_options import threshold_options
 
 Json = dict[str, Any]

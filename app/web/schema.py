@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.contracts.report import SCHEMA
-from app.contracts.reports import REPORTS
+from app.kinds.registry import KINDS
 
 Json = dict[str, Any]
 
@@ -15,7 +15,7 @@ def report_schema(kind: str) -> Json:
 
     Objects are open: a reader ignores a field that it does not know.
     """
-    generated = REPORTS[kind].model_json_schema(by_alias=True)
+    generated = KINDS[kind].report.model_json_schema(by_alias=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:hemostat:report:1:{kind}",

@@ -6,13 +6,14 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from app.contracts.attribute_report import AttributeReport
-from app.contracts.calibration_report import CalibrateReport
-from app.contracts.mitigate_report import MitigateReport
-from app.contracts.surface_report import SurfaceReport
-from app.contracts.sweep_report import SweepReport
-from app.contracts.tasks_report import TasksReport
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.attribute.report import AttributeReport
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.compare.report import CompareReport
+from app.kinds.mitigate.report import MitigateReport
+from app.kinds.surface.report import SurfaceReport
+from app.kinds.sweep.report import SweepReport
+from app.kinds.tasks.report import TasksReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web.reading import parse
 from app.web.terminal_attribute import render_attribute
 from app.web.terminal_calibration import render_calibration
@@ -67,7 +68,7 @@ def render_terminal(report: dict[str, Any], console: Console) -> None:
             render_tasks(found, console, say)
         case TrajectoryReport() as found:
             render_trajectory(found, console, say)
-        case found:
+        case CompareReport() as found:
             render_compare(found, console, say)
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.attribute_report import AttributeReport
+from app.kinds.attribute.report import AttributeReport
 from app.web import format as fmt
 from app.web.sections.attribute_classes import class_sentence
 from app.web.sections.attribute_words import (

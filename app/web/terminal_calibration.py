@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.calibration_report import CalibrateReport
 from app.contracts.profile import Before
+from app.kinds.calibrate.report import CalibrateReport
 from app.web import format as fmt
 from app.web.sections.calibration import flattening, left, named, outcome
 from app.web.terminal_parts import WIDE, Say, head, plain_table, print_over_windows, small_print, starred, verdict_lines

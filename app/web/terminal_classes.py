@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from app.contracts.report import CompareReport, TokenClassSlice
+from app.contracts.report import TokenClassSlice
+from app.kinds.compare.report import CompareReport
 from app.web import format as fmt
 from app.web.sections.classes import adjusted_over, p_value, sentence
 from app.web.sections.slices import over_windows

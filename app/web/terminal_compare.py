@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.report import CompareReport, Distribution, Mean
+from app.contracts.report import Distribution, Mean
+from app.kinds.compare.report import CompareReport
 from app.web import format as fmt
 from app.web.sections.slices import over_windows
 from app.web.terminal_classes import print_classes

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from app.contracts.report import Mean
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.sections.trajectory_classes import by_share, kl_rows, named, sentences, told_p
 from app.web.sections.trajectory_words import UNKNOWN, first_cells, label

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.mitigate_report import MitigateReport
+from app.kinds.mitigate.report import MitigateReport
 from app.web import format as fmt
 from app.web.sections.front import heading, healthy, left, outcome
 from app.web.sections.trials import described, protocol

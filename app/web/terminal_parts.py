@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.report import SEVERITIES, Provenance
-from app.contracts.reports import AnyReport
-from app.contracts.surface_report import SurfaceReport
-from app.contracts.sweep_report import SweepReport
-from app.contracts.trajectory_report import TrajectoryReport
+from app.contracts.report import SEVERITIES, Provenance, Report
+from app.kinds.surface.report import SurfaceReport
+from app.kinds.sweep.report import SweepReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.scales import LogScale
@@ -31,7 +30,7 @@ _STYLES = {"none": "green", "mild": "yellow", "moderate": "yellow", "severe": "r
 Say = Callable[[str], str]
 
 
-def head(report: AnyReport, console: Console, say: Say) -> None:
+def head(report: Report, console: Console, say: Say) -> None:
     """Which models, over which text."""
     origin = report.provenance
     grid = Table.grid(padding=(0, 2))
@@ -51,13 +50,13 @@ def head(report: AnyReport, console: Console, say: Say) -> None:
     console.print(grid)
 
 
-def _read_at_once(report: AnyReport) -> str:
+def _read_at_once(report: Report) -> str:
     if isinstance(report, TrajectoryReport):
         return f"texts of {window(report)}"
     return f"windows of {fmt.count(report.provenance.protocol.window)}"
 
 
-def verdict_lines(report: AnyReport, console: Console, say: Say, *, sentence: str = "") -> None:
+def verdict_lines(report: Report, console: Console, say: Say, *, sentence: str = "") -> None:
     """The class, its sentence, and where it stands among the thresholds."""
     sure = "conclusive" if report.decision.conclusive else "inconclusive"
     console.print()
@@ -78,7 +77,7 @@ def verdict_lines(report: AnyReport, console: Console, say: Say, *, sentence: st
         console.print(Text.assemble(("Warning: ", "bold"), say(alert)))
 
 
-def gauge(report: AnyReport, mean: float, width: int) -> tuple[str, str, str]:
+def gauge(report: Report, mean: float, width: int) -> tuple[str, str, str]:
     """Three lines of `width` characters: class names, an axis with the excess and its interval, the thresholds.
 
     The axis is logarithmic from a quarter of the first threshold to three times the last; what lies outside stands at
@@ -145,7 +144,7 @@ def print_over_windows(documents: Mapping[str, int], console: Console, say: Say)
         console.print()
 
 
-def small_print(report: AnyReport, console: Console, say: Say) -> None:
+def small_print(report: Report, console: Console, say: Say) -> None:
     """Noise floor, rule, limits and origin."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)

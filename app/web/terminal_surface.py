@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.surface_report import SurfaceReport
+from app.kinds.surface.report import SurfaceReport
 from app.web import format as fmt
 from app.web.sections.domain_words import unjudged
 from app.web.sections.surface_slices import Parts, average_p, domain_parts, kind_parts, kinds_sentence

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.contracts.report import Mean
-from app.contracts.sweep_report import SweepPoint, SweepReport, SweepSlice, Threshold
+from app.kinds.sweep.report import SweepPoint, SweepReport, SweepSlice, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.domain_words import unjudged

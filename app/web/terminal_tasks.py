@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.tasks_report import TasksReport
+from app.kinds.tasks.report import TasksReport
 from app.models.tasks.power import level_told
 from app.web import format as fmt
 from app.web.sections.tasks_classes import class_sentence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from app.web import format as fmt
 from app.web.sections.tool_calls import NAMES, pairs, plus, sentence
 from app.web.terminal_parts import Say, plain_table

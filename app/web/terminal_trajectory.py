@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.contracts.report import Mean
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.sections.trajectory import heading, left, note
 from app.web.sections.trajectory_words import (

@@ -20,7 +20,7 @@ from rich.console import Console
 from app.cli.client import Client
 from app.cli.watching import run_to_end
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.reports import AnyReport
+from app.contracts.report import Report
 from app.jobs.parsing import parse_submission
 from app.web.reading import parse
 from examples.paper.versions import versions
@@ -35,7 +35,7 @@ class Measured:
     """What became of a job: its report and what it took, or why there is none. Seconds are from submission to end."""
 
     name: str
-    report: AnyReport | None = None
+    report: Report | None = None
     seconds: float = 0.0
     why: str = ""
 

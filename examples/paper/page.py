@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from app.contracts.reports import AnyReport
+from app.contracts.report import Report
 from app.web import format as fmt
 from examples.paper.age import VERSIONS
 from examples.paper.claim import FOLDER, Claim, Json
@@ -207,7 +207,7 @@ def _jobs(jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> str:
     return "\n".join(rows)
 
 
-def _where(report: AnyReport | None) -> str:
+def _where(report: Report | None) -> str:
     if report is None:
         return ""
     found = report.provenance

@@ -25,8 +25,8 @@ environment.prepare()
 import numpy as np
 import torch
 
-from app.contracts.report import CompareReport
-from app.contracts.requests.compare import CompareRequest
+from app.kinds.compare.report import CompareReport
+from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import inspect
 from app.models.registry import register
 from app.settings import Settings

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from app.contracts.decoding import DECODERS
 from app.contracts.report import Mean
-from app.contracts.trajectory_report import Cell, Ratio, TextStatistics, TrajectoryReport
+from app.kinds.trajectory.report import Cell, Ratio, TextStatistics, TrajectoryReport
 from tests.bench import processor
 from tests.bench.rows import Row, read, replaced, write
 from workers.engine.environment import child_environment

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from app.contracts.decoding import Decoder, rows_of, runs_in_vllm
-from app.contracts.requests.trajectory import TrajectoryRequest
+from app.kinds.trajectory.request import TrajectoryRequest
 from app.models.registry import register
 from app.settings import Settings
 from tests.bench.cases import MODEL, BenchContext

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.contracts.requests.attribute import AttributeRequest
-from app.contracts.requests.sweep import SweepRequest
+from app.kinds.attribute.request import AttributeRequest
+from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import lift
 from app.settings import Settings
 from tests.bench import resident

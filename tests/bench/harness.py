@@ -24,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-from app.contracts.requests.tasks import TaskFormat
+from app.contracts.task import TaskFormat
 from tests.bench.harness_items import write_items
 from tests.bench.harness_told import FORMATS, Told
 from tests.bench.rows import Row, write

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.contracts.requests.tasks import METRICS, FileTask, TaskFormat, TaskMetric, TasksRequest
+from app.contracts.task import METRICS, FileTask, TaskFormat, TaskMetric
+from app.kinds.tasks.request import TasksRequest
 from app.models.registry import register
 from app.models.tasks.items import Item
 from app.models.tasks.reading import read_task

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from app.contracts.requests.tasks import METRICS, TaskFormat, TaskMetric
+from app.contracts.task import METRICS, TaskFormat, TaskMetric
 from tests.bench.cases import MODEL
 from tests.bench.harness_items import TARGETS, TEXTS
 from tests.bench.harness_told import DRAWS, FORMATS, MAX_TOKENS, Told, drawn, shown

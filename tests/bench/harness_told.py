@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.contracts.requests.tasks import TaskFormat, TaskMetric
+from app.contracts.task import TaskFormat, TaskMetric
 from tests.bench.harness_items import SHOTS
 
 FORMATS: Final[tuple[TaskFormat, ...]] = ("hellaswag", "arc", "mmlu", "gsm8k")

@@ -125,7 +125,7 @@ class Bench:
         if not (MODEL / "model.safetensors").is_file():
             import_gguf(demo_gguf(), MODEL)
         store = CheckpointStore(self.home / "checkpoints", 1 << 40)
-        from app.contracts.requests.base import CandidateModel
+        from app.contracts.request import CandidateModel
 
         recipe = CandidateModel.model_validate({"model": SOURCE, "recipe": RECIPE}).recipe
         self.info = inspect(apply(inspect(MODEL), recipe, store=store).path)

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.contracts.job import JobStatus
-from app.contracts.sweep_report import Share, SweepReport
 from app.jobs.embedded import EmbeddedValkey
 from app.jobs.record import JobRecord
+from app.kinds.sweep.report import Share, SweepReport
 from app.settings import Settings
 from tests.bench.cases import prepared, request
 from tests.bench.cores import Cpus, halves, held_to, physical_cores

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.contracts.errors import HemostatError
-from app.contracts.requests.tasks import FileTask
-from app.contracts.tasks_report import TaskResult, TasksReport
+from app.contracts.task import FileTask
+from app.kinds.tasks.report import TaskResult, TasksReport
 from app.models.tasks.reading import metric_of, read_source
 from app.settings import Settings
 from tests.bench import processor

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
 
-from app.contracts.requests.tasks import FileTask, ShippedTask, TasksRequest
+from app.contracts.task import FileTask, ShippedTask
+from app.kinds.tasks.request import TasksRequest
 from app.models.registry import register
 from app.models.tasks.items import Item
 from app.settings import Settings

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.contracts.job import JobStatus
-from app.contracts.report import CompareReport
 from app.jobs.embedded import EmbeddedValkey
 from app.jobs.record import JobRecord
+from app.kinds.compare.report import CompareReport
 from app.settings import Settings
 from tests.support.halting import WINDOWS
 from tests.support.handlers import go

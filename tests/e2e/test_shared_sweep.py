@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from app.contracts.job import JobStatus
-from app.contracts.sweep_report import SweepReport
 from app.jobs.embedded import EmbeddedValkey
 from app.jobs.record import JobRecord
+from app.kinds.sweep.report import SweepReport
 from app.settings import Settings
 from tests.support.halting import POINTS
 from tests.support.handlers import go

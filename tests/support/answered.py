@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.contracts.requests.tasks import FileTask
+from app.contracts.task import FileTask
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.answers import Answers

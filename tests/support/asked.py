@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from app.contracts.requests.calibrate import CalibrateRequest
-from app.contracts.requests.compare import CompareRequest
+from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.compare.request import CompareRequest
 
 DOCUMENT = {"id": "d1", "text": "Two tokens and more."}
 RTN = {"type": "quantize.rtn", "bits": 4}

@@ -6,7 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
-from app.contracts.attribute_report import AttributeReport
+from app.kinds.attribute.report import AttributeReport
 from tests.support.calibration_reports import BLOCKS, mean
 from tests.support.reports import compare_report, draw
 

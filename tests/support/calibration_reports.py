@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from app.contracts.calibration_report import CalibrateReport
-from app.contracts.requests.calibrate import CALIBRATORS
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.calibrate.request import CALIBRATORS
 from tests.support.reports import compare_report, draw
 
 Json = dict[str, Any]

@@ -8,15 +8,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.sweep import SweepRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.sweep.request import SweepRequest
 from tests.support.handlers import told_to_go
 from workers.process.context import PROGRESS_INTERVAL_S
 from workers.process.handler import Handlers, JobContext, Kind
 
 if TYPE_CHECKING:
-    from app.contracts.report import CompareReport
-    from app.contracts.sweep_report import SweepReport
+    from app.kinds.compare.report import CompareReport
+    from app.kinds.sweep.report import SweepReport
     from workers.engine.room import EngineRoom
 
 WINDOWS: Final = 150  # of the candidate, after which it halts

@@ -19,11 +19,11 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.calibrate import CalibrateRequest
-from app.contracts.requests.compare import CompareRequest
 from app.contracts.text import InlineText
 from app.files import write_atomically
 from app.jobs.states import note_state
+from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from workers.diagnosis.points.claims import Claims
 from workers.process.handler import Handlers, JobCancelled, JobContext, Kind

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.contracts.requests.tasks import HarnessTask
+from app.contracts.task import HarnessTask
 from app.models.tasks.harness import HarnessRows
 from workers.diagnosis.tasks.harness.running import Harnessed, prepare
 

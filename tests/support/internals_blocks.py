@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from app.contracts.attribute_blocks import Internals
+from app.kinds.attribute.blocks import Internals
 
 Json = dict[str, Any]
 TEXT = {"windows": 12, "tokens": 768, "documents": 12}

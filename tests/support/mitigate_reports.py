@@ -6,8 +6,8 @@ import json
 from functools import cache
 from typing import Any
 
-from app.contracts.mitigate_report import MitigateReport
-from app.contracts.requests.mitigate import TREATMENTS
+from app.kinds.mitigate.report import MitigateReport
+from app.kinds.mitigate.request import TREATMENTS
 from tests.support.calibration_reports import BLOCKS, mean
 from tests.support.reports import compare_report, draw
 

@@ -7,14 +7,15 @@ from functools import cache
 
 from pydantic import JsonValue
 
-from app.contracts.attribute_report import AttributeReport
-from app.contracts.calibration_report import CalibrateReport
 from app.contracts.profile import Cell
-from app.contracts.report import CompareReport, Mean
-from app.contracts.surface_report import Interaction, SurfaceReport
-from app.contracts.sweep_report import SweepReport, Threshold
-from app.contracts.tasks_report import Share, TasksReport
-from app.contracts.trajectory_report import Ratio, TrajectoryReport
+from app.contracts.report import Mean
+from app.kinds.attribute.report import AttributeReport
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.compare.report import CompareReport
+from app.kinds.surface.report import Interaction, SurfaceReport
+from app.kinds.sweep.report import SweepReport, Threshold
+from app.kinds.tasks.report import Share, TasksReport
+from app.kinds.trajectory.report import Ratio, TrajectoryReport
 from tests.support.attribute_reports import attribute_report
 from tests.support.calibration_reports import calibrate_report
 from tests.support.internals_blocks import dense

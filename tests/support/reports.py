@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.report import SEVERITIES, CompareReport
-from app.contracts.requests.base import Thresholds
+from app.contracts.report import SEVERITIES
+from app.contracts.request import Thresholds
+from app.kinds.compare.report import CompareReport
 
 Floats = NDArray[np.float64]
 Json = dict[str, Any]

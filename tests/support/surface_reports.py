@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from app.contracts.report import Divergence, Mean, Perplexity
-from app.contracts.requests.surface import SurfaceRequest
-from app.contracts.surface_report import SurfaceReport
+from app.kinds.surface.report import SurfaceReport
+from app.kinds.surface.request import SurfaceRequest
 from app.models.surfaces import cells_of, zero_of
 from tests.support.calibration_reports import mean
 from tests.support.reports import compare_report, draw

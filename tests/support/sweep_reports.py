@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from app.contracts.lossless import AnsweredSetting
 from app.contracts.report import KernelTerm
-from app.contracts.requests.base import Thresholds
-from app.contracts.requests.sweep import FormBounds
-from app.contracts.sweep_report import SweepPoint, SweepReport, Threshold
+from app.contracts.request import Thresholds
+from app.kinds.sweep.lossless import AnsweredSetting
+from app.kinds.sweep.report import SweepPoint, SweepReport, Threshold
+from app.kinds.sweep.request import FormBounds
 from app.models.strength import Order
 from tests.support.answered import answered
 from tests.support.reports import compare_report

@@ -7,7 +7,7 @@ import json
 from functools import cache
 from typing import Any
 
-from app.contracts.tasks_report import TasksReport
+from app.kinds.tasks.report import TasksReport
 from tests.support.calibration_reports import BLOCKS
 from tests.support.reports import HOSTILE, compare_report, draw
 

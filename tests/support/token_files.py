@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from app.web import describe
 from tests.support.reports import compare_report
 from workers.diagnosis.diff.answer import Side

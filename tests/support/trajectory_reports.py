@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from app.contracts.decoding import AnyShaping, Sampler, defaults
-from app.contracts.requests.trajectory import SHAPINGS
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
+from app.kinds.trajectory.request import SHAPINGS
 from tests.support.calibration_reports import BLOCKS
 from tests.support.reports import Tokens, _mean, compare_report
 from tests.support.trajectory_draws import base_tokens, cell_of, text_of, write

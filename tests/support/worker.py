@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import psutil
 
-from app.contracts.requests import REQUEST
 from app.jobs import workers
 from app.jobs.ids import new_job_id
 from app.jobs.queue import make_docket, submit
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
+from app.kinds.registry import requests
 from app.settings import Settings
 from tests.support.patient import connect_patiently
 
@@ -135,7 +135,7 @@ class Owner:
         )
 
     def submit_request(self, body: dict[str, Any], owner: str = "") -> str:
-        request = REQUEST.validate_python(body)
+        request = requests().validate_python(body)
 
         async def act(store: JobStore) -> str:
             job_id = new_job_id()

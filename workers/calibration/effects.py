@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contracts.decoding import Sampling
 from app.contracts.profile import Before, Effects, SampledEffect
-from app.contracts.requests.calibrate import Sampling
 from workers.calibration.measure import Logits, sampled_columns
 from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows

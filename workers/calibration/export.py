@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from app.contracts.calibration_report import CalibrateReport
+from app.kinds.calibrate.report import CalibrateReport
 from workers.diagnosis.sides import Sides
 from workers.process.handler import JobContext
 

@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from app.contracts.calibration_report import CalibrateReport
-from app.contracts.requests.calibrate import CalibrateRequest
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.calibrate.request import CalibrateRequest
 from app.models.texts import text_for_test
 from workers.calibration.export import export_metrics
 from workers.calibration.fits import Fits

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.contracts.profile import Cell, TestRecord
-from app.contracts.requests.calibrate import CalibrateRequest
+from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.effects import effects_of, parts_of, sampled_effect
 from workers.calibration.fits import Fitted
 from workers.calibration.measure import Logits, mean_kl_columns, token_values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.contracts.profile import FitRecord, ProfileModel, ProfileRecord, TableRow, TestRecord
-from app.contracts.requests.calibrate import CalibrateRequest
+from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.fits import Fitted
 from workers.calibration.profiles import tensor_bytes
 from workers.calibration.selection import Paired

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.contracts.calibration_report import Blocks, CalibrateReport
 from app.contracts.deployment import IDENTITY
 from app.contracts.profile import Profile, TableRow, TestRecord
-from app.contracts.requests.calibrate import CalibrateRequest
+from app.contracts.report import Blocks
 from app.contracts.text import SelfText
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.sets import Sets
 from workers.diagnosis.assemble import of_making, provenance, repeatable
 from workers.diagnosis.floor import Floor

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import DocumentSet, SetName
-from app.contracts.requests.calibrate import CalibrateRequest
+from app.kinds.calibrate.request import CalibrateRequest
 from workers.text.documents import TextDocument
 from workers.text.overlap import unlike
 from workers.text.partition import divide

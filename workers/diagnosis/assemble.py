@@ -12,7 +12,6 @@ from typing import Any, Final, cast
 import numpy as np
 
 from app.contracts.report import (
-    CompareReport,
     GeneratedToolCalls,
     KernelTerm,
     ModelProvenance,
@@ -22,11 +21,12 @@ from app.contracts.report import (
     TokenClasses,
     WorstToken,
 )
-from app.contracts.requests.base import JobRequest
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.mitigate import MitigateRequest
-from app.contracts.requests.trajectory import TrajectoryRequest
+from app.contracts.request import JobRequest
 from app.contracts.text import FileText, HubText, SelfText
+from app.kinds.compare.report import CompareReport
+from app.kinds.compare.request import CompareRequest
+from app.kinds.mitigate.request import MitigateRequest
+from app.kinds.trajectory.request import TrajectoryRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.packing import kept_packed
 from workers.diagnosis import long_context

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.contracts.requests.base import JobRequest
+from app.contracts.request import JobRequest
 from app.contracts.text import TextSource
 from app.models.checkpoint import tokenizer_fingerprint
 from app.recipes.recipe import Recipe

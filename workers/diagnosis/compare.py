@@ -7,8 +7,9 @@ they come, so that the attempt after a lost one goes on where it broke off.
 
 from __future__ import annotations
 
-from app.contracts.report import CompareReport, GeneratedToolCalls
-from app.contracts.requests.compare import CompareRequest
+from app.contracts.report import GeneratedToolCalls
+from app.kinds.compare.report import CompareReport
+from app.kinds.compare.request import CompareRequest
 from workers.diagnosis.assemble import Measured, build_report, stores_text
 from workers.diagnosis.attempt import Attempt, counted
 from workers.diagnosis.calibration_text import CalibrationLoader, reads_text

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.contracts.attribute_report import AttributeReport
-from app.contracts.report import CompareReport
+from app.kinds.attribute.report import AttributeReport
+from app.kinds.compare.report import CompareReport
 from workers.diagnosis.gauges import labels_of, send_comparison
 from workers.diagnosis.sides import Sides
 from workers.distributions.token_values import TokenValues

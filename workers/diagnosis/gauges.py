@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Mapping
 
-from app.contracts.attribute_report import AttributeReport
-from app.contracts.report import SEVERITIES, CompareReport
-from app.contracts.surface_report import SurfaceReport
+from app.contracts.report import SEVERITIES
+from app.kinds.attribute.report import AttributeReport
+from app.kinds.compare.report import CompareReport
+from app.kinds.surface.report import SurfaceReport
 from workers.diagnosis.sides import Sides
 from workers.process.handler import JobContext
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from app.contracts.requests.attribute import AttributeRequest
-from app.contracts.requests.calibrate import CalibrateRequest
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.mitigate import MitigateRequest
-from app.contracts.requests.surface import SurfaceRequest
-from app.contracts.requests.sweep import SweepRequest
-from app.contracts.requests.tasks import TasksRequest
-from app.contracts.requests.trajectory import TrajectoryRequest
+from app.kinds.attribute.request import AttributeRequest
+from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.mitigate.request import MitigateRequest
+from app.kinds.surface.request import SurfaceRequest
+from app.kinds.sweep.request import SweepRequest
+from app.kinds.tasks.request import TasksRequest
+from app.kinds.trajectory.request import TrajectoryRequest
 from workers.process.handler import Handlers, Kind
 
 HANDLERS = Handlers(

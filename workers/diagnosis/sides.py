@@ -10,7 +10,7 @@ from typing import Final
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.base import JobRequest
+from app.contracts.request import JobRequest
 from app.models.checkpoint import CheckpointInfo, fingerprint, inspect, tokenizer_fingerprint
 from app.models.packing import check_served, kept_packed
 from app.models.registry import ModelEntry, load_registry

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from app.contracts.report import SEVERITIES, Mean, Severity, SeverityVerdict
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from workers.diagnosis.numerals import numeral
 from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import Estimate

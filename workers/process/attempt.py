@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobError, job_error
-from app.contracts.requests.base import JobRequest
+from app.contracts.request import JobRequest
 from app.error_guide import GUIDE
 from app.jobs.record import Claim
 from app.models.looking import reading_s

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from app.contracts.requests.base import JobRequest
+from app.contracts.request import JobRequest
 from app.settings import Settings
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from redis.exceptions import RedisError
 
 from app.contracts.errors import HemostatError
 from app.contracts.job import JobStatus
-from app.contracts.requests.calibrate import CalibrateRequest
 from app.deployments import keys as deployment_keys
 from app.jobs import keys
 from app.jobs.record import Claim
 from app.jobs.store import JobStore
+from app.kinds.calibrate.request import CalibrateRequest
 from app.settings import Settings
 
 WAITED_S: Final = 2.0  # so long an idle worker has had to take the other job

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.sweep import SweepRequest
-from app.contracts.requests.tasks import FileTask, HarnessTask, TasksRequest
+from app.contracts.task import FileTask, HarnessTask
+from app.kinds.sweep.request import SweepRequest
+from app.kinds.tasks.request import TasksRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.tasks.harness import HarnessRows, read_rows
 from app.models.tasks.items import Item

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
-from app.contracts.requests.tasks import TaskFormat
+from app.contracts.task import TaskFormat
 from app.models.tasks.items import Item
 
 Row = Mapping[str, Any]

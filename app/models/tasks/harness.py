@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.tasks import MAX_ITEMS, HarnessTask
+from app.contracts.task import MAX_ITEMS, HarnessTask
 from app.models.nearest import suggestion
 from app.models.tasks.rows import complainer, locate, rows, text_of
 from app.settings import Settings

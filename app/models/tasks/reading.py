@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.tasks import MAX_ITEMS, METRICS, FileTask, ShippedTask, TaskFormat, TaskMetric
+from app.contracts.task import MAX_ITEMS, METRICS, FileTask, ShippedTask, TaskFormat, TaskMetric
 from app.models.tasks.formats import ANSWER, FIELDS, READERS
 from app.models.tasks.items import Item, with_examples
 from app.models.tasks.rows import complainer, locate, rows, text_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.tasks import TaskFormat
+from app.contracts.task import TaskFormat
 from app.models.paths import below
 from app.models.tasks.formats import LETTERS, Complain
 from app.settings import Settings

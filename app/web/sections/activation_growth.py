@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.attribute_blocks import ActivationGrowth, ErrorStep
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import ActivationGrowth, ErrorStep
 from app.web import format as fmt
 from app.web.charts_internals import Series, layer_curves
 from app.web.sections.words_of_internals import mean_cell, on, told

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from app.contracts.attribute_blocks import AttentionHead, AttentionLayer, AttentionShift, Both
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import AttentionHead, AttentionLayer, AttentionShift, Both
 from app.web import format as fmt
 from app.web.charts_internals import Cells, Series, heat_map, layer_curves
 from app.web.sections.words_of_internals import mean_cell, on, told

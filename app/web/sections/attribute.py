@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.attribute_report import AttributeReport, Site
+from app.kinds.attribute.report import AttributeReport, Site
 from app.web import format as fmt
 from app.web.charts_bars import Bar, columns_chart, ranked_bars
 from app.web.sections.attribute_classes import PartClasses, part_classes

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from app.contracts.attribute_blocks import SiteClass
-from app.contracts.attribute_report import AttributeReport, Site, SubsetClasses
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import SiteClass
+from app.kinds.attribute.report import AttributeReport, Site, SubsetClasses
 from app.web import format as fmt
 from app.web.sections.attribute_words import first_sites, mean_text
 from app.web.sections.classes import LEVEL, NONE, Definition, listed, lowered

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.contracts.attribute_report import AttributeReport, Pair
 from app.contracts.report import Mean
+from app.kinds.attribute.report import AttributeReport, Pair
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from app.contracts.attribute_blocks import MOST_BEFORE, MOST_LOST
-from app.contracts.attribute_report import AttributeReport, Cause, Pair, Site, Treatment
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import MOST_BEFORE, MOST_LOST
+from app.kinds.attribute.report import AttributeReport, Cause, Pair, Site, Treatment
 from app.web import format as fmt
 from app.web.sections.words_of_internals import on
 

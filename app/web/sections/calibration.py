@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from app.contracts.calibration_report import CalibrateReport
 from app.contracts.profile import Before, Cell, TableRow
 from app.contracts.report import Mean
+from app.kinds.calibrate.report import CalibrateReport
 from app.web import format as fmt
 from app.web.charts import Guide, axis, change_strip, interval_strip
 from app.web.scales import LinearScale, LogScale

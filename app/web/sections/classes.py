@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from app.contracts.report import BandedSlice, CompareReport, Slice, TokenClassSlice
-from app.contracts.surface_report import SurfaceTokenClass
-from app.contracts.sweep_report import SweepTokenClass
+from app.contracts.report import BandedSlice, Slice, TokenClassSlice
+from app.kinds.compare.report import CompareReport
+from app.kinds.surface.report import SurfaceTokenClass
+from app.kinds.sweep.report import SweepTokenClass
 from app.web import format as fmt
 from app.web.sections.estimates import estimate_cell
 from app.web.sections.further import further

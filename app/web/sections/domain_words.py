@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.contracts.surface_report import SurfaceSlice
-from app.contracts.sweep_report import SweepSlice
+from app.kinds.surface.report import SurfaceSlice
+from app.kinds.sweep.report import SweepSlice
 from app.web import format as fmt
 from app.web.untrusted import visible
 

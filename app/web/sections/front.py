@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.mitigate_report import NO_WOUND, FrontPoint, MitigateReport
 from app.contracts.report import Passage
+from app.kinds.mitigate.report import NO_WOUND, FrontPoint, MitigateReport
 from app.web import format as fmt
 from app.web.charts import Guide, axis, change_strip, interval_strip
 from app.web.charts_front import Dot, front_chart

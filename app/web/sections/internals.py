@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.contracts.attribute_blocks import Internals
+from app.kinds.attribute.blocks import Internals
 from app.web.sections.activation_growth import GrowthView, activation_growth, growth_sentence
 from app.web.sections.attention_maps import AttentionView, attention_maps, attention_sentence, worst_heads
 from app.web.sections.layer_alignment import AlignmentView, alignment_sentence, layer_alignment

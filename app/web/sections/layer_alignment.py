@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.attribute_blocks import LayerAlignment, LayerGap, Stitched, UnmatchedLayer, WidthMaps
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import LayerAlignment, LayerGap, Stitched, UnmatchedLayer, WidthMaps
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.charts_internals import Cells, Matched, alignment_picture, heat_map

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from app.contracts.report import CompareReport, Distribution, Mean
+from app.contracts.report import Distribution, Mean
+from app.kinds.compare.report import CompareReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.charts import Mark, histogram_chart

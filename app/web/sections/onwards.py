@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
-from app.contracts.mitigate_report import MitigateReport
-from app.contracts.requests.base import JobRequest
+from app.contracts.request import JobRequest
+from app.kinds.mitigate.report import MitigateReport
 
 RECIPE_FILE: Final = "recipe.json"
 CARD_FILE: Final = "README.md"

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from app.contracts.report import ModelProvenance
-from app.contracts.reports import AnyReport
-from app.contracts.requests import REQUEST
-from app.contracts.surface_report import SurfaceReport
-from app.contracts.trajectory_report import TrajectoryReport
+from app.contracts.report import ModelProvenance, Report
 from app.jobs.record import tested_name, text_name
+from app.kinds.registry import requests
+from app.kinds.surface.report import SurfaceReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import describe, listing
 from app.web import format as fmt
 from app.web.charts import share_bar
@@ -54,7 +53,7 @@ class Origin:
     reproduction: Reproduction
 
 
-def origin(report: AnyReport) -> Origin:
+def origin(report: Report) -> Origin:
     """The provenance of a report."""
     source = report.provenance
     return Origin(
@@ -75,14 +74,14 @@ def origin(report: AnyReport) -> Origin:
     )
 
 
-def _candidate(report: AnyReport) -> str:
+def _candidate(report: Report) -> str:
     """What was measured: of a surface both knobs with their ranges, as lists of jobs have it; its provenance is that of
     the chosen setting."""
     provenance = report.provenance.candidate
     if not isinstance(report, SurfaceReport):
         return visible(describe.model(provenance))
     try:
-        asked = REQUEST.validate_python(report.request)
+        asked = requests().validate_python(report.request)
     except ValidationError:
         return f"{visible(provenance.model)} · {knobs_of(report)}"
     return listing.candidate(asked.model_dump(mode="json"))
@@ -94,28 +93,28 @@ def _recipe(model: ModelProvenance) -> str:
     return f"[\n{steps}\n]" if steps else "[]"
 
 
-def _scored(report: AnyReport) -> str:
+def _scored(report: Report) -> str:
     return (
         f"{_of(report.tokens, 'scored token')}, {_of(report.documents, 'document')}, "
         f"{_of(report.windows, _unit(report))} of {window(report)}"
     )
 
 
-def scored_text(report: AnyReport) -> str:
+def scored_text(report: Report) -> str:
     """What was scored, named as lists of jobs name it; its source alone where the report does not hold the request, or
     not the text that came with it."""
     try:
-        asked = REQUEST.validate_python(report.request)
+        asked = requests().validate_python(report.request)
     except ValidationError:
         return visible(report.provenance.protocol.text_source)
     return listing.text({"text": text_name(asked.text), "test_text": tested_name(asked)})
 
 
-def _unit(report: AnyReport) -> str:
+def _unit(report: Report) -> str:
     return "text" if isinstance(report, TrajectoryReport) else "window"
 
 
-def window(report: AnyReport) -> str:
+def window(report: Report) -> str:
     """How many tokens a model reads at once: of a trajectory a whole text behind its prompt, as long as it came out."""
     behind = ", the prompt included" if isinstance(report, TrajectoryReport) else ""
     return f"up to {fmt.count(report.provenance.protocol.window)} tokens{behind}"
@@ -125,7 +124,7 @@ def _of(number: int, noun: str) -> str:
     return f"{fmt.count(number)} {noun}" + ("" if number == 1 else "s")
 
 
-def _models(report: AnyReport) -> Table:
+def _models(report: Report) -> Table:
     reference, candidate = report.provenance.reference, report.provenance.candidate
 
     def row(name: str, of: tuple[str, str]) -> tuple[Cell, ...]:
@@ -180,7 +179,7 @@ def _error(model: ModelProvenance) -> str:
     return fmt.NONE if error is None else f"{fmt.number(error)} of the changed weights’ norm"
 
 
-def _protocol(report: AnyReport) -> Group:
+def _protocol(report: Report) -> Group:
     protocol = report.provenance.protocol
     return Group(
         "Protocol",
@@ -199,7 +198,7 @@ def _protocol(report: AnyReport) -> Group:
     )
 
 
-def _run(report: AnyReport) -> Group:
+def _run(report: Report) -> Group:
     source = report.provenance
     return Group(
         "Run",
@@ -224,7 +223,7 @@ def _resumed(windows: int) -> str:
     return f"{fmt.count(windows)} scored by an attempt before" if windows else "none"
 
 
-def _versions(report: AnyReport) -> Group:
+def _versions(report: Report) -> Group:
     source = report.provenance
     facts = [Fact("hemostat", visible(source.hemostat), code=True)]
     facts += [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.attribute_blocks import RoutingShift
+from app.kinds.attribute.blocks import RoutingShift
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.charts_internals import Cells, heat_map

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.report import SEVERITIES, BandedSlice, CompareReport, Mean, Slice
+from app.contracts.report import SEVERITIES, BandedSlice, Mean, Slice
+from app.kinds.compare.report import CompareReport
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip, mirrored_bars
 from app.web.scales import LinearScale, LogScale

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.surface_report import SurfaceReport
+from app.kinds.surface.report import SurfaceReport
 from app.web import format as fmt
 from app.web.charts_contour import STEPS, Axis, Line, Square, surface_chart
 from app.web.sections import surface_slices as slices

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from app.contracts.surface_report import SurfaceReport, SurfaceSlice, SurfaceTokenClass
+from app.kinds.surface.report import SurfaceReport, SurfaceSlice, SurfaceTokenClass
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from app.contracts.report import Mean
-from app.contracts.surface_report import Limit, OrderEffect, PathStep, SurfacePoint, SurfaceReport
+from app.kinds.surface.report import Limit, OrderEffect, PathStep, SurfacePoint, SurfaceReport
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale, LogScale

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from app.contracts.report import Mean
-from app.contracts.surface_report import Interaction, OrderEffect, SurfaceKnob, SurfacePoint, SurfaceReport
+from app.kinds.surface.report import Interaction, OrderEffect, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.web import format as fmt
 from app.web.untrusted import visible
 

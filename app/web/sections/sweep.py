@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.lossless import NearLossless
-from app.contracts.sweep_report import Limit, SweepReport, Threshold
+from app.kinds.sweep.lossless import NearLossless
+from app.kinds.sweep.report import Limit, SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.classes import Definition, definitions

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from app.contracts.report import SEVERITIES
-from app.contracts.sweep_report import SweepPoint, SweepReport, Threshold
+from app.kinds.sweep.report import SweepPoint, SweepReport, Threshold
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.charts_curve import CurveDot, Knee, Level, curve_chart

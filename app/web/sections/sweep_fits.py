@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.sweep_report import Answer, Threshold
+from app.kinds.sweep.report import Answer, Threshold
 from app.web import format as fmt
 from app.web.sections.sweep_words import FORMS
 from app.web.tables import Cell, Column, Table

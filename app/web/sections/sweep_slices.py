@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from app.contracts.sweep_report import SweepReport, SweepSlice
+from app.kinds.sweep.report import SweepReport, SweepSlice
 from app.web import format as fmt
 from app.web.sections.domain_words import unjudged
 from app.web.sections.sweep_words import by_damage, kinds, mild_column, mild_up_to, setting, shown_places

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.contracts.sweep_report import SweepPoint, SweepReport
+from app.kinds.sweep.report import SweepPoint, SweepReport
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip

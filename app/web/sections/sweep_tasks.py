@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.contracts.lossless import AnsweredSetting, AnsweredTask, NearLossless
 from app.contracts.report import Mean
-from app.contracts.sweep_report import SweepReport
+from app.kinds.sweep.lossless import AnsweredSetting, AnsweredTask, NearLossless
+from app.kinds.sweep.report import SweepReport
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip

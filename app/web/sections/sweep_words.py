@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from app.contracts.sweep_report import Limit, SweepPoint, SweepReport, SweepSlice, SweptSide
+from app.kinds.sweep.report import Limit, SweepPoint, SweepReport, SweepSlice, SweptSide
 from app.models.knobs import told
 from app.web import format as fmt
 from app.web.sections.classes import NONE as NO_CLASS

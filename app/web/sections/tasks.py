@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.tasks_report import AnyTaskResult, Outcome, Share, TasksReport
+from app.kinds.tasks.report import AnyTaskResult, Outcome, Share, TasksReport
 from app.models.tasks.power import level_told
 from app.web import format as fmt
 from app.web.charts_flips import Band, FlipDot, flips_chart

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.tasks_report import AnyTaskResult, ClassOutcome, ItemClass, ItemClasses, Share, TasksReport
+from app.kinds.tasks.report import AnyTaskResult, ClassOutcome, ItemClass, ItemClasses, Share, TasksReport
 from app.models.tasks.power import LEVEL
 from app.web import format as fmt
 from app.web.sections.classes import Definition, lowered, p_value

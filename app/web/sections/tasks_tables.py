@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.contracts.tasks_report import BOOTSTRAP_FLIPS, AnyTaskResult, Flipped, Share, TasksReport
+from app.kinds.tasks.report import BOOTSTRAP_FLIPS, AnyTaskResult, Flipped, Share, TasksReport
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip, mirrored_bars
 from app.web.scales import LinearScale

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from app.contracts.tasks_report import BOOTSTRAP_FLIPS, AnyTaskResult, HarnessTaskResult, Outcome, Share, TasksReport
+from app.kinds.tasks.report import (
+    BOOTSTRAP_FLIPS,
+    AnyTaskResult,
+    HarnessTaskResult,
+    Outcome,
+    Share,
+    TasksReport,
+)
 from app.web import format as fmt
 from app.web.sections.verdict import heading as severity_of
 from app.web.untrusted import visible

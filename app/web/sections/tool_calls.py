@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.report import CompareReport, GeneratedToolCalls, PairedProportion, Proportion
+from app.contracts.report import GeneratedToolCalls, PairedProportion, Proportion
+from app.kinds.compare.report import CompareReport
 from app.models.tasks.power import LEVEL
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip

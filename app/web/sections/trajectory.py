@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from app.contracts.trajectory_report import Cell as Entry
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import Cell as Entry
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.charts_survival import survival_chart
 from app.web.sections.numbers import Figure

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.contracts.trajectory_report import Cell as Entry
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import Cell as Entry
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.charts import Guide, axis, change_strip, interval_strip
 from app.web.scales import LogScale

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.contracts.trajectory_report import CandidateRun, TrajectoryReport
+from app.kinds.trajectory.report import CandidateRun, TrajectoryReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.sections.trajectory_words import LETTERS, mean_cell

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from app.contracts.trajectory_report import Cell as Entry
-from app.contracts.trajectory_report import (
+from app.kinds.trajectory.report import Cell as Entry
+from app.kinds.trajectory.report import (
     ClassDistance,
     ClassDivergence,
     ClassesOfCell,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.charts import axis, interval_strip
 from app.web.scales import LinearScale

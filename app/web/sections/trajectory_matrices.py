@@ -8,8 +8,8 @@ from typing import Final
 
 from markupsafe import Markup
 
-from app.contracts.trajectory_report import Cell as Entry
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import Cell as Entry
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.charts_matrix import MatrixCell, matrix_chart
 from app.web.heat import HeatScale

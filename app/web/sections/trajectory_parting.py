@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.contracts.trajectory_report import Cell as Entry
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import Cell as Entry
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.charts import axis
 from app.web.charts_survival import Curve, survival_strip

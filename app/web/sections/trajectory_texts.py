@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.contracts.trajectory_report import Sample, TextStatistics, TrajectoryReport
+from app.kinds.trajectory.report import Sample, TextStatistics, TrajectoryReport
 from app.web import format as fmt
 from app.web.sections.trajectory_words import LETTERS, UNKNOWN, fourth, label, mean_cell, row_name
 from app.web.tables import Cell, Column, Table

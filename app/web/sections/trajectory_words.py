@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from app.contracts.report import Mean
-from app.contracts.trajectory_report import Cell as Entry
-from app.contracts.trajectory_report import DecoderRun, Ratio, ShapedDistance, TrajectoryReport
+from app.kinds.trajectory.report import Cell as Entry
+from app.kinds.trajectory.report import DecoderRun, Ratio, ShapedDistance, TrajectoryReport
 from app.web import describe
 from app.web import format as fmt
 from app.web.tables import Cell

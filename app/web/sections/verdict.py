@@ -8,8 +8,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from app.contracts.report import SEVERITIES, Severity
-from app.contracts.reports import AnyReport
+from app.contracts.report import SEVERITIES, Report, Severity
 from app.web import format as fmt
 from app.web.charts import threshold_chart
 from app.web.tables import Cell, Column, Table
@@ -49,7 +48,7 @@ class Verdict:
     thresholds: Table
 
 
-def verdict(report: AnyReport) -> Verdict:
+def verdict(report: Report) -> Verdict:
     """The verdict of a report."""
     decision = report.decision
     return Verdict(
@@ -71,7 +70,7 @@ def verdict(report: AnyReport) -> Verdict:
     )
 
 
-def _chart(report: AnyReport) -> Markup | None:
+def _chart(report: Report) -> Markup | None:
     decision = report.decision
     if decision.excess_kl.mean is None:
         return None
@@ -85,19 +84,19 @@ def _chart(report: AnyReport) -> Markup | None:
     )
 
 
-def heading(report: AnyReport) -> str:
+def heading(report: Report) -> str:
     """`severe`; of two classes `mild or moderate`, of more `none to severe`."""
     classes = named(report)
     return " or ".join(classes) if len(classes) < 3 else f"{classes[0]} to {classes[-1]}"
 
 
-def edges(report: AnyReport) -> tuple[float, float, float, float]:
+def edges(report: Report) -> tuple[float, float, float, float]:
     """The thresholds, rising: where mild, moderate, severe and collapse begin."""
     thresholds = report.decision.thresholds
     return (thresholds.mild, thresholds.moderate, thresholds.severe, thresholds.collapse)
 
 
-def ranges(report: AnyReport) -> tuple[str, ...]:
+def ranges(report: Report) -> tuple[str, ...]:
     """The span of each class, mildest first, in nats."""
     limits = edges(report)
     return (
@@ -107,7 +106,7 @@ def ranges(report: AnyReport) -> tuple[str, ...]:
     )
 
 
-def to_decide(report: AnyReport) -> str:
+def to_decide(report: Report) -> str:
     """How much text would settle an inconclusive verdict; empty where it is conclusive or nothing is known."""
     tokens, about = report.decision.tokens_to_decide, report.decision.about_tokens_to_decide
     if report.decision.conclusive or tokens is None or about is None:
@@ -122,7 +121,7 @@ def to_decide(report: AnyReport) -> str:
     return f"About {fmt.count(about)} scored tokens would decide, {times} times this text."
 
 
-def nonfinite(report: AnyReport) -> str:
+def nonfinite(report: Report) -> str:
     """What non-finite values mean, where there were any."""
     if not report.nonfinite_positions:
         return ""
@@ -133,14 +132,14 @@ def nonfinite(report: AnyReport) -> str:
     )
 
 
-def named(report: AnyReport) -> tuple[Severity, ...]:
+def named(report: Report) -> tuple[Severity, ...]:
     """The classes that the verdict names, mildest first."""
     if report.decision.conclusive or not report.decision.classes:
         return (report.severity,)
     return report.decision.classes
 
 
-def _pips(report: AnyReport) -> tuple[Pip, ...]:
+def _pips(report: Report) -> tuple[Pip, ...]:
     reached = [SEVERITIES.index(name) for name in named(report)]
     return tuple(
         Pip(name, "on" if index <= reached[0] else "may" if index <= reached[-1] else "off")
@@ -148,14 +147,14 @@ def _pips(report: AnyReport) -> tuple[Pip, ...]:
     )
 
 
-def rank(report: AnyReport) -> str:
+def rank(report: Report) -> str:
     """Which of the five steps: `step 4 of 5`, `step 2 or 3 of 5`."""
     reached = [str(SEVERITIES.index(name) + 1) for name in named(report)]
     steps = " or ".join(reached) if len(reached) < 3 else f"{reached[0]} to {reached[-1]}"
     return f"step {steps} of {len(SEVERITIES)}"
 
 
-def margin(report: AnyReport) -> str:
+def margin(report: Report) -> str:
     """How far the interval stands from the thresholds on either side; empty where that says nothing."""
     excess, limits = report.decision.excess_kl, edges(report)
     if excess.ci is None or report.nonfinite_positions:
@@ -180,7 +179,7 @@ def margin(report: AnyReport) -> str:
     return "The whole interval of the excess lies in one class: " + ", ".join(parts) + "."
 
 
-def detectable(report: AnyReport) -> str:
+def detectable(report: Report) -> str:
     """What this text can tell apart."""
     effect, least = report.decision.minimum_detectable_effect, report.decision.smallest_detectable_excess
     if effect is None:
@@ -196,7 +195,7 @@ def detectable(report: AnyReport) -> str:
     return text
 
 
-def _cautions(report: AnyReport) -> str:
+def _cautions(report: Report) -> str:
     found = len(report.warnings)
     warned = "No warnings" if not found else "One warning" if found == 1 else f"{found} warnings"
     above = ", at the top of this page" if found else ""
@@ -208,7 +207,7 @@ def _cautions(report: AnyReport) -> str:
     return f"{warned}{above}; {finite}."
 
 
-def _thresholds(report: AnyReport) -> Table:
+def _thresholds(report: Report) -> Table:
     return Table(
         caption="Classes of the excess KL",
         columns=(Column("Class", "name"), Column("Mean excess KL, nats a token")),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.contracts.report import CompareReport, WorstToken
+from app.contracts.report import WorstToken
+from app.kinds.compare.report import CompareReport
 from app.web import format as fmt
 from app.web.heat import HeatPassage, HeatScale, heat_passage, largest_kl
 from app.web.tables import Cell, Column, Table

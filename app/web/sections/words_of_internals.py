@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.contracts.attribute_blocks import Measured
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import Measured
 from app.web import format as fmt
 from app.web.tables import Cell
 

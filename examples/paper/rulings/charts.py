@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from app.contracts.sweep_report import SweepReport, Threshold
+from app.kinds.sweep.report import SweepReport, Threshold
 from app.web import format as fmt
 from app.web.charts_bars import Bar, ranked_bars
 from app.web.charts_curve import CurveDot, Knee, Level, curve_chart

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from app.contracts.sweep_report import SweepReport
-from app.contracts.tasks_report import TasksReport
+from app.kinds.sweep.report import SweepReport
+from app.kinds.tasks.report import TasksReport
 from examples.paper.finding import Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import bars, log_bars, sweep_curve
 from examples.paper.rulings.reports import NATS, Reports, beyond, near_lossless, times

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from app.contracts.sweep_report import SweepReport
+from app.kinds.sweep.report import SweepReport
 from examples.paper.finding import Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import sweep_curve
 from examples.paper.rulings.reports import Reports, beyond, near_lossless, times

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from app.contracts.trajectory_report import Cell, Ratio, TrajectoryReport
+from app.kinds.trajectory.report import Cell, Ratio, TrajectoryReport
 from examples.paper.finding import Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import bars
 from examples.paper.rulings.reports import ORIGINAL, Reports

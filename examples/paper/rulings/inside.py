@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.attribute_blocks import ErrorStep
-from app.contracts.attribute_report import AttributeReport
+from app.kinds.attribute.blocks import ErrorStep
+from app.kinds.attribute.report import AttributeReport
 from app.web.charts_internals import Series, layer_curves
 from examples.paper.finding import Chart, Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import bars

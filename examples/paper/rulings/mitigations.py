@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.contracts.calibration_report import CalibrateReport
-from app.contracts.report import CompareReport
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.compare.report import CompareReport
 from examples.paper.finding import Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import bars
 from examples.paper.rulings.reports import NATS, ORIGINAL, Reports

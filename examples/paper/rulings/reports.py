@@ -9,9 +9,9 @@ from typing import Final, TypeVar
 
 from pydantic import JsonValue
 
-from app.contracts.report import CompareReport
-from app.contracts.reports import AnyReport
-from app.contracts.sweep_report import SweepPoint, SweepReport
+from app.contracts.report import Report
+from app.kinds.compare.report import CompareReport
+from app.kinds.sweep.report import SweepPoint, SweepReport
 from examples.paper.finding import Figure, NoNumberError
 
 _Report = TypeVar("_Report")
@@ -28,7 +28,7 @@ NEAR_RATIO: Final = math.exp(NEAR_LOSSLESS)
 class Reports:
     """Reports by the names of their jobs."""
 
-    by_job: Mapping[str, AnyReport]
+    by_job: Mapping[str, Report]
 
     def of(self, job: str, kind: type[_Report]) -> _Report:
         """Raises KeyError where the job was not given, TypeError where its report is of another kind."""

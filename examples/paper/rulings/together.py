@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from app.contracts.surface_report import Interaction, SurfacePoint, SurfaceReport
+from app.kinds.surface.report import Interaction, SurfacePoint, SurfaceReport
 from app.web.charts_contour import Axis, Square, surface_chart
 from examples.paper.finding import Chart, Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.reports import NATS, ORIGINAL, RATIO, Reports, beyond, near_lossless

@@ -11,11 +11,11 @@ import httpx
 from docket import Worker
 
 from app.contracts.job import JobStatus
-from app.contracts.requests.compare import CompareRequest
 from app.jobs import queue
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
+from app.kinds.compare.request import CompareRequest
 from app.main import create_app
 from app.settings import Settings
 from tests.integration.app.conftest import Api, Server, compare

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from redis.exceptions import RedisError
 
 from app.contracts.deployment import CalibrationMode, Deployment, DeploymentRequest, DeploymentState, Replica
-from app.contracts.requests.base import CandidateModel, ReferenceModel
+from app.contracts.request import CandidateModel, ReferenceModel
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
 from app.telemetry.gateway import GatewayMetrics

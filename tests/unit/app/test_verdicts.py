@@ -3,7 +3,7 @@
 import pytest
 
 from app.contracts.report import SEVERITIES, Mean, Severity, SeverityVerdict
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from app.verdicts import Outcome, fails
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.contracts.decoding import DECODERS, defaults
-from app.contracts.requests.trajectory import TrajectoryRequest
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
+from app.kinds.trajectory.request import TrajectoryRequest
 from app.settings import Settings
 from tests.bench import decoders, processor
 from tests.bench.decoders import PARTS, in_order, measured, of_job, request, rows_of

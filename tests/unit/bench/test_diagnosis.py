@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from app.contracts.requests.attribute import LEVELS
+from app.kinds.attribute.request import LEVELS
 from app.settings import Settings
 from tests.bench.diagnosis import SwapContext
 from tests.unit.workers.diagnosis.attribute.planted import Planted, parts

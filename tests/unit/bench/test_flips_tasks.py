@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.tasks import parse_task
-from app.contracts.requests.tasks import FileTask
+from app.contracts.task import FileTask
 from app.models.tasks.reading import read_source
 from app.settings import Settings
 from tests.bench.flips_tasks import next_sentence, pairs, write_files

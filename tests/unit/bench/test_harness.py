@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.contracts.requests.tasks import FileTask
+from app.contracts.task import FileTask
 from app.models.tasks.reading import read_task
 from app.settings import Settings
 from tests.bench.harness import differences, mean_gap

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.contracts.sweep_report import Share
+from app.kinds.sweep.report import Share
 from app.settings import Settings
 from tests.bench import sharing
 from tests.bench.cores import Cpus

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.tasks import TasksRequest
-from app.contracts.tasks_report import TasksReport
+from app.kinds.tasks.report import TasksReport
+from app.kinds.tasks.request import TasksRequest
 from app.settings import Settings
 from tests.bench import processor, tasks
 from tests.bench.rows import Row, read, write

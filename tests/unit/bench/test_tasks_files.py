@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.contracts.requests.tasks import FileTask
+from app.contracts.task import FileTask
 from app.models.tasks.reading import read_task
 from app.settings import Settings
 from tests.bench.tasks_files import arc, hellaswag, write_files

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.contracts.tasks_report import TasksReport
+from app.kinds.tasks.report import TasksReport
 from tests.bench import tasks_page
 from tests.bench.rows import Row, read
 from tests.bench.tasks import CANDIDATES, ITEMS, rows_of

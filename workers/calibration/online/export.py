@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.contracts.deployment import DriftState, Interval, ServedDivergence
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from workers.calibration.online.book import Book
 from workers.calibration.online.rescore import Batch
 from workers.telemetry_shadow import STAGES, ShadowTelemetry

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from app.contracts.deployment import Deployment
-from app.contracts.requests.compare import CompareRequest
+from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.diagnosis.sides import Sides, modify, resolve

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import CompareRequest
+from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.calibration.online.models import Quiet, longest_window, needed_bytes

@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts import attribute_blocks as blocks
 from app.contracts.report import Mean
+from app.kinds.attribute import blocks
 from workers.diagnosis.attribute.activations import ActivationErrors, SelfRepair, sqnr
 from workers.diagnosis.attribute.alignment import Alignment, GapDamage
 from workers.diagnosis.attribute.attention import AttentionShift, Looks, over_heads

@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.contracts.attribute_report import Cause, Evidence, SiteKind
 from app.contracts.report import Mean
+from app.kinds.attribute.report import Cause, Evidence, SiteKind
 from workers.diagnosis.numerals import numeral
 
 REMOVED, HALF, NEGLIGIBLE = 0.9, 0.5, 1e-3

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.contracts.attribute_report import Evidence
+from app.kinds.attribute.report import Evidence
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attribute.isotropic_rank import noise_share
 from workers.diagnosis.attribute.sites import Piece, Site

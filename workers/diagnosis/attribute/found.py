@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.attribute_blocks import Internals
-from app.contracts.attribute_report import Whole
 from app.contracts.report import KernelTerm
-from app.contracts.requests.attribute import AttributeRequest
+from app.kinds.attribute.blocks import Internals
+from app.kinds.attribute.report import Whole
+from app.kinds.attribute.request import AttributeRequest
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attribute.kinds import InsideKinds, Kinds
 from workers.diagnosis.attribute.looking import Looking

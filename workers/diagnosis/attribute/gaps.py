@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.contracts.attribute_blocks import LayerAlignment, LayerGap, Stitched
-from app.contracts.attribute_report import Cause, Site, Treatment
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import LayerAlignment, LayerGap, Stitched
+from app.kinds.attribute.report import Cause, Site, Treatment
 from workers.diagnosis.attribute.cause import is_shown, without_damage
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.naming import listed

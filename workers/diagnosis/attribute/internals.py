@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.contracts import attribute_blocks as blocks
 from app.contracts.base import Contract
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.attribute import blocks
 from app.models.attribution import REPAIR_TOKENS
 from app.models.checkpoint import CheckpointInfo
 from app.models.shapes import LAYOUTS

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.contracts.attribute_blocks import Internals
-from app.contracts.attribute_report import AttributeReport, Whole
 from app.contracts.report import KernelTerm
-from app.contracts.requests.attribute import AttributeRequest
 from app.contracts.simulation import SECTION
 from app.files import write_atomically
+from app.kinds.attribute.blocks import Internals
+from app.kinds.attribute.report import AttributeReport, Whole
+from app.kinds.attribute.request import AttributeRequest
 from app.models.attribution import inner_windows
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attempt import Attempt, Scored, counted

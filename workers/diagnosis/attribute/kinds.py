@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.contracts.attribute_blocks import SiteClass
-from app.contracts.attribute_report import Site, SubsetClass, SubsetClasses
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import SiteClass
+from app.kinds.attribute.report import Site, SubsetClass, SubsetClasses
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.sums import Clusters, Sums
 from workers.diagnosis.means import POSITIVE, Support

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.attribute_report import Additivity, Evidence, Explained, Pair
 from app.contracts.report import Mean
-from app.contracts.requests.attribute import AttributeRequest
+from app.kinds.attribute.report import Additivity, Evidence, Explained, Pair
+from app.kinds.attribute.request import AttributeRequest
 from workers.diagnosis.attribute.additivity import disjoint, is_far, is_near, pairs
 from workers.diagnosis.attribute.changes import Inputs, evidence
 from workers.diagnosis.attribute.control import BATCHES, control

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from app.contracts import attribute_blocks as blocks
+from app.kinds.attribute import blocks
 from app.models.attribution import mapped_span_passes
 from workers.diagnosis.attribute.blocks import POSITIVE, by_kind, stitched_block
 from workers.diagnosis.attribute.matching import Gap, Matching

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.contracts.attribute_blocks import MatchedLayers, MatchedSpan
-from app.contracts.attribute_report import Cause, Site, Treatment
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import MatchedLayers, MatchedSpan
+from app.kinds.attribute.report import Cause, Site, Treatment
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attribute.cause import without_damage
 from workers.diagnosis.attribute.found import Found

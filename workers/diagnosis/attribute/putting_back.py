@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.contracts.attribute_report import Treatment
 from app.contracts.errors import HemostatError
+from app.kinds.attribute.report import Treatment
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, weights_of
 from app.models.steps import after_one, check_recipe, order_one, renumbering

@@ -8,14 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.attribute_blocks import SiteClass
-from app.contracts.attribute_report import (
-    Cause,
-    NowhereFinite,
-    Site,
-    Treatment,
-    Unclear,
-)
+from app.kinds.attribute.blocks import SiteClass
+from app.kinds.attribute.report import Cause, NowhereFinite, Site, Treatment, Unclear
 from workers.diagnosis.attribute.cause import Found as CauseFound
 from workers.diagnosis.attribute.cause import cause_of, shown
 from workers.diagnosis.attribute.found import Found

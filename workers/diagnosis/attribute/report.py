@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from app.contracts.attribute_report import AttributeReport, Site, SubsetClasses, Treatment
-from app.contracts.attribute_report import Search as SearchBlock
-from app.contracts.attribute_report import Subset as SubsetBlock
-from app.contracts.calibration_report import Blocks
+from app.contracts.report import Blocks
 from app.contracts.text import SelfText
+from app.kinds.attribute.report import AttributeReport, Site, SubsetClasses, Treatment
+from app.kinds.attribute.report import Search as SearchBlock
+from app.kinds.attribute.report import Subset as SubsetBlock
 from workers.diagnosis.assemble import provenance, repeatable
 from workers.diagnosis.attribute.control import BATCHES as CONTROL_BATCHES
 from workers.diagnosis.attribute.found import Found

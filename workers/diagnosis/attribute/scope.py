@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.attribute_report import SiteKind
-from app.contracts.requests.attribute import LEVELS, SiteLevel
+from app.kinds.attribute.report import SiteKind
+from app.kinds.attribute.request import LEVELS, SiteLevel
 from workers.diagnosis.attribute.reach import layers_told
 from workers.diagnosis.attribute.sites import Site
 

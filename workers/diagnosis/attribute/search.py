@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.attribute_report import Rung
-from app.contracts.requests.attribute import SiteLevel
+from app.kinds.attribute.report import Rung
+from app.kinds.attribute.request import SiteLevel
 from workers.diagnosis.attribute.halving import Plan, Result, halve
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.contracts.attribute_blocks import MOST_BEFORE, MOST_LOST
-from app.contracts.attribute_report import (
-    Explained,
-    Site,
-)
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import MOST_BEFORE, MOST_LOST
+from app.kinds.attribute.report import Explained, Site
 from workers.diagnosis.attribute.few import on_text
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.looking import Looking

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from app.contracts.attribute_report import SiteKind
+from app.kinds.attribute.report import SiteKind
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import natural_key
 from app.models.shapes import LAYOUTS

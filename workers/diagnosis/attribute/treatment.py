@@ -21,8 +21,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.contracts.attribute_report import Cause, Treatment
 from app.contracts.errors import HemostatError
+from app.kinds.attribute.report import Cause, Treatment
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight
 from app.models.steps import check_one, check_recipe

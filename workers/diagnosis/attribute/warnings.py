@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.contracts.attribute_report import Site
+from app.kinds.attribute.report import Site
 from workers.diagnosis.assemble import left_out, of_making, repeated_documents
 from workers.diagnosis.attribute.few import fallen_out, too_few, too_few_at_first
 from workers.diagnosis.attribute.found import Found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from workers.diagnosis.diff.answer import Side, compare_reports
 from workers.diagnosis.diff.tokens import read
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from app.contracts.diff_report import MEASURES, MOST, UNITS, Difference, DiffReport, Measure, Mismatch, Pair, Ranked
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import CompareReport, Mean
+from app.contracts.report import Mean
+from app.kinds.compare.report import CompareReport
 from workers.diagnosis.diff.classes import classes_of, listed, title
 from workers.diagnosis.diff.protocol import mismatches, sentence
 from workers.diagnosis.diff.tokens import Tokens, same_positions, shared

@@ -14,7 +14,8 @@ from itertools import combinations
 from typing import Final
 
 from app.contracts.diff_report import Mismatch
-from app.contracts.report import CompareReport, Provenance
+from app.contracts.report import Provenance
+from app.kinds.compare.report import CompareReport
 
 _RULE: Final = "scored positions"
 _Part = Callable[[Provenance], object]

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
-from app.contracts.mitigate_report import FrontPoint, MitigateReport
 from app.contracts.report import Mean
-from app.contracts.requests.mitigate import MitigateRequest
+from app.kinds.mitigate.report import FrontPoint, MitigateReport
+from app.kinds.mitigate.request import MitigateRequest
 
 # The repair as a LoRA, where a whole checkpoint lies beside it.
 ARCHIVE_FILE: Final = "adapter.zip"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
-from app.contracts.mitigate_report import MitigateReport
-from app.contracts.requests.mitigate import MitigateRequest
+from app.kinds.mitigate.report import MitigateReport
+from app.kinds.mitigate.request import MitigateRequest
 from app.models.checkpoint import CHANNELS
 from app.recipes.recipe import Recipe
 from workers.diagnosis.mitigate.card import ARCHIVE_FILE, model_card

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.mitigate_report import Limits
 from app.contracts.report import Mean
-from app.contracts.requests.mitigate import Budget
+from app.kinds.mitigate.report import Limits
+from app.kinds.mitigate.request import Budget
 
 # What the treated model may take where the budget names no size, as a multiple of the candidate's bytes.
 DEFAULT_GROWTH: Final = 1.25

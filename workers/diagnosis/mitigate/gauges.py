@@ -2,8 +2,8 @@
 
 import time
 
-from app.contracts.mitigate_report import MitigateReport
-from app.contracts.requests.mitigate import MitigateRequest
+from app.kinds.mitigate.report import MitigateReport
+from app.kinds.mitigate.request import MitigateRequest
 from app.models.recipes import recipe_fingerprint
 from workers.diagnosis.gauges import send
 from workers.process.handler import JobContext

@@ -15,10 +15,10 @@ import json
 from dataclasses import dataclass, replace
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.mitigate_report import NO_WOUND, MitigateReport, Wound
 from app.contracts.report import Mean
-from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
 from app.deployments.profiles import ProfileFiles
+from app.kinds.mitigate.report import NO_WOUND, MitigateReport, Wound
+from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from app.models.checkpoint import CheckpointInfo
 from app.models.least_size import check_budget
 from app.models.registry import ModelEntry, load_registry

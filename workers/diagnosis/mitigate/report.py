@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from app.contracts.calibration_report import Blocks
-from app.contracts.mitigate_report import (
+from app.contracts.report import Blocks, Mean, Passage, SeverityVerdict
+from app.contracts.text import SelfText
+from app.kinds.mitigate.report import (
     NO_WOUND,
     ChangedToken,
     FrontPoint,
@@ -20,9 +21,7 @@ from app.contracts.mitigate_report import (
     Unhelpful,
     Wound,
 )
-from app.contracts.report import Mean, Passage, SeverityVerdict
-from app.contracts.requests.mitigate import MitigateRequest, TreatmentName
-from app.contracts.text import SelfText
+from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from workers.diagnosis.assemble import provenance, repeatable, stores_text
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.means import GAINED, ratio

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pydantic import ValidationError
 
 from app.contracts.errors import HemostatError
-from app.contracts.mitigate_report import Limits, Outcome, Treatment, Trial, Unhelpful
 from app.contracts.report import Mean
-from app.contracts.requests.mitigate import TreatmentName
+from app.kinds.mitigate.report import Limits, Outcome, Treatment, Trial, Unhelpful
+from app.kinds.mitigate.request import TreatmentName
 from app.models.checkpoint import CheckpointInfo
 from app.models.pace import TOKENS_PER_SECOND, Pace
 from app.models.steps import check_recipe

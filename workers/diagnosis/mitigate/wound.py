@@ -20,8 +20,8 @@ from typing import Final
 
 import torch
 
-from app.contracts.mitigate_report import Part, Wound
 from app.contracts.report import Mean
+from app.kinds.mitigate.report import Part, Wound
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.layer_names import in_layer
 from app.models.modules import natural_key, weights_of

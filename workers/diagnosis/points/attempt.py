@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from app.contracts.requests.sweep import SweptRequest
+from app.contracts.request import SweptRequest
 from app.models.registry import load_registry
 from app.models.steps.others import other_of
 from app.recipes.recipe import Recipe

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from app.contracts.requests.sweep import SweptRequest
+from app.contracts.request import SweptRequest
 from app.models.knobs import WORD
 from app.models.recipes import canonical_json
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from app.contracts.base import Contract
 from app.contracts.report import Count, Divergence, Mean, Perplexity, Severity, SeverityVerdict
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from app.files import write_atomically
 from workers.diagnosis.points.class_sums import ClassSums, class_sums
 from workers.diagnosis.summary import as_mean, distribution, usable

@@ -10,7 +10,7 @@ from os import getpid
 from pathlib import Path
 from typing import Any, Final
 
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from app.locks import Lock
 from app.models.checkpoint import inspect
 from app.models.recipes import canonical_json

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from app.contracts.surface_report import SurfaceSlice
+from app.kinds.surface.report import SurfaceSlice
 from workers.diagnosis.surface.slices import sliced
 from workers.diagnosis.surface.table import Table
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from app.contracts.requests.surface import SurfaceRequest
-from app.contracts.surface_report import SurfaceReport
+from app.kinds.surface.report import SurfaceReport
+from app.kinds.surface.request import SurfaceRequest
 from workers.diagnosis.gauges import send, send_comparison
 from workers.diagnosis.points.naming import swept_fingerprint
 from workers.process.handler import JobContext

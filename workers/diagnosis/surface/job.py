@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.contracts.requests.surface import SurfaceRequest
-from app.contracts.surface_report import SurfaceReport
+from app.kinds.surface.report import SurfaceReport
+from app.kinds.surface.request import SurfaceRequest
 from app.models.surfaces import Cell, cells_of
 from workers.diagnosis.attempt import counted
 from workers.diagnosis.points.attempt import PointsAttempt

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from app.contracts.surface_report import Exchange, Turn
+from app.kinds.surface.report import Exchange, Turn
 from app.models.surfaces import exchanged
 
 # Of the bytes of a setting: a smaller one that saves less saves next to nothing.

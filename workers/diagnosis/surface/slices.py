@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from app.contracts.report import Mean
-from app.contracts.surface_report import SurfaceSlice
+from app.kinds.surface.report import SurfaceSlice
 from workers.diagnosis.surface.table import Table
 
 TOO_FEW: Final = "too few documents"

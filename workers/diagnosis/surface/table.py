@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.report import Mean
-from app.contracts.requests.surface import SurfaceRequest
-from app.contracts.surface_report import Contour, Interaction, Kind, Limit, Order, OrderEffect, PathStep
+from app.kinds.surface.report import Contour, Interaction, Kind, Limit, Order, OrderEffect, PathStep
+from app.kinds.surface.request import SurfaceRequest
 from app.models.surfaces import Axis, Cell, axes_of
 from workers.diagnosis.points.clusters import Clustered
 from workers.diagnosis.points.kernels import Kernel

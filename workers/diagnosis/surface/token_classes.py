@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from app.contracts.surface_report import SurfaceTokenClass, SurfaceTokenClasses
+from app.kinds.surface.report import SurfaceTokenClass, SurfaceTokenClasses
 from workers.diagnosis.points.by_class import by_class
 from workers.diagnosis.points.record import PointRecord, WindowSums
 from workers.diagnosis.surface.slices import judged, sliced

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from app.contracts.surface_report import Interaction
+from app.kinds.surface.report import Interaction
 from app.models.surfaces import Cell, zero_of
 from workers.diagnosis.numerals import counted, numeral
 from workers.diagnosis.surface.table import Table

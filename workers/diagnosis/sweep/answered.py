@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from app.contracts.lossless import MOST_LOST, AnsweredSetting, AnsweredTask
 from app.contracts.report import Mean
-from app.contracts.requests.tasks import HarnessTask
+from app.contracts.task import HarnessTask
+from app.kinds.sweep.lossless import MOST_LOST, AnsweredSetting, AnsweredTask
 from app.models.tasks.reading import format_of, metric_of
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.result import chance_of

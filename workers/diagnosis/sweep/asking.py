@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.sweep import SweepRequest
-from app.contracts.requests.tasks import FileTask, ShippedTask
+from app.contracts.task import FileTask, ShippedTask
+from app.kinds.sweep.request import SweepRequest
 from app.models.checkpoint import inspect
 from app.models.tasks.checks import check_tasks
 from app.models.tasks.harness import HarnessRows

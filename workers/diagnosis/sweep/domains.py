@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from app.contracts.requests.base import Thresholds
-from app.contracts.sweep_report import SweepSlice
+from app.contracts.request import Thresholds
+from app.kinds.sweep.report import SweepSlice
 from workers.diagnosis.sweep.course import Course
 from workers.diagnosis.sweep.slices import PartSums, sliced
 

@@ -6,8 +6,8 @@ import json
 import time
 
 from app.contracts.report import SEVERITIES
-from app.contracts.sweep_report import SweepReport
 from app.files import write_atomically
+from app.kinds.sweep.report import SweepReport
 from workers.diagnosis.gauges import send
 from workers.diagnosis.sweep.course import Course
 from workers.diagnosis.sweep.fits import curve_points

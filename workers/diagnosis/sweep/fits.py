@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from app.contracts.requests.sweep import FormBounds
-from app.contracts.sweep_report import KneeInterval, Rival, Slopes, Threshold, TransitionTest
+from app.kinds.sweep.report import KneeInterval, Rival, Slopes, Threshold, TransitionTest
+from app.kinds.sweep.request import FormBounds
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.limits import drawn_logs, slope_of
 from workers.diagnosis.threshold.answer import ThresholdAnswer, fit_threshold

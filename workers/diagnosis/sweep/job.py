@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.contracts.lossless import AnsweredSetting
-from app.contracts.requests.sweep import SweepRequest
-from app.contracts.sweep_report import SweepReport
+from app.kinds.sweep.lossless import AnsweredSetting
+from app.kinds.sweep.report import SweepReport
+from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import recipe_at, told
 from app.models.strength import Order, order_of
 from workers.diagnosis.attempt import counted

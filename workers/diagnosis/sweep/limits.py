@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.requests.base import Thresholds
-from app.contracts.sweep_report import CrossingSlopes, Limit
+from app.contracts.request import Thresholds
+from app.kinds.sweep.report import CrossingSlopes, Limit
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.undecided import has_interval, undecided_by_perplexity
 from workers.diagnosis.threshold.documents import RESAMPLES, DocumentLosses

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
-from app.contracts.lossless import AnsweredSetting, NearLossless
-from app.contracts.sweep_report import Limit
+from app.kinds.sweep.lossless import AnsweredSetting, NearLossless
+from app.kinds.sweep.report import Limit
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.limits import by_perplexity
 from workers.diagnosis.sweep.lossless_words import PerplexityHalf, rule_in_words

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.contracts.lossless import AnsweredSetting, NearLossless
+from app.kinds.sweep.lossless import AnsweredSetting, NearLossless
 from app.models.knobs import told
 from workers.diagnosis.numerals import counted, numeral
 from workers.diagnosis.sweep.course import Turned

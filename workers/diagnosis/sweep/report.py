@@ -5,18 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.lossless import AnsweredSetting
 from app.contracts.report import ModelProvenance, Provenance
-from app.contracts.requests.sweep import SweepRequest
-from app.contracts.sweep_report import (
-    Choice,
-    Share,
-    SweepPoint,
-    SweepReport,
-    SweptKnob,
-    Threshold,
-)
 from app.contracts.text import SelfText
+from app.kinds.sweep.lossless import AnsweredSetting
+from app.kinds.sweep.report import Choice, Share, SweepPoint, SweepReport, SweptKnob, Threshold
+from app.kinds.sweep.request import SweepRequest
 from app.models.shares import in_words
 from workers.diagnosis.assemble import provenance, repeatable, repeated_documents
 from workers.diagnosis.numerals import counted

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from app.contracts.lossless import AnsweredSetting, NearLossless
-from app.contracts.requests.base import Thresholds
-from app.contracts.sweep_report import CrossingSlopes, Limit, SweptSide
+from app.contracts.request import Thresholds
+from app.kinds.sweep.lossless import AnsweredSetting, NearLossless
+from app.kinds.sweep.report import CrossingSlopes, Limit, SweptSide
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
 from workers.diagnosis.sweep.lossless import near_lossless_rule

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.report import Mean
-from app.contracts.requests.base import Thresholds
-from app.contracts.sweep_report import SweepSlice
+from app.contracts.request import Thresholds
+from app.kinds.sweep.report import SweepSlice
 from workers.diagnosis.points.clusters import Array, Clustered
 from workers.diagnosis.summary import as_mean
 from workers.diagnosis.sweep.course import Course, Turned

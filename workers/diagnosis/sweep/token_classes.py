@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.contracts.requests.base import Thresholds
-from app.contracts.sweep_report import SweepSlice, SweepTokenClass, SweepTokenClasses
+from app.contracts.request import Thresholds
+from app.kinds.sweep.report import SweepSlice, SweepTokenClass, SweepTokenClasses
 from app.models.knobs import told
 from workers.diagnosis.points.by_class import by_class
 from workers.diagnosis.sweep.course import Course

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from app.contracts.requests.base import Thresholds
-from app.contracts.requests.sweep import FormBounds
+from app.contracts.request import Thresholds
+from app.kinds.sweep.request import FormBounds
 from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.points.runner import PointRunner, Setting
 from workers.diagnosis.sweep.choice import first_look, next_by_knee, open_stretch, widest_gap

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from app.contracts.sweep_report import Limit
+from app.kinds.sweep.report import Limit
 from workers.diagnosis.sweep.course import Course, Turned
 
 _UNKNOWN: Final = (0.0, math.inf)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from app.contracts.sweep_report import Limit, SweepReport, SweptSide, Threshold
+from app.kinds.sweep.report import Limit, SweepReport, SweptSide, Threshold
 from app.models.knobs import told
 from workers.diagnosis.numerals import numeral
 

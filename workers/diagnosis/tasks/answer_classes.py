@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from app.contracts.requests.tasks import FileTask
-from app.contracts.tasks_report import AnswerText
+from app.contracts.task import FileTask
+from app.kinds.tasks.report import AnswerText
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.prompts import continuation_offsets

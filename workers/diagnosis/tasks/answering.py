@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.requests.tasks import METRICS, FileTask, HarnessTask, ShippedTask
-from app.contracts.tasks_report import HarnessDefinition
+from app.contracts.task import METRICS, FileTask, HarnessTask, ShippedTask
 from app.files import write_atomically
+from app.kinds.tasks.report import HarnessDefinition
 from app.models.tasks.items import Item, fingerprint
 from app.models.tasks.reading import format_of, metric_of
 from workers.diagnosis.plan import plan_fingerprint

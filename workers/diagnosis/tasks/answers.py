@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.requests.tasks import TaskMetric
-from app.contracts.tasks_report import LeadUnit
+from app.contracts.task import TaskMetric
+from app.kinds.tasks.report import LeadUnit
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.sandbox.runner import Check
 

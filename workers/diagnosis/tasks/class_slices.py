@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.tasks_report import (
+from app.kinds.tasks.report import (
     FEWEST_CLASS_ITEMS,
     AnswerTokens,
     AnyTaskResult,

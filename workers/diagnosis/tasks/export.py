@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.contracts.requests.tasks import TasksRequest
-from app.contracts.tasks_report import TasksReport
+from app.kinds.tasks.report import TasksReport
+from app.kinds.tasks.request import TasksRequest
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.tasks.answer_classes import AnswerClasses
 from workers.diagnosis.tasks.answering import Answered

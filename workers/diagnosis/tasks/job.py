@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.contracts.report import CompareReport
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.tasks import FileTask, HarnessTask, TasksRequest
-from app.contracts.tasks_report import (
+from app.contracts.task import FileTask, HarnessTask
+from app.kinds.compare.report import CompareReport
+from app.kinds.compare.request import CompareRequest
+from app.kinds.tasks.report import (
     AnyTaskResult,
     FlipCurve,
     FlipPrediction,
@@ -25,6 +25,7 @@ from app.contracts.tasks_report import (
     TaskResult,
     TasksReport,
 )
+from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.checks import check_room, check_tasks
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item

@@ -10,8 +10,8 @@ import numpy as np
 from scipy import stats
 
 from app.contracts.report import Mean
-from app.contracts.requests.tasks import HarnessTask, TasksRequest
-from app.contracts.tasks_report import (
+from app.contracts.task import HarnessTask
+from app.kinds.tasks.report import (
     AnyTaskResult,
     Chance,
     Detectable,
@@ -28,6 +28,7 @@ from app.contracts.tasks_report import (
     Share,
     TaskResult,
 )
+from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from app.models.tasks.power import ASSUMED_FLIP_RATES, LEVEL, level_of
 from app.models.tasks.reading import format_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from app.contracts.report import GeneratedToolCalls
-from app.contracts.requests.compare import ToolCallRun
+from app.kinds.compare.request import ToolCallRun
 from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sides import Side, Sides
 from workers.diagnosis.tool_calls.generating import PHASE, answers_of

@@ -22,7 +22,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from app.contracts.trajectory_report import Ratio
+from app.kinds.trajectory.report import Ratio
 from workers.distributions.intervals import ratio_intervals
 
 Array = NDArray[np.float64]

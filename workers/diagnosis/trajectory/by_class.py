@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.trajectory_report import (
+from app.kinds.trajectory.report import (
     ClassDistance,
     ClassDivergence,
     ClassFirstDivergence,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.report import Mean
-from app.contracts.trajectory_report import (
+from app.kinds.trajectory.report import (
     Amplification,
     Band,
     Cell,

@@ -9,8 +9,8 @@ from typing import Final
 
 from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from app.contracts.report import SEVERITIES
-from app.contracts.trajectory_report import TrajectoryReport
 from app.files import write_atomically
+from app.kinds.trajectory.report import TrajectoryReport
 from workers.diagnosis.assemble import stores_text
 from workers.diagnosis.gauges import labels_of, send
 from workers.diagnosis.trajectory.report import Found, base_values

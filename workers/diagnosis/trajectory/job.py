@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from app.contracts.errors import HemostatError
-from app.contracts.requests.trajectory import TrajectoryRequest, pointer_of
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
+from app.kinds.trajectory.request import TrajectoryRequest, pointer_of
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.floor import Floor, noise_floor
 from workers.diagnosis.passes import StoredStates, divergence_of

@@ -8,12 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.contracts.calibration_report import Blocks
 from app.contracts.decoding import Decoder, Sampler, TemperatureSampling, runs_in_vllm
-from app.contracts.report import Mean, SeverityVerdict
-from app.contracts.requests.trajectory import TrajectoryRequest
+from app.contracts.report import Blocks, Mean, SeverityVerdict
 from app.contracts.text import SelfText
-from app.contracts.trajectory_report import (
+from app.kinds.trajectory.report import (
     CandidateRun,
     Cell,
     DecoderRun,
@@ -23,6 +21,7 @@ from app.contracts.trajectory_report import (
     TrajectoryReport,
     TrajectoryTokenClasses,
 )
+from app.kinds.trajectory.request import TrajectoryRequest
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.decoding.model import Continuation
 from workers.diagnosis.assemble import of_making, packed_reference, provenance, repeatable, rounded, stores_text

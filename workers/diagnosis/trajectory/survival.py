@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from app.contracts.trajectory_report import SurvivalPoint
+from app.kinds.trajectory.report import SurvivalPoint
 
 CONFIDENCE = 0.95
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from app.contracts.calibration_report import CalibrateReport
 from app.contracts.deployment import CalibrationMode, Deployment, DeploymentEvent, DeploymentEventType, DeploymentPatch
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import job_error
-from app.contracts.requests.calibrate import CalibrateRequest
 from app.deployments.settle import check_target, conclude, settle_jobs
 from app.deployments.store import DeploymentStore
 from app.jobs import keys
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.calibrate.request import CalibrateRequest
 from tests.support.calibration_reports import calibrate_report
 
 REPORT = "attempt-1/report.json"

@@ -3,9 +3,9 @@
 import pytest
 
 from app.contracts.job import JobStatus
-from app.contracts.requests.compare import CompareRequest
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
+from app.kinds.compare.request import CompareRequest
 from tests.integration.app.conftest import compare
 
 REPORT = {

@@ -14,13 +14,13 @@ from redis.asyncio import Redis
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus, job_error
-from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys, queue
 from app.jobs.ids import new_job_id
 from app.jobs.reconcile import run, sweep
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 from app.jobs.workers import WorkerInfo, announce, leave, living
+from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from tests.integration.app.conftest import compare
 from tests.integration.conftest import RedisServer

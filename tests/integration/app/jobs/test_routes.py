@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from app.contracts.job import Estimate, Job, JobPage, Progress
-from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys, queue
 from app.jobs.store import Idempotency
 from app.jobs.workers import WorkerInfo, announce
+from app.kinds.compare.request import CompareRequest
 from tests.integration.app.conftest import Api, compare
 from tests.integration.app.jobs.ends import finish
 from tests.support.job_folders import fill_job

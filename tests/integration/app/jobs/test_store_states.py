@@ -11,11 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import TERMINAL, JobStatus, Progress, job_error
-from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore, Orders
+from app.kinds.compare.request import CompareRequest
 from tests.integration.app.conftest import compare
 from tests.integration.conftest import RedisServer
 

@@ -10,12 +10,12 @@ from docket import Docket, Worker
 from redis.asyncio import Redis
 
 from app.contracts.job import JobStatus
-from app.contracts.requests.compare import CompareRequest
 from app.jobs import keys, queue
 from app.jobs.ids import new_job_id
 from app.jobs.reconcile import hand_over, sweep
 from app.jobs.store import JobStore
 from app.jobs.turns import before, waits_for
+from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from tests.integration.app.conftest import Api, compare
 from tests.integration.app.jobs.stored import jumped

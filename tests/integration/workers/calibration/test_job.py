@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from app.contracts.calibration_report import CalibrateReport
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.calibrate import CalibrateRequest
+from app.kinds.calibrate.report import CalibrateReport
+from app.kinds.calibrate.request import CalibrateRequest
 from app.settings import Settings
 from workers.calibration import fits
 from workers.calibration.job import calibrate

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import CompareReport
-from app.contracts.requests.compare import CompareRequest
+from app.kinds.compare.report import CompareReport
+from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from app.web.report import render
 from tests.integration.workers.diagnosis.mitigate.test_job import Context

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.tasks import TasksRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.checks import check_tasks
 from app.settings import Settings
 from tests.support.attempts import Context

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.contracts.requests.compare import CompareRequest
 from app.jobs.connection import connect
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
 from app.jobs.workers import WorkerInfo, announce
+from app.kinds.compare.request import CompareRequest
 from tests.integration.app.conftest import compare
 from tests.integration.conftest import RedisServer
 from workers.process.holder import living_holder

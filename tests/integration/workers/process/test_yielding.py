@@ -10,11 +10,11 @@ import pytest
 from app.contracts.deployment import DeploymentRequest
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus
-from app.contracts.requests import REQUEST
 from app.deployments.store import DeploymentStore
 from app.jobs import keys
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
+from app.kinds.registry import requests
 from tests.integration.workers.process.conftest import House
 from tests.support.handlers import go, read_trace
 from tests.support.patient import connect_patiently
@@ -169,7 +169,7 @@ def test_a_job_behind_many_fits_of_other_deployments_is_found(house: House, monk
         made = (await deployed.create(DeploymentRequest.model_validate({"name": name, **DEPLOYED}))).id
         job_id = new_job_id()
         body = {"kind": "calibrate", "reference": {"model": "a"}, "candidate": {"model": "b"}, "deployment": made}
-        await store.create(job_id, REQUEST.validate_python(body))
+        await store.create(job_id, requests().validate_python(body))
         await deployed.start_fit(made, job_id)
         return job_id
 
@@ -181,7 +181,7 @@ def test_a_job_behind_many_fits_of_other_deployments_is_found(house: House, monk
             assert await waiting(store) is None
             asked = [new_job_id() for _ in range(2)]
             for job_id in asked:
-                await store.create(job_id, REQUEST.validate_python(COMPARE))
+                await store.create(job_id, requests().validate_python(COMPARE))
             assert await waiting(store) == asked[0]
             await client.hset(keys.job(asked[0]), "kind", "of another version")
             await client.hdel(keys.job(asked[0]), "reference")

@@ -20,7 +20,7 @@ from app.contracts.deployment import (
     ShadowSample,
 )
 from app.contracts.profile import FitRecord, ProfileModel, ProfileRecord
-from app.contracts.requests.base import CandidateModel
+from app.contracts.request import CandidateModel
 from app.models.checkpoint import fingerprint, inspect
 from app.settings import Settings
 from tests.integration.conftest import RedisServer

@@ -18,7 +18,7 @@ USE = """
 import json, sys
 from pathlib import Path
 from pydantic import TypeAdapter
-from app.contracts.requests.sweep import Knob
+from app.contracts.request import Knob
 from app.models.checkpoint import inspect
 from app.models.shares import shares
 from app.models.strength import direction_of

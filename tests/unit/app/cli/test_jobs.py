@@ -15,7 +15,7 @@ from app.cli.job_table import print_jobs
 from app.cli.jobs import _ENDED, list_jobs
 from app.cli.main import app
 from app.contracts.job import JobStatus
-from app.contracts.requests import KINDS
+from app.kinds.registry import KINDS
 from tests.unit.app.cli.conftest import Recorder
 
 

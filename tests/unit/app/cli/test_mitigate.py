@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from app.cli import mitigate as command
 from app.cli.main import app
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.mitigate_report import MitigateReport
-from app.contracts.requests.mitigate import MitigateRequest
+from app.kinds.mitigate.report import MitigateReport
+from app.kinds.mitigate.request import MitigateRequest
 from app.web.reproduce import reproduction
 from tests.support.mitigate_reports import mitigate_variants
 

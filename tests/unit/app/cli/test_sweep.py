@@ -9,8 +9,8 @@ from app.cli import sweep as command
 from app.cli.knobs import turn
 from app.cli.main import app
 from app.contracts.errors import HemostatError
-from app.contracts.requests.sweep import SweepRequest
-from app.contracts.sweep_report import SweepReport
+from app.kinds.sweep.report import SweepReport
+from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import lift
 from app.models.strength import Order
 from app.web.reproduce import reproduction

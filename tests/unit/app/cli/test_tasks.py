@@ -15,8 +15,8 @@ from app.cli.main import app
 from app.cli.output import Exit, exit_of
 from app.cli.tasks import FailOn, judge, parse_task
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.tasks import TasksRequest
-from app.contracts.tasks_report import TasksReport
+from app.kinds.tasks.report import TasksReport
+from app.kinds.tasks.request import TasksRequest
 from app.settings import Settings
 from app.web.reproduce import reproduction
 from app.web.sections.tasks import answers

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from app.cli.main import app
-from app.contracts.reports import REPORTS
+from app.kinds.registry import KINDS
 from app.web.schema import report_schema
 from tests.support.attribute_reports import attribute_variants
 from tests.support.calibration_reports import calibration_variants
@@ -42,7 +42,7 @@ def accepted(validator: Draft202012Validator, report: Json) -> bool:
 
 def read(kind: str, report: Json) -> bool:
     try:
-        REPORTS[kind].model_validate(report)
+        KINDS[kind].report.model_validate(report)
     except ValidationError:
         return False
     return True
@@ -66,7 +66,7 @@ def without(report: Json, path: tuple[str, ...]) -> Json:
 
 
 def test_every_kind_has_drawn_reports() -> None:
-    assert set(DRAWN) == set(REPORTS)
+    assert set(DRAWN) == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", DRAWN)
@@ -109,5 +109,5 @@ def test_a_report_of_another_kind_or_version_is_refused_and_an_unknown_field_is_
 def test_the_command_prints_the_schema_of_one_kind_or_of_all() -> None:
     one = CliRunner().invoke(app, ["schema", "sweep"])
     assert json.loads(one.stdout) == report_schema("sweep")
-    assert set(json.loads(CliRunner().invoke(app, ["schema"]).stdout)) == set(REPORTS)
+    assert set(json.loads(CliRunner().invoke(app, ["schema"]).stdout)) == set(KINDS)
     assert CliRunner().invoke(app, ["schema", "sweeep"]).exit_code == 2

@@ -6,8 +6,8 @@ from typing import Any, get_args
 import pytest
 
 from app.contracts.errors import ErrorCode
-from app.contracts.requests import KINDS, AnyRequest
 from app.jobs.parsing import parse_submission
+from app.kinds.registry import KINDS
 from app.problems import RequestError
 
 RTN = {"type": "quantize.rtn", "bits": 4}
@@ -81,6 +81,7 @@ def test_what_is_wrong_with_the_first_candidate_is_told_alone() -> None:
     assert [error.pointer for error in refused.value.errors] == ["/candidate/recipe/0/bits"]
 
 
-def test_every_kind_is_named_once() -> None:
-    found = [one.model_fields["kind"].annotation for one in get_args(AnyRequest)]
-    assert [name for kind in found for name in get_args(kind)] == list(KINDS)
+def test_a_kinds_name_is_its_requests_and_its_reports() -> None:
+    for name, kind in KINDS.items():
+        assert {name} == {*get_args(kind.request.model_fields["kind"].annotation)} == {kind.name}
+        assert kind.report.model_fields["kind"].default == name

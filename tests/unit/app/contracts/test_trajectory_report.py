@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
 from tests.support.trajectory_reports import trajectory_variants
 
 VARIANTS = trajectory_variants()

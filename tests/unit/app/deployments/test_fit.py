@@ -12,10 +12,10 @@ import pytest
 
 from app.contracts.deployment import DeploymentRequest
 from app.contracts.profile import TestRecord as Proof
-from app.contracts.requests.base import CandidateModel, ReferenceModel
-from app.contracts.requests.calibrate import CalibrateRequest
+from app.contracts.request import CandidateModel, ReferenceModel
 from app.deployments.fit import calibrate_request, proven
 from app.deployments.record import read_deployment, request_fields
+from app.kinds.calibrate.request import CalibrateRequest
 from app.models.checkpoint import fingerprint
 from app.settings import Settings
 from tests.support.calibration_reports import calibrate_report

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.contracts.requests import SUBMISSION
 from app.jobs.faults import PATTERNS, Schema, fields_of, pointer_of
+from app.kinds.registry import submissions
 
-SCHEMA = Schema(SUBMISSION.json_schema())
+SCHEMA = Schema(submissions().json_schema())
 STEP = ("candidate", "recipe", 0)
 
 
@@ -61,6 +61,6 @@ def _patterns(node: object) -> Iterator[str]:
 
 
 def test_every_form_that_a_request_asks_for_has_words() -> None:
-    asked = set(_patterns(SUBMISSION.json_schema()))
+    asked = set(_patterns(submissions().json_schema()))
     assert len(asked) >= 4
     assert asked <= set(PATTERNS)

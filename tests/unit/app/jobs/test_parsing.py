@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode
-from app.contracts.requests import SUBMISSION
-from app.contracts.requests.calibrate import CalibrateSubmission
 from app.contracts.text import InlineText, ToolCall
 from app.jobs import faults
 from app.jobs.parsing import parse_submission
+from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.registry import submissions
 from app.problems import MAX_ERRORS, RequestError
 from tests.support.submissions import refused
 
@@ -33,7 +33,7 @@ def changed(change: Callable[[Json], object]) -> Json:
 
 def test_a_valid_body_is_a_request() -> None:
     parsed = parse_submission(json.dumps(request()).encode())
-    assert parsed == SUBMISSION.validate_python(request())
+    assert parsed == submissions().validate_python(request())
 
 
 def conversation(arguments: Any) -> Json:
@@ -244,8 +244,8 @@ def test_three_more_faults_are_told_in_words_and_the_rest_counted() -> None:
     assert error.pointer == "/windw"
     assert error.detail == (
         "There is no field 'windw'; did you mean 'window'? Also at /window: window is 1, not greater than or equal to "
-        "2. Also at /seed: seed is -1, not greater than or equal to 0. Also at /precision: precision is 'x', not one "
-        "of fast, float32. And 1 more."
+        "2. Also at /seed: seed is -1, not greater than or equal to 0. Also at /dry_run: dry_run is 'y', not true or "
+        "false; did you mean true? And 1 more."
     )
 
 
@@ -367,7 +367,7 @@ def calibrate(**fields: object) -> Json:
 
 def test_a_calibrate_body_is_a_request_of_its_own_kind() -> None:
     parsed = parse_submission(json.dumps(calibrate(calibrators=["lowrank+confidence"])).encode())
-    assert isinstance(parsed, CalibrateSubmission)
+    assert isinstance(parsed, CalibrateRequest)
     assert parsed.calibrators == ("lowrank+confidence",)
     assert (parsed.text.source, parsed.test_text, parsed.tokens) == ("shipped", None, 25_000)
 

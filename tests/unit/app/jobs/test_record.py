@@ -6,9 +6,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.cli.recipes import parse_text
-from app.contracts.requests import REQUEST
 from app.contracts.text import TextSource
 from app.jobs.record import read_record, request_fields, text_name
+from app.kinds.registry import requests
 
 TEXT: TypeAdapter[TextSource] = TypeAdapter(TextSource)
 WRITTEN = {
@@ -48,7 +48,7 @@ def test_a_record_tells_the_text_and_the_window_where_the_kind_has_one(kind: str
     }
     if kind == "tasks":
         asked["tasks"] = [{"source": "shipped"}]
-    job = read_record(WRITTEN | request_fields(REQUEST.validate_python(asked))).job
+    job = read_record(WRITTEN | request_fields(requests().validate_python(asked))).job
     assert (job.text, job.window) == ("shipped:12", window)
 
 
@@ -69,7 +69,7 @@ def test_a_record_names_the_text_that_the_class_is_measured_on(
 ) -> None:
     asked = {"kind": kind, "reference": {"model": "tiny"}, "self_check": True, "candidate": {"model": "tiny"}}
     asked |= {field: parse_text(named) for field, named in texts.items()}
-    job = read_record(WRITTEN | request_fields(REQUEST.validate_python(asked))).job
+    job = read_record(WRITTEN | request_fields(requests().validate_python(asked))).job
     assert (job.text, job.test_text) == (text, tested)
 
 

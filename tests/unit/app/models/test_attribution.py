@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.attribute import AttributeRequest
+from app.kinds.attribute.request import AttributeRequest
 from app.models.attribution import AttributionCost, attribution_cost, check_attribution, inner_windows
 from app.models.checkpoint import CheckpointInfo, inspect
 

@@ -7,9 +7,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.mitigate import MitigateRequest
-from app.contracts.requests.sweep import SweepRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.mitigate.request import MitigateRequest
+from app.kinds.sweep.request import SweepRequest
 from app.models.checkpoint import inspect
 from app.models.contexts import check_calibration_window, check_window
 from app.models.steps import check_recipe

@@ -4,7 +4,7 @@ import pytest
 
 from app.contracts.errors import HemostatError
 from app.contracts.job import Estimate
-from app.contracts.requests.attribute import AttributeRequest
+from app.kinds.attribute.request import AttributeRequest
 from app.models.checkpoint import inspect
 from app.models.estimates import ENGINE_START_S, estimate
 from app.models.pace import Pace

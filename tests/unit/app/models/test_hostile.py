@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import CompareRequest
+from app.kinds.compare.request import CompareRequest
 from app.models.adapters import CONFIG, WEIGHTS, inspect_adapter
 from app.models.checkpoint import inspect
 from app.models.estimates import estimate

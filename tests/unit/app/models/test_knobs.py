@@ -5,8 +5,9 @@ import json
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.sweep import Knob, SweepRequest
+from app.contracts.request import Knob
 from app.jobs.parsing import parse_submission
+from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import check_knobs, grid, lift, lift_knobs, recipe_at, told, without
 from app.recipes.prune import PruneMagnitude
 from app.recipes.quantize import QuantizeRtn

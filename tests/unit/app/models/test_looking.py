@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import CompareRequest
+from app.kinds.compare.request import CompareRequest
 from app.models import looking
 from app.models.checkpoint import fingerprint
 from app.models.estimates import estimate

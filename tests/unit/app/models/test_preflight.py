@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.sweep import SweepRequest
 from app.contracts.text import ShippedText
+from app.kinds.compare.request import CompareRequest
+from app.kinds.sweep.request import SweepRequest
 from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
 from app.models.texts import text_for_test

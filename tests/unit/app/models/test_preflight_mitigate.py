@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.mitigate import TREATMENTS, MitigateRequest
+from app.kinds.mitigate.request import TREATMENTS, MitigateRequest
 from app.models.checkpoint import inspect
 from app.models.estimates import estimate
 from app.models.least_size import least_bytes

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.surface import SurfaceSubmission
 from app.jobs.parsing import parse_submission
+from app.kinds.surface.request import SurfaceRequest
 from app.models.checkpoint import inspect
 from app.models.estimates import estimate
 from app.models.pace import Pace
@@ -33,7 +33,7 @@ def registry(tmp_path: Path, tiny: Callable[..., Path]) -> Registry:
     return load_registry(models)
 
 
-def sent(*steps: dict[str, Any], **changes: Any) -> SurfaceSubmission:
+def sent(*steps: dict[str, Any], **changes: Any) -> SurfaceRequest:
     body = {
         "kind": "surface",
         "reference": {"model": "llama"},
@@ -43,7 +43,7 @@ def sent(*steps: dict[str, Any], **changes: Any) -> SurfaceSubmission:
         "window": 64,
     }
     found = parse_submission(json.dumps(body | changes).encode())
-    assert isinstance(found, SurfaceSubmission)
+    assert isinstance(found, SurfaceRequest)
     return found
 
 

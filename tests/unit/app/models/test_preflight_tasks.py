@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.sweep import SweepRequest
-from app.contracts.requests.tasks import TasksRequest
+from app.kinds.sweep.request import SweepRequest
+from app.kinds.tasks.request import TasksRequest
 from app.models.checkpoint import inspect
 from app.models.estimates import estimate
 from app.models.knobs import lift

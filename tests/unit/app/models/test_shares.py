@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.contracts.requests.sweep import SweepRequest
+from app.kinds.sweep.request import SweepRequest
 from app.models.checkpoint import inspect
 from app.models.knobs import lift
 from app.models.shares import shares

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from app.contracts.requests.sweep import SweepRequest
+from app.kinds.sweep.request import SweepRequest
 from app.models.checkpoint import inspect
 from app.models.knobs import lift
 from app.models.strength import by_direction, direction_of, order_of

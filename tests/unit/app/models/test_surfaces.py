@@ -3,7 +3,7 @@
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.surface import SurfaceRequest
+from app.kinds.surface.request import SurfaceRequest
 from app.models.surfaces import axes_of, cells_of, check_surface, zero_of
 
 PRUNE = {"type": "prune.magnitude", "sparsity": 0.2}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import CompareRequest, ToolCallRun
 from app.jobs.parsing import parse_submission
+from app.kinds.compare.request import CompareRequest, ToolCallRun
 from app.models.tool_calls import check_tool_calls, seconds_of
 
 DOCUMENT: dict[str, Any] = {"id": "d", "messages": [{"role": "user", "content": "a"}], "scored": "all"}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.trajectory import TrajectoryRequest
 from app.contracts.text import Document
+from app.kinds.trajectory.request import TrajectoryRequest
 from app.models.preflight import check_request
 from app.models.registry import load_registry
 from app.models.trajectories import spread_over_domains

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.contracts.mitigate_report import Treatment
+from app.kinds.mitigate.report import Treatment
 from app.models.treatments import described
 
 RTN = {"type": "quantize.rtn", "bits": 3}

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from app.contracts.report import SEVERITIES, Histogram
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from app.web.charts import (
     Guide,
     Mark,

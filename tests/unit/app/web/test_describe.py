@@ -1,6 +1,6 @@
 import pytest
 
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from app.web import describe
 from tests.support.reports import compare_report
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from app.web.report import render
 from app.web.sections.verdict import to_decide
 from tests.support.html import tree

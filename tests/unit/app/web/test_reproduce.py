@@ -5,9 +5,9 @@ import subprocess
 import pytest
 
 from app.cli.recipes import parse_recipe, parse_text
-from app.contracts.report import CompareReport
-from app.contracts.requests.base import Thresholds
-from app.contracts.requests.compare import CompareRequest
+from app.contracts.request import Thresholds
+from app.kinds.compare.report import CompareReport
+from app.kinds.compare.request import CompareRequest
 from app.web.reproduce import reproduction
 from tests.support.reports import compare_report, draw
 

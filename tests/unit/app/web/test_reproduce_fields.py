@@ -19,19 +19,19 @@ from app import recipes
 from app.cli.main import app
 from app.contracts import decoding
 from app.contracts.base import Contract
-from app.contracts.report import CompareReport
-from app.contracts.requests import KINDS
-from app.contracts.requests.attribute import AttributeRequest
-from app.contracts.requests.base import JobRequest
-from app.contracts.requests.calibrate import CalibrateRequest
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.mitigate import MitigateRequest
-from app.contracts.requests.surface import SurfaceRequest
-from app.contracts.requests.sweep import SweepRequest
-from app.contracts.requests.tasks import TasksRequest
-from app.contracts.requests.trajectory import TrajectoryRequest
+from app.contracts.request import JobRequest
 from app.contracts.text import Document
 from app.jobs.parsing import parse_submission
+from app.kinds.attribute.request import AttributeRequest
+from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.compare.report import CompareReport
+from app.kinds.compare.request import CompareRequest
+from app.kinds.mitigate.request import MitigateRequest
+from app.kinds.registry import KINDS
+from app.kinds.surface.request import SurfaceRequest
+from app.kinds.sweep.request import SweepRequest
+from app.kinds.tasks.request import TasksRequest
+from app.kinds.trajectory.request import TrajectoryRequest
 from app.web.reproduce import reproduction
 from tests.support.reports import compare_report, draw
 

@@ -1,6 +1,6 @@
 import pytest
 
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from app.web.terminal_parts import capitals, gauge
 from tests.support.reports import variants
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.report import render
 from app.web.terminal_trajectory import render_trajectory

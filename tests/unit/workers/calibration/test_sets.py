@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from app.contracts.requests.calibrate import CalibrateRequest
+from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.sets import draw
 from workers.text.documents import TextDocument
 from workers.text.tokenization import load_tokenizer

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.contracts.requests.compare import CompareRequest
+from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import inspect
 from tests.support.making import sides
 from workers.diagnosis.assemble import execution, left_out, of_making, repeatable, repeated_documents

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from tests.support.reports import variants
 from tests.support.values import random_values
 from workers.diagnosis.export import export_metrics

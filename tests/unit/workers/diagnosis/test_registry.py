@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.contracts.requests import KINDS
-from app.contracts.requests.compare import CompareRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.registry import KINDS
 from workers.diagnosis.registry import HANDLERS
 from workers.process.handler import load
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.contracts.report import SEVERITIES, Mean
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from app.verdicts import fails
 from workers.diagnosis.verdict import decide, not_tested, rule, sentence
 from workers.distributions.intervals import Clusters, Estimate

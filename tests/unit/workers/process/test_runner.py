@@ -11,10 +11,10 @@ from redis.exceptions import OutOfMemoryError
 
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobError, JobStatus, job_error
-from app.contracts.requests.compare import CompareRequest
 from app.jobs.ids import new_job_id
 from app.jobs.record import Claim, JobRecord, read_record, request_fields
 from app.jobs.store import JobStore
+from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from tests.support.job_folders import fill_job
 from workers.process import persist

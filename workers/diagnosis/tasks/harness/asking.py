@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.contracts.requests.tasks import HarnessTask
+from app.contracts.task import HarnessTask
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.harness.blanks import asks_nothing, blank_choice
 from workers.diagnosis.tasks.harness.building import Built

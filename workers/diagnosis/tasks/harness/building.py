@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from app.contracts.errors import HemostatError
-from app.contracts.requests.tasks import HarnessTask
+from app.contracts.task import HarnessTask
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.reading import draw
 from workers.diagnosis.tasks.harness.definition import Refusal, harness

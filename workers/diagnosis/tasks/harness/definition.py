@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.tasks import HarnessTask
+from app.contracts.task import HarnessTask
 from app.models.nearest import listed
 
 # Metrics of multiple choice that need more than each choice's likelihood: whether it would have been drawn, the

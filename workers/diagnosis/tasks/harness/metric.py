@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from app.contracts.requests.tasks import HarnessTask
+from app.contracts.task import HarnessTask
 from app.models.nearest import suggestion
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.harness.definition import UNANSWERED, Refusal, harness

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.errors import HemostatError
-from app.contracts.requests.tasks import HarnessTask
-from app.contracts.tasks_report import HarnessDefinition
+from app.contracts.task import HarnessTask
+from app.kinds.tasks.report import HarnessDefinition
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.harness.asking import item_of

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.contracts.requests.tasks import HarnessTask
+from app.contracts.task import HarnessTask
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.harness.building import told

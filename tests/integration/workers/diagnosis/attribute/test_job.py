@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.contracts.attribute_report import AttributeReport
-from app.contracts.requests.attribute import AttributeRequest
-from app.contracts.requests.compare import CompareRequest
+from app.kinds.attribute.report import AttributeReport
+from app.kinds.attribute.request import AttributeRequest
+from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from app.web.report import render
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.mitigate_report import MitigateReport
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.mitigate import MitigateRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.mitigate.report import MitigateReport
+from app.kinds.mitigate.request import MitigateRequest
 from app.models.checkpoint import inspect
 from app.settings import Settings
 from app.web.report import render

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.sweep import SweepRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import recipe_at
 from app.settings import Settings
 from tests.support.attempts import Context

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.surface import SurfaceRequest
-from app.contracts.surface_report import SurfaceReport
+from app.kinds.compare.request import CompareRequest
+from app.kinds.surface.report import SurfaceReport
+from app.kinds.surface.request import SurfaceRequest
 from app.settings import Settings
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS, WORDS, Context
 from workers.diagnosis.compare import compare

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.sweep import SweepRequest
-from app.contracts.sweep_report import SweepReport
+from app.kinds.compare.request import CompareRequest
+from app.kinds.sweep.report import SweepReport
+from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.attempts import Context

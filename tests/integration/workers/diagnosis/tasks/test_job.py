@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.tasks import TasksRequest
-from app.contracts.tasks_report import AnyTaskResult, HarnessTaskResult, TasksReport
+from app.kinds.tasks.report import AnyTaskResult, HarnessTaskResult, TasksReport
+from app.kinds.tasks.request import TasksRequest
 from app.settings import Settings
 from app.web.report import render
 from tests.support.attempts import Context

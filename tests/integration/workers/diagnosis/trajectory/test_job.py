@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.decoding import DECODERS
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.trajectory import TrajectoryRequest
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
+from app.kinds.trajectory.request import TrajectoryRequest
 from app.settings import Settings
 from tests.support.tiny import make_tokenizer
 from workers.diagnosis.trajectory.job import trajectory

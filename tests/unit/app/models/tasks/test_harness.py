@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.tasks import HarnessTask
+from app.contracts.task import HarnessTask
 from app.models.tasks.harness import HarnessRows, read_rows
 from app.settings import Settings
 

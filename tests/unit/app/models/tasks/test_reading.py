@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.tasks import FileTask, ShippedTask
+from app.contracts.task import FileTask, ShippedTask
 from app.models.tasks.items import fingerprint
 from app.models.tasks.reading import SHIPPED, read_source, read_task
 from app.settings import Settings

@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from app.contracts.attribute_report import AttributeReport, Pair
 from app.contracts.report import Mean
+from app.kinds.attribute.report import AttributeReport, Pair
 from app.web.report import render
 from app.web.reproduce import reproduction
 from app.web.sections.attribute import attribution

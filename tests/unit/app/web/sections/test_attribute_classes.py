@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from app.contracts.attribute_report import AttributeReport
+from app.kinds.attribute.report import AttributeReport
 from app.web.report import render
 from app.web.sections.attribute_classes import class_sentence, part_classes
 from app.web.terminal import render_terminal

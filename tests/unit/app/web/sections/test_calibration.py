@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from app.contracts.calibration_report import CalibrateReport
+from app.kinds.calibrate.report import CalibrateReport
 from app.web.report import render
 from app.web.sections.calibration import flattening, left, saved_scale
 from app.web.terminal import render_terminal

@@ -6,7 +6,8 @@ import io
 import pytest
 from rich.console import Console
 
-from app.contracts.report import BandedSlice, CompareReport, Mean
+from app.contracts.report import BandedSlice, Mean
+from app.kinds.compare.report import CompareReport
 from app.web import format as fmt
 from app.web.report import render
 from app.web.sections.classes import NONE, adjusted_over, band_label, classes, sentence

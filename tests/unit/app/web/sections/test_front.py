@@ -8,7 +8,7 @@ import shlex
 import pytest
 from rich.console import Console
 
-from app.contracts.mitigate_report import FrontPoint, MitigateReport
+from app.kinds.mitigate.report import FrontPoint, MitigateReport
 from app.web import format as fmt
 from app.web.charts_front import Dot, front_chart
 from app.web.report import render

@@ -5,8 +5,8 @@ import re
 import pytest
 from markupsafe import Markup
 
-from app.contracts.attribute_blocks import Internals
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import Internals
 from app.web.pages import environment
 from app.web.sections.activation_growth import activation_growth
 from app.web.sections.attention_maps import attention_maps

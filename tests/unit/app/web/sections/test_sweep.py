@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from app.contracts.sweep_report import SweepReport
+from app.kinds.sweep.report import SweepReport
 from app.models.strength import Order
 from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
 from app.web.report import render

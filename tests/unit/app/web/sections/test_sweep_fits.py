@@ -6,7 +6,7 @@ import io
 import numpy as np
 from rich.console import Console
 
-from app.contracts.sweep_report import SweepReport, Threshold
+from app.kinds.sweep.report import SweepReport, Threshold
 from app.web.sections.sweep import sweep
 from app.web.sections.sweep_fits import fit_view
 from app.web.terminal import render_terminal

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from app.contracts.tasks_report import TasksReport
+from app.kinds.tasks.report import TasksReport
 from app.web.report import render
 from app.web.sections.tasks import answers
 from app.web.sections.tasks_words import heading, outcome

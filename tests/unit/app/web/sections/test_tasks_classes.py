@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from app.contracts.tasks_report import TasksReport
+from app.kinds.tasks.report import TasksReport
 from app.web.report import render
 from app.web.sections.tasks_classes import AnswersByClass, answers_by_class, class_sentence
 from app.web.terminal import render_terminal

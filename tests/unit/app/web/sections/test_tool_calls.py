@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from app.web.report import render
 from app.web.sections.tool_calls import sentence, tool_calls
 from app.web.terminal import render_terminal

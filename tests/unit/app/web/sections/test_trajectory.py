@@ -9,7 +9,7 @@ from rich.console import Console
 
 from app.cli.trajectory import parse_shaping
 from app.contracts.decoding import SHAPING
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.report import render
 from app.web.reproduce_trajectory import trajectory_command

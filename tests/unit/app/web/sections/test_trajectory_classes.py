@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.report import render
 from app.web.sections.trajectory_classes import distances_by_kind, kinds, sentences

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from app.contracts.trajectory_report import TrajectoryReport
+from app.kinds.trajectory.report import TrajectoryReport
 from app.web.sections.trajectory_matrices import matrices
 from tests.support.trajectory_reports import trajectory_variants
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from app.contracts.deployment import Deployment, DeploymentState
-from app.contracts.requests.base import CandidateModel, ReferenceModel
+from app.contracts.request import CandidateModel, ReferenceModel
 from workers.calibration.online.rescore import Scored
 from workers.calibration.online.scoring import Rows
 from workers.calibration.online.window import ScoredRequest

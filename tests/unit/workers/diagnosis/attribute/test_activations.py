@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from app.contracts.attribute_blocks import Measured
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.attribute.blocks import Measured
 from tests.support.copies import copier
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, at_borders, kl, run, whole
 from tests.support.pruning import operate

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from app.contracts.attribute_blocks import Measured
+from app.kinds.attribute.blocks import Measured
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, at_borders, kl, run, whole
 from tests.support.pruning import operate
 from workers.diagnosis.attribute import alignment

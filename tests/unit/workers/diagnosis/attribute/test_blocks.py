@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.contracts.attribute_blocks import Measured
+from app.kinds.attribute.blocks import Measured
 from workers.diagnosis.attribute.attention import AttentionShift, Looks
 from workers.diagnosis.attribute.blocks import DRAWS, attention_block, routing_block
 from workers.diagnosis.attribute.moe import RoutingShift

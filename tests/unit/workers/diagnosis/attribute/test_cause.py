@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.contracts.attribute_report import Cause, Evidence
 from app.contracts.report import Mean
+from app.kinds.attribute.report import Cause, Evidence
 from workers.diagnosis.attribute.cause import Found, cause_of, shown
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from app.contracts.attribute_report import Evidence
 from app.contracts.report import Mean
+from app.kinds.attribute.report import Evidence
 from app.models.checkpoint import inspect
 from tests.support.copies import edit_json
 from tests.unit.workers.diagnosis.attribute.swapped import (

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from app.contracts.attribute_report import Cause, Site, Unclear
+from app.kinds.attribute.report import Cause, Site, Unclear
 from app.models.checkpoint import inspect
 from tests.support import internals_blocks
 from tests.support.internals import DOCUMENT_N, at_borders, whole

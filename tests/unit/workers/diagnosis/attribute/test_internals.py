@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.contracts.attribute_blocks import Internals
-from app.contracts.requests.attribute import AttributeRequest
+from app.kinds.attribute.blocks import Internals
+from app.kinds.attribute.request import AttributeRequest
 from app.models.attribution import attribution_cost
 from app.models.checkpoint import inspect
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, kl, run, whole

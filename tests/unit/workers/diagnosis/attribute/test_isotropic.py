@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from app.contracts.attribute_report import Cause
+from app.kinds.attribute.report import Cause
 from app.models.checkpoint import inspect
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS, changed_copy, subset, swapper, whole_model_kl
 from workers.diagnosis.attribute.cause import Found, cause_of

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.contracts.attribute_blocks import SiteClass
-from app.contracts.attribute_report import Site
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import SiteClass
+from app.kinds.attribute.report import Site
 from tests.support.attribute_reports import site
 from workers.diagnosis.attribute.kinds import InsideKinds, Kinds, holm_over, inside_positions
 from workers.diagnosis.attribute.subset import Subset

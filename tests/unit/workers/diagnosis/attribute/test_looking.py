@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from app.contracts.requests.attribute import AttributeRequest
+from app.kinds.attribute.request import AttributeRequest
 from app.models.checkpoint import inspect
 from app.settings import Settings
 from tests.support.attempts import Context

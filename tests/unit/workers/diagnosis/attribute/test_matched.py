@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from app.contracts.attribute_blocks import Internals, MatchedLayers, MatchedSpan, Measured
-from app.contracts.attribute_report import Site
+from app.kinds.attribute.blocks import Internals, MatchedLayers, MatchedSpan, Measured
+from app.kinds.attribute.report import Site
 from app.models.attribution import mapped_span_passes
 from app.models.checkpoint import inspect
 from app.web.sections.attribute_words import cause_text

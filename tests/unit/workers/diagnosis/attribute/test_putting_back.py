@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.contracts.attribute_report import Treatment
+from app.kinds.attribute.report import Treatment
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_recipe, order_one
 from app.models.steps.idle import check_idle

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from app.contracts.attribute_report import Site as Told
+from app.kinds.attribute.report import Site as Told
 from app.models.checkpoint import inspect
 from tests.support.attribute_reports import site
 from workers.diagnosis.attribute.found import Found

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.contracts.requests.attribute import LEVELS, SiteLevel
+from app.kinds.attribute.request import LEVELS, SiteLevel
 from tests.unit.workers.diagnosis.attribute.planted import parts
 from workers.diagnosis.attribute.scope import Scope, asked_for, nothing_differs, parts_differ, scope_of
 from workers.diagnosis.attribute.sites import Site

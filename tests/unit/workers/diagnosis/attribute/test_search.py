@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from app.contracts.requests.attribute import LEVELS, SiteLevel
+from app.kinds.attribute.request import LEVELS, SiteLevel
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.unit.workers.diagnosis.attribute.planted import Planted, parts

@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from app.contracts.attribute_report import Explained
-from app.contracts.attribute_report import Site as Told
 from app.contracts.report import Mean
+from app.kinds.attribute.report import Explained
+from app.kinds.attribute.report import Site as Told
 from tests.support import internals_blocks
 from tests.support.attribute_reports import site
 from tests.support.searching import ASKED, HEAD, LAYERS, MODULES, broken_search, search

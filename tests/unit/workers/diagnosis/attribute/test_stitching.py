@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from app.contracts.attribute_blocks import Internals, Measured
-from app.contracts.attribute_report import Site
+from app.kinds.attribute.blocks import Internals, Measured
+from app.kinds.attribute.report import Site
 from app.models.checkpoint import inspect
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, at_borders, kl, run, whole
 from tests.support.pruning import operate

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.contracts.attribute_report import Cause
+from app.kinds.attribute.report import Cause
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_one, check_recipe
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS

@@ -6,8 +6,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from app.contracts.attribute_blocks import MatchedLayers
-from app.contracts.attribute_report import Site as Told
+from app.kinds.attribute.blocks import MatchedLayers
+from app.kinds.attribute.report import Site as Told
 from tests.support import internals_blocks
 from tests.support.attribute_reports import site
 from tests.support.making import sides

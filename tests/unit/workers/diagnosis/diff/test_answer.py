@@ -8,7 +8,7 @@ from scipy import stats
 
 from app.contracts.diff_report import MEASURES
 from app.contracts.errors import HemostatError
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from tests.support.token_files import DOCUMENTS, LENGTH, positions, values, write_job
 from workers.diagnosis.diff.answer import Side, compare_reports
 from workers.diagnosis.diff.tokens import read

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from tests.support.token_files import DOCUMENTS, LENGTH, values, write_job
 from workers.diagnosis.diff.answer import Side, compare_reports
 from workers.diagnosis.diff.tokens import read

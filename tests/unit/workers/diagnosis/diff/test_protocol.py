@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.contracts.report import CompareReport
+from app.kinds.compare.report import CompareReport
 from tests.support.reports import compare_report
 from workers.diagnosis.diff.protocol import PARTS, mismatches, sentence
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.contracts.mitigate_report import MitigateReport
+from app.kinds.mitigate.report import MitigateReport
 from tests.support.mitigate_reports import DYNAMIC, REPAIR, RTN, mitigate_report
 from workers.diagnosis.mitigate.card import model_card
 

@@ -15,8 +15,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.compare import CompareRequest
-from app.contracts.requests.mitigate import MitigateRequest
+from app.kinds.compare.request import CompareRequest
+from app.kinds.mitigate.request import MitigateRequest
 from app.models.checkpoint import inspect
 from tests.support.disk import files_of_at_most
 from tests.support.quantizing import tensors

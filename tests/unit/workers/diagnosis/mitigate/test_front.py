@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.contracts.report import Mean
-from app.contracts.requests.mitigate import Budget
+from app.kinds.mitigate.request import Budget
 from workers.diagnosis.mitigate.front import (
     MOST_POINTS,
     RULE,

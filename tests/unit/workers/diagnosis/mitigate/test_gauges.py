@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from app.contracts.mitigate_report import MitigateReport
-from app.contracts.requests.mitigate import MitigateRequest
+from app.kinds.mitigate.report import MitigateReport
+from app.kinds.mitigate.request import MitigateRequest
 from app.models.recipes import recipe_fingerprint
 from tests.support.mitigate_reports import RTN, mitigate_report
 from workers.diagnosis.mitigate.gauges import tell

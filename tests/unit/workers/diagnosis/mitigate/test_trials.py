@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from app.contracts.requests.mitigate import Budget, TreatmentName
 from app.contracts.text import ShippedText
+from app.kinds.mitigate.request import Budget, TreatmentName
 from app.models.checkpoint import inspect
 from app.models.treatments import described
 from tests.support.processor import needs_avx512

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from tests.support.sweep_reports import DOCUMENTS, class_masks, positions, values
 from workers.diagnosis.points.class_sums import class_sums
 from workers.diagnosis.points.record import PointRecord, record_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, positions, values
 from workers.diagnosis.points.claims import Claims
 from workers.diagnosis.points.record import PointRecord, losses_of, record_of, reference_losses_of

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from app.models.checkpoint import fingerprint, inspect
 from app.recipes.recipe import Recipe
 from app.settings import Settings

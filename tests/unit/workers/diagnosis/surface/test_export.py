@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from app.contracts.surface_report import SurfaceReport
+from app.kinds.surface.report import SurfaceReport
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.surface_reports import surface_report, surface_request

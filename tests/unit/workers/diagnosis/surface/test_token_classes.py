@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from app.models.surfaces import cells_of
 from tests.support.surface_reports import surface_request
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, class_masks, positions, values

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, bending, course, positions, values
 from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.slices import TOO_FEW

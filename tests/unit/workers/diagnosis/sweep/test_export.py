@@ -6,7 +6,7 @@ import math
 import pytest
 
 from app.contracts.errors import HemostatError
-from app.contracts.sweep_report import SweepReport
+from app.kinds.sweep.report import SweepReport
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.sweep_reports import bending, course, sweep_report, sweep_variants

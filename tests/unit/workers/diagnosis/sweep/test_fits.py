@@ -1,7 +1,7 @@
 """Which bounds hold for which of the two fits of a sweep, and that the report says so."""
 
-from app.contracts.requests.sweep import FormBounds
-from app.contracts.sweep_report import Threshold
+from app.kinds.sweep.report import Threshold
+from app.kinds.sweep.request import FormBounds
 from tests.support.sweep_reports import bending, course
 from workers.diagnosis.sweep.fits import fitted_points, threshold_of
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from app.contracts.requests.base import Thresholds
-from app.contracts.requests.sweep import FormBounds
-from app.contracts.sweep_report import Limit, SweepReport, Threshold
+from app.contracts.request import Thresholds
+from app.kinds.sweep.report import Limit, SweepReport, Threshold
+from app.kinds.sweep.request import FormBounds
 from app.models.strength import Order
 from tests.support.sweep_reports import (
     bending,

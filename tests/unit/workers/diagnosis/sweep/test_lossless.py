@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.contracts.lossless import AnsweredSetting, NearLossless
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
+from app.kinds.sweep.lossless import AnsweredSetting, NearLossless
 from app.models.strength import Order
 from tests.support.answered import answered
 from tests.support.sweep_reports import course

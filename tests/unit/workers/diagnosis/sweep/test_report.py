@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from app.contracts.lossless import AnsweredSetting
+from app.kinds.sweep.lossless import AnsweredSetting
 from tests.support.answered import answered as answers
 from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.report import Swept, _warnings

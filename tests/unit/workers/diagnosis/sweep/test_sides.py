@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from app.contracts.requests.base import Thresholds
-from app.contracts.sweep_report import SweepReport
+from app.contracts.request import Thresholds
+from app.kinds.sweep.report import SweepReport
 from app.models.strength import Order
 from tests.support.sweep_reports import course, sweep_report, sweep_variants
 from workers.diagnosis.sweep.domains import domains

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.requests.base import Thresholds
+from app.contracts.request import Thresholds
 from app.models.strength import Order
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, bending, class_masks, course, positions, values
 from workers.diagnosis.points.record import record_of

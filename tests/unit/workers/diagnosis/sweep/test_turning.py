@@ -7,8 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
-from app.contracts.requests.base import Thresholds
-from app.contracts.requests.sweep import FormBounds
+from app.contracts.request import Thresholds
+from app.kinds.sweep.request import FormBounds
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.sweep_reports import bending, course

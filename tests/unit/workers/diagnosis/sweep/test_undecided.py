@@ -1,7 +1,7 @@
 """Settings of a course whose interval holds the limit: neither shown to be mild nor shown not to be."""
 
-from app.contracts.requests.base import Thresholds
-from app.contracts.sweep_report import Limit
+from app.contracts.request import Thresholds
+from app.kinds.sweep.report import Limit
 from app.models.strength import Order
 from tests.support.sweep_reports import course, sweep_report
 from workers.diagnosis.sweep.course import Course

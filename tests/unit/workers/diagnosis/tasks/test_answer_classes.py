@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from app.contracts.requests.tasks import FileTask, TaskFormat
-from app.contracts.tasks_report import HarnessDefinition
+from app.contracts.task import FileTask, TaskFormat
+from app.kinds.tasks.report import HarnessDefinition
 from app.models.tasks.formats import Row, humaneval, mmlu
 from app.models.tasks.items import Item
 from tests.support.tiny import make_tokenizer

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.requests.tasks import FileTask, TasksRequest
-from app.contracts.tasks_report import FEWEST_CLASS_ITEMS, AnyTaskResult, ItemClass, ItemClasses
+from app.contracts.task import FileTask
+from app.kinds.tasks.report import FEWEST_CLASS_ITEMS, AnyTaskResult, ItemClass, ItemClasses
+from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from tests.unit.workers.diagnosis.tasks.test_likelihood import PLAN
 from tests.unit.workers.diagnosis.tasks.test_result import answered

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.requests.sweep import SweepRequest
-from app.contracts.requests.tasks import TasksRequest
+from app.kinds.sweep.request import SweepRequest
+from app.kinds.tasks.request import TasksRequest
 from app.models.knobs import lift
 from app.settings import Settings
 from workers.diagnosis.sweep.asking import Questions

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.contracts.tasks_report import AnyTaskResult, NotFinite, TasksReport
+from app.kinds.tasks.report import AnyTaskResult, NotFinite, TasksReport
 from app.models.tasks.power import ASSUMED_FLIP_RATES
 from tests.support.tasks_reports import task, tasks_report
 from workers.diagnosis.flips.prediction import Predictor

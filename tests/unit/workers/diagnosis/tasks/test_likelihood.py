@@ -8,8 +8,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from app.contracts.requests.tasks import METRICS, FileTask, TasksRequest
-from app.contracts.tasks_report import AnyTaskResult, FlipPrediction, NotFinite
+from app.contracts.task import METRICS, FileTask
+from app.kinds.tasks.report import AnyTaskResult, FlipPrediction, NotFinite
+from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from app.settings import Settings
 from tests.support.attempts import Context

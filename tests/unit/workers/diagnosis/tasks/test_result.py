@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.requests.tasks import METRICS, FileTask, TaskMetric, TasksRequest
-from app.contracts.tasks_report import Chance, Equivalence, FlipPrediction, Outcome, Share
+from app.contracts.task import METRICS, FileTask, TaskMetric
+from app.kinds.tasks.report import Chance, Equivalence, FlipPrediction, Outcome, Share
+from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.answers import Answers, choose

@@ -4,7 +4,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from app.contracts.requests.tasks import TaskFormat
+from app.contracts.task import TaskFormat
 from app.models.tasks.formats import READERS
 from app.models.tasks.items import Item
 from workers.diagnosis.tasks.scored import documents_of

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from app.contracts.requests.compare import ToolCallRun
 from app.contracts.text import Document
+from app.kinds.compare.request import ToolCallRun
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer

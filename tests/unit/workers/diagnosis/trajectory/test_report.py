@@ -10,8 +10,8 @@ from scipy import stats
 
 from app.contracts.decoding import TemperatureSampling, TopK
 from app.contracts.report import Mean
-from app.contracts.requests.base import Thresholds
-from app.contracts.trajectory_report import Cell, Ratio, TrajectoryReport
+from app.contracts.request import Thresholds
+from app.kinds.trajectory.report import Cell, Ratio, TrajectoryReport
 from tests.support.making import modified
 from tests.support.trajectory_reports import trajectory_variants
 from workers.decoding.distances import ShapedDistances

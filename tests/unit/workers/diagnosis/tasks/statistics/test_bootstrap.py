@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.tasks_report import BOOTSTRAP_FLIPS
+from app.kinds.tasks.report import BOOTSTRAP_FLIPS
 from workers.diagnosis.tasks.statistics.bootstrap import paired
 
 ITEMS = 40

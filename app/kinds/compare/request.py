@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.requests.base import JobRequest, Thresholds
+from app.contracts.request import JobRequest, Thresholds
 from app.contracts.text import ShippedText, TextSource
 
 
@@ -35,9 +35,3 @@ class CompareRequest(JobRequest):
     generate_tool_calls: ToolCallRun | None = Field(
         default=None, description="Also generate tool calls with both models; `true` takes the defaults."
     )
-
-
-class CompareSubmission(CompareRequest):
-    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
-
-    dry_run: bool = False

@@ -13,17 +13,14 @@ from pydantic import Field, JsonValue
 
 from app.contracts.base import Contract
 from app.contracts.report import (
-    SCHEMA,
     Count,
     Divergence,
     KernelTerm,
     Mean,
-    NoiseFloor,
     Number,
     Perplexity,
-    Provenance,
+    Report,
     Severity,
-    SeverityVerdict,
 )
 
 Order = Literal["as given", "reversed"]
@@ -229,25 +226,16 @@ class Chosen(Contract):
     recipe: tuple[dict[str, object], ...]
 
 
-class SurfaceReport(Contract):
+class SurfaceReport(Report):
     """What a surface job found."""
 
-    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
     kind: Literal["surface"] = "surface"
-    job: str
     severity: Severity = Field(
         description="of the chosen setting; where none is within the loss, of the mildest that changes the model"
     )
-    verdict: str = Field(description="one plain sentence")
-    decision: SeverityVerdict
-    tokens: Count
-    documents: Count
-    windows: Count
     divergence: Divergence
     top1_agreement: Mean
     perplexity: Perplexity
-    nonfinite_positions: Count
-    noise_floor: NoiseFloor
     knobs: tuple[SurfaceKnob, SurfaceKnob]
     zero: Literal["left out", "first value"] = Field(
         description="what index 0 of a knob is; the first value where both knobs are in one step"
@@ -267,11 +255,3 @@ class SurfaceReport(Contract):
     path: tuple[PathStep, ...] = Field(description="from the largest to the smallest")
     order_effects: tuple[OrderEffect, ...] = ()
     chosen: Chosen
-    not_tested: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    request: dict[str, object] | None = Field(
-        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
-    )
-    provenance: Provenance
-
-    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

@@ -19,7 +19,7 @@ from app.contracts.decoding import (
     Typical,
 )
 from app.contracts.decoding import defaults as all_decoders
-from app.contracts.requests.base import CandidateModel, JobRequest, Thresholds, require_change
+from app.contracts.request import CandidateModel, JobRequest, Thresholds, require_change
 
 MOST_CANDIDATES: Final = 4
 # Beside a prompt and its text: a BOS, where the tokenizer puts one.
@@ -100,12 +100,6 @@ class TrajectoryRequest(JobRequest):
     def length(self) -> int:
         """Tokens of the longest text: BOS, prompt, and what is generated. Chat templates add to it."""
         return _BOS + self.prompt_tokens + self.tokens
-
-
-class TrajectorySubmission(TrajectoryRequest):
-    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
-
-    dry_run: bool = False
 
 
 def pointer_of(index: int) -> str:

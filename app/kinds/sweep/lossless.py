@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue
 
 from app.contracts.base import Contract
 from app.contracts.report import Count, Mean
-from app.contracts.requests.tasks import TaskFormat, TaskMetric
+from app.contracts.task import TaskFormat, TaskMetric
 
 # "At most 5 % average downstream degradation".
 MOST_LOST: Final = 0.05

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.requests.base import JobRequest, Thresholds
+from app.contracts.request import JobRequest, Thresholds
 from app.contracts.text import ShippedText, TextSource
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import STEPS
@@ -72,9 +72,3 @@ class MitigateRequest(JobRequest):
     def reads_text(self) -> bool:
         """Whether a treatment that may be tried looks at `calibration`: those that are no steps of their own do not."""
         return any(issubclass(STEPS.get(name, Step), Calibrated) for name in self.treatments)
-
-
-class MitigateSubmission(MitigateRequest):
-    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
-
-    dry_run: bool = False

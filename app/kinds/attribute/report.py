@@ -9,21 +9,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from app.contracts.attribute_blocks import Internals, SiteClass
 from app.contracts.base import Contract
-from app.contracts.calibration_report import Blocks
 from app.contracts.report import (
-    SCHEMA,
+    Blocks,
     Ci,
     Count,
     KernelTerm,
     Mean,
-    NoiseFloor,
     Number,
-    Provenance,
-    Severity,
-    SeverityVerdict,
+    Report,
 )
+from app.kinds.attribute.blocks import Internals, SiteClass
 
 SiteKind = Literal["layer", "module", "norm", "heads", "expert", "embedding", "head", "gap"]
 Cause = Literal[
@@ -267,19 +263,10 @@ class SubsetClasses(Contract):
     note: str = Field(default="", description="why classes are not told; empty where they are")
 
 
-class AttributeReport(Blocks):
+class AttributeReport(Blocks, Report):
     """What an attribute job found."""
 
-    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
     kind: Literal["attribute"] = "attribute"
-    job: str
-    severity: Severity
-    verdict: str = Field(description="one plain sentence")
-    decision: SeverityVerdict
-    tokens: Count
-    documents: Count
-    windows: Count
-    noise_floor: NoiseFloor
     kernel_term: KernelTerm | None = None
     sites: tuple[Site, ...] = Field(
         description="those that were measured on more tokens first, of as many by nats, most first (in older reports "
@@ -306,11 +293,3 @@ class AttributeReport(Blocks):
         "swapped. Where they were not, the gaps of the alignment and, of two widths, the layers that it matches are "
         "the parts, and it is there in any case",
     )
-    not_tested: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    request: dict[str, object] | None = Field(
-        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
-    )
-    provenance: Provenance
-
-    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

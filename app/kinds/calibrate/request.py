@@ -4,8 +4,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from app.contracts.base import Contract
-from app.contracts.requests.base import JobRequest, Thresholds
+from app.contracts.decoding import Sampling
+from app.contracts.request import JobRequest, Thresholds
 from app.contracts.text import Domain, ShippedText, TextSource
 
 _CALIBRATOR = "(temperature|confidence|token_bias|lowrank|mixture)"
@@ -21,13 +21,6 @@ CALIBRATORS: Final[tuple[CalibratorName, ...]] = (
     "lowrank+confidence",
     "lowrank+token_bias+confidence",
 )
-
-
-class Sampling(Contract):
-    """Temperature and top-p that a client samples with."""
-
-    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class CalibrateRequest(JobRequest):
@@ -66,9 +59,3 @@ class CalibrateRequest(JobRequest):
     deployment: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = (
         Field(default=None, description="id or name of the deployment that is to serve the profile if it passes")
     )
-
-
-class CalibrateSubmission(CalibrateRequest):
-    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
-
-    dry_run: bool = False

@@ -1,12 +1,18 @@
-"""What every kind of job asks for: models, text, window, seed."""
+"""What every kind of job asks for: models, text, window, seed; and the knob that a kind may turn over a grid.
+
+In a request a knob is written where its value would stand: `{"type": "prune.wanda", "sparsity": {"sweep": [0.1, 0.2]}}`
+or `{"sweep": {"from": 0.1, "to": 0.8, "points": 8}}`. `app.models.knobs.lift` takes it out: the recipe then holds the
+first value, and `knobs` all of them. That is the form in which requests are kept, and it may be sent as well.
+"""
 
 import json
 from collections.abc import Mapping
+from math import prod
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from app.contracts.base import Contract, broken
+from app.contracts.base import Contract, Json, broken
 from app.contracts.text import ShippedText, TextSource
 from app.recipes.recipe import Recipe
 
@@ -14,6 +20,8 @@ Alias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9
 MetadataText = Annotated[str, Field(max_length=512)]
 MAX_METADATA_BYTES = 1500  # kept as long as the job is
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+FEWEST_VALUES = 2
+MOST_VALUES = 200
 
 
 class ReferenceModel(Contract):
@@ -102,3 +110,29 @@ class JobRequest(Contract):
     @classmethod
     def _changed(cls, candidate: CandidateModel, info: ValidationInfo) -> CandidateModel:
         return require_change(candidate, info.data)
+
+
+class Submission(JobRequest):
+    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
+
+    dry_run: bool = False
+
+
+class Knob(Contract):
+    """One field of one step of the candidate's recipe, and the values that it takes."""
+
+    step: Annotated[int, Field(ge=0, lt=16)] = Field(description="of the candidate's recipe, counted from 0")
+    field: Annotated[str, Field(min_length=1, max_length=64)]
+    values: Annotated[tuple[Json, ...], Field(min_length=FEWEST_VALUES, max_length=MOST_VALUES)]
+
+
+class SweptRequest(JobRequest):
+    """What kinds that turn knobs share. The candidate's recipe holds the first value of each knob."""
+
+    knobs: tuple[Knob, ...]
+    thresholds: Thresholds = Thresholds()
+
+    @property
+    def planned(self) -> int:
+        """How many recipes will be measured at most."""
+        return prod(len(knob.values) for knob in self.knobs)

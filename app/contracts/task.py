@@ -1,4 +1,4 @@
-"""The request of a `tasks` job."""
+"""A task: items that both models answer. Kinds that ask for answers share it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.base import Contract, broken
-from app.contracts.requests.base import Alias, JobRequest, Thresholds
+from app.contracts.request import Alias
 
 TaskFormat = Literal["hellaswag", "arc", "mmlu", "gsm8k", "humaneval"]
 TaskMetric = Literal["acc", "acc_norm", "acc_bytes", "exact_match_strict", "exact_match_flexible", "pass_at_1"]
@@ -120,34 +120,3 @@ def told_apart(tasks: Sequence[ShippedTask | FileTask | HarnessTask]) -> None:
     if twice:
         message = f"two tasks are called {twice[0]}: give one of them another name"
         raise broken(message, hint=TASKS_PAGE, at=("tasks",))
-
-
-class TasksRequest(JobRequest):
-    """Answer items with both models, and compare the answers in pairs.
-
-    KL is measured beside, over `text` with `window`, as a compare job does.
-    """
-
-    kind: Literal["tasks"]
-    tasks: Annotated[tuple[Task, ...], Field(min_length=1, max_length=MOST_TASKS)] = (ShippedTask(source="shipped"),)
-    margin: Annotated[float, Field(gt=0, le=0.5)] = Field(
-        default=0.02, description="a difference in accuracy smaller than this is taken as none: 0.02 is two points"
-    )
-    shown: Annotated[int, Field(ge=0, le=50)] = Field(default=5, description="examples of flips in either direction")
-    thresholds: Thresholds = Thresholds()
-    store_text: bool | None = Field(
-        default=None,
-        description="Keep the text of flipped items in the report, and what the models said of every item in "
-        "answers.jsonl; null: of shipped items only.",
-    )
-
-    @model_validator(mode="after")
-    def _told_apart(self) -> "TasksRequest":
-        told_apart(self.tasks)
-        return self
-
-
-class TasksSubmission(TasksRequest):
-    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
-
-    dry_run: bool = False

@@ -11,20 +11,17 @@ from typing import Final, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.calibration_report import Blocks
 from app.contracts.profile import DocumentSet
 from app.contracts.report import (
-    SCHEMA,
+    Blocks,
     Count,
     Mean,
-    NoiseFloor,
     Passage,
-    Provenance,
+    Report,
     Severity,
-    SeverityVerdict,
     WorstToken,
 )
-from app.contracts.requests.mitigate import TreatmentName
+from app.kinds.mitigate.request import TreatmentName
 
 # Less than this is no wound: nats a token.
 NO_WOUND: Final = 1e-6
@@ -141,19 +138,11 @@ class Seal(Contract):
     opened_at: float
 
 
-class MitigateReport(Blocks):
+class MitigateReport(Blocks, Report):
     """What a mitigate job found."""
 
-    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
     kind: Literal["mitigate"] = "mitigate"
-    job: str
     severity: Severity = Field(description="of the recommended model's KL on the test documents")
-    verdict: str = Field(description="one plain sentence")
-    decision: SeverityVerdict
-    tokens: Count
-    documents: Count
-    windows: Count
-    noise_floor: NoiseFloor
     raw: Blocks
     raw_severity: Severity
     helped: bool = Field(description="whether the recommended recipe saves more than nothing for sure, on the test")
@@ -177,11 +166,3 @@ class MitigateReport(Blocks):
     passages: tuple[Rescue, ...] = ()
     sets: tuple[DocumentSet, ...]
     seal: Seal
-    not_tested: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    request: dict[str, object] | None = Field(
-        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
-    )
-    provenance: Provenance
-
-    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.base import Contract, broken
-from app.contracts.requests.sweep import Knob, SweptRequest
+from app.contracts.request import Knob, SweptRequest
 
 # Settings of both knobs together, of both orders where both are asked for.
 MOST_POINTS = 200
@@ -74,9 +74,3 @@ class SurfaceRequest(SweptRequest):
         rows, columns = len(one.values) + zero, len(other.values) + zero
         inner = (rows - 1) * (columns - 1) if self.orders == "both" else 0
         return rows * columns + inner
-
-
-class SurfaceSubmission(SurfaceRequest):
-    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
-
-    dry_run: bool = False

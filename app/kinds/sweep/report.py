@@ -12,21 +12,19 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, JsonValue
 
 from app.contracts.base import Contract
-from app.contracts.lossless import NearLossless
 from app.contracts.report import (
-    SCHEMA,
     Ci,
     Count,
     Divergence,
     KernelTerm,
     Mean,
-    NoiseFloor,
     Number,
     Perplexity,
-    Provenance,
+    Report,
     Severity,
     SeverityVerdict,
 )
+from app.kinds.sweep.lossless import NearLossless
 
 Answer = Literal["transition", "no transition in range", "not identifiable"]
 _PUBLISHED: Final = "power_law_then_exponential"
@@ -345,20 +343,13 @@ class Share(Contract):
     seconds: float = Field(description="of making and measuring them")
 
 
-class SweepReport(Contract):
+class SweepReport(Report):
     """What a sweep found."""
 
-    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
     kind: Literal["sweep"] = "sweep"
-    job: str
     severity: Severity = Field(description="of the strongest setting that was measured")
-    verdict: str = Field(description="what was found, in plain words")
     decision: SeverityVerdict = Field(description="on the strongest setting that was measured")
-    tokens: Count
-    documents: Count
-    windows: Count
     nonfinite_positions: Count = Field(description="at the strongest setting that was measured")
-    noise_floor: NoiseFloor
     knob: SweptKnob
     reference_perplexity: Number
     points: Annotated[tuple[SweepPoint, ...], Field(min_length=1)]
@@ -391,14 +382,6 @@ class SweepReport(Contract):
     token_classes: SweepTokenClasses = Field(description="by class of the predicted token")
     choice: Choice
     shared: tuple[Share, ...]
-    not_tested: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    request: dict[str, object] | None = Field(
-        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
-    )
-    provenance: Provenance
-
-    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}
 
     @property
     def measured(self) -> tuple[SweepPoint, ...]:

@@ -1,42 +1,12 @@
-"""The request of a `sweep` job, and the knob that any kind of job may turn over a grid.
+"""The request of a `sweep` job."""
 
-In a request a knob is written where its value would stand: `{"type": "prune.wanda", "sparsity": {"sweep": [0.1, 0.2]}}`
-or `{"sweep": {"from": 0.1, "to": 0.8, "points": 8}}`. `app.models.knobs.lift` takes it out: the recipe then holds the
-first value, and `knobs` all of them. That is the form in which requests are kept, and it may be sent as well.
-"""
-
-from math import prod
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from app.contracts.base import Contract, Json
-from app.contracts.requests.base import JobRequest, Thresholds
-from app.contracts.requests.tasks import MOST_TASKS, OwnTask, told_apart
-
-FEWEST_VALUES = 2
-MOST_VALUES = 200
-
-
-class Knob(Contract):
-    """One field of one step of the candidate's recipe, and the values that it takes."""
-
-    step: Annotated[int, Field(ge=0, lt=16)] = Field(description="of the candidate's recipe, counted from 0")
-    field: Annotated[str, Field(min_length=1, max_length=64)]
-    values: Annotated[tuple[Json, ...], Field(min_length=FEWEST_VALUES, max_length=MOST_VALUES)]
-
-
-class SweptRequest(JobRequest):
-    """What kinds that turn knobs share. The candidate's recipe holds the first value of each knob."""
-
-    knobs: tuple[Knob, ...]
-    thresholds: Thresholds = Thresholds()
-
-    @property
-    def planned(self) -> int:
-        """How many recipes will be measured at most."""
-        return prod(len(knob.values) for knob in self.knobs)
-
+from app.contracts.base import Contract
+from app.contracts.request import Knob, SweptRequest
+from app.contracts.task import MOST_TASKS, OwnTask, told_apart
 
 Bound = tuple[float | None, float | None]
 
@@ -94,9 +64,3 @@ class SweepRequest(SweptRequest):
         """How many recipes will be measured at most."""
         every = super().planned
         return every if self.budget is None else min(every, self.budget)
-
-
-class SweepSubmission(SweepRequest):
-    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
-
-    dry_run: bool = False

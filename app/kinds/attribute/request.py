@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from app.contracts.requests.base import JobRequest, Thresholds
+from app.contracts.request import JobRequest, Thresholds
 
 SiteLevel = Literal["layer", "module", "norm", "heads", "expert"]
 LEVELS: Final[tuple[SiteLevel, ...]] = get_args(SiteLevel)
@@ -60,9 +60,3 @@ class AttributeRequest(JobRequest):
         if "swap" not in directions:
             raise ValueError("directions must hold swap: what is restored is chosen by it")
         return directions
-
-
-class AttributeSubmission(AttributeRequest):
-    """The body of a submission. `dry_run` validates and estimates, and runs nothing."""
-
-    dry_run: bool = False

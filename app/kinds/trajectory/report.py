@@ -12,18 +12,15 @@ from typing import Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.calibration_report import Blocks
 from app.contracts.report import (
-    SCHEMA,
+    Blocks,
     Ci,
     Count,
     Mean,
     ModelProvenance,
-    NoiseFloor,
     Number,
-    Provenance,
+    Report,
     Severity,
-    SeverityVerdict,
 )
 
 
@@ -303,19 +300,11 @@ class Sample(Contract):
     first_divergence: int | None
 
 
-class TrajectoryReport(Blocks):
+class TrajectoryReport(Blocks, Report):
     """What a trajectory job found."""
 
-    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
     kind: Literal["trajectory"] = "trajectory"
-    job: str
     severity: Severity = Field(description="of `candidate`, on the reference's own texts by the first decoder")
-    verdict: str = Field(description="one plain sentence")
-    decision: SeverityVerdict
-    tokens: Count
-    documents: Count
-    windows: Count
-    noise_floor: NoiseFloor
     prompts: Count
     prompt_tokens: Count = Field(description="of the longest prompt")
     most_tokens: Count = Field(description="most tokens that a text could have")
@@ -332,11 +321,3 @@ class TrajectoryReport(Blocks):
     samples: tuple[Sample, ...] = ()
     generated_tokens: Count
     resumed_texts: Count = Field(description="texts that an earlier attempt had generated")
-    not_tested: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    request: dict[str, object] | None = Field(
-        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
-    )
-    provenance: Provenance
-
-    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

@@ -10,18 +10,15 @@ from typing import Final, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.calibration_report import Blocks
 from app.contracts.report import (
-    SCHEMA,
+    Blocks,
     Ci,
     Count,
     Mean,
-    NoiseFloor,
-    Provenance,
+    Report,
     Severity,
-    SeverityVerdict,
 )
-from app.contracts.requests.tasks import TaskFormat, TaskMetric
+from app.contracts.task import TaskFormat, TaskMetric
 
 Outcome = Literal["worse", "better", "equivalent", "inconclusive", "at_chance"]
 # Below so many flips the bootstrap of a difference holds the true one less often than in nine of ten runs
@@ -307,19 +304,11 @@ class HarnessTaskResult(PairedTask):
 AnyTaskResult = TaskResult | HarnessTaskResult
 
 
-class TasksReport(Blocks):
+class TasksReport(Blocks, Report):
     """What a tasks job found."""
 
-    schema_: Literal["hemostat.report/1"] = Field(default=SCHEMA, alias="schema")
     kind: Literal["tasks"] = "tasks"
-    job: str
     severity: Severity = Field(description="of the KL over the text")
-    verdict: str = Field(description="one plain sentence, of the tasks")
-    decision: SeverityVerdict
-    tokens: Count
-    documents: Count
-    windows: Count
-    noise_floor: NoiseFloor
     tasks: tuple[TaskResult, ...]
     harness_tasks: tuple[HarnessTaskResult, ...] = Field(
         default=(), description="tasks by definitions of lm-evaluation-harness; p-values are adjusted over both lists"
@@ -334,16 +323,8 @@ class TasksReport(Blocks):
     )
     seen: tuple[SeenRun, ...] = Field(description="earlier runs that predictions rest on")
     curve: FlipCurve | None
-    not_tested: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    request: dict[str, object] | None = Field(
-        default=None, description="the job's request, to repeat it; the documents of an inline text are left out"
-    )
-    provenance: Provenance
 
     @property
     def results(self) -> tuple[AnyTaskResult, ...]:
         """All tasks: ours, then the harness'."""
         return (*self.tasks, *self.harness_tasks)
-
-    model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}

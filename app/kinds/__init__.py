@@ -1,0 +1,1 @@
+"""One folder a kind of job; `registry` lists them."""

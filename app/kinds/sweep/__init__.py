@@ -1,0 +1,7 @@
+"""Jobs of kind `sweep`."""
+
+from app.kinds.kind import Kind
+from app.kinds.sweep.report import SweepReport
+from app.kinds.sweep.request import SweepRequest
+
+KIND = Kind(name="sweep", request=SweepRequest, report=SweepReport)

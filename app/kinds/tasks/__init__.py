@@ -1,0 +1,7 @@
+"""Jobs of kind `tasks`."""
+
+from app.kinds.kind import Kind
+from app.kinds.tasks.report import TasksReport
+from app.kinds.tasks.request import TasksRequest
+
+KIND = Kind(name="tasks", request=TasksRequest, report=TasksReport)
