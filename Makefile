@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test test-all lint board audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak paper clean
+.PHONY: setup demo up test test-all lint board docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -61,6 +61,9 @@ lint: setup ## ruff, mypy --strict, import-linter
 board: setup ## write the Grafana dashboards anew from deploy/grafana/board.py and mitigation.py
 	@$(BIN)/python -m deploy.grafana.board
 	@$(BIN)/python -m deploy.grafana.mitigation
+
+docs: setup ## write docs/reference anew from the code
+	@$(BIN)/python -m deploy.reference
 
 audit: setup ## ask PyPI for known vulnerabilities of every locked package; fails where it does not answer for one
 	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes $(patsubst %,-r %,$(wildcard requirements/*.lock))

@@ -1,15 +1,11 @@
-"""What to do about each error code: the default hint of a problem, the answer of /errors/CODE, and docs/errors.md.
-
-`python -m app.error_guide` prints the page.
-"""
+"""What to do about each error code: the default hint of a problem, the answer of /errors/CODE, and the docs."""
 
 from typing import Final
 
-from app.contracts.errors import CATALOGUE, ErrorCode
+from app.contracts.errors import ErrorCode
 
 GUIDE: Final[dict[ErrorCode, str]] = {
-    ErrorCode.INVALID_REQUEST: "Correct what the detail names; /openapi.json has every field, docs/recipes.md those of "
-    "recipes and docs/tasks.md those of tasks.",
+    ErrorCode.INVALID_REQUEST: "Correct what the detail names; /openapi.json has every field.",
     ErrorCode.INVALID_JSON: "Send one JSON object in UTF-8, without NaN, Infinity, repeated names or deep nesting.",
     ErrorCode.UNKNOWN_FIELD: "Correct or remove the field; only OpenAI's routes pass unknown fields on (to vLLM).",
     ErrorCode.UNKNOWN_KIND: "Use a kind that exists.",
@@ -87,37 +83,3 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.VERIFY_UNAVAILABLE: "Leave `verify` out, or make a deployment with `--verify`; the detail says which.",
     ErrorCode.CONTEXT_EXCEEDED: "Shorten the prompt, or lower max_tokens.",
 }
-
-
-def page() -> str:
-    """docs/errors.md."""
-    lines = [
-        "# Errors",
-        "",
-        "Every error answer is a problem document (RFC 9457, `application/problem+json`); OpenAI's routes alone have",
-        "OpenAI's envelope, with the same codes ([gateway.md](gateway.md#errors)).",
-        "",
-        "| member | meaning |",
-        "| --- | --- |",
-        "| `type` | `/errors/CODE`, a reference that the service itself resolves |",
-        "| `title` | what the code means; never changes |",
-        "| `status` | the HTTP status |",
-        "| `detail` | what happened here, and with which input |",
-        "| `instance` | the path of the request |",
-        "| `code` | stable identifier, the table below |",
-        '| `pointer` | JSON pointer of the offending field in the body, `""` where none is to blame |',
-        "| `request_id` | as in the `x-request-id` header and in the service's log |",
-        "| `hint` | what to do |",
-        "| `errors` | one entry a field to blame, if any: `code`, `detail`, `hint` and `pointer` or `parameter` |",
-        "",
-        "A failed job carries the same codes in its `error`. Where waiting helps there is a `Retry-After` header.",
-        "",
-        "| code | status | title | what to do |",
-        "| --- | --- | --- | --- |",
-    ]
-    lines += [f"| `{code}` | {kind.status} | {kind.title} | {GUIDE[code]} |" for code, kind in CATALOGUE.items()]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(page(), end="")  # noqa: T201 - its purpose

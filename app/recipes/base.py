@@ -165,13 +165,15 @@ class Calibrated(Step):
 
     calibration: TextSource = Field(
         default_factory=lambda: ShippedText(source="shipped", corpus="calibration"),
-        description="Text whose activations are looked at; it may share no document with the text that is scored.",
+        description="Text whose activations the step reads. It shares no document with the scored text.",
     )
-    calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = 32
+    calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = Field(
+        default=32, description="Number of windows of this text."
+    )
     calibration_window: Annotated[int, Field(ge=8, le=32768), FALLING] = Field(
-        default=512, description="Tokens of a window."
+        default=512, description="Tokens per window."
     )
-    seed: Seed = 0
+    seed: Seed = Field(default=0, description="Order of the documents.")
 
     @property
     def reads_text(self) -> bool:
@@ -199,15 +201,17 @@ class Grouped(Step):
     graded_by = "bits"
     replaced_by = "quantize.dynamic"
 
-    bits: Bits
+    bits: Bits = Field(description="Bits per weight.")
     group_size: GroupSize | None = Field(
-        default=64, description="Must divide the input dimension; null is one scale an output channel."
+        default=64,
+        description="Weights along the input dimension that share a scale; must divide it. Null: one scale per "
+        "output channel.",
     )
-    symmetric: bool = False
+    symmetric: bool = Field(default=False, description="True: no zero points.")
     form: Form = Field(
         default="simulated",
-        description="`simulated`: quantized and written back in the source's dtype; `packed`: a compressed-tensors "
-        "checkpoint that vLLM's own kernels serve.",
+        description="`simulated`: rounded weights in the checkpoint's own dtype; `packed`: a compressed-tensors "
+        "checkpoint for vLLM's kernels.",
     )
 
     @property
@@ -229,9 +233,10 @@ class Sparse(Step):
     graded_by = "sparsity"
     replaced_by: ClassVar[str | None] = "prune.gradient"
 
-    sparsity: Sparsity | None = None
+    sparsity: Sparsity | None = Field(default=None, description="Share of weights that become zero; this or `pattern`.")
     pattern: Pattern | None = Field(
-        default=None, description='"N:M": of every M consecutive weights of a row, N are kept (2:4 is one half sparse).'
+        default=None,
+        description='"N:M": keeps N of every M consecutive weights of a row; M must divide the input dimension.',
     )
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ class Longer(Step):
 
     role = "context"
 
-    factor: Factor
+    factor: Factor = Field(description="Multiplies `max_position_embeddings`.")
 
     def words(self) -> str:
         """See `Step`."""
@@ -23,7 +23,7 @@ class Longer(Step):
 
 
 class ContextLinear(Longer):
-    """Position interpolation: rotary positions divided by `factor`."""
+    """Position interpolation: divides rotary positions by `factor`."""
 
     runner = "workers.surgery.context:Scaled"
     title = "linear"
@@ -31,7 +31,7 @@ class ContextLinear(Longer):
 
 
 class ContextNtk(Longer):
-    """NTK-aware scaling: the rotary base raised by factor^(d/(d−2))."""
+    """NTK-aware scaling: multiplies the rotary base by factor^(d/(d−2))."""
 
     runner = "workers.surgery.context:Scaled"
     title = "NTK"
@@ -39,14 +39,19 @@ class ContextNtk(Longer):
 
 
 class ContextYarn(Longer):
-    """YaRN: low frequencies interpolated, high ones kept, attention scaled."""
+    """YaRN: interpolates low frequencies, keeps high ones and scales attention."""
 
     runner = "workers.surgery.context:Scaled"
     title = "YaRN"
     type: Literal["context.yarn"]
     # The larger, the more frequencies are interpolated.
-    beta_fast: Annotated[float, Field(gt=0, le=1024), RISING] = 32.0
-    beta_slow: Annotated[float, Field(gt=0, le=1024), RISING] = 1.0
+    beta_fast: Annotated[float, Field(gt=0, le=1024), RISING] = Field(
+        default=32.0, description="Frequencies that turn more often than this in the old context are kept."
+    )
+    beta_slow: Annotated[float, Field(gt=0, le=1024), RISING] = Field(
+        default=1.0,
+        description="Frequencies that turn less often than this in the old context are divided by the factor.",
+    )
 
     @model_validator(mode="after")
     def _fast_turns_more(self) -> "ContextYarn":

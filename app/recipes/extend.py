@@ -19,7 +19,7 @@ class Deeper(Step):
 
 
 class ExtendDuplicate(Deeper):
-    """Depth by copies: the block of `layers` (a run of neighbours) stands twice, one behind the other."""
+    """Repeats the run of neighbouring `layers` once."""
 
     runner = "workers.surgery.extend:Duplicate"
     title = "repeated"
@@ -33,7 +33,7 @@ class ExtendDuplicate(Deeper):
 
 
 class ExtendIdentity(Deeper):
-    """Depth without effect: behind each of `layers` a copy of it whose output projections are zero."""
+    """Puts a copy with zero output projections behind each of `layers`; the function stays the same."""
 
     runner = "workers.surgery.extend:Identity"
     title = "followed by identities"
@@ -41,29 +41,31 @@ class ExtendIdentity(Deeper):
 
 
 class ExtendInterpolate(Deeper):
-    """Depth by interpolation: behind each of `layers` a new one, between it and the next at `weight`."""
+    """Puts a new layer between each of `layers` and the next one."""
 
     runner = "workers.surgery.extend:Interpolate"
     title = "followed by interpolations"
     type: Literal["extend.interpolate"]
     # Neither end leaves the model as it is.
-    weight: Annotated[float, Field(ge=0, le=1), UNKNOWN] = 0.5
+    weight: Annotated[float, Field(ge=0, le=1), UNKNOWN] = Field(
+        default=0.5, description="Weight of the next layer in each new layer."
+    )
 
 
 class ExtendWidth(Step):
-    """Width that keeps the function: heads and MLP channels are copied, and their output weights shared among them."""
+    """Copies heads and MLP channels and shares their output weights; without noise the function stays the same."""
 
     role = "extender"
     runner = "workers.surgery.extend:Width"
     type: Literal["extend.width"]
-    heads: Annotated[int, Field(ge=1, le=16), RISING] = Field(default=1, description="How many times each head stands.")
+    heads: Annotated[int, Field(ge=1, le=16), RISING] = Field(default=1, description="How many times each head occurs.")
     channels: Annotated[int, Field(ge=1, le=16), RISING] = Field(
-        default=1, description="The same for inner MLP channels."
+        default=1, description="How many times each inner MLP channel occurs."
     )
     noise: Annotated[float, Field(ge=0, le=1), RISING] = Field(
-        default=0.0, description="Relative noise on the copies' weights, which breaks their symmetry."
+        default=0.0, description="Noise on the copies, relative to the spread of their weights."
     )
-    seed: Seed = 0
+    seed: Seed = Field(default=0, description="Seed of the noise.")
 
     def words(self) -> str:
         """See `Step`."""

@@ -13,10 +13,11 @@ class Truncated(Step):
 
     role = "factorizer"
 
-    rank: Annotated[Rank, RANK] | None = None
+    rank: Annotated[Rank, RANK] | None = Field(
+        default=None, description="Rank of every matrix, below both of its dimensions; this or `ratio`."
+    )
     ratio: Annotated[float, Field(gt=0, lt=1), SHARE] | None = Field(
-        default=None,
-        description="Share of a matrix' parameters that two factors save; the rank follows from its shape.",
+        default=None, description="Share of a matrix' parameters that two factors save: r = ⌊(1 − ratio)·O·I/(O + I)⌋."
     )
 
     @model_validator(mode="after")
@@ -40,12 +41,14 @@ class LowrankSvd(Truncated):
 
 
 class LowrankAsvd(Calibrated, Truncated):
-    """ASVD: input channels scaled by their mean absolute activation (to a power) before the decomposition."""
+    """ASVD: scales input channels by their mean absolute activation before the decomposition."""
 
     runner = "workers.surgery.lowrank:Asvd"
     title = "ASVD"
     type: Literal["lowrank.asvd"]
-    power: Annotated[float, Field(ge=0, le=2), UNKNOWN] = Field(default=0.5, description="ASVD's alpha.")
+    power: Annotated[float, Field(ge=0, le=2), UNKNOWN] = Field(
+        default=0.5, description="Exponent of the mean absolute activation (ASVD's α)."
+    )
 
 
 class LowrankSvdllm(Calibrated, Truncated):

@@ -11,16 +11,16 @@ Alias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9
 
 
 class AdapterLora(Step):
-    """A PEFT LoRA adapter merged into the weights."""
+    """Merges a PEFT LoRA adapter into the weights."""
 
     role = "merger"
     runner = "workers.surgery.merge:Lora"
     type: Literal["adapter.lora"]
     adapter: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
-        description="Folder of the adapter, as PEFT saves it, below the operator's adapter root."
+        description="Folder of the adapter, as PEFT saves it, below `HEMOSTAT_ADAPTER_ROOT`."
     )
     strength: Annotated[float, Field(ge=-10, le=10), around(0.0)] = Field(
-        default=1.0, description="Times the adapter's own scale."
+        default=1.0, description="Factor beside the adapter's own scale."
     )
 
     def words(self) -> str:
@@ -29,13 +29,15 @@ class AdapterLora(Step):
 
 
 class MergeLinear(Step):
-    """The weighted mean of two checkpoints of the same shapes: (1 − weight) · this + weight · other."""
+    """Weighted mean of two checkpoints of equal shapes: (1 − weight) · this + weight · other."""
 
     role = "merger"
     runner = "workers.surgery.merge:Linear"
     type: Literal["merge.linear"]
     other: Alias = Field(description="Alias of the other model in models.toml.")
-    weight: Annotated[float, Field(ge=-10, le=10), around(0.0)] = 0.5
+    weight: Annotated[float, Field(ge=-10, le=10), around(0.0)] = Field(
+        default=0.5, description="Weight of the other model: 0 keeps this one, 1 takes the other."
+    )
 
     def words(self) -> str:
         """See `Step`."""

@@ -9,12 +9,14 @@ from app.recipes.strength import RISING, Direction, around
 
 
 class MoeTopk(Step):
-    """Another number of experts a token."""
+    """Sets the number of experts per token."""
 
     role = "adjuster"
     runner = "workers.surgery.moe:TopK"
     type: Literal["moe.topk"]
-    experts: Annotated[int, Field(ge=1, le=1024), around(configured="num_experts_per_tok", factor=True)]
+    experts: Annotated[int, Field(ge=1, le=1024), around(configured="num_experts_per_tok", factor=True)] = Field(
+        description="Experts per token, in all layers."
+    )
 
     def words(self) -> str:
         """See `Step`."""
@@ -22,18 +24,22 @@ class MoeTopk(Step):
 
 
 class MoeRouter(Step):
-    """A changed router: its logits at another temperature, its weights with noise, or rounded to few bits."""
+    """Changes a router: temperature of its logits, noise on its weights, or fewer bits."""
 
     role = "adjuster"
     runner = "workers.surgery.moe:Router"
     type: Literal["moe.router"]
-    temperature: Annotated[float, Field(gt=0, le=100), around(1.0, factor=True)] | None = None
+    temperature: Annotated[float, Field(gt=0, le=100), around(1.0, factor=True)] | None = Field(
+        default=None, description="Divides the router's logits; one of `temperature`, `noise` and `bits`."
+    )
     noise: Annotated[float, Field(gt=0, le=10), RISING] | None = Field(
-        default=None, description="Relative to its weights."
+        default=None, description="Gaussian noise on the router's weights, relative to their spread."
     )
     # A router of fewer bits is still whole: nothing is removed.
-    bits: Annotated[Bits, Direction("falling", left_out=16.0)] | None = None
-    seed: Seed = 0
+    bits: Annotated[Bits, Direction("falling", left_out=16.0)] | None = Field(
+        default=None, description="Bits of the router's weights, one scale per row."
+    )
+    seed: Seed = Field(default=0, description="Seed of the noise.")
 
     @property
     def code_bits(self) -> float | None:

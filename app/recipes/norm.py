@@ -9,13 +9,17 @@ from app.recipes.strength import FALLING, UNKNOWN, around
 
 
 class NormScale(Step):
-    """Norm weights times `factor`, plus `shift`."""
+    """Multiplies norm weights by `factor` and adds `shift`."""
 
     role = "adjuster"
     runner = "workers.surgery.norm:ScaleStep"
     type: Literal["norm.scale"]
-    factor: Annotated[float, Field(ge=-100, le=100), around(1.0, factor=True)] = 1.0
-    shift: Annotated[float, Field(ge=-100, le=100), around(0.0)] = 0.0
+    factor: Annotated[float, Field(ge=-100, le=100), around(1.0, factor=True)] = Field(
+        default=1.0, description="Factor on the norm weights."
+    )
+    shift: Annotated[float, Field(ge=-100, le=100), around(0.0)] = Field(
+        default=0.0, description="Added to the norm weights after the factor."
+    )
 
     @model_validator(mode="after")
     def _some_change(self) -> "NormScale":
@@ -30,13 +34,15 @@ class NormScale(Step):
 
 
 class NormEpsilon(Step):
-    """Another epsilon in every norm."""
+    """Sets the epsilon of every norm."""
 
     role = "adjuster"
     runner = "workers.surgery.norm:EpsilonStep"
     type: Literal["norm.epsilon"]
     # 1e-6: the configuration classes', where config.json says nothing.
-    epsilon: Annotated[float, Field(gt=0, le=10), around(1e-6, configured="rms_norm_eps", factor=True)]
+    epsilon: Annotated[float, Field(gt=0, le=10), around(1e-6, configured="rms_norm_eps", factor=True)] = Field(
+        description="The new `rms_norm_eps` of all norms."
+    )
 
     def words(self) -> str:
         """See `Step`."""
@@ -44,7 +50,7 @@ class NormEpsilon(Step):
 
 
 class NormDrop(Step):
-    """Norms without their learned weights: each becomes a plain root-mean-square normalization."""
+    """Sets every norm weight to 1."""
 
     role = "adjuster"
     runner = "workers.surgery.norm:DropStep"
@@ -60,13 +66,15 @@ TWEAK_TOKENS: Final = 2048
 
 
 class NormTweak(Calibrated):
-    """Norm tweaking: norm weights trained so that each block's output has the reference's mean and variance."""
+    """Norm tweaking: trains norm weights so that each block's output has the reference's mean and variance."""
 
     role = "repair"
     runner = "workers.surgery.norm_tweak:TweakStep"
     type: Literal["norm.tweak"]
-    steps: Annotated[int, Field(ge=1, le=10000), FALLING] = 20
-    learning_rate: Annotated[float, Field(gt=0, le=1), UNKNOWN] = 1e-3
+    steps: Annotated[int, Field(ge=1, le=10000), FALLING] = Field(default=20, description="Training steps per block.")
+    learning_rate: Annotated[float, Field(gt=0, le=1), UNKNOWN] = Field(
+        default=1e-3, description="Learning rate of this training."
+    )
 
     def words(self) -> str:
         """See `Step`."""

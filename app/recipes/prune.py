@@ -29,16 +29,16 @@ class CalibratedSparse(Calibrated, Sparse):
 
     allocation: Allocation = Field(
         default="uniform",
-        description="The same share in each layer, or `owl`: more where a layer has fewer outliers; beside a pattern "
-        "each layer keeps an N of its own of the same M, N on average.",
+        description="`uniform`: the same share per layer; `owl`: layers with many outliers lose less. With a "
+        "pattern, each layer then keeps its own N of M.",
     )
     owl_threshold: Annotated[float, Field(gt=1, le=100), UNKNOWN] = Field(
-        default=5.0, description="OWL's M: an outlier is above so many times the layer's mean score."
+        default=5.0, description="An outlier is above this many times the layer's mean score (OWL's M)."
     )
     owl_range: Annotated[float, Field(ge=0, le=0.5), UNKNOWN] = Field(
         default=0.08,
-        description="OWL's lambda: no layer's share is further than this from the one asked for; beside a pattern, "
-        "before it is rounded to a whole N.",
+        description="Largest distance of a layer's share from the mean (OWL's λ); with a pattern, before rounding "
+        "to a whole N.",
     )
 
     @property
@@ -87,9 +87,9 @@ class CalibratedSparse(Calibrated, Sparse):
 
 
 class PruneMagnitude(CalibratedSparse):
-    """Zeros the weights of smallest magnitude: a share `sparsity` of each `scope`, or N of every M along the input.
+    """Zeros the weights of smallest magnitude.
 
-    It looks at text where `allocation` is `owl` alone.
+    It reads text only if `allocation` is `owl`.
     """
 
     streamed = True
@@ -99,7 +99,8 @@ class PruneMagnitude(CalibratedSparse):
     reads_by = ("allocation", 'with allocation "owl" alone')
     type: Literal["prune.magnitude"]
     scope: Literal["row", "layer", "global"] = Field(
-        default="layer", description="Over what the share is taken: an output row, a weight matrix, or all of them."
+        default="layer",
+        description="The share is per output row, per weight matrix, or of all weights; not with a pattern.",
     )
 
     @model_validator(mode="after")
@@ -120,34 +121,42 @@ class PruneMagnitude(CalibratedSparse):
 
 
 class PruneWanda(CalibratedSparse):
-    """Wanda: weights of the smallest |W|·‖X‖ go, compared within `scope`."""
+    """Wanda: zeros the weights of smallest |W|·‖X‖."""
 
     runner = "workers.surgery.prune_wanda:Wanda"
     title = "Wanda"
     type: Literal["prune.wanda"]
-    scope: Literal["row", "layer"] = "row"
+    scope: Literal["row", "layer"] = Field(
+        default="row", description="The share is per output row or per weight matrix; not with a pattern."
+    )
 
 
 class PruneSparsegpt(CalibratedSparse):
-    """SparseGPT: weights go column by column, and those that stay make the error good (second-order)."""
+    """SparseGPT: zeros weights column by column; the other weights compensate the error (second order)."""
 
     runner = "workers.surgery.prune_sparsegpt:SparseGpt"
     title = "SparseGPT"
     type: Literal["prune.sparsegpt"]
-    damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = 0.01
+    damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = Field(
+        default=0.01, description="Share of the mean diagonal that is added to the second moment of the inputs."
+    )
     scope: Literal["layer", "row"] = Field(
-        default="layer", description="Within each block of columns the share is taken over the matrix, or each row."
+        default="layer",
+        description="The share is per weight matrix or per output row, within each block of columns; not with a "
+        "pattern.",
     )
 
 
 class PruneRia(CalibratedSparse):
-    """RIA: relative importance of a weight in its row and column, times the activation norm to a power."""
+    """RIA: zeros the weights of smallest importance relative to their row and column, times the activation norm."""
 
     runner = "workers.surgery.prune_ria:Ria"
     title = "RIA"
     type: Literal["prune.ria"]
-    scope: Literal["row", "layer"] = "row"
-    power: Annotated[float, Field(ge=0, le=2), UNKNOWN] = Field(default=0.5, description="RIA's a: the power of ‖X‖.")
+    scope: Literal["row", "layer"] = Field(
+        default="row", description="The share is per output row or per weight matrix; not with a pattern."
+    )
+    power: Annotated[float, Field(ge=0, le=2), UNKNOWN] = Field(default=0.5, description="Exponent of ‖X‖ (RIA's a).")
 
 
 class _Structured(Calibrated):
@@ -155,8 +164,10 @@ class _Structured(Calibrated):
 
     role = "pruner"
 
-    ratio: Sparsity | None = Field(default=None, description="Share that goes, rounded to whole parts.")
-    count: Annotated[int, Field(ge=1, le=1_000_000), RISING] | None = Field(default=None, description="How many go.")
+    ratio: Sparsity | None = Field(default=None, description="Share of the parts to remove, rounded to whole parts.")
+    count: Annotated[int, Field(ge=1, le=1_000_000), RISING] | None = Field(
+        default=None, description="Number of parts to remove."
+    )
 
     def words(self) -> str:
         """See `Step`."""
@@ -165,7 +176,7 @@ class _Structured(Calibrated):
 
 
 class PruneLayers(_Structured):
-    """Whole decoder layers go: those named in `layers`, else those whose input and output are most alike."""
+    """Removes decoder layers: the named ones, or those whose input and output are most alike."""
 
     runner = "workers.surgery.prune_layers:DropLayers"
     title = "layer"
@@ -191,10 +202,10 @@ class PruneLayers(_Structured):
 
 
 class PruneHeads(_Structured):
-    """Attention heads go, a group of query heads with its key and value head; the checkpoint is really smaller.
+    """Removes groups of query heads with their key and value head.
 
-    `count` is in query heads; a share is rounded to whole groups. Every layer loses the same number, since an engine
-    knows one number for all of them.
+    `count` is in query heads; a share is rounded to whole groups. Every layer loses the same number: an engine knows
+    one number for all layers.
     """
 
     runner = "workers.surgery.prune_heads:DropHeads"
@@ -213,7 +224,7 @@ class PruneHeads(_Structured):
 
 
 class PruneChannels(_Structured):
-    """Inner channels of the MLP go; every layer loses the same number, and the checkpoint is really smaller."""
+    """Removes inner channels of the MLP, the same number in every layer."""
 
     runner = "workers.surgery.prune_channels:DropChannels"
     title = "MLP channel"
@@ -231,28 +242,31 @@ class PruneChannels(_Structured):
 
 
 class PruneGradient(Calibrated, Sparse):
-    """Gradient-aware pruning: what goes is chosen by weights, activations and gradients of the divergence from the
-    reference; what stays is reconstructed, and trained for a while where `recovery_s` allows."""
+    """Gradient-aware pruning: chooses weights by magnitude, activations and gradients of the divergence, then trains
+    the rest."""
 
     replaced_by = None
     runner = "workers.mitigation.gradient_pruning.step:GradientPruning"
     title = "gradient-aware"
     type: Literal["prune.gradient"]
     passes: Annotated[int, Field(ge=1, le=100), FALLING] = Field(
-        default=4, description="Over how many passes, of rising sparsity, the gradients are gathered."
+        default=4, description="Passes of gradients, at rising sparsity."
     )
     budget: Literal["uniform", "gradient"] = Field(
-        default="gradient", description="The same share in every module, or one that its gradients decide."
+        default="gradient",
+        description="Share per module by its gradients, at most 15 percentage points from the asked share; or "
+        "`uniform`. A pattern is always uniform.",
     )
-    reconstruct: bool = Field(default=True, description="Whether weights that stay make the error good.")
+    reconstruct: bool = Field(default=True, description="Trains each block towards the reference's block.")
     reconstruct_epochs: Annotated[int, Field(ge=1, le=100), FALLING] = Field(
-        default=6, description="How often the calibration text is gone over while a block's output is reconstructed."
+        default=6, description="Epochs of this training."
     )
     recovery_s: Annotated[float, Field(ge=0, le=86400), FALLING] = Field(
-        default=0.0, description="Seconds of training of the weights that stay; 0: none. Makes results time-dependent."
+        default=0.0,
+        description="Seconds of training of the whole model; 0: none. The result then depends on the machine.",
     )
     recovery_steps: Annotated[int, Field(ge=0, le=1_000_000), FALLING] | None = Field(
-        default=None, description="At most so many steps of it: with a number here, a result can be had again."
+        default=None, description="Limit of this training in steps; without `recovery_s` the result is reproducible."
     )
 
     def words(self) -> str:

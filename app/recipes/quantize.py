@@ -20,9 +20,9 @@ from app.recipes.strength import BITS, FALLING, UNKNOWN
 
 
 class QuantizeRtn(Grouped):
-    """Round to nearest. Asymmetric: min/max, 2^bits − 1 steps, rounded zero point. Symmetric: absmax/(2^(bits−1) − 1).
+    """Rounds each weight to the nearest value of an even grid.
 
-    `group_size` runs along the input dimension and must divide it; null is one scale an output channel.
+    Asymmetric: scale (max − min) / (2^bits − 1), rounded zero point. Symmetric: max|w| / (2^(bits−1) − 1).
     """
 
     streamed = True
@@ -33,19 +33,21 @@ class QuantizeRtn(Grouped):
 
 
 class QuantizeGptq(Calibrated, Grouped):
-    """GPTQ: columns rounded one after the other, the error of each made good by those to come (second-order)."""
+    """GPTQ: rounds column by column; later columns compensate the error of earlier ones."""
 
     runner = "workers.surgery.quantize_gptq:Gptq"
     title = "GPTQ"
     type: Literal["quantize.gptq"]
     damping: Annotated[float, Field(gt=0, le=1), UNKNOWN] = Field(
-        default=0.01, description="Share of the mean of the Hessian's diagonal that is added to it."
+        default=0.01, description="Share of the mean diagonal that is added to the second moment of the inputs."
     )
-    act_order: bool = Field(default=True, description="Columns of largest activations first (groups stay in place).")
+    act_order: bool = Field(
+        default=True, description="Columns of the largest activations first; groups keep their place."
+    )
 
 
 class QuantizeAwq(Calibrated, Grouped):
-    """AWQ: channels scaled by their activations before rounding, the exponent searched for each layer's output."""
+    """AWQ: scales input channels by their activations before rounding; searches the exponent per layer."""
 
     runner = "workers.surgery.quantize_awq:Awq"
     title = "AWQ"
@@ -53,17 +55,21 @@ class QuantizeAwq(Calibrated, Grouped):
 
 
 class QuantizeSmoothquant(Calibrated):
-    """SmoothQuant: activation outliers moved into the weights, then 8-bit weights and activations."""
+    """SmoothQuant: moves outliers of activations into the weights, then rounds weights and activations."""
 
     role = "quantizer"
     replaced_by = "quantize.dynamic"
     runner = "workers.surgery.quantize_smoothquant:Smoothquant"
     type: Literal["quantize.smoothquant"]
-    bits: Bits = 8
-    activation_bits: Annotated[Literal[4, 8], BITS] = 8
-    dynamic: bool = Field(default=True, description="Activation scales a token at run time, or one fixed by the text.")
-    strength: Annotated[float, Field(ge=0, le=1), UNKNOWN] = Field(default=0.5, description="SmoothQuant's alpha.")
-    form: Form = "simulated"
+    bits: Bits = Field(default=8, description="Bits per weight.")
+    activation_bits: Annotated[Literal[4, 8], BITS] = Field(default=8, description="Bits per layer input.")
+    dynamic: bool = Field(
+        default=True, description="Activation scales per token at run time; false: fixed by the calibration data."
+    )
+    strength: Annotated[float, Field(ge=0, le=1), UNKNOWN] = Field(
+        default=0.5, description="Exponent α: how much of the activations' range moves into the weights."
+    )
+    form: Form = Field(default="simulated", description="`simulated` or `packed`.")
 
     @property
     def code_bits(self) -> float:
@@ -78,7 +84,7 @@ class QuantizeSmoothquant(Calibrated):
 
 
 class QuantizeFp8(Calibrated):
-    """8-bit floats (e4m3): weights a channel; activations untouched, or scaled a token at run time, or fixed."""
+    """Rounds weights, and activations if asked, to 8-bit floats (e4m3)."""
 
     role = "quantizer"
     streamed = True
@@ -90,8 +96,12 @@ class QuantizeFp8(Calibrated):
     }
     reads_by = ("activations", 'with activations "static" alone')
     type: Literal["quantize.fp8"]
-    activations: Literal["none", "dynamic", "static"] = "none"
-    form: Form = "simulated"
+    activations: Literal["none", "dynamic", "static"] = Field(
+        default="none",
+        description="Layer inputs: unchanged, one scale per token (`dynamic`), or one scale from the calibration "
+        "data (`static`).",
+    )
+    form: Form = Field(default="simulated", description="`simulated` or `packed`.")
 
     @property
     def reads_text(self) -> bool:
@@ -110,14 +120,17 @@ class QuantizeFp8(Calibrated):
 
 
 class QuantizeNf4(Step):
-    """NF4: a grid of 16 quantiles of the normal distribution, scaled by the absolute maximum of each group."""
+    """NF4: rounds each weight to one of 16 quantiles of the normal distribution, scaled per group."""
 
     role = "quantizer"
     replaced_by = "quantize.dynamic"
     streamed = True
     runner = "workers.surgery.quantize_nf4:Nf4Runner"
     type: Literal["quantize.nf4"]
-    group_size: GroupSize | None = 64
+    group_size: GroupSize | None = Field(
+        default=64,
+        description="Weights along the input dimension that share a scale; null: one scale per output channel.",
+    )
 
     @property
     def code_bits(self) -> float:
@@ -130,16 +143,19 @@ class QuantizeNf4(Step):
 
 
 class QuantizeActivations(Calibrated):
-    """Inputs of linear layers on an even grid: simulated at run time, weights untouched."""
+    """Rounds the inputs of linear layers to an even grid at run time; weights stay."""
 
     role = "quantizer"
     runner = "workers.surgery.quantize_activations:ActivationsStep"
     reads_by = ("dynamic", "with dynamic false alone")
     rules = "runtime"
     type: Literal["quantize.activations"]
-    bits: Annotated[Literal[4, 8], BITS]
-    dynamic: bool = Field(default=True, description="A scale a token at run time, or one fixed by the text.")
-    symmetric: bool = True
+    bits: Annotated[Literal[4, 8], BITS] = Field(description="Bits per layer input.")
+    dynamic: bool = Field(
+        default=True,
+        description="One grid per token at run time; false: one per layer input, from the calibration data.",
+    )
+    symmetric: bool = Field(default=True, description="False: with a zero point.")
 
     @property
     def reads_text(self) -> bool:
@@ -153,19 +169,21 @@ class QuantizeActivations(Calibrated):
 
 
 class QuantizeKvCache(Step):
-    """Keys and values on fewer bits: a dtype that vLLM stores them in, or simulated bits for each apart."""
+    """Stores keys and values with fewer bits: in a dtype of vLLM, or simulated."""
 
     role = "quantizer"
     runner = "workers.surgery.quantize_kv_cache:KvCacheStep"
     rules = "runtime"
     type: Literal["quantize.kv_cache"]
-    dtype: Literal["fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
-    k_bits: Bits | None = None
-    v_bits: Bits | None = None
-    group_size: GroupSize | None = Field(
-        default=None, description="Values of a head that share a scale; null: all of a head and token."
+    dtype: Literal["fp8", "fp8_e4m3", "fp8_e5m2"] | None = Field(
+        default=None, description="vLLM's own cache in this dtype, for all layers; this or `k_bits` and `v_bits`."
     )
-    symmetric: bool = False
+    k_bits: Bits | None = Field(default=None, description="Simulated bits of keys; null: keys stay.")
+    v_bits: Bits | None = Field(default=None, description="Simulated bits of values; null: values stay.")
+    group_size: GroupSize | None = Field(
+        default=None, description="Values of a head that share a grid; null: one grid per token and head."
+    )
+    symmetric: bool = Field(default=False, description="True: no zero points.")
 
     @model_validator(mode="after")
     def _one_way(self) -> "QuantizeKvCache":
@@ -194,9 +212,8 @@ MIXED_BITS: Final = (3, 4, 5, 6, 8)
 
 
 class QuantizeDynamic(Calibrated):
-    """Dynamic quantization scaling: channels smoothed, scales and zero points of groups searched by the error of their
-    layer's output and then fitted by their block's, weighted by the divergence's gradient, biases corrected,
-    bits given to modules by the nats that each was measured to cost."""
+    """Dynamic scaling: searches scales by the error of each layer's output, weighted by the divergence's gradient, then
+    trains each block."""
 
     role = "quantizer"
     graded_by = "bits"
@@ -204,34 +221,36 @@ class QuantizeDynamic(Calibrated):
     rules = "dynamic"
     type: Literal["quantize.dynamic"]
     bits: Annotated[float, Field(ge=2, le=8), BITS] = Field(
-        description="Mean code bits of a weight; with `mixed`, modules have 3, 4, 5, 6 or 8."
+        description="Bits per weight; with `mixed` the mean, for example 4.5."
     )
-    group_size: GroupSize | None = 64
-    symmetric: bool = False
+    group_size: GroupSize | None = Field(
+        default=64,
+        description="Weights along the input dimension that share a scale; null: one scale per output channel.",
+    )
+    symmetric: bool = Field(default=False, description="True: no zero points.")
     activation_bits: Annotated[Literal[4, 8], BITS] | None = Field(
-        default=None, description="null: activations stay as they are."
+        default=None, description="Bits per layer input, one scale per token; null: inputs stay."
     )
     mixed: bool = Field(
         default=False,
-        description="Whether modules may have different bits and, simulated, a few input columns of eight.",
+        description="Gives each module 3, 4, 5, 6 or 8 bits; if simulated, also 8 bits to a few input columns.",
     )
     smooth: bool = Field(
-        default=True, description="Whether channels are smoothed, where the search finds that it pays."
+        default=True, description="Scales channels before rounding, if the search finds that it helps."
     )
     tune: Literal["scales", "rounding"] = Field(
         default="rounding",
-        description="What is fitted and tuned with norms and biases: scales and, in blocks, zero points alone, or "
-        "rounding too (16 bytes of memory a weight: of a block where blocks are fitted, of all where all is tuned).",
+        description="What training changes with norms and biases: `scales` (in blocks also zero points), or "
+        "`rounding` as well. `rounding` needs 16 bytes of memory per weight of a block, or of the "
+        "model with `tuning_steps`.",
     )
     block_epochs: Annotated[int, Field(ge=0, le=1000), FALLING] = Field(
-        default=3,
-        description="Times that each rounded block is trained on the text towards what the source's block gives; 0: "
-        "not at all.",
+        default=3, description="Training epochs per block, towards the source's block; 0: none."
     )
     tuning_steps: Annotated[int, Field(ge=0, le=100_000), FALLING] = Field(
-        default=0, description="Steps of tuning on the whole model's divergence, one window each; 0: none."
+        default=0, description="Steps of tuning of the whole model, one window each; 0: none."
     )
-    form: Form = "simulated"
+    form: Form = Field(default="simulated", description="`simulated` or `packed`.")
 
     @property
     def code_bits(self) -> float:

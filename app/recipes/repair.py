@@ -12,43 +12,39 @@ DISTILL_TOKENS: Final = 1024
 
 
 class RepairLowrank(Calibrated):
-    """Low-rank repair: to every linear layer a product of two thin matrices is added that takes back what was lost.
+    """Low-rank repair: adds a product of two thin matrices to every linear layer.
 
-    The result has it merged; beside it lies the same as a PEFT LoRA, in the folder `adapter`.
+    The checkpoint has the product merged. The folder `adapter` has it as a PEFT LoRA.
     """
 
     role = "repair"
     runner = "workers.mitigation.repair.step:RepairStep"
     type: Literal["repair.lowrank"]
     calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = Field(
-        default=64, description="The last eighth of them is not trained on and decides what is kept."
+        default=64, description="Number of windows. The last eighth is not trained on and decides what is kept."
     )
     rank: Annotated[Rank, FALLING] = Field(
-        description="Mean rank over the modules, by bytes; none has more than four times it."
+        description="Mean rank, weighted by bytes; no module has more than four times this rank."
     )
     allocation: Literal["uniform", "nats"] = Field(
-        default="nats", description="The same rank everywhere, or by nats saved a byte."
+        default="nats", description="`nats`: ranks by nats saved per byte; `uniform`: the same rank everywhere."
     )
     block_epochs: Annotated[int, Field(ge=0, le=1000), FALLING] = Field(
         default=3,
-        description="Times that each block's part is trained on the text, after the closed form, towards what the "
-        "reference's would give; 0: not at all.",
+        description="Training epochs per block, after the closed form, towards the reference's block; 0: none.",
     )
     distill_steps: Annotated[int, Field(ge=0, le=1_000_000), FALLING] = Field(
-        default=60, description="Steps of distillation from the reference after that; 0: none."
+        default=60, description="Steps of distillation of the whole model from the reference; 0: none."
     )
     distill_s: Annotated[float, Field(gt=0, le=86400), FALLING] | None = Field(
-        default=None, description="At most so many seconds of it. Makes results time-dependent."
+        default=None, description="Limit of the distillation in seconds; the result then depends on the machine."
     )
     own_windows: Annotated[int, Field(ge=0, le=4096), FALLING] = Field(
-        default=0,
-        description="Windows that the reference writes itself, fitted on beside the calibration text: what is taken "
-        "back then holds on other text too.",
+        default=0, description="Extra windows that the reference writes, for better results on other text."
     )
     iterations: Annotated[int, Field(ge=1, le=10), FALLING] = Field(
         default=1,
-        description="More than once: what the repair carries is taken out of the weights and the steps before, which "
-        "must look at weights alone, are done again on the rest.",
+        description="Above 1: repeats the steps before the repair on the rest. Those steps must look at weights alone.",
     )
 
     def words(self) -> str:

@@ -3,20 +3,10 @@
 import re
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from app.contracts.job import JobStatus
-from app.jobs.store import Statistics
-from app.memory import Usage
-from app.telemetry.deployments import DeploymentCollector
-from app.telemetry.gateway import GatewayMetrics
-from app.telemetry.metrics import Telemetry as ApiTelemetry
 from deploy.grafana import board, mitigation
-from workers.engine.serving.counters import Counters
-from workers.telemetry import Telemetry as WorkerTelemetry
-from workers.telemetry_shadow import ShadowTelemetry
-from workers.telemetry_verify import VerifyTelemetry
+from deploy.reference import registries
 
 ROOT = Path(__file__).resolve().parents[3]
 USED = re.compile(r"\b(hemostat_\w+)")
@@ -24,24 +14,10 @@ FAMILY = re.compile(r"^# TYPE (\w+) (\w+)$", re.MULTILINE)
 PARTS = ("_bucket", "_sum", "_count")
 
 
-def registries() -> list[CollectorRegistry]:
-    """Those of every process, as the code makes them."""
-    api = ApiTelemetry()
-    api.queue.statistics = Statistics(by_status=dict.fromkeys(JobStatus, 0), oldest_queued_s=0.0, finished={})
-    api.queue.memory, api.queue.free_bytes = Usage(1, 2), 1
-    more = CollectorRegistry()
-    GatewayMetrics(more)
-    deployments = DeploymentCollector()
-    deployments.deployments = ()
-    more.register(deployments)
-    workers = [WorkerTelemetry().registry, ShadowTelemetry("bot").registry, Counters("bot").registry]
-    return [api.registry, more, *workers, VerifyTelemetry("bot").registry]
-
-
 def exported() -> set[str]:
     """Names of samples."""
     found: set[str] = set()
-    for registry in registries():
+    for registry in registries().values():
         for name, kind in FAMILY.findall(generate_latest(registry).decode()):
             found |= {name + part for part in PARTS} if kind == "histogram" else {name}
     return found

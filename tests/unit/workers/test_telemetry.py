@@ -1,20 +1,12 @@
 import ast
-import re
 from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
 
-from app.contracts.job import JobStatus
-from app.jobs.store import Statistics
-from app.memory import Usage
-from app.telemetry.metrics import Telemetry as ApiTelemetry
-from workers.telemetry import CATALOGUE, COMPARISON, MAX_COMPARISONS, PREFIX, Metric, Telemetry, UnknownMetricError
-from workers.telemetry_shadow import SHADOW_CATALOGUE
+from workers.telemetry import CATALOGUE, MAX_COMPARISONS, PREFIX, Metric, Telemetry, UnknownMetricError
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-ROW = re.compile(r"^\| `(hemostat_\w+)` \| (\w+) \| (.+?) \| (.+) \|$", re.MULTILINE)
 ONE = {"reference": "a", "model": "b", "recipe": "0123456789ab"}
 
 
@@ -96,39 +88,6 @@ def test_the_bound_holds_by_default() -> None:
     for number in range(MAX_COMPARISONS + 50):
         telemetry.observe("severity", 1, **ONE | {"model": f"m{number}"})
     assert series(telemetry, "severity") == MAX_COMPARISONS
-
-
-def documented() -> dict[str, tuple[str, str, str]]:
-    return {match[1]: (match[2], match[3], match[4]) for match in ROW.finditer(PAGE)}
-
-
-def test_the_page_and_the_worker_agree() -> None:
-    told = documented()
-    for metric in CATALOGUE:
-        labels = [f"`{label}`" for label in metric.labels]
-        if metric.per_comparison:
-            labels[: len(COMPARISON)] = ["comparison"]
-        assert told.pop(metric.exported) == (metric.kind, ", ".join(labels) or "–", metric.help)
-        for values in (metric.values or {}).values():
-            assert all(re.search(rf"\b{value}\b", PAGE) for value in values)
-    for metric in SHADOW_CATALOGUE:
-        labels = [f"`{label}`" for label in metric.labels]
-        assert told.pop(metric.exported) == (metric.kind, ", ".join(labels), metric.help)
-        for values in (metric.values or {}).values():
-            assert all(re.search(rf"\b{value}\b", PAGE) for value in values)
-    elsewhere = (f"{PREFIX}serving_", f"{PREFIX}verify_")  # engine/serving/test_counters.py, test_telemetry_verify.py
-    for name in [name for name in told if name.startswith(elsewhere)]:
-        del told[name]
-    api = ApiTelemetry()
-    api.queue.statistics = Statistics(dict.fromkeys(JobStatus, 0), 0.0, {})
-    api.queue.memory, api.queue.free_bytes = Usage(1, 2), 1
-    api.deployments.deployments = []
-    families = {
-        family.name + ("_total" if family.type == "counter" else ""): (family.type, family.documentation)
-        for family in api.registry.collect()
-        if family.name.startswith(PREFIX)
-    }
-    assert {name: (kind, text) for name, (kind, _, text) in told.items()} == families
 
 
 def test_every_sample_that_the_code_sends_is_of_a_metric() -> None:

@@ -1,8 +1,5 @@
 """What the collector tells, against the page and by a parser of its own."""
 
-import re
-from pathlib import Path
-
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,9 +7,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.contracts.deployment import CalibrationMode, Deployment
 from app.deployments import examples
 from app.telemetry.deployments import DeploymentCollector
-
-PAGE = (Path(__file__).resolve().parents[4] / "docs" / "metrics.md").read_text(encoding="utf-8")
-ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.+) \|$", re.MULTILINE)
 
 
 def scrape(collector: DeploymentCollector) -> str:
@@ -26,18 +20,6 @@ def filled() -> DeploymentCollector:
     collector.deployments = [Deployment.model_validate(examples.READY)]
     collector.depths = {"smollm2-135m-rtn4": 7}
     return collector
-
-
-def test_the_page_names_every_metric_with_type_labels_and_help() -> None:
-    section = PAGE.partition("## Deployments")[2].partition("\n## ")[0]
-    told = {
-        name: (kind, set(re.findall(r"`(\w+)`", labels)), text) for name, kind, labels, text in ROW.findall(section)
-    }
-    found = {}
-    for family in text_string_to_metric_families(scrape(filled())):
-        name = family.name + ("_total" if family.type == "counter" else "")
-        found[name] = (family.type, set(family.samples[0].labels), family.documentation)
-    assert told == found
 
 
 def test_one_state_and_one_version_are_one() -> None:
