@@ -25,13 +25,13 @@ from typing import Final
 from wsgiref.simple_server import WSGIServer
 
 from docket import Docket, Worker
-from docket.dependencies import AdmissionBlocked, current_execution
 from prometheus_client import start_http_server
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.address import url_of
 from app.contracts.errors import ErrorCode, HemostatError
+from app.jobs import queue
 from app.jobs.connection import connect
 from app.jobs.queue import TASK_NAME, make_docket
 from app.jobs.store import JobStore
@@ -191,7 +191,7 @@ async def _take_jobs(settings: Settings, runner: Runner, name: str, drain: Drain
 
 def _register(docket: Docket, runner: Runner, name: str) -> None:
     async def run_job(job_id: str) -> None:
-        lease = Lease(docket, name, current_execution.get().message_id)
+        lease = Lease(docket, name, queue.message_id())
         try:
             await runner.run(job_id, lease)
         except NotRecordedError as error:
@@ -199,8 +199,7 @@ def _register(docket: Docket, runner: Runner, name: str) -> None:
             logger.warning("%s: Redis is away, its end is not recorded; it will be delivered again", job_id)
             raise asyncio.CancelledError from error
         except InOtherHandsError as error:
-            # "Handled": docket neither acknowledges the message nor gives it to anybody; its worker renews the lease.
-            raise AdmissionBlocked(current_execution.get(), "its worker", handled=True) from error
+            raise queue.left_open() from error  # its worker renews the lease
 
     docket.tasks.clear()  # docket's own demonstration tasks: nobody else's code runs here
     docket.register(run_job, names=[TASK_NAME])

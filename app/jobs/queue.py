@@ -1,14 +1,16 @@
-"""The queue: a pydocket docket whose only task takes a job's id.
+"""The queue: a pydocket docket whose only task takes a job's id. What docket does not document is used here alone.
 
 docket pickles arguments and keeps only execution state; the job itself is JSON in `app.jobs.store`. The task key is the
 job id, so submitting twice is submitting once.
 """
 
 import asyncio
-from datetime import timedelta
-from typing import Final, cast
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, cast
 
 from docket import Docket
+from docket.dependencies import AdmissionBlocked, current_execution
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
@@ -63,12 +65,49 @@ async def withdraw(docket: Docket, job_id: str, *, timeout_s: float = 5.0) -> bo
 
 async def known(docket: Docket, job_ids: list[str]) -> dict[str, bool]:
     """Whether docket still has each job: scheduled, queued or running."""
+    return {job_id: state in KNOWN_STATES for job_id, (state, _) in (await deliveries(docket, job_ids)).items()}
+
+
+async def deliveries(docket: Docket, job_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Each job's state at docket and the id of its message; empty if docket does not have it. Raises `RedisError`."""
     async with docket.redis() as redis:
         pipeline = cast(Pipeline, redis.pipeline(transaction=False))  # docket's own type of it knows fewer commands
         for job_id in job_ids:
-            pipeline.hget(docket.runs_key(job_id), "state")
-        states = await pipeline.execute()
+            pipeline.hmget(docket.runs_key(job_id), ["state", "stream_id"])
+        rows = await pipeline.execute()
     return {
-        job_id: (state.decode() if isinstance(state, bytes) else state) in KNOWN_STATES
-        for job_id, state in zip(job_ids, states, strict=True)
+        job_id: ((state or b"").decode(), (message or b"").decode())
+        for job_id, (state, message) in zip(job_ids, rows, strict=True)
     }
+
+
+def message_id() -> Any:
+    """The message whose delivery this task is."""
+    return current_execution.get().message_id
+
+
+def left_open() -> AdmissionBlocked:
+    """To raise in a task whose job another worker runs: docket neither acknowledges the message nor gives it away."""
+    return AdmissionBlocked(current_execution.get(), "its worker", handled=True)
+
+
+async def renew(docket: Docket, worker: str, message: Any) -> None:
+    """Claims a message anew for the worker that has it, so that docket gives it to no other. Raises `RedisError`."""
+    async with docket.redis() as redis:
+        await redis.xclaim(
+            name=docket.stream_key,
+            groupname=docket.worker_group_name,
+            consumername=worker,
+            min_idle_time=0,
+            message_ids=[message],
+            idle=0,
+            justid=True,
+        )
+
+
+async def give_back(docket: Docket, job_id: str) -> None:
+    """Delivers a running job again at once, to whichever worker is free. Raises `RedisError`.
+
+    A newer generation of the same key: the delivery that still runs is thereby superseded.
+    """
+    await docket.replace(TASK_NAME, datetime.now(UTC), job_id)(job_id)

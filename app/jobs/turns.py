@@ -21,6 +21,7 @@ from app.contracts.errors import HemostatError
 from app.contracts.job import JobStatus
 from app.contracts.queue import Queue
 from app.jobs import keys
+from app.jobs.queue import deliveries
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 
@@ -78,7 +79,7 @@ async def before(store: JobStore, docket: Docket, job_id: str) -> list[str]:
         pipeline.zrange(keys.status(status), 0, -1)
     queued, *begun = await pipeline.execute()
     held = {one for ids in begun for one in ids}
-    found = await places(store, docket, [job_id, *held.union(queued) - {job_id}])
+    found = await places(docket, [job_id, *held.union(queued) - {job_id}])
     running = await _running(store)
     for owner, line in (await store.lines()).items():
         for rounds, (one, number) in enumerate(line.items(), running[owner]):
@@ -93,16 +94,12 @@ async def before(store: JobStore, docket: Docket, job_id: str) -> list[str]:
     return [] if mine[0] == HELD else sorted((one for one in found if turn(one) < mine), key=turn)
 
 
-async def places(store: JobStore, docket: Docket, job_ids: Sequence[str]) -> dict[str, Place]:
+async def places(docket: Docket, job_ids: Sequence[str]) -> dict[str, Place]:
     """Where docket has each job: `HELD` by a worker, in its queue, or `UNKNOWN` to it."""
-    pipeline = store.client.pipeline(transaction=False)
-    for job_id in job_ids:
-        pipeline.hmget(docket.runs_key(job_id), ["state", "stream_id"])
-    rows = await pipeline.execute()
-    return {job_id: _place(state, message or "") for job_id, (state, message) in zip(job_ids, rows, strict=True)}
+    return {job_id: _place(*delivery) for job_id, delivery in (await deliveries(docket, job_ids)).items()}
 
 
-def _place(state: str | None, message: str) -> Place:
+def _place(state: str, message: str) -> Place:
     if state == "running":
         return HELD
     if state != "queued" or not message:

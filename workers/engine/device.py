@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.processor import LEAST_DRIVER, driver_version
 from app.settings import Settings
+from workers.engine import vllm_names as vllm
 from workers.engine.environment import BATCH_INVARIANT
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -123,9 +124,7 @@ def describe_device(device: str) -> str:
 def _kernel_choices() -> list[str]:
     """What else decides which kernels vLLM takes on one GPU: whether FlashInfer finds a compiler, and the modes here.
     From these, the GPU, and the checkpoint vLLM chooses the backend of attention and the kernel of each layer."""
-    from vllm.utils.flashinfer import has_flashinfer
-
-    choices = [("FlashInfer", has_flashinfer()), ("batch invariant", os.environ.get(BATCH_INVARIANT) == "1")]
+    choices = [("FlashInfer", vllm.has_flashinfer()), ("batch invariant", os.environ.get(BATCH_INVARIANT) == "1")]
     return [name for name, chosen in choices if chosen]
 
 
@@ -136,24 +135,20 @@ def available_bytes(device: str) -> int:
 
         return int(torch.cuda.mem_get_info()[0])
     import psutil
-    from vllm.utils.cpu_resource_utils import get_cgroup_memory_limit, get_cgroup_memory_usage
 
     available = int(psutil.virtual_memory().available)
-    limit, usage = get_cgroup_memory_limit(), get_cgroup_memory_usage()
+    limit, usage = vllm.get_cgroup_memory_limit(), vllm.get_cgroup_memory_usage()
     return available if limit is None else max(0, min(available, limit - (usage or 0)))
 
 
 def total_bytes(device: str) -> int:
     """Memory of the GPU, or of the host or its control group, in bytes. Asking opens no context on the GPU."""
     if device == "cuda":
-        from vllm.platforms import current_platform
-
-        return int(current_platform.get_device_total_memory())
+        return int(vllm.current_platform.get_device_total_memory())
     import psutil
-    from vllm.utils.cpu_resource_utils import get_cgroup_memory_limit
 
     total = int(psutil.virtual_memory().total)
-    limit = get_cgroup_memory_limit()
+    limit = vllm.get_cgroup_memory_limit()
     return total if limit is None else min(total, limit)
 
 

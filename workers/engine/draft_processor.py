@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 
+from workers.engine import vllm_names as vllm
 from workers.engine.drafting import ARGUMENT, drawer
-from workers.engine.serving.rows import Row, RowMap
+from workers.engine.serving.rows import Change, Row, RowMap
 
 
-class DraftProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM ships no types
+class DraftProcessor(vllm.LogitsProcessor):  # type: ignore[misc]  # vLLM ships no types
     """Lets the caller draw each row's token, and leaves vLLM no other."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -24,7 +24,7 @@ class DraftProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM ships no ty
         """It decides which token is taken: never left out."""
         return False
 
-    def update_state(self, batch_update: BatchUpdate | None) -> None:
+    def update_state(self, batch_update: Change | None) -> None:
         """Follows vLLM's rows."""
         if batch_update is not None:
             self._batch.update(batch_update)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.models.checkpoint import CheckpointInfo
+from workers.engine import vllm_names as vllm
 from workers.engine.generation import GenerationEngine
 from workers.engine.launch import load_vllm, never
 from workers.engine.pool import EnginePool
@@ -90,10 +91,8 @@ class DraftEngine:
 
         Raises what `GenerationEngine.run` raises.
         """
-        from vllm import SamplingParams
-
         params: list[Any] = [
-            SamplingParams(
+            vllm.SamplingParams(
                 temperature=0.0,  # the processor leaves one token
                 max_tokens=count,
                 ignore_eos=True,  # what ends a text is the caller's to say

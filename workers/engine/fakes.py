@@ -16,6 +16,7 @@ import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.simulation import SECTION, SimulatedActivations, SimulatedKvCache, Simulation
+from workers.engine import vllm_names as vllm
 from workers.surgery import e4m3
 from workers.surgery.even_grid import codes, codes_on, on_grid
 
@@ -48,12 +49,10 @@ class _Grid(NamedTuple):
 
 def fake_activations(model: torch.nn.Module, section: Simulation) -> None:
     """Linear layers run on the codes of their inputs. Raises CHECKPOINT_UNSUPPORTED."""
-    from vllm.model_executor.layers.linear import LinearBase
-
     wanted = {module: entry for entry in section.activations for module in entry.modules}
     parts_of: dict[str, list[str]] = dict(getattr(model, "packed_modules_mapping", None) or {})
     for path, module in model.named_modules():
-        if not isinstance(module, LinearBase):
+        if not isinstance(module, vllm.LinearBase):
             continue
         parent, _, last = path.rpartition(".")
         parts = [f"{parent}.{part}" for part in parts_of.get(last, [last])]
@@ -93,13 +92,11 @@ def _on_codes(linear: Any, grid: _Grid) -> None:
 
 def fake_kv_cache(model: torch.nn.Module, section: Simulation) -> None:
     """Attention stores keys and values on grids. Raises CHECKPOINT_UNSUPPORTED."""
-    from vllm.model_executor.layers.attention import Attention
-
     keys = {layer: entry for entry in section.simulated_kv if entry.k_bits is not None for layer in entry.layers}
     values = {layer: entry for entry in section.simulated_kv if entry.v_bits is not None for layer in entry.layers}
     left = set(keys) | set(values)
     for module in model.modules():
-        if not isinstance(module, Attention):
+        if not isinstance(module, vllm.Attention):
             continue
         found = _LAYER.search(module.layer_name)
         layer = int(found[1]) if found else -1

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from workers.engine import vllm_names as vllm
+
 
 @contextlib.contextmanager
 def quiet_vllm() -> Iterator[None]:
@@ -58,8 +60,7 @@ def alone_in_the_process() -> Iterator[None]:
     weights are in reference cycles: while they are hidden, they are never freed. And to collect over the half million
     objects that its imports leave took a third of a second at each end.
     """
-    from vllm.v1.engine import core
-
+    core = vllm.engine_core
     cleanup, freeze, unfreeze = core.cleanup_dist_env_and_memory, gc.freeze, gc.unfreeze
     core.cleanup_dist_env_and_memory = gc.freeze = gc.unfreeze = _nothing
     try:

@@ -14,6 +14,7 @@ from app.contracts.simulation import Simulation
 from app.models.checkpoint import inspect
 from app.models.packing import check_served
 from workers.engine import environment, mending, norms, simulation
+from workers.engine import vllm_names as vllm
 from workers.engine.isolation import alone_in_the_process, globals_kept, hide_imports, quiet_vllm, release_memory
 
 Between = Callable[[], None]
@@ -55,7 +56,7 @@ def load_vllm() -> None:
     environment.prepare()
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # says that a CPU has no Triton
     with quiet_vllm():
-        import vllm.v1.engine.llm_engine  # noqa: F401
+        _ = vllm.LLMEngine
     mending.match_in_linear_time()
     mending.ask_for_tiles()
     mending.draw_for_whole_prompts_only()
@@ -80,20 +81,16 @@ def start(options: EngineOptions) -> Any:
     section = simulation.section_at(options.checkpoint)
     simulation.refuse_compiled(section, compiled=options.compiled)
     with globals_kept(), quiet_vllm(), alone_in_the_process():
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
-        from vllm.v1.worker import workspace
-
         mending.register(options.architecture)
-        config = EngineArgs(**_arguments(options), **_cache_dtype(section)).create_engine_config()
+        config = vllm.EngineArgs(**_arguments(options), **_cache_dtype(section)).create_engine_config()
         mending.renew_groups(config)
-        workspace._manager = None
+        vllm.workspace._manager = None
         try:
-            engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+            engine = vllm.LLMEngine.from_vllm_config(config, disable_log_stats=True)
         except BaseException:
             end_groups()  # they may be half made
             raise
-    _workspaces[id(engine)] = workspace._manager
+    _workspaces[id(engine)] = vllm.workspace._manager
     if section is not None:
         try:
             simulation.install(model_of(engine), section)
@@ -122,14 +119,12 @@ def stop(engine: Any) -> None:
 
 def use_workspace(engine: Any) -> None:
     """Before `engine` works: vLLM keeps one workspace per process, and drops it when any engine ends."""
-    from vllm.v1.worker import workspace
-
-    workspace._manager = _workspaces[id(engine)]
+    vllm.workspace._manager = _workspaces[id(engine)]
 
 
 def end_groups() -> None:
     """Destroys vLLM's process groups where no engine is left in this process."""
-    if not _workspaces and "vllm.distributed.parallel_state" in sys.modules:
+    if not _workspaces and vllm.NAMES["parallel_state"] in sys.modules:
         mending.destroy_groups()
 
 
@@ -145,14 +140,12 @@ def run(
 
     When it has stopped so, the engine has no request left and is good for more. Raises `EngineFault` where vLLM fails.
     """
-    from vllm.inputs.engine import tokens_input
-
     use_workspace(engine)
     outputs: list[Any] = [None] * len(prompts)
     waiting: list[str] = []
     with _faults():
         for index, (tokens, one, salt) in enumerate(zip(prompts, params, salts or [None] * len(prompts), strict=True)):
-            waiting.append(engine.add_request(str(index), tokens_input(tokens, cache_salt=salt), one))
+            waiting.append(engine.add_request(str(index), vllm.tokens_input(tokens, cache_salt=salt), one))
     while engine.has_unfinished_requests():
         try:
             between()
@@ -202,11 +195,9 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
         "seed": 0,
     }
     if options.runner == "pooling":
-        from vllm.config import PoolerConfig
-
         arguments |= {
             "convert": "embed",
-            "pooler_config": PoolerConfig(task="token_embed", use_activation=False),
+            "pooler_config": vllm.PoolerConfig(task="token_embed", use_activation=False),
             "hf_overrides": {"head_dtype": "model"},  # a pooling head would be cast to float32 for nothing
         }
     else:

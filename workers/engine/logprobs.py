@@ -9,6 +9,7 @@ import numpy as np
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.settings import Settings
+from workers.engine import vllm_names as vllm
 from workers.engine.generation import GenerationEngine
 from workers.engine.launch import never
 from workers.engine.pool import EnginePool
@@ -65,9 +66,9 @@ def _run(
     top: int,
     check_cancelled: Callable[[], None],
 ) -> Any:
-    from vllm import SamplingParams
-
-    params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=top, flat_logprobs=True, detokenize=False)
+    params = vllm.SamplingParams(
+        max_tokens=1, temperature=0.0, prompt_logprobs=top, flat_logprobs=True, detokenize=False
+    )
     with GenerationEngine(
         info, pool=pool, length=len(prompt) + 1, streams=1, dtype=dtype, check_cancelled=check_cancelled
     ) as engine:

@@ -1,7 +1,7 @@
 """What vLLM 0.32 lacks, or gets wrong, when engines come, go and change their weights in one process."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from inspect import unwrap
 from types import SimpleNamespace
 from typing import Any
@@ -9,16 +9,15 @@ from typing import Any
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.nearest import nearest
 from app.models.patterns import matches
+from workers.engine import vllm_names as vllm
 from workers.products import lacking, made_up
 
 
 def match_in_linear_time() -> None:
     """vLLM and compressed-tensors match patterns of a quantization_config, which are strangers', with engines that
     backtrack: one pattern can take for ever."""
-    from vllm.model_executor.layers.quantization.utils import config_utils
-
     unpack_in_linear_time()
-    _match_linearly(config_utils)
+    _match_linearly(vllm.config_utils)
 
 
 def unpack_in_linear_time() -> None:
@@ -34,12 +33,12 @@ def _match_linearly(module: Any) -> None:
 
 def keep_scales_alive() -> None:
     """The W8A8 kernel points at scales that it does not own: after a weight swap, at freed ones. Now it owns them."""
-    import vllm._custom_ops as operations
-
+    operations = vllm.custom_ops
     plain = operations.create_onednn_scaled_mm
     if hasattr(plain, "keeps_scales"):
         return
 
+    @wraps(plain)
     def create(weight: Any, weight_scales: Any, *rest: Any, **named: Any) -> Any:
         handler = plain(weight, weight_scales, *rest, **named)
         handler.weight_scales = weight_scales
@@ -63,12 +62,11 @@ def draw_for_whole_prompts_only() -> None:
     the request's generator. On a CPU it cannot, and the engine dies. Without its generator such a row draws nothing
     from it, so the same seed gives the same text however the prompt was cut.
     """
-    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
-
-    plain = CPUModelRunner._sample
+    plain = vllm.CPUModelRunner._sample
     if hasattr(plain, "whole_prompts_only"):
         return
 
+    @wraps(plain)
     def sample(runner: Any, *given: Any) -> Any:
         batch = runner.input_batch
         for row, request in enumerate(batch.req_ids):
@@ -80,7 +78,7 @@ def draw_for_whole_prompts_only() -> None:
         return plain(runner, *given)
 
     sample.whole_prompts_only = True  # type: ignore[attr-defined]
-    CPUModelRunner._sample = sample
+    vllm.CPUModelRunner._sample = sample
 
 
 def multiply_in_float32(*, single_rows_apart: bool = False) -> None:
@@ -91,13 +89,11 @@ def multiply_in_float32(*, single_rows_apart: bool = False) -> None:
     keep their 16-bit weights beside, for rows that come alone, as those of one stream of answers do. Not where the
     same text must score the same in every batch.
     """
-    import vllm._custom_ops as operations
-    from vllm.model_executor.layers import utils
-
+    utils = vllm.layer_utils
     dispatch = utils.dispatch_cpu_unquantized_gemm
     if isinstance(dispatch, _Widening):
         dispatch.single_rows_apart = single_rows_apart
-    elif operations._supports_onednn:
+    elif vllm.custom_ops._supports_onednn:
         utils.dispatch_cpu_unquantized_gemm = _Widening(dispatch, single_rows_apart)
 
 
@@ -134,9 +130,7 @@ class _Packed:
     """A weight (O, I) packed as float32, and `apart` in its own dtype too; called with x (rows, I) and a bias."""
 
     def __init__(self, weight: Any, apart: bool) -> None:
-        import vllm._custom_ops as operations
-
-        self._operations = operations
+        operations = self._operations = vllm.custom_ops
         self._wide = operations.create_onednn_mm(weight.detach().float().t(), 32)
         self._single = operations.create_onednn_mm(weight.detach().t(), 32) if apart else None
 
@@ -152,9 +146,7 @@ def override_kernels_once() -> None:
 
     Modules imported later take the replaced ones anyway.
     """
-    from vllm.platforms import current_platform
-
-    kind = type(current_platform)
+    kind = type(vllm.current_platform)
     override = kind.register_triton_kernel_overrides
     if not hasattr(override, "once"):
         once = cache(override)
@@ -164,8 +156,7 @@ def override_kernels_once() -> None:
 
 def count_ranks_plainly() -> None:
     """vLLM compiles the count of tokens above each of a prompt's, which takes seconds; nobody here reads ranks."""
-    from vllm.v1.sample import sampler
-
+    sampler = vllm.sampler
     sampler.batched_count_greater_than = unwrap(sampler.batched_count_greater_than)
 
 
@@ -174,19 +165,18 @@ def register(architecture: str) -> None:
 
     Raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know.
     """
-    from vllm.model_executor.models.registry import ModelRegistry, _LazyRegisteredModel
-
-    entry = ModelRegistry.models.get(architecture)
+    registry = vllm.ModelRegistry
+    entry = registry.models.get(architecture)
     if entry is None:
-        known = [name for name in ModelRegistry.get_supported_archs() if name.endswith("ForCausalLM")]
+        known = [name for name in registry.get_supported_archs() if name.endswith("ForCausalLM")]
         near = nearest(architecture, known)
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
             f"vLLM has no architecture {architecture!r}",
             hint=f"the nearest of its {len(known)} causal language models is {near or 'none'}",
         )
-    if isinstance(entry, _LazyRegisteredModel):
-        ModelRegistry.register_model(architecture, entry.load_model_cls())
+    if isinstance(entry, vllm.LazyModel):
+        registry.register_model(architecture, entry.load_model_cls())
 
 
 def renew_groups(config: Any) -> None:
@@ -194,27 +184,22 @@ def renew_groups(config: Any) -> None:
 
     Engines look their groups up when they use them, so those that run go on with the new ones.
     """
-    from vllm.distributed import parallel_state
-
+    parallel_state = vllm.parallel_state
     if config.model_config.is_moe and parallel_state.model_parallel_is_initialized() and parallel_state._EP is None:
         parallel_state.destroy_model_parallel()
 
 
 def destroy_groups() -> None:
     """Destroys vLLM's process groups, which no engine may need any more."""
-    from vllm.distributed import parallel_state
-
-    parallel_state.destroy_model_parallel()
-    parallel_state.destroy_distributed_environment()
+    vllm.parallel_state.destroy_model_parallel()
+    vllm.parallel_state.destroy_distributed_environment()
 
 
 def forget_packed_experts(engine: Any, model: Any) -> None:
     """Before a swap: on a CPU the experts' weights are packed only when their kernel is built, so it is built again."""
     if engine.vllm_config.device_config.device_type != "cpu":
         return
-    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
-
     for module in model.modules():
         method = getattr(module, "quant_method", None)
-        if isinstance(method, UnquantizedFusedMoEMethod):
+        if isinstance(method, vllm.UnquantizedFusedMoEMethod):
             method.moe_kernel = None

@@ -10,6 +10,8 @@ import warnings
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from workers.engine import vllm_names as vllm
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,12 +28,12 @@ _MANY_ROWS = 2048
 def register() -> None:
     """Makes the provider known to vLLM in this process."""
     import torch
-    from vllm import ir
 
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         import torch._inductor.compile_fx  # warns of what it uses itself
 
-    native = ir.ops.fused_add_rms_norm.impls["native"].impl_fn
+    operation = vllm.ir.ops.fused_add_rms_norm
+    native = operation.impls["native"].impl_fn
 
     @lru_cache(maxsize=64)
     def compiled(width: int, dtypes: tuple["torch.dtype", ...], epsilon: float) -> "Callable[..., Any]":
@@ -76,4 +78,4 @@ def register() -> None:
             out, total = run(rows, residual, weight, epsilon)
         return out.view(x.shape), total.view(x.shape)
 
-    ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=plain)(fused_add_rms_norm)
+    operation.register_impl(PROVIDER, supports_args=plain)(fused_add_rms_norm)

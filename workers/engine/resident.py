@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from workers.engine import launch, swap
+from workers.engine import vllm_names as vllm
 from workers.engine.errors import describe, is_out_of_memory, translate
 from workers.engine.finite import check_finite
 from workers.engine.launch import EngineFault, EngineOptions, never
@@ -79,10 +80,8 @@ class ResidentEngine:
 
         One batch: as many windows a step as its token budget holds. Between steps `check_cancelled` may raise.
         """
-        from vllm import PoolingParams
-
         # One object for each: the engine fills it in.
-        params = [PoolingParams(task="token_embed", use_activation=False) for _ in windows]
+        params = [vllm.PoolingParams(task="token_embed", use_activation=False) for _ in windows]
         try:
             outputs = launch.run(self._engine, windows, params, check_cancelled)
         except EngineFault as fault:

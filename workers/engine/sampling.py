@@ -8,6 +8,7 @@ from typing import Any
 
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.settings import Settings
+from workers.engine import vllm_names as vllm
 from workers.engine.generation import GenerationEngine
 from workers.engine.launch import never
 from workers.engine.pool import EnginePool, context_length
@@ -48,13 +49,11 @@ class Sampler:
         Temperature 0 takes the most probable token each time. Raises WINDOW_TOO_LARGE where prompt and `max_tokens`
         exceed the context, else what `ScoringEngine.load` raises.
         """
-        from vllm import SamplingParams
-
         if not prompts:
             return []
         ends = stop_tokens(self.info)
         params = [
-            SamplingParams(
+            vllm.SamplingParams(
                 temperature=temperature,
                 max_tokens=max_tokens,
                 seed=_stream_seed(seed, index),

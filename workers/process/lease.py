@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from docket import Docket
 from redis.exceptions import RedisError
 
+from app.jobs import queue
 from app.jobs.reconcile import hand_over
 from app.jobs.store import JobStore
 
@@ -32,16 +32,7 @@ class Lease:
 
     async def renew(self) -> None:
         """Says that the job still runs here. Raises `RedisError`."""
-        async with self._docket.redis() as redis:
-            await redis.xclaim(
-                name=self._docket.stream_key,
-                groupname=self._docket.worker_group_name,
-                consumername=self._worker,
-                min_idle_time=0,
-                message_ids=[self._message_id],
-                idle=0,
-                justid=True,
-            )
+        await queue.renew(self._docket, self._worker, self._message_id)
 
     async def keep(self, every_s: float) -> None:
         """Renews it, for ever."""
@@ -61,8 +52,5 @@ class Lease:
             await asyncio.wait_for(hand_over(store, self._docket), GIVE_UP_S)
 
     async def give_back(self, job_id: str) -> None:
-        """Delivers the job again at once, to whichever worker is free. Raises `RedisError`.
-
-        A newer generation of the same key: this delivery, still running, is thereby superseded.
-        """
-        await self._docket.replace("run_job", datetime.now(UTC), job_id)(job_id)
+        """Delivers the job again at once, to whichever worker is free. Raises `RedisError`."""
+        await queue.give_back(self._docket, job_id)

@@ -12,6 +12,7 @@ from workers.diagnosis.plan import plan_fingerprint
 from workers.diagnosis.sides import Side
 from workers.diagnosis.tasks.answers import cut
 from workers.diagnosis.tasks.prompts import Prompts
+from workers.engine import vllm_names as vllm
 from workers.engine.device import identity
 from workers.engine.generation import GenerationEngine
 from workers.engine.pool import context_length, resolve_dtype
@@ -76,11 +77,10 @@ def _answers(
     tokenizer: PreTrainedTokenizerBase,
     check_cancelled: Callable[[], None],
 ) -> list[str]:
-    from vllm import SamplingParams
-
     ends = sorted({*stop_tokens(engine.info), *special_stops(tokenizer, stops)})
     params = [
-        SamplingParams(temperature=0.0, max_tokens=max_tokens, stop_token_ids=ends, detokenize=False) for _ in batch
+        vllm.SamplingParams(temperature=0.0, max_tokens=max_tokens, stop_token_ids=ends, detokenize=False)
+        for _ in batch
     ]
     outputs = engine.run(batch, params, check_cancelled)
     return [

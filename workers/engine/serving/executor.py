@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm.v1.executor.uniproc_executor import UniProcExecutor
-
+from workers.engine import vllm_names as vllm
 from workers.engine.serving.steps import STEP
 
 
-class InProcessExecutor(UniProcExecutor):  # type: ignore[misc]
+class InProcessExecutor(vllm.UniProcExecutor):  # type: ignore[misc]
     """It computes what its base computes. A step that never ends stops nobody else from seeing how long it has run."""
 
     def execute_model(self, scheduler_output: Any, non_block: bool = False) -> Any:

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 import torch
-from vllm.forward_context import get_forward_context
 
 from workers.engine import simulation
+from workers.engine import vllm_names as vllm
 from workers.engine.serving import engines
 from workers.engine.serving.batch import Pass
 
@@ -50,7 +50,7 @@ def calibrated(base: type[torch.nn.Module]) -> type[torch.nn.Module]:
 
 def _starts() -> Callable[[], list[int]]:
     """First token of each row in the pass that runs; read only where it is needed."""
-    metadata = get_forward_context().attn_metadata
+    metadata = vllm.get_forward_context().attn_metadata
     found = list(metadata.values()) if isinstance(metadata, dict) else []
     starts = next((one.query_start_loc for one in found if hasattr(one, "query_start_loc")), None)
     return lambda: [] if starts is None else starts.tolist()
@@ -62,7 +62,7 @@ def _clean_new_blocks(vllm_config: Any) -> None:
     The CPU's attention multiplies what stands behind a request's last token in its last block with zero, which NaN
     survives. vLLM hands blocks on as they are. (The GPU's kernels do not read behind the end.)
     """
-    metadata = get_forward_context().attn_metadata
+    metadata = vllm.get_forward_context().attn_metadata
     if not isinstance(metadata, dict):
         return
     layers = vllm_config.compilation_config.static_forward_context

@@ -13,6 +13,7 @@ import signal
 import sys
 from typing import Final
 
+from workers.engine import vllm_names as vllm
 from workers.engine.serving.config import ServingConfig
 
 NAME: Final = "hemostat"
@@ -46,8 +47,6 @@ def register() -> None:
 
 def register_model(architecture: str, *, single_rows_apart: bool = False, float32_products: bool = True) -> None:
     """Registers the calibrated subclass of an architecture's in-tree class. CHECKPOINT_UNSUPPORTED: there is none."""
-    from vllm.model_executor.models.registry import ModelRegistry
-
     from workers.engine import mending
     from workers.engine.serving.model import calibrated
 
@@ -57,12 +56,13 @@ def register_model(architecture: str, *, single_rows_apart: bool = False, float3
     if float32_products:
         mending.multiply_in_float32(single_rows_apart=single_rows_apart)
     mending.register(architecture)
-    ModelRegistry.register_model(architecture, calibrated(ModelRegistry.models[architecture].load_model_cls()))
+    registry = vllm.ModelRegistry
+    registry.register_model(architecture, calibrated(registry.models[architecture].load_model_cls()))
 
 
 def keep_requests_out_of_the_log() -> None:
     """An engine that dies does not write its last batch down: stop strings and grammars in it are its clients' text."""
-    logging.getLogger("vllm.logging_utils.dump_input").disabled = True
+    logging.getLogger(vllm.NAMES["dump_input"]).disabled = True
 
 
 def end_with_parent() -> None:

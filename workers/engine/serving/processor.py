@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
-from vllm.v1.sample.logits_processor import LogitsProcessor
 
 from app.contracts.deployment import IDENTITY, VERSION_PATTERN
+from workers.engine import vllm_names as vllm
 from workers.engine.serving import engines
 from workers.engine.serving.batch import KEEP_HIDDEN, REQUEST, VERSION
 from workers.engine.serving.config import ServingConfig
 from workers.engine.serving.door import REQUEST_ID
-
-if TYPE_CHECKING:
-    from vllm import SamplingParams
-    from vllm.v1.sample.logits_processor import BatchUpdate
+from workers.engine.serving.rows import Change
 
 NAME: Final = "workers.engine.serving.processor:RowTracker"
 _VERSION = re.compile(VERSION_PATTERN)
 
 
-class RowTracker(LogitsProcessor):  # type: ignore[misc]
+class RowTracker(vllm.LogitsProcessor):  # type: ignore[misc]
     """vLLM's side of `Batch`. Made once in an engine process, before the model is."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -33,7 +30,7 @@ class RowTracker(LogitsProcessor):  # type: ignore[misc]
         self._engine = engines.open_engine(vllm_config, device, config)
 
     @classmethod
-    def validate_params(cls, sampling_params: SamplingParams) -> None:
+    def validate_params(cls, sampling_params: Any) -> None:
         """Called in the server process: ValueError becomes a 400."""
         extra = sampling_params.extra_args or {}
         version = extra.get(VERSION, IDENTITY)
@@ -54,7 +51,7 @@ class RowTracker(LogitsProcessor):  # type: ignore[misc]
         """It ends requests, greedy ones too."""
         return False
 
-    def update_state(self, batch_update: BatchUpdate | None) -> None:
+    def update_state(self, batch_update: Change | None) -> None:
         """Before each forward pass."""
         if not self._engine.has_model:
             raise engines.UnsupportedEngineError(

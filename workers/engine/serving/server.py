@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import uvicorn.config
 
+from workers.engine import vllm_names as vllm
 from workers.engine.isolation import quiet_vllm
 from workers.engine.serving.plugin import end_with_parent
 
@@ -33,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.argv = ["vllm", *rest]
     uvicorn.config.HTTP_PROTOCOLS["auto"] = "app.protocol:BoundedProtocol"
     with quiet_vllm():
-        from vllm.entrypoints.launchers.api_server.entry import main as serve
-
-        serve()
+        vllm.serve()
 
 
 if __name__ == "__main__":
