@@ -28,16 +28,6 @@ INNER_PASSES: Final = 7.0
 # Where no part can be swapped, layers are aligned all the same: both models to their borders, all matched layers at
 # once and a control, and each gap put in and undone.
 ALIGNED_PASSES, GAP_PASSES = 4.0, 2.0
-# Between two widths layers are run through a map, and that is run by itself, too: a pass more a gap, and three for what
-# both models have, whose map is run by itself in either model.
-MATCHED_MAP_PASSES, GAP_MAP_PASSES = 3.0, 1.0
-# Beside the spans of matched layers: the reference from its first border and two heads, the candidate's head, and the
-# reference once more from the candidate's embeddings.
-MAPPED_PASSES: Final = 3.0
-# Maps of a span: of two places, there and back, five folds. A map's seconds were measured on one core in float64, of
-# 1,664 tokens and 576, 960 and 1,536 dimensions on either side: products and eigenvalues, within a sixth of this.
-MAPS_OF_SPAN: Final = 20
-CPU_MAP_PRODUCTS_PER_SECOND, CPU_MAP_CUBED_PER_SECOND = 1.5e10, 3.1e9
 # Measured with SmolLM2 (135M parameters) through transformers' layers one by one. In bfloat16: 24.9 passes over 4,096
 # tokens in 110 s, of `make bench` on the two cores that `pace` speaks of. In float32 with all that is summed up inside:
 # 0.37 of it, by processor time on one core (161 against 436 tokens a second, 512 tokens).
@@ -45,11 +35,12 @@ CPU_SWAPPED_TOKENS_PER_SECOND, CPU_INNER_TOKENS_PER_SECOND = 925.0, 340.0
 
 
 def check_attribution(request: AttributeRequest, reference: CheckpointInfo, candidate: CheckpointInfo) -> None:
-    """Returns where parts can be swapped, or told why not in the report; `candidate` is what its recipe makes of it.
+    """Returns if parts can be swapped, or gaps measured between two depths; `candidate` is what its recipe makes of it.
 
     Raises `HemostatError` with the pointer of the field: CHECKPOINT_UNSUPPORTED (an architecture whose layout is not
-    known: it cannot be run layer by layer), UNKNOWN_MODULE (a layer that the reference has not), INVALID_REQUEST
-    (experts of a model that has none, a level or direction twice, a window without a token that is predicted).
+    known: it cannot be run layer by layer; another hidden size than the reference's: no layer can be put back),
+    UNKNOWN_MODULE (a layer that the reference has not), INVALID_REQUEST (experts of a model that has none, a level or
+    direction twice, a window without a token that is predicted).
     """
     for pointer, info in (("/reference/model", reference), ("/candidate/model", candidate)):
         if formats := kept_packed(info.quantization):
@@ -66,6 +57,14 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
                 hint="attribution takes " + ", ".join(sorted(LAYOUTS)),
                 pointer=pointer,
             )
+    if reference.hidden_size != candidate.hidden_size:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"its hidden size is {candidate.hidden_size} and the reference's is {reference.hidden_size}: no layer of "
+            f"{request.candidate.model} fits into {request.reference.model}",
+            hint="compare it instead (hemostat compare)",
+            pointer="/candidate/model",
+        )
     for index, layer in enumerate(request.layers or ()):
         if layer >= reference.layers:
             raise HemostatError(
@@ -134,7 +133,7 @@ def attribution_cost(
     search = _search(request, infos[0])
     passes = 2 + search + looks + min(PAIRS, math.comb(request.top, 2)) / 2 + TOGETHER
     size = sum(2 * info.hidden_size * (info.layers + 1) for info in infos) * subset
-    if infos[0].hidden_size != infos[1].hidden_size or infos[0].layers != infos[1].layers:
+    if infos[0].layers != infos[1].layers:
         return _unswapped(request, infos, subset, reference_parameters=reference_parameters)
     inside, inner_size, told = _inside(request, infos, subset) if request.internals else (0.0, 0, ())
     slower = infos[0].parameters / reference_parameters
@@ -154,41 +153,6 @@ def attribution_cost(
             *told,
         ),
     )
-
-
-def mapped_span_passes(infos: tuple[CheckpointInfo, CheckpointInfo], first: int, layers: int) -> float:
-    """Forward passes of the reference that a span of matched layers takes at most, run in it through a map between two
-    widths: the candidate's layers by the maps of two places, the reference twice from where it begins (what the map
-    loses, and what went wrong before) and twice from behind it (with the layers, and with what the map leaves of the
-    reference's), and six heads. A pass is every layer and one product with the head; `first` is the reference's first
-    layer of the span."""
-    info, other = infos
-    inside, theirs = (_inside_layers(one) for one in infos)
-    head = info.vocabulary * info.hidden_size * info.layers / max(1.0, inside)
-    each = theirs / max(1, other.layers) / max(1.0, inside / info.layers)
-    behind = info.layers - first - layers
-    return (2 * layers * each + 2 * layers + 4 * behind + 6 * head) / (info.layers + head)
-
-
-def _inside_layers(info: CheckpointInfo) -> float:
-    """Elements of all layers' tensors."""
-    return float(sum(tensor.elements for name, tensor in info.tensors.items() if in_layer(name)))
-
-
-def _mapped(
-    request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], tokens: int
-) -> tuple[float, float]:
-    """Forward passes that matched layers take at most, and seconds of fitting maps for them on one core: of every
-    layer of the shallower model by itself, or as much of that as the budget is."""
-    matched = min(info.layers for info in infos)
-    costs = [mapped_span_passes(infos, layer, 1) for layer in range(matched)]
-    spent = min(request.budget, sum(costs))
-    # the cheapest are the last
-    spans = min(float(matched), spent / min(costs))
-    widths = [info.hidden_size for info in infos]
-    products = 2.0 * tokens * (widths[0] + widths[1]) * max(widths)
-    map_ = products / CPU_MAP_PRODUCTS_PER_SECOND + max(widths) ** 3 / CPU_MAP_CUBED_PER_SECOND
-    return MAPPED_PASSES + spent, spans * MAPS_OF_SPAN * map_
 
 
 def _search(request: AttributeRequest, info: CheckpointInfo) -> float:
@@ -215,11 +179,11 @@ def _unswapped(
     *,
     reference_parameters: float,
 ) -> AttributionCost:
-    """Of models of two depths or widths, whose parts are not swapped: what goes on inside or at least the alignment,
-    whose gaps are the parts then, and of two widths what matched layers cost, run through a map."""
+    """Of models of two depths, whose parts are not swapped: what goes on inside or at least the alignment, whose gaps
+    are the parts then."""
     windows, length = inner_windows(infos, request.window)
     tokens = min(subset, windows * length)
-    told: tuple[str, ...] = ("no part can be swapped between models of two depths or widths",)
+    told: tuple[str, ...] = ("no part can be swapped between models of two depths",)
     if request.internals:
         inside, size, more = _inside(request, infos, subset)
         told += more
@@ -230,27 +194,15 @@ def _unswapped(
             f"layers are aligned and every gap is measured: at most {inside / tokens:g} forward passes in float32 over "
             f"{tokens} tokens at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s, with {size / 2**20:.0f} MiB of states",
         )
-    fitting = 0.0
-    if infos[0].hidden_size != infos[1].hidden_size:
-        passes, fitting = _mapped(request, infos, tokens)
-        inside += passes * tokens
-        told += (
-            "layers that match are run in the model of the other width through maps, each or, where the budget does "
-            f"not reach for that, spans of them: at most {passes:.3g} such passes over these tokens, and about "
-            f"{fitting:.0f} s to fit the maps, as measured on one core",
-        )
     slower = infos[0].parameters / reference_parameters
-    seconds = slower * inside / CPU_INNER_TOKENS_PER_SECOND + fitting
+    seconds = slower * inside / CPU_INNER_TOKENS_PER_SECOND
     return AttributionCost(0.0, subset, inside, size, seconds, told)
 
 
 def _gap_passes(infos: tuple[CheckpointInfo, CheckpointInfo]) -> float:
-    """Passes that the gaps between models of two depths take, with maps where the widths differ: of as many gaps as the
-    depths are apart. More can only be known from the alignment."""
-    gaps = abs(infos[0].layers - infos[1].layers)
-    if not gaps or infos[0].hidden_size == infos[1].hidden_size:
-        return GAP_PASSES * gaps
-    return MATCHED_MAP_PASSES + (GAP_PASSES + GAP_MAP_PASSES) * gaps
+    """Passes that the gaps between models of two depths take: of as many gaps as the depths are apart. More can only be
+    known from the alignment."""
+    return GAP_PASSES * abs(infos[0].layers - infos[1].layers)
 
 
 def _inside(
@@ -267,7 +219,7 @@ def _inside(
     size = _inner_bytes(infos, tokens, length)
     passes = INNER_PASSES + _gap_passes(infos)
     left = "it out"
-    if infos[0].layers != infos[1].layers or infos[0].hidden_size != infos[1].hidden_size:
+    if infos[0].layers != infos[1].layers:
         left = "out all of it but the alignment, whose gaps are the parts"
     told = (
         f"what goes on inside comes beside the budget: {passes:g} forward passes in float32 over {tokens} "
@@ -279,11 +231,9 @@ def _inside(
 
 
 def _inner_bytes(infos: tuple[CheckpointInfo, CheckpointInfo], tokens: int, length: int) -> int:
-    """Both models' states at every border of `tokens` tokens in windows of `length`; for self-repair, which needs
-    models of one width, the reference's once more and a copy for each layer, of the windows that it is measured on."""
+    """Both models' states at every border of `tokens` tokens in windows of `length`; for self-repair the
+    reference's once more and a copy for each layer, of the windows that it is measured on."""
     state = 4 * infos[0].hidden_size
     size = sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens
-    if infos[0].hidden_size != infos[1].hidden_size:
-        return size
     repaired = min(tokens, max(1, round(REPAIR_TOKENS / length)) * length)
     return size + state * (infos[0].layers + 1 + max(info.layers for info in infos)) * repaired

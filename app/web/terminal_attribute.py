@@ -73,21 +73,14 @@ def render_attribute(report: AttributeReport, console: Console, say: Say) -> Non
 
 def _sites(report: AttributeReport, say: Say, *, wide: bool) -> Table:
     columns = [("Part", False), ("Nats", True), ("95 % interval", True), ("Share, %", True)]
-    mapped = any(site.map_control is not None for site in report.sites)
-    behind = any(site.before is not None for site in report.sites)
-    columns += [("Map alone", True)] if mapped else []
-    columns += [("Before", True)] if behind else []
-    columns += [("Control", True), ("x noise", True)] if wide and not mapped else []
+    columns += [("Control", True), ("x noise", True)] if wide else []
     columns += [("Cause", False)]
     table = plain_table("Parts by what they cost alone in the reference", columns)
     table.columns[0].no_wrap = wide
     for site in report.sites[:SHOWN]:
         nats, share = fmt.estimate(site.nats, site.ci), share_text(site)
         cells = [nats.value, nats.interval or fmt.NONE, share.value]
-        if mapped:
-            cells.append(mean_text(site.map_control).value)
-            cells += [mean_text(site.before).value] if behind else []
-        elif wide:
+        if wide:
             ratio = fmt.estimate(site.isotropic_ratio, site.isotropic_ci)
             control = fmt.NONE if site.control is None else fmt.number(site.control)
             cells += [control, ratio.value]

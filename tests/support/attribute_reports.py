@@ -141,6 +141,7 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
                 "together": mean(0.3, 0.03),
                 "ratio": mean(1.3, 0.1),
                 "far": True,
+                "near": False,
             }
         ]
         if len(names) > 1

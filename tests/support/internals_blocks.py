@@ -31,12 +31,15 @@ def alignment() -> Json:
             "similarity_before": 1.0,
             "similarity_after": 0.83,
             "stability": 0.995,
+            "classes": [],
         }
 
     return {
         "measured": TEXT,
         "reference_layers": LAYERS,
         "candidate_layers": LAYERS,
+        "resamplings": 200,
+        "classes": [],
         "pairs": [{"reference": r, "candidate": c, "similarity": 0.97, "stability": 1.0} for r, c in PAIRS],
         "gaps": [
             gap((4, 3), {"kind": "dropped", "layer": 3}, 0.71),
@@ -127,6 +130,7 @@ def activations() -> Json:
                 "cosine": mean(1 - 0.02 * index, 0.005),
                 "outlier_channels": 2,
                 "outlier_share": 0.21 if index else None,
+                "outlier_share_ci": None,
                 "outliers": [{"channel": 5, "ratio": 31.0, "error_share": 0.2}],
             }
             for index, (r, c) in enumerate(borders)

@@ -7,7 +7,7 @@ leaves the last layer. Nats are KL against the reference, a token. Intervals are
 says.
 """
 
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -73,75 +73,21 @@ class UnmatchedLayer(Contract):
     added: float = Field(description="root mean square of what it adds over that of what enters it; 0: nothing")
 
 
-class Stitched(Contract):
-    """Layers of one model run inside another of another width, through an affine map between their hidden states that
-    was fitted on other documents (windows, where they are few). What they add to the stream is carried back, and what
-    the map loses is not among `nats`."""
-
-    nats: Mean = Field(description="KL(reference ‖ model with the layers), nats a token")
-    share: Number = Field(description="of `nats` in the whole candidate's KL")
-    share_ci: Ci | None = None
-    control: Mean = Field(
-        description="what the map there and back loses with no layer swapped: KL of the model that the layers are put "
-        "into (of all matched layers at once the candidate without its added ones) against itself with its states "
-        "carried so; where layers of the reference are replaced, or put into the candidate, the larger of that and of "
-        "KL of the reference with what these add carried so. Never negative"
-    )
-    shown: bool | None = Field(
-        description="the interval of `nats` lies above 0, and the map alone loses less than they are; false: the map "
-        "makes them prove nothing (it loses no less, or either is null: logits were not finite), or no damage is "
-        "shown; null: no interval, and the map loses less"
-    )
-
-    @property
-    def lost(self) -> bool:
-        """Whether the nats prove nothing: the map alone loses no less, or either is no number. Nats of exactly 0 are
-        those of layers that add nothing, whatever the map loses."""
-        if self.nats.mean is None or self.control.mean is None:
-            return True
-        return self.control.mean >= self.nats.mean > 0
-
-
-class WidthMaps(Contract):
-    """What the maps between the two widths were fitted on."""
-
-    widths: tuple[Count, Count] = Field(description="of the hidden states of reference and candidate")
-    folds: Count = Field(description="each is carried by maps that were fitted on all others")
-    tokens: Count = Field(
-        description="fewest that a map was fitted on; with fewer than a width, it is of the directions that they span"
-    )
-
-
 class LayerGap(Contract):
     """Neighbouring layers without a partner: before layer `at_reference` and `at_candidate` of the models."""
 
     at_reference: Count
     at_candidate: Count
     layers: tuple[UnmatchedLayer, ...]
-    nats: Mean | None = Field(
-        description="KL of the reference with this gap alone; null where the widths differ and it holds layers of the "
-        "candidate, which do not run in the reference"
-    )
-    share: Number = Field(
-        description="of `nats`, or where these are null of `saved`, in the whole candidate's KL; shares need not sum up"
-    )
+    nats: Mean = Field(description="KL of the reference with this gap alone")
+    share: Number = Field(description="of `nats` in the whole candidate's KL; shares need not sum up")
     share_ci: Ci | None = None
-    saved: Mean | None = Field(
-        description="nats that the candidate gains without this gap alone, paired; null where the widths differ and it "
-        "holds layers of the reference"
-    )
+    saved: Mean = Field(description="nats that the candidate gains without this gap alone, paired")
     similarity_before: float = Field(description="CKA of the two models' states that enter the gap")
     similarity_after: float
     stability: Number = Field(description="as of a pair: share of resamplings with the same gap")
-    stitched: Stitched | None = Field(
-        default=None,
-        description="what stands for `nats` where the widths differ and the gap holds layers of the candidate; null: "
-        "not needed, or not measured, as `LayerAlignment.not_stitched` says; in older reports never measured",
-    )
     classes: tuple[SiteClass, ...] = Field(
-        default=(),
-        description="how `nats`, or those of `stitched`, spread over kinds of token, and `saved` (`restored` of each); "
-        "empty: neither was measured, or by an earlier version",
+        description="how `nats` spread over kinds of token, and `saved` (`restored` of each); empty: parts were swapped"
     )
 
 
@@ -151,120 +97,24 @@ class LayerAlignment(Contract):
     measured: Measured
     reference_layers: Count
     candidate_layers: Count
-    resamplings: Count | None = Field(
-        default=None,
+    resamplings: Count = Field(
         description="from how many each stability is; 0: fewer than six clusters, of which none can be drawn anew, and "
-        "each stability is null (0 in older reports, where it said nothing); null: in older reports, which drew "
-        "however few there were",
+        "each stability is null"
     )
     pairs: tuple[LayerPair, ...]
     gaps: tuple[LayerGap, ...]
     similarity: tuple[tuple[float, ...], ...] = Field(description="[reference][candidate], of all pairs of layers")
     gap_price: float = Field(description="two layers are matched where that raises the sum by more than twice this")
     total: Mean = Field(description="KL of the whole candidate, by transformers")
-    matched: Mean | None = Field(
-        description="KL of the reference with all matched layers, embedding and head the candidate's, and no gap; null "
-        "where the widths differ and a layer was dropped, or none lacks a partner (in older reports: where they differ)"
+    matched: Mean = Field(
+        description="KL of the reference with all matched layers, embedding and head the candidate's, and no gap"
     )
-    matched_stitched: Stitched | None = Field(
-        default=None,
-        description="what stands for `matched` where the widths differ and a layer was dropped: the candidate without "
-        "its added layers, the reference's dropped ones stitched in",
-    )
-    maps: WidthMaps | None = Field(default=None, description="null: nothing was stitched")
-    not_stitched: str = Field(default="", description="why nothing was, where something would have to be")
     control: Number = Field(description="KL of the reference's own layers run again from the first gap: exactly 0")
     additivity: Number = Field(description="total over the sum of the gaps' and the matched layers' nats")
     additivity_ci: Ci | None = None
     classes: tuple[SiteClass, ...] = Field(
-        default=(), description="how `total` spreads over kinds of token; empty: measured by an earlier version"
+        description="how `total` spreads over kinds of token; empty: parts were swapped"
     )
-
-
-# Of the nats of a matched layer, what the map alone may lose. The same layer in both models costs what the map loses of
-# what it adds, and a little more or less: the two must be apart.
-MOST_LOST: Final = 0.5
-# Of these nats, what went wrong before may cost. Behind damaged embeddings the reference's own layers seemed to cost up
-# to 2.1 times as much as these, the more the fewer tokens the maps were fitted on.
-MOST_BEFORE: Final = 0.25
-
-
-class MatchedSpan(Contract):
-    """Neighbouring layers of the candidate that stand for as many of the reference, run in their place through an
-    affine map between the two widths, alone."""
-
-    reference: tuple[Count, Count] = Field(description="the reference's first and last layer of it")
-    candidate: tuple[Count, Count]
-    stitched: Stitched
-    maps_of: tuple[Count, Count] = Field(
-        description="borders of reference and candidate that the maps were fitted at: those where the layers begin, or "
-        "earlier ones whose maps lose less there"
-    )
-    before: Mean | None = Field(
-        default=None,
-        description="what went wrong in the candidate before the border of the maps: KL of the reference with the "
-        "candidate's own states there carried back in the place of its own. Damage that is affine in the states is "
-        "carried away. Null: in older reports, not measured",
-    )
-    added: tuple[float, float] = Field(
-        description="root mean square of what the layers add over that of what enters them, in reference and "
-        "candidate; 0: nothing"
-    )
-    split: bool = Field(description="whether each half of it was measured by itself, too")
-    classes: tuple[SiteClass, ...] = Field(
-        default=(),
-        description="how the nats of `stitched` spread over kinds of token; empty: measured by an earlier version",
-    )
-
-    @property
-    def lost(self) -> bool:
-        """Whether its nats prove nothing: the map alone loses more than `MOST_LOST` of them, or what went wrong before
-        it costs more than `MOST_BEFORE`, or one is no number."""
-        return self.lost_in_map or self.lost_before
-
-    @property
-    def lost_in_map(self) -> bool:
-        """Whether the map alone loses more than `MOST_LOST` of its nats, or either is no number."""
-        nats, control = self.stitched.nats.mean, self.stitched.control.mean
-        return self.stitched.lost or (nats is not None and control is not None and control > MOST_LOST * nats)
-
-    @property
-    def lost_before(self) -> bool:
-        """Whether what went wrong before costs more than `MOST_BEFORE` of its nats, or either is no number."""
-        if self.before is None:
-            return False
-        nats, before = self.stitched.nats.mean, self.before.mean
-        return nats is None or before is None or before > MOST_BEFORE * nats
-
-    @property
-    def layers(self) -> int:
-        """How many of either model."""
-        return self.reference[1] - self.reference[0] + 1
-
-
-class SpanStep(Contract):
-    """One step of narrowing matched layers down."""
-
-    spans: Count
-    longest: Count = Field(description="layers of the longest of them")
-    split: Count = Field(description="how many went on in halves, those that cost most")
-    cost: float = Field(description="forward passes that this step took at most")
-
-
-class MatchedLayers(Contract):
-    """Where the widths differ: what the candidate's matched layers cost, run in the reference through a map."""
-
-    measured: Measured
-    total: Mean = Field(description="KL of the whole candidate, by transformers")
-    spans: tuple[MatchedSpan, ...] = Field(description="in the order of the layers, a span before its halves")
-    untried: tuple[Count, ...] = Field(
-        default=(), description="the reference's matched layers that the budget did not reach for in any span"
-    )
-    steps: tuple[SpanStep, ...]
-    budget: float = Field(description="forward passes over the tokens measured on that the spans may take")
-    control: Number = Field(description="KL of the reference's own layers run again from its first: exactly 0")
-    maps: WidthMaps | None = Field(default=None, description="null: nothing was run, see `not_stitched`")
-    not_stitched: str = Field(default="", description="why nothing was run")
 
 
 class Both(Contract):
@@ -341,9 +191,7 @@ class ActivationBorder(Contract):
     outlier_channels: Count
     outlier_share: Number = Field(description="of the squared error that lies in outlier channels")
     outlier_share_ci: Ci | None = Field(
-        default=None,
-        description="clustered as that of `relative`, with the channels as given; null in reports from before it had "
-        "one",
+        description="clustered as that of `relative`, with the channels as given; null: too few clusters"
     )
     outliers: tuple[OutlierChannel, ...] = Field(description="the largest")
 
@@ -391,10 +239,8 @@ class RoutingLayer(Contract):
     margin_same: Mean = Field(description="the same, of tokens whose choice stayed")
     load_reference: tuple[float, ...] = Field(description="share of all choices, by expert")
     load_candidate: tuple[float, ...]
-    load_reference_ci: tuple[Ci | None, ...] = Field(
-        default=(), description="clustered as `changed` is; empty in reports that were made before they had them"
-    )
-    load_candidate_ci: tuple[Ci | None, ...] = ()
+    load_reference_ci: tuple[Ci | None, ...] = Field(description="clustered as `changed` is")
+    load_candidate_ci: tuple[Ci | None, ...]
 
 
 class RoutingShift(Contract):
@@ -404,11 +250,6 @@ class RoutingShift(Contract):
     experts: Count
     chosen: tuple[Count, Count] = Field(description="experts a token, in reference and candidate")
     changed: Mean = Field(description="over all routers")
-    measure: Literal["union"] | None = Field(
-        default=None,
-        description="what a change is a share of: union, of the experts that either model chooses; null, in older "
-        "reports: of those that the reference chooses",
-    )
     layers: tuple[RoutingLayer, ...]
 
 
@@ -416,9 +257,6 @@ class Internals(Contract):
     """All blocks; one that could not be measured is null, and `not_measured` says why."""
 
     alignment: LayerAlignment | None = None
-    matched_layers: MatchedLayers | None = Field(
-        default=None, description="null: the widths are one, or, in older reports, not measured"
-    )
     attention: AttentionShift | None = None
     activations: ActivationGrowth | None = None
     routing: RoutingShift | None = None

@@ -61,7 +61,7 @@ class Evidence(Contract):
     low_rank_noise: float | None = Field(
         default=None,
         description="share of its energy that independent noise of the same shapes has in as many directions: the "
-        "error is of low rank where `low_rank_share` is at least halfway from here to 1; null: in older reports",
+        "error is of low rank where `low_rank_share` is at least halfway from here to 1",
     )
     zeros: float | None = Field(default=None, description="share of weights that are 0 here and not in the reference")
 
@@ -72,14 +72,9 @@ class Site(Contract):
     name: str
     kind: SiteKind
     layer: Count | None = Field(
-        description="of a gap: the reference's layer before which it stands; of several matched layers: "
-        "the reference's first of them"
+        description="of a gap: the reference's layer before which it stands; null: outside the layers"
     )
-    nats: float = Field(
-        description="KL of the reference with the candidate's part, nats a token; of layers of the candidate between "
-        "models of two widths through a map (`map_control`), or, where that shows nothing of added ones, what the "
-        "candidate gains without them"
-    )
+    nats: float = Field(description="KL of the reference with the candidate's part, nats a token")
     ci: Ci | None
     share: Number = Field(
         description="nats over the whole candidate's KL at the same positions; shares need not sum up"
@@ -90,26 +85,12 @@ class Site(Contract):
     )
     shown: bool | None = Field(
         default=None,
-        description="whether the interval of its nats lies above 0 (in older reports that of its share or of "
-        "`restored` was enough) and they are more than `map_control`, of matched layers twice that "
-        "and four times `before`; false: no damage is shown, and none is excluded unless `cause` is negligible; "
-        "null: no interval",
+        description="whether the interval of its nats lies above 0; false: no damage is shown, and none is excluded "
+        "unless `cause` is negligible; null: no interval",
     )
     control: float | None = Field(
         description="largest KL of any position where the part was swapped by itself: exactly 0; null: not run for it, "
         "or, with a warning, logits were not finite"
-    )
-    map_control: Mean | None = Field(
-        default=None,
-        description="of a gap, or of matched layers, run through a map between the two widths (`nats` are of that): "
-        "what the map there and back loses by itself; null: no map was in it",
-    )
-    before: Mean | None = Field(
-        default=None,
-        description="of matched layers run through a map: what the candidate's own states cost at the border that the "
-        "map was fitted at, carried back into the reference: what went wrong before these layers, in the embedding or "
-        "in earlier ones. Where it is more than a quarter of the nats, these prove nothing. Null: no map was in it, "
-        "or, in older reports, not measured",
     )
     isotropic_ratio: float | None = Field(
         description="nats over those of noise of the same norm in a random direction; null: not run for it"
@@ -118,9 +99,7 @@ class Site(Contract):
     cause: Cause
     unclear: Unclear | None = Field(
         default=None,
-        description="where `cause` is unclear, which of three: no_damage_shown (no treatment; more text would tell, "
-        "unless the part was run through a map that by itself loses no less than its nats, `map_control`, or behind "
-        "damage that costs as much, `before`: these prove nothing then), "
+        description="where `cause` is unclear, which of three: no_damage_shown (no treatment; more text would tell), "
         "not_looked_into (not among the first parts: no treatment), left_open (damage is shown, or "
         "there is no interval, and no rule tells its cause: treated as mere size)",
     )
@@ -171,10 +150,8 @@ class Pair(Contract):
     together: Mean
     ratio: Mean
     far: bool = Field(description="the interval excludes 1, and the ratio is a tenth or more away from it")
-    near: bool | None = Field(
-        default=None,
-        description="the whole interval is less than a tenth away from 1: they add up. Neither far nor near: "
-        "undecided; null: in older reports",
+    near: bool = Field(
+        description="the whole interval is less than a tenth away from 1: they add up. Neither far nor near: undecided"
     )
 
 
@@ -260,7 +237,6 @@ class SubsetClasses(Contract):
     )
     parts: Count = Field(default=0, description="how many of `sites` have `classes`: the first ones")
     judged: Count = Field(default=0, description="differences that p values were adjusted over (Holm)")
-    note: str = Field(default="", description="why classes are not told; empty where they are")
 
 
 class AttributeReport(Blocks, Report):
@@ -269,8 +245,7 @@ class AttributeReport(Blocks, Report):
     kind: Literal["attribute"] = "attribute"
     kernel_term: KernelTerm | None = None
     sites: tuple[Site, ...] = Field(
-        description="those that were measured on more tokens first, of as many by nats, most first (in older reports "
-        "by nats alone, whatever tokens they are of)"
+        description="those that were measured on more tokens first, of as many by nats, most first"
     )
     nowhere_finite: tuple[NowhereFinite, ...] = Field(
         default=(), description="parts that stand before all of `sites`: finite nowhere, and so without nats"
@@ -282,14 +257,11 @@ class AttributeReport(Blocks, Report):
     search: Search | None
     subset: Subset | None
     token_classes: SubsetClasses | None = Field(
-        default=None,
-        description="kinds of token where parts were measured; null: nothing was measured layer by layer, and in older "
-        "reports",
+        description="kinds of token where parts were measured; null: nothing was measured layer by layer"
     )
     not_swapped: str = Field(default="", description="why parts were not swapped; empty where they were")
     internals: Internals | None = Field(
         default=None,
         description="alignment of the layers, attention, activations, routing; null: not asked for, and parts were "
-        "swapped. Where they were not, the gaps of the alignment and, of two widths, the layers that it matches are "
-        "the parts, and it is there in any case",
+        "swapped. Where they were not, the gaps of the alignment are the parts, and it is there in any case",
     )

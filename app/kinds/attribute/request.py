@@ -37,8 +37,7 @@ class AttributeRequest(JobRequest):
     )
     budget: Annotated[float, Field(ge=1, le=100_000)] = Field(
         default=64.0,
-        description="what swaps may cost, in forward passes of the whole model over these tokens; between two widths, "
-        "what matched layers run through a map may cost, over those that the models are compared inside on",
+        description="what swaps may cost, in forward passes of the whole model over these tokens",
     )
     top: Annotated[int, Field(ge=1, le=64)] = Field(
         default=8, description="parts that are looked into: controls, isotropic twins, pairs, causes, treatments"

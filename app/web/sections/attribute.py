@@ -117,15 +117,6 @@ def _figures(report: AttributeReport) -> tuple[Figure, ...]:
             ": ".join(filter(None, (cause_text(worst), why_text(worst)))),
         ),
     )
-    if explained is None and worst.map_control is not None:
-        lost = mean_text(worst.map_control)
-        map_alone = Figure("Map alone", lost.value, "nats a token", lost.interval or "no interval", "no layer swapped")
-        if worst.before is None:
-            return (*alone, map_alone)
-        before = mean_text(worst.before)
-        states = "the candidate’s own states there"
-        came = Figure("Before it", before.value, "nats a token", before.interval or "no interval", states)
-        return (*alone, map_alone, came)
     if explained is None:
         gained = mean_text(worst.restored)
         return (
@@ -176,7 +167,7 @@ def _chart(report: AttributeReport) -> Markup | None:
 
 def _layers(report: AttributeReport) -> Markup | None:
     layers = sorted((site for site in report.sites if site.kind == "layer"), key=lambda site: site.layer or 0)
-    if len(layers) < 2 or report.not_swapped:  # where layers are told with what a map loses of them, or in spans
+    if len(layers) < 2:
         return None
     bars = [
         Bar(str(site.layer), f"{fmt.estimate(site.nats, site.ci)} nats a token", site.nats, site.ci) for site in layers

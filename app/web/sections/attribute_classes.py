@@ -33,7 +33,7 @@ class _PartCells:
 @dataclass(frozen=True)
 class PartClasses:
     """The section: a sentence, the table of the first parts, what is folded (further parts, what restoring gains), and
-    what to know of them. `note` alone where classes are not told."""
+    what to know of them."""
 
     sentence: str
     kinds: Table
@@ -43,12 +43,10 @@ class PartClasses:
 
 
 def part_classes(report: AttributeReport) -> PartClasses | None:
-    """The section of a report; none where it was written before there were classes, or no part was tried."""
+    """The section of a report; none where nothing was measured layer by layer, or no part was tried."""
     found = report.token_classes
-    if found is None or not report.sites:
+    if found is None or not found.parts:
         return None
-    if not found.parts:
-        return PartClasses("", Table("", (), ()), (), visible(found.note), ()) if found.note else None
     told = _told(report)
     first, others = told[: _BESIDE - 1], _beside(told[_BESIDE - 1 :])
     cost = _cost(report)
@@ -194,8 +192,4 @@ def _note(found: SubsetClasses, report: AttributeReport) -> str:
 def _parts(found: SubsetClasses, report: AttributeReport) -> str:
     if found.parts == len(report.sites):
         return "the one part" if found.parts == 1 else f"all {found.parts} parts"
-    of = fmt.counted(len(report.sites), "part")
-    if not report.not_swapped:
-        return f"the first {found.parts} of {of}"
-    why = "whose nats are what the candidate gains without them, or that an earlier version measured"
-    return f"{found.parts} of {of}, not of those {why}"
+    return f"the first {found.parts} of {fmt.counted(len(report.sites), 'part')}"

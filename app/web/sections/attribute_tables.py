@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from app.contracts.report import Mean
 from app.kinds.attribute.report import AttributeReport, Pair
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
@@ -16,8 +15,6 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
     """Rows `first` to before `last` of the parts, in the order of the report."""
     rows = report.sites[first:last]
     scale = LogScale.around(*(value for site in report.sites for value in (site.nats, *(site.ci or ())) if value > 0))
-    mapped = any(site.map_control is not None for site in report.sites)
-    behind = any(site.before is not None for site in report.sites)
     made = []
     for number, site in enumerate(rows, first + 1):
         nats, share = fmt.estimate(site.nats, site.ci), share_text(site)
@@ -36,8 +33,6 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
                 Cell(share.value, share.interval or ""),
                 Cell(restored.value, restored.interval or ""),
                 Cell(fmt.NONE if site.control is None else fmt.number(site.control)),
-                *([_control(site.map_control)] if mapped else []),
-                *([_control(site.before)] if behind else []),
                 Cell(ratio.value, ratio.interval or ""),
                 Cell(cause_text(site)),
                 Cell(fmt.count(site.tokens)),
@@ -53,8 +48,6 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
             Column("Share, %"),
             Column("Restored, nats"),
             Column("Control"),
-            *((Column("Map alone, nats"),) if mapped else ()),
-            *((Column("Before, nats"),) if behind else ()),
             Column("× noise"),
             Column("Cause", "text"),
             Column("Tokens"),
@@ -62,12 +55,6 @@ def sites_table(report: AttributeReport, first: int, last: int) -> Table:
         rows=tuple(made),
         axis=axis(scale, "nats a token, logarithmic axis"),
     )
-
-
-def _control(control: Mean | None) -> Cell:
-    """What the map that a part was run through loses by itself, or what the states cost that it was fitted on."""
-    alone = mean_text(control)
-    return Cell(alone.value, alone.interval or "")
 
 
 def treatments_table(report: AttributeReport) -> Table:
@@ -86,7 +73,7 @@ def treatments_table(report: AttributeReport) -> Table:
             )
         )
     return Table(
-        caption=_fits(report) if report.not_swapped else "What fits each of the first parts",
+        caption="What fits each gap" if report.not_swapped else "What fits each of the first parts",
         columns=(
             Column("Part", "text"),
             Column("Cause", "text"),
@@ -95,11 +82,6 @@ def treatments_table(report: AttributeReport) -> Table:
         ),
         rows=tuple(rows),
     )
-
-
-def _fits(report: AttributeReport) -> str:
-    only_gaps = all(site.kind == "gap" for site in report.sites)
-    return "What fits each gap" if only_gaps else "What fits"
 
 
 def pairs_table(report: AttributeReport) -> Table:

@@ -6,7 +6,6 @@ import json
 from typing import Final
 
 from app.contracts.report import Mean
-from app.kinds.attribute.blocks import MOST_BEFORE, MOST_LOST
 from app.kinds.attribute.report import AttributeReport, Cause, Pair, Site, Treatment
 from app.web import format as fmt
 from app.web.sections.words_of_internals import on
@@ -32,11 +31,7 @@ MEANING: Final = (
     "aligned error: it points where the model is sensitive, noise of the same norm costs less; mere size: such noise "
     "costs the same, only a smaller error helps; sheltered: such noise costs more; outlier channels, low-rank error: "
     "half of what the part's outputs are off by comes from 1 % of its input channels, or at least halfway from what "
-    "independent noise of the same shape has there to all of it from 16 directions. Lost in the map: the part was run "
-    "through a map between two widths that by itself loses no less than a gap costs, or more than half of what a "
-    "matched layer does, so that its nats prove nothing, whatever their interval. Behind earlier damage: nor do they "
-    "where the candidate’s own states before a matched layer, carried into the reference, cost more than a quarter of "
-    "that."
+    "independent noise of the same shape has there to all of it from 16 directions."
 )
 
 
@@ -57,34 +52,23 @@ def heading(report: AttributeReport) -> str:
 
 
 def _of_unswapped(report: AttributeReport) -> str:
-    """The heading where no part was swapped: the worst gap or matched layer, or what both models have where that costs
-    more than any gap and no layer of it is blamed."""
-    blamed = blamed_sites(report)
-    matched = [site for site in unswapped(report) if site.kind != "gap"]
-    if blamed and blamed[0].kind != "gap":
-        return f"Worst: {blamed[0].name}"
-    named = any(site in matched for site in blamed)
-    if not named and _kept(report) > max((gap.nats for gap in gaps(report)), default=0.0):
-        return "Worst: what both models have"
-    if blamed:
-        return f"Worst gap: {blamed[0].name}"
-    if not unswapped(report):
+    """The heading where no part was swapped: the worst gap, or what both models have where that costs more."""
+    if not report.sites and not _kept(report):
         return "No part was swapped"
-    noun = "part" if matched else "gap"
-    unsure = any(map(_unsure, unswapped(report)))
-    return f"No {noun} is shown to do damage" if unsure else f"No {noun} to blame"
+    if _kept(report) > max((gap.nats for gap in report.sites), default=0.0):
+        return "Worst: what both models have"
+    if blamed := blamed_sites(report):
+        return f"Worst gap: {blamed[0].name}"
+    return "No gap is shown to do damage" if any(map(_unsure, report.sites)) else "No gap to blame"
 
 
 def _kept(report: AttributeReport) -> float:
     """Nats that it costs what models of different depth both have: layers, embedding and head. 0 where its interval
     reaches 0."""
     alignment = None if report.internals is None else report.internals.alignment
-    matched = None if alignment is None else alignment.matched
-    if alignment is not None and (stitched := alignment.matched_stitched) is not None and stitched.shown is not False:
-        matched = stitched.nats
-    if matched is None or (matched.ci is not None and matched.ci[0] <= 0):
+    if alignment is None or (alignment.matched.ci is not None and alignment.matched.ci[0] <= 0):
         return 0.0
-    return matched.mean or 0.0
+    return alignment.matched.mean or 0.0
 
 
 def whole_damage(report: AttributeReport) -> str:
@@ -111,23 +95,14 @@ def _unsure(site: Site) -> bool:
     return site.shown is False and site.cause != "negligible"
 
 
-def gaps(report: AttributeReport) -> list[Site]:
-    """Layers without a partner, the worst first: what is blamed where the models differ in depth."""
-    return [site for site in report.sites if site.kind == "gap"]
-
-
-def unswapped(report: AttributeReport) -> list[Site]:
-    """The parts where none was swapped, the worst first: gaps and, of two widths, matched layers run through a map."""
-    return list(report.sites) if report.not_swapped else gaps(report)
+def unswapped(report: AttributeReport) -> tuple[Site, ...]:
+    """The gaps, which are the parts where none was swapped, the worst first."""
+    return report.sites if report.not_swapped else ()
 
 
 def treated_sites(report: AttributeReport) -> list[Site]:
-    """Those whose treatment is told: the first parts; where none was swapped every gap, and matched layers that cost
-    something for sure; the first of all where there is none of either."""
-    blamed = blamed_sites(report)
-    rest = unswapped(report)
-    told = first_sites(report) or [site for site in rest if site.kind == "gap" or site in blamed]
-    return told or rest[:1]
+    """Those whose treatment is told: the first parts; where none was swapped every gap."""
+    return first_sites(report) or list(unswapped(report))
 
 
 def share_text(site: Site) -> fmt.Estimate:
@@ -135,27 +110,8 @@ def share_text(site: Site) -> fmt.Estimate:
     return fmt.estimate(site.share, site.share_ci, percent=True)
 
 
-def _lost(site: Site) -> bool:
-    """Whether the map that a part was run through loses no less than the part costs."""
-    if site.map_control is None or not _unsure(site):
-        return False
-    least = site.nats if site.kind == "gap" else MOST_LOST * site.nats
-    return site.map_control.mean is None or site.map_control.mean >= least
-
-
-def _behind_damage(site: Site) -> bool:
-    """Whether what went wrong before a matched layer costs more than a quarter of what it does."""
-    if site.before is None or not _unsure(site):
-        return False
-    return site.before.mean is None or site.before.mean > MOST_BEFORE * site.nats
-
-
 def cause_text(site: Site) -> str:
     """The cause of a part in few words: unclear is what has a treatment none the less, as mere size has."""
-    if _lost(site):
-        return "lost in the map"
-    if _behind_damage(site):
-        return "behind earlier damage"
     if _unsure(site):
         return "no damage shown"
     if site.unclear == "not_looked_into" or (site.cause == "unclear" and site.control is None):
@@ -164,7 +120,7 @@ def cause_text(site: Site) -> str:
 
 
 def why_text(site: Site) -> str:
-    """Why a part has its cause, which older reports say once more there."""
+    """Why a part has its cause, without the cause's own name."""
     cause = CAUSES[site.cause]
     return "" if site.why == cause else site.why.removeprefix(f"{cause}; ")
 
@@ -208,12 +164,9 @@ def sites_note(report: AttributeReport) -> str:
 
 
 def _order(sites: tuple[Site, ...]) -> str:
-    """In which order the rows are: older reports went by nats alone."""
-    tokens = [site.tokens for site in sites]
-    if len(set(tokens)) < 2:
+    """In which order the rows are."""
+    if len({site.tokens for site in sites}) < 2:
         return "Rows are in the order of nats before rounding"
-    if tokens != sorted(tokens, reverse=True):
-        return "Rows are in the order of nats before rounding, though these are not of the same tokens"
     return (
         "Parts that were measured on more tokens come first (what was dropped in halving was milder on the same tokens "
         "than what went on), those of as many in the order of nats before rounding"
@@ -221,44 +174,14 @@ def _order(sites: tuple[Site, ...]) -> str:
 
 
 def _unswapped_note(report: AttributeReport) -> str:
-    """What the numbers of gaps and matched layers are, and on which text."""
+    """What the numbers of gaps are, and on which text."""
     alignment = None if report.internals is None else report.internals.alignment
     if alignment is None:
         return ""
     total = fmt.estimate(alignment.total.mean, alignment.total.ci)
-    parts = unswapped(report)
-    mapped = any(site.map_control is not None for site in parts)
-    of = "gap" if all(site.kind == "gap" for site in parts) else "part"
-    left_out = any(gap.nats is None and gap.saved is not None for gap in alignment.gaps)
-    through = ", of the candidate’s layers through a map between the two widths, without what the map itself loses"
-    added = ", and of added layers, where no map shows more, what the candidate gains without them"
     return (
-        f"Nats are KL(reference ‖ reference with this {of} alone){through if mapped else ''}"
-        f"{added if left_out else ''}, a token, "
+        "Nats are KL(reference ‖ reference with this gap alone), a token, "
         f"{on(alignment.measured)}, where the whole candidate loses {total}; shares are of that and need not sum up."
-        f"{_matched_note(report)}"
-    )
-
-
-def _matched_note(report: AttributeReport) -> str:
-    """How matched layers were measured, and what their numbers cannot tell."""
-    block = None if report.internals is None else report.internals.matched_layers
-    if block is None or not block.spans:
-        return ""
-    came_before = " Where an earlier layer is damaged and they do not, part of its damage may show behind it."
-    if any(span.before is not None for span in block.spans):
-        came_before = (
-            " Before: what the candidate’s own states at that border cost, carried into the reference; where that is "
-            "more than a quarter of the nats, something went wrong earlier and these prove nothing either."
-        )
-    return (
-        " A matched layer is the candidate’s in the place of the reference’s; map alone: the larger of what the map "
-        "there and back loses of the states, and of what the reference’s own layer adds to them, by the same map. "
-        "Where that is more than half of the nats, these prove nothing. Maps were fitted where a layer begins or, if "
-        f"those lose less there, at an earlier border.{came_before} Embedding, final norm and head are not told "
-        "through a map, and damage of the embedding that the map can undo (a scale, a rotation) shows as a cost of "
-        "layers. Spans took "
-        f"{sum(step.cost for step in block.steps):.1f} of {block.budget:g} forward passes."
     )
 
 
@@ -309,7 +232,7 @@ def _summed(over: tuple[str, ...]) -> str:
 
 def _pairs_told(pairs: tuple[Pair, ...]) -> str:
     """How many pairs are far from adding up, add up, and are neither for sure."""
-    far, near = sum(pair.far for pair in pairs), sum(bool(pair.near) for pair in pairs)
+    far, near = sum(pair.far for pair in pairs), sum(pair.near for pair in pairs)
     if len(pairs) == 1:
         if far or near:
             return f"The one pair of first parts {'is far from adding up' if far else 'adds up to within a tenth'}"

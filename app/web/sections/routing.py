@@ -58,9 +58,6 @@ def routing(block: RoutingShift) -> RoutingView:
 
 def routing_sentence(block: RoutingShift) -> str:
     """How many choices of experts change, and where most."""
-    ours, theirs = block.chosen
-    if not block.changed.mean and ours != theirs:  # of reports that counted lost choices alone
-        return f"No choice of the reference is lost; the candidate chooses {theirs} experts a token instead of {ours}."
     if not block.changed.mean:
         return "Every token goes to the same experts in every layer."
     worst = max(block.layers, key=lambda layer: layer.changed.mean or 0.0)
@@ -70,12 +67,10 @@ def routing_sentence(block: RoutingShift) -> str:
         else "none of it by its router"
     )
     changed = told(block.changed, percent=True)
-    what = (
-        f"Of the experts that either model chooses for a token, {changed}\u00a0% are chosen by one alone"
-        if block.measure == "union"
-        else f"Of the experts that the reference chooses for a token, the candidate does not choose {changed}\u00a0%"
+    return (
+        f"Of the experts that either model chooses for a token, {changed}\u00a0% are chosen by one alone, most in "
+        f"layer {worst.layer}: {told(worst.changed, percent=True)}\u00a0%, {own}."
     )
-    return f"{what}, most in layer {worst.layer}: {told(worst.changed, percent=True)}\u00a0%, {own}."
 
 
 def _layers(block: RoutingShift) -> Table:
@@ -117,9 +112,7 @@ def _layers(block: RoutingShift) -> Table:
             )
             for layer in block.layers
         ),
-        axis=axis(
-            scale, f"share of the experts that {'either' if block.measure else 'the reference'} chooses, linear axis"
-        ),
+        axis=axis(scale, "share of the experts that either chooses, linear axis"),
     )
 
 

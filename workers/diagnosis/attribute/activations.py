@@ -33,7 +33,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.contracts.errors import ErrorCode, HemostatError
 from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.course import Course, course
 from workers.diagnosis.attribute.matching import Matching
@@ -90,9 +89,7 @@ def activation_errors(
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> ActivationErrors:
-    """Every candidate layer runs once, on the reference's states. Raises `HemostatError(RECIPE_NOT_APPLICABLE)` where
-    the hidden sizes differ: states of two widths have no difference."""
-    _check_width(reference, candidate)
+    """Every candidate layer runs once, on the reference's states."""
     clusters = Clusters.of(document_N)
     steps = course(matching)
     borders = ((0, 0), *(step.leaving for step in steps))
@@ -170,8 +167,7 @@ def self_repair(
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> SelfRepair:
     """Direct and final effect of each step's fresh error on some windows. The reference's layers run once for each step
-    before them: half a pass a step; states lie in mapped files in `scratch`. Raises what `activation_errors` raises."""
-    _check_width(reference, candidate)
+    before them: half a pass a step; states lie in mapped files in `scratch`."""
     index = list(windows)
     chosen = Clusters.of(np.asarray(document_N)[index])
     steps = course(matching)
@@ -244,12 +240,3 @@ def _squares(first_NLD: torch.Tensor, second_NLD: torch.Tensor | None = None) ->
     value = _inner(first_NLD) if second_NLD is None else _inner(first_NLD) - _inner(second_NLD)
     found: Array = value.square().sum((1, 2)).numpy()
     return found
-
-
-def _check_width(reference: Borders, candidate: Borders) -> None:
-    if reference.hidden_size != candidate.hidden_size:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
-            f"hidden states of {reference.hidden_size} and of {candidate.hidden_size} channels have no difference",
-            hint="errors of activations are of models of one hidden size; the alignment compares any two",
-        )

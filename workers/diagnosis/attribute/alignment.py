@@ -1,5 +1,4 @@
-"""Which layer of the candidate is which of the reference's, where their numbers or widths differ; and what each gap
-costs.
+"""Which layer of the candidate is which of the reference's, where their numbers differ; and what each gap costs.
 
 Layers are matched in order so that the sum of their similarities is largest (`matching`), the similarity of two layers
 being the mean of two linear CKAs on the same tokens (`similarity`): of what leaves them and of what they add. How sure
@@ -7,9 +6,7 @@ a pair is tells the share of resamplings of whole documents in which it is match
 
 A gap's damage is measured, not inferred: the reference is run with this gap alone made as the candidate has it (layers
 left out, or the candidate's own put in), from the stored states at the border where it begins; and the candidate is run
-with this gap alone made as the reference has it. Both where the models have one width. Where they have two, layers can
-be left out of their own model as they are: dropped ones of the reference, added ones of the candidate. Put into the
-other they are through a map between the two widths (`stitching`).
+with this gap alone made as the reference has it.
 
 Names: N windows, L tokens of a window, R, C layers of reference and candidate.
 """
@@ -29,7 +26,6 @@ from workers.diagnosis.attribute.origin import Origin, origins
 from workers.diagnosis.attribute.readout import NO_KINDS
 from workers.diagnosis.attribute.runs import Runs, first
 from workers.diagnosis.attribute.similarity import Similarity, similarity
-from workers.diagnosis.attribute.stitching import Maps, Stitched, Stitching, why_no_maps
 from workers.diagnosis.attribute.sums import Clusters, Sums
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
@@ -41,19 +37,16 @@ RESAMPLES = 200
 @dataclass(frozen=True)
 class GapDamage:
     """One gap. `swapped`: KL(reference ‖ reference with this gap), nats a token; `saved`: KL of the candidate − KL of
-    the candidate without this gap, paired. Where the widths differ the first is None of a gap with layers of the
-    candidate, the second of one with layers of the reference; `stitched` stands for the first then, None where no map
-    can be fitted. `before`, `after`: CKA of the states that enter and that leave it. `stability`: share of resamplings
-    in which the same layers have no partner; 0 where none was made."""
+    the candidate without this gap, paired. `before`, `after`: CKA of the states that enter and that leave it.
+    `stability`: share of resamplings in which the same layers have no partner; 0 where none was made."""
 
     gap: Gap
     origins: tuple[Origin, ...]
-    swapped: Sums | None
-    saved: Sums | None
+    swapped: Sums
+    saved: Sums
     before: float
     after: float
     stability: float
-    stitched: Stitched | None = None
 
 
 @dataclass(frozen=True)
@@ -62,11 +55,8 @@ class Alignment:
     `resamplings` of the clusters; 0 where these are too few to be drawn anew.
 
     `total`: KL(reference ‖ candidate). `matched`: KL of the reference with all matched layers, embedding and head made
-    the candidate's, and no gap. Where the widths differ that is the candidate without its added layers as long as no
-    layer was dropped; otherwise it is None, and `matched_stitched` stands for it, None where no map can be fitted.
-    `control`: KL of the reference's own layers run again from the first gap, which must be exactly 0; None where there
-    is no gap. `maps`: what was fitted for all that is stitched; where something would have to be and no map can be
-    fitted, `not_stitched` says why.
+    the candidate's, and no gap. `control`: KL of the reference's own layers run again from the first gap, which must be
+    exactly 0; None where there is no gap.
     """
 
     matching: Matching
@@ -75,12 +65,9 @@ class Alignment:
     stability_P: tuple[float, ...]
     gaps: tuple[GapDamage, ...]
     total: Sums
-    matched: Sums | None
+    matched: Sums
     control: Sums | None
     resamplings: int
-    matched_stitched: Stitched | None = None
-    maps: Maps | None = None
-    not_stitched: str = ""
 
     def border_pairs(self) -> tuple[tuple[int, int], ...]:
         """Borders that stand for each other: what enters both models, and what leaves each matched pair."""
@@ -108,34 +95,25 @@ def align(
     pair_shares, gap_shares = _stability(alike, matching, resamplings, seed, check_cancelled)
     states = alike.states.cka()
     runs = Runs(reference, candidate, clusters, check_cancelled, kinds)
-    same_width = reference.hidden_size == candidate.hidden_size
-    two_widths = not same_width and bool(matching.gaps)
-    not_stitched = why_no_maps(clusters) if two_widths else ""
-    stitching = Stitching(runs, seed=seed) if two_widths and not not_stitched else None
     gaps = []
     steps = len(matching.gaps) + 2
     for number, gap in enumerate(matching.gaps):
         progress("gaps", number, steps)
-        runs_in_reference = same_width or not gap.candidate
         gaps.append(
             GapDamage(
                 gap=gap,
                 origins=origins(reference, candidate, gap),
-                swapped=runs.swapped(gap) if runs_in_reference else None,
-                saved=runs.saved(gap) if same_width or not gap.reference else None,
+                swapped=runs.swapped(gap),
+                saved=runs.saved(gap),
                 before=float(states[first(gap)]),
                 after=float(states[gap.after_reference, gap.after_candidate]),
                 stability=gap_shares[number],
-                stitched=None if runs_in_reference or stitching is None else stitching.swapped(gap),
             )
         )
     progress("gaps", steps - 2, steps)
     control = runs.control(matching.gaps[0]) if matching.gaps else None
     progress("gaps", steps - 1, steps)
-    # of two widths that match throughout, what both models have is all that there is
-    whole = all(not gap.reference for gap in matching.gaps)
-    matched = runs.matched(matching) if same_width or (two_widths and whole) else None
-    matched_stitched = None if whole or stitching is None else stitching.matched(matching)
+    matched = runs.matched(matching)
     progress("gaps", steps, steps)
     return Alignment(
         matching,
@@ -147,9 +125,6 @@ def align(
         matched,
         control,
         resamplings,
-        matched_stitched,
-        None if stitching is None else stitching.maps,
-        not_stitched,
     )
 
 

@@ -73,7 +73,7 @@ def attention_shift(
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> AttentionShift:
-    """Every matched pair of layers, on all windows. The two models may differ in depth, width and heads."""
+    """Every matched pair of layers, on all windows. The two models may differ in depth and heads."""
     clusters = Clusters.of(document_N)
     pairs = matching.pairs
     heads = [int(borders.runner.skeleton.config.num_attention_heads) for borders in (reference, candidate)]

@@ -15,10 +15,8 @@ from app.kinds.attribute import blocks
 from workers.diagnosis.attribute.activations import ActivationErrors, SelfRepair, sqnr
 from workers.diagnosis.attribute.alignment import Alignment, GapDamage
 from workers.diagnosis.attribute.attention import AttentionShift, Looks, over_heads
-from workers.diagnosis.attribute.cause import is_shown
 from workers.diagnosis.attribute.matching import GAP_PRICE
 from workers.diagnosis.attribute.moe import RoutingShift
-from workers.diagnosis.attribute.stitching import Stitched
 from workers.diagnosis.attribute.sums import Sums
 from workers.distributions.intervals import FEWEST_CLUSTERS, cluster_order
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
@@ -52,9 +50,7 @@ def measured(tokens: tuple[int, int], documents: Sequence[int] | NDArray[Any]) -
 def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> blocks.LayerAlignment:
     """The block of an alignment."""
     total = found.total.mean(seed=seed, support=POSITIVE)
-    parts = [gap.swapped for gap in found.gaps] + [found.matched]
-    known = [part for part in parts if part is not None]
-    additive = _over(found.total, *known, seed=seed) if len(known) == len(parts) else Mean(mean=None, ci=None)
+    additive = _over(found.total, *(gap.swapped for gap in found.gaps), found.matched, seed=seed)
     rows, columns = found.similarity_RC.shape
     return blocks.LayerAlignment(
         measured=text,
@@ -74,17 +70,10 @@ def alignment_block(found: Alignment, text: blocks.Measured, *, seed: int) -> bl
         similarity=tuple(tuple(round(float(value), 6) for value in row) for row in found.similarity_RC),
         gap_price=GAP_PRICE,
         total=total,
-        matched=None if found.matched is None else found.matched.mean(seed=seed, support=POSITIVE),
+        matched=found.matched.mean(seed=seed, support=POSITIVE),
         control=None if found.control is None else float(found.control.values()),
         additivity=additive.mean,
         additivity_ci=additive.ci,
-        matched_stitched=None
-        if found.matched_stitched is None
-        else stitched_block(found.matched_stitched, found.total, seed),
-        maps=None
-        if found.maps is None
-        else blocks.WidthMaps(widths=found.maps.widths, folds=found.maps.folds, tokens=found.maps.tokens),
-        not_stitched=found.not_stitched,
         classes=by_kind(found.total, seed=seed),
     )
 
@@ -108,14 +97,6 @@ def by_kind(sums: Sums, restored: Sums | None = None, *, seed: int) -> tuple[blo
     return tuple(one for one in made if one.tokens)
 
 
-def stitched_block(found: Stitched, total: Sums, seed: int) -> blocks.Stitched:
-    """Of layers run through a map; `total` is the whole candidate's KL."""
-    nats, alone = (sums.mean(seed=seed, support=POSITIVE) for sums in (found.nats, found.control))
-    share = _over(found.nats, total, seed=seed)
-    made = blocks.Stitched(nats=nats, share=share.mean, share_ci=share.ci, control=alone, shown=is_shown(nats))
-    return made.model_copy(update={"shown": False}) if made.lost else made
-
-
 def _over(top: Sums, *bottoms: Sums, seed: int, support: tuple[float, float] = POSITIVE) -> Mean:
     """Nats over the sum of others at the same positions."""
     found = Sums(top.clusters, ())
@@ -125,13 +106,7 @@ def _over(top: Sums, *bottoms: Sums, seed: int, support: tuple[float, float] = P
 
 def _gap(damage: GapDamage, total: Sums, seed: int, *, resampled: bool) -> blocks.LayerGap:
     gap = damage.gap
-    nats = None if damage.swapped is None else damage.swapped.mean(seed=seed, support=POSITIVE)
-    share = Mean(mean=None, ci=None)
-    if damage.swapped is not None:
-        share = _over(damage.swapped, total, seed=seed)
-    elif damage.saved is not None:  # may be a loss
-        share = _over(damage.saved, total, seed=seed, support=_REAL)
-    spread = damage.swapped or (None if damage.stitched is None else damage.stitched.nats)
+    share = _over(damage.swapped, total, seed=seed)
     return blocks.LayerGap(
         at_reference=gap.after_reference,
         at_candidate=gap.after_candidate,
@@ -139,15 +114,14 @@ def _gap(damage: GapDamage, total: Sums, seed: int, *, resampled: bool) -> block
             blocks.UnmatchedLayer(kind=one.kind, layer=one.layer, of=one.of, distance=one.distance, added=one.added)
             for one in damage.origins
         ),
-        nats=nats,
+        nats=damage.swapped.mean(seed=seed, support=POSITIVE),
         share=share.mean,
         share_ci=share.ci,
-        saved=None if damage.saved is None else damage.saved.mean(seed=seed),
+        saved=damage.saved.mean(seed=seed),
         similarity_before=damage.before,
         similarity_after=damage.after,
         stability=damage.stability if resampled else None,
-        stitched=None if damage.stitched is None else stitched_block(damage.stitched, total, seed),
-        classes=() if spread is None else by_kind(spread, damage.saved, seed=seed),
+        classes=by_kind(damage.swapped, damage.saved, seed=seed),
     )
 
 
@@ -329,7 +303,6 @@ def routing_block(
         measured=text,
         experts=found.experts,
         chosen=found.chosen,
-        measure="union",
         changed=_over_all(found.changed).mean(seed=seed, support=_SHARE),
         layers=tuple(
             blocks.RoutingLayer(

@@ -162,17 +162,9 @@ def run_chain(
     *,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> torch.Tensor:
-    """(N, L, D): what leaves the last link, where the first is given `entering`'s states at `border`. One layer's
-    weights in memory at a time."""
+    """(N, L, D): what leaves the last link, where the first is given `entering`'s states at `border`, in the batches
+    that every run has; the states themselves where there is no link. One layer's weights in memory at a time."""
     states_NLD = entering.read(border, 0, len(entering.runner.tokens_NL))
-    return run_links(chain, states_NLD, check_cancelled=check_cancelled)
-
-
-def run_links(
-    chain: Sequence[Link], states_NLD: torch.Tensor, *, check_cancelled: CheckCancelled = never_cancelled
-) -> torch.Tensor:
-    """(N, L, D): what leaves the last link, where the first is given these states of all windows, in the batches that
-    every run has; the states themselves where there is no link. One layer's weights in memory at a time."""
     # copies: a product may round otherwise where its operand begins elsewhere in memory
     states = [states_NLD[start:end].clone() for start, end in chain[0][0].batches()] if chain else [states_NLD]
     for runner, layer in chain:

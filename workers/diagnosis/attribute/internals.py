@@ -32,12 +32,9 @@ from workers.diagnosis.attribute.blocks import (
     routing_block,
 )
 from workers.diagnosis.attribute.borders import Borders
-from workers.diagnosis.attribute.matched import matched_layers
 from workers.diagnosis.attribute.matching import Matching, gaps_between
 from workers.diagnosis.attribute.moe import routing_shift
 from workers.diagnosis.attribute.readout import NO_KINDS
-from workers.diagnosis.attribute.runs import Runs
-from workers.diagnosis.attribute.sums import Clusters
 from workers.diagnosis.plan import spread
 from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Read, Skeleton
@@ -65,7 +62,6 @@ def internals(
     kinds: Mapping[str, torch.Tensor] = NO_KINDS,
     renumbered: str = "",
     alignment_alone: bool = False,
-    budget: float = 64.0,
     repair_tokens: int = REPAIR_TOKENS,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -74,22 +70,16 @@ def internals(
     """Alignment, attention, activations; of two mixtures of experts routing, too. `tokens_NL`: windows of one length,
     `document_N` their documents, `kinds` masks (N, L) of tokens by each of which nats are told, too; self-repair is
     measured on about `repair_tokens` of them. `renumbered` says why layers of one number are no counterparts, where
-    that is known beforehand. `alignment_alone` leaves out all but the
-    alignment and, of two widths, what matched layers cost, which may take `budget` forward passes of the reference.
+    that is known beforehand. `alignment_alone` leaves out all but the alignment.
 
-    What cannot be measured of these two (a packed checkpoint, two widths, a mixture against a dense model, routers of
-    layers that have other numbers) is told in `not_measured`. Raises `HemostatError`: INVALID_REQUEST (windows too
-    short), ACTIVATIONS_NOT_FINITE.
+    What cannot be measured of these two (a mixture against a dense model, routers of layers that have other numbers) is
+    told in `not_measured`. Raises `HemostatError`: INVALID_REQUEST (windows too short), ACTIVATIONS_NOT_FINITE.
     """
     documents = np.asarray(document_N)
     work = _Work(reference, candidate, tokens_NL, documents, kinds, scratch, seed, progress, check_cancelled)
     alignment = work.kept("alignment", blocks.LayerAlignment, work.alignment)
-    matched = None
-    if alignment is not None and alignment.pairs and reference.info.hidden_size != candidate.info.hidden_size:
-        matching = _matching(alignment)
-        matched = work.kept("matched_layers", blocks.MatchedLayers, lambda: work.matched(matching, budget))
     if alignment_alone:
-        return blocks.Internals(alignment=alignment, matched_layers=matched, not_measured=(*work.refused, LEFT_OUT))
+        return blocks.Internals(alignment=alignment, not_measured=(*work.refused, LEFT_OUT))
     routing = None
     if work.mixtures:
         routing = work.kept("routing", blocks.RoutingShift, lambda: work.routing(renumbered))
@@ -98,7 +88,6 @@ def internals(
     matching = _matching(alignment)
     return blocks.Internals(
         alignment=alignment,
-        matched_layers=matched,
         attention=work.kept("attention", blocks.AttentionShift, lambda: work.attention(matching)),
         activations=work.kept(
             "activations", blocks.ActivationGrowth, lambda: work.activations(matching, repair_tokens)
@@ -154,15 +143,6 @@ class _Work:
         _write(file, block)
         return block
 
-    def _made_of_span(self, name: str, make: Callable[[], blocks.MatchedSpan]) -> blocks.MatchedSpan:
-        """As `kept`, of one span of matched layers, which nothing refuses."""
-        file = self._scratch / f"{name}.json"
-        if file.is_file():
-            return blocks.MatchedSpan.model_validate_json(file.read_bytes())
-        span = make()
-        _write(file, span)
-        return span
-
     def routing(self, renumbered: str) -> blocks.RoutingShift:
         """Of two mixtures whose layers stand for each other by their numbers."""
         ours, theirs = (model.info for model in self._models)
@@ -183,20 +163,6 @@ class _Work:
         """Of two dense models, or of two mixtures."""
         found = align(*self._at_borders(), self._document_N, kinds=self._kinds, seed=self._seed, **self._hooks)
         return alignment_block(found, self._text, seed=self._seed)
-
-    def matched(self, matching: Matching, budget: float) -> blocks.MatchedLayers:
-        """Of two widths, along the alignment."""
-        clusters = Clusters.of(self._document_N)
-        runs = Runs(*self._at_borders(), clusters, self._hooks["check_cancelled"], self._kinds)
-        return matched_layers(
-            runs,
-            matching,
-            self._text,
-            budget=budget,
-            seed=self._seed,
-            kept=self._made_of_span,
-            progress=self._hooks["progress"],
-        )
 
     def attention(self, matching: Matching) -> blocks.AttentionShift:
         """Along the alignment."""

@@ -22,7 +22,7 @@ from app.files import write_atomically
 from app.kinds.attribute.blocks import Internals
 from app.kinds.attribute.report import AttributeReport, Whole
 from app.kinds.attribute.request import AttributeRequest
-from app.models.attribution import inner_windows
+from app.models.attribution import check_attribution, inner_windows
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.attribute.changes import config_differences, differing
@@ -57,7 +57,7 @@ from workers.text.documents import TextDocument
 from workers.text.windows import Corpus
 
 PRECISION: Precision = "fast"
-_VERSION = "attribute/5"
+_VERSION = "attribute/6"
 
 
 def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) -> AttributeReport:
@@ -99,6 +99,7 @@ class _Attribute(Attempt):
         with watch.phase("modify"):
             sides = modify(request, reference, entry, origin, context, calibration=texts)
         with sides.modified:
+            check_attribution(request, sides.reference.info, sides.candidate.info)
             positions = positions_of(corpus)
             whole = self._whole(sides, corpus, positions)
             found = Found(
@@ -213,7 +214,7 @@ class _Attribute(Attempt):
                     classes = self._classified(documents, corpus, subset.where, sides.reference)
                     found.kinds = Kinds.of(classes, subset.where, seed=request.seed)
                 self._swap(reference, candidate, subset, scratch, found, sides.dtype)
-            # where no part is swapped, the alignment's gaps, and of two widths what it matches, are the parts
+            # where no part is swapped, the alignment's gaps are the parts
             if request.internals or found.not_swapped:
                 with self._watch.phase("internals"):
                     found.internals = self._inside(
@@ -312,7 +313,6 @@ class _Attribute(Attempt):
                 kinds={} if found.inside_kinds is None else found.inside_kinds.masks,
                 renumbered=found.not_swapped,
                 alignment_alone=not self._request.internals,
-                budget=self._request.budget,
                 seed=self._request.seed,
                 progress=lambda phase, done, total: context.progress(f"inside: {phase}", done, total),
                 check_cancelled=context.check_cancelled,

@@ -1,8 +1,8 @@
 """How the nats of a part spread over kinds of token: it may hurt numbers where another one hurts JSON.
 
 Of a swapped part all that this needs is the KL at each position, which the search has of every part that it measured:
-no model is run again, and of a part only sums by cluster and kind are made, while they become means. Gaps and matched
-layers have no KL by position: theirs is summed by kind where it is summed at all (`readout`).
+no model is run again, and of a part only sums by cluster and kind are made, while they become means. Gaps have no KL
+by position: theirs is summed by kind where it is summed at all (`readout`).
 
 Names: T scored positions of the subset, or the first of them, N windows that gaps are measured on, L tokens of a
 window, W windows, K clusters, C kinds.
@@ -143,8 +143,8 @@ class Kinds:
 
 @dataclass(frozen=True)
 class InsideKinds:
-    """Of the windows that gaps and matched layers are measured on, which predicted token is of which kind: `masks` by
-    its name, (N, L) each. Of the end of a window that predicts what the window does not hold, it is none."""
+    """Of the windows that gaps are measured on, which predicted token is of which kind: `masks` by its name, (N, L)
+    each. Of the end of a window that predicts what the window does not hold, it is none."""
 
     masks: dict[str, torch.Tensor]
     document_N: NDArray[np.integer[Any]]
@@ -161,16 +161,10 @@ class InsideKinds:
         return cls({name: torch.from_numpy(mask) for name, mask in masks.items() if mask.any()}, document_N)
 
     def block(self, whole: tuple[SiteClass, ...], sites: Sequence[Site]) -> SubsetClasses:
-        """What a report tells of the kinds, and of the parts that have them: those whose nats an earlier version summed
-        have none."""
+        """What a report tells of the kinds, and of the parts that have them."""
         masks = {name: mask.numpy().ravel() for name, mask in self.masks.items()}
         length = next(iter(self.masks.values())).shape[1]
-        block = _block(masks, np.repeat(self.document_N, length), whole, sites)
-        if block.parts or not sites:
-            return block
-        note = "Token classes are not told of these parts: their nats were summed without them"
-        note += "." if whole else ", by an earlier version. Run the job again to have them."
-        return block.model_copy(update={"note": note})
+        return _block(masks, np.repeat(self.document_N, length), whole, sites)
 
 
 def inside_positions(corpus: Corpus, subset: Subset, windows: int, length: int) -> tuple[Positions, NDArray[np.bool_]]:

@@ -66,13 +66,12 @@ def _matrices(skeleton: Skeleton, layer: int) -> dict[str, torch.Tensor]:
     return {name: skeleton.read(prefix + name).to(torch.float32) for name in names}
 
 
-def added(borders: Borders, layer: int, layers: int = 1) -> float:
-    """RMS of what so many layers from one on add over that of what enters them, over all tokens but each window's
-    first."""
+def added(borders: Borders, layer: int) -> float:
+    """RMS of what a layer adds over that of what enters it, over all tokens but each window's first."""
     top = bottom = 0.0
     for start, end in borders.runner.batches():
         entering_NLD = borders.read(layer, start, end)[:, 1:].to(torch.float64)
-        leaving_NLD = borders.read(layer + layers, start, end)[:, 1:].to(torch.float64)
+        leaving_NLD = borders.read(layer + 1, start, end)[:, 1:].to(torch.float64)
         top += float((leaving_NLD - entering_NLD).square().sum())
         bottom += float(entering_NLD.square().sum())
     return (top / bottom) ** 0.5 if bottom else 0.0

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from app.models.checkpoint import CheckpointInfo, inspect
-from app.models.shapes import LAYOUTS
 from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.mixing import Mixed
 from workers.diagnosis.attribute.subset import Subset
@@ -42,21 +41,13 @@ def plain(side: Side, context: JobContext) -> Iterator[CheckpointInfo]:
 
 
 def why_not(reference: CheckpointInfo, candidate: CheckpointInfo) -> str:
-    """Why no part of one can be put into the other; empty where it can."""
-    for info in (reference, candidate):
-        if info.architecture not in LAYOUTS:
-            return f"the layout of {info.architecture} is not known, so that it cannot be run layer by layer"
-    if reference.hidden_size != candidate.hidden_size:
-        return (
-            f"the hidden states have {reference.hidden_size} and {candidate.hidden_size} dimensions, so that no part "
-            "of one model fits into the other"
-        )
-    if reference.layers != candidate.layers:
-        return (
-            f"the models have {reference.layers} and {candidate.layers} layers, so that parts have no counterpart of "
-            "the same number"
-        )
-    return ""
+    """Why no part of one has a counterpart in the other; empty where it has."""
+    if reference.layers == candidate.layers:
+        return ""
+    return (
+        f"the models have {reference.layers} and {candidate.layers} layers, so that parts have no counterpart of the "
+        "same number"
+    )
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from workers.diagnosis.attribute.cause import cause_of, shown
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_sites
 from workers.diagnosis.attribute.kinds import MOST_PARTS, holm_over
-from workers.diagnosis.attribute.matched_sites import matched_sites
 from workers.diagnosis.attribute.search import Measured
 from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
@@ -28,19 +27,14 @@ _UNSEEN: tuple[Cause, str] = ("unclear", "not among the first parts: no twin was
 
 
 def ranked_sites(found: Found, context: JobContext) -> tuple[Site, ...]:
-    """Parts that were swapped, as the search ranks them; where none could be, gaps of the alignment and, of two widths,
-    matched layers, by nats; those whose nats prove nothing at the end."""
+    """Parts that were swapped, as the search ranks them; where none could be, gaps of the alignment by nats."""
     if found.search is None or found.full is None or found.subset is None:
-        return tuple(sorted((*gap_sites(found), *matched_sites(found)), key=_unswapped_order))
+        return gap_sites(found)
     made = []
     for number, measured in enumerate(found.search.ranked):
         context.check_cancelled()
         made.append(_site(measured, found, found.full, found.subset, by_kind=number < MOST_PARTS))
     return holm_over(made)
-
-
-def _unswapped_order(site: Site) -> tuple[bool, float, str]:
-    return site.kind != "gap" and site.cause == "unclear" and site.shown is False, -site.nats, site.name
 
 
 def nowhere_finite_parts(found: Found) -> tuple[NowhereFinite, ...]:

@@ -23,8 +23,8 @@ def first(gap: Gap) -> tuple[int, int]:
 
 class Runs:
     """Chains of layers of both models, and the KL of what leaves them, nats a token. `ours`, `theirs`: the layers of
-    reference and candidate; `total`: KL(reference ‖ candidate). Of models of two widths, only those chains run that
-    hold one model's layers alone. `kinds`: masks (N, L) of tokens, by each of which all is summed, too."""
+    reference and candidate; `total`: KL(reference ‖ candidate). `kinds`: masks (N, L) of tokens, by each of which all
+    is summed, too."""
 
     def __init__(
         self,
@@ -72,25 +72,15 @@ class Runs:
     def _run(self, chain: Sequence[Link], entering: Borders, border: int) -> torch.Tensor:
         return run_chain(chain, entering, border, check_cancelled=self.check_cancelled)
 
-    def kl(self, head: Borders, last_NLD: torch.Tensor, *, base_NLD: torch.Tensor | None = None) -> Sums:
-        """KL of the reference against these states (N, L, D), read by one model's norm and head; of `base_NLD`, read by
-        the same, against them where it is given."""
-        base = (self.reference, self._last_NLD) if base_NLD is None else (head, base_NLD)
-        return self._kls(base, head, [last_NLD])[0]
-
-    def kls(self, head: Borders, last: Sequence[torch.Tensor]) -> list[Sums]:
-        """KL of the reference, whose logits are made once, against each of these states (N, L, D), read by one model's
-        norm and head."""
-        return self._kls((self.reference, self._last_NLD), head, last)
-
-    def _kls(self, base: tuple[Borders, torch.Tensor], head: Borders, last: Sequence[torch.Tensor]) -> list[Sums]:
+    def kl(self, head: Borders, last_NLD: torch.Tensor) -> Sums:
+        """KL of the reference against these states (N, L, D), read by one model's norm and head."""
         return kl_sums(
-            (base[0].runner.skeleton, base[1]),
-            [(head.runner.skeleton, states_of(last_NLD)) for last_NLD in last],
+            (self.reference.runner.skeleton, self._last_NLD),
+            [(head.runner.skeleton, states_of(last_NLD))],
             self.clusters,
             kinds=self._kinds,
             check_cancelled=self.check_cancelled,
-        )
+        )[0]
 
 
 def last(borders: Borders) -> torch.Tensor:

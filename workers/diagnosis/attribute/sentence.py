@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.contracts.report import Mean
-from app.kinds.attribute.blocks import MOST_BEFORE, MOST_LOST
 from app.kinds.attribute.report import Explained, Site
 from workers.diagnosis.attribute.few import on_text
 from workers.diagnosis.attribute.found import Found
@@ -23,9 +22,8 @@ from workers.diagnosis.numerals import numeral
 def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> str:
     """What was found, in a sentence or two."""
     if found.not_swapped and sites:
-        kept = _kept(max((site.nats for site in sites if site.kind == "gap"), default=0.0), found)
-        worst = _worst_unswapped(sites, found)
-        return f"{worst}; parts were not swapped: {found.not_swapped}.{kept}"
+        kept = _kept(max(site.nats for site in sites), found)
+        return f"{_worst_gap(sites, found)}; parts were not swapped: {found.not_swapped}.{kept}"
     if found.not_swapped:
         return f"No part was swapped: {found.not_swapped}."
     if not found.scope.considered:
@@ -49,11 +47,6 @@ def _kept(worst: float, found: Found) -> str:
     """What both models have costs by itself, where it was changed, too. `worst`: nats of the worst gap."""
     alignment = None if found.internals is None else found.internals.alignment
     matched = None if alignment is None else alignment.matched
-    through = ""
-    if alignment is not None and (stitched := alignment.matched_stitched) is not None:
-        if stitched.shown is False:
-            return ""
-        matched, through = stitched.nats, f" through a map that alone loses {numeral(stitched.control.mean or 0.0)}"
     if matched is None or not matched.mean:
         return ""
     interval = ""
@@ -61,64 +54,32 @@ def _kept(worst: float, found: Found) -> str:
         interval = f" (95 % interval {numeral(matched.ci[0])} to {numeral(matched.ci[1])})"
     sure = matched.ci is None or matched.ci[0] > 0
     more = ", more than any gap" if sure and matched.mean > worst else ""
-    cost = f"it costs {numeral(matched.mean)} nats{interval}{through}{more}"
+    cost = f"it costs {numeral(matched.mean)} nats{interval}{more}"
     return f" What both models have, layers, embedding and head, is changed, too: {cost}."
 
 
-def _worst_unswapped(sites: tuple[Site, ...], found: Found) -> str:
-    """What the first gap, or matched part, that costs something for sure costs, on how much text, and whether that has
-    an interval; the one that costs most where none does."""
+def _worst_gap(sites: tuple[Site, ...], found: Found) -> str:
+    """What the first gap that costs something for sure costs, on how much text, and whether that has an interval; the
+    one that costs most where none does."""
     blamed = [site for site in sites if site.cause != "negligible" and site.shown is not False]
     worst = blamed[0] if blamed else sites[0]
-    sure = worst is not sites[0] and worst.shown is True
-    noun = "gap" if all(site.kind == "gap" for site in sites) else "part"
-    block = None if found.internals is None else found.internals.matched_layers
-    tried = " of those that were tried" if block is not None and block.untried else ""
     nats = f"{numeral(worst.nats)} nats a token"
-    for_sure = " that costs something for sure" if sure else ""
-    told = f"The worst {noun}{tried}{for_sure} is {worst.name}, which alone costs"
+    for_sure = " that costs something for sure" if worst is not sites[0] and worst.shown is True else ""
+    told = f"The worst gap{for_sure} is {worst.name}, which alone costs"
     if not blamed:
         mild = all(site.cause == "negligible" for site in sites)
-        none = f"Every {noun}{tried} is negligible" if mild else f"No {noun}{tried} is shown to cost anything alone"
+        none = "Every gap is negligible" if mild else "No gap is shown to cost anything alone"
         told = f"{none}: the one that costs most, {worst.name}, costs"
-    through = _through(worst)
-    outside = ""
-    if any(site.map_control is not None and site.kind != "gap" for site in sites):
-        outside = (
-            ". Embedding, final norm and head are not among the parts, and what is wrong with the embedding may show "
-            "as a cost of layers"
-        )
     alignment = None if found.internals is None else found.internals.alignment
     if alignment is None or worst.share is None:
-        return f"{told} {nats}{through}{outside}"
-    share = _share(Mean(mean=worst.share, ci=worst.share_ci))
+        return f"{told} {nats}"
     measured = alignment.measured
-    on = on_text(measured.tokens, measured.documents)
     none = "" if worst.share_ci is not None else ", which is too little text for an interval"
     return (
-        f"{told} {share} of the {_digits(alignment.total.mean)} nats a token "
-        f"that the candidate loses on the {on} that {noun}s were measured on{none}{through}{outside}"
+        f"{told} {_share(Mean(mean=worst.share, ci=worst.share_ci))} of the {_digits(alignment.total.mean)} nats a "
+        f"token that the candidate loses on the {on_text(measured.tokens, measured.documents)} that gaps were measured "
+        f"on{none}"
     )
-
-
-def _through(site: Site) -> str:
-    """What the map between two widths loses by itself, where matched layers were run through one."""
-    if site.map_control is None or site.kind == "gap":
-        return ""
-    alone = site.map_control.mean
-    if alone is None:
-        return ", run in the reference through a map that alone leaves logits that are not finite"
-    unsure = site.shown is False and site.cause != "negligible"
-    through = f", run in the reference through a map that alone loses {numeral(alone)}"
-    if unsure and alone > MOST_LOST * site.nats:
-        return f"{through}, too much for that to prove anything"
-    before = None if site.before is None else site.before.mean
-    if unsure and before is not None and before > MOST_BEFORE * site.nats:
-        return (
-            f"{through}; but what the candidate's own states cost before it, {numeral(before)}, is too much for that "
-            "to prove anything"
-        )
-    return through
 
 
 def _broken(parts: Sequence[Measured], of: str) -> str:

@@ -9,9 +9,8 @@ from workers.diagnosis.assemble import left_out, of_making, repeated_documents
 from workers.diagnosis.attribute.few import fallen_out, too_few, too_few_at_first
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_name
-from workers.diagnosis.attribute.matched_sites import is_rounded, span_name, told_spans
 from workers.diagnosis.attribute.naming import count, listed, some
-from workers.diagnosis.attribute.reach import layers_told, not_reached
+from workers.diagnosis.attribute.reach import not_reached
 from workers.diagnosis.attribute.search import Search
 
 # Share of resamplings in which a pair of the alignment is found again, above which it is spoken of.
@@ -29,9 +28,7 @@ def warnings_of(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[s
         )
     told += _controls_not_finite(found)
     told += matched_otherwise(found)
-    told += _maps(found)
     told += _gaps_not_finite(found)
-    told += _matched(found)
     search = found.search
     if search is not None:
         told += not_finite(search)
@@ -55,79 +52,14 @@ def _controls_not_finite(found: Found) -> list[str]:
     ]
 
 
-def _maps(found: Found) -> list[str]:
-    """Where no map between two widths could be fitted, or only of the directions that a few tokens span."""
-    internals = found.internals
-    if internals is None or not found.not_swapped:
-        return []
-    blocks = [block for block in (internals.alignment, internals.matched_layers) if block is not None]
-    if why := next((block.not_stitched for block in blocks if block.not_stitched), ""):
-        return [f"No layer was run in the model of the other width: {why}."]
-    maps = next((block.maps for block in blocks if block.maps is not None), None)
-    if maps is None or maps.tokens > max(maps.widths):
-        return []
-    ours, theirs = maps.widths
-    return [
-        f"The maps between hidden states of {ours} and {theirs} dimensions were fitted on {maps.tokens} tokens, not "
-        "more than there are dimensions: they hold for the directions that these tokens span alone. What they lose "
-        "stands beside all that was measured through them."
-    ]
-
-
-def _matched(found: Found) -> list[str]:
-    """Of matched layers run through a map: what the budget left together or untried, and what the map hides."""
-    block = None if found.internals is None else found.internals.matched_layers
-    if block is None or not block.spans:
-        return []
-    budget = f"The budget of {block.budget:g} forward passes"
-    rows = told_spans(block)
-    spans = [one for one in rows if one.layers > 1]
-    told = []
-    request = found.request
-    if request.layers is not None or "layer" not in request.levels:
-        told.append(
-            "Between two widths `layers` and `levels` of the request do not choose: all layers that match were run "
-            "through a map, whole."
-        )
-    if block.untried:
-        told.append(f"{budget} did not reach for {layers_told(block.untried)}: nothing is told of them.")
-    if spans:
-        names = layers_told(layer for one in spans for layer in range(one.reference[0], one.reference[1] + 1))
-        told.append(
-            f"{budget} did not reach for every layer by itself: {names} of the reference were measured in "
-            f"{len(spans)} span{'' if len(spans) == 1 else 's'} of several. What its layers do to each other is within "
-            "a span."
-        )
-    unsure = [one for one in rows if one.lost and not is_rounded(one) and one.stitched.nats.mean is not None]
-    lost = [one for one in unsure if one.lost_in_map]
-    if lost:
-        told.append(
-            f"Of {len(lost)} of the {len(rows)} matched parts the map between the two widths loses by itself more "
-            "than half of what they cost: their nats prove nothing, neither damage nor that there is none."
-        )
-    if behind := len(unsure) - len(lost):
-        told.append(
-            f"Of {behind} of the {len(rows)} matched parts the candidate's own states before them (`before`), carried "
-            "into the reference, cost more than a quarter of what they do: something went wrong earlier, in the "
-            "embedding or in earlier layers, and their nats prove nothing."
-        )
-    return told
-
-
 def _gaps_not_finite(found: Found) -> list[str]:
     """Gaps, and what both models have, whose logits have no nats."""
     alignment = None if found.internals is None else found.internals.alignment
     if alignment is None or not found.not_swapped:
         return []
-    measured = [(gap_name(gap), gap.nats, gap.stitched) for gap in alignment.gaps]
-    measured.append(("what both models have", alignment.matched, alignment.matched_stitched))
-    matched = found.internals.matched_layers if found.internals is not None else None
-    measured += [(span_name(one), None, one.stitched) for one in told_spans(matched)] if matched is not None else []
-    names = [
-        name
-        for name, nats, stitched in measured
-        if (told := stitched.nats if nats is None and stitched is not None else nats) is not None and told.mean is None
-    ]
+    measured = [(gap_name(gap), gap.nats) for gap in alignment.gaps]
+    measured.append(("what both models have", alignment.matched))
+    names = [name for name, nats in measured if nats.mean is None]
     if not names:
         return []
     return [

@@ -8,20 +8,17 @@ from typing import Any
 
 import pytest
 
+from app.contracts.errors import HemostatError
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.attribute.request import AttributeRequest
 from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
-from app.web.report import render
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS
 from tests.support.attempts import Context
-from tests.support.pruning import operate
-from tests.support.widening import widened
 from tests.unit.workers.diagnosis.attribute.swapped import Weights, changed_copy
 from workers.diagnosis.attribute.job import attribute
 from workers.engine.room import EngineRoom
 from workers.process.handler import JobCancelled
-from workers.surgery.store import CheckpointStore
 
 Json = dict[str, Any]
 # Two bits in one module of the middle layer, seven everywhere else.
@@ -48,12 +45,8 @@ def settings(
             weights[f"model.layers.1.self_attn.{name}.weight"] /= 1e30
 
     spoilt = changed_copy(reference, models / "spoilt", spoil)
-    store = CheckpointStore(models / "made", 10**9)
-    with operate(reference, store, {"type": "extend.duplicate", "layers": [1]}) as deeper:
-        wider = widened(deeper.path, models / "wider", width=96)
-    wide = widened(reference, models / "wide", width=96)
-    listed = {"tiny": reference, "spoilt": spoilt, "mixture": tiny("mixtral"), "wider": wider, "wide": wide}
-    return home_of(listed)
+    wide = tiny("llama", **HEADS, hidden_size=96)
+    return home_of({"tiny": reference, "spoilt": spoilt, "mixture": tiny("mixtral"), "wide": wide})
 
 
 def request(**changes: Any) -> AttributeRequest:
@@ -366,121 +359,33 @@ def test_of_a_mixture_experts_and_routers_are_parts_and_where_tokens_go_is_told(
     assert json.loads((tmp_path / "attempt-1" / "sites.json").read_text())
 
 
-def test_models_of_another_width_and_depth_are_told_by_gaps_that_a_map_carries(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
-    """A layer twice, and all of it turned into a space of 96 channels: the engine runs both, and the gap explains what
-    the engine finds."""
-    found = attribute(request(candidate={"model": "wider"}, tokens=1024), Context(settings, tmp_path), room)
-    assert found.not_swapped.startswith("the hidden states have 64 and 96 dimensions")
-    gap, *matched = found.sites
-    assert (gap.kind, gap.name, gap.cause, gap.control, gap.shown) == ("gap", "added layer 2", "inserted", 0, True)
-    assert {site.name for site in matched} == {
-        "matched layer 0",
-        "matched layer 1",
-        "matched layer 2 (the candidate's 3)",
-    }
-    # their weights are the reference's; what the first adds to the few directions of embeddings the map does not carry
-    assert [(site.name, site.cause, site.shown) for site in matched if site.cause != "negligible"] == [
-        ("matched layer 0", "unclear", False)
-    ]
-    assert gap.map_control is not None and gap.map_control.mean is not None
-    assert gap.map_control.mean < 0.01 * gap.nats
-    # the same function but for the layer; the engine's mean is over all of the text, that of the gap over a part of it
-    assert gap.share == pytest.approx(1.0, abs=0.05)
-    assert gap.nats == pytest.approx(found.divergence.kl.mean, rel=0.25)
-    assert found.verdict.startswith("The worst part is added layer 2, which alone costs")
-    assert found.internals is not None and found.internals.alignment is not None
-    assert [(pair.reference, pair.candidate) for pair in found.internals.alignment.pairs] == [(0, 0), (1, 1), (2, 3)]
-    assert found.internals.attention is not None
-    assert found.internals.not_measured == ("activations: hidden states of 64 and of 96 channels have no difference",)
-    page = render(found.model_dump(mode="json", by_alias=True))
-    assert "added layer 2" in page
-
-
-def test_gaps_and_matched_layers_are_told_by_kinds_that_add_up_and_a_later_attempt_tells_them_too(
+def test_gaps_are_told_by_kinds_that_add_up_and_a_later_attempt_measures_nothing_again(
     room: EngineRoom, settings: Settings, tmp_path: Path
 ) -> None:
     text = {"source": "inline", "documents": disjoint_kinds()}
-    asked = request(candidate={"model": "wider"}, text=text, tokens=512, internals=False)
+    recipe = [{"type": "extend.duplicate", "layers": [1]}]
+    asked = request(candidate={"model": "tiny", "recipe": recipe}, text=text, tokens=512, internals=False)
     found = attribute(asked, Context(settings, tmp_path), room)
     kinds = found.token_classes
     assert kinds is not None
     assert [one.name for one in kinds.classes] == ["numbers", "punctuation"]
     assert (kinds.parts, kinds.judged, kinds.note) == (len(found.sites), 0, "")
-    assert {site.kind for site in found.sites} == {"gap", "layer"}
+    assert {site.kind for site in found.sites} == {"gap"}
     for site in found.sites:
         assert sum(one.tokens for one in site.classes) == site.tokens == kinds.positions
         summed = sum(one.tokens * (one.nats.mean or 0.0) for one in site.classes)
         assert summed == pytest.approx(site.tokens * site.nats, rel=1e-6, abs=1e-9)
-    # an attempt of an earlier version left sums without kinds
-    (kept,) = tmp_path.glob("partial/attribute-*/internals/alignment.json")
-    block = json.loads(kept.read_text())
-    del block["classes"]
-    for one in block["gaps"]:
-        del one["classes"]
-    kept.write_text(json.dumps(block))
-    again = attribute(asked, Context(settings, tmp_path), room)
-    assert [bool(site.classes) for site in again.sites] == [site.kind != "gap" for site in again.sites]
-    assert again.token_classes is not None and again.token_classes.parts == len(again.sites) - 1
+    context = Context(settings, tmp_path)
+    again = attribute(asked, context, room)
+    assert not any(phase == "inside: gaps" for phase, *_ in context.steps)
     assert [(site.name, site.nats) for site in again.sites] == [(site.name, site.nats) for site in found.sites]
 
 
-def test_layers_that_a_narrower_model_lacks_are_left_out_of_the_reference(
+def test_a_model_of_another_hidden_size_is_refused_before_anything_is_scored(
     room: EngineRoom, settings: Settings, tmp_path: Path
 ) -> None:
-    candidate = {"model": "tiny", "recipe": [{"type": "prune.layers", "layers": [1]}]}
-    asked = request(reference={"model": "wide"}, candidate=candidate, tokens=1024, internals=False)
-    found = attribute(asked, Context(settings, tmp_path), room)
-    gap = found.sites[0]
-    assert (gap.kind, gap.name, gap.cause, gap.map_control) == ("gap", "dropped layer 1", "removed", None)
-    assert [site.kind for site in found.sites] == ["gap", "layer", "layer"]
-    assert gap.share == pytest.approx(1.0, abs=0.05)
-    assert gap.nats == pytest.approx(found.divergence.kl.mean, rel=0.25)
-    assert gap.treatment is not None
-    assert gap.treatment.recipe is None
-
-
-def test_the_broken_layer_of_a_model_of_another_width_and_the_same_depth_is_named_first(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
-    """The reference turned into 96 channels, its middle layer at two bits: that layer explains what the engine finds,
-    and is given more bits."""
-    step = {"type": "quantize.rtn", "bits": 2, "group_size": 32, "layers": [1]}
     context = Context(settings, tmp_path)
-    asked = request(candidate={"model": "wide", "recipe": [step]}, tokens=1024, internals=False)
-    found = attribute(asked, context, room)
-    worst, *others = found.sites
-    assert (worst.name, worst.kind, worst.layer, worst.shown) == ("matched layer 1", "layer", 1, True)
-    assert worst.control == 0
-    assert worst.map_control is not None and worst.map_control.mean is not None
-    assert worst.map_control.mean < 0.01 * worst.nats
-    assert worst.share == pytest.approx(1.0, abs=0.05)
-    assert worst.nats == pytest.approx(found.divergence.kl.mean, rel=0.25)
-    # what the first adds to the few directions of embeddings the map does not carry
-    assert [(site.name, site.cause, site.shown) for site in others] == [
-        ("matched layer 2", "negligible", False),
-        ("matched layer 0", "unclear", False),
-    ]
-    assert any("1 of the 3 matched parts the map" in warning for warning in found.warnings)
-    assert found.verdict.startswith("The worst part is matched layer 1, which alone costs ")
-    assert ", run in the reference through a map that alone loses " in found.verdict
-    assert found.treatment is not None and found.treatment.recipe is not None
-    assert found.treatment.recipe[0]["bits"] == 4
-    through = [(done, total) for phase, done, total in context.steps if phase == "inside: layers through a map"]
-    assert through == [(0, 3), (1, 3), (2, 3)]
-    page = render(found.model_dump(mode="json", by_alias=True))
-    assert "Worst: matched layer 1" in page
-
-
-def test_a_model_that_is_the_reference_in_another_width_has_no_part_to_blame(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
-    found = attribute(request(candidate={"model": "wide"}, tokens=1024), Context(settings, tmp_path), room)
-    assert len(found.sites) == 3
-    assert all(site.shown is False for site in found.sites)
-    assert [site.cause for site in found.sites] == ["negligible", "negligible", "unclear"]
-    assert found.verdict.startswith("No part is shown to cost anything alone: ")
-    assert "the hidden states have 64 and 96 dimensions" in found.verdict
-    assert found.internals is not None and found.internals.alignment is not None
-    assert found.internals.alignment.gaps == ()
+    with pytest.raises(HemostatError, match="its hidden size is 96 and the reference's is 64") as error:
+        attribute(request(candidate={"model": "wide"}), context, room)
+    assert error.value.pointer == "/candidate/model"
+    assert "reference" not in {phase for phase, *_ in context.steps}

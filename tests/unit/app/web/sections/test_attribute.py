@@ -95,8 +95,6 @@ def test_the_order_of_the_parts_is_told_as_it_is() -> None:
     assert note(3900, 1950).startswith(
         "Parts that were measured on more tokens come first (what was dropped in halving"
     )
-    # a report that went by nats alone
-    assert note(1950, 3900).endswith("before rounding, though these are not of the same tokens")
 
 
 def test_a_bar_has_the_digits_of_the_table() -> None:
@@ -190,8 +188,6 @@ def test_pairs_that_do_not_add_up_are_counted() -> None:
     assert "None of 3 pairs of the first parts is shown to be far from adding up: 2 add up to within a tenth, 1 is" in (
         told(near, near, unsure)
     )
-    older = pair.model_copy(update={"far": False, "near": None})
-    assert "None of 2 pairs of the first parts is shown to be far from adding up: 2 are undecided" in told(older, older)
     all_three = report.additivity.model_copy(update={"pairs": (pair, near, unsure)})
     marks = attribution(report.model_copy(update={"additivity": all_three})).pairs.rows
     assert [row[0].note for row in marks] == ["far from adding up", "adds up to within a tenth", "undecided"]
@@ -205,69 +201,6 @@ def test_a_single_part_is_not_counted_in_the_plural() -> None:
     told = sites_note(report)
     assert "the first one of" in told
     assert "exactly 0 for it" in told
-
-
-def test_gaps_of_another_width_say_what_their_nats_are_and_what_both_models_have_may_be_worse() -> None:
-    report = read("other-depth")
-    gap = report.sites[0]
-    stitched = {
-        "nats": {"mean": gap.nats + 0.1, "ci": (gap.nats, gap.nats + 0.2)},
-        "share": 0.8,
-        "control": {"mean": 0.0625, "ci": None},
-        "shown": True,
-    }
-    left_out = {"nats": None, "saved": {"mean": 0.25, "ci": None}}
-    block = internals_blocks.alignment() | {"matched": None, "matched_stitched": stitched}
-    block["gaps"] = [block["gaps"][0] | left_out]
-
-    def changed(matched: dict[str, object], **of_site: object) -> AttributeReport:
-        inside = internals_blocks.dense(alignment=block | {"matched_stitched": matched})
-        return report.model_copy(update={"internals": inside, "sites": (gap.model_copy(update=of_site),)})
-
-    assert heading(changed(stitched)) == "Worst: what both models have"
-    assert heading(changed(stitched | {"shown": False})) == "Worst gap: dropped layers 7, 8"
-    through, added = "through a map between the two widths, without what", "what the candidate gains without them"
-    note = sites_note(changed(stitched))
-    assert (through in note, added in note) == (False, True)
-    note = sites_note(changed(stitched, map_control=Mean(mean=0.0625, ci=None)))
-    assert (through in note, added in note) == (True, True)
-
-
-def test_a_gap_whose_map_loses_as_much_has_words_of_its_own() -> None:
-    gap = read("other-depth").sites[0]
-
-    def told(control: float | None, **changes: object) -> str:
-        of_map = {"map_control": Mean(mean=control, ci=None)}
-        return cause_text(gap.model_copy(update={"shown": False, "cause": "unclear"} | of_map | changes))
-
-    assert [told(control) for control in (gap.nats * 2, gap.nats, None)] == ["lost in the map"] * 3
-    assert told(gap.nats / 2) == "no damage shown"
-    assert told(gap.nats * 2, cause="negligible") == "negligible"
-    assert told(0.0, shown=True, cause="removed") == "removed"
-    assert cause_text(gap.model_copy(update={"shown": False, "cause": "unclear"})) == "no damage shown"
-    page = render(VARIANTS["full"])
-    assert "Lost in the map: the part was run through a map between two widths that by itself loses no less" in page
-
-
-def test_a_matched_layer_behind_earlier_damage_has_words_and_a_column_of_its_own() -> None:
-    report = read("other-depth")
-    layer = report.sites[0].model_copy(update={"kind": "layer", "name": "matched layer 0", "cause": "unclear"})
-    layer = layer.model_copy(update={"shown": False, "map_control": Mean(mean=0.0, ci=None)})
-
-    def told(before: float | None) -> str:
-        return cause_text(layer.model_copy(update={"before": Mean(mean=before, ci=None)}))
-
-    assert [told(layer.nats / 2), told(None)] == ["behind earlier damage"] * 2
-    assert told(layer.nats / 4) == "no damage shown"
-    assert cause_text(layer) == "no damage shown"
-    for before, columns in ((Mean(mean=0.6875, ci=(0.6871, 0.6879)), True), (None, False)):
-        drawn = report.model_copy(update={"sites": (layer.model_copy(update={"before": before}),)})
-        body = drawn.model_dump(mode="json", by_alias=True)
-        page = render(body)
-        assert ("Before, nats" in page, "0.6875" in page) == (columns, columns)
-        written = io.StringIO()
-        render_terminal(body, Console(file=written, width=120))
-        assert ("Before" in written.getvalue(), "0.6875" in written.getvalue()) == (columns, columns)
 
 
 def test_models_of_another_depth_show_their_gaps_and_why() -> None:

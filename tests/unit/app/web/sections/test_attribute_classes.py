@@ -99,7 +99,7 @@ def test_where_nothing_is_shown_to_differ_that_is_said_and_where_nothing_could_t
     assert class_sentence(read(untried)) == ""
 
 
-def test_gaps_are_told_by_kind_too_and_say_why_where_they_are_not() -> None:
+def test_gaps_are_told_by_kind_too() -> None:
     gaps = part_classes(read(VARIANTS["other-depth"]))
     assert gaps is not None
     assert (gaps.sentence, gaps.further) == ("", ())
@@ -107,22 +107,6 @@ def test_gaps_are_told_by_kind_too_and_say_why_where_they_are_not() -> None:
     assert gaps.kinds.rows[1][2].text == "0.60"
     assert "Kinds are told of the one part;" in gaps.note and "scored or not" in gaps.note
     assert "stand here" not in gaps.note
-    lost = VARIANTS["other-depth"] | {
-        "token_classes": {"parts": 0, "note": "Token classes are not told of these parts."}
-    }
-    lost["sites"] = [{key: value for key, value in one.items() if key != "classes"} for one in lost["sites"]]
-    untold = part_classes(read(lost))
-    assert untold is not None
-    assert (untold.kinds.rows, untold.note) == ((), "Token classes are not told of these parts.")
-    assert untold.note in render(lost)
-
-
-def test_an_older_report_has_nothing() -> None:
-    older = {key: value for key, value in VARIANTS["full"].items() if key != "token_classes"}
-    older["sites"] = [{key: value for key, value in one.items() if key != "classes"} for one in older["sites"]]
-    assert part_classes(read(older)) is None
-    assert "Which tokens" not in render(older)
-    assert "Which tokens" in render(VARIANTS["full"])
 
 
 def test_a_terminal_has_the_sentence() -> None:

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.attribute.blocks import Measured
 from tests.support.copies import copier
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, at_borders, kl, run, whole
@@ -184,12 +183,3 @@ def test_a_channel_far_larger_than_the_others_is_told(tiny: Tiny, tmp_path: Path
     assert told.outlier_share is not None
     assert told.outlier_share_ci[0] < told.outlier_share < told.outlier_share_ci[1]
     assert (told.outlier_share, told.outlier_share_ci) == (expected.mean, expected.ci)
-
-
-def test_two_widths_have_no_difference(tiny: Tiny, tmp_path: Path) -> None:
-    with (
-        at_borders(tiny("llama"), tiny("llama", hidden_size=96), scratch=tmp_path) as (reference, candidate),
-        pytest.raises(HemostatError, match="64 and of 96") as caught,
-    ):
-        activation_errors(reference, candidate, SAME, DOCUMENT_N)
-    assert caught.value.code == ErrorCode.RECIPE_NOT_APPLICABLE

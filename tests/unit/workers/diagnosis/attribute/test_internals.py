@@ -149,32 +149,6 @@ def test_a_lost_attempt_measures_no_block_twice(deeper: list[Path], tmp_path: Pa
     assert not {"similarity", "gaps", "attention"} & set(phases)
 
 
-def test_two_widths_are_aligned_and_the_rest_is_told(tiny: Tiny, tmp_path: Path) -> None:
-    found = measure([tiny("llama"), tiny("llama", hidden_size=96)], tmp_path)
-    assert found.alignment is not None
-    assert found.attention is not None
-    assert found.activations is None
-    assert found.not_measured == ("activations: hidden states of 64 and of 96 channels have no difference",)
-
-
-def test_two_widths_of_two_depths_have_nats_through_maps_that_a_later_attempt_finds(tiny: Tiny, tmp_path: Path) -> None:
-    folders = [tiny("llama"), tiny("llama", hidden_size=96, num_hidden_layers=4)]
-    found = measure(folders, tmp_path, alignment_alone=True).alignment
-    assert found is not None
-    (gap,) = found.gaps
-    assert gap.nats is None
-    assert gap.stitched is not None
-    assert gap.stitched.nats.ci is not None
-    assert gap.stitched.share == pytest.approx((gap.stitched.nats.mean or 0) / (found.total.mean or 1))
-    assert gap.stitched.control.mean is not None
-    assert found.maps is not None
-    assert found.maps.widths == (64, 96)
-    phases: list[str] = []
-    again = measure(folders, tmp_path, alignment_alone=True, progress=lambda phase, *_: phases.append(phase))
-    assert again.alignment == found
-    assert "gaps" not in phases
-
-
 def test_mixtures_get_every_block_and_their_routing(tiny: Tiny, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "store", 10**9)
     with operate(tiny("mixtral"), store, {"type": "quantize.rtn", "bits": 3, "group_size": 32}) as modified:

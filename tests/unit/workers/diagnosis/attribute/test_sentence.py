@@ -208,7 +208,7 @@ def test_where_every_part_is_finite_nowhere_none_is_said_to_cost_nothing() -> No
     assert "costs anything" not in told
 
 
-def gap_verdict(matched: dict[str, Any] | None = None, stitched: Any = None, **changes: Any) -> str:
+def gap_verdict(matched: dict[str, Any] | None = None, **changes: Any) -> str:
     told = {"share": 1.0, "share_ci": None, "ci": None} | changes
     worst = Told.model_validate(site("dropped layers 5, 6", 0.445, kind="gap", layer=7, **told))
     block = internals_blocks.alignment() | {
@@ -216,7 +216,6 @@ def gap_verdict(matched: dict[str, Any] | None = None, stitched: Any = None, **c
         "measured": {"windows": 1, "tokens": 210, "documents": 1},
     }
     block |= {} if matched is None else {"matched": matched}
-    block |= {} if stitched is None else {"matched": None, "matched_stitched": stitched}
     found = SimpleNamespace(
         not_swapped="the models have 30 and 28 layers", internals=internals_blocks.dense(alignment=block)
     )
@@ -241,20 +240,6 @@ def test_what_stayed_and_costs_more_than_the_worst_gap_are_told() -> None:
     unsure = gap_verdict(matched={"mean": 0.61, "ci": (0.0, 1.2)})
     assert unsure.endswith("is changed, too: it costs 0.61 nats (95 % interval 0 to 1.2).")
     assert "changed, too" not in gap_verdict(matched={"mean": 0.0, "ci": (0.0, 0.0)})
-
-
-def test_what_stayed_between_two_widths_is_told_with_what_the_map_loses_and_not_where_it_proves_nothing() -> None:
-    stitched = {
-        "nats": {"mean": 0.61, "ci": (0.5, 0.75)},
-        "share": 1.4,
-        "control": {"mean": 0.125, "ci": None},
-        "shown": True,
-    }
-    assert gap_verdict(stitched=stitched).endswith(
-        " is changed, too: it costs 0.61 nats (95 % interval 0.5 to 0.75) through a map that alone loses 0.125, more "
-        "than any gap."
-    )
-    assert "changed, too" not in gap_verdict(stitched=stitched | {"shown": False})
 
 
 def test_a_gap_that_costs_more_and_not_for_sure_is_not_passed_over_in_silence() -> None:

@@ -1,12 +1,11 @@
 """What a reader of a report is warned of."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 
-from app.kinds.attribute.blocks import MatchedLayers
 from app.kinds.attribute.report import Site as Told
 from tests.support import internals_blocks
 from tests.support.attribute_reports import site
@@ -79,72 +78,22 @@ def test_layers_that_are_matched_otherwise_than_they_were_swapped_are_told(
     assert matched_otherwise(cast("Found", found)) == []
 
 
-def between_two_widths(alignment: dict[str, Any]) -> Found:
+def test_what_has_no_nats_since_logits_are_not_finite_is_warned_of() -> None:
+    none = {"mean": None, "ci": None}
+    block = internals_blocks.alignment() | {"matched": none}
+    block["gaps"] = [gap | {"nats": none} for gap in block["gaps"]]
     found = SimpleNamespace(
         sides=sides(),
         warnings=[],
         corpus=SimpleNamespace(repeated=0),
-        not_swapped="the hidden states have 64 and 96 dimensions",
-        internals=internals_blocks.dense(alignment=alignment),
+        not_swapped="the models have 30 and 28 layers",
+        internals=internals_blocks.dense(alignment=block),
         search=None,
         subset=None,
         looking=None,
     )
-    return cast("Found", found)
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"maps": {"widths": (64, 96), "folds": 5, "tokens": 97}}, ""),
-        (
-            {"maps": {"widths": (64, 96), "folds": 5, "tokens": 96}},
-            "The maps between hidden states of 64 and 96 dimensions were fitted on 96 tokens, not more than there are",
-        ),
-        ({"not_stitched": "the text is a single window"}, "No layer was run in the model of the other width: the text"),
-    ],
-)
-def test_maps_of_too_few_tokens_or_none_are_warned_of(changes: dict[str, object], told: str) -> None:
-    block = internals_blocks.alignment() | changes
-    warned = warnings_of(between_two_widths(block), (), 0)
-    assert len(warned) == bool(told)
-    assert "".join(warned).startswith(told)
-
-
-def test_what_has_no_nats_since_logits_are_not_finite_is_warned_of() -> None:
-    none = {"mean": None, "ci": None}
-    stitched = {"nats": none, "share": None, "control": internals_blocks.mean(0.25), "shown": False}
-    block = internals_blocks.alignment() | {"matched": None, "matched_stitched": stitched}
-    dropped, copy = block["gaps"]
-    block["gaps"] = [dropped | {"nats": none}, copy | {"nats": None, "stitched": stitched}]
-    (told,) = warnings_of(between_two_widths(block), (), 0)
+    (told,) = warnings_of(cast("Found", found), (), 0)
     assert "dropped layer 3, added layer 4, what both models have left logits that are not finite" in told
-
-
-def test_matched_layers_behind_damage_and_a_choice_that_does_not_hold_for_them_are_warned_of() -> None:
-    def span(layer: int, control: float, before: float | None) -> dict[str, Any]:
-        stitched = {"nats": internals_blocks.mean(0.5), "share": 0.5, "control": {"mean": control, "ci": None}}
-        place = {"reference": (layer, layer), "candidate": (layer, layer), "maps_of": (0, 0)}
-        came = None if before is None else {"mean": before, "ci": None}
-        return place | {"stitched": stitched | {"shown": True}, "before": came, "added": (0.3, 0.3), "split": False}
-
-    def told(
-        *spans: dict[str, Any], layers: tuple[int, ...] | None = None, levels: tuple[str, ...] = ("layer",)
-    ) -> str:
-        found = between_two_widths(internals_blocks.alignment())
-        block = {"measured": internals_blocks.TEXT, "total": internals_blocks.mean(1.0), "spans": spans, "steps": ()}
-        block |= {"budget": 4, "control": 0.0}
-        matched = MatchedLayers.model_validate(block)
-        found.internals = cast("Any", found.internals).model_copy(update={"matched_layers": matched})
-        found.request = cast("Any", SimpleNamespace(layers=layers, levels=levels))
-        return " ".join(warnings_of(found, (), 0))
-
-    assert told(span(0, 0.1, 0.125), span(1, 0.1, None)) == ""
-    both = told(span(0, 0.1, 0.2), span(1, 0.3, 0.2), span(2, 0.1, 0.1))
-    assert "Of 1 of the 3 matched parts the map between" in both
-    assert "Of 1 of the 3 matched parts the candidate's own states before them (`before`)" in both
-    for chosen in ({"layers": (1,)}, {"levels": ("module",)}):
-        assert told(span(0, 0.1, 0.1), **cast("Any", chosen)).startswith("Between two widths `layers` and `levels` of")
 
 
 def test_layers_that_match_otherwise_on_too_little_text_to_resample_are_told() -> None:
