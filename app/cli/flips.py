@@ -56,8 +56,8 @@ def build(
 
     If a recipe fails, the others are added and the command fails.
     """
-    from workers.diagnosis.flips import runs
-    from workers.diagnosis.flips.prediction import FEWEST_TASKS
+    from workers.analysis.flips import runs
+    from workers.analysis.flips.prediction import FEWEST_TASKS
 
     configured = settings()
     known = len(runs.read(configured.home))
@@ -121,8 +121,8 @@ def predict(
 
     Without runs that have seen such a case the command is refused.
     """
-    from workers.diagnosis.flips import runs
-    from workers.diagnosis.flips.prediction import Predictor
+    from workers.analysis.flips import runs
+    from workers.analysis.flips.prediction import Predictor
 
     _require_sound(kl, items)
     predictor = Predictor(runs.read(settings().home))
@@ -172,7 +172,7 @@ def _require_sound(kl: float, items: int) -> None:
 
 
 def _runs_of(job: dict[str, Any], report: dict[str, Any]) -> list[Any]:
-    from workers.diagnosis.flips.runs import Run, teaches
+    from workers.analysis.flips.runs import Run, teaches
 
     origin = report["provenance"]
     if report["nonfinite_positions"] or not teaches(step["type"] for step in origin["candidate"]["recipe"] or ()):

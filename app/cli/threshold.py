@@ -11,7 +11,7 @@ from rich.table import Table
 
 from app.cli.output import Json, fail, out, print_json
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.diagnosis.numerals import numeral
+from workers.analysis.numerals import numeral
 
 _LABELS = {
     "power_law_then_exponential": "published",
@@ -53,8 +53,8 @@ def threshold(
 def _answer(file: Path, seed: int, curve: str | None = None) -> Json:
     try:
         # Late: they need numpy and scipy, which the front end does without.
-        from workers.diagnosis.threshold.answer import fit_threshold
-        from workers.diagnosis.threshold.request import parse_request
+        from workers.analysis.threshold.answer import fit_threshold
+        from workers.analysis.threshold.request import parse_request
     except ModuleNotFoundError as error:
         raise HemostatError(
             ErrorCode.UNAVAILABLE,

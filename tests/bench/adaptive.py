@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.bench.rows import Row, write
+from workers.analysis.threshold import published
+from workers.analysis.threshold.bounds import Bounds
+from workers.analysis.threshold.curve import Curve
+from workers.analysis.threshold.interval import knee_interval
 from workers.diagnosis.sweep.choice import first_look, next_by_knee
-from workers.diagnosis.threshold import published
-from workers.diagnosis.threshold.bounds import Bounds
-from workers.diagnosis.threshold.curve import Curve
-from workers.diagnosis.threshold.interval import knee_interval
 
 RESULTS = Path(__file__).with_name("adaptive.csv")
 SETTINGS, BUDGET, NOISE, RESAMPLES = 31, 12, 0.01, 199

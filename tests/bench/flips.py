@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench.rows import Row, read, write
-from workers.diagnosis.flips.model import CENTRE, INTERCEPT_MEAN, RUN_SCALE, SLOPE_MEAN, TASK_SCALE, fit
-from workers.diagnosis.flips.runs import Run
+from workers.analysis.flips.model import CENTRE, INTERCEPT_MEAN, RUN_SCALE, SLOPE_MEAN, TASK_SCALE, fit
+from workers.analysis.flips.runs import Run
 
 RESULTS = Path(__file__).with_name("flips.csv")
 # Simulations a row: a coverage of 95 % is then known to a standard error of 0.7 points.

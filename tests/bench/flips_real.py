@@ -28,8 +28,8 @@ from scipy import stats
 from tests.bench.flips_runs import BENCH, Told, read
 from tests.bench.rows import Row, write
 from tests.bench.rows import read as read_rows
-from workers.diagnosis.flips.prediction import Predictor, Status
-from workers.diagnosis.flips.runs import Run
+from workers.analysis.flips.prediction import Predictor, Status
+from workers.analysis.flips.runs import Run
 
 RESULTS: Final = Path(__file__).with_name("flips.csv")
 LEVELS: Final = (50, 95)

@@ -5,7 +5,7 @@ writes tests/bench/flips_runs.jsonl.
 was. FOLDER holds the published files as for `tests.bench.tasks`, and `wikitext-2-raw/wiki.test.raw`. The tasks
 are in `tests.bench.flips_tasks`. Items are drawn by the seed; no text of them is kept.
 
-A line is a run as `workers.diagnosis.flips.runs` stores it, with the recipe that made the candidate, the processor and
+A line is a run as `workers.analysis.flips.runs` stores it, with the recipe that made the candidate, the processor and
 its cores. `python -m tests.bench.flips_real` makes rows of them.
 """
 
@@ -23,8 +23,8 @@ from typing import Any, Final
 from tests.bench import processor
 from tests.bench.flips_tasks import write_files
 from tests.bench.rows import Row
-from workers.diagnosis.flips import runs as flip_runs
-from workers.diagnosis.flips.runs import Run
+from workers.analysis.flips import runs as flip_runs
+from workers.analysis.flips.runs import Run
 from workers.engine.environment import child_environment
 
 BENCH: Final = "flips_real"

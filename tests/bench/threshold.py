@@ -21,10 +21,10 @@ import numpy as np
 from tests.bench.rows import Row, read, replaced, write
 from tests.support.knee_documents import Errors, around, curve_of, simulated
 from tests.support.knees import RISING, SCENARIOS, Array, Scenario, coverage
-from workers.diagnosis.threshold.answer import fit_threshold
-from workers.diagnosis.threshold.bounds import Bounds
-from workers.diagnosis.threshold.curve import Curve
-from workers.diagnosis.threshold.documents import DocumentLosses, document_interval
+from workers.analysis.threshold.answer import fit_threshold
+from workers.analysis.threshold.bounds import Bounds
+from workers.analysis.threshold.curve import Curve
+from workers.analysis.threshold.documents import DocumentLosses, document_interval
 
 # A curve, and the losses of its documents where they are known.
 Drawn = tuple[Curve, DocumentLosses | None]

@@ -17,7 +17,7 @@ from app.web.schema import report_schema
 from app.web.sections.tasks_words import OUTCOMES
 from tests.e2e.conftest import compare_request
 from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
-from workers.diagnosis.flips import runs
+from workers.analysis.flips import runs
 
 __all__ = ["browser"]
 Json = dict[str, Any]

@@ -53,8 +53,8 @@ MARKS = {
         r"integration/workers/engine/test_room\.py::test_ending_an_engine_gives",
         r"integration/workers/distributions/test_memory",
         # Fits of many resamplings, ten seconds each and more.
-        r"unit/workers/diagnosis/threshold/test_answer\.py::test_(a_curve_of_the_form_itself|documents_say_how_far)",
-        r"unit/workers/diagnosis/threshold/test_answer\.py::test_(few_documents_that_bend|dense_gives)",
+        r"unit/workers/analysis/threshold/test_answer\.py::test_(a_curve_of_the_form_itself|documents_say_how_far)",
+        r"unit/workers/analysis/threshold/test_answer\.py::test_(few_documents_that_bend|dense_gives)",
         # Every pair of steps.
         r"unit/workers/surgery/test_composition\.py::test_any_two_steps",
         # The same on other architectures.

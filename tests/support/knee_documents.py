@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from tests.support.knees import Array, Scenario
-from workers.diagnosis.threshold.curve import Curve
-from workers.diagnosis.threshold.documents import DocumentLosses
+from workers.analysis.threshold.curve import Curve
+from workers.analysis.threshold.documents import DocumentLosses
 
 # How the errors of one document at different settings hang together: each for itself; all in proportion to the damage;
 # each setting's upon that of the one before.

@@ -29,9 +29,9 @@ from app.kinds.mitigate.request import MitigateRequest
 from app.kinds.trajectory.request import TrajectoryRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.packing import kept_packed
+from workers.analysis.numerals import counted
 from workers.diagnosis import long_context
 from workers.diagnosis.floor import Floor
-from workers.diagnosis.numerals import counted
 from workers.diagnosis.positions import document_tokens
 from workers.diagnosis.sides import Side, Sides
 from workers.diagnosis.summary import Summary, summarize

@@ -20,7 +20,7 @@ from app.contracts.text import SelfText, TextSource
 from app.recipes.base import Calibrated
 from app.recipes.recipe import Recipe
 from app.settings import Settings
-from workers.diagnosis.numerals import counted
+from workers.analysis.numerals import counted
 from workers.surgery.calibration_text import CalibrationText
 from workers.text.callbacks import CheckCancelled, never_cancelled
 from workers.text.documents import TextDocument

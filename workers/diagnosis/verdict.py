@@ -16,7 +16,7 @@ import numpy as np
 
 from app.contracts.report import SEVERITIES, Mean, Severity, SeverityVerdict
 from app.contracts.request import Thresholds
-from workers.diagnosis.numerals import numeral
+from workers.analysis.numerals import numeral
 from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import Estimate
 from workers.distributions.power import minimum_detectable_effect, tokens_to_decide

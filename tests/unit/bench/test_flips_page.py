@@ -8,7 +8,7 @@ from tests.bench.flips_real import LEFT_OUT, RESULTS
 from tests.bench.flips_runs import BENCH, Told, read
 from tests.bench.rows import Row
 from tests.bench.rows import read as read_rows
-from workers.diagnosis.flips.runs import Run
+from workers.analysis.flips.runs import Run
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "flips.md").read_text(encoding="utf-8")
 MACHINE = Row(BENCH, "processor", "this one", 2.0, "cores")

@@ -13,9 +13,9 @@ from tests.bench.flips_runs import BENCH, RECIPES, RUNS, Told, read
 from tests.bench.flips_tasks import ITEMS
 from tests.bench.rows import Row
 from tests.bench.rows import read as read_rows
-from tests.unit.workers.diagnosis.flips.simulation import World, draw
-from workers.diagnosis.flips.prediction import Predictor
-from workers.diagnosis.flips.runs import Run
+from tests.unit.workers.analysis.flips.simulation import World, draw
+from workers.analysis.flips.prediction import Predictor
+from workers.analysis.flips.runs import Run
 
 # Eight recipes on four tasks: `draw` takes the tasks by turns.
 DRAWN = [

@@ -9,7 +9,7 @@ import pytest
 from tests.bench import flips_runs, processor
 from tests.bench.flips_runs import BENCH, RECIPES, lines_of, main, read, written
 from tests.bench.rows import Row
-from workers.diagnosis.flips.runs import Run, add
+from workers.analysis.flips.runs import Run, add
 
 MACHINE = Row(BENCH, "processor", "this one: cpu 1 threads", 2.0, "cores")
 RUN = Run("diag_a", "example", "f", 206, 11, 0.3, reference="r", candidate="c", text="t", finished_at=5.0, source="w")

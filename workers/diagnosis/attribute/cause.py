@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from app.contracts.report import Mean
 from app.kinds.attribute.report import Cause, Evidence, SiteKind
-from workers.diagnosis.numerals import numeral
+from workers.analysis.numerals import numeral
 
 REMOVED, HALF, NEGLIGIBLE = 0.9, 0.5, 1e-3
 # An interval of the ratio wholly beyond one of these is a finding; wholly within the wider pair, it is the same.

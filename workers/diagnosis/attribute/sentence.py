@@ -9,6 +9,7 @@ import numpy as np
 
 from app.contracts.report import Mean
 from app.kinds.attribute.report import Explained, Site
+from workers.analysis.numerals import numeral
 from workers.diagnosis.attribute.few import on_text
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.looking import Looking
@@ -16,7 +17,6 @@ from workers.diagnosis.attribute.naming import some
 from workers.diagnosis.attribute.scope import asked_for, nothing_differs, parts_differ
 from workers.diagnosis.attribute.search import Measured
 from workers.diagnosis.attribute.sites import Site as Part
-from workers.diagnosis.numerals import numeral
 
 
 def sentence(sites: tuple[Site, ...], looking: Looking | None, found: Found) -> str:

@@ -21,10 +21,10 @@ from app.contracts.diff_report import MEASURES, MOST, UNITS, Difference, DiffRep
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Mean
 from app.kinds.compare.report import CompareReport
+from workers.analysis.numerals import counted
 from workers.diagnosis.diff.classes import classes_of, listed, title
 from workers.diagnosis.diff.protocol import mismatches, sentence
 from workers.diagnosis.diff.tokens import Tokens, same_positions, shared
-from workers.diagnosis.numerals import counted
 from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import FEWEST_CLUSTERS, Clusters
 from workers.distributions.significance import LEAST_P, LEVEL, cluster_labels, holm, p_values

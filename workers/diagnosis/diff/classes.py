@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.analysis.numerals import counted
 from workers.diagnosis.diff.tokens import Tokens
-from workers.diagnosis.numerals import counted
 from workers.diagnosis.token_classes.catalogue import CLASSES
 
 _TITLES: Final = {one.name: one.title for one in CLASSES}

@@ -22,6 +22,7 @@ from app.kinds.mitigate.report import (
     Wound,
 )
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
+from workers.analysis.numerals import counted, numeral
 from workers.diagnosis.assemble import provenance, repeatable, stores_text
 from workers.diagnosis.floor import Floor
 from workers.diagnosis.means import GAINED, ratio
@@ -30,7 +31,6 @@ from workers.diagnosis.mitigate.measuring import PRECISION, Measurement, estimat
 from workers.diagnosis.mitigate.sets import Part, Sets
 from workers.diagnosis.mitigate.subject import fields_of, told
 from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
-from workers.diagnosis.numerals import counted, numeral
 from workers.diagnosis.positions import document_tokens
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import Summary, summarize, usable

@@ -8,8 +8,8 @@ from typing import Final, cast
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import DocumentSet, SetName
+from workers.analysis.numerals import counted
 from workers.diagnosis.calibration_text import looked_at
-from workers.diagnosis.numerals import counted
 from workers.diagnosis.positions import positions_of
 from workers.distributions.token_values import Positions
 from workers.text.documents import TextDocument

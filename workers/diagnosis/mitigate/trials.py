@@ -19,12 +19,12 @@ from app.models.steps import check_recipe
 from app.models.surgery_cost import surgery_cost
 from app.models.treatments import described
 from app.recipes.recipe import Recipe
+from workers.analysis.numerals import numeral
 from workers.diagnosis.mitigate.front import Point, broken
 from workers.diagnosis.mitigate.measuring import Measurement, RefusedError, estimate
 from workers.diagnosis.mitigate.search import Measured, Proposal, Rung, Search
 from workers.diagnosis.mitigate.subject import Fit, Subject, told
 from workers.diagnosis.mitigate.treatments import ORDER, Arm, Plan, apply_plan, arms_of, why_none
-from workers.diagnosis.numerals import numeral
 from workers.process.handler import JobContext
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from workers.diagnosis.numerals import counted
+from workers.analysis.numerals import counted
 from workers.diagnosis.points.class_sums import ClassSums
 from workers.diagnosis.points.record import PointRecord
 

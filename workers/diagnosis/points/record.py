@@ -17,9 +17,9 @@ from app.contracts.base import Contract
 from app.contracts.report import Count, Divergence, Mean, Perplexity, Severity, SeverityVerdict
 from app.contracts.request import Thresholds
 from app.files import write_atomically
+from workers.analysis.threshold.documents import DocumentLosses, Quantity
 from workers.diagnosis.points.class_sums import ClassSums, class_sums
 from workers.diagnosis.summary import as_mean, distribution, usable
-from workers.diagnosis.threshold.documents import DocumentLosses, Quantity
 from workers.diagnosis.verdict import decide
 from workers.distributions.intervals import Clusters
 from workers.distributions.statistics import exponential, perplexity

@@ -27,7 +27,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workers.diagnosis.threshold.formfree import RESOLVED
+from workers.analysis.threshold.formfree import RESOLVED
 from workers.distributions.intervals import CONFIDENCE, FEWEST_CLUSTERS, cluster_order
 
 Array = NDArray[np.float64]

@@ -7,7 +7,7 @@ from typing import Final
 
 from app.kinds.surface.report import Interaction
 from app.models.surfaces import Cell, zero_of
-from workers.diagnosis.numerals import counted, numeral
+from workers.analysis.numerals import counted, numeral
 from workers.diagnosis.surface.table import Table
 from workers.distributions.intervals import FEWEST_CLUSTERS
 

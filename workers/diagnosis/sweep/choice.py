@@ -27,10 +27,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.diagnosis.threshold import published
-from workers.diagnosis.threshold.bounds import Bounds
-from workers.diagnosis.threshold.curve import Curve
-from workers.diagnosis.threshold.interval import CONFIDENCE
+from workers.analysis.threshold import published
+from workers.analysis.threshold.bounds import Bounds
+from workers.analysis.threshold.curve import Curve
+from workers.analysis.threshold.interval import CONFIDENCE
 
 Array = NDArray[np.float64]
 

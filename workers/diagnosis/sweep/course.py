@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.models.strength import Order
+from workers.analysis.threshold.documents import FEWEST_DOCUMENTS, DocumentLosses, Quantity
 from workers.diagnosis.points.kernels import NO_KERNEL, Kernel
 from workers.diagnosis.points.record import PointRecord, by_document
-from workers.diagnosis.threshold.documents import FEWEST_DOCUMENTS, DocumentLosses, Quantity
 from workers.distributions.token_values import Ints
 
 Array = NDArray[np.float64]

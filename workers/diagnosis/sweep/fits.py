@@ -10,12 +10,12 @@ import numpy as np
 
 from app.kinds.sweep.report import KneeInterval, Rival, Slopes, Threshold, TransitionTest
 from app.kinds.sweep.request import FormBounds
+from workers.analysis.threshold.answer import ThresholdAnswer, fit_threshold
+from workers.analysis.threshold.bounds import Bounds
+from workers.analysis.threshold.curve import FEWEST_POINTS, Curve
+from workers.analysis.threshold.interval import CONFIDENCE
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.limits import drawn_logs, slope_of
-from workers.diagnosis.threshold.answer import ThresholdAnswer, fit_threshold
-from workers.diagnosis.threshold.bounds import Bounds
-from workers.diagnosis.threshold.curve import FEWEST_POINTS, Curve
-from workers.diagnosis.threshold.interval import CONFIDENCE
 
 Of = Literal["perplexity", "kl"]
 # A perplexity beyond is no number of 64 bits any more.

@@ -16,8 +16,8 @@ from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import recipe_at, told
 from app.models.strength import Order, order_of
+from workers.analysis.numerals import counted as numbered
 from workers.diagnosis.attempt import counted
-from workers.diagnosis.numerals import counted as numbered
 from workers.diagnosis.points.attempt import PointsAttempt
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.kernels import Kernel

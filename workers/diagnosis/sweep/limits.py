@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from app.contracts.request import Thresholds
 from app.kinds.sweep.report import CrossingSlopes, Limit
+from workers.analysis.threshold.documents import RESAMPLES, DocumentLosses
+from workers.analysis.threshold.formfree import LimitPoint, largest_mild, near_lossless_of_documents
+from workers.analysis.threshold.interval import CONFIDENCE
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.undecided import has_interval, undecided_by_perplexity
-from workers.diagnosis.threshold.documents import RESAMPLES, DocumentLosses
-from workers.diagnosis.threshold.formfree import LimitPoint, largest_mild, near_lossless_of_documents
-from workers.diagnosis.threshold.interval import CONFIDENCE
 
 Array = NDArray[np.float64]
 NEAR_LOSSLESS_RULE: Final = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.kinds.sweep.lossless import AnsweredSetting, NearLossless
 from app.models.knobs import told
-from workers.diagnosis.numerals import counted, numeral
+from workers.analysis.numerals import counted, numeral
 from workers.diagnosis.sweep.course import Turned
 from workers.diagnosis.sweep.undecided import has_interval
 

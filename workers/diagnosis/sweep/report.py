@@ -11,8 +11,8 @@ from app.kinds.sweep.lossless import AnsweredSetting
 from app.kinds.sweep.report import Choice, Share, SweepPoint, SweepReport, SweptKnob, Threshold
 from app.kinds.sweep.request import SweepRequest
 from app.models.shares import in_words
+from workers.analysis.numerals import counted
 from workers.diagnosis.assemble import provenance, repeatable, repeated_documents
-from workers.diagnosis.numerals import counted
 from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.points.naming import swept_fingerprint, swept_recipe
 from workers.diagnosis.sweep.course import Course, Turned

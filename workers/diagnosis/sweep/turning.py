@@ -13,11 +13,11 @@ from typing import Final, Literal
 
 from app.contracts.request import Thresholds
 from app.kinds.sweep.request import FormBounds
+from workers.analysis.threshold.curve import FEWEST_POINTS
 from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.points.runner import PointRunner, Setting
 from workers.diagnosis.sweep.choice import first_look, next_by_knee, open_stretch, widest_gap
 from workers.diagnosis.sweep.fits import MOST_LOG, bounds_of
-from workers.diagnosis.threshold.curve import FEWEST_POINTS
 
 _POLL_S: Final = 0.2
 # Loss of a whole point: mean over its tokens.

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from app.kinds.sweep.report import Limit, SweepReport, SweptSide, Threshold
 from app.models.knobs import told
-from workers.diagnosis.numerals import numeral
+from workers.analysis.numerals import numeral
 
 # Values that a sentence lists.
 _MOST = 12

@@ -31,13 +31,13 @@ from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
 from app.models.tasks.power import level_of, level_told
 from app.models.tasks.reading import read_source
+from workers.analysis.flips import runs as flip_runs
+from workers.analysis.flips.prediction import Predictor, grid
+from workers.analysis.flips.runs import Run
 from workers.diagnosis.assemble import repeatable
 from workers.diagnosis.attempt import Attempt, counted
 from workers.diagnosis.calibration_text import looked_at, reads_text
 from workers.diagnosis.compare import compare
-from workers.diagnosis.flips import runs as flip_runs
-from workers.diagnosis.flips.prediction import Predictor, grid
-from workers.diagnosis.flips.runs import Run
 from workers.diagnosis.sides import Sides, modify, resolve
 from workers.diagnosis.tasks.answer_classes import answer_classes
 from workers.diagnosis.tasks.answering import Answered, Desk, fingerprint_of

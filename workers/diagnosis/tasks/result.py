@@ -32,7 +32,7 @@ from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from app.models.tasks.power import ASSUMED_FLIP_RATES, LEVEL, level_of
 from app.models.tasks.reading import format_of
-from workers.diagnosis.numerals import numeral
+from workers.analysis.numerals import numeral
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.answers import LEAD_UNITS, scores
 from workers.diagnosis.tasks.statistics import bootstrap, chance, mcnemar, multiplicity, score

@@ -22,11 +22,11 @@ from app.kinds.trajectory.report import (
     TrajectoryTokenClasses,
 )
 from app.kinds.trajectory.request import TrajectoryRequest
+from workers.analysis.numerals import counted, numeral
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.decoding.model import Continuation
 from workers.diagnosis.assemble import of_making, packed_reference, provenance, repeatable, rounded, stores_text
 from workers.diagnosis.floor import Floor
-from workers.diagnosis.numerals import counted, numeral
 from workers.diagnosis.positions import positions_of
 from workers.diagnosis.sides import Sides
 from workers.diagnosis.summary import Summary, as_mean, summarize

@@ -22,7 +22,7 @@ from app.web.reproduce import reproduction
 from app.web.sections.tasks import answers
 from app.web.sections.tasks_words import outcome
 from tests.support.tasks_reports import task, tasks_report, tasks_variants
-from workers.diagnosis.flips.runs import Run, add, read
+from workers.analysis.flips.runs import Run, add, read
 
 
 def sent(monkeypatch, arguments):

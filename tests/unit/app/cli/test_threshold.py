@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.main import app
-from tests.unit.workers.diagnosis.threshold.curves import CURVES, FILE
+from tests.unit.workers.analysis.threshold.curves import CURVES, FILE
 
 POINTS = [
     [0.1, 5.4778], [0.2, 5.5182], [0.3, 5.6339], [0.4, 5.952], [0.5, 6.7975], [0.6, 10.9331], [0.7, 86.41], [0.8, 3833]

@@ -19,11 +19,11 @@ from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
+from workers.analysis.threshold.answer import fit_threshold
+from workers.analysis.threshold.curve import Curve
+from workers.analysis.threshold.request import parse_request
 from workers.diagnosis.compare import compare
 from workers.diagnosis.sweep.job import help_sweep, sweep
-from workers.diagnosis.threshold.answer import fit_threshold
-from workers.diagnosis.threshold.curve import Curve
-from workers.diagnosis.threshold.request import parse_request
 from workers.engine.room import EngineRoom
 from workers.process.handler import JobCancelled
 

@@ -17,7 +17,7 @@ from app.settings import Settings
 from app.web.report import render
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.flips import runs as flip_runs
+from workers.analysis.flips import runs as flip_runs
 from workers.diagnosis.tasks.answers import STOPS, cut, extract
 from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError
 from workers.diagnosis.tasks.job import tasks

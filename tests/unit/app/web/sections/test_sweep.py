@@ -27,8 +27,8 @@ from tests.support.sweep_reports import (
     sweep_report,
     sweep_variants,
 )
+from workers.analysis.threshold.published import basis
 from workers.diagnosis.sweep.answered import answered_setting
-from workers.diagnosis.threshold.published import basis
 
 VARIANTS = sweep_variants()
 

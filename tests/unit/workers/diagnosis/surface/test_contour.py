@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.support.published_surfaces import ISO_LOSS, PUBLISHED_LIMITS, WANDA_FORMATS, WANDA_GGUF, WANDA_SHARES
+from workers.analysis.threshold.formfree import largest_mild
 from workers.diagnosis.surface.contour import limit, limits, lines, resampled_limits, settings_limits
-from workers.diagnosis.threshold.formfree import largest_mild
 
 
 def share_at(place):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from workers.analysis.threshold import published
+from workers.analysis.threshold.bounds import Bounds
+from workers.analysis.threshold.curve import Curve
+from workers.analysis.threshold.interval import knee_interval
 from workers.diagnosis.sweep.choice import expected_width, first_look, next_by_knee, open_stretch, widest_gap
-from workers.diagnosis.threshold import published
-from workers.diagnosis.threshold.bounds import Bounds
-from workers.diagnosis.threshold.curve import Curve
-from workers.diagnosis.threshold.interval import knee_interval
 
 S = np.linspace(0.05, 0.8, 31)
 OPEN = Bounds()

@@ -10,9 +10,9 @@ from app.kinds.sweep.report import SweepReport
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.sweep_reports import bending, course, sweep_report, sweep_variants
+from workers.analysis.threshold.answer import fit_threshold
+from workers.analysis.threshold.request import parse_request
 from workers.diagnosis.sweep.export import CURVE_FILE, export
-from workers.diagnosis.threshold.answer import fit_threshold
-from workers.diagnosis.threshold.request import parse_request
 from workers.telemetry import Telemetry
 
 VARIANTS = sweep_variants()

@@ -9,8 +9,8 @@ import pytest
 from app.kinds.tasks.report import AnyTaskResult, NotFinite, TasksReport
 from app.models.tasks.power import ASSUMED_FLIP_RATES
 from tests.support.tasks_reports import task, tasks_report
-from workers.diagnosis.flips.prediction import Predictor
-from workers.diagnosis.flips.runs import Run
+from workers.analysis.flips.prediction import Predictor
+from workers.analysis.flips.runs import Run
 from workers.diagnosis.tasks.job import _Tasks, _warnings
 
 NONE, SOME = NotFinite(positions=0, items=0), NotFinite(positions=9, items=4)

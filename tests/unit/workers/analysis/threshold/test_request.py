@@ -1,0 +1,171 @@
+"""What a file may hold, and the exact place of each fault."""
+
+import json
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
+from tests.unit.workers.analysis.threshold.curves import CURVES, FILE
+from workers.analysis.threshold.request import parse_request
+
+POINTS = [[0.1, 5.1], [0.2, 5.2], [0.3, 5.4], [0.4, 5.9], [0.5, 7.5]]
+
+PARAMS = {"a": 6.0, "b": 0.05, "s0": 0.35, "k1": 1.0, "k2": 9.0}
+
+
+def with_point(index: int, point: Any) -> list[Any]:
+    return [point if at == index else old for at, old in enumerate(POINTS)]
+
+
+def test_points_bounds_and_dense_are_taken() -> None:
+    request = parse_request(
+        json.dumps({"points": POINTS[::-1], "bounds": {"a": [None, 50], "k2": [0, 0], "b": None}, "dense": 5})
+    )
+    assert request.curve.s_N.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert request.bounds.a == (None, 50)
+    assert request.bounds.k2 == (0, 0)
+    assert request.bounds.b == request.bounds.s0 == (None, None)
+    assert request.dense == 5
+
+
+def test_each_published_curve_is_taken_from_the_file_as_it_is() -> None:
+    for name, case in CURVES.items():
+        request = parse_request(FILE.read_text(), name)
+        assert (request.curve.s_N.tolist(), request.curve.log_N.tolist()) == (
+            case.curve.s_N.tolist(),
+            case.curve.log_N.tolist(),
+        )
+        assert request.bounds == case.bounds
+        assert request.publication is not None
+        assert (request.publication.params(), request.publication.stated_log_sse) == (case.params, case.log_sse)
+
+
+def test_bounds_and_dense_are_optional() -> None:
+    request = parse_request(json.dumps({"points": POINTS}))
+    assert request.bounds.as_json() == {name: [None, None] for name in ("a", "b", "s0", "k1", "k2")}
+    assert request.dense is None
+
+
+@pytest.mark.parametrize(
+    ("data", "pointer", "detail", "hint"),
+    [
+        ([1], "", "a list, not an object", "points"),
+        ({}, "/points", "'points' is missing", "points"),
+        ({"points": None}, "/points", "'points' is null", ""),
+        ({"points": {"0.1": 5}}, "/points", "an object, not a list", ""),
+        ({"points": POINTS[:4]}, "/points", "4 points are given", "coefficients"),
+        ({"points": [[i / 300, 5] for i in range(1, 202)]}, "/points", "201 points", "out"),
+        ({"points": with_point(2, [0.3])}, "/points/2", "Point 3 is a list of 1", ""),
+        ({"points": with_point(2, "0.3")}, "/points/2", "Point 3 is a string", ""),
+        ({"points": with_point(1, [0, 5])}, "/points/1/0", "s of point 2 is 0, outside (0, 1]", '"dense"'),
+        ({"points": with_point(1, [-0.5, 5])}, "/points/1/0", "outside (0, 1]", "share"),
+        ({"points": with_point(4, [50, 5])}, "/points/4/0", "outside (0, 1]", "percentage"),
+        ({"points": with_point(4, ["a", 5])}, "/points/4/0", "not a string", ""),
+        ({"points": with_point(4, [True, 5])}, "/points/4/0", "not a boolean", ""),
+        ({"points": with_point(3, [0.4, 0])}, "/points/3/1", "positive, not 0", ""),
+        ({"points": with_point(3, [0.4, -2])}, "/points/3/1", "positive, not -2", ""),
+        ({"points": with_point(3, [0.4, float("inf")])}, "/points/3/1", "not a finite", "Leave out"),
+        ({"points": with_point(3, [0.4, float("nan")])}, "/points/3/1", "not a finite", ""),
+        ({"points": with_point(3, [0.4, 10**400])}, "/points/3/1", "not a finite", ""),
+        ({"points": with_point(3, [0.4, None])}, "/points/3/1", "not null", ""),
+        ({"points": with_point(3, [0.2, 6])}, "/points/3/0", "Points 2 and 4 have the same s, 0.2", "once"),
+        ({"points": POINTS, "bounds": []}, "/bounds", "a list, not an object", ""),
+        ({"points": POINTS, "bounds": {"b": 0}}, "/bounds/b", "not a pair", "null"),
+        ({"points": POINTS, "bounds": {"b": [0, 1, 2]}}, "/bounds/b", "not a pair", ""),
+        ({"points": POINTS, "bounds": {"b": ["0", 1]}}, "/bounds/b/0", "not a string", ""),
+        ({"points": POINTS, "bounds": {"k1": [5, 3]}}, "/bounds/k1", "5, lies above the upper, 3", "Swap"),
+        ({"points": POINTS, "bounds": {"a": [None, 0]}}, "/bounds/a/1", "a is positive", ""),
+        ({"points": POINTS, "bounds": {"s0": [0.6, 0.9]}}, "/bounds/s0", "outside the measured range", "meet"),
+        ({"points": POINTS, "bounds": {"k3": [0, 1]}}, "/bounds/k3", "no field 'k3'", "did you mean 'k"),
+        ({"points": POINTS, "bound": {}}, "/bound", "no field 'bound'", "did you mean 'bounds'?"),
+        ({"points": POINTS, "a/b~c": 1}, "/a~1b~0c", "no field 'a/b~c'", "valid: bounds, data, dense, params, points"),
+        ({"points": POINTS, "dense": 0}, "/dense", "positive", ""),
+        ({"points": POINTS, "dense": "5"}, "/dense", "not a string", ""),
+        ({"points": POINTS, "data": POINTS}, "/data", "two names", "Keep one"),
+        ({"data": None}, "/data", "'data' is null", ""),
+        ({"data": with_point(2, [0.3])}, "/data/2", "Point 3 is a list of 1", "[0.1, 5.14]"),
+        ({"points": POINTS, "params": [1]}, "/params", "a list, not an object", "a, b, s0, k1 and k2"),
+        ({"points": POINTS, "params": PARAMS | {"k3": 1}}, "/params/k3", "no field 'k3'", "did you mean 'k"),
+        ({"points": POINTS, "params": {"a": 5, "b": 0}}, "/params/s0", "has no s0", "all of a, b, s0"),
+        ({"points": POINTS, "params": PARAMS | {"b": "0"}}, "/params/b", "not a string", "quotation marks"),
+        ({"points": POINTS, "params": PARAMS | {"a": 0}}, "/params/a", "a is positive", "not its logarithm"),
+        ({"points": POINTS, "params": PARAMS | {"s0": -1}}, "/params/s0", "s0 is positive", ""),
+        ({"points": POINTS, "published_log_sse": 1}, "/published_log_sse", "without the coefficients", "params"),
+        (
+            {"points": POINTS, "params": PARAMS, "published_log_sse": -1},
+            "/published_log_sse",
+            "not negative",
+            "sum of squared residuals",
+        ),
+        ({"one": {"points": POINTS}, "two": {"data": POINTS}}, "", "2 curves", "--curve: one, two"),
+        ({"a/b": {"points": POINTS, "dense": 0}}, "/a~1b/dense", "positive", ""),
+        ({"one": {"points": POINTS}, "source": "x"}, "", "'source' of the file is no curve", "nothing else"),
+        ({"points": POINTS, "params": PARAMS | {"b": 1e200}}, "/params", "not finite on the curve", "as published"),
+    ],
+)
+def test_each_fault_is_named_with_its_place(data: Any, pointer: str, detail: str, hint: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        parse_request(json.dumps(data))
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert caught.value.pointer == pointer
+    assert detail in caught.value.detail
+    assert hint in caught.value.hint
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ("", "not JSON"),
+        ("{points}", "line 1 column 2"),
+        ('{"points": [], "points": []}', "names 'points' twice"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"points": ' + "9" * 5000 + "}", "digits"),
+    ],
+)
+def test_what_is_not_json_is_said_to_be_none(text: str, detail: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        parse_request(text)
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert caught.value.pointer == ""
+    assert detail in caught.value.detail
+    assert "for example" in caught.value.hint or "Write it as" in caught.value.hint
+
+
+def test_a_curve_of_several_is_taken_by_its_name_with_what_was_published_for_it() -> None:
+    published = {
+        "figure": "fig9",
+        "star": [0.35, 5.7],
+        "published_point_is_the_optimum_under_these_bounds": False,
+        "data": POINTS,
+        "bounds": {"b": [0, None]},
+        "params": PARAMS,
+        "published_log_sse": 0.125,
+    }
+    text = json.dumps({"w/o": published, "bare": {"points": POINTS[::-1]}})
+    request = parse_request(text, "w/o")
+    assert request.publication is not None
+    assert request.publication.params() == PARAMS
+    assert request.publication.stated_log_sse == 0.125
+    assert request.bounds.b == (0, None)
+    for alone in ({"w/o": published}, published):
+        assert parse_request(json.dumps(alone)).publication == request.publication
+    bare = parse_request(text, "bare")
+    assert bare.publication is None
+    assert bare.curve.s_N.tolist() == request.curve.s_N.tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "detail", "hint"),
+    [
+        ({"one": {"points": POINTS}}, "two", "no curve 'two'", "--curve: one"),
+        ({"points": POINTS}, "one", "none by name", "Leave out --curve"),
+        ({}, "one", "none by name", "Leave out --curve"),
+    ],
+)
+def test_a_name_that_no_curve_has_is_refused(data: Any, name: str, detail: str, hint: str) -> None:
+    with pytest.raises(HemostatError) as caught:
+        parse_request(json.dumps(data), name)
+    assert detail in caught.value.detail
+    assert hint in caught.value.hint
