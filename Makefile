@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test test-all lint board docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak paper clean
+.PHONY: setup demo up test test-all lint size board docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -57,6 +57,9 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff format --check app workers deploy examples tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+size: ## lines, words and other figures beside their budgets
+	@$(PYTHON) deploy/size.py
 
 board: setup ## write the Grafana dashboards anew from deploy/grafana/board.py and mitigation.py
 	@$(BIN)/python -m deploy.grafana.board
