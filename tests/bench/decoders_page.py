@@ -1,4 +1,4 @@
-"""What docs/trajectory.md tells of tests/bench/decoders.csv: `python -m tests.bench.decoders_page` prints it.
+"""What docs/results/decoders.md says of tests/bench/decoders.csv: `python -m tests.bench.decoders_page` prints it.
 
 Two tables, a row a decoder, and sentences that name what amplifies.
 """
@@ -122,7 +122,7 @@ def _sentence(values: Values, factor: str) -> str:
     told = {name: values[name, factor] for name in names if (name, factor) in values}
     least, most = min(told, key=told.__getitem__), max(told, key=told.__getitem__)
     return (
-        f"The {FACTORS[factor]} lies above 1 with its whole interval for {_listed(above, names)}, below 1 for "
+        f"The {FACTORS[factor]} is above 1 with its whole interval for {_listed(above, names)}, below 1 for "
         f"{_listed(below, names)}; {open_} of {len(names)} are open. It goes from {_digits(told[least])} "
         f"(`{least}`) to {_digits(told[most])} (`{most}`)."
     )

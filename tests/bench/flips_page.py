@@ -1,5 +1,6 @@
-"""The tables of docs/flips.md on real runs, of tests/bench/flips_runs.jsonl: `python -m tests.bench.flips_page` prints
-them. What was run and what flipped, how often predictions held it, and a line for each that did not."""
+"""The tables of docs/results/flips.md, of tests/bench/flips_runs.jsonl: `python -m tests.bench.flips_page` prints them.
+
+What was run and what flipped, how often predictions held it, and a line for each that did not."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def section(told: Sequence[Told]) -> str:
 
 def _runs(told: Sequence[Told]) -> Iterator[str]:
     tasks = list(dict.fromkeys(one.run.task for one in told))
-    yield f"| recipe | KL, nats a token | {' | '.join(tasks)} |"
+    yield f"| recipe | KL, nats per token | {' | '.join(tasks)} |"
     yield "|---" * (len(tasks) + 2) + "|"
     recipes = {one.recipe: one.run.kl for one in told}
     for recipe in sorted(recipes, key=recipes.__getitem__):

@@ -1,4 +1,4 @@
-"""The table of docs/serving.md, out of tests/bench/serve.csv: `python -m tests.bench.serve_page` prints it.
+"""The table of docs/contributors/serving.md, of tests/bench/serve.csv: `python -m tests.bench.serve_page` prints it.
 
 Each number that has a bar, with the lowest and highest of its pairs, and whether its median and its worst pair hold it.
 """

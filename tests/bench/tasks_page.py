@@ -1,4 +1,4 @@
-"""The tables of docs/tasks.md, *Measured*, from tests/bench/tasks.csv: `python -m tests.bench.tasks_page` prints them.
+"""The tables of docs/results/tasks.md, from tests/bench/tasks.csv: `python -m tests.bench.tasks_page` prints them.
 
 What each task's answers show, what it could have shown and was expected to, and a line for each task that says nothing
 of damage, with the reason.
@@ -53,7 +53,7 @@ def section(rows: Iterable[Row]) -> str:
         *(_answers(*one) for one in asked),
         "",
         "| candidate | task | before the run: could show, points | flipped, % | could show at that rate, points "
-        "| expected from KL, % | KL at the answers, nats a token | seconds |",
+        "| expected from KL, % | KL at the answers, nats per token | seconds |",
         "|---|---|---|---|---|---|---|---|",
         *(_before(*one) for one in asked),
         "",
@@ -123,7 +123,7 @@ def _remarks(found: Mapping[str, Of], measured: Iterable[tuple[str, str, Of]]) -
     for candidate, told in CANDIDATES.items():
         if candidate in found:
             of = found[candidate]
-            kl = f"{of['kl']:.3g} nats a token [{of['kl_low']:.3g}, {of['kl_high']:.3g}]"
+            kl = f"{of['kl']:.3g} nats per token [{of['kl_low']:.3g}, {of['kl_high']:.3g}]"
             yield f"- {told}: KL {kl} over the shipped text; the whole job took {of['seconds']:.0f} s."
     guessed: list[str] = []
     for candidate, task, of in measured:

@@ -1,4 +1,4 @@
-"""What docs/trajectory.md says was measured is what the bench of decoders wrote."""
+"""What docs/results/decoders.md says was measured is what the bench of decoders wrote."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from app.contracts.decoding import DECODERS
 from tests.bench.decoders_page import RESULTS, page
 from tests.bench.rows import Row, read
 
-PAGE = (RESULTS.parents[2] / "docs" / "trajectory.md").read_text(encoding="utf-8")
+PAGE = (RESULTS.parents[2] / "docs" / "results" / "decoders.md").read_text(encoding="utf-8")
 METRICS = ("parted", "shared_prefix", "kl_reference_both", "kl_candidate_both", "kl_factor", "token_factor")
 EDITS = tuple(f"edit_distance_{length}" for length in (16, 32, 64, 128))
 PAIRS = tuple(f"{metric}_{whose}" for metric in ("repetition", "entropy") for whose in ("reference", "candidate"))
@@ -23,7 +23,7 @@ def rows(**factors: tuple[float, ...]) -> list[Row]:
 
 def test_the_page_has_the_numbers_of_the_bench() -> None:
     wanted = page(read(RESULTS))
-    assert wanted in PAGE, f"docs/trajectory.md, Measured, should have:\n{wanted}"
+    assert wanted in PAGE, f"docs/results/decoders.md should have:\n{wanted}"
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_an_arrow_stands_where_the_whole_interval_is_on_one_side_of_1(factor: tu
 def test_a_sentence_names_those_on_either_side_of_1_and_counts_the_rest() -> None:
     told = page(rows(greedy=(1.1, 1.2, 1.3), beam=(0.7, 0.8, 0.9), fsd=(0.7, 0.8, 1.2)))
     assert (
-        "The KL factor lies above 1 with its whole interval for 1 (`greedy`), below 1 for 1 (`beam`); 11 of 13 are "
+        "The KL factor is above 1 with its whole interval for 1 (`greedy`), below 1 for 1 (`beam`); 11 of 13 are "
         "open. It goes from 0.500 (`diverse_beam`) to 1.20 (`greedy`)."
     ) in told
-    assert "The token factor lies above 1 with its whole interval for none, below 1 for none; 13 of 13" in told
+    assert "The token factor is above 1 with its whole interval for none, below 1 for none; 13 of 13" in told
 
 
 def test_a_median_or_a_limit_that_the_csv_lacks_lies_beyond_the_end() -> None:

@@ -1,4 +1,4 @@
-"""The tables of real runs in docs/flips.md."""
+"""The tables of real runs in docs/results/flips.md."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.bench.rows import Row
 from tests.bench.rows import read as read_rows
 from workers.analysis.flips.runs import Run
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "flips.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "results" / "flips.md").read_text(encoding="utf-8")
 MACHINE = Row(BENCH, "processor", "this one", 2.0, "cores")
 
 
@@ -29,7 +29,7 @@ def told(last: int) -> list[Told]:
 
 def test_the_page_has_the_tables_of_the_runs() -> None:
     wanted = section(read())
-    assert wanted in PAGE, f"docs/flips.md should have:\n{wanted}"
+    assert wanted in PAGE, f"docs/results/flips.md should have:\n{wanted}"
 
 
 def test_the_page_tells_what_was_held_as_the_rows_have_it() -> None:
@@ -41,8 +41,8 @@ def test_the_page_tells_what_was_held_as_the_rows_have_it() -> None:
     half = [[f"{100 * found[case, f'{of}_of_50']:.0f}" for of in ("coverage", "expected")] for case in CASES]
     (a, b), (c, d), (e, f) = half
     assert (
-        f"those of 50 % held {a} % where {b} were expected without the recipe, {c} where {d} were without the task, "
-        f"{e} where {f} were without both."
+        f"Intervals of 50 % held {a} % (expected: {b}) without the recipe, {c} % ({d}) without the task, and {e} % "
+        f"({f}) without both."
     ) in page
     widths = [
         round(100 * found[f"recipe_left_out_{task}", "median_width"])
@@ -64,7 +64,7 @@ def test_every_way_of_leaving_out_is_told() -> None:
 
 def test_a_recipe_has_a_line_of_its_kl_and_what_flipped_the_least_kl_first() -> None:
     lines = section(list(reversed(told(27)))).splitlines()
-    assert lines[0] == "| recipe | KL, nats a token | words | films |"
+    assert lines[0] == "| recipe | KL, nats per token | words | films |"
     assert lines[2] == "| `quantize.rtn:bits=0` | 0.0125 | 3 of 100 | 3 of 100 |"
     assert lines[9] == "| `quantize.rtn:bits=7` | 1.6 | 38 of 100 | 38 of 100 |"
 

@@ -1,4 +1,4 @@
-"""The pages of the families say what the bench measured, what a step costs and when it bleeds."""
+"""The pages of the families say what the bench measured, what a step costs and what its limitations are."""
 
 import re
 
@@ -34,9 +34,9 @@ def test_every_type_of_step_is_named_on_a_page_of_a_family() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_page_tells_what_it_costs_what_was_measured_and_when_it_bleeds(family: str) -> None:
+def test_a_page_tells_what_it_costs_what_was_measured_and_its_limitations(family: str) -> None:
     page = text_of(family)
-    assert [one for one in ("What it costs", "Measured", "When it bleeds") if f"\n## {one}\n" not in page] == []
+    assert [one for one in ("What it costs", "Measured", "Limitations") if f"\n## {one}\n" not in page] == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -3,7 +3,7 @@
 from tests.bench.rows import Row, read
 from tests.bench.serve_page import BARS, RESULTS, table
 
-PAGE = (RESULTS.parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+PAGE = (RESULTS.parents[2] / "docs" / "contributors" / "serving.md").read_text(encoding="utf-8")
 
 
 def line(case: str, metric: str, **changes: float) -> str:
@@ -16,7 +16,7 @@ def line(case: str, metric: str, **changes: float) -> str:
 
 def test_the_page_has_the_numbers_of_the_bench() -> None:
     wanted = table(read(RESULTS))
-    assert wanted in PAGE, f"docs/serving.md, Measuring, should have:\n{wanted}"
+    assert wanted in PAGE, f"docs/contributors/serving.md, Measuring, should have:\n{wanted}"
 
 
 def test_what_is_at_its_bar_meets_it() -> None:

@@ -9,7 +9,7 @@ from tests.bench.tasks import CANDIDATES, ITEMS, rows_of
 from tests.bench.tasks_page import RESULTS, section
 from tests.support.tasks_reports import task, tasks_report
 
-PAGE = (RESULTS.parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+PAGE = (RESULTS.parents[2] / "docs" / "results" / "tasks.md").read_text(encoding="utf-8")
 
 
 def told(*made_of: dict[str, Any], refused: str = "") -> str:
@@ -24,7 +24,7 @@ def told(*made_of: dict[str, Any], refused: str = "") -> str:
 
 def test_the_page_has_the_numbers_of_the_bench() -> None:
     wanted = section(read(RESULTS))
-    assert wanted in PAGE, f"docs/tasks.md, Measured, should have:\n{wanted}"
+    assert wanted in PAGE, f"docs/results/tasks.md should have:\n{wanted}"
 
 
 def test_the_page_knows_every_candidate_and_task_of_the_bench() -> None:

@@ -78,8 +78,8 @@ def test_pruning_tells_how_much_more_a_pattern_costs_than_the_same_share_and_wha
     ) in page
     assert (
         f"takes magnitude from {kl('magnitude_50')} to {kl('magnitude_owl_50')} and leaves RIA ({kl('ria_50')}, "
-        f"{kl('ria_owl_50')}) and SparseGPT ({kl('sparsegpt_50')}, {kl('sparsegpt_owl_50')}) where they were; a "
-        f"threshold for each row, not for each matrix, takes magnitude to {kl('magnitude_row_50')}."
+        f"{kl('ria_owl_50')}) and SparseGPT ({kl('sparsegpt_50')}, {kl('sparsegpt_owl_50')}) where they were. With "
+        f"`scope` `row`, magnitude loses {kl('magnitude_row_50')}."
     ) in page
     assert f"Wanda at 4:8 loses {kl('wanda_4:8')} nats, and {kl('wanda_owl_4:8')} where" in page
 
@@ -115,8 +115,8 @@ def test_other_families_tell_ratios_of_the_bench() -> None:
     assert f"add {min(fp8):.2f} to {max(fp8):.2f} of what FP8 weights cost" in told("docs/recipes/quantize.md")
     svdllm = FOUND["svdllm_5"]["kl_unfitted"] / FOUND["svdllm_5"]["kl_wiki"]
     assert (
-        f"costs {kl('svdllm_5')} nats where directions are chosen by what the layer puts out, on other text "
-        f"{svdllm:.1f} times as much; weights of 3 bits cost {kl('gptq_3')} by GPTQ and {kl('rtn_3')} to nearest."
+        f"costs {kl('svdllm_5')} nats with `lowrank.svdllm`, and {svdllm:.1f} times as much on other text. Weights of "
+        f"3 bits cost {kl('gptq_3')} by GPTQ and {kl('rtn_3')} by rounding."
     ) in told("docs/recipes/lowrank.md")
     low, high = (f"{FOUND['gradient_50'][f'ratio_to_wanda_50_unfitted_{end}']:.3g}" for end in ("low", "high"))
     on_other = f"{ratio('gradient_50', 'wanda_50', 'unfitted'):.3f}"
@@ -130,6 +130,6 @@ def test_other_families_tell_ratios_of_the_bench() -> None:
         f"{cell('rtn_4_then_tweak', 'kl_unfitted')}"
     ) in told("docs/recipes/norm.md")
     assert (
-        f"where pruning is the weaker (alone {kl('wanda_30')} nats a token; rounding {kl('rtn_4')}), rounding first "
+        f"where pruning is the weaker (alone {kl('wanda_30')} nats per token; rounding {kl('rtn_4')}), rounding first "
         f"costs {kl('rtn_4_then_wanda_30')} and pruning first {kl('wanda_30_then_rtn_4')}"
     ) in told("docs/recipes.md")

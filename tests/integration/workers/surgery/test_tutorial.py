@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
-PAGE = ROOT / "docs" / "recipes" / "adding.md"
+PAGE = ROOT / "docs" / "contributors" / "adding-a-step.md"
 BLOCK = re.compile(
     r"^```python (?P<how>append|new|replace)=(?P<file>\S+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )

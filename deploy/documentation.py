@@ -1,0 +1,290 @@
+"""What is wrong with the pages: `python -m deploy.documentation` prints it, a test asks for nothing.
+
+Where a check is wrong about a page, `documentation.toml` has an exception with its reason.
+"""
+
+import json
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from prometheus_client.exposition import generate_latest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from typer._click.exceptions import ClickException
+
+from app.cli.recipes import parse_recipe
+from app.contracts.deployment import DeploymentRequest
+from app.contracts.errors import HemostatError
+from app.contracts.text import Document
+from app.kinds.registry import submissions
+from app.models.knobs import lift_knobs
+from app.problems import Problem
+from app.recipes.recipe import STEPS, Recipe
+from app.settings import Settings
+from deploy.reference import hemostat, leaves, registries
+
+ROOT: Final = Path(__file__).parents[1]
+EXCEPTIONS: Final = Path(__file__).with_suffix(".toml")
+MOST_WORDS: Final = 1000  # of a page for users
+MOST_WORDS_IN_ALL: Final = 30_000
+MOST_WORDS_A_SENTENCE: Final = 30
+# Neither counted nor read as prose: made from code, tables of results, pages for contributors.
+GENERATED: Final = ("docs/reference/",)
+UNCOUNTED: Final = (
+    *GENERATED,
+    "docs/results/",
+    "docs/contributors/",
+    "docs/paper.md",
+    "docs/recipes/measured.md",
+    "deploy/runbooks/",
+)
+
+BANNED: Final = re.compile(
+    r"\b((?:is|are|was|be) (?:told|said)|tells|stands|lies|anew|nobody|whoever|wound\w*|mend\w*|bleed\w*|"
+    r"(?:nats?|tokens?|seconds|bytes|bits|passes|requests|steps|windows) an? (?:token|second|minute|weight|window|"
+    r"request|step|layer|item|point|channel|row|group|block|head|epoch|page))\b",
+    re.IGNORECASE,
+)
+_FENCE: Final = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+_LINK: Final = re.compile(r"(?<!\\)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+_IMAGE: Final = re.compile(r"""(?:src|srcset)=["']([^"']+)["']""")
+_BODY: Final = re.compile(r"-d\s+'(.*?)'", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file of Markdown."""
+
+    path: str
+
+    @cached_property
+    def text(self) -> str:
+        """As it is written."""
+        return (ROOT / self.path).read_text(encoding="utf-8")
+
+    @cached_property
+    def blocks(self) -> list[tuple[str, str]]:
+        """Language and text of its blocks of code."""
+        return [(language, block) for _, language, block in _FENCE.findall(self.text)]
+
+    @cached_property
+    def prose(self) -> str:
+        """Without code, comments and pictures."""
+        without = re.sub(r"(?<=\n\n)(?: {4,}\S[^\n]*\n)+", "", _FENCE.sub("", self.text))
+        return re.sub(r"<!--.*?-->|<[a-z/][^>]*>", "", without, flags=re.DOTALL)
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        """Of paragraphs, list items and cells of tables; code and links by their text."""
+        units: list[str] = []
+        for part in re.split(r"\n\s*\n|\n(?=\s*(?:[-*>|#]|\d+\.) ?)", self.prose):
+            cells = part.split("|") if part.lstrip().startswith("|") else [part]
+            units += [" ".join(_LINK.sub(r"\1", cell).split()) for cell in cells]
+        return [one for unit in units for one in re.split(r"(?<=[.!?:])\s+(?=[A-Z`*\"“])", unit) if one]
+
+    @cached_property
+    def anchors(self) -> set[str]:
+        """Of its headings, as GitHub makes them."""
+        found: set[str] = set()
+        for heading in re.findall(r"^#+ (.*)$", _FENCE.sub("", self.text), re.MULTILINE):
+            words = _LINK.sub(r"\1", heading).lower()
+            slug = re.sub(r"[^\w\- ]", "", words).strip().replace(" ", "-")
+            found.add(slug)
+        return found
+
+
+class Fault(NamedTuple):
+    """What is wrong, where, and by which check."""
+
+    page: str
+    check: str
+    what: str
+
+
+@cache
+def pages() -> tuple[Page, ...]:
+    """Every page that is checked."""
+    files = [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *sorted((ROOT / "deploy/runbooks").glob("*.md")),
+    ]
+    return tuple(Page(str(file.relative_to(ROOT))) for file in files)
+
+
+def words(page: Page) -> int:
+    """As `wc -w` counts; 0 of a page that is not for users."""
+    return 0 if page.path.startswith(UNCOUNTED) else len(page.text.split())
+
+
+def length(page: Page) -> Iterator[str]:
+    """Pages of too many words."""
+    if words(page) > MOST_WORDS:
+        yield f"{words(page)} words, more than {MOST_WORDS}"
+
+
+def sentences(page: Page) -> Iterator[str]:
+    """Sentences of too many words."""
+    for sentence in () if page.path.startswith(GENERATED) else page.sentences:
+        if len(sentence.split()) > MOST_WORDS_A_SENTENCE:
+            yield f"{len(sentence.split())} words: {sentence}"
+
+
+def phrases(page: Page) -> Iterator[str]:
+    """Banned words."""
+    for sentence in page.sentences:
+        for found in BANNED.finditer(re.sub(r"`[^`]*`", "", sentence)):
+            yield f"{found[0]!r}: {sentence}"
+
+
+def links(page: Page) -> Iterator[str]:
+    """Files, pages and headings that do not exist."""
+    targets = [target for _, target in _LINK.findall(page.prose)] + _IMAGE.findall(page.text)
+    for target in targets:
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = ((ROOT / page.path).parent / path).resolve() if path else ROOT / page.path
+        if not file.exists():
+            yield f"no file {target}"
+        elif anchor and anchor not in Page(str(file.relative_to(ROOT))).anchors:
+            yield f"no heading {target}"
+
+
+def commands(page: Page) -> Iterator[str]:
+    """Lines that `hemostat` refuses, as it reads its arguments, and recipes in them that no model takes."""
+    for _, block in page.blocks:
+        for line in block.replace("\\\n", " ").splitlines():
+            for found in re.findall(r"(?:^ *|^.* api )hemostat (.+)|\$\(hemostat (.+?)\)", line):
+                written = "".join(found)
+                yield from (f"hemostat {written}: {fault}" for fault in _refused(written))
+
+
+def _refused(line: str) -> Iterator[str]:
+    arguments = shlex.split(line, comments=True)
+    arguments = arguments[: next((n for n, one in enumerate(arguments) if one in (">", "|", "&&")), None)]
+    known = dict(leaves(hemostat()))
+    path = next((tuple(arguments[:size]) for size in (2, 1) if tuple(arguments[:size]) in known), None)
+    if path is None:
+        yield "no such command"
+        return
+    try:
+        context = known[path].make_context(" ".join(path), arguments[len(path) :])
+    except ClickException as error:
+        yield error.format_message()
+        return
+    recipe = context.params.get("recipe") or []
+    if path[0] not in ("sweep", "surface") and not any(step.startswith("@") for step in recipe):
+        yield from _invalid(TypeAdapter(Recipe), parse_recipe(recipe))
+
+
+def examples(page: Page) -> Iterator[str]:
+    """JSON that its model refuses."""
+    for language, block in page.blocks:
+        bodies = [block] if language == "json" else _BODY.findall(block)
+        for body in bodies:
+            try:
+                yield from _not_an_example(json.loads(body))
+            except (ValueError, HemostatError) as error:
+                yield f"{error}: {body}"
+
+
+def _not_an_example(value: Any) -> Iterator[str]:
+    if isinstance(value, list) or value.get("type") in STEPS:
+        yield from _invalid(TypeAdapter(Recipe), value if isinstance(value, list) else [value])
+    elif "kind" in value:
+        yield from _invalid(submissions(), lift_knobs(value))
+    elif {"id", "messages"} <= set(value) or {"id", "text"} <= set(value):
+        yield from _invalid(Document, value)
+    elif {"name", "model", "reference"} <= set(value):
+        yield from _invalid(DeploymentRequest, value)
+    elif str(value.get("type", "")).startswith("/errors/"):
+        yield from _invalid(Problem, value)
+    elif "points" not in value and "messages" not in value:  # of vLLM, and of `hemostat threshold`
+        yield f"no model is known for {json.dumps(value)}"
+
+
+def _invalid(model: type[BaseModel] | TypeAdapter[Any], value: Any) -> Iterator[str]:
+    try:
+        model.validate_json(json.dumps(value)) if isinstance(model, TypeAdapter) else model.model_validate(value)
+    except ValidationError as error:
+        yield str(error)
+
+
+@cache
+def _settings() -> frozenset[str]:
+    compose = "".join(file.read_text(encoding="utf-8") for file in ROOT.glob("docker-compose*.yml"))
+    client = {"HEMOSTAT_URL", "HEMOSTAT_API_KEY"}
+    return frozenset({f"HEMOSTAT_{name.upper()}" for name in Settings.model_fields} | client) | frozenset(
+        re.findall(r"HEMOSTAT_\w+", compose)
+    )
+
+
+@cache
+def metrics() -> frozenset[str]:
+    """Names of series that a process exports."""
+    found: set[str] = set()
+    for registry in registries().values():
+        for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", generate_latest(registry).decode(), re.MULTILINE):
+            found |= {name + part for part in ("", "_bucket", "_sum", "_count")} if kind == "histogram" else {name}
+    return frozenset(found)
+
+
+def names(page: Page) -> Iterator[str]:
+    """Settings and metrics that do not exist."""
+    for name in set(re.findall(r"\bHEMOSTAT_[A-Z0-9_]+\b", page.text)) - _settings():
+        yield f"no setting {name}"
+    for name in set(re.findall(r"\bhemostat_[a-z0-9_]+\b(?!\*)", page.text)) - metrics():
+        yield f"no metric {name}"
+
+
+CHECKS: Final[tuple[Callable[[Page], Iterator[str]], ...]] = (
+    *(length, sentences, phrases, links, commands, examples, names),
+)
+
+
+def faults() -> list[Fault]:
+    """All that is wrong and no exception allows, and exceptions that allow nothing."""
+    found = [
+        Fault(page.path, check.__name__, " ".join(what.split()))
+        for page in pages()
+        for check in CHECKS
+        for what in check(page)
+    ]
+    total = sum(map(words, pages()))
+    if total > MOST_WORDS_IN_ALL:
+        found.append(Fault("docs", "length", f"{total} words in all, more than {MOST_WORDS_IN_ALL}"))
+    allowed = tomllib.loads(EXCEPTIONS.read_text(encoding="utf-8")).get("allowed", [])
+    used = [any(_allows(one, fault) for fault in found) for one in allowed]
+    left = [fault for fault in found if not any(_allows(one, fault) for one in allowed)]
+    return left + [
+        Fault(one["page"], one["check"], f"the exception {one.get('text', '')!r} is not needed")
+        for one, needed in zip(allowed, used, strict=True)
+        if not needed
+    ]
+
+
+def _allows(exception: dict[str, str], fault: Fault) -> bool:
+    return (
+        (exception["page"], exception["check"]) == (fault.page, fault.check)
+        and exception.get("text", "") in fault.what
+        and bool(exception["reason"])
+    )
+
+
+def report(found: Iterable[Fault]) -> str:
+    """A line for each fault."""
+    return "\n".join(f"{fault.page}: {fault.check}: {fault.what}" for fault in found)
+
+
+if __name__ == "__main__":
+    wrong = faults()
+    total = sum(map(words, pages()))
+    print(report(wrong), f"{total} words, {len(wrong)} faults", sep="\n")  # noqa: T201 - its purpose
+    sys.exit(bool(wrong))
