@@ -71,6 +71,9 @@ docs: setup ## write docs/reference anew from the code
 audit: setup ## ask PyPI for known vulnerabilities of every locked package; fails where it does not answer for one
 	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes $(patsubst %,-r %,$(wildcard requirements/*.lock))
 
+try-next: setup ## run the tests of vLLM's and docket's names on the newest release of each
+	@deploy/try-next.sh
+
 lock: setup ## write the locks anew
 	@deploy/lock.sh
 
