@@ -7,23 +7,22 @@ share a scheme (`app.models.steps.quantize` refuses a recipe that would part the
 `pack-quantized` (int32 words) is for weights alone, `int-quantized` (int8) and `float-quantized` (e4m3) for weights
 that meet activations of their own width; vLLM tells its kernels apart by that."""
 
+from __future__ import annotations
+
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from compressed_tensors.compressors import BaseCompressor
-from compressed_tensors.quantization import (
-    QuantizationArgs,
-    QuantizationConfig,
-    QuantizationScheme,
-    QuantizationStatus,
-)
 
 from app.models.modules import weights_of
 from workers.surgery.quantize_grid import Quantized
 from workers.surgery.shop import Shop
+
+# Its import takes five seconds, also of processes that pack nothing (a replica, its shadow): functions import it.
+if TYPE_CHECKING:
+    from compressed_tensors.quantization import QuantizationScheme
 
 Activations = Literal["none", "dynamic", "static"]
 
@@ -48,6 +47,8 @@ class Packing:
 
     def scheme(self, targets: list[str]) -> QuantizationScheme:
         """compressed-tensors' own description."""
+        from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
         kind = "float" if self.float_ else "int"
         grouped: dict[str, Any] = (
             {"strategy": "channel"} if self.group_size is None else {"strategy": "group", "group_size": self.group_size}
@@ -116,6 +117,8 @@ class Packer:
         bits: float,
         input_scale: float | None,
     ) -> None:
+        from compressed_tensors.compressors import BaseCompressor
+
         compressor: Any = BaseCompressor.get_value_from_registry(packing.format)
         parts: dict[str, torch.Tensor] = compressor.compress(state, packing.scheme(["Linear"]))
         parts["weight_scale"] = parts["weight_scale"].to(dtype)
@@ -126,6 +129,8 @@ class Packer:
 
     def finish(self) -> None:
         """Writes `quantization_config`: linear layers that were not put stay plain."""
+        from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus
+
         done = {module for modules in self._packed.values() for module in modules}
         plain = [weight.module for weight in weights_of(self._shop.source) if weight.linear]
         ignore = sorted({"lm_head", *(module for module in plain if module not in done and module != "lm_head")})
