@@ -14,11 +14,7 @@ from app.web.terminal_parts import Say, plain_table
 
 
 def print_kinds(report: TrajectoryReport, console: Console, say: Say, *, wide: bool) -> None:
-    """Where texts part and KL along both texts by kind of token, with intervals where it is `wide`; nothing for an
-    older report."""
-    cells = [cell for cell in first_cells(report) if cell.by_class is not None]
-    if not cells:
-        return
+    """Where texts part and KL along both texts by kind of token, with intervals where it is `wide`."""
     decoder = label(report.decoders[0].name)
 
     def told(mean: Mean, *, percent: bool = False) -> str:
@@ -32,9 +28,7 @@ def print_kinds(report: TrajectoryReport, console: Console, say: Say, *, wide: b
         f"By kind of token, {decoder}: KL in nats a token" + (", with 95 % intervals" if wide else ""),
         [("Kind", False), ("on the reference’s text", True), ("on the candidate’s own", True)],
     )
-    for cell in cells:
-        if cell.by_class is None:
-            continue
+    for cell in first_cells(report):
         for one in by_share(cell.by_class):
             place = fmt.NONE if one.share_by_place is None else fmt.percent(one.share_by_place, 2)
             share, of = (told(mean, percent=True) for mean in (one.share, one.share_of_tokens))

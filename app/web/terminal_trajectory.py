@@ -19,7 +19,6 @@ from app.web.sections.trajectory_words import (
     row_name,
     shaping_name,
     title_of,
-    whole_texts,
 )
 from app.web.terminal_kinds import print_kinds
 from app.web.terminal_parts import WIDE, Say, head, plain_table, small_print, verdict_lines
@@ -41,10 +40,9 @@ def render_trajectory(report: TrajectoryReport, console: Console, say: Say) -> N
         for index, run in enumerate(report.candidates):
             excess = fmt.estimate(run.excess_kl.mean, run.excess_kl.ci)
             told = f"{title_of(report, index)}: {run.severity}, excess KL {excess} nats a token"
-            if run.blocks is not None:
-                top1, ratio = run.blocks.top1_agreement, run.blocks.perplexity.ratio
-                told += f", top-1 agreement {fmt.estimate(top1.mean, top1.ci, percent=True)} %"
-                told += f", perplexity ratio {fmt.estimate(ratio.mean, ratio.ci)}"
+            top1, ratio = run.blocks.top1_agreement, run.blocks.perplexity.ratio
+            told += f", top-1 agreement {fmt.estimate(top1.mean, top1.ci, percent=True)} %"
+            told += f", perplexity ratio {fmt.estimate(ratio.mean, ratio.ci)}"
             console.print(Text(say(told)))
     console.print()
     console.print(_decoders(report, say, wide=wide))
@@ -82,8 +80,8 @@ def _decoders(report: TrajectoryReport, say: Say, *, wide: bool) -> Table:
 
 def _kl(report: TrajectoryReport, say: Say) -> Table:
     columns = [("Decoder", False), ("on the reference’s text", True), ("on the candidate’s own", True)]
-    where = "" if whole_texts(report) else " at the tokens that both texts have"
-    table = plain_table(f"KL of the candidate from the reference, nats a token{where}, with 95 % intervals", columns)
+    title = "KL of the candidate from the reference, nats a token at the tokens that both texts have"
+    table = plain_table(f"{title}, with 95 % intervals", columns)
     for cell in report.cells:
         found = [str(fmt.estimate(mean.mean, mean.ci)) for mean in kl_means(cell)]
         table.add_row(Text(say(row_name(report, cell))), *map(say, found))

@@ -45,9 +45,7 @@ class CandidateRun(Contract):
     model: ModelProvenance
     severity: Severity
     excess_kl: Mean = Field(description="KL beyond the noise floor, nats a token")
-    blocks: Blocks | None = Field(
-        default=None, description="the common blocks of this candidate; null in reports from before there were any"
-    )
+    blocks: Blocks = Field(description="the common blocks of this candidate")
 
 
 class TextStatistics(Contract):
@@ -73,9 +71,7 @@ class TextChange(Contract):
     repetition: dict[str, Mean] = Field(description="over the prompts after which both texts have n tokens or more")
     distinct: Mean
     entropy: Mean
-    surprise: Mean | None = Field(
-        default=None, description="each text under its own writer; null in reports from before it was kept"
-    )
+    surprise: Mean = Field(description="each text under its own writer")
     reference_surprise: Mean
 
 
@@ -133,14 +129,10 @@ class Amplification(Contract):
     """How much worse the model is running free than one step at a time; definitions in `definitions`."""
 
     kl: Ratio = Field(description="KL on the candidate's own text over KL on the reference's text, same positions")
-    kl_reference_text: Mean | None = Field(
-        default=None,
-        description="mean KL on the reference's text at those positions, nats a token: the ratio's denominator; null "
-        "in reports from before it was kept",
+    kl_reference_text: Mean = Field(
+        description="mean KL on the reference's text at those positions, nats a token: the ratio's denominator"
     )
-    kl_candidate_text: Mean | None = Field(
-        default=None, description="the same on the candidate's own text, the ratio's numerator; null likewise"
-    )
+    kl_candidate_text: Mean = Field(description="the same on the candidate's own text, the ratio's numerator")
     tokens: Ratio = Field(
         description="tokens that differ between the two texts over top-1 disagreements of one step on the reference's "
         "text, same positions"
@@ -149,7 +141,7 @@ class Amplification(Contract):
     free: Mean = Field(description="share of positions at which the texts differ, the ratio's numerator")
     conclusion: Literal["amplifies", "damps", "open", "no_damage"] = Field(
         description="of the KL ratio: its whole interval above 1, below 1, or neither; no_damage where KL is exactly 0 "
-        "on both texts, open where it is so on the reference's alone (in reports of earlier versions no_damage, too)"
+        "on both texts, open where it is so on the reference's alone"
     )
 
 
@@ -243,9 +235,7 @@ class Cell(Contract):
     text: TextStatistics
     change: TextChange
     nonfinite_positions: Count
-    by_class: ClassesOfCell | None = Field(
-        default=None, description="by kind of the generated token; null in reports from before there were any"
-    )
+    by_class: ClassesOfCell = Field(description="by kind of the generated token")
 
 
 class ReferenceTexts(Contract):
@@ -281,9 +271,7 @@ class ShapedDistance(Contract):
     tv: Mean
     top1: Mean = Field(description="share of positions where both most likely tokens are the same")
     supports_differ: Mean = Field(description="share of positions where one keeps a token that the other cuts off")
-    by_class: tuple[ClassDistance, ...] = Field(
-        default=(), description="by kind of the generated token, `none` last; empty in reports of earlier versions"
-    )
+    by_class: tuple[ClassDistance, ...] = Field(description="by kind of the generated token, `none` last")
 
 
 class Sample(Contract):
@@ -315,9 +303,7 @@ class TrajectoryReport(Blocks, Report):
     reference_texts: tuple[ReferenceTexts, ...]
     distances: tuple[ShapedDistance, ...]
     definitions: dict[str, str] = Field(description="what the amplification factors are, exactly")
-    token_classes: TrajectoryTokenClasses | None = Field(
-        default=None, description="the kinds of token of the slices; null in reports from before there were any"
-    )
+    token_classes: TrajectoryTokenClasses = Field(description="the kinds of token of the slices")
     samples: tuple[Sample, ...] = ()
     generated_tokens: Count
     resumed_texts: Count = Field(description="texts that an earlier attempt had generated")

@@ -48,7 +48,7 @@ class Trajectory:
     distances: Table
     distances_note: str
     distances_by_kind: tuple[Table, ...]
-    kinds: Kinds | None
+    kinds: Kinds
     samples: tuple[Text, ...]
     decoders: Table
     note: str

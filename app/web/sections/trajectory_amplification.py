@@ -9,7 +9,7 @@ from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.charts import Guide, axis, change_strip, interval_strip
 from app.web.scales import LogScale
-from app.web.sections.trajectory_words import CONCLUSIONS, LETTERS, factor, kl_means, mean_cell, row_name, whole_texts
+from app.web.sections.trajectory_words import CONCLUSIONS, LETTERS, factor, kl_means, mean_cell, row_name
 from app.web.tables import Cell, Column, Table
 
 
@@ -51,11 +51,6 @@ def amplification(report: TrajectoryReport) -> Table:
 def amplification_note(report: TrajectoryReport) -> str:
     """Which positions the two means of `amplification` are over, and why a factor may have no interval."""
     told = "KL on either text is a mean over the positions that both texts have, as the factor is."
-    if whole_texts(report):
-        told = (
-            "KL on either text is a mean over the whole texts, the factor is over the positions that both texts have: "
-            "where their lengths differ, the two means do not divide to it."
-        )
     ratios = [ratio for cell in report.cells for ratio in (cell.amplification.kl, cell.amplification.tokens)]
     if any(ratio.value is not None and ratio.ci is None for ratio in ratios):
         told += (

@@ -11,7 +11,7 @@ from app.web.untrusted import visible
 
 
 def candidates(report: TrajectoryReport) -> Table:
-    """One row a candidate. A report from before there were blocks of each has dashes."""
+    """One row a candidate."""
     return Table(
         caption="The candidates, on the reference’s texts",
         columns=(
@@ -39,8 +39,6 @@ def candidates(report: TrajectoryReport) -> Table:
 
 def _blocks(run: CandidateRun) -> tuple[Cell, ...]:
     blocks = run.blocks
-    if blocks is None:
-        return (Cell(fmt.NONE),) * 4
     note = f"{fmt.count(blocks.nonfinite_positions)} not finite" if blocks.nonfinite_positions else ""
     return (
         Cell(fmt.number(blocks.divergence.kl.p99), note),
@@ -51,10 +49,10 @@ def _blocks(run: CandidateRun) -> tuple[Cell, ...]:
 
 
 def domains(report: TrajectoryReport) -> Table | None:
-    """KL of every candidate by domain; none where there is one domain, or no report of each candidate’s."""
-    blocks = [run.blocks for run in report.candidates if run.blocks is not None]
-    if len(blocks) < len(report.candidates) or len(report.domains) < 2:
+    """KL of every candidate by domain; none where there is one domain."""
+    if len(report.domains) < 2:
         return None
+    blocks = [run.blocks for run in report.candidates]
     return Table(
         caption="KL by domain of the prompts, on the reference’s texts, nats",
         columns=(

@@ -42,11 +42,9 @@ class Kinds:
     definitions: tuple[Definition, ...]
 
 
-def kinds(report: TrajectoryReport) -> Kinds | None:
-    """The section of a report; none where it was written before there were classes."""
+def kinds(report: TrajectoryReport) -> Kinds:
+    """The section of a report."""
     found, first = report.token_classes, first_cells(report)
-    if found is None or not any(cell.by_class for cell in first):
-        return None
     return Kinds(
         sentences=sentences(report),
         breaking=_breaking(report, first),
@@ -62,8 +60,6 @@ def kinds(report: TrajectoryReport) -> Kinds | None:
 def sentences(report: TrajectoryReport) -> tuple[str, ...]:
     """What is shown of the first decoder of the first candidate: where texts part, and where KL is larger."""
     of = first_cells(report)[0].by_class
-    if of is None:
-        return ()
     return (_parting_sentence(report, of), _kl_sentence(report, of))
 
 
@@ -71,8 +67,7 @@ def title(report: TrajectoryReport, name: str) -> str:
     """A class's title."""
     if name == _NONE:
         return NONE
-    known = report.token_classes.classes if report.token_classes is not None else ()
-    return visible(next((one.title for one in known if one.name == name), name))
+    return visible(next((one.title for one in report.token_classes.classes if one.name == name), name))
 
 
 def by_share(of: ClassesOfCell) -> list[ClassDivergence]:
@@ -176,7 +171,6 @@ def _breaking(report: TrajectoryReport, cells: Sequence[Entry]) -> Table:
             Cell(fmt.count(one.divergences), f"of {fmt.count(one.tokens)}"),
         )
         for cell in cells
-        if cell.by_class is not None
         for one in by_share(cell.by_class)
     ]
     return Table(
@@ -195,7 +189,7 @@ def _breaking(report: TrajectoryReport, cells: Sequence[Entry]) -> Table:
 
 
 def _kl(report: TrajectoryReport, cells: Sequence[Entry]) -> Table:
-    of_cells = [(cell, kl_rows(cell.by_class)) for cell in cells if cell.by_class is not None]
+    of_cells = [(cell, kl_rows(cell.by_class)) for cell in cells]
     values = [
         one.kl.mean for _, rows in of_cells for _, *both in rows for one in both if one is not None and one.kl.mean
     ]
@@ -238,7 +232,7 @@ def _kl(report: TrajectoryReport, cells: Sequence[Entry]) -> Table:
 
 def _others(report: TrajectoryReport) -> tuple[Table, ...]:
     """Every decoder and candidate, a column a kind."""
-    cells = [(row_name(report, cell), cell.by_class) for cell in report.cells if cell.by_class is not None]
+    cells = [(row_name(report, cell), cell.by_class) for cell in report.cells]
 
     def first(one: ClassDivergence) -> Cell:
         cell = mean_cell(one.share, percent=True)
@@ -280,12 +274,11 @@ def _others(report: TrajectoryReport) -> tuple[Table, ...]:
 
 
 def distances_by_kind(report: TrajectoryReport) -> tuple[Table, ...]:
-    """After each decoder's cut, a column a kind; none where the report has no classes."""
+    """After each decoder's cut, a column a kind; none where nothing was cut."""
     several = len(report.candidates) > 1
     of = [
         (shaping_name(one) + (f" · {LETTERS[one.candidate]}" if several else ""), one.by_class)
         for one in report.distances
-        if one.by_class
     ]
     if not of:
         return ()
@@ -302,9 +295,8 @@ def distances_by_kind(report: TrajectoryReport) -> tuple[Table, ...]:
 
 
 def _matrix(report: TrajectoryReport, caption: str, heading: str, rows: Sequence[tuple[str, dict[str, Cell]]]) -> Table:
-    known = report.token_classes.classes if report.token_classes is not None else ()
     there = {name for _, cells in rows for name in cells}
-    names = [name for name in (*(one.name for one in known), _NONE) if name in there]
+    names = [name for name in (*(one.name for one in report.token_classes.classes), _NONE) if name in there]
     return Table(
         caption=caption,
         columns=(Column(heading, "name"), *(Column(title(report, name)) for name in names)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.kinds.trajectory.report import Sample, TextStatistics, TrajectoryReport
 from app.web import format as fmt
-from app.web.sections.trajectory_words import LETTERS, UNKNOWN, fourth, label, mean_cell, row_name
+from app.web.sections.trajectory_words import LETTERS, fourth, label, mean_cell, row_name
 from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible, with_breaks
 
@@ -72,7 +72,7 @@ def changes(report: TrajectoryReport) -> Table:
                 mean_cell(fourth(change.repetition), percent=True, sign=True),
                 mean_cell(change.distinct, percent=True, sign=True),
                 mean_cell(change.entropy, sign=True),
-                mean_cell(change.surprise or UNKNOWN, sign=True),
+                mean_cell(change.surprise, sign=True),
                 mean_cell(change.reference_surprise, sign=True),
             )
         )

@@ -95,15 +95,8 @@ def factor(ratio: Ratio) -> fmt.Estimate:
 
 
 def kl_means(cell: Entry) -> tuple[Mean, Mean]:
-    """KL on the reference's text and on the candidate's own, at the positions that the KL factor is over; of a report
-    from before those were kept, over the whole texts."""
-    found = cell.amplification
-    return found.kl_reference_text or cell.kl_reference_text, found.kl_candidate_text or cell.kl_candidate_text
-
-
-def whole_texts(report: TrajectoryReport) -> bool:
-    """Whether `kl_means` are over the whole texts, so that they do not give the factor."""
-    return any(cell.amplification.kl_reference_text is None for cell in report.cells)
+    """KL on the reference's text and on the candidate's own, at the positions that the KL factor is over."""
+    return cell.amplification.kl_reference_text, cell.amplification.kl_candidate_text
 
 
 def median_of(cell: Entry) -> tuple[str, str]:

@@ -146,7 +146,7 @@ def cell(
     *,
     most: int,
     seed: int,
-    classes: tuple[Classified, Classified] | None = None,
+    classes: tuple[Classified, Classified],
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Cell:
     """A cell from the reference's texts (`ours`) and the candidate's. `classes` are those of the tokens of either's
@@ -171,7 +171,7 @@ def cell(
         text=text_statistics(theirs, most=most, seed=seed),
         change=text_change(ours, theirs, most=most, seed=seed),
         nonfinite_positions=sum(int((~usable(values)).sum()) for path in (ours, theirs) for values in path.values),
-        by_class=None if classes is None else _by_class(first, ours, theirs, classes, seed, check_cancelled),
+        by_class=_by_class(first, ours, theirs, classes, seed, check_cancelled),
     )
 
 

@@ -272,7 +272,7 @@ def _cells(found: Found, context: JobContext) -> tuple[tuple[Cell, ...], tuple[R
 def distances(
     found: Found,
     seed: int,
-    classes: Classified | None = None,
+    classes: Classified,
     *,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> tuple[ShapedDistance, ...]:
@@ -299,9 +299,7 @@ def distances(
                     tv=as_mean(summary.tv),
                     top1=share_of(summary.top1),
                     supports_differ=share_of(summary.supports_differ, sure=uncut),
-                    by_class=()
-                    if classes is None
-                    else distances_by_class(
+                    by_class=distances_by_class(
                         at_positions, classes, where.document, uncut=uncut, seed=seed, check_cancelled=check_cancelled
                     ),
                 )
@@ -321,15 +319,15 @@ def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:
         return f"With {name} the KL of {who} on the reference's texts is 0 or not finite; {where}."
     # The means whose ratio is the factor: those of whole texts are over other positions where lengths differ.
     same = of.amplification
-    own, base = same.kl_candidate_text or of.kl_candidate_text, same.kl_reference_text or of.kl_reference_text
-    on = f"({_nats(own)} against {_nats(base)} nats a token)"
+    on = f"({_nats(same.kl_candidate_text)} against {_nats(same.kl_reference_text)} nats a token)"
     ci = "" if grown.ci is None else f" (95 % interval {numeral(grown.ci[0])} to {numeral(grown.ci[1])})"
     times = f"{numeral(grown.value)} times{ci}"
     severity = _severity(decision)
     if of.amplification.conclusion == "open" and of.first_divergence.diverged.mean == 0:
         return (
             f"Whether decoding amplifies the damage is not shown with {name}: {who} writes the reference's texts, "
-            f"token by token, at {_nats(base)} nats a token from it; {where}. By single steps the damage is {severity}."
+            f"token by token, at {_nats(same.kl_reference_text)} nats a token from it; {where}. By single steps the "
+            f"damage is {severity}."
         )
     if of.amplification.conclusion == "open":
         if grown.ci is None and of.prompts > 1:

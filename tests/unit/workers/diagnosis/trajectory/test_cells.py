@@ -9,6 +9,8 @@ from scipy import stats
 from tests.support.values import random_values
 from workers.decoding.model import Continuation
 from workers.diagnosis.summary import summarize
+from workers.diagnosis.token_classes.catalogue import CLASSES
+from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.trajectory.cells import Path, amplification, cell, text_change, text_statistics
 from workers.distributions.token_values import Positions, TokenValues
 
@@ -27,6 +29,14 @@ def path(texts, kl, own, **columns):
         for number, (text, one) in enumerate(zip(texts, kl, strict=True))
     ]
     return Path([Continuation(text, len(text) < 4) for text in texts], values, own)
+
+
+def cell_of(ours, theirs, *, most, **options):
+    """The cell of two paths whose tokens are in no class."""
+    counts = [sum(len(text.tokens) for text in side.texts) for side in (ours, theirs)]
+    masks = [{one.name: np.zeros(count, dtype=bool) for one in CLASSES} for count in counts]
+    classes = tuple(Classified(mask, np.ones(count, dtype=int)) for mask, count in zip(masks, counts, strict=True))
+    return cell("greedy", 0, ours, theirs, classes=classes, most=most, seed=0, **options)
 
 
 @pytest.fixture
@@ -58,7 +68,7 @@ def test_one_quantity_has_one_interval_where_all_texts_are_equally_long():
     texts = [[tuple(rng.integers(0, 5, 4).tolist()) for _ in range(12)] for _ in range(2)]
     kl = [rng.exponential(1.0, (12, 4)) * rng.exponential(1.0, (12, 1)) for _ in range(2)]
     ours, theirs = path(texts[0], kl[0], "reference"), path(texts[1], kl[1], "candidate")
-    found, whole = amplification(ours, theirs, seed=0), cell("greedy", 0, ours, theirs, most=4, seed=0)
+    found, whole = amplification(ours, theirs, seed=0), cell_of(ours, theirs, most=4)
     assert found.kl_reference_text == whole.kl_reference_text
     assert found.kl_candidate_text == whole.kl_candidate_text
     prompts = np.repeat(np.arange(12), 4)
@@ -93,7 +103,7 @@ def test_no_damage_is_concluded_where_there_is_none_on_either_text(theirs):
 
 
 def test_a_cell_tells_where_texts_part(ours, theirs):
-    found = cell("greedy", 0, ours, theirs, most=4, seed=0)
+    found = cell_of(ours, theirs, most=4)
     first = found.first_divergence
     assert first.diverged.mean == pytest.approx(2 / 3)
     assert first.median == 3
@@ -123,7 +133,7 @@ def test_a_cell_of_long_texts_may_be_broken_off_amid_its_edit_distances():
         for start, own in ((0, "reference"), (1, "candidate"))
     ]
     with pytest.raises(StopError):
-        cell("greedy", 0, *long, most=600, seed=0, check_cancelled=stop)
+        cell_of(*long, most=600, check_cancelled=stop)
 
 
 def test_text_statistics_are_of_the_writer(theirs):
@@ -173,7 +183,7 @@ def test_equal_texts_change_nothing_and_say_not_how_far_others_might(ours):
     for mean in (change.length, change.distinct, change.entropy, change.surprise, change.reference_surprise):
         assert mean.mean == 0
         assert mean.ci is None
-    assert cell("greedy", 0, ours, same, most=4, seed=0).first_divergence.diverged.mean == 0
+    assert cell_of(ours, same, most=4).first_divergence.diverged.mean == 0
 
 
 def test_texts_that_part_where_one_ends_tell_nothing_of_what_follows():
@@ -216,7 +226,7 @@ def test_what_is_the_same_after_every_prompt_has_the_width_of_so_few_prompts():
     """Of yes or no, the exact binomial interval: 0 and 8 of 8."""
     ours, theirs = texts_of([32] * 8, "reference"), path([(99,) * 32] * 8, [[0.2] * 32] * 8, "candidate")
     most = stats.binomtest(0, 8).proportion_ci(0.95, "exact").high
-    found = cell("greedy", 0, ours, theirs, most=32, seed=0)
+    found = cell_of(ours, theirs, most=32)
     assert found.edit_distance[-1].distance.ci == pytest.approx((1 - most, 1))
     assert found.amplification.free.ci == pytest.approx((1 - most, 1))
     assert found.text.repetition["4"].mean == pytest.approx(28 / 29)

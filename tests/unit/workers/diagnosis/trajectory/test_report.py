@@ -64,7 +64,8 @@ def test_a_cut_that_every_position_agrees_on_has_the_width_of_so_few_prompts() -
     shapes = [shape(np.inf, yes), shape(0.1, no), shape(0.1, no)]
     request = SimpleNamespace(shapings=shapings)
     found = SimpleNamespace(base=base, request=request, measured=[SimpleNamespace(shapes=shapes)])
-    every, none, warm = distances(cast("Found", found), 0)
+    kinds = Classified({one.name: no for one in CLASSES}, np.ones(24, dtype=np.int64))
+    every, none, warm = distances(cast("Found", found), 0, kinds)
     most = stats.binomtest(0, 8).proportion_ci(0.95, "exact").high
     assert every.infinite.ci == pytest.approx((1 - most, 1))
     assert every.top1.ci == pytest.approx((1 - most, 1))
