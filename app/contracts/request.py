@@ -8,7 +8,7 @@ first value, and `knobs` all of them. That is the form in which requests are kep
 import json
 from collections.abc import Mapping
 from math import prod
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -71,6 +71,11 @@ def require_change(candidate: CandidateModel, given: Mapping[str, Any]) -> Candi
 class JobRequest(Contract):
     """What every kind shares."""
 
+    # Whether the text is cut into windows, of which every token is scored; else it gives prompts alone.
+    reads_windows: ClassVar[bool] = True
+    # Whether windows may be longer than the reference's context.
+    beyond_context: ClassVar[bool] = False
+
     kind: str
     reference: ReferenceModel
     self_check: bool = Field(
@@ -97,6 +102,31 @@ class JobRequest(Contract):
     metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] = Field(
         default_factory=dict, description=f"at most {MAX_METADATA_BYTES} bytes as JSON in all"
     )
+
+    @property
+    def turned(self) -> "tuple[Knob, ...]":
+        """The knobs that are turned; none in most kinds."""
+        return ()
+
+    @property
+    def tested(self) -> TextSource | None:
+        """Where the test documents come from; None: `text`, or a share of its documents."""
+        return None
+
+    @property
+    def texts(self) -> dict[str, TextSource]:
+        """Every text source that is scored, by its field."""
+        return {"text": self.text} | ({} if self.tested is None else {"test_text": self.tested})
+
+    @property
+    def looked_at(self) -> dict[str, TextSource]:
+        """Every other text source, by its pointer: what treatments look at."""
+        return {}
+
+    @property
+    def for_deployment(self) -> str | None:
+        """The deployment that the job is for, by id or name."""
+        return None
 
     @field_validator("metadata")
     @classmethod
@@ -131,6 +161,11 @@ class SweptRequest(JobRequest):
 
     knobs: tuple[Knob, ...]
     thresholds: Thresholds = Thresholds()
+
+    @property
+    def turned(self) -> tuple[Knob, ...]:
+        """The knobs that are turned."""
+        return self.knobs
 
     @property
     def planned(self) -> int:

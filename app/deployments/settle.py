@@ -24,7 +24,6 @@ from app.jobs import keys
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 from app.kinds.calibrate.report import CalibrateReport
-from app.kinds.calibrate.request import CalibrateRequest
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +35,10 @@ async def check_target(deployments: DeploymentStore, request: JobRequest) -> Non
 
     Raises DEPLOYMENT_NOT_FOUND or PROFILE_MISMATCH, at /deployment.
     """
-    if not isinstance(request, CalibrateRequest) or request.deployment is None:
+    if request.for_deployment is None:
         return
     try:
-        found = await deployments.get(request.deployment)
+        found = await deployments.get(request.for_deployment)
     except HemostatError as error:
         raise HemostatError(error.code, error.detail, hint=error.hint, pointer="/deployment") from error
     if (found.model, found.reference) != (request.candidate, request.reference):

@@ -11,7 +11,6 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import TERMINAL, CandidateSummary, Job, JobError, JobStatus, Progress
 from app.contracts.request import CandidateModel, JobRequest, Knob, ReferenceModel
 from app.contracts.text import CORPUS_NAMES, FileText, HubText, InlineText, SelfText, TextSource
-from app.models.texts import texts_of
 
 JOBS_PATH = "/v1/diagnosis/jobs"
 _KNOBS: Final = TypeAdapter(tuple[Knob, ...])
@@ -76,28 +75,19 @@ def text_name(text: TextSource) -> str:
 def tested_name(request: JobRequest) -> str | None:
     """The text that the class is measured on, named likewise; None where that is `text`, or a share of its
     documents."""
-    tested = texts_of(request).get("test_text")
-    return None if tested is None else text_name(tested)
-
-
-def window_of(request: JobRequest) -> int | None:
-    """Tokens a window; None where the kind takes none: a trajectory's texts are as long as they were written."""
-    return None if request.kind == "trajectory" else request.window
+    return None if request.tested is None else text_name(request.tested)
 
 
 def request_fields(request: JobRequest) -> dict[str, str]:
     """What of a request the record keeps for good: never its text."""
-    deployment = getattr(request, "deployment", None)
-    knobs = getattr(request, "knobs", ())
-    tested = tested_name(request)
-    window = window_of(request)
+    deployment, knobs, tested = request.for_deployment, request.turned, tested_name(request)
     return {
         "kind": request.kind,
         **({"deployment": deployment} if deployment else {}),
         **({"knobs": _KNOBS.dump_json(short_knobs(knobs)).decode()} if knobs else {}),
         "text": shortened(text_name(request.text), _MOST_NAME),
         **({"test_text": shortened(tested, _MOST_NAME)} if tested else {}),
-        **({"window": str(window)} if window else {}),
+        **({"window": str(request.window)} if request.reads_windows else {}),
         "reference": request.reference.model_dump_json(),
         "candidate": summary(request.candidate).model_dump_json(),
         "candidate_model": request.candidate.model,

@@ -168,7 +168,7 @@ async def submit_job(request: Request) -> Response:
     try:
         asked = await parsed(request, parse_submission)
         kind = asked.kind
-        if getattr(asked, "deployment", None) is not None:
+        if asked.for_deployment is not None:
             require(request, Scope.DEPLOY)  # what the job proves is promoted there
         await check_target(state.deployments, asked)
         if asked.dry_run:

@@ -1,8 +1,9 @@
 """What the service knows of a kind of job."""
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import cast
+from functools import cache, cached_property
+from importlib import import_module
+from typing import Any, cast
 
 from pydantic import create_model
 
@@ -20,6 +21,14 @@ class Kind:
     name: str
     request: type[JobRequest]
     report: type[Report]
+    # (request, Checked of `app.kinds.preflight`): raises `HemostatError` for what the kind cannot do.
+    check: str = ""
+    # (request, Cost of `app.kinds.estimates`): changes the cost.
+    cost: str = ""
+
+    def call(self, of: str, *given: Any) -> Any:
+        """What the function returns that is named under `of`; None where the kind has none."""
+        return _loaded(name)(*given) if (name := getattr(self, of)) else None
 
     @cached_property
     def submission(self) -> type[Submission]:
@@ -28,3 +37,9 @@ class Kind:
             f"{self.name.capitalize()}Submission", __base__=(self.request, Submission), __doc__=Submission.__doc__
         )
         return cast(type[Submission], made)
+
+
+@cache
+def _loaded(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)

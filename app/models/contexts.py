@@ -2,15 +2,11 @@
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.request import JobRequest
-from app.kinds.compare.request import CompareRequest
-from app.kinds.sweep.request import SweepRequest
 from app.models.checkpoint import CheckpointInfo
 from app.recipes.base import Calibrated, Step
 
 # A reference of a shorter context reads on in halves of it.
 SHORTEST_REFERENCE = 4
-# Kinds whose windows may be longer than the reference's context.
-BEYOND = (CompareRequest, SweepRequest)
 
 
 def check_window(
@@ -28,12 +24,17 @@ def check_window(
         raise _too_large(window, candidate.max_position, _hint(request, origin, candidate, extends=extends))
     if not limits or reference.max_position is None or window <= reference.max_position:
         return
-    if not isinstance(request, BEYOND) or reference.max_position < SHORTEST_REFERENCE:
+    if not request.beyond_context or reference.max_position < SHORTEST_REFERENCE:
         raise _too_large(
             window,
             reference.max_position,
             f"give a window of at most {reference.max_position}; only compare jobs and sweeps measure beyond it",
         )
+
+
+def shortest(*models: CheckpointInfo) -> int | None:
+    """Tokens of the shortest of their contexts; None: no limit is known."""
+    return min((info.max_position for info in models if info.max_position is not None), default=None)
 
 
 def check_calibration_window(info: CheckpointInfo, step: Step, pointer: str) -> None:
@@ -56,7 +57,7 @@ def check_calibration(window: int, limit: int | None, pointer: str) -> None:
 
 def _hint(request: JobRequest, origin: CheckpointInfo, candidate: CheckpointInfo, *, extends: bool) -> str:
     most = candidate.max_position
-    if not isinstance(request, BEYOND) or origin.max_position is None:
+    if not request.beyond_context or origin.max_position is None:
         return f"give a window of at most {most}"
     factor = -(-request.window * 100 // origin.max_position) / 100
     step = "raise the factor of the context step" if extends else "extend the candidate by a step such as context.yarn"

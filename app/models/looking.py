@@ -34,17 +34,17 @@ AT_ONCE: Final = 2
 CPU_S: Final = 20
 LONGEST_S: Final = 60.0
 MEMORY_BYTES: Final = 1024**3
-_COMMAND: Final = (sys.executable, "-m", "app.models.looker")
+_COMMAND: Final = (sys.executable, "-m", "app.kinds.looker")
 
 
 async def check(request: JobRequest, settings: Settings, owner: str) -> None:
-    """`app.models.preflight.check_request`, elsewhere. Raises what that raises, CHECKPOINT_UNSUPPORTED if it meets a
+    """`app.kinds.preflight.check_request`, elsewhere. Raises what that raises, CHECKPOINT_UNSUPPORTED if it meets a
     limit, RATE_LIMITED and UNAVAILABLE if too many ask at once."""
     await _in_turn("check", request, settings, owner)
 
 
 async def estimate(request: JobRequest, settings: Settings, owner: str, here: Pace | None) -> Estimate:
-    """`app.models.estimates.estimate`, elsewhere. Raises as `check` does."""
+    """`app.kinds.estimates.estimate`, elsewhere. Raises as `check` does."""
     told = await _in_turn("estimate", request, settings, owner, pace=None if here is None else vars(here))
     return Estimate.model_validate(told)
 
@@ -109,7 +109,7 @@ def _ask(question: dict[str, Any], about: str, slack_s: float = 0) -> Any:
 
 
 class _Helper:
-    """One process, `app.models.looker`. `remembers`: what it has read before takes a part of its memory that counts."""
+    """One process, `app.kinds.looker`. `remembers`: what it has read before takes a part of its memory that counts."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The text sources of a request: which there are, and what of them can be refused before a job is queued.
+"""What of the text sources of a request can be refused before a job is queued.
 
 Reads folders and sizes of files, never what is in them.
 """
@@ -7,41 +7,12 @@ import os
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.request import JobRequest
-from app.contracts.text import FileText, HubText, InlineText, ShippedText, TextSource
-from app.kinds.calibrate.request import CalibrateRequest
-from app.kinds.mitigate.request import MitigateRequest
+from app.contracts.text import FileText, HubText, InlineText, TextSource
 from app.models.paths import below
 from app.models.tokenizers import has_chat_template
 from app.settings import Settings
 
 TEXT_SUFFIXES = frozenset({".txt", ".jsonl"})
-
-
-def texts_of(request: JobRequest) -> dict[str, TextSource]:
-    """Every text source of a request, by its field."""
-    texts: dict[str, TextSource] = {"text": request.text}
-    if isinstance(request, CalibrateRequest) and (test := text_for_test(request)) is not None:
-        texts["test_text"] = test
-    if isinstance(request, MitigateRequest):
-        if request.test_text is not None:
-            texts["test_text"] = request.test_text
-        texts["calibration"] = request.calibration
-    return texts
-
-
-def scored_texts_of(request: JobRequest) -> list[TextSource]:
-    """Those of the texts that both models are run over."""
-    return [text for field, text in texts_of(request).items() if field != "calibration"]
-
-
-def text_for_test(request: CalibrateRequest) -> TextSource | None:
-    """Where the test documents come from; None: a share of those of `text`."""
-    if request.test_text is not None:
-        return request.test_text
-    if isinstance(request.text, ShippedText) and request.text.corpus == "calibration":
-        return ShippedText(source="shipped", corpus="evaluation")
-    return None
 
 
 def check_text(text: TextSource, tokenizer: Path, settings: Settings, field: str, *, scored: bool = True) -> None:

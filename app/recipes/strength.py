@@ -3,7 +3,7 @@
     bits: Annotated[int, Field(ge=2, le=8), FALLING]
 
 It bounds nothing and no schema shows it; `app.models.strength` orders a sweep's settings by it, and
-`app.models.surfaces` takes from it where a step that is left out stands.
+`app.kinds.surface.plan` takes from it where a step that is left out stands.
 """
 
 from collections.abc import Sequence

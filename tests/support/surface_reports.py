@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from app.contracts.report import Divergence, Mean, Perplexity
+from app.kinds.surface.plan import cells_of, zero_of
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
-from app.models.surfaces import cells_of, zero_of
 from tests.support.calibration_reports import mean
 from tests.support.reports import compare_report, draw
 from workers.diagnosis.points.class_sums import ClassSums

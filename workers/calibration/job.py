@@ -18,7 +18,6 @@ import torch
 
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
-from app.models.texts import text_for_test
 from workers.calibration.export import export_metrics
 from workers.calibration.fits import Fits
 from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served
@@ -116,7 +115,7 @@ class _Calibrate(Attempt):
         request = self._request
         self._context.progress("text", 0, 0)
         documents = self._documents(request.text, reference, dtype)
-        source = text_for_test(request)
+        source = request.tested
         tests = None if source is None else self._documents(source, reference, dtype)
         sets = draw(request, documents, tests, lambda chosen: self._windows(chosen, reference))
         texts = self._calibration(reference, dtype, documents if tests is None else tests)

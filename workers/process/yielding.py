@@ -25,7 +25,6 @@ from app.deployments import keys as deployment_keys
 from app.jobs import keys
 from app.jobs.record import Claim
 from app.jobs.store import JobStore
-from app.kinds.calibrate.request import CalibrateRequest
 from app.settings import Settings
 
 WAITED_S: Final = 2.0  # so long an idle worker has had to take the other job
@@ -63,8 +62,7 @@ class Turn:
 
 async def is_own_fit(store: JobStore, claim: Claim) -> bool:
     """Whether the service queued the job by itself, for a deployment, and nobody asked for it. Raises `RedisError`."""
-    request = claim.request
-    return isinstance(request, CalibrateRequest) and await _fits(store, request.deployment, claim.job_id)
+    return await _fits(store, claim.request.for_deployment, claim.job_id)
 
 
 async def waiting(store: JobStore) -> str | None:

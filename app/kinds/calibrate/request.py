@@ -59,3 +59,15 @@ class CalibrateRequest(JobRequest):
     deployment: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = (
         Field(default=None, description="id or name of the deployment that is to serve the profile if it passes")
     )
+
+    @property
+    def tested(self) -> TextSource | None:
+        """Where the test documents come from; None: a share of those of `text`."""
+        if self.test_text is None and isinstance(self.text, ShippedText) and self.text.corpus == "calibration":
+            return ShippedText(source="shipped", corpus="evaluation")
+        return self.test_text
+
+    @property
+    def for_deployment(self) -> str | None:
+        """The deployment that is to serve the profile."""
+        return self.deployment

@@ -1,6 +1,6 @@
 """The request of a `compare` job."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ class ToolCallRun(Contract):
 
 class CompareRequest(JobRequest):
     """Compare the next-token distributions of two models over one text."""
+
+    beyond_context: ClassVar[bool] = True
 
     kind: Literal["compare"]
     thresholds: Thresholds = Thresholds()

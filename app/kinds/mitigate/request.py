@@ -72,3 +72,13 @@ class MitigateRequest(JobRequest):
     def reads_text(self) -> bool:
         """Whether a treatment that may be tried looks at `calibration`: those that are no steps of their own do not."""
         return any(issubclass(STEPS.get(name, Step), Calibrated) for name in self.treatments)
+
+    @property
+    def tested(self) -> TextSource | None:
+        """Where the test documents come from; None: a share of those of `text`."""
+        return self.test_text
+
+    @property
+    def looked_at(self) -> dict[str, TextSource]:
+        """The text that treatments look at."""
+        return {"calibration": self.calibration}

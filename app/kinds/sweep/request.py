@@ -1,6 +1,6 @@
 """The request of a `sweep` job."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -36,6 +36,8 @@ class FormBounds(Contract):
 
 class SweepRequest(SweptRequest):
     """Turn one knob of a recipe over a grid, and find how far it may be turned."""
+
+    beyond_context: ClassVar[bool] = True
 
     kind: Literal["sweep"]
     knobs: Annotated[tuple[Knob, ...], Field(min_length=1, max_length=1)] = Field(

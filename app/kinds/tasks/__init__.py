@@ -4,4 +4,10 @@ from app.kinds.kind import Kind
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
 
-KIND = Kind(name="tasks", request=TasksRequest, report=TasksReport)
+KIND = Kind(
+    name="tasks",
+    request=TasksRequest,
+    report=TasksReport,
+    check=f"{__name__}.plan:check",
+    cost=f"{__name__}.plan:cost",
+)

@@ -1,6 +1,6 @@
 """The request of a `trajectory` job."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -39,6 +39,8 @@ class TrajectoryRequest(JobRequest):
 
     Prompts are the first tokens of the documents of `text`.
     """
+
+    reads_windows: ClassVar[bool] = False
 
     kind: Literal["trajectory"]
     candidates: Annotated[tuple[CandidateModel, ...], Field(max_length=MOST_CANDIDATES - 1)] = Field(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.contracts.report import Mean
+from app.kinds.mitigate import treatments
 from app.kinds.mitigate.report import FrontPoint, MitigateReport, Trial
-from app.models import treatments
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip, share_bar
 from app.web.scales import LinearScale

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.contracts.base import Contract
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.attribute import blocks
-from app.models.attribution import REPAIR_TOKENS
+from app.kinds.attribute.plan import REPAIR_TOKENS
 from app.models.checkpoint import CheckpointInfo
 from app.models.shapes import LAYOUTS
 from workers.diagnosis.attribute.activations import activation_errors, self_repair

@@ -20,9 +20,9 @@ from app.contracts.report import KernelTerm
 from app.contracts.simulation import SECTION
 from app.files import write_atomically
 from app.kinds.attribute.blocks import Internals
+from app.kinds.attribute.plan import check_attribution, inner_windows
 from app.kinds.attribute.report import AttributeReport, Whole
 from app.kinds.attribute.request import AttributeRequest
-from app.models.attribution import check_attribution, inner_windows
 from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.attribute.changes import config_differences, differing

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Mean
 from app.deployments.profiles import ProfileFiles
+from app.kinds.mitigate.least_size import check_budget
 from app.kinds.mitigate.report import NO_WOUND, MitigateReport, Wound
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from app.models.checkpoint import CheckpointInfo
-from app.models.least_size import check_budget
 from app.models.registry import ModelEntry, load_registry
 from app.models.steps.others import other_of
 from app.recipes.norm import NormTweak

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from app.models.least_size import SLACK
+from app.kinds.mitigate.least_size import SLACK
 from workers.diagnosis.mitigate.beliefs import Beliefs, plan_key
 from workers.diagnosis.mitigate.treatments import Arm, Plan, with_arm
 

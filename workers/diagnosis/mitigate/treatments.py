@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
 
+from app.kinds.mitigate.plan import own_windows, takes_own_text
 from app.kinds.mitigate.request import TreatmentName
-from app.models.searching import own_windows, takes_own_text
 from app.models.steps.dynamic import chooses
 from app.recipes.base import Step
 from app.recipes.quantize import QuantizeDynamic

@@ -13,11 +13,11 @@ from app.contracts.errors import HemostatError
 from app.contracts.report import Mean
 from app.kinds.mitigate.report import Limits, Outcome, Treatment, Trial, Unhelpful
 from app.kinds.mitigate.request import TreatmentName
+from app.kinds.mitigate.treatments import described
 from app.models.checkpoint import CheckpointInfo
 from app.models.pace import TOKENS_PER_SECOND, Pace
 from app.models.steps import check_recipe
 from app.models.surgery_cost import surgery_cost
-from app.models.treatments import described
 from app.recipes.recipe import Recipe
 from workers.analysis.numerals import numeral
 from workers.diagnosis.mitigate.front import Point, broken
@@ -342,7 +342,7 @@ class Ward:
 
 
 def plan_name(plan: Sequence[Arm]) -> str:
-    """Tells a plan from all others; empty for the candidate as it is. People read `app.models.treatments.described`."""
+    """Tells a plan from all others; empty for the candidate as it is. People read `treatments.described`."""
     return " + ".join(arm.key for arm in plan)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from app.kinds.surface.plan import Cell, cells_of
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
-from app.models.surfaces import Cell, cells_of
 from workers.diagnosis.attempt import counted
 from workers.diagnosis.points.attempt import PointsAttempt
 from workers.diagnosis.points.runner import Setting

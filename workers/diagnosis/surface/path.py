@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from app.kinds.surface.plan import exchanged
 from app.kinds.surface.report import Exchange, Turn
-from app.models.surfaces import exchanged
 
 # Of the bytes of a setting: a smaller one that saves less saves next to nothing.
 _LEAST_SAVED: Final = 1e-3

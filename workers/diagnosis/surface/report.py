@@ -10,10 +10,10 @@ import numpy as np
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Divergence, Mean, ModelProvenance, Perplexity, Provenance, SeverityVerdict
 from app.contracts.text import SelfText
+from app.kinds.surface.plan import Axis, Cell, zero_of
 from app.kinds.surface.report import Chosen, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 from app.models.recipes import recipe_fingerprint
-from app.models.surfaces import Axis, Cell, zero_of
 from workers.diagnosis.assemble import provenance, repeatable, repeated_documents
 from workers.diagnosis.mitigate.measuring import PRECISION
 from workers.diagnosis.mitigate.subject import told

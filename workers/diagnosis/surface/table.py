@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.report import Mean
+from app.kinds.surface.plan import Axis, Cell, axes_of
 from app.kinds.surface.report import Contour, Interaction, Kind, Limit, Order, OrderEffect, PathStep
 from app.kinds.surface.request import SurfaceRequest
-from app.models.surfaces import Axis, Cell, axes_of
 from workers.diagnosis.points.clusters import Clustered
 from workers.diagnosis.points.kernels import Kernel
 from workers.diagnosis.points.record import PointRecord, WindowSums

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from app.kinds.surface.plan import Cell, zero_of
 from app.kinds.surface.report import Interaction
-from app.models.surfaces import Cell, zero_of
 from workers.analysis.numerals import counted, numeral
 from workers.diagnosis.surface.table import Table
 from workers.distributions.intervals import FEWEST_CLUSTERS

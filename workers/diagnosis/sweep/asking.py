@@ -40,7 +40,7 @@ class Questions:
     def read(cls, request: SweepRequest, context: JobContext) -> Questions:
         """Reads the files. Raises what `check_tasks` raises, and CODE_SANDBOX_UNAVAILABLE for code where this machine
         cannot confine it."""
-        read = check_tasks(request, context.settings)
+        read = check_tasks(request.tasks, context.settings, seed=request.seed)
         if any(isinstance(task, FileTask) and task.format == "humaneval" for task in request.tasks):
             runner.require(check_cancelled=context.check_cancelled)
         return cls(request.tasks, tuple(items for items in read if not isinstance(items, HarnessRows)))

@@ -61,7 +61,8 @@ def tasks(request: TasksRequest, context: JobContext, room: EngineRoom) -> Tasks
 
     Raises `HemostatError` for what request, models, files or machine do not allow, `JobCancelled` when told to stop.
     """
-    asked = [_asked(request, index, read, context) for index, read in enumerate(check_tasks(request, context.settings))]
+    found = check_tasks(request.tasks, context.settings, seed=request.seed)
+    asked = [_asked(request, index, read, context) for index, read in enumerate(found)]
     if any(isinstance(task, FileTask) and task.format == "humaneval" for task in request.tasks):
         runner.require(check_cancelled=context.check_cancelled)
     with counted(room, context):

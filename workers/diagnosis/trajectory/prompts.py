@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import Message
-from app.models.trajectories import opening, says_nothing, spread_over_domains
+from app.kinds.trajectory.plan import opening, says_nothing, spread_over_domains
 from workers.text.chat import prompt_tokens
 from workers.text.documents import TextDocument
 from workers.text.tokenization import bos_of, encode

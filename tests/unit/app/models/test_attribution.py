@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.attribute.plan import AttributionCost, attribution_cost, check_attribution, inner_windows
 from app.kinds.attribute.request import AttributeRequest
-from app.models.attribution import AttributionCost, attribution_cost, check_attribution, inner_windows
 from app.models.checkpoint import CheckpointInfo, inspect
 
 # On the processor that rates of estimates were measured on (`app.models.pace`).

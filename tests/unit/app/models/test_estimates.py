@@ -5,8 +5,8 @@ import pytest
 from app.contracts.errors import HemostatError
 from app.contracts.job import Estimate
 from app.kinds.attribute.request import AttributeRequest
+from app.kinds.estimates import ENGINE_START_S, estimate
 from app.models.checkpoint import inspect
-from app.models.estimates import ENGINE_START_S, estimate
 from app.models.pace import Pace
 from app.models.registry import Registry
 from app.settings import Settings

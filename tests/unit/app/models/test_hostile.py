@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.compare.request import CompareRequest
+from app.kinds.estimates import estimate
 from app.models.adapters import CONFIG, WEIGHTS, inspect_adapter
 from app.models.checkpoint import inspect
-from app.models.estimates import estimate
 from app.models.registry import load_registry
 from app.models.tokenizers import check_tokenizer
 from app.settings import Settings

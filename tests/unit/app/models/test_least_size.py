@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.mitigate.least_size import check_budget, least_bytes
 from app.kinds.mitigate.request import Budget
 from app.models.checkpoint import CheckpointInfo, inspect
-from app.models.least_size import check_budget, least_bytes
 from app.recipes.recipe import STEPS, Recipe
 from tests.support.quantizing import text
 from workers.surgery.recipe import apply

@@ -11,9 +11,9 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.compare.request import CompareRequest
+from app.kinds.estimates import estimate
 from app.models import looking
 from app.models.checkpoint import fingerprint
-from app.models.estimates import estimate
 from app.models.pace import Pace
 from app.models.registry import load_registry
 from app.settings import Settings

@@ -9,10 +9,9 @@ from pydantic import ValidationError
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import ShippedText
 from app.kinds.compare.request import CompareRequest
+from app.kinds.preflight import check_request
 from app.kinds.sweep.request import SweepRequest
-from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
-from app.models.texts import text_for_test
 from app.settings import Settings
 from tests.support.asked import DOCUMENT, RTN, calibration, request
 from tests.support.copies import Copy, edit_json
@@ -315,12 +314,12 @@ def test_strengths_out_of_range_never_reach_the_check() -> None:
 
 
 def test_the_test_of_a_calibration_is_the_evaluation_text_unless_another_is_given() -> None:
-    default = text_for_test(calibration())
+    default = calibration().tested
     assert isinstance(default, ShippedText)
     assert default.corpus == "evaluation"
-    assert text_for_test(calibration(text={"source": "shipped"})) is None
+    assert calibration(text={"source": "shipped"}).tested is None
     own = {"source": "inline", "documents": [{"id": "a", "text": "one two three"}]}
-    assert text_for_test(calibration(test_text=own)) is not None
+    assert calibration(test_text=own).tested is not None
 
 
 def test_a_fault_of_the_test_text_is_found_at_its_own_place(registry: Registry, settings: Settings) -> None:

@@ -9,14 +9,14 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.estimates import estimate
+from app.kinds.mitigate.least_size import least_bytes
+from app.kinds.mitigate.plan import RECOVERY_STEPS
 from app.kinds.mitigate.request import TREATMENTS, MitigateRequest
+from app.kinds.preflight import check_request
 from app.models.checkpoint import inspect
-from app.models.estimates import estimate
-from app.models.least_size import least_bytes
 from app.models.pace import Pace
-from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
-from app.models.searching import RECOVERY_STEPS
 from app.models.steps import check_recipe
 from app.recipes.recipe import Recipe
 from app.settings import Settings

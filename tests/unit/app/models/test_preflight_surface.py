@@ -9,11 +9,11 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs.parsing import parse_submission
+from app.kinds.estimates import estimate
+from app.kinds.preflight import check_request
 from app.kinds.surface.request import SurfaceRequest
 from app.models.checkpoint import inspect
-from app.models.estimates import estimate
 from app.models.pace import Pace
-from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
 

@@ -9,12 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.estimates import estimate
+from app.kinds.preflight import check_request
 from app.kinds.sweep.request import SweepRequest
 from app.kinds.tasks.request import TasksRequest
 from app.models.checkpoint import inspect
-from app.models.estimates import estimate
 from app.models.knobs import lift
-from app.models.preflight import check_request
 from app.models.registry import Registry, load_registry
 from app.settings import Settings
 

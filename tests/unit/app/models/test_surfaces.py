@@ -3,8 +3,8 @@
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.surface.plan import axes_of, cells_of, check_surface, zero_of
 from app.kinds.surface.request import SurfaceRequest
-from app.models.surfaces import axes_of, cells_of, check_surface, zero_of
 
 PRUNE = {"type": "prune.magnitude", "sparsity": 0.2}
 RTN = {"type": "quantize.rtn", "bits": 8}

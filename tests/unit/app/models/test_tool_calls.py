@@ -10,8 +10,8 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs.parsing import parse_submission
+from app.kinds.compare.plan import check_tool_calls, seconds_of
 from app.kinds.compare.request import CompareRequest, ToolCallRun
-from app.models.tool_calls import check_tool_calls, seconds_of
 
 DOCUMENT: dict[str, Any] = {"id": "d", "messages": [{"role": "user", "content": "a"}], "scored": "all"}
 TOOLS = [{"name": "add", "parameters": {}}]

@@ -9,10 +9,10 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import Document
+from app.kinds.preflight import check_request
+from app.kinds.trajectory.plan import spread_over_domains
 from app.kinds.trajectory.request import TrajectoryRequest
-from app.models.preflight import check_request
 from app.models.registry import load_registry
-from app.models.trajectories import spread_over_domains
 from app.settings import Settings
 
 USER, ASSISTANT = {"role": "user", "content": "the dog"}, {"role": "assistant", "content": "the fox"}

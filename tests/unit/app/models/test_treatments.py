@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.kinds.mitigate.report import Treatment
-from app.models.treatments import described
+from app.kinds.mitigate.treatments import described
 
 RTN = {"type": "quantize.rtn", "bits": 3}
 DYNAMIC = {"mixed": False, "extra_bits": 0.0, "half_group": False}

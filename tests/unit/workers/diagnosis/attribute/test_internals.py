@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from app.kinds.attribute.blocks import Internals
+from app.kinds.attribute.plan import attribution_cost
 from app.kinds.attribute.request import AttributeRequest
-from app.models.attribution import attribution_cost
 from app.models.checkpoint import inspect
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, kl, run, whole
 from tests.support.pruning import operate

@@ -11,8 +11,8 @@ import pytest
 
 from app.contracts.text import ShippedText
 from app.kinds.mitigate.request import Budget, TreatmentName
+from app.kinds.mitigate.treatments import described
 from app.models.checkpoint import inspect
-from app.models.treatments import described
 from tests.support.processor import needs_avx512
 from tests.support.quantizing import operate
 from workers.diagnosis.mitigate.front import limits_of

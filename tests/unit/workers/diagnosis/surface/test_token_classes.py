@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from app.contracts.request import Thresholds
-from app.models.surfaces import cells_of
+from app.kinds.surface.plan import cells_of
 from tests.support.surface_reports import surface_request
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, class_masks, positions, values
 from workers.diagnosis.points.record import PointRecord, record_of

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from app.contracts.decoding import rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.simulation import SECTION
 from app.contracts.text import InlineText, Message
+from app.kinds.estimates import ENGINE_START_S, Cost, passes
+from app.kinds.preflight import Checked, check_request
 from app.kinds.trajectory.request import TrajectoryRequest, pointer_of
+from app.models import pace
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.registry import Registry
 from app.models.steps import check_recipe
+from app.models.surgery_cost import surgery_cost
+from app.models.tokenizers import has_chat_template
 
 # Taken for two cores and 134.5M parameters: tokens/s of vLLM at 32 streams, and rows/s of the loop.
 CPU_VLLM_TOKENS_PER_SECOND: Final = 300.0
@@ -50,6 +54,18 @@ def opening(messages: Sequence[Message]) -> Sequence[Message]:
 def says_nothing(messages: Sequence[Message]) -> bool:
     """Whether no message has a character that is not white space, so that the chat template alone would be left."""
     return not any(message.content.strip() for message in messages)
+
+
+def check(request: TrajectoryRequest, checked: Checked) -> None:
+    """Raises `HemostatError` where a candidate cannot write on from the prompts, as `check_trajectory` says."""
+    if request.chat and not has_chat_template(checked.tokenizer):
+        raise HemostatError(
+            ErrorCode.CHAT_TEMPLATE_MISSING,
+            f"the tokenizer of {request.reference.model} has no chat template to put prompts into",
+            hint="leave chat out, or add a chat_template.jinja beside the tokenizer",
+            pointer="/chat",
+        )
+    check_trajectory(request, checked.registry, lambda one: check_request(one, checked.registry, checked.settings))
 
 
 def check_trajectory(
@@ -143,32 +159,16 @@ def _check_decoders(request: TrajectoryRequest, alias: str) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What the job takes: `tokens` are generated, `scored` go through a model to be scored."""
-
-    prompts: int
-    tokens: int
-    scored: int
-    seconds: float
-    assumptions: tuple[str, ...]
-
-
-def cost_of(
-    request: TrajectoryRequest,
-    infos: Sequence[CheckpointInfo],
-    documents: int | None,
-    *,
-    scoring_tokens_per_second: float,
-    reference_parameters: float,
-) -> Cost:
-    """The cost at the sizes of `infos`, the reference first, then each candidate."""
-    prompts = min(request.prompts, documents or request.prompts)
+def cost(request: TrajectoryRequest, cost: Cost) -> None:
+    """Prompts, generated texts and their scoring take the place of passes over the text."""
+    others = [inspect(cost.registry.resolve(model.model).checkpoint_path()) for model in request.candidates]
+    infos = [*cost.models, *others]
+    prompts = min(request.prompts, cost.documents or request.prompts)
     texts = prompts * len(request.decoders)
     length = request.prompt_tokens + request.tokens
     seconds, scored = 0.0, 0
     for index, info in enumerate(infos):
-        slower = info.parameters / reference_parameters
+        slower = info.parameters / pace.PARAMETERS
         for decoder in request.decoders:
             rows = rows_of(decoder) * prompts * request.tokens
             fast = runs_in_vllm(decoder)
@@ -176,18 +176,20 @@ def cost_of(
         # The reference scores everybody's texts, a candidate its own and the reference's.
         own = texts * length * (len(infos) if index == 0 else 2)
         scored += own
-        seconds += slower * own / scoring_tokens_per_second
-    return Cost(
-        prompts=prompts,
-        tokens=texts * request.tokens * len(infos),
-        scored=scored,
-        seconds=seconds,
-        assumptions=(
-            f"{prompts} prompts, {len(request.decoders)} decoders, {len(infos)} models, every text of "
-            f"{request.tokens} tokens: {texts * request.tokens * len(infos)} tokens are generated, {scored} scored",
-            f"generation at {CPU_VLLM_TOKENS_PER_SECOND:.0f} tokens/s in vLLM and {CPU_LOOP_ROWS_PER_SECOND:.0f} "
-            "rows/s in the loop (a beam, or a token that contrastive search looks at, is a row), taken for a "
-            "2-core CPU and 134.5M parameters",
-            "texts that end early, or are the same as others, take less",
-        ),
-    )
+        seconds += passes(own, info)
+    candidates = list(zip(infos[1:], request.models(), strict=True))
+    surgery = [surgery_cost(info, model.recipe, cost.here, cost.reference) for info, model in candidates]
+    cost.documents, cost.tokens = prompts, texts * request.tokens * len(infos)
+    cost.store = 2 * cost.reference.hidden_size * scored
+    cost.made = sum(info.bytes for info, model in candidates if model.recipe)
+    cost.starts = 2 * ENGINE_START_S * len(infos)
+    cost.seconds = seconds + sum(making for making, _ in surgery)
+    cost.assumptions = [
+        f"{prompts} prompts, {len(request.decoders)} decoders, {len(infos)} models, every text of "
+        f"{request.tokens} tokens: {cost.tokens} tokens are generated, {scored} scored",
+        f"generation at {CPU_VLLM_TOKENS_PER_SECOND:.0f} tokens/s in vLLM and {CPU_LOOP_ROWS_PER_SECOND:.0f} "
+        "rows/s in the loop (a beam, or a token that contrastive search looks at, is a row), taken for a "
+        "2-core CPU and 134.5M parameters",
+        "texts that end early, or are the same as others, take less",
+        *(told for _, lines in surgery for told in lines),
+    ]

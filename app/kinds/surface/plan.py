@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.request import Knob
+from app.kinds.estimates import Cost
+from app.kinds.preflight import Checked
 from app.kinds.surface.report import Exchange, Order
 from app.kinds.surface.request import MOST_POINTS, SurfaceRequest
 from app.models.knobs import check_knobs, either, recipe_at, told, without
@@ -117,6 +119,16 @@ def exchanged(before: tuple[int, int, bool], after: tuple[int, int, bool]) -> Ex
     if before[2] == after[2] or 0 in after[:2]:
         return None
     return "alone" if before[:2] == after[:2] else "with a knob"
+
+
+def check(request: SurfaceRequest, checked: Checked) -> None:
+    """Raises `HemostatError` for knobs, values and orders that the candidate cannot take."""
+    check_surface(request, checked.check_recipe)
+
+
+def cost(request: SurfaceRequest, cost: Cost) -> None:
+    """Adds the settings."""
+    cost.add_settings(request.planned)
 
 
 def check_surface(request: SurfaceRequest, check: Callable[[Recipe], object]) -> None:

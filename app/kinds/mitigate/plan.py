@@ -1,13 +1,17 @@
-"""What the search of a mitigate job takes, from sizes alone: its passes, its trials, and what the longest of these
-train and measure."""
+"""What of a mitigate job can be refused before it is queued, and what its search takes, from sizes alone: its passes,
+its trials, and what the longest of these train and measure."""
 
 from contextlib import suppress
 from typing import Final
 
 from app.contracts.errors import HemostatError
+from app.kinds.estimates import Cost
+from app.kinds.mitigate.least_size import check_budget, least_bytes
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
+from app.kinds.preflight import Checked
 from app.models import pace
 from app.models.checkpoint import CheckpointInfo
+from app.models.contexts import check_calibration, shortest
 from app.models.training import (
     CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND,
     CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND,
@@ -28,6 +32,25 @@ FULL, MIXED = 1 / 3, 1 / 4
 OWN_SHARE: Final = 1 / 2
 # The most steps of recovery that a pruning by gradients is tried with.
 RECOVERY_STEPS: Final = 200
+
+
+def check(request: MitigateRequest, checked: Checked) -> None:
+    """Raises `HemostatError` where the budget has no room for the candidate, or where windows of the calibration text
+    do not fit it before its recipe or after it."""
+    least = least_bytes(checked.source, request.candidate.recipe)
+    if least is not None:
+        check_budget(request.budget, least, checked.candidate.parameters)
+    if request.reads_text:
+        context = shortest(checked.source, checked.candidate)
+        check_calibration(request.calibration_window, context, "/calibration_window")
+
+
+def cost(request: MitigateRequest, cost: Cost) -> None:
+    """Adds the search."""
+    seconds, told = search_cost(request, cost.tokens, cost.candidate, cost.reference)
+    cost.seconds += seconds
+    cost.add_checkpoints(request.trials + 1)
+    cost.assumptions += told
 
 
 def takes_own_text(recipe: Recipe) -> bool:

@@ -3,32 +3,23 @@
 Reads folders and file headers: call it from a thread, not from an event loop.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.request import JobRequest, SweptRequest
-from app.kinds.attribute.request import AttributeRequest
-from app.kinds.compare.request import CompareRequest
-from app.kinds.mitigate.request import MitigateRequest
-from app.kinds.sweep.request import SweepRequest
-from app.kinds.tasks.request import TasksRequest
-from app.kinds.trajectory.request import TrajectoryRequest
-from app.models.attribution import check_attribution
+from app.contracts.request import JobRequest
+from app.kinds.registry import KINDS
 from app.models.checkpoint import CheckpointInfo, inspect
-from app.models.contexts import check_calibration, check_calibration_window, check_window
-from app.models.least_size import check_budget, least_bytes
+from app.models.contexts import check_calibration_window, check_window, shortest
 from app.models.packing import check_served
 from app.models.registry import ModelEntry, Registry
 from app.models.steps import Beside, check_recipe
 from app.models.steps.idle import check_idle
 from app.models.steps.others import checker
-from app.models.sweeping import check_swept
-from app.models.tasks.checks import check_answers, check_tasks
-from app.models.texts import check_text, texts_of
-from app.models.tokenizers import check_tokenizer, compare_tokenizers, has_chat_template
-from app.models.tool_calls import check_tool_calls
-from app.models.trajectories import check_trajectory
+from app.models.texts import check_text
+from app.models.tokenizers import check_tokenizer, compare_tokenizers
 from app.recipes.base import Calibrated, Step
+from app.recipes.recipe import Recipe
 from app.settings import Settings
 
 
@@ -105,61 +96,57 @@ def check_request(request: JobRequest, registry: Registry, settings: Settings) -
         beside=_beside(registry, settings),
         reference=one,
     )
-    _check_treatments(request, other, after)
-    if not isinstance(request, TrajectoryRequest) and not _turns_context(request):
+    if request.reads_windows and not _turns_context(request):
         check_window(request, one, other, after)
-    if isinstance(request, SweptRequest):
-        check_swept(
-            request,
-            other,
-            lambda recipe: check_window(
-                request,
-                one,
-                other,
-                check_recipe(
-                    other, recipe, pointer="/candidate/recipe", beside=_beside(registry, settings), reference=one
-                ),
-            ),
-        )
-    for field, text in texts_of(request).items():
-        # A trajectory takes prompts from its text: the answers are the models' own.
-        check_text(text, tokenizer, settings, f"/{field}", scored=not isinstance(request, TrajectoryRequest))
-    if isinstance(request, AttributeRequest):
-        check_attribution(request, one, after)
-    if isinstance(request, TasksRequest | SweepRequest):
-        check_tasks(request, settings)
-        check_answers(request, one, after)
-    _check_tool_calls(request, tokenizer, settings, (one, after))
+    for field, text in request.texts.items():
+        check_text(text, tokenizer, settings, f"/{field}", scored=request.reads_windows)
+    for field, text in request.looked_at.items():
+        check_text(text, tokenizer, settings, f"/{field}")
     for index, step in enumerate(request.candidate.recipe):
         if isinstance(step, Calibrated):
             check_text(step.calibration, tokenizer, settings, f"/candidate/recipe/{index}/calibration")
-    if isinstance(request, TrajectoryRequest):
-        if request.chat and not has_chat_template(tokenizer):
-            raise HemostatError(
-                ErrorCode.CHAT_TEMPLATE_MISSING,
-                f"the tokenizer of {reference.alias} has no chat template to put prompts into",
-                hint="leave chat out, or add a chat_template.jinja beside the tokenizer",
-                pointer="/chat",
-            )
-        check_trajectory(request, registry, lambda one: check_request(one, registry, settings))
+    KINDS[request.kind].call("check", request, Checked(request, registry, settings, tokenizer, one, other, after))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A request whose models, recipe and texts can be used: what the check of its kind looks at.
+
+    `source` is the candidate before its recipe, `candidate` after it.
+    """
+
+    request: JobRequest
+    registry: Registry
+    settings: Settings
+    tokenizer: Path
+    reference: CheckpointInfo
+    source: CheckpointInfo
+    candidate: CheckpointInfo
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of the shorter context of reference and candidate; None: no limit is known."""
+        return shortest(self.reference, self.candidate)
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raises where the candidate cannot take another recipe, or not read the windows after it."""
+        beside = _beside(self.registry, self.settings)
+        after = check_recipe(self.source, recipe, pointer="/candidate/recipe", beside=beside, reference=self.reference)
+        check_window(self.request, self.reference, self.source, after)
 
 
 def _turned(request: JobRequest) -> dict[int, set[str]]:
     """The fields that knobs turn, by the step's index."""
     found: dict[int, set[str]] = {}
-    for knob in request.knobs if isinstance(request, SweptRequest) else ():
+    for knob in request.turned:
         found.setdefault(knob.step, set()).add(knob.field)
     return found
 
 
 def _turns_context(request: JobRequest) -> bool:
     """Whether a knob decides how long a window may be: what its field has in the recipe is a placeholder then."""
-    steps = request.candidate.recipe or ()
-    return isinstance(request, SweptRequest) and any(
-        str(getattr(steps[knob.step], "type", "")).startswith("context.")
-        for knob in request.knobs
-        if knob.step < len(steps)
-    )
+    steps = request.candidate.recipe
+    return any(steps[knob.step].role == "context" for knob in request.turned if knob.step < len(steps))
 
 
 def _beside(registry: Registry, settings: Settings) -> Beside:
@@ -171,26 +158,3 @@ def _beside(registry: Registry, settings: Settings) -> Beside:
         check_calibration_window(info, step, pointer)
 
     return check
-
-
-def _check_treatments(request: JobRequest, *infos: CheckpointInfo) -> None:
-    """Calibration windows of treatments must fit the candidate before its recipe and after it (`infos`), where one is
-    read; the budget must have room for the candidate."""
-    if not isinstance(request, MitigateRequest):
-        return
-    least = least_bytes(infos[0], request.candidate.recipe)
-    if least is not None:
-        check_budget(request.budget, least, infos[1].parameters)
-    if request.reads_text:
-        contexts = [info.max_position for info in infos if info.max_position is not None]
-        check_calibration(request.calibration_window, min(contexts, default=None), "/calibration_window")
-
-
-def _check_tool_calls(
-    request: JobRequest, tokenizer: Path, settings: Settings, infos: tuple[CheckpointInfo, CheckpointInfo]
-) -> None:
-    if not isinstance(request, CompareRequest) or request.generate_tool_calls is None:
-        return
-    contexts = [info.max_position for info in infos if info.max_position is not None]
-    check_tool_calls(request.generate_tool_calls, tokenizer, min(contexts, default=None))
-    check_text(request.generate_tool_calls.text, tokenizer, settings, "/generate_tool_calls/text", scored=False)

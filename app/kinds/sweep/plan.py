@@ -1,34 +1,38 @@
-"""What can be refused of a kind that turns knobs before it is queued, and what it will cost, from shapes alone."""
+"""What of a sweep can be refused before it is queued, and what it costs, from shapes alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.request import SweptRequest
-from app.kinds.surface.request import SurfaceRequest
+from app.kinds.estimates import Cost
+from app.kinds.preflight import Checked
 from app.kinds.sweep.request import FormBounds, SweepRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.knobs import check_knobs
 from app.models.shares import shares
-from app.models.surfaces import check_surface
-from app.recipes.recipe import Recipe
+from app.models.tasks.checks import check_answers, check_tasks, tasks_cost
 
 
-def check_swept(request: SweptRequest, info: CheckpointInfo, check: Callable[[Recipe], object]) -> None:
-    """Refuses a knob that the recipe has not, values that its step or the checkpoint `info` cannot take (`check` raises
-    for a recipe), and bounds that miss the range. Raises `HemostatError` with a pointer."""
-    if isinstance(request, SurfaceRequest):
-        check_surface(request, check)
-        return
-    check_knobs(request.candidate.recipe, request.knobs, check)
-    if isinstance(request, SweepRequest) and request.bounds != FormBounds():
-        _check_bounds(request, info)
+def check(request: SweepRequest, checked: Checked) -> None:
+    """Raises `HemostatError` for a knob that the recipe has not, values that its step or the checkpoint cannot take,
+    bounds that miss the range, and tasks that cannot be answered."""
+    check_knobs(request.candidate.recipe, request.knobs, checked.check_recipe)
+    if request.bounds != FormBounds():
+        _check_bounds(request, checked.source)
+    check_tasks(request.tasks, checked.settings, seed=request.seed)
+    check_answers(request.tasks, checked.context)
 
 
-def extra_passes(request: SweptRequest) -> int:
-    """Recipes beyond the first, each of which is made and run over the text."""
-    return request.planned - 1
+def cost(request: SweepRequest, cost: Cost) -> None:
+    """Adds the settings, and the tasks of the rule."""
+    cost.add_settings(request.planned)
+    if request.tasks:
+        asked, drawing, told = tasks_cost(request.tasks, cost.settings, seed=request.seed)
+        cost.add_answers(asked, drawing)
+        cost.assumptions += [
+            "tasks are answered by the reference and by one setting; each weaker one that must be asked takes a "
+            "candidate's part of that again",
+            *told,
+        ]
 
 
 def _check_bounds(request: SweepRequest, info: CheckpointInfo) -> None:

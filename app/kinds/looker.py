@@ -1,4 +1,4 @@
-"""The process that looks into models for others: `python -m app.models.looker`, a question and an answer a line, JSON.
+"""The process that looks into models for others: `python -m app.kinds.looker`, a question and an answer a line, JSON.
 
 It limits itself before it reads a file. MemoryError ends it: nobody knows what is left undone then.
 """
@@ -16,12 +16,12 @@ from traceback import extract_tb
 from typing import Any, Final
 
 from app.contracts.errors import HemostatError
+from app.kinds.estimates import estimate
+from app.kinds.preflight import check_request
 from app.kinds.registry import requests
 from app.models.checkpoint import fingerprint, inspect
-from app.models.estimates import estimate
 from app.models.looking import MEMORY_BYTES
 from app.models.pace import Pace
-from app.models.preflight import check_request
 from app.models.registry import load_registry
 from app.models.tokenizers import check_tokenizer
 from app.settings import Settings

@@ -1,15 +1,35 @@
-"""Whether tool calls can be generated, before a job is queued."""
+"""Whether tool calls can be generated, before a job is queued, and what they cost."""
 
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import FileText, InlineText, ShippedText
-from app.kinds.compare.request import ToolCallRun
+from app.kinds.compare.request import CompareRequest, ToolCallRun
+from app.kinds.estimates import ENGINE_START_S, Cost
+from app.kinds.preflight import Checked
+from app.models.texts import check_text
 from app.models.tokenizers import has_chat_template
 
 POINTER = "/generate_tool_calls"
 # Answers that run together, and tokens a second that they then write, as measured on two cores (SmolLM2, vLLM).
 TOGETHER, CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 16, 240.0, 134.5e6
+
+
+def check(request: CompareRequest, checked: Checked) -> None:
+    """Raises `HemostatError` where tool calls are asked for that cannot be generated."""
+    run = request.generate_tool_calls
+    if run is not None:
+        check_tool_calls(run, checked.tokenizer, checked.context)
+        check_text(run.text, checked.tokenizer, checked.settings, f"{POINTER}/text", scored=False)
+
+
+def cost(request: CompareRequest, cost: Cost) -> None:
+    """Adds what generated tool calls take."""
+    run = request.generate_tool_calls
+    if run is not None:
+        cost.starts += 2 * ENGINE_START_S
+        cost.seconds += seconds_of(run, [info.parameters for info in cost.models])
+        cost.assumptions.append(assumption(run))
 
 
 def check_tool_calls(run: ToolCallRun, tokenizer: Path, context: int | None = None) -> None:

@@ -8,10 +8,14 @@ from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.attribute.request import AttributeRequest
+from app.kinds.estimates import Cost
+from app.kinds.preflight import Checked
+from app.models import pace
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.packing import kept_packed
 from app.models.shapes import LAYOUTS
+from app.models.steps import check_recipe
 
 # Passes of both models over the subset, and of what is looked into, beside the budget: controls, twins, restoring,
 # pairs and all first parts together, each about half a pass and more.
@@ -32,6 +36,19 @@ ALIGNED_PASSES, GAP_PASSES = 4.0, 2.0
 # tokens in 110 s, of `make bench` on the two cores that `pace` speaks of. In float32 with all that is summed up inside:
 # 0.37 of it, by processor time on one core (161 against 436 tokens a second, 512 tokens).
 CPU_SWAPPED_TOKENS_PER_SECOND, CPU_INNER_TOKENS_PER_SECOND = 925.0, 340.0
+
+
+def check(request: AttributeRequest, checked: Checked) -> None:
+    """Raises `HemostatError` where parts cannot be swapped."""
+    check_attribution(request, checked.reference, checked.candidate)
+
+
+def cost(request: AttributeRequest, cost: Cost) -> None:
+    """Adds the swaps, and what is measured inside."""
+    made = check_recipe(cost.candidate, request.candidate.recipe, pointer="/candidate/recipe", reference=cost.reference)
+    found = attribution_cost(request, (cost.reference, made), cost.tokens, reference_parameters=pace.PARAMETERS)
+    cost.seconds += found.seconds
+    cost.assumptions += found.told
 
 
 def check_attribution(request: AttributeRequest, reference: CheckpointInfo, candidate: CheckpointInfo) -> None:

@@ -1,0 +1,160 @@
+"""What a job will take, from sizes alone: tokens, bytes and seconds, with what they rest on."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.contracts.job import Estimate
+from app.contracts.request import JobRequest
+from app.contracts.text import FileText, HubText, InlineText, SelfText, ShippedText, TextSource
+from app.kinds.preflight import check_request
+from app.kinds.registry import KINDS
+from app.models import pace
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.pace import Pace
+from app.models.registry import Registry
+from app.models.surgery_cost import surgery_cost
+from app.models.texts import text_files
+from app.settings import Settings
+
+BYTES_A_TOKEN = 4.0
+ENGINE_START_S = 15.0
+SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data"
+
+
+@dataclass
+class Cost:
+    """What a job takes; its kind changes what it takes beside one pass of both models over its text.
+
+    Bytes are those of hidden states (`store`) and of checkpoints that are made; `seconds` are those of the machine that
+    everything was measured on, `starts` those of starting engines on any machine.
+    """
+
+    registry: Registry
+    settings: Settings
+    here: Pace
+    reference: CheckpointInfo
+    candidate: CheckpointInfo
+    documents: int | None
+    tokens: int
+    making: float
+    store: int = 0
+    made: int = 0
+    seconds: float = 0.0
+    starts: float = ENGINE_START_S
+    assumptions: list[str] = field(default_factory=list)
+
+    @property
+    def models(self) -> tuple[CheckpointInfo, CheckpointInfo]:
+        """Reference and candidate."""
+        return self.reference, self.candidate
+
+    def add_checkpoints(self, count: int) -> None:
+        """So many checkpoints are made, within the budget that the operator gives them."""
+        self.made = min(self.settings.checkpoint_budget_bytes, count * self.candidate.bytes)
+
+    def add_settings(self, planned: int) -> None:
+        """So many recipes are made and run over the text, the candidate's own among them."""
+        self.seconds += (planned - 1) * (passes(self.tokens, self.candidate) + self.making)
+        self.add_checkpoints(planned)
+        self.assumptions += [
+            f"{planned} settings, each made and run over the text once",
+            "checkpoints of settings are kept within the checkpoint budget, the least recently used go first",
+        ]
+
+    def add_answers(self, tokens: int, drawing: float) -> None:
+        """Both models read so many tokens more, and generate for `drawing` seconds together at the usual size."""
+        self.store += 2 * self.reference.hidden_size * tokens
+        self.tokens += tokens
+        drawn = sum(drawing / 2 * info.parameters / pace.PARAMETERS for info in self.models)
+        self.seconds += passes(tokens, *self.models) + drawn
+
+
+def estimate(request: JobRequest, registry: Registry, settings: Settings, measured: Pace | None = None) -> Estimate:
+    """What the job will take, from sizes and from how fast models ran here (`measured`; by the processor without).
+
+    Raises what `check_request` raises: nothing is estimated that would be refused.
+    """
+    check_request(request, registry, settings)
+    here = measured or pace.assumed()
+    reference, candidate = (
+        inspect(registry.resolve(model.model).checkpoint_path()) for model in (request.reference, request.candidate)
+    )
+    texts = [_measure(text, settings) for text in request.texts.values()]
+    documents = None if any(count is None for count, _, _ in texts) else sum(count or 0 for count, _, _ in texts)
+    tokens = sum(tokens for _, tokens, _ in texts)
+    making, of_steps = surgery_cost(candidate, request.candidate.recipe, here, reference)
+    cost = Cost(registry, settings, here, reference, candidate, documents, tokens, making)
+    cost.store = 2 * reference.hidden_size * tokens
+    # The modified checkpoint has the size of its source: its weights are simulated in the source's dtype.
+    cost.made = candidate.bytes if request.candidate.recipe else 0
+    cost.seconds = making + passes(tokens, reference, candidate)
+    cost.assumptions = [
+        *dict.fromkeys(how for _, _, how in texts),
+        f"both models are run over the text at {here.tokens_per_second:.0f} tokens/s for "
+        f"{pace.PARAMETERS / 1e6:.1f}M parameters, {here.told}, in inverse proportion to the number of parameters; "
+        "a mixture of experts runs only part of them",
+        f"{ENGINE_START_S:.0f} s to start the engine; a warm one and a stored reference save time",
+        f"hidden states take 2 bytes x {reference.hidden_size} a token of a model that is stored",
+    ]
+    KINDS[request.kind].call("cost", request, cost)
+    return Estimate(
+        kind=request.kind,
+        documents=cost.documents,
+        tokens=cost.tokens,
+        reference_store_bytes=cost.store,
+        checkpoint_bytes=cost.made,
+        seconds=round(cost.starts + here.slower * cost.seconds, 1),
+        assumptions=tuple(dict.fromkeys([*cost.assumptions, *of_steps, *_told(here)])),
+    )
+
+
+def passes(tokens: float, *infos: CheckpointInfo) -> float:
+    """Seconds of one pass of each model, on the machine that everything was measured on."""
+    return sum(tokens * info.parameters / (pace.TOKENS_PER_SECOND * pace.PARAMETERS) for info in infos)
+
+
+def _told(here: Pace) -> tuple[str, ...]:
+    """How rates that were measured elsewhere become seconds here."""
+    if here.slower == 1:
+        return ("rates were measured on a 2-core CPU; a GPU is much faster",)
+    times = here.slower if here.slower > 1 else 1 / here.slower
+    return (
+        f"all work is taken to be {times:.2g} times {'slower' if here.slower > 1 else 'faster'} here than on the "
+        f"2-core CPU that rates were measured on ({pace.TOKENS_PER_SECOND:.0f} tokens/s over a text)",
+    )
+
+
+def _measure(text: TextSource, settings: Settings) -> tuple[int | None, int, str]:
+    """(documents, tokens, how they were found)."""
+    rule = f"{BYTES_A_TOKEN:.0f} bytes of text a token"
+    if isinstance(text, SelfText):
+        return None, text.tokens, "as many tokens as the self corpus asks for; sampling them takes time besides"
+    if isinstance(text, HubText):
+        tokens = 500 * text.documents
+        return text.documents, tokens, "500 tokens a document: a hub data set is not read before the job runs"
+    if isinstance(text, InlineText):
+        size = sum(
+            len(part.encode())
+            for document in text.documents
+            for part in ([document.text] if document.text is not None else [m.content for m in document.messages or ()])
+        )
+        return len(text.documents), _tokens(size), rule
+    if isinstance(text, FileText):
+        files = text_files(text, settings)
+        plain = all(file.suffix.lower() == ".txt" for file in files)
+        return len(files) if plain else None, _tokens(sum(file.stat().st_size for file in files)), rule
+    return _measure_shipped(text, rule)
+
+
+def _measure_shipped(text: ShippedText, rule: str) -> tuple[int | None, int, str]:
+    file = SHIPPED / f"{text.corpus}.jsonl"
+    if not file.is_file():
+        return text.documents, 300 * (text.documents or 100), "300 tokens a document of the shipped corpus"
+    data = file.read_bytes()
+    lines = data.count(b"\n")
+    documents = min(text.documents or lines, lines)
+    return documents, _tokens(len(data) * documents // max(lines, 1)), rule
+
+
+def _tokens(size: int) -> int:
+    return max(2, round(size / BYTES_A_TOKEN))
