@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench.rows import Row, write
-from workers.diagnosis.token_classes.slices import LEVEL, adjusted, difference
+from workers.diagnosis.token_classes.slices import LEVEL, difference
 from workers.distributions.intervals import FEWEST_CLUSTERS
+from workers.distributions.significance import holm
 from workers.distributions.token_values import Positions
 
 RESULTS = Path(__file__).with_suffix(".csv")
@@ -38,7 +39,7 @@ def wrong(documents: int, tail: float, rng: np.random.Generator) -> tuple[bool, 
         mask_T = rng.random(document_T.size) < share_T
         if np.unique(document_T[mask_T]).size >= FEWEST_CLUSTERS:
             found.append(difference(kl_T, where, mask_T))
-    p_values = adjusted([p for _, p in found])
+    p_values = holm([p for _, p in found])
     sure = [gap.mean for (gap, _), p in zip(found, p_values, strict=True) if gap and p is not None and p < LEVEL]
     return bool(sure), any(gap < 0 for gap in sure), any(gap > 0 for gap in sure)
 

@@ -11,6 +11,7 @@ whatever their dependence.
 """
 
 from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -84,12 +85,15 @@ def _tail_beyond(sorted_B: Array, t: float) -> float:
     return float(1 - (below - 1 + (abs(t) - low) / (high - low)) / (len(away_B) - 1))
 
 
-def holm(p: Sequence[float | None]) -> list[float | None]:
+@overload
+def holm(p: Sequence[float]) -> list[float]: ...
+@overload
+def holm(p: Sequence[float | None]) -> list[float | None]: ...
+def holm(p: Sequence[float | None]) -> list[Any]:
     """Adjusted p-values: one below α is a difference at that level among all together. None stays None, uncounted."""
-    known = [(value, index) for index, value in enumerate(p) if value is not None]
-    adjusted: list[float | None] = [None] * len(p)
-    largest = 0.0
-    for rank, (value, index) in enumerate(sorted(known)):
+    known = sorted((value, index) for index, value in enumerate(p) if value is not None)
+    adjusted, largest = list(p), 0.0
+    for rank, (value, index) in enumerate(known):
         largest = max(largest, min(1.0, (len(known) - rank) * value))
         adjusted[index] = largest
     return adjusted

@@ -29,7 +29,8 @@ from workers.diagnosis.means import POSITIVE, Support
 from workers.diagnosis.summary import as_mean
 from workers.diagnosis.token_classes.catalogue import CLASSES, NONE
 from workers.diagnosis.token_classes.classify import Classified
-from workers.diagnosis.token_classes.slices import adjusted, difference
+from workers.diagnosis.token_classes.slices import difference
+from workers.distributions.significance import holm
 from workers.distributions.token_values import Positions
 from workers.text.windows import Corpus
 
@@ -218,7 +219,7 @@ def _block(
 
 def holm_over(sites: Sequence[Site]) -> tuple[Site, ...]:
     """The parts with the p values of their kinds adjusted over all of them."""
-    known = iter(adjusted([one.p_value for site in sites for one in site.classes]))
+    known = iter(holm([one.p_value for site in sites for one in site.classes]))
     return tuple(
         site.model_copy(
             update={"classes": tuple(one.model_copy(update={"p_value": next(known)}) for one in site.classes)}

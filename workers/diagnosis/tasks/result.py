@@ -35,9 +35,10 @@ from app.models.tasks.reading import format_of
 from workers.analysis.numerals import numeral
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.answers import LEAD_UNITS, scores
-from workers.diagnosis.tasks.statistics import bootstrap, chance, mcnemar, multiplicity, score
+from workers.diagnosis.tasks.statistics import bootstrap, chance, mcnemar, score
 from workers.diagnosis.tasks.statistics.pairs import Pairs, wilson
 from workers.distributions.intervals import Clusters
+from workers.distributions.significance import holm
 
 _SHOWN_CHARACTERS: Final = 600
 
@@ -66,7 +67,8 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
     nothing = [1.0] * (asked - len(answered))
     tests = [mcnemar.exact(one) for one in pairs] + nothing
     within = [score.equivalence(one, request.margin) for one in pairs] + nothing
-    holm, bh, within_holm = multiplicity.holm(tests), multiplicity.benjamini_hochberg(tests), multiplicity.holm(within)
+    tests_holm, within_holm = holm(tests), holm(within)
+    tests_bh = [float(value) for value in stats.false_discovery_control(tests)]
     found: list[AnyTaskResult] = []
     for index, (one, pair) in enumerate(zip(answered, pairs, strict=True)):
         guessed = chance_of(one, pair)
@@ -77,7 +79,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
             ci90=score.interval(pair, level=0.9),
             equivalent=within_holm[index] < LEVEL,
         )
-        test = McNemar(p=tests[index], p_holm=holm[index], q_bh=bh[index])
+        test = McNemar(p=tests[index], p_holm=tests_holm[index], q_bh=tests_bh[index])
         outcome = outcome_of(pair, test, equivalence, guessed)
         difference = Share(mean=pair.difference, ci=score.interval(pair))
         told: dict[str, Any] = {

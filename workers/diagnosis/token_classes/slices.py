@@ -30,12 +30,12 @@ from scipy import stats
 
 from app.contracts.report import Mean, Slice, TokenClasses, TokenClassSlice
 from workers.diagnosis.summary import as_mean, bands, slices, usable
-from workers.diagnosis.tasks.statistics.multiplicity import holm
 from workers.diagnosis.token_classes.catalogue import CLASSES, TokenClass
 from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.token_classes.frequency import RULE, edges
 from workers.diagnosis.token_classes.text import Mask
 from workers.distributions.intervals import FEWEST_CLUSTERS, ROUNDING, Estimate, ratio_intervals
+from workers.distributions.significance import holm
 from workers.distributions.token_values import Positions, TokenValues
 
 LEVEL = 0.05
@@ -58,7 +58,7 @@ def token_classes(
     masks = [found.masks[one.name] for one in present]
     *parts, rest = slices(values, positions, [*masks, found.of_none], seed=seed, check_cancelled=check_cancelled)
     differences = [difference(kl[finite], positions.select(finite), mask[finite]) for mask in masks]
-    p_values = adjusted([p for _, p in differences])
+    p_values = holm([p for _, p in differences])
     total = float(kl.sum())
     shares = share_intervals(kl[finite], positions.select(finite), [mask[finite] for mask in masks], seed=seed)
     return TokenClasses(
@@ -147,12 +147,6 @@ def _within(kl: npt.NDArray[np.float64], cluster: npt.NDArray[np.intp]) -> float
     free = kl.size - counts_N.size
     left = kl - (np.bincount(cluster, weights=kl) / counts_N)[cluster]
     return float(np.sqrt(np.square(left).sum() / free)) if free else 0.0
-
-
-def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
-    """p values adjusted by Holm's rule; what is None stays so and is not counted."""
-    known = iter(holm([p for p in p_values if p is not None]))
-    return [None if p is None else next(known) for p in p_values]
 
 
 def _p_value(gap: float, error: float, freedom: int) -> float:

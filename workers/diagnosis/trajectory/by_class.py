@@ -22,11 +22,12 @@ from workers.decoding.distances import ShapedDistances, summarized
 from workers.diagnosis.summary import as_mean
 from workers.diagnosis.token_classes.catalogue import CLASSES, NONE
 from workers.diagnosis.token_classes.classify import Classified
-from workers.diagnosis.token_classes.slices import LEVEL, adjusted, difference, share_intervals
+from workers.diagnosis.token_classes.slices import LEVEL, difference, share_intervals
 from workers.diagnosis.token_classes.text import Mask
 from workers.diagnosis.trajectory.breaking import breaking
 from workers.diagnosis.trajectory.classes import RULE
 from workers.diagnosis.trajectory.means import POSITIVE, SHARE, mean_over, share_of, share_of_prompts
+from workers.distributions.significance import holm
 from workers.distributions.token_values import Positions
 
 Array = NDArray[np.float64]
@@ -82,7 +83,7 @@ def kl_by_class(
         name: difference(kl_T[finite_T], positions, mask[finite_T]) if finite_T.any() else (None, None)
         for name, mask in classes.items()
     }
-    p = dict(zip(classes, adjusted([of[1] for of in differences.values()]), strict=True))
+    p = dict(zip(classes, holm([of[1] for of in differences.values()]), strict=True))
     shares = share_intervals(kl_T[finite_T], positions, [mask[finite_T] for mask in present.values()], seed=seed)
     total = float(kl_T[finite_T].sum())
     listed = []
@@ -135,7 +136,7 @@ def first_by_class(
     split = [np.split(found.masks[name], ends[:-1]) for name in named]
     check_cancelled()
     broken = breaking(split, at_token, seed=seed)
-    p = dict(zip(named, adjusted([None if one is None else one.p_value for one in broken]), strict=True))
+    p = dict(zip(named, holm([None if one is None else one.p_value for one in broken]), strict=True))
     by_place = {name: one.by_place for name, one in zip(named, broken, strict=True) if one is not None}
     shares = mean_over(
         [mask[risk_T] for mask in present.values()], prompts_T[risk_T], [SHARE] * len(present), seed=seed

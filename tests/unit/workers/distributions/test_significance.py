@@ -141,6 +141,26 @@ def test_holm_by_hand():
     assert holm([0.6, None, 0.7]) == [1.0, None, 1.0]
 
 
+CASES = [[0.01], [0.04, 0.01, 0.03], [0.2, 0.2, 0.001, 0.9, 0.04], [1.0, 1.0], [0.5, 0.01, 0.01, 0.02]]
+
+
+def rejected_by_holm(values: list[float], level: float) -> set[int]:
+    """From the smallest p on, while p ≤ level / (number that is left)."""
+    found: set[int] = set()
+    for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        if values[index] > level / (len(values) - place):
+            break
+        found.add(index)
+    return found
+
+
+@pytest.mark.parametrize("values", CASES)
+@pytest.mark.parametrize("level", [0.011, 0.031, 0.051, 0.12, 0.41])
+def test_holms_values_reject_what_his_steps_reject(values: list[float], level: float) -> None:
+    adjusted = holm(values)
+    assert {index for index, value in enumerate(adjusted) if value <= level} == rejected_by_holm(values, level)
+
+
 def test_holm_keeps_the_chance_of_any_false_difference():
     rng = np.random.default_rng(5)
     shared = rng.random((2000, 1))

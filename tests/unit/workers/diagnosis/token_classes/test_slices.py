@@ -8,7 +8,7 @@ from tests.support.values import random_values
 from workers.diagnosis.token_classes.catalogue import CLASSES
 from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.token_classes.frequency import edges, occurrences, rare
-from workers.diagnosis.token_classes.slices import adjusted, difference, multiplicity, share_intervals, token_classes
+from workers.diagnosis.token_classes.slices import difference, multiplicity, share_intervals, token_classes
 from workers.distributions.token_values import Positions
 
 
@@ -195,12 +195,6 @@ def test_values_that_do_not_vary_are_sure() -> None:
         same, p = difference(np.full(len(mask), value), positions, mask)
         assert same is not None
         assert (same.mean, same.interval, p) == (0, (0, 0), 1)
-
-
-def test_holm_by_hand() -> None:
-    assert adjusted([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert adjusted([0.9, None, 0.6]) == [1.0, None, 1.0]
-    assert adjusted([]) == []
 
 
 def test_the_block_against_plain_means() -> None:
