@@ -18,7 +18,7 @@ from prometheus_client.exposition import generate_latest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from typer._click.exceptions import ClickException
 
-from app.cli.recipes import parse_recipe
+from app.commands.recipes import parse_recipe
 from app.contracts.deployment import DeploymentRequest
 from app.contracts.errors import HemostatError
 from app.contracts.text import Document

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 from httpx_sse import ServerSentEvent, connect_sse
 
-from app.cli.finite import require_json
+from app.commands.finite import require_json
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
 from app.security.keys import is_loopback
 

@@ -14,12 +14,13 @@ from rich.table import Table
 
 from app.cli.client import Client
 from app.cli.configuration import settings
-from app.cli.finite import require_finite
 from app.cli.once import Commands
-from app.cli.options import AsJson, Url, finite, pairs
+from app.cli.options import AsJson, Url, finite
 from app.cli.output import err, out, print_json
-from app.cli.recipes import parse_recipe
 from app.cli.service import connect
+from app.commands.finite import require_finite
+from app.commands.recipes import parse_recipe
+from app.commands.shapes import pairs
 from app.deployments.words import NO_AGENT, event_line, event_style, state_style
 from app.web import describe
 

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from app.cli.client import Client
-from app.cli.recipes import parse_recipe
-from app.cli.tasks import all_results, parse_task
+from app.cli.rules import all_results
 from app.cli.watching import run_to_end
+from app.commands.recipes import parse_recipe
+from app.commands.tasks import parse_task
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.request import TasksRequest
 from app.web import format as fmt

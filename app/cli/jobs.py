@@ -17,10 +17,10 @@ from app.cli.configuration import settings
 from app.cli.fetching import fetch
 from app.cli.job_table import print_jobs
 from app.cli.once import Commands
-from app.cli.options import pairs
 from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect
 from app.cli.watching import follow
+from app.commands.shapes import pairs
 from app.contracts.job import Progress
 from app.web import format as fmt
 from app.web import listing

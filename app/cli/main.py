@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +14,6 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from app.cli import demo as demo_command
-from app.cli.attribute import attribute
-from app.cli.calibrate import calibrate
 from app.cli.configuration import settings
 from app.cli.deploy import deploy_app
 from app.cli.diff import diff
@@ -25,26 +22,21 @@ from app.cli.flips import flips_app
 from app.cli.interruption import raise_on_sigterm, status_of
 from app.cli.jobs import jobs_app
 from app.cli.keys import keys_app
-from app.cli.measuring import measure
-from app.cli.mitigate import mitigate, next_commands
+from app.cli.mitigate import next_commands
 from app.cli.models import models_app
 from app.cli.once import Commands
-from app.cli.options import AllowOverlap, AsJson, Candidate, Recipe, Reference, SelfCheck, Url, number, pairs
-from app.cli.output import Exit, Rule, fail, out, print_json
+from app.cli.options import AsJson, Url
+from app.cli.output import Exit, fail, out, print_json
 from app.cli.profiles import profiles_app
-from app.cli.recipes import compared, parse_recipe, parse_text
 from app.cli.schema import schema
 from app.cli.serve import demo_deployment, serve
 from app.cli.service import connect
-from app.cli.surface import surface
-from app.cli.sweep import sweep
-from app.cli.tasks import tasks
+from app.cli.submitting import submitting
 from app.cli.threshold import threshold
-from app.cli.trajectory import trajectory
 from app.cli.watching import check_writable, require_success, save_page
 from app.contracts.errors import HemostatError
+from app.kinds.registry import KINDS
 from app.up import require_ports, run_up
-from app.verdicts import fails
 from app.web.phases import PHASES
 from app.web.terminal import render_terminal
 
@@ -121,23 +113,9 @@ app.add_typer(profiles_app, name="profiles")
 app.command()(threshold)
 app.command()(schema)
 app.command()(diff)
-app.command()(attribute)
-app.command()(calibrate)
-app.command()(mitigate)
-app.command()(sweep)
-app.command()(surface)
-app.command()(tasks)
-app.command()(trajectory)
+for _kind in KINDS.values():
+    app.command(_kind.name)(submitting(_kind.name, _kind.request))
 app.add_typer(flips_app, name="flips")
-
-
-class Level(StrEnum):
-    """Classes that a rule may name."""
-
-    MILD = "mild"
-    MODERATE = "moderate"
-    SEVERE = "severe"
-    COLLAPSE = "collapse"
 
 
 @app.command()
@@ -160,64 +138,6 @@ def up(
 def demo(*, as_json: AsJson = False) -> None:
     """Build the demo model, quantize it to 4 bits, compare, and print the verdict."""
     demo_command.demo(settings(), as_json=as_json)
-
-
-@app.command()
-def compare(
-    reference: Reference,
-    candidate: Candidate = None,
-    recipe: Recipe = None,
-    text: Annotated[
-        str | None, typer.Option(help="shipped[:DOCUMENTS], self:TOKENS, hub:NAME[:COLUMN], or a file or folder here.")
-    ] = None,
-    window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
-    seed: int = 0,
-    precision: Annotated[str, typer.Option(help="fast or float32.")] = "fast",
-    thresholds: Annotated[
-        list[str] | None, typer.Option("--threshold", help="CLASS=NATS, for example severe=0.3; repeated for more.")
-    ] = None,
-    store_text: Annotated[bool | None, typer.Option(help="Keep text around the worst tokens in the report.")] = None,
-    generate_tool_calls: Annotated[
-        bool,
-        typer.Option(
-            "--generate-tool-calls", help="Also let both models write tool calls, and compare the shares of valid ones."
-        ),
-    ] = False,
-    metadata_: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated for more.")] = None,
-    fail_on: Annotated[Level | None, typer.Option(help="Exit 1 when the damage is of this class or worse.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the HTML report goes.")] = None,
-    *,
-    self_check: SelfCheck = False,
-    allow_overlap: AllowOverlap = False,
-    dry_run: Annotated[bool, typer.Option(help="Check everything and estimate the cost; run nothing.")] = False,
-    url: Url = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare a modified model with its original, on a running service or on one started for the occasion."""
-    configured = settings()
-    request = {
-        "kind": "compare",
-        **compared(reference, candidate, parse_recipe(recipe or []), self_check=self_check),
-        "text": parse_text(text),
-        "window": window,
-        "seed": seed,
-        "allow_overlap": allow_overlap,
-        "precision": precision,
-        "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
-        "store_text": store_text,
-        "metadata": pairs(metadata_, "--metadata"),
-    }
-    if generate_tool_calls:
-        request["generate_tool_calls"] = True
-    measure(
-        request,
-        configured,
-        rule=Rule(fail_on, lambda found: fails(found["decision"], fail_on)) if fail_on else None,
-        url=url,
-        output=output,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
 
 
 @app.command()

@@ -10,10 +10,10 @@ from rich.markup import escape
 
 from app.cli.client import Client
 from app.cli.estimates import print_estimate
-from app.cli.finite import require_json
 from app.cli.output import Rule, err, exit_of, out, print_json
 from app.cli.service import connect_or_start, report_path
 from app.cli.watching import check_writable, run_to_end, save_page
+from app.commands.finite import require_json
 from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
 from app.web.terminal import render_terminal
@@ -38,7 +38,7 @@ def measure(
     `onwards` is given service, report and where the page goes, while the service is there; what it returns is said
     after all else, a line each.
     """
-    if rule and request["self_check"]:
+    if rule and request.get("self_check"):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             "--fail-on is given with --self-check, and a self-check satisfies no rule",

@@ -28,7 +28,7 @@ def alias_of(written: str, settings: Settings, *, url: str | None, fetch: bool =
     in use does not read models.toml of this home.
     """
     registry = registered(settings)
-    if written in registry.entries or not ("/" in written or (url is None and Path(written).is_dir())):
+    if written in registry.entries or not _is_place(written, url):
         return written
     target = locate(written, fetch=fetch)
     known = [name for name, entry in registry.entries.items() if _same(entry.target, target)]
@@ -39,6 +39,11 @@ def alias_of(written: str, settings: Settings, *, url: str | None, fetch: bool =
         err.print(f"{written} is now the alias {alias} in {settings.models_file}", markup=False, soft_wrap=True)
     _require_known(alias, settings, url)
     return alias
+
+
+def _is_place(written: str, url: str | None) -> bool:
+    """Whether a word is a folder or a hub id. A plain word for a service that is named by its address is an alias."""
+    return "/" in written or (url is None and written != "" and Path(written).is_dir())
 
 
 def locate(written: str, *, fetch: bool = False) -> Path | Snapshot:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from app.contracts.base import Contract, Json, broken
+from app.contracts.option import Option
 from app.contracts.text import ShippedText, TextSource
 from app.recipes.recipe import Recipe
 
@@ -63,8 +64,8 @@ def require_change(candidate: CandidateModel, given: Mapping[str, Any]) -> Candi
     if given.get("self_check") or reference is None or candidate != CandidateModel(model=reference.model):
         return candidate
     raise ValueError(
-        "the candidate is the reference unchanged: name another model, add a recipe, or set self_check to compare the "
-        "model with itself"
+        "the candidate is the reference unchanged: name another model, add a recipe, or set self_check (--self-check) "
+        "to compare the model with itself"
     )
 
 
@@ -80,28 +81,34 @@ class JobRequest(Contract):
     reference: ReferenceModel
     self_check: bool = Field(
         default=False,
-        description="Whether a candidate may be the reference unchanged. Such a comparison checks the measurement, not "
-        "a model: it satisfies no rule.",
+        description="The candidate may be the reference unchanged. Such a comparison checks the measurement, not a "
+        "model: it satisfies no rule.",
     )
     candidate: CandidateModel = Field(
         default_factory=_unchanged,
         validate_default=True,
         description="The modified model. With `self_check` it may be left out: the reference unchanged.",
     )
-    text: TextSource = Field(default_factory=lambda: ShippedText(source="shipped"))
-    window: Annotated[int, Field(ge=2, le=1_048_576)] = 512
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    text: Annotated[TextSource, Option(shape="text")] = Field(
+        default_factory=lambda: ShippedText(source="shipped"),
+        description="what the models are compared on; default: the shipped evaluation text",
+    )
+    window: Annotated[int, Field(ge=2, le=1_048_576)] = Field(default=512, description="tokens per window of the text")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of all that is drawn")
+    thresholds: Annotated[Thresholds, Option("--threshold", shape="thresholds")] = Field(
+        default=Thresholds(), description="mean KL at which each class of damage begins"
+    )
     allow_overlap: bool = Field(
         default=False,
-        description="Whether a recipe step may look at documents that are scored: the result then flatters the step.",
+        description="Recipe steps may look at documents that are scored: the result then flatters the step.",
     )
     timeout_s: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
         description="Longest wall-clock time of one attempt, in seconds; the job then fails with `timed_out`.",
     )
-    metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] = Field(
-        default_factory=dict, description=f"at most {MAX_METADATA_BYTES} bytes as JSON in all"
-    )
+    metadata: Annotated[
+        dict[MetadataKey, MetadataText], Field(max_length=16), Option("--metadata", shape="metadata")
+    ] = Field(default_factory=dict, description=f"notes; at most {MAX_METADATA_BYTES} bytes as JSON in all")
 
     @property
     def turned(self) -> "tuple[Knob, ...]":
@@ -160,7 +167,7 @@ class SweptRequest(JobRequest):
     """What kinds that turn knobs share. The candidate's recipe holds the first value of each knob."""
 
     knobs: tuple[Knob, ...]
-    thresholds: Thresholds = Thresholds()
+    self_check: Annotated[bool, Option(hidden=True)] = False  # a knob changes the candidate
 
     @property
     def turned(self) -> tuple[Knob, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.cli.client import Client
-from app.cli.recipes import parse_recipe
+from app.commands.recipes import parse_recipe
 from tests.e2e.conftest import compare_request
 from tests.support.processor import needs_avx512
 

@@ -4,7 +4,8 @@ from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from app.contracts.request import JobRequest, Thresholds
+from app.contracts.option import Option
+from app.contracts.request import JobRequest
 
 SiteLevel = Literal["layer", "module", "norm", "heads", "expert"]
 LEVELS: Final[tuple[SiteLevel, ...]] = get_args(SiteLevel)
@@ -19,15 +20,22 @@ class AttributeRequest(JobRequest):
     """
 
     kind: Literal["attribute"]
-    levels: Annotated[tuple[SiteLevel, ...], Field(min_length=1, max_length=5)] = Field(
+    levels: Annotated[tuple[SiteLevel, ...], Field(min_length=1, max_length=5), Option("--level")] = Field(
         default=LEVELS,
         description="what counts as a part: whole layers, linear modules, norms, groups of heads that share keys and "
         "values, experts",
     )
-    layers: (
-        Annotated[tuple[Annotated[int, Field(ge=0, lt=10000)], ...], Field(min_length=1, max_length=10000)] | None
-    ) = Field(default=None, description="look for parts in these decoder layers only; null: in all, and outside them")
-    directions: Annotated[tuple[Direction, ...], Field(min_length=1, max_length=2)] = Field(
+    layers: Annotated[
+        Annotated[tuple[Annotated[int, Field(ge=0, lt=10000)], ...], Field(min_length=1, max_length=10000)] | None,
+        Option(shape="layers"),
+    ] = Field(
+        default=None, description="look for parts in these decoder layers only; default: in all, and outside them"
+    )
+    directions: Annotated[
+        tuple[Direction, ...],
+        Field(min_length=1, max_length=2),
+        Option("--no-restore", sets=("swap",), help="Do not restore the first parts in the candidate."),
+    ] = Field(
         default=("swap", "restore"),
         description="swap: the candidate's part into the reference; restore: the reference's part into the candidate, "
         "for the parts that are found to cost most",
@@ -51,7 +59,6 @@ class AttributeRequest(JobRequest):
         "layer to layer, which experts are chosen; which layer is which is looked at in any case where no part can be "
         "swapped",
     )
-    thresholds: Thresholds = Thresholds()
 
     @field_validator("directions")
     @classmethod

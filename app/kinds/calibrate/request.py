@@ -5,7 +5,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from app.contracts.decoding import Sampling
-from app.contracts.request import JobRequest, Thresholds
+from app.contracts.option import Option
+from app.contracts.request import JobRequest
 from app.contracts.text import Domain, ShippedText, TextSource
 
 _CALIBRATOR = "(temperature|confidence|token_bias|lowrank|mixture)"
@@ -30,23 +31,23 @@ class CalibrateRequest(JobRequest):
     """
 
     kind: Literal["calibrate"]
-    text: TextSource = Field(
+    text: Annotated[TextSource, Option(shape="text")] = Field(
         default_factory=lambda: ShippedText(source="shipped", corpus="calibration"),
         description="documents to fit and to choose by",
     )
-    test_text: TextSource | None = Field(
+    test_text: Annotated[TextSource | None, Option(shape="text")] = Field(
         default=None,
-        description="documents of the test; null: the shipped evaluation corpus where `text` is the shipped "
+        description="documents of the test; default: the shipped evaluation corpus if `text` is the shipped "
         "calibration corpus, else a share of the documents of `text`",
     )
-    fit_domains: Annotated[tuple[Domain, ...], Field(min_length=1, max_length=100)] | None = Field(
-        default=None, description="domains of `text` to fit; others only stand in the test. null: all"
-    )
+    fit_domains: Annotated[
+        Annotated[tuple[Domain, ...], Field(min_length=1, max_length=100)] | None, Option("--fit-domain")
+    ] = Field(default=None, description="domains of `text` to fit; others are tested only. Default: all")
     tokens: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
         default=25_000, description="at most so many tokens are fitted"
     )
-    calibrators: Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32)] = Field(
-        default=CALIBRATORS, description="what is fitted and compared; `+` composes, hidden corrections first"
+    calibrators: Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32), Option("--calibrator")] = (
+        Field(default=CALIBRATORS, description="what is fitted and compared; `+` composes, hidden corrections first")
     )
     tolerance: Annotated[float, Field(ge=0, le=0.1)] = Field(
         default=0.005,
@@ -55,7 +56,6 @@ class CalibrateRequest(JobRequest):
     sampling: Annotated[tuple[Sampling, ...], Field(max_length=8)] = Field(
         default=(Sampling(temperature=0.7, top_p=0.9),), description="also compare what is left after these"
     )
-    thresholds: Thresholds = Thresholds()
     deployment: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = (
         Field(default=None, description="id or name of the deployment that is to serve the profile if it passes")
     )

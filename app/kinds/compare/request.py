@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.request import JobRequest, Thresholds
+from app.contracts.option import Option
+from app.contracts.request import JobRequest
 from app.contracts.text import ShippedText, TextSource
 
 
@@ -26,14 +27,15 @@ class CompareRequest(JobRequest):
     beyond_context: ClassVar[bool] = True
 
     kind: Literal["compare"]
-    thresholds: Thresholds = Thresholds()
     precision: Literal["fast", "float32"] = Field(
-        default="fast", description="Arithmetic of the divergence: bf16 products in difference form, or float32."
+        default="fast", description="Arithmetic of the divergence: bf16 products in difference form (fast), or float32."
     )
     store_text: bool | None = Field(
         default=None,
-        description="Keep the text around the worst tokens in the report; null: no for hub and file sources.",
+        description="Keep the text around the worst tokens in the report; default: not of hub and file sources.",
     )
-    generate_tool_calls: ToolCallRun | None = Field(
-        default=None, description="Also generate tool calls with both models; `true` takes the defaults."
+    generate_tool_calls: Annotated[ToolCallRun | None, Option("--generate-tool-calls", sets={})] = Field(
+        default=None,
+        description="Also let both models write tool calls, and compare the shares of valid ones; `true`: with "
+        "the defaults.",
     )

@@ -5,7 +5,8 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.request import JobRequest, Thresholds
+from app.contracts.option import Option
+from app.contracts.request import JobRequest
 from app.contracts.text import ShippedText, TextSource
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import STEPS
@@ -22,13 +23,14 @@ class Budget(Contract):
     """
 
     bytes: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="of the whole model, as its manifest counts them: what it takes packed"
+        default=None, description="budget: bytes of the whole model, packed, as its manifest counts them"
     )
-    bits_per_weight: Annotated[float, Field(gt=0, le=64)] | None = Field(
-        default=None, description="mean over the whole model, scales and zero points counted"
+    bits_per_weight: Annotated[Annotated[float, Field(gt=0, le=64)] | None, Option("--bits")] = Field(
+        default=None, description="budget: mean bits per weight of the whole model, scales and zero points counted"
     )
     added_latency: Annotated[float, Field(ge=0, le=100)] | None = Field(
-        default=None, description="time a token of the engine that scores, more than the candidate's: 0.1 is a tenth"
+        default=None,
+        description="budget: time per token more than the candidate's, in the engine that scores: 0.1 is a tenth",
     )
 
 
@@ -40,30 +42,34 @@ class MitigateRequest(JobRequest):
     """
 
     kind: Literal["mitigate"]
-    test_text: TextSource | None = Field(
-        default=None, description="documents of the test; null: three fifths of the documents of `text`"
+    test_text: Annotated[TextSource | None, Option(shape="text")] = Field(
+        default=None, description="documents of the test; default: three fifths of the documents of `text`"
     )
-    calibration: TextSource = Field(
+    calibration: Annotated[TextSource, Option(shape="text")] = Field(
         default_factory=lambda: ShippedText(source="shipped", corpus="calibration"),
         description="text that treatments look at; it may share no document with the others",
     )
     calibration_windows: Annotated[int, Field(ge=2, le=4096)] = Field(
         default=32, description="windows that a treatment looks at; cheap trials look at a quarter of them"
     )
-    calibration_window: Annotated[int, Field(ge=8, le=32768)] = Field(default=512, description="tokens of a window")
+    calibration_window: Annotated[int, Field(ge=8, le=32768)] = Field(
+        default=512, description="tokens per window of that text"
+    )
     budget: Budget = Budget()
-    treatments: Annotated[tuple[TreatmentName, ...], Field(min_length=1, max_length=16)] = Field(
+    treatments: Annotated[tuple[TreatmentName, ...], Field(min_length=1, max_length=16), Option("--treatment")] = Field(
         default=TREATMENTS, description="what may be tried"
     )
     trials: Annotated[int, Field(ge=2, le=200)] = Field(
         default=16, description="recipes that are made and measured, cheap and full ones together"
     )
-    thresholds: Thresholds = Thresholds()
     store_text: bool | None = Field(
         default=None,
-        description="Keep the text around the worst tokens in the report; null: no for hub and file sources.",
+        description="Keep the text around the worst tokens in the report; default: not of hub and file sources.",
     )
-    export: Literal["recipe", "checkpoint"] = Field(
+    export: Annotated[
+        Literal["recipe", "checkpoint"],
+        Option("--checkpoint", sets="checkpoint", help="Keep the recommended checkpoint's files as artifacts, too."),
+    ] = Field(
         default="recipe",
         description="`checkpoint`: the recommended checkpoint's files are artifacts of the job, too",
     )

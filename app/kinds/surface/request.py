@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.base import Contract, broken
+from app.contracts.option import Option
 from app.contracts.request import Knob, SweptRequest
 
 # Settings of both knobs together, of both orders where both are asked for.
@@ -40,14 +41,17 @@ class SurfaceRequest(SweptRequest):
         description='short for {"sweep": [...]} or {"sweep": {"from": ..., "to": ..., "points": ...}} in place of two '
         "values of the candidate's recipe, which then holds the first value of each"
     )
-    orders: Literal["as given", "both"] = Field(
-        default="as given", description="`both`: every setting with the two steps exchanged, too"
+    orders: Annotated[
+        Literal["as given", "both"],
+        Option("--both-orders", sets="both", help="Measure every setting with the two steps exchanged, too."),
+    ] = Field(default="as given", description="`both`: every setting with the two steps exchanged, too")
+    contour: Annotated[ChosenLoss, Option(shape="contour")] = Field(
+        default=ChosenLoss(), description="the loss that must not be passed; default: where moderate damage begins"
     )
-    contour: ChosenLoss = ChosenLoss()
     margin: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
-        description="nats a token of interaction that count as none; null: where mild damage begins. Damages are said "
-        "to add up where the whole 95 % interval of their interaction lies within it on either side of 0",
+        description="nats per token of interaction that count as none; default: where mild damage begins. Damages "
+        "add up if the whole 95 % interval of their interaction lies within it on either side of 0",
     )
     storage: Literal["sparse", "dense"] = Field(
         default="sparse",

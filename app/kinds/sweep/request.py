@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from app.contracts.base import Contract
+from app.contracts.option import Option
 from app.contracts.request import Knob, SweptRequest
 from app.contracts.task import MOST_TASKS, OwnTask, told_apart
 
@@ -47,13 +48,15 @@ class SweepRequest(SweptRequest):
     budget: Annotated[int, Field(ge=2, le=200)] | None = Field(
         default=None,
         description="measure at most so many of the values, each chosen where it narrows the threshold's interval "
-        "most; null: all of them",
+        "most; default: all of them",
     )
-    bounds: FormBounds = Field(default=FormBounds(), description="of the form that is fitted to the perplexity")
-    tasks: Annotated[tuple[OwnTask, ...], Field(max_length=MOST_TASKS)] = Field(
+    bounds: Annotated[FormBounds, Option("--bound", shape="bounds")] = Field(
+        default=FormBounds(), description="bounds on the form that is fitted to the perplexity"
+    )
+    tasks: Annotated[tuple[OwnTask, ...], Field(max_length=MOST_TASKS), Option("--task", shape="task")] = Field(
         default=(),
         description="answered by both models at settings that are near-lossless by perplexity, from the strongest "
-        "down, until one loses at most 5 % in the mean: the published rule's other half; none: that half is not asked",
+        "down, until one loses at most 5 % in the mean: the published rule's other half; default: none",
     )
 
     @model_validator(mode="after")

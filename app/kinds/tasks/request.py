@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.contracts.request import JobRequest, Thresholds
+from app.contracts.option import Option
+from app.contracts.request import JobRequest
 from app.contracts.task import MOST_TASKS, ShippedTask, Task, told_apart
 
 
@@ -15,16 +16,17 @@ class TasksRequest(JobRequest):
     """
 
     kind: Literal["tasks"]
-    tasks: Annotated[tuple[Task, ...], Field(min_length=1, max_length=MOST_TASKS)] = (ShippedTask(source="shipped"),)
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1, max_length=MOST_TASKS), Option("--task", shape="task")] = (
+        Field(default=(ShippedTask(source="shipped"),), description="what both models answer; default: shipped")
+    )
     margin: Annotated[float, Field(gt=0, le=0.5)] = Field(
         default=0.02, description="a difference in accuracy smaller than this is taken as none: 0.02 is two points"
     )
     shown: Annotated[int, Field(ge=0, le=50)] = Field(default=5, description="examples of flips in either direction")
-    thresholds: Thresholds = Thresholds()
     store_text: bool | None = Field(
         default=None,
         description="Keep the text of flipped items in the report, and what the models said of every item in "
-        "answers.jsonl; null: of shipped items only.",
+        "answers.jsonl; default: of shipped items only.",
     )
 
     @model_validator(mode="after")

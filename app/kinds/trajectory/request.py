@@ -19,7 +19,8 @@ from app.contracts.decoding import (
     Typical,
 )
 from app.contracts.decoding import defaults as all_decoders
-from app.contracts.request import CandidateModel, JobRequest, Thresholds, require_change
+from app.contracts.option import Option
+from app.contracts.request import CandidateModel, JobRequest, require_change
 
 MOST_CANDIDATES: Final = 4
 # Beside a prompt and its text: a BOS, where the tokenizer puts one.
@@ -43,10 +44,12 @@ class TrajectoryRequest(JobRequest):
     reads_windows: ClassVar[bool] = False
 
     kind: Literal["trajectory"]
-    candidates: Annotated[tuple[CandidateModel, ...], Field(max_length=MOST_CANDIDATES - 1)] = Field(
-        default=(), description="up to three more modified models beside `candidate`: four at most"
-    )
-    decoders: Annotated[tuple[AnyDecoder, ...], Field(min_length=1, max_length=len(DECODERS))] = Field(
+    candidates: Annotated[
+        tuple[CandidateModel, ...], Field(max_length=MOST_CANDIDATES - 1), Option("--also", shape="candidate")
+    ] = Field(default=(), description="up to three more modified models beside `candidate`: four at most")
+    decoders: Annotated[
+        tuple[AnyDecoder, ...], Field(min_length=1, max_length=len(DECODERS)), Option("--decoder", shape="decoder")
+    ] = Field(
         default_factory=all_decoders, description="each is run for every model; the first one decides the verdict"
     )
     prompts: Annotated[int, Field(ge=1, le=1024)] = Field(
@@ -61,15 +64,14 @@ class TrajectoryRequest(JobRequest):
         description="put each prompt into the chat template as the user's message; a conversation is always taken up "
         "to its first answer",
     )
-    shapings: Annotated[tuple[AnyShaping, ...], Field(max_length=16)] = Field(
+    shapings: Annotated[tuple[AnyShaping, ...], Field(max_length=16), Option("--shaping", shape="shaping")] = Field(
         default=SHAPINGS, description="distances are also taken after these, from the stored hidden states"
     )
-    thresholds: Thresholds = Thresholds()
     store_text: bool | None = Field(
         default=None,
-        description="Keep prompts and generated texts in the report; null: no for hub and file sources.",
+        description="Keep prompts and generated texts in the report; default: not of hub and file sources.",
     )
-    window: Annotated[int, Field(ge=2, le=1_048_576)] = Field(
+    window: Annotated[int, Field(ge=2, le=1_048_576), Option(hidden=True)] = Field(
         default=512, description="not used: a text is as long as its prompt and what was generated"
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.tasks import parse_task
+from app.commands.tasks import parse_task
 from app.contracts.task import FileTask
 from app.models.tasks.reading import read_source
 from app.settings import Settings

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.client import Client
-from app.cli.finite import require_finite, require_json
 from app.cli.main import app
-from app.cli.recipes import parse_recipe
+from app.commands.finite import require_finite, require_json
+from app.commands.recipes import parse_recipe
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.unit.app.cli.conftest import Recorder
 

@@ -5,12 +5,10 @@ import shlex
 
 from typer.testing import CliRunner
 
-from app.cli import mitigate as command
+from app.cli import submitting as command
 from app.cli.main import app
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.mitigate.report import MitigateReport
 from app.kinds.mitigate.request import MitigateRequest
-from app.web.reproduce import reproduction
 from tests.support.mitigate_reports import mitigate_variants
 
 
@@ -84,11 +82,3 @@ def test_a_recipe_that_cannot_be_saved_is_told_and_how_to_fetch_it(monkeypatch, 
     assert lines[0].startswith("The recipe could not be saved: there is no ")
     assert lines[1].startswith("  hemostat jobs fetch ")
     assert onwards(Files({}), reports()["nothing"], tmp_path / "p.html") == []
-
-
-def test_the_command_of_a_report_asks_for_the_same(monkeypatch):
-    report = MitigateReport.model_validate(mitigate_variants()["helped"])
-    line = reproduction(report).cli
-    assert line is not None
-    request = MitigateRequest.model_validate(sent(monkeypatch, shlex.split(line.replace("\\\n", " "))[2:])["request"])
-    assert request == MitigateRequest.model_validate(report.request)

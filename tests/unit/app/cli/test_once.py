@@ -7,7 +7,7 @@ from typer.core import TyperOption
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from app.cli import sweep as command
+from app.cli import submitting as command
 from app.cli.main import app
 from app.contracts.errors import ErrorCode, HemostatError
 

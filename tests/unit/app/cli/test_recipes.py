@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from app.cli.recipes import parse_recipe, parse_text
+from app.commands.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.recipes import recipe_fingerprint
 from app.recipes.recipe import Recipe

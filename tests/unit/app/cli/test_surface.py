@@ -4,14 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
-from app.cli import surface as command
+from app.cli import submitting as command
 from app.cli.main import app
 from app.contracts.errors import HemostatError
 from app.jobs.parsing import parse_submission
-from app.web.reproduce_surface import surface_command
 
 BASE = ["surface", "-r", "m", "--recipe", "prune.magnitude:sparsity=0.5", "--recipe", "quantize.rtn:bits=8"]
 
@@ -62,31 +60,3 @@ def test_a_level_that_no_loss_has_is_told_with_those_that_there_are(
         parse_submission(json.dumps(request).encode())
     assert refused.value.pointer == "/contour"
     assert "above 1" in refused.value.hint
-
-
-def test_the_printed_command_asks_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    import shlex
-
-    request = asked(
-        monkeypatch, "--knob", "0.sparsity=0.2,0.5", "--knob", "1.bits=8,4", "--both-orders", "--margin", "0.02"
-    )
-    first = parse_submission(json.dumps(request).encode())
-    line = surface_command(json.loads(first.model_dump_json()), "shipped")
-    assert line is not None
-    kept: list[dict[str, Any]] = []
-    monkeypatch.setattr(command, "measure", lambda again, *_, **__: kept.append(again))
-    CliRunner().invoke(app, shlex.split(line.replace("\\\n", " "))[1:], catch_exceptions=False)
-    again = parse_submission(json.dumps(kept[0]).encode())
-    assert again == first
-
-
-def test_options_that_both_commands_have_are_the_same() -> None:
-    help_of = {
-        name: {
-            option.name: (option.opts, option.help, option.default) for option in get_command(app).commands[name].params
-        }
-        for name in ("sweep", "surface")
-    }
-    shared = set(help_of["sweep"]) & set(help_of["surface"])
-    assert {"reference", "candidate", "recipe", "text", "window", "thresholds", "metadata_", "output"} <= shared
-    assert all(help_of["sweep"][name] == help_of["surface"][name] for name in shared - {"knob"})

@@ -5,20 +5,18 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import sweep as command
-from app.cli.knobs import turn
+from app.cli import submitting as command
 from app.cli.main import app
+from app.commands.knobs import turn
 from app.contracts.errors import HemostatError
 from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import lift
 from app.models.strength import Order
-from app.web.reproduce import reproduction
 from app.web.sections.sweep_words import heading
 from tests.support.sweep_reports import (
     course,
     sweep_report,
-    sweep_variants,
 )
 
 
@@ -42,11 +40,6 @@ def test_tasks_are_written_as_those_of_a_tasks_job(monkeypatch):
         {"source": "file", "format": "arc", "path": "arc.jsonl", "items": 200},
     ]
     assert SweepRequest.model_validate(lift(sent(monkeypatch, shlex.split(line)[:6])["request"])).tasks == ()
-    refused = CliRunner().invoke(app, ["sweep", *shlex.split(line)[:6], "--task", "harness:piqa:p.jsonl"])
-    assert refused.exit_code != 0
-    assert isinstance(refused.exception, HemostatError) and "no tasks of lm-evaluation-harness" in str(
-        refused.exception
-    )
 
 
 def test_options_become_a_request_that_the_service_takes(monkeypatch):
@@ -118,14 +111,6 @@ def test_of_several_steps_the_knob_says_which():
     with pytest.raises(HemostatError, match="does not say which") as refused:
         turn([{"type": "x"}, {"type": "y"}], "bits=1,2")
     assert refused.value.hint == "--knob 0.bits=1,2 (x) or --knob 1.bits=1,2 (y)"
-
-
-def test_the_command_of_a_report_asks_for_the_same(monkeypatch):
-    report = SweepReport.model_validate(sweep_variants()["knee"])
-    line = reproduction(report).cli
-    assert line is not None
-    request = sent(monkeypatch, shlex.split(line.replace("\\\n", " "))[2:])["request"]
-    assert SweepRequest.model_validate(lift(request)) == SweepRequest.model_validate(report.request)
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import flips, flips_sweep
-from app.cli import tasks as command
+from app.cli import submitting as command
 from app.cli.client import Client
 from app.cli.main import app
 from app.cli.output import Exit, exit_of
-from app.cli.tasks import FailOn, judge, parse_task
+from app.cli.rules import FailOn, judge
+from app.commands.tasks import parse_task
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
 from app.settings import Settings
-from app.web.reproduce import reproduction
 from app.web.sections.tasks import answers
 from app.web.sections.tasks_words import outcome
 from tests.support.tasks_reports import task, tasks_report, tasks_variants
@@ -122,18 +122,6 @@ def test_what_is_wrong_beside_the_tasks_is_told_at_its_own_place(monkeypatch, wo
     error = CliRunner().invoke(app, ["tasks", "-r", "smollm2-135m", "-c", "other", *shlex.split(words)]).exception
     assert isinstance(error, HemostatError)
     assert (error.pointer, error.detail) == (pointer, told)
-
-
-def test_the_shipped_task_is_the_default(monkeypatch):
-    assert sent(monkeypatch, ["-r", "a"])["request"]["tasks"] == [{"source": "shipped"}]
-
-
-def test_the_command_of_a_report_asks_for_the_same(monkeypatch):
-    report = TasksReport.model_validate(tasks_variants()["one"])
-    line = reproduction(report).cli
-    assert line is not None
-    request = TasksRequest.model_validate(sent(monkeypatch, shlex.split(line.replace("\\\n", " "))[2:])["request"])
-    assert request == TasksRequest.model_validate(report.request)
 
 
 @pytest.mark.parametrize(

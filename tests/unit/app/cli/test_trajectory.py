@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.cli.trajectory import parse_candidate, parse_decoder, parse_shaping
+from app.commands.trajectories import parse_candidate, parse_decoder, parse_shaping
 from app.contracts.errors import ErrorCode, HemostatError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.cli.recipes import parse_text
+from app.commands.recipes import parse_text
 from app.contracts.text import TextSource
 from app.jobs.record import read_record, request_fields, text_name
 from app.kinds.registry import requests

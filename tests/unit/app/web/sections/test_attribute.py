@@ -9,7 +9,6 @@ from rich.console import Console
 from app.contracts.report import Mean
 from app.kinds.attribute.report import AttributeReport, Pair
 from app.web.report import render
-from app.web.reproduce import reproduction
 from app.web.sections.attribute import attribution
 from app.web.sections.attribute_words import additivity_note, cause_text, first_sites, heading, sites_note, whole_damage
 from app.web.sections.internals import inside_lines
@@ -234,13 +233,6 @@ def test_models_of_another_depth_show_their_gaps_and_why() -> None:
         assert f'href="#{section}"' not in page
         assert f'id="{section}"' in render(VARIANTS["full"])
     assert heading(read("nothing-differs")) == "No part to blame"
-
-
-def test_the_command_that_repeats_it_has_every_option_that_is_not_the_default() -> None:
-    command = reproduction(read("full")).cli
-    assert command is not None
-    for option in ("--level layer", "--level module", "--layers 0+1", "--budget 64", "--no-restore", "--tokens 4096"):
-        assert option in command
 
 
 @pytest.mark.parametrize("width", [80, 120])

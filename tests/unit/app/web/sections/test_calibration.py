@@ -100,14 +100,6 @@ def test_effects_after_sampling_are_shown_with_their_settings():
     assert "Same first choice as the reference, %" in effects
 
 
-def test_the_page_repeats_the_job():
-    commands = [text(block) for block in page("proven").one(id_="reproduce").all("pre")]
-    assert commands[0].startswith("hemostat calibrate --reference smollm2-135m")
-    assert "--deployment smollm2-rtn4" in commands[0]
-    assert "--text calibration" in commands[0]
-    assert "--calibrator" not in commands[0], "those are the defaults"
-
-
 def test_an_axis_of_savings_always_holds_zero():
     report = CalibrateReport.model_validate(calibrate_report())
     cells = [row.own for row in report.test.table]

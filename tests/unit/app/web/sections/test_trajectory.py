@@ -2,17 +2,13 @@
 
 import copy
 import io
-from itertools import pairwise
 
 import pytest
 from rich.console import Console
 
-from app.cli.trajectory import parse_shaping
-from app.contracts.decoding import SHAPING
 from app.kinds.trajectory.report import TrajectoryReport
 from app.web import format as fmt
 from app.web.report import render
-from app.web.reproduce_trajectory import trajectory_command
 from app.web.sections.trajectory import heading, left, note, trajectory
 from app.web.sections.trajectory_words import median_of, shaping_name
 from app.web.terminal import render_terminal
@@ -79,47 +75,6 @@ def test_texts_of_models_are_escaped_and_shown_safely():
 def test_without_stored_text_no_text_is_shown():
     assert report("no-text").samples == ()
     assert "The river had been high" not in render(VARIANTS["no-text"])
-
-
-def test_the_command_repeats_the_job():
-    request = {
-        "candidate": {"model": "m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
-        "reference": {"model": "m"},
-        "candidates": [{"model": "other", "recipe": []}],
-        "decoders": [{"name": "top_p", "p": 0.9, "temperature": 1.0}, {"name": "greedy"}],
-        "prompts": 8,
-        "tokens": 64,
-        "chat": True,
-        "seed": 3,
-    }
-    command = trajectory_command(request, "shipped")
-    assert command is not None
-    words = command.replace("\\\n", " ").split()
-    assert words[:2] == ["hemostat", "trajectory"]
-    assert words[words.index("--decoder") : words.index("--decoder") + 4] == [
-        "--decoder",
-        "top_p:p=0.9",
-        "--decoder",
-        "greedy",
-    ]
-    assert words[words.index("--also") + 1] == "other"
-    assert "--chat" in words
-    assert words[words.index("--tokens") + 1] == "64"
-    assert "--shaping" not in words
-    assert trajectory_command(request, None) is None
-
-
-@pytest.mark.parametrize(
-    ("shapings", "told"),
-    [([], ["none"]), ([{"name": "top_k", "k": 20, "temperature": 1.0}, {"name": "eta"}], ["top_k:k=20", "eta"])],
-)
-def test_the_command_names_the_cuts_that_are_not_the_usual_ones(shapings, told):
-    command = trajectory_command({"reference": {"model": "m"}, "shapings": shapings}, "shipped")
-    words = command.replace("\\\n", " ").split()
-    named = [word for option, word in pairwise(words) if option == "--shaping"]
-    assert named == told
-    parsed = [] if named == ["none"] else [SHAPING.validate_python(parse_shaping(one)) for one in named]
-    assert parsed == [SHAPING.validate_python(one) for one in shapings]
 
 
 def test_every_candidate_has_its_own_blocks():

@@ -8,13 +8,17 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from app.cli.finite import require_finite, text_or_number
+from app.commands.finite import require_finite, text_or_number
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.text import Document
+from app.contracts.text import CORPUS_NAMES, Document
 from app.models.document_faults import HINT, document_faults
 
 Json = dict[str, Any]
 
+_UNSAID: Final[dict[str, Json]] = {  # what `parse_text` leaves at these values
+    "self": {"temperature": 1.0},
+    "hub": {"config": None, "split": "test", "revision": None, "documents": 100, "domain": "text"},
+}
 _TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ".jsonl"})
 
 
@@ -37,15 +41,6 @@ def parse_recipe(steps: list[str]) -> list[Json]:
         require_finite(found, f"recipe step {step!r}")
         recipe += found
     return recipe
-
-
-def compared(reference: str, candidate: str | None, recipe: list[Json], *, self_check: bool = False) -> Json:
-    """The models of a request. A candidate that is not given is the reference; an empty one is the API's to refuse."""
-    return {
-        "reference": {"model": reference},
-        "candidate": {"model": reference if candidate is None else candidate, "recipe": recipe},
-        "self_check": self_check,
-    }
 
 
 def _shorthand(step: str) -> Json:
@@ -109,6 +104,22 @@ def parse_text(text: str | None) -> Json:
         dataset, _, column = argument.partition(":")
         return {"source": "hub", "dataset": dataset} | ({"column": column} if column else {})
     return {"source": "inline", "documents": _local_documents(Path(text))}
+
+
+def text_word(text: Json) -> str | None:
+    """A text source as `parse_text` takes it; None if that cannot say all of it."""
+    source = text.get("source")
+    if source == "inline":
+        return "DOCUMENTS.jsonl"
+    if source == "shipped":
+        corpus = CORPUS_NAMES.get(text.get("corpus", "evaluation"))
+        return f"{corpus}:{text['documents']}" if corpus and text.get("documents") else corpus
+    if source not in _UNSAID or any(text.get(key, default) != default for key, default in _UNSAID[source].items()):
+        return None
+    if source == "self":
+        return f"self:{text.get('tokens', 8192)}"
+    column = text.get("column", "text")
+    return f"hub:{text.get('dataset', '')}" + (f":{column}" if column != "text" else "")
 
 
 def _number(argument: str, text: str) -> int:

@@ -1,4 +1,4 @@
-"""What commands that turn knobs share: knobs as they are written, and the request around them."""
+"""Knobs as they are written on a command line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 import re
 from typing import Any
 
-from app.cli.finite import require_finite, text_or_number
-from app.cli.options import number, pairs
-from app.cli.recipes import compared, parse_recipe, parse_text
+from app.commands.finite import require_finite, text_or_number
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.request import FEWEST_VALUES, MOST_VALUES
 
@@ -25,42 +23,13 @@ _ENDS = re.compile(r"[-+.\deE]+?\.\.[-+.\deE]+")
 _RANGE = re.compile(r"(?P<low>.+?)\.\.(?P<high>.+):(?P<points>\d+)")
 
 
-def swept_request(
-    kind: str,
-    *,
-    reference: str,
-    candidate: str | None,
-    recipe: list[str],
-    knobs: list[str],
-    text: str | None,
-    window: int,
-    seed: int,
-    allow_overlap: bool,
-    thresholds: list[str] | None,
-    metadata: list[str] | None,
-) -> Json:
-    """The request of a kind that turns knobs. Raises `HemostatError(INVALID_REQUEST)`."""
-    steps = parse_recipe(recipe)
+def turn_all(kind: str, steps: list[Json], knobs: list[str]) -> None:
+    """Writes the knobs into the steps: one for a sweep, two for a surface; more are the service's to refuse, at their
+    place. Raises `HemostatError(INVALID_REQUEST)`."""
     if kind == "sweep":
         _require_one(knobs)
     for knob in knobs:
         turn(steps, knob)
-    return {
-        "kind": kind,
-        **compared(reference, candidate, steps),
-        "text": parse_text(text),
-        "window": window,
-        "seed": seed,
-        "allow_overlap": allow_overlap,
-        "thresholds": {key: number(key, value) for key, value in pairs(thresholds, "--threshold").items()},
-        "metadata": pairs(metadata, "--metadata"),
-    }
-
-
-def require_knobs(request: Json) -> None:
-    """A sweep turns one knob, a surface two; more are the service's to refuse, at their place. Raises
-    `HemostatError(INVALID_REQUEST)` where there are fewer."""
-    kind, steps = request["kind"], request["candidate"]["recipe"]
     needed = {"sweep": 1, "surface": 2}[kind]
     turned = sum(isinstance(value, dict) and "sweep" in value for step in steps for value in step.values())
     if turned < needed:

@@ -1,0 +1,53 @@
+"""The rules of `--fail-on`: which report ends a command with status 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Final
+
+from app.verdicts import Outcome, fails
+
+
+class Level(StrEnum):
+    """Classes that a rule may name."""
+
+    MILD = "mild"
+    MODERATE = "moderate"
+    SEVERE = "severe"
+    COLLAPSE = "collapse"
+
+
+class FailOn(StrEnum):
+    """What ends with status 1."""
+
+    WORSE = "worse"
+    NOT_EQUIVALENT = "not-equivalent"
+
+
+def all_results(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Tasks of a report, those of the harness last; reports of earlier versions have none."""
+    return [*report["tasks"], *report.get("harness_tasks", ())]
+
+
+def judge(found: dict[str, Any], rule: FailOn) -> Outcome:
+    """How a report stands to the rule. A task at chance decides nothing: it fails no rule, and equivalence is not shown
+    on it. One that is worse, yet within the margin, is equivalent. One that could not be scored leaves undecided what
+    the others do not fail."""
+    results, unscored = all_results(found), bool(found.get("unscored"))
+    outcomes = {result["outcome"] for result in results}
+    if rule is FailOn.WORSE:
+        if "worse" in outcomes:
+            return "fail"
+        return "inconclusive" if unscored or outcomes == {"at_chance"} else "pass"
+    if any(result["outcome"] == "worse" and not result["equivalence"]["equivalent"] for result in results):
+        return "fail"
+    within = all(result["equivalence"]["equivalent"] and result["outcome"] != "at_chance" for result in results)
+    return "pass" if within and not unscored else "inconclusive"
+
+
+# By kind: what a rule may be, and how a report stands to it.
+RULES: Final[dict[str, tuple[type[StrEnum], Callable[[dict[str, Any], Any], Outcome]]]] = {
+    "compare": (Level, lambda found, level: fails(found["decision"], level)),
+    "tasks": (FailOn, judge),
+}
