@@ -47,7 +47,6 @@ from app.models.registry import load_registry
 from app.models.steps.others import other_of
 from app.secrets import hide_memory
 from app.settings import Settings
-from workers.diagnosis.calibration_text import loader_without_sampler
 from workers.engine.device import pick_device, total_bytes
 from workers.engine.finite import check_finite
 from workers.engine.pool import resolve_dtype
@@ -65,6 +64,7 @@ from workers.engine.serving.arguments import (
 from workers.engine.serving.child import HeldPort, ServerEndedError, ServerProcess, read_port
 from workers.engine.serving.config import LOOPBACK, ServingConfig
 from workers.engine.serving.steps import StepWatch, limit_s
+from workers.measuring.calibration_text import loader_without_sampler
 from workers.process.logs import configure_logging
 from workers.process.tasks import cancel
 from workers.surgery.modified import Modified

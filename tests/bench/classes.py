@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench.rows import Row, write
-from workers.diagnosis.token_classes.slices import LEVEL, difference
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.significance import holm
 from workers.distributions.token_values import Positions
+from workers.measuring.token_classes import LEVEL, difference
 
 RESULTS = Path(__file__).with_suffix(".csv")
 # Texts a case: a rate of 5 % is then known to a standard error of 0.7 points.

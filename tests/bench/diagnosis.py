@@ -22,10 +22,10 @@ from tests.bench import resident
 from tests.bench.cases import MODEL, RECIPE, REPEATS, TOKENS, BenchContext, prepared, request, timed
 from tests.bench.rows import Row
 from workers.diagnosis.attribute.job import attribute
-from workers.diagnosis.points.runner import PHASE
 from workers.diagnosis.sweep.job import sweep
 from workers.distributions.head import Head
 from workers.engine.room import EngineRoom
+from workers.measuring.points.runner import PHASE
 from workers.text.sources import load_documents
 from workers.text.tokenization import load_tokenizer
 from workers.text.windows import make_windows

@@ -14,11 +14,11 @@ from app.settings import Settings
 from tests.bench.cases import MODEL, BenchContext
 from tests.bench.harness_items import TARGETS, TEXTS
 from tests.bench.harness_told import DRAWS, FORMATS, MAX_TOKENS, Told, drawn, shown
-from workers.diagnosis.sides import modify, resolve
 from workers.diagnosis.tasks.answering import Desk
 from workers.diagnosis.tasks.answers import INVALID, STOPS, choose, cut, read_numbers
 from workers.distributions.reference_store import ReferenceStore
 from workers.engine.room import EngineRoom
+from workers.measuring.sides import modify, resolve
 from workers.surgery.import_gguf import demo_gguf, import_gguf
 from workers.text.tokenization import bos_of, load_tokenizer
 

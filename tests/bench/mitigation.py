@@ -44,13 +44,13 @@ from tests.bench.cases import MODEL, BenchContext
 from tests.bench.mitigation_cases import CASES, Bar, Case, Model
 from tests.bench.mixture import make_mixture
 from tests.bench.rows import Row, read, replaced, write
-from workers.diagnosis.calibration_text import loader_without_sampler
-from workers.diagnosis.passes import divergence_of
-from workers.diagnosis.positions import positions_of
 from workers.distributions.divergence import Divergence
 from workers.distributions.head import Head
 from workers.distributions.intervals import ratio_intervals
 from workers.engine.room import EngineRoom
+from workers.measuring.calibration_text import loader_without_sampler
+from workers.measuring.passes import divergence_of
+from workers.measuring.positions import positions_of
 from workers.surgery.application import SURGERY_VERSION
 from workers.surgery.import_gguf import demo_gguf, import_gguf
 from workers.surgery.modified import Modified

@@ -25,7 +25,7 @@ from app.jobs.states import note_state
 from app.kinds.calibrate.request import CalibrateRequest
 from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
-from workers.diagnosis.points.claims import Claims
+from workers.measuring.points.claims import Claims
 from workers.process.handler import Handlers, JobCancelled, JobContext, Kind
 
 SECRET = "The heron waits where the river forgets its own name."

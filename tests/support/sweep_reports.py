@@ -20,8 +20,6 @@ from app.kinds.sweep.request import FormBounds
 from app.models.strength import Order
 from tests.support.answered import answered
 from tests.support.reports import compare_report
-from workers.diagnosis.points.kernels import DROPPED, Kernel
-from workers.diagnosis.points.record import PointRecord, record_of
 from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.domains import domains
@@ -30,6 +28,8 @@ from workers.diagnosis.sweep.sides import form_free, with_tasks
 from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
 from workers.distributions.token_values import Positions, TokenValues
+from workers.measuring.points.kernels import DROPPED, Kernel
+from workers.measuring.points.record import PointRecord, record_of
 
 Json = dict[str, Any]
 Ask = Callable[[Turned], AnsweredSetting]

@@ -14,9 +14,9 @@ from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.calibration.selection import Mask, Paired, paired
 from workers.calibrators.protocol import Calibrator
-from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import Clusters
 from workers.distributions.token_values import Positions, TokenValues
+from workers.measuring.summary import as_mean
 
 Array = NDArray[np.float64]
 # Rows that distances after sampling are taken over: sorting the vocabulary is what takes time.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from app.kinds.calibrate.report import CalibrateReport
-from workers.diagnosis.sides import Sides
+from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
 

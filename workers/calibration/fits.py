@@ -22,7 +22,7 @@ from workers.calibration.rows import Rows
 from workers.calibrators import storage
 from workers.calibrators.base import Base
 from workers.calibrators.features import class_table
-from workers.diagnosis.sides import Sides
+from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 

@@ -29,13 +29,13 @@ from workers.calibration.report import Tested, build_report
 from workers.calibration.rows import Rows, gather
 from workers.calibration.selection import Candidate, choose, frozen_hash
 from workers.calibration.sets import Sets, draw
-from workers.diagnosis.attempt import Attempt, Scored, counted
-from workers.diagnosis.calibration_text import CalibrationLoader
-from workers.diagnosis.floor import Floor
-from workers.diagnosis.plan import plan_fingerprint
-from workers.diagnosis.sealed import Opened, Sealed
-from workers.diagnosis.sides import Side, Sides, modify, resolve
 from workers.engine.room import EngineRoom
+from workers.measuring.attempt import Attempt, Scored, counted
+from workers.measuring.calibration_text import CalibrationLoader
+from workers.measuring.floor import Floor
+from workers.measuring.plan import plan_fingerprint
+from workers.measuring.sealed import Opened, Sealed
+from workers.measuring.sides import Side, Sides, modify, resolve
 from workers.process.handler import JobContext
 
 RAW_FILE: Final = "raw.parquet"

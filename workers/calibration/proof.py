@@ -17,8 +17,8 @@ from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.calibration.selection import own_mask, paired, why_not
 from workers.calibrators.protocol import Calibrator
-from workers.diagnosis.sealed import Opened
 from workers.distributions.token_values import TokenValues
+from workers.measuring.sealed import Opened
 
 # Over the rows: all calibrators, then every value of the raw and of the chosen model.
 _PASSES = 3

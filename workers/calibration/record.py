@@ -11,7 +11,7 @@ from workers.calibration.profiles import tensor_bytes
 from workers.calibration.selection import Paired
 from workers.calibration.sets import Sets
 from workers.calibrators.protocol import Calibrator
-from workers.diagnosis.sides import Side, Sides
+from workers.measuring.sides import Side, Sides
 
 
 def table_row(

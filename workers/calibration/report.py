@@ -12,15 +12,15 @@ from app.contracts.text import SelfText
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.sets import Sets
-from workers.diagnosis.assemble import of_making, provenance, repeatable
-from workers.diagnosis.floor import Floor
-from workers.diagnosis.sides import Sides
-from workers.diagnosis.summary import Summary, summarize
-from workers.diagnosis.verdict import decide, not_tested
 from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
+from workers.measuring.assemble import of_making, provenance, repeatable
+from workers.measuring.floor import Floor
+from workers.measuring.sides import Sides
+from workers.measuring.summary import Summary, summarize
+from workers.measuring.verdict import decide, not_tested
 from workers.process.handler import JobContext
 
 _BLOCKS = tuple(Blocks.model_fields)

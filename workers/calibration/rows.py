@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from workers.calibrators.protocol import RowContext
-from workers.diagnosis.positions import positions_of
 from workers.distributions.reference_store import StoredHidden
 from workers.distributions.token_values import Positions
+from workers.measuring.positions import positions_of
 from workers.text.windows import Corpus
 
 

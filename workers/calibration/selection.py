@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from app.contracts.profile import Cell
 from app.contracts.report import Mean
 from workers.calibrators.storage import CALIBRATOR_FILE, TENSORS_FILE
-from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import Clusters, Estimate
 from workers.distributions.token_values import Positions
+from workers.measuring.summary import as_mean
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

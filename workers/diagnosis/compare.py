@@ -10,24 +10,24 @@ from __future__ import annotations
 from app.contracts.report import GeneratedToolCalls
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.request import CompareRequest
-from workers.diagnosis.assemble import Measured, build_report, stores_text
-from workers.diagnosis.attempt import Attempt, counted
-from workers.diagnosis.calibration_text import CalibrationLoader, reads_text
-from workers.diagnosis.export import export_metrics
-from workers.diagnosis.floor import kernel_term, noise_floor, score_dequantized
-from workers.diagnosis.long_context import cut, reference_limit
-from workers.diagnosis.passes import divergence_of
-from workers.diagnosis.plan import Scratch, plan_fingerprint
-from workers.diagnosis.positions import positions_of
-from workers.diagnosis.sides import Side, Sides, modify, resolve
-from workers.diagnosis.token_classes.catalogue import CLASS_COLUMN
-from workers.diagnosis.token_classes.classify import Classified
-from workers.diagnosis.token_classes.slices import token_classes
 from workers.diagnosis.tool_calls.prompts import with_tools
 from workers.diagnosis.tool_calls.run import generated_tool_calls
 from workers.distributions.divergence import Divergence
 from workers.engine.room import EngineRoom
+from workers.measuring.assemble import Measured, build_report, stores_text
+from workers.measuring.attempt import Attempt, counted
+from workers.measuring.calibration_text import CalibrationLoader, reads_text
+from workers.measuring.classify import Classified
+from workers.measuring.export import export_metrics
+from workers.measuring.floor import kernel_term, noise_floor, score_dequantized
+from workers.measuring.long_context import cut, reference_limit
+from workers.measuring.passes import divergence_of
+from workers.measuring.plan import Scratch, plan_fingerprint
+from workers.measuring.positions import positions_of
+from workers.measuring.sides import Side, Sides, modify, resolve
+from workers.measuring.token_classes import token_classes
 from workers.process.handler import JobContext
+from workers.text.token_classes.catalogue import CLASS_COLUMN
 
 # The artifact of per-token values.
 TOKENS_FILE = "tokens.parquet"

@@ -17,13 +17,13 @@ from app.contracts.deployment import Deployment
 from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
-from workers.diagnosis.sides import Sides, modify, resolve
 from workers.engine.device import available_bytes, total_bytes
 from workers.engine.pool import context_length, resolve_dtype
 from workers.engine.resident import Weights
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
 from workers.engine.sizes import OVERHEAD_BYTES, kv_cache_bytes, step_tokens, weight_bytes
+from workers.measuring.sides import Sides, modify, resolve
 
 if TYPE_CHECKING:
     import torch

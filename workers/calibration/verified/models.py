@@ -13,7 +13,6 @@ from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.calibration.online.models import Quiet, longest_window, needed_bytes
 from workers.calibration.verified.verifier import Board, Verifier
-from workers.diagnosis.sides import modify, resolve
 from workers.distributions.selfcheck import verify_head
 from workers.engine.device import identity, total_bytes
 from workers.engine.drafting import DraftEngine
@@ -23,6 +22,7 @@ from workers.engine.room import EngineRoom
 from workers.engine.sampling import stop_tokens
 from workers.engine.shape import kv_bytes_per_token
 from workers.engine.sizes import BLOCK, ITEM_BYTES, OVERHEAD_BYTES, weight_bytes
+from workers.measuring.sides import modify, resolve
 
 HEAD_CHECK_TOKENS: Final = 128
 # vLLM gives memory for keys and values out in blocks of so many tokens, and keeps a few for itself.

@@ -19,10 +19,10 @@ from workers.diagnosis.attribute.scope import Scope
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.treatment import Patient
-from workers.diagnosis.floor import Floor
-from workers.diagnosis.sides import Sides
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
+from workers.measuring.floor import Floor
+from workers.measuring.sides import Sides
 from workers.text.windows import Corpus
 
 

@@ -35,7 +35,7 @@ from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.matching import Matching, gaps_between
 from workers.diagnosis.attribute.moe import routing_shift
 from workers.diagnosis.attribute.readout import NO_KINDS
-from workers.diagnosis.plan import spread
+from workers.measuring.plan import spread
 from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress

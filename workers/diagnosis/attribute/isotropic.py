@@ -12,8 +12,8 @@ from app.contracts.report import Mean
 from workers.diagnosis.attribute.mixing import Mode
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
-from workers.diagnosis.means import ratio
 from workers.distributions.intervals import FEWEST_CLUSTERS
+from workers.measuring.means import ratio
 
 
 def batches_of(swapper: Swapper) -> int:

@@ -24,7 +24,6 @@ from app.kinds.attribute.plan import check_attribution, inner_windows
 from app.kinds.attribute.report import AttributeReport, Whole
 from app.kinds.attribute.request import AttributeRequest
 from app.models.checkpoint import CheckpointInfo
-from workers.diagnosis.attempt import Attempt, Scored, counted
 from workers.diagnosis.attribute.changes import config_differences, differing
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.internals import Model as Inner
@@ -39,16 +38,17 @@ from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Site, sites_of
 from workers.diagnosis.attribute.subset import Subset, draw
 from workers.diagnosis.attribute.swapping import Swapper
-from workers.diagnosis.floor import Floor, kernel_term, noise_floor, score_dequantized
-from workers.diagnosis.means import POSITIVE, mean_of
-from workers.diagnosis.passes import divergence_of
-from workers.diagnosis.plan import Scratch, plan_fingerprint
-from workers.diagnosis.positions import positions_of
-from workers.diagnosis.sides import Sides, modify, resolve
 from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
+from workers.measuring.attempt import Attempt, Scored, counted
+from workers.measuring.floor import Floor, kernel_term, noise_floor, score_dequantized
+from workers.measuring.means import POSITIVE, mean_of
+from workers.measuring.passes import divergence_of
+from workers.measuring.plan import Scratch, plan_fingerprint
+from workers.measuring.positions import positions_of
+from workers.measuring.sides import Sides, modify, resolve
 from workers.process.handler import JobContext
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.channels import Channels, framed

@@ -25,13 +25,13 @@ from app.kinds.attribute.blocks import SiteClass
 from app.kinds.attribute.report import Site, SubsetClass, SubsetClasses
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.sums import Clusters, Sums
-from workers.diagnosis.means import POSITIVE, Support
-from workers.diagnosis.summary import as_mean
-from workers.diagnosis.token_classes.catalogue import CLASSES, NONE
-from workers.diagnosis.token_classes.classify import Classified
-from workers.diagnosis.token_classes.slices import difference
 from workers.distributions.significance import holm
 from workers.distributions.token_values import Positions
+from workers.measuring.classify import Classified
+from workers.measuring.means import POSITIVE, Support
+from workers.measuring.summary import as_mean
+from workers.measuring.token_classes import difference
+from workers.text.token_classes.catalogue import CLASSES, NONE
 from workers.text.windows import Corpus
 
 Column = NDArray[np.floating[Any]]

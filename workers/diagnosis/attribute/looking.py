@@ -18,7 +18,7 @@ from workers.diagnosis.attribute.kinds import Kinds
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
-from workers.diagnosis.means import GAINED, POSITIVE, mean_of, ratio
+from workers.measuring.means import GAINED, POSITIVE, mean_of, ratio
 from workers.process.handler import JobContext
 from workers.surgery.blockwise.skeleton import Read
 

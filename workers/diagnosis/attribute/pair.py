@@ -11,9 +11,9 @@ from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.mixing import Mixed
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.swapping import Model, Swapper
-from workers.diagnosis.sides import Side, checkpoint_store
 from workers.distributions.head import Head
 from workers.engine.pool import resolve_dtype
+from workers.measuring.sides import Side, checkpoint_store
 from workers.process.handler import JobContext
 from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import DTYPES, Read, Skeleton

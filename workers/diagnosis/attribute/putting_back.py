@@ -22,7 +22,7 @@ from app.models.steps.others import takes_other
 from app.recipes.base import Step
 from workers.diagnosis.attribute.naming import listed
 from workers.diagnosis.attribute.treatment import Patient
-from workers.diagnosis.mitigate.subject import fields_of, recipe_of, told
+from workers.measuring.subject import fields_of, recipe_of, told
 
 Fields = dict[str, Any]
 # Of each layer after a step the one that it was before; None for a new one.

@@ -19,7 +19,7 @@ from workers.diagnosis.attribute.search import Measured
 from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.treatment import treat
-from workers.diagnosis.means import POSITIVE, mean_of, ratio
+from workers.measuring.means import POSITIVE, mean_of, ratio
 from workers.process.handler import JobContext
 
 # Causes that somebody can act on are told of parts that were looked into; the others have no twin.

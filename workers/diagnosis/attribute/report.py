@@ -12,18 +12,18 @@ from app.contracts.text import SelfText
 from app.kinds.attribute.report import AttributeReport, Site, SubsetClasses, Treatment
 from app.kinds.attribute.report import Search as SearchBlock
 from app.kinds.attribute.report import Subset as SubsetBlock
-from workers.diagnosis.assemble import provenance, repeatable
 from workers.diagnosis.attribute.control import BATCHES as CONTROL_BATCHES
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.ranked import nowhere_finite_parts, ranked_sites, treatment
 from workers.diagnosis.attribute.sentence import sentence
 from workers.diagnosis.attribute.warnings import warnings_of
-from workers.diagnosis.export import export_metrics
-from workers.diagnosis.gauges import labels_of, send
-from workers.diagnosis.mitigate.measuring import PRECISION
-from workers.diagnosis.summary import summarize
-from workers.diagnosis.verdict import decide, not_tested
+from workers.measuring.assemble import provenance, repeatable
+from workers.measuring.export import export_metrics
+from workers.measuring.gauges import labels_of, send
+from workers.measuring.recipes import PRECISION
+from workers.measuring.summary import summarize
+from workers.measuring.verdict import decide, not_tested
 from workers.process.handler import JobContext
 
 SITES_FILE, RECIPE_FILE = "sites.json", "recipe.json"

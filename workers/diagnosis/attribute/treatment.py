@@ -30,7 +30,7 @@ from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import STEPS, Recipe
 from workers.diagnosis.attribute.few import on_text
 from workers.diagnosis.attribute.sites import Site
-from workers.diagnosis.mitigate.subject import Subject, fields_of, recipe_of, told
+from workers.measuring.subject import Subject, fields_of, recipe_of, told
 
 Fields = dict[str, Any]
 REPAIR_RANK, MOST_BITS = 16, 8

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from app.kinds.attribute.report import Site
-from workers.diagnosis.assemble import left_out, of_making, repeated_documents
 from workers.diagnosis.attribute.few import fallen_out, too_few, too_few_at_first
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_name
 from workers.diagnosis.attribute.naming import count, listed, some
 from workers.diagnosis.attribute.reach import not_reached
 from workers.diagnosis.attribute.search import Search
+from workers.measuring.assemble import left_out, of_making, repeated_documents
 
 # Share of resamplings in which a pair of the alignment is found again, above which it is spoken of.
 ALIKE = 0.5

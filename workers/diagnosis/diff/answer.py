@@ -25,10 +25,10 @@ from workers.analysis.numerals import counted
 from workers.diagnosis.diff.classes import classes_of, listed, title
 from workers.diagnosis.diff.protocol import mismatches, sentence
 from workers.diagnosis.diff.tokens import Tokens, same_positions, shared
-from workers.diagnosis.summary import as_mean
 from workers.distributions.intervals import FEWEST_CLUSTERS, Clusters
 from workers.distributions.significance import LEAST_P, LEVEL, cluster_labels, holm, p_values
 from workers.distributions.statistics import exponential
+from workers.measuring.summary import as_mean
 
 Array = NDArray[np.float64]
 Masks = Mapping[str, NDArray[np.bool_]]

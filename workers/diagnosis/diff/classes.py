@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from workers.analysis.numerals import counted
 from workers.diagnosis.diff.tokens import Tokens
-from workers.diagnosis.token_classes.catalogue import CLASSES
+from workers.text.token_classes.catalogue import CLASSES
 
 _TITLES: Final = {one.name: one.title for one in CLASSES}
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from app.contracts.diff_report import Measure
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.diagnosis.token_classes.catalogue import CLASS_COLUMN
 from workers.distributions.token_values import LAYOUT
+from workers.text.token_classes.catalogue import CLASS_COLUMN
 
 Array = NDArray[np.float64]
 PLACES: Final = ("document", "domain", "window", "position", "token_id")

@@ -19,11 +19,11 @@ from app.kinds.mitigate.request import MitigateRequest
 from app.models.checkpoint import CHANNELS
 from app.recipes.recipe import Recipe
 from workers.diagnosis.mitigate.card import ARCHIVE_FILE, model_card
-from workers.diagnosis.mitigate.measuring import Bench
 from workers.diagnosis.mitigate.report import Tested
-from workers.diagnosis.mitigate.sets import Sets
-from workers.diagnosis.mitigate.subject import fields_of
-from workers.diagnosis.sides import Sides
+from workers.measuring.recipes import Bench
+from workers.measuring.sets import Sets
+from workers.measuring.sides import Sides
+from workers.measuring.subject import fields_of
 from workers.process.handler import JobContext
 
 RECIPE_FILE: Final = "recipe.json"

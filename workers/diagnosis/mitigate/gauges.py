@@ -5,7 +5,7 @@ import time
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.mitigate.request import MitigateRequest
 from app.models.recipes import recipe_fingerprint
-from workers.diagnosis.gauges import send
+from workers.measuring.gauges import send
 from workers.process.handler import JobContext
 
 

@@ -25,23 +25,23 @@ from app.models.registry import ModelEntry, load_registry
 from app.models.steps.others import other_of
 from app.recipes.norm import NormTweak
 from app.recipes.recipe import Recipe
-from workers.diagnosis.attempt import Attempt, Scored, counted
-from workers.diagnosis.calibration_text import CalibrationLoader
 from workers.diagnosis.mitigate import front as fronts
 from workers.diagnosis.mitigate.export import export
 from workers.diagnosis.mitigate.gauges import tell
-from workers.diagnosis.mitigate.measuring import Bench, Measurement, RefusedError, estimate
 from workers.diagnosis.mitigate.report import Found, Tested, build_report
 from workers.diagnosis.mitigate.search import Rung
-from workers.diagnosis.mitigate.sets import Part, Sets, draw
-from workers.diagnosis.mitigate.subject import Fit, Subject
 from workers.diagnosis.mitigate.treatments import smallest_arm
 from workers.diagnosis.mitigate.trials import Done, Ward
 from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
-from workers.diagnosis.plan import plan_fingerprint
-from workers.diagnosis.sealed import Sealed
-from workers.diagnosis.sides import Side, Sides, modify, resolve
 from workers.engine.room import EngineRoom
+from workers.measuring.attempt import Attempt, Scored, counted
+from workers.measuring.calibration_text import CalibrationLoader
+from workers.measuring.plan import plan_fingerprint
+from workers.measuring.recipes import Bench, Measurement, RefusedError, estimate
+from workers.measuring.sealed import Sealed
+from workers.measuring.sets import Part, Sets, draw
+from workers.measuring.sides import Side, Sides, modify, resolve
+from workers.measuring.subject import Fit, Subject
 from workers.process.handler import JobContext
 
 

@@ -23,20 +23,20 @@ from app.kinds.mitigate.report import (
 )
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from workers.analysis.numerals import counted, numeral
-from workers.diagnosis.assemble import provenance, repeatable, stores_text
-from workers.diagnosis.floor import Floor
-from workers.diagnosis.means import GAINED, ratio
 from workers.diagnosis.mitigate.front import RULE, Point, broken
-from workers.diagnosis.mitigate.measuring import PRECISION, Measurement, estimate
-from workers.diagnosis.mitigate.sets import Part, Sets
-from workers.diagnosis.mitigate.subject import fields_of, told
 from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
-from workers.diagnosis.positions import document_tokens
-from workers.diagnosis.sides import Sides
-from workers.diagnosis.summary import Summary, summarize, usable
-from workers.diagnosis.verdict import decide, not_tested
-from workers.diagnosis.worst import passage_indices, passages, worst_indices, worst_tokens
 from workers.engine.device import EngineIdentity
+from workers.measuring.assemble import provenance, repeatable, stores_text
+from workers.measuring.floor import Floor
+from workers.measuring.means import GAINED, ratio
+from workers.measuring.positions import document_tokens
+from workers.measuring.recipes import PRECISION, Measurement, estimate
+from workers.measuring.sets import Part, Sets
+from workers.measuring.sides import Sides
+from workers.measuring.subject import fields_of, told
+from workers.measuring.summary import Summary, summarize, usable
+from workers.measuring.verdict import decide, not_tested
+from workers.measuring.worst import passage_indices, passages, worst_indices, worst_tokens
 from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 

@@ -21,7 +21,7 @@ from app.models.steps.dynamic import chooses
 from app.recipes.base import Step
 from app.recipes.quantize import QuantizeDynamic
 from app.recipes.recipe import STEPS, Recipe
-from workers.diagnosis.mitigate.subject import Fit, Subject, fields_of, recipe_of
+from workers.measuring.subject import Fit, Subject, fields_of, recipe_of
 
 Knob = float | int | str | bool | None
 Fields = dict[str, Any]

@@ -21,10 +21,10 @@ from app.models.surgery_cost import surgery_cost
 from app.recipes.recipe import Recipe
 from workers.analysis.numerals import numeral
 from workers.diagnosis.mitigate.front import Point, broken
-from workers.diagnosis.mitigate.measuring import Measurement, RefusedError, estimate
 from workers.diagnosis.mitigate.search import Measured, Proposal, Rung, Search
-from workers.diagnosis.mitigate.subject import Fit, Subject, told
 from workers.diagnosis.mitigate.treatments import ORDER, Arm, Plan, apply_plan, arms_of, why_none
+from workers.measuring.recipes import Measurement, RefusedError, estimate
+from workers.measuring.subject import Fit, Subject, told
 from workers.process.handler import JobContext
 
 

@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
-from workers.diagnosis.gauges import send, send_comparison
-from workers.diagnosis.points.naming import swept_fingerprint
+from workers.measuring.gauges import send, send_comparison
+from workers.measuring.points.naming import swept_fingerprint
 from workers.process.handler import JobContext
 
 RECIPE_FILE: Final = "recipe.json"

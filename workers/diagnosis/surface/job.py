@@ -1,7 +1,7 @@
 """The `surface` job: every setting of two knobs against one reference, and what follows from the whole table.
 
 Each knob alone is measured first, then both together, then the other order of the steps where it is asked for. Points
-are kept as they are measured (`workers.diagnosis.points`): the attempt after a lost one measures none of them again.
+are kept as they are measured (`workers.measuring.points`): the attempt after a lost one measures none of them again.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from app.kinds.surface.plan import Cell, cells_of
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
-from workers.diagnosis.attempt import counted
-from workers.diagnosis.points.attempt import PointsAttempt
-from workers.diagnosis.points.runner import Setting
 from workers.diagnosis.surface.export import export
 from workers.diagnosis.surface.report import Found, build_report
 from workers.engine.room import EngineRoom
+from workers.measuring.attempt import counted
+from workers.measuring.points.attempt import PointsAttempt
+from workers.measuring.points.runner import Setting
 from workers.process.handler import JobContext
 
 

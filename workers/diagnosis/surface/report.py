@@ -14,17 +14,17 @@ from app.kinds.surface.plan import Axis, Cell, zero_of
 from app.kinds.surface.report import Chosen, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 from app.models.recipes import recipe_fingerprint
-from workers.diagnosis.assemble import provenance, repeatable, repeated_documents
-from workers.diagnosis.mitigate.measuring import PRECISION
-from workers.diagnosis.mitigate.subject import told
-from workers.diagnosis.points.ground import Ground
-from workers.diagnosis.points.kernels import NO_KERNEL, Kernel
-from workers.diagnosis.points.record import PointRecord
 from workers.diagnosis.surface.domains import domains
 from workers.diagnosis.surface.table import Table
 from workers.diagnosis.surface.token_classes import token_classes
 from workers.diagnosis.surface.words import sentence, warnings
-from workers.diagnosis.verdict import not_tested
+from workers.measuring.assemble import provenance, repeatable, repeated_documents
+from workers.measuring.points.ground import Ground
+from workers.measuring.points.kernels import NO_KERNEL, Kernel
+from workers.measuring.points.record import PointRecord
+from workers.measuring.recipes import PRECISION
+from workers.measuring.subject import told
+from workers.measuring.verdict import not_tested
 from workers.process.handler import JobContext
 
 _NOTHING = Mean(mean=None, ci=None)

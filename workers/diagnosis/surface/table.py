@@ -22,15 +22,15 @@ from app.contracts.report import Mean
 from app.kinds.surface.plan import Axis, Cell, axes_of
 from app.kinds.surface.report import Contour, Interaction, Kind, Limit, Order, OrderEffect, PathStep
 from app.kinds.surface.request import SurfaceRequest
-from workers.diagnosis.points.clusters import Clustered
-from workers.diagnosis.points.kernels import Kernel
-from workers.diagnosis.points.record import PointRecord, WindowSums
-from workers.diagnosis.summary import as_mean
 from workers.diagnosis.surface import contour, path
 from workers.diagnosis.surface.interaction import paired
 from workers.distributions.intervals import Estimate
 from workers.distributions.significance import LEVEL, holm
 from workers.distributions.statistics import exponential
+from workers.measuring.points.clusters import Clustered
+from workers.measuring.points.kernels import Kernel
+from workers.measuring.points.record import PointRecord, WindowSums
+from workers.measuring.summary import as_mean
 
 Array = NDArray[np.float64]
 Within = Literal["yes", "no", "undecided"]

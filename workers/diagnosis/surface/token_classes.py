@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from app.kinds.surface.report import SurfaceTokenClass, SurfaceTokenClasses
-from workers.diagnosis.points.by_class import by_class
-from workers.diagnosis.points.record import PointRecord, WindowSums
 from workers.diagnosis.surface.slices import judged, sliced
 from workers.diagnosis.surface.table import Table
 from workers.diagnosis.surface.words import setting
-from workers.diagnosis.token_classes.catalogue import CLASSES, NONE
 from workers.distributions.significance import holm
+from workers.measuring.points.by_class import by_class
+from workers.measuring.points.record import PointRecord, WindowSums
+from workers.text.token_classes.catalogue import CLASSES, NONE
 
 
 def token_classes(table: Table, chosen: int, *, check_cancelled: Callable[[], None]) -> SurfaceTokenClasses:

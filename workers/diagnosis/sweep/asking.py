@@ -17,13 +17,13 @@ from app.models.tasks.checks import check_tasks
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
 from app.recipes.recipe import Recipe
-from workers.diagnosis.mitigate.measuring import Bench, RefusedError
-from workers.diagnosis.points.ground import Ground
 from workers.diagnosis.tasks.answering import Answered, Desk
 from workers.diagnosis.tasks.sandbox import runner
 from workers.diagnosis.tasks.scored import documents_of
 from workers.distributions.reference_store import ReferenceStore
 from workers.engine.room import EngineRoom
+from workers.measuring.points.ground import Ground
+from workers.measuring.recipes import Bench, RefusedError
 from workers.process.handler import JobContext
 from workers.text.documents import TextDocument
 from workers.text.tokenization import bos_of, load_tokenizer

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from app.models.strength import Order
 from workers.analysis.threshold.documents import FEWEST_DOCUMENTS, DocumentLosses, Quantity
-from workers.diagnosis.points.kernels import NO_KERNEL, Kernel
-from workers.diagnosis.points.record import PointRecord, by_document
 from workers.distributions.token_values import Ints
+from workers.measuring.points.kernels import NO_KERNEL, Kernel
+from workers.measuring.points.record import PointRecord, by_document
 
 Array = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ import time
 from app.contracts.report import SEVERITIES
 from app.files import write_atomically
 from app.kinds.sweep.report import SweepReport
-from workers.diagnosis.gauges import send
 from workers.diagnosis.sweep.course import Course
 from workers.diagnosis.sweep.fits import curve_points
+from workers.measuring.gauges import send
 from workers.process.handler import JobContext
 
 # The artifact with the curve.

@@ -3,7 +3,7 @@
 Order: text, reference (from the store where it was scored before), head check, noise floor, points, what the kernels of
 packed ones add, what settings lose on tasks where any are asked, fits. The engine is started once, and each setting's
 weights are swapped in place, where settings share shapes and configuration. Points are kept as they come
-(`workers.diagnosis.points`): the attempt after a lost one goes on from them, and an idle worker (`help_sweep`) takes
+(`workers.measuring.points`): the attempt after a lost one goes on from them, and an idle worker (`help_sweep`) takes
 what the first has not begun.
 """
 
@@ -17,13 +17,6 @@ from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import recipe_at, told
 from app.models.strength import Order, order_of
 from workers.analysis.numerals import counted as numbered
-from workers.diagnosis.attempt import counted
-from workers.diagnosis.points.attempt import PointsAttempt
-from workers.diagnosis.points.ground import Ground
-from workers.diagnosis.points.kernels import Kernel
-from workers.diagnosis.points.naming import swept_fingerprint
-from workers.diagnosis.points.record import PointRecord
-from workers.diagnosis.points.runner import PointRunner, Setting
 from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.asking import Examiner, Questions
 from workers.diagnosis.sweep.course import Course, Turned
@@ -32,6 +25,13 @@ from workers.diagnosis.sweep.report import Swept, build_report
 from workers.diagnosis.sweep.sides import form_free, with_tasks
 from workers.diagnosis.sweep.turning import Range, Turning
 from workers.engine.room import EngineRoom
+from workers.measuring.attempt import counted
+from workers.measuring.points.attempt import PointsAttempt
+from workers.measuring.points.ground import Ground
+from workers.measuring.points.kernels import Kernel
+from workers.measuring.points.naming import swept_fingerprint
+from workers.measuring.points.record import PointRecord
+from workers.measuring.points.runner import PointRunner, Setting
 from workers.process.handler import JobContext
 
 

@@ -12,16 +12,16 @@ from app.kinds.sweep.report import Choice, Share, SweepPoint, SweepReport, Swept
 from app.kinds.sweep.request import SweepRequest
 from app.models.shares import in_words
 from workers.analysis.numerals import counted
-from workers.diagnosis.assemble import provenance, repeatable, repeated_documents
-from workers.diagnosis.points.ground import Ground
-from workers.diagnosis.points.naming import swept_fingerprint, swept_recipe
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.sides import Found
 from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
-from workers.diagnosis.verdict import not_tested
+from workers.measuring.assemble import provenance, repeatable, repeated_documents
+from workers.measuring.points.ground import Ground
+from workers.measuring.points.naming import swept_fingerprint, swept_recipe
+from workers.measuring.verdict import not_tested
 from workers.process.handler import JobContext
 
 

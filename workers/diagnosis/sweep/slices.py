@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from app.contracts.report import Mean
 from app.contracts.request import Thresholds
 from app.kinds.sweep.report import SweepSlice
-from workers.diagnosis.points.clusters import Array, Clustered
-from workers.diagnosis.summary import as_mean
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.distributions.statistics import exponential
+from workers.measuring.points.clusters import Array, Clustered
+from workers.measuring.summary import as_mean
 
 TOO_FEW: Final = "too few documents"
 _NOTHING: Final = Mean(mean=None, ci=None)

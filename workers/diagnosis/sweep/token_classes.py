@@ -7,10 +7,10 @@ from collections.abc import Callable
 from app.contracts.request import Thresholds
 from app.kinds.sweep.report import SweepSlice, SweepTokenClass, SweepTokenClasses
 from app.models.knobs import told
-from workers.diagnosis.points.by_class import by_class
 from workers.diagnosis.sweep.course import Course
 from workers.diagnosis.sweep.slices import PartSums, sliced
-from workers.diagnosis.token_classes.catalogue import CLASSES, NONE
+from workers.measuring.points.by_class import by_class
+from workers.text.token_classes.catalogue import CLASSES, NONE
 
 
 def token_classes(

@@ -14,10 +14,10 @@ from typing import Final, Literal
 from app.contracts.request import Thresholds
 from app.kinds.sweep.request import FormBounds
 from workers.analysis.threshold.curve import FEWEST_POINTS
-from workers.diagnosis.points.record import PointRecord
-from workers.diagnosis.points.runner import PointRunner, Setting
 from workers.diagnosis.sweep.choice import first_look, next_by_knee, open_stretch, widest_gap
 from workers.diagnosis.sweep.fits import MOST_LOG, bounds_of
+from workers.measuring.points.record import PointRecord
+from workers.measuring.points.runner import PointRunner, Setting
 
 _POLL_S: Final = 0.2
 # Loss of a whole point: mean over its tokens.

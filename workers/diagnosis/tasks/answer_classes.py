@@ -21,12 +21,12 @@ from app.models.tasks.items import Item
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.prompts import continuation_offsets
 from workers.diagnosis.tasks.scored import bare_question
-from workers.diagnosis.token_classes.catalogue import BY_TEXT, CLASSES, RARE, TokenClass
-from workers.diagnosis.token_classes.code import DOMAIN
-from workers.diagnosis.token_classes.frequency import rare
-from workers.diagnosis.token_classes.names import lexicon_of
-from workers.diagnosis.token_classes.text import Mask, TokenText
 from workers.text.callbacks import CheckCancelled, never_cancelled
+from workers.text.token_classes.catalogue import BY_TEXT, CLASSES, RARE, TokenClass
+from workers.text.token_classes.code import DOMAIN
+from workers.text.token_classes.frequency import rare
+from workers.text.token_classes.names import lexicon_of
+from workers.text.token_classes.text import Mask, TokenText
 from workers.text.tokenization import Ids, encode_with_offsets
 
 if TYPE_CHECKING:

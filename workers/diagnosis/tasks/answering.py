@@ -16,8 +16,6 @@ from app.files import write_atomically
 from app.kinds.tasks.report import HarnessDefinition
 from app.models.tasks.items import Item, fingerprint
 from app.models.tasks.reading import format_of, metric_of
-from workers.diagnosis.plan import plan_fingerprint
-from workers.diagnosis.sides import Sides
 from workers.diagnosis.tasks.answers import LEAD_UNITS, STOPS, Answers, choose, program, read_numbers
 from workers.diagnosis.tasks.generating import generate
 from workers.diagnosis.tasks.harness.evaluation import Scored
@@ -28,6 +26,8 @@ from workers.diagnosis.tasks.sandbox import runner
 from workers.diagnosis.tasks.sandbox.runner import Ending
 from workers.distributions.reference_store import ReferenceStore
 from workers.engine.room import EngineRoom
+from workers.measuring.plan import plan_fingerprint
+from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
 if TYPE_CHECKING:

@@ -27,17 +27,17 @@ from app.kinds.tasks.report import (
     Share,
 )
 from app.models.tasks.power import LEVEL
-from workers.diagnosis.summary import as_mean
 from workers.diagnosis.tasks.answer_classes import ANSWER_CLASSES, AnswerClasses
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.result import chance_of
 from workers.diagnosis.tasks.statistics import association, mcnemar, score
 from workers.diagnosis.tasks.statistics.pairs import Pairs, wilson
-from workers.diagnosis.token_classes.catalogue import NONE, TokenClass
-from workers.diagnosis.token_classes.text import Mask
 from workers.distributions.intervals import Clusters
 from workers.distributions.significance import holm
+from workers.measuring.summary import as_mean
 from workers.text.callbacks import CheckCancelled, never_cancelled
+from workers.text.token_classes.catalogue import NONE, TokenClass
+from workers.text.token_classes.text import Mask
 
 _OF_NONE: Final = TokenClass(NONE, "In no class", "What was looked at holds no token of any class.")
 _ALL: Final = TokenClass("all", "All tokens", "")

@@ -11,10 +11,10 @@ import numpy as np
 
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
-from workers.diagnosis.sides import Sides
 from workers.diagnosis.tasks.answer_classes import AnswerClasses
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.result import stores
+from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
 ANSWERS_FILE: Final = "answers.jsonl"

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from app.files import write_atomically
-from workers.diagnosis.plan import plan_fingerprint
-from workers.diagnosis.sides import Side
 from workers.diagnosis.tasks.answers import cut
 from workers.diagnosis.tasks.prompts import Prompts
 from workers.engine import vllm_names as vllm
@@ -18,6 +16,8 @@ from workers.engine.generation import GenerationEngine
 from workers.engine.pool import context_length, resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.engine.sampling import STREAMS, stop_tokens
+from workers.measuring.plan import plan_fingerprint
+from workers.measuring.sides import Side
 from workers.process.handler import JobContext
 
 if TYPE_CHECKING:

@@ -34,11 +34,7 @@ from app.models.tasks.reading import read_source
 from workers.analysis.flips import runs as flip_runs
 from workers.analysis.flips.prediction import Predictor, grid
 from workers.analysis.flips.runs import Run
-from workers.diagnosis.assemble import repeatable
-from workers.diagnosis.attempt import Attempt, counted
-from workers.diagnosis.calibration_text import looked_at, reads_text
 from workers.diagnosis.compare import compare
-from workers.diagnosis.sides import Sides, modify, resolve
 from workers.diagnosis.tasks.answer_classes import answer_classes
 from workers.diagnosis.tasks.answering import Answered, Desk, fingerprint_of
 from workers.diagnosis.tasks.class_slices import sliced
@@ -49,6 +45,10 @@ from workers.diagnosis.tasks.sandbox import runner
 from workers.diagnosis.tasks.scored import documents_of
 from workers.diagnosis.tasks.statistics import mcnemar
 from workers.engine.room import EngineRoom
+from workers.measuring.assemble import repeatable
+from workers.measuring.attempt import Attempt, counted
+from workers.measuring.calibration_text import looked_at, reads_text
+from workers.measuring.sides import Sides, modify, resolve
 from workers.process.handler import JobContext
 from workers.text.tokenization import bos_of, load_tokenizer
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workers.diagnosis.passes import divergence_of, score_into_store
-from workers.diagnosis.plan import Scratch, plan_fingerprint
-from workers.diagnosis.sides import Sides
 from workers.diagnosis.tasks.prompts import Prompts
 from workers.distributions.divergence import Divergence
 from workers.distributions.reference_store import ReferenceStore
 from workers.distributions.token_values import TokenValues
 from workers.engine.room import EngineRoom
+from workers.measuring.passes import divergence_of, score_into_store
+from workers.measuring.plan import Scratch, plan_fingerprint
+from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
 Array = NDArray[np.float64]

@@ -1,7 +1,7 @@
 """Is there a call in an answer, and does it fit its tool?
 
 What counts as a call is what counts as one in a text: a JSON object with a name and arguments that are an object,
-wherever it stands and whatever tags are around it (`workers.diagnosis.token_classes.json_text`). Where the name is a
+wherever it stands and whatever tags are around it (`workers.text.token_classes.json_text`). Where the name is a
 tool's it is a call in every notation, since no definition is expected in an answer, except for one that is repeated.
 Arguments must be valid by the tool's JSON Schema (Draft 2020-12; formats such as dates are not checked).
 """
@@ -17,7 +17,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from app.contracts.text import Tool
-from workers.diagnosis.token_classes.json_text import calls_in
+from workers.text.token_classes.json_text import calls_in
 
 RULE = (
     "Greedy answers, no grammar and no parser of the server's. A call parses where the answer holds a JSON object with "

@@ -7,14 +7,14 @@ from typing import Literal
 
 from app.contracts.report import GeneratedToolCalls
 from app.kinds.compare.request import ToolCallRun
-from workers.diagnosis.plan import plan_fingerprint
-from workers.diagnosis.sides import Side, Sides
 from workers.diagnosis.tool_calls.generating import PHASE, answers_of
 from workers.diagnosis.tool_calls.prompts import prompts_of
 from workers.diagnosis.tool_calls.summary import summarize
 from workers.engine.device import identity
 from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
+from workers.measuring.plan import plan_fingerprint
+from workers.measuring.sides import Side, Sides
 from workers.process.handler import JobContext
 from workers.text.chat import template_writes
 from workers.text.documents import TextDocument

@@ -19,16 +19,16 @@ from app.kinds.trajectory.report import (
     TrajectoryTokenClasses,
 )
 from workers.decoding.distances import ShapedDistances, summarized
-from workers.diagnosis.summary import as_mean
-from workers.diagnosis.token_classes.catalogue import CLASSES, NONE
-from workers.diagnosis.token_classes.classify import Classified
-from workers.diagnosis.token_classes.slices import LEVEL, difference, share_intervals
-from workers.diagnosis.token_classes.text import Mask
 from workers.diagnosis.trajectory.breaking import breaking
 from workers.diagnosis.trajectory.classes import RULE
 from workers.diagnosis.trajectory.means import POSITIVE, SHARE, mean_over, share_of, share_of_prompts
 from workers.distributions.significance import holm
 from workers.distributions.token_values import Positions
+from workers.measuring.classify import Classified
+from workers.measuring.summary import as_mean
+from workers.measuring.token_classes import LEVEL, difference, share_intervals
+from workers.text.token_classes.catalogue import CLASSES, NONE
+from workers.text.token_classes.text import Mask
 
 Array = NDArray[np.float64]
 

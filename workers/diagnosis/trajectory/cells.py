@@ -21,14 +21,14 @@ from app.kinds.trajectory.report import (
     TextStatistics,
 )
 from workers.decoding.model import Continuation
-from workers.diagnosis.summary import usable
-from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.trajectory import pairs
 from workers.diagnosis.trajectory.amplification import conclusion_of, ratio_of
 from workers.diagnosis.trajectory.by_class import first_by_class, kl_by_class
 from workers.diagnosis.trajectory.means import NONE, POSITIVE, SHARE, Support, change_over, mean_over, share_of_prompts
 from workers.diagnosis.trajectory.survival import median, survival
 from workers.distributions.token_values import TokenValues
+from workers.measuring.classify import Classified
+from workers.measuring.summary import usable
 
 Array = NDArray[np.float64]
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from workers.decoding.model import Continuation
-from workers.diagnosis.token_classes.catalogue import BY_TEXT, RARE
-from workers.diagnosis.token_classes.classify import Classified
-from workers.diagnosis.token_classes.frequency import occurrences, rare
-from workers.diagnosis.token_classes.names import lexicon_of
-from workers.diagnosis.token_classes.reading import read_continuation
 from workers.diagnosis.trajectory.prompts import Prompt
+from workers.measuring.classify import Classified
+from workers.text.token_classes.catalogue import BY_TEXT, RARE
+from workers.text.token_classes.frequency import occurrences, rare
+from workers.text.token_classes.names import lexicon_of
+from workers.text.token_classes.reading import read_continuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

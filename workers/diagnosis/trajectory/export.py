@@ -11,9 +11,9 @@ from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from app.contracts.report import SEVERITIES
 from app.files import write_atomically
 from app.kinds.trajectory.report import TrajectoryReport
-from workers.diagnosis.assemble import stores_text
-from workers.diagnosis.gauges import labels_of, send
 from workers.diagnosis.trajectory.report import Found, base_values
+from workers.measuring.assemble import stores_text
+from workers.measuring.gauges import labels_of, send
 from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 

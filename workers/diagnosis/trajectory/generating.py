@@ -18,13 +18,13 @@ from app.contracts.decoding import Decoder, rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.decoding.generator import STREAMS, Generator
 from workers.decoding.model import Continuation
-from workers.diagnosis.plan import plan_fingerprint
-from workers.diagnosis.sides import Side
 from workers.diagnosis.trajectory.prompts import Prompt
 from workers.diagnosis.trajectory.texts import Texts
 from workers.engine.device import identity
 from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
+from workers.measuring.plan import plan_fingerprint
+from workers.measuring.sides import Side
 from workers.process.handler import JobContext
 
 PHASE: Final = "generate"

@@ -13,12 +13,6 @@ from contextlib import ExitStack, contextmanager
 from app.contracts.errors import HemostatError
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.request import TrajectoryRequest, pointer_of
-from workers.diagnosis.attempt import Attempt, Scored, counted
-from workers.diagnosis.floor import Floor, noise_floor
-from workers.diagnosis.passes import StoredStates, divergence_of
-from workers.diagnosis.plan import Scratch, plan_fingerprint
-from workers.diagnosis.positions import positions_of
-from workers.diagnosis.sides import Sides, modify, resolve
 from workers.diagnosis.trajectory.export import export
 from workers.diagnosis.trajectory.generating import Scribe, Written
 from workers.diagnosis.trajectory.prompts import Prompt, check_context, make_prompts
@@ -27,6 +21,12 @@ from workers.diagnosis.trajectory.scoring import TextPool
 from workers.diagnosis.trajectory.shapes import distances_after
 from workers.distributions.divergence import Divergence, Precision
 from workers.engine.room import EngineRoom
+from workers.measuring.attempt import Attempt, Scored, counted
+from workers.measuring.floor import Floor, noise_floor
+from workers.measuring.passes import StoredStates, divergence_of
+from workers.measuring.plan import Scratch, plan_fingerprint
+from workers.measuring.positions import positions_of
+from workers.measuring.sides import Sides, modify, resolve
 from workers.process.handler import JobContext
 from workers.text.tokenization import bos_of, load_tokenizer
 from workers.text.windows import Corpus

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from app.contracts.report import Mean
-from workers.diagnosis.summary import as_mean
 from workers.diagnosis.trajectory.survival import binomial_interval
 from workers.distributions.intervals import Clusters, Estimate
+from workers.measuring.summary import as_mean
 
 Support = tuple[float, float]
 POSITIVE: Support = (0.0, np.inf)

@@ -25,12 +25,6 @@ from app.kinds.trajectory.request import TrajectoryRequest
 from workers.analysis.numerals import counted, numeral
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.decoding.model import Continuation
-from workers.diagnosis.assemble import of_making, packed_reference, provenance, repeatable, rounded, stores_text
-from workers.diagnosis.floor import Floor
-from workers.diagnosis.positions import positions_of
-from workers.diagnosis.sides import Sides
-from workers.diagnosis.summary import Summary, as_mean, summarize
-from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.trajectory.amplification import DEFINITIONS
 from workers.diagnosis.trajectory.by_class import block, distances_by_class
 from workers.diagnosis.trajectory.cells import Path, cell, text_statistics
@@ -40,11 +34,17 @@ from workers.diagnosis.trajectory.means import share_of
 from workers.diagnosis.trajectory.pairs import first_difference
 from workers.diagnosis.trajectory.prompts import Prompt
 from workers.diagnosis.trajectory.scoring import TextPool, spans
-from workers.diagnosis.verdict import decide, not_tested
 from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import TokenValues
 from workers.engine.device import EngineIdentity
+from workers.measuring.assemble import of_making, packed_reference, provenance, repeatable, rounded, stores_text
+from workers.measuring.classify import Classified
+from workers.measuring.floor import Floor
+from workers.measuring.positions import positions_of
+from workers.measuring.sides import Sides
+from workers.measuring.summary import Summary, as_mean, summarize
+from workers.measuring.verdict import decide, not_tested
 from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 from workers.text.windows import Corpus

@@ -29,7 +29,7 @@ from app.web import format as fmt
 from tests.integration.app.conftest import Server, SharedServer
 from tests.integration.app.deployments.asking import until
 from tests.support.tasks_reports import task, tasks_report
-from workers.diagnosis.assemble import repeatable
+from workers.measuring.assemble import repeatable
 
 Json = dict[str, Any]
 End = Literal["broken", "interrupt", "away"]

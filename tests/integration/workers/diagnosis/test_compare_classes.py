@@ -17,10 +17,10 @@ from app.settings import Settings
 from app.web.report import render
 from tests.integration.workers.diagnosis.mitigate.test_job import Context
 from workers.diagnosis.compare import compare
-from workers.diagnosis.sides import checkpoint_store
-from workers.diagnosis.token_classes.catalogue import CLASSES
 from workers.engine.room import EngineRoom
+from workers.measuring.sides import checkpoint_store
 from workers.process.handler import JobCancelled
+from workers.text.token_classes.catalogue import CLASSES
 
 Json = dict[str, Any]
 WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")

@@ -12,8 +12,8 @@ from app.web.report import render
 from tests.integration.workers.diagnosis.test_compare_classes import request, words
 from tests.support.attempts import Context
 from workers.diagnosis.compare import MANIFEST_FILE, compare
-from workers.diagnosis.sides import checkpoint_store
 from workers.engine.room import EngineRoom
+from workers.measuring.sides import checkpoint_store
 from workers.surgery.manifest import MANIFEST, Manifest
 
 Json = dict[str, Any]

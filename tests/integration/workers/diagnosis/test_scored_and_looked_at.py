@@ -16,9 +16,9 @@ from app.settings import Settings
 from tests.support.attempts import Context
 from workers.diagnosis.compare import _Compare
 from workers.diagnosis.registry import HANDLERS
-from workers.diagnosis.sides import resolve
 from workers.diagnosis.tasks.job import _asked, _ItemsLookedAt
 from workers.engine.room import EngineRoom
+from workers.measuring.sides import resolve
 from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]

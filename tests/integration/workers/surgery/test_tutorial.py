@@ -26,7 +26,7 @@ from app.recipes.recipe import Recipe
 from app.web import describe
 from workers.diagnosis.attribute.sites import sites_of
 from workers.diagnosis.attribute.treatment import Patient, treat
-from workers.diagnosis.mitigate.subject import Subject
+from workers.measuring.subject import Subject
 from workers.diagnosis.mitigate.treatments import arms_of
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore

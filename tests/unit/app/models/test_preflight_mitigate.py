@@ -20,8 +20,8 @@ from app.models.registry import Registry, load_registry
 from app.models.steps import check_recipe
 from app.recipes.recipe import Recipe
 from app.settings import Settings
-from workers.diagnosis.mitigate.subject import Subject
 from workers.diagnosis.mitigate.treatments import arms_of
+from workers.measuring.subject import Subject
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 DOCUMENT = {"id": "d1", "text": "Two tokens and more of them."}

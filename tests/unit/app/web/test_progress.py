@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from app.web.progress import counted, percent, told
-from workers.diagnosis.points.progress import Counted
+from workers.measuring.points.progress import Counted
 from workers.process.handler import JobContext
 
 

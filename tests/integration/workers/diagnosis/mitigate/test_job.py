@@ -18,10 +18,10 @@ from app.models.checkpoint import inspect
 from app.settings import Settings
 from app.web.report import render
 from workers.diagnosis.compare import compare
-from workers.diagnosis.mitigate import measuring
 from workers.diagnosis.mitigate.job import mitigate
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
+from workers.measuring import recipes
 from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]
@@ -204,13 +204,13 @@ def test_a_killed_attempt_is_gone_on_with_and_measures_no_trial_again(
     with pytest.raises(JobCancelled):
         mitigate(request(), Context(settings, tmp_path, stop_in="test"), room)
     seal = json.loads((tmp_path / "partial" / "test-opened.json").read_text())
-    real = measuring.divergence_of
+    real = recipes.divergence_of
 
     def only_the_test(*args: Any, phase: str, **rest: Any) -> Any:
         assert phase == "test", f"{phase} was measured already"
         return real(*args, phase=phase, **rest)
 
-    monkeypatch.setattr(measuring, "divergence_of", only_the_test)
+    monkeypatch.setattr(recipes, "divergence_of", only_the_test)
     again = mitigate(request(), Context(settings, tmp_path), room)
     assert (again.seal.opened_at, again.seal.frozen) == (seal["at"], seal["frozen"])
     assert again.recommended is not None

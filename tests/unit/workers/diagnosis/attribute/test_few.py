@@ -5,8 +5,8 @@ import pytest
 
 from workers.diagnosis.attribute.few import fallen_out, too_few, too_few_at_first
 from workers.diagnosis.attribute.subset import Missed
-from workers.diagnosis.means import mean_of
 from workers.distributions.token_values import Positions
+from workers.measuring.means import mean_of
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_sites
 from workers.diagnosis.attribute.sentence import sentence
 from workers.diagnosis.attribute.treatment import Patient
-from workers.diagnosis.mitigate.subject import recipe_of
+from workers.measuring.subject import recipe_of
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.unit.workers.diagnosis.attribute.swapped import HEADS, changed_copy, 
 from workers.diagnosis.attribute.cause import Found, cause_of
 from workers.diagnosis.attribute.isotropic import batches_of, twin_ratio
 from workers.diagnosis.attribute.sites import sites_of
-from workers.diagnosis.means import mean_of
+from workers.measuring.means import mean_of
 
 # Three batches, of which twins are run on the first.
 TEXT = subset(windows=180)

@@ -11,7 +11,7 @@ import pytest
 from app.models.checkpoint import inspect
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.job import _Attribute
-from workers.diagnosis.sides import Side, Sides
+from workers.measuring.sides import Side, Sides
 
 PACKED = ("w4a16", {"quant_method": "compressed-tensors"})
 PLAIN = ("bf16", None)

@@ -13,10 +13,10 @@ from app.kinds.attribute.report import Site
 from tests.support.attribute_reports import site
 from workers.diagnosis.attribute.kinds import InsideKinds, Kinds, holm_over, inside_positions
 from workers.diagnosis.attribute.subset import Subset
-from workers.diagnosis.means import POSITIVE, mean_of, ratio
-from workers.diagnosis.token_classes.catalogue import CLASSES, NONE
-from workers.diagnosis.token_classes.classify import Classified
 from workers.distributions.token_values import Positions
+from workers.measuring.classify import Classified
+from workers.measuring.means import POSITIVE, mean_of, ratio
+from workers.text.token_classes.catalogue import CLASSES, NONE
 from workers.text.windows import Corpus, Window
 
 DOCUMENTS, WINDOWS, LENGTH = 8, 16, 30

@@ -14,7 +14,7 @@ from tests.support.pruning import operate
 from workers.diagnosis.attribute.numbering import made_of
 from workers.diagnosis.attribute.putting_back import put_back
 from workers.diagnosis.attribute.treatment import Patient
-from workers.diagnosis.mitigate.subject import recipe_of
+from workers.measuring.subject import recipe_of
 from workers.surgery.store import CheckpointStore
 
 Json = dict[str, Any]

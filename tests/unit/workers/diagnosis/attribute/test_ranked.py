@@ -14,7 +14,7 @@ from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.ranked import treatment
 from workers.diagnosis.attribute.sites import Site, sites_of
 from workers.diagnosis.attribute.treatment import Patient
-from workers.diagnosis.mitigate.subject import recipe_of
+from workers.measuring.subject import recipe_of
 
 
 def test_the_treatment_of_several_parts_leaves_out_those_whose_damage_is_not_shown(tiny: Callable[..., Path]) -> None:

@@ -7,7 +7,7 @@ import torch
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.tiny import make_tokenizer
 from workers.diagnosis.attribute.subset import best_length, draw
-from workers.diagnosis.positions import positions_of
+from workers.measuring.positions import positions_of
 from workers.text.documents import TextDocument
 from workers.text.windows import Corpus, make_windows
 

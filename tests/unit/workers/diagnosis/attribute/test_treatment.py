@@ -12,7 +12,7 @@ from app.models.steps import check_one, check_recipe
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS
 from workers.diagnosis.attribute.sites import Site, sites_of
 from workers.diagnosis.attribute.treatment import Patient, treat
-from workers.diagnosis.mitigate.subject import recipe_of
+from workers.measuring.subject import recipe_of
 
 Json = dict[str, Any]
 RTN: Json = {"type": "quantize.rtn", "bits": 4, "group_size": 32}

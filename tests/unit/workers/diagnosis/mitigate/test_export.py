@@ -22,7 +22,7 @@ from tests.support.disk import files_of_at_most
 from tests.support.quantizing import tensors
 from tests.unit.workers.mitigation.repair.support import RTN, operate, repair
 from workers.diagnosis.mitigate.export import export, leave, write_recipe
-from workers.diagnosis.mitigate.subject import recipe_of
+from workers.measuring.subject import recipe_of
 
 
 def failing(number: int, folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from app.contracts.report import Mean
 from workers.diagnosis.mitigate.report import Tested as OnTest
 from workers.diagnosis.mitigate.report import _warnings, sentence
-from workers.diagnosis.mitigate.subject import recipe_of
+from workers.measuring.subject import recipe_of
 
 RTN = {"type": "quantize.rtn", "bits": 3}
 

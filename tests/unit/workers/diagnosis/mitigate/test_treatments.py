@@ -11,7 +11,6 @@ from app.contracts.text import ShippedText
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 from app.models.steps.idle import check_idle
-from workers.diagnosis.mitigate.subject import Fit, Subject, recipe_of, told
 from workers.diagnosis.mitigate.treatments import (
     ORDER,
     Arm,
@@ -21,6 +20,7 @@ from workers.diagnosis.mitigate.treatments import (
     why_none,
     worst_layers,
 )
+from workers.measuring.subject import Fit, Subject, recipe_of, told
 
 Tiny = Callable[..., Path]
 FULL = Fit(ShippedText(source="shipped", corpus="calibration"), 8, 64, 3)

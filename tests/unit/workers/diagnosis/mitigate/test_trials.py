@@ -16,12 +16,12 @@ from app.models.checkpoint import inspect
 from tests.support.processor import needs_avx512
 from tests.support.quantizing import operate
 from workers.diagnosis.mitigate.front import limits_of
-from workers.diagnosis.mitigate.measuring import RefusedError
 from workers.diagnosis.mitigate.search import Proposal, Rung
-from workers.diagnosis.mitigate.subject import Fit, Subject, recipe_of
-from workers.diagnosis.mitigate.subject import told as told_recipe
 from workers.diagnosis.mitigate.treatments import ORDER, Plan
 from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
+from workers.measuring.recipes import RefusedError
+from workers.measuring.subject import Fit, Subject, recipe_of
+from workers.measuring.subject import told as told_recipe
 from workers.surgery.store import CheckpointStore
 from workers.telemetry import Telemetry
 

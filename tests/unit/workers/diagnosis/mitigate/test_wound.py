@@ -13,8 +13,8 @@ from app.models.checkpoint import inspect
 from tests.support.outliers import with_outliers
 from tests.support.quantizing import divergence, operate
 from tests.support.tiny import make_checkpoint
-from workers.diagnosis.mitigate.subject import recipe_of
 from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
+from workers.measuring.subject import recipe_of
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore

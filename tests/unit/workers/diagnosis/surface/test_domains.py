@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.support.surface_reports import surface_request, surface_table
-from workers.diagnosis.points.record import WindowSums
 from workers.diagnosis.surface.domains import domains
 from workers.diagnosis.surface.slices import TOO_FEW
 from workers.diagnosis.surface.table import Table
+from workers.measuring.points.record import WindowSums
 
 REQUEST = surface_request(sparsities=(0.3, 0.6), bits=(6, 4))
 

@@ -15,8 +15,8 @@ from tests.support.published_surfaces import (
     WANDA_GGUF,
     WANDA_SHARES,
 )
-from workers.diagnosis.points.clusters import Clustered
 from workers.diagnosis.surface.interaction import interactions, paired
+from workers.measuring.points.clusters import Clustered
 
 WANDA = interactions(np.log(WANDA_GGUF))
 ASVD = interactions(np.log(ASVD_RTN))

@@ -11,11 +11,11 @@ from app.contracts.request import Thresholds
 from app.kinds.surface.plan import cells_of
 from tests.support.surface_reports import surface_request
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, class_masks, positions, values
-from workers.diagnosis.points.record import PointRecord, record_of
 from workers.diagnosis.surface.slices import TOO_FEW
 from workers.diagnosis.surface.table import Table
 from workers.diagnosis.surface.token_classes import token_classes
 from workers.distributions.intervals import Clusters
+from workers.measuring.points.record import PointRecord, record_of
 
 REQUEST = surface_request(sparsities=(0.3, 0.6), bits=(6, 4), orders="both")
 CELLS = cells_of(REQUEST)

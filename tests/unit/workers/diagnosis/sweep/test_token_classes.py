@@ -10,11 +10,11 @@ from scipy import stats
 from app.contracts.request import Thresholds
 from app.models.strength import Order
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, bending, class_masks, course, positions, values
-from workers.diagnosis.points.record import record_of
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.slices import TOO_FEW
 from workers.diagnosis.sweep.token_classes import token_classes
 from workers.distributions.intervals import Clusters
+from workers.measuring.points.record import record_of
 
 SHARES = [(s, s, 0.002 * s, 0.001) for s in (0.2, 0.4, 0.6, 0.8)]
 

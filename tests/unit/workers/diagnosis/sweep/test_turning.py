@@ -12,10 +12,10 @@ from app.kinds.sweep.request import FormBounds
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.sweep_reports import bending, course
-from workers.diagnosis.points.progress import Counted
-from workers.diagnosis.points.record import PointRecord
-from workers.diagnosis.points.runner import PHASE, PointRunner, Setting
 from workers.diagnosis.sweep.turning import Range, Turning
+from workers.measuring.points.progress import Counted
+from workers.measuring.points.record import PointRecord
+from workers.measuring.points.runner import PHASE, PointRunner, Setting
 
 COUNT, BUDGET = 17, 9
 SETTINGS = tuple(Setting((index,), ()) for index in range(COUNT))

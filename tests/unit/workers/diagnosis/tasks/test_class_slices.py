@@ -16,7 +16,7 @@ from workers.diagnosis.tasks.answers import choose
 from workers.diagnosis.tasks.class_slices import sliced
 from workers.diagnosis.tasks.likelihood import Likelihoods
 from workers.diagnosis.tasks.result import results
-from workers.diagnosis.token_classes.text import Mask
+from workers.text.token_classes.text import Mask
 
 REQUEST = TasksRequest.model_validate({"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}})
 NAMES = [one.name for one in ANSWER_CLASSES]

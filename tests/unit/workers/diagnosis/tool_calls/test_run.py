@@ -12,10 +12,10 @@ from app.kinds.compare.request import ToolCallRun
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.sides import Sides
 from workers.diagnosis.tool_calls.run import generated_tool_calls
 from workers.engine import device
 from workers.engine.room import EngineRoom
+from workers.measuring.sides import Sides
 from workers.text.documents import TextDocument
 
 CONVERSATION = TextDocument.of(

@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from workers.decoding.distances import ShapedDistances
-from workers.diagnosis.token_classes.catalogue import BY_TEXT, CLASSES
-from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.trajectory.by_class import block, distances_by_class, first_by_class, kl_by_class
+from workers.measuring.classify import Classified
+from workers.text.token_classes.catalogue import BY_TEXT, CLASSES
 
 
 def classified(tokens: int, **marks: str) -> Classified:

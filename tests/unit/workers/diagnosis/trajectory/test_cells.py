@@ -8,11 +8,11 @@ from scipy import stats
 
 from tests.support.values import random_values
 from workers.decoding.model import Continuation
-from workers.diagnosis.summary import summarize
-from workers.diagnosis.token_classes.catalogue import CLASSES
-from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.trajectory.cells import Path, amplification, cell, text_change, text_statistics
 from workers.distributions.token_values import Positions, TokenValues
+from workers.measuring.classify import Classified
+from workers.measuring.summary import summarize
+from workers.text.token_classes.catalogue import CLASSES
 
 OURS = [(1, 2, 3, 4), (5, 6, 7, 8), (1, 1, 1, 1)]
 THEIRS = [(1, 2, 9, 9), (5, 6, 7, 8), (2, 1, 1)]

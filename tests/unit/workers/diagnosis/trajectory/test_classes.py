@@ -6,9 +6,9 @@ import numpy as np
 
 from tests.support.tiny import make_tokenizer
 from workers.decoding.model import Continuation
-from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.trajectory.classes import classify_path
 from workers.diagnosis.trajectory.prompts import Prompt
+from workers.measuring.classify import Classified
 
 TOKENIZER = make_tokenizer()
 END = TOKENIZER.eos_token_id

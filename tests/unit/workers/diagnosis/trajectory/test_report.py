@@ -15,13 +15,13 @@ from app.kinds.trajectory.report import Cell, Ratio, TrajectoryReport
 from tests.support.making import modified
 from tests.support.trajectory_reports import trajectory_variants
 from workers.decoding.distances import ShapedDistances
-from workers.diagnosis.token_classes.catalogue import CLASSES
-from workers.diagnosis.token_classes.classify import Classified
 from workers.diagnosis.trajectory.prompts import Prompt
 from workers.diagnosis.trajectory.report import Found, _warnings, distances, sentence, untested
 from workers.diagnosis.trajectory.scoring import TextPool
-from workers.diagnosis.verdict import decide
 from workers.distributions.intervals import Clusters
+from workers.measuring.classify import Classified
+from workers.measuring.verdict import decide
+from workers.text.token_classes.catalogue import CLASSES
 
 
 def prompt(name: str, *, conversation: bool) -> Prompt:

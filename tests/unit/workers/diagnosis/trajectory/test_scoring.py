@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from workers.diagnosis.positions import positions_of
 from workers.diagnosis.trajectory.prompts import Prompt
 from workers.diagnosis.trajectory.scoring import TextPool, spans
+from workers.measuring.positions import positions_of
 
 PROMPTS = [Prompt("a", "prose", (9, 8, 7), conversation=False), Prompt("b", "code", (6,), conversation=True)]
 

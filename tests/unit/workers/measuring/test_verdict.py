@@ -1,0 +1,322 @@
+"""The rule, case by case, and the sentence that tells it."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.contracts.report import SEVERITIES, Mean
+from app.contracts.request import Thresholds
+from app.verdicts import fails
+from workers.distributions.intervals import Clusters, Estimate
+from workers.measuring.verdict import decide, not_tested, rule, sentence
+
+LIMITS = Thresholds()
+
+
+def excess(mean: float, low: float | None = None, high: float | None = None, *, tokens: int = 8000) -> Estimate:
+    interval = None if low is None or high is None else (low, high)
+    error = None if interval is None else (interval[1] - interval[0]) / 4
+    return Estimate(mean, error, interval, tokens=tokens, clusters=60 if interval else 1, by="documents")
+
+
+def told(found: Estimate | None, **kwargs: object) -> str:
+    nonfinite = int(str(kwargs.pop("nonfinite", 0)))
+    return sentence(decide(found, LIMITS, nonfinite=nonfinite), tokens=8000, nonfinite=nonfinite, **kwargs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "severity"),
+    [
+        (0.0, 0.0, 0.0, "none"),
+        (-0.001, -0.002, 0.0, "none"),
+        (0.002, 0.0015, 0.00999, "none"),
+        (0.02, 0.01, 0.04, "mild"),  # on its threshold a class has begun
+        (0.06, 0.05, 0.1, "moderate"),
+        (0.33, 0.31, 0.36, "severe"),
+        (5.0, 1.0, 9.0, "collapse"),
+    ],
+)
+def test_an_interval_between_two_thresholds_is_conclusive(mean: float, low: float, high: float, severity: str) -> None:
+    verdict = decide(excess(mean, low, high), LIMITS)
+    assert (verdict.severity, verdict.classes, verdict.conclusive) == (severity, (severity,), True)
+    assert verdict.tokens_to_decide is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "classes"),
+    [
+        (0.005, 0.01, ("none", "mild")),  # the upper limit is not below the threshold
+        (0.04, 0.06, ("mild", "moderate")),
+        (0.0, 0.06, ("none", "mild", "moderate")),
+        (0.1, 3.0, ("moderate", "severe", "collapse")),
+    ],
+)
+def test_a_straddled_threshold_is_inconclusive_and_the_worst_class_is_its_severity(
+    low: float, high: float, classes: tuple[str, ...]
+) -> None:
+    verdict = decide(excess(0.4 * low + 0.6 * high, low, high), LIMITS)
+    assert verdict.classes == classes
+    assert verdict.severity == classes[-1]
+    assert not verdict.conclusive
+    assert verdict.tokens_to_decide is not None
+    assert verdict.tokens_to_decide > 8000
+
+
+def test_tokens_to_decide_is_where_the_interval_leaves_the_threshold() -> None:
+    # 0.05 lies half as far above the mean as the upper limit.
+    verdict = decide(excess(0.045, 0.040, 0.055), LIMITS)
+    assert verdict.tokens_to_decide == pytest.approx(4 * 8000, abs=1)
+    assert decide(excess(0.05, 0.04, 0.06), LIMITS).tokens_to_decide is None
+
+
+def test_thresholds_of_the_request_are_the_ones_that_count() -> None:
+    strict = Thresholds(mild=0.0001, moderate=0.001, severe=0.002, collapse=0.003)
+    verdict = decide(excess(0.0025, 0.0021, 0.0029), strict)
+    assert verdict.severity == "severe"
+    assert verdict.thresholds == strict
+    assert "severe 0.002" in verdict.rule
+
+
+def test_a_single_position_that_is_not_finite_is_collapse() -> None:
+    verdict = decide(excess(0.001, 0.0009, 0.0011), LIMITS, nonfinite=1)
+    assert (verdict.severity, verdict.classes, verdict.conclusive) == ("collapse", ("collapse",), True)
+    assert verdict.excess_kl.mean == 0.001
+
+
+def test_nothing_finite_at_all_is_collapse_without_a_number() -> None:
+    verdict = decide(None, LIMITS, nonfinite=8000)
+    assert verdict.severity == "collapse"
+    assert (verdict.excess_kl.mean, verdict.minimum_detectable_effect) == (None, None)
+
+
+def test_without_an_interval_every_class_remains_possible() -> None:
+    verdict = decide(excess(0.3), LIMITS)
+    assert (verdict.severity, verdict.classes, verdict.conclusive) == ("severe", SEVERITIES, False)
+    assert (verdict.tokens_to_decide, verdict.minimum_detectable_effect) == (None, None)
+    assert all(fails(verdict, level) == "inconclusive" for level in SEVERITIES[1:])
+
+
+def test_the_detectable_effect_is_that_of_the_spread_at_hand() -> None:
+    verdict = decide(excess(0.3, 0.28, 0.32), LIMITS)
+    assert verdict.minimum_detectable_effect == pytest.approx(2.8 * 0.01, rel=0.02)
+
+
+def test_over_a_floor_of_exactly_zero_any_positive_kl_is_detectable() -> None:
+    silent = excess(0.0, 0.0, 0.0)
+    assert decide(excess(0.3, 0.28, 0.32), LIMITS, floor=silent).smallest_detectable_excess == 0.0
+    assert decide(excess(0.3, 0.28, 0.32), LIMITS).smallest_detectable_excess is None
+
+
+def test_over_a_noisy_floor_an_excess_of_that_size_is_detected_in_four_of_five() -> None:
+    """Two runs of equal noise, the candidate's with an excess added: the interval of the difference leaves zero."""
+    rng = np.random.default_rng(0)
+    clusters = Clusters(np.arange(60), "documents")
+    detected, sizes = 0, []
+    for seed in range(400):
+        floor, other = rng.gamma(4.0, 0.25, (2, 60)) * 1e-3
+        (measured,) = clusters.means([floor], resamples=10)
+        size = decide(excess(0.3, 0.28, 0.32), LIMITS, floor=measured).smallest_detectable_excess
+        assert size is not None
+        sizes.append(size)
+        truth = 2.85 * math.sqrt(2) * 0.5e-3 / math.sqrt(60)
+        (difference,) = clusters.means([other + truth - floor], seed=seed, resamples=1000)
+        assert difference.interval is not None
+        detected += difference.interval[0] > 0
+    assert np.mean(sizes) == pytest.approx(truth, rel=0.05)
+    assert detected / 400 == pytest.approx(0.8, abs=0.06)
+
+
+@given(
+    st.lists(st.floats(1e-6, 10), min_size=4, max_size=4, unique=True),
+    st.floats(-1, 10),
+    st.floats(0, 5),
+    st.floats(0, 5),
+)
+def test_verdict_and_fail_on_agree_with_the_interval_alone(
+    limits: list[float], mean: float, below: float, above: float
+) -> None:
+    mild, moderate, severe, collapse = sorted(limits)
+    thresholds = Thresholds(mild=mild, moderate=moderate, severe=severe, collapse=collapse)
+    verdict = decide(excess(mean, mean - below, mean + above), thresholds)
+    assert verdict.conclusive == (len(verdict.classes) == 1)
+    for level, limit in zip(SEVERITIES[1:], sorted(limits), strict=True):
+        expected = "fail" if mean - below >= limit else "pass" if mean + above < limit else "inconclusive"
+        assert fails(verdict, level) == expected
+    assert sentence(verdict, tokens=8000).endswith(".")
+
+
+# --- words
+
+
+def test_the_sentence_of_a_severe_loss() -> None:
+    assert told(
+        excess(0.3262, 0.3101, 0.3554),
+        top1_agreement=Mean(mean=0.771, ci=None),
+        perplexity_ratio=Mean(mean=1.3842, ci=None),
+    ) == (
+        "Severe: the candidate loses 0.33 (95 % interval 0.31 to 0.36) nats a token, above the limit of 0.2; its first "
+        "choice of token differs at 23 % of positions and its perplexity is 1.38 times the reference's."
+    )
+
+
+def test_the_sentence_that_the_readme_explains_is_what_the_demo_gives_on_a_cpu() -> None:
+    """The interval is that of the page on verdicts, agreement and ratio are those of the same run."""
+    root = Path(__file__).parents[4]
+    page = (root / "docs" / "verdict.md").read_text(encoding="utf-8")
+    measured = re.search(
+        r"groups of 64, is beyond: ([\d.]+) on the shipped text \(95 % interval ([\d.]+) to ([\d.]+),", page
+    )
+    assert measured is not None
+    lines = (root / "README.md").read_text(encoding="utf-8").splitlines()
+    quoted = " ".join(line.removeprefix("> ") for line in lines if line.startswith("> "))
+    said = told(
+        excess(*map(float, measured.groups())),
+        floor=0.0,
+        top1_agreement=Mean(mean=0.6611, ci=None),
+        perplexity_ratio=Mean(mean=1.3358, ci=None),
+    )
+    assert said in quoted
+
+
+def test_the_sentence_of_no_damage() -> None:
+    assert told(excess(0.00212, 0.00195, 0.00236)) == (
+        "No damage that matters: the candidate loses 0.0021 (95 % interval 0.0019 to 0.0024) nats a token, below the "
+        "limit of 0.01."
+    )
+    assert told(excess(0.0, 0.0, 0.0)) == (
+        "No damage: at all 8,000 scored positions the candidate's distribution equals the reference's."
+    )
+
+
+def test_the_sentence_of_an_inconclusive_measurement_says_what_would_decide() -> None:
+    assert told(excess(0.048, 0.041, 0.057)) == (
+        "Inconclusive, between mild and moderate: the candidate loses 0.048 (95 % interval 0.041 to 0.057) nats a "
+        "token, which straddles the limit of 0.05; about 170,000 scored tokens would decide."
+    )
+    assert told(excess(0.03, 0.0, 0.06)).startswith("Inconclusive, anything from none to moderate: ")
+    assert "the limits of 0.01 and 0.05" in told(excess(0.03, 0.0, 0.06))
+    assert told(excess(0.05, 0.04, 0.06)).endswith("lies so close to it that no amount of text would decide.")
+
+
+def test_the_sentence_of_a_collapse_and_of_a_single_window() -> None:
+    assert told(excess(0.1, 0.09, 0.11), nonfinite=3) == (
+        "Collapse: at 3 of 8,000 scored positions the logits are not finite numbers, so the candidate gives no "
+        "distribution there."
+    )
+    assert told(excess(0.33)) == (
+        "Inconclusive: the candidate loses 0.33 nats a token, but a single window of text leaves no interval; score "
+        "more text."
+    )
+
+
+def test_a_floor_is_named_where_there_is_one() -> None:
+    assert "nats a token beyond the noise floor of 0.00013, below" in told(excess(0.002, 0.0015, 0.0025), floor=0.00013)
+
+
+def test_numbers_are_told_without_exponents_and_narrow_intervals_with_more_digits() -> None:
+    assert "0.000012 (95 % interval 0.000011 to 0.000013)" in told(excess(1.2e-5, 1.1e-5, 1.3e-5))
+    assert "0.3320 (95 % interval 0.3316 to 0.3324)" in told(excess(0.332, 0.3316, 0.3324))
+    assert "12.3 (95 % interval 11.0 to 14.0)" not in told(excess(12.3, 11.0, 14.0))
+    assert "12 (95 % interval 11 to 14)" in told(excess(12.3, 11.0, 14.0))
+
+
+def test_the_rule_names_every_threshold() -> None:
+    assert "Classes begin at mild 0.01, moderate 0.05, severe 0.2, collapse 1;" in rule(LIMITS)
+
+
+def untested(**changes: object) -> str:
+    given = {"longest_context": 511, "domains": ["prose", "code", "prose"], "conversations": 0}
+    return " ".join(not_tested(**{"whole_conversations": 0} | given | changes))  # type: ignore[arg-type]
+
+
+def test_what_was_not_tested_follows_from_what_was() -> None:
+    plain = untested()
+    assert "no scored position has more than 511 tokens before it" in plain
+    assert "(code, prose)" in plain
+    assert "Text of the model's own" in plain
+    assert "sampled from the reference" in untested(self_corpus=True)
+    assert "more than 1 token before it" in untested(longest_context=1)
+
+
+def test_the_one_domain_that_only_says_text_is_not_repeated() -> None:
+    assert "Other domains and languages than those of the text." in untested(domains=["text", "text"])
+    assert "(code, text)" in untested(domains=["text", "code"])
+
+
+@pytest.mark.parametrize(
+    ("conversations", "said", "unsaid"),
+    [
+        (0, "Conversations: the text was scored as it is", "assistant"),
+        (1, "of the 3 documents 1 is a conversation", "Plain text: only"),
+        (2, "of the 3 documents 2 are conversations", "Plain text: only"),
+        (3, "Plain text: only what an assistant says", "without a chat template"),
+    ],
+)
+def test_only_the_form_that_no_document_has_is_untested(conversations: int, said: str, unsaid: str) -> None:
+    told = untested(conversations=conversations)
+    assert said in told
+    assert unsaid not in told
+
+
+@pytest.mark.parametrize(
+    ("documents", "conversations", "whole", "said"),
+    [
+        (
+            48,
+            36,
+            10,
+            "Users' turns in 26 of the conversations: of the 48 documents 36 are conversations, of which 10 were "
+            "scored whole and of the others only what the assistant says; the rest was scored whole, as plain text.",
+        ),
+        (3, 2, 1, "of which 1 was scored whole and of the others only what the assistant says"),
+        (3, 3, 3, "Plain text: only conversations were scored, each of them whole."),
+        (3, 3, 1, "Plain text: every document is a conversation, of which 1 was scored whole and of the others only"),
+    ],
+)
+def test_a_conversation_that_is_scored_whole_is_not_said_to_lack_its_users_turns(
+    documents: int, conversations: int, whole: int, said: str
+) -> None:
+    told = untested(domains=["text"] * documents, conversations=conversations, whole_conversations=whole)
+    assert said in told
+    assert "of which only what the assistant says" not in told
+    assert "only what an assistant says in a conversation was scored" not in told
+
+
+def test_no_form_is_untested_where_plain_text_and_whole_conversations_are_scored() -> None:
+    told = untested(conversations=2, whole_conversations=2)
+    assert told == untested().replace("Conversations: the text was scored as it is, without a chat template. ", "")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "named"), [(1.0, False), (1.0042, False), (0.997, False), (1.006, True), (0.9, True)]
+)
+def test_a_perplexity_that_is_unchanged_is_not_told(ratio: float, named: bool) -> None:
+    sentence_ = told(
+        excess(0.3262, 0.3101, 0.3554),
+        top1_agreement=Mean(mean=0.771, ci=None),
+        perplexity_ratio=Mean(mean=ratio, ci=None),
+    )
+    assert ("perplexity" in sentence_) is named
+    assert "differs at 23 % of positions" in sentence_
+
+
+def test_no_damage_is_said_of_equal_distributions_over_any_floor() -> None:
+    assert told(excess(0.0, 0.0, 0.0), floor=0.0012).startswith("No damage: at all ")
+
+
+def test_a_loss_below_the_floor_has_the_minus_of_the_tables() -> None:
+    found = told(excess(-0.00118, -0.00121, -0.00114), floor=0.00118)
+    assert "loses \u22120.00118 (95 % interval \u22120.00121 to \u22120.00114) nats" in found
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"), [(1234.5, "1,234 times"), (162754.8, "162,755 times"), (1.0686e13, "1.07×10¹³ times")]
+)
+def test_a_large_ratio_of_perplexities_can_be_read(ratio: float, said: str) -> None:
+    text = told(excess(9.0, 8.0, 10.0), perplexity_ratio=Mean(mean=ratio, ci=None))
+    assert f"its perplexity is {said} the reference's" in text

@@ -1,0 +1,352 @@
+"""From everything that was measured to the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Final, cast
+
+import numpy as np
+
+from app.contracts.report import (
+    GeneratedToolCalls,
+    KernelTerm,
+    ModelProvenance,
+    Passage,
+    Protocol,
+    Provenance,
+    TokenClasses,
+    WorstToken,
+)
+from app.contracts.request import JobRequest
+from app.contracts.text import FileText, HubText, SelfText
+from app.kinds.compare.report import CompareReport
+from app.kinds.compare.request import CompareRequest
+from app.kinds.mitigate.request import MitigateRequest
+from app.kinds.trajectory.request import TrajectoryRequest
+from app.models.checkpoint import CheckpointInfo
+from app.models.packing import kept_packed
+from workers.analysis.numerals import counted
+from workers.distributions.divergence import Precision, arithmetic
+from workers.distributions.intervals import DESCRIPTION
+from workers.distributions.token_values import Positions, TokenValues
+from workers.engine.device import EngineIdentity
+from workers.engine.sizes import step_tokens
+from workers.measuring import long_context
+from workers.measuring.floor import Floor
+from workers.measuring.positions import document_tokens
+from workers.measuring.sides import Side, Sides
+from workers.measuring.summary import Summary, summarize
+from workers.measuring.verdict import decide, not_tested, sentence
+from workers.measuring.worst import passage_indices, passages, worst_indices, worst_tokens
+from workers.process.handler import JobContext
+from workers.text.tokenization import load_tokenizer
+from workers.text.windows import Corpus
+
+# What a number depends on beside the models.
+VERSIONS = ("torch", "transformers", "compressed-tensors", "numpy", "scipy")
+
+
+# Plain weights, by scheme: the dtype that they are stored in, and those of an engine that hold fewer digits of them.
+_STORED: Final = {"f32": "float32", "f16": "float16"}
+_NARROWER: Final = {"f32": ("bfloat16", "float16"), "f16": ("bfloat16",)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that a compare job found out."""
+
+    request: CompareRequest
+    sides: Sides
+    corpus: Corpus
+    positions: Positions
+    values: TokenValues
+    floor: Floor
+    token_classes: TokenClasses
+    kernel_term: KernelTerm | None
+    engine: EngineIdentity
+    reference_from_store: bool
+    resumed_windows: int
+    started_at: float
+    seconds: dict[str, float]
+    reference_context: int | None = None  # where it is shorter than the windows
+    tool_calls: GeneratedToolCalls | None = None
+    allowed: Sequence[str] = ()  # warnings of what the request allows that flatters the candidate
+
+
+def build_report(measured: Measured, context: JobContext) -> CompareReport:
+    """The report: statistics, verdict, worst tokens, provenance."""
+    request, corpus, values, positions = measured.request, measured.corpus, measured.values, measured.positions
+    domains = [document.domain for document in corpus.documents]
+    summary = summarize(
+        values,
+        positions,
+        domains,
+        window=request.window,
+        floor_kl=measured.floor.kl,
+        seed=request.seed,
+        context=measured.reference_context,
+    )
+    decision = decide(summary.excess, request.thresholds, nonfinite=summary.nonfinite_positions, floor=summary.floor)
+    worst, around = _worst(measured, stored=stores_text(request))
+    return CompareReport(
+        job=context.job_id,
+        severity=decision.severity,
+        verdict=sentence(
+            decision,
+            tokens=summary.tokens,
+            nonfinite=summary.nonfinite_positions,
+            floor=measured.floor.report.kl.mean,
+            top1_agreement=summary.top1_agreement,
+            perplexity_ratio=summary.perplexity.ratio,
+        ),
+        decision=decision,
+        noise_floor=measured.floor.report,
+        kernel_term=measured.kernel_term,
+        token_classes=measured.token_classes,
+        tool_calls=measured.tool_calls,
+        worst_tokens=worst,
+        passages=around,
+        not_tested=not_tested(
+            longest_context=int(positions.context.max()),
+            domains=domains,
+            conversations=corpus.conversations,
+            whole_conversations=corpus.whole_conversations,
+            self_corpus=isinstance(request.text, SelfText),
+            tool_calls=measured.tool_calls is not None,
+        ),
+        warnings=tuple(_warnings(measured, summary)),
+        request=repeatable(request),
+        provenance=provenance(
+            request,
+            sides=measured.sides,
+            corpus=corpus,
+            engine=measured.engine,
+            precision=request.precision,
+            started_at=measured.started_at,
+            seconds=measured.seconds,
+            reference_from_store=measured.reference_from_store,
+            resumed_windows=measured.resumed_windows,
+            reference_context=measured.reference_context,
+        ),
+        **summary.blocks(),
+    )
+
+
+def stores_text(request: CompareRequest | MitigateRequest | TrajectoryRequest) -> bool:
+    """Whether the report may hold text: what the request says; unsaid, not for hub and file sources."""
+    if request.store_text is not None:
+        return request.store_text
+    return not isinstance(request.text, HubText | FileText)
+
+
+def _worst(measured: Measured, *, stored: bool) -> tuple[tuple[WorstToken, ...], tuple[Passage, ...]]:
+    corpus, values, positions = measured.corpus, measured.values, measured.positions
+    ids = [document.id for document in corpus.documents]
+    domains = [document.domain for document in corpus.documents]
+    usable = np.asarray(values.finite, dtype=np.bool_)
+    tokenizer = load_tokenizer(measured.sides.reference.tokenizer)
+
+    def decode(tokens: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+    chosen = worst_indices(values.kl, positions.document, usable)
+    rows = worst_tokens(values, positions, chosen, ids, domains, decode if stored else None)
+    if not stored:
+        return rows, ()
+    centres = passage_indices(values.kl, positions, usable)
+    tokens = document_tokens(corpus, {int(positions.document[index]) for index in centres})
+    return rows, passages(values, positions, centres, tokens, ids, domains, decode, usable)
+
+
+def _warnings(measured: Measured, summary: Summary) -> list[str]:
+    found = []
+    corpus, sides = measured.corpus, measured.sides
+    if sides.reference.weights == sides.candidate.weights and not measured.request.candidate.recipe:
+        found.append(
+            "Both models have the same weights and the candidate has no recipe: this compares a model with itself. "
+            "Give a recipe, or another model as candidate."
+        )
+    found += of_making(sides)
+    found += rounded(sides, measured.engine.dtype)
+    found += packed_reference(sides)
+    if sides.packed and not sides.unpacked:
+        formats = kept_packed(sides.candidate.info.quantization)
+        found.append(
+            f"The candidate is packed as {formats}, which is not unpacked here: what its kernels add to the difference "
+            "(the kernel term) is not known."
+        )
+    if measured.reference_context is not None:
+        found.append(long_context.warning(measured.reference_context))
+    if summary.divergence.kl.clusters == "windows":
+        found.append(
+            f"Only {counted(summary.documents, 'document')}: intervals are clustered by windows, and are too narrow "
+            "where windows of one document are alike. More documents make them sound."
+        )
+    found += repeated_documents(corpus)
+    found += measured.allowed
+    if corpus.left_out_tokens:
+        were = "was" if corpus.left_out_tokens == 1 else "were"
+        alone = counted(corpus.left_out_tokens, "last token")
+        found.append(f"{alone} of documents stood alone in a window and {were} not scored.")
+    return found + left_out(summary.nonfinite_positions)
+
+
+def of_making(sides: Sides, name: str = "the candidate") -> list[str]:
+    """What the steps of the candidate's recipe warned of, such as too little text for a matrix that was regularized."""
+    return [
+        f"Of making {name} by {' and '.join(record.types)}: {warning}"
+        for record in sides.modified.manifest.steps
+        for warning in record.warnings
+    ]
+
+
+def left_out(nonfinite: int) -> list[str]:
+    """A warning where positions had no finite logits."""
+    if not nonfinite:
+        return []
+    are = "is" if nonfinite == 1 else "are"
+    return [f"{counted(nonfinite, 'position')} had non-finite logits and {are} left out of every mean."]
+
+
+def packed_reference(sides: Sides) -> list[str]:
+    """A warning where the reference alone is packed: no plain twin of the candidate tells its kernels apart."""
+    if sides.reference.info.quantization is None or sides.candidate.info.quantization is not None:
+        return []
+    return [
+        f"The reference is packed ({sides.reference.info.scheme}) and the candidate is not: they run on other "
+        "kernels, and what those round differently is part of the difference."
+    ]
+
+
+def rounded(sides: Sides, dtype: str) -> list[str]:
+    """A warning where plain weights are stored in a wider dtype than the engine's. The engine rounds them before
+    anything is compared: what that loses is in no number."""
+    wide = {
+        side.alias: side.info.scheme
+        for side in (sides.candidate, sides.reference)
+        if side.info.quantization is None and dtype in _NARROWER.get(side.info.scheme, ())
+    }
+    return [
+        f"Weights of {alias} are stored as {_STORED[scheme]} and run in {dtype}: what {dtype} cannot hold of them is "
+        "rounded away before anything is compared, so no number here says what that costs. "
+        f'dtype = "{_STORED[scheme]}" of both models in models.toml runs them as they are.'
+        for alias, scheme in wide.items()
+    ]
+
+
+def repeated_documents(corpus: Corpus) -> Iterator[str]:
+    """What a reader should know of a corpus with documents that stand in it more than once."""
+    if corpus.repeated:
+        yield (
+            f"{corpus.repeated} of {len(corpus.documents)} documents repeat{'s' * (corpus.repeated == 1)} an earlier "
+            "one. Intervals take documents for independent, and are too narrow where some are not: leave the copies "
+            "out."
+        )
+
+
+def repeatable(request: JobRequest) -> dict[str, object]:
+    """The request without the documents of an inline text, wherever it has one: a report is shared, and need not hold
+    them."""
+    return cast("dict[str, object]", _without_documents(json.loads(request.model_dump_json())))
+
+
+def _without_documents(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_documents(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("source") == "inline" and isinstance(value.get("documents"), list):
+        return {"source": "inline"}
+    return {name: _without_documents(one) for name, one in value.items()}
+
+
+def provenance(
+    request: JobRequest,
+    *,
+    sides: Sides,
+    corpus: Corpus,
+    engine: EngineIdentity,
+    precision: Precision,
+    started_at: float,
+    seconds: dict[str, float],
+    reference_from_store: bool,
+    resumed_windows: int,
+    reference_context: int | None = None,
+) -> Provenance:
+    """Where the numbers of a report over `corpus` come from. `precision` is the one that was asked for;
+    `reference_context` the reference's where it is shorter than the windows."""
+    return Provenance(
+        hemostat=metadata.version("hemostat"),
+        engine=f"{engine.name} {engine.version}",
+        execution=execution(engine, sides.reference.info),
+        device=engine.device,
+        dtype=engine.dtype,
+        precision=arithmetic(precision),
+        head=sides.candidate.head.fingerprint,
+        reference=_model(sides.reference),
+        candidate=_candidate(sides),
+        protocol=Protocol(
+            window=corpus.window,
+            stride=corpus.stride,
+            bos=corpus.bos,
+            scored=corpus.protocol + ("" if reference_context is None else long_context.protocol(reference_context)),
+            text_source=request.text.source,
+            text_fingerprint=corpus.fingerprint,
+            tokenizer_fingerprint=sides.tokenizer_fingerprint,
+            vocabulary=sides.reference.head.vocabulary,
+            chat_template=corpus.chat_template,
+            reference_context=reference_context,
+        ),
+        seed=request.seed,
+        intervals=DESCRIPTION,
+        started_at=started_at,
+        finished_at=time.time(),
+        seconds=dict(seconds),
+        reference_from_store=reference_from_store,
+        resumed_windows=resumed_windows,
+        versions={name: metadata.version(name) for name in VERSIONS} | {engine.name: engine.version},
+    )
+
+
+def execution(engine: EngineIdentity, reference: CheckpointInfo) -> str:
+    """How forward passes ran. The size of a batch is the reference's: a smaller candidate may have larger ones by the
+    same rule, and is compared all the same."""
+    tokens = step_tokens(reference, engine.batch_tokens, "cpu" if engine.device.startswith("cpu ") else "cuda")
+    return f"{engine.mode}, batches of at most {tokens:,} tokens"
+
+
+def _model(side: Side) -> ModelProvenance:
+    info = side.info
+    return ModelProvenance(
+        model=side.alias,
+        weights_fingerprint=side.weights,
+        scheme=info.scheme,
+        bits_per_weight=8 * info.bytes / info.parameters,
+        bytes=info.bytes,
+        file_bytes=info.bytes,
+    )
+
+
+def _candidate(sides: Sides) -> ModelProvenance:
+    """A simulated modification is stored in bf16; bits and bytes are what its packed form would take.
+    A packed one's are its own."""
+    manifest = sides.modified.manifest
+    if not manifest.recipe:
+        return _model(sides.candidate)
+    return ModelProvenance(
+        model=sides.candidate.alias,
+        weights_fingerprint=sides.candidate.weights,
+        recipe=manifest.recipe,
+        recipe_fingerprint=manifest.recipe_fingerprint,
+        scheme=manifest.scheme,
+        bits_per_weight=manifest.model_bits_per_weight,
+        bytes=manifest.model_nominal_bytes,
+        file_bytes=sides.candidate.info.bytes,
+        sparsity=manifest.sparsity,
+        nominal_sparsity=manifest.nominal_sparsity,
+        reconstruction_error=manifest.reconstruction_error,
+    )

@@ -1,0 +1,49 @@
+"""Gauges of a finished job: one number each for a comparison, and a value for what is not known."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+from app.contracts.report import SEVERITIES
+from app.kinds.attribute.report import AttributeReport
+from app.kinds.compare.report import CompareReport
+from app.kinds.surface.report import SurfaceReport
+from workers.measuring.sides import Sides
+from workers.process.handler import JobContext
+
+
+def labels_of(sides: Sides) -> dict[str, str]:
+    """Aliases, and the beginning of the recipe's fingerprint."""
+    return {
+        "reference": sides.reference.alias,
+        "model": sides.candidate.alias,
+        "recipe": (sides.modified.manifest.recipe_fingerprint or "none")[:12],
+    }
+
+
+def send(gauges: Mapping[str, float | None], labels: Mapping[str, str], context: JobContext) -> None:
+    """None goes out as NaN, "not known": left out, the last job's number would stay."""
+    for name, value in gauges.items():
+        context.observe(name, math.nan if value is None else value, **labels)
+
+
+def send_comparison(
+    report: CompareReport | AttributeReport | SurfaceReport, labels: Mapping[str, str], context: JobContext
+) -> None:
+    """What every report says that compares one candidate with its reference."""
+    kl = report.divergence.kl
+    gauges = {
+        "kl_mean_nats": kl.mean,
+        "kl_mean_low_nats": kl.ci[0] if kl.ci else None,
+        "kl_mean_high_nats": kl.ci[1] if kl.ci else None,
+        "top1_agreement_ratio": report.top1_agreement.mean,
+        "perplexity_ratio": report.perplexity.ratio.mean,
+        "severity": float(SEVERITIES.index(report.severity)),
+        "nonfinite_positions": float(report.nonfinite_positions),
+        "last_measurement_timestamp_seconds": time.time(),
+    }
+    send(gauges, labels, context)
+    for severity, limit in report.decision.thresholds.model_dump().items():
+        context.observe("kl_threshold_nats", limit, **labels, severity=severity)

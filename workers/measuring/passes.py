@@ -1,0 +1,161 @@
+"""The forward passes of a compare job: the reference's hidden states, and the candidate's values against them.
+
+Windows stream through: a batch of the engine's is in memory, never the corpus. What is done is kept as it comes, and
+between steps of the engine the job can be cancelled.
+
+Names: T positions, D hidden size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from workers.distributions.divergence import Divergence
+from workers.distributions.reference_store import ReferenceStore, StoredHidden
+from workers.distributions.token_values import TokenValues
+from workers.engine.launch import never
+from workers.engine.scoring import ScoringEngine, Tokens
+from workers.measuring.plan import Scratch
+from workers.process.handler import JobContext
+from workers.telemetry import SCORING_RATE
+from workers.text.windows import Window
+
+# Fewer tokens tell little of how fast a model is: one step of the engine takes as many.
+TELLING_TOKENS = 2048
+# Positions that the divergence is given at once; also the grain of resuming, a few seconds of work.
+POSITIONS_AT_ONCE = 4096
+
+
+def tokens_of(windows: Iterable[Window]) -> list[np.ndarray[tuple[int], np.dtype[np.int32]]]:
+    """The tokens of each window, BOS included."""
+    return [window.tokens for window in windows]
+
+
+def score_into_store(
+    engine: ScoringEngine,
+    windows: Sequence[Window],
+    *,
+    store: ReferenceStore,
+    key: str,
+    meta: dict[str, object],
+    context: JobContext,
+    phase: str,
+) -> StoredHidden:
+    """Hidden states of every window into the store, going on where an earlier attempt was lost; tells how fast that was
+    where it was long enough to tell."""
+    tokens = tokens_of(windows)
+    with store.write(key, [len(window) for window in tokens], engine.info.hidden_size, meta) as writer:
+        done = writer.windows_done
+        context.progress(phase, done, len(tokens))
+        began = time.perf_counter()
+        for index, hidden_TD in engine.score(tokens[done:], check_cancelled=context.check_cancelled):
+            writer.append(hidden_TD)
+            context.observe("tokens_scored", len(hidden_TD), role=phase)
+            context.progress(phase, done + index + 1, len(tokens))
+        passed, spent = sum(map(len, tokens[done:])), time.perf_counter() - began
+    if passed >= TELLING_TOKENS:
+        context.observe(SCORING_RATE, engine.info.parameters * passed / spent)
+    stored = store.open(key)
+    if stored is None:
+        raise RuntimeError("hidden states that were just written cannot be read")
+    return stored
+
+
+@dataclass
+class _Batch:
+    """Scored positions of consecutive windows, on their way to the divergence."""
+
+    reference: list[torch.Tensor] = field(default_factory=list)
+    candidate: list[torch.Tensor] = field(default_factory=list)
+    following: list[torch.Tensor] = field(default_factory=list)
+    positions: int = 0
+
+    def add(self, window: Window, reference_TD: torch.Tensor, candidate_TD: torch.Tensor) -> None:
+        """Takes the scored positions of a window."""
+        scored = np.flatnonzero(window.scored)
+        rows = torch.from_numpy(scored)
+        self.reference.append(reference_TD[rows])
+        self.candidate.append(candidate_TD[rows])
+        self.following.append(torch.from_numpy(window.tokens[scored + 1].astype(np.int64)))
+        self.positions += scored.size
+
+    def values(self, divergence: Divergence) -> TokenValues:
+        """Their values."""
+        return divergence(torch.cat(self.reference), torch.cat(self.candidate), torch.cat(self.following))
+
+
+class States(Protocol):
+    """What gives hidden states of windows: an engine, or a store that has them."""
+
+    def score(
+        self, windows: Sequence[Tokens], *, batch: int | None = None, check_cancelled: Callable[[], None] = ...
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """As `ScoringEngine.score`."""
+
+
+class StoredStates:
+    """Hidden states that are on disk, in the place of an engine that would make them again."""
+
+    def __init__(self, stored: StoredHidden) -> None:
+        self._stored = stored
+
+    def score(
+        self, windows: Sequence[Tokens], *, batch: int | None = None, check_cancelled: Callable[[], None] = never
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """(index, hidden_TD) of each of `windows`, which are the last so many of what is stored."""
+        first = len(self._stored) - len(windows)
+        for index in range(len(windows)):
+            check_cancelled()
+            yield index, self._stored.window(first + index)
+
+
+def divergence_of(
+    engine: States,
+    windows: Sequence[Window],
+    reference: Callable[[int], torch.Tensor],
+    divergence: Divergence,
+    *,
+    context: JobContext,
+    phase: str,
+    scratch: Scratch | None = None,
+    batch: int | None = None,
+    counted: bool = True,
+) -> tuple[TokenValues, int]:
+    """Values of every scored position of `windows`, and how many windows were found in `scratch` from before.
+
+    `reference(i)` gives the reference's hidden_TD of window i; `batch` limits the windows of an engine step; `counted`
+    is whether the tokens go through a model now, and are counted.
+    """
+    found = scratch.parts() if scratch else []
+    parts = [values for _, _, values in found]
+    resumed = found[-1][1] if found else 0
+    context.progress(phase, resumed, len(windows))
+    first, pending = resumed, _Batch()
+
+    def flush(last: int) -> None:
+        nonlocal first, pending
+        if pending.positions:
+            values = pending.values(divergence)
+            if scratch:
+                scratch.add(first, last, values)
+            parts.append(values)
+            context.progress(phase, last, len(windows))
+        first, pending = last, _Batch()
+
+    remaining = tokens_of(windows[resumed:])
+    for index, hidden_TD in engine.score(remaining, batch=batch, check_cancelled=context.check_cancelled):
+        number = resumed + index
+        pending.add(windows[number], reference(number), hidden_TD)
+        if counted:
+            context.observe("tokens_scored", len(hidden_TD), role=phase)
+        if pending.positions >= POSITIONS_AT_ONCE:
+            context.check_cancelled()
+            flush(number + 1)
+    flush(len(windows))
+    return TokenValues.concat(parts), resumed

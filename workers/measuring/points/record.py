@@ -1,0 +1,196 @@
+"""One measured point: a recipe against the reference over the whole text.
+
+Arrays end in W for windows and D for documents; sums are in nats over the usable positions of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from app.contracts.base import Contract
+from app.contracts.report import Count, Divergence, Mean, Perplexity, Severity, SeverityVerdict
+from app.contracts.request import Thresholds
+from app.files import write_atomically
+from workers.analysis.threshold.documents import DocumentLosses, Quantity
+from workers.distributions.intervals import Clusters
+from workers.distributions.statistics import exponential, perplexity
+from workers.distributions.token_values import Floats, Ints, Positions, TokenValues
+from workers.measuring.points.class_sums import ClassSums, class_sums
+from workers.measuring.summary import as_mean, distribution, usable
+from workers.measuring.verdict import decide
+
+Array = NDArray[np.float64]
+_LN2 = float(np.log(2))
+
+
+class WindowSums(Contract):
+    """Sums over the usable positions of each window of the corpus, in the corpus' order. Losses are −ln probability of
+    the observed tokens, `kl` is KL(reference‖candidate)."""
+
+    tokens: tuple[Count, ...]
+    kl: tuple[float, ...]
+    loss: tuple[float, ...]
+    reference_loss: tuple[float, ...]
+
+
+class PointRecord(Contract):
+    """A measured point, or one that this model cannot take (`refused` says why, and the rest is empty)."""
+
+    refused: str = ""
+    divergence: Divergence | None = None
+    top1_agreement: Mean | None = None
+    perplexity: Perplexity | None = None
+    excess_kl: Mean | None = Field(default=None, description="mean KL minus the mean noise floor, nats a token")
+    severity: Severity | None = None
+    classes: tuple[Severity, ...] = ()
+    decision: SeverityVerdict | None = None
+    nonfinite_positions: Count = 0
+    sums: WindowSums | None = None
+    class_sums: dict[str, ClassSums] | None = Field(
+        default=None,
+        description="by the name of the token class; null where classes were not asked for, and of points that earlier "
+        "versions measured",
+    )
+    weights_fingerprint: str | None = None
+    bytes: Count | None = None
+    bits_per_weight: float | None = None
+    sparse_bytes: Count | None = Field(default=None, description="where zeros of pruned weights are not stored")
+    scheme: str | None = None
+    seconds_making: Annotated[float, Field(ge=0)] = 0.0
+    seconds_measuring: Annotated[float, Field(ge=0)] = 0.0
+    warnings: tuple[str, ...] = ()
+    by: str = Field(default="", description="which process measured it")
+    measured_at: float = Field(default=0.0, description="Unix time; tells which point came first, no more")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it can stand in a curve: measured, and finite at every position."""
+        return self.sums is not None and self.nonfinite_positions == 0
+
+    def save(self, file: Path) -> None:
+        """Puts it there whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, self.model_dump_json().encode())
+
+    @classmethod
+    def load(cls, file: Path) -> PointRecord | None:
+        """What `save` left; None where nothing sound is there."""
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+
+def summed(values: TokenValues, where: Positions, windows: int) -> WindowSums:
+    """Sums of a point's values, which stand at `where`, over each of the corpus' windows."""
+    mask = usable(values)
+    window = np.asarray(where.window)[mask]
+
+    def total(column: Floats) -> tuple[float, ...]:
+        sums_W = np.bincount(window, weights=column.astype(np.float64)[mask], minlength=windows)
+        return tuple(float(value) for value in sums_W)
+
+    return WindowSums(
+        tokens=tuple(int(count) for count in np.bincount(window, minlength=windows)),
+        kl=total(values.kl),
+        loss=total(-values.logp_candidate),
+        reference_loss=total(-values.logp_reference),
+    )
+
+
+def record_of(
+    values: TokenValues,
+    where: Positions,
+    windows: int,
+    *,
+    floor: float,
+    thresholds: Thresholds,
+    seed: int,
+    classes: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> PointRecord:
+    """Everything that is said of one point. `floor` is the mean noise floor in nats; `classes` are masks over `values`,
+    by the name of the token class."""
+    mask = usable(values)
+    found, place = values.select(mask), where.select(mask)
+    nonfinite = int(np.count_nonzero(~mask))
+    document, window = place.document, place.window
+    if not len(found):
+        verdict = decide(None, thresholds, nonfinite=nonfinite)
+        return PointRecord(
+            severity=verdict.severity,
+            classes=verdict.classes,
+            decision=verdict,
+            nonfinite_positions=nonfinite,
+            sums=summed(values, where, windows),
+        )
+    clusters = Clusters.of(document, window)
+    kl = found.kl.astype(np.float64)
+    log_ratio = found.logp_reference.astype(np.float64) - found.logp_candidate.astype(np.float64)
+    if not kl.any():  # both runs rounded alike, to the last bit: there is no noise to take off
+        floor = 0.0
+    excess, top1, ratio = clusters.means([kl - floor, found.top1_agree.astype(np.float64), log_ratio], seed=seed)
+    verdict = decide(excess, thresholds, nonfinite=nonfinite)
+    blocks = {
+        "kl": distribution(kl, document, window, seed=seed),
+        "reverse_kl": distribution(found.reverse_kl, document, window, seed=seed),
+        "js": distribution(found.js, document, window, support=(0.0, _LN2), seed=seed),
+        "tv": distribution(found.tv, document, window, unit="probability", support=(0.0, 1.0), seed=seed),
+    }
+    return PointRecord(
+        divergence=Divergence(**blocks),
+        top1_agreement=as_mean(top1, (0.0, 1.0)),
+        perplexity=Perplexity(
+            reference=_finite(perplexity(found.logp_reference)),
+            candidate=_finite(perplexity(found.logp_candidate)),
+            ratio=as_mean(ratio.mapped(exponential), (0.0, np.inf)),
+        ),
+        excess_kl=as_mean(excess),
+        severity=verdict.severity,
+        classes=verdict.classes,
+        decision=verdict,
+        nonfinite_positions=nonfinite,
+        sums=summed(values, where, windows),
+        class_sums=None
+        if classes is None
+        else class_sums(kl, log_ratio, window, {name: of[mask] for name, of in classes.items()}, windows),
+    )
+
+
+def by_document(sums_W: Sequence[float], document_W: Ints, documents: int) -> Array:
+    """Sums by document (D,) from sums by window; `document_W` is the document of each window."""
+    return np.bincount(document_W, weights=np.asarray(sums_W, dtype=np.float64), minlength=documents).astype(np.float64)
+
+
+def losses_of(records: Sequence[PointRecord], document_W: Ints, documents: int, quantity: Quantity) -> DocumentLosses:
+    """Sums by document of whole points, in the order given, as fits and intervals resample them.
+
+    Documents without a usable position are left out. Raises ValueError for fewer than six documents, and for points
+    that are not whole: their tokens differ.
+    """
+    if not records or not all(record.whole for record in records):
+        raise ValueError("only whole points have the same tokens")
+    all_sums = [record.sums for record in records if record.sums is not None]
+    tokens_D = by_document(all_sums[0].tokens, document_W, documents)
+    column = "loss" if quantity == "perplexity" else "kl"
+    sum_PD = np.array([by_document(getattr(sums, column), document_W, documents) for sums in all_sums])
+    there = tokens_D > 0
+    return DocumentLosses.of(sum_PD[:, there], tokens_D[there], quantity)
+
+
+def reference_losses_of(record: PointRecord, document_W: Ints, documents: int) -> Array:
+    """The reference's losses by document, of the documents that `losses_of` speaks of. Raises ValueError for a point
+    without sums."""
+    if record.sums is None:
+        raise ValueError("the point was not measured")
+    tokens_D = by_document(record.sums.tokens, document_W, documents)
+    return by_document(record.sums.reference_loss, document_W, documents)[tokens_D > 0]
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
