@@ -37,7 +37,7 @@ from app.cli.watching import check_writable, require_success, save_page
 from app.contracts.errors import HemostatError
 from app.kinds.registry import KINDS
 from app.up import require_ports, run_up
-from app.web.phases import PHASES
+from app.web.phases import all_phases
 from app.web.terminal import render_terminal
 
 # As they are met: run it, measure, compare measurements, mend, look after.
@@ -131,7 +131,8 @@ def up(
     wanted = configured.deploy_demo if deploy is None else deploy
     require_ports(configured)  # before the demo model is built, which takes a minute
     deployment = demo_deployment(configured) if wanted else None
-    raise SystemExit(run_up(configured, deployment=deployment, phases=PHASES))
+    words = {name: phase.words for name, phase in all_phases().items()}
+    raise SystemExit(run_up(configured, deployment=deployment, phases=words))
 
 
 @app.command()

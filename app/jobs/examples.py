@@ -2,101 +2,15 @@
 
 from typing import Any, Final
 
+from app.kinds.registry import KINDS
+
 JOB_ID: Final = "diag_01M89D9HJWGEE9A2EB6NKQX32W"
 OTHER_ID: Final = "diag_01M89D8ZK31T2W6G9XY0V4QH5N"
 URL: Final = f"/v1/diagnosis/jobs/{JOB_ID}"
 
-REQUEST: Final[dict[str, Any]] = {
-    "kind": "compare",
-    "reference": {"model": "smollm2-135m"},
-    "candidate": {
-        "model": "smollm2-135m",
-        "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}],
-    },
-    "text": {
-        "source": "inline",
-        "documents": [{"id": "d1", "domain": "prose", "text": "The river had been high all spring."}],
-    },
-    "window": 512,
-    "seed": 0,
-    "metadata": {"commit": "4f2c1a9"},
-}
 
-CALIBRATE: Final[dict[str, Any]] = {
-    "kind": "calibrate",
-    "reference": {"model": "smollm2-135m"},
-    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
-    "tokens": 25000,
-    "calibrators": ["temperature", "lowrank", "lowrank+confidence"],
-    "deployment": "smollm2-rtn4",
-}
-ATTRIBUTE: Final[dict[str, Any]] = {
-    "kind": "attribute",
-    "reference": {"model": "smollm2-135m"},
-    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
-    "levels": ["layer", "module"],
-    "tokens": 4096,
-    "budget": 48,
-    "top": 6,
-}
-MITIGATE: Final[dict[str, Any]] = {
-    "kind": "mitigate",
-    "reference": {"model": "smollm2-135m"},
-    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 3}]},
-    "budget": {"bytes": 110_000_000, "added_latency": 0.1},
-    "treatments": ["quantize.dynamic", "repair.lowrank", "protect"],
-    "trials": 12,
-}
-SWEEP: Final[dict[str, Any]] = {
-    "kind": "sweep",
-    "reference": {"model": "smollm2-135m"},
-    "candidate": {
-        "model": "smollm2-135m",
-        "recipe": [{"type": "prune.wanda", "sparsity": {"sweep": {"from": 0.1, "to": 0.8, "points": 29}}}],
-    },
-    "budget": 12,
-}
-TASKS: Final[dict[str, Any]] = {
-    "kind": "tasks",
-    "reference": {"model": "smollm2-135m"},
-    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
-    "tasks": [
-        {"source": "shipped"},
-        {"source": "file", "format": "hellaswag", "path": "tasks/hellaswag_val.jsonl", "items": 1000},
-    ],
-    "margin": 0.02,
-}
-TRAJECTORY: Final[dict[str, Any]] = {
-    "kind": "trajectory",
-    "reference": {"model": "smollm2-135m"},
-    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
-    "candidates": [{"model": "smollm2-135m", "recipe": [{"type": "prune.wanda", "sparsity": 0.5}]}],
-    "decoders": [{"name": "greedy"}, {"name": "top_p", "p": 0.9}, {"name": "contrastive"}],
-    "prompts": 32,
-    "tokens": 128,
-}
-SURFACE: Final[dict[str, Any]] = {
-    "kind": "surface",
-    "reference": {"model": "smollm2-135m"},
-    "candidate": {
-        "model": "smollm2-135m",
-        "recipe": [
-            {"type": "prune.wanda", "sparsity": {"sweep": [0.2, 0.35, 0.5, 0.6]}},
-            {"type": "quantize.rtn", "bits": {"sweep": [8, 6, 4, 3]}},
-        ],
-    },
-    "orders": "both",
-    "contour": {"measure": "kl", "level": 0.05},
-}
 REQUESTS: Final[dict[str, Any]] = {
-    "compare": {"summary": "How far is the candidate from the reference?", "value": REQUEST},
-    "calibrate": {"summary": "Fit, choose and prove a correction of the candidate", "value": CALIBRATE},
-    "attribute": {"summary": "Which layer, module, head or expert does the damage, and why?", "value": ATTRIBUTE},
-    "mitigate": {"summary": "Find what makes the candidate better within a budget, and prove it", "value": MITIGATE},
-    "sweep": {"summary": "How far may one knob be turned?", "value": SWEEP},
-    "surface": {"summary": "Do the damages of two knobs add up, and how far may both go?", "value": SURFACE},
-    "tasks": {"summary": "Which answers flip, and is the candidate equivalent?", "value": TASKS},
-    "trajectory": {"summary": "What does the modification do to generated text?", "value": TRAJECTORY},
+    name: {"summary": kind.question, "value": kind.example} for name, kind in KINDS.items()
 }
 
 QUEUED: Final[dict[str, Any]] = {

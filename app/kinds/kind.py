@@ -1,6 +1,7 @@
 """What the service knows of a kind of job."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
 from typing import Any, cast
@@ -9,6 +10,20 @@ from pydantic import create_model
 
 from app.contracts.report import Report
 from app.contracts.request import JobRequest, Submission
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a job, in words that fit into a line of 80 columns beside bar, counts and time.
+
+    It counts `unit`s, each of so many `steps`.
+    The steps of a `share` are parts of one thing, and mean nothing to people.
+    """
+
+    words: str
+    unit: str = "step"
+    steps: int = 1
+    share: bool = False
 
 
 @dataclass(frozen=True)
@@ -21,14 +36,27 @@ class Kind:
     name: str
     request: type[JobRequest]
     report: type[Report]
+    # What its example asks, and the example's body.
+    question: str
+    example: Mapping[str, Any]
+    # (request, JobContext, EngineRoom) -> report, in a worker's child process.
+    handler: str
+    # (request, JobContext, EngineRoom): takes parts of another worker's running job off it; "": no job is shared.
+    helper: str = ""
     # (request, Checked of `app.kinds.preflight`): raises `HemostatError` for what the kind cannot do.
     check: str = ""
     # (request, Cost of `app.kinds.estimates`): changes the cost.
     cost: str = ""
+    # report -> the few words that its page is titled with and that lists lead with; "": the class is the answer.
+    answer: str = ""
+    # What the class is of, if not of the candidate as it is.
+    class_of: str = ""
+    # Its own phases, by name; `app.web.phases` has those of several kinds.
+    phases: Mapping[str, Phase] = field(default_factory=dict)
 
     def call(self, of: str, *given: Any) -> Any:
         """What the function returns that is named under `of`; None where the kind has none."""
-        return _loaded(name)(*given) if (name := getattr(self, of)) else None
+        return load(name)(*given) if (name := getattr(self, of)) else None
 
     @cached_property
     def submission(self) -> type[Submission]:
@@ -40,6 +68,7 @@ class Kind:
 
 
 @cache
-def _loaded(name: str) -> Any:
-    module, _, function = name.partition(":")
-    return getattr(import_module(module), function)
+def load(name: str) -> Any:
+    """The object that `module:attribute` names; imports the module."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from app.contracts.job import TERMINAL
 from app.contracts.report import SEVERITIES
+from app.kinds.registry import KINDS
 from app.web import describe
 from app.web import format as fmt
-from app.web.sections.surface_words import NONE_SHOWN
 from app.web.untrusted import visible
-
-# What the class of a kind is of, where it is not of the candidate as it was given.
-_OF: Final = {
-    "calibrate": "once calibrated",
-    "mitigate": "left",
-    "surface": "at the chosen setting",
-    "sweep": "at the strongest setting",
-    "tasks": "over the text",
-    "trajectory": "by single steps",
-}
 
 
 def outcome(job: Mapping[str, Any]) -> str:
@@ -30,7 +20,8 @@ def outcome(job: Mapping[str, Any]) -> str:
     if not severity:
         return fmt.NONE
     found = "no damage that matters" if severity == "none" and len(classes) < 2 else decided(severity, classes)
-    found = f"{found} {_of(job)}".strip()
+    kind = KINDS.get(job["kind"])
+    found = f"{found} {kind.class_of if kind else ''}".strip()
     return visible("; ".join(filter(None, (job.get("answer"), found))))
 
 
@@ -52,13 +43,6 @@ def times(job: Mapping[str, Any], now: float | None) -> dict[str, str]:
     if began is not None and until is not None:
         told["took in all"] = fmt.duration(max(0.0, until - began)) + ("" if ended else " so far")
     return told
-
-
-def _of(job: Mapping[str, Any]) -> str:
-    """What the class is of. A surface that recommends nothing says so in its answer."""
-    if job["kind"] == "surface" and NONE_SHOWN in (job.get("answer") or ""):
-        return "at the mildest setting"
-    return _OF.get(job["kind"], "")
 
 
 def recipe(job: Mapping[str, Any]) -> str:

@@ -1,6 +1,9 @@
-"""What people read for the name of a phase of a job: beside bar, counts and time it fits into a line of 80 columns."""
+"""Phases of jobs of all kinds, by name: what people read, and what a phase counts."""
 
 from typing import Final
+
+from app.kinds.kind import Phase
+from app.kinds.registry import KINDS
 
 _STEPS: Final = {
     "activations": "measuring the activations",
@@ -28,65 +31,42 @@ _STEPS: Final = {
     "tweak": "tweaking norms",
     "widen": "widening tensors",
 }
-# Of what goes on inside two models.
-_INSIDE: Final = {
-    "activations": "measuring how errors grow",
-    "attention": "comparing where the heads look",
-    "candidate": "the candidate, layer by layer",
-    "direct effects": "direct effects of the layers",
-    "final effects": "final effects of the layers",
-    "gaps": "layers without a partner",
-    "layers through a map": "layers, run through a map",
-    "reference": "the reference, layer by layer",
-    "routers of the candidate": "routers of the candidate",
-    "routers of the reference": "routers of the reference",
-    "routing": "experts that tokens go to",
-    "self-repair borders": "the reference, for self-repair",
-    "similarity": "which layer is which",
-}
-PHASES: Final = {
-    "queued": "waiting for a worker",
-    "text": "reading the text",
-    "tokenize": "tokenizing",
-    "sample": "sampling from the reference",
-    "modify": "modifying the weights",
-    "engine": "starting the engine",
-    "reference": "scoring the reference",
-    "head_check": "checking the head",
-    "noise_floor": "measuring the noise floor",
-    "kernel_term": "measuring the kernel term",
-    "candidate": "scoring the candidate",
-    "fit": "fitting the calibrators",
-    "choose": "choosing a calibrator",
-    "test": "testing what was chosen",
-    "diagnose": "finding where the damage sits",
-    "restored": "measuring a part that is the reference's again",
-    "search": "trying treatments",
-    "trial": "measuring a treatment",
-    "tasks": "answering the tasks",
-    "generate": "generating texts",
-    "execute": "running the code that was written",
-    "divergence": "comparing the distributions along the texts",
-    "shapes": "measuring distances after each shaping",
-    "points": "measuring the settings",
-    "dequantize": "dequantizing the weights",
-    "borders": "running both models to every layer border",
-    "borders: reference": "running the reference to every layer border",
-    "borders: candidate": "running the candidate to every layer border",
-    "candidate on the subset": "scoring the candidate on a part of the text",
-    "kinds of token": "telling kinds of token apart",
-    "compare weights": "looking for parts that differ",
-    "swap layers": "swapping layers",
-    "swap parts": "swapping parts",
-    "look into parts": "looking into the worst parts",
-    "statistics": "computing statistics",
-    "report": "writing the report",
-    **{f"inside: {phase}": f"looking inside: {words}" for phase, words in _INSIDE.items()},
+COMMON: Final = {
+    "queued": Phase("waiting for a worker"),
+    "text": Phase("reading the text"),
+    "tokenize": Phase("tokenizing", unit="document"),
+    "sample": Phase("sampling from the reference", unit="token"),
+    "modify": Phase("modifying the weights", unit="tensor"),
+    "engine": Phase("starting the engine"),
+    "reference": Phase("scoring the reference", unit="window"),
+    "head_check": Phase("checking the head"),
+    "noise_floor": Phase("measuring the noise floor", unit="window"),
+    "kernel_term": Phase("measuring the kernel term", share=True),
+    "candidate": Phase("scoring the candidate", unit="window"),
+    "test": Phase("testing what was chosen"),
+    "tasks": Phase("answering the tasks"),
+    "generate": Phase("generating texts", unit="answer"),
+    "execute": Phase("running the code that was written", unit="program"),
+    "points": Phase("measuring the settings", unit="setting", steps=100),
+    "dequantize": Phase("dequantizing the weights"),
+    "statistics": Phase("computing statistics"),
+    "report": Phase("writing the report"),
     # Of the steps of a recipe that take longer than going through the weights once.
-    **{f"modify: {phase}": f"modifying: {words}" for phase, words in _STEPS.items()},
+    **{f"modify: {phase}": Phase(f"modifying: {words}") for phase, words in _STEPS.items()},
 }
+
+
+def all_phases() -> dict[str, Phase]:
+    """The phases of every kind."""
+    return COMMON | {name: phase for kind in KINDS.values() for name, phase in kind.phases.items()}
+
+
+def phase_of(name: str, kind: str = "") -> Phase:
+    """A phase of a job of this kind; one that is not known, as that of a newer worker, has its name for words."""
+    own = KINDS[kind].phases if kind in KINDS else all_phases()
+    return own.get(name) or COMMON.get(name) or all_phases().get(name) or Phase(name)
 
 
 def in_words(phase: str) -> str:
-    """What people read; the phase itself where it has no words here, as that of a newer worker."""
-    return PHASES.get(phase, phase)
+    """What people read for the name of a phase."""
+    return phase_of(phase).words

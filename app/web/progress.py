@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from app.web import format as fmt
-from app.web.phases import in_words
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """What a phase counts, and how many of its steps make one of these."""
-
-    noun: str
-    steps: int = 1
-
-
-_STEP: Final = _Unit("step")
-_UNITS: Final = {
-    "tokenize": _Unit("document"),
-    "sample": _Unit("token"),
-    "modify": _Unit("tensor"),
-    "reference": _Unit("window"),
-    "candidate": _Unit("window"),
-    "noise_floor": _Unit("window"),
-    "points": _Unit("setting", 100),
-    "search": _Unit("trial"),
-    "generate": _Unit("answer"),
-    "execute": _Unit("program"),
-    "divergence": _Unit("window"),
-    "shapes": _Unit("position"),
-}
-# A trajectory's texts end where they end; its tokens tell how far it is.
-_OF_KIND: Final = {("trajectory", "generate"): _Unit("token")}
-# Their steps are shares of one thing, and mean nothing to people.
-_SHARES: Final = frozenset({"fit", "kernel_term"})
+from app.web.phases import in_words, phase_of
 
 
 def steps_of(phase: str) -> int:
     """How many of a phase's steps make one of what it counts: a setting of a sweep is told in hundredths."""
-    return _UNITS.get(phase, _STEP).steps
+    return phase_of(phase).steps
 
 
 def percent(progress: Mapping[str, Any]) -> str:
@@ -56,13 +26,12 @@ def counted(kind: str, progress: Mapping[str, Any]) -> str:
     phase, done, total = progress["phase"], progress["done"], progress["total"]
     if total == 1 or not (done or total):
         return ""
-    share = f"{percent(progress)} of this phase"
-    if phase in _SHARES:
+    share, of = f"{percent(progress)} of this phase", phase_of(phase, kind)
+    if of.share:
         return share if total else ""
-    unit = _OF_KIND.get((kind, phase)) or _UNITS.get(phase, _STEP)
     if not total:
-        return f"{fmt.counted(done // unit.steps, unit.noun)} so far"
-    return f"{fmt.count(done // unit.steps)} of {fmt.counted(total // unit.steps, unit.noun)}, {share}"
+        return f"{fmt.counted(done // of.steps, of.unit)} so far"
+    return f"{fmt.count(done // of.steps)} of {fmt.counted(total // of.steps, of.unit)}, {share}"
 
 
 def told(kind: str, progress: Mapping[str, Any]) -> str:

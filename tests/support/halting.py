@@ -6,13 +6,16 @@ So a job has not ended before a test has done with it what it wants, however fas
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from app.kinds.compare import KIND as COMPARE
 from app.kinds.compare.request import CompareRequest
+from app.kinds.sweep import KIND as SWEEP
 from app.kinds.sweep.request import SweepRequest
 from tests.support.handlers import told_to_go
 from workers.process.context import PROGRESS_INTERVAL_S
-from workers.process.handler import Handlers, JobContext, Kind
+from workers.process.handler import Handlers, JobContext
 
 if TYPE_CHECKING:
     from app.kinds.compare.report import CompareReport
@@ -60,8 +63,8 @@ def sweep(request: SweepRequest, context: JobContext, room: EngineRoom) -> Sweep
 
 HANDLERS = Handlers(
     kinds={
-        "compare": Kind(CompareRequest, "tests.support.halting:compare"),
-        "sweep": Kind(SweepRequest, "tests.support.halting:sweep", "workers.diagnosis.sweep.job:help_sweep"),
+        "compare": replace(COMPARE, handler="tests.support.halting:compare"),
+        "sweep": replace(SWEEP, handler="tests.support.halting:sweep"),
     },
     room="workers.engine.room:EngineRoom",
     preload=("workers.diagnosis.compare",),

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,11 +23,12 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import InlineText
 from app.files import write_atomically
 from app.jobs.states import note_state
-from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.calibrate import KIND as CALIBRATE
+from app.kinds.compare import KIND as COMPARE
 from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from workers.measuring.points.claims import Claims
-from workers.process.handler import Handlers, JobCancelled, JobContext, Kind
+from workers.process.handler import Handlers, JobCancelled, JobContext
 
 SECRET = "The heron waits where the river forgets its own name."
 
@@ -298,8 +300,8 @@ DEEDS: dict[str, Callable[[CompareRequest, JobContext], SmallReport | None]] = {
 
 HANDLERS = Handlers(
     kinds={
-        "compare": Kind(CompareRequest, "tests.support.handlers:do", "tests.support.handlers:help_out"),
-        "calibrate": Kind(CalibrateRequest, "tests.support.handlers:do"),
+        "compare": replace(COMPARE, handler="tests.support.handlers:do", helper="tests.support.handlers:help_out"),
+        "calibrate": replace(CALIBRATE, handler="tests.support.handlers:do", answer=""),
     },
     room="tests.support.handlers:PaperRoom",
 )

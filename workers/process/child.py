@@ -27,12 +27,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from app.answers import answer
 from app.contracts.errors import HemostatError
+from app.kinds.kind import load
 from app.settings import Settings
 from workers.process.context import ChildContext
 from workers.process.failures import explain, safe_traceback, texts_of
-from workers.process.handler import Handlers, JobCancelled, Room, load
+from workers.process.handler import Handlers, JobCancelled, Room
 from workers.process.logs import configure_logging
 from workers.process.messages import Cancel, Done, Failed, FromChild, Ready, Run, Stopped, decode_to_child, encode
 
@@ -146,7 +146,7 @@ class Child:
             attempt=run.attempt,
             severity=report.severity,
             classes=report.decision.classes,
-            answer=answer(report),
+            answer=self._handlers.kinds[run.kind].call("answer", report),
             artifacts=context.artifacts(),
         )
 

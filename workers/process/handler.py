@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app.contracts.request import JobRequest
+from app.kinds.kind import Kind, load
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -123,18 +124,6 @@ class Room(Protocol):
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One kind of job: the contract of its request, and its handler as `module:function`.
-
-    `helper` takes parts of a running job of another worker off it; empty: such a job is one worker's alone.
-    """
-
-    request: type[JobRequest]
-    handler: str
-    helper: str = ""
-
-
-@dataclass(frozen=True)
 class Handlers:
     """The kinds that a worker takes, and the room that their handlers share (`module:Class`, called with settings)."""
 
@@ -170,9 +159,3 @@ class Handlers:
         """A room without an engine yet; imports what engines need."""
         room: Room = load(self.room)(settings)
         return room
-
-
-def load(name: str) -> Any:
-    """The object that `module:attribute` names."""
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)

@@ -19,11 +19,12 @@ from app.contracts.job import JobStatus
 from app.jobs.filters import Filters
 from app.jobs.record import Claim
 from app.jobs.store import JobStore
+from app.kinds.kind import load
 from app.settings import Settings
 from workers.process.context import scratch_folder
 from workers.process.drain import Drain
 from workers.process.failures import safe_traceback
-from workers.process.handler import Handlers, load
+from workers.process.handler import Handlers
 from workers.process.runner import Runner
 
 logger = logging.getLogger(__name__)

@@ -2,11 +2,28 @@
 
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
-from app.kinds.kind import Kind
+from app.kinds.kind import Kind, Phase
 
+EXAMPLE = {
+    "kind": "calibrate",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+    "tokens": 25000,
+    "calibrators": ["temperature", "lowrank", "lowrank+confidence"],
+    "deployment": "smollm2-rtn4",
+}
 KIND = Kind(
     name="calibrate",
     request=CalibrateRequest,
     report=CalibrateReport,
+    question="Fit, choose and prove a correction of the candidate",
+    example=EXAMPLE,
+    handler="workers.calibration.job:calibrate",
     cost=f"{__name__}.plan:cost",
+    answer="app.web.sections.calibration:heading",
+    class_of="once calibrated",
+    phases={
+        "fit": Phase("fitting the calibrators", share=True),
+        "choose": Phase("choosing a calibrator"),
+    },
 )

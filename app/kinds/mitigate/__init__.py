@@ -1,13 +1,32 @@
 """Jobs of kind `mitigate`."""
 
-from app.kinds.kind import Kind
+from app.kinds.kind import Kind, Phase
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.mitigate.request import MitigateRequest
 
+EXAMPLE = {
+    "kind": "mitigate",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 3}]},
+    "budget": {"bytes": 110_000_000, "added_latency": 0.1},
+    "treatments": ["quantize.dynamic", "repair.lowrank", "protect"],
+    "trials": 12,
+}
 KIND = Kind(
     name="mitigate",
     request=MitigateRequest,
     report=MitigateReport,
+    question="Find what makes the candidate better within a budget, and prove it",
+    example=EXAMPLE,
+    handler="workers.diagnosis.mitigate.job:mitigate",
     check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
+    answer="app.web.sections.front:heading",
+    class_of="left",
+    phases={
+        "diagnose": Phase("finding where the damage sits"),
+        "restored": Phase("measuring a part that is the reference's again"),
+        "search": Phase("trying treatments", unit="trial"),
+        "trial": Phase("measuring a treatment"),
+    },
 )

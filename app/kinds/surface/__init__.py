@@ -4,10 +4,29 @@ from app.kinds.kind import Kind
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 
+EXAMPLE = {
+    "kind": "surface",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {
+        "model": "smollm2-135m",
+        "recipe": [
+            {"type": "prune.wanda", "sparsity": {"sweep": [0.2, 0.35, 0.5, 0.6]}},
+            {"type": "quantize.rtn", "bits": {"sweep": [8, 6, 4, 3]}},
+        ],
+    },
+    "orders": "both",
+    "contour": {"measure": "kl", "level": 0.05},
+}
 KIND = Kind(
     name="surface",
     request=SurfaceRequest,
     report=SurfaceReport,
+    question="Do the damages of two knobs add up, and how far may both go?",
+    example=EXAMPLE,
+    handler="workers.diagnosis.surface.job:surface",
+    helper="workers.diagnosis.surface.job:help_surface",
     check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
+    answer="app.web.sections.surface_words:answer",
+    class_of="at the chosen setting",
 )

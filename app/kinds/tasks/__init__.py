@@ -4,10 +4,25 @@ from app.kinds.kind import Kind
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
 
+EXAMPLE = {
+    "kind": "tasks",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+    "tasks": [
+        {"source": "shipped"},
+        {"source": "file", "format": "hellaswag", "path": "tasks/hellaswag_val.jsonl", "items": 1000},
+    ],
+    "margin": 0.02,
+}
 KIND = Kind(
     name="tasks",
     request=TasksRequest,
     report=TasksReport,
+    question="Which answers flip, and is the candidate equivalent?",
+    example=EXAMPLE,
+    handler="workers.diagnosis.tasks.job:tasks",
     check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
+    answer="app.web.sections.tasks_words:heading",
+    class_of="over the text",
 )

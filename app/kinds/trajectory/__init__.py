@@ -1,13 +1,32 @@
 """Jobs of kind `trajectory`."""
 
-from app.kinds.kind import Kind
+from app.kinds.kind import Kind, Phase
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.request import TrajectoryRequest
 
+EXAMPLE = {
+    "kind": "trajectory",
+    "reference": {"model": "smollm2-135m"},
+    "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
+    "candidates": [{"model": "smollm2-135m", "recipe": [{"type": "prune.wanda", "sparsity": 0.5}]}],
+    "decoders": [{"name": "greedy"}, {"name": "top_p", "p": 0.9}, {"name": "contrastive"}],
+    "prompts": 32,
+    "tokens": 128,
+}
 KIND = Kind(
     name="trajectory",
     request=TrajectoryRequest,
     report=TrajectoryReport,
+    question="What does the modification do to generated text?",
+    example=EXAMPLE,
+    handler="workers.diagnosis.trajectory.job:trajectory",
     check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
+    answer="app.web.sections.trajectory:heading",
+    class_of="by single steps",
+    phases={
+        "generate": Phase("generating texts", unit="token"),
+        "divergence": Phase("comparing the distributions along the texts", unit="window"),
+        "shapes": Phase("measuring distances after each shaping", unit="position"),
+    },
 )

@@ -21,7 +21,7 @@ SHOWN: Final = 0.05
 _MOST_NAMED: Final = 3
 # Kinds of interactions that are not 0 for sure.
 DEPARTURES: Final = frozenset({"compounds", "overlaps"})
-NONE_SHOWN: Final = "no changed setting shown to be within the loss"
+NONE_SHOWN: Final = "no changed setting is within the loss for sure, the mildest is chosen"
 
 
 def heading(report: SurfaceReport) -> str:

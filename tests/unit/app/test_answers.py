@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.answers import answer
+from app.kinds.registry import KINDS
 from app.web.reading import parse
 from app.web.report import render
 from tests.support.attribute_reports import attribute_report
@@ -33,10 +33,10 @@ from tests.support.trajectory_reports import trajectory_report
 )
 def test_the_answer_of_each_kind_is_what_its_page_is_titled_with(made: Callable[[], dict[str, Any]]) -> None:
     report = made()
-    said = answer(parse(report))
+    said = KINDS[report["kind"]].call("answer", parse(report))
     assert said
     assert tree(render(report)).one("title").text.strip().startswith(f"{said}: ")
 
 
 def test_a_comparison_answers_with_its_class_alone() -> None:
-    assert answer(parse(compare_report())) is None
+    assert KINDS["compare"].call("answer", parse(compare_report())) is None

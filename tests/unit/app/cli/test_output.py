@@ -8,7 +8,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from app.cli.output import Lines, Phases, busy, out, phases
-from app.web.phases import PHASES, in_words
+from app.web.phases import all_phases, in_words
 from app.web.progress import steps_of
 
 WORKERS = Path(__file__).resolve().parents[4] / "workers"
@@ -21,7 +21,7 @@ def test_every_phase_that_a_job_reports_has_words() -> None:
         for phase in re.findall(r'context\.progress\(\s*"(\w+)"', file.read_text(encoding="utf-8"))
     }
     assert {"text", "modify", "fit", "choose", "test", "report"} <= reported
-    assert reported <= set(PHASES)
+    assert reported <= set(all_phases())
 
 
 def test_every_phase_that_a_step_of_a_recipe_reports_has_words() -> None:
@@ -42,7 +42,7 @@ def test_every_phase_of_an_attribution_has_words() -> None:
     assert 'f"inside: {phase}"' in job
     assert 'f"borders: {phase}"' in (room / "pair.py").read_text(encoding="utf-8")
     own = set(re.findall(r'progress\("([\w ]+)"', job))
-    assert {"candidate on the subset", "compare weights"} <= own <= set(PHASES)
+    assert {"candidate on the subset", "compare weights"} <= own <= set(all_phases())
     sources = {file.name: file.read_text(encoding="utf-8") for file in room.glob("*.py")}
     inside = {
         phase
@@ -74,7 +74,7 @@ def test_where_there_is_no_terminal_a_phase_is_said_once_in_words() -> None:
     ]
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", all_phases())
 def test_phase_bar_counts_and_time_fit_into_a_line_of_eighty_columns(phase: str) -> None:
     shown, steps = io.StringIO(), steps_of(phase)
     with phases(Console(file=shown, width=80, force_terminal=True, color_system=None)) as display:

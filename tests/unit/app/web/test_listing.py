@@ -41,12 +41,6 @@ def test_a_class_is_told_in_words_with_what_it_is_of(kind: str, severity: str | 
         ),
         ("calibrate", "Not served", ["mild", "moderate"], "Not served; mild or moderate? once calibrated"),
         ("mitigate", "Nothing recommended", ["severe"], "Nothing recommended; severe left"),
-        (
-            "surface",
-            "They overlap; no changed setting shown to be within the loss",
-            ["mild"],
-            "They overlap; no changed setting shown to be within the loss; mild at the mildest setting",
-        ),
         ("surface", "They overlap", ["mild"], "They overlap; mild at the chosen setting"),
         ("attribute", "Worst: \u202elayer", ["mild"], "Worst: ⟨U+202E⟩layer; mild"),
         ("compare", None, ["mild"], "mild"),

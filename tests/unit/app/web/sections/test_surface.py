@@ -82,7 +82,10 @@ def test_where_no_changed_setting_is_within_nothing_is_recommended_and_the_milde
     assert "Take." not in page and "hosen setting" not in page
     assert "What the mildest setting loses" in page and "Excess KL of the mildest setting" in page
     title = tree(page).one("title").text.strip()
-    assert title.startswith(f"{answer(found)}: ") and "; no changed setting shown to be within the loss: " in title
+    assert (
+        title.startswith(f"{answer(found)}: ")
+        and "; no changed setting is within the loss for sure, the mildest is chosen: " in title
+    )
     text = " ".join(printed(body, 200).split())
     assert f"The mildest setting ({where}) loses" in text and "At the mildest setting: A true excess KL" in text
     assert '"type"' not in text, "no recipe to take"
