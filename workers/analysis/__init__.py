@@ -1,1 +1,1 @@
-"""Fits of curves and predictions of flips: no torch, so the front end may import them."""
+"""Fits of curves, predictions of flips, statistics of paired answers: no torch, so the front end may import them."""

@@ -27,11 +27,11 @@ from app.kinds.tasks.report import (
     Share,
 )
 from app.models.tasks.power import LEVEL
+from workers.analysis.paired import association, mcnemar, score
+from workers.analysis.paired.pairs import Pairs, wilson
 from workers.diagnosis.tasks.answer_classes import ANSWER_CLASSES, AnswerClasses
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.result import chance_of
-from workers.diagnosis.tasks.statistics import association, mcnemar, score
-from workers.diagnosis.tasks.statistics.pairs import Pairs, wilson
 from workers.distributions.intervals import Clusters
 from workers.distributions.significance import holm
 from workers.measuring.summary import as_mean

@@ -34,6 +34,7 @@ from app.models.tasks.reading import read_source
 from workers.analysis.flips import runs as flip_runs
 from workers.analysis.flips.prediction import Predictor, grid
 from workers.analysis.flips.runs import Run
+from workers.analysis.paired import mcnemar
 from workers.diagnosis.compare import compare
 from workers.diagnosis.tasks.answer_classes import answer_classes
 from workers.diagnosis.tasks.answering import Answered, Desk, fingerprint_of
@@ -43,7 +44,6 @@ from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError, p
 from workers.diagnosis.tasks.result import Planned, overall, results
 from workers.diagnosis.tasks.sandbox import runner
 from workers.diagnosis.tasks.scored import documents_of
-from workers.diagnosis.tasks.statistics import mcnemar
 from workers.engine.room import EngineRoom
 from workers.measuring.assemble import repeatable
 from workers.measuring.attempt import Attempt, counted

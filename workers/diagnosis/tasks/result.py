@@ -33,10 +33,10 @@ from app.models.tasks.items import Item
 from app.models.tasks.power import ASSUMED_FLIP_RATES, LEVEL, level_of
 from app.models.tasks.reading import format_of
 from workers.analysis.numerals import numeral
+from workers.analysis.paired import bootstrap, chance, mcnemar, score
+from workers.analysis.paired.pairs import Pairs, wilson
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.answers import LEAD_UNITS, scores
-from workers.diagnosis.tasks.statistics import bootstrap, chance, mcnemar, score
-from workers.diagnosis.tasks.statistics.pairs import Pairs, wilson
 from workers.distributions.intervals import Clusters
 from workers.distributions.significance import holm
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from app.contracts.report import GeneratedToolCalls, PairedProportion, Proportion, ToolCallAnswer
-from workers.diagnosis.tasks.statistics import mcnemar, score
-from workers.diagnosis.tasks.statistics.pairs import Pairs, wilson
+from workers.analysis.paired import mcnemar, score
+from workers.analysis.paired.pairs import Pairs, wilson
 from workers.diagnosis.tool_calls.judging import RULE, Judged, judge
 from workers.diagnosis.tool_calls.prompts import Prompt
 

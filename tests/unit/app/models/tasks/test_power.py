@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from app.models.tasks.power import detectable_difference, level_of, level_told
-from workers.diagnosis.tasks.statistics.mcnemar import detectable
+from workers.analysis.paired.mcnemar import detectable
 from workers.distributions.significance import holm
 
 

@@ -12,11 +12,11 @@ from app.contracts.task import METRICS, FileTask, TaskMetric
 from app.kinds.tasks.report import Chance, Equivalence, FlipPrediction, Outcome, Share
 from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
+from workers.analysis.paired.pairs import Pairs
 from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.answers import Answers, choose
 from workers.diagnosis.tasks.likelihood import Likelihoods
 from workers.diagnosis.tasks.result import Planned, overall, results, sentence
-from workers.diagnosis.tasks.statistics.pairs import Pairs
 
 PAIRS = Pairs(both_right=50, both_wrong=34, harmful=12, helpful=4)
 WIDE = Equivalence(margin=0.02, p=0.9, p_holm=0.9, ci90=(-0.14, -0.02), equivalent=False)

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from app.contracts.text import Tool
-from workers.diagnosis.tasks.statistics import mcnemar
+from workers.analysis.paired import mcnemar
 from workers.diagnosis.tool_calls.judging import Judged
 from workers.diagnosis.tool_calls.prompts import Prompt
 from workers.diagnosis.tool_calls.summary import paired, proportion, same_calls, summarize

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from workers.diagnosis.tasks.statistics.mcnemar import detectable, exact, power
-from workers.diagnosis.tasks.statistics.pairs import Pairs
+from workers.analysis.paired.mcnemar import detectable, exact, power
+from workers.analysis.paired.pairs import Pairs
 
 
 def pairs(harmful: int, helpful: int, items: int = 500) -> Pairs:

@@ -16,7 +16,7 @@ import math
 
 from scipy import optimize, stats
 
-from workers.diagnosis.tasks.statistics.pairs import Interval, Pairs
+from workers.analysis.paired.pairs import Interval, Pairs
 
 # Ratios above are not looked for: so many right answers for one of the reference's.
 _MOST = 1e9

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from workers.diagnosis.tasks.statistics import ratio
-from workers.diagnosis.tasks.statistics.degradation import Loss, average, of_task
-from workers.diagnosis.tasks.statistics.pairs import Pairs
+from workers.analysis.paired import ratio
+from workers.analysis.paired.degradation import Loss, average, of_task
+from workers.analysis.paired.pairs import Pairs
 
 
 def test_a_loss_is_the_part_of_the_references_accuracy_that_is_gone() -> None:

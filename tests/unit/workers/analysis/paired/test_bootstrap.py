@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from app.kinds.tasks.report import BOOTSTRAP_FLIPS
-from workers.diagnosis.tasks.statistics.bootstrap import paired
+from workers.analysis.paired.bootstrap import paired
 
 ITEMS = 40
 MOST_FLIPS = 24

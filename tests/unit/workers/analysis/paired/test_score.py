@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from workers.diagnosis.tasks.statistics.pairs import Pairs
-from workers.diagnosis.tasks.statistics.score import equivalence, harmful_under, interval, statistic
+from workers.analysis.paired.pairs import Pairs
+from workers.analysis.paired.score import equivalence, harmful_under, interval, statistic
 
 CASES = [Pairs(60, 20, 12, 3), Pairs(10, 5, 2, 9), Pairs(40, 0, 0, 3), Pairs(80, 10, 7, 0)]
 

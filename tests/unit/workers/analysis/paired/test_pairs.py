@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from workers.diagnosis.tasks.statistics.pairs import Pairs, wilson
+from workers.analysis.paired.pairs import Pairs, wilson
 
 
 def test_every_item_is_counted_where_it_belongs() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from workers.diagnosis.tasks.statistics.chance import accuracy, commonest, p_value
+from workers.analysis.paired.chance import accuracy, commonest, p_value
 
 
 @pytest.mark.parametrize("right", [0, 3, 25, 40, 100])

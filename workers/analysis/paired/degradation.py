@@ -16,8 +16,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workers.diagnosis.tasks.statistics import ratio
-from workers.diagnosis.tasks.statistics.pairs import Interval, Pairs
+from workers.analysis.paired import ratio
+from workers.analysis.paired.pairs import Interval, Pairs
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from workers.diagnosis.tasks.statistics.pairs import Pairs
-from workers.diagnosis.tasks.statistics.ratio import harmful_under, interval, statistic
+from workers.analysis.paired.pairs import Pairs
+from workers.analysis.paired.ratio import harmful_under, interval, statistic
 
 # Both right, both wrong, harmful, helpful.
 CASES = [Pairs(60, 20, 12, 3), Pairs(10, 5, 2, 9), Pairs(40, 0, 0, 3), Pairs(80, 10, 7, 0)]

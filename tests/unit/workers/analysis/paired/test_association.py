@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from workers.diagnosis.tasks.statistics.association import exact
+from workers.analysis.paired.association import exact
 
 
 def summed(flips: int, items: int, other_flips: int, other_items: int) -> float:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from workers.diagnosis.tasks.statistics.pairs import Interval
+from workers.analysis.paired.pairs import Interval
 from workers.distributions.intervals import RESAMPLES, Clusters
 
 _DRAWS: Final = 100_000_000

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from workers.diagnosis.tasks.statistics.pairs import Pairs
+from workers.analysis.paired.pairs import Pairs
 
 
 def exact(pairs: Pairs) -> float:

@@ -15,7 +15,7 @@ import math
 
 from scipy import optimize, stats
 
-from workers.diagnosis.tasks.statistics.pairs import Interval, Pairs
+from workers.analysis.paired.pairs import Interval, Pairs
 
 
 def harmful_under(pairs: Pairs, difference: float) -> float:
