@@ -28,7 +28,7 @@ sys.dont_write_bytecode = False
 # Threads that wait must not take the cores from the processes that a test has started.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-pytest_plugins = ["tests.support.gate"]
+pytest_plugins = ["tests.support.gate", "tests.support.snapshots"]
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
 # Every test's service has a home of its own; compiling anew for each would be most of the time.

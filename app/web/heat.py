@@ -7,12 +7,13 @@ one about 3 nats both show where the damage sits; the legend says what the steps
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from app.contracts.report import ContextToken, Passage
+from app.reports import blocks
 from app.web import format as fmt
-from app.web.untrusted import with_breaks
+from app.web.untrusted import visible, with_breaks
 
 STEPS = 7
 
@@ -49,26 +50,10 @@ def _half_decade(index: int) -> float:
     return float(f"{3 if index % 2 else 1}e{index // 2}")
 
 
-@dataclass(frozen=True)
-class HeatToken:
-    """A token as it is drawn. `label` is its KL, given for the passage's worst token only."""
-
-    text: str
-    step: int
-    title: str
-    label: str
-
-
-@dataclass(frozen=True)
-class HeatPassage:
-    """A passage as it is drawn."""
-
-    document: str
-    domain: str
-    first: int
-    last: int
-    worst: str
-    tokens: tuple[HeatToken, ...]
+def heat(passages: Sequence[Passage]) -> blocks.Passages:
+    """The passages in colours of one scale."""
+    scale = HeatScale.up_to(largest_kl(passages))
+    return blocks.Passages(scale.legend, tuple(heat_passage(passage, scale) for passage in passages))
 
 
 def largest_kl(passages: Iterable[Passage]) -> float:
@@ -76,23 +61,20 @@ def largest_kl(passages: Iterable[Passage]) -> float:
     return max((token.kl for passage in passages for token in passage.tokens if token.kl is not None), default=0.0)
 
 
-def heat_passage(passage: Passage, scale: HeatScale) -> HeatPassage:
-    """Colours one passage."""
+def heat_passage(passage: Passage, scale: HeatScale) -> blocks.Passage:
+    """Colours one passage; its worst token shows its KL."""
     scored = [(token.kl, -index) for index, token in enumerate(passage.tokens) if token.kl is not None]
     worst_kl, worst_index = max(scored) if scored else (None, 1)
-    tokens = tuple(_heat_token(token, scale, worst=index == -worst_index) for index, token in enumerate(passage.tokens))
-    return HeatPassage(
-        document=passage.document,
-        domain=passage.domain,
-        first=passage.start,
-        last=passage.start + max(0, len(passage.tokens) - 1),
-        worst="" if worst_kl is None else fmt.number(worst_kl, 2),
-        tokens=tokens,
-    )
+    last = passage.start + max(0, len(passage.tokens) - 1)
+    caption = f"{visible(passage.document)} · {visible(passage.domain)} · tokens {passage.start}–{last}"
+    if worst_kl is not None:
+        caption += f" · worst {fmt.number(worst_kl, 2)} nats"
+    tokens = (_heat_token(token, scale, worst=index == -worst_index) for index, token in enumerate(passage.tokens))
+    return blocks.Passage(caption, tuple(tokens))
 
 
-def _heat_token(token: ContextToken, scale: HeatScale, *, worst: bool) -> HeatToken:
-    return HeatToken(
+def _heat_token(token: ContextToken, scale: HeatScale, *, worst: bool) -> blocks.Token:
+    return blocks.Token(
         text=with_breaks(token.text),
         step=scale.step(token.kl),
         title="not scored" if token.kl is None else f"KL {fmt.number(token.kl)} nats",

@@ -11,13 +11,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
+REPORTS = TEMPLATES.parents[1] / "reports"
 
 
 @cache
 def environment() -> Environment:
     """The templates. Values are escaped, and a name that is not given is an error."""
     return Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([TEMPLATES, REPORTS]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

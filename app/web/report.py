@@ -9,12 +9,13 @@ from typing import Any
 from app.contracts.report import SCHEMA, Report
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.calibrate.report import CalibrateReport
-from app.kinds.compare.report import CompareReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.sweep.report import SweepReport
 from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
+from app.kinds.views import blocks
+from app.reports.html import render_html
 from app.web import describe
 from app.web.pages import page
 from app.web.reading import parse
@@ -23,13 +24,10 @@ from app.web.sections.attribute_words import heading as worst_part
 from app.web.sections.attribute_words import whole_damage
 from app.web.sections.calibration import calibration, left
 from app.web.sections.calibration import heading as heading_of_calibration
-from app.web.sections.classes import classes
 from app.web.sections.front import front, heading
 from app.web.sections.front import left as left_after
 from app.web.sections.internals import internals as inside
-from app.web.sections.numbers import numbers
 from app.web.sections.origin import origin
-from app.web.sections.slices import slices
 from app.web.sections.surface import surface
 from app.web.sections.surface_words import answer as answer_of_surface
 from app.web.sections.surface_words import knobs_of, told_of
@@ -39,12 +37,10 @@ from app.web.sections.sweep import strongest, sweep
 from app.web.sections.tasks import answers
 from app.web.sections.tasks_words import heading as answers_heading
 from app.web.sections.tasks_words import left as answers_left
-from app.web.sections.tool_calls import tool_calls
 from app.web.sections.trajectory import heading as trajectory_heading
 from app.web.sections.trajectory import left as left_by_steps
 from app.web.sections.trajectory import trajectory
 from app.web.sections.verdict import verdict
-from app.web.sections.words import words
 from app.web.untrusted import visible
 
 
@@ -56,6 +52,8 @@ def render(report: dict[str, Any], *, others: str = "") -> str:
     newer one still shows. Raises `HemostatError(INVALID_REQUEST)` for anything that is not such a report.
     """
     data = parse(report)
+    if (shown := blocks(data)) is not None:
+        return render_html(shown, others=others)
     template, own = _view(data)
     return page(
         template,
@@ -74,7 +72,6 @@ def _view(report: Report) -> tuple[str, dict[str, Any]]:
     views: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
         "attribute": _attribution,
         "calibrate": _calibration,
-        "compare": _comparison,
         "mitigate": _mitigation,
         "surface": _surface,
         "sweep": _sweep,
@@ -82,24 +79,6 @@ def _view(report: Report) -> tuple[str, dict[str, Any]]:
         "trajectory": _trajectory,
     }
     return views[report.kind](report)
-
-
-def _comparison(report: CompareReport) -> tuple[str, dict[str, Any]]:
-    candidate, reference = (
-        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
-    )
-    return "report.html.j2", {
-        "what": "comparison report",
-        "preposition": "against",
-        "title": visible(f"{report.severity.capitalize()}: {candidate} against {reference}"),
-        "chart_title": "Excess KL over the noise floor",
-        "verdict": verdict(report),
-        "numbers": numbers(report),
-        "slices": slices(report),
-        "classes": classes(report),
-        "tool_calls": tool_calls(report),
-        "words": words(report),
-    }
 
 
 def _attribution(report: AttributeReport) -> tuple[str, dict[str, Any]]:

@@ -55,6 +55,12 @@ def reproduction(report: Report) -> Reproduction:
     return Reproduction(curl=curl, cli=_command(request), missing=tuple(missing))
 
 
+def of_same_pair(report: Report, request: Json) -> str | None:
+    """The command of another job on the same models and text: `request` holds its kind and what has no default."""
+    known = _request(report)
+    return _command({name: known[name] for name in ("reference", "candidate", "text") if name in known} | request)
+
+
 def _one_field_a_line(body: Json) -> str:
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in body.items()]
     return "{\n" + ",\n".join(lines) + "\n}"

@@ -8,16 +8,16 @@ from rich.console import Console
 
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.calibrate.report import CalibrateReport
-from app.kinds.compare.report import CompareReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.sweep.report import SweepReport
 from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
+from app.kinds.views import blocks
+from app.reports.terminal import print_blocks
 from app.web.reading import parse
 from app.web.terminal_attribute import render_attribute
 from app.web.terminal_calibration import render_calibration
-from app.web.terminal_compare import render_compare
 from app.web.terminal_mitigate import render_mitigate
 from app.web.terminal_parts import Say
 from app.web.terminal_surface import render_surface
@@ -50,8 +50,11 @@ _ASCII: Final = str.maketrans(
 )
 
 
-def render_terminal(report: dict[str, Any], console: Console) -> None:
-    """Prints a report of any kind. Raises `HemostatError(INVALID_REQUEST)` where it is none."""
+def render_terminal(report: dict[str, Any], console: Console, *, details: bool = False) -> None:
+    """Prints the main results of a report of any kind; with `details` all of them.
+
+    Raises `HemostatError(INVALID_REQUEST)` if it is no report.
+    """
     say: Say = _ascii if console.options.ascii_only else str
     match parse(report):
         case AttributeReport() as found:
@@ -68,8 +71,8 @@ def render_terminal(report: dict[str, Any], console: Console) -> None:
             render_tasks(found, console, say)
         case TrajectoryReport() as found:
             render_trajectory(found, console, say)
-        case CompareReport() as found:
-            render_compare(found, console, say)
+        case found:
+            print_blocks(blocks(found) or [], console, say, details=details)
 
 
 def _ascii(text: str) -> str:

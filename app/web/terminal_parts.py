@@ -10,15 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.contracts.report import SEVERITIES, Provenance, Report
+from app.contracts.report import Provenance, Report
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.sweep.report import SweepReport
 from app.kinds.trajectory.report import TrajectoryReport
+from app.reports.blocks import Gauge
+from app.reports.terminal import drawn
 from app.web import describe
 from app.web import format as fmt
-from app.web.scales import LogScale
+from app.web.sections.classes import OVER_WINDOWS
 from app.web.sections.origin import scored_text, window
-from app.web.sections.slices import OVER_WINDOWS
 from app.web.sections.surface_words import told_of
 from app.web.sections.sweep_words import furthest
 from app.web.sections.verdict import detectable, edges, heading, margin, named, nonfinite, rank, to_decide
@@ -69,48 +70,13 @@ def verdict_lines(report: Report, console: Console, say: Say, *, sentence: str =
     for line in filter(None, (margin(report), to_decide(report))):
         _print(console, say(line))
     console.print()
-    if report.decision.excess_kl.mean is not None:
-        for line in gauge(report, report.decision.excess_kl.mean, min(console.width, WIDE) - 2):
+    excess = report.decision.excess_kl
+    if excess.mean is not None:
+        for line in drawn(Gauge(excess.mean, excess.ci, edges(report)), named(report), min(console.width, WIDE) - 2):
             console.print(Text(say(line), no_wrap=True))
     for alert in filter(None, (nonfinite(report), *(visible(warning) for warning in report.warnings))):
         console.print()
         console.print(Text.assemble(("Warning: ", "bold"), say(alert)))
-
-
-def gauge(report: Report, mean: float, width: int) -> tuple[str, str, str]:
-    """Three lines of `width` characters: class names, an axis with the excess and its interval, the thresholds.
-
-    The axis is logarithmic from a quarter of the first threshold to three times the last; what lies outside stands at
-    its ends.
-    """
-    limits = edges(report)
-    scale = LogScale(limits[0] / 4, limits[-1] * 3)
-
-    def column(value: float) -> int:
-        return min(width - 1, max(0, round(scale.at(value) / 100 * (width - 1))))
-
-    bounds = [0, *(column(edge) for edge in limits), width]
-    names, axis, labels = [" "] * width, ["─"] * width, [" "] * width
-    for name, left, right in zip(SEVERITIES, bounds, bounds[1:], strict=False):
-        shown = name.upper() if name in named(report) else name
-        _write(names, shown, left + max(0, (right - left - len(shown) + 1) // 2))
-    for edge in limits:
-        axis[column(edge)] = "┼"
-        label = fmt.short(edge)
-        _write(labels, label, column(edge) - len(label) // 2)
-    ci = report.decision.excess_kl.ci
-    if ci:
-        low, high = column(ci[0]), column(ci[1])
-        for place in range(low, high + 1):
-            axis[place] = "═"
-        axis[low], axis[high] = "├", "┤"
-    axis[column(mean)] = "●" if mean >= scale.low else "◂"
-    return "".join(names), "".join(axis), "".join(labels)
-
-
-def _write(line: list[str], text: str, start: int) -> None:
-    start = min(max(0, start), max(0, len(line) - len(text)))
-    line[start : start + len(text)] = text[: len(line)]
 
 
 def capitals(text: str, names: Iterable[str] = ()) -> str:

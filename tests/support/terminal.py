@@ -8,8 +8,10 @@ from rich.console import Console
 from app.web.terminal import render_terminal
 
 
-def printed(body: dict[str, Any], width: int = 100) -> str:
+def printed(report: dict[str, Any], width: int = 100, encoding: str = "utf-8", *, details: bool = False) -> str:
     """The report as text, without colours, in a terminal of so many columns."""
-    stream = io.StringIO()
-    render_terminal(body, Console(file=stream, width=width))
-    return stream.getvalue()
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding=encoding)
+    render_terminal(report, Console(file=stream, width=width, no_color=True, force_terminal=False), details=details)
+    stream.flush()
+    return buffer.getvalue().decode(encoding)

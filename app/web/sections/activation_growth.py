@@ -8,10 +8,10 @@ from markupsafe import Markup
 
 from app.contracts.report import Mean
 from app.kinds.attribute.blocks import ActivationGrowth, ErrorStep
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts_internals import Series, layer_curves
 from app.web.sections.words_of_internals import mean_cell, on, told
-from app.web.tables import Cell, Column, Table
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from app.kinds.attribute.report import AttributeReport, Site
+from app.reports.blocks import Figure, Table
 from app.web import format as fmt
 from app.web.charts_bars import Bar, columns_chart, ranked_bars
 from app.web.sections.attribute_classes import PartClasses, part_classes
@@ -29,8 +30,6 @@ from app.web.sections.attribute_words import (
     whole_note,
     why_text,
 )
-from app.web.sections.numbers import Figure
-from app.web.tables import Table
 from app.web.untrusted import visible
 
 _FIRST_ROWS = 20

@@ -9,10 +9,10 @@ from typing import Final
 from app.contracts.report import Mean
 from app.kinds.attribute.blocks import SiteClass
 from app.kinds.attribute.report import AttributeReport, Site, SubsetClasses
+from app.reports.blocks import Cell, Column, Fact, Table
 from app.web import format as fmt
 from app.web.sections.attribute_words import first_sites, mean_text
-from app.web.sections.classes import LEVEL, NONE, Definition, listed, lowered
-from app.web.tables import Cell, Column, Table
+from app.web.sections.classes import LEVEL, NONE, listed, lowered
 from app.web.untrusted import visible
 
 # Columns of a table, of which the first one has the whole candidate in one, and the parts that the page has in all.
@@ -39,7 +39,7 @@ class PartClasses:
     kinds: Table
     further: tuple[Table, ...]
     note: str
-    definitions: tuple[Definition, ...]
+    definitions: tuple[Fact, ...]
 
 
 def part_classes(report: AttributeReport) -> PartClasses | None:
@@ -62,7 +62,7 @@ def part_classes(report: AttributeReport) -> PartClasses | None:
             ),
         ),
         note=_note(found, report),
-        definitions=tuple(Definition(visible(one.title), visible(one.definition)) for one in found.classes),
+        definitions=tuple(Fact(visible(one.title), visible(one.definition)) for one in found.classes),
     )
 
 

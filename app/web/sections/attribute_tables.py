@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from app.kinds.attribute.report import AttributeReport, Pair
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale
 from app.web.sections.attribute_words import cause_text, mean_text, share_text, treated_sites, why_text
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 

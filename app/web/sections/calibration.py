@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from app.contracts.profile import Before, Cell, TableRow
 from app.contracts.report import Mean
 from app.kinds.calibrate.report import CalibrateReport
+from app.reports.blocks import Cell as Shown
+from app.reports.blocks import Column, Figure, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, change_strip, interval_strip
 from app.web.scales import LinearScale, LogScale
-from app.web.sections.numbers import Figure
-from app.web.sections.slices import OVER_WINDOWS
+from app.web.sections.classes import OVER_WINDOWS
 from app.web.sections.verdict import heading as severity_of
-from app.web.tables import Cell as Shown
-from app.web.tables import Column, Table
 from app.web.untrusted import visible
 
 _PARTS = {

@@ -9,13 +9,13 @@ from typing import Final
 from markupsafe import Markup
 
 from app.contracts.diff_report import UNITS, Difference, DiffReport, Measure, Pair, Ranked
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web import listing
 from app.web.charts import axis as strip_axis
 from app.web.charts import interval_strip
 from app.web.charts_differences import Gap, differences_chart
 from app.web.scales import LinearScale
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 NAMES: Final[dict[Measure, str]] = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.contracts.report import Mean
+from app.reports.blocks import Cell
 from app.web import format as fmt
-from app.web.tables import Cell
 
 
 def estimate_cell(mean: Mean, *, percent: bool = False) -> Cell:

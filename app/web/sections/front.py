@@ -9,15 +9,15 @@ from markupsafe import Markup
 
 from app.contracts.report import Passage
 from app.kinds.mitigate.report import NO_WOUND, FrontPoint, MitigateReport
+from app.reports import blocks
+from app.reports.blocks import Cell, Column, Figure, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, change_strip, interval_strip
 from app.web.charts_front import Dot, front_chart
-from app.web.heat import HeatPassage, HeatScale, heat_passage, largest_kl
+from app.web.heat import HeatScale, heat_passage, largest_kl
 from app.web.scales import LogScale
-from app.web.sections.numbers import Figure
 from app.web.sections.onwards import fetching, sources
 from app.web.sections.trials import described, protocol, sets, trials, trials_note, unhelpful, wound, wound_note
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 FIRST_ROWS = 15
@@ -28,8 +28,8 @@ MAX_TOKEN = 40
 class Pair:
     """The same text before and after treatment."""
 
-    before: HeatPassage
-    after: HeatPassage
+    before: blocks.Passage
+    after: blocks.Passage
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,7 @@ def _recipe(report: MitigateReport) -> str:
     return "[\n" + ",\n".join(f"  {json.dumps(step, ensure_ascii=False)}" for step in report.recommended) + "\n]"
 
 
-def _heat(passage: Passage, scale: HeatScale) -> HeatPassage:
+def _heat(passage: Passage, scale: HeatScale) -> blocks.Passage:
     return heat_passage(passage, scale)
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from app.kinds.attribute.blocks import LayerAlignment, LayerGap, UnmatchedLayer
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.charts_internals import Cells, Matched, alignment_picture, heat_map
 from app.web.heat import HeatScale
 from app.web.scales import LinearScale
 from app.web.sections.words_of_internals import mean_cell, on
-from app.web.tables import Cell, Column, Table
 
 # Likeness is a share: its steps are even.
 _STEPS = HeatScale((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9))

@@ -12,22 +12,13 @@ from app.jobs.record import tested_name, text_name
 from app.kinds.registry import requests
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.trajectory.report import TrajectoryReport
+from app.reports.blocks import Cell, Column, Fact, Table
 from app.web import describe, listing
 from app.web import format as fmt
 from app.web.charts import share_bar
 from app.web.reproduce import Reproduction, reproduction
 from app.web.sections.surface_words import knobs_of
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A name and a value; `code` values are identifiers."""
-
-    name: str
-    value: str
-    code: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +127,7 @@ def _models(report: Report) -> Table:
 
     return Table(
         caption="The two models",
+        style="stack models",
         columns=(Column("", "name"), Column("Reference (p)", "code"), Column("Candidate (q)", "code")),
         rows=(
             row("Alias", both("model")),
@@ -238,6 +230,7 @@ def _phases(seconds: dict[str, float]) -> Table:
     total = sum(seconds.values())
     return Table(
         caption=f"Time, {fmt.duration(total)} in all" if seconds else "Time",
+        style="phases",
         columns=(Column("Phase", "name"), Column("Time"), Column("Share", "chart")),
         rows=tuple(
             (

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from app.kinds.attribute.blocks import RoutingShift
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.charts_internals import Cells, heat_map
 from app.web.scales import LinearScale
 from app.web.sections.words_of_internals import mean_cell, on, told
-from app.web.tables import Cell, Column, Table
 
 
 @dataclass(frozen=True)

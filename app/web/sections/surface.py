@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from app.kinds.surface.report import SurfaceReport
+from app.reports.blocks import Fact, Figure, Table
 from app.web import format as fmt
 from app.web.charts_contour import STEPS, Axis, Line, Square, surface_chart
 from app.web.sections import surface_slices as slices
 from app.web.sections import surface_tables as tables
 from app.web.sections import surface_words as said
-from app.web.sections.classes import Definition, definitions
-from app.web.sections.numbers import Figure
+from app.web.sections.classes import definitions
 from app.web.sections.surface_words import (
     MEASURES,
     NONE_SHOWN,
@@ -32,7 +32,6 @@ from app.web.sections.surface_words import (
     size_of,
     told_of,
 )
-from app.web.tables import Table
 from app.web.untrusted import visible
 
 
@@ -60,7 +59,7 @@ class Surface:
     token_classes: Table
     token_classes_note: str
     kinds_by_setting: Table
-    definitions: tuple[Definition, ...]
+    definitions: tuple[Fact, ...]
     path: Table
     path_note: str
     orders: Table

@@ -9,9 +9,9 @@ from markupsafe import Markup
 from app.kinds.sweep.lossless import NearLossless
 from app.kinds.sweep.report import Limit, SweepReport, Threshold
 from app.models.knobs import told
+from app.reports.blocks import Fact, Figure, Table
 from app.web import format as fmt
-from app.web.sections.classes import Definition, definitions
-from app.web.sections.numbers import Figure
+from app.web.sections.classes import definitions
 from app.web.sections.sweep_charts import fit_drawn, kl_chart, perplexity_chart
 from app.web.sections.sweep_fits import FitView, fit_view
 from app.web.sections.sweep_slices import domains, domains_note, token_classes, token_classes_note
@@ -30,7 +30,6 @@ from app.web.sections.sweep_words import (
     undecided,
     where,
 )
-from app.web.tables import Table
 from app.web.untrusted import visible
 
 __all__ = ["Sweep", "heading", "strongest", "sweep"]
@@ -58,7 +57,7 @@ class Sweep:
     domains_note: str
     token_classes: Table
     token_classes_note: str
-    definitions: tuple[Definition, ...]
+    definitions: tuple[Fact, ...]
     effort: Table
     effort_note: str
 

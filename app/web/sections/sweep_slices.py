@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from app.kinds.sweep.report import SweepReport, SweepSlice
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.sections.domain_words import unjudged
 from app.web.sections.sweep_words import by_damage, kinds, mild_column, mild_up_to, setting, shown_places
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 KIND: Final = "kind of token"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.kinds.sweep.report import SweepPoint, SweepReport
 from app.models.knobs import told
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LogScale
@@ -20,7 +21,6 @@ from app.web.sections.sweep_words import (
     setting,
     severity,
 )
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 

@@ -8,11 +8,11 @@ from app.contracts.report import Mean
 from app.kinds.sweep.lossless import AnsweredSetting, AnsweredTask, NearLossless
 from app.kinds.sweep.report import SweepReport
 from app.models.knobs import told
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale
 from app.web.sections.tasks_words import DECIMALS, metric_name, score
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 # Said wherever the perplexity half stands alone.

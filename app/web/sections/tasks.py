@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from app.kinds.tasks.report import AnyTaskResult, Outcome, Share, TasksReport
 from app.models.tasks.power import level_told
+from app.reports.blocks import Figure, Table
 from app.web import format as fmt
 from app.web.charts_flips import Band, FlipDot, flips_chart
-from app.web.sections.numbers import Figure
 from app.web.sections.tasks_classes import AnswersByClass, answers_by_class
 from app.web.sections.tasks_tables import (
     Examples,
@@ -33,7 +33,6 @@ from app.web.sections.tasks_words import (
     tests_note,
     worst_outcome,
 )
-from app.web.tables import Table
 from app.web.untrusted import visible
 
 

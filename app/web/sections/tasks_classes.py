@@ -8,11 +8,11 @@ from typing import Final
 
 from app.kinds.tasks.report import AnyTaskResult, ClassOutcome, ItemClass, ItemClasses, Share, TasksReport
 from app.models.tasks.power import LEVEL
+from app.reports.blocks import Cell, Column, Fact, Table
 from app.web import format as fmt
-from app.web.sections.classes import Definition, lowered, p_value
+from app.web.sections.classes import lowered, p_value
 from app.web.sections.estimates import estimate_cell
 from app.web.sections.tasks_words import points, score
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 _OUTCOMES: Final[dict[ClassOutcome, str]] = {
@@ -47,14 +47,14 @@ class AnswersByClass:
     tasks: tuple[TaskClasses, ...]
     note: str
     multiplicity: str
-    definitions: tuple[Definition, ...]
+    definitions: tuple[Fact, ...]
 
 
 def answers_by_class(report: TasksReport) -> AnswersByClass:
     """The view of a report."""
     told = [(result, result.token_classes) for result in report.results if result.token_classes is not None]
     definitions = {
-        one.title: Definition(visible(one.title), visible(one.definition))
+        one.title: Fact(visible(one.title), visible(one.definition))
         for _, found in told
         for one in found.classes
         if one.name != _NONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.kinds.tasks.report import BOOTSTRAP_FLIPS, AnyTaskResult, Flipped, Share, TasksReport
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip, mirrored_bars
 from app.web.scales import LinearScale
@@ -18,7 +19,6 @@ from app.web.sections.tasks_words import (
     points,
     score,
 )
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 _MOST_TEXT = 400

@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from app.kinds.trajectory.report import Cell as Entry
 from app.kinds.trajectory.report import TrajectoryReport
+from app.reports.blocks import Figure, Table
 from app.web import format as fmt
 from app.web.charts_survival import survival_chart
-from app.web.sections.numbers import Figure
 from app.web.sections.trajectory_amplification import along, amplification, amplification_note
 from app.web.sections.trajectory_candidates import candidates, domains
 from app.web.sections.trajectory_classes import Kinds, distances_by_kind, kinds
@@ -19,7 +19,6 @@ from app.web.sections.trajectory_matrices import Matrix, matrices
 from app.web.sections.trajectory_parting import curve, edits, parting
 from app.web.sections.trajectory_texts import Text, changes, shown, texts
 from app.web.sections.trajectory_words import LETTERS, factor, first_cells, kl_means, label, median_of, row_name
-from app.web.tables import Table
 from app.web.untrusted import visible
 
 

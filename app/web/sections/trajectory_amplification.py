@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from app.kinds.trajectory.report import Cell as Entry
 from app.kinds.trajectory.report import TrajectoryReport
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, change_strip, interval_strip
 from app.web.scales import LogScale
 from app.web.sections.trajectory_words import CONCLUSIONS, LETTERS, factor, kl_means, mean_cell, row_name
-from app.web.tables import Cell, Column, Table
 
 
 def amplification(report: TrajectoryReport) -> Table:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from app.kinds.trajectory.report import CandidateRun, TrajectoryReport
+from app.reports.blocks import Cell, Column, Table
 from app.web import describe
 from app.web import format as fmt
 from app.web.sections.trajectory_words import LETTERS, mean_cell
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 

@@ -15,12 +15,12 @@ from app.kinds.trajectory.report import (
     ClassKl,
     TrajectoryReport,
 )
+from app.reports.blocks import Cell, Column, Fact, Table
 from app.web import format as fmt
 from app.web.charts import axis, change_strip
 from app.web.scales import LogScale
-from app.web.sections.classes import LEVEL, NONE, Definition, listed, lowered, p_value
+from app.web.sections.classes import LEVEL, NONE, listed, lowered, p_value
 from app.web.sections.trajectory_words import LETTERS, first_cells, label, mean_cell, row_name, shaping_name
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 _NONE: Final = "none"
@@ -39,7 +39,7 @@ class Kinds:
     rule: str
     multiplicity: str
     absent: str
-    definitions: tuple[Definition, ...]
+    definitions: tuple[Fact, ...]
 
 
 def kinds(report: TrajectoryReport) -> Kinds:
@@ -53,7 +53,7 @@ def kinds(report: TrajectoryReport) -> Kinds:
         rule=visible(found.rule),
         multiplicity=visible(found.multiplicity),
         absent=f"Not in these texts: {', '.join(map(visible, found.absent))}." if found.absent else "",
-        definitions=tuple(Definition(visible(one.title), visible(one.definition)) for one in found.classes),
+        definitions=tuple(Fact(visible(one.title), visible(one.definition)) for one in found.classes),
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from app.kinds.trajectory.report import TrajectoryReport
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import axis, interval_strip
 from app.web.scales import LinearScale
 from app.web.sections.trajectory_words import LETTERS, mean_cell, shaping_name
-from app.web.tables import Cell, Column, Table
 
 
 def distances(report: TrajectoryReport) -> Table:

@@ -6,12 +6,12 @@ from typing import Final
 
 from app.kinds.trajectory.report import Cell as Entry
 from app.kinds.trajectory.report import TrajectoryReport
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import axis
 from app.web.charts_survival import Curve, survival_strip
 from app.web.scales import LinearScale
 from app.web.sections.trajectory_words import mean_cell, median_of, row_name, title_of
-from app.web.tables import Cell, Column, Table
 
 # Characters of a name that the legend of a chart has room for on a telephone.
 _LEGEND: Final = 40

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.kinds.trajectory.report import Sample, TextStatistics, TrajectoryReport
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.sections.trajectory_words import LETTERS, fourth, label, mean_cell, row_name
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible, with_breaks
 
 

@@ -7,9 +7,9 @@ from typing import Final
 from app.contracts.report import Mean
 from app.kinds.trajectory.report import Cell as Entry
 from app.kinds.trajectory.report import DecoderRun, Ratio, ShapedDistance, TrajectoryReport
+from app.reports.blocks import Cell
 from app.web import describe
 from app.web import format as fmt
-from app.web.tables import Cell
 from app.web.untrusted import visible
 
 LETTERS: Final = "ABCD"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from app.contracts.report import Mean
 from app.kinds.mitigate import treatments
 from app.kinds.mitigate.report import FrontPoint, MitigateReport, Trial
+from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip, share_bar
 from app.web.scales import LinearScale
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 _OUTCOMES = {

@@ -9,22 +9,14 @@ from typing import Final
 from markupsafe import Markup
 
 from app.contracts.report import SEVERITIES, Report, Severity
+from app.reports.blocks import Cell, Column, Pip, Table
 from app.web import format as fmt
 from app.web.charts import threshold_chart
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 # So many tokens, and so many times the text that was scored, nobody will score.
 _BEYOND_REACH: Final = 1_000_000
 _BEYOND_REACH_TIMES: Final = 100
-
-
-@dataclass(frozen=True)
-class Pip:
-    """One step of the five. `state`: "on" (reached for sure), "may" (reached by part of the interval), "off"."""
-
-    name: Severity
-    state: str
 
 
 @dataclass(frozen=True)
@@ -155,28 +147,21 @@ def rank(report: Report) -> str:
 
 
 def margin(report: Report) -> str:
-    """How far the interval stands from the thresholds on either side; empty where that says nothing."""
-    excess, limits = report.decision.excess_kl, edges(report)
+    """Where the interval is among the limits; empty if that says nothing."""
+    excess = report.decision.excess_kl
     if excess.ci is None or report.nonfinite_positions:
         return ""
     low, high = excess.ci
-    straddled = [(edge, SEVERITIES[index + 1]) for index, edge in enumerate(limits) if low < edge < high]
-    if straddled:
-        return (
-            "The interval of the excess straddles "
-            + " and ".join(f"{fmt.short(edge)}, where {name} begins" for edge, name in straddled)
-            + "."
-        )
-    parts = []
-    under = [(edge, SEVERITIES[index + 1]) for index, edge in enumerate(limits) if edge <= low]
-    over = [(edge, SEVERITIES[index + 1]) for index, edge in enumerate(limits) if edge >= high]
-    if under:
-        edge, name = under[-1]
-        parts.append(f"the lower limit is {fmt.number(low / edge)} times the threshold of {name}")
-    if over:
-        edge, name = over[0]
-        parts.append(f"the upper limit is {fmt.percent(max(0.0, high) / edge)} % of the threshold of {name}")
-    return "The whole interval of the excess lies in one class: " + ", ".join(parts) + "."
+    interval = fmt.estimate(excess.mean, excess.ci).interval
+    held = [
+        f"{fmt.short(edge)}, where {name} begins"
+        for edge, name in zip(edges(report), SEVERITIES[1:], strict=True)
+        if low < edge < high
+    ]
+    if held:
+        return f"The 95 % interval {interval} holds {' and '.join(held)}."
+    whole = ranges(report)[SEVERITIES.index(report.severity)]
+    return f"The 95 % interval {interval} is entirely within {report.severity} ({whole} nats per token)."
 
 
 def detectable(report: Report) -> str:
@@ -185,13 +170,13 @@ def detectable(report: Report) -> str:
     if effect is None:
         return "Not known: without an interval there is nothing to compute it from."
     text = (
-        f"A true excess KL that lies {fmt.number(effect, 2)} nats a token from a threshold is told from it "
-        "(80 % power, 5 % level); a smaller distance may come out as inconclusive."
+        f"This text can resolve differences of {fmt.number(effect, 2)} nats per token from a limit "
+        "(80 % power, 5 % level). A smaller difference may be inconclusive."
     )
     if least == 0:
         text += " The noise floor is exactly 0, so any excess over zero is a change."
     elif least is not None:
-        text += f" An excess of {fmt.number(least, 2)} nats or more is told from zero."
+        text += f" An excess of {fmt.number(least, 2)} nats or more differs from zero."
     return text
 
 
@@ -210,6 +195,7 @@ def _cautions(report: Report) -> str:
 def _thresholds(report: Report) -> Table:
     return Table(
         caption="Classes of the excess KL",
+        style="few",
         columns=(Column("Class", "name"), Column("Mean excess KL, nats a token")),
         rows=tuple(
             (Cell(name, strong=name == report.severity), Cell(span))

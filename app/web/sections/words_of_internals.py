@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from app.contracts.report import Mean
 from app.kinds.attribute.blocks import Measured
+from app.reports.blocks import Cell
 from app.web import format as fmt
-from app.web.tables import Cell
 
 
 def on(measured: Measured) -> str:

@@ -41,12 +41,12 @@ def test_a_token_that_was_not_scored_stays_plain():
 def test_only_the_worst_token_carries_its_kl_and_the_first_of_equals_is_it():
     heat = heat_passage(passage(0.1, 2.5, 2.5, None), HeatScale.up_to(2.5))
     assert [token.label for token in heat.tokens] == ["", "2.5", "", ""]
-    assert (heat.worst, heat.first, heat.last) == ("2.5", 10, 13)
+    assert heat.caption == "d · prose · tokens 10–13 · worst 2.5 nats"
 
 
 def test_a_passage_without_a_scored_token_has_no_worst_one():
     heat = heat_passage(passage(None, None), HeatScale.up_to(0.0))
-    assert heat.worst == ""
+    assert "worst" not in heat.caption
     assert not any(token.label for token in heat.tokens)
 
 

@@ -1,31 +1,6 @@
 import pytest
 
-from app.kinds.compare.report import CompareReport
-from app.web.terminal_parts import capitals, gauge
-from tests.support.reports import variants
-
-VARIANTS = variants()
-
-
-def drawn(name, width):
-    report = CompareReport.model_validate(VARIANTS[name])
-    return gauge(report, report.decision.excess_kl.mean, width)
-
-
-@pytest.mark.parametrize("width", [60, 78, 98])
-def test_the_gauge_puts_the_excess_between_its_thresholds(width):
-    names, axis, labels = drawn("severe", width)
-    assert len(names) == len(axis) == len(labels) == width
-    crossings = [place for place, sign in enumerate(axis) if sign == "┼"]
-    assert len(crossings) == 4
-    assert crossings[2] < axis.index("├") < axis.index("●") < axis.index("┤") < crossings[3]
-    assert "SEVERE" in names
-    assert "mild" in names
-
-
-def test_an_excess_under_the_gauge_points_off_it():
-    _, axis, _ = drawn("tiny", 78)
-    assert axis.startswith("◂")
+from app.web.terminal_parts import capitals
 
 
 @pytest.mark.parametrize(

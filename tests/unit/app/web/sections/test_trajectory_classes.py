@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from app.kinds.trajectory.report import TrajectoryReport
+from app.reports.blocks import Table
 from app.web import format as fmt
 from app.web.report import render
 from app.web.sections.trajectory_classes import distances_by_kind, kinds, sentences
-from app.web.tables import Table
 from tests.support.trajectory_reports import trajectory_variants
 
 VARIANTS = trajectory_variants()

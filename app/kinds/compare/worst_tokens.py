@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from app.contracts.report import WorstToken
 from app.kinds.compare.report import CompareReport
+from app.reports.blocks import Block, Cell, Column, Note, Table, filled, fold
 from app.web import format as fmt
-from app.web.heat import HeatPassage, HeatScale, heat_passage, largest_kl
-from app.web.tables import Cell, Column, Table
+from app.web.heat import heat
 from app.web.untrusted import visible
 
 MAX_PASSAGES = 24
@@ -17,36 +15,19 @@ MAX_ROWS = 50
 MAX_TOKEN = 60
 
 
-@dataclass(frozen=True)
-class Words:
-    """Passages (none where text was not stored, and `absent` says why), the heat scale's legend, and the table.
-
-    `more` holds the rows that are folded away.
-    """
-
-    passages: tuple[HeatPassage, ...]
-    legend: tuple[tuple[int, str], ...]
-    table: Table
-    more: Table
-    absent: str
-    omitted: str
-
-
-def words(report: CompareReport) -> Words:
-    """The worst tokens of a report."""
-    scale = HeatScale.up_to(largest_kl(report.passages))
-    stored = any(token.token is not None for token in report.worst_tokens)
+def worst_tokens(report: CompareReport) -> list[Block]:
+    """Passages in colour if their text was stored, and the table of the worst tokens."""
     shown = report.worst_tokens[:MAX_ROWS]
     rest = len(report.worst_tokens) - len(shown)
-    tabled = _with_text if stored else _by_number
-    return Words(
-        passages=tuple(heat_passage(passage, scale) for passage in report.passages[:MAX_PASSAGES]),
-        legend=scale.legend,
-        table=tabled("Worst tokens", shown[:FIRST_ROWS]),
-        more=tabled(f"Worst tokens, {FIRST_ROWS + 1} to {len(shown)}", shown[FIRST_ROWS:]),
-        absent="" if report.passages else _why_absent(report),
-        omitted=f"{fmt.count(rest)} more stand in the JSON report." if rest else "",
-    )
+    tabled = _with_text if any(token.token is not None for token in report.worst_tokens) else _by_number
+    more = tabled(f"Worst tokens, {FIRST_ROWS + 1} to {len(shown)}", shown[FIRST_ROWS:])
+    return [
+        *([] if report.passages else [Note(_why_absent(report), kind="plain")]),
+        *([heat(report.passages[:MAX_PASSAGES])] if report.passages else []),
+        *filled(tabled("Worst tokens", shown[:FIRST_ROWS])),
+        *fold(f"{len(more.rows)} more of the worst tokens", filled(more)),
+        *([Note(f"The JSON report holds {fmt.count(rest)} more.")] if rest else []),
+    ]
 
 
 def _why_absent(report: CompareReport) -> str:
@@ -57,7 +38,7 @@ def _why_absent(report: CompareReport) -> str:
     if wanted is False:
         reason = "the job asked that no text be stored"
     elif source.startswith(("hub", "file")):
-        reason = "text of files and hub data sets is stored only where the job asks for it"
+        reason = "text of files and hub data sets is stored only if the job asks for it"
     else:
         reason = "the job did not allow text to be stored"
     return (
@@ -72,12 +53,12 @@ def _with_text(caption: str, tokens: tuple[WorstToken, ...]) -> Table:
         columns=(
             Column("Observed token", "code"),
             Column("KL, nats"),
-            Column("p → q of it"),
-            Column("Δp"),
+            Column("p → q of it", priority=2),
+            Column("Δp", priority=2),
             Column("Reference’s first choice", "code"),
             Column("Candidate’s", "code"),
-            Column("Document", "text"),
-            Column("Position"),
+            Column("Document", "text", priority=1),
+            Column("Position", priority=1),
         ),
         rows=tuple(
             (
@@ -92,6 +73,7 @@ def _with_text(caption: str, tokens: tuple[WorstToken, ...]) -> Table:
             )
             for token in tokens
         ),
+        style="stack worst-tokens",
     )
 
 
@@ -100,12 +82,12 @@ def _by_number(caption: str, tokens: tuple[WorstToken, ...]) -> Table:
         caption=caption,
         columns=(
             Column("Document", "name"),
-            Column("Domain", "text"),
-            Column("Position"),
+            Column("Domain", "text", priority=2),
+            Column("Position", priority=1),
             Column("Token id"),
             Column("KL, nats"),
-            Column("p → q of it"),
-            Column("Δp"),
+            Column("p → q of it", priority=2),
+            Column("Δp", priority=2),
         ),
         rows=tuple(
             (
@@ -119,6 +101,7 @@ def _by_number(caption: str, tokens: tuple[WorstToken, ...]) -> Table:
             )
             for token in tokens
         ),
+        style="stack worst-tokens",
     )
 
 

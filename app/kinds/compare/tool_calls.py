@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from markupsafe import Markup
 
 from app.contracts.report import GeneratedToolCalls, PairedProportion, Proportion
 from app.kinds.compare.report import CompareReport
 from app.models.tasks.power import LEVEL
+from app.reports.blocks import Block, Cell, Column, Note, Section, Table, fold
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
 NAMES = {"parsable": "A call that parses", "valid": "Valid by the schema", "right_tool": "Valid, of the right tool"}
@@ -22,47 +20,51 @@ FORMS = {
 }
 
 
-@dataclass(frozen=True)
-class ToolCalls:
-    """The section."""
-
-    sentence: str
-    shares: Table
-    rule: str
-    examples: Table
-    absent: str
-
-
-def tool_calls(report: CompareReport) -> ToolCalls | None:
-    """The section of a report; none where no call was generated."""
+def tool_calls(report: CompareReport) -> list[Block]:
+    """The section of a report; nothing if no call was generated."""
     found = report.tool_calls
     if found is None:
-        return None
+        return []
+    count = len(found.examples)
+    examples = [_examples(found)] if found.examples else []
+    unstored = found.examples and found.examples[0].reference is None
+    blocks: list[Block] = [
+        Note(sentence(found), kind="plain", brief=True),
+        _shares(found),
+        Note(_rule(found), "Rule"),
+        *fold(
+            f"{fmt.counted(count, 'prompt')} where the two part",
+            [*examples, *([Note("Answers are not stored.")] if unstored else [])],
+        ),
+    ]
+    return [Section("tool-calls", "Generated tool calls", blocks, "Tool calls")]
+
+
+def _shares(found: GeneratedToolCalls) -> Table:
     scale = LinearScale(-100.0, 100.0)
-    return ToolCalls(
-        sentence=sentence(found),
-        shares=Table(
-            caption="Share of answers, candidate against reference",
-            columns=(
-                Column("Answers with", "name"),
-                Column("Reference, %"),
-                Column("Candidate, %"),
-                Column("Difference and 95 % interval", "chart"),
-                Column("Difference, points"),
-                Column("Lost"),
-                Column("Gained"),
-                Column("p, exact"),
-            ),
-            rows=tuple(_row(NAMES[name], pair, scale) for name, pair in pairs(found)),
-            axis=axis(scale, "Candidate’s share minus the reference’s, percentage points"),
+    return Table(
+        caption="Share of answers, candidate against reference",
+        columns=(
+            Column("Answers with", "name"),
+            Column("Reference, %"),
+            Column("Candidate, %"),
+            Column("Difference and 95 % interval", "chart"),
+            Column("Difference, points"),
+            Column("Lost", priority=1),
+            Column("Gained", priority=1),
+            Column("p, exact"),
         ),
-        rule=visible(
-            f"{found.rule} {FORMS[found.form]} {found.prompts} prompts, answers of at most {found.max_tokens} tokens; "
-            f"{found.cut_off[0]} of the reference’s and {found.cut_off[1]} of the candidate’s were cut off there. "
-            f"{same_calls(found)} Lost and gained are prompts; p is McNemar’s, for each line by itself."
-        ),
-        examples=_examples(found),
-        absent="" if not found.examples or found.examples[0].reference is not None else "Answers are not stored.",
+        rows=tuple(_row(NAMES[name], pair, scale) for name, pair in pairs(found)),
+        axis=axis(scale, "Candidate’s share minus the reference’s, percentage points"),
+        style="stack strips",
+    )
+
+
+def _rule(found: GeneratedToolCalls) -> str:
+    return visible(
+        f"{found.rule} {FORMS[found.form]} {found.prompts} prompts, answers of at most {found.max_tokens} tokens; "
+        f"{found.cut_off[0]} of the reference’s and {found.cut_off[1]} of the candidate’s were cut off there. "
+        f"{same_calls(found)} Lost and gained are prompts; p is McNemar’s, for each line by itself."
     )
 
 

@@ -2,83 +2,77 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
-
-from markupsafe import Markup
 
 from app.contracts.report import Distribution, Mean
 from app.kinds.compare.report import CompareReport
+from app.reports.blocks import Block, Cell, Chart, Column, Columns, Figure, Figures, Fold, Next, Note, Section, Table
 from app.web import describe
 from app.web import format as fmt
 from app.web.charts import Mark, histogram_chart
-from app.web.tables import Cell, Column, Table
 from app.web.untrusted import visible
 
-ORDER = (("median", "Median"), ("p90", "p90"), ("p95", "p95"), ("p99", "p99"), ("p999", "p99.9"), ("max", "Max"))
+_QUANTILES = (("median", "Median"), ("p90", "p90"), ("p95", "p95"), ("p99", "p99"), ("p999", "p99.9"), ("max", "Max"))
+_MEAN = (Column("Quantity", "name"), Column("Mean"), Column("95 % interval"))
+_DISTRIBUTION = (
+    *_MEAN,
+    *(Column(label, priority=0 if label in {"Median", "p99"} else 2) for _, label in _QUANTILES),
+)
+Row = tuple[Cell, ...]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A headline number."""
-
-    label: str
-    value: str
-    unit: str
-    interval: str
-    note: str
+def figures(report: CompareReport) -> list[Block]:
+    """The four numbers to read first."""
+    return [Figures(_figures(report), brief=True)]
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """What was measured over all scored tokens."""
-
-    figures: tuple[Figure, ...]
-    compared: str
-    divergences: Table
-    prediction: Table
-    ranking: Table
-    histogram: Markup
-    histogram_table: Table
-    floor: str
-    kernel: Table | None
+def metrics(report: CompareReport) -> list[Block]:
+    """What is compared, and a table for each group of metrics."""
+    return [
+        Note(_compared(report)),
+        _divergences(report),
+        Columns(([_prediction(report)], [_ranking(report)])),
+        Next("Is another candidate better?", f"hemostat diff {visible(report.job)} OTHER"),
+    ]
 
 
-def numbers(report: CompareReport) -> Numbers:
-    """The numbers of a report."""
-    return Numbers(
-        figures=_figures(report),
-        compared=_compared(report),
-        divergences=_divergences(report),
-        prediction=_prediction(report),
-        ranking=_ranking(report),
-        histogram=histogram_chart(report.histogram, _marks(report)),
-        histogram_table=_histogram_table(report),
-        floor=_floor(report),
-        kernel=_kernel(report),
+def distribution(report: CompareReport) -> list[Block]:
+    """How the KL of single tokens is distributed, beside the noise floor."""
+    histogram = Chart(
+        "Share of positions by KL(p‖q)", histogram_chart(report.histogram, _marks(report)), "nats, logarithmic"
     )
+    return [
+        histogram,
+        Note(_floor(report), "Noise floor"),
+        Fold("The same as a table", [_histogram_table(report)]),
+    ]
+
+
+def kernel_term(report: CompareReport) -> list[Block]:
+    """What the candidate's own kernels add; nothing if it has none."""
+    kernel = report.kernel_term
+    if kernel is None:
+        return []
+    caption = f"Kernel term of {visible(kernel.scheme)}, over {fmt.count(kernel.tokens)} tokens"
+    table = Table(caption, _DISTRIBUTION, (_distribution_row("KL(dequantized‖packed)", "nats", kernel.kl),))
+    what = (
+        "The candidate runs on kernels of its own. This is its KL from the same weights, dequantized to the "
+        "reference’s dtype and run on the reference’s kernels: other rounding, and activation quantization if the "
+        "scheme has it. None of it comes from the weights."
+    )
+    return [Section("kernel", "Kernel term", (Note(what, kind="plain"), table))]
 
 
 def _figures(report: CompareReport) -> tuple[Figure, ...]:
     kl, perplexity = report.divergence.kl, report.perplexity
+    from_to = f"from {fmt.number(perplexity.reference, 4)} to {fmt.number(perplexity.candidate, 4)}"
+    tail = f"99th percentile of KL; median {fmt.number(kl.median)}, largest {fmt.number(kl.max)}"
+    same = "both name the same next token"
     return (
-        _figure("KL divergence", kl, "nats a token", "mean over all scored tokens"),
-        _figure(
-            "Perplexity ratio",
-            perplexity.ratio,
-            "candidate / reference",
-            f"from {fmt.number(perplexity.reference, 4)} to {fmt.number(perplexity.candidate, 4)}",
-        ),
-        _figure(
-            "Same first choice", report.top1_agreement, "% of tokens", "both name the same next token", percent=True
-        ),
-        Figure(
-            "Worst 1 % of tokens",
-            fmt.number(kl.p99),
-            "nats or more",
-            "",
-            f"99th percentile of KL; median {fmt.number(kl.median)}, largest {fmt.number(kl.max)}",
-        ),
+        _figure("KL divergence", kl, "nats per token", "mean over all scored tokens"),
+        _figure("Perplexity ratio", perplexity.ratio, "candidate / reference", from_to),
+        _figure("Same first choice", report.top1_agreement, "% of tokens", same, percent=True),
+        Figure("Worst 1 % of tokens", fmt.number(kl.p99), "nats or more", "", tail),
     )
 
 
@@ -103,42 +97,28 @@ def _clusters(report: CompareReport) -> str:
 
 
 def _divergences(report: CompareReport) -> Table:
-    blocks = (
-        ("KL(p‖q)", "nats; what the candidate lost", report.divergence.kl),
-        ("KL(q‖p)", "nats; what it made up", report.divergence.reverse_kl),
-        ("JS", "nats; Jensen–Shannon, at most 0.693", report.divergence.js),
-        ("TV", "a probability; total variation", report.divergence.tv),
-    )
+    found = report.divergence
     return Table(
-        caption="Divergence a token",
-        columns=(
-            Column("Quantity", "name"),
-            Column("Mean"),
-            Column("95 % interval"),
-            *(Column(label) for _, label in ORDER),
+        caption="Divergence per token",
+        columns=_DISTRIBUTION,
+        rows=(
+            _distribution_row("KL(p‖q)", "nats; what the candidate lost", found.kl),
+            _distribution_row("KL(q‖p)", "nats; what it made up", found.reverse_kl),
+            _distribution_row("JS", "nats; Jensen–Shannon, at most 0.693", found.js),
+            _distribution_row("TV", "a probability; total variation", found.tv),
         ),
-        rows=tuple(_distribution_row(name, note, block) for name, note, block in blocks),
     )
 
 
-def _distribution_row(name: str, note: str, block: Distribution) -> tuple[Cell, ...]:
-    mean = fmt.estimate(block.mean, block.ci)
-    return (
-        Cell(name, note),
-        Cell(mean.value, strong=True),
-        Cell(mean.interval or fmt.NONE),
-        *(Cell(fmt.number(getattr(block, key))) for key, _ in ORDER),
-    )
-
-
-_MEANS = (Column("Quantity", "name"), Column("Mean"), Column("95 % interval"))
+def _distribution_row(name: str, note: str, block: Distribution) -> Row:
+    return (*_mean_row(name, note, block), *(Cell(fmt.number(getattr(block, key))) for key, _ in _QUANTILES))
 
 
 def _prediction(report: CompareReport) -> Table:
     perplexity, entropy = report.perplexity, report.entropy
     return Table(
         caption="Prediction",
-        columns=_MEANS,
+        columns=_MEAN,
         rows=(
             _plain_row("Perplexity of p", "reference, on the observed tokens", fmt.number(perplexity.reference, 5)),
             _plain_row("Perplexity of q", "candidate", fmt.number(perplexity.candidate, 5)),
@@ -153,7 +133,7 @@ def _ranking(report: CompareReport) -> Table:
     agreement = report.agreement
     return Table(
         caption="Ranking",
-        columns=_MEANS,
+        columns=_MEAN,
         rows=(
             _mean_row("Top-1 agreement", "%; same most likely token", agreement.top1, percent=True),
             _mean_row("Top-5 overlap", "%; shared among the five likeliest", agreement.top5_overlap, percent=True),
@@ -163,11 +143,11 @@ def _ranking(report: CompareReport) -> Table:
     )
 
 
-def _plain_row(name: str, note: str, value: str) -> tuple[Cell, ...]:
+def _plain_row(name: str, note: str, value: str) -> Row:
     return (Cell(name, note), Cell(value, strong=True), Cell(fmt.NONE, "see the ratio"))
 
 
-def _mean_row(name: str, note: str, mean: Mean, *, percent: bool = False) -> tuple[Cell, ...]:
+def _mean_row(name: str, note: str, mean: Mean, *, percent: bool = False) -> Row:
     text = fmt.estimate(mean.mean, mean.ci, percent=percent)
     return (Cell(name, note), Cell(text.value, strong=True), Cell(text.interval or fmt.NONE))
 
@@ -201,6 +181,7 @@ def _histogram_table(report: CompareReport) -> Table:
             for name, bin_count in bins
             if bin_count
         ),
+        style="bins",
     )
 
 
@@ -212,28 +193,4 @@ def _floor(report: CompareReport) -> str:
     )
     if floor.kl.max == 0 and floor.kl.mean == 0:
         return f"Exactly 0 ({how}): on this machine the engine repeats itself to the last bit."
-    return f"{fmt.number(floor.kl.mean)} nats a token on average, {fmt.number(floor.kl.max)} at most ({how})."
-
-
-def _kernel(report: CompareReport) -> Table | None:
-    kernel = report.kernel_term
-    if kernel is None:
-        return None
-    mean = fmt.estimate(kernel.kl.mean, kernel.kl.ci)
-    return Table(
-        caption=f"Kernel term of {visible(kernel.scheme)}, over {fmt.count(kernel.tokens)} tokens",
-        columns=(
-            Column("Quantity", "name"),
-            Column("Mean"),
-            Column("95 % interval"),
-            *(Column(label) for _, label in ORDER),
-        ),
-        rows=(
-            (
-                Cell("KL(dequantized‖packed)", "nats"),
-                Cell(mean.value, strong=True),
-                Cell(mean.interval or fmt.NONE),
-                *(Cell(fmt.number(getattr(kernel.kl, key))) for key, _ in ORDER),
-            ),
-        ),
-    )
+    return f"{fmt.number(floor.kl.mean)} nats per token on average, {fmt.number(floor.kl.max)} at most ({how})."

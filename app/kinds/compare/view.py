@@ -1,0 +1,37 @@
+"""The report of a comparison as blocks."""
+
+from __future__ import annotations
+
+from app.contracts.report import SEVERITIES
+from app.kinds.compare.numbers import distribution, figures, kernel_term, metrics
+from app.kinds.compare.report import CompareReport
+from app.kinds.compare.slices import token_classes, where, worst
+from app.kinds.compare.tool_calls import tool_calls
+from app.kinds.compare.worst_tokens import worst_tokens
+from app.reports.blocks import Block, Next, Section
+from app.reports.common import closing, headline, title
+from app.web.reproduce import of_same_pair
+
+
+def blocks(report: CompareReport) -> list[Block]:
+    """What the report shows, the verdict first."""
+    return [
+        title(report, what="comparison report", heading=report.severity.capitalize()),
+        headline(report, chart_title="Excess KL over the noise floor"),
+        Section("numbers", "Key numbers", [*figures(report), *worst(report), *_next(report), *metrics(report)]),
+        Section("distribution", "Distribution of per-token KL", distribution(report), "Distribution"),
+        Section("where", "Where the loss sits", where(report), "Where"),
+        *tool_calls(report),
+        *token_classes(report),
+        Section("tokens", "Worst tokens", worst_tokens(report)),
+        *kernel_term(report),
+        *closing(report),
+    ]
+
+
+def _next(report: CompareReport) -> list[Block]:
+    """From moderate damage on: the command that finds the layers that cause it."""
+    if SEVERITIES.index(report.severity) < SEVERITIES.index("moderate"):
+        return []
+    command = of_same_pair(report, {"kind": "attribute", "directions": ["restore"]})
+    return [Next("Which layers cause it?", command.replace(" \\\n  ", " ").rstrip(), brief=True)] if command else []

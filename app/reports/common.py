@@ -1,0 +1,112 @@
+"""What reports of all kinds begin and end with, as blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.contracts.report import Report
+from app.reports.blocks import (
+    Alert,
+    Block,
+    Chart,
+    Code,
+    Columns,
+    Fact,
+    Facts,
+    Gauge,
+    Headline,
+    Items,
+    Note,
+    Section,
+    Title,
+)
+from app.web import format as fmt
+from app.web.sections.origin import Origin, origin
+from app.web.sections.verdict import edges, verdict
+from app.web.untrusted import visible
+
+
+def title(report: Report, *, what: str, heading: str, preposition: str = "against") -> Title:
+    """The head of a report. `heading` is the answer in a few words."""
+    source = origin(report)
+    text, *others = source.head
+    return Title(
+        what=what,
+        heading=f"{heading}: {source.candidate} {preposition} {source.reference}",
+        candidate=source.candidate,
+        reference=source.reference,
+        scored=source.scored,
+        facts=(Fact(text.name, text.value, brief=True), *_size(report), *others),
+        version=visible(report.provenance.hemostat),
+        preposition=preposition,
+    )
+
+
+def _size(report: Report) -> tuple[Fact, ...]:
+    sizes = [model.bytes for model in (report.provenance.candidate, report.provenance.reference)]
+    if None in sizes or sizes[0] == sizes[1]:
+        return ()
+    candidate, reference = (fmt.size(size or 0) for size in sizes)
+    return (Fact("Size", f"{candidate}, reference {reference}", brief=True),)
+
+
+def headline(report: Report, *, chart_title: str, sentence: str = "") -> Headline:
+    """The severity of a report; its own sentence unless another is given. Every scored token counts."""
+    found = verdict(report)
+    excess = report.decision.excess_kl
+    alerts = [Alert("Not finite", found.nonfinite, "bad")] if found.nonfinite else []
+    alerts += [Alert("Warning", visible(warning)) for warning in report.warnings]
+    caption = f"{chart_title}, with its 95 % interval, among the classes"
+    return Headline(
+        severity=report.severity,
+        severities=found.classes,
+        conclusive=found.conclusive,
+        named=found.heading,
+        rank=found.rank,
+        pips=found.pips,
+        sentence=sentence or found.sentence,
+        remark=f"{found.margin} {found.to_decide}".strip(),
+        alerts=tuple(alerts),
+        gauge=None if excess.mean is None else Gauge(excess.mean, excess.ci, edges(report)),
+        chart=None if found.chart is None else Chart(caption, found.chart, "nats per token, logarithmic"),
+        brief=True,
+    )
+
+
+def closing(report: Report) -> list[Block]:
+    """Limits, provenance, and how to get the numbers again."""
+    source = origin(report)
+    return [_limits(report), _provenance(source), _reproduce(source)]
+
+
+def _limits(report: Report) -> Section:
+    found = verdict(report)
+    listed = tuple(visible(item) for item in report.not_tested) or ("The report names nothing.",)
+    tested = [
+        Note(found.detectable, "Minimum detectable effect", "plain"),
+        Items(listed, "Not tested", brief=bool(report.not_tested)),
+    ]
+    rule = [
+        Note(found.rule, "Rule", "plain"),
+        found.thresholds,
+        Note(found.cautions, "Warnings and values that are not finite", "plain"),
+    ]
+    return Section("limits", "Limits of this verdict", (Columns((tested, rule)),), "Limits")
+
+
+def _provenance(source: Origin) -> Section:
+    groups = tuple([Facts(group.facts, group.heading)] for group in source.groups)
+    recipe: tuple[Sequence[Block], ...] = ([Code(source.recipe, "Recipe")], [source.phases])
+    return Section("provenance", "Provenance", (source.models, Columns(groups), Columns(recipe)))
+
+
+def _reproduce(source: Origin) -> Section:
+    again = source.reproduction
+    blocks: list[Block] = [
+        Note("The same weights, text and versions give the same numbers; compare the fingerprints.", kind="plain"),
+        *(Note(line) for line in again.missing),
+        *([Code(again.cli, "Command line")] if again.cli else []),
+        Code(again.curl, "HTTP"),
+        Note("HEMOSTAT_URL names the service, for example http://HOST:PORT; the command line reads it too."),
+    ]
+    return Section("reproduce", "Reproduce", blocks)

@@ -1,0 +1,33 @@
+"""One snapshot per kind and renderer. What must hold for every report is in the tests beside this file."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.kinds.views import VIEWS
+from app.reports.html import render_html
+from app.reports.markdown import render_markdown
+from app.web.reading import parse
+from tests.support.reports import compare_report
+from tests.support.snapshots import body
+from tests.support.terminal import printed
+
+REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "compare": compare_report,
+}
+
+
+def test_every_kind_has_a_snapshot() -> None:
+    assert REPORTS.keys() == VIEWS.keys()
+
+
+@pytest.mark.parametrize("kind", REPORTS)
+def test_a_report_shows_what_it_showed(kind: str, snapshot: Callable[[str, str], None]) -> None:
+    report = REPORTS[kind]()
+    blocks = VIEWS[kind](parse(report))
+    snapshot(f"{kind}.html", body(render_html(blocks)))
+    snapshot(f"{kind}.md", render_markdown(blocks))
+    for width in (80, 120):
+        snapshot(f"{kind}.{width}.txt", printed(report, width))
+    snapshot(f"{kind}.details.txt", printed(report, 100, details=True))

@@ -1,0 +1,102 @@
+"""What holds for every report in a terminal."""
+
+from rich.cells import cell_len
+
+from app.kinds.compare.report import CompareReport
+from app.reports.blocks import Cell, Column, Gauge, Table
+from app.reports.terminal import aligned, drawn, fitted
+from tests.support.reports import variants
+from tests.support.terminal import printed
+
+VARIANTS = variants()
+MOST_LINES = 38  # of 40: the command adds the path of the page and the outcome of a rule
+
+
+def of_report(text: str) -> list[str]:
+    """Lines but those of commands, which a terminal breaks where it must so that they are copied whole."""
+    return [line for line in text.splitlines() if not line.startswith(("  hemostat", "hemostat", "  --", '  "'))]
+
+
+def test_the_short_output_fits_its_lines_and_no_line_is_wider_than_the_terminal() -> None:
+    for name, report in VARIANTS.items():
+        for width in (80, 120):
+            text = printed(report, width)
+            commands = sum(len(line) // width for line in text.splitlines())
+            assert len(text.splitlines()) + commands <= MOST_LINES or name == "hostile"
+            for lines in (of_report(text), of_report(printed(report, width, details=True))):
+                assert max(map(cell_len, lines)) <= width, name
+
+
+def test_details_hold_every_number_of_the_short_output() -> None:
+    for report in VARIANTS.values():
+        short = printed(report, 120).splitlines()[:-1]
+        details = printed(report, 120, details=True).splitlines()
+        numbers = [line.strip() for line in short if line[:1].isalnum() and "Not tested" not in line]
+        assert set(numbers[:12]) <= {line.strip() for line in details}
+
+
+def test_nothing_is_said_by_colour_alone_and_no_name_commands_the_terminal() -> None:
+    for name, report in VARIANTS.items():
+        text = printed(report, 120, details=True)
+        assert not set(text) & set("\x1b\x07\x00\u202e"), name
+        assert report["severity"].upper() in text
+    assert "<b>not bold</b> ⟨U+001B⟩[1m⟨U+202E⟩" in printed(VARIANTS["hostile"], 120)
+
+
+def test_markup_in_names_is_text() -> None:
+    text = printed(VARIANTS["severe"] | {"warnings": ["[bold red]loud[/bold red] [link=x]"]}, 120)
+    assert "[bold red]loud[/bold red] [link=x]" in text
+
+
+def test_an_ascii_terminal_gets_ascii() -> None:
+    for name, report in VARIANTS.items():
+        assert printed(report, 80, "ascii", details=True).isascii(), name
+    assert "x10-6" in printed(VARIANTS["tiny"], 80, "ascii")
+
+
+def test_decimal_points_are_below_each_other() -> None:
+    numbers = aligned(["0.308", "1,204", "−89.07", "–", "1.60×10⁻⁶"])
+    assert len({len(number) for number in numbers}) == 1
+    assert {number.index(".") for number in numbers if "." in number} == {5}
+    assert [number.strip() for number in numbers] == ["0.308", "1,204", "−89.07", "–", "1.60×10⁻⁶"]
+
+
+def table(*columns: Column) -> Table:
+    return Table("T", columns, (tuple(Cell("1234567", "12345") for _ in columns),))
+
+
+def test_columns_and_notes_of_low_priority_leave_a_narrow_terminal_first() -> None:
+    found = table(Column("name", "name"), Column("kept"), Column("chart", "chart"), Column("b", priority=1),
+                  Column("c", priority=2))  # fmt: skip
+
+    def shown(width: int) -> list[tuple[str, bool]]:
+        return [(one.label, any(one.notes)) for one in fitted(found, width, str)]
+
+    whole = [("name", True), ("kept", True), ("b", True), ("c", True)]
+    assert shown(58) == whole
+    assert shown(57) == [*whole[:3], ("c", False)]
+    assert shown(51) == whole[:3]
+    assert shown(42) == [*whole[:2], ("b", False)]
+    assert shown(28) == whole[:2]
+    assert shown(27) == [("name", False), ("kept", True)]
+    assert shown(5) == [("name", False), ("kept", False)]
+
+
+def test_the_gauge_puts_the_excess_between_its_limits() -> None:
+    for width in (60, 78, 98):
+        names, axis, labels = _drawn("severe", width)
+        assert len(names) == len(axis) == len(labels) == width
+        crossings = [place for place, sign in enumerate(axis) if sign == "┼"]
+        assert len(crossings) == 4
+        assert crossings[2] < axis.index("├") < axis.index("●") < axis.index("┤") < crossings[3]
+        assert "SEVERE" in names
+        assert "mild" in names
+    assert _drawn("tiny", 78)[1].startswith("◂")
+
+
+def _drawn(name: str, width: int) -> tuple[str, str, str]:
+    decision = CompareReport.model_validate(VARIANTS[name]).decision
+    excess, limits = decision.excess_kl, decision.thresholds
+    assert excess.mean is not None
+    gauge = Gauge(excess.mean, excess.ci, (limits.mild, limits.moderate, limits.severe, limits.collapse))
+    return drawn(gauge, (VARIANTS[name]["severity"],), width)
