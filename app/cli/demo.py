@@ -12,7 +12,7 @@ from app.web.terminal import render_terminal
 RECIPE = {"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}
 
 
-def demo(settings: Settings, *, as_json: bool) -> None:
+def demo(settings: Settings, *, as_json: bool, details: bool = False) -> None:
     """Compares the demo model with itself at 4 bits (round to nearest) over the shipped text and shows the verdict."""
     alias, _ = ensure_demo_model(settings)
     err.print(f"[bold]Does {alias} bleed at 4 bits?[/] Round to nearest, groups of 64, asymmetric; the shipped text.")
@@ -30,6 +30,6 @@ def demo(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    render_terminal(report, out)
+    render_terminal(report, out, details=details)
     out.print(f"Report: {page}", soft_wrap=True)
     out.print("[dim]Open it in a browser. The service is shut down again; `make up` keeps one running.[/]")

@@ -25,7 +25,7 @@ from app.cli.keys import keys_app
 from app.cli.mitigate import next_commands
 from app.cli.models import models_app
 from app.cli.once import Commands
-from app.cli.options import AsJson, Url
+from app.cli.options import AsJson, Details, Url
 from app.cli.output import Exit, fail, out, print_json
 from app.cli.profiles import profiles_app
 from app.cli.schema import schema
@@ -38,6 +38,7 @@ from app.contracts.errors import HemostatError
 from app.kinds.registry import KINDS
 from app.up import require_ports, run_up
 from app.web.phases import all_phases
+from app.web.report import as_markdown
 from app.web.terminal import render_terminal
 
 # As they are met: run it, measure, compare measurements, mend, look after.
@@ -136,9 +137,9 @@ def up(
 
 
 @app.command()
-def demo(*, as_json: AsJson = False) -> None:
+def demo(*, details: Details = False, as_json: AsJson = False) -> None:
     """Build the demo model, quantize it to 4 bits, compare, and print the verdict."""
-    demo_command.demo(settings(), as_json=as_json)
+    demo_command.demo(settings(), as_json=as_json, details=details)
 
 
 @app.command()
@@ -146,7 +147,9 @@ def report(
     job_id: str,
     *,
     html: Annotated[Path | None, typer.Option(help="Write the HTML page there.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print it as Markdown, for a pull request.")] = False,
     url: Url = None,
+    details: Details = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the report of a finished job, or write its HTML page."""
@@ -158,8 +161,10 @@ def report(
         page = save_page(client.report_html(job_id), html) if html else None
     if as_json:
         print_json(found)
+    elif markdown:
+        out.print(as_markdown(found), markup=False, highlight=False, soft_wrap=True, end="")
     else:
-        render_terminal(found, out)
+        render_terminal(found, out, details=details)
         if page:
             out.print(f"Report: {escape(str(page))}", soft_wrap=True)
         for line in next_commands(found, url):

@@ -30,6 +30,7 @@ def measure(
     output: Path | None,
     dry_run: bool,
     as_json: bool,
+    details: bool = False,
     onwards: Callable[[Client, Json, Path], Sequence[str]] | None = None,
 ) -> None:
     """Shows the report and ends with the status of the rule's outcome, if there is a rule. A dry run prints its
@@ -60,7 +61,7 @@ def measure(
     if as_json:
         print_json(found | ({"rule": judged} if judged else {}))
     else:
-        render_terminal(found, out)
+        render_terminal(found, out, details=details)
     if judged and not as_json:
         out.print(f"Rule: fail on {judged['fail_on']} → [bold]{judged['outcome']}[/]")
     page = save_page(html, page)

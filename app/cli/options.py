@@ -15,6 +15,7 @@ Download = Annotated[
     bool, typer.Option("--download", help="Fetch a hub id that is not in the local Hugging Face cache.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and estimate the cost; run nothing.")]
+Details = Annotated[bool, typer.Option("--details", help="Print everything that the page shows.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, everything else on standard error.")]
 
 

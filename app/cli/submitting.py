@@ -13,7 +13,7 @@ from app.cli.configuration import settings
 from app.cli.measuring import measure
 from app.cli.mitigate import onwards
 from app.cli.naming import alias_of
-from app.cli.options import AsJson, Download, DryRun, Output, Url, finite
+from app.cli.options import AsJson, Details, Download, DryRun, Output, Url, finite
 from app.cli.output import Rule
 from app.cli.rules import RULES
 from app.commands.knobs import turn_all
@@ -55,6 +55,7 @@ _SHARED: Final[dict[str, tuple[Any, Any]]] = {
     "download": (Download, False),
     "dry_run": (DryRun, False),
     "url": (Url, None),
+    "details": (Details, False),
     "as_json": (AsJson, False),
 }
 
@@ -125,6 +126,7 @@ def _submit(kind: str, request: type[JobRequest], given: Json) -> None:
         output=given["output"],
         dry_run=given["dry_run"],
         as_json=given["as_json"],
+        details=given["details"],
         onwards=partial(onwards, url=url) if kind == "mitigate" else None,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import SCHEMA, Report
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.calibrate.report import CalibrateReport
@@ -16,6 +17,7 @@ from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.views import blocks
 from app.reports.html import render_html
+from app.reports.markdown import render_markdown
 from app.web import describe
 from app.web.pages import page
 from app.web.reading import parse
@@ -65,6 +67,22 @@ def render(report: dict[str, Any], *, others: str = "") -> str:
         job=visible(data.job),
         **own,
     )
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """The main results as Markdown.
+
+    Raises `HemostatError(INVALID_REQUEST)` if it is no report, or one of a kind that has no Markdown yet.
+    """
+    data = parse(report)
+    shown = blocks(data)
+    if shown is None:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"A report of kind {data.kind} cannot be shown as Markdown.",
+            hint="leave --markdown out",
+        )
+    return render_markdown(shown)
 
 
 def _view(report: Report) -> tuple[str, dict[str, Any]]:

@@ -55,10 +55,11 @@ def reproduction(report: Report) -> Reproduction:
     return Reproduction(curl=curl, cli=_command(request), missing=tuple(missing))
 
 
-def of_same_pair(report: Report, request: Json) -> str | None:
-    """The command of another job on the same models and text: `request` holds its kind and what has no default."""
+def of_same_pair(report: Report, kind: str) -> str:
+    """The command of a job of another kind on the same models and text, in one line."""
     known = _request(report)
-    return _command({name: known[name] for name in ("reference", "candidate", "text") if name in known} | request)
+    pair = {name: known[name] for name in ("reference", "candidate", "text") if name in known}
+    return _command(pair | {"kind": kind}).replace(" \\\n  ", " ")
 
 
 def _one_field_a_line(body: Json) -> str:

@@ -33,5 +33,4 @@ def _next(report: CompareReport) -> list[Block]:
     """From moderate damage on: the command that finds the layers that cause it."""
     if SEVERITIES.index(report.severity) < SEVERITIES.index("moderate"):
         return []
-    command = of_same_pair(report, {"kind": "attribute", "directions": ["restore"]})
-    return [Next("Which layers cause it?", command.replace(" \\\n  ", " ").rstrip(), brief=True)] if command else []
+    return [Next("Which layers cause it?", of_same_pair(report, "attribute"), brief=True)]

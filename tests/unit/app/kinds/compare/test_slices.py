@@ -54,8 +54,6 @@ def test_a_part_without_an_interval_is_named_last_and_the_whole_text_is_no_part(
 
 def test_the_next_step_is_named_from_moderate_damage_on() -> None:
     for name, report in variants().items():
-        if name == "no-text":  # of a revision of a data set, which the command line cannot name
-            continue
         severe = report["severity"] in {"moderate", "severe", "collapse"}
         commands = [getattr(block, "command", "") for block in brief(blocks(parsed(report)))]
         assert any("hemostat attribute" in command for command in commands) == severe, name
