@@ -1,6 +1,7 @@
 """What we use of vLLM, against the installed one: an upgrade fails here first."""
 
 import inspect
+from collections.abc import Iterator
 from functools import reduce
 from importlib import metadata
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from workers.engine import environment, vllm_names
-from workers.engine.launch import load_vllm
+from workers.engine.isolation import quiet_vllm
 from workers.engine.serving.arguments import server_environment
 
 # Name -> {path from it: parameters that we give it by name, or positions that we fill; None: it is only read}.
@@ -81,8 +82,10 @@ USED: dict[str, dict[str, str | int | None]] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def loaded() -> None:
-    load_vllm()
+def imported() -> Iterator[None]:
+    environment.prepare()
+    with quiet_vllm():
+        yield
 
 
 def fault(name: str, path: str, wanted: str | int | None) -> str:

@@ -20,13 +20,9 @@ def item_of(built: Built, place: int, sample: Sample, task: HarnessTask, refusal
         context = str(arguments[0][0])
         if not context.strip() or asks_nothing(own, doc):
             raise refusal(f"{where}: the question is empty", "take the item out", "path")
-        if (blank := blank_choice(own, doc, None)) is not None:
-            raise refusal(f"{where}: choice {blank} is empty", "take the item out", "path")
         return Item(id_, context, delimiter="", target=target_of(own, doc))
     choices = [str(one) for one in own.doc_to_choice(doc)]
     gold = own.doc_to_text(doc) if own.multiple_input else own.doc_to_target(doc)
-    if isinstance(gold, list):
-        raise refusal("several of its choices are right", "choose a task with one right choice")
     index = choices.index(gold) if isinstance(gold, str) and gold in choices else gold
     if len(choices) < 2 or any(not one.strip() for one in choices):
         raise refusal(f"{where}: there are not two choices at least with text", "take the item out", "path")

@@ -44,18 +44,17 @@ def _blank(value: object) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def blank_choice(built: Any, doc: dict[str, Any], count: int | None) -> int | None:
-    """The number, from 1, of an empty one among so many texts (None: two or more) that are asked, each behind a letter:
-    of a list, or of fields that are called option_a and so on."""
+def blank_choice(built: Any, doc: dict[str, Any], count: int) -> int | None:
+    """The number, from 1, of an empty one among so many texts that are asked, each behind a letter: of a list, or of
+    fields that are called option_a and so on."""
     if built.multiple_input:
         return None
     question = str(built.doc_to_text(doc))
     held = [value for one in doc.values() for value in (one.values() if isinstance(one, dict) else (one,))]
     groups = [value for value in held if isinstance(value, list)]
-    groups.append([value for name, value in doc.items() if _OPTION.fullmatch(name)] if count is not None else [])
+    groups.append([value for name, value in doc.items() if _OPTION.fullmatch(name)])
     for found in groups:
-        fits = len(found) > 1 if count is None else len(found) == count
-        if fits and all(isinstance(one, str) and one.strip() in question for one in found):
+        if len(found) == count and all(isinstance(one, str) and one.strip() in question for one in found):
             blank = [number for number, one in enumerate(found, 1) if not one.strip()]
             if blank:
                 return blank[0]

@@ -1,9 +1,4 @@
-"""A definition over our rows, settled once.
-
-A definition's own code may shuffle choices whenever the harness reads the data set, and it reads it again for every
-filter. From a hub the processed data set is kept on disk; here it is made once and kept, so that what is asked and what
-is scored are the same. Only the items that are drawn are kept.
-"""
+"""A definition over those of our rows that are drawn."""
 
 from __future__ import annotations
 
@@ -17,8 +12,8 @@ from app.contracts.errors import HemostatError
 from app.contracts.task import HarnessTask
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.reading import draw
-from workers.diagnosis.tasks.harness.definition import Refusal, harness
-from workers.diagnosis.tasks.harness.table import ROW
+from workers.diagnosis.tasks.harness.definition import Refusal, fields_of, shots_of, task_over, unheard
+from workers.diagnosis.tasks.harness.table import table
 
 # Rows that are tried one by one to name the one that a definition does not take.
 _TRIED: Final = 2000
@@ -26,21 +21,18 @@ _TRIED: Final = 2000
 
 @dataclass(frozen=True)
 class Built:
-    """The harness' task, and by item what it is called in the file: the row's number, or the definition's own."""
+    """The harness' task, how many solved examples it shows, and each item's number in the file, from 1."""
 
     task: Any
+    shots: int
     numbers: tuple[int, ...]
-    of_rows: bool
 
     def where(self, index: int, path: str) -> str:
         """What an error calls an item."""
-        return f"{path}, {'' if self.of_rows else 'the definition’s '}item {self.numbers[index]}"
+        return f"{path}, item {self.numbers[index]}"
 
 
 def build(
-    config: dict[str, Any],
-    tables: Mapping[str, Any],
-    published: str,
     task: HarnessTask,
     rows: HarnessRows,
     *,
@@ -50,34 +42,26 @@ def build(
     check_cancelled: Callable[[], None],
 ) -> Built:
     """The task over the items that are drawn. Raises TASK_INVALID for rows that the definition does not take or that
-    are among its solved examples, and where too few are left."""
-    make = harness("api.task").ConfigurableTask
-    try:
-        built = make(config=dict(config))
-        docs = built.task_docs
-    except Exception as error:
-        raise refusal(
-            f"it does not take {_culprit(make, config, rows)} of {task.path}: {told(error, rows)}",
-            f"the definition is written for the data set {published}: give its fields. The first item has "
-            f"{', '.join(sorted(map(str, rows.items[0]))[:12])}",
-            "path",
-        ) from error
-    if len(docs) < 2:
-        raise refusal(
-            f"the definition leaves {len(docs)} of the {len(rows.items)} items of {task.path}",
-            "two at least are needed to compare",
-            "path",
-        )
-    kept = draw(list(range(len(docs))), task.items, seed=seed, pointer=pointer)
-    docs = docs.select(kept)
-    of_rows = ROW in docs.column_names
-    built.config.process_docs = None
-    built.dataset = {**tables, "items": docs}
-    built.task_docs = docs
-    if built.config.num_fewshot:
-        _check_leak(built, docs, rows, task, refusal)
+    are among its solved examples."""
+    shots = shots_of(task, refusal)
+    kept = draw(list(range(len(rows.items))), task.items, seed=seed, pointer=pointer)
+    tables = {"items": table(rows.items, task.path, refusal, "path").select(kept)}
+    if rows.examples:
+        tables["examples"] = table(rows.examples, str(task.examples), refusal, "examples")
+    with unheard(seed):
+        try:
+            built = task_over(task.task, tables, shots)
+        except Exception as error:
+            raise refusal(
+                f"it does not take {_culprit(task.task, rows, kept)} of {task.path}: {told(error, rows)}",
+                f"the definition is written for the data set {fields_of(task.task).get('dataset_path')}: give its "
+                f"fields. The first item has {', '.join(sorted(map(str, rows.items[0]))[:12])}",
+                "path",
+            ) from error
+        if shots:
+            _check_leak(built, task, refusal)
     _ask(built, check_cancelled)
-    return Built(built, tuple(docs[ROW]) if of_rows else tuple(index + 1 for index in kept), of_rows)
+    return Built(built, shots, tuple(index + 1 for index in kept))
 
 
 def _ask(built: Any, check_cancelled: Callable[[], None]) -> None:
@@ -94,19 +78,10 @@ def _asking(method: Callable[..., Any], check_cancelled: Callable[[], None]) -> 
     return asking
 
 
-def _check_leak(built: Any, docs: Any, rows: HarnessRows, task: HarnessTask, refusal: Refusal) -> None:
-    """Raises TASK_INVALID where an item is among what solved examples are taken from, whatever its other fields say,
-    and in whatever order a definition puts its choices into the question."""
-    examples = list(built.fewshot_docs() or ())
-    shown = {question for doc in examples if (question := _question(built, doc)) is not None}
-    # A set that items of other words have, too (yes and no, say), tells no question from another.
-    words: dict[frozenset[str], set[str]] = {}
-    for doc in docs:
-        if found := _texts(built, doc, rows.items):
-            words.setdefault(found, set()).add(str(sorted(str(_question(built, doc)).split())))
-    known = {found for doc in examples if (found := _texts(built, doc, rows.examples))}
-    again = any(found in known and len(kinds) == 1 for found, kinds in words.items())
-    if again or any(_question(built, doc) in shown for doc in docs):
+def _check_leak(built: Any, task: HarnessTask, refusal: Refusal) -> None:
+    """Raises TASK_INVALID if an item is among what solved examples are taken from, whatever its other fields are."""
+    shown = {_question(built, doc) for doc in built.fewshot_docs() or ()} - {None}
+    if any(_question(built, doc) in shown for doc in built.task_docs):
         raise refusal(
             f"an item of {task.path} stands among what solved examples are taken from",
             "take the examples from another split: a model that is shown the answer tells nothing",
@@ -115,46 +90,25 @@ def _check_leak(built: Any, docs: Any, rows: HarnessRows, task: HarnessTask, ref
 
 
 def _question(built: Any, doc: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What is asked, with its choices in any order; None of examples that a definition brings in another form."""
+    """What is asked, with its choices in any order; None of a row that the definition does not take."""
     try:
         choices = built.doc_to_choice(doc) if built.config.doc_to_choice is not None else ()
-        # Where choices stand in the middle of a sentence, its end is what the harness calls the target.
+        # If choices are in the middle of a sentence, its end is what the harness calls the target.
         asked = built.doc_to_target(doc) if built.multiple_input else built.doc_to_text(doc)
         return str(asked), str(sorted(map(str, choices)))
     except Exception:  # a definition's own code
         return None
 
 
-def _texts(built: Any, doc: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    """Those texts of a row that are asked, in no order: a definition may shuffle choices into the question. Empty
-    where it leaves no row's number, and where `_question` is whole without."""
-    number = doc.get(ROW)
-    if built.multiple_input or number is None or not 0 < number <= len(rows):
-        return frozenset()
-    question = _question(built, doc)
-    asked = _plain(" ".join(question)) if question is not None else ""
-    found = {text for leaf in _leaves(rows[number - 1]) if (text := _plain(leaf)) and text in asked}
-    # A number or a letter may be a field of its own and stand in a text by chance.
-    return frozenset(text for text in found if not any(text in other for other in found - {text}))
-
-
-def _plain(text: str) -> str:
-    """Letters and digits alone: definitions mend brackets, spaces and capitals."""
-    return "".join(filter(str.isalnum, text.casefold()))
-
-
-def _culprit(make: Any, config: dict[str, Any], rows: HarnessRows) -> str:
+def _culprit(name: str, rows: HarnessRows, kept: list[int]) -> str:
     """The first row that the definition does not take by itself."""
     import datasets
 
-    for number, row in enumerate(rows.items[:_TRIED], 1):
-        one = {"items": datasets.Dataset.from_list([row])}
+    for index in kept[:_TRIED]:
         try:
-            make(
-                config=config | {"custom_dataset": lambda kept=one, **_: kept, "num_fewshot": 0, "fewshot_split": None}
-            )
+            task_over(name, {"items": datasets.Dataset.from_list([rows.items[index]])}, 0)
         except Exception:
-            return f"item {number}"
+            return f"item {index + 1}"
     return "the items"
 
 

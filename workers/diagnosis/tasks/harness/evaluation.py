@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workers.diagnosis.tasks.answers import INVALID
 from workers.diagnosis.tasks.harness.definition import harness, unheard
+from workers.diagnosis.tasks.harness.metric import RIGHT_OR_WRONG
 
-# Behind the right answer it tells scores that count words from those of right and wrong.
-OTHERWISE: Final = "otherwise"
 Sample = dict[str, Any]
 
 
@@ -32,7 +31,7 @@ class Scored:
 
 def run(task: Any, answers: Sequence[object] | None, *, seed: int) -> list[Sample]:
     """One evaluation by the harness: an entry an item and filter. `answers` are to its requests in their order; None
-    is the trial: nothing of choices, and text that is more than the right answer."""
+    is a trial, to read what is asked: each choice is as likely, and each text is empty."""
     model = harness("api.model").LM
     name = task.config.task
 
@@ -46,7 +45,7 @@ def run(task: Any, answers: Sequence[object] | None, *, seed: int) -> list[Sampl
             raise NotImplementedError
 
         def generate_until(self, requests: Sequence[Any]) -> Sequence[object]:
-            return [f"{target_of(task, one.doc)} {OTHERWISE}" for one in requests] if answers is None else answers
+            return [""] * len(requests) if answers is None else answers
 
     with unheard(seed):
         task.set_fewshot_seed(seed=seed)  # the same examples before an item, whoever answers
@@ -66,17 +65,16 @@ def asked_of(argument: Sequence[Any]) -> tuple[str, str]:
 
 
 def scored(samples: Sequence[Sample]) -> Scored:
-    """By metric, `acc` or `exact_match,filter`, those whose every score is 0 or 1."""
+    """By metric, `acc` or `exact_match,filter`, who is right."""
     right: dict[str, NDArray[np.bool_]] = {}
     said: dict[str, tuple[str | None, ...]] = {}
     for name in dict.fromkeys(str(sample["filter"]) for sample in samples):
         of_filter = sorted((one for one in samples if one["filter"] == name), key=lambda one: int(one["doc_id"]))
         read = tuple(_text(one["filtered_resps"]) for one in of_filter)
         for metric in of_filter[0]["metrics"]:
-            values = [one.get(metric) for one in of_filter]
-            if all(isinstance(value, bool | int | float | np.number) and value in (0, 1) for value in values):
+            if metric in RIGHT_OR_WRONG:
                 key = metric if name == "none" else f"{metric},{name}"
-                right[key] = np.asarray(values, dtype=np.bool_)
+                right[key] = np.asarray([one[metric] for one in of_filter], dtype=np.bool_)
                 said[key] = read
     return Scored(right, said)
 
@@ -93,11 +91,7 @@ def of_one_filter(samples: Sequence[Sample]) -> list[Sample]:
     return sorted((one for one in samples if one["filter"] == first), key=lambda one: int(one["doc_id"]))
 
 
-def target_of(built: Any, doc: dict[str, Any], place: int = 0) -> str:
-    """The right answer as text; of several the one at this place."""
+def target_of(built: Any, doc: dict[str, Any]) -> str:
+    """The right answer as text; of several the first."""
     target = built.doc_to_target(doc)
-    if built.config.doc_to_choice is not None and isinstance(target, int):
-        target = built.doc_to_choice(doc)[target]
-    if isinstance(target, list):
-        target = target[place] if target else ""
-    return str(target)
+    return str(next(iter(target), "") if isinstance(target, list) else target)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from workers.diagnosis.tasks.harness.definition import Refusal
 
-# Column of the row's number in its file, from 1, where a definition's own code leaves it.
-ROW: Final = "hemostat_row"
-
 
 def table(rows: Sequence[Mapping[str, Any]], path: str, refusal: Refusal, field: str) -> Any:
-    """`datasets.Dataset` of the rows with their numbers.
+    """`datasets.Dataset` of the rows.
 
     Raises TASK_INVALID where one lacks a field that others have, at any depth, or has null in a list (the harness would
     ask about "None"), and where values of a field are of several types.
@@ -47,9 +44,7 @@ def table(rows: Sequence[Mapping[str, Any]], path: str, refusal: Refusal, field:
                 field,
             )
     try:
-        return datasets.Dataset.from_list(
-            [{name: row[name] for name in names} | {ROW: number} for number, row in enumerate(rows, 1)]
-        )
+        return datasets.Dataset.from_list([{name: row[name] for name in names} for row in rows])
     except Exception as error:  # pyarrow's own kinds
         raise refusal(
             f"{path}: the items do not become a table ({type(error).__name__})",

@@ -9,11 +9,24 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.tasks.harness import HARNESS_TASKS, read_rows
 from app.settings import Settings
 from tests.support.harness_tasks import task
-from workers.diagnosis.tasks.harness.definition import Refusal, _check, _index
+from workers.diagnosis.tasks.harness.definition import _manager, fields_of
+from workers.diagnosis.tasks.harness.metric import RIGHT_OR_WRONG
 
 RUNS_CODE = re.compile(
     r"\b(eval|exec|compile|__import__|open)\(|subprocess|os\.system|parse_expr|sympy|pickle|importlib|requests|urllib|"
     r"load_dataset|import evaluate|math_verify"
+)
+
+DRAWS = re.compile(r"\b(random|shuffle|permutation|sample)\b")
+# Fields that would change what is asked or how it is scored.
+NOT_READ = (
+    "process_results",
+    "custom_dataset",
+    "unsafe_code",
+    "use_prompt",
+    "class",
+    "doc_to_image",
+    "doc_to_audio",
 )
 
 
@@ -28,16 +41,38 @@ def sources(file: Path) -> str:
     return found
 
 
-def test_every_task_that_may_be_run_is_defined_and_runs_no_code() -> None:
+def code_of(name: str) -> str:
+    return sources(Path(_manager().task_index[name].yaml_path))
+
+
+def test_every_task_that_may_be_run_is_defined_and_its_code_runs_and_draws_nothing() -> None:
     for name in sorted(HARNESS_TASKS):
-        entry = _index()[name]
-        assert entry.kind.name == "TASK", name
-        _check(dict(entry.cfg), Refusal(task(name), "/tasks/0"))
-        assert not RUNS_CODE.search(sources(Path(entry.yaml_path))), name
+        assert not RUNS_CODE.search(code_of(name)), name
+        assert not DRAWS.search(code_of(name)), name
+
+
+def test_every_task_that_may_be_run_asks_one_question_an_item_whose_answer_is_right_or_wrong() -> None:
+    for name in sorted(HARNESS_TASKS):
+        fields = fields_of(name)
+        metrics = {one["metric"] for one in fields["metric_list"]}
+        assert metrics - {"f1"} <= set(RIGHT_OR_WRONG), name
+        assert metrics - {"f1"}, name
+        assert fields["output_type"] in {"multiple_choice", "generate_until"}, name
+        assert ("exact_match" in metrics) == (fields["output_type"] == "generate_until"), name
+        assert not any(map(fields.get, NOT_READ)), name
+        assert fields.get("repeats", 1) == 1, name
+        if fields["output_type"] == "multiple_choice":
+            assert fields["doc_to_text"], name
+        else:
+            asked = fields["generation_kwargs"]
+            assert asked["until"], name
+            assert not asked["do_sample"], name
+            assert not asked.keys() - {"until", "do_sample", "temperature"}, name
 
 
 def test_the_search_finds_code_in_definitions_that_have_it() -> None:
-    assert RUNS_CODE.search(sources(Path(_index()["minerva_math_algebra"].yaml_path)))
+    assert RUNS_CODE.search(code_of("minerva_math_algebra"))
+    assert DRAWS.search(code_of("gpqa_main_zeroshot"))
 
 
 @pytest.mark.parametrize("name", ["mbpp", "humaneval", "score_robustness_math", "mmlu", "helloswag", "nowhere"])
