@@ -163,7 +163,8 @@ def part_of(fault: ErrorDetails, at: Place) -> FieldError:
     name = f"the name {shown(path[-1])} in {_name(path[:-1])}" if at.of_name else _name(path)
     detail, hint = value_fault(fault, name, {} if at.of_name else at.node, secret=in_document(path))
     if path[-2:] in (("reference", "model"), ("candidate", "model")):
-        hint = f"{hint} `hemostat models list` shows the aliases.".strip()
+        add = "`hemostat models add ALIAS FOLDER|HUB_ID` adds one."
+        hint = f"{hint} `hemostat models list` shows the aliases, {add}".strip()
     return FieldError(code, detail[:1].upper() + detail[1:] if at.of_name else detail, hint, pointer_of(path))
 
 

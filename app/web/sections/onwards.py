@@ -23,10 +23,7 @@ def commands(report: MitigateReport, recipe_file: str, *, options: str = "") -> 
     measured = "" if report.provenance.protocol.window == _WINDOW else f" --window {report.provenance.protocol.window}"
     if (report.request or {}).get("allow_overlap"):
         measured += " --allow-overlap"
-    found = [
-        f"hemostat compare --reference {shlex.quote(reference)} --candidate {shlex.quote(candidate)} {recipe}"
-        f"{measured}{options}"
-    ]
+    found = [f"hemostat compare {shlex.quote(reference)} {shlex.quote(candidate)} {recipe}{measured}{options}"]
     if "self" not in sources(report):
         found.append(
             f"hemostat deploy create {shlex.quote(f'{candidate}-treated')} --model {shlex.quote(candidate)} "

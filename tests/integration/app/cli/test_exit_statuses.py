@@ -50,6 +50,7 @@ LISTING = {"deploy list": "", "profiles list": "", "models list": ""}
 # These work on this machine, without a service. What they cannot use is 2.
 ALONE = {
     "models check": "nobody",
+    "models add": "mine nowhere",
     "models import-gguf": "nowhere.gguf",
     "threshold": "nowhere.json",
     "flips predict": "0.1",
