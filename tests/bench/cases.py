@@ -30,7 +30,7 @@ from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import inspect
 from app.models.registry import register
 from app.settings import Settings
-from workers.diagnosis.compare import compare
+from workers.diagnosis.compare.job import compare
 from workers.distributions.divergence import Divergence
 from workers.distributions.head import Head
 from workers.engine.room import EngineRoom

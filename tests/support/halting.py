@@ -48,8 +48,8 @@ class _Halting:
 
 
 def compare(request: CompareRequest, context: JobContext, room: EngineRoom) -> CompareReport:
-    """`workers.diagnosis.compare.compare`, halting."""
-    from workers.diagnosis.compare import compare as whole
+    """`workers.diagnosis.compare.job.compare`, halting."""
+    from workers.diagnosis.compare.job import compare as whole
 
     return whole(request, cast(JobContext, _Halting(context, "candidate", WINDOWS)), room)
 
@@ -67,5 +67,5 @@ HANDLERS = Handlers(
         "sweep": replace(SWEEP, handler="tests.support.halting:sweep"),
     },
     room="workers.engine.room:EngineRoom",
-    preload=("workers.diagnosis.compare",),
+    preload=("workers.diagnosis.compare.job",),
 )

@@ -25,7 +25,7 @@ KIND = Kind(
     report=CompareReport,
     question="How far is the candidate from the reference?",
     example=EXAMPLE,
-    handler="workers.diagnosis.compare:compare",
+    handler="workers.diagnosis.compare.job:compare",
     check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
 )

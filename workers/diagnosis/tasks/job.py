@@ -35,7 +35,7 @@ from workers.analysis.flips import runs as flip_runs
 from workers.analysis.flips.prediction import Predictor, grid
 from workers.analysis.flips.runs import Run
 from workers.analysis.paired import mcnemar
-from workers.diagnosis.compare import compare
+from workers.diagnosis.compare.job import compare
 from workers.diagnosis.tasks.answer_classes import answer_classes
 from workers.diagnosis.tasks.answering import Answered, Desk, fingerprint_of
 from workers.diagnosis.tasks.class_slices import sliced

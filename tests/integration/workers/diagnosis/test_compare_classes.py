@@ -16,7 +16,7 @@ from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from app.web.report import render
 from tests.integration.workers.diagnosis.mitigate.test_job import Context
-from workers.diagnosis.compare import compare
+from workers.diagnosis.compare.job import compare
 from workers.engine.room import EngineRoom
 from workers.measuring.sides import checkpoint_store
 from workers.process.handler import JobCancelled

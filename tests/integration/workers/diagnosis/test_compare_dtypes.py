@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from app.settings import Settings
 from tests.integration.workers.diagnosis.mitigate.test_job import Context
 from tests.integration.workers.diagnosis.test_compare_classes import request, words
-from workers.diagnosis.compare import compare
+from workers.diagnosis.compare.job import compare
 from workers.engine.room import EngineRoom
 
 DOCUMENTS = [{"id": f"d{number}", "text": words(number, 40)} for number in range(6)]

@@ -9,7 +9,7 @@ import pytest
 from app.settings import Settings
 from tests.integration.workers.diagnosis.test_compare_classes import request, words
 from tests.support.attempts import Context
-from workers.diagnosis.compare import compare
+from workers.diagnosis.compare.job import compare
 from workers.engine.room import EngineRoom
 
 DOCUMENTS = [{"id": f"d{number}", "text": words(number, 40)} for number in range(6)]

@@ -14,7 +14,7 @@ from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.checks import check_tasks
 from app.settings import Settings
 from tests.support.attempts import Context
-from workers.diagnosis.compare import _Compare
+from workers.diagnosis.compare.job import _Compare
 from workers.diagnosis.registry import HANDLERS
 from workers.diagnosis.tasks.job import _asked, _ItemsLookedAt
 from workers.engine.room import EngineRoom

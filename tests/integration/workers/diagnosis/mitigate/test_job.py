@@ -17,7 +17,7 @@ from app.kinds.mitigate.request import MitigateRequest
 from app.models.checkpoint import inspect
 from app.settings import Settings
 from app.web.report import render
-from workers.diagnosis.compare import compare
+from workers.diagnosis.compare.job import compare
 from workers.diagnosis.mitigate.job import mitigate
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine

@@ -15,7 +15,7 @@ from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 from app.settings import Settings
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS, WORDS, Context
-from workers.diagnosis.compare import compare
+from workers.diagnosis.compare.job import compare
 from workers.diagnosis.surface.job import help_surface, surface
 from workers.engine.room import EngineRoom
 from workers.process.handler import JobCancelled

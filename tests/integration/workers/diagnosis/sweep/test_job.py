@@ -22,7 +22,7 @@ from tests.support.tiny import make_tokenizer
 from workers.analysis.threshold.answer import fit_threshold
 from workers.analysis.threshold.curve import Curve
 from workers.analysis.threshold.request import parse_request
-from workers.diagnosis.compare import compare
+from workers.diagnosis.compare.job import compare
 from workers.diagnosis.sweep.job import help_sweep, sweep
 from workers.engine.room import EngineRoom
 from workers.process.handler import JobCancelled

@@ -12,7 +12,7 @@ from app.models.knobs import recipe_at
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.processor import needs_avx512
-from workers.diagnosis.compare import compare
+from workers.diagnosis.compare.job import compare
 from workers.diagnosis.sweep.job import sweep
 from workers.engine.room import EngineRoom
 from workers.measuring.points.attempt import PointsAttempt

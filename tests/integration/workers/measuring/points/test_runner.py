@@ -14,7 +14,7 @@ from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import recipe_at
 from app.settings import Settings
 from tests.support.attempts import Context
-from workers.diagnosis.compare import compare
+from workers.diagnosis.compare.job import compare
 from workers.engine.room import EngineRoom
 from workers.measuring.points.attempt import PointsAttempt
 from workers.measuring.points.claims import Claims

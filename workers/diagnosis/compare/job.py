@@ -10,8 +10,8 @@ from __future__ import annotations
 from app.contracts.report import GeneratedToolCalls
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.request import CompareRequest
-from workers.diagnosis.tool_calls.prompts import with_tools
-from workers.diagnosis.tool_calls.run import generated_tool_calls
+from workers.diagnosis.compare.tool_calls.prompts import with_tools
+from workers.diagnosis.compare.tool_calls.run import generated_tool_calls
 from workers.distributions.divergence import Divergence
 from workers.engine.room import EngineRoom
 from workers.measuring.assemble import Measured, build_report, stores_text

@@ -12,7 +12,7 @@ from app.kinds.compare.request import ToolCallRun
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.tool_calls.run import generated_tool_calls
+from workers.diagnosis.compare.tool_calls.run import generated_tool_calls
 from workers.engine import device
 from workers.engine.room import EngineRoom
 from workers.measuring.sides import Sides

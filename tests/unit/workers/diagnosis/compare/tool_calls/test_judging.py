@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.contracts.text import Tool
-from workers.diagnosis.tool_calls.judging import judge
+from workers.diagnosis.compare.tool_calls.judging import judge
 
 TOOLS = (
     Tool.model_validate(

@@ -10,8 +10,8 @@ import numpy as np
 from app.contracts.report import GeneratedToolCalls, PairedProportion, Proportion, ToolCallAnswer
 from workers.analysis.paired import mcnemar, score
 from workers.analysis.paired.pairs import Pairs, wilson
-from workers.diagnosis.tool_calls.judging import RULE, Judged, judge
-from workers.diagnosis.tool_calls.prompts import Prompt
+from workers.diagnosis.compare.tool_calls.judging import RULE, Judged, judge
+from workers.diagnosis.compare.tool_calls.prompts import Prompt
 
 EXAMPLES = 6
 LONGEST_EXAMPLE = 600

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
-from workers.diagnosis.tool_calls.prompts import POINTER, Prompt
+from workers.diagnosis.compare.tool_calls.prompts import POINTER, Prompt
 from workers.engine.sampling import Sampler
 from workers.process.handler import JobContext
 from workers.text.storage import read_checked, write_checked

@@ -7,9 +7,9 @@ from typing import Literal
 
 from app.contracts.report import GeneratedToolCalls
 from app.kinds.compare.request import ToolCallRun
-from workers.diagnosis.tool_calls.generating import PHASE, answers_of
-from workers.diagnosis.tool_calls.prompts import prompts_of
-from workers.diagnosis.tool_calls.summary import summarize
+from workers.diagnosis.compare.tool_calls.generating import PHASE, answers_of
+from workers.diagnosis.compare.tool_calls.prompts import prompts_of
+from workers.diagnosis.compare.tool_calls.summary import summarize
 from workers.engine.device import identity
 from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom

@@ -9,9 +9,9 @@ from scipy import stats
 
 from app.contracts.text import Tool
 from workers.analysis.paired import mcnemar
-from workers.diagnosis.tool_calls.judging import Judged
-from workers.diagnosis.tool_calls.prompts import Prompt
-from workers.diagnosis.tool_calls.summary import paired, proportion, same_calls, summarize
+from workers.diagnosis.compare.tool_calls.judging import Judged
+from workers.diagnosis.compare.tool_calls.prompts import Prompt
+from workers.diagnosis.compare.tool_calls.summary import paired, proportion, same_calls, summarize
 
 TOOL = Tool(name="add", parameters={"type": "object", "properties": {"a": {"type": "number"}}, "required": ["a"]})
 OTHER = Tool(name="sub")

@@ -5,7 +5,7 @@ import pytest
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import Document
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.tool_calls.prompts import prompts_of
+from workers.diagnosis.compare.tool_calls.prompts import prompts_of
 from workers.text.documents import TextDocument
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "number"}}}

@@ -1,0 +1,1 @@
+"""Compare jobs: the modified model against the unmodified one."""
