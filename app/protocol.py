@@ -15,6 +15,8 @@ HEAD_S: Final = 10.0  # for a whole head, from the connection or its first byte 
 BODY_S: Final = 30.0  # for a body, and a second more for each SLOWEST bytes
 SLOWEST: Final = 65_536
 UNREAD_S: Final = 90.0  # for a client that reads nothing of what was sent to it
+# After each of these times: a process that stood still runs its timers before it reads what came meanwhile.
+LAST_LOOK_S: Final = 0.1
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -121,7 +123,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop()
         self._waiting[self] = None
         self._began, self._grace_s = self.loop.time(), grace_s
-        self._timer = self.loop.call_later(grace_s, self._late)
+        self._timer = self.loop.call_later(grace_s, self._due)
 
     def _stop(self) -> None:
         self._waiting.pop(self, None)
@@ -130,12 +132,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
+    def timeout_keep_alive_handler(self) -> None:
+        """The time for a next request is over."""
+        self.timeout_keep_alive_task = self.loop.call_later(LAST_LOOK_S, super().timeout_keep_alive_handler)
+
+    def _due(self) -> None:
+        self._timer = self.loop.call_later(LAST_LOOK_S, self._late)
+
     def _late(self) -> None:
         left = self._began + self._grace_s + self._received / SLOWEST - self.loop.time()
         if self.flow.read_paused:  # it is we who wait
             self._await(self._grace_s)
         elif left > 0:
-            self._timer = self.loop.call_later(left, self._late)
+            self._timer = self.loop.call_later(left, self._due)
         else:
             self._refuse(408)
 

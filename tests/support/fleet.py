@@ -33,6 +33,7 @@ from tests.support.worker import ROOT, environment, wait_for
 Json = dict[str, Any]
 START_S: Final = 400  # on a busy machine
 SILENCE_S: Final = 120.0  # after which a stream is taken for hung; longer than any freeze
+API_END_S: Final = 3.0  # of an API beyond the time that it gives its requests
 ROLES: Final = {
     "worker": "workers.main",
     "child": "workers.process.child",
@@ -277,13 +278,22 @@ class Load:
             turn += 1
             api = self._fleet.process("api")
             end = await self._stream(f"Tell {number} of {turn}.")
-            if end in {"broken off", "hung"} and _gone(api, self._fleet.process("api")):
+            if end in {"broken off", "hung"} and await self._ends(api):
                 end = "its API ended"
             self.streams.ends[end] += 1
             if end not in {"done", "error event", "refused", "unreachable", "its API ended"}:
                 self.streams.wrong.append(f"a stream was {end} at {time.time():.1f}")
             if end != "done":
                 await asyncio.sleep(0.5)
+
+    async def _ends(self, api: psutil.Process | None) -> bool:
+        """Whether an API has ended, or is ending: it closes its connections first."""
+        until = time.monotonic() + self._fleet.settings.drain_s + API_END_S
+        while not _gone(api, self._fleet.process("api")):
+            if time.monotonic() >= until:
+                return False
+            await asyncio.sleep(0.2)
+        return True
 
     async def _stream(self, prompt: str) -> str:
         body = {

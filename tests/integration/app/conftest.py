@@ -144,6 +144,11 @@ class Server:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def end(self, number: signal.Signals, timeout: float = 60) -> int:
         """Sends a signal; the exit status."""
         assert self._process is not None

@@ -1,6 +1,8 @@
 """Redis goes away and comes back: what was accepted is there, what was not says so, and nothing is started anew."""
 
 import asyncio
+import contextlib
+import http.client
 import os
 import signal
 import threading
@@ -22,6 +24,7 @@ from tests.integration.app.conftest import Api, Server, compare
 from tests.integration.conftest import RedisServer
 from tests.support.worker import halt, wait_for
 
+KEEP_ALIVE_S = 5.0  # after which uvicorn closes an idle connection
 JOBS = "/v1/diagnosis/jobs"
 
 
@@ -202,3 +205,17 @@ async def test_a_job_whose_record_was_written_before_the_process_died_is_queued_
     record = await store.get(job_id)
     assert record is not None
     assert record.job.status is JobStatus.QUEUED
+
+
+def test_what_came_while_the_process_stood_still_is_answered(server: Server) -> None:
+    server.start()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+        connection.request("GET", "/livez")
+        assert connection.getresponse().read()
+        halt(server.pid)
+        try:
+            connection.request("GET", "/livez")
+            time.sleep(KEEP_ALIVE_S + 0.5)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert connection.getresponse().status == 200
