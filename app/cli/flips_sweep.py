@@ -35,7 +35,7 @@ class Step:
         point to other weights, a task's file may have other content. Telling that takes a reading of all weights."""
         try:
             return TasksRequest.model_validate(report["request"]) == TasksRequest.model_validate(self.request)
-        except ValidationError:  # of an earlier version
+        except ValidationError:  # a report keeps no documents of an inline text
             return False
 
 

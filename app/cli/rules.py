@@ -26,8 +26,8 @@ class FailOn(StrEnum):
 
 
 def all_results(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Tasks of a report, those of the harness last; reports of earlier versions have none."""
-    return [*report["tasks"], *report.get("harness_tasks", ())]
+    """Tasks of a report, those of the harness last."""
+    return [*report["tasks"], *report["harness_tasks"]]
 
 
 def judge(found: dict[str, Any], rule: FailOn) -> Outcome:

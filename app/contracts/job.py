@@ -69,21 +69,18 @@ class Job(Contract):
     knobs: tuple[Knob, ...] = Field(
         default=(), description="of a sweep or surface; the candidate's recipe holds the first value of each"
     )
-    text: str | None = Field(
-        default=None,
+    text: str = Field(
         description="the request's `text`, as `--text` of the command line names it (`file:PATH` below the text root, "
         "`inline:3` for three documents that came with the request, `hub:a/b, split train` where a config or another "
-        "split than `test` was asked for); null where an earlier version took the job",
+        "split than `test` was asked for)",
     )
     test_text: str | None = Field(
         default=None,
         description="where the class of a `calibrate` or `mitigate` is measured on another text than `text`, which is "
         "fitted or chosen by then: that other, named likewise; else null, and the class is measured on `text`, or on "
-        "a share of its documents (or an earlier version took the job)",
+        "a share of its documents",
     )
-    window: int | None = Field(
-        default=None, description="tokens a window of it; null where the kind has none, or an earlier version took it"
-    )
+    window: int | None = Field(default=None, description="tokens a window of it; null where the kind has none")
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
@@ -95,13 +92,13 @@ class Job(Contract):
         default=(),
         description="every class that the interval of the verdict touches, the mildest first: with several it is "
         "undecided between them, and `severity` is the worst; all five where there is no interval, or one so wide; "
-        "empty before the job has succeeded, or where an earlier version ended it",
+        "empty before the job has succeeded",
     )
     answer: str | None = Field(
         default=None,
         description="what the job found of what its kind asks, in the few words that its report's page is titled with: "
         "`Undecided` of `tasks`, `Mild up to sparsity 0.4` of a `sweep`; null for a `compare`, whose answer is the "
-        "class, before the job has succeeded, or where an earlier version ended it",
+        "class, and before the job has succeeded",
     )
     report_url: str
     artifacts: tuple[str, ...] = ()

@@ -354,10 +354,9 @@ class Provenance(Contract):
 
     hemostat: str
     engine: str
-    execution: str | None = Field(
-        default=None,
+    execution: str = Field(
         description="how forward passes ran: eager or compiled, with which norms, and the most tokens of a batch of "
-        "the reference; null: a report from before this was told",
+        "the reference"
     )
     device: str
     dtype: str

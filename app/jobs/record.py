@@ -155,7 +155,7 @@ def _read(fields: Mapping[str, str]) -> JobRecord:
         reference=ReferenceModel.model_validate_json(fields["reference"]),
         candidate=CandidateSummary.model_validate_json(fields["candidate"]),
         knobs=_KNOBS.validate_json(fields["knobs"]) if fields.get("knobs") else (),
-        text=fields.get("text") or None,
+        text=fields["text"],
         test_text=fields.get("test_text") or None,
         window=int(fields["window"]) if fields.get("window") else None,
         created_at=float(fields["created_at"]),

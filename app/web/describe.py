@@ -19,8 +19,8 @@ def model(provenance: ModelProvenance) -> str:
 
 
 def engine(source: Provenance) -> list[str]:
-    """What ran the models: engine, execution where the report tells it, device, dtype."""
-    return [part for part in (source.engine, source.execution, source.device, source.dtype) if part is not None]
+    """What ran the models: engine, execution, device, dtype."""
+    return [source.engine, source.execution, source.device, source.dtype]
 
 
 def recipe(steps: Sequence[Step]) -> str:

@@ -58,11 +58,10 @@ def candidate(job: Mapping[str, Any]) -> str:
 
 
 def text(job: Mapping[str, Any]) -> str:
-    """What was scored, and in which windows: `shipped:60, window 512`; a dash where it is not known. Where the class is
-    measured on another text than was fitted or chosen by, it comes second: `calibration → shipped`."""
-    named, window = [job.get("text"), job.get("test_text")], job.get("window")
-    told = " → ".join(_named(one) for one in named if one)
-    return ", ".join([*([told] if told else []), *([f"window {window}"] if window else [])]) or fmt.NONE
+    """What was scored, and in which windows: `shipped:60, window 512`. Where the class is measured on another text than
+    was fitted or chosen by, it comes second: `calibration → shipped`."""
+    told, window = " → ".join(_named(one) for one in (job["text"], job.get("test_text")) if one), job.get("window")
+    return f"{told}, window {window}" if window else told
 
 
 def _named(text: str) -> str:

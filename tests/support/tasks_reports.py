@@ -114,10 +114,8 @@ def task(
     stored: bool = True,
     prediction: str = "seen",
     text: str = "Cooking: Anna puts a pot of water on the stove. After a few minutes the water",
-    classes: bool = True,
 ) -> Json:
-    """One task. Its intervals and p-values are rough, and in proportion to its flips. Without `classes` it is as
-    earlier versions wrote it."""
+    """One task. Its intervals and p-values are rough, and in proportion to its flips."""
     both_right = round(right * items) - harmful
     difference, half = (helpful - harmful) / items, 1.96 * (harmful + helpful + 1) ** 0.5 / items
     rate = (harmful + helpful) / items
@@ -147,6 +145,7 @@ def task(
         "format": form,
         "items": items,
         "fingerprint": hashlib.sha256(name.encode()).hexdigest(),
+        "source_fingerprint": hashlib.sha256(name.encode()).hexdigest(),
         "metric": metric,
         "reference": share(reference),
         "candidate": share(candidate),
@@ -211,9 +210,7 @@ def task(
         "outcome": outcome,
         "sentence": f"{name}: {outcome}: {100 * difference:+.1f} points in accuracy.",
         "shortened": 0,
-        "token_classes": item_classes(outcome, items, harmful, helpful, right, generated=generated)
-        if classes
-        else None,
+        "token_classes": item_classes(outcome, items, harmful, helpful, right, generated=generated),
     }
 
 
@@ -244,7 +241,7 @@ def tasks_report(*tasks: Json, harness: tuple[Json, ...] = (), runs: int = 18, m
         "tasks": levelled(tasks),
         "harness_tasks": levelled(harness),
         "class_multiplicity": "Each interval is a 95 % one of its own. p values are adjusted over the 3 kinds (Holm)."
-        if any(one["token_classes"] for one in (*tasks, *harness))
+        if any(one["token_classes"].get("classes") for one in (*tasks, *harness))
         else "",
         "seen": [
             {
@@ -309,9 +306,8 @@ def tasks_variants() -> dict[str, Json]:
             ),
         ),
         "no-text": tasks_report(task("arc", "worse", stored=False), task("mmlu", "inconclusive", form="mmlu")),
-        "before-classes": tasks_report(task("arc", "equivalent", harmful=14, helpful=12, classes=False)),
         "not-told": tasks_report(
-            task("example", "equivalent", harmful=4, helpful=5, classes=False)
+            task("example", "equivalent", harmful=4, helpful=5)
             | {
                 "token_classes": {
                     "where": None,

@@ -43,9 +43,7 @@ class MeasuredMetric(Contract):
     candidate: float
     harmful: Count
     helpful: Count
-    difference: Share | None = Field(
-        default=None, description="candidate − reference; score interval for paired shares. Null in older reports"
-    )
+    difference: Share = Field(description="candidate − reference; score interval for paired shares")
 
 
 class MetricResult(MeasuredMetric):
@@ -113,9 +111,7 @@ class Detectable(Contract):
     source: Literal["assumed", "predicted"] = Field(description="where that rate is from")
     at_measured_rate: float | None = Field(description="the same at the flip rate that was found")
     level: float = Field(
-        default=0.05,
-        description="5 % divided by the job's tasks, which Holm's correction rejects at whatever the others show; 5 % "
-        "in older reports",
+        description="5 % divided by the job's tasks, which Holm's correction rejects at whatever the others show"
     )
 
 
@@ -249,10 +245,8 @@ class PairedTask(Contract):
     name: str
     items: Count
     fingerprint: str = Field(description="SHA-256 of items, shots and metric: the same task has the same")
-    source_fingerprint: str | None = Field(
-        default=None,
-        description="the fingerprint of all items that these were drawn from, however many were; null in reports of "
-        "earlier versions",
+    source_fingerprint: str = Field(
+        description="the fingerprint of all items that these were drawn from, however many were"
     )
     reference: Share
     candidate: Share
@@ -266,8 +260,7 @@ class PairedTask(Contract):
     lead_unit: LeadUnit | None = Field(
         default=None,
         description="of the examples' leads: the log-likelihood of an answer (acc), divided by its characters "
-        "(acc_norm) or UTF-8 bytes (acc_bytes); null for text, and in reports of earlier versions, whose leads are "
-        "nats of whole answers whatever the metric, and may be below 0",
+        "(acc_norm) or UTF-8 bytes (acc_bytes); null for text",
     )
     mcnemar: McNemar
     equivalence: Equivalence
@@ -279,10 +272,10 @@ class PairedTask(Contract):
     sentence: str
     shortened: Count = Field(description="items whose beginning was cut off to fit the model's context")
     not_finite_reference: NotFinite | None = Field(
-        default=None, description="of the reference; null for generated answers, and in reports of earlier versions"
+        default=None, description="of the reference; null for generated answers"
     )
     not_finite_candidate: NotFinite | None = Field(default=None, description="of the candidate, likewise")
-    token_classes: ItemClasses | None = Field(default=None, description="null in reports of earlier versions")
+    token_classes: ItemClasses = ItemClasses(where=None, note="")
 
 
 class TaskResult(PairedTask):

@@ -196,7 +196,7 @@ def _run(report: Report) -> Group:
         "Run",
         (
             Fact("Engine", visible(source.engine)),
-            *(() if source.execution is None else (Fact("Execution", visible(source.execution)),)),
+            Fact("Execution", visible(source.execution)),
             Fact("Device", visible(source.device)),
             Fact("Forward passes in", visible(source.dtype)),
             Fact("Divergence in", visible(source.precision)),

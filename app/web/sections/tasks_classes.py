@@ -52,16 +52,15 @@ class AnswersByClass:
 
 def answers_by_class(report: TasksReport) -> AnswersByClass:
     """The view of a report."""
-    told = [(result, result.token_classes) for result in report.results if result.token_classes is not None]
     definitions = {
         one.title: Fact(visible(one.title), visible(one.definition))
-        for _, found in told
-        for one in found.classes
+        for result in report.results
+        for one in result.token_classes.classes
         if one.name != _NONE
     }
     return AnswersByClass(
         sentence=class_sentence(report),
-        tasks=tuple(_task(result, found) for result, found in told),
+        tasks=tuple(_task(result, result.token_classes) for result in report.results),
         note=(
             "An answer may hold tokens of several kinds, so rows overlap. A kind’s share of the flips is to be held "
             "against its share of the items, how often its items flip against how often all others of the task do. "
@@ -75,10 +74,7 @@ def answers_by_class(report: TasksReport) -> AnswersByClass:
 
 def class_sentence(report: TasksReport) -> str:
     """Which kinds of answers flip more or less often than the others, beyond chance."""
-    told = [(result, result.token_classes) for result in report.results if result.token_classes is not None]
-    if not told:
-        return "Whether some kinds of answers flip more is not told: the report is of an earlier version."
-    rows = [(result, one) for result, found in told for one in found.classes]
+    rows = [(result, one) for result in report.results for one in result.token_classes.classes]
     judged = [(result, one) for result, one in rows if one.fisher_p_holm is not None and one.outcome != "at_chance"]
     if not judged:
         if any(one.fisher_p_holm is not None for _, one in rows):
@@ -96,8 +92,7 @@ def class_sentence(report: TasksReport) -> str:
 
 
 def _said(result: AnyTaskResult, one: ItemClass) -> str:
-    found = result.token_classes
-    what = "question" if found is not None and found.where == "question" else "answer"
+    what = "question" if result.token_classes.where == "question" else "answer"
     which = "are of no kind" if one.name == _NONE else f"hold {visible(lowered(one.title))}"
     others = one.rate_others.mean if one.rate_others is not None else 0.0
     more = "more" if one.rate.mean > others else "less"

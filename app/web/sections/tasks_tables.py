@@ -178,15 +178,12 @@ def examples_of(result: AnyTaskResult) -> Examples:
         columns += [Column("Prompt", "text"), Column("Right", "text")]
         columns += [Column("Reference", "text"), Column("Candidate", "text")]
     if leads:
-        columns.append(Column(f"Lead, {result.lead_unit or 'nats'}"))
+        columns.append(Column(f"Lead, {result.lead_unit}"))
     note = "" if stored else "The items’ text is not in this report (store_text); ids and answers.jsonl tell which. "
     if leads:
         note += (
             "Lead: by how much the reference preferred its own answer to the candidate’s, by what "
             f"{result.metric} compares. A flip at a small lead was close anyway."
-            if result.lead_unit or result.metric == "acc"
-            else "Lead: by how much likelier the reference’s own answer was than the candidate’s, in the reference, as "
-            f"a whole. {result.metric} divides by the length of an answer, so the lead of a longer one may be below 0."
         )
     return Examples(
         name=visible(result.name),

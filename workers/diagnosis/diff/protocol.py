@@ -30,7 +30,7 @@ PARTS: Final[Mapping[str, _Part]] = {
     _RULE: lambda source: source.protocol.scored,
     "dtype": lambda source: source.dtype,
     "engine": lambda source: source.engine,
-    "execution": lambda source: source.execution or "not told (an earlier Hemostat)",
+    "execution": lambda source: source.execution,
     "device": lambda source: source.device,
     "arithmetic of the divergence": lambda source: source.precision,
     "reference": lambda source: source.reference.weights_fingerprint,

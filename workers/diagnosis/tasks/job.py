@@ -327,7 +327,7 @@ class _Tasks(Attempt):
         values = [run.kl for run in predictor.runs] + ([kl] if kl else [])
         first = found[0]
         across = grid(min(values) / 1.2, max(values) * 1.2)
-        told = [predictor.model.predict(one, first.items, task=first.source_fingerprint or "") for one in across]
+        told = [predictor.model.predict(one, first.items, task=first.source_fingerprint) for one in across]
         return FlipCurve(
             items=first.items,
             kl=across,
@@ -362,7 +362,7 @@ class _Tasks(Attempt):
                 candidate=sides.candidate.weights,
                 text=self._measured.provenance.protocol.text_fingerprint,
                 finished_at=time.time(),
-                source=result.source_fingerprint or "",
+                source=result.source_fingerprint,
             )
             for result in found
             if result.outcome != "at_chance" and not any(_broken(result))

@@ -49,7 +49,7 @@ class Planned:
     that it draws from."""
 
     prediction: FlipPrediction
-    source: str | None = None
+    source: str
 
     @property
     def rate(self) -> tuple[float, bool]:

@@ -26,6 +26,7 @@ def job(number: int, kind: str) -> dict[str, object]:
         "status": "succeeded",
         "severity": None,
         "candidate": {"model": "tiny", "recipe": []},
+        "text": "shipped",
         "created_at": 0.0,
     }
 

@@ -59,7 +59,6 @@ def test_what_the_kind_asks_is_answered_before_the_class(
         ("collapse", ["severe", "collapse"], "severe or collapse? at the strongest setting"),
         ("moderate", ["none", "mild", "moderate"], "none or mild or moderate? at the strongest setting"),
         ("mild", ["none", "mild", "moderate", "severe", "collapse"], "mild? at the strongest setting"),
-        ("mild", [], "mild at the strongest setting"),  # of an earlier version of the service
     ],
 )
 def test_a_class_that_is_not_decided_is_told_with_its_doubt(severity: str, classes: list[str], said: str) -> None:
@@ -71,16 +70,14 @@ def test_a_class_that_is_not_decided_is_told_with_its_doubt(severity: str, class
     [
         ({"text": "shipped:60", "window": 512}, "shipped:60, window 512"),
         ({"text": "inline:3", "window": None}, "3 documents sent along"),
-        ({"text": None, "window": None}, "–"),
         ({"text": "calibration", "test_text": "shipped", "window": 512}, "calibration → shipped, window 512"),
         ({"text": "calibration", "test_text": "inline:1"}, "calibration → 1 document sent along"),
         ({"text": "shipped", "test_text": None, "window": 64}, "shipped, window 64"),
         ({"text": "shipped", "test_text": "file:\u202ea"}, "shipped → file:⟨U+202E⟩a"),
-        ({}, "–"),  # of an earlier version of the service
         ({"text": "file:\u202ea"}, "file:⟨U+202E⟩a"),
     ],
 )
-def test_a_text_is_named_with_its_window_as_far_as_they_are_known(fields: dict[str, object], said: str) -> None:
+def test_a_text_is_named_with_its_window(fields: dict[str, object], said: str) -> None:
     assert text(job(**fields)) == said
 
 

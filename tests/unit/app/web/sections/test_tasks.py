@@ -141,16 +141,6 @@ def test_without_text_there_are_ids_alone() -> None:
     assert len(view("several").examples[0].table.columns) == 7
 
 
-def test_a_lead_of_a_report_of_before_is_of_whole_answers() -> None:
-    before = json.loads(json.dumps(VARIANTS["no-text"]))
-    for result in before["tasks"]:
-        del result["lead_unit"]
-    by_length, whole = answers(TasksReport.model_validate(before)).examples
-    assert by_length.table.columns[-1].label == whole.table.columns[-1].label == "Lead, nats"
-    assert "acc_norm divides by the length of an answer, so the lead of a longer one may be below 0" in by_length.note
-    assert "by what acc compares" in whole.note
-
-
 def test_without_runs_there_is_no_band() -> None:
     chart = view("first").chart
     assert chart is not None

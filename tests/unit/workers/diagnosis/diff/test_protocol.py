@@ -33,7 +33,6 @@ def test_reports_of_one_protocol_are_comparable():
         ({"dtype": "float32"}, "dtype", "float32"),
         ({"engine": "vllm 9.9"}, "engine", "vllm 9.9"),
         ({"execution": "compiled, batches of 64"}, "execution", "compiled, batches of 64"),
-        ({"execution": None}, "execution", "not told (an earlier Hemostat)"),
         ({"device": "H100"}, "device", "H100"),
         ({"precision": "float32"}, "arithmetic of the divergence", "float32"),
         ({"reference": {"weights_fingerprint": "d" * 64}}, "reference", f"{'d' * 16}…"),

@@ -71,7 +71,7 @@ def test_the_detectable_difference_is_of_the_level_that_each_task_is_decided_at(
     flipped = [False] * 10 + [True] * 90
     found = results(
         [answered(f"t{number}", right, flipped) for number in range(tasks)],
-        [Planned(TOLD)] * tasks,
+        [Planned(TOLD, "all")] * tasks,
         TasksRequest.model_validate(
             {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.02}
         ),
@@ -116,7 +116,9 @@ def chosen(metric: TaskMetric, reference: tuple[Any, ...], candidate: tuple[Any,
 def test_a_lead_is_by_what_the_metric_chose_by(metric: TaskMetric, unit: str, leads: dict[str, float]) -> None:
     """The long answer is the less likely one as a whole, by 17 and 25 nats, and the reference's own."""
     asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
-    [found] = results([chosen(metric, REFERENCE, CANDIDATE)], [Planned(TOLD)], TasksRequest.model_validate(asked))
+    [found] = results(
+        [chosen(metric, REFERENCE, CANDIDATE)], [Planned(TOLD, "all")], TasksRequest.model_validate(asked)
+    )
     assert found.lead_unit == unit
     assert {one.item: one.lead for one in found.examples} == pytest.approx(leads)
     assert [one.item for one in found.examples] == ["0", "1"], "the surest first"
@@ -125,7 +127,7 @@ def test_a_lead_is_by_what_the_metric_chose_by(metric: TaskMetric, unit: str, le
 def test_a_lead_of_undivided_likelihoods_is_in_nats() -> None:
     asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
     swapped = tuple(values[::-1] for values in REFERENCE)
-    [found] = results([chosen("acc", swapped, CANDIDATE)], [Planned(TOLD)], TasksRequest.model_validate(asked))
+    [found] = results([chosen("acc", swapped, CANDIDATE)], [Planned(TOLD, "all")], TasksRequest.model_validate(asked))
     assert found.lead_unit == "nats"
     assert [(one.item, one.lead) for one in found.examples] == [("1", 25.0), ("0", 17.0)]
 
@@ -133,7 +135,7 @@ def test_a_lead_of_undivided_likelihoods_is_in_nats() -> None:
 def test_text_has_no_leads_and_no_unit() -> None:
     asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
     [found] = results(
-        [answered("t", [True, False], [False, True])], [Planned(TOLD)], TasksRequest.model_validate(asked)
+        [answered("t", [True, False], [False, True])], [Planned(TOLD, "all")], TasksRequest.model_validate(asked)
     )
     assert (found.lead_unit, {one.lead for one in found.examples}) == (None, {None})
 
@@ -144,7 +146,7 @@ def test_generated_answers_that_a_coin_gives_too_are_at_chance(guess: float, out
     right = [True, False] * 200
     one = replace(answered("yes-or-no", right, right), guess=guess)
     asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.1}
-    (found,) = results([one], [Planned(TOLD)], TasksRequest.model_validate(asked))
+    (found,) = results([one], [Planned(TOLD, "all")], TasksRequest.model_validate(asked))
     assert (found.outcome, found.chance.accuracy) == (outcome, guess)
     expected = stats.binomtest(200, 400, guess, alternative="greater").pvalue if guess else 0.0
     assert found.chance.p_reference == pytest.approx(expected, rel=1e-9, abs=1e-300)
@@ -154,7 +156,7 @@ def test_a_task_that_could_not_be_scored_makes_it_no_easier_for_the_others() -> 
     task = {"source": "file", "format": "gsm8k", "path": "a.jsonl"}
     request = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.02}
     both = TasksRequest.model_validate(request | {"tasks": [task | {"name": "a"}, task | {"name": "b"}]})
-    (found,) = results([answered("a", [True] * 100, [False] * 10 + [True] * 90)], [Planned(TOLD)], both)
+    (found,) = results([answered("a", [True] * 100, [False] * 10 + [True] * 90)], [Planned(TOLD, "all")], both)
     assert found.mcnemar.p == pytest.approx(stats.binomtest(10, 10).pvalue)
     assert found.mcnemar.p_holm == pytest.approx(2 * found.mcnemar.p)
     assert found.detectable.level == 0.025
@@ -166,7 +168,7 @@ def test_tasks_at_chance_have_a_sentence_of_their_own() -> None:
     asked = TasksRequest.model_validate(request)
     lost = answered("lost", [True] * 100, [False] * 40 + [True] * 60)
     coins = [replace(answered(name, [True, False] * 50, [True, False] * 50), guess=0.5) for name in ("coin", "dice")]
-    found = results([lost, *coins], [Planned(TOLD)] * 3, asked)
+    found = results([lost, *coins], [Planned(TOLD, "all")] * 3, asked)
     at_chance = "On coin, dice the reference is at chance, which says nothing of damage."
     assert overall(found) == f"Against the reference the candidate is worse on lost. {at_chance}"
     assert overall(found[1:], ["broken"]) == f"{at_chance} broken could not be scored."
@@ -175,7 +177,7 @@ def test_tasks_at_chance_have_a_sentence_of_their_own() -> None:
 def test_a_task_of_every_outcome_is_named_in_the_sentence_over_all() -> None:
     asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
     one = answered("t", [True, False], [False, True])
-    (made,) = results([one], [Planned(TOLD)], TasksRequest.model_validate(asked))
+    (made,) = results([one], [Planned(TOLD, "all")], TasksRequest.model_validate(asked))
     found = [made.model_copy(update={"name": name.upper(), "outcome": name}) for name in get_args(Outcome)]
     assert overall(found) == (
         "Against the reference the candidate is worse on WORSE; better on BETTER; equivalent on EQUIVALENT; undecided "
