@@ -92,7 +92,7 @@ def test_equal_answers_still_have_an_interval() -> None:
 
 
 def test_the_page_tells_what_the_shipped_prompts_can_show() -> None:
-    page = (Path(__file__).resolve().parents[5] / "docs" / "token-classes.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[6] / "docs" / "token-classes.md").read_text(encoding="utf-8")
     told = re.search(
         r"With the (\d+) shipped prompts the test shows a difference of (\d+) points with a probability of 80 % where "
         r"all flips go one way, and one of (\d+) where 40 % of the answers flip; one of 25 points it shows with (\d+) "
