@@ -39,17 +39,18 @@ up: setup ## API, worker and an embedded Valkey in the foreground; Ctrl-C ends a
 	@$(BIN)/hemostat up
 
 PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
+# Tests of processes wait for more than half of their time: three at a time keep two cores busy.
 
 test: setup ## the gate: all but what is marked slow; unit tests first, and the others whatever came of them
 	@red=0; \
 	OMP_NUM_THREADS=1 $(PYTEST) tests/unit -m "not slow" -n auto --maxprocesses 8 || red=1; \
-	$(PYTEST) tests/integration tests/e2e -m "not slow" -n 2 || red=1; \
+	$(PYTEST) tests/integration tests/e2e -m "not slow" -n 3 || red=1; \
 	exit $$red
 
 test-all: setup ## everything that this machine can run; nothing runs a second time
 	@red=0; \
 	OMP_NUM_THREADS=1 $(PYTEST) -p no:rerunfailures tests/unit -n auto --maxprocesses 8 || red=1; \
-	$(PYTEST) -p no:rerunfailures tests/integration tests/e2e -n 2 || red=1; \
+	$(PYTEST) -p no:rerunfailures tests/integration tests/e2e -n 3 || red=1; \
 	exit $$red
 
 lint: setup ## ruff, mypy --strict, import-linter

@@ -15,8 +15,6 @@ from app.settings import Settings
 from tests.e2e.test_cli import HEMOSTAT, _processes_of
 from tests.support.worker import ROOT, Owner, wait_for
 
-ENDS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
-
 
 class Command:
     """A running `hemostat` over a home of its own."""
@@ -116,12 +114,11 @@ def test_a_demo_whose_service_starts_ends_it(demo: Command) -> None:
     assert "Traceback" not in demo.text()
 
 
-@pytest.mark.parametrize(("number", "status"), ENDS)
-@pytest.mark.parametrize("arguments", [("demo",), ("up",)])
+@pytest.mark.parametrize(("name", "number", "status"), [("demo", signal.SIGTERM, 143), ("up", signal.SIGINT, 130)])
 def test_an_import_that_is_ended_leaves_neither_process_nor_file(
-    command: Callable[..., Command], arguments: tuple[str, ...], number: signal.Signals, status: int
+    command: Callable[..., Command], name: str, number: signal.Signals, status: int
 ) -> None:
-    subject = command(*arguments)
+    subject = command(name)
     subject.wait_until(subject.staged, "an import that runs")
     assert subject.end(number) == status
     assert _processes_of(subject.home) == []

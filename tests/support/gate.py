@@ -4,6 +4,7 @@ Marks are set here and nowhere else. `make test` leaves out what is `slow`; `mak
 can run.
 """
 
+import gc
 import json
 import os
 import re
@@ -55,27 +56,34 @@ MARKS = {
         # Fits of many resamplings, ten seconds each and more.
         r"unit/workers/analysis/threshold/test_answer\.py::test_(a_curve_of_the_form_itself|documents_say_how_far)",
         r"unit/workers/analysis/threshold/test_answer\.py::test_(few_documents_that_bend|dense_gives)",
+        r"unit/workers/analysis/threshold/test_missed\.py::test_at_least_95.*grows",
         # Every pair of steps.
         r"unit/workers/surgery/test_composition\.py::test_any_two_steps",
         # The same on other architectures.
+        r"unit/workers/mitigation/dynamic_scaling/test_step\.py::test_blocks_that_are_fitted.*(qwen2|gemma2)",
         r"integration/workers/engine/test_packed_(recipes|dynamic)\.py::.*(qwen2|gemma2)",
-        r"integration/workers/engine/test_simulation\.py::test_activations.*gemma2",
+        r"integration/workers/engine/test_simulation\.py::test_(activations|keys_and_values).*gemma2",
+        r"integration/workers/surgery/test_extended_served\.py::.*other_architectures",
+        r"integration/workers/diagnosis/mitigate/test_job\.py::.*other_architectures.*qwen2",
         r"integration/workers/engine/test_(swap|float32_products)\.py::.*bit_for_bit.*(untied|qwen2|granite)",
         r"integration/workers/distributions/test_head_engine\.py::.*(untied|qwen2)",
         r"integration/workers/mitigation/repair/test_adapter_vllm\.py::.*(qwen2|gemma2)",
         # The same of another size, and another name of the same dtype.
-        r"integration/workers/engine/test_swap\.py::test_the_demo_model.*W8A8",
+        r"integration/workers/engine/test_swap\.py::test_the_demo_model.*(W8A8|W4A16)",
         r"integration/workers/engine/test_simulation\.py::test_a_dtype.*\[fp8-",
+        # The other of two signals that end it alike.
+        r"integration/app/test_watched\.py::test_it_ends_in_order.*\[2\]",
         # Other processors, emulated: each compiles everything anew.
         r"integration/workers/distributions/test_self_divergence\.py::.*\[(?!this one)",
     ),
 }
-# Folders whose tests share servers and engines that take long to start.
+# Tests that share servers and engines that take long to start.
 SHARING = (
-    "integration/app/gateway",
-    "integration/deploy",
-    "integration/workers/distributions",
-    "integration/workers/engine",
+    r"integration/app/gateway/",
+    r"integration/deploy/",
+    r"integration/workers/distributions/",
+    r"integration/workers/engine/",
+    r"e2e/(?!.*_browser|test_(calibrated_endpoint|chaos|interruption|mitigate_deploy|shared_sweep))",
 )
 # Seconds that a test is taken for until its file has been measured.
 _GUESS_S = {"engine": 6.0, "process": 2.0}
@@ -83,6 +91,19 @@ _PATTERNS = {mark: re.compile("|".join(f"(?:{one})" for one in ways)) for mark, 
 
 
 # --- marks, groups, order
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Thousands of tests live to the end: the collector of garbage need not look at them, least of all as they come.
+    An engine that starts and ends calls it seven times."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -104,8 +125,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def _group(file: str) -> str:
-    """What runs in one process with a file: the folder whose costly fixtures it shares, or the file alone."""
-    return next((folder for folder in SHARING if file.startswith(f"tests/{folder}/")), file)
+    """What runs in one process with a file: those whose costly fixtures it shares, or the file alone."""
+    return next((pattern for pattern in SHARING if re.match(f"tests/{pattern}", file)), file)
 
 
 def _file(item: pytest.Item) -> str:

@@ -35,9 +35,11 @@ class House:
         return worker
 
     def stop_workers(self) -> None:
-        for worker in self._workers:
-            if worker.process.poll() is None:
-                worker.stop()
+        running = [worker for worker in self._workers if worker.process.poll() is None]
+        for worker in running:
+            worker.terminate()  # all of them end at the same time
+        for worker in running:
+            worker.stop()
         self._workers.clear()
 
     def close(self) -> None:
