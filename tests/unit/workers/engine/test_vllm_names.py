@@ -96,6 +96,8 @@ def fault(name: str, path: str, wanted: str | int | None) -> str:
         return f"is not there ({error})"
     if wanted is None:
         return ""
+    if not callable(found):
+        return "cannot be called"
     taken = inspect.signature(found).parameters
     if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
         return ""
