@@ -113,10 +113,9 @@ def _interactions(report: SurfaceReport, say: Say) -> Table:
 
 
 def _kinds(report: SurfaceReport, console: Console, say: Say, *, wide: bool) -> None:
-    """The kinds of token, or why there are none."""
+    """The kinds of token, or why none can be judged."""
     parts = kind_parts(report)
-    line = unjudged(dict(parts), KIND) or report.token_classes.note
-    if line:
+    if line := unjudged(dict(parts), KIND):
         console.print(Text(say(visible(line))))
     elif parts:
         console.print(_slices("By kind of token", "Kind of token", parts, say, wide=wide, kinds=True))

@@ -168,10 +168,9 @@ def _answered(report: SweepReport, say: Say, *, wide: bool) -> Table:
 
 
 def _kinds(report: SweepReport, console: Console, say: Say, *, wide: bool) -> None:
-    """The kinds of token, or why there are none."""
+    """The kinds of token, or why none can be judged."""
     rows = kinds(report)
-    line = unjudged(dict(rows), KIND) or report.token_classes.note
-    if line:
+    if line := unjudged(dict(rows), KIND):
         console.print(Text(say(visible(line))))
     elif rows:
         console.print(_slices(report, "By kind of token", "Kind of token", rows, say, wide=wide))

@@ -130,14 +130,11 @@ class SurfaceTokenClass(SurfaceSlice):
 class SurfaceTokenClasses(Contract):
     """Where the damages add up in the text, by kind of token."""
 
-    classes: tuple[SurfaceTokenClass, ...] = Field(
-        default=(), description="classes that some scored position is in; empty where there is a `note`"
-    )
+    classes: tuple[SurfaceTokenClass, ...] = Field(default=(), description="classes that some scored position is in")
     none: SurfaceSlice | None = Field(
         default=None, description="positions that are in no class; null where there is none"
     )
     absent: tuple[str, ...] = Field(default=(), description="titles of the classes that no scored position is in")
-    note: str = Field(default="", description="why no class is told; empty where they are")
 
 
 class Limit(Contract):

@@ -137,14 +137,12 @@ class SweepTokenClasses(Contract):
 
     classes: tuple[SweepTokenClass, ...] = Field(
         default=(),
-        description="classes that some scored position is in; empty where no point is finite at every position, and "
-        "where there is a `note`",
+        description="classes that some scored position is in; empty where no point is finite at every position",
     )
     none: SweepSlice | None = Field(
         default=None, description="positions that are in no class; null where there is none"
     )
     absent: tuple[str, ...] = Field(default=(), description="titles of the classes that no scored position is in")
-    note: str = Field(default="", description="why no class is told; empty where they are")
 
 
 class KneeInterval(Contract):

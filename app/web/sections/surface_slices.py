@@ -70,10 +70,10 @@ def domains_note(report: SurfaceReport) -> str:
 
 def token_classes_note(report: SurfaceReport) -> str:
     """In which kinds damages do not add up, how that is judged, and which are not in the text; where none can be judged
-    alone, or none is told, that alone; empty where there is nothing to say."""
+    alone, that alone; empty where there is nothing to say."""
     found, parts = report.token_classes, kind_parts(report)
     if not parts:
-        return visible(found.note)
+        return ""
     absent = f" Not in this text: {', '.join(map(visible, found.absent))}." if found.absent else ""
     if line := unjudged(dict(parts), KIND):
         return f"{line}{absent}"

@@ -39,11 +39,11 @@ def token_classes(report: SweepReport) -> Table:
 
 
 def token_classes_note(report: SweepReport) -> str:
-    """How they are judged, and which are not in the text; where none can be judged alone, or none is told, that alone;
+    """How they are judged, and which are not in the text; where none can be judged alone, that alone;
     empty where there is nothing to say."""
     found, rows = report.token_classes, kinds(report)
     if not rows:
-        return visible(found.note)
+        return ""
     absent = f" Not in this text: {', '.join(map(visible, found.absent))}." if found.absent else ""
     if line := unjudged(dict(rows), KIND):
         return f"{line}{absent}"

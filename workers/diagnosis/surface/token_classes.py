@@ -8,9 +8,7 @@ from dataclasses import replace
 from app.kinds.surface.report import SurfaceTokenClass, SurfaceTokenClasses
 from workers.diagnosis.surface.slices import judged, sliced
 from workers.diagnosis.surface.table import Table
-from workers.diagnosis.surface.words import setting
 from workers.distributions.significance import holm
-from workers.measuring.points.by_class import by_class
 from workers.measuring.points.record import PointRecord, WindowSums
 from workers.text.token_classes.catalogue import CLASSES, NONE
 
@@ -20,17 +18,12 @@ def token_classes(table: Table, chosen: int, *, check_cancelled: Callable[[], No
     is told.
 
     A class in fewer documents than intervals are clustered by has means only. Whether the damages of a class add up on
-    average is tested of the others, corrected over them. No class is told where `by_class` has none. Raises ValueError
-    where no point is whole.
+    average is tested of the others, corrected over them. Raises ValueError where no point is whole.
     """
-    whole = [index for index, record in enumerate(table.records) if record.whole]
-    names = [setting(table, table.cells[index]) for index in whole]
-    known = by_class(names, [table.records[index] for index in whole], job="surface")
-    if known.note:
-        return SurfaceTokenClasses(note=known.note)
-    if not known.sums:
+    whole = [record for record in table.records if record.whole]
+    if not whole:
         raise ValueError("no setting is finite at every position")
-    there = known.sums[0]
+    there = whole[0].by_class
     present = [one for one in CLASSES if one.name in there]
     slices, p_values = [], []
     for one in present:
@@ -57,9 +50,9 @@ def _part(table: Table, name: str) -> Table:
 def _record(record: PointRecord, name: str) -> PointRecord:
     """A point with the sums of a class in place of those of all positions. Its loss is what it loses beyond the
     reference, whose own is then 0: in I, and in any other difference of settings, the reference's cancels."""
-    if not record.whole or record.class_sums is None:
+    if not record.whole:
         return record
-    own = record.class_sums[name]
+    own = record.by_class[name]
     sums = WindowSums(
         tokens=tuple(own.tokens_W.tolist()),
         kl=tuple(own.kl_W.tolist()),

@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 from app.contracts.request import Thresholds
 from app.kinds.sweep.report import SweepSlice, SweepTokenClass, SweepTokenClasses
-from app.models.knobs import told
 from workers.diagnosis.sweep.course import Course
 from workers.diagnosis.sweep.slices import PartSums, sliced
-from workers.measuring.points.by_class import by_class
 from workers.text.token_classes.catalogue import CLASSES, NONE
 
 
@@ -18,23 +16,20 @@ def token_classes(
 ) -> SweepTokenClasses:
     """Each class of the catalogue that some position is in, and the positions in none; `floor` is the mean noise floor.
 
-    A class in fewer documents than intervals are clustered by has means only. No class is told where `by_class` has
-    none.
+    A class in fewer documents than intervals are clustered by has means only.
     """
     whole = course.whole
     if not whole:
         return SweepTokenClasses()
-    known = by_class([told(point.value) for point in whole], [point.record for point in whole], job="sweep")
-    if known.note:
-        return SweepTokenClasses(note=known.note)
+    sums = [point.record.by_class for point in whole]
 
     def part(name: str) -> SweepSlice:
         check_cancelled()
-        own = [one[name] for one in known.sums]
+        own = [one[name] for one in sums]
         of = PartSums(own[0].tokens_W, [one.kl_W for one in own], [one.log_ratio_W for one in own])
         return sliced(course, of, floor=floor, thresholds=thresholds, seed=seed)
 
-    there = known.sums[0]
+    there = sums[0]
     return SweepTokenClasses(
         classes=tuple(
             SweepTokenClass(**dict(part(one.name)), name=one.name, title=one.title, definition=one.definition)

@@ -54,8 +54,7 @@ class PointRecord(Contract):
     sums: WindowSums | None = None
     class_sums: dict[str, ClassSums] | None = Field(
         default=None,
-        description="by the name of the token class; null where classes were not asked for, and of points that earlier "
-        "versions measured",
+        description="by the name of the token class; null where classes were not asked for, or nothing is finite",
     )
     weights_fingerprint: str | None = None
     bytes: Count | None = None
@@ -72,6 +71,13 @@ class PointRecord(Contract):
     def whole(self) -> bool:
         """Whether it can stand in a curve: measured, and finite at every position."""
         return self.sums is not None and self.nonfinite_positions == 0
+
+    @property
+    def by_class(self) -> dict[str, ClassSums]:
+        """`class_sums` of a whole point that was measured with classes. Raises ValueError for any other."""
+        if self.class_sums is None:
+            raise ValueError("the point was measured without token classes")
+        return self.class_sums
 
     def save(self, file: Path) -> None:
         """Puts it there whole or not at all."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import getpid
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app.contracts.request import Thresholds
 from app.locks import Lock
@@ -47,6 +51,7 @@ class PointRunner:
         self._thresholds, self._seed = thresholds, seed
         self._claims = Claims(context.scratch / "claims")
         self._by = f"{socket.gethostname()}-{getpid()}"
+        self._classes = _named(ground.classes)
         self._began = time.time()
         self._seen: set[str] = set()
         self._keys: dict[str, str] = {}
@@ -119,6 +124,7 @@ class PointRunner:
                 self._bench.plan(recipe),
                 str(ground.scored.engine.identity),
                 ground.part.corpus.fingerprint,
+                self._classes,
                 PRECISION,
                 self._thresholds.model_dump_json(),
             ]
@@ -181,3 +187,11 @@ class PointRunner:
                 "measured_at": time.time(),
             }
         )
+
+
+def _named(classes: Mapping[str, NDArray[np.bool_]] | None) -> str:
+    """The masks of token classes by content: what was summed over other masks is another point. Empty for none."""
+    digest = hashlib.sha256()
+    for name, mask in (classes or {}).items():
+        digest.update(name.encode() + np.packbits(mask).tobytes())
+    return digest.hexdigest() if classes else ""

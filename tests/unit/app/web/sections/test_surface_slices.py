@@ -75,12 +75,7 @@ def test_the_sentence_says_no_more_than_was_shown():
     assert kinds_sentence([one]) == "On average over the settings the damages compound in numbers."
 
 
-def test_where_no_kind_is_told_page_and_terminal_say_why():
-    note = "Token classes are not told: 2 of 30 settings (a, b), which an earlier version measured, have no sums."
-    body = VARIANTS["both-orders"] | {"token_classes": {"note": note}}
-    section = tree(render(body)).one(id_="classes")
-    assert note in section.text and "What each class is" not in section.text
-    assert note in printed(body, 200) and "By kind of token" not in printed(body, 200)
+def test_where_no_kind_can_be_judged_page_and_terminal_say_why():
     few = surface(surface_variant("broken"))
     assert few.token_classes.rows == () and few.token_classes_note.startswith(LINE)
     assert few.kinds_by_setting.rows == () and few.domains_by_setting.rows == ()

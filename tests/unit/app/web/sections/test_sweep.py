@@ -236,12 +236,7 @@ def test_both_sides_of_a_neutral_value_are_told_of_each_kind_of_token():
     assert rows["Numbers"] == "1 below, 1.5 above"
 
 
-def test_where_no_kind_of_token_is_told_the_page_and_the_terminal_say_why():
-    note = "Token classes are not told: 12 of 12 settings have no sums by class."
-    body = VARIANTS["knee"] | {"token_classes": {"note": note}}
-    page = render(body)
-    assert 'id="classes"' in page and note in page and "What each class is" not in page
-    assert note in printed(body) and "By kind of token" not in printed(body)
+def test_where_no_kind_of_token_can_be_judged_the_page_and_the_terminal_say_why():
     found = view("single")
     assert found.token_classes.rows == ()
     assert found.token_classes_note.startswith("No kind of token can be judged alone: each has too few documents (")

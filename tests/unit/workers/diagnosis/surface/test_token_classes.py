@@ -152,7 +152,6 @@ def test_a_setting_that_is_not_whole_stands_in_no_interaction_and_needs_no_sums(
     records[at] = record_of(broken, where, DOCUMENTS, floor=0.0, thresholds=Thresholds(), seed=0)
     records[gone] = PointRecord(refused="the model has no such layer")
     found = of(replace(table(), records=records))
-    assert found.note == ""
     names = parts(found)["names"]
     left = {(row.first, row.second, row.order) for row in names.interactions}
     assert left == {
@@ -168,14 +167,3 @@ def test_classes_that_the_text_lacks_are_named():
     found = of(table())
     assert "JSON structure" in found.absent and "Numbers" not in found.absent
     assert len(found.absent) + len(found.classes) == 11
-
-
-def test_points_that_an_earlier_version_measured_leave_a_word_in_place_of_the_classes():
-    records = [record.model_copy(update={"class_sums": None}) for record in table().records]
-    found = of(replace(table(), records=[records[0], *table().records[1:]]))
-    assert (found.classes, found.none, found.absent) == ((), None, ())
-    assert found.note == (
-        "Token classes are not told: 1 of 13 settings (sparsity left out with bits left out), which an earlier version "
-        "measured, has no sums by class. Run the surface again to have them."
-    )
-    assert "13 of 13 settings" in of(replace(table(), records=records)).note

@@ -34,15 +34,6 @@ def by_name(found):
     return {one.name: one for one in found.classes}
 
 
-def without(made: Course, *places: int) -> Course:
-    """The points at these places as an earlier version has stored them."""
-    points = [
-        replace(point, record=point.record.model_copy(update={"class_sums": None})) if place in places else point
-        for place, point in enumerate(made.points)
-    ]
-    return replace(made, points=tuple(points))
-
-
 def hurt(settings, *, name: str, times: float, since: int) -> Course:
     """Points whose KL is so many times as large at the positions of a class from the given one on."""
     where, masks = positions(), class_masks(positions())
@@ -121,30 +112,6 @@ def test_classes_that_the_text_lacks_are_named():
     assert len(found.absent) + len(found.classes) == 11
 
 
-def test_points_that_an_earlier_version_measured_leave_a_word_in_place_of_the_classes():
-    made = shares()
-    found = of(without(made, 0))
-    assert (found.classes, found.none, found.absent) == ((), None, ())
-    assert found.note == (
-        "Token classes are not told: 1 of 4 settings (0.2), which an earlier version measured, has no sums by class. "
-        "Run the sweep again to have them."
-    )
-    assert "4 of 4 settings (0.2, 0.4, 0.6, …), which an earlier version measured, have no sums" in (
-        of(without(made, 0, 1, 2, 3)).note
-    )
-    # What stands in no curve needs no sums.
-    assert of(without(course(SHARES, refused=1), 1)).note == ""
-
-
-def test_points_that_count_other_tokens_to_a_class_are_not_held_against_each_other():
-    made = shares()
-    sums = dict(made.points[1].record.class_sums)
-    sums["numbers"] = sums["names"]
-    record = made.points[1].record.model_copy(update={"class_sums": sums})
-    mixed = replace(made, points=(made.points[0], replace(made.points[1], record=record), *made.points[2:]))
-    assert of(mixed).classes == () and "different versions" in of(mixed).note
-
-
 def test_without_a_whole_point_there_is_no_class():
     found = of(course([(0.5, 0.5, 0.1, 0.1)], broken=0))
-    assert (found.classes, found.none, found.note) == ((), None, "")
+    assert (found.classes, found.none) == ((), None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -45,6 +46,7 @@ class Job:
     folder: Path
     model: Path
     partner: Path
+    classes: dict[str, np.ndarray] | None = None
 
     def key(self, recipe: Recipe) -> str:
         """As an attempt that begins now names the point."""
@@ -70,6 +72,7 @@ class Job:
             origin_weights=side.weights,
             scored=SimpleNamespace(engine=SimpleNamespace(identity="engine")),
             part=SimpleNamespace(corpus=SimpleNamespace(fingerprint="corpus")),
+            classes=self.classes,
         )
         runner = PointRunner(cast("Any", ground), bench, context, cast("Any", None), thresholds=Thresholds(), seed=0)
         return runner.key(Setting((), recipe))
@@ -144,6 +147,15 @@ def test_the_key_does_not_change_with_what_decides_no_value(job: Job) -> None:
     with (job.folder / "texts" / "fit.txt").open("a") as stream:
         stream.write("and so on")
     assert [job.key(recipe) for recipe in recipes] == before
+
+
+def test_the_key_changes_with_the_tokens_of_a_class(job: Job) -> None:
+    recipe = recipe_of([RTN])
+    keys = [job.key(recipe)]
+    for mask in ([True, False], [True, True]):
+        job.classes = {"numbers": np.array(mask)}
+        keys.append(job.key(recipe))
+    assert len(set(keys)) == 3
 
 
 def test_the_key_changes_with_the_model_and_the_recipe(job: Job, tiny: Tiny) -> None:
