@@ -37,7 +37,7 @@ from app.contracts.event import Event
 from app.contracts.job import Estimate, Job, JobPage
 from app.contracts.profile import Comparison, Profile, ProfilePage
 from app.contracts.queue import Queue
-from app.contracts.request import FEWEST_VALUES, MOST_VALUES
+from app.contracts.request import FEWEST_VALUES, MOST_VALUES, SweptRequest
 from app.error_guide import GUIDE
 from app.kinds.registry import KINDS, submissions
 
@@ -208,7 +208,7 @@ def _with_knobs(schemas: dict[str, Any]) -> None:
         "additionalProperties": False,
         "properties": {"model": candidate["model"], "recipe": {"type": "array", "minItems": 1, "items": step}},
     }
-    for name in ("SweepSubmission", "SurfaceSubmission"):
+    for name in (kind.submission.__name__ for kind in KINDS.values() if issubclass(kind.request, SweptRequest)):
         schemas[name]["properties"]["candidate"] = reference("SweptModel")
         schemas[name]["required"].remove("knobs")
 

@@ -399,6 +399,14 @@ class Report(Contract):
     model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}
 
 
+class ComparedReport(Report):
+    """The report of a kind that compares one candidate as a whole."""
+
+    divergence: Divergence
+    top1_agreement: Mean
+    perplexity: Perplexity
+
+
 class Blocks(Contract):
     """The common blocks of one model against the reference."""
 

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from app.contracts.base import Contract, Json, broken
 from app.contracts.option import Option
-from app.contracts.text import ShippedText, TextSource
+from app.contracts.text import FileText, HubText, ShippedText, TextSource
 from app.recipes.recipe import Recipe
 
 Alias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -129,6 +129,12 @@ class JobRequest(Contract):
     def looked_at(self) -> dict[str, TextSource]:
         """Every other text source, by its pointer: what treatments look at."""
         return {}
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether the report may hold text: what `store_text` says; unsaid, not for hub and file sources."""
+        said: bool | None = getattr(self, "store_text", None)
+        return not isinstance(self.text, HubText | FileText) if said is None else said
 
     @property
     def for_deployment(self) -> str | None:

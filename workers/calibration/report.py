@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from app.contracts.deployment import IDENTITY
 from app.contracts.profile import Profile, TableRow, TestRecord
 from app.contracts.report import Blocks
-from app.contracts.text import SelfText
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.sets import Sets
@@ -16,14 +15,13 @@ from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
-from workers.measuring.assemble import of_making, provenance, repeatable
+from workers.measuring.assemble import envelope, limits_of, of_making, provenance
 from workers.measuring.floor import Floor
 from workers.measuring.sides import Sides
 from workers.measuring.summary import Summary, summarize
-from workers.measuring.verdict import decide, not_tested
+from workers.measuring.verdict import decide
 from workers.process.handler import JobContext
 
-_BLOCKS = tuple(Blocks.model_fields)
 # The sampled effects speak of it.
 _SAMPLING = "Sampling settings"
 PRECISION: Final[Precision] = "float32"
@@ -57,17 +55,20 @@ def build_report(tested: Tested, context: JobContext) -> CalibrateReport:
         for found in (raw, calibrated)
     ]
     corpus = tested.sets.test
-    domains = [document.domain for document in corpus.documents]
+    source = provenance(
+        request,
+        sides=tested.sides,
+        corpus=corpus,
+        engine=tested.engine,
+        precision=PRECISION,
+        started_at=tested.started_at,
+        seconds=tested.seconds,
+        reference_from_store=tested.reference_from_store,
+        resumed_windows=0,
+    )
     return CalibrateReport(
-        job=context.job_id,
-        severity=decisions[1].severity,
         verdict=sentence(chosen_row(test), test, deployment=request.deployment),
-        decision=decisions[1],
-        tokens=calibrated.tokens,
-        documents=calibrated.documents,
-        windows=calibrated.windows,
-        noise_floor=tested.floor.report,
-        raw=Blocks(**_blocks(raw)),
+        raw=Blocks(**raw.common()),
         raw_severity=decisions[0].severity,
         calibrator=chosen_row(test).calibrator,
         profile=tested.profile.version,
@@ -77,29 +78,12 @@ def build_report(tested: Tested, context: JobContext) -> CalibrateReport:
         sets=tested.sets.records(),
         not_tested=tuple(
             item
-            for item in not_tested(
-                longest_context=int(tested.positions.context.max()),
-                domains=domains,
-                conversations=corpus.conversations,
-                whole_conversations=corpus.whole_conversations,
-                self_corpus=isinstance(request.test_text or request.text, SelfText),
-            )
+            for item in limits_of(corpus, tested.positions, request.test_text or request.text)
             if not (request.sampling and item.startswith(_SAMPLING))
         ),
         warnings=(*tested.sets.warnings, *_warnings(tested, raw, calibrated)),
-        request=repeatable(request),
-        provenance=provenance(
-            request,
-            sides=tested.sides,
-            corpus=corpus,
-            engine=tested.engine,
-            precision=PRECISION,
-            started_at=tested.started_at,
-            seconds=tested.seconds,
-            reference_from_store=tested.reference_from_store,
-            resumed_windows=0,
-        ),
-        **_blocks(calibrated),
+        **calibrated.of_report(),
+        **envelope(request, context, decisions[1], tested.floor, source),
     )
 
 
@@ -137,11 +121,6 @@ def _summary(tested: Tested, values: TokenValues, context: JobContext) -> Summar
         seed=tested.request.seed,
         check_cancelled=context.check_cancelled,
     )
-
-
-def _blocks(summary: Summary) -> dict[str, Any]:
-    found = summary.blocks()
-    return {name: found[name] for name in _BLOCKS}
 
 
 def _warnings(tested: Tested, raw: Summary, calibrated: Summary) -> list[str]:

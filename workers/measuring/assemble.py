@@ -1,49 +1,33 @@
-"""From everything that was measured to the report."""
+"""What the reports of all kinds say of an attempt: the envelope, provenance, common warnings."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any, Final, cast
 
-import numpy as np
-
 from app.contracts.report import (
-    GeneratedToolCalls,
-    KernelTerm,
     ModelProvenance,
-    Passage,
     Protocol,
     Provenance,
-    TokenClasses,
-    WorstToken,
+    SeverityVerdict,
 )
 from app.contracts.request import JobRequest
-from app.contracts.text import FileText, HubText, SelfText
-from app.kinds.compare.report import CompareReport
-from app.kinds.compare.request import CompareRequest
-from app.kinds.mitigate.request import MitigateRequest
-from app.kinds.trajectory.request import TrajectoryRequest
+from app.contracts.text import SelfText, TextSource
 from app.models.checkpoint import CheckpointInfo
-from app.models.packing import kept_packed
 from workers.analysis.numerals import counted
 from workers.distributions.divergence import Precision, arithmetic
 from workers.distributions.intervals import DESCRIPTION
-from workers.distributions.token_values import Positions, TokenValues
+from workers.distributions.token_values import Positions
 from workers.engine.device import EngineIdentity
 from workers.engine.sizes import step_tokens
 from workers.measuring import long_context
 from workers.measuring.floor import Floor
-from workers.measuring.positions import document_tokens
 from workers.measuring.sides import Side, Sides
-from workers.measuring.summary import Summary, summarize
-from workers.measuring.verdict import decide, not_tested, sentence
-from workers.measuring.worst import passage_indices, passages, worst_indices, worst_tokens
+from workers.measuring.verdict import not_tested
 from workers.process.handler import JobContext
-from workers.text.tokenization import load_tokenizer
 from workers.text.windows import Corpus
 
 # What a number depends on beside the models.
@@ -53,146 +37,6 @@ VERSIONS = ("torch", "transformers", "compressed-tensors", "numpy", "scipy")
 # Plain weights, by scheme: the dtype that they are stored in, and those of an engine that hold fewer digits of them.
 _STORED: Final = {"f32": "float32", "f16": "float16"}
 _NARROWER: Final = {"f32": ("bfloat16", "float16"), "f16": ("bfloat16",)}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """All that a compare job found out."""
-
-    request: CompareRequest
-    sides: Sides
-    corpus: Corpus
-    positions: Positions
-    values: TokenValues
-    floor: Floor
-    token_classes: TokenClasses
-    kernel_term: KernelTerm | None
-    engine: EngineIdentity
-    reference_from_store: bool
-    resumed_windows: int
-    started_at: float
-    seconds: dict[str, float]
-    reference_context: int | None = None  # where it is shorter than the windows
-    tool_calls: GeneratedToolCalls | None = None
-    allowed: Sequence[str] = ()  # warnings of what the request allows that flatters the candidate
-
-
-def build_report(measured: Measured, context: JobContext) -> CompareReport:
-    """The report: statistics, verdict, worst tokens, provenance."""
-    request, corpus, values, positions = measured.request, measured.corpus, measured.values, measured.positions
-    domains = [document.domain for document in corpus.documents]
-    summary = summarize(
-        values,
-        positions,
-        domains,
-        window=request.window,
-        floor_kl=measured.floor.kl,
-        seed=request.seed,
-        context=measured.reference_context,
-    )
-    decision = decide(summary.excess, request.thresholds, nonfinite=summary.nonfinite_positions, floor=summary.floor)
-    worst, around = _worst(measured, stored=stores_text(request))
-    return CompareReport(
-        job=context.job_id,
-        severity=decision.severity,
-        verdict=sentence(
-            decision,
-            tokens=summary.tokens,
-            nonfinite=summary.nonfinite_positions,
-            floor=measured.floor.report.kl.mean,
-            top1_agreement=summary.top1_agreement,
-            perplexity_ratio=summary.perplexity.ratio,
-        ),
-        decision=decision,
-        noise_floor=measured.floor.report,
-        kernel_term=measured.kernel_term,
-        token_classes=measured.token_classes,
-        tool_calls=measured.tool_calls,
-        worst_tokens=worst,
-        passages=around,
-        not_tested=not_tested(
-            longest_context=int(positions.context.max()),
-            domains=domains,
-            conversations=corpus.conversations,
-            whole_conversations=corpus.whole_conversations,
-            self_corpus=isinstance(request.text, SelfText),
-            tool_calls=measured.tool_calls is not None,
-        ),
-        warnings=tuple(_warnings(measured, summary)),
-        request=repeatable(request),
-        provenance=provenance(
-            request,
-            sides=measured.sides,
-            corpus=corpus,
-            engine=measured.engine,
-            precision=request.precision,
-            started_at=measured.started_at,
-            seconds=measured.seconds,
-            reference_from_store=measured.reference_from_store,
-            resumed_windows=measured.resumed_windows,
-            reference_context=measured.reference_context,
-        ),
-        **summary.blocks(),
-    )
-
-
-def stores_text(request: CompareRequest | MitigateRequest | TrajectoryRequest) -> bool:
-    """Whether the report may hold text: what the request says; unsaid, not for hub and file sources."""
-    if request.store_text is not None:
-        return request.store_text
-    return not isinstance(request.text, HubText | FileText)
-
-
-def _worst(measured: Measured, *, stored: bool) -> tuple[tuple[WorstToken, ...], tuple[Passage, ...]]:
-    corpus, values, positions = measured.corpus, measured.values, measured.positions
-    ids = [document.id for document in corpus.documents]
-    domains = [document.domain for document in corpus.documents]
-    usable = np.asarray(values.finite, dtype=np.bool_)
-    tokenizer = load_tokenizer(measured.sides.reference.tokenizer)
-
-    def decode(tokens: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
-
-    chosen = worst_indices(values.kl, positions.document, usable)
-    rows = worst_tokens(values, positions, chosen, ids, domains, decode if stored else None)
-    if not stored:
-        return rows, ()
-    centres = passage_indices(values.kl, positions, usable)
-    tokens = document_tokens(corpus, {int(positions.document[index]) for index in centres})
-    return rows, passages(values, positions, centres, tokens, ids, domains, decode, usable)
-
-
-def _warnings(measured: Measured, summary: Summary) -> list[str]:
-    found = []
-    corpus, sides = measured.corpus, measured.sides
-    if sides.reference.weights == sides.candidate.weights and not measured.request.candidate.recipe:
-        found.append(
-            "Both models have the same weights and the candidate has no recipe: this compares a model with itself. "
-            "Give a recipe, or another model as candidate."
-        )
-    found += of_making(sides)
-    found += rounded(sides, measured.engine.dtype)
-    found += packed_reference(sides)
-    if sides.packed and not sides.unpacked:
-        formats = kept_packed(sides.candidate.info.quantization)
-        found.append(
-            f"The candidate is packed as {formats}, which is not unpacked here: what its kernels add to the difference "
-            "(the kernel term) is not known."
-        )
-    if measured.reference_context is not None:
-        found.append(long_context.warning(measured.reference_context))
-    if summary.divergence.kl.clusters == "windows":
-        found.append(
-            f"Only {counted(summary.documents, 'document')}: intervals are clustered by windows, and are too narrow "
-            "where windows of one document are alike. More documents make them sound."
-        )
-    found += repeated_documents(corpus)
-    found += measured.allowed
-    if corpus.left_out_tokens:
-        were = "was" if corpus.left_out_tokens == 1 else "were"
-        alone = counted(corpus.left_out_tokens, "last token")
-        found.append(f"{alone} of documents stood alone in a window and {were} not scored.")
-    return found + left_out(summary.nonfinite_positions)
 
 
 def of_making(sides: Sides, name: str = "the candidate") -> list[str]:
@@ -246,6 +90,32 @@ def repeated_documents(corpus: Corpus) -> Iterator[str]:
             "one. Intervals take documents for independent, and are too narrow where some are not: leave the copies "
             "out."
         )
+
+
+def envelope(
+    request: JobRequest, context: JobContext, decision: SeverityVerdict, floor: Floor, source: Provenance
+) -> dict[str, Any]:
+    """The fields of every kind's report that follow from the attempt and its verdict."""
+    return {
+        "job": context.job_id,
+        "severity": decision.severity,
+        "decision": decision,
+        "noise_floor": floor.report,
+        "request": repeatable(request),
+        "provenance": source,
+    }
+
+
+def limits_of(corpus: Corpus, positions: Positions, text: TextSource, *, tool_calls: bool = False) -> tuple[str, ...]:
+    """What a verdict over a corpus does not speak of."""
+    return not_tested(
+        longest_context=int(positions.context.max()),
+        domains=[document.domain for document in corpus.documents],
+        conversations=corpus.conversations,
+        whole_conversations=corpus.whole_conversations,
+        self_corpus=isinstance(text, SelfText),
+        tool_calls=tool_calls,
+    )
 
 
 def repeatable(request: JobRequest) -> dict[str, object]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from app.kinds.attribute.report import AttributeReport
-from app.kinds.compare.report import CompareReport
+from app.contracts.report import ComparedReport
 from workers.distributions.token_values import TokenValues
 from workers.measuring.gauges import labels_of, send_comparison
 from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
 
-def export_metrics(
-    report: CompareReport | AttributeReport, values: TokenValues, sides: Sides, context: JobContext
-) -> None:
+def export_metrics(report: ComparedReport, values: TokenValues, sides: Sides, context: JobContext) -> None:
     """Sends the gauges and the histogram of this comparison. Labels are aliases and the recipe's fingerprint."""
     labels = labels_of(sides)
     send_comparison(report, labels, context)

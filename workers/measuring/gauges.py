@@ -6,10 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 
-from app.contracts.report import SEVERITIES
-from app.kinds.attribute.report import AttributeReport
-from app.kinds.compare.report import CompareReport
-from app.kinds.surface.report import SurfaceReport
+from app.contracts.report import SEVERITIES, ComparedReport
 from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
@@ -29,9 +26,7 @@ def send(gauges: Mapping[str, float | None], labels: Mapping[str, str], context:
         context.observe(name, math.nan if value is None else value, **labels)
 
 
-def send_comparison(
-    report: CompareReport | AttributeReport | SurfaceReport, labels: Mapping[str, str], context: JobContext
-) -> None:
+def send_comparison(report: ComparedReport, labels: Mapping[str, str], context: JobContext) -> None:
     """What every report says that compares one candidate with its reference."""
     kl = report.divergence.kl
     gauges = {

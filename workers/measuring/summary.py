@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from app.contracts.report import (
     Agreement,
     BandedSlice,
+    Blocks,
     DeltaP,
     Distribution,
     Divergence,
@@ -106,8 +107,16 @@ class Summary:
     floor: Estimate | None
 
     def blocks(self) -> dict[str, Any]:
-        """The fields of a `CompareReport` that stand in here."""
+        """The fields of a compare job's report that stand in here."""
         return {name: value for name, value in vars(self).items() if name not in ("excess", "floor")}
+
+    def common(self) -> dict[str, Any]:
+        """The fields of `Blocks`."""
+        return {name: getattr(self, name) for name in Blocks.model_fields}
+
+    def of_report(self) -> dict[str, Any]:
+        """The fields of `Blocks`, and how much was scored: what a report on one candidate holds."""
+        return {"tokens": self.tokens, "documents": self.documents, "windows": self.windows} | self.common()
 
 
 def summarize(

@@ -13,11 +13,11 @@ from app.contracts.base import Contract
 from app.contracts.report import (
     Blocks,
     Ci,
+    ComparedReport,
     Count,
     KernelTerm,
     Mean,
     Number,
-    Report,
 )
 from app.kinds.attribute.blocks import Internals, SiteClass
 
@@ -239,7 +239,7 @@ class SubsetClasses(Contract):
     judged: Count = Field(default=0, description="differences that p values were adjusted over (Holm)")
 
 
-class AttributeReport(Blocks, Report):
+class AttributeReport(Blocks, ComparedReport):
     """What an attribute job found."""
 
     kind: Literal["attribute"] = "attribute"

@@ -5,34 +5,25 @@ from typing import Literal
 from app.contracts.report import (
     Agreement,
     BandedSlice,
+    Blocks,
+    ComparedReport,
     DeltaP,
-    Divergence,
-    DomainReport,
-    Entropy,
     GeneratedToolCalls,
     Histogram,
     KernelTerm,
-    Mean,
     Passage,
-    Perplexity,
-    Report,
     TokenClasses,
     WorstToken,
 )
 
 
-class CompareReport(Report):
+class CompareReport(Blocks, ComparedReport):
     """What a compare job found."""
 
     kind: Literal["compare"] = "compare"
-    divergence: Divergence
     kernel_term: KernelTerm | None = None
     delta_p: DeltaP
-    perplexity: Perplexity
-    top1_agreement: Mean
     agreement: Agreement
-    entropy: Entropy
-    domains: dict[str, DomainReport]
     by_position: tuple[BandedSlice, ...]
     by_confidence: tuple[BandedSlice, ...]
     token_classes: TokenClasses | None = None

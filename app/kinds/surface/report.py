@@ -13,13 +13,11 @@ from pydantic import Field, JsonValue
 
 from app.contracts.base import Contract
 from app.contracts.report import (
+    ComparedReport,
     Count,
-    Divergence,
     KernelTerm,
     Mean,
     Number,
-    Perplexity,
-    Report,
     Severity,
 )
 
@@ -223,16 +221,13 @@ class Chosen(Contract):
     recipe: tuple[dict[str, object], ...]
 
 
-class SurfaceReport(Report):
+class SurfaceReport(ComparedReport):
     """What a surface job found."""
 
     kind: Literal["surface"] = "surface"
     severity: Severity = Field(
         description="of the chosen setting; where none is within the loss, of the mildest that changes the model"
     )
-    divergence: Divergence
-    top1_agreement: Mean
-    perplexity: Perplexity
     knobs: tuple[SurfaceKnob, SurfaceKnob]
     zero: Literal["left out", "first value"] = Field(
         description="what index 0 of a knob is; the first value where both knobs are in one step"

@@ -7,8 +7,6 @@ from typing import Final
 
 import numpy as np
 
-from app.contracts.report import Blocks
-from app.contracts.text import SelfText
 from app.kinds.attribute.report import AttributeReport, Site, SubsetClasses, Treatment
 from app.kinds.attribute.report import Search as SearchBlock
 from app.kinds.attribute.report import Subset as SubsetBlock
@@ -18,17 +16,16 @@ from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.ranked import nowhere_finite_parts, ranked_sites, treatment
 from workers.diagnosis.attribute.sentence import sentence
 from workers.diagnosis.attribute.warnings import warnings_of
-from workers.measuring.assemble import provenance, repeatable
+from workers.measuring.assemble import envelope, limits_of, provenance
 from workers.measuring.export import export_metrics
 from workers.measuring.gauges import labels_of, send
 from workers.measuring.recipes import PRECISION
 from workers.measuring.summary import summarize
-from workers.measuring.verdict import decide, not_tested
+from workers.measuring.verdict import decide
 from workers.process.handler import JobContext
 
 SITES_FILE, RECIPE_FILE = "sites.json", "recipe.json"
 TOKENS_FILE: Final = "tokens.parquet"
-_BLOCKS = tuple(Blocks.model_fields)
 
 
 def build_report(found: Found, context: JobContext) -> AttributeReport:
@@ -49,16 +46,19 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
     looking = found.looking
     by_name = {site.name: site for site in sites}
     together = None if looking is None else treatment(found, [(part, by_name[part.name]) for part in looking.first])
-    blocks = summary.blocks()
+    source = provenance(
+        request,
+        sides=found.sides,
+        corpus=corpus,
+        engine=found.engine,
+        precision=PRECISION,
+        started_at=found.started_at,
+        seconds=found.seconds,
+        reference_from_store=found.reference_from_store,
+        resumed_windows=found.resumed_windows,
+    )
     return AttributeReport(
-        job=context.job_id,
-        severity=decision.severity,
         verdict=sentence(sites, looking, found),
-        decision=decision,
-        tokens=summary.tokens,
-        documents=summary.documents,
-        windows=summary.windows,
-        noise_floor=found.floor.report,
         kernel_term=found.kernel_term,
         sites=sites,
         nowhere_finite=nowhere_finite_parts(found),
@@ -71,27 +71,10 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         token_classes=_token_classes(found, sites),
         not_swapped=found.not_swapped,
         internals=found.internals,
-        not_tested=not_tested(
-            longest_context=int(found.positions.context.max()),
-            domains=domains,
-            conversations=corpus.conversations,
-            whole_conversations=corpus.whole_conversations,
-            self_corpus=isinstance(request.text, SelfText),
-        ),
+        not_tested=limits_of(corpus, found.positions, request.text),
         warnings=tuple(warnings_of(found, sites, summary.nonfinite_positions)),
-        request=repeatable(request),
-        provenance=provenance(
-            request,
-            sides=found.sides,
-            corpus=corpus,
-            engine=found.engine,
-            precision=PRECISION,
-            started_at=found.started_at,
-            seconds=found.seconds,
-            reference_from_store=found.reference_from_store,
-            resumed_windows=found.resumed_windows,
-        ),
-        **{name: blocks[name] for name in _BLOCKS},
+        **summary.of_report(),
+        **envelope(request, context, decision, found.floor, source),
     )
 
 

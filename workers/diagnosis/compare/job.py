@@ -10,11 +10,11 @@ from __future__ import annotations
 from app.contracts.report import GeneratedToolCalls
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.request import CompareRequest
+from workers.diagnosis.compare.report import Measured, build_report
 from workers.diagnosis.compare.tool_calls.prompts import with_tools
 from workers.diagnosis.compare.tool_calls.run import generated_tool_calls
 from workers.distributions.divergence import Divergence
 from workers.engine.room import EngineRoom
-from workers.measuring.assemble import Measured, build_report, stores_text
 from workers.measuring.attempt import Attempt, counted
 from workers.measuring.calibration_text import CalibrationLoader, reads_text
 from workers.measuring.classify import Classified
@@ -181,7 +181,7 @@ class _Compare(Attempt):
                 self._documents(asked.text, sides.reference, sides.dtype),
                 sides,
                 self._room,
-                store_text=stores_text(self._request),
+                store_text=self._request.keeps_text,
                 context=self._context,
             )
 

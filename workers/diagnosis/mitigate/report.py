@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from app.contracts.report import Blocks, Mean, Passage, SeverityVerdict
-from app.contracts.text import SelfText
 from app.kinds.mitigate.report import (
     NO_WOUND,
     ChangedToken,
@@ -26,7 +25,7 @@ from workers.analysis.numerals import counted, numeral
 from workers.diagnosis.mitigate.front import RULE, Point, broken
 from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
 from workers.engine.device import EngineIdentity
-from workers.measuring.assemble import provenance, repeatable, stores_text
+from workers.measuring.assemble import envelope, limits_of, provenance
 from workers.measuring.floor import Floor
 from workers.measuring.means import GAINED, ratio
 from workers.measuring.positions import document_tokens
@@ -35,12 +34,11 @@ from workers.measuring.sets import Part, Sets
 from workers.measuring.sides import Sides
 from workers.measuring.subject import fields_of, told
 from workers.measuring.summary import Summary, summarize, usable
-from workers.measuring.verdict import decide, not_tested
+from workers.measuring.verdict import decide
 from workers.measuring.worst import passage_indices, passages, worst_indices, worst_tokens
 from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 
-_BLOCKS = tuple(Blocks.model_fields)
 _SPEED = "Speed and memory"
 
 
@@ -122,7 +120,6 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
         decide(one.excess, request.thresholds, nonfinite=one.nonfinite_positions, floor=one.floor) for one in (raw, now)
     ]
     corpus = found.sets.test
-    domains = [document.domain for document in corpus.documents]
     saved = tested.saved(key, seed) if key else None
     removed = tested.removed(key, seed) if key else None
     front = tuple(_point(point, one, found, helped=helped) for point, one in tested.front)
@@ -140,15 +137,8 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
     )
     recipe = None if done is None else told(done.recipe)
     return MitigateReport(
-        job=context.job_id,
-        severity=decisions[1].severity,
         verdict=sentence(found, decisions[0], decisions[1], raw, now, removed),
-        decision=decisions[1],
-        tokens=now.tokens,
-        documents=now.documents,
-        windows=now.windows,
-        noise_floor=tested.floor.report,
-        raw=Blocks(**_blocks(raw)),
+        raw=Blocks(**raw.common()),
         raw_severity=decisions[0].severity,
         helped=helped,
         saved=saved,
@@ -167,11 +157,10 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
         passages=around,
         sets=found.sets.records(),
         seal=Seal(frozen=tested.frozen, opened_at=tested.opened_at),
-        not_tested=_not_tested(found, domains),
+        not_tested=_not_tested(found),
         warnings=tuple(_warnings(found, done)),
-        request=repeatable(request),
-        provenance=source,
-        **_blocks(now),
+        **now.of_report(),
+        **envelope(request, context, decisions[1], tested.floor, source),
     )
 
 
@@ -229,11 +218,6 @@ def _summary(found: Found, measurement: Measurement, context: JobContext) -> Sum
     )
 
 
-def _blocks(summary: Summary) -> dict[str, Any]:
-    blocks = summary.blocks()
-    return {name: blocks[name] for name in _BLOCKS}
-
-
 def _point(point: Point, done: Done | None, found: Found, *, helped: bool) -> FrontPoint:
     ward, tested, seed = found.ward, found.tested, found.request.seed
     own = ward.base["full"] if done is None or done.measured is None else done.measured
@@ -283,7 +267,7 @@ def _worst(found: Found, after: Measurement) -> tuple[tuple[ChangedToken, ...], 
     domains = [document.domain for document in corpus.documents]
     mask = usable(before) & usable(after.values)
     tokenizer = load_tokenizer(found.sides.reference.tokenizer)
-    stored = stores_text(found.request)
+    stored = found.request.keeps_text
 
     def decode(tokens: Sequence[int]) -> str:
         return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
@@ -312,14 +296,8 @@ def _worst(found: Found, after: Measurement) -> tuple[tuple[ChangedToken, ...], 
     return changed, tuple(Rescue(before=one, after=other) for one, other in pairs)
 
 
-def _not_tested(found: Found, domains: Sequence[str]) -> tuple[str, ...]:
-    listed = not_tested(
-        longest_context=int(found.tested.part.where.context.max()),
-        domains=domains,
-        conversations=found.sets.test.conversations,
-        whole_conversations=found.sets.test.whole_conversations,
-        self_corpus=isinstance(found.request.test_text or found.request.text, SelfText),
-    )
+def _not_tested(found: Found) -> tuple[str, ...]:
+    listed = limits_of(found.sets.test, found.tested.part.where, found.request.test_text or found.request.text)
     speed = (
         "Speed and memory as served: tokens/s are those of the engine that scores, on this machine; what is simulated "
         "runs as the reference does, whatever it would take packed."

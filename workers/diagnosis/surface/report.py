@@ -9,7 +9,6 @@ import numpy as np
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Divergence, Mean, ModelProvenance, Perplexity, Provenance, SeverityVerdict
-from app.contracts.text import SelfText
 from app.kinds.surface.plan import Axis, Cell, zero_of
 from app.kinds.surface.report import Chosen, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
@@ -18,13 +17,12 @@ from workers.diagnosis.surface.domains import domains
 from workers.diagnosis.surface.table import Table
 from workers.diagnosis.surface.token_classes import token_classes
 from workers.diagnosis.surface.words import sentence, warnings
-from workers.measuring.assemble import provenance, repeatable, repeated_documents
+from workers.measuring.assemble import envelope, limits_of, provenance, repeated_documents
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.kernels import NO_KERNEL, Kernel
 from workers.measuring.points.record import PointRecord
 from workers.measuring.recipes import PRECISION
 from workers.measuring.subject import told
-from workers.measuring.verdict import not_tested
 from workers.process.handler import JobContext
 
 _NOTHING = Mean(mean=None, ci=None)
@@ -77,10 +75,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
     divergence, top1, perplexity, decision = _blocks(record)
     corpus = ground.part.corpus
     return SurfaceReport(
-        job=context.job_id,
-        severity=decision.severity,
         verdict=sentence(table, interactions, chosen),
-        decision=decision,
         tokens=len(ground.part.where),
         documents=np.unique(ground.part.where.document).size,
         windows=len(corpus.windows),
@@ -88,7 +83,6 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         top1_agreement=top1,
         perplexity=perplexity,
         nonfinite_positions=record.nonfinite_positions,
-        noise_floor=ground.floor.report,
         knobs=(_knob(request, table.axes[0]), _knob(request, table.axes[1])),
         zero=zero_of(request),
         orders=("as given", "reversed") if request.orders == "both" else ("as given",),
@@ -112,17 +106,10 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
             "Settings between the measured ones: limits and the contour are interpolated there. The intervals of "
             "limits hold what that leaves open where damage grows ever faster; more settings near a limit narrow them.",
             *(("The other order of the two steps.",) if _other_order_left_out(request) else ()),
-            *not_tested(
-                longest_context=int(ground.part.where.context.max()),
-                domains=[document.domain for document in corpus.documents],
-                conversations=corpus.conversations,
-                whole_conversations=corpus.whole_conversations,
-                self_corpus=isinstance(request.text, SelfText),
-            ),
+            *limits_of(corpus, ground.part.where, request.text),
         ),
         warnings=(*repeated_documents(ground.part.corpus), *ground.allowed, *warnings(table)),
-        request=repeatable(request),
-        provenance=_provenance(found, cell, record),
+        **envelope(request, context, decision, ground.floor, _provenance(found, cell, record)),
     )
 
 

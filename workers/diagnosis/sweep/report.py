@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import ModelProvenance, Provenance
-from app.contracts.text import SelfText
 from app.kinds.sweep.lossless import AnsweredSetting
 from app.kinds.sweep.report import Choice, Share, SweepPoint, SweepReport, SweptKnob, Threshold
 from app.kinds.sweep.request import SweepRequest
@@ -18,10 +17,9 @@ from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.sides import Found
 from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
-from workers.measuring.assemble import provenance, repeatable, repeated_documents
+from workers.measuring.assemble import envelope, limits_of, provenance, repeated_documents
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.naming import swept_fingerprint, swept_recipe
-from workers.measuring.verdict import not_tested
 from workers.process.handler import JobContext
 
 
@@ -80,15 +78,11 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         check_cancelled=context.check_cancelled,
     )
     report = SweepReport(
-        job=context.job_id,
-        severity=decision.severity,
         verdict="",
-        decision=decision,
         tokens=len(ground.part.where),
         documents=len(corpus.documents),
         windows=len(corpus.windows),
         nonfinite_positions=strongest.record.nonfinite_positions,
-        noise_floor=ground.floor.report,
         knob=knob,
         reference_perplexity=_reference_perplexity(course),
         points=tuple(_point(point) for point in course.points),
@@ -106,8 +100,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         shared=_shared(course),
         not_tested=_not_tested(swept),
         warnings=tuple(_warnings(swept, fitted=any(thresholds.values()))),
-        request=repeatable(request),
-        provenance=_provenance(swept),
+        **envelope(request, context, decision, ground.floor, _provenance(swept)),
     )
     return report.model_copy(update={"verdict": sentence(report)})
 
@@ -208,13 +201,7 @@ def _shared(course: Course) -> tuple[Share, ...]:
 
 def _not_tested(swept: Swept) -> tuple[str, ...]:
     corpus = swept.ground.part.corpus
-    listed = not_tested(
-        longest_context=int(swept.ground.part.where.context.max()),
-        domains=[document.domain for document in corpus.documents],
-        conversations=corpus.conversations,
-        whole_conversations=corpus.whole_conversations,
-        self_corpus=isinstance(swept.request.text, SelfText),
-    )
+    listed = limits_of(corpus, swept.ground.part.where, swept.request.text)
     if swept.answered:
         names = ", ".join(task.title for task in swept.request.tasks)
         listed = tuple(line for line in listed if not line.startswith("Tasks: "))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from app.contracts.report import Blocks
 from app.contracts.task import FileTask, HarnessTask
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.request import CompareRequest
@@ -54,6 +55,11 @@ from workers.text.tokenization import bos_of, load_tokenizer
 
 # Runs of a chart, the most recent ones.
 _SEEN: Final = 200
+# What the report takes from the comparison over the text.
+_MEASURED: Final = (
+    *("severity", "decision", "tokens", "documents", "windows", "noise_floor"),
+    *Blocks.model_fields,
+)
 
 
 def tasks(request: TasksRequest, context: JobContext, room: EngineRoom) -> TasksReport:
@@ -287,19 +293,7 @@ class _Tasks(Attempt):
         provenance = measured.provenance.model_copy(update={"seconds": seconds, "finished_at": time.time()})
         return TasksReport(
             job=self._context.job_id,
-            severity=measured.severity,
             verdict=overall(found, tuple(self._unscored)),
-            decision=measured.decision,
-            tokens=measured.tokens,
-            documents=measured.documents,
-            windows=measured.windows,
-            noise_floor=measured.noise_floor,
-            divergence=measured.divergence,
-            top1_agreement=measured.top1_agreement,
-            perplexity=measured.perplexity,
-            entropy=measured.entropy,
-            domains=measured.domains,
-            nonfinite_positions=measured.nonfinite_positions,
             tasks=tuple(one for one in found if isinstance(one, TaskResult)),
             harness_tasks=tuple(one for one in found if isinstance(one, HarnessTaskResult)),
             unscored=tuple(self._unscored),
@@ -317,6 +311,7 @@ class _Tasks(Attempt):
             ),
             request=repeatable(request),
             provenance=provenance,
+            **{name: getattr(measured, name) for name in _MEASURED},
         )
 
     def _curve(self, predictor: Predictor, found: Sequence[AnyTaskResult]) -> FlipCurve | None:

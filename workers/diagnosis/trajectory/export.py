@@ -12,7 +12,6 @@ from app.contracts.report import SEVERITIES
 from app.files import write_atomically
 from app.kinds.trajectory.report import TrajectoryReport
 from workers.diagnosis.trajectory.report import Found, base_values
-from workers.measuring.assemble import stores_text
 from workers.measuring.gauges import labels_of, send
 from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
@@ -56,7 +55,7 @@ def export(report: TrajectoryReport, found: Found, context: JobContext) -> None:
 
 
 def _lines(found: Found) -> str:
-    tokenizer = load_tokenizer(found.sides[0].reference.tokenizer) if stores_text(found.request) else None
+    tokenizer = load_tokenizer(found.sides[0].reference.tokenizer) if found.request.keeps_text else None
     lines = []
     for model, written in enumerate(found.written):
         for decoder, texts in written.texts.items():

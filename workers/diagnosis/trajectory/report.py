@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import TokenValues
 from workers.engine.device import EngineIdentity
-from workers.measuring.assemble import of_making, packed_reference, provenance, repeatable, rounded, stores_text
+from workers.measuring.assemble import envelope, of_making, packed_reference, provenance, rounded
 from workers.measuring.classify import Classified
 from workers.measuring.floor import Floor
 from workers.measuring.positions import positions_of
@@ -53,7 +53,6 @@ PRECISION: Final[Precision] = "fast"
 # Prompts whose texts are shown, of all candidates together, and tokens of a text that are.
 SAMPLES: Final = 8
 SHOWN_TOKENS: Final = 256
-_BLOCKS = tuple(Blocks.model_fields)
 _NOT_HERE = (
     "Free-running generation",
     "Text of the model's own",
@@ -127,14 +126,7 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
     cells, references, classes = _cells(found, context)
     first = summaries[0]
     return TrajectoryReport(
-        job=context.job_id,
-        severity=decisions[0].severity,
         verdict=sentence(found, cells[0], decisions[0]),
-        decision=decisions[0],
-        tokens=first.tokens,
-        documents=first.documents,
-        windows=first.windows,
-        noise_floor=found.floor.report,
         prompts=len(found.prompts),
         prompt_tokens=max(len(prompt.tokens) for prompt in found.prompts),
         most_tokens=request.tokens,
@@ -145,7 +137,7 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
                 model=source.candidate,
                 severity=decision.severity,
                 excess_kl=decision.excess_kl,
-                blocks=Blocks(**_blocks(summary)),
+                blocks=Blocks(**summary.common()),
             )
             for source, decision, summary in zip(sources, decisions, summaries, strict=True)
         ),
@@ -156,16 +148,15 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
             found, seed, classes.reference(request.decoders[0].name), check_cancelled=context.check_cancelled
         ),
         definitions=DEFINITIONS,
-        samples=_samples(found) if stores_text(request) else (),
+        samples=_samples(found) if request.keeps_text else (),
         generated_tokens=sum(
             len(text.tokens) for model in found.written for texts in model.texts.values() for text in texts
         ),
         resumed_texts=sum(model.resumed for model in found.written),
         not_tested=untested(found),
         warnings=tuple(_warnings(found, cells)),
-        request=repeatable(request),
-        provenance=sources[0],
-        **_blocks(first),
+        **first.of_report(),
+        **envelope(request, context, decisions[0], found.floor, sources[0]),
     )
 
 
@@ -173,11 +164,6 @@ def base_values(found: Found, candidate: int) -> TokenValues:
     """A candidate's values on the base texts, in the order of the base corpus."""
     by_text = found.measured[candidate].by_text()
     return TokenValues.concat([by_text[number] for number in range(len(found.base.windows))])
-
-
-def _blocks(summary: Summary) -> dict[str, Any]:
-    """The common blocks."""
-    return {name: value for name, value in summary.blocks().items() if name in _BLOCKS}
 
 
 def _summary(found: Found, candidate: int, context: JobContext) -> Summary:
