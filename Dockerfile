@@ -46,7 +46,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["healthy.py", "http://127.0.0.1:8321/readyz"]
 CMD ["python", "-m", "app.watched"]
 
-# Debian's nginx: TLS for other machines (docs/operations.md).
+# Debian's nginx: TLS for other machines (docs/compose.md).
 FROM base AS proxy
 # hadolint ignore=DL3008
 RUN apt-get update \

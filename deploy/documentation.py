@@ -91,7 +91,7 @@ class Page:
     @cached_property
     def anchors(self) -> set[str]:
         """Of its headings, as GitHub makes them."""
-        found: set[str] = set()
+        found = set(re.findall(r'id="([^"]+)"', self.text))
         for heading in re.findall(r"^#+ (.*)$", _FENCE.sub("", self.text), re.MULTILINE):
             words = _LINK.sub(r"\1", heading).lower()
             slug = re.sub(r"[^\w\- ]", "", words).strip().replace(" ", "-")
@@ -244,9 +244,8 @@ def names(page: Page) -> Iterator[str]:
         yield f"no metric {name}"
 
 
-CHECKS: Final[tuple[Callable[[Page], Iterator[str]], ...]] = (
-    *(length, sentences, phrases, links, commands, examples, names),
-)
+Check = Callable[[Page], Iterator[str]]
+CHECKS: Final[tuple[Check, ...]] = (*(length, sentences, phrases, links, commands, examples, names),)
 
 
 def faults() -> list[Fault]:

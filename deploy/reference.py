@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
@@ -261,12 +262,29 @@ def _families(registry: CollectorRegistry) -> Iterator[tuple[str, str, tuple[str
             yield name, family.type, labels, family.documentation
 
 
+# --- alerts
+
+
+def alerts() -> str:
+    """Every alert with its rule."""
+    rows = []
+    for file in sorted((FOLDER.parents[1] / "deploy" / "prometheus" / "rules").glob("*.yml")):
+        for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]:
+            for rule in group["rules"]:
+                name, url = rule["alert"], f"../../{rule['annotations']['runbook_url']}"
+                after, severity = rule.get("for", "0s"), rule["labels"]["severity"]
+                rows.append((f"[{name}]({url})", code(" ".join(rule["expr"].split())), after, severity))
+    text = "Each alert links to its runbook. [The board](../board.md#alerts) says where you see them."
+    return f"{text}\n\n{table(('alert', 'fires when', 'after', 'severity'), rows)}"
+
+
 PAGES: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "commands": ("Commands and options", command_line),
     "routes": ("Routes of the HTTP API", routes),
     "settings": ("Settings", settings),
     "errors": ("Errors", errors),
     "metrics": ("Metrics", metrics),
+    "alerts": ("Alerts", alerts),
     "steps": ("Steps of a recipe", steps),
 }
 

@@ -113,7 +113,7 @@ CATALOGUE: tuple[Metric, ...] = (
     # the work
     Metric("phase_seconds", "histogram", "Duration of a phase of a job.", ("phase",), {"phase": PHASES}, PHASE_BUCKETS),
     Metric("tokens_scored", "counter", "Tokens that went through a model, by why.", ("role",), {"role": ROLES}),
-    Metric(SCORING_RATE, "gauge", "Parameters times tokens a second of the last pass of a reference over a text."),
+    Metric(SCORING_RATE, "gauge", "Parameters times tokens per second of the last pass of a reference over a text."),
     Metric("engine_starts", "counter", "Engines that were started."),
     Metric("engine_weight_swaps", "counter", "Weights that were swapped in a running engine."),
     Metric("store_hits", "counter", "Look-ups that a store answered.", ("store",), {"store": STORES}),
@@ -200,7 +200,7 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         "trajectory_kl_candidate_text_nats",
         "gauge",
-        "Mean KL on the text that the candidate writes itself by the first decoder, nats a token.",
+        "Mean KL in nats per token on the text that the candidate writes itself, first decoder.",
         COMPARISON,
     ),
     Metric(
@@ -236,7 +236,7 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         "surface_interaction_nats",
         "gauge",
-        "Largest interaction of the last surface, in whichever order, nats a token.",
+        "Largest interaction of the last surface in either order, nats per token.",
         COMPARISON,
     ),
     Metric("surface_interaction_low_nats", "gauge", "Lower 95 % limit of that interaction.", COMPARISON),
@@ -247,9 +247,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "Share of the last surface's settings of both knobs where a departure from adding up is shown.",
         COMPARISON,
     ),
-    Metric(
-        "surface_within", "gauge", "1 where a changed setting lies within the chosen loss for sure, else 0.", COMPARISON
-    ),
+    Metric("surface_within", "gauge", "1 if a changed setting is within the chosen loss for sure, else 0.", COMPARISON),
     Metric(
         "surface_chosen_bytes",
         "gauge",
@@ -260,10 +258,10 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         "mitigate_best_saved_nats",
         "gauge",
-        "Nats a token that the best full trial of the last mitigation saved on the documents to choose by.",
+        "Nats per token that the best full trial of the last mitigation saved on the documents to choose by.",
         COMPARISON,
     ),
-    Metric("mitigate_saved_nats", "gauge", "Nats a token that the recommended recipe saved on the test.", COMPARISON),
+    Metric("mitigate_saved_nats", "gauge", "Nats per token that the recommended recipe saved on the test.", COMPARISON),
     Metric("mitigate_saved_low_nats", "gauge", "Lower 95 % limit of these nats.", COMPARISON),
     Metric("mitigate_saved_high_nats", "gauge", "Upper 95 % limit of these nats.", COMPARISON),
     Metric("mitigate_helped", "gauge", "1 where the recommended recipe saves nats for sure, else 0.", COMPARISON),

@@ -27,7 +27,7 @@ from app.web import describe
 Json = dict[str, Any]
 deploy_app = Commands(help="Deployments of a running service: modified models that are served.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name or id of a deployment.")]
-Reason = Annotated[str, typer.Option(help="Why; it stands in the event.")]
+Reason = Annotated[str, typer.Option(help="Reason, recorded in the deployment's event log.")]
 _PATH = "/v1/deployments"
 AGENT_S: Final = 3.0  # an agent looks for new deployments every second
 
@@ -56,10 +56,10 @@ def create(
         float | None, typer.Option(callback=finite, help="Share of requests that are scored again.")
     ] = None,
     shadow_tokens: Annotated[
-        float | None, typer.Option(callback=finite, help="Budget of that, tokens a second.")
+        float | None, typer.Option(callback=finite, help="Most tokens per second that are scored again.")
     ] = None,
     drift_threshold: Annotated[
-        float | None, typer.Option(callback=finite, help="Mean KL, nats a token, that is drift.")
+        float | None, typer.Option(callback=finite, help="Drift limit: mean KL in nats per token.")
     ] = None,
     alpha: Annotated[
         float | None, typer.Option(callback=finite, help="Probability of ever raising a false drift alarm.")
@@ -157,10 +157,10 @@ def change(
         float | None, typer.Option(callback=finite, help="Share of requests that are scored again.")
     ] = None,
     shadow_tokens: Annotated[
-        float | None, typer.Option(callback=finite, help="Budget of that, tokens a second.")
+        float | None, typer.Option(callback=finite, help="Most tokens per second that are scored again.")
     ] = None,
     drift_threshold: Annotated[
-        str | None, typer.Option(help="Mean KL, nats a token, that is drift; `auto`: by the served profile.")
+        str | None, typer.Option(help="Drift limit: mean KL in nats per token; `auto`: from the served profile.")
     ] = None,
     alpha: Annotated[
         float | None, typer.Option(callback=finite, help="Probability of ever raising a false drift alarm.")

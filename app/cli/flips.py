@@ -48,7 +48,7 @@ def build(
     from_jobs: Annotated[
         bool, typer.Option("--from-jobs", help="Run nothing: add what finished jobs of kind tasks found.")
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Run recipes anew that finished jobs are there for.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Repeat recipes that finished jobs already have.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -106,7 +106,7 @@ def _is_negative(argument: str) -> bool:
 
 @flips_app.command(cls=_TakesNegative)
 def predict(
-    kl: Annotated[float, typer.Argument(help="Mean KL over a text, nats a token, as a compare job measures it.")],
+    kl: Annotated[float, typer.Argument(help="Mean KL over a text in nats per token, as a compare job measures it.")],
     items: Annotated[int, typer.Option(help="Items of the task.")] = 1000,
     task: Annotated[
         str | None,

@@ -121,7 +121,7 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
     ErrorCode.DOCUMENT_NOT_TEXT: ErrorKind(422, "A document is not valid text"),
     ErrorCode.TOO_MANY_DOCUMENTS: ErrorKind(422, "The request has too many documents"),
     ErrorCode.WINDOW_TOO_LARGE: ErrorKind(422, "The window is longer than the model's context"),
-    ErrorCode.PATH_FORBIDDEN: ErrorKind(403, "The path lies outside the allowed folder"),
+    ErrorCode.PATH_FORBIDDEN: ErrorKind(403, "The path is outside the allowed folder"),
     ErrorCode.TEXT_NOT_FOUND: ErrorKind(404, "There is no such text"),
     ErrorCode.HUB_FORBIDDEN: ErrorKind(403, "This service takes no text from this data set of the hub"),
     ErrorCode.HUB_UNAVAILABLE: ErrorKind(503, "The hub cannot be reached"),

@@ -142,6 +142,6 @@ def _nobody(deployment: Deployment) -> ApiError:
     return ApiError(
         ErrorCode.REPLICA_UNAVAILABLE,
         f"{detail} ({told})." if told else f"{detail}.",
-        hint="Wait as long as Retry-After says; GET /v1/deployments tells each replica's state.",
+        hint="Wait as long as Retry-After says; GET /v1/deployments shows each replica's state.",
         retry_after_s=5,
     )

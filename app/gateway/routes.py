@@ -65,7 +65,7 @@ def gateway_of(request: Request) -> Gateway:
     "/v1/models", summary="The deployments", responses=page.answers({"object": "list", "data": [page.MODEL]}, page.LIST)
 )
 async def list_models(request: Request) -> Response:
-    """Every deployment, whether a replica of it is ready or not: `hemostat.state` tells."""
+    """Every deployment; `hemostat.state` shows whether a replica is ready."""
     listed = await gateway_of(request).directory.all()
     return JSONResponse({"object": "list", "data": [_model(deployment) for deployment in listed]})
 

@@ -13,7 +13,7 @@ Direction = Literal["swap", "restore"]
 
 
 class AttributeRequest(JobRequest):
-    """Find out which part of the candidate costs how many nats a token, why, and what would mend it.
+    """Find the parts of the candidate that cause its loss, why they do, and what would repair them.
 
     Each part is swapped, alone, into the reference (and, for the first ones, the reference's part restored in the
     candidate), and the rest of the model run again from the stored states of the layer where it stands.

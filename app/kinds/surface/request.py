@@ -51,7 +51,7 @@ class SurfaceRequest(SweptRequest):
     margin: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
         description="nats per token of interaction that count as none; default: where mild damage begins. Damages "
-        "add up if the whole 95 % interval of their interaction lies within it on either side of 0",
+        "add up if the whole 95 % interval of their interaction is within it on either side of 0",
     )
     storage: Literal["sparse", "dense"] = Field(
         default="sparse",

@@ -59,7 +59,7 @@ def test_the_worker_is_known_to_the_api(stack: Stack) -> None:
 
 
 def test_the_command_of_the_page_reaches_the_service_from_the_apis_container(stack: Stack) -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "compose.md").read_text()
     [line] = re.findall(
         r"^docker compose exec --env HEMOSTAT_API_KEY=\S+ \S+ api (hemostat compare .+)$", page, re.MULTILINE
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.bench.adaptive import RESULTS
 from tests.bench.rows import read
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "sweep.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "results" / "sweep.md"
 
 
 def test_the_page_has_the_figures_of_the_rows() -> None:

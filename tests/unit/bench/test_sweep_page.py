@@ -20,7 +20,7 @@ PROCESSORS = (found("float32-products"), found("bf16"), found("bf16-amx"))
 
 
 def page() -> str:
-    return (ROOT / "docs" / "sweep.md").read_text(encoding="utf-8")
+    return (ROOT / "docs" / "results" / "sweep.md").read_text(encoding="utf-8")
 
 
 def ratios(processor: dict[tuple[str, str], float]) -> list[float]:

@@ -12,6 +12,7 @@ from tests.bench.rows import read
 from tests.support.knee_documents import Errors, around
 from tests.support.knees import SCENARIOS
 
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "results" / "threshold.md"
 OTHER = "{}, {} documents, other texts".format(*threshold.AGAIN)
 
 
@@ -74,7 +75,7 @@ def test_the_cell_that_is_drawn_anew_has_other_texts() -> None:
 
 def test_the_page_has_the_coverage_over_documents_of_the_rows() -> None:
     found = {row.case: row.value for row in read(threshold.RESULTS) if row.metric == "coverage_of_95"}
-    page = " ".join((Path(__file__).resolve().parents[3] / "docs" / "threshold.md").read_text("utf-8").split())
+    page = " ".join(PAGE.read_text(encoding="utf-8").split())
     cells = [
         [f"{100 * found[f'{name}, {documents} documents']:g}" for name in threshold.OVER_DOCUMENTS]
         for documents in threshold.DOCUMENTS
@@ -90,7 +91,7 @@ def test_the_page_has_the_coverage_over_documents_of_the_rows() -> None:
 
 def test_the_page_has_the_coverage_of_the_rows() -> None:
     found = {(row.bench, row.case, row.metric): row.value for row in read(threshold.RESULTS)}
-    page = (Path(__file__).resolve().parents[3] / "docs" / "threshold.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     rows = page.split("| curve | noise | noise the same everywhere |")[1].split("\n\n")[0].splitlines()[2:]
     assert len(rows) == len(SCENARIOS)
     for line, name in zip(rows, SCENARIOS, strict=True):

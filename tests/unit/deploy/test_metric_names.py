@@ -3,24 +3,11 @@
 import re
 from pathlib import Path
 
-from prometheus_client.exposition import generate_latest
-
+from deploy import documentation
 from deploy.grafana import board, mitigation
-from deploy.reference import registries
 
 ROOT = Path(__file__).resolve().parents[3]
 USED = re.compile(r"\b(hemostat_\w+)")
-FAMILY = re.compile(r"^# TYPE (\w+) (\w+)$", re.MULTILINE)
-PARTS = ("_bucket", "_sum", "_count")
-
-
-def exported() -> set[str]:
-    """Names of samples."""
-    found: set[str] = set()
-    for registry in registries().values():
-        for name, kind in FAMILY.findall(generate_latest(registry).decode()):
-            found |= {name + part for part in PARTS} if kind == "histogram" else {name}
-    return found
 
 
 def used() -> dict[str, set[str]]:
@@ -35,5 +22,5 @@ def used() -> dict[str, set[str]]:
 
 
 def test_every_metric_that_is_used_is_exported() -> None:
-    names = exported()
+    names = documentation.metrics()
     assert {name: files for name, files in used().items() if name not in names} == {}

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from app.cli.main import app
 from tests.support.tools import tool
 
 Json = dict[str, Any]
@@ -75,15 +73,6 @@ def test_runbooks_have_no_section_without_an_alert() -> None:
 def test_there_is_a_case_where_it_fires_and_one_where_it_is_quiet(rule: Json) -> None:
     mine = [bool(case["exp_alerts"]) for case in CASES if case["alertname"] == named(rule)]
     assert set(mine) == {True, False}
-
-
-def test_the_commands_of_the_runbooks_exist() -> None:
-    text = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "deploy" / "runbooks").glob("*.md"))
-    commands = set(re.findall(r"\bhemostat (deploy|jobs|models|profiles) ([a-z-]+)", text))
-    assert len(commands) > 3
-    groups = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    for group, command in commands:
-        assert command in groups[group].commands, f"hemostat {group} {command}"
 
 
 def test_the_cases_hold() -> None:

@@ -2,19 +2,13 @@
 
 import json
 import os
-import re
-import shlex
 import threading
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from pydantic import TypeAdapter
 
 from app.commands.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.recipes import recipe_fingerprint
-from app.recipes.recipe import Recipe
 
 
 def test_a_shorthand_step_becomes_its_json() -> None:
@@ -161,24 +155,6 @@ def test_each_error_hints_at_its_own_option() -> None:
         with pytest.raises(HemostatError) as caught:
             parse(argument)
         assert part in caught.value.hint
-
-
-def test_the_page_s_two_commands_are_one_recipe_in_both_orders() -> None:
-    page = (Path(__file__).parents[4] / "docs" / "recipes.md").read_text(encoding="utf-8")
-    commands = [shlex.split(line) for line in page.splitlines() if line.startswith("hemostat compare ")]
-    given = [[after for option, after in pairwise(words) if option == "--recipe"] for words in commands]
-    one, other = (TypeAdapter(Recipe).validate_python(parse_recipe(steps)) for steps in given)
-    assert len(one) == 2
-    assert one == tuple(reversed(other))
-    assert recipe_fingerprint(one) != recipe_fingerprint(other)
-
-
-def test_the_page_names_every_short_form_of_a_text() -> None:
-    page = (Path(__file__).resolve().parents[4] / "docs" / "cli.md").read_text(encoding="utf-8")
-    paragraph = page.partition("A **text** is ")[2].partition("\n\n")[0]
-    named = [word.split(":")[0] for word in re.findall(r"`([a-z]+(?::[A-Z]+)*)`", paragraph)]
-    assert set(named) == {"shipped", "calibration", "classes", "self", "hub"}
-    assert [name for name in named if parse_text(f"{name}:8")["source"] == "inline"] == []
 
 
 def test_the_calibration_text_of_a_step_has_the_same_short_forms(tmp_path: Path) -> None:

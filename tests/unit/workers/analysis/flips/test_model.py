@@ -105,7 +105,7 @@ def test_the_intervals_cover() -> None:
 
 
 def test_the_page_tells_how_often_the_bench_found_that_they_cover() -> None:
-    page = (Path(__file__).resolve().parents[5] / "docs" / "flips.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[5] / "docs" / "results" / "flips.md").read_text(encoding="utf-8")
     told = [(float(least), float(most)) for least, most in re.findall(r"\| ([\d.]+) % \| ([\d.]+) % \|", page)]
     found = [row for row in rows.read(flips.RESULTS) if row.metric == "coverage_of_95"]
     for world, ends in zip(flips.WORLDS, told, strict=True):

@@ -309,7 +309,7 @@ def test_without_bounds_all_are_open(answers: dict[str, ThresholdAnswer]) -> Non
     assert answer.fit.log_sse <= answers["SLEB"].fit.log_sse
 
 
-PAGE = Path(__file__).resolve().parents[5] / "docs" / "threshold.md"
+PAGE = Path(__file__).resolve().parents[5] / "docs" / "results" / "threshold.md"
 NAMES = {
     "LLM-Pruner, not tuned": "LLM_Pruner w/o",
     "LLM-Pruner": "LLM_Pruner",

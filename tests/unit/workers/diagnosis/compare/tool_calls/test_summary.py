@@ -94,9 +94,8 @@ def test_equal_answers_still_have_an_interval() -> None:
 def test_the_page_tells_what_the_shipped_prompts_can_show() -> None:
     page = (Path(__file__).resolve().parents[6] / "docs" / "token-classes.md").read_text(encoding="utf-8")
     told = re.search(
-        r"With the (\d+) shipped prompts the test shows a difference of (\d+) points with a probability of 80 % where "
-        r"all flips go one way, and one of (\d+) where 40 % of the answers flip; one of 25 points it shows with (\d+) "
-        r"% and (\d+) %",
+        r"The (\d+) shipped prompts show \(80 % power\) a difference of (\d+) points if all flips go one way, "
+        r"and (\d+) points if 40 % of the answers flip. They show 25 points with (\d+) % and (\d+) %",
         " ".join(page.split()),
     )
     assert told is not None
