@@ -28,7 +28,7 @@ class SimulatedActivations(Contract):
     (q, k and v; gate and up) have one input: they stand in one entry, all of them, with one grid.
     """
 
-    # Left out where it says nothing: checkpoints of the time before there were floats keep their fingerprints.
+    # Left out where it says nothing.
     kind: Literal["int", "float"] = Field(default="int", exclude_if=lambda kind: kind == "int")
     bits: Bits
     dynamic: bool = True

@@ -26,7 +26,7 @@ class CompareReport(Blocks, ComparedReport):
     agreement: Agreement
     by_position: tuple[BandedSlice, ...]
     by_confidence: tuple[BandedSlice, ...]
-    token_classes: TokenClasses | None = None
+    token_classes: TokenClasses
     tool_calls: GeneratedToolCalls | None = None
     histogram: Histogram
     worst_tokens: tuple[WorstToken, ...]

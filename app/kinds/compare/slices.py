@@ -95,7 +95,7 @@ def positions(report: CompareReport) -> list[Part]:
 
 def kinds(report: CompareReport) -> list[Part]:
     """Kinds of token, the most damaged first. A token may be of several."""
-    found = report.token_classes.classes if report.token_classes else ()
+    found = report.token_classes.classes
     return _by_damage([Part(visible(one.title), one, one.nonfinite_positions, one.share_of_kl_ci) for one in found])
 
 
@@ -133,10 +133,8 @@ def where(report: CompareReport) -> list[Block]:
 
 
 def token_classes(report: CompareReport) -> list[Block]:
-    """Which kinds of token lose more than the rest; nothing if they were not looked at."""
+    """Which kinds of token lose more than the rest."""
     found = report.token_classes
-    if found is None:
-        return []
     parts = kinds(report)
     by_title = {visible(one.title): one for one in found.classes}
     gaps = [_gap(by_title[part.name]) for part in parts]

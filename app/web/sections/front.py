@@ -217,7 +217,7 @@ def _figures(report: MitigateReport) -> tuple[Figure, ...]:
 
 
 def spread(point: FrontPoint) -> str | None:
-    """The slowest and the fastest pass that a speed is the median of; None in reports from before they were kept."""
+    """The slowest and the fastest pass that a speed is the median of; None where none was timed."""
     if point.tokens_per_second_range is None:
         return None
     slowest, fastest = (fmt.count(round(one)) for one in point.tokens_per_second_range)

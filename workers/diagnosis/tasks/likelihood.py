@@ -86,8 +86,7 @@ def likelihoods(
     )
     divergence = _Stoppable(sides.reference.head, sides.candidate.head, precision="float32")
     divergence.context = context
-    # The last word: what earlier versions kept has no value of either model where one has none.
-    plan = plan_fingerprint([key, sides.candidate.weights, str(other.identity), "float32", "each its own"])
+    plan = plan_fingerprint([key, sides.candidate.weights, str(other.identity), "float32"])
     values, _ = divergence_of(
         other,
         prompts.windows,

@@ -28,7 +28,7 @@ def test_a_text_is_named_as_lists_of_jobs_name_it(source: dict[str, Any], said: 
 @pytest.mark.parametrize(
     ("file_bytes", "told"),
     [
-        (None, "65.0 MiB (68,200,000 bytes)"),  # reports from before files were counted
+        (None, "65.0 MiB (68,200,000 bytes)"),  # not counted
         (68_200_000, "65.0 MiB (68,200,000 bytes)"),
         (68_230_600, "65.0 MiB (68,200,000 bytes)"),  # the tensors, and the headers of their files
         (269_060_552, "65.0 MiB (68,200,000 bytes); served from weight files of 257 MiB (269,060,552 bytes)"),
@@ -44,7 +44,7 @@ def test_what_the_weight_files_take_is_told_where_the_size_is_another(file_bytes
 @pytest.mark.parametrize(
     ("sparsity", "asked", "told"),
     [
-        (None, None, "–"),  # nothing was changed, or a report from before zeros were told
+        (None, None, "–"),  # nothing was changed
         (0.1325, None, "13.2 % of the changed weights"),  # small weights that were rounded to 0
         (0.5123, 0.5, "51.2 % of the changed weights; 50.0 % asked for"),
     ],

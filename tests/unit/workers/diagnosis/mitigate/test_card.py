@@ -56,5 +56,5 @@ def test_speed_stands_with_its_slowest_and_its_fastest_pass() -> None:
     report = mitigate_report()
     report["front"][-1] |= {"tokens_per_second": 1352.4, "tokens_per_second_range": (1320.0, 1370.6)}
     assert "| 1,352 (1,320 to 1,371) |" in model_card(MitigateReport.model_validate(report), [])
-    report["front"][-1]["tokens_per_second_range"] = None  # a report from before it was kept
+    report["front"][-1]["tokens_per_second_range"] = None  # not timed
     assert "| 1,352 |" in model_card(MitigateReport.model_validate(report), [])
