@@ -130,10 +130,15 @@ def test_it_serves_it_restarts_what_crashes_and_it_leaves_nothing(up: Up) -> Non
     assert sorted(path.name for path in (up.settings.home / "logs").iterdir()) == ["agent.log", "api.log", "worker.log"]
 
 
-def test_an_api_that_hangs_is_started_again(tmp_path: Path) -> None:
+def test_an_up_that_was_frozen_itself_blames_nobody_and_an_api_that_hangs_is_started_again(tmp_path: Path) -> None:
     hung = Up(tmp_path / "home", api_silence_s=4.0)
     hung.wait()
     try:
+        halt(hung.process.pid)
+        time.sleep(6.0)
+        hung.process.send_signal(signal.SIGCONT)
+        time.sleep(2.0)
+        assert "not answered" not in hung.text()
         (api,) = [process for process in hung.family if "app.main" in process.cmdline()]
         halt(api.pid)
         wait_for(lambda: "the API is started again" in hung.text(), what="restart", timeout_s=200)
@@ -145,18 +150,7 @@ def test_an_api_that_hangs_is_started_again(tmp_path: Path) -> None:
     assert hung.all_gone()
 
 
-def test_an_up_that_was_frozen_itself_blames_nobody(tmp_path: Path) -> None:
-    frozen = Up(tmp_path / "home", api_silence_s=2.0)
-    frozen.wait()
-    halt(frozen.process.pid)
-    time.sleep(5.0)
-    frozen.process.send_signal(signal.SIGCONT)
-    time.sleep(2.0)
-    assert "not answered" not in frozen.text()
-    assert frozen.end() == 0
-
-
-def test_a_second_service_of_a_home_says_that_it_is_not_alone(up: Up) -> None:
+def test_a_second_service_of_a_home_says_that_it_is_not_alone_and_a_killed_one_takes_everything_along(up: Up) -> None:
     assert "another service" not in up.text()
     second = Up(up.settings.home)
     try:
@@ -171,6 +165,9 @@ def test_a_second_service_of_a_home_says_that_it_is_not_alone(up: Up) -> None:
         second.process.kill()
         second.process.wait()
     assert fetch(f"{up.url}/readyz")[0] == 200
+    up.process.kill()
+    up.process.wait()
+    wait_for(up.all_gone, what="end of everything")
 
 
 def reachable(url: str) -> bool:
@@ -245,12 +242,6 @@ def test_it_serves_one_deployment_tells_how_its_fit_ends_and_finds_it_again(
     assert "is being fitted" not in second.text()
     assert second.end() == 0
     assert second.all_gone()
-
-
-def test_when_it_is_killed_everything_goes_with_it(up: Up) -> None:
-    up.process.kill()
-    up.process.wait()
-    wait_for(up.all_gone, what="end of everything")
 
 
 def test_a_taken_port_is_named_with_what_to_set(tmp_path: Path) -> None:
