@@ -35,7 +35,7 @@ def alias_of(written: str, settings: Settings, *, url: str | None, fetch: bool =
     _require_shared(settings, url)
     alias = known[0] if known else _free(target, registry)
     if not known:
-        add(alias, target, settings)
+        add(alias, target, settings, replace=False)
         err.print(f"{written} is now the alias {alias} in {settings.models_file}", markup=False, soft_wrap=True)
     _require_known(alias, settings, url)
     return alias
@@ -71,16 +71,16 @@ def locate(written: str, *, fetch: bool = False) -> Path | Snapshot:
     return Snapshot(hub_id, found.name)
 
 
-def add(alias: str, target: Path | Snapshot, settings: Settings) -> str:
+def add(alias: str, target: Path | Snapshot, settings: Settings, *, replace: bool = True) -> str:
     """Looks into the checkpoint, then writes the alias into models.toml. Returns what the checkpoint is.
 
-    Raises `HemostatError`: what a checkpoint can be refused with, MODELS_FILE_INVALID, PATH_FORBIDDEN.
+    Raises `HemostatError`: what a checkpoint can be refused with, and what `register` raises.
     """
     path, hub = (target, None) if isinstance(target, Path) else (None, target)
     entry = ModelEntry(alias, path, hub and hub.hub_id, hub and hub.revision)
     with busy(f"looking into {path or entry.hub_id} …"):
         found = looking.describe(entry)
-    register(settings.models_file, alias, target)
+    register(settings.models_file, alias, target, replace=replace)
     return found
 
 

@@ -26,9 +26,12 @@ from app.settings import Settings
 Json = dict[str, Any]
 _MODEL: Final = "an alias, a folder, or a hub id (org/name, org/name@revision) of the local cache"
 _MODELS: Final = {
-    "reference": Annotated[str | None, typer.Argument(help=f"The unmodified model: {_MODEL}.")],
+    "reference": Annotated[str | None, typer.Argument(metavar="REFERENCE", help=f"The unmodified model: {_MODEL}.")],
     "candidate": Annotated[
-        str | None, typer.Argument(help="The modified model, named alike. Default: the reference with --recipe.")
+        str | None,
+        typer.Argument(
+            metavar="CANDIDATE", help="The modified model, named alike. Default: the reference, modified by --recipe."
+        ),
     ],
     "reference_option": Annotated[str | None, typer.Option("--reference", "-r", help="In place of REFERENCE.")],
     "candidate_option": Annotated[str | None, typer.Option("--candidate", "-c", help="In place of CANDIDATE.")],

@@ -136,18 +136,18 @@ def load_registry(file: Path) -> Registry:
     return _load(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
-def register(file: Path, alias: str, target: Path | Snapshot) -> None:
+def register(file: Path, alias: str, target: Path | Snapshot, *, replace: bool = True) -> None:
     """Makes `alias` lead to `target`, and leaves everything else in the file as it is. Atomic, one process at a time.
 
-    Raises `HemostatError`: MODELS_FILE_INVALID if the file does not fit its format, or the alias is not a valid one;
-    PATH_FORBIDDEN if the file cannot be written.
+    Raises `HemostatError`: INVALID_REQUEST if the alias leads elsewhere and is not to be replaced; MODELS_FILE_INVALID
+    if the file does not fit its format, or the alias is not a valid one; PATH_FORBIDDEN if the file cannot be written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(file.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
-            _register(file, alias, target)
+            _register(file, alias, target, replace=replace)
         finally:
             os.close(folder)
     except OSError as error:
@@ -158,11 +158,17 @@ def register(file: Path, alias: str, target: Path | Snapshot) -> None:
         ) from error
 
 
-def _register(file: Path, alias: str, target: Path | Snapshot) -> None:
+def _register(file: Path, alias: str, target: Path | Snapshot, *, replace: bool) -> None:
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     before = _parse(text, file) if text else Registry(file, {})
     if alias in before.entries and before.entries[alias].target == target:
         return
+    if alias in before.entries and not replace:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"the alias {alias!r} was given to another model just now",
+            hint="give the command again, or add the model under another alias: hemostat models add",
+        )
     kept = _without(text, alias) if alias in before.entries else text
     body = kept.rstrip("\n") + "\n\n" if kept else ""
     body += f"[models.{json.dumps(alias)}]\n{_toml(target)}"

@@ -156,6 +156,15 @@ def test_models_that_are_added_at_the_same_time_are_all_kept(tmp_path: Path) -> 
     assert load_registry(tmp_path / "models.toml").aliases == tuple(sorted(names))
 
 
+def test_an_alias_that_another_command_took_meanwhile_is_not_taken_over(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    register(file, "model", tmp_path / "one", replace=False)
+    register(file, "model", tmp_path / "one", replace=False)  # the same
+    with pytest.raises(HemostatError, match="just now"):
+        register(file, "model", tmp_path / "other", replace=False)
+    assert load_registry(file).resolve("model").target == tmp_path / "one"
+
+
 # --- from a hub, by a process of its own: the library reads HF_ENDPOINT when it is imported
 
 
