@@ -49,6 +49,8 @@ class Kind:
     cost: str = ""
     # report -> the few words that its page is titled with and that lists lead with; "": the class is the answer.
     answer: str = ""
+    # report -> its blocks, which every renderer shows; "": a page and a terminal output of its own.
+    view: str = ""
     # What the class is of, if not of the candidate as it is.
     class_of: str = ""
     # Its own phases, by name; `app.web.phases` has those of several kinds.

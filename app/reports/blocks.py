@@ -20,7 +20,7 @@ To move a kind onto blocks:
    `--details`.
 3. Give columns that a narrow terminal may drop a `priority`: 3 goes first, 0 never goes. A column of charts is not for
    a terminal. Give the number a column of its own beside each chart.
-4. Add the kind to `VIEWS` in `app.kinds.views`. Delete its template, its `app/web/terminal_<kind>.py`, its case in
+4. Name it as `view` of the kind's `KIND`. Delete its template, its `app/web/terminal_<kind>.py`, its case in
    `app.web.terminal` and its function in `app.web.report`.
 5. Add a line to `tests/unit/app/reports/test_snapshots.py`, run it with `--update-snapshots`, read the files it wrote,
    and delete the tests of words and markup. Keep those of numbers, decisions and hostile text.

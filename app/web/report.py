@@ -11,11 +11,11 @@ from app.contracts.report import SCHEMA, Report
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.mitigate.report import MitigateReport
+from app.kinds.registry import KINDS
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.sweep.report import SweepReport
 from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
-from app.kinds.views import blocks
 from app.reports.html import render_html
 from app.reports.markdown import render_markdown
 from app.web import describe
@@ -54,7 +54,7 @@ def render(report: dict[str, Any], *, others: str = "") -> str:
     newer one still shows. Raises `HemostatError(INVALID_REQUEST)` for anything that is not such a report.
     """
     data = parse(report)
-    if (shown := blocks(data)) is not None:
+    if (shown := KINDS[data.kind].call("view", data)) is not None:
         return render_html(shown, others=others)
     template, own = _view(data)
     return page(
@@ -75,7 +75,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     Raises `HemostatError(INVALID_REQUEST)` if it is no report, or one of a kind that has no Markdown yet.
     """
     data = parse(report)
-    shown = blocks(data)
+    shown = KINDS[data.kind].call("view", data)
     if shown is None:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,

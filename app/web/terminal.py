@@ -9,11 +9,11 @@ from rich.console import Console
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.mitigate.report import MitigateReport
+from app.kinds.registry import KINDS
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.sweep.report import SweepReport
 from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
-from app.kinds.views import blocks
 from app.reports.terminal import print_blocks
 from app.web.reading import parse
 from app.web.terminal_attribute import render_attribute
@@ -72,7 +72,7 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
         case TrajectoryReport() as found:
             render_trajectory(found, console, say)
         case found:
-            print_blocks(blocks(found) or [], console, say, details=details)
+            print_blocks(KINDS[found.kind].call("view", found), console, say, details=details)
 
 
 def _ascii(text: str) -> str:

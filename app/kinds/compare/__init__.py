@@ -28,4 +28,5 @@ KIND = Kind(
     handler="workers.diagnosis.compare.job:compare",
     check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
+    view=f"{__name__}.view:blocks",
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.kinds.views import VIEWS
+from app.kinds.registry import KINDS
 from app.reports.html import render_html
 from app.reports.markdown import render_markdown
 from app.web.reading import parse
@@ -19,13 +19,13 @@ REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def test_every_kind_has_a_snapshot() -> None:
-    assert REPORTS.keys() == VIEWS.keys()
+    assert REPORTS.keys() == {name for name, kind in KINDS.items() if kind.view}
 
 
 @pytest.mark.parametrize("kind", REPORTS)
 def test_a_report_shows_what_it_showed(kind: str, snapshot: Callable[[str, str], None]) -> None:
     report = REPORTS[kind]()
-    blocks = VIEWS[kind](parse(report))
+    blocks = KINDS[kind].call("view", parse(report))
     snapshot(f"{kind}.html", body(render_html(blocks)))
     snapshot(f"{kind}.md", render_markdown(blocks))
     for width in (80, 120):

@@ -1,0 +1,94 @@
+"""A kind of job needs its own folder and one line: here a kind that only tests know has what every kind has."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.contracts.errors import HemostatError
+from app.contracts.report import Report
+from app.jobs.parsing import parse_submission
+from app.kinds.estimates import estimate
+from app.kinds.registry import KINDS
+from app.main import create_app
+from app.models.registry import Registry, load_registry
+from app.settings import Settings
+from app.telemetry.metrics import Telemetry
+from app.web.listing import outcome
+from app.web.progress import told
+from app.web.report import as_markdown, render
+from tests.support.html import tree
+from tests.support.reports import compare_report
+from tests.support.tail_kind import EXAMPLE, KIND
+from tests.support.terminal import printed
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "tail", KIND)
+
+
+@pytest.fixture
+def registry(tmp_path: Path, tiny: Any) -> Registry:
+    file = tmp_path / "models.toml"
+    file.write_text("".join(f"[models.{alias}]\npath = {json.dumps(str(tiny()))}\n" for alias in "mn"))
+    return load_registry(file)
+
+
+def report() -> dict[str, Any]:
+    names = {field.alias or name for name, field in Report.model_fields.items()}
+    shared = {name: value for name, value in compare_report().items() if name in names}
+    return shared | {"kind": "tail", "share": 0.125, "request": EXAMPLE}
+
+
+def test_the_api_describes_and_takes_it(tmp_path: Path) -> None:
+    schemas = create_app(Settings(home=tmp_path)).openapi()["components"]["schemas"]
+    assert schemas["TailSubmission"]["properties"]["above"]["exclusiveMinimum"] == 0
+    assert "share" in schemas["TailReport"]["properties"]
+    assert parse_submission(json.dumps(EXAMPLE | {"dry_run": True}).encode()).kind == "tail"
+
+
+def test_it_is_checked_and_estimated_before_it_is_queued(registry: Registry, tmp_path: Path) -> None:
+    def estimated(**changes: Any) -> Any:
+        asked = KIND.request.model_validate(
+            EXAMPLE | {"self_check": True, "candidate": {"model": "m"}, "window": 64} | changes
+        )
+        return estimate(asked, registry, Settings(home=tmp_path))
+
+    assert "tokens above 2 nats are counted" in estimated().assumptions
+    with pytest.raises(HemostatError) as refused:
+        estimated(above=101)
+    assert refused.value.pointer == "/above"
+
+
+def test_its_phase_and_its_line_in_a_list_have_words() -> None:
+    assert (
+        told("tail", {"phase": "tail", "done": 1, "total": 4}) == "counting the tail: 1 of 4 tokens, 25 % of this phase"
+    )
+    assert outcome({"kind": "tail", "severity": "mild", "answer": "12.5 % above"}) == "12.5 % above; mild"
+
+
+def test_its_report_is_a_page_a_terminal_output_and_markdown_with_the_line_that_repeats_it() -> None:
+    page = tree(render(report()))
+    assert page.one("title").text.strip().startswith("12.5 % above: ")
+    for shown in (page.text, printed(report(), details=True)):
+        assert "hemostat tail m n --above 2" in " ".join(shown.replace("\\", " ").split())
+    assert "12.5 % above the limit." in printed(report())
+    assert "12.5 % above the limit." in as_markdown(report())
+
+
+def test_submissions_are_counted_by_it() -> None:
+    assert b'hemostat_jobs_submitted_total{kind="tail",' in Telemetry().render()
+
+
+def test_the_command_line_has_its_command() -> None:
+    code = (
+        "from app.kinds.registry import KINDS; from tests.support.tail_kind import KIND; KINDS['tail'] = KIND; "
+        "from app.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "tail", "--help"], capture_output=True, text=True, check=True)
+    assert "Find the share of tokens" in done.stdout
+    assert "--above" in done.stdout
