@@ -33,7 +33,7 @@ def test_a_check_finds_what_is_wrong(
 
 @pytest.mark.parametrize(
     "line",
-    ["compare -r a --no-such", "no-such", "compare", "jobs no-such", "compare -r a --recipe prune.wanda:sparsity=2"],
+    ["no-such", "deploy create", "jobs no-such", "compare -r a --recipe prune.wanda:sparsity=2"],
 )
 def test_a_command_that_hemostat_refuses_is_found(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
