@@ -20,8 +20,8 @@ To move a kind onto blocks:
    `--details`.
 3. Give columns that a narrow terminal may drop a `priority`: 3 goes first, 0 never goes. A column of charts is not for
    a terminal. Give the number a column of its own beside each chart.
-4. Name it as `view` of the kind's `KIND`. Delete its template, its `app/web/terminal_<kind>.py`, its case in
-   `app.web.terminal` and its function in `app.web.report`.
+4. Name it in `app/kinds/<kind>/__init__.py`: `KIND = Kind(…, view=f"{__name__}.view:blocks")`. Delete its template, its
+   `app/web/terminal_<kind>.py`, its case in `app.web.terminal` and its function in `app.web.report`.
 5. Add a line to `tests/unit/app/reports/test_snapshots.py`, run it with `--update-snapshots`, read the files it wrote,
    and delete the tests of words and markup. Keep those of numbers, decisions and hostile text.
 
@@ -123,6 +123,7 @@ class Headline(Block):
     alerts: tuple[Alert, ...]
     gauge: Gauge | None
     chart: Chart | None
+    nav: str = "Verdict"
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ def _size(report: Report) -> tuple[Fact, ...]:
     return (Fact("Size", f"{candidate}, reference {reference}", brief=True),)
 
 
-def headline(report: Report, *, chart_title: str, sentence: str = "") -> Headline:
-    """The severity of a report; its own sentence unless another is given. Every scored token counts."""
+def headline(report: Report, *, chart_title: str, sentence: str = "", nav: str = "") -> Headline:
+    """The severity of a report. One that speaks of a part of the report has a `sentence` and an entry in the menu."""
     found = verdict(report)
     excess = report.decision.excess_kl
     alerts = [Alert("Not finite", found.nonfinite, "bad")] if found.nonfinite else []
@@ -69,7 +69,8 @@ def headline(report: Report, *, chart_title: str, sentence: str = "") -> Headlin
         alerts=tuple(alerts),
         gauge=None if excess.mean is None else Gauge(excess.mean, excess.ci, edges(report)),
         chart=None if found.chart is None else Chart(caption, found.chart, "nats per token, logarithmic"),
-        brief=True,
+        nav=nav or "Verdict",
+        brief=not nav,
     )
 
 

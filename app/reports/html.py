@@ -30,5 +30,5 @@ def render_html(blocks: Sequence[Block], *, others: str = "") -> str:
 def _entry(block: Block) -> tuple[str, str] | None:
     """The anchor and the label of a block in the menu."""
     if isinstance(block, Headline):
-        return "verdict", "Verdict"
+        return "verdict", block.nav
     return (block.id, block.nav or block.heading) if isinstance(block, Section) else None

@@ -63,11 +63,14 @@ def print_blocks(blocks: Sequence[Block], console: Console, say: Say, *, details
 
 
 def brief(blocks: Sequence[Block]) -> Iterator[Block]:
-    """The title and what is marked, in order, out of sections, columns and folds."""
+    """The title, warnings and what is marked, in order, out of sections, columns and folds."""
     for block in blocks:
-        if block.brief or isinstance(block, Title):
+        if isinstance(block, Section | Fold | Columns):
+            yield from brief(_inside(block))
+        elif block.brief or isinstance(block, Title):
             yield block
-        yield from brief(_inside(block))
+        elif isinstance(block, Headline):
+            yield from (Note(alert.text, alert.label) for alert in block.alerts)
 
 
 def _inside(block: Block) -> Sequence[Block]:
@@ -146,8 +149,8 @@ def _write(line: list[str], text: str, start: int) -> None:
 
 
 def _figures(block: Figures, console: Console, say: Say) -> None:
-    columns = (Column("", "name"), Column(""), Column("", "text"))
-    rows = tuple((Cell(one.label), Cell(one.value, one.interval), Cell(one.unit)) for one in block.items)
+    columns = (Column("", "name"), Column(""), Column("", "text"), Column("", "text"))
+    rows = tuple((Cell(one.label), Cell(one.value), Cell(one.interval), Cell(one.unit)) for one in block.items)
     _table(Table("", columns, rows), console, say)
 
 

@@ -13,7 +13,6 @@ from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
 from app.kinds.surface.report import SurfaceReport
-from app.kinds.sweep.report import SweepReport
 from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.html import render_html
@@ -34,8 +33,6 @@ from app.web.sections.surface import surface
 from app.web.sections.surface_words import answer as answer_of_surface
 from app.web.sections.surface_words import knobs_of, told_of
 from app.web.sections.surface_words import left as left_at_chosen
-from app.web.sections.sweep import heading as heading_of_sweep
-from app.web.sections.sweep import strongest, sweep
 from app.web.sections.tasks import answers
 from app.web.sections.tasks_words import heading as answers_heading
 from app.web.sections.tasks_words import left as answers_left
@@ -92,7 +89,6 @@ def _view(report: Report) -> tuple[str, dict[str, Any]]:
         "calibrate": _calibration,
         "mitigate": _mitigation,
         "surface": _surface,
-        "sweep": _sweep,
         "tasks": _tasks,
         "trajectory": _trajectory,
     }
@@ -125,20 +121,6 @@ def _calibration(report: CalibrateReport) -> tuple[str, dict[str, Any]]:
         "chart_title": "Excess KL of the calibrated model over the noise floor",
         "calibration": calibration(report),
         "verdict": replace(verdict(report), sentence=left(report)),
-    }
-
-
-def _sweep(report: SweepReport) -> tuple[str, dict[str, Any]]:
-    candidate, reference = (
-        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
-    )
-    return "sweep.html.j2", {
-        "what": "sweep report",
-        "preposition": "against",
-        "title": visible(f"{heading_of_sweep(report)}: {candidate} against {reference}"),
-        "chart_title": "Excess KL of the strongest setting over the noise floor",
-        "sweep": sweep(report),
-        "verdict": replace(verdict(report), sentence=strongest(report)),
     }
 
 

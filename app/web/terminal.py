@@ -11,7 +11,6 @@ from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
 from app.kinds.surface.report import SurfaceReport
-from app.kinds.sweep.report import SweepReport
 from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.terminal import print_blocks
@@ -21,7 +20,6 @@ from app.web.terminal_calibration import render_calibration
 from app.web.terminal_mitigate import render_mitigate
 from app.web.terminal_parts import Say
 from app.web.terminal_surface import render_surface
-from app.web.terminal_sweep import render_sweep
 from app.web.terminal_tasks import render_tasks
 from app.web.terminal_trajectory import render_trajectory
 
@@ -65,8 +63,6 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
             render_mitigate(found, console, say)
         case SurfaceReport() as found:
             render_surface(found, console, say)
-        case SweepReport() as found:
-            render_sweep(found, console, say)
         case TasksReport() as found:
             render_tasks(found, console, say)
         case TrajectoryReport() as found:

@@ -23,6 +23,7 @@ KIND = Kind(
     helper="workers.diagnosis.sweep.job:help_sweep",
     check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
+    view=f"{__name__}.view:blocks",
     answer="app.web.sections.sweep_words:heading",
     class_of="at the strongest setting",
 )

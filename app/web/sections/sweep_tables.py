@@ -36,18 +36,18 @@ def points(report: SweepReport) -> Table:
     scale = LogScale.around(*known)
     shares = report.knob.share is not None and any(point.s != point.value for point in report.points)
     columns = [Column(visible(report.knob.field), "name")]
-    columns += [Column("s")] if shares else []
+    columns += [Column("s", priority=3)] if shares else []
     kernels = has_kernels(report)
     columns += [
         Column("Severity", "text"),
         Column("KL, nats"),
         Column("With 95 % interval", "chart"),
-        Column("p99 of KL"),
-        Column("Perplexity"),
-        Column("Ratio to p’s"),
-        Column("Top-1 agreement, %"),
+        Column("p99 of KL", priority=3),
+        Column("Perplexity", priority=3),
+        Column("Ratio to p’s", priority=1),
+        Column("Top-1 agreement, %", priority=2),
         *([Column("Kernel term, nats")] if kernels else []),
-        Column("Size"),
+        Column("Size", priority=2),
     ]
     rows = [_row(report, point, scale, shares=shares, kernels=kernels) for point in report.points]
     return Table(
@@ -55,6 +55,7 @@ def points(report: SweepReport) -> Table:
         columns=tuple(columns),
         rows=tuple(rows),
         axis=axis(scale, "KL in nats, logarithmic axis"),
+        style="stack strips",
     )
 
 

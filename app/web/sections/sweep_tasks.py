@@ -89,16 +89,17 @@ def answered_table(report: SweepReport) -> Table:
         columns=(
             Column(visible(report.knob.field), "name"),
             Column("Task", "text"),
-            Column("Items"),
+            Column("Items", priority=3),
             Column("Reference, %"),
             Column("Candidate, %"),
-            Column("To wrong, to right"),
+            Column("To wrong, to right", priority=2),
             Column("Lost, % of the reference’s"),
             Column("Lost, with 95 % interval", "chart"),
             Column("Outcome", "text"),
         ),
         rows=tuple(rows),
         axis=axis(scale, "% of the reference’s accuracy that is lost"),
+        style="stack strips",
     )
 
 

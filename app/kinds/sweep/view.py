@@ -1,19 +1,18 @@
-"""What a sweep found: how far the knob may be turned, where the curve turns, and every point."""
+"""The report of a sweep as blocks: how far the knob may be turned, where the curve turns, and every point."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from markupsafe import Markup
+from dataclasses import replace
 
 from app.kinds.sweep.lossless import NearLossless
 from app.kinds.sweep.report import Limit, SweepReport, Threshold
 from app.models.knobs import told
-from app.reports.blocks import Fact, Figure, Table
+from app.reports.blocks import Block, Chart, Facts, Figure, Figures, Items, Note, Section, Table, filled, fold
+from app.reports.common import closing, headline, title
 from app.web import format as fmt
 from app.web.sections.classes import definitions
 from app.web.sections.sweep_charts import fit_drawn, kl_chart, perplexity_chart
-from app.web.sections.sweep_fits import FitView, fit_view
+from app.web.sections.sweep_fits import fit_view
 from app.web.sections.sweep_slices import domains, domains_note, token_classes, token_classes_note
 from app.web.sections.sweep_tables import effort, limits, limits_note, points, points_note
 from app.web.sections.sweep_tasks import answered_note, answered_table, largest_of, lost_in_words, rules_of, stopped_by
@@ -32,62 +31,77 @@ from app.web.sections.sweep_words import (
 )
 from app.web.untrusted import visible
 
-__all__ = ["Sweep", "heading", "strongest", "sweep"]
+_MOST_ROWS = 12  # that the short output of a terminal has room for
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """Texts, charts and tables of the page."""
-
-    heading: str
-    sentence: str
-    figures: tuple[Figure, ...]
-    kl_chart: Markup | None
-    kl_fitted: bool
-    perplexity_chart: Markup | None
-    points: Table
-    points_note: str
-    fits: tuple[FitView, ...]
-    no_threshold: str
-    limits: Table
-    limits_note: str
-    answered: Table
-    answered_note: str
-    domains: Table
-    domains_note: str
-    token_classes: Table
-    token_classes_note: str
-    definitions: tuple[Fact, ...]
-    effort: Table
-    effort_note: str
+def blocks(report: SweepReport) -> list[Block]:
+    """What the report shows, how far one may go first."""
+    table = points(report)
+    return [
+        title(report, what="sweep report", heading=heading(report)),
+        Section("found", heading(report), _found(report)),
+        *_curves(report),
+        Section("points", "Points", (replace(table, brief=len(table.rows) <= _MOST_ROWS), Note(points_note(report)))),
+        Section("limits-of-use", "How far one may go", [*filled(limits(report)), Note(limits_note(report))], "How far"),
+        *_parts(report),
+        Section("threshold", "Threshold", thresholds(report)),
+        Section("effort", "Effort", (Note(visible(report.choice.note)), effort(report))),
+        headline(
+            report,
+            chart_title="Excess KL of the strongest setting over the noise floor",
+            sentence=strongest(report),
+            nav="Strongest setting",
+        ),
+        *closing(report),
+    ]
 
 
-def sweep(report: SweepReport) -> Sweep:
-    """The view of a report."""
-    known = [threshold for threshold in (report.threshold, report.threshold_kl) if threshold is not None]
-    return Sweep(
-        heading=heading(report),
-        sentence=visible(report.verdict),
-        figures=_figures(report),
-        kl_chart=kl_chart(report),
-        kl_fitted=fit_drawn(report.threshold_kl),
-        perplexity_chart=perplexity_chart(report),
-        points=points(report),
-        points_note=points_note(report),
-        fits=tuple(fit_view(threshold, _drawn(report)) for threshold in known),
-        no_threshold=visible(report.no_threshold),
-        limits=limits(report),
-        limits_note=limits_note(report),
-        answered=answered_table(report),
-        answered_note=answered_note(report),
-        domains=domains(report),
-        domains_note=domains_note(report),
-        token_classes=token_classes(report),
-        token_classes_note=token_classes_note(report),
-        definitions=definitions(report.token_classes.classes),
-        effort=effort(report),
-        effort_note=visible(report.choice.note),
+def _found(report: SweepReport) -> list[Block]:
+    return [Note(visible(report.verdict), kind="sentence", brief=True), Figures(figures(report), brief=True)]
+
+
+def _curves(report: SweepReport) -> list[Block]:
+    found: list[Block] = []
+    if kl := kl_chart(report):
+        fitted = ", the fitted form" if fit_drawn(report.threshold_kl) else ""
+        caption = f"KL(p‖q) with its 95 % interval{fitted}, and where each class begins"
+        chart = Chart(caption, kl, "nats per token, logarithmic")
+        found.append(Section("kl", "KL against the setting", (chart,), "KL"))
+    if perplexity := perplexity_chart(report):
+        caption = "Perplexity of q; its interval is that of the paired ratio to the unmodified model"
+        chart = Chart(caption, perplexity, "logarithmic")
+        found.append(Section("perplexity", "Perplexity against the setting", (chart,), "Perplexity"))
+    return found
+
+
+def _parts(report: SweepReport) -> list[Block]:
+    """What is lost on tasks, in each domain and by each kind of token."""
+    meaning = definitions(report.token_classes.classes)
+    what = fold("What each class is", [Facts(meaning, style="facts wide")] if meaning else [])
+    sections: tuple[tuple[str, str, str, Table, str, list[Block]], ...] = (
+        ("tasks", "What is lost on tasks", "Tasks", answered_table(report), answered_note(report), []),
+        ("domains", "By domain", "", domains(report), domains_note(report), []),
+        ("classes", "Which tokens", "Kinds of token", token_classes(report), token_classes_note(report), what),
     )
+    return [
+        Section(anchor, name, [*filled(table), Note(note), *more], nav)
+        for anchor, name, nav, table, note, more in sections
+        if note
+    ]
+
+
+def thresholds(report: SweepReport) -> list[Block]:
+    """Both fits, or why there is none."""
+    found: list[Block] = []
+    for threshold in (report.threshold, report.threshold_kl):
+        if threshold is not None:
+            fit = fit_view(threshold, _drawn(report))
+            found += [Note(fit.answer, f"On the {fit.name}", "plain"), *([Items(fit.notes)] if fit.notes else [])]
+            found += [fit.numbers, fit.forms]
+    if report.no_threshold:
+        which = "Of the other quantity there is" if found else "There is"
+        found.append(Note(f"{which} no threshold: {visible(report.no_threshold)}.", kind="plain"))
+    return found
 
 
 def _drawn(report: SweepReport) -> str:
@@ -97,7 +111,8 @@ def _drawn(report: SweepReport) -> str:
     return "windows" if "windows" in found and "documents" not in found else "documents"
 
 
-def _figures(report: SweepReport) -> tuple[Figure, ...]:
+def figures(report: SweepReport) -> tuple[Figure, ...]:
+    """Where mild and near-lossless end, and where the curves turn."""
     limits_ = [
         figure
         for side, mild, lossless in limits_of(report)

@@ -1,22 +1,22 @@
-"""The view of a sweep report: what its page and terminal say."""
+"""What a sweep report decides and counts: how far one may go, which point is marked, which numbers stand where."""
 
-import copy
-import io
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from app.kinds.sweep.report import SweepReport
+from app.kinds.sweep.view import figures
 from app.models.strength import Order
 from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
-from app.web.report import render
-from app.web.sections.sweep import sweep
-from app.web.sections.sweep_charts import published_value
-from app.web.sections.sweep_slices import domains, domains_note
+from app.web.sections.classes import definitions
+from app.web.sections.sweep_charts import kl_chart, perplexity_chart, published_value
+from app.web.sections.sweep_fits import fit_view
+from app.web.sections.sweep_slices import domains, token_classes, token_classes_note
+from app.web.sections.sweep_tables import limits, limits_note, points, points_note
+from app.web.sections.sweep_tasks import answered_note, answered_table
 from app.web.sections.sweep_words import heading
-from app.web.terminal import render_terminal
 from tests.support.answered import answered
 from tests.support.sweep_reports import (
     beside_neutral,
@@ -31,6 +31,19 @@ from workers.analysis.threshold.published import basis
 from workers.diagnosis.sweep.answered import answered_setting
 
 VARIANTS = sweep_variants()
+
+
+def sweep(report):
+    """The tables and texts of a report by name."""
+    fits = [fit_view(one) for one in (report.threshold, report.threshold_kl) if one is not None]
+    return SimpleNamespace(
+        heading=heading(report), figures=figures(report), points=points(report), points_note=points_note(report),
+        kl_chart=kl_chart(report), perplexity_chart=perplexity_chart(report), fits=tuple(fits),
+        no_threshold=report.no_threshold, limits=limits(report), limits_note=limits_note(report),
+        answered=answered_table(report), answered_note=answered_note(report), domains=domains(report),
+        token_classes=token_classes(report), token_classes_note=token_classes_note(report),
+        definitions=definitions(report.token_classes.classes),
+    )  # fmt: skip
 
 
 def view(name):
@@ -87,10 +100,6 @@ def test_too_few_points_to_test_show_no_turn_and_choose_no_form():
         "exponential",
         "straight line in y itself",
     ]
-    out = io.StringIO()
-    render_terminal(body, Console(file=out, width=140))
-    assert "whether the perplexity turns cannot be told" in out.getvalue()
-    assert "no choice of form" in out.getvalue() and "best form" not in out.getvalue()
 
 
 def test_where_every_form_could_be_judged_the_best_is_marked():
@@ -113,8 +122,6 @@ def test_settings_of_one_share_are_named_together_and_no_fit_is_spoken_of():
         assert chart is not None
         assert re.findall(r">([^<>]*:[48][^<>]*)</text>", chart) == ["4:8, 2:4", "1:4"]
     assert "settings of 2 different shares could be measured" in found.no_threshold
-    assert "the fitted form" not in render(tied())
-    assert "the fitted form" in render(VARIANTS["knee"])
 
 
 def test_names_of_levels_neither_touch_nor_lie_under_the_axis():
@@ -127,30 +134,6 @@ def test_names_of_levels_neither_touch_nor_lie_under_the_axis():
     assert places["near-lossless"] + 14 <= places["unmodified"] < axis
 
 
-def test_the_terminal_tells_undecided_classes_its_mark_and_domains_as_the_page_does():
-    body = copy.deepcopy(VARIANTS["knee"])
-    body["points"][6]["classes"] = ["mild", "moderate"]
-    page = [row[0].text for row in view("knee").domains.rows]
-    # What a domain loses at the end says nothing of where the whole text stops being mild.
-    body["domains"][page[-1]]["kl"][-1]["mean"] = 99.0
-    report = SweepReport.model_validate(body)
-    assert [row[0].text for row in sweep(report).domains.rows] == page
-    out = io.StringIO()
-    render_terminal(body, Console(file=out, width=140))
-    text = out.getvalue()
-    assert text.count("mild or moderate?") == 1
-    assert "> the last setting that stays mild\n\nHow far one may go" in text
-    assert "At the strongest setting: " in next(line for line in text.splitlines() if line.startswith("detectable"))
-    table = text[text.index("By domain") :]
-    assert page == sorted(page, key=table.index)
-
-
-def test_refused_and_broken_points_are_told():
-    page = render(VARIANTS["broken"])
-    assert "rank 600 is not below" in page
-    assert "collapse" in page
-
-
 def test_what_kernels_add_stands_beside_packed_settings_and_a_missing_one_has_its_reason():
     found = view("packed")
     names = [column.label for column in found.points.columns]
@@ -159,9 +142,6 @@ def test_what_kernels_add_stands_beside_packed_settings_and_a_missing_one_has_it
     assert first.text == "1.00×10⁻⁴", "a twentieth of 0.002"
     assert (last.text, last.note) == ("–", "not known")
     assert "bits 4: its checkpoint had left the store" in found.points_note
-    out = io.StringIO()
-    render_terminal(VARIANTS["packed"], Console(file=out, width=140))
-    assert "Kernel term" in out.getvalue() and "HEMOSTAT_CHECKPOINT_BUDGET_BYTES" in out.getvalue()
     assert "Kernel term, nats" not in [column.label for column in view("bits").points.columns]
 
 
@@ -176,28 +156,6 @@ def test_every_domain_says_how_far_it_goes():
     few = {name: one.model_copy(update={"note": "too few documents"}) for name, one in list(report.domains.items())[:1]}
     some = {row[0].text: row for row in domains(report.model_copy(update={"domains": report.domains | few})).rows}
     assert [name for name, row in some.items() if row[1].note == "too few documents"] == list(few)
-    assert 'id="domains"' not in render(VARIANTS["knee"] | {"domains": {}})
-
-
-def test_where_no_domain_can_be_judged_a_line_says_so_in_place_of_the_table():
-    report = SweepReport.model_validate(VARIANTS["single"])
-    assert [one.documents for one in report.domains.values()] == [1]
-    line = "The one domain cannot be judged alone: it has too few documents (prose 1)."
-    found = view("single")
-    assert found.domains.rows == () and found.domains_note == line
-    page = render(VARIANTS["single"])
-    assert 'id="domains"' in page and line in page and "how far it stays mild cannot be judged" not in page
-    out = io.StringIO()
-    render_terminal(VARIANTS["single"], Console(file=out, width=140))
-    assert line in out.getvalue() and "By domain" not in out.getvalue()
-    two = report.model_copy(update={"domains": {"code": report.domains["prose"], "prose": report.domains["prose"]}})
-    assert domains_note(two) == "No domain can be judged alone: each has too few documents (code 1, prose 1)."
-
-
-def printed(body):
-    out = io.StringIO()
-    render_terminal(body, Console(file=out, width=140))
-    return out.getvalue()
 
 
 def test_every_kind_of_token_says_how_far_it_goes_the_most_damaged_first_and_the_rest_last():
@@ -224,24 +182,11 @@ def test_every_kind_of_token_says_how_far_it_goes_the_most_damaged_first_and_the
     )
     assert "Not in this text: JSON structure, Tool names" in note
     assert [one.name for one in found.definitions] == [one.title for one in told.classes]
-    text = printed(VARIANTS["knee"])
-    table = text[text.index("By kind of token") :]
-    assert names == sorted(names, key=table.index)
-    row = next(line for line in table.splitlines() if line.strip().startswith("Code"))
-    assert "120   cannot be judged" in row and row.rstrip().endswith("too few documents")
 
 
 def test_both_sides_of_a_neutral_value_are_told_of_each_kind_of_token():
     rows = {row[0].text: row[1].text for row in view("sides").token_classes.rows}
     assert rows["Numbers"] == "1 below, 1.5 above"
-
-
-def test_where_no_kind_of_token_can_be_judged_the_page_and_the_terminal_say_why():
-    found = view("single")
-    assert found.token_classes.rows == ()
-    assert found.token_classes_note.startswith("No kind of token can be judged alone: each has too few documents (")
-    assert "Numbers 1, " in found.token_classes_note and "In no class 1)." in found.token_classes_note
-    assert "No kind of token can be judged alone" in printed(VARIANTS["single"])
 
 
 def test_without_an_interval_nothing_is_called_mild():
@@ -254,10 +199,6 @@ def test_without_an_interval_nothing_is_called_mild():
     assert found.figures[0].interval == "cannot be judged"
     place = [column.label for column in found.points.columns].index("Severity")
     assert {row[place].text for row in found.points.rows} == {"cannot be judged"}
-    out = io.StringIO()
-    render_terminal(VARIANTS["single"], Console(file=out, width=140))
-    rows = [line for line in out.getvalue().splitlines() if "prose" in line or line.lstrip().startswith("0.")]
-    assert len(rows) == 3 and all("cannot be judged" in line for line in rows)
 
 
 def test_an_undecided_weakest_setting_is_told_with_its_interval_on_page_and_terminal():
@@ -268,10 +209,6 @@ def test_an_undecided_weakest_setting_is_told_with_its_interval_on_page_and_term
     assert re.fullmatch(r"\[before the weakest, 0\.1\d*\]", interval)
     assert found.limits.rows[0][2].text == "undecided at 0.1"
     assert found.figures[0].interval == f"limit passed: undecided at 0.1 {interval}"
-    out = io.StringIO()
-    render_terminal(body, Console(file=out, width=140))
-    assert "sparsity NOT SHOWN TO STAY MILD; UNDECIDED AT 0.1" in out.getvalue()
-    assert interval in next(line for line in out.getvalue().splitlines() if line.lstrip().startswith("stays mild"))
 
 
 def test_an_undecided_side_is_not_told_as_harmful():
@@ -296,9 +233,6 @@ def test_why_no_place_is_told_is_said_in_words_on_page_and_terminal():
     assert [row[2].text for row in found.limits.rows] == places
     assert [figure.interval for figure in found.figures[:2]] == [f"limit passed: {place}" for place in places]
     assert {row[1].text for row in found.domains.rows} == {"none shown"}
-    out = io.StringIO()
-    render_terminal(body, Console(file=out, width=140))
-    assert [sum(place in line for line in out.getvalue().splitlines()) for place in places] == [1, 1]
     alone = sweep(SweepReport.model_validate(VARIANTS["unordered"]))
     assert {row[2].text for row in alone.limits.rows} == {"each judged by itself"}
 
@@ -365,12 +299,6 @@ def test_a_side_that_could_not_be_judged_is_not_called_harmful():
     assert told == "No value of temperature stays mild on the side that could be judged"
 
 
-def shown(body):
-    out = io.StringIO()
-    render_terminal(body, Console(file=out, width=140))
-    return out.getvalue()
-
-
 @pytest.mark.parametrize(("body", "field"), [(null_everywhere(), "group_size"), (null_mildest(), "recovery_steps")])
 def test_a_last_mild_setting_that_is_null_is_told_as_one(body, field):
     found = sweep(SweepReport.model_validate(body))
@@ -379,20 +307,6 @@ def test_a_last_mild_setting_that_is_null_is_told_as_one(body, field):
     assert [row[1].text for row in found.limits.rows] == ["null", "null"]
     assert {row[1].text for row in found.domains.rows} == {"null"}
     assert [row[0].text for row in found.points.rows if row[0].note == "last mild"] == ["null"]
-    lines = shown(body).splitlines()
-    assert any(line.lstrip().startswith("> null") for line in lines)
-    for name in ("stays mild", "near-lossless by PPL"):
-        assert "null" in next(line for line in lines if line.lstrip().startswith(name))
-
-
-def test_a_null_of_a_report_without_the_field_is_no_setting():
-    body = copy.deepcopy(null_everywhere())
-    for limit in (body["largest_mild"], body["near_lossless"], *body["domains"].values()):
-        del limit["null_is_value"]
-    found = sweep(SweepReport.model_validate(body))
-    assert found.heading == "No value of group_size stays mild"
-    assert [row[1].text for row in found.limits.rows] == ["–", "–"]
-    assert {row[1].text for row in found.domains.rows} == {"none shown"}
 
 
 def test_where_only_the_neutral_value_is_mild_nothing_is():
@@ -401,7 +315,6 @@ def test_where_only_the_neutral_value_is_mild_nothing_is():
     assert found.heading == "No value of factor but 1 stays mild"
     assert "Below it not even factor = 0.5" in body["verdict"] and "Above it not even factor = 2" in body["verdict"]
     assert not any(row[0].note for row in found.points.rows)
-    assert not any(line.lstrip().startswith("> 1") for line in shown(body).splitlines())
     undecided = SweepReport.model_validate(beside_neutral(0.05))
     assert heading(undecided) == "factor not shown to stay mild; undecided at 0.5, 2"
 
@@ -434,19 +347,6 @@ def test_the_drawn_form_is_the_fitted_one():
     assert [published_value(params, float(one)) for one in s] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_page_and_terminal_are_made_for_every_situation(name):
-    page = render(VARIANTS[name])
-    assert "<title>" in page and "Points" in page
-    for width in (80, 120):
-        out = io.StringIO()
-        render_terminal(VARIANTS[name], Console(file=out, width=width))
-        found = SweepReport.model_validate(VARIANTS[name])
-        first = next(line for line in out.getvalue().splitlines() if line.upper() == heading(found).upper())
-        assert (found.knob.field in first) == (found.knob.field in heading(found))
-        assert all(len(line) <= width for line in out.getvalue().splitlines())
-
-
 def test_a_chart_of_one_point_and_of_far_levels_can_be_drawn():
     dot = CurveDot(0.5, "0.5", "a setting", 0.1, (0.05, 0.2))
     chart = curve_chart(
@@ -474,9 +374,6 @@ def test_a_near_lossless_setting_that_is_not_mild_is_named_with_its_class():
     )
     told = "at sparsity 0.3 the damage is severe. Where the damage shall be mild, go by the setting that stays mild."
     assert told in found.limits_note
-    out = io.StringIO()
-    render_terminal(body, Console(file=out, width=140))
-    assert told in " ".join(out.getvalue().split())
 
 
 def test_a_near_lossless_setting_that_is_mild_needs_no_word():
@@ -516,39 +413,11 @@ def test_what_is_lost_on_tasks_is_told_by_setting_and_task_and_decides():
     assert "was not asked" not in found.limits_note and "not asked" not in found.figures[1].note
 
 
-def test_a_sweep_without_tasks_says_that_it_tells_one_half():
-    for name in ("knee", "sides", "unordered"):
-        found = view(name)
-        assert "was not asked: name tasks in the request" in found.limits_note
-        assert not found.answered_note and not found.answered.rows
-        assert "The other, at most 5 % of accuracy lost on tasks in the mean, was not asked" in shown(VARIANTS[name])
-        assert 'id="tasks"' not in render(VARIANTS[name])
-
-
 def test_both_sides_are_told_by_the_whole_rule():
     found = view("asked sides")
     told = [(figure.label, figure.value) for figure in found.figures if "both halves" in figure.label]
     assert told == [("Near-lossless by both halves, below 1", "1"), ("Near-lossless by both halves, above 1", "2")]
     assert "Below 1: By the whole published rule only temperature = 1 is near-lossless" in found.answered_note
-
-
-def test_the_page_and_the_terminal_have_what_is_lost():
-    page = render(VARIANTS["asked"])
-    assert 'id="tasks"' in page and "What is lost on tasks, in the order asked" in page
-    text = shown(VARIANTS["asked"])
-    lines = text.splitlines()
-    assert any(line.lstrip().startswith("near-lossless by both") and "6" in line for line in lines)
-    (mean,) = (line for line in lines if "mean" in line and "beyond 5 %, open" in line)
-    assert "8.6" in mean
-
-
-def test_a_narrow_terminal_has_room_for_every_limit_of_both_sides():
-    out = io.StringIO()
-    render_terminal(VARIANTS["asked sides"], Console(file=out, width=80))
-    table = out.getvalue().split("How far one may go")[1].split("What is lost on tasks")[0]
-    lines = [line.split() for line in table.splitlines() if line.lstrip().startswith("near-lossless")]
-    assert [line[2] for line in lines] == ["0.8", "2", "1", "2"]
-    assert "[0.5, 0.8]" in table and "not in the measured range" in table and "by tasks" in table
 
 
 def test_what_is_open_is_told_by_half():
