@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class Service:
         self.settings.home.mkdir(parents=True, exist_ok=True)
         register(self.settings.models_file, "tiny", checkpoint)
         self.processes: list[subprocess.Popen[bytes]] = []
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
 
     def call(self, work: Callable[[DeploymentStore], Any]) -> Any:
         async def run() -> Any:
@@ -74,6 +76,12 @@ class Service:
         )
         self.processes.append(process)
         return process
+
+    def ready(self, name: str, **environment: str) -> tuple[subprocess.Popen[bytes], Replica]:
+        """Started unless it runs: a start takes longer than what most tests do with it."""
+        if name not in self._started or self._started[name].poll() is not None:
+            self._started[name] = self.serve(name, **environment)
+        return self._started[name], self.until(name, lambda one: one.state is DeploymentState.READY)
 
     def replica(self, name: str) -> Replica | None:
         running = self.call(lambda store: store.get(name)).running
@@ -126,12 +134,46 @@ def service(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     redis.stop()
 
 
+@dataclass(frozen=True)
+class First:
+    """A replica that serves, `max_model_len` 128: its counters before anybody asked, and answers to one token."""
+
+    replica: Replica
+    counters: str
+    answers: list[dict[str, Any]]
+
+
 @pytest.fixture(scope="module")
-def ready(service: Service) -> Replica:
-    """One that serves, `max_model_len` 128."""
+def first(service: Service) -> First:
     service.create("demo", max_model_len=128)
-    service.serve("demo")
-    return service.until("demo", lambda one: one.state is DeploymentState.READY)
+    _, replica = service.ready("demo")
+    counters = httpx.get(replica.metrics_urls[0], timeout=PATIENCE_S).text
+    return First(replica, counters, [complete(replica, prompt=[5], max_tokens=4) for _ in range(2)])
+
+
+@pytest.fixture(scope="module")
+def ready(first: First) -> Replica:
+    return first.replica
+
+
+@pytest.fixture(scope="module")
+def overflowing(service: Service, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A deployment of weights that are finite, and logits beyond the largest number."""
+    whole, folder = tiny("llama-untied"), tmp_path_factory.mktemp("models") / "overflowing"
+    shutil.copytree(whole, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][:] = 3e38
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    register(service.settings.models_file, "overflowing", folder)
+    service.create("overflowing", model={"model": "overflowing"}, reference={"model": "overflowing"})
+    return "overflowing"
+
+
+@pytest.fixture(scope="module")
+def shared(service: Service) -> str:
+    """A deployment whose replica others can reach, with HEMOSTAT_ADVERTISE_HOST."""
+    service.create("shared", max_model_len=64)
+    return "shared"
 
 
 def complete(replica: Replica, **more: Any) -> dict[str, Any]:
@@ -141,22 +183,12 @@ def complete(replica: Replica, **more: Any) -> dict[str, Any]:
     return answer.json()  # type: ignore[no-any-return]
 
 
-def test_a_replica_is_ready_when_it_has_answered_and_a_clients_first_prompt_may_have_one_token(
-    service: Service,
-) -> None:
-    service.create("cold", max_model_len=128)
-    process = service.serve("cold")
-    replica = service.until("cold", lambda one: one.state is DeploymentState.READY)
-    counters = httpx.get(replica.metrics_urls[0], timeout=PATIENCE_S).text
-    assert re.search(r"^vllm:prompt_tokens_total\{[^}]*\} 9\.0$", counters, re.MULTILINE), "it was not tried before"
-    answer = complete(replica, model="cold", prompt=[5], max_tokens=4)
-    assert answer["usage"]["prompt_tokens"] == 1
-    assert (
-        complete(replica, model="cold", prompt=[5], max_tokens=4)["choices"][0]["text"] == answer["choices"][0]["text"]
-    )
-    assert process.poll() is None
-    process.terminate()
-    assert process.wait(PATIENCE_S) == 0
+def test_a_replica_is_ready_when_it_has_answered_and_a_clients_first_prompt_may_have_one_token(first: First) -> None:
+    tried = r"^vllm:prompt_tokens_total\{[^}]*\} 9\.0$"
+    assert re.search(tried, first.counters, re.MULTILINE), "it was not tried before"
+    one, again = first.answers
+    assert one["usage"]["prompt_tokens"] == 1
+    assert again["choices"][0]["text"] == one["choices"][0]["text"]
 
 
 def test_it_serves_the_openai_api_under_the_deployments_name(service: Service, ready: Replica, tiny: Tiny) -> None:
@@ -298,8 +330,55 @@ def test_it_drains_at_sigterm(service: Service, ready: Replica) -> None:
     assert service.replica("demo") is None
 
 
+def test_an_answer_without_numbers_ends_at_a_stop_token_and_the_door_knows_it(
+    service: Service, overflowing: str
+) -> None:
+    _, replica = service.ready(overflowing)
+    asked = {"model": overflowing, "prompt": PROMPT, "max_tokens": 8, "ignore_eos": True}
+    with httpx.Client(timeout=PATIENCE_S) as client:
+        for request in ("one", "two"):  # the engine goes on
+            body = asked | {"vllm_xargs": {"hemostat_request": request, "hemostat_version": "identity"}}
+            answer = client.post(f"{replica.url}/v1/completions", json=body).raise_for_status().json()
+            assert answer["choices"][0]["finish_reason"] == "stop"
+            assert isinstance(answer["choices"][0]["stop_reason"], int)
+            assert answer["usage"]["completion_tokens"] == 1
+            assert client.get(f"{replica.engine_url}/nonfinite/{request}").json()["nonfinite"]
+
+
+def test_a_replica_that_others_can_reach_asks_for_its_secret(service: Service, shared: str) -> None:
+    """Every route of vLLM's server and of the door, not those below /v1 alone."""
+    process, replica = service.ready(shared, HEMOSTAT_ADVERTISE_HOST="127.0.0.1")
+    headers = headers_for(replica.secret)
+    assert headers
+    body = {"model": "shared", "prompt": PROMPT, "max_tokens": 2}
+    for given, expected in (({}, 401), (headers_for("guess"), 401), (headers, 200)):
+        answer = httpx.post(f"{replica.url}/v1/completions", json=body, headers=given, timeout=PATIENCE_S)
+        assert answer.status_code == expected
+    page = httpx.get(f"{replica.url}/openapi.json", headers=headers, timeout=PATIENCE_S).json()
+    assert {"/tokenize", "/invocations", "/v1/chat/completions"} <= set(page["paths"])
+    with httpx.Client(timeout=PATIENCE_S) as client:
+        for path, methods in page["paths"].items():
+            for method in methods:
+                status = client.request(method.upper(), f"{replica.url}{path}", json={}).status_code
+                open_to_all = (method, path) in {("get", "/health"), ("get", "/metrics")}
+                assert status == (200 if open_to_all else 401), (method, path)
+        assert client.get(f"{replica.url}/openapi.json").status_code == 401
+        assert client.get(f"{replica.engine_url}/versions").status_code == 401
+        assert client.get(f"{replica.engine_url}/nonfinite/x").status_code == 401
+        assert client.get(f"{replica.engine_url}/versions", headers=headers).json()["loaded"] == ["identity"]
+        assert [client.get(url).status_code for url in replica.metrics_urls] == [200, 200]
+    hostile.endless_head(replica.url)
+    told = {int(url.rpartition(":")[2]) for url in (replica.url, replica.engine_url)}
+    listening = {
+        connection.laddr.port
+        for pid in family(process)
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in {"127.0.0.1", "::1"}
+    }
+    assert listening == told, "nothing else of it can be reached from elsewhere"
+
+
 def test_a_killed_process_leaves_none_behind_and_its_lease_runs_out(service: Service) -> None:
-    """Then the server is killed instead: the process says so and ends with status 1."""
     service.create("killed", model={"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 8}]}, max_model_len=64)
     process = service.serve("killed", HEMOSTAT_REPLICA_LEASE_S="2", HEMOSTAT_REPLICA_RENEW_S="0.2")
     service.until("killed", lambda one: one.state is DeploymentState.READY)
@@ -312,27 +391,25 @@ def test_a_killed_process_leaves_none_behind_and_its_lease_runs_out(service: Ser
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
-    again = service.serve("killed")
-    service.until("killed", lambda one: one.state is DeploymentState.READY)
-    pids = family(again)
-    children = psutil.Process(again.pid).children()
-    children[0].kill()
-    assert again.wait(PATIENCE_S) == 1
-    failed = service.replica("killed")
+
+def test_a_server_that_is_killed_ends_the_replica_which_says_so(service: Service, shared: str) -> None:
+    process, _ = service.ready(shared, HEMOSTAT_ADVERTISE_HOST="127.0.0.1")
+    pids = family(process)
+    psutil.Process(process.pid).children()[0].kill()
+    assert process.wait(PATIENCE_S) == 1
+    failed = service.replica(shared)
     assert failed is not None
     assert failed.state is DeploymentState.FAILED
     assert "signal 9" in failed.reason
     service.until_gone(pids)
 
 
-def test_an_engine_that_dies_ends_the_replica(service: Service) -> None:
-    service.create("dead", max_model_len=64)
-    process = service.serve("dead")
-    service.until("dead", lambda one: one.state is DeploymentState.READY)
+def test_an_engine_that_dies_ends_the_replica(service: Service, overflowing: str) -> None:
+    process, _ = service.ready(overflowing)
     pids = family(process)
     engine_of(process).kill()
     assert process.wait(PATIENCE_S) == 1
-    failed = service.replica("dead")
+    failed = service.replica(overflowing)
     assert failed is not None
     assert failed.state is DeploymentState.FAILED
     assert failed.reason == "the engine process is dead" or failed.reason.startswith("the server ended with ")
@@ -365,69 +442,6 @@ def test_what_cannot_be_served_says_why(service: Service) -> None:
     failed = service.replica("long")
     assert failed is not None
     assert (failed.state, failed.reason[:24]) == (DeploymentState.FAILED, "max_model_len is 100000,")
-
-
-def test_an_answer_without_numbers_ends_at_a_stop_token_and_the_door_knows_it(
-    service: Service, tiny: Tiny, tmp_path: Path
-) -> None:
-    """Weights that are finite, and logits beyond the largest number."""
-    whole, folder = tiny("llama-untied"), tmp_path / "overflowing"
-    shutil.copytree(whole, folder)
-    tensors = load_file(folder / "model.safetensors")
-    tensors["lm_head.weight"][:] = 3e38
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    register(service.settings.models_file, "overflowing", folder)
-    service.create("overflowing", model={"model": "overflowing"}, reference={"model": "overflowing"})
-    process = service.serve("overflowing")
-    replica = service.until("overflowing", lambda found: found.state is DeploymentState.READY)
-    asked = {"model": "overflowing", "prompt": PROMPT, "max_tokens": 8, "ignore_eos": True}
-    with httpx.Client(timeout=PATIENCE_S) as client:
-        for request in ("one", "two"):  # the engine goes on
-            body = asked | {"vllm_xargs": {"hemostat_request": request, "hemostat_version": "identity"}}
-            answer = client.post(f"{replica.url}/v1/completions", json=body).raise_for_status().json()
-            assert answer["choices"][0]["finish_reason"] == "stop"
-            assert isinstance(answer["choices"][0]["stop_reason"], int)
-            assert answer["usage"]["completion_tokens"] == 1
-            assert client.get(f"{replica.engine_url}/nonfinite/{request}").json()["nonfinite"]
-    process.terminate()
-    assert process.wait(PATIENCE_S) == 0
-
-
-def test_a_replica_that_others_can_reach_asks_for_its_secret(service: Service) -> None:
-    """Every route of vLLM's server and of the door, not those below /v1 alone."""
-    service.create("shared", max_model_len=64)
-    process = service.serve("shared", HEMOSTAT_ADVERTISE_HOST="127.0.0.1")
-    replica = service.until("shared", lambda one: one.state is DeploymentState.READY)
-    headers = headers_for(replica.secret)
-    assert headers
-    body = {"model": "shared", "prompt": PROMPT, "max_tokens": 2}
-    for given, expected in (({}, 401), (headers_for("guess"), 401), (headers, 200)):
-        answer = httpx.post(f"{replica.url}/v1/completions", json=body, headers=given, timeout=PATIENCE_S)
-        assert answer.status_code == expected
-    page = httpx.get(f"{replica.url}/openapi.json", headers=headers, timeout=PATIENCE_S).json()
-    assert {"/tokenize", "/invocations", "/v1/chat/completions"} <= set(page["paths"])
-    with httpx.Client(timeout=PATIENCE_S) as client:
-        for path, methods in page["paths"].items():
-            for method in methods:
-                status = client.request(method.upper(), f"{replica.url}{path}", json={}).status_code
-                open_to_all = (method, path) in {("get", "/health"), ("get", "/metrics")}
-                assert status == (200 if open_to_all else 401), (method, path)
-        assert client.get(f"{replica.url}/openapi.json").status_code == 401
-        assert client.get(f"{replica.engine_url}/versions").status_code == 401
-        assert client.get(f"{replica.engine_url}/nonfinite/x").status_code == 401
-        assert client.get(f"{replica.engine_url}/versions", headers=headers).json()["loaded"] == ["identity"]
-        assert [client.get(url).status_code for url in replica.metrics_urls] == [200, 200]
-    hostile.endless_head(replica.url)
-    told = {int(url.rpartition(":")[2]) for url in (replica.url, replica.engine_url)}
-    listening = {
-        connection.laddr.port
-        for pid in family(process)
-        for connection in psutil.Process(pid).net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in {"127.0.0.1", "::1"}
-    }
-    assert listening == told, "nothing else of it can be reached from elsewhere"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE_S) == 0
 
 
 def test_the_engine_is_told_whether_single_rows_have_weights_of_their_own(service: Service, ready: Replica) -> None:
