@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from app.models.registry import Snapshot, load_registry
 from app.settings import Settings
 from app.up import Service
 from tests.support.worker import wait_for
@@ -65,6 +68,43 @@ def test_the_exit_status_follows_the_rule(
     assert done.returncode == status, done.stderr
     assert outcome in done.stdout
     assert re.search(r"Report: \S+\.html", done.stdout)
+
+
+def test_a_folder_is_compared_on_the_service_of_the_same_home(
+    service: Service, settings: Settings, environment: dict[str, str], text: Path, tiny: Callable[..., Path]
+) -> None:
+    """No service is named: the command finds it by the home's port."""
+    folder = tiny("llama", seed=8)
+    here = environment | {"HEMOSTAT_PORT": service.url.rpartition(":")[2]}
+    done = hemostat("compare", "tiny", str(folder), "--text", str(text), "--window", "64", "--json", environment=here)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["provenance"]["reference"]["model"], report["provenance"]["candidate"]["model"]) == (
+        "tiny",
+        folder.name,
+    )
+    assert report["divergence"]["kl"]["mean"] > 0.1
+    assert load_registry(settings.models_file).resolve(folder.name).path == folder
+
+
+def test_a_hub_id_of_the_local_cache_is_compared_with_a_folder(
+    environment: dict[str, str], text: Path, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    """On a service of the command's own, in a home that is new."""
+    repository, commit = tmp_path / "hub" / "models--org--base", "0" * 39 + "1"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(tiny("llama"), repository / "snapshots" / commit)
+    shutil.copytree(tiny("llama"), tmp_path / "same")
+    here = environment | {"HEMOSTAT_HOME": str(tmp_path / "home"), "HF_HUB_CACHE": str(tmp_path / "hub")}
+    here["HEMOSTAT_PORT"] = "1"
+    options = ("--text", str(text), "--window", "64", "--json")
+    done = hemostat("compare", "org/base", str(tmp_path / "same"), *options, environment=here)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["request"]["reference"]["model"] == "base"
+    assert report["divergence"]["kl"]["max"] == 0  # the same weights
+    assert load_registry(tmp_path / "home" / "models.toml").resolve("base").target == Snapshot("org/base", commit)
 
 
 def test_a_job_that_fails_is_four_and_what_is_refused_is_two_with_the_reason(
