@@ -22,45 +22,53 @@ IN_FLOOR, ACROSS = "‡", "†"
 SURGERY = "version_surgery"
 HEAD = """# Measured
 
-Written by `python -m tests.bench.mitigation_page` from `tests/bench/mitigation.csv`, which `make bench-mitigation`
-fills.
+What each recipe does to the demo model, how large the result is and how long it takes. All tables come from
+`tests/bench/mitigation.csv`. `make bench-mitigation` measures, `python -m tests.bench.mitigation_page` writes this page.
 
-Model: SmolLM2-135M-Instruct, bf16, on vLLM for CPUs. Steps that look at text were given articles 1, 3, 5, … of
-WikiText-2's raw test file, 32 windows of 512 tokens unless the recipe says otherwise (repair: 64), seed 0.
-KL(reference‖candidate) in nats a token with its 95 % interval, documents resampled: over the beginnings of 20 other
-articles (*WikiText-2*), and over 24 shipped documents of other kinds that nothing was fitted on (*other text*).
-Seconds are those of a recipe's last step, mostly on one core of an AVX-512 machine that other work kept busy: upper
-bounds. Trained repair at rank 16 and after RTN, gradient pruning to one half with recovery, `lowrank.svd` at a fifth
-and GPTQ on 128 windows ran alone on two cores with AVX-512 BF16; repair of dropped layers, gradient pruning without
-recovery and repair at rank 64 after Wanda on what tests left of one of them. `quantize.dynamic` and
-GPTQ (32 windows, not packed) ran on a processor with AVX-512 but without its BF16: on four fifths of a core each, GPTQ
-at 4 bits and `quantize.dynamic` on layers alone on two.
+| | |
+|---|---|
+| model | SmolLM2-135M-Instruct, bf16, on vLLM for CPUs |
+| calibration data | articles 1, 3, 5, … of WikiText-2's raw test file; 32 windows of 512 tokens (repair: 64) if the recipe names no other number; seed 0 |
+| KL | KL(reference‖candidate) in nats per token, with its 95 % interval from documents drawn again |
+| *WikiText-2* | the beginnings of 20 other articles of that file |
+| *other text* | 24 shipped documents of other kinds; no method is fitted on them |
+| seconds | time of a recipe's last step |
 
-Three repairs have other settings than the defaults, which missed a bar on these very texts: after RTN and of dropped
-layers at rank 64, after Wanda at rank 16. Their settings were chosen by these numbers ([repair](repair.md)), so what
-the three say of texts that took no part in the choice is somewhat less.
+**Seconds are upper bounds.** Most rows ran on one core of a shared AVX-512 machine. These ran elsewhere:
+
+| rows | cores | processor |
+|---|---|---|
+| repair at rank 16 with training, repair after RTN with training | two, unshared | AVX-512 BF16 |
+| gradient pruning to one half with recovery | two, unshared | AVX-512 BF16 |
+| `lowrank.svd` at a fifth, GPTQ on 128 windows | two, unshared | AVX-512 BF16 |
+| repair of removed layers with training, gradient pruning without recovery | part of one | AVX-512 BF16 |
+| repair at rank 64 after Wanda with training | part of one | AVX-512 BF16 |
+| GPTQ at 4 bits, `quantize.dynamic` on layers alone | two | AVX-512 without BF16 |
+| the other rows of `quantize.dynamic`, GPTQ at 3 bits | four fifths of one | AVX-512 without BF16 |
+
+**Three repairs have settings that these numbers chose**: after RTN and of removed layers at rank 64, after Wanda at
+rank 16. The defaults missed a bar on these texts. Expect a little less on other texts ([repair](repair.md)).
 
 """
 
-TABLE = ("| recipe | seconds | bits a weight | KL, WikiText-2 | KL, other text |", "|---|---|---|---|---|")
-ANEW = (
-    "A ratio is of two candidates that were measured in one run. Where one of them was made anew since, on a processor",
-    "or by a number of threads that rounds otherwise, the ratio of the numbers above is another, by up to 1.4 % of it.",
+TABLE = ("| recipe | seconds | bits per weight | KL, WikiText-2 | KL, other text |", "|---|---|---|---|---|")
+AGAIN = (
+    "A ratio compares two candidates of one run. One of them may have been measured again since, on another processor.",
+    "Then the numbers in the first table give a ratio that differs by up to 1.4 %.",
 )
 BARS = (
-    f"A bar is met where the ratio itself is within it. {ACROSS}: the interval reaches across the bar, so that the",
-    "ratio alone meets or misses it.",
+    f"A bar is met if the ratio itself is within it. {ACROSS}: the interval crosses the bar, so only the ratio itself",
+    "meets or misses it.",
 )
 VERSIONS = (
-    "The version of the surgery, or of a step, is raised where its code gives other weights than before. A row that",
-    "was measured since versions are kept says which they were. Processor and number of threads stand in no row; what",
-    "is known of them is told at the top.",
+    "A version rises when the code gives other weights. The table has the rows whose versions are recorded. Processor",
+    "and number of threads are recorded in no row.",
 )
 MIXTURE = (
-    "The demo model is dense. These rows are of a Mixtral of 3 layers, 64 channels and 4 experts, 2 of them a token,",
-    "trained on the same text for 300 steps (`tests/bench/mixture.py`), with a byte-level vocabulary of 320 tokens:",
-    "what they show is how steps stand to each other, not what a mixture that serves anybody would lose. Its noise",
-    "floor was not measured: none of its numbers is marked.",
+    "The demo model is dense. These rows are of a small Mixtral, trained on the same text for 300 steps",
+    "(`tests/bench/mixture.py`). It has 3 layers, 64 channels and 4 experts, of which each token takes 2, and a",
+    "byte-level vocabulary of 320 tokens. Compare the rows with each other; a large mixture loses other amounts. Its",
+    "noise floor was not measured, so no number has a mark.",
 )
 
 
@@ -85,10 +93,10 @@ def page(found: Mapping[str, Mapping[str, float]]) -> str:
     lines += rows["demo"]
     if rows["mixture"]:
         lines += ["", "## A mixture of experts", "", *MIXTURE, "", *TABLE, *rows["mixture"]]
-    lines += ["", "## Bars", "", "What each method is held to, as a ratio of two KLs on the same documents.", ""]
+    lines += ["", "## Bars", "", "Each method has limits: the ratio of two KLs on the same documents.", ""]
     lines += [*BARS, ""]
-    lines += [*ANEW, ""]
-    lines += ["Of what a repair removes on WikiText-2, two thirds have to be removed on other text.", ""]
+    lines += [*AGAIN, ""]
+    lines += ["A repair must remove on other text two thirds of the share that it removes on WikiText-2.", ""]
     lines += ["| recipe | against | text | ratio | bar | |", "|---|---|---|---|---|---|"]
     lines += [line for case in measured for line in _bars(case, found[case.name])]
     lines += ["", "## Seconds", "", *_waited_for(), ""]
@@ -98,7 +106,7 @@ def page(found: Mapping[str, Mapping[str, float]]) -> str:
     if missing or unheld:
         lines += ["", "## Not measured"]
     if missing:
-        lines += ["", "These cases of the bench have no numbers yet:", ""]
+        lines += ["", "These cases have no numbers yet:", ""]
         lines += [f"- {_recipe(case)}" for case in missing]
     if unheld:
         lines += ["", "These bars of measured cases have no ratio yet:", ""]
@@ -107,17 +115,13 @@ def page(found: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _versions(measured: Sequence[Case], found: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """What each row was measured with, and which rows do not say."""
-    told = [case for case in measured if SURGERY in found[case.name]]
-    untold = [case for case in measured if case not in told]
-    if told:
+    """What each row was measured with, if that is recorded."""
+    known = [case for case in measured if SURGERY in found[case.name]]
+    if known:
         yield from ("| recipe | surgery | steps |", "|---|---|---|")
-        yield from (_version(case, found[case.name]) for case in told)
-    if untold and told:
-        yield from ("", "Of these rows no version is on record:", "")
-        yield from (f"- {_recipe(case)}" for case in untold)
-    elif untold:
-        yield "Of none of the rows above is a version on record."
+        yield from (_version(case, found[case.name]) for case in known)
+    else:
+        yield "No row has a recorded version."
 
 
 def _version(case: Case, of: Mapping[str, float]) -> str:
@@ -149,8 +153,9 @@ def _bars(case: Case, of: Mapping[str, float]) -> Iterator[str]:
 def _waited_for() -> tuple[str, ...]:
     own = OWN_TEXT["wanda_50", 16]
     return (
-        "What may be waited for on two cores, from 32 windows. Repair after RTN has its default, 64; after Wanda it",
-        f"has {own['calibration_windows']}, and {own['own_windows']} that the reference writes: to write them counts.",
+        "The most seconds allowed on two cores with 32 windows. Repair after RTN has its default of 64. Repair after",
+        f"Wanda has {own['calibration_windows']}, and {own['own_windows']} more that the reference writes; writing "
+        "them counts.",
     )
 
 
@@ -171,9 +176,9 @@ def _floor_told() -> tuple[str, ...]:
     least, most = FLOOR
     return (
         f"{IN_FLOOR}: a tenth of the number or more may be the noise floor. On a CPU with AMX the demo model has",
-        f"{least} to {most} nats against itself in batches of another shape ([verdict](../verdict.md)); here that is",
-        "not taken off, and which rows ran on such a CPU is not on record. `extend.identity` keeps the function",
-        "exactly: what its row has is rounding alone.",
+        f"{least} to {most} nats against itself in batches of another shape ([verdict](../verdict.md)). The numbers",
+        "include this floor. Which rows ran on such a CPU is not recorded. `extend.identity` does not change the",
+        "function, so its row shows rounding only.",
     )
 
 
@@ -201,7 +206,7 @@ def _value(value: object) -> str:
 
 
 def update() -> None:
-    """Writes the page anew."""
+    """Writes the page."""
     PAGE.write_text(page(read()), encoding="utf-8")
 
 

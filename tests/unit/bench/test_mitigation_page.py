@@ -90,7 +90,7 @@ def test_a_bar_that_the_interval_reaches_across_is_marked_beside_the_verdict(
     assert f"| ≤ 1 | {verdict} |\n" in told.partition("## Bars")[2]
 
 
-def test_rows_without_a_version_are_told_as_such_and_none_is_made_up() -> None:
+def test_only_rows_with_a_version_are_in_the_table_of_versions() -> None:
     kl = {f"kl_{text}{end}": 0.5 for text in ("wiki", "unfitted") for end in ("", "_low", "_high")}
     of = {"bits_per_weight": 16.0, **kl}
     with_it = of | {"version_surgery": 5.0, "version_2": 3.0, "version_repair_2": 10.0}
@@ -101,9 +101,9 @@ def test_rows_without_a_version_are_told_as_such_and_none_is_made_up() -> None:
     told = versions({"rtn_4": of, "rtn_4_then_adapter": with_it})
     recipe = "`quantize.rtn:bits=4`, then `adapter.lora:adapter=repair`"
     assert f"| {recipe} | 5 | `adapter.lora` 3, `repair.lowrank of repair` 10 |" in told
-    assert "no version is on record:\n\n- `quantize.rtn:bits=4`\n" in told
-    assert "Of none of the rows" in versions({"rtn_4": of})
-    assert "on record" not in versions({"rtn_4": of | {"version_surgery": 5.0}})
+    assert "\n| `quantize.rtn:bits=4` |" not in told
+    assert "No row" in versions({"rtn_4": of})
+    assert "No row" not in versions({"rtn_4": of | {"version_surgery": 5.0}})
     assert "| `quantize.rtn:bits=4` | 5 | – |" in versions({"rtn_4": of | {"version_surgery": 5.0}})
 
 
