@@ -23,12 +23,14 @@ SURGERY = "version_surgery"
 HEAD = """# Measured
 
 What each recipe does to the demo model, how large the result is and how long it takes. All tables come from
-`tests/bench/mitigation.csv`. `make bench-mitigation` measures, `python -m tests.bench.mitigation_page` writes this page.
+`tests/bench/mitigation.csv`, which `make bench-mitigation` fills. `python -m tests.bench.mitigation_page` writes this
+page.
 
 | | |
 |---|---|
 | model | SmolLM2-135M-Instruct, bf16, on vLLM for CPUs |
-| calibration data | articles 1, 3, 5, … of WikiText-2's raw test file; 32 windows of 512 tokens (repair: 64) if the recipe names no other number; seed 0 |
+| calibration data | articles 1, 3, 5, … of WikiText-2's raw test file, seed 0 |
+| windows of it | 32 of 512 tokens (repair: 64), if the recipe names no other number |
 | KL | KL(reference‖candidate) in nats per token, with its 95 % interval from documents drawn again |
 | *WikiText-2* | the beginnings of 20 other articles of that file |
 | *other text* | 24 shipped documents of other kinds; no method is fitted on them |

@@ -185,10 +185,13 @@ def test_seconds_beyond_what_may_be_waited_for_are_called_missed() -> None:
     assert "2:4" not in seconds
 
 
-def test_seconds_of_a_repair_are_told_with_the_text_that_its_case_takes() -> None:
+def test_seconds_of_a_repair_are_shown_with_the_windows_of_its_case() -> None:
     told = " ".join(page(read()).partition("## Seconds")[2].partition("| recipe")[0].split())
     for name in ("repair_rtn_4_r16", "repair_wanda_50_r16"):
         assert name in SECONDS
         step = CASES[name].recipe[-1]
         own = step.get("own_windows")
-        assert f"{step.get('calibration_windows', 64)}{f', and {own} that the reference writes' if own else ''}" in told
+        assert (
+            f"{step.get('calibration_windows', 64)}{f', and {own} more that the reference writes' if own else ''}"
+            in told
+        )
