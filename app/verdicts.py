@@ -1,11 +1,26 @@
 """The rule behind `--fail-on`: does a verdict pass a level of damage that is not tolerated?"""
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Literal
 
 from app.contracts.report import SEVERITIES, SeverityVerdict
 
 Outcome = Literal["pass", "fail", "inconclusive"]
+
+
+class Level(StrEnum):
+    """Classes that a rule may name."""
+
+    MILD = "mild"
+    MODERATE = "moderate"
+    SEVERE = "severe"
+    COLLAPSE = "collapse"
+
+
+def judge(report: Mapping[str, Any], level: Level) -> Outcome:
+    """How a report that has one decision stands to the level; see `fails`."""
+    return fails(report["decision"], level)
 
 
 def fails(decision: SeverityVerdict | Mapping[str, Any], level: str) -> Outcome:

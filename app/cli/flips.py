@@ -13,9 +13,9 @@ from app.cli.models import DEMO_ALIAS, ensure_demo_model
 from app.cli.once import Commands, GivenOnce
 from app.cli.options import AsJson, Url
 from app.cli.output import Exit, err, out, print_json
-from app.cli.rules import all_results
 from app.cli.service import connect, connect_or_start
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.tasks.rule import all_results
 from app.web.format import counted
 
 flips_app = Commands(

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from app.cli.client import Client
-from app.cli.rules import all_results
 from app.cli.watching import run_to_end
 from app.commands.recipes import parse_recipe
 from app.commands.tasks import parse_task
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.request import TasksRequest
+from app.kinds.tasks.rule import all_results
 from app.web import format as fmt
 
 Json = dict[str, Any]

@@ -22,7 +22,6 @@ from app.cli.flips import flips_app
 from app.cli.interruption import raise_on_sigterm, status_of
 from app.cli.jobs import jobs_app
 from app.cli.keys import keys_app
-from app.cli.mitigate import next_commands
 from app.cli.models import models_app
 from app.cli.once import Commands
 from app.cli.options import AsJson, Details, Url
@@ -115,7 +114,7 @@ app.command()(threshold)
 app.command()(schema)
 app.command()(diff)
 for _kind in KINDS.values():
-    app.command(_kind.name)(submitting(_kind.name, _kind.request))
+    app.command(_kind.name)(submitting(_kind))
 app.add_typer(flips_app, name="flips")
 
 
@@ -167,7 +166,7 @@ def report(
         render_terminal(found, out, details=details)
         if page:
             out.print(f"Report: {escape(str(page))}", soft_wrap=True)
-        for line in next_commands(found, url):
+        for line in KINDS[found["kind"]].call("next_commands", found, url) or ():
             out.print(f"  {line}", markup=False, soft_wrap=True)
 
 

@@ -11,16 +11,14 @@ from app.cli.client import Client
 from app.cli.fetching import fetch
 from app.contracts.errors import HemostatError
 from app.kinds.mitigate.report import MitigateReport
-from app.web.reading import parse
 from app.web.sections.onwards import CARD_FILE, RECIPE_FILE, commands, fetching
 
 Json = dict[str, Any]
 
 
 def next_commands(found: Json, url: str | None) -> list[str]:
-    """What to do with what a report of a mitigation recommends, from the files of its job; none of other reports."""
-    report = parse(found)
-    return fetching(report, options=_where(url)) if isinstance(report, MitigateReport) else []
+    """What to do with what the report recommends, from the files of its job."""
+    return fetching(MitigateReport.model_validate(found, extra="ignore"), options=_where(url))
 
 
 def _where(url: str | None) -> str:
@@ -30,8 +28,8 @@ def _where(url: str | None) -> str:
 
 def onwards(client: Client, found: Json, page: Path, *, url: str | None) -> list[str]:
     """Saves the recommended recipe and its model card beside the page, and tells what to do with them."""
-    report = parse(found)
-    if not isinstance(report, MitigateReport) or not report.recommended:
+    report = MitigateReport.model_validate(found, extra="ignore")
+    if not report.recommended:
         return []
     where = _where(url)
     everything = f"hemostat jobs fetch {shlex.quote(report.job)}{where}"

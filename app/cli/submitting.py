@@ -11,16 +11,14 @@ import typer
 
 from app.cli.configuration import settings
 from app.cli.measuring import measure
-from app.cli.mitigate import onwards
 from app.cli.naming import alias_of
 from app.cli.options import AsJson, Details, Download, DryRun, Output, Url, finite
 from app.cli.output import Rule
-from app.cli.rules import RULES
 from app.commands.knobs import turn_all
 from app.commands.options import Written, options_of, request_of, with_fields
 from app.commands.recipes import parse_recipe
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.request import JobRequest
+from app.kinds.kind import Kind, load
 from app.settings import Settings
 
 Json = dict[str, Any]
@@ -63,32 +61,31 @@ _SHARED: Final[dict[str, tuple[Any, Any]]] = {
 }
 
 
-def submitting(kind: str, request: type[JobRequest]) -> Callable[..., None]:
+def submitting(kind: Kind) -> Callable[..., None]:
     """The function of a kind's command, with a signature that typer reads."""
 
     def command(**given: Any) -> None:
-        _submit(kind, request, given)
+        _submit(kind, given)
 
-    command.__doc__ = cleandoc(request.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
-    command.__signature__ = Signature(list(_parameters(kind, request)))  # type: ignore[attr-defined]
+    command.__doc__ = cleandoc(kind.request.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    command.__signature__ = Signature(list(_parameters(kind)))  # type: ignore[attr-defined]
     return command
 
 
-def _parameters(kind: str, request: type[JobRequest]) -> Iterator[Parameter]:
+def _parameters(kind: Kind) -> Iterator[Parameter]:
     def parameter(name: str, annotation: Any, default: Any = None) -> Parameter:
         return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
     for name, annotation in _MODELS.items():
         yield parameter(name, annotation)
-    if "knobs" in request.model_fields:
+    if kind.knobs:
         yield parameter("knob", _KNOB)
-    for option in options_of(request):
+    for option in options_of(kind.request):
         yield parameter(option.name, _annotation(option), False if option.switch else None)
     yield parameter("set_", _SET)
-    if kind in RULES:
-        levels = RULES[kind][0]
+    if kind.rules:
         told = "Exit 1 if the report is this bad or worse, 3 if that is open."
-        yield parameter("fail_on", Annotated[levels | None, typer.Option(help=told)])
+        yield parameter("fail_on", Annotated[kind.rules | None, typer.Option(help=told)])
     for name, (annotation, default) in _SHARED.items():
         yield parameter(name, annotation, default)
 
@@ -100,21 +97,21 @@ def _annotation(option: Written) -> Any:
     return Annotated[value if option.switch else value | None, typer.Option(flag, help=option.help, callback=check)]
 
 
-def _submit(kind: str, request: type[JobRequest], given: Json) -> None:
+def _submit(kind: Kind, given: Json) -> None:
     configured, url = settings(), given["url"]
-    options, steps = request_of(request, given), parse_recipe(given["recipe"] or [])
-    if "knobs" in request.model_fields:
+    options, steps = request_of(kind.request, given), parse_recipe(given["recipe"] or [])
+    if kind.knobs:
         turn_all(kind, steps, given["knob"] or [])
     reference = _one(given, "reference")
     if reference is None:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             "REFERENCE is missing: which model is the unmodified one?",
-            hint=f"hemostat {kind} REFERENCE CANDIDATE, or hemostat {kind} REFERENCE --recipe quantize.rtn:bits=4",
+            hint=f"hemostat {kind.name} REFERENCE CANDIDATE, or in place of CANDIDATE --recipe quantize.rtn:bits=4",
         )
     candidate = _one(given, "candidate")
     body = {
-        "kind": kind,
+        "kind": kind.name,
         "reference": {"model": reference},
         "candidate": {"model": reference if candidate is None else candidate, "recipe": steps},
         **options,
@@ -124,13 +121,13 @@ def _submit(kind: str, request: type[JobRequest], given: Json) -> None:
     measure(
         body,
         configured,
-        rule=Rule(level, lambda found: RULES[kind][1](found, level)) if level else None,
+        rule=Rule(level, lambda found: kind.call("judge", found, level)) if level else None,
         url=url,
         output=given["output"],
         dry_run=given["dry_run"],
         as_json=given["as_json"],
         details=given["details"],
-        onwards=partial(onwards, url=url) if kind == "mitigate" else None,
+        onwards=partial(load(kind.onwards), url=url) if kind.onwards else None,
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from app.commands.finite import require_finite, text_or_number
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.request import FEWEST_VALUES, MOST_VALUES
+from app.kinds.kind import Kind
 
 Json = dict[str, Any]
-_ONE_KNOB = "for two knobs at once there is `hemostat surface`, which takes both"
 _EXAMPLES = "for example: --knob sparsity=0.1,0.2, --knob bits=8..2:7, --knob 1.rank=8,16 (of step 1)"
 # By how many knobs a kind turns, and how many are given.
 _MISSING = {
@@ -23,26 +23,25 @@ _ENDS = re.compile(r"[-+.\deE]+?\.\.[-+.\deE]+")
 _RANGE = re.compile(r"(?P<low>.+?)\.\.(?P<high>.+):(?P<points>\d+)")
 
 
-def turn_all(kind: str, steps: list[Json], knobs: list[str]) -> None:
-    """Writes the knobs into the steps: one for a sweep, two for a surface; more are the service's to refuse, at their
+def turn_all(kind: Kind, steps: list[Json], knobs: list[str]) -> None:
+    """Writes the knobs into the steps, as many as the kind turns; more than two are the service's to refuse, at their
     place. Raises `HemostatError(INVALID_REQUEST)`."""
-    if kind == "sweep":
-        _require_one(knobs)
+    if kind.knobs == 1:
+        _require_one(kind, knobs)
     for knob in knobs:
         turn(steps, knob)
-    needed = {"sweep": 1, "surface": 2}[kind]
     turned = sum(isinstance(value, dict) and "sweep" in value for step in steps for value in step.values())
-    if turned < needed:
-        raise _refused(f"a {kind} turns {_MISSING[needed, turned]}")
+    if turned < kind.knobs:
+        raise _refused(f"a {kind.name} turns {_MISSING[kind.knobs, turned]}")
 
 
-def _require_one(knobs: list[str]) -> None:
+def _require_one(kind: Kind, knobs: list[str]) -> None:
     """Before any of them is read: that there are two is what is wrong, whatever else is. Values of one field that stand
     in several are told by `turn`."""
     fields = {knob.partition("=")[0].strip() for knob in knobs}
     if len(fields) > 1:
         told = " and ".join(f"--knob {knob}" for knob in knobs)
-        raise _refused(f"a sweep turns one knob, and {len(knobs)} are given: {told}", hint=_ONE_KNOB)
+        raise _refused(f"a {kind.name} turns one knob, and {len(knobs)} are given: {told}", hint=kind.more_knobs)
 
 
 def turn(steps: list[Json], knob: str) -> None:

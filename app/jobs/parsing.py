@@ -39,9 +39,10 @@ def parse_submission(body: bytes) -> Submission:
     data = _object(body)
     if isinstance(data.get("generate_tool_calls"), bool):
         data["generate_tool_calls"] = {} if data["generate_tool_calls"] else None
-    if data.get("kind") not in KINDS:
+    kind = data.get("kind")
+    if kind not in KINDS:
         raise _no_kind(data)
-    return _valid(submissions(), lift_knobs(data))
+    return _valid(submissions(), lift_knobs(data, KINDS[kind]))
 
 
 def parse_body(body: bytes, contract: type[_Contract]) -> _Contract:

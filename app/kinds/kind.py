@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cache, cached_property
 from importlib import import_module
 from typing import Any, cast
@@ -53,6 +54,16 @@ class Kind:
     view: str = ""
     # What the class is of, if not of the candidate as it is.
     class_of: str = ""
+    # How many knobs of the candidate's recipe it turns, and what to do if there are more or fewer.
+    knobs: int = 0
+    more_knobs: str = "give the others one value"
+    fewer_knobs: str = ""
+    # The rules of `--fail-on`, and (report, rule) -> Outcome of `app.verdicts`.
+    rules: type[StrEnum] | None = None
+    judge: str = ""
+    # (report, url) -> commands that follow it; (Client, report, path of its page, url=) -> lines that end its command.
+    next_commands: str = ""
+    onwards: str = ""
     # Its own phases, by name; `app.web.phases` has those of several kinds.
     phases: Mapping[str, Phase] = field(default_factory=dict)
 

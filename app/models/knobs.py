@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.request import FEWEST_VALUES, MOST_VALUES, Knob
-from app.kinds.registry import KINDS
+from app.kinds.kind import Kind
 from app.models.nearest import listed, meant
 from app.recipes.recipe import STEPS, Recipe, RecipeStep
 
@@ -23,10 +23,6 @@ WORD: Final = "sweep"
 POINTER: Final = "/candidate/recipe"
 _GRID: Final = ("from", "to", "points")
 _EXAMPLES: Final = 'write {"sweep": [0.1, 0.2]} or {"sweep": {"from": 0.1, "to": 0.8, "points": 8}}'
-# Kinds that turn knobs in the candidate's recipe, how many, and what else to ask for.
-KNOBS: Final[dict[object, int]] = {"sweep": 1, "surface": 2}
-INSTEAD: Final[dict[object, str]] = {"sweep": "a surface turns two knobs at once: send it as kind surface"}
-_FEWER: Final[dict[object, str]] = {"surface": "give a list to a second value, or send it as kind sweep"}
 _SHOWN: Final = 64
 _LARGEST: Final = 1e15
 _COUNTS: Final = ("no knob", "one knob", "two knobs")
@@ -91,14 +87,14 @@ def without(recipe: Recipe, steps: Sequence[int]) -> Recipe:
     return tuple(step for index, step in enumerate(recipe) if index not in set(steps))
 
 
-def miscounted(kind: str, given: int) -> tuple[str, str]:
-    """(detail, hint) for a request of a kind of `KNOBS` in which another number of knobs is `given`."""
-    turned = f"a {kind} turns {_COUNTS[KNOBS[kind]]}"
+def _miscounted(kind: Kind, given: int) -> tuple[str, str]:
+    """(detail, hint) for a request of a kind that turns knobs in which another number of knobs is `given`."""
+    turned = f"a {kind.name} turns {_COUNTS[kind.knobs]}"
     if not given:
-        values = "one value" if KNOBS[kind] == 1 else "two values"
+        values = "one value" if kind.knobs == 1 else "two values"
         return f"{turned}, and none is given", f"in place of {values} of the candidate's recipe {_EXAMPLES}"
     held = _COUNTS[given] if given < len(_COUNTS) else f"{given} knobs"
-    hint = (_FEWER if given < KNOBS[kind] else INSTEAD).get(kind, "give the others one value")
+    hint = kind.fewer_knobs if given < kind.knobs else kind.more_knobs
     return f"{turned}, and {held} {'is' if given == 1 else 'are'} given", hint
 
 
@@ -347,23 +343,21 @@ def _refuse(detail: str, pointer: str, hint: str) -> NoReturn:
     raise HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=hint, pointer=pointer)
 
 
-def lift_knobs(data: Json) -> Json:
+def lift_knobs(data: Json, kind: Kind) -> Json:
     """`lift`, by as many knobs as the request's kind takes; requests without any are left as they are.
 
     Raises what `lift` raises, and INVALID_REQUEST for a sweep in a kind that turns no knob, and for too few.
     """
-    kind = data.get("kind")
-    if kind not in KNOBS:
-        if kind in KINDS:
-            _refuse_any(data, str(kind))
+    if not kind.knobs:
+        _refuse_any(data, kind.name)
         return data
-    found = lift(data, most=KNOBS[kind], instead=INSTEAD.get(kind, ""))
+    found = lift(data, most=kind.knobs, instead=kind.more_knobs)
     knobs = found.get("knobs", ())
-    if found is not data and len(knobs) < KNOBS[kind]:
+    if found is not data and len(knobs) < kind.knobs:
         at = f"{POINTER}/{knobs[0]['step']}/{knobs[0]['field']}"
-        _refuse(f"one value of the recipe is swept; a {kind} turns {_COUNTS[KNOBS[kind]]}", at, _FEWER[kind])
-    if isinstance(knobs, list | tuple) and len(knobs) != KNOBS[kind]:
-        detail, hint = miscounted(str(kind), len(knobs))
+        _refuse(f"one value of the recipe is swept; a {kind.name} turns {_COUNTS[kind.knobs]}", at, kind.fewer_knobs)
+    if isinstance(knobs, list | tuple) and len(knobs) != kind.knobs:
+        detail, hint = _miscounted(kind, len(knobs))
         _refuse(detail, "/knobs", hint)
     return found
 

@@ -3,6 +3,7 @@
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.request import CompareRequest
 from app.kinds.kind import Kind
+from app.verdicts import Level
 
 EXAMPLE = {
     "kind": "compare",
@@ -29,4 +30,6 @@ KIND = Kind(
     check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
     view=f"{__name__}.view:blocks",
+    rules=Level,
+    judge="app.verdicts:judge",
 )

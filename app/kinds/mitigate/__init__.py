@@ -23,6 +23,8 @@ KIND = Kind(
     cost=f"{__name__}.plan:cost",
     answer="app.web.sections.front:heading",
     class_of="left",
+    next_commands="app.cli.mitigate:next_commands",
+    onwards="app.cli.mitigate:onwards",
     phases={
         "diagnose": Phase("finding where the damage sits"),
         "restored": Phase("measuring a part that is the reference's again"),

@@ -29,4 +29,6 @@ KIND = Kind(
     cost=f"{__name__}.plan:cost",
     answer="app.web.sections.surface_words:answer",
     class_of="at the chosen setting",
+    knobs=2,
+    fewer_knobs="give a list to a second value, or send it as kind sweep",
 )

@@ -26,4 +26,6 @@ KIND = Kind(
     view=f"{__name__}.view:blocks",
     answer="app.web.sections.sweep_words:heading",
     class_of="at the strongest setting",
+    knobs=1,
+    more_knobs="for two knobs at once send it as kind surface (`hemostat surface`)",
 )

@@ -3,6 +3,7 @@
 from app.kinds.kind import Kind
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
+from app.kinds.tasks.rule import FailOn
 
 EXAMPLE = {
     "kind": "tasks",
@@ -25,4 +26,6 @@ KIND = Kind(
     cost=f"{__name__}.plan:cost",
     answer="app.web.sections.tasks_words:heading",
     class_of="over the text",
+    rules=FailOn,
+    judge=f"{__name__}.rule:judge",
 )

@@ -13,11 +13,11 @@ from app.cli import submitting as command
 from app.cli.client import Client
 from app.cli.main import app
 from app.cli.output import Exit, exit_of
-from app.cli.rules import FailOn, judge
 from app.commands.tasks import parse_task
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
+from app.kinds.tasks.rule import FailOn, judge
 from app.settings import Settings
 from app.web.sections.tasks import answers
 from app.web.sections.tasks_words import outcome

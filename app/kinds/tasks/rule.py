@@ -1,21 +1,11 @@
-"""The rules of `--fail-on`: which report ends a command with status 1."""
+"""The rules of `--fail-on` for tasks: which report ends a command with status 1."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
-from app.verdicts import Outcome, fails
-
-
-class Level(StrEnum):
-    """Classes that a rule may name."""
-
-    MILD = "mild"
-    MODERATE = "moderate"
-    SEVERE = "severe"
-    COLLAPSE = "collapse"
+from app.verdicts import Outcome
 
 
 class FailOn(StrEnum):
@@ -44,10 +34,3 @@ def judge(found: dict[str, Any], rule: FailOn) -> Outcome:
         return "fail"
     within = all(result["equivalence"]["equivalent"] and result["outcome"] != "at_chance" for result in results)
     return "pass" if within and not unscored else "inconclusive"
-
-
-# By kind: what a rule may be, and how a report stands to it.
-RULES: Final[dict[str, tuple[type[StrEnum], Callable[[dict[str, Any], Any], Outcome]]]] = {
-    "compare": (Level, lambda found, level: fails(found["decision"], level)),
-    "tasks": (FailOn, judge),
-}
