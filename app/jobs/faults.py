@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails
 
 from app.contracts.decoding import DECODERS, NO_SHAPING
 from app.contracts.errors import ErrorCode
+from app.kinds.calibrate.calibrators import NAMES
 from app.kinds.calibrate.request import CALIBRATOR_PATTERN
 from app.models.nearest import as_near, listed, meant, suggestion
 from app.problems import MAX_ERRORS, FieldError, RequestError
@@ -22,7 +23,7 @@ PATTERNS: Final[Mapping[str, str]] = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": _NAME,
     r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$": "letters, digits, spaces, '.', '_' and '-', the first of them a letter or digit",
     r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$": "N:M, such as 2:4",
-    CALIBRATOR_PATTERN: "temperature, confidence, token_bias, lowrank or mixture, several joined by +",
+    CALIBRATOR_PATTERN: f"{NAMES}, several joined by +",
     r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$": f"NAME or OWNER/NAME, each of {_NAME}",
 }
 _TYPES: Final = {

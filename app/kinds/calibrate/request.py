@@ -8,8 +8,9 @@ from app.contracts.decoding import Sampling
 from app.contracts.option import Option
 from app.contracts.request import JobRequest
 from app.contracts.text import Domain, ShippedText, TextSource
+from app.kinds.calibrate.calibrators import FITTED
 
-_CALIBRATOR = "(temperature|confidence|token_bias|lowrank|mixture)"
+_CALIBRATOR = f"({'|'.join(FITTED)})"
 CALIBRATOR_PATTERN: Final = rf"^{_CALIBRATOR}(\+{_CALIBRATOR})*$"
 CalibratorName = Annotated[str, Field(max_length=120, pattern=CALIBRATOR_PATTERN)]
 # Each alone, so that the table shows what each is worth, and the compositions of which one is usually chosen.

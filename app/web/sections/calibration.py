@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from app.contracts.profile import Before, Cell, TableRow
 from app.contracts.report import Mean
+from app.kinds.calibrate.calibrators import FITTED
 from app.kinds.calibrate.report import CalibrateReport
 from app.reports.blocks import Cell as Shown
 from app.reports.blocks import Column, Figure, Table
@@ -16,14 +17,6 @@ from app.web.scales import LinearScale, LogScale
 from app.web.sections.classes import OVER_WINDOWS
 from app.web.sections.verdict import heading as severity_of
 from app.web.untrusted import visible
-
-_PARTS = {
-    "temperature": "temperature",
-    "confidence": "confidence temperature",
-    "token_bias": "token bias",
-    "lowrank": "low-rank map",
-    "mixture": "gated mixture",
-}
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ def calibration(report: CalibrateReport) -> Calibration:
 
 def named(calibrator: str) -> str:
     """`lowrank+confidence` in words."""
-    return ", then ".join(_PARTS.get(part, part) for part in calibrator.split("+"))
+    return ", then ".join(FITTED[part].label if part in FITTED else part for part in calibrator.split("+"))
 
 
 def outcome(report: CalibrateReport) -> str:

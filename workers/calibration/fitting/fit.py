@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.calibrate.calibrators import FITTED, NAMES
+from app.kinds.kind import load
 from workers.calibration.fitting.data import FitData
-from workers.calibration.fitting.hidden import Watch, fit_lowrank
-from workers.calibration.fitting.logits import Fixed, fit_confidence, fit_temperature, fit_token_bias
-from workers.calibration.fitting.mixtures import fit_mixture
+from workers.calibration.fitting.hidden import Watch
+from workers.calibration.fitting.logits import Fixed
 from workers.calibration.fitting.objective import CheckCancelled, Objective, never_cancelled
 from workers.calibration.fitting.record import FitRecord, Progress, Step, no_progress
-from workers.calibration.fitting.spec import HIDDEN, Spec
+from workers.calibration.fitting.spec import Spec
 from workers.calibration.reductions import Reductions
 from workers.calibrators.adapter import NOT_FITTED
 from workers.calibrators.base import Base
@@ -54,7 +55,7 @@ def fit(
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"a repair adapter cannot be fitted by a calibration: {NOT_FITTED}",
-                hint="choose lowrank, mixture, token_bias, confidence or temperature",
+                hint=f"choose {NAMES}",
             )
         spec = Spec.parse(spec)
     if not len(data) or not len(stop):
@@ -132,28 +133,14 @@ class _Fit:
     def _one(self, kind: str, before: Base, kl: float, reductions: Reductions) -> tuple[Base, float]:
         """What comes of one more kind, and the KL on the stop set with it."""
         settings = self._spec.settings
-        if kind in HIDDEN:
+        if FITTED[kind].hidden:
             return self._hidden(kind, before, kl, reductions)
         fixed = Fixed(self._objective, before)
         some = self._data.at_most(settings.rows, self._seed)
         self._progress(kind, 0, 1)
-        check = self._check_cancelled
-        added: Base
-        if kind == "temperature":
-            added = fit_temperature(fixed, some, steps=settings.steps, check_cancelled=check, reductions=reductions)
-        elif kind == "confidence":
-            added = fit_confidence(
-                fixed, some, knots=settings.knots, steps=settings.steps, check_cancelled=check, reductions=reductions
-            )
-        else:
-            added = fit_token_bias(
-                fixed,
-                some,
-                evidence=settings.evidence,
-                steps=settings.steps,
-                check_cancelled=check,
-                reductions=reductions,
-            )
+        added = load(FITTED[kind].fit)(
+            fixed, some, settings, check_cancelled=self._check_cancelled, reductions=reductions
+        )
         tried = _joined(before, added)
         found = self._look(kind)(lambda: tried, 1)
         self._progress(kind, 1, 1)
@@ -163,7 +150,7 @@ class _Fit:
         if not isinstance(before, Identity):
             raise ValueError(f"{kind} must be the only hidden correction of a composition")  # noqa: TRY004
         watch = Watch(self._look(kind), kl, self._progress, self._check_cancelled, reductions)
-        fitter = fit_lowrank if kind == "lowrank" else fit_mixture
+        fitter = load(FITTED[kind].fit)
         made, early = fitter(self._objective, self._data, self._spec.settings, seed=self._seed, watch=watch)
         if early:
             self._early.append(kind)

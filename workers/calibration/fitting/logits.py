@@ -29,6 +29,7 @@ import torch
 
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.objective import CheckCancelled, Objective
+from workers.calibration.fitting.spec import Settings
 from workers.calibration.reductions import Reductions, State
 from workers.calibrators.base import Base
 from workers.calibrators.confidence import ConfidenceTemperature, log_top_probability
@@ -135,19 +136,21 @@ def _scales(
 
 
 def fit_temperature(
-    fixed: Fixed, data: FitData, *, steps: int, check_cancelled: CheckCancelled, reductions: Reductions
+    fixed: Fixed, data: FitData, settings: Settings, *, check_cancelled: CheckCancelled, reductions: Reductions
 ) -> Temperature:
     """The temperature of least mean KL."""
 
     def one(z_CV: torch.Tensor, _: RowContext) -> torch.Tensor:
         return z_CV.new_ones(len(z_CV), 1)
 
-    theta_K = fit_scales(fixed, data, one, 1, steps=steps, check_cancelled=check_cancelled, reductions=reductions)
+    theta_K = fit_scales(
+        fixed, data, one, 1, steps=settings.steps, check_cancelled=check_cancelled, reductions=reductions
+    )
     return Temperature(float((-theta_K[0]).exp()))
 
 
 def fit_confidence(
-    fixed: Fixed, data: FitData, *, knots: int, steps: int, check_cancelled: CheckCancelled, reductions: Reductions
+    fixed: Fixed, data: FitData, settings: Settings, *, check_cancelled: CheckCancelled, reductions: Reductions
 ) -> ConfidenceTemperature:
     """The table of least mean KL, its knots at quantiles of the feature."""
     with torch.inference_mode():
@@ -156,14 +159,14 @@ def fit_confidence(
             fixed.objective.chunks(data, check_cancelled),
             lambda chunk: {"top_T": log_top_probability(fixed.logits(chunk)[1]).float()},
         )
-    levels = (torch.arange(knots, dtype=torch.float32) + 0.5) / knots
+    levels = (torch.arange(settings.knots, dtype=torch.float32) + 0.5) / settings.knots
     knots_K = torch.unique(torch.quantile(seen["top_T"], levels))
 
     def hats(z_CV: torch.Tensor, _: RowContext) -> torch.Tensor:
         return hat_functions(log_top_probability(z_CV), knots_K)
 
     theta_K = fit_scales(
-        fixed, data, hats, len(knots_K), steps=steps, check_cancelled=check_cancelled, reductions=reductions
+        fixed, data, hats, len(knots_K), steps=settings.steps, check_cancelled=check_cancelled, reductions=reductions
     )
     return ConfidenceTemperature(knots_K, theta_K.float())
 
@@ -182,7 +185,7 @@ def hat_functions(x_T: torch.Tensor, knots_K: torch.Tensor) -> torch.Tensor:
 
 
 def fit_token_bias(
-    fixed: Fixed, data: FitData, *, evidence: float, steps: int, check_cancelled: CheckCancelled, reductions: Reductions
+    fixed: Fixed, data: FitData, settings: Settings, *, check_cancelled: CheckCancelled, reductions: Reductions
 ) -> TokenBias:
     """The bias of least penalized mean KL; tokens without evidence are not in it."""
     looks = itertools.count()
@@ -195,8 +198,8 @@ def fit_token_bias(
     documents, place_T = torch.unique(data.document_T, return_inverse=True)
     open_V = torch.ones_like(bias_V)
     slope_V, mass_V, error_V = look(bias_V, len(documents))
-    for penalty_V in (evidence * error_V, error_V):
-        for _ in range(steps):
+    for penalty_V in (settings.evidence * error_V, error_V):
+        for _ in range(settings.steps):
             stride_V = mass_V.clamp(min=1e-12)
             moved_V = bias_V - slope_V / stride_V
             shrunk_V = moved_V.sign() * (moved_V.abs() - penalty_V / stride_V).clamp(min=0)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Final
+
+from app.kinds.calibrate.calibrators import FITTED
 
 Setting = float | int | str | bool
-
-HIDDEN: Final = frozenset({"lowrank", "mixture"})
-LOGITS: Final = frozenset({"temperature", "confidence", "token_bias"})
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Spec:
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
-            if kind not in HIDDEN | LOGITS:
+            if kind not in FITTED:
                 raise ValueError(f"{kind!r} cannot be fitted")
 
     @property
@@ -62,19 +59,5 @@ class Spec:
     def parse(cls, name: str, **settings: Setting) -> Spec:
         """From `lowrank+confidence`. Hidden corrections are put first, else the order is kept. ValueError for a kind
         that is not known."""
-        kinds = sorted(name.split("+"), key=lambda kind: kind not in HIDDEN)
+        kinds = sorted(name.split("+"), key=lambda kind: kind not in FITTED or not FITTED[kind].hidden)
         return cls(tuple(kinds), Settings(**settings))  # type: ignore[arg-type]
-
-
-DEFAULTS: Final[Mapping[str, Spec]] = {
-    name: Spec.parse(name)
-    for name in (
-        "temperature",
-        "confidence",
-        "token_bias",
-        "lowrank",
-        "mixture",
-        "lowrank+confidence",
-        "lowrank+token_bias+confidence",
-    )
-}

@@ -11,13 +11,16 @@ import torch
 from scipy import optimize
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.calibrate.calibrators import FITTED, Fitted
+from app.kinds.calibrate.request import CALIBRATORS
+from app.web.sections.calibration import named
 from tests.support.calibration import D, V, make_data, make_head
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
-from workers.calibration.fitting.logits import hat_functions
+from workers.calibration.fitting.logits import Fixed, hat_functions
 from workers.calibration.fitting.objective import Objective
 from workers.calibration.fitting.record import FitRecord
-from workers.calibration.fitting.spec import DEFAULTS, Spec
+from workers.calibration.fitting.spec import Settings, Spec
 from workers.calibration.reductions import Reductions
 from workers.calibrators.base import Base
 from workers.calibrators.confidence import ConfidenceTemperature
@@ -181,7 +184,7 @@ def test_a_composition_is_at_least_as_good_as_its_parts() -> None:
     assert both.stop_kl <= one.stop_kl
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", CALIBRATORS)
 def test_never_worse_than_raw_on_the_stop_set_and_the_record_says_so(name: str) -> None:
     data, stop = make_data(noise, rows=200, seed=1), make_data(noise, rows=200, seed=2)
     made, record = fit(name, data, stop)
@@ -204,7 +207,7 @@ def test_a_composition_that_goes_on_from_its_beginning_is_the_one_fitted_whole()
         assert torch.equal(tensor, continued.tensors()[name])
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", CALIBRATORS)
 def test_the_same_seed_gives_the_same_bits(name: str) -> None:
     data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
     (one, first), (other, second) = (fit(name, data, stop, seed=4) for _ in range(2))
@@ -226,7 +229,7 @@ def test_fitting_stops_when_the_stop_set_gains_no_more() -> None:
     assert record.stopped_early == ("lowrank",)
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", CALIBRATORS)
 def test_can_be_cancelled_at_any_look(name: str) -> None:
     data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
     looks = 0
@@ -250,7 +253,7 @@ def test_can_be_cancelled_at_any_look(name: str) -> None:
             fit(name, data, stop, check_cancelled=check)
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", CALIBRATORS)
 def test_a_fit_that_is_stopped_again_and_again_ends_in_the_same_bits_and_does_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -310,6 +313,20 @@ def test_repair_adapters_are_refused_with_the_reason() -> None:
     with pytest.raises(HemostatError, match="every layer") as caught:
         fit("repair", data, data)
     assert caught.value.code == ErrorCode.INVALID_REQUEST
+
+
+def fit_half(fixed: Fixed, data: FitData, settings: Settings, **_: Any) -> Temperature:
+    del fixed, data, settings
+    return Temperature(2.0)
+
+
+def test_a_calibrator_is_fitted_by_the_function_of_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FITTED, "half", Fitted("half as sharp", f"{__name__}:fit_half"))
+    data, stop = (make_data(lambda h: 2 * h, seed=seed) for seed in (1, 2))
+    made, record = fit("half", data, stop)
+    assert isinstance(made, Temperature)
+    assert (made.temperature, record.name) == (2.0, "half")
+    assert named("half+temperature") == "half as sharp, then temperature"
 
 
 @pytest.mark.parametrize("name", ["", "magic", "lowrank+magic", "lowrank+mixture"])

@@ -1,0 +1,30 @@
+"""The corrections that a calibration can fit, by name: a new one is one line here and its class in a worker."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A correction that can be fitted.
+
+    `fit` is named as "module:function", so that only a worker loads it. Of a correction of hidden states it is
+    (Objective, FitData, Settings, seed=, watch=) -> (calibrator, whether it was stopped early). Of one of logits it is
+    (Fixed, FitData, Settings, check_cancelled=, reductions=) -> calibrator.
+    """
+
+    label: str
+    fit: str
+    hidden: bool = False
+
+
+_FITTING: Final = "workers.calibration.fitting"
+FITTED: Final[dict[str, Fitted]] = {
+    "temperature": Fitted("temperature", f"{_FITTING}.logits:fit_temperature"),
+    "confidence": Fitted("confidence temperature", f"{_FITTING}.logits:fit_confidence"),
+    "token_bias": Fitted("token bias", f"{_FITTING}.logits:fit_token_bias"),
+    "lowrank": Fitted("low-rank map", f"{_FITTING}.hidden:fit_lowrank", hidden=True),
+    "mixture": Fitted("gated mixture", f"{_FITTING}.mixtures:fit_mixture", hidden=True),
+}
+*_FIRST, _LAST = FITTED
+NAMES: Final = f"{', '.join(_FIRST)} or {_LAST}"
