@@ -217,7 +217,7 @@ def step(**fields: object) -> Callable[[Json], object]:
         (
             lambda b: b["reference"].update(model="my model"),
             "model is 'my model', not letters, digits, '.', '_' and '-', the first",
-            "`hemostat models list` shows the aliases.",
+            "`hemostat models list` shows the aliases, ",
         ),
         (lambda b: b["reference"].update(model=""), "model: the text should have at least 1 character.", "models list"),
         (

@@ -85,15 +85,3 @@ def test_a_text_of_the_hub_is_named_with_its_config_and_a_split_that_is_not_the_
     fields: dict[str, str], named: str
 ) -> None:
     assert text_name(TEXT.validate_python({"source": "hub", "dataset": "a/b"} | fields)) == named
-
-
-def test_a_record_of_an_earlier_version_tells_neither() -> None:
-    fields = WRITTEN | {
-        "kind": "compare",
-        "reference": '{"model": "m"}',
-        "candidate": '{"model": "m"}',
-        "metadata": "{}",
-    }
-    job = read_record(fields).job
-    assert (job.text, job.test_text, job.window) == (None, None, None)
-    assert (job.answer, job.classes) == (None, ())

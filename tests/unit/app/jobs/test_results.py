@@ -19,6 +19,7 @@ def record(status: JobStatus = JobStatus.SUCCEEDED, **fields: str) -> JobRecord:
         "reference": '{"model": "m"}',
         "candidate": '{"model": "m"}',
         "metadata": "{}",
+        "text": "shipped",
         "created_at": "1.5",
         "updated_at": "2.5",
         "queued_at": "1.5",

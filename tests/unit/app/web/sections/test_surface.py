@@ -87,7 +87,7 @@ def test_where_no_changed_setting_is_within_nothing_is_recommended_and_the_milde
         and "; no changed setting is within the loss for sure, the mildest is chosen: " in title
     )
     text = " ".join(printed(body, 200).split())
-    assert f"The mildest setting ({where}) loses" in text and "At the mildest setting: A true excess KL" in text
+    assert f"The mildest setting ({where}) loses" in text and "At the mildest setting:" in text
     assert '"type"' not in text, "no recipe to take"
 
 

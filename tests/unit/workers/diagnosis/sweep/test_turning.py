@@ -13,6 +13,7 @@ from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.sweep_reports import bending, course
 from workers.diagnosis.sweep.turning import Range, Turning
+from workers.measuring.points.ground import Ground
 from workers.measuring.points.progress import Counted
 from workers.measuring.points.record import PointRecord
 from workers.measuring.points.runner import PHASE, PointRunner, Setting
@@ -45,8 +46,9 @@ def turning(
 ) -> tuple[Turning, MadeUp, Context]:
     context = Context(Settings(home=folder), folder)
     nothing: Any = None
+    ground = Ground(sides=nothing, part=nothing, scored=nothing, floor=nothing, texts=nothing)
     runner = made_up(
-        nothing, nothing, context, Counted(context, total=BUDGET, phase=PHASE), thresholds=Thresholds(), seed=0
+        ground, nothing, context, Counted(context, total=BUDGET, phase=PHASE), thresholds=Thresholds(), seed=0
     )
     runner._by = by
     over = Range(SETTINGS, None if s is None else tuple(s), sides)
