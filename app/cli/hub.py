@@ -9,7 +9,7 @@ from app.cli.output import busy
 from app.contracts.errors import ErrorCode, HemostatError
 
 # Weights, configuration and tokenizer. Nothing that is code, and no pickle.
-_FILES: Final = ["*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*", "*.txt"]
+_FILES: Final = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt"]
 
 
 def download(hub_id: str, revision: str) -> Path:
@@ -28,7 +28,7 @@ def download(hub_id: str, revision: str) -> Path:
         ) from None
     try:
         with busy(f"downloading {hub_id} at {revision} …"):
-            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=_FILES, ignore_patterns=["*.py"]))
+            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=_FILES))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise HemostatError(
             ErrorCode.CHECKPOINT_NOT_FOUND,

@@ -17,12 +17,13 @@ from app.models import looking
 from app.models.registry import ALIAS, ModelEntry, Registry, Snapshot, in_hub_cache, load_registry, register
 from app.settings import Settings
 
-_HUB: Final = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[A-Za-z0-9][\w./-]*))?")
+_NAME: Final = r"[A-Za-z0-9][\w.-]{0,95}"
+_HUB: Final = re.compile(rf"(?P<id>{_NAME}/{_NAME})(@(?P<revision>[A-Za-z0-9][\w./-]{{0,199}}))?")
 
 
 def alias_of(written: str, settings: Settings, *, url: str | None, fetch: bool = False) -> str:
-    """The alias of a model. A folder or hub id that has none is checked and gets one. `fetch`: download a hub id that
-    is not in the local cache. Any other word is returned as it is: the service knows its aliases.
+    """The alias of a model. A folder or hub id that has none is checked and gets one. `fetch`: download what the
+    local cache lacks of a hub id. Any other word is returned as it is: the service knows its aliases.
 
     Raises `HemostatError`: CHECKPOINT_NOT_FOUND, what a checkpoint can be refused with, INVALID_REQUEST if the service
     in use does not read models.toml of this home.
@@ -30,9 +31,9 @@ def alias_of(written: str, settings: Settings, *, url: str | None, fetch: bool =
     registry = registered(settings)
     if written in registry.entries or not _is_place(written, url):
         return written
+    _require_shared(settings, url)
     target = locate(written, fetch=fetch)
     known = [name for name, entry in registry.entries.items() if _same(entry.target, target)]
-    _require_shared(settings, url)
     alias = known[0] if known else _free(target, registry)
     if not known:
         add(alias, target, settings, replace=False)
@@ -43,14 +44,22 @@ def alias_of(written: str, settings: Settings, *, url: str | None, fetch: bool =
 
 def _is_place(written: str, url: str | None) -> bool:
     """Whether a word is a folder or a hub id. A plain word for a service that is named by its address is an alias."""
-    return "/" in written or (url is None and written != "" and Path(written).is_dir())
+    return "/" in written or (url is None and written != "" and _folder(written) is not None)
+
+
+def _folder(written: str) -> Path | None:
+    try:
+        folder = Path(written).expanduser()
+        return folder.absolute() if folder.is_dir() else None
+    except (OSError, RuntimeError):  # too long for a path; no such user
+        return None
 
 
 def locate(written: str, *, fetch: bool = False) -> Path | Snapshot:
     """The folder, or the hub id at its commit. Raises CHECKPOINT_NOT_FOUND, and what `download` raises."""
-    folder = Path(written).expanduser()
-    if folder.is_dir():
-        return folder.absolute()
+    folder = _folder(written)
+    if folder is not None:
+        return folder
     parts = _HUB.fullmatch(written)
     if parts is None:
         raise HemostatError(
@@ -59,9 +68,7 @@ def locate(written: str, *, fetch: bool = False) -> Path | Snapshot:
             hint="give a folder that holds config.json and safetensors, or a hub id: org/name, org/name@revision",
         )
     hub_id, revision = parts["id"], parts["revision"] or "main"
-    found = in_hub_cache(hub_id, revision)
-    if found is None and fetch:
-        found = download(hub_id, revision)
+    found = download(hub_id, revision) if fetch else in_hub_cache(hub_id, revision)
     if found is None:
         raise HemostatError(
             ErrorCode.CHECKPOINT_NOT_FOUND,

@@ -146,10 +146,12 @@ def _one(given: Json, side: str) -> str | None:
 def _named(body: Json, configured: Settings, *, url: str | None, fetch: bool) -> Json:
     """The request with an alias for each model."""
 
-    def named(side: Json) -> Json:
+    def named(side: Any) -> Any:
+        if not isinstance(side, dict) or not isinstance(side.get("model"), str):
+            return side  # the request's own check says what is wrong with it
         return side | {"model": alias_of(side["model"], configured, url=url, fetch=fetch)}
 
     body |= {side: named(body[side]) for side in ("reference", "candidate")}
-    if "candidates" in body:
-        body["candidates"] = [named(one) for one in body["candidates"]]
+    if isinstance(candidates := body.get("candidates"), list):
+        body["candidates"] = [named(one) for one in candidates]
     return body

@@ -12,6 +12,7 @@ from app.contracts.report import Report
 from app.contracts.request import Thresholds
 from app.kinds.registry import KINDS
 from app.web import describe
+from app.web.untrusted import visible
 
 Json = dict[str, Any]
 # The page stands by itself and cannot know where a service listens: as the command line, it asks the environment, and
@@ -52,14 +53,19 @@ def reproduction(report: Report) -> Reproduction:
         f'{DEFAULT}\ncurl -sS "{SERVICE}/v1/diagnosis/jobs" \\\n'
         f"  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
     )
-    return Reproduction(curl=curl, cli=_command(request), missing=tuple(missing))
+    return Reproduction(curl=_visible(curl), cli=_visible(_command(request)), missing=tuple(missing))
 
 
 def of_same_pair(report: Report, kind: str) -> str:
     """The command of a job of another kind on the same models and text, in one line."""
     known = _request(report)
     pair = {name: known[name] for name in ("reference", "candidate", "text") if name in known}
-    return _command(pair | {"kind": kind}).replace(" \\\n  ", " ")
+    return _visible(_command(pair | {"kind": kind}).replace(" \\\n  ", " "))
+
+
+def _visible(command: str) -> str:
+    """Line by line: what the request holds is not this program's."""
+    return "\n".join(map(visible, command.split("\n")))
 
 
 def _one_field_a_line(body: Json) -> str:
@@ -78,7 +84,6 @@ def _request(report: Report) -> Json:
     else:
         origin = report.provenance
         known = {
-            "kind": report.kind,
             "reference": {"model": origin.reference.model},
             "candidate": {"model": origin.candidate.model, "recipe": list(origin.candidate.recipe)},
             "text": {"source": origin.protocol.text_source.split(maxsplit=1)[0].rstrip(":,") or "shipped"},
@@ -87,6 +92,8 @@ def _request(report: Report) -> Json:
             "precision": origin.precision,
             "thresholds": report.decision.thresholds.model_dump(),
         }
+    if known.get("kind") not in KINDS:
+        known = known | {"kind": report.kind}
     if known.get("thresholds") == Thresholds().model_dump():
         known.pop("thresholds")
     if not isinstance(known.get("text"), dict):

@@ -31,7 +31,7 @@ MARKS = {
         r"integration/(bench|deploy|examples)/",
         r"integration/app/gateway/",
         r"integration/app/jobs/test_gone\.py::test_no_kind",
-        r"integration/workers/(decoding|diagnosis|distributions|engine|shadow|verified)/",
+        r"integration/workers/(decoding|diagnosis|distributions|engine|measuring|shadow|verified)/",
         r"integration/workers/calibration/test_job",
         r"integration/workers/mitigation/repair/test_adapter_vllm",
         r"integration/workers/surgery/test_(extended|prune)_served",

@@ -100,7 +100,7 @@ def test_another_word_is_left_to_the_service(home: Path) -> None:
     assert not (home / "models.toml").exists()
 
 
-@pytest.mark.parametrize("written", ["./nowhere", "a/b/c", "org/absent", "org/name@v2"])
+@pytest.mark.parametrize("written", ["./nowhere", "a/b/c", "org/absent", "org/name@v2", "~nobody/x", "x/" + "y" * 5000])
 def test_what_is_neither_a_folder_nor_cached_is_refused(home: Path, cached: str, written: str) -> None:
     assert refused(written).code is ErrorCode.CHECKPOINT_NOT_FOUND
     assert not (home / "models.toml").exists()
@@ -190,9 +190,19 @@ def test_a_hub_id_is_downloaded_only_when_asked(home: Path, hub: Hub, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert target(home, "mine") == Snapshot("org/remote", SHA)
     assert not list((tmp_path / "hub").rglob("*.py"))
-    asked = len(hub.asked)
-    assert run(hub, "again", "org/remote", "--download").returncode == 0
-    assert len(hub.asked) == asked  # from the cache
+
+
+def test_a_download_goes_on_where_one_before_it_stopped(home: Path, hub: Hub, tmp_path: Path) -> None:
+    assert run(hub, "mine", "org/remote", "--download").returncode == 0
+    (weights,) = (tmp_path / "hub").rglob("snapshots/*/*.safetensors")
+    weights.resolve().unlink()
+    weights.unlink()
+    hub.asked.clear()
+    done = run(hub, "again", "org/remote", "--download")
+    assert done.returncode == 0, done.stderr
+    assert weights.is_file()
+    whole = [path for path in hub.paths if "/resolve/" in path and not path.endswith(".safetensors")]
+    assert whole == []  # the other files are there
 
 
 @pytest.mark.parametrize(("written", "offline", "status"), [("org/absent", "0", 2), ("org/remote", "1", 4)])

@@ -1,5 +1,6 @@
 """The command of each kind: its models by position or by option, and what it sends."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,12 @@ def test_without_a_candidate_the_recipe_modifies_the_reference(sent: list[dict[s
 def test_what_is_not_given_is_left_to_the_contract(sent: list[dict[str, Any]]) -> None:
     assert run("compare a b") is None
     assert set(sent[0]) == {"kind", "reference", "candidate"}
+
+
+@pytest.mark.parametrize("candidates", ["5", "[{}]", '[{"model": 5}]'])
+def test_candidates_of_another_form_are_left_to_the_contract(sent: list[dict[str, Any]], candidates: str) -> None:
+    assert run(f"trajectory a b --set 'candidates={candidates}'") is None
+    assert sent[0]["candidates"] == json.loads(candidates)
 
 
 @pytest.mark.parametrize(

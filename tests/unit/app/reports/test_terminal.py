@@ -51,6 +51,13 @@ def test_nothing_is_said_by_colour_alone_and_no_name_commands_the_terminal() -> 
     assert "<b>not bold</b> ⟨U+001B⟩[1m⟨U+202E⟩" in shown("hostile", 120)
 
 
+def test_no_command_to_repeat_a_job_commands_the_terminal() -> None:
+    request = {"kind": "no such", "reference": {"model": "a\x1b[1m"}, "candidate": {"model": "b\u202e"}}
+    text = printed(VARIANTS["severe"] | {"request": request}, 120, details=True)
+    assert not set(text) & set("\x1b\u202e")
+    assert "hemostat compare" in text and "a⟨U+001B⟩[1m" in text
+
+
 def test_markup_in_names_is_text() -> None:
     text = printed(VARIANTS["severe"] | {"warnings": ["[bold red]loud[/bold red] [link=x]"]}, 120)
     assert "[bold red]loud[/bold red] [link=x]" in text

@@ -65,7 +65,7 @@ def test_every_task_that_may_be_run_asks_one_question_an_item_whose_answer_is_ri
             assert fields["doc_to_text"], name
         else:
             asked = fields["generation_kwargs"]
-            assert asked["until"], name
+            assert asked["until"] and isinstance(asked["until"], list), name
             assert not asked["do_sample"], name
             assert not asked.keys() - {"until", "do_sample", "temperature"}, name
 
