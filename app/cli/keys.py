@@ -130,5 +130,5 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (keys.KeyFileError, OSError) as error:
-        hint = "correct the file that HEMOSTAT_API_KEYS_FILE names; docs/operations.md shows its format"
+        hint = "correct the file that HEMOSTAT_API_KEYS_FILE names; hemostat keys add NAME --scope SCOPE begins one"
         raise HemostatError(ErrorCode.INVALID_REQUEST, str(error), hint=hint) from error

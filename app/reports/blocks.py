@@ -199,6 +199,11 @@ class Items(Block):
     items: tuple[str, ...]
     heading: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """All of them in one paragraph."""
+        return "; ".join(item.removesuffix(".") for item in self.items) + "."
+
 
 @dataclass(frozen=True)
 class Code(Block):

@@ -31,7 +31,7 @@ def _shown(block: Block) -> str:
 
 def _words(block: Block) -> str:
     if isinstance(block, Items):
-        return f"**{block.heading}.** {_text('; '.join(block.items))}."
+        return f"**{block.heading}.** {_text(block.sentence)}"
     if isinstance(block, Next):
         return f"{_text(block.text)}\n\n```sh\n{block.command.replace('```', '')}\n```"
     return _text(block.text) if isinstance(block, Note) else ""

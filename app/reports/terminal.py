@@ -53,13 +53,13 @@ def print_blocks(blocks: Sequence[Block], console: Console, say: Say, *, details
     steps = [block for block in brief(blocks) if isinstance(block, Next)]
     for block in brief(blocks):
         if isinstance(block, Items):
-            _lines(console, say, f"{block.heading}: {'; '.join(block.items)}.")
+            _lines(console, say, f"{block.heading}: {block.sentence}")
             console.print()
         elif block not in steps:
             _print(block, console, say)
     for step in steps:
         _next(step, console, say)
-    console.print(Text("--details shows every number, the rule and the provenance.", style="dim"))
+    console.print(Text("Every number: hemostat report JOB --details, while hemostat up runs.", style="dim"))
 
 
 def brief(blocks: Sequence[Block]) -> Iterator[Block]:
