@@ -58,7 +58,6 @@ _HOME = {
     "home": "/home/ann/.local/share/hemostat",
     "models": [{"alias": "smollm2-135m", "from": "/srv/models/smollm2-135m", "dtype": "bfloat16"}],
 }
-_READY = {"checks": _CHECKS, **_HOME, "workers": [_WORKER], "deployments": [_DEPLOYMENT]}
 
 
 @router.head("/livez", include_in_schema=False)

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.profile import Cell
-from app.contracts.report import Mean
 from workers.calibrators.storage import CALIBRATOR_FILE, TENSORS_FILE
 from workers.distributions.intervals import Clusters, Estimate
 from workers.distributions.token_values import Positions
@@ -143,9 +142,3 @@ def _unproven(found: Paired, where: str, *, limit: float) -> list[str]:
         f"{where} KL changes by {change.mean:+.4g} nats, and the upper 95 % limit of that, {high:+.4g}, is not "
         f"below {ceiling}"
     ]
-
-
-def mean_difference(raw_T: Array, calibrated_T: Array, positions: Positions, *, seed: int) -> tuple[Mean, Mean, Mean]:
-    """Means of raw, calibrated and calibrated − raw, as the report writes them."""
-    found = paired(raw_T, calibrated_T, positions, np.ones(len(positions), dtype=np.bool_), seed=seed)
-    return as_mean(found.raw), as_mean(found.calibrated), as_mean(found.change)

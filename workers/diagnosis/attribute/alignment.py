@@ -69,10 +69,6 @@ class Alignment:
     control: Sums | None
     resamplings: int
 
-    def border_pairs(self) -> tuple[tuple[int, int], ...]:
-        """Borders that stand for each other: what enters both models, and what leaves each matched pair."""
-        return ((0, 0), *((ours + 1, theirs + 1) for ours, theirs in self.matching.pairs))
-
 
 def align(
     reference: Borders,
