@@ -12,7 +12,6 @@ from app.kinds.attribute.report import AttributeReport
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
-from app.kinds.surface.report import SurfaceReport
 from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.html import render_html
@@ -29,10 +28,6 @@ from app.web.sections.front import front, heading
 from app.web.sections.front import left as left_after
 from app.web.sections.internals import internals as inside
 from app.web.sections.origin import origin
-from app.web.sections.surface import surface
-from app.web.sections.surface_words import answer as answer_of_surface
-from app.web.sections.surface_words import knobs_of, told_of
-from app.web.sections.surface_words import left as left_at_chosen
 from app.web.sections.tasks import answers
 from app.web.sections.tasks_words import heading as answers_heading
 from app.web.sections.tasks_words import left as answers_left
@@ -88,7 +83,6 @@ def _view(report: Report) -> tuple[str, dict[str, Any]]:
         "attribute": _attribution,
         "calibrate": _calibration,
         "mitigate": _mitigation,
-        "surface": _surface,
         "tasks": _tasks,
         "trajectory": _trajectory,
     }
@@ -121,21 +115,6 @@ def _calibration(report: CalibrateReport) -> tuple[str, dict[str, Any]]:
         "chart_title": "Excess KL of the calibrated model over the noise floor",
         "calibration": calibration(report),
         "verdict": replace(verdict(report), sentence=left(report)),
-    }
-
-
-def _surface(report: SurfaceReport) -> tuple[str, dict[str, Any]]:
-    candidate, reference = (
-        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
-    )
-    told = told_of(report).removesuffix(" setting")
-    return "surface.html.j2", {
-        "what": "surface report",
-        "preposition": "against",
-        "title": visible(f"{answer_of_surface(report)}: {knobs_of(report)}, {told} {candidate} against {reference}"),
-        "chart_title": f"Excess KL of the {told_of(report)} over the noise floor",
-        "surface": surface(report),
-        "verdict": replace(verdict(report), sentence=left_at_chosen(report)),
     }
 
 

@@ -10,7 +10,6 @@ from app.kinds.attribute.report import AttributeReport
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
-from app.kinds.surface.report import SurfaceReport
 from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.terminal import print_blocks
@@ -19,7 +18,6 @@ from app.web.terminal_attribute import render_attribute
 from app.web.terminal_calibration import render_calibration
 from app.web.terminal_mitigate import render_mitigate
 from app.web.terminal_parts import Say
-from app.web.terminal_surface import render_surface
 from app.web.terminal_tasks import render_tasks
 from app.web.terminal_trajectory import render_trajectory
 
@@ -61,8 +59,6 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
             render_calibration(found, console, say)
         case MitigateReport() as found:
             render_mitigate(found, console, say)
-        case SurfaceReport() as found:
-            render_surface(found, console, say)
         case TasksReport() as found:
             render_tasks(found, console, say)
         case TrajectoryReport() as found:

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from app.contracts.report import Provenance, Report
-from app.kinds.surface.report import SurfaceReport
 from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.blocks import Gauge
 from app.reports.terminal import drawn
@@ -19,7 +18,6 @@ from app.web import describe
 from app.web import format as fmt
 from app.web.sections.classes import OVER_WINDOWS
 from app.web.sections.origin import scored_text, window
-from app.web.sections.surface_words import told_of
 from app.web.sections.verdict import detectable, edges, heading, margin, named, nonfinite, rank, to_decide
 from app.web.untrusted import visible
 
@@ -116,8 +114,7 @@ def small_print(report: Report, console: Console, say: Say) -> None:
     floor = report.noise_floor.kl
     floor_text = "exactly 0" if floor.mean == 0 == floor.max else f"{fmt.number(floor.mean)} nats a token"
     grid.add_row("noise floor", say(floor_text))
-    at = told_of(report) if isinstance(report, SurfaceReport) else ""
-    grid.add_row("detectable", say(f"{f'At the {at}: ' if at else ''}{detectable(report)}"))
+    grid.add_row("detectable", say(detectable(report)))
     grid.add_row("rule", Text(say(visible(report.decision.rule))))
     for index, item in enumerate(report.not_tested):
         grid.add_row("not tested" if index == 0 else "", Text(say(visible(item))))

@@ -27,6 +27,7 @@ KIND = Kind(
     helper="workers.diagnosis.surface.job:help_surface",
     check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
+    view=f"{__name__}.view:blocks",
     answer="app.web.sections.surface_words:answer",
     class_of="at the chosen setting",
     knobs=2,

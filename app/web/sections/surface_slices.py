@@ -154,14 +154,15 @@ def _table(report: SurfaceReport, caption: str, column: str, parts: Parts, *, ki
         caption=caption,
         columns=(
             Column(column, "name"),
-            Column(f"KL of the {told_of(report)}"),
+            Column(f"KL of the {told_of(report)}", priority=2),
             Column("Average I, nats a token" + (", p corrected" if kinds else "")),
             Column("With 95 % interval", "chart"),
-            Column("Largest I"),
+            Column("Largest I", priority=1),
             Column("", "text"),
         ),
         rows=tuple(rows),
         axis=axis(scale, "nats; right of 0 they compound"),
+        style="stack strips",
     )
 
 
@@ -182,4 +183,5 @@ def _by_setting(report: SurfaceReport, caption: str, parts: Parts) -> Table:
         caption=caption,
         columns=(Column("Setting", "name"), *(Column(visible(name)) for name, _ in told)),
         rows=tuple(rows),
+        style="stack strips",
     )

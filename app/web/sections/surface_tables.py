@@ -45,8 +45,8 @@ def limits(report: SurfaceReport) -> Table:
             Column("The other knob at", "text"),
             Column("Knob", "text"),
             Column("Limit"),
-            Column("95 % interval"),
-            Column("Furthest whose mean is within"),
+            Column("95 % interval", priority=1),
+            Column("Furthest whose mean is within", priority=2),
         ),
         rows=tuple(_limit_row(report, limit) for limit in report.contour.limits),
     )
@@ -171,11 +171,12 @@ def interactions(report: SurfaceReport) -> Table:
             Column("Setting", "name"),
             Column("I, nats a token"),
             Column("With 95 % interval", "chart"),
-            Column("p, corrected"),
+            Column("p, corrected", priority=1),
             Column("", "text"),
         ),
         rows=tuple(rows),
         axis=axis(scale, "nats; right of 0 they compound"),
+        style="stack strips",
     )
 
 
@@ -186,12 +187,8 @@ def p_text(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def turns(report: SurfaceReport) -> list[str]:
-    """What each step of the path does: which knob it turns, and whether it exchanges the two steps."""
-    return [_turn(report, row) for row in report.path]
-
-
 def _turn(report: SurfaceReport, row: PathStep) -> str:
+    """What a step of the path does: which knob it turns, and whether it exchanges the two steps."""
     order = "steps exchanged" if row.order == "reversed" else "steps in the order as given again"
     if row.exchanged == "alone":
         return order
@@ -209,7 +206,7 @@ def path(report: SurfaceReport) -> Table:
     scale = LogScale.around(*[value for value in values if value and value > 0], *ends)
     largest = report.path[0].bytes if report.path else 1
     rows = []
-    for row, nats, turned in zip(report.path, values, turns(report), strict=True):
+    for row, nats in zip(report.path, values, strict=True):
         loss = fmt.estimate(row.loss.mean, row.loss.ci)
         mine = (row.first, row.second, row.order) == (chosen.first, chosen.second, chosen.order)
         where = setting(report, row.first, row.second, row.order)
@@ -220,7 +217,7 @@ def path(report: SurfaceReport) -> Table:
                 Cell(fmt.size(row.bytes), f"{fmt.number(100 * row.bytes / max(1, largest), 3)} %"),
                 Cell(loss.value, loss.interval or "no interval", strong=True),
                 Cell(chart=interval_strip(f"{where}: {loss}", nats, ci, scale, [])),
-                Cell(turned),
+                Cell(_turn(report, row)),
             )
         )
     measure = MEASURES[report.contour.measure]
@@ -231,10 +228,11 @@ def path(report: SurfaceReport) -> Table:
             Column("Size"),
             Column(f"{measure}{', nats' if report.contour.measure == 'kl' else ''}"),
             Column("With 95 % interval", "chart"),
-            Column("Step", "text"),
+            Column("Step", "text", priority=1),
         ),
         rows=tuple(rows),
         axis=axis(scale, f"{'KL' if report.contour.measure == 'kl' else 'ln of the ratio'} in nats, logarithmic axis"),
+        style="stack strips",
     )
 
 
@@ -313,15 +311,15 @@ def points(report: SurfaceReport) -> Table:
         caption="Every setting against the reference",
         columns=(
             Column("Setting", "name"),
-            Column("Perplexity"),
-            Column("Ratio q/p"),
+            Column("Perplexity", priority=2),
+            Column("Ratio q/p", priority=2),
             Column("KL, nats"),
-            Column("Top-1, %"),
+            Column("Top-1, %", priority=3),
             Column("Severity", "text"),
             Column("Within", "text"),
-            *([Column("Kernel term, nats")] if kernels else []),
-            Column("Size"),
-            Column("Without zeros"),
+            *([Column("Kernel term, nats", priority=2)] if kernels else []),
+            Column("Size", priority=1),
+            Column("Without zeros", priority=3),
         ),
         rows=tuple(rows),
     )

@@ -97,14 +97,6 @@ def knobs_of(report: SurfaceReport) -> str:
     return " × ".join(name(report, which) for which in (0, 1))
 
 
-def grid(report: SurfaceReport) -> str:
-    """Both knobs with all their settings: `sparsity left out, 0.5 × bits left out, 8, 4`."""
-    return " × ".join(
-        f"{name(report, which)} {', '.join(label(report, which, place) for place in range(len(knob.values)))}"
-        for which, knob in enumerate(report.knobs)
-    )
-
-
 def setting(report: SurfaceReport, first: int, second: int, order: str = "as given") -> str:
     """`sparsity 0.5, bits 4`."""
     told = ", ".join(

@@ -11,11 +11,13 @@ from app.reports.markdown import render_markdown
 from app.web.reading import parse
 from tests.support.reports import compare_report
 from tests.support.snapshots import body
+from tests.support.surface_reports import surface_variants
 from tests.support.sweep_reports import sweep_variants
 from tests.support.terminal import printed
 
 REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
     "compare": compare_report,
+    "surface": lambda: surface_variants()["both-orders"],
     "sweep": lambda: sweep_variants()["knee"],
 }
 

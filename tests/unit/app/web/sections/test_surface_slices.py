@@ -3,7 +3,8 @@
 import pytest
 
 from app.web.report import render
-from app.web.sections.surface import surface
+from app.web.sections import surface_slices as slices
+from app.web.sections.classes import definitions
 from app.web.sections.surface_slices import kinds_sentence
 from tests.support.html import tree
 from tests.support.surface_reports import surface_variant, surface_variants
@@ -14,14 +15,15 @@ LINE = "No kind of token can be judged alone: each has too few documents ("
 
 
 def test_every_kind_is_a_row_the_one_that_departs_most_first_and_the_rest_last():
-    report, view = surface_variant("both-orders"), surface(surface_variant("both-orders"))
+    report = surface_variant("both-orders")
+    table = slices.token_classes(report)
     told = report.token_classes
-    names = [row[0].text for row in view.token_classes.rows]
+    names = [row[0].text for row in table.rows]
     averages = {one.title: abs(one.average.mean) for one in told.classes}
     assert set(averages) == {"Numbers", "Code", "Names", "Rare tokens"}
     assert names == [*sorted(averages, key=averages.get, reverse=True), "In no class"]
-    heads = [column.label for column in view.token_classes.columns]
-    rows = {row[0].text: dict(zip(heads, row, strict=True)) for row in view.token_classes.rows}
+    heads = [column.label for column in table.columns]
+    rows = {row[0].text: dict(zip(heads, row, strict=True)) for row in table.rows}
     numbers = next(one for one in told.classes if one.name == "numbers")
     row = rows["Numbers"]
     assert row["Kind"].note == "40 documents, 1,200 tokens"
@@ -33,26 +35,23 @@ def test_every_kind_is_a_row_the_one_that_departs_most_first_and_the_rest_last()
     assert left.note.endswith("]") and not left.strong
     assert [rows["Code"][head].note for head in heads[1:]] == [""] * (len(heads) - 1)
     assert (rows["Code"]["Largest I"].text, rows["Code"][""].text) == ("–", "too few documents")
-    note = view.token_classes_note
+    note = slices.token_classes_note(report)
     assert note.startswith("On average over the settings the damages compound in numbers, and overlap in rare tokens")
     assert "corrected over the 3 kinds that have an interval (Holm)" in note
     assert "A kind of token in fewer than six documents has no interval" in note
     assert "Not in this text: JSON structure, Tool names" in note
-    text = printed(VARIANTS["both-orders"], 140)
-    table = text[text.index("By kind of token") :]
-    assert names == sorted(names, key=table.index) and "compound in numbers, and overlap in rare" in table
-    assert any(line.split()[:1] == ["Numbers"] and "< 0.001" in line for line in table.splitlines())
 
 
 def test_what_each_part_loses_at_every_setting_is_folded():
     report = surface_variant("both-orders")
-    view = surface(report)
     section = tree(render(VARIANTS["both-orders"])).one(id_="classes")
     assert "KL of each kind at every setting" in section.text
-    assert [one.name for one in view.definitions] == [one.title for one in report.token_classes.classes]
+    assert [one.name for one in definitions(report.token_classes.classes)] == [
+        one.title for one in report.token_classes.classes
+    ]
     for table, parts in (
-        (view.kinds_by_setting, {one.title: one for one in report.token_classes.classes}),
-        (view.domains_by_setting, report.domains),
+        (slices.kinds_by_setting(report), {one.title: one for one in report.token_classes.classes}),
+        (slices.domains_by_setting(report), report.domains),
     ):
         assert len(table.rows) == len(report.points)
         for name, part in parts.items():
@@ -76,7 +75,7 @@ def test_the_sentence_says_no_more_than_was_shown():
 
 
 def test_where_no_kind_can_be_judged_page_and_terminal_say_why():
-    few = surface(surface_variant("broken"))
-    assert few.token_classes.rows == () and few.token_classes_note.startswith(LINE)
-    assert few.kinds_by_setting.rows == () and few.domains_by_setting.rows == ()
-    assert LINE in printed(VARIANTS["broken"], 200)
+    few = surface_variant("broken")
+    assert slices.token_classes(few).rows == () and slices.token_classes_note(few).startswith(LINE)
+    assert slices.kinds_by_setting(few).rows == () and slices.domains_by_setting(few).rows == ()
+    assert LINE in printed(VARIANTS["broken"], 200, details=True)

@@ -3,9 +3,10 @@
 import pytest
 
 from app.web.report import render
-from app.web.sections.surface import surface
+from app.web.sections import surface_slices as slices
+from app.web.sections import surface_tables as tables
 from app.web.sections.surface_tables import limit_interval, limit_text
-from app.web.sections.surface_words import label, orders_note, setting
+from app.web.sections.surface_words import interactions_note, label, orders_note, setting
 from tests.support.html import tree
 from tests.support.surface_reports import surface_variant, surface_variants
 from tests.support.terminal import printed
@@ -14,48 +15,45 @@ VARIANTS = surface_variants()
 
 
 def test_every_interaction_is_a_row_with_interval_and_p():
-    view = surface(surface_variant("both-orders"))
-    assert len(view.interactions.rows) == 40
+    table = tables.interactions(surface_variant("both-orders"))
+    assert len(table.rows) == 40
     first = surface_variant("both-orders").interactions[0]
     low, high = first.nats.ci
-    assert any(f"{value:.5f}"[:6] in view.interactions.rows[0][1].note for value in (low, high)) or (
-        "×10" in view.interactions.rows[0][1].note
-    )
-    assert {row[4].text for row in view.interactions.rows} <= {
+    assert any(f"{value:.5f}"[:6] in table.rows[0][1].note for value in (low, high)) or ("×10" in table.rows[0][1].note)
+    assert {row[4].text for row in table.rows} <= {
         "compounds",
         "overlaps",
         "no departure shown",
         "adds up within 0.01",
     }
-    assert "±0.01 nats" in view.interactions_note
+    assert "±0.01 nats" in interactions_note(surface_variant("both-orders"))
 
 
 def test_every_domain_is_a_row_and_one_of_few_documents_has_no_interval():
-    view = surface(surface_variant("both-orders"))
-    assert {row[0].text for row in view.domains.rows} == {"prose", "code", "chat"}
-    assert all(row[2].note.startswith("[") for row in view.domains.rows)
+    every = surface_variant("both-orders")
+    rows = slices.domains(every).rows
+    assert {row[0].text for row in rows} == {"prose", "code", "chat"}
+    assert all(row[2].note.startswith("[") for row in rows)
     some = surface_variant("both-orders")
     code = surface_variant("broken").domains["code"]
     some = some.model_copy(update={"domains": some.domains | {"code": code}})
-    few = surface(some)
-    row = next(row for row in few.domains.rows if row[0].text == "code")
+    row = next(row for row in slices.domains(some).rows if row[0].text == "code")
     assert {cell.note for cell in row[1:]} == {""}
     assert (row[4].text, row[5].text) == ("–", "too few documents")
     section = tree(render(some.model_dump(mode="json"))).one(id_="domains")
     assert section.text.count("fewer than six documents") == 1, "said once, below the table"
-    assert "fewer than six" in few.domains_note and "fewer than six" not in view.domains_note
+    assert "fewer than six" in slices.domains_note(some) and "fewer than six" not in slices.domains_note(every)
     old = surface_variant("both-orders").model_copy(update={"domains": {}, "margin": None})
-    assert surface(old).domains.rows == () and 'id="domains"' not in render(old.model_dump(mode="json"))
+    assert slices.domains(old).rows == () and 'id="domains"' not in render(old.model_dump(mode="json"))
 
 
 def test_where_no_domain_can_be_judged_a_line_says_so_in_place_of_the_table():
     line = "No domain can be judged alone: each has too few documents (chat 1, code 1, prose 2)."
-    view = surface(surface_variant("broken"))
-    assert view.domains.rows == () and view.domains_note == line
+    report = surface_variant("broken")
+    assert slices.domains(report).rows == () and slices.domains_note(report) == line
     section = tree(render(VARIANTS["broken"])).one(id_="domains")
     assert section.text.split() == ["By", "domain", *line.split()]
-    text = printed(VARIANTS["broken"])
-    assert line in text and "By domain" not in text
+    assert line in printed(VARIANTS["broken"], details=True)
 
 
 def test_limits_tell_ends_beyond_the_range():
@@ -95,11 +93,8 @@ def of_rank(**changed):
 )
 def test_a_limit_and_its_interval_are_in_one_unit(limit, text, interval):
     found = of_rank(**limit)
-    row = surface(found).limits.rows[0]
+    row = tables.limits(found).rows[0]
     assert (row[2].text, row[3].text) == (text, interval)
-    table = printed(found.model_dump(mode="json"), 130).split("How far before ")[1]
-    line = next(line for line in table.splitlines() if " rank " in line)
-    assert text in line and interval in line
 
 
 @pytest.mark.parametrize(
@@ -116,9 +111,9 @@ def test_before_a_collapse_the_mildest_setting_is_not_said_to_be_passed(refused,
     limit = found.contour.limits[0].model_copy(update={"place": 0.0, "value": 0.0, "ci": (0.0, 0.2), "largest": 0})
     contour = found.contour.model_copy(update={"limits": (limit, *found.contour.limits[1:])})
     found = found.model_copy(update={"points": tuple(points), "contour": contour})
-    row = surface(found).limits.rows[0]
+    row = tables.limits(found).rows[0]
     assert [cell.text for cell in row[2:]] == [f"left out; {why}", "[0, 0.200]", "left out"]
-    text = printed(found.model_dump(mode="json"), 200)
+    text = printed(found.model_dump(mode="json"), 200, details=True)
     assert f"left out; {why}" in text
     beyond = limit.model_copy(update={"largest": None})
     assert limit_text(found, beyond) == "already passed"
@@ -142,7 +137,7 @@ def test_the_path_says_that_the_steps_were_exchanged_where_no_knob_was_turned():
         for (p, q, order), (turned, exchanged) in zip(places, words, strict=True)
     )
     changed = found.model_copy(update={"path": rows})
-    told = [row[-1].text for row in surface(changed).path.rows]
+    told = [row[-1].text for row in tables.path(changed).rows]
     assert told == [
         "the largest",
         "sparsity turned, steps exchanged",
@@ -150,7 +145,7 @@ def test_the_path_says_that_the_steps_were_exchanged_where_no_knob_was_turned():
         "bits turned",
         "one turned back for the other",
     ]
-    text = printed(changed.model_dump(mode="json"), 200)
+    text = printed(changed.model_dump(mode="json"), 200, details=True)
     assert all(line in text for line in told)
 
 
@@ -164,7 +159,7 @@ def test_the_furthest_setting_within_is_told_by_the_mean_and_for_sure():
         for one in found.points
     ]
     found = found.model_copy(update={"points": tuple(points)})
-    rows = surface(found).limits.rows
+    rows = tables.limits(found).rows
     within = {
         (one.first, one.second): (one.loss.mean, one.loss.ci[1]) for one in found.points if one.order == "as given"
     }
@@ -188,16 +183,17 @@ def test_each_measure_of_an_order_effect_has_its_own_p():
     first, *others = found.order_effects
     none = [row.model_copy(update={"p": 1.0, "p_kl": 1.0}) for row in others]
     split = first.model_copy(update={"p": 0.4, "p_kl": 0.003})
-    view = surface(found.model_copy(update={"order_effects": (split, *none)}))
-    heads = [column.label for column in view.orders.columns]
-    row = dict(zip(heads, view.orders.rows[0], strict=True))
+    changed = found.model_copy(update={"order_effects": (split, *none)})
+    table, note = tables.orders(changed), orders_note(changed)
+    heads = [column.label for column in table.columns]
+    row = dict(zip(heads, table.rows[0], strict=True))
     assert (row["p of ln PPL, corrected"].text, row["p of KL, corrected"].text) == ("0.400", "0.003")
-    assert view.orders.rows[0][-1].text == "as given is better by KL"
-    assert view.orders_note.startswith(
+    assert table.rows[0][-1].text == "as given is better by KL"
+    assert note.startswith(
         "Exchanging the two steps makes a difference in KL at 1 of 20 settings (better at 0, worse at 1)"
     )
     where = f"{row['Setting'].text} ({row['KL, nats a token'].text} {row['KL, nats a token'].note} nats a token)"
-    assert f"worse at 1), at {where}, by Holm" in view.orders_note
+    assert f"worse at 1), at {where}, by Holm" in note
     three = [effect.model_copy(update={"p": 0.01, "p_kl": 1.0}) for effect in found.order_effects[:3]]
     named = orders_note(found.model_copy(update={"order_effects": (*three, *none[2:])}))
     assert all(setting(found, effect.first, effect.second) in named for effect in three)
@@ -205,22 +201,9 @@ def test_each_measure_of_an_order_effect_has_its_own_p():
     largest = max(every, key=lambda effect: abs(effect.log_perplexity.mean))
     told = orders_note(found.model_copy(update={"order_effects": every}))
     assert f", most at {setting(found, largest.first, largest.second)} (" in told and told.count("nats a token") == 1
-    both = surface(found.model_copy(update={"order_effects": (split.model_copy(update={"p": 0.01}), *none)}))
-    assert both.orders.rows[0][-1].text == "as given is better by ln PPL and KL"
-    assert {row[-1].text for row in both.orders.rows[1:]} == {"no difference shown"}
-
-
-def test_the_terminal_shows_the_difference_in_kl_that_it_tells():
-    found = surface_variant("both-orders")
-    first, *others = found.order_effects
-    none = [row.model_copy(update={"p": 1.0, "p_kl": 1.0}) for row in others]
-    split = first.model_copy(update={"p": 0.4, "p_kl": 0.003})
-    changed = found.model_copy(update={"order_effects": (split, *none)})
-    table = printed(changed.model_dump(mode="json")).split("Exchanged order minus order as given")[1]
-    rows = [line.split() for line in table.splitlines() if f" {setting(found, first.first, first.second)} " in line]
-    assert ["ln" in row for row in rows] == [True, False]
-    assert rows[0][-1] == "0.400" and "KL" in rows[1] and rows[1][-1] == "0.003"
-    assert sum(line.split()[4:5] == ["KL"] for line in table.splitlines() if "sparsity" in line) == 1
+    both = tables.orders(found.model_copy(update={"order_effects": (split.model_copy(update={"p": 0.01}), *none)}))
+    assert both.rows[0][-1].text == "as given is better by ln PPL and KL"
+    assert {row[-1].text for row in both.rows[1:]} == {"no difference shown"}
 
 
 def test_the_path_falls_in_size_and_rises_in_loss():

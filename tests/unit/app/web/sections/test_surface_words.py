@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.web.sections.surface import surface
+from app.kinds.surface.view import figures
 from app.web.sections.surface_words import heading, limits_note, orders_note, outcome, setting
 from tests.support.surface_reports import departing, surface_variant
 
@@ -38,7 +38,7 @@ def test_the_heading_says_whether_they_add_up():
 def test_the_heading_speaks_of_the_order_that_was_given(kinds, words):
     found = departing(kinds)
     assert heading(found) == words
-    assert ", steps exchanged" not in surface(found).figures[-1].note
+    assert ", steps exchanged" not in figures(found)[-1].note
 
 
 def test_the_smallest_setting_within_the_loss_is_told_with_its_size():
@@ -55,7 +55,7 @@ def test_the_smallest_setting_within_the_loss_is_told_with_its_size():
 def test_where_none_is_within_it_says_so():
     found = surface_variant("none-within")
     assert outcome(found).startswith("No changed setting is shown to be within 2: all are beyond it.")
-    assert not surface(found).good
+    assert not found.chosen.within
 
 
 @pytest.mark.parametrize(

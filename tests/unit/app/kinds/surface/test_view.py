@@ -4,38 +4,14 @@ import math
 
 import pytest
 
+from app.kinds.surface.view import interaction_chart, loss_chart
 from app.web.report import render
-from app.web.sections.surface import surface
-from app.web.sections.surface_words import answer, grid, heading, name, outcome, setting
+from app.web.sections.surface_words import answer, outcome, setting
 from tests.support.html import tree
 from tests.support.surface_reports import departing, surface_variant, surface_variants
 from tests.support.terminal import printed
 
 VARIANTS = surface_variants()
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_report_renders(name):
-    page = render(VARIANTS[name])
-    assert "<script" not in page
-    assert 'id="interactions"' in page
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("width", [80, 130])
-def test_every_report_prints_in_a_terminal(name, width):
-    text = printed(VARIANTS[name], width)
-    assert heading(surface_variant(name)).upper() in text
-    assert "The cheapest path" in text
-    assert max(map(len, text.splitlines())) <= width
-
-
-def test_the_title_and_the_terminal_tell_both_knobs_and_not_the_chosen_setting_alone():
-    found = surface_variant("both-orders")
-    knobs = f"{name(found, 0)} × {name(found, 1)}, chosen "
-    assert knobs in render(VARIANTS["both-orders"]).split("</title>")[0]
-    assert f"Settings: {grid(found)}." in printed(VARIANTS["both-orders"], 200)
-    assert grid(found).startswith("sparsity left out, ") and " × bits left out, " in grid(found)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +34,7 @@ def test_a_surface_that_holds_no_request_is_headed_by_its_knobs():
 
 
 def test_an_overlap_is_not_painted_like_damage():
-    view = surface(departing({("as given", "overlaps"): 1, ("as given", "compounds"): 1}))
-    svg = str(view.interactions_chart)
+    svg = str(interaction_chart(departing({("as given", "overlaps"): 1, ("as given", "compounds"): 1})))
     assert svg.count('class="heat c7 cool"') == 1, "the overlap is the largest"
     assert svg.count('class="heat h3"') == 1
     assert svg.count('class="heat h0"') == 18, "nothing is shown of the others"
@@ -86,9 +61,8 @@ def test_where_no_changed_setting_is_within_nothing_is_recommended_and_the_milde
         title.startswith(f"{answer(found)}: ")
         and "; no changed setting is within the loss for sure, the mildest is chosen: " in title
     )
-    text = " ".join(printed(body, 200).split())
-    assert f"The mildest setting ({where}) loses" in text and "At the mildest setting:" in text
-    assert '"type"' not in text, "no recipe to take"
+    assert '"type"' not in printed(body, 200), "no recipe to take"
+    assert f"The mildest setting ({where}) loses" in printed(body, 200, details=True)
 
 
 def test_a_small_interaction_does_not_read_as_none_in_the_chart():
@@ -96,7 +70,7 @@ def test_a_small_interaction_does_not_read_as_none_in_the_chart():
     rows = list(found.interactions)
     for place, mean in enumerate((4.6e-4, -4.6e-4, 0.0)):
         rows[place] = rows[place].model_copy(update={"nats": rows[place].nats.model_copy(update={"mean": mean})})
-    svg = str(surface(found.model_copy(update={"interactions": tuple(rows)})).interactions_chart)
+    svg = str(interaction_chart(found.model_copy(update={"interactions": tuple(rows)})))
     assert svg.count(">+5×10⁻⁴<") == 1 and svg.count(">−5×10⁻⁴<") == 1 and svg.count(">0<") == 1
 
 
@@ -111,7 +85,7 @@ def test_what_is_not_finite_or_refused_is_told():
 
 def test_the_chart_names_every_setting_to_readers_of_the_screen():
     found = surface_variant("adds-up")
-    svg = str(surface(found).loss)
+    svg = str(loss_chart(found))
     assert svg.count("<rect") == 30
     assert "sparsity 0.7, bits 3" in svg
     assert svg.count('class="contour"') >= 3

@@ -1,16 +1,17 @@
-"""What a surface job found: do two damages add up, how far may both knobs go, and which path is cheapest."""
+"""The report of a surface as blocks: do two damages add up, how far may both knobs go, which path is cheapest."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from markupsafe import Markup
 
 from app.kinds.surface.report import SurfaceReport
-from app.reports.blocks import Fact, Figure, Table
+from app.reports.blocks import Block, Chart, Code, Facts, Figure, Figures, Note, Section, filled, fold
+from app.reports.common import closing, headline, title
 from app.web import format as fmt
 from app.web.charts_contour import STEPS, Axis, Line, Square, surface_chart
 from app.web.sections import surface_slices as slices
@@ -21,9 +22,11 @@ from app.web.sections.surface_words import (
     MEASURES,
     NONE_SHOWN,
     UNITS,
+    answer,
     chosen_point,
     heading,
     label,
+    left,
     level,
     loss_nats,
     name,
@@ -34,72 +37,86 @@ from app.web.sections.surface_words import (
 )
 from app.web.untrusted import visible
 
-
-@dataclass(frozen=True)
-class Surface:
-    """Texts, charts and tables of the page."""
-
-    heading: str
-    sentence: str
-    good: bool
-    told_of: str
-    outcome: str
-    figures: tuple[Figure, ...]
-    recipe: str
-    loss_title: str
-    loss: Markup
-    limits: Table
-    limits_note: str
-    interactions_chart: Markup | None
-    interactions: Table
-    interactions_note: str
-    domains: Table
-    domains_note: str
-    domains_by_setting: Table
-    token_classes: Table
-    token_classes_note: str
-    kinds_by_setting: Table
-    definitions: tuple[Fact, ...]
-    path: Table
-    path_note: str
-    orders: Table
-    orders_note: str
-    points: Table
+_MOST_ROWS = 6  # that the short output of a terminal has room for
 
 
-def surface(report: SurfaceReport) -> Surface:
-    """The view of a report."""
-    return Surface(
-        heading=heading(report),
-        sentence=visible(report.verdict),
-        good=report.chosen.within,
-        told_of=told_of(report),
-        outcome=outcome(report),
-        figures=_figures(report),
-        recipe=_recipe(report),
-        loss_title=f"{_initial(MEASURES[report.contour.measure])} at every setting, and the line of {level(report)}",
-        loss=_loss_chart(report),
-        limits=tables.limits(report),
-        limits_note=said.limits_note(report),
-        interactions_chart=_interaction_chart(report),
-        interactions=tables.interactions(report),
-        interactions_note=said.interactions_note(report),
-        domains=slices.domains(report),
-        domains_note=slices.domains_note(report),
-        domains_by_setting=slices.domains_by_setting(report),
-        token_classes=slices.token_classes(report),
-        token_classes_note=slices.token_classes_note(report),
-        kinds_by_setting=slices.kinds_by_setting(report),
-        definitions=definitions(report.token_classes.classes),
-        path=tables.path(report),
-        path_note=said.path_note(report),
-        orders=tables.orders(report),
-        orders_note=said.orders_note(report),
-        points=tables.points(report),
+def blocks(report: SurfaceReport) -> list[Block]:
+    """What the report shows: first whether the damages add up, and what to take."""
+    path = tables.path(report)
+    points = tables.points(report)
+    return [
+        title(report, what="surface report", heading=answer(report)),
+        Section("surface", heading(report), _found(report)),
+        Section("contour", "How far both knobs go", _limits(report), "How far both go"),
+        Section("interactions", "Do the damages add up", _interactions(report), "Interactions"),
+        *_parts(report),
+        Section(
+            "path",
+            "The cheapest path",
+            (replace(path, brief=len(path.rows) <= _MOST_ROWS), Note(said.path_note(report))),
+            "Cheapest path",
+        ),
+        Section(
+            "order",
+            "The order of the two steps",
+            (Note(said.orders_note(report), kind="plain"), *filled(tables.orders(report))),
+            "Order",
+        ),
+        Section("settings", "Every setting", fold(f"{len(points.rows)} settings", [points]), "Settings"),
+        headline(
+            report,
+            chart_title=f"Excess KL of the {told_of(report)} over the noise floor",
+            sentence=left(report),
+            nav=f"What the {told_of(report)} loses",
+        ),
+        *closing(report),
+    ]
+
+
+def _found(report: SurfaceReport) -> list[Block]:
+    taken = Note(outcome(report), "Take", "good", brief=True)
+    recipe = Code(_recipe(report), "The recipe of the chosen setting", brief=True)
+    return [
+        Note(visible(report.verdict), kind="sentence", brief=True),
+        taken if report.chosen.within else replace(taken, label="None", kind="bad"),
+        Figures(figures(report), brief=True),
+        *([recipe] if report.chosen.within and report.chosen.recipe else []),
+    ]
+
+
+def _limits(report: SurfaceReport) -> list[Block]:
+    caption = f"{_initial(MEASURES[report.contour.measure])} at every setting, and the line of {level(report)}"
+    return [Chart(caption, loss_chart(report)), tables.limits(report), Note(said.limits_note(report))]
+
+
+def _interactions(report: SurfaceReport) -> list[Block]:
+    note = Note(said.interactions_note(report))
+    chart = interaction_chart(report)
+    if chart is None:
+        return [note, Note("No setting that turns both knobs is finite at every position.", kind="plain")]
+    unit = (
+        "nats per token; coloured where it is not 0 for sure: orange where they compound, blue in a dashed rim where "
+        "they overlap"
     )
+    return [Chart("Interaction", chart, unit), note, tables.interactions(report)]
 
 
-def _figures(report: SurfaceReport) -> tuple[Figure, ...]:
+def _parts(report: SurfaceReport) -> list[Block]:
+    """Each domain and each kind of token."""
+    meaning = definitions(report.token_classes.classes)
+    domains = [*filled(slices.domains(report)), Note(slices.domains_note(report))]
+    domains += fold("KL of each domain at every setting", filled(slices.domains_by_setting(report)))
+    classes = [*filled(slices.token_classes(report)), Note(slices.token_classes_note(report))]
+    classes += fold("KL of each kind at every setting", filled(slices.kinds_by_setting(report)))
+    classes += fold("What each class is", [Facts(meaning, style="facts wide")] if meaning else [])
+    return [
+        *([Section("domains", "By domain", domains)] if slices.domains_note(report) else []),
+        *([Section("classes", "Which tokens", classes, "Kinds of token")] if slices.token_classes_note(report) else []),
+    ]
+
+
+def figures(report: SurfaceReport) -> tuple[Figure, ...]:
+    """The chosen setting, its size and loss, and the largest interaction."""
     chosen = chosen_point(report)
     found = [
         Figure(
@@ -152,7 +169,8 @@ def _grid(
     return surface_chart(across, up, cells, turned, title=title, desc=desc)
 
 
-def _loss_chart(report: SurfaceReport) -> Markup:
+def loss_chart(report: SurfaceReport) -> Markup:
+    """The loss at every setting, with the line of the chosen loss."""
     given = [point for point in report.points if point.order == "as given"]
     losses = {(one.first, one.second): loss_nats(report, one.loss) for one in given}
     known = [value for value in losses.values() if value is not None and value > 0]
@@ -187,7 +205,8 @@ def _step(nats: float, known: Sequence[float]) -> int:
     return STEPS if high - low < 1e-9 else 1 + min(STEPS - 1, int((math.log(nats) - low) / (high - low) * STEPS))
 
 
-def _interaction_chart(report: SurfaceReport) -> Markup | None:
+def interaction_chart(report: SurfaceReport) -> Markup | None:
+    """The interaction at every setting of both knobs; None if there is none."""
     rows = [row for row in report.interactions if row.order == "as given"]
     if not rows:
         return None
@@ -213,9 +232,9 @@ def _interaction_chart(report: SurfaceReport) -> Markup | None:
 
 
 def _recipe(report: SurfaceReport) -> str:
-    """The chosen steps as JSON, one a line; empty where nothing is recommended."""
-    steps = report.chosen.recipe if report.chosen.within else ()
-    return "[\n" + ",\n".join(f"  {json.dumps(step, ensure_ascii=False)}" for step in steps) + "\n]" if steps else ""
+    """The chosen steps as JSON, one to a line."""
+    steps = ",\n".join(f"  {visible(json.dumps(step, ensure_ascii=False))}" for step in report.chosen.recipe)
+    return f"[\n{steps}\n]"
 
 
 def _initial(text: str) -> str:
