@@ -7,6 +7,7 @@ from pydantic import Field
 from app.contracts.base import Contract
 
 AFTER_S = 600.0
+GAPS = 3.0
 
 
 class StalenessMemory(Contract):
@@ -31,6 +32,16 @@ class Staleness(Contract):
     """The rule: stale when nothing came for more than `after_s` seconds; an observation ends it."""
 
     after_s: float = Field(default=AFTER_S, gt=0)
+
+    @classmethod
+    def for_traffic(cls, requests_per_s: float, shadow_rate: float, least_s: float = AFTER_S) -> Staleness:
+        """Three times the expected gap between sampled requests, but `least_s` at least.
+
+        Where requests come independently a gap is three times its mean with probability e⁻³ = 5 %. `least_s` alone
+        where no traffic is expected.
+        """
+        rate = requests_per_s * shadow_rate
+        return cls(after_s=max(least_s, GAPS / rate) if rate > 0 else least_s)
 
     def start(self, now: float) -> StalenessMemory:
         """Watching begins; it is stale only after `after_s` without an observation."""

@@ -1,5 +1,7 @@
 """No news is not good news."""
 
+import pytest
+
 from workers.calibration.online.staleness import Staleness, StalenessMemory
 
 RULE = Staleness(after_s=60)
@@ -43,6 +45,14 @@ def test_what_became_stale_stays_it_until_an_observation() -> None:
     memory, _ = RULE.check(RULE.start(1000.0), 2000.0)
 
     assert RULE.check(memory, 1001.0)[1].stale
+
+
+@pytest.mark.parametrize(
+    ("requests_per_s", "shadow_rate", "after_s"),
+    [(10, 0.01, 600), (0.1, 0.01, 3000), (0, 0.01, 600), (10, 0, 600), (0.5, 0.01, 600)],
+)
+def test_the_time_follows_the_expected_gap(requests_per_s: float, shadow_rate: float, after_s: float) -> None:
+    assert Staleness.for_traffic(requests_per_s, shadow_rate).after_s == pytest.approx(after_s)
 
 
 def test_the_memory_goes_through_json() -> None:
