@@ -22,7 +22,7 @@ from app.commands.recipes import parse_recipe
 from app.contracts.deployment import DeploymentRequest
 from app.contracts.errors import HemostatError
 from app.contracts.text import Document
-from app.kinds.registry import submissions
+from app.kinds.registry import kind_of, submissions
 from app.models.knobs import lift_knobs
 from app.problems import Problem
 from app.recipes.recipe import STEPS, Recipe
@@ -199,7 +199,8 @@ def _not_an_example(value: Any) -> Iterator[str]:
     if isinstance(value, list) or value.get("type") in STEPS:
         yield from _invalid(TypeAdapter(Recipe), value if isinstance(value, list) else [value])
     elif "kind" in value:
-        yield from _invalid(submissions(), lift_knobs(value))
+        kind = kind_of(value["kind"])
+        yield from _invalid(submissions(), value if kind is None else lift_knobs(value, kind))
     elif {"id", "messages"} <= set(value) or {"id", "text"} <= set(value):
         yield from _invalid(Document, value)
     elif {"name", "model", "reference"} <= set(value):

@@ -15,7 +15,13 @@ ROOT: Final = Path(__file__).parents[1]
 LONG: Final = 500  # lines of a module
 SMALL: Final = 40  # lines below which a module with one importer belongs into it
 # Pages that are made from code or from measurements, and those for contributors.
-NO_USER_PAGES: Final = ("docs/reference/", "docs/contributors/", "docs/recipes/measured.md", "docs/paper")
+NO_USER_PAGES: Final = (
+    "docs/reference/",
+    "docs/contributors/",
+    "docs/results/",
+    "docs/recipes/measured.md",
+    "docs/paper",
+)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from app.contracts.bounded import JsonError, parse
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.request import Submission
 from app.jobs.faults import Schema, fields_of, in_document, no_field, pointer_of, request_error, shown
-from app.kinds.registry import KINDS, submissions
+from app.kinds.registry import KINDS, kind_of, submissions
 from app.models.knobs import lift_knobs
 from app.models.nearest import as_near, listed, suggestion
 from app.problems import MAX_ERRORS, FieldError, RequestError
@@ -39,10 +39,10 @@ def parse_submission(body: bytes) -> Submission:
     data = _object(body)
     if isinstance(data.get("generate_tool_calls"), bool):
         data["generate_tool_calls"] = {} if data["generate_tool_calls"] else None
-    kind = data.get("kind")
-    if kind not in KINDS:
+    kind = kind_of(data.get("kind"))
+    if kind is None:
         raise _no_kind(data)
-    return _valid(submissions(), lift_knobs(data, KINDS[kind]))
+    return _valid(submissions(), lift_knobs(data, kind))
 
 
 def parse_body(body: bytes, contract: type[_Contract]) -> _Contract:

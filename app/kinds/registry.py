@@ -44,6 +44,11 @@ def reports() -> TypeAdapter[Report]:
     return _by_kind(tuple(kind.report for kind in KINDS.values()))
 
 
+def kind_of(name: object) -> Kind | None:
+    """The kind of that name, which comes from a client and may be anything."""
+    return KINDS.get(name) if isinstance(name, str) else None
+
+
 @cache
 def _by_kind(models: tuple[Any, ...]) -> TypeAdapter[Any]:
     any_of: Any = Annotated[reduce(or_, models), Field(discriminator="kind")]

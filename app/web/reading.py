@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import SCHEMA, Report
-from app.kinds.registry import KINDS
+from app.kinds.registry import kind_of
 
 
 def parse(report: object) -> Report:
@@ -22,16 +22,17 @@ def parse(report: object) -> Report:
             hint="give the JSON of GET /v1/diagnosis/jobs/{id}/report",
             pointer="/schema",
         )
-    kind = report.get("kind") if isinstance(report, dict) else None
-    if kind not in KINDS:
+    name = report.get("kind") if isinstance(report, dict) else None
+    kind = kind_of(name)
+    if kind is None:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"this version of Hemostat does not show reports of kind {str(kind)[:100]!r}",
+            f"this version of Hemostat does not show reports of kind {str(name)[:100]!r}",
             hint="use the version that made it",
             pointer="/kind",
         )
     try:
-        return KINDS[kind].report.model_validate(report, extra="ignore")
+        return kind.report.model_validate(report, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = "/" + "/".join(map(str, first["loc"]))

@@ -10,7 +10,7 @@ from typing import Any
 from app.commands.options import words_of
 from app.contracts.report import Report
 from app.contracts.request import Thresholds
-from app.kinds.registry import KINDS
+from app.kinds.registry import KINDS, kind_of
 from app.web import describe
 from app.web.untrusted import visible
 
@@ -92,7 +92,7 @@ def _request(report: Report) -> Json:
             "precision": origin.precision,
             "thresholds": report.decision.thresholds.model_dump(),
         }
-    if known.get("kind") not in KINDS:
+    if kind_of(known.get("kind")) is None:
         known = known | {"kind": report.kind}
     if known.get("thresholds") == Thresholds().model_dump():
         known.pop("thresholds")

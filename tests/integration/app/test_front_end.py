@@ -221,7 +221,7 @@ async def test_readiness_asks_redis_once_a_second_however_often_it_is_asked(api:
 @pytest.mark.parametrize(
     ("content", "cure"),
     [
-        (None, "`hemostat models import-gguf --demo` makes one"),
+        (None, "make it with `hemostat models add"),
         ("[models.tiny\n", "correct that line"),
         ("[models.tiny]\npath = 3\n", ""),
     ],

@@ -394,6 +394,12 @@ def test_faults_of_a_calibrate_body_are_found_in_its_own_fields(fields: Json, co
     assert (error.code, error.pointer) == (code, pointer)
 
 
+@pytest.mark.parametrize("kind", [[], {}, {"a": []}, [{}], 5, True, None])
+def test_a_kind_that_is_no_text_is_refused(kind: object) -> None:
+    error = refused(calibrate(kind=kind))
+    assert (error.code, error.pointer) == (ErrorCode.UNKNOWN_KIND, "/kind")
+
+
 def test_a_body_without_a_kind_is_judged_by_the_names_of_every_kind() -> None:
     error = refused({"kindd": "compare", "reference": {}})
     assert (error.code, error.pointer) == (ErrorCode.UNKNOWN_FIELD, "/kindd")
