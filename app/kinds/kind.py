@@ -68,7 +68,7 @@ class Kind:
     phases: Mapping[str, Phase] = field(default_factory=dict)
 
     def call(self, of: str, *given: Any) -> Any:
-        """What the function returns that is named under `of`; None where the kind has none."""
+        """What the function returns that is named under `of`; None if the kind has none."""
         return load(name)(*given) if (name := getattr(self, of)) else None
 
     @cached_property
