@@ -28,7 +28,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.HUB_FORBIDDEN: "Send the text inline or as a file, or have the operator name it in HEMOSTAT_HUB_TEXT.",
     ErrorCode.HUB_UNAVAILABLE: "Connect the worker to the hub, or send the text inline or as a file.",
     ErrorCode.CHAT_TEMPLATE_MISSING: "Send the documents as plain text, or use a model whose tokenizer has a template.",
-    ErrorCode.TASK_INVALID: "Correct the line that is named; docs/tasks.md lists the fields of each format.",
+    ErrorCode.TASK_INVALID: "Correct the line that the detail names; each format has fields of its own.",
     ErrorCode.CODE_EXECUTION_DISABLED: "Leave the task out, or have the operator set HEMOSTAT_CODE_EXECUTION=true.",
     ErrorCode.CODE_SANDBOX_UNAVAILABLE: "Leave tasks of code out, or run the worker where seccomp filters are allowed.",
     ErrorCode.BODY_TOO_SLOW: "Send less text, or send it over a faster connection.",

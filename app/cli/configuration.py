@@ -18,5 +18,5 @@ def settings() -> Settings:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
             f"{name}={fault['input']!r} cannot be used: {fault['msg']}",
-            hint=f"correct or unset {name}; docs/reference/settings.md lists the variables",
+            hint=f"correct or unset {name}",
         ) from None

@@ -168,7 +168,7 @@ def change(
     replicas: Annotated[int | None, typer.Option(help="Serving processes.")] = None,
     sampling: Annotated[
         list[str] | None,
-        typer.Option("--sampling", help="temperature=0.7 …; repeated; replaces all; `none`: none any more."),
+        typer.Option("--sampling", help="temperature=0.7 …; repeated; replaces all; `none` removes them."),
     ] = None,
     metadata: Annotated[list[str] | None, typer.Option("--metadata", help="key=value; repeated; replaces all.")] = None,
     *,
@@ -215,7 +215,7 @@ def _float(text: str, option: str) -> float | str:
 
 @deploy_app.command()
 def promote(name: Name, version: str, *, reason: Reason = "", url: Url = None, as_json: AsJson = False) -> None:
-    """Serve this calibration version, by hand: no trial is asked for."""
+    """Serve this calibration version at once, without a trial."""
     _act(name, "promote", {"version": version, "reason": reason}, url, as_json=as_json)
 
 
@@ -228,7 +228,7 @@ def rollback(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go back to the calibration version before."""
+    """Go back to the previous calibration version."""
     _act(name, "rollback", {"to": to, "reason": reason}, url, as_json=as_json)
 
 
@@ -271,7 +271,7 @@ def events(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """What happened to a deployment, oldest first. With --json --follow one JSON object a line."""
+    """What happened to a deployment, oldest first. With --json --follow: one JSON object per line."""
     with connect(url, settings()) as client:
         if not follow:
             page = client.call("GET", _at(name, "events"), params={"after": after, "limit": limit})

@@ -56,7 +56,7 @@ def diff(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Compare reports that are not comparable, and label the result.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where an HTML page goes.")] = None,
     url: Url = None,
     as_json: AsJson = False,

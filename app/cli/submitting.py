@@ -28,11 +28,11 @@ _MODELS: Final = {
     "candidate": Annotated[
         str | None,
         typer.Argument(
-            metavar="CANDIDATE", help="The modified model, named alike. Default: the reference, modified by --recipe."
+            metavar="CANDIDATE", help="The modified model, in the same forms. Default: REFERENCE, modified by --recipe."
         ),
     ],
-    "reference_option": Annotated[str | None, typer.Option("--reference", "-r", help="In place of REFERENCE.")],
-    "candidate_option": Annotated[str | None, typer.Option("--candidate", "-c", help="In place of CANDIDATE.")],
+    "reference_option": Annotated[str | None, typer.Option("--reference", "-r", help="The same as REFERENCE.")],
+    "candidate_option": Annotated[str | None, typer.Option("--candidate", "-c", help="The same as CANDIDATE.")],
     "recipe": Annotated[
         list[str] | None,
         typer.Option(
@@ -49,7 +49,7 @@ _KNOB: Final = Annotated[
     ),
 ]
 _SET: Final = Annotated[
-    list[str] | None, typer.Option("--set", help="FIELD=JSON of the request, repeated for more: what has no option.")
+    list[str] | None, typer.Option("--set", help="FIELD=JSON: a request field that has no option; repeated for more.")
 ]
 _SHARED: Final[dict[str, tuple[Any, Any]]] = {
     "output": (Output, None),
@@ -84,7 +84,7 @@ def _parameters(kind: Kind) -> Iterator[Parameter]:
         yield parameter(option.name, _annotation(option), False if option.switch else None)
     yield parameter("set_", _SET)
     if kind.rules:
-        told = "Exit 1 if the report is this bad or worse, 3 if that is open."
+        told = "Exit 1 if the report is this bad or worse, 3 if the measurement cannot decide."
         yield parameter("fail_on", Annotated[kind.rules | None, typer.Option(help=told)])
     for name, (annotation, default) in _SHARED.items():
         yield parameter(name, annotation, default)

@@ -32,7 +32,7 @@ def threshold(
     ],
     *,
     curve: Annotated[str | None, typer.Option(help="Which curve of a file that holds several by name.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
     """How far a knob can be turned: fits the phase transition of a curve, with interval, tests and rival forms.

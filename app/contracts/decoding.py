@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from app.contracts.base import Contract, broken
 
-DECODERS_PAGE: Final = "docs/decoders.md lists the decoders and what each takes."
+DECODERS_HINT: Final = "/openapi.json lists the decoders and their fields."
 Temperature = Annotated[float, Field(gt=0, le=2, description="divides the logits before anything else")]
 Candidates = Annotated[int, Field(ge=1, le=64, description="most probable tokens that are looked at")]
 Degeneration = Annotated[float, Field(ge=0, le=1, description="weight of the penalty; 0 is greedy")]
@@ -43,7 +43,7 @@ class DiverseBeam(Contract):
     @model_validator(mode="after")
     def _even_groups(self) -> "DiverseBeam":
         if self.beams % self.groups:
-            raise broken(f"groups {self.groups} does not divide beams {self.beams}", hint=DECODERS_PAGE, at=("groups",))
+            raise broken(f"groups {self.groups} does not divide beams {self.beams}", hint=DECODERS_HINT, at=("groups",))
         return self
 
 

@@ -75,12 +75,12 @@ class DeploymentRequest(Contract):
     )
     shadow_rate: Rate = Field(default=0.01, description="share of requests that are scored again by both models")
     shadow_tokens_per_second: Annotated[float, Field(ge=0, le=1e6)] = Field(
-        default=200.0, description="budget of that, in generated tokens"
+        default=200.0, description="most generated tokens per second that are scored again"
     )
     drift_threshold: Nats | None = Field(
         default=None,
-        description="mean KL (nats a token) of served traffic above which it is drift; null: 1.5 times the upper "
-        "95 % limit that the served profile, or identity, showed on test documents, once that is known",
+        description="drift limit: mean KL of served traffic in nats per token; null: 1.5 times the upper 95 % limit "
+        "that the served profile, or identity, has on its test documents, once that is known",
     )
     alpha: Annotated[float, Field(ge=1e-6, le=0.5)] = Field(
         default=0.01, description="probability of ever raising a drift alarm while there is none"
@@ -105,7 +105,7 @@ class DeploymentPatch(Contract):
     drift_threshold: Nats | None = None
     alpha: Annotated[float, Field(ge=1e-6, le=0.5)] | None = None
     replicas: Annotated[int, Field(ge=1, le=16)] | None = None
-    sampling: SamplingDefaults | None = Field(default=None, description="replaces all of them; {}: none any more")
+    sampling: SamplingDefaults | None = Field(default=None, description="replaces all of them; {} removes them")
     metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] | None = None
 
 

@@ -94,7 +94,7 @@ class JobRequest(Contract):
         description="what the models are compared on; default: the shipped evaluation text",
     )
     window: Annotated[int, Field(ge=2, le=1_048_576)] = Field(default=512, description="tokens per window of the text")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of all that is drawn")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="seed of all random choices")
     thresholds: Annotated[Thresholds, Option("--threshold", shape="thresholds")] = Field(
         default=Thresholds(), description="mean KL at which each class of damage begins"
     )

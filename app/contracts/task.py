@@ -20,7 +20,7 @@ METRICS: Final[dict[TaskFormat, tuple[TaskMetric, ...]]] = {
     "humaneval": ("pass_at_1",),
 }
 MAX_ITEMS: Final = 100_000
-TASKS_PAGE: Final = "docs/tasks.md lists the fields of a task."
+TASKS_HINT: Final = "/openapi.json lists the fields of a task."
 Path = Annotated[str, Field(min_length=1, max_length=1000)]
 HarnessName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 
@@ -61,10 +61,10 @@ class FileTask(Contract):
     def _fits(self) -> "FileTask":
         if self.metric is not None and self.metric not in METRICS[self.format]:
             message = f"{self.format} is scored by {' or '.join(METRICS[self.format])}, not by {self.metric}"
-            raise broken(message, hint=TASKS_PAGE)
+            raise broken(message, hint=TASKS_HINT)
         if bool(self.shots) != (self.examples is not None):
             message = "shots and examples go together: the file whose first items are shown, and how many"
-            raise broken(message, hint=TASKS_PAGE)
+            raise broken(message, hint=TASKS_HINT)
         return self
 
 
@@ -104,7 +104,7 @@ class HarnessTask(Contract):
     def _fits(self) -> "HarnessTask":
         if self.examples is not None and self.shots == 0:
             message = "no example is shown, and a file of examples is named: leave one of the two out"
-            raise broken(message, hint=TASKS_PAGE)
+            raise broken(message, hint=TASKS_HINT)
         return self
 
 
@@ -119,4 +119,4 @@ def told_apart(tasks: Sequence[ShippedTask | FileTask | HarnessTask]) -> None:
     twice = [name for name, count in Counter(task.title for task in tasks).items() if count > 1]
     if twice:
         message = f"two tasks are called {twice[0]}: give one of them another name"
-        raise broken(message, hint=TASKS_PAGE, at=("tasks",))
+        raise broken(message, hint=TASKS_HINT, at=("tasks",))

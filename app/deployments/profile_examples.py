@@ -29,7 +29,7 @@ PROFILE: Final[dict[str, Any]] = {
     "bytes": 297312,
     "created_at": 1795612299.8,
     "job": JOB_ID,
-    "deployment": "smollm2-rtn4",
+    "deployment": "smollm2-135m-rtn4",
     "evidence": {},
     "fit": {
         "origin": "job",

@@ -190,7 +190,7 @@ async def promote_version(request: Request, deployment: str) -> Response:
 
 @changes.post(
     PATH + "/{deployment}/rollback",
-    summary="Go back to the calibration version before",
+    summary="Go back to the previous calibration version",
     openapi_extra=_body("RollbackRequest", examples.ROLLBACK, required=False),
     responses=answers(Answer(200, examples.ROLLED_BACK, "Deployment"), errors=[*_CHANGE, *_BODY, *_PROFILE]),
 )

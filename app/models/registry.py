@@ -113,7 +113,7 @@ class Registry:
             raise HemostatError(
                 ErrorCode.UNKNOWN_MODEL,
                 f"there is no model {alias!r}",
-                hint=f"{suggestion(alias, self.entries)}; to add one: hemostat models add ALIAS FOLDER|HUB_ID",
+                hint=f"{suggestion(alias, self.entries)}; or add it with `hemostat models add ALIAS FOLDER|HUB_ID`",
                 pointer=pointer,
             )
         return entry

@@ -1,4 +1,4 @@
-"""The dashboard *Is it bleeding?*: `python -m deploy.grafana.board` writes dashboards/bleeding.json.
+"""The dashboard *Damage of served traffic*: `python -m deploy.grafana.board` writes dashboards/bleeding.json.
 
 A row of stats answers the title for every deployment; below it is why. docs/board.md says how to read it. What is drawn
 is what the metrics say: no smoothing, gaps where nothing was measured.
@@ -85,7 +85,7 @@ def stats() -> list[Any]:
     return [
         stat_panel(
             "Severity",
-            "How badly the served model bleeds: class of the mean KL(reference‖served) of the recent window, "
+            "How damaged the served model is: class of the mean KL(reference‖served) of the recent window, "
             "calibrated. none < 0.01 ≤ mild < 0.05 ≤ moderate < 0.2 ≤ severe < 1 ≤ collapse (nats a token).",
             Query(series("hemostat_served_severity"), "{{deployment}}"),
             unit="none",
@@ -331,7 +331,7 @@ def annotation_queries() -> list[tuple[dashboard.AnnotationQuery, dict[str, str]
 def build() -> dict[str, Any]:
     """The dashboard as Grafana reads it."""
     board = frame(
-        "Is it bleeding?",
+        "Damage of served traffic",
         UID,
         "How far served models are from their unmodified reference, and whether the calibration helps.",
         [*stats(), *graphs()],

@@ -275,7 +275,8 @@ def page(url: str, start: float, end: float, deployment: str = ".+") -> str:
     picture = tag("svg", "".join(drawn), xmlns="http://www.w3.org/2000/svg", width=24 * COLUMN + GAP, height=bottom)
     heading = tag("h1", html.escape(dashboard["title"]))
     return (
-        f'<!doctype html><meta charset="utf-8"><title>Is it bleeding?</title><style>{STYLE}</style>{heading}{picture}\n'
+        '<!doctype html><meta charset="utf-8"><title>Damage of served traffic</title>'
+        f"<style>{STYLE}</style>{heading}{picture}\n"
     )
 
 

@@ -200,7 +200,7 @@ def _unsupported(info: CheckpointInfo, why: str) -> HemostatError:
     return HemostatError(
         ErrorCode.HEAD_UNSUPPORTED,
         f"the head of {info.path.name} ({info.architecture}) cannot be reproduced: {why}",
-        hint="supported are heads of one matrix, with a bias, a scale or a soft cap; see docs/divergence.md",
+        hint="supported are heads of one matrix, with a bias, a scale or a soft cap",
     )
 
 

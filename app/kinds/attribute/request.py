@@ -41,23 +41,22 @@ class AttributeRequest(JobRequest):
         "for the parts that are found to cost most",
     )
     tokens: Annotated[int, Field(ge=16, le=10_000_000)] = Field(
-        default=4096, description="tokens of the text on which parts are swapped; the models as a whole see all of it"
+        default=4096, description="tokens of the text that parts are swapped on; whole models are compared on all of it"
     )
     budget: Annotated[float, Field(ge=1, le=100_000)] = Field(
         default=64.0,
-        description="what swaps may cost, in forward passes of the whole model over these tokens",
+        description="most forward passes of the whole model over these tokens that swaps may take",
     )
     top: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=8, description="parts that are looked into: controls, isotropic twins, pairs, causes, treatments"
+        default=8, description="number of parts that get controls, isotropic twins, pairs, causes and treatments"
     )
     twins: Annotated[int, Field(ge=1, le=16)] = Field(
-        default=1, description="random directions that the isotropic twin of a part is averaged over"
+        default=1, description="random directions whose mean is the isotropic twin of a part"
     )
     internals: bool = Field(
         default=True,
-        description="also compare the two models inside: which layer is which, where heads look, how errors grow from "
-        "layer to layer, which experts are chosen; which layer is which is looked at in any case where no part can be "
-        "swapped",
+        description="also compare the two models inside: matched layers, attention, growth of errors from layer to "
+        "layer, chosen experts. Layers are always matched if no part can be swapped",
     )
 
     @field_validator("directions")

@@ -43,12 +43,10 @@ class CalibrateRequest(JobRequest):
     )
     fit_domains: Annotated[
         Annotated[tuple[Domain, ...], Field(min_length=1, max_length=100)] | None, Option("--fit-domain")
-    ] = Field(default=None, description="domains of `text` to fit; others are tested only. Default: all")
-    tokens: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
-        default=25_000, description="at most so many tokens are fitted"
-    )
+    ] = Field(default=None, description="domains of `text` to fit on; the other domains are only tested. Default: all")
+    tokens: Annotated[int, Field(ge=256, le=1_000_000)] = Field(default=25_000, description="most tokens to fit on")
     calibrators: Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32), Option("--calibrator")] = (
-        Field(default=CALIBRATORS, description="what is fitted and compared; `+` composes, hidden corrections first")
+        Field(default=CALIBRATORS, description="calibrators to fit and compare; `+` composes, hidden corrections first")
     )
     tolerance: Annotated[float, Field(ge=0, le=0.1)] = Field(
         default=0.005,

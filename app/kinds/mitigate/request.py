@@ -30,7 +30,7 @@ class Budget(Contract):
     )
     added_latency: Annotated[float, Field(ge=0, le=100)] | None = Field(
         default=None,
-        description="budget: time per token more than the candidate's, in the engine that scores: 0.1 is a tenth",
+        description="budget: extra time per token over the candidate's, in the engine that scores; 0.1 is 10 % more",
     )
 
 
@@ -47,20 +47,20 @@ class MitigateRequest(JobRequest):
     )
     calibration: Annotated[TextSource, Option(shape="text")] = Field(
         default_factory=lambda: ShippedText(source="shipped", corpus="calibration"),
-        description="text that treatments look at; it may share no document with the others",
+        description="text that treatments are fitted on; it may share no document with the others",
     )
     calibration_windows: Annotated[int, Field(ge=2, le=4096)] = Field(
-        default=32, description="windows that a treatment looks at; cheap trials look at a quarter of them"
+        default=32, description="windows of calibration text per treatment; cheap trials use a quarter of them"
     )
     calibration_window: Annotated[int, Field(ge=8, le=32768)] = Field(
         default=512, description="tokens per window of that text"
     )
     budget: Budget = Budget()
     treatments: Annotated[tuple[TreatmentName, ...], Field(min_length=1, max_length=16), Option("--treatment")] = Field(
-        default=TREATMENTS, description="what may be tried"
+        default=TREATMENTS, description="treatments that may be tried"
     )
     trials: Annotated[int, Field(ge=2, le=200)] = Field(
-        default=16, description="recipes that are made and measured, cheap and full ones together"
+        default=16, description="most recipes to make and measure, cheap and full trials together"
     )
     store_text: bool | None = Field(
         default=None,

@@ -43,19 +43,20 @@ class SurfaceRequest(SweptRequest):
     )
     orders: Annotated[
         Literal["as given", "both"],
-        Option("--both-orders", sets="both", help="Measure every setting with the two steps exchanged, too."),
-    ] = Field(default="as given", description="`both`: every setting with the two steps exchanged, too")
+        Option("--both-orders", sets="both", help="Also measure every setting with the two steps exchanged."),
+    ] = Field(default="as given", description="`both`: also every setting with the two steps exchanged")
     contour: Annotated[ChosenLoss, Option(shape="contour")] = Field(
-        default=ChosenLoss(), description="the loss that must not be passed; default: where moderate damage begins"
+        default=ChosenLoss(), description="the largest loss allowed; default: where moderate damage begins"
     )
     margin: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
-        description="nats per token of interaction that count as none; default: where mild damage begins. Damages "
-        "add up if the whole 95 % interval of their interaction is within it on either side of 0",
+        description="largest interaction, in nats per token, that counts as none; default: where mild damage begins. "
+        "Damages add up if the whole 95 % interval of their interaction is between −margin and +margin",
     )
     storage: Literal["sparse", "dense"] = Field(
         default="sparse",
-        description="how bytes are counted: zeros of pruned weights not stored (one bit a weight beside), or as others",
+        description="how bytes are counted. sparse: zeros of pruned weights are not stored, one bit per weight marks "
+        "them; dense: they are stored",
     )
 
     @property

@@ -47,16 +47,16 @@ class SweepRequest(SweptRequest):
     )
     budget: Annotated[int, Field(ge=2, le=200)] | None = Field(
         default=None,
-        description="measure at most so many of the values, each chosen where it narrows the threshold's interval "
-        "most; default: all of them",
+        description="most values to measure; each next value is the one that narrows the threshold's interval most; "
+        "default: all",
     )
     bounds: Annotated[FormBounds, Option("--bound", shape="bounds")] = Field(
         default=FormBounds(), description="bounds on the form that is fitted to the perplexity"
     )
     tasks: Annotated[tuple[OwnTask, ...], Field(max_length=MOST_TASKS), Option("--task", shape="task")] = Field(
         default=(),
-        description="answered by both models at settings that are near-lossless by perplexity, from the strongest "
-        "down, until one loses at most 5 % in the mean: the published rule's other half; default: none",
+        description="tasks for settings that are near-lossless by perplexity, the strongest first, until a setting "
+        "loses at most 5 % on average. They complete the published rule; default: none",
     )
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from app.contracts.base import broken
 from app.contracts.decoding import (
     DECODERS,
-    DECODERS_PAGE,
+    DECODERS_HINT,
     AnyDecoder,
     AnyShaping,
     Decoder,
@@ -53,19 +53,19 @@ class TrajectoryRequest(JobRequest):
         default_factory=all_decoders, description="each is run for every model; the first one decides the verdict"
     )
     prompts: Annotated[int, Field(ge=1, le=1024)] = Field(
-        default=32, description="at most so many documents give a prompt each, each domain in turn"
+        default=32, description="most prompts; each is from another document, each domain in turn"
     )
     prompt_tokens: Annotated[int, Field(ge=1, le=32768)] = Field(
-        default=32, description="tokens of a prompt; a shorter document gives what it has"
+        default=32, description="tokens of a prompt; a shorter document gives all that it has"
     )
     tokens: Annotated[int, Field(ge=2, le=32768)] = Field(default=128, description="most tokens that are generated")
     chat: bool = Field(
         default=False,
-        description="put each prompt into the chat template as the user's message; a conversation is always taken up "
-        "to its first answer",
+        description="put each prompt into the chat template as the user's message; a conversation always ends before "
+        "its first answer",
     )
     shapings: Annotated[tuple[AnyShaping, ...], Field(max_length=16), Option("--shaping", shape="shaping")] = Field(
-        default=SHAPINGS, description="distances are also taken after these, from the stored hidden states"
+        default=SHAPINGS, description="distances are also computed after each of these, from stored hidden states"
     )
     store_text: bool | None = Field(
         default=None,
@@ -84,7 +84,7 @@ class TrajectoryRequest(JobRequest):
             raise broken(
                 f"decoder {twice} is given twice: a report tells decoders apart by their names, so other parameters of "
                 "it need a job of their own",
-                hint=DECODERS_PAGE,
+                hint=DECODERS_HINT,
             )
         return decoders
 

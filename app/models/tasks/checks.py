@@ -35,8 +35,7 @@ def check_tasks(tasks: Sequence[Task], settings: Settings, *, seed: int) -> list
             raise HemostatError(
                 ErrorCode.CODE_EXECUTION_DISABLED,
                 f"the task {task.title} runs code that the models write, and this service is set not to",
-                hint="leave the task out, or have the operator set HEMOSTAT_CODE_EXECUTION=true after reading "
-                "docs/tasks.md",
+                hint="leave the task out, or have the operator set HEMOSTAT_CODE_EXECUTION=true",
                 pointer=f"{pointer}/format",
             )
         found.append(read_task(task, settings, seed=seed, pointer=pointer))

@@ -77,7 +77,10 @@ def arc(row: Row, id_: str, complain: Complain) -> Item:
             "label": [one.get("label") for one in choices if isinstance(one, Mapping)],
         }
     if not isinstance(choices, Mapping):
-        complain("choices is neither an object of text and label nor a list of them", "see docs/tasks.md")
+        complain(
+            "choices is neither an object of text and label nor a list of them",
+            "give two lists, text and label, or a list of objects",
+        )
     texts, labels = _texts(choices, "text", complain), [str(label) for label in choices.get("label") or ()]
     if len(labels) != len(texts):
         complain(f"{len(texts)} choices have {len(labels)} labels", "give each choice a label")
@@ -147,7 +150,7 @@ READERS: Final[dict[TaskFormat, Reader]] = {
 def _text(row: Row, field: str, complain: Complain) -> str:
     value = row.get(field)
     if not isinstance(value, str):
-        complain(f"{field} is no text", "see docs/tasks.md for the fields of each format")
+        complain(f"{field} is no text", f"give {field} as a string")
     if not value.strip() and field != "ctx_b":
         complain(f"{field} is empty", "take the item out: a model cannot be asked nothing")
     return value
@@ -157,7 +160,7 @@ def _texts(row: Row, field: str, complain: Complain, read: Callable[[str], str] 
     """What `read` makes of each of the texts; none may be left empty."""
     values = row.get(field)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        complain(f"{field} is no list of texts", "see docs/tasks.md for the fields of each format")
+        complain(f"{field} is no list of texts", f"give {field} as a list of strings")
     if len(values) < 2:
         complain(
             f"{field} holds {'one answer' if values else 'no answer'}", "there must be two at least to choose from"

@@ -113,7 +113,7 @@ def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str) -> list[
                 where,
                 f"{form} needs the field{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
                 f"there are {', '.join(_names(row)) or 'none'}{_likeness(form, row, other)}",
-                f"name the format {other or 'that the file has'}; docs/tasks.md lists the fields",
+                f"name the format {other or 'that the file has'}",
             )
         if row.get(ANSWER[form]) in (None, ""):
             complain(

@@ -66,7 +66,7 @@ def test_a_rule_of_decoders_points_to_the_page_that_lists_them(decoders: list[di
     body = {"kind": "trajectory", "reference": {"model": "m"}, "candidate": {"model": "n"}, "decoders": decoders}
     with pytest.raises(RequestError) as refused:
         parse_submission(json.dumps(body).encode())
-    assert "docs/decoders.md" in refused.value.hint
+    assert "/openapi.json" in refused.value.hint
 
 
 def test_what_is_wrong_with_the_first_candidate_is_told_alone() -> None:

@@ -147,9 +147,9 @@ def test_fields_that_are_as_near_to_what_is_written_are_all_named() -> None:
 
 def test_what_is_wrong_with_a_task_as_a_whole_leads_to_the_page_about_tasks() -> None:
     error = refused(tasks(tasks=[TASKS[0] | {"shots": 3}]))
-    assert (error.pointer, error.hint) == ("/tasks/0", "docs/tasks.md lists the fields of a task.")
+    assert (error.pointer, error.hint) == ("/tasks/0", "/openapi.json lists the fields of a task.")
     error = refused(tasks(tasks=[TASKS[1], TASKS[1]]))
     assert error.detail == "Two tasks are called example: give one of them another name."
-    assert (error.pointer, error.hint) == ("/tasks", "docs/tasks.md lists the fields of a task.")
+    assert (error.pointer, error.hint) == ("/tasks", "/openapi.json lists the fields of a task.")
     twice = [{"source": "file", "format": "arc", "path": "a", "name": "tasks"}] * 2
     assert refused(tasks(tasks=twice)).pointer == "/tasks"
