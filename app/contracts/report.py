@@ -375,6 +375,30 @@ class Provenance(Contract):
     versions: dict[str, str]
 
 
+LimitationCode = Literal[
+    "generation",
+    "tasks",
+    "code",
+    "long_context",
+    "long_texts",
+    "domains",
+    "sampling",
+    "form",
+    "authors",
+    "speed",
+    "settings",
+    "order",
+]
+
+
+class Limitation(Contract):
+    """Something that a report does not speak of."""
+
+    code: LimitationCode
+    text: str = Field(description="the limitation in plain words")
+    numbers: dict[str, Count] = Field(default={}, description="the numbers of `text`, by name")
+
+
 class Report(Contract):
     """The envelope: what the report of every kind holds."""
 
@@ -389,7 +413,7 @@ class Report(Contract):
     windows: Count
     nonfinite_positions: Count
     noise_floor: NoiseFloor
-    not_tested: tuple[str, ...] = ()
+    not_tested: tuple[Limitation, ...] = ()
     warnings: tuple[str, ...] = ()
     request: dict[str, object] | None = Field(
         default=None, description="the job's request, to repeat it; the documents of an inline text are left out"

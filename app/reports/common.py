@@ -82,7 +82,7 @@ def closing(report: Report) -> list[Block]:
 
 def _limits(report: Report) -> Section:
     found = verdict(report)
-    listed = tuple(visible(item) for item in report.not_tested) or ("The report names nothing.",)
+    listed = tuple(visible(one.text) for one in report.not_tested) or ("The report names nothing.",)
     tested = [
         Note(found.detectable, "Minimum detectable effect", "plain"),
         Items(listed, "Not tested", brief=bool(report.not_tested)),

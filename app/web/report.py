@@ -54,7 +54,7 @@ def render(report: dict[str, Any], *, others: str = "") -> str:
         schema=SCHEMA,
         origin=origin(data),
         warnings=[visible(warning) for warning in data.warnings],
-        not_tested=[visible(item) for item in data.not_tested],
+        not_tested=[visible(one.text) for one in data.not_tested],
         others=others,
         job=visible(data.job),
         **own,

@@ -116,8 +116,8 @@ def small_print(report: Report, console: Console, say: Say) -> None:
     grid.add_row("noise floor", say(floor_text))
     grid.add_row("detectable", say(detectable(report)))
     grid.add_row("rule", Text(say(visible(report.decision.rule))))
-    for index, item in enumerate(report.not_tested):
-        grid.add_row("not tested" if index == 0 else "", Text(say(visible(item))))
+    for index, one in enumerate(report.not_tested):
+        grid.add_row("not tested" if index == 0 else "", Text(say(visible(one.text))))
     origin = report.provenance
     grid.add_row("engine", Text(say(visible("; ".join(describe.engine(origin))))))
     grid.add_row("measuring took", say(fmt.duration(_spent(origin))))

@@ -187,9 +187,12 @@ def compare_report(
         "passages": _passages(values, tokens) if store_text else (),
         "nonfinite_positions": nonfinite,
         "not_tested": (
-            "text generated freely: only next-token distributions after given text were compared",
-            "contexts longer than the window of 512 tokens",
-            "languages and tasks that the text does not hold",
+            {
+                "code": "generation",
+                "text": "text generated freely: only next-token distributions after given text were compared",
+            },
+            {"code": "long_context", "text": "contexts longer than the window of 512 tokens"},
+            {"code": "domains", "text": "languages and tasks that the text does not hold"},
         ),
         "warnings": warnings,
         "request": {

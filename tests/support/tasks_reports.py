@@ -261,7 +261,10 @@ def tasks_report(*tasks: Json, harness: tuple[Json, ...] = (), runs: int = 18, m
         }
         if runs
         else None,
-        "not_tested": ["text generated freely", "tasks other than these"],
+        "not_tested": [
+            {"code": "generation", "text": "text generated freely"},
+            {"code": "tasks", "text": "tasks other than these"},
+        ],
         "request": {
             "kind": "tasks",
             "reference": {"model": "smollm2-135m"},

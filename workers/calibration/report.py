@@ -7,7 +7,7 @@ from typing import Final
 
 from app.contracts.deployment import IDENTITY
 from app.contracts.profile import Profile, TableRow, TestRecord
-from app.contracts.report import Blocks
+from app.contracts.report import Blocks, Limitation
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.sets import Sets
@@ -15,15 +15,14 @@ from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import Positions, TokenValues
 from workers.engine.device import EngineIdentity
-from workers.measuring.assemble import envelope, limits_of, of_making, provenance
+from workers.measuring.assemble import envelope, of_making, provenance
 from workers.measuring.floor import Floor
+from workers.measuring.limitations import limits_of, without
 from workers.measuring.sides import Sides
 from workers.measuring.summary import Summary, summarize
 from workers.measuring.verdict import decide
 from workers.process.handler import JobContext
 
-# The sampled effects speak of it.
-_SAMPLING = "Sampling settings"
 PRECISION: Final[Precision] = "float32"
 
 
@@ -76,11 +75,7 @@ def build_report(tested: Tested, context: JobContext) -> CalibrateReport:
         deployment=request.deployment,
         test=test,
         sets=tested.sets.records(),
-        not_tested=tuple(
-            item
-            for item in limits_of(corpus, tested.positions, request.test_text or request.text)
-            if not (request.sampling and item.startswith(_SAMPLING))
-        ),
+        not_tested=_not_tested(tested),
         warnings=(*tested.sets.warnings, *_warnings(tested, raw, calibrated)),
         **calibrated.of_report(),
         **envelope(request, context, decisions[1], tested.floor, source),
@@ -121,6 +116,12 @@ def _summary(tested: Tested, values: TokenValues, context: JobContext) -> Summar
         seed=tested.request.seed,
         check_cancelled=context.check_cancelled,
     )
+
+
+def _not_tested(tested: Tested) -> tuple[Limitation, ...]:
+    request = tested.request
+    listed = limits_of(tested.sets.test, tested.positions, request.test_text or request.text)
+    return without(listed, "sampling") if request.sampling else listed
 
 
 def _warnings(tested: Tested, raw: Summary, calibrated: Summary) -> list[str]:

@@ -15,18 +15,15 @@ from app.contracts.report import (
     SeverityVerdict,
 )
 from app.contracts.request import JobRequest
-from app.contracts.text import SelfText, TextSource
 from app.models.checkpoint import CheckpointInfo
 from workers.analysis.numerals import counted
 from workers.distributions.divergence import Precision, arithmetic
 from workers.distributions.intervals import DESCRIPTION
-from workers.distributions.token_values import Positions
 from workers.engine.device import EngineIdentity
 from workers.engine.sizes import step_tokens
 from workers.measuring import long_context
 from workers.measuring.floor import Floor
 from workers.measuring.sides import Side, Sides
-from workers.measuring.verdict import not_tested
 from workers.process.handler import JobContext
 from workers.text.windows import Corpus
 
@@ -104,18 +101,6 @@ def envelope(
         "request": repeatable(request),
         "provenance": source,
     }
-
-
-def limits_of(corpus: Corpus, positions: Positions, text: TextSource, *, tool_calls: bool = False) -> tuple[str, ...]:
-    """What a verdict over a corpus does not speak of."""
-    return not_tested(
-        longest_context=int(positions.context.max()),
-        domains=[document.domain for document in corpus.documents],
-        conversations=corpus.conversations,
-        whole_conversations=corpus.whole_conversations,
-        self_corpus=isinstance(text, SelfText),
-        tool_calls=tool_calls,
-    )
 
 
 def repeatable(request: JobRequest) -> dict[str, object]:

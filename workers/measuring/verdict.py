@@ -10,7 +10,6 @@ docs/verdict.md tells where the default thresholds come from.
 """
 
 import math
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from workers.distributions.intervals import Estimate
 from workers.distributions.power import minimum_detectable_effect, tokens_to_decide
 from workers.measuring.summary import as_mean
 
-DEFAULT_DOMAIN = "text"
 # The excess is a difference of two measurements that round independently.
 _PAIR = math.sqrt(2)
 
@@ -117,77 +115,6 @@ def sentence(
     head = verdict.severity.capitalize() if rank else "No damage that matters"
     place = f"above the limit of {_plain(limits[rank - 1])}" if rank else f"below the limit of {_plain(limits[0])}"
     return f"{head}: {loss}, {place}{_effects(top1_agreement, perplexity_ratio)}."
-
-
-def not_tested(
-    *,
-    longest_context: int,
-    domains: Sequence[str],
-    conversations: int,
-    whole_conversations: int,
-    self_corpus: bool = False,
-    tool_calls: bool = False,
-) -> tuple[str, ...]:
-    """What the verdict does not speak of, given what was scored.
-
-    `longest_context` is the largest number of tokens before a scored position; `domains` holds one entry for each
-    document, `conversations` of which are conversations, `whole_conversations` of these scored whole; `tool_calls` is
-    whether calls were generated.
-    """
-    return (
-        "Free-running generation: every position was scored after the given text, so errors that build up over the "
-        "candidate's own output are not seen.",
-        f"Tasks: no benchmark{'' if tool_calls else ', tool call'} or program was run; divergence does not tell which "
-        "answers change.",
-        f"Long context: no scored position has more than {_count(longest_context)} "
-        f"token{'' if longest_context == 1 else 's'} before it.",
-        f"Other domains and languages than those of the text{_named(domains)}.",
-        "Sampling settings: the full distributions are compared at temperature 1, without truncation or penalties.",
-        *_form(len(domains), conversations, whole_conversations),
-        (
-            "Text by people: the text was sampled from the reference."
-            if self_corpus
-            else "Text of the model's own: what the reference itself would write was not scored."
-        ),
-        "Speed and memory of the candidate as it is served.",
-    )
-
-
-def _named(domains: Iterable[str]) -> str:
-    """The domains, where they say more than that the text is text."""
-    named = sorted(set(domains))
-    return "" if named == [DEFAULT_DOMAIN] else f" ({', '.join(named)})"
-
-
-def _form(documents: int, conversations: int, whole: int) -> tuple[str, ...]:
-    """Which of plain text and conversations was left out, or what of the conversations: nothing where all of them are
-    scored whole, beside plain text."""
-    if not conversations:
-        return ("Conversations: the text was scored as it is, without a chat template.",)
-    if conversations == documents:
-        return (f"Plain text: {_alone(conversations, whole)}",)
-    if whole == conversations:
-        return ()
-    of = f" in {_count(conversations - whole)} of the conversations" if whole else ""
-    are = "1 is a conversation" if conversations == 1 else f"{_count(conversations)} are conversations"
-    scored = _partly(whole) if whole else "of which only what the assistant says was scored"
-    others = "the rest was" if whole else "the others were"
-    told = f"of the {_count(documents)} documents {are}, {scored}; {others} scored whole, as plain text."
-    return (f"Users' turns{of}: {told}",)
-
-
-def _alone(conversations: int, whole: int) -> str:
-    """What was scored where every document is a conversation."""
-    if not whole:
-        return "only what an assistant says in a conversation was scored."
-    if whole == conversations:
-        return "only conversations were scored, each of them whole."
-    return f"every document is a conversation, {_partly(whole)}."
-
-
-def _partly(whole: int) -> str:
-    were = "was" if whole == 1 else "were"
-    return f"of which {_count(whole)} {were} scored whole and of the others only what the assistant says"
 
 
 def _limits(thresholds: Thresholds) -> tuple[float, ...]:

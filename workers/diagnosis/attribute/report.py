@@ -16,9 +16,10 @@ from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.ranked import nowhere_finite_parts, ranked_sites, treatment
 from workers.diagnosis.attribute.sentence import sentence
 from workers.diagnosis.attribute.warnings import warnings_of
-from workers.measuring.assemble import envelope, limits_of, provenance
+from workers.measuring.assemble import envelope, provenance
 from workers.measuring.export import export_metrics
 from workers.measuring.gauges import labels_of, send
+from workers.measuring.limitations import limits_of
 from workers.measuring.recipes import PRECISION
 from workers.measuring.summary import summarize
 from workers.measuring.verdict import decide

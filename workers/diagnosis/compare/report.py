@@ -24,7 +24,6 @@ from workers.measuring import long_context
 from workers.measuring.assemble import (
     envelope,
     left_out,
-    limits_of,
     of_making,
     packed_reference,
     provenance,
@@ -32,6 +31,7 @@ from workers.measuring.assemble import (
     rounded,
 )
 from workers.measuring.floor import Floor
+from workers.measuring.limitations import limits_of
 from workers.measuring.positions import document_tokens
 from workers.measuring.sides import Sides
 from workers.measuring.summary import Summary, summarize

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from app.contracts.report import Blocks, Mean, Passage, SeverityVerdict
+from app.contracts.report import Blocks, Limitation, Mean, Passage, SeverityVerdict
 from app.kinds.mitigate.report import (
     NO_WOUND,
     ChangedToken,
@@ -25,8 +25,9 @@ from workers.analysis.numerals import counted, numeral
 from workers.diagnosis.mitigate.front import RULE, Point, broken
 from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
 from workers.engine.device import EngineIdentity
-from workers.measuring.assemble import envelope, limits_of, provenance
+from workers.measuring.assemble import envelope, provenance
 from workers.measuring.floor import Floor
+from workers.measuring.limitations import limits_of, without
 from workers.measuring.means import GAINED, ratio
 from workers.measuring.positions import document_tokens
 from workers.measuring.recipes import PRECISION, Measurement, estimate
@@ -39,7 +40,11 @@ from workers.measuring.worst import passage_indices, passages, worst_indices, wo
 from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 
-_SPEED = "Speed and memory"
+_SPEED: Final = Limitation(
+    code="speed",
+    text="Speed and memory as served: tokens/s are those of the engine that scores, on this machine; what is simulated "
+    "runs as the reference does, whatever it would take packed.",
+)
 
 
 @dataclass(frozen=True)
@@ -296,13 +301,9 @@ def _worst(found: Found, after: Measurement) -> tuple[tuple[ChangedToken, ...], 
     return changed, tuple(Rescue(before=one, after=other) for one, other in pairs)
 
 
-def _not_tested(found: Found) -> tuple[str, ...]:
+def _not_tested(found: Found) -> tuple[Limitation, ...]:
     listed = limits_of(found.sets.test, found.tested.part.where, found.request.test_text or found.request.text)
-    speed = (
-        "Speed and memory as served: tokens/s are those of the engine that scores, on this machine; what is simulated "
-        "runs as the reference does, whatever it would take packed."
-    )
-    return (*(item for item in listed if not item.startswith(_SPEED)), speed)
+    return (*without(listed, "speed"), _SPEED)
 
 
 def _warnings(found: Found, done: Done | None) -> list[str]:

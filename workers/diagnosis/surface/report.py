@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import Divergence, Mean, ModelProvenance, Perplexity, Provenance, SeverityVerdict
+from app.contracts.report import Divergence, Limitation, Mean, ModelProvenance, Perplexity, Provenance, SeverityVerdict
 from app.kinds.surface.plan import Axis, Cell, zero_of
 from app.kinds.surface.report import Chosen, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
@@ -17,7 +18,8 @@ from workers.diagnosis.surface.domains import domains
 from workers.diagnosis.surface.table import Table
 from workers.diagnosis.surface.token_classes import token_classes
 from workers.diagnosis.surface.words import sentence, warnings
-from workers.measuring.assemble import envelope, limits_of, provenance, repeated_documents
+from workers.measuring.assemble import envelope, provenance, repeated_documents
+from workers.measuring.limitations import limits_of
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.kernels import NO_KERNEL, Kernel
 from workers.measuring.points.record import PointRecord
@@ -26,6 +28,12 @@ from workers.measuring.subject import told
 from workers.process.handler import JobContext
 
 _NOTHING = Mean(mean=None, ci=None)
+_BETWEEN: Final = Limitation(
+    code="settings",
+    text="Settings between the measured ones: limits and the contour are interpolated there. The intervals of limits "
+    "hold what that leaves open if damage grows ever faster; more settings near a limit narrow them.",
+)
+_OTHER_ORDER: Final = Limitation(code="order", text="The other order of the two steps.")
 
 
 @dataclass(frozen=True)
@@ -103,9 +111,8 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
             recipe=told(cell.recipe),
         ),
         not_tested=(
-            "Settings between the measured ones: limits and the contour are interpolated there. The intervals of "
-            "limits hold what that leaves open where damage grows ever faster; more settings near a limit narrow them.",
-            *(("The other order of the two steps.",) if _other_order_left_out(request) else ()),
+            _BETWEEN,
+            *((_OTHER_ORDER,) if _other_order_left_out(request) else ()),
             *limits_of(corpus, ground.part.where, request.text),
         ),
         warnings=(*repeated_documents(ground.part.corpus), *ground.allowed, *warnings(table)),

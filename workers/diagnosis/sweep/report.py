@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.report import ModelProvenance, Provenance
+from app.contracts.report import Limitation, ModelProvenance, Provenance
 from app.kinds.sweep.lossless import AnsweredSetting
 from app.kinds.sweep.report import Choice, Share, SweepPoint, SweepReport, SweptKnob, Threshold
 from app.kinds.sweep.request import SweepRequest
@@ -17,10 +18,16 @@ from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.sides import Found
 from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
-from workers.measuring.assemble import envelope, limits_of, provenance, repeated_documents
+from workers.measuring.assemble import envelope, provenance, repeated_documents
+from workers.measuring.limitations import limits_of, other_tasks, without
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.naming import swept_fingerprint, swept_recipe
 from workers.process.handler import JobContext
+
+_BETWEEN: Final = Limitation(
+    code="settings",
+    text="Settings between and beyond those that were measured: what is said of them is interpolated.",
+)
 
 
 @dataclass(frozen=True)
@@ -199,14 +206,11 @@ def _shared(course: Course) -> tuple[Share, ...]:
     )
 
 
-def _not_tested(swept: Swept) -> tuple[str, ...]:
-    corpus = swept.ground.part.corpus
-    listed = limits_of(corpus, swept.ground.part.where, swept.request.text)
+def _not_tested(swept: Swept) -> tuple[Limitation, ...]:
+    listed = limits_of(swept.ground.part.corpus, swept.ground.part.where, swept.request.text)
     if swept.answered:
-        names = ", ".join(task.title for task in swept.request.tasks)
-        listed = tuple(line for line in listed if not line.startswith("Tasks: "))
-        listed = (*listed, f"Tasks other than {names}: a model may lose there what it keeps here.")
-    return ("Settings between and beyond those that were measured: what is said of them is interpolated.", *listed)
+        listed = (*without(listed, "tasks"), other_tasks([task.title for task in swept.request.tasks]))
+    return (_BETWEEN, *listed)
 
 
 def _warnings(swept: Swept, *, fitted: bool) -> list[str]:

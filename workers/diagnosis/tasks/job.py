@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.contracts.report import Blocks
+from app.contracts.report import Blocks, Limitation
 from app.contracts.task import FileTask, HarnessTask
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.request import CompareRequest
@@ -49,6 +49,7 @@ from workers.engine.room import EngineRoom
 from workers.measuring.assemble import repeatable
 from workers.measuring.attempt import Attempt, counted
 from workers.measuring.calibration_text import looked_at, reads_text
+from workers.measuring.limitations import other_tasks, without
 from workers.measuring.sides import Sides, modify, resolve
 from workers.process.handler import JobContext
 from workers.text.tokenization import bos_of, load_tokenizer
@@ -364,13 +365,10 @@ class _Tasks(Attempt):
         ]
 
 
-def _not_tested(of_distributions: Sequence[str], found: Sequence[AnyTaskResult]) -> tuple[str, ...]:
-    lines = [line for line in of_distributions if not any(word in line.casefold() for word in ("task", "benchmark"))]
-    told = ", ".join(result.name for result in found)
-    lines.append(f"tasks other than {told}: a model may lose here what it keeps there")
-    if not any(isinstance(result, TaskResult) and result.format == "humaneval" for result in found):
-        lines.append("code that is run")
-    return tuple(lines)
+def _not_tested(of_distributions: Sequence[Limitation], found: Sequence[AnyTaskResult]) -> tuple[Limitation, ...]:
+    listed = (*without(of_distributions, "tasks"), other_tasks([result.name for result in found]))
+    ran_code = any(isinstance(result, TaskResult) and result.format == "humaneval" for result in found)
+    return listed if ran_code else (*listed, Limitation(code="code", text="Code that is run."))
 
 
 def _warnings(found: Sequence[AnyTaskResult]) -> list[str]:

@@ -9,8 +9,7 @@ from typing import Final
 import numpy as np
 
 from app.contracts.decoding import Decoder, Sampler, TemperatureSampling, runs_in_vllm
-from app.contracts.report import Blocks, Mean, SeverityVerdict
-from app.contracts.text import SelfText
+from app.contracts.report import Blocks, Limitation, Mean, SeverityVerdict
 from app.kinds.trajectory.report import (
     CandidateRun,
     Cell,
@@ -41,10 +40,11 @@ from workers.engine.device import EngineIdentity
 from workers.measuring.assemble import envelope, of_making, packed_reference, provenance, rounded
 from workers.measuring.classify import Classified
 from workers.measuring.floor import Floor
+from workers.measuring.limitations import limits_of, without
 from workers.measuring.positions import positions_of
 from workers.measuring.sides import Sides
 from workers.measuring.summary import Summary, as_mean, summarize
-from workers.measuring.verdict import decide, not_tested
+from workers.measuring.verdict import decide
 from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 from workers.text.windows import Corpus
@@ -53,15 +53,6 @@ PRECISION: Final[Precision] = "fast"
 # Prompts whose texts are shown, of all candidates together, and tokens of a text that are.
 SAMPLES: Final = 8
 SHOWN_TOKENS: Final = 256
-_NOT_HERE = (
-    "Free-running generation",
-    "Text of the model's own",
-    "Text by people",
-    "Sampling settings",
-    "Conversations",
-    "Plain text",
-    "Users' turns",
-)
 
 
 @dataclass(frozen=True)
@@ -153,7 +144,7 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
             len(text.tokens) for model in found.written for texts in model.texts.values() for text in texts
         ),
         resumed_texts=sum(model.resumed for model in found.written),
-        not_tested=untested(found),
+        not_tested=not_tested(found),
         warnings=tuple(_warnings(found, cells)),
         **first.of_report(),
         **envelope(request, context, decisions[0], found.floor, sources[0]),
@@ -381,30 +372,31 @@ def _samples(found: Found) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def untested(found: Found) -> tuple[str, ...]:
+def not_tested(found: Found) -> tuple[Limitation, ...]:
     """What the report does not speak of. What is said elsewhere of scored text does not hold here: none was."""
-    positions = positions_of(found.base)
-    listed = not_tested(
-        longest_context=int(positions.context.max()),
-        domains=[prompt.domain for prompt in found.prompts],
-        conversations=found.base.conversations,
-        whole_conversations=found.base.whole_conversations,
-        self_corpus=isinstance(found.request.text, SelfText),
-    )
+    listed = limits_of(found.base, positions_of(found.base), found.request.text)
+    longest = found.request.tokens
     return (
-        *(item for item in listed if not item.startswith(_NOT_HERE)),
+        *without(listed, "generation", "authors", "sampling", "form"),
         *_form(found.prompts),
-        f"Texts longer than {found.request.tokens} tokens, and other decoders or parameters than those listed.",
-        "Text by people: what was scored was written by the two models.",
+        Limitation(
+            code="long_texts",
+            text=f"Texts longer than {longest} tokens, and other decoders or parameters than those listed.",
+            numbers={"tokens": longest},
+        ),
+        Limitation(code="authors", text="Text by people: what was scored was written by the two models."),
     )
 
 
-def _form(prompts: Sequence[Prompt]) -> tuple[str, ...]:
-    """Which of plain text and conversations no prompt was; nothing where some were either."""
+def _form(prompts: Sequence[Prompt]) -> tuple[Limitation, ...]:
+    """Which of plain text and conversations no prompt was; nothing if some were either."""
     conversations = sum(prompt.conversation for prompt in prompts)
+    if 0 < conversations < len(prompts):
+        return ()
+    text = "Plain text: every prompt is in the chat template."
     if not conversations:
-        return ("Conversations: every prompt is plain text, without a chat template.",)
-    return () if conversations < len(prompts) else ("Plain text: every prompt stands in the chat template.",)
+        text = "Conversations: every prompt is plain text, without a chat template."
+    return (Limitation(code="form", text=text),)
 
 
 def _of_making(found: Found) -> Iterator[str]:

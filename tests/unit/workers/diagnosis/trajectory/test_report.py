@@ -16,7 +16,7 @@ from tests.support.making import modified
 from tests.support.trajectory_reports import trajectory_variants
 from workers.decoding.distances import ShapedDistances
 from workers.diagnosis.trajectory.prompts import Prompt
-from workers.diagnosis.trajectory.report import Found, _warnings, distances, sentence, untested
+from workers.diagnosis.trajectory.report import Found, _warnings, distances, not_tested, sentence
 from workers.diagnosis.trajectory.scoring import TextPool
 from workers.distributions.intervals import Clusters
 from workers.measuring.classify import Classified
@@ -33,7 +33,7 @@ def prompt(name: str, *, conversation: bool) -> Prompt:
     [
         (0, "every prompt is plain text"),
         (1, ""),
-        (3, "every prompt stands in the chat template"),
+        (3, "every prompt is in the chat template"),
     ],
 )
 def test_no_text_that_was_not_scored_is_called_scored(conversations: int, said: str) -> None:
@@ -42,7 +42,9 @@ def test_no_text_that_was_not_scored_is_called_scored(conversations: int, said: 
     pool = TextPool(prompts)
     base = pool.corpus([pool.add(number, [1, 2]) for number in range(3)], 8, bos=False)
     request = SimpleNamespace(tokens=2, text=None)
-    told = " ".join(untested(cast("Found", SimpleNamespace(base=base, prompts=prompts, request=request))))
+    told = " ".join(
+        one.text for one in not_tested(cast("Found", SimpleNamespace(base=base, prompts=prompts, request=request)))
+    )
     assert said in told
     assert ("every prompt" in told) == bool(said)
     assert "what was scored was written by the two models" in told

@@ -1,0 +1,129 @@
+"""What a verdict does not speak of: a code for programs, a sentence for people, the numbers of the sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from app.contracts.report import Limitation, LimitationCode
+from app.contracts.text import SelfText, TextSource
+from workers.analysis.numerals import counted
+from workers.distributions.token_values import Positions
+from workers.text.windows import Corpus
+
+_DEFAULT_DOMAIN: Final = "text"
+
+
+def limits_of(
+    corpus: Corpus, positions: Positions, text: TextSource, *, tool_calls: bool = False
+) -> tuple[Limitation, ...]:
+    """What a verdict over a corpus does not speak of."""
+    return not_tested(
+        longest_context=int(positions.context.max()),
+        domains=[document.domain for document in corpus.documents],
+        conversations=corpus.conversations,
+        whole_conversations=corpus.whole_conversations,
+        self_corpus=isinstance(text, SelfText),
+        tool_calls=tool_calls,
+    )
+
+
+def without(listed: Iterable[Limitation], *codes: LimitationCode) -> tuple[Limitation, ...]:
+    """Those of other codes."""
+    return tuple(one for one in listed if one.code not in codes)
+
+
+def other_tasks(names: Sequence[str]) -> Limitation:
+    """For a job that ran these tasks."""
+    listed = ", ".join(names)
+    return Limitation(code="tasks", text=f"Tasks other than {listed}: a model may lose there what it keeps here.")
+
+
+def not_tested(
+    *,
+    longest_context: int,
+    domains: Sequence[str],
+    conversations: int,
+    whole_conversations: int,
+    self_corpus: bool = False,
+    tool_calls: bool = False,
+) -> tuple[Limitation, ...]:
+    """What the verdict does not speak of, given what was scored.
+
+    `longest_context` is the largest number of tokens before a scored position; `domains` holds one entry for each
+    document, `conversations` of which are conversations, `whole_conversations` of these scored whole; `tool_calls` is
+    whether calls were generated.
+    """
+    calls = "" if tool_calls else ", tool call"
+    most = counted(longest_context, "token")
+    forms = _form(len(domains), conversations, whole_conversations)
+    return (
+        Limitation(
+            code="generation",
+            text="Free-running generation: every position was scored after the given text, so errors that build up "
+            "over the candidate's own output are not seen.",
+        ),
+        Limitation(
+            code="tasks",
+            text=f"Tasks: no benchmark{calls} or program was run; divergence does not show which answers change.",
+        ),
+        Limitation(
+            code="long_context",
+            text=f"Long context: no scored position has more than {most} before it.",
+            numbers={"tokens": longest_context},
+        ),
+        Limitation(code="domains", text=f"Other domains and languages than those of the text{_named(domains)}."),
+        Limitation(
+            code="sampling",
+            text="Sampling settings: the full distributions are compared at temperature 1, without truncation or "
+            "penalties.",
+        ),
+        *(
+            Limitation(code="form", text=text, numbers={"documents": len(domains), "conversations": conversations})
+            for text in forms
+        ),
+        Limitation(
+            code="authors",
+            text="Text by people: the text was sampled from the reference."
+            if self_corpus
+            else "Text of the model's own: what the reference itself would write was not scored.",
+        ),
+        Limitation(code="speed", text="Speed and memory of the candidate as it is served."),
+    )
+
+
+def _named(domains: Iterable[str]) -> str:
+    """The domains, if they say more than that the text is text."""
+    named = sorted(set(domains))
+    return "" if named == [_DEFAULT_DOMAIN] else f" ({', '.join(named)})"
+
+
+def _form(documents: int, conversations: int, whole: int) -> tuple[str, ...]:
+    """Which of plain text and conversations was left out, or what of the conversations: nothing if all of them are
+    scored whole, beside plain text."""
+    if not conversations:
+        return ("Conversations: the text was scored as it is, without a chat template.",)
+    if conversations == documents:
+        return (f"Plain text: {_alone(conversations, whole)}",)
+    if whole == conversations:
+        return ()
+    of = f" in {conversations - whole:,} of the conversations" if whole else ""
+    are = "1 is a conversation" if conversations == 1 else f"{conversations:,} are conversations"
+    scored = _partly(whole) if whole else "of which only what the assistant says was scored"
+    others = "the rest was" if whole else "the others were"
+    told = f"of the {documents:,} documents {are}, {scored}; {others} scored whole, as plain text."
+    return (f"Users' turns{of}: {told}",)
+
+
+def _alone(conversations: int, whole: int) -> str:
+    """What was scored if every document is a conversation."""
+    if not whole:
+        return "only what an assistant says in a conversation was scored."
+    if whole == conversations:
+        return "only conversations were scored, each of them whole."
+    return f"every document is a conversation, {_partly(whole)}."
+
+
+def _partly(whole: int) -> str:
+    were = "was" if whole == 1 else "were"
+    return f"of which {whole:,} {were} scored whole and of the others only what the assistant says"
