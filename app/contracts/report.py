@@ -376,18 +376,22 @@ class Provenance(Contract):
 
 
 LimitationCode = Literal[
-    "generation",
+    "free_running_generation",
     "tasks",
-    "code",
+    "other_tasks",
+    "executed_code",
     "long_context",
     "long_texts",
-    "domains",
-    "sampling",
-    "form",
-    "authors",
-    "speed",
-    "settings",
-    "order",
+    "other_domains",
+    "sampling_settings",
+    "conversations",
+    "plain_text",
+    "turns_of_users",
+    "text_by_people",
+    "text_of_the_model",
+    "speed_and_memory",
+    "settings_between",
+    "other_order",
 ]
 
 
@@ -397,6 +401,11 @@ class Limitation(Contract):
     code: LimitationCode
     text: str = Field(description="the limitation in plain words")
     numbers: dict[str, Count] = Field(default={}, description="the numbers of `text`, by name")
+
+    @property
+    def name(self) -> str:
+        """The code in words."""
+        return self.code.replace("_", " ")
 
 
 class Report(Contract):

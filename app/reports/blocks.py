@@ -194,15 +194,16 @@ class Facts(Block):
 
 @dataclass(frozen=True)
 class Items(Block):
-    """A list of short texts."""
+    """A list of short texts. The brief output has their `names` instead, if they have any."""
 
     items: tuple[str, ...]
     heading: str = ""
+    names: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
         """All of them in one paragraph."""
-        return "; ".join(item.removesuffix(".") for item in self.items) + "."
+        return "; ".join(item.removesuffix(".") for item in self.names or self.items) + "."
 
 
 @dataclass(frozen=True)

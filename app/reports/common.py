@@ -85,7 +85,7 @@ def _limits(report: Report) -> Section:
     listed = tuple(visible(one.text) for one in report.not_tested) or ("The report names nothing.",)
     tested = [
         Note(found.detectable, "Minimum detectable effect", "plain"),
-        Items(listed, "Not tested", brief=bool(report.not_tested)),
+        Items(listed, "Not tested", names=tuple(one.name for one in report.not_tested), brief=bool(report.not_tested)),
     ]
     rule = [
         Note(found.rule, "Rule", "plain"),

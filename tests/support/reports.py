@@ -188,11 +188,11 @@ def compare_report(
         "nonfinite_positions": nonfinite,
         "not_tested": (
             {
-                "code": "generation",
+                "code": "free_running_generation",
                 "text": "text generated freely: only next-token distributions after given text were compared",
             },
             {"code": "long_context", "text": "contexts longer than the window of 512 tokens"},
-            {"code": "domains", "text": "languages and tasks that the text does not hold"},
+            {"code": "other_domains", "text": "languages and tasks that the text does not hold"},
         ),
         "warnings": warnings,
         "request": {

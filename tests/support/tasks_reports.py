@@ -262,8 +262,8 @@ def tasks_report(*tasks: Json, harness: tuple[Json, ...] = (), runs: int = 18, m
         if runs
         else None,
         "not_tested": [
-            {"code": "generation", "text": "text generated freely"},
-            {"code": "tasks", "text": "tasks other than these"},
+            {"code": "free_running_generation", "text": "text generated freely"},
+            {"code": "other_tasks", "text": "tasks other than these"},
         ],
         "request": {
             "kind": "tasks",

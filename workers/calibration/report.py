@@ -121,7 +121,7 @@ def _summary(tested: Tested, values: TokenValues, context: JobContext) -> Summar
 def _not_tested(tested: Tested) -> tuple[Limitation, ...]:
     request = tested.request
     listed = limits_of(tested.sets.test, tested.positions, request.test_text or request.text)
-    return without(listed, "sampling") if request.sampling else listed
+    return without(listed, "sampling_settings") if request.sampling else listed
 
 
 def _warnings(tested: Tested, raw: Summary, calibrated: Summary) -> list[str]:

@@ -36,7 +36,7 @@ def without(listed: Iterable[Limitation], *codes: LimitationCode) -> tuple[Limit
 def other_tasks(names: Sequence[str]) -> Limitation:
     """For a job that ran these tasks."""
     listed = ", ".join(names)
-    return Limitation(code="tasks", text=f"Tasks other than {listed}: a model may lose there what it keeps here.")
+    return Limitation(code="other_tasks", text=f"Tasks other than {listed}: a model may lose there what it keeps here.")
 
 
 def not_tested(
@@ -56,10 +56,9 @@ def not_tested(
     """
     calls = "" if tool_calls else ", tool call"
     most = counted(longest_context, "token")
-    forms = _form(len(domains), conversations, whole_conversations)
     return (
         Limitation(
-            code="generation",
+            code="free_running_generation",
             text="Free-running generation: every position was scored after the given text, so errors that build up "
             "over the candidate's own output are not seen.",
         ),
@@ -72,23 +71,20 @@ def not_tested(
             text=f"Long context: no scored position has more than {most} before it.",
             numbers={"tokens": longest_context},
         ),
-        Limitation(code="domains", text=f"Other domains and languages than those of the text{_named(domains)}."),
+        Limitation(code="other_domains", text=f"Other domains and languages than those of the text{_named(domains)}."),
         Limitation(
-            code="sampling",
+            code="sampling_settings",
             text="Sampling settings: the full distributions are compared at temperature 1, without truncation or "
             "penalties.",
         ),
-        *(
-            Limitation(code="form", text=text, numbers={"documents": len(domains), "conversations": conversations})
-            for text in forms
+        *_form(len(domains), conversations, whole_conversations),
+        Limitation(code="text_by_people", text="Text by people: the text was sampled from the reference.")
+        if self_corpus
+        else Limitation(
+            code="text_of_the_model",
+            text="Text of the model's own: what the reference itself would write was not scored.",
         ),
-        Limitation(
-            code="authors",
-            text="Text by people: the text was sampled from the reference."
-            if self_corpus
-            else "Text of the model's own: what the reference itself would write was not scored.",
-        ),
-        Limitation(code="speed", text="Speed and memory of the candidate as it is served."),
+        Limitation(code="speed_and_memory", text="Speed and memory of the candidate as it is served."),
     )
 
 
@@ -98,13 +94,15 @@ def _named(domains: Iterable[str]) -> str:
     return "" if named == [_DEFAULT_DOMAIN] else f" ({', '.join(named)})"
 
 
-def _form(documents: int, conversations: int, whole: int) -> tuple[str, ...]:
+def _form(documents: int, conversations: int, whole: int) -> tuple[Limitation, ...]:
     """Which of plain text and conversations was left out, or what of the conversations: nothing if all of them are
     scored whole, beside plain text."""
+    numbers = {"documents": documents, "conversations": conversations, "whole_conversations": whole}
     if not conversations:
-        return ("Conversations: the text was scored as it is, without a chat template.",)
+        text = "Conversations: the text was scored as it is, without a chat template."
+        return (Limitation(code="conversations", text=text),)
     if conversations == documents:
-        return (f"Plain text: {_alone(conversations, whole)}",)
+        return (Limitation(code="plain_text", text=f"Plain text: {_alone(conversations, whole)}", numbers=numbers),)
     if whole == conversations:
         return ()
     of = f" in {conversations - whole:,} of the conversations" if whole else ""
@@ -112,7 +110,7 @@ def _form(documents: int, conversations: int, whole: int) -> tuple[str, ...]:
     scored = _partly(whole) if whole else "of which only what the assistant says was scored"
     others = "the rest was" if whole else "the others were"
     told = f"of the {documents:,} documents {are}, {scored}; {others} scored whole, as plain text."
-    return (f"Users' turns{of}: {told}",)
+    return (Limitation(code="turns_of_users", text=f"Users' turns{of}: {told}", numbers=numbers),)
 
 
 def _alone(conversations: int, whole: int) -> str:

@@ -41,7 +41,7 @@ from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 
 _SPEED: Final = Limitation(
-    code="speed",
+    code="speed_and_memory",
     text="Speed and memory as served: tokens/s are those of the engine that scores, on this machine; what is simulated "
     "runs as the reference does, whatever it would take packed.",
 )
@@ -303,7 +303,7 @@ def _worst(found: Found, after: Measurement) -> tuple[tuple[ChangedToken, ...], 
 
 def _not_tested(found: Found) -> tuple[Limitation, ...]:
     listed = limits_of(found.sets.test, found.tested.part.where, found.request.test_text or found.request.text)
-    return (*without(listed, "speed"), _SPEED)
+    return (*without(listed, "speed_and_memory"), _SPEED)
 
 
 def _warnings(found: Found, done: Done | None) -> list[str]:

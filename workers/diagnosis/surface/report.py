@@ -29,11 +29,11 @@ from workers.process.handler import JobContext
 
 _NOTHING = Mean(mean=None, ci=None)
 _BETWEEN: Final = Limitation(
-    code="settings",
+    code="settings_between",
     text="Settings between the measured ones: limits and the contour are interpolated there. The intervals of limits "
     "hold what that leaves open if damage grows ever faster; more settings near a limit narrow them.",
 )
-_OTHER_ORDER: Final = Limitation(code="order", text="The other order of the two steps.")
+_OTHER_ORDER: Final = Limitation(code="other_order", text="The other order of the two steps.")
 
 
 @dataclass(frozen=True)

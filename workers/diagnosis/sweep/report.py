@@ -25,7 +25,7 @@ from workers.measuring.points.naming import swept_fingerprint, swept_recipe
 from workers.process.handler import JobContext
 
 _BETWEEN: Final = Limitation(
-    code="settings",
+    code="settings_between",
     text="Settings between and beyond those that were measured: what is said of them is interpolated.",
 )
 

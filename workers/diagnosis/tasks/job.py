@@ -368,7 +368,7 @@ class _Tasks(Attempt):
 def _not_tested(of_distributions: Sequence[Limitation], found: Sequence[AnyTaskResult]) -> tuple[Limitation, ...]:
     listed = (*without(of_distributions, "tasks"), other_tasks([result.name for result in found]))
     ran_code = any(isinstance(result, TaskResult) and result.format == "humaneval" for result in found)
-    return listed if ran_code else (*listed, Limitation(code="code", text="Code that is run."))
+    return listed if ran_code else (*listed, Limitation(code="executed_code", text="Code that is run."))
 
 
 def _warnings(found: Sequence[AnyTaskResult]) -> list[str]:

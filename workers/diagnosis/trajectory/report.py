@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from app.contracts.decoding import Decoder, Sampler, TemperatureSampling, runs_in_vllm
-from app.contracts.report import Blocks, Limitation, Mean, SeverityVerdict
+from app.contracts.report import Blocks, Limitation, LimitationCode, Mean, SeverityVerdict
 from app.kinds.trajectory.report import (
     CandidateRun,
     Cell,
@@ -53,6 +53,15 @@ PRECISION: Final[Precision] = "fast"
 # Prompts whose texts are shown, of all candidates together, and tokens of a text that are.
 SAMPLES: Final = 8
 SHOWN_TOKENS: Final = 256
+_OF_SCORED_TEXT: Final[tuple[LimitationCode, ...]] = (
+    "free_running_generation",
+    "sampling_settings",
+    "conversations",
+    "plain_text",
+    "turns_of_users",
+    "text_by_people",
+    "text_of_the_model",
+)
 
 
 @dataclass(frozen=True)
@@ -377,14 +386,14 @@ def not_tested(found: Found) -> tuple[Limitation, ...]:
     listed = limits_of(found.base, positions_of(found.base), found.request.text)
     longest = found.request.tokens
     return (
-        *without(listed, "generation", "authors", "sampling", "form"),
+        *without(listed, *_OF_SCORED_TEXT),
         *_form(found.prompts),
         Limitation(
             code="long_texts",
             text=f"Texts longer than {longest} tokens, and other decoders or parameters than those listed.",
             numbers={"tokens": longest},
         ),
-        Limitation(code="authors", text="Text by people: what was scored was written by the two models."),
+        Limitation(code="text_by_people", text="Text by people: what was scored was written by the two models."),
     )
 
 
@@ -393,10 +402,10 @@ def _form(prompts: Sequence[Prompt]) -> tuple[Limitation, ...]:
     conversations = sum(prompt.conversation for prompt in prompts)
     if 0 < conversations < len(prompts):
         return ()
-    text = "Plain text: every prompt is in the chat template."
-    if not conversations:
-        text = "Conversations: every prompt is plain text, without a chat template."
-    return (Limitation(code="form", text=text),)
+    if conversations:
+        return (Limitation(code="plain_text", text="Plain text: every prompt is in the chat template."),)
+    text = "Conversations: every prompt is plain text, without a chat template."
+    return (Limitation(code="conversations", text=text),)
 
 
 def _of_making(found: Found) -> Iterator[str]:

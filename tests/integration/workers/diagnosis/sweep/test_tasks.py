@@ -116,7 +116,7 @@ def test_settings_are_asked_from_the_strongest_down_until_one_loses_little(swept
     assert (rule.largest, rule.limited_by, rule.at_chance) == (asked[-1], "tasks", ("gsm8k",))
     assert rule.sentence in report.verdict and "is not asked" not in limit.rule
     assert {"tasks", "generate"} <= set(context.phases)
-    assert [one.text for one in report.not_tested if one.code == "tasks"] == [
+    assert [one.text for one in report.not_tested if one.code == "other_tasks"] == [
         "Tasks other than arc, gsm8k: a model may lose there what it keeps here."
     ]
     assert SweepReport.model_validate_json(report.model_dump_json()) == report
