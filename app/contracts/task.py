@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, model_validator
 
 from app.contracts.base import Contract, broken
+from app.contracts.report import Count
 from app.contracts.request import Alias
 
 TaskFormat = Literal["hellaswag", "arc", "mmlu", "gsm8k", "humaneval"]
@@ -120,3 +121,27 @@ def told_apart(tasks: Sequence[ShippedTask | FileTask | HarnessTask]) -> None:
     if twice:
         message = f"two tasks are called {twice[0]}: give one of them another name"
         raise broken(message, hint=TASKS_HINT, at=("tasks",))
+
+
+class HarnessDefinition(Contract):
+    """Whose prompts and whose scoring a task has."""
+
+    task: str = Field(description="the name of the definition in lm-evaluation-harness")
+    version: str = Field(description="of the harness")
+    task_version: str | None = Field(description="of the definition, as the definition says")
+    shots: Count = Field(description="solved examples before each item")
+
+
+class Chance(Contract):
+    """Whether answers are better than guessing."""
+
+    accuracy: float = Field(
+        description="of uniform guessing, or of always taking the commonest right choice where all items have the same "
+        "choices and that one is right more often than chance makes it; of generated answers 0, in a task of the "
+        "harness the larger of always giving the commonest right answer and of one in as many choices as its "
+        "definition has"
+    )
+    p_reference: float = Field(description="one-sided, exact: so many right answers or more by guessing")
+    p_candidate: float
+    reference_at_chance: bool
+    candidate_at_chance: bool

@@ -14,8 +14,8 @@ from app.settings import Settings
 from tests.bench.cases import MODEL, BenchContext
 from tests.bench.harness_items import TARGETS, TEXTS
 from tests.bench.harness_told import DRAWS, FORMATS, MAX_TOKENS, Told, drawn, shown
-from workers.diagnosis.tasks.answering import Desk
-from workers.diagnosis.tasks.answers import INVALID, STOPS, choose, cut, read_numbers
+from workers.answering.answers import INVALID, STOPS, choose, cut, read_numbers
+from workers.answering.pair import AnsweringPair
 from workers.distributions.reference_store import ReferenceStore
 from workers.engine.room import EngineRoom
 from workers.measuring.sides import modify, resolve
@@ -24,7 +24,7 @@ from workers.text.tokenization import bos_of, load_tokenizer
 
 
 def answer(home: Path, dtype: str) -> dict[TaskFormat, list[Told]]:
-    """By format, what a tasks job's desk answers."""
+    """By format, what a tasks job's pair answers."""
 
     if not (MODEL / "model.safetensors").is_file():
         import_gguf(demo_gguf(), MODEL)
@@ -56,10 +56,10 @@ def answer(home: Path, dtype: str) -> dict[TaskFormat, list[Told]]:
     store = ReferenceStore(settings.home / "references", settings.reference_budget_bytes)
     found: dict[TaskFormat, list[Told]] = {}
     with sides.modified:
-        desk = Desk(sides, tokenizer, bos_of(tokenizer), room, store, context)
+        pair = AnsweringPair(sides, tokenizer, bos_of(tokenizer), room, store, context)
         for number, task in enumerate(tasks):
             items = read_task(task, settings, seed=0, pointer="/tasks")
-            done = desk.answer(number, task, items)
+            done = pair.answer(number, task, items)
             logps = done.likelihoods.reference if done.likelihoods else None
             found[task.format] = [
                 Told(

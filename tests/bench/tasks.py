@@ -30,8 +30,8 @@ from app.settings import Settings
 from tests.bench import processor
 from tests.bench.rows import Row, read, write
 from tests.bench.tasks_files import write_files
-from workers.diagnosis.tasks.answers import program, read_numbers
-from workers.diagnosis.tasks.sandbox import runner
+from workers.answering.answers import program, read_numbers
+from workers.answering.sandbox import runner
 from workers.engine.environment import child_environment
 
 Json = dict[str, Any]

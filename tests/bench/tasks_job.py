@@ -21,8 +21,8 @@ from app.models.tasks.items import Item
 from app.settings import Settings
 from app.web.report import render
 from tests.bench.cases import MODEL, BenchContext
+from workers.answering.pair import Answered, AnsweringPair
 from workers.diagnosis.tasks import job
-from workers.diagnosis.tasks.answering import Answered, Desk
 from workers.engine.room import EngineRoom
 from workers.surgery.import_gguf import demo_gguf, import_gguf
 
@@ -34,7 +34,7 @@ class Telling(BenchContext):
         sys.stderr.write(f"{self.job_id}: {message}\n")
 
 
-class TimedDesk(Desk):
+class TimedDesk(AnsweringPair):
     """Notes how long each task takes."""
 
     seconds: ClassVar[dict[str, float]] = {}
@@ -60,7 +60,7 @@ def main(home: Path) -> None:
         shutil.rmtree(settings.job_dir(name), ignore_errors=True)  # of an earlier run: nothing is to be found answered
         TimedDesk.seconds.clear()
         began = time.perf_counter()
-        with patch.object(job, "Desk", TimedDesk):
+        with patch.object(job, "AnsweringPair", TimedDesk):
             report = job.tasks(TasksRequest.model_validate(body), Telling(settings, name), room)
         seconds = {"job": time.perf_counter() - began, **TimedDesk.seconds}
         told = report.model_dump(mode="json")

@@ -6,8 +6,8 @@ import numpy as np
 
 from app.contracts.task import FileTask
 from app.models.tasks.items import Item
-from workers.diagnosis.tasks.answering import Answered
-from workers.diagnosis.tasks.answers import Answers
+from workers.answering.answers import Answers
+from workers.answering.pair import Answered
 
 
 def answered(name: str, both_right: int, both_wrong: int, harmful: int, helpful: int) -> Answered:

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.contracts.task import HarnessTask
 from app.models.tasks.harness import HarnessRows
-from workers.diagnosis.tasks.harness.running import Harnessed, prepare
+from workers.answering.harness.running import Harnessed, prepare
 
 Row = dict[str, Any]
 HELLASWAG = [

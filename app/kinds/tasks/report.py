@@ -18,7 +18,7 @@ from app.contracts.report import (
     Report,
     Severity,
 )
-from app.contracts.task import TaskFormat, TaskMetric
+from app.contracts.task import Chance, HarnessDefinition, TaskFormat, TaskMetric
 
 Outcome = Literal["worse", "better", "equivalent", "inconclusive", "at_chance"]
 # Below so many flips the bootstrap of a difference holds the true one less often than in nine of ten runs
@@ -115,21 +115,6 @@ class Detectable(Contract):
     )
 
 
-class Chance(Contract):
-    """Whether answers are better than guessing."""
-
-    accuracy: float = Field(
-        description="of uniform guessing, or of always taking the commonest right choice where all items have the same "
-        "choices and that one is right more often than chance makes it; of generated answers 0, in a task of the "
-        "harness the larger of always giving the commonest right answer and of one in as many choices as its "
-        "definition has"
-    )
-    p_reference: float = Field(description="one-sided, exact: so many right answers or more by guessing")
-    p_candidate: float
-    reference_at_chance: bool
-    candidate_at_chance: bool
-
-
 class FlipPrediction(Contract):
     """What earlier runs of this service say about the flip rate at this KL."""
 
@@ -160,15 +145,6 @@ class FlipCurve(Contract):
     rate: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-
-
-class HarnessDefinition(Contract):
-    """Whose prompts and whose scoring a task has."""
-
-    task: str = Field(description="the name of the definition in lm-evaluation-harness")
-    version: str = Field(description="of the harness")
-    task_version: str | None = Field(description="of the definition, as the definition says")
-    shots: Count = Field(description="solved examples before each item")
 
 
 class NotFinite(Contract):

@@ -12,8 +12,8 @@ from app.kinds.sweep.lossless import MOST_LOST, AnsweredSetting, AnsweredTask
 from app.models.tasks.reading import format_of, metric_of
 from workers.analysis.paired.degradation import Loss, average, of_task
 from workers.analysis.paired.pairs import Pairs
-from workers.diagnosis.tasks.answering import Answered
-from workers.diagnosis.tasks.result import chance_of
+from workers.answering.guessing import chance_of
+from workers.answering.pair import Answered
 
 
 def answered_setting(value: JsonValue, answered: Sequence[Answered]) -> AnsweredSetting:

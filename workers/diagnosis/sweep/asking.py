@@ -17,9 +17,9 @@ from app.models.tasks.checks import check_tasks
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
 from app.recipes.recipe import Recipe
-from workers.diagnosis.tasks.answering import Answered, Desk
-from workers.diagnosis.tasks.sandbox import runner
-from workers.diagnosis.tasks.scored import documents_of
+from workers.answering.pair import Answered, AnsweringPair
+from workers.answering.sandbox import runner
+from workers.answering.scored import documents_of
 from workers.distributions.reference_store import ReferenceStore
 from workers.engine.room import EngineRoom
 from workers.measuring.points.ground import Ground
@@ -90,7 +90,7 @@ class Examiner:
             ) from error
         with made as modified:
             candidate = replace(sides.candidate, info=inspect(modified.path), weights=modified.fingerprint, _head=None)
-            desk = Desk(
+            pair = AnsweringPair(
                 replace(sides, candidate=candidate, modified=modified),
                 self._tokenizer,
                 bos_of(self._tokenizer),
@@ -99,8 +99,8 @@ class Examiner:
                 self._context,
                 part=modified.fingerprint[:16],
             )
-            return [self._one(desk, number) for number in range(len(self._questions.tasks))]
+            return [self._one(pair, number) for number in range(len(self._questions.tasks))]
 
-    def _one(self, desk: Desk, number: int) -> Answered:
+    def _one(self, pair: AnsweringPair, number: int) -> Answered:
         self._context.check_cancelled()
-        return desk.answer(number, self._questions.tasks[number], self._questions.items[number])
+        return pair.answer(number, self._questions.tasks[number], self._questions.items[number])

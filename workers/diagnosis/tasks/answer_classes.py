@@ -18,9 +18,9 @@ import numpy as np
 from app.contracts.task import FileTask
 from app.kinds.tasks.report import AnswerText
 from app.models.tasks.items import Item
-from workers.diagnosis.tasks.answering import Answered
-from workers.diagnosis.tasks.prompts import continuation_offsets
-from workers.diagnosis.tasks.scored import bare_question
+from workers.answering.pair import Answered
+from workers.answering.prompts import continuation_offsets
+from workers.answering.scored import bare_question
 from workers.text.callbacks import CheckCancelled, never_cancelled
 from workers.text.token_classes.catalogue import BY_TEXT, CLASSES, RARE, TokenClass
 from workers.text.token_classes.code import DOMAIN

@@ -29,9 +29,9 @@ from app.kinds.tasks.report import (
 from app.models.tasks.power import LEVEL
 from workers.analysis.paired import association, mcnemar, score
 from workers.analysis.paired.pairs import Pairs, wilson
+from workers.answering.guessing import chance_of
+from workers.answering.pair import Answered
 from workers.diagnosis.tasks.answer_classes import ANSWER_CLASSES, AnswerClasses
-from workers.diagnosis.tasks.answering import Answered
-from workers.diagnosis.tasks.result import chance_of
 from workers.distributions.intervals import Clusters
 from workers.distributions.significance import holm
 from workers.measuring.summary import as_mean

@@ -11,8 +11,8 @@ import numpy as np
 
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
+from workers.answering.pair import Answered
 from workers.diagnosis.tasks.answer_classes import AnswerClasses
-from workers.diagnosis.tasks.answering import Answered
 from workers.diagnosis.tasks.result import stores
 from workers.measuring.sides import Sides
 from workers.process.handler import JobContext

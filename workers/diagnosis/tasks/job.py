@@ -36,15 +36,15 @@ from workers.analysis.flips import runs as flip_runs
 from workers.analysis.flips.prediction import Predictor, grid
 from workers.analysis.flips.runs import Run
 from workers.analysis.paired import mcnemar
+from workers.answering.harness.running import Harnessed, NotScoredError, prepare
+from workers.answering.pair import Answered, AnsweringPair, fingerprint_of
+from workers.answering.sandbox import runner
+from workers.answering.scored import documents_of
 from workers.diagnosis.compare.job import compare
 from workers.diagnosis.tasks.answer_classes import answer_classes
-from workers.diagnosis.tasks.answering import Answered, Desk, fingerprint_of
 from workers.diagnosis.tasks.class_slices import sliced
 from workers.diagnosis.tasks.export import export_metrics, write_answers
-from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError, prepare
 from workers.diagnosis.tasks.result import Planned, overall, results
-from workers.diagnosis.tasks.sandbox import runner
-from workers.diagnosis.tasks.scored import documents_of
 from workers.engine.room import EngineRoom
 from workers.measuring.assemble import repeatable
 from workers.measuring.attempt import Attempt, counted
@@ -165,12 +165,12 @@ class _Tasks(Attempt):
             )
         with sides.modified:
             tokenizer = load_tokenizer(reference.tokenizer)
-            desk = Desk(sides, tokenizer, bos_of(tokenizer), self._room, self._store, context)
+            pair = AnsweringPair(sides, tokenizer, bos_of(tokenizer), self._room, self._store, context)
             predictor = Predictor(self._earlier(sides))
             planned = [self._planned(predictor, index, reference.weights) for index in range(len(request.tasks))]
             self._tell(planned)
             with watch.phase("tasks"):
-                answers = self._answers(desk)
+                answers = self._answers(pair)
             answered = [one for one in answers if one is not None]
             scored = [plan for plan, one in zip(planned, answers, strict=True) if one is not None]
             with watch.phase("statistics"):
@@ -197,7 +197,7 @@ class _Tasks(Attempt):
                 context.progress("report", 1, 1)
         return report
 
-    def _answers(self, desk: Desk) -> list[Answered | None]:
+    def _answers(self, pair: AnsweringPair) -> list[Answered | None]:
         """Of each task in its order; None of one whose definition fails on what a model said, told as a warning. Raises
         `NotScoredError` where that is all."""
         answers: list[Answered | None] = []
@@ -208,11 +208,11 @@ class _Tasks(Attempt):
                 of = f"task {number + 1} of {len(self._asked)}"
                 self._context.log(f"{of}: {task.title}, {len(asked.items):,} items")
             if not isinstance(task, HarnessTask):
-                answers.append(desk.answer(number, task, asked.items))
+                answers.append(pair.answer(number, task, asked.items))
                 continue
             assert asked.harness is not None  # noqa: S101 - `_asked` prepared it
             try:
-                answers.append(desk.answer_harness(number, task, asked.harness))
+                answers.append(pair.answer_harness(number, task, asked.harness))
             except NotScoredError as error:
                 self._unscored[task.title] = f"{task.title} was asked and could not be scored: {error.detail}."
                 self._context.log(self._unscored[task.title])

@@ -10,10 +10,9 @@ import numpy as np
 from scipy import stats
 
 from app.contracts.report import Mean
-from app.contracts.task import HarnessTask
+from app.contracts.task import Chance, HarnessTask
 from app.kinds.tasks.report import (
     AnyTaskResult,
-    Chance,
     Detectable,
     Equivalence,
     FlipCounts,
@@ -33,10 +32,11 @@ from app.models.tasks.items import Item
 from app.models.tasks.power import ASSUMED_FLIP_RATES, LEVEL, level_of
 from app.models.tasks.reading import format_of
 from workers.analysis.numerals import numeral
-from workers.analysis.paired import bootstrap, chance, mcnemar, score
+from workers.analysis.paired import bootstrap, mcnemar, score
 from workers.analysis.paired.pairs import Pairs, wilson
-from workers.diagnosis.tasks.answering import Answered
-from workers.diagnosis.tasks.answers import LEAD_UNITS, scores
+from workers.answering.answers import LEAD_UNITS, scores
+from workers.answering.guessing import chance_of
+from workers.answering.pair import Answered
 from workers.distributions.intervals import Clusters
 from workers.distributions.significance import holm
 
@@ -215,38 +215,6 @@ def _flips(one: Answered, pair: Pairs) -> FlipCounts:
         helpful=pair.helpful,
         rate=_share(pair.flips, pair.items),
         churn=churn,
-    )
-
-
-def chance_of(one: Answered, pair: Pairs) -> Chance:
-    """Whether either model answers better than a guess would."""
-    reference, candidate = pair.both_right + pair.harmful, pair.both_right + pair.helpful
-    guess = max(one.guess, chance.commonest([(item.choices, item.gold) for item in one.items]))
-    if guess:
-        p = [float(stats.binom.sf(right - 1, pair.items, guess)) for right in (reference, candidate)]
-        return Chance(
-            accuracy=guess,
-            p_reference=p[0],
-            p_candidate=p[1],
-            reference_at_chance=p[0] >= LEVEL,
-            candidate_at_chance=p[1] >= LEVEL,
-        )
-    if not one.items[0].choices:  # whoever guesses a number or a program is wrong
-        return Chance(
-            accuracy=0.0,
-            p_reference=float(reference == 0),
-            p_candidate=float(candidate == 0),
-            reference_at_chance=reference == 0,
-            candidate_at_chance=candidate == 0,
-        )
-    choices = [len(item.choices) for item in one.items]
-    values = [chance.p_value(right, choices) for right in (reference, candidate)]
-    return Chance(
-        accuracy=chance.accuracy(choices),
-        p_reference=values[0],
-        p_candidate=values[1],
-        reference_at_chance=values[0] >= LEVEL,
-        candidate_at_chance=values[1] >= LEVEL,
     )
 
 

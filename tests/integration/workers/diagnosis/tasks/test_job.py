@@ -18,8 +18,8 @@ from app.web.report import render
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
 from workers.analysis.flips import runs as flip_runs
-from workers.diagnosis.tasks.answers import STOPS, cut, extract
-from workers.diagnosis.tasks.harness.running import Harnessed, NotScoredError
+from workers.answering.answers import STOPS, cut, extract
+from workers.answering.harness.running import Harnessed, NotScoredError
 from workers.diagnosis.tasks.job import tasks
 from workers.engine.room import EngineRoom
 from workers.process.handler import JobCancelled
@@ -361,13 +361,13 @@ def test_an_attempt_that_was_lost_is_gone_on_with(
     lost = Context(settings, tmp_path, stop_in="execute")
     with monkeypatch.context() as quick, pytest.raises(JobCancelled):
         # every program is over before its runner asks
-        quick.setattr("workers.diagnosis.tasks.sandbox.runner._POLL_S", 60.0)
+        quick.setattr("workers.answering.sandbox.runner._POLL_S", 60.0)
         tasks(request(), lost, room)
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("answers that were given are asked for again")
 
-    monkeypatch.setattr("workers.diagnosis.tasks.generating._answers", never)
+    monkeypatch.setattr("workers.answering.generating._answers", never)
     monkeypatch.setattr("workers.distributions.divergence.Divergence.__call__", never)
     report = tasks(request(), Context(settings, tmp_path), room)
     assert [result.name for result in report.tasks] == ["arc", "gsm8k", "humaneval"]

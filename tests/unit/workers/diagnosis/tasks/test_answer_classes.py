@@ -7,14 +7,13 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from app.contracts.task import FileTask, TaskFormat
-from app.kinds.tasks.report import HarnessDefinition
+from app.contracts.task import FileTask, HarnessDefinition, TaskFormat
 from app.models.tasks.formats import Row, humaneval, mmlu
 from app.models.tasks.items import Item
 from tests.support.tiny import make_tokenizer
+from workers.answering.answers import Answers
+from workers.answering.pair import Answered
 from workers.diagnosis.tasks.answer_classes import ANSWER_CLASSES, AnswerClasses, answer_classes
-from workers.diagnosis.tasks.answering import Answered
-from workers.diagnosis.tasks.answers import Answers
 
 TOKENIZER = make_tokenizer()
 HARNESS = HarnessDefinition(task="t", version="0.4.13", task_version=None, shots=2)

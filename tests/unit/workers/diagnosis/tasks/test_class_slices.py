@@ -8,13 +8,13 @@ from app.contracts.task import FileTask
 from app.kinds.tasks.report import FEWEST_CLASS_ITEMS, AnyTaskResult, ItemClass, ItemClasses
 from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
-from tests.unit.workers.diagnosis.tasks.test_likelihood import PLAN
+from tests.unit.workers.answering.test_likelihood import PLAN
 from tests.unit.workers.diagnosis.tasks.test_result import answered
+from workers.answering.answers import choose
+from workers.answering.likelihood import Likelihoods
+from workers.answering.pair import Answered
 from workers.diagnosis.tasks.answer_classes import ANSWER_CLASSES, AnswerClasses
-from workers.diagnosis.tasks.answering import Answered
-from workers.diagnosis.tasks.answers import choose
 from workers.diagnosis.tasks.class_slices import sliced
-from workers.diagnosis.tasks.likelihood import Likelihoods
 from workers.diagnosis.tasks.result import results
 from workers.text.token_classes.text import Mask
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.task import METRICS, FileTask, TaskMetric
-from app.kinds.tasks.report import Chance, Equivalence, FlipPrediction, Outcome, Share
+from app.contracts.task import METRICS, Chance, FileTask, TaskMetric
+from app.kinds.tasks.report import Equivalence, FlipPrediction, Outcome, Share
 from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from workers.analysis.paired.pairs import Pairs
-from workers.diagnosis.tasks.answering import Answered
-from workers.diagnosis.tasks.answers import Answers, choose
-from workers.diagnosis.tasks.likelihood import Likelihoods
+from workers.answering.answers import Answers, choose
+from workers.answering.likelihood import Likelihoods
+from workers.answering.pair import Answered
 from workers.diagnosis.tasks.result import Planned, overall, results, sentence
 
 PAIRS = Pairs(both_right=50, both_wrong=34, harmful=12, helpful=4)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from app.models.tasks.items import Item
-from workers.diagnosis.tasks.answers import STOPS, choose, cut, extract, matches, program, read_numbers
-from workers.diagnosis.tasks.sandbox.runner import Ending, run
+from workers.answering.answers import STOPS, choose, cut, extract, matches, program, read_numbers
+from workers.answering.sandbox.runner import Ending, run
 
 # Three characters, four bytes; two of each.
 ITEM = Item("i", "Q", choices=("née", "ab"), gold=0)

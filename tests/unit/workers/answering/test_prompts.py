@@ -6,7 +6,7 @@ import pytest
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.tasks.items import Item
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.tasks.prompts import choice_prompts, continuation_offsets, encode_pair, open_prompts
+from workers.answering.prompts import choice_prompts, continuation_offsets, encode_pair, open_prompts
 from workers.text.tokenization import encode
 
 TOKENIZER = make_tokenizer()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from workers.diagnosis.tasks.harness.definition import Refusal
+from workers.answering.harness.definition import Refusal
 
 
 def table(rows: Sequence[Mapping[str, Any]], path: str, refusal: Refusal, field: str) -> Any:

@@ -1,7 +1,7 @@
 """What the harness' evaluator makes of answers that were given before."""
 
 from tests.support.harness_tasks import SHOWN, SUMS, prepared
-from workers.diagnosis.tasks.harness.evaluation import run
+from workers.answering.harness.evaluation import run
 
 
 def test_solved_examples_are_the_files_and_the_same_for_both_models() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from app.contracts.task import HarnessTask
 from app.models.nearest import suggestion
 from app.models.tasks.items import Item
-from workers.diagnosis.tasks.harness.definition import Refusal
+from workers.answering.harness.definition import Refusal
 
 # Other metrics of the definitions, f1 of some, grade all answers together.
 RIGHT_OR_WRONG: Final = ("acc", "acc_norm", "exact_match")

@@ -12,8 +12,8 @@ from app.contracts.errors import HemostatError
 from app.contracts.task import HarnessTask
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.reading import draw
-from workers.diagnosis.tasks.harness.definition import Refusal, fields_of, shots_of, task_over, unheard
-from workers.diagnosis.tasks.harness.table import table
+from workers.answering.harness.definition import Refusal, fields_of, shots_of, task_over, unheard
+from workers.answering.harness.table import table
 
 # Rows that are tried one by one to name the one that a definition does not take.
 _TRIED: Final = 2000

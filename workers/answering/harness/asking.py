@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from app.contracts.task import HarnessTask
 from app.models.tasks.items import Item
-from workers.diagnosis.tasks.harness.blanks import asks_nothing, blank_choice
-from workers.diagnosis.tasks.harness.building import Built
-from workers.diagnosis.tasks.harness.definition import Refusal
-from workers.diagnosis.tasks.harness.evaluation import Sample, asked_of, target_of
+from workers.answering.harness.blanks import asks_nothing, blank_choice
+from workers.answering.harness.building import Built
+from workers.answering.harness.definition import Refusal
+from workers.answering.harness.evaluation import Sample, asked_of, target_of
 
 
 def item_of(built: Built, place: int, sample: Sample, task: HarnessTask, refusal: Refusal) -> Item:

@@ -16,11 +16,11 @@ from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.distributions import one_sided
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.tasks.answering import Answered
-from workers.diagnosis.tasks.answers import choose
+from workers.answering.answers import choose
+from workers.answering.likelihood import gathered, likelihoods
+from workers.answering.pair import Answered
+from workers.answering.prompts import Prompts, choice_prompts
 from workers.diagnosis.tasks.job import _broken, _warnings
-from workers.diagnosis.tasks.likelihood import gathered, likelihoods
-from workers.diagnosis.tasks.prompts import Prompts, choice_prompts
 from workers.diagnosis.tasks.result import Planned, results
 from workers.distributions.token_values import TokenValues
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.diagnosis.tasks.answers import INVALID
-from workers.diagnosis.tasks.harness.definition import harness, unheard
-from workers.diagnosis.tasks.harness.metric import RIGHT_OR_WRONG
+from workers.answering.answers import INVALID
+from workers.answering.harness.definition import harness, unheard
+from workers.answering.harness.metric import RIGHT_OR_WRONG
 
 Sample = dict[str, Any]
 

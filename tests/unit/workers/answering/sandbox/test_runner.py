@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.diagnosis.tasks.sandbox import runner
-from workers.diagnosis.tasks.sandbox.runner import PROBES, Ending, Limits, passes, require, run
+from workers.answering.sandbox import runner
+from workers.answering.sandbox.runner import PROBES, Ending, Limits, passes, require, run
 
 QUICK = Limits(wall_s=2.0, cpu_s=1, memory_bytes=256 * 1024**2)
 # For what ends by itself: on a busy machine its process may take longer than that to begin.

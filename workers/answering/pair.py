@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.task import METRICS, FileTask, HarnessTask, ShippedTask
+from app.contracts.task import METRICS, FileTask, HarnessDefinition, HarnessTask, ShippedTask
 from app.files import write_atomically
-from app.kinds.tasks.report import HarnessDefinition
 from app.models.tasks.items import Item, fingerprint
 from app.models.tasks.reading import format_of, metric_of
-from workers.diagnosis.tasks.answers import LEAD_UNITS, STOPS, Answers, choose, program, read_numbers
-from workers.diagnosis.tasks.generating import generate
-from workers.diagnosis.tasks.harness.evaluation import Scored
-from workers.diagnosis.tasks.harness.running import Harnessed
-from workers.diagnosis.tasks.likelihood import Likelihoods, likelihoods
-from workers.diagnosis.tasks.prompts import Prompts, choice_prompts, open_prompts
-from workers.diagnosis.tasks.sandbox import runner
-from workers.diagnosis.tasks.sandbox.runner import Ending
+from workers.answering.answers import LEAD_UNITS, STOPS, Answers, choose, program, read_numbers
+from workers.answering.generating import generate
+from workers.answering.harness.evaluation import Scored
+from workers.answering.harness.running import Harnessed
+from workers.answering.likelihood import Likelihoods, likelihoods
+from workers.answering.prompts import Prompts, choice_prompts, open_prompts
+from workers.answering.sandbox import runner
+from workers.answering.sandbox.runner import Ending
 from workers.distributions.reference_store import ReferenceStore
 from workers.engine.room import EngineRoom
 from workers.measuring.plan import plan_fingerprint
@@ -76,7 +75,7 @@ def answers_of(scored: Scored, said: Mapping[str, tuple[str | None, ...]]) -> di
 
 
 @dataclass(frozen=True)
-class Desk:
+class AnsweringPair:
     """What every task is answered with. `part` names the candidate's part of the scratch where a job has several."""
 
     sides: Sides

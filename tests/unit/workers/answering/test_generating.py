@@ -4,8 +4,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.tasks.answers import STOPS
-from workers.diagnosis.tasks.generating import special_stops, written
+from workers.answering.answers import STOPS
+from workers.answering.generating import special_stops, written
 
 
 def sentencepiece() -> PreTrainedTokenizerFast:

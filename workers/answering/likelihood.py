@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workers.diagnosis.tasks.prompts import Prompts
+from workers.answering.prompts import Prompts
 from workers.distributions.divergence import Divergence
 from workers.distributions.reference_store import ReferenceStore
 from workers.distributions.token_values import TokenValues

@@ -5,7 +5,7 @@ import pytest
 from app.contracts.errors import HemostatError
 from app.models.tasks.harness import HarnessRows
 from tests.support.harness_tasks import SUMS, WINOGRANDE, prepared, task
-from workers.diagnosis.tasks.harness.running import prepare
+from workers.answering.harness.running import prepare
 from workers.process.handler import JobCancelled
 
 

@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.errors import HemostatError
-from app.contracts.task import HarnessTask
-from app.kinds.tasks.report import HarnessDefinition
+from app.contracts.task import HarnessDefinition, HarnessTask
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
-from workers.diagnosis.tasks.harness.asking import item_of
-from workers.diagnosis.tasks.harness.building import Built, build, told
-from workers.diagnosis.tasks.harness.definition import Refusal, harness_version, unheard
-from workers.diagnosis.tasks.harness.evaluation import Sample, Scored, of_one_filter, run, scored
-from workers.diagnosis.tasks.harness.metric import deciding_metric, guess_of
+from workers.answering.harness.asking import item_of
+from workers.answering.harness.building import Built, build, told
+from workers.answering.harness.definition import Refusal, harness_version, unheard
+from workers.answering.harness.evaluation import Sample, Scored, of_one_filter, run, scored
+from workers.answering.harness.metric import deciding_metric, guess_of
 from workers.process.handler import JobCancelled
 
 MAX_TOKENS: Final = 256

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.diagnosis.tasks.sandbox.runner import Check, Ending, Limits, run
+from workers.answering.sandbox.runner import Check, Ending, Limits, run
 
 PATIENT = Limits(wall_s=120.0, cpu_s=60)
 CHECK = Check(

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from app.files import write_atomically
-from workers.diagnosis.tasks.answers import cut
-from workers.diagnosis.tasks.prompts import Prompts
+from workers.answering.answers import cut
+from workers.answering.prompts import Prompts
 from workers.engine import vllm_names as vllm
 from workers.engine.device import identity
 from workers.engine.generation import GenerationEngine

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.contracts.task import TaskMetric
 from app.kinds.tasks.report import LeadUnit
 from app.models.tasks.items import Item
-from workers.diagnosis.tasks.sandbox.runner import Check
+from workers.answering.sandbox.runner import Check
 
 STOPS: Final[dict[str, tuple[str, ...]]] = {
     "gsm8k": ("Question:", "</s>", "<|im_end|>"),

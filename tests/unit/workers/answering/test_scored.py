@@ -7,7 +7,7 @@ import pytest
 from app.contracts.task import TaskFormat
 from app.models.tasks.formats import READERS
 from app.models.tasks.items import Item
-from workers.diagnosis.tasks.scored import documents_of
+from workers.answering.scored import documents_of
 from workers.text.documents import TextDocument
 from workers.text.overlap import document_overlap
 

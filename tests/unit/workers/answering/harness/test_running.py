@@ -10,9 +10,9 @@ from app.models.tasks.harness import HarnessRows
 from tests.support.distributions import one_sided
 from tests.support.harness_tasks import ARC, HELLASWAG, MMLU, SECRET, SHOWN, SUMS, WINOGRANDE, Row, prepared
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.tasks.harness.running import NotScoredError
-from workers.diagnosis.tasks.likelihood import gathered
-from workers.diagnosis.tasks.prompts import choice_prompts
+from workers.answering.harness.running import NotScoredError
+from workers.answering.likelihood import gathered
+from workers.answering.prompts import choice_prompts
 
 
 def test_multiple_choice_is_asked_as_defined_and_scored_by_characters_too() -> None:

@@ -9,8 +9,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.tasks.harness import HARNESS_TASKS, read_rows
 from app.settings import Settings
 from tests.support.harness_tasks import task
-from workers.diagnosis.tasks.harness.definition import _manager, fields_of
-from workers.diagnosis.tasks.harness.metric import RIGHT_OR_WRONG
+from workers.answering.harness.definition import _manager, fields_of
+from workers.answering.harness.metric import RIGHT_OR_WRONG
 
 RUNS_CODE = re.compile(
     r"\b(eval|exec|compile|__import__|open)\(|subprocess|os\.system|parse_expr|sympy|pickle|importlib|requests|urllib|"

@@ -12,9 +12,9 @@ from app.kinds.sweep.request import SweepRequest
 from app.kinds.tasks.request import TasksRequest
 from app.models.knobs import lift
 from app.settings import Settings
+from workers.answering.sandbox import runner
 from workers.diagnosis.sweep.asking import Questions
 from workers.diagnosis.tasks.job import tasks
-from workers.diagnosis.tasks.sandbox import runner
 
 ROW = {"prompt": "def f():\n", "test": "def check(f): ...", "entry_point": "f", "canonical_solution": "    return 1\n"}
 BODY: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 
 from app.contracts.errors import HemostatError
 from tests.support.harness_tasks import prepared
-from workers.diagnosis.tasks.harness.blanks import asks_nothing
+from workers.answering.harness.blanks import asks_nothing
 
 
 def test_a_blank_field_that_is_not_asked_empties_no_question() -> None:
