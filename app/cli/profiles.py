@@ -13,9 +13,9 @@ from app.cli.once import Commands
 from app.cli.options import AsJson, Url
 from app.cli.output import out, print_json
 from app.cli.service import connect
+from app.kinds.calibrate.calibrators import named
 from app.web import describe
 from app.web import format as fmt
-from app.web.sections.calibration import named
 
 profiles_app = Commands(help="Calibration profiles of a running service.", no_args_is_help=True)
 Json = dict[str, Any]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from app.contracts.profile import DocumentSet
 from app.contracts.report import Report
 from app.reports.blocks import (
     Alert,
@@ -111,3 +112,16 @@ def _reproduce(source: Origin) -> Section:
         Note("HEMOSTAT_URL names the service, for example http://HOST:PORT; the command line reads it too."),
     ]
     return Section("reproduce", "Reproduce", blocks)
+
+
+def document_sets(sets: Sequence[DocumentSet], roles: Mapping[str, str], heading: str = "") -> Facts:
+    """What each set of documents was read for, and how large it is."""
+    items = (
+        Fact(
+            part.name,
+            f"{roles[part.name]}; {fmt.counted(part.documents, 'document')}, {fmt.counted(part.tokens, 'token')} "
+            f"({visible(', '.join(part.domains))})",
+        )
+        for part in sets
+    )
+    return Facts(tuple(items), heading or "Sets that share no document", style="facts wide")

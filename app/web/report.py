@@ -9,7 +9,6 @@ from typing import Any
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import SCHEMA, Report
 from app.kinds.attribute.report import AttributeReport
-from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
 from app.kinds.tasks.report import TasksReport
@@ -22,8 +21,6 @@ from app.web.reading import parse
 from app.web.sections.attribute import attribution
 from app.web.sections.attribute_words import heading as worst_part
 from app.web.sections.attribute_words import whole_damage
-from app.web.sections.calibration import calibration, left
-from app.web.sections.calibration import heading as heading_of_calibration
 from app.web.sections.front import front, heading
 from app.web.sections.front import left as left_after
 from app.web.sections.internals import internals as inside
@@ -81,7 +78,6 @@ def _view(report: Report) -> tuple[str, dict[str, Any]]:
     """The template of a kind, and what it draws beside what all kinds have."""
     views: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
         "attribute": _attribution,
-        "calibrate": _calibration,
         "mitigate": _mitigation,
         "tasks": _tasks,
         "trajectory": _trajectory,
@@ -101,20 +97,6 @@ def _attribution(report: AttributeReport) -> tuple[str, dict[str, Any]]:
         "attribution": attribution(report),
         "inside": None if report.internals is None else inside(report.internals),
         "verdict": replace(verdict(report), sentence=whole_damage(report)),
-    }
-
-
-def _calibration(report: CalibrateReport) -> tuple[str, dict[str, Any]]:
-    candidate, reference = (
-        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
-    )
-    return "calibration.html.j2", {
-        "what": "calibration report",
-        "preposition": "towards",
-        "title": visible(f"{heading_of_calibration(report)}: {candidate} towards {reference}"),
-        "chart_title": "Excess KL of the calibrated model over the noise floor",
-        "calibration": calibration(report),
-        "verdict": replace(verdict(report), sentence=left(report)),
     }
 
 

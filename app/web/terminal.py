@@ -7,7 +7,6 @@ from typing import Any, Final
 from rich.console import Console
 
 from app.kinds.attribute.report import AttributeReport
-from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
 from app.kinds.tasks.report import TasksReport
@@ -15,7 +14,6 @@ from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.terminal import print_blocks
 from app.web.reading import parse
 from app.web.terminal_attribute import render_attribute
-from app.web.terminal_calibration import render_calibration
 from app.web.terminal_mitigate import render_mitigate
 from app.web.terminal_parts import Say
 from app.web.terminal_tasks import render_tasks
@@ -55,8 +53,6 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
     match parse(report):
         case AttributeReport() as found:
             render_attribute(found, console, say)
-        case CalibrateReport() as found:
-            render_calibration(found, console, say)
         case MitigateReport() as found:
             render_mitigate(found, console, say)
         case TasksReport() as found:

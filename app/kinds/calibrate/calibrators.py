@@ -28,3 +28,8 @@ FITTED: Final[dict[str, Fitted]] = {
 }
 *_FIRST, _LAST = FITTED
 NAMES: Final = f"{', '.join(_FIRST)} or {_LAST}"
+
+
+def named(calibrator: str) -> str:
+    """`lowrank+confidence` in words."""
+    return ", then ".join(FITTED[part].label if part in FITTED else part for part in calibrator.split("+"))

@@ -7,7 +7,7 @@ from app.reports.blocks import Cell
 from app.web import format as fmt
 
 
-def estimate_cell(mean: Mean, *, percent: bool = False) -> Cell:
+def estimate_cell(mean: Mean, *, percent: bool = False, strong: bool = True) -> Cell:
     """A mean above its interval."""
     text = fmt.estimate(mean.mean, mean.ci, percent=percent)
-    return Cell(text.value, text.interval or "no interval", strong=True)
+    return Cell(text.value, text.interval or "no interval", strong=strong)

@@ -9,6 +9,7 @@ from app.kinds.registry import KINDS
 from app.reports.html import render_html
 from app.reports.markdown import render_markdown
 from app.web.reading import parse
+from tests.support.calibration_reports import calibration_variants
 from tests.support.reports import compare_report
 from tests.support.snapshots import body
 from tests.support.surface_reports import surface_variants
@@ -16,6 +17,7 @@ from tests.support.sweep_reports import sweep_variants
 from tests.support.terminal import printed
 
 REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "calibrate": lambda: calibration_variants()["refused"],
     "compare": compare_report,
     "surface": lambda: surface_variants()["both-orders"],
     "sweep": lambda: sweep_variants()["knee"],

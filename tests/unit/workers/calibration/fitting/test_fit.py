@@ -11,9 +11,8 @@ import torch
 from scipy import optimize
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.calibrate.calibrators import FITTED, Fitted
+from app.kinds.calibrate.calibrators import FITTED, Fitted, named
 from app.kinds.calibrate.request import CALIBRATORS
-from app.web.sections.calibration import named
 from tests.support.calibration import D, V, make_data, make_head
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
