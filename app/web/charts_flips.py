@@ -91,7 +91,7 @@ def flips_chart(dots: Sequence[FlipDot], band: Band | None) -> Markup | None:
         at = x_of(tick)
         shapes.append(_line(at, base, base + 4, "tick"))
         shapes.append(_tag("text", fmt.short(tick), x=_pct(at), y=base + 17, class_="t " + _anchor(at)))
-    shapes.append(_tag("text", "KL over the text, nats a token", x="100%", y=base + 34, class_="t end"))
+    shapes.append(_tag("text", "KL over the text, nats per token", x="100%", y=base + 34, class_="t end"))
     told = "; ".join(
         f"{dot.label}: {fmt.number(100 * dot.rate)} % at {fmt.number(dot.kl)} nats" for dot in dots if dot.own
     )

@@ -11,7 +11,6 @@ from app.contracts.report import SCHEMA, Report
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
-from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.html import render_html
 from app.reports.markdown import render_markdown
@@ -25,9 +24,6 @@ from app.web.sections.front import front, heading
 from app.web.sections.front import left as left_after
 from app.web.sections.internals import internals as inside
 from app.web.sections.origin import origin
-from app.web.sections.tasks import answers
-from app.web.sections.tasks_words import heading as answers_heading
-from app.web.sections.tasks_words import left as answers_left
 from app.web.sections.trajectory import heading as trajectory_heading
 from app.web.sections.trajectory import left as left_by_steps
 from app.web.sections.trajectory import trajectory
@@ -79,7 +75,6 @@ def _view(report: Report) -> tuple[str, dict[str, Any]]:
     views: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
         "attribute": _attribution,
         "mitigate": _mitigation,
-        "tasks": _tasks,
         "trajectory": _trajectory,
     }
     return views[report.kind](report)
@@ -112,20 +107,6 @@ def _mitigation(report: MitigateReport) -> tuple[str, dict[str, Any]]:
         "chart_title": f"Excess KL over the noise floor of {whose}",
         "front": front(report),
         "verdict": replace(verdict(report), sentence=left_after(report)),
-    }
-
-
-def _tasks(report: TasksReport) -> tuple[str, dict[str, Any]]:
-    candidate, reference = (
-        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
-    )
-    return "tasks.html.j2", {
-        "what": "tasks report",
-        "preposition": "against",
-        "title": visible(f"{answers_heading(report)}: {candidate} against {reference}"),
-        "chart_title": "Excess KL over the noise floor",
-        "answers": answers(report),
-        "verdict": replace(verdict(report), sentence=answers_left(report)),
     }
 
 

@@ -9,14 +9,12 @@ from rich.console import Console
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
-from app.kinds.tasks.report import TasksReport
 from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.terminal import print_blocks
 from app.web.reading import parse
 from app.web.terminal_attribute import render_attribute
 from app.web.terminal_mitigate import render_mitigate
 from app.web.terminal_parts import Say
-from app.web.terminal_tasks import render_tasks
 from app.web.terminal_trajectory import render_trajectory
 
 _ASCII: Final = str.maketrans(
@@ -55,8 +53,6 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
             render_attribute(found, console, say)
         case MitigateReport() as found:
             render_mitigate(found, console, say)
-        case TasksReport() as found:
-            render_tasks(found, console, say)
         case TrajectoryReport() as found:
             render_trajectory(found, console, say)
         case found:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from app.contracts.report import TokenClassSlice
 from app.kinds.surface.report import SurfaceTokenClass
 from app.kinds.sweep.report import SweepTokenClass
+from app.kinds.tasks.report import ItemClass
 from app.reports.blocks import Fact
 from app.web import format as fmt
 from app.web.untrusted import visible
@@ -19,7 +20,7 @@ OVER_WINDOWS = "intervals over windows"
 LEAST = 0.001
 
 
-def definitions(found: Iterable[TokenClassSlice | SweepTokenClass | SurfaceTokenClass]) -> tuple[Fact, ...]:
+def definitions(found: Iterable[TokenClassSlice | SweepTokenClass | SurfaceTokenClass | ItemClass]) -> tuple[Fact, ...]:
     """What each class is, in the order of the catalogue."""
     return tuple(Fact(visible(one.title), visible(one.definition)) for one in found)
 

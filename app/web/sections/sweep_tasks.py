@@ -7,12 +7,12 @@ from typing import Final
 from app.contracts.report import Mean
 from app.kinds.sweep.lossless import AnsweredSetting, AnsweredTask, NearLossless
 from app.kinds.sweep.report import SweepReport
+from app.kinds.tasks.answers import ASKED, DECIMALS, asked, metric_name
 from app.models.knobs import told
 from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale
-from app.web.sections.tasks_words import DECIMALS, metric_name, score
 from app.web.untrusted import visible
 
 # Said wherever the perplexity half stands alone.
@@ -89,10 +89,7 @@ def answered_table(report: SweepReport) -> Table:
         columns=(
             Column(visible(report.knob.field), "name"),
             Column("Task", "text"),
-            Column("Items", priority=3),
-            Column("Reference, %"),
-            Column("Candidate, %"),
-            Column("To wrong, to right", priority=2),
+            *ASKED,
             Column("Lost, % of the reference’s"),
             Column("Lost, with 95 % interval", "chart"),
             Column("Outcome", "text"),
@@ -109,7 +106,7 @@ def _rows(one: AnsweredSetting, scale: LinearScale, limit: float) -> list[tuple[
     if len(rows) > 1:
         counted = sum(task.loss is not None for task in one.tasks)
         mean = Cell("mean", f"over {fmt.counted(counted, 'task')}", strong=True)
-        rows.append((Cell(name), mean, *[Cell(fmt.NONE)] * 4, *_lost(name, one.degradation, scale, limit)))
+        rows.append((Cell(name), mean, *[Cell(fmt.NONE)] * len(ASKED), *_lost(name, one.degradation, scale, limit)))
     outcomes = [Cell(fmt.NONE)] * (len(rows) - 1) + [Cell(outcome(one), strong=one.within is False)]
     return [(*row, last) for row, last in zip(rows, outcomes, strict=True)]
 
@@ -118,10 +115,7 @@ def _task(name: str, task: AnsweredTask, scale: LinearScale, limit: float) -> tu
     return (
         Cell(name),
         Cell(visible(task.name), metric_name(task.metric)),
-        Cell(fmt.count(task.items)),
-        Cell(score(task.reference)),
-        Cell(score(task.candidate)),
-        Cell(f"{fmt.count(task.harmful)}, {fmt.count(task.helpful)}"),
+        *asked(task.items, task.reference, task.candidate, task.harmful, task.helpful),
         *_lost(f"{name}, {visible(task.name)}", task.loss, scale, limit),
     )
 

@@ -14,6 +14,7 @@ from tests.support.reports import compare_report
 from tests.support.snapshots import body
 from tests.support.surface_reports import surface_variants
 from tests.support.sweep_reports import sweep_variants
+from tests.support.tasks_reports import tasks_variants
 from tests.support.terminal import printed
 
 REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -21,6 +22,7 @@ REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
     "compare": compare_report,
     "surface": lambda: surface_variants()["both-orders"],
     "sweep": lambda: sweep_variants()["knee"],
+    "tasks": lambda: tasks_variants()["several"],
 }
 
 
