@@ -18,6 +18,7 @@ from app.cli.main import app as commands
 from app.contracts.deployment import Deployment
 from app.contracts.errors import CATALOGUE
 from app.contracts.job import JobStatus
+from app.contracts.metric import COMPARISON, PREFIX
 from app.deployments import examples
 from app.error_guide import GUIDE
 from app.jobs.store import Statistics
@@ -28,9 +29,8 @@ from app.recipes.recipe import STEPS
 from app.settings import Settings
 from app.telemetry.metrics import Telemetry as ApiTelemetry
 from workers.engine.serving.counters import Counters
-from workers.telemetry import CATALOGUE as WORKER_METRICS
-from workers.telemetry import COMPARISON, PREFIX
 from workers.telemetry import Telemetry as WorkerTelemetry
+from workers.telemetry import catalogue
 from workers.telemetry_shadow import SHADOW_CATALOGUE, ShadowTelemetry
 from workers.telemetry_verify import VerifyTelemetry
 
@@ -228,7 +228,7 @@ def registries() -> dict[str, CollectorRegistry]:
 
 def metrics() -> str:
     """Every metric by the process that exports it."""
-    known = {metric.exported: metric.values or {} for metric in (*WORKER_METRICS, *SHADOW_CATALOGUE)}
+    known = {metric.exported: metric.values or {} for metric in (*catalogue(), *SHADOW_CATALOGUE)}
     parts = [
         "Each process serves `/metrics`: [Scrape the metrics](../metrics.md). *comparison* means the labels "
         "`reference`, `model` and `recipe`.",

@@ -1,4 +1,4 @@
-"""Every metric of the diagnosis worker, in one file.
+"""The metrics of the diagnosis worker: its own, and those that each kind of job declares (`Kind.metrics`).
 
 The process that exports them never imports torch. The child process that computes sends samples by name
 (`JobContext.observe`); `Telemetry.observe` is where a name becomes a metric. Labels that name a comparison are aliases
@@ -11,17 +11,16 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 
-from app.contracts.decoding import DECODERS
+from app.contracts.metric import COMPARISON, PHASE_BUCKETS, PREFIX, Metric
 from app.contracts.report import SEVERITIES
+from app.kinds.registry import KINDS
 
-PREFIX = "hemostat_"
 OTHER = "other"
 MAX_COMPARISONS = 200
 
@@ -54,48 +53,21 @@ PHASES = (
 ROLES = ("reference", "candidate", "noise_floor", "kernel_term", "points", "generate")
 STORES = ("reference", "checkpoint", "corpus", "head")
 OUTCOMES = ("succeeded", "failed", "cancelled", "released", "lost")
-PROFILES = ("passed", "refused")
 CHILD_EXITS = ("idle", "failure", "out_of_memory", "cancel", "crash", "lost", "drain", "stalled", "timed_out")
 
-COMPARISON = ("reference", "model", "recipe")
 # What one metric is called that the worker also tells of itself (`app.jobs.workers.WorkerInfo`).
 SCORING_RATE: Final = "scoring_parameter_tokens_per_second"
 KL_BUCKETS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
-PHASE_BUCKETS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RECIPE = re.compile(r"[0-9a-f]{12}|none")
-
-Kind = Literal["counter", "gauge", "histogram"]
 
 
 class UnknownMetricError(ValueError):
     """A sample's name or labels are not those of a metric of this file."""
 
 
-@dataclass(frozen=True)
-class Metric:
-    """What one metric is. `name` is the name without prefix, and for counters without `_total`."""
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    values: Mapping[str, tuple[str, ...]] | None = None  # label -> the fixed set of its values
-    buckets: tuple[float, ...] = ()
-
-    @property
-    def exported(self) -> str:
-        """Name of the family as a scrape shows it."""
-        return f"{PREFIX}{self.name}{'_total' if self.kind == 'counter' else ''}"
-
-    @property
-    def per_comparison(self) -> bool:
-        """Whether its series belong to a comparison and are bounded with it."""
-        return self.labels[: len(COMPARISON)] == COMPARISON
-
-
-CATALOGUE: tuple[Metric, ...] = (
+_OWN: Final = (
     # the worker
     Metric("worker", "gauge", "1; the labels say what this worker is.", ("version", "device")),
     Metric("worker_busy", "gauge", "1 while a job runs, else 0."),
@@ -118,51 +90,7 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("engine_weight_swaps", "counter", "Weights that were swapped in a running engine."),
     Metric("store_hits", "counter", "Look-ups that a store answered.", ("store",), {"store": STORES}),
     Metric("store_misses", "counter", "Look-ups that a store could not answer.", ("store",), {"store": STORES}),
-    Metric(
-        "calibrate_profiles",
-        "counter",
-        "Profiles made, by whether the test let them pass.",
-        ("outcome",),
-        {"outcome": PROFILES},
-    ),
     Metric("store_bytes", "gauge", "Size of a store on disk.", ("store",), {"store": STORES}),
-    Metric(
-        "attribution_swaps",
-        "counter",
-        "Parts that were swapped, by stage of the search.",
-        ("stage",),
-        {"stage": ("layers", "parts")},
-    ),
-    Metric(
-        "sweep_points",
-        "counter",
-        "Settings of sweeps, by whether the model took them.",
-        ("outcome",),
-        {"outcome": ("measured", "refused")},
-    ),
-    Metric(
-        "surface_points",
-        "counter",
-        "Settings of surfaces, by whether the model took them.",
-        ("outcome",),
-        {"outcome": ("measured", "refused")},
-    ),
-    Metric(
-        "mitigate_trials",
-        "counter",
-        "Trials of treatments, by whether the model took them.",
-        ("outcome",),
-        {"outcome": ("measured", "refused")},
-    ),
-    Metric(
-        "mitigate_trial_seconds",
-        "histogram",
-        "Making and measuring one trial, by how much text it is given.",
-        ("rung",),
-        {"rung": ("cheap", "full")},
-        PHASE_BUCKETS,
-    ),
-    Metric("mitigate_trial_running", "gauge", "1 while a trial is made and measured, else 0."),
     # what was measured, by comparison
     Metric("kl_nats", "histogram", "KL(reference‖candidate) of scored tokens.", COMPARISON, None, KL_BUCKETS),
     Metric("kl_mean_nats", "gauge", "Mean KL of the last measurement.", COMPARISON),
@@ -179,95 +107,13 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("perplexity_ratio", "gauge", "Perplexity of the candidate over that of the reference.", COMPARISON),
     Metric("severity", "gauge", "Verdict: 0 none, 1 mild, 2 moderate, 3 severe, 4 collapse.", COMPARISON),
     Metric("nonfinite_positions", "gauge", "Positions with non-finite logits in the last measurement.", COMPARISON),
-    # what was calibrated, by comparison
-    Metric(
-        "calibrate_saved_ratio", "gauge", "Share of the raw KL that the last calibration saved on test.", COMPARISON
-    ),
-    Metric("calibrate_passed", "gauge", "1 where the last calibration proved itself on test, else 0.", COMPARISON),
-    Metric("task_accuracy_ratio", "gauge", "Accuracy of the candidate on a task.", (*COMPARISON, "task")),
-    Metric(
-        "task_accuracy_difference",
-        "gauge",
-        "Accuracy of the candidate minus that of the reference on the same items.",
-        (*COMPARISON, "task"),
-    ),
-    Metric(
-        "task_flip_ratio",
-        "gauge",
-        "Share of a task's items that one of the two answers rightly.",
-        (*COMPARISON, "task"),
-    ),
-    Metric(
-        "trajectory_kl_candidate_text_nats",
-        "gauge",
-        "Mean KL in nats per token on the text that the candidate writes itself, first decoder.",
-        COMPARISON,
-    ),
-    Metric(
-        "trajectory_shared_prefix_tokens",
-        "gauge",
-        "Mean tokens before the texts of candidate and reference part, first decoder.",
-        COMPARISON,
-    ),
-    Metric(
-        "trajectory_amplification_ratio",
-        "gauge",
-        "KL on the candidate's own text over KL on the reference's text at the same positions.",
-        (*COMPARISON, "decoder"),
-        {"decoder": DECODERS},
-    ),
-    Metric(
-        "attribution_worst_nats",
-        "gauge",
-        "KL of the worst part alone, in the last attribution; NaN where it is finite nowhere.",
-        COMPARISON,
-    ),
-    Metric("attribution_worst_ratio", "gauge", "Share of the whole damage that this part alone costs.", COMPARISON),
-    Metric(
-        "attribution_explained_ratio",
-        "gauge",
-        "Share of the whole damage that the first parts cost, swapped together.",
-        COMPARISON,
-    ),
-    Metric("sweep_threshold_ratio", "gauge", "Share removed where the last sweep's perplexity turns.", COMPARISON),
-    Metric("sweep_threshold_low_ratio", "gauge", "Lower 95 % limit of that share.", COMPARISON),
-    Metric("sweep_threshold_high_ratio", "gauge", "Upper 95 % limit of that share.", COMPARISON),
-    Metric("sweep_mild_ratio", "gauge", "Share removed at the strongest setting whose damage stayed mild.", COMPARISON),
-    Metric(
-        "surface_interaction_nats",
-        "gauge",
-        "Largest interaction of the last surface in either order, nats per token.",
-        COMPARISON,
-    ),
-    Metric("surface_interaction_low_nats", "gauge", "Lower 95 % limit of that interaction.", COMPARISON),
-    Metric("surface_interaction_high_nats", "gauge", "Upper 95 % limit of that interaction.", COMPARISON),
-    Metric(
-        "surface_departing_ratio",
-        "gauge",
-        "Share of the last surface's settings of both knobs where a departure from adding up is shown.",
-        COMPARISON,
-    ),
-    Metric("surface_within", "gauge", "1 if a changed setting is within the chosen loss for sure, else 0.", COMPARISON),
-    Metric(
-        "surface_chosen_bytes",
-        "gauge",
-        "Bytes of the setting that the last surface chose, of the mildest where none is within.",
-        COMPARISON,
-    ),
-    # what was treated, by comparison: the recipe is the candidate's own
-    Metric(
-        "mitigate_best_saved_nats",
-        "gauge",
-        "Nats per token that the best full trial of the last mitigation saved on the documents to choose by.",
-        COMPARISON,
-    ),
-    Metric("mitigate_saved_nats", "gauge", "Nats per token that the recommended recipe saved on the test.", COMPARISON),
-    Metric("mitigate_saved_low_nats", "gauge", "Lower 95 % limit of these nats.", COMPARISON),
-    Metric("mitigate_saved_high_nats", "gauge", "Upper 95 % limit of these nats.", COMPARISON),
-    Metric("mitigate_helped", "gauge", "1 where the recommended recipe saves nats for sure, else 0.", COMPARISON),
-    Metric("mitigate_finished_timestamp_seconds", "gauge", "When that mitigation ended, Unix time.", COMPARISON),
     Metric("last_measurement_timestamp_seconds", "gauge", "When the last measurement ended, Unix time.", COMPARISON),
 )
+
+
+def catalogue() -> tuple[Metric, ...]:
+    """Every metric."""
+    return _OWN + tuple(metric for kind in KINDS.values() for metric in kind.metrics)
 
 
 class Telemetry:
@@ -281,7 +127,7 @@ class Telemetry:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._max_comparisons = max_comparisons
-        self._metrics = {metric.name: (metric, self._make(metric)) for metric in CATALOGUE}
+        self._metrics = {metric.name: (metric, self._make(metric)) for metric in catalogue()}
         # Least recently measured first.
         self._comparisons: OrderedDict[tuple[str, ...], None] = OrderedDict()
 
@@ -310,6 +156,12 @@ class Telemetry:
         record = _recorder(series)
         for value in values:
             record(value)
+
+    def child_ended(self) -> None:
+        """Sets what a child process that was killed in the middle has not set back."""
+        for metric, _ in self._metrics.values():
+            if metric.of_child:
+                self.observe(metric.name, 0)
 
     def value(self, name: str, **labels: str) -> float | None:
         """What a scrape would show of one counter or gauge, or of a histogram's count (`name` is the short name)."""

@@ -12,7 +12,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 
 from app.contracts.deployment import DriftState
-from workers.telemetry import PREFIX, Metric, UnknownMetricError
+from app.contracts.metric import PREFIX, Metric
+from workers.telemetry import UnknownMetricError
 
 DEPLOYMENT = "deployment"
 STAGES = ("raw", "calibrated", "engine")

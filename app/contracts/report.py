@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
+from app.contracts.metric import COMPARISON
 from app.contracts.request import Thresholds
 
 SCHEMA: Final = "hemostat.report/1"
@@ -430,6 +431,12 @@ class Report(Contract):
     provenance: Provenance
 
     model_config = Contract.model_config | {"populate_by_name": True, "serialize_by_alias": True}
+
+    def labels(self, candidate: ModelProvenance | None = None) -> dict[str, str]:
+        """What metrics name the comparison by; the one with this candidate, if the report has several."""
+        model = self.provenance.candidate if candidate is None else candidate
+        names = (self.provenance.reference.model, model.model, (model.recipe_fingerprint or "none")[:12])
+        return dict(zip(COMPARISON, names, strict=True))
 
 
 class ComparedReport(Report):

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, cached_property
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import create_model
 
+from app.contracts.metric import Metric
 from app.contracts.report import Report
 from app.contracts.request import JobRequest, Submission
 
@@ -34,7 +35,6 @@ class Kind:
     Functions are named as "module:function": the front end and a worker each load only what they call.
     """
 
-    name: str
     request: type[JobRequest]
     report: type[Report]
     # What its example asks, and the example's body.
@@ -66,6 +66,15 @@ class Kind:
     onwards: str = ""
     # Its own phases, by name; `app.web.phases` has those of several kinds.
     phases: Mapping[str, Phase] = field(default_factory=dict)
+    # What a worker exports of its jobs: a job sends values by name (`JobContext.observe`).
+    metrics: tuple[Metric, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What requests and reports name it: the one value of their field `kind`."""
+        name: str
+        (name,) = get_args(self.request.model_fields["kind"].annotation)
+        return name
 
     def call(self, of: str, *given: Any) -> Any:
         """What the function returns that is named under `of`; None if the kind has none."""

@@ -11,15 +11,16 @@ from app.contracts.report import Report
 from app.contracts.request import JobRequest, Submission
 from app.kinds.kind import Kind
 
+# As they are met: measure, search for causes and limits, mend.
 _NAMES: Final = (
     "compare",
-    "calibrate",
-    "mitigate",
+    "attribute",
     "sweep",
     "surface",
-    "tasks",
     "trajectory",
-    "attribute",
+    "tasks",
+    "mitigate",
+    "calibrate",
 )
 KINDS: Final[dict[str, Kind]] = {name: import_module(f"app.kinds.{name}").KIND for name in _NAMES}
 

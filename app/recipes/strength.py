@@ -2,8 +2,8 @@
 
     bits: Annotated[int, Field(ge=2, le=8), FALLING]
 
-It bounds nothing and no schema shows it; `app.models.strength` orders a sweep's settings by it, and
-`app.kinds.surface.plan` takes from it where a step that is left out stands.
+It bounds nothing and no schema shows it; `app.models.strength` orders a sweep's settings by it, and the plan of a
+surface takes from it where a step that is left out is.
 """
 
 from collections.abc import Sequence

@@ -27,12 +27,12 @@ from app.web.sections.verdict import edges, verdict
 from app.web.untrusted import visible
 
 
-def title(report: Report, *, what: str, heading: str, preposition: str = "against") -> Title:
-    """The head of a report. `heading` is the answer in a few words."""
+def title(report: Report, *, heading: str, what: str = "", preposition: str = "against") -> Title:
+    """The head of a report. `heading` is the answer in a few words; `what` names the report, if its kind does not."""
     source = origin(report)
     text, *others = source.head
     return Title(
-        what=what,
+        what=what or f"{report.kind} report",
         heading=f"{heading}: {source.candidate} {preposition} {source.reference}",
         candidate=source.candidate,
         reference=source.reference,
@@ -51,7 +51,9 @@ def _size(report: Report) -> tuple[Fact, ...]:
     return (Fact("Size", f"{candidate}, reference {reference}", brief=True),)
 
 
-def headline(report: Report, *, chart_title: str, sentence: str = "", nav: str = "") -> Headline:
+def headline(
+    report: Report, *, chart_title: str = "Excess KL over the noise floor", sentence: str = "", nav: str = ""
+) -> Headline:
     """The severity of a report. One that speaks of a part of the report has a `sentence` and an entry in the menu."""
     found = verdict(report)
     excess = report.decision.excess_kl

@@ -102,7 +102,7 @@ class _Calibrate(Attempt):
             report = build_report(tested, context)
         with watch.phase("report"):
             self._artifacts(tested)
-            export_metrics(report, sides, context)
+            export_metrics(report, context)
             context.progress("report", 1, 1)
         if not tested.test.passed:
             context.log(f"profile {tested.profile.version} is not served: {'; '.join(tested.test.reasons)}"[:2000])

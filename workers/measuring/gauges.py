@@ -7,17 +7,7 @@ import time
 from collections.abc import Mapping
 
 from app.contracts.report import SEVERITIES, ComparedReport
-from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
-
-
-def labels_of(sides: Sides) -> dict[str, str]:
-    """Aliases, and the beginning of the recipe's fingerprint."""
-    return {
-        "reference": sides.reference.alias,
-        "model": sides.candidate.alias,
-        "recipe": (sides.modified.manifest.recipe_fingerprint or "none")[:12],
-    }
 
 
 def send(gauges: Mapping[str, float | None], labels: Mapping[str, str], context: JobContext) -> None:
@@ -26,9 +16,9 @@ def send(gauges: Mapping[str, float | None], labels: Mapping[str, str], context:
         context.observe(name, math.nan if value is None else value, **labels)
 
 
-def send_comparison(report: ComparedReport, labels: Mapping[str, str], context: JobContext) -> None:
+def send_comparison(report: ComparedReport, context: JobContext) -> None:
     """What every report says that compares one candidate with its reference."""
-    kl = report.divergence.kl
+    kl, labels = report.divergence.kl, report.labels()
     gauges = {
         "kl_mean_nats": kl.mean,
         "kl_mean_low_nats": kl.ci[0] if kl.ci else None,

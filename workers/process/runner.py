@@ -442,7 +442,7 @@ class Runner:
     def _ended(self, reason: str) -> None:
         self._child = None
         self._telemetry.observe("worker_child_exits", 1, reason=reason)
-        self._telemetry.observe("mitigate_trial_running", 0)  # one that was killed in the middle has not said so
+        self._telemetry.child_ended()
 
     # --- files
 

@@ -1,5 +1,6 @@
 """Jobs of kind `attribute`."""
 
+from app.kinds.attribute.metrics import METRICS
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.attribute.request import AttributeRequest
 from app.kinds.kind import Kind, Phase
@@ -29,7 +30,6 @@ _INSIDE = {
     "similarity": "which layer is which",
 }
 KIND = Kind(
-    name="attribute",
     request=AttributeRequest,
     report=AttributeReport,
     question="Which layer, module, head or expert does the damage, and why?",
@@ -50,4 +50,5 @@ KIND = Kind(
         "look into parts": Phase("looking into the worst parts"),
         **{f"inside: {phase}": Phase(f"looking inside: {words}") for phase, words in _INSIDE.items()},
     },
+    metrics=METRICS,
 )

@@ -1,5 +1,6 @@
 """Jobs of kind `calibrate`."""
 
+from app.kinds.calibrate.metrics import METRICS
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from app.kinds.kind import Kind, Phase
@@ -13,7 +14,6 @@ EXAMPLE = {
     "deployment": "smollm2-rtn4",
 }
 KIND = Kind(
-    name="calibrate",
     request=CalibrateRequest,
     report=CalibrateReport,
     question="Fit, choose and prove a correction of the candidate",
@@ -27,4 +27,5 @@ KIND = Kind(
         "fit": Phase("fitting the calibrators", share=True),
         "choose": Phase("choosing a calibrator"),
     },
+    metrics=METRICS,
 )

@@ -21,7 +21,6 @@ EXAMPLE = {
     "metadata": {"commit": "4f2c1a9"},
 }
 KIND = Kind(
-    name="compare",
     request=CompareRequest,
     report=CompareReport,
     question="How far is the candidate from the reference?",

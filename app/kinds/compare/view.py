@@ -17,7 +17,7 @@ def blocks(report: CompareReport) -> list[Block]:
     """What the report shows, the verdict first."""
     return [
         title(report, what="comparison report", heading=report.severity.capitalize()),
-        headline(report, chart_title="Excess KL over the noise floor"),
+        headline(report),
         Section("numbers", "Key numbers", [*figures(report), *worst(report), *_next(report), *metrics(report)]),
         Section("distribution", "Distribution of per-token KL", distribution(report), "Distribution"),
         Section("where", "Where the loss sits", where(report), "Where"),

@@ -1,6 +1,7 @@
 """Jobs of kind `mitigate`."""
 
 from app.kinds.kind import Kind, Phase
+from app.kinds.mitigate.metrics import METRICS
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.mitigate.request import MitigateRequest
 
@@ -13,7 +14,6 @@ EXAMPLE = {
     "trials": 12,
 }
 KIND = Kind(
-    name="mitigate",
     request=MitigateRequest,
     report=MitigateReport,
     question="Find what makes the candidate better within a budget, and prove it",
@@ -31,4 +31,5 @@ KIND = Kind(
         "search": Phase("trying treatments", unit="trial"),
         "trial": Phase("measuring a treatment"),
     },
+    metrics=METRICS,
 )

@@ -1,6 +1,7 @@
 """Jobs of kind `surface`."""
 
 from app.kinds.kind import Kind
+from app.kinds.surface.metrics import METRICS
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 
@@ -18,7 +19,6 @@ EXAMPLE = {
     "contour": {"measure": "kl", "level": 0.05},
 }
 KIND = Kind(
-    name="surface",
     request=SurfaceRequest,
     report=SurfaceReport,
     question="Do the damages of two knobs add up, and how far may both go?",
@@ -32,4 +32,5 @@ KIND = Kind(
     class_of="at the chosen setting",
     knobs=2,
     fewer_knobs="give a list to a second value, or send it as kind sweep",
+    metrics=METRICS,
 )

@@ -45,7 +45,7 @@ def blocks(report: SurfaceReport) -> list[Block]:
     path = tables.path(report)
     points = tables.points(report)
     return [
-        title(report, what="surface report", heading=answer(report)),
+        title(report, heading=answer(report)),
         Section("surface", heading(report), _found(report)),
         Section("contour", "How far both knobs go", _limits(report), "How far both go"),
         Section("interactions", "Do the damages add up", _interactions(report), "Interactions"),

@@ -1,6 +1,7 @@
 """Jobs of kind `sweep`."""
 
 from app.kinds.kind import Kind
+from app.kinds.sweep.metrics import METRICS
 from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.request import SweepRequest
 
@@ -14,7 +15,6 @@ EXAMPLE = {
     "budget": 12,
 }
 KIND = Kind(
-    name="sweep",
     request=SweepRequest,
     report=SweepReport,
     question="How far may one knob be turned?",
@@ -28,4 +28,5 @@ KIND = Kind(
     class_of="at the strongest setting",
     knobs=1,
     more_knobs="for two knobs at once send it as kind surface (`hemostat surface`)",
+    metrics=METRICS,
 )

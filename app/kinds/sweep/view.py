@@ -38,7 +38,7 @@ def blocks(report: SweepReport) -> list[Block]:
     """What the report shows, how far one may go first."""
     table = points(report)
     return [
-        title(report, what="sweep report", heading=heading(report)),
+        title(report, heading=heading(report)),
         Section("found", heading(report), _found(report)),
         *_curves(report),
         Section("points", "Points", (replace(table, brief=len(table.rows) <= _MOST_ROWS), Note(points_note(report)))),

@@ -1,6 +1,7 @@
 """Jobs of kind `tasks`."""
 
 from app.kinds.kind import Kind
+from app.kinds.tasks.metrics import METRICS
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
 from app.kinds.tasks.rule import FailOn
@@ -16,7 +17,6 @@ EXAMPLE = {
     "margin": 0.02,
 }
 KIND = Kind(
-    name="tasks",
     request=TasksRequest,
     report=TasksReport,
     question="Which answers flip, and is the candidate equivalent?",
@@ -29,4 +29,5 @@ KIND = Kind(
     class_of="over the text",
     rules=FailOn,
     judge=f"{__name__}.rule:judge",
+    metrics=METRICS,
 )

@@ -1,6 +1,7 @@
 """Jobs of kind `trajectory`."""
 
 from app.kinds.kind import Kind, Phase
+from app.kinds.trajectory.metrics import METRICS
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.request import TrajectoryRequest
 
@@ -14,7 +15,6 @@ EXAMPLE = {
     "tokens": 128,
 }
 KIND = Kind(
-    name="trajectory",
     request=TrajectoryRequest,
     report=TrajectoryReport,
     question="What does the modification do to generated text?",
@@ -29,4 +29,5 @@ KIND = Kind(
         "divergence": Phase("comparing the distributions along the texts", unit="window"),
         "shapes": Phase("measuring distances after each shaping", unit="position"),
     },
+    metrics=METRICS,
 )

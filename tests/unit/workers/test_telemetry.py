@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from workers.telemetry import CATALOGUE, MAX_COMPARISONS, PREFIX, Metric, Telemetry, UnknownMetricError
+from app.contracts.metric import PREFIX, Metric
+from workers.telemetry import MAX_COMPARISONS, Telemetry, UnknownMetricError, catalogue
 
 ROOT = Path(__file__).resolve().parents[3]
 ONE = {"reference": "a", "model": "b", "recipe": "0123456789ab"}
@@ -19,7 +20,7 @@ def labels_of(metric: Metric) -> dict[str, str]:
     return {label: ONE.get(label) or (metric.values or {}).get(label, ("x",))[0] for label in metric.labels}
 
 
-@pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", catalogue(), ids=lambda metric: metric.name)
 def test_every_metric_can_be_observed_and_is_exported(metric: Metric) -> None:
     telemetry = Telemetry()
     telemetry.observe(metric.name, 3.0, **labels_of(metric))
@@ -83,6 +84,14 @@ def test_comparisons_are_bounded_and_the_oldest_goes_with_all_its_series() -> No
     assert telemetry.value("kl_nats", **ONE | {"model": "m1"}) == 1
 
 
+def test_a_gauge_of_the_child_is_zero_once_the_child_has_ended() -> None:
+    telemetry = Telemetry()
+    for name in ("mitigate_trial_running", "worker_busy"):
+        telemetry.observe(name, 1)
+    telemetry.child_ended()
+    assert (telemetry.value("mitigate_trial_running"), telemetry.value("worker_busy")) == (0, 1)
+
+
 def test_the_bound_holds_by_default() -> None:
     telemetry = Telemetry()
     for number in range(MAX_COMPARISONS + 50):
@@ -92,7 +101,7 @@ def test_the_bound_holds_by_default() -> None:
 
 def test_every_sample_that_the_code_sends_is_of_a_metric() -> None:
     """`context.observe("name", …, label=…)` anywhere in the worker, read from its source."""
-    known = {metric.name: set(metric.labels) for metric in CATALOGUE}
+    known = {metric.name: set(metric.labels) for metric in catalogue()}
     seen = set()
     for path in (ROOT / "workers").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,7 +1,8 @@
 import pytest
 from prometheus_client import generate_latest
 
-from workers.telemetry import Metric, UnknownMetricError
+from app.contracts.metric import Metric
+from workers.telemetry import UnknownMetricError
 from workers.telemetry_shadow import DEPLOYMENT, SHADOW_CATALOGUE, ShadowTelemetry
 
 

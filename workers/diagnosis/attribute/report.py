@@ -18,7 +18,7 @@ from workers.diagnosis.attribute.sentence import sentence
 from workers.diagnosis.attribute.warnings import warnings_of
 from workers.measuring.assemble import envelope, provenance
 from workers.measuring.export import export_metrics
-from workers.measuring.gauges import labels_of, send
+from workers.measuring.gauges import send
 from workers.measuring.limitations import limits_of
 from workers.measuring.recipes import PRECISION
 from workers.measuring.summary import summarize
@@ -144,7 +144,7 @@ def export(report: AttributeReport, found: Found, context: JobContext) -> None:
         [document.id for document in documents],
         [document.domain for document in documents],
     )
-    export_metrics(report, found.values, found.sides, context)
+    export_metrics(report, found.values, context)
     # what is finite nowhere is worse than the first that has a number, and has none
     worst = report.sites[0] if report.sites and not report.nowhere_finite else None
     explained = None if report.explained is None else report.explained.share.mean
@@ -153,4 +153,4 @@ def export(report: AttributeReport, found: Found, context: JobContext) -> None:
         "attribution_worst_ratio": None if worst is None else worst.share,
         "attribution_explained_ratio": explained,
     }
-    send(gauges, labels_of(found.sides), context)
+    send(gauges, report.labels(), context)

@@ -7,14 +7,20 @@ they come, so that the attempt after a lost one goes on where it broke off.
 
 from __future__ import annotations
 
-from app.contracts.report import GeneratedToolCalls
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from app.contracts.report import GeneratedToolCalls, Report
+from app.contracts.request import JobRequest
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.request import CompareRequest
 from workers.diagnosis.compare.report import Measured, build_report
 from workers.diagnosis.compare.tool_calls.prompts import with_tools
 from workers.diagnosis.compare.tool_calls.run import generated_tool_calls
 from workers.distributions.divergence import Divergence
+from workers.distributions.token_values import TokenValues
 from workers.engine.room import EngineRoom
+from workers.measuring.assemble import repeatable
 from workers.measuring.attempt import Attempt, counted
 from workers.measuring.calibration_text import CalibrationLoader, reads_text
 from workers.measuring.classify import Classified
@@ -33,6 +39,7 @@ from workers.text.token_classes.catalogue import CLASS_COLUMN
 TOKENS_FILE = "tokens.parquet"
 # The artifact that tells what the candidate's recipe did, tensor by tensor and step by step.
 MANIFEST_FILE = "manifest.json"
+Other = TypeVar("Other", bound=Report)
 
 
 def compare(request: CompareRequest, context: JobContext, room: EngineRoom) -> CompareReport:
@@ -44,8 +51,34 @@ def compare(request: CompareRequest, context: JobContext, room: EngineRoom) -> C
         return _Compare(request, context, room).run()
 
 
+@dataclass(frozen=True)
+class Compared:
+    """The comparison that a job of another kind begins with."""
+
+    request: JobRequest
+    report: CompareReport
+    values: TokenValues
+
+    def reported(self, as_: type[Other], **own: object) -> Other:
+        """A report of another kind: its `own` fields, all others as the comparison has them."""
+        shared = (CompareReport.model_fields.keys() & as_.model_fields.keys()) - {"schema_", "kind"}
+        measured = {name: getattr(self.report, name) for name in shared}
+        return as_(**measured | {"request": repeatable(self.request)} | own)
+
+
+def compared(request: JobRequest, context: JobContext, room: EngineRoom) -> Compared:
+    """Compares what a request of another kind names. Keeps no text of it. Raises what `compare` raises."""
+    shared = (CompareRequest.model_fields.keys() & type(request).model_fields.keys()) - {"kind", "store_text"}
+    fields: dict[str, Any] = {name: getattr(request, name) for name in shared}
+    with counted(room, context):
+        attempt = _Compare(CompareRequest(kind="compare", store_text=False, **fields), context, room)
+        return Compared(request, attempt.run(), attempt.values)
+
+
 class _Compare(Attempt):
-    """One attempt at one compare job."""
+    """One attempt at one compare job; `values` are there once it has run."""
+
+    values: TokenValues
 
     def __init__(self, request: CompareRequest, context: JobContext, room: EngineRoom) -> None:
         super().__init__(request, context, room)
@@ -109,7 +142,7 @@ class _Compare(Attempt):
                     [scored.key, sides.candidate.weights, str(engine.identity), corpus.fingerprint, request.precision]
                 )
                 scratch = Scratch.open(context.scratch / "candidate", plan)
-                values, resumed = divergence_of(
+                self.values, resumed = divergence_of(
                     engine,
                     corpus.windows,
                     scored.stored.window if shorter is None else shorter.states(scored.stored.window),
@@ -134,10 +167,10 @@ class _Compare(Attempt):
                     sides=sides,
                     corpus=corpus,
                     positions=positions,
-                    values=values,
+                    values=self.values,
                     floor=floor,
                     token_classes=token_classes(
-                        values, positions, classes, seed=request.seed, check_cancelled=context.check_cancelled
+                        self.values, positions, classes, seed=request.seed, check_cancelled=context.check_cancelled
                     ),
                     kernel_term=term,
                     tool_calls=tool_calls,
@@ -152,7 +185,7 @@ class _Compare(Attempt):
                 report = build_report(measured, context)
             with watch.phase("report"):
                 self._artifacts(measured, classes)
-                export_metrics(report, values, sides, context)
+                export_metrics(report, self.values, context)
                 context.progress("report", 1, 1)
         return report
 

@@ -24,9 +24,5 @@ def tell(report: MitigateReport, request: MitigateRequest, context: JobContext) 
         # By it a dashboard tells the last of several workers' numbers.
         "mitigate_finished_timestamp_seconds": time.time(),
     }
-    labels = {
-        "reference": request.reference.model,
-        "model": request.candidate.model,
-        "recipe": (recipe_fingerprint(request.candidate.recipe) or "none")[:12],
-    }
-    send(gauges, labels, context)
+    recipe = (recipe_fingerprint(request.candidate.recipe) or "none")[:12]
+    send(gauges, report.labels() | {"recipe": recipe}, context)

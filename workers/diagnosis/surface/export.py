@@ -26,7 +26,7 @@ def export(report: SurfaceReport, request: SurfaceRequest, context: JobContext) 
         (context.output / RECIPE_FILE).write_text(
             json.dumps(list(report.chosen.recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-    _of_the_chosen(report, request, context)
+    send_comparison(report, context)  # the chosen setting's gauges, as a compare job of it would send them
     _of_the_surface(report, request, context)
 
 
@@ -54,25 +54,10 @@ def _value(value: JsonValue) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _of_the_chosen(report: SurfaceReport, request: SurfaceRequest, context: JobContext) -> None:
-    """The chosen setting's gauges, as a compare job of it would send them."""
-    source = report.provenance.candidate
-    labels = {
-        "reference": request.reference.model,
-        "model": request.candidate.model,
-        "recipe": (source.recipe_fingerprint or "none")[:12],
-    }
-    send_comparison(report, labels, context)
-
-
 def _of_the_surface(report: SurfaceReport, request: SurfaceRequest, context: JobContext) -> None:
     """What is said of both knobs together: the recipe of these labels is the one that was asked for, knobs included, so
     that their series go on where the next surface chooses another setting."""
-    labels = {
-        "reference": request.reference.model,
-        "model": request.candidate.model,
-        "recipe": swept_fingerprint(request)[:12],
-    }
+    labels = report.labels() | {"recipe": swept_fingerprint(request)[:12]}
     most = max(report.interactions, key=lambda row: abs(row.nats.mean or 0.0), default=None)
     departing = sum(row.kind in {"compounds", "overlaps"} for row in report.interactions)
     chosen = next(

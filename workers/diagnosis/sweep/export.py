@@ -17,18 +17,13 @@ from workers.process.handler import JobContext
 CURVE_FILE = "curve.json"
 
 
-def export(report: SweepReport, course: Course, fingerprint: str, context: JobContext) -> None:
+def export(report: SweepReport, course: Course, context: JobContext) -> None:
     """Writes the curve, where the knob removes a share, and sends the gauges; `course` are the points of the report.
 
     Labels are aliases and the fingerprint of the recipe with its knob.
     """
     if all(point.s is not None for point in course.points):
         write_atomically(context.output / CURVE_FILE, json.dumps(curve(report, course), indent=1).encode())
-    labels = {
-        "reference": report.provenance.reference.model,
-        "model": report.provenance.candidate.model,
-        "recipe": fingerprint[:12],
-    }
     limit = report.largest_mild
     last = None if limit is None or not limit.any_within else limit
     mild = next((point.s for point in report.points if last is not None and point.value == last.largest), None)
@@ -42,7 +37,7 @@ def export(report: SweepReport, course: Course, fingerprint: str, context: JobCo
         "severity": float(SEVERITIES.index(report.severity)),
         "last_measurement_timestamp_seconds": time.time(),
     }
-    send(gauges, labels, context)
+    send(gauges, report.labels(), context)
     for outcome, count in (
         ("measured", sum(not point.refused for point in report.points)),
         ("refused", sum(bool(point.refused) for point in report.points)),

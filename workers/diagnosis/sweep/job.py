@@ -29,7 +29,6 @@ from workers.measuring.attempt import counted
 from workers.measuring.points.attempt import PointsAttempt
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.kernels import Kernel
-from workers.measuring.points.naming import swept_fingerprint
 from workers.measuring.points.record import PointRecord
 from workers.measuring.points.runner import PointRunner, Setting
 from workers.process.handler import JobContext
@@ -84,7 +83,7 @@ class _Sweep(PointsAttempt):
             swept = Swept(request, ground, course, free, self._started_at, watch.seconds, runner.resumed)
             report = build_report(swept, context)
         with watch.phase("report"):
-            export(report, course, swept_fingerprint(request), context)
+            export(report, course, context)
             context.progress("report", 1, 1)
         return report
 

@@ -14,7 +14,7 @@ from app.kinds.tasks.request import TasksRequest
 from workers.answering.pair import Answered
 from workers.diagnosis.tasks.answer_classes import AnswerClasses
 from workers.diagnosis.tasks.result import stores
-from workers.measuring.sides import Sides
+from workers.measuring.gauges import send
 from workers.process.handler import JobContext
 
 ANSWERS_FILE: Final = "answers.jsonl"
@@ -55,15 +55,12 @@ def _lines(one: Answered, classes: AnswerClasses, request: TasksRequest) -> Iter
         yield line
 
 
-def export_metrics(report: TasksReport, sides: Sides, context: JobContext) -> None:
+def export_metrics(report: TasksReport, context: JobContext) -> None:
     """Gauges of each task. Labels are aliases, the recipe's fingerprint, and the task's name."""
     for result in report.results:
-        labels = {
-            "reference": sides.reference.alias,
-            "model": sides.candidate.alias,
-            "recipe": (sides.modified.manifest.recipe_fingerprint or "none")[:12],
-            "task": result.name,
+        gauges = {
+            "task_accuracy_ratio": result.candidate.mean,
+            "task_accuracy_difference": result.difference.mean,
+            "task_flip_ratio": result.flips.rate.mean,
         }
-        context.observe("task_accuracy_ratio", result.candidate.mean, **labels)
-        context.observe("task_accuracy_difference", result.difference.mean, **labels)
-        context.observe("task_flip_ratio", result.flips.rate.mean, **labels)
+        send(gauges, report.labels() | {"task": result.name}, context)

@@ -10,12 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from app.contracts.report import Blocks, Limitation
+from app.contracts.report import Limitation
 from app.contracts.task import FileTask, HarnessTask
-from app.kinds.compare.report import CompareReport
-from app.kinds.compare.request import CompareRequest
 from app.kinds.tasks.report import (
     AnyTaskResult,
     FlipCurve,
@@ -40,13 +38,12 @@ from workers.answering.harness.running import Harnessed, NotScoredError, prepare
 from workers.answering.pair import Answered, AnsweringPair, fingerprint_of
 from workers.answering.sandbox import runner
 from workers.answering.scored import documents_of
-from workers.diagnosis.compare.job import compare
+from workers.diagnosis.compare.job import Compared, compared
 from workers.diagnosis.tasks.answer_classes import answer_classes
 from workers.diagnosis.tasks.class_slices import sliced
 from workers.diagnosis.tasks.export import export_metrics, write_answers
 from workers.diagnosis.tasks.result import Planned, overall, results
 from workers.engine.room import EngineRoom
-from workers.measuring.assemble import repeatable
 from workers.measuring.attempt import Attempt, counted
 from workers.measuring.calibration_text import looked_at, reads_text
 from workers.measuring.limitations import other_tasks, without
@@ -56,11 +53,6 @@ from workers.text.tokenization import bos_of, load_tokenizer
 
 # Runs of a chart, the most recent ones.
 _SEEN: Final = 200
-# What the report takes from the comparison over the text.
-_MEASURED: Final = (
-    *("severity", "decision", "tokens", "documents", "windows", "noise_floor"),
-    *Blocks.model_fields,
-)
 
 
 def tasks(request: TasksRequest, context: JobContext, room: EngineRoom) -> TasksReport:
@@ -74,16 +66,9 @@ def tasks(request: TasksRequest, context: JobContext, room: EngineRoom) -> Tasks
         runner.require(check_cancelled=context.check_cancelled)
     with counted(room, context):
         items_looked_at = _ItemsLookedAt(request, context, room).count(asked)
-    measured = compare(_comparison(request), context, room)
+    measured = compared(request, context, room)
     with counted(room, context):
         return _Tasks(request, context, room, asked, measured, items_looked_at).run()
-
-
-def _comparison(request: TasksRequest) -> CompareRequest:
-    """What a compare job would be asked for. No text is kept of it: the report is about the tasks."""
-    fields = set(CompareRequest.model_fields) & set(TasksRequest.model_fields) - {"kind", "store_text"}
-    body: dict[str, Any] = {name: getattr(request, name) for name in fields}
-    return CompareRequest(kind="compare", store_text=False, **body)
 
 
 @dataclass(frozen=True)
@@ -140,13 +125,14 @@ class _Tasks(Attempt):
         context: JobContext,
         room: EngineRoom,
         asked: Sequence[_Asked],
-        measured: CompareReport,
+        comparison: Compared,
         items_looked_at: int = 0,
     ) -> None:
         super().__init__(request, context, room)
         self._request = request
         self._asked = asked
-        self._measured = measured
+        self._comparison = comparison
+        self._measured = comparison.report
         self._items_looked_at = items_looked_at
         self._unscored: dict[str, str] = {}
 
@@ -192,7 +178,7 @@ class _Tasks(Attempt):
                 report = self._report(found, predictor, sides, adjusted)
             with watch.phase("report"):
                 write_answers(answered, classes, request, context.output)
-                export_metrics(report, sides, context)
+                export_metrics(report, context)
                 self._remember(found, sides)
                 context.progress("report", 1, 1)
         return report
@@ -287,13 +273,13 @@ class _Tasks(Attempt):
     def _report(
         self, found: Sequence[AnyTaskResult], predictor: Predictor, sides: Sides, class_multiplicity: str
     ) -> TasksReport:
-        measured, request = self._measured, self._request
+        measured = self._measured
         seconds = dict(measured.provenance.seconds)
         for name, spent in self._watch.seconds.items():
             seconds[name] = seconds.get(name, 0.0) + spent
         provenance = measured.provenance.model_copy(update={"seconds": seconds, "finished_at": time.time()})
-        return TasksReport(
-            job=self._context.job_id,
+        return self._comparison.reported(
+            TasksReport,
             verdict=overall(found, tuple(self._unscored)),
             tasks=tuple(one for one in found if isinstance(one, TaskResult)),
             harness_tasks=tuple(one for one in found if isinstance(one, HarnessTaskResult)),
@@ -310,9 +296,7 @@ class _Tasks(Attempt):
                 *self._unscored.values(),
                 *_warnings(found),
             ),
-            request=repeatable(request),
             provenance=provenance,
-            **{name: getattr(measured, name) for name in _MEASURED},
         )
 
     def _curve(self, predictor: Predictor, found: Sequence[AnyTaskResult]) -> FlipCurve | None:

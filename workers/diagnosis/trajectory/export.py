@@ -12,7 +12,7 @@ from app.contracts.report import SEVERITIES
 from app.files import write_atomically
 from app.kinds.trajectory.report import TrajectoryReport
 from workers.diagnosis.trajectory.report import Found, base_values
-from workers.measuring.gauges import labels_of, send
+from workers.measuring.gauges import send
 from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 
@@ -32,9 +32,8 @@ def export(report: TrajectoryReport, found: Found, context: JobContext) -> None:
                 hint="make room below HEMOSTAT_HOME, or allow larger files there, and submit the job again",
             ) from error
         raise
-    for index, sides in enumerate(found.sides):
-        labels = labels_of(sides)
-        run = report.candidates[index]
+    for index, run in enumerate(report.candidates):
+        labels = report.labels(run.model)
         cells = [cell for cell in report.cells if cell.candidate == index]
         first = cells[0]
         gauges = {

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from app.contracts.errors import HemostatError
 from app.contracts.report import Report
 from app.jobs.parsing import parse_submission
 from app.kinds.estimates import estimate
@@ -22,8 +21,9 @@ from app.web.progress import told
 from app.web.report import as_markdown, render
 from tests.support.html import tree
 from tests.support.reports import compare_report
-from tests.support.tail_kind import EXAMPLE, KIND
+from tests.support.tail_kind import KIND, TailReport
 from tests.support.terminal import printed
+from workers.telemetry import Telemetry as WorkerTelemetry
 
 
 @pytest.fixture(autouse=True)
@@ -41,27 +41,21 @@ def registry(tmp_path: Path, tiny: Any) -> Registry:
 def report() -> dict[str, Any]:
     names = {field.alias or name for name, field in Report.model_fields.items()}
     shared = {name: value for name, value in compare_report().items() if name in names}
-    return shared | {"kind": "tail", "share": 0.125, "request": EXAMPLE}
+    return shared | {"kind": "tail", "share": 0.125, "request": KIND.example}
 
 
 def test_the_api_describes_and_takes_it(tmp_path: Path) -> None:
     schemas = create_app(Settings(home=tmp_path)).openapi()["components"]["schemas"]
     assert schemas["TailSubmission"]["properties"]["above"]["exclusiveMinimum"] == 0
     assert "share" in schemas["TailReport"]["properties"]
-    assert parse_submission(json.dumps(EXAMPLE | {"dry_run": True}).encode()).kind == "tail"
+    assert parse_submission(json.dumps(KIND.example | {"dry_run": True}).encode()).kind == "tail"
 
 
-def test_it_is_checked_and_estimated_before_it_is_queued(registry: Registry, tmp_path: Path) -> None:
-    def estimated(**changes: Any) -> Any:
-        asked = KIND.request.model_validate(
-            EXAMPLE | {"self_check": True, "candidate": {"model": "m"}, "window": 64} | changes
-        )
-        return estimate(asked, registry, Settings(home=tmp_path))
-
-    assert "tokens above 2 nats are counted" in estimated().assumptions
-    with pytest.raises(HemostatError) as refused:
-        estimated(above=101)
-    assert refused.value.pointer == "/above"
+def test_a_dry_run_estimates_it(registry: Registry, tmp_path: Path) -> None:
+    changes = {"self_check": True, "candidate": {"model": "m"}, "window": 64}
+    found = estimate(KIND.request.model_validate({**KIND.example, **changes}), registry, Settings(home=tmp_path))
+    assert found.kind == "tail"
+    assert found.tokens > 0 < found.seconds
 
 
 def test_its_phase_and_its_line_in_a_list_have_words() -> None:
@@ -82,6 +76,12 @@ def test_its_report_is_a_page_a_terminal_output_and_markdown_with_the_line_that_
 
 def test_submissions_are_counted_by_it() -> None:
     assert b'hemostat_jobs_submitted_total{kind="tail",' in Telemetry().render()
+
+
+def test_a_worker_exports_its_metric_by_the_labels_of_its_report() -> None:
+    worker, labels = WorkerTelemetry(), TailReport.model_validate(report()).labels()
+    worker.observe("tail_ratio", 0.125, **labels)
+    assert worker.value("tail_ratio", **labels) == 0.125
 
 
 def test_the_command_line_has_its_command() -> None:

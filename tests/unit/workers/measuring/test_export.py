@@ -1,7 +1,6 @@
 """What a finished comparison tells Prometheus."""
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,16 +28,12 @@ class Context:
 @pytest.mark.parametrize("name", sorted(variants()))
 def test_every_report_is_exported_as_it_is(name: str) -> None:
     report = CompareReport.model_validate(variants()[name])
-    fingerprint = "0123456789abcdef" * 4
-    sides: Any = SimpleNamespace(
-        reference=SimpleNamespace(alias="base"),
-        candidate=SimpleNamespace(alias="changed"),
-        modified=SimpleNamespace(manifest=SimpleNamespace(recipe_fingerprint=fingerprint)),
-    )
     context: Any = Context()
     values = random_values(30, seed=1)
-    export_metrics(report, values, sides, context)
-    labels = {"reference": "base", "model": "changed", "recipe": fingerprint[:12]}
+    export_metrics(report, values, context)
+    of = report.provenance
+    recipe = (of.candidate.recipe_fingerprint or "none")[:12]
+    labels = {"reference": of.reference.model, "model": of.candidate.model, "recipe": recipe}
 
     def sample(metric: str, **more: str) -> float | None:
         return context.telemetry.registry.get_sample_value(f"hemostat_{metric}", labels | more)
@@ -55,15 +50,10 @@ def test_every_report_is_exported_as_it_is(name: str) -> None:
 
 def test_an_interval_that_is_no_longer_there_does_not_stay_beside_a_new_mean() -> None:
     with_interval, without = variants()["severe"], variants()["nothing-finite"]
-    sides: Any = SimpleNamespace(
-        reference=SimpleNamespace(alias="base"),
-        candidate=SimpleNamespace(alias="changed"),
-        modified=SimpleNamespace(manifest=SimpleNamespace(recipe_fingerprint=None)),
-    )
     context: Any = Context()
     for report in (with_interval, without):
-        export_metrics(CompareReport.model_validate(report), random_values(5), sides, context)
-    labels = {"reference": "base", "model": "changed", "recipe": "none"}
+        export_metrics(CompareReport.model_validate(report), random_values(5), context)
+    labels = CompareReport.model_validate(without).labels()
     low = context.telemetry.registry.get_sample_value("hemostat_kl_mean_low_nats", labels)
     assert low is not None
     assert math.isnan(low)

@@ -29,8 +29,9 @@ NAMES = ("best_saved_nats", "saved_nats", "saved_low_nats", "saved_high_nats", "
 
 def told(data: dict[str, Any], *names: str) -> dict[str, float | None]:
     context: Any = Context()
-    tell(MitigateReport.model_validate(data), REQUEST, context)
-    labels = {"reference": "a", "model": "b", "recipe": (recipe_fingerprint(REQUEST.candidate.recipe) or "")[:12]}
+    report = MitigateReport.model_validate(data)
+    tell(report, REQUEST, context)
+    labels = report.labels() | {"recipe": (recipe_fingerprint(REQUEST.candidate.recipe) or "")[:12]}
     return {name: context.telemetry.value(f"mitigate_{name}", **labels) for name in names or NAMES}
 
 

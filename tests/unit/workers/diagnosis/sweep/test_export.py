@@ -17,13 +17,12 @@ from workers.telemetry import Telemetry
 
 VARIANTS = sweep_variants()
 MADE = course(bending())
-FINGERPRINT = "0123456789abcdef" * 4
 
 
 def exported(tmp_path, name):
     report = SweepReport.model_validate(VARIANTS[name])
     context = Context(Settings(home=tmp_path), tmp_path)
-    export(report, MADE, FINGERPRINT, context)
+    export(report, MADE, context)
     return report, context, {name: value for name, value, labels in context.samples if "outcome" not in labels}
 
 
@@ -39,7 +38,7 @@ def test_a_last_mild_setting_that_is_null_has_a_gauge(tmp_path):
     made = course(settings)
     report = SweepReport.model_validate(sweep_report(made))
     context = Context(Settings(home=tmp_path), tmp_path)
-    export(report, made, FINGERPRINT, context)
+    export(report, made, context)
     told = {name: value for name, value, labels in context.samples if "outcome" not in labels}
     assert report.largest_mild.null_is_value and told["sweep_mild_ratio"] == pytest.approx(0.1)
 
@@ -59,7 +58,7 @@ def left(tmp_path, made):
     """The report of these points, and the file with their curve."""
     report = SweepReport.model_validate(sweep_report(made))
     context = Context(Settings(home=tmp_path), tmp_path)
-    export(report, made, FINGERPRINT, context)
+    export(report, made, context)
     return report, context.output / CURVE_FILE
 
 

@@ -1,0 +1,34 @@
+"""Metrics of jobs of kind `mitigate`."""
+
+from app.contracts.metric import COMPARISON, PHASE_BUCKETS, Metric
+
+METRICS = (
+    Metric(
+        "mitigate_trials",
+        "counter",
+        "Trials of treatments, by whether the model took them.",
+        ("outcome",),
+        {"outcome": ("measured", "refused")},
+    ),
+    Metric(
+        "mitigate_trial_seconds",
+        "histogram",
+        "Making and measuring one trial, by how much text it is given.",
+        ("rung",),
+        {"rung": ("cheap", "full")},
+        PHASE_BUCKETS,
+    ),
+    Metric("mitigate_trial_running", "gauge", "1 while a trial is made and measured, else 0.", of_child=True),
+    # The recipe of these labels is the candidate's own.
+    Metric(
+        "mitigate_best_saved_nats",
+        "gauge",
+        "Nats per token that the best full trial of the last mitigation saved on the documents to choose by.",
+        COMPARISON,
+    ),
+    Metric("mitigate_saved_nats", "gauge", "Nats per token that the recommended recipe saved on the test.", COMPARISON),
+    Metric("mitigate_saved_low_nats", "gauge", "Lower 95 % limit of these nats.", COMPARISON),
+    Metric("mitigate_saved_high_nats", "gauge", "Upper 95 % limit of these nats.", COMPARISON),
+    Metric("mitigate_helped", "gauge", "1 where the recommended recipe saves nats for sure, else 0.", COMPARISON),
+    Metric("mitigate_finished_timestamp_seconds", "gauge", "When that mitigation ended, Unix time.", COMPARISON),
+)
