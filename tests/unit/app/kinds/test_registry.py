@@ -28,7 +28,7 @@ ALLOWED = {
     "app/kinds/compare/view.py": "the command that finds the layers that cause the damage",
     "workers/calibration/": "the room of calibrate jobs; it opens the models of a deployment as a compare job does",
     "workers/diagnosis/mitigate/export.py": "leaves the compare request of what it recommends",
-    "workers/diagnosis/sweep/": "answers tasks at its points",
+    "workers/answering/answers.py": "the unit of a score in tasks reports",
     "workers/diagnosis/tasks/job.py": "begins with a comparison",
     "app/web/": "pages of kinds that are not lists of blocks yet",
 }
