@@ -105,7 +105,7 @@ chaos: setup ## random deaths under load: SEED=n KILLS=25 [CHAOS_ARGS='--freeze-
 soak: setup ## ten minutes of load, SECONDS=600: nothing grows; writes tests/bench/soak.csv
 	@$(BIN)/python -m tests.bench.soak --seconds $(or $(SECONDS),600)
 
-paper: setup ## test the paper's claims on the demo model; what was measured is kept; writes docs/paper.md [PAPER_ARGS=--again; --age tells what newer code would make otherwise]
+paper: setup ## test the paper's claims on the demo model; keeps what was measured; writes docs/paper.md [PAPER_ARGS='--again', '--write-only' or '--age']
 	@$(BIN)/python -m examples.paper $(PAPER_ARGS)
 
 clean: ## remove what was installed and cached here

@@ -41,6 +41,7 @@ UNCOUNTED: Final = (
     "docs/results/",
     "docs/contributors/",
     "docs/paper.md",
+    "docs/paper/",
     "docs/recipes/measured.md",
     "deploy/runbooks/",
 )

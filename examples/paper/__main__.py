@@ -19,7 +19,8 @@ from examples.paper.age import answer
 from examples.paper.claim import FOLDER, Json, claims, jobs_of, request
 from examples.paper.judge import judge
 from examples.paper.measure import Results, run
-from examples.paper.page import Told, versions_of, write
+from examples.paper.page import Results as Published
+from examples.paper.page import collected, results_in, versions_of, write
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
@@ -27,32 +28,33 @@ DOCS: Final = Path(__file__).parents[2] / "docs"
 def main(
     only: Annotated[list[str] | None, typer.Option(help="Run this job, repeated for more; default: all.")] = None,
     *,
-    output: Annotated[Path, typer.Option(help="The folder that the page, its pictures and its CSV go to.")] = DOCS,
+    output: Annotated[Path, typer.Option(help="The folder of pages, pictures and results.")] = DOCS,
     again: Annotated[bool, typer.Option(help="Also measure what has been measured.")] = False,
-    write_only: Annotated[bool, typer.Option(help="Measure nothing; write the page of what was measured.")] = False,
+    write_only: Annotated[bool, typer.Option(help="Measure nothing; write the pages of results.json.")] = False,
     age: Annotated[
-        bool, typer.Option("--age", help="Only tell what newer code would make otherwise; write nothing.")
+        bool, typer.Option("--age", help="Only list the claims whose models newer code would make differently.")
     ] = False,
 ) -> None:
     """Tests the paper's claims on the demo model and writes docs/paper.md.
 
-    Exit status: 0, and 4 if a claim has no answer because a job of it failed or was not run. With --age 1 if the code
-    has moved on since the page was measured, and 4 if there is no page that says from what.
+    Exit status: 0, and 4 if a claim has no outcome because a job of it failed or was not run. With --age: 1 if newer
+    code would make other models, 4 if there are no results.
     """
     if age:
         ignored = {"--only": only, "--again": again, "--write-only": write_only}
         _tell_age(output, beside=[name for name, given in ignored.items() if given])
     raise_on_sigterm()
     try:
-        told = paper(settings(), output, only=only or (), again=again, write_only=write_only)
+        published = _written(output) if write_only else paper(settings(), output, only=only or (), again=again)
     except HemostatError as error:
         fail(error, as_json=False)
     except KeyboardInterrupt as interruption:
         raise SystemExit(status_of(interruption)) from None
-    for one in told:
-        err.print(f"{one.finding.outcome:<17}{one.claim.title}", markup=False, soft_wrap=True)
+    outcomes = {claim: one.finding.outcome for claim, one in published.claims.items()}
+    for claim, outcome in outcomes.items():
+        err.print(f"{outcome:<17}{claim}", markup=False, soft_wrap=True)
     err.print(f"Page: {output / 'paper.md'}", soft_wrap=True)
-    raise SystemExit(Exit.FAILED if any(one.finding.outcome == "not measured" for one in told) else Exit.OK)
+    raise SystemExit(Exit.FAILED if "not measured" in outcomes.values() else Exit.OK)
 
 
 def paper(
@@ -62,18 +64,17 @@ def paper(
     folder: Path = FOLDER,
     only: Sequence[str] = (),
     again: bool = False,
-    write_only: bool = False,
-) -> tuple[Told, ...]:
+) -> Published:
     """Runs the jobs of the claims in `folder` that have no kept report, through a service of its own, and publishes.
 
-    The page is written behind every job, so that what was measured is told whatever happens to the next one. Raises
-    `HemostatError` where `only` names a job that no claim has, or no service can be started.
+    The pages are written after every job, so that a failing job loses no result. Raises `HemostatError` if `only` names
+    a job that no claim has, or no service can be started.
     """
     requests = {name: request(name, folder) for name in jobs_of(claims(folder))}
     wanted = _wanted(only, requests)
     results = Results(configured.home / "paper")
     todo = [one for one in wanted.items() if again or results.find(*one).report is None]
-    if todo and not write_only:
+    if todo:
         err.print(f"{len(todo)} of {len(requests)} jobs are to be run; what was measured before is kept.")
         if any(asked["reference"]["model"] == DEMO_ALIAS for _, asked in todo):
             ensure_demo_model(configured)
@@ -83,8 +84,7 @@ def paper(
 
 
 def _tell_age(output: Path, *, beside: Sequence[str]) -> NoReturn:
-    """Says it on standard output, for it is what was asked for. Options given `beside` it, which would do nothing, are
-    refused."""
+    """Prints it on standard output. Options `beside` it would do nothing and are refused."""
     if beside:
         detail = f"--age measures and writes nothing: it takes no {' and no '.join(beside)}"
         fail(HemostatError(ErrorCode.INVALID_REQUEST, detail, hint="ask for one, then for the other"), as_json=False)
@@ -95,23 +95,36 @@ def _tell_age(output: Path, *, beside: Sequence[str]) -> NoReturn:
 
 
 def aged(output: Path, folder: Path = FOLDER) -> tuple[Exit, list[str]]:
-    """Which claims of the page below `output` the code has moved on from, a line for each change of versions, and the
-    exit status of that."""
+    """The claims below `output` that newer code would make other models for, and the exit status of that."""
     try:
-        page = (output / "paper.md").read_text(encoding="utf-8")
+        claimed = results_in(output).claims
     except FileNotFoundError:
-        return Exit.FAILED, [f"There is no page in {output}."]
+        return Exit.FAILED, [f"There are no results in {output}."]
     listed = claims(folder)
     requests = {name: request(name, folder) for name in jobs_of(listed)}
-    return answer(page, {claim.id: versions_of(claim, requests) for claim in listed})
+    then = {claim: one.ruling.versions for claim, one in claimed.items() if one.ruling is not None}
+    return answer(then, {claim.id: versions_of(claim, requests) for claim in listed})
 
 
-def publish(output: Path, folder: Path, requests: dict[str, Json], results: Results) -> tuple[Told, ...]:
-    """Judges every claim by what is kept, and writes the page."""
+def publish(output: Path, folder: Path, requests: dict[str, Json], results: Results) -> Published:
+    """Judges every claim by its kept reports, and writes the pages."""
+    listed = claims(folder)
     measured = {name: results.find(name, asked) for name, asked in requests.items()}
-    told = tuple(Told(claim, judge(claim, measured)) for claim in claims(folder))
-    write(output, told, measured, requests)
-    return told
+    published = collected(listed, [judge(claim, measured) for claim in listed], measured, requests)
+    write(output, listed, published, requests)
+    return published
+
+
+def _written(output: Path) -> Published:
+    """The results below `output`, with their pages written."""
+    try:
+        published = results_in(output)
+    except FileNotFoundError as error:
+        detail = f"there are no results in {output}"
+        raise HemostatError(ErrorCode.INVALID_REQUEST, detail, hint="`make paper` measures them") from error
+    listed = claims()
+    write(output, listed, published, {name: request(name) for name in jobs_of(listed)})
+    return published
 
 
 def _wanted(only: Sequence[str], requests: dict[str, Json]) -> dict[str, Json]:

@@ -31,6 +31,11 @@ class Claim(Contract):
     statement: Text = Field(description="the claim as it is tested")
     measured: Text
     rule: Text = Field(description="what makes it confirmed, refuted or not identifiable")
+    changes: tuple[Text, ...] = Field(
+        default=(),
+        max_length=3,
+        description="each earlier rule, its outcome, and why it was replaced; counted in rulings",
+    )
     limits: Text = Field(description="what the model it is tested on can and cannot show")
     jobs: Annotated[tuple[Name, ...], Field(min_length=1, max_length=20)]
     ruling: Annotated[str, Field(pattern=r"^[a-z_]+$")] = Field(description="the rule as code, by its function's name")

@@ -40,10 +40,10 @@ class Ruling:
         return f"other version: {', '.join(others)}" if others else "other version"
 
 
-def fingerprint(rule: str, jobs: Mapping[str, object]) -> str:
-    """Of a rule's words, and of the jobs that it judges: what another rule decided, or of other jobs, is not
-    compared."""
-    return hashlib.sha256(json.dumps([rule, jobs], sort_keys=True).encode()).hexdigest()[:12]
+def fingerprint(ruling: str, changes: int, jobs: Mapping[str, object]) -> str:
+    """Of a rule as code, how often it was changed, and its jobs. Outcomes of different fingerprints are not compared.
+    The rule's words have no part in it."""
+    return hashlib.sha256(json.dumps([ruling, changes, jobs], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def made_by(versions: Mapping[str, int]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from markupsafe import Markup
+from pydantic import Field
 
 from app.contracts.report import Mean
 from app.web import format as fmt
@@ -63,11 +63,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart and what it shows, in a line."""
+    """A chart and what it shows, in a line. The results keep no markup: it is in the chart's picture."""
 
     name: str
     caption: str
-    markup: Markup
+    markup: Annotated[str, Field(exclude=True)] = ""
 
 
 @dataclass(frozen=True)

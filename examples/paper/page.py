@@ -1,58 +1,97 @@
-"""docs/paper.md, its pictures, and its numbers as CSV, out of claims and findings: same input, same bytes."""
+"""The pages of what was measured: docs/paper.md and docs/paper/CLAIM.md, from results.json. Same input, same bytes."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from app.contracts.report import Report
+from pydantic import TypeAdapter
+
 from app.web import format as fmt
-from examples.paper.age import VERSIONS
 from examples.paper.claim import FOLDER, Claim, Json
-from examples.paper.elsewhere import Ruling, fingerprint, made_by, merged, otherwise, read
-from examples.paper.elsewhere import table as rulings_table
+from examples.paper.elsewhere import Ruling, fingerprint, made_by, merged, otherwise, read, table
 from examples.paper.finding import Chart, Figure, Finding
 from examples.paper.measure import Measured
 from examples.paper.picture import THEMES, file_name, picture
 from examples.paper.versions import versions
 
-PICTURES: Final = "paper"
+BELOW: Final = "paper"
+RESULTS: Final = "results.json"
 RULINGS: Final = "rulings.csv"
-HEADER: Final = ("claim", "outcome", "what", "value", "low", "high", "unit", "against")
 SIGNS: Final = {"confirmed": "✔", "refuted": "✘", "not identifiable": "?", "not measured": "–"}
 
 _WORDS: Final = FOLDER / "words"
+_JOBS: Final = "../examples/paper/jobs"
 
 
 @dataclass(frozen=True)
 class Told:
-    """A claim and what became of it."""
+    """What became of a claim; without a ruling it was not measured."""
 
-    claim: Claim
     finding: Finding
+    ruling: Ruling | None
 
 
-def write(folder: Path, told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> None:
-    """Writes paper.md, paper.csv, what was ruled on which device, and the pictures below `folder`; pictures that no
-    finding has any more go."""
-    pictures = folder / PICTURES
-    pictures.mkdir(parents=True, exist_ok=True)
-    wanted: dict[str, str] = {}
-    for chart in (chart for one in told for chart in one.finding.charts):
-        wanted |= {file_name(chart, theme): picture(chart, theme) for theme in THEMES}
-    for name, text in wanted.items():
-        _put(pictures / name, text)
-    for path in pictures.glob("*.svg"):
+@dataclass(frozen=True)
+class Job:
+    """What a job scored and the seconds that it took, or why it has no report."""
+
+    tokens: int = 0
+    documents: int = 0
+    seconds: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that the pages show: claims by id, jobs by name, and what measured them."""
+
+    claims: dict[str, Told]
+    jobs: dict[str, Job]
+    measured_by: str = ""
+
+
+_RESULTS: Final = TypeAdapter(Results)
+
+
+def collected(
+    claims: Sequence[Claim], findings: Sequence[Finding], jobs: Mapping[str, Measured], requests: Mapping[str, Json]
+) -> Results:
+    """The results of these claims, from the reports of their jobs."""
+    told = {
+        claim.id: Told(finding, _ruling(claim, finding, jobs, requests))
+        for claim, finding in zip(claims, findings, strict=True)
+    }
+    return Results(told, {name: _job(found) for name, found in jobs.items()}, _measured_by(jobs))
+
+
+def results_in(folder: Path) -> Results:
+    """The results that were written below `folder`. Raises OSError without such a file, ValueError if it is no results'
+    file."""
+    return _RESULTS.validate_json((folder / BELOW / RESULTS).read_bytes())
+
+
+def write(folder: Path, claims: Sequence[Claim], results: Results, requests: Mapping[str, Json]) -> None:
+    """Writes results, rulings, pictures and pages below `folder`, and removes pictures and pages of no claim."""
+    below = folder / BELOW
+    below.mkdir(parents=True, exist_ok=True)
+    charts = [chart for one in results.claims.values() for chart in one.finding.charts]
+    for chart in (chart for chart in charts if chart.markup):
+        for theme in THEMES:
+            _put(below / file_name(chart, theme), picture(chart, theme))
+    now = [one.ruling for one in results.claims.values() if one.ruling is not None]
+    kept = merged(read(below / RULINGS), now)
+    _put(below / RULINGS, table(kept))
+    _put(below / RESULTS, _RESULTS.dump_json(results, indent=1).decode() + "\n")
+    texts = pages(claims, results, requests, kept)
+    for name, text in texts.items():
+        _put(folder / name, text)
+    wanted = {file_name(chart, theme) for chart in charts for theme in THEMES} | {Path(name).name for name in texts}
+    for path in (*below.glob("*.svg"), *below.glob("*.md")):
         if path.name not in wanted:
             path.unlink()
-    kept = merged(read(pictures / RULINGS), rulings(told, jobs, requests))
-    _put(pictures / RULINGS, rulings_table(kept))
-    _put(folder / "paper.csv", table(told))
-    _put(folder / "paper.md", page(told, jobs, requests, kept))
 
 
 def _put(path: Path, text: str) -> None:
@@ -61,29 +100,9 @@ def _put(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def table(told: Sequence[Told]) -> str:
-    """All numbers; a claim without any has one row, with its outcome."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(HEADER)
-    for one in told:
-        head = (one.claim.id, one.finding.outcome)
-        for figure in one.finding.figures:
-            ends = [f"{end:.6g}" for end in figure.ci] if figure.ci else ["", ""]
-            writer.writerow((*head, figure.what, f"{figure.value:.6g}", *ends, figure.unit, figure.against))
-        if not one.finding.figures:
-            writer.writerow((*head, *[""] * (len(HEADER) - len(head))))
-    return out.getvalue()
-
-
-def rulings(told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> tuple[Ruling, ...]:
-    """What was ruled now of the claims that are measured."""
-    return tuple(ruling for one in told if (ruling := _ruling(one, jobs, requests)) is not None)
-
-
 def rule_of(claim: Claim, requests: Mapping[str, Json]) -> str:
-    """Fingerprint of what decides a claim."""
-    return fingerprint(claim.rule, {job: requests[job] for job in claim.jobs})
+    """Fingerprint of what decides a claim: its rule as code, how often that was changed, and its jobs."""
+    return fingerprint(claim.ruling, len(claim.changes), {job: requests[job] for job in claim.jobs})
 
 
 def versions_of(claim: Claim, requests: Mapping[str, Json]) -> str:
@@ -91,80 +110,88 @@ def versions_of(claim: Claim, requests: Mapping[str, Json]) -> str:
     return made_by(versions([requests[job] for job in claim.jobs]))
 
 
-def _ruling(one: Told, jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> Ruling | None:
-    devices = {found.report.provenance.device for job in one.claim.jobs if (found := jobs[job]).report is not None}
-    if one.finding.outcome == "not measured" or not devices:
+def _ruling(
+    claim: Claim, finding: Finding, jobs: Mapping[str, Measured], requests: Mapping[str, Json]
+) -> Ruling | None:
+    devices = {found.report.provenance.device for job in claim.jobs if (found := jobs[job]).report is not None}
+    if finding.outcome == "not measured" or not devices:
         return None
-    rule, steps = rule_of(one.claim, requests), versions_of(one.claim, requests)
-    return Ruling("; ".join(sorted(devices)), one.claim.id, rule, steps, one.finding.outcome)
+    rule, steps = rule_of(claim, requests), versions_of(claim, requests)
+    return Ruling("; ".join(sorted(devices)), claim.id, rule, steps, finding.outcome)
 
 
-def page(
-    told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json], kept: Sequence[Ruling] = ()
-) -> str:
-    """The page. `kept`: what was ruled on this and on other devices."""
+def _job(found: Measured) -> Job:
+    if found.report is None:
+        return Job(why=found.why)
+    return Job(found.report.tokens, found.report.documents, found.seconds)
+
+
+def _measured_by(jobs: Mapping[str, Measured]) -> str:
+    report = next((found.report for found in jobs.values() if found.report is not None), None)
+    if report is None:
+        return ""
+    found = report.provenance
+    return (
+        f"Hemostat {found.hemostat} with {found.engine} on {found.device}, {found.dtype}, weights "
+        f"`{found.reference.weights_fingerprint[:16]}`"
+    )
+
+
+def pages(
+    claims: Sequence[Claim], results: Results, requests: Mapping[str, Json], kept: Sequence[Ruling]
+) -> dict[str, str]:
+    """The text of each page, by its path. `kept`: rulings of this and of other devices."""
     introduction, method, limits = (
         (_WORDS / f"{name}.md").read_text(encoding="utf-8") for name in ("introduction", "method", "limits")
     )
-    parts = [
-        introduction,
-        _summary(told, jobs, requests, kept),
-        method,
-        *(_section(one, _ruling(one, jobs, requests)) for one in told),
-        limits,
-        _jobs(jobs, requests),
-    ]
-    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+    parts = [introduction, _summary(claims, results, kept), method, limits, _jobs(results, requests)]
+    index = "\n".join(part.rstrip("\n") + "\n" for part in parts)
+    return {"paper.md": index} | {f"{BELOW}/{one.id}.md": _page(one, results.claims[one.id]) for one in claims}
 
 
-def _summary(
-    told: Sequence[Told], jobs: Mapping[str, Measured], requests: Mapping[str, Json], kept: Sequence[Ruling]
-) -> str:
-    counts = [
-        f"{sum(one.finding.outcome == outcome for one in told)} {outcome}"
-        for outcome in SIGNS
-        if any(one.finding.outcome == outcome for one in told)
-    ]
+def _summary(claims: Sequence[Claim], results: Results, kept: Sequence[Ruling]) -> str:
+    outcomes = [results.claims[claim.id].finding.outcome for claim in claims]
+    counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in SIGNS if outcome in outcomes]
     rows = [
-        f"| [{one.claim.title}](#{one.claim.id}) | {SIGNS[one.finding.outcome]} **{one.finding.outcome}** "
-        f"| {_elsewhere(_ruling(one, jobs, requests), kept)} |".replace("|  |", "| |")
-        for one in told
+        f"| [{claim.title}]({BELOW}/{claim.id}.md) | {SIGNS[outcome]} **{outcome}** "
+        f"| {_elsewhere(results.claims[claim.id].ruling, kept)} |".replace("|  |", "| |")
+        for claim, outcome in zip(claims, outcomes, strict=True)
     ]
-    heading = f"## {len(told)} claims: {', '.join(counts)}\n"
-    return "\n".join([heading, "| claim | on this model | ruled otherwise |", "|---|---|---|", *rows])
+    heading = f"## {len(claims)} claims: {', '.join(counts)}\n"
+    return "\n".join([heading, "| claim | on this model | other outcomes |", "|---|---|---|", *rows])
 
 
 def _elsewhere(now: Ruling | None, kept: Sequence[Ruling]) -> str:
-    """What other measurements ruled of it, where that is something else."""
+    """Other outcomes of the same rule on other devices."""
     found = {} if now is None else otherwise(kept, now)
     return "; ".join(
         f"{outcome} on {', '.join(devices)}{f' ({mark})' if mark else ''}" for (outcome, mark), devices in found.items()
     )
 
 
-def _section(one: Told, now: Ruling | None) -> str:
-    claim, finding = one.claim, one.finding
+def _page(claim: Claim, told: Told) -> str:
+    finding = told.finding
+    jobs = ", ".join(f"[{job}](../{_JOBS}/{job}.json)" for job in claim.jobs)
     lines = [
-        f'<a id="{claim.id}"></a>\n',
-        f"## {claim.title}\n",
+        f"# {claim.title}\n",
         f"{SIGNS[finding.outcome]} **{finding.outcome.capitalize()}.** {_escaped(finding.sentence)}\n",
         *(_shown(chart) for chart in finding.charts),
+        *(_numbers(finding.figures) if finding.figures else ()),
         f"- **The paper**: {claim.source}",
         f"- **Claim**: {claim.statement}",
         f"- **Measured**: {claim.measured}",
         f"- **Rule**: {claim.rule}",
-        f"- **What this model can show**: {claim.limits}",
-        f"- **Jobs**: {', '.join(f'[{job}](../examples/paper/jobs/{job}.json)' for job in claim.jobs)}",
+        *(f"- **Change of the rule**: {change}" for change in claim.changes),
+        f"- **Limits**: {claim.limits}",
+        f"- **Jobs**: {jobs}",
     ]
-    if now is not None:
-        lines.append(f"{VERSIONS}{now.versions}")
-    if finding.figures:
-        lines += ["", *_numbers(finding.figures)]
-    return "\n".join(lines)
+    if told.ruling is not None:
+        lines.append(f"- **Versions**: {told.ruling.versions}")
+    return "\n".join([*lines, "\n[All claims](../paper.md)\n"])
 
 
 def _shown(chart: Chart) -> str:
-    light, dark = (f"{PICTURES}/{file_name(chart, theme)}" for theme in THEMES)
+    light, dark = (file_name(chart, theme) for theme in THEMES)
     return (
         f"*{chart.caption}*\n\n"
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
@@ -178,40 +205,29 @@ def _numbers(figures: Sequence[Figure]) -> list[str]:
         estimate = fmt.estimate(figure.value, figure.ci)
         cells = (figure.what, estimate.value, estimate.interval or fmt.NONE, figure.unit, figure.against)
         rows.append(f"| {' | '.join(_escaped(cell) for cell in cells)} |")
-    return ["| what | value | 95 % interval | unit | against |", "|---|---|---|---|---|", *rows]
+    return ["| what | value | 95 % interval | unit | against |", "|---|---|---|---|---|", *rows, ""]
 
 
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _jobs(jobs: Mapping[str, Measured], requests: Mapping[str, Json]) -> str:
+def _jobs(results: Results, requests: Mapping[str, Json]) -> str:
     rows = [
         "## The jobs\n",
         "| job | kind | scored tokens | documents | wall time |",
         "|---|---|---|---|---|",
     ]
-    for name, found in jobs.items():
-        kind = requests[name]["kind"]
-        link = f"[{name}](../examples/paper/jobs/{name}.json)"
-        if found.report is None:
-            rows.append(f"| {link} | {kind} | not measured: {_escaped(found.why)} | | |")
+    for name, found in results.jobs.items():
+        head = f"| [{name}]({_JOBS}/{name}.json) | {requests[name]['kind']}"
+        if found.why:
+            rows.append(f"{head} | not measured: {_escaped(found.why)} | | |")
         else:
-            report = found.report
             took = fmt.duration(found.seconds)
-            rows.append(f"| {link} | {kind} | {fmt.count(report.tokens)} | {report.documents} | {took} |")
-    measured = [found for found in jobs.values() if found.report is not None]
+            rows.append(f"{head} | {fmt.count(found.tokens)} | {found.documents} | {took} |")
+    measured = [found.seconds for found in results.jobs.values() if not found.why]
     if measured:
-        total = fmt.duration(sum(found.seconds for found in measured))
-        rows += ["", f"{len(measured)} jobs, {total} together. {_where(measured[0].report)}"]
+        total = fmt.duration(sum(measured))
+        rows += ["", f"{len(measured)} jobs took {total}. Measured by {results.measured_by}."]
+        rows.append("Other programs ran on the machine at the same time.")
     return "\n".join(rows)
-
-
-def _where(report: Report | None) -> str:
-    if report is None:
-        return ""
-    found = report.provenance
-    return (
-        f"Measured by Hemostat {found.hemostat} with {found.engine} on {found.device}, {found.dtype}, weights "
-        f"`{found.reference.weights_fingerprint[:16]}`. Wall times are of a machine that others used as well."
-    )

@@ -11,7 +11,7 @@ EXAMPLE = {
     "candidate": {"model": "smollm2-135m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
     "tokens": 25000,
     "calibrators": ["temperature", "lowrank", "lowrank+confidence"],
-    "deployment": "smollm2-rtn4",
+    "deployment": "smollm2-135m-rtn4",
 }
 KIND = Kind(
     request=CalibrateRequest,

@@ -25,7 +25,7 @@ def log_bars(name: str, caption: str, figures: Sequence[Figure]) -> Chart:
         for figure in figures
     ]
     return Chart(
-        name, caption, ranked_bars(bars, title=caption, unit="ln perplexity over the original's, nats a token")
+        name, caption, ranked_bars(bars, title=caption, unit="ln perplexity over the original's, nats per token")
     )
 
 

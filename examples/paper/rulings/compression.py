@@ -13,6 +13,7 @@ from examples.paper.finding import Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import bars, log_bars, sweep_curve
 from examples.paper.rulings.reports import NATS, Reports, beyond, near_lossless, times
 
+BITS: Final = "bits per weight"
 FIVE_PERCENT: Final = 0.05
 STEEPER: Final = 2.0
 BROKEN_SPARSITIES: Final = (0.6, 0.65, 0.7)
@@ -37,10 +38,8 @@ def half_size_order(reports: Reports) -> Finding:
     best = {name: min(family, key=lambda figure: figure.value) for name, family in families.items()}
     holds, reversed_ = _neighbours(list(best.values()))
     outcome = decided(confirmed=len(holds) == len(best) - 1, refuted=bool(reversed_))
-    order = ", ".join(f"{name} {times(figure)}" for name, figure in best.items())
-    sentence = f"Perplexity over the original's by each family's best method: {order}. {_told(holds, reversed_, 4)}"
     chart = log_bars("half-size", "Half the size: perplexity over the original's", every)
-    return Finding(outcome, sentence, tuple(every), (chart,))
+    return Finding(outcome, _told(holds, reversed_, len(best) - 1), tuple(every), (chart,))
 
 
 def pruning_order(reports: Reports) -> Finding:
@@ -68,14 +67,12 @@ def cliff(reports: Reports) -> Finding:
     shown = [reports.ratio_at("rtn-bits", bits, f"round to nearest, {bits} bits") for bits in (8, 4, 3, 2)]
     outcome = decided(confirmed=near_lossless(three) and beyond(two), refuted=beyond(three) or (near_lossless(two)))
     sentence = (
-        f"GPTQ: {times(three)} at three bits, {times(two)} at two; the limit of near-lossless is 1.244. At four bits "
-        f"it is {times(beside[1])}, by round to nearest {times(shown[1])}."
+        f"GPTQ: {times(three)} at three bits, {times(two)} at two; the limit of near-lossless is 1.244. At four bits: "
+        f"{times(beside[1])} by GPTQ, {times(shown[1])} by round to nearest."
     )
-    charts = (
-        sweep_curve("cliff-gptq", "GPTQ: perplexity over bits", reports.of("gptq-bits", SweepReport), "bits a weight"),
-        sweep_curve(
-            "cliff-rtn", "Round to nearest: perplexity over bits", reports.of("rtn-bits", SweepReport), "bits a weight"
-        ),
+    charts = tuple(
+        sweep_curve(f"cliff-{job}", f"{name}: perplexity over bits", reports.of(f"{job}-bits", SweepReport), BITS)
+        for job, name in (("gptq", "GPTQ"), ("rtn", "Round to nearest"))
     )
     return Finding(outcome, sentence, (*beside, three, two, *shown), charts)
 
@@ -91,9 +88,9 @@ def steeper(reports: Reports) -> Finding:
         figures += [before, last]
         is_.append(last.low > STEEPER * before.high and last.low > 0)
         is_not.append(last.high < STEEPER * before.low)
-        said.append(f"{name}: {before} nats a token from four to three, {last} from three to two")
-    chart = bars("steeper", "Rise of ln perplexity a bit", figures)
-    return Finding(decided(confirmed=all(is_), refuted=any(is_not)), "; ".join(said) + ".", tuple(figures), (chart,))
+        said.append(f"By {name}: {before} nats per token from four to three bits, {last} from three to two.")
+    chart = bars("steeper", "Rise of ln perplexity per bit", figures)
+    return Finding(decided(confirmed=all(is_), refuted=any(is_not)), " ".join(said), tuple(figures), (chart,))
 
 
 def four_bits(reports: Reports) -> Finding:

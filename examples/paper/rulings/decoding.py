@@ -34,8 +34,8 @@ def _name(report: TrajectoryReport, cell: Cell) -> str:
 
 def _edits(report: TrajectoryReport, cell: Cell) -> Figure:
     what = _name(report, cell)
-    edits = Figure.of(f"{what}: edits", cell.edit_distance[-1].distance, "a token", ORIGINAL)
-    one_step = Figure.of(f"{what}: one-step disagreements", cell.amplification.one_step, "a token", ORIGINAL)
+    edits = Figure.of(f"{what}: edits", cell.edit_distance[-1].distance, "per token", ORIGINAL)
+    one_step = Figure.of(f"{what}: one-step disagreements", cell.amplification.one_step, "per token", ORIGINAL)
     return edits.over(one_step, what, "times", "one step at a time")
 
 
@@ -53,7 +53,7 @@ def _majority(report: TrajectoryReport, figures: Sequence[Figure], name: str, ca
     outcome = decided(confirmed=len(above) > half and not below, refuted=len(below) > half and not above)
     least, most = (pick(figures, key=lambda figure: figure.value) for pick in (min, max))
     sentence = (
-        f"Of {len(figures)} cells of {report.prompts} prompts each {len(above)} lie above 1 and {len(below)} below, "
-        f"from {least} ({least.what}) to {most} ({most.what})."
+        f"Of {len(figures)} cells of {report.prompts} prompts each, {len(above)} are above 1 and {len(below)} below. "
+        f"They range from {least} ({least.what}) to {most} ({most.what})."
     )
     return Finding(outcome, sentence, tuple(figures), (bars(name, caption, figures),))

@@ -19,7 +19,7 @@ EXPANDED: Final = (
     ("duplicated-late", "layers 24 and 25 repeated"),
 )
 COMPRESSED: Final = (("rounded-inside", "four bits"), ("pruned-inside", "half zeros, Wanda"))
-PER_NAT: Final = "nats of attention a nat of KL"
+PER_NAT: Final = "nats of attention per nat of KL"
 
 
 def attention(reports: Reports) -> Finding:
@@ -35,12 +35,10 @@ def attention(reports: Reports) -> Finding:
     less = [ratios[job] for job, _ in EXPANDED if all(ratios[job].below(other) for other in others)]
     most = len(EXPANDED) // 2 + 1
     outcome = decided(confirmed=len(more) >= most and not less, refuted=len(less) >= most and not more)
-    told = ", ".join(f"{figure.what} {figure}" for figure in ratios.values())
     sentence = (
-        f"Divergence of attention a nat of KL: {told}. Of {len(EXPANDED)} expansions {len(more)} lie above both "
-        f"compressed models and {len(less)} below both."
+        f"Of {len(EXPANDED)} expansions, {len(more)} are above both compressed models and {len(less)} are below both."
     )
-    chart = bars("attention", "Divergence of attention a nat of KL", list(ratios.values()))
+    chart = bars("attention", "Divergence of attention per nat of KL", list(ratios.values()))
     return Finding(outcome, sentence, (*ratios.values(), *figures), (chart, _by_layer(reports)))
 
 
@@ -48,7 +46,7 @@ def _shift(reports: Reports, job: str, name: str) -> Figure:
     inside = reports.of(job, AttributeReport).internals
     if inside is None or inside.attention is None:
         raise NoNumberError(f"{name}: attention was not measured{_why(reports, job)}")
-    return Figure.of(f"Jensen–Shannon divergence of attention, {name}", inside.attention.js, "nats a query", ORIGINAL)
+    return Figure.of(f"Jensen–Shannon divergence of attention, {name}", inside.attention.js, "nats per query", ORIGINAL)
 
 
 def _kl(reports: Reports, job: str, name: str) -> Figure:
@@ -96,12 +94,11 @@ def cascade(reports: Reports) -> Finding:
         confirmed=all(of.grow > of.count / 2 for of in steps) and all(figure.low > 1 for figure in whole),
         refuted=all(of.damp > of.count / 2 for of in steps) or all(figure.high < 1 for figure in whole),
     )
-    told = "; ".join(
-        f"{of.name}: {of.grow} of {of.count} layers make the error that enters them grow and {of.damp} damp it, the "
-        f"last error is {figure} times what all fresh errors together are"
+    sentence = " ".join(
+        f"{of.name[0].upper()}{of.name[1:]}: {of.grow} of {of.count} layers amplify the incoming error and {of.damp} "
+        f"damp it. The last error is {figure} times all fresh errors together."
         for of, figure in zip(steps, whole, strict=True)
     )
-    sentence = f"{told[0].upper()}{told[1:]}."
     chart = bars("cascade", "The last error over the fresh ones", whole)
     figures = [figure for of in steps for figure in of.figures]
     return Finding(outcome, sentence, (*whole, *figures), (chart, _growth(reports)))

@@ -34,8 +34,8 @@ def decoding_calibration(reports: Reports) -> Finding:
     better = sum(cell.saved.ci is not None and cell.saved.ci[0] > 0 for cell in cells)
     worse = sum(cell.saved.ci is not None and cell.saved.ci[1] < 0 for cell in cells)
     sentence = (
-        f"{chosen.calibrator} saves {saved} of {raw} nats a token ({raw.what}), and {calibrated} are left. For sure "
-        f"better: {better} of {len(cells)} domains; for sure worse: {worse}."
+        f"{chosen.calibrator} saves {saved} of {raw} nats per token ({raw.what}); {calibrated} remain. Significantly "
+        f"better: {better} of {len(cells)} domains; significantly worse: {worse}."
     )
     figures = [raw, calibrated, saved]
     if report.test.effects is not None:
@@ -56,6 +56,6 @@ def _kl(reports: Reports, job: str, what: str) -> Figure:
 
 def _against(treated: Figure, plain: Figure, name: str) -> Finding:
     outcome = decided(confirmed=treated.below(plain), refuted=plain.below(treated))
-    sentence = f"KL {treated} nats a token ({treated.what}) against {plain} ({plain.what})."
+    sentence = f"KL {treated} nats per token ({treated.what}) against {plain} ({plain.what})."
     chart = bars(name, "KL to the original", [treated, plain])
     return Finding(outcome, sentence, (treated, plain), (chart,))

@@ -17,7 +17,7 @@ from examples.paper.finding import Figure, NoNumberError
 _Report = TypeVar("_Report")
 RATIO: Final = "times the perplexity"
 ORIGINAL: Final = "the unmodified model"
-NATS: Final = "nats a token"
+NATS: Final = "nats per token"
 # The published rule of near-lossless as the sweep's report has it, 1.5 more points of perplexity on a reference of
 # 6.157: ln(7.657 / 6.157) is 0.218.
 NEAR_LOSSLESS: Final = 0.218

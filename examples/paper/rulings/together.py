@@ -23,10 +23,8 @@ def additive_inside(reports: Reports) -> Finding:
     inside = [figure for figure in figures if figure.low > -MARGIN and figure.high < MARGIN]
     outside = [figure for figure in figures if figure.low > MARGIN or figure.high < -MARGIN]
     outcome = decided(confirmed=bool(figures) and len(inside) == len(figures), refuted=bool(outside))
-    told = "; ".join(f"{figure.what} {figure}" for figure in figures)
     sentence = (
-        f"{len(figures)} settings are safe, and at {len(inside)} of them the interaction lies within ±{MARGIN:g} nats: "
-        f"{told}."
+        f"{len(figures)} settings are safe. At {len(inside)} of them the interaction is within ±{MARGIN:g} nats."
         if figures
         else "No setting is safe: each has a knob that is not near-lossless alone."
     )
@@ -50,15 +48,15 @@ def compounds_outside(reports: Reports) -> Finding:
         refuted=len(overlap) > half and not above,
     )
     sentence = (
-        f"Of {len(cells)} settings outside the safe zone {len(compound)} compound{_named(compound)} and {len(overlap)} "
-        f"overlap{_named(overlap)}, corrected for their number; without the correction the interval lies above "
-        f"0 at {len(above)} and below 0 at {len(below)}."
+        f"Of {len(cells)} settings outside the safe zone, {len(compound)} compound and {len(overlap)} overlap, "
+        f"corrected for their number.{_named('Compounding', compound)}{_named('Overlapping', overlap)} "
+        f"Without the correction the interval is above 0 at {len(above)} and below 0 at {len(below)}."
     )
     return Finding(outcome, sentence, tuple(figures))
 
 
-def _named(names: list[str]) -> str:
-    return f" ({', '.join(names)})" if names else ""
+def _named(kind: str, names: list[str]) -> str:
+    return f" {kind}: {'; '.join(names)}." if names else ""
 
 
 def _alone(report: SurfaceReport, cell: Interaction) -> Iterator[Figure]:
@@ -95,7 +93,7 @@ def _chart(report: SurfaceReport) -> Chart:
             figure = _figure(report, cell)
             step = sum(abs(figure.value) >= edge for edge in _STEPS)
             squares[cell.first][cell.second] = Square(f"{figure.value:+.3f}", f"{figure.what}: {figure} nats", step)
-    caption = "Interaction of zeros and bits, nats a token"
+    caption = "Interaction of zeros and bits, nats per token"
     told = "; ".join(square.title for column in squares for square in column if square)
     across = Axis("share of zeros, Wanda", [_label(value, "none") for value in pruned.values])
     up = Axis("bits", [_label(value, "16") for value in rounded.values])

@@ -61,22 +61,22 @@ def test_a_claim_is_measured_though_another_ones_job_fails_and_no_job_runs_twice
     configured = Settings(home=home, engine_batch_tokens=1024, engine_kv_cache_bytes=16 * 1024 * 1024)
     output = tmp_path / "docs"
 
-    first = paper(configured, output, folder=folder)
-    assert first[0].finding.outcome == "not measured"
-    assert "nobody" in first[0].finding.sentence
+    broken, cliff = paper(configured, output, folder=folder).claims.values()
+    assert broken.finding.outcome == "not measured"
+    assert "nobody" in broken.finding.sentence
     # Random weights hardly mind few bits: at two the whole interval is still within near-lossless.
-    assert first[1].finding.outcome == "refuted", first[1].finding.sentence
-    assert [figure.what for figure in first[1].finding.figures[:2]] == ["GPTQ, 8 bits", "GPTQ, 4 bits"]
-    assert first[1].finding.figures[1].value == pytest.approx(1.0, abs=0.02)
+    assert cliff.finding.outcome == "refuted", cliff.finding.sentence
+    assert [figure.what for figure in cliff.finding.figures[:2]] == ["GPTQ, 8 bits", "GPTQ, 4 bits"]
+    assert cliff.finding.figures[1].value == pytest.approx(1.0, abs=0.02)
     assert "refuted" in (output / "paper.md").read_text()
     kept = {path.name: path.stat().st_mtime_ns for path in (home / "paper").iterdir()}
     assert len(kept) == 2
 
     capsys.readouterr()
     (folder / "jobs" / "gradient-half.json").write_text(json.dumps(job(kind="compare", candidate={"model": "tiny"})))
-    second = paper(configured, output, folder=folder)
+    again = paper(configured, output, folder=folder).claims["cliff"]
     assert "1 of 3 jobs are to be run" in capsys.readouterr().err
-    assert second[1].finding == first[1].finding
+    assert again.finding == cliff.finding
     assert {name: (home / "paper" / name).stat().st_mtime_ns for name in kept} == kept
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from examples.paper.elsewhere import Ruling, fingerprint, made_by, merged, otherwise, read, table
 
-RULE = fingerprint("a rule", {"job": {"kind": "sweep"}})
+RULE = fingerprint("knee", 0, {"job": {"kind": "sweep"}})
 STEPS = made_by({"surgery": 4, "prune.wanda": 1})
 HERE, THERE = Ruling("a", "knee", RULE, STEPS, "refuted"), Ruling("b", "knee", RULE, STEPS, "confirmed")
 
@@ -26,12 +26,14 @@ def test_a_claim_is_replaced_on_its_own_device_only():
 
 
 def test_another_rule_or_job_has_another_fingerprint():
-    assert len({RULE, fingerprint("another", {"job": {"kind": "sweep"}}), fingerprint("a rule", {"job": {}})}) == 3
+    jobs = {"job": {"kind": "sweep"}}
+    others = {fingerprint("cliff", 0, jobs), fingerprint("knee", 1, jobs), fingerprint("knee", 0, {"job": {}})}
+    assert len({RULE, *others}) == 4
 
 
 def test_only_the_same_rule_on_another_device_with_another_outcome_is_told():
     same = Ruling("c", "knee", RULE, STEPS, "refuted")
-    old = Ruling("d", "knee", fingerprint("an older rule", {"job": {"kind": "sweep"}}), STEPS, "confirmed")
+    old = Ruling("d", "knee", fingerprint("knee", 1, {"job": {"kind": "sweep"}}), STEPS, "confirmed")
     claim = Ruling("e", "cliff", RULE, STEPS, "confirmed")
     assert otherwise([HERE, THERE, same, old, claim], HERE) == {("confirmed", ""): ("b",)}
     assert otherwise([Ruling("a", "knee", RULE, STEPS, "confirmed")], HERE) == {}, "an earlier one of its own device"

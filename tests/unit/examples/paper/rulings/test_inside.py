@@ -93,8 +93,8 @@ def test_errors_that_add_up_are_no_cascade_unless_layers_make_them_grow(rounded,
     finding = cascade(reports)
     assert finding.outcome == outcome
     grown = [sum(one == GROWS for one in steps) for steps in (rounded, pruned)]
-    assert f"Four bits: {grown[0]} of {len(rounded)} layers make the error that enters them grow" in finding.sentence
-    assert f"half zeros, Wanda: {grown[1]} of {len(pruned)} layers" in finding.sentence
+    assert f"Four bits: {grown[0]} of {len(rounded)} layers amplify the incoming error" in finding.sentence
+    assert f"Half zeros, Wanda: {grown[1]} of {len(pruned)} layers" in finding.sentence
 
 
 def test_the_layers_of_least_middle_and_most_growth_are_shown():
@@ -120,4 +120,4 @@ def test_a_layer_without_an_interval_is_one_of_the_layers_and_on_neither_side():
     bare = given.model_copy(update={"internals": given.internals.model_copy(update={"activations": block})})
     finding = cascade(Reports({"rounded-inside": bare, "pruned-inside": inside(amplified=[GROWS, GROWS, GROWS])}))
     assert finding.outcome == "not identifiable"
-    assert "Four bits: 2 of 4 layers make the error that enters them grow" in finding.sentence
+    assert "Four bits: 2 of 4 layers amplify the incoming error" in finding.sentence

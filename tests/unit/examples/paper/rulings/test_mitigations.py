@@ -40,7 +40,7 @@ def test_what_the_chosen_correction_saves_is_judged_and_not_what_others_would(sa
     domains = {"prose": (0.1, 0.05, 0.15), "code": (0.0, -0.1, 0.1), "json": (-0.2, -0.3, -0.1)}
     finding = decoding_calibration(Reports({"four-bits-calibrated": calibrated(saved, domains)}))
     assert finding.outcome == outcome
-    assert "better: 1 of 3 domains; for sure worse: 1." in finding.sentence
+    assert "better: 1 of 3 domains; significantly worse: 1." in finding.sentence
     assert [figure.value for figure in finding.figures if figure.what == "saved by calibration"] == [saved[0]]
 
 
