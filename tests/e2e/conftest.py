@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from playwright.sync_api import Browser
 from safetensors.torch import load_file, save_file
 
 from app.cli.client import Client
 from app.settings import Settings
 from app.up import Service, running
+from tests.support.browser import started
 from tests.support.packed import make_packed
 
 Json = dict[str, Any]
@@ -61,6 +63,13 @@ def _overflowing(weights: dict[str, torch.Tensor]) -> None:
     weights["model.layers.2.mlp.down_proj.weight"].fill_(3e38)
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium. Of one file only: its loop would run under the tests of other files."""
+    with started() as opened:
+        yield opened
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path], smollm2: Path) -> Path:
     """A home whose models.toml names sound, packed and broken checkpoints."""
@@ -93,8 +102,8 @@ def settings(home: Path) -> Settings:
 @pytest.fixture(scope="session")
 def service(settings: Settings) -> Iterator[Service]:
     """The running service."""
-    with running(settings) as started:
-        yield started
+    with running(settings) as up:
+        yield up
 
 
 @pytest.fixture

@@ -1,18 +1,15 @@
-"""The page of an attribution in a real browser: fits its window, is legible in both themes, asks for nothing, and no
-text of a chart stands on another one."""
+"""The page of an attribution in a real browser: no text of a chart stands on another one."""
 
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser
 
 from app.web.report import render
-from tests.e2e.test_report_browser import WIDTHS, Visit, browser, look
 from tests.support import internals_blocks
-from tests.support.attribute_reports import attribute_report, attribute_variants, site
+from tests.support.attribute_reports import attribute_report, site
+from tests.support.browser import Visit, look
 
-__all__ = ["browser"]
 LONG = "layers.117.block_sparse_moe.experts.127"
 # Pairs of texts of one chart whose boxes share more than a pixel.
 TOUCHING = """
@@ -42,24 +39,12 @@ def few_documents() -> dict[str, Any]:
     return attribute_report(sites=layers) | {"internals": inside}
 
 
-PAGES = {
-    "few-documents": few_documents(),
-    "other-depth": attribute_variants()["other-depth"],
-    "one-long-name": attribute_report(sites=[site(LONG, 1.2345e-7, kind="expert", layer=117)]),
-    "full": attribute_variants()["full"],
-}
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, tmp_path: Path, name: str) -> None:
-    file = tmp_path / f"{name}.html"
-    file.write_text(render(PAGES[name]), encoding="utf-8")
-    look(browser, file)
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_no_text_of_a_chart_stands_on_another_one(browser: Browser, tmp_path: Path, width: int) -> None:
-    file = tmp_path / "few-documents.html"
-    file.write_text(render(PAGES["few-documents"]), encoding="utf-8")
-    with Visit(browser, file, width) as visit:
-        assert visit.page.evaluate(TOUCHING) == []
+def test_no_text_of_a_chart_stands_on_another_one(browser: Browser, tmp_path: Path) -> None:
+    few, long = tmp_path / "few-documents.html", tmp_path / "one-long-name.html"
+    few.write_text(render(few_documents()), encoding="utf-8")
+    long.write_text(render(attribute_report(sites=[site(LONG, 1.2345e-7, kind="expert", layer=117)])), encoding="utf-8")
+    look(browser, long)
+    with Visit(browser, few, 1280) as visit:
+        for width in (1280, 380):
+            visit.show(width)
+            assert visit.page.evaluate(TOUCHING) == [], width

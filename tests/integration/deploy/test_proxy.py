@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from app.settings import Settings
-from tests.e2e.test_report_browser import browser
+from tests.e2e.conftest import browser
 from tests.integration.deploy.stack import ROOT, Stack
 
 __all__ = ["browser"]
