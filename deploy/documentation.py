@@ -55,6 +55,7 @@ BANNED: Final = re.compile(
 _FENCE: Final = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"(?<!\\)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _IMAGE: Final = re.compile(r"""(?:src|srcset)=["']([^"']+)["']""")
+_QUOTE: Final = re.compile(r"^```\w+ quote=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _BODY: Final = re.compile(r"-d\s+'(.*?)'", re.DOTALL)
 
 
@@ -158,6 +159,14 @@ def links(page: Page) -> Iterator[str]:
             yield f"no heading {target}"
 
 
+def quotes(page: Page) -> Iterator[str]:
+    """Code that is not in the file it is quoted from, word by word."""
+    for file, code in _QUOTE.findall(page.text):
+        path = ROOT / file
+        if not path.is_file() or code not in path.read_text(encoding="utf-8"):
+            yield f"not in {file}: {code}"
+
+
 def commands(page: Page) -> Iterator[str]:
     """Lines that `hemostat` refuses, as it reads its arguments, and recipes in them that no model takes."""
     for _, block in page.blocks:
@@ -247,7 +256,7 @@ def names(page: Page) -> Iterator[str]:
 
 
 Check = Callable[[Page], Iterator[str]]
-CHECKS: Final[tuple[Check, ...]] = (*(length, sentences, phrases, links, commands, examples, names),)
+CHECKS: Final[tuple[Check, ...]] = (*(length, sentences, phrases, links, quotes, commands, examples, names),)
 
 
 def faults() -> list[Fault]:

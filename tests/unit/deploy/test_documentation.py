@@ -12,6 +12,7 @@ WRONG = {
     "sentences": "A sentence " + "of far too many words " * 7 + "ends here.",
     "phrases": "The report tells how much it loses.",
     "links": "See [a page](nowhere.md).",
+    "quotes": "```python quote=code.py\nx = 2\n```\n",
     "commands": "```\nhemostat compare -r a --recipe quantize.rtn:bits=99\n```",
     "examples": '```json\n{"kind": "compare", "reference": {"model": "a"}, "windows": 3}\n```',
     "names": "Set HEMOSTAT_NO_SUCH_SETTING, then read hemostat_no_such_metric.",
@@ -27,6 +28,7 @@ def test_a_check_finds_what_is_wrong(
     check: documentation.Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
+    (tmp_path / "code.py").write_text("x = 1\n", encoding="utf-8")
     (tmp_path / "page.md").write_text(WRONG[check.__name__], encoding="utf-8")
     assert list(check(Page("page.md")))
 
