@@ -11,7 +11,6 @@ from app.contracts.report import SCHEMA, Report
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
-from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.html import render_html
 from app.reports.markdown import render_markdown
 from app.web import describe
@@ -24,9 +23,6 @@ from app.web.sections.front import front, heading
 from app.web.sections.front import left as left_after
 from app.web.sections.internals import internals as inside
 from app.web.sections.origin import origin
-from app.web.sections.trajectory import heading as trajectory_heading
-from app.web.sections.trajectory import left as left_by_steps
-from app.web.sections.trajectory import trajectory
 from app.web.sections.verdict import verdict
 from app.web.untrusted import visible
 
@@ -75,7 +71,6 @@ def _view(report: Report) -> tuple[str, dict[str, Any]]:
     views: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
         "attribute": _attribution,
         "mitigate": _mitigation,
-        "trajectory": _trajectory,
     }
     return views[report.kind](report)
 
@@ -107,18 +102,4 @@ def _mitigation(report: MitigateReport) -> tuple[str, dict[str, Any]]:
         "chart_title": f"Excess KL over the noise floor of {whose}",
         "front": front(report),
         "verdict": replace(verdict(report), sentence=left_after(report)),
-    }
-
-
-def _trajectory(report: TrajectoryReport) -> tuple[str, dict[str, Any]]:
-    candidate, reference = (
-        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
-    )
-    return "trajectory.html.j2", {
-        "what": "trajectory report",
-        "preposition": "against",
-        "title": visible(f"{trajectory_heading(report)}: {candidate} against {reference}"),
-        "chart_title": "Excess KL over the noise floor on the reference’s own texts",
-        "trajectory": trajectory(report),
-        "verdict": replace(verdict(report), sentence=left_by_steps(report)),
     }

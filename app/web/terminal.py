@@ -9,13 +9,11 @@ from rich.console import Console
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
-from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.terminal import print_blocks
 from app.web.reading import parse
 from app.web.terminal_attribute import render_attribute
 from app.web.terminal_mitigate import render_mitigate
 from app.web.terminal_parts import Say
-from app.web.terminal_trajectory import render_trajectory
 
 _ASCII: Final = str.maketrans(
     {
@@ -53,8 +51,6 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
             render_attribute(found, console, say)
         case MitigateReport() as found:
             render_mitigate(found, console, say)
-        case TrajectoryReport() as found:
-            render_trajectory(found, console, say)
         case found:
             print_blocks(KINDS[found.kind].call("view", found), console, say, details=details)
 

@@ -11,13 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from app.contracts.report import Provenance, Report
-from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.blocks import Gauge
 from app.reports.terminal import drawn
 from app.web import describe
 from app.web import format as fmt
 from app.web.sections.classes import OVER_WINDOWS
-from app.web.sections.origin import scored_text, window
+from app.web.sections.origin import scored_text
 from app.web.sections.verdict import detectable, edges, heading, margin, named, nonfinite, rank, to_decide
 from app.web.untrusted import visible
 
@@ -40,17 +39,12 @@ def head(report: Report, console: Console, say: Say) -> None:
         Text(
             say(
                 f"{scored_text(report)}: {fmt.count(report.tokens)} scored tokens, "
-                f"{fmt.counted(report.documents, 'document')}, {_read_at_once(report)}"
+                f"{fmt.counted(report.documents, 'document')}, "
+                f"windows of {fmt.count(report.provenance.protocol.window)}"
             )
         ),
     )
     console.print(grid)
-
-
-def _read_at_once(report: Report) -> str:
-    if isinstance(report, TrajectoryReport):
-        return f"texts of {window(report)}"
-    return f"windows of {fmt.count(report.provenance.protocol.window)}"
 
 
 def verdict_lines(report: Report, console: Console, say: Say, *, sentence: str = "") -> None:

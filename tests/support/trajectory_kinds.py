@@ -33,8 +33,6 @@ BLOCK: Final[Json] = {
         for name, title in TITLES.items()
     ],
     "absent": ["JSON structure", "Tool names", "Tool arguments", "Chat template"],
-    "rule": "Classes are of the tokens that were generated, each judged in its prompt and the text behind it.",
-    "multiplicity": "Each interval is a 95 % one of its own; p values are adjusted by Holm's rule over one table.",
 }
 
 

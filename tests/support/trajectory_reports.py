@@ -11,6 +11,7 @@ import numpy as np
 from app.contracts.decoding import AnyShaping, Sampler, defaults
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.request import SHAPINGS
+from app.kinds.trajectory.words import sentence
 from tests.support.calibration_reports import BLOCKS
 from tests.support.reports import Tokens, _mean, compare_report
 from tests.support.trajectory_draws import base_tokens, cell_of, text_of, write
@@ -21,29 +22,6 @@ RTN = {"type": "quantize.rtn", "bits": 4}
 PRUNED = {"type": "prune.wanda", "sparsity": 0.5}
 PROMPTS, MOST = 32, 128
 IN_VLLM = ("greedy", "temperature", "top_p", "top_k", "min_p")
-
-
-def sentence(of: Json, severity: str, candidates: int) -> str:
-    """What the first cell says, as a job's verdict says it."""
-    who = f"the first of {candidates} candidates" if candidates > 1 else "the candidate"
-    if of["amplification"]["conclusion"] == "no_damage":
-        return f"No damage: with greedy {who} writes the reference's texts, token by token, at a KL of exactly 0."
-    grown, parted = of["amplification"]["kl"], of["first_divergence"]
-    (low, high), (soon, late) = grown["ci"], parted["median_ci"]
-    own, other = (of["amplification"][name]["mean"] for name in ("kl_candidate_text", "kl_reference_text"))
-    on = f"({own:.3g} against {other:.3g} nats a token)"
-    times = f"{grown['value']:.3g} times (95 % interval {low:.3g} to {high:.3g})"
-    where = (
-        f"half of the texts have parted by token {parted['median']} "
-        f"(95 % interval {soon} to {'beyond the end' if late is None else late})"
-    )
-    opening, subject = "Decoding with greedy amplifies the damage", f"{who} is"
-    if of["amplification"]["conclusion"] == "open":
-        opening = "Whether decoding amplifies the damage is not shown with greedy"
-    return (
-        f"{opening}: on its own text {subject} {times} as far from the reference as on the reference's text {on}; "
-        f"{where}. By single steps the damage is {severity}."
-    )
 
 
 def sample(candidate: int, number: int, parted: int | None, document: str) -> Json:
@@ -131,7 +109,7 @@ def trajectory_report(
         "kind": "trajectory",
         "job": base["job"],
         "severity": base["severity"],
-        "verdict": sentence(cells[0], " or ".join(base["decision"]["classes"]), candidates),
+        "verdict": "",
         "decision": base["decision"],
         "tokens": base["tokens"],
         "documents": base["documents"],
@@ -166,11 +144,6 @@ def trajectory_report(
         "distances": [
             distance(shaping, index, one) for index, one in enumerate(tokens) for shaping in (() if few else SHAPINGS)
         ],
-        "definitions": {
-            "kl": "KL on the candidate's own text over KL on the reference's text.",
-            "tokens": "Different tokens over single-step disagreements.",
-            "interval": "95 %, clustered by prompt.",
-        },
         "token_classes": BLOCK,
         "samples": samples if stored else [],
         "generated_tokens": sum(
@@ -200,7 +173,8 @@ def trajectory_report(
         },
         "provenance": base["provenance"],
     }
-    checked: Json = json.loads(TrajectoryReport.model_validate(report).model_dump_json())
+    made = TrajectoryReport.model_validate(report)
+    checked: Json = json.loads(made.model_copy(update={"verdict": sentence(made)}).model_dump_json())
     return checked
 
 

@@ -126,7 +126,7 @@ class Ratio(Contract):
 
 
 class Amplification(Contract):
-    """How much worse the model is running free than one step at a time; definitions in `definitions`."""
+    """How much worse the model is running free than one step at a time."""
 
     kl: Ratio = Field(description="KL on the candidate's own text over KL on the reference's text, same positions")
     kl_reference_text: Mean = Field(
@@ -158,8 +158,6 @@ class TrajectoryTokenClasses(Contract):
 
     classes: tuple[TokenClassName, ...] = Field(description="classes that some generated token is in")
     absent: tuple[str, ...] = Field(description="titles of the classes that no generated token is in")
-    rule: str = Field(description="what a class is judged by in generated text, and what cannot be told of it")
-    multiplicity: str = Field(description="what the intervals and p values mean, and over what they are adjusted")
 
 
 class ClassKl(Contract):
@@ -302,7 +300,6 @@ class TrajectoryReport(Blocks, Report):
     cells: tuple[Cell, ...] = Field(description="decoder by decoder, candidates in their order")
     reference_texts: tuple[ReferenceTexts, ...]
     distances: tuple[ShapedDistance, ...]
-    definitions: dict[str, str] = Field(description="what the amplification factors are, exactly")
     token_classes: TrajectoryTokenClasses = Field(description="the kinds of token of the slices")
     samples: tuple[Sample, ...] = ()
     generated_tokens: Count

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from app.contracts.report import TokenClassSlice
-from app.kinds.surface.report import SurfaceTokenClass
-from app.kinds.sweep.report import SweepTokenClass
-from app.kinds.tasks.report import ItemClass
 from app.reports.blocks import Fact
 from app.web import format as fmt
 from app.web.untrusted import visible
@@ -20,7 +17,17 @@ OVER_WINDOWS = "intervals over windows"
 LEAST = 0.001
 
 
-def definitions(found: Iterable[TokenClassSlice | SweepTokenClass | SurfaceTokenClass | ItemClass]) -> tuple[Fact, ...]:
+class _Defined(Protocol):
+    """A class of tokens as any report has it."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def definition(self) -> str: ...
+
+
+def definitions(found: Iterable[_Defined]) -> tuple[Fact, ...]:
     """What each class is, in the order of the catalogue."""
     return tuple(Fact(visible(one.title), visible(one.definition)) for one in found)
 

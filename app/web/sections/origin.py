@@ -9,9 +9,8 @@ from pydantic import ValidationError
 
 from app.contracts.report import ModelProvenance, Report
 from app.jobs.record import tested_name, text_name
-from app.kinds.registry import requests
+from app.kinds.registry import KINDS, requests
 from app.kinds.surface.report import SurfaceReport
-from app.kinds.trajectory.report import TrajectoryReport
 from app.reports.blocks import Cell, Column, Fact, Table
 from app.web import describe, listing
 from app.web import format as fmt
@@ -87,7 +86,7 @@ def _recipe(model: ModelProvenance) -> str:
 def _scored(report: Report) -> str:
     return (
         f"{_of(report.tokens, 'scored token')}, {_of(report.documents, 'document')}, "
-        f"{_of(report.windows, _unit(report))} of {window(report)}"
+        f"{_of(report.windows, 'window' if reads_windows(report) else 'text')} of {_window(report)}"
     )
 
 
@@ -101,13 +100,14 @@ def scored_text(report: Report) -> str:
     return listing.text({"text": text_name(asked.text), "test_text": tested_name(asked)})
 
 
-def _unit(report: Report) -> str:
-    return "text" if isinstance(report, TrajectoryReport) else "window"
+def reads_windows(report: Report) -> bool:
+    """Whether a model reads windows of the text, not whole texts with their prompts."""
+    return KINDS[report.kind].request.reads_windows
 
 
-def window(report: Report) -> str:
-    """How many tokens a model reads at once: of a trajectory a whole text behind its prompt, as long as it came out."""
-    behind = ", the prompt included" if isinstance(report, TrajectoryReport) else ""
+def _window(report: Report) -> str:
+    """How many tokens a model reads at once."""
+    behind = "" if reads_windows(report) else ", the prompt included"
     return f"up to {fmt.count(report.provenance.protocol.window)} tokens{behind}"
 
 
@@ -176,9 +176,9 @@ def _protocol(report: Report) -> Group:
     return Group(
         "Protocol",
         (
-            Fact("Texts", window(report))
-            if isinstance(report, TrajectoryReport)
-            else Fact("Window, stride", f"{fmt.count(protocol.window)}, {fmt.count(protocol.stride)} tokens"),
+            Fact("Window, stride", f"{fmt.count(protocol.window)}, {fmt.count(protocol.stride)} tokens")
+            if reads_windows(report)
+            else Fact("Texts", _window(report)),
             Fact("Scored", visible(protocol.scored)),
             Fact("BOS before each window", "yes" if protocol.bos else "no"),
             Fact("Chat template", "applied" if protocol.chat_template else "not used"),

@@ -27,21 +27,6 @@ from workers.distributions.intervals import ratio_intervals
 
 Array = NDArray[np.float64]
 
-DEFINITIONS: Final[dict[str, str]] = {
-    "kl": "Sum of KL(p‖q) at the positions of the candidate's own free-running text, over the sum of KL(p‖q) at the "
-    "same positions (prompt, number of the generated token, up to the shorter text) of the reference's text. Both are "
-    "exact, over the full vocabulary, after the text's own tokens. Above 1: running free, the candidate comes to "
-    "places where it is further from the reference than on the reference's text.",
-    "tokens": "Share of positions at which the two free-running texts hold different tokens, over the share of the "
-    "same positions of the reference's text at which the two models' most likely next tokens differ after the same "
-    "tokens. 1: as many as the single steps; larger: what follows a first different token differs, too.",
-    "interval": "95 %, ratio of sums clustered by prompt: numerator and denominator of a prompt are resampled together "
-    "(studentized bootstrap; Student's t for two to five prompts, none for one). There is none where fewer than six "
-    "prompts (all, of fewer) tell of the factor: something is in both of its sums and, of the KL factor, the texts "
-    "part and both go on. How many others would, draws of so few do not say. Where a share, or another quantity "
-    "with bounds, is the same after every prompt, what is left possible when at most the share of prompts differs that "
-    "Clopper and Pearson's limit allows.",
-}
 # A prompt without any damage must not make a draw's denominator zero.
 _LEAST: Final = 1e-9
 # So many prompts must tell something for an interval, or all where there are fewer.

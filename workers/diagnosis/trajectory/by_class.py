@@ -20,34 +20,22 @@ from app.kinds.trajectory.report import (
 )
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.diagnosis.trajectory.breaking import breaking
-from workers.diagnosis.trajectory.classes import RULE
 from workers.diagnosis.trajectory.means import POSITIVE, SHARE, mean_over, share_of, share_of_prompts
 from workers.distributions.significance import holm
 from workers.distributions.token_values import Positions
 from workers.measuring.classify import Classified
 from workers.measuring.summary import as_mean
-from workers.measuring.token_classes import LEVEL, difference, share_intervals
+from workers.measuring.token_classes import difference, share_intervals
 from workers.text.token_classes.catalogue import CLASSES, NONE
 from workers.text.token_classes.text import Mask
 
 Array = NDArray[np.float64]
 
 ORDER = (*(one.name for one in CLASSES), NONE)
-MULTIPLICITY = (
-    "A token may be of several classes. Each interval is a 95 % one of its own. p values of KL are of the difference "
-    "from all other tokens of the same texts. p values of first different tokens are of where texts part having "
-    "nothing to do with where the reference wrote tokens of the class: the share of the class is held against that "
-    "with the same places dealt at random to the texts that part. A class that stands at the same places in every "
-    "text, as first tokens do, has none. Both are adjusted by Holm's rule over the classes that have one: those of one "
-    "decoder and candidate, of KL on one text or of first different tokens. Below "
-    f"{LEVEL:g} the class differs, and of the statements of one such group the chance that any is wrong is at most "
-    f"{100 * LEVEL:g} %. Over groups nothing is adjusted: the first decoder's, named before the run, are the ones to "
-    "quote."
-)
 
 
 def block(paths: Sequence[Classified]) -> TrajectoryTokenClasses:
-    """What a report says of the classes of all its `paths`: definitions, those that nobody wrote, rules."""
+    """What a report says of the classes of all its `paths`: definitions, and those that nobody wrote."""
 
     def written(name: str) -> bool:
         return any(bool(path.masks[name].any()) for path in paths)
@@ -59,8 +47,6 @@ def block(paths: Sequence[Classified]) -> TrajectoryTokenClasses:
             if written(one.name)
         ),
         absent=tuple(one.title for one in CLASSES if not written(one.name)),
-        rule=RULE,
-        multiplicity=MULTIPLICITY,
     )
 
 

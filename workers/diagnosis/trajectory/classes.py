@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,15 +22,6 @@ from workers.text.token_classes.reading import read_continuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-RULE: Final = (
-    "Classes are of the tokens that were generated, each judged in its prompt and the text behind it, read together; "
-    "names and rare tokens by all prompts and the texts that the same model wrote by the same decoder. What generated "
-    "text was meant to be is not known. Code is told by its marks and lines alone, after a prompt of the domain code, "
-    "too; a tool call where it is written as JSON; of the chat template the special tokens that a model writes, such "
-    "as the one that ends its text: a role name that it writes is text. The first tokens of an answer are the first "
-    "eight of each text."
-)
 
 
 def classify_path(

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from app.contracts.decoding import Decoder, Sampler, TemperatureSampling, runs_in_vllm
-from app.contracts.report import Blocks, Limitation, LimitationCode, Mean, SeverityVerdict
+from app.contracts.report import Blocks, Limitation, LimitationCode
 from app.kinds.trajectory.report import (
     CandidateRun,
     Cell,
@@ -21,10 +21,10 @@ from app.kinds.trajectory.report import (
     TrajectoryTokenClasses,
 )
 from app.kinds.trajectory.request import TrajectoryRequest
-from workers.analysis.numerals import counted, numeral
+from app.kinds.trajectory.words import sentence
+from workers.analysis.numerals import counted
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.decoding.model import Continuation
-from workers.diagnosis.trajectory.amplification import DEFINITIONS
 from workers.diagnosis.trajectory.by_class import block, distances_by_class
 from workers.diagnosis.trajectory.cells import Path, cell, text_statistics
 from workers.diagnosis.trajectory.classes import classify_path
@@ -125,8 +125,8 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
     ]
     cells, references, classes = _cells(found, context)
     first = summaries[0]
-    return TrajectoryReport(
-        verdict=sentence(found, cells[0], decisions[0]),
+    report = TrajectoryReport(
+        verdict="",
         prompts=len(found.prompts),
         prompt_tokens=max(len(prompt.tokens) for prompt in found.prompts),
         most_tokens=request.tokens,
@@ -147,7 +147,6 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         distances=distances(
             found, seed, classes.reference(request.decoders[0].name), check_cancelled=context.check_cancelled
         ),
-        definitions=DEFINITIONS,
         samples=_samples(found) if request.keeps_text else (),
         generated_tokens=sum(
             len(text.tokens) for model in found.written for texts in model.texts.values() for text in texts
@@ -158,6 +157,7 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         **first.of_report(),
         **envelope(request, context, decisions[0], found.floor, sources[0]),
     )
+    return report.model_copy(update={"verdict": sentence(report)})
 
 
 def base_values(found: Found, candidate: int) -> TokenValues:
@@ -291,63 +291,6 @@ def distances(
                 )
             )
     return tuple(listed)
-
-
-def sentence(found: Found, of: Cell, decision: SeverityVerdict) -> str:
-    """What was found with the first decoder of the first candidate, in one sentence."""
-    grown, name = of.amplification.kl, of.decoder.replace("_", "-")
-    where = _parted(of)
-    many = len(found.sides)
-    who = f"the first of {many} candidates" if many > 1 else "the candidate"
-    if of.amplification.conclusion == "no_damage" and of.first_divergence.diverged.mean == 0:
-        return f"No damage: with {name} {who} writes the reference's texts, token by token, at a KL of exactly 0."
-    if grown.value is None:
-        return f"With {name} the KL of {who} on the reference's texts is 0 or not finite; {where}."
-    # The means whose ratio is the factor: those of whole texts are over other positions where lengths differ.
-    same = of.amplification
-    on = f"({_nats(same.kl_candidate_text)} against {_nats(same.kl_reference_text)} nats a token)"
-    ci = "" if grown.ci is None else f" (95 % interval {numeral(grown.ci[0])} to {numeral(grown.ci[1])})"
-    times = f"{numeral(grown.value)} times{ci}"
-    severity = _severity(decision)
-    if of.amplification.conclusion == "open" and of.first_divergence.diverged.mean == 0:
-        return (
-            f"Whether decoding amplifies the damage is not shown with {name}: {who} writes the reference's texts, "
-            f"token by token, at {_nats(same.kl_reference_text)} nats a token from it; {where}. By single steps the "
-            f"damage is {severity}."
-        )
-    if of.amplification.conclusion == "open":
-        if grown.ci is None and of.prompts > 1:
-            times += ", for which too few texts part and go on to give an interval,"
-        return (
-            f"Whether decoding amplifies the damage is not shown with {name}: on its own text {who} is {times} "
-            f"as far from the reference as on the reference's text {on}; {where}. By single steps the damage is "
-            f"{severity}."
-        )
-    return (
-        f"Decoding with {name} {of.amplification.conclusion} the damage: on its own text {who} is {times} as "
-        f"far from the reference as on the reference's text {on}; {where}. By single steps the damage is "
-        f"{severity}."
-    )
-
-
-def _severity(decision: SeverityVerdict) -> str:
-    """The class, or all that its interval touches."""
-    classes = decision.classes
-    return " or ".join(classes) if len(classes) < 3 else f"anything from {classes[0]} to {classes[-1]}"
-
-
-def _parted(of: Cell) -> str:
-    parted, (low, high) = of.first_divergence, of.first_divergence.median_ci
-    share = parted.diverged
-    if parted.median is None:
-        ci = "" if share.ci is None else f" (95 % interval {100 * share.ci[0]:.3g} to {100 * share.ci[1]:.3g} %)"
-        return f"{100 * (share.mean or 0.0):.3g} % of the texts part{ci}"
-    until = "beyond the end" if high is None else str(high)
-    return f"half of the texts have parted by token {parted.median} (95 % interval {low} to {until})"
-
-
-def _nats(mean: Mean) -> str:
-    return "no finite number of" if mean.mean is None else numeral(mean.mean)
 
 
 def _samples(found: Found) -> tuple[Sample, ...]:

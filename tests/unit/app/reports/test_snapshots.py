@@ -16,6 +16,7 @@ from tests.support.surface_reports import surface_variants
 from tests.support.sweep_reports import sweep_variants
 from tests.support.tasks_reports import tasks_variants
 from tests.support.terminal import printed
+from tests.support.trajectory_reports import trajectory_report
 
 REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
     "calibrate": lambda: calibration_variants()["refused"],
@@ -23,6 +24,7 @@ REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
     "surface": lambda: surface_variants()["both-orders"],
     "sweep": lambda: sweep_variants()["knee"],
     "tasks": lambda: tasks_variants()["several"],
+    "trajectory": lambda: trajectory_report(candidates=2, few=True),
 }
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from app.contracts.decoding import DECODERS
 from app.jobs.parsing import parse_submission
-from app.web.sections.trajectory_words import label
+from app.kinds.trajectory.words import label
 from examples.paper.claim import FOLDER, claims, jobs_of, request
 from examples.paper.rulings import RULINGS
 

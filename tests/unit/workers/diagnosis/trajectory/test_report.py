@@ -9,18 +9,13 @@ import pytest
 from scipy import stats
 
 from app.contracts.decoding import TemperatureSampling, TopK
-from app.contracts.report import Mean
-from app.contracts.request import Thresholds
-from app.kinds.trajectory.report import Cell, Ratio, TrajectoryReport
+from app.kinds.trajectory.report import Cell
 from tests.support.making import modified
-from tests.support.trajectory_reports import trajectory_variants
 from workers.decoding.distances import ShapedDistances
 from workers.diagnosis.trajectory.prompts import Prompt
-from workers.diagnosis.trajectory.report import Found, _warnings, distances, not_tested, sentence
+from workers.diagnosis.trajectory.report import Found, _warnings, distances, not_tested
 from workers.diagnosis.trajectory.scoring import TextPool
-from workers.distributions.intervals import Clusters
 from workers.measuring.classify import Classified
-from workers.measuring.verdict import decide
 from workers.text.token_classes.catalogue import CLASSES
 
 
@@ -108,61 +103,6 @@ def test_distances_can_be_stopped_at_every_class_of_every_cut() -> None:
     with pytest.raises(StopError):
         distances(cast("Found", found), 0, kinds, check_cancelled=stop_after(3))
     assert calls == 4
-
-
-def test_the_two_means_of_the_sentence_divide_to_its_factor() -> None:
-    """Where texts end at different tokens, the means of whole texts are over other positions than the factor."""
-    cell = TrajectoryReport.model_validate(trajectory_variants()["one"]).cells[0]
-    assert cell.amplification.kl.value is not None
-    factor = cell.amplification.kl.model_copy(update={"value": 0.764, "ci": (0.411, 1.16)})
-    means = {"kl_reference_text": Mean(mean=0.479, ci=None), "kl_candidate_text": Mean(mean=0.366, ci=None)}
-    same = cell.amplification.model_copy(update=means | {"kl": factor})
-    whole = {"kl_reference_text": Mean(mean=0.6, ci=None), "kl_candidate_text": Mean(mean=0.5, ci=None)}
-    decision = decide(Clusters.of(np.arange(12), np.arange(12)).means([np.full(12, 0.5)], seed=0)[0], Thresholds())
-    told = sentence(
-        cast("Found", SimpleNamespace(sides=[None])),
-        cell.model_copy(update=whole | {"amplification": same}),
-        decision,
-    )
-    assert "0.764 times (95 % interval 0.411 to 1.16)" in told
-    assert "(0.366 against 0.479 nats a token)" in told
-
-
-def test_a_factor_without_an_interval_is_told_with_the_reason() -> None:
-    cell = TrajectoryReport.model_validate(trajectory_variants()["one"]).cells[0]
-    decision = decide(Clusters.of(np.arange(12), np.arange(12)).means([np.full(12, 0.5)], seed=0)[0], Thresholds())
-    found = cast("Found", SimpleNamespace(sides=[None]))
-
-    def told(kl: Ratio, parted: float) -> str:
-        first = cell.first_divergence
-        diverged = first.diverged.model_copy(update={"mean": parted, "ci": (0.0, 0.2)})
-        amplification = cell.amplification.model_copy(update={"kl": kl, "conclusion": "open"})
-        first = first.model_copy(update={"diverged": diverged, "median": None, "median_ci": (None, None)})
-        given = cell.model_copy(update={"amplification": amplification, "first_divergence": first, "prompts": 32})
-        return sentence(found, given, decision)
-
-    few = told(Ratio(value=1.05, ci=None, above_one=None), 0.03)
-    assert "the candidate is 1.05 times, for which too few texts part and go on to give an interval, as far from" in few
-    none = told(Ratio(value=1.0, ci=None, above_one=None), 0.0)
-    assert "the candidate writes the reference's texts, token by token, at " in none
-    assert "times" not in none
-
-
-@pytest.mark.parametrize(
-    ("spread", "said"),
-    [
-        (0.001, "the damage is collapse."),
-        (0.6, "the damage is severe or collapse."),
-        (2.5, "the damage is anything from none to collapse."),
-    ],
-)
-def test_every_class_that_the_interval_touches_is_named(spread: float, said: str) -> None:
-    cell = TrajectoryReport.model_validate(trajectory_variants()["one"]).cells[0]
-    clusters = np.arange(12)
-    kl = 1.05 + spread * np.where(clusters % 2, 1.0, -1.0)
-    excess = Clusters.of(clusters, clusters).means([kl], seed=0)[0]
-    decision = decide(excess, Thresholds())
-    assert sentence(cast("Found", SimpleNamespace(sides=[None])), cell, decision).endswith(said)
 
 
 def model(alias: str, scheme: str) -> SimpleNamespace:

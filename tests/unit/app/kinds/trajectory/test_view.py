@@ -1,0 +1,312 @@
+"""What a trajectory report decides and counts: amplification, where texts part, at which kinds of token."""
+
+import copy
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from app.kinds.trajectory import tables
+from app.kinds.trajectory.classes import (
+    breaking,
+    cuts_by_kind,
+    every_decoder,
+    kl_by_kind,
+    kl_sentence,
+    parting_sentence,
+)
+from app.kinds.trajectory.matrices import matrices
+from app.kinds.trajectory.report import TrajectoryReport
+from app.kinds.trajectory.view import blocks, scope
+from app.kinds.trajectory.words import heading, median_of, sentence, shaping_name
+from app.reports.blocks import Figures, Section, Table
+from app.web import format as fmt
+from app.web.report import render
+from tests.support.terminal import printed
+from tests.support.trajectory_reports import trajectory_report, trajectory_variants
+
+VARIANTS = trajectory_variants()
+Json = dict[str, Any]
+
+
+def of(data: str | Json) -> TrajectoryReport:
+    return TrajectoryReport.model_validate(VARIANTS[data] if isinstance(data, str) else data)
+
+
+def column(table: Table, label: str) -> list[tuple[str, str]]:
+    """Texts and small print of a column."""
+    place = [one.label for one in table.columns].index(label)
+    return [(row[place].text.lstrip("+"), row[place].note) for row in table.rows]
+
+
+def told(means: Any, *, percent: bool = False) -> list[tuple[str, str]]:
+    found = [fmt.estimate(one.mean, one.ci, percent=percent) for one in means]
+    return [(one.value, one.interval or "") for one in found]
+
+
+def test_the_short_output_of_a_terminal_fits_forty_lines_of_eighty() -> None:
+    for name, report in VARIANTS.items():
+        lines = printed(report, 80).splitlines()
+        assert len(lines) <= 40, name
+        assert max(map(len, lines)) <= 80, name
+
+
+def test_the_details_hold_every_mean_of_a_cell_with_its_interval() -> None:
+    for name in ("one", "four", "no-text"):
+        report, text = of(name), printed(VARIANTS[name], 240, details=True)
+        text = " ".join(text.split())
+        for cell in report.cells:
+            grown = cell.amplification
+            for mean in (grown.kl_reference_text, grown.kl_candidate_text, cell.first_divergence.shared_prefix):
+                assert str(fmt.estimate(mean.mean, mean.ci)) in text
+            assert str(fmt.estimate(grown.kl.value, grown.kl.ci)) in text
+        for cut in report.distances:
+            assert str(fmt.estimate(cut.tv.mean, cut.tv.ci)) in text
+
+
+def test_the_heading_is_the_conclusion_of_the_first_decoder() -> None:
+    assert heading(of("one")) == "Amplification not shown"
+    assert heading(of("same")) == "The same text"
+    assert heading(of(trajectory_report(damage=0.9, few=True))) == "Decoding amplifies the damage"
+
+
+def amplified(**fields: Any) -> Json:
+    """The first cell with other amplification."""
+    data = copy.deepcopy(VARIANTS["one"])
+    for name, value in fields.items():
+        data["cells"][0]["amplification"][name] = value
+    return data
+
+
+def test_the_two_means_beside_a_factor_divide_to_it() -> None:
+    """Texts end at different tokens: means of whole texts are over other positions than the factor."""
+    data = amplified(
+        kl={"value": 0.75, "ci": [0.4, 1.2], "above_one": False},
+        kl_reference_text={"mean": 0.48, "ci": [0.4, 0.6]},
+        kl_candidate_text={"mean": 0.36, "ci": [0.3, 0.5]},
+    )
+    for name in ("kl_reference_text", "kl_candidate_text"):
+        data["cells"][0][name] |= {"mean": 0.9, "ci": [0.8, 1.0]}
+    report = of(data)
+    assert [cell.text for cell in tables.amplification(report).rows[0][1:4]] == ["0.48", "0.36", "0.75"]
+    assert "0.75 times" in sentence(report)
+    assert "0.360 against 0.480" in sentence(report)
+    (figures,) = (one for one in section(report, "free").blocks if isinstance(one, Figures))
+    assert figures.items[2].value == "0.36"
+
+
+def test_a_factor_without_an_interval_says_so_and_texts_that_are_the_same_have_no_factor() -> None:
+    bare = {"value": 1.05, "ci": None, "above_one": None}
+    report = of(amplified(kl=bare, conclusion="open"))
+    assert "Too few texts part" in sentence(report)
+    assert tables.amplification(report).rows[0][3].note == "no interval"
+    data = amplified(kl=bare, conclusion="open")
+    data["cells"][0]["first_divergence"]["diverged"]["mean"] = 0.0
+    assert "times" not in sentence(of(data))
+    data = amplified(kl=bare | {"value": None}, conclusion="open")
+    assert "there is no factor" in sentence(of(data))
+    assert all(row[0].text != "greedy" for row in tables.largest(of(data)).rows)
+
+
+def test_every_severity_that_the_interval_touches_is_named() -> None:
+    for classes, named in (
+        (["collapse"], "is collapse."),
+        (["severe", "collapse"], "is severe or collapse."),
+        (["none", "mild", "moderate"], "is anything from none to moderate."),
+    ):
+        data = copy.deepcopy(VARIANTS["one"])
+        data["decision"]["classes"] = classes
+        assert sentence(of(data)).endswith(named)
+
+
+def test_the_largest_factors_are_first() -> None:
+    for name, most in (("one", 6), ("four", 3)):
+        report = of(name)
+        values = sorted((cell.amplification.kl.value or 0.0 for cell in report.cells), reverse=True)[:most]
+        assert [float(text) for text, _ in column(tables.largest(report), "KL factor")] == pytest.approx(
+            values, abs=0.006
+        )
+
+
+def test_a_median_beyond_the_end_is_above_the_last_token() -> None:
+    median = median_of(of("same").cells[0])
+    assert (median.text, median.note) == ("> 128", "[> 128, > 128]")
+
+
+def test_candidates_have_letters_if_there_are_several_and_numbers_of_their_own() -> None:
+    one, four = of("one"), of("four")
+    assert tables.parting(one).rows[0][0].text == "greedy"
+    letters = [row[0].text for row in tables.parting(four).rows[:5]]
+    assert letters == ["greedy · A", "greedy · B", "greedy · C", "greedy · D", "beam · A"]
+    assert {row[0].text[:4] for row in breaking(four).rows} == {"A · ", "B · ", "C · ", "D · "}
+    shown = tables.candidates(four)
+    agreements = [run.blocks.top1_agreement for run in four.candidates]
+    assert column(shown, "Same first choice, %") == told(agreements, percent=True)
+    assert len({text for text, _ in column(shown, "Perplexity ratio")}) == 4
+    (domains,) = tables.domains(four)
+    assert [row[0].text for row in domains.rows] == list(four.domains)
+    for report, who in ((one, "the candidate"), (four, "candidate A")):
+        assert f"the KL of {who} " in sentence(report)
+
+
+def test_a_shaping_is_named_by_its_own_parameter() -> None:
+    named = [shaping_name(one) for one in of("one").distances]
+    assert named == ["temperature 0.7", "top-p 0.95", "top-k 40", "min-p 0.1", "η 0.0003", "typical 0.95"]
+
+
+def test_surprise_under_the_writer_is_beside_that_under_the_reference() -> None:
+    report = of("one")
+    changes = tables.changes(report)
+    assert column(changes, "Own surprise, nats") == told(cell.change.surprise for cell in report.cells)
+    assert column(changes, "Surprise under p, nats") == told(cell.change.reference_surprise for cell in report.cells)
+    own = column(tables.texts(report), "Own surprise, nats")
+    assert set(told(cell.text.surprise for cell in report.cells)) < set(own)
+
+
+def test_texts_of_models_are_escaped_and_shown_safely() -> None:
+    page = render(VARIANTS["one"])
+    assert "<b>until</b>" not in page
+    assert "&lt;b&gt;until&lt;/b&gt;" in page
+    assert "\u202e" not in page + printed(VARIANTS["one"], details=True)
+
+
+def test_without_stored_text_no_text_is_shown() -> None:
+    assert of("no-text").samples == ()
+    assert "The river had been high" not in render(VARIANTS["no-text"])
+
+
+def test_the_template_is_named_for_the_prompts_that_are_in_it() -> None:
+    report = of("one")
+    for used, asked, named in ((False, False, ""), (True, False, "conversations in the"), (True, True, "all in the")):
+        request = (report.request or {}) | {"chat": asked}
+        text = scope(report.model_copy(update={"chat_template": used, "request": request}))
+        assert ("chat template" in text) == used
+        assert named in text
+
+
+def section(report: TrajectoryReport, name: str) -> Section:
+    (found,) = (one for one in blocks(report) if isinstance(one, Section) and one.id == name)
+    return found
+
+
+def test_texts_that_the_models_wrote_are_not_called_windows() -> None:
+    shown = printed(VARIANTS["one"], 200, details=True)
+    assert "32 texts of up to 512 tokens, the prompt included" in shown
+    assert "Window, stride" not in shown
+
+
+# Kinds of token
+
+
+def changed(**by_class: dict[str, Json]) -> TrajectoryReport:
+    """The first cell's classes of a side with other fields, by their names."""
+    data = copy.deepcopy(VARIANTS["one"])
+    sides = data["cells"][0]["by_class"]
+    for side, fields in by_class.items():
+        for one in sides[side]["classes"] if side == "first_divergence" else sides[side]:
+            one.update({"p_value": None} | fields.get(one["name"], {}))
+    return of(data)
+
+
+def test_every_class_of_the_first_decoder_has_a_row_the_largest_first() -> None:
+    report = of("one")
+    by_class = report.cells[0].by_class
+    parts, kl = breaking(report), kl_by_kind(report)
+    assert len(parts.rows) == len(by_class.first_divergence.classes)
+    assert parts.rows[-1][0].text == kl.rows[-1][0].text == "In no class"
+    named = [one for one in by_class.candidate_text if one.name != "none"]
+    named.sort(key=lambda one: -(one.kl.mean or 0.0))
+    assert column(kl, "On its own text, nats")[:-1] == told(one.kl for one in named)
+
+
+def test_only_what_is_shown_is_named() -> None:
+    gap = {"mean": 0.5, "ci": [0.1, 0.9], "clusters": "documents"}
+    report = changed(
+        first_divergence={
+            "punctuation": {"p_value": 0.01, "share_by_place": 0.0},
+            "names": {"p_value": 0.03, "share_by_place": 1.0},
+            "rare": {"p_value": 0.06, "share_by_place": 0.0},
+        },
+        reference_text={"numbers": {"p_value": 0.2, "difference": gap}},
+        candidate_text={"numbers": {"p_value": 0.02, "difference": gap}},
+    )
+    assert "more often at punctuation, less often at names than" in parting_sentence(report)
+    ours, theirs = kl_sentence(report).split(". ")
+    assert "not shown to differ" in ours
+    assert "larger at numbers, against all" in theirs
+    unjudged = kl_sentence(changed(reference_text={}, candidate_text={"numbers": {"p_value": 1.0}}))
+    assert "no kind of token can be judged" in unjudged.split(". ")[0]
+    assert "not shown to differ" in unjudged.split(". ")[1]
+
+
+def test_texts_too_few_for_any_p_value_are_not_compared() -> None:
+    """Of four places the least two-sided p value is 2/24, of five 2/120."""
+    for count, few in ((0, False), (1, True), (4, True), (5, False)):
+        data = copy.deepcopy(VARIANTS["one"])
+        data["cells"][0]["by_class"]["first_divergence"]["parted"] = count
+        assert ("too few" in parting_sentence(of(data))) == few
+
+
+def test_every_decoder_and_cut_has_a_row_per_table_of_classes() -> None:
+    report = of("one")
+    parts, upto, ours, theirs = every_decoder(report)
+    for table in (parts, upto, ours, theirs):
+        assert len(table.rows) == len(report.cells)
+        assert table.columns[-1].label == "In no class"
+    kl = report.cells[3].by_class.candidate_text[0].kl
+    assert (theirs.rows[3][1].text, theirs.rows[3][1].note) == told([kl])[0]
+    assert [len(table.rows) for table in cuts_by_kind(report)] == [len(report.distances)] * 4
+    assert cuts_by_kind(of("no-text")) == []
+    page = render(VARIANTS["one"])
+    assert all(table.caption in page for table in (*every_decoder(report), *cuts_by_kind(report)))
+
+
+# Matrices
+
+
+def cells(data: Json, caption: str) -> list[tuple[str | None, str | None, int]]:
+    """Title, text and step of each cell, row by row."""
+    (chart,) = [one for one in matrices(of(data)) if one.caption == caption]
+    drawn = ElementTree.fromstring(str(chart.svg))
+    texts = [one.text for one in drawn.iter("text") if one.attrib["class"].startswith("t mid ")]
+    rects = list(drawn.iter("rect"))
+    steps = [int(rect.attrib["class"].removeprefix("heat h")) for rect in rects]
+    return [(rect.findtext("title"), text, step) for rect, text, step in zip(rects, texts, steps, strict=True)]
+
+
+def test_each_decoder_and_candidate_has_a_cell_in_each_matrix() -> None:
+    for chart in matrices(of("four")):
+        assert len(cells(VARIANTS["four"], chart.caption)) == 13 * 4
+
+
+def test_the_edit_distance_is_that_of_the_whole_text() -> None:
+    data = copy.deepcopy(VARIANTS["one"])
+    data["cells"][0]["edit_distance"] = [
+        {"tokens": 16, "distance": {"mean": 0.1, "ci": [0.05, 0.15]}},
+        {"tokens": 128, "distance": {"mean": 0.6, "ci": [0.5, 0.7]}},
+    ]
+    data["cells"][1]["edit_distance"] = []
+    data["cells"][2]["edit_distance"] = [{"tokens": 128, "distance": {"mean": 1.0, "ci": None}}]
+    first, *others = cells(data, "Token edit distance")[:3]
+    assert first == ("edit distance 60 [50, 70] % of the length", "60", 4)
+    assert [one[1:] for one in others] == [("–", 0), ("100", 7)]
+
+
+def test_the_change_of_repetition_has_its_sign_and_is_strong_either_way() -> None:
+    data = copy.deepcopy(VARIANTS["one"])
+    for mean, ci, shown in (
+        (0.12, [0.02, 0.22], ("repeated 4-grams +12 [2, 22] points", "+12", 4)),
+        (-0.12, [-0.22, -0.02], ("repeated 4-grams −12 [−22, −2] points", "−12", 4)),
+        (0.0, None, ("repeated 4-grams 0 points", "0", 0)),
+        (0.6, None, ("repeated 4-grams +60.0 points", "+60", 7)),
+        (None, None, ("no repeated 4-grams", "–", 0)),
+    ):
+        data["cells"][0]["change"]["repetition"]["4"] = {"mean": mean, "ci": ci}
+        assert cells(data, "Repeated 4-grams")[0] == shown
+    data["cells"][0]["change"]["repetition"] = {}
+    assert cells(data, "Repeated 4-grams")[0] == shown
+
+
+def test_texts_that_stay_the_same_are_drawn_plain() -> None:
+    for caption in ("Token edit distance", "Repeated 4-grams"):
+        assert {step for _, _, step in cells(VARIANTS["same"], caption)} == {0}
