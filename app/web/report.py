@@ -8,7 +8,6 @@ from typing import Any
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import SCHEMA, Report
-from app.kinds.attribute.report import AttributeReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
 from app.reports.html import render_html
@@ -16,12 +15,8 @@ from app.reports.markdown import render_markdown
 from app.web import describe
 from app.web.pages import page
 from app.web.reading import parse
-from app.web.sections.attribute import attribution
-from app.web.sections.attribute_words import heading as worst_part
-from app.web.sections.attribute_words import whole_damage
 from app.web.sections.front import front, heading
 from app.web.sections.front import left as left_after
-from app.web.sections.internals import internals as inside
 from app.web.sections.origin import origin
 from app.web.sections.verdict import verdict
 from app.web.untrusted import visible
@@ -69,25 +64,9 @@ def as_markdown(report: dict[str, Any]) -> str:
 def _view(report: Report) -> tuple[str, dict[str, Any]]:
     """The template of a kind, and what it draws beside what all kinds have."""
     views: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
-        "attribute": _attribution,
         "mitigate": _mitigation,
     }
     return views[report.kind](report)
-
-
-def _attribution(report: AttributeReport) -> tuple[str, dict[str, Any]]:
-    candidate, reference = (
-        describe.model(model) for model in (report.provenance.candidate, report.provenance.reference)
-    )
-    return "attribute.html.j2", {
-        "what": "attribution report",
-        "preposition": "against",
-        "title": visible(f"{worst_part(report)}: {candidate} against {reference}"),
-        "chart_title": "Excess KL of the whole candidate over the noise floor",
-        "attribution": attribution(report),
-        "inside": None if report.internals is None else inside(report.internals),
-        "verdict": replace(verdict(report), sentence=whole_damage(report)),
-    }
 
 
 def _mitigation(report: MitigateReport) -> tuple[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +57,12 @@ def reproduction(report: Report) -> Reproduction:
     return Reproduction(curl=_visible(curl), cli=_visible(_command(request)), missing=tuple(missing))
 
 
-def of_same_pair(report: Report, kind: str) -> str:
-    """The command of a job of another kind on the same models and text, in one line."""
+def of_same_pair(report: Report, kind: str, *, recipe: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """The command of a job of another kind on the same models and text, or with another `recipe`, in one line."""
     known = _request(report)
     pair = {name: known[name] for name in ("reference", "candidate", "text") if name in known}
+    if recipe is not None:
+        pair["candidate"] = _dict(pair["candidate"]) | {"recipe": list(recipe)}
     return _visible(_command(pair | {"kind": kind}).replace(" \\\n  ", " "))
 
 

@@ -6,12 +6,10 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from app.kinds.attribute.report import AttributeReport
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.registry import KINDS
 from app.reports.terminal import print_blocks
 from app.web.reading import parse
-from app.web.terminal_attribute import render_attribute
 from app.web.terminal_mitigate import render_mitigate
 from app.web.terminal_parts import Say
 
@@ -47,8 +45,6 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
     """
     say: Say = _ascii if console.options.ascii_only else str
     match parse(report):
-        case AttributeReport() as found:
-            render_attribute(found, console, say)
         case MitigateReport() as found:
             render_mitigate(found, console, say)
         case found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 
 from rich import box
@@ -67,16 +66,6 @@ def verdict_lines(report: Report, console: Console, say: Say, *, sentence: str =
     for alert in filter(None, (nonfinite(report), *(visible(warning) for warning in report.warnings))):
         console.print()
         console.print(Text.assemble(("Warning: ", "bold"), say(alert)))
-
-
-def capitals(text: str, names: Iterable[str] = ()) -> str:
-    """A heading in capitals, but for `names` in it: who copies one from here needs it as it is."""
-    longest_first = sorted({name for name in names if name}, key=len, reverse=True)
-    if not longest_first:
-        return text.upper()
-    kept = "|".join(map(re.escape, longest_first))
-    parts = re.split(rf"(?<![\w.])({kept})(?![\w.]*\w)", text)
-    return "".join(part if index % 2 else part.upper() for index, part in enumerate(parts))
 
 
 def plain_table(title: str, columns: Iterable[tuple[str, bool]]) -> Table:

@@ -37,7 +37,8 @@ KIND = Kind(
     handler="workers.diagnosis.attribute.job:attribute",
     check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
-    answer="app.web.sections.attribute_words:heading",
+    answer=f"{__name__}.words:heading",
+    view=f"{__name__}.view:blocks",
     phases={
         "borders": Phase("running both models to every layer border"),
         "borders: reference": Phase("running the reference to every layer border"),

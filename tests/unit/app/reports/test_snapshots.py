@@ -9,7 +9,9 @@ from app.kinds.registry import KINDS
 from app.reports.html import render_html
 from app.reports.markdown import render_markdown
 from app.web.reading import parse
+from tests.support.attribute_reports import attribute_variants
 from tests.support.calibration_reports import calibration_variants
+from tests.support.internals_blocks import dense, routing
 from tests.support.reports import compare_report
 from tests.support.snapshots import body
 from tests.support.surface_reports import surface_variants
@@ -20,6 +22,7 @@ from tests.support.trajectory_reports import trajectory_report
 
 REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
     "calibrate": lambda: calibration_variants()["refused"],
+    "attribute": lambda: attribute_variants()["full"] | {"internals": dense(routing=routing()).model_dump(mode="json")},
     "compare": compare_report,
     "surface": lambda: surface_variants()["both-orders"],
     "sweep": lambda: sweep_variants()["knee"],

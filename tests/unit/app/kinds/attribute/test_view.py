@@ -1,0 +1,263 @@
+"""What an attribution report decides and counts: which part is to blame, its numbers, and what fits it."""
+
+import re
+from typing import Any
+
+import pytest
+
+from app.contracts.report import Mean
+from app.kinds.attribute import parts
+from app.kinds.attribute.parts import additivity_note, charts, figures, nowhere_finite_note, sites_note, treatment
+from app.kinds.attribute.report import AttributeReport, Pair
+from app.kinds.attribute.view import blocks
+from app.kinds.attribute.words import cause_text, first_sites, heading
+from app.reports.blocks import Figure, Figures, Next, Section, Table
+from app.web.report import render
+from tests.support import internals_blocks
+from tests.support.attribute_reports import TREATMENT, attribute_report, attribute_variants, first, site
+from tests.support.html import tree
+from tests.support.terminal import printed
+
+VARIANTS = attribute_variants()
+Json = dict[str, Any]
+
+
+def read(report: str | Json) -> AttributeReport:
+    return AttributeReport.model_validate(VARIANTS[report] if isinstance(report, str) else report)
+
+
+def figures_of(report: AttributeReport) -> tuple[Figure, ...]:
+    (found,) = figures(report)
+    assert isinstance(found, Figures)
+    return found.items
+
+
+def sections(report: AttributeReport) -> dict[str, Section]:
+    return {block.id: block for block in blocks(report) if isinstance(block, Section)}
+
+
+def table_of(section: Section) -> Table:
+    return next(block for block in section.blocks if isinstance(block, Table))
+
+
+def of_causes(*causes: str) -> AttributeReport:
+    sites = [first(f"layers.{n}.mlp.down_proj", 0.2 - 0.1 * n, cause) for n, cause in enumerate(causes)]
+    return read(attribute_report(sites=sites))
+
+
+def test_every_part_is_on_the_page_and_the_worst_leads_it() -> None:
+    page = render(VARIANTS["full"])
+    assert heading(read("full")) == "Worst: layers.1.mlp.down_proj"
+    for one in read("full").sites:
+        assert one.name in page
+    assert len(table_of(sections(read("full"))["sites"]).rows) == 20
+    assert "<summary>12 more parts</summary>" in page
+
+
+def test_a_negligible_part_is_not_called_the_worst() -> None:
+    assert heading(of_causes("negligible", "size")) == "Worst: layers.1.mlp.down_proj"
+    assert heading(of_causes("size", "negligible")) == "Worst: layers.0.mlp.down_proj"
+    none = of_causes("negligible", "negligible")
+    assert heading(none) == heading(read("nothing-differs")) == "No part to blame"
+    assert (figures_of(none)[0].label, figures_of(none)[0].note) == ("Most of any part", "layers.0.mlp.down_proj")
+
+
+def test_a_part_whose_damage_is_not_shown_is_not_blamed() -> None:
+    sites = [first("layers.0.mlp.down_proj", 0.2, "unclear", shown=False), first("layers.1.mlp.down_proj", 0.1, "size")]
+    report = read(attribute_report(sites=sites))
+    assert heading(report) == "Worst: layers.1.mlp.down_proj"
+    assert [cause_text(one) for one in report.sites] == ["no damage shown", "mere size"]
+    alone = attribute_report(sites=sites[:1])
+    assert heading(read(alone)) == "No part is shown to do damage"
+    assert "no damage shown" in printed(alone)
+
+
+def test_only_a_part_that_was_looked_into_is_unclear() -> None:
+    sites = [
+        first("layers.0.mlp.down_proj", 0.3, "unclear", unclear="left_open", shown=True),
+        first("layers.1.mlp.down_proj", 0.2, "unclear", unclear="no_damage_shown", shown=False),
+        site("layers.2", 0.1, kind="layer", layer=2, unclear="not_looked_into"),
+    ]
+    report = read(attribute_report(sites=sites))
+    assert [cause_text(one) for one in report.sites] == ["unclear", "no damage shown", "not looked into"]
+    full = read("full")
+    assert [one.name for one in first_sites(full)] == ["layers.1.mlp.down_proj", "layers.1.self_attn.heads.0"]
+    assert cause_text(full.sites[5]) == "not looked into"
+
+
+def test_the_share_of_a_part_that_saw_the_first_tokens_names_them() -> None:
+    for tokens, ends in ((3900, "whole damage"), (1950, "on the first 1,950 of 3,900 tokens")):
+        sites = [first("layers.0.mlp.down_proj", 0.2, "size") | {"tokens": tokens}]
+        assert figures_of(read(attribute_report(sites=sites)))[1].unit.endswith(ends)
+
+
+def test_a_bar_has_the_digits_of_the_table() -> None:
+    unsure = site("layers.29", 0.0605, kind="layer", layer=29, ci=[0.0, 0.27], share=0.133, share_ci=[0.1, 0.166])
+    report = read(attribute_report(sites=[unsure]))
+    row = table_of(sections(report)["sites"]).rows[0]
+    assert (row[2].text, row[4].text) == ("0.06", "13.3")
+    (chart,) = charts(report)
+    assert "0.06 · 13.3 %" in chart.svg
+    assert "0.0605" not in chart.svg
+
+
+def test_a_control_that_is_not_zero_is_counted() -> None:
+    assert "exactly 0 for 2 parts" in sites_note(read("full"))
+    assert "NOT 0 for 1 part." in sites_note(read("broken"))
+
+
+def test_the_note_counts_parts_and_tokens() -> None:
+    report = read("full")
+    assert report.search is not None and report.subset is not None
+    note = sites_note(report)
+    assert f"first 2 of {report.search.measured} measured parts" in note
+    for tokens in (report.subset.control_positions, report.subset.twin_positions):
+        assert f"{tokens:,} tokens" in note
+    gaps = read(VARIANTS["other-depth"] | {"internals": internals_blocks.dense().model_dump(mode="json")})
+    assert "on 768 tokens of 12 documents. The whole candidate loses 1.10" in sites_note(gaps)
+
+
+def test_the_order_of_the_parts_is_named_as_it_is() -> None:
+    def note(*tokens: int) -> str:
+        sites = [first(f"layers.{n}.mlp.down_proj", 0.2, "size") | {"tokens": seen} for n, seen in enumerate(tokens)]
+        return sites_note(read(attribute_report(sites=sites)))
+
+    assert "more tokens come first" not in note(3900, 3900)
+    assert "more tokens come first" in note(3900, 1950)
+
+
+def test_pairs_are_counted_by_whether_they_add_up() -> None:
+    report = read("full")
+    assert report.additivity is not None
+    (pair,) = report.additivity.pairs
+    near, unsure = (pair.model_copy(update={"far": False, "near": one}) for one in (True, False))
+    unknown = unsure.model_copy(update={"ratio": Mean(mean=1.6, ci=None)})
+
+    def of(*pairs: Pair) -> AttributeReport:
+        assert report.additivity is not None
+        additivity = report.additivity.model_copy(update={"pairs": pairs})
+        return report.model_copy(update={"additivity": additivity})
+
+    assert "1 of 4 far from adding up, 2 of 4 within a tenth of adding up, 1 of 4 undecided" in additivity_note(
+        of(pair, near, near, unsure)
+    )
+    assert "is not known" in additivity_note(of(unknown, unknown))
+    marks = table_of(sections(of(pair, near, unsure, unknown))["additivity"]).rows
+    assert [bool(row[2].strong) for row in marks] == [True, False, False, False]
+    assert len({row[0].note for row in marks}) == 4
+
+
+def test_a_sum_names_and_counts_what_it_is_over() -> None:
+    report = read("full")
+    assert report.additivity is not None
+
+    def note(*over: str) -> str:
+        assert report.additivity is not None
+        additivity = report.additivity.model_copy(update={"over": over})
+        return additivity_note(report.model_copy(update={"additivity": additivity}))
+
+    assert "its 2 layers that differ, each" in note("layers.0", "layers.1")
+    assert "its 1 layer that differs, norm and lm_head, each" in note("layers.0", "norm", "lm_head")
+
+
+def test_models_of_another_depth_show_their_gaps_and_why() -> None:
+    page = render(VARIANTS["other-depth"])
+    assert "30 and 24 layers" in page and "layers 7, 8 left in" in page
+    report = read("other-depth")
+    assert figures_of(report)[0].label == "Worst gap alone"
+    assert sections(report).keys() & {"additivity", "search"} == set()
+    assert sections(read("full")).keys() >= {"additivity", "search"}
+    assert heading(read(VARIANTS["other-depth"] | {"sites": []})) == "No part was swapped"
+
+
+@pytest.mark.parametrize(
+    ("changes", "matched", "expected"),
+    [
+        ({}, None, "Worst gap: dropped layers 7, 8"),
+        ({}, {"mean": 0.0, "ci": None}, "Worst gap: dropped layers 7, 8"),
+        ({}, {"mean": 0.4, "ci": None}, "Worst: what both models have"),
+        ({"shown": False, "cause": "unclear"}, {"mean": 0.61, "ci": (0.55, 0.67)}, "Worst: what both models have"),
+        ({"shown": False}, None, "No gap is shown to do damage"),
+        ({"cause": "negligible", "nats": 0.0}, {"mean": 0.61, "ci": (0.0, 1.2)}, "No gap to blame"),
+    ],
+)
+def test_the_worst_of_models_of_another_depth(changes: Json, matched: Json | None, expected: str) -> None:
+    report = read("other-depth")
+    update: Json = {"sites": (report.sites[0].model_copy(update=changes),)}
+    if matched is not None:
+        block = internals_blocks.alignment() | {"matched": matched}
+        update["internals"] = internals_blocks.dense(alignment=block)
+    assert heading(report.model_copy(update=update)) == expected
+
+
+def test_a_part_that_is_finite_nowhere_is_the_worst() -> None:
+    names = ("layers.3.mlp.down_proj", "layers.3")
+    broken = [{"name": name, "kind": "module", "layer": 3, "tokens": 3900} for name in names]
+    body = attribute_report() | {"nowhere_finite": broken}
+    report = read(body)
+    assert heading(report) == "Worst: layers.3.mlp.down_proj"
+    assert figures_of(report)[0].label == "Worst of the others"
+    assert "layers.3.mlp.down_proj, layers.3: " in nowhere_finite_note(report)
+    assert "3,900 tokens" in nowhere_finite_note(report)
+    for shown in (render(body), printed(body)):
+        assert "Nowhere finite" in shown
+    assert "Nowhere finite" not in printed(attribute_report())
+
+
+@pytest.mark.parametrize(
+    ("considered", "beside", "expected"),
+    [(0, 30, "Nothing that was asked for differs"), (30, 0, "No part was tried"), (0, 0, "No part to blame")],
+)
+def test_if_nothing_was_tried_nothing_is_counted(considered: int, beside: int, expected: str) -> None:
+    body = attribute_report(sites=[])
+    body["search"] |= {"considered": considered, "beside": beside, "measured": 0, "rungs": [], "spent": 0}
+    report = read(body | {"additivity": None, "explained": None, "treatment": None})
+    assert heading(report) == expected
+    assert "search" not in sections(report)
+    assert figures(report) == [] == parts.parts(report)
+
+
+def test_charts_have_intervals_in_their_captions_only_if_they_have_some() -> None:
+    bare = [site(f"layers.{n}", 0.2 - n / 10, kind="layer", layer=n, ci=None) for n in range(2)]
+    for sites, word in ((None, " with 95"), (bare, " without 95")):
+        assert [word in chart.caption for chart in charts(read(attribute_report(sites=sites)))] == [True, True]
+
+
+def test_the_recipe_is_offered_as_a_command_and_a_long_one_is_fetched() -> None:
+    report = read("full")
+
+    def commands(steps: int) -> list[str]:
+        made = report.treatment.model_copy(update={"recipe": (TREATMENT["recipe"][0],) * steps})
+        found = sections(report.model_copy(update={"treatment": made}))["blame"]
+        return [block.command for block in found.blocks if isinstance(block, Next)]
+
+    (short,) = commands(1)
+    assert short.startswith("hemostat compare smollm2-135m --recipe '{")
+    (long,) = commands(9)
+    assert long.startswith(f"hemostat jobs fetch {report.job} && hemostat compare smollm2-135m")
+    assert long.endswith(f"--recipe @{report.job}/recipe.json")
+    assert commands(0) == []
+
+
+def test_treatments_are_those_of_the_parts_that_were_looked_into() -> None:
+    (section,) = treatment(read("full"))
+    assert isinstance(section, Section)
+    assert [row[0].text for row in table_of(section).rows] == ["layers.1.mlp.down_proj", "layers.1.self_attn.heads.0"]
+    (gaps,) = treatment(read("other-depth"))
+    assert isinstance(gaps, Section)
+    assert table_of(gaps).rows[0][2].text == "layers 7, 8 left in"
+
+
+def test_the_short_output_fits_a_terminal() -> None:
+    for name, body in VARIANTS.items():
+        lines = printed(body, 80).splitlines()
+        assert len(lines) <= 40, name
+
+
+def test_hostile_names_are_shown_and_never_obeyed() -> None:
+    name = "layers.1\x1b[31m<script>\u202e"
+    report = attribute_report(sites=[first(name, 0.2, classes=VARIANTS["full"]["sites"][0]["classes"])])
+    page = render(report | {"nowhere_finite": [{"name": name, "kind": "layer", "layer": 1, "tokens": 3}]})
+    for shown in (page, printed(report, details=True)):
+        assert re.search("[\x1b\u202e]", shown) is None
+    assert not list(tree(page).all("script"))
