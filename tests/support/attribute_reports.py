@@ -181,6 +181,10 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
             "looked_into": 11.2,
             "considered": 300,
             "unchanged": 63,
+            "untried": 0,
+            "other_kinds": {},
+            "elsewhere": {},
+            "elsewhere_layers": [],
             "measured": 120,
             "rungs": [
                 {"stage": "layers", "sites": 30, "tokens": 3900, "kept": 30, "cost": 24.9},

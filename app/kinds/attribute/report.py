@@ -185,11 +185,12 @@ class Search(Contract):
     looked_into: float = Field(description="by controls, twins, pairs and restoring, beside the budget")
     considered: Count = Field(description="parts that differ, of the chosen kinds and layers")
     unchanged: Count = Field(description="such parts whose weights are the reference's: their nats are exactly 0")
-    beside: Count = Field(
-        default=0,
-        description="parts that differ and were not asked for: of other kinds, and, where nothing in the chosen layers "
-        "differs, outside of them",
+    untried: Count = Field(description="layers, and parts outside of them, that the budget did not reach")
+    other_kinds: dict[SiteKind, Count] = Field(description="parts of other kinds that differ in the chosen layers")
+    elsewhere: dict[SiteKind, Count] = Field(
+        description="parts that differ outside of the chosen layers; looked up only if nothing in them differs"
     )
+    elsewhere_layers: tuple[Count, ...]
     measured: Count
     rungs: tuple[Rung, ...]
     forward_seconds: float = Field(

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from app.kinds.attribute.answer import layers_in_words
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Site
-
-# So many numbers in a row are told by the first and the last one.
-_RUN = 3
 
 
 def not_reached(search: Search) -> list[str]:
@@ -19,7 +17,7 @@ def not_reached(search: Search) -> list[str]:
     layers = [site.layer for site in search.untried if site.layer is not None]
     outside = [site.name for site in search.untried if site.layer is None]
     if search.untried:
-        names = " and ".join([*([layers_told(layers)] if layers else []), *outside])
+        names = " and ".join([*([layers_in_words(layers)] if layers else []), *outside])
         told.append(
             f"{budget} did not reach for all that differs: {names} were not tried, and the worst part may be among "
             "them. Those that were tried are spread evenly over the model."
@@ -39,9 +37,9 @@ def _within(search: Search, left: Counter[int]) -> str:
     wholly = [layer for layer in tried if layer not in left]
     partly = [layer for layer in tried if layer in left]
     never = [layer for layer in left if layer not in tried]
-    looked = [f"all that differs in {layers_told(wholly)}"] if wholly else []
-    looked += [f"a part of what differs in {layers_told(partly)}"] if partly else []
-    rest = f", and at nothing in {layers_told(never)}" if never else ""
+    looked = [f"all that differs in {layers_in_words(wholly)}"] if wholly else []
+    looked += [f"a part of what differs in {layers_in_words(partly)}"] if partly else []
+    rest = f", and at nothing in {layers_in_words(never)}" if never else ""
     order = "Layers came in the order of their nats" if search.by_damage else "Parts are spread evenly over the model"
     return (
         f"{count} of {count + tried.total()} parts within layers that differ: it looked at {' and '.join(looked)}"
@@ -52,15 +50,3 @@ def _within(search: Search, left: Counter[int]) -> str:
 def _by_layer(sites: Iterable[Site]) -> Counter[int]:
     """How many parts there are within each layer."""
     return Counter(site.layer for site in sites if site.layer is not None and not site.whole)
-
-
-def layers_told(numbers: Iterable[int]) -> str:
-    """Layers by their numbers, at least one, in words; long runs by their ends."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    told = [f"{run[0]}–{run[-1]}" if len(run) >= _RUN else ", ".join(map(str, run)) for run in runs]
-    return f"layer{'' if len(runs) == len(runs[0]) == 1 else 's'} {', '.join(told)}"

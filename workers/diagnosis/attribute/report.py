@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Final
 
 import numpy as np
 
+from app.kinds.attribute.answer import sentence
 from app.kinds.attribute.report import AttributeReport, Site, SubsetClasses, Treatment
 from app.kinds.attribute.report import Search as SearchBlock
 from app.kinds.attribute.report import Subset as SubsetBlock
@@ -14,7 +16,6 @@ from workers.diagnosis.attribute.control import BATCHES as CONTROL_BATCHES
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.isotropic import batches_of
 from workers.diagnosis.attribute.ranked import nowhere_finite_parts, ranked_sites, treatment
-from workers.diagnosis.attribute.sentence import sentence
 from workers.diagnosis.attribute.warnings import warnings_of
 from workers.measuring.assemble import envelope, provenance
 from workers.measuring.export import export_metrics
@@ -58,8 +59,8 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         reference_from_store=found.reference_from_store,
         resumed_windows=found.resumed_windows,
     )
-    return AttributeReport(
-        verdict=sentence(sites, looking, found),
+    report = AttributeReport(
+        verdict="",
         kernel_term=found.kernel_term,
         sites=sites,
         nowhere_finite=nowhere_finite_parts(found),
@@ -77,6 +78,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         **summary.of_report(),
         **envelope(request, context, decision, found.floor, source),
     )
+    return report.model_copy(update={"verdict": sentence(report)})
 
 
 def _of_the_first(sites: tuple[Site, ...]) -> Treatment | None:
@@ -96,7 +98,10 @@ def _search(found: Found) -> SearchBlock | None:
         looked_into=round(looking.cost, 3),
         considered=found.scope.considered,
         unchanged=found.scope.unchanged,
-        beside=found.scope.beside,
+        untried=len(search.untried),
+        other_kinds=Counter(site.kind for site in found.scope.other_kinds),
+        elsewhere=Counter(site.kind for site in found.scope.elsewhere),
+        elsewhere_layers=tuple(sorted({site.layer for site in found.scope.elsewhere if site.layer is not None})),
         measured=len(search.found),
         rungs=tuple(search.rungs),
         forward_seconds=round(found.forward_seconds, 4),

@@ -227,7 +227,7 @@ def test_without_internals_a_model_of_another_depth_is_still_told_by_its_gaps(
     found = attribute(asked, Context(settings, tmp_path), room)
     (gap,) = found.sites
     assert (gap.kind, gap.name, gap.cause) == ("gap", "dropped layer 1", "removed")
-    assert found.verdict.startswith("The worst gap is dropped layer 1, which alone costs 100 %")
+    assert found.verdict.startswith("The worst gap is dropped layer 1, which alone costs 100")
     assert found.internals is not None
     assert found.internals.attention is None
     assert found.internals.activations is None
@@ -249,7 +249,7 @@ def test_one_document_has_no_interval_no_stability_and_a_warning(
     assert {pair.stability for pair in block.pairs} == {hole.stability for hole in block.gaps} == {None}
     assert "not resampled, with 1 document" in gap.why
     assert "100 % of resamplings" not in gap.why
-    assert "of 1 document that gaps were measured on, which is too little text for an interval" in found.verdict
+    assert "of 1 document, which is too little text for an interval" in found.verdict
     assert any(warning.startswith("Parts were measured on ") for warning in found.warnings)
 
 
@@ -277,7 +277,8 @@ def test_kinds_that_do_not_differ_are_told_from_a_budget_that_does_not_reach(
         "4 groups of heads."
     )
     assert found.search is not None
-    assert (found.search.considered, found.search.beside, found.search.measured) == (0, 22, 0)
+    assert (found.search.considered, found.search.measured) == (0, 0)
+    assert found.search.other_kinds == {"layer": 3, "module": 15, "heads": 4}
     assert not any("budget" in warning for warning in found.warnings)
 
 
@@ -287,7 +288,7 @@ def test_what_differs_outside_of_the_chosen_layers_is_told(
     asked = request(candidate={"model": "tiny", "recipe": RECIPE[1:]}, layers=[0, 2], tokens=256, internals=False)
     found = attribute(asked, Context(settings, tmp_path), room)
     assert found.verdict == (
-        "No part of layers 0, 2 differs; elsewhere 2 parts do: 1 layer and 1 linear module, in layer 1."
+        "No part of layers 0, 2 differs; elsewhere there differ 1 layer and 1 linear module, in layer 1."
     )
 
 
@@ -296,7 +297,7 @@ def test_of_some_layers_the_whole_models_damage_is_not_said_to_add_up(
 ) -> None:
     asked = request(layers=[0, 1], levels=["layer"], tokens=256, top=2, internals=False)
     found = attribute(asked, Context(settings, tmp_path), room)
-    assert found.verdict.startswith("The worst part of the 2 layers asked for")
+    assert found.verdict.startswith("The worst part in the 2 layers asked for")
     assert found.additivity is not None
     assert (found.additivity.over, found.additivity.ratio, found.additivity.total.mean) == ((), None, None)
     assert len(found.additivity.pairs) == 1

@@ -210,7 +210,8 @@ def test_a_part_that_is_finite_nowhere_is_the_worst() -> None:
 )
 def test_if_nothing_was_tried_nothing_is_counted(considered: int, beside: int, expected: str) -> None:
     body = attribute_report(sites=[])
-    body["search"] |= {"considered": considered, "beside": beside, "measured": 0, "rungs": [], "spent": 0}
+    others = {"layer": beside} if beside else {}
+    body["search"] |= {"considered": considered, "other_kinds": others, "measured": 0, "rungs": []}
     report = read(body | {"additivity": None, "explained": None, "treatment": None})
     assert heading(report) == expected
     assert "search" not in sections(report)

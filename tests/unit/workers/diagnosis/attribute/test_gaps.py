@@ -6,13 +6,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from workers.diagnosis.attribute.sentence import sentence
 
 from app.kinds.attribute.report import Cause, Unclear
 from app.models.checkpoint import inspect
 from tests.support import internals_blocks
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_sites
-from workers.diagnosis.attribute.sentence import sentence
 from workers.diagnosis.attribute.treatment import Patient
 from workers.measuring.subject import recipe_of
 
