@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from app.kinds.attribute.report import AttributeReport, Search, Site, SiteKind
 from app.kinds.attribute.request import LEVELS
@@ -188,14 +188,19 @@ def _differ(search: Search) -> str:
 
 def _levels(report: AttributeReport) -> list[SiteKind]:
     """The kinds that were asked for."""
-    asked = (report.request or {}).get("levels", LEVELS)
-    return [level for level in LEVELS if level in asked]
+    asked = _asked(report, "levels")
+    return [level for level in LEVELS if asked is None or level in asked]
 
 
 def _layers(report: AttributeReport) -> set[int] | None:
     """The layers that were asked for; None: all."""
-    asked = (report.request or {}).get("layers")
+    asked = _asked(report, "layers")
     return None if asked is None else set(asked)
+
+
+def _asked(report: AttributeReport, name: str) -> Sequence[Any] | None:
+    asked = (report.request or {}).get(name)
+    return asked if isinstance(asked, Sequence) else None
 
 
 def _counted(kinds: Mapping[SiteKind, int]) -> str:
