@@ -26,7 +26,7 @@ REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
     "compare": compare_report,
     "surface": lambda: surface_variants()["both-orders"],
     "sweep": lambda: sweep_variants()["knee"],
-    "tasks": lambda: tasks_variants()["several"],
+    "tasks": lambda: tasks_variants()["harness"],
     "trajectory": lambda: trajectory_report(candidates=2, few=True),
 }
 
