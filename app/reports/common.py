@@ -17,11 +17,13 @@ from app.reports.blocks import (
     Gauge,
     Headline,
     Items,
+    Next,
     Note,
     Section,
     Title,
 )
 from app.web import format as fmt
+from app.web.reproduce import of_same_pair
 from app.web.sections.origin import Origin, origin
 from app.web.sections.verdict import edges, verdict
 from app.web.untrusted import visible
@@ -75,6 +77,11 @@ def headline(
         nav=nav or "Verdict",
         brief=not nav,
     )
+
+
+def which_layers(report: Report) -> Next:
+    """The command that finds the layers that cause the damage."""
+    return Next("Which layers cause it?", of_same_pair(report, "attribute"), brief=True)
 
 
 def closing(report: Report) -> list[Block]:

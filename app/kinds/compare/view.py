@@ -8,9 +8,8 @@ from app.kinds.compare.report import CompareReport
 from app.kinds.compare.slices import token_classes, where, worst
 from app.kinds.compare.tool_calls import tool_calls
 from app.kinds.compare.worst_tokens import worst_tokens
-from app.reports.blocks import Block, Next, Section
-from app.reports.common import closing, headline, title
-from app.web.reproduce import of_same_pair
+from app.reports.blocks import Block, Section
+from app.reports.common import closing, headline, title, which_layers
 
 
 def blocks(report: CompareReport) -> list[Block]:
@@ -30,7 +29,5 @@ def blocks(report: CompareReport) -> list[Block]:
 
 
 def _next(report: CompareReport) -> list[Block]:
-    """From moderate damage on: the command that finds the layers that cause it."""
-    if SEVERITIES.index(report.severity) < SEVERITIES.index("moderate"):
-        return []
-    return [Next("Which layers cause it?", of_same_pair(report, "attribute"), brief=True)]
+    """From moderate damage on: what causes it."""
+    return [which_layers(report)] if SEVERITIES.index(report.severity) >= SEVERITIES.index("moderate") else []

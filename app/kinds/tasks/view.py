@@ -18,11 +18,10 @@ from app.kinds.tasks.answers import (
 from app.kinds.tasks.report import Outcome, Share, TasksReport
 from app.kinds.tasks.token_classes import which_answers
 from app.models.tasks.power import level_told
-from app.reports.blocks import Block, Chart, Figure, Figures, Next, Note, NoteKind, Section, fold
-from app.reports.common import closing, headline, title
+from app.reports.blocks import Block, Chart, Figure, Figures, Note, NoteKind, Section, fold
+from app.reports.common import closing, headline, title, which_layers
 from app.web import format as fmt
 from app.web.charts_flips import Band, FlipDot, flips_chart
-from app.web.reproduce import of_same_pair
 from app.web.sections.verdict import heading as severity_of
 from app.web.untrusted import visible
 
@@ -67,12 +66,11 @@ def worst_outcome(report: TasksReport) -> Outcome:
 
 def _found(report: TasksReport) -> list[Block]:
     several = _asked(report) > 1
-    next_step = Next("Which layers cause it?", of_same_pair(report, "attribute"), brief=True)
     return [
         Note(visible(report.verdict), kind="sentence", brief=True),
         Note(outcome(report), kind=_colour(report), brief=several),
         Figures(figures(report)),
-        *([next_step] if worst_outcome(report) == "worse" else []),
+        *([which_layers(report)] if worst_outcome(report) == "worse" else []),
     ]
 
 

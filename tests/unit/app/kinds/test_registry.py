@@ -25,7 +25,7 @@ ALLOWED = {
     "app/deployments/": "a deployment is fitted by calibrate jobs",
     "app/jobs/examples.py": "an example of a compare job's answers",
     "app/jobs/faults.py": "what a name of a calibrator is, in words",
-    "app/kinds/compare/view.py": "the command that finds the layers that cause the damage",
+    "app/reports/common.py": "the command that finds the layers that cause the damage",
     "workers/calibration/": "the room of calibrate jobs; it opens the models of a deployment as a compare job does",
     "workers/diagnosis/mitigate/export.py": "leaves the compare request of what it recommends",
     "workers/answering/answers.py": "the unit of a score in tasks reports",
