@@ -10,8 +10,8 @@ from typing import Any
 from app.cli.client import Client
 from app.cli.fetching import fetch
 from app.contracts.errors import HemostatError
+from app.kinds.mitigate.onwards import CARD_FILE, RECIPE_FILE, commands, fetching
 from app.kinds.mitigate.report import MitigateReport
-from app.web.sections.onwards import CARD_FILE, RECIPE_FILE, commands, fetching
 
 Json = dict[str, Any]
 

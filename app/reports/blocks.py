@@ -242,7 +242,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Passages(Block):
-    """Coloured texts. `legend` names the value at which each colour begins."""
+    """Coloured texts. `legend` names the value at which each colour begins; empty if another block has it."""
 
     legend: tuple[tuple[int, str], ...]
     items: tuple[Passage, ...]

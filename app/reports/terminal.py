@@ -229,7 +229,7 @@ def fitted(table: Table, width: int, say: Say) -> list[_Fitted]:
 def _column(column: Column, cells: Sequence[Cell], say: Say) -> _Fitted:
     texts, notes = [say(cell.text) for cell in cells], [say(cell.note) for cell in cells]
     is_words = column.kind != "number"
-    values = _padded(texts) if is_words else aligned(texts)
+    values = _padded(texts, _WIDEST_TEXT) if is_words else aligned(texts)
     return _Fitted(say(column.label), is_words, column.priority, tuple(values), tuple(_padded(notes)))
 
 
@@ -248,8 +248,10 @@ def _half(label: str) -> int:
     return min(splits, default=0)
 
 
-def _padded(texts: Sequence[str]) -> list[str]:
+def _padded(texts: Sequence[str], most: int | None = None) -> list[str]:
+    """Texts of one width, `most` at most: what is longer stays as it is."""
     wide = max(map(cell_len, texts), default=0)
+    wide = wide if most is None else min(wide, most)
     return [text + " " * (wide - cell_len(text)) for text in texts]
 
 

@@ -16,6 +16,7 @@ from app.web import format as fmt
 from app.web.untrusted import visible, with_breaks
 
 STEPS = 7
+_MAX_TOKEN = 60
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,11 @@ def _heat_token(token: ContextToken, scale: HeatScale, *, worst: bool) -> blocks
         title="not scored" if token.kl is None else f"KL {fmt.number(token.kl)} nats",
         label=fmt.number(token.kl, 2) if worst and token.kl is not None else "",
     )
+
+
+def quoted(token: str | None) -> str:
+    """A token with its spaces made visible, they are part of it; a very long one is cut."""
+    if token is None:
+        return fmt.NONE
+    text = visible(token).replace(" ", "·")
+    return text if len(text) <= _MAX_TOKEN else f"{text[:_MAX_TOKEN]}… ({fmt.count(len(token))} characters)"

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.contracts.report import Mean
+
 
 class Scale(Protocol):
     """An axis: `at(value)` is its place in per cent, outside values are put at the ends."""
@@ -74,6 +76,14 @@ class LinearScale:
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"an axis needs low < high, not {self.low} and {self.high}")
+
+    @classmethod
+    def around_zero(cls, *means: Mean) -> LinearScale:
+        """An axis that holds zero, every mean and every limit, with a margin."""
+        known = [value for one in means for value in (one.mean, *(one.ci or ())) if value is not None]
+        low, high = min([0.0, *known]), max([0.0, *known])
+        margin = 0.06 * (high - low) or 1e-6
+        return cls(low - margin, high + margin)
 
     def at(self, value: float) -> float:
         """Place of a value."""

@@ -6,12 +6,8 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from app.kinds.mitigate.report import MitigateReport
-from app.kinds.registry import KINDS
-from app.reports.terminal import print_blocks
-from app.web.reading import parse
-from app.web.terminal_mitigate import render_mitigate
-from app.web.terminal_parts import Say
+from app.reports.terminal import Say, print_blocks
+from app.web.report import blocks_of
 
 _ASCII: Final = str.maketrans(
     {
@@ -44,11 +40,7 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
     Raises `HemostatError(INVALID_REQUEST)` if it is no report.
     """
     say: Say = _ascii if console.options.ascii_only else str
-    match parse(report):
-        case MitigateReport() as found:
-            render_mitigate(found, console, say)
-        case found:
-            print_blocks(KINDS[found.kind].call("view", found), console, say, details=details)
+    print_blocks(blocks_of(report), console, say, details=details)
 
 
 def _ascii(text: str) -> str:

@@ -130,7 +130,7 @@ def mitigate_report(
         "noise_floor": now["noise_floor"],
         "raw": {name: was[name] for name in BLOCKS},
         "raw_severity": was["severity"],
-        "helped": helped,
+        "answer": "treated" if helped else "nothing_helps",
         "saved": mean(1.09, 0.06) if helped else None,
         "removed": mean(0.779, 0.021) if helped else None,
         "front": front,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from app.contracts.profile import Cell, TableRow
@@ -93,20 +92,10 @@ def _figures(report: CalibrateReport, chosen: TableRow) -> tuple[Figure, ...]:
     )
 
 
-def saved_scale(cells: Iterable[Cell]) -> LinearScale:
-    """An axis of saved nats that holds zero, every mean and every limit."""
-    values = [0.0]
-    for cell in cells:
-        values += [value for value in (cell.saved.mean, *(cell.saved.ci or ())) if value is not None]
-    low, high = min(values), max(values)
-    margin = 0.06 * (high - low) or 1e-6
-    return LinearScale(low - margin, high + margin)
-
-
 def _calibrators(report: CalibrateReport) -> Table:
     rows = sorted(report.test.table, key=lambda row: -(row.own.saved.mean or 0.0))
     with_other = any(row.other is not None for row in rows)
-    scale = saved_scale(row.own for row in rows)
+    scale = LinearScale.around_zero(*(row.own.saved for row in rows))
     return Table(
         caption="What each calibrator saves on the fitted domains of the test",
         columns=(

@@ -6,13 +6,12 @@ from app.contracts.report import WorstToken
 from app.kinds.compare.report import CompareReport
 from app.reports.blocks import Block, Cell, Column, Note, Table, filled, fold
 from app.web import format as fmt
-from app.web.heat import heat
+from app.web.heat import heat, quoted
 from app.web.untrusted import visible
 
 MAX_PASSAGES = 24
 FIRST_ROWS = 15  # what is shown at once: a row takes 90 pixels on a telephone
 MAX_ROWS = 50
-MAX_TOKEN = 60
 
 
 def worst_tokens(report: CompareReport) -> list[Block]:
@@ -62,12 +61,12 @@ def _with_text(caption: str, tokens: tuple[WorstToken, ...]) -> Table:
         ),
         rows=tuple(
             (
-                Cell(_quoted(token.token)),
+                Cell(quoted(token.token)),
                 Cell(fmt.number(token.kl), strong=True),
                 Cell(_change(token)),
                 Cell(fmt.signed(token.delta_p)),
-                Cell(_quoted(token.reference_top)),
-                Cell(_quoted(token.candidate_top)),
+                Cell(quoted(token.reference_top)),
+                Cell(quoted(token.candidate_top)),
                 Cell(visible(token.document), visible(token.domain)),
                 Cell(fmt.count(token.position)),
             )
@@ -103,14 +102,6 @@ def _by_number(caption: str, tokens: tuple[WorstToken, ...]) -> Table:
         ),
         style="stack worst-tokens",
     )
-
-
-def _quoted(token: str | None) -> str:
-    """A token with its spaces made visible, they are part of it; a very long one is cut."""
-    if token is None:
-        return fmt.NONE
-    text = visible(token).replace(" ", "·")
-    return text if len(text) <= MAX_TOKEN else f"{text[:MAX_TOKEN]}… ({fmt.count(len(token))} characters)"
 
 
 def _change(token: WorstToken) -> str:

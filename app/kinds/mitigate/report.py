@@ -26,6 +26,7 @@ from app.kinds.mitigate.request import TreatmentName
 # Less than this is no wound: nats a token.
 NO_WOUND: Final = 1e-6
 
+Answer = Literal["treated", "no_damage", "no_damage_that_matters", "does_not_hold", "nothing_tried", "nothing_helps"]
 Recipe = tuple[dict[str, object], ...]
 Outcome = Literal["front", "dominated", "no_gain", "over_budget", "promoted", "not_promoted", "not_applicable"]
 
@@ -145,7 +146,10 @@ class MitigateReport(Blocks, Report):
     severity: Severity = Field(description="of the recommended model's KL on the test documents")
     raw: Blocks
     raw_severity: Severity
-    helped: bool = Field(description="whether the recommended recipe saves more than nothing for sure, on the test")
+    answer: Answer = Field(
+        description="treated: what is recommended saves more than nothing on the test, for sure; does_not_hold: what "
+        "was chosen does not; no_damage_that_matters: the candidate loses less than what is mild, for sure"
+    )
     saved: Mean | None = Field(description="by the recommended recipe on the test; null where nothing is recommended")
     removed: Mean | None = Field(
         default=None, description="by the recommended recipe, as a share of the candidate's KL on the test"
@@ -166,3 +170,8 @@ class MitigateReport(Blocks, Report):
     passages: tuple[Rescue, ...] = ()
     sets: tuple[DocumentSet, ...]
     seal: Seal
+
+    @property
+    def helped(self) -> bool:
+        """Whether a recipe is recommended."""
+        return self.answer == "treated"

@@ -12,6 +12,7 @@ import numpy as np
 from app.contracts.report import Blocks, Limitation, Mean, Passage, SeverityVerdict
 from app.kinds.mitigate.report import (
     NO_WOUND,
+    Answer,
     ChangedToken,
     FrontPoint,
     MitigateReport,
@@ -45,6 +46,19 @@ _SPEED: Final = Limitation(
     text="Speed and memory as served: tokens/s are those of the engine that scores, on this machine; what is simulated "
     "runs as the reference does, whatever it would take packed.",
 )
+
+
+_WITHOUT_RECIPE: Final[Mapping[Answer, str]] = {
+    "no_damage": "Nothing to treat: on the test documents the candidate's distribution is the reference's.",
+    "no_damage_that_matters": "Nothing to treat: the candidate loses {kl} on the test documents, less than what is "
+    "mild, and no recipe that was tried takes it away for sure.",
+    "does_not_hold": "Nothing that helps for sure: what was chosen does not hold on the test documents. The candidate "
+    "loses {kl} there.",
+    "nothing_tried": "Nothing could be tried: no allowed treatment fits this candidate and its budget. It loses {kl} "
+    "on the test documents.",
+    "nothing_helps": "Nothing helps: no recipe that was measured in full saves KL for sure within the budget. The "
+    "candidate loses {kl} on the test documents.",
+}
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,7 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
     decisions = [
         decide(one.excess, request.thresholds, nonfinite=one.nonfinite_positions, floor=one.floor) for one in (raw, now)
     ]
+    answer = answer_of(found, decisions[0], raw, helped=helped)
     corpus = found.sets.test
     saved = tested.saved(key, seed) if key else None
     removed = tested.removed(key, seed) if key else None
@@ -142,10 +157,10 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
     )
     recipe = None if done is None else told(done.recipe)
     return MitigateReport(
-        verdict=sentence(found, decisions[0], decisions[1], raw, now, removed),
+        answer=answer,
+        verdict=sentence(answer, found, decisions, (raw, now), removed),
         raw=Blocks(**raw.common()),
         raw_severity=decisions[0].severity,
-        helped=helped,
         saved=saved,
         removed=removed,
         front=front,
@@ -169,45 +184,44 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
     )
 
 
-def sentence(
-    found: Found, before: SeverityVerdict, after: SeverityVerdict, raw: Summary, now: Summary, removed: Mean | None
-) -> str:
-    """What was found, in one sentence."""
-    kl = [_number(one.divergence.kl.mean) for one in (raw, now)]
-    tested = found.tested
-    if removed is not None and removed.mean is not None and tested.recommended is not None:
-        share = f"{numeral(100 * removed.mean)} %"
-        if removed.ci is not None:
-            share += f" [{numeral(100 * removed.ci[0])}, {numeral(100 * removed.ci[1])}]"
-        size = tested.recommended.bytes - found.ward.subject.bytes
-        share_more = numeral(abs(100 * size / max(1, found.ward.subject.bytes)))
-        growth = f"{share_more} % {'more' if size > 0 else 'fewer'} bytes" if size else "as many bytes"
-        was, is_ = _classes(before), _classes(after)
-        change = f"; the damage is {is_}, and was {was}" if was != is_ else f"; the damage stays {is_}"
-        return (
-            f"Treated: the recommended recipe takes {share} of the KL away on test documents, from "
-            f"{kl[0]} to {kl[1]} nats a token, for {growth}{change}."
-        )
-    if raw.divergence.kl.mean is not None and raw.divergence.kl.mean < NO_WOUND:
-        return "Nothing to treat: on the test documents the candidate's distribution is the reference's."
+def answer_of(found: Found, before: SeverityVerdict, raw: Summary, *, helped: bool) -> Answer:
+    """Why nothing is recommended, unless something `helped`. `before` and `raw` are of the candidate on the test."""
+    if helped:
+        return "treated"
+    kl = raw.divergence.kl.mean
+    if kl is not None and kl < NO_WOUND:
+        return "no_damage"
     if before.classes == ("none",):
-        return (
-            f"Nothing to treat: on the test documents the candidate loses {kl[0]} nats a token, less than what is "
-            "mild, and no recipe that was tried takes it away for sure."
-        )
-    if tested.recommended is not None:
-        return (
-            f"Nothing that helps for sure: what was chosen does not hold on the test documents, where the candidate "
-            f"loses {kl[0]} nats a token. Leave the candidate as it is."
-        )
-    if not found.ward.done:
-        return (
-            "Nothing could be tried: no allowed treatment fits this candidate and its budget, as told below. It loses "
-            f"{kl[0]} nats a token on the test documents."
-        )
+        return "no_damage_that_matters"
+    if found.tested.recommended is not None:
+        return "does_not_hold"
+    return "nothing_helps" if found.ward.done else "nothing_tried"
+
+
+def sentence(
+    answer: Answer,
+    found: Found,
+    decisions: Sequence[SeverityVerdict],
+    summaries: Sequence[Summary],
+    removed: Mean | None,
+) -> str:
+    """The answer in one sentence. `decisions` and `summaries`: of the candidate, and of the recommended model."""
+    before, after = (_number(one.divergence.kl.mean) for one in summaries)
+    recommended = found.tested.recommended
+    if removed is None or recommended is None:
+        return _WITHOUT_RECIPE[answer].format(kl=f"{before} nats per token")
+    share = f"{numeral(100 * (removed.mean or 0.0))} %"
+    if removed.ci is not None:
+        share += f" [{numeral(100 * removed.ci[0])}, {numeral(100 * removed.ci[1])}]"
+    base = found.ward.subject.bytes
+    more = recommended.bytes - base
+    percent = numeral(abs(100 * more / max(1, base)))
+    growth = f"{percent} % {'more' if more > 0 else 'fewer'} bytes" if more else "as many bytes"
+    was, is_ = map(_classes, decisions)
+    change = f"the damage is {is_}, and was {was}" if was != is_ else f"the damage stays {is_}"
     return (
-        f"Nothing helps: none of the recipes that were measured in full saves KL for sure within the budget. The "
-        f"candidate loses {kl[0]} nats a token on the test documents; leave it as it is."
+        f"Treated: the recommended recipe takes {share} of the KL away on test documents, from {before} to {after} "
+        f"nats per token, for {growth}; {change}."
     )
 
 

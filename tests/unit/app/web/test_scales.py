@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.contracts.report import Mean
 from app.web.scales import LinearScale, LogScale, ticks
 
 
@@ -85,3 +86,11 @@ def test_linear_labels_are_as_far_apart_as_each_other(low, high, gap, step):
 
 def test_a_linear_axis_that_holds_one_round_value_is_labelled_still():
     assert len(ticks(LinearScale(11.0, 19.0), 45)) > 1
+
+
+def test_an_axis_around_zero_holds_zero_every_mean_and_every_limit() -> None:
+    means = [Mean(mean=0.2, ci=(0.1, 0.4)), Mean(mean=0.3, ci=None), Mean(mean=None, ci=None)]
+    scale = LinearScale.around_zero(*means)
+    assert scale.low < 0
+    assert scale.high > 0.4
+    assert LinearScale.around_zero().holds(0.0)

@@ -318,8 +318,8 @@ def test_what_stands_in_a_steps_place_is_tried_on_other_architectures_too(
 def test_nothing_to_treat_is_said(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     context = Context(settings, tmp_path)
     report = mitigate(request(candidate={"model": "tiny"}, self_check=True, budget=WHOLE), context, room)
-    assert (report.helped, report.recommended, report.trials, report.severity) == (False, None, (), "none")
-    assert report.verdict.startswith("Nothing to treat")
+    assert (report.recommended, report.trials, report.severity) == (None, (), "none")
+    assert report.answer == "no_damage"
     assert not (context.output / "recipe.json").exists()
     render(json.loads(report.model_dump_json()))
 
@@ -363,8 +363,7 @@ def test_what_cannot_be_tried_says_why(settings: Settings, room: EngineRoom, tmp
         Context(settings, tmp_path),
         room,
     )
-    assert not report.helped
-    assert report.verdict.startswith("Nothing could be tried")
+    assert report.answer == "nothing_tried"
     assert {one.treatment for one in report.unhelpful} == {"quantize.dynamic", "prune.gradient", "protect"}
     assert report.severity == report.raw_severity != "none"
 

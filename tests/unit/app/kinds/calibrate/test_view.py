@@ -5,7 +5,7 @@ import pytest
 from app.kinds.calibrate.calibrators import named
 from app.kinds.calibrate.effects import flattening
 from app.kinds.calibrate.report import CalibrateReport
-from app.kinds.calibrate.view import blocks, heading, left, outcome, saved_scale
+from app.kinds.calibrate.view import blocks, heading, left, outcome
 from app.reports.blocks import Items, Note, Table
 from app.reports.terminal import brief
 from tests.support.calibration_reports import calibrate_report, calibration_variants
@@ -68,14 +68,6 @@ def test_flattening_is_visible_as_such():
     assert "flatter by 0.0800 nats of entropy, towards the reference" in said
     assert "One temperature alone saves 97 %" in said
     assert flattening(report("bare")) == ""
-
-
-def test_an_axis_of_savings_always_holds_zero():
-    cells = [row.own for row in report("proven").test.table]
-    scale = saved_scale(cells)
-    assert scale.holds(0.0)
-    assert all(scale.holds(limit) for cell in cells for limit in cell.saved.ci or ())
-    assert saved_scale([]).holds(0.0)
 
 
 def test_domains_whose_intervals_are_over_windows_are_named():

@@ -1,14 +1,14 @@
 """What a mitigate report says in words."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from app.contracts.report import Mean
 from workers.diagnosis.mitigate.report import Tested as OnTest
-from workers.diagnosis.mitigate.report import _warnings, sentence
+from workers.diagnosis.mitigate.report import _warnings, answer_of, sentence
 from workers.measuring.subject import recipe_of
 
 RTN = {"type": "quantize.rtn", "bits": 3}
@@ -33,18 +33,20 @@ def decided(*classes: str) -> Any:
 
 
 def told(own: Any, before: float | None, after: float | None, removed: Mean | None = None) -> str:
-    return sentence(own, decided("severe"), decided("mild", "moderate"), summary(before), summary(after), removed)
+    answer = answer_of(own, decided("severe"), summary(before), helped=removed is not None)
+    decisions = (decided("severe"), decided("mild", "moderate"))
+    return sentence(answer, own, decisions, (summary(before), summary(after)), removed)
 
 
 def test_what_helps_is_told_with_its_share_and_its_bytes() -> None:
     share = Mean(mean=0.75, ci=(0.7, 0.812))
     assert told(found(), 0.4, 0.1, share) == (
         "Treated: the recommended recipe takes 75 % [70, 81.2] of the KL away on test documents, from 0.4 to 0.1 nats "
-        "a token, for 20 % more bytes; the damage is mild or moderate, and was severe."
+        "per token, for 20 % more bytes; the damage is mild or moderate, and was severe."
     )
     assert "takes 75 % of the KL away" in told(found(), 0.4, 0.1, Mean(mean=0.75, ci=None)), "too few documents"
     assert "for 10 % fewer bytes" in told(found(size=90), 0.4, 0.1, share)
-    assert "nats a token, for as many bytes; the damage" in told(found(size=100), 0.4, 0.1, share)
+    assert "nats per token, for as many bytes; the damage" in told(found(size=100), 0.4, 0.1, share)
 
 
 def test_what_is_removed_is_a_share_of_the_candidates_with_an_interval_of_its_own() -> None:
@@ -69,17 +71,25 @@ def test_what_is_removed_is_a_share_of_the_candidates_with_an_interval_of_its_ow
 
 
 @pytest.mark.parametrize(
-    ("own", "kl", "words"),
+    ("own", "kl", "classes", "answer"),
     [
-        (found(recommended=False), 0.0, "Nothing to treat"),
-        (found(), 0.4, "Nothing that helps for sure: what was chosen does not hold on the test documents"),
-        (found(recommended=False, tried=False), 0.4, "Nothing could be tried: no allowed treatment fits"),
-        (found(recommended=False), 0.4, "Nothing helps: none of the recipes that were measured in full"),
-        (found(recommended=False), None, "The candidate loses no finite number of nats a token"),
+        (found(recommended=False), 0.0, ["severe"], "no_damage"),
+        (found(recommended=False), 0.004, ["none"], "no_damage_that_matters"),
+        (found(recommended=False), 0.004, ["none", "mild"], "nothing_helps"),
+        (found(), 0.4, ["severe"], "does_not_hold"),
+        (found(recommended=False, tried=False), 0.4, ["severe"], "nothing_tried"),
+        (found(recommended=False), 0.4, ["severe"], "nothing_helps"),
+        (found(recommended=False), None, ["collapse"], "nothing_helps"),
     ],
 )
-def test_where_nothing_helps_it_says_which_kind_of_nothing(own: Any, kl: float | None, words: str) -> None:
-    assert words in told(own, kl, kl)
+def test_each_kind_of_nothing_has_its_answer_and_its_sentence(
+    own: Any, kl: float, classes: list[str], answer: str
+) -> None:
+    assert answer_of(own, decided(*classes), summary(kl), helped=False) == answer
+    assert answer_of(own, decided(*classes), summary(kl), helped=True) == "treated"
+    said = sentence(cast("Any", answer), own, (decided(*classes),) * 2, (summary(kl),) * 2, None)
+    assert said.startswith("Nothing")
+    assert ("0.4" in said) is (kl == 0.4)
 
 
 def done(source: str) -> Any:

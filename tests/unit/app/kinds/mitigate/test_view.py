@@ -1,0 +1,195 @@
+"""What a mitigate report decides and counts: what is recommended, at which cost, and what to do with it."""
+
+import copy
+import shlex
+
+import pytest
+
+from app.kinds.mitigate.front import chart, points, words
+from app.kinds.mitigate.onwards import commands, fetching
+from app.kinds.mitigate.report import FrontPoint, MitigateReport
+from app.kinds.mitigate.view import blocks, heading, protocol, recommendation
+from app.reports.blocks import Code, Facts, Figures, Note, Section
+from app.reports.terminal import brief
+from app.web import format as fmt
+from app.web.charts_front import Dot, front_chart
+from app.web.report import render
+from tests.support.html import tree
+from tests.support.mitigate_reports import mitigate_variants
+from tests.support.terminal import printed
+
+VARIANTS = mitigate_variants()
+MOST_LINES = 32  # of 40: the command adds the files that it saved, and what to do with them
+
+
+def report(name, **changes):
+    return MitigateReport.model_validate(copy.deepcopy(VARIANTS[name]) | changes)
+
+
+def section(found, id_):
+    return next(block.blocks for block in blocks(found) if isinstance(block, Section) and block.id == id_)
+
+
+def figures(found):
+    return next(block.items for block in brief(blocks(found)) if isinstance(block, Figures))
+
+
+def test_the_recommended_recipe_is_first_with_what_it_costs():
+    found = report("helped")
+    assert heading(found) == "Treated"
+    removed, _, size, speed = figures(found)
+    assert (removed.value, removed.interval) == ("77.9", "[75.8, 80.0]")
+    assert size.interval == "21.4 % more bytes"
+    point = next(point for point in found.front if point.recommended)
+    assert speed.interval == "passes {} to {}".format(*(f"{round(one):,}" for one in point.tokens_per_second_range))
+    assert points(found).rows[0][-1].note.startswith("passes 1,380 to 1,430")
+    assert words(point) in recommendation(found)
+
+
+@pytest.mark.parametrize(
+    ("answer", "needs"),
+    [
+        ("no_damage", False),
+        ("no_damage_that_matters", False),
+        ("does_not_hold", True),
+        ("nothing_tried", True),
+        ("nothing_helps", True),
+    ],
+)
+def test_only_damage_that_needs_a_treatment_is_said_to_need_a_larger_budget(answer, needs):
+    found = report("nothing", answer=answer)
+    assert heading(found) == ("Nothing recommended" if needs else "Nothing to treat")
+    advice = next(block for block in brief(blocks(found)) if isinstance(block, Note) and block.label)
+    assert advice.kind == ("bad" if needs else "good")
+    assert ("larger budget" in advice.text) is needs
+    assert not [block for block in section(found, "treated") if isinstance(block, Code)]
+
+
+def test_every_point_of_the_front_is_a_row_and_a_dot():
+    found = report("helped")
+    rows = points(found).rows
+    assert [row[1].text for row in rows] == [words(point) for point in found.front]
+    assert [row[1].note for row in rows] == ["", "", "", "recommended"]
+    drawn = chart(found)
+    assert drawn.count("<circle") == 8, "each point with its KL and its tokens/s"
+    assert "candidate" in drawn
+    assert chart(report("nothing")) is None, "one point is no front"
+
+
+def test_what_is_beyond_the_budget_is_marked():
+    data = copy.deepcopy(VARIANTS["helped"])
+    data["front"][1]["within_budget"] = False
+    assert points(MitigateReport.model_validate(data)).rows[1][1].note == "beyond the budget"
+
+
+def test_a_budget_far_away_is_not_drawn():
+    dots = [Dot("candidate", "", 100, 0.3, None, 10.0, "candidate"), Dot("2", "", 110, 0.1, (0.05, 0.2), None, "front")]
+    assert "budget" in front_chart(dots, budget=115, note="n")
+    assert "budget" not in front_chart(dots, budget=10_000, note="n")
+    assert "whisker" in front_chart(dots, budget=None, note="n")
+
+
+def test_every_kl_of_the_front_has_its_interval():
+    for row, point in zip(points(report("helped")).rows, report("helped").front, strict=True):
+        told = {fmt.estimate(one.mean, one.ci).interval for one in (point.kl, point.choose_kl)}
+        assert told <= {cell.note for cell in row}
+
+
+def test_the_scale_of_what_is_left_names_whose_it_is():
+    for name, whose in (("helped", "what is recommended"), ("nothing", "the candidate")):
+        assert f"Excess KL over the noise floor of {whose}, with" in render(VARIANTS[name])
+
+
+def test_the_worst_tokens_and_the_text_around_them_are_before_and_after():
+    data = VARIANTS["helped"]
+    shown = tree(render(data)).one(id_="tokens")
+    first, folded = (list(body.all("tr")) for body in shown.all("tbody"))
+    rows = [*first, *folded]
+    assert len(rows) == len(data["worst_tokens"]) > len(first) > 0
+    for row, token in zip(rows, data["worst_tokens"], strict=True):
+        assert fmt.number(token["kl"]) in row.text
+        assert fmt.number(token["kl_after"]) in row.text
+    drawn = list(shown.all(class_="passage"))
+    told = [(when, rescue[when]) for rescue in data["passages"] for when in ("before", "after")]
+    for passage, (when, text) in zip(drawn, told, strict=True):
+        assert passage.one("figcaption").text.lower().startswith(when)
+        tokens = list(passage.one(class_="text").all(class_="tok"))
+        assert [token.text for token in tokens] == [token["text"] for token in text["tokens"]]
+        worst = max(token["kl"] for token in text["tokens"] if token["kl"] is not None)
+        assert float(passage.one("sup").text) == pytest.approx(worst, rel=0.05)
+
+
+def test_a_text_that_is_not_stored_leaves_the_numbers_of_its_tokens():
+    shown = tree(render(VARIANTS["no-text"])).one(id_="tokens")
+    assert not list(shown.all(class_="passage"))
+    assert str(VARIANTS["no-text"]["worst_tokens"][0]["token_id"]) in shown.text
+
+
+def test_the_page_shows_what_to_do_with_the_recipe():
+    found = report("helped")
+    recipe, code = (block for block in section(found, "treated") if isinstance(block, Code))
+    assert '"repair.lowrank"' in recipe.text
+    lines = [shlex.split(line) for line in code.text.splitlines()]
+    assert lines == [shlex.split(line) for line in fetching(found)]
+    assert [line[1] for line in lines] == ["jobs", "compare", "deploy"]
+    assert lines[0] == ["hemostat", "jobs", "fetch", found.job]
+    assert all(f"@{found.job}/recipe.json" in line for line in lines[1:])
+
+
+def test_a_recipe_whose_text_is_sampled_has_no_command_to_deploy_and_the_window_stays():
+    data = copy.deepcopy(VARIANTS["helped"])
+    data["recommended"][-1]["calibration"] = {"source": "self", "tokens": 64}
+    data["provenance"]["protocol"]["window"] = 64
+    data["request"]["allow_overlap"] = True
+    (compare,) = commands(MitigateReport.model_validate(data), "a folder/recipe.json")
+    arguments = shlex.split(compare)
+    assert arguments[1] == "compare"
+    assert arguments[-5:] == ["--recipe", "@a folder/recipe.json", "--window", "64", "--allow-overlap"]
+
+
+@pytest.mark.parametrize(("source", "ready"), [("shipped", True), ("self", False), ("inline", True)])
+def test_a_recipe_is_ready_for_what_its_calibration_text_can_be_read_for(source, ready):
+    data = copy.deepcopy(VARIANTS["helped"])
+    data["recommended"][-1]["calibration"] = {"source": source}
+    said = recommendation(MitigateReport.model_validate(data))
+    assert ("ready for compare and deploy" in said) is ready
+    assert ("recipe.json" in said) is (source == "inline")
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_sets_are_said_to_be_apart_only_if_no_overlap_was_allowed(allowed):
+    request = VARIANTS["helped"]["request"] | {"allow_overlap": allowed}
+    sets = section(report("helped", request=request), "protocol")[0]
+    assert isinstance(sets, Facts)
+    assert ("share no document" in sets.heading) is not allowed
+    assert ("may share some" in sets.heading) is allowed
+
+
+def test_the_budget_is_named():
+    assert "122,500,000 bytes (the default: a quarter more), 10.0 % more time per token" in protocol(report("helped"))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_short_output_fits_its_lines_and_the_terminal(name):
+    for width in (80, 120):
+        lines = printed(VARIANTS[name], width).splitlines()
+        assert len(lines) <= MOST_LINES
+        assert max(map(len, lines)) <= width
+        assert "the candidate as it is" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("types", "by", "told"),
+    [
+        (["quantize.rtn"], 2, "4 layers, 2 bits more"),
+        (["quantize.dynamic", "repair.lowrank"], 1, "4 layers, 1 bit more"),
+        (["prune.wanda", "quantize.kv_cache"], 1, "4 layers, less sparsity there, more in the others"),
+        (["prune.gradient"], 2, "4 layers, much less sparsity there, more in the others"),
+    ],
+)
+def test_what_the_worst_layers_get_depends_on_what_the_recipe_does(types, by, told):
+    point = copy.deepcopy(VARIANTS["helped"]["front"][0])
+    point |= {"treatments": [{"name": "protect", "knobs": {"layers": 4, "by": by}}]}
+    point |= {"recipe": [{"type": kind} for kind in types]}
+    assert words(FrontPoint.model_validate(point)) == f"protect {told}"
+    assert words(report("helped").front[2]) == "repair.lowrank rank 16"
