@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 
+from app.contracts.distances import DISTANCES
 from app.contracts.metric import COMPARISON, PHASE_BUCKETS, PREFIX, Metric
 from app.contracts.report import SEVERITIES
 from app.kinds.registry import KINDS
@@ -93,6 +94,13 @@ _OWN: Final = (
     Metric("store_bytes", "gauge", "Size of a store on disk.", ("store",), {"store": STORES}),
     # what was measured, by comparison
     Metric("kl_nats", "histogram", "KL(reference‖candidate) of scored tokens.", COMPARISON, None, KL_BUCKETS),
+    Metric(
+        "distance_mean",
+        "gauge",
+        "Mean of each distance in the last measurement, in its unit.",
+        (*COMPARISON, "distance"),
+        {"distance": tuple(distance.name for distance in DISTANCES)},
+    ),
     Metric("kl_mean_nats", "gauge", "Mean KL of the last measurement.", COMPARISON),
     Metric("kl_mean_low_nats", "gauge", "Lower 95 % limit of the mean KL of the last measurement.", COMPARISON),
     Metric("kl_mean_high_nats", "gauge", "Upper 95 % limit of the mean KL of the last measurement.", COMPARISON),

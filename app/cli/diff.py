@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
 from rich.markup import escape
@@ -110,7 +110,7 @@ def _answer(names: Sequence[str], by: str, *, anyway: bool, seed: int, url: str 
                 else f"{name} is given twice",
                 hint="name each report once",
             )
-    return compare_reports(sides, by=cast("Measure", by), anyway=anyway, seed=seed)
+    return compare_reports(sides, by=by, anyway=anyway, seed=seed)
 
 
 def _side(name: str, folder: Path, url: str | None) -> Side:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
+from app.contracts.distances import DISTANCES, Distance
 from app.contracts.metric import COMPARISON
 from app.contracts.request import Thresholds
 
@@ -46,12 +47,15 @@ class Distribution(Mean):
 
 
 class Divergence(Contract):
-    """KL(p‖q), KL(q‖p), Jensen–Shannon (nats), total variation (a probability)."""
+    """Each distance of `DISTANCES`."""
 
     kl: Distribution
-    reverse_kl: Distribution
-    js: Distribution
-    tv: Distribution
+    __annotations__ |= {distance.name: Distribution for distance in DISTANCES}
+
+    def of(self, distance: Distance) -> Distribution:
+        """One of them."""
+        found: Distribution = getattr(self, distance.name)
+        return found
 
 
 class DeltaP(Distribution):
@@ -96,13 +100,11 @@ class Slice(Contract):
     tokens: Count
     documents: Count
     kl: Mean
-    reverse_kl: Mean
-    js: Mean
-    tv: Mean
+    __annotations__ |= {distance.name: Mean for distance in DISTANCES}
     top1_agreement: Mean
     perplexity_ratio: Mean
     # Of these blocks the first reports had the means above alone.
-    divergence: Divergence | None = Field(default=None, description="in full; its means are the four above")
+    divergence: Divergence | None = Field(default=None, description="in full; its means are those above")
     delta_p: DeltaP | None = None
     perplexity: Perplexity | None = None
     agreement: Agreement | None = None

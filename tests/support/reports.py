@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.contracts.distances import DISTANCES, Distance
 from app.contracts.report import SEVERITIES
 from app.contracts.request import Thresholds
 from app.kinds.compare.report import CompareReport
@@ -313,12 +314,13 @@ def _distribution(values: Floats, document: NDArray[np.int64], unit: str = "nats
 
 def _divergence(values: Tokens, where: Any) -> Json:
     document = values.document[where]
-    return {
-        "kl": _distribution(values.kl[where], document),
-        "reverse_kl": _distribution(values.reverse_kl[where], document),
-        "js": _distribution(values.js[where], document),
-        "tv": _distribution(values.tv[where], document, "probability"),
-    }
+    return {of.name: _distribution(_drawn(values, of)[where], document, of.unit) for of in DISTANCES}
+
+
+def _drawn(values: Tokens, distance: Distance) -> Floats:
+    """A distance that only a test knows is drawn as TV is."""
+    drawn: Floats = getattr(values, distance.name, values.tv)
+    return drawn
 
 
 def _delta_p(values: Tokens, where: Any) -> Json:
@@ -388,10 +390,7 @@ def _bands(values: Tokens, of: NDArray[Any], edges: list[float]) -> list[Json]:
                     "tokens": int(where.sum()),
                     "documents": len(np.unique(document)),
                     "share": float(where.mean()),
-                    "kl": _mean(values.kl[where], document),
-                    "reverse_kl": _mean(values.reverse_kl[where], document),
-                    "js": _mean(values.js[where], document),
-                    "tv": _mean(values.tv[where], document),
+                    **{of.name: _mean(_drawn(values, of)[where], document) for of in DISTANCES},
                     "top1_agreement": _mean(values.top1[where], document),
                     "perplexity_ratio": _ratio(values, where),
                     "divergence": _divergence(values, where),

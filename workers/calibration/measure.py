@@ -24,6 +24,7 @@ from workers.calibration.rows import Rows
 from workers.calibrators.protocol import Calibrator
 from workers.decoding.truncation import shaped
 from workers.distributions.head import Head
+from workers.distributions.terms import distances
 from workers.distributions.token_values import TokenValues
 
 Array = NDArray[np.float64]
@@ -132,16 +133,12 @@ def values_of(reference_CV: torch.Tensor, model_CV: torch.Tensor, next_C: torch.
         model_CV = model_CV.masked_fill(~finite_C[:, None], 0)
     log_p, log_q = reference_CV.log_softmax(1), model_CV.log_softmax(1)
     p, q = log_p.exp(), log_q.exp()
-    middle = ((p + q) / 2).clamp(min=torch.finfo(p.dtype).tiny).log()
     top_p, top_q = (logp.topk(min(10, logp.shape[1]), dim=1).indices for logp in (log_p, log_q))
     best_p, best_q = top_p[:, 0], top_q[:, 0]
     at = next_C[:, None]
     logp_x, logq_x = log_p.gather(1, at), log_q.gather(1, at)
     columns: dict[str, torch.Tensor] = {
-        "kl": (p * (log_p - log_q)).sum(1).clamp(min=0),
-        "reverse_kl": (q * (log_q - log_p)).sum(1).clamp(min=0),
-        "js": ((p * (log_p - middle)).sum(1) + (q * (log_q - middle)).sum(1)).div(2).clamp(min=0),
-        "tv": (p - q).abs().sum(1).div(2).clamp(max=1),
+        **distances(log_p, log_q),
         "logp_reference": logp_x[:, 0],
         "logp_candidate": logq_x[:, 0],
         "entropy_reference": -(p * log_p).sum(1),

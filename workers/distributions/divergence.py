@@ -27,10 +27,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import embedding, pad
 
+from app.contracts.distances import DISTANCES
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.distributions.fused import BLOCK, GONE, LARGEST, SEGMENT, Form, graphs
 from workers.distributions.head import Head
 from workers.distributions.memory import empty_large
+from workers.distributions.terms import TERMS
 from workers.distributions.token_values import TokenValues
 from workers.products import lacking
 
@@ -46,10 +48,7 @@ LARGE_VOCABULARY = 2**17
 
 # In the order in which `_chunk` makes them.
 _VALUES = (
-    "kl",
-    "reverse_kl",
-    "js",
-    "tv",
+    *TERMS,
     "entropy_reference",
     "entropy_candidate",
     "logp_reference",
@@ -248,9 +247,11 @@ class Divergence:
         (refined,) = self._graphs.refined_terms(u, y, log_a, ratio)
         # Rounding must not make more than certain of what is certain.
         logps = torch.cat([a_x - max_a - log_a, b_x - max_a - shift - log_a - ratio, -log_a], dim=1).T.clamp(max=0)
-        values = torch.cat([sums[:6] + refined.sum(2), logps[:2], logps[2:].exp()])
-        values[3].clamp_(max=1)
-        counts[2:] += sums[6:].to(torch.int32) + 1
+        summed = len(refined)
+        values = torch.cat([sums[:summed] + refined.sum(2), logps[:2], logps[2:].exp()])
+        for row, distance in zip(values, DISTANCES, strict=False):
+            row.clamp_(max=distance.most)
+        counts[2:] += sums[summed:].to(torch.int32) + 1
         return _token_values(values[:, :count], torch.cat([counts, tops])[:, :count], sound_2C[:, :count])
 
     def _rows(self, hidden_TD: torch.Tensor) -> torch.Tensor:

@@ -191,7 +191,7 @@ class Form:
         a_x_C1: torch.Tensor,
         b_x_C1: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """The six sums of `terms` over the tile, then how many of its tokens exceed b of argmax a in b, and a and b of
+        """The sums of `terms` over the tile, then how many of its tokens exceed b of argmax a in b, and a and b of
         the observed token; in parts, [C, segments] each. ln Σe^(a − max a) and ln Σe^(b − max b) − ln Σe^(a − max a)
         are given."""
         a, d = self.finish(self._cut(a_CP), self._cut(d_CP), bias_a, bias_d)
@@ -204,7 +204,7 @@ class Form:
     def refined_terms(
         self, u_CR: torch.Tensor, y_CR: torch.Tensor, log_a_C1: torch.Tensor, ratio_C1: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """`terms` of the refined tokens, stacked to [6, C, R]."""
+        """`terms` of the refined tokens, stacked to [terms, C, R]."""
         return (torch.stack(terms(u_CR - log_a_C1, y_CR - ratio_C1)),)
 
 

@@ -12,7 +12,7 @@ difference that would lose it, B = x·w − A, and 2J = B − w²·C(w) with a s
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -80,8 +80,29 @@ def _power_of_32(root: torch.Tensor) -> torch.Tensor:
     return torch.pow(torch.pow(root, 16), 2)
 
 
+class Parts(NamedTuple):
+    """What the summands are made of, as above; `up`: q is above p."""
+
+    g: torch.Tensor
+    up: torch.Tensor
+    A: torch.Tensor
+    B: torch.Tensor
+    J: torch.Tensor
+    w: torch.Tensor
+    E: torch.Tensor
+
+
+# By the name in `app.contracts.distances`, in the same order.
+TERMS: Final[dict[str, Callable[[Parts], torch.Tensor]]] = {
+    "kl": lambda of: of.g * torch.where(of.up, of.B, of.A),
+    "reverse_kl": lambda of: of.g * torch.where(of.up, of.A, of.B),
+    "js": lambda of: of.g * of.J,
+    "tv": lambda of: 0.5 * of.g * of.w,
+}
+
+
 def terms(lp: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The summands of KL(p‖q), KL(q‖p), JS, TV and the two entropies from ln p and r = ln(q/p), elementwise.
+    """The summands of each distance in `TERMS` and of the two entropies from ln p and r = ln(q/p), elementwise.
 
     All are at least 0 where ln p and ln q are at most 0. A token that is left out has a huge negative, finite ln p.
     """
@@ -100,11 +121,20 @@ def terms(lp: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, ...]:
     lp = torch.clamp(lp, min=-LOWEST)
     g = _power_of_32(_wide_polynomial(_DOWN, torch.where(up, lq, lp)))
     lesser = g * E
+    parts = Parts(g, up, A, B, J, w, E)
     return (
-        g * torch.where(up, B, A),
-        g * torch.where(up, A, B),
-        g * J,
-        0.5 * g * w,
+        *(term(parts) for term in TERMS.values()),
         -torch.where(up, lesser, g) * lp,
         -torch.where(up, g, lesser) * lq,
     )
+
+
+def distances(lp: torch.Tensor, lq: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Each distance of rows of ln p and ln q, [T, V] to [T]; by the library's functions, which need no compiler."""
+    r = lq - lp
+    x, up = r.abs(), r > 0
+    E, w = torch.exp(-x), -torch.expm1(-x)
+    B = w - x * E
+    J = 0.5 * (torch.log(2 / (1 + E)) * (1 + E) - x * E)
+    parts = Parts(torch.maximum(lp, lq).exp(), up, x - w, B, J, w, E)
+    return {name: term(parts).sum(1).clamp(min=0) for name, term in TERMS.items()}

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from app.contracts.distances import DISTANCES
+
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
@@ -74,7 +76,7 @@ class Positions:
 class TokenValues:
     """Per-position values, each array of one length; floats are float32 or float64, kept as they come.
 
-    - `kl`, `reverse_kl`, `js`: KL(p‖q), KL(q‖p), Jensen–Shannon, nats; `tv`: total variation, ½Σ|p − q|
+    - each distance of `app.contracts.distances`, `kl` = KL(p‖q) among them
     - `logp_reference`, `logp_candidate`: ln p(x), ln q(x)
     - `entropy_reference`, `entropy_candidate`: nats
     - `top_probability_reference`: max p, the reference's confidence
@@ -89,9 +91,7 @@ class TokenValues:
     """
 
     kl: Floats
-    reverse_kl: Floats
-    js: Floats
-    tv: Floats
+    __annotations__ |= {distance.name: Floats for distance in DISTANCES}
     logp_reference: Floats
     logp_candidate: Floats
     entropy_reference: Floats

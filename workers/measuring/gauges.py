@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 
+from app.contracts.distances import DISTANCES
 from app.contracts.report import SEVERITIES, ComparedReport
 from workers.process.handler import JobContext
 
@@ -30,5 +31,7 @@ def send_comparison(report: ComparedReport, context: JobContext) -> None:
         "last_measurement_timestamp_seconds": time.time(),
     }
     send(gauges, labels, context)
+    for distance in DISTANCES:
+        send({"distance_mean": report.divergence.of(distance).mean}, {**labels, "distance": distance.name}, context)
     for severity, limit in report.decision.thresholds.model_dump().items():
         context.observe("kl_threshold_nats", limit, **labels, severity=severity)

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from app.contracts.distances import DISTANCES
 from app.contracts.report import (
     Agreement,
     BandedSlice,
@@ -50,10 +51,7 @@ _REAL = Support(-math.inf, math.inf)
 
 # Names here are those of the functions below, not of the report.
 _SUPPORTS: Mapping[str, Support] = {
-    "kl": _NONNEGATIVE,
-    "reverse_kl": _NONNEGATIVE,
-    "js": Support(0.0, math.log(2)),
-    "tv": _SHARE,
+    **{distance.name: Support(*distance.bounds) for distance in DISTANCES},
     "delta_p": Support(-1.0, 1.0),
     "top1": _SHARE,
     "top5_overlap": _SHARE,
@@ -65,20 +63,7 @@ _SUPPORTS: Mapping[str, Support] = {
     "excess": _REAL,
 }
 # All but the excess over the noise floor, which is the verdict's and of the whole alone.
-_SLICED = (
-    "kl",
-    "reverse_kl",
-    "js",
-    "tv",
-    "top1",
-    "log_ratio",
-    "delta_p",
-    "top5_overlap",
-    "top10_overlap",
-    "expected_rank",
-    "entropy_reference",
-    "entropy_candidate",
-)
+_SLICED = tuple(name for name in _SUPPORTS if name != "excess")
 
 
 @dataclass(frozen=True)
@@ -265,10 +250,7 @@ class _Scored:
         # What is not finite is masked out later; until then its arithmetic may say what it likes.
         with np.errstate(invalid="ignore", over="ignore"):
             columns = {
-                "kl": double(values.kl),
-                "reverse_kl": double(values.reverse_kl),
-                "js": double(values.js),
-                "tv": double(values.tv),
+                **{distance.name: double(getattr(values, distance.name)) for distance in DISTANCES},
                 "delta_p": values.delta_p,
                 "top1": double(values.top1_agree),
                 "top5_overlap": double(values.overlap5) / 5,
@@ -306,13 +288,8 @@ class _Scored:
         return dict(zip(names, estimates, strict=True))
 
     def divergence(self, means: Mapping[str, Estimate]) -> Divergence:
-        """The four distances in full."""
-        return Divergence(
-            kl=self._distribution(means, "kl", "nats"),
-            reverse_kl=self._distribution(means, "reverse_kl", "nats"),
-            js=self._distribution(means, "js", "nats"),
-            tv=self._distribution(means, "tv", "probability"),
-        )
+        """Every distance in full."""
+        return Divergence(**{of.name: self._distribution(means, of.name, of.unit) for of in DISTANCES})
 
     def perplexity(self, means: Mapping[str, Estimate]) -> Perplexity:
         """Both perplexities, and their ratio from the paired difference of log-probabilities."""
@@ -424,10 +401,7 @@ def _slice(part: _Scored, seed: int) -> dict[str, Any]:
     return {
         "tokens": len(part),
         "documents": np.unique(part.positions.document).size,
-        "kl": _mean(means, "kl"),
-        "reverse_kl": _mean(means, "reverse_kl"),
-        "js": _mean(means, "js"),
-        "tv": _mean(means, "tv"),
+        **{distance.name: _mean(means, distance.name) for distance in DISTANCES},
         "top1_agreement": _mean(means, "top1"),
         "perplexity_ratio": _ratio(means),
         "divergence": part.divergence(means),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from app.contracts.distances import DISTANCES, Distance
 from app.contracts.report import Distribution, Mean
 from app.kinds.compare.report import CompareReport
 from app.reports.blocks import Block, Cell, Chart, Column, Columns, Figure, Figures, Fold, Next, Note, Section, Table
@@ -97,17 +98,12 @@ def _clusters(report: CompareReport) -> str:
 
 
 def _divergences(report: CompareReport) -> Table:
-    found = report.divergence
-    return Table(
-        caption="Divergence per token",
-        columns=_DISTRIBUTION,
-        rows=(
-            _distribution_row("KL(p‖q)", "nats; what the candidate lost", found.kl),
-            _distribution_row("KL(q‖p)", "nats; what it made up", found.reverse_kl),
-            _distribution_row("JS", "nats; Jensen–Shannon, at most 0.693", found.js),
-            _distribution_row("TV", "a probability; total variation", found.tv),
-        ),
-    )
+    rows = tuple(_distribution_row(of.symbol, _note(of), report.divergence.of(of)) for of in DISTANCES)
+    return Table(caption="Divergence per token", columns=_DISTRIBUTION, rows=rows)
+
+
+def _note(of: Distance) -> str:
+    return f"{'a probability' if of.unit == 'probability' else of.unit}; {of.says}"
 
 
 def _distribution_row(name: str, note: str, block: Distribution) -> Row:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from app.contracts.distances import DISTANCES
 from app.contracts.report import SEVERITIES, BandedSlice, DomainReport, Mean, Slice, TokenClassSlice
 from app.kinds.compare.report import CompareReport
 from app.reports.blocks import Block, Cell, Column, Facts, Fold, Note, Section, Table, filled, fold
@@ -18,10 +19,9 @@ from app.web.sections.verdict import edges
 from app.web.untrusted import visible
 
 _MOST_DAMAGED: Final = 3
+_OTHER: Final = [distance for distance in DISTANCES if distance.name != "kl"]
 _LOST: Final = (
-    Column("KL(q‖p), nats"),
-    Column("JS, nats", priority=1),
-    Column("TV", priority=1),
+    *(Column(of.symbol + ", nats" * (of.unit == "nats"), priority=min(place, 1)) for place, of in enumerate(_OTHER)),
     Column("KL p99, nats"),
     Column("Δp", priority=1),
     Column("Δp, root mean square", priority=2),
@@ -313,9 +313,7 @@ def _further(caption: str, heading: str, parts: Sequence[Part]) -> list[Block]:
         lost.append(
             (
                 Cell(part.name),
-                estimate_cell(of.divergence.reverse_kl),
-                estimate_cell(of.divergence.js),
-                estimate_cell(of.divergence.tv),
+                *(estimate_cell(of.divergence.of(distance)) for distance in _OTHER),
                 Cell(fmt.number(of.divergence.kl.p99)),
                 estimate_cell(of.delta_p),
                 Cell(fmt.number(of.delta_p.rms)),

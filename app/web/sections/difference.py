@@ -9,6 +9,7 @@ from typing import Final
 from markupsafe import Markup
 
 from app.contracts.diff_report import UNITS, Difference, DiffReport, Measure, Pair, Ranked
+from app.contracts.distances import DISTANCES
 from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
 from app.web import listing
@@ -18,11 +19,7 @@ from app.web.charts_differences import Gap, differences_chart
 from app.web.scales import LinearScale
 from app.web.untrusted import visible
 
-NAMES: Final[dict[Measure, str]] = {
-    "kl": "KL(p‖q), nats",
-    "reverse_kl": "KL(q‖p), nats",
-    "js": "JS, nats",
-    "tv": "TV, probability",
+NAMES: Final[dict[Measure, str]] = {distance.name: f"{distance.symbol}, {distance.unit}" for distance in DISTANCES} | {
     "log_perplexity": "ln PPL, nats",
     "top1_agreement": "Top-1 agreement, share",
 }

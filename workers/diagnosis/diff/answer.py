@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.diff_report import MEASURES, MOST, UNITS, Difference, DiffReport, Measure, Mismatch, Pair, Ranked
+from app.contracts.distances import DISTANCES
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Mean
 from app.kinds.compare.report import CompareReport
@@ -34,8 +35,9 @@ Array = NDArray[np.float64]
 Masks = Mapping[str, NDArray[np.bool_]]
 Said = Literal["better", "worse", "no difference shown", "cannot be judged", "equal"]
 _TIES: Final = frozenset({"no difference shown", "cannot be judged", "equal"})
-# A difference below 0 is better in these; in the others above 0 is.
-_LOSSES: Final = frozenset({"kl", "reverse_kl", "js", "tv", "log_perplexity"})
+_BOUNDS: Final = {of.name: of.bounds for of in DISTANCES} | {"top1_agreement": (0.0, 1.0)}
+# A difference below 0 is better in all others.
+_GAINS: Final = frozenset({"top1_agreement"})
 METHOD: Final = (
     "differences paired by token; 95 % studentized bootstrap intervals and two-sided p-values clustered by document "
     "(by window where fewer than six documents are at hand); Holm’s correction over all pairs of a measure, of slices "
@@ -219,7 +221,7 @@ def _judged(measure: Measure, column: Array, mean: float, p: float | None) -> Sa
         return "cannot be judged"
     if p >= LEVEL:
         return "no difference shown"
-    return "better" if (mean < 0) == (measure in _LOSSES) else "worse"
+    return "better" if (mean < 0) == (measure not in _GAINS) else "worse"
 
 
 def _said(pair: Pair, by: Measure) -> Said:
@@ -257,7 +259,7 @@ def _ranking(
             classes=() if side.report.decision.conclusive else side.report.decision.classes,
             bytes=side.report.provenance.candidate.bytes,
             bits_per_weight=side.report.provenance.candidate.bits_per_weight,
-            value=as_mean(value, (0.0, 1.0) if by in {"tv", "top1_agreement"} else (0.0, np.inf)),
+            value=as_mean(value, _BOUNDS.get(by, (0.0, np.inf))),
             perplexity=_finite(exponential(float(tokens.measures["log_perplexity"].mean()))),
             best_rank=1 + better[letter],
             worst_rank=len(letters) - worse[letter],
@@ -265,7 +267,7 @@ def _ranking(
         )
         for letter, side, value, tokens, whole in zip(letters, sides, values, kept, common, strict=True)
     ]
-    sign = 1 if by in _LOSSES else -1
+    sign = -1 if by in _GAINS else 1
     return tuple(sorted(rows, key=lambda row: (sign * (row.value.mean or 0.0), row.letter)))
 
 

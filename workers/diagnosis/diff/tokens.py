@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.diff_report import Measure
+from app.contracts.distances import DISTANCES
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.distributions.token_values import LAYOUT
 from workers.text.token_classes.catalogue import CLASS_COLUMN
 
 Array = NDArray[np.float64]
 PLACES: Final = ("document", "domain", "window", "position", "token_id")
-VALUES: Final = ("kl", "reverse_kl", "js", "tv", "logp_reference", "logp_candidate", "top1_agree", "finite")
+_DISTANCES: Final = tuple(distance.name for distance in DISTANCES)
+VALUES: Final = (*_DISTANCES, "logp_reference", "logp_candidate", "top1_agree", "finite")
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,7 @@ def _of(table: Any, flags: Sequence[str]) -> Tokens:
         position=plain("position").astype(np.int64),
         token_id=plain("token_id").astype(np.int64),
         measures={
-            "kl": number("kl"),
-            "reverse_kl": number("reverse_kl"),
-            "js": number("js"),
-            "tv": number("tv"),
+            **{name: number(name) for name in _DISTANCES},
             "log_perplexity": -number("logp_candidate"),
             "top1_agreement": number("top1_agree"),
         },

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from app.contracts.base import Contract
+from app.contracts.distances import DISTANCES
 from app.contracts.report import Count, Divergence, Mean, Perplexity, Severity, SeverityVerdict
 from app.contracts.request import Thresholds
 from app.files import write_atomically
@@ -26,7 +27,6 @@ from workers.measuring.summary import as_mean, distribution, usable
 from workers.measuring.verdict import decide
 
 Array = NDArray[np.float64]
-_LN2 = float(np.log(2))
 
 
 class WindowSums(Contract):
@@ -143,10 +143,8 @@ def record_of(
     excess, top1, ratio = clusters.means([kl - floor, found.top1_agree.astype(np.float64), log_ratio], seed=seed)
     verdict = decide(excess, thresholds, nonfinite=nonfinite)
     blocks = {
-        "kl": distribution(kl, document, window, seed=seed),
-        "reverse_kl": distribution(found.reverse_kl, document, window, seed=seed),
-        "js": distribution(found.js, document, window, support=(0.0, _LN2), seed=seed),
-        "tv": distribution(found.tv, document, window, unit="probability", support=(0.0, 1.0), seed=seed),
+        of.name: distribution(getattr(found, of.name), document, window, unit=of.unit, support=of.bounds, seed=seed)
+        for of in DISTANCES
     }
     return PointRecord(
         divergence=Divergence(**blocks),
