@@ -4,9 +4,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from workers.diagnosis.attribute.scope import Scope
 from workers.diagnosis.attribute.search import Measured, Search
-from workers.diagnosis.attribute.sites import Site
+from workers.diagnosis.attribute.sites import Scope, Site
 
 LAYERS = [Site(f"layers.{layer}", "layer", layer, ()) for layer in range(4)]
 MODULES = [Site(f"layers.{layer}.mlp.up_proj", "module", layer, ()) for layer in range(4)]

@@ -15,8 +15,8 @@ from app.models.checkpoint import CheckpointInfo
 from workers.diagnosis.attribute.kinds import InsideKinds, Kinds
 from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.numbering import made_of
-from workers.diagnosis.attribute.scope import Scope
 from workers.diagnosis.attribute.search import Search
+from workers.diagnosis.attribute.sites import Scope
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.treatment import Patient
 from workers.distributions.token_values import Positions, TokenValues

@@ -33,9 +33,8 @@ from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.numbering import moved, renumbered_by
 from workers.diagnosis.attribute.pair import opened, plain, why_not
 from workers.diagnosis.attribute.report import build_report, export
-from workers.diagnosis.attribute.scope import Scope, scope_of
 from workers.diagnosis.attribute.search import Search
-from workers.diagnosis.attribute.sites import Site, sites_of
+from workers.diagnosis.attribute.sites import Scope, Site, scope_of, sites_of
 from workers.diagnosis.attribute.subset import Subset, draw
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.distributions.divergence import Divergence, Precision

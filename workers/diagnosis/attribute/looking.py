@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +12,10 @@ from numpy.typing import NDArray
 from app.contracts.report import Mean
 from app.kinds.attribute.report import Additivity, Evidence, Explained, Pair
 from app.kinds.attribute.request import AttributeRequest
-from workers.diagnosis.attribute.additivity import disjoint, is_far, is_near, pairs
 from workers.diagnosis.attribute.changes import Inputs, evidence
-from workers.diagnosis.attribute.control import BATCHES, control
-from workers.diagnosis.attribute.isotropic import batches_of, possible, twin_ratio
+from workers.diagnosis.attribute.controls import BATCHES, batches_of, control, possible, twin_ratio
 from workers.diagnosis.attribute.kinds import Kinds
-from workers.diagnosis.attribute.search import Search
+from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.measuring.means import GAINED, POSITIVE, mean_of, ratio
@@ -152,3 +152,51 @@ class Looking:
         self.context.check_cancelled()
         self.context.progress("look into parts", self._done, len(self.first) + 1 + len(self._pairs))
         self._done += 1
+
+
+# KL is of second order in a small change: independent errors add up, aligned ones add more.
+# A pair whose ratio is a tenth away from 1 is worth knowing of; one within that for sure adds up.
+FAR = 0.1
+
+
+def is_far(found: Mean | None) -> bool:
+    """Whether a ratio is away from 1, for sure and by enough to matter."""
+    if found is None or found.mean is None or found.ci is None:
+        return False
+    return abs(found.mean - 1) >= FAR and not found.ci[0] <= 1 <= found.ci[1]
+
+
+def is_near(found: Mean | None) -> bool:
+    """Whether the whole interval of a ratio is nearer to 1 than what matters: neither far nor near is undecided."""
+    return found is not None and found.ci is not None and found.ci[0] > 1 - FAR and found.ci[1] < 1 + FAR
+
+
+def pairs(sites: Sequence[Site], most: int) -> list[tuple[Site, Site]]:
+    """Pairs of parts that share nothing, of the first ones first, at most so many."""
+    found = [(a, b) for a, b in combinations(range(len(sites)), 2) if not sites[a].within(sites[b])]
+    found.sort(key=lambda pair: (pair[0] + pair[1], pair[0]))
+    return [(sites[a], sites[b]) for a, b in found[:most]]
+
+
+def disjoint(ranked: Sequence[Measured], top: int, *, most_of: float = 0.6) -> list[Site]:
+    """The first parts that share nothing, in their order. A layer gives way to a single part of it that was measured on
+    as much of the text, and on the layer's costs `most_of` of what it costs: that one says more."""
+
+    def gives_way(layer: Measured) -> bool:
+        size = len(layer.kl)
+        return layer.site.whole and any(
+            other.site.layer == layer.site.layer
+            and not other.site.whole
+            and len(other.kl) >= size
+            and other.nats_on(size) >= most_of * layer.nats
+            for other in ranked
+        )
+
+    chosen: list[Site] = []
+    for one in ranked:
+        if len(chosen) == top:
+            break
+        # what costs nothing may stand before what does, and was measured on less of the text
+        if one.nats > 0 and not gives_way(one) and not any(one.site.within(other) for other in chosen):
+            chosen.append(one.site)
+    return chosen

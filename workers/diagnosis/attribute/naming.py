@@ -24,3 +24,8 @@ def some(parts: Sequence[Measured]) -> str:
 def listed(layers: list[int]) -> str:
     """Layers by their numbers, with the noun."""
     return f"layer{'' if len(layers) == 1 else 's'} {', '.join(map(str, layers))}"
+
+
+def on_text(tokens: int, documents: int) -> str:
+    """So many tokens of so many documents."""
+    return f"{tokens} token{'' if tokens == 1 else 's'} of {documents} document{'' if documents == 1 else 's'}"

@@ -28,7 +28,7 @@ from app.models.modules import Weight
 from app.models.steps import check_one, check_recipe
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import STEPS, Recipe
-from workers.diagnosis.attribute.few import on_text
+from workers.diagnosis.attribute.naming import on_text
 from workers.diagnosis.attribute.sites import Site
 from workers.measuring.subject import Subject, fields_of, recipe_of, told
 

@@ -23,8 +23,8 @@ from tests.unit.workers.diagnosis.attribute.swapped import (
     whole_model_kl,
 )
 from workers.diagnosis.attribute.cause import Found, cause_of
-from workers.diagnosis.attribute.changes import Inputs, config_differences, differing, evidence
-from workers.diagnosis.attribute.isotropic import possible
+from workers.diagnosis.attribute.changes import Inputs, config_differences, differing, evidence, noise_share
+from workers.diagnosis.attribute.controls import possible
 from workers.diagnosis.attribute.sites import sites_of
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.surgery.blockwise.skeleton import Read
@@ -231,3 +231,16 @@ def test_nothing_is_told_of_a_layer_that_the_candidate_has_not_whole(tiny: Calla
     found = {site.name: site for site in differing(sites_of(ours), ours, theirs, reads, lambda: None)}
     with swapper(ours.path, ours.path, tmp_path, subset()) as same:
         assert evidence(found["layers.0"], reads, Inputs(same.reference), theirs) == Evidence(change=None)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (96, 96), (128, 128), (64, 576), (576, 192), (512, 512)])
+def test_it_is_what_drawn_noise_holds(shape: tuple[int, int]) -> None:
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    energy = torch.linalg.svdvals(drawn).square()
+    assert noise_share(*shape, 16) == pytest.approx(float(energy[:16].sum() / energy.sum()), abs=0.01)
+    assert noise_share(*shape, 16) == noise_share(*reversed(shape), 16)
+
+
+def test_noise_of_few_directions_is_all_in_them() -> None:
+    assert noise_share(16, 500, 16) == 1.0
+    assert noise_share(17, 500, 16) < 1.0

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from workers.diagnosis.attribute.sentence import sentence
 
 from app.kinds.attribute.report import Cause, Unclear
 from app.models.checkpoint import inspect
@@ -43,13 +42,10 @@ def test_a_gap_is_shown_by_the_interval_of_its_nats(
     assert made.shown is shown
     assert (made.cause, made.unclear) == (("unclear", "no_damage_shown") if shown is False else ("removed", None))
     assert made.treatment is not None
-    verdict_ = sentence((made,), None, cast("Found", found))
     if shown is False:
         assert "no damage is shown with 768 tokens of 12 documents" in made.treatment.why
-        assert verdict_.startswith("No gap is shown to cost anything alone: the one that costs most, dropped layer 0, ")
     else:
         assert made.treatment.recipe is not None
-        assert verdict_.startswith("The worst gap is dropped layer 0, which alone costs")
 
 
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}

@@ -11,7 +11,7 @@ from app.kinds.attribute.report import Site as Told
 from app.models.checkpoint import inspect
 from tests.support.attribute_reports import site
 from workers.diagnosis.attribute.found import Found
-from workers.diagnosis.attribute.ranked import treatment
+from workers.diagnosis.attribute.report import treatment
 from workers.diagnosis.attribute.sites import Site, sites_of
 from workers.diagnosis.attribute.treatment import Patient
 from workers.measuring.subject import recipe_of

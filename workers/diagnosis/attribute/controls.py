@@ -1,7 +1,11 @@
-"""The isotropic twin: noise of the same norm in a random direction, in the place of a part's error.
+"""What a part's nats are held against: the part swapped by itself, and noise of the same norm.
 
-KL(part) / KL(twin) above 1 says that the error points where the model is sensitive, so that another method with as many
-bits could do better; at 1 it is its mere size; below 1 the method has turned the error to where it does not hurt.
+The control is the part swapped by itself. Anything but exactly 0 shows that the machinery is measured and not the part:
+a module that was changed in place, a state of another batch shape, a weight that was rounded on its way.
+
+The isotropic twin is noise of the same norm in a random direction, in the place of the part's error. If KL(part) /
+KL(twin) is above 1, the error points where the model is sensitive: another method with as many bits could do better. At
+1 it is mere size. Below 1 the method has turned the error to where it does not hurt.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from app.contracts.report import Mean
-from workers.diagnosis.attribute.mixing import Mode
+from workers.diagnosis.attribute.mixing import CONTROL, Mode
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.distributions.intervals import FEWEST_CLUSTERS
@@ -40,3 +44,13 @@ def twin_ratio(swapper: Swapper, site: Site, *, twins: int, seed: int) -> Mean |
     noise = [swapper.kl([site], mode=Mode("twin", seed + number), batches=batches) for number in range(twins)]
     where = swapper.subset.where.select(np.arange(len(part)))
     return ratio(part, np.mean(noise, axis=0), where, seed=seed)
+
+
+# On so many batches: one shows all that can go wrong.
+BATCHES = 1
+
+
+def control(swapper: Swapper, site: Site) -> float:
+    """Largest KL of any position if the part is swapped by itself, nats; infinite if one is not finite."""
+    kl = swapper.kl([site], mode=CONTROL, batches=BATCHES)
+    return float(np.max(np.where(np.isfinite(kl), kl, np.inf), initial=0.0))
