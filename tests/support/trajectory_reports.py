@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from app.contracts.decoding import AnyShaping, Sampler, defaults
+from app.contracts.decoding import Sampler, defaults
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.request import SHAPINGS
 from app.kinds.trajectory.words import sentence
 from tests.support.calibration_reports import BLOCKS
-from tests.support.reports import Tokens, _mean, compare_report
-from tests.support.trajectory_draws import base_tokens, cell_of, text_of, write
-from tests.support.trajectory_kinds import BLOCK, by_class_of, distances_of, reference_masks
+from tests.support.reports import Tokens, compare_report, draw
+from tests.support.trajectory_draws import BLOCK, Draws
 
 Json = dict[str, Any]
 RTN = {"type": "quantize.rtn", "bits": 4}
@@ -40,30 +40,18 @@ def sample(candidate: int, number: int, parted: int | None, document: str) -> Js
     }
 
 
-def distance(shaping: AnyShaping, index: int, tokens: Tokens) -> Json:
-    """A cut loses what the candidate no longer holds; temperature cuts nothing. No cut moves the most likely token."""
-    cuts = shaping.name != "temperature"
-    lost = np.where(tokens.tv > 0.3, 0.05, 0.0) * cuts
-    columns = {
-        "kl": np.where(lost > 0, np.nan, 0.7 * tokens.kl),
-        "infinite": (lost > 0).astype(np.float64),
-        "tv": 0.9 * tokens.tv,
-        "top1": np.asarray(tokens.top1, dtype=np.float64),
-    }
-    return {
-        "candidate": index,
-        "shaping": shaping.name,
-        "parameters": {key: value for key, value in shaping.model_dump(mode="json").items() if key != "name"},
-        "kl": _mean(0.7 * tokens.kl[lost == 0], tokens.document[lost == 0]),
-        "infinite": _mean((lost > 0).astype(np.float64), tokens.document),
-        "lost": _mean(lost, tokens.document),
-        "tv": _mean(0.9 * tokens.tv, tokens.document),
-        "top1": _mean(tokens.top1, tokens.document),
-        "supports_differ": _mean(((tokens.tv > 0.2) & cuts).astype(np.float64), tokens.document),
-        "by_class": distances_of(
-            columns, tokens.document, reference_masks("greedy", np.bincount(tokens.document).tolist())
-        ),
-    }
+def base_tokens(damage: float, prompts: int) -> Tokens:
+    """A candidate on the reference's own texts: the same texts for every candidate, at most `MOST` tokens each."""
+    drawn = draw(mean=max(damage, 1e-12), documents=prompts, tokens=MOST, seed=2)
+    kept = drawn.position < MOST
+    cut = {one.name: getattr(drawn, one.name)[kept] for one in fields(drawn) if one.name != "names"}
+    values = replace(drawn, **cut)
+    values.kl = values.kl * (damage / float(values.kl.mean()))
+    if damage:
+        return values
+    same: dict[str, Any] = dict.fromkeys(("reverse_kl", "js", "tv", "delta_p"), np.zeros(values.kl.size))
+    same |= dict.fromkeys(("top1", "overlap5", "overlap10", "rank"), np.ones(values.kl.size))
+    return replace(values, logp_candidate=values.logp_reference, **same)
 
 
 def trajectory_report(
@@ -79,28 +67,17 @@ def trajectory_report(
     decoders = defaults()[:2] if few else defaults()
     recipes = [[RTN], [PRUNED], [{"type": "quantize.rtn", "bits": 3, "group_size": 32}], [RTN, PRUNED]][:candidates]
     damages = [damage * (1 + 0.5 * index) for index in range(candidates)]
-    tokens = [base_tokens(one, count, MOST) for one in damages]
+    tokens = [base_tokens(one, count) for one in damages]
     reports = [compare_report(one, store_text=stored) for one in tokens]
     base = reports[0]
     models = [base["provenance"]["candidate"] | {"recipe": recipe} for recipe in recipes]
-    written = {
-        (number, index): write(
-            tokens[index],
-            damages[index],
-            MOST,
-            scale=1.0 + 0.1 * number,
-            seed=(11 + number, index),
-            greedy=number == 0,
-        )
-        for number in range(len(decoders))
-        for index in range(candidates)
+    draws = {
+        (one.name, index): Draws(damage, count, MOST, (11 + number, index))
+        for number, one in enumerate(decoders)
+        for index, damage in enumerate(damages)
     }
-    cells = [
-        cell_of(decoders[number].name, index, one) | {"by_class": by_class_of(decoders[number].name, index, one)}
-        for (number, index), one in written.items()
-    ]
     samples = [
-        sample(index, number, written[0, index].first[number], document or f"story-{number}")
+        sample(index, number, 9 if damage else None, document or f"story-{number}")
         for index in range(candidates)
         for number in range(max(1, 3 // candidates))
     ]
@@ -137,21 +114,16 @@ def trajectory_report(
             }
             for model, one in zip(models, reports, strict=True)
         ],
-        "cells": cells,
-        "reference_texts": [
-            {"decoder": one.name, "text": text_of(written[number, 0], 0)} for number, one in enumerate(decoders)
-        ],
+        "cells": [one.cell(*place) for place, one in draws.items()],
+        "reference_texts": [{"decoder": one.name, "text": draws[one.name, 0].text()} for one in decoders],
         "distances": [
-            distance(shaping, index, one) for index, one in enumerate(tokens) for shaping in (() if few else SHAPINGS)
+            draws["greedy", index].distance(shaping.model_dump(mode="json"), index)
+            for index in range(candidates)
+            for shaping in (() if few else SHAPINGS)
         ],
         "token_classes": BLOCK,
         "samples": samples if stored else [],
-        "generated_tokens": sum(
-            len(text)
-            for (_, index), one in written.items()
-            for side in ((0, 1) if index == 0 else (1,))
-            for text in one.kl[side]
-        ),
+        "generated_tokens": 110 * count * len(decoders) * (1 + candidates),
         "resumed_texts": 0,
         "not_tested": base["not_tested"],
         "warnings": [f"The text has {count} documents: {count} prompts instead of {PROMPTS}."] if few else [],

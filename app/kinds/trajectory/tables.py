@@ -31,6 +31,7 @@ from app.web.scales import LinearScale, LogScale
 from app.web.untrusted import visible
 
 _MOST_OPEN = 30  # rows of a table that the page shows unasked
+_MOST_WIDE = 6  # columns whose intervals have room beside their means
 _MOST_BRIEF = 6  # rows that the short output of a terminal has room for
 Spec = tuple[Column, Callable[[Any], Cell]]
 
@@ -44,7 +45,7 @@ def table(
         (Column(first, "name"), *(column for column, _ in specs)),
         tuple((Cell(name), *(cell(of) for _, cell in specs)) for name, of in rows),
         axis=scale,
-        style="stack strips" if scale else "stack",
+        style="stack strips" if scale or len(specs) > _MOST_WIDE else "stack",
     )
 
 
