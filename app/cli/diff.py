@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -26,7 +27,6 @@ from app.web import format as fmt
 from app.web.difference import render_difference
 from app.web.reading import parse
 from app.web.sections.difference import NAMES, classes_note, p_value, rank, slice_name, ties
-from app.web.terminal_parts import plain_table
 from app.web.untrusted import visible
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _print(found: DiffReport) -> None:
 def _ranking(found: DiffReport) -> Table:
     columns = [("Rank", False), ("", False), ("Candidate", False)]
     columns += [(name, True) for name in ("Value", "95 % interval", "PPL", "Size")]
-    table = plain_table(f"Ranking by {NAMES[found.by]}", columns)
+    table = _table(f"Ranking by {NAMES[found.by]}", columns)
     for row in found.ranking:
         value = fmt.estimate(row.value.mean, row.value.ci)
         table.add_row(
@@ -230,7 +230,7 @@ _COLUMNS: Final = [("Difference", True), ("95 % interval", True), ("p", True), (
 
 
 def _differences(pair: Pair) -> Table:
-    table = plain_table(f"{pair.later} − {pair.earlier}, paired by token", [("Measure", False), *_COLUMNS])
+    table = _table(f"{pair.later} − {pair.earlier}, paired by token", [("Measure", False), *_COLUMNS])
     for row in pair.differences:
         table.add_row(NAMES[row.measure], *_cells(row, pair))
     return table
@@ -238,7 +238,7 @@ def _differences(pair: Pair) -> Table:
 
 def _slices(kind: str, rows: Sequence[Difference], pair: Pair) -> Table:
     title = f"{pair.later} − {pair.earlier} by {kind}, {NAMES[rows[0].measure]}"
-    table = plain_table(title, [(kind.capitalize(), False), *_COLUMNS])
+    table = _table(title, [(kind.capitalize(), False), *_COLUMNS])
     for row in rows:
         table.add_row(Text(slice_name(row)), *_cells(row, pair))
     return table
@@ -259,7 +259,7 @@ def _print_shown(found: DiffReport) -> None:
         return
     certain.sort(key=lambda one: -abs(one[2].difference.mean or 0.0))
     title = f"Where in the text a pair differs, {NAMES[found.by]}"
-    table = plain_table(title, [("Pair", False), ("Of", False), ("", False), *_COLUMNS])
+    table = _table(title, [("Pair", False), ("Of", False), ("", False), *_COLUMNS])
     for pair, kind, row in certain[:MOST_SLICES]:
         table.add_row(f"{pair.later} − {pair.earlier}", kind, Text(slice_name(row)), *_cells(row, pair))
     out.print(table)
@@ -270,7 +270,7 @@ def _print_shown(found: DiffReport) -> None:
 
 
 def _pairs(found: DiffReport) -> Table:
-    table = plain_table(f"Every pair, {NAMES[found.by]}, paired by token", [("Pair", False), *_COLUMNS])
+    table = _table(f"Every pair, {NAMES[found.by]}, paired by token", [("Pair", False), *_COLUMNS])
     for pair in found.pairs:
         row = next(row for row in pair.differences if row.measure == found.by)
         table.add_row(f"{pair.later} − {pair.earlier}", *_cells(row, pair))
@@ -288,3 +288,11 @@ def _cells(row: Difference, pair: Pair) -> list[str | Text]:
         p_value(row.p_adjusted),
         Text(said, style=_COLOURS[row.verdict]),
     ]
+
+
+def _table(title: str, columns: Iterable[tuple[str, bool]]) -> Table:
+    """An empty table; columns are (heading, whether it holds numbers)."""
+    table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name, is_number in columns:
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
+    return table

@@ -42,6 +42,8 @@ class Kind:
     example: Mapping[str, Any]
     # (request, JobContext, EngineRoom) -> report, in a worker's child process.
     handler: str
+    # report -> its blocks, which every renderer shows.
+    view: str
     # (request, JobContext, EngineRoom): takes parts of another worker's running job off it; "": no job is shared.
     helper: str = ""
     # (request, Checked of `app.kinds.preflight`): raises `HemostatError` for what the kind cannot do.
@@ -50,8 +52,6 @@ class Kind:
     cost: str = ""
     # report -> the few words that its page is titled with and that lists lead with; "": the class is the answer.
     answer: str = ""
-    # report -> its blocks, which every renderer shows; "": a page and a terminal output of its own.
-    view: str = ""
     # What the class is of, if not of the candidate as it is.
     class_of: str = ""
     # How many knobs of the candidate's recipe it turns, and what to do if there are more or fewer.

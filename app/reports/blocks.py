@@ -1,6 +1,6 @@
 """A report's view is a list of blocks. Each kind lists its own; `html`, `terminal` and `markdown` show any list.
 
-To move a kind onto blocks:
+To show the report of a kind:
 
 1. Write `app/kinds/<kind>/view.py` with one public function, `blocks(report) -> list[Block]`:
 
@@ -20,10 +20,9 @@ To move a kind onto blocks:
    `--details`.
 3. Give columns that a narrow terminal may drop a `priority`: 3 goes first, 0 never goes. A column of charts is not for
    a terminal. Give the number a column of its own beside each chart.
-4. Name it in `app/kinds/<kind>/__init__.py`: `KIND = Kind(…, view=f"{__name__}.view:blocks")`. Delete its template, its
-   `app/web/terminal_<kind>.py`, its case in `app.web.terminal` and its function in `app.web.report`.
-5. Add a line to `tests/unit/app/reports/test_snapshots.py`, run it with `--update-snapshots`, read the files it wrote,
-   and delete the tests of words and markup. Keep those of numbers, decisions and hostile text.
+4. Name it in `app/kinds/<kind>/__init__.py`: `KIND = Kind(…, view=f"{__name__}.view:blocks")`.
+5. Add a line to `tests/unit/app/reports/test_snapshots.py`, run it with `--update-snapshots`, and read the files it
+   wrote. Tests of the kind are of numbers and decisions, not of words and markup.
 
 The renderers escape every text. Text that others wrote goes through `app.web.untrusted.visible` first.
 """

