@@ -1,24 +1,19 @@
-"""Parts and layers in words."""
+"""Parts, layers and texts in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workers.diagnosis.attribute.search import Measured
+from workers.analysis.numerals import counted
 
 # Parts that a sentence names.
 _NAMED = 4
 
 
-def count(parts: Sequence[Measured]) -> str:
-    """How many parts, with the noun."""
-    return "1 part" if len(parts) == 1 else f"{len(parts)} parts"
-
-
-def some(parts: Sequence[Measured]) -> str:
+def named(parts: Sequence[str]) -> str:
     """The first few by name."""
     rest = len(parts) - _NAMED
-    return ", ".join(one.site.name for one in parts[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(parts[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def listed(layers: list[int]) -> str:
@@ -28,4 +23,4 @@ def listed(layers: list[int]) -> str:
 
 def on_text(tokens: int, documents: int) -> str:
     """So many tokens of so many documents."""
-    return f"{tokens} token{'' if tokens == 1 else 's'} of {documents} document{'' if documents == 1 else 's'}"
+    return f"{counted(tokens, 'token')} of {counted(documents, 'document')}"

@@ -71,8 +71,6 @@ class Search:
     rungs: list[Rung] = field(default_factory=list)
     # what the budget did not reach for, in the model's order
     left_out: list[Site] = field(default_factory=list)
-    # whether parts of layers were tried in the order of their layers' nats
-    by_damage: bool = False
     # forward passes so far
     spent: float = 0.0
     # whether parts of every layer were asked for
@@ -111,7 +109,6 @@ class Search:
             self._stage("layers", outer, share, keep=max(self.top, ceil(KEPT_LAYERS * len(outer))), evenly=True)
         if finer:
             damage = self._damage_by_layer(sorted({site.layer for site in finer if site.layer is not None}))
-            self.by_damage = bool(damage)
             # stable: of equals the model's order
             finer.sort(key=lambda site: damage.get(site.layer, (0, 0.0)), reverse=True)
             self._stage("parts", finer, self.budget - self.spent, keep=self.top, evenly=not damage)

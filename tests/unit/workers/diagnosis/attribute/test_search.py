@@ -98,7 +98,6 @@ def test_parts_without_layers_to_go_by_are_spread_over_the_model(tmp_path: Path)
     assert numbers[0] == 0
     assert numbers[-1] == 79
     assert np.diff(numbers).max() <= 4
-    assert not search.by_damage
     assert len(search.left_out) + len(search.found) == 163
 
 
