@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import typer
-from rich import box
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from app.cli.configuration import settings
-from app.cli.options import AsJson, Url
+from app.cli.options import AsJson, Details, Url
 from app.cli.output import err, fail, out, print_json
 from app.cli.service import connect
 from app.cli.watching import check_writable, save_page
-from app.contracts.diff_report import Difference, DiffReport, Measure, Pair
+from app.contracts.diff_report import DiffReport, Measure
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.compare.difference import blocks
 from app.kinds.compare.report import CompareReport
+from app.reports.terminal import print_blocks
 from app.web import describe
-from app.web import format as fmt
 from app.web.difference import render_difference
 from app.web.reading import parse
-from app.web.sections.difference import NAMES, classes_note, p_value, rank, slice_name, ties
+from app.web.terminal import say_on
 from app.web.untrusted import visible
 
 if TYPE_CHECKING:
@@ -34,13 +32,6 @@ if TYPE_CHECKING:
 
 TOKENS: Final = "tokens.parquet"
 REPORT: Final = "report.json"
-_COLOURS: Final = {
-    "better": "green",
-    "worse": "red",
-    "no difference shown": "yellow",
-    "cannot be judged": "dim",
-    "equal": "cyan",
-}
 
 
 def diff(
@@ -59,6 +50,7 @@ def diff(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where an HTML page goes.")] = None,
     url: Url = None,
+    details: Details = False,
     as_json: AsJson = False,
 ) -> None:
     """Which candidate is better, and is it sure: paired differences on the same tokens, with intervals.
@@ -77,7 +69,7 @@ def diff(
             err.print(f"[bold yellow]{escape(found.label)}[/]", soft_wrap=True)
         print_json(json.loads(found.model_dump_json()))
     else:
-        _print(found)
+        print_blocks(blocks(found, seed=seed), out, say_on(out), details=details, more="add --details")
     if page is not None:
         (err if as_json else out).print(f"Page: {escape(str(page))}", soft_wrap=True)
 
@@ -172,127 +164,3 @@ def _json(file: Path) -> dict[str, Any]:
             hint=f"give a job's id, or a folder with {REPORT} and {TOKENS}",
         ) from None
     return data if isinstance(data, dict) else {}
-
-
-# --- for people
-
-
-def _print(found: DiffReport) -> None:
-    if found.label:
-        out.print(f"[bold yellow]{escape(found.label)}[/]", soft_wrap=True)
-        for mismatch in found.mismatches:
-            one, other = mismatch.reports
-            line = f"  {mismatch.what}: {one} {visible(mismatch.one)}, {other} {visible(mismatch.other)}"
-            out.print(Text(line), soft_wrap=True)
-        out.print()
-    out.print(Text(found.verdict, style="bold"))
-    out.print(Text(f"{fmt.count(found.tokens)} tokens of {fmt.count(found.documents)} documents, paired"))
-    out.print()
-    out.print(_ranking(found))
-    if len(found.pairs) == 1:
-        out.print(_differences(found.pairs[0]))
-        for kind, rows in _kinds(found.pairs[0]):
-            if rows:
-                out.print(_slices(kind, rows, found.pairs[0]))
-    else:
-        out.print(_pairs(found))
-        _print_shown(found)
-    if told := classes_note(found):
-        out.print(Text(f"Token classes: {told}"))
-    if told := ties(found):
-        out.print(Text(f"Ties: {told}"))
-    for warning in found.warnings:
-        out.print(Text.assemble(("Warning: ", "bold"), visible(warning)))
-    out.print(Text(f"Method: {found.method}.", style="dim"))
-
-
-def _ranking(found: DiffReport) -> Table:
-    columns = [("Rank", False), ("", False), ("Candidate", False)]
-    columns += [(name, True) for name in ("Value", "95 % interval", "PPL", "Size")]
-    table = _table(f"Ranking by {NAMES[found.by]}", columns)
-    for row in found.ranking:
-        value = fmt.estimate(row.value.mean, row.value.ci)
-        table.add_row(
-            rank(row),
-            row.letter,
-            Text(row.candidate),
-            value.value,
-            value.interval or fmt.NONE,
-            fmt.number(row.perplexity, 4),
-            fmt.NONE if row.bytes is None else fmt.size(row.bytes),
-        )
-    return table
-
-
-# So many slices are printed where there are several pairs.
-MOST_SLICES: Final = 12
-_COLUMNS: Final = [("Difference", True), ("95 % interval", True), ("p", True), ("p, corrected", True), ("", False)]
-
-
-def _differences(pair: Pair) -> Table:
-    table = _table(f"{pair.later} − {pair.earlier}, paired by token", [("Measure", False), *_COLUMNS])
-    for row in pair.differences:
-        table.add_row(NAMES[row.measure], *_cells(row, pair))
-    return table
-
-
-def _slices(kind: str, rows: Sequence[Difference], pair: Pair) -> Table:
-    title = f"{pair.later} − {pair.earlier} by {kind}, {NAMES[rows[0].measure]}"
-    table = _table(title, [(kind.capitalize(), False), *_COLUMNS])
-    for row in rows:
-        table.add_row(Text(slice_name(row)), *_cells(row, pair))
-    return table
-
-
-def _kinds(pair: Pair) -> tuple[tuple[str, Sequence[Difference]], ...]:
-    return (("domain", pair.domains), ("token class", pair.token_classes))
-
-
-def _print_shown(found: DiffReport) -> None:
-    """Of many pairs, the slices of the text where one differs for sure, the largest differences first."""
-    every = [(pair, kind, row) for pair in found.pairs for kind, rows in _kinds(pair) for row in rows]
-    certain = [one for one in every if one[2].verdict in {"better", "worse"}]
-    if not every:
-        return
-    if not certain:
-        out.print(Text("By domain and token class: no difference of a pair is shown."))
-        return
-    certain.sort(key=lambda one: -abs(one[2].difference.mean or 0.0))
-    title = f"Where in the text a pair differs, {NAMES[found.by]}"
-    table = _table(title, [("Pair", False), ("Of", False), ("", False), *_COLUMNS])
-    for pair, kind, row in certain[:MOST_SLICES]:
-        table.add_row(f"{pair.later} − {pair.earlier}", kind, Text(slice_name(row)), *_cells(row, pair))
-    out.print(table)
-    said = f"{len(certain)} of {len(every)} differences by pair and domain or token class are certain"
-    if len(certain) > MOST_SLICES:
-        said += f"; the {MOST_SLICES} largest stand above, all are in the JSON and on the page"
-    out.print(Text(f"{said}."))
-
-
-def _pairs(found: DiffReport) -> Table:
-    table = _table(f"Every pair, {NAMES[found.by]}, paired by token", [("Pair", False), *_COLUMNS])
-    for pair in found.pairs:
-        row = next(row for row in pair.differences if row.measure == found.by)
-        table.add_row(f"{pair.later} − {pair.earlier}", *_cells(row, pair))
-    return table
-
-
-def _cells(row: Difference, pair: Pair) -> list[str | Text]:
-    value = fmt.estimate(row.difference.mean, row.difference.ci)
-    said = f"{pair.later} is {row.verdict}" if row.verdict in {"better", "worse"} else row.verdict
-    sign = "+" if (row.difference.mean or 0) > 0 else ""
-    return [
-        f"{sign}{value.value}",
-        value.interval or fmt.NONE,
-        p_value(row.p),
-        p_value(row.p_adjusted),
-        Text(said, style=_COLOURS[row.verdict]),
-    ]
-
-
-def _table(title: str, columns: Iterable[tuple[str, bool]]) -> Table:
-    """An empty table; columns are (heading, whether it holds numbers)."""
-    table = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for name, is_number in columns:
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
-    return table

@@ -60,7 +60,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class Title(Block):
-    """Which models over which text. `what` names the kind of report, `heading` titles the browser's tab."""
+    """Which models over which text. `what` names the kind of report, `heading` titles the browser's tab.
+
+    A page of several candidates names none here: its heading is the title.
+    """
 
     what: str
     heading: str
@@ -211,6 +214,14 @@ class Code(Block):
 
     text: str
     heading: str = ""
+
+
+@dataclass(frozen=True)
+class Links(Block):
+    """Labels and addresses on a page that a service shows; what the page itself shows has no address."""
+
+    label: str
+    items: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)

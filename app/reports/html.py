@@ -9,14 +9,14 @@ from app.reports.blocks import Block, Headline, Section, Title
 from app.web.pages import page
 
 
-def render_html(blocks: Sequence[Block], *, others: str = "") -> str:
+def render_html(blocks: Sequence[Block], *, others: str = "", schema: str = SCHEMA) -> str:
     """The page of blocks that begin with a `Title`. `others` is an address that compares the candidate with others."""
     title, *body = blocks
     if not isinstance(title, Title):
         raise TypeError("the first block of a report is its title")
     return page(
         "blocks.html.j2",
-        schema=SCHEMA,
+        schema=schema,
         what=title.what,
         title=title.heading,
         head=title,

@@ -39,13 +39,16 @@ from app.web.scales import LogScale
 
 Say = Callable[[str], str]
 _STYLES: Final = {"none": "green", "mild": "yellow", "moderate": "yellow", "severe": "red", "collapse": "red"}
+_REPORT: Final = "hemostat report JOB --details, while hemostat up runs"
 _GAP: Final = 2
 _WIDEST_GAUGE: Final = 98
 _WIDEST_TEXT: Final = 30  # characters of a cell of words before it is folded
 
 
-def print_blocks(blocks: Sequence[Block], console: Console, say: Say, *, details: bool = False) -> None:
-    """Prints them. `say` turns a text into one that the terminal's encoding has."""
+def print_blocks(
+    blocks: Sequence[Block], console: Console, say: Say, *, details: bool = False, more: str = _REPORT
+) -> None:
+    """Prints them. `say` turns a text into one that the terminal's encoding has; `more` prints every number."""
     if details:
         for block in blocks:
             _print(block, console, say)
@@ -59,7 +62,7 @@ def print_blocks(blocks: Sequence[Block], console: Console, say: Say, *, details
             _print(block, console, say)
     for step in steps:
         _next(step, console, say)
-    console.print(Text("Every number: hemostat report JOB --details, while hemostat up runs.", style="dim"))
+    console.print(Text(f"Every number: {more}.", style="dim"))
 
 
 def brief(blocks: Sequence[Block]) -> Iterator[Block]:
@@ -92,7 +95,8 @@ def _print(block: Block, console: Console, say: Say) -> None:
 
 def _title(block: Title, console: Console, say: Say) -> None:
     rows = [("candidate", block.candidate), ("reference", block.reference), ("over", block.scored)]
-    _pairs([*rows, *((fact.name.lower(), fact.value) for fact in block.facts if fact.brief)], console, say)
+    rows += [(fact.name.lower(), fact.value) for fact in block.facts if fact.brief]
+    _pairs([(name, value) for name, value in rows if value], console, say)
 
 
 def _pairs(rows: Sequence[tuple[str, str]], console: Console, say: Say) -> None:

@@ -5,50 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
-from urllib.parse import urlencode
 
 from app.contracts.diff_report import MOST, SCHEMA, DiffReport, Measure
-from app.web import format as fmt
+from app.kinds.compare.difference import NAMES, blocks
+from app.reports.html import render_html
 from app.web.pages import page
-from app.web.sections.difference import NAMES, difference, rank
 from app.web.untrusted import visible
 
 
 def render_difference(report: DiffReport, *, seed: int = 0, reports: str = "", again: str = "") -> str:
-    """The page of differences, computed with this seed.
-
-    `reports` is a job's page with `{job}` in its place, `again` the path that this page was asked for by; both are ""
-    for a page that is kept, which then has no links.
-    """
-    return page(
-        "difference.html.j2",
-        what="difference of candidates",
-        title=visible(report.verdict),
-        schema=SCHEMA,
-        report=report,
-        seed=seed,
-        shown=difference(report),
-        counted=f"{fmt.count(report.tokens)} tokens of {fmt.count(report.documents)} documents, paired",
-        warnings=[visible(warning) for warning in report.warnings],
-        candidates=[
-            (row.letter, rank(row), visible(row.candidate), row.job, reports.format(job=row.job))
-            for row in sorted(report.ranking, key=lambda row: row.letter)
-        ],
-        measures=[
-            (NAMES[by], "" if by == report.by or not again else f"{again}{_query(report, by, seed)}")
-            for by in get_args(Measure)
-        ],
-    )
-
-
-def _query(report: DiffReport, by: Measure, seed: int) -> str:
-    asked: list[tuple[str, object]] = [("job", row.job) for row in sorted(report.ranking, key=lambda row: row.letter)]
-    asked.append(("by", by))
-    if not report.comparable:
-        asked.append(("anyway", "true"))
-    if seed:
-        asked.append(("seed", seed))
-    return "?" + urlencode(asked)
+    """The page of differences, computed with this seed. `reports` and `again` are the addresses of its links."""
+    return render_html(blocks(report, seed=seed, reports=reports, again=again), schema=SCHEMA)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,12 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
 
     Raises `HemostatError(INVALID_REQUEST)` if it is no report.
     """
-    say: Say = _ascii if console.options.ascii_only else str
-    print_blocks(blocks_of(report), console, say, details=details)
+    print_blocks(blocks_of(report), console, say_on(console), details=details)
+
+
+def say_on(console: Console) -> Say:
+    """What turns a text into one that the terminal's encoding has."""
+    return _ascii if console.options.ascii_only else str
 
 
 def _ascii(text: str) -> str:

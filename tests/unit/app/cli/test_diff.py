@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from app.cli.diff import MOST_SLICES
 from app.cli.main import app
 from tests.support.mitigate_reports import mitigate_variants
 from tests.support.token_files import DOCUMENTS, LENGTH, values, write_job
@@ -52,113 +51,12 @@ def test_json_is_the_answer_and_nothing_else(folders: list[Path]) -> None:
     assert kl["verdict"] == "better"
 
 
-@pytest.mark.parametrize("width", [80, 140])
-def test_people_read_ranks_differences_and_domains(folders: list[Path], width: int) -> None:
-    status, output = run(*folders[:2], width=width)
-    text = " ".join(output.split())
+def test_details_have_every_slice(folders: list[Path]) -> None:
+    [pair] = json.loads(run(*folders[:2], "--json")[1])["pairs"]
+    status, details = run(*folders[:2], "--details")
     assert status == 0
-    assert "b is better than a in KL." in text
-    assert "1,200 tokens of 30 documents, paired" in text
-    assert "b − a, paired by token" in text
-    assert "by domain" in text
-    assert "Holm" in text
-
-
-def test_people_read_differences_by_token_class_or_why_there_are_none(folders: list[Path], tmp_path: Path) -> None:
-    flags = {"json_structure": np.arange(HARD.size) % 3 == 0, "template": np.zeros(HARD.size, dtype=bool)}
-    new = [write_job(tmp_path / f"n{n}", values(n * HARD), job=f"diag_n{n}", classes=flags) for n in (2, 1)]
-    status, output = run(*new)
-    text = " ".join(output.split())
-    assert status == 0
-    assert "b − a by token class, KL(p‖q), nats" in text
-    [line] = [line.strip() for line in output.splitlines() if line.strip().startswith("JSON structure")]
-    assert line.endswith("b is better")
-    assert "A token may be of several classes. Not among the compared positions: Chat template." in text
-    status, output = run(new[0], folders[0])
-    text = " ".join(output.split())
-    assert status == 0
-    assert "Token classes: Differences by token class are not told: the values by token of b have no class" in text
-    [row] = json.loads(run(*new, "--json")[1])["pairs"][0]["token_classes"]
-    assert (row["token_class"], row["title"], row["domain"]) == ("json_structure", "JSON structure", None)
-
-
-def test_several_are_ranked_by_the_asked_measure(folders: list[Path]) -> None:
-    status, output = run(*folders, "--by", "top1_agreement")
-    text = " ".join(output.split())
-    assert status == 0
-    assert "Ranking by Top-1 agreement, share" in text
-    assert "Every pair, Top-1 agreement, share" in text
-    assert "Ties: b and c" in text
-
-
-def test_of_several_the_slices_that_differ_for_sure_are_told_the_largest_first(tmp_path: Path) -> None:
-    """A class where two candidates are equal at every position is in no line; nor is one that no report knows."""
-    third = np.arange(HARD.size) % 3 == 0
-    flags = {"json_structure": third, "number": ~third}
-    factors = {"a": (1.0, 1.0), "b": (1.0, 0.5), "c": (1.0, 0.2)}
-    jobs = [
-        write_job(
-            tmp_path / name,
-            values(np.where(third, inside, outside) * HARD),
-            job=f"diag_{name}",
-            candidate={"model": name},
-            classes=flags,
-        )
-        for name, (inside, outside) in factors.items()
-    ]
-    status, output = run(*jobs)
-    assert status == 0
-    lines = [" ".join(line.split()) for line in output.splitlines()]
-    begin = lines.index("Where in the text a pair differs, KL(p‖q), nats")
-    told = [line for line in lines[begin:] if " token class " in f" {line} "]
-    outside = HARD[~third].mean()
-    expected = [("c − a", -0.8), ("b − a", -0.5), ("c − b", -0.3)]
-    rows = [line for line in told if line.startswith(tuple("abc"))]
-    for line, (pair, factor) in zip(rows, expected, strict=True):
-        assert line.startswith(f"{pair} token class number ")
-        assert float(line.split()[6].replace("−", "-")) == pytest.approx(factor * outside, abs=0.005)
-    assert not any("JSON structure" in line for line in told)
-    assert "9 of 12 differences by pair and domain or token class are certain." in lines
-
-
-def test_of_more_than_the_terminal_lists_the_largest_are_and_the_others_are_said_to_be_elsewhere(
-    tmp_path: Path,
-) -> None:
-    """Of four candidates six pairs, each over three domains and a class; of any two the means lie a tenth apart."""
-    flags = {"number": np.ones(HARD.size, dtype=bool)}
-    jobs = [
-        write_job(
-            tmp_path / str(n), values((1 - n / 10) * HARD), job=f"diag_{n}", candidate={"model": str(n)}, classes=flags
-        )
-        for n in range(4)
-    ]
-    status, output = run(*jobs)
-    pairs = json.loads(run(*jobs, "--json")[1])["pairs"]
-    every = [row for pair in pairs for row in (*pair["domains"], *pair["token_classes"])]
-    certain = sum(row["verdict"] in {"better", "worse"} for row in every)
-    assert status == 0 and certain > MOST_SLICES
-    told = " ".join(output.split())
-    assert (
-        f"{certain} of {len(every)} differences by pair and domain or token class are certain; the {MOST_SLICES} "
-        "largest stand above, all are in the JSON and on the page."
-    ) in told
-    listed = output.split("Where in the text a pair differs")[1]
-    assert (
-        sum(" domain " in line or " token class " in line for line in listed.split("differences by")[0].splitlines())
-        == MOST_SLICES
-    )
-
-
-def test_of_several_that_differ_nowhere_it_is_said(tmp_path: Path) -> None:
-    noise = [np.random.default_rng(seed).normal(1, 1e-6, HARD.size) for seed in range(3)]
-    jobs = [
-        write_job(tmp_path / str(number), values(factor * HARD), job=f"diag_{number}", candidate={"model": str(number)})
-        for number, factor in enumerate(noise)
-    ]
-    status, output = run(*jobs)
-    assert status == 0
-    assert "By domain and token class: no difference of a pair is shown." in output
-    assert "Where in the text" not in output
+    for row in pair["domains"]:
+        assert any(line.startswith(row["domain"]) and f" {row['tokens']:,} " in line for line in details.splitlines())
 
 
 def test_a_report_file_stands_for_its_folder(folders: list[Path]) -> None:

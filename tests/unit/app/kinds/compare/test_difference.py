@@ -1,17 +1,21 @@
-"""The page of differences: every number of the answer is on it, which side is better, and what does not fit is said."""
+"""The differences of candidates as blocks: every number is there, which side is better, and what does not fit."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from app.contracts.diff_report import DiffReport
 from app.contracts.report import Mean
+from app.kinds.compare.difference import MOST_SLICES, blocks, p_value, ranking, ties
+from app.reports.blocks import Block, Chart, Fold, Section, Table
+from app.reports.terminal import print_blocks
 from app.web import format as fmt
 from app.web.difference import render_difference
-from app.web.sections.difference import difference, p_value, ties
 from tests.support.html import tree
 from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
 from workers.diagnosis.diff.answer import Side, compare_reports
@@ -40,49 +44,72 @@ def many(tmp_path: Path) -> DiffReport:
     return compare_reports([side(tmp_path / f"c{index}", 1.0 + 0.1 * index) for index in range(11)])
 
 
-def test_every_measure_of_a_pair_is_told_with_its_interval_and_both_p(two: DiffReport) -> None:
-    text = " ".join(tree(render_difference(two)).text.split())
-    for row in two.pairs[0].differences:
-        value = fmt.estimate(row.difference.mean, row.difference.ci)
-        assert value.value in text
-        assert str(value.interval) in text
-    assert "b is better" in text
-    assert "Holm’s correction" in text
-    assert "1,200 tokens of 30 documents, paired" in text
+def everything(found: list[Block]) -> list[Block]:
+    """The blocks out of sections and folds."""
+    inner = [everything([*block.blocks]) if isinstance(block, Section | Fold) else [block] for block in found]
+    return [block for part in inner for block in part]
+
+
+def tables(report: DiffReport, of: str) -> list[Table]:
+    """Those whose caption holds these words."""
+    return [one for one in everything(blocks(report)) if isinstance(one, Table) and of in one.caption]
+
+
+def charts(report: DiffReport) -> list[str]:
+    return [str(one.svg) for one in everything(blocks(report)) if isinstance(one, Chart)]
+
+
+def cells(table: Table) -> list[list[str]]:
+    return [[f"{cell.text} {cell.note}".strip() for cell in row] for row in table.rows]
+
+
+def test_every_measure_of_a_pair_has_its_interval_and_both_p(two: DiffReport) -> None:
+    (table,) = tables(two, "in every measure")
+    for line, row in zip(cells(table), two.pairs[0].differences, strict=True):
+        value = str(fmt.estimate(row.difference.mean, row.difference.ci))
+        assert line[1].removeprefix("+") == value
+        assert line[2:] == [p_value(row.p), p_value(row.p_adjusted), "b is better"]
+    assert "1,200 tokens of 30 documents, paired" in tree(render_difference(two)).text
 
 
 def test_the_differences_by_token_class_have_a_table_for_each_pair(tmp_path: Path) -> None:
     sides = [side(tmp_path / name, scale, FLAGS) for name, scale in (("one", 1.0), ("two", 0.8), ("three", 0.9))]
     for given in (sides[:2], sides):
         found = compare_reports(given)
-        section = tree(render_difference(found)).one(id_="pairs")
-        tables = [one for one in section.all("table") if "by token class" in one.one("caption").text]
-        assert len(tables) == len(found.pairs)
-        for table, pair in zip(tables, found.pairs, strict=True):
-            assert table.one("caption").text == f"{pair.later} − {pair.earlier} by token class, KL(p‖q), nats"
-            for line, row in zip(table.one("tbody").all("tr"), pair.token_classes, strict=True):
-                value = fmt.estimate(row.difference.mean, row.difference.ci)
-                cells = [cell.text.strip() for cell in (line.one("th"), *line.all("td"))]
-                sign = "+" if (row.difference.mean or 0) > 0 else ""
-                assert cells == [
-                    row.title,
-                    fmt.count(row.tokens),
-                    f"{sign}{value.value}",
-                    value.interval,
-                    p_value(row.p),
-                    p_value(row.p_adjusted),
-                    f"{pair.later} is {row.verdict}" if row.title == "JSON structure" else "cannot be judged",
-                ]
-        assert section.text.count("A token may be of several classes.") == 1
+        for table, pair in zip(tables(found, "by token class"), found.pairs, strict=True):
+            assert table.caption == f"{pair.later} − {pair.earlier} by token class, KL(p‖q), nats"
+            for line, row in zip(cells(table), pair.token_classes, strict=True):
+                assert line[:2] == [row.title, fmt.count(row.tokens)]
+                assert line[2].removeprefix("+") == str(fmt.estimate(row.difference.mean, row.difference.ci))
+                judged = row.title == "JSON structure"
+                assert line[5] == (f"{pair.later} is {row.verdict}" if judged else "cannot be judged")
 
 
-def test_where_classes_are_not_told_the_page_says_why(tmp_path: Path, two: DiffReport) -> None:
+def test_without_classes_the_page_has_the_reason(tmp_path: Path, two: DiffReport) -> None:
     found = compare_reports([side(tmp_path / "new", 1.0, FLAGS), side(tmp_path / "old", 0.8)])
-    section = tree(render_difference(found)).one(id_="pairs")
-    assert "by token class are not told: the values by token of b have no class columns" in section.text
-    assert not any("by token class" in one.text for one in section.all("caption"))
-    without = two.model_copy(update={"token_classes_note": ""})
-    assert "Token classes" not in tree(render_difference(without)).text
+    assert found.token_classes_note in tree(render_difference(found)).text
+    assert not tables(found, "by token class")
+    assert "Token classes" not in tree(render_difference(two.model_copy(update={"token_classes_note": ""}))).text
+
+
+def test_the_slices_that_differ_for_sure_are_first_with_the_largest_first(tmp_path: Path) -> None:
+    """A class in which two candidates are equal at every position is in no row; nor is one that no report has."""
+    third = np.arange(HARD.size) % 3 == 0
+    flags = {"json_structure": third, "number": ~third}
+    sides = []
+    for name, outside in (("a", 1.0), ("b", 0.5), ("c", 0.2)):
+        kl = np.where(third, 1.0, outside) * HARD
+        write_job(tmp_path / name, values(kl), job=f"diag_{name}", candidate={"model": name}, classes=flags)
+        sides.append(side_of(tmp_path / name))
+    found = compare_reports(sides)
+    every = [row for pair in found.pairs for row in (*pair.domains, *pair.token_classes)]
+    sure = [abs(row.difference.mean or 0.0) for row in every if row.verdict in {"better", "worse"}]
+    (table,) = tables(found, "slices")
+    assert table.caption.startswith(f"{len(sure)} of {len(every)} slices")
+    assert len(table.rows) == min(len(sure), MOST_SLICES)
+    shown = [float(row[2].text.replace("−", "-")) for row in table.rows]
+    assert np.abs(shown) == pytest.approx(sorted(sure, reverse=True)[: len(shown)], abs=0.005)
+    assert not any("JSON structure" in row[1].text for row in table.rows)
 
 
 @pytest.mark.parametrize(
@@ -108,17 +135,21 @@ def test_the_side_of_zero_on_which_a_candidate_is_better_depends_on_the_measure(
     assert {"◂ a is better", "b is better ▸"} <= set(texts[1])
 
 
-def test_a_severity_that_is_not_decided_has_a_question_mark(two: DiffReport) -> None:
-    first, second = two.ranking
-    told = two.model_copy(update={"ranking": (first, second.model_copy(update={"classes": ("mild", "moderate")}))})
-    rows = difference(told).ranking.rows
-    assert [row[-1].text for row in rows] == [first.severity, "mild or moderate?"]
+def test_the_short_output_fits_its_lines(two: DiffReport, many: DiffReport) -> None:
+    for found, others in ((two, 2), (many, 11)):
+        stream = io.StringIO()
+        print_blocks(blocks(found), Console(file=stream, width=80), str)
+        lines = stream.getvalue().splitlines()
+        assert len(lines) <= 38 and max(map(len, lines)) <= 80
+        assert sum(line[:1].isalpha() and line[1:4] == "   " for line in lines) == others, "a row per candidate"
 
 
-def test_ranks_stand_in_their_order(many: DiffReport) -> None:
-    table = next(tree(render_difference(many)).one(id_="ranking").all("table"))
-    letters = [row.one("th").text.strip() for row in table.one("tbody").all("tr")]
-    assert letters == [row.letter for row in many.ranking] == list("abcdefghijk")
+def test_ranks_are_in_their_order_and_an_undecided_severity_has_a_question_mark(many: DiffReport) -> None:
+    first, *others = many.ranking
+    undecided = first.model_copy(update={"classes": ("mild", "moderate")})
+    rows = ranking(many.model_copy(update={"ranking": (undecided, *others)})).rows
+    assert [row[0].text for row in rows] == [row.letter for row in many.ranking] == list("abcdefghijk")
+    assert [row[-1].text for row in rows] == ["mild or moderate?", *(row.severity for row in others)]
 
 
 def test_ties_are_told_apart_by_what_is_known(tmp_path: Path) -> None:
@@ -126,10 +157,9 @@ def test_ties_are_told_apart_by_what_is_known(tmp_path: Path) -> None:
     noisy = HARD * np.random.default_rng(9).lognormal(0, 0.3, DOCUMENTS).repeat(LENGTH)
     write_job(tmp_path / "near", values(noisy), job="diag_near", candidate={"model": "near"})
     found = compare_reports([first, side(tmp_path / "same", 1.0), side_of(tmp_path / "near")])
-    assert ties(found) == (
-        "a and c, b and c: no difference is shown, which does not say that they are equal. The interval says how far "
-        "they may differ. a and b: equal at every position."
-    )
+    said = ties(found).split(". ")
+    assert said[0].startswith("a and c, b and c: no difference is shown")
+    assert said[-1] == "a and b: equal at every position."
     assert ties(found) in " ".join(tree(render_difference(found)).text.split())
 
 
@@ -142,9 +172,7 @@ def test_a_tie_in_another_measure_than_the_one_that_ranks_is_none(two: DiffRepor
 
 
 def test_of_very_many_pairs_the_chart_has_those_with_the_best(many: DiffReport) -> None:
-    root = tree(render_difference(many)).one(id_="every")
-    assert "The best candidate against each other one" in root.text
-    labels = {one.text for one in root.all("text", class_="strong")}
+    labels = {one.text for one in tree(charts(many)[0]).all("text", class_="strong")}
     assert labels == {f"{letter} − a" for letter in "bcdefghijk"}
 
 
@@ -170,9 +198,9 @@ def test_every_row_against_the_best_is_the_other_one_minus_it_wherever_it_stands
         pairs.append(pair.model_copy(update={"earlier": one, "later": other, "differences": rows}))
     ranking = tuple(row.model_copy(update={"letter": names[row.letter]}) for row in many.ranking)
     renamed = many.model_copy(update={"pairs": tuple(pairs), "ranking": ranking})
-    charts = [tree(str(difference(one).chart)) for one in (many, renamed)]
+    drawn = [tree(charts(one)[0]) for one in (many, renamed)]
     labels, numbers = [
-        [[one.text for one in chart.all("text", class_=kind)] for chart in charts] for kind in ("strong", "end")
+        [[one.text for one in chart.all("text", class_=kind)] for chart in drawn] for kind in ("strong", "end")
     ]
     assert sorted(labels[1]) == [f"{letter} − d" for letter in "abcefghijk"]
     assert all(number.startswith("+") for number in numbers[1][: len(labels[1])])
@@ -185,11 +213,11 @@ def _negative(ci: tuple[float, float] | None) -> tuple[float, float] | None:
 
 def test_what_is_not_comparable_says_so_first_and_why(tmp_path: Path) -> None:
     sides = [side(tmp_path / "one", 1.0), side(tmp_path / "two", 0.8, dtype="float32")]
-    root = tree(render_difference(compare_reports(sides, anyway=True)))
-    assert root.one("h1").text.startswith("Not comparable, compared anyway")
-    alert = next(root.all(class_="alert")).text
-    assert "dtype differ" in alert
-    assert "float32" in root.one(id_="ranking").text
+    found = compare_reports(sides, anyway=True)
+    root = tree(render_difference(found))
+    assert found.label in next(root.all(class_="alert")).text
+    (table,) = tables(found, "What differs")
+    assert cells(table) == [["dtype", "bfloat16 a", "float32 b"]]
     assert "--anyway" in root.one("pre").text
 
 
