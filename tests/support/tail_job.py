@@ -1,8 +1,8 @@
 """What a worker does for a job of kind `tail`: a comparison, and a count over its values."""
 
 from tests.support.tail_kind import TailReport, TailRequest
-from workers.diagnosis.compare.job import compared
 from workers.engine.room import EngineRoom
+from workers.measuring.pair import compared
 from workers.process.handler import JobContext
 
 

@@ -8,13 +8,11 @@ attempt after a lost one, and so are the values of the choice and the test. docs
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
@@ -40,7 +38,6 @@ from workers.process.handler import JobContext
 
 RAW_FILE: Final = "raw.parquet"
 CALIBRATED_FILE: Final = "calibrated.parquet"
-_DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def calibrate(request: CalibrateRequest, context: JobContext, room: EngineRoom) -> CalibrateReport:
@@ -126,9 +123,7 @@ class _Calibrate(Attempt):
         found: dict[str, dict[str, Scored]] = {}
         for what, side in (("reference", sides.reference), ("candidate", sides.candidate)):
             found[what] = {name: self._score(sides, side, corpus, what) for name, corpus in sets.named()}
-            with self._watch.phase("head_check"):
-                self._context.progress("head_check", 0, 0)
-                self._check_head(side, sides.dtype, sets.fit, _first(found[what]["fit"]))
+            self._check_head(side, sides.dtype, sets.fit, found[what]["fit"])
         return {name: _Pair(found["reference"][name], found["candidate"][name]) for name, _ in sets.named()}
 
     def _rows(self, sets: Sets, pairs: dict[str, _Pair], name: str) -> Rows:
@@ -148,7 +143,9 @@ class _Calibrate(Attempt):
             fits = Fits(sides, fit, stop, folder=scratch, seed=request.seed, context=context)
             fitted = fits.all(request.calibrators)
         with self._watch.phase("choose"):
-            calibrators = served({name: found.calibrator for name, found in fitted.items()}, self._dtype(sides))
+            calibrators = served(
+                {name: found.calibrator for name, found in fitted.items()}, sides.candidate.torch_dtype
+            )
             columns = mean_kl_columns(
                 stop,
                 logits,
@@ -173,9 +170,6 @@ class _Calibrate(Attempt):
             )
         return Choice(fitted, means, cost, chosen.name, frozen)
 
-    def _dtype(self, sides: Sides) -> torch.dtype:
-        return _DTYPES.get(sides.dtype, torch.bfloat16)
-
     # --- the test
 
     def _test(
@@ -192,7 +186,7 @@ class _Calibrate(Attempt):
         request, context = self._request, self._context
         proof = prove(
             choice,
-            served(choice.calibrators(), self._dtype(sides)),
+            served(choice.calibrators(), sides.candidate.torch_dtype),
             opened,
             logits,
             request=request,
@@ -228,8 +222,3 @@ class _Calibrate(Attempt):
         domains = [document.domain for document in corpus.documents]
         for name, values in ((RAW_FILE, tested.raw), (CALIBRATED_FILE, tested.calibrated)):
             values.to_parquet(self._context.output / name, tested.positions, ids, domains)
-
-
-def _first(scored: Scored) -> Callable[[object], torch.Tensor]:
-    """The hidden states of the first window, whose beginning the head is checked on."""
-    return lambda _tokens: scored.stored.window(0)

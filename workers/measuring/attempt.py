@@ -8,27 +8,30 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 
 from app.contracts.request import JobRequest
 from app.contracts.text import TextSource
-from app.models.checkpoint import tokenizer_fingerprint
+from app.models.checkpoint import CheckpointInfo, tokenizer_fingerprint
+from app.models.registry import ModelEntry, load_registry
+from app.models.steps.others import other_of
 from app.recipes.recipe import Recipe
+from workers.distributions.divergence import Precision
 from workers.distributions.reference_store import ReferenceStore, StoredHidden
 from workers.distributions.selfcheck import Logprobs, verify_head
 from workers.distributions.token_values import Positions
 from workers.engine.device import identity
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
-from workers.measuring.calibration_text import CalibrationLoader, looked_at
+from workers.measuring.calibration_text import CalibrationLoader, looked_at, reads_text
 from workers.measuring.classify import Classified, classify
 from workers.measuring.floor import Floor, noise_floor
+from workers.measuring.long_context import Cut, cut, reference_limit
 from workers.measuring.passes import score_into_store
 from workers.measuring.positions import positions_of
-from workers.measuring.sides import Side, Sides, folder_bytes
+from workers.measuring.recipes import Bench
+from workers.measuring.sides import Side, Sides, folder_bytes, resolve
 from workers.measuring.stopwatch import Stopwatch
 from workers.process.handler import JobContext
 from workers.text.documents import TextDocument
@@ -62,6 +65,42 @@ class Scored:
     from_store: bool
 
 
+@dataclass(frozen=True)
+class ReferenceRun:
+    """The reference over a text. `shorter`, with windows longer than the reference's context, is what it reads of them,
+    and `scored` is over that."""
+
+    scored: Scored
+    floor: Floor
+    shorter: Cut | None = None
+
+    def window(self, index: int) -> torch.Tensor:
+        """hidden_TD of one window of the text."""
+        stored = self.scored.stored
+        return stored.window(index) if self.shorter is None else self.shorter.states(stored.window)(index)
+
+    @property
+    def context(self) -> int | None:
+        """The reference's context where it is shorter than the windows."""
+        return None if self.shorter is None else self.shorter.corpus.window
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text of a request as documents and windows, and the models that read it, the candidate before its recipe."""
+
+    reference: Side
+    entry: ModelEntry
+    origin: CheckpointInfo
+    documents: list[TextDocument]
+    corpus: Corpus
+    calibration: CalibrationLoader
+
+
+# What is scored beside the text, given the reference and its dtype, and what people call one of it.
+Beside = tuple[Callable[[Side, str], Sequence[TextDocument]], str]
+
+
 class Attempt:
     """One attempt at one job: its request, context, engine room, watch and store."""
 
@@ -71,12 +110,66 @@ class Attempt:
         self._room = room
         self._watch = Stopwatch(context)
         self._started_at = time.time()
-        # Ids of scored documents that steps of the recipes look at, where the request allows that.
-        self._looked_at: set[str] = set()
+        # Ids of what is scored and steps of the recipes look at, as the request allows, by what people call one.
+        self._looked_at: dict[str, set[str]] = {}
         settings = context.settings
         self._store = ReferenceStore(settings.home / "references", settings.reference_budget_bytes, user=context.job_id)
 
-    def _noise_floor(self, sides: Sides, corpus: Corpus, scored: Scored) -> Floor:
+    def _read_text(self, beside: Beside | None = None) -> Text:
+        """The text, which no step of the candidate's recipe may look at, and neither at what is scored `beside` it."""
+        request, context = self._shared, self._context
+        reference, entry, origin = resolve(request, context)
+        context.progress("text", 0, 0)
+        documents = self._documents(request.text, reference, entry.dtype)
+        corpus = self._windows(documents, reference)
+        texts = self._calibration(reference, entry.dtype, documents)
+        recipe = request.candidate.recipe
+        if beside is not None and reads_text(recipe):
+            scored, what = beside
+            self._check_overlap(texts, recipe, scored(reference, entry.dtype), pointer="/candidate/recipe", what=what)
+        return Text(reference, entry, origin, documents, corpus, texts)
+
+    def _reference(self, sides: Sides, corpus: Corpus, precision: Precision) -> ReferenceRun:
+        """The reference over a text: scored or found in the store, its head checked, its noise floor measured."""
+        reference = sides.reference
+        limit = reference_limit(self._shared.window, reference.info.max_position)
+        shorter = None if limit is None else cut(corpus, limit)
+        read = corpus if shorter is None else shorter.corpus
+        scored = self._score(sides, reference, read, "reference")
+        self._check_head(reference, sides.dtype, read, scored)
+        return ReferenceRun(scored, self._noise_floor(sides, read, scored, precision), shorter)
+
+    def _candidate_engine(self, sides: Sides, corpus: Corpus) -> ScoringEngine:
+        """The candidate, loaded, its head checked."""
+        with self._watch.phase("engine"):
+            self._context.progress("engine", 0, 0)
+            engine = self._engine(sides.candidate, sides.dtype)
+        self._check_head(sides.candidate, sides.dtype, corpus, engine)
+        return engine
+
+    def _bench(
+        self,
+        reference: Side,
+        origin: CheckpointInfo,
+        dtype: str,
+        texts: CalibrationLoader,
+        context: JobContext | None = None,
+    ) -> Bench:
+        """What makes recipes of `origin` and measures them against the reference."""
+        settings = self._context.settings
+        registry = load_registry(settings.models_file)
+        return Bench(
+            reference=reference,
+            origin=origin,
+            dtype=dtype,
+            window=self._shared.window,
+            texts=texts,
+            others=lambda step: other_of(step, registry, settings, pointer="/candidate/recipe"),
+            room=self._room,
+            context=context or self._context,
+        )
+
+    def _noise_floor(self, sides: Sides, corpus: Corpus, scored: Scored, precision: Precision = "fast") -> Floor:
         """Of the reference over a corpus, `scored` being its hidden states there: no candidate is looked at."""
         with self._watch.phase("noise_floor"):
             return noise_floor(
@@ -87,7 +180,7 @@ class Attempt:
                 scored.stored,
                 store=self._store,
                 key=scored.key,
-                precision="fast",
+                precision=precision,
                 context=self._context,
             )
 
@@ -111,17 +204,15 @@ class Attempt:
                 check_cancelled=context.check_cancelled,
             )
 
-    def _calibration(
-        self, reference: Side, dtype: str, scored: Sequence[TextDocument], *, what: str = "document"
-    ) -> CalibrationLoader:
-        """The text of steps that look at activations. Raises CALIBRATION_OVERLAP where a step looks at one of `scored`
-        (each of which people call a `what`) and the request does not allow it."""
+    def _calibration(self, reference: Side, dtype: str, scored: Sequence[TextDocument]) -> CalibrationLoader:
+        """The text of steps that look at activations. Raises CALIBRATION_OVERLAP if a step looks at one of `scored` and
+        the request does not allow it."""
         loader = CalibrationLoader(
             lambda source: self._documents(source, reference, dtype),
             reference.tokenizer,
             check_cancelled=self._context.check_cancelled,
         )
-        self._check_overlap(loader, self._shared.candidate.recipe, scored, pointer="/candidate/recipe", what=what)
+        self._check_overlap(loader, self._shared.candidate.recipe, scored, pointer="/candidate/recipe")
         return loader
 
     def _check_overlap(
@@ -139,11 +230,15 @@ class Attempt:
             texts.refuse_overlap(recipe, scored, pointer=pointer, what=what)
             return
         for ids in texts.overlap(recipe, scored).values():
-            self._looked_at.update(ids)
+            self._looked_at.setdefault(what, set()).update(ids)
 
     def _allowed(self) -> list[str]:
-        """A warning where steps of the recipes look at scored documents, as the request allows."""
-        return looked_at(len(self._looked_at), "the recipe's steps")
+        """Warnings of what is scored and steps of the recipes look at, as the request allows."""
+        return [
+            warning
+            for what, ids in self._looked_at.items()
+            for warning in looked_at(len(ids), "the recipe's steps", f"scored {what}")
+        ]
 
     def _windows(self, documents: list[TextDocument], reference: Side) -> Corpus:
         """Documents as windows of the reference's tokens."""
@@ -216,14 +311,11 @@ class Attempt:
         context.observe("store_bytes", folder_bytes(self._store.root), store="reference")
         return Scored(engine, stored, key, from_store=False)
 
-    def _check_head(
-        self, side: Side, dtype: str, corpus: Corpus, hidden: Callable[[np.ndarray[Any, Any]], torch.Tensor]
-    ) -> None:
-        """Our head against the engine's, once for a head; `hidden` gives the states of a text that begins with it."""
-        context = self._context
+    def _check_head(self, side: Side, dtype: str, corpus: Corpus, states: Scored | ScoringEngine) -> None:
+        """Our head against the engine's, once for a head, on the beginning of a corpus: on the side's stored `states`
+        of it, or on those that its engine gives."""
+        context, pool = self._context, self._room.pool
         tokens = corpus.windows[0].tokens[:HEAD_CHECK_TOKENS]
-        root = context.settings.home / "heads"
-        pool = self._room.pool
 
         def engine_logp() -> Logprobs:
             return self._room.prompt_logprobs(
@@ -231,16 +323,18 @@ class Attempt:
             )
 
         def checked() -> torch.Tensor:
-            return hidden(tokens)[: len(tokens)]
+            hidden = states.stored.window(0) if isinstance(states, Scored) else next(states.score([tokens]))[1]
+            return hidden[: len(tokens)]
 
-        engine = str(identity(pool.device, dtype, pool.settings, compiled=False))
-        kept = verify_head(
-            side.head,
-            checked,
-            tokens.tolist(),
-            root=root,
-            engine=engine,
-            engine_logp=engine_logp,
-            roundings=2 * side.info.layers,
-        )
+        with self._watch.phase("head_check"):
+            context.progress("head_check", 0, 0)
+            kept = verify_head(
+                side.head,
+                checked,
+                tokens.tolist(),
+                root=context.settings.home / "heads",
+                engine=str(identity(pool.device, dtype, pool.settings, compiled=False)),
+                engine_logp=engine_logp,
+                roundings=2 * side.info.layers,
+            )
         context.observe("store_hits" if kept else "store_misses", 1, store="head")

@@ -13,9 +13,9 @@ from app.contracts.base import Contract
 from app.contracts.report import (
     Blocks,
     Ci,
+    ComparedReport,
     Count,
     Mean,
-    Report,
     Severity,
 )
 from app.contracts.task import Chance, HarnessDefinition, TaskFormat, TaskMetric
@@ -273,7 +273,7 @@ class HarnessTaskResult(PairedTask):
 AnyTaskResult = TaskResult | HarnessTaskResult
 
 
-class TasksReport(Blocks, Report):
+class TasksReport(Blocks, ComparedReport):
     """What a tasks job found."""
 
     kind: Literal["tasks"] = "tasks"

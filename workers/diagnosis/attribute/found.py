@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.report import KernelTerm
 from app.kinds.attribute.blocks import Internals
 from app.kinds.attribute.report import Whole
 from app.kinds.attribute.request import AttributeRequest
@@ -19,30 +18,15 @@ from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Scope
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.treatment import Patient
-from workers.distributions.token_values import Positions, TokenValues
-from workers.engine.device import EngineIdentity
-from workers.measuring.floor import Floor
-from workers.measuring.sides import Sides
-from workers.text.windows import Corpus
+from workers.measuring.pair import Measured
 
 
-@dataclass
-class Found:
-    """All that an attribute job found out; the second half only where parts could be swapped."""
+@dataclass(kw_only=True)
+class Found(Measured):
+    """All that an attribute job found out beside the whole; most of it only where parts could be swapped."""
 
     request: AttributeRequest
-    sides: Sides
     origin: CheckpointInfo
-    corpus: Corpus
-    positions: Positions
-    values: TokenValues
-    floor: Floor
-    kernel_term: KernelTerm | None
-    engine: EngineIdentity
-    reference_from_store: bool
-    resumed_windows: int
-    started_at: float
-    seconds: dict[str, float]
     not_swapped: str = ""
     whole: Whole | None = None
     subset: Subset | None = None
@@ -55,7 +39,7 @@ class Found:
     scope: Scope = field(default_factory=Scope)
     forward_seconds: float = 0.0
     search_seconds: float = 0.0
-    warnings: list[str] = field(default_factory=list)
+    also: list[str] = field(default_factory=list)
 
     def patient(self) -> Patient:
         """Whom a treatment is for."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.contracts.report import KernelTerm
 from app.contracts.simulation import SECTION
 from app.files import write_atomically
 from app.kinds.attribute.blocks import Internals
@@ -37,23 +35,18 @@ from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Scope, Site, scope_of, sites_of
 from workers.diagnosis.attribute.subset import Subset, draw
 from workers.diagnosis.attribute.swapping import Swapper
-from workers.distributions.divergence import Divergence, Precision
-from workers.distributions.token_values import Positions, TokenValues
+from workers.distributions.divergence import Precision
 from workers.engine.room import EngineRoom
-from workers.engine.scoring import ScoringEngine
-from workers.measuring.attempt import Attempt, Scored, counted
-from workers.measuring.floor import Floor, kernel_term, noise_floor, score_dequantized
+from workers.measuring.attempt import counted
 from workers.measuring.means import POSITIVE, mean_of
-from workers.measuring.passes import divergence_of
-from workers.measuring.plan import Scratch, plan_fingerprint
-from workers.measuring.positions import positions_of
-from workers.measuring.sides import Sides, modify, resolve
+from workers.measuring.pair import PairAttempt
+from workers.measuring.plan import plan_fingerprint
+from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import open_tensors
 from workers.text.documents import TextDocument
-from workers.text.windows import Corpus
 
 PRECISION: Precision = "fast"
 _VERSION = "attribute/6"
@@ -68,19 +61,7 @@ def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) 
         return _Attribute(request, context, room).run()
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """Both models on the whole text, in the engine."""
-
-    scored: Scored
-    engine: ScoringEngine
-    values: TokenValues
-    floor: Floor
-    term: KernelTerm | None
-    resumed: int
-
-
-class _Attribute(Attempt):
+class _Attribute(PairAttempt):
     """One attempt at one attribute job."""
 
     def __init__(self, request: AttributeRequest, context: JobContext, room: EngineRoom) -> None:
@@ -89,38 +70,12 @@ class _Attribute(Attempt):
 
     def run(self) -> AttributeReport:
         request, context, watch = self._request, self._context, self._watch
-        with watch.phase("text"):
-            reference, entry, origin = resolve(request, context)
-            context.progress("text", 0, 0)
-            documents = self._documents(request.text, reference, entry.dtype)
-            corpus = self._windows(documents, reference)
-            texts = self._calibration(reference, entry.dtype, documents)
-        with watch.phase("modify"):
-            sides = modify(request, reference, entry, origin, context, calibration=texts)
-        with sides.modified:
-            check_attribution(request, sides.reference.info, sides.candidate.info)
-            positions = positions_of(corpus)
-            whole = self._whole(sides, corpus, positions)
-            found = Found(
-                request=request,
-                sides=sides,
-                origin=origin,
-                corpus=corpus,
-                positions=positions,
-                values=whole.values,
-                floor=whole.floor,
-                kernel_term=whole.term,
-                engine=whole.engine.identity,
-                reference_from_store=whole.scored.from_store,
-                resumed_windows=whole.resumed,
-                started_at=self._started_at,
-                seconds=watch.seconds,
-                warnings=self._allowed(),
-            )
-            found.not_swapped = why_not(sides.reference.info, sides.candidate.info) or renumbered_by(
-                origin, request.candidate.recipe
-            )
-            self._parts(documents, found)
+        with self.pair() as pair:
+            reference, candidate = pair.sides.reference.info, pair.sides.candidate.info
+            check_attribution(request, reference, candidate)
+            found = Found(**vars(self.measure(pair, PRECISION)), origin=pair.origin)
+            found.not_swapped = why_not(reference, candidate) or renumbered_by(pair.origin, request.candidate.recipe)
+            self._parts(pair.documents, found)
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)
@@ -129,62 +84,6 @@ class _Attribute(Attempt):
             export(report, found, context)
             context.progress("report", 1, 1)
         return report
-
-    # --- the models as a whole
-
-    def _whole(self, sides: Sides, corpus: Corpus, positions: Positions) -> _Whole:
-        context, watch, window = self._context, self._watch, self._request.window
-        scored = self._score(sides, sides.reference, corpus, "reference")
-        with watch.phase("head_check"):
-            self._check_head(sides.reference, sides.dtype, corpus, lambda _: scored.stored.window(0))
-        with watch.phase("noise_floor"):
-            floor = noise_floor(
-                scored.engine,
-                sides.reference,
-                corpus,
-                positions,
-                scored.stored,
-                store=self._store,
-                key=scored.key,
-                precision=PRECISION,
-                context=context,
-            )
-        dequantized = None
-        if sides.packed:
-            with watch.phase("kernel_term"):
-                key = self._key(sides, str(scored.engine.identity), f"{sides.candidate.weights} dequantized", corpus)
-                dequantized = score_dequantized(
-                    sides,
-                    corpus,
-                    self._room,
-                    max_model_len=window,
-                    store=self._store,
-                    key=key,
-                    meta={"model": sides.candidate.alias, "what": "dequantized"},
-                    context=context,
-                )
-        with watch.phase("engine"):
-            context.progress("engine", 0, 0)
-            engine = self._engine(sides.candidate, sides.dtype)
-        with watch.phase("head_check"):
-            context.progress("head_check", 0, 0)
-            self._check_head(sides.candidate, sides.dtype, corpus, lambda tokens: next(engine.score([tokens]))[1])
-        with watch.phase("candidate"):
-            plan = plan_fingerprint([scored.key, sides.candidate.weights, str(engine.identity), corpus.fingerprint])
-            values, resumed = divergence_of(
-                engine,
-                corpus.windows,
-                scored.stored.window,
-                Divergence(sides.reference.head, sides.candidate.head, precision=PRECISION),
-                context=context,
-                phase="candidate",
-                scratch=Scratch.open(context.scratch / "candidate", plan),
-            )
-        term = None
-        if dequantized is not None:
-            with watch.phase("kernel_term"):
-                term = kernel_term(engine, sides, corpus, positions, dequantized, precision=PRECISION, context=context)
-        return _Whole(scored, engine, values, floor, term, resumed)
 
     # --- parts
 
@@ -220,7 +119,7 @@ class _Attribute(Attempt):
                         reference, candidate, subset, scratch / "internals", documents, found
                     )
         found.subset = subset
-        found.warnings += self._warnings(sides, found)
+        found.also += self._warnings(sides, found)
 
     def _swap(
         self,

@@ -6,7 +6,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,52 +35,23 @@ from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.treatment import treat
 from workers.diagnosis.attribute.warnings import warnings_of
-from workers.measuring.assemble import envelope, provenance
 from workers.measuring.export import export_metrics
 from workers.measuring.gauges import send
-from workers.measuring.limitations import limits_of
 from workers.measuring.means import POSITIVE, mean_of, ratio
-from workers.measuring.recipes import PRECISION
-from workers.measuring.summary import summarize
-from workers.measuring.verdict import decide
 from workers.process.handler import JobContext
 
 SITES_FILE, RECIPE_FILE = "sites.json", "recipe.json"
-TOKENS_FILE: Final = "tokens.parquet"
 
 
 def build_report(found: Found, context: JobContext) -> AttributeReport:
     """Statistics of the candidate as a whole, and the ranked list of its parts."""
-    request, corpus = found.request, found.corpus
-    domains = [document.domain for document in corpus.documents]
-    summary = summarize(
-        found.values,
-        found.positions,
-        domains,
-        window=request.window,
-        floor_kl=found.floor.kl,
-        seed=request.seed,
-        check_cancelled=context.check_cancelled,
-    )
-    decision = decide(summary.excess, request.thresholds, nonfinite=summary.nonfinite_positions, floor=summary.floor)
     sites = ranked_sites(found, context)
     looking = found.looking
     by_name = {site.name: site for site in sites}
     together = None if looking is None else treatment(found, [(part, by_name[part.name]) for part in looking.first])
-    source = provenance(
-        request,
-        sides=found.sides,
-        corpus=corpus,
-        engine=found.engine,
-        precision=PRECISION,
-        started_at=found.started_at,
-        seconds=found.seconds,
-        reference_from_store=found.reference_from_store,
-        resumed_windows=found.resumed_windows,
-    )
-    report = AttributeReport(
+    report = found.reported(
+        AttributeReport,
         verdict="",
-        kernel_term=found.kernel_term,
         sites=sites,
         nowhere_finite=nowhere_finite_parts(found),
         whole=found.whole,
@@ -93,10 +63,7 @@ def build_report(found: Found, context: JobContext) -> AttributeReport:
         token_classes=_token_classes(found, sites),
         not_swapped=found.not_swapped,
         internals=found.internals,
-        not_tested=limits_of(corpus, found.positions, request.text),
-        warnings=tuple(warnings_of(found, sites, summary.nonfinite_positions)),
-        **summary.of_report(),
-        **envelope(request, context, decision, found.floor, source),
+        warnings=tuple(warnings_of(found, sites, found.summary.nonfinite_positions)),
     )
     return report.model_copy(update={"verdict": sentence(report)})
 
@@ -162,13 +129,7 @@ def export(report: AttributeReport, found: Found, context: JobContext) -> None:
     if report.treatment is not None and report.treatment.recipe is not None:
         recipe = json.dumps(list(report.treatment.recipe), indent=2, ensure_ascii=False)
         (folder / RECIPE_FILE).write_text(recipe + "\n", encoding="utf-8")
-    documents = found.corpus.documents
-    found.values.to_parquet(
-        folder / TOKENS_FILE,
-        found.positions,
-        [document.id for document in documents],
-        [document.domain for document in documents],
-    )
+    found.write()
     export_metrics(report, found.values, context)
     # what is finite nowhere is worse than the first that has a number, and has none
     worst = report.sites[0] if report.sites and not report.nowhere_finite else None

@@ -28,8 +28,8 @@ _MORE = "Give more `tokens`, or a larger `budget`."
 
 def warnings_of(found: Found, sites: tuple[Site, ...], nonfinite: int) -> list[str]:
     """All warnings of the report. `nonfinite`: positions of the whole candidate without finite logits."""
-    told = [*of_making(found.sides), *found.warnings, *repeated_documents(found.corpus), *left_out(nonfinite)]
-    told += _controls(found, sites)
+    told = [*of_making(found.sides), *found.allowed, *found.also]
+    told += [*repeated_documents(found.corpus), *left_out(nonfinite), *_controls(found, sites)]
     told += matched_otherwise(found)
     told += _gaps_not_finite(found)
     search = found.search

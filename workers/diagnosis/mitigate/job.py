@@ -21,8 +21,7 @@ from app.kinds.mitigate.least_size import check_budget
 from app.kinds.mitigate.report import NO_WOUND, MitigateReport, Wound
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from app.models.checkpoint import CheckpointInfo
-from app.models.registry import ModelEntry, load_registry
-from app.models.steps.others import other_of
+from app.models.registry import ModelEntry
 from app.recipes.norm import NormTweak
 from app.recipes.recipe import Recipe
 from workers.diagnosis.mitigate import front as fronts
@@ -77,21 +76,12 @@ class _Mitigate(Attempt):
             sets, texts = self._sets(reference, entry)
         with watch.phase("modify"):
             sides = modify(request, reference, entry, origin, context, calibration=texts)
-        registry = load_registry(context.settings.models_file)
-        bench = Bench(
-            reference=reference,
-            origin=origin,
-            dtype=entry.dtype,
-            window=request.window,
-            texts=texts,
-            others=lambda step: other_of(step, registry, context.settings, pointer="/candidate/recipe"),
-            room=self._room,
-            context=context,
-        )
+        bench = self._bench(reference, origin, entry.dtype, texts)
         with sides.modified:
             self._check_budget(sides, origin)
             scored = self._score(sides, reference, sets.choose, "reference")
-            self._check_heads(sides, sets, scored)
+            self._check_head(reference, sides.dtype, sets.choose, scored)
+            self._candidate_engine(sides, sets.choose)
             with watch.phase("candidate"):
                 base = self._base(bench, sides, sets, scored)
             with watch.phase("diagnose"):
@@ -166,13 +156,6 @@ class _Mitigate(Attempt):
         smallest = smallest_arm(subject, request.treatments)
         if smallest is not None:
             check_budget(request.budget, subject.bytes + smallest.bytes, parameters, treatment=smallest.key)
-
-    def _check_heads(self, sides: Sides, sets: Sets, scored: Scored) -> None:
-        with self._watch.phase("head_check"):
-            self._context.progress("head_check", 0, 0)
-            self._check_head(sides.reference, sides.dtype, sets.choose, lambda _: scored.stored.window(0))
-            engine = self._engine(sides.candidate, sides.dtype)
-            self._check_head(sides.candidate, sides.dtype, sets.choose, lambda tokens: next(engine.score([tokens]))[1])
 
     def _base(self, bench: Bench, sides: Sides, sets: Sets, scored: Scored) -> dict[Rung, Measurement]:
         """The candidate as it is, on either rung's documents."""

@@ -116,7 +116,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
             *limits_of(corpus, ground.part.where, request.text),
         ),
         warnings=(*repeated_documents(ground.part.corpus), *ground.allowed, *warnings(table)),
-        **envelope(request, context, decision, ground.floor, _provenance(found, cell, record)),
+        **envelope(request, context, decision, ground.run.floor, _provenance(found, cell, record)),
     )
 
 
@@ -196,11 +196,11 @@ def _provenance(found: Found, cell: Cell, record: PointRecord) -> Provenance:
         found.request,
         sides=ground.sides,
         corpus=ground.part.corpus,
-        engine=ground.scored.engine.identity,
+        engine=ground.run.scored.engine.identity,
         precision=PRECISION,
         started_at=found.started_at,
         seconds=found.seconds,
-        reference_from_store=ground.scored.from_store,
+        reference_from_store=ground.run.scored.from_store,
         resumed_windows=found.resumed * len(ground.part.corpus.windows),
     )
     if not cell.recipe:

@@ -90,7 +90,7 @@ class _Sweep(PointsAttempt):
     def _ask(self, questions: Questions, ground: Ground) -> Callable[[Turned], AnsweredSetting]:
         """What has both models answer the tasks at a setting."""
         request, context = self._request, self._context
-        examiner = Examiner(questions, ground, self._bench(ground, context), self._room, self._store, context)
+        examiner = Examiner(questions, ground, self.bench(ground), self._room, self._store, context)
 
         def ask(point: Turned) -> AnsweredSetting:
             name = f"{request.knobs[0].field} {told(point.value)}"

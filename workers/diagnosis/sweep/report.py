@@ -68,7 +68,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
     whole, sides = swept.free
     decision = strongest.record.decision
     assert decision is not None  # noqa: S101 - a measured point has one
-    floor = ground.floor.report.kl.mean or 0.0
+    floor = ground.run.floor.report.kl.mean or 0.0
     by_domain = domains(
         course,
         [document.domain for document in corpus.documents],
@@ -107,7 +107,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         shared=_shared(course),
         not_tested=_not_tested(swept),
         warnings=tuple(_warnings(swept, fitted=any(thresholds.values()))),
-        **envelope(request, context, decision, ground.floor, _provenance(swept)),
+        **envelope(request, context, decision, ground.run.floor, _provenance(swept)),
     )
     return report.model_copy(update={"verdict": sentence(report)})
 
@@ -223,7 +223,7 @@ def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
         )
     listed += repeated_documents(corpus)
     listed += swept.ground.allowed
-    limit = swept.ground.reference_context
+    limit = swept.ground.run.context
     if limit is not None:
         listed.append(
             f"The windows are longer than the reference's context of {limit} tokens. From position {limit - 1} on the "
@@ -259,13 +259,13 @@ def _provenance(swept: Swept) -> Provenance:
         request,
         sides=ground.sides,
         corpus=ground.part.corpus,
-        engine=ground.scored.engine.identity,
+        engine=ground.run.scored.engine.identity,
         precision="fast",
         started_at=swept.started_at,
         seconds=swept.seconds,
-        reference_from_store=ground.scored.from_store,
+        reference_from_store=ground.run.scored.from_store,
         resumed_windows=swept.resumed * len(ground.part.corpus.windows),
-        reference_context=ground.reference_context,
+        reference_context=ground.run.context,
     )
     candidate = ModelProvenance(
         model=ground.sides.candidate.alias,

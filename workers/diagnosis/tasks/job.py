@@ -38,17 +38,19 @@ from workers.answering.harness.running import Harnessed, NotScoredError, prepare
 from workers.answering.pair import Answered, AnsweringPair, fingerprint_of
 from workers.answering.sandbox import runner
 from workers.answering.scored import documents_of
-from workers.diagnosis.compare.job import Compared, compared
 from workers.diagnosis.tasks.answer_classes import answer_classes
 from workers.diagnosis.tasks.class_slices import sliced
-from workers.diagnosis.tasks.export import export_metrics, write_answers
+from workers.diagnosis.tasks.export import export_metrics as export_tasks
+from workers.diagnosis.tasks.export import write_answers
 from workers.diagnosis.tasks.result import Planned, overall, results
 from workers.engine.room import EngineRoom
-from workers.measuring.attempt import Attempt, counted
-from workers.measuring.calibration_text import looked_at, reads_text
+from workers.measuring.attempt import counted
+from workers.measuring.export import export_metrics
 from workers.measuring.limitations import other_tasks, without
-from workers.measuring.sides import Sides, modify, resolve
+from workers.measuring.pair import Measured, PairAttempt
+from workers.measuring.sides import Sides, resolve
 from workers.process.handler import JobContext
+from workers.text.documents import TextDocument
 from workers.text.tokenization import bos_of, load_tokenizer
 
 # Runs of a chart, the most recent ones.
@@ -65,10 +67,7 @@ def tasks(request: TasksRequest, context: JobContext, room: EngineRoom) -> Tasks
     if any(isinstance(task, FileTask) and task.format == "humaneval" for task in request.tasks):
         runner.require(check_cancelled=context.check_cancelled)
     with counted(room, context):
-        items_looked_at = _ItemsLookedAt(request, context, room).count(asked)
-    measured = compared(request, context, room)
-    with counted(room, context):
-        return _Tasks(request, context, room, asked, measured, items_looked_at).run()
+        return _Tasks(request, context, room, asked).run()
 
 
 @dataclass(frozen=True)
@@ -96,72 +95,36 @@ def _asked(request: TasksRequest, index: int, read: list[Item] | HarnessRows, co
     return _Asked(read, fingerprint_of(task, whole))
 
 
-class _ItemsLookedAt(Attempt):
-    """Whether steps of the recipe look at the items, which is asked before anything is measured."""
+class _Tasks(PairAttempt):
+    """One attempt at one tasks job."""
 
-    def count(self, asked: Sequence[_Asked]) -> int:
-        """How many of them. Raises CALIBRATION_OVERLAP where there is one and the request does not allow it."""
-        request, context = self._shared, self._context
-        assert isinstance(request, TasksRequest)  # noqa: S101 - what it was made with
-        if not reads_text(request.candidate.recipe):
-            return 0
-        items = [
-            document
-            for task, of in zip(request.tasks, asked, strict=True)
-            for document in documents_of(task.title, of.items)
-        ]
-        with self._watch.phase("text"):
-            reference, entry, _ = resolve(request, context)
-            self._calibration(reference, entry.dtype, items, what="item")
-        return len(self._looked_at)
-
-
-class _Tasks(Attempt):
-    """One attempt at one tasks job, once the distributions are measured."""
-
-    def __init__(
-        self,
-        request: TasksRequest,
-        context: JobContext,
-        room: EngineRoom,
-        asked: Sequence[_Asked],
-        comparison: Compared,
-        items_looked_at: int = 0,
-    ) -> None:
+    def __init__(self, request: TasksRequest, context: JobContext, room: EngineRoom, asked: Sequence[_Asked]) -> None:
         super().__init__(request, context, room)
         self._request = request
         self._asked = asked
-        self._comparison = comparison
-        self._measured = comparison.report
-        self._items_looked_at = items_looked_at
         self._unscored: dict[str, str] = {}
 
     def run(self) -> TasksReport:
-        request, context, watch = self._request, self._context, self._watch
-        with watch.phase("modify"):
-            reference, entry, origin = resolve(request, context)
-            documents = self._documents(request.text, reference, entry.dtype)
-            sides = modify(
-                request,
-                reference,
-                entry,
-                origin,
-                context,
-                calibration=self._calibration(reference, entry.dtype, documents),
-            )
-        with sides.modified:
-            tokenizer = load_tokenizer(reference.tokenizer)
-            pair = AnsweringPair(sides, tokenizer, bos_of(tokenizer), self._room, self._store, context)
+        context, watch = self._context, self._watch
+        with self.pair((self._items, "item")) as pair:
+            sides, measured = pair.sides, self.measure(pair, "fast")
+            with watch.phase("statistics"):
+                kl = measured.summary.divergence.kl.mean
+                text_classes = self._classified(pair.documents, pair.corpus, measured.positions, sides.reference)
+            tokenizer = load_tokenizer(sides.reference.tokenizer)
+            both = AnsweringPair(sides, tokenizer, bos_of(tokenizer), self._room, self._store, context)
             predictor = Predictor(self._earlier(sides))
-            planned = [self._planned(predictor, index, reference.weights) for index in range(len(request.tasks))]
+            planned = [
+                Planned(self._predicted(predictor, one, kl, sides.reference.weights), one.source) for one in self._asked
+            ]
             self._tell(planned)
             with watch.phase("tasks"):
-                answers = self._answers(pair)
+                answers = self._answers(both)
             answered = [one for one in answers if one is not None]
             scored = [plan for plan, one in zip(planned, answers, strict=True) if one is not None]
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
-                found = results(answered, scored, request)
+                found = results(answered, scored, self._request)
                 lost = [nobody for nobody, one in zip(self._nobodys(), answers, strict=True) if nobody and one is None]
                 classes, unscored = (
                     [answer_classes(one, tokenizer, check_cancelled=context.check_cancelled) for one in some]
@@ -171,19 +134,29 @@ class _Tasks(Attempt):
                     found,
                     answered,
                     classes,
-                    seed=request.seed,
+                    seed=self._request.seed,
                     unscored=unscored,
                     check_cancelled=context.check_cancelled,
                 )
-                report = self._report(found, predictor, sides, adjusted)
+                report = self._report(found, predictor, measured, adjusted)
             with watch.phase("report"):
-                write_answers(answered, classes, request, context.output)
-                export_metrics(report, context)
-                self._remember(found, sides)
+                measured.write(text_classes)
+                write_answers(answered, classes, self._request, context.output)
+                export_metrics(report, measured.values, context)
+                export_tasks(report, context)
+                self._remember(found, measured)
                 context.progress("report", 1, 1)
         return report
 
-    def _answers(self, pair: AnsweringPair) -> list[Answered | None]:
+    def _items(self, *_: object) -> list[TextDocument]:
+        """The items as the texts that no step may look at."""
+        return [
+            document
+            for task, of in zip(self._request.tasks, self._asked, strict=True)
+            for document in documents_of(task.title, of.items)
+        ]
+
+    def _answers(self, both: AnsweringPair) -> list[Answered | None]:
         """Of each task in its order; None of one whose definition fails on what a model said, told as a warning. Raises
         `NotScoredError` where that is all."""
         answers: list[Answered | None] = []
@@ -194,11 +167,11 @@ class _Tasks(Attempt):
                 of = f"task {number + 1} of {len(self._asked)}"
                 self._context.log(f"{of}: {task.title}, {len(asked.items):,} items")
             if not isinstance(task, HarnessTask):
-                answers.append(pair.answer(number, task, asked.items))
+                answers.append(both.answer(number, task, asked.items))
                 continue
             assert asked.harness is not None  # noqa: S101 - `_asked` prepared it
             try:
-                answers.append(pair.answer_harness(number, task, asked.harness))
+                answers.append(both.answer_harness(number, task, asked.harness))
             except NotScoredError as error:
                 self._unscored[task.title] = f"{task.title} was asked and could not be scored: {error.detail}."
                 self._context.log(self._unscored[task.title])
@@ -225,13 +198,8 @@ class _Tasks(Attempt):
             if run.job != self._context.job_id and run.candidate != sides.candidate.weights
         ]
 
-    def _planned(self, predictor: Predictor, index: int, reference: str) -> Planned:
-        """What earlier runs say of the task at this index, at the measured KL, before it is answered."""
-        asked = self._asked[index]
-        return Planned(self._predicted(predictor, asked.source, len(asked.items), reference), asked.source)
-
-    def _predicted(self, predictor: Predictor, source: str, items: int, reference: str) -> FlipPrediction:
-        kl = self._measured.divergence.kl.mean
+    def _predicted(self, predictor: Predictor, asked: _Asked, kl: float | None, reference: str) -> FlipPrediction:
+        """What earlier runs say of a task, at the measured KL, before it is answered."""
         if kl is None or kl <= 0:
             return FlipPrediction(
                 status="outside",
@@ -243,7 +211,7 @@ class _Tasks(Attempt):
                 scope=None,
                 sentence="Nothing is predicted: the measured KL is not above zero.",
             )
-        told = predictor.predict(kl, items, task=source, reference=reference, seed=self._request.seed)
+        told = predictor.predict(kl, len(asked.items), task=asked.source, reference=reference, seed=self._request.seed)
         return FlipPrediction(
             status=told.status,
             rate=told.rate,
@@ -271,14 +239,9 @@ class _Tasks(Attempt):
             )
 
     def _report(
-        self, found: Sequence[AnyTaskResult], predictor: Predictor, sides: Sides, class_multiplicity: str
+        self, found: Sequence[AnyTaskResult], predictor: Predictor, measured: Measured, class_multiplicity: str
     ) -> TasksReport:
-        measured = self._measured
-        seconds = dict(measured.provenance.seconds)
-        for name, spent in self._watch.seconds.items():
-            seconds[name] = seconds.get(name, 0.0) + spent
-        provenance = measured.provenance.model_copy(update={"seconds": seconds, "finished_at": time.time()})
-        return self._comparison.reported(
+        return measured.reported(
             TasksReport,
             verdict=overall(found, tuple(self._unscored)),
             tasks=tuple(one for one in found if isinstance(one, TaskResult)),
@@ -288,65 +251,60 @@ class _Tasks(Attempt):
             seen=tuple(
                 SeenRun(task=run.task, kl=run.kl, rate=run.rate, items=run.items) for run in predictor.runs[-_SEEN:]
             ),
-            curve=self._curve(predictor, found),
-            not_tested=_not_tested(measured.not_tested, found),
-            warnings=(
-                *measured.warnings,
-                *looked_at(self._items_looked_at, "the recipe's steps", "scored item"),
-                *self._unscored.values(),
-                *_warnings(found),
-            ),
-            provenance=provenance,
+            curve=_curve(predictor, found, measured.summary.divergence.kl.mean),
+            not_tested=_not_tested(measured.limits(), found),
+            warnings=(*measured.warnings(), *self._unscored.values(), *_warnings(found)),
         )
 
-    def _curve(self, predictor: Predictor, found: Sequence[AnyTaskResult]) -> FlipCurve | None:
-        """The prediction for the job's first task over all KL that were seen."""
-        kl = self._measured.divergence.kl.mean
-        if not predictor.runs:
-            return None
-        values = [run.kl for run in predictor.runs] + ([kl] if kl else [])
-        first = found[0]
-        across = grid(min(values) / 1.2, max(values) * 1.2)
-        told = [predictor.model.predict(one, first.items, task=first.source_fingerprint) for one in across]
-        return FlipCurve(
-            items=first.items,
-            kl=across,
-            low=tuple(low for low, _, _ in told),
-            rate=tuple(rate for _, rate, _ in told),
-            high=tuple(high for _, _, high in told),
-        )
-
-    def _remember(self, found: Sequence[AnyTaskResult], sides: Sides) -> None:
+    def _remember(self, found: Sequence[AnyTaskResult], measured: Measured) -> None:
         """Adds the run to what was seen; a report is not lost because that fails."""
         try:
-            flip_runs.add(self._context.settings.home, self._runs(found, sides))
+            flip_runs.add(self._context.settings.home, learned(found, measured))
         except OSError as error:
             self._context.log(f"the run is not remembered for predictions: {error.strerror}")
 
-    def _runs(self, found: Sequence[AnyTaskResult], sides: Sides) -> list[Run]:
-        """What is worth remembering: a task that the reference can answer, at a KL above zero that flips go with."""
-        if not flip_runs.teaches(step.type for step in self._request.candidate.recipe):
-            return []
-        kl = self._measured.divergence.kl.mean
-        if kl is None or kl <= 0 or self._measured.nonfinite_positions:
-            return []
-        return [
-            Run(
-                job=self._context.job_id,
-                task=result.name,
-                fingerprint=result.fingerprint,
-                items=result.items,
-                flips=result.flips.harmful + result.flips.helpful,
-                kl=kl,
-                reference=sides.reference.weights,
-                candidate=sides.candidate.weights,
-                text=self._measured.provenance.protocol.text_fingerprint,
-                finished_at=time.time(),
-                source=result.source_fingerprint,
-            )
-            for result in found
-            if result.outcome != "at_chance" and not any(_broken(result))
-        ]
+
+def learned(found: Sequence[AnyTaskResult], measured: Measured) -> list[Run]:
+    """What is worth remembering: a task that the reference can answer, at a KL above zero that flips go with."""
+    kl, sides = measured.summary.divergence.kl.mean, measured.sides
+    if not flip_runs.teaches(step.type for step in measured.request.candidate.recipe):
+        return []
+    if kl is None or kl <= 0 or measured.summary.nonfinite_positions:
+        return []
+    return [
+        Run(
+            job=measured.context.job_id,
+            task=result.name,
+            fingerprint=result.fingerprint,
+            items=result.items,
+            flips=result.flips.harmful + result.flips.helpful,
+            kl=kl,
+            reference=sides.reference.weights,
+            candidate=sides.candidate.weights,
+            text=measured.corpus.fingerprint,
+            finished_at=time.time(),
+            source=result.source_fingerprint,
+        )
+        for result in found
+        if result.outcome != "at_chance" and not any(_broken(result))
+    ]
+
+
+def _curve(predictor: Predictor, found: Sequence[AnyTaskResult], kl: float | None) -> FlipCurve | None:
+    """The prediction for the job's first task over all KL that were seen."""
+    if not predictor.runs:
+        return None
+    values = [run.kl for run in predictor.runs] + ([kl] if kl else [])
+    first = found[0]
+    across = grid(min(values) / 1.2, max(values) * 1.2)
+    told = [predictor.model.predict(one, first.items, task=first.source_fingerprint) for one in across]
+    return FlipCurve(
+        items=first.items,
+        kl=across,
+        low=tuple(low for low, _, _ in told),
+        rate=tuple(rate for _, rate, _ in told),
+        high=tuple(high for _, _, high in told),
+    )
 
 
 def _not_tested(of_distributions: Sequence[Limitation], found: Sequence[AnyTaskResult]) -> tuple[Limitation, ...]:

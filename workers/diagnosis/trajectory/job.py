@@ -22,10 +22,8 @@ from workers.diagnosis.trajectory.shapes import distances_after
 from workers.distributions.divergence import Divergence, Precision
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import Attempt, Scored, counted
-from workers.measuring.floor import Floor, noise_floor
 from workers.measuring.passes import StoredStates, divergence_of
 from workers.measuring.plan import Scratch, plan_fingerprint
-from workers.measuring.positions import positions_of
 from workers.measuring.sides import Sides, modify, resolve
 from workers.process.handler import JobContext
 from workers.text.tokenization import bos_of, load_tokenizer
@@ -79,9 +77,8 @@ class _Trajectory(Attempt):
             everything = pool.corpus(range(len(pool.texts)), self._shared.window, bos=bos)
             base = pool.corpus(sorted(set(reference_numbers)), self._shared.window, bos=bos)
             scored = self._score(every[0], every[0].reference, everything, "reference")
-            with watch.phase("head_check"):
-                self._check_head(every[0].reference, every[0].dtype, everything, lambda _: scored.stored.window(0))
-            floor = self._floor(every[0], base, scored)
+            self._check_head(every[0].reference, every[0].dtype, everything, scored)
+            floor = self._noise_floor(every[0], base, scored, PRECISION)
             measured = [
                 self._measure(index, sides, pool, [written[0], written[index + 1]], scored, base, bos=bos)
                 for index, sides in enumerate(every)
@@ -164,20 +161,6 @@ class _Trajectory(Attempt):
         written += [scribe.write(sides.candidate, pointer=pointer_of(index)) for index, sides in enumerate(every)]
         return written
 
-    def _floor(self, sides: Sides, base: Corpus, scored: Scored) -> Floor:
-        with self._watch.phase("noise_floor"):
-            return noise_floor(
-                scored.engine,
-                sides.reference,
-                base,
-                positions_of(base),
-                scored.stored,
-                store=self._store,
-                key=scored.key,
-                precision=PRECISION,
-                context=self._context,
-            )
-
     def _measure(
         self,
         index: int,
@@ -201,9 +184,8 @@ class _Trajectory(Attempt):
         )
         corpus = pool.corpus(numbers, self._shared.window, bos=bos)
         own = self._score(sides, sides.candidate, corpus, "candidate")
-        with watch.phase("head_check"), _pointing(index):
-            context.progress("head_check", 0, 0)
-            self._check_head(sides.candidate, sides.dtype, corpus, lambda _: own.stored.window(0))
+        with _pointing(index):
+            self._check_head(sides.candidate, sides.dtype, corpus, own)
         with watch.phase("candidate"):
             plan = plan_fingerprint([scored.key, own.key, corpus.fingerprint, PRECISION])
             values, _ = divergence_of(

@@ -165,7 +165,7 @@ class KernelTerms:
 
     @property
     def _engine(self) -> str:
-        return str(self._ground.scored.engine.identity)
+        return str(self._ground.run.scored.engine.identity)
 
 
 def _why(error: Exception) -> str:

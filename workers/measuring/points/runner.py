@@ -122,7 +122,7 @@ class PointRunner:
                 ground.origin_weights,
                 canonical_json(recipe),
                 self._bench.plan(recipe),
-                str(ground.scored.engine.identity),
+                str(ground.run.scored.engine.identity),
                 ground.part.corpus.fingerprint,
                 self._classes,
                 PRECISION,
@@ -156,12 +156,12 @@ class PointRunner:
             with self._bench.make(setting.recipe) as modified:
                 self._bench.load(inspect(modified.path))
                 loaded = time.monotonic()
-                one = self._bench.measure(modified, ground.states, ground.part, phase=PHASE)
+                one = self._bench.measure(modified, ground.run, ground.part, phase=PHASE)
                 record = record_of(
                     one.values,
                     one.where,
                     len(ground.part.corpus.windows),
-                    floor=ground.floor.report.kl.mean or 0.0,
+                    floor=ground.run.floor.report.kl.mean or 0.0,
                     thresholds=self._thresholds,
                     seed=self._seed,
                     classes=ground.classes,

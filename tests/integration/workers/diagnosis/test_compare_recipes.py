@@ -11,8 +11,9 @@ from app.settings import Settings
 from app.web.report import render
 from tests.integration.workers.diagnosis.test_compare_classes import request, words
 from tests.support.attempts import Context
-from workers.diagnosis.compare.job import MANIFEST_FILE, compare
+from workers.diagnosis.compare.job import compare
 from workers.engine.room import EngineRoom
+from workers.measuring.pair import MANIFEST_FILE
 from workers.measuring.sides import checkpoint_store
 from workers.surgery.manifest import MANIFEST, Manifest
 

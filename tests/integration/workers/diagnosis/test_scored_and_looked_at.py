@@ -16,9 +16,8 @@ from app.settings import Settings
 from tests.support.attempts import Context
 from workers.diagnosis.compare.job import _Compare
 from workers.diagnosis.registry import HANDLERS
-from workers.diagnosis.tasks.job import _asked, _ItemsLookedAt
+from workers.diagnosis.tasks.job import _asked, _Tasks
 from workers.engine.room import EngineRoom
-from workers.measuring.sides import resolve
 from workers.process.handler import JobCancelled
 
 Json = dict[str, Any]
@@ -195,11 +194,14 @@ def test_items_that_a_request_allows_are_done_as_far_as_the_step(
 def test_as_many_items_are_told_as_the_steps_look_at(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     mine = [{"id": f"mine{n}", "text": QUESTIONS[n]["question"]} for n in (3, 5)]
     body = {"kind": "tasks", "reference": {"model": "tiny"}, "window": 64, "allow_overlap": True} | KINDS["tasks"]
-    for documents, count in ((mine, 2), (mine[:1], 1), ([], 0)):
+    expected = (["2 scored items were"], ["1 scored item was"], [])
+    for documents, told in zip((mine, mine[:1], []), expected, strict=True):
         request = TasksRequest.model_validate(body | {"candidate": looking_at(*documents)})
         context = Context(settings, tmp_path)
         asked = [_asked(request, 0, read, context) for read in check_tasks(request.tasks, settings, seed=request.seed)]
-        assert _ItemsLookedAt(request, context, room).count(asked) == count
+        work = _Tasks(request, context, room, asked)
+        work._read_text((work._items, "item"))
+        assert [warning.split(" also ")[0] for warning in work._allowed()] == told
 
 
 def test_a_conversation_that_tool_calls_are_asked_for_in_is_scored_as_well(
@@ -225,20 +227,22 @@ def test_a_conversation_that_tool_calls_are_asked_for_in_is_scored_as_well(
 def test_as_many_conversations_are_told_as_the_recipe_s_steps_look_at(
     settings: Settings, room: EngineRoom, tmp_path: Path
 ) -> None:
-    """Beside the text's documents, of which one may have a conversation's id; those beyond `prompts` do not count."""
+    """Apart from the text's documents; those beyond `prompts` do not count."""
     asked = {"text": inline(*map(conversation, range(4))), "prompts": 3}
     body = {"kind": "compare", "reference": {"model": "tiny"}, "window": 64, "allow_overlap": True}
     body |= {"text": inline(document(1) | {"id": "c2"}, document(4)), "generate_tool_calls": asked}
     mine = [conversation(number) | {"id": f"mine{number}"} for number in (0, 2, 3)]
-    for documents, count in (([*mine, document(1)], 3), (mine, 2), (mine[1:], 1), (mine[2:], 0)):
+    two, one = "2 scored conversations were", "1 scored conversation was"
+    for documents, told in (
+        ([*mine, document(1)], ["1 scored document was", two]),
+        (mine, [two]),
+        (mine[1:], [one]),
+        (mine[2:], []),
+    ):
         work = _Compare(
             CompareRequest.model_validate(body | {"candidate": looking_at(*documents)}),
             Context(settings, tmp_path),
             room,
         )
-        reference, entry, _ = resolve(work._request, work._context)
-        scored = work._documents(work._request.text, reference, entry.dtype)
-        work._check_conversations(work._calibration(reference, entry.dtype, scored), reference, entry.dtype)
-        told = work._allowed()
-        assert len(told) == (count > 0)
-        assert all(one.startswith(f"{count} scored document") for one in told)
+        work._read_text((work._conversations, "conversation"))
+        assert [warning.split(" also ")[0] for warning in work._allowed()] == told

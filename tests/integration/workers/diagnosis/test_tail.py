@@ -10,8 +10,8 @@ from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.tail_job import tail
 from tests.support.tail_kind import TailRequest
-from workers.diagnosis.compare.job import TOKENS_FILE
 from workers.engine.room import EngineRoom
+from workers.measuring.pair import TOKENS_FILE
 
 
 def test_it_counts_over_a_comparison_and_has_its_envelope_and_its_metric(

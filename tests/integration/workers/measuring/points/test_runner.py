@@ -96,10 +96,10 @@ def test_beyond_the_reference_context_a_point_says_what_a_comparison_says(
     turned = [Setting((factor,), recipe_at(asked.candidate.recipe, asked.knobs, [factor])) for factor in (2.0, 8.0)]
     attempt = PointsAttempt(asked, Context(settings, tmp_path / "sweep"), room)
     with attempt.ground() as ground:
-        assert ground.reference_context == 256
+        assert ground.run.context == 256
         assert max(len(window.tokens) for window in ground.part.corpus.windows) == 300
         records = attempt.runner(ground, total=2).measure(turned)
-        floor = ground.floor.report
+        floor = ground.run.floor.report
     for setting, record in zip(turned, records, strict=True):
         assert record is not None and record.divergence is not None and record.perplexity is not None
         body = asked.model_dump(exclude={"knobs", "budget", "bounds", "tasks"}) | {"kind": "compare"}

@@ -43,7 +43,8 @@ def test_a_part_without_an_interval_since_it_was_dropped_early_is_warned_of() ->
     where = Positions(window, window, window, window, window)
     found = SimpleNamespace(
         sides=sides(),
-        warnings=[],
+        allowed=[],
+        also=[],
         corpus=SimpleNamespace(repeated=0),
         not_swapped="",
         internals=None,
@@ -90,7 +91,8 @@ def test_what_has_no_nats_since_logits_are_not_finite_is_warned_of() -> None:
     block["gaps"] = [gap | {"nats": none} for gap in block["gaps"]]
     found = SimpleNamespace(
         sides=sides(),
-        warnings=[],
+        allowed=[],
+        also=[],
         corpus=SimpleNamespace(repeated=0),
         not_swapped="the models have 30 and 28 layers",
         internals=internals_blocks.dense(alignment=block),
@@ -115,7 +117,8 @@ def test_a_control_that_is_not_zero_or_no_number_is_told() -> None:
     def told(control: float, in_report: float | None, *making: str) -> list[str]:
         found = SimpleNamespace(
             sides=sides(*making),
-            warnings=[],
+            allowed=[],
+            also=[],
             corpus=SimpleNamespace(repeated=0),
             not_swapped="",
             internals=None,

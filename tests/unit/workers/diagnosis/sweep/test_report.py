@@ -27,7 +27,7 @@ def swept(
         for s, (why, count) in zip(padded, records, strict=True)
     ]
     corpus = SimpleNamespace(documents=range(documents), repeated=0)
-    ground = SimpleNamespace(part=SimpleNamespace(corpus=corpus), reference_context=None, allowed=())
+    ground = SimpleNamespace(part=SimpleNamespace(corpus=corpus), run=SimpleNamespace(context=None), allowed=())
     return cast("Swept", SimpleNamespace(course=SimpleNamespace(points=points), ground=ground, answered=answered or []))
 
 

@@ -46,7 +46,7 @@ def turning(
 ) -> tuple[Turning, MadeUp, Context]:
     context = Context(Settings(home=folder), folder)
     nothing: Any = None
-    ground = Ground(sides=nothing, part=nothing, scored=nothing, floor=nothing, texts=nothing)
+    ground = Ground(sides=nothing, part=nothing, run=nothing, texts=nothing)
     runner = made_up(
         ground, nothing, context, Counted(context, total=BUDGET, phase=PHASE), thresholds=Thresholds(), seed=0
     )

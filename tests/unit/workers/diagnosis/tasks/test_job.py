@@ -1,6 +1,5 @@
 """What a tasks job remembers of its run, on results made by hand; the job itself runs in the integration tests."""
 
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +10,8 @@ from app.models.tasks.power import ASSUMED_FLIP_RATES
 from tests.support.tasks_reports import task, tasks_report
 from workers.analysis.flips.prediction import Predictor
 from workers.analysis.flips.runs import Run
-from workers.diagnosis.tasks.job import _Tasks, _warnings
+from workers.diagnosis.tasks.job import _Tasks, _warnings, learned
+from workers.diagnosis.tasks.result import Planned
 
 NONE, SOME = NotFinite(positions=0, items=0), NotFinite(positions=9, items=4)
 
@@ -38,30 +38,25 @@ def test_flips_beside_the_kl_of_a_temperature_are_not_learned_from(steps: tuple[
 
 
 def _remembered(found: AnyTaskResult, *steps: str) -> int:
-    measured = SimpleNamespace(
-        divergence=SimpleNamespace(kl=SimpleNamespace(mean=0.1)),
-        nonfinite_positions=0,
-        provenance=SimpleNamespace(protocol=SimpleNamespace(text_fingerprint="t")),
-    )
     request = SimpleNamespace(candidate=SimpleNamespace(recipe=[SimpleNamespace(type=step) for step in steps]))
-    context = SimpleNamespace(job_id="diag_1")
-    job = cast(Any, SimpleNamespace(_measured=measured, _context=context, _request=request))
-    sides = cast(Any, SimpleNamespace(reference=SimpleNamespace(weights="r"), candidate=SimpleNamespace(weights="c")))
-    return len(_Tasks._runs(job, [found], sides))
+    sides = SimpleNamespace(reference=SimpleNamespace(weights="r"), candidate=SimpleNamespace(weights="c"))
+    measured = SimpleNamespace(
+        request=request,
+        context=SimpleNamespace(job_id="diag_1"),
+        sides=sides,
+        corpus=SimpleNamespace(fingerprint="t"),
+        summary=SimpleNamespace(divergence=SimpleNamespace(kl=SimpleNamespace(mean=0.1)), nonfinite_positions=0),
+    )
+    return len(learned([found], cast(Any, measured)))
 
 
 def test_what_runs_of_another_reference_model_say_is_not_planned_with() -> None:
     runs = [Run(f"j{n}", "t", "f", 200, 30 + n, 0.05 * (n + 1), reference="small", candidate=f"c{n}") for n in range(8)]
-    job = cast(
-        Any,
-        SimpleNamespace(
-            _measured=SimpleNamespace(divergence=SimpleNamespace(kl=SimpleNamespace(mean=0.1))),
-            _asked=[SimpleNamespace(items=range(206), source="f")],
-            _request=SimpleNamespace(seed=0),
-        ),
+    job = cast(Any, SimpleNamespace(_request=SimpleNamespace(seed=0)))
+    asked = cast(Any, SimpleNamespace(items=range(206), source="f"))
+    small, large = (
+        Planned(_Tasks._predicted(job, Predictor(runs), asked, 0.1, name), "f") for name in ("small", "large")
     )
-    job._predicted = partial(_Tasks._predicted, job)
-    small, large = (_Tasks._planned(job, Predictor(runs), 0, name) for name in ("small", "large"))
     assert (small.prediction.status, small.rate[1]) == ("seen", True)
     assert (large.prediction.status, large.rate) == ("outside", (ASSUMED_FLIP_RATES[0], False))
 
