@@ -120,17 +120,17 @@ def test_what_lies_beyond_a_collapse_is_within_no_limit():
 HALVES = [("2:4", 0.5, 0.2, 0.05), ("4:8", 0.5, 0.01, 0.3), ("1:4", 0.75, 0.9, 0.8)]
 
 
-@pytest.mark.parametrize("asked", [(0, 1, 2), (1, 0, 2)])
-def test_settings_of_the_same_share_are_judged_by_what_they_lose_however_they_were_given(asked):
-    made = course([HALVES[place] for place in asked])
-    assert [point.value for point in made.points] == ["4:8", "2:4", "1:4"] and made.axis_kind == "s"
-    found = mild(made, Thresholds())
-    assert found is not None
-    assert (found.largest, found.at, found.ci) == ("4:8", 0.5, (0.5, 0.5))
-    rise = near_lossless(made, seed=0)
-    assert rise is not None and rise.largest == "2:4", "ln perplexity rises by 0.05 there, and by 0.3 at the other"
-    report = sweep_report(made, field="pattern", step={"type": "prune.wanda", "pattern": "2:4"})
-    assert "stays mild up to pattern = 4:8, and not at 2:4, which removes as much; the" in report["verdict"]
+def test_settings_of_the_same_share_are_judged_by_what_they_lose_however_they_were_given():
+    for asked in ((0, 1, 2), (1, 0, 2)):
+        made = course([HALVES[place] for place in asked])
+        assert [point.value for point in made.points] == ["4:8", "2:4", "1:4"] and made.axis_kind == "s"
+        found = mild(made, Thresholds())
+        assert found is not None
+        assert (found.largest, found.at, found.ci) == ("4:8", 0.5, (0.5, 0.5))
+        rise = near_lossless(made, seed=0)
+        assert rise is not None and rise.largest == "2:4", "ln perplexity rises by 0.05 there, and by 0.3 at the other"
+        report = sweep_report(made, field="pattern", step={"type": "prune.wanda", "pattern": "2:4"})
+        assert "and not at 2:4, which removes as much" in report["verdict"]
 
 
 def test_a_collapse_stands_last_among_settings_of_the_same_share():
@@ -186,36 +186,26 @@ def test_a_loss_beyond_what_a_number_holds_is_no_fit_and_no_failure():
     assert isinstance(threshold_of(made, "kl", FormBounds(), seed=0), Threshold | str)
 
 
-@pytest.mark.parametrize(
-    ("ci", "words"),
-    [
-        ((0.2, 0.4), "at sparsity = 0.3 (95 % interval 0.2 to 0.4)"),
-        ((0.4, 0.2), "at sparsity = 0.3 (95 % interval 0.2 to 0.4)"),
-        ((0.2, None), "at sparsity = 0.3 (95 % interval 0.2 to beyond the strongest setting)"),
-        ((None, 0.4), "at sparsity = 0.3 (95 % interval from before the weakest setting to 0.4)"),
-        ((None, None), "at sparsity = 0.3 (95 % interval wider than what was measured)"),
-        (None, "at sparsity = 0.3 (too few documents for an interval)"),
-    ],
-)
-def test_no_place_is_told_without_its_interval(ci, words):
+def test_a_place_is_told_in_its_unit_and_with_its_interval():
     report = SweepReport.model_validate(sweep_variants()["knee"])
-    limit = Limit(limit=0.05, largest=report.points[2].value, at=0.3, ci=ci, rule="")
-    assert words in sentence(report.model_copy(update={"largest_mild": limit}))
-
-
-@pytest.mark.parametrize(
-    ("axis", "words"),
-    [
-        ("value", "passes the limit at pattern = 0.3 (95"),
-        ("s", "passes the limit at s = 0.3 (95"),
-        ("order", "passes the limit at place 0.3 in the order of strength (95"),
-    ],
-)
-def test_a_place_is_told_in_its_unit(axis, words):
-    report = SweepReport.model_validate(sweep_variants()["knee"])
+    for ci, words in (
+        ((0.2, 0.4), "interval 0.2 to 0.4)"),
+        ((0.4, 0.2), "interval 0.2 to 0.4)"),
+        ((0.2, None), "interval 0.2 to beyond the strongest"),
+        ((None, 0.4), "interval from before the weakest setting to 0.4)"),
+        ((None, None), "interval wider than"),
+        (None, "too few documents"),
+    ):
+        limit = Limit(limit=0.05, largest=report.points[2].value, at=0.3, ci=ci, rule="")
+        assert words in sentence(report.model_copy(update={"largest_mild": limit}))
     limit = Limit(limit=0.05, largest=report.points[2].value, at=0.3, ci=(0.2, 0.4), rule="")
-    knob = report.knob.model_copy(update={"field": "pattern", "axis": axis})
-    assert words in sentence(report.model_copy(update={"largest_mild": limit, "knob": knob}))
+    for axis, words in (
+        ("value", "at pattern = 0.3 (95"),
+        ("s", "at s = 0.3 (95"),
+        ("order", "at place 0.3 in the order"),
+    ):
+        knob = report.knob.model_copy(update={"field": "pattern", "axis": axis})
+        assert words in sentence(report.model_copy(update={"largest_mild": limit, "knob": knob}))
 
 
 def test_the_weakest_setting_is_the_weakest_that_the_model_takes():
@@ -228,24 +218,6 @@ def test_before_a_collapse_the_verdict_has_the_gap_and_no_place_in_it():
     settings = [(0.1, 0.1, 0.001, 0.001), (0.2, 0.2, 0.002, 0.002), (0.3, 0.3, 9.0, 9.0)]
     verdict = sweep_report(course(settings, broken=2))["verdict"]
     assert "mild up to sparsity = 0.2; the limit is passed between sparsity = 0.2 and the collapse at 0.3." in verdict
-
-
-def test_a_collapse_is_told_in_the_verdict():
-    assert "some logits are not finite, which is a collapse" in sweep_variants()["broken"]["verdict"]
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("knee", "The perplexity turns at s0 = 0.45"),
-        ("straight", "no transition in the measured range"),
-        ("factor", "removes no share"),
-        ("bits", "do not say where"),
-        ("few", "5 at least"),
-    ],
-)
-def test_the_verdict_says_what_was_found(name, words):
-    assert words in SweepReport.model_validate(sweep_variants()[name]).verdict
 
 
 def test_of_as_many_points_as_coefficients_nobody_says_that_the_perplexity_turns():
@@ -298,28 +270,21 @@ def test_a_place_by_a_form_that_the_points_reject_is_told_as_such(update, words)
     assert told(1.5).startswith(words.replace("describes the points better", "predicts left-out points better"))
 
 
-@pytest.mark.parametrize(
-    ("name", "form", "place"), [("knee", "power_law_then_exponential", "s0"), ("straight", "", "")]
-)
-def test_the_best_form_turns_where_its_own_knee_is_and_nowhere_if_it_has_none(name, form, place):
-    threshold = SweepReport.model_validate(sweep_variants()[name]).threshold
-    assert threshold is not None and not threshold.missed
-    if place:
-        threshold = threshold.model_copy(update={"form": form})
-    assert threshold.form_turns_at == (threshold.s0 if place else None)
+def test_the_best_form_turns_where_its_own_knee_is_and_nowhere_if_it_has_none():
+    knee, straight = (SweepReport.model_validate(sweep_variants()[name]).threshold for name in ("knee", "straight"))
+    assert knee is not None and straight is not None and not knee.missed and not straight.missed
+    assert knee.model_copy(update={"form": "power_law_then_exponential"}).form_turns_at == knee.s0
+    assert straight.form_turns_at is None
 
 
-@pytest.mark.parametrize(
-    ("name", "update", "shown"),
-    [
+def test_a_turn_is_shown_by_its_test_and_by_points_to_test_it_on():
+    for name, update, shown in (
         ("knee", {}, True),
         ("straight", {}, False),
         ("bits", {}, True),
         ("bits", {"points": 5}, False),
         ("bits", {"points": 5, "bounds": {"b": (0.0, 0.0)}}, True),  # four free coefficients
-    ],
-)
-def test_a_turn_is_shown_by_its_test_and_by_points_to_test_it_on(name, update, shown):
-    threshold = SweepReport.model_validate(sweep_variants()[name]).threshold
-    assert threshold is not None
-    assert threshold.model_copy(update=update).turn_shown is shown
+    ):
+        threshold = SweepReport.model_validate(sweep_variants()[name]).threshold
+        assert threshold is not None
+        assert threshold.model_copy(update=update).turn_shown is shown, (name, update)
