@@ -17,12 +17,15 @@ from workers.diagnosis.trajectory.pairs import (
 )
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "position"),
-    [([1, 2, 3], [1, 2, 4], 3), ([1], [2], 1), ([1, 2], [1, 2], None), ([1, 2], [1, 2, 3], 3), ([1, 2, 3], [1], 2)],
-)
-def test_the_first_difference_counts_from_one_and_an_end_is_one(one, other, position):
-    assert first_difference(one, other) == position
+def test_the_first_difference_counts_from_one_and_an_end_is_one():
+    for one, other, position in (
+        ([1, 2, 3], [1, 2, 4], 3),
+        ([1], [2], 1),
+        ([1, 2], [1, 2], None),
+        ([1, 2], [1, 2, 3], 3),
+        ([1, 2, 3], [1], 2),
+    ):
+        assert first_difference(one, other) == position
 
 
 def test_disagreements_reach_to_the_shorter_text():
@@ -72,12 +75,9 @@ def test_a_text_without_an_ngram_has_no_share_of_repeated_ones():
     assert repetition([1, 2, 3], 3) == 0
 
 
-@pytest.mark.parametrize(("most", "lengths"), [(12, (12,)), (16, (16,)), (128, (16, 32, 64, 128)), (40, (16, 32, 40))])
-def test_lengths_double_and_end_at_the_most(most, lengths):
-    assert lengths_up_to(most) == lengths
-
-
-@pytest.mark.parametrize("most", [1, 8, 9, 100, 128])
-def test_bands_hold_every_position_once(most):
-    positions = [position for first, last in bands_up_to(most) for position in range(first, last + 1)]
-    assert positions == list(range(1, most + 1))
+def test_lengths_double_and_bands_hold_every_position_once():
+    for most, lengths in ((12, (12,)), (16, (16,)), (128, (16, 32, 64, 128)), (40, (16, 32, 40))):
+        assert lengths_up_to(most) == lengths
+    for most in (1, 8, 9, 100, 128):
+        positions = [position for first, last in bands_up_to(most) for position in range(first, last + 1)]
+        assert positions == list(range(1, most + 1))

@@ -53,26 +53,18 @@ def test_chat_puts_the_text_into_the_template_and_asks_for_an_answer(tokenizer):
     assert prompt.conversation
 
 
-def test_a_conversation_is_taken_up_to_its_first_answer(tokenizer):
-    messages = tuple(
-        Message(role=role, content=content)
-        for role, content in (("user", "the dog"), ("assistant", "the fox"), ("user", "what"))
-    )
-    (prompt,) = made(tokenizer, TextDocument("d", "chat", messages=messages))
-    written = tokenizer.decode(prompt.tokens)
-    assert "the dog" in written
-    assert "fox" not in written
-    assert written.endswith("<s>assistant\n")
-
-
 def said(*turns):
     return tuple(Message(role=role, content=content) for role, content in turns)
 
 
-def test_a_conversation_without_an_answer_is_taken_whole(tokenizer):
-    answered = said(("user", "the dog"), ("assistant", "the fox"))
-    (prompt,) = made(tokenizer, TextDocument("d", "chat", messages=answered[:1]))
-    assert [prompt] == made(tokenizer, TextDocument("d", "chat", messages=answered))
+def test_a_conversation_is_taken_up_to_its_first_answer(tokenizer):
+    messages = said(("user", "the dog"), ("assistant", "the fox"), ("user", "what"))
+    (prompt,) = made(tokenizer, TextDocument("d", "chat", messages=messages))
+    assert [prompt] == made(tokenizer, TextDocument("d", "chat", messages=messages[:1]))
+    written = tokenizer.decode(prompt.tokens)
+    assert "the dog" in written
+    assert "fox" not in written
+    assert written.endswith("<s>assistant\n")
 
 
 def test_a_conversation_brings_its_tools(tokenizer):
@@ -84,28 +76,19 @@ def test_a_conversation_brings_its_tools(tokenizer):
     assert "count_dogs" not in tokenizer.decode(without.tokens)
 
 
-@pytest.mark.parametrize(
-    ("fields", "chat", "pointer"),
-    [
+def test_an_empty_prompt_is_refused_at_its_place(tokenizer):
+    """A document of a file has no place in the request."""
+    for fields, chat, place in (
         ({"text": ""}, False, ""),
         ({"text": "  \n  "}, True, ""),
         ({"messages": said(("assistant", "yes"))}, False, ""),
         ({"messages": said(("user", ""), ("assistant", "yes"))}, False, "/messages/0/content"),
         ({"messages": said(("system", " "), ("user", "\n"), ("assistant", "yes"))}, False, "/messages/1/content"),
-    ],
-)
-def test_an_empty_prompt_is_refused(tokenizer, fields, chat, pointer):
-    with pytest.raises(HemostatError) as caught:
-        made(tokenizer, TextDocument("d", "prose", pointer="/text/documents/0", **fields), chat=chat)
-    assert caught.value.code == ErrorCode.DOCUMENT_TOO_SHORT
-    assert caught.value.pointer == f"/text/documents/0{pointer}"
-    assert "prompt would be empty" in caught.value.detail
-
-
-def test_an_empty_prompt_of_a_file_points_at_no_message_of_the_request(tokenizer):
-    with pytest.raises(HemostatError) as caught:
-        made(tokenizer, TextDocument("d", "chat", messages=said(("user", ""), ("assistant", "yes"))))
-    assert caught.value.pointer == ""
+    ):
+        for document, pointer in (("/text/documents/0", f"/text/documents/0{place}"), ("", "")):
+            with pytest.raises(HemostatError) as caught:
+                made(tokenizer, TextDocument("d", "prose", pointer=document, **fields), chat=chat)
+            assert (caught.value.code, caught.value.pointer) == (ErrorCode.DOCUMENT_TOO_SHORT, pointer)
 
 
 def test_prompt_and_tokens_may_fill_the_context_and_not_exceed_it():

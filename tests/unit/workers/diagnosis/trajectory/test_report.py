@@ -17,41 +17,31 @@ from workers.diagnosis.trajectory.report import Found, _warnings, distances, not
 from workers.diagnosis.trajectory.scoring import TextPool
 from workers.measuring.classify import Classified
 from workers.text.token_classes.catalogue import CLASSES
+from workers.text.windows import Corpus
 
 
-def prompt(name: str, *, conversation: bool) -> Prompt:
-    return Prompt(name, "prose", (9, 8, 7), conversation=conversation)
-
-
-@pytest.mark.parametrize(
-    ("conversations", "said"),
-    [
-        (0, "every prompt is plain text"),
-        (1, ""),
-        (3, "every prompt is in the chat template"),
-    ],
-)
-def test_no_text_that_was_not_scored_is_called_scored(conversations: int, said: str) -> None:
-    """Only what the models wrote is scored, whatever the prompts are."""
-    prompts = [prompt(str(number), conversation=number < conversations) for number in range(3)]
+def base_of(count: int, tokens: list[int], conversations: int = 0) -> tuple[list[Prompt], Corpus]:
+    """So many prompts, the first of them conversations, and the reference's texts: the same tokens after each."""
+    prompts = [Prompt(str(one), "prose", (9, 8, 7), conversation=one < conversations) for one in range(count)]
     pool = TextPool(prompts)
-    base = pool.corpus([pool.add(number, [1, 2]) for number in range(3)], 8, bos=False)
-    request = SimpleNamespace(tokens=2, text=None)
-    told = " ".join(
-        one.text for one in not_tested(cast("Found", SimpleNamespace(base=base, prompts=prompts, request=request)))
-    )
-    assert said in told
-    assert ("every prompt" in told) == bool(said)
-    assert "what was scored was written by the two models" in told
-    for wrong in ("scored whole", "assistant says", "the text was scored"):
-        assert wrong not in told
+    return prompts, pool.corpus([pool.add(number, tokens) for number in range(count)], 8, bos=False)
+
+
+def test_the_limitations_are_of_what_the_models_wrote_whatever_the_prompts_are() -> None:
+    for conversations, forms in ((0, {"conversations"}), (1, set()), (3, {"plain_text"})):
+        prompts, base = base_of(3, [1, 2], conversations)
+        request = SimpleNamespace(tokens=2, text=None)
+        found = SimpleNamespace(base=base, prompts=prompts, request=request)
+        codes = [str(one.code) for one in not_tested(cast("Found", found))]
+        assert len(codes) == len(set(codes))
+        assert {"conversations", "plain_text"} & set(codes) == forms
+        assert {"text_by_people", "long_texts"} <= set(codes)
+        assert not {"free_running_generation", "sampling_settings", "text_of_the_model"} & set(codes)
 
 
 def test_a_cut_that_every_position_agrees_on_has_the_width_of_so_few_prompts() -> None:
     """Infinite at every position after eight prompts, or at none: the exact interval of 8 of 8, and of 0 of 8."""
-    prompts = [prompt(str(number), conversation=False) for number in range(8)]
-    pool = TextPool(prompts)
-    base = pool.corpus([pool.add(number, [1, 2, 3]) for number in range(8)], 8, bos=False)
+    _, base = base_of(8, [1, 2, 3])
     yes, no = np.ones(24, dtype=bool), np.zeros(24, dtype=bool)
 
     def shape(kl: float, differ: np.ndarray) -> ShapedDistances:
@@ -77,9 +67,7 @@ class StopError(Exception):
 
 def test_distances_can_be_stopped_at_every_class_of_every_cut() -> None:
     """With a thousand prompts each takes seconds."""
-    prompts = [prompt(str(number), conversation=False) for number in range(2)]
-    pool = TextPool(prompts)
-    base = pool.corpus([pool.add(number, [1, 2]) for number in range(2)], 8, bos=False)
+    _, base = base_of(2, [1, 2])
     yes = np.ones(4, dtype=bool)
     shape = ShapedDistances(np.ones(4), np.ones(4), np.zeros(4), yes, yes, yes)
     measured = [SimpleNamespace(shapes=[shape] * 2)] * 2
@@ -142,39 +130,22 @@ def warned(
     return _warnings(cast("Found", found), cast("list[Cell]", cells))
 
 
-def test_a_whole_run_needs_no_word() -> None:
-    assert warned() == []
-
-
-def test_what_was_warned_of_in_making_a_candidate_is_told_of_it() -> None:
-    assert warned("too little text") == ["Of making the candidate by quantize.gptq: too little text"]
-    two = warned("too little text", candidates="bf16 bf16")
-    assert two == ["Of making candidate 2 by quantize.gptq: too little text"]
-
-
-def test_fewer_prompts_than_asked_for_are_counted() -> None:
-    assert warned(prompts=8) == ["The text has 8 documents: 8 prompts instead of 32."]
-    one, alone = warned(prompts=1)
-    assert one == "The text has 1 document: 1 prompt instead of 32."
-    assert alone == "Only 1 prompt: intervals speak of this prompt alone."
-    assert warned(prompts=5)[1] == "Only 5 prompts: intervals speak of these prompts alone."
-
-
-def test_prompts_that_are_the_same_are_told() -> None:
-    assert warned(alike=1)[0].startswith("1 of 32 prompts repeats an earlier one. Intervals take prompts for indep")
-    assert warned(alike=3)[0].startswith("3 of 32 prompts repeat an earlier one.")
-
-
-def test_what_spoils_the_numbers_is_told() -> None:
-    (nonfinite,) = warned(nonfinite=7)
-    assert "had non-finite logits and are left out of every mean: 7 in all cells together" in nonfinite
-    (kernels,) = warned(candidates="W4A16")
-    assert kernels.startswith("w4a16 runs on other kernels than the reference (W4A16): a part of its KL is theirs")
-    (packed,) = warned(reference="W8A8", candidates="bf16 bf16")
-    assert packed.startswith("The reference is packed (W8A8) and the candidate is not")
-    wide, narrow = warned(reference="f32", candidates="f16 bf16")
-    assert wide.startswith("Weights of f16 are stored as float16 and run in bfloat16")
-    assert narrow.startswith("Weights of base are stored as float32 and run in bfloat16")
-    assert warned(length=8) == []
-    (short,) = warned(length=7)
-    assert short.startswith("Texts of the reference are shorter than eight tokens on average")
+def test_what_spoils_the_numbers_is_warned_of_with_its_number() -> None:
+    assert warned() == warned(length=8) == []
+    for given, words in (
+        (warned("too little text"), ["the candidate by quantize.gptq: too little text"]),
+        (warned("too little text", candidates="bf16 bf16"), ["candidate 2 by quantize.gptq: too little text"]),
+        (warned(prompts=8), ["8 prompts instead of 32"]),
+        (warned(prompts=1), ["1 prompt instead of 32", "this prompt alone"]),
+        (warned(prompts=5), ["5 prompts instead of 32", "these prompts alone"]),
+        (warned(alike=1), ["1 of 32 prompts repeats"]),
+        (warned(alike=3), ["3 of 32 prompts repeat "]),
+        (warned(nonfinite=7), ["7 in all cells"]),
+        (warned(candidates="W4A16"), ["w4a16 runs on other kernels"]),
+        (warned(reference="W8A8", candidates="bf16 bf16"), ["reference is packed (W8A8)"]),
+        (warned(reference="f32", candidates="f16 bf16"), ["f16 are stored as float16", "base are stored as float32"]),
+        (warned(length=7), ["shorter than eight tokens"]),
+    ):
+        assert len(given) == len(words)
+        for sentence, word in zip(given, words, strict=True):
+            assert word in sentence
