@@ -178,7 +178,7 @@ def test_parts_that_were_dropped_on_too_little_text_are_counted() -> None:
     (three,) = too_few_at_first([16, 64, 12, 16], where)
     assert "16 tokens of 2 documents, in 4 windows, or fewer: 3 parts" in three
     without, narrow = too_few_at_first([32, 64, 12], where)
-    assert "12 tokens" in without and "without interval" in without
+    assert "12 tokens" in without and "no interval" in without
     assert "32 tokens of 4 documents, in 8 windows, or fewer: 1 part: fewer than six documents" in narrow
     # if the whole has too little itself, all parts are warned of elsewhere
     assert too_few_at_first([12], positions(2, 2)) == []
@@ -192,7 +192,7 @@ def test_they_are_those_that_have_no_interval() -> None:
         kl = np.linspace(0.1, 0.2, tokens)
         ci = mean_of(kl, where.select(np.arange(tokens)), seed=0).ci
         told = too_few_at_first([tokens], where)
-        assert any("without interval" in one for one in told) is (ci is None)
+        assert any("no interval" in one for one in told) is (ci is None)
 
 
 FIVE = [Site(f"layers.{layer}", "layer", layer, ()) for layer in range(5)]
