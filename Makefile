@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test test-all lint size board docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak paper clean
+.PHONY: setup demo up test test-all lint size board docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -104,6 +104,9 @@ chaos: setup ## random deaths under load: SEED=n KILLS=25 [CHAOS_ARGS='--freeze-
 
 soak: setup ## ten minutes of load, SECONDS=600: nothing grows; writes tests/bench/soak.csv
 	@$(BIN)/python -m tests.bench.soak --seconds $(or $(SECONDS),600)
+
+mutants: setup ## which planted faults would the tests miss? SEED=n DRAWN=40; an hour; writes tests/bench/mutants.csv
+	@$(BIN)/python -m deploy.mutants --seed $(or $(SEED),1) --drawn $(or $(DRAWN),40)
 
 paper: setup ## test the paper's claims on the demo model; keeps what was measured; writes docs/paper.md [PAPER_ARGS='--again', '--write-only' or '--age']
 	@$(BIN)/python -m examples.paper $(PAPER_ARGS)

@@ -84,7 +84,7 @@ def calibrate_report(
                 "parameters": {"parts": name.count("+") + 1},
             }
         )
-    reasons = (
+    reasons: tuple[str, ...] = (
         ()
         if passed
         else (

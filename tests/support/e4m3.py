@@ -21,7 +21,7 @@ def nearest(x: Array) -> Array:
     below = np.maximum(above - 1, 0)
     down, up = size - grid[below], grid[above] - size
     chosen = np.where((up < down) | ((up == down) & (above % 2 == 0)), above, below)
-    return np.sign(x) * grid[chosen]
+    return np.asarray(np.sign(x) * grid[chosen])
 
 
 def scaled(x_TI: Array, fixed: float | None = None) -> Array:

@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: (-seconds[_group(_file(item))], _group(_file(item))))
 
 
-class _Scheduling(LoadScopeScheduling):
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist ships no types
     """Tests of a group run in one process. xdist's own groups do nothing under pytest 9: ids of items are fixed."""
 
     def _split_scope(self, nodeid: str) -> str:
@@ -214,7 +214,7 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_runtest_setup() -> None:
-    launch = sys.modules.get("workers.engine.launch")
+    launch: Any = sys.modules.get("workers.engine.launch")
     if launch is not None and not hasattr(launch.start, "counted"):
         launch.start = _counting(launch.start)
 

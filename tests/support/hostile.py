@@ -90,4 +90,6 @@ def append(rows: list[tuple[str, str, str, float, str]]) -> None:
     new = not FILE.exists()
     with FILE.open("a", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerows(([("bench", "case", "metric", "value", "unit")] if new else []) + rows)
+        if new:
+            writer.writerow(("bench", "case", "metric", "value", "unit"))
+        writer.writerows(rows)

@@ -176,7 +176,7 @@ def surface(
         for point in base.points
     )
     cells = tuple(
-        Interaction(first=first, second=second, order="as given", nats=mean(nats), kind=kind, p=0.5)  # type: ignore[arg-type]
+        Interaction(first=first, second=second, order="as given", nats=mean(nats), kind=kind, p=0.5)
         for (first, second), (nats, kind) in interactions.items()
     )
     return base.model_copy(update={"points": points, "interactions": cells})

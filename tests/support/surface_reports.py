@@ -83,7 +83,7 @@ def surface_table(
     records = []
     for place, cell in enumerate(cells_of(request)):
         sparsity = next((getattr(step, "sparsity", 0.0) for step in cell.recipe if hasattr(step, "sparsity")), 0.0)
-        width = next((step.bits for step in cell.recipe if getattr(step, "bits", None)), 16)
+        width = next((bits for step in cell.recipe if (bits := getattr(step, "bits", None))), 16)
         pruned, rounded = 2.2 * sparsity**4.5, 6.0 * 4.0**-width * 16 if width < 16 else 0.0
         kl = (pruned + rounded + interaction * math.sqrt(pruned * rounded)) * hard
         kl *= 1 + (order if cell.order == "reversed" else 0.0)
@@ -204,7 +204,7 @@ def surface_report(request: SurfaceRequest | None = None, **drawn: Any) -> Json:
         "request": json.loads(asked.model_dump_json()),
         "provenance": provenance,
     }
-    return json.loads(SurfaceReport.model_validate(report).model_dump_json())
+    return dict(json.loads(SurfaceReport.model_validate(report).model_dump_json()))
 
 
 @cache

@@ -13,10 +13,10 @@ def random_values(tokens: int, *, seed: int = 0, noise: float = 0.5, vocabulary:
     return values_of(reference_TV, candidate_TV, rng.integers(0, vocabulary, tokens))
 
 
-def values_of(reference_TV: np.ndarray, candidate_TV: np.ndarray, next_T: np.ndarray) -> TokenValues:  # type: ignore[type-arg]
+def values_of(reference_TV: np.ndarray, candidate_TV: np.ndarray, next_T: np.ndarray) -> TokenValues:
     """The definitions, in float64 and without any care for speed."""
 
-    def log_softmax(logits_TV: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def log_softmax(logits_TV: np.ndarray) -> np.ndarray:
         shifted = logits_TV - logits_TV.max(axis=1, keepdims=True)
         return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
@@ -27,8 +27,8 @@ def values_of(reference_TV: np.ndarray, candidate_TV: np.ndarray, next_T: np.nda
     order_p, order_q = np.argsort(-lp_TV, axis=1, kind="stable"), np.argsort(-lq_TV, axis=1, kind="stable")
     rank_p, rank_q = np.argsort(order_p, axis=1) + 1, np.argsort(order_q, axis=1) + 1
 
-    def overlap(k: int) -> np.ndarray:  # type: ignore[type-arg]
-        return ((rank_p <= k) & (rank_q <= k)).sum(axis=1)
+    def overlap(k: int) -> np.ndarray:
+        return np.asarray(((rank_p <= k) & (rank_q <= k)).sum(axis=1))
 
     return TokenValues(
         kl=(p_TV * (lp_TV - lq_TV)).sum(axis=1),

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -145,8 +145,7 @@ class Owner:
                 assert not outcome.its_turn or await submit(docket, job_id)
             return job_id
 
-        job_id: str = self._run(act)
-        return job_id
+        return self._run(act)
 
     def record(self, job_id: str) -> JobRecord:
         async def act(store: JobStore) -> JobRecord:
@@ -184,8 +183,8 @@ class Owner:
 
         return self._run(act)
 
-    def _run(self, act: Callable[[JobStore], Any]) -> Any:
-        async def run() -> Any:
+    def _run(self, act: Callable[[JobStore], Awaitable[T]]) -> T:
+        async def run() -> T:
             client = connect_patiently(self.settings)
             try:
                 return await act(JobStore(client, self.settings))

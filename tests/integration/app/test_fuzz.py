@@ -23,8 +23,8 @@ from tests.integration.app.conftest import Server, compare
 
 JSON: Final = "application/json"
 LATE_S: Final = 5.0
-PROBES: Final = (None, True, -1, 10**400, "", "\ud800", [], {}, [[]], [{}])
-VALUES: Final = (
+PROBES: Final[tuple[Any, ...]] = (None, True, -1, 10**400, "", "\ud800", [], {}, [[]], [{}])
+VALUES: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, -1, 1, 2, 7, 0.5, 1e308, -1e308, 10**30, 10**400, 2**63, "", "a", "tiny", "\0", "\ud800"),
     *("x" * 5000, "../..", "é😀", "diag_", [], [[]], [0] * 300, [None], {}, {"a": {}}, {"sweep": [0.1, 0.2]}),
     *({"sweep": {"from": 0, "to": 1, "points": 3}}, {"source": "inline", "documents": [{"id": "a", "text": "b"}]}),

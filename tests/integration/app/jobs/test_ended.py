@@ -209,7 +209,7 @@ async def test_a_submission_that_was_frozen_between_request_and_record_is_not_lo
 
 
 async def test_of_jobs_whose_files_are_too_large_together_the_one_that_ended_first_goes_first(store: JobStore) -> None:
-    jobs = []
+    jobs: list[Any] = []
     for size in (300, 500, 400):
         job_id = await created(store)
         await store.claim(job_id, "w1")
@@ -252,7 +252,7 @@ async def test_hidden_states_that_were_in_use_when_their_job_was_deleted_go_with
 
 
 async def test_an_owner_that_fills_the_budget_loses_its_own_jobs_first(store: JobStore) -> None:
-    jobs = {}
+    jobs: dict[Any, Any] = {}
     for owner, sizes in (("small", (300, 300)), ("large", (500, 400, 400))):
         for size in sizes:
             job_id = new_job_id()

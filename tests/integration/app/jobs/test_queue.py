@@ -182,7 +182,7 @@ async def test_a_sweep_reads_no_record_of_what_has_ended(
 
     async def counted(job_ids: Sequence[str]) -> list[JobRecord | None]:
         read.extend(job_ids)
-        return await records(job_ids)
+        return [*await records(job_ids)]
 
     monkeypatch.setattr(store, "_records", counted)
     assert (await sweep(store, docket, redis_server.settings, lambda _: None)).forgotten == 0
@@ -246,7 +246,7 @@ async def test_a_sweep_reads_no_record_of_what_is_queued(
 
     async def counted_records(job_ids: Sequence[str]) -> list[JobRecord]:
         read.extend(job_ids)
-        return await records(job_ids)
+        return [*await records(job_ids)]
 
     monkeypatch.setattr(queue, "known", counted_known)
     monkeypatch.setattr(store, "_records", counted_records)

@@ -181,7 +181,7 @@ async def test_a_refused_submission_says_where_and_writes_nothing(
 
 async def written(api: Api) -> set[str]:
     """Keys but that of the clock, which the service writes once it has run for a while."""
-    return set(await api.state.redis.keys("*")) - {keys.CLOCK}
+    return {str(key) for key in await api.state.redis.keys("*")} - {keys.CLOCK}
 
 
 @pytest.mark.parametrize(

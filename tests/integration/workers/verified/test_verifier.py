@@ -314,7 +314,7 @@ def test_requests_are_answered_together_and_dropped_when_nobody_listens(verifier
 
     async def answered(tickets: list[Ticket]) -> None:
         for ticket in tickets[:4]:
-            lines = []
+            lines: list[Any] = []
             while not lines or "finish_reason" not in lines[-1]:
                 lines.append(await asyncio.wait_for(ticket.lines.get(), 60))
             tokens = list(itertools.chain.from_iterable(line["token_ids"] for line in lines[:-1]))

@@ -179,8 +179,8 @@ def test_token_classes_say_what_a_comparison_says_by_class(
         if row is not None:
             expected = log[2, 2][index] - log[2, 0][index] - log[0, 2][index]
             assert row.nats.mean == pytest.approx(expected, abs=1e-9)
-    for one in found.classes:
-        assert (one.average_p is None) == bool(one.note)
+    for each in found.classes:
+        assert (each.average_p is None) == bool(each.note)
     again = surface(asked, context, room)
     assert again.provenance.resumed_windows == 13 * again.windows
     assert again.token_classes == found
@@ -233,7 +233,7 @@ def test_the_common_blocks_speak_of_the_chosen_setting(done: tuple[SurfaceReport
     assert report.severity == chosen.severity
     assert report.chosen.within
     sure = [one for one in report.points if one.loss.ci and one.loss.ci[1] <= 1.002]
-    assert chosen.sparse_bytes == min(one.sparse_bytes for one in sure)
+    assert chosen.sparse_bytes == min(one.sparse_bytes or 0 for one in sure)
 
 
 def test_table_and_recipe_are_artifacts(done: tuple[SurfaceReport, Context]) -> None:
