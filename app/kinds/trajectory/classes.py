@@ -126,7 +126,7 @@ def breaking(report: TrajectoryReport) -> Table:
                 Column("By place alone, %"),
                 lambda one: Cell(fmt.NONE if one.share_by_place is None else fmt.percent(one.share_by_place, 2)),
             ),
-            (Column("p, adjusted"), lambda one: Cell(told_p(one.p_value))),
+            (Column("p, adjusted"), lambda one: Cell(p_text(one.p_value))),
             mean("Chance per token, %", lambda one: one.hazard, percent=True, priority=1),
             (
                 Column("First different, of tokens", priority=2),
@@ -183,7 +183,7 @@ def every_decoder(report: TrajectoryReport) -> list[Table]:
 
     def first(one: ClassDivergence) -> Cell:
         cell = mean_cell(one.share, percent=True, strong=_sure(one))
-        return Cell(cell.text, f"{cell.note}, {told_p(one.p_value)}" if _sure(one) else cell.note, strong=cell.strong)
+        return Cell(cell.text, f"{cell.note}, {p_text(one.p_value)}" if _sure(one) else cell.note, strong=cell.strong)
 
     def breaks(cell: Entry) -> Sequence[ClassDivergence]:
         return cell.by_class.first_divergence.classes
@@ -240,7 +240,7 @@ def _matrix(
     return table(caption, first, by_name, [column(name) for name in names])
 
 
-def told_p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
     """An adjusted p value; a dash if there is none."""
     return fmt.NONE if value is None else p_value(value)
 

@@ -37,7 +37,13 @@ Spec = tuple[Column, Callable[[Any], Cell]]
 
 
 def table(
-    caption: str, first: str, rows: Iterable[tuple[str, Any]], specs: Sequence[Spec], scale: Markup | None = None
+    caption: str,
+    first: str,
+    rows: Iterable[tuple[str, Any]],
+    specs: Sequence[Spec],
+    scale: Markup | None = None,
+    *,
+    brief: bool = False,
 ) -> Table:
     """A row per named thing. Each column knows how to get its cell from the thing."""
     return Table(
@@ -45,7 +51,8 @@ def table(
         (Column(first, "name"), *(column for column, _ in specs)),
         tuple((Cell(name), *(cell(of) for _, cell in specs)) for name, of in rows),
         axis=scale,
-        style="stack strips" if scale or len(specs) > _MOST_WIDE else "stack",
+        style="stack strips" if scale or (len(specs) > _MOST_WIDE and not brief) else "stack",
+        brief=brief,
     )
 
 
@@ -101,13 +108,13 @@ def largest(report: TrajectoryReport) -> Table:
         _KL_FACTOR,
         _CONCLUSION,
     ]
-    shown = table("The largest KL factors" if len(report.cells) > most else "KL factors", "Decoder", rows[:most], specs)
-    return Table(shown.caption, shown.columns, shown.rows, style="stack", brief=True)
+    caption = "The largest KL factors" if len(report.cells) > most else "KL factors"
+    return table(caption, "Decoder", rows[:most], specs, brief=True)
 
 
 def candidates(report: TrajectoryReport) -> Table:
     """The candidates on the reference's texts."""
-    shown = table(
+    return table(
         "The candidates, on the reference’s texts",
         "",
         [(LETTERS[number], run) for number, run in enumerate(report.candidates)],
@@ -126,8 +133,8 @@ def candidates(report: TrajectoryReport) -> Table:
             mean("Perplexity ratio", lambda run: run.blocks.perplexity.ratio, priority=2),
             mean("Entropy of q, nats", lambda run: run.blocks.entropy.candidate, priority=3),
         ],
+        brief=True,
     )
-    return Table(shown.caption, shown.columns, shown.rows, style="stack", brief=True)
 
 
 def _changed_by(report: TrajectoryReport, model: ModelProvenance) -> str:
