@@ -9,16 +9,10 @@ from dataclasses import replace
 
 from markupsafe import Markup
 
+from app.kinds.surface import slices, tables
+from app.kinds.surface import words as said
 from app.kinds.surface.report import SurfaceReport
-from app.reports.blocks import Block, Chart, Code, Facts, Figure, Figures, Note, Section, filled, fold
-from app.reports.common import closing, headline, title
-from app.web import format as fmt
-from app.web.charts_contour import STEPS, Axis, Line, Square, surface_chart
-from app.web.sections import surface_slices as slices
-from app.web.sections import surface_tables as tables
-from app.web.sections import surface_words as said
-from app.web.sections.classes import definitions
-from app.web.sections.surface_words import (
+from app.kinds.surface.words import (
     MEASURES,
     NONE_SHOWN,
     UNITS,
@@ -35,6 +29,11 @@ from app.web.sections.surface_words import (
     size_of,
     told_of,
 )
+from app.reports.blocks import Block, Chart, Code, Facts, Figure, Figures, Note, Section, filled, fold
+from app.reports.common import closing, headline, title
+from app.web import format as fmt
+from app.web.charts_contour import STEPS, Axis, Line, Square, surface_chart
+from app.web.sections.classes import definitions
 from app.web.untrusted import visible
 
 _MOST_ROWS = 6  # that the short output of a terminal has room for

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from app.kinds.sweep.charts import fit_drawn, kl_chart, perplexity_chart
+from app.kinds.sweep.fits import fit_view
 from app.kinds.sweep.lossless import NearLossless
 from app.kinds.sweep.report import Limit, SweepReport, Threshold
-from app.models.knobs import told
-from app.reports.blocks import Block, Chart, Facts, Figure, Figures, Items, Note, Section, Table, filled, fold
-from app.reports.common import closing, headline, title
-from app.web import format as fmt
-from app.web.sections.classes import definitions
-from app.web.sections.sweep_charts import fit_drawn, kl_chart, perplexity_chart
-from app.web.sections.sweep_fits import fit_view
-from app.web.sections.sweep_slices import domains, domains_note, token_classes, token_classes_note
-from app.web.sections.sweep_tables import effort, limits, limits_note, points, points_note
-from app.web.sections.sweep_tasks import answered_note, answered_table, largest_of, lost_in_words, rules_of, stopped_by
-from app.web.sections.sweep_words import (
+from app.kinds.sweep.slices import domains, domains_note, token_classes, token_classes_note
+from app.kinds.sweep.tables import effort, limits, limits_note, points, points_note
+from app.kinds.sweep.task_loss import answered_note, answered_table, largest_of, lost_in_words, rules_of, stopped_by
+from app.kinds.sweep.words import (
     FORMS,
     UNJUDGED,
     ends,
@@ -29,6 +24,11 @@ from app.web.sections.sweep_words import (
     undecided,
     where,
 )
+from app.models.knobs import told
+from app.reports.blocks import Block, Chart, Facts, Figure, Figures, Items, Note, Section, Table, filled, fold
+from app.reports.common import closing, headline, title
+from app.web import format as fmt
+from app.web.sections.classes import definitions
 from app.web.untrusted import visible
 
 _MOST_ROWS = 12  # that the short output of a terminal has room for

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from app.kinds.surface.report import SurfaceSlice
 from app.kinds.sweep.report import SweepSlice
 from app.web import format as fmt
 from app.web.untrusted import visible
+
+KIND: Final = "kind of token"
+OVERLAP: Final = "A token may be of several kinds."
 
 
 def unjudged(parts: Mapping[str, SweepSlice] | Mapping[str, SurfaceSlice], what: str = "domain") -> str:

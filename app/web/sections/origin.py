@@ -11,12 +11,12 @@ from app.contracts.report import ModelProvenance, Report
 from app.jobs.record import tested_name, text_name
 from app.kinds.registry import KINDS, requests
 from app.kinds.surface.report import SurfaceReport
+from app.kinds.surface.words import knobs_of
 from app.reports.blocks import Cell, Column, Fact, Table
 from app.web import describe, listing
 from app.web import format as fmt
 from app.web.charts import share_bar
 from app.web.reproduce import Reproduction, reproduction
-from app.web.sections.surface_words import knobs_of
 from app.web.untrusted import visible
 
 

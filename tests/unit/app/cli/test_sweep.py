@@ -11,9 +11,9 @@ from app.commands.knobs import turn
 from app.contracts.errors import HemostatError
 from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.request import SweepRequest
+from app.kinds.sweep.words import heading
 from app.models.knobs import lift
 from app.models.strength import Order
-from app.web.sections.sweep_words import heading
 from tests.support.sweep_reports import (
     course,
     sweep_report,

@@ -21,15 +21,18 @@ ALLOWED = {
     "app/cli/demo.py": "the demo is a compare job",
     "app/cli/flips.py": "a table of the answers of tasks jobs",
     "app/cli/flips_sweep.py": "sends tasks jobs for a table of flips",
+    "app/cli/profiles.py": "what a profile holds, in words",
     "app/cli/mitigate.py": "the commands that follow a mitigate report",
     "app/deployments/": "a deployment is fitted by calibrate jobs",
+    "app/kinds/attribute/view.py": "the command that compares what its recipe leaves",
+    "app/kinds/sweep/task_loss.py": "a sweep answers tasks at its settings",
     "app/jobs/examples.py": "an example of a compare job's answers",
     "app/jobs/faults.py": "what a name of a calibrator is, in words",
     "app/reports/common.py": "the command that finds the layers that cause the damage",
     "workers/calibration/": "the room of calibrate jobs; it opens the models of a deployment as a compare job does",
     "workers/diagnosis/mitigate/export.py": "leaves the compare request of what it recommends",
     "workers/answering/answers.py": "the unit of a score in tasks reports",
-    "app/web/": "pages of kinds that are not lists of blocks yet",
+    "app/web/sections/": "what several kinds say alike",
 }
 # Words of a recipe, a request or a phase that are names of kinds as well.
 OTHER_WORDS = {"sweep", "tasks"}

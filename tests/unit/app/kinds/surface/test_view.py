@@ -5,8 +5,8 @@ import math
 import pytest
 
 from app.kinds.surface.view import interaction_chart, loss_chart
+from app.kinds.surface.words import answer, outcome, setting
 from app.web.report import render
-from app.web.sections.surface_words import answer, outcome, setting
 from tests.support.html import tree
 from tests.support.surface_reports import departing, surface_variant, surface_variants
 from tests.support.terminal import printed

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from app.kinds.sweep.charts import kl_chart, perplexity_chart, published_value
+from app.kinds.sweep.fits import fit_view
 from app.kinds.sweep.report import SweepReport
+from app.kinds.sweep.slices import domains, token_classes, token_classes_note
+from app.kinds.sweep.tables import limits, limits_note, points, points_note
+from app.kinds.sweep.task_loss import answered_note, answered_table
 from app.kinds.sweep.view import figures
+from app.kinds.sweep.words import heading
 from app.models.strength import Order
 from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
 from app.web.sections.classes import definitions
-from app.web.sections.sweep_charts import kl_chart, perplexity_chart, published_value
-from app.web.sections.sweep_fits import fit_view
-from app.web.sections.sweep_slices import domains, token_classes, token_classes_note
-from app.web.sections.sweep_tables import limits, limits_note, points, points_note
-from app.web.sections.sweep_tasks import answered_note, answered_table
-from app.web.sections.sweep_words import heading
 from tests.support.answered import answered
 from tests.support.sweep_reports import (
     beside_neutral,

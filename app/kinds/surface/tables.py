@@ -8,11 +8,7 @@ from typing import Final
 
 from app.contracts.report import Mean
 from app.kinds.surface.report import Limit, OrderEffect, PathStep, SurfacePoint, SurfaceReport
-from app.reports.blocks import Cell, Column, Table
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.scales import LinearScale, LogScale
-from app.web.sections.surface_words import (
+from app.kinds.surface.words import (
     DEPARTURES,
     MEASURES,
     SHOWN,
@@ -26,6 +22,10 @@ from app.web.sections.surface_words import (
     setting,
     told_of,
 )
+from app.reports.blocks import Cell, Column, Table
+from app.web import format as fmt
+from app.web.charts import Guide, axis, interval_strip
+from app.web.scales import LinearScale, LogScale
 from app.web.untrusted import visible
 
 TURNS: Final = {

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from app.kinds.sweep.report import SweepReport, SweepSlice
+from app.kinds.sweep.words import by_damage, kinds, mild_column, mild_up_to, setting, shown_places
 from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
-from app.web.sections.domain_words import unjudged
-from app.web.sections.sweep_words import by_damage, kinds, mild_column, mild_up_to, setting, shown_places
+from app.web.sections.domain_words import KIND, OVERLAP, unjudged
 from app.web.untrusted import visible
-
-KIND: Final = "kind of token"
-OVERLAP: Final = "A token may be of several kinds."
 
 
 def domains(report: SweepReport) -> Table:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from app.kinds.sweep.report import SweepPoint, SweepReport
-from app.models.knobs import told
-from app.reports.blocks import Cell, Column, Table
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.scales import LogScale
-from app.web.sections.sweep_tasks import HALF, largest_of, rules_of, stopped_by
-from app.web.sections.sweep_words import (
+from app.kinds.sweep.task_loss import HALF, largest_of, rules_of, stopped_by
+from app.kinds.sweep.words import (
     UNJUDGED,
     in_order,
     largest_column,
@@ -21,6 +16,11 @@ from app.web.sections.sweep_words import (
     setting,
     severity,
 )
+from app.models.knobs import told
+from app.reports.blocks import Cell, Column, Table
+from app.web import format as fmt
+from app.web.charts import Guide, axis, interval_strip
+from app.web.scales import LogScale
 from app.web.untrusted import visible
 
 

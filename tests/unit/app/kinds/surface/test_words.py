@@ -3,7 +3,7 @@
 import pytest
 
 from app.kinds.surface.view import figures
-from app.web.sections.surface_words import heading, limits_note, orders_note, outcome, setting
+from app.kinds.surface.words import heading, limits_note, orders_note, outcome, setting
 from tests.support.surface_reports import departing, surface_variant
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from app.kinds.surface import slices
+from app.kinds.surface.slices import kinds_sentence
 from app.web.report import render
-from app.web.sections import surface_slices as slices
 from app.web.sections.classes import definitions
-from app.web.sections.surface_slices import kinds_sentence
 from tests.support.html import tree
 from tests.support.surface_reports import surface_variant, surface_variants
 from tests.support.terminal import printed

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.kinds.sweep.report import Answer, Threshold
+from app.kinds.sweep.words import FORMS
 from app.reports.blocks import Cell, Column, Table
 from app.web import format as fmt
-from app.web.sections.sweep_words import FORMS
 from app.web.untrusted import visible
 
 # The forms that agree with the answer are those that one is chosen of.

@@ -2,11 +2,10 @@
 
 import pytest
 
+from app.kinds.surface import slices, tables
+from app.kinds.surface.tables import limit_interval, limit_text
+from app.kinds.surface.words import interactions_note, label, orders_note, setting
 from app.web.report import render
-from app.web.sections import surface_slices as slices
-from app.web.sections import surface_tables as tables
-from app.web.sections.surface_tables import limit_interval, limit_text
-from app.web.sections.surface_words import interactions_note, label, orders_note, setting
 from tests.support.html import tree
 from tests.support.surface_reports import surface_variant, surface_variants
 from tests.support.terminal import printed

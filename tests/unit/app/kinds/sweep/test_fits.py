@@ -4,10 +4,10 @@ import copy
 
 import numpy as np
 
+from app.kinds.sweep.fits import fit_view
 from app.kinds.sweep.report import SweepReport, Threshold
 from app.kinds.sweep.view import thresholds
 from app.reports.blocks import Note
-from app.web.sections.sweep_fits import fit_view
 from tests.support.sweep_reports import course, stepping, sweep_report, sweep_variants
 
 
