@@ -12,86 +12,22 @@ from hypothesis import strategies as st
 
 from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.distributions import Case, case, disturbed, hidden_states, logits64, make_head, oracle
+from tests.support.divergences import (
+    BITS,
+    COUNTS,
+    DIVERGENCES,
+    HEADS,
+    PLAIN,
+    PRECISIONS,
+    assert_means,
+    values_of,
+)
 from workers.distributions import divergence as divergence_module
 from workers.distributions.divergence import CHUNK, Divergence, Precision, arithmetic
 from workers.distributions.head import Head
 from workers.distributions.token_values import FIELDS, TokenValues
 
 pytestmark = pytest.mark.usefixtures("eager")
-
-DIVERGENCES = ("kl", "reverse_kl", "js", "tv")
-FLOATS = (
-    *DIVERGENCES,
-    "logp_reference",
-    "logp_candidate",
-    "entropy_reference",
-    "entropy_candidate",
-    "top_probability_reference",
-)
-COUNTS = (
-    "top1_agree",
-    "overlap5",
-    "overlap10",
-    "rank_of_reference_top",
-    "rank_token_reference",
-    "rank_token_candidate",
-    "top_reference",
-    "top_candidate",
-)
-# What depends on one model alone.
-OWN = {
-    "reference": ("logp_reference", "entropy_reference", "top_probability_reference"),
-    "candidate": ("logp_candidate", "entropy_candidate"),
-}
-# What is allowed of the mean, relative to float64 from the same hidden states and heads.
-ALLOWED: dict[Precision, float] = {"fast": 2e-3, "float32": 1e-4}
-PRECISIONS: tuple[Precision, ...] = ("fast", "float32")
-# How far hidden states move when weights are rounded to 8, 6 and 4 bits.
-BITS = {8: 0.006, 6: 0.025, 4: 0.1}
-
-
-def values_of(given_case: Case, precision: Precision) -> TokenValues:
-    divergence = Divergence(given_case.reference, given_case.candidate, precision=precision)
-    return divergence(given_case.reference_TD, given_case.candidate_TD, given_case.next_T)
-
-
-def assert_means(given_case: Case, precision: Precision, *, allowed: float | None = None) -> None:
-    found, right = values_of(given_case, precision), given_case.oracle()
-    assert found.finite.all()
-    for name in FLOATS:
-        mean = float(getattr(found, name).astype(np.float64).mean())
-        assert mean == pytest.approx(float(right[name].mean()), rel=allowed or ALLOWED[precision]), name
-    for name in DIVERGENCES:
-        assert getattr(found, name).min() >= 0, name
-
-
-def moved(head: Head, by: float, **changes: object) -> Head:
-    """The head with its weights disturbed, as a quantized one is."""
-    return replace(head, weight_VD=disturbed(head.weight_VD, by * float(head.weight_VD.float().std())), **changes)  # type: ignore[arg-type]
-
-
-PLAIN = make_head(1000, 64, spread=3.0)
-HEADS: dict[str, tuple[Head, Head]] = {
-    "plain": (PLAIN, PLAIN),
-    "bias": (make_head(1000, 64, spread=3, bias=True),) * 2,
-    "scale": (make_head(1000, 64, spread=12, scale=0.25),) * 2,
-    "negative scale": (make_head(1000, 64, spread=3, scale=-1.0),) * 2,
-    "soft cap": (make_head(1000, 64, spread=6, softcap=8.0),) * 2,
-    "bias, soft cap and scale": (make_head(1000, 64, spread=6, bias=True, softcap=8.0, scale=0.7),) * 2,
-    "weights differ": (PLAIN, moved(PLAIN, 0.05)),
-    "weights have nothing in common": (PLAIN, make_head(1000, 64, spread=3, seed=9)),
-    "only the candidate has a bias": (PLAIN, replace(PLAIN, bias_V=torch.linspace(-1, 1, 1000))),
-    "only the reference has a bias": (replace(PLAIN, bias_V=torch.linspace(-1, 1, 1000)), PLAIN),
-    "scales differ": (PLAIN, replace(PLAIN, scale=1.1)),
-    "caps differ": (replace(PLAIN, softcap=10.0), replace(PLAIN, softcap=12.0)),
-    "only the reference is capped": (replace(PLAIN, softcap=10.0), PLAIN),
-    "only the candidate is capped": (PLAIN, replace(PLAIN, softcap=10.0)),
-    "all differs": (
-        make_head(1000, 64, spread=6, bias=True, softcap=8.0, scale=0.7),
-        make_head(1000, 64, spread=6, seed=3, softcap=9.0, scale=0.8),
-    ),
-    "widths differ": (PLAIN, make_head(1000, 96, spread=3, seed=5)),
-}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -337,94 +273,6 @@ def test_the_last_chunk_is_as_good_as_any() -> None:
 def test_no_positions_give_no_values() -> None:
     nothing = torch.zeros(0, 64, dtype=torch.bfloat16)
     assert len(Divergence(PLAIN, PLAIN)(nothing, nothing, np.zeros(0, dtype=np.int32))) == 0
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 3.0e38])
-@pytest.mark.parametrize("side", ["reference", "candidate"])
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_is_not_finite_is_marked_and_touches_nothing_else(side: str, bad: float, precision: Precision) -> None:
-    clean = case(PLAIN, PLAIN, 140, by=0.05)
-    expected = values_of(clean, precision)
-    spoiled = (clean.reference_TD if side == "reference" else clean.candidate_TD).clone()
-    spoiled[3, 10] = bad
-    spoiled[130] = bad
-    found = values_of(replace(clean, **{f"{side}_TD": spoiled}), precision)
-    rows = np.isin(np.arange(140), [3, 130])
-    assert np.array_equal(found.finite, ~rows)
-    for name in FIELDS:
-        assert np.array_equal(getattr(found, name)[~rows], getattr(expected, name)[~rows]), name
-    # What is the other side's alone is that of the clean run: another product may round the last bit otherwise.
-    others = OWN["candidate" if side == "reference" else "reference"]
-    for name in FLOATS:
-        if name in others:
-            allowed = {"fast": 5e-3, "float32": 1e-5}[precision]
-            assert getattr(found, name)[rows] == pytest.approx(getattr(expected, name)[rows], abs=allowed), name
-        else:
-            assert np.isnan(getattr(found, name)[rows]).all(), name
-    assert not found.top1_agree[rows].any()
-    for name in COUNTS:
-        assert not getattr(found, name)[rows].any(), name
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("side", ["reference", "candidate"])
-@pytest.mark.parametrize("heads", HEADS)
-def test_the_sound_side_s_own_values_are_as_exact_as_elsewhere(heads: str, side: str, precision: Precision) -> None:
-    """Of every kind of head, the other side's states being NaN everywhere."""
-    clean = case(*HEADS[heads], 200, by=0.05)
-    broken = "candidate" if side == "reference" else "reference"
-    nothing = torch.full_like(clean.candidate_TD if broken == "candidate" else clean.reference_TD, math.nan)
-    found = values_of(replace(clean, **{f"{broken}_TD": nothing}), precision)
-    right = clean.oracle()
-    assert not found.finite.any()
-    for name in FLOATS:
-        if name in OWN[side]:
-            mean = float(getattr(found, name).astype(np.float64).mean())
-            assert mean == pytest.approx(float(right[name].mean()), rel=ALLOWED[precision]), name
-        else:
-            assert np.isnan(getattr(found, name)).all(), name
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_where_neither_side_is_finite_there_is_no_value(precision: Precision) -> None:
-    clean = case(PLAIN, PLAIN, 5, by=0.05)
-    nothing = torch.full_like(clean.reference_TD, math.nan)
-    found = values_of(replace(clean, reference_TD=nothing, candidate_TD=nothing), precision)
-    assert not found.finite.any()
-    for name in FLOATS:
-        assert np.isnan(getattr(found, name)).all(), name
-
-
-def test_a_weight_that_is_not_finite_marks_every_position() -> None:
-    weight = PLAIN.weight_VD.clone()
-    weight[500, 3] = math.nan
-    broken = replace(PLAIN, weight_VD=weight)
-    assert not values_of(case(PLAIN, broken, 20, by=0.05), "fast").finite.any()
-
-
-@pytest.mark.parametrize("weight", [1e35, math.inf, math.nan])
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_by_a_broken_head_of_the_reference_nothing_is_told_of_the_candidate(
-    precision: Precision, weight: float
-) -> None:
-    weight_VD = PLAIN.weight_VD.clone()
-    weight_VD[500, 3] = weight
-    found = values_of(case(replace(PLAIN, weight_VD=weight_VD), PLAIN, 20, by=0.05), precision)
-    assert not found.finite.any()
-    for name in FLOATS:
-        assert np.isnan(getattr(found, name)).all(), name
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_candidate_with_absurd_logits_has_huge_but_finite_divergences(precision: Precision) -> None:
-    reference = make_head(500, 32, spread=3.0)
-    candidate = replace(reference, weight_VD=(reference.weight_VD.float().flip(0) * 1e6).bfloat16())
-    given_case = case(reference, candidate, 64, by=0.0)
-    found, right = values_of(given_case, precision), given_case.oracle()
-    assert found.finite.all()
-    assert right["kl"].mean() > 1e6
-    for name in ("kl", "tv", "js"):
-        assert float(getattr(found, name).mean()) == pytest.approx(float(right[name].mean()), rel=5e-3), name
 
 
 @settings(

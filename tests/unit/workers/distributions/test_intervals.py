@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from workers.distributions.intervals import FEWEST_CLUSTERS, T_LIMIT, Clusters, Estimate, ratio_intervals
+from workers.distributions.intervals import FEWEST_CLUSTERS, T_LIMIT, Clusters, Estimate, Ratios, ratio_intervals
 
 Array = NDArray[np.float64]
 
@@ -27,6 +27,16 @@ def estimate(values: Array, labels: NDArray[np.int64]) -> Estimate:
 def interval(found: Estimate) -> tuple[float, float]:
     assert found.interval is not None
     return found.interval
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0])
+def test_the_level_is_lowered_by_the_squared_skewness_over_the_number_of_clusters(sigma: float) -> None:
+    """By 0.3 γ²/N of 5 %, and by 2 % at most; γ is scipy's."""
+    sums = np.exp(sigma * np.random.default_rng(1).standard_normal(40))
+    (kept,) = Ratios.of(sums[None], np.full((1, 40), 7.0)).level_kept()
+    lowered = min(0.02, 0.3 * float(stats.skew(sums)) ** 2 / 40)
+    assert kept == pytest.approx(1 - lowered / 0.05, rel=1e-9)
+    assert (lowered < 0.02) == (sigma < 1), "one on either side of the limit"
 
 
 # --- the simulation

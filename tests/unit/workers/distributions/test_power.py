@@ -48,6 +48,11 @@ def test_half_the_way_needs_four_times_the_text(
     assert tokens_to_decide(1000, 0.3, interval, thresholds) == pytest.approx(1000 * factor, abs=1)
 
 
+def test_a_threshold_on_the_upper_limit_is_not_left_yet_and_one_on_the_lower_is() -> None:
+    assert tokens_to_decide(1000, 0.3, (0.2, 0.5), [0.5]) == 1001
+    assert tokens_to_decide(1000, 0.3, (0.2, 0.5), [0.2]) == 1000
+
+
 def test_a_threshold_on_the_mean_is_never_decided() -> None:
     assert tokens_to_decide(1000, 0.2, (0.1, 0.3), [0.01, 0.2]) is None
 

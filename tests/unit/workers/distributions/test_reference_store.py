@@ -5,68 +5,17 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.jobs.states import drop_states, users
-from app.locks import try_lock
 from tests.support.disk import files_of_at_most
 from tests.support.distributions import hidden_states
+from tests.support.reference_stores import HUGE, LENGTHS, META, SIZE, assert_holds, fill, lose, windows
 from workers.distributions import reference_store
-from workers.distributions.reference_store import ReferenceStore, StoredHidden, Writer
-
-LENGTHS = (5, 2, 9, 1, 7)
-SIZE = 16
-META = {"model": "tiny", "what": "reference"}
-HUGE = 10**9
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ReferenceStore:
-    return ReferenceStore(tmp_path / "references", HUGE)
-
-
-@pytest.fixture(autouse=True)
-def unverified() -> Iterator[None]:
-    """Every test stands for a process of its own."""
-    reference_store._verified.clear()
-    yield
-    reference_store._verified.clear()
-
-
-def windows(seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> list[torch.Tensor]:
-    return [hidden_states(length, SIZE, seed=seed + 10 * i, dtype=dtype) for i, length in enumerate(LENGTHS)]
-
-
-def fill(store: ReferenceStore, key: str, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> None:
-    with store.write(key, LENGTHS, SIZE, META) as writer:
-        for hidden_TD in windows(seed, dtype)[writer.windows_done :]:
-            writer.append(hidden_TD)
-
-
-def assert_holds(stored: StoredHidden | None, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> None:
-    assert stored is not None
-    assert len(stored) == len(LENGTHS)
-    assert stored.lengths == LENGTHS
-    assert stored.meta == META
-    for index, expected in enumerate(windows(seed, dtype)):
-        found = stored.window(index)
-        assert found.dtype == dtype
-        assert torch.equal(found, expected)
-
-
-def lose(store: ReferenceStore, key: str, after: int, seed: int = 0) -> None:
-    """A pass that ends after so many windows."""
-    with pytest.raises(KeyboardInterrupt), store.write(key, LENGTHS, SIZE, META) as writer:
-        for hidden_TD in windows(seed)[writer.windows_done : after]:
-            writer.append(hidden_TD)
-        raise KeyboardInterrupt
+from workers.distributions.reference_store import ReferenceStore, Writer
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -139,6 +88,26 @@ def test_what_was_not_forced_to_disk_is_scored_again(store: ReferenceStore) -> N
         for hidden_TD in windows()[2:]:
             writer.append(hidden_TD)
     assert_holds(store.open("key"))
+
+
+def test_progress_promises_nothing_that_is_not_forced_to_disk(
+    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut keeps what was forced to disk, in any order of the rest."""
+    forced: dict[int, int] = {}
+    force = os.fsync
+
+    def noted(descriptor: int) -> None:
+        force(descriptor)
+        forced[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
+
+    monkeypatch.setattr(os, "fsync", noted)
+    lose(store, "key", 3)
+    folder = store.folder("key")
+    promised = json.loads((folder / reference_store._PROGRESS).read_text())["windows_done"]
+    assert promised == 3
+    states = folder / reference_store._PARTIAL
+    assert forced[states.stat().st_ino] == sum(LENGTHS[:promised]) * SIZE * 2
 
 
 def flip(file: Path, at: int = 3) -> None:
@@ -440,88 +409,3 @@ def test_a_failed_begin_gives_the_lock_back(store: ReferenceStore) -> None:
         Writer(store, "key", [10**12], 4096, META, lambda: None).__enter__()
     fill(store, "key")
     assert_holds(store.open("key"))
-
-
-def test_states_go_with_the_last_job_that_wrote_or_read_them(store: ReferenceStore) -> None:
-    first, second = (ReferenceStore(store.root, HUGE, user=job) for job in ("first", "second"))
-    fill(first, "shared")
-    fill(first, "own")
-    lose(first, "half", 2)
-    stored = second.open("shared")
-    assert_holds(stored)
-    assert stored is not None
-    stored.close()
-    drop_states(store.root, "first")
-    assert [store.folder(key).exists() for key in ("shared", "own", "half")] == [True, False, False]
-    assert_holds(store.open("shared"))
-    drop_states(store.root, "second")
-    assert not store.folder("shared").exists()
-    drop_states(store.root, "unknown")
-
-
-def test_states_are_found_again_by_who_removes_them_after_a_crash(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user = ReferenceStore(store.root, HUGE, user="job")
-    fill(user, "one")
-    fill(user, "other")
-
-    class Killed(BaseException):
-        """What comes after a kill does not happen."""
-
-    def killed(*_: object, **__: object) -> None:
-        raise Killed
-
-    for name in ("remove_states", "shutil.rmtree"):
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(f"app.jobs.states.{name}", killed)
-            drop_states(store.root, "job")
-    drop_states(store.root, "job")
-    assert not any(store.folder(key).exists() for key in ("one", "other"))
-    assert not any((store.root / ".users").iterdir())
-
-
-def test_what_two_jobs_used_that_are_deleted_at_one_time_is_removed_by_a_later_call(
-    store: ReferenceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = ("first", "second")
-    for job in jobs:
-        fill(ReferenceStore(store.root, HUGE, user=job), "key")
-    both, unlink = threading.Barrier(2, timeout=0.5), Path.unlink
-
-    def meet(path: Path, missing_ok: bool = False) -> None:
-        if path.parent.name in jobs:
-            with contextlib.suppress(threading.BrokenBarrierError):
-                both.wait()
-        unlink(path, missing_ok)
-
-    with monkeypatch.context() as patch, ThreadPoolExecutor() as pool:
-        patch.setattr(Path, "unlink", meet)
-        list(pool.map(partial(drop_states, store.root), jobs))
-    for job in jobs:
-        drop_states(store.root, job)
-    assert not store.folder("key").exists()
-
-
-def test_nobody_waits_for_a_process_that_hangs_while_it_removes_states(store: ReferenceStore) -> None:
-    fill(ReferenceStore(store.root, HUGE, user="job"), "key")
-    hangs = try_lock(store.root / ".locks" / ".users", exclusive=True)
-    assert hangs is not None
-    drop_states(store.root, "job")
-    assert store.folder("key").exists()
-    hangs.release()
-    drop_states(store.root, "job")
-    assert not store.folder("key").exists()
-
-
-def test_states_that_are_read_at_this_moment_stay_until_a_later_call(store: ReferenceStore) -> None:
-    fill(ReferenceStore(store.root, HUGE, user="job"), "key")
-    reader = store.open("key")
-    drop_states(store.root, "job")
-    assert_holds(reader)
-    assert store.folder("key").exists()
-    assert reader is not None
-    reader.close()
-    drop_states(store.root, "job")
-    assert not store.folder("key").exists()
-    assert users(store.root) == []
