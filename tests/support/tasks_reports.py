@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from app.kinds.tasks.report import TasksReport
+from app.kinds.tasks.view import verdict
 from tests.support.calibration_reports import BLOCKS
 from tests.support.reports import HOSTILE, compare_report, draw
 
@@ -170,7 +171,7 @@ def task(
             "churn": None if form == "humaneval" else 31,
         },
         "examples": examples,
-        "lead_unit": {"acc": "nats", "acc_norm": "nats a character"}.get(metric),
+        "lead_unit": {"acc": "nats", "acc_norm": "nats per character"}.get(metric),
         "mcnemar": {"p": p, "p_holm": min(1.0, 3 * p), "q_bh": min(1.0, 2 * p)},
         "equivalence": {
             "margin": 0.02,
@@ -208,7 +209,6 @@ def task(
             "add to what is seen.",
         },
         "outcome": outcome,
-        "sentence": f"{name}: {outcome}: {100 * difference:+.1f} points in accuracy.",
         "shortened": 0,
         "token_classes": item_classes(outcome, items, harmful, helpful, right, generated=generated),
     }
@@ -235,9 +235,7 @@ def tasks_report(*tasks: Json, harness: tuple[Json, ...] = (), runs: int = 18, m
     report = {name: measured[name] for name in kept} | {
         "schema": "hemostat.report/1",
         "kind": "tasks",
-        "verdict": tasks[0]["sentence"]
-        if len(tasks) == 1
-        else "Against the reference the candidate is worse on hellaswag; equivalent on arc.",
+        "verdict": "",
         "tasks": levelled(tasks),
         "harness_tasks": levelled(harness),
         "class_multiplicity": "Each interval is a 95 % one of its own. p values are adjusted over the 3 kinds (Holm)."
@@ -281,7 +279,9 @@ def tasks_report(*tasks: Json, harness: tuple[Json, ...] = (), runs: int = 18, m
             "store_text": True,
         },
     }
-    checked: Json = json.loads(TasksReport.model_validate(report).model_dump_json())
+    made = TasksReport.model_validate(report)
+    made = made.model_copy(update={"verdict": verdict(made)})
+    checked: Json = json.loads(made.model_dump_json())
     return checked
 
 

@@ -28,8 +28,8 @@ INVALID: Final = "[invalid]"
 # By metric of multiple choice: the unit of what it compares.
 LEAD_UNITS: Final[dict[str, LeadUnit]] = {
     "acc": "nats",
-    "acc_norm": "nats a character",
-    "acc_bytes": "nats a byte",
+    "acc_norm": "nats per character",
+    "acc_bytes": "nats per byte",
 }
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")

@@ -26,7 +26,7 @@ Outcome = Literal["worse", "better", "equivalent", "inconclusive", "at_chance"]
 BOOTSTRAP_FLIPS: Final = 8
 
 
-LeadUnit = Literal["nats", "nats a character", "nats a byte"]
+LeadUnit = Literal["nats", "nats per character", "nats per byte"]
 
 
 class Share(Contract):
@@ -245,7 +245,6 @@ class PairedTask(Contract):
     kl: Mean | None = Field(description="KL at the tokens of the answers; null for generated answers")
     prediction: FlipPrediction
     outcome: Outcome
-    sentence: str
     shortened: Count = Field(description="items whose beginning was cut off to fit the model's context")
     not_finite_reference: NotFinite | None = Field(
         default=None, description="of the reference; null for generated answers"

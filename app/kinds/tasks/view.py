@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from app.kinds.tasks.answers import (
@@ -13,9 +14,10 @@ from app.kinds.tasks.answers import (
     power_table,
     predictions_table,
     results_table,
+    score,
     significance_table,
 )
-from app.kinds.tasks.report import Outcome, Share, TasksReport
+from app.kinds.tasks.report import AnyTaskResult, Outcome, Share, TasksReport
 from app.kinds.tasks.token_classes import which_answers
 from app.models.tasks.power import level_told
 from app.reports.blocks import Block, Chart, Figure, Figures, Note, NoteKind, Section, fold
@@ -62,6 +64,47 @@ def worst_outcome(report: TasksReport) -> Outcome:
     """The worst that is shown of any task."""
     outcomes = {result.outcome for result in report.results}
     return next((name for name in _WORST_FIRST if name in outcomes), "inconclusive")
+
+
+def verdict(report: TasksReport) -> str:
+    """One sentence over all tasks, and one over those that could not be scored."""
+    lost = f"{', '.join(report.unscored)} could not be scored." if report.unscored else ""
+    results = report.results
+    return " ".join(filter(None, (_sentence(results[0]) if len(results) == 1 else _over_all(results), lost)))
+
+
+def _sentence(result: AnyTaskResult) -> str:
+    flips, margin = result.flips, f"{100 * result.equivalence.margin:.3g} points"
+    moved = (
+        f"{fmt.count(flips.harmful + flips.helpful)} of {fmt.count(result.items)} items flip, "
+        f"{fmt.count(flips.harmful)} to wrong and {fmt.count(flips.helpful)} to right"
+    )
+    if result.outcome == "at_chance":
+        return (
+            f"{result.name}: at chance. The reference answers {score(result.reference.mean)} % rightly, which is not "
+            f"shown to be more than guessing ({fmt.number(100 * result.chance.accuracy)} %). {moved}, which says "
+            "nothing of damage."
+        )
+    within = f", yet within {margin}" if result.equivalence.equivalent else ""
+    found = {
+        "worse": f"the candidate is worse{within}",
+        "better": f"the candidate is better{within}",
+        "equivalent": f"equivalent within {margin}",
+        "inconclusive": f"no difference is shown, nor that it is within {margin}",
+    }[result.outcome]
+    return f"{result.name}: {found}. {points(result.difference)} points of accuracy (95 % interval); {moved}."
+
+
+def _over_all(results: Sequence[AnyTaskResult]) -> str:
+    by: dict[Outcome, list[str]] = {}
+    for result in results:
+        by.setdefault(result.outcome, []).append(result.name)
+    at_chance = by.pop("at_chance", None)
+    found = [f"{OUTCOMES[name]} on {', '.join(by[name])}" for name in OUTCOMES if name in by]
+    said = [f"Against the reference the candidate is {'; '.join(found)}."] if found else []
+    if at_chance:
+        said.append(f"On {', '.join(at_chance)} the reference is at chance, which says nothing of damage.")
+    return " ".join(said)
 
 
 def _found(report: TasksReport) -> list[Block]:

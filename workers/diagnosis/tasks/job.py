@@ -25,6 +25,7 @@ from app.kinds.tasks.report import (
     TasksReport,
 )
 from app.kinds.tasks.request import TasksRequest
+from app.kinds.tasks.view import verdict
 from app.models.tasks.checks import check_room, check_tasks
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
@@ -42,7 +43,7 @@ from workers.diagnosis.tasks.answer_classes import answer_classes
 from workers.diagnosis.tasks.class_slices import sliced
 from workers.diagnosis.tasks.export import export_metrics as export_tasks
 from workers.diagnosis.tasks.export import write_answers
-from workers.diagnosis.tasks.result import Planned, overall, results
+from workers.diagnosis.tasks.result import Planned, results
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import counted
 from workers.measuring.export import export_metrics
@@ -241,9 +242,9 @@ class _Tasks(PairAttempt):
     def _report(
         self, found: Sequence[AnyTaskResult], predictor: Predictor, measured: Measured, class_multiplicity: str
     ) -> TasksReport:
-        return measured.reported(
+        report = measured.reported(
             TasksReport,
-            verdict=overall(found, tuple(self._unscored)),
+            verdict="",
             tasks=tuple(one for one in found if isinstance(one, TaskResult)),
             harness_tasks=tuple(one for one in found if isinstance(one, HarnessTaskResult)),
             unscored=tuple(self._unscored),
@@ -255,6 +256,7 @@ class _Tasks(PairAttempt):
             not_tested=_not_tested(measured.limits(), found),
             warnings=(*measured.warnings(), *self._unscored.values(), *_warnings(found)),
         )
+        return report.model_copy(update={"verdict": verdict(report)})
 
     def _remember(self, found: Sequence[AnyTaskResult], measured: Measured) -> None:
         """Adds the run to what was seen; a report is not lost because that fails."""

@@ -31,7 +31,6 @@ from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from app.models.tasks.power import ASSUMED_FLIP_RATES, LEVEL, level_of
 from app.models.tasks.reading import format_of
-from workers.analysis.numerals import numeral
 from workers.analysis.paired import bootstrap, mcnemar, score
 from workers.analysis.paired.pairs import Pairs, wilson
 from workers.answering.answers import LEAD_UNITS, scores
@@ -104,7 +103,6 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
             "kl": _kl(one, request.seed),
             "prediction": planned[index].prediction,
             "outcome": outcome,
-            "sentence": sentence(one.task.title, pair, difference, outcome, equivalence, guessed),
             "shortened": one.shortened,
             "not_finite_reference": _not_finite(one, 0),
             "not_finite_candidate": _not_finite(one, 1),
@@ -127,55 +125,6 @@ def outcome_of(pair: Pairs, test: McNemar, equivalence: Equivalence, guessed: Ch
     if test.p_holm < LEVEL:
         return "worse" if pair.harmful > pair.helpful else "better"
     return "equivalent" if equivalence.equivalent else "inconclusive"
-
-
-def sentence(
-    name: str, pair: Pairs, difference: Share, outcome: Outcome, equivalence: Equivalence, guessed: Chance
-) -> str:
-    """What was found of one task, in a sentence."""
-    mean, low, high = (numeral(100 * share, "+.1f") for share in (difference.mean, *difference.ci))
-    points = f"{mean} points (95 % interval {low} to {high})"
-    margin = f"{100 * equivalence.margin:.3g} points"
-    flips = f"{pair.flips} of {pair.items} items flip, {pair.harmful} to wrong and {pair.helpful} to right"
-    if outcome == "at_chance":
-        guess = f"{100 * guessed.accuracy:.3g} %" if guessed.accuracy else "nothing at all"
-        return (
-            f"{name}: at chance. The reference answers {100 * pair.reference:.1f} % rightly, which is not shown to be "
-            f"more than guessing ({guess}): {flips}, and that says nothing of damage."
-        )
-    told = {
-        "worse": "the candidate is worse" + (f", yet within {margin}" if equivalence.equivalent else ""),
-        "better": "the candidate is better" + (f", yet within {margin}" if equivalence.equivalent else ""),
-        "equivalent": f"equivalent within {margin}",
-        "inconclusive": f"no difference is shown, nor that it is within {margin}",
-    }[outcome]
-    return f"{name}: {told}: {points} in accuracy; {flips}."
-
-
-def overall(found: Sequence[AnyTaskResult], unscored: Sequence[str] = ()) -> str:
-    """One sentence over all tasks, and one over those that could not be scored."""
-    lost = f"{', '.join(unscored)} could not be scored." if unscored else ""
-    return " ".join(filter(None, (_overall(found), lost)))
-
-
-def _overall(found: Sequence[AnyTaskResult]) -> str:
-    by: dict[Outcome, list[str]] = {}
-    for result in found:
-        by.setdefault(result.outcome, []).append(result.name)
-    words: dict[Outcome, str] = {
-        "worse": "worse on",
-        "better": "better on",
-        "equivalent": "equivalent on",
-        "inconclusive": "undecided on",
-    }
-    if len(found) == 1:
-        return found[0].sentence
-    told = []
-    if parts := [f"{words[name]} {', '.join(by[name])}" for name in words if name in by]:
-        told.append(f"Against the reference the candidate is {'; '.join(parts)}.")
-    if "at_chance" in by:
-        told.append(f"On {', '.join(by['at_chance'])} the reference is at chance, which says nothing of damage.")
-    return " ".join(told)
 
 
 def _share(right: int, items: int) -> Share:

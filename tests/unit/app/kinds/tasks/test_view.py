@@ -1,6 +1,6 @@
 """What a tasks report decides and counts: the worst outcome, which task the figures are of, which answers flip."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -12,9 +12,9 @@ from app.kinds.tasks.answers import (
     results_table,
     significance_table,
 )
-from app.kinds.tasks.report import TasksReport
+from app.kinds.tasks.report import Outcome, TasksReport
 from app.kinds.tasks.token_classes import class_sentence, which_answers
-from app.kinds.tasks.view import blocks, figures, heading, outcome
+from app.kinds.tasks.view import blocks, figures, heading, outcome, verdict
 from app.reports.blocks import Block, Chart, Fold, Note, Section, Table
 from app.web.report import render
 from tests.support.html import tree
@@ -72,6 +72,27 @@ def test_only_what_is_shown_for_every_task_is_good(outcomes: list[str], unscored
     alert = next(one for one in section(found, "answers") if isinstance(one, Note) and one.text == outcome(found))
     assert alert.kind == kind
     assert heading(found).endswith("; 1 task could not be scored") == bool(unscored)
+
+
+def test_the_verdict_names_each_task_with_its_outcome() -> None:
+    found = report(*(task(f"t-{outcome}", outcome) for outcome in get_args(Outcome)))
+    said = verdict(found.model_copy(update={"unscored": ("coqa",)}))
+    for words in (
+        "worse on t-worse",
+        "better on t-better",
+        "equivalent on t-equivalent",
+        "undecided on t-inconclusive",
+    ):
+        assert words in said.split(". ")[0]
+    assert said.split(". ")[1].startswith("On t-at_chance the reference is at chance")
+    assert said.endswith(" coqa could not be scored.")
+
+
+@pytest.mark.parametrize("outcome", get_args(Outcome))
+def test_the_verdict_of_one_task_has_its_numbers(outcome: Outcome) -> None:
+    said = verdict(report(task("arc", outcome)))
+    assert "72 of 1,000 items flip, 60 to wrong and 12 to right" in said
+    assert ("−4.8 [−6.5, −3.1] points" in said) == (outcome != "at_chance"), "there it says nothing of the candidate"
 
 
 def test_the_first_figure_counts_the_tasks_by_outcome() -> None:
@@ -155,7 +176,7 @@ def test_what_too_few_items_could_show_is_none() -> None:
 def test_without_text_there_are_ids_alone() -> None:
     table, note = examples(variant("no-text"))[:2]
     assert isinstance(table, Table) and isinstance(note, Note)
-    assert [column.label for column in table.columns] == ["Item", "Flip", "Lead, nats a character"]
+    assert [column.label for column in table.columns] == ["Item", "Flip", "Lead, nats per character"]
     assert "store_text" in note.text
     first = examples(variant("several"))[0]
     assert isinstance(first, Table) and len(first.columns) == 7

@@ -2,34 +2,20 @@
 
 from dataclasses import replace
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.task import METRICS, Chance, FileTask, TaskMetric
-from app.kinds.tasks.report import Equivalence, FlipPrediction, Outcome, Share
+from app.contracts.task import METRICS, FileTask, TaskMetric
+from app.kinds.tasks.report import FlipPrediction
 from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
-from workers.analysis.paired.pairs import Pairs
 from workers.answering.answers import Answers, choose
 from workers.answering.likelihood import Likelihoods
 from workers.answering.pair import Answered
-from workers.diagnosis.tasks.result import Planned, overall, results, sentence
-
-PAIRS = Pairs(both_right=50, both_wrong=34, harmful=12, helpful=4)
-WIDE = Equivalence(margin=0.02, p=0.9, p_holm=0.9, ci90=(-0.14, -0.02), equivalent=False)
-GUESSED = Chance(accuracy=0.25, p_reference=0.0, p_candidate=0.0, reference_at_chance=False, candidate_at_chance=False)
-
-
-def test_a_loss_is_told_with_the_minus_of_the_tables() -> None:
-    lost = Share(mean=-0.08, ci=(-0.152, 0.004))
-    assert sentence("Arithmetic", PAIRS, lost, "worse", WIDE, GUESSED) == (
-        "Arithmetic: the candidate is worse: −8.0 points (95 % interval −15.2 to +0.4) in accuracy; "
-        "16 of 100 items flip, 12 to wrong and 4 to right."
-    )
-
+from workers.diagnosis.tasks.result import Planned, results
 
 TOLD = FlipPrediction(
     status="seen", rate=0.2, interval=(0.1, 0.3), runs=9, tasks=1, kl_range=(0.1, 1.0), scope="task", sentence=""
@@ -109,8 +95,8 @@ def chosen(metric: TaskMetric, reference: tuple[Any, ...], candidate: tuple[Any,
 @pytest.mark.parametrize(
     ("metric", "unit", "leads"),
     [
-        ("acc_norm", "nats a character", {"0": -20 / 20 + 3 / 2, "1": -28 / 20 + 3 / 2}),
-        ("acc_bytes", "nats a byte", {"0": -20 / 22 + 3 / 2, "1": -28 / 22 + 3 / 2}),
+        ("acc_norm", "nats per character", {"0": -20 / 20 + 3 / 2, "1": -28 / 20 + 3 / 2}),
+        ("acc_bytes", "nats per byte", {"0": -20 / 22 + 3 / 2, "1": -28 / 22 + 3 / 2}),
     ],
 )
 def test_a_lead_is_by_what_the_metric_chose_by(metric: TaskMetric, unit: str, leads: dict[str, float]) -> None:
@@ -160,26 +146,3 @@ def test_a_task_that_could_not_be_scored_makes_it_no_easier_for_the_others() -> 
     assert found.mcnemar.p == pytest.approx(stats.binomtest(10, 10).pvalue)
     assert found.mcnemar.p_holm == pytest.approx(2 * found.mcnemar.p)
     assert found.detectable.level == 0.025
-
-
-def test_tasks_at_chance_have_a_sentence_of_their_own() -> None:
-    """Nothing is said of the candidate there."""
-    request = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.1}
-    asked = TasksRequest.model_validate(request)
-    lost = answered("lost", [True] * 100, [False] * 40 + [True] * 60)
-    coins = [replace(answered(name, [True, False] * 50, [True, False] * 50), guess=0.5) for name in ("coin", "dice")]
-    found = results([lost, *coins], [Planned(TOLD, "all")] * 3, asked)
-    at_chance = "On coin, dice the reference is at chance, which says nothing of damage."
-    assert overall(found) == f"Against the reference the candidate is worse on lost. {at_chance}"
-    assert overall(found[1:], ["broken"]) == f"{at_chance} broken could not be scored."
-
-
-def test_a_task_of_every_outcome_is_named_in_the_sentence_over_all() -> None:
-    asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
-    one = answered("t", [True, False], [False, True])
-    (made,) = results([one], [Planned(TOLD, "all")], TasksRequest.model_validate(asked))
-    found = [made.model_copy(update={"name": name.upper(), "outcome": name}) for name in get_args(Outcome)]
-    assert overall(found) == (
-        "Against the reference the candidate is worse on WORSE; better on BETTER; equivalent on EQUIVALENT; undecided "
-        "on INCONCLUSIVE. On AT_CHANCE the reference is at chance, which says nothing of damage."
-    )
