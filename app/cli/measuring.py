@@ -4,21 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.markup import escape
+from rich.table import Table
 
 from app.cli.client import Client
-from app.cli.estimates import print_estimate
 from app.cli.output import Rule, err, exit_of, out, print_json
 from app.cli.service import connect_or_start, report_path
 from app.cli.watching import check_writable, run_to_end, save_page
 from app.commands.finite import require_json
 from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
+from app.web import format as fmt
 from app.web.terminal import render_terminal
 
 Json = dict[str, Any]
+
+
+# A field of the answer, what it is called, and in which unit a person reads it; JSON has the bare numbers.
+_ROWS: Final[tuple[tuple[str, str, Callable[[float], str]], ...]] = (
+    ("documents", "documents", "{:,.0f}".format),
+    ("tokens", "tokens", "{:,.0f}".format),
+    ("reference_store_bytes", "reference store", lambda value: fmt.size(round(value))),
+    ("checkpoint_bytes", "checkpoints", lambda value: fmt.size(round(value))),
+    ("seconds", "time", fmt.duration),
+)
+
+
+def print_estimate(estimate: dict[str, Any], *, as_json: bool) -> None:
+    """What the job would take, and what that rests on."""
+    if as_json:
+        print_json(estimate)
+        return
+    table = Table(title="Estimate (nothing was run)", show_header=False)
+    for name, label, shown in _ROWS:
+        value = estimate[name]
+        table.add_row(label, "not known before it is read" if value is None else shown(value))
+    out.print(table)
+    for assumption in estimate["assumptions"]:
+        out.print(f"  [dim]{escape(assumption)}[/]")
 
 
 def measure(

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from app.cli.output import print_json
+from app.contracts.report import SCHEMA
 from app.kinds.registry import KINDS
-from app.web.schema import report_schema
+
+Json = dict[str, Any]
+
+
+def report_schema(kind: str) -> Json:
+    """JSON Schema (Draft 2020-12) of a report of this kind, as the service returns it.
+
+    Objects are open: a reader ignores a field that it does not know.
+    """
+    generated = KINDS[kind].report.model_json_schema(by_alias=True)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:hemostat:report:1:{kind}",
+        "title": f"Hemostat report, schema {SCHEMA}, kind {kind}",
+        **{key: value for key, value in _opened(generated).items() if key != "title"},
+        # The contract has defaults for both, yet every report has them.
+        "required": ["schema", "kind", *generated["required"]],
+    }
+
+
+def _opened(node: Any, *, names: bool = False) -> Any:
+    """Without closed objects and generated titles. `names`: the keys are names of fields, not keywords."""
+    if isinstance(node, list):
+        return [_opened(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _opened(value, names=not names and key in {"properties", "$defs"})
+        for key, value in node.items()
+        if names or not (key == "title" or (key == "additionalProperties" and value is False))
+    }
 
 
 def schema(

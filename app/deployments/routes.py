@@ -1,7 +1,9 @@
 """/v1/deployments: what is served, over HTTP."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,7 +24,6 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments import examples, service
 from app.deployments.sse import DeploymentStream
 from app.deployments.store import is_deployment_id
-from app.deployments.targets import targets_of
 from app.jobs.negotiation import preferred
 from app.jobs.parsing import parse_body
 from app.jobs.routes import SUBMIT_ERRORS, require_json
@@ -56,6 +57,25 @@ _CREATE_ERRORS: Final = [
 router = APIRouter(tags=["deployments"], default_response_class=Response, dependencies=[Depends(Needs(Scope.READ))])
 changes = APIRouter(tags=["deployments"], default_response_class=Response, dependencies=[Depends(Needs(Scope.DEPLOY))])
 scraped = APIRouter(tags=["service"], default_response_class=Response, dependencies=[Depends(Needs(Scope.METRICS))])
+
+
+def targets_of(deployments: Iterable[Deployment]) -> list[dict[str, Any]]:
+    """A target group a URL, with the labels `deployment` and `role`; the path and scheme by Prometheus' own labels."""
+    groups = []
+    for deployment in deployments:
+        for replica in deployment.running:
+            for url in replica.metrics_urls:
+                parts = urlsplit(url)
+                if parts.scheme not in {"http", "https"} or not parts.netloc:
+                    continue
+                labels = {
+                    "__scheme__": parts.scheme,
+                    "__metrics_path__": parts.path or "/metrics",
+                    "deployment": deployment.name,
+                    "role": replica.role,
+                }
+                groups.append({"targets": [parts.netloc], "labels": labels})
+    return groups
 
 
 def _body(model: str, example: Any, *, required: bool = True) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from app.bodies import TooLargeError
 from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode, HemostatError
-from app.gateway import bounds, options, responses, sampling, verified
+from app.gateway import bounds, options, sampling, verified
 from app.gateway import openapi as page
 from app.gateway.body import PROMPTS, model_name, parse, require
 from app.gateway.core import Gateway
@@ -28,6 +28,29 @@ from app.state import State
 _NAME: Final = "hemostat_gateway"
 _ASKED: Final = {"/tokenize": ("prompt", "messages"), "/detokenize": ("tokens",)}  # one of these
 _MAX_EXTRA: Final = 32  # entries of vllm_xargs
+_STATE: Final = {
+    "previous_response_id": "responses are not stored, so none can be continued; send the whole input",
+    "conversation": "conversations are not stored; send the whole input",
+    "prompt": "prompt templates are not stored; send the whole input",
+    "previous_input_messages": "send the whole conversation as `input`",
+}
+_TOOLS: Final = ("function",)
+
+
+def _check_kept(body: dict[str, Any]) -> None:
+    """Raises ApiError (400) for what of the Responses API needs state, or tools of the server's: it keeps nothing."""
+    if body.get("store"):
+        raise invalid("`store` is true, but responses are not stored: leave it out or send false.", "store")
+    if body.get("background"):
+        raise invalid(
+            "`background` is true, but responses are not stored: wait for the answer, or stream it.", "background"
+        )
+    for name, reason in _STATE.items():
+        if body.get(name) is not None:
+            raise invalid(f"`{name}` is not taken: {reason}.", name)
+    for number, tool in enumerate(body.get("tools") or ()):
+        if isinstance(tool, dict) and tool.get("type") not in _TOOLS:
+            raise invalid("Only tools of type function are taken: the service runs none itself.", f"tools[{number}]")
 
 
 @asynccontextmanager
@@ -194,7 +217,7 @@ async def _generate(request: Request, route: Route) -> Response:
         if fault is not None:
             raise fault
         if route == "responses":
-            responses.check(body)
+            _check_kept(body)
         else:
             sampling.check(body, deployment)
         require(body, PROMPTS[route])

@@ -5,7 +5,9 @@ import json
 from functools import cache
 
 from fastapi import APIRouter, Depends, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.types import Message, Receive, Send
+from starlette.types import Scope as Connection
 
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
 from app.contracts.report import SCHEMA
@@ -14,7 +16,7 @@ from app.jobs.diff_routes import links_wanted, place_of
 from app.jobs.page import page_of
 from app.jobs.record import JOBS_PATH
 from app.jobs.representation import FORMAT_PARAMETER, HTML, PAGE_POLICY, etag_of, media_type_of, unchanged
-from app.jobs.sending import ArtifactResponse
+from app.jobs.store import JobStore
 from app.kinds.registry import reports
 from app.openapi import JSON, Answer, answers
 from app.security.scopes import Needs, Scope, key_of
@@ -26,6 +28,36 @@ router = APIRouter(
     default_response_class=Response,
     dependencies=[Depends(Needs(Scope.READ))],
 )
+
+
+class ArtifactResponse(FileResponse):
+    """The file, whole or in ranges. Nothing is sent before it is open: one that was deleted meanwhile is refused, not
+    cut off."""
+
+    def __init__(self, store: JobStore, job_id: str, artifact: results.Artifact) -> None:
+        super().__init__(
+            artifact.path, media_type=artifact.media_type, filename=artifact.name, stat_result=artifact.state
+        )
+        self._store = store
+        self._job_id = job_id
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """Sends it. Raises JOB_NOT_FOUND, or ARTIFACT_NOT_FOUND where the job is there and its file is gone."""
+        start: list[Message] = []
+
+        async def send_opened(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.append(message)
+                return
+            while start:
+                await send(start.pop())
+            await send(message)
+
+        async with service.told_of_deleted(self._store, [self._job_id]):
+            try:
+                await super().__call__(scope, receive, send_opened)
+            except FileNotFoundError:
+                raise results.gone("artifact") from None
 
 
 @router.get(

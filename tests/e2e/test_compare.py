@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.cli.client import Client
+from app.cli.schema import report_schema
 from app.settings import Settings
-from app.web.schema import report_schema
 from tests.e2e.conftest import DOCUMENTS, compare_request
 from tests.support.processor import needs_avx512, needs_vnni
 

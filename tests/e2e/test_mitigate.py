@@ -9,7 +9,7 @@ import jsonschema
 from playwright.sync_api import Browser
 
 from app.cli.client import Client
-from app.web.schema import report_schema
+from app.cli.schema import report_schema
 from tests.e2e.conftest import compare_request
 from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
 

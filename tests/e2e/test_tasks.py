@@ -11,10 +11,10 @@ import pytest
 from playwright.sync_api import Browser
 
 from app.cli.client import Client
+from app.cli.schema import report_schema
 from app.kinds.tasks.answers import OUTCOMES
 from app.models.tasks.reading import SHIPPED
 from app.settings import Settings
-from app.web.schema import report_schema
 from tests.e2e.conftest import compare_request
 from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
 from workers.analysis.flips import runs

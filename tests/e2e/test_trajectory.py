@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from app.cli.client import Client
-from app.web.schema import report_schema
+from app.cli.schema import report_schema
 from tests.e2e.conftest import compare_request
 
 Json = dict[str, Any]

@@ -19,8 +19,7 @@ from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 from tests.support.calibration_reports import mean
 from tests.support.reports import compare_report, draw
-from workers.diagnosis.surface.domains import domains
-from workers.diagnosis.surface.report import _knob, _point
+from workers.diagnosis.surface.report import _knob, _point, domains
 from workers.diagnosis.surface.table import Table
 from workers.diagnosis.surface.token_classes import token_classes
 from workers.diagnosis.surface.words import sentence, warnings

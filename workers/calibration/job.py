@@ -16,7 +16,6 @@ import numpy as np
 
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
-from workers.calibration.export import export_metrics
 from workers.calibration.fits import Fits
 from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served
 from workers.calibration.profiles import ProfileStore, tensor_bytes
@@ -31,6 +30,7 @@ from workers.engine.room import EngineRoom
 from workers.measuring.attempt import Attempt, Scored, counted
 from workers.measuring.calibration_text import CalibrationLoader
 from workers.measuring.floor import Floor
+from workers.measuring.gauges import send
 from workers.measuring.plan import plan_fingerprint
 from workers.measuring.sealed import Opened, Sealed
 from workers.measuring.sides import Side, Sides, modify, resolve
@@ -38,6 +38,14 @@ from workers.process.handler import JobContext
 
 RAW_FILE: Final = "raw.parquet"
 CALIBRATED_FILE: Final = "calibrated.parquet"
+
+
+def export_metrics(report: CalibrateReport, context: JobContext) -> None:
+    """Sends the gauges of this calibration. Labels are aliases and the recipe's fingerprint."""
+    row = next(found for found in report.test.table if found.chosen)
+    gauges = {"calibrate_saved_ratio": row.own.saved_share, "calibrate_passed": float(report.test.passed)}
+    send(gauges, report.labels(), context)
+    context.observe("calibrate_profiles", 1, outcome="passed" if report.test.passed else "refused")
 
 
 def calibrate(request: CalibrateRequest, context: JobContext, room: EngineRoom) -> CalibrateReport:

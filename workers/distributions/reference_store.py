@@ -35,7 +35,6 @@ from app.files import write_atomically
 from app.jobs.states import HEADER as _HEADER
 from app.jobs.states import note_state, remove_states
 from app.locks import Lock, try_lock, wait_lock
-from workers.distributions.files import Signature, sha256, signature
 
 FORMAT = "hemostat.hidden/2"
 _STATES = "hidden.bin"
@@ -53,8 +52,31 @@ _SYNC_BYTES = 8 * 1024 * 1024
 # Left free on the disk for everybody else.
 _SPARE_BYTES = 32 * 1024 * 1024
 
+Signature = tuple[int, int, int]
 # States whose checksum this process has verified, by path: hashing twenty gigabytes for each job would take its time.
 _verified: dict[Path, Signature] = {}
+
+
+_READ_BYTES = 1 << 24
+
+
+def signature(file: Path) -> Signature:
+    """What changes with a file's content, read without its content: time of change (ns), size (bytes), inode."""
+    stat = file.stat()
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+def sha256(file: Path, size: int) -> "hashlib._Hash":
+    """SHA-256 over the first `size` bytes. OSError where there are fewer."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while size > 0:
+            part = stream.read(min(_READ_BYTES, size))
+            if not part:
+                raise OSError(f"{file.name} ends too early")
+            digest.update(part)
+            size -= len(part)
+    return digest
 
 
 def _never() -> None:

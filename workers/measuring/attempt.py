@@ -32,7 +32,6 @@ from workers.measuring.passes import score_into_store
 from workers.measuring.positions import positions_of
 from workers.measuring.recipes import Bench
 from workers.measuring.sides import Side, Sides, folder_bytes, resolve
-from workers.measuring.stopwatch import Stopwatch
 from workers.process.handler import JobContext
 from workers.text.documents import TextDocument
 from workers.text.sampler import DeferredSampler, ReferenceIdentity
@@ -42,6 +41,23 @@ from workers.text.windows import Corpus, make_windows
 
 # The head is checked on so many tokens of the text.
 HEAD_CHECK_TOKENS = 128
+
+
+class Stopwatch:
+    """`with watch.phase(name):` adds the block's seconds to that phase, and exports them."""
+
+    def __init__(self, context: JobContext) -> None:
+        self.seconds: dict[str, float] = {}
+        self._context = context
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Times a block. A block that raises is not exported: it tells nothing of how long the phase takes."""
+        start = time.perf_counter()
+        yield
+        spent = time.perf_counter() - start
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 3)
+        self._context.observe("phase_seconds", spent, phase=name)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -34,7 +36,6 @@ from workers.surgery.reading import open_tensors
 from workers.surgery.resumption import Resumption
 from workers.surgery.safetensors_writer import plan_shards, write_shards
 from workers.surgery.shop import Shop, WholeStep
-from workers.surgery.stages import Stage, stages
 from workers.surgery.steps import runner_of
 from workers.surgery.store import CheckpointStore
 from workers.surgery.streamed import Streamed
@@ -48,6 +49,27 @@ POINTER = "/candidate/recipe"
 _OF_A_STEP = frozenset(
     {ErrorCode.RECIPE_NOT_APPLICABLE, ErrorCode.CALIBRATION_TOO_SHORT, ErrorCode.ACTIVATIONS_NOT_FINITE}
 )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps `first` to `end` (exclusive) of a recipe, done at once."""
+
+    first: int
+    end: int
+    streamed: bool
+
+
+def stages(recipe: Recipe) -> Iterator[Stage]:
+    """The stages of a recipe in turn: neighbouring steps that change one weight at a time are one, every other step is
+    one of its own."""
+    kinds = [(index, step.is_streamed) for index, step in enumerate(recipe)]
+    for streamed, run in groupby(kinds, key=lambda pair: pair[1]):
+        indices = [index for index, _ in run]
+        if streamed:
+            yield Stage(indices[0], indices[-1] + 1, streamed=True)
+        else:
+            yield from (Stage(index, index + 1, streamed=False) for index in indices)
 
 
 class Application:

@@ -1,6 +1,6 @@
 """Jobs of kind `attribute`."""
 
-from app.kinds.attribute.metrics import METRICS
+from app.contracts.metric import COMPARISON, Metric
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.attribute.request import AttributeRequest
 from app.kinds.kind import Kind, Phase
@@ -29,6 +29,28 @@ _INSIDE = {
     "self-repair borders": "the reference, for self-repair",
     "similarity": "which layer is which",
 }
+METRICS = (
+    Metric(
+        "attribution_swaps",
+        "counter",
+        "Parts that were swapped, by stage of the search.",
+        ("stage",),
+        {"stage": ("layers", "parts")},
+    ),
+    Metric(
+        "attribution_worst_nats",
+        "gauge",
+        "KL of the worst part alone, in the last attribution; NaN where it is finite nowhere.",
+        COMPARISON,
+    ),
+    Metric("attribution_worst_ratio", "gauge", "Share of the whole damage that this part alone costs.", COMPARISON),
+    Metric(
+        "attribution_explained_ratio",
+        "gauge",
+        "Share of the whole damage that the first parts cost, swapped together.",
+        COMPARISON,
+    ),
+)
 KIND = Kind(
     request=AttributeRequest,
     report=AttributeReport,

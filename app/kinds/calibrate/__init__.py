@@ -1,6 +1,6 @@
 """Jobs of kind `calibrate`."""
 
-from app.kinds.calibrate.metrics import METRICS
+from app.contracts.metric import COMPARISON, Metric
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from app.kinds.kind import Kind, Phase
@@ -13,6 +13,19 @@ EXAMPLE = {
     "calibrators": ["temperature", "lowrank", "lowrank+confidence"],
     "deployment": "smollm2-135m-rtn4",
 }
+METRICS = (
+    Metric(
+        "calibrate_profiles",
+        "counter",
+        "Profiles made, by whether the test let them pass.",
+        ("outcome",),
+        {"outcome": ("passed", "refused")},
+    ),
+    Metric(
+        "calibrate_saved_ratio", "gauge", "Share of the raw KL that the last calibration saved on test.", COMPARISON
+    ),
+    Metric("calibrate_passed", "gauge", "1 where the last calibration proved itself on test, else 0.", COMPARISON),
+)
 KIND = Kind(
     request=CalibrateRequest,
     report=CalibrateReport,

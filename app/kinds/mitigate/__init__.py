@@ -1,7 +1,7 @@
 """Jobs of kind `mitigate`."""
 
+from app.contracts.metric import COMPARISON, PHASE_BUCKETS, Metric
 from app.kinds.kind import Kind, Phase
-from app.kinds.mitigate.metrics import METRICS
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.mitigate.request import MitigateRequest
 
@@ -13,6 +13,36 @@ EXAMPLE = {
     "treatments": ["quantize.dynamic", "repair.lowrank", "protect"],
     "trials": 12,
 }
+METRICS = (
+    Metric(
+        "mitigate_trials",
+        "counter",
+        "Trials of treatments, by whether the model took them.",
+        ("outcome",),
+        {"outcome": ("measured", "refused")},
+    ),
+    Metric(
+        "mitigate_trial_seconds",
+        "histogram",
+        "Making and measuring one trial, by how much text it is given.",
+        ("rung",),
+        {"rung": ("cheap", "full")},
+        PHASE_BUCKETS,
+    ),
+    Metric("mitigate_trial_running", "gauge", "1 while a trial is made and measured, else 0.", of_child=True),
+    # The recipe of these labels is the candidate's own.
+    Metric(
+        "mitigate_best_saved_nats",
+        "gauge",
+        "Nats per token that the best full trial of the last mitigation saved on the documents to choose by.",
+        COMPARISON,
+    ),
+    Metric("mitigate_saved_nats", "gauge", "Nats per token that the recommended recipe saved on the test.", COMPARISON),
+    Metric("mitigate_saved_low_nats", "gauge", "Lower 95 % limit of these nats.", COMPARISON),
+    Metric("mitigate_saved_high_nats", "gauge", "Upper 95 % limit of these nats.", COMPARISON),
+    Metric("mitigate_helped", "gauge", "1 where the recommended recipe saves nats for sure, else 0.", COMPARISON),
+    Metric("mitigate_finished_timestamp_seconds", "gauge", "When that mitigation ended, Unix time.", COMPARISON),
+)
 KIND = Kind(
     request=MitigateRequest,
     report=MitigateReport,

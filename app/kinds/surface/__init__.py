@@ -1,7 +1,7 @@
 """Jobs of kind `surface`."""
 
+from app.contracts.metric import COMPARISON, Metric
 from app.kinds.kind import Kind
-from app.kinds.surface.metrics import METRICS
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 
@@ -18,6 +18,36 @@ EXAMPLE = {
     "orders": "both",
     "contour": {"measure": "kl", "level": 0.05},
 }
+METRICS = (
+    Metric(
+        "surface_points",
+        "counter",
+        "Settings of surfaces, by whether the model took them.",
+        ("outcome",),
+        {"outcome": ("measured", "refused")},
+    ),
+    Metric(
+        "surface_interaction_nats",
+        "gauge",
+        "Largest interaction of the last surface in either order, nats per token.",
+        COMPARISON,
+    ),
+    Metric("surface_interaction_low_nats", "gauge", "Lower 95 % limit of that interaction.", COMPARISON),
+    Metric("surface_interaction_high_nats", "gauge", "Upper 95 % limit of that interaction.", COMPARISON),
+    Metric(
+        "surface_departing_ratio",
+        "gauge",
+        "Share of the last surface's settings of both knobs where a departure from adding up is shown.",
+        COMPARISON,
+    ),
+    Metric("surface_within", "gauge", "1 if a changed setting is within the chosen loss for sure, else 0.", COMPARISON),
+    Metric(
+        "surface_chosen_bytes",
+        "gauge",
+        "Bytes of the setting that the last surface chose, of the mildest where none is within.",
+        COMPARISON,
+    ),
+)
 KIND = Kind(
     request=SurfaceRequest,
     report=SurfaceReport,

@@ -1,7 +1,7 @@
 """Jobs of kind `sweep`."""
 
+from app.contracts.metric import COMPARISON, Metric
 from app.kinds.kind import Kind
-from app.kinds.sweep.metrics import METRICS
 from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.request import SweepRequest
 
@@ -14,6 +14,19 @@ EXAMPLE = {
     },
     "budget": 12,
 }
+METRICS = (
+    Metric(
+        "sweep_points",
+        "counter",
+        "Settings of sweeps, by whether the model took them.",
+        ("outcome",),
+        {"outcome": ("measured", "refused")},
+    ),
+    Metric("sweep_threshold_ratio", "gauge", "Share removed where the last sweep's perplexity turns.", COMPARISON),
+    Metric("sweep_threshold_low_ratio", "gauge", "Lower 95 % limit of that share.", COMPARISON),
+    Metric("sweep_threshold_high_ratio", "gauge", "Upper 95 % limit of that share.", COMPARISON),
+    Metric("sweep_mild_ratio", "gauge", "Share removed at the strongest setting whose damage stayed mild.", COMPARISON),
+)
 KIND = Kind(
     request=SweepRequest,
     report=SweepReport,

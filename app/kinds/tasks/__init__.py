@@ -1,7 +1,7 @@
 """Jobs of kind `tasks`."""
 
+from app.contracts.metric import COMPARISON, Metric
 from app.kinds.kind import Kind
-from app.kinds.tasks.metrics import METRICS
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
 from app.kinds.tasks.rule import FailOn
@@ -16,6 +16,21 @@ EXAMPLE = {
     ],
     "margin": 0.02,
 }
+METRICS = (
+    Metric("task_accuracy_ratio", "gauge", "Accuracy of the candidate on a task.", (*COMPARISON, "task")),
+    Metric(
+        "task_accuracy_difference",
+        "gauge",
+        "Accuracy of the candidate minus that of the reference on the same items.",
+        (*COMPARISON, "task"),
+    ),
+    Metric(
+        "task_flip_ratio",
+        "gauge",
+        "Share of a task's items that one of the two answers rightly.",
+        (*COMPARISON, "task"),
+    ),
+)
 KIND = Kind(
     request=TasksRequest,
     report=TasksReport,

@@ -14,6 +14,7 @@ from app.contracts.deployment import (
     IDENTITY,
     CalibrationMode,
     Deployment,
+    DeploymentState,
     DriftState,
     ServedDivergence,
     ShadowStatus,
@@ -28,7 +29,6 @@ from workers.calibration.online.record import Recorded
 from workers.calibration.online.rescore import Scored, Versions
 from workers.calibration.online.rollback import RollbackGuard
 from workers.calibration.online.staleness import GAPS, Staleness
-from workers.calibration.online.stand_in import stand_in
 from workers.calibration.online.state import ShadowState, Todo, TrialOutcome
 from workers.calibration.online.threshold import Expected
 from workers.calibration.online.window import RecentWindow, WindowMemory
@@ -42,6 +42,25 @@ _OUTCOMES: Final[dict[TrialVerdict, TrialOutcome]] = {
     TrialVerdict.REJECT: "rejected",
     TrialVerdict.INCONCLUSIVE: "inconclusive",
 }
+
+
+# What is served in the active version's stead where no replica can serve it. A replica refuses a profile that was
+# fitted for another checkpoint, and says that it is degraded. Put a worse checkpoint in place of the one that was
+# deployed, and every request is answered without the active version; that must not hide from the drift alarm. A
+# version that is still being loaded is not meant.
+_SERVING = (DeploymentState.READY, DeploymentState.DEGRADED)
+
+
+def stand_in(deployment: Deployment) -> Version | None:
+    """The version that the gateway gives instead, by its rule: the one before, else identity. None: none is needed."""
+    serving = [one for one in deployment.running if one.role == "serve" and one.state in _SERVING]
+    refused = [
+        one.state is DeploymentState.DEGRADED and deployment.active_version not in one.versions for one in serving
+    ]
+    if not serving or not all(refused):
+        return None
+    previous = deployment.previous_version
+    return previous if previous is not None and all(previous in one.versions for one in serving) else IDENTITY
 
 
 class Book:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass, replace
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -21,12 +22,12 @@ from app.kinds.mitigate.least_size import check_budget
 from app.kinds.mitigate.report import NO_WOUND, MitigateReport, Wound
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from app.models.checkpoint import CheckpointInfo
+from app.models.recipes import recipe_fingerprint
 from app.models.registry import ModelEntry
 from app.recipes.norm import NormTweak
 from app.recipes.recipe import Recipe
 from workers.diagnosis.mitigate import front as fronts
 from workers.diagnosis.mitigate.export import export
-from workers.diagnosis.mitigate.gauges import tell
 from workers.diagnosis.mitigate.report import Found, Tested, build_report
 from workers.diagnosis.mitigate.search import Rung
 from workers.diagnosis.mitigate.treatments import smallest_arm
@@ -35,6 +36,7 @@ from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import Attempt, Scored, counted
 from workers.measuring.calibration_text import CalibrationLoader
+from workers.measuring.gauges import send
 from workers.measuring.plan import plan_fingerprint
 from workers.measuring.recipes import Bench, Measurement, RefusedError, estimate
 from workers.measuring.sealed import Sealed
@@ -42,6 +44,25 @@ from workers.measuring.sets import Part, Sets, draw
 from workers.measuring.sides import Side, Sides, modify, resolve
 from workers.measuring.subject import Fit, Subject
 from workers.process.handler import JobContext
+
+
+def tell(report: MitigateReport, request: MitigateRequest, context: JobContext) -> None:
+    """Sends the gauges. The recipe of their labels is the candidate's own, so that their series go on where the next
+    mitigation recommends another one."""
+    full = [trial.saved.mean for trial in report.trials if trial.rung == "full" and trial.saved is not None]
+    saved = report.saved
+    low, high = (None, None) if saved is None or saved.ci is None else saved.ci
+    gauges = {
+        "mitigate_best_saved_nats": max((mean for mean in full if mean is not None), default=None),
+        "mitigate_saved_nats": None if saved is None else saved.mean,
+        "mitigate_saved_low_nats": low,
+        "mitigate_saved_high_nats": high,
+        "mitigate_helped": float(report.helped),
+        # By it a dashboard tells the last of several workers' numbers.
+        "mitigate_finished_timestamp_seconds": time.time(),
+    }
+    recipe = (recipe_fingerprint(request.candidate.recipe) or "none")[:12]
+    send(gauges, report.labels() | {"recipe": recipe}, context)
 
 
 def mitigate(request: MitigateRequest, context: JobContext, room: EngineRoom) -> MitigateReport:

@@ -26,7 +26,7 @@ from workers.measuring.points.progress import Counted
 from workers.measuring.points.record import PointRecord, record_of
 from workers.measuring.recipes import PRECISION, Bench, RefusedError
 from workers.process.handler import JobContext
-from workers.surgery.sparse import sparse_bytes
+from workers.surgery.manifest import sparse_bytes
 
 PHASE: Final = "points"
 _TURN: Final = "choice"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.cli.estimates import print_estimate
+from app.cli.measuring import print_estimate
 
 ESTIMATE = {
     "documents": 218,

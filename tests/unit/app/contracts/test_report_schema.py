@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from app.cli.main import app
+from app.cli.schema import report_schema
 from app.kinds.registry import KINDS
-from app.web.schema import report_schema
 from tests.support.attribute_reports import attribute_variants
 from tests.support.calibration_reports import calibration_variants
 from tests.support.mitigate_reports import mitigate_variants

@@ -1,6 +1,6 @@
 from app.contracts.deployment import Deployment
 from app.deployments import examples
-from app.deployments.targets import targets_of
+from app.deployments.routes import targets_of
 
 
 def test_a_target_a_url_with_its_path_and_what_is_no_url_left_out() -> None:

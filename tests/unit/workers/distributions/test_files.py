@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.distributions.files import sha256, signature
+from workers.distributions.reference_store import sha256, signature
 
 
 def test_the_digest_is_that_of_the_first_bytes(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from workers.measuring.stopwatch import Stopwatch
+from workers.measuring.attempt import Stopwatch
 
 
 class Samples:

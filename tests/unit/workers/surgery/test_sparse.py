@@ -1,7 +1,6 @@
 """What is counted for zeros, by hand."""
 
-from workers.surgery.manifest import Manifest, TensorChange
-from workers.surgery.sparse import sparse_bytes
+from workers.surgery.manifest import Manifest, TensorChange, sparse_bytes
 
 
 def manifest(*changes, size=10_000):

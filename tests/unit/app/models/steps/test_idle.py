@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.steps.idle import check_idle
+from app.kinds.preflight import check_idle
 from app.recipes.base import Calibrated
 from app.recipes.recipe import STEPS, Recipe
 

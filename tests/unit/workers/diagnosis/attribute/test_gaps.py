@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from app.models.steps.idle import check_idle
 
 from app.kinds.attribute.report import Cause, Treatment, Unclear
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_recipe, order_one
-from app.models.steps.idle import check_idle
 from tests.support import internals_blocks
 from tests.support.pruning import operate
 from workers.diagnosis.attribute.found import Found

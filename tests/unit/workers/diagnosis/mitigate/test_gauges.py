@@ -7,7 +7,7 @@ from app.kinds.mitigate.report import MitigateReport
 from app.kinds.mitigate.request import MitigateRequest
 from app.models.recipes import recipe_fingerprint
 from tests.support.mitigate_reports import RTN, mitigate_report
-from workers.diagnosis.mitigate.gauges import tell
+from workers.diagnosis.mitigate.job import tell
 from workers.telemetry import Telemetry
 
 
@@ -54,7 +54,7 @@ def test_what_is_not_known_is_nan_and_does_not_stay_from_before() -> None:
 
 
 def test_when_it_ended_stands_beside_what_was_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.diagnosis.mitigate.gauges.time.time", lambda: 1_750_000_000.5)
+    monkeypatch.setattr("workers.diagnosis.mitigate.job.time.time", lambda: 1_750_000_000.5)
     assert told(mitigate_report(), "finished_timestamp_seconds") == {"finished_timestamp_seconds": 1_750_000_000.5}
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from app.contracts.text import ShippedText
+from app.kinds.preflight import check_idle
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
-from app.models.steps.idle import check_idle
 from workers.diagnosis.mitigate.treatments import (
     ORDER,
     Arm,

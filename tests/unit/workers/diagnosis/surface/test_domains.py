@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.surface_reports import surface_request, surface_table
-from workers.diagnosis.surface.domains import domains
+from workers.diagnosis.surface.report import domains
 from workers.diagnosis.surface.slices import TOO_FEW
 from workers.diagnosis.surface.table import Table
 from workers.measuring.points.record import WindowSums

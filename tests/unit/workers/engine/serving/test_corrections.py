@@ -8,8 +8,7 @@ from workers.calibrators.kinds import KINDS
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.protocol import Calibrator, RowContext
 from workers.calibrators.temperature import Temperature
-from workers.engine.serving.corrections import broken_rows, correct, group
-from workers.engine.serving.threads import FEW_ROWS
+from workers.engine.serving.corrections import FEW_ROWS, broken_rows, correct, group
 
 WIDTH, VOCABULARY = 24, 50
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from workers.engine.serving.threads import FEW_ROWS, on_one_thread
+from workers.engine.serving.corrections import FEW_ROWS, on_one_thread
 
 CPU = torch.device("cpu")
 
