@@ -25,7 +25,6 @@ ALLOWED = {
     "app/cli/profiles.py": "what a profile holds, in words",
     "app/cli/mitigate.py": "the commands that follow a mitigate report",
     "app/deployments/": "a deployment is fitted by calibrate jobs",
-    "app/kinds/attribute/view.py": "the command that compares what its recipe leaves",
     "app/kinds/sweep/task_loss.py": "a sweep answers tasks at its settings",
     "app/jobs/examples.py": "an example of a compare job's answers",
     "app/jobs/faults.py": "what a name of a calibrator is, in words",
@@ -35,7 +34,6 @@ ALLOWED = {
     "workers/answering/answers.py": "the unit of a score in tasks reports",
     "app/web/difference.py": COMPARES,
     "app/web/sections/": "what several kinds say alike",
-    "app/cli/profiles.py": "profiles are shown as calibrate reports show them",
 }
 # Words of a recipe, a request or a phase that are names of kinds as well.
 OTHER_WORDS = {"sweep", "tasks"}

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from app.models.steps.idle import check_idle
 
 from app.kinds.attribute.report import Cause, Treatment, Unclear
+from app.kinds.preflight import check_idle
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_recipe, order_one
 from tests.support import internals_blocks
