@@ -32,7 +32,6 @@ ALLOWED = {
     "workers/calibration/": "the room of calibrate jobs; it opens the models of a deployment as a compare job does",
     "workers/diagnosis/mitigate/export.py": "leaves the compare request of what it recommends",
     "workers/answering/answers.py": "the unit of a score in tasks reports",
-    "app/web/difference.py": COMPARES,
     "app/web/sections/": "what several kinds say alike",
 }
 # Words of a recipe, a request or a phase that are names of kinds as well.
