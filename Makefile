@@ -53,11 +53,12 @@ test-all: setup ## everything that this machine can run; nothing runs a second t
 	$(PYTEST) -p no:rerunfailures tests/integration tests/e2e -n 3 || red=1; \
 	exit $$red
 
-lint: setup ## ruff, mypy --strict, import-linter
+lint: setup ## ruff, mypy --strict, import-linter, the words of the code
 	@$(BIN)/ruff check app workers deploy examples tests
 	@$(BIN)/ruff format --check app workers deploy examples tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m deploy.wording
 
 size: ## lines, words and other figures beside their budgets
 	@$(PYTHON) deploy/size.py

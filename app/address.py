@@ -6,12 +6,12 @@ import ipaddress
 
 
 def url_of(host: str, port: int) -> str:
-    """`http://host:port`; an IPv6 address stands in brackets, which it may have already."""
+    """`http://host:port`; an IPv6 address is in brackets, which it may have already."""
     return f"http://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"http://{host}:{port}"
 
 
 def local_url(host: str, port: int) -> str:
-    """Where this machine reaches what listens on `host`: one that stands for all addresses is none to connect to. A
+    """Where this machine reaches what listens on `host`: one that means all addresses is none to connect to. A
     server that listens on all of IPv6 takes no connection of IPv4."""
     try:
         address = ipaddress.ip_address(host) if host else ipaddress.IPv4Address(0)

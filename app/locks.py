@@ -12,7 +12,7 @@ _POLL_S = 0.05
 
 
 class Lock:
-    """An flock, held until `release` or until nobody refers to the object any more."""
+    """An flock, held until `release` or until no one refers to the object any more."""
 
     def __init__(self, descriptor: int) -> None:
         self._finalizer = weakref.finalize(self, os.close, descriptor)
@@ -23,7 +23,7 @@ class Lock:
 
 
 def try_lock(file: Path, *, exclusive: bool) -> Lock | None:
-    """A lock on `file` (made where absent), or None where another holder stands against it. Only who holds it
+    """A lock on `file` (made where absent), or None where another holder is against it. Only who holds it
     exclusively may remove the file.
 
     Two locks of one process stand against each other like those of two.

@@ -221,7 +221,7 @@ async def _on_redis_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_client_left(_request: Request, _error: Exception) -> Response:
-    """Nobody reads it: what left in the middle of its body is no fault of ours."""
+    """No one reads it: what left in the middle of its body is no fault of ours."""
     return Response(status_code=499)
 
 

@@ -67,7 +67,7 @@ class RedisMemory:
             raise HemostatError(
                 ErrorCode.UNAVAILABLE,
                 f"{usage.told}: nothing new is taken beyond {HIGH_WATER:.0%}.",
-                hint="Jobs that run go on. Wait until some have ended, delete jobs that nobody needs, or let the "
+                hint="Jobs that run go on. Wait until some have ended, delete jobs that no one needs, or let the "
                 "operator raise `maxmemory`.",
                 retry_after_s=_RETRY_AFTER_S,
             )

@@ -69,7 +69,7 @@ def status_of(url: str, timeout_s: float = 5.0) -> int:
 
 class Watchdog:
     """Whether a program answers at its URL, whatever it says. Questions are counted, not time: a watchdog that was
-    frozen itself blames nobody. Until the first answer it waits `start_s` longer."""
+    frozen itself blames no one. Until the first answer it waits `start_s` longer."""
 
     def __init__(self, url: str, silence_s: float, start_s: float) -> None:
         self.silence_s = silence_s
@@ -158,7 +158,7 @@ class Program:
 
 
 class Supervisor:
-    """Keeps programs running until it is told to stop."""
+    """Keeps programs running until it is asked to stop."""
 
     def __init__(self, programs: Sequence[Program], say: Say) -> None:
         self.programs = list(programs)

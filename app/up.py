@@ -76,7 +76,8 @@ def run_up(
 ) -> int:
     """Runs the service until SIGINT or SIGTERM; `ready` is called once, when it takes jobs. Answers the exit status.
 
-    `deployment` is made unless it is there, and what happens to it is told, a fit's phases by the names of `phases`.
+    `deployment` is made unless it is there, and what happens to it is reported, a fit's phases by the names of
+    `phases`.
 
     The first signal lets the running job finish (at most `drain_s`), the second gives it back to the queue at once.
     Raises `HemostatError` when the service cannot be started.
@@ -231,7 +232,7 @@ class _Parts:
     def wait_until_ready(self, interruptions: Interruptions, *, must_be_ready: bool = False) -> Service | None:
         """Waits for the API, and for the worker's first heartbeat; None when interrupted.
 
-        An API that is up and not ready (no models.toml, say) is an error only if it must be; else it is said.
+        An API that is up and not ready (no models.toml, say) is an error only if it must be; else it is reported.
         """
         url = local_url(self.settings.host, self.settings.port)
         deadline = time.monotonic() + self.settings.start_s
@@ -273,7 +274,7 @@ class _Parts:
         )
 
     def stop(self) -> None:
-        """API first, so that nothing is accepted that nobody takes; then agent and worker; then Valkey, which saves.
+        """API first, so that nothing is accepted that no one takes; then agent and worker; then Valkey, which saves.
 
         Ctrl-C meanwhile hurries this and does not break it off.
         """

@@ -19,16 +19,16 @@ class Level(StrEnum):
 
 
 def judge(report: Mapping[str, Any], level: Level) -> Outcome:
-    """How a report that has one decision stands to the level; see `fails`."""
+    """How a report that has one decision is to the level; see `fails`."""
     return fails(report["decision"], level)
 
 
 def fails(decision: SeverityVerdict | Mapping[str, Any], level: str) -> Outcome:
-    """How a report's `decision` (the model, or its JSON) stands to a level: `mild`, `moderate`, `severe` or `collapse`.
+    """How a report's `decision` (the model, or its JSON) is to a level: `mild`, `moderate`, `severe` or `collapse`.
 
     `fail` where every class that the interval touches is the level or worse, `pass` where every one is milder,
     `inconclusive` where the interval straddles the level's threshold or there is none. An inconclusive verdict between
-    two classes may thus well pass or fail a level that lies on one side of both.
+    two classes may thus well pass or fail a level that is on one side of both.
 
     Raises ValueError for any other level: at `none` every model would fail.
     """

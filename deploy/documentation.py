@@ -59,6 +59,15 @@ _QUOTE: Final = re.compile(r"^```\w+ quote=(\S+)\n(.*?)^```$", re.MULTILINE | re
 _BODY: Final = re.compile(r"-d\s+'(.*?)'", re.DOTALL)
 
 
+def split(prose: str) -> list[str]:
+    """Sentences of paragraphs, list items and cells of tables; links by their text."""
+    units: list[str] = []
+    for part in re.split(r"\n\s*\n|\n(?=\s*(?:[-*>|#]|\d+\.) ?)", prose):
+        cells = part.split("|") if part.lstrip().startswith("|") else [part]
+        units += [" ".join(_LINK.sub(r"\1", cell).split()) for cell in cells]
+    return [one for unit in units for one in re.split(r"(?<=[.!?:])\s+(?=[A-Z`*\"“])", unit) if one]
+
+
 @dataclass(frozen=True)
 class Page:
     """A file of Markdown."""
@@ -84,11 +93,7 @@ class Page:
     @cached_property
     def sentences(self) -> list[str]:
         """Of paragraphs, list items and cells of tables; code and links by their text."""
-        units: list[str] = []
-        for part in re.split(r"\n\s*\n|\n(?=\s*(?:[-*>|#]|\d+\.) ?)", self.prose):
-            cells = part.split("|") if part.lstrip().startswith("|") else [part]
-            units += [" ".join(_LINK.sub(r"\1", cell).split()) for cell in cells]
-        return [one for unit in units for one in re.split(r"(?<=[.!?:])\s+(?=[A-Z`*\"“])", unit) if one]
+        return split(self.prose)
 
     @cached_property
     def anchors(self) -> set[str]:

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(serve(settings, options.handlers))
     except HemostatError as error:
-        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is reported whole
         return 1
 
 
@@ -201,7 +201,7 @@ def _register(docket: Docket, runner: Runner, name: str) -> None:
         except InOtherHandsError as error:
             raise queue.left_open() from error  # its worker renews the lease
 
-    docket.tasks.clear()  # docket's own demonstration tasks: nobody else's code runs here
+    docket.tasks.clear()  # docket's own demonstration tasks: no one else's code runs here
     docket.register(run_job, names=[TASK_NAME])
 
 

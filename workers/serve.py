@@ -79,7 +79,7 @@ QUIET_POLL_S: Final = 0.2
 
 
 class StoppedError(Exception):
-    """It was told to go before it was ready."""
+    """It was asked to go before it was ready."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +332,7 @@ class Serving:
             self._say(DeploymentState.READY, "")
 
     def _want(self, deployment: Deployment) -> None:
-        """Tells the engine process which versions to load: what is served, what was served before, what is tried."""
+        """Shows the engine process which versions to load: what is served, what was served before, what is tried."""
         trial = deployment.shadow.trial if deployment.shadow else None
         names = (deployment.active_version, deployment.previous_version, trial)
         wanted = tuple(dict.fromkeys(name for name in names if name is not None and name != IDENTITY))
@@ -341,7 +341,7 @@ class Serving:
             self._wanted = wanted
 
     async def _drain(self, server: ServerProcess, ended: asyncio.Task[str]) -> None:
-        self._say(DeploymentState.DRAINING, "it was told to go; running requests are finished")
+        self._say(DeploymentState.DRAINING, "it was asked to go; running requests are finished")
         await self._say_now()
         deadline = time.monotonic() + self._settings.drain_s
         quiet = 0
@@ -432,7 +432,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(serve(settings, options.deployment, options.replica))
     except HemostatError as error:
-        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is reported whole
     except (RedisError, OSError) as error:
         logger.error("Redis is not there: %s", type(error).__name__)  # noqa: TRY400
     return 1

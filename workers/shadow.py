@@ -2,7 +2,7 @@
 
 It scores a share of the served traffic again with both models and keeps the correction right (docs/shadow.md). One
 process a deployment, beside the jobs and never behind them. SIGTERM or SIGINT ends it within seconds; what it learnt
-lies in the deployment's folder. Exit status 0 when told to go or when the deployment was deleted, 1 when it cannot
+is in the deployment's folder. Exit status 0 when told to go or when the deployment was deleted, 1 when it cannot
 start.
 """
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(serve(settings, options.deployment))
     except HemostatError as error:
-        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is reported whole
         return 1
 
 

@@ -56,7 +56,7 @@ STORES = ("reference", "checkpoint", "corpus", "head")
 OUTCOMES = ("succeeded", "failed", "cancelled", "released", "lost")
 CHILD_EXITS = ("idle", "failure", "out_of_memory", "cancel", "crash", "lost", "drain", "stalled", "timed_out")
 
-# What one metric is called that the worker also tells of itself (`app.jobs.workers.WorkerInfo`).
+# What one metric is called that the worker also exports of itself (`app.jobs.workers.WorkerInfo`).
 SCORING_RATE: Final = "scoring_parameter_tokens_per_second"
 KL_BUCKETS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 

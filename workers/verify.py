@@ -54,7 +54,7 @@ from workers.text.tokenization import encode, load_tokenizer
 
 logger = logging.getLogger("workers.verify")  # also where it runs as __main__
 
-# What is told to stop gets so long; then the process goes without it.
+# What is asked to stop gets so long; then the process goes without it.
 GRACE_S: Final = 3.0
 POLL_S: Final = 1.0
 PROMPTS: Final = 4  # of the self-test
@@ -125,14 +125,14 @@ class Verifying:
                     task.result()
 
     async def _work(self) -> None:
-        """Offers verified decoding, or says why not, until the process is told to go. Raises what fails at work."""
+        """Offers verified decoding, or says why not, until the process is asked to go. Raises what fails at work."""
         try:
             desk = await self._prepared()
         except Stopped:
             return
         except HemostatError as error:
             self._say(DeploymentState.FAILED, error.detail)
-            logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+            logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is reported whole
             desk = None
         except Exception as error:
             self._say(DeploymentState.FAILED, f"verified decoding failed ({type(error).__name__}); see its log")
@@ -150,7 +150,7 @@ class Verifying:
             self._desk = None
 
     async def _prepared(self) -> Desk | None:
-        """What takes requests; None, and the reason is said, where the self-test failed."""
+        """What takes requests; None, and the reason is reported, where the self-test failed."""
         settings = self._settings
         loop = asyncio.get_running_loop()
         began = time.monotonic()
@@ -256,7 +256,7 @@ async def serve(settings: Settings, name: str) -> int:
         await Verifying(settings, store, deployment).run(told)
         status = 0
     except HemostatError as error:
-        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is reported whole
         status = 1
     except Exception as error:
         logger.error("verified decoding ended\n%s", safe_traceback(error))  # noqa: TRY400 - without values
@@ -281,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(serve(settings, options.deployment))
     except HemostatError as error:
-        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is told whole
+        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is reported whole
         return 1
 
 

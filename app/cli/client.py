@@ -53,7 +53,7 @@ class Client:
             base_url=self.url,
             headers=_authorization(api_key),
             timeout=httpx.Timeout(_ANSWER_S, connect=5),
-            trust_env=not is_loopback(_host(self.url)),  # no proxy stands before this machine
+            trust_env=not is_loopback(_host(self.url)),  # no proxy is before this machine
         )
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class Client:
             return False
 
     def require_service(self) -> None:
-        """Raises `HemostatError(UNAVAILABLE)` with what stands in a service's place where none is `alive`."""
+        """Raises `HemostatError(UNAVAILABLE)` with what is in a service's place where none is `alive`."""
         if not self.alive():
             self._json("GET", "/livez")
 
@@ -333,7 +333,7 @@ def _raise(response: httpx.Response) -> None:
 
 
 def _stranger(response: httpx.Response) -> HemostatError:
-    """What answers is no service, or leads to one that stands elsewhere: a redirection is not followed, since it would
+    """What answers is no service, or leads to one that is elsewhere: a redirection is not followed, since it would
     take the key along."""
     leads = response.headers.get("Location") if response.is_redirect else None
     url = str(response.request.url)

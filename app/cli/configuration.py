@@ -1,4 +1,4 @@
-"""Settings for a command, with faults said as everything else is said."""
+"""Settings for a command, with faults printed like all others."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ RECIPE = {"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": Fals
 def demo(settings: Settings, *, as_json: bool, details: bool = False) -> None:
     """Compares the demo model with itself at 4 bits (round to nearest) over the shipped text and shows the verdict."""
     alias, _ = ensure_demo_model(settings)
-    err.print(f"[bold]Does {alias} bleed at 4 bits?[/] Round to nearest, groups of 64, asymmetric; the shipped text.")
+    err.print(f"[bold]Is {alias} damaged at 4 bits?[/] Round to nearest, groups of 64, asymmetric; the shipped text.")
     request = {
         "kind": "compare",
         "reference": {"model": alias},

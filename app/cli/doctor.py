@@ -142,7 +142,7 @@ def _allocator() -> Finding:
 
 
 def _processor() -> Finding:
-    """Whether an x86 processor has matrix products of bf16; of others nothing is said."""
+    """Whether an x86 processor has matrix products of bf16; of others nothing is reported."""
     cores = f"{len(os.sched_getaffinity(0))} cores"
     if platform.machine() != "x86_64":
         return Finding("processor", ok=True, found=f"{cores}, {platform.machine()}")

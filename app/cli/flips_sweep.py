@@ -92,7 +92,7 @@ def sweep(client: Client, steps: Sequence[Step], console: Console, *, again: boo
     found = Swept() if again else _before(client, steps)
     for step in steps:
         if step.written in found.jobs:
-            said = f"{step.written}: run before, job {found.jobs[step.written]}; --again runs it anew"
+            said = f"{step.written}: run before, job {found.jobs[step.written]}; --again runs it again"
             console.print(said, markup=False, soft_wrap=True)
     if found.jobs:
         console.print(
@@ -148,7 +148,7 @@ def _checked(client: Client, step: Step) -> float:
 def _run(client: Client, steps: Sequence[Step], console: Console, found: Swept) -> None:
     taken: list[float] = []
     for number, step in enumerate(steps, 1):
-        # The first one scores the reference, which the others find stored: it tells nothing of them.
+        # The first one scores the reference, which the others find stored: it shows nothing of them.
         rest = statistics.fmean(taken[1:]) * (len(steps) - number + 1) if len(taken) > 1 else None
         left = "" if rest is None else f" (about {fmt.duration(rest)} to go)"
         console.print(f"{number} of {len(steps)}: {step.written}{left}", markup=False)
@@ -181,13 +181,13 @@ def _require_something_to_learn(report: Json) -> None:
 
 
 def outcome(report: Json) -> list[str]:
-    """A line a task: what this run tells of its KL and its flips."""
+    """A line a task: what this run shows of its KL and its flips."""
     kl = report["divergence"]["kl"]["mean"]
     lines = []
     for result in all_results(report):
         flips = result["flips"]["harmful"] + result["flips"]["helpful"]
         of = f"{flips} of {result['items']} answers flipped"
-        said = f"{result['name']}: {of} at a KL of {fmt.number(kl)} nats a token"
+        said = f"{result['name']}: {of} at a KL of {fmt.number(kl)} nats per token"
         why = "no number for some choices" if broken(result) else ""
         why = "at chance" if result["outcome"] == "at_chance" else why
         lines.append(f"{said}; {why}, so not learned from" if why else said)

@@ -40,7 +40,7 @@ from app.web.phases import all_phases
 from app.web.report import as_markdown
 from app.web.terminal import render_terminal
 
-# As they are met: run it, measure, compare measurements, mend, look after.
+# As they are met: run it, measure, compare measurements, repair, look after.
 _ORDER = [
     "up",
     "demo",
@@ -62,7 +62,7 @@ _ORDER = [
 
 
 class _GoneError(Exception):
-    """Nobody reads the output any more."""
+    """No one reads the output any more."""
 
 
 class _Listed(TyperGroup):
@@ -85,7 +85,7 @@ class _Listed(TyperGroup):
         except BrokenPipeError:
             raise _GoneError from None  # typer would end with 1
         except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")  # pydantic's, which tells nobody anything
+            error.message = error.message.removeprefix("Value error, ")  # pydantic's, which helps no one
             raise
 
 
@@ -176,7 +176,7 @@ def version() -> None:
 
 
 def main() -> None:
-    """Entry point: every error of ours is said in the same way."""
+    """Entry point: every error of ours is reported in the same way."""
     try:
         raise_on_sigterm()
         app()
@@ -185,7 +185,7 @@ def main() -> None:
     except HemostatError as error:
         fail(error, as_json="--json" in sys.argv)
     except (_GoneError, BrokenPipeError):
-        # The reader has gone; what it was told is not what was measured.
+        # The reader has gone; what it read is not what was measured.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(Exit.FAILED) from None
     except Exception:

@@ -61,7 +61,7 @@ def measure(
     """Shows the report and ends with the status of the rule's outcome, if there is a rule. A dry run prints its
     estimate.
 
-    `onwards` is given service, report and where the page goes, while the service is there; what it returns is said
+    `onwards` is given service, report and where the page goes, while the service is there; what it returns is reported
     after all else, a line each.
     """
     if rule and request.get("self_check"):

@@ -27,7 +27,7 @@ def _where(url: str | None) -> str:
 
 
 def onwards(client: Client, found: Json, page: Path, *, url: str | None) -> list[str]:
-    """Saves the recommended recipe and its model card beside the page, and tells what to do with them."""
+    """Saves the recommended recipe and its model card beside the page, and shows what to do with them."""
     report = MitigateReport.model_validate(found, extra="ignore")
     if not report.recommended:
         return []

@@ -178,7 +178,7 @@ def run_import(source: str, folder: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is for whoever waits for it
+        start_new_session=True,  # Ctrl-C is for the one who waits for it
     ) as process:
         try:
             _, told = process.communicate()

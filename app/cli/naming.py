@@ -110,7 +110,7 @@ def require_free(alias: str, registry: Registry, *, target: Path | Snapshot | No
         return
     raise HemostatError(
         ErrorCode.INVALID_REQUEST,
-        f"the alias {alias!r} is taken: it stands for {entry.path or entry.hub_id}",
+        f"the alias {alias!r} is taken: it means {entry.path or entry.hub_id}",
         hint="give another alias, or --replace",
     )
 

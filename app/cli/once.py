@@ -1,4 +1,4 @@
-"""Options that take one value are given once: the last of several would drop the others, and nobody would be told."""
+"""Options that take one value are given once: the last of several would drop the others, and no one would know."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class Phases:
         name, steps = in_words(phase), steps_of(phase)
         shown, of = done / steps, total / steps or None
         if phase != self._phase:
-            # A task anew: one that is there cannot forget its total, which was that of the phase before.
+            # A task again: one that is there cannot forget its total, which was that of the phase before.
             self._progress.remove_task(self._task)
             self._task = self._progress.add_task(name, total=of)
             self._phase = phase

@@ -18,7 +18,7 @@ _LABELS = {
     "power_law_then_exponential_over_dense": "published, over dense",
     "line": "line in y",
 }
-# A slope that is larger by less is told as the same.
+# A slope that is larger by less is reported as the same.
 _STEEPER = 1.01
 # The forms that agree with the answer are those that one is chosen of.
 _AMONG = {"transition": " of those with a transition", "no transition in range": " of those without a transition"}

@@ -51,7 +51,7 @@ class Waiting:
             try:
                 line = self._line(settled=time.monotonic() - began >= SETTLE_S)
             except (HemostatError, RuntimeError):
-                line = ""  # the service is away, which the events tell; or the client is closed, and nobody listens
+                line = ""  # the service is away, which the events tell; or the client is closed, and no one listens
             if line and line != self._said and not ended.is_set():
                 self._said = line
                 self._say(line)
@@ -65,6 +65,6 @@ class Waiting:
 
 
 def describe(before: int, first: Sequence[Json], *, settled: bool = True) -> str:
-    """As `turn`, with what it is said of."""
+    """As `turn`, with what it is about."""
     told = turn(before, first, settled=settled)
     return f"queued: {told}" if told else ""

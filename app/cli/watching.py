@@ -58,7 +58,7 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
         job = client.submit(request)
     except KeyboardInterrupt:
         told = (
-            f"interrupted while the job was sent: {client.afterwards('hemostat jobs list')} tells whether it was taken"
+            f"interrupted while the job was sent: {client.afterwards('hemostat jobs list')} shows whether it was taken"
         )
         console.print(told, markup=False, soft_wrap=True)
         raise

@@ -37,7 +37,7 @@ def turn_all(kind: Kind, steps: list[Json], knobs: list[str]) -> None:
 
 def _require_one(kind: Kind, knobs: list[str]) -> None:
     """Before any of them is read: that there are two is what is wrong, whatever else is. Values of one field that stand
-    in several are told by `turn`."""
+    in several are given by `turn`."""
     fields = {knob.partition("=")[0].strip() for knob in knobs}
     if len(fields) > 1:
         told = " and ".join(f"--knob {knob}" for knob in knobs)

@@ -152,7 +152,7 @@ def _local_documents(path: Path) -> list[Json]:
 
 
 def _is_text(name: Path) -> bool:
-    """By its suffix. What is hidden, or lies in a hidden folder, stays here, as a service passes it over, too."""
+    """By its suffix. What is hidden, or is in a hidden folder, stays here, as a service passes it over, too."""
     return name.suffix.lower() in _TEXT_SUFFIXES and not any(part.startswith(".") for part in name.parts)
 
 

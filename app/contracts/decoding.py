@@ -124,10 +124,10 @@ class Typical(Contract):
 
 
 class Mirostat(Contract):
-    """Top-k whose k is steered so that the surprise stays at `tau` bits a token."""
+    """Top-k whose k is steered so that the surprise stays at `tau` bits per token."""
 
     name: Literal["mirostat"]
-    tau: Annotated[float, Field(gt=0, le=20, description="bits a token")] = 3.0
+    tau: Annotated[float, Field(gt=0, le=20, description="bits per token")] = 3.0
     rate: Annotated[float, Field(gt=0, le=1, description="learning rate of the steering")] = 1.0
     m: Annotated[int, Field(ge=2, le=10_000, description="tokens that Zipf's exponent is estimated from")] = 100
     temperature: Temperature = 1.0

@@ -51,7 +51,7 @@ class DriftState(StrEnum):
 class SamplingDefaults(Contract):
     """How answers are sampled where a request does not say; null: as OpenAI and vLLM have it (1, 1, all, 0, 0, 0, 1).
 
-    Nothing of a checkpoint's generation_config.json is taken over: what is to hold stands here.
+    Nothing of a checkpoint's generation_config.json is taken over: what is to hold is here.
     """
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -118,7 +118,7 @@ class Replica(Contract):
     reason: str = ""
     url: str = Field(default="", description="its OpenAI server (serve), or its own door (verify); internal")
     engine_url: str = Field(default="", description="door of the engine process: counters, non-finite requests")
-    # Told with the lease alone (`app.deployments.process_side`): it stands in no answer and no schema.
+    # Told with the lease alone (`app.deployments.process_side`): it is in no answer and no schema.
     secret: SkipJsonSchema[str] = Field(default="", exclude=True, repr=False)
     metrics_urls: tuple[str, ...] = Field(default=(), description="what Prometheus scrapes")
     versions: tuple[Version, ...] = Field(default=(IDENTITY,), description="calibration versions that are loaded")
@@ -137,7 +137,7 @@ class Interval(Contract):
 
 
 class ServedDivergence(Contract):
-    """KL(reference‖served) of live traffic over the recent window, nats a token, clustered by request."""
+    """KL(reference‖served) of live traffic over the recent window, nats per token, clustered by request."""
 
     raw: Interval
     calibrated: Interval
@@ -254,7 +254,7 @@ class ShadowSample(Contract):
     )
     at: float
 
-    # What does not fit is told without its content: token ids are text.
+    # What does not fit is reported without its content: token ids are text.
     model_config = Contract.model_config | {"hide_input_in_errors": True}
 
 

@@ -97,7 +97,7 @@ class DiffReport(Contract):
     documents: Count
     ranking: tuple[Ranked, ...] = Field(description="best first")
     ties: tuple[tuple[str, str], ...] = Field(
-        description="pairs of which neither is shown to be better; what is known of each stands in `pairs`"
+        description="pairs of which neither is shown to be better; what is known of each is in `pairs`"
     )
     pairs: tuple[Pair, ...]
     token_classes_note: str = Field(

@@ -1,4 +1,4 @@
-"""A diagnosis job: how far it is, how it ended. What is asked stands in `app.kinds`."""
+"""A diagnosis job: how far it is, how it ended. What is asked is in `app.kinds`."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -11,7 +11,7 @@ from app.contracts.request import Knob, ReferenceModel
 
 
 class JobStatus(StrEnum):
-    """queued → running → succeeded | failed | cancelled; cancelling stands between running and cancelled."""
+    """queued → running → succeeded | failed | cancelled; cancelling is between running and cancelled."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -52,7 +52,7 @@ class CandidateSummary(Contract):
     model: str
     recipe: tuple[dict[str, JsonValue], ...] = Field(
         default=(),
-        description="documents that stand in it are counted; a list that is long is told by its length, and steps for "
+        description="documents that stand in it are counted; a list that is long is given by its length, and steps for "
         "which there is no room by their number",
     )
 
@@ -80,7 +80,7 @@ class Job(Contract):
         "fitted or chosen by then: that other, named likewise; else null, and the class is measured on `text`, or on "
         "a share of its documents",
     )
-    window: int | None = Field(default=None, description="tokens a window of it; null where the kind has none")
+    window: int | None = Field(default=None, description="tokens per window of it; null where the kind has none")
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None

@@ -1,7 +1,7 @@
 """A calibration profile: a fitted correction of one model's distribution, how it was fitted, and what proves it.
 
 A profile never changes. Its version is a hash of the calibrator's files and of how it was fitted. KL is
-KL(reference‖model), nats a token; *raw* is the model as it is, *calibrated* with the correction; saved is raw −
+KL(reference‖model), nats per token; *raw* is the model as it is, *calibrated* with the correction; saved is raw −
 calibrated, paired by position. Times are Unix seconds.
 """
 

@@ -1,6 +1,6 @@
 """What the reports of every kind of job hold, schema `hemostat.report/1`.
 
-All divergences are in nats a token over the full vocabulary, p the reference's and q the candidate's next-token
+All divergences are in nats per token over the full vocabulary, p the reference's and q the candidate's next-token
 distribution after the same tokens. Intervals are 95 %, clustered as `Mean.clusters` says. Positions whose logits are
 not finite are counted and left out of every mean; a number is null where no position remains (or it exceeds a float).
 """
@@ -154,7 +154,7 @@ class TokenClassSlice(Slice):
 
 
 class TokenClasses(Contract):
-    """Where it bleeds in the text, by kind of token."""
+    """Where the damage is in the text, by kind of token."""
 
     classes: tuple[TokenClassSlice, ...] = Field(description="classes that some scored position is in")
     absent: tuple[str, ...] = Field(description="titles of the classes that no scored position is in")
@@ -265,7 +265,7 @@ class SeverityVerdict(Contract):
     )
     smallest_detectable_excess: float | None = Field(
         default=None,
-        description="smallest excess KL (nats) this text tells from zero with 80 % power at the 5 % level: 0 where "
+        description="smallest excess KL (nats) that this text shows with 80 % power at the 5 % level: 0 if "
         "the noise floor is exactly 0 (any positive KL is then a change); null where the floor's spread is not known",
     )
     tokens_to_decide: int | None = Field(
@@ -274,7 +274,7 @@ class SeverityVerdict(Contract):
 
     @property
     def about_tokens_to_decide(self) -> int | None:
-        """`tokens_to_decide` as it is told: two digits, upwards, since the estimate is no better than that."""
+        """`tokens_to_decide` as it is reported: two digits, upwards, since the estimate is no better than that."""
         if self.tokens_to_decide is None:
             return None
         step = int(10 ** max(0, len(str(self.tokens_to_decide)) - 2))

@@ -39,7 +39,7 @@ class CandidateModel(Contract):
 
 
 class Thresholds(Contract):
-    """Mean KL, in nats a token, at which each class begins. Rising."""
+    """Mean KL, in nats per token, at which each class begins. Rising."""
 
     mild: Annotated[float, Field(gt=0)] = 0.01
     moderate: Annotated[float, Field(gt=0)] = 0.05

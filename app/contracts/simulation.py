@@ -74,7 +74,7 @@ class StoredKvCache(Contract):
 
 
 class Simulation(Contract):
-    """The section. A module stands in one entry of `activations`; a layer's keys in one of `kv_cache`, and its values.
+    """The section. A module is in one entry of `activations`; a layer's keys in one of `kv_cache`, and its values.
 
     `kv_cache` is a dtype, or a list of simulated entries.
     """
@@ -100,7 +100,7 @@ class Simulation(Contract):
     def _once(self) -> "Simulation":
         modules = [module for entry in self.activations for module in entry.modules]
         if len(set(modules)) < len(modules):
-            raise ValueError("a module stands in two entries of activations")
+            raise ValueError("a module is in two entries of activations")
         for side in ("k_bits", "v_bits"):
             layers = [
                 layer for entry in self.simulated_kv if getattr(entry, side) is not None for layer in entry.layers

@@ -253,7 +253,7 @@ def run_agent(
         finally:
             await client.aclose()
 
-    with Interruptions() as interruptions:  # said once a signal is heard: whoever reads it may send one
+    with Interruptions() as interruptions:  # said once a signal is heard: anyone who reads it may send one
         say(f"serving {', '.join(names) if names else 'every deployment'}; Ctrl-C or SIGTERM drains and ends")
         asyncio.run(whole(interruptions))
     return 0

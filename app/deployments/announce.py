@@ -75,7 +75,7 @@ class Announcement:
         self._status: Status | None = None
 
     def begin(self) -> None:
-        """Makes the deployment, or finds it, and says which. A request that is refused is said, and left."""
+        """Makes the deployment, or finds it, and says which. A request that is refused is reported, and left."""
         try:
             deployment, made = asyncio.run(self._ensure())
         except HemostatError as error:
@@ -93,7 +93,7 @@ class Announcement:
             self.console.print(f"[bold]{escape(deployment.name)}[/] {escape(found_words(deployment))}")
 
     def poll(self) -> None:
-        """Tells what has happened since."""
+        """Shows what has happened since."""
         if not self._id or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + LOOK_S

@@ -1,8 +1,8 @@
 """What expired in memory leaves the server's disk, too.
 
-A sample's key expires, but what it held stays in the server's append-only file until that is written anew, which the
+A sample's key expires, but what it held stays in the server's append-only file until that is written again, which the
 server does by itself only once the file has grown a lot. So it is asked to, wherever samples were queued since it was
-last written anew: an expiry after the first of them, and then at most once an expiry. While somebody looks and the
+last written again: an expiry after the first of them, and then at most once an expiry. While somebody looks and the
 server does as it is asked, a sample's token ids are on disk for two expiries at most, and for as long as it takes to
 notice and to write.
 """
@@ -18,14 +18,14 @@ from app.deployments.scripts import Scripts
 
 
 class DiskSide(Scripts):
-    """For whoever settles deployments; any number of processes may do it at once."""
+    """For anyone who settles deployments; any number of processes may do it at once."""
 
     async def suspect_disk(self) -> None:
-        """What was just deleted, or queued before this process began, lies on the server's disk: it leaves it, too."""
+        """What was just deleted, or queued before this process began, is on the server's disk: it leaves it, too."""
         await self._run("suspect", keys.DISK, self._expiry_ms)
 
     async def tidy_disk(self) -> bool:
-        """Asks the server to write its append-only file anew where that is due; whether it does.
+        """Asks the server to write its append-only file again where that is due; whether it does.
 
         It goes through all keys of the database. Raises ResponseError where the server refuses, or does not say how it
         is, once an expiry.

@@ -18,7 +18,7 @@ class EventLog(Scripts):
 
     async def event(self, deployment_id: str, event: DeploymentEvent) -> None:
         """Appends an event. Its `at` is Redis's own time, not the one given. Changes of state, version and replicas
-        are told by the methods that make them."""
+        are given by the methods that make them."""
         body = event.model_dump(mode="json", exclude={"type", "at"}, exclude_defaults=True)
         rest = "".join(f",{as_text(name)}:{as_text(value)}" for name, value in body.items())
         answer = await self._run(

@@ -88,7 +88,7 @@ def replaced(profile: Profile, settings: Settings) -> bool:
 
     Files that were there before the profile are not read: hashing them takes a second per GB. Newer ones are compared
     by their hash; those of a recipe are of the reference's weights where both have one name, else not told. Models that
-    cannot be read are left to whoever loads them.
+    cannot be read are left to anyone who loads them.
     """
     fit = profile.fit
     expected = {fit.reference.model: fit.reference.weights_fingerprint}
@@ -112,7 +112,7 @@ def _changed_at(path: Path) -> float:
 
 
 def calibrate_request(deployment: Deployment) -> CalibrateRequest:
-    """The job that fits a deployment's profile: shipped text, every calibrator. It also tells what is left after the
+    """The job that fits a deployment's profile: shipped text, every calibrator. It also shows what is left after the
     deployment's own temperature and top-p, where it has any and samples at all."""
     plain: CalibrateRequest = CalibrateRequest(
         kind="calibrate",
@@ -186,7 +186,7 @@ async def _serve_proven(deployments: DeploymentStore, deployment: Deployment) ->
 
 
 async def _give_up(deployments: DeploymentStore, deployment: Deployment, job_id: str) -> Deployment:
-    """The job ended, or was deleted, while nobody concluded it (calibration was off); its record is gone since. What it
+    """The job ended, or was deleted, while no one concluded it (calibration was off); its record is gone since. What it
     proved is among the profiles."""
     served = await _serve_proven(deployments, deployment)
     if served is not None:

@@ -39,7 +39,7 @@ class FitSide(Scripts):
     ) -> None:
         """Says how a fit ended: `fitted`, or `refused` with the reason why identity goes on being served.
 
-        It activates nothing: `promote` does. The same outcome said twice is said once.
+        It activates nothing: `promote` does. The same outcome said twice is reported once.
         """
         kind = DeploymentEventType.REFUSED if refused else DeploymentEventType.FITTED
         answer = await self._run(

@@ -1,4 +1,4 @@
-"""Hidden states of sampled requests that nobody came for: as private as text, and gone when they are as old as samples
+"""Hidden states of sampled requests that no one came for: as private as text, and gone when they are as old as samples
 may grow.
 
 The engine process and the shadow process remove them while they work. This is for when they do not: an engine without

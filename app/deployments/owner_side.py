@@ -53,7 +53,7 @@ class OwnerSide(Scripts):
     ) -> Deployment:
         """Writes the record of a deployment; the agent starts its processes. Raises DEPLOYMENT_EXISTS.
 
-        `hold`: the request's idempotency key; it stands for the deployment from now on.
+        `hold`: the request's idempotency key; it means the deployment from now on.
         `within_memory`: raises DEPLOYMENT_CONFLICT where it would not fit the memory shares beside the others; sum and
         record are one script, so that two requests at one time cannot both have the last share.
 
@@ -155,7 +155,7 @@ class OwnerSide(Scripts):
         return await self.get(deployment_id)
 
     async def delete(self, deployment_id: str) -> None:
-        """Marks it: the agent ends its processes, then it is forgotten. One that nobody runs is forgotten at once."""
+        """Marks it: the agent ends its processes, then it is forgotten. One that no one runs is forgotten at once."""
         if await self._run("delete", keys.deployment(deployment_id), deployment_id) == "missing":
             raise await self._not_found(deployment_id)
 
@@ -173,7 +173,7 @@ class OwnerSide(Scripts):
 
         Already active: nothing changes. Raises DEPLOYMENT_CONFLICT where calibration is off or the deployment is being
         deleted, unless a person asked (`manual`), where it is frozen, and where another version than `instead_of` is
-        active: whoever decided on the grounds of that one must not undo what somebody else did meanwhile.
+        active: anyone who decided on the grounds of that one must not undo what somebody else did meanwhile.
         """
         return await self._activate(
             deployment_id, "promote", version, reason, evidence, manual=manual, instead_of=instead_of

@@ -1,4 +1,4 @@
-"""The side of the agent and of the processes that it runs: leases, which run out, and what is said with them.
+"""The side of the agent and of the processes that it runs: leases, which run out, and what is reported with them.
 
 A key with expiry for each replica's lease. State and reason of a deployment are derived, by the scripts, from the
 leases, the wanted replicas and what the agent reports.
@@ -29,9 +29,8 @@ class ProcessSide(Scripts):
     async def renew(self, deployment_id: str, replica: Replica) -> None:
         """Renews the lease and says how it is: call it every `settings.replica_renew_s`, and at once at a change.
 
-        A lease that ran out, or that Redis lost, is taken anew by it. Raises DEPLOYMENT_NOT_FOUND for a deployment that
-        was deleted: the process is to end.
-        """
+        A lease that ran out, or that Redis lost, is taken again by it. Raises DEPLOYMENT_NOT_FOUND for a deployment
+        that was deleted: the process is to end."""
         seen = replica.model_copy(update={"seen_at": time.time()}).model_dump(mode="json")
         said = json.dumps(seen | {"secret": replica.secret}, ensure_ascii=False)
         lease_ms = int(self.settings.replica_lease_s * 1000)
@@ -63,7 +62,7 @@ class ProcessSide(Scripts):
         return "other" if answer == "other" else self._settled(answer)
 
     async def settle(self, deployment_id: str) -> Settled:
-        """Brings state and reason to what is known now: leases that ran out are noticed by whoever calls this."""
+        """Brings state and reason to what is known now: leases that ran out are noticed by anyone who calls this."""
         return self._settled(await self._run("settle", keys.deployment(deployment_id), deployment_id))
 
     @staticmethod

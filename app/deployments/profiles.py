@@ -42,7 +42,7 @@ class ProfileFiles:
         self.root = settings.home / "profiles"
 
     def folder(self, version: str) -> Path:
-        """Where a profile lies. Raises PROFILE_NOT_FOUND for what cannot be a version."""
+        """Where a profile is. Raises PROFILE_NOT_FOUND for what cannot be a version."""
         if not is_version(version):
             raise not_found(version)
         return self.root / version

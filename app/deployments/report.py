@@ -8,7 +8,7 @@ from app.contracts.base import Contract
 class AgentReport(Contract):
     """Kept in Redis with a lease: how many processes run, and what is wrong where something is.
 
-    `agent` tells agents apart: one has a deployment at a time. `fault` is text for people, at most a few log lines;
+    `agent` distinguishes agents: one has a deployment at a time. `fault` is text for people, at most a few log lines;
     `failed`: the agent has tried often enough to call it that.
     """
 

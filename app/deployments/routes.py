@@ -310,7 +310,7 @@ async def deployment_events(request: Request, deployment: str, query: Annotated[
     if wanted == EVENT_STREAM:
         after = last or query.after
         if after == newest > 0 and not await store.exists(deployment_id):
-            return Response(status_code=204)  # `deleted` was told; an EventSource comes back unless it is told so
+            return Response(status_code=204)  # `deleted` was sent; an EventSource comes back without a 204
         return respond(state, DeploymentStream(state, deployment_id, after, newest), key_of(request).owner)
     found = await store.events(deployment_id, query.after, count=query.limit + 1)
     shown = tuple(NumberedEvent(id=number, **event.model_dump()) for number, event in found[: query.limit])

@@ -1,4 +1,4 @@
-"""Every change of what Redis knows of deployments is one Lua script: it happens whole or not at all, and is told in
+"""Every change of what Redis knows of deployments is one Lua script: it happens whole or not at all, and is reported in
 exactly one event, however many processes look. Every script may be run twice with the same effect, because the client
 sends a command again when its reply was lost.
 
@@ -86,7 +86,7 @@ class Scripts:
 _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "draining": ("The deployment is being deleted.", "Wait until it is gone, then create it again."),
     "frozen": ("The deployment is frozen: its version stays.", "Unfreeze it first, or promote by hand."),
-    "other": ("Another version came into force meanwhile.", "Look at the deployment again, and decide anew."),
+    "other": ("Another version came into force meanwhile.", "Look at the deployment again, and decide again."),
     "off": ("The deployment's calibration is off.", 'Set `calibration` to "auto" or "frozen" first.'),
 }
 

@@ -110,7 +110,7 @@ async def preflight(request: DeploymentRequest, settings: Settings, owner: str) 
 
 def _check_texts(recipe: Recipe) -> None:
     """What serves has no engine of the reference to sample a step's text with. Redis keeps a deployment's recipe, and
-    whoever may read sees it: it holds no text."""
+    anyone who may read sees it: it holds no text."""
     for index, step in enumerate(recipe):
         if not isinstance(step, Calibrated):
             continue
@@ -211,7 +211,7 @@ async def delete(state: State, name_or_id: str) -> Deployment | None:
 
 
 async def _end_fit(state: State, name: str, job_id: str) -> None:
-    """Cancels the fit of a deployment that is deleted, unless it has ended: nobody asked for it, and nothing is left to
+    """Cancels the fit of a deployment that is deleted, unless it has ended: no one asked for it, and nothing is left to
     serve what it proves. Where that fails it runs to its end, as a job for no deployment."""
     try:
         await cancel_job(state.store, state.docket, job_id, None)
@@ -227,7 +227,7 @@ def remove_files(settings: Settings, deployment_id: str) -> None:
 
 
 async def run(state: State) -> None:
-    """Once a second, until the process is told to go: notices leases that ran out, and does what a crash left undone.
+    """Once a second, until the process is asked to go: notices leases that ran out, and does what a crash left undone.
 
     Any number of API processes may do it at once: each change is made, and told, once.
     """
@@ -240,7 +240,7 @@ async def run(state: State) -> None:
 
 
 async def keep_tidy(state: State) -> None:
-    """Every five seconds, until the process is told to go: token ids of samples leave the disk of Redis, where that is
+    """Every five seconds, until the process is asked to go: token ids of samples leave the disk of Redis, where that is
     due.
 
     Beside `run`, not in it: it goes through all keys of Redis, and no lease waits for that.
@@ -257,7 +257,7 @@ async def keep_tidy(state: State) -> None:
 
 @contextmanager
 def _goes_on(fault: str) -> Iterator[None]:
-    """What fails is done by the next turn. That Redis is away is told elsewhere."""
+    """What fails is done by the next turn. That Redis is away is reported elsewhere."""
     try:
         yield
     except (RedisError, OSError) as error:
@@ -297,7 +297,7 @@ async def tidy_disk(deployments: DeploymentStore) -> None:
             raise
         remedy = " Its user needs INFO, SCAN and BGREWRITEAOF (+info +scan +bgrewriteaof in its ACL)."
         logger.warning(
-            "The append-only file of Redis is not written anew (%s): token ids of sampled requests stay on its disk "
+            "The append-only file of Redis is not written again (%s): token ids of sampled requests stay on its disk "
             "until it does so by itself.%s",
             error,
             remedy if isinstance(error, NoPermissionError) else "",

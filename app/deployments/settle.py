@@ -2,7 +2,7 @@
 
 The job runs in a child process that knows no Redis, so it is settled here, after its end was recorded, from its record
 and report. Ids of such jobs stand in a set from when the job is made until it is settled. So no crash between the
-two loses it; and what was settled already is told by the deployment's own events, which name the job, so that it is
+two loses it; and what was settled already is given by the deployment's own events, which name the job, so that it is
 settled once. (The job that a deployment itself started is concluded by `app.deployments.fit`.)
 """
 
@@ -56,7 +56,7 @@ async def settle_jobs(deployments: DeploymentStore, jobs: JobStore) -> int:
     for job_id in sorted(cast("set[str]", await jobs.client.smembers(keys.UNSETTLED))):
         try:
             record = await jobs.get(job_id)
-        except HemostatError:  # written by another version: nobody can settle it
+        except HemostatError:  # written by another version: no one can settle it
             record = None
         if record is None:
             await jobs.client.srem(keys.UNSETTLED, job_id)

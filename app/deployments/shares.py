@@ -1,7 +1,7 @@
 """Whether what is to run fits into the device's memory: shares of it, added up before anything is started.
 
 What is asked for is checked by the script that writes it (`lua/prelude.lua`, `crowded`), so that of two requests at one
-time the second one sees the first. Here is the same sum for whoever starts processes, and its words.
+time the second one sees the first. Here is the same sum for anyone who starts processes, and its words.
 """
 
 import json

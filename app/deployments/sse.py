@@ -35,7 +35,7 @@ class DeploymentStream(NumberedStream):
         ]
 
     async def quiet(self) -> bytes | None:
-        """Nothing will come where the deployment is gone and all its events are told."""
+        """Nothing will come where the deployment is gone and all its events are reported."""
         try:
             if await self.store.events(self.name, self.last, count=1):
                 return None

@@ -1,6 +1,6 @@
 """Deployments in Redis: the record, its replicas' leases, its events, the queue of samples to be scored again.
 
-Each side stands in a module of its own, over the same scripts; here they are one object.
+Each side is in a module of its own, over the same scripts; here they are one object.
 """
 
 from __future__ import annotations

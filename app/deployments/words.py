@@ -9,7 +9,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "state": "{state}",
     "replica": "{replica} is {state}",
     "fit_started": "its calibration is being fitted (job {job})",
-    "refit": "its calibration is fitted anew to recent traffic",
+    "refit": "its calibration is fitted again to recent traffic",
     "fitted": "{version} is fitted",
     "refused": "no correction is served",
     "trial": "{version} is tried in shadow",
@@ -63,7 +63,7 @@ def state_style(state: str) -> str:
 
 
 class _Blank(dict[str, Any]):
-    """What an event of another version leaves out is told as a dash."""
+    """What an event of another version leaves out is reported as a dash."""
 
     def __missing__(self, key: str) -> str:
         return "–"

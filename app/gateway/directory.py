@@ -1,6 +1,6 @@
 """Which deployments there are and which replicas serve them: the store's list, at most a second old.
 
-While Redis is away the last known list stands, so that serving goes on. A replica's lease may have run out in the store
+While Redis is away the last known list stays, so that serving goes on. A replica's lease may have run out in the store
 meanwhile though it lives; after an outage the replicas that were known before it are kept for as long as they need to
 register again.
 """
@@ -21,7 +21,7 @@ from app.models.nearest import suggestion
 logger = logging.getLogger(__name__)
 
 MAX_AGE_S: Final = 1.0
-FRESH_S: Final = 0.5  # an older list is read anew behind the look-up
+FRESH_S: Final = 0.5  # an older list is read again behind the look-up
 PATIENCE_S: Final = 3.0  # for Redis; longer than its client's connect timeout
 RETRY_S: Final = 1.0  # between two attempts while it is away
 AWAY_S: Final = 10.0  # an outage that was seen so long ago may be over
@@ -138,7 +138,7 @@ class Directory:
                 listed = await self._store.list()
         except (RedisError, OSError, TimeoutError) as error:
             if not self.stale:
-                logger.warning("deployments cannot be read (%s): the last known list stands", type(error).__name__)
+                logger.warning("deployments cannot be read (%s): the last known list stays", type(error).__name__)
             self.stale = True
             return
         now = self._clock()

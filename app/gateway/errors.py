@@ -1,7 +1,7 @@
 """Errors of the OpenAI routes: one envelope, {"error": {message, type, param, code}}, whichever layer they come from.
 
 `code` is a code of the service's catalogue (`/errors/CODE` explains it), always a string; `type` is OpenAI's class of
-errors for the status, so that its clients raise the exception that a caller expects. `x-should-retry` tells those
+errors for the status, so that its clients raise the exception that a caller expects. `x-should-retry` shows these
 clients whether another attempt can help.
 """
 

@@ -330,7 +330,7 @@ class Exchange(Response):
 
     @property
     def _ends_unmarked(self) -> bool:
-        """A beam search tells no stop token; log-probabilities of a prompt are computed when its first token is drawn
+        """A beam search shows no stop token; log-probabilities of a prompt are computed when its first token is drawn
         already, which may be the only one."""
         asked = self.request
         return bool(asked.get("use_beam_search") or asked.get("prompt_logprobs") is not None or asked.get("echo"))

@@ -23,7 +23,7 @@ _WINDOW_S: Final = 10.0  # of the budget, that may be spent at once
 
 
 class Budget:
-    """Generated tokens a second that may be scored again. A sample is charged when its length is known, so the budget
+    """Generated tokens per second that may be scored again. A sample is charged when its length is known, so the budget
     may run into debt by one sample of each request in flight, and is paid back before the next is drawn."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +32,7 @@ class Budget:
         self._at = clock()
 
     def open(self, rate: float) -> bool:
-        """Whether a sample may be drawn at this rate, in tokens a second."""
+        """Whether a sample may be drawn at this rate, in tokens per second."""
         now = self._clock()
         most = rate * _WINDOW_S
         filled = most if self._tokens is None else self._tokens + (now - self._at) * rate

@@ -47,11 +47,12 @@ class ReplicaSilentError(ReplicaLostError):
 
 
 class DoorSilentError(Exception):
-    """The engine's own port cannot be asked, so nobody knows whether the engine ended a request."""
+    """The engine's own port cannot be asked, so no one knows whether the engine ended a request."""
 
 
 class Upstream:
-    """The pool. Connections are kept; cancelling a request closes its connection, which is how a replica is told."""
+    """The pool. Connections are kept; cancelling a request closes its connection, which is how a replica is
+    reported."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -85,7 +86,7 @@ class Upstream:
         )
         try:
             try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S + read_s):  # aiohttp waits for ever where nobody reads
+                async with asyncio.timeout(WRITE_TIMEOUT_S + read_s):  # aiohttp waits for ever where no one reads
                     answer = await self._client.send(request, stream=True)
             except TimeoutError as error:
                 raise ReplicaSilentError("it does not read the request") from error

@@ -227,7 +227,7 @@ class VerifiedExchange(Exchange):
         except (ValueError, LookupError, TypeError, AttributeError):
             reason = ""
         if status == 501:
-            # It was ready a moment ago, and the record tells from the next second on whether it will be again.
+            # It was ready a moment ago, and the record shows from the next second on whether it will be again.
             return _not_yet(self.deployment, reason or "its verify process verifies nothing")
         if status == 400 and "verified decoding takes" in reason:
             detail = f"{reason[:1].upper()}{reason[1:300]}."

@@ -1,4 +1,4 @@
-"""Work for a client that may leave, in a process that may be told to go."""
+"""Work for a client that may leave, in a process that may be asked to go."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -1,4 +1,4 @@
-"""A stream to a client: begun by its first event or sign of life, kept alive, given up where nobody reads it.
+"""A stream to a client: begun by its first event or sign of life, kept alive, given up where no one reads it.
 
 `write` returns when the server has taken the bytes, which waits while the client's buffer is full: so a slow client
 slows the reading from its replica and nothing piles up here.

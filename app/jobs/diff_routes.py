@@ -71,8 +71,8 @@ def place_of(job_id: str) -> str:
 
 
 def links_wanted(request: Request) -> bool:
-    """Whether a page may lead to others of this service: a browser shows it. Whoever asks by `?format=` alone keeps it
-    as a file, in which such links lead nowhere."""
+    """Whether a page may lead to others of this service: a browser shows it. Anyone who asks by `?format=` alone keeps
+    it as a file, in which such links lead nowhere."""
     return preferred(request.headers.get("accept"), (JSON, HTML)) == HTML
 
 
@@ -121,7 +121,7 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
     etag = etag_of(*(f"{record.job.id}/{record.job.attempt}" for record in records), *asked)
     for record in records:
         results.require_report(record)
-    # Whoever has the tag has had the answer, and nothing has to be computed. `*` asks whether there is one at all.
+    # Anyone who has the tag has had the answer, and nothing has to be computed. `*` asks whether there is one at all.
     known = unchanged(request, etag, anything=False)
     if known is not None:
         return known

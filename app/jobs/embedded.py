@@ -5,7 +5,7 @@ and a power cut. `everysec` does not even give the former, because it may hold a
 while an earlier sync is under way. The write rate is a few commands a second, so the syncs cost nothing that shows.
 
 One server a home: a lock file is held by the server process itself (an inherited descriptor), so it is free again the
-moment the server is gone, however it went. Whoever finds it held uses that server.
+moment the server is gone, however it went. Anyone who finds it held uses that server.
 """
 
 import contextlib
@@ -84,7 +84,7 @@ class EmbeddedValkey:
 
     @property
     def answers(self) -> bool:
-        """Whether a server of this home answers now, whoever started it."""
+        """Whether a server of this home answers now, no matter who started it."""
         return _answers(self.socket)
 
     def start(self) -> None:
@@ -122,7 +122,7 @@ class EmbeddedValkey:
         """Whether the server that this object started is gone (it may be just going: killed, but not reaped yet)."""
         assert self._process is not None  # noqa: S101 - the caller has looked
         began = time.monotonic()
-        # One that is known to be silent is asked briefly: whoever tends it has more to do.
+        # One that is known to be silent is asked briefly: its supervisor has more to do.
         for patience in (PROBE_S,) if self._silent else (PROBE_S, PATIENT_PROBE_S):
             if self._process.poll() is None and _answers(self.socket, patience):
                 self._silent = False
@@ -139,8 +139,8 @@ class EmbeddedValkey:
         return True
 
     def _launch(self, lock: int) -> None:
-        # The lock is ours, so nobody uses these: they are leftovers. The files are of a server that was killed while it
-        # wrote its append-only file anew, and hold what may have expired; it would keep them for ever.
+        # The lock is ours, so no one uses these: they are leftovers. The files are of a server that was killed while it
+        # wrote its append-only file again, and hold what may have expired; it would keep them for ever.
         self.socket.unlink(missing_ok=True)
         for file in self.folder.glob("temp-rewriteaof-*.aof"):
             file.unlink(missing_ok=True)
@@ -176,7 +176,7 @@ class EmbeddedValkey:
                 cwd=self.folder,
                 pass_fds=(lock,),
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - two system calls, before any thread of the child's
-                start_new_session=True,  # Ctrl-C is for whoever supervises it
+                start_new_session=True,  # Ctrl-C is for its supervisor
             )
 
     def _wait(self, deadline: float) -> None:

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from app.jobs import keys
 
 MESSAGE_PAGE: Final = 50  # events read at once in search of a line for people
-MESSAGE_PAGES: Final = 10  # a line that lies further back than these says nothing about what the job does now
+MESSAGE_PAGES: Final = 10  # a line that is further back than these says nothing about what the job does now
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ REPORT_HEAD: Final = {
     "kind": "compare",
     "job": JOB_ID,
     "severity": "severe",
-    "verdict": "The candidate is severely damaged: it loses 0.326 nats a token (95 % interval 0.301 to 0.354).",
+    "verdict": "The candidate is severely damaged: it loses 0.326 nats per token (95 % interval 0.301 to 0.354).",
     "tokens": 10220,
     "documents": 60,
     "divergence": {"kl": _MEAN | {"median": 0.12, "p90": 0.9, "p95": 1.3, "p99": 3.1, "max": 9.4, "unit": "nats"}},

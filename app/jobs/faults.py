@@ -18,7 +18,7 @@ MAX_COUNTED: Final = 20_000  # pydantic builds a description of each fault, whet
 Path = tuple[str | int, ...]
 Node = Mapping[str, Any]
 _NAME: Final = "letters, digits, '.', '_' and '-', the first of them a letter or digit"
-# A regular expression helps nobody who mistyped a name.
+# A regular expression helps no one who mistyped a name.
 PATTERNS: Final[Mapping[str, str]] = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": _NAME,
     r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$": "letters, digits, spaces, '.', '_' and '-', the first of them a letter or digit",
@@ -34,7 +34,7 @@ _TYPES: Final = {
     "int_type": "a whole number",
     "float_type": "a number",
 }
-# What the items of a list are told apart by, in words.
+# What the items of a list are distinguished by, in words.
 _TAGGED: Final = {"recipe": "recipe type", "tasks": "task source", "decoders": "decoder", "shapings": "shaping"}
 _YES: Final = frozenset({"yes", "y", "on", "true", "1", "t"})
 _NO: Final = frozenset({"no", "n", "off", "false", "0", "f"})
@@ -56,7 +56,7 @@ class Schema:
         self._root = root
 
     def place(self, loc: Sequence[str | int]) -> Place:
-        """The place that pydantic's location means: without the tags of unions, which the schema tells from fields."""
+        """The place that pydantic's location means: without the tags of unions, which the schema shows from fields."""
         path: list[str | int] = []
         node = self._plain(self._root)
         parent: Node = {}

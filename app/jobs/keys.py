@@ -58,6 +58,6 @@ def worker(worker_id: str) -> str:
 
 
 def idempotency(owner: str, key: str) -> str:
-    """Hash: what an Idempotency-Key of one API key stands for. Never holds the key itself."""
+    """Hash: what an Idempotency-Key of one API key means. Never holds the key itself."""
     digest = hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
     return f"{PREFIX}idempotency:{digest}"

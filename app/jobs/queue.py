@@ -92,7 +92,7 @@ def left_open() -> AdmissionBlocked:
 
 
 async def renew(docket: Docket, worker: str, message: Any) -> None:
-    """Claims a message anew for the worker that has it, so that docket gives it to no other. Raises `RedisError`."""
+    """Claims a message again for the worker that has it, so that docket gives it to no other. Raises `RedisError`."""
     async with docket.redis() as redis:
         await redis.xclaim(
             name=docket.stream_key,

@@ -80,7 +80,7 @@ async def sweep(
                 continue
             if status is JobStatus.RUNNING:
                 silent.append(record.job.id)
-            # Whoever ran it is gone, and nothing is left to be stopped.
+            # Anyone who ran it is gone, and nothing is left to be stopped.
             elif await store.cancelled(record.job.id, record.job.attempt):
                 done.cancelled += 1
                 await _remove(remove_files, record.job.id, done)
@@ -119,7 +119,7 @@ async def _tidy(store: JobStore, settings: Settings, done: Swept) -> None:
 
 async def _forget(store: JobStore, ended: list[str], remove_files: Callable[[str], None], done: Swept) -> None:
     for job_id in ended:
-        # Its record stands as long as its files do, so that they are tried again.
+        # Its record is as long as its files do, so that they are tried again.
         if await _remove(remove_files, job_id, done):
             await store.delete(job_id)
             done.forgotten += 1

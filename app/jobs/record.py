@@ -50,7 +50,7 @@ class JobRecord:
 
 
 def text_name(text: TextSource) -> str:
-    """As `--text` of the command line writes it: `shipped:60`, `self:8192`, `hub:a/b`. Never what stands in it.
+    """As `--text` of the command line writes it: `shipped:60`, `self:8192`, `hub:a/b`. Never what is in it.
 
     A configuration and another split than the default, which it cannot write, stand behind: `hub:a/b, split train`.
     """

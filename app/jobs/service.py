@@ -114,7 +114,7 @@ async def submit(
     """Makes the job, or finds the one that the same Idempotency-Key of its owner made before.
 
     The record is what counts: once it is written the job is accepted. Should docket not learn of it now (Redis or this
-    process gone between the two), `reconcile` tells it later.
+    process gone between the two), `reconcile` shows it later.
     """
     earlier = await store.standing(hold) if hold is not None else None
     if earlier is not None:
@@ -168,7 +168,7 @@ def _queued(job_id: str, request: JobRequest, created_at: float) -> Job:
 
 
 async def cancel(store: JobStore, docket: Docket, job_id: str, owner: str | None) -> tuple[Job, bool]:
-    """A queued job is cancelled; a running one is told to stop; one that has ended stays as it is.
+    """A queued job is cancelled; a running one is asked to stop; one that has ended stays as it is.
 
     What an earlier attempt left of a job that was given back goes with it: no worker will see this job again. Returns
     the job, and whether that changed it.

@@ -91,7 +91,7 @@ class NumberedStream(ABC):
         ended: bool = False,
     ) -> None:
         self.name = name
-        # An id from the future stands for a history that was lost: begin again, behind a gap.
+        # An id from the future means a history that was lost: begin again, behind a gap.
         self.last = last
         self.lost = last > newest
         self.ended = ended
@@ -144,7 +144,7 @@ class NumberedStream(ABC):
         return out + batch
 
     async def _next(self) -> list[Framed] | None:
-        """The next events, [] where none came in time, None when the process is told to go."""
+        """The next events, [] where none came in time, None when the process is asked to go."""
         try:
             return await self._unless_stopping(self.events(self.last, self.poll_s))
         except (RedisError, OSError) as error:

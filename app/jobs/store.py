@@ -51,7 +51,7 @@ MOST_SCANNED: Final = 4096  # ids looked at for one page
 
 
 class Orders(StrEnum):
-    """What the record tells the worker that runs an attempt."""
+    """What the record shows the worker that runs an attempt."""
 
     GO_ON = "go_on"
     CANCEL = "cancel"
@@ -74,7 +74,7 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a creation, or what a key stands for.
+    """What became of a creation, or what a key means.
 
     `job_id` where there is a job; `created_at` (Unix seconds) where this call made it, and `its_turn` if docket is to
     have it now (`app.jobs.turns`).
@@ -122,7 +122,7 @@ class JobStore(EventLog):
     # --- the owner's side
 
     async def standing(self, hold: Idempotency) -> Outcome | None:
-        """What the key stands for (replayed or conflict); None: nothing yet."""
+        """What the key means (replayed or conflict); None: nothing yet."""
         found = await self.client.hmget(hold.name, ["fingerprint", "job"])
         fingerprint, job_id = cast("list[str | None]", found)
         if fingerprint is None or job_id is None:
@@ -337,7 +337,7 @@ class JobStore(EventLog):
     # --- the worker's side
 
     async def claim(self, job_id: str, worker: str, *, token: str | None = None) -> Claim | None:
-        """Takes the job for `worker`, from whoever had it. None: it has ended, was cancelled, or is not there.
+        """Takes the job for `worker`, from its holder. None: it has ended, was cancelled, or is not there.
 
         The fence rises with each claim. A job that was claimed `max_attempts` times without being released or ended has
         lost as many workers: it fails with WORKER_LOST instead of being run again.
@@ -461,7 +461,7 @@ class JobStore(EventLog):
         return cast(str, answer) == status.value
 
     async def release(self, job_id: str, attempt: int) -> bool:
-        """Gives the job back to the queue, as a worker does that is told to go; it does not count as a try.
+        """Gives the job back to the queue, as a worker does that is asked to go; it does not count as a try.
 
         False: refused. True: the job waits again (or is cancelled, where its owner had asked for that).
         """

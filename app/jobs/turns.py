@@ -5,8 +5,8 @@ that has fewest running (`turns`), and all that have no owner. So owners have th
 owner whose jobs run for long does not get one worker after the other while others wait. The fits that the service
 starts for deployments are the jobs of one owner.
 
-A job that was given back (its worker was told to go, or a deployment's fit made way) comes again behind those that
-docket has, and so does one that a sweep submits anew. What workers hold comes before all of them; a lost worker's job
+A job that was given back (its worker was asked to go, or a deployment's fit made way) comes again behind those that
+docket has, and so does one that a sweep submits again. What workers hold comes before all of them; a lost worker's job
 is among that, since it is delivered before any other.
 """
 

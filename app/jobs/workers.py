@@ -32,7 +32,7 @@ class WorkerInfo(Contract):
     draining: bool = False
     metrics_url: Short = ""
     scoring_rate: float | None = Field(
-        default=None, description="parameters times tokens a second of its last pass over a text"
+        default=None, description="parameters times tokens per second of its last pass over a text"
     )
     started_at: float = 0.0
     seen_at: float = 0.0

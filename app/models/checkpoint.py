@@ -31,7 +31,7 @@ INDEX = f"{WHOLE}.index.json"
 # `workers.surgery.channels`.
 CHANNELS = "channels.npz"
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})\.safetensors")
-# What stands beside a packed weight in its module.
+# What is beside a packed weight in its module.
 QUANTIZATION_PARTS = frozenset(
     f"{base}_{part}"
     for base in ("weight", "input", "output", "k", "v", "q")
@@ -174,7 +174,7 @@ def folder_signature(path: Path) -> tuple[tuple[str, int, int], ...]:
     for entry in path.iterdir():
         try:
             stat = entry.stat()
-        except OSError:  # a link to nothing; whoever needs the file will say so
+        except OSError:  # a link to nothing; anyone who needs the file will say so
             found.append((entry.name, -1, -1))
         else:
             found.append((entry.name, stat.st_size, stat.st_mtime_ns))
@@ -349,7 +349,7 @@ def _tensors(path: Path, files: dict[str, list[str] | None]) -> tuple[dict[str, 
             name = min(twice)
             raise HemostatError(
                 ErrorCode.CHECKPOINT_CORRUPT,
-                f"tensor {name} stands in {tensors[name].file} and in {file}",
+                f"tensor {name} is in {tensors[name].file} and in {file}",
                 hint="leave the weights of one model alone in the folder",
             )
         tensors |= found

@@ -258,7 +258,8 @@ def _scalars(annotation: Any) -> set[type]:
 def _check_values(
     steps: Sequence[Any], index: int, field: str, values: Sequence[Any], pointer: str, *, ranged: bool = False
 ) -> None:
-    """Each value against the contract of the step; what is wrong with the step whatever the value is told elsewhere.
+    """Each value against the contract of the step; what is wrong with the step whatever the value is reported
+    elsewhere.
 
     `ranged`: the values are those of a range, whose writer never saw them.
     """

@@ -8,7 +8,7 @@ _IN_LAYER = re.compile(r"(?P<before>(?:.*\.)?(?:layers|h|blocks)\.)(?P<layer>\d+
 
 @dataclass(frozen=True)
 class InLayer:
-    """A name taken apart: `before` ends with a dot, `path` is what stands behind the layer's number."""
+    """A name taken apart: `before` ends with a dot, `path` is what is behind the layer's number."""
 
     before: str
     layer: int
@@ -20,6 +20,6 @@ class InLayer:
 
 
 def in_layer(name: str) -> InLayer | None:
-    """The parts of a tensor's or module's name; None for one that stands outside the layers."""
+    """The parts of a tensor's or module's name; None for one that is outside the layers."""
     match = _IN_LAYER.fullmatch(name)
     return None if match is None else InLayer(match["before"], int(match["layer"]), match["path"])

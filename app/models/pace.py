@@ -31,7 +31,7 @@ class Pace:
 
 
 def measured(rates: Iterable[float | None]) -> Pace | None:
-    """Of the workers that live, the fastest: `rates` are parameters times tokens a second of each one's last pass."""
+    """Of the workers that live, the fastest: `rates` are parameters times tokens per second of each one's last pass."""
     known = [rate for rate in rates if rate]
     return Pace(max(known) / PARAMETERS, "as a worker's last pass measured it here") if known else None
 

@@ -11,7 +11,7 @@ def below(root: Path, relative: str, *, pointer: str = "") -> Path:
 
     A link may stand anywhere below the root as long as it leads to a place below the root. Raises
     `HemostatError(PATH_FORBIDDEN)`, with `pointer`, for an empty or absolute path, for `..`, NUL or a backslash, for
-    text that no file name can hold, and for what leads outside by a link. The answer tells nothing about what exists
+    text that no file name can hold, and for what leads outside by a link. The answer shows nothing about what exists
     outside.
     """
     parts = PurePosixPath(relative).parts

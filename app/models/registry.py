@@ -1,4 +1,4 @@
-"""models.toml: which aliases there are and what stands behind them. Requests name aliases only.
+"""models.toml: which aliases there are and what is behind them. Requests name aliases only.
 
 [models.smollm2-135m]
 path = "checkpoints/smollm2-135m"     # a folder; relative paths start at the file itself
@@ -40,7 +40,7 @@ class Snapshot(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What stands behind an alias: a local folder (`path`), or a hub id with a revision."""
+    """What is behind an alias: a local folder (`path`), or a hub id with a revision."""
 
     alias: str
     path: Path | None

@@ -76,7 +76,7 @@ def expected_tensors(architecture: str, config: dict[str, Any]) -> dict[str, Sha
 
 def each_expected(architecture: str, config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
     """(name, shape) of what `expected_tensors` holds, for an architecture of `LAYOUTS`. As many as the configuration
-    says: whoever does not know that they are there stops at the first one that is not."""
+    says: anyone who does not know that they are there stops at the first one that is not."""
     layout = LAYOUTS[architecture]
     hidden, vocabulary = dimension(config, "hidden_size"), dimension(config, "vocab_size")
     yield "model.embed_tokens.weight", (vocabulary, hidden)

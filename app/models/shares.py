@@ -6,9 +6,8 @@
     ratio              the share of parameters, heads or channels that goes, rounded as the step rounds it
     layers, count      parts dropped of all that there are
 
-What is not zeros or bits is told by the family of the step (`share` in `app.models.steps`). Every other knob removes no
-share, and has none.
-"""
+What is not zeros or bits is given by the family of the step (`share` in `app.models.steps`). Every other knob removes
+no share, and has none."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ _WORDS: Final = {
 
 
 def share_of(info: CheckpointInfo, step: Step, field: str) -> float | None:
-    """s of a step as it stands, for the field that is turned; `info` is the checkpoint before the step."""
+    """s of a step as it is, for the field that is turned; `info` is the checkpoint before the step."""
     if field in _BITS and step.role == "quantizer":
         value = getattr(step, field)
         return None if value is None else 1 - float(value) / FULL_BITS

@@ -1,6 +1,6 @@
 """Where an import writes a checkpoint until it is complete: a folder beside the final one, known by who writes it.
 
-Whoever started the import finds by its process id what it has left when it could not clean up itself.
+Anyone who started the import finds by its process id what it has left when it could not clean up itself.
 """
 
 from __future__ import annotations

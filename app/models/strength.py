@@ -112,7 +112,7 @@ def _numbers(values: Sequence[Any]) -> list[float]:
 
 
 def _distance(value: float, neutral: float, *, factor: bool) -> tuple[float, float]:
-    """How far a value is from the neutral one. No factor leads to a value of the other sign: it lies beyond all."""
+    """How far a value is from the neutral one. No factor leads to a value of the other sign: it is beyond all."""
     plain = abs(value - neutral)
     if not factor:
         return plain, plain

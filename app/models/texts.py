@@ -16,7 +16,7 @@ TEXT_SUFFIXES = frozenset({".txt", ".jsonl"})
 
 
 def check_text(text: TextSource, tokenizer: Path, settings: Settings, field: str, *, scored: bool = True) -> None:
-    """Returns where the source can be read, as far as can be told without its tokens.
+    """Returns where the source can be read, as far as can be known without its tokens.
 
     `scored` says whether its own tokens are: then a conversation needs a word of the assistant's.
 
@@ -104,7 +104,7 @@ def _utf8_bytes(text: str, pointer: str) -> int:
 
 
 def text_files(text: FileText, settings: Settings, field: str = "/text") -> list[Path]:
-    """The files that a file source stands for; links are followed only where they stay below the root.
+    """The files that a file source means; links are followed only where they stay below the root.
 
     Raises PATH_FORBIDDEN, TEXT_NOT_FOUND and DOCUMENT_NOT_TEXT.
     """

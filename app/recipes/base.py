@@ -58,7 +58,7 @@ def layers_in_words(layers: Sequence[int]) -> str:
 
 
 class Step(Contract):
-    """What any step may say: where it applies. What it is for the diagnosis and the mitigation stands on the class:
+    """What any step may say: where it applies. What it is for the diagnosis and the mitigation is on the class:
 
     role         what it does to a model; every type of step has one
     graded_by    the field that may differ from layer to layer; None: no field may
@@ -100,7 +100,7 @@ class Step(Contract):
 
     @property
     def variant(self) -> str | None:
-        """The other runner that the step as it stands takes; None: `runner`."""
+        """The other runner that the step as it is takes; None: `runner`."""
         values = [str(getattr(self, field, None)) for field in ("form", "allocation", "activations")]
         return next((self.variants[value] for value in values if value in self.variants), None)
 
@@ -111,7 +111,7 @@ class Step(Contract):
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the step as it stands changes one weight at a time."""
+        """Whether the step as it is changes one weight at a time."""
         return self.streamed and self.variant is None
 
     @property
@@ -135,7 +135,7 @@ class Step(Contract):
         return " ".join([self.type, ", ".join(f"{name} {value}" for name, value in fields.items())]).strip()
 
     def idle(self) -> list[Idle]:
-        """The fields that decide nothing in the step as it stands."""
+        """The fields that decide nothing in the step as it is."""
         return []
 
     @property

@@ -78,7 +78,7 @@ class NormTweak(Calibrated):
 
     def words(self) -> str:
         """See `Step`."""
-        return f"norm tweaking, {self.steps} steps a block"
+        return f"norm tweaking, {self.steps} steps per block"
 
     @property
     def trained_tokens(self) -> int:

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 @dataclass(frozen=True)
 class Direction:
-    """Where a field's strength lies.
+    """Where a field's strength is.
 
         rising      more of it changes the model more
         falling     less of it changes the model more: bits, experts that repair, text and time that a step may use
@@ -24,7 +24,7 @@ class Direction:
         unknown     no order of strength is known: a damping, a seed
 
     `neutral`, `configured` and `factor` are those of `around`. `removes`: the stronger, the more of the model is gone,
-    so that damage grows ever faster. `left_out`: the value at which a step that is left out stands; None where there is
+    so that damage grows ever faster. `left_out`: the value at which a step that is left out is; None where there is
     none.
     """
 
@@ -46,7 +46,7 @@ SHARE: Final = Direction("rising", removes=True, left_out=0.0)
 BITS: Final = Direction("falling", removes=True, left_out=16.0)
 # The full rank is another one for each matrix.
 RANK: Final = Direction("falling", removes=True)
-# What best suits a model lies somewhere between, and where is not known beforehand.
+# What best suits a model is somewhere between, and where is not known beforehand.
 UNKNOWN: Final = Direction("unknown")
 
 
@@ -76,5 +76,5 @@ def _within(annotation: Any) -> Direction | None:
 
 
 def _last(metadata: Sequence[Any]) -> Direction | None:
-    # What is written around a named annotation stands behind what that brings.
+    # What is written around a named annotation is behind what that brings.
     return next((one for one in reversed(metadata) if isinstance(one, Direction)), None)

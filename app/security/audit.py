@@ -33,7 +33,7 @@ def audit_file(home: Path) -> Path:
 
 
 def record(home: Path, **fields: str) -> None:
-    """Adds a line. Several processes may write. A disk that takes no line is told in the service's own log."""
+    """Adds a line. Several processes may write. A disk that takes no line is reported in the service's own log."""
     line = json.dumps({"at": written_time(time.time()), **fields}) + "\n"
     file = audit_file(home)
     try:
@@ -48,11 +48,11 @@ def record(home: Path, **fields: str) -> None:
 
 
 def _rotate(file: Path) -> None:
-    """Nobody waits for a lock here, it is the API's event loop: who finds it taken writes to the file that there is."""
+    """No one waits for a lock here, it is the API's event loop: who finds it taken writes to the file that there is."""
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if file.exists() and file.stat().st_size > MAX_BYTES // 2:  # not begun anew meanwhile
+        if file.exists() and file.stat().st_size > MAX_BYTES // 2:  # not begun again meanwhile
             _move_on(file)
     except BlockingIOError:
         pass

@@ -16,7 +16,7 @@ from app.security.keys import LEAST_CHARACTERS, KeyFile, is_loopback
 from app.security.limits import TokenBuckets
 from app.security.scopes import KEY, LOCAL_USER, OPEN_PATHS, Key, client_of
 
-# A limit must not blind whoever watches the service.
+# A limit must not blind anyone who watches the service.
 UNLIMITED_PATHS: Final = OPEN_PATHS | {"/metrics", "/metrics/targets"}
 REVOKED_AFTER_S: Final = 1.0  # an open stream notices so late that its key was revoked
 _PORTS: Final = {"http": 80, "https": 443}

@@ -57,7 +57,7 @@ class Key:
         return None if Scope.ADMIN in self.scopes else self.owner
 
 
-# Whoever reaches a service without keys: a user of this machine.
+# Anyone who reaches a service without keys: a user of this machine.
 LOCAL_USER: Final = Key("", "", frozenset({Scope.ADMIN}))
 
 

@@ -1,1 +1,1 @@
-"""What the front end tells about itself: metrics, request ids, health."""
+"""What the front end shows about itself: metrics, request ids, health."""

@@ -1,4 +1,4 @@
-"""What Prometheus is told of deployments: read from Redis for each scrape, absent while Redis is away."""
+"""What Prometheus shows of deployments: read from Redis for each scrape, absent while Redis is away."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -23,7 +23,7 @@ class DeploymentCollector(Collector):
         self.depths: Mapping[str, int] = {}
 
     async def read(self, store: DeploymentStore) -> None:
-        """Reads what the next scrape tells. Where it raises (RedisError, OSError, TimeoutError) nothing is told."""
+        """Reads what the next scrape shows. Where it raises (RedisError, OSError, TimeoutError) nothing is reported."""
         self.deployments = None
         found = await store.list()
         self.depths = {one.name: await store.queue_depth(one.id) for one in found}

@@ -1,4 +1,4 @@
-"""The outermost middleware: request ids, metrics, the access log, and the answer to what nobody expected. Pure ASGI."""
+"""The outermost middleware: request ids, metrics, the access log, and the answer to what no one expected. Pure ASGI."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ class RequestContext:
         self.telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on with an id; turns an unexpected exception into a 500 that tells nothing of the inside."""
+        """Passes on with an id; turns an unexpected exception into a 500 that shows nothing of the inside."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -86,7 +86,7 @@ def stats() -> list[Any]:
         stat_panel(
             "Severity",
             "How damaged the served model is: class of the mean KL(reference‖served) of the recent window, "
-            "calibrated. none < 0.01 ≤ mild < 0.05 ≤ moderate < 0.2 ≤ severe < 1 ≤ collapse (nats a token).",
+            "calibrated. none < 0.01 ≤ mild < 0.05 ≤ moderate < 0.2 ≤ severe < 1 ≤ collapse (nats per token).",
             Query(series("hemostat_served_severity"), "{{deployment}}"),
             unit="none",
             steps=[(None, GREY)],

@@ -24,7 +24,7 @@ def chance_of(one: Answered, pair: Pairs) -> Chance:
             reference_at_chance=p[0] >= LEVEL,
             candidate_at_chance=p[1] >= LEVEL,
         )
-    if not one.items[0].choices:  # whoever guesses a number or a program is wrong
+    if not one.items[0].choices:  # anyone who guesses a number or a program is wrong
         return Chance(
             accuracy=0.0,
             p_reference=float(reference == 0),

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 class _Stoppable(Divergence):
-    """Asks between chunks whether the job was told to stop."""
+    """Asks between chunks whether the job was asked to stop."""
 
     context: JobContext
 

@@ -65,12 +65,12 @@ class Answered:
 
 
 def chosen_by(asked: Harnessed, likelihoods: Sequence[NDArray[np.float64]]) -> dict[str, tuple[str | None, ...]]:
-    """By metric of multiple choice, which choice it takes: the harness tells only whether that is right."""
+    """By metric of multiple choice, which choice it takes: the harness returns only whether that is right."""
     return {metric: choose(asked.items, likelihoods, metric).said for metric in LEAD_UNITS}
 
 
 def answers_of(scored: Scored, said: Mapping[str, tuple[str | None, ...]]) -> dict[str, Answers]:
-    """By metric. What was said by one that is not known here is not told."""
+    """By metric. An unknown metric is left out."""
     return {metric: Answers(said.get(metric, (None,) * len(right)), right) for metric, right in scored.right.items()}
 
 

@@ -3,7 +3,7 @@
 Order: text, surgery, hidden states of both models over three disjoint sets of documents (from the store where they were
 made before), head checks, noise floor, fits, choice; then everything is frozen and the test is opened, once: for the
 decision to serve and for every number of the report. Hidden states and fits, finished or not, are found again by the
-attempt after a lost one, and so are the values of the choice and the test. docs/calibration.md tells the protocol.
+attempt after a lost one, and so are the values of the choice and the test. docs/calibration.md shows the protocol.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def name_of(calibrator: Calibrator) -> str:
 
 
 def parameters_of(calibrator: Calibrator) -> dict[str, Setting]:
-    """What it tells of itself."""
+    """What it exports of itself."""
     return dict(calibrator.describe())
 
 

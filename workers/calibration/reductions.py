@@ -1,7 +1,7 @@
 """Long reductions over rows, kept on disk: what one attempt has summed, the next does not sum again.
 
 A fit and a test are a sequence of reductions (a divergence, a gradient, the values of every row), each over chunks of
-rows; what lies between them is cheap and decided by what they gave. So the attempt after one that was stopped goes
+rows; what is between them is cheap and decided by what they gave. So the attempt after one that was stopped goes
 through the same sequence, takes finished reductions from disk, and goes on with the one that it was stopped in at the
 chunk where that was. On a CPU with one number of threads it ends in the same bits as an attempt that was not stopped.
 

@@ -97,7 +97,7 @@ def sentence(row: TableRow, test: TestRecord, *, deployment: str | None) -> str:
     saved = f"{100 * own.saved_share:.0f} %" if own.saved_share is not None else "nothing"
     effect = (
         f"{row.calibrator} takes {saved} of the KL away on test documents: {own.raw.mean:.4f} becomes "
-        f"{own.calibrated.mean:.4f} nats a token (saved {own.saved.mean:.4f}{interval})"
+        f"{own.calibrated.mean:.4f} nats per token (saved {own.saved.mean:.4f}{interval})"
     )
     if test.passed:
         where = f" and may be served to {deployment}" if deployment else " and may be served"

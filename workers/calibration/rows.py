@@ -23,7 +23,7 @@ class Rows:
     """One row a scored position, window by window.
 
     `reference_TD` and `candidate_TD` are the final hidden states in the engine's dtype, `next_T` the observed token
-    (int64), `context` what a served row knows of itself. `positions` says where each row stands; `domains` is the
+    (int64), `context` what a served row knows of itself. `positions` says where each row is; `domains` is the
     domain of each document index.
     """
 

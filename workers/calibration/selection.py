@@ -1,9 +1,9 @@
 """Which calibrator is chosen, and whether it may be served.
 
 Chosen by the choose set: the lowest mean KL, and among those that come close to it the smallest. Served only if the
-test documents prove it: over the fitted domains together the upper 95 % limit of (calibrated − raw) KL lies below zero,
-and on every domain at hand it lies below a tolerance. Differences are paired by position and clustered by document
-(`workers.distributions.intervals`); a domain whose interval cannot be told is not proven.
+test documents prove it: over the fitted domains together the upper 95 % limit of (calibrated − raw) KL is below zero,
+and on every domain at hand it is below a tolerance. Differences are paired by position and clustered by document
+(`workers.distributions.intervals`); a domain whose interval cannot be known is not proven.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _unproven(found: Paired, where: str, *, limit: float) -> list[str]:
     if change is None:
         return [f"{where} there is no finite test position"]
     if change.interval is None:
-        return [f"{where} the test has a single document of a single window, so no interval can be told"]
+        return [f"{where} the test has a single document of a single window, so no interval can be known"]
     high = change.interval[1]
     if high < limit:
         return []

@@ -53,7 +53,7 @@ class RepairAdapter(Base):
 
     @classmethod
     def restore(cls, parameters: Mapping[str, Parameter], tensors: Mapping[str, torch.Tensor]) -> Self:
-        """From what it is told."""
+        """From its description."""
         del tensors
         modules = tuple(str(parameters["modules"]).split(","))
         return cls(str(parameters["folder"]), str(parameters["sha256"]), int(number(parameters, "rank")), modules)

@@ -51,7 +51,7 @@ class Base(ABC):
 
     @abstractmethod
     def describe(self) -> Mapping[str, Parameter]:
-        """What a person is told of it: a few numbers, no tensors."""
+        """What it shows to a person: a few numbers, no tensors."""
 
     @abstractmethod
     def tensors(self) -> Mapping[str, torch.Tensor]:

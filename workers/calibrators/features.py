@@ -1,4 +1,4 @@
-"""What a gate sees of a row: how far into the text it stands, what its last token is, how unsure the model seems.
+"""What a gate sees of a row: how far into the text it is, what its last token is, how unsure the model seems.
 
 F features: 1; ln(1 + position) / 8; the estimated entropy; then one for each token class. The entropy of the raw row
 would cost a second product with the head before the hidden state is corrected, so it is estimated from the hidden state

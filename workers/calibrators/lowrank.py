@@ -61,7 +61,10 @@ class LowRank(Base):
     def restore(cls, parameters: Mapping[str, Parameter], tensors: Mapping[str, torch.Tensor]) -> Self:
         """From A, B and c."""
         made = cls(tensors["down_DR"], tensors["up_RD"], tensors["shift_D"])
-        require(dict(made.describe()) == dict(parameters), f"A of shape {shape(made.down_DR)} is not what is told")
+        require(
+            dict(made.describe()) == dict(parameters),
+            f"A of shape {shape(made.down_DR)} is not that of the description",
+        )
         return made
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Self:

@@ -150,7 +150,7 @@ class Mixture(Base):
     def restore(cls, parameters: Mapping[str, Parameter], tensors: Mapping[str, torch.Tensor]) -> Self:
         """From its tensors."""
         made = cls(**{name: tensors[name] for name in _NAMES})
-        require(dict(made.describe()) == dict(parameters), "the tensors are not of the sizes that are told")
+        require(dict(made.describe()) == dict(parameters), "the tensors have not the sizes of the description")
         return made
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Self:

@@ -63,7 +63,7 @@ class Calibrator(Protocol):
         ...
 
     def describe(self) -> Mapping[str, Parameter]:
-        """What a person is told of it: a few numbers, no tensors."""
+        """What it shows to a person: a few numbers, no tensors."""
         ...
 
     def tensors(self) -> Mapping[str, torch.Tensor]:

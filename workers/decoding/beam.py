@@ -58,7 +58,7 @@ def search(
     ends: frozenset[int],
     tick: Callable[[int], None],
 ) -> list[Continuation]:
-    """The best continuation of each prompt; `tick` is told what each step adds, a prompt's beams as one token."""
+    """The best continuation of each prompt; `tick` gets what each step adds, a prompt's beams as one token."""
     groups = decoder.groups if isinstance(decoder, DiverseBeam) else 1
     diversity = decoder.diversity if isinstance(decoder, DiverseBeam) else 0.0
     width, penalty = decoder.beams // groups, decoder.length_penalty

@@ -2,7 +2,7 @@
 
     (1 − α)·p(v) − α·max_j cos(h_v, h_j),
 
-h_v the hidden state that the model has once v stands at the end of the text, h_j those of every token before.
+h_v the hidden state that the model has once v is at the end of the text, h_j those of every token before.
 
 Names: R rows, D hidden size, K candidates.
 """
@@ -28,7 +28,7 @@ def search(
     ends: frozenset[int],
     tick: Callable[[int], None],
 ) -> list[Continuation]:
-    """The continuation of each prompt; `tick` is told the tokens that were taken, after each step."""
+    """The continuation of each prompt; `tick` gets the tokens that were taken, after each step."""
     session = model.open(prompts)
     seen = [normalize(hidden_LD.float(), dim=1) for hidden_LD in session.prompt_hidden]
     made: list[list[int]] = [[] for _ in prompts]

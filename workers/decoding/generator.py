@@ -80,8 +80,8 @@ class Generator:
     ) -> list[Continuation]:
         """The continuation of each prompt, in order; at most `max_tokens`, the token that ended the text included.
 
-        `keys` name the prompts in the stream of random numbers of `seed`; default: their places. `progress` is told
-        prompts done, and all; `tick` how many tokens a step added, and must not raise.
+        `keys` name the prompts in the stream of random numbers of `seed`; default: their places. `progress` gets
+        prompts done, and all; `tick` how many tokens the step added, and must not raise.
         """
         keys = list(range(len(prompts))) if keys is None else list(keys)
         size = max(1, self._streams // rows_of(decoder))

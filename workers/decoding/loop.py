@@ -30,8 +30,8 @@ def decode(
     """The continuation of each prompt, all of them at once, of at most `max_tokens` ≥ 1 tokens.
 
     A token of `ends` ends a text. `keys` name the prompts in the stream of random numbers (default: their places), so
-    that a prompt is continued with the same numbers whichever others stand beside it. `tick` is told how many tokens a
-    step added, and may raise to stop.
+    that a prompt is continued with the same numbers whichever others stand beside it. `tick` gets the
+    number of tokens of each step, and may raise to stop.
     """
     if not prompts:
         return []

@@ -61,7 +61,7 @@ def check_logits(logits_RV: torch.Tensor, info: CheckpointInfo) -> None:
         raise HemostatError(
             ErrorCode.NONFINITE_LOGITS,
             f"logits of {info.path.name} were not finite while it wrote",
-            hint="`hemostat compare` tells at how many positions; a smaller change of the weights may not do this",
+            hint="`hemostat compare` shows at how many positions; a smaller change of the weights may not do this",
         )
 
 

@@ -103,7 +103,7 @@ def _until(p_RV: torch.Tensor, rank_RV: torch.Tensor, mass: float) -> torch.Tens
 def _first(
     p_RV: torch.Tensor, rank_RV: torch.Tensor, stays: Callable[[torch.Tensor], torch.Tensor], *, least: int = 0
 ) -> torch.Tensor:
-    """Keeps a head of each row's tokens in ascending order of rank, ties by id. `stays` tells from ordered
+    """Keeps a head of each row's tokens in ascending order of rank, ties by id. `stays` shows from ordered
     probabilities (R, C) which stay. Rows of which a few tokens are not enough are put in order whole."""
     rows, vocabulary = p_RV.shape
     few = min(vocabulary, max(FEW, least + 1))

@@ -225,7 +225,7 @@ class Divergence:
         sound_2C = torch.stack([self._bounded(h, self.reference), self._bounded(k, self.candidate)])
         if not sound_2C.all():
             h, k = _replaced(h, k, sound_2C)
-            # The candidate's logits come by way of the reference's matrix, which has to bear what stands for its state.
+            # The candidate's logits come by way of the reference's matrix, which has to bear what means its state.
             sound_2C[1] &= self._bounded(h, self.reference)
         next_C = pad(tokens_T.to(self.device), (0, self.chunk - count))
         a_CP, d_CP = self._products(h, k)
@@ -301,7 +301,7 @@ class Divergence:
 def _replaced(h: torch.Tensor, k: torch.Tensor, sound_2C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """States without those that are not sound: nothing after this has to think of NaN.
 
-    In their place stands the other model's state, so that the difference, and with it what is the other's alone, is as
+    In their place is the other model's state, so that the difference, and with it what is the other's alone, is as
     exact as anywhere; 0 where neither is sound, or widths differ. A product does not mix rows.
     """
     sound_h, sound_k = sound_2C[:, :, None]

@@ -32,7 +32,7 @@ class Form:
     """What the graphs depend on beside the shapes of their arguments: what either model does to W·h.
 
     `gathered`: logits of refined tokens are taken from the tile (which is exact), not computed again. `segments`: into
-    how many equal parts a row is cut for its sums. `heads` tells how the two matrices relate.
+    how many equal parts a row is cut for its sums. `heads` shows how the two matrices relate.
     """
 
     scales: tuple[float, float]
@@ -114,7 +114,7 @@ class Form:
         b = a - d
         a_in, b_in = torch.where(valid_CR, a, GONE), torch.where(valid_CR, b, GONE)
         max_a, max_b = a_in.amax(1, keepdim=True), b_in.amax(1, keepdim=True)
-        # Of equal logits the smaller id, which stands first, counts as the larger.
+        # Of equal logits the smaller id, which is first, counts as the larger.
         first_a, first_b = a_in.argmax(1, keepdim=True), b_in.argmax(1, keepdim=True)
         index = torch.arange(R_CR.shape[1], device=R_CR.device)
         before = index[:, None] > index[None, :]

@@ -242,7 +242,7 @@ def _has_matrix(info: CheckpointInfo, module: str) -> bool:
 
 def _head_module(info: CheckpointInfo) -> str:
     """Name of the module whose weight is the head's: the embedding where they are tied, as the engine has it, whatever
-    else lies in the file."""
+    else is in the file."""
     wanted = _EMBEDDINGS if info.tied else (_HEAD,)
     for module in wanted:
         if _has_matrix(info, module):

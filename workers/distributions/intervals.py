@@ -204,9 +204,8 @@ def ratio_intervals(
     """Means, standard errors, lower and upper limits of Q ratios over N clusters each, whose order does not matter.
 
     `sums_QN` are the clusters' sums, `counts_QN` their positive token counts, of shape (1, N) where all share them.
-    `sizes_Q` are the mean absolute values, by which rounding is told from spread. With N = 1 the standard error is 0
-    and means nothing.
-    """
+    `sizes_Q` are the mean absolute values, by which rounding is distinguished from spread. With N = 1 the standard
+    error is 0 and means nothing."""
     ratios = Ratios.of(sums_QN, counts_QN, sizes_Q)
     clusters, error_Q = ratios.clusters, ratios.error_Q
     if clusters < FEWEST_CLUSTERS:

@@ -12,7 +12,7 @@ import torch
 
 
 def empty_large(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """A host tensor of zeros, in large pages if the system grants them to whoever asks (Linux: `madvise`)."""
+    """A host tensor of zeros, in large pages if the system grants them to anyone who asks (Linux: `madvise`)."""
     size = max(1, prod(shape)) * dtype.itemsize
     memory = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):

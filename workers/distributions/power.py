@@ -27,11 +27,11 @@ def minimum_detectable_effect(
 def tokens_to_decide(
     tokens: int, mean: float, interval: tuple[float, float], thresholds: Iterable[float]
 ) -> int | None:
-    """Tokens at which the interval, shrunk about the same mean, would leave every threshold that now lies in it.
+    """Tokens at which the interval, shrunk about the same mean, would leave every threshold that now is in it.
 
     The limits stay in proportion and close in as 1/√tokens, so a threshold between `mean` and a limit at distance w
-    leaves at tokens · (w / |mean - threshold|)². The present number where nothing lies in it; None where a threshold
-    lies on the mean itself: no amount of text decides that.
+    leaves at tokens · (w / |mean - threshold|)². The present number where nothing is in it; None where a threshold
+    is on the mean itself: no amount of text decides that.
     """
     low, high = interval
     needed = 0.0

@@ -386,7 +386,7 @@ class ReferenceStore:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def evict(self, *, room_for: int = 0, keep: Path | None = None) -> None:
-        """Removes the least recently used folders that nobody reads or writes, until the budget holds."""
+        """Removes the least recently used folders that no one reads or writes, until the budget holds."""
         entries = self._by_use()
         total = room_for + sum(size for _, size in entries)
         for folder, size in entries:
@@ -410,7 +410,7 @@ class ReferenceStore:
         return [(folder, size) for _, folder, size in sorted(entries)]
 
     def _discard(self, key: str) -> None:
-        """Unmakes an entry that is not sound, unless somebody is writing it anew. Who has mapped it keeps what is
+        """Unmakes an entry that is not sound, unless somebody is writing it again. Who has mapped it keeps what is
         mapped."""
         writer = try_lock(self.writer_lock(key), exclusive=True)
         if writer is None:

@@ -62,7 +62,7 @@ def check_head(
     head: Head, hidden_TD: torch.Tensor, tokens: Sequence[int], engine_TV: Logprobs, *, roundings: int = 0
 ) -> HeadCheck:
     """Compares ln p from `hidden_TD` (T, D) through our head with the engine's, rows (T − 1, V): of tokens[1:], and of
-    every other token that is told, NaN being none.
+    every other token that has a value, NaN being none.
 
     `roundings`: how often the residual stream was rounded on its way in either engine; 0: the hidden states are the
     engine's own. Raises `HemostatError(HEAD_MISMATCH)` with the position and both numbers where they differ by more

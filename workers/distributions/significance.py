@@ -60,7 +60,7 @@ def p_values_of_sums(
     resamples: int = RESAMPLES,
 ) -> list[float | None]:
     """The same from sums and token counts of N clusters; `sizes_Q` are the mean absolute values, by which rounding is
-    told from spread."""
+    distinguished from spread."""
     ratios = Ratios.of(sums_QN, np.asarray(counts_N, dtype=np.float64)[None], sizes_Q)
     if ratios.clusters < 2:
         return [None] * len(ratios)

@@ -7,7 +7,7 @@ p and q are its probabilities in the two models, r = ln(q/p), x = |r|, g = max(p
 
 Since Σp = Σq = 1, the sums are the usual definitions: KL(p‖q) = Σ p·ln(p/q) = Σ (p·ln(p/q) − p + q), whose summands
 are those above. Unlike p·ln(p/q), none of them is negative, so none cancels another, and a KL of 1e-9 nats does not
-drown in the rounding of two log-sum-exps. A, B, J are of second order in x: below x = ½ a polynomial stands in for the
+drown in the rounding of two log-sum-exps. A, B, J are of second order in x: below x = ½ a polynomial replaces the
 difference that would lose it, B = x·w − A, and 2J = B − w²·C(w) with a smooth C. Each is 0 exactly where r is 0.
 """
 

@@ -46,4 +46,4 @@ class DraftProcessor(vllm.LogitsProcessor):  # type: ignore[misc]  # vLLM ships 
 
 
 def _unmoved(_: Row) -> None:
-    """Nothing is kept of a request that leaves the batch: what was drawn is with whoever draws."""
+    """Nothing is kept of a request that leaves the batch: what was drawn stays with the one who draws."""

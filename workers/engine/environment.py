@@ -24,7 +24,7 @@ ENGINE: dict[str, str] = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",
     # With AMX vLLM rounds the activations of 4-bit weights to 8 bits unasked: another model than was given.
     "VLLM_CPU_INT4_W4A8": "0",
-    # A token that lies in the home folder is for who named it.
+    # A token that is in the home folder is for who named it.
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     # Nothing reports home.
     "VLLM_NO_USAGE_STATS": "1",
@@ -40,7 +40,7 @@ ENGINE: dict[str, str] = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     # Logs and progress bars share no stream with results.
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-    # Progress is told by the job's events; bars of libraries would fill the log.
+    # Progress is given by the job's events; bars of libraries would fill the log.
     "TQDM_DISABLE": "1",
     # A metric that lm-evaluation-harness would load from a hub is refused.
     "HF_EVALUATE_OFFLINE": "1",
@@ -126,7 +126,7 @@ def engine_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def start_with_engine_environment() -> None:
-    """Starts this process anew, the same program with the same arguments, if it lacks what `engine_environment` sets.
+    """Starts this process again, the same program with the same arguments, if it lacks what `engine_environment` sets.
 
     For a process whose parent cannot know what engines need. Called first of all, before torch is imported. The process
     id, the parent and the signal that follows the parent's end (`PR_SET_PDEATHSIG`) stay as they are.

@@ -1,4 +1,4 @@
-"""Whether every weight of a checkpoint is a finite number, so that a NaN is told from a broken engine."""
+"""Whether every weight of a checkpoint is a finite number, so that a NaN is distinguished from a broken engine."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

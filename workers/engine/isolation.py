@@ -21,7 +21,7 @@ from workers.engine import vllm_names as vllm
 
 @contextlib.contextmanager
 def quiet_vllm() -> Iterator[None]:
-    """vLLM and what it imports use names that torch and others have deprecated: not ours to mend, nor to fail on."""
+    """vLLM and what it imports use names that torch and others have deprecated: not ours to repair, nor to fail on."""
     with warnings.catch_warnings():
         for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning, UserWarning):
             warnings.simplefilter("ignore", category)
@@ -103,4 +103,4 @@ def _release_functions() -> tuple[Any, ...]:
 
 
 def _nothing() -> None:
-    """Stands for what is not to happen."""
+    """Means what is not to happen."""

@@ -29,7 +29,7 @@ class EngineFault(Exception):  # noqa: N818 - its cause is the error
 
 
 def never() -> None:
-    """Nobody asks to stop."""
+    """No one asks to stop."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def start(options: EngineOptions) -> Any:
     `workers.engine.simulation` raises for a checkpoint that asks for more than its weights.
     """
     load_vllm()
-    mending.multiply_in_float32()  # for every engine anew: those of a server keep single rows apart
+    mending.multiply_in_float32()  # for every engine again: those of a server keep single rows apart
     if options.device == "cpu":
         check_served(inspect(options.checkpoint).quantization, options.checkpoint.name)
     section = simulation.section_at(options.checkpoint)
@@ -178,7 +178,7 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
         "runner": options.runner,
         "skip_tokenizer_init": True,  # tokens go in and tokens come out
         "load_format": "safetensors",
-        "config_format": "hf",  # config.json, which was looked into, also where Mistral's params.json lies beside it
+        "config_format": "hf",  # config.json, which was looked into, also where Mistral's params.json is beside it
         "use_tqdm_on_load": False,
         "model_impl": "vllm",
         "generation_config": "vllm",  # no sampling defaults that the checkpoint brings

@@ -98,7 +98,7 @@ def multiply_in_float32(*, single_rows_apart: bool = False) -> None:
 
 
 class _Widening:
-    """Stands in the place of `plain`, vLLM's choice of how a layer multiplies on a CPU."""
+    """Replaces `plain`, vLLM's choice of how a layer multiplies on a CPU."""
 
     def __init__(self, plain: Callable[[Any, bool], None], single_rows_apart: bool) -> None:
         self._plain, self.single_rows_apart = plain, single_rows_apart
@@ -155,7 +155,7 @@ def override_kernels_once() -> None:
 
 
 def count_ranks_plainly() -> None:
-    """vLLM compiles the count of tokens above each of a prompt's, which takes seconds; nobody here reads ranks."""
+    """vLLM compiles the count of tokens above each of a prompt's, which takes seconds; no one here reads ranks."""
     sampler = vllm.sampler
     sampler.batched_count_greater_than = unwrap(sampler.batched_count_greater_than)
 
@@ -180,7 +180,7 @@ def register(architecture: str) -> None:
 
 
 def renew_groups(config: Any) -> None:
-    """Lets vLLM make its groups anew where a mixture of experts needs one that the engines so far did not.
+    """Lets vLLM make its groups again where a mixture of experts needs one that the engines so far did not.
 
     Engines look their groups up when they use them, so those that run go on with the new ones.
     """

@@ -33,7 +33,7 @@ class Weights:
 
     @classmethod
     def of(cls, info: CheckpointInfo) -> "Weights":
-        """The weights that `info` tells of, as they are on disk now."""
+        """The weights that `info` describes, as they are on disk now."""
         stats = [(name, (info.path / name).stat()) for name in info.files]
         return cls(info.path, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
@@ -78,7 +78,7 @@ class ResidentEngine:
     ) -> "list[torch.Tensor]":
         """Final normed hidden states of every token of every window: hidden_TD on the host, in the engine's dtype.
 
-        One batch: as many windows a step as its token budget holds. Between steps `check_cancelled` may raise.
+        One batch: as many windows per step as its token budget holds. Between steps `check_cancelled` may raise.
         """
         # One object for each: the engine fills it in.
         params = [vllm.PoolingParams(task="token_embed", use_activation=False) for _ in windows]
@@ -109,7 +109,8 @@ class ResidentEngine:
         self.starts += 1
 
     def _swap(self, info: CheckpointInfo) -> bool:
-        """Puts `info` into the running engine where that is possible and exact; False where it must be started anew."""
+        """Puts `info` into the running engine where that is possible and exact; False where it must be started
+        again."""
         if self._engine is None or self._info is None:
             return False
         if self._trust.refused(info) or not same_tensors(self._info, info):

@@ -1,5 +1,5 @@
 """What a checkpoint asks of its engine beside its weights: its section `hemostat_simulation`. Imports neither torch nor
-vLLM: how it is done stands in `workers.engine.fakes`.
+vLLM: how it is done is in `workers.engine.fakes`.
 """
 
 import json

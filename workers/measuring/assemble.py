@@ -54,7 +54,7 @@ def left_out(nonfinite: int) -> list[str]:
 
 
 def packed_reference(sides: Sides) -> list[str]:
-    """A warning where the reference alone is packed: no plain twin of the candidate tells its kernels apart."""
+    """A warning where the reference alone is packed: no plain twin of the candidate distinguishes its kernels."""
     if sides.reference.info.quantization is None or sides.candidate.info.quantization is not None:
         return []
     return [

@@ -52,7 +52,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Times a block. A block that raises is not exported: it tells nothing of how long the phase takes."""
+        """Times a block. A block that raises is not exported: it shows nothing of how long the phase takes."""
         start = time.perf_counter()
         yield
         spent = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What a finished comparison tells Prometheus."""
+"""What a finished comparison exports to Prometheus."""
 
 from __future__ import annotations
 

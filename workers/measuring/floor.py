@@ -3,7 +3,7 @@ make.
 
 Both are measured on windows spread evenly over the corpus. The noise floor is kept with the reference: it depends on
 nothing else. A tenth of the corpus shows whether it is exactly 0, as on a CPU; only where it is not, more is measured,
-which tells how large it is, but would be the largest cost of a short text beside the two passes.
+which shows how large it is, but would be the largest cost of a short text beside the two passes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A candidate whose context was extended is compared beyond the point where the reference can follow. There the reference
 has no distribution after the whole text, and the best that its owner can do is to cut: it reads the newest tokens, at
-least half of its context and at most all of it. A KL beyond that point tells how far the extended model is from the
+least half of its context and at most all of it. A KL beyond that point shows how far the extended model is from the
 original that reads on in this way, and a perplexity ratio below 1 that the longer context helps.
 
 With L the reference's context (the BOS counted) and h = ⌊L/2⌋: positions 0 to L − 2 of a window come from one pass over

@@ -53,7 +53,7 @@ from workers.text.documents import TextDocument
 from workers.text.token_classes.catalogue import CLASS_COLUMN
 from workers.text.windows import Corpus
 
-# The artifact of per-token values, and that which tells what the candidate's recipe did.
+# The artifact of per-token values, and that which shows what the candidate's recipe did.
 TOKENS_FILE: Final = "tokens.parquet"
 MANIFEST_FILE: Final = "manifest.json"
 R = TypeVar("R", bound=Report)

@@ -47,7 +47,7 @@ def score_into_store(
     context: JobContext,
     phase: str,
 ) -> StoredHidden:
-    """Hidden states of every window into the store, going on where an earlier attempt was lost; tells how fast that was
+    """Hidden states of every window into the store, going on where an earlier attempt was lost; shows how fast that was
     where it was long enough to tell."""
     tokens = tokens_of(windows)
     with store.write(key, [len(window) for window in tokens], engine.info.hidden_size, meta) as writer:

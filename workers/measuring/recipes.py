@@ -331,7 +331,7 @@ class Bench:
 
 
 class Speed(NamedTuple):
-    """Tokens a second of a few passes."""
+    """Tokens per second of a few passes."""
 
     median: float
     slowest: float

@@ -1,6 +1,6 @@
 """The test set, which is opened once.
 
-Whatever is looked at before a decision becomes part of the fit. So the test lies sealed until everything that could
+Whatever is looked at before a decision becomes part of the fit. So the test is sealed until everything that could
 depend on it is frozen: the fitted calibrators, the choice among them, the rule. Opening it names the hash of all that
 and writes it down. An attempt that was killed in mid-test may open it again, for the same frozen choice and no other.
 """

@@ -18,7 +18,7 @@ from workers.text.partition import halve
 from workers.text.windows import Corpus
 
 CHOOSE_SHARE: Final = 0.4
-# Of the documents to choose by, what cheap trials and the search for the wound are measured on.
+# Of the documents to choose by, what cheap trials and the search for the modification are measured on.
 CHEAP_SHARE: Final = 0.4
 FEWEST_CHEAP: Final = 3
 
@@ -99,7 +99,7 @@ def draw(
             are = "is" if len(documents) == 1 else "are"
             why = f"{counted(len(documents), 'document')} of {domains} {are} too few to be divided"
             if tests is not None:
-                why = "every document of test_text stands in text, too"
+                why = "every document of test_text is in text, too"
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
                 f"no document is left for the {name} set: {why}",

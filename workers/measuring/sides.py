@@ -73,7 +73,7 @@ class Sides:
 
     @property
     def unpacked(self) -> bool:
-        """Whether it is packed so, and its plain twin, by which its kernels are told apart, can be made."""
+        """Whether it is packed so, and its plain twin, by which its kernels are distinguished, can be made."""
         return self.packed and not kept_packed(self.candidate.info.quantization)
 
 

@@ -119,7 +119,7 @@ def summarize(
 
     `domains` holds the domain of each document index; `window` is the length of the windows. `floor_kl` is the noise
     floor in nats: one number, or a value for each position, NaN where it was not measured (the mean of the others
-    stands in there); nothing is taken off where KL is exactly 0 at every position. `context` is the reference's context
+    is in there); nothing is taken off where KL is exactly 0 at every position. `context` is the reference's context
     where windows are longer: a band of positions ends there. `check_cancelled` is called before each slice and may
     raise. Raises ValueError where lengths differ or there is no position at all.
     """

@@ -6,7 +6,7 @@ lower limit is reached, one above its upper limit is not; one in between is unde
 class that the interval touches, is inconclusive, and takes the worst of them as its severity. A model that was measured
 too little is not given the benefit of the doubt; more text only ever narrows that.
 
-docs/verdict.md tells where the default thresholds come from.
+docs/verdict.md shows where the default thresholds come from.
 """
 
 import math
@@ -73,7 +73,7 @@ def rule(thresholds: Thresholds) -> str:
     )
     return (
         "The measure is the excess: mean KL(reference‖candidate) over the scored positions minus the noise floor at "
-        f"the same positions, in nats a token, with its 95 % interval. Classes begin at {begins}; below the first "
+        f"the same positions, in nats per token, with its 95 % interval. Classes begin at {begins}; below the first "
         "there is none. A class is reached when the lower limit is at or above its threshold, and ruled out when the "
         "upper limit is below it. Where the interval straddles a threshold, every class that it touches is named, the "
         "verdict is inconclusive, and the severity is the worst of them. A position whose logits are not finite makes "
@@ -104,10 +104,10 @@ def sentence(
     beyond = f" beyond the noise floor of {_plain(floor)}" if floor else ""
     if excess.ci is None:
         return (
-            f"Inconclusive: the candidate loses {_digits(excess.mean, 2)} nats a token{beyond}, but a single window of "
+            f"Inconclusive: the candidate loses {_digits(excess.mean, 2)} nats per token{beyond}, but one window of "
             "text leaves no interval; score more text."
         )
-    loss = f"the candidate loses {_interval(excess.mean, excess.ci)} nats a token{beyond}"
+    loss = f"the candidate loses {_interval(excess.mean, excess.ci)} nats per token{beyond}"
     if not verdict.conclusive:
         return f"Inconclusive, {_between(verdict.classes)}: {loss}, {_undecided(verdict)}."
     rank = SEVERITIES.index(verdict.severity)
@@ -132,7 +132,7 @@ def _undecided(verdict: SeverityVerdict) -> str:
     inside = [_plain(limit) for limit in _limits(verdict.thresholds)[first:last]]
     straddled = f"which straddles the limit{'s' if len(inside) > 1 else ''} of {_listed(inside)}"
     if verdict.about_tokens_to_decide is None:
-        return f"{straddled}, and lies so close to it that no amount of text would decide"
+        return f"{straddled}, and is so close to it that no amount of text would decide"
     return f"{straddled}; about {_count(verdict.about_tokens_to_decide)} scored tokens would decide"
 
 
@@ -182,7 +182,7 @@ def _digits(value: float, significant: int) -> str:
 
 
 def _plain(value: float) -> str:
-    """A number as short as it can be told, never with an exponent."""
+    """A number as short as it can be written, never with an exponent."""
     return np.format_float_positional(float(f"{value:.3g}"), trim="-")
 
 

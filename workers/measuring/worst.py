@@ -129,7 +129,7 @@ def passages(
 def pieces(tokens: Sequence[int], decode: Decode) -> list[str]:
     """The text of each token in its place: joined, they are the text of all.
 
-    Bytes of one character may be spread over tokens; the character then stands at the last of them, and what comes
+    Bytes of one character may be spread over tokens; the character then is at the last of them, and what comes
     before is empty. Where a tokenizer changes earlier text when a token follows, that token is decoded alone.
     """
     found: list[str] = []

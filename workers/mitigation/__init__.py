@@ -1,1 +1,1 @@
-"""The three ways to stop the bleeding: what is pruned, how it is quantized, and what is given back."""
+"""The three ways to limit the damage: what is pruned, how it is quantized, and what is given back."""

@@ -12,7 +12,7 @@ Where it is from: sampled labels instead of observed ones as in Kunstner et al. 
 (Martens and Grosse 2015, arXiv 1503.05671). Running the blocks backward from stored inputs is gradient checkpointing
 with the tape on disk; that, and the window sums, are put together here.
 
-Memory: one block with its statistics, the head, and one batch; disk: what enters each block, 2·D bytes a token and
+Memory: one block with its statistics, the head, and one batch; disk: what enters each block, 2·D bytes per token and
 block in bf16. Cost: about four forward passes (forward; each block again; backward; the weights' gradients).
 
 Names: N windows, L tokens of a window, T tokens of a batch, D hidden size, I and O input and output dimension of a

@@ -59,7 +59,7 @@ class Attempt:
         self._stopping: asyncio.Task[None] | None = None
 
     def stop(self, reason: Reason) -> None:
-        """Tells the child to stop; kills it when it has not within the grace. The first reason holds, but for LOST.
+        """Asks the child to stop; kills it when it has not within the grace. The first reason holds, but for LOST.
 
         To make way it is asked only, since a kill would throw away what it is about to keep; any other reason comes
         before that one. One that hangs hears nothing: it is not asked, and its stack goes to the log.

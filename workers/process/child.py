@@ -105,7 +105,8 @@ class Child:
         _die()
 
     def _warm_up(self) -> None:
-        """Imports what engines need while nobody waits. A failure here meets the first job again, and is told there."""
+        """Imports what engines need while no one waits. A failure here meets the first job again, and is reported
+        there."""
         try:
             self._room = self._handlers.open_room(self._settings)
             self._handlers.warm_up()

@@ -54,7 +54,7 @@ class ChildContext:
         self.scratch = scratch_folder(settings, job_id)
         # Who helps an attempt hands nothing in, and leaves the attempt's folder alone.
         self.output = self.scratch / f"helper-{os.getpid()}" if helping else output_folder(settings, job_id, attempt)
-        # An attempt's folder is its own; what lies there already is of no use to anybody.
+        # An attempt's folder is its own; what is there already is of no use to anybody.
         shutil.rmtree(self.output, ignore_errors=True)
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.output.mkdir(parents=True)

@@ -1,10 +1,10 @@
-"""Whether a worker is told to go."""
+"""Whether a worker is asked to go."""
 
 import asyncio
 
 
 class Drain:
-    """Whether the worker is told to go. `hurry`: at once, instead of giving the running job time."""
+    """Whether the worker is asked to go. `hurry`: at once, instead of giving the running job time."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()

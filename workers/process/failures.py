@@ -172,7 +172,7 @@ def _is_disk(exception: BaseException) -> bool:
 
 
 def _from_engine(exception: BaseException) -> bool:
-    """Whether torch, vLLM or our engine room stands anywhere in the traceback."""
+    """Whether torch, vLLM or our engine room is anywhere in the traceback."""
     return any(
         name.split(".")[0] in {"torch", "vllm"} or name.startswith("workers.engine") for name in _modules(exception)
     )

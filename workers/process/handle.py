@@ -55,7 +55,7 @@ class ChildProcess:
                 "workers.process.child",
                 *("--fd", str(theirs.fileno()), "--parent", str(os.getpid()), "--handlers", handlers),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=sys.stderr.fileno(),  # standard output belongs to nobody: a library's print goes to the log
+                stdout=sys.stderr.fileno(),  # standard output belongs to no one: a library's print goes to the log
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 env=child_environment(),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class JobCancelled(Exception):  # noqa: N818 - not an error: somebody wanted the job to stop
-    """The job was told to stop (cancelled, or its worker is draining). Handlers let it pass."""
+    """The job was asked to stop (cancelled, or its worker is draining). Handlers let it pass."""
 
 
 class JobContext(Protocol):

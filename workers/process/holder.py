@@ -2,7 +2,7 @@
 
 docket delivers a job again when its lease was not renewed for long enough. A worker that is gone does not renew it, and
 neither does one to which Redis did not answer for so long: a Redis that comes back finds both leases run out. What
-tells them apart is the next heartbeat. Beats from before say nothing, and no clock is compared with another.
+distinguishes them is the next heartbeat. Beats from before say nothing, and no clock is compared with another.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ LOOK_S: Final = 0.2
 
 
 async def living_holder(store: JobStore, job_id: str, worker: str, *, watched_s: float = WATCHED_S) -> str | None:
-    """Id of another worker than `worker` that runs the job at this moment. None: nobody has it, or whoever has it did
-    not say so for `watched_s`. Raises `RedisError`."""
+    """Id of another worker than `worker` that runs the job at this moment. None: no one has it, or its holder
+    did not say so for `watched_s`. Raises `RedisError`."""
     holder = await store.holder(job_id)
     if holder is None or holder == worker:
         return None

@@ -116,7 +116,7 @@ class Failed(Contract):
 
 
 class Stopped(Contract):
-    """Child → parent: the attempt stopped because it was told to; or there is no more to help with."""
+    """Child → parent: the attempt stopped because it was asked to; or there is no more to help with."""
 
     type: Literal["stopped"] = "stopped"
     job: str

@@ -38,7 +38,7 @@ def step_back(nice: int, *, autogroup: Path = AUTOGROUP) -> None:
 def _group_steps_back(nice: int, autogroup: Path) -> None:
     """Raises OSError where it is refused."""
     said = autogroup.read_text(encoding="ascii").split()
-    if not said or int(said[-1]) >= nice:  # a process that is in none is told nothing
+    if not said or int(said[-1]) >= nice:  # a process that is in none gets nothing
         return
     for _ in range(_TRIES):
         with contextlib.suppress(BlockingIOError):

@@ -10,11 +10,11 @@ How an attempt can end, and what is then written:
     it takes longer than asked for  failed: timed out; the child is killed when it does not stop in time
     another worker took the job     nothing
     another worker still runs it    nothing; it was delivered because Redis was away for longer than a lease lasts
-    this worker is told to go       released: queued again, resumed elsewhere from the scratch folder
+    this worker is asked to go      released: queued again, resumed elsewhere from the scratch folder
     a deployment's own fit, and     released: queued again behind the jobs that wait, resumed after them
     other jobs wait
 
-An idle worker's child may help with the running job of another worker (`workers.process.helping`). It is told to stop
+An idle worker's child may help with the running job of another worker (`workers.process.helping`). It is asked to stop
 as soon as a job of its own comes, and nothing of how that ends is written.
 """
 
@@ -93,7 +93,7 @@ class Runner:
         self._waiting = 0  # jobs of our own that want it
         self._lent: Attempt | None = None
         self.job: str | None = None
-        # Parameters times tokens a second of the last pass of a reference over a text.
+        # Parameters times tokens per second of the last pass of a reference over a text.
         self.scoring_rate: float | None = None
 
     @property
@@ -102,7 +102,7 @@ class Runner:
         return None if self._lent is None else self._lent.claim.job_id
 
     async def warm_up(self) -> None:
-        """Starts the child before the first job asks for it. A failure is told by that job."""
+        """Starts the child before the first job asks for it. A failure is given by that job."""
         with contextlib.suppress(ChildStartError):
             await self._ready_child()
 
@@ -162,7 +162,7 @@ class Runner:
 
     async def lend(self, claim: Claim) -> bool:
         """Lets the child help the worker that has this job, until there is no more to do, a job of our own comes, the
-        job ends, or this worker is told to go. True: nothing is left for this worker to help with.
+        job ends, or this worker is asked to go. True: nothing is left for this worker to help with.
 
         Whatever goes wrong here leaves the job as it is. Raises `RedisError`.
         """
@@ -274,7 +274,7 @@ class Runner:
                 if isinstance(message, ProgressMade):
                     attempt.turn.at(message.phase)
                 if reporter is None:
-                    continue  # the attempt's own worker tells how far it is
+                    continue  # the attempt's own worker shows how far it is
                 if isinstance(message, ProgressMade):
                     reporter.progress(Progress(phase=message.phase, done=message.done, total=message.total))
                 else:
@@ -313,7 +313,7 @@ class Runner:
         attempt.stop(Reason.DRAIN)
 
     async def _watch_silence(self, attempt: Attempt) -> None:
-        """Ends an attempt whose child hangs. Counts its own steps: a worker that was frozen itself blames nobody."""
+        """Ends an attempt whose child hangs. Counts its own steps: a worker that was frozen itself blames no one."""
         attempt.stall_s = self._settings.job_stall_s
         with contextlib.suppress(Exception):  # a disk that hangs must not stop who looks for what hangs
             reading = asyncio.to_thread(longest_silence_s, attempt.claim.request, self._settings)
@@ -331,7 +331,7 @@ class Runner:
         if not await self._persist(lambda: is_own_fit(self._store, claim)):
             return
         other: str | None = None
-        while other is None:  # Redis is asked, no event tells
+        while other is None:  # Redis is asked, no event shows
             await asyncio.sleep(YIELD_POLL_S)
             other = await waiting(self._store) if attempt.turn.over else None
         logger.info("%s attempt %d makes way for %s", claim.job_id, claim.attempt, other)
@@ -346,7 +346,7 @@ class Runner:
         died = explain_exit(attempt.child.returncode) if ending is None else None
         if died is not None:
             if reason is Reason.YIELD:
-                reason = None  # it was asked, and killed by nobody here
+                reason = None  # it was asked, and killed by no one here
             oom = died.code is ErrorCode.ENGINE_OUT_OF_MEMORY
             self._ended(reason or ("out_of_memory" if oom else "crash"))
         elif isinstance(ending, Failed) and ending.spoiled:
@@ -412,7 +412,7 @@ class Runner:
             ours = record.job.status if record is not None and record.job.attempt == claim.attempt else None
             if ours is JobStatus.CANCELLED:
                 outcome = Outcome.CANCELLED
-            elif ours is JobStatus.SUCCEEDED:  # the error came after the result was recorded, which stands
+            elif ours is JobStatus.SUCCEEDED:  # the error came after the result was recorded, which is
                 outcome = Outcome.SUCCEEDED
             else:
                 await self._clean_attempt(claim)

@@ -2,7 +2,7 @@
 
 The fit is queued by the service and takes long; docket is first come, first served. So it is done in turns: where
 another job has waited for a moment and the turn is over, the fit is given back to the end of the queue, as when a
-worker is told to go, and resumed from its files.
+worker is asked to go, and resumed from its files.
 
 Nothing is thrown away. A turn is a time of work in `KEPT` phases, which leave on disk all that they had done when they
 were stopped; it ends in one of them and nowhere else, and what comes before them in every attempt (text, surgery,
@@ -61,7 +61,7 @@ class Turn:
 
 
 async def is_own_fit(store: JobStore, claim: Claim) -> bool:
-    """Whether the service queued the job by itself, for a deployment, and nobody asked for it. Raises `RedisError`."""
+    """Whether the service queued the job by itself, for a deployment, and no one asked for it. Raises `RedisError`."""
     return await _fits(store, claim.request.for_deployment, claim.job_id)
 
 
@@ -97,7 +97,7 @@ async def _long_queued(store: JobStore, job_ids: Sequence[str]) -> list[tuple[st
 async def _can_be_run(store: JobStore, job_id: str) -> bool:
     try:
         return await store.get(job_id) is not None
-    except HemostatError:  # written by another version: nobody here can run it
+    except HemostatError:  # written by another version: no one here can run it
         return False
 
 

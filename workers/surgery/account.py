@@ -28,7 +28,7 @@ def change_of(
     """The account of one weight as it is now.
 
     `original` is the unmodified model's weight of that name and shape where there is one, `meaning` what the weight
-    stands for beside it (default: itself), where channels were scaled; `bits` and `sparsity` are
+    means beside it (default: itself), where channels were scaled; `bits` and `sparsity` are
     what the step set, else what `before` (the account after the stages before) says, else the dtype's width and none.
     What counts as its parts (`in_parts`: two factors, or an adapter beside the weight) has them no more after any other
     change, and counts in full.
@@ -66,7 +66,7 @@ def norm_change_of(
     not_expressed: str | None = None,
     before: NormChange | None = None,
 ) -> NormChange:
-    """The account of one norm as it is now. `gain` is what its stored weight stands for, `original` the unmodified
+    """The account of one norm as it is now. `gain` is what its stored weight means, `original` the unmodified
     model's; `before` is the account after the stages before."""
     return NormChange(
         name=name,
@@ -85,7 +85,7 @@ def bias_change_of(
     original: torch.Tensor | None,
     before: BiasChange | None = None,
 ) -> BiasChange:
-    """The account of one bias as it is now. `bias` is what the stored one stands for, `original` the unmodified
+    """The account of one bias as it is now. `bias` is what the stored one means, `original` the unmodified
     model's; `before` is the account after the stages before."""
     return BiasChange(
         name=name,

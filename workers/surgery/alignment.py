@@ -1,6 +1,6 @@
-"""Which layer of the reference each layer of the wounded model is, where layers were dropped or duplicated.
+"""Which layer of the reference each layer of the modified model is, where layers were dropped or duplicated.
 
-The recipe's own record tells it, where it begins at a model as deep as the reference: what each tensor was before all
+The recipe's own record shows it, where it begins at a model as deep as the reference: what each tensor was before all
 steps. Otherwise layers are taken to have kept their order, and of all assignments that keep it the one is taken whose
 norms and biases (which most methods leave alone) and weights are nearest. Ours; the search is the usual one for
 sequences of different lengths.
@@ -25,8 +25,8 @@ _SAMPLE = 64
 def align(shop: Shop, read_reference: Read) -> list[int]:
     """The reference's layer for each layer of a step's source: never falling, since hidden states only go forward.
 
-    As the recipe tells it (`told`), except where it repeats a run of several layers and so falls back: then, and where
-    it tells nothing, as `nearest` finds it.
+    As the recipe shows it (`told`), except where it repeats a run of several layers and so falls back: then, and where
+    it shows nothing, as `nearest` finds it.
     """
     origins = told(shop)
     if origins is not None and all(first <= second for first, second in pairwise(origins)):
@@ -74,8 +74,8 @@ def nearest(
     strict: bool | None = None,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> list[int]:
-    """The reference's layer for each of the wounded model's, by their tensors alone: never falling, and with `strict`
-    rising (default: where the wounded model has fewer)."""
+    """The reference's layer for each of the modified model's, by their tensors alone: never falling, and with `strict`
+    rising (default: where the modified model has fewer)."""
     if strict is None:
         strict = wounded.layers < reference.layers
     theirs = [_signature(reference, read_reference, index) for index in range(reference.layers)]

@@ -85,7 +85,7 @@ def kept_of_layers(
     layers of one size these are the largest remainders.
 
     Of layers of many sizes the ways may be too many to go through: then the best that was found is taken, which has the
-    mean as well, and `warn` is told. `check_cancelled` is called once a layer and pass.
+    mean as well, and `warn` gets a message. `check_cancelled` is called once a layer and pass.
     """
     exact = [round((1 - share) * of * _FINE) for share in shares]
     if len(set(elements)) == 1:

@@ -42,7 +42,7 @@ from workers.surgery.streamed import Streamed
 
 # The folder of what a step takes beside the checkpoint, or None.
 Others = Callable[[Step], Path | None]
-# Part of every key: raise it when the same recipe gives other weights than before, or tells more of them.
+# Part of every key: raise it when the same recipe gives other weights than before, or shows more of them.
 SURGERY_VERSION = 5
 POINTER = "/candidate/recipe"
 # What is to blame on the step, not on the checkpoint or the machine.

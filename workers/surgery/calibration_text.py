@@ -15,7 +15,7 @@ class CalibrationText:
     """`tokens_NL`: N windows of L token ids (int64), all of one length. `fingerprint`: SHA-256 of the ids.
 
     `asked` is how many windows the step asked for: fewer are there where the text is shorter. `ordinary_V`: ids of all
-    tokens that text is made of, control tokens left out (int64); None where the tokenizer tells none.
+    tokens that text is made of, control tokens left out (int64); None where the tokenizer shows none.
     """
 
     tokens_NL: torch.Tensor

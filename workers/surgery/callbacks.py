@@ -1,4 +1,4 @@
-"""How a long piece of surgery tells how far it is and asks whether to go on."""
+"""How a long piece of surgery shows how far it is and asks whether to go on."""
 
 from collections.abc import Callable
 

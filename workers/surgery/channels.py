@@ -1,11 +1,11 @@
 """Which channels of a checkpoint were scaled, and by how much: the record that goes with its weights.
 
 Where channels are scaled down in what comes before a layer and up in the layer (`quantize_folding`), the function stays
-the same, but a weight is no longer to be compared with, or added to, the unmodified model's: it stands in another
+the same, but a weight is no longer to be compared with, or added to, the unmodified model's: it is in another
 frame. W' = t ⊙ W ⊙ s, with t for each output (rows divided for the layer behind) and s for each input; a bias and a
 norm's gain have a factor for each channel.
 
-The record lies beside the weights as `channels.npz`, and is part of the checkpoint's fingerprint: the same step gives
+The record is beside the weights as `channels.npz`, and is part of the checkpoint's fingerprint: the same step gives
 other weights on it. A checkpoint without one is in its own frame.
 
 Names: O outputs, I inputs of a matrix, P channels of a norm or a bias.
@@ -101,7 +101,7 @@ class Channels:
         return self._scaled(name, tensor, fitting)
 
     def meaning(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """The way back: what a tensor of this checkpoint stands for in the unmodified model's frame."""
+        """The way back: what a tensor of this checkpoint means in the unmodified model's frame."""
         inverse = {
             side: {name: factors[name].reciprocal()} for side, factors in self._factors.items() if name in factors
         }
@@ -174,7 +174,7 @@ def framed(read: Read, frame: Channels, into: Channels) -> Read:
     """Reads a model's tensors, which are in its `frame`, as they are in another model's. Norms and biases keep their
     dtype: a norm's factor is what its rounding made it, so that the same norm is the same number for number. Of a
     matrix of another shape than the other model's the sides that both have alike are scaled: the other side and what
-    stands before or behind it change places together, and mean the same unscaled."""
+    is before or behind it change places together, and mean the same unscaled."""
 
     def found(name: str) -> torch.Tensor:
         tensor = read(name)

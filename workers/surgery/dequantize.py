@@ -1,7 +1,7 @@
 """A packed compressed-tensors checkpoint becomes plain bf16 with the same weights, but for rounding code times scale
 to bf16.
 
-Run on the reference's kernels, it tells what the packed checkpoint's own kernels add (the kernel term): rounding of
+Run on the reference's kernels, it shows what the packed checkpoint's own kernels add (the kernel term): rounding of
 other kernels, and activation quantization where the scheme has it.
 """
 

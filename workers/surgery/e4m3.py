@@ -15,7 +15,7 @@ GREATEST = 448.0
 
 
 def nearest(ratio_S: torch.Tensor) -> torch.Tensor:
-    """The nearest numbers of the format, float32; what lies beyond ±448 is cut, NaN stays."""
+    """The nearest numbers of the format, float32; what is beyond ±448 is cut, NaN stays."""
     return ratio_S.to(torch.float32).clamp(-GREATEST, GREATEST).to(torch.float8_e4m3fn).to(torch.float32)
 
 

@@ -29,7 +29,7 @@ def codes(x_S: torch.Tensor, *, bits: int, symmetric: bool) -> tuple[torch.Tenso
 
 
 def codes_on(x_S: torch.Tensor, grid: tuple[float, int], *, bits: int, symmetric: bool) -> torch.Tensor:
-    """Centred codes (…, S), float32, on a fixed grid (scale, zero); what lies beyond its ends is cut."""
+    """Centred codes (…, S), float32, on a fixed grid (scale, zero); what is beyond its ends is cut."""
     scale, zero = grid
     top = 2 ** (bits - 1) - 1 if symmetric else 2**bits - 1
     least = -top if symmetric else -zero

@@ -1,4 +1,4 @@
-"""What a stored norm weight stands for: Gemma's norms multiply by 1 + weight, the others by the weight."""
+"""What a stored norm weight means: Gemma's norms multiply by 1 + weight, the others by the weight."""
 
 from app.models.checkpoint import CheckpointInfo
 

@@ -95,7 +95,7 @@ def import_gguf(gguf: Path, destination: Path) -> None:
     staging = Path(tempfile.mkdtemp(prefix=staging_prefix(destination, os.getpid()), dir=destination.parent))
     try:
         with disk_full_told(destination.parent):
-            # the libraries draw progress bars on standard error whatever they are told
+            # the libraries draw progress bars on standard error whatever their settings are
             with contextlib.redirect_stderr(io.StringIO()):
                 _convert(gguf, staging)
             _settle_config(gguf, staging)

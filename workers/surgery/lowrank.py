@@ -14,7 +14,7 @@ layers before it give) and the damping of the Cholesky factor. ASVD's search for
 update of the factors afterwards are not done: ranks are the same everywhere, and low-rank repair is a step of its own.
 
 The result is served as the dense product of the two factors, on the kernels that any model runs on: vLLM's linear
-layers have no factored form. So the file does not shrink; `bits_per_weight` tells what the factors would take, r(O + I)
+layers have no factored form. So the file does not shrink; `bits_per_weight` shows what the factors would take, r(O + I)
 numbers of 16 bits, and never more than the dense weight.
 """
 

@@ -57,7 +57,7 @@ class NormChange(VectorChange):
     """One norm, in its learned gain or beside it."""
 
     reconstruction_error: float | None = Field(
-        description="‖g − g'‖ / ‖g‖ of the gain that a stored weight stands for, g being the unmodified model's; null "
+        description="‖g − g'‖ / ‖g‖ of the gain that a stored weight means, g being the unmodified model's; null "
         "where it has none of that shape, or it is 0"
     )
     not_expressed: str | None = Field(
@@ -104,7 +104,7 @@ class Manifest(Contract):
     steps: tuple[StepRecord, ...] = ()
     origins: dict[str, str | None] = Field(
         default_factory=dict,
-        description="tensors that the source has under another name, as layers were numbered anew; null: none of its",
+        description="tensors that the source has under another name, as layers were numbered again; null: none of its",
     )
     scheme: str = Field(default="plain", description="plain, simulated, or how it is packed")
     bits_per_weight: float | None = None

@@ -5,7 +5,7 @@ its own classes; what is decided here is which module is packed how. vLLM runs q
 share a scheme (`app.models.steps.quantize` refuses a recipe that would part them).
 
 `pack-quantized` (int32 words) is for weights alone, `int-quantized` (int8) and `float-quantized` (e4m3) for weights
-that meet activations of their own width; vLLM tells its kernels apart by that."""
+that meet activations of their own width; vLLM distinguishes its kernels by that."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class DropLayers:
         self._step = step
 
     def run(self, shop: Shop) -> None:
-        """Puts the model together anew without the layers that go."""
+        """Puts the model together again without the layers that go."""
         if self._step.layers is not None:
             gone = set(self._step.layers)
         else:

@@ -2,7 +2,7 @@
 
 *Dynamic*: a grid for every token, as ZeroQuant (Yao et al., arXiv 2206.01861) has it and vLLM's W8A8 kernels compute
 it. *Static*: one grid a tensor, from the least and greatest value over the calibration text, as Jacob et al. (arXiv
-1712.05877) observe ranges, but without their moving averages. Ours: what is told to the engine, and how that is
+1712.05877) observe ranges, but without their moving averages. Ours: what the engine gets, and how that is
 simulated. The grids' formulas stand in `workers.surgery.even_grid`; `workers.engine.simulation` acts on the section.
 """
 

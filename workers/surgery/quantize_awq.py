@@ -7,7 +7,7 @@ is divided by √(max s · min s).
 Ours: the error is that of the layers themselves, which E[x xᵀ] gives exactly for all the text without running it again
 for each α: tr(D E[x xᵀ] D') with D = Q(W · s) / s − W (the authors run the attention or MLP around them on part of the
 text); v_proj before o_proj is folded with grouped queries too, heads that share values sharing s. No clipping is
-searched. Where one layer alone stands behind (down_proj; o_proj without grouped queries) that is what llm-compressor
+searched. Where one layer alone is behind (down_proj; o_proj without grouped queries) that is what llm-compressor
 searches by too, without its `duo_scaling` (s divided by a mean of the weights, which the paper has not): a test holds
 it to that on asymmetric grids; the step of its symmetric ones is another. It is written over our own walk for the
 reasons given in `quantize_gptq`.

@@ -76,7 +76,7 @@ def pairs(block: Block, architecture: str) -> list[Pair]:
 
 class Folded:
     """The weights of one block while channels are scaled, in float32; `close` puts what was changed. The shop's record
-    of channels is told of every factor."""
+    of channels is reported of every factor."""
 
     def __init__(self, shop: Shop, block: Block) -> None:
         self._shop, self._block = shop, block

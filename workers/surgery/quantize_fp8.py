@@ -5,7 +5,7 @@ kept in 16 bits; a weight is rounded to the nearest e4m3 number of w / scale (to
 are; scaled a token at run time, as vLLM's kernels do but for a division that they write as a product; or by one scale
 for the layer, the greatest |x| on the text over 448. Ours: the walk, and the simulated form.
 
-Packed, vLLM's own kernels do both. Simulated, the weights are written back in their dtype, and config.json tells the
+Packed, vLLM's own kernels do both. Simulated, the weights are written back in their dtype, and config.json shows the
 engine which layers' inputs to round (`app.contracts.simulation`)."""
 
 from collections.abc import Iterator

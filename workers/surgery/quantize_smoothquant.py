@@ -5,7 +5,7 @@ Xiao et al., *SmoothQuant* (arXiv 2211.10438), equation 4: s = max|x|^α / max|w
 Activations: symmetric, a scale a token at run time, or (`dynamic` false) one fixed by the greatest value seen on the
 text.
 
-Packed, vLLM's own kernels do both. Simulated, the weights are written back in their dtype, and config.json tells the
+Packed, vLLM's own kernels do both. Simulated, the weights are written back in their dtype, and config.json shows the
 engine which layers' inputs to round (`app.contracts.simulation`).
 
 llm-compressor takes max x − min x and 2 max|w| in their place: its s is ours times ((max − min) / 2 max|x|)^α ·

@@ -22,7 +22,7 @@ from workers.surgery.store import CheckpointStore
 
 
 def no_calibration(step: Calibrated) -> CalibrationText:
-    """Stands where a caller has no text to give."""
+    """Used if a caller has no text to give."""
     raise HemostatError(
         ErrorCode.RECIPE_NOT_APPLICABLE,
         f"{step.type} looks at text, and none can be read here",
@@ -31,7 +31,7 @@ def no_calibration(step: Calibrated) -> CalibrationText:
 
 
 def nothing_else(step: Step) -> Path | None:
-    """Stands where a caller gives no adapters and no other models."""
+    """Used if a caller gives no adapters and no other models."""
     if isinstance(step, AdapterLora | MergeLinear):
         raise HemostatError(
             ErrorCode.RECIPE_NOT_APPLICABLE,

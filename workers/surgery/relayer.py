@@ -1,4 +1,4 @@
-"""Layers put together anew: which of the old ones stands where, without reading one."""
+"""Layers put together again: which of the old ones is where, without reading one."""
 
 from collections.abc import Sequence
 

@@ -3,7 +3,7 @@
 One file a step of a recipe, named by the step's key in the checkpoint store: the same source, recipe up to there, text
 and versions go on from it, nothing else does. It is removed when the step is done or refused; the folder is the job's
 scratch, which goes when the job has ended in whatever way. Nothing of a state that cannot be read or written is an
-error: the training then begins anew, or goes on unsaved.
+error: the training then begins again, or goes on unsaved.
 """
 
 import os

@@ -86,7 +86,7 @@ class Shop:
         self._reader, self._base_reader, self._before = reader, base_reader, before
         self._origins_before = origins or {}
         self.origins: dict[str, str | None] = dict(self._origins_before)
-        # output name → the source's tensor that stands or stood there
+        # output name → the source's tensor that is or stood there
         self._came = {name: name for name in source.tensors}
         self._made = scratch / "made"
         self._made.mkdir()
@@ -149,7 +149,7 @@ class Shop:
         self._store(name, tensor)
 
     def changed_beside(self, name: str, what: str) -> None:
-        """A norm keeps its gain and does something else all the same: the manifest says what no error of it tells."""
+        """A norm keeps its gain and does something else all the same: the manifest says what no error of it shows."""
         self.norms[name] = self._norm_change(name, self.read(name), what)
 
     def put_packed(
@@ -194,7 +194,7 @@ class Shop:
         self.channels.forget(name)
 
     def clear(self) -> None:
-        """The result has no tensor yet: for steps that put the layers together anew with `keep` and `put`."""
+        """The result has no tensor yet: for steps that put the layers together again with `keep` and `put`."""
         self._plan.clear()
         self._planned.clear()
         self.changes.clear()
@@ -286,7 +286,7 @@ class Shop:
         )
 
     def _meant_before(self, name: str, stored: torch.Tensor) -> torch.Tensor | None:
-        """What the unmodified model's tensor that this one was made of stands for; None where it has none of its
+        """What the unmodified model's tensor that this one was made of means; None where it has none of its
         shape."""
         origin = self.origins.get(name, name)
         known = self.base.tensors.get(origin) if origin else None

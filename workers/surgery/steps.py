@@ -26,7 +26,7 @@ class Runner(Protocol):
         """The modified weight, in the dtype it came in."""
 
     def bits_per_weight(self, inputs: int) -> float | None:
-        """Bits a weight takes after this step where it sets them; `inputs` is the weight's input dimension."""
+        """Bits that a weight takes after this step where it sets them; `inputs` is the weight's input dimension."""
 
     def nominal_sparsity(self) -> float | None:
         """The share of zeros that the step asks for, where it asks for one."""
@@ -92,7 +92,7 @@ class MagnitudeRunner:
 
 
 def runner_of(step: Step) -> Any:
-    """The class that does a step as it stands; it is called with the step. Its module is imported here, no sooner."""
+    """The class that does a step as it is; it is called with the step. Its module is imported here, no sooner."""
     return resolve_name(step.variant or step.runner)
 
 

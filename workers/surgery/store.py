@@ -26,7 +26,7 @@ from workers.surgery.files import files_of, give_usual_modes, publish
 
 KEY = re.compile(r"[0-9a-f]{64}")
 RECORD = "entry.json"
-# How safetensors, whose errors are no OSError, tells the system's.
+# How safetensors, whose errors are no OSError, shows the system's.
 _IN_WORDS = re.compile(r"\(os error (\d+)\)")
 _POLL_S = 0.05
 

@@ -1,4 +1,4 @@
-"""What a number takes as it is stored: the bits per weight of whatever lies on no grid."""
+"""What a number takes as it is stored: the bits per weight of whatever is on no grid."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""How a long step of this room tells how far it is, and learns that it should stop.
+"""How a long step of this room shows how far it is, and learns that it should stop.
 
 Both are what a job's context offers (`JobContext.progress`, `JobContext.check_cancelled`); nothing else of a job is
 known here.

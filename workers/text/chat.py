@@ -2,7 +2,7 @@
 
 A template that marks the assistant's part with `{% generation %}` is taken at its word. Any other template is asked:
 each assistant message is replaced, in turn, by a placeholder, and what changes in the rendered text is where that
-message stands. That holds whatever the template adds, strips, or does to earlier turns, and needs no knowledge of its
+message is. That holds whatever the template adds, strips, or does to earlier turns, and needs no knowledge of its
 markers.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
-# Characters from which on something that stands in a message and in an error is no chance.
+# Characters from which on something that is in a message and in an error is no chance.
 _PART: Final = 8
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -124,7 +124,7 @@ class _Template:
     def fitted(
         self, messages: Sequence[Message], tools: Sequence[Tool]
     ) -> tuple[tuple[Message, ...], tuple[Tool, ...]]:
-        """Messages and tools as the template can write them: what it has no place for stands in the messages."""
+        """Messages and tools as the template can write them: what it has no place for is in the messages."""
         if any(message.tool_calls for message in messages) and not self.writes(calls=True):
             messages = tool_form.with_calls(messages)
         if tools and not self.writes(calls=False):
@@ -187,7 +187,7 @@ class _Template:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A rendered conversation, and where in its `text` each part of its `messages` stands.
+    """A rendered conversation, and where in its `text` each part of its `messages` is.
 
     `messages` and `tools` are as the template wrote them: a template without a place for calls has them in contents.
     """
@@ -299,7 +299,7 @@ def _with_call(message: Message, number: int, call: ToolCall) -> Message:
 
 
 def _whole(text: str, span: Span) -> Span:
-    """The JSON object that a changed stretch lies in; the stretch itself where its arguments are not written as
+    """The JSON object that a changed stretch is in; the stretch itself where its arguments are not written as
     JSON."""
     start = span[0]
     while start > 0 and text[start - 1] in '"{ \n\t':

@@ -79,7 +79,7 @@ def check_text(text: str, *, name: str, pointer: str = "") -> int:
         raise HemostatError(
             ErrorCode.DOCUMENT_NOT_TEXT,
             f"{name} holds a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}.",
-            hint="Send whole characters: a surrogate stands for one only as half of a pair.",
+            hint="Send whole characters: a surrogate means one only as half of a pair.",
             pointer=pointer,
         ) from None
 

@@ -1,6 +1,6 @@
 """Text in files below the operator's text root: .txt is one document, .jsonl holds one `Document` a line.
 
-A folder stands for every such file below it, in the order of their relative paths. Hidden files and folders are passed
+A folder means every such file below it, in the order of their relative paths. Hidden files and folders are passed
 over. Nothing outside the root is ever opened: each path goes through `app.models.paths.below`, links included.
 """
 
@@ -50,7 +50,7 @@ def load_files(
         check_cancelled()
         progress("text", number, len(files))
         name = _named(file.relative_to(root).as_posix())
-        # resolved again: what stands in a folder may be a link
+        # resolved again: what is in a folder may be a link
         target = below(root, name, pointer=POINTER)
         if file.suffix.lower() == ".txt":
             data = _read(target, name, intake.room_bytes(), settings)
@@ -64,7 +64,7 @@ def load_files(
 
 
 def _files(root: Path, path: Path, asked: str) -> list[Path]:
-    """The files that `path` stands for, with their names below `root` as they were asked for (links unresolved)."""
+    """The files that `path` means, with their names below `root` as they were asked for (links unresolved)."""
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise HemostatError(
@@ -109,7 +109,7 @@ def _refuse_pipe(path: Path, name: str) -> None:
 
 
 def _named(name: str) -> str:
-    """The name of a file, which is its document's id. One that is no UTF-8 stands in no report."""
+    """The name of a file, which is its document's id. One that is no UTF-8 is in no report."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:

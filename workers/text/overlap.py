@@ -58,7 +58,7 @@ def repeated(documents: Iterable[TextDocument]) -> tuple[str, ...]:
 def unlike(
     earlier: Iterable[TextDocument], later: Iterable[TextDocument], *, what: str, used: str
 ) -> tuple[list[TextDocument], list[str]]:
-    """(documents of `later` that stand neither in `earlier` nor before themselves in `later`, what is to be told of
+    """(documents of `later` that stand neither in `earlier` nor before themselves in `later`, what is to be reported of
     those that were left out).
 
     Intervals take documents for independent, and a proof takes them for unseen. `what` names those of `later`, as in

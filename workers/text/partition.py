@@ -22,7 +22,7 @@ CHOOSE_BUDGET: Final = 0.4
 
 @dataclass(frozen=True)
 class Partition:
-    """Indices of documents, in the order in which they were drawn. A document stands in at most one set."""
+    """Indices of documents, in the order in which they were drawn. A document is in at most one set."""
 
     fit: tuple[int, ...]
     choose: tuple[int, ...]
@@ -69,7 +69,7 @@ def divide(
 def halve(domains: Sequence[str], *, share: float, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Indices of documents to choose by, and of the others, which are the test; each domain is divided by itself.
 
-    `share` of a domain's documents are chosen by, at least one where it has two; the single document of a domain stands
+    `share` of a domain's documents are chosen by, at least one where it has two; the single document of a domain is
     in the test. Both come each domain in turn, so that the first so many hold every domain.
     """
     queues: dict[str, dict[str, list[int]]] = {"choose": {}, "test": {}}
@@ -87,7 +87,7 @@ def _share(count: int, share: float) -> int:
 
 
 def _rng(seed: int, domain: str) -> np.random.Generator:
-    """Of its own for each domain: one more domain does not divide the others anew."""
+    """Of its own for each domain: one more domain does not divide the others again."""
     digest = hashlib.sha256(f"{seed} {domain}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 

@@ -33,7 +33,7 @@ def load_documents(
 
     `sampler`, `identity` and `context` (the model's longest sequence in tokens) are needed by the self source alone,
     and the sampler is called only for what is not cached: pass a `DeferredSampler` to start an engine only then. What
-    each source raises stands in its own module; all of it is `HemostatError` or what `check_cancelled` raises.
+    each source raises is in its own module; all of it is `HemostatError` or what `check_cancelled` raises.
     """
     match source:
         case InlineText():

@@ -1,6 +1,6 @@
 """Text to token ids, without special tokens, in bounded memory.
 
-A fast tokenizer keeps some hundred bytes a token while it encodes, so a document of many megabytes is encoded in
+A fast tokenizer keeps some hundred bytes per token while it encodes, so a document of many megabytes is encoded in
 overlapping pieces. Two neighbouring pieces are joined where both agree on a run of tokens well inside the overlap: from
 there on a tokenizer that looks only a bounded distance back gives what it would have given for the whole text. Where
 they never agree (one endless word), the text is cut at the end of the piece; both models still see the same tokens.
@@ -36,7 +36,7 @@ Offsets = npt.NDArray[np.int32]
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a local checkpoint. Runs no code of the checkpoint and asks no hub. A job asks for it several
     times, which takes a fifth of a second each: the same thread gets the one it had while the folder's files are
-    unchanged, so nobody may change it.
+    unchanged, so no one may change it.
 
     Raises CHECKPOINT_INCOMPLETE where there is none, CHECKPOINT_UNSUPPORTED where it is not a fast one (character
     offsets are needed).
@@ -78,7 +78,7 @@ def bos_of(tokenizer: "PreTrainedTokenizerBase") -> int | None:
 
     Found by encoding with special tokens, since configuration fields (`add_bos_token`, `bos_token`) do not say what a
     tokenizer does: SmolLM2 names a BOS and adds none. What a tokenizer adds behind a text (EOS) is left off, since a
-    window is a piece of running text. Raises CHECKPOINT_UNSUPPORTED where more than one token stands before.
+    window is a piece of running text. Raises CHECKPOINT_UNSUPPORTED where more than one token is before.
     """
     plain = encode(tokenizer, "a")
     special = np.asarray(tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"], dtype=np.int32)

@@ -33,7 +33,7 @@ _FORMAT = b"hemostat.corpus/1"
 class Window:
     """What the models read at once.
 
-    `tokens` (T,) int32 begins with the BOS where the corpus has one; `scored` (T-1,) bool tells of each position that
+    `tokens` (T,) int32 begins with the BOS where the corpus has one; `scored` (T-1,) bool shows for each position that
     has a next token whether it counts. `document` is the index in `Corpus.documents`, `start` the index, in that
     document's tokens, of the first token of the window that is not the BOS.
     """

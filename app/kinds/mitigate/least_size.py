@@ -81,7 +81,7 @@ def check_budget(budget: Budget, least: int, parameters: int, *, treatment: str 
     if budget.bits_per_weight is not None and bits > SLACK * budget.bits_per_weight:
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            f"the budget is {budget.bits_per_weight:.4g} bits a weight, and {whose} {bits:.4g} or more",
+            f"the budget is {budget.bits_per_weight:.4g} bits per weight, and {whose} {bits:.4g} or more",
             hint=hint,
             pointer="/budget/bits_per_weight",
         )

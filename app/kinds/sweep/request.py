@@ -29,7 +29,7 @@ class FormBounds(Contract):
     def _rising(cls, bound: Bound, info: ValidationInfo) -> Bound:
         low, high = bound
         if low is not None and high is not None and low > high:
-            raise ValueError(f"the lower bound of {info.field_name}, {low:g}, lies above the upper, {high:g}")
+            raise ValueError(f"the lower bound of {info.field_name}, {low:g}, is above the upper, {high:g}")
         if info.field_name == "a" and high is not None and high <= 0:
             raise ValueError(f"the upper bound of a is {high:g}, and a is positive")
         return bound

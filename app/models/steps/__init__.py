@@ -4,7 +4,7 @@ configuration alone, so that a recipe of any length is refused before a weight i
 One module a family, named as in the step's type before the dot. It has `check(info, step, pointer)`, which returns the
 weights that the step addresses or raises `HemostatError`, and may have `after(info, step)`, which returns what the
 checkpoint will be; without it the checkpoint keeps its shape. `against` and `follow` look at the model that a step
-aligns with, and at the steps before it; `share` tells what part of the model a field of a step takes away, `order`
+aligns with, and at the steps before it; `share` shows what part of the model a field of a step takes away, `order`
 which layer is which after a step that moves them.
 """
 
@@ -87,7 +87,7 @@ def check_layers_stay(info: CheckpointInfo, after: CheckpointInfo, pointer: str)
     if after.layers != info.layers:
         raise HemostatError(
             ErrorCode.RECIPE_NOT_APPLICABLE,
-            "a step before quantizes activations, keys or values of layers that this step numbers anew",
+            "a step before quantizes activations, keys or values of layers that this step numbers again",
             hint="put this step before it",
             pointer=pointer,
         )

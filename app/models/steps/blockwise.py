@@ -24,7 +24,7 @@ def check_blocks(info: CheckpointInfo, weights: Sequence[Weight], *, pointer: st
     if outside is not None:
         raise HemostatError(
             ErrorCode.RECIPE_NOT_APPLICABLE,
-            f"{outside.name} stands outside the decoder's layers, and the step looks at activations within them",
+            f"{outside.name} is outside the decoder's layers, and the step looks at activations within them",
             hint="name modules of the layers; steps that look at weights alone take embedding and head",
             pointer=f"{pointer}/modules",
         )

@@ -25,7 +25,7 @@ _FINAL: Final = "model.norm"
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The final norm.
 
-    Raises RECIPE_NOT_APPLICABLE for layers or modules, for an architecture of which it is not known what stands between
+    Raises RECIPE_NOT_APPLICABLE for layers or modules, for an architecture of which it is not known what is between
     the final norm and the logits, and for a final norm that is not stored as numbers that can be divided.
     """
     for field in ("layers", "modules"):
@@ -37,7 +37,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
             )
     if info.architecture not in LAYOUTS:
         raise _not_applicable(
-            f"what stands between the final norm and the logits of a {info.architecture} is not known",
+            f"what is between the final norm and the logits of a {info.architecture} is not known",
             f"known are {', '.join(sorted(LAYOUTS))}",
             f"{pointer}/type",
         )

@@ -54,7 +54,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
 
 
 def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
-    """Deeper: layers put together anew. Wider: more heads, more channels."""
+    """Deeper: layers put together again. Wider: more heads, more channels."""
     if isinstance(step, ExtendWidth):
         return with_config(info, widened(info, step))
     return with_config(info, relayered(info.architecture, info.config, order_of(info, step)))
@@ -135,7 +135,7 @@ def _check_alike(info: CheckpointInfo, step: ExtendInterpolate, pointer: str) ->
     if other is not None:
         raise HemostatError(
             ErrorCode.RECIPE_NOT_APPLICABLE,
-            f"layers {other} and {other + 1} have other tensors or shapes than each other: nothing lies between them",
+            f"layers {other} and {other + 1} have other tensors or shapes than each other: nothing is between them",
             hint=f"layers whose next one is of the same kind: {', '.join(map(str, alike[:24]))}"
             if alike
             else "no layer of this model is followed by one of its kind",

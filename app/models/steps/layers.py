@@ -1,4 +1,4 @@
-"""A configuration whose layers are put together anew: which of the old ones stands where."""
+"""A configuration whose layers are put together again: which of the old ones is where."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +38,7 @@ def relayered(architecture: str, config: dict[str, Any], order: Sequence[int]) -
 
 
 def _kinds_by_number(architecture: str, config: dict[str, Any], layers: int) -> list[str] | None:
-    """What each layer attends to, where its number alone says so: it must be told, now that numbers change."""
+    """What each layer attends to, where its number alone says so: it must be written down, now that numbers change."""
     every = _FULL_EVERY.get(architecture)
     if every:
         every = int(config.get("sliding_window_pattern") or every)

@@ -1,4 +1,4 @@
-"""Steps that take something beside the checkpoint: an adapter, or another model. Where it lies, and that it fits."""
+"""Steps that take something beside the checkpoint: an adapter, or another model. Where it is, and that it fits."""
 
 from collections.abc import Callable
 from pathlib import Path

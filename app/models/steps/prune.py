@@ -166,7 +166,7 @@ def _check_calibrated(info: CheckpointInfo, step: CalibratedSparse | PruneGradie
     for weight in chosen:
         if weight.layer is None:
             raise _not_applicable(
-                f"{step.type} looks at the inputs of the decoder's layers; {weight.name} stands outside them",
+                f"{step.type} looks at the inputs of the decoder's layers; {weight.name} is outside them",
                 "prune it with prune.magnitude, or name modules of the layers",
                 f"{pointer}/modules",
             )

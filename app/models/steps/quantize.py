@@ -90,7 +90,7 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
         return replace(info, quantization=packed, scheme=form.scheme)
     if _rounds_inputs(step):
         modules = [weight.module for weight in check_step(info, step)]
-        # scales that the text will fix are not known yet, and 1 stands for them
+        # scales that the text will fix are not known yet, and 1 means them
         entry = activations_entry(step, modules, dict.fromkeys(modules, 1.0))
         return replace(info, config=with_activations(info.config, entry))
     return info
@@ -141,7 +141,7 @@ def check_packed(info: CheckpointInfo, step: Step, form: PackedForm, chosen: lis
     outside = next((weight for weight in chosen if weight.layer is None), None)
     if outside is not None:
         raise _unsupported(
-            f"linear layers of the decoder are packed, and {outside.name} stands outside",
+            f"linear layers of the decoder are packed, and {outside.name} is outside",
             'name attention and mlp, or use form "simulated"',
             f"{pointer}/modules",
         )
@@ -233,11 +233,7 @@ def check_inputs(chosen: list[Weight], info: CheckpointInfo, pointer: str) -> No
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
                 f"the input of {weight.module} cannot be quantized: "
-                + (
-                    "it stands outside the decoder's layers"
-                    if outside
-                    else "vLLM runs router and experts as one kernel"
-                ),
+                + ("it is outside the decoder's layers" if outside else "vLLM runs router and experts as one kernel"),
                 hint='name other modules, such as "attention"' + ("" if routed else ' and "mlp"'),
                 pointer=f"{pointer}/modules",
             )

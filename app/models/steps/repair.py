@@ -1,4 +1,4 @@
-"""Repair: a rank that every module has room for, and a wound that can be made anew where it is asked for."""
+"""Repair: a rank that every module has room for, and a modification that can be made again where it is asked for."""
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
@@ -52,7 +52,8 @@ def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer
 
 
 def follow(before: Recipe, step: Step, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where the wound is to be made anew and a step before it needs more than a weight."""
+    """Raises RECIPE_NOT_APPLICABLE where the modification is to be made again and a step before it needs more than a
+    weight."""
     if not isinstance(step, RepairLowrank) or step.iterations == 1:
         return
     for other in before:

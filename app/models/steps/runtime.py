@@ -34,7 +34,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
 
 
 def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
-    """The checkpoint with the section; grids that the text will fix are not known yet, and 1 stands for them."""
+    """The checkpoint with the section; grids that the text will fix are not known yet, and 1 means them."""
     if isinstance(step, QuantizeKvCache):
         return replace(info, config=with_kv_cache(info.config, kv_entry(info, step)))
     assert isinstance(step, QuantizeActivations)  # noqa: S101 - the types that are routed here

@@ -46,8 +46,8 @@ def read_task(task: ShippedTask | FileTask, settings: Settings, *, seed: int, po
     if any((item.prompt, item.choices) in shown for item in items):
         raise HemostatError(
             ErrorCode.TASK_INVALID,
-            f"an item of {task.path} stands among the {task.shots} solved examples",
-            hint="take the examples from another split: a model that is shown the answer tells nothing",
+            f"an item of {task.path} is among the {task.shots} solved examples",
+            hint="take the examples from another split: a model that sees the answer proves nothing",
             pointer=f"{pointer}/examples",
         )
     return with_examples(items, examples)

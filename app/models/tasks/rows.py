@@ -70,7 +70,7 @@ def locate(path: str, settings: Settings, *, pointer: str) -> Path:
 def rows(text: str, suffix: str, form: TaskFormat | None, complain: ComplainOf) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, row) of JSON objects one a line, or of CSV with a header; lists stand as JSON in a cell.
 
-    `complain` is told where, what, and what to do.
+    `complain` gets where, what, and what to do.
     """
     if suffix == ".csv":
         yield from _csv_rows(text, form, complain)

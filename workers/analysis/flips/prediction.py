@@ -16,7 +16,7 @@ from workers.analysis.numerals import numeral
 Status = Literal["none", "few", "outside", "seen"]
 # Fewer runs than this are few: the interval is then mostly the prior's.
 FEWEST_RUNS: Final = 6
-# Runs of so many tasks, before anything is said of a task that was not seen.
+# Runs of so many tasks, before anything is reported of a task that was not seen.
 FEWEST_TASKS: Final = 3
 # KL may lie so far beyond what was seen, as a factor, and still count as seen.
 REACH: Final = 1.5

@@ -1,6 +1,6 @@
 """The runs that were seen: one line a task of a finished job, in a file below the service's home.
 
-Lines are only ever added, each in one write, so that two workers may add at once; a job that was run twice stands in it
+Lines are only ever added, each in one write, so that two workers may add at once; a job that was run twice is in it
 twice and is read once. A line that cannot be read (another version's, or cut off by a full disk) is passed over.
 """
 
@@ -20,7 +20,7 @@ FILE: Final = Path("flips") / "runs.jsonl"
 
 
 def teaches(steps: Iterable[str]) -> bool:
-    """Whether the KL of a candidate made by steps of these types tells of its flips as that of others does.
+    """Whether the KL of a candidate made by steps of these types shows of its flips as that of others does.
 
     A temperature moves every probability and no first choice: beside its KL an answer that stays is no surprise.
     """
@@ -33,7 +33,7 @@ class Run:
 
     `task` is its name, `fingerprint` that of its items, `source` that of all items that they were drawn from, "" in
     runs that were stored before it was; `flips` of `items` items flipped; `kl` is the mean KL of the candidate over the
-    job's text, nats a token. `reference` and `candidate` are fingerprints of weights.
+    job's text, nats per token. `reference` and `candidate` are fingerprints of weights.
     """
 
     job: str
@@ -86,7 +86,7 @@ def _sourced(runs: Collection[Run]) -> Iterable[Run]:
 
 def _distinct(runs: Iterable[Run]) -> Iterable[Run]:
     """The same models over the same text and task give the same answers: told twice it is still one observation, and
-    so are draws of the task's items, which share them. The run of the most items stands, the last of several."""
+    so are draws of the task's items, which share them. The run of the most items is, the last of several."""
     kept: dict[tuple[object, ...], Run] = {}
     for run in runs:
         same = (run.reference, run.candidate, run.text, run.identity) if run.candidate else (run.job, run.fingerprint)

@@ -17,8 +17,9 @@ def accuracy(choices: Sequence[int]) -> float:
 
 
 def commonest(items: Sequence[tuple[Sequence[str], int | None]]) -> float:
-    """Share of items, each (choices, place of the right one), that whoever always takes the commonest right choice has
-    right, where all items have the same choices and that one is right more often than uniform golds make it; else 0.
+    """Share of items, each (choices, place of the right one), that anyone who always takes the commonest right choice
+    has right, where all items have the same choices and that one is right more often than uniform golds make it; else
+    0.
 
     The commonest of several is always a little above its share by chance, so that it must be so by an exact binomial
     test at 5 %, times the number of choices (Bonferroni).

@@ -57,9 +57,9 @@ def interval(pairs: Pairs, *, level: float = 0.95) -> Interval:
 
 
 def equivalence(pairs: Pairs, margin: float) -> float:
-    """p of two one-sided tests: that the difference lies within ± margin. The larger of the two."""
+    """p of two one-sided tests: that the difference is within ± margin. The larger of the two."""
     if not 0 < margin < 1:
-        raise ValueError(f"a margin lies between 0 and 1, not at {margin}")
+        raise ValueError(f"a margin is between 0 and 1, not at {margin}")
     above = float(stats.norm.sf(statistic(pairs, -margin)))
     below = float(stats.norm.cdf(statistic(pairs, margin)))
     return max(above, below)

@@ -1,18 +1,18 @@
 """The answer to "how far can this knob be turned": the published form's knee, how sure it is, and whether there is one.
 
 `s0`, `params` and `log_sse` are always those of the published form, so that curves can be compared with the publication
-and with each other. Whether to believe them is said beside them:
+and with each other. Whether to believe them is reported beside them:
 
 - *no transition in range*: the drop of the sum of squares from a power law, an exponential or a line in y to the
   published form is what a curve without transition gives, too (level 2 %), and no other form shows a transition that it
   misses.
 - *not identifiable*: there are no more points than free coefficients, so that whether there is a transition cannot be
-  told; or there is one, but the published form does not say where. Either a rival shows it and the published form does
+  known; or there is one, but the published form does not say where. Either a rival shows it and the published form does
   not follow it (`missed`); or a side of the knee has no more points than coefficients, so that the place of the knee is
   arithmetic and not evidence; or the interval reaches an end of the measured range or a bound of s0; or it is wider
-  than half of the searched range, so that measuring did not even halve what was known before; or the documents are
-  so few that what they share may have bent the curve; or there are too few
-  points for an AICc of the published form; or the measured curve is flatter beyond the knee than up to it.
+  than half of the searched range, so that measuring did not even halve what was known before; or the documents are so
+  few that what they share may have bent the curve; or there are too few points for an AICc of the published form; or
+  the measured curve is flatter beyond the knee than up to it.
 - *transition*: neither.
 
 `form` is the form that describes the curve best of those that have an AICc, which may be a rival: where a form has
@@ -55,7 +55,7 @@ _LACK_OF_FIT_LEVEL = 0.05
 _FALLING_LEVEL = 0.01
 _NEAR = 1e-9
 _PLACES = ("s0", "knee", "midpoint")
-# Of ln y. Where the points are too few to test, a straight form stands for a curve that it is nowhere farther from.
+# Of ln y. Where the points are too few to test, a straight form means a curve that it is nowhere farther from.
 _FAR = 0.1
 _WORDS = {
     published.NAME: "the published form",
@@ -70,7 +70,8 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class ThresholdAnswer:
-    """All that is said about one curve; `reasons` tell why it is not a transition, `warnings` what to keep in mind."""
+    """All that is reported about one curve; `reasons` tell why it is not a transition, `warnings` what to keep in
+    mind."""
 
     answer: Answer
     reasons: tuple[str, ...]
@@ -89,7 +90,7 @@ class ThresholdAnswer:
     shown_by_rival: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as JSON; docs/threshold.md tells each field. The first call fits with points left out."""
+        """The answer as JSON; docs/threshold.md shows each field. The first call fits with points left out."""
         below, above = self.fit.slopes()
         measured_below, measured_above = slopes(self.curve, self.fit.s0)
         return {
@@ -212,7 +213,7 @@ def fit_threshold(
 
 def _eligible(candidates: Sequence[Candidate], answer: Answer) -> list[Candidate]:
     """The forms that agree with the answer: where there is no transition those without one, where there is one those
-    with one, which the test has preferred to every straight form; all where it cannot be told."""
+    with one, which the test has preferred to every straight form; all where it cannot be known."""
     if answer == "not identifiable":
         return list(candidates)
     return [one for one in candidates if one.form.transition is (answer == "transition")]
@@ -375,14 +376,14 @@ def _warnings(
 
 
 def _slight(curve: Curve, dense: float | None, documents: DocumentLosses | None) -> list[str]:
-    """What is said of a knee in perplexities that stay near-lossless from one end to the other."""
+    """What is reported of a knee in perplexities that stay near-lossless from one end to the other."""
     if dense is None or (documents is not None and documents.quantity != "perplexity"):
         return []
     worst = float(curve.log_N.max()) - math.log(dense)
     if worst >= NEAR_LOSSLESS:
         return []
     return [
-        f"no perplexity of the curve lies more than {numeral(100 * math.expm1(worst), '.2g')} % above the unmodified "
+        f"no perplexity of the curve is more than {numeral(100 * math.expm1(worst), '.2g')} % above the unmodified "
         "model's: s0 is where the curve bends, and not where anything breaks"
     ]
 

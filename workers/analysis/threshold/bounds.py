@@ -18,7 +18,7 @@ class Bounds:
     """Lower and upper bound of each coefficient; None is open, equal bounds fix it.
 
     `a` is bounded itself, not its logarithm. An open bound of `s0` is the end of the measured range: beyond it no point
-    tells one regime from the other.
+    distinguishes one regime from the other.
     """
 
     a: Bound = _OPEN
@@ -31,7 +31,7 @@ class Bounds:
         for name in NAMES:
             low, high = getattr(self, name)
             if low is not None and high is not None and low > high:
-                raise ValueError(f"{name}: the lower bound {low} lies above the upper bound {high}")
+                raise ValueError(f"{name}: the lower bound {low} is above the upper bound {high}")
         if self.a[1] is not None and self.a[1] <= 0:
             raise ValueError("a is positive, so its upper bound is too")
 

@@ -1,6 +1,6 @@
 """Linear least squares under box bounds, exact, for a whole stack of designs and many right-hand sides at once.
 
-The problem min ‖y - Xθ‖² with l ≤ θ ≤ u is convex. Its solution lies on a face of the box: some coefficients rest on
+The problem min ‖y - Xθ‖² with l ≤ θ ≤ u is convex. Its solution is on a face of the box: some coefficients rest on
 a bound, the others solve the ordinary problem. With the handful of coefficients that a curve has, every face can be
 tried: the best *feasible* of the faces' ordinary solutions is the constrained solution. Where a face's columns are
 dependent its shortest solution is tried, and a face with one coefficient less has the rest.
@@ -44,7 +44,7 @@ class BoxedDesigns:
 
     def __init__(self, design_GNK: Array, lower_K: Array, upper_K: Array) -> None:
         if (lower_K > upper_K).any():
-            raise ValueError("a lower bound lies above its upper bound")
+            raise ValueError("a lower bound is above its upper bound")
         self.design_GNK, self.lower_K, self.upper_K = design_GNK, lower_K, upper_K
         # In an orthonormal basis of all columns every face is a problem of K rows, however many points there are.
         self._span_GNK, self._columns_GKK = np.linalg.qr(design_GNK)
@@ -109,7 +109,7 @@ class BoxedDesigns:
         return design_B, coefficient_BK, sse_B
 
     def _project(self, y_BN: Array) -> tuple[Array, Array]:
-        """Coordinates of right-hand sides in the designs' spans (G, K, B), squares of what lies outside (G, B)."""
+        """Coordinates of right-hand sides in the designs' spans (G, K, B), squares of what is outside (G, B)."""
         inner_GKB = np.swapaxes(self._span_GNK, 1, 2) @ y_BN.T
         outer_GB = (y_BN**2).sum(axis=1) - (inner_GKB**2).sum(axis=1)
         return inner_GKB, np.maximum(outer_GB, 0.0)

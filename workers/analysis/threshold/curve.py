@@ -37,7 +37,7 @@ class Curve:
         if not FEWEST_POINTS <= len(s_N) <= MOST_POINTS:
             raise ValueError(f"{len(s_N)} points; {FEWEST_POINTS} to {MOST_POINTS} are needed")
         if not ((s_N > 0) & (s_N <= 1)).all():
-            raise ValueError("every s lies above 0 and at most at 1")
+            raise ValueError("every s is above 0 and at most at 1")
         if not (np.isfinite(value_N) & (value_N > 0)).all():
             raise ValueError("every value is positive and finite")
         order = np.argsort(s_N, kind="stable")

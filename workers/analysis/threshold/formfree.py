@@ -1,16 +1,16 @@
 """What a series of settings says without any form: where a limit is first passed, and how steep the curve is.
 
 **Near-lossless point.** The successor of the Model Hemorrhage paper calls a model near-lossless up to about 1.5 more
-points of WikiText-2 perplexity; its own reference stands at 6.157. A difference of perplexities means nothing without
+points of WikiText-2 perplexity; its own reference is at 6.157. A difference of perplexities means nothing without
 its level, so the rule is taken as the ratio it was there, (6.157 + 1.5)/6.157 = 1.244: an increase of ln PPL by
 0.218. The drawn transition line of the same figure, PPL 7.5, is 0.197. The rule's other half, at most 5 % lost on
 tasks, needs tasks and is not spoken of here.
 
 Settings stand in the order of their strength, rising or falling in value (sparsity rises, bits fall); those that no
-order tells apart in the order of what they lose. Between two settings the value is interpolated linearly; divergences,
-which grow by factors, in their logarithm.
+order distinguishes in the order of what they lose. Between two settings the value is interpolated linearly;
+divergences, which grow by factors, in their logarithm.
 
-That place is one guess among others at what nobody measured. Its interval holds what the two settings around it leave
+That place is one guess among others at what no one measured. Its interval holds what the two settings around it leave
 open: damage that grows ever faster with the knob (a convex value: powers, exponentials and knees are) passes the limit
 no earlier than a straight line between them, and by the stronger one at the latest. So it is with the share of a model
 that is removed; of a knob that is not known to be `convex` the interval reaches over the whole gap.
@@ -46,8 +46,8 @@ class LimitPoint:
 
     `largest`: the strongest measured setting that stays within the limit together with every weaker one; None where
     the weakest does not. `last`: which of the settings it is, for others may stand at the same value. `at`: the
-    interpolated setting at which the limit is passed; None where that lies outside the measured settings. `ci`: its
-    95 % interval, whose None is an end that lies outside them; None without the data for one.
+    interpolated setting at which the limit is passed; None where that is outside the measured settings. `ci`: its
+    95 % interval, whose None is an end that is outside them; None without the data for one.
     """
 
     limit: float
@@ -157,7 +157,7 @@ def _resolved(rows: Sequence[Array], limit: float) -> list[bool]:
 
 
 def _gap(value_P: Array, limit: float, *, straight: bool) -> tuple[float, float]:
-    """The earliest place and the latest at which the limit may be first passed, what lies between two settings being
+    """The earliest place and the latest at which the limit may be first passed, what is between two settings being
     unknown; `straight`: no earlier than on a straight line between them."""
     first = _first(value_P, limit)
     if not 0 < first < len(value_P):

@@ -21,13 +21,13 @@ class FormFit:
 class Form(Protocol):
     """A family of curves.
 
-    `coefficients` counts what the fit is free to choose, a knee included; `transition` tells whether the family has a
+    `coefficients` counts what the fit is free to choose, a knee included; `transition` shows whether the family has a
     place where one regime gives way to another.
     """
 
     @property
     def name(self) -> str:
-        """As it stands in an answer."""
+        """As it is in an answer."""
         ...
 
     @property

@@ -55,7 +55,7 @@ class Publication:
         """Both sums of squares and their difference (the fit's minus the published: negative is better), as JSON."""
         log_sse = self.log_sse(curve)
         notes = [
-            f"the published {name} lies outside its bounds: the fit may not go there" for name in self.outside(bounds)
+            f"the published {name} is outside its bounds: the fit may not go there" for name in self.outside(bounds)
         ]
         stated = self.stated_log_sse
         if stated is not None and abs(stated - log_sse) > 2 * max(_PRINTED, _PRINTED * log_sse):

@@ -102,7 +102,7 @@ def _publication(data: dict[str, Any]) -> Publication | None:
     if params is None:
         if stated is not None:
             _refuse(
-                "A published log SSE stands without the coefficients that it is of.",
+                "A published log SSE is without the coefficients that it is of.",
                 "/published_log_sse",
                 "Give them as params, or leave it out.",
             )
@@ -221,7 +221,7 @@ def _bounds(data: Any) -> Bounds:
             )
         low, high = (None if side is None else _number(side, f"{pointer}/{at}") for at, side in enumerate(pair))
         if low is not None and high is not None and low > high:
-            _refuse(f"The lower bound of {name}, {low:g}, lies above the upper, {high:g}.", pointer, "Swap them.")
+            _refuse(f"The lower bound of {name}, {low:g}, is above the upper, {high:g}.", pointer, "Swap them.")
         if name == "a" and high is not None and high <= 0:
             _refuse(
                 f"The upper bound of a is {high:g}, and a is positive.",

@@ -70,7 +70,7 @@ class BrokenLine:
 class Logistic:
     """ln y = floor + rise / (1 + exp(-rate (s - midpoint))).
 
-    The midpoint lies in the measured range or at most its length beyond, the rate between half and 400 times the
+    The midpoint is in the measured range or at most its length beyond, the rate between half and 400 times the
     inverse of that length.
     """
 

@@ -65,7 +65,7 @@ def build(
 
 
 def _ask(built: Any, check_cancelled: Callable[[], None]) -> None:
-    """Has the harness ask between items whether the job was told to stop."""
+    """Has the harness ask between items whether the job was asked to stop."""
     for name in ("construct_requests", "process_results"):
         setattr(built, name, _asking(getattr(built, name), check_cancelled))
 
@@ -83,8 +83,8 @@ def _check_leak(built: Any, task: HarnessTask, refusal: Refusal) -> None:
     shown = {_question(built, doc) for doc in built.fewshot_docs() or ()} - {None}
     if any(_question(built, doc) in shown for doc in built.task_docs):
         raise refusal(
-            f"an item of {task.path} stands among what solved examples are taken from",
-            "take the examples from another split: a model that is shown the answer tells nothing",
+            f"an item of {task.path} is among what solved examples are taken from",
+            "take the examples from another split: a model that sees the answer proves nothing",
             "examples",
         )
 

@@ -48,7 +48,7 @@ def run(task: Any, answers: Sequence[object] | None, *, seed: int) -> list[Sampl
             return [""] * len(requests) if answers is None else answers
 
     with unheard(seed):
-        task.set_fewshot_seed(seed=seed)  # the same examples before an item, whoever answers
+        task.set_fewshot_seed(seed=seed)  # the same examples before an item, no matter who answers
         found = harness("evaluator").evaluate(
             lm=Answering(),
             task_dict={"tasks": {name: task}, "groups": {}},

@@ -116,7 +116,7 @@ def limit(cpu_s: int, memory_bytes: int) -> None:
         (resource.RLIMIT_NOFILE, 64),
     ):
         resource.setrlimit(what, (most, most))
-    # First comes SIGXCPU, which tells what it was; one that does not end by it is killed a second later.
+    # First comes SIGXCPU, which shows what it was; one that does not end by it is killed a second later.
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
 
 
@@ -208,7 +208,7 @@ def _exception(name: object) -> BaseException:
 
 
 def run(source: str, channel: Channel) -> None:
-    """Runs the program, then answers calls until nobody asks."""
+    """Runs the program, then answers calls until no one asks."""
     scope: dict[str, Any] = {"__name__": "__main__"}
     try:
         exec(compile(source, "<program>", "exec"), scope)  # noqa: S102 - what this process is for

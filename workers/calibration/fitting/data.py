@@ -15,7 +15,7 @@ class FitData:
     """T rows, one a scored position.
 
     `reference_TD` [T, D_ref] and `candidate_TD` [T, D] are final hidden states in the engine's dtype (they may be
-    memory-mapped), `document_T` int64 tells which rows share a document. `class_V` (int8, `features.class_table`) is
+    memory-mapped), `document_T` int64 shows which rows share a document. `class_V` (int8, `features.class_table`) is
     needed for a mixture only.
     """
 

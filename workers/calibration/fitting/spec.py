@@ -1,4 +1,4 @@
-"""What is to be fitted, and with what settings: small, plain data, so that a fit can be told and repeated."""
+"""What is to be fitted, and with what settings: small, plain data, so that a fit can be shown and repeated."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Book:
     # --- what the record says
 
     def meet(self, deployment: Deployment, expected: Expected, now: float) -> list[str]:
-        """After a look at the deployment's record: what changed there begins its tests anew. Says what began anew."""
+        """After a look at the deployment's record: what changed there begins its tests again. Says what began again."""
         before, self.deployment, self.expected = self.deployment, deployment, expected
         # What a person had set goes when it is unset, though this process was down meanwhile; what a test had shown
         # stays, also where other weights are put.
@@ -102,7 +102,7 @@ class Book:
         steps: tuple[Step, ...] = ()
         level = self._level(threshold)
         if deployment.active_version != loop.active:
-            told.append(f"{deployment.active_version} came into force: the tests begin anew")
+            told.append(f"{deployment.active_version} came into force: the tests begin again")
             if deployment.rollbacks > before.rollbacks and loop.active != IDENTITY:
                 loop = self.rule.rolled_back(loop, loop.active, now)
             loop = self.rule.fit_ended(loop)  # what it would have been compared with is not served any more
@@ -111,7 +111,7 @@ class Book:
             told.append(
                 "no drift threshold is known"
                 if threshold is None
-                else f"the drift test begins anew at a threshold of {threshold:.4g} nats and alpha {deployment.alpha:g}"
+                else f"the drift test begins again with threshold {threshold:.4g} nats and alpha {deployment.alpha:g}"
             )
             loop, steps = self.rule.changed(loop)
         if deployment.previous_version != loop.previous:
@@ -248,7 +248,7 @@ class Book:
         self.state = self.state.model_copy(update={"loop": loop})
         return permission
 
-    # --- what is told
+    # --- what is reported
 
     def versions(self) -> Versions:
         """What the next batch is to be scored with."""
@@ -299,7 +299,7 @@ class Book:
         return machine.memory.seen if machine and isinstance(machine.memory, TrialMemory) else None
 
     def status(self, now: float, reason: str = "") -> ShadowStatus:
-        """What the deployment's owner is told."""
+        """What the deployment's owner reads."""
         state = self.drift()
         if not reason and state is DriftState.LEARNING:
             reason = "no drift threshold is known" if self.state.threshold is None else "too little was seen yet"

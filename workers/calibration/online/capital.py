@@ -1,12 +1,12 @@
 """Capital of a gambler who bets against a null hypothesis: the evidence of every sequential decision here.
 
-A payoff z is a number that the null calls unfavourable: its mean, given everything before it, is at most 0. Whoever
+A payoff z is a number that the null calls unfavourable: its mean, given everything before it, is at most 0. Anyone who
 stakes the fraction c in (0, 1) of the capital on it multiplies the capital by 1 + c z. While z ≥ -1 the capital stays
 positive and, under the null, is a supermartingale that starts at 1; by Ville's inequality it ever reaches 1/α with
 probability α at most, however often one looks (Waudby-Smith and Ramdas, Estimating means of bounded random variables
 by betting, JRSS B 86, 2024, §4; Shafer, Testing by betting, JRSS A 184, 2021).
 
-Nobody knows the best fraction, or when the null stops to hold. Both are answered by splitting the capital, which keeps
+No one knows the best fraction, or when the null stops to hold. Both are answered by splitting the capital, which keeps
 the inequality because a sum of supermartingales is one:
 
 - over K fractions (`FRACTIONS`), equal parts; the best of them is behind by ln K at most;

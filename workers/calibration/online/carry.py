@@ -1,7 +1,7 @@
 """Carrying out what was decided: events, promotions and rollbacks in the store, a record on disk.
 
 Each decision is written down before it is carried out, and forgotten only afterwards. What turns out to be impossible
-(a person froze the deployment meanwhile) is told as refused.
+(a person froze the deployment meanwhile) is reported as refused.
 """
 
 from __future__ import annotations

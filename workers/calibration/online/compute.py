@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody wanted it to stop
-    """What ran was told to stop."""
+    """What ran was asked to stop."""
 
 
 class Compute:
@@ -54,11 +54,11 @@ class Compute:
         return await asyncio.shield(future)
 
     def stop(self) -> None:
-        """Tells what runs to stop, and starts nothing more."""
+        """Shows what runs to stop, and starts nothing more."""
         self._stop.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _done(self, future: asyncio.Future[Any]) -> None:
         self._busy -= 1
         if not future.cancelled():
-            future.exception()  # whoever asked may have gone: it is looked at here, so that nobody complains
+            future.exception()  # anyone who asked may have gone: it is looked at here, so that no one complains

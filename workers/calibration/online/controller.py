@@ -1,9 +1,9 @@
 """The on-line loop as one pure machine: scored requests go in, what is to be done comes out.
 
 It holds the drift alarm, the trial, the guard of the active version and the pauses between changes, and knows neither
-models nor Redis: whoever scores the traffic carries out what it says and tells it what became of that (`activated`,
+models nor Redis: anyone who scores the traffic carries out what it says and shows it what became of that (`activated`,
 `fit_ended`, `try_version`). Its memory is JSON, so it survives a restart. Numbers are means over a request's generated
-positions, nats a token.
+positions, nats per token.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from workers.calibration.online.promotion import PairedTrial, TrialDecision, Tri
 from workers.calibration.online.record import DecisionRecord, Recorded, Scalar, evidence
 from workers.calibration.online.rollback import GuardDecision, RollbackGuard, Worse
 
-# Bounds are multiples of a usual divergence; below this it is taken for this, nats a token.
+# Bounds are multiples of a usual divergence; below this it is taken for this, nats per token.
 LEAST_LEVEL: Final = 1e-4
-# Requests whose raw divergence tells the usual one where test documents did not; the guard begins after them.
+# Requests whose raw divergence gives the usual one where test documents did not; the guard begins after them.
 LEVEL_REQUESTS: Final = 20
 
 
@@ -147,7 +147,7 @@ class Loop(Contract):
     ) -> tuple[LoopMemory, Permission]:
         """Begin the trial of `version`, if it may be tried. `level`: the active version's mean divergence of late.
 
-        Trials between two promotions share α as drift's episodes do: whoever tries often enough would find one that
+        Trials between two promotions share α as drift's episodes do: anyone who tries often enough would find one that
         passes by luck.
         """
         if self.mode is not CalibrationMode.AUTO:
@@ -164,7 +164,7 @@ class Loop(Contract):
     def activated(
         self, memory: LoopMemory, version: Version, previous: Version | None, level: float | None
     ) -> tuple[LoopMemory, tuple[Step, ...]]:
-        """After another version came into force, by whomever: guard and drift begin anew, a trial ends."""
+        """After another version came into force, by whomever: guard and drift begin again, a trial ends."""
         after = memory.model_copy(
             update={
                 "active": version,

@@ -1,6 +1,6 @@
 """The drift alarm: has the mean divergence of served traffic risen above the deployment's threshold?
 
-x is the mean KL(reference‖served) over a request's generated tokens, in nats a token, m the threshold. Null: whatever
+x is the mean KL(reference‖served) over a request's generated tokens, in nats per token, m the threshold. Null: whatever
 came before, the next request's mean is at most m. Payoff z = min(x, B)/m - 1, which is -1 at least because KL is not
 negative. The test would be valid without the bound B; clipping can only lower the mean, so the null of x implies that
 of min(x, B), and one request cannot raise an alarm alone.
@@ -43,7 +43,7 @@ class DriftMemory(Contract):
 class DriftDecision(Contract):
     """What one request, or a change of version, led to."""
 
-    state: DriftState = Field(description="learning, ok or alarm; staleness is told by `staleness.Staleness`")
+    state: DriftState = Field(description="learning, ok or alarm; staleness is given by `staleness.Staleness`")
     raised: bool = Field(default=False, description="the alarm began with this request")
     cleared: bool = Field(default=False, description="the alarm ended with this request or change")
     e_value: float = Field(description="evidence for drift in this episode")
@@ -60,7 +60,7 @@ class DriftDecision(Contract):
 class DriftDetector(Contract):
     """The rule. Bounds are multiples of the threshold."""
 
-    threshold: float = Field(gt=0, description="nats a token")
+    threshold: float = Field(gt=0, description="nats per token")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="probability of ever raising a false alarm")
     bound: float = Field(default=BOUND, gt=1)
     margin: float = Field(default=0.1, ge=0, lt=1)
@@ -80,7 +80,7 @@ class DriftDetector(Contract):
         return DriftMemory(evidence=Capital.new(restarts=True))
 
     def update(self, memory: DriftMemory, value: float | None) -> tuple[DriftMemory, DriftDecision]:
-        """After one request of mean divergence `value`, nats a token.
+        """After one request of mean divergence `value`, nats per token.
 
         What is not a finite number (None, as JSON has it, too) counts as the bound while there is no alarm, and takes
         all evidence that an alarm is over. Raises ValueError for a negative value.
@@ -110,7 +110,7 @@ class DriftDetector(Contract):
         return self._next(after, proven=True), decision.model_copy(update={"state": DriftState.OK})
 
     def renewed(self, memory: DriftMemory) -> tuple[DriftMemory, DriftDecision]:
-        """After another version, or another threshold, came into force: an alarm ends, evidence begins anew.
+        """After another version, or another threshold, came into force: an alarm ends, evidence begins again.
 
         `self` is the rule that is in force from now on.
         """

@@ -60,7 +60,7 @@ class Gone(Exception):  # noqa: N818 - not an error
 
 
 class ShadowLoop:
-    """Works until told to stop. `said` is the state and reason that the process' lease tells."""
+    """Works until told to stop. `said` is the state and reason that the process' lease shows."""
 
     def __init__(
         self, settings: Settings, store: DeploymentStore, deployment: Deployment, telemetry: ShadowTelemetry
@@ -88,7 +88,7 @@ class ShadowLoop:
         (self.folder / TRIALS).mkdir(parents=True, exist_ok=True)
         found, problem = state.load(self.folder, deployment.id)
         if problem:
-            self._note(DeploymentEventType.CHANGED, f"{problem}: the tests begin anew")
+            self._note(DeploymentEventType.CHANGED, f"{problem}: the tests begin again")
         weights = found.weights if found else None
         self.book = Book(settings, deployment, self._expected(deployment, weights), found, time.time())
 
@@ -179,7 +179,7 @@ class ShadowLoop:
         sides = self.rescorer.models.sides
         if self.book.weights((sides.reference.weights, sides.candidate.weights)):
             self.recent.clear()
-            self._note(DeploymentEventType.CHANGED, "other weights were put in place: the window begins anew")
+            self._note(DeploymentEventType.CHANGED, "other weights were put in place: the window begins again")
         self.refitter.models(self.rescorer.models)
         self._say(DeploymentState.READY, "" if self.rescorer.models.apart else "both models share one engine")
 
@@ -328,7 +328,7 @@ class ShadowLoop:
             with contextlib.suppress(asyncio.CancelledError, Stopped, Exception):
                 await asyncio.wait_for(task, 1.0)
 
-    # --- what is told
+    # --- what is reported
 
     async def _telling(self) -> None:
         """Says what holds, also while a turn takes long or cannot be made: engines that load or hang, Redis away.
@@ -358,7 +358,7 @@ class ShadowLoop:
         version: Version | None = None,
         evidence: dict[str, Scalar] | None = None,
     ) -> None:
-        """An event that is told as soon as Redis is there."""
+        """An event that is reported as soon as Redis is there."""
         logger.info("%s: %s", kind.value, reason)
         self._waiting.append(
             DeploymentEvent(type=kind, at=0.0, reason=reason, version=version, evidence=evidence or {})

@@ -1,6 +1,6 @@
 """What a refit learns from: positions of recent requests, and positions of the fitting set beside them.
 
-Without the latter a correction forgets what the traffic of the last hour did not show. Everything lies in memory alone
+Without the latter a correction forgets what the traffic of the last hour did not show. Everything is in memory alone
 and goes with the process: hidden states and token ids are guarded like text.
 """
 
@@ -27,7 +27,7 @@ WINDOW = 512
 
 @dataclass(frozen=True)
 class Learned:
-    """Rows of a request, or of a window of a document. `name` tells it from others and holds no text.
+    """Rows of a request, or of a window of a document. `name` distinguishes it from others and holds no text.
 
     `document`: what a window is of. Windows of one document resemble each other, and go together.
     """

@@ -37,7 +37,7 @@ LONGEST = 4096
 
 
 def never() -> None:
-    """Nobody asks to stop."""
+    """No one asks to stop."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The trial of a refitted profile: is it better than the active one on the same requests?
 
-g = KL(active) - KL(candidate), each the mean over the same generated positions of one request, nats a token: what the
+g = KL(active) - KL(candidate), each the mean over the same generated positions of one request, nats per token: what the
 candidate gains. Null: whatever came before, the mean of g is at most `margin`. The payoff is
 z = (min(g, G) - margin)/(L + margin): gains are clipped at G, which can only make promotion harder; losses are not
 clipped, a loss beyond L costs several stakes (see `capital`). So a candidate with E[max(min(g, G), -L)] ≤ margin is
@@ -39,17 +39,17 @@ class TrialMemory(Contract):
 
     verdict: TrialVerdict = TrialVerdict.TRIAL
     seen: int = Field(default=0, ge=0)
-    gain: float = Field(default=0.0, description="sum of the gains, unclipped, nats a token")
+    gain: float = Field(default=0.0, description="sum of the gains, unclipped, nats per token")
     better: Capital
     worse: Capital
 
 
 class TrialDecision(Contract):
-    """How a trial stands."""
+    """How a trial is."""
 
     verdict: TrialVerdict
     seen: int
-    mean_gain: float = Field(description="nats a token saved on average, unclipped")
+    mean_gain: float = Field(description="nats per token saved on average, unclipped")
     e_better: float
     level_better: float
     e_worse: float
@@ -58,13 +58,13 @@ class TrialDecision(Contract):
 
 
 class PairedTrial(Contract):
-    """The rule of one trial. Bounds in nats a token."""
+    """The rule of one trial. Bounds in nats per token."""
 
     loss_bound: float = Field(gt=0, description="L: losses up to here cost one stake")
     gain_bound: float = Field(gt=0, description="G: a larger gain counts as this")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="probability that one that is not better is promoted")
     reject_alpha: float = Field(default=0.05, gt=0, lt=1)
-    margin: float = Field(default=0.0, ge=0, description="gain that it must exceed, nats a token")
+    margin: float = Field(default=0.0, ge=0, description="gain that it must exceed, nats per token")
     fewest: int = Field(default=20, ge=1, description="requests before a promotion")
     most: int = Field(default=2000, ge=1, description="requests after which the trial ends")
 
@@ -81,7 +81,7 @@ class PairedTrial(Contract):
         return TrialMemory(better=Capital.new(restarts=False), worse=Capital.new(restarts=False))
 
     def update(self, memory: TrialMemory, active: float, candidate: float | None) -> tuple[TrialMemory, TrialDecision]:
-        """After one request with these mean divergences (nats a token) under both profiles at the same positions.
+        """After one request with these mean divergences (nats per token) under both profiles at the same positions.
 
         A candidate's divergence that is not finite (or None, which JSON has for it) rejects it. Raises ValueError where
         the active one's is not finite, and where the trial has ended.

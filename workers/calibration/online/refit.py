@@ -2,7 +2,7 @@
 
 Scoring goes on meanwhile: positions of the fitting set are scored in the thread of the engines, a few windows between
 two batches of traffic, and fitting runs in a thread of its own, at the lowest priority. A refit proves nothing: the
-trial does. It is of the kinds that the active version is of, fitted anew from both models' hidden states, so that no
+trial does. It is of the kinds that the active version is of, fitted again from both models' hidden states, so that no
 error is handed on from refit to refit.
 """
 

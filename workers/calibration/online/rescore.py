@@ -44,7 +44,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class Scored:
-    """One request. Means are nats a token over the positions that are finite; infinity where a corrected one is not.
+    """One request. Means are nats per token over the positions that are finite; infinity where a corrected one is not.
 
     `request` is what the window keeps, None where the served distribution was not finite. `rows` are the positions that
     a refit may learn from; `kl` holds per-token values by stage, for a histogram.

@@ -1,6 +1,6 @@
 """What a refit learns from: the most recent requests, and a fixed random sample of the original fitting set.
 
-Both hold names and token counts; what the names stand for lies elsewhere.
+Both hold names and token counts; what the names stand for is elsewhere.
 
 The reservoir is a bottom-k sample (Cohen and Kaplan 2007): every name gets a pseudo-random key from the seed and the
 name alone, and the items of the smallest keys are kept as long as they fit the token budget. So it is the same
@@ -57,7 +57,7 @@ class Reservoir(Contract):
         place = key(self.seed, item.name)
         if item.tokens > self.budget_tokens or any(kept.name == item.name for kept in memory.items):
             return memory
-        # What came past the budget once stays out, and so must all that lies behind it: nothing is let in out of turn.
+        # What came past the budget once stays out, and so must all that is behind it: nothing is let in out of turn.
         if memory.limit is not None and place >= memory.limit:
             return memory
         room, kept, limit = self.budget_tokens, [], memory.limit

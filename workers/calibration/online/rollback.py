@@ -1,7 +1,7 @@
 """The guard of an active profile: is it worse than doing nothing, or than the version before it?
 
 h = KL(active) - KL(other), other being the raw model or the previous version, at the same positions of one request:
-the harm, nats a token. Null: whatever came before, the mean of h is at most 0. Payoff z = min(h, H)/L: clipping harm
+the harm, nats per token. Null: whatever came before, the mean of h is at most 0. Payoff z = min(h, H)/L: clipping harm
 can only delay a rollback, a benefit beyond L costs several stakes. Harm may begin at any time, so the capitals restart;
 the two comparisons share α equally, so that a version that is never worse than either is ever rolled back with
 probability α at most (as far as its benefit stays within L on average, see `capital`).
@@ -29,7 +29,7 @@ class GuardMemory(Contract):
     """What the guard of one activation remembers."""
 
     seen: int = Field(default=0, ge=0)
-    harm_raw: float = Field(default=0.0, description="sum of the harm against raw, nats a token")
+    harm_raw: float = Field(default=0.0, description="sum of the harm against raw, nats per token")
     raw: Capital
     previous: Capital
 
@@ -39,7 +39,7 @@ class GuardDecision(Contract):
 
     worse: Worse | None
     seen: int
-    mean_harm: float = Field(description="against raw, nats a token")
+    mean_harm: float = Field(description="against raw, nats per token")
     e_raw: float
     e_previous: float
     level: float
@@ -47,7 +47,7 @@ class GuardDecision(Contract):
 
 
 class RollbackGuard(Contract):
-    """The rule of one activation. Bounds in nats a token."""
+    """The rule of one activation. Bounds in nats per token."""
 
     benefit_bound: float = Field(gt=0, description="L: benefits up to here cost one stake")
     harm_bound: float = Field(gt=0, description="H: a larger harm counts as this")
@@ -65,7 +65,7 @@ class RollbackGuard(Contract):
     def update(
         self, memory: GuardMemory, active: float | None, raw: float, previous: float | None = None
     ) -> tuple[GuardMemory, GuardDecision]:
-        """After one request with these mean divergences (nats a token) at the same positions.
+        """After one request with these mean divergences (nats per token) at the same positions.
 
         `previous` is None where there is no other version to return to. The active version's divergence that is not
         finite (or None) is harm of H. Raises ValueError where another is not finite.

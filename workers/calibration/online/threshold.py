@@ -23,7 +23,7 @@ _GENERATIONS: Final = 100
 
 @dataclass(frozen=True)
 class Expected:
-    """What test documents showed of a version, nats a token; None: not known."""
+    """What test documents showed of a version, nats per token; None: not known."""
 
     kl_high: float | None = None
     raw_mean: float | None = None

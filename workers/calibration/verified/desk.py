@@ -1,6 +1,6 @@
 """Requests for verified decoding, on their way between the event loop that takes them and the thread that computes.
 
-All that run advance together, a block a round. What nobody waits for any more is dropped between rounds.
+All that run advance together, a block a round. What no one waits for any more is dropped between rounds.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ class Desk:
         return ticket
 
     def work(self, *, check_cancelled: Callable[[], None]) -> None:
-        """Rounds, until `check_cancelled` raises. Raises what the engines raise; whoever waits is told first."""
+        """Rounds, until `check_cancelled` raises. Raises what the engines raise; each waiting request learns of it
+        first."""
         try:
             while True:
                 check_cancelled()

@@ -77,7 +77,7 @@ def _refusal(error: Exception) -> Response:
 
 
 async def _lines(ticket: Ticket) -> AsyncIterator[bytes]:
-    """Until the end, an error, or whoever listens has gone: then the request is dropped between two rounds."""
+    """Until the end, an error, or anyone who listens has gone: then the request is dropped between two rounds."""
     try:
         while True:
             line: dict[str, Any] = await ticket.lines.get()

@@ -75,10 +75,10 @@ def run(
     progress: Progress = lambda done, total: None,
     check_cancelled: Callable[[], None] = never,
 ) -> SelfTest:
-    """Measures. `prompts`: short ones, of which the start that tells the models apart best is drawn from.
+    """Measures. `prompts`: short ones, of which the start that distinguishes the models best is drawn from.
 
     `streams`: how many run at once. `draws`: of the first question; the second takes half as many. `seed`: of all
-    draws; whoever offers what passes takes a new one each time, or what luck decided once is decided for ever.
+    draws; anyone who offers what passes takes a new one each time, or what luck decided once is decided for ever.
 
     Raises what the engines raise, and ValueError where the reference's distribution is not finite.
     """

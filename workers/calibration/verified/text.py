@@ -8,7 +8,7 @@ from typing import Any, Final
 LONGEST_STOP: Final = 256
 
 
-# Of the prompt: how the first token is written depends on what stands before it.
+# Of the prompt: how the first token is written depends on what is before it.
 _BEFORE: Final = 8
 
 

@@ -1,6 +1,6 @@
 """How the error of a model's hidden states comes about and grows from layer to layer: the *cascade*, measured.
 
-h are the reference's states at a border, ĥ the candidate's at the one that stands for it, e = ĥ − h. A step is a
+h are the reference's states at a border, ĥ the candidate's at the one that means it, e = ĥ − h. A step is a
 matched pair of layers, or a gap of the alignment (`course`). Per border: the relative error ‖e‖/‖h‖ and the cosine of
 each token, SQNR = 10 log₁₀ Σ‖h‖²/Σ‖e‖² in dB. Per step the error that leaves it is taken apart, exactly:
 
@@ -64,7 +64,7 @@ class ActivationErrors:
     square root is the pooled relative error, −10 log₁₀ of it SQNR). `steps`, and of each `fresh_S` Σ‖fresh‖² and
     `carried_S` Σ‖carried‖², `grown_S` Σ‖e_out‖², over Σ‖e_in‖² (`fresh_S`: over Σ‖h_out‖²). `cascade`: Σ‖e_last‖² over
     Σ‖fresh‖², embeddings' included. `outliers_B`: outlier channels, largest first; `outlier_share_B` of the squared
-    error that lies in them.
+    error that is in them.
     """
 
     borders: tuple[tuple[int, int], ...]
@@ -145,7 +145,7 @@ def activation_errors(
 
 @dataclass(frozen=True)
 class SelfRepair:
-    """Of each step: `direct_S` and `final_S` KL in nats a token, `repaired_S` (direct − final) / direct; over the
+    """Of each step: `direct_S` and `final_S` KL in nats per token, `repaired_S` (direct − final) / direct; over the
     windows `windows`."""
 
     steps: tuple[Course, ...]
@@ -217,7 +217,7 @@ class _AtBorders:
         self._errors_KD.index_add_(0, self._cluster_of_N[start : start + len(h_NLD)], error_NLD.square().sum(1))
 
     def leave(self, border: int) -> None:
-        """Tells the outlier channels of a border, and the share of the squared error in them (of no error: nothing)."""
+        """Shows the outlier channels of a border, and the share of the squared error in them (of no error: nothing)."""
         ratio_D = (self._states_D / self._states_D.median().clamp_min(1e-300)).sqrt()
         error_D, error_K = self._errors_KD.sum(0), self._errors_KD.sum(1)
         whole = float(error_D.sum())
@@ -252,7 +252,7 @@ def effects(
     progress: Progress,
     check_cancelled: CheckCancelled,
 ) -> tuple[Sums, Sums]:
-    """(direct, final): KL(reference ‖ variant) of each step, nats a token. `candidate` lends its layers alone: its
+    """(direct, final): KL(reference ‖ variant) of each step, nats per token. `candidate` lends its layers alone: its
     borders are not read."""
     shape = (*reference.runner.tokens_NL.shape, reference.hidden_size)
     last, windows = len(reference) - 1, shape[0]

@@ -1,8 +1,8 @@
 """Which layer of the candidate is which of the reference's, where their numbers differ; and what each gap costs.
 
 Layers are matched in order so that the sum of their similarities is largest (`matching`), the similarity of two layers
-being the mean of two linear CKAs on the same tokens (`similarity`): of what leaves them and of what they add. How sure
-a pair is tells the share of resamplings of whole documents in which it is matched again.
+being the mean of two linear CKAs on the same tokens (`similarity`): of what leaves them and of what they add. The
+certainty of a pair is the share of resamplings of whole documents in which it is matched again.
 
 A gap's damage is measured, not inferred: the reference is run with this gap alone made as the candidate has it (layers
 left out, or the candidate's own put in), from the stored states at the border where it begins; and the candidate is run
@@ -35,7 +35,7 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class GapDamage:
-    """One gap. `swapped`: KL(reference ‖ reference with this gap), nats a token; `saved`: KL of the candidate − KL of
+    """One gap. `swapped`: KL(reference ‖ reference with this gap), nats per token; `saved`: KL of the candidate − KL of
     the candidate without this gap, paired. `before`, `after`: CKA of the states that enter and that leave it.
     `stability`: share of resamplings in which the same layers have no partner; 0 where none was made."""
 
@@ -51,7 +51,7 @@ class GapDamage:
 @dataclass(frozen=True)
 class Alignment:
     """`similarity_RC`: what was maximized. `states`: CKA at borders (R + 1, C + 1). `stability_P`: of each pair, from
-    `resamplings` of the clusters; 0 where these are too few to be drawn anew.
+    `resamplings` of the clusters; 0 where these are too few to be drawn again.
 
     `total`: KL(reference ‖ candidate). `matched`: KL of the reference with all matched layers, embedding and head made
     the candidate's, and no gap. `control`: KL of the reference's own layers run again from the first gap, which must be
@@ -85,7 +85,7 @@ def align(
     alike = similarity(reference, candidate, clusters, progress=progress, check_cancelled=check_cancelled)
     similarity_RC = _layers(alike)
     matching = match(similarity_RC)
-    # drawing one document anew can only return itself
+    # drawing one document again can only return itself
     resamplings = RESAMPLES if clusters.count >= FEWEST_CLUSTERS else 0
     pair_shares, gap_shares = _stability(alike, matching, resamplings, seed, check_cancelled)
     states = alike.states.cka()
@@ -152,7 +152,7 @@ def first(gap: Gap) -> tuple[int, int]:
 
 
 class Runs:
-    """Chains of layers of both models, and the KL of what leaves them, nats a token. `ours`, `theirs`: the layers of
+    """Chains of layers of both models, and the KL of what leaves them, nats per token. `ours`, `theirs`: the layers of
     reference and candidate; `total`: KL(reference ‖ candidate). `kinds`: masks (N, L) of tokens, by each of which all
     is summed, too."""
 

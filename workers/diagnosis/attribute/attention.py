@@ -34,7 +34,7 @@ from workers.diagnosis.attribute.sums import Clusters, Sums
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 
-# A probability that rounds to 0 in one model and not in the other would cost infinitely many nats: this one stands for
+# A probability that rounds to 0 in one model and not in the other would cost infinitely many nats: this one means
 # it, so that no KL exceeds 69 nats.
 LEAST = 1e-30
 # Heads whose distributions are compared at once.

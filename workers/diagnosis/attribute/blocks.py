@@ -291,7 +291,7 @@ def _sqnr(energy: Mean) -> Mean | None:
 def routing_block(
     found: RoutingShift, text: blocks.Measured, *, seed: int, check_cancelled: CheckCancelled = never_cancelled
 ) -> blocks.RoutingShift:
-    """The block of routing. The load's shift is no mean: its interval is by percentiles of clusters drawn anew. Raises
+    """The block of routing. The load's shift is no mean: its interval is by percentiles of clusters drawn again. Raises
     what `check_cancelled` raises."""
     hooked: _Hooked = {"seed": seed, "check_cancelled": check_cancelled}
     supports = dict.fromkeys(("changed", "any_changed", "own"), _SHARE)

@@ -1,8 +1,8 @@
 """A model's hidden states at all of its layer borders, on disk, and any chain of layers run on from one of them.
 
 Border 0 is what enters layer 0, border i what leaves layer i − 1. One layer's weights are in memory at a time; the
-states lie in mapped files, so memory does not grow with depth or with text. Every batch has the same shape whoever runs
-it, so that a chain of a model's own layers from its own border gives its own states bit for bit.
+states lie in mapped files, so memory does not grow with depth or with text. Every batch has the same shape, no matter
+who runs it, so that a chain of a model's own layers from its own border gives its own states bit for bit.
 
 Names: N windows, L tokens of a window, D hidden size.
 """

@@ -1,13 +1,13 @@
-"""The class of a part's damage, from its numbers. The first rule that holds decides; docs/attribute.md tells them.
+"""The class of a part's damage, from its numbers. The first rule that holds decides; docs/attribute.md shows them.
 
 negligible        its nats are 0, or the interval of its share ends below a thousandth
 unclear           the interval of its nats reaches to 0: no damage is shown
 removed           more than 90 % of its weights became 0; of a gap: layers were dropped
 inserted          of a gap alone: its layers are all the candidate's own
 norm, router      the part is one
-aligned           noise of the same norm costs less, for sure: the error lies where the model is sensitive
+aligned           noise of the same norm costs less, for sure: the error is where the model is sensitive
 outlier_channels  half of the output error comes from the worst hundredth of input channels
-low_rank          half of what noise of the same shape has outside of its first sixteen directions lies in them, too
+low_rank          half of what noise of the same shape has outside of its first sixteen directions is in them, too
 sheltered         noise of the same norm costs more, for sure: the method has kept the error out of harm's way
 size              noise of the same norm costs the same: only a smaller error helps
 unclear           no twin was run, or its interval says nothing
@@ -30,8 +30,8 @@ ROUTERS = frozenset({"gate", "shared_expert_gate", "router"})
 
 @dataclass(frozen=True)
 class Found:
-    """What a cause is told from. `nats` and `share` of the part swapped into the reference, `ratio` of its nats to its
-    twin's."""
+    """What a cause is derived from. `nats` and `share` of the part swapped into the reference, `ratio` of its
+    nats to its twin's."""
 
     kind: SiteKind
     module: str
@@ -91,8 +91,9 @@ def _without(nats: Mean, share: Mean | None) -> Iterator[tuple[bool, Cause, str]
 
 
 def shown(found: Found) -> bool | None:
-    """Whether what it costs can be told from nothing; None where there is no interval. That of its nats decides alone,
-    since they are the damage: with a second and a third way to be shown, what costs nothing would be so more often."""
+    """Whether its cost differs from nothing; None if there is no interval. That of its nats
+    decides alone, since they are the damage: with a second and a third way to be shown, what costs nothing would be so
+    more often."""
     return is_shown(found.nats)
 
 

@@ -26,7 +26,7 @@ from workers.surgery.blockwise.skeleton import Read
 # The worst hundredth of input channels, and so many directions: what a few protected columns or a small repair hold.
 CHANNELS, DIRECTIONS = 0.01, 16
 # What a module is compared on: smaller ones hold everything in few directions. Noise of this size holds 0.62 in them,
-# so that a share is told beside what noise of the same shape holds.
+# so that a share is reported beside what noise of the same shape holds.
 FEWEST = 4 * DIRECTIONS
 # Fields of config.json that say nothing of what a layer computes.
 _IDLE = frozenset(

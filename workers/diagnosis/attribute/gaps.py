@@ -2,7 +2,7 @@
 
 A treatment is a recipe on the candidate's alias. The step that dropped the gap's layers drops them no more, or the one
 that added them adds them no more; everything else stays as it was. There is one only if it is certain: one step of the
-recipe numbers the layers anew, it dropped or added the layers of the gap, and without them it leaves exactly the
+recipe numbers the layers again, it dropped or added the layers of the gap, and without them it leaves exactly the
 candidate's layers without the gap.
 """
 
@@ -119,7 +119,7 @@ class _NoRecipeError(Exception):
 
 
 def put_back(patient: Patient, dropped: Collection[int], added: Collection[int], *, before: int) -> Treatment:
-    """`dropped`: layers of the reference, `added`: layers of the candidate, of one gap; it stands before layer `before`
+    """`dropped`: layers of the reference, `added`: layers of the candidate, of one gap; it is before layer `before`
     of the candidate. Where there is no recipe `why` says why."""
     words = " and ".join(
         ([f"{listed(sorted(dropped))} left in"] if dropped else [])
@@ -169,7 +169,7 @@ def _without(patient: Patient, dropped: list[int], added: list[int], before: int
     remaining = _remaining(step, left, by_itself=by_itself)
     if wanted != _order_after(info, remaining):
         way = "in" if dropped else "out"
-        raise _NoRecipeError(f"{step.type} cannot be told to leave exactly these layers {way}")
+        raise _NoRecipeError(f"{step.type} cannot leave exactly these layers {way}")
     places: list[int | None] = [*range(start), *[None] * len(dropped), *range(before, len(order))]
     renumbered = {layer: number for number, layer in enumerate(places) if layer is not None}
     outside = [weight for weight in (*weights_of(info), *norms_of(info)) if weight.layer is None]
@@ -181,7 +181,7 @@ def _without(patient: Patient, dropped: list[int], added: list[int], before: int
 
 
 def _old(order: Order, layer: int) -> int:
-    """The old layer that one is, or, of a new one, that it stands behind; −1 for one before all."""
+    """The old layer that one is, or, of a new one, that it is behind; −1 for one before all."""
     return next((old for old in reversed(order[: layer + 1]) if old is not None), -1)
 
 
@@ -193,7 +193,7 @@ def _acted_on(order: Order, layers: int) -> set[int]:
 
 
 def _remaining(step: Step, layers: list[int], *, by_itself: bool) -> list[Fields]:
-    """The step for these layers alone, none where there are none. One that chose layers by itself is told them, and
+    """The step for these layers alone, none where there are none. One that chose layers by itself gets them, and
     reads no text for it."""
     if not layers:
         return []
@@ -202,7 +202,7 @@ def _remaining(step: Step, layers: list[int], *, by_itself: bool) -> list[Fields
 
 
 def _order_after(info: CheckpointInfo, steps: list[Fields]) -> Order | None:
-    """What the layers are after no step or one; None where that cannot be told, or the step not be written so."""
+    """What the layers are after no step or one; None where that cannot be known, or the step not be written so."""
     if not steps:
         return list(range(info.layers))
     try:

@@ -68,13 +68,12 @@ def internals(
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> blocks.Internals:
     """Alignment, attention, activations; of two mixtures of experts routing, too. `tokens_NL`: windows of one length,
-    `document_N` their documents, `kinds` masks (N, L) of tokens by each of which nats are told, too; self-repair is
+    `document_N` their documents, `kinds` masks (N, L) of tokens by each of which nats are reported, too; self-repair is
     measured on about `repair_tokens` of them. `renumbered` says why layers of one number are no counterparts, where
     that is known beforehand. `alignment_alone` leaves out all but the alignment.
 
     What cannot be measured of these two (a mixture against a dense model, routers of layers that have other numbers) is
-    told in `not_measured`. Raises `HemostatError`: INVALID_REQUEST (windows too short), ACTIVATIONS_NOT_FINITE.
-    """
+    reported in `not_measured`. Raises `HemostatError`: INVALID_REQUEST (windows too short), ACTIVATIONS_NOT_FINITE."""
     documents = np.asarray(document_N)
     work = _Work(reference, candidate, tokens_NL, documents, kinds, scratch, seed, progress, check_cancelled)
     alignment = work.kept("alignment", blocks.LayerAlignment, work.alignment)

@@ -1,4 +1,4 @@
-"""The `attribute` job: which part of the candidate costs how many nats, why, and what would mend it.
+"""The `attribute` job: which part of the candidate costs how many nats, why, and what would repair it.
 
 Order: both models on the whole text in the engine (as `compare` does it), then both on a part of the text through
 transformers' layers, their states kept at every border; then parts are swapped on these states, the worst ones found,

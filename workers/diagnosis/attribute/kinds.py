@@ -39,7 +39,7 @@ Column = NDArray[np.floating[Any]]
 _Against = tuple[Mean | None, float | None]
 _REAL: Support = (-math.inf, math.inf)
 _SHARE: Support = (0.0, 1.0)
-# Of the ranked parts, those whose kinds are told: of one that costs a thousandth there is nothing to spread.
+# Of the ranked parts, those whose kinds are reported: of one that costs a thousandth there is nothing to spread.
 MOST_PARTS = 40
 
 
@@ -61,7 +61,7 @@ class Kinds:
         return cls(names, np.stack([every[name] for name in names]), where, seed)
 
     def block(self, whole_T: Column, sites: Sequence[Site]) -> SubsetClasses:
-        """What a report tells of the kinds themselves and of the whole candidate's KL at all positions; `sites` are the
+        """What a report shows of the kinds themselves and of the whole candidate's KL at all positions; `sites` are the
         parts with their kinds."""
         masks = dict(zip(self.names, self.masks_CT, strict=True))
         return _block(masks, self.where.document, self.spread(whole_T), sites)
@@ -162,7 +162,7 @@ class InsideKinds:
         return cls({name: torch.from_numpy(mask) for name, mask in masks.items() if mask.any()}, document_N)
 
     def block(self, whole: tuple[SiteClass, ...], sites: Sequence[Site]) -> SubsetClasses:
-        """What a report tells of the kinds, and of the parts that have them."""
+        """What a report shows of the kinds, and of the parts that have them."""
         masks = {name: mask.numpy().ravel() for name, mask in self.masks.items()}
         length = next(iter(self.masks.values())).shape[1]
         return _block(masks, np.repeat(self.document_N, length), whole, sites)

@@ -28,7 +28,8 @@ MOST_PAIRS = 10
 
 @dataclass
 class Look:
-    """Answers about one part. `restored_by_kind`: what restoring gains on tokens of each kind, where these are told."""
+    """Answers about one part. `restored_by_kind`: what restoring gains on tokens of each kind, where these are
+    reported."""
 
     control: float
     ratio: Mean | None
@@ -40,7 +41,7 @@ class Look:
 @dataclass
 class Looking:
     """Looks into the first parts of a finished search. `full`: KL of the whole candidate on the subset; `kinds` of its
-    tokens, by which gains are told, too."""
+    tokens, by which gains are reported, too."""
 
     swapper: Swapper
     search: Search

@@ -23,7 +23,7 @@ GAP_PRICE = 0.1
 @dataclass(frozen=True)
 class Gap:
     """A run of layers without a partner: `reference` ones that the candidate lacks, `candidate` ones that it has more.
-    It stands before layer `after_reference` of the reference and `after_candidate` of the candidate."""
+    It is before layer `after_reference` of the reference and `after_candidate` of the candidate."""
 
     reference: tuple[int, ...]
     candidate: tuple[int, ...]

@@ -1,7 +1,7 @@
 """Whether layers of the same number are counterparts: told by the recipe, and of anybody's weights by the weights.
 
 A candidate of the reference's depth may have lost one layer and got another elsewhere: every layer between the two is
-then a copy of its neighbour, and what it would cost in the place of the layer of its number is nobody's damage.
+then a copy of its neighbour, and what it would cost in the place of the layer of its number is no one's damage.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def renumbered_by(origin: CheckpointInfo, recipe: Recipe) -> str:
     if not steps:
         return ""
     verb = "numbers" if len(steps) == 1 else "number"
-    return f"{' and '.join(steps)} {verb} the layers anew, so that parts of the same number are no counterparts"
+    return f"{' and '.join(steps)} {verb} the layers again, so that parts of the same number are no counterparts"
 
 
 def made_of(
@@ -40,7 +40,7 @@ def made_of(
     """Of each layer of the candidate the one of `origin` that it was made of, None for one of which nothing was there.
 
     `tensors` are the candidate's, and `origins` says what those were called before the recipe that had another name
-    (None: not there), as a manifest does. None altogether where a layer's tensors are of several, or no name tells.
+    (None: not there), as a manifest does. None altogether where a layer's tensors are of several, or no name shows.
     """
     paths = {place.path for name in origin.tensors if (place := in_layer(name)) is not None}
     found: dict[int, set[int]] = {}
@@ -146,7 +146,7 @@ def _nearest(reference: Skeleton, candidate: Skeleton, layer: int) -> tuple[int 
 
 
 def _matrices(skeleton: Skeleton, layer: int) -> dict[str, torch.Tensor]:
-    """The first projection of attention: one matrix tells layers apart."""
+    """The first projection of attention: one matrix distinguishes layers."""
     prefix = f"model.layers.{layer}.self_attn."
     names = [name for name in ("q_proj.weight", "qkv_proj.weight") if prefix + name in skeleton.info.tensors]
     return {name: skeleton.read(prefix + name).to(torch.float32) for name in names}

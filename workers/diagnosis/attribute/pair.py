@@ -63,7 +63,7 @@ def opened(
     these models and this text.
 
     Where channels of one are scaled, each is given the other's parts in its own frame: a part that stood alone in the
-    other's would be taken for damage that nobody did. Whole layers are run as they are.
+    other's would be taken for damage that no one did. Whole layers are run as they are.
     """
     run_in = DTYPES[_TORCH[resolve_dtype(dtype)]]
     with ExitStack() as stack:

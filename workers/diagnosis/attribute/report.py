@@ -142,7 +142,7 @@ def export(report: AttributeReport, found: Found, context: JobContext) -> None:
     send(gauges, report.labels(), context)
 
 
-# Causes that somebody can act on are told of parts that were looked into; the others have no twin.
+# Causes that somebody can act on are reported of parts that were looked into; the others have no twin.
 _UNSEEN: tuple[Cause, str] = ("unclear", "not among the first parts: no twin was run for it")
 
 

@@ -1,10 +1,10 @@
 """Finds the parts that cost most, within a budget of forward passes: whole layers first, then what is in them.
 
-Layers (and what stands outside them) come first because they are few and together are all that differs. Their nats say
-in which order the finer parts are worth a try; where the budget does not reach for all of these, those of layers with
+Layers (and what is outside them) come first because they are few and together are all that differs. Their nats say in
+which order the finer parts are worth a try; where the budget does not reach for all of these, those of layers with
 fewer nats are left out. Nothing is known of layers before they are measured: where the budget does not reach for a
-little of the text of each, those that are tried are spread over the model, and the others are told, not taken for mild.
-"""
+little of the text of each, those that are tried are spread over the model, and the others are reported, not taken for
+mild."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Search:
         self.left_out.sort(key=lambda site: order[site.name])
 
     def everything(self) -> list[Measured]:
-        """Layers and what stands outside, where all of them were asked for and measured on the whole subset: together
+        """Layers and what is outside, where all of them were asked for and measured on the whole subset: together
         they are all that differs. Empty where that is not so."""
         outer = [site for site in self.changed if site.layer is None or site.whole]
         known = [self.found.get(site.name) for site in outer]

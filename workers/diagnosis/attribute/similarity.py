@@ -7,7 +7,7 @@ et al., 2010.15327): the biased one calls any two representations of few tokens 
 U-centred Gram matrices (Székely & Rizzo, 1310.2926), so that all pairs of borders are one matrix product.
 
 Two things of a layer are compared: what leaves it, and what it adds (what leaves − what enters). Neighbouring states of
-a residual stream are nearly the same whatever the layers do; what is added tells layers apart. The first token of a
+a residual stream are nearly the same whatever the layers do; what is added distinguishes layers. The first token of a
 window is left out: as an attention sink its state is often hundreds of times larger than any other and would decide
 alone.
 

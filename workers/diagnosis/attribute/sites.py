@@ -1,7 +1,7 @@
 """The parts of a model that can be swapped, as pieces of named tensors.
 
 A part is a whole layer, a linear module with its bias, a norm, a group of attention heads (the query heads that share a
-key and value head, their rows of q, k, v and columns of o), an expert, or what stands outside the layers: embedding,
+key and value head, their rows of q, k, v and columns of o), an expert, or what is outside the layers: embedding,
 final norm, head. On a model with tied embeddings the one matrix is two parts: where tokens come in, and where logits
 are made.
 """
@@ -58,7 +58,7 @@ class Site:
         return (_head(info),) if self.kind == "head" else self.tensors
 
     def within(self, other: Site) -> bool:
-        """Whether all of it lies in the other one, or shares something with it."""
+        """Whether all of it is in the other one, or shares something with it."""
         if self == other:
             return True
         if self.layer is None or self.layer != other.layer:
@@ -151,7 +151,7 @@ def _overlap(first: Piece, second: Piece) -> bool:
 
 @dataclass(frozen=True)
 class Scope:
-    """Parts that were asked for: those of `levels` in `layers` and, where these are all (None), what stands outside.
+    """Parts that were asked for: those of `levels` in `layers` and, where these are all (None), what is outside.
 
     `chosen` differ, `unchanged` is how many are the reference's own; `other_kinds` differ in the same layers and are of
     other kinds. `elsewhere` differ outside of these layers, which is looked up only where nothing within them does.

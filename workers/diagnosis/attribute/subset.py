@@ -43,7 +43,7 @@ class Missed:
 @dataclass(frozen=True)
 class Subset:
     """`tokens_NL`, `scored_NL` which positions count and `next_NL` what token follows; `windows` are indices into the
-    corpus, `where` tells of each scored position (in order of windows here) where it stands in the corpus, `index`
+    corpus, `where` shows for each scored position (in order of windows here) where it is in the corpus, `index`
     which of the corpus's scored positions it is. `starts`: of each window how many tokens it begins late (empty: none),
     so that its positions see less than they do in the corpus. `missed`: documents that are not among them, and why."""
 

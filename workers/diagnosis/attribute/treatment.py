@@ -2,7 +2,7 @@
 
 A step of the candidate's own recipe that made the damage is split: the part gets a step of its own that is milder or
 cleverer, everything else stays as it was. Where no step did it (somebody else's weights, a side effect of another step)
-a repair is appended. Every recipe is checked against the shapes as a submission is, so that it can be run as it stands.
+a repair is appended. Every recipe is checked against the shapes as a submission is, so that it can be run as it is.
 
     outlier_channels  quantized: AWQ, which scales such channels; pruned: SparseGPT
     aligned           quantized: GPTQ, pruned: SparseGPT, which move the error away from where it hurts
@@ -52,7 +52,7 @@ class Patient:
 def treat(
     patient: Patient, diagnoses: Sequence[tuple[Site, Cause]], *, unshown: tuple[int, int] | None = None
 ) -> Treatment:
-    """One recipe for these parts together; `why` tells what is done, or why nothing is. `unshown`: tokens and documents
+    """One recipe for these parts together; `why` shows what is done, or why nothing is. `unshown`: tokens and documents
     on which no damage of other parts was shown, which are left as they are."""
     wanted = [(site, cause) for site, cause in diagnoses if cause != "negligible"]
     if not wanted:
@@ -64,7 +64,7 @@ def treat(
             why="the candidate's weights are packed, and steps change plain ones: make it again from the reference",
         )
     if Subject(patient.origin, patient.recipe, 0).renumbered:
-        return Treatment(recipe=None, why="a step of the recipe numbers the layers anew: parts cannot be told apart")
+        return Treatment(recipe=None, why="a step of the recipe renumbers the layers: parts cannot be distinguished")
     steps: list[Fields] = [fields_of(step) for step in patient.recipe]
     words: list[str] = []
     for site, cause in wanted:
@@ -188,12 +188,12 @@ def _denser(fields: Fields, kind: str, cause: Cause) -> tuple[Fields | None, str
 def _appended(site: Site, cause: Cause) -> tuple[list[Fields], str]:
     """A step after all others, for the part alone."""
     if site.layer is None:
-        return [], "no step that is known here mends what stands outside the layers"
+        return [], "no step that is known here repairs what is outside the layers"
     if cause == "norm":
         modules = [site.name.removeprefix(f"layers.{site.layer}.")]
         return [{"type": "norm.tweak", "layers": [site.layer], "modules": modules}], "norm tweaking"
     if site.kind == "expert" or cause == "router":
-        return [], "no step that is known here mends an expert or a router by itself"
+        return [], "no step that is known here repairs an expert or a router by itself"
     prefix = f"model.layers.{site.layer}."
     weights = [name for name in site.tensors if name.endswith("_proj.weight")]
     modules = list(dict.fromkeys(name.removeprefix(prefix).removesuffix(".weight") for name in weights))

@@ -313,7 +313,7 @@ def _verdict(
 
 
 def _first(best: Ranked, ties: Sequence[tuple[str, str]], name: str) -> str:
-    """What is said of the only one than which none is better: not each of the others need be worse for sure."""
+    """What is reported of the only one than which none is better: not each of the others need be worse for sure."""
     tied = [pair for pair in ties if best.letter in pair]
     if not tied:
         return f"{best.letter} is better than every other one in {name}"
@@ -346,7 +346,7 @@ def _warnings(
         asked = len(letters) * (len(letters) - 1) // 2 * judged
         if asked * LEAST_P >= LEVEL:
             found.append(
-                f"{asked} differences by {kind} are corrected together, and the bootstrap tells no p below "
+                f"{asked} differences by {kind} are corrected together, and the bootstrap shows no p below "
                 f"{LEAST_P:.1g}: none of them can be found. Compare fewer candidates at once for differences by {kind}."
             )
     if Clusters.of(kept[0].document, kept[0].window).by == "windows":

@@ -1,7 +1,7 @@
-"""Which of the compared positions are of which token class, and what cannot be told by class.
+"""Which of the compared positions are of which token class, and what cannot be given by class.
 
 The columns are those that the compare jobs wrote. A class is compared where every file has its column: of other
-positions nobody knows whether they are of it.
+positions no one knows whether they are of it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def classes_of(letters: Sequence[str], kept: Sequence[Tokens]) -> Classes:
             unlike.append(f"{title(name)} ({counted(other, 'position')})")
     note = []
     if lacking:
-        note.append(f"Not told, for not every report tells them: {', '.join(lacking)}.")
+        note.append(f"Not told, for not every report shows them: {', '.join(lacking)}.")
     if absent:
         note.append(f"Not among the compared positions: {', '.join(absent)}.")
     if unlike:

@@ -35,13 +35,13 @@ PARTS: Final[Mapping[str, _Part]] = {
     "arithmetic of the divergence": lambda source: source.precision,
     "reference": lambda source: source.reference.weights_fingerprint,
 }
-# Fingerprints are told by so many characters.
+# Fingerprints are given by so many characters.
 _SHOWN: Final = 16
 _NUMBER: Final = re.compile(r"\d+")
 
 
 def mismatches(reports: Mapping[str, CompareReport]) -> list[Mismatch]:
-    """What any two of the reports, named by their letters, do not share. Each part is told once: against the first
+    """What any two of the reports, named by their letters, do not share. Each part is reported once: against the first
     report that has it otherwise."""
     found: list[Mismatch] = []
     for what, part in PARTS.items():

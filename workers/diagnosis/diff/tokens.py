@@ -26,7 +26,7 @@ VALUES: Final = (*_DISTANCES, "logp_reference", "logp_candidate", "top1_agree", 
 class Tokens:
     """Scored positions of one report, one entry a position. What is not finite is NaN.
 
-    `classes` tells of each token class by its name which positions are of it; empty where the file has no such column.
+    `classes` shows for each token class by its name which positions are of it; empty where the file has no such column.
     """
 
     document: NDArray[Any]
@@ -63,7 +63,7 @@ class Tokens:
 
 
 def read(file: Path, *, name: str) -> Tokens:
-    """The values of a file that a compare job wrote; `name` tells it in errors.
+    """The values of a file that a compare job wrote; `name` shows it in errors.
 
     Raises ARTIFACT_NOT_FOUND where it is not there, INVALID_REQUEST where it is damaged or of another layout.
     """

@@ -1,1 +1,2 @@
-"""The `mitigate` job: diagnose the wound, try treatments by expected nats a byte, choose, and prove the choice."""
+"""The `mitigate` job: diagnose the modification, try treatments by expected nats a byte, choose, and prove the
+choice."""

@@ -10,24 +10,24 @@ from app.contracts.report import Mean
 from app.kinds.mitigate.report import FrontPoint, MitigateReport
 from app.kinds.mitigate.request import MitigateRequest
 
-# The repair as a LoRA, where a whole checkpoint lies beside it.
+# The repair as a LoRA, where a whole checkpoint is beside it.
 ARCHIVE_FILE: Final = "adapter.zip"
 # Where a LoRA alone was to be left, and it goes on weights that are left with a checkpoint only.
 _NO_LORA: Final = (
-    "\n\nNo LoRA lies beside this card: the repair's goes on weights that its rounds (`iterations`) made anew, and "
+    "\n\nNo LoRA is beside this card: the repair's goes on weights that its rounds (`iterations`) made again, and "
     f"without them it is of no use. With `export` `checkpoint` both are left, in `{ARCHIVE_FILE}`."
 )
 _WINDOW: Final = MitigateRequest.model_fields["window"].default
 
 
 def model_card(report: MitigateReport, files: Sequence[str], *, anew: bool = False) -> str:
-    """The card. It tells what was done, what it costs and saves, how it was tested, and how to make it. `anew`: whether
+    """The card. It shows what was done, what it costs and saves, how it was tested, and how to make it. `anew`: whether
     the weights that the repair's LoRA goes on were made in its rounds."""
     point = next(one for one in report.front if one.recommended)
     before = next((one for one in report.front if not one.treatments), None)
     source = report.provenance
     alias = source.candidate.model
-    rows = [("", "KL, nats a token (95 %)", "bytes", "bits a weight", "tokens/s")]
+    rows = [("", "KL, nats per token (95 %)", "bytes", "bits per weight", "tokens/s")]
     if before is not None:
         rows.append(("candidate", *_row(before)))
     rows.append(("**treated**", *_row(point)))

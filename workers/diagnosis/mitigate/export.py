@@ -35,7 +35,7 @@ AFTER_FILE: Final = "treated.parquet"
 # folder beside the checkpoint's weights.
 ADAPTER_FOLDER: Final = "adapter"
 ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors", CHANNELS)
-# The weights that the adapter goes on, where a repair made them anew.
+# The weights that the adapter goes on, where a repair made them again.
 BASE_FOLDER: Final = "base"
 _PIECE: Final = 1 << 24
 _OWN: Final = frozenset({"manifest.json", "entry.json"})
@@ -68,7 +68,7 @@ def leave(made: Path, context: JobContext, *, checkpoint: bool) -> list[str]:
 
     Artifacts lie in one folder, and loaders take every safetensors file, and an adapter, that they find beside a
     checkpoint: with `checkpoint` the LoRA is an archive. In it are the weights that it goes on, too, where these were
-    made anew in rounds; without them it would be of no use, and is left out. Raises DISK_FULL.
+    made again in rounds; without them it would be of no use, and is left out. Raises DISK_FULL.
     """
     adapter, base = made / ADAPTER_FOLDER, made / BASE_FOLDER
     if checkpoint:

@@ -50,7 +50,7 @@ def broken(limits: Limits, *, size: float, bits: float, latency: float | None) -
     if limits.bytes is not None and size > limits.bytes:
         return f"it takes {round(size):,} bytes, the budget is {limits.bytes:,}"
     if limits.bits_per_weight is not None and bits > limits.bits_per_weight + 1e-9:
-        return f"it takes {bits:.4g} bits a weight, the budget is {limits.bits_per_weight:.4g}"
+        return f"it takes {bits:.4g} bits per weight, the budget is {limits.bits_per_weight:.4g}"
     if limits.added_latency is not None and latency is not None and latency > limits.added_latency:
         return f"a token takes {100 * latency:.3g} % longer, the budget is {100 * limits.added_latency:.3g} %"
     return ""

@@ -2,7 +2,7 @@
 
 Order: text, the candidate, hidden states of the reference over the documents to choose by, where the damage sits,
 trials in the order of expected nats a byte, front and recommendation; then all of that is frozen and the test is
-opened, once, for the front and nothing else. docs/recipes/mitigate.md tells the protocol.
+opened, once, for the front and nothing else. docs/recipes/mitigate.md shows the protocol.
 
 What is measured is kept in the job's scratch, and checkpoints are kept in the store: the attempt after a lost one finds
 both, gets the same answers, and so goes the same way.
@@ -58,7 +58,7 @@ def tell(report: MitigateReport, request: MitigateRequest, context: JobContext) 
         "mitigate_saved_low_nats": low,
         "mitigate_saved_high_nats": high,
         "mitigate_helped": float(report.helped),
-        # By it a dashboard tells the last of several workers' numbers.
+        # By it a dashboard shows the last of several workers' numbers.
         "mitigate_finished_timestamp_seconds": time.time(),
     }
     recipe = (recipe_fingerprint(request.candidate.recipe) or "none")[:12]
@@ -147,7 +147,7 @@ class _Mitigate(Attempt):
         documents = self._documents(request.text, reference, dtype)
         tests = None if request.test_text is None else self._documents(request.test_text, reference, dtype)
         texts = self._calibration(reference, dtype, [*documents, *(tests or ())])
-        # What every treatment that reads text will ask for: one that is too short is told now.
+        # What every treatment that reads text will ask for: one that is too short is reported now.
         step = NormTweak.model_validate({"type": "norm.tweak"} | self._fit().fields())
         try:
             if request.reads_text:

@@ -4,7 +4,7 @@ What is expected at first (`prior`, the share of the candidate's KL that goes) c
 methods' pages in docs/recipes tell; it only decides what is tried first. The first trial of a treatment corrects it
 for all its knobs (`workers.diagnosis.mitigate.beliefs`).
 
-Treatments come in a fixed order within a recipe, whatever order they were thought of in: damage is spread anew, steps
+Treatments come in a fixed order within a recipe, whatever order they were thought of in: damage is spread again, steps
 are replaced by better ones, then what is still lost is added back (repair), and norms are tuned last.
 """
 
@@ -91,7 +91,7 @@ def why_none(subject: Subject, name: TreatmentName) -> str:
     if subject.origin.quantization is not None:
         return "the candidate came packed, and nothing changes packed weights: treat what it was packed from"
     if name == "protect" and subject.renumbered:
-        return "a step of the recipe removes or adds layers, so that its layers cannot be told apart by number"
+        return "a step of the recipe removes or adds layers, so that its layers cannot be distinguished by number"
     if name == "protect" and not subject.layer_shares:
         return "where the damage sits is not known"
     return _NO_STEP.get(name, "the model has no linear layer that it knows")
@@ -155,12 +155,12 @@ def _replaced(subject: Subject, name: TreatmentName) -> list[Step]:
 
 
 def _stored(bits: float, group: int | None, *, symmetric: bool) -> float:
-    """Bits a weight takes, a 16-bit scale and, not symmetric, a zero point of its own for each group."""
+    """Bits that a weight takes, a 16-bit scale and, not symmetric, a zero point of its own for each group."""
     return bits + ((16 + (0 if symmetric else bits)) / group if group else 0.0)
 
 
 def _symmetric(step: Step) -> bool:
-    """Whether what stands for a step has no zero points. SmoothQuant's weights have none."""
+    """Whether what means a step has no zero points. SmoothQuant's weights have none."""
     return bool(getattr(step, "symmetric", step.type == "quantize.smoothquant"))
 
 

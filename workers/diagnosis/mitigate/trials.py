@@ -58,7 +58,7 @@ class Ward:
     def arms(self, wanted: Sequence[TreatmentName]) -> tuple[list[Arm], dict[TreatmentName, str]]:
         """The arms of the wanted treatments that can be tried, and why others cannot."""
         if not math.isfinite(self.base["full"].mean):
-            unfit = "the candidate's logits are not finite at some positions, so that what is saved cannot be told"
+            unfit = "the candidate's logits are not finite at some positions, so that what is saved cannot be known"
             return [], {name: unfit for name in ORDER if name in wanted}
         found: list[Arm] = []
         why: dict[TreatmentName, str] = {}
@@ -124,7 +124,7 @@ class Ward:
         return None if mine is None or own is None or mine <= 0 else own / mine - 1
 
     def trials(self, front: Sequence[str]) -> tuple[Trial, ...]:
-        """Every trial as the report tells it. `front` holds the keys of the front's points."""
+        """Every trial as the report shows it. `front` holds the keys of the front's points."""
         promoted = {done.proposal.plan for done in self.done if done.proposal.rung == "full"}
         return tuple(self._trial(number, done, set(front), promoted) for number, done in enumerate(self.done, 1))
 
@@ -198,7 +198,7 @@ class Ward:
         return not broken(self.limits, size=size, bits=self._bits(size), latency=None)
 
     def _bits(self, size: float) -> float:
-        """Bits a weight of a model of the candidate's parameters and so many bytes."""
+        """Bits per weight of a model of the candidate's parameters and so many bytes."""
         record = self.base["full"].record
         return record.bits_per_weight * size / max(1, record.bytes)
 
@@ -327,7 +327,7 @@ class Ward:
         saved = self.base[proposal.rung].mean - proposal.expected_kl
         return (
             f"trial {number} of {trials} ({proposal.rung}) begins: {self._described(proposal.plan)}, expected to "
-            f"save {numeral(saved)} nats a token, {proposal.expected_bytes:,} bytes"
+            f"save {numeral(saved)} nats per token, {proposal.expected_bytes:,} bytes"
         )
 
     def _line(self, done: Done, number: int, trials: int) -> str:
@@ -338,14 +338,14 @@ class Ward:
             return f"{head}: its logits are not finite at some positions"
         saved = self.base[done.proposal.rung].mean - done.measured.mean
         change = f"saves {numeral(saved)}" if saved >= 0 else f"loses {numeral(-saved)} more"
-        return f"{head}: {change} nats a token, {done.measured.record.bytes:,} bytes"
+        return f"{head}: {change} nats per token, {done.measured.record.bytes:,} bytes"
 
 
 def plan_name(plan: Sequence[Arm]) -> str:
-    """Tells a plan from all others; empty for the candidate as it is. People read `treatments.described`."""
+    """Shows a plan from all others; empty for the candidate as it is. People read `treatments.described`."""
     return " + ".join(arm.key for arm in plan)
 
 
 def treatments_of(plan: Plan) -> tuple[Treatment, ...]:
-    """As the report tells them."""
+    """As the report shows them."""
     return tuple(Treatment(name=arm.name, knobs=dict(arm.knobs)) for arm in plan)

@@ -36,7 +36,7 @@ MOST_PARTS: Final = 6
 
 @dataclass(frozen=True)
 class Group:
-    """A part before it is measured: neighbouring layers, and its tensors; of what stands outside, those that differ."""
+    """A part before it is measured: neighbouring layers, and its tensors; of what is outside, those that differ."""
 
     layers: tuple[int, ...]
     tensors: tuple[str, ...]
@@ -44,7 +44,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """`layers 0–4`, or what stands outside."""
+        """`layers 0–4`, or what is outside."""
         if not self.layers:
             return "outside the layers"
         first, last = self.layers[0], self.layers[-1]
@@ -62,7 +62,7 @@ def restorable(candidate: CheckpointInfo, reference: CheckpointInfo) -> str:
 
 
 def groups_of(candidate: CheckpointInfo, reference: CheckpointInfo, manifest: Manifest) -> list[Group]:
-    """The parts whose weights were changed: at most `MOST_PARTS` runs of layers, and what stands outside them."""
+    """The parts whose weights were changed: at most `MOST_PARTS` runs of layers, and what is outside them."""
     layer_of = {weight.name: weight.layer for weight in weights_of(candidate)}
     changes = {change.name for change in manifest.tensors}
     # Without a manifest anything may have been changed.
@@ -105,7 +105,7 @@ def layer_shares(parts: tuple[Part, ...], candidate: CheckpointInfo, manifest: M
 
 
 def wound_of(kl: Mean, groups: list[Group], saved: Mapping[str, Mean], note: str) -> Wound:
-    """The wound from what restoring each group saved, by its name; empty where none was restored."""
+    """The modification from what restoring each group saved, by its name; empty where none was restored."""
     gains = {name: max(0.0, mean.mean or 0.0) for name, mean in saved.items()}
     total = sum(gains.values())
     squared = {group.name: (group.error or 0.0) ** 2 for group in groups}

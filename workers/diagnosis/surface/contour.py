@@ -5,7 +5,7 @@ in ln perplexity is taken as linear in the place, a divergence, which grows by f
 as a sweep takes both. A row's limit is where the loss first passes the level on the way up from 0: what comes after a
 crossing is not trusted, though a broken single axis can make it look better again.
 
-That is the place that is told, and one guess among others at what nobody measured. Its interval holds what the two
+That is the place that is reported, and one guess among others at what no one measured. Its interval holds what the two
 settings around it leave open: damage that grows ever faster with the knob (a convex loss: powers, exponentials and
 knees are) passes the level no earlier than a straight line between them, and by the stronger one at the latest.
 
@@ -76,7 +76,7 @@ def _crossings(loss_RP: Array, level: float) -> tuple[NDArray[np.intp], Array, A
 
 
 def _unresolved(loss_RP: Array, level: float, *, growing: bool, convex: Convex) -> NDArray[np.bool_]:
-    """Of each row whether nothing tells where between two settings the level is passed: (R,), bool."""
+    """Of each row whether nothing shows where between two settings the level is passed: (R,), bool."""
     first_R, low_R, high_R = _crossings(loss_RP, level)
     unclear_R = ~np.isfinite(high_R)
     if growing:
@@ -89,7 +89,7 @@ def _unresolved(loss_RP: Array, level: float, *, growing: bool, convex: Convex) 
 def resampled_limits(
     sums_PN: Array, counts_N: Array, level: float, *, seed: int, growing: bool = False, convex: Convex = True
 ) -> tuple[float, float] | None:
-    """95 % percentile interval of a row's limit, clusters resampled jointly at all settings; infinite where it lies
+    """95 % percentile interval of a row's limit, clusters resampled jointly at all settings; infinite where it is
     beyond the range. None for fewer than six clusters, whose percentiles cover far too little.
 
     A draw counts with the earliest place and the latest that its gap allows: the one of a straight line, where the loss
@@ -122,11 +122,11 @@ def resampled_limits(
 def settings_limits(
     loss_P: Array, low_P: Array, high_P: Array, level: float, *, growing: bool = False, convex: Convex = True
 ) -> tuple[float, float]:
-    """Between which places a row's limit lies by the 95 % intervals of its settings, `low_P` to `high_P` around
+    """Between which places a row's limit is by the 95 % intervals of its settings, `low_P` to `high_P` around
     `loss_P`: the earliest where an upper limit may pass `level`, and the latest where a lower one has; infinite where
     it does not in the range. NaN of a setting that is not finite is beyond any level.
 
-    No setting before the first one that lies beyond for sure holds the level in its interval outside of these two.
+    No setting before the first one that is beyond for sure holds the level in its interval outside of these two.
     """
     rows_3P = np.stack([high_P, loss_P, low_P])
     unclear = _unclear_gaps(rows_3P, level, growing=growing, convex=convex)

@@ -37,7 +37,7 @@ def interactions(log_ppl_PQ: ArrayLike) -> Array:
 def paired(loss_N: Mapping[Cell, Array], cell: Cell, joint_N: Array | None = None) -> Array:
     """I of a cell, cluster by cluster (or token by token): sums of it over the tokens of each.
 
-    `loss_N` has the sums of −ln q(x) of each cell over the same tokens; `joint_N` stands in for the cell's own (the
+    `loss_N` has the sums of −ln q(x) of each cell over the same tokens; `joint_N` replaces the cell's own (the
     other order of the two steps).
     """
     p, q = cell

@@ -1,10 +1,10 @@
 """The cheapest path: which setting of the two knobs loses least at each size.
 
-A setting stands on the path where no other one takes as few bytes and loses as little. From the largest to the smallest
+A setting is on the path where no other one takes as few bytes and loses as little. From the largest to the smallest
 it says which knob to turn next. Where the path turns a knob back, the two are traded against each other.
 
 What saves next to no bytes is no step: of settings that lie within a thousandth of each other the one that loses least
-stands on the path.
+is on the path.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Setting:
 def cheapest(settings: Sequence[Setting]) -> list[Setting]:
     """The path from the largest to the smallest; a loss that is not finite is on no path.
 
-    Of settings alike in bytes and loss the plainest one stands for all.
+    Of settings alike in bytes and loss the plainest one means all.
     """
     usable = [setting for setting in settings if math.isfinite(setting.loss)]
     ordered = sorted(usable, key=lambda one: (one.bytes, one.loss, plainness(one.first, one.second, one.reversed)))
@@ -69,7 +69,7 @@ def _worth_a_step(path: Sequence[Setting]) -> list[Setting]:
 
 def turns(path: Sequence[Setting]) -> list[Turn]:
     """Which knob is turned on the way to each setting of the path; `both` where none is and the steps are exchanged
-    alone, which `exchanges` tells."""
+    alone, which `exchanges` shows."""
     found: list[Turn] = ["start"] if path else []
     for before, after in pairwise(path):
         first, second = after.first - before.first, after.second - before.second

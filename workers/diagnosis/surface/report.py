@@ -37,9 +37,9 @@ _OTHER_ORDER: Final = Limitation(code="other_order", text="The other order of th
 
 
 def domains(table: Table, chosen: int, *, check_cancelled: Callable[[], None]) -> dict[str, SurfaceSlice]:
-    """Each domain of the text, by name; `chosen` is the setting whose KL is told.
+    """Each domain of the text, by name; `chosen` is the setting whose KL is reported.
 
-    A domain with fewer documents than intervals are clustered by has means only. One without a usable token stands in
+    A domain with fewer documents than intervals are clustered by has means only. One without a usable token is in
     none of it.
     """
     found = {}

@@ -15,7 +15,7 @@ TOO_FEW: Final = "too few documents"
 
 def sliced(part: Table, chosen: int) -> SurfaceSlice:
     """Of a table whose points have the sums of the part alone, which some usable token is in; `chosen` is the setting
-    whose KL is told.
+    whose KL is reported.
 
     A part in fewer documents than intervals are clustered by has means only: windows of a few documents would pass for
     more than they are.

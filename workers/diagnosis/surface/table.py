@@ -1,6 +1,6 @@
 """The measured settings as a table: their losses by cluster, and all that is computed of them.
 
-A point stands in differences only where it is whole: finite at every position, so that all points have the same tokens.
+A point is in differences only where it is whole: finite at every position, so that all points have the same tokens.
 One that is not, or that the model refuses, is beyond any level and on no path.
 
 Two recipes may make the very same weights: pruning a tenth after rounding to three bits takes only zeros. The fewest
@@ -141,7 +141,7 @@ class Table:
         return as_mean(estimate.mapped(exponential), (0.0, np.inf))
 
     def within(self, index: int) -> Within:
-        """Whether a point's loss lies within the chosen one, by its interval."""
+        """Whether a point's loss is within the chosen one, by its interval."""
         loss, level = self.loss_means[index], self.request.level
         if loss.mean is None:
             return "no"

@@ -15,7 +15,7 @@ from workers.text.token_classes.catalogue import CLASSES, NONE
 
 def token_classes(table: Table, chosen: int, *, check_cancelled: Callable[[], None]) -> SurfaceTokenClasses:
     """Each class of the catalogue that some position is in, and the positions in none; `chosen` is the setting whose KL
-    is told.
+    is reported.
 
     A class in fewer documents than intervals are clustered by has means only. Whether the damages of a class add up on
     average is tested of the others, corrected over them. Raises ValueError where no point is whole.

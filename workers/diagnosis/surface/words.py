@@ -31,7 +31,7 @@ def sentence(table: Table, interactions: tuple[Interaction, ...], chosen: int) -
 
 
 def _together(table: Table, interactions: tuple[Interaction, ...]) -> str:
-    """Of the order that was asked for; what the exchanged one shows is told apart."""
+    """Of the order that was asked for; the exchanged one is apart."""
     given = tuple(one for one in interactions if one.order == "as given")
     exchanged = tuple(one for one in interactions if one.order == "reversed")
     if not given:
@@ -59,19 +59,19 @@ def _departing(table: Table, interactions: tuple[Interaction, ...]) -> str:
                 if len(interactions) > 1
                 else "the one setting,"
             )
-            parts.append(f"{verb} at {where} {setting(table, most)} ({_mean(most)} nats a token)")
+            parts.append(f"{verb} at {where} {setting(table, most)} ({_mean(most)} nats per token)")
     return ", and ".join(parts)
 
 
 def _in_given_order(table: Table, interactions: tuple[Interaction, ...]) -> str:
-    margin = f"{table.request.additive_margin:.3g} nats a token"
+    margin = f"{table.request.additive_margin:.3g} nats per token"
     inside = [one for one in interactions if one.kind == "additive_within_margin"]
     departing = _departing(table, interactions)
     if departing:
         return f"The two damages {departing}{_elsewhere(interactions, inside, margin)}"
     largest = max(interactions, key=lambda one: abs(one.nats.mean or 0.0))
     tested = "" if largest.p is None else f", p = {numeral(largest.p, '.2g')} after Holm's correction,"
-    told = f"the largest interaction is {_mean(largest)} nats a token{tested} at {setting(table, largest)}"
+    told = f"the largest interaction is {_mean(largest)} nats per token{tested} at {setting(table, largest)}"
     if len(inside) == len(interactions):
         count = "at the one setting" if len(inside) == 1 else f"at all {len(inside)} settings"
         return f"The two damages add up within {margin} {count}: {told}"
@@ -111,7 +111,7 @@ def _mean(one: Interaction) -> str:
 
 def _smallest(table: Table, chosen: int) -> str:
     loss, measure = table.loss_means[chosen], _NAMES[table.request.contour.measure]
-    level = f"{measure} of {numeral(table.request.level, '.4g')}" + (" nats a token" if measure == "KL" else "")
+    level = f"{measure} of {numeral(table.request.level, '.4g')}" + (" nats per token" if measure == "KL" else "")
     told = "not finite" if loss.mean is None else numeral(loss.mean, "#.3g")
     interval = f", {numeral(loss.ci[0], '#.3g')} to {numeral(loss.ci[1], '#.3g')}" if loss.ci else ""
     where = f"{setting(table, table.cells[chosen])} ({table.bytes(chosen) / 2**20:.4g} MiB, {measure} {told}"
@@ -138,7 +138,7 @@ def warnings(table: Table) -> Iterator[str]:
     if broken:
         yield (
             f"{_count(broken)} gave logits that are not finite somewhere (first {_first(table, broken)}). What is not "
-            "finite is beyond any loss, and stands in no interaction."
+            "finite is beyond any loss, and is in no interaction."
         )
     refused = [index for index, record in enumerate(table.records) if record.refused]
     if refused:

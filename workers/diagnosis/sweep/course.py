@@ -88,7 +88,7 @@ class Course:
         return tuple(point for point in self.points if point.record.whole)
 
     def until_collapse(self) -> tuple[tuple[Turned, ...], Turned | None]:
-        """The whole points that are weaker than the first one with logits that are not finite, and that one. What lies
+        """The whole points that are weaker than the first one with logits that are not finite, and that one. What is
         beyond it is within no limit, however well it looks; settings that the model does not take are passed over."""
         measured = [point for point in self.points if not point.record.refused]
         first = next((place for place, point in enumerate(measured) if not point.record.whole), None)
@@ -96,7 +96,7 @@ class Course:
 
     @property
     def axis_kind(self) -> Literal["value", "s", "order"]:
-        """What a place between two settings is told in."""
+        """What a place between two settings is reported in."""
         if not self.alone and all(_is_number(point.value) for point in self.points):
             return "value"
         return "order" if self.alone or any(point.s is None for point in self.points) else "s"

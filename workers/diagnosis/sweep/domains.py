@@ -23,7 +23,7 @@ def domains(
 ) -> dict[str, SweepSlice]:
     """Each domain of the text, by name; `domain_D` is the domain of each document, `floor` the mean noise floor.
 
-    A domain with fewer documents than intervals are clustered by has means only. One without a usable token stands in
+    A domain with fewer documents than intervals are clustered by has means only. One without a usable token is in
     none of it; empty where no point is whole.
     """
     sums = [point.record.sums for point in course.whole if point.record.sums is not None]

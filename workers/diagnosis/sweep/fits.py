@@ -55,7 +55,7 @@ def threshold_of(
 
 
 def _left_out(bounds: FormBounds) -> tuple[str, ...]:
-    """What is said of bounds that were asked for and do not hold for KL; nothing where there are none."""
+    """What is reported of bounds that were asked for and do not hold for KL; nothing where there are none."""
     names = [name for name, pair in bounds if name != "s0" and pair != (None, None)]
     if not names:
         return ()

@@ -95,7 +95,7 @@ def mild(course: Course, thresholds: Thresholds) -> Limit | None:
         convex=course.convex,
     )
     rule = (
-        f"severity stays mild while the upper 95 % limit of the excess KL is below {thresholds.moderate:g} nats a token"
+        f"severity is mild while the upper 95 % limit of the excess KL is below {thresholds.moderate:g} nats per token"
     )
     return _limit(found, points, course, rule, interval=True)
 

@@ -70,7 +70,7 @@ def rule_in_words(found: NearLossless, half: PerplexityHalf, field: str, neutral
     if last.within is None:
         return (
             f"What tasks lose at {field} = {told(last.value)}, the strongest setting that is near-lossless by "
-            f"perplexity, cannot be told: the reference itself is at chance on {' and '.join(found.at_chance)}."
+            f"perplexity, cannot be known: the reference itself is at chance on {' and '.join(found.at_chance)}."
         )
     rejected = [one for one in found.answered if not one.within]
     if last.within:
@@ -140,7 +140,7 @@ def _lost(one: AnsweredSetting) -> str:
 
 
 def _interval(mean: float, ci: tuple[float, float]) -> str:
-    """The ends of what is lost, in the words that the mean is told in; where they lie on both sides of 0 each says
+    """The ends of what is lost, in the words that the mean is reported in; where they lie on both sides of 0 each says
     which it is."""
     low, high = ci
     if low < 0 < high:

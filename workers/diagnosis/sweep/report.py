@@ -26,7 +26,7 @@ from workers.process.handler import JobContext
 
 _BETWEEN: Final = Limitation(
     code="settings_between",
-    text="Settings between and beyond those that were measured: what is said of them is interpolated.",
+    text="Settings between and beyond those that were measured: what is reported of them is interpolated.",
 )
 
 
@@ -229,15 +229,15 @@ def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
             f"The windows are longer than the reference's context of {limit} tokens. From position {limit - 1} on the "
             "reference reads only the newest tokens of the window, so KL there holds what the longer context changes "
             "as well as what it damages: a perplexity ratio below 1 says that it helps. Limits are over both ranges; a "
-            "comparison at one setting tells them apart by position."
+            "comparison at one setting distinguishes them by position."
         )
     refused = [point for point in course.points if point.record.refused]
     if refused:
-        stand = "stands" if len(refused) == 1 else "stand"
-        listed.append(f"{counted(len(refused), 'setting')} could not be made or run, and {stand} in no curve.")
+        verb = "is" if len(refused) == 1 else "are"
+        listed.append(f"{counted(len(refused), 'setting')} could not be made or run, and {verb} in no curve.")
     broken = [point for point in course.points if point.record.nonfinite_positions]
     if broken:
-        they = "it counts as collapse, and stands" if len(broken) == 1 else "they count as collapse, and stand"
+        they = "it counts as collapse, and is" if len(broken) == 1 else "they count as collapse, and are"
         listed.append(f"At {counted(len(broken), 'setting')} some logits are not finite: {they} in no curve.")
     shares = [point.s for point in course.points if point.s is not None]
     if len(set(shares)) < len(shares):

@@ -70,8 +70,8 @@ def sliced(course: Course, part: PartSums, *, floor: float, thresholds: Threshol
 
 
 def _largest(course: Course, upper_of: Mapping[int, float], limit: float) -> Turned | None:
-    """The strongest point that is within the limit with all weaker ones; those that no order tells apart stand by their
-    own damage."""
+    """The strongest point that is within the limit with all weaker ones; those that no order distinguishes stand by
+    their own damage."""
     measured = [point for point in course.points if not point.record.refused]
     measured.sort(key=lambda point: (course.rank(point), upper_of[point.index]))
     within = list(takewhile(lambda point: upper_of[point.index] < limit, measured))

@@ -1,6 +1,6 @@
-"""Turns the knob: all settings, or as many as the budget allows, each chosen where it tells most.
+"""Turns the knob: all settings, or as many as the budget allows, each chosen where it shows most.
 
-Several workers may turn the same knob: each takes what nobody has, and all see what any has measured.
+Several workers may turn the same knob: each takes what no one has, and all see what any has measured.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Turning:
         return "others have it" if busy else "nothing is left"
 
     def _next(self, found: dict[int, PointRecord], busy: set[int]) -> int | None:
-        """Where the next measurement tells most; `busy` settings are as good as measured, but for their values."""
+        """Where the next measurement shows most; `busy` settings are as good as measured, but for their values."""
         s, count = self._over.s, len(self._over.settings)
         taken = sorted({*found, *busy})
         if s is not None and len(set(s)) > 1:
@@ -135,10 +135,10 @@ class Turning:
         return None if gap is None else line[gap]
 
     def _by_share(self, s: Sequence[float], found: dict[int, PointRecord], taken: Sequence[int]) -> int | None:
-        """The setting of a share that was not measured yet that tells most of the knee; None where all were."""
+        """The setting of a share that was not measured yet that shows most of the knee; None where all were."""
         count, seen = len(s), {s[place] for place in taken}
         closed = {place for place in range(count) if place in taken or s[place] in seen}
-        # What lies beyond what can be fitted tells nothing of the knee either.
+        # What is beyond what can be fitted shows nothing of the knee either.
         curve = {s[place]: (place, loss) for place, loss in _losses(found) if 0 < s[place] <= 1 and loss <= MOST_LOG}
         if len(curve) < FEWEST_POINTS:
             return widest_gap(count, sorted(closed))

@@ -16,7 +16,7 @@ _UNKNOWN: Final = (0.0, math.inf)
 
 def undecided(course: Course, limit: Limit) -> tuple[JsonValue, ...]:
     """The values beyond the last mild one whose interval holds the limit of the excess KL, up to the first whose
-    interval lies beyond it; of a course whose points are judged one by one all of that kind."""
+    interval is beyond it; of a course whose points are judged one by one all of that kind."""
     points, _ = course.until_collapse()
     found: list[JsonValue] = []
     for point in points:

@@ -119,7 +119,7 @@ def _one_by_one(report: SweepReport) -> str:
 
 
 def _on_both_sides(report: SweepReport) -> str:
-    """Of a knob whose harmless value lies among those asked for."""
+    """Of a knob whose harmless value is among those asked for."""
     field, neutral = report.knob.field, report.knob.neutral
     if all(side.largest_mild is None for side in report.sides):
         return _UNJUDGED
@@ -172,7 +172,7 @@ def _crossing(report: SweepReport, limit: Limit) -> str:
 
 
 def _interval(limit: Limit) -> str:
-    """The interval of a place in words; an open end lies outside what was measured."""
+    """The interval of a place in words; an open end is outside what was measured."""
     if limit.ci is None:
         return "too few documents for an interval"
     weaker, stronger = limit.ci
@@ -198,7 +198,7 @@ def _turn(report: SweepReport) -> str:
         )
     if threshold.answer == "not identifiable":
         if not threshold.turn_shown:
-            return f"Whether the perplexity turns cannot be told: {threshold.reasons[0]}."
+            return f"Whether the perplexity turns cannot be known: {threshold.reasons[0]}."
         if threshold.missed:
             return f"The perplexity turns, but the published form does not say where: {threshold.reasons[0]}."
         return f"The perplexity turns, but these points do not say where: {threshold.reasons[0]}."

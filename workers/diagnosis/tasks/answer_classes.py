@@ -1,7 +1,7 @@
 """Which token classes the right answer of each item holds, and which class each of its scored tokens is of.
 
 What is looked at is the same for all items of a task: the right choice; where choices are letters, what the right one
-stands for; of generated answers the file's right answer, or its reference solution; else the question. Each text stands
+means; of generated answers the file's right answer, or its reference solution; else the question. Each text is
 alone, as an answer does: prose around it has no part in whether it is code, JSON or another language.
 
 Names: I items, N tokens of all texts.
@@ -43,7 +43,7 @@ ANSWER_CLASSES: Final = tuple(
 )
 _NOTES: Final[dict[AnswerText, str]] = {
     "right_choice": "the right choice",
-    "lettered_choice": "what the right letter stands for",
+    "lettered_choice": "what the right letter means",
     "key": "the file’s right answer, with its working where the file has it",
     "solution": "the file’s reference solution",
 }
@@ -99,8 +99,8 @@ def answer_classes(
 
 
 def _where(one: Answered) -> tuple[AnswerText | None, str]:
-    """What is looked at, and that in words; of a task of the harness, whose questions cannot be told from its solved
-    examples, nothing where its answers have no text."""
+    """What is looked at, and that in words; of a task of the harness, whose questions cannot be distinguished from its
+    solved examples, nothing where its answers have no text."""
     where: AnswerText | None = None
     if one.items[0].choices:
         without = _SAME
@@ -129,7 +129,7 @@ def _telling(items: Sequence[Item]) -> bool:
 
 
 def _stands_alone(item: Item) -> bool:
-    """Whether the right choice is what is scored, and not the end of a sentence that it stands in the middle of."""
+    """Whether the right choice is what is scored, and not the end of a sentence that it is in the middle of."""
     return item.asked[item.gold][1].strip() == item.choices[item.gold].strip()
 
 
@@ -144,8 +144,8 @@ def _text(item: Item, where: AnswerText) -> str:
 
 
 def _said(items: Sequence[Item], where: AnswerText, check_cancelled: CheckCancelled) -> Iterator[str]:
-    """Everything that tells a name from the first word of a sentence: questions, right answers behind them, and all
-    other choices."""
+    """Everything that distinguishes a name from the first word of a sentence: questions, right answers behind them, and
+    all other choices."""
     for item in items:
         check_cancelled()
         answer = "" if where == "question" else _text(item, where)

@@ -65,7 +65,7 @@ class _Part:
         return mcnemar.exact(inside), association.exact(inside.flips, inside.items, outside.flips, outside.items)
 
     def outcome(self, mcnemar_holm: float | None) -> ClassOutcome:
-        """What is said of it."""
+        """What is reported of it."""
         if self.others is None:
             return "every_item"
         if mcnemar_holm is None:

@@ -24,7 +24,7 @@ def write_answers(
     answered: Sequence[Answered], classes: Sequence[AnswerClasses], request: TasksRequest, folder: Path
 ) -> None:
     """One line an item: by metric who is right, log-likelihoods of choices, how code ended, the token classes of its
-    answer where they are known; what was said (the choice, the number, the completion of code) only where text may be
+    answer where they are known; what was spoken (the choice, the number, the completion of code) only where text may be
     stored."""
     with (folder / ANSWERS_FILE).open("w", encoding="utf-8") as file:
         for one, of in zip(answered, classes, strict=True):

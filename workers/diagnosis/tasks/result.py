@@ -249,7 +249,7 @@ def _lead(one: Answered, index: int) -> float | None:
 
 
 def _shown(text: str | None) -> str | None:
-    """The end of a long text: that is where the question stands."""
+    """The end of a long text: that is where the question is."""
     if text is None:
         return None
     return text if len(text) <= _SHOWN_CHARACTERS else f"…{text[-_SHOWN_CHARACTERS:]}"

@@ -66,7 +66,7 @@ def conclusion_of(ratio: Ratio, numerators_N: ArrayLike) -> Literal["amplifies",
     """What the KL factor says: `amplifies`, `damps`, `open`, or `no_damage` where there is nothing to amplify.
 
     `numerators_N` are those that the ratio was taken of. Where they are above zero and no denominator is, no factor
-    and no interval tells by how much, which is `open`.
+    and no interval shows by how much: that is `open`.
     """
     if ratio.value is None:
         return "open" if np.any(numerators_N) else "no_damage"

@@ -7,8 +7,8 @@ the prompts whose texts part at a token of the reference. It is held against the
 these prompts' texts at random, each time to a text that is long enough for it (permutations that keep the truncation:
 Tsai, Biometrika 77, 1990; Efron and Petrosian, Journal of the American Statistical Association 94, 1999). That is exact
 for independent prompts, however the chance of parting goes with the place and however few texts part. Prompts are not
-dealt sort by sort: where texts of one sort part early and have the class early, the two go together. A class that
-stands at the same places in every text, as first tokens do, has no p-value: what it does cannot be told from what the
+dealt sort by sort: where texts of one sort part early and have the class early, the two go together. A class that is at
+the same places in every text, as first tokens do, has no p-value: what it does cannot be distinguished from what the
 place does.
 
 Names: P prompts whose texts part, C classes, R permutations, T tokens.
@@ -46,7 +46,7 @@ def breaking(
 
     `classes` holds, by class and prompt, whether each token of the reference's text is of the class (T,); `first` the
     position from 1 at which the texts part, None where they do not part at a token of the reference. Raises ValueError
-    where a position lies outside of its text.
+    where a position is outside of its text.
     """
     if not classes or all(at is None for at in first):
         return [None] * len(classes)

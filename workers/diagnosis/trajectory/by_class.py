@@ -35,7 +35,7 @@ ORDER = (*(one.name for one in CLASSES), NONE)
 
 
 def block(paths: Sequence[Classified]) -> TrajectoryTokenClasses:
-    """What a report says of the classes of all its `paths`: definitions, and those that nobody wrote."""
+    """What a report says of the classes of all its `paths`: definitions, and those that no one wrote."""
 
     def written(name: str) -> bool:
         return any(bool(path.masks[name].any()) for path in paths)

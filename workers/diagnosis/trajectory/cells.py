@@ -249,7 +249,7 @@ def amplification(ours: Path, theirs: Path, *, seed: int) -> Amplification:
         return [float(column.sum()) for column in cut(columns)]
 
     own = sums(on_theirs)
-    # Up to the first token that differs, that one included, both models read the same: only what follows tells.
+    # Up to the first token that differs, that one included, both models read the same: only what follows shows.
     goes_on = [bool(d[:-1].any()) for d in differ]
     kl = ratio_of(own, sums(on_ours), telling_N=goes_on, seed=seed)
     tokens = ratio_of(sums(differ), sums(one_step), seed=seed)

@@ -1,4 +1,4 @@
-"""What a trajectory job leaves beside its report: every text's tokens, and what it tells Prometheus."""
+"""What a trajectory job leaves beside its report: every text's tokens, and what it exports to Prometheus."""
 
 from __future__ import annotations
 

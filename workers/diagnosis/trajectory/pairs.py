@@ -1,4 +1,4 @@
-"""What two texts after one prompt differ by, position by position, and the positions that are told together.
+"""What two texts after one prompt differ by, position by position, and the positions that are reported together.
 
 Positions count from 1, the first generated token. A text that ended is followed by nothing: where the other one goes
 on, they differ at the position after its last token.
@@ -57,7 +57,7 @@ def distinct(tokens: Tokens) -> float:
 
 
 def lengths_up_to(most: int) -> tuple[int, ...]:
-    """16, 32, 64, … and the most tokens last: where edit distances are told."""
+    """16, 32, 64, … and the most tokens last: where edit distances are reported."""
     lengths = []
     length = 16
     while length < most:

@@ -44,9 +44,8 @@ def make_prompts(
     """At most `count` prompts of at most `length` tokens of text each (a BOS, a template and conversations add theirs).
 
     Raises DOCUMENT_TOO_SHORT for a document without a token, one of white space alone that is to stand in the template,
-    and a conversation in which nothing is said before its first answer; CHAT_TEMPLATE_MISSING; INVALID_REQUEST where
-    the template refuses a conversation.
-    """
+    and a conversation in which nothing is before its first answer; CHAT_TEMPLATE_MISSING; INVALID_REQUEST
+    where the template refuses a conversation."""
     bos = bos_of(tokenizer)
     found = []
     for document in spread_over_domains(documents, count):

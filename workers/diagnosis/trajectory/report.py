@@ -325,7 +325,7 @@ def _samples(found: Found) -> tuple[Sample, ...]:
 
 
 def not_tested(found: Found) -> tuple[Limitation, ...]:
-    """What the report does not speak of. What is said elsewhere of scored text does not hold here: none was."""
+    """What the report does not speak of. What is reported elsewhere of scored text does not hold here: none was."""
     listed = limits_of(found.base, positions_of(found.base), found.request.text)
     longest = found.request.tokens
     return (
@@ -380,7 +380,7 @@ def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:
         )
     listed += [
         f"{sides.candidate.alias} runs on other kernels than the reference ({sides.candidate.info.scheme}): a part of "
-        "its KL is theirs; `hemostat compare` tells it apart."
+        "its KL is theirs; `hemostat compare` distinguishes it."
         for sides in found.sides
         if sides.packed
     ]

@@ -197,7 +197,7 @@ class Batch:
 
     def _end(self, row: Row, why: str) -> None:
         """The request ends with its next token: the scheduler holds the same parameters, and takes that for an end. As
-        a stop token, not as the end of sequence: the answer's `stop_reason` then tells of it, whatever was asked."""
+        a stop token, not as the end of sequence: the answer's `stop_reason` then shows it, whatever was asked."""
         if row.dead:
             return
         own: int | None = row.params._eos_token_id

@@ -33,8 +33,8 @@ class ServerEndedError(RuntimeError):
 class HeldPort:
     """A TCP port of `host` that is kept for a process that binds it later; `release` it once that one listens.
 
-    The socket here is bound and never listens. The kernel gives its port to nobody who asks for any port, listening or
-    connecting, and to nobody who asks for this one, unless with SO_REUSEADDR, as servers do (uvicorn, asyncio, vLLM):
+    The socket here is bound and never listens. The kernel gives its port to no one who asks for any port, listening or
+    connecting, and to no one who asks for this one, unless with SO_REUSEADDR, as servers do (uvicorn, asyncio, vLLM):
     those may bind and listen beside it, since it does not listen itself.
     """
 
@@ -161,7 +161,7 @@ class ServerProcess:
         code = self._process.returncode
         ended = f"signal {-code}" if code is not None and code < 0 else f"status {code}"
         told = [match[1] for line in self._tail if (match := _ERROR.search(line))]
-        # The last ones only say that others failed: the first tells why.
+        # The last ones only say that others failed: the first shows why.
         return f"the server ended with {ended}" + (f": {told[0][:500]}" if told else "")
 
     async def _read(self) -> None:

@@ -1,4 +1,4 @@
-"""What `workers.serve` tells the processes of a server, in one file that an environment variable names."""
+"""What `workers.serve` gives the processes of a server, in one file that an environment variable names."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ class ServingConfig(BaseModel):
     refused. `single_rows_apart`: a row that comes alone is multiplied with 16-bit weights of its own, where the
     processor multiplies in float32 (`workers.engine.mending`); without `float32_products` it never does, and every
     product is vLLM's own. `hidden_bytes` bounds the kept hidden states of the whole folder, `hidden_expiry_s` their
-    age. `secret` is asked of whoever calls; "" on loopback alone.
+    age. `secret` is asked of anyone who calls; "" on loopback alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -101,7 +101,7 @@ def _hidden(hidden_TD: torch.Tensor, groups: Sequence[Group], contexts: Sequence
 
 def _logits_(logits_TV: torch.Tensor, groups: Sequence[Group], contexts: Sequence[RowContext]) -> torch.Tensor:
     for one, context in zip(groups, contexts, strict=True):
-        if one.rows_G is None:  # they are nobody else's
+        if one.rows_G is None:  # they are no one else's
             logits_TV = one.calibrator.apply_logits_(logits_TV, context)
             continue
         part_GV = logits_TV.index_select(0, one.rows_G)
@@ -114,7 +114,7 @@ def _logits_(logits_TV: torch.Tensor, groups: Sequence[Group], contexts: Sequenc
 def broken_rows(logits_TV: torch.Tensor) -> list[int]:
     """Rows that hold NaN or +inf, or nothing finite: no distribution. Single −inf are tokens that cannot come.
 
-    A sum tells whether a row may be one, and reads memory once; only such rows are looked at twice.
+    A sum shows whether a row may be one, and reads memory once; only such rows are looked at twice.
     """
     with on_one_thread(logits_TV.device, len(logits_TV)):
         sums = logits_TV.sum(dim=-1).isfinite()

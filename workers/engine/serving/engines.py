@@ -55,7 +55,7 @@ def check(vllm_config: Any) -> None:
         "model runner V2 is chosen, whose rows and logits processors are others; set VLLM_USE_V2_MODEL_RUNNER=0": (
             vllm_config.use_v2_model_runner
         ),
-        "speculative decoding is on, which draws several tokens a row": vllm_config.speculative_config is not None,
+        "speculative decoding is on, which draws several tokens per row": vllm_config.speculative_config is not None,
         "asynchronous scheduling is on, which does not know the last token yet": (
             vllm_config.scheduler_config.async_scheduling
         ),

@@ -9,7 +9,7 @@ from workers.engine.serving.steps import STEP
 
 
 class InProcessExecutor(vllm.UniProcExecutor):  # type: ignore[misc]
-    """It computes what its base computes. A step that never ends stops nobody else from seeing how long it has run."""
+    """It computes what its base computes. A step that never ends stops no one else from seeing how long it has run."""
 
     def execute_model(self, scheduler_output: Any, non_block: bool = False) -> Any:
         """The forward pass."""

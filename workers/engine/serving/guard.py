@@ -15,7 +15,7 @@ OPEN: Final = frozenset({"/health", "/metrics", "/metrics/"})
 
 
 class Guard(SecretGuard):
-    """Made by vLLM, which gives middleware nothing but the application. ValueError where nobody said the secret."""
+    """Made by vLLM, which gives middleware nothing but the application. ValueError where no one said the secret."""
 
     def __init__(self, app: App) -> None:
         config = ServingConfig.from_environment()

@@ -21,7 +21,7 @@ class EndedRequests:
         self._lock = threading.Lock()
 
     def add(self, request: str, why: str) -> None:
-        """Remembers one; without an id there is nobody who could ask."""
+        """Remembers one; without an id there is no one who could ask."""
         if not request:
             return
         with self._lock:

@@ -37,7 +37,7 @@ def register() -> None:
     end_with_parent()
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
-        os._exit(1)  # it died before this process could ask to be told
+        os._exit(1)  # it died before this process could ask for the signal
     register_model(
         config.architecture,
         single_rows_apart=config.single_rows_apart,

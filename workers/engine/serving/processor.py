@@ -1,4 +1,4 @@
-"""The logits processor that tells which request stands in which row. Imports vLLM; loaded by `--logits-processors`."""
+"""The logits processor that shows which request is in which row. Imports vLLM; loaded by `--logits-processors`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which request stands in which row of the batch, and the calibration version it started with.
+"""Which request is in which row of the batch, and the calibration version it started with.
 
-vLLM tells changes of its batch before each forward pass. A request may leave the batch and come back (preempted, or not
+vLLM shows changes of its batch before each forward pass. A request may leave the batch and come back (preempted, or not
 scheduled for a step): it is the same request then, with the same version, whatever was loaded meanwhile. That is known
 by its list of drawn tokens, which the engine keeps from the first to the last step of a request.
 """
@@ -66,7 +66,7 @@ class Row:
 
 @dataclass
 class RowMap:
-    """The batch, by row. `make` turns a request that was not seen before into a `Row`; `left` is told of one that went.
+    """The batch, by row. `make` turns a request that was not seen before into a `Row`; `left` learns of one that went.
 
     A request that comes back is handed to `returned`.
     """
@@ -106,7 +106,7 @@ class RowMap:
         if row is None:
             return
         self.left(row)
-        row.prompt = []  # told anew when it returns
+        row.prompt = []  # told again when it returns
         self._gone[id(row.output)] = row
         if len(self._gone) > REMEMBERED:
             self._gone.popitem(last=False)

@@ -39,7 +39,7 @@ STEP: Final = StepClock()  # an engine process has one engine
 
 
 class StepWatch:
-    """Tells from an engine's answers that it is stuck: a step has run, or no answer has come, for `limit_s`."""
+    """Shows from an engine's answers that it is stuck: a step has run, or no answer has come, for `limit_s`."""
 
     def __init__(self, limit_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._limit_s = limit_s
@@ -49,7 +49,7 @@ class StepWatch:
     def look(self, told: Mapping[str, object] | None) -> str | None:
         """Why it is stuck, None where it is not. `told`: the door's answer to /livez, None where it gave none in time.
 
-        Looked at again and again; time in which nobody looked is no silence.
+        Looked at again and again; time in which no one looked is no silence.
         """
         if told is None:
             if self._silent_since is None:

@@ -7,7 +7,7 @@
                 points = runner.measure([Setting((0.5,), recipe), …])    # in the order asked for
 
 The engine is started once and takes each recipe's weights in place. A point is a file in the job's scratch folder, put
-there whole: the attempt after a lost one finds it, and so does a second worker on the same job. Whoever measures a
+there whole: the attempt after a lost one finds it, and so does a second worker on the same job. Anyone who measures a
 point holds a lock on it meanwhile, which the kernel drops when its holder dies (`claims`).
 
 `PointRecord` (`record`) has a point's divergences, perplexity, agreement and severity, and its sums by window;

@@ -1,4 +1,4 @@
-"""A point's sums by window and token class: what tells of every setting of a sweep which kinds of token it damages.
+"""A point's sums by window and token class: what shows for every setting of a sweep which kinds of token it damages.
 
 They are kept as bytes and not as numbers one by one, as the sums of whole windows are: a point has a dozen classes, and
 a sweep holds all of its points at once. A window and a class take 20 bytes.

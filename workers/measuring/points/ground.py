@@ -19,7 +19,7 @@ class Ground:
     """The reference over the text. `sides` holds it twice: its candidate is the model before any recipe.
 
     `allowed` warns of what the request allows that flatters the recipes. `classes` are masks over the positions of
-    `part` by the name of the token class; None where nobody asked for them.
+    `part` by the name of the token class; None where no one asked for them.
     """
 
     sides: Sides

@@ -55,7 +55,7 @@ NO_KERNEL: Final = Kernel()
 
 
 class _Steps(Counted):
-    """Progress by whole steps: what is done within one begins anew with each of its files and passes."""
+    """Progress by whole steps: what is done within one begins again with each of its files and passes."""
 
     def progress(self, phase: str, done: int, total: int) -> None:
         self.finished(0)

@@ -46,7 +46,7 @@ class PointRecord(Contract):
     divergence: Divergence | None = None
     top1_agreement: Mean | None = None
     perplexity: Perplexity | None = None
-    excess_kl: Mean | None = Field(default=None, description="mean KL minus the mean noise floor, nats a token")
+    excess_kl: Mean | None = Field(default=None, description="mean KL minus the mean noise floor, nats per token")
     severity: Severity | None = None
     classes: tuple[Severity, ...] = ()
     decision: SeverityVerdict | None = None
@@ -65,7 +65,7 @@ class PointRecord(Contract):
     seconds_measuring: Annotated[float, Field(ge=0)] = 0.0
     warnings: tuple[str, ...] = ()
     by: str = Field(default="", description="which process measured it")
-    measured_at: float = Field(default=0.0, description="Unix time; tells which point came first, no more")
+    measured_at: float = Field(default=0.0, description="Unix time; shows which point came first, no more")
 
     @property
     def whole(self) -> bool:
@@ -120,8 +120,8 @@ def record_of(
     seed: int,
     classes: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> PointRecord:
-    """Everything that is said of one point. `floor` is the mean noise floor in nats; `classes` are masks over `values`,
-    by the name of the token class."""
+    """Everything that is reported of one point. `floor` is the mean noise floor in nats; `classes` are masks over
+    `values`, by the name of the token class."""
     mask = usable(values)
     found, place = values.select(mask), where.select(mask)
     nonfinite = int(np.count_nonzero(~mask))

@@ -1,4 +1,4 @@
-"""Measures settings, each once, whoever asks for it: this attempt, the one after it, or a second worker."""
+"""Measures settings, each once, no matter who asks for it: this attempt, the one after it, or a second worker."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Learned:
         )
 
     def settled(self, *, rounding: bool, zeros: bool = False) -> "Learned":
-        """As it is now, to be learned anew."""
+        """As it is now, to be learned again."""
         keep_OI = torch.ones_like(self.rounded.codes_OI, dtype=torch.bool) if self._stays is None else ~self._stays
         return Learned(self.finished(), keep_OI, rounding=rounding, zeros=zeros)
 
@@ -172,7 +172,7 @@ class LearnedBlock:
 
     @torch.no_grad()
     def settled(self, *, rounding: bool, zeros: bool = False) -> "LearnedBlock":
-        """As it is now, to be learned anew."""
+        """As it is now, to be learned again."""
         weights = {name: one.settled(rounding=rounding, zeros=zeros) for name, one in self.weights.items()}
         vectors = {name: self.vector(name).to(vector.dtype) for name, vector in self.vectors.items()}
         return LearnedBlock(weights, vectors, self.fixed)

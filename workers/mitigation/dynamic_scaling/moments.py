@@ -13,7 +13,7 @@ from torch import nn
 from workers.surgery.blockwise.gram import add_upper, mirror
 from workers.surgery.blockwise.walk import Block, Group
 
-# Tokens by which sizes of channels are told, and modules' costs predicted.
+# Tokens by which sizes of channels are reported, and modules' costs predicted.
 SAMPLE_TOKENS = 512
 
 

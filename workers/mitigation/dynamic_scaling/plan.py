@@ -136,6 +136,6 @@ class _Units:
 
 
 def _stored(inputs: int, bits: float, step: QuantizeDynamic) -> float:
-    """Bits a weight at a width that need not be whole: the budget."""
+    """Bits per weight at a width that need not be whole: the budget."""
     overhead = 16 + (0.0 if step.symmetric else bits)
     return bits + overhead / (step.group_size or inputs)

@@ -1,6 +1,6 @@
 """The result as a checkpoint: simulated, or packed with a scheme for each module.
 
-Simulated, weights are written in their own dtype, and config.json tells the engine which inputs to round at run time
+Simulated, weights are written in their own dtype, and config.json shows the engine which inputs to round at run time
 (`app.contracts.simulation`). Packed, compressed-tensors' config groups give every module its bits.
 """
 

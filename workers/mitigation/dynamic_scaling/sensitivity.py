@@ -1,4 +1,4 @@
-"""What changing weights of a layer costs, in nats a token, measured: the model is run to its end.
+"""What changing weights of a layer costs, in nats per token, measured: the model is run to its end.
 
 Only the layers from the changed one on are run: what enters it is what entered it in the unchanged model, which the
 tape has. Many changes of one layer go through those behind it together, so that each is read once for all of them.
@@ -23,7 +23,7 @@ from workers.surgery.callbacks import CheckCancelled
 
 class Measured:
     """What changes cost. `tape` of the model on a few windows; its distributions there are kept beside the tape, 4·V
-    bytes a token."""
+    bytes per token."""
 
     def __init__(self, tape: Tape, check_cancelled: CheckCancelled) -> None:
         self._tape, self._check = tape, check_cancelled
@@ -36,7 +36,7 @@ class Measured:
 
     @torch.no_grad()
     def layer(self, index: int, changes: Iterable[Mapping[str, torch.Tensor]]) -> list[float]:
-        """KL(model ‖ model with these weights in the place of the layer's own) of each change, nats a token.
+        """KL(model ‖ model with these weights in the place of the layer's own) of each change, nats per token.
 
         `changes`: tensor name → weight (O, I); they are taken one at a time.
         """

@@ -68,7 +68,7 @@ class Tuning:
         progress: Progress = no_progress,
         check_cancelled: CheckCancelled = never_cancelled,
     ) -> tuple[float, float]:
-        """Tunes for so many steps of one window each, in an order of `seed`; the divergence before and after, nats a
+        """Tunes for so many steps of one window each, in an order of `seed`; the divergence before and after, nats per
         token, on windows that were not tuned on (the only one, where there is one). Raises
         `HemostatError(ACTIVATIONS_NOT_FINITE)` where it is not finite."""
         windows = self._entering.shape[0]
@@ -98,7 +98,7 @@ class Tuning:
 
     @torch.no_grad()
     def measure(self, windows: Iterable[int], check_cancelled: CheckCancelled = never_cancelled) -> float:
-        """Mean divergence over some windows as the model is now, nats a token."""
+        """Mean divergence over some windows as the model is now, nats per token."""
         total, tokens = 0.0, 0
         for window in windows:
             hidden_1LD = self._entering.read(window, window + 1)

@@ -8,7 +8,7 @@
    (`kept`, `workers.mitigation.reconstruction`).
 4. Where it was asked for, all that stayed is trained on the divergence itself (`recovery`).
 
-What was taken from where stands in each of these modules.
+What was taken from where is in each of these modules.
 """
 
 from contextlib import ExitStack

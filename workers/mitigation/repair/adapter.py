@@ -48,7 +48,7 @@ def merged(weight_OI: torch.Tensor, factors: Factors) -> torch.Tensor:
 
 
 def bits_of(shape: tuple[int, ...], rank: int, before: float) -> float:
-    """Bits a weight with the adapter beside it: what the weight takes, and 16 bits for each of R·(O + I) numbers."""
+    """Bits per weight with the adapter beside it: what the weight takes, and 16 bits for each of R·(O + I) numbers."""
     outputs, inputs = shape
     return before + 16 * rank * (outputs + inputs) / (outputs * inputs)
 

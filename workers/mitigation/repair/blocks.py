@@ -7,7 +7,7 @@ those after it that were dropped, are given the repaired model's own states: wha
 target, since the block cannot know it, and following it fits noise. A part of the windows is not trained on: a block
 whose error there did not fall keeps the factors that it came with.
 
-Memory: one block of each model, its adapter three times in float32; disk: 2·D bytes a token four times.
+Memory: one block of each model, its adapter three times in float32; disk: 2·D bytes per token four times.
 
 Names: N windows, L tokens of a window, D hidden size.
 """
@@ -44,7 +44,7 @@ class FactorsOfBlock(Scheduled):
 class Blocks:
     """One walk through both models that fits the factors of each block.
 
-    `pairs`: the reference's layer of each of the wounded model's; `leaving`: layer → E[δ δᵀ] at the block's output
+    `pairs`: the reference's layer of each of the modified model's; `leaving`: layer → E[δ δᵀ] at the block's output
     (default: every direction counts the same). `scratch` must not be that of another walk.
     """
 
@@ -96,7 +96,7 @@ class Blocks:
         return found
 
     def _following(self, index: int) -> int:
-        """The reference's layer of the next block. That of a block which stands twice is its own: the first of the two
+        """The reference's layer of the next block. That of a block which is twice is its own: the first of the two
         has nothing that it should give."""
         return self._pairs[index + 1] if index + 1 < len(self._pairs) else self._reference.info.layers
 

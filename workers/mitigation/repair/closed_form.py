@@ -57,7 +57,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class Metric:
-    """What an error of one layer costs, to second order: ½ tr(G E C Eᵀ) nats a token.
+    """What an error of one layer costs, to second order: ½ tr(G E C Eᵀ) nats per token.
 
     `inputs_II` is a root of C, `outputs` one of G, (O, O) lower triangular or (O) where it is by channel; float64. Kept
     for a layer of which several errors are looked at: the roots take longer than the rest.
@@ -82,7 +82,7 @@ class Metric:
         return self.divide(error_OI, most=most)[0]
 
     def divide(self, error_OI: torch.Tensor, *, most: int | None = None) -> tuple[Factors, float]:
-        """What `solve` gives, and the nats a token that it leaves."""
+        """What `solve` gives, and the nats per token that it leaves."""
         scaled_OI = self._scaled(error_OI)
         weighted_OI = self._weighted(scaled_OI)
         outputs, inputs = error_OI.shape

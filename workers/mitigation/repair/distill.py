@@ -1,9 +1,9 @@
 """Distillation of the adapter from the reference: forward KL on its stored final hidden states.
 
-The wounded model stays as it is, in bf16; float32 factors beside its linear layers are trained by Adam (Kingma and Ba,
+The modified model stays as it is, in bf16; float32 factors beside its linear layers are trained by Adam (Kingma and Ba,
 1412.6980) on mean KL(reference ‖ repaired) over windows of the calibration text, as in Hinton et al. (1503.02531) at
 temperature 1, with a linear warm-up and a cosine decay to 0. The gradient enters below the head, so that no vocabulary
-stands on the tape. A part of the windows is not trained on: by them it is decided what is kept.
+is on the tape. A part of the windows is not trained on: by them it is decided what is kept.
 
 Memory: the model, its activations for `MICRO_TOKENS` tokens, four times the adapter in float32.
 
@@ -54,7 +54,7 @@ def rate_at(nats: float) -> Rate:
 
 
 class Distiller:
-    """A wounded model with an adapter at work.
+    """A modified model with an adapter at work.
 
     `skeleton` is that model's and is given all its weights; `factors` by tensor name; `states` what leaves the
     reference's final norm on `tokens_NL`.

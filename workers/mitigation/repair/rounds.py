@@ -1,9 +1,9 @@
-"""A weight is wounded anew, of what the product of thin matrices does not carry: round after round.
+"""A weight is modified again, of what the product of thin matrices does not carry: round after round.
 
-Q + U V is to be near W, Q what the steps before make of a weight. With U V given, Q is made of W − U V; with Q given,
-U V is the closed form of W − Q. LoftQ (arXiv 2310.08659) alternates the two; here the closed form is the one of the
-layer's metric, and of all rounds, the wound that was there included, the one that leaves the least by it is kept: a
-round can be worse than the one before, since Q is not chosen by that metric.
+Q + U V is to be near W, Q what the steps before make of a weight. With U V given, Q is made of W − U V; with Q given, U
+V is the closed form of W − Q. LoftQ (arXiv 2310.08659) alternates the two; here the closed form is the one of the
+layer's metric, and of all rounds, the modification that was there included, the one that leaves the least by it is
+kept: a round can be worse than the one before, since Q is not chosen by that metric.
 
 To begin with the best product of W itself (LQ-LoRA, 2311.12023) leaves less in the end where W has few strong
 directions, as those of attention have (a quarter less after ten rounds; they hold a seventh of what is left), but the
@@ -24,7 +24,7 @@ from workers.surgery.callbacks import CheckCancelled, never_cancelled
 @dataclass(frozen=True)
 class Wound:
     """`base_OI` is what the product goes on, None for the weight as it came; `error_OI` = W − base, float32; `left`
-    what the best product of the rank leaves of it, nats a token."""
+    what the best product of the rank leaves of it, nats per token."""
 
     base_OI: torch.Tensor | None
     error_OI: torch.Tensor
@@ -41,10 +41,10 @@ def rounds(
     count: int,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> Wound:
-    """The best wound of `count` rounds.
+    """The best modification of `count` rounds.
 
-    `whole_OI` is W, `error_OI` = W − Ŵ of the wound that was there, `again` wounds a weight in the stored dtype.
-    """
+    `whole_OI` is W, `error_OI` = W − Ŵ of the modification that was there, `again` modifies a weight in the stored
+    dtype."""
     taken, left = metric.divide(error_OI, most=rank)
     best = Wound(None, error_OI, left)
     for _ in range(count):

@@ -1,10 +1,9 @@
 """The step `repair.lowrank`: closed form, ranks by nats a byte, fit block by block, distillation, and what is kept.
 
-The result is the wounded checkpoint with the adapter merged, in its own dtype, so that it compares and deploys like any
-other; beside it lies `adapter/`, the same numbers as a PEFT LoRA for the wounded checkpoint itself, with the record of
-the channels that are scaled there. Where the wound was made anew (`iterations`), `base/` holds the weights that the
-adapter goes on.
-"""
+The result is the modified checkpoint with the adapter merged, in its own dtype, so that it compares and deploys like
+any other; beside it is `adapter/`, the same numbers as a PEFT LoRA for the modified checkpoint itself, with the record
+of the channels that are scaled there. Where the modification was made again (`iterations`), `base/` holds the weights
+that the adapter goes on."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -88,7 +87,7 @@ class RepairStep:
         return dealt(text.tokens_NL, own_NL)
 
     def _gradients(self, shop: Shop, tokens_NL: torch.Tensor) -> Gatherer:
-        """Gradients of the divergence at the wounded model's layers and blocks; nothing where all count the same."""
+        """Gradients of the divergence at the modified model's layers and blocks; nothing where all count the same."""
         tokens_NL = tokens_NL[: gradient_windows(*tokens_NL.shape)]
         folder = shop.scratch / "gradients"
         folder.mkdir()
@@ -150,7 +149,7 @@ class RepairStep:
         if pairs[0] > 0:
             shop.warn(
                 f"the reference's first {pairs[0]} layers are missing; what they did is left to distillation, as no "
-                "layer stands before them"
+                "layer is before them"
             )
         return survey, possible
 
@@ -241,7 +240,7 @@ class RepairStep:
             distiller.put(fitted)
             shop.figures["kl_blocks_nats"] = distiller.measure()
             results.append((shop.figures["kl_blocks_nats"], 2, fitted))
-        # nothing on weights that were wounded anew is not what was measured as nothing
+        # nothing on weights that were modified again is not what was measured as nothing
         start, _, begin = min((one for one in results if one[1] or not anew), key=lambda result: result[:2])
         distiller.put(begin)
         steps = distiller.train(

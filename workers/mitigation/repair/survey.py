@@ -1,7 +1,7 @@
 """What a repair could add to each linear layer, found block by block: the error's best directions, or, where the
-reference has what the wounded model lacks, those of a regression.
+reference has what the modified model lacks, those of a regression.
 
-*Error*: W − Ŵ where both models have the layer in one shape; W is scaled as the wounded model's channels are.
+*Error*: W − Ŵ where both models have the layer in one shape; W is scaled as the modified model's channels are.
 *Regression*: after a block that dropped layers follow, or in which heads or channels are missing, what is missing from
 the hidden state there, ĥ → h, is regressed on the inputs of the block's last linear layer; the product of thin matrices
 is the reduced-rank solution (Izenman 1975), in the metric of the divergence. That a dropped layer can be folded into
@@ -30,9 +30,9 @@ from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Activations, Block, Walk
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 
-# takes the tensor's name and a weight, gives it wounded as the steps before did
+# takes the tensor's name and a weight, gives it modified as the steps before did
 Again = Callable[[str, torch.Tensor], torch.Tensor]
-# takes the wounded model's name of a weight of the reference and the weight, gives it scaled as that model's is
+# takes the modified model's name of a weight of the reference and the weight, gives it scaled as that model's is
 Moved = Callable[[str, torch.Tensor], torch.Tensor]
 # Of the mean input power: a regression on few tokens must not follow each of them.
 _REGRESSION_RIDGE = 1e-2
@@ -103,12 +103,12 @@ class Reference:
 class Survey:
     """One walk through both models.
 
-    `pairs`: the reference's layer of each of the wounded model's; `names`: weights that may get an adapter;
+    `pairs`: the reference's layer of each of the modified model's; `names`: weights that may get an adapter;
     `gradients`: E[δ δᵀ] of their outputs or its diagonal, and ‖δ‖² of the text's first positions, by which tokens count
-    (default: all alike); `moved`: what takes the reference's weights, as `read_reference` gives them, to the wounded
-    model's frame (default: it is the same). With `iterations` above 1, `again` wounds a weight of the
-    reference anew (`workers.mitigation.repair.rounds`); `bases` then has the weights that the products go on, where
-    that left less than the wound that was there. Raises what `Walk` raises.
+    (default: all alike); `moved`: what takes the reference's weights, as `read_reference` gives them, to the modified
+    model's frame (default: it is the same). With `iterations` above 1, `again` modifies a weight of the
+    reference again (`workers.mitigation.repair.rounds`); `bases` then has the weights that the products go on, where
+    that left less than the modification that was there. Raises what `Walk` raises.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from app.models.shapes import LAYOUTS
 from workers.surgery.blockwise.skeleton import Read
 
 _MODULE = re.compile(r"(?P<layer>model\.layers\.\d+\.)mlp\.(?P<path>gate\.weight|experts\.(?:gate_up_proj|down_proj))")
-# Where a layer's mixture stands, and its gate, up and down projections.
+# Where a layer's mixture is, and its gate, up and down projections.
 _NAMES = {
     "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
     "qwen2_moe": ("mlp", "gate_proj", "up_proj", "down_proj"),

@@ -29,7 +29,7 @@ class Skeleton:
     `dtype`: without one, in what most of the weights are in.
 
     Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a packed checkpoint, for an architecture whose layout is not known
-    and for a mixture of experts, whose experts transformers holds in another form than the checkpoint does: whoever
+    and for a mixture of experts, whose experts transformers holds in another form than the checkpoint does: anyone who
     reads them in that form (`mixtures.fused`) says `mixtures`.
     """
 
@@ -115,7 +115,7 @@ class Skeleton:
 
 
 class _Catcher(nn.Module):
-    """Stands for a block: keeps what it is called with, and lets the hidden states through."""
+    """Means a block: keeps what it is called with, and lets the hidden states through."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from workers.text.token_classes.numbers import numbers
 from workers.text.token_classes.punctuation import punctuation
 from workers.text.token_classes.text import Mask, TokenText
 
-# By the text of a document. `rare` goes by counts over the whole text and stands apart.
+# By the text of a document. `rare` goes by counts over the whole text and is apart.
 BY_TEXT: dict[str, Callable[[TokenText], Mask]] = {
     "numbers": numbers,
     "code": code,
@@ -32,7 +32,7 @@ BY_TEXT: dict[str, Callable[[TokenText], Mask]] = {
 RARE = "rare"
 # Positions in no class, beside the classes.
 NONE = "none"
-# What a column of `tokens.parquet` is called that tells whether a token is of a class, before the class's name.
+# What a column of `tokens.parquet` is called that shows whether a token is of a class, before the class's name.
 CLASS_COLUMN = "class_"
 
 

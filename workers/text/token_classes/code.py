@@ -29,7 +29,7 @@ _LINE = re.compile(
 
 
 def code(text: TokenText) -> Mask:
-    """Program code: fenced blocks, what stands between backticks, documents of the domain `code` that are no
+    """Program code: fenced blocks, what is between backticks, documents of the domain `code` that are no
     conversations, and stretches of at least three lines half of which look like statements. JSON is left out: it has a
     class of its own."""
     if text.domain == DOMAIN and not text.conversation:
@@ -40,7 +40,7 @@ def code(text: TokenText) -> Mask:
 
 
 def code_spans(text: str) -> list[Span]:
-    """Where code stands, for classes that leave it out."""
+    """Where code is, for classes that leave it out."""
     return [*_marked(text), *_stretches(text)]
 
 

@@ -10,7 +10,7 @@ FIRST_TOKENS = 8
 
 
 def template(text: TokenText) -> Mask:
-    """Tokens of a conversation outside of all that was said: role names, markers and ends of turns, as the chat
+    """Tokens of a conversation outside of all that was spoken: role names, markers and ends of turns, as the chat
     template writes them. Of a conversation whose answers alone are scored this is the end of the turn."""
     if not text.conversation:
         return np.zeros(len(text.offsets), dtype=np.bool_)

@@ -18,7 +18,7 @@ RULE = (
 
 
 def occurrences(windows: Iterable[npt.NDArray[np.int32]], vocabulary: int) -> npt.NDArray[np.int64]:
-    """(V,) how often each token id stands in the windows."""
+    """(V,) how often each token id is in the windows."""
     counts = np.zeros(vocabulary, dtype=np.int64)
     for tokens in windows:
         counts += np.bincount(tokens, minlength=vocabulary)[:vocabulary]

@@ -1,4 +1,4 @@
-"""JSON wherever it stands in a text: its structure, and the calls of tools among it.
+"""JSON wherever it is in a text: its structure, and the calls of tools among it.
 
 A stretch is JSON where a parser accepts it, so there is no guessing by looks. Found in one pass, whatever the text:
 what the parser refuses at some character is not read again up to there, except for the parts that were complete before
@@ -52,7 +52,7 @@ _UNKNOWN: Final[Tools] = {}
 
 @dataclass(frozen=True)
 class Found:
-    """A stretch of JSON: where it stands, and its value."""
+    """A stretch of JSON: where it is, and its value."""
 
     start: int
     end: int
@@ -61,7 +61,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Call:
-    """A tool call written as JSON: its name and arguments, where their text stands (the name without quotes), and what
+    """A tool call written as JSON: its name and arguments, where their text is (the name without quotes), and what
     the arguments are called."""
 
     name: str
@@ -99,7 +99,7 @@ def _calls(text: TokenText) -> Iterator[Call]:
 
 
 def json_spans(text: str) -> list[Span]:
-    """Where JSON stands, for classes that leave it out."""
+    """Where JSON is, for classes that leave it out."""
     return [(found.start, found.end) for found in json_values(text)]
 
 
@@ -130,9 +130,8 @@ def calls_in(text: str, tools: Tools = _UNKNOWN) -> Iterator[Call]:
     """The tool calls among the JSON of a text, in order.
 
     `tools` are those that the writer may call. An object with the name of one is a call whatever its arguments hold and
-    whatever stands beside them, unless it repeats the tool's definition; of other names a definition is told from a
-    call by its looks.
-    """
+    whatever is beside them, unless it repeats the tool's definition; of other names a definition is distinguished from
+    a call by its looks."""
     for found in json_values(text):
         for start, value in _objects(text, found, tools):
             call = _call(text, start, value, tools)
@@ -238,7 +237,7 @@ def _parts(value: dict[str, Any], tools: Tools) -> tuple[str, str] | None:
 def _defines(value: dict[str, Any], schema: Mapping[str, Any]) -> bool:
     """Whether an object of a known tool's name repeats its definition, word by word or nearly so, and is no call.
 
-    Empty parameters are those of a call without arguments, unless a description stands beside them. Others define where
+    Empty parameters are those of a call without arguments, unless a description is beside them. Others define where
     they are the tool's schema, or have a schema's form and the tool has no argument of such a name.
     """
     given = value["parameters"]

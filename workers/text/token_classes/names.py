@@ -47,7 +47,7 @@ def _words(text: str) -> Iterator[tuple[Span, str]]:
 
 
 def _capital(word: str) -> bool:
-    """`I'm` is none: what stands before an apostrophe has two letters at least."""
+    """`I'm` is none: what is before an apostrophe has two letters at least."""
     stem = re.split("[’']", word)[0]
     return len(stem) > 1 and stem[0].isupper() and any(letter.islower() for letter in stem)
 

@@ -1,4 +1,4 @@
-"""From a document to what the classes are told of it: text, the characters of each token, who said what."""
+"""From a document to what the classes get of it: text, the characters of each token, who said what."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read(
 
 
 def _sampled(tokens: Ids, document: TextDocument, tokenizer: PreTrainedTokenizerBase, lexicon: Lexicon) -> TokenText:
-    """Exact tokens, decoded. Special tokens are the template's, the rest is what was said."""
+    """Exact tokens, decoded. Special tokens are the template's, the rest is what was spoken."""
     special = _special(tokens, tokenizer)
     text, offsets = _decoded_apart(tokens, special, tokenizer)
     begin = int(offsets[document.scored_from, 0]) if document.scored_from < len(offsets) else len(text)
@@ -76,10 +76,9 @@ def read_continuation(
 ) -> TokenText:
     """A prompt's tokens and those that a model wrote behind them, decoded as one text; its offsets are of both.
 
-    Special tokens are the template's, whoever wrote them; the rest is what was said. Where the continuation is a `turn`
-    of its own, the assistant's, it is no part of the prompt's last paragraph. What the prompt's document is about says
-    nothing of what was written: the text is of no domain. The lexicon is left empty.
-    """
+    Special tokens are the template's, no matter who wrote them; the rest is what was spoken. Where the continuation is
+    a `turn` of its own, the assistant's, it is no part of the prompt's last paragraph. What the prompt's document is
+    about says nothing of what was written: the text is of no domain. The lexicon is left empty."""
     tokens = np.asarray([*prompt, *continuation], dtype=np.int32)
     special = _special(tokens, tokenizer)
     text, offsets = _decoded_apart(tokens, special, tokenizer)

@@ -1,4 +1,4 @@
-"""What a class is told of a document, and from characters to tokens.
+"""What a class gets of a document, and from characters to tokens.
 
 A token is in a class by its characters other than white space: ` 12` is a number though it begins with a space.
 

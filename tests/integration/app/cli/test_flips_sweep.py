@@ -182,7 +182,7 @@ def test_what_was_broken_off_goes_on_with_what_has_not_finished(service: Callabl
     found, said = swept(of, asked)
     assert isinstance(found, Swept)
     assert (of.claimed, set(found.jobs)) == (1, set(RECIPES))
-    assert f"{RECIPES[0]}: run before, job {found.jobs[RECIPES[0]]}; --again runs it anew" in said
+    assert f"{RECIPES[0]}: run before, job {found.jobs[RECIPES[0]]}; --again runs it again" in said
     assert said.count("where the weights behind an alias or the content of a task's file have changed since") == 1
     assert "1 run, estimated at " in said
     of = service()

@@ -109,7 +109,7 @@ def test_ctrl_c_while_the_job_is_sent_says_that_it_may_have_been_taken(*, own: b
     said = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
         run_to_end(Sending("http://127.0.0.1:1", own=own), {}, Console(file=said, width=200))
-    assert said.getvalue() == f"interrupted while the job was sent: {ask} tells whether it was taken\n"
+    assert said.getvalue() == f"interrupted while the job was sent: {ask} shows whether it was taken\n"
 
 
 def test_a_job_that_succeeded_says_how_long_it_took_in_all() -> None:

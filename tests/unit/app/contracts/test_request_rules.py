@@ -20,7 +20,7 @@ SWEPT = {"model": "m", "recipe": [{"type": "prune.magnitude", "sparsity": {"swee
         (
             {"kind": "sweep", "candidate": SWEPT, "bounds": {"k1": [5, 1]}},
             "/bounds/k1",
-            "The lower bound of k1, 5, lies above the upper, 1.",
+            "The lower bound of k1, 5, is above the upper, 1.",
         ),
         (
             {"kind": "sweep", "candidate": SWEPT, "bounds": {"a": [None, -1]}},

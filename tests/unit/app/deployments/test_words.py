@@ -22,7 +22,7 @@ def test_a_state_is_told_with_its_reason() -> None:
 
 def test_a_change_names_every_field() -> None:
     assert event_line(event("changed", evidence={"replicas": 2, "alpha": 0.1})) == "changed: replicas 2, alpha 0.1"
-    assert event_line(event("changed", reason="the drift test begins anew")) == "changed: the drift test begins anew"
+    assert event_line(event("changed", reason="the drift test begins again")) == "changed: the drift test begins again"
 
 
 @pytest.mark.parametrize("kind", [*DeploymentEventType, "of_another_version"])
@@ -37,4 +37,4 @@ def test_a_fit_is_told_with_its_job_and_a_refit_with_its_reason() -> None:
     fit = {"type": "fit_started", "reason": "", "evidence": {"job": "job_1"}}
     refit = {"type": "fit_started", "reason": "drift alarm", "evidence": {"seed": 2, "recent_tokens": 900}}
     assert event_line(fit) == "its calibration is being fitted (job job_1)"
-    assert event_line(refit) == "its calibration is fitted anew to recent traffic: drift alarm"
+    assert event_line(refit) == "its calibration is fitted again to recent traffic: drift alarm"

@@ -150,8 +150,8 @@ def test_every_type_is_known_to_leave_bytes_alone_or_to_take_some() -> None:
     ("budget", "pointer", "told"),
     [
         ({"bytes": 900}, "/budget/bytes", "the budget is 900 bytes, and the candidate itself takes 1,000 or more"),
-        ({"bits_per_weight": 3}, "/budget/bits_per_weight", "is 3 bits a weight, and the candidate itself takes 4 or"),
-        ({"bytes": 1000, "bits_per_weight": 3}, "/budget/bits_per_weight", "3 bits a weight"),
+        ({"bits_per_weight": 3}, "/budget/bits_per_weight", "3 bits per weight, and the candidate itself takes 4 or"),
+        ({"bytes": 1000, "bits_per_weight": 3}, "/budget/bits_per_weight", "3 bits per weight"),
     ],
 )
 def test_a_budget_below_that_is_refused_with_what_the_least_is(budget: Json, pointer: str, told: str) -> None:

@@ -109,7 +109,7 @@ def test_a_document_that_the_test_holds_again_is_left_out(drawn: Draw) -> None:
             "/text",
             "choose set: 2 documents of 2 domains are too few to be divided",
         ),
-        (DOCUMENTS, [DOCUMENTS[0]], "/test_text", "test set: every document of test_text stands in text, too"),
+        (DOCUMENTS, [DOCUMENTS[0]], "/test_text", "test set: every document of test_text is in text, too"),
     ],
 )
 def test_a_set_without_a_document_is_refused(

@@ -1,7 +1,7 @@
 """Is there a call in an answer, and does it fit its tool?
 
 What counts as a call is what counts as one in a text: a JSON object with a name and arguments that are an object,
-wherever it stands and whatever tags are around it (`workers.text.token_classes.json_text`). Where the name is a
+wherever it is and whatever tags are around it (`workers.text.token_classes.json_text`). Where the name is a
 tool's it is a call in every notation, since no definition is expected in an answer, except for one that is repeated.
 Arguments must be valid by the tool's JSON Schema (Draft 2020-12; formats such as dates are not checked).
 """
@@ -65,7 +65,7 @@ def _misfit(arguments: Any, schema: dict[str, Any]) -> str:
         return "the schema cannot be followed"
     if error is None:
         return ""
-    # Names of arguments are the tool's, values the model's: only those that the schema knows are told.
+    # Names of arguments are the tool's, values the model's: only those that the schema knows are reported.
     known = set(schema.get("properties") or {})
     place = next((str(part) for part in error.absolute_path if str(part) in known), "")
     return f"arguments break the schema's {error.validator}" + (f" at {place}" if place else "")

@@ -259,7 +259,7 @@ def test_parts_are_not_swapped_by_number_where_the_recipe_numbers_the_layers_ane
     recipe = [{"type": "prune.layers", "layers": [0]}, {"type": "extend.duplicate", "layers": [1]}]
     context = Context(settings, tmp_path)
     found = attribute(request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024), context, room)
-    assert found.not_swapped.startswith("prune.layers and extend.duplicate number the layers anew")
+    assert found.not_swapped.startswith("prune.layers and extend.duplicate number the layers again")
     assert found.not_swapped in found.verdict
     assert found.search is None
     assert all(site.kind == "gap" for site in found.sites)

@@ -73,7 +73,7 @@ def test_what_cannot_be_done_is_refused_word_by_word(tiny: Tiny) -> None:
         )
     code, detail, hint, pointer = refused(replace(llama, architecture="OtherForCausalLM"), HALF)
     assert (code, pointer) == (no, "/r/0/type")
-    assert detail == "what stands between the final norm and the logits of a OtherForCausalLM is not known"
+    assert detail == "what is between the final norm and the logits of a OtherForCausalLM is not known"
     assert hint.startswith("known are Gemma2ForCausalLM, ")
     without = {name: tensor for name, tensor in llama.tensors.items() if name != "model.norm.weight"}
     assert refused(replace(llama, tensors=without), HALF) == (

@@ -90,7 +90,7 @@ OWL: dict[str, Any] = HALF | {"allocation": "owl"}
 @pytest.mark.parametrize(
     ("model", "fields", "code", "field", "words"),
     [
-        ("llama", HALF | {"modules": ["lm_head"]}, ErrorCode.RECIPE_NOT_APPLICABLE, "modules", "stands outside"),
+        ("llama", HALF | {"modules": ["lm_head"]}, ErrorCode.RECIPE_NOT_APPLICABLE, "modules", "is outside"),
         ("llama", HALF | {"modules": ["q_porj"]}, ErrorCode.UNKNOWN_MODULE, "modules/0", "q_porj"),
         ("llama", HALF | {"layers": [0, 7]}, ErrorCode.UNKNOWN_MODULE, "layers/1", "no layer 7"),
         ("mixtral", HALF, ErrorCode.RECIPE_NOT_APPLICABLE, "type", "mixture of experts"),

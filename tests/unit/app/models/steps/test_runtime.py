@@ -110,7 +110,7 @@ def test_a_cache_dtype_that_the_packing_sets_is_left_to_it(tiny: Tiny) -> None:
 def test_layers_keep_their_numbers_behind_a_step_that_acts_at_run_time(tiny: Tiny) -> None:
     info = inspect(tiny("llama"))
     check_layers_stay(info, info, "/r/1")
-    with pytest.raises(HemostatError, match="numbers anew") as caught:
+    with pytest.raises(HemostatError, match="numbers again") as caught:
         check_layers_stay(info, replace(info, layers=2), "/r/1")
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/1")
 
@@ -121,7 +121,7 @@ def test_a_dtype_of_the_cache_holds_for_layers_of_any_number(tiny: Tiny, monkeyp
     made = check(info, FP8, fewer)
     assert (made.layers, made.config[SECTION]["kv_cache"]) == (2, {"dtype": "fp8"})
     for simulated in (KV, A8, {"type": "quantize.fp8", "activations": "dynamic"}):
-        with pytest.raises(HemostatError, match="numbers anew") as caught:
+        with pytest.raises(HemostatError, match="numbers again") as caught:
             check(info, simulated, fewer)
         assert caught.value.pointer == "/r/1"
 

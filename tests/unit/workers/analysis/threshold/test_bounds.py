@@ -32,7 +32,7 @@ def test_the_knee_is_looked_for_within_bounds_and_measured_range(
 def test_bounds_that_miss_the_range_or_cross_are_refused() -> None:
     with pytest.raises(ValueError, match=r"outside the measured range \[0.1, 0.5\]"):
         Bounds(s0=(0.6, 0.8)).knee_range(CURVE)
-    with pytest.raises(ValueError, match="k1: the lower bound 2 lies above the upper bound 1"):
+    with pytest.raises(ValueError, match="k1: the lower bound 2 is above the upper bound 1"):
         Bounds(k1=(2, 1))
     with pytest.raises(ValueError, match="a is positive"):
         Bounds(a=(None, 0))

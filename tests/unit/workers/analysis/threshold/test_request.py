@@ -74,7 +74,7 @@ def test_bounds_and_dense_are_optional() -> None:
         ({"points": POINTS, "bounds": {"b": 0}}, "/bounds/b", "not a pair", "null"),
         ({"points": POINTS, "bounds": {"b": [0, 1, 2]}}, "/bounds/b", "not a pair", ""),
         ({"points": POINTS, "bounds": {"b": ["0", 1]}}, "/bounds/b/0", "not a string", ""),
-        ({"points": POINTS, "bounds": {"k1": [5, 3]}}, "/bounds/k1", "5, lies above the upper, 3", "Swap"),
+        ({"points": POINTS, "bounds": {"k1": [5, 3]}}, "/bounds/k1", "5, is above the upper, 3", "Swap"),
         ({"points": POINTS, "bounds": {"a": [None, 0]}}, "/bounds/a/1", "a is positive", ""),
         ({"points": POINTS, "bounds": {"s0": [0.6, 0.9]}}, "/bounds/s0", "outside the measured range", "meet"),
         ({"points": POINTS, "bounds": {"k3": [0, 1]}}, "/bounds/k3", "no field 'k3'", "did you mean 'k"),

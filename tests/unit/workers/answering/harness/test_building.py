@@ -12,7 +12,7 @@ from workers.process.handler import JobCancelled
 def test_the_same_question_among_the_examples_is_found_whatever_else_the_row_says() -> None:
     same = [row | {"id": number + 100} for number, row in enumerate(SUMS)]
     rows = [row | {"id": number} for number, row in enumerate(SUMS)]
-    with pytest.raises(HemostatError, match="stands among what solved examples are taken from") as refused:
+    with pytest.raises(HemostatError, match="is among what solved examples are taken from") as refused:
         prepared("gsm8k", rows, same, shots=3)
     assert refused.value.pointer == "/tasks/0/examples"
 
@@ -24,7 +24,7 @@ def test_sentences_that_begin_alike_are_not_one_question() -> None:
     ]
     other = {"sentence": "The box fell because _ was small and red.", "option1": "Ann", "option2": "Bea", "answer": "1"}
     assert len(prepared("winogrande", rows, [other, WINOGRANDE[0]], shots=1).items) == 2
-    with pytest.raises(HemostatError, match="stands among what solved examples are taken from"):
+    with pytest.raises(HemostatError, match="is among what solved examples are taken from"):
         prepared("winogrande", rows, [other, rows[0] | {"answer": "2"}], shots=1)
 
 

@@ -257,9 +257,9 @@ def test_later_steps_treat_the_same_layers_by_their_new_numbers(info: Checkpoint
         ([drop(1)], [2], [], 2, "other layers"),
         ([extend("identity", 4)], [], [3], 4, "the step added other layers"),
         # the layer itself, not the one that was inserted behind it
-        ([extend("interpolate", 2, 4)], [], [2], 3, "cannot be told to leave exactly these layers out"),
+        ([extend("interpolate", 2, 4)], [], [2], 3, "cannot leave exactly these layers out"),
         # 0 1 2 3 1 2 3 4 5 without the copy of 3: no run that stands twice leaves that
-        ([extend("duplicate", 1, 2, 3)], [], [6], 7, "cannot be told to leave exactly these layers out"),
+        ([extend("duplicate", 1, 2, 3)], [], [6], 7, "cannot leave exactly these layers out"),
         ([RTN], [2], [], 2, "no single step of the recipe dropped"),
         ([RTN], [], [2], 3, "no single step of the recipe added"),
         ([drop(1), drop(1)], [1], [], 1, "no single step"),

@@ -53,4 +53,4 @@ def test_steps_that_number_the_layers_anew_are_named(tiny: Tiny) -> None:
     assert renumbered_by(info, RECIPE.validate_python([rounded])) == ""
     assert renumbered_by(info, RECIPE.validate_python([rounded, DROP])).startswith("prune.layers numbers the layers")
     both = renumbered_by(info, RECIPE.validate_python([DROP, COPY, COPY]))
-    assert both.startswith("prune.layers and extend.duplicate number the layers anew")
+    assert both.startswith("prune.layers and extend.duplicate number the layers again")

@@ -150,7 +150,7 @@ def test_a_part_whose_damage_is_not_shown_waits_for_more_text(info: CheckpointIn
     ("recipe", "name", "cause", "why"),
     [
         ([RTN], "layers.1", "negligible", "nothing to treat"),
-        ([{"type": "prune.layers", "layers": [2]}], "layers.1", "size", "numbers the layers anew"),
+        ([{"type": "prune.layers", "layers": [2]}], "layers.1", "size", "renumbers the layers"),
         ([RTN], "lm_head", "size", "outside the layers"),
     ],
 )

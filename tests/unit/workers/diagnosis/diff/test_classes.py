@@ -118,7 +118,7 @@ def test_classes_that_not_all_files_have_and_those_without_a_token_are_named(tmp
     found = compare_reports(sides)
     assert list(by_class(found)) == ["json_structure", "tool_name"]
     assert found.token_classes_note == (
-        "Not told, for not every report tells them: Code (no column in b), Rare tokens (no column in b). "
+        "Not told, for not every report shows them: Code (no column in b), Rare tokens (no column in b). "
         "Not among the compared positions: Chat template."
     )
 

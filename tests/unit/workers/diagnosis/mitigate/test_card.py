@@ -44,9 +44,9 @@ def test_it_tells_why_no_repair_is_left_beside_a_recipe_whose_rounds_made_weight
     report = mitigate_report()
     report["front"][-1]["recipe"] = report["recommended"] = [RTN, REPAIR | {"iterations": 3}]
     parsed = MitigateReport.model_validate(report)
-    told = "No LoRA lies beside this card"
+    told = "No LoRA is beside this card"
     alone = " ".join(model_card(parsed, [], anew=True).split())
-    assert f"{told}: the repair's goes on weights that its rounds (`iterations`) made anew" in alone
+    assert f"{told}: the repair's goes on weights that its rounds (`iterations`) made again" in alone
     assert "With `export` `checkpoint` both are left, in `adapter.zip`." in alone
     for files, anew in (([], False), (["adapter.zip", "model.safetensors"], True), (["adapter_config.json"], False)):
         assert told not in model_card(parsed, files, anew=anew)

@@ -80,7 +80,7 @@ def test_a_finite_one_has_arms_and_what_is_beyond_the_budget_says_so(tiny: Tiny)
 
 
 def test_a_budget_of_bits_a_weight_is_one_of_bytes(tiny: Tiny) -> None:
-    """Of the candidate's 6 bits a weight and 100,000 bytes: a tenth more bits are a tenth more bytes."""
+    """Of the candidate's 6 bits per weight and 100,000 bytes: a tenth more bits are a tenth more bytes."""
     own = ward(tiny, 0.4)
     smallest = min(arm.bytes for arm in own.arms(["repair.lowrank"])[0])
     share = 1 + smallest / 100_000
@@ -89,7 +89,7 @@ def test_a_budget_of_bits_a_weight_is_one_of_bytes(tiny: Tiny) -> None:
         arms, why = own.arms(["repair.lowrank"])
         assert arms
         assert ("repair.lowrank" not in why) is fits
-    assert why["repair.lowrank"].startswith(f"at its smallest, it takes {6 * share:.4g} bits a weight, the budget is ")
+    assert why["repair.lowrank"].startswith(f"at its smallest, it takes {6 * share:.4g} bits per weight, the budget")
 
 
 @needs_avx512
@@ -166,7 +166,7 @@ def test_without_a_recommendation_no_other_treatment_is_said_to_have_saved_more(
     _, told = tweak_of(tiny, 0.02)
     line, _, reason = told.partition("\n")
     assert line.startswith("trial 1 of 2 (cheap): norm.tweak: ")
-    assert line.endswith(": saves 0.02 nats a token, 100,000 bytes")
+    assert line.endswith(": saves 0.02 nats per token, 100,000 bytes")
     assert reason == "what it saved is not above zero for sure, or does not hold on the test documents"
 
 
@@ -189,7 +189,7 @@ def test_each_trial_is_told_when_it_begins_and_when_it_has_ended(tiny: Tiny) -> 
         told = described(treatments_of(done.proposal.plan), told_recipe(done.recipe))
         assert "=" not in told, "no field of the program"
         assert begun.startswith(f"{head} begins: {told}, expected to save ")
-        assert begun.endswith(f" {saved:.3g} nats a token, {done.proposal.expected_bytes:,} bytes")
+        assert begun.endswith(f" {saved:.3g} nats per token, {done.proposal.expected_bytes:,} bytes")
         assert ended.startswith(f"{head}: {told}: not applicable: no kernel for it")
 
 
@@ -216,7 +216,7 @@ def test_what_is_beyond_the_budget_is_said_to_be(tiny: Tiny) -> None:
 
 def test_a_loss_is_no_negative_saving(tiny: Tiny) -> None:
     _, told = tweak_of(tiny, -0.03)
-    assert ": loses 0.03 more nats a token, 100,000 bytes\n" in told
+    assert ": loses 0.03 more nats per token, 100,000 bytes\n" in told
     assert told.endswith("alone it saved nothing on the documents to choose by")
 
 

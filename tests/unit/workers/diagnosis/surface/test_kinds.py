@@ -39,7 +39,7 @@ def test_one_document_of_one_window_shows_nothing():
 @pytest.mark.parametrize(
     ("margin", "told"),
     [
-        (0.5, "The two damages add up within 0.5 nats a token at all 4 settings"),
+        (0.5, "The two damages add up within 0.5 nats per token at all 4 settings"),
         (
             1e-9,
             "At none of the 4 settings is a departure from adding up shown; "
@@ -52,4 +52,4 @@ def test_the_sentence_claims_no_more(margin, told):
     text = sentence(made, made.interactions(), made.chosen())
     assert text.startswith(told)
     largest = max(made.interactions(), key=lambda row: abs(row.nats.mean))
-    assert f"nats a token, p = {largest.p:.2g} after Holm's correction, at sparsity" in text
+    assert f"nats per token, p = {largest.p:.2g} after Holm's correction, at sparsity" in text

@@ -19,7 +19,7 @@ from workers.measuring.points.record import PointRecord, record_of
 
 REQUEST = surface_request(sparsities=(0.3, 0.6), bits=(6, 4), orders="both")
 CELLS = cells_of(REQUEST)
-HURT = 0.3  # nats a token by which both knobs together hurt the names
+HURT = 0.3  # nats per token by which both knobs together hurt the names
 
 
 @cache

@@ -57,8 +57,8 @@ def test_the_sentence_tells_what_is_shown_where():
     text = sentence(table, rows, table.chosen())
     assert text.startswith("The two damages overlap at 1 of 4 settings, most at sparsity 0.3 with bits 6 (")
     assert (
-        "nats a token); at one setting they add up within 0.01 nats a token for sure; at 2 settings no departure is "
-        "shown, and none is ruled out; the smallest changed setting"
+        "nats per token); at one setting they add up within 0.01 nats per token for sure; at 2 settings no departure "
+        "is shown, and none is ruled out; the smallest changed setting"
     ) in text
     assert "no departure" not in sentence(table, kinds_of(table, *["compounds"] * 4), table.chosen())
 
@@ -77,7 +77,7 @@ def test_of_one_setting_the_sentence_speaks_in_the_singular():
 def test_the_sentence_recommends_no_unmodified_model():
     table = surface_table(surface_request(contour={"measure": "kl", "level": 1e-9}), documents=12)
     text = sentence(table, table.interactions(), table.chosen())
-    assert "; no changed setting is shown to be within a KL of 1×10⁻⁹ nats a token, and " in text
+    assert "; no changed setting is shown to be within a KL of 1×10⁻⁹ nats per token, and " in text
     assert text.endswith(") loses least of them.") and "sparsity left out with bits left out" not in text
 
 

@@ -223,7 +223,7 @@ def test_before_a_collapse_the_verdict_has_the_gap_and_no_place_in_it():
 def test_of_as_many_points_as_coefficients_nobody_says_that_the_perplexity_turns():
     report = sweep_report(course(five_bits()), field="bits", step={"type": "quantize.rtn", "bits": 8}, share="1 - b/16")
     assert report["threshold"]["answer"] == "not identifiable"
-    assert "Whether the perplexity turns cannot be told: 5 points for 5 free" in report["verdict"]
+    assert "Whether the perplexity turns cannot be known: 5 points for 5 free" in report["verdict"]
     assert "The perplexity turns" not in report["verdict"]
 
 

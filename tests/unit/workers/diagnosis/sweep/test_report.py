@@ -40,13 +40,13 @@ def test_a_sweep_of_enough_documents_whose_settings_are_all_whole_needs_no_word(
     [
         (
             1,
-            "1 setting could not be made or run, and stands in no curve.",
-            "At 1 setting some logits are not finite: it counts as collapse, and stands in no curve.",
+            "1 setting could not be made or run, and is in no curve.",
+            "At 1 setting some logits are not finite: it counts as collapse, and is in no curve.",
         ),
         (
             2,
-            "2 settings could not be made or run, and stand in no curve.",
-            "At 2 settings some logits are not finite: they count as collapse, and stand in no curve.",
+            "2 settings could not be made or run, and are in no curve.",
+            "At 2 settings some logits are not finite: they count as collapse, and are in no curve.",
         ),
     ],
 )
