@@ -39,7 +39,7 @@ def test_a_damaged_model_is_treated_and_the_page_shows_how(
     assert {"README.md", "recipe.json", "compare.json", "candidate.parquet", "treated.parquet"} <= set(job["artifacts"])
     report = client.report(job["id"])
     jsonschema.Draft202012Validator(report_schema("mitigate")).validate(report)
-    assert report["helped"], report["verdict"]
+    assert report["answer"] == "treated", report["verdict"]
     recipe = http.get(f"/v1/diagnosis/jobs/{job['id']}/artifacts/recipe.json").json()
     assert recipe == report["recommended"]
     assert http.post("/v1/diagnosis/jobs", json=compare_request(recipe=recipe, dry_run=True)).status_code == 200
