@@ -26,8 +26,8 @@ from app.jobs.states import note_state
 from app.kinds.calibrate import KIND as CALIBRATE
 from app.kinds.compare import KIND as COMPARE
 from app.kinds.compare.request import CompareRequest
+from app.locks import try_lock
 from app.settings import Settings
-from workers.measuring.points.claims import Claims
 from workers.process.handler import Handlers, JobCancelled, JobContext
 
 SECRET = "The heron waits where the river forgets its own name."
@@ -153,11 +153,11 @@ def points(request: CompareRequest, context: JobContext) -> SmallReport:
 def _point(request: CompareRequest, context: JobContext, *, most: int | None = None) -> int:
     """Takes at most one point that nobody has; returns how many there are. `most` is how many this process takes."""
     steps = int(request.metadata["steps"])
-    files = [context.scratch / f"point-{step}" for step in range(steps)]
+    claims, files = context.scratch / "claims", [context.scratch / f"point-{step}" for step in range(steps)]
     mine = sum(file.is_file() and file.read_text() == str(os.getpid()) for file in files)
     may = most is None or mine < most or told_to_go(context)
     for step, file in enumerate(files):
-        if file.is_file() or not may or (lock := Claims(context.scratch / "claims").take(str(step))) is None:
+        if file.is_file() or not may or (lock := try_lock(claims / str(step), exclusive=True)) is None:
             continue
         try:
             if not file.is_file():

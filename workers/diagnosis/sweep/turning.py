@@ -83,7 +83,7 @@ class Turning:
             found = self._found()
             if step == "nothing is left" or (step == "others have it" and not wait):
                 break
-            if step in {"others have it", "others choose"}:
+            if step == "others have it":
                 time.sleep(_POLL_S)
         return found
 
@@ -97,12 +97,10 @@ class Turning:
         records = {place: self._runner.found(setting) for place, setting in enumerate(self._over.settings)}
         return {place: record for place, record in records.items() if record is not None}
 
-    def _step(self) -> Literal["measured", "others have it", "others choose", "nothing is left"]:
+    def _step(self) -> Literal["measured", "others have it", "nothing is left"]:
         """Chooses a setting and measures it. One process chooses at a time, and counts what others are measuring as
         measured: the budget holds for all of them together."""
         turn = self._runner.turn()
-        if turn is None:
-            return "others choose"
         try:
             # In this order: what is finished in between counts as measured, not as nothing.
             busy = {place for place, setting in enumerate(self._over.settings) if self._runner.busy(setting)}

@@ -1,4 +1,8 @@
-"""Measures settings, each once, no matter who asks for it: this attempt, the one after it, or a second worker."""
+"""Measures settings, each once, no matter who asks for it: this attempt, the one after it, or a second worker.
+
+The worker that measures a point holds a lock on a file of its name. The kernel drops the lock when its holder dies, so the points
+of a killed worker are free at once. Workers that share a queue share HEMOSTAT_HOME anyway.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.request import Thresholds
-from app.locks import Lock
+from app.locks import Lock, try_lock, wait_lock
 from app.models.checkpoint import inspect
 from app.models.recipes import canonical_json
 from app.recipes.recipe import Recipe
 from workers.measuring.plan import plan_fingerprint
-from workers.measuring.points.claims import Claims
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.progress import Counted
 from workers.measuring.points.record import PointRecord, record_of
@@ -49,7 +52,7 @@ class PointRunner:
     ) -> None:
         self._ground, self._bench, self._context, self._progress = ground, bench, context, progress
         self._thresholds, self._seed = thresholds, seed
-        self._claims = Claims(context.scratch / "claims")
+        self._claims = context.scratch / "claims"
         self._by = f"{socket.gethostname()}-{getpid()}"
         self._classes = _named(ground.classes)
         self._began = time.time()
@@ -99,12 +102,17 @@ class PointRunner:
 
     def busy(self, setting: Setting) -> bool:
         """Whether another process measures the setting at this moment."""
-        return self._claims.taken(self.key(setting))
+        file = self._claims / self.key(setting)
+        if not file.exists():
+            return False
+        lock = try_lock(file, exclusive=False)
+        if lock is not None:
+            lock.release()
+        return lock is None
 
-    def turn(self) -> Lock | None:
-        """The right to choose and claim a setting: two processes that chose at once would exceed a budget. None while
-        another one chooses."""
-        return self._claims.take(_TURN)
+    def turn(self) -> Lock:
+        """Waits for the right to choose and claim a setting: two processes that chose at once would exceed a budget."""
+        return wait_lock(self._claims / _TURN, exclusive=True, check_cancelled=self._context.check_cancelled)
 
     def key(self, setting: Setting) -> str:
         """Names all that decides a point's values, by content: what its recipe reads (text, other models, adapters) as
@@ -135,7 +143,7 @@ class PointRunner:
 
     def _one(self, setting: Setting, claimed: Callable[[], None]) -> PointRecord | None:
         """Claims and measures a point; None where another process has it."""
-        lock = self._claims.take(self.key(setting))
+        lock = try_lock(self._claims / self.key(setting), exclusive=True)
         if lock is None:
             return None
         claimed()

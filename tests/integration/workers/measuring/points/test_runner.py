@@ -11,13 +11,13 @@ import pytest
 
 from app.kinds.compare.request import CompareRequest
 from app.kinds.sweep.request import SweepRequest
+from app.locks import try_lock
 from app.models.knobs import recipe_at
 from app.settings import Settings
 from tests.support.attempts import Context
 from workers.diagnosis.compare.job import compare
 from workers.engine.room import EngineRoom
 from workers.measuring.points.attempt import PointsAttempt
-from workers.measuring.points.claims import Claims
 from workers.measuring.points.record import losses_of, reference_losses_of
 from workers.measuring.points.runner import Setting
 from workers.process.handler import JobCancelled
@@ -172,7 +172,7 @@ def test_an_attempt_after_the_calibration_file_was_changed_measures_its_points_a
 
 
 def _hold(folder: str, key: str, ready: Any) -> None:
-    lock = Claims(Path(folder)).take(key)
+    lock = try_lock(Path(folder) / key, exclusive=True)
     assert lock is not None
     ready.set()
     time.sleep(600)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from app.contracts.request import Thresholds
 from app.kinds.sweep.request import FormBounds
+from app.locks import try_lock
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.sweep_reports import bending, course
@@ -119,7 +120,7 @@ def test_a_helper_leaves_when_the_budget_is_taken(tmp_path: Path) -> None:
     whole = first.run()
     last = max(whole, key=lambda place: whole[place].measured_at)
     (tmp_path / "partial" / "points" / f"point-{last}.json").unlink()
-    held = runner._claims.take(f"point-{last}")
+    held = try_lock(runner._claims / f"point-{last}", exclusive=True)
     assert held is not None
     helper, _, _ = turning(tmp_path, "helper")
     assert set(helper.run(wait=False)) == set(whole) - {last}

@@ -6,7 +6,6 @@ from scipy import stats
 
 from app.contracts.request import Thresholds
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, positions, values
-from workers.measuring.points.claims import Claims
 from workers.measuring.points.record import PointRecord, losses_of, record_of, reference_losses_of
 
 
@@ -57,11 +56,3 @@ def test_a_file_is_whole_or_no_point(tmp_path):
     file.write_bytes(file.read_bytes()[:200])
     assert PointRecord.load(file) is None
     assert PointRecord.load(tmp_path / "none.json") is None
-
-
-def test_a_claim_has_one_holder_at_a_time(tmp_path):
-    one, other = Claims(tmp_path), Claims(tmp_path)
-    held = one.take("a")
-    assert held is not None and other.take("a") is None and other.take("b") is not None
-    held.release()
-    assert other.take("a") is not None
