@@ -217,10 +217,7 @@ class _Calibrate(Attempt):
             floor=floor,
             test=proof.test,
             profile=ProfileStore(context.settings).put(found.calibrator, record),
-            engine=reference.engine.identity,
-            reference_from_store=reference.from_store,
-            started_at=self._started_at,
-            seconds=self._watch.seconds,
+            conditions=self._conditions(reference, precision="float32"),
         )
 
     def _artifacts(self, tested: Tested) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from app.contracts.deployment import IDENTITY
 from app.contracts.profile import Profile, TableRow, TestRecord
@@ -11,19 +10,15 @@ from app.contracts.report import Blocks, Limitation
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.sets import Sets
-from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import Positions, TokenValues
-from workers.engine.device import EngineIdentity
-from workers.measuring.assemble import envelope, of_making, provenance
+from workers.measuring.assemble import Conditions, envelope, of_making, provenance
 from workers.measuring.floor import Floor
 from workers.measuring.limitations import limits_of, without
 from workers.measuring.sides import Sides
 from workers.measuring.summary import Summary, summarize
 from workers.measuring.verdict import decide
 from workers.process.handler import JobContext
-
-PRECISION: Final[Precision] = "float32"
 
 
 @dataclass(frozen=True)
@@ -39,10 +34,7 @@ class Tested:
     floor: Floor
     test: TestRecord
     profile: Profile
-    engine: EngineIdentity
-    reference_from_store: bool
-    started_at: float
-    seconds: dict[str, float]
+    conditions: Conditions
 
 
 def build_report(tested: Tested, context: JobContext) -> CalibrateReport:
@@ -54,17 +46,7 @@ def build_report(tested: Tested, context: JobContext) -> CalibrateReport:
         for found in (raw, calibrated)
     ]
     corpus = tested.sets.test
-    source = provenance(
-        request,
-        sides=tested.sides,
-        corpus=corpus,
-        engine=tested.engine,
-        precision=PRECISION,
-        started_at=tested.started_at,
-        seconds=tested.seconds,
-        reference_from_store=tested.reference_from_store,
-        resumed_windows=0,
-    )
+    source = provenance(request, tested.conditions, sides=tested.sides, corpus=corpus)
     return CalibrateReport(
         verdict=sentence(chosen_row(test), test, deployment=request.deployment),
         raw=Blocks(**raw.common()),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final, cast
 
@@ -119,28 +120,30 @@ def _without_documents(value: Any) -> Any:
     return {name: _without_documents(one) for name, one in value.items()}
 
 
-def provenance(
-    request: JobRequest,
-    *,
-    sides: Sides,
-    corpus: Corpus,
-    engine: EngineIdentity,
-    precision: Precision,
-    started_at: float,
-    seconds: dict[str, float],
-    reference_from_store: bool,
-    resumed_windows: int,
-    reference_context: int | None = None,
-) -> Provenance:
-    """Where the numbers of a report over `corpus` come from. `precision` is the one that was asked for;
-    `reference_context` the reference's where it is shorter than the windows."""
+@dataclass(frozen=True)
+class Conditions:
+    """How an attempt measured. `seconds` are those of its phases so far, `precision` is the one that was asked for, and
+    `reference_context` the reference's if it is shorter than the windows."""
+
+    engine: EngineIdentity
+    started_at: float
+    seconds: Mapping[str, float]
+    reference_from_store: bool
+    precision: Precision = "fast"
+    resumed_windows: int = 0
+    reference_context: int | None = None
+
+
+def provenance(request: JobRequest, conditions: Conditions, *, sides: Sides, corpus: Corpus) -> Provenance:
+    """Where the numbers of a report over `corpus` come from."""
+    engine, reference_context = conditions.engine, conditions.reference_context
     return Provenance(
         hemostat=metadata.version("hemostat"),
         engine=f"{engine.name} {engine.version}",
         execution=execution(engine, sides.reference.info),
         device=engine.device,
         dtype=engine.dtype,
-        precision=arithmetic(precision),
+        precision=arithmetic(conditions.precision),
         head=sides.candidate.head.fingerprint,
         reference=_model(sides.reference),
         candidate=_candidate(sides),
@@ -158,11 +161,11 @@ def provenance(
         ),
         seed=request.seed,
         intervals=DESCRIPTION,
-        started_at=started_at,
+        started_at=conditions.started_at,
         finished_at=time.time(),
-        seconds=dict(seconds),
-        reference_from_store=reference_from_store,
-        resumed_windows=resumed_windows,
+        seconds=dict(conditions.seconds),
+        reference_from_store=conditions.reference_from_store,
+        resumed_windows=conditions.resumed_windows,
         versions={name: metadata.version(name) for name in VERSIONS} | {engine.name: engine.version},
     )
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ from workers.distributions.token_values import Positions
 from workers.engine.device import identity
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
+from workers.measuring.assemble import Conditions
 from workers.measuring.calibration_text import CalibrationLoader, looked_at, reads_text
 from workers.measuring.classify import Classified, classify
 from workers.measuring.floor import Floor, noise_floor
@@ -154,6 +156,16 @@ class Attempt:
         scored = self._score(sides, reference, read, "reference")
         self._check_head(reference, sides.dtype, read, scored)
         return ReferenceRun(scored, self._noise_floor(sides, read, scored, precision), shorter)
+
+    def _conditions(self, scored: Scored, **more: Any) -> Conditions:
+        """How this attempt measures: in the engine that scored the reference."""
+        return Conditions(
+            scored.engine.identity,
+            self._started_at,
+            self._watch.seconds,
+            reference_from_store=scored.from_store,
+            **more,
+        )
 
     def _candidate_engine(self, sides: Sides, corpus: Corpus) -> ScoringEngine:
         """The candidate, loaded, its head checked."""

@@ -25,10 +25,10 @@ from app.models.packing import kept_packed
 from workers.analysis.numerals import counted
 from workers.distributions.divergence import Divergence, Precision
 from workers.distributions.token_values import Positions, TokenValues
-from workers.engine.device import EngineIdentity
 from workers.engine.room import EngineRoom
 from workers.measuring import long_context
 from workers.measuring.assemble import (
+    Conditions,
     envelope,
     left_out,
     of_making,
@@ -86,8 +86,7 @@ class Pair:
 class Measured:
     """The candidate against the reference over the whole text.
 
-    `reference_context` is the reference's where it is shorter than the windows; `allowed` are warnings of what the
-    request allows that flatters the candidate.
+    `allowed` are warnings of what the request allows that flatters the candidate.
     """
 
     request: JobRequest
@@ -98,13 +97,7 @@ class Measured:
     values: TokenValues
     floor: Floor
     kernel_term: KernelTerm | None
-    engine: EngineIdentity
-    precision: Precision
-    reference_from_store: bool
-    resumed_windows: int
-    started_at: float
-    seconds: dict[str, float]
-    reference_context: int | None = None
+    conditions: Conditions
     allowed: tuple[str, ...] = ()
 
     @cached_property
@@ -117,7 +110,7 @@ class Measured:
             window=self.request.window,
             floor_kl=self.floor.kl,
             seed=self.request.seed,
-            context=self.reference_context,
+            context=self.conditions.reference_context,
             check_cancelled=self.context.check_cancelled,
         )
 
@@ -127,18 +120,7 @@ class Measured:
         decision = decide(
             summary.excess, self.request.thresholds, nonfinite=summary.nonfinite_positions, floor=summary.floor
         )
-        source = provenance(
-            self.request,
-            sides=self.sides,
-            corpus=self.corpus,
-            engine=self.engine,
-            precision=self.precision,
-            started_at=self.started_at,
-            seconds=self.seconds,
-            reference_from_store=self.reference_from_store,
-            resumed_windows=self.resumed_windows,
-            reference_context=self.reference_context,
-        )
+        source = provenance(self.request, self.conditions, sides=self.sides, corpus=self.corpus)
         verdict = sentence(
             decision,
             tokens=summary.tokens,
@@ -171,7 +153,7 @@ class Measured:
                 "Give a recipe, or another model as candidate."
             )
         found += of_making(sides)
-        found += rounded(sides, self.engine.dtype)
+        found += rounded(sides, self.conditions.engine.dtype)
         found += packed_reference(sides)
         if sides.packed and not sides.unpacked:
             formats = kept_packed(sides.candidate.info.quantization)
@@ -179,8 +161,8 @@ class Measured:
                 f"The candidate is packed as {formats}, which is not unpacked here: what its kernels add to the "
                 "difference (the kernel term) is not known."
             )
-        if self.reference_context is not None:
-            found.append(long_context.warning(self.reference_context))
+        if self.conditions.reference_context is not None:
+            found.append(long_context.warning(self.conditions.reference_context))
         if summary.divergence.kl.clusters == "windows":
             found.append(
                 f"Only {counted(summary.documents, 'document')}: intervals are clustered by windows, and are too "
@@ -258,13 +240,9 @@ class PairAttempt(Attempt):
             values=values,
             floor=run.floor,
             kernel_term=term,
-            engine=engine.identity,
-            precision=precision,
-            reference_from_store=run.scored.from_store,
-            resumed_windows=resumed,
-            started_at=self._started_at,
-            seconds=watch.seconds,
-            reference_context=run.context,
+            conditions=self._conditions(
+                run.scored, precision=precision, resumed_windows=resumed, reference_context=run.context
+            ),
             allowed=tuple(self._allowed()),
         )
 

@@ -126,10 +126,7 @@ class _Mitigate(Attempt):
                     wound=wound,
                     tested=tested,
                     profiles=self._profiles(sides),
-                    engine=scored.engine.identity,
-                    reference_from_store=scored.from_store,
-                    started_at=self._started_at,
-                    seconds=watch.seconds,
+                    conditions=self._conditions(scored),
                 ),
                 context,
             )

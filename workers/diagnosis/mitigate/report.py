@@ -25,13 +25,12 @@ from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from workers.analysis.numerals import counted, numeral
 from workers.diagnosis.mitigate.front import RULE, Point, broken
 from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
-from workers.engine.device import EngineIdentity
-from workers.measuring.assemble import envelope, provenance
+from workers.measuring.assemble import Conditions, envelope, provenance
 from workers.measuring.floor import Floor
 from workers.measuring.limitations import limits_of, without
 from workers.measuring.means import GAINED, ratio
 from workers.measuring.positions import document_tokens
-from workers.measuring.recipes import PRECISION, Measurement, estimate
+from workers.measuring.recipes import Measurement, estimate
 from workers.measuring.sets import Part, Sets
 from workers.measuring.sides import Sides
 from workers.measuring.subject import fields_of, told
@@ -120,10 +119,7 @@ class Found:
     wound: Wound
     tested: Tested
     profiles: tuple[str, ...]
-    engine: EngineIdentity
-    reference_from_store: bool
-    started_at: float
-    seconds: dict[str, float]
+    conditions: Conditions
 
 
 def build_report(found: Found, context: JobContext) -> MitigateReport:
@@ -144,17 +140,7 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
     removed = tested.removed(key, seed) if key else None
     front = tuple(_point(point, one, found, helped=helped) for point, one in tested.front)
     worst, around = _worst(found, tested.measured[key]) if key else ((), ())
-    source = provenance(
-        request,
-        sides=found.sides,
-        corpus=corpus,
-        engine=found.engine,
-        precision=PRECISION,
-        started_at=found.started_at,
-        seconds=found.seconds,
-        reference_from_store=found.reference_from_store,
-        resumed_windows=0,
-    )
+    source = provenance(request, found.conditions, sides=found.sides, corpus=corpus)
     recipe = None if done is None else told(done.recipe)
     return MitigateReport(
         answer=answer,

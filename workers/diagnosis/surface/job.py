@@ -55,7 +55,7 @@ class _Surface(PointsAttempt):
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
                 report = build_report(
-                    Found(request, ground, cells, records, kernels, runner.resumed, self._started_at, watch.seconds),
+                    Found(request, ground, cells, records, kernels, self.conditions(ground, runner)),
                     context,
                 )
         with watch.phase("report"):

@@ -18,12 +18,11 @@ from workers.diagnosis.surface.slices import sliced
 from workers.diagnosis.surface.table import Table
 from workers.diagnosis.surface.token_classes import token_classes
 from workers.diagnosis.surface.words import sentence, warnings
-from workers.measuring.assemble import envelope, provenance, repeated_documents
+from workers.measuring.assemble import Conditions, envelope, provenance, repeated_documents
 from workers.measuring.limitations import limits_of
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.kernels import NO_KERNEL, Kernel
 from workers.measuring.points.record import PointRecord
-from workers.measuring.recipes import PRECISION
 from workers.measuring.subject import told
 from workers.process.handler import JobContext
 
@@ -54,16 +53,14 @@ def domains(table: Table, chosen: int, *, check_cancelled: Callable[[], None]) -
 
 @dataclass(frozen=True)
 class Found:
-    """All that a surface job measured. `resumed` points were found from an attempt before."""
+    """All that a surface job measured."""
 
     request: SurfaceRequest
     ground: Ground
     cells: Sequence[Cell]
     records: Sequence[PointRecord]
     kernels: Sequence[Kernel]
-    resumed: int
-    started_at: float
-    seconds: dict[str, float]
+    conditions: Conditions
 
 
 def build_report(found: Found, context: JobContext) -> SurfaceReport:
@@ -208,17 +205,7 @@ def _point(table: Table, index: int) -> SurfacePoint:
 def _provenance(found: Found, cell: Cell, record: PointRecord) -> Provenance:
     """As of any job; its candidate is the chosen setting."""
     ground = found.ground
-    source = provenance(
-        found.request,
-        sides=ground.sides,
-        corpus=ground.part.corpus,
-        engine=ground.run.scored.engine.identity,
-        precision=PRECISION,
-        started_at=found.started_at,
-        seconds=found.seconds,
-        reference_from_store=ground.run.scored.from_store,
-        resumed_windows=found.resumed * len(ground.part.corpus.windows),
-    )
+    source = provenance(found.request, found.conditions, sides=ground.sides, corpus=ground.part.corpus)
     if not cell.recipe:
         return source
     candidate = ModelProvenance(

@@ -80,7 +80,7 @@ class _Sweep(PointsAttempt):
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)
-            swept = Swept(request, ground, course, free, self._started_at, watch.seconds, runner.resumed)
+            swept = Swept(request, ground, course, free, self.conditions(ground, runner))
             report = build_report(swept, context)
         with watch.phase("report"):
             export(report, course, context)

@@ -18,7 +18,7 @@ from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.sides import Found
 from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
-from workers.measuring.assemble import envelope, provenance, repeated_documents
+from workers.measuring.assemble import Conditions, envelope, provenance, repeated_documents
 from workers.measuring.limitations import limits_of, other_tasks, without
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.naming import swept_fingerprint, swept_recipe
@@ -32,16 +32,13 @@ _BETWEEN: Final = Limitation(
 
 @dataclass(frozen=True)
 class Swept:
-    """All that a sweep found out. `free` are the answers that need no form, `resumed` points that an attempt before
-    this one had measured."""
+    """All that a sweep found out. `free` are the answers that need no form."""
 
     request: SweepRequest
     ground: Ground
     course: Course
     free: Found
-    started_at: float
-    seconds: dict[str, float]
-    resumed: int
+    conditions: Conditions
 
     @property
     def answered(self) -> list[AnsweredSetting]:
@@ -255,18 +252,7 @@ def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
 
 def _provenance(swept: Swept) -> Provenance:
     request, ground = swept.request, swept.ground
-    source = provenance(
-        request,
-        sides=ground.sides,
-        corpus=ground.part.corpus,
-        engine=ground.run.scored.engine.identity,
-        precision="fast",
-        started_at=swept.started_at,
-        seconds=swept.seconds,
-        reference_from_store=ground.run.scored.from_store,
-        resumed_windows=swept.resumed * len(ground.part.corpus.windows),
-        reference_context=ground.run.context,
-    )
+    source = provenance(request, swept.conditions, sides=ground.sides, corpus=ground.part.corpus)
     candidate = ModelProvenance(
         model=ground.sides.candidate.alias,
         weights_fingerprint=ground.origin_weights,

@@ -95,10 +95,7 @@ class _Trajectory(Attempt):
                     base=base,
                     measured=measured,
                     floor=floor,
-                    engine=scored.engine.identity,
-                    reference_from_store=scored.from_store,
-                    started_at=self._started_at,
-                    seconds=watch.seconds,
+                    conditions=self._conditions(scored, precision=PRECISION),
                     allowed=tuple(self._allowed()),
                 )
                 report = build_report(found, context)

@@ -33,11 +33,9 @@ from workers.diagnosis.trajectory.means import share_of
 from workers.diagnosis.trajectory.pairs import first_difference
 from workers.diagnosis.trajectory.prompts import Prompt
 from workers.diagnosis.trajectory.scoring import TextPool, spans
-from workers.distributions.divergence import Precision
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import TokenValues
-from workers.engine.device import EngineIdentity
-from workers.measuring.assemble import envelope, of_making, packed_reference, provenance, rounded
+from workers.measuring.assemble import Conditions, envelope, of_making, packed_reference, provenance, rounded
 from workers.measuring.classify import Classified
 from workers.measuring.floor import Floor
 from workers.measuring.limitations import limits_of, without
@@ -49,7 +47,6 @@ from workers.process.handler import JobContext
 from workers.text.tokenization import load_tokenizer
 from workers.text.windows import Corpus
 
-PRECISION: Final[Precision] = "fast"
 # Prompts whose texts are shown, of all candidates together, and tokens of a text that are.
 SAMPLES: Final = 8
 SHOWN_TOKENS: Final = 256
@@ -95,10 +92,7 @@ class Found:
     base: Corpus
     measured: list[Measured]
     floor: Floor
-    engine: EngineIdentity
-    reference_from_store: bool
-    started_at: float
-    seconds: dict[str, float]
+    conditions: Conditions
     allowed: tuple[str, ...] = ()
 
 
@@ -109,20 +103,7 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
     decisions = [
         decide(one.excess, request.thresholds, nonfinite=one.nonfinite_positions, floor=one.floor) for one in summaries
     ]
-    sources = [
-        provenance(
-            request,
-            sides=sides,
-            corpus=found.base,
-            engine=found.engine,
-            precision=PRECISION,
-            started_at=found.started_at,
-            seconds=found.seconds,
-            reference_from_store=found.reference_from_store,
-            resumed_windows=0,
-        )
-        for sides in found.sides
-    ]
+    sources = [provenance(request, found.conditions, sides=sides, corpus=found.base) for sides in found.sides]
     cells, references, classes = _cells(found, context)
     first = summaries[0]
     report = TrajectoryReport(
@@ -384,7 +365,9 @@ def _warnings(found: Found, cells: Sequence[Cell]) -> list[str]:
         for sides in found.sides
         if sides.packed
     ]
-    forms = [form for one in found.sides for form in (*packed_reference(one), *rounded(one, found.engine.dtype))]
+    forms = [
+        form for one in found.sides for form in (*packed_reference(one), *rounded(one, found.conditions.engine.dtype))
+    ]
     listed += dict.fromkeys(forms)  # the reference is one and the same
     ended = [texts for texts in found.written[0].texts.values() if np.mean([len(text.tokens) for text in texts]) < 8]
     if ended:

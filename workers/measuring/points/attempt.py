@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from app.contracts.request import SweptRequest
 from app.recipes.recipe import Recipe
 from workers.engine.room import EngineRoom
+from workers.measuring.assemble import Conditions
 from workers.measuring.attempt import Attempt
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.kernels import PHASE as KERNELS
@@ -64,6 +65,13 @@ class PointsAttempt(Attempt):
             progress,
             thresholds=self._swept.thresholds,
             seed=self._swept.seed,
+        )
+
+    def conditions(self, ground: Ground, runner: PointRunner) -> Conditions:
+        """How the points were measured; what an attempt before this one had measured counts as resumed."""
+        resumed = runner.resumed * len(ground.part.corpus.windows)
+        return self._conditions(
+            ground.run.scored, precision=PRECISION, resumed_windows=resumed, reference_context=ground.run.context
         )
 
     def kernels(self, ground: Ground, settings: Sequence[Setting], records: Sequence[PointRecord]) -> list[Kernel]:

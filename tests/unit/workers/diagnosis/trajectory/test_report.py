@@ -123,7 +123,7 @@ def warned(
         allowed=(),
         request=SimpleNamespace(prompts=32),
         sides=sides,
-        engine=SimpleNamespace(dtype="bfloat16"),
+        conditions=SimpleNamespace(engine=SimpleNamespace(dtype="bfloat16")),
         written=[SimpleNamespace(texts={"greedy": texts})],
     )
     cells = [SimpleNamespace(nonfinite_positions=nonfinite)]
