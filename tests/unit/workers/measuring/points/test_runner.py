@@ -70,7 +70,7 @@ class Job:
         ground = SimpleNamespace(
             reference=side,
             origin_weights=side.weights,
-            scored=SimpleNamespace(engine=SimpleNamespace(identity="engine")),
+            run=SimpleNamespace(scored=SimpleNamespace(engine=SimpleNamespace(identity="engine"))),
             part=SimpleNamespace(corpus=SimpleNamespace(fingerprint="corpus")),
             classes=self.classes,
         )
