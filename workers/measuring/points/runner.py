@@ -1,7 +1,7 @@
 """Measures settings, each once, no matter who asks for it: this attempt, the one after it, or a second worker.
 
-The worker that measures a point holds a lock on a file of its name. The kernel drops the lock when its holder dies, so the points
-of a killed worker are free at once. Workers that share a queue share HEMOSTAT_HOME anyway.
+The worker that measures a point holds a lock on a file of its name. The kernel drops the lock when its holder dies, so
+the points of a killed worker are free at once. Workers that share a queue share HEMOSTAT_HOME anyway.
 """
 
 from __future__ import annotations
