@@ -18,9 +18,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.rule import all_results
 from app.web.format import counted
 
-flips_app = Commands(
-    help="KL to flips: a model learned from this service's own runs of kind tasks.", no_args_is_help=True
-)
+flips_app = Commands(help="Predict flips from KL, by this service's own tasks jobs.", no_args_is_help=True)
 
 # From hardly any damage to heavy damage, by kinds that flip answers in different ways.
 SWEEP: Final = (
@@ -152,7 +150,7 @@ def predict(
     else:
         out.print(found.sentence, markup=False)
         if not predictor.runs:
-            err.print("[bold]what to do[/] `hemostat flips build` runs what predictions rest on", soft_wrap=True)
+            err.print("[bold]what to do:[/] `hemostat flips build` runs what predictions rest on", soft_wrap=True)
     raise SystemExit(Exit.OK if found.status == "seen" else Exit.REFUSED)
 
 

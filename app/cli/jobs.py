@@ -166,6 +166,6 @@ def _print_job(job: dict[str, Any], *, as_json: bool) -> None:
         table.add_row(f"[bold]{name}[/]", escape(value))
     out.print(table)
     if job["error"]:
-        out.print(f"[bold red]error[/] {escape(job['error']['detail'])} [dim]({job['error']['code']})[/]")
+        out.print(f"[bold red]error:[/] {escape(job['error']['detail'])} [dim]({job['error']['code']})[/]")
         if job["error"]["hint"]:
-            out.print(f"[bold]what to do[/] {escape(job['error']['hint'])}")
+            out.print(f"[bold]what to do:[/] {escape(job['error']['hint'])}")

@@ -23,6 +23,10 @@ class GivenOnce(TyperCommand):
             self._refuse_repeated(ctx, args)
         return super().parse_args(ctx, args)
 
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """The whole first sentence: a list of commands wraps it."""
+        return super().get_short_help_str(max(limit, 1000))
+
     def _refuse_repeated(self, ctx: Any, args: list[str]) -> None:
         parser = self.make_parser(ctx)
         options = [one for one in self.get_params(ctx) if isinstance(one, TyperOption) and _is_single(one)]

@@ -114,9 +114,9 @@ def fail(error: HemostatError, *, as_json: bool) -> NoReturn:
         )
     else:
         where = f" [dim]at {escape(error.pointer)}[/]" if error.pointer else ""
-        err.print(f"[bold red]error[/] {escape(error.detail)} [dim]({error.code})[/]{where}", soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape(error.detail)} [dim]({error.code})[/]{where}", soft_wrap=True)
         if error.hint:
-            err.print(f"[bold]what to do[/] {escape(error.hint)}", soft_wrap=True)
+            err.print(f"[bold]what to do:[/] {escape(error.hint)}", soft_wrap=True)
     raise SystemExit(exit_of(error))
 
 

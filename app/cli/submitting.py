@@ -116,7 +116,9 @@ def _submit(kind: Kind, given: Json) -> None:
         "candidate": {"model": reference if candidate is None else candidate, "recipe": steps},
         **options,
     }
-    body = _named(with_fields(body, given["set_"] or []), configured, url=url, fetch=given["download"])
+    body = with_fields(body, given["set_"] or [])
+    _require_change(body)  # before a new alias is written
+    body = _named(body, configured, url=url, fetch=given["download"])
     level = given.get("fail_on")
     measure(
         body,
@@ -129,6 +131,16 @@ def _submit(kind: Kind, given: Json) -> None:
         details=given["details"],
         onwards=partial(load(kind.onwards), url=url) if kind.onwards else None,
     )
+
+
+def _require_change(body: Json) -> None:
+    if body["candidate"] == body["reference"] | {"recipe": []} and not body.get("self_check"):
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            "the candidate is the reference unchanged",
+            hint="name a CANDIDATE, add --recipe, or compare the model with itself by --self-check",
+            pointer="/candidate",
+        )
 
 
 def _one(given: Json, side: str) -> str | None:

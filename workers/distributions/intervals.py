@@ -49,7 +49,7 @@ _BLOCK = 1 << 20
 
 DESCRIPTION = (
     "95 % studentized bootstrap over clusters for the ratio of sums to tokens, standard error by linearization, "
-    f"{RESAMPLES} resamples, level raised with the skewness; clusters are documents, windows where fewer than "
+    f"{RESAMPLES} resamples, wider for skewed values; clusters are documents, windows where fewer than "
     f"{FEWEST_CLUSTERS} documents are at hand; Student's t for 2 to {FEWEST_CLUSTERS - 1} clusters, none for one"
 )
 

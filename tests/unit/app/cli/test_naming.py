@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.configuration import settings
+from app.cli.main import app
 from app.cli.models import models_app
 from app.cli.naming import alias_of
 from app.contracts.errors import ErrorCode, HemostatError
@@ -210,4 +211,10 @@ def test_a_download_that_fails_adds_nothing(home: Path, hub: Hub, written: str, 
     done = run(hub, "mine", written, "--download", offline=offline)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
+    assert not (home / "models.toml").exists()
+
+
+def test_a_refused_submission_writes_no_alias(home: Path, tiny: Make) -> None:
+    refused = CliRunner().invoke(app, ["compare", str(tiny())])
+    assert "reference unchanged" in str(refused.exception)
     assert not (home / "models.toml").exists()
