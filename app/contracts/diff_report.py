@@ -81,7 +81,7 @@ class Pair(Contract):
     differences: tuple[Difference, ...] = Field(description="all domains together, every measure")
     domains: tuple[Difference, ...] = Field(description="each domain, the measure that ranks")
     token_classes: tuple[Difference, ...] = Field(
-        default=(), description="each token class that all reports tell, the measure that ranks; classes overlap"
+        default=(), description="each token class among the compared positions, the measure that ranks; classes overlap"
     )
 
 
@@ -101,7 +101,7 @@ class DiffReport(Contract):
     )
     pairs: tuple[Pair, ...]
     token_classes_note: str = Field(
-        default="", description="which token classes are not told, or told of fewer positions, and why"
+        default="", description="which token classes have no compared position, or fewer than a report alone"
     )
     verdict: str
     method: str

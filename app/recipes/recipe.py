@@ -30,7 +30,6 @@ def _steps() -> dict[str, type[Step]]:
 
 # Public name → class.
 STEPS: Final = _steps()
-STEP_TYPES: Final = tuple(STEPS)
 
 if TYPE_CHECKING:
     RecipeStep = Step

@@ -15,6 +15,7 @@ from tests.support.reports import compare_report
 from workers.diagnosis.diff.answer import Side
 from workers.diagnosis.diff.tokens import read
 from workers.distributions.token_values import Positions, TokenValues
+from workers.text.token_classes.catalogue import CLASSES
 
 Json = dict[str, Any]
 DOCUMENTS, LENGTH = 30, 40
@@ -67,7 +68,10 @@ def write_job(
 ) -> Path:
     """A folder with report.json and tokens.parquet; `provenance` replaces fields (`protocol` and models by field).
 
-    `classes` are masks by the name of a token class; without them the file is as one of an earlier version."""
+    `classes` are masks by the name of a token class; no position is of the others."""
+    masks = {f"class_{one.name}": np.zeros(len(token_values), dtype=np.bool_) for one in CLASSES}
+    for name, mask in (classes or {}).items():
+        masks[f"class_{name}"] |= np.asarray(mask, dtype=np.bool_)
     folder.mkdir(parents=True, exist_ok=True)
     report: Json = compare_report()
     report["job"] = job
@@ -80,7 +84,7 @@ def write_job(
         positions() if where is None else where,
         [f"d{index}" for index in range(documents)],
         [domains[index % len(domains)] for index in range(documents)],
-        flags={f"class_{name}": np.asarray(mask, dtype=np.bool_) for name, mask in (classes or {}).items()},
+        flags=masks,
     )
     return folder
 

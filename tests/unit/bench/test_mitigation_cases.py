@@ -2,7 +2,7 @@
 
 from pydantic import TypeAdapter
 
-from app.recipes.recipe import STEP_TYPES, Recipe
+from app.recipes.recipe import STEPS, Recipe
 from tests.bench.mitigation_cases import CASES
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -11,7 +11,7 @@ RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 def test_every_type_of_step_has_a_case() -> None:
     """Without an exception: mixtures have a model of their own, adapters and merges take results of other recipes."""
     measured = {step["type"] for case in CASES.values() for step in case.recipe}
-    assert [kind for kind in STEP_TYPES if kind not in measured] == []
+    assert [kind for kind in STEPS if kind not in measured] == []
 
 
 def test_every_case_is_a_recipe_and_takes_what_another_one_leaves() -> None:

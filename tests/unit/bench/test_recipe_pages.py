@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.recipes.recipe import STEP_TYPES
+from app.recipes.recipe import STEPS
 from tests.bench.mitigation_page import IN_FLOOR, PAGE
 
 FOLDER = PAGE.parent
@@ -30,7 +30,7 @@ def measured() -> dict[str, tuple[str, str]]:
 def test_every_type_of_step_is_named_on_a_page_of_a_family() -> None:
     assert len(FAMILIES) == 12
     pages = "".join(map(text_of, FAMILIES))
-    assert [kind for kind in STEP_TYPES if f"`{kind}`" not in pages and f"## {kind}" not in pages] == []
+    assert [kind for kind in STEPS if f"`{kind}`" not in pages and f"## {kind}" not in pages] == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)

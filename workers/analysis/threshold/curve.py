@@ -52,7 +52,3 @@ class Curve:
     def without(self, index: int) -> Curve:
         """The curve without one point."""
         return Curve(np.delete(self.s_N, index), np.delete(self.log_N, index))
-
-    def with_logs(self, log_N: Array) -> Curve:
-        """The same settings with other values."""
-        return Curve(self.s_N, log_N)

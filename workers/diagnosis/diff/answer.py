@@ -84,7 +84,7 @@ def compare_reports(sides: Sequence[Side], *, by: Measure = "kl", anyway: bool =
             hint="compare over the same text, and leave out candidates whose logits are not finite",
         )
     kept = [tokens.select(usable) for tokens in common]
-    domains, classes = _domains(kept[0]), classes_of(letters, kept)
+    domains, classes = _domains(kept[0]), classes_of(kept)
     pairs = _pairs(letters, kept, by, seed, domains, classes.masks)
     ranking = _ranking(letters, sides, common, kept, pairs, by, seed)
     ties = tuple((pair.earlier, pair.later) for pair in pairs if _said(pair, by) in _TIES)

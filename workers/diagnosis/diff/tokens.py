@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,19 +14,20 @@ from app.contracts.diff_report import Measure
 from app.contracts.distances import DISTANCES
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.distributions.token_values import LAYOUT
-from workers.text.token_classes.catalogue import CLASS_COLUMN
+from workers.text.token_classes.catalogue import CLASS_COLUMN, CLASSES
 
 Array = NDArray[np.float64]
 PLACES: Final = ("document", "domain", "window", "position", "token_id")
 _DISTANCES: Final = tuple(distance.name for distance in DISTANCES)
 VALUES: Final = (*_DISTANCES, "logp_reference", "logp_candidate", "top1_agree", "finite")
+FLAGS: Final = {one.name: f"{CLASS_COLUMN}{one.name}" for one in CLASSES}
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Scored positions of one report, one entry a position. What is not finite is NaN.
+    """Scored positions of one report, one entry per position. What is not finite is NaN.
 
-    `classes` shows for each token class by its name which positions are of it; empty where the file has no such column.
+    `classes` shows which positions are of a token class, by the name of the class.
     """
 
     document: NDArray[Any]
@@ -35,7 +36,7 @@ class Tokens:
     position: NDArray[np.int64]
     token_id: NDArray[np.int64]
     measures: Mapping[Measure, Array]
-    classes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    classes: Mapping[str, NDArray[np.bool_]]
 
     def __len__(self) -> int:
         return self.position.size
@@ -75,13 +76,11 @@ def read(file: Path, *, name: str) -> Tokens:
     try:
         schema = pq.read_schema(file)
         layout = (schema.metadata or {}).get(b"layout", b"").decode(errors="replace")
-        lacking = [column for column in (*PLACES, *VALUES) if column not in schema.names]
+        columns = [*PLACES, *VALUES, *FLAGS.values()]
+        lacking = [column for column in columns if column not in schema.names]
         if layout != LAYOUT or lacking:
             raise ValueError(f"lacks {', '.join(lacking)}" if lacking else f"has layout {layout[:60]!r}")
-        # Files of earlier versions have none.
-        flags = [one.name for one in schema if one.name.startswith(CLASS_COLUMN) and pa.types.is_boolean(one.type)]
-        table = pq.read_table(file, columns=[*PLACES, *VALUES, *flags])
-        return _of(table, flags)
+        return _of(pq.read_table(file, columns=columns))
     except FileNotFoundError:  # deleted since it was looked at
         raise _missing(file, name) from None
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -100,7 +99,7 @@ def _missing(file: Path, name: str) -> HemostatError:
     )
 
 
-def _of(table: Any, flags: Sequence[str]) -> Tokens:
+def _of(table: Any) -> Tokens:
     def plain(column: str) -> NDArray[Any]:
         values: NDArray[Any] = table[column].to_numpy(zero_copy_only=False)
         return values
@@ -122,7 +121,7 @@ def _of(table: Any, flags: Sequence[str]) -> Tokens:
             "log_perplexity": -number("logp_candidate"),
             "top1_agreement": number("top1_agree"),
         },
-        classes={name.removeprefix(CLASS_COLUMN): plain(name).astype(np.bool_) for name in flags},
+        classes={name: plain(column).astype(np.bool_) for name, column in FLAGS.items()},
     )
 
 

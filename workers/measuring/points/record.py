@@ -187,14 +187,5 @@ def losses_of(records: Sequence[PointRecord], document_W: Ints, documents: int, 
     return DocumentLosses.of(sum_PD[:, there], tokens_D[there], quantity)
 
 
-def reference_losses_of(record: PointRecord, document_W: Ints, documents: int) -> Array:
-    """The reference's losses by document, of the documents that `losses_of` speaks of. Raises ValueError for a point
-    without sums."""
-    if record.sums is None:
-        raise ValueError("the point was not measured")
-    tokens_D = by_document(record.sums.tokens, document_W, documents)
-    return by_document(record.sums.reference_loss, document_W, documents)[tokens_D > 0]
-
-
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None

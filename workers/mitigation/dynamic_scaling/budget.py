@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-CHOICES = (3, 4, 5, 6, 8)
-
 
 @dataclass(frozen=True)
 class Choice:

@@ -14,7 +14,7 @@ from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 from app.recipes.base import Calibrated, Step
 from app.recipes.merge import AdapterLora, MergeLinear
-from app.recipes.recipe import STEP_TYPES, Recipe
+from app.recipes.recipe import STEPS, Recipe
 from tests.support.steps import example
 from workers.mitigation.repair.adapter import export
 from workers.mitigation.repair.closed_form import Factors
@@ -62,7 +62,7 @@ def logits(folder: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
-@pytest.mark.parametrize("type_", [kind for kind in STEP_TYPES if kind not in OF_MIXTURES])
+@pytest.mark.parametrize("type_", [kind for kind in STEPS if kind not in OF_MIXTURES])
 def test_a_step_makes_a_model_that_computes(tiny: Tiny, tmp_path: Path, kind: str, type_: str) -> None:
     info, name = inspect(tiny(kind, **HEADS)), "model.layers.1.mlp.up_proj.weight"
     outputs, inputs = info.tensors[name].shape

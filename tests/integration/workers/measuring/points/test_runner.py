@@ -18,7 +18,7 @@ from tests.support.attempts import Context
 from workers.diagnosis.compare.job import compare
 from workers.engine.room import EngineRoom
 from workers.measuring.points.attempt import PointsAttempt
-from workers.measuring.points.record import losses_of, reference_losses_of
+from workers.measuring.points.record import losses_of
 from workers.measuring.points.runner import Setting
 from workers.process.handler import JobCancelled
 
@@ -75,9 +75,6 @@ def test_a_point_says_what_a_comparison_of_its_recipe_says(
     assert np.exp(losses.logs()) == pytest.approx(
         [record.perplexity.candidate for record in whole if record.perplexity], rel=1e-9
     )
-    dense = reference_losses_of(whole[0], documents, 8)
-    assert whole[0].perplexity is not None
-    assert np.exp(dense.sum() / losses.tokens_D.sum()) == pytest.approx(whole[0].perplexity.reference, rel=1e-9)
 
 
 def test_beyond_the_reference_context_a_point_says_what_a_comparison_says(

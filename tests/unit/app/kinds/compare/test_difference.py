@@ -95,7 +95,7 @@ def test_without_classes_the_page_has_the_reason(tmp_path: Path, two: DiffReport
 def test_the_slices_that_differ_for_sure_are_first_with_the_largest_first(tmp_path: Path) -> None:
     """A class in which two candidates are equal at every position is in no row; nor is one that no report has."""
     third = np.arange(HARD.size) % 3 == 0
-    flags = {"json_structure": third, "number": ~third}
+    flags = {"json_structure": third, "numbers": ~third}
     sides = []
     for name, outside in (("a", 1.0), ("b", 0.5), ("c", 0.2)):
         kl = np.where(third, 1.0, outside) * HARD

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 import app.models.steps
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import after_one, order_one, renumbering
-from app.recipes.recipe import STEP_TYPES, Recipe
+from app.recipes.recipe import STEPS, Recipe
 from tests.support.steps import example
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -28,7 +28,7 @@ def info(tiny: Callable[..., Path]) -> CheckpointInfo:
     return inspect(tiny("llama", num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2))
 
 
-@pytest.mark.parametrize("type_", STEP_TYPES)
+@pytest.mark.parametrize("type_", STEPS)
 def test_steps_that_change_the_depth_number_layers_anew_and_no_others(
     tiny: Callable[..., Path], info: CheckpointInfo, type_: str
 ) -> None:

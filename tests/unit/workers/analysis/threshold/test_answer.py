@@ -1,6 +1,7 @@
 """The whole answer: its contract, what it says of the published curves and of curves without a transition."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,7 @@ def test_documents_give_the_interval_and_must_belong_to_the_curve() -> None:
     assert answer.as_json()["interval"]["resampled"] == "documents"
     assert answer.interval.low <= scenario.knee <= answer.interval.high
     with pytest.raises(ValueError, match="do not add up"):
-        fit_threshold(curve.with_logs(curve.log_N + 0.01), scenario.bounds, documents=losses)
+        fit_threshold(replace(curve, log_N=curve.log_N + 0.01), scenario.bounds, documents=losses)
 
 
 def test_documents_say_how_far_they_bend_a_straight_curve() -> None:

@@ -1,5 +1,7 @@
 """The published form over a dense value: nests the published form, finds an offset, keeps bounds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import optimize
@@ -88,7 +90,7 @@ def test_a_general_solver_from_many_starts_finds_nothing_better(name: str, left_
 
 def test_scaling_the_values_scales_the_offset() -> None:
     curve = CURVES["ASVD"].curve
-    larger = curve.with_logs(curve.log_N + 400)
+    larger = replace(curve, log_N=curve.log_N + 400)
     fit, scaled = (form(RISING, c).fit(c) for c in (curve, larger))
     assert scaled.log_sse == pytest.approx(fit.log_sse, rel=1e-6)
     assert np.log(scaled.params["dense"]) == pytest.approx(np.log(fit.params["dense"]) + 400)

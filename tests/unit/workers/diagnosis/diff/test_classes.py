@@ -11,6 +11,7 @@ from app.kinds.compare.report import CompareReport
 from tests.support.token_files import DOCUMENTS, LENGTH, values, write_job
 from workers.diagnosis.diff.answer import Side, compare_reports
 from workers.diagnosis.diff.tokens import read
+from workers.text.token_classes.catalogue import CLASSES
 
 RNG = np.random.default_rng(8)
 TOKENS = DOCUMENTS * LENGTH
@@ -78,11 +79,10 @@ def test_all_pairs_and_classes_are_corrected_together_and_apart_from_the_domains
 
 
 def test_the_classes_are_in_the_measure_that_ranks_and_in_the_order_of_the_catalogue(tmp_path):
-    masks = {"of_a_later_version": MASKS["rare"], **MASKS}
-    sides = [side(tmp_path, name, kl, masks) for name, kl in (("a", HARD), ("b", HARD / 2))]
+    sides = [side(tmp_path, name, kl, MASKS) for name, kl in (("a", HARD), ("b", HARD / 2))]
     rows = compare_reports(sides, by="top1_agreement").pairs[0].token_classes
-    assert [row.token_class for row in rows] == ["code", "json_structure", "tool_name", "rare", "of_a_later_version"]
-    assert [row.title for row in rows][1:] == ["JSON structure", "Tool names", "Rare tokens", "of a later version"]
+    assert [row.token_class for row in rows] == ["code", "json_structure", "tool_name", "rare"]
+    assert [row.title for row in rows][1:] == ["JSON structure", "Tool names", "Rare tokens"]
     assert {(row.measure, row.unit) for row in rows} == {("top1_agreement", "share")}
     mask = MASKS["json_structure"]
     assert rows[1].difference.mean == pytest.approx((HARD[mask] / 2 < 0.3).mean() - (HARD[mask] < 0.3).mean())
@@ -96,43 +96,21 @@ def test_a_class_of_fewer_than_six_documents_is_not_judged(tmp_path):
     assert row.difference.clusters == "windows"
 
 
-def test_of_files_of_an_earlier_version_it_is_told_why_there_are_no_classes(tmp_path):
-    new, old, older = (
-        side(tmp_path, name, HARD + shift, masks)
-        for name, shift, masks in (("a", 0, MASKS), ("b", 0.1, None), ("c", 0.2, None))
-    )
-    one, two = compare_reports([new, old]), compare_reports([new, old, older])
-    assert not any(pair.token_classes for found in (one, two) for pair in found.pairs)
-    assert one.token_classes_note == (
-        "Differences by token class are not told: the values by token of b have no class columns, as those of earlier "
-        "versions. Measure again to have them."
-    )
-    assert "of b and c have no class columns" in two.token_classes_note
-    assert one.pairs[0].domains, "the rest is told all the same"
-
-
-def test_classes_that_not_all_files_have_and_those_without_a_token_are_named(tmp_path):
-    nowhere = {"template": np.zeros(TOKENS, dtype=bool)}
-    fewer = {name: mask for name, mask in MASKS.items() if name not in {"rare", "code"}}
-    sides = [side(tmp_path, "a", HARD, MASKS | nowhere), side(tmp_path, "b", HARD + 0.1, fewer | nowhere)]
-    found = compare_reports(sides)
-    assert list(by_class(found)) == ["json_structure", "tool_name"]
-    assert found.token_classes_note == (
-        "Not told, for not every report shows them: Code (no column in b), Rare tokens (no column in b). "
-        "Not among the compared positions: Chat template."
-    )
+def test_classes_without_a_token_are_named(tmp_path):
+    found = compare_reports([side(tmp_path, "a", HARD, MASKS), side(tmp_path, "b", HARD + 0.1, MASKS)])
+    named = [one.title for one in CLASSES if one.name not in MASKS]
+    assert found.token_classes_note == f"Not among the compared positions: {', '.join(named)}."
 
 
 def test_a_position_that_not_all_count_to_a_class_is_left_out_of_it_and_told(tmp_path):
-    """As where two versions define a class otherwise."""
+    """As `rare` over texts of other lengths."""
     other = MASKS | {"rare": MASKS["rare"] & (np.arange(TOKENS) != 7)}
     found = compare_reports([side(tmp_path, "a", HARD, MASKS), side(tmp_path, "b", HARD + 0.1, other)])
     assert by_class(found)["rare"].tokens == other["rare"].sum() == MASKS["rare"].sum() - 1
-    assert found.token_classes_note == (
-        "Left out where only some reports count a position to the class: Rare tokens (1 position)."
-    )
+    told = "Left out where only some reports count a position to the class"
+    assert found.token_classes_note.endswith(f"{told}: Rare tokens (1 position).")
     alike = compare_reports([side(tmp_path, "c", HARD, MASKS), side(tmp_path, "d", HARD, MASKS)])
-    assert alike.token_classes_note == ""
+    assert told not in alike.token_classes_note
 
 
 def test_classes_are_those_of_the_positions_that_are_compared(tmp_path):
@@ -141,11 +119,12 @@ def test_classes_are_those_of_the_positions_that_are_compared(tmp_path):
     found = compare_reports([side(tmp_path, "a", hurt, MASKS), side(tmp_path, "b", HARD + 0.1, MASKS)])
     assert by_class(found)["json_structure"].tokens == MASKS["json_structure"][WHERE >= 24].sum()
     assert by_class(found)["json_structure"].documents == 6
-    assert "Not among the compared positions: Tool names." in found.token_classes_note
+    assert "Tool names" in found.token_classes_note
 
 
 def test_it_is_told_where_a_correction_over_classes_can_find_nothing(tmp_path):
-    many = {f"c{index}": MASKS["rare"] for index in range(9)} | {"tool_name": MASKS["tool_name"]}
+    others = [one.name for one in CLASSES if one.name != "tool_name"][:9]
+    many = dict.fromkeys(others, MASKS["rare"]) | {"tool_name": MASKS["tool_name"]}
     sides = [side(tmp_path, f"s{index}", HARD + 0.3 * index, many) for index in range(8)]
     found = compare_reports(sides)
     pairs = len(list(combinations(range(8), 2)))

@@ -25,21 +25,13 @@ def test_what_was_written_is_read(tmp_path):
     assert set(found.domain.tolist()) == {"prose", "code"}
 
 
-def test_columns_of_token_classes_are_read_and_of_an_older_file_there_are_none(tmp_path):
+def test_columns_of_token_classes_are_read(tmp_path):
     numbers = np.arange(1200) % 3 == 0
     file = write_job(tmp_path / "new", values(np.zeros(1200)), classes={"numbers": numbers}) / "tokens.parquet"
     found = read(file, name="new")
-    assert list(found.classes) == ["numbers"]
     assert found.classes["numbers"].tolist() == numbers.tolist()
     assert found.select(np.array([3, 4])).classes["numbers"].tolist() == [True, False]
-    assert written(tmp_path).classes == {}
-
-
-def test_a_column_of_a_class_that_is_no_flag_is_no_class(tmp_path):
-    file = write_job(tmp_path / "new", values(np.zeros(1200))) / "tokens.parquet"
-    table = pq.read_table(file)
-    pq.write_table(table.append_column("class_numbers", table["position"]), file)
-    assert read(file, name="new").classes == {}
+    assert not found.classes["rare"].any()
 
 
 def test_what_is_not_finite_is_not_a_number(tmp_path):
@@ -103,6 +95,8 @@ def test_a_file_of_another_layout_is_refused(tmp_path):
     pq.write_table(table.replace_schema_metadata({"layout": "other/9"}), file)
     with pytest.raises(HemostatError, match=r"has layout 'other/9'"):
         read(file, name="job-7")
-    pq.write_table(table.drop_columns(["kl", "tv"]), file)
-    with pytest.raises(HemostatError, match="lacks kl, tv"):
+    pq.write_table(table.drop_columns(["kl", "class_rare"]), file)
+    with pytest.raises(HemostatError, match=r"of job-7 .* lacks kl, class_rare") as refused:
         read(file, name="job-7")
+    assert refused.value.code == ErrorCode.INVALID_REQUEST
+    assert "measure it again" in str(refused.value.hint)

@@ -6,7 +6,7 @@ from scipy import stats
 
 from app.contracts.request import Thresholds
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, positions, values
-from workers.measuring.points.record import PointRecord, losses_of, record_of, reference_losses_of
+from workers.measuring.points.record import PointRecord, losses_of, record_of
 
 
 def made(kl=0.1, loss=0.08, *, floor=0.0, **more):
@@ -44,8 +44,6 @@ def test_losses_by_document_add_up_to_the_perplexity():
     losses = losses_of(points, np.arange(DOCUMENTS), DOCUMENTS, "perplexity")
     assert np.exp(losses.logs()) == pytest.approx([p.perplexity.candidate for p in points if p.perplexity])
     assert np.exp(losses_of(points, np.arange(DOCUMENTS), DOCUMENTS, "divergence").logs()) == pytest.approx([0.1, 0.3])
-    dense = reference_losses_of(points[0], np.arange(DOCUMENTS), DOCUMENTS)
-    assert dense.sum() / losses.tokens_D.sum() == pytest.approx(3.2)
 
 
 def test_a_file_is_whole_or_no_point(tmp_path):

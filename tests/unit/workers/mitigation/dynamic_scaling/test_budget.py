@@ -4,12 +4,12 @@ from itertools import pairwise, product
 
 import pytest
 
-from workers.mitigation.dynamic_scaling.budget import CHOICES, Choice, allocate, hull
+from workers.mitigation.dynamic_scaling.budget import Choice, allocate, hull
 
 
 def unit(size: int, nats: float, fall: float = 4.0) -> list[Choice]:
     """A unit whose cost falls by `fall` a bit."""
-    return [Choice(bits, size * (bits + 0.25), nats * fall ** (3 - bits)) for bits in CHOICES]
+    return [Choice(bits, size * (bits + 0.25), nats * fall ** (3 - bits)) for bits in (3, 4, 5, 6, 8)]
 
 
 UNITS = {"a": unit(100, 1.0), "b": unit(100, 0.1), "c": unit(300, 0.5), "d": unit(50, 0.02)}
