@@ -42,7 +42,7 @@ from app.secrets import hide_memory
 from app.settings import Settings
 from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.verified import selftest
-from workers.calibration.verified.desk import Desk
+from workers.calibration.verified.desk import RequestQueue
 from workers.calibration.verified.door import make_door
 from workers.calibration.verified.models import VerifiedModels
 from workers.process.failures import safe_traceback
@@ -76,7 +76,7 @@ class Verifying:
         self._settings, self._store, self._deployment = settings, store, deployment
         self._telemetry = VerifyTelemetry(deployment.name)
         self._compute = Compute("verify")
-        self._desk: Desk | None = None
+        self._desk: RequestQueue | None = None
         self._state = DeploymentState.STARTING
         self._reason = "its engines start"
         self._ends = asyncio.Event()
@@ -149,7 +149,7 @@ class Verifying:
         finally:
             self._desk = None
 
-    async def _prepared(self) -> Desk | None:
+    async def _prepared(self) -> RequestQueue | None:
         """What takes requests; None, and the reason is reported, where the self-test failed."""
         settings = self._settings
         loop = asyncio.get_running_loop()
@@ -178,7 +178,7 @@ class Verifying:
         if not found.passed:
             self._say(DeploymentState.FAILED, f"its self-test failed: {found.reason}")
             return None
-        desk = Desk(
+        desk = RequestQueue(
             models.verifier,
             tokenizer.backend_tokenizer,
             stops=models.stops,

@@ -15,14 +15,14 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.channels import Channels
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 Read = Callable[[str], torch.Tensor]
 # Rows and columns of a matrix that are compared: enough to tell layers apart.
 _SAMPLE = 64
 
 
-def align(shop: Shop, read_reference: Read) -> list[int]:
+def align(shop: StepRun, read_reference: Read) -> list[int]:
     """The reference's layer for each layer of a step's source: never falling, since hidden states only go forward.
 
     As the recipe shows it (`told`), except where it repeats a run of several layers and so falls back: then, and where
@@ -43,7 +43,7 @@ def align(shop: Shop, read_reference: Read) -> list[int]:
     )
 
 
-def told(shop: Shop) -> list[int] | None:
+def told(shop: StepRun) -> list[int] | None:
     """The reference's layer that each layer of a step's source was made of, whatever their order; one that was put
     between two counts as the one before it. None where the recipe began at a model of another depth than the
     reference's, so that its layers have other numbers."""

@@ -35,7 +35,7 @@ from workers.surgery.modified import Modified, opened
 from workers.surgery.reading import open_tensors
 from workers.surgery.resumption import Resumption
 from workers.surgery.safetensors_writer import plan_shards, write_shards
-from workers.surgery.shop import Shop, WholeStep
+from workers.surgery.shop import StepRun, WholeStep
 from workers.surgery.steps import runner_of
 from workers.surgery.store import CheckpointStore
 from workers.surgery.streamed import Streamed
@@ -209,7 +209,7 @@ class Application:
                         text = None
                         if isinstance(step, Calibrated) and step.reads_text:
                             text = self._text(stage.first, step)
-                        shop = Shop(
+                        shop = StepRun(
                             source,
                             base=self._source,
                             reference=self._reference,
@@ -252,7 +252,7 @@ class Application:
         return opened(entry)
 
     def _record(
-        self, stage: Stage, began: float, shop: Shop | None = None, text: CalibrationText | None = None
+        self, stage: Stage, began: float, shop: StepRun | None = None, text: CalibrationText | None = None
     ) -> StepRecord:
         return StepRecord(
             steps=tuple(range(stage.first, stage.end)),
@@ -331,7 +331,7 @@ def _blamed(pointer: str) -> Iterator[None]:
         raise
 
 
-def _warn_of_text(shop: Shop, text: CalibrationText) -> None:
+def _warn_of_text(shop: StepRun, text: CalibrationText) -> None:
     """Says where the text, or how it is run, is less than what was asked for."""
     windows, length = text.tokens_NL.shape
     if windows < text.asked:

@@ -13,7 +13,7 @@ context, and what it gains beyond, is what a comparison measures.
 
 from app.models.steps.context import rope_of, scaled
 from app.recipes.context import ContextLinear, ContextNtk, ContextYarn
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 
 class Scaled:
@@ -24,7 +24,7 @@ class Scaled:
     def __init__(self, step: ContextLinear | ContextNtk | ContextYarn) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Writes the configuration."""
         config = scaled(shop.source, self._step)
         shop.config.clear()

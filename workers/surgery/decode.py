@@ -13,7 +13,7 @@ import torch
 from app.models.steps.decode import tempered
 from app.recipes.decode import DecodeTemperature
 from workers.surgery.gains import offset_of
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 
 class TemperatureStep:
@@ -24,7 +24,7 @@ class TemperatureStep:
     def __init__(self, step: DecodeTemperature) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Raises CHECKPOINT_NOT_FINITE where a gain leaves the dtype's range."""
         (norm,) = shop.weights
         stored_D = shop.read(norm.name)

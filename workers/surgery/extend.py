@@ -22,7 +22,7 @@ from app.models.steps.extend import OUTPUTS, inserted, order_of, widened
 from app.recipes.extend import ExtendDuplicate, ExtendIdentity, ExtendInterpolate, ExtendWidth
 from workers.surgery.channels import Channels
 from workers.surgery.relayer import relayer
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.width import width_of
 
 
@@ -34,7 +34,7 @@ class Duplicate:
     def __init__(self, step: ExtendDuplicate) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Without reading a weight."""
         order = order_of(shop.source, self._step)
         relayer(shop, order)
@@ -49,7 +49,7 @@ class Identity:
     def __init__(self, step: ExtendIdentity) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Copies, then zeros what they write into the residual stream. A bias there is zeroed too."""
         order = order_of(shop.source, self._step)
         relayer(shop, order)
@@ -69,7 +69,7 @@ class Interpolate:
     def __init__(self, step: ExtendInterpolate) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """(1 − weight) · this layer + weight · the next one, in float32."""
         order = order_of(shop.source, self._step)
         frames = Channels.of(shop.source)
@@ -95,7 +95,7 @@ class Width:
     def __init__(self, step: ExtendWidth) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Every layer's projections."""
         config = shop.source.config
         head_dim = dimension(
@@ -120,7 +120,7 @@ class Width:
                 self._put_columns(shop, name, self._step.channels, 1)
         shop.config |= widened(shop.source, self._step)
 
-    def _put_rows(self, shop: Shop, name: str, times: int, size: int, generator: torch.Generator) -> None:
+    def _put_rows(self, shop: StepRun, name: str, times: int, size: int, generator: torch.Generator) -> None:
         tensor = shop.read(name)
         # noise takes the copies off any grid that a step before put the weights on
         bits = width_of(tensor) if self._step.noise else None
@@ -137,7 +137,7 @@ class Width:
             copies[:, 1:] += noise.to(copies.dtype)
         return copies.reshape(-1, *tensor.shape[1:])
 
-    def _put_columns(self, shop: Shop, name: str, times: int, size: int) -> None:
+    def _put_columns(self, shop: StepRun, name: str, times: int, size: int) -> None:
         weight_OI = shop.read(name)
         shop.channels.take(name, inputs=_copies(weight_OI.shape[1], times, size))
         shop.put(name, _columns(weight_OI, times, size))

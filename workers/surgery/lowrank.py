@@ -26,7 +26,7 @@ from app.models.modules import Weight
 from app.models.steps.lowrank import rank_of
 from app.recipes.lowrank import LowrankAsvd, LowrankSvd, LowrankSvdllm, Truncated
 from workers.surgery.blockwise.observers import Channels, Observer, SecondMoment
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.walking import walk_of
 
 FACTOR_BITS = 16
@@ -89,7 +89,7 @@ class PlainSvd:
     def __init__(self, step: LowrankSvd) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Every addressed weight, one at a time."""
         for done, weight in enumerate(shop.weights):
             shop.check_cancelled()
@@ -107,7 +107,7 @@ class Asvd:
     def __init__(self, step: LowrankAsvd) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Block by block."""
 
         def cut(weight_OI: torch.Tensor, seen: Observer, rank: int) -> torch.Tensor:
@@ -128,7 +128,7 @@ class SvdLlm:
     def __init__(self, step: LowrankSvdllm) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Block by block."""
         short: dict[int, float] = {}
 
@@ -148,7 +148,7 @@ class SvdLlm:
 
 
 def _walk(
-    shop: Shop,
+    shop: StepRun,
     step: Truncated,
     observer: Callable[[int], Observer],
     cut: Callable[[torch.Tensor, Observer, int], torch.Tensor],
@@ -174,7 +174,7 @@ def _walk(
 
 
 def _put(
-    shop: Shop, step: Truncated, weight: Weight, weight_OI: torch.Tensor, changed_OI: torch.Tensor
+    shop: StepRun, step: Truncated, weight: Weight, weight_OI: torch.Tensor, changed_OI: torch.Tensor
 ) -> torch.Tensor:
     kept = changed_OI.to(weight_OI.dtype)
     rank = rank_of(step, weight.shape)
@@ -182,7 +182,7 @@ def _put(
     return kept
 
 
-def _tell(shop: Shop, step: Truncated) -> None:
+def _tell(shop: StepRun, step: Truncated) -> None:
     ranks = [rank_of(step, weight.shape) for weight in shop.weights]
     shop.figures["mean rank"] = sum(ranks) / len(ranks)
     shop.warn(

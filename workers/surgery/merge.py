@@ -19,7 +19,7 @@ from app.models.steps.others import check_other
 from app.recipes.merge import AdapterLora, MergeLinear
 from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import check_finite, open_tensors
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.width import width_of
 
 
@@ -31,7 +31,7 @@ class Lora:
     def __init__(self, step: AdapterLora) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Every weight that the adapter changes and the step addresses."""
         adapter = inspect_adapter(shop.other)
         check_adapter(adapter, shop.source)
@@ -65,7 +65,7 @@ class Linear:
     def __init__(self, step: MergeLinear) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Every tensor, or those that layers and modules name."""
         other = inspect(shop.other)
         check_other(self._step, shop.source, shop.other)

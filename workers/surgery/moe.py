@@ -11,7 +11,7 @@ import torch
 
 from app.recipes.moe import MoeRouter, MoeTopk
 from workers.surgery import quantize_rtn
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.width import width_of
 
 
@@ -23,7 +23,7 @@ class TopK:
     def __init__(self, step: MoeTopk) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Writes the configuration."""
         shop.figures["experts a token before"] = float(shop.source.config.get("num_experts_per_tok") or 0)
         shop.config["num_experts_per_tok"] = self._step.experts
@@ -38,7 +38,7 @@ class Router:
     def __init__(self, step: MoeRouter) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Every router of the layers named."""
         generator = torch.Generator().manual_seed(self._step.seed)
         for weight in shop.weights:

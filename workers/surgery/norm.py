@@ -11,7 +11,7 @@ import torch
 from app.models.steps.norm import EPSILON
 from app.recipes.norm import NormDrop, NormEpsilon, NormScale
 from workers.surgery.gains import offset_of
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 _DEFAULT = 1e-6  # of the configuration classes
 
@@ -24,7 +24,7 @@ class ScaleStep:
     def __init__(self, step: NormScale) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Raises CHECKPOINT_NOT_FINITE where the gain leaves the dtype's range."""
         offset = offset_of(shop.source)
         for norm in shop.weights:
@@ -44,7 +44,7 @@ class EpsilonStep:
     def __init__(self, step: NormEpsilon) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Sets it. The gains stay, and the manifest says so of each norm: what another epsilon does depends on how
         large the activations are."""
         before = float(shop.config.get(EPSILON, _DEFAULT))
@@ -63,7 +63,7 @@ class DropStep:
     def __init__(self, step: NormDrop) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Writes the gains."""
         gain = 1.0 - offset_of(shop.source)
         for norm in shop.weights:

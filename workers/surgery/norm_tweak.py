@@ -29,7 +29,7 @@ from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.gains import offset_of
 from workers.surgery.reading import open_tensors
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 # (mean, variance) of each channel, for each batch of the text.
 Wanted = list[tuple[torch.Tensor, torch.Tensor]]
@@ -47,7 +47,7 @@ class TweakStep:
     def __init__(self, step: NormTweak) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Raises RECIPE_NOT_APPLICABLE where the reference has other blocks, ACTIVATIONS_NOT_FINITE, and what
         `Skeleton` raises. Figures: mean distance before and after, and how many blocks were changed."""
         assert shop.calibration is not None  # noqa: S101 - the contract is `Calibrated`
@@ -81,7 +81,7 @@ class TweakStep:
         shop.figures["distance_after"] = after / source.layers
         shop.figures["blocks_changed"] = changed
 
-    def _tweak(self, block: Block, wanted: Wanted, chosen: set[str], shop: Shop, walk: Walk) -> tuple[float, float]:
+    def _tweak(self, block: Block, wanted: Wanted, chosen: set[str], shop: StepRun, walk: Walk) -> tuple[float, float]:
         """Trains one block's norms; its distance before and after."""
         first = _distance_of(block, wanted)
         names = [name for name, _ in block.module.named_parameters() if f"{block.prefix}{name}" in chosen]

@@ -21,7 +21,7 @@ from workers.surgery.blockwise.observers import Channels, Observer
 from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.prune_magnitude import count_to_prune
 from workers.surgery.prune_masks import Quota, quota_of, quota_of_pattern
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.walking import walk_of
 from workers.surgery.width import width_of
 
@@ -44,7 +44,7 @@ class CalibratedPruning(Generic[Seen, Prepared]):
         """What is gathered of a group's inputs."""
         raise NotImplementedError
 
-    def prepare(self, seen: Seen, shop: Shop, name: str) -> Prepared:
+    def prepare(self, seen: Seen, shop: StepRun, name: str) -> Prepared:
         """What the layers of a group share; `name` is the first of them."""
         raise NotImplementedError
 
@@ -52,7 +52,7 @@ class CalibratedPruning(Generic[Seen, Prepared]):
         """One float32 matrix, pruned."""
         raise NotImplementedError
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Prunes `shop.weights`."""
         addressed = [weight.name for weight in shop.weights]
         quotas = self._quotas(shop)
@@ -73,7 +73,7 @@ class CalibratedPruning(Generic[Seen, Prepared]):
                         bits = width_of(pruned_OI) if self.moves else None
                         shop.put(name, pruned_OI, bits=bits, sparsity=quotas[name].share)
 
-    def _quotas(self, shop: Shop) -> dict[str, Quota]:
+    def _quotas(self, shop: StepRun) -> dict[str, Quota]:
         if self.step.allocation == "uniform":
             return {
                 one.name: quota_of(self.step, one.shape[0], one.shape[1], scope=self._scope) for one in shop.weights
@@ -104,7 +104,7 @@ class CalibratedPruning(Generic[Seen, Prepared]):
             for name, count in zip(names, counts, strict=True)
         }
 
-    def _mixed(self, shop: Shop, layers: list[int], shares: list[float], sizes: list[int]) -> dict[str, Quota]:
+    def _mixed(self, shop: StepRun, layers: list[int], shares: list[float], sizes: list[int]) -> dict[str, Quota]:
         """Every matrix has its layer's N of the pattern's M."""
         kept, of = self.step.n_of_m()
         keeps = kept_of_layers(shares, sizes, kept, of, check_cancelled=shop.check_cancelled, warn=shop.warn)
@@ -115,7 +115,7 @@ class CalibratedPruning(Generic[Seen, Prepared]):
             one.name: quota_of_pattern(kept_of[one.layer or 0], of, one.shape[0], one.shape[1]) for one in shop.weights
         }
 
-    def _outlier_ratios(self, shop: Shop, last: int) -> dict[int, float]:
+    def _outlier_ratios(self, shop: StepRun, last: int) -> dict[int, float]:
         """Of each layer as the steps before left it."""
         ratios: dict[int, float] = {}
         addressed = [weight.name for weight in shop.weights]

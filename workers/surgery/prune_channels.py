@@ -12,7 +12,7 @@ from app.models.steps.prune import channels_of, channels_to_go, with_channels
 from app.recipes.prune import PruneChannels
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.prune_parts import kept_parts, take_columns, take_rows, without_inputs
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.walking import walk_of
 
 
@@ -24,7 +24,7 @@ class DropChannels:
     def __init__(self, step: PruneChannels) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Every layer loses the same number of channels."""
         channels, gone = channels_of(shop.source), channels_to_go(shop.source, self._step)
         shop.config.clear()

@@ -11,7 +11,7 @@ from app.models.steps.prune import groups_to_go, heads_of, with_groups
 from app.recipes.prune import PruneHeads
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.prune_parts import energy_of_parts, kept_parts, spread, take_columns, take_rows, without_inputs
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.walking import walk_of
 
 
@@ -23,7 +23,7 @@ class DropHeads:
     def __init__(self, step: PruneHeads) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Every layer loses the same number of groups."""
         heads, gone = heads_of(shop.source), groups_to_go(shop.source, self._step)
         shop.config.clear()

@@ -13,7 +13,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.steps.prune import layers_to_go
 from app.recipes.prune import PruneLayers
 from workers.surgery.relayer import relayer
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.walking import walk_of
 
 
@@ -25,7 +25,7 @@ class DropLayers:
     def __init__(self, step: PruneLayers) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Puts the model together again without the layers that go."""
         if self._step.layers is not None:
             gone = set(self._step.layers)
@@ -40,7 +40,7 @@ class DropLayers:
         relayer(shop, [layer for layer in range(shop.source.layers) if layer not in gone])
 
 
-def block_influence(shop: Shop) -> list[float]:
+def block_influence(shop: StepRun) -> list[float]:
     """Of each layer, over the calibration text; between 0 and 2. Raises ACTIVATIONS_NOT_FINITE."""
     walk = walk_of(shop)
     found = []

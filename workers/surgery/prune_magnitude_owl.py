@@ -8,7 +8,7 @@ from app.recipes.prune import PruneMagnitude
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import mask
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 
 class OwlMagnitude(CalibratedPruning[Channels, None]):
@@ -17,7 +17,7 @@ class OwlMagnitude(CalibratedPruning[Channels, None]):
     def __init__(self, step: PruneMagnitude) -> None:
         super().__init__(step, scope=step.scope)
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """One walk over the text for the shares, then weight by weight."""
         quotas = self._quotas(shop)
         for done, weight in enumerate(shop.weights):

@@ -9,7 +9,7 @@ from math import floor
 
 import torch
 
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 Rows = Mapping[str, torch.Tensor]
 
@@ -35,7 +35,7 @@ def spread(parts: torch.Tensor, size: int) -> torch.Tensor:
     return (parts[:, None] * size + torch.arange(size)).flatten()
 
 
-def take_rows(shop: Shop, module: str, rows: torch.Tensor) -> None:
+def take_rows(shop: StepRun, module: str, rows: torch.Tensor) -> None:
     """The result's `module` has those outputs alone; its bias too, where it has one."""
     for name in (f"{module}.weight", f"{module}.bias"):
         if name in shop.source.tensors:
@@ -43,7 +43,7 @@ def take_rows(shop: Shop, module: str, rows: torch.Tensor) -> None:
             shop.put(name, shop.read(name)[rows])
 
 
-def take_columns(shop: Shop, module: str, columns: torch.Tensor) -> None:
+def take_columns(shop: StepRun, module: str, columns: torch.Tensor) -> None:
     """The result's `module` has those inputs alone."""
     name = f"{module}.weight"
     weight_OI = shop.read(name)

@@ -20,7 +20,7 @@ from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import Quota, lowest, mask_pattern
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 COLUMNS = 128
 
@@ -123,7 +123,7 @@ class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
         """Second moments of the inputs."""
         return SecondMoment(inputs)
 
-    def prepare(self, seen: SecondMoment, shop: Shop, name: str) -> Inverse:
+    def prepare(self, seen: SecondMoment, shop: StepRun, name: str) -> Inverse:
         """The factor of the inverse Hessian. Warns where the text is too short, or more damping was needed."""
         self._check_cancelled = shop.check_cancelled
         moment_II = seen.mean()
@@ -144,7 +144,7 @@ class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
         """Pruned and corrected."""
         return sparsify(weight_OI, prepared, quota, check_cancelled=self._check_cancelled)
 
-    def _warn(self, shop: Shop, text: str) -> None:
+    def _warn(self, shop: StepRun, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
             shop.warn(text)

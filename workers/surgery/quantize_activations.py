@@ -11,7 +11,7 @@ from app.models.steps.runtime import activations_entry
 from app.recipes.quantize import QuantizeActivations
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.even_grid import fixed_grid
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.walking import walk_of
 
 
@@ -23,7 +23,7 @@ class ActivationsStep:
     def __init__(self, step: QuantizeActivations) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Adds an entry to the section. Raises ACTIVATIONS_NOT_FINITE, and for static grids what `Skeleton` raises."""
         modules = [weight.module for weight in shop.weights]
         scales = None if self._step.dynamic else self._grids(shop, set(modules))
@@ -31,7 +31,7 @@ class ActivationsStep:
         shop.figures["activation_bits"] = self._step.bits
         shop.figures["linear_layers"] = len(modules)
 
-    def _grids(self, shop: Shop, modules: set[str]) -> dict[str, tuple[float, int]]:
+    def _grids(self, shop: StepRun, modules: set[str]) -> dict[str, tuple[float, int]]:
         assert shop.calibration is not None  # noqa: S101 - the contract is `Calibrated`
         walk = walk_of(shop, phase="activations")
         grids: dict[str, tuple[float, int]] = {}

@@ -27,7 +27,7 @@ from workers.surgery.packing import Packing
 from workers.surgery.quantize_folding import Folded, Pair, pairs
 from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.walking import walk_of
 
 STEPS = 20
@@ -96,7 +96,7 @@ class Awq:
     def __init__(self, step: QuantizeAwq) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Block by block, each seeing what the changed blocks before give."""
         step, text = self._step, shop.calibration
         assert text is not None  # noqa: S101 - a calibrated step is given one
@@ -124,7 +124,7 @@ class Awq:
         if before:
             shop.figures["layer error, of round to nearest"] = after / before
 
-    def _scale(self, shop: Shop, block: Block, folded: Folded, wanted: set[str]) -> tuple[float, float]:
+    def _scale(self, shop: StepRun, block: Block, folded: Folded, wanted: set[str]) -> tuple[float, float]:
         """Scales every pair of the block. Returns the summed errors of s = 1 and of the s that were chosen."""
         step = self._step
         chosen = [pair for pair in pairs(block, shop.source.architecture) if wanted & set(pair.group)]

@@ -19,7 +19,7 @@ from app.models.shapes import LAYOUTS
 from workers.surgery.blockwise.walk import Block, Group
 from workers.surgery.gains import offset_of
 from workers.surgery.safetensors_writer import DTYPES
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.width import width_of
 
 
@@ -78,7 +78,7 @@ class Folded:
     """The weights of one block while channels are scaled, in float32; `close` puts what was changed. The shop's record
     of channels is reported of every factor."""
 
-    def __init__(self, shop: Shop, block: Block) -> None:
+    def __init__(self, shop: StepRun, block: Block) -> None:
         self._shop, self._block = shop, block
         self._weights: dict[str, torch.Tensor] = {}
         self._small: dict[str, torch.Tensor] = {}

@@ -19,7 +19,7 @@ from workers.surgery.blockwise.observers import Channels
 from workers.surgery.e4m3 import GREATEST, nearest
 from workers.surgery.packing import Packer, Packing
 from workers.surgery.quantize_grid import scale_dtype, stored
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.steps import Visit
 from workers.surgery.walking import walk_of
 
@@ -68,7 +68,7 @@ class Fp8Simulated:
     def __init__(self, step: QuantizeFp8) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Weight by weight, after a walk over the text where activation scales are fixed by it; and an entry in the
         section. Raises what `Skeleton` raises for such scales."""
         runner = Fp8Runner(self._step)
@@ -92,7 +92,7 @@ class Fp8Packed:
     def __init__(self, step: QuantizeFp8) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Weight by weight, after a walk over the text where activation scales are fixed by it."""
         step = self._step
         packing = Packing(8, None, float_=True, activations=step.activations)
@@ -113,7 +113,7 @@ class Fp8Packed:
         packer.finish()
 
 
-def _inputs(shop: Shop) -> dict[str, float]:
+def _inputs(shop: StepRun) -> dict[str, float]:
     """The scale of each layer's inputs on the text, by module."""
     text = shop.calibration
     assert text is not None  # noqa: S101 - a step that reads text is given one

@@ -31,7 +31,7 @@ from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.packing import Packing
 from workers.surgery.quantize_grid import Grid, Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.walking import walk_of
 
 # Columns whose errors reach those behind them together, in one product.
@@ -168,7 +168,7 @@ class Gptq:
     def __init__(self, step: QuantizeGptq) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Block by block, each seeing what the changed blocks before give."""
         step, text = self._step, shop.calibration
         assert text is not None  # noqa: S101 - a calibrated step is given one
@@ -197,7 +197,7 @@ class Gptq:
         if damping > step.damping:
             shop.warn(f"a second moment could not be inverted with damping {step.damping:g}; {damping:g} was used")
 
-    def _group(self, shop: Shop, block: Block, names: Group | list[str], found: Factor, output: Output) -> None:
+    def _group(self, shop: StepRun, block: Block, names: Group | list[str], found: Factor, output: Output) -> None:
         """Layers of one input, their rows one below the other."""
         step = self._step
         weights = [shop.read(name) for name in names]

@@ -9,7 +9,7 @@ stores them. The grids' formulas stand in `workers.surgery.even_grid`.
 from app.models.simulation import with_kv_cache
 from app.models.steps.runtime import head_size, kv_entry
 from app.recipes.quantize import QuantizeKvCache
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 _PLAIN_BITS, _FP8_BITS, _SCALE_BITS = 16.0, 8.0, 16
 
@@ -22,7 +22,7 @@ class KvCacheStep:
     def __init__(self, step: QuantizeKvCache) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Writes the section; figures are bits of a key's and a value's number, grids counted, over all layers."""
         step, layers = self._step, shop.source.layers
         shop.config.update(with_kv_cache(shop.config, kv_entry(shop.source, step)))

@@ -18,7 +18,7 @@ from app.recipes.quantize import QuantizeRtn
 from workers.surgery.packing import Packing
 from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 SCALE_BITS = 16
 
@@ -65,7 +65,7 @@ class RtnPacked:
     def __init__(self, step: QuantizeRtn) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Weight by weight."""
         step = self._step
         output = Output(shop, Packing(step.bits, step.group_size, step.symmetric))

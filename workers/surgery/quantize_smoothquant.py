@@ -26,7 +26,7 @@ from workers.surgery.packing import Packing
 from workers.surgery.quantize_folding import Folded, pairs
 from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.walking import walk_of
 
 
@@ -45,7 +45,7 @@ class Smoothquant:
     def __init__(self, step: QuantizeSmoothquant) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Block by block."""
         step, text = self._step, shop.calibration
         assert text is not None  # noqa: S101 - a calibrated step is given one
@@ -76,7 +76,7 @@ class Smoothquant:
         if not packed:
             shop.config.update(with_activations(shop.config, activations_entry(step, tuple(scales), scales)))
 
-    def _smooth(self, shop: Shop, block: Block, folded: Folded, wanted: set[str]) -> dict[Group, torch.Tensor]:
+    def _smooth(self, shop: StepRun, block: Block, folded: Folded, wanted: set[str]) -> dict[Group, torch.Tensor]:
         """Smooths the block's pairs; the greatest |x| of each channel afterwards."""
         groups = [group for group in block.groups if wanted & set(group)]
         seen = {group: Channels(block.inputs(group)) for group in groups}

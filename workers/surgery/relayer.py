@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from app.models.layer_names import InLayer, in_layer
 from app.models.steps.layers import relayered
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 
-def relayer(shop: Shop, order: Sequence[int]) -> None:
+def relayer(shop: StepRun, order: Sequence[int]) -> None:
     """Makes layer i of the result the source's layer `order[i]`; everything outside the layers stays."""
     outside: list[str] = []
     within: dict[int, list[InLayer]] = {}

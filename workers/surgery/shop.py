@@ -32,7 +32,7 @@ from workers.surgery.width import width_of
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-class Shop:
+class StepRun:
     """One whole step at work.
 
     `source` is the checkpoint as the steps before left it, `base` the one before all steps, `reference` the unmodified
@@ -306,5 +306,5 @@ class WholeStep(Protocol):
 
     version: int
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Does it, through `shop`. Raises `HemostatError`; calls `shop.check_cancelled` at least once a second."""

@@ -2,10 +2,10 @@
 
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Walk
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 
-def walk_of(shop: Shop, *, phase: str = "blocks") -> Walk:
+def walk_of(shop: StepRun, *, phase: str = "blocks") -> Walk:
     """Of the source as the steps before left it, in its own dtype. Raises what `Skeleton` raises."""
     text = shop.calibration
     if text is None:

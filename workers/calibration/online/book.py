@@ -63,7 +63,7 @@ def stand_in(deployment: Deployment) -> Version | None:
     return previous if previous is not None and all(previous in one.versions for one in serving) else IDENTITY
 
 
-class Book:
+class Monitor:
     """One deployment's. `state` is what is saved; `now` is Unix time, given by the caller."""
 
     def __init__(

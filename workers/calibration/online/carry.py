@@ -13,7 +13,7 @@ from app.contracts.deployment import Deployment, DeploymentEvent, DeploymentEven
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.store import DeploymentStore
 from workers.calibration.online import decisions
-from workers.calibration.online.book import Book
+from workers.calibration.online.book import Monitor
 from workers.calibration.online.controller import Action, Step
 from workers.calibration.online.record import Scalar
 from workers.calibration.online.state import Todo
@@ -27,7 +27,7 @@ _TOLD = {
 }
 
 
-async def carry_out(book: Book, todo: Todo, store: DeploymentStore, folder: Path, now: float) -> Deployment | None:
+async def carry_out(book: Monitor, todo: Todo, store: DeploymentStore, folder: Path, now: float) -> Deployment | None:
     """Carries out one decision; the deployment where its active version may have changed.
 
     Raises RedisError or OSError where Redis is away: nothing is lost, it is to be called again.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.contracts.deployment import DriftState, Interval, ServedDivergence
 from app.contracts.request import Thresholds
-from workers.calibration.online.book import Book
+from workers.calibration.online.book import Monitor
 from workers.calibration.online.rescore import Batch
 from workers.telemetry_shadow import STAGES, ShadowTelemetry
 
@@ -26,7 +26,7 @@ def export_batch(telemetry: ShadowTelemetry, batch: Batch, now: float) -> None:
         telemetry.set("shadow_lag_seconds", max(0.0, now - max(scored.at for scored in batch.scored)))
 
 
-def export_book(telemetry: ShadowTelemetry, book: Book) -> None:
+def export_book(telemetry: ShadowTelemetry, book: Monitor) -> None:
     """What holds now. A number that is not known has no series."""
     state, drift = book.state, book.drift()
     divergence = book.divergence()

@@ -29,7 +29,7 @@ from app.deployments.profiles import is_version
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
 from workers.calibration.online import state
-from workers.calibration.online.book import Book
+from workers.calibration.online.book import Monitor
 from workers.calibration.online.carry import carry_out
 from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.online.export import export_batch, export_book
@@ -90,7 +90,7 @@ class ShadowLoop:
         if problem:
             self._note(DeploymentEventType.CHANGED, f"{problem}: the tests begin again")
         weights = found.weights if found else None
-        self.book = Book(settings, deployment, self._expected(deployment, weights), found, time.time())
+        self.book = Monitor(settings, deployment, self._expected(deployment, weights), found, time.time())
 
     def stop(self) -> None:
         """Ends `run` within seconds."""

@@ -63,7 +63,7 @@ class ClosedError(Exception):
     """Nothing is verified any more."""
 
 
-class Desk:
+class RequestQueue:
     """Takes requests from the event loop, and works on them in `work`, which a computing thread runs."""
 
     def __init__(

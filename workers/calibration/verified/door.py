@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from app.contracts.errors import HemostatError
 from app.deployments.secret import SecretGuard
-from workers.calibration.verified.desk import ClosedError, Desk, FullError, Ticket, VerifiedRequest
+from workers.calibration.verified.desk import ClosedError, FullError, RequestQueue, Ticket, VerifiedRequest
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
@@ -26,7 +26,7 @@ _OPEN = frozenset({"/livez", "/metrics"})
 
 
 def make_door(
-    desk: Callable[[], Desk | None], why_not: Callable[[], str], registry: CollectorRegistry, secret: str = ""
+    desk: Callable[[], RequestQueue | None], why_not: Callable[[], str], registry: CollectorRegistry, secret: str = ""
 ) -> Starlette:
     """The application. `desk` is None while nothing can be verified; `why_not` says why. `secret`: the internal one,
     that all but the counters ask for; "" on loopback."""

@@ -17,7 +17,7 @@ from workers.diagnosis.attribute.numbering import made_of
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Scope
 from workers.diagnosis.attribute.subset import Subset
-from workers.diagnosis.attribute.treatment import Patient
+from workers.diagnosis.attribute.treatment import Untreated
 from workers.measuring.pair import Measured
 
 
@@ -41,8 +41,8 @@ class Found(Measured):
     search_seconds: float = 0.0
     also: list[str] = field(default_factory=list)
 
-    def patient(self) -> Patient:
+    def patient(self) -> Untreated:
         """Whom a treatment is for."""
         made = self.sides.candidate.info.tensors, self.sides.modified.manifest.origins
         recipe, reference = self.request.candidate.recipe, self.sides.reference.info
-        return Patient(self.origin, recipe, reference, made_of(self.origin, *made))
+        return Untreated(self.origin, recipe, reference, made_of(self.origin, *made))

@@ -26,7 +26,7 @@ from app.recipes.base import Step
 from workers.diagnosis.attribute.cause import is_shown, without_damage
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.naming import listed
-from workers.diagnosis.attribute.treatment import Patient, waiting
+from workers.diagnosis.attribute.treatment import Untreated, waiting
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.measuring.subject import fields_of, recipe_of, told
 
@@ -57,7 +57,7 @@ def _layers(gap: LayerGap) -> tuple[list[int], list[int]]:
     )
 
 
-def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Patient) -> Site:
+def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Untreated) -> Site:
     nats, share = gap.nats, Mean(mean=gap.share, ci=gap.share_ci)
     dropped, added = _layers(gap)
     kinds = sorted({one.kind for one in gap.layers})
@@ -118,7 +118,7 @@ class _NoRecipeError(Exception):
     """Why there is no recipe."""
 
 
-def put_back(patient: Patient, dropped: Collection[int], added: Collection[int], *, before: int) -> Treatment:
+def put_back(patient: Untreated, dropped: Collection[int], added: Collection[int], *, before: int) -> Treatment:
     """`dropped`: layers of the reference, `added`: layers of the candidate, of one gap; it is before layer `before`
     of the candidate. Where there is no recipe `why` says why."""
     words = " and ".join(
@@ -140,7 +140,7 @@ def put_back(patient: Patient, dropped: Collection[int], added: Collection[int],
     return Treatment(recipe=told(recipe), why=words)
 
 
-def _without(patient: Patient, dropped: list[int], added: list[int], before: int) -> list[Fields]:
+def _without(patient: Untreated, dropped: list[int], added: list[int], before: int) -> list[Fields]:
     """The steps without what made the gap. Raises _NoRecipeError."""
     done = "dropped" if dropped else "added"
     which = renumbering(patient.origin, patient.recipe)

@@ -39,7 +39,7 @@ _KEPT_BY_PRUNERS = ("layers", "modules", "sparsity", "pattern")
 
 
 @dataclass(frozen=True)
-class Patient:
+class Untreated:
     """The candidate before its recipe, the recipe, and the unmodified model. `made_of`: of each layer of the candidate
     the one of `origin` that it was made of, None for a new one; None altogether where that is not recorded."""
 
@@ -50,7 +50,7 @@ class Patient:
 
 
 def treat(
-    patient: Patient, diagnoses: Sequence[tuple[Site, Cause]], *, unshown: tuple[int, int] | None = None
+    patient: Untreated, diagnoses: Sequence[tuple[Site, Cause]], *, unshown: tuple[int, int] | None = None
 ) -> Treatment:
     """One recipe for these parts together; `why` shows what is done, or why nothing is. `unshown`: tokens and documents
     on which no damage of other parts was shown, which are left as they are."""
@@ -93,7 +93,7 @@ def _within(fields: Fields, context: int | None) -> Fields:
     return fields if context is None or context >= usual else fields | {"calibration_window": context}
 
 
-def _one(patient: Patient, steps: list[Fields], site: Site, cause: Cause) -> tuple[list[Fields], str]:
+def _one(patient: Untreated, steps: list[Fields], site: Site, cause: Cause) -> tuple[list[Fields], str]:
     """The steps with one part treated, and what is done in words."""
     made: list[Fields] = []
     words: list[str] = []

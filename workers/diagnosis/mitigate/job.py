@@ -31,7 +31,7 @@ from workers.diagnosis.mitigate.export import export
 from workers.diagnosis.mitigate.report import Found, Tested, build_report
 from workers.diagnosis.mitigate.search import Rung
 from workers.diagnosis.mitigate.treatments import smallest_arm
-from workers.diagnosis.mitigate.trials import Done, Ward
+from workers.diagnosis.mitigate.trials import Done, TrialRunner
 from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import Attempt, Scored, counted
@@ -231,14 +231,14 @@ class _Mitigate(Attempt):
         scored: Scored,
         base: dict[Rung, Measurement],
         reference: CheckpointInfo,
-    ) -> tuple[Ward, dict[TreatmentName, str]]:
+    ) -> tuple[TrialRunner, dict[TreatmentName, str]]:
         request, context = self._request, self._context
 
         def measure(recipe: Recipe, rung: Rung) -> Measurement:
             part = sets.cheap if rung == "cheap" else sets.full
             return bench.trial(recipe, scored.stored, part, phase="trial", timed=rung == "full")
 
-        ward = Ward(
+        ward = TrialRunner(
             subject=subject,
             fit=self._fit(),
             limits=fronts.limits_of(request.budget, subject.bytes),
@@ -253,7 +253,7 @@ class _Mitigate(Attempt):
             ward.run(arms, request.trials)
         return ward, why
 
-    def _choose(self, ward: Ward) -> _Chosen:
+    def _choose(self, ward: TrialRunner) -> _Chosen:
         """Front and recommendation, frozen: from here on the test may be read."""
         points = ward.points()
         by_key = {point.key: done for point, done in points}
@@ -274,7 +274,7 @@ class _Mitigate(Attempt):
 
     # --- the test
 
-    def _test(self, bench: Bench, sides: Sides, sets: Sets, ward: Ward, chosen: _Chosen) -> Tested:
+    def _test(self, bench: Bench, sides: Sides, sets: Sets, ward: TrialRunner, chosen: _Chosen) -> Tested:
         context = self._context
         sealed = Sealed(lambda: Part.of(sets.test), context.scratch / "test-opened.json")
         opened = sealed.open(chosen.frozen)

@@ -24,7 +24,7 @@ from app.kinds.mitigate.report import (
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from workers.analysis.numerals import counted, numeral
 from workers.diagnosis.mitigate.front import RULE, Point, broken
-from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
+from workers.diagnosis.mitigate.trials import Done, TrialRunner, treatments_of
 from workers.measuring.assemble import Conditions, envelope, provenance
 from workers.measuring.floor import Floor
 from workers.measuring.limitations import limits_of, without
@@ -114,7 +114,7 @@ class Found:
     request: MitigateRequest
     sides: Sides
     sets: Sets
-    ward: Ward
+    ward: TrialRunner
     why: Mapping[TreatmentName, str]
     wound: Wound
     tested: Tested

@@ -39,7 +39,7 @@ class Done:
 
 
 @dataclass
-class Ward:
+class TrialRunner:
     """Tries treatments of one subject. `measure(recipe, rung)` makes and measures, and raises `RefusedError`.
 
     `base` holds the candidate's own measurements by rung, `reference` is the model that treatments align with.

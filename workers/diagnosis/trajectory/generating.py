@@ -40,7 +40,7 @@ class Written:
     resumed: int = 0
 
 
-class Scribe:
+class TextWriter:
     """Lets models write. `length` is the most tokens of a prompt and its text, `tokens` those of a text."""
 
     def __init__(

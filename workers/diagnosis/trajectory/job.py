@@ -14,7 +14,7 @@ from app.contracts.errors import HemostatError
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.request import TrajectoryRequest, pointer_of
 from workers.diagnosis.trajectory.export import export
-from workers.diagnosis.trajectory.generating import Scribe, Written
+from workers.diagnosis.trajectory.generating import TextWriter, Written
 from workers.diagnosis.trajectory.prompts import Prompt, check_context, make_prompts
 from workers.diagnosis.trajectory.report import Found, Measured, build_report
 from workers.diagnosis.trajectory.scoring import TextPool
@@ -143,7 +143,7 @@ class _Trajectory(Attempt):
     def _write(self, prompts: list[Prompt], every: list[Sides]) -> list[Written]:
         """The reference's texts, then each candidate's."""
         request = self._request
-        scribe = Scribe(
+        scribe = TextWriter(
             prompts,
             request.decoders,
             models=len(every) + 1,

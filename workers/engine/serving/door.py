@@ -30,7 +30,7 @@ _TIMEOUT_S: Final = 10.0
 _OPEN: Final = frozenset({"/livez", "/metrics"})
 
 
-class Door:
+class StatusServer:
     """Serves from threads of its own until `close`. `port` is the one that it got. OSError where it gets none."""
 
     def __init__(

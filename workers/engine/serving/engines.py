@@ -12,7 +12,7 @@ from app.files import write_atomically
 from workers.engine.serving.batch import Batch
 from workers.engine.serving.config import ServingConfig
 from workers.engine.serving.counters import Counters
-from workers.engine.serving.door import Door
+from workers.engine.serving.door import StatusServer
 from workers.engine.serving.hidden import HiddenFolder
 from workers.engine.serving.nonfinite import EndedRequests
 from workers.engine.serving.steps import STEP
@@ -36,7 +36,7 @@ class Engine:
     ended: EndedRequests
     counters: Counters
     watcher: Watcher
-    door: Door
+    door: StatusServer
     has_model: bool = False
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
         end_token=_end_token(model_config.hf_text_config),
         device=device,
     )
-    door = Door(
+    door = StatusServer(
         config.door_host,
         config.door_port,
         registry=counters.registry,

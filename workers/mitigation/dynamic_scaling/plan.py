@@ -24,14 +24,14 @@ from workers.mitigation.gradients import LayerGradients, Tape
 from workers.mitigation.importance import importance
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Block, Group, Walk
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 # What units cost is measured on so many windows, so many of the first tokens of each.
 WINDOWS, TOKENS = 2, 256
 
 
 def plan_bits(
-    shop: Shop, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping[str, LayerGradients]
+    shop: StepRun, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping[str, LayerGradients]
 ) -> dict[str, Choice]:
     """First addressed tensor of each input group → what its layers have, within `bits` and its overhead on average."""
     folder = shop.scratch / "plan"
@@ -52,7 +52,7 @@ class _Units:
 
     def __init__(
         self,
-        shop: Shop,
+        shop: StepRun,
         step: QuantizeDynamic,
         scheme: Scheme,
         fisher: Mapping[str, LayerGradients],

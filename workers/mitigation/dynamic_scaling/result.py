@@ -15,13 +15,13 @@ from workers.mitigation.dynamic_scaling.learned import LearnedBlock
 from workers.mitigation.dynamic_scaling.rounding import Rounded
 from workers.surgery.packing import Activations, Packer, Packing
 from workers.surgery.safetensors_writer import DTYPES
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 
 class Result:
     """Puts blocks into a shop."""
 
-    def __init__(self, shop: Shop, step: QuantizeDynamic) -> None:
+    def __init__(self, shop: StepRun, step: QuantizeDynamic) -> None:
         self._shop, self._step = shop, step
         self._packer = Packer(shop) if step.form == "packed" else None
         self._modules: dict[int, int] = {}

@@ -46,7 +46,7 @@ from workers.surgery.quantize_folding import Folded
 from workers.surgery.quantize_gptq import factor
 from workers.surgery.quantize_grid import scale_dtype
 from workers.surgery.reading import open_tensors
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 # Share of the mean of a second moment's diagonal that is added to it.
 DAMPING = 0.03
@@ -62,7 +62,7 @@ class DynamicScaling:
     def __init__(self, step: QuantizeDynamic) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Smooths, plans bits, rounds and fits block by block, tunes, and stores the result."""
         step, text = self._step, shop.calibration
         assert text is not None  # noqa: S101 - a calibrated step is given one
@@ -85,7 +85,7 @@ class DynamicScaling:
             work.tune(tuned)
         Result(shop, step).put(blocks)
 
-    def _gradients(self, shop: Shop, names: frozenset[str]) -> Gatherer:
+    def _gradients(self, shop: StepRun, names: frozenset[str]) -> Gatherer:
         """The source's Fisher information at outputs of layers and, where something looks at them, of blocks."""
         assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
         tokens_NL = shop.calibration.tokens_NL
@@ -119,7 +119,7 @@ class _Work:
 
     def __init__(
         self,
-        shop: Shop,
+        shop: StepRun,
         step: QuantizeDynamic,
         scheme: Scheme,
         names: frozenset[str],
@@ -350,7 +350,7 @@ class _Work:
             shop.warn("tuning did not help on windows that took no part in it: nothing stays tuned")
 
 
-def last_states(skeleton: Skeleton, tokens_NL: torch.Tensor, shop: Shop) -> Activations:
+def last_states(skeleton: Skeleton, tokens_NL: torch.Tensor, shop: StepRun) -> Activations:
     """(N, L, D) what leaves a model's last block."""
     walk = Walk(
         skeleton,

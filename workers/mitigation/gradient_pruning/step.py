@@ -33,7 +33,7 @@ from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Block, Group, Walk
 from workers.surgery.channels import Channels
 from workers.surgery.reading import open_tensors
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.width import width_of
 
 DAMPING = 0.01
@@ -51,7 +51,7 @@ class GradientPruning:
     def __init__(self, step: PruneGradient) -> None:
         self.step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """Prunes `shop.weights`. Raises ACTIVATIONS_NOT_FINITE, and what `Skeleton` raises."""
         with ExitStack() as stack:
             info, read = _teacher(shop, stack)
@@ -61,7 +61,7 @@ class GradientPruning:
 class _Work:
     """One pruning of one checkpoint."""
 
-    def __init__(self, step: PruneGradient, shop: Shop, teacher: CheckpointInfo, read: Read) -> None:
+    def __init__(self, step: PruneGradient, shop: StepRun, teacher: CheckpointInfo, read: Read) -> None:
         if shop.calibration is None:
             raise RuntimeError("the step is calibrated and has no text")
         self._step, self._shop, self._tokens_NL = step, shop, shop.calibration.tokens_NL
@@ -258,7 +258,7 @@ class _Work:
             self._pruned[name] = linear.weight.detach().to(shop.read(name).dtype)
 
 
-def _teacher(shop: Shop, stack: ExitStack) -> tuple[CheckpointInfo, Read]:
+def _teacher(shop: StepRun, stack: ExitStack) -> tuple[CheckpointInfo, Read]:
     """The reference, block for block, where it has the candidate's shape and its layers in their order; else the source
     as it is."""
     reference, source = shop.reference, shop.source

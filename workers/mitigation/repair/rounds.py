@@ -22,7 +22,7 @@ from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
 
 @dataclass(frozen=True)
-class Wound:
+class Remainder:
     """`base_OI` is what the product goes on, None for the weight as it came; `error_OI` = W − base, float32; `left`
     what the best product of the rank leaves of it, nats per token."""
 
@@ -40,18 +40,18 @@ def rounds(
     rank: int,
     count: int,
     check_cancelled: CheckCancelled = never_cancelled,
-) -> Wound:
+) -> Remainder:
     """The best modification of `count` rounds.
 
     `whole_OI` is W, `error_OI` = W − Ŵ of the modification that was there, `again` modifies a weight in the stored
     dtype."""
     taken, left = metric.divide(error_OI, most=rank)
-    best = Wound(None, error_OI, left)
+    best = Remainder(None, error_OI, left)
     for _ in range(count):
         check_cancelled()
         base_OI = again(whole_OI - taken.product())
         rest_OI = whole_OI - base_OI.float()
         taken, left = metric.divide(rest_OI, most=rank)
         if left < best.left:
-            best = Wound(base_OI, rest_OI, left)
+            best = Remainder(base_OI, rest_OI, left)
     return best

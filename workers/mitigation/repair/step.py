@@ -33,7 +33,7 @@ from workers.surgery.channels import Channels
 from workers.surgery.files import copy_companions
 from workers.surgery.reading import open_tensors
 from workers.surgery.safetensors_writer import Planned, plan_shards, write_shards
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.steps import make_runner
 
 ADAPTER = "adapter"
@@ -52,7 +52,7 @@ class RepairStep:
     def __init__(self, step: RepairLowrank) -> None:
         self._step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         """See `WholeStep`. Raises RECIPE_NOT_APPLICABLE where the reference is of another kind than the model."""
         against(shop.reference, shop.source, self._step, f"/candidate/recipe/{shop.index}")
         assert shop.calibration is not None  # noqa: S101 - the step is a calibrated one
@@ -69,7 +69,7 @@ class RepairStep:
             chosen, helped = self._choose(shop, factors, fitted, read, tokens_NL, states, anew=bool(survey.bases))
         self._put(shop, chosen, survey.bases if helped else {})
 
-    def _text(self, shop: Shop, text: CalibrationText, read: Read) -> torch.Tensor:
+    def _text(self, shop: StepRun, text: CalibrationText, read: Read) -> torch.Tensor:
         """The calibration text, and what the reference writes beside it where that was asked for."""
         if not self._step.own_windows:
             return text.tokens_NL
@@ -86,7 +86,7 @@ class RepairStep:
         shop.figures["own_text_s"] = round(time.monotonic() - began, 1)
         return dealt(text.tokens_NL, own_NL)
 
-    def _gradients(self, shop: Shop, tokens_NL: torch.Tensor) -> Gatherer:
+    def _gradients(self, shop: StepRun, tokens_NL: torch.Tensor) -> Gatherer:
         """Gradients of the divergence at the modified model's layers and blocks; nothing where all count the same."""
         tokens_NL = tokens_NL[: gradient_windows(*tokens_NL.shape)]
         folder = shop.scratch / "gradients"
@@ -117,7 +117,7 @@ class RepairStep:
 
     def _survey(
         self,
-        shop: Shop,
+        shop: StepRun,
         tokens_NL: torch.Tensor,
         read: Read,
         pairs: Sequence[int],
@@ -155,7 +155,7 @@ class RepairStep:
 
     def _fit_blocks(
         self,
-        shop: Shop,
+        shop: StepRun,
         factors: dict[str, Factors],
         read: Read,
         read_reference: Read,
@@ -201,7 +201,7 @@ class RepairStep:
 
     def _choose(
         self,
-        shop: Shop,
+        shop: StepRun,
         factors: dict[str, Factors],
         fitted: dict[str, Factors] | None,
         read: Read,
@@ -268,7 +268,7 @@ class RepairStep:
             shop.warn("fitting block by block did not help on windows that took no part in it")
         return chosen, which > 0
 
-    def _put(self, shop: Shop, chosen: Mapping[str, Factors], bases: Mapping[str, torch.Tensor]) -> None:
+    def _put(self, shop: StepRun, chosen: Mapping[str, Factors], bases: Mapping[str, torch.Tensor]) -> None:
         numbers = 0
         used = {name: one for name, one in chosen.items() if bool(one.up_OR.any() and one.down_RI.any())}
         for weight in shop.weights:
@@ -306,7 +306,7 @@ def gradient_windows(windows: int, window: int) -> int:
     return min(windows, max(1, GRADIENT_TOKENS // window, windows // 4))
 
 
-def _warn_of_little_text(shop: Shop, tokens_NL: torch.Tensor) -> None:
+def _warn_of_little_text(shop: StepRun, tokens_NL: torch.Tensor) -> None:
     widest = max(weight.shape[-1] for weight in shop.weights)
     if tokens_NL.numel() < widest:
         shop.warn(
@@ -326,7 +326,7 @@ def _replaced(read: Read, bases: Mapping[str, torch.Tensor]) -> Read:
     return found
 
 
-def _again(shop: Shop) -> Again:
+def _again(shop: StepRun) -> Again:
     """What the steps before did to a weight, from the weight alone."""
     done = []
     for index, step in enumerate(shop.recipe[: shop.index]):
@@ -342,7 +342,7 @@ def _again(shop: Shop) -> Again:
     return wound
 
 
-def _write_base(shop: Shop, bases: Mapping[str, torch.Tensor]) -> None:
+def _write_base(shop: StepRun, bases: Mapping[str, torch.Tensor]) -> None:
     """Tensor by tensor, in shards as the result's."""
     folder = shop.beside(BASE)
     copy_companions(shop.source.path, folder)

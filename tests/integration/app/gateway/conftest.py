@@ -93,7 +93,7 @@ def vllm_port(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path
         end(process)
 
 
-class Door:
+class StatusServer:
     """Stands for the engine's door. Plain vLLM has no such counter; the one of the serving process is tested there."""
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class Service:
     settings: Settings
     redis: RedisServer
     vllm_url: str
-    door: Door
+    door: StatusServer
     log: Path
     pid: int  # of the API
 
@@ -240,7 +240,7 @@ def running_api(home: Path, vllm_url: str) -> Iterator[Service]:
             cwd=ROOT,
             start_new_session=True,
         )
-    door = Door()
+    door = StatusServer()
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(f"{url}/livez", process, log, 120)

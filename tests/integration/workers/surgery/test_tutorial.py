@@ -25,7 +25,7 @@ from app.models.strength import direction_of
 from app.recipes.recipe import Recipe
 from app.web import describe
 from workers.diagnosis.attribute.sites import sites_of
-from workers.diagnosis.attribute.treatment import Patient, treat
+from workers.diagnosis.attribute.treatment import Untreated, treat
 from workers.measuring.subject import Subject
 from workers.diagnosis.mitigate.treatments import arms_of
 from workers.surgery.recipe import apply
@@ -37,7 +37,7 @@ info = inspect(Path(sys.argv[1]))
 with apply(info, recipe, store=CheckpointStore(Path(sys.argv[2]), 10**9)) as modified:
     done = modified.manifest
 site = next(one for one in sites_of(info) if one.name == "layers.1.mlp.down_proj")
-treated = treat(Patient(info, recipe[:1], info), [(site, "size")])
+treated = treat(Untreated(info, recipe[:1], info), [(site, "size")])
 print(json.dumps({
     "sparsity": done.sparsity,
     "bits": done.bits_per_weight,

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from app.settings import Settings
 from tests.support.tiny import make_tokenizer
 from workers.calibration.verified import selftest
-from workers.calibration.verified.desk import Desk, FullError, Ticket, VerifiedRequest
+from workers.calibration.verified.desk import FullError, RequestQueue, Ticket, VerifiedRequest
 from workers.calibration.verified.door import make_door
 from workers.calibration.verified.truncation import Sampling, distribution
 from workers.calibration.verified.verifier import Board, Stream, Verifier
@@ -260,7 +260,7 @@ def test_a_reference_whose_logits_are_not_finite_is_an_error_line(verifier: Veri
     broken = Verifier(
         verifier._draft, verifier._board, verifier._reference, dataclasses.replace(verifier._head, weight_VD=weight_VD)
     )
-    desk = Desk(broken, make_tokenizer().backend_tokenizer, stops=frozenset(), running=2, waiting=2)
+    desk = RequestQueue(broken, make_tokenizer().backend_tokenizer, stops=frozenset(), running=2, waiting=2)
     ended = threading.Event()
 
     def check() -> None:
@@ -291,7 +291,7 @@ def test_a_reference_whose_logits_are_not_finite_is_an_error_line(verifier: Veri
 
 def test_requests_are_answered_together_and_dropped_when_nobody_listens(verifier: Verifier) -> None:
     tokenizer = make_tokenizer().backend_tokenizer
-    desk = Desk(verifier, tokenizer, stops=frozenset(), running=4, waiting=1)
+    desk = RequestQueue(verifier, tokenizer, stops=frozenset(), running=4, waiting=1)
     ended = threading.Event()
 
     def check() -> None:

@@ -17,7 +17,7 @@ from workers.surgery.callbacks import never_cancelled, no_progress
 from workers.surgery.channels import Channels
 from workers.surgery.modified import Modified
 from workers.surgery.reading import open_tensors
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -62,7 +62,7 @@ def test_layers_are_found_again_by_their_tensors(
 
 
 @contextmanager
-def next_step(base: Path, reference: Path, modified: Modified, scratch: Path) -> Iterator[tuple[Shop, Any]]:
+def next_step(base: Path, reference: Path, modified: Modified, scratch: Path) -> Iterator[tuple[StepRun, Any]]:
     """What a step after those that made `modified` is given, and a reader of the reference."""
     scratch.mkdir()
     source = inspect(modified.path)
@@ -71,7 +71,7 @@ def next_step(base: Path, reference: Path, modified: Modified, scratch: Path) ->
         open_tensors(inspect(base)) as base_reader,
         open_tensors(inspect(reference)) as theirs,
     ):
-        shop = Shop(
+        shop = StepRun(
             source,
             base=inspect(base),
             reference=inspect(reference),

@@ -14,7 +14,7 @@ from workers.surgery.blockwise.walk import Walk
 from workers.surgery.files import copy_companions
 from workers.surgery.quantize_folding import Folded, Pair, pairs
 from workers.surgery.reading import open_tensors
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 
 def folded_everywhere(source: Path, folder: Path) -> int:
@@ -28,7 +28,7 @@ def folded_everywhere(source: Path, folder: Path) -> int:
     with open_tensors(info) as reader:
         scratch = folder.parent / "scratch"
         scratch.mkdir()
-        shop = Shop(
+        shop = StepRun(
             info,
             base=info,
             reference=info,

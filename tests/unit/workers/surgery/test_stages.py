@@ -19,7 +19,7 @@ from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.modified import Modified
 from workers.surgery.quantize_rtn import quantize
 from workers.surgery.recipe import apply, planned
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]
@@ -40,7 +40,7 @@ class Halve:
     def __init__(self, step: Calibrated) -> None:
         self.step = step
 
-    def run(self, shop: Shop) -> None:
+    def run(self, shop: StepRun) -> None:
         type(self).runs += 1
         for weight in shop.weights:
             shop.put(weight.name, shop.read(weight.name) / 2, bits=7.5, sparsity=0.25)
@@ -181,7 +181,7 @@ def test_a_step_that_looks_at_text_needs_some(tiny: Tiny, store: CheckpointStore
 
 
 def test_a_value_that_is_no_number_is_not_written(tiny: Tiny, store: CheckpointStore, halving: type[Halve]) -> None:
-    def run(self: Halve, shop: Shop) -> None:
+    def run(self: Halve, shop: StepRun) -> None:
         shop.put(NAME, shop.read(NAME) * float("nan"))
 
     halving.run = run  # type: ignore[method-assign]
@@ -193,7 +193,7 @@ def test_a_value_that_is_no_number_is_not_written(tiny: Tiny, store: CheckpointS
 
 
 def test_layers_can_be_put_together_anew(tiny: Tiny, store: CheckpointStore, halving: type[Halve]) -> None:
-    def run(self: Halve, shop: Shop) -> None:
+    def run(self: Halve, shop: StepRun) -> None:
         names = list(shop.source.tensors)
         shop.clear()
         for name in names:

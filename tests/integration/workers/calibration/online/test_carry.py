@@ -12,7 +12,7 @@ from app.jobs.connection import connect
 from app.settings import Settings
 from tests.integration.app.deployments.conftest import request
 from tests.integration.conftest import RedisServer
-from workers.calibration.online.book import Book
+from workers.calibration.online.book import Monitor
 from workers.calibration.online.carry import carry_out
 from workers.calibration.online.controller import Action, Step
 from workers.calibration.online.state import Todo
@@ -33,9 +33,9 @@ async def deployments(settings: Settings) -> AsyncIterator[DeploymentStore]:
     await client.aclose()
 
 
-def decided(settings: Settings, made: Deployment, step: Step) -> tuple[Book, Todo]:
+def decided(settings: Settings, made: Deployment, step: Step) -> tuple[Monitor, Todo]:
     """A book that knows the deployment as it was, and what was decided then."""
-    book = Book(settings, made, Expected(), None, time.time())
+    book = Monitor(settings, made, Expected(), None, time.time())
     todo = Todo(step=step, active=made.active_version, at=time.time())
     book.state = book.state.model_copy(update={"todo": (todo,)})
     return book, todo

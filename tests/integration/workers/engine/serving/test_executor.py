@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from workers.engine.isolation import quiet_vllm
 from workers.engine.serving.arguments import IN_PROCESS
-from workers.engine.serving.door import Door
+from workers.engine.serving.door import StatusServer
 from workers.engine.serving.nonfinite import EndedRequests
 from workers.engine.serving.steps import STEP
 
@@ -42,7 +42,7 @@ class Worker:
 
 @pytest.fixture
 def livez() -> Iterator[Callable[[], dict[str, Any]]]:
-    door = Door(
+    door = StatusServer(
         "127.0.0.1",
         0,
         registry=CollectorRegistry(),

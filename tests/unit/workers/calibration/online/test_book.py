@@ -6,7 +6,7 @@ from app.contracts.deployment import CalibrationMode, DeploymentState, DriftStat
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import NOW, ONE, TWO, deployment, scored
 from workers.calibration.online import state as states
-from workers.calibration.online.book import Book
+from workers.calibration.online.book import Monitor
 from workers.calibration.online.controller import Action
 from workers.calibration.online.threshold import Expected
 
@@ -18,17 +18,17 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path, shadow_refit_after_tokens=500, shadow_refit_fresh=0, shadow_stale_s=60)
 
 
-def actions(book: Book) -> list[Action]:
+def actions(book: Monitor) -> list[Action]:
     return [todo.step.action for todo in book.state.todo]
 
 
-def feed(book: Book, count: int, served: float, **fields: object) -> None:
+def feed(book: Monitor, count: int, served: float, **fields: object) -> None:
     for number in range(count):
         book.observe(scored(served, at=NOW + number, **fields), NOW + number)  # type: ignore[arg-type]
 
 
-def alarmed(settings: Settings) -> Book:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+def alarmed(settings: Settings) -> Monitor:
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     for _ in range(200):
         feed(book, 1, 0.5)
         if book.drift() is DriftState.ALARM:
@@ -36,7 +36,7 @@ def alarmed(settings: Settings) -> Book:
     raise AssertionError("no alarm")
 
 
-def settle(book: Book) -> None:
+def settle(book: Monitor) -> None:
     for todo in book.state.todo:
         book.carried_out(todo, NOW)
 
@@ -53,7 +53,7 @@ def test_divergence_above_the_threshold_raises_one_alarm(settings: Settings) -> 
 
 
 def test_the_evidence_that_is_told_to_be_needed_is_where_the_alarm_is_raised(settings: Settings) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     assert book.status(NOW).e_value_needed == pytest.approx(200)
     evidence = [book.e_value]
     while book.drift() is not DriftState.ALARM:
@@ -65,19 +65,19 @@ def test_the_evidence_that_is_told_to_be_needed_is_where_the_alarm_is_raised(set
     assert book.status(NOW).e_value_needed == pytest.approx(600)
     book.meet(deployment(active_version=ONE, alpha=0.05), KNOWN, NOW)
     assert book.status(NOW).e_value_needed == pytest.approx(240)
-    without = Book(settings, deployment(drift_threshold=None), Expected(), None, NOW)
+    without = Monitor(settings, deployment(drift_threshold=None), Expected(), None, NOW)
     assert without.status(NOW).e_value_needed is None
 
 
 def test_traffic_below_the_threshold_raises_none(settings: Settings) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     feed(book, 500, 0.05)
     assert actions(book) == []
     assert book.drift() is DriftState.OK
 
 
 def test_without_a_threshold_it_learns_and_a_test_on_documents_gives_one(settings: Settings) -> None:
-    book = Book(settings, deployment(drift_threshold=None), Expected(), None, NOW)
+    book = Monitor(settings, deployment(drift_threshold=None), Expected(), None, NOW)
     feed(book, 200, 5.0)
     assert book.drift() is DriftState.LEARNING
     assert book.status(NOW).reason == "no drift threshold is known"
@@ -88,7 +88,7 @@ def test_without_a_threshold_it_learns_and_a_test_on_documents_gives_one(setting
 
 
 def test_a_threshold_that_was_set_goes_when_it_is_unset_and_a_learnt_one_stays(settings: Settings) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     book.meet(deployment(drift_threshold=None), Expected(), NOW)
     assert book.state.threshold is None
     book.meet(deployment(drift_threshold=None), KNOWN, NOW)
@@ -99,15 +99,15 @@ def test_a_threshold_that_was_set_goes_when_it_is_unset_and_a_learnt_one_stays(s
 def test_a_threshold_that_is_unset_while_the_process_is_down_goes_and_a_learnt_one_stays(settings: Settings) -> None:
     unset = deployment(drift_threshold=None)
     for first, expected, left in ((deployment(), Expected(), None), (unset, KNOWN, 0.15)):
-        before = Book(settings, first, expected, None, NOW)
+        before = Monitor(settings, first, expected, None, NOW)
         before.meet(first, expected, NOW)
-        book = Book(settings, unset, Expected(), before.state, NOW)
+        book = Monitor(settings, unset, Expected(), before.state, NOW)
         book.meet(unset, Expected(), NOW)
         assert book.state.threshold == (left and pytest.approx(left))
 
 
 def test_only_requests_of_the_active_version_are_evidence_but_all_are_seen(settings: Settings) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     feed(book, 100, 5.0, version=ONE)
     assert book.drift() is DriftState.LEARNING
     divergence = book.divergence()
@@ -121,7 +121,7 @@ def test_only_requests_of_the_active_version_are_evidence_but_all_are_seen(setti
 
 def test_what_a_version_did_that_was_rolled_back_is_not_told_of_the_one_that_is_served_now(settings: Settings) -> None:
     bad = deployment(active_version=ONE, activated_at=NOW - 1)
-    book = Book(settings, bad, KNOWN, None, NOW)
+    book = Monitor(settings, bad, KNOWN, None, NOW)
     feed(book, 50, 0.5, version=ONE, raw=0.1)
     harm = book.divergence()
     assert harm is not None
@@ -139,7 +139,7 @@ def test_what_a_version_did_that_was_rolled_back_is_not_told_of_the_one_that_is_
 
 def test_what_is_served_in_the_active_versions_stead_is_what_is_told(settings: Settings) -> None:
     ready = deployment(active_version=ONE, running=(replica("ready", ONE),))
-    book = Book(settings, ready, KNOWN, None, NOW)
+    book = Monitor(settings, ready, KNOWN, None, NOW)
     feed(book, 50, 0.05, version=ONE)
     book.meet(deployment(active_version=ONE, running=(replica(),)), KNOWN, NOW)
     feed(book, 6, 0.5)
@@ -149,7 +149,7 @@ def test_what_is_served_in_the_active_versions_stead_is_what_is_told(settings: S
 
 
 def test_numbers_grow_too_old_without_traffic_too(settings: Settings) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     feed(book, 50, 0.5)
     book.tick(NOW + settings.shadow_window_age_s - 1)
     assert book.divergence() is not None
@@ -172,7 +172,7 @@ def test_an_alarm_and_enough_new_tokens_ask_for_a_refit(settings: Settings) -> N
     assert book.refit_wanted() is None  # the alarm is told first
     settle(book)
     assert book.refit_wanted() == "drift alarm"
-    calm = Book(settings, deployment(), Expected(), None, NOW)
+    calm = Monitor(settings, deployment(), Expected(), None, NOW)
     feed(calm, 49, 0.05)
     assert calm.refit_wanted() is None
     feed(calm, 1, 0.05)
@@ -185,7 +185,7 @@ def test_an_alarm_and_enough_new_tokens_ask_for_a_refit(settings: Settings) -> N
 
 
 def test_a_model_that_is_its_own_reference_is_never_fitted(settings: Settings) -> None:
-    book = Book(settings, deployment(model={"model": "m"}), Expected(), None, NOW)
+    book = Monitor(settings, deployment(model={"model": "m"}), Expected(), None, NOW)
     feed(book, 50, 0.05)
     assert book.refit_wanted() is None
     assert book.try_version(TWO, NOW).reason == "the model is its own reference"
@@ -193,7 +193,7 @@ def test_a_model_that_is_its_own_reference_is_never_fitted(settings: Settings) -
 
 @pytest.mark.parametrize("mode", [CalibrationMode.FROZEN, CalibrationMode.OFF])
 def test_frozen_and_off_raise_alarms_and_change_nothing(settings: Settings, mode: CalibrationMode) -> None:
-    book = Book(settings, deployment(calibration=mode, active_version=ONE), KNOWN, None, NOW)
+    book = Monitor(settings, deployment(calibration=mode, active_version=ONE), KNOWN, None, NOW)
     feed(book, 300, 5.0, version=ONE, raw=0.01)
     settle(book)
     assert book.state.alarms == 1
@@ -204,7 +204,7 @@ def test_frozen_and_off_raise_alarms_and_change_nothing(settings: Settings, mode
 
 def test_a_better_version_is_promoted_and_a_worse_one_rejected(settings: Settings) -> None:
     for gain, action, outcome in ((0.02, Action.PROMOTE, "proven"), (-0.02, Action.REJECT, "rejected")):
-        book = Book(settings, deployment(), Expected(), None, NOW)
+        book = Monitor(settings, deployment(), Expected(), None, NOW)
         feed(book, 10, 0.05)
         assert book.try_version(ONE, NOW).allowed
         assert book.versions().trial == ONE
@@ -218,7 +218,7 @@ def test_a_better_version_is_promoted_and_a_worse_one_rejected(settings: Setting
 
 
 def test_a_version_that_is_not_finite_is_rejected_at_once(settings: Settings) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     feed(book, 10, 0.05)
     assert book.try_version(ONE, NOW).allowed
     feed(book, 1, 0.05, trial=float("inf"), trial_version=ONE)
@@ -228,7 +228,7 @@ def test_a_version_that_is_not_finite_is_rejected_at_once(settings: Settings) ->
 
 
 def test_a_served_version_that_is_worse_is_rolled_back_once(settings: Settings) -> None:
-    book = Book(settings, deployment(active_version=ONE), KNOWN, None, NOW)
+    book = Monitor(settings, deployment(active_version=ONE), KNOWN, None, NOW)
     for _ in range(500):
         feed(book, 1, float("inf"), version=ONE, raw=0.05)
         if Action.ROLL_BACK in actions(book):
@@ -244,7 +244,7 @@ def test_a_served_version_that_is_worse_is_rolled_back_once(settings: Settings) 
 
 
 def test_a_version_that_somebody_rolled_back_is_not_tried_again_soon(settings: Settings) -> None:
-    book = Book(settings, deployment(active_version=ONE), KNOWN, None, NOW)
+    book = Monitor(settings, deployment(active_version=ONE), KNOWN, None, NOW)
     book.meet(deployment(rollbacks=1), Expected(), NOW)
     feed(book, 10, 0.05)
     assert "barred" in book.try_version(ONE, NOW).reason
@@ -252,13 +252,13 @@ def test_a_version_that_somebody_rolled_back_is_not_tried_again_soon(settings: S
 
 
 def test_a_trial_ends_when_its_rival_is_not_served_any_more(settings: Settings) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     feed(book, 10, 0.05)
     book.try_version(ONE, NOW)
     book.meet(deployment(active_version=TWO), KNOWN, NOW)
     assert book.versions().trial is None
     assert book.state.trials == {"broken_off": 1}
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     feed(book, 10, 0.05)
     book.try_version(ONE, NOW)
     book.meet(deployment(calibration="frozen"), Expected(), NOW)
@@ -267,7 +267,7 @@ def test_a_trial_ends_when_its_rival_is_not_served_any_more(settings: Settings) 
 
 
 def test_silence_is_a_state_of_its_own(settings: Settings) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     feed(book, 30, 0.05)
     assert not book.tick(NOW + 29 + 59)
     assert book.tick(NOW + 29 + 61)
@@ -278,7 +278,7 @@ def test_silence_is_a_state_of_its_own(settings: Settings) -> None:
 
 
 def test_rare_traffic_may_be_silent_longer(settings: Settings) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     for number in range(10):
         book.observe(scored(0.05, at=NOW + 100 * number), NOW + 100 * number)
     assert not book.tick(NOW + 900 + 299)
@@ -286,7 +286,7 @@ def test_rare_traffic_may_be_silent_longer(settings: Settings) -> None:
 
 
 def test_other_weights_begin_the_window_anew_and_keep_the_threshold(settings: Settings) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     assert not book.weights(("a", "b"))
     feed(book, 10, 0.05)
     assert not book.weights(("a", "b"))
@@ -298,7 +298,7 @@ def test_other_weights_begin_the_window_anew_and_keep_the_threshold(settings: Se
 
 
 def test_a_process_that_starts_again_goes_on_where_the_last_one_was(settings: Settings, tmp_path: Path) -> None:
-    whole, first = (Book(settings, deployment(), Expected(), None, NOW) for _ in range(2))
+    whole, first = (Monitor(settings, deployment(), Expected(), None, NOW) for _ in range(2))
     for book in (whole, first):
         feed(book, 12, 0.05)
         book.try_version(ONE, NOW)
@@ -306,7 +306,7 @@ def test_a_process_that_starts_again_goes_on_where_the_last_one_was(settings: Se
     states.save(tmp_path, first.state)
     found, problem = states.load(tmp_path, "dep_1")
     assert problem == ""
-    second = Book(settings, deployment(), Expected(), found, NOW)
+    second = Monitor(settings, deployment(), Expected(), found, NOW)
     assert second.meet(deployment(), Expected(), NOW) == []
     for book in (whole, second):
         feed(book, 400, 0.15, trial=0.1, trial_version=ONE)
@@ -315,13 +315,13 @@ def test_a_process_that_starts_again_goes_on_where_the_last_one_was(settings: Se
 
 
 def test_a_changed_threshold_begins_the_test_of_a_restarted_process_anew(settings: Settings, tmp_path: Path) -> None:
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     feed(book, 12, 0.15)
     assert book.e_value > 1.1
     states.save(tmp_path, book.state)
     found, _ = states.load(tmp_path, "dep_1")
     changed = deployment(drift_threshold=0.2)
-    again = Book(settings, changed, Expected(), found, NOW)
+    again = Monitor(settings, changed, Expected(), found, NOW)
     assert any("0.2" in line for line in again.meet(changed, Expected(), NOW))
     assert again.e_value == pytest.approx(1.0)
     assert again.state.window == book.state.window
@@ -337,7 +337,7 @@ def test_a_damaged_state_is_told_and_left(tmp_path: Path, content: bytes) -> Non
 
 def test_no_state_is_no_problem_and_that_of_another_deployment_is(settings: Settings, tmp_path: Path) -> None:
     assert states.load(tmp_path, "dep_1") == (None, "")
-    states.save(tmp_path, Book(settings, deployment(), Expected(), None, NOW).state)
+    states.save(tmp_path, Monitor(settings, deployment(), Expected(), None, NOW).state)
     assert "another deployment" in states.load(tmp_path, "dep_2")[1]
 
 
@@ -360,7 +360,7 @@ def test_what_is_served_in_the_active_versions_stead_is_evidence_of_drift(
     settings: Settings, replicas: tuple[Replica, ...], version: str, *, alarm: bool
 ) -> None:
     served = deployment(active_version=ONE, previous_version=TWO, running=replicas)
-    book = Book(settings, served, Expected(), None, NOW)
+    book = Monitor(settings, served, Expected(), None, NOW)
     feed(book, 200, 0.5, version=version)
     assert actions(book) == ([Action.ALARM] if alarm else [])
 
@@ -368,7 +368,7 @@ def test_what_is_served_in_the_active_versions_stead_is_evidence_of_drift(
 def test_while_no_replica_can_serve_the_active_version_nothing_is_tried_or_fitted(settings: Settings) -> None:
     ready = deployment(active_version=ONE, running=(replica("ready", ONE),))
     refused = deployment(active_version=ONE, running=(replica(),))
-    book = Book(settings, ready, Expected(), None, NOW)
+    book = Monitor(settings, ready, Expected(), None, NOW)
     feed(book, 60, 0.05, version=ONE)
     assert book.refit_wanted() is not None
     assert book.try_version(TWO, NOW).allowed

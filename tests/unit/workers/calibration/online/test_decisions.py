@@ -6,13 +6,13 @@ import pytest
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import NOW, ONE, deployment, scored
 from workers.calibration.online import decisions, replay
-from workers.calibration.online.book import Book
+from workers.calibration.online.book import Monitor
 from workers.calibration.online.threshold import Expected
 
 
 def alarm(settings: Settings, folder: Path) -> Path:
     """A file of a real alarm."""
-    book = Book(settings, deployment(), Expected(), None, NOW)
+    book = Monitor(settings, deployment(), Expected(), None, NOW)
     while not book.state.todo:
         book.observe(scored(0.4), NOW)
     todo = book.state.todo[0]
@@ -20,7 +20,7 @@ def alarm(settings: Settings, folder: Path) -> Path:
 
 
 def promotion(settings: Settings, folder: Path) -> Path:
-    book = Book(settings, deployment(drift_threshold=None), Expected(), None, NOW)
+    book = Monitor(settings, deployment(drift_threshold=None), Expected(), None, NOW)
     for _ in range(10):
         book.observe(scored(0.05), NOW)
     assert book.try_version(ONE, NOW).allowed
@@ -70,7 +70,7 @@ def test_old_records_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     file = alarm(Settings(home=tmp_path), tmp_path)
     decision = decisions.Decision.model_validate_json(file.read_bytes())
     monkeypatch.setattr(decisions, "KEEP", 3)
-    book = Book(Settings(home=tmp_path), deployment(), Expected(), None, NOW)
+    book = Monitor(Settings(home=tmp_path), deployment(), Expected(), None, NOW)
     while not book.state.todo:
         book.observe(scored(0.4), NOW)
     for number in range(5):

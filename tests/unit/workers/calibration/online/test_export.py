@@ -6,7 +6,7 @@ import pytest
 
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import NOW, ONE, deployment, scored
-from workers.calibration.online.book import Book
+from workers.calibration.online.book import Monitor
 from workers.calibration.online.export import export_book
 from workers.calibration.online.promotion import PairedTrial
 from workers.calibration.online.threshold import Expected
@@ -14,9 +14,9 @@ from workers.telemetry_shadow import TRIALS, ShadowTelemetry
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Book:
+def book(tmp_path: Path) -> Monitor:
     """One whose active version has been seen, and whose trial of another has begun."""
-    made = Book(Settings(home=tmp_path), deployment(), Expected(), None, NOW)
+    made = Monitor(Settings(home=tmp_path), deployment(), Expected(), None, NOW)
     for _ in range(10):
         made.observe(scored(0.05), NOW)
     assert made.try_version(ONE, NOW).allowed
@@ -29,7 +29,7 @@ def trials(telemetry: ShadowTelemetry) -> dict[str, float]:
     return {outcome: value for outcome, value in values.items() if value}
 
 
-def test_a_trial_is_counted_once_by_its_outcome_when_it_has_ended(book: Book) -> None:
+def test_a_trial_is_counted_once_by_its_outcome_when_it_has_ended(book: Monitor) -> None:
     telemetry = ShadowTelemetry("demo")
     export_book(telemetry, book)
     assert trials(telemetry) == {}
@@ -41,7 +41,7 @@ def test_a_trial_is_counted_once_by_its_outcome_when_it_has_ended(book: Book) ->
     assert telemetry.value("shadow_trial_requests") is None
 
 
-def test_a_trial_that_shows_no_difference_is_inconclusive(book: Book) -> None:
+def test_a_trial_that_shows_no_difference_is_inconclusive(book: Monitor) -> None:
     for _ in range(PairedTrial.model_fields["most"].default):
         book.observe(scored(0.05, trial=0.05, trial_version=ONE), NOW)
     telemetry = ShadowTelemetry("demo")
@@ -49,7 +49,7 @@ def test_a_trial_that_shows_no_difference_is_inconclusive(book: Book) -> None:
     assert trials(telemetry) == {"inconclusive": 1}
 
 
-def test_other_weights_break_a_trial_off(book: Book) -> None:
+def test_other_weights_break_a_trial_off(book: Monitor) -> None:
     book.weights(("a", "b"))
     assert book.state.trials == {}
     book.weights(("a", "c"))
@@ -58,9 +58,9 @@ def test_other_weights_break_a_trial_off(book: Book) -> None:
     assert trials(telemetry) == {"broken_off": 1}
 
 
-def test_a_process_that_starts_again_counts_on(book: Book, tmp_path: Path) -> None:
+def test_a_process_that_starts_again_counts_on(book: Monitor, tmp_path: Path) -> None:
     book.observe(scored(0.05, trial=float("inf"), trial_version=ONE), NOW)
-    again = Book(Settings(home=tmp_path), deployment(), Expected(), book.state, NOW)
+    again = Monitor(Settings(home=tmp_path), deployment(), Expected(), book.state, NOW)
     telemetry = ShadowTelemetry("demo")
     export_book(telemetry, again)
     assert trials(telemetry) == {"rejected": 1}

@@ -16,7 +16,7 @@ from tests.support.pruning import operate
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_sites, put_back
 from workers.diagnosis.attribute.numbering import made_of
-from workers.diagnosis.attribute.treatment import Patient
+from workers.diagnosis.attribute.treatment import Untreated
 from workers.measuring.subject import recipe_of
 from workers.surgery.store import CheckpointStore
 
@@ -41,7 +41,7 @@ def test_a_gap_is_shown_by_the_interval_of_its_nats(
     found = SimpleNamespace(
         not_swapped="the models have 3 and 1 layers",
         internals=internals_blocks.dense(alignment=block),
-        patient=lambda: Patient(info, recipe, info),
+        patient=lambda: Untreated(info, recipe, info),
     )
     (made,) = gap_sites(cast("Found", found))
     assert made.shown is shown
@@ -98,7 +98,7 @@ def test_a_gap_that_costs_nothing_for_sure_has_the_cause_that_any_part_would_hav
     gap = internals_blocks.alignment()["gaps"][0] | {"at_candidate": before, "layers": layers} | changes
     found = SimpleNamespace(
         internals=internals_blocks.dense(alignment=internals_blocks.alignment() | {"gaps": [gap]}),
-        patient=lambda: Patient(info, recipe, info),
+        patient=lambda: Untreated(info, recipe, info),
     )
     (made,) = gap_sites(cast("Found", found))
     assert (made.cause, made.unclear) == (cause, unclear)
@@ -116,7 +116,9 @@ def test_a_gap_without_finite_logits_is_no_part(tiny: Callable[..., Path]) -> No
     gaps = internals_blocks.alignment()["gaps"]
     block = internals_blocks.alignment() | {"gaps": [gaps[0] | {"nats": {"mean": None, "ci": None}}, gaps[1]]}
     info = inspect(tiny("llama"))
-    found = SimpleNamespace(internals=internals_blocks.dense(alignment=block), patient=lambda: Patient(info, (), info))
+    found = SimpleNamespace(
+        internals=internals_blocks.dense(alignment=block), patient=lambda: Untreated(info, (), info)
+    )
     assert [site.name for site in gap_sites(cast("Found", found))] == ["added layer 4"]
 
 
@@ -138,8 +140,8 @@ def info(tiny: Tiny) -> CheckpointInfo:
     return inspect(tiny("llama", num_hidden_layers=6))
 
 
-def patient(info: CheckpointInfo, *steps: Json, made: tuple[int | None, ...] | None = None) -> Patient:
-    return Patient(info, recipe_of(steps), info, made)
+def patient(info: CheckpointInfo, *steps: Json, made: tuple[int | None, ...] | None = None) -> Untreated:
+    return Untreated(info, recipe_of(steps), info, made)
 
 
 def layers_of(info: CheckpointInfo, steps: list[Json]) -> list[int | None]:
@@ -288,5 +290,5 @@ def test_a_model_of_another_depth_than_the_references_numbers_its_layers_by_itse
     tiny: Tiny, info: CheckpointInfo
 ) -> None:
     shallow = inspect(tiny("llama", num_hidden_layers=5))
-    found = put_back(Patient(shallow, recipe_of([drop(1, 3)]), info), [3], [], before=2)
+    found = put_back(Untreated(shallow, recipe_of([drop(1, 3)]), info), [3], [], before=2)
     assert (found.recipe, "other numbers" in found.why) == (None, True)

@@ -13,7 +13,7 @@ from tests.support.attribute_reports import site
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.report import treatment
 from workers.diagnosis.attribute.sites import Site, sites_of
-from workers.diagnosis.attribute.treatment import Patient
+from workers.diagnosis.attribute.treatment import Untreated
 from workers.measuring.subject import recipe_of
 
 
@@ -23,7 +23,7 @@ def test_the_treatment_of_several_parts_leaves_out_those_whose_damage_is_not_sho
     recipe = recipe_of([{"type": "quantize.rtn", "bits": 4}])
     where = SimpleNamespace(document=np.array([0, 0, 1, 1, 2]))
     found = SimpleNamespace(
-        patient=lambda: Patient(info, recipe, info),
+        patient=lambda: Untreated(info, recipe, info),
         subset=SimpleNamespace(where=where),
     )
 

@@ -11,7 +11,7 @@ from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.steps import check_one, check_recipe
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS
 from workers.diagnosis.attribute.sites import Site, sites_of
-from workers.diagnosis.attribute.treatment import Patient, treat
+from workers.diagnosis.attribute.treatment import Untreated, treat
 from workers.measuring.subject import recipe_of
 
 Json = dict[str, Any]
@@ -41,7 +41,7 @@ def weights(info: CheckpointInfo, steps: tuple[Json, ...]) -> dict[str, list[Jso
 
 
 def treated(info: CheckpointInfo, recipe: list[Json], name: str, cause: str) -> dict[str, list[Json]]:
-    patient = Patient(info, recipe_of(recipe), info)
+    patient = Untreated(info, recipe_of(recipe), info)
     found = treat(patient, [(site(info, name), cause)])  # type: ignore[list-item]
     assert found.recipe is not None, found.why
     return weights(info, found.recipe)
@@ -122,7 +122,7 @@ def test_a_norm_is_left_out_of_its_step_or_tweaked(info: CheckpointInfo) -> None
 
 
 def test_several_parts_are_treated_in_one_recipe(info: CheckpointInfo) -> None:
-    patient = Patient(info, recipe_of([RTN]), info)
+    patient = Untreated(info, recipe_of([RTN]), info)
     found = treat(
         patient,
         [(site(info, "layers.0.mlp.up_proj"), "size"), (site(info, "layers.2"), "aligned")],
@@ -135,7 +135,7 @@ def test_several_parts_are_treated_in_one_recipe(info: CheckpointInfo) -> None:
 
 
 def test_a_part_whose_damage_is_not_shown_waits_for_more_text(info: CheckpointInfo) -> None:
-    patient = Patient(info, recipe_of([RTN]), info)
+    patient = Untreated(info, recipe_of([RTN]), info)
     nothing: list[tuple[Site, Cause]] = []
     mild: list[tuple[Site, Cause]] = [(site(info, "layers.1"), "negligible")]
     for beside in (nothing, mild):
@@ -157,7 +157,7 @@ def test_a_part_whose_damage_is_not_shown_waits_for_more_text(info: CheckpointIn
 def test_where_there_is_none_it_says_why(
     info: CheckpointInfo, recipe: list[Json], name: str, cause: str, why: str
 ) -> None:
-    patient = Patient(info, recipe_of(recipe), info)
+    patient = Untreated(info, recipe_of(recipe), info)
     found = treat(patient, [(site(info, name), cause)])  # type: ignore[list-item]
     assert found.recipe is None
     assert why in found.why

@@ -18,7 +18,7 @@ from tests.support.quantizing import operate
 from workers.diagnosis.mitigate.front import limits_of
 from workers.diagnosis.mitigate.search import Proposal, Rung
 from workers.diagnosis.mitigate.treatments import ORDER, Plan
-from workers.diagnosis.mitigate.trials import Done, Ward, treatments_of
+from workers.diagnosis.mitigate.trials import Done, TrialRunner, treatments_of
 from workers.measuring.recipes import RefusedError
 from workers.measuring.subject import Fit, Subject, recipe_of
 from workers.measuring.subject import told as told_recipe
@@ -46,7 +46,7 @@ class Context:
         self.telemetry.observe(name, value, **labels)
 
 
-def ward(tiny: Tiny, mean: float, *, budget: int = 400_000, reference: Path | None = None) -> Ward:
+def ward(tiny: Tiny, mean: float, *, budget: int = 400_000, reference: Path | None = None) -> TrialRunner:
     base: Any = SimpleNamespace(mean=mean, record=SimpleNamespace(bytes=100_000, bits_per_weight=6.0))
     fit = Fit(ShippedText(source="shipped", corpus="calibration"), 8, 64, 0)
 
@@ -57,7 +57,7 @@ def ward(tiny: Tiny, mean: float, *, budget: int = 400_000, reference: Path | No
     subject = Subject(inspect(tiny()), recipe_of([RTN]), 100_000, {0: 0.7, 1: 0.2, 2: 0.1})
     limits = limits_of(Budget(bytes=budget), 100_000)
     against = inspect(reference or tiny())
-    return Ward(subject, fit, limits, {"cheap": base, "full": base}, measure, context, 0, against)
+    return TrialRunner(subject, fit, limits, {"cheap": base, "full": base}, measure, context, 0, against)
 
 
 def test_a_candidate_whose_logits_are_not_finite_is_not_treated(tiny: Tiny) -> None:
@@ -139,7 +139,7 @@ def test_trials_are_counted_and_timed_while_they_run(tiny: Tiny) -> None:
 
 def tweak_of(
     tiny: Tiny, saved: float, *, size: int = 100_000, latency: float = 0.0, limit: float | None = None
-) -> tuple[Ward, str]:
+) -> tuple[TrialRunner, str]:
     """One trial of norm.tweak alone that saves so much, and why it did not help where nothing is recommended."""
     rng = np.random.default_rng(0)
     where: Any = SimpleNamespace(document=np.repeat(np.arange(8), 25), window=np.repeat(np.arange(8), 25))
@@ -220,7 +220,7 @@ def test_a_loss_is_no_negative_saving(tiny: Tiny) -> None:
     assert told.endswith("alone it saved nothing on the documents to choose by")
 
 
-def tried(tiny: Tiny, *trials: tuple[str, Rung, float, int]) -> tuple[Ward, dict[str, Plan]]:
+def tried(tiny: Tiny, *trials: tuple[str, Rung, float, int]) -> tuple[TrialRunner, dict[str, Plan]]:
     """A ward whose trials of one treatment each gave these KL and bytes, and their plans by name. A number behind a
     name is the place of its setting among the treatment's, the first by default."""
     where: Any = SimpleNamespace(document=np.repeat(np.arange(8), 25), window=np.repeat(np.arange(8), 25))

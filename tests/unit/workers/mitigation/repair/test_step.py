@@ -25,7 +25,7 @@ from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.quantize_rtn import quantize
 from workers.surgery.reading import open_tensors
-from workers.surgery.shop import Shop
+from workers.surgery.shop import StepRun
 
 Tiny = Callable[..., Path]
 
@@ -429,7 +429,7 @@ def fitted_on(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     seen: list[torch.Tensor] = []
     gathered = RepairStep._gradients
 
-    def watched(self: RepairStep, shop: Shop, tokens_NL: torch.Tensor) -> Gatherer:
+    def watched(self: RepairStep, shop: StepRun, tokens_NL: torch.Tensor) -> Gatherer:
         seen.append(tokens_NL)
         return gathered(self, shop, tokens_NL)
 
