@@ -21,7 +21,7 @@ from tests.support.reports import compare_report
 from tests.support.terminal import printed
 from workers.calibration.measure import values_of
 from workers.diagnosis.diff.answer import Side, compare_reports
-from workers.diagnosis.diff.tokens import read
+from workers.diagnosis.diff.tokens import FLAGS, read
 from workers.distributions.divergence import Divergence
 from workers.distributions.token_values import Positions, TokenValues
 from workers.measuring.gauges import send_comparison
@@ -54,10 +54,11 @@ def main(folder: Path) -> dict[str, Any]:
     names = [f"d{index}" for index in range(DOCUMENTS)]
     report = reported(values, where)
     data = report.model_dump(mode="json", by_alias=True)
+    flags = {column: np.zeros(count, dtype=np.bool_) for column in FLAGS.values()}
     sides = []
     for name, scale in (("one", 1.0), ("other", 0.5)):
         half = TokenValues(**vars(values) | {"hellinger": scale * values.hellinger, "kl": scale * values.kl})
-        half.to_parquet(folder / f"{name}.parquet", where, names, ["prose"] * DOCUMENTS)
+        half.to_parquet(folder / f"{name}.parquet", where, names, ["prose"] * DOCUMENTS, flags=flags)
         sides.append(Side(name, report, read(folder / f"{name}.parquet", name=name)))
     diff = compare_reports(sides, by="hellinger")
     telemetry, context = Telemetry(), Context(None, folder)
