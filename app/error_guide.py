@@ -17,7 +17,7 @@ GUIDE: Final[dict[ErrorCode, str]] = {
     ErrorCode.PATTERN_MISMATCH: "Choose N:M with N smaller than M and M dividing the input dimension.",
     ErrorCode.RECIPE_NOT_APPLICABLE: "Choose a recipe that fits the model, or another model.",
     ErrorCode.PACKING_UNSUPPORTED: 'Ask for form "simulated", or for bits and groups that a kernel here serves.',
-    ErrorCode.CALIBRATION_TOO_SHORT: "Give more calibration text, or ask for fewer or shorter windows.",
+    ErrorCode.CALIBRATION_TOO_SHORT: "Give more calibration data, or ask for fewer or shorter windows.",
     ErrorCode.CALIBRATION_OVERLAP: "Calibrate on other documents than are scored, or set allow_overlap.",
     ErrorCode.DOCUMENT_TOO_SHORT: "Remove the document, or make it longer: a token is scored only after another one.",
     ErrorCode.DOCUMENT_NOT_TEXT: "Remove NUL characters and lone surrogates from the text.",

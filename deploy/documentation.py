@@ -52,6 +52,12 @@ BANNED: Final = re.compile(
     r"request|step|layer|item|point|channel|row|group|block|head|epoch|page))\b",
     re.IGNORECASE,
 )
+# Other words for terms of docs/glossary.md. The shipped calibration text is a corpus.
+TERMS: Final = {
+    r"(?<!shipped )calibration texts?": "calibration data",
+    r"drift thresholds?": "drift limit",
+    r"severity thresholds?": "severity limit",
+}
 _FENCE: Final = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"(?<!\\)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _IMAGE: Final = re.compile(r"""(?:src|srcset)=["']([^"']+)["']""")
@@ -150,6 +156,14 @@ def phrases(page: Page) -> Iterator[str]:
             yield f"{found[0]!r}: {sentence}"
 
 
+def terms(page: Page) -> Iterator[str]:
+    """Words that are not the glossary's."""
+    for sentence in page.sentences:
+        for other, term in TERMS.items():
+            if found := re.search(rf"\b{other}\b", re.sub(r"`[^`]*`", "", sentence), re.IGNORECASE):
+                yield f"{found[0]!r}, not {term!r}: {sentence}"
+
+
 def links(page: Page) -> Iterator[str]:
     """Files, pages and headings that do not exist."""
     targets = [target for _, target in _LINK.findall(page.prose)] + _IMAGE.findall(page.text)
@@ -197,6 +211,15 @@ def _refused(line: str) -> Iterator[str]:
     recipe = context.params.get("recipe") or []
     if path[0] not in ("sweep", "surface") and not any(step.startswith("@") for step in recipe):
         yield from _invalid(TypeAdapter(Recipe), parse_recipe(recipe))
+
+
+def targets(page: Page) -> Iterator[str]:
+    """Targets that the Makefile has not."""
+    known = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for _, block in page.blocks:
+        yield from (
+            f"no make {name}" for name in re.findall(r"^make ([a-z-]+)", block, re.MULTILINE) if name not in known
+        )
 
 
 def examples(page: Page) -> Iterator[str]:
@@ -261,7 +284,9 @@ def names(page: Page) -> Iterator[str]:
 
 
 Check = Callable[[Page], Iterator[str]]
-CHECKS: Final[tuple[Check, ...]] = (*(length, sentences, phrases, links, quotes, commands, examples, names),)
+CHECKS: Final[tuple[Check, ...]] = (
+    *(length, sentences, phrases, terms, links, quotes, commands, targets, examples, names),
+)
 
 
 def faults() -> list[Fault]:

@@ -50,7 +50,7 @@ class MitigateRequest(JobRequest):
         description="text that treatments are fitted on; it may share no document with the others",
     )
     calibration_windows: Annotated[int, Field(ge=2, le=4096)] = Field(
-        default=32, description="windows of calibration text per treatment; cheap trials use a quarter of them"
+        default=32, description="windows of calibration data per treatment; cheap trials use a quarter of them"
     )
     calibration_window: Annotated[int, Field(ge=8, le=32768)] = Field(
         default=512, description="tokens per window of that text"

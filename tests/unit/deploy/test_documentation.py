@@ -11,6 +11,8 @@ WRONG = {
     "length": "word " * 1001,
     "sentences": "A sentence " + "of far too many words " * 7 + "ends here.",
     "phrases": "The report tells how much it loses.",
+    "terms": "The drift threshold is low.",
+    "targets": "```\nmake nothing-known\n```",
     "links": "See [a page](nowhere.md).",
     "quotes": "```python quote=code.py\nx = 2\n```\n",
     "commands": "```\nhemostat compare -r a --recipe quantize.rtn:bits=99\n```",
@@ -28,6 +30,7 @@ def test_a_check_finds_what_is_wrong(
     check: documentation.Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documentation, "ROOT", tmp_path)
+    (tmp_path / "Makefile").write_text("demo: setup\n", encoding="utf-8")
     (tmp_path / "code.py").write_text("x = 1\n", encoding="utf-8")
     (tmp_path / "page.md").write_text(WRONG[check.__name__], encoding="utf-8")
     assert list(check(Page("page.md")))
