@@ -23,10 +23,11 @@ def test_it_agrees_with_a_t_test_of_the_documents_means(shift):
     assert found == pytest.approx(expected, abs=0.02)
 
 
-def test_few_clusters_get_students_t():
-    values, where = clustered(np.random.default_rng(1), documents=4)
+@pytest.mark.parametrize("documents", [2, 4])
+def test_few_clusters_get_students_t(documents):
+    values, where = clustered(np.random.default_rng(1), documents=documents)
     [found] = p_values([values], where)
-    assert found == pytest.approx(stats.ttest_1samp(values.reshape(4, 5).mean(axis=1), 0).pvalue, rel=1e-9)
+    assert found == pytest.approx(stats.ttest_1samp(values.reshape(documents, 5).mean(axis=1), 0).pvalue, rel=1e-9)
 
 
 def test_of_nothing_true_one_in_twenty_is_found():

@@ -21,6 +21,18 @@ def test_without_a_flip_nothing_is_shown() -> None:
     assert exact(pairs(0, 0)) == 1.0
 
 
+@pytest.mark.parametrize(("items", "rate", "difference"), [(40, 0.3, 0.2), (60, 0.5, 0.1), (25, 0.9, 0.6)])
+def test_the_power_is_the_sum_over_every_outcome_that_is_rejected(items: int, rate: float, difference: float) -> None:
+    harmful = (rate + difference) / 2 / rate
+    rejected = 0.0
+    for flips in range(items + 1):
+        chance = stats.binom.pmf(flips, items, rate)
+        for bad in range(flips + 1):
+            if exact(pairs(bad, flips - bad, items)) <= 0.05:
+                rejected += chance * stats.binom.pmf(bad, flips, harmful)
+    assert power(items, rate, difference) == pytest.approx(rejected, abs=1e-6)
+
+
 @pytest.mark.parametrize(("items", "rate", "difference"), [(200, 0.1, 0.05), (1000, 0.05, 0.02), (60, 0.3, 0.2)])
 def test_the_power_is_what_simulation_finds(items: int, rate: float, difference: float) -> None:
     rng = np.random.default_rng(1)
