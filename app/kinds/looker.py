@@ -1,6 +1,6 @@
 """The process that looks into models for others: `python -m app.kinds.looker`, a question and an answer a line, JSON.
 
-It limits itself before it reads a file. MemoryError ends it: nobody knows what is left undone then.
+It limits itself before it reads a file. MemoryError ends it: no one knows what is left undone then.
 """
 
 import gc

@@ -24,10 +24,10 @@ from app.settings import Settings
 
 
 # Fields that decide nothing beside another field of their step: named before the job is queued, not passed over. A
-# field that stands at its default is not taken to have been asked for. Nor is a `seed`, which may be given to every
+# field that is at its default is not taken to have been asked for. Nor is a `seed`, which may be given to every
 # step of a recipe alike. Where a knob turns the field that decides, the other one counts at some of its values.
 def check_idle(recipe: Recipe, *, pointer: str, turned: Mapping[int, Collection[str]] | None = None) -> None:
-    """Raises RECIPE_NOT_APPLICABLE with the pointer of the first field that decides nothing where it stands. `turned`:
+    """Raises RECIPE_NOT_APPLICABLE with the pointer of the first field that decides nothing where it is. `turned`:
     fields that knobs turn, by the step's index."""
     for index, step in enumerate(recipe):
         by_knob = (turned or {}).get(index, ())
@@ -74,7 +74,7 @@ def _check_twins(request: JobRequest, reference: CheckpointInfo, candidate: Chec
 
 
 def check_request(request: JobRequest, registry: Registry, settings: Settings) -> None:
-    """Returns where the request can be run as far as can be told without its tensors and tokens.
+    """Returns where the request can be run as far as can be known without its tensors and tokens.
 
     Raises `HemostatError` with the JSON pointer of the field to blame: UNKNOWN_MODEL, every CHECKPOINT_* code of
     `inspect` and `check_tokenizer`, VOCABULARY_MISMATCH, WINDOW_TOO_LARGE, UNKNOWN_MODULE, GROUP_SIZE_MISMATCH,

@@ -11,7 +11,7 @@ from app.contracts.report import Report
 from app.contracts.request import JobRequest, Submission
 from app.kinds.kind import Kind
 
-# As they are met: measure, search for causes and limits, mend.
+# As they are met: measure, search for causes and limits, repair.
 _NAMES: Final = (
     "compare",
     "attribute",

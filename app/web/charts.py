@@ -56,7 +56,7 @@ def threshold_chart(
     detectable: float | None,
     classes: Sequence[str] = (),
 ) -> Markup:
-    """Where the excess KL and its interval stand among the severity classes, on a logarithmic axis in nats a token.
+    """Where the excess KL and its interval stand among the severity classes, on a logarithmic axis in nats per token.
 
     The names of `classes` (those that the verdict names) are set in bold.
 
@@ -110,15 +110,15 @@ def threshold_chart(
     names = ", ".join(f"{name} from {fmt.short(edge)}" for name, edge in zip(SEVERITIES[1:], edges, strict=True))
     return _svg(
         row + 6,
-        title=f"Excess KL {fmt.estimate(excess, ci)} nats a token against the thresholds",
-        desc=f"Logarithmic axis in nats a token. Classes: {names}. Noise floor {fmt.number(floor)}.",
+        title=f"Excess KL {fmt.estimate(excess, ci)} nats per token against the thresholds",
+        desc=f"Logarithmic axis in nats per token. Classes: {names}. Noise floor {fmt.number(floor)}.",
         body=[*shapes, *texts],
         class_="chart",
     )
 
 
 def _name_rows(bands: Sequence[tuple[str, tuple[float, float]]]) -> list[int]:
-    """For each class the row above the axis that its name stands in, 0 the lowest: neighbours never share one, and in
+    """For each class the row above the axis that its name is in, 0 the lowest: neighbours never share one, and in
     none do two names touch on a telephone."""
     rows: list[int] = []
     ends: list[float] = []
@@ -233,7 +233,7 @@ def _uncrossed(marks: Sequence[tuple[Mark, float]]) -> list[tuple[Mark, float, s
 
 
 def _sides(mark: Mark, at: float) -> dict[str, tuple[float, float]]:
-    """Anchors under which a label lies in the chart, with what it covers, in per cent of the narrowest chart."""
+    """Anchors under which a label is in the chart, with what it covers, in per cent of the narrowest chart."""
     width = 100 * 6.8 * len(mark.label) / _NARROWEST
     if mark.value <= 0:
         return {"": (0.0, width)}
@@ -383,7 +383,7 @@ def _line_across(y: float, kind: str) -> Markup:
 def _placed(
     label: str, at: float, y: float, *, off: bool = False, class_: str = "", anchor: str | None = None
 ) -> Markup:
-    """A label at a place, held inside the chart; `off` marks one whose value lies left of the axis."""
+    """A label at a place, held inside the chart; `off` marks one whose value is left of the axis."""
     text = f"◂ {label}" if off else label
     if anchor is None:
         anchor = "" if at < 35 else "mid" if at <= 65 else "end"

@@ -19,12 +19,12 @@ _ROW: Final = 40
 _LABEL: Final = 13
 _BAR: Final = 14
 _COLUMN: Final = 118
-_HEAD: Final = 32  # above columns, so that the unit stands clear of the topmost tick's number
+_HEAD: Final = 32  # above columns, so that the unit is clear of the topmost tick's number
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One row. `label` stands above the bar at the left, `text` at the right; `kind` is a class of the style sheet."""
+    """One row. `label` is above the bar at the left, `text` at the right; `kind` is a class of the style sheet."""
 
     label: str
     text: str

@@ -80,7 +80,7 @@ def surface_chart(
             if square is None:
                 continue
             shade = f"h{square.step}" if square.step >= 0 else f"c{-square.step}"
-            # In greys both ways are alike: the rim tells them apart.
+            # In greys both ways are alike: the rim distinguishes them.
             kind = f"heat {shade}{' cool' if square.step < 0 else ''}{' chosen' if square.marked else ''}"
             inset = 0.35 if square.marked else 0.2
             shapes.append(

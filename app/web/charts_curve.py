@@ -1,6 +1,6 @@
 """A quantity over the settings of a knob as SVG: points with intervals, the fitted form, its knee, and levels.
 
-As in `app.web.charts` every horizontal place is in per cent and every height in pixels. The weakest setting stands at
+As in `app.web.charts` every horizontal place is in per cent and every height in pixels. The weakest setting is at
 the left, whichever way its values run.
 """
 
@@ -146,7 +146,7 @@ def _knee(knee: Knee | None, x_of: Callable[[float], float], base: float) -> lis
 
 
 def _levels(levels: Sequence[Level], y_of: Callable[[float], float], base: float) -> list[Markup]:
-    """Lines from the highest down; a name that would touch the one above stands below its line, and where that is
+    """Lines from the highest down; a name that would touch the one above is below its line, and where that is
     under the axis, those above make room."""
     ordered = sorted(levels, key=lambda one: -one.y)
     texts: list[float] = []

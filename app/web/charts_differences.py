@@ -33,7 +33,7 @@ _POINTS: Final[dict[Said, str]] = {
 
 @dataclass(frozen=True)
 class Gap:
-    """One row: `label` stands at the left, `text` at the right above the interval."""
+    """One row: `label` is at the left, `text` at the right above the interval."""
 
     label: str
     text: str

@@ -17,7 +17,7 @@ from app.web.charts import Interval, _anchor, _line, _line_across, _pct, _svg, _
 from app.web.scales import LinearScale, LogScale, Scale, ticks
 
 _MEBIBYTE: Final = 1024.0**2
-_TOP: Final = 36  # so that the topmost number stands clear of the title of its axis
+_TOP: Final = 36  # so that the topmost number is clear of the title of its axis
 _PLOT: Final = 250
 _GAP: Final = 42
 _SPEEDS: Final = 84
@@ -46,7 +46,7 @@ class Dot:
 
 
 def front_chart(dots: Sequence[Dot], *, budget: int | None, note: str) -> Markup:
-    """The chart; `budget` in bytes is drawn where it lies near. KL on a logarithmic axis, zero at its low end."""
+    """The chart; `budget` in bytes is drawn where it is near. KL on a logarithmic axis, zero at its low end."""
     sizes = [dot.bytes / _MEBIBYTE for dot in dots]
     if budget is not None and budget / _MEBIBYTE < max(sizes) + 1.2 * (max(sizes) - min(sizes)) + 0.02 * max(sizes):
         sizes.append(budget / _MEBIBYTE)
@@ -64,7 +64,7 @@ def front_chart(dots: Sequence[Dot], *, budget: int | None, note: str) -> Markup
     def y_of(kl: float) -> float:
         return base - _PLOT * up.at(kl) / 100
 
-    shapes: list[Markup] = [_tag("text", "KL, nats a token", x=0, y=12, class_="t")]
+    shapes: list[Markup] = [_tag("text", "KL, nats per token", x=0, y=12, class_="t")]
     for tick in ticks(up, 12):
         shapes.append(_line_across(y_of(tick), "grid"))
         shapes.append(_tag("text", fmt.short(tick), x=0, y=y_of(tick) - 3, class_="t halo"))

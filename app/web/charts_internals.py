@@ -20,14 +20,14 @@ from app.web.scales import LinearScale, ticks
 _LEFT: Final = 9.0  # where plots begin, so that labels of rows have room
 _RIGHT: Final = 100.0
 _TOP: Final = 24
-_HEAD: Final = 32  # above curves, so that the unit stands clear of the topmost tick's number
+_HEAD: Final = 32  # above curves, so that the unit is clear of the topmost tick's number
 _CELL: Final = 15
 _PLOT: Final = 210
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A heat map: `values[row][column]` (None: no number), with what stands at its edges. `outlined`: cells with a
+    """A heat map: `values[row][column]` (None: no number), with what is at its edges. `outlined`: cells with a
     frame."""
 
     rows: tuple[str, ...]
@@ -40,7 +40,7 @@ class Cells:
 
 
 def heat_map(cells: Cells, title: str, *, scale: HeatScale | None = None) -> Markup:
-    """Darker is more; steps on a logarithmic scale unless another one is given. The legend stands below."""
+    """Darker is more; steps on a logarithmic scale unless another one is given. The legend is below."""
     known = [value for row in cells.values for value in row if value is not None]
     scale = scale or HeatScale.up_to(max(known, default=0.0))
     width = (_RIGHT - _LEFT) / max(1, len(cells.columns))

@@ -21,7 +21,7 @@ _GAP: Final = 0.5
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """One cell: what stands in it, what it says when pointed at, and its step of heat, 0 (plain) to 7."""
+    """One cell: what is in it, what it says when pointed at, and its step of heat, 0 (plain) to 7."""
 
     text: str
     title: str

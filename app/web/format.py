@@ -18,7 +18,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SMALL = 1e-3
 _LARGE = 1e9
 _MAX_DECIMALS = 12
-_NEARLY_ALL = "> 99.99"  # of a share: more decimals tell nobody more
+_NEARLY_ALL = "> 99.99"  # of a share: more decimals tell no one more
 _DECIMALS_OF_ALL = 2
 _MORE_DECIMALS = 2  # that keep what is not 0 from reading as 0
 

@@ -32,7 +32,7 @@ def render_job(
     job: Job, message: str | None, queue: Queue | None = None, *, settled: bool = True, now: float | None = None
 ) -> str:
     """The page. `message` is the newest line that the job's worker wrote for people; `queue` what comes before a queued
-    one, which is `settled` once a free worker would have taken it; `now`, in Unix seconds, tells how long it runs."""
+    one, which is `settled` once a free worker would have taken it; `now`, in Unix seconds, shows how long it runs."""
     told = job.model_dump(mode="json")
     ended = job.status in TERMINAL
     succeeded = job.status is JobStatus.SUCCEEDED

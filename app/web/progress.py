@@ -10,7 +10,7 @@ from app.web.phases import in_words, phase_of
 
 
 def steps_of(phase: str) -> int:
-    """How many of a phase's steps make one of what it counts: a setting of a sweep is told in hundredths."""
+    """How many of a phase's steps make one of what it counts: a setting of a sweep is reported in hundredths."""
     return phase_of(phase).steps
 
 

@@ -16,7 +16,7 @@ from app.web import describe
 from app.web.untrusted import visible
 
 Json = dict[str, Any]
-# The page stands by itself and cannot know where a service listens: as the command line, it asks the environment, and
+# The page is by itself and cannot know where a service listens: as the command line, it asks the environment, and
 # takes the address with a slash at its end too. A shell has no one expansion with both a default and a cut.
 DEFAULT = ': "${HEMOSTAT_URL:=http://127.0.0.1:8321}"'
 SERVICE = "${HEMOSTAT_URL%/}"
@@ -77,7 +77,7 @@ def _one_field_a_line(body: Json) -> str:
 
 
 def _request(report: Report) -> Json:
-    """The request itself where the report carries it, else what the provenance tells of it."""
+    """The request itself where the report carries it, else what the provenance shows of it."""
     if report.request is not None:
         known = {
             key: value

@@ -22,7 +22,7 @@ class Scale(Protocol):
         ...
 
     def holds(self, value: float) -> bool:
-        """Whether the value lies on the axis."""
+        """Whether the value is on the axis."""
         ...
 
 
@@ -56,7 +56,7 @@ class LogScale:
         return 100 * math.log(value / self.low) / math.log(self.high / self.low)
 
     def holds(self, value: float) -> bool:
-        """Whether the value lies on the axis."""
+        """Whether the value is on the axis."""
         return self.low <= value <= self.high
 
     @property
@@ -90,7 +90,7 @@ class LinearScale:
         return min(100.0, max(0.0, 100 * (value - self.low) / (self.high - self.low)))
 
     def holds(self, value: float) -> bool:
-        """Whether the value lies on the axis."""
+        """Whether the value is on the axis."""
         return self.low <= value <= self.high
 
     @property
@@ -116,7 +116,7 @@ class LinearScale:
 
 def ticks(scale: Scale, gap: float) -> tuple[float, ...]:
     """Values to label, rising, `gap` per cent apart or more: on a linear axis at even distances, where two of them fit;
-    else of the candidates in their order each that stands so far from those chosen."""
+    else of the candidates in their order each that is so far from those chosen."""
     if isinstance(scale, LinearScale) and len(even := scale.even(gap)) > 1:
         return even
     chosen: list[float] = []

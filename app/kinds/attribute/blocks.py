@@ -30,15 +30,15 @@ class SiteClass(Contract):
     name: str = Field(description="one of the report's `token_classes`; `none`: the tokens that are in no class")
     tokens: Count
     nats: Mean = Field(
-        description="mean over these tokens, nats a token, its interval clustered as that of the part's nats; none "
-        "where the class stands in fewer than six documents (windows, where the text has fewer documents than that)"
+        description="mean over these tokens, nats per token, its interval clustered as that of the part's nats; none "
+        "where the class is in fewer than six documents (windows, where the text has fewer documents than that)"
     )
     share: Number = Field(description="of the nats summed over all of the part's tokens; null where these are 0")
     share_ci: Ci | None = None
     restored: Mean | None = Field(
         default=None,
-        description="of a part that was restored: nats a token of the class that the candidate gains, over all of the "
-        "subset; null: not restored, or nothing of the class is in it",
+        description="of a part that was restored: nats per token of the class that the candidate gains, over the "
+        "whole subset; null: not restored, or nothing of the class is in it",
     )
     difference: Mean | None = Field(
         default=None,
@@ -52,7 +52,7 @@ class SiteClass(Contract):
 
 
 class LayerPair(Contract):
-    """A layer of the candidate, and the reference's that it stands for."""
+    """A layer of the candidate, and its layer of the reference."""
 
     reference: Count
     candidate: Count
@@ -98,7 +98,7 @@ class LayerAlignment(Contract):
     reference_layers: Count
     candidate_layers: Count
     resamplings: Count = Field(
-        description="from how many each stability is; 0: fewer than six clusters, of which none can be drawn anew, and "
+        description="number behind each stability; 0: fewer than six clusters, of which none can be drawn again, and "
         "each stability is null"
     )
     pairs: tuple[LayerPair, ...]
@@ -189,7 +189,7 @@ class ActivationBorder(Contract):
     sqnr: Mean | None = Field(description="dB, over all tokens; null: there is no error")
     cosine: Mean
     outlier_channels: Count
-    outlier_share: Number = Field(description="of the squared error that lies in outlier channels")
+    outlier_share: Number = Field(description="of the squared error that is in outlier channels")
     outlier_share_ci: Ci | None = Field(
         description="clustered as that of `relative`, with the channels as given; null: too few clusters"
     )

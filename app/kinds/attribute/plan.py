@@ -34,7 +34,7 @@ INNER_PASSES: Final = 7.0
 ALIGNED_PASSES, GAP_PASSES = 4.0, 2.0
 # Measured with SmolLM2 (135M parameters) through transformers' layers one by one. In bfloat16: 24.9 passes over 4,096
 # tokens in 110 s, of `make bench` on the two cores that `pace` speaks of. In float32 with all that is summed up inside:
-# 0.37 of it, by processor time on one core (161 against 436 tokens a second, 512 tokens).
+# 0.37 of it, by processor time on one core (161 against 436 tokens per second, 512 tokens).
 CPU_SWAPPED_TOKENS_PER_SECOND, CPU_INNER_TOKENS_PER_SECOND = 925.0, 340.0
 
 

@@ -1,7 +1,7 @@
 """The report of an attribute job, kind `attribute` of schema `hemostat.report/1`.
 
 The common blocks speak of the whole candidate on the whole text, in the engine. `sites` come from suffix runs through
-transformers' layers on the part of the text that `subset` tells; `whole` has the whole candidate's KL of both on that
+transformers' layers on the part of the text that `subset` shows; `whole` has the whole candidate's KL of both on that
 part. Nats are KL(reference ‖ reference with the candidate's part), a token.
 """
 
@@ -48,8 +48,8 @@ class Treatment(Contract):
 
 
 class Evidence(Contract):
-    """What the cause was told from. Errors are of the part's linear modules, weighted with their inputs on the subset:
-    ‖ΔW x‖² is what they add to what the module gives."""
+    """What the cause was distinguished from. Errors are of the part's linear modules, weighted with their inputs on the
+    subset: ‖ΔW x‖² is what they add to what the module gives."""
 
     change: float | None = Field(description="‖ΔW‖ / ‖W‖ of the part")
     outlier_share: float | None = Field(
@@ -72,9 +72,9 @@ class Site(Contract):
     name: str
     kind: SiteKind
     layer: Count | None = Field(
-        description="of a gap: the reference's layer before which it stands; null: outside the layers"
+        description="of a gap: the reference's layer before which it is; null: outside the layers"
     )
-    nats: float = Field(description="KL of the reference with the candidate's part, nats a token")
+    nats: float = Field(description="KL of the reference with the candidate's part, nats per token")
     ci: Ci | None
     share: Number = Field(
         description="nats over the whole candidate's KL at the same positions; shares need not sum up"
@@ -85,7 +85,7 @@ class Site(Contract):
     )
     shown: bool | None = Field(
         default=None,
-        description="whether the interval of its nats lies above 0; false: no damage is shown, and none is excluded "
+        description="whether the interval of its nats is above 0; false: no damage is shown, and none is excluded "
         "unless `cause` is negligible; null: no interval",
     )
     control: float | None = Field(
@@ -101,7 +101,7 @@ class Site(Contract):
         default=None,
         description="where `cause` is unclear, which of three: no_damage_shown (no treatment; more text would tell), "
         "not_looked_into (not among the first parts: no treatment), left_open (damage is shown, or "
-        "there is no interval, and no rule tells its cause: treated as mere size)",
+        "there is no interval, and no rule shows its cause: treated as mere size)",
     )
     why: str = Field(default="", description="the cause in words, with its numbers")
     evidence: Evidence | None = None

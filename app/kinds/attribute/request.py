@@ -16,7 +16,7 @@ class AttributeRequest(JobRequest):
     """Find the parts of the candidate that cause its loss, why they do, and what would repair them.
 
     Each part is swapped, alone, into the reference (and, for the first ones, the reference's part restored in the
-    candidate), and the rest of the model run again from the stored states of the layer where it stands.
+    candidate), and the rest of the model run again from the stored states of the layer where it is.
     """
 
     kind: Literal["attribute"]

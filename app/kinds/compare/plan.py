@@ -11,7 +11,7 @@ from app.models.texts import check_text
 from app.models.tokenizers import has_chat_template
 
 POINTER = "/generate_tool_calls"
-# Answers that run together, and tokens a second that they then write, as measured on two cores (SmolLM2, vLLM).
+# Answers that run together, and tokens per second that they then write, as measured on two cores (SmolLM2, vLLM).
 TOGETHER, CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 16, 240.0, 134.5e6
 
 

@@ -15,7 +15,7 @@ from app.web.untrusted import visible
 
 NAMES = {"parsable": "A call that parses", "valid": "Valid by the schema", "right_tool": "Valid, of the right tool"}
 FORMS = {
-    "template": "The model’s own chat template tells the tools.",
+    "template": "The model’s own chat template shows the tools.",
     "written": "The model’s chat template has no place for tools: they stand in the system message, as JSON.",
 }
 
@@ -90,7 +90,7 @@ def sentence(found: GeneratedToolCalls) -> str:
 
 def _apart(pair: PairedProportion) -> str:
     """Whether a difference is shown. McNemar's exact test decides, as of tasks. It is a little stricter than the
-    interval, which may leave out 0 where few prompts flip: then both are told."""
+    interval, which may leave out 0 where few prompts flip: then both are reported."""
     if pair.p_value < LEVEL:
         return "which chance does not explain"
     told, (low, high) = "which is no difference that so many prompts show", pair.ci
@@ -129,7 +129,7 @@ def points(pair: PairedProportion) -> str:
 
 
 def plus(difference: float) -> str:
-    """The sign of what is more; a minus stands in the number."""
+    """The sign of what is more; a minus is in the number."""
     return "+" if difference > 0 else ""
 
 

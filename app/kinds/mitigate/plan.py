@@ -26,7 +26,7 @@ from app.recipes.repair import RepairLowrank
 
 # Passes over the text beside those of trials.
 PASSES: Final = 3
-# Of all trials: those in full, and those with mixed widths where dynamic scaling has something that it stands for.
+# Of all trials: those in full, and those with mixed widths where dynamic scaling replaces a step.
 FULL, MIXED = 1 / 3, 1 / 4
 # Of a repair's calibration windows, so many more the reference writes where it is tried with text of its own.
 OWN_SHARE: Final = 1 / 2

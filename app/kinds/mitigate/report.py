@@ -3,7 +3,7 @@
 The common blocks speak of the recommended model on the test documents, or of the candidate where nothing is
 recommended; `raw` holds those of the candidate at the same positions. `front` and `worst_tokens` come from the one
 reading of the test documents, `wound` and `trials` from the documents to choose by. Saved is KL of the candidate − KL
-of the treated model, paired by position, in nats a token. Seconds and tokens/s are those of this machine.
+of the treated model, paired by position, in nats per token. Seconds and tokens/s are those of this machine.
 """
 
 from typing import Final, Literal
@@ -23,7 +23,7 @@ from app.contracts.report import (
 )
 from app.kinds.mitigate.request import TreatmentName
 
-# Less than this is no wound: nats a token.
+# Less than this is no modification: nats per token.
 NO_WOUND: Final = 1e-6
 
 Answer = Literal["treated", "no_damage", "no_damage_that_matters", "does_not_hold", "nothing_tried", "nothing_helps"]
@@ -76,7 +76,7 @@ class Trial(Contract):
     treatments: tuple[Treatment, ...]
     recipe: Recipe
     rung: Literal["cheap", "full"] = Field(description="cheap: less calibration text, no training, fewer documents")
-    expected_saved: float = Field(description="what was expected of it when it was its turn, nats a token")
+    expected_saved: float = Field(description="what was expected of it when it was its turn, nats per token")
     expected_bytes: int
     outcome: Outcome
     reason: str = Field(description="why it has this outcome; in words")
@@ -94,7 +94,7 @@ class Unhelpful(Contract):
 
     treatment: TreatmentName
     reason: str
-    best_saved: float | None = Field(default=None, description="the most that a trial of it alone saved, nats a token")
+    best_saved: float | None = Field(default=None, description="most that a trial of it alone saved, nats per token")
 
 
 class FrontPoint(Contract):

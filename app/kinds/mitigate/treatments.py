@@ -1,6 +1,6 @@
 """Treatments of a mitigate job in words: `quantize.dynamic at 3 bits, groups of 32, then repair.lowrank rank 16`.
 
-A treatment is named as steps and requests name it; of its knobs only those are told that are not what a recipe has
+A treatment is named as steps and requests name it; of its knobs only those are reported that are not what a recipe has
 without them. Bits, groups and sparsity are read from the treated recipe: a treatment's own knobs tell them relative to
 the candidate's.
 """

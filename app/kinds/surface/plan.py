@@ -29,7 +29,7 @@ Zero = Literal["left out", "first value"]
 @dataclass(frozen=True)
 class Axis:
     """A knob, its values from the mildest on (the first is None where the step is left out; any other None is the
-    field's own null), where left out stands, and whether the knob removes a share of the model, so that damage grows
+    field's own null), where left out is, and whether the knob removes a share of the model, so that damage grows
     ever faster with it."""
 
     knob: Knob

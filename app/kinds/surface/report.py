@@ -1,10 +1,10 @@
 """The report of a surface job, kind `surface` of schema `hemostat.report/1`.
 
 Two knobs of the candidate's recipe are turned together; a setting is a value of each, null where the knob's step is
-left out (with two knobs in one step: where it stands at its first value). The common blocks speak of one setting that
-changes the model: of those whose loss lies within the chosen one for sure, the one of fewest bytes; where there is
+left out (with two knobs in one step: where it is at its first value). The common blocks speak of one setting that
+changes the model: of those whose loss is within the chosen one for sure, the one of fewest bytes; where there is
 none, the mildest, which loses least, and nothing is recommended. Interactions and effects of the order are differences
-of ln PPL in nats a token, paired by position.
+of ln PPL in nats per token, paired by position.
 """
 
 from typing import Literal
@@ -37,7 +37,7 @@ class SurfaceKnob(Contract):
     field: str
     values: tuple[JsonValue, ...] = Field(description="the first is null where the step is left out there")
     zero: Number = Field(
-        description="where a step that is left out stands on the knob's own axis: 0 for a share, the source's bits; "
+        description="where a step that is left out is on the knob's own axis: 0 for a share, the source's bits; "
         "null where it has no such place"
     )
 
@@ -65,7 +65,7 @@ class SurfacePoint(Contract):
     top1_agreement: Mean
     severity: Severity | None = Field(description="the worst class that the excess KL's interval touches")
     loss: Mean = Field(description="in the contour's measure")
-    within: Literal["yes", "no", "undecided"] = Field(description="whether the loss lies within the chosen one")
+    within: Literal["yes", "no", "undecided"] = Field(description="whether the loss is within the chosen one")
     nonfinite_positions: Count = 0
     kernel_term: KernelTerm | None = Field(
         default=None,
@@ -83,7 +83,7 @@ class Interaction(Contract):
     nats: Mean
     kind: Kind = Field(
         description="compounds or overlaps where p is below 0.05; else additive_within_margin where the whole 95 % "
-        "interval lies within the report's margin on either side of 0, and no_departure_shown where it does not: there "
+        "interval is within the report's margin on either side of 0, and no_departure_shown where it does not: there "
         "the text is too short to tell an interaction from none"
     )
     p: Number = Field(
@@ -91,7 +91,7 @@ class Interaction(Contract):
     )
     within_margin: bool | None = Field(
         default=None,
-        description="whether the whole interval lies within the margin, whatever the kind; null: there is no interval, "
+        description="whether the whole interval is within the margin, whatever the kind; null: there is no interval, "
         "or no margin was stated",
     )
 
@@ -103,7 +103,7 @@ class SurfaceSlice(Contract):
     tokens: Count
     documents: Count
     kl: Mean = Field(description="of the chosen setting, as in the common blocks")
-    average: Mean = Field(description="mean of I over every setting of both knobs in the order as given, nats a token")
+    average: Mean = Field(description="mean of I over all settings of both knobs in the order as given, nats per token")
     interactions: tuple[Interaction, ...] = Field(
         default=(),
         description="as the report's, over this part alone; p is corrected over the settings of the part",
@@ -153,7 +153,7 @@ class Limit(Contract):
         "where the knob removes a share and both settings are numbers "
         "(a KL at the milder setting is then above a thousandth of the chosen loss, or "
         "0, as the unmodified model's is), else from the milder one; it holds every setting whose own interval holds "
-        "the chosen loss, up to the first one that is beyond it for sure; a null end lies beyond the range; null: "
+        "the chosen loss, up to the first one that is beyond it for sure; a null end is beyond the range; null: "
         "fewer than six clusters"
     )
     largest: Count | None = Field(
@@ -189,7 +189,7 @@ class PathStep(Contract):
     exchanged: Exchange | None = Field(
         default=None,
         description="alone: no knob was turned since the setting before, only the order of the two steps was exchanged "
-        "or taken back; with a knob: it was as `turned` tells, too; null: it was not, or a step is left out and there "
+        "or taken back; with a knob: it was as `turned` shows, too; null: it was not, or a step is left out and there "
         "is no order",
     )
 
@@ -199,7 +199,7 @@ class OrderEffect(Contract):
 
     first: Count
     second: Count
-    log_perplexity: Mean = Field(description="nats a token")
+    log_perplexity: Mean = Field(description="nats per token")
     kl: Mean
     p: Number = Field(description="of no difference in ln PPL, after Holm's correction over all settings")
     p_kl: Number = Field(
@@ -215,7 +215,7 @@ class Chosen(Contract):
     second: Count
     order: Order
     within: bool = Field(
-        description="whether its loss lies within the chosen one for sure; false: no changed setting's is shown to, "
+        description="whether its loss is within the chosen one for sure; false: no changed setting's is shown to, "
         "nothing is recommended, and it is the one that loses least"
     )
     recipe: tuple[dict[str, object], ...]
@@ -236,7 +236,7 @@ class SurfaceReport(ComparedReport):
     points: tuple[SurfacePoint, ...]
     interactions: tuple[Interaction, ...]
     margin: Number = Field(
-        default=None, description="nats a token of interaction that count as none; null: none was stated"
+        default=None, description="nats per token of interaction that count as none; null: none was stated"
     )
     domains: dict[str, SurfaceSlice] = Field(
         default_factory=dict, description="by domain of the text; empty where no domain has a usable token"

@@ -68,7 +68,7 @@ class SurfaceRequest(SweptRequest):
 
     @property
     def additive_margin(self) -> float:
-        """Nats a token of interaction that count as none."""
+        """Nats per token of interaction that count as none."""
         return self.thresholds.mild if self.margin is None else self.margin
 
     @property

@@ -1,4 +1,4 @@
-"""Parts of the text that a surface is told of: its domains and kinds of token, where damages add up and what each
+"""Parts of the text that a surface is reported of: its domains and kinds of token, where damages add up and what each
 loses at every setting."""
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def token_classes(report: SurfaceReport) -> Table:
 def domains_by_setting(report: SurfaceReport) -> Table:
     """What each domain loses at every setting; no row where the report does not have it, or none can be judged."""
     parts = [] if unjudged(report.domains) else domain_parts(report)
-    return _by_setting(report, "KL of each domain, nats a token", parts)
+    return _by_setting(report, "KL of each domain, nats per token", parts)
 
 
 def kinds_by_setting(report: SurfaceReport) -> Table:
     """The same of each kind of token."""
     parts = kind_parts(report)
-    return _by_setting(report, "KL of each kind, nats a token", [] if unjudged(dict(parts), KIND) else parts)
+    return _by_setting(report, "KL of each kind, nats per token", [] if unjudged(dict(parts), KIND) else parts)
 
 
 def domains_note(report: SurfaceReport) -> str:
@@ -117,7 +117,7 @@ def _table(report: SurfaceReport, caption: str, column: str, parts: Parts, *, ki
     rows = []
     for name, one in parts:
         average, kl = fmt.estimate(one.average.mean, one.average.ci), fmt.estimate(one.kl.mean, one.kl.ci)
-        # What a part of few documents lacks is said once, below the table.
+        # What a part of few documents lacks is reported once, below the table.
         without = "" if one.note else "no interval"
         most = max(one.interactions, key=lambda row: abs(row.nats.mean or 0.0), default=None)
         departing = sum(row.kind in DEPARTURES for row in one.interactions)
@@ -154,7 +154,7 @@ def _table(report: SurfaceReport, caption: str, column: str, parts: Parts, *, ki
         columns=(
             Column(column, "name"),
             Column(f"KL of the {told_of(report)}", priority=2),
-            Column("Average I, nats a token" + (", p corrected" if kinds else "")),
+            Column("Average I, nats per token" + (", p corrected" if kinds else "")),
             Column("With 95 % interval", "chart"),
             Column("Largest I", priority=1),
             Column("", "text"),

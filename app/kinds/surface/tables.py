@@ -68,7 +68,7 @@ def _limit_row(report: SurfaceReport, limit: Limit) -> tuple[Cell, ...]:
 
 
 def _furthest_sure(report: SurfaceReport, limit: Limit, which: int) -> int | None:
-    """The place of the furthest setting that lies within the loss for sure, with every milder one; None: none does."""
+    """The place of the furthest setting that is within the loss for sure, with every milder one; None: none does."""
     within = {(one.first, one.second): one.within for one in report.points if one.order == "as given"}
     places = range(len(report.knobs[which].values))
     row = [within.get((place, limit.at) if which == 0 else (limit.at, place)) for place in places]
@@ -77,7 +77,7 @@ def _furthest_sure(report: SurfaceReport, limit: Limit, which: int) -> int | Non
 
 
 def limit_text(report: SurfaceReport, limit: Limit) -> str:
-    """The limit as the knob's value, or between which settings it lies."""
+    """The limit as the knob's value, or between which settings it is."""
     which = 0 if limit.knob == "first" else 1
     if limit.place is None:
         last = label(report, which, len(report.knobs[which].values) - 1)
@@ -109,7 +109,7 @@ def _no_loss(report: SurfaceReport, limit: Limit, which: int, place: int) -> str
 
 
 def limit_interval(report: SurfaceReport, limit: Limit) -> str:
-    """Its interval in the knob's unit; an end beyond the range is said so, and so is that there is none."""
+    """Its interval in the knob's unit; an end beyond the range is reported so, and so is that there is none."""
     if limit.ci is None:
         return "too few documents"
     which = 0 if limit.knob == "first" else 1
@@ -130,7 +130,7 @@ def limit_interval(report: SurfaceReport, limit: Limit) -> str:
 
 def _told_places(report: SurfaceReport, which: int, places: Sequence[float]) -> list[str]:
     """Places along a knob as its values, in ascending order where all of them are numbers: the knob's number there,
-    between two settings of which one is none that setting's name which lies further out."""
+    between two settings of which one is none that setting's name which is further out."""
     numbers = [number_at(report, which, place) for place in places]
     known = [number for number in numbers if number is not None]
     if len(known) == len(places):
@@ -169,7 +169,7 @@ def interactions(report: SurfaceReport) -> Table:
         caption="Interactions",
         columns=(
             Column("Setting", "name"),
-            Column("I, nats a token"),
+            Column("I, nats per token"),
             Column("With 95 % interval", "chart"),
             Column("p, corrected", priority=1),
             Column("", "text"),
@@ -262,9 +262,9 @@ def orders(report: SurfaceReport) -> Table:
         caption="Exchanged order minus order as given, paired by token",
         columns=(
             Column("Setting", "name"),
-            Column("ln PPL, nats a token"),
+            Column("ln PPL, nats per token"),
             Column("p of ln PPL, corrected"),
-            Column("KL, nats a token"),
+            Column("KL, nats per token"),
             Column("p of KL, corrected"),
             Column("", "text"),
         ),

@@ -142,13 +142,13 @@ def figures(report: SurfaceReport) -> tuple[Figure, ...]:
         nats = fmt.estimate(most.nats.mean, most.nats.ci)
         where = setting(report, most.first, most.second, most.order)
         found.append(
-            Figure("Largest interaction", nats.value, "nats a token", nats.interval or "no interval", f"at {where}")
+            Figure("Largest interaction", nats.value, "nats per token", nats.interval or "no interval", f"at {where}")
         )
     return tuple(found)
 
 
 def _axes(report: SurfaceReport) -> tuple[bool, Axis, Axis]:
-    """Whether the second knob lies across, and both axes: the knob of fewer settings lies across."""
+    """Whether the second knob is across, and both axes: the knob of fewer settings is across."""
     made = [
         Axis(name(report, which), [_short(label(report, which, place)) for place in range(len(knob.values))])
         for which, knob in enumerate(report.knobs)

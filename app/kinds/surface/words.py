@@ -14,7 +14,7 @@ from app.web import format as fmt
 from app.web.untrusted import visible
 
 MEASURES: Final = {"kl": "KL(p‖q)", "perplexity_ratio": "perplexity ratio q/p", "perplexity": "perplexity"}
-UNITS: Final = {"kl": " nats a token", "perplexity_ratio": "", "perplexity": ""}
+UNITS: Final = {"kl": " nats per token", "perplexity_ratio": "", "perplexity": ""}
 # A p-value below shows a difference.
 SHOWN: Final = 0.05
 # Settings that a sentence names one by one.
@@ -26,7 +26,7 @@ NONE_SHOWN: Final = "no changed setting is within the loss for sure, the mildest
 
 def heading(report: SurfaceReport) -> str:
     """Whether the damages add up, in the order of the steps as given. Where the settings do not all say the same, or
-    most say nothing, it tells how many do."""
+    most say nothing, it shows how many do."""
     kinds = Counter(row.kind for row in report.interactions if row.order == "as given")
     count, decided = kinds.total(), kinds.total() - kinds["no_departure_shown"]
     if not count:
@@ -53,7 +53,7 @@ def told_of(report: SurfaceReport) -> str:
 
 
 def kind_text(row: Interaction, margin: float | None) -> str:
-    """What is said of an interaction."""
+    """What is reported of an interaction."""
     if row.kind in DEPARTURES:
         return row.kind
     return "no departure shown" if row.kind == "no_departure_shown" else f"adds up within {fmt.short(margin or 0.0)}"
@@ -145,7 +145,7 @@ def left(report: SurfaceReport) -> str:
     """The sentence of the verdict's section: what the chosen setting loses, or the mildest where none is chosen."""
     kl = fmt.estimate(report.divergence.kl.mean, report.divergence.kl.ci)
     where = setting(report, report.chosen.first, report.chosen.second, report.chosen.order)
-    return f"The {told_of(report)} ({where}) loses {kl} nats a token."
+    return f"The {told_of(report)} ({where}) loses {kl} nats per token."
 
 
 def limits_note(report: SurfaceReport) -> str:
@@ -169,7 +169,7 @@ def limits_note(report: SurfaceReport) -> str:
         "from a step left out that has no number on the knob’s axis (a rank’s), "
         f"{nothing}and before a collapse, it is the whole gap. “Beyond” means past the last measured setting, “already "
         "passed” that the mildest setting is beyond the chosen loss; where the one behind the furthest within gives no "
-        "finite logits or cannot be made, the limit is that furthest one; where the mildest is so, that stands there. "
+        "finite logits or cannot be made, the limit is that furthest one; where the mildest is so, that is there. "
         "The last column goes by the mean, and names the furthest that is within for sure, by the upper end of its "
         "interval as any choice is made, where that is another one."
     )
@@ -179,9 +179,9 @@ def interactions_note(report: SurfaceReport) -> str:
     """What an interaction is."""
     zero = "left out" if report.zero == "left out" else "at its first value"
     return (
-        "I = ln PPL(p,q) − ln PPL(p,0) − ln PPL(0,q) + ln PPL(0,0), nats a token, paired by token; 0 stands for the "
-        f"knob {zero}. Above 0 each damage makes the other worse, below 0 they overlap. A setting is said to compound "
-        f"or overlap where p, after Holm’s correction over all of them, is below 0.05{_margin(report)}. Where one axis "
+        "I = ln PPL(p,q) − ln PPL(p,0) − ln PPL(0,q) + ln PPL(0,0), nats per token, paired by token; 0 means the "
+        f"knob {zero}. Above 0 each damage makes the other worse, below 0 they overlap. A setting compounds or "
+        f"overlaps where p, after Holm’s correction over all of them, is below 0.05{_margin(report)}. Where one axis "
         "is broken by itself, what it does with the other says little."
     )
 
@@ -190,7 +190,7 @@ def _margin(report: SurfaceReport) -> str:
     if report.margin is None:
         return ""
     return (
-        f", and else to add up where its whole interval lies within ±{fmt.short(report.margin)} nats; where it does "
+        f", and else to add up where its whole interval is within ±{fmt.short(report.margin)} nats; where it does "
         "not, no departure is shown and none is ruled out"
     )
 
@@ -204,7 +204,7 @@ def path_note(report: SurfaceReport) -> str:
     )
     return (
         "From the largest to the smallest: no other measured setting takes as few bytes and loses as little; what "
-        "saves less than a thousandth of the bytes is no step. Of a setting with both steps their order is told where "
+        "saves less than a thousandth of the bytes is no step. Of a setting with both steps the order is shown where "
         f"it changed. Bytes are counted {counted}. Neighbours whose intervals overlap may stand in another order on "
         "other text."
     )
@@ -245,7 +245,7 @@ def _largest_effects(report: SurfaceReport, sure: Sequence[tuple[OrderEffect, Me
     ranked = sorted(sure, key=lambda one: -abs(one[1].mean or 0.0))
     named = ranked if len(ranked) <= _MOST_NAMED else ranked[:1]
     told = [
-        f"{setting(report, row.first, row.second)} ({fmt.estimate(mean.mean, mean.ci)} nats a token)"
+        f"{setting(report, row.first, row.second)} ({fmt.estimate(mean.mean, mean.ci)} nats per token)"
         for row, mean in named
     ]
     return f"{'at' if len(named) == len(ranked) else 'most at'} {'; '.join(told)}"

@@ -42,7 +42,7 @@ def kl_chart(report: SweepReport) -> Markup | None:
     return curve_chart(
         dots,
         title="KL against the setting",
-        y_title="KL(p‖q), nats a token",
+        y_title="KL(p‖q), nats per token",
         x_title=_x_title(report),
         fit=_line_of(report.threshold_kl, dots),
         knee=_knee_mark(report.threshold_kl),
@@ -112,7 +112,7 @@ def _place(report: SweepReport, point: SweepPoint, number: int) -> float:
 
 
 def _x_title(report: SweepReport) -> str:
-    """Short enough for a telephone: what s is stands in full below the table of points."""
+    """Short enough for a telephone: the meaning of s is below the table of points."""
     share = report.knob.share
     if report.sides:
         return visible(f"{report.knob.field}; {told(report.knob.neutral)} changes nothing")

@@ -79,7 +79,7 @@ def _answer(threshold: Threshold, of: str, drawn: str) -> str:
     if threshold.answer == "transition":
         value = ""
         if threshold.value is not None and abs(threshold.value - threshold.s0) > 1e-9:
-            value = f", where the knob stands at {fmt.estimate(threshold.value, threshold.value_ci)}"
+            value = f", where the knob is at {fmt.estimate(threshold.value, threshold.value_ci)}"
         doubt = ""
         if threshold.ill_fitting:
             doubt = f", as the published form has it, which does not fit (p = {fmt.number(threshold.lack_of_fit)})"
@@ -87,7 +87,7 @@ def _answer(threshold: Threshold, of: str, drawn: str) -> str:
     if threshold.answer == "no transition in range":
         return f"The {of} has no transition in the measured range."
     if not threshold.turn_shown:
-        return f"Not identifiable: whether the {of} turns cannot be told."
+        return f"Not identifiable: whether the {of} turns cannot be known."
     if threshold.missed:
         place = f"; the best form, {FORMS.get(threshold.form, threshold.form)}, turns at s = "
         at = "" if threshold.form_turns_at is None else f"{place}{fmt.number(threshold.form_turns_at)}"
@@ -100,7 +100,7 @@ def _where(threshold: Threshold) -> str:
     if threshold.answer == "no transition in range":
         return "the share removed where the parts of the form meet, which is no turn of the curve"
     if not threshold.turn_shown:
-        return "the share removed where the parts of the form meet; whether the curve turns cannot be told"
+        return "the share removed where the parts of the form meet; whether the curve turns cannot be known"
     if threshold.missed:
         return "the share removed where the parts of the form meet; the curve turns, and this form does not show where"
     return "the share removed where the curve turns"

@@ -44,7 +44,7 @@ class AnsweredSetting(Contract):
         "null where the reference is at chance on all of them"
     )
     within: bool | None = Field(description="whether the mean is within the rule's 5 %; null where there is none")
-    decided: bool = Field(description="whether the whole interval lies on that side of the 5 %")
+    decided: bool = Field(description="whether the whole interval is on that side of the 5 %")
 
 
 class NearLossless(Contract):
@@ -64,13 +64,13 @@ class NearLossless(Contract):
         "where the strongest measured setting is within both; null where the tasks can tell nothing"
     )
     decided: bool = Field(
-        description="whether the interval of every degradation that the answer rests on lies on one side of 5 %, and "
+        description="whether the interval of every degradation that the answer rests on is on one side of 5 %, and "
         "that of every perplexity ratio on one side of its limit"
     )
     open_by_perplexity: tuple[JsonValue, ...] = Field(
         description="settings that the answer rests on whose perplexity ratio has an interval that holds its limit, or "
         "none: of those up to `largest`, and, where perplexity stops the knob, of those beyond it up to the first that "
-        "lies wholly beyond",
+        "is wholly beyond",
     )
     answered: tuple[AnsweredSetting, ...] = Field(description="in the order asked, strongest first")
     at_chance: tuple[str, ...] = Field(

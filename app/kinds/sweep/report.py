@@ -70,7 +70,7 @@ class SweepPoint(Contract):
     s: Number = Field(description="share of the model removed; null where the knob removes none")
     divergence: Divergence | None
     perplexity: Perplexity | None
-    excess_kl: Mean | None = Field(description="mean KL minus noise floor, nats a token")
+    excess_kl: Mean | None = Field(description="mean KL minus noise floor, nats per token")
     top1_agreement: Mean | None
     severity: Severity | None
     classes: tuple[Severity, ...] = Field(description="every class that the interval touches")
@@ -133,7 +133,7 @@ class SweepTokenClass(SweepSlice):
 
 
 class SweepTokenClasses(Contract):
-    """Where it bleeds in the text, by kind of token."""
+    """Where the damage is in the text, by kind of token."""
 
     classes: tuple[SweepTokenClass, ...] = Field(
         default=(),
@@ -201,7 +201,7 @@ class Rival(Contract):
 
 class Threshold(Contract):
     """The published form fitted to the points: `s0`, `params`, `log_sse` are always its own, also where it is not
-    identifiable or a rival wins (`form`). docs/threshold.md tells how each is found."""
+    identifiable or a rival wins (`form`). docs/threshold.md shows how each is found."""
 
     of: Literal["perplexity", "kl"]
     s0: float
@@ -269,7 +269,7 @@ class Threshold(Contract):
 class Limit(Contract):
     """How far the knob may be turned before a quantity passes a limit."""
 
-    limit: float = Field(description="near-lossless: rise of ln perplexity; mild: excess KL in nats a token")
+    limit: float = Field(description="near-lossless: rise of ln perplexity; mild: excess KL in nats per token")
     largest: JsonValue = Field(
         description="the strongest measured value that stays within the limit with every weaker one; null: not even "
         "the weakest does, unless `null_is_value`"
@@ -281,13 +281,13 @@ class Limit(Contract):
     ci: OpenCi | None = Field(
         description="its 95 % interval, weaker end first, with what was not measured between two settings: up to the "
         "stronger one, from a straight line between them where the knob removes a share, else from the weaker one; an "
-        "end that is null lies outside the measured settings; null: no data for one"
+        "end that is null is outside the measured settings; null: no data for one"
     )
     rule: str
     undecided: tuple[JsonValue, ...] = Field(
         default=(),
         description="of `largest_mild`: the measured values beyond `largest` whose interval holds the limit, up to "
-        "the first whose interval lies beyond it; of a knob without an order all of that kind. Where `largest` is null "
+        "the first whose interval is beyond it; of a knob without an order all of that kind. Where `largest` is null "
         "too, nothing is shown to stay mild, and nothing is shown not to. Of `near_lossless`, which goes by the mean, "
         "also those up to `largest` whose interval holds the limit",
     )
@@ -360,11 +360,11 @@ class SweepReport(Report):
     near_lossless_rule: NearLossless | None = Field(
         default=None,
         description="by the whole published rule, what tasks lose included; null: no tasks were asked for, no setting "
-        "has a finite perplexity, or it is told by `sides`",
+        "has a finite perplexity, or it is given by `sides`",
     )
     largest_mild: Limit | None = Field(
         description="by the upper limit of the excess KL; null: it cannot be judged, since a single window of text "
-        "leaves no interval, or it is told by `sides`"
+        "leaves no interval, or it is given by `sides`"
     )
     sides: tuple[SweptSide, ...] = Field(
         default=(),

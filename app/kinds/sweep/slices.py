@@ -1,4 +1,4 @@
-"""Parts of the text that a sweep is told of: its domains and kinds of token, one table each."""
+"""Parts of the text that a sweep is reported of: its domains and kinds of token, one table each."""
 
 from __future__ import annotations
 

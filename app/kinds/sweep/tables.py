@@ -145,7 +145,7 @@ def limits_note(report: SweepReport) -> str:
     note = (
         "The largest setting is the strongest measured one that stays within the limit together with every weaker one. "
         "Where the limit is passed is interpolated between measured settings; an end of the interval before the "
-        "weakest or beyond the strongest lies outside them. It holds what was not measured between two "
+        "weakest or beyond the strongest is outside them. It holds what was not measured between two "
         "settings: where the knob removes a share of the model, so that damage grows ever faster, it reaches from "
         "where a straight line would pass the limit to the stronger setting. Of any other knob, next to no damage, "
         "and before a collapse, it is the whole gap."
@@ -229,7 +229,7 @@ def _row(report: SweepReport, point: SweepPoint, scale: LogScale, *, shares: boo
         *([_kernel(point)] if kernels else []),
         Cell(
             fmt.NONE if point.bytes is None else fmt.size(point.bytes),
-            "" if point.bits_per_weight is None else f"{fmt.number(point.bits_per_weight, 3)} bits a weight",
+            "" if point.bits_per_weight is None else f"{fmt.number(point.bits_per_weight, 3)} bits per weight",
         ),
     )
 

@@ -15,7 +15,7 @@ from app.web.charts import Guide, axis, interval_strip
 from app.web.scales import LinearScale
 from app.web.untrusted import visible
 
-# Said wherever the perplexity half stands alone.
+# Said wherever the perplexity half is alone.
 HALF: Final = (
     "Near-lossless by perplexity is one half of the published rule. The other, at most 5 % of accuracy lost on tasks "
     "in the mean, was not asked: name tasks in the request (--task shipped) to ask it."
@@ -24,7 +24,7 @@ _STOPPED: Final = {
     "tasks": "stopped by tasks",
     "perplexity": "stopped by perplexity",
     "nothing": "not in the measured range",
-    None: "cannot be told",
+    None: "cannot be known",
 }
 
 
@@ -50,7 +50,7 @@ def stopped_by(rule: NearLossless) -> str:
 
 
 def lost(mean: Mean | None) -> fmt.Estimate:
-    """A part of accuracy in per cent, with one decimal, as accuracies are told."""
+    """A part of accuracy in per cent, with one decimal, as accuracies are reported."""
     if mean is None:
         return fmt.Estimate(fmt.NONE, None)
     return fmt.estimate(mean.mean, mean.ci, percent=True, decimals=DECIMALS)

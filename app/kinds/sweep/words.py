@@ -177,7 +177,7 @@ def where(report: SweepReport, at: float | None) -> str:
 
 
 def ends(limit: Limit) -> str:
-    """The interval of a limit, rising; an open end lies outside what was measured."""
+    """The interval of a limit, rising; an open end is outside what was measured."""
     if limit.ci is None:
         return "no interval"
     low, high = limit.ci
@@ -222,7 +222,7 @@ def lossless_note(report: SweepReport) -> str:
 
 
 def _unplaced(report: SweepReport, limit: Limit) -> str:
-    """Why no place is told where a limit is passed."""
+    """Why no place is reported where a limit is passed."""
     if report.knob.order == "unknown":
         return visible("; ".join(["each judged by itself", *([undecided(limit)] if limit.undecided else [])]))
     if limit.undecided:
@@ -234,11 +234,12 @@ def strongest(report: SweepReport) -> str:
     """What the verdict's section speaks of."""
     last = next((point for point in reversed(report.points) if not point.refused), report.points[-1])
     excess = fmt.estimate(report.decision.excess_kl.mean, report.decision.excess_kl.ci)
-    return f"At the {furthest(report)}, {setting(report, last.value)}, the candidate loses {excess} nats a token."
+    return f"At the {furthest(report)}, {setting(report, last.value)}, the candidate loses {excess} nats per token."
 
 
 def shown_places(report: SweepReport) -> list[int]:
-    """Which points parts of the text are told at: where the whole text stops being mild, and where the sweep ends."""
+    """Which points parts of the text are reported at: where the whole text stops being mild, and where the sweep
+    ends."""
     limit = report.largest_mild
     values = [point.value for point in report.points]
     shown = [] if limit is None or not limit.any_within else [values.index(limit.largest)]

@@ -55,7 +55,7 @@ class MetricResult(MeasuredMetric):
 class HarnessMetricResult(MeasuredMetric):
     """One metric of a task of the harness."""
 
-    metric: str = Field(description="as the harness writes it: behind a comma stands the filter that read the answer")
+    metric: str = Field(description="as the harness writes it: behind a comma is the filter that read the answer")
 
 
 class FlipCounts(Contract):
@@ -94,12 +94,12 @@ class McNemar(Contract):
 
 
 class Equivalence(Contract):
-    """Two one-sided tests that the difference lies within ± margin (score tests for paired shares)."""
+    """Two one-sided tests that the difference is within ± margin (score tests for paired shares)."""
 
     margin: float
     p: float
     p_holm: float
-    ci90: Ci = Field(description="90 % interval: equivalent at 5 % where it lies within the margin")
+    ci90: Ci = Field(description="90 % interval: equivalent at 5 % where it is within the margin")
     equivalent: bool = Field(description="p_holm < 0.05")
 
 
@@ -155,7 +155,7 @@ class NotFinite(Contract):
     items: Count = Field(description="items with such a choice")
 
 
-# What is looked at for classes of tokens: the text of the right choice, what a right letter stands for, the file's
+# What is looked at for classes of tokens: the text of the right choice, what a right letter means, the file's
 # right answer to what is generated, its reference solution, or, where none of these is known, the question.
 AnswerText = Literal["right_choice", "lettered_choice", "key", "solution", "question"]
 # `too_few`: in fewer items than a test could show anything of; `every_item`: there are no others to compare with.
@@ -197,7 +197,7 @@ class AnswerTokens(Contract):
     tokens: Count = Field(description="at which both models give a number")
     items: Count = Field(description="whose right choices they are of")
     change: Mean = Field(
-        description="of the log-probability, candidate − reference, nats a token; interval clustered by item, null "
+        description="of the log-probability, candidate − reference, nats per token; interval clustered by item, null "
         "where they are of one item"
     )
 
@@ -216,7 +216,7 @@ class ItemClasses(Contract):
 
 
 class PairedTask(Contract):
-    """The same items answered by both models, whoever defines the task."""
+    """The same items answered by both models, no matter who defines the task."""
 
     name: str
     items: Count
@@ -265,7 +265,7 @@ class HarnessTaskResult(PairedTask):
     """One task by a definition of lm-evaluation-harness."""
 
     harness: HarnessDefinition
-    metric: str = Field(description="as the harness writes it: behind a comma stands the filter that read the answer")
+    metric: str = Field(description="as the harness writes it: behind a comma is the filter that read the answer")
     metrics: tuple[HarnessMetricResult, ...]
 
 

@@ -21,7 +21,7 @@ def all_results(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def judge(found: dict[str, Any], rule: FailOn) -> Outcome:
-    """How a report stands to the rule. A task at chance decides nothing: it fails no rule, and equivalence is not shown
+    """Whether a report holds the rule. A task at chance decides nothing: it fails no rule, and equivalence is not shown
     on it. One that is worse, yet within the margin, is equivalent. One that could not be scored leaves undecided what
     the others do not fail."""
     results, unscored = all_results(found), bool(found.get("unscored"))

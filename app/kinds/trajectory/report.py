@@ -3,8 +3,8 @@
 The common blocks speak of `candidate` on the reference's own texts by the first decoder: next-token distributions
 after the same tokens, as in a comparison; `candidates` hold the same blocks of each. `cells` hold one decoder and one
 candidate each. Positions of a generated text count from its first token, 1; the token that ended a text counts.
-Intervals are 95 %, clustered by prompt. KL is KL(p‖q) in nats a token, p the reference's distribution, q the
-candidate's, whoever wrote the text.
+Intervals are 95 %, clustered by prompt. KL is KL(p‖q) in nats per token, p the reference's distribution, q the
+candidate's, no matter who wrote the text.
 """
 
 from typing import Literal
@@ -44,7 +44,7 @@ class CandidateRun(Contract):
 
     model: ModelProvenance
     severity: Severity
-    excess_kl: Mean = Field(description="KL beyond the noise floor, nats a token")
+    excess_kl: Mean = Field(description="KL beyond the noise floor, nats per token")
     blocks: Blocks = Field(description="the common blocks of this candidate")
 
 
@@ -58,9 +58,9 @@ class TextStatistics(Contract):
         "are left out"
     )
     distinct: Mean = Field(description="distinct tokens as a share of all")
-    entropy: Mean = Field(description="of the model's own next-token distribution along its own text, nats a token")
-    surprise: Mean = Field(description="−ln probability of the tokens that it wrote, under itself, nats a token")
-    reference_surprise: Mean = Field(description="the same under the reference, nats a token")
+    entropy: Mean = Field(description="of the model's own next-token distribution along its own text, nats per token")
+    surprise: Mean = Field(description="−ln probability of the tokens that it wrote, under itself, nats per token")
+    reference_surprise: Mean = Field(description="the same under the reference, nats per token")
 
 
 class TextChange(Contract):
@@ -122,7 +122,7 @@ class Ratio(Contract):
 
     value: Number
     ci: Ci | None
-    above_one: bool | None = Field(description="whether the whole interval lies above 1, or not; null without interval")
+    above_one: bool | None = Field(description="whether the whole interval is above 1, or not; null without interval")
 
 
 class Amplification(Contract):
@@ -130,7 +130,7 @@ class Amplification(Contract):
 
     kl: Ratio = Field(description="KL on the candidate's own text over KL on the reference's text, same positions")
     kl_reference_text: Mean = Field(
-        description="mean KL on the reference's text at those positions, nats a token: the ratio's denominator"
+        description="mean KL on the reference's text at those positions, nats per token: the ratio's denominator"
     )
     kl_candidate_text: Mean = Field(description="the same on the candidate's own text, the ratio's numerator")
     tokens: Ratio = Field(
@@ -146,7 +146,7 @@ class Amplification(Contract):
 
 
 class TokenClassName(Contract):
-    """A kind of token; what stands in the slices as `none` is in no class."""
+    """A kind of token; what is in the slices as `none` is in no class."""
 
     name: str
     title: str

@@ -82,7 +82,7 @@ class TrajectoryRequest(JobRequest):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise broken(
-                f"decoder {twice} is given twice: a report tells decoders apart by their names, so other parameters of "
+                f"decoder {twice} is given twice: a report names decoders, so other parameters of "
                 "it need a job of their own",
                 hint=DECODERS_HINT,
             )

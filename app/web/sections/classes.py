@@ -13,7 +13,7 @@ LEVEL = 0.05
 NONE = "In no class"
 # Of a part with too few documents.
 OVER_WINDOWS = "intervals over windows"
-# A p value below is said to be below: its digits speak of the approximation.
+# A p value below is reported to be below: its digits speak of the approximation.
 LEAST = 0.001
 
 

@@ -1,4 +1,4 @@
-"""What is said of the parts of a text, its domains or kinds of token, where none of them can be judged alone."""
+"""What is reported of the parts of a text, its domains or kinds of token, where none of them can be judged alone."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _models(report: Report) -> Table:
             row("Weights, SHA-256", both("weights_fingerprint")),
             row("Recipe fingerprint", tuple(value or fmt.NONE for value in both("recipe_fingerprint"))),  # type: ignore[arg-type]
             row("Scheme", both("scheme")),
-            row("Bits a weight", (_bits(reference), _bits(candidate))),
+            row("Bits per weight", (_bits(reference), _bits(candidate))),
             row("Size", (_size(reference), _size(candidate))),
             row("Zeros", (_zeros(reference), _zeros(candidate))),
             row("Reconstruction error", (_error(reference), _error(candidate))),

@@ -1,4 +1,4 @@
-"""The first screen: which class, how sure, and where the excess stands among the thresholds."""
+"""The first screen: which class, how sure, and where the excess is among the thresholds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.web import format as fmt
 from app.web.charts import threshold_chart
 from app.web.untrusted import visible
 
-# So many tokens, and so many times the text that was scored, nobody will score.
+# So many tokens, and so many times the text that was scored, no one will score.
 _BEYOND_REACH: Final = 1_000_000
 _BEYOND_REACH_TIMES: Final = 100
 
@@ -107,7 +107,7 @@ def to_decide(report: Report) -> str:
     times = fmt.number(factor, 2) if factor < 100 else fmt.count(int(round(factor, 2 - len(str(int(factor))))))
     if tokens >= _BEYOND_REACH and factor >= _BEYOND_REACH_TIMES:
         return (
-            f"It lies so close to a limit that only about {fmt.count(about)} scored tokens would decide, {times} times "
+            f"It is so close to a limit that only about {fmt.count(about)} scored tokens would decide, {times} times "
             "this text."
         )
     return f"About {fmt.count(about)} scored tokens would decide, {times} times this text."
@@ -140,10 +140,10 @@ def _pips(report: Report) -> tuple[Pip, ...]:
 
 
 def rank(report: Report) -> str:
-    """Which of the five steps: `step 4 of 5`, `step 2 or 3 of 5`."""
+    """Which of the five classes: `class 4 of 5`, `class 2 or 3 of 5`."""
     reached = [str(SEVERITIES.index(name) + 1) for name in named(report)]
     steps = " or ".join(reached) if len(reached) < 3 else f"{reached[0]} to {reached[-1]}"
-    return f"step {steps} of {len(SEVERITIES)}"
+    return f"class {steps} of {len(SEVERITIES)}"
 
 
 def margin(report: Report) -> str:
@@ -196,7 +196,7 @@ def _thresholds(report: Report) -> Table:
     return Table(
         caption="Classes of the excess KL",
         style="few",
-        columns=(Column("Class", "name"), Column("Mean excess KL, nats a token")),
+        columns=(Column("Class", "name"), Column("Mean excess KL, nats per token")),
         rows=tuple(
             (Cell(name, strong=name == report.severity), Cell(span))
             for name, span in zip(SEVERITIES, ranges(report), strict=True)

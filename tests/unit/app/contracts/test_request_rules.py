@@ -30,7 +30,7 @@ SWEPT = {"model": "m", "recipe": [{"type": "prune.magnitude", "sparsity": {"swee
         (
             {"kind": "trajectory", "decoders": [{"name": "greedy"}, {"name": "beam"}, {"name": "greedy"}]},
             "/decoders",
-            "Decoder greedy is given twice: a report tells decoders apart by their names, so other parameters of it "
+            "Decoder greedy is given twice: a report names decoders, so other parameters of it "
             "need a job of their own.",
         ),
         (

@@ -109,7 +109,7 @@ from app.web import describe
         ({"type": "norm.scale", "factor": 0.5, "shift": -0.1}, "norms × 0.5 − 0.1"),
         ({"type": "norm.epsilon", "epsilon": 1e-3}, "norm epsilon 0.001"),
         ({"type": "norm.drop", "layers": [0, 1]}, "norms without weights (only layers 0–1)"),
-        ({"type": "norm.tweak", "steps": 20}, "norm tweaking, 20 steps a block"),
+        ({"type": "norm.tweak", "steps": 20}, "norm tweaking, 20 steps per block"),
         ({"type": "decode.temperature", "temperature": 0.7}, "temperature 0.7"),
         ({}, "unknown step"),
     ],

@@ -27,11 +27,11 @@ def test_every_kind_is_a_row_the_one_that_departs_most_first_and_the_rest_last()
     numbers = next(one for one in told.classes if one.name == "numbers")
     row = rows["Numbers"]
     assert row["Kind"].note == "40 documents, 1,200 tokens"
-    average = row["Average I, nats a token, p corrected"]
+    average = row["Average I, nats per token, p corrected"]
     assert float(average.text) == pytest.approx(numbers.average.mean, rel=0.01)
     assert average.note.startswith("[") and average.note.endswith("], p < 0.001") and average.strong
     assert numbers.average_p < 0.001
-    left = rows["In no class"]["Average I, nats a token, p corrected"]
+    left = rows["In no class"]["Average I, nats per token, p corrected"]
     assert left.note.endswith("]") and not left.strong
     assert [rows["Code"][head].note for head in heads[1:]] == [""] * (len(heads) - 1)
     assert (rows["Code"]["Largest I"].text, rows["Code"][""].text) == ("–", "too few documents")

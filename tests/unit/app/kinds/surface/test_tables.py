@@ -191,7 +191,7 @@ def test_each_measure_of_an_order_effect_has_its_own_p():
     assert note.startswith(
         "Exchanging the two steps makes a difference in KL at 1 of 20 settings (better at 0, worse at 1)"
     )
-    where = f"{row['Setting'].text} ({row['KL, nats a token'].text} {row['KL, nats a token'].note} nats a token)"
+    where = f"{row['Setting'].text} ({row['KL, nats per token'].text} {row['KL, nats per token'].note} nats per token)"
     assert f"worse at 1), at {where}, by Holm" in note
     three = [effect.model_copy(update={"p": 0.01, "p_kl": 1.0}) for effect in found.order_effects[:3]]
     named = orders_note(found.model_copy(update={"order_effects": (*three, *none[2:])}))
@@ -199,7 +199,7 @@ def test_each_measure_of_an_order_effect_has_its_own_p():
     every = tuple(effect.model_copy(update={"p": 0.01, "p_kl": 1.0}) for effect in found.order_effects)
     largest = max(every, key=lambda effect: abs(effect.log_perplexity.mean))
     told = orders_note(found.model_copy(update={"order_effects": every}))
-    assert f", most at {setting(found, largest.first, largest.second)} (" in told and told.count("nats a token") == 1
+    assert f", most at {setting(found, largest.first, largest.second)} (" in told and told.count("nats per token") == 1
     both = tables.orders(found.model_copy(update={"order_effects": (split.model_copy(update={"p": 0.01}), *none)}))
     assert both.rows[0][-1].text == "as given is better by ln PPL and KL"
     assert {row[-1].text for row in both.rows[1:]} == {"no difference shown"}

@@ -47,7 +47,7 @@ def test_where_no_changed_setting_is_within_nothing_is_recommended_and_the_milde
     assert not found.chosen.within and found.chosen.recipe
     where = setting(found, found.chosen.first, found.chosen.second, found.chosen.order)
     told = outcome(found)
-    assert told.startswith("No changed setting is shown to be within 0.0005 nats a token: ")
+    assert told.startswith("No changed setting is shown to be within 0.0005 nats per token: ")
     assert told.endswith(f"{where[:1].upper()}{where[1:]} loses least of them. Nothing is recommended.")
     losses = [one.loss.mean for one in found.points if one.recipe]
     assert min(losses) == next(

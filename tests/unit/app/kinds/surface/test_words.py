@@ -46,7 +46,7 @@ def test_the_smallest_setting_within_the_loss_is_told_with_its_size():
     chosen = found.chosen
     where = setting(found, chosen.first, chosen.second)
     assert outcome(found).lower().startswith(where)
-    assert "is the smallest changed setting within 0.05 nats a token for sure" in outcome(found)
+    assert "is the smallest changed setting within 0.05 nats per token for sure" in outcome(found)
     sure = [one for one in found.points if one.within == "yes"]
     point = next(one for one in sure if (one.first, one.second) == (chosen.first, chosen.second))
     assert point.sparse_bytes == min(one.sparse_bytes for one in sure)

@@ -67,9 +67,9 @@ def test_points_too_few_for_the_test_are_not_told_as_a_turn_in_sentence_or_page(
     threshold = SweepReport.model_validate(body).threshold
     assert threshold.answer == "not identifiable" and "too few for the test to show" in threshold.reasons[0]
     assert threshold.shown_by_rival is False and not threshold.turn_shown
-    assert "Whether the perplexity turns cannot be told: 7 points are too few for the test" in body["verdict"]
-    assert fit_view(threshold).answer == "Not identifiable: whether the perplexity turns cannot be told."
-    assert "parts of the form meet; whether the curve turns cannot be told" in notes(threshold)["s0"]
+    assert "Whether the perplexity turns cannot be known: 7 points are too few for the test" in body["verdict"]
+    assert fit_view(threshold).answer == "Not identifiable: whether the perplexity turns cannot be known."
+    assert "parts of the form meet; whether the curve turns cannot be known" in notes(threshold)["s0"]
 
 
 def test_a_line_is_named_as_what_the_published_form_does_not_beat():

@@ -88,7 +88,7 @@ def test_too_few_points_to_test_show_no_turn_and_choose_no_form():
         "power_law_then_exponential", "logistic", "broken_line", "power_law_then_exponential_over_dense"
     )  # fmt: skip
     found = sweep(report)
-    assert found.fits[0].answer == "Not identifiable: whether the perplexity turns cannot be told."
+    assert found.fits[0].answer == "Not identifiable: whether the perplexity turns cannot be known."
     assert found.figures[2].note == "no choice of form: too few points"
     assert not any(row[0].strong for row in found.fits[0].forms.rows)
     forms = found.fits[0].forms
