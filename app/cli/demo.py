@@ -6,8 +6,8 @@ from app.cli.models import ensure_demo_model
 from app.cli.output import err, out, print_json
 from app.cli.service import report_path, start
 from app.cli.watching import run_to_end, save_page
+from app.reports.terminal import render_terminal
 from app.settings import Settings
-from app.web.terminal import render_terminal
 
 RECIPE = {"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}
 

@@ -22,7 +22,7 @@ from app.commands.finite import require_finite
 from app.commands.recipes import parse_recipe
 from app.commands.shapes import pairs
 from app.deployments.words import NO_AGENT, event_line, event_style, state_style
-from app.web import describe
+from app.reports import describe
 
 Json = dict[str, Any]
 deploy_app = Commands(help="Deployments of a running service: modified models that are served.", no_args_is_help=True)

@@ -20,12 +20,11 @@ from app.contracts.diff_report import DiffReport, Measure
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.compare.difference import blocks
 from app.kinds.compare.report import CompareReport
-from app.reports.terminal import print_blocks
-from app.web import describe
+from app.reports import describe
+from app.reports.reading import parse
+from app.reports.terminal import print_blocks, say_on
+from app.reports.untrusted import visible
 from app.web.difference import render_difference
-from app.web.reading import parse
-from app.web.terminal import say_on
-from app.web.untrusted import visible
 
 if TYPE_CHECKING:
     from workers.diagnosis.diff.answer import Side

@@ -16,7 +16,7 @@ from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect, connect_or_start
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.rule import all_results
-from app.web.format import counted
+from app.reports.format import counted
 
 flips_app = Commands(help="Predict flips from KL, by this service's own tasks jobs.", no_args_is_help=True)
 

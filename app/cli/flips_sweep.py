@@ -17,7 +17,7 @@ from app.commands.tasks import parse_task
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.request import TasksRequest
 from app.kinds.tasks.rule import all_results
-from app.web import format as fmt
+from app.reports import format as fmt
 
 Json = dict[str, Any]
 _PAGE: Final = 100

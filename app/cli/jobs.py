@@ -22,7 +22,7 @@ from app.cli.service import connect
 from app.cli.watching import follow
 from app.commands.shapes import pairs
 from app.contracts.job import Progress
-from app.web import format as fmt
+from app.reports import format as fmt
 from app.web import listing
 from app.web.again import kept
 from app.web.progress import told

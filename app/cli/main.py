@@ -35,10 +35,10 @@ from app.cli.threshold import threshold
 from app.cli.watching import check_writable, require_success, save_page
 from app.contracts.errors import HemostatError
 from app.kinds.registry import KINDS
+from app.reports.render import as_markdown
+from app.reports.terminal import render_terminal
 from app.up import require_ports, run_up
 from app.web.phases import all_phases
-from app.web.report import as_markdown
-from app.web.terminal import render_terminal
 
 # As they are met: run it, measure, compare measurements, repair, look after.
 _ORDER = [

@@ -15,9 +15,9 @@ from app.cli.service import connect_or_start, report_path
 from app.cli.watching import check_writable, run_to_end, save_page
 from app.commands.finite import require_json
 from app.contracts.errors import ErrorCode, HemostatError
+from app.reports import format as fmt
+from app.reports.terminal import render_terminal
 from app.settings import Settings
-from app.web import format as fmt
-from app.web.terminal import render_terminal
 
 Json = dict[str, Any]
 

@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.contracts.errors import HemostatError
+from app.reports import format as fmt
 from app.verdicts import Outcome
-from app.web import format as fmt
 from app.web.phases import in_words
 from app.web.progress import steps_of
 

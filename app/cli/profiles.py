@@ -14,8 +14,8 @@ from app.cli.options import AsJson, Url
 from app.cli.output import out, print_json
 from app.cli.service import connect
 from app.kinds.calibrate.calibrators import named
-from app.web import describe
-from app.web import format as fmt
+from app.reports import describe
+from app.reports import format as fmt
 
 profiles_app = Commands(help="Calibration profiles of a running service.", no_args_is_help=True)
 Json = dict[str, Any]

@@ -15,7 +15,7 @@ from app.cli.interruption import ignore_sigterm
 from app.cli.output import UnsuccessfulError, phases
 from app.cli.waiting import Waiting
 from app.contracts.errors import ErrorCode, HemostatError
-from app.web import format as fmt
+from app.reports import format as fmt
 from app.web.again import kept
 
 Json = dict[str, Any]

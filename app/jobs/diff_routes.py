@@ -30,13 +30,14 @@ from app.jobs.representation import (
 )
 from app.kinds.compare.report import CompareReport
 from app.openapi import JSON, Answer, answers
+from app.reports import describe
+from app.reports import format as fmt
+from app.reports.origin import scored_text
+from app.reports.untrusted import visible
 from app.security.scopes import Needs, Scope, key_of
 from app.state import State, state_of
-from app.web import describe, listing
-from app.web import format as fmt
+from app.web import listing
 from app.web.difference import Choice, render_choice, render_difference
-from app.web.sections.origin import scored_text
-from app.web.untrusted import visible
 
 PATH: Final = "/v1/diagnosis/diff"
 REPORT: Final = JOBS_PATH + "/{job}/report"

@@ -21,11 +21,11 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs import results
 from app.jobs.record import JobRecord
 from app.kinds.compare.report import CompareReport
+from app.reports import describe
+from app.reports.reading import parse
+from app.reports.untrusted import visible
 from app.secrets import without_secrets
 from app.settings import Settings
-from app.web import describe
-from app.web.reading import parse
-from app.web.untrusted import visible
 from workers.diagnosis.diff.protocol import mismatches
 
 TOKENS: Final = "tokens.parquet"

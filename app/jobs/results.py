@@ -65,8 +65,8 @@ def read_report(record: JobRecord, settings: Settings) -> bytes:
 
 
 def render_report(text: bytes, *, others: str = "") -> str:
-    """The report as a self-contained page; `others` as `app.web.report.render` takes it."""
-    from app.web.report import render
+    """The report as a self-contained page; `others` as `app.reports.render.render` takes it."""
+    from app.reports.render import render
 
     report: dict[str, Any] = json.loads(text)
     return render(report, others=others)

@@ -24,12 +24,12 @@ To show the report of a kind:
 5. Add a line to `tests/unit/app/reports/test_snapshots.py`, run it with `--update-snapshots`, and read the files it
    wrote. Tests of the kind are of numbers and decisions, not of words and markup.
 
-The renderers escape every text. Text that others wrote goes through `app.web.untrusted.visible` first.
+The renderers escape every text. Text that others wrote goes through `app.reports.untrusted.visible` first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -292,3 +292,21 @@ def fold(summary: str, blocks: Sequence[Block]) -> list[Block]:
 def filled(table: Table) -> list[Block]:
     """The table, or nothing if it has no rows."""
     return [table] if table.rows else []
+
+
+def brief(blocks: Sequence[Block]) -> Iterator[Block]:
+    """The title, warnings and what is marked, in order, out of sections, columns and folds."""
+    for block in blocks:
+        if isinstance(block, Section | Fold | Columns):
+            yield from brief(inside(block))
+        elif block.brief or isinstance(block, Title):
+            yield block
+        elif isinstance(block, Headline):
+            yield from (Note(alert.text, alert.label) for alert in block.alerts)
+
+
+def inside(block: Block) -> Sequence[Block]:
+    """The blocks of a block that holds others."""
+    if isinstance(block, Columns):
+        return [inner for part in block.parts for inner in part]
+    return block.blocks if isinstance(block, Section | Fold) else ()

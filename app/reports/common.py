@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from app.contracts.profile import DocumentSet
 from app.contracts.report import Report
+from app.reports import format as fmt
 from app.reports.blocks import (
     Alert,
     Block,
@@ -22,11 +23,10 @@ from app.reports.blocks import (
     Section,
     Title,
 )
-from app.web import format as fmt
-from app.web.reproduce import of_same_pair
-from app.web.sections.origin import Origin, origin
-from app.web.sections.verdict import edges, verdict
-from app.web.untrusted import visible
+from app.reports.origin import Origin, origin
+from app.reports.reproduce import of_same_pair
+from app.reports.untrusted import visible
+from app.reports.verdict import edges, verdict
 
 
 def title(report: Report, *, heading: str, what: str = "", preposition: str = "against") -> Title:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from app.reports.blocks import Block, Cell, Column, Figures, Headline, Items, Next, Note, Table, Title
-from app.reports.terminal import brief
+from app.reports.blocks import Block, Cell, Column, Figures, Headline, Items, Next, Note, Table, Title, brief
 
 
 def render_markdown(blocks: Sequence[Block]) -> str:

@@ -6,7 +6,7 @@ By default only what a block marks as brief: at most 40 lines of 80 characters. 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from app.contracts.report import SEVERITIES
+from app.reports import format as fmt
 from app.reports.blocks import (
     Block,
     Cell,
@@ -33,9 +34,11 @@ from app.reports.blocks import (
     Section,
     Table,
     Title,
+    brief,
+    inside,
 )
-from app.web import format as fmt
-from app.web.scales import LogScale
+from app.reports.render import blocks_of
+from app.reports.scales import LogScale
 
 Say = Callable[[str], str]
 _STYLES: Final = {"none": "green", "mild": "yellow", "moderate": "yellow", "severe": "red", "collapse": "red"}
@@ -65,28 +68,11 @@ def print_blocks(
     console.print(Text(f"Every number: {more}.", style="dim"))
 
 
-def brief(blocks: Sequence[Block]) -> Iterator[Block]:
-    """The title, warnings and what is marked, in order, out of sections, columns and folds."""
-    for block in blocks:
-        if isinstance(block, Section | Fold | Columns):
-            yield from brief(_inside(block))
-        elif block.brief or isinstance(block, Title):
-            yield block
-        elif isinstance(block, Headline):
-            yield from (Note(alert.text, alert.label) for alert in block.alerts)
-
-
-def _inside(block: Block) -> Sequence[Block]:
-    if isinstance(block, Columns):
-        return [inner for part in block.parts for inner in part]
-    return block.blocks if isinstance(block, Section | Fold) else ()
-
-
 def _print(block: Block, console: Console, say: Say) -> None:
     if isinstance(block, Section):
         console.print(Text(say(block.heading).upper(), style="bold"))
     if isinstance(block, Fold | Section | Columns):
-        for inner in _inside(block):
+        for inner in inside(block):
             _print(inner, console, say)
     elif (draw := _DRAWN.get(type(block))) is not None:
         draw(block, console, say)
@@ -298,3 +284,46 @@ _DRAWN: Final[dict[type, Callable[[Any, Console, Say], None]]] = {
     Table: _table,
     Title: _title,
 }
+
+
+_ASCII: Final = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "·": "-",
+        "×": "x",
+        "‖": "||",
+        "’": "'",
+        "→": "->",
+        "…": "...",
+        "⟨": "<",
+        "⟩": ">",
+        "Δ": "d",
+        "│": "|",
+        "─": "-",
+        "├": "[",
+        "┤": "]",
+        "┼": "+",
+        "●": "o",
+        "═": "=",
+    }
+    | {character: "-0123456789"[index] for index, character in enumerate("⁻⁰¹²³⁴⁵⁶⁷⁸⁹")}
+)
+
+
+def render_terminal(report: dict[str, Any], console: Console, *, details: bool = False) -> None:
+    """Prints the main results of a report of any kind; with `details` all of them.
+
+    Raises `HemostatError(INVALID_REQUEST)` if it is no report.
+    """
+    print_blocks(blocks_of(report), console, say_on(console), details=details)
+
+
+def say_on(console: Console) -> Say:
+    """What turns a text into one that the terminal's encoding has."""
+    return _ascii if console.options.ascii_only else str
+
+
+def _ascii(text: str) -> str:
+    """For terminals that take nothing else: signs of ours spelled out, other characters as a question mark."""
+    return text.translate(_ASCII).encode("ascii", "replace").decode()

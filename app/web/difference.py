@@ -9,8 +9,8 @@ from typing import get_args
 from app.contracts.diff_report import MOST, SCHEMA, DiffReport, Measure
 from app.kinds.compare.difference import NAMES, blocks
 from app.reports.html import render_html
+from app.reports.untrusted import visible
 from app.web.pages import page
-from app.web.untrusted import visible
 
 
 def render_difference(report: DiffReport, *, seed: int = 0, reports: str = "", again: str = "") -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from app.contracts.deployment import Deployment
 from app.contracts.job import Job, JobStatus, Progress
-from app.web import format as fmt
+from app.reports import format as fmt
+from app.reports.untrusted import visible
 from app.web import listing
 from app.web.pages import page
 from app.web.progress import briefly
-from app.web.untrusted import visible
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from app.contracts.job import TERMINAL, Job, JobStatus, Progress
 from app.contracts.queue import Queue
 from app.reports.blocks import Fact
+from app.reports.untrusted import visible
 from app.web import listing
 from app.web import progress as words
 from app.web.again import kept
 from app.web.pages import page
 from app.web.phases import in_words
 from app.web.turn import turn
-from app.web.untrusted import visible
 
 RELOAD_S = 5
 

@@ -8,9 +8,9 @@ from typing import Any
 from app.contracts.job import TERMINAL
 from app.contracts.report import SEVERITIES
 from app.kinds.registry import KINDS
-from app.web import describe
-from app.web import format as fmt
-from app.web.untrusted import visible
+from app.reports import describe
+from app.reports import format as fmt
+from app.reports.untrusted import visible
 
 
 def outcome(job: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.web import format as fmt
+from app.reports import format as fmt
 from app.web.phases import in_words, phase_of
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from app.contracts.report import Mean
-from app.web import format as fmt
+from app.reports import format as fmt
 
 Outcome = Literal["confirmed", "refuted", "not identifiable", "not measured"]
 Interval = tuple[float, float]

@@ -22,7 +22,7 @@ from app.cli.watching import run_to_end
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Report
 from app.jobs.parsing import parse_submission
-from app.web.reading import parse
+from app.reports.reading import parse
 from examples.paper.versions import versions
 
 Json = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from app.web import format as fmt
+from app.reports import format as fmt
 from examples.paper.claim import FOLDER, Claim, Json
 from examples.paper.elsewhere import Ruling, fingerprint, made_by, merged, otherwise, read, table
 from examples.paper.finding import Chart, Figure, Finding

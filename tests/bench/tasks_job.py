@@ -18,8 +18,8 @@ from app.contracts.task import FileTask, ShippedTask
 from app.kinds.tasks.request import TasksRequest
 from app.models.registry import register
 from app.models.tasks.items import Item
+from app.reports.render import render
 from app.settings import Settings
-from app.web.report import render
 from tests.bench.cases import MODEL, BenchContext
 from workers.answering.pair import Answered, AnsweringPair
 from workers.diagnosis.tasks import job

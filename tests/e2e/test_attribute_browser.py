@@ -5,7 +5,7 @@ from typing import Any
 
 from playwright.sync_api import Browser
 
-from app.web.report import render
+from app.reports.render import render
 from tests.support import internals_blocks
 from tests.support.attribute_reports import attribute_report, site
 from tests.support.browser import Visit, look

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from app.web.report import render
+from app.reports.render import render
 from tests.support.browser import Visit
 from tests.support.mitigate_reports import mitigate_variants
 

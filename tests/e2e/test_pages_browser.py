@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from app.kinds.registry import KINDS
-from app.web.report import render
+from app.reports.render import render
 from tests.support.attribute_reports import attribute_variants
 from tests.support.browser import look
 from tests.support.calibration_reports import calibration_variants

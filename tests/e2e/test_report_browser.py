@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.web.report import render
+from app.reports.render import render
 from tests.support.browser import Visit
 from tests.support.mitigate_reports import mitigate_variants
 from tests.support.reports import variants

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page
 
-from app.web.report import render
+from app.reports.render import render
 from tests.support.browser import Visit
 from tests.support.surface_reports import surface_variants
 

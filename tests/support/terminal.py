@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from app.web.terminal import render_terminal
+from app.reports.terminal import render_terminal
 
 
 def printed(report: dict[str, Any], width: int = 100, encoding: str = "utf-8", *, details: bool = False) -> str:

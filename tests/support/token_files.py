@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from app.kinds.compare.report import CompareReport
-from app.web import describe
+from app.reports import describe
 from tests.support.reports import compare_report
 from workers.diagnosis.diff.answer import Side
 from workers.diagnosis.diff.tokens import read

@@ -8,7 +8,7 @@ from typing import Any, Final
 from app.kinds.attribute.report import AttributeReport, Search, Site, SiteKind
 from app.kinds.attribute.request import LEVELS
 from app.kinds.attribute.words import blamed_sites, first_sites, leading_sites, mean_text, on
-from app.web import format as fmt
+from app.reports import format as fmt
 
 _MOST_NAMED: Final = 4
 # So many numbers in a row are named by the first and the last one.

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from app.contracts.report import Mean
 from app.kinds.attribute.blocks import AttentionHead, AttentionLayer, AttentionShift, Both
 from app.kinds.attribute.words import NO_INTERVAL, mean_cell, mean_text, on, with_intervals
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Chart, Column, Note, Section, Table, fold
-from app.web import format as fmt
-from app.web.charts_internals import Cells, Series, heat_map, layer_curves
+from app.reports.charts.internals import Cells, Series, heat_map, layer_curves
 
 _FIRST_HEADS = 15
 _UNIT = "Jensen–Shannon, nats per query"

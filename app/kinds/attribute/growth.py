@@ -7,9 +7,9 @@ from markupsafe import Markup
 from app.contracts.report import Mean
 from app.kinds.attribute.blocks import ActivationGrowth, ErrorStep
 from app.kinds.attribute.words import mean_cell, mean_text, on, with_intervals
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Chart, Column, Note, Section, Table, fold
-from app.web import format as fmt
-from app.web.charts_internals import Series, layer_curves
+from app.reports.charts.internals import Series, layer_curves
 
 _MOST_MARKS, _OUTLIERS = 6, 3
 

@@ -8,12 +8,12 @@ from markupsafe import Markup
 
 from app.kinds.attribute.blocks import LayerAlignment, LayerGap, UnmatchedLayer
 from app.kinds.attribute.words import mean_cell, mean_text, on
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Chart, Column, Note, Section, Table, filled, fold
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.charts_internals import Cells, Matched, alignment_picture, heat_map
-from app.web.heat import HeatScale
-from app.web.scales import LinearScale
+from app.reports.charts.internals import Cells, Matched, alignment_picture, heat_map
+from app.reports.charts.marks import Guide, axis, interval_strip
+from app.reports.heat import HeatScale
+from app.reports.scales import LinearScale
 
 # Similarity is a share: its steps are even.
 _STEPS: Final = HeatScale((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9))

@@ -25,12 +25,12 @@ from app.kinds.attribute.words import (
     on,
     with_intervals,
 )
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Chart, Code, Column, Figure, Figures, Note, Section, Table, filled, fold
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.charts_bars import Bar, columns_chart, ranked_bars
-from app.web.scales import LogScale
-from app.web.untrusted import visible
+from app.reports.charts.bars import Bar, columns_chart, ranked_bars
+from app.reports.charts.marks import Guide, axis, interval_strip
+from app.reports.scales import LogScale
+from app.reports.untrusted import visible
 
 _FIRST_ROWS, _WORST = 20, 3
 _COLUMNS = (

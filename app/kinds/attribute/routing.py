@@ -7,11 +7,11 @@ from markupsafe import Markup
 from app.contracts.report import Mean
 from app.kinds.attribute.blocks import RoutingLayer, RoutingShift
 from app.kinds.attribute.words import mean_cell, mean_text, on
+from app.reports import format as fmt
 from app.reports.blocks import Cell, Chart, Column, Note, Section, Table
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.charts_internals import Cells, heat_map
-from app.web.scales import LinearScale
+from app.reports.charts.internals import Cells, heat_map
+from app.reports.charts.marks import Guide, axis, interval_strip
+from app.reports.scales import LinearScale
 
 
 def routing(block: RoutingShift) -> Section:

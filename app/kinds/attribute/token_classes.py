@@ -10,10 +10,10 @@ from app.contracts.report import Mean
 from app.kinds.attribute.blocks import SiteClass
 from app.kinds.attribute.report import AttributeReport, Site, SubsetClasses
 from app.kinds.attribute.words import NO_INTERVAL, first_sites, mean_cell
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Fact, Facts, Note, Section, Table, fold
-from app.web import format as fmt
-from app.web.sections.classes import LEVEL, NONE, listed, lowered
-from app.web.untrusted import visible
+from app.reports.classes import LEVEL, NONE, listed, lowered
+from app.reports.untrusted import visible
 
 # Columns of a table; the first table has the whole candidate in one. Parts that the page has in all.
 _BESIDE: Final = 4

@@ -16,8 +16,8 @@ from app.kinds.attribute.token_classes import token_classes
 from app.kinds.attribute.words import heading, mean_text
 from app.reports.blocks import Block, Items, Next, Note, Section
 from app.reports.common import closing, headline, title
-from app.web.reproduce import of_same_pair
-from app.web.untrusted import visible
+from app.reports.reproduce import of_same_pair
+from app.reports.untrusted import visible
 
 # Steps of a recipe that a command holds; a longer one is fetched.
 _MOST_STEPS: Final = 3

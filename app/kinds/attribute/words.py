@@ -7,8 +7,8 @@ from typing import Final
 from app.contracts.report import Mean
 from app.kinds.attribute.blocks import Measured
 from app.kinds.attribute.report import AttributeReport, Cause, Site, Unclear
+from app.reports import format as fmt
 from app.reports.blocks import Cell
-from app.web import format as fmt
 
 MOST_NAMED: Final = 12
 NO_INTERVAL: Final = "no interval"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from app.contracts.profile import Before, SampledEffect
 from app.contracts.report import Mean
 from app.kinds.calibrate.report import CalibrateReport
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Note, Table
-from app.web import format as fmt
-from app.web.sections.estimates import estimate_cell
+from app.reports.estimates import estimate_cell
 
 _COLUMNS = (
     Column("", "name"),

@@ -8,16 +8,16 @@ from app.contracts.profile import Cell, TableRow
 from app.kinds.calibrate.calibrators import named
 from app.kinds.calibrate.effects import effects
 from app.kinds.calibrate.report import CalibrateReport
+from app.reports import format as fmt
 from app.reports.blocks import Block, Column, Figure, Figures, Items, Note, Section, Table, fold
 from app.reports.blocks import Cell as Shown
+from app.reports.charts.marks import Guide, axis, change_strip, interval_strip
+from app.reports.classes import OVER_WINDOWS, listed
 from app.reports.common import closing, document_sets, headline, title
-from app.web import format as fmt
-from app.web.charts import Guide, axis, change_strip, interval_strip
-from app.web.scales import LinearScale, LogScale
-from app.web.sections.classes import OVER_WINDOWS, listed
-from app.web.sections.estimates import estimate_cell
-from app.web.sections.verdict import heading as severity_of
-from app.web.untrusted import visible
+from app.reports.estimates import estimate_cell
+from app.reports.scales import LinearScale, LogScale
+from app.reports.untrusted import visible
+from app.reports.verdict import heading as severity_of
 
 _MOST_ROWS = 9  # that the short output of a terminal has room for
 _SETS = {"fit": "fitted", "choose": "stops the fit and chooses", "test": "read once: decides and is reported"}

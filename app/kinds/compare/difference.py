@@ -12,14 +12,14 @@ from markupsafe import Markup
 
 from app.contracts.diff_report import MEASURES, UNITS, Difference, DiffReport, Measure, Pair, Ranked
 from app.contracts.distances import DISTANCES
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Chart, Code, Column, Fact, Fold, Links, Note, Section, Table, Title, filled
-from app.web import format as fmt
+from app.reports.charts.differences import Gap, differences_chart
+from app.reports.charts.marks import axis as strip_axis
+from app.reports.charts.marks import interval_strip
+from app.reports.scales import LinearScale
+from app.reports.untrusted import visible
 from app.web import listing
-from app.web.charts import axis as strip_axis
-from app.web.charts import interval_strip
-from app.web.charts_differences import Gap, differences_chart
-from app.web.scales import LinearScale
-from app.web.untrusted import visible
 
 NAMES: Final[dict[Measure, str]] = {distance.name: f"{distance.symbol}, {distance.unit}" for distance in DISTANCES} | {
     "log_perplexity": "ln PPL, nats",

@@ -7,11 +7,11 @@ from itertools import pairwise
 from app.contracts.distances import DISTANCES, Distance
 from app.contracts.report import Distribution, Mean
 from app.kinds.compare.report import CompareReport
+from app.reports import describe
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Chart, Column, Columns, Figure, Figures, Fold, Next, Note, Section, Table
-from app.web import describe
-from app.web import format as fmt
-from app.web.charts import Mark, histogram_chart
-from app.web.untrusted import visible
+from app.reports.charts.marks import Mark, histogram_chart
+from app.reports.untrusted import visible
 
 _QUANTILES = (("median", "Median"), ("p90", "p90"), ("p95", "p95"), ("p99", "p99"), ("p999", "p99.9"), ("max", "Max"))
 _MEAN = (Column("Quantity", "name"), Column("Mean"), Column("95 % interval"))

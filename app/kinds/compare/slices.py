@@ -9,14 +9,14 @@ from typing import Final
 from app.contracts.distances import DISTANCES
 from app.contracts.report import SEVERITIES, BandedSlice, DomainReport, Mean, Slice, TokenClassSlice
 from app.kinds.compare.report import CompareReport
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Facts, Fold, Note, Section, Table, filled, fold
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip, mirrored_bars
-from app.web.scales import LinearScale, LogScale
-from app.web.sections.classes import LEVEL, NONE, OVER_WINDOWS, definitions, listed, lowered, p_value
-from app.web.sections.estimates import estimate_cell
-from app.web.sections.verdict import edges
-from app.web.untrusted import visible
+from app.reports.charts.marks import Guide, axis, interval_strip, mirrored_bars
+from app.reports.classes import LEVEL, NONE, OVER_WINDOWS, definitions, listed, lowered, p_value
+from app.reports.estimates import estimate_cell
+from app.reports.scales import LinearScale, LogScale
+from app.reports.untrusted import visible
+from app.reports.verdict import edges
 
 _MOST_DAMAGED: Final = 3
 _OTHER: Final = [distance for distance in DISTANCES if distance.name != "kl"]

@@ -7,11 +7,11 @@ from markupsafe import Markup
 from app.contracts.report import GeneratedToolCalls, PairedProportion, Proportion
 from app.kinds.compare.report import CompareReport
 from app.models.tasks.power import LEVEL
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Note, Section, Table, fold
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.scales import LinearScale
-from app.web.untrusted import visible
+from app.reports.charts.marks import Guide, axis, interval_strip
+from app.reports.scales import LinearScale
+from app.reports.untrusted import visible
 
 NAMES = {"parsable": "A call that parses", "valid": "Valid by the schema", "right_tool": "Valid, of the right tool"}
 FORMS = {

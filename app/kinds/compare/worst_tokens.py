@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from app.contracts.report import WorstToken
 from app.kinds.compare.report import CompareReport
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Note, Table, filled, fold
-from app.web import format as fmt
-from app.web.heat import heat, quoted
-from app.web.untrusted import visible
+from app.reports.heat import heat, quoted
+from app.reports.untrusted import visible
 
 MAX_PASSAGES = 24
 FIRST_ROWS = 15  # what is shown at once: a row takes 90 pixels on a telephone

@@ -6,13 +6,13 @@ from markupsafe import Markup
 
 from app.kinds.mitigate import treatments
 from app.kinds.mitigate.report import FrontPoint, MitigateReport, Trial
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Chart, Column, Note, Table
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.charts_front import Dot, front_chart
-from app.web.scales import LogScale
-from app.web.sections.estimates import estimate_cell
-from app.web.untrusted import visible
+from app.reports.charts.front import Dot, front_chart
+from app.reports.charts.marks import Guide, axis, interval_strip
+from app.reports.estimates import estimate_cell
+from app.reports.scales import LogScale
+from app.reports.untrusted import visible
 
 
 def front(report: MitigateReport) -> list[Block]:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from app.contracts.report import Passage
 from app.kinds.mitigate.report import ChangedToken, MitigateReport
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Columns, Note, Passages, Section, Table, filled, fold
-from app.web import format as fmt
-from app.web.charts import axis, change_strip
-from app.web.heat import HeatScale, heat_passage, largest_kl, quoted
-from app.web.scales import LogScale
-from app.web.untrusted import visible
+from app.reports.charts.marks import axis, change_strip
+from app.reports.heat import HeatScale, heat_passage, largest_kl, quoted
+from app.reports.scales import LogScale
+from app.reports.untrusted import visible
 
 _FIRST_ROWS = 15
 _MAX_ROWS = 50

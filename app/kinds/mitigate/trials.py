@@ -5,12 +5,12 @@ from __future__ import annotations
 from app.contracts.report import Mean
 from app.kinds.mitigate.front import words
 from app.kinds.mitigate.report import MitigateReport, Part, Trial
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Note, Table, filled, fold
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip, share_bar
-from app.web.scales import LinearScale
-from app.web.sections.estimates import estimate_cell
-from app.web.untrusted import visible
+from app.reports.charts.marks import Guide, axis, interval_strip, share_bar
+from app.reports.estimates import estimate_cell
+from app.reports.scales import LinearScale
+from app.reports.untrusted import visible
 
 _OUTCOMES = {
     "front": "on the front",

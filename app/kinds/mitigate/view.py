@@ -11,11 +11,11 @@ from app.kinds.mitigate.onwards import fetching, sources
 from app.kinds.mitigate.report import Answer, FrontPoint, MitigateReport
 from app.kinds.mitigate.tokens import worst_tokens
 from app.kinds.mitigate.trials import damage, trials, unhelpful
+from app.reports import format as fmt
 from app.reports.blocks import Block, Code, Figure, Figures, Note, Section
 from app.reports.common import closing, document_sets, headline, title
-from app.web import format as fmt
-from app.web.sections.estimates import estimate_cell
-from app.web.untrusted import visible
+from app.reports.estimates import estimate_cell
+from app.reports.untrusted import visible
 
 _LEAVE: Final = "Leave the candidate as it is."
 _ELSE: Final = "Leave the candidate as it is, give a larger budget, allow other treatments, or damage it less."

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from app.kinds.surface.report import SurfaceReport, SurfaceSlice, SurfaceTokenClass
 from app.kinds.surface.words import DEPARTURES, SHOWN, kind_text, setting, told_of
+from app.reports import format as fmt
 from app.reports.blocks import Cell, Column, Table
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.scales import LinearScale
-from app.web.sections.classes import NONE as NO_CLASS
-from app.web.sections.classes import listed, lowered, p_value
-from app.web.sections.domain_words import KIND, OVERLAP, unjudged
-from app.web.untrusted import visible
+from app.reports.charts.marks import Guide, axis, interval_strip
+from app.reports.classes import NONE as NO_CLASS
+from app.reports.classes import listed, lowered, p_value
+from app.reports.domain_words import KIND, OVERLAP, unjudged
+from app.reports.scales import LinearScale
+from app.reports.untrusted import visible
 
 Parts = Sequence[tuple[str, SurfaceSlice]]
 

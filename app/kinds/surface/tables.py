@@ -22,11 +22,11 @@ from app.kinds.surface.words import (
     setting,
     told_of,
 )
+from app.reports import format as fmt
 from app.reports.blocks import Cell, Column, Table
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.scales import LinearScale, LogScale
-from app.web.untrusted import visible
+from app.reports.charts.marks import Guide, axis, interval_strip
+from app.reports.scales import LinearScale, LogScale
+from app.reports.untrusted import visible
 
 TURNS: Final = {
     "start": "the largest",

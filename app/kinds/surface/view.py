@@ -29,12 +29,12 @@ from app.kinds.surface.words import (
     size_of,
     told_of,
 )
+from app.reports import format as fmt
 from app.reports.blocks import Block, Chart, Code, Facts, Figure, Figures, Note, Section, filled, fold
+from app.reports.charts.contour import STEPS, Axis, Line, Square, surface_chart
+from app.reports.classes import definitions
 from app.reports.common import closing, headline, title
-from app.web import format as fmt
-from app.web.charts_contour import STEPS, Axis, Line, Square, surface_chart
-from app.web.sections.classes import definitions
-from app.web.untrusted import visible
+from app.reports.untrusted import visible
 
 _MOST_ROWS = 6  # that the short output of a terminal has room for
 

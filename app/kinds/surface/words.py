@@ -10,8 +10,8 @@ from typing import Final
 
 from app.contracts.report import Mean
 from app.kinds.surface.report import Interaction, OrderEffect, SurfaceKnob, SurfacePoint, SurfaceReport
-from app.web import format as fmt
-from app.web.untrusted import visible
+from app.reports import format as fmt
+from app.reports.untrusted import visible
 
 MEASURES: Final = {"kl": "KL(p‖q)", "perplexity_ratio": "perplexity ratio q/p", "perplexity": "perplexity"}
 UNITS: Final = {"kl": " nats per token", "perplexity_ratio": "", "perplexity": ""}

@@ -11,9 +11,9 @@ from app.contracts.report import SEVERITIES
 from app.kinds.sweep.report import SweepPoint, SweepReport, Threshold
 from app.kinds.sweep.words import in_order, limits_of, setting
 from app.models.knobs import told
-from app.web import format as fmt
-from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
-from app.web.untrusted import visible
+from app.reports import format as fmt
+from app.reports.charts.curve import CurveDot, Knee, Level, curve_chart
+from app.reports.untrusted import visible
 
 _FIT_POINTS = 121
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from app.kinds.sweep.report import Answer, Threshold
 from app.kinds.sweep.words import FORMS
+from app.reports import format as fmt
 from app.reports.blocks import Cell, Column, Table
-from app.web import format as fmt
-from app.web.untrusted import visible
+from app.reports.untrusted import visible
 
 # The forms that agree with the answer are those that one is chosen of.
 _AMONG: Final[dict[Answer, str]] = {

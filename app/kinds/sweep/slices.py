@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from app.kinds.sweep.report import SweepReport, SweepSlice
 from app.kinds.sweep.words import by_damage, kinds, mild_column, mild_up_to, setting, shown_places
+from app.reports import format as fmt
 from app.reports.blocks import Cell, Column, Table
-from app.web import format as fmt
-from app.web.sections.domain_words import KIND, OVERLAP, unjudged
-from app.web.untrusted import visible
+from app.reports.domain_words import KIND, OVERLAP, unjudged
+from app.reports.untrusted import visible
 
 
 def domains(report: SweepReport) -> Table:

@@ -17,11 +17,11 @@ from app.kinds.sweep.words import (
     severity,
 )
 from app.models.knobs import told
+from app.reports import format as fmt
 from app.reports.blocks import Cell, Column, Table
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.scales import LogScale
-from app.web.untrusted import visible
+from app.reports.charts.marks import Guide, axis, interval_strip
+from app.reports.scales import LogScale
+from app.reports.untrusted import visible
 
 
 def points(report: SweepReport) -> Table:

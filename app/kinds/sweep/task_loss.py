@@ -9,11 +9,11 @@ from app.kinds.sweep.lossless import AnsweredSetting, AnsweredTask, NearLossless
 from app.kinds.sweep.report import SweepReport
 from app.kinds.tasks.answers import ASKED, DECIMALS, asked, metric_name
 from app.models.knobs import told
+from app.reports import format as fmt
 from app.reports.blocks import Cell, Column, Table
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.scales import LinearScale
-from app.web.untrusted import visible
+from app.reports.charts.marks import Guide, axis, interval_strip
+from app.reports.scales import LinearScale
+from app.reports.untrusted import visible
 
 # Said wherever the perplexity half is alone.
 HALF: Final = (

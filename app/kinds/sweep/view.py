@@ -25,11 +25,11 @@ from app.kinds.sweep.words import (
     where,
 )
 from app.models.knobs import told
+from app.reports import format as fmt
 from app.reports.blocks import Block, Chart, Facts, Figure, Figures, Items, Note, Section, Table, filled, fold
+from app.reports.classes import definitions
 from app.reports.common import closing, headline, title
-from app.web import format as fmt
-from app.web.sections.classes import definitions
-from app.web.untrusted import visible
+from app.reports.untrusted import visible
 
 _MOST_ROWS = 12  # that the short output of a terminal has room for
 

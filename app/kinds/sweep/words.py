@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from app.kinds.sweep.report import Limit, SweepPoint, SweepReport, SweepSlice, SweptSide
 from app.models.knobs import told
-from app.web import format as fmt
-from app.web.sections.classes import NONE as NO_CLASS
-from app.web.untrusted import visible
+from app.reports import format as fmt
+from app.reports.classes import NONE as NO_CLASS
+from app.reports.untrusted import visible
 
 UNJUDGED: Final = "cannot be judged"  # a mean without an interval
 _NONE_SHOWN: Final = "none shown"

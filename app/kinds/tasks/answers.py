@@ -13,11 +13,11 @@ from app.kinds.tasks.report import (
     Share,
     TasksReport,
 )
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Fold, Note, Table
-from app.web import format as fmt
-from app.web.charts import Guide, axis, interval_strip
-from app.web.scales import LinearScale
-from app.web.untrusted import visible
+from app.reports.charts.marks import Guide, axis, interval_strip
+from app.reports.scales import LinearScale
+from app.reports.untrusted import visible
 
 OUTCOMES: Final[dict[Outcome, str]] = {
     "worse": "worse",

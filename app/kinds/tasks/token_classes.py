@@ -7,11 +7,11 @@ from typing import Final
 from app.kinds.tasks.answers import ASKED, asked, in_points, p_cell, points, score
 from app.kinds.tasks.report import AnswerTokens, AnyTaskResult, ClassOutcome, ItemClass, Share, TasksReport
 from app.models.tasks.power import LEVEL
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Facts, Fold, Note, Section, Table, filled
-from app.web import format as fmt
-from app.web.sections.classes import definitions, lowered, p_value
-from app.web.sections.estimates import estimate_cell
-from app.web.untrusted import visible
+from app.reports.classes import definitions, lowered, p_value
+from app.reports.estimates import estimate_cell
+from app.reports.untrusted import visible
 
 _OUTCOMES: Final[dict[ClassOutcome, str]] = {
     "worse": "worse",

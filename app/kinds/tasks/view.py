@@ -20,12 +20,12 @@ from app.kinds.tasks.answers import (
 from app.kinds.tasks.report import AnyTaskResult, Outcome, Share, TasksReport
 from app.kinds.tasks.token_classes import which_answers
 from app.models.tasks.power import level_told
+from app.reports import format as fmt
 from app.reports.blocks import Block, Chart, Figure, Figures, Note, NoteKind, Section, fold
+from app.reports.charts.flips import Band, FlipDot, flips_chart
 from app.reports.common import closing, headline, title, which_layers
-from app.web import format as fmt
-from app.web.charts_flips import Band, FlipDot, flips_chart
-from app.web.sections.verdict import heading as severity_of
-from app.web.untrusted import visible
+from app.reports.untrusted import visible
+from app.reports.verdict import heading as severity_of
 
 _WORST_FIRST: Final[tuple[Outcome, ...]] = ("worse", "inconclusive", "at_chance", "better", "equivalent")
 _TESTS_NOTE: Final = (

@@ -10,12 +10,12 @@ from app.kinds.trajectory.report import Cell as Entry
 from app.kinds.trajectory.report import ClassDivergence, ClassesOfCell, ClassKl, TrajectoryReport
 from app.kinds.trajectory.tables import Spec, change, cut_name, drawn, folded, mean, table
 from app.kinds.trajectory.words import LETTERS, first_cells, label, mean_cell, row_name
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Facts, Fold, Note, Table
-from app.web import format as fmt
-from app.web.charts import axis
-from app.web.scales import LogScale
-from app.web.sections.classes import LEVEL, NONE, definitions, listed, lowered, p_value
-from app.web.untrusted import visible
+from app.reports.charts.marks import axis
+from app.reports.classes import LEVEL, NONE, definitions, listed, lowered, p_value
+from app.reports.scales import LogScale
+from app.reports.untrusted import visible
 
 _NONE: Final = "none"
 # The places of four texts can be dealt in 24 ways at most, so that no two-sided p value is below 2/24.

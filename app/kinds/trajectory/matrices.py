@@ -8,10 +8,10 @@ from typing import Final
 from app.kinds.trajectory.report import Cell as Entry
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.words import CONCLUSIONS, LETTERS, fourth, label, mean_cell, median_of
+from app.reports import format as fmt
 from app.reports.blocks import Chart
-from app.web import format as fmt
-from app.web.charts_matrix import MatrixCell, matrix_chart
-from app.web.heat import HeatScale
+from app.reports.charts.matrix import MatrixCell, matrix_chart
+from app.reports.heat import HeatScale
 
 # Steps of heat begin at these factors of amplification, and at these changes of the share of repeated 4-grams.
 _FACTORS: Final = (1.05, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)

@@ -22,13 +22,13 @@ from app.kinds.trajectory.words import (
     row_name,
     shaping_name,
 )
+from app.reports import describe
+from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Fold, Table
-from app.web import describe
-from app.web import format as fmt
-from app.web.charts import Guide, axis, change_strip, interval_strip
-from app.web.charts_survival import Curve, survival_strip
-from app.web.scales import LinearScale, LogScale
-from app.web.untrusted import visible
+from app.reports.charts.marks import Guide, axis, change_strip, interval_strip
+from app.reports.charts.survival import Curve, survival_strip
+from app.reports.scales import LinearScale, LogScale
+from app.reports.untrusted import visible
 
 _MOST_OPEN = 30  # rows of a table that the page shows unasked
 _MOST_WIDE = 6  # columns whose intervals have room beside their means

@@ -16,12 +16,12 @@ from app.kinds.trajectory.words import (
     median_of,
     row_name,
 )
+from app.reports import describe
+from app.reports import format as fmt
 from app.reports.blocks import Block, Chart, Code, Columns, Figure, Figures, Note, Section, filled, fold
+from app.reports.charts.survival import survival_chart
 from app.reports.common import closing, headline, title
-from app.web import describe
-from app.web import format as fmt
-from app.web.charts_survival import survival_chart
-from app.web.untrusted import visible, with_breaks
+from app.reports.untrusted import visible, with_breaks
 
 _LEGEND = 40  # characters of a candidate's name that the legend of a chart has room for on a telephone
 

@@ -7,9 +7,9 @@ from typing import Final
 from app.contracts.report import Mean, SeverityVerdict
 from app.kinds.trajectory.report import Cell as Entry
 from app.kinds.trajectory.report import DecoderRun, ShapedDistance, TrajectoryReport
+from app.reports import format as fmt
 from app.reports.blocks import Cell
-from app.web import format as fmt
-from app.web.untrusted import visible
+from app.reports.untrusted import visible
 
 LETTERS: Final = "ABCD"
 CONCLUSIONS: Final = {"amplifies": "amplifies", "damps": "damps", "open": "not shown", "no_damage": "no damage"}

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from app.kinds.sweep.report import SweepReport, Threshold
-from app.web import format as fmt
-from app.web.charts_bars import Bar, ranked_bars
-from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
+from app.reports import format as fmt
+from app.reports.charts.bars import Bar, ranked_bars
+from app.reports.charts.curve import CurveDot, Knee, Level, curve_chart
 from examples.paper.finding import Chart, Figure, NoNumberError
 from examples.paper.rulings.reports import NEAR_RATIO, ratio_of
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.kinds.attribute.blocks import ErrorStep
 from app.kinds.attribute.report import AttributeReport
-from app.web.charts_internals import Series, layer_curves
+from app.reports.charts.internals import Series, layer_curves
 from examples.paper.finding import Chart, Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.charts import bars
 from examples.paper.rulings.reports import NATS, ORIGINAL, Reports

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from app.kinds.surface.report import Interaction, SurfacePoint, SurfaceReport
-from app.web.charts_contour import Axis, Square, surface_chart
+from app.reports.charts.contour import Axis, Square, surface_chart
 from examples.paper.finding import Chart, Figure, Finding, NoNumberError, decided
 from examples.paper.rulings.reports import NATS, ORIGINAL, RATIO, Reports, beyond, near_lossless
 

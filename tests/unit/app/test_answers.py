@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from app.kinds.registry import KINDS
-from app.web.reading import parse
-from app.web.report import render
+from app.reports.reading import parse
+from app.reports.render import render
 from tests.support.attribute_reports import attribute_report
 from tests.support.calibration_reports import calibrate_report
 from tests.support.html import tree

@@ -24,8 +24,8 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus, job_error
 from app.jobs.connection import connect
 from app.jobs.store import Claim, JobStore
+from app.reports import format as fmt
 from app.settings import Settings
-from app.web import format as fmt
 from tests.integration.app.conftest import Server, SharedServer
 from tests.integration.app.deployments.asking import until
 from tests.support.tasks_reports import task, tasks_report

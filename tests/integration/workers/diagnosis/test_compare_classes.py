@@ -13,8 +13,8 @@ import torch
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.request import CompareRequest
+from app.reports.render import render
 from app.settings import Settings
-from app.web.report import render
 from tests.integration.workers.diagnosis.mitigate.test_job import Context
 from workers.diagnosis.compare.job import compare
 from workers.engine.room import EngineRoom

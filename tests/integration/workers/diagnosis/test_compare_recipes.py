@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.reports.render import render
 from app.settings import Settings
-from app.web.report import render
 from tests.integration.workers.diagnosis.test_compare_classes import request, words
 from tests.support.attempts import Context
 from workers.diagnosis.compare.job import compare

@@ -23,7 +23,7 @@ from app.models.checkpoint import inspect
 from app.models.shares import shares
 from app.models.strength import direction_of
 from app.recipes.recipe import Recipe
-from app.web import describe
+from app.reports import describe
 from workers.diagnosis.attribute.sites import sites_of
 from workers.diagnosis.attribute.treatment import Untreated, treat
 from workers.measuring.subject import Subject

@@ -61,7 +61,9 @@ class Files:
 
 def test_the_recipe_is_saved_beside_the_page_and_the_commands_take_it(monkeypatch, tmp_path):
     monkeypatch.delenv("HEMOSTAT_URL", raising=False)
-    onwards = sent(monkeypatch, ["-r", "a", "--url", "http://127.0.0.1:9"])["onwards"]
+    onwards = sent(monkeypatch, ["-r", "a", "--recipe", "quantize.rtn:bits=4", "--url", "http://127.0.0.1:9"])[
+        "onwards"
+    ]
     report = reports()["helped"]
     lines = onwards(
         Files({"recipe.json": "[]", "README.md": "card", "treated.parquet": ""}), report, tmp_path / "p.html"
@@ -77,7 +79,7 @@ def test_the_recipe_is_saved_beside_the_page_and_the_commands_take_it(monkeypatc
 
 
 def test_a_recipe_that_cannot_be_saved_is_told_and_how_to_fetch_it(monkeypatch, tmp_path):
-    onwards = sent(monkeypatch, ["-r", "a"])["onwards"]
+    onwards = sent(monkeypatch, ["-r", "a", "--recipe", "quantize.rtn:bits=4"])["onwards"]
     lines = onwards(Files({}), reports()["helped"], tmp_path / "p.html")
     assert lines[0].startswith("The recipe could not be saved: there is no ")
     assert lines[1].startswith("  hemostat jobs fetch ")

@@ -18,7 +18,7 @@ from app.jobs.parsing import parse_submission
 from app.kinds.compare.report import CompareReport
 from app.kinds.registry import KINDS
 from app.kinds.surface.request import SurfaceRequest
-from app.web.reproduce import reproduction
+from app.reports.reproduce import reproduction
 from tests.support.reports import compare_report, draw
 
 Json = dict[str, Any]

@@ -28,11 +28,10 @@ ALLOWED = {
     "app/kinds/sweep/task_loss.py": "a sweep answers tasks at its settings",
     "app/jobs/examples.py": "an example of a compare job's answers",
     "app/jobs/faults.py": "what a name of a calibrator is, in words",
-    "app/reports/common.py": "the command that finds the layers that cause the damage",
     "workers/calibration/": "the room of calibrate jobs; it opens the models of a deployment as a compare job does",
     "workers/diagnosis/mitigate/export.py": "leaves the compare request of what it recommends",
     "workers/answering/answers.py": "the unit of a score in tasks reports",
-    "app/web/sections/": "what several kinds say alike",
+    "app/reports/": "what several kinds say alike, and the command that finds the layers that cause the damage",
 }
 # Words of a recipe, a request or a phase that are names of kinds as well.
 OTHER_WORDS = {"sweep", "tasks"}

@@ -14,11 +14,11 @@ from app.kinds.estimates import estimate
 from app.kinds.registry import KINDS
 from app.main import create_app
 from app.models.registry import Registry, load_registry
+from app.reports.render import as_markdown, render
 from app.settings import Settings
 from app.telemetry.metrics import Telemetry
 from app.web.listing import outcome
 from app.web.progress import told
-from app.web.report import as_markdown, render
 from tests.support.html import tree
 from tests.support.reports import compare_report
 from tests.support.tail_kind import KIND, TailReport

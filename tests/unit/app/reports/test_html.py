@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.web.report import render
+from app.reports.render import render
 from tests.support.html import tree
 from tests.support.reports import HOSTILE, variants
 

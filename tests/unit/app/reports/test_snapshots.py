@@ -8,7 +8,7 @@ import pytest
 from app.kinds.registry import KINDS
 from app.reports.html import render_html
 from app.reports.markdown import render_markdown
-from app.web.reading import parse
+from app.reports.reading import parse
 from tests.support.attribute_reports import attribute_variants
 from tests.support.calibration_reports import calibration_variants
 from tests.support.internals_blocks import dense, routing

@@ -1,6 +1,6 @@
 import pytest
 
-from app.web import format as fmt
+from app.reports import format as fmt
 from workers.analysis.numerals import MINUS, counted, numeral
 
 

@@ -15,8 +15,8 @@ from app.kinds.compare.request import CompareRequest
 from app.kinds.mitigate.report import MitigateReport
 from app.kinds.mitigate.request import MitigateRequest
 from app.models.checkpoint import inspect
+from app.reports.render import render
 from app.settings import Settings
-from app.web.report import render
 from workers.diagnosis.compare.job import compare
 from workers.diagnosis.mitigate.job import mitigate
 from workers.engine.room import EngineRoom

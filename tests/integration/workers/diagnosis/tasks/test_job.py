@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.report import AnyTaskResult, HarnessTaskResult, TasksReport
 from app.kinds.tasks.request import TasksRequest
+from app.reports.render import render
 from app.settings import Settings
-from app.web.report import render
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
 from workers.analysis.flips import runs as flip_runs

@@ -13,7 +13,7 @@ from app.kinds.attribute.growth import borders_table, growth, growth_sentence, r
 from app.kinds.attribute.layers import alignment_sentence, gaps_table, layers
 from app.kinds.attribute.routing import margins_table, routing, routing_sentence
 from app.reports.blocks import Chart, Fold, Section
-from app.web.report import render
+from app.reports.render import render
 from tests.support import internals_blocks as made
 from tests.support.attribute_reports import attribute_variants
 from tests.support.html import tree

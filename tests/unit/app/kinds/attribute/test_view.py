@@ -12,7 +12,7 @@ from app.kinds.attribute.report import AttributeReport, Pair
 from app.kinds.attribute.view import blocks
 from app.kinds.attribute.words import cause_text, first_sites, heading
 from app.reports.blocks import Figure, Figures, Next, Section, Table
-from app.web.report import render
+from app.reports.render import render
 from tests.support import internals_blocks
 from tests.support.attribute_reports import TREATMENT, attribute_report, attribute_variants, first, site
 from tests.support.html import tree

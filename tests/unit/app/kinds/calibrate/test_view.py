@@ -6,8 +6,7 @@ from app.kinds.calibrate.calibrators import named
 from app.kinds.calibrate.effects import flattening
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.view import blocks, heading, left, outcome
-from app.reports.blocks import Items, Note, Table
-from app.reports.terminal import brief
+from app.reports.blocks import Items, Note, Table, brief
 from tests.support.calibration_reports import calibrate_report, calibration_variants
 from tests.support.terminal import printed
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from app.contracts.diff_report import DiffReport
 from app.contracts.report import Mean
 from app.kinds.compare.difference import MOST_SLICES, blocks, p_value, ranking, ties
+from app.reports import format as fmt
 from app.reports.blocks import Block, Chart, Fold, Section, Table
 from app.reports.terminal import print_blocks
-from app.web import format as fmt
 from app.web.difference import render_difference
 from tests.support.html import tree
 from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job

@@ -9,10 +9,9 @@ from app.contracts.report import BandedSlice, Mean
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.slices import OVER_WINDOWS, band_label, class_sentence, domains, token_classes, where, worst
 from app.kinds.compare.view import blocks
-from app.reports.blocks import Block, Cell, Section, Table
-from app.reports.terminal import brief
-from app.web import format as fmt
-from app.web.sections.classes import NONE
+from app.reports import format as fmt
+from app.reports.blocks import Block, Cell, Section, Table, brief
+from app.reports.classes import NONE
 from tests.support.reports import compare_report, variants
 
 REPORT = compare_report()

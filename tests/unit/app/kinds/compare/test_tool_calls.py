@@ -5,7 +5,7 @@ from typing import Any
 
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.tool_calls import sentence
-from app.web.report import render
+from app.reports.render import render
 from tests.support.html import tree
 from tests.support.reports import HOSTILE, compare_report
 

@@ -9,11 +9,10 @@ from app.kinds.mitigate.front import chart, points, words
 from app.kinds.mitigate.onwards import commands, fetching
 from app.kinds.mitigate.report import FrontPoint, MitigateReport
 from app.kinds.mitigate.view import blocks, heading, protocol, recommendation
-from app.reports.blocks import Code, Facts, Figures, Note, Section
-from app.reports.terminal import brief
-from app.web import format as fmt
-from app.web.charts_front import Dot, front_chart
-from app.web.report import render
+from app.reports import format as fmt
+from app.reports.blocks import Code, Facts, Figures, Note, Section, brief
+from app.reports.charts.front import Dot, front_chart
+from app.reports.render import render
 from tests.support.html import tree
 from tests.support.mitigate_reports import mitigate_variants
 from tests.support.terminal import printed

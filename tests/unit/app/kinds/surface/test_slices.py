@@ -4,8 +4,8 @@ import pytest
 
 from app.kinds.surface import slices
 from app.kinds.surface.slices import kinds_sentence
-from app.web.report import render
-from app.web.sections.classes import definitions
+from app.reports.classes import definitions
+from app.reports.render import render
 from tests.support.html import tree
 from tests.support.surface_reports import surface_variant, surface_variants
 from tests.support.terminal import printed

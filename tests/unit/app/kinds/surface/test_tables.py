@@ -5,7 +5,7 @@ import pytest
 from app.kinds.surface import slices, tables
 from app.kinds.surface.tables import limit_interval, limit_text
 from app.kinds.surface.words import interactions_note, label, orders_note, setting
-from app.web.report import render
+from app.reports.render import render
 from tests.support.html import tree
 from tests.support.surface_reports import surface_variant, surface_variants
 from tests.support.terminal import printed

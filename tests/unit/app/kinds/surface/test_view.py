@@ -6,7 +6,7 @@ import pytest
 
 from app.kinds.surface.view import interaction_chart, loss_chart
 from app.kinds.surface.words import answer, outcome, setting
-from app.web.report import render
+from app.reports.render import render
 from tests.support.html import tree
 from tests.support.surface_reports import departing, surface_variant, surface_variants
 from tests.support.terminal import printed

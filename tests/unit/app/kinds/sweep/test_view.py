@@ -15,8 +15,8 @@ from app.kinds.sweep.task_loss import answered_note, answered_table
 from app.kinds.sweep.view import figures
 from app.kinds.sweep.words import heading
 from app.models.strength import Order
-from app.web.charts_curve import CurveDot, Knee, Level, curve_chart
-from app.web.sections.classes import definitions
+from app.reports.charts.curve import CurveDot, Knee, Level, curve_chart
+from app.reports.classes import definitions
 from tests.support.answered import answered
 from tests.support.sweep_reports import (
     beside_neutral,

@@ -16,7 +16,7 @@ from app.kinds.tasks.report import Outcome, TasksReport
 from app.kinds.tasks.token_classes import class_sentence, which_answers
 from app.kinds.tasks.view import blocks, figures, heading, outcome, verdict
 from app.reports.blocks import Block, Chart, Fold, Note, Section, Table
-from app.web.report import render
+from app.reports.render import render
 from tests.support.html import tree
 from tests.support.tasks_reports import task, tasks_report, tasks_variants
 from tests.support.terminal import printed

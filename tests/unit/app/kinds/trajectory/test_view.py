@@ -19,9 +19,9 @@ from app.kinds.trajectory.matrices import matrices
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.view import blocks, scope
 from app.kinds.trajectory.words import heading, median_of, sentence, shaping_name
+from app.reports import format as fmt
 from app.reports.blocks import Figures, Section, Table
-from app.web import format as fmt
-from app.web.report import render
+from app.reports.render import render
 from tests.support.terminal import printed
 from tests.support.trajectory_reports import trajectory_report, trajectory_variants
 

@@ -54,7 +54,7 @@ def test_coefficients_outside_the_bounds_explain_a_fit_that_is_worse() -> None:
     bounds = Bounds(b=(0.6, None), k1=(2.0000001, None), k2=(None, 9))
     told = EXACT.against(curve(), bounds, published.fit(curve(), bounds))
     assert told["difference"] > 0
-    assert [note.split(" lies")[0] for note in told["notes"]] == ["the published b", "the published k2"]
+    assert [note.split(" is outside")[0] for note in told["notes"]] == ["the published b", "the published k2"]
 
 
 @pytest.mark.parametrize(("stated", "wrong"), [(0.14, False), (0.140009, False), (0.1411, True), (0.0, True)])

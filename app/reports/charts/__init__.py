@@ -1,0 +1,1 @@
+"""Charts as SVG: marks, and the charts that are made of them."""

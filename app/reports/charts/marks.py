@@ -1,0 +1,415 @@
+"""Charts as SVG: pure functions from numbers to markup.
+
+Every horizontal place is in per cent and every height in pixels, so that a chart takes any width while its text keeps
+its size. Colours come from classes that the style sheet binds to the theme. Each chart carries a title and a
+description for those who cannot see it; the page shows the same numbers as a table beside or below.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, permutations, product
+
+from markupsafe import Markup, escape
+
+from app.contracts.report import SEVERITIES, Histogram
+from app.contracts.request import Thresholds
+from app.reports import format as fmt
+from app.reports.scales import LinearScale, LogScale, Scale, ticks
+
+Interval = tuple[float, float]
+
+_NARROWEST = 330.0  # pixels that a chart gets on a telephone
+_NARROWEST_STRIP = 150.0  # and a chart in a column of a table, anywhere
+_LABEL_ROW = 16
+_PLAIN, _BOLD = 6.8, 7.2  # pixels of a character of a label, in the widest of the fonts that pages take
+_HALF_LABEL = 22.0  # pixels: half of a tick's label of six characters
+_SPACE = 3.0  # per cent between the labels of an axis below strips
+_GAPS = (17.0, 22.0, 28.0, 36.0, 48.0)  # per cent between its ticks, at least: the first that gives labels room
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A labelled vertical line at a value. `kind` is a class of the style sheet: "mean", "median", "tail", "floor"."""
+
+    value: float
+    label: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Guide:
+    """An unlabelled vertical line through the rows of a table chart."""
+
+    value: float
+    kind: str
+
+
+def threshold_chart(
+    excess: float,
+    ci: Interval | None,
+    thresholds: Thresholds,
+    *,
+    floor: float | None,
+    detectable: float | None,
+    classes: Sequence[str] = (),
+) -> Markup:
+    """Where the excess KL and its interval stand among the severity classes, on a logarithmic axis in nats per token.
+
+    The names of `classes` (those that the verdict names) are set in bold.
+
+    What is zero or less has no place on such an axis: an arrow before its label at the low end says so.
+    """
+    edges = [thresholds.mild, thresholds.moderate, thresholds.severe, thresholds.collapse]
+    shown = [excess, *(ci or ()), floor or 0.0, detectable or 0.0]
+    low = min([edges[0] / 4, *(value / 2 for value in shown if value > 0)])
+    high = max([edges[-1] * 3.5, *(value * 1.6 for value in shown)])
+    scale = LogScale(low, high)
+    places = [0.0, *(scale.at(edge) for edge in edges), 100.0]
+
+    bands = list(zip(SEVERITIES, pairwise(places), strict=True))
+    crowded = any(_NARROWEST * (right - left) / 100 < 6.6 * len(name) + 4 for name, (left, right) in bands)
+    rows = _name_rows(bands) if crowded else [0] * len(bands)
+    names_y = 2 * _LABEL_ROW - 3
+    top = names_y + 7 + _LABEL_ROW * max(rows)
+    middle, bottom = top + 17, top + 34
+
+    shapes: list[Markup] = []
+    texts: list[Markup] = []
+    for index, (name, (left, right)) in enumerate(bands):
+        shapes.append(_tag("rect", x=_pct(left), y=top, width=_pct(right - left), height=34, class_=f"band sev-{name}"))
+        y = names_y + _LABEL_ROW * (max(rows) - rows[index])
+        weight = " strong" if name in classes else ""
+        # The last name is no narrower than its band on a small screen, and ends with the axis there.
+        last = crowded and index == len(bands) - 1
+        x, anchor = (100.0, "end") if last else ((left + right) / 2, "mid")
+        texts.append(_tag("text", name, x=_pct(x), y=y, class_=f"t {anchor} halo{weight}"))
+        if rows[index]:
+            shapes.append(_line((left + right) / 2, y + 4, top, "leader"))
+    for edge in edges:
+        shapes.append(_line(scale.at(edge), top, bottom + 5, "tick"))
+        texts.append(_tag("text", fmt.short(edge), x=_pct(scale.at(edge)), y=bottom + 17, class_="t mid"))
+
+    row = bottom + 17
+    for mark in _floor_and_detectable(floor, detectable):
+        row += _LABEL_ROW
+        if mark.value > 0:
+            shapes.append(_line(scale.at(mark.value), top, row - 10, mark.kind))
+        texts.append(_placed(mark.label, scale.at(mark.value), row, off=mark.value <= 0))
+
+    at = scale.at(excess)
+    shapes.append(_line(at, 15, middle, "leader"))
+    if ci:
+        shapes += _whisker(scale, ci, middle, cap=6)
+    shapes.append(_dot(at, middle, "estimate"))
+    label = f"excess {fmt.estimate(excess, ci)} nats"
+    texts.append(_placed(label, at, 11, off=excess <= 0, class_="strong"))
+
+    names = ", ".join(f"{name} from {fmt.short(edge)}" for name, edge in zip(SEVERITIES[1:], edges, strict=True))
+    return _svg(
+        row + 6,
+        title=f"Excess KL {fmt.estimate(excess, ci)} nats per token against the thresholds",
+        desc=f"Logarithmic axis in nats per token. Classes: {names}. Noise floor {fmt.number(floor)}.",
+        body=[*shapes, *texts],
+        class_="chart",
+    )
+
+
+def _name_rows(bands: Sequence[tuple[str, tuple[float, float]]]) -> list[int]:
+    """For each class the row above the axis that its name is in, 0 the lowest: neighbours never share one, and in
+    none do two names touch on a telephone."""
+    rows: list[int] = []
+    ends: list[float] = []
+    for index, (name, (left, right)) in enumerate(bands):
+        width = 100 * (7.2 * len(name) + 4) / _NARROWEST
+        start = 100 - width if index == len(bands) - 1 else (left + right - width) / 2
+        free = (row for row, end in enumerate(ends) if end <= start and row not in rows[-1:])
+        row = next(free, len(ends))
+        ends[row : row + 1] = [start + width]
+        rows.append(row)
+    return rows
+
+
+def _floor_and_detectable(floor: float | None, detectable: float | None) -> list[Mark]:
+    if floor is None:
+        return []
+    marks = [Mark(floor, f"noise floor {fmt.number(floor)}" if floor > 0 else "noise floor exactly 0", "floor")]
+    if detectable:
+        marks.append(Mark(detectable, f"detectable from {fmt.number(detectable, 2)}", "detectable"))
+    return marks
+
+
+def histogram_chart(histogram: Histogram, marks: Sequence[Mark]) -> Markup:
+    """The distribution of per-token KL over a logarithmic axis, with `marks` drawn and labelled above it.
+
+    Bars are shares of all positions; where the bins differ in width, shares per factor of ten. Positions outside the
+    edges stand in bars of their own at the ends.
+    """
+    edges, counts, below, above = _positive_bins(histogram)
+    total = max(1, sum(counts) + below + above)
+    filled = [index for index, bin_count in enumerate(counts) if bin_count]
+    if not filled:
+        return _all_outside(total, below, above)
+    keep = slice(filled[0], filled[-1] + 1)
+    edges, counts = edges[keep.start : keep.stop + 1], counts[keep]
+    on_axis = [mark.value for mark in marks if mark.value > 0]
+    scale = LogScale(min([edges[0], *on_axis]), max([edges[-1], *on_axis]) * 1.0001)
+    left, right = (9.0 if below else 0.0), (93.0 if above else 100.0)
+
+    def place(value: float) -> float:
+        return left + scale.at(value) * (right - left) / 100
+
+    decades = [math.log10(high / low) for low, high in pairwise(edges)]
+    even = max(decades) <= min(decades) * 1.02
+    heights = [bin_count / total / (1.0 if even else width) for bin_count, width in zip(counts, decades, strict=True)]
+    tallest = max([*heights, below / total, above / total])
+    y_scale = LinearScale(0.0, tallest * 1.04)
+    top, plot = _LABEL_ROW * len(marks) + 8, 132
+    base = top + plot
+
+    def y_of(share: float) -> float:
+        return base - plot * y_scale.at(share) / 100
+
+    shapes: list[Markup] = []
+    texts: list[Markup] = []
+    for tick in ticks(y_scale, 30)[1:]:
+        shapes.append(_line_across(y_of(tick), "grid"))
+        texts.append(_tag("text", f"{tick * 100:g} %", x=0, y=y_of(tick) - 3, class_="t faint halo"))
+    bars = [
+        (place(low), place(high), height, f"{fmt.short(low)} to {fmt.short(high)} nats", bin_count)
+        for (low, high), height, bin_count in zip(pairwise(edges), heights, counts, strict=True)
+    ]
+    if below:
+        bars.append((0.0, 6.0, below / total, f"below {fmt.short(edges[0])} nats, exact zeros included", below))
+        texts.append(_tag("text", f"< {fmt.short(edges[0])}", x=0, y=base + 15, class_="t halo"))
+    if above:
+        bars.append((95.0, 100.0, above / total, f"above {fmt.short(edges[-1])} nats", above))
+        texts.append(_tag("text", f"> {fmt.short(edges[-1])}", x="100%", y=base + 15, class_="t end halo"))
+    for start, end, share, what, bin_count in bars:
+        if bin_count:
+            shapes.append(_bar(start, end, y_of(share), base, f"{what}: {fmt.count(bin_count)} positions"))
+    shapes.append(_line_across(base, "base"))
+    for tick in ticks(scale, 10):
+        if not (below and place(tick) < 16) and not (above and place(tick) > 88):
+            shapes.append(_line(place(tick), base, base + 4, "tick"))
+            texts.append(
+                _tag("text", fmt.short(tick), x=_pct(place(tick)), y=base + 15, class_="t " + _anchor(place(tick)))
+            )
+    for index, (mark, at, anchor) in enumerate(_uncrossed([(mark, place(mark.value)) for mark in marks])):
+        y = _LABEL_ROW * index + 12
+        if mark.value > 0:
+            shapes.append(_line(at, y + 3, base, mark.kind))
+        texts.append(_placed(mark.label, at, y, off=mark.value <= 0, anchor=anchor))
+    return _svg(
+        base + 20,
+        title="Distribution of per-token KL",
+        desc=f"Share of {fmt.count(total)} positions by KL in nats, logarithmic axis. "
+        + "; ".join(mark.label for mark in marks),
+        body=[*shapes, *texts],
+        class_="chart",
+    )
+
+
+def _uncrossed(marks: Sequence[tuple[Mark, float]]) -> list[tuple[Mark, float, str]]:
+    """The marks (at their places) in an order of rows, and with labels on the sides, so that no line of a higher row
+    runs through a label. Judged at the narrowest width; on a wider chart the labels only take less of it.
+    """
+    placed = [(mark, at if mark.value > 0 else 0.0) for mark, at in marks]
+    sides = [_sides(mark, at) for mark, at in placed]
+
+    def crossed(rows: Sequence[int], chosen: Sequence[str]) -> int:
+        count = 0
+        for row, index in enumerate(rows):
+            low, high = sides[index][chosen[index]]
+            above = (placed[other] for other in rows[:row])
+            count += sum(mark.value > 0 and low < at < high for mark, at in above)
+        return count
+
+    options = ((rows, chosen) for rows in permutations(range(len(placed))) for chosen in product(*sides))
+    rows, chosen = min(options, key=lambda option: crossed(*option))
+    return [(*placed[index], chosen[index]) for index in rows]
+
+
+def _sides(mark: Mark, at: float) -> dict[str, tuple[float, float]]:
+    """Anchors under which a label is in the chart, with what it covers, in per cent of the narrowest chart."""
+    width = 100 * 6.8 * len(mark.label) / _NARROWEST
+    if mark.value <= 0:
+        return {"": (0.0, width)}
+    found = {"": (at, at + width), "end": (at - width, at)}
+    inside = {anchor: span for anchor, span in found.items() if span[0] >= 0 and span[1] <= 100}
+    nearer = "" if at < 50 else "end"
+    return inside or {nearer: found[nearer]}
+
+
+def _positive_bins(histogram: Histogram) -> tuple[list[float], list[int], int, int]:
+    """Edges and counts without bins that start at zero, which have no place on a logarithmic axis."""
+    edges, counts, below = list(histogram.edges), list(histogram.counts), histogram.below
+    while edges and edges[0] <= 0:
+        edges.pop(0)
+        if counts:
+            below += counts.pop(0)
+    return edges, counts, below, histogram.above
+
+
+def _all_outside(total: int, below: int, above: int) -> Markup:
+    if above:
+        where = f"{fmt.percent(above / total)} % of positions lie over the axis, the others under it"
+    elif below:
+        where = "every position is exactly zero, or too small to draw"
+    else:
+        where = "no position has a finite value"
+    return _svg(
+        40,
+        title="Distribution of per-token KL",
+        desc=f"{fmt.count(below)} positions under the axis, {fmt.count(above)} over it",
+        body=[_line_across(14, "base"), _tag("text", where.capitalize(), x=0, y=32, class_="t")],
+        class_="chart",
+    )
+
+
+def interval_strip(
+    title: str, mean: float | None, ci: Interval | None, scale: Scale, guides: Sequence[Guide] = ()
+) -> Markup:
+    """One row of a dot-and-interval chart; rows on the same scale stand above each other in a table."""
+    shapes = [_line(scale.at(guide.value), 0, 24, guide.kind) for guide in guides if scale.holds(guide.value)]
+    shapes.append(_line_across(12, "grid"))
+    if ci:
+        shapes += _whisker(scale, ci, 12, cap=4)
+    if mean is not None:
+        shapes.append(_dot(scale.at(mean), 12, "point"))
+    return _svg(24, title=title, body=shapes, class_="strip")
+
+
+def change_strip(title: str, before: float | None, after: float | None, scale: Scale) -> Markup:
+    """One row: a ring where a value was, a dot where it is, and the way between them."""
+    shapes = [_line_across(12, "grid")]
+    if before is not None and after is not None:
+        ends = scale.at(before), scale.at(after)
+        kind = "way gain" if after <= before else "way loss"
+        shapes.append(_tag("line", x1=_pct(ends[0]), x2=_pct(ends[1]), y1=12, y2=12, class_=kind))
+    if before is not None:
+        shapes.append(_dot(scale.at(before), 12, "ring"))
+    if after is not None:
+        shapes.append(_dot(scale.at(after), 12, "point"))
+    return _svg(24, title=title, body=shapes, class_="strip")
+
+
+def axis(scale: Scale, title: str) -> Markup:
+    """The axis below a column of strips."""
+    shapes: list[Markup] = []
+    labels = next(
+        (found for gap in _GAPS if _apart(found := _strip_labels(scale, gap))), _strip_labels(scale, _GAPS[-1])
+    )
+    for at, label, anchor, _, _ in labels:
+        shapes.append(_line(at, 0, 4, "tick"))
+        shapes.append(_tag("text", label, x=_pct(at), y=16, class_="t " + anchor))
+    return _svg(20, title=title, body=shapes, class_="strip")
+
+
+def _strip_labels(scale: Scale, gap: float) -> list[tuple[float, str, str, float, float]]:
+    """Ticks with their labels and anchors, and what the labels cover in per cent of the narrowest strip."""
+    # One that is centred nearer to an end would leave the page of a telephone.
+    edge = 100 * _HALF_LABEL / _NARROWEST
+    found = []
+    for tick in ticks(scale, gap):
+        at, label = scale.at(tick), fmt.short(tick)
+        width = 100 * 6.8 * len(label) / _NARROWEST_STRIP
+        anchor = "" if at < edge else "end" if at > 100 - edge else "mid"
+        start = at - {"": 0.0, "mid": width / 2, "end": width}[anchor]
+        found.append((at, label, anchor, start, start + width))
+    return found
+
+
+def _apart(labels: Sequence[tuple[float, str, str, float, float]]) -> bool:
+    return all(after[3] - before[4] >= _SPACE for before, after in pairwise(labels))
+
+
+def share_bar(title: str, share: float) -> Markup:
+    """A bar that fills `share` of its width."""
+    return _svg(14, title=title, body=[_bar(0.0, 100 * min(1.0, max(0.0, share)), 2, 12, title)], class_="strip")
+
+
+def mirrored_bars(title: str, loss: float, gain: float, span: float) -> Markup:
+    """A loss to the left of a middle line and a gain to the right; `span` (> 0) fills a half."""
+    scale = LinearScale(-span, span)
+    shapes = [_line_across(12, "grid")]
+    if loss:
+        shapes.append(_bar(scale.at(min(loss, 0.0)), scale.at(max(loss, 0.0)), 4, 20, title, "bar loss"))
+    if gain:
+        shapes.append(_bar(scale.at(min(gain, 0.0)), scale.at(max(gain, 0.0)), 4, 20, title, "bar gain"))
+    shapes.append(_line(50, 0, 24, "base"))
+    return _svg(24, title=title, body=shapes, class_="strip")
+
+
+def _svg(height: float, *, title: str, body: Sequence[Markup], class_: str, desc: str = "") -> Markup:
+    head = [_tag("title", title)] + ([_tag("desc", desc)] if desc else [])
+    return _tag("svg", *head, *body, class_=class_, role="img", width="100%", height=height)
+
+
+def _whisker(scale: Scale, ci: Interval, y: float, *, cap: float) -> list[Markup]:
+    low, high = scale.at(ci[0]), scale.at(ci[1])
+    shapes = [_tag("line", x1=_pct(low), x2=_pct(high), y1=y, y2=y, class_="whisker")]
+    shapes += [_line(scale.at(bound), y - cap, y + cap, "whisker") for bound in ci if scale.holds(bound)]
+    return shapes
+
+
+def _dot(at: float, y: float, kind: str) -> Markup:
+    return _tag("circle", cx=_pct(at), cy=y, r=5.5 if kind == "estimate" else 4, class_=kind)
+
+
+def _bar(start: float, end: float, top: float, base: float, title: str, class_: str = "bar") -> Markup:
+    width = max(0.15, end - start)
+    return _tag(
+        "rect",
+        _tag("title", title),
+        x=_pct(start),
+        y=top,
+        width=_pct(width),
+        height=max(1.0, base - top),
+        class_=class_,
+    )
+
+
+def _line(at: float, top: float, bottom: float, kind: str) -> Markup:
+    return _tag("line", x1=_pct(at), x2=_pct(at), y1=top, y2=bottom, class_=kind)
+
+
+def _line_across(y: float, kind: str) -> Markup:
+    return _tag("line", x1="0%", x2="100%", y1=y, y2=y, class_=kind)
+
+
+def _placed(
+    label: str, at: float, y: float, *, off: bool = False, class_: str = "", anchor: str | None = None
+) -> Markup:
+    """A label at a place, held inside the chart; `off` marks one whose value is left of the axis."""
+    text = f"◂ {label}" if off else label
+    if anchor is None:
+        anchor = "" if at < 35 else "mid" if at <= 65 else "end"
+        at = _inside(at, anchor, 100 * (_BOLD if class_ == "strong" else _PLAIN) * len(text) / _NARROWEST)
+    return _tag("text", text, x=_pct(at), y=y, class_=" ".join(filter(None, ["t halo", anchor, class_])))
+
+
+def _inside(at: float, anchor: str, width: float) -> float:
+    """The place of a label so wide, moved so that it ends inside a chart on a telephone, where it fits into one."""
+    before = {"": 0.0, "mid": width / 2, "end": width}[anchor]
+    return min(max(at, before), max(before, 100 - width + before))
+
+
+def _anchor(at: float) -> str:
+    return "" if at < 4 else "end" if at > 96 else "mid"
+
+
+def _pct(place: float) -> str:
+    return f"{place:.2f}%"
+
+
+def _tag(name: str, *children: str, **attributes: str | float) -> Markup:
+    """An element; text children and attribute values are escaped. `class_` is class."""
+    written = Markup("").join(
+        Markup(' {}="{}"').format(key.rstrip("_"), f"{value:.6g}" if isinstance(value, float) else value)
+        for key, value in attributes.items()
+    )
+    inside = Markup("").join(map(escape, children))
+    return Markup("<{0}{1}>{2}</{0}>").format(name, written, inside)
