@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from app.recipes.prune import CalibratedSparse
+from app.recipes.base import Sparse
 from workers.surgery.prune_magnitude import count_to_prune
 
 
@@ -29,7 +29,7 @@ class Quota:
         return each + (torch.arange(outputs) < more).to(torch.int64)
 
 
-def quota_of(step: CalibratedSparse, outputs: int, inputs: int, *, scope: str) -> Quota:
+def quota_of(step: Sparse, outputs: int, inputs: int, *, scope: str) -> Quota:
     """What a step asks of a matrix where every matrix has the same share."""
     if step.pattern is not None:
         return quota_of_pattern(*step.n_of_m(), outputs, inputs)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from app.kinds.calibrate.calibrators import FITTED, Fitted, named
+from app.kinds.kind import load
 from tests.support.calibration import make_data
 from tests.support.position_calibrator import PositionTemperature, feature
 from workers.calibration.fitting.fit import fit
@@ -32,6 +33,12 @@ def test_a_known_slope_is_found_and_comes_back_from_disk(tmp_path: Path) -> None
     assert record.stop_kl < 1e-3 * record.raw_kl
     storage.save(made, tmp_path / "profile")
     assert storage.load(tmp_path / "profile").describe() == made.describe()
+
+
+def test_whatever_can_be_fitted_can_be_loaded_under_the_same_name() -> None:
+    for name, line in FITTED.items():
+        assert name == KINDS[name].KIND
+        assert callable(load(line.fit))
 
 
 def test_it_composes_and_has_words() -> None:

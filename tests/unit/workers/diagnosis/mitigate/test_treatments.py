@@ -257,7 +257,7 @@ def test_what_replaces_no_step_of_the_recipe_names_those_that_it_does(
     assert arms_of(subject(tiny, own), name) == []
     told = why_none(subject(tiny, own), name)
     assert own["type"] not in told
-    assert sorted(re.findall(r"\w+\.\w+", told)) == sorted(replaced)
+    assert set(re.findall(r"\w+\.\w+", told)) >= set(replaced)
     given: dict[str, dict[str, Any]] = {kind: {"bits": 4} for kind in ("quantize.rtn", "quantize.gptq", "quantize.awq")}
     for kind in replaced:
         fields = {"sparsity": 0.5} if kind.startswith("prune.") else given.get(kind, {})
