@@ -19,7 +19,7 @@ class Level(StrEnum):
 
 
 def judge(report: Mapping[str, Any], level: Level) -> Outcome:
-    """How a report that has one decision is to the level; see `fails`."""
+    """How a report that has one decision compares with the level; see `fails`."""
     return fails(report["decision"], level)
 
 

@@ -148,6 +148,9 @@ def main() -> None:
         copy_to(project)
         faults = [("by_hand", fault) for fault in by_hand()]
         faults += [("drawn", fault) for fault in by_seed(given.seed, given.drawn)]
+        for tests in {fault.tests for _, fault in faults}:
+            if failed(tests, project):
+                raise SystemExit(f"without a fault these tests fail: {' '.join(tests)}")
         for kind, fault in faults:
             found = caught(fault, project)
             rows.append((kind, fault.name, int(found)))

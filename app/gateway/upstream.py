@@ -51,8 +51,8 @@ class DoorSilentError(Exception):
 
 
 class Upstream:
-    """The pool. Connections are kept; cancelling a request closes its connection, which is how a replica is
-    reported."""
+    """The pool. Connections are kept; cancelling a request closes its connection, and so ends the
+    replica's work."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -6,7 +6,7 @@ from typing import Final
 
 _NEAR: Final = 0.5  # difflib's ratio from which a name may have been meant
 _LONGEST: Final = 128  # characters of a word that are compared
-_MOST: Final = 4  # as many may have been meant; of more none is out
+_MOST: Final = 4  # as many may have been meant; of more none stands out
 
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:

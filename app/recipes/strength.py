@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 @dataclass(frozen=True)
 class Direction:
-    """Where a field's strength is.
+    """How strong a field's values are.
 
         rising      more of it changes the model more
         falling     less of it changes the model more: bits, experts that repair, text and time that a step may use

@@ -33,7 +33,12 @@ def _words(block: Block) -> str:
         return f"**{block.heading}.** {_text(block.sentence)}"
     if isinstance(block, Next):
         return f"{_text(block.text)}\n\n```sh\n{block.command.replace('```', '')}\n```"
-    return _text(block.text) if isinstance(block, Note) else ""
+    return _note(block) if isinstance(block, Note) else ""
+
+
+def _note(note: Note) -> str:
+    label = f"**{_text(note.label)}.** " if note.label else ""
+    return label + _text(note.text)
 
 
 def _table(table: Table) -> str:

@@ -20,6 +20,8 @@ Json = dict[str, Any]
 # takes the address with a slash at its end too. A shell has no one expansion with both a default and a cut.
 DEFAULT = ': "${HEMOSTAT_URL:=http://127.0.0.1:8321}"'
 SERVICE = "${HEMOSTAT_URL%/}"
+# What another job on the same models and text has in common with this one.
+_SAME = ("reference", "candidate", "text", "window", "allow_overlap")
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,18 @@ def reproduction(report: Report) -> Reproduction:
     return Reproduction(curl=_visible(curl), cli=_visible(_command(request)), missing=tuple(missing))
 
 
-def of_same_pair(report: Report, kind: str, *, recipe: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """The command of a job of another kind on the same models and text, or with another `recipe`, in one line."""
+def of_same_pair(
+    report: Report, kind: str, *, recipe: Sequence[Mapping[str, Any]] | None = None, recipe_file: str = ""
+) -> str:
+    """The command of a job of another kind on the same models and text, in one line.
+
+    With another `recipe`, if one is given; `recipe_file` is where its steps are, if they are too long for a line.
+    """
     known = _request(report)
-    pair = {name: known[name] for name in ("reference", "candidate", "text") if name in known}
+    pair = {name: known[name] for name in _SAME if name in known}
     if recipe is not None:
         pair["candidate"] = _dict(pair["candidate"]) | {"recipe": list(recipe)}
-    return _visible(_command(pair | {"kind": kind}).replace(" \\\n  ", " "))
+    return _visible(_command(pair | {"kind": kind}, recipe_file).replace(" \\\n  ", " "))
 
 
 def _visible(command: str) -> str:
@@ -104,13 +111,14 @@ def _request(report: Report) -> Json:
     return known
 
 
-def _command(request: Json) -> str:
+def _command(request: Json, recipe_file: str = "") -> str:
     """The command of the request's kind; what is not said has its default."""
     candidate, reference = _dict(request.get("candidate")), str(_dict(request.get("reference")).get("model", ""))
     other = str(candidate.get("model", ""))
     steps = describe.with_knobs(candidate.get("recipe") or (), _list(request.get("knobs")))
     models = [reference] if steps and other == reference else [reference, other]
-    words = [["--recipe", json.dumps(step)] for step in steps]
+    written = [f"@{recipe_file}"] if recipe_file else [json.dumps(step) for step in steps]
+    words = [["--recipe", one] for one in written]
     words += words_of(KINDS[request["kind"]].request, request)
     lines = [shlex.join(["hemostat", request["kind"], *models]), *map(shlex.join, words)]
     return " \\\n  ".join(lines)

@@ -21,11 +21,11 @@ from tests.support.trajectory_reports import trajectory_variants
 
 # Of each kind a usual report, and those that ask most of a page.
 PAGES: dict[str, tuple[Callable[[], dict[str, Any]], tuple[str, ...]]] = {
-    "compare": (variants, ("severe", "hostile", "nothing-finite")),
-    "calibrate": (calibration_variants, ("proven", "long")),
-    "mitigate": (mitigate_variants, ("helped", "long")),
+    "compare": (variants, ("severe", "inconclusive", "hostile", "nothing-finite")),
+    "calibrate": (calibration_variants, ("proven", "refused", "long")),
+    "mitigate": (mitigate_variants, ("helped", "nothing", "long")),
     "sweep": (sweep_variants, ("knee", "broken")),
-    "surface": (surface_variants, ("both-orders", "wide")),
+    "surface": (surface_variants, ("both-orders", "wide", "broken")),
     "tasks": (tasks_variants, ("several", "hostile")),
     "trajectory": (trajectory_variants, ("long",)),
     "attribute": (attribute_variants, ("full", "other-depth")),

@@ -18,7 +18,7 @@ _BEFORE, _AFTER = "Question:", "Answer:"
 
 
 def documents_of(task: str, items: Sequence[Item]) -> list[TextDocument]:
-    """Every text that means an item, each under the item's name. `task` is what reports call the task."""
+    """Every text that represents an item, each under the item's name. `task` is what reports call the task."""
     return [
         TextDocument(f"{task}/{item.id}", "task", text=text)
         for item in items

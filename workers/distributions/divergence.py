@@ -225,7 +225,7 @@ class Divergence:
         sound_2C = torch.stack([self._bounded(h, self.reference), self._bounded(k, self.candidate)])
         if not sound_2C.all():
             h, k = _replaced(h, k, sound_2C)
-            # The candidate's logits come by way of the reference's matrix, which has to bear what means its state.
+            # The candidate's logits come by way of the reference's matrix, which has to take what replaces its state.
             sound_2C[1] &= self._bounded(h, self.reference)
         next_C = pad(tokens_T.to(self.device), (0, self.chunk - count))
         a_CP, d_CP = self._products(h, k)

@@ -19,6 +19,8 @@ import torch
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
+from app.contracts.distances import DISTANCES
+
 Array = NDArray[np.floating[Any]]
 
 # x below which A is a polynomial.
@@ -137,4 +139,4 @@ def distances(lp: torch.Tensor, lq: torch.Tensor) -> dict[str, torch.Tensor]:
     B = w - x * E
     J = 0.5 * (torch.log(2 / (1 + E)) * (1 + E) - x * E)
     parts = Parts(torch.maximum(lp, lq).exp(), up, x - w, B, J, w, E)
-    return {name: term(parts).sum(1).clamp(min=0) for name, term in TERMS.items()}
+    return {of.name: TERMS[of.name](parts).sum(1).clamp(min=0, max=of.most) for of in DISTANCES}

@@ -65,10 +65,9 @@ def _next(report: AttributeReport) -> list[Block]:
     if len(recipe) <= _MOST_STEPS:
         command = of_same_pair(report, "compare", recipe=recipe)
     else:
-        fetch = shlex.join(["hemostat", "jobs", "fetch", report.job])
-        models = [report.provenance.reference.model, report.provenance.candidate.model]
-        compare = shlex.join(["hemostat", "compare", *models, "--recipe", f"@{report.job}/recipe.json"])
-        command = visible(f"{fetch} && {compare}")
+        fetch = visible(shlex.join(["hemostat", "jobs", "fetch", report.job]))
+        compare = of_same_pair(report, "compare", recipe=recipe, recipe_file=f"{report.job}/recipe.json")
+        command = f"{fetch} && {compare}"
     return [Next("What does the recommended recipe save? It was not measured.", command, brief=True)]
 
 

@@ -23,7 +23,7 @@ from app.contracts.report import (
 )
 from app.kinds.mitigate.request import TreatmentName
 
-# Less than this is no modification: nats per token.
+# Less than this is no damage: nats per token.
 NO_WOUND: Final = 1e-6
 
 Answer = Literal["treated", "no_damage", "no_damage_that_matters", "does_not_hold", "nothing_tried", "nothing_helps"]

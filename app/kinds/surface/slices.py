@@ -1,4 +1,4 @@
-"""Parts of the text that a surface is reported of: its domains and kinds of token, where damages add up and what each
+"""Parts of the text by which a surface is reported: its domains and kinds of token, where damages add up and what each
 loses at every setting."""
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ def _table(report: SurfaceReport, caption: str, column: str, parts: Parts, *, ki
                     "" if most is None else setting(report, most.first, most.second, most.order),
                 ),
                 Cell(
-                    one.note or "no setting of both is finite" if most is None else kind_text(most, report.margin),
+                    visible(one.note) or "no setting of both is finite"
+                    if most is None
+                    else kind_text(most, report.margin),
                     f"departs at {departing} of {len(one.interactions)}" if one.interactions else "",
                     strong=bool(departing),
                 ),

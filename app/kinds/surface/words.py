@@ -169,7 +169,7 @@ def limits_note(report: SurfaceReport) -> str:
         "from a step left out that has no number on the knob’s axis (a rank’s), "
         f"{nothing}and before a collapse, it is the whole gap. “Beyond” means past the last measured setting, “already "
         "passed” that the mildest setting is beyond the chosen loss; where the one behind the furthest within gives no "
-        "finite logits or cannot be made, the limit is that furthest one; where the mildest is so, that is there. "
+        "finite logits or cannot be made, the limit is that furthest one; if the mildest one is so, it is the limit. "
         "The last column goes by the mean, and names the furthest that is within for sure, by the upper end of its "
         "interval as any choice is made, where that is another one."
     )

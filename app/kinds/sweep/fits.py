@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.kinds.sweep.report import Answer, Threshold
-from app.kinds.sweep.words import FORMS
+from app.kinds.sweep.words import FORMS, form_name
 from app.reports import format as fmt
 from app.reports.blocks import Cell, Column, Table
 from app.reports.untrusted import visible
@@ -89,7 +89,7 @@ def _answer(threshold: Threshold, of: str, drawn: str) -> str:
     if not threshold.turn_shown:
         return f"Not identifiable: whether the {of} turns cannot be known."
     if threshold.missed:
-        place = f"; the best form, {FORMS.get(threshold.form, threshold.form)}, turns at s = "
+        place = f"; the best form, {form_name(threshold.form)}, turns at s = "
         at = "" if threshold.form_turns_at is None else f"{place}{fmt.number(threshold.form_turns_at)}"
         return f"Not identifiable: the {of} turns, and the published form does not say where{at}."
     return f"Not identifiable: the {of} turns, and these points do not say where."
@@ -145,7 +145,7 @@ def _forms(threshold: Threshold, of: str) -> Table:
     ]
     rows += [
         (
-            Cell(FORMS.get(rival.form, rival.form), strong=rival.form == best),
+            Cell(form_name(rival.form), strong=rival.form == best),
             Cell(fmt.number(rival.log_sse)),
             Cell(fmt.number(rival.aicc, 4)),
             Cell(fmt.signed(rival.delta_aicc)),

@@ -1,4 +1,4 @@
-"""Parts of the text that a sweep is reported of: its domains and kinds of token, one table each."""
+"""Parts of the text by which a sweep is reported: its domains and kinds of token, one table each."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _table(report: SweepReport, caption: str, column: str, parts: Sequence[tuple
     for name, part in parts:
         cells = [
             Cell(visible(name), fmt.counted(part.documents, "document")),
-            Cell(mild_up_to(part), part.note, strong=True),
+            Cell(mild_up_to(part), visible(part.note), strong=True),
         ]
         for place in shown:
             for mean in (part.kl[place], part.perplexity_ratio[place]):

@@ -12,9 +12,9 @@ from app.kinds.sweep.slices import domains, domains_note, token_classes, token_c
 from app.kinds.sweep.tables import effort, limits, limits_note, points, points_note
 from app.kinds.sweep.task_loss import answered_note, answered_table, largest_of, lost_in_words, rules_of, stopped_by
 from app.kinds.sweep.words import (
-    FORMS,
     UNJUDGED,
     ends,
+    form_name,
     heading,
     largest_within,
     limits_of,
@@ -184,4 +184,4 @@ def _best(threshold: Threshold) -> str:
     """Which form describes the points best, where each could be judged."""
     if threshold.unjudged:
         return "no choice of form: too few points"
-    return f"{FORMS.get(threshold.form, threshold.form)} fits best"
+    return f"{form_name(threshold.form)} fits best"

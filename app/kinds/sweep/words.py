@@ -25,6 +25,11 @@ FORMS = {
 }
 
 
+def form_name(form: str) -> str:
+    """A fitted form in words."""
+    return FORMS.get(form, visible(form))
+
+
 def heading(report: SweepReport) -> str:
     """How far one may go, in a few words."""
     limit = report.largest_mild

@@ -32,7 +32,7 @@ ASKED: Final = (
     Column("Items", priority=2),
     Column("Reference, %"),
     Column("Candidate, %"),
-    Column("To wrong, to right", priority=2),
+    Column("To wrong, to right"),
 )
 _METRICS: Final = {
     "acc_norm": "acc_norm (per character)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -97,11 +98,17 @@ _KL_FACTOR = _factor("KL factor", lambda cell: cell.amplification.kl, strong=Tru
 _CONCLUSION = words("Decoding", lambda cell: CONCLUSIONS[cell.amplification.conclusion])
 
 
+def _factor_of(row: tuple[str, Entry]) -> float:
+    """Of a cell without a factor, whose text of its own alone diverges or is not finite: more than any."""
+    value = row[1].amplification.kl.value
+    return math.inf if value is None else value
+
+
 def largest(report: TrajectoryReport) -> Table:
     """The largest KL factors; so many that a short output has room for them."""
     most = _MOST_BRIEF if len(report.candidates) == 1 else _MOST_BRIEF // 2
-    known = [(row[1].amplification.kl.value, *row) for row in _cells(report)]
-    rows = [(name, cell) for value, name, cell in sorted(known, key=lambda row: -(row[0] or 0)) if value is not None]
+    damaged = [row for row in _cells(report) if row[1].amplification.conclusion != "no_damage"]
+    rows = sorted(damaged, key=_factor_of, reverse=True)
     specs = [
         (Column("Texts part at token"), median_of),
         mean("KL on its own text", lambda cell: cell.amplification.kl_candidate_text, priority=1),

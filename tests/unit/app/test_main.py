@@ -7,6 +7,7 @@ import httpx
 import pytest
 from starlette.types import Message
 
+from app.kinds.registry import KINDS
 from app.main import create_app
 from app.settings import Settings
 from tests.support.html import tree
@@ -116,7 +117,7 @@ async def test_a_bad_query_names_what_is_valid(http: httpx.AsyncClient) -> None:
     assert (kind.status_code, kind.json()["errors"][0]["parameter"]) == (422, "kind")
     assert kind.json()["detail"].startswith("kind is 'swep', not one of ")
     assert kind.json()["detail"].endswith("did you mean 'sweep'?")
-    assert kind.json()["hint"] == "valid: attribute, calibrate, compare, mitigate, surface, sweep, tasks, trajectory"
+    assert kind.json()["hint"] == f"valid: {', '.join(sorted(KINDS))}"
     limit = (await http.get(f"{JOBS}?limit=0&after=")).json()
     assert limit["detail"] == "limit is '0', not greater than or equal to 1."
 

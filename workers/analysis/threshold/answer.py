@@ -55,7 +55,7 @@ _LACK_OF_FIT_LEVEL = 0.05
 _FALLING_LEVEL = 0.01
 _NEAR = 1e-9
 _PLACES = ("s0", "knee", "midpoint")
-# Of ln y. Where the points are too few to test, a straight form means a curve that it is nowhere farther from.
+# Of ln y. Where the points are too few to test, a straight form represents a curve that it is nowhere farther from.
 _FAR = 0.1
 _WORDS = {
     published.NAME: "the published form",

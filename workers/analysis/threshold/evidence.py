@@ -4,7 +4,7 @@
 there is none is tested three times, as a power law, as an exponential and as a line in y: how much smaller the
 published form's sum of squares is, T = SSE(straight)/SSE(published) - 1, against T of curves drawn around the straight
 fit. Under the hypothesis the knee does not exist, so no table of F or χ² holds (Davies, Biometrika 74, 1987); the draws
-do. A transition is claimed where *all* are rejected: the largest p-value is.
+do. A transition is claimed where *all* are rejected: the largest p-value decides.
 
 Those draws take the points' errors for independent. Points that were measured on the same documents share theirs, and
 such errors can bend a straight curve smoothly: little is left beside any form that bends, and T is large. So where the

@@ -102,7 +102,7 @@ def _publication(data: dict[str, Any]) -> Publication | None:
     if params is None:
         if stated is not None:
             _refuse(
-                "A published log SSE is without the coefficients that it is of.",
+                "A published log SSE has no coefficients beside it.",
                 "/published_log_sse",
                 "Give them as params, or leave it out.",
             )

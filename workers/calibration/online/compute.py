@@ -54,7 +54,7 @@ class Compute:
         return await asyncio.shield(future)
 
     def stop(self) -> None:
-        """Shows what runs to stop, and starts nothing more."""
+        """Asks what runs to stop, and starts nothing more."""
         self._stop.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 

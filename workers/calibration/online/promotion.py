@@ -45,7 +45,7 @@ class TrialMemory(Contract):
 
 
 class TrialDecision(Contract):
-    """How a trial is."""
+    """The state of a trial."""
 
     verdict: TrialVerdict
     seen: int

@@ -1,6 +1,6 @@
 """How the error of a model's hidden states comes about and grows from layer to layer: the *cascade*, measured.
 
-h are the reference's states at a border, ĥ the candidate's at the one that means it, e = ĥ − h. A step is a
+h are the reference's states at a border, ĥ the candidate's at the matching one, e = ĥ − h. A step is a
 matched pair of layers, or a gap of the alignment (`course`). Per border: the relative error ‖e‖/‖h‖ and the cosine of
 each token, SQNR = 10 log₁₀ Σ‖h‖²/Σ‖e‖² in dB. Per step the error that leaves it is taken apart, exactly:
 

@@ -160,7 +160,7 @@ def _stored(bits: float, group: int | None, *, symmetric: bool) -> float:
 
 
 def _symmetric(step: Step) -> bool:
-    """Whether what means a step has no zero points. SmoothQuant's weights have none."""
+    """Whether what replaces a step has no zero points. SmoothQuant's weights have none."""
     return bool(getattr(step, "symmetric", step.type == "quantize.smoothquant"))
 
 

@@ -36,7 +36,7 @@ class Setting:
 def cheapest(settings: Sequence[Setting]) -> list[Setting]:
     """The path from the largest to the smallest; a loss that is not finite is on no path.
 
-    Of settings alike in bytes and loss the plainest one means all.
+    Of settings alike in bytes and loss the plainest one represents all.
     """
     usable = [setting for setting in settings if math.isfinite(setting.loss)]
     ordered = sorted(usable, key=lambda one: (one.bytes, one.loss, plainness(one.first, one.second, one.reversed)))

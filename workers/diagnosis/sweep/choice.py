@@ -9,7 +9,7 @@ weight w(c) ∝ SSE(c)^(−n/2) (the profile likelihood of n Gaussian errors). W
 coefficients, a measurement at s would give ŷ_c(s) plus noise, and the weights would become w(c′)·φ((ŷ_c′(s) − y)/σ).
 The expected width of the 95 % interval after measuring s is the mean of that over c by weight and over the noise; the
 least one is taken (Lindley, Annals of Mathematical Statistics 27, 1956: choose the experiment by its expected yield).
-Coefficients other than the knee are not drawn: each knee means its best ones.
+Coefficients other than the knee are not drawn: each knee is taken with its best ones.
 
 For a knob without s it is the place where damage stops being mild: the middle of the settings between the strongest
 that is mild and the weakest that is not, on each side of a neutral value.

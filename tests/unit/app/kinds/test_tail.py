@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Report
 from app.jobs.parsing import parse_submission
-from app.kinds.estimates import estimate
+from app.kinds.estimates import Cost, estimate
 from app.kinds.registry import KINDS
 from app.main import create_app
 from app.models.registry import Registry, load_registry
@@ -21,7 +23,7 @@ from app.web.listing import outcome
 from app.web.progress import told
 from tests.support.html import tree
 from tests.support.reports import compare_report
-from tests.support.tail_kind import KIND, TailReport
+from tests.support.tail_kind import KIND, TailReport, TailRequest
 from tests.support.terminal import printed
 from workers.telemetry import Telemetry as WorkerTelemetry
 
@@ -56,6 +58,36 @@ def test_a_dry_run_estimates_it(registry: Registry, tmp_path: Path) -> None:
     found = estimate(KIND.request.model_validate({**KIND.example, **changes}), registry, Settings(home=tmp_path))
     assert found.kind == "tail"
     assert found.tokens > 0 < found.seconds
+
+
+def too_high(request: TailRequest, _: object) -> None:
+    if request.above > 10:
+        raise HemostatError(ErrorCode.INVALID_REQUEST, "above is more than 10", pointer="/above")
+
+
+def doubled(_: object, cost: Cost) -> None:
+    cost.tokens *= 2
+
+
+def test_its_own_check_and_cost_reach_the_estimate(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {**KIND.example, "self_check": True, "candidate": {"model": "m"}, "window": 64}
+    before = estimate(KIND.request.model_validate(asked), registry, Settings(home=tmp_path))
+    own = replace(KIND, check=f"{__name__}:too_high", cost=f"{__name__}:doubled")
+    monkeypatch.setitem(KINDS, "tail", own)
+    after = estimate(KIND.request.model_validate(asked), registry, Settings(home=tmp_path))
+    assert after.tokens == 2 * before.tokens
+    with pytest.raises(HemostatError) as refused:
+        estimate(KIND.request.model_validate(asked | {"above": 11}), registry, Settings(home=tmp_path))
+    assert refused.value.pointer == "/above"
+
+
+def test_metrics_name_the_comparison_by_aliases_and_the_recipe_by_twelve_characters() -> None:
+    made = TailReport.model_validate(report())
+    assert made.labels() == {"reference": "smollm2-135m", "model": "smollm2-135m", "recipe": "c0dec0dec0de"}
+    plain = made.provenance.candidate.model_copy(update={"recipe_fingerprint": None})
+    assert made.labels(plain)["recipe"] == "none"
 
 
 def test_its_phase_and_its_line_in_a_list_have_words() -> None:

@@ -225,7 +225,8 @@ def test_charts_have_intervals_in_their_captions_only_if_they_have_some() -> Non
 
 
 def test_the_recipe_is_offered_as_a_command_and_a_long_one_is_fetched() -> None:
-    report = read("full")
+    asked = VARIANTS["full"]["request"] | {"text": {"source": "file", "path": "own.jsonl"}, "window": 256}
+    report = read("full").model_copy(update={"request": asked})
 
     def commands(steps: int) -> list[str]:
         made = report.treatment.model_copy(update={"recipe": (TREATMENT["recipe"][0],) * steps})
@@ -236,7 +237,10 @@ def test_the_recipe_is_offered_as_a_command_and_a_long_one_is_fetched() -> None:
     assert short.startswith("hemostat compare smollm2-135m --recipe '{")
     (long,) = commands(9)
     assert long.startswith(f"hemostat jobs fetch {report.job} && hemostat compare smollm2-135m")
-    assert long.endswith(f"--recipe @{report.job}/recipe.json")
+    assert f" --recipe @{report.job}/recipe.json " in long
+    for command in (short, long):
+        assert "own.jsonl" in command
+        assert "--window 256" in command
     assert commands(0) == []
 
 
