@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test test-all lint size board docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
+.PHONY: setup demo up test test-all lint size board pictures docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -66,6 +66,9 @@ size: ## lines, words and other figures beside their budgets
 board: setup ## write the Grafana dashboards anew from deploy/grafana/board.py and mitigation.py
 	@$(BIN)/python -m deploy.grafana.board
 	@$(BIN)/python -m deploy.grafana.mitigation
+
+pictures: setup ## take the pictures of docs/ from a real service, with chromium; some minutes
+	@$(BIN)/python -m deploy.pictures
 
 docs: setup ## write docs/reference anew from the code
 	@$(BIN)/python -m deploy.reference

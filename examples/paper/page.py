@@ -229,5 +229,4 @@ def _jobs(results: Results, requests: Mapping[str, Json]) -> str:
     if measured:
         total = fmt.duration(sum(measured))
         rows += ["", f"{len(measured)} jobs took {total}. Measured by {results.measured_by}."]
-        rows.append("Other programs ran on the machine at the same time.")
     return "\n".join(rows)
