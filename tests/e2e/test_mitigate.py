@@ -11,9 +11,8 @@ from playwright.sync_api import Browser
 from app.cli.client import Client
 from app.cli.schema import report_schema
 from tests.e2e.conftest import compare_request
-from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
+from tests.support.browser import OVERFLOWING, Visit
 
-__all__ = ["browser"]
 Json = dict[str, Any]
 FITTED = [
     {"id": f"f{n}", "text": " ".join(f"a model that is changed loses {n * k}" for k in range(12))} for n in range(8)

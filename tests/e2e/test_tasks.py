@@ -16,10 +16,9 @@ from app.kinds.tasks.answers import OUTCOMES
 from app.models.tasks.reading import SHIPPED
 from app.settings import Settings
 from tests.e2e.conftest import compare_request
-from tests.e2e.test_report_browser import OVERFLOWING, Visit, browser
+from tests.support.browser import OVERFLOWING, Visit
 from workers.analysis.flips import runs
 
-__all__ = ["browser"]
 Json = dict[str, Any]
 
 
