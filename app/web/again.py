@@ -11,6 +11,6 @@ def kept(job: Mapping[str, Any]) -> str:
     if job["status"] != "cancelled" or not job.get("attempt"):
         return ""
     return (
-        "Submitted again, it begins again, but takes the reference's states over the same text, and checkpoints that "
+        "Submitted again, it starts over, but takes the reference's states over the same text, and checkpoints that "
         "were made, from where they are kept as long as there is room; all else that was measured is gone."
     )

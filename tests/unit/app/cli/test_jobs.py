@@ -155,7 +155,7 @@ def test_the_list_tells_outcome_text_and_window_and_folds_nothing(width: int) ->
     ("fields", "rows"),
     [
         ({"status": "succeeded", "artifacts": ["recipe.json"]}, {"fetch them": "hemostat jobs fetch diag_1"}),
-        ({"status": "cancelled"}, {"what is kept": "Submitted again, it begins anew, but takes"}),
+        ({"status": "cancelled"}, {"what is kept": "Submitted again, it starts over, but takes"}),
         ({"status": "failed"}, {}),
     ],
 )
