@@ -21,7 +21,7 @@ def watched(redis: RedisServer) -> Iterator[tuple[subprocess.Popen[bytes], psuti
     (redis.settings.home / "models.toml").touch()
     port = free_port()
     settings = redis.settings.model_copy(
-        update={"redis_url": redis.url, "port": port, "api_silence_s": 3.0, "start_s": 90.0}
+        update={"redis_url": redis.url, "port": port, "api_silence_s": 3.0, "start_s": 30.0}
     )
     process = subprocess.Popen([sys.executable, "-m", "app.watched"], cwd=ROOT, env=environment(settings))
 
