@@ -6,7 +6,7 @@ coefficient of the fit, between 0 and the smallest measured value; at 0 it is th
 
 No longer linear given the knee, and with several local optima. For a given offset and knee a fit of ln(y - dense) with
 weights (y - dense)/y is the same problem to first order, and is solved exactly. The best places of a grid over both are
-followed to local optima of the true problem. A knee's descent seldom passes a point where the sum of squares has a
+followed to local optima of the true problem. A knee's descent seldom goes past a point where the sum of squares has a
 kink: so the gaps beside the best optimum's are tried as well.
 """
 
