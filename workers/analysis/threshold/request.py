@@ -102,7 +102,7 @@ def _publication(data: dict[str, Any]) -> Publication | None:
     if params is None:
         if stated is not None:
             _refuse(
-                "A published log SSE has no coefficients beside it.",
+                "A published log SSE is given without the coefficients that it belongs to.",
                 "/published_log_sse",
                 "Give them as params, or leave it out.",
             )
