@@ -41,40 +41,64 @@ MARKS = {
     "browser": (r"e2e/.*_browser",),
     "gpu": (r"gpu/",),
     "slow": (
-        # Random deaths under load, and ten minutes of it.
-        r"e2e/test_(chaos|soak)\.py",
         # Benches and the paper's page: no part of the product.
         r"unit/(bench|examples)/",
         r"integration/(bench|examples)/",
-        # A search with a fresh seed.
-        r"integration/app/test_fuzz\.py::test_other",
         # Memory of the whole process, which others share.
         r"unit/workers/surgery/test_walking\.py::.*memory",
         r"integration/app/gateway/test_slow_readers\.py::test_slow_readers_stop",
-        r"integration/workers/engine/test_room\.py::test_ending_an_engine_gives",
         r"integration/workers/distributions/test_memory",
         # Fits of many resamplings, ten seconds each and more.
         r"unit/workers/analysis/threshold/test_answer\.py::test_(a_curve_of_the_form_itself|documents_say_how_far)",
         r"unit/workers/analysis/threshold/test_answer\.py::test_(few_documents_that_bend|dense_gives)",
         r"unit/workers/analysis/threshold/test_missed\.py::test_at_least_95.*grows",
-        # Every pair of steps.
+        # Every pair of steps, and other architectures.
         r"unit/workers/surgery/test_composition\.py::test_any_two_steps",
-        # The same on other architectures.
         r"unit/workers/mitigation/dynamic_scaling/test_step\.py::test_blocks_that_are_fitted.*(qwen2|gemma2)",
-        r"integration/workers/engine/test_packed_(recipes|dynamic)\.py::.*(qwen2|gemma2)",
-        r"integration/workers/engine/test_simulation\.py::test_(activations|keys_and_values).*gemma2",
-        r"integration/workers/surgery/test_extended_served\.py::.*other_architectures",
-        r"integration/workers/diagnosis/mitigate/test_job\.py::.*other_architectures.*qwen2",
-        r"integration/workers/engine/test_(swap|float32_products)\.py::.*bit_for_bit.*(untied|qwen2|granite)",
-        r"integration/workers/distributions/test_head_engine\.py::.*(untied|qwen2)",
+        r"integration/workers/engine/test_packed_dynamic\.py::.*(qwen2|gemma2)",
+        r"integration/workers/engine/test_float32_products\.py::.*bit_for_bit.*(untied|qwen2|granite)",
         r"integration/workers/mitigation/repair/test_adapter_vllm\.py::.*(qwen2|gemma2)",
-        # The same of another size, and another name of the same dtype.
-        r"integration/workers/engine/test_swap\.py::test_the_demo_model.*(W8A8|W4A16)",
-        r"integration/workers/engine/test_simulation\.py::test_a_dtype.*\[fp8-",
-        # The other of two signals that end it alike.
-        r"integration/app/test_watched\.py::test_it_ends_in_order.*\[2\]",
         # Other processors, emulated: each compiles everything anew.
         r"integration/workers/distributions/test_self_divergence\.py::.*\[(?!this one)",
+        # A search with a fresh seed.
+        r"integration/app/test_fuzz\.py::test_other",
+        # Whole scripts of users: the demo, the comparison and two pages stand for them in the gate.
+        r"e2e/(?!test_cli\.py::test_the_demo|test_compare\.py|test_pages_browser\.py::.*(compare|sweep)|test_home_browser)",
+        # Services that are hurt or flooded: what starts, ends and restarts them stays.
+        r"integration/app/test_(watched|flood|hostile|hostile_models)\.py",
+        r"integration/app/test_up\.py::(?!test_it_serves_it_restarts|test_ctrl_c)",
+        r"integration/app/cli/test_(keys|flips_sweep|service_in_use)\.py",
+        r"integration/app/deployments/test_profiles_cli\.py",
+        r"integration/app/deployments/test_agent\.py::(?!test_it_starts)",
+        r"integration/app/gateway/test_(full_redis|verified|javascript_client)\.py",
+        # Jobs and stores that are hurt at many places: one of each stays.
+        r"integration/app/jobs/test_(store_states\.py|gone\.py::(?!.*succeeded)|diff\.py::(?!.*(command_line|owner)))",
+        r"integration/workers/process/test_chaos\.py::(?!test_a_killed_workers_job|test_a_worker_that_was_frozen|test_a_drain_lets)",
+        r"integration/workers/process/test_yielding\.py::(?!test_a_fit_makes_way)",
+        r"integration/workers/process/test_helping\.py::(?!test_two_workers)",
+        r"integration/workers/process/test_hanging\.py::(?!test_a_job_that_hangs.*\[hang\])",
+        # Replicas, shadows and verifiers that are hurt: one that works stays.
+        r"integration/workers/engine/serving/test_(odd_requests|plain_products)\.py",
+        r"integration/workers/engine/serving/test_serve\.py::(?!test_a_promoted|test_what_cannot)",
+        r"integration/workers/(shadow|verified)/(?!.*(test_worse_weights|test_answers_follow))",
+        # Jobs of every kind: one that is whole stays for each.
+        r"integration/workers/diagnosis/(test_overlap_told|test_compare_classes|sweep/test_tasks)\.py",
+        r"integration/workers/diagnosis/tasks/test_job\.py::(?!test_every_task)",
+        r"integration/workers/diagnosis/sweep/test_job\.py::(?!test_every_value)",
+        r"integration/workers/diagnosis/mitigate/test_job\.py::(?!test_something_helps)",
+        r"integration/workers/diagnosis/trajectory/test_job\.py::(?!test_every_decoder)",
+        r"integration/workers/diagnosis/attribute/test_job\.py::(?!test_the_module_that_was_hurt)",
+        # Engines of other forms, dtypes and architectures: llama stays.
+        r"integration/workers/engine/test_(norms|process|sampling)\.py",
+        r"integration/workers/engine/test_simulation\.py::(?!.*(activations_are.*llama-step1|keys_and.*llama-step0))",
+        r"integration/workers/engine/test_packed_recipes\.py::(?!.*four_bit_weights\[llama)",
+        r"integration/workers/engine/test_swap\.py::(?!.*bit_for_bit.*llama-None)",
+        r"integration/workers/engine/test_room\.py::(?!.*(two_kinds_of_engine|counted))",
+        r"integration/workers/engine/test_logprobs\.py::(?!.*llama-padded)",
+        r"integration/workers/distributions/test_compiled\.py",
+        r"integration/workers/distributions/test_head_engine\.py::.*\[(?!llama)",
+        r"integration/workers/surgery/test_(recipe|resumption_processes|tutorial|extended_served)\.py",
+        r"integration/workers/text/test_self_corpus\.py",
     ),
 }
 # Tests that share servers and engines that take long to start.
