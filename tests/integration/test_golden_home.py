@@ -1,0 +1,55 @@
+"""A home that an earlier build left is opened: what it lists, its reports, its keys, and a job that reuses it."""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.cli.client import Client
+from app.up import Service, running
+from tests.golden.make import ANSWERS, HOME, JOBS, Json, answers_of, settings_at
+
+
+@pytest.fixture(scope="module")
+def answers() -> Json:
+    """What the earlier build answered."""
+    found: Json = json.loads(ANSWERS.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("golden")
+    with tarfile.open(HOME) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "home"
+
+
+@pytest.fixture(scope="module")
+def service(home: Path) -> Iterator[Service]:
+    with running(settings_at(home)) as up:
+        yield up
+
+
+def test_lists_and_reports_are_answered_as_before(service: Service, answers: Json) -> None:
+    now = answers_of(service.url, answers["key"])
+    assert now == {name: value for name, value in answers.items() if name != "key"}
+
+
+def test_what_another_version_stored_is_measured_again(service: Service, home: Path, answers: Json) -> None:
+    headers = list(home.glob("references/*/header.json"))
+    assert headers
+    for header in headers:
+        stored = json.loads(header.read_text())
+        header.write_text(json.dumps(stored | {"format": "hemostat.hidden/0"}))
+    with Client(service.url, api_key=answers["key"]) as client:
+        job = client.submit(JOBS[0])
+        for _ in client.watch(job["id"]):
+            pass
+        job = client.job(job["id"])
+        assert job["status"] == "succeeded", job["error"]
+        report = client.report(job["id"])
+    before = next(found for found in answers.values() if "divergence" in found)
+    assert report["divergence"]["kl"]["mean"] == pytest.approx(before["divergence"]["kl"]["mean"], rel=0.05)
