@@ -9,7 +9,6 @@ import pytest
 
 from app.reports.render import render
 from tests.support.browser import Visit
-from tests.support.mitigate_reports import mitigate_variants
 from tests.support.reports import variants
 from tests.support.tools import tool
 
@@ -32,43 +31,6 @@ def test_a_wide_table_scrolls_by_itself_in_a_window_between_telephone_and_desk(b
     with Visit(browser, pages[name], width) as visit:
         visit.open_all()
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_on_a_telephone_a_name_stands_before_the_first_line_of_a_long_text(browser, tmp_path):
-    file = tmp_path / "mitigate.html"
-    file.write_text(render(mitigate_variants()["helped"]), encoding="utf-8")
-    with Visit(browser, file, 400) as visit:
-        lines = visit.page.evaluate(
-            """() => [...document.querySelectorAll('td[data-label="Treatment"]')].map((cell) => {
-              const range = document.createRange();
-              range.selectNodeContents(cell.querySelector('bdi').firstChild);
-              const rows = [...range.getClientRects()];
-              return [rows[0].left, rows[rows.length - 1].left, cell.getBoundingClientRect().left, rows.length];
-            })"""
-        )
-    assert any(rows > 1 for *_, rows in lines)
-    for first, last, left, rows in lines:
-        assert first > left + 30, "beside its name"
-        if rows > 1:
-            assert last < left + 2, "and below it, so that the name is on the first line"
-
-
-def test_no_word_of_the_heading_is_broken_on_a_telephone(browser, pages):
-    with Visit(browser, pages["severe"], 400) as visit:
-        heights = visit.page.evaluate(
-            "[...document.querySelectorAll('.head dt')].map((e) => e.getClientRects()[0].height)"
-        )
-    assert len(heights) == 4
-    assert max(heights) < 30, "one line each"
-
-
-def test_headings_side_by_side_stand_on_one_line(browser, pages):
-    with Visit(browser, pages["severe"], 1280) as visit:
-        tops = visit.page.evaluate(
-            "[document.querySelector('#provenance .columns:not(.three) h3'), document.querySelector('.phases caption')]"
-            ".map((e) => e.getBoundingClientRect().top)"
-        )
-    assert tops[0] == pytest.approx(tops[1], abs=1)
 
 
 def test_the_theme_follows_the_reader(browser, pages):

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from app.settings import Settings
 from tests.bench import decoders, processor
 from tests.bench.decoders import PARTS, in_order, measured, of_job, request, rows_of
 from tests.bench.decoders_job import Watch, groups
-from tests.bench.rows import Row, read, write
+from tests.bench.rows import Row, read
 from tests.support.trajectory_reports import trajectory_variants
 
 VARIANTS = trajectory_variants()
@@ -32,10 +31,6 @@ def kept(home: Path, part: str) -> None:
     for name in ("cells", "reference_texts"):
         data[name] = [one for one in data[name] if one["decoder"] in PARTS[part]]
     (home / f"{part}.json").write_text(json.dumps({"seconds": 9.0, "writing": SECONDS, "report": data}))
-
-
-def test_every_decoder_is_in_one_part() -> None:
-    assert Counter(name for names in PARTS.values() for name in names) == Counter(DECODERS)
 
 
 def test_prompts_tokens_and_text_are_those_of_a_job_that_says_nothing_of_them() -> None:
@@ -100,23 +95,6 @@ def test_parts_stand_in_the_order_of_the_decoders_behind_the_processor(
     assert found == in_order(found)
     assert list(dict.fromkeys(row.case for row in found))[:14] == ["processor", *DECODERS]
     assert found.count(MACHINE) == 1
-
-
-def test_parts_are_not_put_beside_numbers_of_another_processor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write(tmp_path / "decoders.csv", [MACHINE._replace(metric="another")])
-    monkeypatch.setattr(decoders, "RESULTS", tmp_path / "decoders.csv")
-    monkeypatch.setattr(processor, "here", lambda *_: MACHINE)
-    with pytest.raises(SystemExit):
-        decoders.main(["beam"])
-    assert "are not from this one: measure all parts" in capsys.readouterr().err
-
-
-def test_a_part_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        decoders.main(["greedy"])
-    assert "no part greedy" in capsys.readouterr().err
 
 
 def test_groups_follow_each_other_as_the_job_runs_them() -> None:

@@ -39,25 +39,8 @@ def test_an_arrow_stands_where_the_whole_interval_is_on_one_side_of_1(factor: tu
     assert told in line
 
 
-def test_a_sentence_names_those_on_either_side_of_1_and_counts_the_rest() -> None:
-    told = page(rows(greedy=(1.1, 1.2, 1.3), beam=(0.7, 0.8, 0.9), fsd=(0.7, 0.8, 1.2)))
-    assert (
-        "The KL factor is above 1 with its whole interval for 1 (`greedy`), below 1 for 1 (`beam`); 11 of 13 are "
-        "open. It goes from 0.500 (`diverse_beam`) to 1.20 (`greedy`)."
-    ) in told
-    assert "The token factor is above 1 with its whole interval for none, below 1 for none; 13 of 13" in told
-
-
 def test_a_median_or_a_limit_that_the_csv_lacks_lies_beyond_the_end() -> None:
     assert "| `greedy` | 50.0 | beyond the end | 0.500 |" in page(rows())
     places = (("first_different", 40.0), ("first_different_low", 9.0))
     half = [*rows(), *(Row("decoders", "greedy", metric, at, "") for metric, at in places)]
     assert "| `greedy` | 50.0 | 40 [9, beyond the end] |" in page(half)
-
-
-def test_decoders_that_were_not_measured_stand_in_no_table_and_are_named() -> None:
-    told = page([row for row in rows() if row.case not in ("beam", "eta")])
-    assert "| `beam` |" not in told
-    assert told.endswith("Not measured yet: `beam`, `eta`.")
-    assert "11 of 11 are open" in told
-    assert "Not measured" not in page(rows())

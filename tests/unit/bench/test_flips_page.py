@@ -3,11 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench.flips_page import CASES, section
-from tests.bench.flips_real import LEFT_OUT, RESULTS
+from tests.bench.flips_page import section
 from tests.bench.flips_runs import BENCH, Told, read
 from tests.bench.rows import Row
-from tests.bench.rows import read as read_rows
 from workers.analysis.flips.runs import Run
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "results" / "flips.md").read_text(encoding="utf-8")
@@ -30,36 +28,6 @@ def told(last: int) -> list[Told]:
 def test_the_page_has_the_tables_of_the_runs() -> None:
     wanted = section(read())
     assert wanted in PAGE, f"docs/results/flips.md should have:\n{wanted}"
-
-
-def test_the_page_tells_what_was_held_as_the_rows_have_it() -> None:
-    found = {row[1:3]: row.value for row in read_rows(RESULTS) if row.bench == BENCH}
-    seen = [(found[case, "predictions"], found[case, "held_by_95"]) for case in CASES]
-    assert seen == [(52, 51), (60, 60), (52, 52)]
-    page = " ".join(PAGE.split())
-    assert "missed one run of 52 without its recipe, and none of 60 and of 52 else." in page
-    half = [[f"{100 * found[case, f'{of}_of_50']:.0f}" for of in ("coverage", "expected")] for case in CASES]
-    (a, b), (c, d), (e, f) = half
-    assert (
-        f"Intervals of 50 % held {a} % (expected: {b}) without the recipe, {c} % ({d}) without the task, and {e} % "
-        f"({f}) without both."
-    ) in page
-    widths = [
-        round(100 * found[f"recipe_left_out_{task}", "median_width"])
-        for task in ("hellaswag-wikihow", "hellaswag-activitynet", "next-sentence", "example")
-    ]
-    assert "{} points on 30 items, {} and {} on 60 and 50, {} on 206.".format(*widths) in page
-    outside = [
-        found[f"{case}_outside", of]
-        for case in CASES
-        if case != "task_left_out"
-        for of in ("predictions", "held_by_95")
-    ]
-    assert outside == [8, 6, 8, 7]
-
-
-def test_every_way_of_leaving_out_is_told() -> None:
-    assert set(CASES) == set(LEFT_OUT)
 
 
 def test_a_recipe_has_a_line_of_its_kl_and_what_flipped_the_least_kl_first() -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import flips_runs, processor
-from tests.bench.flips_runs import BENCH, RECIPES, lines_of, main, read, written
+from tests.bench.flips_runs import BENCH, RECIPES, lines_of, read, written
 from tests.bench.rows import Row
 from workers.analysis.flips.runs import Run, add
 
@@ -48,15 +47,3 @@ def test_a_recipe_is_known_by_its_step_with_all_its_fields() -> None:
     with pytest.raises(ValueError, match="no recipe of the bench"):
         written(STEP | {"bits": 7})
     assert len(set(RECIPES)) == len(RECIPES)
-
-
-def test_runs_of_another_processor_are_not_put_beside_these(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (home / "processor.txt").write_text("another", encoding="utf-8")
-    monkeypatch.setattr(processor, "here", lambda *_: MACHINE)
-    monkeypatch.setattr(flips_runs, "RUNS", home / "runs.jsonl")
-    with pytest.raises(SystemExit):
-        main(["--data", str(home), "--home", str(home), "--gather"])
-    assert "from another processor than this one" in capsys.readouterr().err
-    assert not (home / "runs.jsonl").exists()

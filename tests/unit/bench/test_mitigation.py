@@ -1,18 +1,9 @@
-import pytest
-
-from tests.bench.mitigation import articles_of, main, versions_of, with_those_held_against
+from tests.bench.mitigation import articles_of, versions_of, with_those_held_against
 from tests.bench.mitigation_cases import CASES, Case
 from workers.mitigation.repair.step import RepairStep
 from workers.surgery.application import SURGERY_VERSION
 from workers.surgery.merge import Lora
 from workers.surgery.quantize_rtn import RtnPacked
-
-
-def test_another_model_has_a_name_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its rows would take the place of the demo model's."""
-    with pytest.raises(SystemExit):
-        main(["--text", "wiki.test.raw", "--model", "elsewhere"])
-    assert "--as NAME" in capsys.readouterr().err
 
 
 def test_a_case_comes_behind_those_that_it_is_held_against() -> None:

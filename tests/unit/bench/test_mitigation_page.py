@@ -51,14 +51,6 @@ def test_a_missed_bar_is_called_missed_and_a_case_without_numbers_not_measured()
     assert "- `quantize.dynamic:bits=4`\n" not in bars[2]
 
 
-def test_a_bar_of_a_measured_case_that_has_no_ratio_is_told_as_not_measured() -> None:
-    kl = {f"kl_{text}{end}": 0.5 for text in ("wiki", "unfitted") for end in ("", "_low", "_high")}
-    told = page({"wanda_50_128": {"bits_per_weight": 16.0, **kl}}).partition("## Not measured")[2]
-    wanda = "`prune.wanda:sparsity=0.5,calibration_windows=128,calibration_window=512`"
-    assert f"- {wanda} against `prune.magnitude:sparsity=0.5`, WikiText-2, ≤ 1\n" in told
-    assert f"- {wanda}\n" not in told
-
-
 def test_a_divergence_that_may_be_the_noise_floor_to_a_tenth_is_marked_beside_the_number() -> None:
     floor = "0.0007 to 0.0012 nats"
     assert floor in (PAGE.parents[1] / "verdict.md").read_text(encoding="utf-8")
@@ -88,23 +80,6 @@ def test_a_bar_that_the_interval_reaches_across_is_marked_beside_the_verdict(
     of = {"bits_per_weight": 4.3125, **kl, name: ratio, f"{name}_low": low, f"{name}_high": high}
     told = page({"gptq_4_128": of | {f"{name}_bar": 1.0, f"{name}_met": float(ratio <= 1)}})
     assert f"| ≤ 1 | {verdict} |\n" in told.partition("## Bars")[2]
-
-
-def test_only_rows_with_a_version_are_in_the_table_of_versions() -> None:
-    kl = {f"kl_{text}{end}": 0.5 for text in ("wiki", "unfitted") for end in ("", "_low", "_high")}
-    of = {"bits_per_weight": 16.0, **kl}
-    with_it = of | {"version_surgery": 5.0, "version_2": 3.0, "version_repair_2": 10.0}
-
-    def versions(found: dict[str, dict[str, float]]) -> str:
-        return page(found).partition("## Versions")[2].partition("## ")[0]
-
-    told = versions({"rtn_4": of, "rtn_4_then_adapter": with_it})
-    recipe = "`quantize.rtn:bits=4`, then `adapter.lora:adapter=repair`"
-    assert f"| {recipe} | 5 | `adapter.lora` 3, `repair.lowrank of repair` 10 |" in told
-    assert "\n| `quantize.rtn:bits=4` |" not in told
-    assert "No row" in versions({"rtn_4": of})
-    assert "No row" not in versions({"rtn_4": of | {"version_surgery": 5.0}})
-    assert "| `quantize.rtn:bits=4` | 5 | – |" in versions({"rtn_4": of | {"version_surgery": 5.0}})
 
 
 def test_two_thirds_of_what_a_repair_removes_remain_on_other_text() -> None:
@@ -183,15 +158,3 @@ def test_seconds_beyond_what_may_be_waited_for_are_called_missed() -> None:
     assert "| `prune.wanda:sparsity=0.5` | 90.4 | ≤ 90 | **missed** |" in seconds
     assert "| `prune.ria:sparsity=0.5` | 89.6 | ≤ 90 | met |" in seconds
     assert "2:4" not in seconds
-
-
-def test_seconds_of_a_repair_are_shown_with_the_windows_of_its_case() -> None:
-    told = " ".join(page(read()).partition("## Seconds")[2].partition("| recipe")[0].split())
-    for name in ("repair_rtn_4_r16", "repair_wanda_50_r16"):
-        assert name in SECONDS
-        step = CASES[name].recipe[-1]
-        own = step.get("own_windows")
-        assert (
-            f"{step.get('calibration_windows', 64)}{f', and {own} more that the reference writes' if own else ''}"
-            in told
-        )

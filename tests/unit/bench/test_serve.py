@@ -17,13 +17,6 @@ from workers.engine.serving.child import ServerProcess
 STOP, GO_ON = signal.SIGSTOP, signal.SIGCONT
 
 
-def test_the_first_row_says_on_which_processor_the_others_were_measured(tmp_path: Path) -> None:
-    machine = Row("serve", "processor", "cpu x86_64 avx512+bf16 2 threads", 2.0, "cores")
-    bench = Bench(QUICK, tmp_path, machine)
-    bench.add("plain", "start", 20.0, "s")
-    assert bench.rows == [machine, Row("serve", "plain", "start", 20.0, "s")]
-
-
 def test_parts_are_not_put_beside_numbers_of_another_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,5 @@
 """What the bench of shared sweeps compares with what; no worker is started."""
 
-import os
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,12 +7,11 @@ from typing import Any, cast
 import pytest
 
 from app.kinds.sweep.report import Share
-from app.settings import Settings
 from tests.bench import sharing
 from tests.bench.cores import Cpus
 
-CORES = [frozenset({cpu, cpu + 8}) for cpu in range(4)]
 Places = tuple[list[Cpus], ...]
+CORES = [frozenset({cpu, cpu + 8}) for cpu in range(4)]
 
 
 def test_two_workers_stand_against_one_of_their_size_and_one_on_all_cores(
@@ -41,26 +38,3 @@ def test_two_workers_stand_against_one_of_their_size_and_one_on_all_cores(
     assert rows["two_workers", "points_ratio_all_cores"] == pytest.approx(44 / 55)
     assert rows["two_workers", "threads_per_worker"] == 2
     assert rows["one_worker_all_cores", "threads_per_worker"] == 4
-
-
-@pytest.mark.parametrize("places", [(CORES[:2],), (CORES[:2], CORES[2:]), (CORES,)])
-def test_a_worker_computes_in_as_many_threads_as_it_has_cores(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, places: Places
-) -> None:
-    held: list[frozenset[int]] = []
-    started: list[tuple[frozenset[int], str]] = []
-
-    def held_to(cpus: frozenset[int]) -> Any:
-        held.append(cpus)
-        return nullcontext()
-
-    def worker(*_: Any, **__: Any) -> Any:
-        started.append((held[-1], os.environ["OMP_NUM_THREADS"]))
-        return nullcontext()
-
-    monkeypatch.setattr(sharing, "held_to", held_to)
-    monkeypatch.setattr(sharing, "WorkerProcess", worker)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with sharing._workers(Settings(home=tmp_path), places):
-        pass
-    assert started == [(frozenset().union(*cores), str(len(cores))) for cores in places]

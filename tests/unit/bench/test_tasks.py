@@ -5,14 +5,11 @@ from typing import Any
 
 import pytest
 
-from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.report import TasksReport
 from app.kinds.tasks.request import TasksRequest
-from app.settings import Settings
 from tests.bench import processor, tasks
-from tests.bench.rows import Row, read, write
-from tests.bench.tasks import CANDIDATES, ITEMS, MAX_TOKENS, PARTS, Bench, main, own_answers, refusal, request, rows_of
-from tests.bench.tasks_files import write_files
+from tests.bench.rows import Row, read
+from tests.bench.tasks import CANDIDATES, ITEMS, MAX_TOKENS, PARTS, Bench, main, request, rows_of
 from tests.support.tasks_reports import task, tasks_report
 from tests.unit.bench.test_tasks_files import COUNTS, made
 
@@ -84,30 +81,6 @@ def test_code_is_left_out_with_the_reason_where_it_may_not_be_run(
     assert bench.rows("rtn_4")[-1] == Row("tasks", "rtn_4_humaneval", "refused_code_execution_disabled", 1.0, "yes=1")
 
 
-def test_a_sandbox_that_does_not_hold_is_told_by_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
-        raise HemostatError(ErrorCode.CODE_SANDBOX_UNAVAILABLE, "no filter", hint="another machine")
-
-    monkeypatch.setattr(tasks.runner, "require", refuse)
-    assert refusal(Settings(code_execution=True)) == "code_sandbox_unavailable"
-    monkeypatch.setattr(tasks.runner, "require", lambda: None)
-    assert refusal(Settings(code_execution=True)) is None
-
-
-def test_the_authors_own_answers_are_held_against_each_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks.runner, "passes", lambda program, *_: "def f1" in program)
-    given = write_files(made(tmp_path / "data"), tmp_path / "texts", COUNTS)
-    found = values(list(own_answers(tmp_path, given)))
-    assert found == {
-        ("files_hellaswag", "items"): 2,
-        ("files_arc-challenge", "items"): 2,
-        ("files_gsm8k", "items"): 3,
-        ("files_gsm8k", "own_answers_right"): 3,
-        ("files_humaneval", "items"): 2,
-        ("files_humaneval", "own_answers_right"): 1,
-    }
-
-
 class Broken(Bench):
     """Its last part fails."""
 
@@ -132,17 +105,3 @@ def test_what_a_part_measured_is_written_before_the_next_begins(
     ]
     main(["--data", str(tmp_path / "data"), "rtn_4"])
     assert len(read(tmp_path / "tasks.csv")) == len(PARTS)
-
-
-def test_parts_are_not_put_beside_numbers_of_another_processor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write(tmp_path / "tasks.csv", [Row("tasks", "processor", "another", 2.0, "cores")])
-    monkeypatch.setattr(tasks, "RESULTS", tmp_path / "tasks.csv")
-    monkeypatch.setattr(processor, "here", lambda *_: MACHINE)
-    with pytest.raises(SystemExit):
-        main(["--data", str(tmp_path), "rtn_4"])
-    assert "not from this one: measure all parts" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["--data", str(tmp_path), "rtn_2"])
-    assert "there are files, rtn_4, rtn_3" in capsys.readouterr().err

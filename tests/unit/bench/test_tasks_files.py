@@ -77,11 +77,6 @@ def test_every_file_becomes_one_that_a_job_takes(tmp_path: Path) -> None:
     assert [item.entry_point for item in items["humaneval"]] == ["f0", "f1"]
 
 
-def test_a_task_that_is_not_counted_is_not_asked(tmp_path: Path) -> None:
-    tasks = write_files(made(tmp_path / "data"), tmp_path / "texts", {"gsm8k": 3, "arc-challenge": 2})
-    assert [(task["format"], task["items"]) for task in tasks] == [("arc", 2), ("gsm8k", 3)]
-
-
 @pytest.mark.parametrize("train", [False, True])
 def test_solved_problems_are_from_the_other_split_or_are_not_asked(tmp_path: Path, train: bool) -> None:
     tasks = write_files(made(tmp_path / "data", train=train), tmp_path / "texts", {"gsm8k": 5 if train else 3})

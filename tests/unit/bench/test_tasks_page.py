@@ -3,9 +3,8 @@
 from typing import Any
 
 from app.kinds.tasks.report import TasksReport
-from tests.bench import tasks_page
 from tests.bench.rows import Row, read
-from tests.bench.tasks import CANDIDATES, ITEMS, rows_of
+from tests.bench.tasks import rows_of
 from tests.bench.tasks_page import RESULTS, section
 from tests.support.tasks_reports import task, tasks_report
 
@@ -27,11 +26,6 @@ def test_the_page_has_the_numbers_of_the_bench() -> None:
     assert wanted in PAGE, f"docs/results/tasks.md should have:\n{wanted}"
 
 
-def test_the_page_knows_every_candidate_and_task_of_the_bench() -> None:
-    assert set(tasks_page.CANDIDATES) == set(CANDIDATES)
-    assert set(tasks_page.TASKS) == set(ITEMS)
-
-
 def test_what_is_at_chance_says_nothing_of_damage_and_is_told_so() -> None:
     lines = told(task("arc-challenge", "at_chance", form="arc", right=0.26)).splitlines()
     assert [line for line in lines if line.endswith("| at chance |")]
@@ -43,12 +37,6 @@ def test_a_flip_rate_beyond_its_prediction_is_told() -> None:
     assert "| 7 [3, 14]; **not held** |" in told(task("hellaswag", "worse", harmful=160))
     assert "| 7 [3, 14], outside what was seen |" in told(task("hellaswag", "worse", prediction="outside"))
     assert "| – |" in told(task("hellaswag", "worse", prediction="none"))
-
-
-def test_too_few_items_and_a_wide_interval_are_told_with_what_they_allow() -> None:
-    lines = told(task("gsm8k", "inconclusive", form="gsm8k", items=60, harmful=3, helpful=0)).splitlines()
-    assert "| nothing at 5 % flips | 5.0 | nothing |" in next(line for line in lines if "at 5 %" in line)
-    assert "undecided: the interval allows a difference of" in lines[-1]
 
 
 def test_code_that_was_not_run_is_told_with_the_reason() -> None:

@@ -1,18 +1,15 @@
 """What the simulations of the threshold draw, and how their answers become rows."""
 
 from collections import Counter
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from tests.bench import threshold
-from tests.bench.rows import read
 from tests.support.knee_documents import Errors, around
 from tests.support.knees import SCENARIOS
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "results" / "threshold.md"
 OTHER = "{}, {} documents, other texts".format(*threshold.AGAIN)
 
 
@@ -71,31 +68,3 @@ def test_the_cell_that_is_drawn_anew_has_other_texts() -> None:
     assert coverage.case == OTHER
     assert (coverage.value in {0.0, 1.0}, simulations.value) == (True, 1)
     assert width.value > 0
-
-
-def test_the_page_has_the_coverage_over_documents_of_the_rows() -> None:
-    found = {row.case: row.value for row in read(threshold.RESULTS) if row.metric == "coverage_of_95"}
-    page = " ".join(PAGE.read_text(encoding="utf-8").split())
-    cells = [
-        [f"{100 * found[f'{name}, {documents} documents']:g}" for name in threshold.OVER_DOCUMENTS]
-        for documents in threshold.DOCUMENTS
-    ]
-    told = [
-        f"{first}, {second} and {third} % with {n}"
-        for (first, second, third), n in zip(cells, threshold.DOCUMENTS, strict=True)
-    ]
-    assert f"{told[0]} documents, {told[1]}." in page
-    (texts,) = (row.value for row in read(threshold.RESULTS) if row[1:3] == (OTHER, "simulations"))
-    assert f"Of {texts:,.0f} other texts of that cell it was {100 * found[OTHER]:.4g} %" in page
-
-
-def test_the_page_has_the_coverage_of_the_rows() -> None:
-    found = {(row.bench, row.case, row.metric): row.value for row in read(threshold.RESULTS)}
-    page = PAGE.read_text(encoding="utf-8")
-    rows = page.split("| curve | noise | noise the same everywhere |")[1].split("\n\n")[0].splitlines()[2:]
-    assert len(rows) == len(SCENARIOS)
-    for line, name in zip(rows, SCENARIOS, strict=True):
-        told = [float(cell.removesuffix(" %")) for cell in map(str.strip, line.strip("|").split("|")[2:])]
-        assert told == [
-            pytest.approx(100 * found["coverage", f"{name}, {noise}", "coverage_of_95"]) for noise in threshold.GROWTHS
-        ]

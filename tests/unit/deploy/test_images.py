@@ -100,12 +100,6 @@ def test_what_is_copied_exists_and_is_not_ignored() -> None:
         assert any(fnmatch.fnmatch(source, pattern) for pattern in allowed), source
 
 
-def test_nothing_else_is_sent_to_the_builder() -> None:
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
-    assert lines[1] == "*"
-    assert not any(name in line for line in lines for name in ("secrets", ".venv", "tests", ".git"))
-
-
 def test_health_checks_of_images_and_compose_are_the_same() -> None:
     import yaml
 
@@ -114,7 +108,3 @@ def test_health_checks_of_images_and_compose_are_the_same() -> None:
         written = re.search(r"HEALTHCHECK [^\n]*\\\n\s+CMD (\[.+\])", stage(target))
         assert written is not None
         assert yaml.safe_load(written[1]) == compose[service]["healthcheck"]["test"][1:]
-
-
-def test_the_interpreter_is_one_that_the_project_supports() -> None:
-    assert re.search(r"^ARG PYTHON=3\.1[123]-slim", TEXT, flags=re.MULTILINE)

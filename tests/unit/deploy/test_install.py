@@ -1,7 +1,6 @@
 """The installation's progress, of a real pip and wheels made by hand; no index is asked."""
 
 import hashlib
-import io
 import subprocess
 import sys
 import zipfile
@@ -9,14 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.install import Progress, pinned
-
 INSTALL = Path(__file__).parents[3] / "deploy" / "install.py"
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def entry(wheel: Path) -> str:
@@ -72,44 +64,3 @@ def test_a_file_that_is_another_than_the_locked_one_is_not_installed(wheels: Pat
     assert done.returncode != 0
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
     assert not (wheels / "there").exists()
-
-
-def test_a_terminal_is_told_how_many_of_how_many(wheels: Path) -> None:
-    arguments = ["--no-deps", "-r", str(wheels / "good.lock")]
-    stream = Terminal()
-    progress = Progress("Installing", pinned(arguments), stream)
-    for line in (
-        "Collecting one==1.0 (from -r lock (line 2))\n",
-        "  Downloading one-1.0-py3-none-any.whl (175.9 MB)\n",
-        "Collecting two==1.0\n",
-        "Installing collected packages: one, two\n",
-    ):
-        progress.line(line)
-    progress.end()
-    shown = [text.rstrip() for text in stream.getvalue().split("\r")[1:]]
-    assert shown == [
-        "Installing: 1 of 2 (one)",
-        "Installing: 1 of 2 (one, 175.9 MB)",
-        "Installing: 2 of 2 (two)",
-        "Installing: putting them in place, which takes a minute or two",
-        "Installing",
-    ]
-    assert stream.getvalue().endswith("\n")
-
-
-def test_where_dependencies_come_too_no_total_is_claimed(wheels: Path) -> None:
-    assert pinned(["-r", str(wheels / "good.lock")]) == 0
-    stream = Terminal()
-    progress = Progress("Installing", 0, stream)
-    progress.line("Collecting one==1.0\n")
-    assert stream.getvalue().strip() == "Installing: 1 (one)"
-
-
-def test_a_longer_line_is_cut_to_the_terminal_and_a_shorter_one_covers_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
-    stream = Terminal()
-    progress = Progress("Installing", 0, stream)
-    progress.line("Collecting a-very-long-name==1.0\n")
-    progress.end()
-    parts = stream.getvalue().rstrip("\n").split("\r")[1:]
-    assert [len(part) for part in parts] == [19, 19]

@@ -56,22 +56,3 @@ def test_written_results_are_held_against_the_code_of_today_and_the_exit_status_
     told = {one.claim: Told(Finding("refuted", "It is not."), one) for one in older}
     write(tmp_path, listed, Results(told, {}), requests)
     assert asked() == (Exit.RULE_FAILS, f"surgery 0, now surgery {SURGERY_VERSION}: {', '.join(told)}\n")
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"only": ["gptq-bits"]}, "no --only"),
-        ({"again": True}, "no --again"),
-        ({"write_only": True}, "no --write-only"),
-        ({"again": True, "write_only": True}, "no --again and no --write-only"),
-    ],
-)
-def test_options_that_would_do_nothing_beside_it_are_refused(tmp_path, capsys, options, named):
-    with pytest.raises(SystemExit) as ended:
-        main(output=tmp_path, age=True, **options)
-    assert ended.value.code == Exit.REFUSED
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert f"it takes {named} (invalid_request)" in said.err
-    assert list(tmp_path.iterdir()) == []

@@ -49,12 +49,6 @@ def test_a_number_without_an_interval_identifies_nothing():
     assert finding.sentence.startswith("GPTQ, 3 bits has no interval")
 
 
-def test_a_refused_setting_says_why():
-    refused = changed(bits(), perplexity=None, refused="no such layer")
-    finding = judge(CLAIM, measured(refused))
-    assert (finding.outcome, finding.sentence) == ("not identifiable", "GPTQ, 3 bits: no such layer.")
-
-
 def test_a_setting_that_is_not_there_and_a_report_of_another_kind_lose_no_other_claim():
     assert judge(CLAIM, measured(swept({8: (1.0, 1.0, 1.0)}))).sentence == "gptq-bits has no setting 3."
     assert judge(CLAIM, measured(compared())).outcome == "not measured"

@@ -4,10 +4,9 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from markupsafe import Markup
 
-from examples.paper.finding import Chart, Figure
-from examples.paper.picture import THEMES, file_name, palette, picture
+from examples.paper.finding import Figure
+from examples.paper.picture import THEMES, palette, picture
 from examples.paper.rulings.charts import bars, log_bars
 
 FIGURES = [Figure("a & b", 2.0, (1.5, 2.5), "nats", "c"), Figure("<d>", 9.0, (8.0, 10.0), "nats", "c")]
@@ -38,15 +37,6 @@ def test_every_colour_is_defined_and_every_class_has_its_rule(theme):
     assert "@media" not in style
 
 
-def test_themes_differ_in_paper_and_ink_and_share_the_rest():
-    light, dark = palette("light"), palette("dark")
-    assert light["--paper"] == "#ffffff"
-    assert light["--paper"] != dark["--paper"]
-    assert light["--ink"] != dark["--ink"]
-    assert set(light) == set(dark)
-    assert file_name(CHART, "dark") == "both-dark.svg"
-
-
 def test_bars_of_ratios_have_the_length_of_their_logarithm():
     chart = log_bars(
         "log",
@@ -56,8 +46,3 @@ def test_bars_of_ratios_have_the_length_of_their_logarithm():
     rects = ET.fromstring(picture(chart, "light")).find(f"{SVG}svg").findall(f"{SVG}rect")
     short, long = (float(rect.get("width").rstrip("%")) for rect in rects)
     assert long / short == pytest.approx(2.0, rel=1e-3)
-
-
-def test_what_is_no_chart_is_refused():
-    with pytest.raises(ValueError, match="no chart"):
-        picture(Chart("x", "X", Markup("<p>")), "light")

@@ -72,13 +72,6 @@ def test_the_order_at_half_the_size(changed, outcome):
     assert len(finding.figures) == 7
 
 
-def test_what_is_reversed_is_named():
-    assert (
-        "reversed: half the parameters, SVD-LLM before half of the channels"
-        in half_size_order(half_size(low=10.0)).sentence
-    )
-
-
 @pytest.mark.parametrize(
     ("wanda", "outcome"),
     [(20.0, "confirmed"), (5.0, "refuted"), (10.1, "not identifiable"), (99.5, "not identifiable"), (200.0, "refuted")],

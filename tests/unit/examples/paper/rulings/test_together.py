@@ -64,12 +64,6 @@ def test_kinds_outside_the_safe_zone(settings, outcome):
     assert compounds_outside(Reports({"prune-and-quantize": given})).outcome == outcome
 
 
-def test_what_is_above_and_below_without_the_correction_is_told():
-    finding = compounds_outside(reports(OUTSIDE, one=OVERLAPS, other=HINTS_MORE))
-    assert "0 compound and 1 overlap" in finding.sentence
-    assert "is above 0 at 1 and below 0 at 1." in finding.sentence
-
-
 def test_safe_settings_do_not_count_outside():
     finding = compounds_outside(reports(SAFE, one=COMPOUNDS, other=COMPOUNDS))
     assert (finding.outcome, finding.figures) == ("not identifiable", ())
