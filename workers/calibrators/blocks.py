@@ -30,6 +30,11 @@ EPSILON: Final = 1e-6
 _NAME = re.compile(r"blocks\.(0|[1-9][0-9]*)\.(down|up|bias)")
 
 
+def rms_of(stream_TD: torch.Tensor) -> torch.Tensor:
+    """(T, 1): the root mean square of each row."""
+    return (stream_TD.square().mean(-1, keepdim=True) + EPSILON).sqrt()
+
+
 class BlockCorrection:
     """The correction after one block: `down_RD`, `up_DR`, `bias_D`, all float32. R may be 0.
 
@@ -64,7 +69,7 @@ class BlockCorrection:
     def __call__(self, stream_TD: torch.Tensor) -> torch.Tensor:
         """The corrected stream, in the dtype of `stream_TD`: computed in float32 (or wider), rounded once."""
         wide_TD = stream_TD.to(torch.promote_types(stream_TD.dtype, torch.float32))
-        rms_T1 = (wide_TD.square().mean(-1, keepdim=True) + EPSILON).sqrt()
+        rms_T1 = rms_of(wide_TD)
         change_TD = self.bias_D.to(wide_TD.dtype)
         if self.rank:
             low_TR = (wide_TD / rms_T1) @ self.down_RD.T.to(wide_TD.dtype)

@@ -7,7 +7,9 @@ other kernels, and activation quantization where the scheme has it.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +56,32 @@ def dequantize(
             order = [planned.name for shard in shards for planned in shard]
             write_shards(folder, shards, _unpacked(unpacker, reader, order, progress, check_cancelled))
         copy_companions(source.path, folder)
-        config = {name: value for name, value in source.config.items() if name not in _DROPPED}
-        (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
+        (folder / "config.json").write_text(json.dumps(_plain(source).config, indent=2) + "\n")
         fingerprint(folder, check_cancelled=check_cancelled)  # looks into it: complete and of the right shapes
 
     expected = 2 * source.parameters
     return store.get_or_build(key, build, expected_bytes=expected, check_cancelled=check_cancelled)
 
 
+@contextmanager
+def open_plain(source: CheckpointInfo) -> Iterator[tuple[CheckpointInfo, Callable[[str], torch.Tensor]]]:
+    """The checkpoint as if it were plain, and what reads a tensor of it by name, unpacked if it is packed. Nothing is
+    written. Raises `HemostatError(CHECKPOINT_UNSUPPORTED)` for a packing beyond int and fp8 weights."""
+    with open_tensors(source) as reader:
+        if source.quantization is None:
+            yield source, reader.read
+        else:
+            unpacker = _Unpacker(source)
+            yield _plain(source), lambda name: unpacker.unpack(reader, name)
+
+
 _DROPPED = frozenset({"quantization_config", "compression_config", "torch_dtype", "dtype"})
+
+
+def _plain(source: CheckpointInfo) -> CheckpointInfo:
+    """What it is once it is unpacked, but for the names of its tensors."""
+    config = {name: value for name, value in source.config.items() if name not in _DROPPED} | {"dtype": "bfloat16"}
+    return replace(source, config=config, quantization=None, scheme="bf16")
 
 
 def _unpacked(

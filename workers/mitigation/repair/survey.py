@@ -27,7 +27,8 @@ from workers.mitigation.repair.moments import MomentsOfLayers
 from workers.mitigation.repair.rounds import rounds
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.blockwise.skeleton import Read, Skeleton
-from workers.surgery.blockwise.walk import Activations, Block, Walk
+from workers.surgery.blockwise.stream import Stream
+from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 
 # takes the tensor's name and a weight, gives it modified as the steps before did
@@ -57,47 +58,6 @@ class Possible:
             torch.cat([found.down_RI, self.spare_RI[:missing]]),
             torch.cat([found.gains_R, torch.zeros(missing)]),
         )
-
-
-class Reference:
-    """The reference's hidden states at one border between its blocks, going forward."""
-
-    def __init__(
-        self,
-        skeleton: Skeleton,
-        tokens_NL: torch.Tensor,
-        scratch: Path,
-        *,
-        progress: Progress = no_progress,
-        check_cancelled: CheckCancelled = never_cancelled,
-    ) -> None:
-        self._skeleton, self._progress, self._check_cancelled = skeleton, progress, check_cancelled
-        self._walk = Walk(skeleton, tokens_NL, scratch, phase="reference", check_cancelled=check_cancelled)
-        shape = (*tokens_NL.shape, skeleton.info.hidden_size)
-        self._other = Activations(scratch / "reference-c.bin", shape, skeleton.dtype)
-        self.states, self._scratch, self.layer = self._walk.entering, scratch, 0
-
-    def advance(self, layer: int) -> None:
-        """To what enters block `layer`; their number: to what leaves the last."""
-        while self.layer < layer:
-            self._progress("reference", self.layer, len(self._skeleton.layers))
-            self._skeleton.block(self.layer)
-            for start, end in self._walk.batches():
-                self._check_cancelled()
-                self._other.write(start, self._walk.call(self.layer, self.states.read(start, end)))
-            self._skeleton.release(self.layer)
-            self.states, self._other = self._other, self.states
-            self.layer += 1
-
-    @torch.no_grad()
-    def normed(self) -> Activations:
-        """What leaves the final norm: the end of the way."""
-        self.advance(len(self._skeleton.layers))
-        norm, _ = self._skeleton.head()
-        for start, end in self._walk.batches():
-            self._check_cancelled()
-            self._other.write(start, norm(self.states.read(start, end)))
-        return self._other
 
 
 class Survey:
@@ -139,7 +99,7 @@ class Survey:
         self._pairs, self._names, self._rank, self._most = tuple(pairs), names, rank, most
         self._gradients = gradients or {}
         self._progress, self._check_cancelled = progress, check_cancelled
-        self.reference = Reference(reference, tokens_NL, scratch, progress=progress, check_cancelled=check_cancelled)
+        self.reference = Stream(reference, tokens_NL, scratch, progress=progress, check_cancelled=check_cancelled)
         self.regressed: list[str] = []
 
     def run(self) -> dict[str, Possible]:

@@ -126,8 +126,7 @@ class Walk:
         windows, length = tokens_NL.shape
         self._step = max(1, BATCH_TOKENS // length)
         shape = (windows, length, skeleton.info.hidden_size)
-        self.entering = Activations(scratch / f"{phase}-a.bin", shape, skeleton.dtype)
-        self._leaving = Activations(scratch / f"{phase}-b.bin", shape, skeleton.dtype)
+        self.entering = Activations(scratch / f"{phase}.bin", shape, skeleton.dtype)
         self._calls: dict[int, list[dict[str, Any]]] = {}
         for start, end in self.batches():
             check_cancelled()
@@ -170,14 +169,8 @@ class Walk:
 
     def _advance(self, block: Block) -> None:
         for start, _, leaving_NLD in block.outputs():
-            if not bool(torch.isfinite(leaving_NLD).all()):
-                raise HemostatError(
-                    ErrorCode.ACTIVATIONS_NOT_FINITE,
-                    f"the output of layer {block.index} is NaN or infinite on the calibration text",
-                    hint="the model overflows in its dtype, before or after the change; check the layers before",
-                )
-            self._leaving.write(start, leaving_NLD)
-        self.entering, self._leaving = self._leaving, self.entering
+            check_states(leaving_NLD, block.index)
+            self.entering.write(start, leaving_NLD)
 
     def _block(self, index: int, module: nn.Module) -> Block:
         prefix = f"model.layers.{index}."
@@ -202,6 +195,16 @@ class Walk:
             start, end = next(self.batches())
             self.call(index, self.entering.read(start, end))
         return tuple(tuple(names) for names in seen.values())
+
+
+def check_states(leaving_NLD: torch.Tensor, index: int) -> None:
+    """Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` unless all that leaves block `index` is finite."""
+    if not bool(torch.isfinite(leaving_NLD).all()):
+        raise HemostatError(
+            ErrorCode.ACTIVATIONS_NOT_FINITE,
+            f"the output of layer {index} is NaN or infinite on the calibration text",
+            hint="the model overflows in its dtype, before or after the change; check the layers before",
+        )
 
 
 class _hook(ExitStack):  # noqa: N801 - used as a function

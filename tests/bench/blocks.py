@@ -1,0 +1,266 @@
+"""`python -m tests.bench.blocks MODEL --text WIKITEXT --scratch FOLDER [--cases CASE …]`: what corrections after each
+block take back; writes tests/bench/blocks.csv, each case as soon as it is measured (default: all of `CASES`).
+
+The candidate is MODEL rounded to 4 bits in groups of 64. Fitted are documents of five domains of the shipped
+calibration text; *own* are the evaluation documents of these five, *other* those of the other five, *wikitext* the
+beginnings of articles of a file of WikiText-2. Of every document all whole windows of `WINDOW` tokens count.
+
+Rows: `kl_raw` and `kl` of a side in nats per token; `removed`, the share of the raw KL that is taken back, with its
+95 % interval by document (`removed_low`, `removed_high`); `removed_least`, that of the domain that gains least.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from app.models.checkpoint import CheckpointInfo, inspect
+from app.recipes.recipe import Recipe
+from tests.bench.mitigation import articles_of
+from tests.bench.rows import Row, read, replaced, write
+from workers.calibration.fitting.blocks import RANK, RIDGES, BlockFit, FitText, Moments, Solve, ridge
+from workers.calibrators.blocks import BlockCorrection, Blocks
+from workers.distributions.divergence import Divergence, arithmetic
+from workers.distributions.head import Head
+from workers.distributions.intervals import ratio_intervals
+from workers.measuring.positions import positions_of
+from workers.surgery.blockwise.mixtures import fused
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.stream import Stream
+from workers.surgery.dequantize import open_plain
+from workers.surgery.recipe import apply
+from workers.surgery.store import CheckpointStore
+from workers.text.documents import TextDocument
+from workers.text.shipped import load_shipped
+from workers.text.tokenization import load_tokenizer
+from workers.text.windows import Corpus, make_windows
+
+RESULTS = Path(__file__).with_name("blocks.csv")
+FITTED = ("prose", "exposition", "dialogue", "technical", "letters")
+WINDOW = 128
+# Of WikiText-2: how many articles, and letters of each.
+ARTICLES, LETTERS = 40, 800
+SCHEMES = {
+    "rtn_4": [{"type": "quantize.rtn", "bits": 4, "group_size": 64}],
+    "rtn_4_packed": [{"type": "quantize.rtn", "bits": 4, "group_size": 64, "form": "packed"}],
+    "wanda_50": [{"type": "prune.wanda", "sparsity": 0.5}],
+}
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way of fitting. `tokens` at most are fitted, `every` how many blocks share a correction, `shrink` what it is
+    multiplied by, `first` whether the first position of a window is fitted too, `form` what of the map is kept."""
+
+    tokens: int = 5_000
+    rank: int = RANK
+    every: int = 1
+    form: str = "affine"
+    shrink: float = 1.0
+    first: bool = False
+    ridges: tuple[float, ...] = RIDGES
+    scheme: str = "rtn_4"
+    dtype: torch.dtype = torch.bfloat16
+
+    def solve(self, layers: int) -> Solve:
+        """What `BlockFit` is given."""
+        one = {"affine": ridge(self.rank, self.ridges), "gains": gains, "bias": bias}[self.form]
+        left = iter(range(layers - 1, -1, -1))
+
+        def solve(fitted: Moments, held: Moments) -> BlockCorrection | None:
+            found = None if next(left) % self.every else one(fitted, held)
+            return found and BlockCorrection(found.down_RD, self.shrink * found.up_DR, self.shrink * found.bias_D)
+
+        return solve
+
+
+CASES = {
+    "base": Case(),
+    "tokens_9k": Case(tokens=9_000),
+    "rank_8": Case(rank=8),
+    "rank_16": Case(rank=16),
+    "rank_128": Case(rank=128),
+    "full": Case(rank=576),
+    "every_second": Case(every=2),
+    "gains": Case(form="gains"),
+    "bias": Case(form="bias"),
+    "shrink_0.8": Case(shrink=0.8),
+    "first": Case(first=True),
+    "float32": Case(dtype=torch.float32),
+    "packed": Case(scheme="rtn_4_packed"),
+    "wanda_50": Case(scheme="wanda_50"),
+}
+
+
+def bias(fitted: Moments, _: Moments) -> BlockCorrection:
+    """The mean error alone."""
+    _, y_D, *_ = fitted.means()
+    return BlockCorrection(torch.zeros(0, len(y_D)), torch.zeros(len(y_D), 0), y_D.float())
+
+
+def gains(fitted: Moments, _: Moments) -> BlockCorrection:
+    """A gain and a bias for each channel."""
+    x_D, y_D, xx_DD, yx_DD, *_ = fitted.means()
+    gain_D = (yx_DD.diagonal() - x_D * y_D) / (xx_DD.diagonal() - x_D.square()).clamp_min(1e-12)
+    return BlockCorrection(gain_D.diag().float(), torch.eye(len(x_D)), (y_D - gain_D * x_D).float())
+
+
+class Bench:
+    """The test text, and the reference's states over it, made once."""
+
+    def __init__(self, model: Path, text: Path, scratch: Path) -> None:
+        self.model, self.scratch = inspect(model), scratch
+        self._tokenizer = load_tokenizer(model)
+        evaluation = load_shipped(chat_template=False)
+        articles = articles_of(text.read_text(encoding="utf-8"))[:ARTICLES]
+        wiki = [TextDocument(f"article {at}", "wikitext", text=one[:LETTERS]) for at, one in enumerate(articles)]
+        self.test = self.cut([*evaluation, *wiki])
+        self.text = FitText.of(self.test)
+        self.text.weight_NL.zero_()
+        domains = np.array([document.domain for document in self.test.documents])
+        self.positions = positions_of(self.test)
+        self.domain_T = domains[self.positions.document]
+        self.side_T = np.where(
+            self.domain_T == "wikitext", "wikitext", np.where(np.isin(self.domain_T, FITTED), "own", "other")
+        )
+        head = Head.load(model)
+        self._divergence = Divergence(head, head, precision=arithmetic("fast"))
+
+    def cut(self, documents: Sequence[TextDocument]) -> Corpus:
+        """The whole windows of documents."""
+        found = make_windows(documents, self._tokenizer, WINDOW)
+        return replace(found, windows=[window for window in found.windows if len(window.tokens) == WINDOW])
+
+    def fitted(self, tokens: int) -> Corpus:
+        """The first windows of the five domains that the tokens take."""
+        documents = [one for one in load_shipped("calibration", chat_template=False) if one.domain in FITTED]
+        found = self.cut(documents)
+        return replace(found, windows=found.windows[: tokens // WINDOW])
+
+    def scheme(self, name: str) -> CheckpointInfo:
+        """The candidate, packed or plain."""
+        recipe = TypeAdapter(Recipe).validate_python(SCHEMES[name])
+        return inspect(apply(self.model, recipe, store=CheckpointStore(self.scratch / "store", 10**10)).path)
+
+    def kl(self, states_TD: torch.Tensor) -> Array:
+        """KL at each scored position of the test."""
+        reference_TD = self._kept("reference", self.model, states_TD.dtype)
+        return self._divergence(reference_TD, states_TD, self.positions.token_id).kl.astype(np.float64)
+
+    def rows(self, stream: Stream) -> torch.Tensor:
+        """(T, D) of what leaves the final norm at the scored positions of the test, which are the stream's last."""
+        states = stream.normed()
+        first = states.shape[0] - len(self.test.windows)
+        return torch.cat(
+            [
+                states.read(first + at, first + at + 1)[0, : len(window.scored)][torch.from_numpy(window.scored)]
+                for at, window in enumerate(self.test.windows)
+            ]
+        )
+
+    def raw(self, case: Case) -> Array:
+        """KL of the candidate as it is."""
+        return self.kl(self._kept(case.scheme, self.scheme(case.scheme), case.dtype))
+
+    def _kept(self, name: str, info: CheckpointInfo, dtype: torch.dtype) -> torch.Tensor:
+        file = self.scratch / f"{name}-{dtype}.pt"
+        if not file.is_file():
+            with skeleton(info, dtype) as made, tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+                torch.save(self.rows(Stream(made, self.text.tokens_NL, Path(folder))), file)
+        found: torch.Tensor = torch.load(file)
+        return found
+
+    def run(self, case: Case) -> tuple[Array, Blocks, int]:
+        """KL with the corrections, these, and how many positions were fitted or decided by."""
+        fitted = FitText.of(self.fitted(case.tokens))
+        if case.first:
+            fitted.weight_NL[:, 0] = 1.0
+        with ExitStack() as stack:
+            reference, candidate = (
+                stack.enter_context(skeleton(info, case.dtype)) for info in (self.model, self.scheme(case.scheme))
+            )
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.scratch)))
+            text = joined(fitted, self.text)
+            fit = BlockFit(reference, candidate, text, folder, solve=case.solve(self.model.layers), progress=told)
+            found = fit.run()
+            return self.kl(self.rows(fit.stream)), found, int((fitted.weight_NL > 0).sum())
+
+    def removed(self, name: str, raw_T: Array, kl_T: Array) -> Iterator[Row]:
+        """The rows of a case."""
+        for side in ("own", "other", "wikitext"):
+            here_T = self.side_T == side
+            for metric, column_T in (("kl_raw", raw_T), ("kl", kl_T)):
+                yield Row("blocks", name, f"{side}_{metric}", float(column_T[here_T].mean()), "nats")
+            yield Row("blocks", name, f"{side}_tokens", int(here_T.sum()), "tokens")
+            mean, low, high = self._share(raw_T, kl_T, here_T)
+            domains = np.unique(self.domain_T[here_T])
+            least = min(self._share(raw_T, kl_T, self.domain_T == domain)[0] for domain in domains)
+            for metric, value in (("", mean), ("_low", low), ("_high", high), ("_least", least)):
+                yield Row("blocks", name, f"{side}_removed{metric}", value, "share")
+
+    def _share(self, raw_T: Array, kl_T: Array, here_T: NDArray[np.bool_]) -> tuple[float, float, float]:
+        """Mean and interval of the share of the raw KL that is taken back."""
+        _, at_T = np.unique(self.positions.document[here_T], return_inverse=True)
+        saved_N, raw_N = (np.bincount(at_T, column_T[here_T]) for column_T in (raw_T - kl_T, raw_T))
+        mean, _, low, high = ratio_intervals(saved_N[None], raw_N[None], seed=0)
+        return float(mean[0]), float(low[0]), float(high[0])
+
+
+def told(phase: str, done: int, total: int) -> None:
+    """Progress, for people."""
+    sys.stderr.write(f"\r{phase} {done}/{total} ")
+
+
+@contextmanager
+def skeleton(info: CheckpointInfo, dtype: torch.dtype) -> Iterator[Skeleton]:
+    """A checkpoint, packed or not, that is walked in a dtype."""
+    with open_plain(info) as (plain, reader):
+        yield Skeleton(plain, fused(plain, reader), dtype=dtype, mixtures=True)
+
+
+def joined(one: FitText, other: FitText) -> FitText:
+    """Two texts, the first one's windows first; of windows of one length."""
+    return FitText(
+        torch.cat([one.tokens_NL, other.tokens_NL]),
+        torch.cat([one.weight_NL, other.weight_NL]),
+        torch.cat([one.document_N, other.document_N]),
+    )
+
+
+def main() -> None:
+    """Measures what is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="folder of the demo model")
+    parser.add_argument("--text", type=Path, required=True, help="a file of WikiText-2")
+    parser.add_argument("--scratch", type=Path, required=True, help="a folder for checkpoints and states")
+    parser.add_argument("--cases", nargs="*", metavar="CASE", help=", ".join(CASES))
+    given = parser.parse_args()
+    bench = Bench(given.model, given.text, given.scratch)
+    for name in given.cases or CASES:
+        case = CASES[name]
+        began = time.monotonic()
+        kl_T, found, positions = bench.run(case)
+        seconds = time.monotonic() - began
+        np.save(given.scratch / f"{name}.npy", kl_T)
+        rows = [
+            Row("blocks", name, "fitted", positions, "positions"),
+            Row("blocks", name, "corrected", len(found), "blocks"),
+            *bench.removed(name, bench.raw(case), kl_T),
+        ]
+        write(RESULTS, replaced(read(RESULTS) if RESULTS.is_file() else [], rows))
+        sys.stdout.write(f"{name}: {seconds:.0f} s\n" + "".join(f"  {r.metric} {r.value:.5g}\n" for r in rows))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM
+
+from app.contracts.errors import ErrorCode, HemostatError
+from app.models.checkpoint import inspect
+from tests.support.attention import attention_of
+from tests.support.tiny import make_tokenizer
+from tests.unit.workers.mitigation.repair.support import RTN, operate, windows
+from workers.calibration.fitting.blocks import BlockFit, FitText, ridge
+from workers.calibrators.blocks import BlockCorrection, Blocks
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.dequantize import dequantize, open_plain
+from workers.surgery.store import CheckpointStore
+from workers.text.documents import TextDocument
+from workers.text.windows import make_windows
+
+Tiny = Callable[..., Path]
+Array = NDArray[np.float64]
+N, L, D = 32, 32, 64
+RANK, SHARE = 8, 1.0
+# Of sixteen documents of two windows each the last two decide.
+HELD = torch.arange(N) >= 28
+
+
+def text(lengths: tuple[int, ...] = (L,)) -> FitText:
+    """Random tokens; of windows that are filled up no position beyond their length counts."""
+    weight_NL = torch.zeros(N, L)
+    for window in range(N):
+        weight_NL[window, 1 : lengths[window % len(lengths)]] = 1.0
+    return FitText(windows(N, L), weight_NL, torch.arange(N) // 2)
+
+
+@contextmanager
+def fitting(reference: Path, candidate: Path, scratch: Path, given: FitText, **options: Any) -> Iterator[BlockFit]:
+    scratch.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        both = (stack.enter_context(open_plain(inspect(path))) for path in (reference, candidate))
+        theirs, ours = (Skeleton(info, read, dtype=torch.float32) for info, read in both)
+        yield BlockFit(theirs, ours, given, scratch, **options)
+
+
+def fitted(reference: Path, candidate: Path, scratch: Path, given: FitText, **options: Any) -> Blocks:
+    with fitting(reference, candidate, scratch, given, **options) as fit:
+        return fit.run()
+
+
+def corrected(correction: BlockCorrection, h_NLD: torch.Tensor) -> torch.Tensor:
+    return correction(h_NLD.flatten(0, 1)).view_as(h_NLD)
+
+
+@torch.no_grad()
+def streams(path: Path, tokens_NL: torch.Tensor, corrections: Mapping[int, BlockCorrection]) -> list[torch.Tensor]:
+    """By transformers: what leaves each block, corrected, and last what leaves the final norm."""
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention_of(path))
+    seen: list[torch.Tensor] = []
+    for block, layer in enumerate(model.model.layers):
+
+        def correct(_: Any, __: Any, leaving: Any, block: int = block) -> Any:
+            h_NLD = leaving[0] if isinstance(leaving, tuple) else leaving
+            seen.append(corrected(corrections[block], h_NLD) if block in corrections else h_NLD)
+            return (seen[-1], *leaving[1:]) if isinstance(leaving, tuple) else seen[-1]
+
+        layer.register_forward_hook(correct)
+    model.model.norm.register_forward_hook(lambda _, __, leaving: seen.append(leaving))
+    model(input_ids=tokens_NL, use_cache=False)
+    return seen
+
+
+def rows(h_NLD: torch.Tensor, wanted_NLD: torch.Tensor, where_NL: torch.Tensor) -> tuple[Array, Array]:
+    """x and y of the positions of a mask."""
+    h_TD, wanted_TD = (one[where_NL].numpy().astype(np.float64) for one in (h_NLD, wanted_NLD))
+    rms_T1 = np.sqrt((h_TD**2).mean(1, keepdims=True) + 1e-6)
+    return h_TD / rms_T1, (wanted_TD - h_TD) / rms_T1
+
+
+def expected(x_TD: Array, y_TD: Array) -> tuple[Array, Array]:
+    """(D, D) and bias by the normal equations of the centred regression, cut by the singular values of M C^½."""
+    x_mean_D, y_mean_D = x_TD.mean(0), y_TD.mean(0)
+    x_TD, y_TD = x_TD - x_mean_D, y_TD - y_mean_D
+    covariance_DD = x_TD.T @ x_TD / len(x_TD)
+    damped_DD = covariance_DD + SHARE * np.trace(covariance_DD) / D * np.eye(D)
+    map_DD = np.linalg.solve(damped_DD, x_TD.T @ y_TD / len(x_TD)).T
+    values_D, vectors_DD = np.linalg.eigh(covariance_DD)
+    root_DD = vectors_DD * np.sqrt(np.maximum(values_D, 0)) @ vectors_DD.T
+    left_DR = np.linalg.svd(map_DD @ root_DD)[0][:, :RANK]
+    map_DD = left_DR @ left_DR.T @ map_DD
+    return map_DD, y_mean_D - map_DD @ x_mean_D
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_corrections_are_those_of_the_normal_equations_block_after_block(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    reference, given = tiny(kind), text((32, 20, 27))
+    with operate(reference, tmp_path / "store", RTN) as wounded:
+        with fitting(reference, wounded.path, tmp_path / "scratch", given, solve=ridge(RANK, (SHARE,))) as fit:
+            found = fit.run()
+            ends_NLD = fit.stream.normed().read(0, N)
+        theirs = streams(reference, given.tokens_NL, {})
+        counted_NL, held_N1 = given.weight_NL > 0, HELD[:, None]
+        corrections: dict[int, BlockCorrection] = {}
+        for block in range(3):
+            h_NLD = streams(wounded.path, given.tokens_NL, corrections)[block]
+            map_DD, bias_D = expected(*rows(h_NLD, theirs[block], counted_NL & ~held_N1))
+            x_TD, y_TD = rows(h_NLD, theirs[block], counted_NL & held_N1)
+            helps = ((y_TD - x_TD @ map_DD.T - bias_D) ** 2).sum() < (y_TD**2).sum()
+            assert helps == (block in found)
+            if helps:
+                corrections[block] = found[block]
+                ours_DD = (found[block].up_DR @ found[block].down_RD).numpy()
+                assert np.linalg.norm(ours_DD - map_DD) < 2e-3 * np.linalg.norm(map_DD)
+                assert np.linalg.norm(found[block].bias_D.numpy() - bias_D) < 2e-3 * np.linalg.norm(bias_D)
+        assert corrections
+        torch.testing.assert_close(
+            ends_NLD[counted_NL], streams(wounded.path, given.tokens_NL, found)[-1][counted_NL], rtol=1e-3, atol=1e-3
+        )
+
+
+def test_a_candidate_that_is_the_reference_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
+    assert not fitted(tiny(), tiny(), tmp_path, text())
+
+
+def test_a_planted_error_of_the_corrections_own_form_is_removed(tiny: Tiny, tmp_path: Path) -> None:
+    draws = torch.Generator().manual_seed(3)
+    down_RD, up_DR, bias_D = (torch.randn(*shape, generator=draws) / 8 for shape in ((2, D), (D, 2), (D,)))
+    planted = BlockCorrection(down_RD, up_DR, bias_D)
+    given = text()
+    with fitting(tiny(), tiny(), tmp_path, given, solve=ridge(2, (1e-6,))) as fit:
+        fit.reference.skeleton.layers[1].register_forward_hook(lambda _, __, leaving: corrected(planted, leaving))
+        found = fit.run()
+    assert 0 not in found
+    torch.testing.assert_close(found[1].up_DR @ found[1].down_RD, up_DR @ down_RD, rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(found[1].bias_D, bias_D, rtol=1e-2, atol=1e-4)
+    wanted, healed = (streams(tiny(), given.tokens_NL, one)[-1] for one in ({1: planted}, found))
+    torch.testing.assert_close(healed, wanted, rtol=1e-2, atol=1e-2)
+
+
+def test_no_correction_makes_the_documents_that_decide_worse(tiny: Tiny, tmp_path: Path) -> None:
+    """From a hundred positions a map of 64 × 64 numbers follows each of them."""
+    reference, given = tiny(), text((5,))
+    given.weight_NL[HELD, 1:] = 1.0
+    with operate(reference, tmp_path / "store", RTN) as wounded:
+        found = fitted(reference, wounded.path, tmp_path / "scratch", given, solve=ridge(D, (100.0, 0.1, 1e-4)))
+        theirs = streams(reference, given.tokens_NL, {})
+        where_NL = (given.weight_NL > 0) & HELD[:, None]
+        for block in found:
+            earlier = {at: one for at, one in found.items() if at < block}
+            h_NLD = streams(wounded.path, given.tokens_NL, earlier)[block]
+            x_TD, y_TD = rows(h_NLD, theirs[block], where_NL)
+            map_DD, bias_D = found[block].up_DR @ found[block].down_RD, found[block].bias_D
+            after_TD = y_TD - x_TD @ map_DD.double().numpy().T - bias_D.double().numpy()
+            assert (after_TD**2).sum() < (y_TD**2).sum()
+
+
+def test_a_packed_candidate_gets_the_corrections_of_its_unpacked_twin(tiny: Tiny, tmp_path: Path) -> None:
+    reference, packed = tiny(), {**RTN, "bits": 4, "form": "packed"}
+    with operate(reference, tmp_path / "store", packed) as wounded:
+        assert inspect(wounded.path).quantization is not None
+        with dequantize(inspect(wounded.path), store=CheckpointStore(tmp_path / "plain", 10**9)) as twin:
+            ours, theirs = (
+                fitted(reference, path, tmp_path / name, text()).tensors()
+                for name, path in (("ours", wounded.path), ("theirs", twin.path))
+            )
+    assert ours
+    torch.testing.assert_close(dict(ours), dict(theirs), rtol=0, atol=0)
+
+
+def test_what_a_dropped_block_did_is_in_the_correction_before_it(tiny: Tiny, tmp_path: Path) -> None:
+    reference, given = tiny(), text()
+    with operate(reference, tmp_path / "store", {"type": "prune.layers", "layers": [1]}) as wounded:
+        found = fitted(reference, wounded.path, tmp_path / "scratch", given, pairs=[0, 2])
+        wanted_NLD = streams(reference, given.tokens_NL, {})[1]
+        before, after = (
+            float((streams(wounded.path, given.tokens_NL, one)[0] - wanted_NLD)[HELD, 1:].square().mean())
+            for one in ({}, found)
+        )
+    assert after < before
+
+
+def test_windows_of_a_corpus_count_but_for_their_first_position_and_what_fills_them_up() -> None:
+    documents = [TextDocument(str(at), "prose", text="seven eight nine ten " * 4) for at in range(9)]
+    corpus = make_windows(documents, make_tokenizer(), 23)
+    given = FitText.of(corpus)
+    lengths = [len(window.tokens) for window in corpus.windows]
+    assert min(lengths) < max(lengths)
+    assert given.weight_NL.sum(1).tolist() == [length - 1 for length in lengths]
+    assert not given.weight_NL[:, 0].any()
+    for place, window in enumerate(corpus.windows):
+        assert given.tokens_NL[place, : lengths[place]].tolist() == window.tokens.tolist()
+    fitted_N, held_N = given.parts()
+    assert not (fitted_N & held_N).any()
+    assert set(given.document_N[held_N].tolist()) == {8}
+    assert set(given.document_N[fitted_N].tolist()) == set(range(8))
+
+
+def test_models_of_two_widths_or_depths_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    for other in ({"hidden_size": 128}, {"num_hidden_layers": 2}):
+        with pytest.raises(HemostatError) as caught:
+            fitted(tiny(), tiny(**other), tmp_path, text())
+        assert caught.value.code is ErrorCode.INVALID_REQUEST
+
+
+def test_a_text_without_a_position_to_learn_from_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(HemostatError) as caught:
+        fitted(tiny(), tiny(), tmp_path, text((1,)))
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+
+
+def test_a_fit_shows_each_block_and_stops_when_it_is_cancelled(tiny: Tiny, tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    told: list[tuple[str, int, int]] = []
+
+    def check() -> None:
+        if ("blocks", 1, 3) in told:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fitted(tiny(), tiny(), tmp_path, text(), progress=lambda *one: told.append(one), check_cancelled=check)
+    assert told == [("blocks", 0, 3), ("blocks", 1, 3)]

@@ -1,0 +1,215 @@
+"""Corrections of the residual stream after each block, fitted in closed form, one block after the other.
+
+After block l of the candidate h is what the corrections of earlier blocks have left, and h_ref is the stream of the
+reference at the same border. With x = h / rms(h) and y = (h_ref − h) / rms(h), the correction is the ridge regression
+of y on x with a bias, cut to rank R in the metric of the inputs' covariance: of the map M with C = Cov x, the
+directions of outputs that carry the most of M C Mᵀ stay. Earlier errors are corrected before later ones are fitted:
+fitted on the raw stream, each block would correct again what the ones before it have corrected.
+
+An eighth of the documents takes no part in the regressions: the ridge that leaves the least squared error there is
+taken, and a block that no ridge helps there is left alone.
+
+Both models are walked block by block: one block of each in memory, both streams in files of 4·D bytes a position.
+Sums are float32, what is solved from them float64.
+
+Names: N windows, L tokens of a window, T positions of a batch, D hidden size, R rank.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from app.contracts.errors import ErrorCode, HemostatError
+from workers.calibrators.blocks import BlockCorrection, Blocks, rms_of
+from workers.mitigation.split import Split
+from workers.surgery.blockwise.gram import add_upper, mirror
+from workers.surgery.blockwise.skeleton import Skeleton
+from workers.surgery.blockwise.stream import Stream
+from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+from workers.text.windows import Corpus
+
+RANK = 64
+# Ridges that are tried, as shares of the inputs' mean variance.
+RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+
+
+@dataclass(frozen=True)
+class FitText:
+    """Windows of one length: `tokens_NL` int64, `weight_NL` what each position counts in a fit (0: it is only walked
+    through), `document_N` the document of each window."""
+
+    tokens_NL: torch.Tensor
+    weight_NL: torch.Tensor
+    document_N: torch.Tensor
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> Self:
+        """Every position but the first of a window, whose state is like no other. Shorter windows are filled up at
+        their end, which causal attention does not see."""
+        shape = (len(corpus.windows), max(len(window.tokens) for window in corpus.windows))
+        tokens_NL, weight_NL = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
+        for place, window in enumerate(corpus.windows):
+            tokens_NL[place, : len(window.tokens)] = torch.from_numpy(window.tokens.astype(np.int64))
+            weight_NL[place, 1 : len(window.tokens)] = 1.0
+        return cls(tokens_NL, weight_NL, torch.tensor([window.document for window in corpus.windows]))
+
+    def counted(self) -> torch.Tensor:
+        """(N) bool: windows with a position that counts."""
+        return self.weight_NL.any(1)
+
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N) bool each: windows of documents that are fitted, and of the eighth that decides. Raises
+        `HemostatError(INVALID_REQUEST)` if fewer than two documents have a position that counts."""
+        documents = sorted(set(self.document_N[self.counted()].tolist()))
+        if len(documents) < 2:
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                f"the text of the block corrections has {len(documents)} documents of two tokens or more",
+                hint="give at least two documents: some are fitted, the others decide",
+            )
+        split = Split.of(len(documents))
+        fitted, held = ([documents[place] for place in part] for part in (split.train, split.held_out))
+        return torch.isin(self.document_N, torch.tensor(fitted)), torch.isin(self.document_N, torch.tensor(held))
+
+
+class Moments:
+    """Weighted sums over positions of x, y, x xᵀ, y xᵀ and ‖y‖², float32."""
+
+    def __init__(self, width: int) -> None:
+        self._weight = 0.0
+        self._x_D, self._y_D = torch.zeros(width), torch.zeros(width)
+        self._xx_DD, self._yx_DD = torch.zeros(width, width), torch.zeros(width, width)
+        self._yy = 0.0
+
+    def see(self, x_TD: torch.Tensor, y_TD: torch.Tensor, weight_T: torch.Tensor) -> None:
+        """One batch."""
+        weighed_TD = x_TD * weight_T[:, None]
+        self._weight += float(weight_T.sum())
+        self._x_D += weighed_TD.sum(0)
+        self._y_D += weight_T @ y_TD
+        add_upper(self._xx_DD, weighed_TD, x_TD)
+        self._yx_DD.addmm_(y_TD.T, weighed_TD)
+        self._yy += float(weight_T @ y_TD.square().sum(1))
+
+    def means(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+        """E x, E y, E x xᵀ, E y xᵀ and E ‖y‖², float64."""
+        sums = (self._x_D, self._y_D, mirror(self._xx_DD), self._yx_DD)
+        x_D, y_D, xx_DD, yx_DD = (one.to(torch.float64) / self._weight for one in sums)
+        return x_D, y_D, xx_DD, yx_DD, self._yy / self._weight
+
+
+# From the moments of the fitted documents and of those that decide to a correction; None: the block is left alone.
+Solve = Callable[[Moments, Moments], BlockCorrection | None]
+
+
+def ridge(rank: int, ridges: Sequence[float] = RIDGES) -> Solve:
+    """The solution of the head of this file."""
+
+    def solve(fitted: Moments, held: Moments) -> BlockCorrection | None:
+        x_D, y_D, xx_DD, yx_DD, _ = fitted.means()
+        covariance_DD, cross_DD = xx_DD - torch.outer(x_D, x_D), yx_DD - torch.outer(y_D, x_D)
+        scale = covariance_DD.diagonal().mean()
+        eye_DD = torch.eye(len(x_D), dtype=torch.float64)
+        best, least = None, _error(held, torch.zeros_like(xx_DD), torch.zeros_like(x_D))
+        for share in ridges:
+            map_DD = torch.linalg.solve(covariance_DD + share * scale * eye_DD, cross_DD, left=False)
+            up_DR = torch.linalg.eigh(map_DD @ covariance_DD @ map_DD.T)[1][:, -rank:]
+            down_RD = up_DR.T @ map_DD
+            bias_D = y_D - up_DR @ (down_RD @ x_D)
+            error = _error(held, up_DR @ down_RD, bias_D)
+            if error < least:
+                best, least = (down_RD, up_DR, bias_D), error
+        return best and BlockCorrection(*(one.float().contiguous() for one in best))
+
+    return solve
+
+
+def _error(moments: Moments, map_DD: torch.Tensor, bias_D: torch.Tensor) -> float:
+    """E ‖y − M x − b‖²."""
+    x_D, y_D, xx_DD, yx_DD, yy = moments.means()
+    linear = (map_DD * (map_DD @ xx_DD - 2 * yx_DD)).sum()
+    return yy + float(linear + bias_D @ (bias_D + 2 * (map_DD @ x_D - y_D)))
+
+
+class BlockFit:
+    """One walk through both models over a text. `pairs`: the reference's layer of each of the candidate's (default: the
+    same). `stream` is the candidate's, corrected as far as the fit has come, `reference` the reference's. `scratch`: a
+    folder for the files of both.
+
+    Raises what `FitText.parts` raises, and `HemostatError(INVALID_REQUEST)` if the models differ in width or, without
+    `pairs`, in depth.
+    """
+
+    def __init__(
+        self,
+        reference: Skeleton,
+        candidate: Skeleton,
+        text: FitText,
+        scratch: Path,
+        *,
+        pairs: Sequence[int] | None = None,
+        solve: Solve | None = None,
+        progress: Progress = no_progress,
+        check_cancelled: CheckCancelled = never_cancelled,
+    ) -> None:
+        theirs = range(candidate.info.layers) if pairs is None else pairs
+        _check_sizes(reference, candidate, depths=pairs is None)
+        counted_N = text.counted()
+        self._parts = [part_N[counted_N] for part_N in text.parts()]
+        self._weight_NL = text.weight_NL[counted_N]
+        self._borders = (*theirs[1:], reference.info.layers)
+        self._solve, self._progress, self._check_cancelled = solve or ridge(RANK), progress, check_cancelled
+        self._counted = counted_N.nonzero().flatten().tolist()
+        self.reference = Stream(reference, text.tokens_NL[counted_N], scratch, check_cancelled=check_cancelled)
+        self.stream = Stream(candidate, text.tokens_NL, scratch, phase="candidate", check_cancelled=check_cancelled)
+
+    def run(self) -> Blocks:
+        """The corrections. Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` if a block's output is not finite."""
+        info = self.stream.skeleton.info
+        found: dict[int, BlockCorrection] = {}
+        for layer, border in enumerate(self._borders):
+            self._progress("blocks", layer, info.layers)
+            self.stream.advance(layer + 1)
+            self.reference.advance(border)
+            correction = self._solve(*self._moments(info.hidden_size))
+            if correction is not None:
+                self.stream.change(partial(_corrected, correction))
+                found[layer] = correction
+        self._progress("blocks", info.layers, info.layers)
+        return Blocks(found, layers=info.layers, hidden_size=info.hidden_size)
+
+    def _moments(self, width: int) -> tuple[Moments, ...]:
+        """Of the documents that are fitted, and of those that decide."""
+        moments = tuple(Moments(width) for _ in self._parts)
+        for place, window in enumerate(self._counted):
+            self._check_cancelled()
+            h_TD = self.stream.states.read(window, window + 1)[0].float()
+            wanted_TD = self.reference.states.read(place, place + 1)[0].float()
+            rms_T1 = rms_of(h_TD)
+            weight_T = self._weight_NL[place]
+            kept_T = weight_T > 0
+            x_TD, y_TD = h_TD / rms_T1, (wanted_TD - h_TD) / rms_T1
+            for part_N, one in zip(self._parts, moments, strict=True):
+                if part_N[place]:
+                    one.see(x_TD[kept_T], y_TD[kept_T], weight_T[kept_T])
+        return moments
+
+
+def _corrected(correction: BlockCorrection, h_NLD: torch.Tensor) -> torch.Tensor:
+    return correction(h_NLD.flatten(0, -2)).view_as(h_NLD)
+
+
+def _check_sizes(reference: Skeleton, candidate: Skeleton, *, depths: bool) -> None:
+    ours, theirs = candidate.info, reference.info
+    if ours.hidden_size != theirs.hidden_size or (depths and ours.layers != theirs.layers):
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"block corrections need two streams of one width: the candidate has {ours.layers} blocks of "
+            f"{ours.hidden_size}, the reference {theirs.layers} of {theirs.hidden_size}",
+            hint="calibrate a candidate that was made of this reference",
+        )
