@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.recipes.recipe import Recipe
+from app.settings import Settings
 from tests.bench.mitigation import articles_of
 from tests.bench.rows import Row, read, replaced, write
 from workers.calibration.fitting.blocks import RANK, RIDGES, BlockFit, FitText, Moments, Solve, ridge
@@ -32,7 +33,9 @@ from workers.calibrators.blocks import BlockCorrection, Blocks
 from workers.distributions.divergence import Divergence, arithmetic
 from workers.distributions.head import Head
 from workers.distributions.intervals import ratio_intervals
+from workers.measuring.calibration_text import loader_without_sampler, ordinary_tokens
 from workers.measuring.positions import positions_of
+from workers.mitigation.own_text import own_text
 from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.stream import Stream
@@ -60,7 +63,8 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Case:
     """A way of fitting. `tokens` at most are fitted, `every` how many blocks share a correction, `shrink` what it is
-    multiplied by, `first` whether the first position of a window is fitted too, `form` what of the map is kept."""
+    multiplied by, `first` whether the first position of a window is fitted too, `form` what of the map is kept. `own`
+    tokens the reference writes are fitted beside the text; `refit` fits those that decide too, once they have."""
 
     tokens: int = 5_000
     rank: int = RANK
@@ -70,11 +74,15 @@ class Case:
     first: bool = False
     ridges: tuple[float, ...] = RIDGES
     scheme: str = "rtn_4"
+    own: int = 0
+    refit: bool = False
     dtype: torch.dtype = torch.bfloat16
 
     def solve(self, layers: int) -> Solve:
         """What `BlockFit` is given."""
-        one = {"affine": ridge(self.rank, self.ridges), "gains": gains, "bias": bias}[self.form]
+        one = {"affine": (refitted if self.refit else ridge)(self.rank, self.ridges), "gains": gains, "bias": bias}[
+            self.form
+        ]
         left = iter(range(layers - 1, -1, -1))
 
         def solve(fitted: Moments, held: Moments) -> BlockCorrection | None:
@@ -82,6 +90,17 @@ class Case:
             return found and BlockCorrection(found.down_RD, self.shrink * found.up_DR, self.shrink * found.bias_D)
 
         return solve
+
+
+def refitted(rank: int, ridges: Sequence[float]) -> Solve:
+    """Of the documents that decide, too, with the ridge that did best there."""
+
+    def solve(fitted: Moments, held: Moments) -> BlockCorrection | None:
+        share = min(ridges, key=lambda one: held.error(fitted.regression(one, rank)))
+        fitted.add(held)
+        return fitted.regression(share, rank)
+
+    return solve
 
 
 CASES = {
@@ -96,6 +115,9 @@ CASES = {
     "bias": Case(form="bias"),
     "shrink_0.8": Case(shrink=0.8),
     "first": Case(first=True),
+    "refit": Case(refit=True),
+    "own_10k": Case(tokens=9_000, own=10_240),
+    "own_40k": Case(tokens=9_000, own=40_960),
     "float32": Case(dtype=torch.float32),
     "packed": Case(scheme="rtn_4_packed"),
     "wanda_50": Case(scheme="wanda_50"),
@@ -147,10 +169,22 @@ class Bench:
         found = self.cut(documents)
         return replace(found, windows=found.windows[: tokens // WINDOW])
 
+    def own(self, windows: int) -> torch.Tensor:
+        """(windows, WINDOW) that the reference writes."""
+        file = self.scratch / f"own-{windows}.pt"
+        if not file.is_file():
+            with skeleton(self.model, torch.bfloat16) as made:
+                starts_V = ordinary_tokens(self._tokenizer)
+                torch.save(own_text(made, self.text.tokens_NL, windows, seed=0, starts_V=starts_V, progress=told), file)
+        found: torch.Tensor = torch.load(file)
+        return found
+
     def scheme(self, name: str) -> CheckpointInfo:
         """The candidate, packed or plain."""
         recipe = TypeAdapter(Recipe).validate_python(SCHEMES[name])
-        return inspect(apply(self.model, recipe, store=CheckpointStore(self.scratch / "store", 10**10)).path)
+        store = CheckpointStore(self.scratch / "store", 10**10)
+        text = loader_without_sampler(Settings(), self.model.path)
+        return inspect(apply(self.model, recipe, store=store, calibration=text).path)
 
     def kl(self, states_TD: torch.Tensor) -> Array:
         """KL at each scored position of the test."""
@@ -185,6 +219,8 @@ class Bench:
         fitted = FitText.of(self.fitted(case.tokens))
         if case.first:
             fitted.weight_NL[:, 0] = 1.0
+        if case.own:
+            fitted = dealt_out(fitted, self.own(case.own // WINDOW))
         with ExitStack() as stack:
             reference, candidate = (
                 stack.enter_context(skeleton(info, case.dtype)) for info in (self.model, self.scheme(case.scheme))
@@ -234,6 +270,17 @@ def joined(one: FitText, other: FitText) -> FitText:
         torch.cat([one.tokens_NL, other.tokens_NL]),
         torch.cat([one.weight_NL, other.weight_NL]),
         torch.cat([one.document_N, other.document_N]),
+    )
+
+
+def dealt_out(one: FitText, own_NL: torch.Tensor) -> FitText:
+    """A text with windows that are documents of their own, numbered so that either is spread over the whole."""
+    weight_NL = torch.ones(own_NL.shape)
+    weight_NL[:, 0] = 0.0
+    documents = len(one.document_N.unique())
+    both = torch.cat([(one.document_N + 0.5) / documents, (torch.arange(len(own_NL)) + 0.5) / len(own_NL) + 1e-6])
+    return replace(
+        joined(one, FitText(own_NL, weight_NL, one.document_N)), document_N=both.unique(return_inverse=True)[1]
     )
 
 

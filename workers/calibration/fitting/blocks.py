@@ -96,11 +96,37 @@ class Moments:
         self._yx_DD.addmm_(y_TD.T, weighed_TD)
         self._yy += float(weight_T @ y_TD.square().sum(1))
 
+    def add(self, other: Self) -> None:
+        """What another one has seen."""
+        for name, mine in vars(self).items():
+            setattr(self, name, mine + getattr(other, name))
+
     def means(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
         """E x, E y, E x xᵀ, E y xᵀ and E ‖y‖², float64."""
         sums = (self._x_D, self._y_D, mirror(self._xx_DD), self._yx_DD)
         x_D, y_D, xx_DD, yx_DD = (one.to(torch.float64) / self._weight for one in sums)
         return x_D, y_D, xx_DD, yx_DD, self._yy / self._weight
+
+    def error(self, correction: BlockCorrection | None) -> float:
+        """E ‖y − M x − b‖² that a correction leaves, or none."""
+        x_D, y_D, xx_DD, yx_DD, yy = self.means()
+        if correction is None:
+            return yy
+        up_DR, bias_D = correction.up_DR.to(torch.float64), correction.bias_D.to(torch.float64)
+        map_DD = up_DR @ correction.down_RD.to(torch.float64)
+        quadratic = (map_DD * (map_DD @ xx_DD - 2 * yx_DD)).sum()
+        return yy + float(quadratic + bias_D @ (bias_D + 2 * (map_DD @ x_D - y_D)))
+
+    def regression(self, share: float, rank: int) -> BlockCorrection:
+        """The ridge regression of y on x, cut to a rank; the ridge is a share of the mean variance of x."""
+        x_D, y_D, xx_DD, yx_DD, _ = self.means()
+        covariance_DD, cross_DD = xx_DD - torch.outer(x_D, x_D), yx_DD - torch.outer(y_D, x_D)
+        ridge_DD = share * covariance_DD.diagonal().mean() * torch.eye(len(x_D), dtype=torch.float64)
+        map_DD = torch.linalg.solve(covariance_DD + ridge_DD, cross_DD, left=False)
+        up_DR = torch.linalg.eigh(map_DD @ covariance_DD @ map_DD.T)[1][:, -rank:]
+        down_RD = up_DR.T @ map_DD
+        parts = (down_RD, up_DR, y_D - up_DR @ (down_RD @ x_D))
+        return BlockCorrection(*(one.float().contiguous() for one in parts))
 
 
 # From the moments of the fitted documents and of those that decide to a correction; None: the block is left alone.
@@ -111,29 +137,9 @@ def ridge(rank: int, ridges: Sequence[float] = RIDGES) -> Solve:
     """The solution of the head of this file."""
 
     def solve(fitted: Moments, held: Moments) -> BlockCorrection | None:
-        x_D, y_D, xx_DD, yx_DD, _ = fitted.means()
-        covariance_DD, cross_DD = xx_DD - torch.outer(x_D, x_D), yx_DD - torch.outer(y_D, x_D)
-        scale = covariance_DD.diagonal().mean()
-        eye_DD = torch.eye(len(x_D), dtype=torch.float64)
-        best, least = None, _error(held, torch.zeros_like(xx_DD), torch.zeros_like(x_D))
-        for share in ridges:
-            map_DD = torch.linalg.solve(covariance_DD + share * scale * eye_DD, cross_DD, left=False)
-            up_DR = torch.linalg.eigh(map_DD @ covariance_DD @ map_DD.T)[1][:, -rank:]
-            down_RD = up_DR.T @ map_DD
-            bias_D = y_D - up_DR @ (down_RD @ x_D)
-            error = _error(held, up_DR @ down_RD, bias_D)
-            if error < least:
-                best, least = (down_RD, up_DR, bias_D), error
-        return best and BlockCorrection(*(one.float().contiguous() for one in best))
+        return min((None, *(fitted.regression(share, rank) for share in ridges)), key=held.error)
 
     return solve
-
-
-def _error(moments: Moments, map_DD: torch.Tensor, bias_D: torch.Tensor) -> float:
-    """E ‖y − M x − b‖²."""
-    x_D, y_D, xx_DD, yx_DD, yy = moments.means()
-    linear = (map_DD * (map_DD @ xx_DD - 2 * yx_DD)).sum()
-    return yy + float(linear + bias_D @ (bias_D + 2 * (map_DD @ x_D - y_D)))
 
 
 class BlockFit:
