@@ -13,9 +13,10 @@ from transformers import GenerationConfig
 from transformers.utils.logging import is_progress_bar_enabled
 
 from app.contracts.decoding import DECODER, Beam, Contrastive, Decoder, Greedy, Shaping
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.contracts.simulation import SECTION
 from tests.support.packed import make_packed
+from tests.support.refusals import refused
 from workers.decoding.loop import decode
 from workers.decoding.transformers_model import TransformersModel
 from workers.decoding.truncation import shaped
@@ -196,20 +197,16 @@ def test_a_checkpoint_that_simulates_is_refused(tiny: Tiny, tmp_path: Path) -> N
     config[SECTION] = {"kv_cache": [{"k_bits": 4, "layers": [0]}]}
     (folder / "config.json").write_text(json.dumps(config))
 
-    with pytest.raises(HemostatError) as raised:
+    with refused(ErrorCode.RECIPE_NOT_APPLICABLE):
         TransformersModel(folder)
-
-    assert raised.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
 
 
 @pytest.mark.parametrize("prompt", [[], [320], [-1]])
 def test_a_prompt_that_the_model_cannot_read_is_refused(tiny: Tiny, prompt: list[int]) -> None:
     model = TransformersModel(tiny("llama"))
 
-    with pytest.raises(HemostatError) as raised:
+    with refused(ErrorCode.VOCABULARY_MISMATCH):
         model.open([[1, 2], prompt])
-
-    assert raised.value.code is ErrorCode.VOCABULARY_MISMATCH
 
 
 def test_a_caller_may_stop_before_any_forward_pass(tiny: Tiny) -> None:
@@ -234,7 +231,5 @@ def test_logits_that_are_not_finite_are_refused(tiny: Tiny, decoder: Decoder) ->
     with torch.no_grad():
         model.model.model.norm.weight[:] = torch.nan
 
-    with pytest.raises(HemostatError) as raised:
+    with refused(ErrorCode.NONFINITE_LOGITS):
         decode(model, PROMPTS, decoder, max_tokens=3)
-
-    assert raised.value.code is ErrorCode.NONFINITE_LOGITS

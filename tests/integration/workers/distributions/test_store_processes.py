@@ -36,12 +36,10 @@ def test_a_pass_whose_process_is_killed_is_continued_by_another(tmp_path: Path) 
     root = tmp_path / "references"
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout is not None
         assert process.stdout.readline().strip() == "8"
     finally:
         process.kill()
         process.wait()
-        assert process.stdout is not None
         process.stdout.close()
     store = ReferenceStore(root, 10**9)
     assert store.open("key") is None
@@ -50,7 +48,6 @@ def test_a_pass_whose_process_is_killed_is_continued_by_another(tmp_path: Path) 
         for index in range(writer.windows_done, len(LENGTHS)):
             writer.append(window(index))
     stored = store.open("key")
-    assert stored is not None
     for index in range(len(LENGTHS)):
         assert torch.equal(stored.window(index), window(index))
 
@@ -70,7 +67,6 @@ sys.stdin.read()
 """
     process = subprocess.Popen([sys.executable, "-c", reader], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
-        assert process.stdout is not None
         assert process.stdout.readline().strip() == "True"
         nothing = ReferenceStore(root, 0)
         nothing.evict()
@@ -93,7 +89,6 @@ def test_a_dead_reader_leaves_no_lock(tmp_path: Path, signal: str) -> None:
     from app.locks import try_lock
 
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         assert process.stdout.readline().strip() == "True"
         assert try_lock(root / "lock", exclusive=False) is None
         getattr(process, signal)()

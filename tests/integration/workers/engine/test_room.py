@@ -10,6 +10,7 @@ import torch
 from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
 from tests.integration.workers.engine.conftest import same
+from tests.support.refusals import refused
 from tests.support.tiny import make_checkpoint
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
@@ -61,9 +62,8 @@ def test_an_engine_that_needs_too_much_memory_is_refused_and_the_room_goes_on(
     tiny: Tiny, engine_settings: Settings, windows: list[list[int]]
 ) -> None:
     huge = EngineRoom(engine_settings.model_copy(update={"engine_kv_cache_bytes": 1 << 50}))
-    with pytest.raises(HemostatError, match=r"GB are free; this process holds \d+\.\d\d GB") as caught:
+    with refused(ErrorCode.ENGINE_OUT_OF_MEMORY, match=r"GB are free; this process holds \d+\.\d\d GB") as caught:
         huge.engine(tiny("llama"), 128)
-    assert caught.value.code is ErrorCode.ENGINE_OUT_OF_MEMORY
     assert "HEMOSTAT_ENGINE_KV_CACHE_BYTES" in caught.value.hint
     huge.close()
     room = EngineRoom(engine_settings)

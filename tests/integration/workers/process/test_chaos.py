@@ -90,7 +90,6 @@ def test_a_job_that_kills_every_worker_ends_as_failed(house: House) -> None:
     last = house.worker()
     record = owner.wait(job_id)
     assert record.job.status is JobStatus.FAILED
-    assert record.job.error is not None
     assert record.job.error.code is ErrorCode.WORKER_LOST
     assert record.tries == house.settings.max_attempts
     folder = house.settings.job_dir(job_id)

@@ -23,9 +23,9 @@ def worker(shared_house: House) -> WorkerProcess:
 
 def failed(record: JobRecord, code: ErrorCode) -> JobError:
     assert record.job.status is JobStatus.FAILED
-    assert record.job.error is not None
     assert record.job.error.code is code
     assert record.tries == 1
+    assert record.job.error is not None
     return record.job.error
 
 

@@ -25,7 +25,6 @@ def pair(house: House) -> tuple[WorkerProcess, WorkerProcess]:
 def helper_of(house: House, job_id: str, pair: tuple[WorkerProcess, WorkerProcess]) -> WorkerProcess:
     """The worker that does not have the job."""
     has = house.owner.record(job_id).worker
-    assert has is not None
     return next(worker for worker in pair if f"-{worker.pid}-" not in has)
 
 

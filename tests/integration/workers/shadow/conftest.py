@@ -114,13 +114,11 @@ class Shadow:
         return found
 
     def kill(self) -> None:
-        assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
 
     def terminate(self) -> int:
-        assert self.process is not None
         self.process.terminate()
         code = self.process.wait(90)
         self.process = None

@@ -160,7 +160,6 @@ def test_served_divergence_is_that_of_an_independent_implementation(shadow: Shad
             file = hidden_file(shadow.folder, f"{sample.id}.bin", noisy_TD)
             pushed[index] = sample.model_copy(update={"hidden": file})
     status = push_and_wait(shadow, pushed).shadow
-    assert status is not None and status.divergence is not None
     assert status.drift is DriftState.LEARNING
     # What served: identity alone, whose requests are enough by themselves.
     own = torch.cat(raw[:14])
@@ -170,7 +169,6 @@ def test_served_divergence_is_that_of_an_independent_implementation(shadow: Shad
     assert status.divergence.raw.low < float(own.mean()) < status.divergence.raw.high
     agreement = float(torch.cat(agree[:14]).double().mean())
     assert status.divergence.top1_agreement_raw == pytest.approx(agreement, abs=0.02)
-    assert status.divergence.engine is not None
     assert status.divergence.engine.mean == pytest.approx(float(torch.cat(engine[:7]).mean()), rel=0.1)
     # Every token went into the histograms, whatever served it.
     for stage, values in (("raw", raw), ("calibrated", calibrated), ("engine", engine)):
@@ -204,7 +202,6 @@ def test_what_cannot_be_scored_is_counted_and_leaves_nothing(shadow: Shadow, set
 
 
 def test_every_thread_of_it_leaves_the_cores_to_what_serves(shadow: Shadow, settings: Settings) -> None:
-    assert shadow.process is not None
     threads = {one.id: os.getpriority(os.PRIO_PROCESS, one.id) for one in psutil.Process(shadow.process.pid).threads()}
     assert len(threads) > 2
     assert min(threads.values()) >= settings.shadow_nice > 0
@@ -241,7 +238,6 @@ def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven
     shadow: Shadow, settings: Settings
 ) -> None:
     status = push_and_wait(shadow, samples(24)).shadow
-    assert status is not None and status.divergence is not None
     threshold = 2 * status.divergence.raw.mean
     run(settings, lambda store: store.patch(shadow.deployment.id, DeploymentPatch(drift_threshold=threshold)))
     shadow.until(lambda found: found.shadow.threshold == threshold, what="threshold")
@@ -252,7 +248,6 @@ def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven
         if push_and_wait(shadow, samples(MANY)).shadow.alarms:  # type: ignore[union-attr]
             break
     worse = shadow.until(lambda found: found.shadow.alarms == 1, what="alarm")
-    assert worse.shadow is not None and worse.shadow.divergence is not None
     shifted = worse.shadow.divergence.raw.mean
     assert shifted > threshold
     assert shadow.metric("hemostat_drift_alarms_total") == 1
@@ -270,7 +265,6 @@ def test_worse_weights_raise_an_alarm_and_a_refit_is_promoted_when_it_has_proven
         after = push_and_wait(shadow, samples(MANY, version=version)).shadow
         if after is not None and after.drift is DriftState.OK:
             break
-    assert after is not None and after.divergence is not None
     assert after.divergence.calibrated.mean < 0.8 * shifted
     assert after.divergence.saved.low > 0
     kinds = [event.type for event in shadow.events()]
@@ -337,7 +331,6 @@ def test_weights_that_cannot_be_loaded_degrade_it_until_they_are_mended(shadow: 
 
 def test_a_killed_process_goes_on_where_it_was(shadow: Shadow, settings: Settings) -> None:
     before = push_and_wait(shadow, samples(16)).shadow
-    assert before is not None and before.divergence is not None
 
     def saved() -> bool:
         kept = state.load(shadow.folder, shadow.deployment.id)[0]
@@ -353,7 +346,6 @@ def test_a_killed_process_goes_on_where_it_was(shadow: Shadow, settings: Setting
         lambda found: found.shadow.divergence and found.shadow.divergence.requests >= before.divergence.requests + 8,
         what="scores",
     ).shadow
-    assert after is not None and after.divergence is not None
     assert after.divergence.requests == before.divergence.requests + 8
     assert (after.alarms, after.threshold) == (before.alarms, before.threshold)
     assert shadow.metric("hemostat_drift_alarms_total") == before.alarms

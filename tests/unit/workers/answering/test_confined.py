@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.kinds.sweep.request import SweepRequest
 from app.kinds.tasks.request import TasksRequest
 from app.models.knobs import lift
 from app.settings import Settings
+from tests.support.refusals import refused
 from workers.answering.sandbox import runner
 from workers.diagnosis.sweep.asking import Questions
 from workers.diagnosis.tasks.job import tasks
@@ -31,10 +32,9 @@ def test_no_job_runs_code_that_is_not_confined(kind: str, tmp_path: Path, monkey
     settings = Settings(home=tmp_path, text_root=tmp_path, code_execution=True)
     context = cast(Any, SimpleNamespace(settings=settings, check_cancelled=lambda: None))
     monkeypatch.setattr(runner, "PROBES", {"count": "assert 1 + 1 == 2"})
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.CODE_SANDBOX_UNAVAILABLE):
         if kind == "tasks":
             tasks(TasksRequest.model_validate(BODY | {"kind": kind}), context, cast(Any, None))
         else:
             swept = {"model": "a", "recipe": [{"type": "quantize.rtn", "bits": {"sweep": [4, 8]}}]}
             Questions.read(SweepRequest.model_validate(lift(BODY | {"kind": kind, "candidate": swept})), context)
-    assert caught.value.code is ErrorCode.CODE_SANDBOX_UNAVAILABLE

@@ -53,7 +53,6 @@ def info_of(name: str, tiny: Tiny) -> CheckpointInfo:
         "tie_word_embeddings": name in ("Qwen2.5-0.5B", "Llama-3.2-3B"),
     }
     shapes = expected_tensors(small.architecture, config)
-    assert shapes is not None
     tensors = {tensor: TensorInfo("BF16", tuple(shape), "model.safetensors") for tensor, shape in shapes.items()}
     info = replace(small, config=config, tensors=tensors, layers=layers, hidden_size=hidden, vocabulary=vocabulary)
     assert info.parameters == parameters

@@ -2,9 +2,10 @@ from collections.abc import Callable
 
 import pytest
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.contracts.text import MAX_DOCUMENTS, Document, Message
 from app.settings import Settings
+from tests.support.refusals import refused
 from workers.text.documents import Intake, TextDocument, check_text, of_inline
 
 
@@ -29,9 +30,8 @@ def test_what_is_not_text_is_refused_by_id_and_place(bad: str, chat: bool, setti
         text=None if chat else bad,
         messages=(Message.model_construct(role="assistant", content=bad),) if chat else None,
     )
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.DOCUMENT_NOT_TEXT) as caught:
         of_inline([document("ok", "fine"), made], settings=settings())
-    assert caught.value.code is ErrorCode.DOCUMENT_NOT_TEXT
     assert "'d7'" in caught.value.detail
     assert caught.value.pointer == "/text/documents/1"
     assert "pair" not in caught.value.detail
@@ -42,10 +42,8 @@ def test_check_text_counts_utf8_bytes() -> None:
 
 
 def test_a_repeated_id_is_refused(settings: Callable[..., Settings]) -> None:
-    with pytest.raises(HemostatError, match="'same'") as caught:
+    with refused(ErrorCode.INVALID_REQUEST, "/text/documents/1", match="'same'"):
         of_inline([document("same", "one"), document("same", "two")], settings=settings())
-    assert caught.value.code is ErrorCode.INVALID_REQUEST
-    assert caught.value.pointer == "/text/documents/1"
 
 
 def test_the_limit_on_bytes_counts_all_documents_and_is_inclusive(settings: Callable[..., Settings]) -> None:
@@ -54,21 +52,18 @@ def test_the_limit_on_bytes_counts_all_documents_and_is_inclusive(settings: Call
     intake.add(TextDocument("a", "text", text="é" * 256))
     assert intake.room_bytes() == 512
     intake.add(TextDocument("b", "text", text="x" * 512))
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.BODY_TOO_LARGE):
         intake.add(TextDocument("c", "text", text="x"))
-    assert caught.value.code is ErrorCode.BODY_TOO_LARGE
 
 
 def test_the_limit_on_documents(settings: Callable[..., Settings]) -> None:
     intake = Intake(settings())
     for number in range(MAX_DOCUMENTS):
         intake.add(TextDocument(str(number), "text", text="x"))
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.TOO_MANY_DOCUMENTS):
         intake.add(TextDocument("one more", "text", text="x"))
-    assert caught.value.code is ErrorCode.TOO_MANY_DOCUMENTS
 
 
 def test_a_text_of_no_document_is_refused(settings: Callable[..., Settings]) -> None:
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.TEXT_NOT_FOUND):
         Intake(settings()).documents()
-    assert caught.value.code is ErrorCode.TEXT_NOT_FOUND

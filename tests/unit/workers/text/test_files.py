@@ -49,7 +49,6 @@ def test_a_jsonl_file_holds_a_document_a_line_with_its_own_domain_or_the_source_
     first, second = load_files(source("d.jsonl", "prose"), settings=use)
     assert (first.id, first.domain, first.text) == ("x", "prose", "one two")
     assert (second.id, second.domain) == ("y", "chat")
-    assert second.messages is not None
     assert [message.content for message in second.messages] == ["hi", "hello"]
 
 
@@ -114,7 +113,6 @@ def test_a_link_out_of_the_root_is_refused_alone_and_within_a_folder(settings: M
 
 def test_a_linked_folder_is_not_walked_into(settings: Make) -> None:
     use = settings()
-    assert use.text_root is not None
     write(use.text_root, "../outside/secret.txt", "secret")
     write(use.text_root, "c/a.txt", "fine")
     (use.text_root / "c" / "more").symlink_to(use.text_root.parent / "outside")

@@ -87,7 +87,5 @@ def test_conversations_become_transcripts_where_there_is_no_template() -> None:
     assert all(document.text for document in plain)
     chat = next(document for document in load_shipped() if document.messages)
     transcript = next(document for document in plain if document.id == chat.id)
-    assert chat.messages is not None
-    assert transcript.text is not None
     assert all(message.content in transcript.text for message in chat.messages)
     assert transcript.text.startswith(("User: ", "System: "))

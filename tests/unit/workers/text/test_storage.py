@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
+from tests.support.refusals import refused
 from workers.text.storage import read_checked, write_checked
 
 
@@ -61,7 +62,6 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
         raise OSError(number, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.DISK_FULL):
         write_checked(tmp_path / "a.json", {"first": 1})
-    assert caught.value.code is ErrorCode.DISK_FULL
     assert list(tmp_path.iterdir()) == []

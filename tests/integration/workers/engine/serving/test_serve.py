@@ -398,7 +398,6 @@ def test_a_server_that_is_killed_ends_the_replica_which_says_so(service: Service
     psutil.Process(process.pid).children()[0].kill()
     assert process.wait(PATIENCE_S) == 1
     failed = service.replica(shared)
-    assert failed is not None
     assert failed.state is DeploymentState.FAILED
     assert "signal 9" in failed.reason
     service.until_gone(pids)
@@ -410,7 +409,6 @@ def test_an_engine_that_dies_ends_the_replica(service: Service, overflowing: str
     engine_of(process).kill()
     assert process.wait(PATIENCE_S) == 1
     failed = service.replica(overflowing)
-    assert failed is not None
     assert failed.state is DeploymentState.FAILED
     assert failed.reason == "the engine process is dead" or failed.reason.startswith("the server ended with ")
     service.until_gone(pids)
@@ -430,7 +428,6 @@ def test_an_engine_that_stands_still_in_a_request_ends_the_replica(service: Serv
         assert httpx.get(f"{replica.url}/health", timeout=PATIENCE_S).status_code == 200
         assert process.wait(PATIENCE_S) == 1
     failed = service.replica("stuck")
-    assert failed is not None
     assert failed.state is DeploymentState.FAILED
     assert re.fullmatch(r"the engine process has not answered for \d+ s", failed.reason)
     service.until_gone(pids)
@@ -440,7 +437,6 @@ def test_what_cannot_be_served_says_why(service: Service) -> None:
     service.create("long", max_model_len=100_000)
     assert service.serve("long").wait(PATIENCE_S) == 1
     failed = service.replica("long")
-    assert failed is not None
     assert (failed.state, failed.reason[:24]) == (DeploymentState.FAILED, "max_model_len is 100000,")
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.models.tasks.harness import HARNESS_TASKS, read_rows
 from app.settings import Settings
 from tests.support.harness_tasks import task
+from tests.support.refusals import refused
 from workers.answering.harness.definition import _manager, fields_of
 from workers.answering.harness.metric import RIGHT_OR_WRONG
 
@@ -77,6 +78,5 @@ def test_the_search_finds_code_in_definitions_that_have_it() -> None:
 
 @pytest.mark.parametrize("name", ["mbpp", "humaneval", "score_robustness_math", "mmlu", "helloswag", "nowhere"])
 def test_any_other_task_is_refused_before_its_file_is_looked_at(name: str, tmp_path: Path) -> None:
-    with pytest.raises(HemostatError) as caught:
+    with refused(ErrorCode.INVALID_REQUEST, "/tasks/0/task"):
         read_rows(task(name), Settings(home=tmp_path), pointer="/tasks/0")
-    assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, "/tasks/0/task")

@@ -17,7 +17,6 @@ def folder(path: Path, **options: float) -> HiddenFolder:
 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     file = folder(tmp_path / "hidden").open("one")
-    assert file is not None
     file.append(ROW)
     assert not file.path.exists()
     file.finish()
@@ -34,7 +33,6 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_float32_states_are_kept_as_bfloat16(tmp_path: Path) -> None:
     file = folder(tmp_path).open("one")
-    assert file is not None
     file.append(torch.tensor([1.0, 2.0, 3.00001]))
     file.finish()
     assert torch.frombuffer(bytearray(file.path.read_bytes()), dtype=torch.bfloat16).tolist() == [1, 2, 3]
@@ -43,8 +41,6 @@ def test_float32_states_are_kept_as_bfloat16(tmp_path: Path) -> None:
 def test_nothing_is_kept_beyond_the_bound(tmp_path: Path) -> None:
     bounded = folder(tmp_path, most_bytes=40)
     one, other = bounded.open("one"), bounded.open("other")
-    assert one is not None
-    assert other is not None
     for _ in range(2):
         one.append(ROW)
     other.append(ROW)
@@ -56,7 +52,6 @@ def test_nothing_is_kept_beyond_the_bound(tmp_path: Path) -> None:
 def test_what_expired_is_swept_and_its_room_is_free_again(tmp_path: Path) -> None:
     swept = folder(tmp_path, most_bytes=32)
     file = swept.open("old")
-    assert file is not None
     file.append(ROW)
     file.append(ROW)
     file.finish()
@@ -71,7 +66,6 @@ def test_what_expired_is_swept_and_its_room_is_free_again(tmp_path: Path) -> Non
 def test_a_second_request_of_one_id_keeps_nothing(tmp_path: Path) -> None:
     kept = folder(tmp_path)
     first = kept.open("one")
-    assert first is not None
     assert kept.open("one") is None
     first.append(ROW)
     first.finish()
