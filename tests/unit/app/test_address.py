@@ -14,18 +14,18 @@ from app.settings import Settings
 
 
 @pytest.mark.parametrize(("host", "reached"), [("::1", "::1"), ("127.0.0.1", "127.0.0.1"), ("box.local", "box.local")])
-def test_a_url_leads_to_host_and_port(host: str, reached: str) -> None:
+def test_a_url_leads_to_host_and_port(host, reached):
     for made in (url_of(host, 8321), local_url(host, 8321)):
         found = urlsplit(made)
         assert (found.hostname, found.port) == (reached, 8321)
 
 
-def test_brackets_that_are_there_stay() -> None:
+def test_brackets_that_are_there_stay():
     assert url_of("[::1]", 8321) == "http://[::1]:8321"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0", "::", ""])
-async def test_what_listens_is_reached_also_where_it_listens_everywhere(host: str) -> None:
+async def test_what_listens_is_reached_also_where_it_listens_everywhere(host):
     if ":" in host and not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
     server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host=host, port=0)
@@ -39,10 +39,9 @@ async def test_what_listens_is_reached_also_where_it_listens_everywhere(host: st
 
 
 @pytest.mark.parametrize(
-    ("host", "url"),
-    [("::1", "http://[::1]:1"), ("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1")],
+    ("host", "url"), [("::1", "http://[::1]:1"), ("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1")]
 )
-def test_the_command_line_looks_for_the_service_wherever_it_listens(host: str, url: str) -> None:
+def test_the_command_line_looks_for_the_service_wherever_it_listens(host, url):
     # Nothing listens at port 1.
     with pytest.raises(HemostatError, match=re.escape(url)), connect(None, Settings(host=host, port=1)):
         pass

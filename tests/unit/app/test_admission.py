@@ -7,28 +7,28 @@ from app.contracts.errors import HemostatError
 
 
 class Clock:
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 0.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
-def line(clock: Clock | None = None, *, per_replica: int = 2, most_queued: int = 2, timeout_s: float = 60) -> Line:
+def line(clock=None, *, per_replica=2, most_queued=2, timeout_s=60):
     return Line(per_replica=per_replica, most_queued=most_queued, timeout_s=timeout_s, clock=clock or Clock())
 
 
-async def settle() -> None:
+async def settle():
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-async def test_places_are_given_in_the_order_of_asking() -> None:
+async def test_places_are_given_in_the_order_of_asking():
     queue = line(per_replica=1, most_queued=10)
     order: list[int] = []
     release = [asyncio.Event() for _ in range(4)]
 
-    async def one(number: int) -> None:
+    async def one(number):
         async with queue.place():
             order.append(number)
             await release[number].wait()
@@ -46,7 +46,7 @@ async def test_places_are_given_in_the_order_of_asking() -> None:
     assert (queue.in_flight, queue.queued) == (0, 0)
 
 
-async def test_beyond_the_queue_is_429_with_the_time_that_the_queue_takes() -> None:
+async def test_beyond_the_queue_is_429_with_the_time_that_the_queue_takes():
     clock = Clock()
     queue = line(clock, per_replica=1, most_queued=3)
     for _ in range(40):  # requests take 6 s
@@ -54,7 +54,7 @@ async def test_beyond_the_queue_is_429_with_the_time_that_the_queue_takes() -> N
             clock.now += 6
     stop = asyncio.Event()
 
-    async def hold() -> None:
+    async def hold():
         async with queue.place():
             await stop.wait()
 
@@ -72,7 +72,7 @@ async def test_beyond_the_queue_is_429_with_the_time_that_the_queue_takes() -> N
     await asyncio.gather(*tasks)
 
 
-async def test_waiting_has_an_end() -> None:
+async def test_waiting_has_an_end():
     queue = line(per_replica=1, timeout_s=0.02)
     async with queue.place():
         with pytest.raises(HemostatError) as caught:
@@ -85,10 +85,10 @@ async def test_waiting_has_an_end() -> None:
         pass
 
 
-async def test_who_leaves_at_the_moment_that_its_place_is_given_gives_it_on() -> None:
+async def test_who_leaves_at_the_moment_that_its_place_is_given_gives_it_on():
     queue = line(per_replica=1, most_queued=5)
 
-    async def pass_through() -> None:
+    async def pass_through():
         async with queue.place():
             pass
 
@@ -104,11 +104,11 @@ async def test_who_leaves_at_the_moment_that_its_place_is_given_gives_it_on() ->
     await pass_through()
 
 
-async def test_a_newcomer_waits_behind_who_waits() -> None:
+async def test_a_newcomer_waits_behind_who_waits():
     queue = line(per_replica=1, most_queued=5)
     order: list[str] = []
 
-    async def one(name: str) -> None:
+    async def one(name):
         async with queue.place():
             order.append(name)
 
@@ -122,11 +122,11 @@ async def test_a_newcomer_waits_behind_who_waits() -> None:
     assert (queue.in_flight, queue.queued) == (0, 0)
 
 
-async def test_who_leaves_the_queue_loses_no_place() -> None:
+async def test_who_leaves_the_queue_loses_no_place():
     queue = line(per_replica=1, most_queued=5)
     stop = asyncio.Event()
 
-    async def hold() -> None:
+    async def hold():
         async with queue.place():
             await stop.wait()
 
@@ -147,13 +147,13 @@ async def test_who_leaves_the_queue_loses_no_place() -> None:
 # --- owners
 
 
-async def hold(queue: Line, owner: str, order: list[str], stop: asyncio.Event) -> None:
+async def hold(queue, owner, order, stop):
     async with queue.place(owner):
         order.append(owner)
         await stop.wait()
 
 
-async def test_owners_have_their_turns_in_a_circle() -> None:
+async def test_owners_have_their_turns_in_a_circle():
     queue = line(per_replica=1, most_queued=20)
     order: list[str] = []
     stop = asyncio.Event()
@@ -167,7 +167,7 @@ async def test_owners_have_their_turns_in_a_circle() -> None:
     assert (queue.in_flight, queue.queued) == (0, 0)
 
 
-async def test_an_owner_holds_a_share_of_the_places_and_of_the_queue() -> None:
+async def test_an_owner_holds_a_share_of_the_places_and_of_the_queue():
     queue = Line(per_replica=8, most_queued=4, timeout_s=60, owner_share=0.75)
     order: list[str] = []
     stop = asyncio.Event()
@@ -187,14 +187,14 @@ async def test_an_owner_holds_a_share_of_the_places_and_of_the_queue() -> None:
     assert (queue.in_flight, queue.queued) == (0, 0)
 
 
-async def test_one_place_is_an_owners_whatever_the_share() -> None:
+async def test_one_place_is_an_owners_whatever_the_share():
     queue = Line(per_replica=1, most_queued=1, timeout_s=60, owner_share=0.1)
     async with queue.place("a"):
         pass
     assert queue.in_flight == 0
 
 
-async def test_who_leaves_the_queue_takes_no_turn_of_the_others() -> None:
+async def test_who_leaves_the_queue_takes_no_turn_of_the_others():
     queue = line(per_replica=1, most_queued=20)
     order: list[str] = []
     stop = asyncio.Event()

@@ -1,8 +1,5 @@
 """What a record keeps of a report is what its page is titled with."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from app.kinds.registry import KINDS
@@ -31,12 +28,12 @@ from tests.support.trajectory_reports import trajectory_report
         trajectory_report,
     ],
 )
-def test_the_answer_of_each_kind_is_what_its_page_is_titled_with(made: Callable[[], dict[str, Any]]) -> None:
+def test_the_answer_of_each_kind_is_what_its_page_is_titled_with(made):
     report = made()
     said = KINDS[report["kind"]].call("answer", parse(report))
     assert said
     assert tree(render(report)).one("title").text.strip().startswith(f"{said}: ")
 
 
-def test_a_comparison_answers_with_its_class_alone() -> None:
+def test_a_comparison_answers_with_its_class_alone():
     assert KINDS["compare"].call("answer", parse(compare_report())) is None

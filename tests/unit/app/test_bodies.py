@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 from starlette.requests import Request
-from starlette.types import Message
 
 from app.bodies import SMALL, Bodies, TooLargeError
 from app.contracts.errors import HemostatError
@@ -17,32 +16,32 @@ LARGE = 10 * SMALL
 class Client:
     """Sends a body part by part, when it is allowed to."""
 
-    def __init__(self, *parts: bytes) -> None:
+    def __init__(self, *parts):
         self._parts = iter(parts)
         self.sent = 0
         self.goes_on = asyncio.Event()
 
-    async def _receive(self) -> Message:
+    async def _receive(self):
         if self.sent:
             await self.goes_on.wait()
         part = next(self._parts, None)
         self.sent += 1
         return {"type": "http.request", "body": part or b"", "more_body": part is not None}
 
-    def request(self, owner: str = "", address: str = "127.0.0.1") -> Request:
+    def request(self, owner="", address="127.0.0.1"):
         scope = {"type": "http", "method": "POST", "headers": [], "client": (address, 1)}
         return Request(scope | {KEY: replace(LOCAL_USER, owner=owner)}, self._receive)
 
 
 @pytest.mark.parametrize("parts", [(), (b"a",), (b"a" * SMALL,), (b"a" * SMALL, b"b"), (b"a",) * 3])
-async def test_all_of_a_body_is_parsed(parts: tuple[bytes, ...]) -> None:
+async def test_all_of_a_body_is_parsed(parts):
     client = Client(*parts)
     client.goes_on.set()
     assert await Bodies(1).parsed(client.request(), bytes, limit=LARGE) == b"".join(parts)
 
 
 @pytest.mark.parametrize("limit", [10, SMALL, SMALL + 1])
-async def test_a_body_beyond_the_limit_is_not_read_on(limit: int) -> None:
+async def test_a_body_beyond_the_limit_is_not_read_on(limit):
     client = Client(*[b"a" * limit] * 5)
     client.goes_on.set()
     with pytest.raises(TooLargeError):
@@ -50,7 +49,7 @@ async def test_a_body_beyond_the_limit_is_not_read_on(limit: int) -> None:
     assert client.sent == 2
 
 
-async def test_one_large_body_waits_for_another_and_a_small_one_does_not() -> None:
+async def test_one_large_body_waits_for_another_and_a_small_one_does_not():
     bodies = Bodies(1)
     first, second = Client(b"a" * (SMALL + 1), b"b"), Client(b"a" * (SMALL + 1), b"b")
     second.goes_on.set()
@@ -68,9 +67,7 @@ async def test_one_large_body_waits_for_another_and_a_small_one_does_not() -> No
 @pytest.mark.parametrize(
     ("slow", "other"), [({"owner": "a"}, {"owner": "b"}), ({"address": "192.0.2.1"}, {"address": "192.0.2.2"})]
 )
-async def test_slow_senders_of_one_client_delay_no_large_body_of_another(
-    slow: dict[str, str], other: dict[str, str]
-) -> None:
+async def test_slow_senders_of_one_client_delay_no_large_body_of_another(slow, other):
     bodies = Bodies(2)
     dawdling = [Client(b"a" * (SMALL + 1), b"b") for _ in range(4)]
     tasks = [asyncio.create_task(bodies.parsed(one.request(**slow), len, limit=LARGE)) for one in dawdling]
@@ -85,7 +82,7 @@ async def test_slow_senders_of_one_client_delay_no_large_body_of_another(
     assert await asyncio.gather(*tasks) == [SMALL + 2] * 4
 
 
-async def test_a_slow_sender_gives_its_place_back() -> None:
+async def test_a_slow_sender_gives_its_place_back():
     bodies = Bodies(1, read_s=0.2)
     dawdling, quick = Client(b"a" * (SMALL + 1), b"b"), Client(b"a" * (SMALL + 1), b"b")
     quick.goes_on.set()
@@ -97,8 +94,8 @@ async def test_a_slow_sender_gives_its_place_back() -> None:
     assert caught.value.status == 408
 
 
-async def test_what_cannot_be_parsed_leaves_its_place() -> None:
-    def refuse(_: bytes) -> None:
+async def test_what_cannot_be_parsed_leaves_its_place():
+    def refuse(_):
         raise ValueError
 
     bodies = Bodies(1)

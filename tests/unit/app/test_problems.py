@@ -2,12 +2,7 @@ import json
 import pickle
 
 import pytest
-from redis.exceptions import (
-    BusyLoadingError,
-    OutOfMemoryError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -19,7 +14,7 @@ SCOPE = {"type": "http", "path": "/v1/diagnosis/jobs", "hemostat.request_id": "a
 
 
 @pytest.mark.parametrize("code", ErrorCode)
-def test_every_code_makes_a_whole_problem(code: ErrorCode) -> None:
+def test_every_code_makes_a_whole_problem(code):
     answer = response(SCOPE, HemostatError(code, "What happened."))
     problem = Problem.model_validate_json(answer.body)
     assert answer.status_code == problem.status == CATALOGUE[code].status
@@ -30,7 +25,7 @@ def test_every_code_makes_a_whole_problem(code: ErrorCode) -> None:
     assert (problem.instance, problem.request_id, problem.detail) == ("/v1/diagnosis/jobs", "abc", "What happened.")
 
 
-def test_each_fault_of_a_request_is_listed_by_its_place() -> None:
+def test_each_fault_of_a_request_is_listed_by_its_place():
     faults = [
         FieldError(ErrorCode.UNKNOWN_FIELD, "One.", "Do so.", "/a"),
         FieldError(ErrorCode.INVALID_REQUEST, "Two.", parameter="limit"),
@@ -47,7 +42,7 @@ def test_each_fault_of_a_request_is_listed_by_its_place() -> None:
     ]
 
 
-def test_a_single_fault_with_a_place_is_listed_as_well() -> None:
+def test_a_single_fault_with_a_place_is_listed_as_well():
     problem = document(SCOPE, HemostatError(ErrorCode.CODE_EXECUTION_DISABLED, "One.", pointer="/tasks/0/format"))
     assert problem["errors"] == [
         {
@@ -60,24 +55,24 @@ def test_a_single_fault_with_a_place_is_listed_as_well() -> None:
     assert "errors" not in document(SCOPE, HemostatError(ErrorCode.JOB_NOT_FOUND, "There is none."))
 
 
-def test_the_list_is_bounded() -> None:
+def test_the_list_is_bounded():
     error = RequestError([FieldError(ErrorCode.INVALID_REQUEST, "x", pointer=f"/{i}") for i in range(1000)])
     assert len(error.errors) == 50
     assert error.detail == "x Also at /1: x Also at /2: x Also at /3: x And 996 more."
 
 
-def test_waiting_is_told_in_a_header() -> None:
+def test_waiting_is_told_in_a_header():
     answer = response(SCOPE, HemostatError(ErrorCode.RATE_LIMITED, "x", retry_after_s=7))
     assert answer.headers["retry-after"] == "7"
     assert "retry-after" not in response(SCOPE, HemostatError(ErrorCode.INTERNAL, "x")).headers
 
 
-def test_a_lone_surrogate_of_the_client_cannot_break_the_answer() -> None:
+def test_a_lone_surrogate_of_the_client_cannot_break_the_answer():
     answer = response(SCOPE, HemostatError(ErrorCode.INVALID_REQUEST, "bad \ud800 name"))
     assert json.loads(answer.body)["detail"] == "bad ? name"
 
 
-def test_a_request_error_crosses_a_process_border_whole() -> None:
+def test_a_request_error_crosses_a_process_border_whole():
     error = RequestError([FieldError(ErrorCode.UNKNOWN_KIND, "x", "h", "/kind")])
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.code, copy.pointer, copy.errors) == (error.code, error.pointer, error.errors)
@@ -95,5 +90,5 @@ def test_a_request_error_crosses_a_process_border_whole() -> None:
         (RedisError("other"), False),
     ],
 )
-def test_only_what_passes_by_itself_counts_as_away(error: RedisError, away: bool) -> None:
+def test_only_what_passes_by_itself_counts_as_away(error, away):
     assert redis_is_away(error) is away

@@ -10,7 +10,7 @@ from app.settings import Settings
 NAMES = ("HEMOSTAT_REDIS_URL", "HEMOSTAT_REDIS_URL_FILE", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "TOKENIZERS_PARALLELISM")
 
 
-async def test_the_process_that_compares_reports_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_process_that_compares_reports_knows_no_secret(monkeypatch):
     for name in NAMES:
         monkeypatch.setenv(name, "x")
     code = f"import os, sys; sys.exit(' '.join(name for name in {NAMES} if name in os.environ))"

@@ -3,29 +3,26 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
-
-import pytest
 
 from app.settings import Settings
 from app.supervisor import MAX_LOG_BYTES, Interruptions, Program, Supervisor, environment_of
 
 
-def program(tmp_path: Path, code: str) -> Program:
+def program(tmp_path, code):
     """A program that runs `code`."""
     (tmp_path / "deed.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     return Program("deed", ("deed",), environment, tmp_path / "logs" / "deed.log")
 
 
-def wait_for_output(subject: Program, text: str) -> None:
+def wait_for_output(subject, text):
     deadline = time.monotonic() + 60
     while text not in subject.last_lines():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_settings_reach_another_process_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_settings_reach_another_process_whole(monkeypatch, tmp_path):
     monkeypatch.setenv("HEMOSTAT_PORT", "1")
     monkeypatch.setenv("HEMOSTAT_TEXT_ROOT", "/somewhere")
     monkeypatch.setenv("HEMOSTAT_API_KEY", "of the client, not a setting")
@@ -39,7 +36,7 @@ def test_settings_reach_another_process_whole(monkeypatch: pytest.MonkeyPatch, t
     assert environment["HEMOSTAT_API_KEY"] == "of the client, not a setting"
 
 
-def test_what_ends_is_started_again_after_a_growing_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ends_is_started_again_after_a_growing_pause(tmp_path, monkeypatch):
     monkeypatch.setattr("app.supervisor.FIRST_PAUSE_S", 0.05)
     said: list[str] = []
     subject = program(tmp_path, "raise SystemExit(3)")
@@ -56,7 +53,7 @@ def test_what_ends_is_started_again_after_a_growing_pause(tmp_path: Path, monkey
     assert any(str(subject.log) in line for line in said)
 
 
-def test_a_deaf_program_is_killed_when_time_is_up(tmp_path: Path) -> None:
+def test_a_deaf_program_is_killed_when_time_is_up(tmp_path):
     said: list[str] = []
     subject = program(
         tmp_path, "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(600)"
@@ -71,7 +68,7 @@ def test_a_deaf_program_is_killed_when_time_is_up(tmp_path: Path) -> None:
     assert said == ["the deed does not end; it is killed"]
 
 
-def test_interruptions_hurry_the_end_and_the_second_kills(tmp_path: Path) -> None:
+def test_interruptions_hurry_the_end_and_the_second_kills(tmp_path):
     code = (
         "import signal, time\ncount = 0\n"
         "def note(*_):\n    global count\n    count += 1\n    print('told', count, flush=True)\n"
@@ -84,7 +81,7 @@ def test_interruptions_hurry_the_end_and_the_second_kills(tmp_path: Path) -> Non
     wait_for_output(subject, "up")
     interruptions = Interruptions()
 
-    def interrupt() -> None:
+    def interrupt():
         for number in (1, 2):
             wait_for_output(subject, f"told {number}")
             interruptions.count = number
@@ -98,7 +95,7 @@ def test_interruptions_hurry_the_end_and_the_second_kills(tmp_path: Path) -> Non
     assert subject.process.returncode == -signal.SIGKILL
 
 
-def test_interruptions_before_the_end_of_all_hurry_it(tmp_path: Path) -> None:
+def test_interruptions_before_the_end_of_all_hurry_it(tmp_path):
     """As where the API ends first, and the person is impatient already then."""
     code = (
         # A second signal may come while the first is told, and print cannot be entered twice.
@@ -114,7 +111,7 @@ def test_interruptions_before_the_end_of_all_hurry_it(tmp_path: Path) -> None:
     interruptions = Interruptions()
     interruptions.count = 1
 
-    def interrupt() -> None:
+    def interrupt():
         wait_for_output(subject, "told 2")
         wait_for_output(subject, "told 15")
         interruptions.count = 2
@@ -128,7 +125,7 @@ def test_interruptions_before_the_end_of_all_hurry_it(tmp_path: Path) -> None:
     assert subject.process.returncode == -signal.SIGKILL
 
 
-def test_signals_act_as_before_after_the_block() -> None:
+def test_signals_act_as_before_after_the_block():
     before = signal.getsignal(signal.SIGINT)
     with Interruptions() as interruptions:
         os.kill(os.getpid(), signal.SIGINT)
@@ -137,7 +134,7 @@ def test_signals_act_as_before_after_the_block() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_log_that_grows_too_long_is_put_aside_while_its_process_writes(tmp_path: Path) -> None:
+def test_a_log_that_grows_too_long_is_put_aside_while_its_process_writes(tmp_path):
     lines = "import itertools, time\nfor n in itertools.count(): print(n, 'x' * 100_000, flush=True); time.sleep(0.001)"
     subject = program(tmp_path, lines)
     assert subject.log is not None
@@ -159,7 +156,7 @@ def test_a_log_that_grows_too_long_is_put_aside_while_its_process_writes(tmp_pat
         supervisor.kill()
 
 
-def test_a_program_gets_its_interpreter_from_here(tmp_path: Path) -> None:
+def test_a_program_gets_its_interpreter_from_here(tmp_path):
     subject = program(tmp_path, "import sys; print(sys.executable, flush=True)")
     subject.start()
     assert subject.process is not None

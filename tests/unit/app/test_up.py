@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -12,14 +11,14 @@ from app.up import _reason
 
 
 @contextmanager
-def answering(body: dict[str, str]) -> Iterator[str]:
+def answering(body):
     class Unready(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             self.send_response(503)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, *_):
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Unready)
@@ -45,6 +44,6 @@ def answering(body: dict[str, str]) -> Iterator[str]:
         ({}, "the service is not ready"),
     ],
 )
-def test_why_a_service_is_not_ready_is_said_with_what_to_do(body: dict[str, str], said: str) -> None:
+def test_why_a_service_is_not_ready_is_said_with_what_to_do(body, said):
     with answering(body) as url:
         assert _reason(url) == said

@@ -2,12 +2,12 @@
 
 import pytest
 
-from app.contracts.report import SEVERITIES, Mean, Severity, SeverityVerdict
+from app.contracts.report import SEVERITIES, Mean, SeverityVerdict
 from app.contracts.request import Thresholds
-from app.verdicts import Outcome, fails
+from app.verdicts import fails
 
 
-def decision(*classes: Severity) -> SeverityVerdict:
+def decision(*classes):
     return SeverityVerdict(
         severity=classes[-1],
         classes=classes,
@@ -37,19 +37,17 @@ def decision(*classes: Severity) -> SeverityVerdict:
         (SEVERITIES, "collapse", "inconclusive"),
     ],
 )
-def test_a_level_fails_only_when_every_touched_class_reaches_it(
-    classes: tuple[Severity, ...], level: str, outcome: Outcome
-) -> None:
+def test_a_level_fails_only_when_every_touched_class_reaches_it(classes, level, outcome):
     assert fails(decision(*classes), level) == outcome
     assert fails(decision(*classes).model_dump(mode="json"), level) == outcome
 
 
 @pytest.mark.parametrize("level", ["none", "Severe", "fatal", ""])
-def test_what_is_no_level_is_refused(level: str) -> None:
+def test_what_is_no_level_is_refused(level):
     with pytest.raises(ValueError, match="mild, moderate, severe, collapse"):
         fails(decision("none"), level)
 
 
-def test_classes_that_a_newer_service_may_name_decide_nothing() -> None:
+def test_classes_that_a_newer_service_may_name_decide_nothing():
     assert fails({"classes": ["mild", "negligible"]}, "mild") == "inconclusive"
     assert fails({"classes": []}, "mild") == "inconclusive"

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,11 +22,11 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder() -> Iterator[Recorder]:
+def recorder():
     made = Recorder()
 
     class Handler(BaseHTTPRequestHandler):
-        def _any(self) -> None:
+        def _any(self):
             sent = self.rfile.read(int(self.headers.get("content-length", 0)))
             if self.path != "/livez":
                 made.bodies.append(sent)
@@ -41,7 +40,7 @@ def recorder() -> Iterator[Recorder]:
 
         do_GET = do_POST = do_PATCH = do_DELETE = _any
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, *_):
             """Says nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:

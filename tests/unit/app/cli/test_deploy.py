@@ -6,7 +6,6 @@ from typer.testing import CliRunner
 from app.cli.main import app
 from app.deployments.examples import STARTING
 from app.supervisor import status_of
-from tests.unit.app.cli.conftest import Recorder
 
 
 @pytest.mark.parametrize(
@@ -18,20 +17,18 @@ from tests.unit.app.cli.conftest import Recorder
         ("../diagnosis/jobs/a", "..%2Fdiagnosis%2Fjobs%2Fa"),
     ],
 )
-def test_what_is_deleted_is_what_was_named(recorder: Recorder, name: str, path: str) -> None:
+def test_what_is_deleted_is_what_was_named(recorder, name, path):
     done = CliRunner().invoke(app, ["deploy", "delete", name, "--url", recorder.url])
     assert done.exit_code == 0, done.output
     assert recorder.asked == [("DELETE", f"/v1/deployments/{path}")]
 
 
-def test_a_promotion_names_its_deployment(recorder: Recorder) -> None:
+def test_a_promotion_names_its_deployment(recorder):
     CliRunner().invoke(app, ["deploy", "promote", "good#1", "identity", "--url", recorder.url])
     assert recorder.asked == [("POST", "/v1/deployments/good%231/promote")]
 
 
-def test_a_service_of_this_machine_is_asked_without_a_proxy(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_of_this_machine_is_asked_without_a_proxy(recorder, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -40,7 +37,7 @@ def test_a_service_of_this_machine_is_asked_without_a_proxy(
     assert status_of(f"{recorder.url}/livez") == 204
 
 
-def test_following_ends_where_nothing_will_follow(recorder: Recorder) -> None:
+def test_following_ends_where_nothing_will_follow(recorder):
     done = CliRunner().invoke(app, ["deploy", "events", "dep_1", "--follow", "--after", "5", "--url", recorder.url])
     assert (done.exit_code, done.output) == (0, "")
     assert recorder.asked == [("GET", "/v1/deployments/dep_1/events")]
@@ -50,7 +47,7 @@ WAITS = STARTING | {"reason": "0 of 1 replica is ready: no agent runs it yet; `h
 CREATE = ["deploy", "create", "a", "--model", "smollm2-135m", "--url"]
 
 
-def test_a_new_deployment_is_shown_once_the_agent_has_seen_it(recorder: Recorder) -> None:
+def test_a_new_deployment_is_shown_once_the_agent_has_seen_it(recorder):
     recorder.answers, recorder.answer = [WAITS, WAITS], STARTING
     done = CliRunner().invoke(app, [*CREATE, recorder.url])
     assert done.exit_code == 0, done.output
@@ -59,7 +56,7 @@ def test_a_new_deployment_is_shown_once_the_agent_has_seen_it(recorder: Recorder
     assert [method for method, _ in recorder.asked] == ["POST", "GET", "GET"]
 
 
-def test_where_no_agent_runs_that_is_said(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_agent_runs_that_is_said(recorder, monkeypatch):
     monkeypatch.setattr("app.cli.deploy.AGENT_S", 0.3)
     recorder.answer = WAITS
     done = CliRunner().invoke(app, [*CREATE, recorder.url])
@@ -67,7 +64,7 @@ def test_where_no_agent_runs_that_is_said(recorder: Recorder, monkeypatch: pytes
     assert "no agent" in done.output
 
 
-def test_sampling_is_sent_as_numbers_and_shown(recorder: Recorder) -> None:
+def test_sampling_is_sent_as_numbers_and_shown(recorder):
     recorder.answer = STARTING
     options = ["--sampling", "temperature=0.7", "--sampling", "top_k=40", "--sampling", "presence_penalty=-1"]
     done = CliRunner().invoke(app, [*CREATE, recorder.url, *options])

@@ -2,9 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +18,12 @@ HARD = RNG.lognormal(-1, 0.8, DOCUMENTS).repeat(LENGTH) * RNG.lognormal(0, 0.4, 
 JOB = "diag_01M89D9HJWGEE9A2EB6NKQX32W"
 
 
-def run(*arguments: str | Path, width: int = 140) -> tuple[int, str]:
+def run(*arguments, width=140):
     result = CliRunner().invoke(app, ["diff", *map(str, arguments)], env={"COLUMNS": str(width)})
     return result.exit_code, result.output
 
 
-def refused(*arguments: str | Path, ends: int = 2) -> dict[str, Any]:
+def refused(*arguments, ends=2):
     status, output = run(*arguments, "--json")
     assert status == ends
     found: dict[str, Any] = json.loads(output)["error"]
@@ -33,7 +31,7 @@ def refused(*arguments: str | Path, ends: int = 2) -> dict[str, Any]:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> list[Path]:
+def folders(tmp_path):
     scales = {"one": 1.0, "two": 0.8, "three": 0.8001}
     return [
         write_job(tmp_path / name, values(scale * HARD), job=f"diag_{name}", candidate={"model": name})
@@ -41,7 +39,7 @@ def folders(tmp_path: Path) -> list[Path]:
     ]
 
 
-def test_json_is_the_answer_and_nothing_else(folders: list[Path]) -> None:
+def test_json_is_the_answer_and_nothing_else(folders):
     status, output = run(*folders[:2], "--json")
     found = json.loads(output)
     assert status == 0
@@ -51,7 +49,7 @@ def test_json_is_the_answer_and_nothing_else(folders: list[Path]) -> None:
     assert kl["verdict"] == "better"
 
 
-def test_details_have_every_slice(folders: list[Path]) -> None:
+def test_details_have_every_slice(folders):
     [pair] = json.loads(run(*folders[:2], "--json")[1])["pairs"]
     status, details = run(*folders[:2], "--details")
     assert status == 0
@@ -59,11 +57,11 @@ def test_details_have_every_slice(folders: list[Path]) -> None:
         assert any(line.startswith(row["domain"]) and f" {row['tokens']:,} " in line for line in details.splitlines())
 
 
-def test_a_report_file_stands_for_its_folder(folders: list[Path]) -> None:
+def test_a_report_file_stands_for_its_folder(folders):
     assert run(folders[0] / "report.json", folders[1])[0] == 0
 
 
-def test_reports_of_other_protocols_are_refused_unless_asked_for(folders: list[Path], tmp_path: Path) -> None:
+def test_reports_of_other_protocols_are_refused_unless_asked_for(folders, tmp_path):
     odd = write_job(tmp_path / "odd", values(HARD), job="diag_odd", dtype="float32", engine="other 1.0")
     error = refused(folders[0], odd)
     assert error["code"] == "reports_not_comparable"
@@ -74,7 +72,7 @@ def test_reports_of_other_protocols_are_refused_unless_asked_for(folders: list[P
     assert "NOT COMPARABLE: dtype, engine differ" in " ".join(output.split())
 
 
-def test_bad_arguments_are_told_exactly(folders: list[Path], tmp_path: Path) -> None:
+def test_bad_arguments_are_told_exactly(folders, tmp_path):
     one = folders[0]
     assert refused(one)["detail"] == "one report alone has no difference"
     assert "no measure" in refused(one, folders[1], "--by", "bleu")["detail"]
@@ -90,25 +88,25 @@ def test_bad_arguments_are_told_exactly(folders: list[Path], tmp_path: Path) -> 
     assert "of kind mitigate" in refused(one, other)["detail"]
 
 
-def test_a_folder_that_is_not_there_is_asked_of_no_service(folders: list[Path]) -> None:
+def test_a_folder_that_is_not_there_is_asked_of_no_service(folders):
     error = refused(folders[0], folders[0] / "gone", "--url", "http://127.0.0.1:9")
     assert error["detail"] == f"there is no file or folder {folders[0] / 'gone'}"
     assert "tokens.parquet" in error["hint"]
 
 
-def test_what_is_no_file_is_asked_of_the_service(folders: list[Path]) -> None:
+def test_what_is_no_file_is_asked_of_the_service(folders):
     error = refused(folders[0], "diag_nothing", "--url", "http://127.0.0.1:9", ends=4)
     assert error["code"] == "unavailable"
     assert "neither a file nor a folder here" in error["detail"]
 
 
 @pytest.fixture
-def service(folders: list[Path]) -> Iterator[str]:
+def service(folders):
     """Serves the first two folders' files as a service does."""
     files = {f"{JOB}{index}": folder for index, folder in enumerate(folders[:2])}
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             job, _, what = self.path.removeprefix("/v1/diagnosis/jobs/").partition("/")
             file = files[job] / {"report": "report.json", "artifacts/tokens.parquet": "tokens.parquet"}[what]
             self.send_response(200)
@@ -116,7 +114,7 @@ def service(folders: list[Path]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(file.read_bytes())
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, *_):
             """Says nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -127,13 +125,13 @@ def service(folders: list[Path]) -> Iterator[str]:
         thread.join()
 
 
-def test_jobs_of_a_service_are_compared_by_their_ids(service: str) -> None:
+def test_jobs_of_a_service_are_compared_by_their_ids(service):
     status, output = run(f"{JOB}0", f"{JOB}1", "--url", service, "--json")
     assert status == 0
     assert [row["job"] for row in json.loads(output)["ranking"]] == ["diag_two", "diag_one"]
 
 
-def test_a_job_of_another_kind_is_named_and_its_values_not_asked_for(service: str, folders: list[Path]) -> None:
+def test_a_job_of_another_kind_is_named_and_its_values_not_asked_for(service, folders):
     (folders[1] / "report.json").write_text(json.dumps(mitigate_variants()["helped"]))
     (folders[1] / "tokens.parquet").unlink()
     error = refused(f"{JOB}0", f"{JOB}1", "--url", service)

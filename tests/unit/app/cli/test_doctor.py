@@ -1,7 +1,6 @@
 """What `hemostat doctor` says of the processor, and of what is there."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -10,21 +9,16 @@ from app.settings import Settings
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def machine(monkeypatch):
     monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
     return monkeypatch
 
 
 @pytest.mark.parametrize(
     ("flags", "told"),
-    [
-        ({"avx2", "avx512bw", "avx512_bf16", "amx_bf16"}, "AMX"),
-        ({"avx2", "avx512bw", "avx512_bf16"}, "AVX-512 BF16"),
-    ],
+    [({"avx2", "avx512bw", "avx512_bf16", "amx_bf16"}, "AMX"), ({"avx2", "avx512bw", "avx512_bf16"}, "AVX-512 BF16")],
 )
-def test_a_processor_that_multiplies_bf16_is_named_by_its_best(
-    machine: pytest.MonkeyPatch, flags: set[str], told: str
-) -> None:
+def test_a_processor_that_multiplies_bf16_is_named_by_its_best(machine, flags, told):
     machine.setattr(doctor, "has", lambda flag, *, unknown: flag in flags)
     found = doctor._processor()
     assert found.ok
@@ -38,9 +32,7 @@ def test_a_processor_that_multiplies_bf16_is_named_by_its_best(
         ({"avx2", "avx512bw"}, "AVX-512 without BF16: ", "half as long again as"),
     ],
 )
-def test_one_without_is_told_with_what_that_costs_and_is_no_reason_to_fail(
-    machine: pytest.MonkeyPatch, flags: set[str], lacks: str, longer: str
-) -> None:
+def test_one_without_is_told_with_what_that_costs_and_is_no_reason_to_fail(machine, flags, lacks, longer):
     machine.setattr(doctor, "has", lambda flag, *, unknown: flag in flags)
     found = doctor._processor()
     assert (found.ok, found.needed) == (False, False)
@@ -48,7 +40,7 @@ def test_one_without_is_told_with_what_that_costs_and_is_no_reason_to_fail(
     assert longer in found.remedy
 
 
-def test_what_is_not_told_is_not_held_against_it(machine: pytest.MonkeyPatch) -> None:
+def test_what_is_not_told_is_not_held_against_it(machine):
     machine.setattr(doctor, "has", lambda _, *, unknown: unknown)
     assert doctor._processor().ok
     machine.setattr(doctor.platform, "machine", lambda: "aarch64")
@@ -56,7 +48,7 @@ def test_what_is_not_told_is_not_held_against_it(machine: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def cuda_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def cuda_build(monkeypatch, tmp_path):
     """The CUDA build's name beside the torch that is installed, on a machine whose driver is old."""
     monkeypatch.setattr(doctor, "_version", lambda package: "0.32.0" if package == "vllm" else None)
     driver = tmp_path / "nvidia-smi"
@@ -65,7 +57,7 @@ def cuda_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def test_a_cuda_build_asks_torch_itself_for_a_gpu(cuda_build: None) -> None:
+def test_a_cuda_build_asks_torch_itself_for_a_gpu(cuda_build):
     import torch
 
     if torch.cuda.is_available():
@@ -76,7 +68,7 @@ def test_a_cuda_build_asks_torch_itself_for_a_gpu(cuda_build: None) -> None:
     assert "580" in found.remedy
 
 
-def test_what_is_there_has_no_remedy_in_json_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_there_has_no_remedy_in_json_either(tmp_path, capsys):
     doctor.doctor(Settings(home=tmp_path), as_json=True)
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert {finding["name"] for finding in findings if finding["ok"]} >= {"Python", "fastapi", "disk"}
@@ -84,7 +76,7 @@ def test_what_is_there_has_no_remedy_in_json_either(tmp_path: Path, capsys: pyte
     assert next(finding for finding in findings if finding["name"] == "models")["remedy"]
 
 
-def test_without_a_model_not_everything_is_said_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_model_not_everything_is_said_to_be_there(tmp_path, capsys):
     doctor.doctor(Settings(home=tmp_path), as_json=False)
     assert "Everything that a job needs is there but a model: see models above." in capsys.readouterr().out
     (tmp_path / "models.toml").write_text('[models.m]\npath = "m"\n')

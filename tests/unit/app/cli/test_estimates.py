@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from app.cli.measuring import print_estimate
 
 ESTIMATE = {
@@ -16,7 +14,7 @@ ESTIMATE = {
 }
 
 
-def test_a_person_reads_time_and_sizes_with_their_units(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_person_reads_time_and_sizes_with_their_units(capsys):
     print_estimate(ESTIMATE, as_json=False)
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in capsys.readouterr().out.splitlines()]
     assert [row for row in rows if len(row) == 2] == [
@@ -28,11 +26,11 @@ def test_a_person_reads_time_and_sizes_with_their_units(capsys: pytest.CaptureFi
     ]
 
 
-def test_what_is_not_known_before_the_text_is_read_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_known_before_the_text_is_read_says_so(capsys):
     print_estimate(ESTIMATE | {"tokens": None, "seconds": None}, as_json=False)
     assert capsys.readouterr().out.count("not known before it is read") == 2
 
 
-def test_a_program_gets_the_bare_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_program_gets_the_bare_numbers(capsys):
     print_estimate(ESTIMATE, as_json=True)
     assert json.loads(capsys.readouterr().out) == ESTIMATE

@@ -2,8 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +11,6 @@ from app.cli.main import app
 from app.commands.finite import require_finite, require_json
 from app.commands.recipes import parse_recipe
 from app.contracts.errors import ErrorCode, HemostatError
-from tests.unit.app.cli.conftest import Recorder
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -26,7 +23,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"pairs": ((0.5, INFINITY),)}, "/pairs/0/1", "Infinity"),
     ],
 )
-def test_the_first_field_is_named(body: object, pointer: str, name: str) -> None:
+def test_the_first_field_is_named(body, pointer, name):
     with pytest.raises(HemostatError, match=f": {name} is not a JSON number") as caught:
         require_json(body)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_JSON, pointer)
@@ -35,13 +32,13 @@ def test_the_first_field_is_named(body: object, pointer: str, name: str) -> None
     assert caught.value.code is ErrorCode.INVALID_REQUEST
 
 
-def test_what_json_has_passes() -> None:
+def test_what_json_has_passes():
     body = {"a": [1, 1.5, -0.0, 1e308, None, True, "NaN"], "b": {}}
     require_json(body)
     require_finite(body, "--option")
 
 
-def refused(arguments: Sequence[str]) -> HemostatError:
+def refused(arguments):
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, HemostatError), done.exception
     return done.exception
@@ -80,7 +77,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("line", "said"), OPTIONS)
-def test_an_option_that_holds_one_is_named(recorder: Recorder, line: str, said: str) -> None:
+def test_an_option_that_holds_one_is_named(recorder, line, said):
     error = refused([*shlex.split(line), "--url", recorder.url])
     assert error.detail == f"{said} is not a finite number"
     assert error.code is ErrorCode.INVALID_REQUEST
@@ -91,15 +88,8 @@ def test_an_option_that_holds_one_is_named(recorder: Recorder, line: str, said: 
 @pytest.mark.parametrize(("given", "name"), [("nan", "NaN"), ("-inf", "-Infinity")])
 @pytest.mark.parametrize("running", [True, False])
 def test_an_option_that_is_one_is_named_with_and_without_a_service(
-    recorder: Recorder,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    line: str,
-    option: str,
-    given: str,
-    name: str,
-    running: bool,
-) -> None:
+    recorder, monkeypatch, tmp_path, line, option, given, name, running
+):
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
     monkeypatch.setenv("HEMOSTAT_PORT", "1")  # nothing listens there
     error = refused([*shlex.split(line), option, given, *(["--url", recorder.url] if running else [])])
@@ -108,21 +98,21 @@ def test_an_option_that_is_one_is_named_with_and_without_a_service(
     assert recorder.asked == []
 
 
-def test_a_field_of_any_request_is_named_before_it_is_sent(recorder: Recorder) -> None:
+def test_a_field_of_any_request_is_named_before_it_is_sent(recorder):
     with Client(recorder.url) as client, pytest.raises(HemostatError) as caught:
         client.submit({"kind": "tasks", "margin": NAN})
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_JSON, "/margin")
     assert recorder.asked == []
 
 
-def test_a_step_in_a_file_is_named_by_its_file(tmp_path: Path) -> None:
+def test_a_step_in_a_file_is_named_by_its_file(tmp_path):
     file = tmp_path / "recipe.json"
     file.write_text('[{"type": "prune.wanda", "sparsity": NaN}]')
     with pytest.raises(HemostatError, match=r"recipe\.json': NaN is not a finite number"):
         parse_recipe([f"@{file}"])
 
 
-def test_text_that_is_not_unicode_reaches_the_service_which_tells_its_place(recorder: Recorder) -> None:
+def test_text_that_is_not_unicode_reaches_the_service_which_tells_its_place(recorder):
     recorder.answer = {"id": "j"}
     with Client(recorder.url) as client:
         client.submit({"kind": "compare", "metadata": {"note": "\udcff", "word": "é"}})

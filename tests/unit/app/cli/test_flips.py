@@ -21,7 +21,7 @@ ITEMS = "--items is 0, and has to be 1 at least"
         (["-1", "--items", "0"], f"the KL is -1, and {KL}; {ITEMS}"),
     ],
 )
-def test_each_value_that_cannot_be_is_named(arguments: list[str], detail: str) -> None:
+def test_each_value_that_cannot_be_is_named(arguments, detail):
     done = CliRunner().invoke(app, ["flips", "predict", *arguments])
     assert isinstance(done.exception, HemostatError)
     assert (done.exception.code, done.exception.detail) == (ErrorCode.INVALID_REQUEST, detail)

@@ -1,7 +1,6 @@
 import io
 import re
 import shlex
-from collections.abc import Sequence
 from typing import get_args, get_type_hints
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,10 +15,9 @@ from app.cli.jobs import _ENDED, list_jobs
 from app.cli.main import app
 from app.contracts.job import JobStatus
 from app.kinds.registry import KINDS
-from tests.unit.app.cli.conftest import Recorder
 
 
-def job(number: int, kind: str) -> dict[str, object]:
+def job(number, kind):
     return {
         "id": f"diag_{number}",
         "kind": kind,
@@ -31,7 +29,7 @@ def job(number: int, kind: str) -> dict[str, object]:
     }
 
 
-def test_the_list_tells_kinds_apart(recorder: Recorder) -> None:
+def test_the_list_tells_kinds_apart(recorder):
     recorder.answer = {"data": [job(1, "compare"), job(2, "calibrate")], "has_more": False, "last_id": "diag_2"}
     done = CliRunner().invoke(app, ["jobs", "list", "--kind", "calibrate", "--url", recorder.url])
     assert recorder.asked[0][1].startswith("/v1/diagnosis/jobs?kind=calibrate")
@@ -41,16 +39,14 @@ def test_the_list_tells_kinds_apart(recorder: Recorder) -> None:
 
 
 @pytest.mark.parametrize(("option", "names"), [("status", list(JobStatus)), ("kind", KINDS)])
-def test_what_the_list_can_be_picked_by_is_told(option: str, names: Sequence[str]) -> None:
+def test_what_the_list_can_be_picked_by_is_told(option, names):
     hint = get_type_hints(list_jobs, include_extras=True)[option]
     told = get_args(hint)[1].help.removeprefix("One of ").removesuffix(".")
     assert sorted(told.split(", ")) == sorted(names)
 
 
 @pytest.mark.parametrize("in_environment", [False, True])
-def test_the_next_page_is_one_of_the_same_list(
-    recorder: Recorder, in_environment: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_page_is_one_of_the_same_list(recorder, in_environment, monkeypatch):
     monkeypatch.delenv("HEMOSTAT_URL", raising=False)
     if in_environment:
         monkeypatch.setenv("HEMOSTAT_URL", recorder.url)
@@ -66,7 +62,7 @@ def test_the_next_page_is_one_of_the_same_list(
     assert parse_qs(urlsplit(recorder.asked[1][1]).query) == asked | {"after": ["diag_1"]}
 
 
-def test_a_sweep_is_listed_by_its_knob_and_the_knobs_range(recorder: Recorder) -> None:
+def test_a_sweep_is_listed_by_its_knob_and_the_knobs_range(recorder):
     swept = job(1, "sweep") | {
         "candidate": {"model": "tiny", "recipe": [{"type": "prune.wanda", "sparsity": 0.1}]},
         "knobs": [{"step": 0, "field": "sparsity", "values": [0.1, 0.3, 0.8]}],
@@ -76,27 +72,26 @@ def test_a_sweep_is_listed_by_its_knob_and_the_knobs_range(recorder: Recorder) -
     assert "prune.wanda with sparsity from 0.1 to 0.8 (3 values)" in done.output
 
 
-def test_the_job_that_is_shown_is_the_one_that_was_named(recorder: Recorder) -> None:
+def test_the_job_that_is_shown_is_the_one_that_was_named(recorder):
     CliRunner().invoke(app, ["jobs", "show", "diag_1#2", "--url", recorder.url])
     assert recorder.asked == [("GET", "/v1/diagnosis/jobs/diag_1%232")]
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
-    [("succeeded", "had succeeded"), ("failed", "had failed"), ("cancelled", "had been cancelled")],
+    ("status", "said"), [("succeeded", "had succeeded"), ("failed", "had failed"), ("cancelled", "had been cancelled")]
 )
-def test_a_job_that_had_ended_is_said_not_to_be_cancelled(recorder: Recorder, status: str, said: str) -> None:
+def test_a_job_that_had_ended_is_said_not_to_be_cancelled(recorder, status, said):
     recorder.answer = job(1, "compare") | {"status": status, "reference": {"model": "tiny"}, "attempt": 1}
     recorder.answer |= {"progress": {"phase": "queued", "done": 0, "total": 0}, "artifacts": [], "error": None}
     done = CliRunner().invoke(app, ["jobs", "cancel", "diag_1", "--url", recorder.url], env={"COLUMNS": "200"})
     assert f"nothing was cancelled: the job {said} already" in done.output
 
 
-def test_every_end_of_a_job_has_its_words() -> None:
+def test_every_end_of_a_job_has_its_words():
     assert set(_ENDED) == TERMINAL
 
 
-def test_a_job_that_is_shown_tells_its_phase_in_words(recorder: Recorder) -> None:
+def test_a_job_that_is_shown_tells_its_phase_in_words(recorder):
     running = {
         "status": "running",
         "progress": {"phase": "modify: fisher", "done": 3, "total": 0},
@@ -125,9 +120,7 @@ def test_a_job_that_is_shown_tells_its_phase_in_words(recorder: Recorder) -> Non
         ({"status": "cancelled", "finished_at": 175.0}, {"ended": "1970-01-01 00:02:55 UTC"}),
     ],
 )
-def test_a_job_that_is_shown_tells_its_times_as_its_page_does(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], said: dict[str, str]
-) -> None:
+def test_a_job_that_is_shown_tells_its_times_as_its_page_does(recorder, monkeypatch, fields, said):
     shown = {"progress": {"phase": "queued", "done": 0, "total": 0}, "reference": {"model": "tiny"}}
     recorder.answer = job(1, "compare") | shown | {"attempt": 1, "artifacts": [], "error": None} | fields
     monkeypatch.setattr(jobs.time, "time", lambda: 300.0)
@@ -138,7 +131,7 @@ def test_a_job_that_is_shown_tells_its_times_as_its_page_does(
 
 
 @pytest.mark.parametrize("width", [80, 240])
-def test_the_list_tells_outcome_text_and_window_and_folds_nothing(width: int) -> None:
+def test_the_list_tells_outcome_text_and_window_and_folds_nothing(width):
     listed = job(1, "surface") | {"id": f"diag_{'0' * 26}", "severity": "none", "text": "shipped:60", "window": 512}
     told = io.StringIO()
     print_jobs([listed, job(2, "trajectory")], Console(file=told, width=width))
@@ -159,9 +152,7 @@ def test_the_list_tells_outcome_text_and_window_and_folds_nothing(width: int) ->
         ({"status": "failed"}, {}),
     ],
 )
-def test_a_job_that_is_shown_tells_how_to_fetch_its_files_and_what_the_same_job_finds_again(
-    recorder: Recorder, fields: dict[str, object], rows: dict[str, str]
-) -> None:
+def test_a_job_that_is_shown_tells_how_to_fetch_its_files_and_what_the_same_job_finds_again(recorder, fields, rows):
     shown = {"progress": {"phase": "queued", "done": 0, "total": 0}, "reference": {"model": "tiny"}}
     recorder.answer = job(1, "compare") | shown | {"attempt": 1, "artifacts": [], "error": None} | fields
     done = CliRunner().invoke(app, ["jobs", "show", "diag_1", "--url", recorder.url], env={"COLUMNS": "300"})

@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,14 +48,14 @@ OTHERS = (".tiny-1-zzzzzzzz", ".tiny-b-zzzzzzzz")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Where the import writes to; other imports write beside it."""
     for name in OTHERS:
         (tmp_path / "models" / name).mkdir(parents=True)
     return tmp_path / "models" / "tiny"
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> Path:
+def stand_in(monkeypatch, folder, does):
     """The program; answers the folder with its notes: its process id once it is at work, and that it got SIGTERM."""
     program = folder.parent.parent / "import"
     program.write_text(IMPORT + does)
@@ -65,10 +64,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> Path:
     return program.parent
 
 
-def send(notes: Path, *numbers: signal.Signals) -> threading.Thread:
+def send(notes, *numbers):
     """Sends the first signal once the import works, the others once it has been told to end."""
 
-    def sending() -> None:
+    def sending():
         for number, awaited in zip(numbers, ("pid", "told"), strict=False):
             wait_for((notes / awaited).exists, what=awaited)
             os.kill(os.getpid(), number)
@@ -78,9 +77,7 @@ def send(notes: Path, *numbers: signal.Signals) -> threading.Thread:
     return thread
 
 
-def interrupted(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, does: str, *numbers: signal.Signals
-) -> tuple[type[KeyboardInterrupt], int]:
+def interrupted(monkeypatch, folder, does, *numbers):
     """What an import raises that gets these signals, and the process id that it had."""
     notes = stand_in(monkeypatch, folder, does)
     raise_on_sigterm()
@@ -102,13 +99,8 @@ def interrupted(
     ids=["SIGTERM twice", "Ctrl-C twice", "time is up"],
 )
 def test_an_import_that_does_not_end_is_killed_and_what_it_wrote_is_removed(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    folder: Path,
-    numbers: tuple[signal.Signals, ...],
-    patience_s: float,
-    raised: type[KeyboardInterrupt],
-) -> None:
+    monkeypatch, capsys, folder, numbers, patience_s, raised
+):
     monkeypatch.setattr(models, "BREAK_OFF_S", patience_s)
     found, pid = interrupted(monkeypatch, folder, STUBBORN, *numbers)
     assert found is raised
@@ -118,9 +110,7 @@ def test_an_import_that_does_not_end_is_killed_and_what_it_wrote_is_removed(
 
 
 @pytest.mark.usefixtures("signals_as_before")
-def test_what_cannot_be_removed_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
-) -> None:
+def test_what_cannot_be_removed_is_named(monkeypatch, capsys, folder):
     monkeypatch.setattr(models, "BREAK_OFF_S", 0.2)
     monkeypatch.setattr("app.models.staging.shutil.rmtree", lambda *_, **__: None)
     interrupted(monkeypatch, folder, STUBBORN, signal.SIGTERM)
@@ -132,9 +122,7 @@ def test_what_cannot_be_removed_is_named(
 
 @pytest.mark.usefixtures("signals_as_before")
 @pytest.mark.parametrize("older", [False, True])
-def test_an_import_that_was_complete_already_is_said_to_be_kept(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *, older: bool
-) -> None:
+def test_an_import_that_was_complete_already_is_said_to_be_kept(monkeypatch, capsys, folder, *, older):
     if older:
         folder.mkdir()
     interrupted(monkeypatch, folder, COMPLETE, signal.SIGTERM)
@@ -144,7 +132,7 @@ def test_an_import_that_was_complete_already_is_said_to_be_kept(
     assert "nothing" not in said
 
 
-def test_an_import_that_the_system_kills_leaves_nothing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_an_import_that_the_system_kills_leaves_nothing(monkeypatch, folder):
     stand_in(monkeypatch, folder, KILLED)
     with pytest.raises(HemostatError):
         run_import("source.gguf", folder)
@@ -152,7 +140,7 @@ def test_an_import_that_the_system_kills_leaves_nothing(monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, Path]]:
+def imports(monkeypatch, tmp_path):
     """What is imported with HEMOSTAT_HOME at `tmp_path`, where `taken` and `gone` are registered and one.gguf lies."""
     found: list[tuple[str, Path]] = []
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
@@ -176,9 +164,7 @@ def imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, 
         (["one.gguf", "--demo"], "takes neither a file nor --alias"),
     ],
 )
-def test_what_cannot_be_registered_is_not_imported(
-    imports: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], part: str
-) -> None:
+def test_what_cannot_be_registered_is_not_imported(imports, monkeypatch, tmp_path, arguments, part):
     monkeypatch.chdir(tmp_path)
     before = (tmp_path / "models.toml").read_text()
     answer = CliRunner().invoke(models_app, ["import-gguf", *arguments])
@@ -188,9 +174,7 @@ def test_what_cannot_be_registered_is_not_imported(
 
 
 @pytest.mark.parametrize(("alias", "options"), [("new", []), ("gone", []), ("taken", ["--replace"])])
-def test_an_alias_is_taken_over_where_it_is_free_leads_nowhere_or_is_to_be_replaced(
-    imports: list[tuple[str, Path]], tmp_path: Path, alias: str, options: list[str]
-) -> None:
+def test_an_alias_is_taken_over_where_it_is_free_leads_nowhere_or_is_to_be_replaced(imports, tmp_path, alias, options):
     source, folder = str(tmp_path / "one.gguf"), tmp_path / "models" / alias
     answer = CliRunner().invoke(models_app, ["import-gguf", source, "--alias", alias, *options])
     assert answer.exit_code == 0
@@ -198,9 +182,7 @@ def test_an_alias_is_taken_over_where_it_is_free_leads_nowhere_or_is_to_be_repla
     assert load_registry(tmp_path / "models.toml").resolve(alias).path == folder
 
 
-def test_a_checkpoint_without_its_tokenizer_is_bad(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Callable[..., Path]
-) -> None:
+def test_a_checkpoint_without_its_tokenizer_is_bad(monkeypatch, tmp_path, tiny):
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
     monkeypatch.delenv("HEMOSTAT_MODELS", raising=False)
     bare = Path(shutil.copytree(tiny(), tmp_path / "bare"))

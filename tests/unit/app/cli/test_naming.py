@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,13 @@ from app.cli.models import models_app
 from app.cli.naming import alias_of
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.registry import Snapshot, load_registry, register
-from tests.support.hub import SHA, Hub, serving
+from tests.support.hub import SHA, serving
 
 Make = Callable[..., Path]
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def home(monkeypatch, tmp_path):
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HEMOSTAT_PORT", "1")  # no service answers there
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -33,7 +33,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cached(tmp_path: Path, tiny: Make) -> str:
+def cached(tmp_path, tiny):
     """A hub id whose snapshot is in the local cache."""
     repository = tmp_path / "hub" / "models--org--name"
     (repository / "refs").mkdir(parents=True)
@@ -43,23 +43,21 @@ def cached(tmp_path: Path, tiny: Make) -> str:
     return "org/name"
 
 
-def named(written: str, **options: object) -> str:
-    return alias_of(written, settings(), url=None, **options)  # type: ignore[arg-type]
+def named(written, **options):
+    return alias_of(written, settings(), url=None, **options)
 
 
-def target(home: Path, alias: str) -> Path | Snapshot:
+def target(home, alias):
     return load_registry(home / "models.toml").resolve(alias).target
 
 
-def refused(written: str) -> HemostatError:
+def refused(written):
     with pytest.raises(HemostatError) as caught:
         named(written)
     return caught.value
 
 
-def test_a_folder_gets_its_name_as_alias_and_keeps_it(
-    home: Path, tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_gets_its_name_as_alias_and_keeps_it(home, tiny, tmp_path, monkeypatch):
     (tmp_path / "My model").symlink_to(tiny(), target_is_directory=True)
     folder = tiny()
     assert named(str(folder)) == folder.name
@@ -70,7 +68,7 @@ def test_a_folder_gets_its_name_as_alias_and_keeps_it(
     assert load_registry(home / "models.toml").aliases == (folder.name,)
 
 
-def test_two_folders_of_one_name_have_two_aliases(home: Path, tiny: Make, tmp_path: Path) -> None:
+def test_two_folders_of_one_name_have_two_aliases(home, tiny, tmp_path):
     found = []
     for kind in ("llama", "qwen2"):
         (tmp_path / kind).mkdir()
@@ -82,38 +80,36 @@ def test_two_folders_of_one_name_have_two_aliases(home: Path, tiny: Make, tmp_pa
 
 
 @pytest.mark.parametrize("written", ["org/name", "org/name@main", f"org/name@{SHA}"])
-def test_a_hub_id_of_the_local_cache_is_pinned_to_its_commit(home: Path, cached: str, written: str) -> None:
+def test_a_hub_id_of_the_local_cache_is_pinned_to_its_commit(home, cached, written):
     assert named(written) == named(cached) == "name"
     assert target(home, "name") == Snapshot("org/name", SHA)
 
 
-def test_an_alias_goes_before_a_folder_of_that_name(
-    home: Path, tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_alias_goes_before_a_folder_of_that_name(home, tiny, tmp_path, monkeypatch):
     (tmp_path / "base").mkdir()
     monkeypatch.chdir(tmp_path)
     register(home / "models.toml", "base", tiny())
     assert named("base") == "base"
 
 
-def test_another_word_is_left_to_the_service(home: Path) -> None:
+def test_another_word_is_left_to_the_service(home):
     assert named("nobody") == "nobody"
     assert not (home / "models.toml").exists()
 
 
 @pytest.mark.parametrize("written", ["./nowhere", "a/b/c", "org/absent", "org/name@v2", "~nobody/x", "x/" + "y" * 5000])
-def test_what_is_neither_a_folder_nor_cached_is_refused(home: Path, cached: str, written: str) -> None:
+def test_what_is_neither_a_folder_nor_cached_is_refused(home, cached, written):
     assert refused(written).code is ErrorCode.CHECKPOINT_NOT_FOUND
     assert not (home / "models.toml").exists()
 
 
-def test_a_bad_checkpoint_gets_no_alias(home: Path, tmp_path: Path) -> None:
+def test_a_bad_checkpoint_gets_no_alias(home, tmp_path):
     (tmp_path / "empty").mkdir()
     assert refused(str(tmp_path / "empty")).code is ErrorCode.CHECKPOINT_INCOMPLETE
     assert not (home / "models.toml").exists()
 
 
-def test_a_model_is_added_and_listed_at_once(home: Path, tiny: Make) -> None:
+def test_a_model_is_added_and_listed_at_once(home, tiny):
     assert CliRunner().invoke(models_app, ["add", "mine", str(tiny())]).exit_code == 0
     listed = json.loads(CliRunner().invoke(models_app, ["list", "--json"]).stdout)
     assert listed == [{"alias": "mine", "from": str(tiny()), "dtype": "bfloat16"}]
@@ -128,9 +124,7 @@ def test_a_model_is_added_and_listed_at_once(home: Path, tiny: Make) -> None:
         (["new", "org/absent"], "local hub cache"),
     ],
 )
-def test_a_model_that_cannot_be_added_changes_nothing(
-    home: Path, tiny: Make, tmp_path: Path, words: list[str], part: str
-) -> None:
+def test_a_model_that_cannot_be_added_changes_nothing(home, tiny, tmp_path, words, part):
     register(home / "models.toml", "taken", tiny())
     before = (home / "models.toml").read_text()
     answer = CliRunner().invoke(models_app, ["add", *words])
@@ -139,13 +133,13 @@ def test_a_model_that_cannot_be_added_changes_nothing(
     assert (home / "models.toml").read_text() == before
 
 
-def test_an_alias_that_is_taken_is_replaced_when_asked(home: Path, tiny: Make, cached: str) -> None:
+def test_an_alias_that_is_taken_is_replaced_when_asked(home, tiny, cached):
     register(home / "models.toml", "mine", tiny("qwen2"))
     assert CliRunner().invoke(models_app, ["add", "mine", cached, "--replace"]).exit_code == 0
     assert target(home, "mine") == Snapshot("org/name", SHA)
 
 
-def test_models_that_are_added_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+def test_models_that_are_added_at_the_same_time_are_all_kept(tmp_path):
     names = [f"m{number}" for number in range(16)]
     threads = [
         threading.Thread(target=register, args=(tmp_path / "models.toml", name, tmp_path / name)) for name in names
@@ -157,7 +151,7 @@ def test_models_that_are_added_at_the_same_time_are_all_kept(tmp_path: Path) -> 
     assert load_registry(tmp_path / "models.toml").aliases == tuple(sorted(names))
 
 
-def test_an_alias_that_another_command_took_meanwhile_is_not_taken_over(tmp_path: Path) -> None:
+def test_an_alias_that_another_command_took_meanwhile_is_not_taken_over(tmp_path):
     file = tmp_path / "models.toml"
     register(file, "model", tmp_path / "one", replace=False)
     register(file, "model", tmp_path / "one", replace=False)  # the same
@@ -170,20 +164,20 @@ def test_an_alias_that_another_command_took_meanwhile_is_not_taken_over(tmp_path
 
 
 @pytest.fixture
-def hub(tiny: Make) -> Iterator[Hub]:
+def hub(tiny):
     with serving() as found:
         found.files["org/remote"] = {file.name: file.read_bytes() for file in tiny().iterdir() if file.is_file()}
         found.files["org/remote"]["modeling.py"] = b"raise SystemExit"
         yield found
 
 
-def run(hub: Hub, *words: str, offline: str = "0") -> subprocess.CompletedProcess[str]:
+def run(hub, *words, offline="0"):
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": offline, "HF_HUB_DISABLE_TELEMETRY": "1"}
     command = [sys.executable, "-m", "app.cli.main", "models", "add", *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_hub_id_is_downloaded_only_when_asked(home: Path, hub: Hub, tmp_path: Path) -> None:
+def test_a_hub_id_is_downloaded_only_when_asked(home, hub, tmp_path):
     done = run(hub, "mine", "org/remote")
     assert (done.returncode, hub.asked) == (2, [])
     assert "--download" in done.stderr
@@ -193,7 +187,7 @@ def test_a_hub_id_is_downloaded_only_when_asked(home: Path, hub: Hub, tmp_path: 
     assert not list((tmp_path / "hub").rglob("*.py"))
 
 
-def test_a_download_goes_on_where_one_before_it_stopped(home: Path, hub: Hub, tmp_path: Path) -> None:
+def test_a_download_goes_on_where_one_before_it_stopped(home, hub, tmp_path):
     assert run(hub, "mine", "org/remote", "--download").returncode == 0
     (weights,) = (tmp_path / "hub").rglob("snapshots/*/*.safetensors")
     weights.resolve().unlink()
@@ -207,14 +201,14 @@ def test_a_download_goes_on_where_one_before_it_stopped(home: Path, hub: Hub, tm
 
 
 @pytest.mark.parametrize(("written", "offline", "status"), [("org/absent", "0", 2), ("org/remote", "1", 4)])
-def test_a_download_that_fails_adds_nothing(home: Path, hub: Hub, written: str, offline: str, status: int) -> None:
+def test_a_download_that_fails_adds_nothing(home, hub, written, offline, status):
     done = run(hub, "mine", written, "--download", offline=offline)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert not (home / "models.toml").exists()
 
 
-def test_a_refused_submission_writes_no_alias(home: Path, tiny: Make) -> None:
+def test_a_refused_submission_writes_no_alias(home, tiny):
     refused = CliRunner().invoke(app, ["compare", str(tiny())])
     assert "reference unchanged" in str(refused.exception)
     assert not (home / "models.toml").exists()

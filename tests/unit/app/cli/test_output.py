@@ -14,7 +14,7 @@ from app.web.progress import steps_of
 WORKERS = Path(__file__).resolve().parents[4] / "workers"
 
 
-def test_every_phase_that_a_job_reports_has_words() -> None:
+def test_every_phase_that_a_job_reports_has_words():
     reported = {
         phase
         for file in WORKERS.rglob("*.py")
@@ -24,7 +24,7 @@ def test_every_phase_that_a_job_reports_has_words() -> None:
     assert reported <= set(all_phases())
 
 
-def test_every_phase_that_a_step_of_a_recipe_reports_has_words() -> None:
+def test_every_phase_that_a_step_of_a_recipe_reports_has_words():
     source = "".join(
         file.read_text(encoding="utf-8")
         for room in ("surgery", "mitigation")
@@ -36,7 +36,7 @@ def test_every_phase_that_a_step_of_a_recipe_reports_has_words() -> None:
         assert in_words(f"modify: {phase}").startswith("modifying: "), phase
 
 
-def test_every_phase_of_an_attribution_has_words() -> None:
+def test_every_phase_of_an_attribution_has_words():
     room = WORKERS / "diagnosis" / "attribute"
     job = (room / "job.py").read_text(encoding="utf-8")
     assert 'f"inside: {phase}"' in job
@@ -60,7 +60,7 @@ def test_every_phase_of_an_attribution_has_words() -> None:
         assert not in_words(phase).startswith(phase.partition(":")[0]), phase
 
 
-def test_where_there_is_no_terminal_a_phase_is_said_once_in_words() -> None:
+def test_where_there_is_no_terminal_a_phase_is_said_once_in_words():
     told = io.StringIO()
     lines = Lines(Console(file=told, width=80))
     for done in (0, 1):
@@ -75,7 +75,7 @@ def test_where_there_is_no_terminal_a_phase_is_said_once_in_words() -> None:
 
 
 @pytest.mark.parametrize("phase", all_phases())
-def test_phase_bar_counts_and_time_fit_into_a_line_of_eighty_columns(phase: str) -> None:
+def test_phase_bar_counts_and_time_fit_into_a_line_of_eighty_columns(phase):
     shown, steps = io.StringIO(), steps_of(phase)
     with phases(Console(file=shown, width=80, force_terminal=True, color_system=None)) as display:
         display.update(phase, 9000 * steps, 9999 * steps)
@@ -85,7 +85,7 @@ def test_phase_bar_counts_and_time_fit_into_a_line_of_eighty_columns(phase: str)
         assert re.search(rf" {re.escape(in_words(phase))} +━+╸? *━* +9000/9999 \d:\d\d:\d\d$", line.rstrip()), line
 
 
-def test_a_phase_of_unknown_length_keeps_nothing_of_the_one_before() -> None:
+def test_a_phase_of_unknown_length_keeps_nothing_of_the_one_before():
     progress = Progress(console=Console(file=io.StringIO()))
     display = Phases(progress)
     display.update("modify", 272, 272)
@@ -97,7 +97,7 @@ def test_a_phase_of_unknown_length_keeps_nothing_of_the_one_before() -> None:
     assert (task.description, task.completed, task.total) == ("scoring the reference", 3, 8)
 
 
-def test_settings_are_counted_whole_and_the_bar_moves_between_them() -> None:
+def test_settings_are_counted_whole_and_the_bar_moves_between_them():
     progress = Progress(MofNCompleteColumn(), console=Console(file=io.StringIO()))
     display = Phases(progress)
     display.update("points", 199, 400)
@@ -106,12 +106,12 @@ def test_settings_are_counted_whole_and_the_bar_moves_between_them() -> None:
     assert str(MofNCompleteColumn().render(task)) == "1/4"
 
 
-def test_what_takes_a_while_is_said_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_takes_a_while_is_said_where_there_is_no_terminal(capsys):
     with busy("building [it] …"):
         assert capsys.readouterr().err == "building [it] …\n"
 
 
-def test_lines_that_go_to_a_file_end_with_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_that_go_to_a_file_end_with_what_they_say(capsys):
     table = Table("name", "what", box=None)
     table.add_row("a", "long enough to fill up")
     table.add_row("b  b", "")

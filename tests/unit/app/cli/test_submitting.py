@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from app.kinds.registry import KINDS
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+def sent(monkeypatch, tmp_path):
     """What commands would send; the home is empty."""
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
     monkeypatch.delenv("HEMOSTAT_MODELS", raising=False)
@@ -24,14 +23,14 @@ def sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]
     return found
 
 
-def run(line: str) -> HemostatError | None:
+def run(line):
     done = CliRunner().invoke(app, shlex.split(line))
     assert done.exception is None or isinstance(done.exception, HemostatError), done.output
     return done.exception
 
 
 @pytest.mark.parametrize("line", ["a b", "-r a -c b", "a -c b", "--reference a --candidate b"])
-def test_models_are_named_by_position_or_by_option(sent: list[dict[str, Any]], line: str) -> None:
+def test_models_are_named_by_position_or_by_option(sent, line):
     recipes = {
         "sweep": "--recipe quantize.rtn --knob bits=2,4",
         "surface": "--recipe quantize.rtn --knob bits=2,4 --knob group_size=32,64",
@@ -42,18 +41,18 @@ def test_models_are_named_by_position_or_by_option(sent: list[dict[str, Any]], l
         assert (sent[-1]["reference"]["model"], sent[-1]["candidate"]["model"]) == ("a", "b")
 
 
-def test_without_a_candidate_the_recipe_modifies_the_reference(sent: list[dict[str, Any]]) -> None:
+def test_without_a_candidate_the_recipe_modifies_the_reference(sent):
     assert run("compare a --recipe quantize.rtn:bits=4") is None
     assert sent[0]["candidate"] == {"model": "a", "recipe": [{"type": "quantize.rtn", "bits": 4}]}
 
 
-def test_what_is_not_given_is_left_to_the_contract(sent: list[dict[str, Any]]) -> None:
+def test_what_is_not_given_is_left_to_the_contract(sent):
     assert run("compare a b") is None
     assert set(sent[0]) == {"kind", "reference", "candidate"}
 
 
 @pytest.mark.parametrize("candidates", ["5", "[{}]", '[{"model": 5}]'])
-def test_candidates_of_another_form_are_left_to_the_contract(sent: list[dict[str, Any]], candidates: str) -> None:
+def test_candidates_of_another_form_are_left_to_the_contract(sent, candidates):
     assert run(f"trajectory a b --set 'candidates={candidates}'") is None
     assert sent[0]["candidates"] == json.loads(candidates)
 
@@ -68,7 +67,7 @@ def test_candidates_of_another_form_are_left_to_the_contract(sent: list[dict[str
         ("compare a b --window 5 --set window=6", "window is given twice"),
     ],
 )
-def test_models_that_are_missing_or_given_twice_are_refused(sent: list[dict[str, Any]], line: str, part: str) -> None:
+def test_models_that_are_missing_or_given_twice_are_refused(sent, line, part):
     refused = run(line)
     assert refused is not None
     assert part in refused.detail

@@ -14,7 +14,7 @@ from app.jobs.parsing import parse_submission
 BASE = ["surface", "-r", "m", "--recipe", "prune.magnitude:sparsity=0.5", "--recipe", "quantize.rtn:bits=8"]
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+def asked(monkeypatch, *arguments):
     kept: list[dict[str, Any]] = []
     monkeypatch.setattr(command, "measure", lambda request, *_, **__: kept.append(request))
     result = CliRunner().invoke(app, [*BASE, *arguments], catch_exceptions=False)
@@ -22,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
     return kept[0]
 
 
-def test_knobs_are_written_into_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_knobs_are_written_into_their_steps(monkeypatch):
     request = asked(
         monkeypatch, "--knob", "0.sparsity=0.2,0.5", "--knob", "1.bits=8,4,3", "--contour", "perplexity_ratio=1.1",
         "--both-orders", "--storage", "dense", "--margin", "0.02",
@@ -46,15 +46,13 @@ def test_knobs_are_written_into_their_steps(monkeypatch: pytest.MonkeyPatch) -> 
         (["--knob", "7.bits=8,4"], "the recipe has 2 steps, and none of number 7"),
     ],
 )
-def test_bad_options_are_told(monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str) -> None:
+def test_bad_options_are_told(monkeypatch, arguments, told):
     with pytest.raises(HemostatError, match=told):
         asked(monkeypatch, *arguments)
 
 
 @pytest.mark.parametrize("contour", ["perplexity_ratio=0.9", "perplexity_ratio=1", "perplexity=1"])
-def test_a_level_that_no_loss_has_is_told_with_those_that_there_are(
-    monkeypatch: pytest.MonkeyPatch, contour: str
-) -> None:
+def test_a_level_that_no_loss_has_is_told_with_those_that_there_are(monkeypatch, contour):
     request = asked(monkeypatch, "--knob", "0.sparsity=0.2,0.5", "--knob", "1.bits=8,4", "--contour", contour)
     with pytest.raises(HemostatError) as refused:
         parse_submission(json.dumps(request).encode())

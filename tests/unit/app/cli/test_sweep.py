@@ -14,10 +14,7 @@ from app.kinds.sweep.request import SweepRequest
 from app.kinds.sweep.words import heading
 from app.models.knobs import lift
 from app.models.strength import Order
-from tests.support.sweep_reports import (
-    course,
-    sweep_report,
-)
+from tests.support.sweep_reports import course, sweep_report
 
 
 def sent(monkeypatch, arguments):

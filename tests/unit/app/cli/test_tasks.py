@@ -170,7 +170,7 @@ def test_a_task_that_is_worse_within_the_margin_fails_worse_alone(outcomes, not_
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
+def home(tmp_path, monkeypatch):
     monkeypatch.setattr(flips, "settings", lambda: Settings(home=tmp_path))
     return tmp_path
 

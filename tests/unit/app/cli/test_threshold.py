@@ -5,7 +5,6 @@ import math
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,20 +19,20 @@ POINTS = [
 CURVE = {"points": POINTS, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}
 
 
-def run(*arguments: str | Path) -> tuple[int, str]:
+def run(*arguments):
     result = CliRunner().invoke(app, ["threshold", *map(str, arguments)], env={"COLUMNS": "120"})
     return result.exit_code, result.output
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     path = tmp_path / "curve.json"
     path.write_text(json.dumps(CURVE))
     return path
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def written(tmp_path_factory):
     """What is written of these points, for people and for programs."""
     path = tmp_path_factory.mktemp("written") / "curve.json"
     path.write_text(json.dumps(CURVE))
@@ -42,7 +41,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"people": for_people[1], "programs": for_programs[1]}
 
 
-def test_json_is_the_answer_and_nothing_else(written: dict[str, str]) -> None:
+def test_json_is_the_answer_and_nothing_else(written):
     answer: dict[str, Any] = json.loads(written["programs"])
     assert answer["s0"] == pytest.approx(0.5222, abs=0.001)
     assert answer["identifiable"] is False
@@ -50,13 +49,13 @@ def test_json_is_the_answer_and_nothing_else(written: dict[str, str]) -> None:
     assert set(answer) >= {"s0", "ci", "form", "identifiable", "params", "log_sse", "rivals"}
 
 
-def test_people_get_the_answer_its_reason_and_every_form(written: dict[str, str]) -> None:
+def test_people_get_the_answer_its_reason_and_every_form(written):
     for part in ("not identifiable", "3 points beyond the knee", "0.5222", "95 % interval", "logistic", "broken line"):
         assert part in written["people"]
     assert "near-lossless" not in written["people"]
 
 
-def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(file: Path, written: dict[str, str]) -> None:
+def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(file, written):
     assert any(form["aicc"] is None for form in json.loads(written["programs"])["rivals"])
     assert "No choice of form" in written["people"]
     assert "best form" not in written["people"]
@@ -67,7 +66,7 @@ def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(file: Path,
     assert "No choice of form" not in run(file)[1]
 
 
-def test_a_left_out_error_that_too_few_points_leave_is_no_number_and_says_why(file: Path) -> None:
+def test_a_left_out_error_that_too_few_points_leave_is_no_number_and_says_why(file):
     file.write_text(json.dumps({"points": [[0.1, 5.1], [0.2, 5.4], [0.4, 6.3], [0.6, 9.0], [0.8, 30.0]]}))
     answer = json.loads(run(file, "--json")[1])
     forms = {"published form": answer} | {form["form"]: form for form in answer["rivals"]}
@@ -81,7 +80,7 @@ def test_a_left_out_error_that_too_few_points_leave_is_no_number_and_says_why(fi
     assert next(line for line in output.splitlines() if "logistic" in line).split()[-1] == "–"
 
 
-def test_the_form_that_was_chosen_is_named_where_bold_type_is_lost(file: Path) -> None:
+def test_the_form_that_was_chosen_is_named_where_bold_type_is_lost(file):
     """Made by a broken line, and by an exponential."""
     s_N = [0.05 * place for place in range(1, 17)]
     noise_N = [0.01 * math.sin(7.0 * place) for place in range(1, 17)]
@@ -97,7 +96,7 @@ def test_the_form_that_was_chosen_is_named_where_bold_type_is_lost(file: Path) -
         assert line.split("best form")[1].strip() == f"{form}: the least left-out error within 2 of the least AICc{of}"
 
 
-def test_a_turn_that_the_published_form_cannot_follow_is_told_with_its_place(file: Path) -> None:
+def test_a_turn_that_the_published_form_cannot_follow_is_told_with_its_place(file):
     s_N = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.9)
     rise_N = (0, 0.02, 0.1, 0.5, 2.3, 5.5, 7.3, 8.4, 9.3, 9.6)
     points = [[s, math.exp(3 + rise)] for s, rise in zip(s_N, rise_N, strict=True)]
@@ -113,7 +112,7 @@ def test_a_turn_that_the_published_form_cannot_follow_is_told_with_its_place(fil
 
 
 @pytest.mark.parametrize(("k1", "remark"), [(0.0, True), (4.0, False)])
-def test_a_transition_without_a_kink_is_remarked(file: Path, k1: float, *, remark: bool) -> None:
+def test_a_transition_without_a_kink_is_remarked(file, k1, *, remark):
     points = []
     for place in range(1, 17):
         s, noise = 0.05 * place, 0.01 * math.sin(7.0 * place)
@@ -125,13 +124,13 @@ def test_a_transition_without_a_kink_is_remarked(file: Path, k1: float, *, remar
     assert ("no steeper just beyond s0" in output) is remark
 
 
-def test_numbers_for_people_are_signed_with_a_minus(written: dict[str, str]) -> None:
+def test_numbers_for_people_are_signed_with_a_minus(written):
     assert any((form["aicc"] or 0) < 0 for form in json.loads(written["programs"])["rivals"])
     assert re.search(r"\u2212\d", written["people"])
     assert not re.search(r"(?<![\w-])-\d", written["people"])
 
 
-def test_dense_adds_the_near_lossless_point(file: Path) -> None:
+def test_dense_adds_the_near_lossless_point(file):
     file.write_text(json.dumps({"points": POINTS, "dense": 5.47}))
     status, output = run(file)
     assert status == 0
@@ -144,13 +143,13 @@ def test_dense_adds_the_near_lossless_point(file: Path) -> None:
     ("dense", "told"),
     [(4.0, "not even at the first setting"), (4000, "up to 0.8, the last setting; not passed in the measured range")],
 )
-def test_a_near_lossless_point_outside_the_curve_is_told_in_words(file: Path, dense: float, told: str) -> None:
+def test_a_near_lossless_point_outside_the_curve_is_told_in_words(file, dense, told):
     file.write_text(json.dumps({"points": POINTS, "dense": dense}))
     (line,) = (line for line in run(file)[1].splitlines() if "near-lossless" in line)
     assert line.split("near-lossless")[1].strip() == told
 
 
-def test_the_gap_to_published_coefficients_is_shown_to_people_and_programs(tmp_path: Path) -> None:
+def test_the_gap_to_published_coefficients_is_shown_to_people_and_programs(tmp_path):
     """Made by hand: y = 8 s up to the knee, then a straight line in ln y; the published ones have a doubled a."""
     knee, slope = 0.4, 6.0
     data = [
@@ -179,7 +178,7 @@ def test_the_gap_to_published_coefficients_is_shown_to_people_and_programs(tmp_p
     assert "as published" not in run(path, "--curve", "bare")[1]
 
 
-def test_a_curve_of_the_published_file_is_read_as_it_is() -> None:
+def test_a_curve_of_the_published_file_is_read_as_it_is():
     """All ten are in one file, with what is told of them beside: figure, star, flag."""
     status, output = run(FILE, "--curve", "RIA", "--json")
     assert status == 0, output
@@ -190,14 +189,14 @@ def test_a_curve_of_the_published_file_is_read_as_it_is() -> None:
     assert (answer["answer"], answer["points"]) == ("not identifiable", len(case.curve))
 
 
-def test_people_are_shown_how_a_published_curve_differs() -> None:
+def test_people_are_shown_how_a_published_curve_differs():
     status, output = run(FILE, "--curve", "RIA")
     assert status == 0
     (line,) = (line for line in output.splitlines() if "fit \u2212 published" in line)
     assert line.split("published")[1].split() == ["log", "SSE", "0.01377", "\u2212", "0.1859", "=", "\u22120.1722"]
 
 
-def test_several_curves_in_a_file_need_a_name(tmp_path: Path) -> None:
+def test_several_curves_in_a_file_need_a_name(tmp_path):
     path = tmp_path / "published.json"
     path.write_text(json.dumps({"one": {"points": POINTS}, "two": {"points": POINTS}}))
     status, output = run(path, "--json")
@@ -205,7 +204,7 @@ def test_several_curves_in_a_file_need_a_name(tmp_path: Path) -> None:
     assert json.loads(output)["error"]["hint"] == "Choose one with --curve: one, two"
 
 
-def test_a_fault_ends_with_status_2_its_place_and_what_to_do(file: Path) -> None:
+def test_a_fault_ends_with_status_2_its_place_and_what_to_do(file):
     file.write_text(json.dumps({"points": POINTS, "bounds": {"k3": [0, 1]}}))
     status, output = run(file, "--json")
     assert status == 2
@@ -221,7 +220,7 @@ def test_a_fault_ends_with_status_2_its_place_and_what_to_do(file: Path) -> None
 @pytest.mark.parametrize(
     ("content", "said"), [(None, "cannot be read"), (b"\xff\xfe{}", "not UTF-8"), (b"{", "not JSON")]
 )
-def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_a_file_that_cannot_be_read_says_why(tmp_path, content, said):
     path = tmp_path / "curve.json"
     if content is not None:
         path.write_bytes(content)
@@ -230,7 +229,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes | No
     assert said in json.loads(output)["error"]["detail"]
 
 
-def test_the_command_line_and_the_fit_load_no_torch(file: Path) -> None:
+def test_the_command_line_and_the_fit_load_no_torch(file):
     program = (
         "import sys; import app.cli.main; assert 'scipy' not in sys.modules; "
         f"from app.cli.threshold import _answer; from pathlib import Path; _answer(Path({str(file)!r}), 0); "
@@ -240,7 +239,7 @@ def test_the_command_line_and_the_fit_load_no_torch(file: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_where_numpy_is_missing_the_way_to_get_it_is_told(file: Path) -> None:
+def test_where_numpy_is_missing_the_way_to_get_it_is_told(file):
     program = (
         "import sys; sys.modules['numpy'] = None; from app.cli.main import app; "
         f"app(['threshold', {str(file)!r}, '--json'])"

@@ -2,7 +2,6 @@ import io
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,12 +12,12 @@ from app.cli.watching import require_success, run_to_end
 from app.contracts.errors import ErrorCode, HemostatError
 
 
-def job(number: int, status: str, phase: str = "queued", done: int = 0, total: int = 0) -> dict[str, Any]:
+def job(number, status, phase="queued", done=0, total=0):
     progress = {"phase": phase, "done": done, "total": total}
     return {"id": f"diag_{number}", "kind": "calibrate", "status": status, "progress": progress}
 
 
-def test_the_jobs_before_it_are_named_in_the_order_of_their_turn() -> None:
+def test_the_jobs_before_it_are_named_in_the_order_of_their_turn():
     running = job(1, "running", "fit", 47, 100)
     assert describe(1, [running]) == "queued: 1 job before it (calibrate diag_1, running: fitting the calibrators 40 %)"
     named = "(calibrate diag_1, running: fitting the calibrators 40 %, then calibrate diag_2"
@@ -30,12 +29,12 @@ def test_the_jobs_before_it_are_named_in_the_order_of_their_turn() -> None:
     assert describe(3, []) == "queued: 3 jobs before it", "another version's, that cannot be read"
 
 
-def test_a_job_that_is_next_is_said_only_where_no_worker_takes_it() -> None:
+def test_a_job_that_is_next_is_said_only_where_no_worker_takes_it():
     assert describe(0, [], settled=False) == ""
     assert "no worker" in describe(0, [], settled=True)
 
 
-def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkeypatch):
     """The first connection of events breaks off, the next is refused, the third tells the end."""
     slept: list[float] = []
     monkeypatch.setattr("app.cli.client.time.sleep", slept.append)
@@ -44,16 +43,16 @@ def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkey
     told = threading.Event()
 
     class Stderr(io.StringIO):
-        def write(self, text: str) -> int:
+        def write(self, text):
             if "before it" in text:
                 told.set()
             return output.write(text)
 
-    def event(name: str, data: dict[str, Any]) -> bytes:
+    def event(name, data):
         return f"id: {len(connections)}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             if self.path.endswith("/events"):
                 self._events()
             elif self.path.endswith("/queue"):
@@ -61,11 +60,11 @@ def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkey
             else:
                 self._json(job(2, "succeeded" if len(connections) > 2 else "queued"))
 
-        def do_POST(self) -> None:
+        def do_POST(self):
             self.rfile.read(int(self.headers["content-length"]))
             self._json(job(2, "queued"))
 
-        def _events(self) -> None:
+        def _events(self):
             connections.append(1)
             if len(connections) == 2:
                 self.close_connection = True
@@ -83,14 +82,14 @@ def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkey
                 self.wfile.write(event("progress", {"progress": {"phase": phase, "done": 1, "total": 2}}))
             self.wfile.write(event("end", {"status": "succeeded"}))
 
-        def _json(self, value: Any) -> None:
+        def _json(self, value):
             body = json.dumps(value).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, *_):
             """Says nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -111,14 +110,12 @@ def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkey
     ]
 
 
-def test_who_leaves_when_no_service_answers_is_told_that_the_job_is_still_there(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_who_leaves_when_no_service_answers_is_told_that_the_job_is_still_there(monkeypatch):
     class Gone(Client):
-        def submit(self, request: dict[str, Any]) -> dict[str, Any]:
+        def submit(self, request):
             return job(7, "queued")
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("app.cli.watching.follow", interrupted)
@@ -137,9 +134,7 @@ def test_who_leaves_when_no_service_answers_is_told_that_the_job_is_still_there(
         ("cancelled", "job diag_1 was cancelled", "submit it again"),
     ],
 )
-def test_who_wants_a_job_that_has_no_report_is_told_to_wait_or_to_ask_again(
-    status: str, detail: str, hint: str
-) -> None:
+def test_who_wants_a_job_that_has_no_report_is_told_to_wait_or_to_ask_again(status, detail, hint):
     with pytest.raises(HemostatError) as caught:
         require_success(job(1, status))
     assert caught.value.detail == detail

@@ -1,8 +1,6 @@
 import io
 import os
 import signal
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -15,35 +13,33 @@ from app.cli.watching import run_to_end
 class Interrupted(Client):
     """A service whose job runs for ever: `first` comes while it is watched, `second` while it is being cancelled."""
 
-    def __init__(self, first: signal.Signals, second: signal.Signals, *, own: bool = False) -> None:
+    def __init__(self, first, second, *, own=False):
         super().__init__("http://127.0.0.1:1", own=own)
         self.first, self.second = first, second
         self.cancelled = False
 
-    def submit(self, request: dict[str, Any]) -> dict[str, Any]:
+    def submit(self, request):
         return {"id": "diag_1"} | request
 
-    def watch(self, job_id: str, away: object = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    def watch(self, job_id, away=None):
         yield "log", {"message": "it runs"}
         os.kill(os.getpid(), self.first)
 
-    def queue(self, job_id: str) -> dict[str, Any]:
+    def queue(self, job_id):
         return {"before": 0, "first": []}
 
-    def cancel(self, job_id: str) -> dict[str, Any]:
+    def cancel(self, job_id):
         os.kill(os.getpid(), self.second)
         self.cancelled = True
         return {"id": job_id}
 
-    def job(self, job_id: str) -> dict[str, Any]:
+    def job(self, job_id):
         return {"id": job_id, "status": "cancelled" if self.cancelled else "running"}
 
 
 @pytest.mark.usefixtures("signals_as_before")
 @pytest.mark.parametrize(("first", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
-def test_a_job_is_cancelled_whatever_sigterm_comes_meanwhile(
-    first: signal.Signals, raised: type[KeyboardInterrupt]
-) -> None:
+def test_a_job_is_cancelled_whatever_sigterm_comes_meanwhile(first, raised):
     raise_on_sigterm()
     said = io.StringIO()
     client = Interrupted(first, signal.SIGTERM)
@@ -55,7 +51,7 @@ def test_a_job_is_cancelled_whatever_sigterm_comes_meanwhile(
 
 
 @pytest.mark.usefixtures("signals_as_before")
-def test_a_second_ctrl_c_breaks_the_cancelling_off_and_it_is_said() -> None:
+def test_a_second_ctrl_c_breaks_the_cancelling_off_and_it_is_said():
     raise_on_sigterm()
     said = io.StringIO()
     client = Interrupted(signal.SIGINT, signal.SIGINT)
@@ -68,7 +64,7 @@ def test_a_second_ctrl_c_breaks_the_cancelling_off_and_it_is_said() -> None:
 
 
 @pytest.mark.usefixtures("signals_as_before")
-def test_of_a_service_that_ends_with_the_command_another_one_has_to_be_started_to_be_asked() -> None:
+def test_of_a_service_that_ends_with_the_command_another_one_has_to_be_started_to_be_asked():
     raise_on_sigterm()
     said = io.StringIO()
     client = Interrupted(signal.SIGINT, signal.SIGINT, own=True)
@@ -82,28 +78,28 @@ def test_of_a_service_that_ends_with_the_command_another_one_has_to_be_started_t
 class Done(Client):
     """A service whose job is over at once."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__("http://127.0.0.1:1")
 
-    def submit(self, request: dict[str, Any]) -> dict[str, Any]:
+    def submit(self, request):
         return {"id": "diag_1"} | request
 
-    def watch(self, job_id: str, away: object = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    def watch(self, job_id, away=None):
         yield "end", {"status": "succeeded"}
 
-    def queue(self, job_id: str) -> dict[str, Any]:
+    def queue(self, job_id):
         return {"before": 0, "first": []}
 
-    def job(self, job_id: str) -> dict[str, Any]:
+    def job(self, job_id):
         return {"id": job_id, "status": "succeeded", "started_at": 1000.0, "finished_at": 1115.0}
 
 
 @pytest.mark.parametrize(
     ("own", "ask"), [(False, "`hemostat jobs list`"), (True, "`hemostat up`, then `hemostat jobs list`")]
 )
-def test_ctrl_c_while_the_job_is_sent_says_that_it_may_have_been_taken(*, own: bool, ask: str) -> None:
+def test_ctrl_c_while_the_job_is_sent_says_that_it_may_have_been_taken(*, own, ask):
     class Sending(Client):
-        def submit(self, request: dict[str, Any]) -> dict[str, Any]:
+        def submit(self, request):
             raise KeyboardInterrupt
 
     said = io.StringIO()
@@ -112,7 +108,7 @@ def test_ctrl_c_while_the_job_is_sent_says_that_it_may_have_been_taken(*, own: b
     assert said.getvalue() == f"interrupted while the job was sent: {ask} shows whether it was taken\n"
 
 
-def test_a_job_that_succeeded_says_how_long_it_took_in_all() -> None:
+def test_a_job_that_succeeded_says_how_long_it_took_in_all():
     said = io.StringIO()
     run_to_end(Done(), {}, Console(file=said, width=200))
     assert said.getvalue().splitlines()[-1] == "job diag_1 took 1 min 55 s in all"

@@ -54,11 +54,11 @@ CHANGES = [
 ]
 
 
-def body(change: dict) -> dict:
+def body(change):
     return ProbeRequest.model_validate(BASE | change).model_dump(mode="json")
 
 
-def parsed(words: list[str]) -> dict:
+def parsed(words):
     """What typer would give the command: a plain reader of the words, by what each option says of itself."""
     known = {option.flag: option for option in options_of(ProbeRequest)}
     given: dict = {"set": []}
@@ -79,19 +79,19 @@ def parsed(words: list[str]) -> dict:
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=json.dumps)
-def test_the_words_of_a_request_are_read_back_as_the_request(change: dict) -> None:
+def test_the_words_of_a_request_are_read_back_as_the_request(change):
     words = [word for line in words_of(ProbeRequest, body(change)) for word in line]
     given = parsed(words)
     asked = with_fields(BASE | request_of(ProbeRequest, given), given["set"])
     assert body(asked) == body(change)
 
 
-def test_a_request_of_defaults_needs_no_words_and_no_words_send_nothing() -> None:
+def test_a_request_of_defaults_needs_no_words_and_no_words_send_nothing():
     assert words_of(ProbeRequest, body({})) == []
     assert request_of(ProbeRequest, {option.name: None for option in options_of(ProbeRequest)}) == {}
 
 
-def test_an_option_has_the_name_help_and_default_of_its_field() -> None:
+def test_an_option_has_the_name_help_and_default_of_its_field():
     found = {option.flag: option for option in options_of(ProbeRequest)}
     assert found["--rate"].help == "How often. Default: 0.25."
     assert {"--name", "--careful", "--loud", "--keep", "--all", "--depth", "--warmth", "--window"} <= set(found)
@@ -101,13 +101,13 @@ def test_an_option_has_the_name_help_and_default_of_its_field() -> None:
 
 
 @pytest.mark.parametrize(("words", "part"), [(["rate"], "not FIELD=JSON"), (["rate=fast"], "not FIELD=JSON")])
-def test_what_is_no_field_and_json_is_refused(words: list[str], part: str) -> None:
+def test_what_is_no_field_and_json_is_refused(words, part):
     with pytest.raises(HemostatError, match=part) as refused:
         with_fields({}, words)
     assert refused.value.code is ErrorCode.INVALID_REQUEST
 
 
 @pytest.mark.parametrize("body", [({"rate": 1}, ["rate=2"]), ({}, ["rate=1", "rate=2"])])
-def test_a_field_is_given_once(body: tuple[dict, list[str]]) -> None:
+def test_a_field_is_given_once(body):
     with pytest.raises(HemostatError, match="rate is given twice"):
         with_fields(*body)

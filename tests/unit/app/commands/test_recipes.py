@@ -3,7 +3,6 @@
 import json
 import os
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -11,13 +10,13 @@ from app.commands.recipes import parse_recipe, parse_text
 from app.contracts.errors import ErrorCode, HemostatError
 
 
-def test_a_shorthand_step_becomes_its_json() -> None:
+def test_a_shorthand_step_becomes_its_json():
     assert parse_recipe(["quantize.rtn:bits=4,group_size=64,symmetric=false"]) == [
         {"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}
     ]
 
 
-def test_null_lists_and_words_are_understood() -> None:
+def test_null_lists_and_words_are_understood():
     parsed = parse_recipe(
         ["prune.magnitude:pattern=2:4,layers=0+3,modules=q_proj", "quantize.rtn:bits=3,group_size=null"]
     )
@@ -27,7 +26,7 @@ def test_null_lists_and_words_are_understood() -> None:
     ]
 
 
-def test_json_and_files_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_json_and_files_are_taken_as_they_are(tmp_path):
     steps = [{"type": "quantize.rtn", "bits": 4}, {"type": "prune.magnitude", "sparsity": 0.5}]
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps(steps))
@@ -36,7 +35,7 @@ def test_json_and_files_are_taken_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["quantize.rtn:bits", "{broken", "[1]"])
-def test_a_faulty_step_is_named(step: str) -> None:
+def test_a_faulty_step_is_named(step):
     with pytest.raises(HemostatError) as caught:
         parse_recipe([step])
     assert caught.value.code is ErrorCode.INVALID_REQUEST
@@ -52,23 +51,20 @@ def test_a_faulty_step_is_named(step: str) -> None:
         ("hub:some/set:body", {"source": "hub", "dataset": "some/set", "column": "body"}),
     ],
 )
-def test_text_sources_have_a_short_form(written: str | None, source: dict[str, object]) -> None:
+def test_text_sources_have_a_short_form(written, source):
     assert parse_text(written) == source
 
 
-def test_local_files_and_folders_are_sent_along(tmp_path: Path) -> None:
+def test_local_files_and_folders_are_sent_along(tmp_path):
     (tmp_path / "a.txt").write_text("Zażółć gęślą jaźń", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text('{"id": "x", "domain": "code", "text": "y = 1"}\n\n', encoding="utf-8")
     assert parse_text(str(tmp_path)) == {
         "source": "inline",
-        "documents": [
-            {"id": "a.txt", "text": "Zażółć gęślą jaźń"},
-            {"id": "x", "domain": "code", "text": "y = 1"},
-        ],
+        "documents": [{"id": "a.txt", "text": "Zażółć gęślą jaźń"}, {"id": "x", "domain": "code", "text": "y = 1"}],
     }
 
 
-def test_local_text_is_read_as_a_service_reads_it(tmp_path: Path) -> None:
+def test_local_text_is_read_as_a_service_reads_it(tmp_path):
     (tmp_path / "LOUD.TXT").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")  # a byte order mark; Windows' ends of lines
     odd = "a\u2028b\u0085c\u000bd"  # ends of lines to Python, characters of a string to JSON (the last one escaped)
     lines = [json.dumps({"id": "x", "text": odd[:4]}, ensure_ascii=False), json.dumps({"id": "y", "text": odd})]
@@ -80,21 +76,21 @@ def test_local_text_is_read_as_a_service_reads_it(tmp_path: Path) -> None:
     ]
 
 
-def test_hidden_files_and_folders_are_not_sent(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_not_sent(tmp_path):
     for name in (".secret.txt", ".git/notes.md", "in/.cache/x.jsonl", "in/kept.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     assert parse_text(str(tmp_path))["documents"] == [{"id": "in/kept.txt", "text": "in/kept.txt"}]
 
 
-def test_a_folder_is_read_into_whatever_it_is_called_and_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_folder_is_read_into_whatever_it_is_called_and_a_pipe_is_not_waited_for(tmp_path):
     (tmp_path / "notes.txt").mkdir()
     (tmp_path / "notes.txt" / "a.txt").write_text("one")
     assert parse_text(str(tmp_path))["documents"] == [{"id": "notes.txt/a.txt", "text": "one"}]
     os.mkfifo(tmp_path / "pipe.txt")
     found: list[HemostatError] = []
 
-    def read() -> None:
+    def read():
         with pytest.raises(HemostatError) as caught:
             parse_text(str(tmp_path))
         found.append(caught.value)
@@ -106,7 +102,7 @@ def test_a_folder_is_read_into_whatever_it_is_called_and_a_pipe_is_not_waited_fo
     assert "pipe.txt" in found[0].detail
 
 
-def test_a_missing_file_a_binary_one_and_a_bad_line_say_which(tmp_path: Path) -> None:
+def test_a_missing_file_a_binary_one_and_a_bad_line_say_which(tmp_path):
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "bad.jsonl").write_text('{"id": "x", "text": "y"}\nnonsense\n')
     for name, code, part in (
@@ -129,7 +125,7 @@ def test_a_missing_file_a_binary_one_and_a_bad_line_say_which(tmp_path: Path) ->
         ('{"id": "y", "messages": [{"role": "king", "content": "secret"}]}', "messages.0.role: "),
     ],
 )
-def test_a_line_that_is_no_document_is_named_by_file_and_line(tmp_path: Path, line: str, told: str) -> None:
+def test_a_line_that_is_no_document_is_named_by_file_and_line(tmp_path, line, told):
     (tmp_path / "bad.jsonl").write_text('{"id": "x", "text": "y"}\n' + line)
     with pytest.raises(HemostatError) as caught:
         parse_text(str(tmp_path / "bad.jsonl"))
@@ -139,13 +135,13 @@ def test_a_line_that_is_no_document_is_named_by_file_and_line(tmp_path: Path, li
     assert "secret" not in caught.value.detail
 
 
-def test_a_parameter_given_twice_is_refused() -> None:
+def test_a_parameter_given_twice_is_refused():
     with pytest.raises(HemostatError) as caught:
         parse_recipe(["quantize.rtn:bits=4,bits=5"])
     assert "bits twice" in caught.value.detail
 
 
-def test_each_error_hints_at_its_own_option() -> None:
+def test_each_error_hints_at_its_own_option():
     for parse, argument, part in (
         (parse_recipe, ["@missing.json"], "JSON"),
         (parse_recipe, ["quantize.rtn:layers=0,29"], "layers=0+1+29"),
@@ -157,7 +153,7 @@ def test_each_error_hints_at_its_own_option() -> None:
         assert part in caught.value.hint
 
 
-def test_the_calibration_text_of_a_step_has_the_same_short_forms(tmp_path: Path) -> None:
+def test_the_calibration_text_of_a_step_has_the_same_short_forms(tmp_path):
     file = tmp_path / "one+two.txt"
     file.write_text("some text", encoding="utf-8")
     (step,) = parse_recipe([f"prune.wanda:sparsity=0.5,calibration={file}"])

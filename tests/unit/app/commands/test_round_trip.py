@@ -5,7 +5,6 @@ The oracle is the command line itself: it is run up to the point where it would 
 
 import json
 import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from typer.testing import CliRunner
 
 from app.cli import submitting
 from app.cli.main import app
-from app.contracts.request import JobRequest
 from app.jobs.parsing import parse_submission
 from app.kinds.compare.report import CompareReport
 from app.kinds.registry import KINDS
@@ -156,7 +154,7 @@ UNSAID["sweep"] |= {"self_check"}
 UNSAID["surface"] |= {"self_check"}
 
 
-def made(kind: str, change: Json) -> JobRequest:
+def made(kind, change):
     body = {"kind": kind, "reference": {"model": "a"}} | BASES[kind] | change
     if "knobs" in change:  # the recipe holds the first value of each
         (knob,) = change["knobs"]
@@ -164,7 +162,7 @@ def made(kind: str, change: Json) -> JobRequest:
     return parse_submission(json.dumps(body).encode())
 
 
-def told(request: JobRequest) -> Json:
+def told(request):
     """What is asked; the contour by the level that it comes to, said or not."""
     asked = request.model_dump(mode="json", exclude={"dry_run", *UNSAID[request.kind]})
     if isinstance(request, SurfaceRequest):
@@ -173,16 +171,16 @@ def told(request: JobRequest) -> Json:
 
 
 @pytest.fixture(scope="module")
-def report() -> CompareReport:
+def report():
     return CompareReport.model_validate(compare_report(draw(documents=3), store_text=False))
 
 
-def command(report: CompareReport, request: JobRequest) -> str:
+def command(report, request):
     kept = request.model_dump(mode="json", exclude={"dry_run"})
     return reproduction(report.model_copy(update={"request": kept})).cli
 
 
-def sent(monkeypatch: pytest.MonkeyPatch, line: str) -> JobRequest:
+def sent(monkeypatch, line):
     """What the command line would ask."""
     kept: list[Json] = []
     monkeypatch.setattr(submitting, "measure", lambda request, *_, **__: kept.append(request))
@@ -192,9 +190,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, line: str) -> JobRequest:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_command_asks_for_all_that_was_asked(
-    report: CompareReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
-) -> None:
+def test_a_command_asks_for_all_that_was_asked(report, monkeypatch, tmp_path, kind):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "DOCUMENTS.jsonl").write_text(json.dumps(DOCUMENT))
     for change in ({}, *EVERY, *OWN[kind]):
@@ -213,6 +209,6 @@ def test_a_command_asks_for_all_that_was_asked(
         *((kind, {"allow_overlap": True}, " --allow-overlap") for kind in KINDS),
     ],
 )
-def test_what_has_an_option_is_said_by_it(report: CompareReport, kind: str, change: Json, option: str) -> None:
+def test_what_has_an_option_is_said_by_it(report, kind, change, option):
     line = command(report, made(kind, change))
     assert option in line

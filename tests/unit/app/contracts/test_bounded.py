@@ -1,7 +1,6 @@
 """What JSON would become is counted in its bytes, as a parser would count it."""
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +17,7 @@ VALUES = st.recursive(
 )
 
 
-def marks(value: Any) -> int:
+def marks(value):
     """Brackets, braces, colons and quotes, of a value that was parsed."""
     if isinstance(value, str):
         return 2
@@ -27,14 +26,14 @@ def marks(value: Any) -> int:
     return 2 + sum(3 + marks(inner) for inner in value.values()) if isinstance(value, dict) else 0
 
 
-def names(value: Any) -> int:
+def names(value):
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return (len(value) if isinstance(value, dict) else 0) + sum(map(names, inner))
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1 << 18])
 @given(VALUES, st.booleans())
-def test_values_are_counted_across_pieces_and_escapes(piece: int, value: Any, ascii_only: bool) -> None:
+def test_values_are_counted_across_pieces_and_escapes(piece, value, ascii_only):
     raw = json.dumps(value, ensure_ascii=ascii_only).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bounded, "_PIECE", piece)
@@ -44,11 +43,11 @@ def test_values_are_counted_across_pieces_and_escapes(piece: int, value: Any, as
                 parse(raw, marks(value) - 1)
 
 
-def test_a_name_that_comes_twice_is_counted_twice() -> None:
+def test_a_name_that_comes_twice_is_counted_twice():
     assert parse(b'{"a": 1, "a": 2}', 100) == ({"a": 2}, 2)
 
 
-def test_depth_is_bounded() -> None:
+def test_depth_is_bounded():
     assert counted(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, 1000) == 0
     with pytest.raises(JsonError, match="nested deeper"):
         counted(b"[" * (MAX_DEPTH + 1), 1000)
@@ -56,12 +55,12 @@ def test_depth_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"[" + b"0," * 1_000_001 + b"0]", b"]" * 1001, b'"' * 1001, b"{}" * 501])
-def test_what_is_no_json_is_bounded_as_well(raw: bytes) -> None:
+def test_what_is_no_json_is_bounded_as_well(raw):
     with pytest.raises(JsonError, match="too many values"):
         counted(raw, 1000)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"{} {}", b"\xff", b'"\\ud800"', b"1" * 5000, '"a"'.encode("utf-16")])
-def test_what_is_no_json_is_refused(raw: bytes) -> None:
+def test_what_is_no_json_is_refused(raw):
     with pytest.raises(JsonError):
         parse(raw, 1000)

@@ -1,7 +1,7 @@
 """Decoders as a client gives them: thirteen names, published defaults, and exact refusals."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import pytest
 from pydantic import Field
@@ -18,13 +18,13 @@ class _Body(Contract):
     shapings: tuple[AnyShaping, ...] = ()
 
 
-def _refused(body: dict[str, Any]) -> RequestError:
+def _refused(body):
     with pytest.raises(RequestError) as raised:
         parse_body(json.dumps(body).encode(), _Body)
     return raised.value
 
 
-def test_the_thirteen() -> None:
+def test_the_thirteen():
     assert len(set(DECODERS)) == 13
     assert [decoder.name for decoder in defaults()] == list(DECODERS)
     assert all(DECODER.validate_json(decoder.model_dump_json()) == decoder for decoder in defaults())
@@ -43,7 +43,7 @@ def test_the_thirteen() -> None:
         ("diverse_beam", {"beams": 4, "groups": 4, "diversity": 0.5, "length_penalty": 1.0}),
     ],
 )
-def test_a_name_alone_has_what_its_authors_published(name: str, published: dict[str, Any]) -> None:
+def test_a_name_alone_has_what_its_authors_published(name, published):
     assert DECODER.validate_python({"name": name}).model_dump() == {"name": name, **published}
 
 
@@ -74,7 +74,7 @@ def test_a_name_alone_has_what_its_authors_published(name: str, published: dict[
     ],
     ids=str,
 )
-def test_what_is_out_of_range_is_refused_where_it_stands(decoder: dict[str, Any], pointer: str) -> None:
+def test_what_is_out_of_range_is_refused_where_it_stands(decoder, pointer):
     refused = _refused({"decoders": [{"name": "greedy"}, decoder]})
 
     assert [(error.code, error.pointer) for error in refused.errors] == [(ErrorCode.INVALID_REQUEST, pointer)]
@@ -90,23 +90,21 @@ def test_what_is_out_of_range_is_refused_where_it_stands(decoder: dict[str, Any]
     ],
     ids=str,
 )
-def test_a_parameter_that_a_decoder_has_not_is_refused_by_its_name(
-    decoder: dict[str, Any], field: str, hint: str
-) -> None:
+def test_a_parameter_that_a_decoder_has_not_is_refused_by_its_name(decoder, field, hint):
     (error,) = _refused({"decoders": [decoder]}).errors
 
     assert (error.code, error.pointer) == (ErrorCode.UNKNOWN_FIELD, f"/decoders/0/{field}")
     assert hint in error.hint
 
 
-def test_a_decoder_that_does_not_exist_is_told_by_those_that_do() -> None:
+def test_a_decoder_that_does_not_exist_is_told_by_those_that_do():
     (error,) = _refused({"decoders": [{"name": "top-p"}]}).errors
 
     assert error.detail == "There is no decoder 'top-p'."
     assert "top_p" in error.hint
 
 
-def test_a_distribution_is_shaped_by_what_looks_at_one_token_alone() -> None:
+def test_a_distribution_is_shaped_by_what_looks_at_one_token_alone():
     (error,) = _refused({"shapings": [{"name": "beam"}]}).errors
 
     assert (error.code, error.pointer) == (ErrorCode.INVALID_REQUEST, "/shapings/0/name")
@@ -114,7 +112,7 @@ def test_a_distribution_is_shaped_by_what_looks_at_one_token_alone() -> None:
     assert error.hint == "valid: eta, min_p, temperature, top_k, top_p, typical"
 
 
-def test_a_shaping_that_is_no_decoder_either_is_told_by_the_nearest() -> None:
+def test_a_shaping_that_is_no_decoder_either_is_told_by_the_nearest():
     (error,) = _refused({"shapings": [{"name": "typicl"}]}).errors
 
     assert error.detail == "There is no shaping 'typicl'."

@@ -3,7 +3,7 @@
 import copy
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,11 +36,11 @@ DRAWN: dict[str, Callable[[], dict[str, Json]]] = {
 }
 
 
-def accepted(validator: Draft202012Validator, report: Json) -> bool:
+def accepted(validator, report):
     return bool(validator.is_valid(report))
 
 
-def read(kind: str, report: Json) -> bool:
+def read(kind, report):
     try:
         KINDS[kind].report.model_validate(report)
     except ValidationError:
@@ -48,7 +48,7 @@ def read(kind: str, report: Json) -> bool:
     return True
 
 
-def places(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def places(node, path=()):
     """Each place of a report that has a field."""
     if isinstance(node, dict):
         for key, value in node.items():
@@ -56,7 +56,7 @@ def places(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
             yield from places(value, (*path, key))
 
 
-def without(report: Json, path: tuple[str, ...]) -> Json:
+def without(report, path):
     report = copy.deepcopy(report)
     holder = report
     for key in path[:-1]:
@@ -65,12 +65,12 @@ def without(report: Json, path: tuple[str, ...]) -> Json:
     return report
 
 
-def test_every_kind_has_drawn_reports() -> None:
+def test_every_kind_has_drawn_reports():
     assert set(DRAWN) == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", DRAWN)
-def test_schema_and_contract_accept_what_is_drawn(kind: str) -> None:
+def test_schema_and_contract_accept_what_is_drawn(kind):
     schema = report_schema(kind)
     Draft202012Validator.check_schema(schema)
     drawn = DRAWN[kind]()
@@ -80,7 +80,7 @@ def test_schema_and_contract_accept_what_is_drawn(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", DRAWN)
-def test_schema_and_contract_agree_on_what_may_be_missing(kind: str) -> None:
+def test_schema_and_contract_agree_on_what_may_be_missing(kind):
     validator = Draft202012Validator(report_schema(kind))
     report = next(iter(DRAWN[kind]().values()))
     # What names a kind or a schema has a default in the contract alone.
@@ -96,7 +96,7 @@ def test_schema_and_contract_agree_on_what_may_be_missing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", DRAWN)
-def test_a_report_of_another_kind_or_version_is_refused_and_an_unknown_field_is_not(kind: str) -> None:
+def test_a_report_of_another_kind_or_version_is_refused_and_an_unknown_field_is_not(kind):
     validator = Draft202012Validator(report_schema(kind))
     report = next(iter(DRAWN[kind]().values()))
     other = "compare" if kind != "compare" else "sweep"
@@ -106,7 +106,7 @@ def test_a_report_of_another_kind_or_version_is_refused_and_an_unknown_field_is_
     assert accepted(validator, report | {"a_later_field": 1})
 
 
-def test_the_command_prints_the_schema_of_one_kind_or_of_all() -> None:
+def test_the_command_prints_the_schema_of_one_kind_or_of_all():
     one = CliRunner().invoke(app, ["schema", "sweep"])
     assert json.loads(one.stdout) == report_schema("sweep")
     assert set(json.loads(CliRunner().invoke(app, ["schema"]).stdout)) == set(KINDS)

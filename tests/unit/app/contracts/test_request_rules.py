@@ -1,7 +1,7 @@
 """Rules of a request that span more than one value are refused at the field that breaks them."""
 
 import json
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -50,7 +50,7 @@ SWEPT = {"model": "m", "recipe": [{"type": "prune.magnitude", "sparsity": {"swee
         ),
     ],
 )
-def test_the_field_is_named(changes: dict[str, Any], pointer: str, detail: str) -> None:
+def test_the_field_is_named(changes, pointer, detail):
     body = {"reference": {"model": "m"}, "candidate": {"model": "m", "recipe": [RTN]}} | changes
     with pytest.raises(RequestError) as refused:
         parse_submission(json.dumps(body).encode())
@@ -62,14 +62,14 @@ def test_the_field_is_named(changes: dict[str, Any], pointer: str, detail: str) 
 @pytest.mark.parametrize(
     "decoders", [[{"name": "greedy"}, {"name": "greedy"}], [{"name": "diverse_beam", "beams": 4, "groups": 3}]]
 )
-def test_a_rule_of_decoders_points_to_the_page_that_lists_them(decoders: list[dict[str, Any]]) -> None:
+def test_a_rule_of_decoders_points_to_the_page_that_lists_them(decoders):
     body = {"kind": "trajectory", "reference": {"model": "m"}, "candidate": {"model": "n"}, "decoders": decoders}
     with pytest.raises(RequestError) as refused:
         parse_submission(json.dumps(body).encode())
     assert "/openapi.json" in refused.value.hint
 
 
-def test_what_is_wrong_with_the_first_candidate_is_told_alone() -> None:
+def test_what_is_wrong_with_the_first_candidate_is_told_alone():
     body = {
         "kind": "trajectory",
         "reference": {"model": "m"},
@@ -81,7 +81,7 @@ def test_what_is_wrong_with_the_first_candidate_is_told_alone() -> None:
     assert [error.pointer for error in refused.value.errors] == ["/candidate/recipe/0/bits"]
 
 
-def test_a_kinds_name_is_its_requests_and_its_reports() -> None:
+def test_a_kinds_name_is_its_requests_and_its_reports():
     for name, kind in KINDS.items():
         assert {name} == {*get_args(kind.request.model_fields["kind"].annotation)} == {kind.name}
         assert kind.report.model_fields["kind"].default == name

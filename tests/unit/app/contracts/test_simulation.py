@@ -1,7 +1,6 @@
 """The section of config.json that tells an engine what to simulate."""
 
 import json
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -11,11 +10,11 @@ from app.contracts.simulation import SECTION, Simulation, simulation_of
 _Q, _K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
 
 
-def test_a_configuration_without_the_section_asks_for_nothing() -> None:
+def test_a_configuration_without_the_section_asks_for_nothing():
     assert simulation_of({"model_type": "llama"}) is None
 
 
-def test_a_section_survives_json() -> None:
+def test_a_section_survives_json():
     told = {
         "activations": [
             {"bits": 8, "dynamic": False, "symmetric": False, "modules": [_Q], "scales": {_Q: [0.5, 3]}},
@@ -30,7 +29,7 @@ def test_a_section_survives_json() -> None:
     assert (section.fakes, section.kv_dtype) == (True, None)
 
 
-def test_one_entry_needs_no_list_and_null_is_none() -> None:
+def test_one_entry_needs_no_list_and_null_is_none():
     section = Simulation.model_validate({"activations": {"bits": 8, "modules": [_Q]}, "kv_cache": None})
     assert len(section.activations) == 1
     assert section.simulated_kv == ()
@@ -38,7 +37,7 @@ def test_one_entry_needs_no_list_and_null_is_none() -> None:
     assert section.simulated_kv[0].v_bits == 2
 
 
-def test_floats_are_told_and_whole_numbers_are_not() -> None:
+def test_floats_are_told_and_whole_numbers_are_not():
     """Checkpoints that simulate even grids keep every byte of their configuration, and so their fingerprint."""
     told = {"kind": "float", "bits": 8, "dynamic": False, "modules": [_K], "scales": {_K: [0.5, 0]}}
     section = Simulation.model_validate({"activations": [{"bits": 4, "modules": [_Q]}, told]})
@@ -48,7 +47,7 @@ def test_floats_are_told_and_whole_numbers_are_not() -> None:
     assert Simulation.model_validate(section.model_dump()) == section
 
 
-def test_a_stored_dtype_simulates_nothing() -> None:
+def test_a_stored_dtype_simulates_nothing():
     section = Simulation.model_validate({"activations": None, "kv_cache": {"dtype": "fp8_e5m2"}})
     assert (section.fakes, section.kv_dtype, section.simulated_kv) == (False, "fp8_e5m2", ())
 
@@ -72,11 +71,11 @@ def test_a_stored_dtype_simulates_nothing() -> None:
         {"misspelt": {}},
     ],
 )
-def test_what_has_no_meaning_is_refused(told: dict[str, Any]) -> None:
+def test_what_has_no_meaning_is_refused(told):
     with pytest.raises(ValidationError):
         Simulation.model_validate(told)
 
 
-def test_keys_and_values_of_a_layer_may_stand_in_two_entries() -> None:
+def test_keys_and_values_of_a_layer_may_stand_in_two_entries():
     told = [{"k_bits": 4, "layers": [0, 1]}, {"v_bits": 8, "layers": [1]}]
     assert len(Simulation.model_validate({"kv_cache": told}).simulated_kv) == 2

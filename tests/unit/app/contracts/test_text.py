@@ -11,7 +11,7 @@ from app.contracts.text import Document, Message, ToolCall
 _CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 
 
-def test_a_conversation_as_the_openai_client_dumps_it_is_a_document() -> None:
+def test_a_conversation_as_the_openai_client_dumps_it_is_a_document():
     called = ChatCompletionMessage.model_validate({"role": "assistant", "content": None, "tool_calls": [_CALL]})
     said = ChatCompletionMessage.model_validate({"role": "assistant", "content": "It is 2."})
     messages: list[dict[str, Any]] = [
@@ -38,6 +38,6 @@ def test_a_conversation_as_the_openai_client_dumps_it_is_a_document() -> None:
         {"role": "assistant", "content": "No.", "tool_cals": None},
     ],
 )
-def test_a_message_without_a_word_or_with_what_would_be_lost_is_refused(message: dict[str, Any]) -> None:
+def test_a_message_without_a_word_or_with_what_would_be_lost_is_refused(message):
     with pytest.raises(ValidationError):
         Message.model_validate(message)

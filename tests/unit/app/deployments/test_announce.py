@@ -16,11 +16,11 @@ STARTING = Deployment.model_validate(examples.STARTING)
 READY = Deployment.model_validate(examples.READY)
 
 
-def event(kind: DeploymentEventType, reason: str = "") -> DeploymentEvent:
+def event(kind, reason=""):
     return DeploymentEvent(type=kind, at=0.0, reason=reason)
 
 
-def test_what_was_there_is_not_said_to_serve_before_its_processes_do() -> None:
+def test_what_was_there_is_not_said_to_serve_before_its_processes_do():
     left = READY.model_copy(update={"state": "degraded", "running": ()})
     assert found_words(left) == f"is there and starts; it will serve {READY.active_version}"
     assert found_words(READY) == f"is there, ready: it serves {READY.active_version}"
@@ -28,7 +28,7 @@ def test_what_was_there_is_not_said_to_serve_before_its_processes_do() -> None:
 
 
 @pytest.mark.parametrize("shadow", [None, examples.READY["shadow"] | {"divergence": None}])
-def test_no_traffic_is_not_news_where_there_was_none(shadow: dict[str, object] | None) -> None:
+def test_no_traffic_is_not_news_where_there_was_none(shadow):
     stale = event(DeploymentEventType.STALE, "no request was scored for too long")
     silent = Deployment.model_validate(examples.READY | {"shadow": shadow})
     assert not is_told(stale, silent)
@@ -36,18 +36,18 @@ def test_no_traffic_is_not_news_where_there_was_none(shadow: dict[str, object] |
     assert is_told(stale, READY), "something was scored, and is no longer"
 
 
-def test_the_agent_that_this_command_starts_is_not_missed() -> None:
+def test_the_agent_that_this_command_starts_is_not_missed():
     assert not is_told(event(DeploymentEventType.STATE, f"0 of 1 replica is ready: {NO_AGENT}; …"), READY)
     assert is_told(event(DeploymentEventType.STATE, "0 of 1 replica is ready: loading the weights"), READY)
     assert not is_told(event(DeploymentEventType.REPLICA), READY)
 
 
-def test_the_store_says_what_is_looked_for() -> None:
+def test_the_store_says_what_is_looked_for():
     script = Path(examples.__file__).parent / "lua" / "prelude.lua"
     assert NO_AGENT in script.read_text(encoding="utf-8")
 
 
-def test_a_phase_of_the_fit_is_told_as_it_begins_and_with_every_ten_points(tmp_path: Path) -> None:
+def test_a_phase_of_the_fit_is_told_as_it_begins_and_with_every_ten_points(tmp_path):
     output = io.StringIO()
     console = Console(file=output, force_terminal=False, width=200)
     request = DeploymentRequest.model_validate(examples.REQUEST)
@@ -80,9 +80,7 @@ def test_a_phase_of_the_fit_is_told_as_it_begins_and_with_every_ten_points(tmp_p
         ("cancelling", 1, None),
     ],
 )
-def test_a_fit_that_makes_way_is_not_told_as_one_that_stands_still(
-    status: str, attempt: int, told: tuple[str, int] | None
-) -> None:
+def test_a_fit_that_makes_way_is_not_told_as_one_that_stands_still(status, attempt, told):
     changed = {"status": status, "attempt": attempt, "progress": {"phase": "fit", "done": 3, "total": 100}}
     progress = fit_progress(Job.model_validate(QUEUED | changed))
     assert (None if progress is None else (progress.phase, progress.done)) == told

@@ -27,38 +27,31 @@ Tiny = Callable[..., Path]
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny: Tiny) -> Path:
+def model(tmp_path, tiny):
     return Path(shutil.copytree(tiny("llama"), tmp_path / "tiny"))
 
 
 @pytest.fixture
-def settings(tmp_path: Path, model: Path) -> Settings:
+def settings(tmp_path, model):
     (tmp_path / "models.toml").write_text(f"[models.tiny]\npath = {json.dumps(str(model))}\n")
     return Settings(home=tmp_path)
 
 
-def stored(
-    settings: Settings,
-    weights: str,
-    *,
-    passed: bool = True,
-    tolerance: float = 0.005,
-    deployment: str | None = "bot",
-) -> str:
+def stored(settings, weights, *, passed=True, tolerance=0.005, deployment="bot"):
     model: dict[str, Any] = {"model": "tiny", "weights_fingerprint": weights}
     told = calibrate_report(passed=passed)["test"] | {"tolerance": tolerance}
     made = record(reference=model, candidate=model, test=Proof.model_validate(told), deployment=deployment)
     return ProfileStore(settings).put(Temperature(1.5), made).version
 
 
-def test_a_proven_profile_of_the_same_weights_is_found(settings: Settings, model: Path) -> None:
+def test_a_proven_profile_of_the_same_weights_is_found(settings, model):
     version = stored(settings, fingerprint(model))
     found = proven(settings, MODEL, REFERENCE)
     assert found is not None
     assert found.version == version
 
 
-def test_one_of_a_job_that_any_key_may_submit_is_not_and_hides_none(settings: Settings, model: Path) -> None:
+def test_one_of_a_job_that_any_key_may_submit_is_not_and_hides_none(settings, model):
     stored(settings, fingerprint(model), deployment=None)
     assert proven(settings, MODEL, REFERENCE) is None
     version = stored(settings, fingerprint(model))
@@ -68,24 +61,24 @@ def test_one_of_a_job_that_any_key_may_submit_is_not_and_hides_none(settings: Se
     assert found.version == version
 
 
-def test_one_that_was_refused_is_not(settings: Settings, model: Path) -> None:
+def test_one_that_was_refused_is_not(settings, model):
     stored(settings, fingerprint(model), passed=False)
     assert proven(settings, MODEL, REFERENCE) is None
 
 
-def test_one_that_passed_a_laxer_test_is_not(settings: Settings, model: Path) -> None:
+def test_one_that_passed_a_laxer_test_is_not(settings, model):
     stored(settings, fingerprint(model), tolerance=0.1)
     assert proven(settings, MODEL, REFERENCE) is None
 
 
-def test_one_of_weights_that_lay_under_the_same_name_before_is_not(settings: Settings, model: Path) -> None:
+def test_one_of_weights_that_lay_under_the_same_name_before_is_not(settings, model):
     stored(settings, "a" * 64)
     later = time.time() + 60
     os.utime(model / "config.json", (later, later))
     assert proven(settings, MODEL, REFERENCE) is None
 
 
-def test_weights_that_were_only_copied_anew_are_the_same(settings: Settings, model: Path) -> None:
+def test_weights_that_were_only_copied_anew_are_the_same(settings, model):
     version = stored(settings, fingerprint(model))
     later = time.time() + 60
     os.utime(model / "config.json", (later, later))
@@ -104,9 +97,7 @@ def test_weights_that_were_only_copied_anew_are_the_same(settings: Settings, mod
         ({"temperature": 0, "top_p": 0.5}, [(0.7, 0.9)]),  # greedy: nothing is drawn
     ],
 )
-def test_a_fit_also_tells_what_is_left_after_the_deployments_own_sampling(
-    sampling: dict[str, float], expected: list[tuple[float, float]]
-) -> None:
+def test_a_fit_also_tells_what_is_left_after_the_deployments_own_sampling(sampling, expected):
     body = {"name": "a", "model": {"model": "other"}, "reference": {"model": "tiny"}, "sampling": sampling}
     fields = request_fields("dep_x", DeploymentRequest.model_validate(body)) | {"created_at": "1", "updated_at": "1"}
     asked = calibrate_request(read_deployment(fields))

@@ -1,12 +1,11 @@
 import os
 import time
-from pathlib import Path
 
 from app.deployments.hidden import sweep, sweep_all
 from app.settings import Settings
 
 
-def leave(deployment: Path, name: str, age_s: float) -> Path:
+def leave(deployment, name, age_s):
     file = deployment / "hidden" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"secret")
@@ -14,14 +13,14 @@ def leave(deployment: Path, name: str, age_s: float) -> Path:
     return file
 
 
-def test_what_nobody_came_for_is_swept_when_it_is_old(tmp_path: Path) -> None:
+def test_what_nobody_came_for_is_swept_when_it_is_old(tmp_path):
     old, young = leave(tmp_path, "old.bin", 100), leave(tmp_path, "young.bin", 0)
     assert sweep(tmp_path, 50) == 1
     assert (old.exists(), young.exists()) == (False, True)
     assert sweep(tmp_path / "nowhere", 50) == 0
 
 
-def test_of_every_deployment_also_of_one_whose_processes_are_gone(tmp_path: Path) -> None:
+def test_of_every_deployment_also_of_one_whose_processes_are_gone(tmp_path):
     settings = Settings(home=tmp_path, shadow_expiry_s=60)
     assert sweep_all(settings) == 0
     files = [

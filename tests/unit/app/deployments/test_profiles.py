@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from app.contracts.deployment import IDENTITY
@@ -11,11 +9,11 @@ from workers.calibration.profiles import ProfileStore
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path):
     return Settings(home=tmp_path)
 
 
-def test_profiles_are_listed_newest_first_and_a_deleted_one_is_gone(settings: Settings) -> None:
+def test_profiles_are_listed_newest_first_and_a_deleted_one_is_gone(settings):
     files = ProfileFiles(settings)
     assert files.list() == ()
     made = [ProfileStore(settings).put(low_rank(seed), record()) for seed in range(3)]
@@ -29,13 +27,13 @@ def test_profiles_are_listed_newest_first_and_a_deleted_one_is_gone(settings: Se
 
 
 @pytest.mark.parametrize("version", ["cal-0123456789abcdef", "../../etc", "cal-", "", IDENTITY, "cal-" + "A" * 16])
-def test_what_is_no_profile_is_not_found(settings: Settings, version: str) -> None:
+def test_what_is_no_profile_is_not_found(settings, version):
     with pytest.raises(HemostatError) as caught:
         ProfileFiles(settings).get(version)
     assert caught.value.code is ErrorCode.PROFILE_NOT_FOUND
 
 
-def test_two_profiles_are_told_apart_by_how_they_were_fitted(settings: Settings) -> None:
+def test_two_profiles_are_told_apart_by_how_they_were_fitted(settings):
     store = ProfileStore(settings)
     one = store.put(low_rank(), record())
     other = store.put(Temperature(1.25), record(seed=3, settings={"steps": 100}, job="diag_x"))
@@ -51,7 +49,7 @@ def test_two_profiles_are_told_apart_by_how_they_were_fitted(settings: Settings)
     assert compare(one, one).differences == ()
 
 
-def test_profiles_of_other_weights_or_another_test_do_not_compare(settings: Settings) -> None:
+def test_profiles_of_other_weights_or_another_test_do_not_compare(settings):
     store = ProfileStore(settings)
     one = store.put(low_rank(), record())
     weights = store.put(low_rank(), record(candidate={"model": "m", "weights_fingerprint": "9" * 64}))

@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect
 
 from app.contracts.deployment import Deployment, DeploymentRequest, Replica
 from app.deployments.record import read_deployment, request_fields
@@ -18,11 +17,11 @@ SECRET = new_secret()
 
 
 @pytest.fixture
-def guarded() -> TestClient:
-    async def answer(_: Request) -> PlainTextResponse:
+def guarded():
+    async def answer(_):
         return PlainTextResponse("in")
 
-    async def talk(socket: WebSocket) -> None:
+    async def talk(socket):
         await socket.accept()
         await socket.send_text("in")
         await socket.close()
@@ -38,7 +37,7 @@ def guarded() -> TestClient:
     return TestClient(SecretGuard(inner, secret=SECRET, without=frozenset({"/health", "/metrics/"})))
 
 
-def test_secrets_are_long_and_never_the_same() -> None:
+def test_secrets_are_long_and_never_the_same():
     made = {new_secret() for _ in range(1000)}
     assert len(made) == 1000
     assert min(map(len, made)) == 43  # 256 bits in base 64
@@ -59,11 +58,11 @@ def test_secrets_are_long_and_never_the_same() -> None:
     ],
     ids=["nothing", "scheme", "blank", "short", "long", "another scheme", "bare", "another case", "no text"],
 )
-def test_what_is_not_the_secret_is_not_admitted(given: str) -> None:
+def test_what_is_not_the_secret_is_not_admitted(given):
     assert not admits(SECRET, given)
 
 
-def test_the_secret_is_admitted_and_an_empty_one_admits_nobody() -> None:
+def test_the_secret_is_admitted_and_an_empty_one_admits_nobody():
     assert admits(SECRET, headers_for(SECRET)["authorization"])
     assert admits(SECRET, f"bearer  {SECRET} ")
     assert headers_for("") == {}
@@ -83,25 +82,25 @@ def test_the_secret_is_admitted_and_an_empty_one_admits_nobody() -> None:
         ("GET", "/nowhere"),
     ],
 )
-def test_without_the_secret_all_but_the_named_paths_are_closed(guarded: TestClient, method: str, path: str) -> None:
+def test_without_the_secret_all_but_the_named_paths_are_closed(guarded, method, path):
     url = f"http://testserver{path}"
     assert guarded.request(method, url).status_code == 401
     assert guarded.request(method, url, headers=headers_for("guess")).status_code == 401
     assert guarded.request(method, url, headers=headers_for(SECRET)).status_code != 401
 
 
-def test_named_paths_are_open(guarded: TestClient) -> None:
+def test_named_paths_are_open(guarded):
     assert guarded.get("/health").text == "in"
     assert guarded.get("/metrics/").text == "in"
     assert guarded.post("/v1/completions", headers=headers_for(SECRET)).text == "in"
 
 
-def test_a_header_that_is_sent_twice_does_not_pass(guarded: TestClient) -> None:
+def test_a_header_that_is_sent_twice_does_not_pass(guarded):
     twice = [("authorization", "Bearer guess"), ("authorization", f"Bearer {SECRET}")]
     assert guarded.post("/v1/completions", headers=twice).status_code == 401
 
 
-def test_a_websocket_is_refused(guarded: TestClient) -> None:
+def test_a_websocket_is_refused(guarded):
     with pytest.raises(WebSocketDisconnect) as refused, guarded.websocket_connect("/realtime"):
         pass
     assert refused.value.code == 1008
@@ -109,7 +108,7 @@ def test_a_websocket_is_refused(guarded: TestClient) -> None:
         assert socket.receive_text() == "in"
 
 
-def test_no_answer_and_no_schema_holds_it() -> None:
+def test_no_answer_and_no_schema_holds_it():
     replica = Replica(id="serve-0", secret=SECRET)
     asked = DeploymentRequest.model_validate({"name": "a", "model": {"model": "m"}, "reference": {"model": "m"}})
     times = {"created_at": "0", "updated_at": "0"}

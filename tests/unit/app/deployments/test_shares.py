@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from app.contracts.errors import HemostatError
@@ -7,16 +5,16 @@ from app.deployments.shares import Wanted, check_shares
 from app.settings import Settings
 
 
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path):
     return Settings(home=tmp_path, share_serving=0.3, share_shadow=0.1, share_diagnosis=0.3)
 
 
-def test_what_adds_up_to_the_whole_device_fits(tmp_path: Path) -> None:
+def test_what_adds_up_to_the_whole_device_fits(tmp_path):
     check_shares(settings(tmp_path), [Wanted("a", 2)])
     check_shares(settings(tmp_path), [])
 
 
-def test_one_replica_more_does_not_and_the_sum_is_said(tmp_path: Path) -> None:
+def test_one_replica_more_does_not_and_the_sum_is_said(tmp_path):
     for served in (
         [Wanted("a", 3)],
         [Wanted("a", 1), Wanted("b", 2)],
@@ -29,7 +27,7 @@ def test_one_replica_more_does_not_and_the_sum_is_said(tmp_path: Path) -> None:
         assert caught.value.pointer == "/replicas"
 
 
-def test_a_verifying_process_takes_its_share(tmp_path: Path) -> None:
+def test_a_verifying_process_takes_its_share(tmp_path):
     less = settings(tmp_path).model_copy(update={"share_verify": 0.3})
     check_shares(less, [Wanted("a", 1, verify=True)])
     with pytest.raises(HemostatError) as caught:

@@ -2,20 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from app.contracts.deployment import Deployment
 from app.gateway.core import Gateway
 from app.gateway.directory import Directory
 from app.main import create_app
@@ -28,7 +25,7 @@ CHUNK = {"id": "c", "object": "text_completion", "created": 1, "model": "inner"}
 WHOLE = {**CHUNK, "choices": [{"index": 0, "text": "a", "finish_reason": "length"}], "usage": {"completion_tokens": 1}}
 
 
-def event(text: str = "a", finish: str | None = None, stop: int | None = None) -> bytes:
+def event(text="a", finish=None, stop=None):
     choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish, "stop_reason": stop}
     return b"data: " + json.dumps(CHUNK | {"choices": [choice]}, separators=(",", ":")).encode() + b"\n\n"
 
@@ -51,11 +48,11 @@ class Peer:
     tokenized: int = 0
     tokenizing: Callable[[], Awaitable[Any]] | None = None  # what it waits for
 
-    def application(self) -> Starlette:
-        async def models(_: Request) -> Response:
+    def application(self):
+        async def models(_):
             return JSONResponse({"data": [{"id": "inner"}]})
 
-        async def tokenize(request: Request) -> Response:
+        async def tokenize(request):
             assert (await request.json())["model"] == "inner"
             self.tokenized += 1
             if self.tokenizing is not None:
@@ -64,16 +61,16 @@ class Peer:
                 return JSONResponse({"error": {"message": "it failed"}}, self.tokenizes)
             return JSONResponse({"tokens": [1, 2, 3], "max_model_len": 100})
 
-        async def generate(request: Request) -> Response:
+        async def generate(request):
             self.asked.append(await request.json())
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             return await answer(self.asked[-1])
 
-        async def nonfinite(_: Request) -> Response:
+        async def nonfinite(_):
             self.doubted += 1
             return JSONResponse({"nonfinite": self.broken, "reason": self.reason if self.broken else ""})
 
-        async def health(_: Request) -> Response:
+        async def health(_):
             return Response(status_code=self.health)
 
         paths = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/verified")
@@ -88,17 +85,17 @@ class Peer:
         )
 
 
-def whole(body: Any, status: int = 200) -> Answer:
-    async def answer(_: dict[str, Any]) -> Response:
+def whole(body, status=200):
+    async def answer(_):
         return JSONResponse(body, status) if not isinstance(body, bytes) else Response(body, status)
 
     return answer
 
 
-def stream(*parts: bytes | float | Exception, kind: str = "text/event-stream") -> Answer:
+def stream(*parts, kind="text/event-stream"):
     """Bytes are sent, numbers are seconds of silence, an exception cuts the connection."""
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body():
         for part in parts:
             if isinstance(part, float):
                 await asyncio.sleep(part)
@@ -107,14 +104,14 @@ def stream(*parts: bytes | float | Exception, kind: str = "text/event-stream") -
             else:
                 yield part
 
-    async def answer(_: dict[str, Any]) -> Response:
+    async def answer(_):
         return StreamingResponse(body(), media_type=kind)
 
     return answer
 
 
 @asynccontextmanager
-async def serving(*peers: Peer) -> AsyncIterator[None]:
+async def serving(*peers):
     servers = []
     for peer in peers:
         config = uvicorn.Config(peer.application(), port=0, log_level="critical", lifespan="off", access_log=False)
@@ -134,9 +131,7 @@ async def serving(*peers: Peer) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def calling(
-    tmp_path: Path, served: Deployment | Store, *, owners: tuple[str, ...] = (), **settings: Any
-) -> AsyncIterator[httpx.AsyncClient]:
+async def calling(tmp_path, served, *, owners=(), **settings):
     """A client of the gateway; `owners` have a key each, which `tests.support.keys.bearer` sends."""
     if owners:
         settings["api_keys_file"] = write_keys(tmp_path / "keys", *(key_line(owner, "admin") for owner in owners))
@@ -153,7 +148,7 @@ async def calling(
         await app.state.hemostat.redis.aclose()
 
 
-def of(*peers: Peer, **fields: Any) -> Deployment:
+def of(*peers, **fields):
     running = tuple(replica(f"r{number}", url=peer.url) for number, peer in enumerate(peers))
     return deployment(*running, **fields)
 

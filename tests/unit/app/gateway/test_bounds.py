@@ -1,5 +1,3 @@
-from typing import Any
-
 import pytest
 
 from app.gateway.bounds import check
@@ -29,7 +27,7 @@ from app.gateway.errors import ApiError
         {"input": "text", "something_of_vllms": {"deep": [1]}},
     ],
 )
-def test_what_is_within_the_limits_passes(body: dict[str, Any]) -> None:
+def test_what_is_within_the_limits_passes(body):
     check(body)
 
 
@@ -84,7 +82,7 @@ def test_what_is_within_the_limits_passes(body: dict[str, Any]) -> None:
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
     ],
 )
-def test_what_is_beyond_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+def test_what_is_beyond_is_refused_by_name(body, param):
     with pytest.raises(ApiError) as caught:
         check(body)
     assert (caught.value.status, caught.value.param) == (400, param)
@@ -107,7 +105,7 @@ def test_what_is_beyond_is_refused_by_name(body: dict[str, Any], param: str) -> 
     ],
 )
 @pytest.mark.parametrize("place", ["messages", "input"])
-def test_only_text_is_taken(part: dict[str, Any], place: str) -> None:
+def test_only_text_is_taken(part, place):
     with pytest.raises(ApiError) as caught:
         check({place: [{"role": "system", "content": "a"}, {"role": "user", "content": [{"type": "text"}, part]}]})
     assert caught.value.param == f"{place}[1].content[1]"

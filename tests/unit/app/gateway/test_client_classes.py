@@ -1,14 +1,11 @@
 """What the official client makes of answers that vLLM does not give on demand."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
 from tests.unit.app.gateway.peers import WHOLE, Peer, calling, of, serving, whole
 
@@ -16,9 +13,7 @@ FULL = whole({"error": {"message": "full", "code": 503}}, 503)
 
 
 @asynccontextmanager
-async def client_of(
-    tmp_path: Path, *peers: Peer, retries: int = 0, **settings: Any
-) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client_of(tmp_path, *peers, retries=0, **settings):
     async with (
         serving(*peers),
         calling(tmp_path, of(*peers), **settings) as http,
@@ -29,7 +24,7 @@ async def client_of(
         yield client
 
 
-async def test_it_comes_again_when_it_was_told_to_and_is_answered_then(tmp_path: Path) -> None:
+async def test_it_comes_again_when_it_was_told_to_and_is_answered_then(tmp_path):
     peer = Peer([FULL, FULL, whole(WHOLE)])  # the gateway tries the only replica twice
     async with client_of(tmp_path, peer, retries=1) as client:
         answer = await client.completions.create(model="m", prompt="x")
@@ -37,7 +32,7 @@ async def test_it_comes_again_when_it_was_told_to_and_is_answered_then(tmp_path:
     assert len(peer.asked) == 3
 
 
-async def test_it_does_not_come_again_for_what_would_fail_again(tmp_path: Path) -> None:
+async def test_it_does_not_come_again_for_what_would_fail_again(tmp_path):
     peer = Peer([whole({"error": {"message": "boom", "code": 500}}, 500)])
     async with client_of(tmp_path, peer, retries=2) as client:
         with pytest.raises(openai.InternalServerError) as caught:
@@ -46,10 +41,10 @@ async def test_it_does_not_come_again_for_what_would_fail_again(tmp_path: Path) 
     assert len(peer.asked) == 1
 
 
-async def test_a_full_queue_is_its_rate_limit_error(tmp_path: Path) -> None:
+async def test_a_full_queue_is_its_rate_limit_error(tmp_path):
     release, asked = asyncio.Event(), asyncio.Event()
 
-    async def slow(_: dict[str, Any]) -> Response:
+    async def slow(_):
         asked.set()
         await release.wait()
         return JSONResponse(WHOLE)
@@ -65,7 +60,7 @@ async def test_a_full_queue_is_its_rate_limit_error(tmp_path: Path) -> None:
         assert (await first).choices
 
 
-async def test_what_vllm_cannot_process_is_its_unprocessable_entity_error(tmp_path: Path) -> None:
+async def test_what_vllm_cannot_process_is_its_unprocessable_entity_error(tmp_path):
     peer = Peer([whole({"error": {"message": "no such grammar", "param": "structured_outputs", "code": 422}}, 422)])
     async with client_of(tmp_path, peer) as client:
         with pytest.raises(openai.UnprocessableEntityError) as caught:

@@ -9,7 +9,7 @@ from app.gateway.bounds import check
 from app.gateway.errors import ApiError, envelope
 
 
-def schema(properties: int = 1, enum: int = 1) -> dict[str, Any]:
+def schema(properties=1, enum=1):
     return {
         "type": "object",
         "properties": {f"p{number}": {"type": "integer"} for number in range(properties - 1)}
@@ -17,22 +17,22 @@ def schema(properties: int = 1, enum: int = 1) -> dict[str, Any]:
     }
 
 
-def answering(inner: Any) -> dict[str, Any]:
+def answering(inner):
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": inner}}}
 
 
-def tool(parameters: Any, name: str = "f", **more: Any) -> dict[str, Any]:
+def tool(parameters, name="f", **more):
     return {"type": "function", "function": {"name": name, "parameters": parameters, **more}}
 
 
-def nested(levels: int) -> Any:
+def nested(levels):
     value: Any = 1
     for _ in range(levels):
         value = {"a": value}
     return value
 
 
-def sized(size: int) -> dict[str, str]:
+def sized(size):
     """An object of exactly so many bytes as compact JSON."""
     return {"a": "x" * (size - len('{"a":""}'))}
 
@@ -158,12 +158,12 @@ BEYOND: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize("body", WITHIN)
-def test_at_the_limit_passes(body: dict[str, Any]) -> None:
+def test_at_the_limit_passes(body):
     check(body)
 
 
 @pytest.mark.parametrize(("body", "param", "told"), BEYOND)
-def test_beyond_it_is_a_400_of_openais_shape(body: dict[str, Any], param: str, told: str) -> None:
+def test_beyond_it_is_a_400_of_openais_shape(body, param, told):
     with pytest.raises(ApiError) as caught:
         check(body)
     assert caught.value.status == 400
@@ -172,7 +172,7 @@ def test_beyond_it_is_a_400_of_openais_shape(body: dict[str, Any], param: str, t
     assert told in error["message"]
 
 
-def test_a_constraint_that_vllm_no_longer_has_is_not_ignored() -> None:
+def test_a_constraint_that_vllm_no_longer_has_is_not_ignored():
     with pytest.raises(ApiError) as caught:
         check({"guided_json": {"type": "object"}})
     error = envelope(caught.value)["error"]

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 from app.gateway.core import Gateway
 from app.gateway.directory import Directory
 from app.main import create_app
@@ -8,7 +6,7 @@ from tests.unit.app.gateway.test_directory import Store
 from tests.unit.app.gateway.test_replicas import deployment
 
 
-async def test_a_deployment_that_is_gone_leaves_no_series_and_no_queue(tmp_path: Path) -> None:
+async def test_a_deployment_that_is_gone_leaves_no_series_and_no_queue(tmp_path):
     app = create_app(Settings(home=tmp_path))
     gateway = Gateway.of(app.state.hemostat)
     old, busy, same = (deployment(name=name, id=f"dep_{name}") for name in ("old", "busy", "same"))
@@ -16,7 +14,7 @@ async def test_a_deployment_that_is_gone_leaves_no_series_and_no_queue(tmp_path:
     gateway.directory = Directory(store)
     await gateway.directory.all()
 
-    def shown(name: str) -> bool:
+    def shown(name):
         return f'deployment="{name}"' in app.state.hemostat.telemetry.render().decode()
 
     for one in (old, busy, same):

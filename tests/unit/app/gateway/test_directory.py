@@ -3,7 +3,6 @@ import asyncio
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from app.contracts.deployment import Deployment
 from app.gateway.directory import Directory
 from app.gateway.errors import ApiError
 from tests.unit.app.gateway.test_replicas import deployment, replica
@@ -12,19 +11,19 @@ from tests.unit.app.gateway.test_replicas import deployment, replica
 class Clock:
     now = 0.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
 class Store:
-    def __init__(self, *held: Deployment) -> None:
+    def __init__(self, *held):
         self.held = list(held)
         self.away = False
         self.reads = 0
         self.changes = 0
         self.slow: asyncio.Event | None = None
 
-    async def list(self) -> "list[Deployment]":
+    async def list(self):
         self.reads += 1
         held = list(self.held)
         await asyncio.sleep(0)
@@ -35,12 +34,12 @@ class Store:
         return held
 
 
-async def settle() -> None:
+async def settle():
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-async def test_the_list_is_read_once_and_behind_the_look_up_before_it_is_a_second_old() -> None:
+async def test_the_list_is_read_once_and_behind_the_look_up_before_it_is_a_second_old():
     clock, store = Clock(), Store(deployment(name="a"))
     directory = Directory(store, clock=clock)
     await asyncio.gather(*(directory.find("a") for _ in range(10)))
@@ -58,7 +57,7 @@ async def test_the_list_is_read_once_and_behind_the_look_up_before_it_is_a_secon
 
 
 @pytest.mark.parametrize("age", [1.01, 1.5, 2, 3, 4, 5, 6, 7, 8, 9, 9.9, 10, 100])
-async def test_a_list_that_is_older_than_a_second_is_not_used(age: float) -> None:
+async def test_a_list_that_is_older_than_a_second_is_not_used(age):
     clock, store = Clock(), Store(deployment(name="a"))
     directory = Directory(store, clock=clock)
     await directory.find("a")
@@ -69,7 +68,7 @@ async def test_a_list_that_is_older_than_a_second_is_not_used(age: float) -> Non
     assert store.reads == 2, "one read for all"
 
 
-async def test_the_age_counts_from_when_the_read_began() -> None:
+async def test_the_age_counts_from_when_the_read_began():
     clock, store = Clock(), Store(deployment(name="a"))
     directory = Directory(store, clock=clock)
     store.slow = asyncio.Event()
@@ -83,7 +82,7 @@ async def test_the_age_counts_from_when_the_read_began() -> None:
     assert store.reads == 2
 
 
-async def test_a_change_that_this_process_made_holds_for_the_next_look_up() -> None:
+async def test_a_change_that_this_process_made_holds_for_the_next_look_up():
     clock, store = Clock(), Store(deployment(name="a"))
     directory = Directory(store, clock=clock)
     await directory.find("a")
@@ -105,7 +104,7 @@ async def test_a_change_that_this_process_made_holds_for_the_next_look_up() -> N
     assert store.reads == 4
 
 
-async def test_an_outage_that_was_seen_long_ago_is_looked_at_anew() -> None:
+async def test_an_outage_that_was_seen_long_ago_is_looked_at_anew():
     clock, store = Clock(), Store(deployment(name="a"))
     directory = Directory(store, clock=clock)
     await directory.find("a")
@@ -119,7 +118,7 @@ async def test_an_outage_that_was_seen_long_ago_is_looked_at_anew() -> None:
     assert (await directory.find("a")).active_version == "cal-000000000000000a"
 
 
-async def test_a_name_that_is_not_known_is_looked_for_before_it_is_404() -> None:
+async def test_a_name_that_is_not_known_is_looked_for_before_it_is_404():
     store = Store(deployment(name="smollm2-w4"))
     directory = Directory(store, clock=Clock())
     await directory.find("smollm2-w4")
@@ -131,7 +130,7 @@ async def test_a_name_that_is_not_known_is_looked_for_before_it_is_404() -> None
     assert "smollm2-w4" in caught.value.hint
 
 
-async def test_while_redis_is_away_the_last_list_stands() -> None:
+async def test_while_redis_is_away_the_last_list_stands():
     clock, store = Clock(), Store(deployment(replica("r"), name="a"))
     directory = Directory(store, clock=clock)
     await directory.find("a")
@@ -146,7 +145,7 @@ async def test_while_redis_is_away_the_last_list_stands() -> None:
     assert caught.value.status == 404
 
 
-async def test_without_any_list_it_is_503() -> None:
+async def test_without_any_list_it_is_503():
     store = Store()
     store.away = True
     with pytest.raises(ApiError) as caught:
@@ -154,7 +153,7 @@ async def test_without_any_list_it_is_503() -> None:
     assert (caught.value.status, caught.value.retry_after_s) == (503, 2)
 
 
-async def test_replicas_whose_lease_ran_out_in_an_outage_are_kept_until_they_are_back() -> None:
+async def test_replicas_whose_lease_ran_out_in_an_outage_are_kept_until_they_are_back():
     clock, store = Clock(), Store(deployment(replica("r"), name="a"))
     directory = Directory(store, clock=clock)
     await directory.find("a")

@@ -23,23 +23,18 @@ from app.gateway.errors import ApiError, clean, envelope, from_replica, in_scope
         ("", False),
     ],
 )
-def test_openais_paths_are_known(path: str, ours: bool) -> None:
+def test_openais_paths_are_known(path, ours):
     assert is_ours(path) is ours
     error = HemostatError(ErrorCode.UNAUTHORIZED, "No key.")
     assert (in_scope({"path": path}, error) is not None) is ours
 
 
 @pytest.mark.parametrize("code", ErrorCode)
-def test_every_code_has_the_whole_envelope(code: ErrorCode) -> None:
+def test_every_code_has_the_whole_envelope(code):
     answer = response(HemostatError(code, "What happened.", hint="What to do.", pointer="/a/b", retry_after_s=3))
     assert answer.status_code == CATALOGUE[code].status
     error = json.loads(bytes(answer.body))["error"]
-    assert error == {
-        "message": "What happened. What to do.",
-        "type": error["type"],
-        "param": "a.b",
-        "code": code.value,
-    }
+    assert error == {"message": "What happened. What to do.", "type": error["type"], "param": "a.b", "code": code.value}
     assert answer.headers["retry-after"] == "3"
 
 
@@ -54,16 +49,16 @@ def test_every_code_has_the_whole_envelope(code: ErrorCode) -> None:
         (invalid("x", "n"), "invalid_request_error", None),
     ],
 )
-def test_clients_learn_whether_to_try_again(error: HemostatError, kind: str, retry: str | None) -> None:
+def test_clients_learn_whether_to_try_again(error, kind, retry):
     assert envelope(error)["error"]["type"] == kind
     assert response(error).headers.get("x-should-retry") == retry
 
 
-def vllm(message: str, code: int = 400, param: str | None = None) -> bytes:
+def vllm(message, code=400, param=None):
     return json.dumps({"error": {"message": message, "type": "BadRequestError", "param": param, "code": code}}).encode()
 
 
-def test_what_a_replica_refuses_keeps_its_words_and_its_field() -> None:
+def test_what_a_replica_refuses_keeps_its_words_and_its_field():
     error = from_replica(400, vllm("temperature must be non-negative, got -3.0.", param="temperature"))
     assert (error.status, error.code, error.param) == (400, "invalid_request", "temperature")
     assert "non-negative" in error.detail
@@ -78,7 +73,7 @@ def test_what_a_replica_refuses_keeps_its_words_and_its_field() -> None:
         "max_tokens=3000 cannot be greater than max_model_len=256.",
     ],
 )
-def test_a_context_that_is_too_long_has_a_code_of_its_own(message: str) -> None:
+def test_a_context_that_is_too_long_has_a_code_of_its_own(message):
     assert from_replica(400, vllm(message)).code == "context_exceeded"
 
 
@@ -96,9 +91,7 @@ def test_a_context_that_is_too_long_has_a_code_of_its_own(message: str) -> None:
         ("The decoder prompt is longer than the maximum model length of 64.", None, "64 tokens", "messages"),
     ],
 )
-def test_a_context_that_is_too_long_is_told_in_our_words(
-    message: str, given: str | None, limit: str, param: str
-) -> None:
+def test_a_context_that_is_too_long_is_told_in_our_words(message, given, limit, param):
     error = from_replica(400, vllm(message, param=given), "messages")
     assert (error.code, error.param) == ("context_exceeded", param)
     told = envelope(error)["error"]["message"]
@@ -111,14 +104,14 @@ def test_a_context_that_is_too_long_is_told_in_our_words(
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"error": "Unauthorized"}', b'{"error": {}}'])
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
-def test_any_other_answer_is_an_error_too(body: bytes, status: int) -> None:
+def test_any_other_answer_is_an_error_too(body, status):
     error = from_replica(status, body)
     assert error.status >= 400
     assert error.status != 401, "the client's key is good"
     assert error.detail
 
 
-def test_what_fails_within_a_replica_is_not_told() -> None:
+def test_what_fails_within_a_replica_is_not_told():
     trace = 'Traceback (most recent call last):\n  File "/opt/x/engine.py", line 3, in run\n    boom\nKeyError: 1'
     error = from_replica(500, vllm(trace, 500))
     assert error.detail == "The replica failed on this request."

@@ -2,16 +2,14 @@
 
 import asyncio
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
-from tests.unit.app.gateway.peers import ASKED, WHOLE, Answer, Peer, calling, event, of, serving, stream, whole
+from tests.unit.app.gateway.peers import ASKED, WHOLE, Peer, calling, event, of, serving, stream, whole
 
 
-async def test_the_replica_gets_the_body_whole_and_what_is_ours(tmp_path: Path) -> None:
+async def test_the_replica_gets_the_body_whole_and_what_is_ours(tmp_path):
     peer = Peer([whole(WHOLE)])
     async with serving(peer), calling(tmp_path, of(peer)) as http:
         given = {**ASKED, "top_k": 3, "unheard_of": {"a": [None]}, "vllm_xargs": {"mine": "x"}, "hemostat": {}}
@@ -27,7 +25,7 @@ async def test_the_replica_gets_the_body_whole_and_what_is_ours(tmp_path: Path) 
         assert len(peer.asked) == 1
 
 
-async def test_several_answers_of_a_deployment_that_is_greedy_never_reach_a_replica(tmp_path: Path) -> None:
+async def test_several_answers_of_a_deployment_that_is_greedy_never_reach_a_replica(tmp_path):
     peer = Peer([whole(WHOLE)])
     async with serving(peer), calling(tmp_path, of(peer, sampling={"temperature": 0})) as http:
         refused = await http.post("/v1/completions", json=ASKED | {"n": 2})
@@ -39,7 +37,7 @@ async def test_several_answers_of_a_deployment_that_is_greedy_never_reach_a_repl
 
 
 @pytest.mark.parametrize("cut", [1, 7, 64])
-async def test_events_come_whole_however_they_were_cut_on_the_way(tmp_path: Path, cut: int) -> None:
+async def test_events_come_whole_however_they_were_cut_on_the_way(tmp_path, cut):
     raw = b": hello\r\n\r\n" + (event("a") + event("b", "length") + b"data: [DONE]\n\n").replace(b"\n", b"\r\n")
     peer = Peer([stream(*(raw[at : at + cut] for at in range(0, len(raw), cut)))])
     async with serving(peer), calling(tmp_path, of(peer)) as http:
@@ -50,7 +48,7 @@ async def test_events_come_whole_however_they_were_cut_on_the_way(tmp_path: Path
     assert answer.headers["x-hemostat-calibration"] == "identity"
 
 
-async def test_events_that_came_together_go_together_also_before_one_that_fails(tmp_path: Path) -> None:
+async def test_events_that_came_together_go_together_also_before_one_that_fails(tmp_path):
     many = b"".join(event(str(number)) for number in range(50))
     good = Peer([stream(many + event("end", "length") + b"data: [DONE]\n\n")])
     async with serving(good), calling(tmp_path / "good", of(good)) as http:
@@ -68,16 +66,9 @@ async def test_events_that_came_together_go_together_also_before_one_that_fails(
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [
-        whole({"error": {"message": "full", "code": 503}}, 503),
-        whole(b"no json"),
-        stream(RuntimeError("cut")),
-    ],
+    "bad", [whole({"error": {"message": "full", "code": 503}}, 503), whole(b"no json"), stream(RuntimeError("cut"))]
 )
-async def test_another_replica_is_asked_where_nothing_was_answered(
-    tmp_path: Path, bad: Answer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_another_replica_is_asked_where_nothing_was_answered(tmp_path, bad, monkeypatch):
     monkeypatch.setattr("app.gateway.replicas.SHUNNED_S", 600.0)
     first, second = Peer([bad]), Peer([whole(WHOLE)])
     async with serving(first, second), calling(tmp_path, of(first, second)) as http:
@@ -88,8 +79,8 @@ async def test_another_replica_is_asked_where_nothing_was_answered(
         assert len(first.asked) == 1, "it is left alone for a while"
 
 
-async def test_what_took_too_long_is_not_begun_again(tmp_path: Path) -> None:
-    async def slow(_: dict[str, Any]) -> Response:
+async def test_what_took_too_long_is_not_begun_again(tmp_path):
+    async def slow(_):
         await asyncio.sleep(60)
         return JSONResponse(WHOLE)
 
@@ -101,7 +92,7 @@ async def test_what_took_too_long_is_not_begun_again(tmp_path: Path) -> None:
     assert (len(first.asked), len(second.asked)) == (1, 0)
 
 
-async def test_a_request_that_ends_replicas_does_not_end_all_of_them(tmp_path: Path) -> None:
+async def test_a_request_that_ends_replicas_does_not_end_all_of_them(tmp_path):
     peers = [Peer([stream(RuntimeError("died"))]) for _ in range(5)]
     async with serving(*peers), calling(tmp_path, of(*peers)) as http:
         answer = await http.post("/v1/completions", json=ASKED)
@@ -118,14 +109,14 @@ async def test_a_request_that_ends_replicas_does_not_end_all_of_them(tmp_path: P
         ("GET", "/v1/responses/r/input_items"),
     ],
 )
-async def test_no_response_is_there_to_be_read_deleted_or_cancelled(tmp_path: Path, method: str, path: str) -> None:
+async def test_no_response_is_there_to_be_read_deleted_or_cancelled(tmp_path, method, path):
     async with calling(tmp_path, of()) as http:
         answer = await http.request(method, path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
     assert "not stored" in answer.json()["error"]["message"]
 
 
-async def test_a_body_beyond_the_gateways_own_limit_is_413(tmp_path: Path) -> None:
+async def test_a_body_beyond_the_gateways_own_limit_is_413(tmp_path):
     async with calling(tmp_path, of(), gateway_max_body_bytes=2000) as http:
         answer = await http.post("/v1/completions", json=ASKED | {"prompt": "x" * 2000})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")

@@ -1,13 +1,11 @@
 """How answers end: broken streams, engines that died or ended a request by force, errors, what is too large."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.gateway.sse import Parser
-from tests.unit.app.gateway.peers import ASKED, CHUNK, WHOLE, Answer, Peer, calling, event, of, serving, stream, whole
+from tests.unit.app.gateway.peers import ASKED, CHUNK, WHOLE, Peer, calling, event, of, serving, stream, whole
 from tests.unit.app.gateway.test_replicas import deployment, replica
 
 
@@ -15,7 +13,7 @@ from tests.unit.app.gateway.test_replicas import deployment, replica
     "end",
     [RuntimeError("cut"), b"", b"data: {no json\n\n", b'data: {"error": {"message": "x", "code": 500}}\n\n', 30.0],
 )
-async def test_a_stream_that_breaks_ends_with_an_error_and_is_not_begun_again(tmp_path: Path, end: Any) -> None:
+async def test_a_stream_that_breaks_ends_with_an_error_and_is_not_begun_again(tmp_path, end):
     first, second = Peer([stream(event(), end)]), Peer([whole(WHOLE)])
     async with serving(first, second), calling(tmp_path, of(first, second), gateway_read_timeout_s=2.0) as http:
         answer = await http.post("/v1/completions", json=ASKED | {"stream": True})
@@ -35,8 +33,8 @@ DEAD = {"error": {"message": "EngineCore encountered an issue.", "type": "Intern
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("dead", [True, False])
 async def test_an_error_of_a_replica_whose_engine_is_dead_is_not_taken_for_the_requests(
-    tmp_path: Path, dead: bool, streamed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, dead, streamed, monkeypatch
+):
     """Its HTTP side lives on for a while, and has the least in flight: it would be chosen again and again."""
     monkeypatch.setattr("app.gateway.replicas.SHUNNED_S", 600.0)
     failing = stream(f"data: {json.dumps(DEAD)}\n\ndata: [DONE]\n\n".encode()) if streamed else whole(DEAD, 500)
@@ -53,16 +51,14 @@ async def test_an_error_of_a_replica_whose_engine_is_dead_is_not_taken_for_the_r
 
 
 @pytest.mark.parametrize("dead", [True, False])
-async def test_a_question_that_a_replica_fails_goes_to_another_where_the_engine_is_dead(
-    tmp_path: Path, dead: bool
-) -> None:
+async def test_a_question_that_a_replica_fails_goes_to_another_where_the_engine_is_dead(tmp_path, dead):
     first, second = Peer([whole(WHOLE)], health=503 if dead else 200, tokenizes=500), Peer([whole(WHOLE)])
     async with serving(first, second), calling(tmp_path, of(first, second, replicas=2)) as http:
         answer = await http.post("/tokenize", json={"model": ASKED["model"], "prompt": "a"})
     assert answer.status_code == (200 if dead else 500)
 
 
-def long_answer(reason: str, stop: int | str | None = None) -> dict[str, Any]:
+def long_answer(reason, stop=None):
     choice = {"index": 0, "text": "a b c d", "finish_reason": reason, "stop_reason": stop}
     return {**CHUNK, "choices": [choice], "usage": {"completion_tokens": 4}}
 
@@ -87,9 +83,7 @@ def long_answer(reason: str, stop: int | str | None = None) -> dict[str, Any]:
         (stream(event(), f"data: {json.dumps(FAILED)}\n\n".encode()), {"stream": True}, True),
     ],
 )
-async def test_the_engine_is_asked_where_it_may_have_forced_the_end(
-    tmp_path: Path, answer: Answer, asked: dict[str, Any], doubtful: bool
-) -> None:
+async def test_the_engine_is_asked_where_it_may_have_forced_the_end(tmp_path, answer, asked, doubtful):
     for broken in (False, True):
         peer = Peer([answer], broken=broken)
         async with serving(peer):
@@ -117,8 +111,8 @@ LAST = stream(event("b", "stop", 2), b"data: [DONE]\n\n")
     ],
 )
 async def test_an_end_that_the_engine_may_have_forced_is_no_answer_while_it_cannot_be_asked(
-    tmp_path: Path, answer: Answer, asked: dict[str, Any], told: str
-) -> None:
+    tmp_path, answer, asked, told
+):
     peer = Peer([answer])
     async with serving(peer):
         served = deployment(replica("r", url=peer.url, engine_url="http://127.0.0.1:9"))
@@ -133,7 +127,7 @@ async def test_an_end_that_the_engine_may_have_forced_is_no_answer_while_it_cann
         assert got.headers["x-should-retry"] == "true"
 
 
-async def test_an_engine_that_ended_a_request_for_another_reason_says_which(tmp_path: Path) -> None:
+async def test_an_engine_that_ended_a_request_for_another_reason_says_which(tmp_path):
     reason = "its calibration version is not loaded"
     peer = Peer([whole(long_answer("stop", 2))], broken=True, reason=reason)
     async with serving(peer):
@@ -147,8 +141,8 @@ async def test_an_engine_that_ended_a_request_for_another_reason_says_which(tmp_
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_an_answer_that_is_too_large_is_the_requests_fault_and_not_computed_again(
-    tmp_path: Path, streamed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, streamed, monkeypatch
+):
     monkeypatch.setattr("app.gateway.upstream.MAX_ANSWER_BYTES", 1 << 20)
     monkeypatch.setattr("app.gateway.exchange.Parser", lambda: Parser(1 << 20))
     large = {**long_answer("length"), "prompt_logprobs": "x" * (2 << 20)}
@@ -163,7 +157,7 @@ async def test_an_answer_that_is_too_large_is_the_requests_fault_and_not_compute
     assert (len(first.asked), len(second.asked)) == (2, 0), "and the replica is not left alone"
 
 
-async def test_an_error_as_first_event_is_an_error_with_its_status(tmp_path: Path) -> None:
+async def test_an_error_as_first_event_is_an_error_with_its_status(tmp_path):
     told = b'data: {"error": {"message": "bad thing", "code": 400, "param": "stop"}}\n\n'
     peer = Peer([stream(told)])
     async with serving(peer), calling(tmp_path, of(peer)) as http:

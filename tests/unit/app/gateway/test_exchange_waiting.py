@@ -1,11 +1,8 @@
 """Requests that wait: for room at a replica, and for one that becomes ready."""
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
 from tests.unit.app.gateway.peers import ASKED, WHOLE, Peer, calling, of, serving, whole
 from tests.unit.app.gateway.test_directory import Store
@@ -14,10 +11,10 @@ from tests.unit.app.gateway.test_replicas import deployment, replica
 # Where a replica got one request too many, the others would wait for good.
 
 
-async def test_what_waits_and_what_is_under_way_can_be_seen(tmp_path: Path) -> None:
+async def test_what_waits_and_what_is_under_way_can_be_seen(tmp_path):
     release = asyncio.Event()
 
-    async def slow(_: dict[str, Any]) -> Response:
+    async def slow(_):
         await release.wait()
         return JSONResponse(WHOLE)
 
@@ -27,7 +24,7 @@ async def test_what_waits_and_what_is_under_way_can_be_seen(tmp_path: Path) -> N
         served = of(peer)
         async with calling(tmp_path, served, gateway_max_in_flight=2, gateway_max_queued=1) as http:
 
-            async def shown() -> tuple[str, ...]:
+            async def shown():
                 text = (await http.get("/metrics")).text
                 return tuple(
                     line.rpartition(" ")[2]
@@ -52,21 +49,21 @@ A = "cal-000000000000000a"
 class Held:
     """Answers that wait until they are let go."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.go = asyncio.Event()
 
-    async def __call__(self, _: dict[str, Any]) -> Response:
+    async def __call__(self, _):
         await self.go.wait()
         return JSONResponse(WHOLE)
 
 
-async def until(done: Callable[[], bool]) -> None:
+async def until(done):
     async with asyncio.timeout(30):
         while not done():  # noqa: ASYNC110 - it is what is counted that is waited for
             await asyncio.sleep(0.01)
 
 
-async def test_a_request_that_waited_goes_by_what_is_so_when_its_turn_comes(tmp_path: Path) -> None:
+async def test_a_request_that_waited_goes_by_what_is_so_when_its_turn_comes(tmp_path):
     """The version was rolled back meanwhile, its replica replaced by another one."""
     held = Held()
     first, second = Peer([held]), Peer([whole(WHOLE)])
@@ -85,9 +82,7 @@ async def test_a_request_that_waited_goes_by_what_is_so_when_its_turn_comes(tmp_
     assert (len(first.asked), len(second.asked)) == (1, 2)
 
 
-async def test_waiting_requests_go_to_a_replica_that_becomes_ready_and_each_has_no_more_than_it_takes(
-    tmp_path: Path,
-) -> None:
+async def test_waiting_requests_go_to_a_replica_that_becomes_ready_and_each_has_no_more_than_it_takes(tmp_path):
     held = Held()
     first, second = Peer([held]), Peer([held])
     async with serving(first, second):
@@ -104,7 +99,7 @@ async def test_waiting_requests_go_to_a_replica_that_becomes_ready_and_each_has_
     assert len(first.asked) + len(second.asked) == 6
 
 
-async def test_requests_that_only_one_replica_can_answer_wait_for_that_one(tmp_path: Path) -> None:
+async def test_requests_that_only_one_replica_can_answer_wait_for_that_one(tmp_path):
     held = Held()
     first, second = Peer([held]), Peer([whole(WHOLE)])
     async with serving(first, second):

@@ -18,7 +18,7 @@ from app.gateway.options import Options, take
         ({"shadow": False, "verify": True}, Options(shadow=False, verify=True), None),
     ],
 )
-def test_what_can_be_asked(given: Any, options: Options, pinned: str | None) -> None:
+def test_what_can_be_asked(given, options, pinned):
     body = {"model": "m", "hemostat": given}
     assert take(body) == options
     assert body == {"model": "m"}
@@ -40,13 +40,13 @@ def test_what_can_be_asked(given: Any, options: Options, pinned: str | None) -> 
         ({"verify": "true"}, "hemostat.verify"),
     ],
 )
-def test_anything_else_is_refused_by_name(given: Any, param: str) -> None:
+def test_anything_else_is_refused_by_name(given, param):
     with pytest.raises(ApiError) as caught:
         take({"hemostat": given})
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
-def test_the_nearest_name_is_told() -> None:
+def test_the_nearest_name_is_told():
     with pytest.raises(ApiError, match="no field") as caught:
         take({"hemostat": {"calibrate": "off"}})
     assert "calibration" in caught.value.hint
@@ -56,19 +56,19 @@ def test_the_nearest_name_is_told() -> None:
     "name",
     ["hemostst", "hemo_stat", "Hemostat", "HEMOSTAT", "hemostats", "hemosat", "haemostat", "hemotsat", "hemostat "],
 )
-def test_a_misspelt_hemostat_is_refused_rather_than_ignored(name: str) -> None:
+def test_a_misspelt_hemostat_is_refused_rather_than_ignored(name):
     with pytest.raises(ApiError) as caught:
         take({"model": "m", name: {"calibration": "off"}})
     assert (caught.value.status, caught.value.param) == (400, name)
     assert "`hemostat`" in caught.value.hint
 
 
-def test_no_other_field_is_taken_for_it() -> None:
+def test_no_other_field_is_taken_for_it():
     others = ("messages", "metadata", "echo", "host", "template", "chat_template", "format", "seed", "user", "h", "")
     assert take(dict.fromkeys(others)) == Options()
 
 
-def test_a_body_of_many_fields_is_refused_before_any_name_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_of_many_fields_is_refused_before_any_name_is_compared(monkeypatch):
     compared: list[str] = []
     monkeypatch.setattr("app.gateway.options._means_ours", compared.append)
     body: dict[str, Any] = {f"hemost{number}": 0 for number in range(256)}

@@ -4,13 +4,9 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
 from app.bodies import SMALL
 from tests.support.keys import bearer
@@ -21,19 +17,19 @@ PATH = "/v1/completions"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 
-def formatted(number: int) -> dict[str, Any]:
+def formatted(number):
     schema = SCHEMA | {"title": str(number)}
     return ASKED | {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
 
 
-async def asking(http: httpx.AsyncClient, owner: str, **fields: Any) -> httpx.Response:
+async def asking(http, owner, **fields):
     return await http.post(PATH, json=ASKED | fields, headers=bearer(owner))
 
 
-async def test_an_owner_at_the_limit_delays_no_other(tmp_path: Path) -> None:
+async def test_an_owner_at_the_limit_delays_no_other(tmp_path):
     held = Held()
 
-    async def answer(body: dict[str, Any]) -> Response:
+    async def answer(body):
         return await held(body) if body["prompt"] == "greedy" else JSONResponse(WHOLE)
 
     peer = Peer([answer])
@@ -55,13 +51,13 @@ async def test_an_owner_at_the_limit_delays_no_other(tmp_path: Path) -> None:
             assert (statuses.count(200), statuses.count(429)) == (9, 31)
 
 
-async def test_tokens_are_counted_by_owner_also_of_a_stream_that_was_left(tmp_path: Path) -> None:
+async def test_tokens_are_counted_by_owner_also_of_a_stream_that_was_left(tmp_path):
     usage = WHOLE | {"usage": {"prompt_tokens": 60, "completion_tokens": 30}}
     peer = Peer([whole(usage), stream(event(), event(), 60.0)])
     async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b"), owner_tokens_per_minute=100) as http:
         left = [(await asking(http, "a")).headers["x-ratelimit-remaining-tokens"]]
 
-        async def leaving() -> None:
+        async def leaving():
             await asking(http, "b", stream=True)
 
         task = asyncio.create_task(leaving())
@@ -79,14 +75,14 @@ async def test_tokens_are_counted_by_owner_also_of_a_stream_that_was_left(tmp_pa
         assert (await asking(http, "b")).status_code == 429
 
 
-async def test_who_leaves_before_the_first_token_pays_the_prompt(tmp_path: Path) -> None:
+async def test_who_leaves_before_the_first_token_pays_the_prompt(tmp_path):
     held = Held()
     peer = Peer([held])
     async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b"), owner_tokens_per_minute=1000) as http:
         for owner, streamed in (("a", False), ("b", True)):
             before = len(peer.asked)
             task = asyncio.create_task(asking(http, owner, prompt="x" * 5000, stream=streamed))
-            await until(lambda before=before: len(peer.asked) > before)  # type: ignore[misc]
+            await until(lambda before=before: len(peer.asked) > before)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             assert (await asking(http, owner)).status_code == 429
@@ -94,11 +90,11 @@ async def test_who_leaves_before_the_first_token_pays_the_prompt(tmp_path: Path)
 
 
 @pytest.mark.parametrize("ends", ["left", "time-out"])
-async def test_an_answer_that_nobody_saw_is_paid_by_the_time_that_it_ran(tmp_path: Path, ends: str) -> None:
+async def test_an_answer_that_nobody_saw_is_paid_by_the_time_that_it_ran(tmp_path, ends):
     """The first answer shows 100 tokens in half a second; two sequences run for a second."""
     held = Held()
 
-    async def shows(_: dict[str, Any]) -> Response:
+    async def shows(_):
         await asyncio.sleep(0.5)
         return JSONResponse(WHOLE | {"usage": {"prompt_tokens": 0, "completion_tokens": 100}})
 
@@ -127,25 +123,25 @@ async def test_an_answer_that_nobody_saw_is_paid_by_the_time_that_it_ran(tmp_pat
     assert paid[0] > paid[1]
 
 
-async def tokens_of(http: httpx.AsyncClient, owner: str) -> float:
+async def tokens_of(http, owner):
     told = (await http.get("/metrics", headers=bearer(owner))).text
     found = re.findall(rf'hemostat_owner_tokens_total{{owner="{owner}"}} (.*)', told)
     return float(found[0]) if found else 0.0
 
 
-async def test_who_is_refused_pays_no_prompt(tmp_path: Path) -> None:
+async def test_who_is_refused_pays_no_prompt(tmp_path):
     peer = Peer([whole({"error": {"message": "too long"}}, 400)])
     async with serving(peer), calling(tmp_path, of(peer), owners=("a",), owner_tokens_per_minute=1000) as http:
         answers = [await asking(http, "a", prompt="x" * 5000) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [400, 400]
 
 
-async def test_an_owner_has_so_many_new_grammars_at_one_time_and_known_ones_at_will(tmp_path: Path) -> None:
+async def test_an_owner_has_so_many_new_grammars_at_one_time_and_known_ones_at_will(tmp_path):
     held = Held()
     peer = Peer([held])
     async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b"), gateway_owner_grammars=2) as http:
 
-        def ask(owner: str, number: int) -> asyncio.Task[httpx.Response]:
+        def ask(owner, number):
             return asyncio.create_task(http.post(PATH, json=formatted(number), headers=bearer(owner)))
 
         tasks = [ask("a", number) for number in range(5)]
@@ -164,7 +160,7 @@ async def test_an_owner_has_so_many_new_grammars_at_one_time_and_known_ones_at_w
         await asyncio.gather(*tasks)
 
 
-async def test_owners_share_no_prefix_cache(tmp_path: Path) -> None:
+async def test_owners_share_no_prefix_cache(tmp_path):
     peer = Peer([whole(WHOLE)])
     async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b")) as http:
         for owner, salt in (("a", None), ("b", None), ("a", None), ("a", "x"), ("b", "x"), ("a", "b:")):
@@ -175,7 +171,7 @@ async def test_owners_share_no_prefix_cache(tmp_path: Path) -> None:
     assert all(len(salt) <= 128 and salt.isalnum() for salt in salts)  # what vLLM takes
 
 
-async def test_without_keys_a_salt_is_the_clients(tmp_path: Path) -> None:
+async def test_without_keys_a_salt_is_the_clients(tmp_path):
     peer = Peer([whole(WHOLE)])
     async with serving(peer), calling(tmp_path, of(peer)) as http:
         await http.post(PATH, json=ASKED)
@@ -183,13 +179,13 @@ async def test_without_keys_a_salt_is_the_clients(tmp_path: Path) -> None:
     assert [body.get("cache_salt") for body in peer.asked] == [None, "mine"]
 
 
-async def test_an_owner_asks_so_much_about_tokens_at_one_time(tmp_path: Path) -> None:
+async def test_an_owner_asks_so_much_about_tokens_at_one_time(tmp_path):
     held = Held()
     peer = Peer([whole(WHOLE)])
     peer.tokenizing = held.go.wait
     async with serving(peer), calling(tmp_path, of(peer), owners=("a", "b")) as http:
 
-        def ask(owner: str) -> asyncio.Task[httpx.Response]:
+        def ask(owner):
             return asyncio.create_task(http.post("/tokenize", json=ASKED, headers=bearer(owner)))
 
         tasks = [ask("a") for _ in range(12)]
@@ -203,12 +199,10 @@ async def test_an_owner_asks_so_much_about_tokens_at_one_time(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("path", "senders"), [("/v1/diagnosis/jobs", 8), (PATH, 40)])
-async def test_slow_senders_with_one_key_delay_no_large_body_of_another_owner(
-    tmp_path: Path, path: str, senders: int
-) -> None:
+async def test_slow_senders_with_one_key_delay_no_large_body_of_another_owner(tmp_path, path, senders):
     begun, goes_on, json = 0, asyncio.Event(), {"content-type": "application/json"}
 
-    async def dawdling() -> AsyncIterator[bytes]:
+    async def dawdling():
         nonlocal begun
         yield b"x" * (SMALL + 1)
         begun += 1

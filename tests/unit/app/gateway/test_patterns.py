@@ -14,32 +14,32 @@ from app.gateway.errors import ApiError, envelope
 from app.gateway.patterns import grammar_cost, regex_cost
 
 
-def having(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
+def having(*parts, **more):
     schema = {"type": "object", "properties": {f"p{index}": part for index, part in enumerate(parts)}} | more
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
 
 
-def named(count: int, length: int) -> dict[str, Any]:
+def named(count, length):
     """Optional properties whose names are nearly the same."""
     schema = {"type": "object", "properties": {"x" * length + str(index): string() for index in range(count)}}
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
 
 
-def string(**bounds: Any) -> dict[str, Any]:
+def string(**bounds):
     return {"type": "string", **bounds}
 
 
-def regex(text: str) -> dict[str, Any]:
+def regex(text):
     return {"structured_outputs": {"regex": text}}
 
 
-def tools(parameters: dict[str, Any], *, strict: bool = False, **more: Any) -> dict[str, Any]:
+def tools(parameters, *, strict=False, **more):
     return {
         "tools": [{"type": "function", "function": {"name": "f", "parameters": parameters, "strict": strict}}]
     } | more
 
 
-def grammar(text: str) -> dict[str, Any]:
+def grammar(text):
     return {"structured_outputs": {"grammar": text}}
 
 
@@ -119,12 +119,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("body", TAKEN)
-def test_what_compiles_soon_is_taken(body: dict[str, Any]) -> None:
+def test_what_compiles_soon_is_taken(body):
     check(body)
 
 
 @pytest.mark.parametrize(("body", "field"), REFUSED)
-def test_what_compiles_for_long_is_refused_by_its_field(body: dict[str, Any], field: str) -> None:
+def test_what_compiles_for_long_is_refused_by_its_field(body, field):
     with pytest.raises(ApiError) as caught:
         check(body)
     assert caught.value.status == 400
@@ -132,7 +132,7 @@ def test_what_compiles_for_long_is_refused_by_its_field(body: dict[str, Any], fi
     assert "compile" in caught.value.detail
 
 
-def test_the_bound_is_of_all_fields_together() -> None:
+def test_the_bound_is_of_all_fields_together():
     half = having(string(pattern="[^x]{128}"))
     check(half)
     with pytest.raises(ApiError):
@@ -148,7 +148,7 @@ def test_the_bound_is_of_all_fields_together() -> None:
         {"structured_outputs": {"json": json.dumps({"pattern": "(" * 20_000})}},
     ],
 )
-def test_more_text_than_is_read_soon_is_refused(body: dict[str, Any]) -> None:
+def test_more_text_than_is_read_soon_is_refused(body):
     with pytest.raises(ApiError) as caught:
         check(body)
     assert caught.value.status == 400
@@ -156,7 +156,7 @@ def test_more_text_than_is_read_soon_is_refused(body: dict[str, Any]) -> None:
 
 
 @given(text=st.text(alphabet='ab[]^()|*+?{},1\\".:=/# \n', max_size=200))
-def test_no_text_breaks_the_estimate_and_more_of_it_costs_no_less(text: str) -> None:
+def test_no_text_breaks_the_estimate_and_more_of_it_costs_no_less(text):
     assert 0 <= regex_cost(text) < float("inf")
     assert grammar_cost(text) >= 0
     plain = text.replace("\\", "").replace("[", "")
@@ -167,7 +167,7 @@ def test_no_text_breaks_the_estimate_and_more_of_it_costs_no_less(text: str) -> 
 @pytest.mark.parametrize(
     "piece", ["[", "[a-a", "[a-aa-a", '"', "/", "(", "{1", "\\", "a-a", "[^", "a::=", "()?", "(a|"]
 )
-def test_the_estimate_of_any_text_comes_soon(piece: str) -> None:
+def test_the_estimate_of_any_text_comes_soon(piece):
     for ending in ("", "!]", "]"):
         for beginning in ("", "["):
             text = beginning + piece * (16_000 // len(piece)) + ending

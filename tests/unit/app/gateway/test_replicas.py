@@ -1,6 +1,5 @@
 import asyncio
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -14,15 +13,15 @@ A, B = "cal-000000000000000a", "cal-000000000000000b"
 class Clock:
     now = 0.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
-def replica(name: str, **fields: Any) -> Replica:
+def replica(name, **fields):
     return Replica(id=name, **({"state": DeploymentState.READY, "url": f"http://127.0.0.1:80/{''}"} | fields))
 
 
-def deployment(*running: Replica, **fields: Any) -> Deployment:
+def deployment(*running, **fields):
     return Deployment.model_validate(
         {
             "id": "dep_1",
@@ -45,12 +44,12 @@ def deployment(*running: Replica, **fields: Any) -> Deployment:
     )
 
 
-def chosen(replicas: Replicas, served: Deployment, pinned: str | None = None, *tried: str) -> str | None:
+def chosen(replicas, served, pinned=None, *tried):
     choice = replicas.choose(served, pinned, frozenset(tried))
     return None if choice is None else choice.replica.id
 
 
-def test_the_least_busy_one_is_taken() -> None:
+def test_the_least_busy_one_is_taken():
     replicas = Replicas(clock=Clock())
     served = deployment(replica("a"), replica("b"), replica("c"))
     with replicas.busy(served.running[0]), replicas.busy(served.running[1]):
@@ -62,7 +61,7 @@ def test_the_least_busy_one_is_taken() -> None:
     assert chosen(replicas, served, None, "a", "b", "c") is None
 
 
-def test_one_that_failed_is_left_alone_for_a_while_unless_it_is_the_only_one() -> None:
+def test_one_that_failed_is_left_alone_for_a_while_unless_it_is_the_only_one():
     clock = Clock()
     replicas = Replicas(clock=clock)
     served = deployment(replica("a"), replica("b"))
@@ -75,7 +74,7 @@ def test_one_that_failed_is_left_alone_for_a_while_unless_it_is_the_only_one() -
     assert chosen(replicas, deployment(replica("a"))) == "a"
 
 
-def test_a_replica_gets_no_more_requests_than_it_takes() -> None:
+def test_a_replica_gets_no_more_requests_than_it_takes():
     replicas = Replicas(clock=Clock())
     served = deployment(replica("a", versions=("identity", A)), replica("b"))
     first, second = served.running
@@ -94,7 +93,7 @@ def test_a_replica_gets_no_more_requests_than_it_takes() -> None:
     assert chosen(replicas, served) == "a"
 
 
-async def test_who_waits_for_room_is_told_of_each_request_that_ends() -> None:
+async def test_who_waits_for_room_is_told_of_each_request_that_ends():
     replicas = Replicas()
     served = replica("a")
     for _ in range(2):
@@ -107,7 +106,7 @@ async def test_who_waits_for_room_is_told_of_each_request_that_ends() -> None:
             await asyncio.gather(*waiting)
 
 
-def test_only_what_serves_is_asked() -> None:
+def test_only_what_serves_is_asked():
     states = {state.value: replica(state.value, state=state) for state in DeploymentState}
     shadow, verify = replica("s", role="shadow"), replica("v", role="verify")
     served = deployment(*states.values(), shadow, verify, replica("nowhere", url=""), replica("odd", url="file:///x"))
@@ -118,7 +117,7 @@ def test_only_what_serves_is_asked() -> None:
     assert chosen(replicas, served, None, "ready") == "degraded"
 
 
-def test_nobody_there_is_503_with_the_state() -> None:
+def test_nobody_there_is_503_with_the_state():
     with pytest.raises(ApiError) as caught:
         chosen(Replicas(), deployment(state="starting", reason="loading weights."))
     assert (caught.value.status, caught.value.code) == (503, "replica_unavailable")
@@ -126,7 +125,7 @@ def test_nobody_there_is_503_with_the_state() -> None:
     assert caught.value.retry_after_s
 
 
-def test_the_reason_tells_no_path_of_the_machine() -> None:
+def test_the_reason_tells_no_path_of_the_machine():
     log = 'm/serve-0 ended 3 times: File "/srv/secret/serve.py", line 3, in load\n  open("/srv/secret/weights/a.bin")'
     with pytest.raises(ApiError) as caught:
         Replicas().choose(deployment(reason=log), None)
@@ -134,7 +133,7 @@ def test_the_reason_tells_no_path_of_the_machine() -> None:
     assert "secret" not in caught.value.detail
 
 
-def test_the_version_is_one_that_the_replica_has() -> None:
+def test_the_version_is_one_that_the_replica_has():
     fresh, old, bare = replica("f", versions=("identity", A, B)), replica("o", versions=("identity", A)), replica("b")
     served = deployment(fresh, old, bare, active_version=B, previous_version=A)
     assert [own_version(served, found) for found in served.running] == [B, A, "identity"]
@@ -144,7 +143,7 @@ def test_the_version_is_one_that_the_replica_has() -> None:
     assert own_version(off, fresh) == "identity"
 
 
-def test_a_version_that_is_asked_for_is_had_or_refused() -> None:
+def test_a_version_that_is_asked_for_is_had_or_refused():
     served = deployment(replica("a", versions=("identity", A)), replica("b", versions=("identity", B)))
     replicas = Replicas(clock=Clock())
     assert chosen(replicas, served, B) == "b"

@@ -1,28 +1,25 @@
 import json
-from typing import Any
 
 import pytest
 
-from app.gateway.rewrite import Rewriter, Route
+from app.gateway.rewrite import Rewriter
 from app.gateway.sse import Event
 
 
-def rewriter(
-    route: Route = "chat", *, sampled: bool = False, ids: bool = False, usage: bool = False, served: str = "served"
-) -> Rewriter:
+def rewriter(route="chat", *, sampled=False, ids=False, usage=False, served="served"):
     return Rewriter(route, served=served, model="m-é", fingerprint="hemostat-x", sampled=sampled, ids=ids, usage=usage)
 
 
-def chunk(**choice: Any) -> dict[str, Any]:
+def chunk(**choice):
     made = {"index": 0, "delta": {"content": "a"}, "logprobs": None, "finish_reason": None, "token_ids": None}
     return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "served", "choices": [made | choice]}
 
 
-def compact(value: Any) -> bytes:
+def compact(value):
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def forwarded(maker: Rewriter, value: Any) -> Any:
+def forwarded(maker, value):
     data = maker.event(Event(compact(value))).data
     return None if data is None else json.loads(data)
 
@@ -43,7 +40,7 @@ TRICKY = '"model":"served","choices":[{"finish_reason":"stop" \\" \u2028 \n'
         chunk() | {"usage": {"prompt_tokens": 1, "completion_tokens": 2}},
     ],
 )
-def test_nothing_changes_but_the_model_and_the_fingerprint(value: dict[str, Any]) -> None:
+def test_nothing_changes_but_the_model_and_the_fingerprint(value):
     assert forwarded(rewriter(), value) == value | {"model": "m-é", "system_fingerprint": "hemostat-x"}
     spaced = json.dumps(value).encode()
     again = rewriter().event(Event(spaced)).data
@@ -51,7 +48,7 @@ def test_nothing_changes_but_the_model_and_the_fingerprint(value: dict[str, Any]
     assert json.loads(again) == value | {"model": "m-é", "system_fingerprint": "hemostat-x"}
 
 
-def test_the_quick_way_leaves_every_other_byte_as_it_was() -> None:
+def test_the_quick_way_leaves_every_other_byte_as_it_was():
     value = chunk(logprobs={"content": [{"logprob": 0.1}]})
     raw = compact(value).replace(b"0.1", b"1.00e-1")
     data = rewriter().event(Event(raw)).data
@@ -60,7 +57,7 @@ def test_the_quick_way_leaves_every_other_byte_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("value", [chunk(finish_reason="stop"), chunk(finish_reason="stop", delta={})])
-def test_the_end_of_a_choice_is_seen(value: dict[str, Any]) -> None:
+def test_the_end_of_a_choice_is_seen(value):
     for raw in (compact(value), json.dumps(value).encode()):
         outcome = rewriter().event(Event(raw))
         assert (outcome.finished, outcome.forced) == (True, False)
@@ -78,13 +75,13 @@ def test_the_end_of_a_choice_is_seen(value: dict[str, Any]) -> None:
         ({"finish_reason": "length", "stop_reason": None}, False),
     ],
 )
-def test_an_end_at_a_stop_token_may_be_the_engines(end: dict[str, Any], forced: bool) -> None:
+def test_an_end_at_a_stop_token_may_be_the_engines(end, forced):
     assert rewriter().event(Event(compact(chunk(**end)))).forced is forced
     whole = {"choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "a"} | end]}
     assert rewriter("completions").answer(compact(whole))[1] is forced
 
 
-def test_usage_reaches_only_who_asked_for_it() -> None:
+def test_usage_reaches_only_who_asked_for_it():
     value = chunk() | {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}}
     silent, asked = rewriter(), rewriter(usage=True)
     assert forwarded(silent, value) is None
@@ -93,7 +90,7 @@ def test_usage_reaches_only_who_asked_for_it() -> None:
         assert (maker.seen.prompt_tokens, maker.seen.completion_tokens) == (5, 7)
 
 
-def test_token_ids_are_kept_here_and_hidden_from_who_did_not_ask() -> None:
+def test_token_ids_are_kept_here_and_hidden_from_who_did_not_ask():
     first = chunk(delta={"role": "assistant", "content": ""}) | {"prompt_token_ids": [1, 2]}
     events = [
         first,
@@ -115,7 +112,7 @@ def test_token_ids_are_kept_here_and_hidden_from_who_did_not_ask() -> None:
     assert asked.seen == maker.seen
 
 
-def test_a_whole_answer() -> None:
+def test_a_whole_answer():
     value = {
         "id": "c",
         "model": "served",
@@ -132,7 +129,7 @@ def test_a_whole_answer() -> None:
     assert (maker.seen.prompt_ids, maker.seen.output_ids, maker.seen.completion_tokens) == ([1], [2], 1)
 
 
-def test_events_of_a_response() -> None:
+def test_events_of_a_response():
     maker = rewriter("responses")
     delta = compact({"type": "response.output_text.delta", "delta": '"response":{ "error"', "sequence_number": 4})
     outcome = maker.event(Event(delta))
@@ -148,12 +145,12 @@ def test_events_of_a_response() -> None:
 
 
 @pytest.mark.parametrize("route", ["chat", "completions", "responses"])
-def test_an_error_is_no_chunk(route: Route) -> None:
+def test_an_error_is_no_chunk(route):
     outcome = rewriter(route).event(Event(b'{"error":{"message":"x","code":400}}'))
     assert (outcome.data, outcome.error) == (None, {"message": "x", "code": 400})
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'"a"'])
-def test_what_is_no_object_is_refused(data: bytes) -> None:
+def test_what_is_no_object_is_refused(data):
     with pytest.raises(ValueError):
         rewriter().event(Event(data))

@@ -1,7 +1,5 @@
 """What a deployment says of sampling holds where a request says nothing."""
 
-from typing import Any
-
 import pytest
 from pydantic import ValidationError
 
@@ -28,24 +26,22 @@ WARM = SamplingDefaults(temperature=0.7, top_p=0.9, top_k=40, presence_penalty=0
         ({"use_beam_search": True, "n": 2}, {"use_beam_search": True, "n": 2}),
     ],
 )
-def test_what_is_given_stays_and_what_is_left_out_is_the_deployments(
-    body: dict[str, Any], expected: dict[str, Any]
-) -> None:
+def test_what_is_given_stays_and_what_is_left_out_is_the_deployments(body, expected):
     before = dict(body)
     assert completed(body, WARM) == expected
     assert body == before
 
 
-def test_without_defaults_nothing_is_added() -> None:
+def test_without_defaults_nothing_is_added():
     assert completed({"prompt": "a"}, SamplingDefaults()) == {"prompt": "a"}
 
 
-def test_verified_decoding_takes_no_penalties() -> None:
+def test_verified_decoding_takes_no_penalties():
     assert completed({}, WARM, verified=True) == {"temperature": 0.7, "top_p": 0.9, "top_k": 40}
 
 
 @pytest.mark.parametrize("default", [0.0, 9e-6])
-def test_several_answers_of_a_greedy_deployment_are_refused_with_the_cause(default: float) -> None:
+def test_several_answers_of_a_greedy_deployment_are_refused_with_the_cause(default):
     greedy = deployment(sampling=SamplingDefaults(temperature=default))
     with pytest.raises(ApiError) as caught:
         check_sampling({"n": 3, "temperature": None}, greedy)
@@ -66,11 +62,11 @@ def test_several_answers_of_a_greedy_deployment_are_refused_with_the_cause(defau
         ({"n": 3, "use_beam_search": True}, 0.0),
     ],
 )
-def test_what_the_deployment_does_not_make_greedy_is_let_through(body: dict[str, Any], default: float | None) -> None:
+def test_what_the_deployment_does_not_make_greedy_is_let_through(body, default):
     check_sampling(body, deployment(sampling=SamplingDefaults(temperature=default)))
 
 
-def test_every_default_that_may_be_set_is_one_that_a_request_may_give() -> None:
+def test_every_default_that_may_be_set_is_one_that_a_request_may_give():
     """Else each request would be refused for what it did not say."""
     properties = SamplingDefaults.model_json_schema()["properties"]
     for name, told in properties.items():
@@ -83,6 +79,6 @@ def test_every_default_that_may_be_set_is_one_that_a_request_may_give() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"temperature": 2.1}, {"temperature": -1}, {"top_p": 0}, {"top_k": 1.5}, {"heat": 1}, {"min_p": "high"}]
 )
-def test_what_no_request_could_ask_for_is_refused(wrong: dict[str, Any]) -> None:
+def test_what_no_request_could_ask_for_is_refused(wrong):
     with pytest.raises(ValidationError):
         SamplingDefaults.model_validate(wrong)

@@ -14,19 +14,19 @@ from tests.unit.app.gateway.test_replicas import deployment
 class Clock:
     now = 0.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
 class Queue:
-    def __init__(self) -> None:
+    def __init__(self):
         self.held: list[ShadowSample] = []
         self.room = 10
         self.away = False
         self.slow = asyncio.Event()
         self.slow.set()
 
-    async def push_sample(self, deployment_id: str, sample: ShadowSample) -> bool:
+    async def push_sample(self, deployment_id, sample):
         await self.slow.wait()
         if self.away:
             raise RedisConnectionError
@@ -36,7 +36,7 @@ class Queue:
         return True
 
 
-def counted(registry: CollectorRegistry, reason: str | None = None) -> float:
+def counted(registry, reason=None):
     if reason is None:
         return registry.get_sample_value("hemostat_shadow_sampled_total", {"deployment": "m"}) or 0
     return registry.get_sample_value("hemostat_shadow_dropped_total", {"deployment": "m", "reason": reason}) or 0
@@ -45,7 +45,7 @@ def counted(registry: CollectorRegistry, reason: str | None = None) -> float:
 SEEN = Seen(prompt_ids=[1, 2], output_ids=[3, 4, 5])
 
 
-async def test_a_share_of_the_requests_is_drawn() -> None:
+async def test_a_share_of_the_requests_is_drawn():
     draws = iter([0.0, 0.099, 0.1, 0.5, 0.999])
     sampler = Sampler(Queue(), GatewayMetrics(CollectorRegistry()), draw=lambda: next(draws))
     served = deployment(shadow_rate=0.1, shadow_tokens_per_second=1000)
@@ -54,7 +54,7 @@ async def test_a_share_of_the_requests_is_drawn() -> None:
     assert not never.wants(deployment(shadow_rate=0.0, shadow_tokens_per_second=1000))
 
 
-async def test_a_sample_is_queued_behind_the_answer() -> None:
+async def test_a_sample_is_queued_behind_the_answer():
     queue, registry = Queue(), CollectorRegistry()
     sampler = Sampler(queue, GatewayMetrics(registry), draw=lambda: 0.0)
     served = deployment(shadow_rate=1, shadow_tokens_per_second=1000)
@@ -71,7 +71,7 @@ async def test_a_sample_is_queued_behind_the_answer() -> None:
     assert counted(registry) == 1
 
 
-async def test_what_is_not_queued_is_counted_with_its_reason() -> None:
+async def test_what_is_not_queued_is_counted_with_its_reason():
     queue, registry = Queue(), CollectorRegistry()
     sampler = Sampler(queue, GatewayMetrics(registry), draw=lambda: 0.0)
     served = deployment(shadow_rate=1, shadow_tokens_per_second=1000)
@@ -89,7 +89,7 @@ async def test_what_is_not_queued_is_counted_with_its_reason() -> None:
     assert counted(registry, "budget") == 1
 
 
-def test_the_budget_holds_over_any_stretch_of_time() -> None:
+def test_the_budget_holds_over_any_stretch_of_time():
     clock = Clock()
     budget = Budget(clock)
     spent = 0
@@ -118,5 +118,5 @@ def test_the_budget_holds_over_any_stretch_of_time() -> None:
         ("responses", {"input": "a"}, False),
     ],
 )
-def test_only_single_sequences_can_be_scored_again(route: str, body: dict[str, object], can: bool) -> None:
+def test_only_single_sequences_can_be_scored_again(route, body, can):
     assert eligible(route, body) is can

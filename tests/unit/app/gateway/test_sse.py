@@ -15,12 +15,12 @@ LINE = st.sampled_from(
 )
 
 
-def cut(stream: bytes, points: list[int]) -> list[bytes]:
+def cut(stream, points):
     edges = sorted({0, len(stream), *(point % (len(stream) + 1) for point in points)})
     return [stream[begin:end] for begin, end in itertools.pairwise(edges)]
 
 
-def events(chunks: list[bytes]) -> list[Event]:
+def events(chunks):
     parser = Parser()
     return [event for chunk in chunks for event in parser.feed(chunk)]
 
@@ -30,9 +30,7 @@ def events(chunks: list[bytes]) -> list[Event]:
     ending=st.sampled_from([b"\n", b"\r\n"]),
     points=st.lists(st.integers(0, 10_000), max_size=20),
 )
-def test_however_the_stream_is_cut_its_events_are_those_that_openais_client_reads(
-    lines: list[bytes], ending: bytes, points: list[int]
-) -> None:
+def test_however_the_stream_is_cut_its_events_are_those_that_openais_client_reads(lines, ending, points):
     stream = b"".join(line + ending for line in [*lines, b"", b""])
     expected = [
         Event(sse.data.encode(), (sse.event or "").encode())
@@ -44,22 +42,22 @@ def test_however_the_stream_is_cut_its_events_are_those_that_openais_client_read
     assert found == [event for event in expected if event.data or event in found]
 
 
-def test_carriage_returns_alone_end_lines_too() -> None:
+def test_carriage_returns_alone_end_lines_too():
     assert events([b"data: a\r", b"\rdata: b\r\r", b"\n"]) == [Event(b"a"), Event(b"b")]
 
 
-def test_lines_of_data_are_joined_and_written_apart_again() -> None:
+def test_lines_of_data_are_joined_and_written_apart_again():
     (event,) = events([b"event: e\ndata: a\ndata:  b\n\n"])
     assert event == Event(b"a\n b", b"e")
     assert events([event.encode()]) == [event]
 
 
-def test_what_never_ends_is_refused() -> None:
+def test_what_never_ends_is_refused():
     parser = Parser(limit=100)
     assert list(parser.feed(b"data: " + b"x" * 80)) == []
     with pytest.raises(EventTooLargeError):
         list(parser.feed(b"x" * 80))
 
 
-def test_an_end_that_does_not_come_is_no_event() -> None:
+def test_an_end_that_does_not_come_is_no_event():
     assert events([b"data: a\n\ndata: b\n"]) == [Event(b"a")]

@@ -7,7 +7,6 @@ import http.server
 import json
 import random
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -21,23 +20,23 @@ SECRET = "the secret of this replica"
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
+def url():
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             self.answer({"data": [{"id": "served"}], "nonfinite": True, "reason": "logits were not finite"})
 
-        def do_POST(self) -> None:
+        def do_POST(self):
             self.rfile.read(int(self.headers["content-length"]))
             self.answer({"tokens": [1]})
 
-        def answer(self, value: object) -> None:
+        def answer(self, value):
             body = json.dumps(value).encode()
             self.send_response(200 if admits(SECRET, self.headers.get("authorization", "")) else 401)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, *_):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -50,13 +49,13 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
+async def upstream():
     made = Upstream(Settings())
     yield made
     await made.close()
 
 
-async def test_every_question_carries_the_replicas_secret(upstream: Upstream, url: str) -> None:
+async def test_every_question_carries_the_replicas_secret(upstream, url):
     replica = Replica(id="serve-0", url=url, engine_url=url, secret=SECRET)
     assert await upstream.served_name(replica) == "served"
     assert await upstream.call(replica, "/tokenize", {"prompt": "a"}) == (200, b'{"tokens": [1]}')
@@ -64,7 +63,7 @@ async def test_every_question_carries_the_replicas_secret(upstream: Upstream, ur
 
 
 @pytest.mark.parametrize("secret", ["", "of the process that had this port before"])
-async def test_a_replica_that_does_not_know_us_counts_as_lost(upstream: Upstream, url: str, secret: str) -> None:
+async def test_a_replica_that_does_not_know_us_counts_as_lost(upstream, url, secret):
     """So another one is asked, and the list of replicas is read again: it may have been started anew."""
     replica = Replica(id="serve-0", url=url, engine_url=url, secret=secret)
     with pytest.raises(ReplicaLostError):
@@ -76,14 +75,14 @@ async def test_a_replica_that_does_not_know_us_counts_as_lost(upstream: Upstream
 
 
 @asynccontextmanager
-async def peer(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
+async def peer(answer):
     """A server on a socket that says what it likes."""
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def head(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+async def head(reader):
     """A request's head, and its body by the length that it states."""
     found = await reader.readuntil(b"\r\n\r\n")
     size = int(found.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
@@ -91,12 +90,12 @@ async def head(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("size", [10, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES + 7])
-async def test_a_body_of_any_size_arrives_whole_under_its_length(upstream: Upstream, size: int) -> None:
+async def test_a_body_of_any_size_arrives_whole_under_its_length(upstream, size):
     """Beyond a part it is sent in parts, which chunked transfer would do as well, and not every server reads that."""
     sent = random.Random(size).randbytes(size)
     heads: list[bytes] = []
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(reader, writer):
         said, body = await head(reader)
         heads.append(said)
         digest = hashlib.sha256(body).hexdigest().encode()
@@ -113,10 +112,10 @@ async def test_a_body_of_any_size_arrives_whole_under_its_length(upstream: Upstr
     assert b"transfer-encoding" not in heads[0]
 
 
-async def test_no_cookie_of_a_replica_is_sent_back(upstream: Upstream) -> None:
+async def test_no_cookie_of_a_replica_is_sent_back(upstream):
     heads: list[bytes] = []
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(reader, writer):
         for _ in range(2):
             heads.append((await head(reader))[0])
             writer.write(b"HTTP/1.1 200 OK\r\nset-cookie: a=b; Path=/\r\ncontent-length: 2\r\n\r\n{}")
@@ -142,8 +141,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("said", BROKEN.values(), ids=BROKEN.keys())
-async def test_an_answer_that_is_none_counts_as_a_lost_replica(upstream: Upstream, said: bytes) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_an_answer_that_is_none_counts_as_a_lost_replica(upstream, said):
+    async def answer(reader, writer):
         await head(reader)
         writer.write(said)
         await writer.drain()
@@ -154,8 +153,8 @@ async def test_an_answer_that_is_none_counts_as_a_lost_replica(upstream: Upstrea
             await upstream.call(Replica(id="a", url=url), "/tokenize", {})
 
 
-async def test_a_door_that_speaks_no_http_is_one_that_does_not_tell(upstream: Upstream) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_a_door_that_speaks_no_http_is_one_that_does_not_tell(upstream):
+    async def answer(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(BROKEN["no HTTP"])
         await writer.drain()
@@ -172,13 +171,13 @@ async def test_a_door_that_speaks_no_http_is_one_that_does_not_tell(upstream: Up
 
 
 @pytest.mark.parametrize("size", [10, 64 * 1024 * 1024], ids=["that says nothing", "that does not read"])
-async def test_a_replica_is_silent_after_its_time(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+async def test_a_replica_is_silent_after_its_time(monkeypatch, size):
     """The second one never takes the request, so no time of reading begins: what is written has a limit, too."""
     monkeypatch.setattr("app.gateway.upstream.WRITE_TIMEOUT_S", 0.2)
     upstream = Upstream(Settings(gateway_answer_timeout_s=0.3))
     left = asyncio.Event()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(reader, writer):
         if size == 10:
             await head(reader)
         await left.wait()
@@ -195,11 +194,11 @@ async def test_a_replica_is_silent_after_its_time(monkeypatch: pytest.MonkeyPatc
         await upstream.close()
 
 
-async def test_an_answer_that_is_left_in_the_middle_closes_its_connection(upstream: Upstream) -> None:
+async def test_an_answer_that_is_left_in_the_middle_closes_its_connection(upstream):
     """Which is how a replica learns that nobody reads."""
     ended = asyncio.Event()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(reader, writer):
         await head(reader)
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
         await writer.drain()

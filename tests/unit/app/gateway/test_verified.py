@@ -1,13 +1,10 @@
 """Verified decoding as an OpenAI answer: blocks of a verify process that a test plays."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from app.contracts.deployment import Deployment
-from tests.unit.app.gateway.peers import WHOLE, Answer, Peer, calling, of, serving, stream, whole
+from tests.unit.app.gateway.peers import WHOLE, Peer, calling, of, serving, stream, whole
 from tests.unit.app.gateway.test_replicas import deployment, replica
 
 BLOCKS = (
@@ -19,12 +16,12 @@ BLOCKS = (
 TALK = {"model": "m", "messages": [{"role": "user", "content": "x"}], "hemostat": {"verify": True}}
 
 
-def verified(door: Peer, serve: Peer, **fields: Any) -> Deployment:
+def verified(door, serve, **fields):
     runs = {"role": "verify", "url": door.url} | fields
     return deployment(replica("s", url=serve.url), replica("v", **runs), verify=True)
 
 
-async def test_verified_blocks_become_openais_answers(tmp_path: Path) -> None:
+async def test_verified_blocks_become_openais_answers(tmp_path):
     door, serve = Peer([stream(*BLOCKS)]), Peer([whole(WHOLE)])
     async with serving(door, serve), calling(tmp_path, verified(door, serve)) as http:
         answer = await http.post("/v1/chat/completions", json=TALK | {"temperature": 0.5, "seed": 1, "n": 1})
@@ -50,7 +47,7 @@ async def test_verified_blocks_become_openais_answers(tmp_path: Path) -> None:
     assert serve.asked == []
 
 
-async def test_where_the_self_test_failed_it_is_501_with_the_reason(tmp_path: Path) -> None:
+async def test_where_the_self_test_failed_it_is_501_with_the_reason(tmp_path):
     door, serve = Peer([whole({})]), Peer([whole(WHOLE)])
     failed = verified(door, serve, state="failed", reason="chi-square 812 of 49 degrees")
     async with serving(door, serve), calling(tmp_path, failed) as http:
@@ -61,7 +58,7 @@ async def test_where_the_self_test_failed_it_is_501_with_the_reason(tmp_path: Pa
     assert door.asked == []
 
 
-async def test_where_verification_is_not_switched_on_the_501_says_how(tmp_path: Path) -> None:
+async def test_where_verification_is_not_switched_on_the_501_says_how(tmp_path):
     serve = Peer([whole(WHOLE)])
     async with serving(serve), calling(tmp_path, of(serve)) as http:
         answer = await http.post("/v1/chat/completions", json=TALK)
@@ -79,9 +76,7 @@ async def test_where_verification_is_not_switched_on_the_501_says_how(tmp_path: 
         ({"role": "shadow"}, "does not run"),
     ],
 )
-async def test_while_verification_starts_it_is_503_and_worth_another_attempt(
-    tmp_path: Path, fields: dict[str, Any], reason: str
-) -> None:
+async def test_while_verification_starts_it_is_503_and_worth_another_attempt(tmp_path, fields, reason):
     door, serve = Peer([whole({})]), Peer([whole(WHOLE)])
     async with serving(door, serve), calling(tmp_path, verified(door, serve, **fields)) as http:
         answer = await http.post("/v1/chat/completions", json=TALK)
@@ -104,7 +99,7 @@ async def test_while_verification_starts_it_is_503_and_worth_another_attempt(
         (stream(b"no json\n"), 503, "replica_unavailable"),
     ],
 )
-async def test_a_verify_process_that_fails(tmp_path: Path, answer: Answer, status: int, code: str) -> None:
+async def test_a_verify_process_that_fails(tmp_path, answer, status, code):
     door, serve = Peer([answer]), Peer([whole(WHOLE)])
     async with serving(door, serve), calling(tmp_path, verified(door, serve)) as http:
         got = await http.post("/v1/chat/completions", json=TALK)
@@ -117,7 +112,7 @@ async def test_a_verify_process_that_fails(tmp_path: Path, answer: Answer, statu
     "more",
     [{"n": 2}, {"logprobs": True}, {"tools": [{}]}, {"logit_bias": {"1": 1}}, {"frequency_penalty": 0.1}, {"new": 1}],
 )
-async def test_what_would_change_the_promised_distribution_is_refused(tmp_path: Path, more: dict[str, Any]) -> None:
+async def test_what_would_change_the_promised_distribution_is_refused(tmp_path, more):
     async with calling(tmp_path, of()) as http:
         answer = await http.post("/v1/chat/completions", json=TALK | more)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(more)))

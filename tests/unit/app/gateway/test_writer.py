@@ -14,28 +14,28 @@ from app.gateway.writer import SlowClientError, Writer
 class Client:
     """Takes messages, or not."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.lively = asyncio.Event()  # it has got three signs of life
         self.messages: list[dict[str, Any]] = []
         self.reads = asyncio.Event()
         self.reads.set()
 
-    async def send(self, message: Any) -> None:
+    async def send(self, message):
         await self.reads.wait()
         self.messages.append(message)
         if self.text.count(KEEP_ALIVE) == 3:
             self.lively.set()
 
     @property
-    def text(self) -> bytes:
+    def text(self):
         return b"".join(message.get("body", b"") for message in self.messages)
 
 
-def writer(client: Client, *, heartbeat_s: float = 60, timeout_s: float = 60) -> Writer:
+def writer(client, *, heartbeat_s=60, timeout_s=60):
     return Writer(client.send, heartbeat_s=heartbeat_s, timeout_s=timeout_s)
 
 
-async def test_nothing_is_sent_before_the_first_event() -> None:
+async def test_nothing_is_sent_before_the_first_event():
     client = Client()
     stream = writer(client)
     async with stream.open({"x-hemostat-calibration": "identity"}):
@@ -52,7 +52,7 @@ async def test_nothing_is_sent_before_the_first_event() -> None:
     assert last["more_body"] is False
 
 
-async def test_signs_of_life_are_sent_while_nothing_else_is() -> None:
+async def test_signs_of_life_are_sent_while_nothing_else_is():
     client = Client()
     stream = writer(client, heartbeat_s=0.01)
     async with stream.open({}):
@@ -65,7 +65,7 @@ async def test_signs_of_life_are_sent_while_nothing_else_is() -> None:
     assert sent.endswith(b"data: [DONE]\n\n")
 
 
-async def test_a_stream_ends_once() -> None:
+async def test_a_stream_ends_once():
     client = Client()
     stream = writer(client)
     await stream.event(b"a")
@@ -82,7 +82,7 @@ async def test_a_stream_ends_once() -> None:
     assert json.loads(data.removeprefix("data: "))["type"] == "error"
 
 
-async def test_a_client_that_does_not_read_is_given_up() -> None:
+async def test_a_client_that_does_not_read_is_given_up():
     client = Client()
     stream = writer(client, timeout_s=0.02)
     await stream.event(b"a")
@@ -91,20 +91,18 @@ async def test_a_client_that_does_not_read_is_given_up() -> None:
         await stream.event(b"b")
 
 
-async def run(
-    work: Any, *, left: asyncio.Event | None = None, stopping: asyncio.Event | None = None, drain_s: float = 1.0
-) -> str:
-    async def receive() -> dict[str, Any]:
+async def run(work, *, left=None, stopping=None, drain_s=1.0):
+    async def receive():
         await (left or asyncio.Event()).wait()
         return {"type": "http.disconnect"}
 
     return await until_left(work, receive, stopping or asyncio.Event(), drain_s)
 
 
-async def test_work_is_stopped_when_its_client_leaves_or_the_process_goes() -> None:
+async def test_work_is_stopped_when_its_client_leaves_or_the_process_goes():
     stopped: list[str] = []
 
-    async def work(name: str) -> None:
+    async def work(name):
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -119,11 +117,11 @@ async def test_work_is_stopped_when_its_client_leaves_or_the_process_goes() -> N
     assert stopped == ["a", "b"]
 
 
-async def test_work_that_ends_is_told_and_what_it_raises_is_raised() -> None:
-    async def good() -> None:
+async def test_work_that_ends_is_told_and_what_it_raises_is_raised():
+    async def good():
         await asyncio.sleep(0)
 
-    async def bad() -> None:
+    async def bad():
         raise ApiError(ErrorCode.UNAVAILABLE, "x")
 
     assert await run(good()) == "done"
@@ -134,16 +132,16 @@ async def test_work_that_ends_is_told_and_what_it_raises_is_raised() -> None:
     assert await run(good(), stopping=stopping, drain_s=30) == "done", "there is time to finish"
 
 
-async def test_who_is_cancelled_cancels_the_work() -> None:
+async def test_who_is_cancelled_cancels_the_work():
     ended = asyncio.Event()
 
-    async def work() -> None:
+    async def work():
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
 
-    task = asyncio.create_task(run(work()))  # type: ignore[arg-type]
+    task = asyncio.create_task(run(work()))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,7 +1,5 @@
 """Which place of a body pydantic's location means, and what is said of it."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from app.jobs.faults import PATTERNS, Schema, fields_of, pointer_of
@@ -28,12 +26,12 @@ STEP = ("candidate", "recipe", 0)
         (("sweep", "bounds", "a", 0, "float"), ("bounds", "a", 0), False),
     ],
 )
-def test_a_location_loses_the_tags_of_unions(loc, path, of_name) -> None:
+def test_a_location_loses_the_tags_of_unions(loc, path, of_name):
     place = SCHEMA.place(loc)
     assert (place.path, place.of_name) == (path, of_name)
 
 
-def test_the_fields_of_a_place_are_those_of_its_kind_and_tag() -> None:
+def test_the_fields_of_a_place_are_those_of_its_kind_and_tag():
     assert "window" in fields_of(SCHEMA.place(("compare",)).node)
     assert fields_of(SCHEMA.place(("compare", "candidate")).node) == ["model", "recipe"]
     assert "bits" in fields_of(SCHEMA.place(("compare", *STEP, "quantize.rtn")).node)
@@ -43,12 +41,12 @@ def test_the_fields_of_a_place_are_those_of_its_kind_and_tag() -> None:
     assert fields_of(SCHEMA.place(("cure", "text")).node) == []
 
 
-def test_a_pointer_is_escaped_and_bounded() -> None:
+def test_a_pointer_is_escaped_and_bounded():
     assert pointer_of(("a/b", 0, "~")) == "/a~1b/0/~0"
     assert len(pointer_of(("x" * 1_000_000,))) < 1000
 
 
-def _patterns(node: object) -> Iterator[str]:
+def _patterns(node):
     if isinstance(node, dict):
         if isinstance(node.get("pattern"), str):
             yield node["pattern"]
@@ -60,7 +58,7 @@ def _patterns(node: object) -> Iterator[str]:
             yield from _patterns(inner)
 
 
-def test_every_form_that_a_request_asks_for_has_words() -> None:
+def test_every_form_that_a_request_asks_for_has_words():
     asked = set(_patterns(submissions().json_schema()))
     assert len(asked) >= 4
     assert asked <= set(PATTERNS)

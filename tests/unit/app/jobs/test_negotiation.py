@@ -28,5 +28,5 @@ OFFERED = ("application/json", "text/html")
         ("application/json; charset=utf-8", "application/json"),
     ],
 )
-def test_the_best_acceptable_type_is_chosen(accept: str | None, chosen: str | None) -> None:
+def test_the_best_acceptable_type_is_chosen(accept, chosen):
     assert preferred(accept, OFFERED) == chosen

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from tests.support.submissions import refused
 Json = dict[str, Any]
 
 
-def request() -> Json:
+def request():
     return {
         "kind": "compare",
         "reference": {"model": "m"},
@@ -25,18 +24,18 @@ def request() -> Json:
     }
 
 
-def changed(change: Callable[[Json], object]) -> Json:
+def changed(change):
     body = request()
     change(body)
     return body
 
 
-def test_a_valid_body_is_a_request() -> None:
+def test_a_valid_body_is_a_request():
     parsed = parse_submission(json.dumps(request()).encode())
     assert parsed == submissions().validate_python(request())
 
 
-def conversation(arguments: Any) -> Json:
+def conversation(arguments):
     """With a call in the form of OpenAI's API, as its client dumps it."""
     call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": arguments}}
     said = [
@@ -51,7 +50,7 @@ def conversation(arguments: Any) -> Json:
 
 
 @pytest.mark.parametrize("arguments", ['{"a": 1}', {"a": 1}])
-def test_a_conversation_with_calls_is_a_request(arguments: Any) -> None:
+def test_a_conversation_with_calls_is_a_request(arguments):
     """Read strictly, where a list that a validator hands on is no list of JSON any more."""
     body = conversation(arguments)
     parsed = parse_submission(json.dumps(body).encode())
@@ -63,7 +62,7 @@ def test_a_conversation_with_calls_is_a_request(arguments: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"), [("nope", "not JSON"), ("[" * 5_000, "nested deeper"), ("[]" * 100_000, "too many values")]
 )
-def test_arguments_of_a_call_that_cannot_be_read_are_told_where_they_stand(arguments: str, words: str) -> None:
+def test_arguments_of_a_call_that_cannot_be_read_are_told_where_they_stand(arguments, words):
     error = refused(json.dumps(conversation(arguments)).encode())
     assert error.pointer.startswith("/text/documents/0/messages/1/tool_calls/0")
     assert words in error.detail
@@ -168,22 +167,20 @@ def test_arguments_of_a_call_that_cannot_be_read_are_told_where_they_stand(argum
         (lambda b: b["text"]["documents"].__setitem__(0, 5), ErrorCode.INVALID_REQUEST, "/text/documents/0", None),
     ],
 )
-def test_each_fault_has_its_code_and_exact_pointer(
-    change: Callable[[Json], object], code: ErrorCode, pointer: str, hint: str | None
-) -> None:
+def test_each_fault_has_its_code_and_exact_pointer(change, code, pointer, hint):
     error = refused(changed(change))
     assert (error.code, error.pointer) == (code, pointer)
     if hint is not None:
         assert hint in error.detail + error.hint
 
 
-def test_every_fault_is_listed() -> None:
+def test_every_fault_is_listed():
     error = refused(changed(lambda b: (b.update(windw=1, seed=-1), b["candidate"]["recipe"][0].update(bits=11))))
     assert isinstance(error, RequestError)
     assert {part.pointer for part in error.errors} == {"/windw", "/seed", "/candidate/recipe/0/bits"}
 
 
-def step(**fields: object) -> Callable[[Json], object]:
+def step(**fields):
     return lambda b: b["candidate"].update(recipe=[fields])
 
 
@@ -195,11 +192,7 @@ def step(**fields: object) -> Callable[[Json], object]:
             "There is no field 'bitz'; did you mean 'bits'?",
             "valid: bits, form, group_size, layers, modules, symmetric, type",
         ),
-        (
-            step(type="quantize.rtn", bits=9),
-            "bits is 9, not less than or equal to 8.",
-            "",
-        ),
+        (step(type="quantize.rtn", bits=9), "bits is 9, not less than or equal to 8.", ""),
         (step(type="quantize.rtn"), "The field 'bits' is missing.", "Give bits."),
         (step(type="quantize.rtn", bits="four"), "bits is a text, not a whole number.", ""),
         (step(type="quantize.rtn", bits=4, symmetric="yes"), "is 'yes', not true or false; did you mean true?", ""),
@@ -229,9 +222,7 @@ def step(**fields: object) -> Callable[[Json], object]:
         (lambda b: b.update(thresholds={"mild": 3.0}), "Thresholds must rise", "mild 0.01"),
     ],
 )
-def test_detail_and_hint_suffice_to_correct_the_request(
-    change: Callable[[Json], object], detail: str, hint: str
-) -> None:
+def test_detail_and_hint_suffice_to_correct_the_request(change, detail, hint):
     error = refused(changed(change))
     assert detail in error.detail
     assert hint in error.hint
@@ -239,7 +230,7 @@ def test_detail_and_hint_suffice_to_correct_the_request(
     assert "^" not in error.detail + error.hint
 
 
-def test_three_more_faults_are_told_in_words_and_the_rest_counted() -> None:
+def test_three_more_faults_are_told_in_words_and_the_rest_counted():
     error = refused(changed(lambda b: b.update(window=1, seed=-1, precision="x", windw=4, dry_run="y")))
     assert error.pointer == "/windw"
     assert error.detail == (
@@ -249,13 +240,13 @@ def test_three_more_faults_are_told_in_words_and_the_rest_counted() -> None:
     )
 
 
-def test_items_at_fault_do_not_make_their_list_too_short() -> None:
+def test_items_at_fault_do_not_make_their_list_too_short():
     error = refused(changed(step(type="quantize.rtn", bits=4, layers=["a"])))
     assert isinstance(error, RequestError)
     assert [part.pointer for part in error.errors] == ["/candidate/recipe/0/layers/0"]
 
 
-def test_no_more_faults_are_worked_out_than_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_faults_are_worked_out_than_are_told(monkeypatch):
     hints: list[str] = []
     monkeypatch.setattr(faults, "meant", lambda word, _: hints.append(word) or "")
     error = refused(changed(lambda b: b.update({f"x{i}": 0 for i in range(5000)})))
@@ -266,13 +257,13 @@ def test_no_more_faults_are_worked_out_than_are_told(monkeypatch: pytest.MonkeyP
     assert len(error.errors) == MAX_ERRORS
 
 
-def test_a_name_that_comes_twice_is_found_among_many() -> None:
+def test_a_name_that_comes_twice_is_found_among_many():
     names = [f"k{i}" for i in range(60_000)]
     body = "{" + ",".join(f'"{name}":0' for name in [*names, names[-1]]) + "}"
     assert "'k59999' twice" in refused(body.encode()).detail
 
 
-def test_too_many_documents() -> None:
+def test_too_many_documents():
     documents = [{"id": str(i), "text": "ab"} for i in range(5001)]
     error = refused(changed(lambda b: b["text"].update(documents=documents)))
     assert (error.code, error.pointer) == (ErrorCode.TOO_MANY_DOCUMENTS, "/text/documents")
@@ -299,7 +290,7 @@ def test_too_many_documents() -> None:
     ],
     ids=lambda body: repr(body[:20]),
 )
-def test_what_is_not_json_is_refused(body: bytes) -> None:
+def test_what_is_not_json_is_refused(body):
     assert refused(body).code is ErrorCode.INVALID_JSON
 
 
@@ -313,7 +304,7 @@ def test_what_is_not_json_is_refused(body: bytes) -> None:
         (b'{"kind": "tasks", "margin": 1e999}', ["/margin"]),
     ],
 )
-def test_numbers_that_json_has_not_are_named_by_their_fields(body: bytes, pointers: list[str]) -> None:
+def test_numbers_that_json_has_not_are_named_by_their_fields(body, pointers):
     error = refused(body)
     assert isinstance(error, RequestError)
     assert [part.pointer for part in error.errors] == pointers
@@ -321,11 +312,11 @@ def test_numbers_that_json_has_not_are_named_by_their_fields(body: bytes, pointe
 
 
 @pytest.mark.parametrize("body", [b"[]", b"3", b'"x"', b"null"])
-def test_json_that_is_no_object_is_refused(body: bytes) -> None:
+def test_json_that_is_no_object_is_refused(body):
     assert refused(body).code is ErrorCode.INVALID_REQUEST
 
 
-def test_no_message_repeats_a_documents_text() -> None:
+def test_no_message_repeats_a_documents_text():
     secret = "the patient's name is"
     for change in (
         lambda b: b["text"]["documents"][0].update(text=secret + "\0"),
@@ -338,7 +329,7 @@ def test_no_message_repeats_a_documents_text() -> None:
         assert not any("patient" in text for text in told), told
 
 
-def place(name: str, documents: list[Json]) -> Json:
+def place(name, documents):
     """A body with inline documents somewhere else than in `text`."""
     text = {"source": "inline", "documents": documents}
     if name == "/generate_tool_calls/text":
@@ -348,7 +339,7 @@ def place(name: str, documents: list[Json]) -> Json:
 
 
 @pytest.mark.parametrize("name", ["/generate_tool_calls/text", "/candidate/recipe/0/calibration"])
-def test_inline_documents_are_checked_wherever_they_stand(name: str) -> None:
+def test_inline_documents_are_checked_wherever_they_stand(name):
     one = {"id": "a", "text": "words"}
     parse_submission(json.dumps(place(name, [one])).encode())
     for documents, code, pointer in (
@@ -361,11 +352,11 @@ def test_inline_documents_are_checked_wherever_they_stand(name: str) -> None:
         assert "patient" not in error.detail + error.hint
 
 
-def calibrate(**fields: object) -> Json:
+def calibrate(**fields):
     return {"kind": "calibrate", "reference": {"model": "m"}, "self_check": True, "candidate": {"model": "m"}} | fields
 
 
-def test_a_calibrate_body_is_a_request_of_its_own_kind() -> None:
+def test_a_calibrate_body_is_a_request_of_its_own_kind():
     parsed = parse_submission(json.dumps(calibrate(calibrators=["lowrank+confidence"])).encode())
     assert isinstance(parsed, CalibrateRequest)
     assert parsed.calibrators == ("lowrank+confidence",)
@@ -389,18 +380,18 @@ def test_a_calibrate_body_is_a_request_of_its_own_kind() -> None:
         ),
     ],
 )
-def test_faults_of_a_calibrate_body_are_found_in_its_own_fields(fields: Json, code: ErrorCode, pointer: str) -> None:
+def test_faults_of_a_calibrate_body_are_found_in_its_own_fields(fields, code, pointer):
     error = refused(calibrate(**fields))
     assert (error.code, error.pointer) == (code, pointer)
 
 
 @pytest.mark.parametrize("kind", [[], {}, {"a": []}, [{}], 5, True, None])
-def test_a_kind_that_is_no_text_is_refused(kind: object) -> None:
+def test_a_kind_that_is_no_text_is_refused(kind):
     error = refused(calibrate(kind=kind))
     assert (error.code, error.pointer) == (ErrorCode.UNKNOWN_KIND, "/kind")
 
 
-def test_a_body_without_a_kind_is_judged_by_the_names_of_every_kind() -> None:
+def test_a_body_without_a_kind_is_judged_by_the_names_of_every_kind():
     error = refused({"kindd": "compare", "reference": {}})
     assert (error.code, error.pointer) == (ErrorCode.UNKNOWN_FIELD, "/kindd")
     assert "'kind'" in error.detail

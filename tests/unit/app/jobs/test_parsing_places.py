@@ -12,7 +12,7 @@ Json = dict[str, Any]
 TASKS: list[Json] = [{"source": "file", "format": "arc", "path": "arc.jsonl"}, {"source": "shipped"}]
 
 
-def tasks(**fields: object) -> Json:
+def tasks(**fields):
     base = {
         "kind": "tasks",
         "reference": {"model": "m"},
@@ -23,7 +23,7 @@ def tasks(**fields: object) -> Json:
     return base | fields
 
 
-def recipe(*steps: Json) -> Json:
+def recipe(*steps):
     return {"model": "m", "recipe": list(steps)}
 
 
@@ -56,7 +56,7 @@ def recipe(*steps: Json) -> Json:
         ({"metadata": {"bad key": "v"}}, "/metadata/bad key", "The name 'bad key' in metadata is 'bad key'", "Give"),
     ],
 )
-def test_a_fault_beside_the_tasks_is_told_at_its_own_place(fields: Json, pointer: str, detail: str, hint: str) -> None:
+def test_a_fault_beside_the_tasks_is_told_at_its_own_place(fields, pointer, detail, hint):
     error = refused(tasks(**fields))
     assert isinstance(error, RequestError)
     assert [part.pointer for part in error.errors] == [pointer]
@@ -78,13 +78,13 @@ def test_a_fault_beside_the_tasks_is_told_at_its_own_place(fields: Json, pointer
         ("shipped", "/tasks", "tasks is a text, not a list."),
     ],
 )
-def test_a_fault_of_the_tasks_is_told_at_its_own_place(given: object, pointer: str, detail: str) -> None:
+def test_a_fault_of_the_tasks_is_told_at_its_own_place(given, pointer, detail):
     error = refused(tasks(tasks=given))
     assert error.pointer == pointer
     assert error.detail.startswith(detail)
 
 
-def of_kind(kind: str, **fields: object) -> Json:
+def of_kind(kind, **fields):
     return {
         "kind": kind,
         "reference": {"model": "m"},
@@ -115,13 +115,13 @@ def of_kind(kind: str, **fields: object) -> Json:
         ),
     ],
 )
-def test_faults_in_the_lists_of_a_request_are_told_at_their_own_places(body: Json, pointers: list[str]) -> None:
+def test_faults_in_the_lists_of_a_request_are_told_at_their_own_places(body, pointers):
     error = refused(body)
     assert isinstance(error, RequestError)
     assert [part.pointer for part in error.errors] == pointers
 
 
-def test_the_source_of_a_steps_calibration_is_no_recipe_type() -> None:
+def test_the_source_of_a_steps_calibration_is_no_recipe_type():
     step = {"type": "quantize.gptq", "bits": 4, "calibration": {"source": "nosuch"}}
     error = refused(of_kind("compare", candidate=recipe(step)))
     assert (error.code, error.pointer) == (ErrorCode.INVALID_REQUEST, "/candidate/recipe/0/calibration/source")
@@ -129,7 +129,7 @@ def test_the_source_of_a_steps_calibration_is_no_recipe_type() -> None:
     assert error.hint == "valid: file, hub, inline, self, shipped"
 
 
-def test_a_field_that_is_called_as_pydantic_marks_names_is_a_field() -> None:
+def test_a_field_that_is_called_as_pydantic_marks_names_is_a_field():
     assert refused(of_kind("compare", **{"[key]": 1})).pointer == "/[key]"
     error = refused(of_kind("compare", metadata={"[key]": 1, "fine": "v"}))
     assert isinstance(error, RequestError)
@@ -140,12 +140,12 @@ def test_a_field_that_is_called_as_pydantic_marks_names_is_a_field() -> None:
     ]
 
 
-def test_fields_that_are_as_near_to_what_is_written_are_all_named() -> None:
+def test_fields_that_are_as_near_to_what_is_written_are_all_named():
     error = refused(of_kind("compare", candidate=recipe({"type": "quantize.kv_cache", "bits": 8})))
     assert error.detail == "There is no field 'bits'; did you mean 'k_bits' or 'v_bits'?"
 
 
-def test_what_is_wrong_with_a_task_as_a_whole_leads_to_the_page_about_tasks() -> None:
+def test_what_is_wrong_with_a_task_as_a_whole_leads_to_the_page_about_tasks():
     error = refused(tasks(tasks=[TASKS[0] | {"shots": 3}]))
     assert (error.pointer, error.hint) == ("/tasks/0", "/openapi.json lists the fields of a task.")
     error = refused(tasks(tasks=[TASKS[1], TASKS[1]]))

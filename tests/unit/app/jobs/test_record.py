@@ -26,18 +26,18 @@ WRITTEN = {
 @pytest.mark.parametrize(
     "named", ["shipped", "shipped:60", "calibration", "classes:5", "self:4096", "hub:a/b", "hub:a/b:body"]
 )
-def test_a_text_is_named_as_the_command_line_reads_it(named: str) -> None:
+def test_a_text_is_named_as_the_command_line_reads_it(named):
     assert text_name(TEXT.validate_python(parse_text(named))) == named
 
 
-def test_documents_that_came_with_the_request_are_counted_and_not_told() -> None:
+def test_documents_that_came_with_the_request_are_counted_and_not_told():
     told = text_name(TEXT.validate_python({"source": "inline", "documents": [{"id": "a", "text": "secret"}]}))
     assert told == "inline:1"
     assert text_name(TEXT.validate_python({"source": "file", "path": "a/b.txt"})) == "file:a/b.txt"
 
 
 @pytest.mark.parametrize(("kind", "window"), [("compare", 64), ("tasks", 64), ("trajectory", None)])
-def test_a_record_tells_the_text_and_the_window_where_the_kind_has_one(kind: str, window: int | None) -> None:
+def test_a_record_tells_the_text_and_the_window_where_the_kind_has_one(kind, window):
     asked: dict[str, Any] = {
         "kind": kind,
         "reference": {"model": "tiny"},
@@ -64,9 +64,7 @@ def test_a_record_tells_the_text_and_the_window_where_the_kind_has_one(kind: str
         ("compare", {"text": "shipped:60"}, "shipped:60", None),
     ],
 )
-def test_a_record_names_the_text_that_the_class_is_measured_on(
-    kind: str, texts: dict[str, str], text: str, tested: str | None
-) -> None:
+def test_a_record_names_the_text_that_the_class_is_measured_on(kind, texts, text, tested):
     asked = {"kind": kind, "reference": {"model": "tiny"}, "self_check": True, "candidate": {"model": "tiny"}}
     asked |= {field: parse_text(named) for field, named in texts.items()}
     job = read_record(WRITTEN | request_fields(requests().validate_python(asked))).job
@@ -81,7 +79,5 @@ def test_a_record_names_the_text_that_the_class_is_measured_on(
         ({"config": "c", "split": "train", "column": "body"}, "hub:a/b:body, config c, split train"),
     ],
 )
-def test_a_text_of_the_hub_is_named_with_its_config_and_a_split_that_is_not_the_default(
-    fields: dict[str, str], named: str
-) -> None:
+def test_a_text_of_the_hub_is_named_with_its_config_and_a_split_that_is_not_the_default(fields, named):
     assert text_name(TEXT.validate_python({"source": "hub", "dataset": "a/b"} | fields)) == named

@@ -1,8 +1,5 @@
 """What a browser that follows a job is told while the service cannot answer: here there is no Redis."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import httpx
 import pytest
 
@@ -17,14 +14,14 @@ JOB = f"{JOBS_PATH}/{new_job_id()}"
 
 
 @pytest.fixture
-async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def http(tmp_path):
     app = create_app(Settings(home=tmp_path, requests_per_minute=1))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         yield client
     await app.state.hemostat.redis.aclose()
 
 
-async def test_a_browser_that_follows_a_job_comes_back_after_a_503_and_a_429(http: httpx.AsyncClient) -> None:
+async def test_a_browser_that_follows_a_job_comes_back_after_a_503_and_a_429(http):
     answers = [await http.get(JOB, headers=BROWSER) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [503, 429]
     assert [answer.headers["refresh"] for answer in answers] == [str(RELOAD_S)] * 2
@@ -42,15 +39,13 @@ async def test_a_browser_that_follows_a_job_comes_back_after_a_503_and_a_429(htt
     ],
     ids=["a program's job", "JSON", "a report", "a list", "deletion"],
 )
-async def test_nothing_else_is_sent_again_by_itself(
-    http: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]
-) -> None:
+async def test_nothing_else_is_sent_again_by_itself(http, method, path, headers):
     answer = await http.request(method, path, headers=headers)
     assert answer.status_code == 503
     assert "refresh" not in answer.headers
 
 
-async def test_a_job_that_there_cannot_be_is_not_asked_for_again(http: httpx.AsyncClient) -> None:
+async def test_a_job_that_there_cannot_be_is_not_asked_for_again(http):
     answer = await http.get(f"{JOBS_PATH}/diag_1", headers=BROWSER)
     assert answer.status_code == 404
     assert "refresh" not in answer.headers

@@ -1,17 +1,15 @@
-from pathlib import Path
-
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus, job_error
 from app.jobs import examples, results
-from app.jobs.record import JobRecord, read_record
+from app.jobs.record import read_record
 from app.settings import Settings
 
 JOB_ID = examples.JOB_ID
 
 
-def record(status: JobStatus = JobStatus.SUCCEEDED, **fields: str) -> JobRecord:
+def record(status=JobStatus.SUCCEEDED, **fields):
     base = {
         "id": JOB_ID,
         "kind": "compare",
@@ -33,7 +31,7 @@ def record(status: JobStatus = JobStatus.SUCCEEDED, **fields: str) -> JobRecord:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path):
     made = Settings(home=tmp_path)
     folder = made.job_dir(JOB_ID) / "attempt-2"
     folder.mkdir(parents=True)
@@ -43,11 +41,11 @@ def settings(tmp_path: Path) -> Settings:
     return made
 
 
-def test_the_report_is_read_as_it_was_written(settings: Settings) -> None:
+def test_the_report_is_read_as_it_was_written(settings):
     assert results.read_report(record(), settings) == b'{"schema": "hemostat.report/1"}'
 
 
-def test_only_what_the_record_names_is_an_artifact(settings: Settings) -> None:
+def test_only_what_the_record_names_is_an_artifact(settings):
     assert [a.name for a in results.artifacts(record(), settings)] == ["tokens.npz"]
     assert results.artifact(record(), settings, "tokens.npz").path.read_bytes() == b"values"
     for name in ("secret.txt", "report.json", "../attempt-2/tokens.npz", "", ".", "tokens.npz\0"):
@@ -56,7 +54,7 @@ def test_only_what_the_record_names_is_an_artifact(settings: Settings) -> None:
         assert caught.value.code is ErrorCode.ARTIFACT_NOT_FOUND
 
 
-def test_a_link_is_no_artifact(settings: Settings, tmp_path: Path) -> None:
+def test_a_link_is_no_artifact(settings, tmp_path):
     (tmp_path / "outside").write_text("secret")
     link = settings.job_dir(JOB_ID) / "attempt-2" / "tokens.npz"
     link.unlink()
@@ -66,7 +64,7 @@ def test_a_link_is_no_artifact(settings: Settings, tmp_path: Path) -> None:
     assert caught.value.code is ErrorCode.ARTIFACT_NOT_FOUND
 
 
-def test_a_report_whose_file_is_gone_says_so(settings: Settings) -> None:
+def test_a_report_whose_file_is_gone_says_so(settings):
     (settings.job_dir(JOB_ID) / "attempt-2" / "report.json").unlink()
     with pytest.raises(HemostatError) as caught:
         results.read_report(record(), settings)
@@ -74,7 +72,7 @@ def test_a_report_whose_file_is_gone_says_so(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("status", [s for s in JobStatus if s is not JobStatus.SUCCEEDED])
-def test_there_is_no_report_before_success_and_the_answer_says_why(status: JobStatus) -> None:
+def test_there_is_no_report_before_success_and_the_answer_says_why(status):
     error = job_error(ErrorCode.ENGINE_OUT_OF_MEMORY, "It took 9 GiB.", "Use a smaller window.")
     fields = {"error": error.model_dump_json()} if status is JobStatus.FAILED else {}
     with pytest.raises(HemostatError) as caught:

@@ -4,21 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from app.models.registry import Registry, load_registry
+from app.models.registry import load_registry
 from app.settings import Settings
-from tests.support.copies import Copy, copier
+from tests.support.copies import copier
 
 Tiny = Callable[..., Path]
 
 
 @pytest.fixture
-def copy(tiny: Tiny, tmp_path: Path) -> Copy:
+def copy(tiny, tmp_path):
     """A tiny checkpoint of one's own, to be broken."""
     return copier(tiny, tmp_path)
 
 
 @pytest.fixture
-def text_root(tmp_path: Path) -> Path:
+def text_root(tmp_path):
     root = tmp_path / "texts"
     (root / "many/.hidden").mkdir(parents=True)
     (root / "one.txt").write_text("x" * 400)
@@ -31,12 +31,12 @@ def text_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, text_root: Path) -> Settings:
+def settings(tmp_path, text_root):
     return Settings(home=tmp_path / "home", text_root=text_root)
 
 
 @pytest.fixture
-def registry(tmp_path: Path, tiny: Tiny, copy: Copy) -> Registry:
+def registry(tmp_path, tiny, copy):
     other = copy("llama-untied", name="other-tokens")
     file = other / "tokenizer.json"
     file.write_text(file.read_text().replace('"add_prefix_space": false', '"add_prefix_space": true', 1))

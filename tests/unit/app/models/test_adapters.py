@@ -1,7 +1,6 @@
 """A folder of an adapter that is damaged: which one, and what to do."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
 @pytest.fixture
-def adapter(tmp_path: Path) -> Path:
+def adapter(tmp_path):
     folder = tmp_path / "tuned"
     folder.mkdir()
     (folder / CONFIG).write_text(json.dumps({"peft_type": "LORA", "lora_alpha": 4}))
@@ -23,7 +22,7 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
-def refused(folder: Path) -> HemostatError:
+def refused(folder):
     with pytest.raises(HemostatError) as caught:
         inspect_adapter(folder, pointer="/candidate/recipe/0/adapter")
     assert caught.value.pointer == "/candidate/recipe/0/adapter"
@@ -32,7 +31,7 @@ def refused(folder: Path) -> HemostatError:
 
 
 @pytest.mark.parametrize("left", [0, 4, 100, -1])
-def test_weights_that_break_off_are_told_with_the_adapter_s_name(adapter: Path, left: int) -> None:
+def test_weights_that_break_off_are_told_with_the_adapter_s_name(adapter, left):
     whole = (adapter / WEIGHTS).read_bytes()
     (adapter / WEIGHTS).write_bytes(whole[:left])
     error = refused(adapter)
@@ -41,7 +40,7 @@ def test_weights_that_break_off_are_told_with_the_adapter_s_name(adapter: Path, 
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]"])
-def test_so_is_a_configuration_that_is_none(adapter: Path, text: str) -> None:
+def test_so_is_a_configuration_that_is_none(adapter, text):
     (adapter / CONFIG).write_text(text)
     error = refused(adapter)
     assert error.code is ErrorCode.CHECKPOINT_CORRUPT
@@ -49,7 +48,7 @@ def test_so_is_a_configuration_that_is_none(adapter: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", [["q_proj"], "q_proj", {"q_proj": "much"}, {"(": 1}, {"(?=q)q_proj": 1}])
-def test_alphas_that_cannot_be_read_are_told(adapter: Path, pattern: object) -> None:
+def test_alphas_that_cannot_be_read_are_told(adapter, pattern):
     (adapter / CONFIG).write_text(json.dumps({"peft_type": "LORA", "alpha_pattern": pattern}))
     error = refused(adapter)
     assert error.code is ErrorCode.CHECKPOINT_UNSUPPORTED
@@ -57,7 +56,7 @@ def test_alphas_that_cannot_be_read_are_told(adapter: Path, pattern: object) -> 
 
 
 @pytest.mark.timeout(60)
-def test_a_pattern_of_alphas_that_never_ends_elsewhere_is_answered(adapter: Path) -> None:
+def test_a_pattern_of_alphas_that_never_ends_elsewhere_is_answered(adapter):
     pattern = {"(([a-z0-9._])+)+!": 3, "q_proj": 5}
     (adapter / CONFIG).write_text(json.dumps({"peft_type": "LORA", "alpha_pattern": pattern}))
     info = inspect_adapter(adapter)

@@ -1,14 +1,12 @@
 """What an engine would refuse of a configuration is refused as the checkpoint is looked at."""
 
-from typing import Any
-
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.arithmetic import ACTIVATIONS, check_arithmetic
 from app.models.checkpoint import inspect
 from app.models.shapes import LAYOUTS
-from tests.support.copies import Copy, edit_json
+from tests.support.copies import edit_json
 
 
 @pytest.mark.parametrize(
@@ -27,7 +25,7 @@ from tests.support.copies import Copy, edit_json
         ),
     ],
 )
-def test_what_vllm_does_not_compute_is_named(architecture: str, config: dict[str, Any], told: str) -> None:
+def test_what_vllm_does_not_compute_is_named(architecture, config, told):
     with pytest.raises(HemostatError) as caught:
         check_arithmetic(architecture, config)
     assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
@@ -48,17 +46,15 @@ def test_what_vllm_does_not_compute_is_named(architecture: str, config: dict[str
         ("OtherForCausalLM", {"hidden_act": "relu2"}),
     ],
 )
-def test_what_it_computes_is_taken_and_of_other_architectures_nothing_is_known(
-    architecture: str, config: dict[str, Any]
-) -> None:
+def test_what_it_computes_is_taken_and_of_other_architectures_nothing_is_known(architecture, config):
     check_arithmetic(architecture, config)
 
 
-def test_every_known_layout_has_its_activations() -> None:
+def test_every_known_layout_has_its_activations():
     assert ACTIVATIONS.keys() == LAYOUTS.keys()
 
 
-def test_a_checkpoint_with_such_a_configuration_is_refused_as_a_whole(copy: Copy) -> None:
+def test_a_checkpoint_with_such_a_configuration_is_refused_as_a_whole(copy):
     folder = copy(name="odd")
     edit_json(folder / "config.json", hidden_act="gelu")
     with pytest.raises(HemostatError) as caught:

@@ -1,15 +1,13 @@
 """What is refused of an attribution before it is queued, with the field to blame."""
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.attribute.plan import AttributionCost, attribution_cost, check_attribution, inner_windows
+from app.kinds.attribute.plan import attribution_cost, check_attribution, inner_windows
 from app.kinds.attribute.request import AttributeRequest
 from app.models.checkpoint import CheckpointInfo, inspect
 
@@ -17,18 +15,18 @@ from app.models.checkpoint import CheckpointInfo, inspect
 BENCH = Path(__file__).resolve().parents[3] / "bench" / "results" / "cpu-x86_64-avx512-bf16-2-threads.csv"
 
 
-def request(**changes: Any) -> AttributeRequest:
+def request(**changes):
     return AttributeRequest.model_validate(
         {"kind": "attribute", "reference": {"model": "a"}, "self_check": True, "candidate": {"model": "a"}} | changes
     )
 
 
 @pytest.fixture(scope="module")
-def info(tiny: Callable[..., Path]) -> CheckpointInfo:
+def info(tiny):
     return inspect(tiny("llama"))
 
 
-def test_a_plain_request_passes(info: CheckpointInfo) -> None:
+def test_a_plain_request_passes(info):
     check_attribution(request(), info, info)
 
 
@@ -42,16 +40,14 @@ def test_a_plain_request_passes(info: CheckpointInfo) -> None:
         ({"window": 4}, ErrorCode.INVALID_REQUEST, "/window"),
     ],
 )
-def test_what_cannot_be_is_refused(
-    info: CheckpointInfo, changes: dict[str, Any], code: ErrorCode, pointer: str
-) -> None:
+def test_what_cannot_be_is_refused(info, changes, code, pointer):
     with pytest.raises(HemostatError) as error:
         check_attribution(request(**changes), info, info)
     assert (error.value.code, error.value.pointer) == (code, pointer)
     assert error.value.hint
 
 
-def test_weights_that_cannot_be_unpacked_are_refused(info: CheckpointInfo) -> None:
+def test_weights_that_cannot_be_unpacked_are_refused(info):
     quantization = {"format": "nvfp4-pack-quantized", "config_groups": {"group_0": {"targets": ["Linear"]}}}
     other = CheckpointInfo(**(vars(info) | {"quantization": quantization}))
     with pytest.raises(HemostatError, match="nvfp4-pack-quantized") as error:
@@ -59,7 +55,7 @@ def test_weights_that_cannot_be_unpacked_are_refused(info: CheckpointInfo) -> No
     assert (error.value.code, error.value.pointer) == (ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model")
 
 
-def test_a_model_of_another_hidden_size_is_refused(info: CheckpointInfo) -> None:
+def test_a_model_of_another_hidden_size_is_refused(info):
     wide = CheckpointInfo(**(vars(info) | {"hidden_size": 2 * info.hidden_size}))
     with pytest.raises(HemostatError, match="no layer of wide fits into a") as error:
         check_attribution(request(candidate={"model": "wide"}, self_check=False), info, wide)
@@ -67,7 +63,7 @@ def test_a_model_of_another_hidden_size_is_refused(info: CheckpointInfo) -> None
     assert "compare" in (error.value.hint or "")
 
 
-def test_an_architecture_of_unknown_layout_is_refused(info: CheckpointInfo) -> None:
+def test_an_architecture_of_unknown_layout_is_refused(info):
     other = CheckpointInfo(**(vars(info) | {"architecture": "OtherForCausalLM"}))
     with pytest.raises(HemostatError) as error:
         check_attribution(request(), info, other)
@@ -77,16 +73,16 @@ def test_an_architecture_of_unknown_layout_is_refused(info: CheckpointInfo) -> N
 @pytest.mark.parametrize(
     "changes", [{"directions": ["restore"]}, {"budget": 0.5}, {"top": 0}, {"levels": ["tensor"]}, {"tokens": 3}]
 )
-def test_values_out_of_range_are_refused_by_the_contract(changes: dict[str, Any]) -> None:
+def test_values_out_of_range_are_refused_by_the_contract(changes):
     with pytest.raises(ValidationError):
         request(**changes)
 
 
-def cost(info: CheckpointInfo, text: int, **changes: Any) -> AttributionCost:
+def cost(info, text, **changes):
     return attribution_cost(request(**changes), (info, info), text, reference_parameters=info.parameters)
 
 
-def test_the_cost_grows_with_budget_and_is_bounded_by_the_text(info: CheckpointInfo) -> None:
+def test_the_cost_grows_with_budget_and_is_bounded_by_the_text(info):
     small = cost(info, 1000, tokens=4096, budget=10, internals=False)
     large = cost(info, 100_000, tokens=4096, budget=100, internals=False)
     assert small.tokens == 1000
@@ -96,7 +92,7 @@ def test_the_cost_grows_with_budget_and_is_bounded_by_the_text(info: CheckpointI
     assert small.bytes == 2 * 2 * 1000 * info.hidden_size * (info.layers + 1)
 
 
-def test_the_estimate_is_what_the_bench_measured(info: CheckpointInfo) -> None:
+def test_the_estimate_is_what_the_bench_measured(info):
     """Of the job that `make bench` runs: every layer swapped once, one direction, nothing inside."""
     with BENCH.open(newline="", encoding="utf-8") as rows:
         row = {one["metric"]: float(one["value"]) for one in csv.DictReader(rows) if one["bench"] == "attribute"}
@@ -108,8 +104,8 @@ def test_the_estimate_is_what_the_bench_measured(info: CheckpointInfo) -> None:
     )
 
 
-def test_of_layers_that_are_named_no_more_is_estimated_than_all_of_their_parts_take(info: CheckpointInfo) -> None:
-    def search(**changes: Any) -> float:
+def test_of_layers_that_are_named_no_more_is_estimated_than_all_of_their_parts_take(info):
+    def search(**changes):
         return cost(info, 1000, internals=False, **changes).passes - cost(info, 1000, internals=False, budget=1).passes
 
     last = info.layers - 1
@@ -121,7 +117,7 @@ def test_of_layers_that_are_named_no_more_is_estimated_than_all_of_their_parts_t
     assert search(budget=1000) == 999
 
 
-def test_what_is_measured_inside_counts_beside_the_budget(info: CheckpointInfo) -> None:
+def test_what_is_measured_inside_counts_beside_the_budget(info):
     without, inside = (cost(info, 100_000, tokens=4096, window=512, internals=one) for one in (False, True))
     assert inside.passes == without.passes
     assert without.inner == 0
@@ -137,10 +133,10 @@ def test_what_is_measured_inside_counts_beside_the_budget(info: CheckpointInfo) 
     assert inside.inner == pytest.approx(7 * 4096 + info.layers * (0.5 + 1.5 * head) * 1024)
 
 
-def test_models_of_two_depths_cost_no_swaps_and_at_least_the_alignment(info: CheckpointInfo) -> None:
+def test_models_of_two_depths_cost_no_swaps_and_at_least_the_alignment(info):
     shallow = CheckpointInfo(**(vars(info) | {"layers": info.layers - 1}))
 
-    def between(internals: bool) -> AttributionCost:
+    def between(internals):
         asked = request(tokens=512, window=128, internals=internals)
         return attribution_cost(asked, (info, shallow), 100_000, reference_parameters=info.parameters)
 
@@ -157,8 +153,8 @@ def test_models_of_two_depths_cost_no_swaps_and_at_least_the_alignment(info: Che
     assert "(--no-internals) leaves out all of it but the alignment" in " ".join(inside.told)
 
 
-def test_gaps_count_beside_all_that_is_measured_inside(info: CheckpointInfo) -> None:
-    def inside(depth: int) -> AttributionCost:
+def test_gaps_count_beside_all_that_is_measured_inside(info):
+    def inside(depth):
         other = CheckpointInfo(**(vars(info) | {"layers": info.layers + depth}))
         asked = request(tokens=512, window=128, budget=1)
         return attribution_cost(asked, (info, other), 100_000, reference_parameters=info.parameters)
@@ -168,13 +164,13 @@ def test_gaps_count_beside_all_that_is_measured_inside(info: CheckpointInfo) -> 
     assert "11 forward passes in float32 over 512 tokens, with attention maps" in " ".join(deeper.told)
 
 
-def test_more_text_than_is_looked_at_inside_costs_no_more(info: CheckpointInfo) -> None:
+def test_more_text_than_is_looked_at_inside_costs_no_more(info):
     small, large = (cost(info, 100_000, tokens=tokens, window=128).inner for tokens in (2048, 50_000))
     assert small == large
     assert cost(info, 100_000, tokens=512, window=128).inner < small
 
 
-def test_windows_are_cut_so_that_attention_of_all_heads_fits(info: CheckpointInfo) -> None:
+def test_windows_are_cut_so_that_attention_of_all_heads_fits(info):
     windows, length = inner_windows((info, info), 10**6)
     heads = info.config["num_attention_heads"]
     assert 4 * heads * length**2 <= 512 * 2**20 < 4 * heads * (length + 1) ** 2

@@ -1,8 +1,5 @@
 """Which windows are refused, with what would do."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from pydantic import TypeAdapter
 
@@ -19,12 +16,12 @@ YARN = {"type": "context.yarn", "factor": 2}
 
 
 @pytest.fixture(scope="module")
-def folder(tiny: Callable[..., Path]) -> Path:
+def folder(tiny):
     return tiny("llama")
 
 
-def check(folder: Path, window: int, recipe: list[dict[str, object]], kind: type = CompareRequest) -> None:
-    request = kind.model_validate(  # type: ignore[attr-defined]
+def check(folder, window, recipe, kind=CompareRequest):
+    request = kind.model_validate(
         {
             "kind": "compare" if kind is CompareRequest else "mitigate",
             "reference": {"model": "a"},
@@ -41,7 +38,7 @@ def check(folder: Path, window: int, recipe: list[dict[str, object]], kind: type
     ("window", "recipe"),
     [(256, []), (257, [YARN]), (512, [YARN]), (512, [{"type": "context.linear", "factor": 4}]), (64, [YARN])],
 )
-def test_what_both_can_read_or_the_candidate_alone(folder: Path, window: int, recipe: list[dict[str, object]]) -> None:
+def test_what_both_can_read_or_the_candidate_alone(folder, window, recipe):
     check(folder, window, recipe)
 
 
@@ -54,9 +51,7 @@ def test_what_both_can_read_or_the_candidate_alone(folder: Path, window: int, re
         (300, [{"type": "quantize.rtn", "bits": 4, "group_size": 32}], 256, "context.yarn"),
     ],
 )
-def test_what_nobody_can_read(
-    folder: Path, window: int, recipe: list[dict[str, object]], limit: int, hint: str
-) -> None:
+def test_what_nobody_can_read(folder, window, recipe, limit, hint):
     with pytest.raises(HemostatError) as caught:
         check(folder, window, recipe)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.WINDOW_TOO_LARGE, "/window")
@@ -65,7 +60,7 @@ def test_what_nobody_can_read(
 
 
 @pytest.mark.parametrize(("window", "taken"), [(512, True), (513, False)])
-def test_a_sweep_may_read_as_far_as_each_of_its_settings(folder: Path, window: int, taken: bool) -> None:
+def test_a_sweep_may_read_as_far_as_each_of_its_settings(folder, window, taken):
     request = SweepRequest.model_validate(
         {
             "kind": "sweep",
@@ -85,7 +80,7 @@ def test_a_sweep_may_read_as_far_as_each_of_its_settings(folder: Path, window: i
     assert "raise the factor of the context step to 2.01 or more" in caught.value.hint
 
 
-def test_other_kinds_need_a_reference_that_reads_all(folder: Path) -> None:
+def test_other_kinds_need_a_reference_that_reads_all(folder):
     with pytest.raises(HemostatError) as caught:
         check(folder, 512, [YARN], MitigateRequest)
     assert caught.value.code is ErrorCode.WINDOW_TOO_LARGE
@@ -105,9 +100,7 @@ FIXED: dict[str, object] = {"type": "quantize.activations", "bits": 8, "calibrat
         ([FIXED | {"dynamic": False}], 0),
     ],
 )
-def test_calibration_windows_beyond_the_context_at_that_step_are_refused(
-    folder: Path, recipe: list[dict[str, object]], at: int
-) -> None:
+def test_calibration_windows_beyond_the_context_at_that_step_are_refused(folder, recipe, at):
     with pytest.raises(HemostatError) as caught:
         check_calibration_windows(folder, recipe)
     assert caught.value.code is ErrorCode.WINDOW_TOO_LARGE
@@ -118,12 +111,10 @@ def test_calibration_windows_beyond_the_context_at_that_step_are_refused(
 @pytest.mark.parametrize(
     "recipe", [[AWQ | {"calibration_window": 256}], [YARN, AWQ | {"calibration_window": 512}], [FIXED]]
 )
-def test_calibration_windows_within_the_context_or_of_no_text_are_not(
-    folder: Path, recipe: list[dict[str, object]]
-) -> None:
+def test_calibration_windows_within_the_context_or_of_no_text_are_not(folder, recipe):
     check_calibration_windows(folder, recipe)
 
 
-def check_calibration_windows(folder: Path, recipe: list[dict[str, object]]) -> None:
+def check_calibration_windows(folder, recipe):
     steps = TypeAdapter(Recipe).validate_python(recipe)
     check_recipe(inspect(folder), steps, pointer="/candidate/recipe", beside=check_calibration_window)

@@ -1,19 +1,14 @@
-from typing import Any
-
 import pytest
 
 from app.contracts.errors import HemostatError
-from app.contracts.job import Estimate
 from app.kinds.attribute.request import AttributeRequest
 from app.kinds.estimates import ENGINE_START_S, estimate
 from app.models.checkpoint import inspect
 from app.models.pace import Pace
-from app.models.registry import Registry
-from app.settings import Settings
 from tests.support.asked import RTN, calibration, request
 
 
-def test_an_estimate_follows_from_sizes(registry: Registry, settings: Settings) -> None:
+def test_an_estimate_follows_from_sizes(registry, settings):
     asked = request(RTN, documents=[{"id": "1", "text": "x" * 300}, {"id": "2", "text": "é" * 50}])
     found = estimate(asked, registry, settings)
     info = inspect(registry.resolve("llama").checkpoint_path())
@@ -24,11 +19,11 @@ def test_an_estimate_follows_from_sizes(registry: Registry, settings: Settings) 
     assert any("4 bytes" in assumption for assumption in found.assumptions)
 
 
-def test_nothing_is_made_without_a_recipe(registry: Registry, settings: Settings) -> None:
+def test_nothing_is_made_without_a_recipe(registry, settings):
     assert estimate(request(), registry, settings).checkpoint_bytes == 0
 
 
-def test_work_takes_as_long_as_models_take_here_and_starts_do_not(registry: Registry, settings: Settings) -> None:
+def test_work_takes_as_long_as_models_take_here_and_starts_do_not(registry, settings):
     asked = request(RTN, text={"source": "self", "tokens": 1_000_000})
     at = {rate: estimate(asked, registry, settings, Pace(rate, "as it is")) for rate in (1400.0, 700.0, 2800.0)}
     work = at[1400.0].seconds - ENGINE_START_S
@@ -40,8 +35,8 @@ def test_work_takes_as_long_as_models_take_here_and_starts_do_not(registry: Regi
     assert any("2 times faster here" in told for told in at[2800.0].assumptions)
 
 
-def test_seconds_grow_with_tokens_and_parameters(registry: Registry, settings: Settings) -> None:
-    def seconds(tokens: int, alias: str = "llama") -> float:
+def test_seconds_grow_with_tokens_and_parameters(registry, settings):
+    def seconds(tokens, alias="llama"):
         asked = request(text={"source": "self", "tokens": tokens}, reference=alias, candidate=alias)
         return estimate(asked, registry, settings, Pace(1400.0, "as it is")).seconds
 
@@ -65,25 +60,23 @@ def test_seconds_grow_with_tokens_and_parameters(registry: Registry, settings: S
         ),
     ],
 )
-def test_each_source_has_its_measure(
-    registry: Registry, settings: Settings, text: dict[str, Any], documents: int | None, tokens: int
-) -> None:
+def test_each_source_has_its_measure(registry, settings, text, documents, tokens):
     found = estimate(request(text=text), registry, settings.model_copy(update={"hub_text": "x"}))
     assert (found.documents, found.tokens) == (documents, tokens)
 
 
-def test_the_shipped_text_is_measured(registry: Registry, settings: Settings) -> None:
+def test_the_shipped_text_is_measured(registry, settings):
     whole = estimate(request(text={"source": "shipped"}), registry, settings)
     part = estimate(request(text={"source": "shipped", "documents": 10}), registry, settings)
     assert part.documents == 10
     assert 0 < part.tokens < (whole.tokens if whole.documents != 10 else whole.tokens + 1)
 
 
-def test_steps_that_look_at_text_are_estimated_with_it(registry: Registry, settings: Settings) -> None:
+def test_steps_that_look_at_text_are_estimated_with_it(registry, settings):
     parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
     text = {"source": "self", "tokens": 4096}
 
-    def gptq(windows: int) -> dict[str, Any]:
+    def gptq(windows):
         return {"type": "quantize.gptq", "bits": 4, "calibration_windows": windows, "calibration_window": 256}
 
     some, more = (
@@ -98,12 +91,10 @@ def test_steps_that_look_at_text_are_estimated_with_it(registry: Registry, setti
         assert not any("calibration tokens" in line for line in plain.assumptions), "it reads no text"
 
 
-def test_training_is_counted_and_a_limit_in_seconds_is_the_same_on_every_machine(
-    registry: Registry, settings: Settings
-) -> None:
+def test_training_is_counted_and_a_limit_in_seconds_is_the_same_on_every_machine(registry, settings):
     parameters = inspect(registry.resolve("llama").checkpoint_path()).parameters
 
-    def repaired(pace: float, **options: Any) -> float:
+    def repaired(pace, **options):
         step = {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "calibration_window": 128, **options}
         text = {"source": "self", "tokens": 4096}
         return estimate(request(RTN, step, text=text), registry, settings, Pace(pace, "as it is")).seconds
@@ -115,13 +106,11 @@ def test_training_is_counted_and_a_limit_in_seconds_is_the_same_on_every_machine
         assert limited == pytest.approx(500, abs=0.2)
 
 
-def test_what_the_reference_writes_is_counted_as_text_that_is_looked_at_and_as_its_own_work(
-    registry: Registry, settings: Settings
-) -> None:
+def test_what_the_reference_writes_is_counted_as_text_that_is_looked_at_and_as_its_own_work(registry, settings):
     reference, candidate = (inspect(registry.resolve(alias).checkpoint_path()) for alias in ("untied", "llama"))
     assert reference.parameters > candidate.parameters
 
-    def repaired(own_windows: int) -> Estimate:
+    def repaired(own_windows):
         step = {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps": 0, "calibration_window": 128}
         asked = request(
             RTN,
@@ -140,14 +129,12 @@ def test_what_the_reference_writes_is_counted_as_text_that_is_looked_at_and_as_i
     assert not any("the reference writes" in line for line in without.assumptions)
 
 
-def test_what_a_mixture_of_widths_measures_is_counted_on_what_steps_before_it_leave(
-    registry: Registry, settings: Settings
-) -> None:
+def test_what_a_mixture_of_widths_measures_is_counted_on_what_steps_before_it_leave(registry, settings):
     """On windows of 256 tokens, of which two are measured on, whatever else is looked at."""
     info = inspect(registry.resolve("llama").checkpoint_path())
     mixed = {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "calibration_window": 256}
 
-    def found(*steps: dict[str, Any]) -> Estimate:
+    def found(*steps):
         asked = request(*steps, text={"source": "self", "tokens": 4096})
         return estimate(asked, registry, settings, Pace(1.4, "as it is"))
 
@@ -160,10 +147,8 @@ def test_what_a_mixture_of_widths_measures_is_counted_on_what_steps_before_it_le
         assert not any("through the model" in line for line in plain.assumptions)
 
 
-def test_an_attribution_of_a_candidate_that_its_recipe_makes_shallower_is_estimated_without_swaps(
-    registry: Registry, settings: Settings
-) -> None:
-    def told(*steps: dict[str, Any]) -> tuple[float, str]:
+def test_an_attribution_of_a_candidate_that_its_recipe_makes_shallower_is_estimated_without_swaps(registry, settings):
+    def told(*steps):
         asked = AttributeRequest.model_validate(
             {
                 "kind": "attribute",
@@ -184,14 +169,12 @@ def test_an_attribution_of_a_candidate_that_its_recipe_makes_shallower_is_estima
     assert shallow[0] < swapped[0]
 
 
-def test_nothing_is_estimated_that_would_be_refused(registry: Registry, settings: Settings) -> None:
+def test_nothing_is_estimated_that_would_be_refused(registry, settings):
     with pytest.raises(HemostatError):
         estimate(request(window=10_000), registry, settings)
 
 
-def test_a_calibration_is_estimated_with_both_texts_and_every_calibrator(
-    registry: Registry, settings: Settings
-) -> None:
+def test_a_calibration_is_estimated_with_both_texts_and_every_calibrator(registry, settings):
     few = estimate(calibration(calibrators=["temperature"]), registry, settings)
     many = estimate(calibration(), registry, settings)
     assert many.seconds > few.seconds

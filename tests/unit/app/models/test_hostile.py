@@ -22,13 +22,13 @@ from app.models.checkpoint import inspect
 from app.models.registry import load_registry
 from app.models.tokenizers import check_tokenizer
 from app.settings import Settings
-from tests.support.copies import Copy, edit_json
+from tests.support.copies import edit_json
 
 Tiny = Callable[..., Path]
 E = ErrorCode
 
 
-def refused(folder: Path) -> HemostatError:
+def refused(folder):
     with pytest.raises(HemostatError) as caught:
         check_tokenizer(folder, inspect(folder).vocabulary, name="hostile")
     assert caught.value.hint
@@ -37,7 +37,7 @@ def refused(folder: Path) -> HemostatError:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("layers", [200_000, 10**9, 2**31, 10**4000, -1, 1e308])
-def test_layers_that_no_tensor_shows(copy: Copy, layers: float) -> None:
+def test_layers_that_no_tensor_shows(copy, layers):
     folder = copy()
     edit_json(folder / "config.json", num_hidden_layers=layers)
     error = refused(folder)
@@ -46,7 +46,7 @@ def test_layers_that_no_tensor_shows(copy: Copy, layers: float) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_experts_that_no_tensor_shows(copy: Copy) -> None:
+def test_experts_that_no_tensor_shows(copy):
     folder = copy("mixtral")
     edit_json(folder / "config.json", num_local_experts=10**9)
     assert refused(folder).code is E.CHECKPOINT_SHAPE_MISMATCH  # of the router
@@ -61,7 +61,7 @@ def test_experts_that_no_tensor_shows(copy: Copy) -> None:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "NovelForCausalLM"])
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"])
-def test_a_file_of_a_gigabyte(copy: Copy, name: str, architecture: str) -> None:
+def test_a_file_of_a_gigabyte(copy, name, architecture):
     folder = copy()
     edit_json(folder / "config.json", architectures=[architecture])
     os.truncate(folder / name, 10**9)  # a hole: it takes no disk
@@ -71,7 +71,7 @@ def test_a_file_of_a_gigabyte(copy: Copy, name: str, architecture: str) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("header", [10**8, 33 * 1024**2, 2**63])
-def test_a_header_longer_than_any_is_not_read(copy: Copy, header: int) -> None:
+def test_a_header_longer_than_any_is_not_read(copy, header):
     folder = copy()
     weights = folder / "model.safetensors"
     weights.write_bytes(struct.pack("<Q", header) + b"{")
@@ -80,7 +80,7 @@ def test_a_header_longer_than_any_is_not_read(copy: Copy, header: int) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_parts_that_a_name_announces_by_the_ten_thousands(copy: Copy) -> None:
+def test_parts_that_a_name_announces_by_the_ten_thousands(copy):
     folder = copy()
     for number in range(200):
         os.link(folder / "model.safetensors", folder / f"model-{number:05}-of-{99_999 - number}.safetensors")
@@ -90,7 +90,7 @@ def test_parts_that_a_name_announces_by_the_ten_thousands(copy: Copy) -> None:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("text", ["[" * 10**6, '{"a":' * 10**6, "[]," * 10**6, '{"a": 1e999}', "1" * 10**6])
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
-def test_json_made_to_exhaust_a_reader(copy: Copy, name: str, text: str) -> None:
+def test_json_made_to_exhaust_a_reader(copy, name, text):
     folder = copy()
     (folder / name).write_text(text)
     if name != "tokenizer_config.json" or text != '{"a": 1e999}':
@@ -99,7 +99,7 @@ def test_json_made_to_exhaust_a_reader(copy: Copy, name: str, text: str) -> None
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_a_file_that_never_ends_is_none(copy: Copy, name: str) -> None:
+def test_a_file_that_never_ends_is_none(copy, name):
     """A pipe that nobody writes to, and a device that gives zeros for ever."""
     folder = copy()
     (folder / name).unlink()
@@ -121,7 +121,7 @@ VALUES = st.sampled_from(ODD) | st.recursive(
 )
 
 
-def places(value: Any, limit: int = 40) -> list[tuple[Any, Any]]:
+def places(value, limit=40):
     """(container, key) of values at any depth; of long lists and objects the first ones."""
     keys = list(value)[:limit] if isinstance(value, dict) else range(min(len(value), limit))
     found = [(value, key) for key in keys]
@@ -158,7 +158,7 @@ REQUEST: dict[str, Any] = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["llama", "mixtral", "gemma2"])
-def test_a_mutated_checkpoint_is_refused_or_taken(kind: str, copy: Copy, tiny: Tiny, tmp_path: Path) -> None:
+def test_a_mutated_checkpoint_is_refused_or_taken(kind, copy, tiny, tmp_path):
     folder = copy(kind)
     models = tmp_path / "models.toml"
     models.write_text(f"[models.sound]\npath = {str(tiny(kind))!r}\n[models.hostile]\npath = {str(folder)!r}\n")
@@ -167,7 +167,7 @@ def test_a_mutated_checkpoint_is_refused_or_taken(kind: str, copy: Copy, tiny: T
 
     @settings(max_examples=150)
     @given(st.data())
-    def run(data: st.DataObject) -> None:
+    def run(data):
         name = data.draw(st.sampled_from(sorted(FILES)))
         packed = data.draw(st.booleans())
         content = json.loads(texts[name]) | (copying.deepcopy(FILES[name]) if packed else {})
@@ -190,7 +190,7 @@ def test_a_mutated_checkpoint_is_refused_or_taken(kind: str, copy: Copy, tiny: T
 
 
 @pytest.mark.timeout(600)
-def test_a_mutated_header_or_adapter_is_refused_or_taken(copy: Copy, tmp_path: Path) -> None:
+def test_a_mutated_header_or_adapter_is_refused_or_taken(copy, tmp_path):
     folder = copy()
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
@@ -203,7 +203,7 @@ def test_a_mutated_header_or_adapter_is_refused_or_taken(copy: Copy, tmp_path: P
 
     @settings(max_examples=150)
     @given(st.data())
-    def run(data: st.DataObject) -> None:
+    def run(data):
         changed, other = copying.deepcopy(header), copying.deepcopy(adapter)
         for content in (changed, other):
             container, key = data.draw(st.sampled_from(places(content)))

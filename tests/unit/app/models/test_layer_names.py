@@ -16,7 +16,7 @@ from app.models.layer_names import InLayer, in_layer
         ("model.layers.3", None),
     ],
 )
-def test_names_are_taken_apart(name: str, parts: InLayer | None) -> None:
+def test_names_are_taken_apart(name, parts):
     assert in_layer(name) == parts
     if parts is not None:
         assert parts.numbered(parts.layer) == name

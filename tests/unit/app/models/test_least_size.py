@@ -1,9 +1,7 @@
 """What a model takes at least after a recipe, and budgets below it."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.mitigate.least_size import check_budget, least_bytes
 from app.kinds.mitigate.request import Budget
-from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.checkpoint import inspect
 from app.recipes.recipe import STEPS, Recipe
 from tests.support.quantizing import text
 from workers.surgery.recipe import apply
@@ -25,15 +23,15 @@ RTN: Json = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 
 
 @pytest.fixture
-def info(tiny: Callable[..., Path]) -> CheckpointInfo:
+def info(tiny):
     return inspect(tiny())
 
 
-def least(info: CheckpointInfo, *steps: Json) -> int | None:
+def least(info, *steps):
     return least_bytes(info, RECIPE.validate_python(steps))
 
 
-def linear_bytes(info: CheckpointInfo, *kinds: str) -> int:
+def linear_bytes(info, *kinds):
     """Of the decoder's matrices, by their names alone."""
     return sum(
         tensor.bytes
@@ -42,11 +40,11 @@ def linear_bytes(info: CheckpointInfo, *kinds: str) -> int:
     )
 
 
-def test_without_a_recipe_it_is_what_the_files_hold(info: CheckpointInfo) -> None:
+def test_without_a_recipe_it_is_what_the_files_hold(info):
     assert least(info) == sum(tensor.bytes for tensor in info.tensors.values())
 
 
-def test_codes_alone_are_counted_of_what_a_step_quantizes(info: CheckpointInfo) -> None:
+def test_codes_alone_are_counted_of_what_a_step_quantizes(info):
     whole = least(info) or 0
     assert least(info, RTN) == whole - linear_bytes(info) * 12 // 16
     assert least(info, RTN | {"modules": ["up_proj"]}) == whole - linear_bytes(info, "up_proj") * 12 // 16
@@ -84,9 +82,7 @@ TEXT: Json = {"calibration_windows": 4, "calibration_window": 32}
     ],
     ids=lambda steps: "+".join(step["type"] for step in steps) if isinstance(steps, list) else "",
 )
-def test_it_is_no_more_than_what_the_manifest_counts_and_not_far_below(
-    tiny: Callable[..., Path], tmp_path: Path, steps: list[Json], near: float
-) -> None:
+def test_it_is_no_more_than_what_the_manifest_counts_and_not_far_below(tiny, tmp_path, steps, near):
     info = inspect(tiny("llama", num_attention_heads=4, num_key_value_heads=2))
     with apply(
         info, RECIPE.validate_python(steps), store=CheckpointStore(tmp_path, 10**9), calibration=lambda _: text()
@@ -95,9 +91,7 @@ def test_it_is_no_more_than_what_the_manifest_counts_and_not_far_below(
     assert near * counted <= (least(info, *steps) or 0) <= counted
 
 
-def test_a_second_copy_of_a_tied_embedding_counts_where_no_step_leaves_it_out(
-    tiny: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_second_copy_of_a_tied_embedding_counts_where_no_step_leaves_it_out(tiny, tmp_path):
     folder = shutil.copytree(tiny("llama"), tmp_path / "copied")
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
@@ -109,7 +103,7 @@ def test_a_second_copy_of_a_tied_embedding_counts_where_no_step_leaves_it_out(
     assert 0.9 * counted <= (least(info, RTN) or 0) <= counted
 
 
-def test_routers_count_with_their_bits_and_experts_as_they_are(tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_routers_count_with_their_bits_and_experts_as_they_are(tiny, tmp_path):
     info = inspect(tiny("mixtral"))
     for step in (
         {"type": "moe.router", "bits": 4},
@@ -124,14 +118,14 @@ def test_routers_count_with_their_bits_and_experts_as_they_are(tiny: Callable[..
             )
 
 
-def test_of_parts_of_several_dtypes_that_go_or_come_nothing_is_said(info: CheckpointInfo) -> None:
+def test_of_parts_of_several_dtypes_that_go_or_come_nothing_is_said(info):
     name = "model.embed_tokens.weight"
     mixed = replace(info, tensors=info.tensors | {name: replace(info.tensors[name], dtype="F32")})
     assert least(mixed, RTN) is not None
     assert least(mixed, RTN, {"type": "extend.identity", "layers": [1]}) is None
 
 
-def test_every_type_is_known_to_leave_bytes_alone_or_to_take_some() -> None:
+def test_every_type_is_known_to_leave_bytes_alone_or_to_take_some():
     """Whoever adds one says which it is, in `least_size` where it is the latter: a budget must not be refused that a
     recipe keeps."""
     smaller = {"lowrank.svd", "lowrank.asvd", "lowrank.svdllm", "moe.router"}
@@ -154,7 +148,7 @@ def test_every_type_is_known_to_leave_bytes_alone_or_to_take_some() -> None:
         ({"bytes": 1000, "bits_per_weight": 3}, "/budget/bits_per_weight", "3 bits per weight"),
     ],
 )
-def test_a_budget_below_that_is_refused_with_what_the_least_is(budget: Json, pointer: str, told: str) -> None:
+def test_a_budget_below_that_is_refused_with_what_the_least_is(budget, pointer, told):
     with pytest.raises(HemostatError) as caught:
         check_budget(Budget(**budget), 1000, 2000)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, pointer)
@@ -162,11 +156,11 @@ def test_a_budget_below_that_is_refused_with_what_the_least_is(budget: Json, poi
 
 
 @pytest.mark.parametrize("budget", [{}, {"bytes": 1000}, {"bytes": 985}, {"bits_per_weight": 4}, {"added_latency": 0}])
-def test_a_budget_that_has_room_or_nearly_is_none_to_refuse(budget: Json) -> None:
+def test_a_budget_that_has_room_or_nearly_is_none_to_refuse(budget):
     check_budget(Budget(**budget), 1000, 2000)
 
 
-def test_the_smallest_treatment_is_named_where_the_candidate_alone_would_fit() -> None:
+def test_the_smallest_treatment_is_named_where_the_candidate_alone_would_fit():
     with pytest.raises(HemostatError) as caught:
         check_budget(Budget(bytes=900), 1000, 2000, treatment="repair.lowrank rank=4")
     assert caught.value.detail.endswith(

@@ -3,9 +3,8 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,14 +16,14 @@ from app.models.checkpoint import fingerprint
 from app.models.pace import Pace
 from app.models.registry import load_registry
 from app.settings import Settings
-from tests.support.copies import Copy, edit_json
+from tests.support.copies import edit_json
 
 Tiny = Callable[..., Path]
 HEAVY = "[" + "[[]]," * (10 * 1024**2) + "0]"  # 52 MB of the shortest lists, within what a tokenizer may have
 
 
 @pytest.fixture
-def settings(tiny: Tiny, copy: Copy, tmp_path: Path) -> Settings:
+def settings(tiny, copy, tmp_path):
     heavy = copy("llama", name="heavy")
     folders = {"sound": tiny(), "heavy": heavy, "broken": copy("llama", name="broken")}
     (folders["broken"] / "tokenizer.json").unlink()
@@ -34,14 +33,14 @@ def settings(tiny: Tiny, copy: Copy, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
+def _fresh():
     """Each test's processes are its own."""
     looking._end_all()
     yield
     looking._end_all()
 
 
-def asked(model: str, **changes: Any) -> CompareRequest:
+def asked(model, **changes):
     body = {
         "kind": "compare",
         "reference": {"model": model},
@@ -52,14 +51,14 @@ def asked(model: str, **changes: Any) -> CompareRequest:
     return CompareRequest.model_validate(body | changes)
 
 
-async def refused(model: str, settings: Settings) -> HemostatError:
+async def refused(model, settings):
     with pytest.raises(HemostatError) as caught:
         await looking.check(asked(model), settings, "")
     assert caught.value.hint
     return caught.value
 
 
-async def test_it_answers_as_this_process_would(settings: Settings) -> None:
+async def test_it_answers_as_this_process_would(settings):
     registry, here = load_registry(settings.models_file), Pace(100.0, "as told")
     await looking.check(asked("sound"), settings, "")
     told = await looking.estimate(asked("sound"), settings, "", here)
@@ -75,7 +74,7 @@ async def test_it_answers_as_this_process_would(settings: Settings) -> None:
     assert looking.weights_of(folder) == fingerprint(folder)
 
 
-async def test_one_process_answers_until_it_meets_a_limit(settings: Settings) -> None:
+async def test_one_process_answers_until_it_meets_a_limit(settings):
     await looking.check(asked("sound"), settings, "")
     (first,) = looking._idle
     await looking.check(asked("sound"), settings, "")
@@ -85,9 +84,7 @@ async def test_one_process_answers_until_it_meets_a_limit(settings: Settings) ->
 @pytest.mark.parametrize(
     ("limit", "value", "told"), [("CPU_S", 1, "1 s of a processor"), ("LONGEST_S", 0.1, "0 s"), (None, 0, "of memory")]
 )
-async def test_a_limit_is_a_refusal_and_the_next_question_is_answered(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, limit: str | None, value: float, told: str
-) -> None:
+async def test_a_limit_is_a_refusal_and_the_next_question_is_answered(settings, monkeypatch, limit, value, told):
     folder = load_registry(settings.models_file).resolve("heavy").checkpoint_path()
     await looking.check(asked("sound"), settings, "")
     (folder / "tokenizer.json").write_text(HEAVY)
@@ -100,7 +97,7 @@ async def test_a_limit_is_a_refusal_and_the_next_question_is_answered(
     await looking.check(asked("sound"), settings, "")
 
 
-def test_it_knows_no_secret(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_knows_no_secret(settings, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hidden")
     looking.ask_about("check", asked("sound"), settings)
     (helper,) = looking._idle
@@ -112,19 +109,19 @@ def test_it_knows_no_secret(settings: Settings, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "changes", [{"hidden_act": "x" * 3_000_000}, {"quantization_config": {"quant_method": "x" * 3_000_000}}]
 )
-async def test_what_a_file_says_does_not_make_a_refusal_long(settings: Settings, changes: dict[str, Any]) -> None:
+async def test_what_a_file_says_does_not_make_a_refusal_long(settings, changes):
     edit_json(load_registry(settings.models_file).resolve("heavy").checkpoint_path() / "config.json", **changes)
     error = await refused("heavy", settings)
     assert "xxx" in error.detail
     assert max(map(len, (error.detail, error.hint, error.pointer))) <= 2000
 
 
-async def test_a_fault_of_ours_is_not_told_as_the_file_s(settings: Settings) -> None:
+async def test_a_fault_of_ours_is_not_told_as_the_file_s(settings):
     with pytest.raises(RuntimeError, match=r"KeyError at looker\.py"):
         looking._ask({"what": "check"}, "nothing")
 
 
-async def test_one_owner_takes_half_of_the_turns_and_of_the_queue(settings: Settings) -> None:
+async def test_one_owner_takes_half_of_the_turns_and_of_the_queue(settings):
     async with looking._line.place("ann"):
         waiting = [asyncio.create_task(looking.check(asked("sound"), settings, "ann")) for _ in range(32)]
         await asyncio.sleep(0)
@@ -136,7 +133,7 @@ async def test_one_owner_takes_half_of_the_turns_and_of_the_queue(settings: Sett
     await asyncio.gather(*waiting)
 
 
-async def test_what_it_remembers_is_read_again_after_a_change(settings: Settings) -> None:
+async def test_what_it_remembers_is_read_again_after_a_change(settings):
     folder = load_registry(settings.models_file).resolve("heavy").checkpoint_path()
     await looking.check(asked("heavy"), settings, "")
     edit_json(folder / "config.json", num_hidden_layers=4)

@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,25 +11,25 @@ from app.models.checkpoint import inspect
 from app.models.modules import check_step, natural_key, select, weights_of
 from app.recipes.base import Step
 from app.recipes.recipe import RecipeStep
-from tests.support.copies import Copy, edit_json
+from tests.support.copies import edit_json
 
 STEP: TypeAdapter[Step] = TypeAdapter(RecipeStep)
 Tiny = Callable[..., Path]
 
 
-def rtn(**fields: Any) -> Step:
+def rtn(**fields):
     return STEP.validate_python({"type": "quantize.rtn", "bits": 4, "group_size": 32} | fields)
 
 
-def prune(**fields: Any) -> Step:
+def prune(**fields):
     return STEP.validate_python({"type": "prune.magnitude"} | fields)
 
 
-def chosen(folder: Path, **fields: Any) -> list[str]:
+def chosen(folder, **fields):
     return [weight.name for weight in select(inspect(folder), rtn(**fields))]
 
 
-def refused(folder: Path, step: Step, code: ErrorCode, pointer: str) -> HemostatError:
+def refused(folder, step, code, pointer):
     with pytest.raises(HemostatError) as caught:
         check_step(inspect(folder), step, pointer="/candidate/recipe/1")
     assert caught.value.code is code
@@ -45,16 +44,16 @@ LINEARS = {"q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", 
 }
 
 
-def linears(*kinds: str, layers: tuple[int, ...] = (0, 1, 2)) -> set[str]:
+def linears(*kinds, layers=(0, 1, 2)):
     return {f"model.layers.{layer}.{LINEARS[kind]}.{kind}.weight" for layer in layers for kind in kinds or LINEARS}
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-untied", "qwen2", "gemma2", "granite"])
-def test_every_linear_layer_of_the_decoder_by_default(tiny: Tiny, kind: str) -> None:
+def test_every_linear_layer_of_the_decoder_by_default(tiny, kind):
     assert set(chosen(tiny(kind))) == linears()
 
 
-def test_experts_are_linear_layers_and_routers_are_not(tiny: Tiny) -> None:
+def test_experts_are_linear_layers_and_routers_are_not(tiny):
     names = chosen(tiny("mixtral"))
     assert len(names) == 3 * (4 + 4 * 3)
     assert not any("block_sparse_moe.gate" in name for name in names)
@@ -74,11 +73,11 @@ def test_experts_are_linear_layers_and_routers_are_not(tiny: Tiny) -> None:
         (["lm_head", "k_proj"], {"lm_head.weight"} | linears("k_proj")),
     ],
 )
-def test_modules_are_named_by_kind(tiny: Tiny, modules: list[str], expected: set[str]) -> None:
+def test_modules_are_named_by_kind(tiny, modules, expected):
     assert set(chosen(tiny("llama-untied"), modules=modules)) == expected
 
 
-def test_layers_limit_the_decoder_s_modules(tiny: Tiny) -> None:
+def test_layers_limit_the_decoder_s_modules(tiny):
     folder = tiny("llama-untied")
     assert set(chosen(folder, layers=[0, 2, 2])) == linears(layers=(0, 2))
     assert set(chosen(folder, layers=[1], modules=["q_proj", "lm_head"])) == linears("q_proj", layers=(1,)) | {
@@ -86,7 +85,7 @@ def test_layers_limit_the_decoder_s_modules(tiny: Tiny) -> None:
     }
 
 
-def test_tied_embedding_and_head_are_one_matrix(tiny: Tiny) -> None:
+def test_tied_embedding_and_head_are_one_matrix(tiny):
     for kind in (["lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]):
         assert chosen(tiny("llama"), modules=kind) == ["model.embed_tokens.weight"]
 
@@ -95,14 +94,14 @@ def test_tied_embedding_and_head_are_one_matrix(tiny: Tiny) -> None:
     ("modules", "count"),
     [(["w1"], 12), (["gate_proj"], 12), (["down_proj"], 12), (["experts"], 36), (["mlp"], 36), (["experts.0.w3"], 3)],
 )
-def test_mixtral_s_experts_answer_to_both_names(tiny: Tiny, modules: list[str], count: int) -> None:
+def test_mixtral_s_experts_answer_to_both_names(tiny, modules, count):
     names = chosen(tiny("mixtral"), modules=modules)
     assert len(names) == count
     if modules == ["down_proj"]:
         assert all(name.endswith(".w2.weight") for name in names)
 
 
-def test_weights_come_in_the_model_s_order(copy: Copy) -> None:
+def test_weights_come_in_the_model_s_order(copy):
     names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in (10, 9, 2, 0)]
     assert sorted(names, key=natural_key) == list(reversed(names))
     assert chosen(copy(), modules=["up_proj"]) == [f"model.layers.{i}.mlp.up_proj.weight" for i in range(3)]
@@ -112,7 +111,7 @@ def test_weights_come_in_the_model_s_order(copy: Copy) -> None:
 
 
 @pytest.mark.parametrize("kind", ["q_prj", "Q_PROJ", "q"])
-def test_an_unknown_kind_is_told_with_the_nearest(tiny: Tiny, kind: str) -> None:
+def test_an_unknown_kind_is_told_with_the_nearest(tiny, kind):
     error = refused(tiny(), rtn(modules=["mlp", kind]), ErrorCode.UNKNOWN_MODULE, "/1/modules/1")
     assert repr(kind) in error.detail
     groups = ["attention", "embed_tokens", "lm_head", "mlp"]
@@ -121,20 +120,20 @@ def test_an_unknown_kind_is_told_with_the_nearest(tiny: Tiny, kind: str) -> None
         assert "'q_proj'" in error.hint
 
 
-def test_norms_are_no_modules_of_a_recipe(tiny: Tiny) -> None:
+def test_norms_are_no_modules_of_a_recipe(tiny):
     refused(tiny(), rtn(modules=["input_layernorm"]), ErrorCode.UNKNOWN_MODULE, "/1/modules/0")
 
 
-def test_a_layer_that_is_not_there(tiny: Tiny) -> None:
+def test_a_layer_that_is_not_there(tiny):
     error = refused(tiny(), rtn(layers=[0, 3]), ErrorCode.UNKNOWN_MODULE, "/1/layers/1")
     assert error.hint == "its layers are 0 to 2"
 
 
-def test_layers_of_what_stands_outside_them(tiny: Tiny) -> None:
+def test_layers_of_what_stands_outside_them(tiny):
     refused(tiny(), rtn(layers=[0], modules=["lm_head"]), ErrorCode.RECIPE_NOT_APPLICABLE, "/1/layers")
 
 
-def test_a_packed_checkpoint_takes_no_recipe(copy: Copy) -> None:
+def test_a_packed_checkpoint_takes_no_recipe(copy):
     folder = copy()
     group = {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "int"}}
     edit_json(
@@ -144,7 +143,7 @@ def test_a_packed_checkpoint_takes_no_recipe(copy: Copy) -> None:
     refused(folder, rtn(), ErrorCode.RECIPE_NOT_APPLICABLE, "")
 
 
-def novel(copy: Copy, name: str, tensor: torch.Tensor) -> Path:
+def novel(copy, name, tensor):
     folder = copy()
     edit_json(folder / "config.json", architectures=["NovelForCausalLM"])
     tensors = load_file(folder / "model.safetensors")
@@ -160,7 +159,7 @@ def novel(copy: Copy, name: str, tensor: torch.Tensor) -> Path:
         ("model.layers.1.attn.c_attn.weight", (64, 192)),
     ],
 )
-def test_weights_of_an_unknown_layout_are_not_passed_over(copy: Copy, name: str, shape: tuple[int, ...]) -> None:
+def test_weights_of_an_unknown_layout_are_not_passed_over(copy, name, shape):
     folder = novel(copy, name, torch.zeros(shape, dtype=torch.bfloat16))
     error = refused(folder, rtn(), ErrorCode.RECIPE_NOT_APPLICABLE, "/1")
     assert name in error.detail
@@ -168,18 +167,18 @@ def test_weights_of_an_unknown_layout_are_not_passed_over(copy: Copy, name: str,
     assert set(chosen(folder, modules=["attention", "mlp"], layers=[0])) == linears(layers=(0,))
 
 
-def test_an_unknown_architecture_of_a_known_layout_takes_a_recipe(copy: Copy) -> None:
+def test_an_unknown_architecture_of_a_known_layout_takes_a_recipe(copy):
     folder = novel(copy, "model.layers.1.attn.sinks", torch.zeros(4, dtype=torch.bfloat16))
     assert set(chosen(folder)) == linears()
 
 
-def test_a_weight_that_is_no_plain_float_is_refused(copy: Copy) -> None:
+def test_a_weight_that_is_no_plain_float_is_refused(copy):
     folder = novel(copy, "model.layers.1.mlp.fc1.weight", torch.zeros(64, 64, dtype=torch.float64))
     error = refused(folder, rtn(), ErrorCode.RECIPE_NOT_APPLICABLE, "/1")
     assert "F64" in error.detail
 
 
-def test_a_model_without_known_linear_layers(copy: Copy) -> None:
+def test_a_model_without_known_linear_layers(copy):
     folder = copy()
     edit_json(folder / "config.json", architectures=["NovelForCausalLM"], num_hidden_layers=1)
     save_file({"norm.weight": torch.ones(64)}, folder / "model.safetensors")
@@ -192,7 +191,7 @@ def test_a_model_without_known_linear_layers(copy: Copy) -> None:
 @pytest.mark.parametrize(
     ("size", "sound"), [(1, True), (32, True), (64, True), (128, False), (48, False), (None, True)]
 )
-def test_a_group_must_divide_every_input_dimension(tiny: Tiny, size: int | None, sound: bool) -> None:
+def test_a_group_must_divide_every_input_dimension(tiny, size, sound):
     step = rtn(group_size=size)
     if sound:
         assert len(check_step(inspect(tiny()), step)) == 21
@@ -203,7 +202,7 @@ def test_a_group_must_divide_every_input_dimension(tiny: Tiny, size: int | None,
     assert error.hint.startswith("8, 16, 32, 64 divide")
 
 
-def test_a_group_is_held_against_the_selected_weights_alone(tiny: Tiny) -> None:
+def test_a_group_is_held_against_the_selected_weights_alone(tiny):
     step = rtn(group_size=128, modules=["down_proj"])
     assert len(check_step(inspect(tiny()), step)) == 3
 
@@ -211,7 +210,7 @@ def test_a_group_is_held_against_the_selected_weights_alone(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("pattern", "sound"), [("2:4", True), ("1:2", True), ("4:8", True), ("2:3", False), ("1:128", False)]
 )
-def test_m_must_divide_every_input_dimension(tiny: Tiny, pattern: str, sound: bool) -> None:
+def test_m_must_divide_every_input_dimension(tiny, pattern, sound):
     step = prune(pattern=pattern)
     if sound:
         assert check_step(inspect(tiny()), step)
@@ -221,7 +220,7 @@ def test_m_must_divide_every_input_dimension(tiny: Tiny, pattern: str, sound: bo
     assert error.hint.startswith("2, 4, 8, 16, 32, 64 divide")
 
 
-def test_the_second_copy_of_a_tied_head_is_no_weight(copy: Copy) -> None:
+def test_the_second_copy_of_a_tied_head_is_no_weight(copy):
     folder = copy()
     tensors = load_file(folder / "model.safetensors")
     save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, folder / "model.safetensors")

@@ -3,7 +3,7 @@ import pytest
 from app.models import pace
 
 
-def test_the_fastest_worker_that_measured_tells_the_pace() -> None:
+def test_the_fastest_worker_that_measured_tells_the_pace():
     found = pace.measured([None, 700 * 134.5e6, 2800 * 134.5e6])
     assert found is not None
     assert found.tokens_per_second == pytest.approx(2800)
@@ -12,7 +12,7 @@ def test_the_fastest_worker_that_measured_tells_the_pace() -> None:
 
 
 @pytest.mark.parametrize("rates", [[], [None, None], [0.0]])
-def test_workers_that_measured_nothing_tell_none(rates: list[float | None]) -> None:
+def test_workers_that_measured_nothing_tell_none(rates):
     assert pace.measured(rates) is None
 
 
@@ -24,9 +24,7 @@ def test_workers_that_measured_nothing_tell_none(rates: list[float | None]) -> N
         (False, False, 1400 / 540, "without AVX-512"),
     ],
 )
-def test_until_then_the_processor_does(
-    monkeypatch: pytest.MonkeyPatch, avx512: bool, bf16: bool, slower: float, told: str
-) -> None:
+def test_until_then_the_processor_does(monkeypatch, avx512, bf16, slower, told):
     monkeypatch.setattr(pace, "has_avx512", lambda: avx512)
     monkeypatch.setattr(pace, "has_bf16", lambda: bf16)
     found = pace.assumed()

@@ -1,5 +1,4 @@
 from contextlib import nullcontext
-from typing import Any
 
 import pytest
 
@@ -8,7 +7,7 @@ from app.models import packing
 from app.models.packing import check_one_scheme, check_served, kept_packed, packings, scheme_of
 
 
-def config(weights: dict[str, Any] | None, activations: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+def config(weights, activations=None, **more):
     group = {"targets": ["Linear"], "weights": weights, "input_activations": activations}
     return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}} | more
 
@@ -31,20 +30,18 @@ FP4 = {"num_bits": 4, "type": "float"}
         (FP4, FP4, "fp4"),
     ],
 )
-def test_a_scheme_is_named_by_its_bits(
-    weights: dict[str, Any], activations: dict[str, Any] | None, scheme: str
-) -> None:
+def test_a_scheme_is_named_by_its_bits(weights, activations, scheme):
     assert scheme_of(packings(config(weights, activations))) == scheme
 
 
-def test_several_groups_are_all_named() -> None:
+def test_several_groups_are_all_named():
     two = config(INT8, INT8)
     two["config_groups"]["group_1"] = {"weights": INT4}
     assert scheme_of(packings(two)) == "w4a16+w8a8"
 
 
 @pytest.mark.parametrize(("bits", "width"), [(4, 16), (8, 32), (3, 12), (2, 8)])
-def test_codes_are_packed_along_the_input(bits: int, width: int) -> None:
+def test_codes_are_packed_along_the_input(bits, width):
     (group,) = packings(config({"num_bits": bits, "type": "int"}))
     assert group.packed_shape((10, 128)) == (10, width)
 
@@ -65,13 +62,13 @@ def test_codes_are_packed_along_the_input(bits: int, width: int) -> None:
         (config(INT4, ignore=["re:" + "a" * 501]), ErrorCode.CHECKPOINT_UNSUPPORTED),
     ],
 )
-def test_what_cannot_be_used_is_refused(quantization: dict[str, Any], code: ErrorCode) -> None:
+def test_what_cannot_be_used_is_refused(quantization, code):
     with pytest.raises(HemostatError) as caught:
         packings(quantization)
     assert caught.value.code is code
 
 
-def test_the_library_s_empty_blocks_are_no_obstacle() -> None:
+def test_the_library_s_empty_blocks_are_no_obstacle():
     assert packings(config(INT4, sparsity_config={}, transform_config={}))
 
 
@@ -79,9 +76,7 @@ def test_the_library_s_empty_blocks_are_no_obstacle() -> None:
     ("weights", "activations", "refused"),
     [(INT4, None, True), (INT4, INT8, False), (INT8, INT8, False), (FP8, FP8, False)],
 )
-def test_four_bit_weights_need_avx512_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, weights: dict[str, Any], activations: dict[str, Any] | None, refused: bool
-) -> None:
+def test_four_bit_weights_need_avx512_on_a_cpu(monkeypatch, weights, activations, refused):
     monkeypatch.setattr(packing, "is_cpu_build", lambda: True)
     monkeypatch.setattr(packing, "has_avx512", lambda: False)
     with pytest.raises(HemostatError, match="AVX-512") if refused else nullcontext() as caught:
@@ -95,9 +90,7 @@ def test_four_bit_weights_need_avx512_on_a_cpu(
 
 
 @pytest.mark.parametrize("activations", [None, FP4, INT8])
-def test_four_bit_floats_have_no_kernel_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, activations: dict[str, Any] | None
-) -> None:
+def test_four_bit_floats_have_no_kernel_on_a_cpu(monkeypatch, activations):
     monkeypatch.setattr(packing, "is_cpu_build", lambda: True)
     with pytest.raises(HemostatError, match="NVFP4, MXFP4") as caught:
         check_served(config(FP4, activations), "llama-nvfp4", pointer="/candidate/model")
@@ -106,7 +99,7 @@ def test_four_bit_floats_have_no_kernel_on_a_cpu(
     check_served(config(FP4, activations), "llama-nvfp4")
 
 
-def test_what_cannot_be_unpacked_is_named() -> None:
+def test_what_cannot_be_unpacked_is_named():
     assert kept_packed(None) == kept_packed(config(INT4, format="pack-quantized")) == ""
     assert kept_packed(config(FP4, format="nvfp4-pack-quantized")) == "nvfp4-pack-quantized"
     mixed = config(INT4, format="mixed-precision")
@@ -115,7 +108,7 @@ def test_what_cannot_be_unpacked_is_named() -> None:
     assert kept_packed(mixed) == "mxfp4-pack-quantized"
 
 
-def test_a_front_end_without_vllm_leaves_it_to_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_front_end_without_vllm_leaves_it_to_the_worker(monkeypatch):
     monkeypatch.setattr(packing, "is_cpu_build", lambda: False)
     monkeypatch.setattr(packing, "has_avx512", lambda: False)
     check_served(config(INT4), "llama-w4a16")
@@ -125,12 +118,12 @@ ATTENTION = [f"model.layers.{layer}.self_attn.{one}_proj.weight_packed" for laye
 MLP = [f"model.layers.0.mlp.{one}_proj.weight_packed" for one in ("gate", "up", "down")]
 
 
-def test_a_refused_pattern_of_a_group_is_told() -> None:
+def test_a_refused_pattern_of_a_group_is_told():
     with pytest.raises(HemostatError, match="unclosed group"):
         packings(two_groups(["re:("], INT8))
 
 
-def two_groups(targets: list[str], weights: dict[str, Any], ignore: tuple[str, ...] = ()) -> dict[str, Any]:
+def two_groups(targets, weights, ignore=()):
     made = config(INT4, ignore=["lm_head", *ignore])
     made["config_groups"]["group_1"] = {"targets": targets, "weights": weights}
     return made
@@ -149,7 +142,7 @@ def two_groups(targets: list[str], weights: dict[str, Any], ignore: tuple[str, .
         (config(INT4, ignore=["lm_head", "model.layers.1.self_attn.q_proj"]), "q_proj plain, k_proj w4a16"),
     ],
 )
-def test_layers_that_run_as_one_have_one_scheme(quantization: dict[str, Any], told: str) -> None:
+def test_layers_that_run_as_one_have_one_scheme(quantization, told):
     with pytest.raises(HemostatError) as caught:
         check_one_scheme(quantization, [*ATTENTION, *MLP])
     assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
@@ -167,5 +160,5 @@ def test_layers_that_run_as_one_have_one_scheme(quantization: dict[str, Any], to
         two_groups(["re:(([a-z0-9._])+)+!"], INT8, ignore=("re:(.*)*!",)),
     ],
 )
-def test_mixed_schemes_that_it_serves_are_taken(quantization: dict[str, Any]) -> None:
+def test_mixed_schemes_that_it_serves_are_taken(quantization):
     check_one_scheme(quantization, [*ATTENTION, *MLP])

@@ -1,20 +1,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import ShippedText
-from app.kinds.compare.request import CompareRequest
 from app.kinds.preflight import check_request
 from app.kinds.sweep.request import SweepRequest
-from app.models.registry import Registry, load_registry
-from app.settings import Settings
+from app.models.registry import load_registry
 from tests.support.asked import DOCUMENT, RTN, calibration, request
-from tests.support.copies import Copy, edit_json
+from tests.support.copies import edit_json
 
 E = ErrorCode
 Tiny = Callable[..., Path]
@@ -24,8 +21,8 @@ Check = Callable[..., HemostatError]
 
 
 @pytest.fixture
-def refused(registry: Registry, settings: Settings) -> Check:
-    def check(asked: CompareRequest, code: ErrorCode, pointer: str, *, settings: Settings = settings) -> HemostatError:
+def refused(registry, settings):
+    def check(asked, code, pointer, *, settings=settings):
         with pytest.raises(HemostatError) as caught:
             check_request(asked, registry, settings)
         assert (caught.value.code, caught.value.pointer) == (code, pointer)
@@ -52,11 +49,11 @@ def refused(registry: Registry, settings: Settings) -> Check:
         request(documents=[{"id": "1", "messages": [{"role": "assistant", "content": "ok"}]}]),
     ],
 )
-def test_what_can_run_is_accepted(registry: Registry, settings: Settings, asked: CompareRequest) -> None:
+def test_what_can_run_is_accepted(registry, settings, asked):
     check_request(asked, registry, settings)
 
 
-def test_text_of_the_hub_is_accepted_if_the_operator_has_allowed_it(registry: Registry, settings: Settings) -> None:
+def test_text_of_the_hub_is_accepted_if_the_operator_has_allowed_it(registry, settings):
     asked = request(text={"source": "hub", "dataset": "wikitext"})
     check_request(asked, registry, settings.model_copy(update={"hub_text": "wikitext"}))
     with pytest.raises(HemostatError) as caught:
@@ -78,15 +75,13 @@ def test_text_of_the_hub_is_accepted_if_the_operator_has_allowed_it(registry: Re
         ({"candidate": "other-tokens"}, E.VOCABULARY_MISMATCH, "/candidate/model"),
     ],
 )
-def test_models_are_held_against_each_other(
-    refused: Check, models: dict[str, str], code: ErrorCode, pointer: str
-) -> None:
+def test_models_are_held_against_each_other(refused, models, code, pointer):
     error = refused(request(**models), code, pointer)
     if code is E.CHECKPOINT_CORRUPT:
         assert error.detail.startswith("checkpoint broken: ")
 
 
-def test_the_first_difference_of_vocabularies_is_named(refused: Check) -> None:
+def test_the_first_difference_of_vocabularies_is_named(refused):
     detail = refused(request(candidate="padded"), E.VOCABULARY_MISMATCH, "/candidate/model").detail
     assert "llama has 320 tokens" in detail
     assert "padded has 333: token 320 is in one of them only" in detail
@@ -95,9 +90,7 @@ def test_the_first_difference_of_vocabularies_is_named(refused: Check) -> None:
 
 
 @pytest.mark.parametrize("link", ["folder", "files", "none"])
-def test_one_model_by_two_names_is_compared_with_itself_only_if_that_is_asked_for(
-    registry: Registry, settings: Settings, tmp_path: Path, link: str
-) -> None:
+def test_one_model_by_two_names_is_compared_with_itself_only_if_that_is_asked_for(registry, settings, tmp_path, link):
     """The hub's cache has a folder of links to files."""
     folder = registry.resolve("llama").checkpoint_path()
     named = folder if link == "none" else tmp_path / "linked"
@@ -118,7 +111,7 @@ def test_one_model_by_two_names_is_compared_with_itself_only_if_that_is_asked_fo
     check_request(request(candidate="untied", self_check=False), registry, settings)
 
 
-def test_a_model_may_borrow_a_tokenizer(registry: Registry, settings: Settings, tiny: Tiny) -> None:
+def test_a_model_may_borrow_a_tokenizer(registry, settings, tiny):
     registry.file.write_text(
         registry.file.read_text()
         + f"[models.borrowing]\npath = {json.dumps(str(registry.resolve('other-tokens').path))}\n"
@@ -128,9 +121,7 @@ def test_a_model_may_borrow_a_tokenizer(registry: Registry, settings: Settings, 
 
 
 @pytest.mark.parametrize("side", ["reference", "candidate"])
-def test_a_model_without_a_tokenizer_is_refused_where_it_is_named(
-    registry: Registry, settings: Settings, copy: Copy, side: str
-) -> None:
+def test_a_model_without_a_tokenizer_is_refused_where_it_is_named(registry, settings, copy, side):
     """As `save_pretrained` of the model alone leaves it."""
     folder = copy(name="bare")
     (folder / "tokenizer.json").unlink()
@@ -142,7 +133,7 @@ def test_a_model_without_a_tokenizer_is_refused_where_it_is_named(
     assert "model 'bare': bare has no tokenizer.json" in caught.value.detail
 
 
-def test_two_dtypes_are_not_compared(registry: Registry, settings: Settings, tiny: Tiny) -> None:
+def test_two_dtypes_are_not_compared(registry, settings, tiny):
     registry.file.write_text(
         registry.file.read_text() + f'[models.precise]\npath = {json.dumps(str(tiny()))}\ndtype = "float32"\n'
     )
@@ -152,12 +143,12 @@ def test_two_dtypes_are_not_compared(registry: Registry, settings: Settings, tin
     check_request(request(reference="precise", candidate="precise"), load_registry(registry.file), settings)
 
 
-def test_a_window_must_fit_the_context(refused: Check) -> None:
+def test_a_window_must_fit_the_context(refused):
     error = refused(request(window=257), E.WINDOW_TOO_LARGE, "/window")
     assert "256" in error.hint
 
 
-def test_a_context_without_a_limit_takes_any_window(registry: Registry, settings: Settings, copy: Copy) -> None:
+def test_a_context_without_a_limit_takes_any_window(registry, settings, copy):
     folder = copy(name="endless")
     edit_json(folder / "config.json", max_position_embeddings=None)
     registry.file.write_text(registry.file.read_text() + f"[models.endless]\npath = {json.dumps(str(folder))}\n")
@@ -172,20 +163,14 @@ def test_a_context_without_a_limit_takes_any_window(registry: Registry, settings
         ([RTN, RTN | {"modules": ["q_prj"]}], E.UNKNOWN_MODULE, "/candidate/recipe/1/modules/0"),
         ([RTN | {"group_size": 48}], E.GROUP_SIZE_MISMATCH, "/candidate/recipe/0/group_size"),
         ([RTN, {"type": "prune.magnitude", "pattern": "2:3"}], E.PATTERN_MISMATCH, "/candidate/recipe/1/pattern"),
-        (
-            [RTN | {"layers": [0], "modules": ["embed_tokens"]}],
-            E.RECIPE_NOT_APPLICABLE,
-            "/candidate/recipe/0/layers",
-        ),
+        ([RTN | {"layers": [0], "modules": ["embed_tokens"]}], E.RECIPE_NOT_APPLICABLE, "/candidate/recipe/0/layers"),
     ],
 )
-def test_recipes_are_held_against_the_candidate(
-    refused: Check, steps: list[dict[str, Any]], code: ErrorCode, pointer: str
-) -> None:
+def test_recipes_are_held_against_the_candidate(refused, steps, code, pointer):
     refused(request(*steps), code, pointer)
 
 
-def test_a_recipe_on_a_packed_checkpoint(registry: Registry, settings: Settings, copy: Copy) -> None:
+def test_a_recipe_on_a_packed_checkpoint(registry, settings, copy):
     folder = copy(name="packed")
     group = {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "int"}}
     edit_json(
@@ -222,35 +207,33 @@ def test_a_recipe_on_a_packed_checkpoint(registry: Registry, settings: Settings,
         ),
     ],
 )
-def test_documents_are_looked_at(
-    refused: Check, documents: list[dict[str, Any]], code: ErrorCode, pointer: str
-) -> None:
+def test_documents_are_looked_at(refused, documents, code, pointer):
     refused(request(documents=documents), code, pointer)
 
 
-def test_documents_of_other_texts_are_looked_at_as_well(refused: Check) -> None:
+def test_documents_of_other_texts_are_looked_at_as_well(refused):
     twice = {"source": "inline", "documents": [DOCUMENT, DOCUMENT]}
     step = {"type": "quantize.gptq", "bits": 4, "calibration": twice, "calibration_window": 64}
     refused(request(step), E.INVALID_REQUEST, "/candidate/recipe/0/calibration/documents/1/id")
 
 
-def test_half_a_character_is_no_text(refused: Check) -> None:
+def test_half_a_character_is_no_text(refused):
     asked = request()
-    document = asked.text.documents[0].model_copy(update={"text": "ab\ud83d"})  # type: ignore[union-attr]
+    document = asked.text.documents[0].model_copy(update={"text": "ab\ud83d"})
     broken = asked.model_copy(update={"text": asked.text.model_copy(update={"documents": (document,)})})
     error = refused(broken, E.DOCUMENT_NOT_TEXT, "/text/documents/0/text")
     assert "U+D83D" in error.detail
     assert "character 2" in error.detail
 
 
-def test_no_error_quotes_a_document(refused: Check) -> None:
+def test_no_error_quotes_a_document(refused):
     error = refused(
         request(documents=[{"id": "n", "text": "secret\0word"}]), E.DOCUMENT_NOT_TEXT, "/text/documents/0/text"
     )
     assert "secret" not in error.detail + error.hint
 
 
-def test_a_conversation_needs_a_chat_template(refused: Check) -> None:
+def test_a_conversation_needs_a_chat_template(refused):
     chat = [{"id": "c", "messages": [{"role": "assistant", "content": "hello"}]}]
     asked = request(reference="mute", candidate="mute", documents=chat)
     refused(asked, E.CHAT_TEMPLATE_MISSING, "/text/documents/0/messages")
@@ -270,24 +253,24 @@ def test_a_conversation_needs_a_chat_template(refused: Check) -> None:
         ("notes.md", E.DOCUMENT_NOT_TEXT),
     ],
 )
-def test_files_are_looked_for_below_the_root(refused: Check, text_root: Path, path: str, code: ErrorCode) -> None:
+def test_files_are_looked_for_below_the_root(refused, text_root, path, code):
     (text_root / "out").symlink_to(text_root.parent)
     (text_root / "dangling.txt").symlink_to(text_root / "nothing.txt")
     refused(request(text={"source": "file", "path": path}), code, "/text/path")
 
 
-def test_a_link_in_a_folder_that_leads_out(refused: Check, text_root: Path) -> None:
+def test_a_link_in_a_folder_that_leads_out(refused, text_root):
     (text_root.parent / "secret.txt").write_text("secret")
     (text_root / "many/link.txt").symlink_to(text_root.parent / "secret.txt")
     refused(request(text={"source": "file", "path": "many"}), E.PATH_FORBIDDEN, "/text/path")
 
 
-def test_without_a_text_root_no_file_is_read(refused: Check, settings: Settings) -> None:
+def test_without_a_text_root_no_file_is_read(refused, settings):
     bare = settings.model_copy(update={"text_root": None})
     refused(request(text={"source": "file", "path": "one.txt"}), E.PATH_FORBIDDEN, "/text/path", settings=bare)
 
 
-def test_the_window_of_a_context_sweep_is_held_against_its_values(registry: Registry, settings: Settings) -> None:
+def test_the_window_of_a_context_sweep_is_held_against_its_values(registry, settings):
     """The recipe's own factor is a placeholder, and too small for the window."""
     body = {
         "kind": "sweep",
@@ -305,7 +288,7 @@ def test_the_window_of_a_context_sweep_is_held_against_its_values(registry: Regi
     assert "at factor = 3" in caught.value.detail
 
 
-def test_strengths_out_of_range_never_reach_the_check() -> None:
+def test_strengths_out_of_range_never_reach_the_check():
     for step in ({"type": "quantize.rtn", "bits": 1}, {"type": "quantize.rtn", "bits": 9}):
         with pytest.raises(ValidationError):
             request(step)
@@ -313,7 +296,7 @@ def test_strengths_out_of_range_never_reach_the_check() -> None:
         request({"type": "prune.magnitude", "pattern": "4:2"})
 
 
-def test_the_test_of_a_calibration_is_the_evaluation_text_unless_another_is_given() -> None:
+def test_the_test_of_a_calibration_is_the_evaluation_text_unless_another_is_given():
     default = calibration().tested
     assert isinstance(default, ShippedText)
     assert default.corpus == "evaluation"
@@ -322,19 +305,19 @@ def test_the_test_of_a_calibration_is_the_evaluation_text_unless_another_is_give
     assert calibration(test_text=own).tested is not None
 
 
-def test_a_fault_of_the_test_text_is_found_at_its_own_place(registry: Registry, settings: Settings) -> None:
+def test_a_fault_of_the_test_text_is_found_at_its_own_place(registry, settings):
     twice = {"source": "inline", "documents": [{"id": "a", "text": "one two"}, {"id": "a", "text": "three four"}]}
     with pytest.raises(HemostatError) as caught:
         check_request(calibration(test_text=twice), registry, settings)
     assert caught.value.pointer == "/test_text/documents/1/id"
 
 
-def test_a_field_that_decides_nothing_is_named_before_the_job_is_queued(refused: Check) -> None:
+def test_a_field_that_decides_nothing_is_named_before_the_job_is_queued(refused):
     pattern = {"type": "prune.magnitude", "pattern": "2:4", "scope": "row"}
     refused(request(RTN, pattern), E.RECIPE_NOT_APPLICABLE, "/candidate/recipe/1/scope")
 
 
-def test_a_sweep_may_turn_on_what_makes_another_field_count(registry: Registry, settings: Settings) -> None:
+def test_a_sweep_may_turn_on_what_makes_another_field_count(registry, settings):
     step = {"type": "prune.wanda", "sparsity": 0.5, "owl_range": 0.1, "calibration_window": 64}
     body = request(step).model_dump(mode="json")
     shared = {name: body[name] for name in ("reference", "candidate", "text", "window")}

@@ -1,9 +1,6 @@
 """What is refused of a mitigate request before it is queued, and what it is estimated to take."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +13,7 @@ from app.kinds.mitigate.request import TREATMENTS, MitigateRequest
 from app.kinds.preflight import check_request
 from app.models.checkpoint import inspect
 from app.models.pace import Pace
-from app.models.registry import Registry, load_registry
+from app.models.registry import load_registry
 from app.models.steps import check_recipe
 from app.recipes.recipe import Recipe
 from app.settings import Settings
@@ -28,18 +25,18 @@ DOCUMENT = {"id": "d1", "text": "Two tokens and more of them."}
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path):
     return Settings(home=tmp_path / "home")
 
 
 @pytest.fixture
-def registry(tmp_path: Path, tiny: Callable[..., Path]) -> Registry:
+def registry(tmp_path, tiny):
     models = tmp_path / "models.toml"
     models.write_text(f"[models.llama]\npath = {json.dumps(str(tiny()))}\n")
     return load_registry(models)
 
 
-def request(**changes: Any) -> MitigateRequest:
+def request(**changes):
     return MitigateRequest.model_validate(
         {
             "kind": "mitigate",
@@ -52,7 +49,7 @@ def request(**changes: Any) -> MitigateRequest:
     )
 
 
-def test_everything_may_be_tried_unless_it_is_said() -> None:
+def test_everything_may_be_tried_unless_it_is_said():
     assert request().treatments == TREATMENTS
     assert request().budget.bytes is None
 
@@ -70,12 +67,12 @@ def test_everything_may_be_tried_unless_it_is_said() -> None:
         {"calibration_windows": 1},
     ],
 )
-def test_what_means_nothing_is_refused(changes: dict[str, Any]) -> None:
+def test_what_means_nothing_is_refused(changes):
     with pytest.raises(ValidationError):
         request(**changes)
 
 
-def test_calibration_windows_must_fit_the_context(registry: Registry, settings: Settings) -> None:
+def test_calibration_windows_must_fit_the_context(registry, settings):
     check_request(request(calibration_window=256), registry, settings)
     with pytest.raises(HemostatError) as caught:
         check_request(request(calibration_window=257), registry, settings)
@@ -89,9 +86,7 @@ def test_calibration_windows_must_fit_the_context(registry: Registry, settings: 
 
 
 @pytest.mark.parametrize("treatment", TREATMENTS)
-def test_calibration_windows_that_no_treatment_reads_may_be_of_any_length(
-    registry: Registry, settings: Settings, treatment: str
-) -> None:
+def test_calibration_windows_that_no_treatment_reads_may_be_of_any_length(registry, settings, treatment):
     asked = request(calibration_window=257, treatments=[treatment])
     if treatment in {"protect", "calibration"}:
         check_request(asked, registry, settings)
@@ -104,16 +99,14 @@ def test_calibration_windows_that_no_treatment_reads_may_be_of_any_length(
 
 
 @pytest.mark.parametrize("field", ["text", "test_text", "calibration"])
-def test_every_text_is_checked_before_the_job_is_queued(registry: Registry, settings: Settings, field: str) -> None:
+def test_every_text_is_checked_before_the_job_is_queued(registry, settings, field):
     twice = {"source": "inline", "documents": [DOCUMENT, DOCUMENT]}
     with pytest.raises(HemostatError) as caught:
         check_request(request(**{field: twice}), registry, settings)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, f"/{field}/documents/1/id")
 
 
-def test_more_trials_are_estimated_to_take_longer_and_their_checkpoints_stay_within_the_budget(
-    registry: Registry, settings: Settings
-) -> None:
+def test_more_trials_are_estimated_to_take_longer_and_their_checkpoints_stay_within_the_budget(registry, settings):
     few, many = (estimate(request(trials=trials), registry, settings) for trials in (4, 40))
     assert many.seconds > few.seconds
     assert few.checkpoint_bytes < many.checkpoint_bytes <= settings.checkpoint_budget_bytes
@@ -124,11 +117,11 @@ def test_more_trials_are_estimated_to_take_longer_and_their_checkpoints_stay_wit
     )
 
 
-def test_repairs_that_are_trained_are_estimated_with_their_training(registry: Registry, settings: Settings) -> None:
+def test_repairs_that_are_trained_are_estimated_with_their_training(registry, settings):
     """A third of the trials, blocks three times over the text and sixty steps of 1,024 tokens each."""
     info = inspect(registry.resolve("llama").checkpoint_path())
 
-    def seconds(*treatments: str, trials: int) -> float:
+    def seconds(*treatments, trials):
         return estimate(
             request(treatments=list(treatments), trials=trials), registry, settings, Pace(1400.0, "as it is")
         ).seconds
@@ -138,14 +131,12 @@ def test_repairs_that_are_trained_are_estimated_with_their_training(registry: Re
     assert with_repair == pytest.approx(60 * trained * info.parameters / 3e10, rel=0.01)
 
 
-def test_pruning_by_gradients_is_estimated_with_its_training_where_it_stands_for_a_step(
-    registry: Registry, settings: Settings
-) -> None:
+def test_pruning_by_gradients_is_estimated_with_its_training_where_it_stands_for_a_step(registry, settings):
     """Longer than a repair: ten times over the text, and 200 steps of 512 tokens. Repair behind pruning is tried with
     what the reference writes, too: half as many windows as the text has."""
     info = inspect(registry.resolve("llama").checkpoint_path())
 
-    def seconds(*treatments: str, step: dict[str, Any]) -> float:
+    def seconds(*treatments, step):
         asked = request(treatments=list(treatments), trials=180, candidate={"model": "llama", "recipe": [step]})
         return estimate(asked, registry, settings, Pace(1.4, "a thousand times slower")).seconds / 1000
 
@@ -163,20 +154,18 @@ def test_pruning_by_gradients_is_estimated_with_its_training_where_it_stands_for
     assert seconds("prune.gradient", "norm.tweak", step=rtn) == seconds("norm.tweak", step=rtn)
 
 
-def test_the_estimate_takes_as_many_steps_of_recovery_as_the_search_tries(registry: Registry) -> None:
+def test_the_estimate_takes_as_many_steps_of_recovery_as_the_search_tries(registry):
     pruned = RECIPE.validate_python([{"type": "prune.wanda", "sparsity": 0.5}])
     subject = Subject(inspect(registry.resolve("llama").checkpoint_path()), pruned, 100_000)
     assert max(int(arm["recovery_steps"] or 0) for arm in arms_of(subject, "prune.gradient")) == RECOVERY_STEPS
 
 
-def test_mixed_widths_are_estimated_with_what_they_measure_where_dynamic_scaling_stands_for_a_step(
-    registry: Registry, settings: Settings
-) -> None:
+def test_mixed_widths_are_estimated_with_what_they_measure_where_dynamic_scaling_stands_for_a_step(registry, settings):
     """A quarter of the trials, four units of a layer at nine ways to be stored, on two windows of 64 tokens; a third of
     them fits blocks three times."""
     info = inspect(registry.resolve("llama").checkpoint_path())
 
-    def seconds(*treatments: str, **changes: Any) -> float:
+    def seconds(*treatments, **changes):
         asked = request(treatments=list(treatments), trials=200, **changes)
         return estimate(asked, registry, settings, Pace(1.4, "as it is")).seconds
 
@@ -189,9 +178,7 @@ def test_mixed_widths_are_estimated_with_what_they_measure_where_dynamic_scaling
     assert seconds("quantize.dynamic", "protect", **plain) == seconds("protect", **plain)
 
 
-def test_a_budget_below_what_the_candidate_takes_is_refused_before_the_job_is_queued(
-    registry: Registry, settings: Settings
-) -> None:
+def test_a_budget_below_what_the_candidate_takes_is_refused_before_the_job_is_queued(registry, settings):
     plain = {"model": "llama"}
     whole = sum(tensor.bytes for tensor in inspect(registry.resolve("llama").checkpoint_path()).tensors.values())
     check_request(request(candidate=plain, self_check=True, budget={"bytes": whole}), registry, settings)
@@ -216,7 +203,7 @@ def test_a_budget_below_what_the_candidate_takes_is_refused_before_the_job_is_qu
     ],
     ids=lambda step: step["type"],
 )
-def test_so_is_one_of_a_candidate_of_other_shapes(registry: Registry, settings: Settings, step: dict[str, Any]) -> None:
+def test_so_is_one_of_a_candidate_of_other_shapes(registry, settings, step):
     """Of its own bytes and weights, not of those that it was made from."""
     info = inspect(registry.resolve("llama").checkpoint_path())
     recipe = RECIPE.validate_python([step])

@@ -1,9 +1,6 @@
 """A surface as it is sent: refused before it is queued, with its place, and estimated by its settings."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +11,7 @@ from app.kinds.preflight import check_request
 from app.kinds.surface.request import SurfaceRequest
 from app.models.checkpoint import inspect
 from app.models.pace import Pace
-from app.models.registry import Registry, load_registry
+from app.models.registry import load_registry
 from app.settings import Settings
 
 PRUNE = {"type": "prune.magnitude", "sparsity": {"sweep": [0.2, 0.5]}}
@@ -22,18 +19,18 @@ RTN = {"type": "quantize.rtn", "bits": {"sweep": {"from": 8, "to": 2, "points": 
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path):
     return Settings(home=tmp_path / "home")
 
 
 @pytest.fixture
-def registry(tmp_path: Path, tiny: Callable[..., Path]) -> Registry:
+def registry(tmp_path, tiny):
     models = tmp_path / "models.toml"
     models.write_text(f"[models.llama]\npath = {json.dumps(str(tiny()))}\n")
     return load_registry(models)
 
 
-def sent(*steps: dict[str, Any], **changes: Any) -> SurfaceRequest:
+def sent(*steps, **changes):
     body = {
         "kind": "surface",
         "reference": {"model": "llama"},
@@ -47,22 +44,22 @@ def sent(*steps: dict[str, Any], **changes: Any) -> SurfaceRequest:
     return found
 
 
-def test_what_was_written_in_the_recipe_is_accepted(registry: Registry, settings: Settings) -> None:
+def test_what_was_written_in_the_recipe_is_accepted(registry, settings):
     request = sent(PRUNE, RTN)
     check_request(request, registry, settings)
     assert [knob.values for knob in request.knobs] == [(0.2, 0.5), (8, 5, 2)]
     assert request.planned == 12
 
 
-def test_the_estimate_grows_with_the_settings(registry: Registry, settings: Settings) -> None:
+def test_the_estimate_grows_with_the_settings(registry, settings):
     one = estimate(sent(PRUNE, RTN), registry, settings)
     both = estimate(sent(PRUNE, RTN, orders="both"), registry, settings)
     assert both.checkpoint_bytes == one.checkpoint_bytes * 18 / 12
     assert any("18 settings" in assumption for assumption in both.assumptions)
 
 
-def test_every_setting_looks_at_its_calibration_text(registry: Registry, settings: Settings) -> None:
-    def seconds(windows: int) -> float:
+def test_every_setting_looks_at_its_calibration_text(registry, settings):
+    def seconds(windows):
         gptq = RTN | {"type": "quantize.gptq", "calibration_windows": windows, "calibration_window": 256}
         return estimate(sent(PRUNE, gptq), registry, settings, Pace(1400.0, "as it is")).seconds
 
@@ -84,20 +81,13 @@ def test_every_setting_looks_at_its_calibration_text(registry: Registry, setting
         ((PRUNE | {"layers": [99]}, RTN), {}, ErrorCode.UNKNOWN_MODULE, "/candidate/recipe/0/layers"),
     ],
 )
-def test_bad_surfaces_are_refused_with_their_place(
-    registry: Registry,
-    settings: Settings,
-    steps: tuple[dict[str, Any], ...],
-    changes: dict[str, Any],
-    code: ErrorCode,
-    pointer: str,
-) -> None:
+def test_bad_surfaces_are_refused_with_their_place(registry, settings, steps, changes, code, pointer):
     with pytest.raises(HemostatError) as caught:
         check_request(sent(*steps, **changes), registry, settings)
     assert caught.value.code == code
     assert caught.value.pointer.startswith(pointer)
 
 
-def test_one_knob_alone_is_no_surface() -> None:
+def test_one_knob_alone_is_no_surface():
     with pytest.raises(HemostatError):
         sent(PRUNE, {"type": "quantize.rtn", "bits": 4})

@@ -1,9 +1,6 @@
 """What is refused of a tasks request before it is queued, and what it is estimated to take and to show."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -15,26 +12,26 @@ from app.kinds.sweep.request import SweepRequest
 from app.kinds.tasks.request import TasksRequest
 from app.models.checkpoint import inspect
 from app.models.knobs import lift
-from app.models.registry import Registry, load_registry
+from app.models.registry import load_registry
 from app.settings import Settings
 
 CODE = {"prompt": "def f(x):\n", "test": "def check(f):\n    assert f(1)\n", "entry_point": "f"}
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path):
     (tmp_path / "code.jsonl").write_text(2 * (json.dumps(CODE) + "\n"))
     return Settings(home=tmp_path / "home", text_root=tmp_path)
 
 
 @pytest.fixture
-def registry(tmp_path: Path, tiny: Callable[..., Path]) -> Registry:
+def registry(tmp_path, tiny):
     models = tmp_path / "models.toml"
     models.write_text(f"[models.llama]\npath = {json.dumps(str(tiny()))}\n")
     return load_registry(models)
 
 
-def request(**changes: Any) -> TasksRequest:
+def request(**changes):
     return TasksRequest.model_validate(
         {
             "kind": "tasks",
@@ -61,12 +58,12 @@ def request(**changes: Any) -> TasksRequest:
         ({"tasks": [{"source": "shipped"}, {"source": "shipped"}]}, "two tasks are called example"),
     ],
 )
-def test_what_the_schema_refuses(changes: dict[str, Any], words: str) -> None:
+def test_what_the_schema_refuses(changes, words):
     with pytest.raises(ValidationError, match=words):
         request(**changes)
 
 
-def test_code_is_refused_unless_it_is_allowed(settings: Settings, registry: Registry) -> None:
+def test_code_is_refused_unless_it_is_allowed(settings, registry):
     asked = request(tasks=[{"source": "file", "format": "humaneval", "path": "code.jsonl", "max_tokens": 16}])
     with pytest.raises(
         HemostatError, match="runs code that the models write, and this service is set not to"
@@ -77,14 +74,14 @@ def test_code_is_refused_unless_it_is_allowed(settings: Settings, registry: Regi
     check_request(asked, registry, settings.model_copy(update={"code_execution": True}))
 
 
-def test_a_faulty_file_is_refused_with_its_place(settings: Settings, registry: Registry) -> None:
+def test_a_faulty_file_is_refused_with_its_place(settings, registry):
     asked = request(tasks=[{"source": "shipped"}, {"source": "file", "format": "gsm8k", "path": "code.jsonl"}])
     with pytest.raises(HemostatError, match="gsm8k needs the field question") as caught:
         check_request(asked, registry, settings)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/1/path")
 
 
-def test_answers_that_fill_the_context_are_refused(settings: Settings, registry: Registry) -> None:
+def test_answers_that_fill_the_context_are_refused(settings, registry):
     allowed = settings.model_copy(update={"code_execution": True})
     task = {"source": "file", "format": "humaneval", "path": "code.jsonl"}
     limit = inspect(registry.resolve("llama").checkpoint_path()).max_position
@@ -94,7 +91,7 @@ def test_answers_that_fill_the_context_are_refused(settings: Settings, registry:
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.WINDOW_TOO_LARGE, "/tasks/0/max_tokens")
 
 
-def test_the_estimate_tells_what_can_be_shown(settings: Settings, registry: Registry) -> None:
+def test_the_estimate_tells_what_can_be_shown(settings, registry):
     small = estimate(request(tasks=[{"source": "shipped", "items": 40}]), registry, settings)
     large = estimate(request(), registry, settings)
     assert large.tokens > small.tokens
@@ -108,12 +105,10 @@ def test_the_estimate_tells_what_can_be_shown(settings: Settings, registry: Regi
     )
 
 
-def test_what_can_be_shown_is_told_at_the_level_that_each_task_is_decided_at(
-    settings: Settings, registry: Registry, tmp_path: Path
-) -> None:
+def test_what_can_be_shown_is_told_at_the_level_that_each_task_is_decided_at(settings, registry, tmp_path):
     (tmp_path / "sums.jsonl").write_text(1000 * '{"question": "1 + 1?", "answer": "#### 2"}\n')
 
-    def told(tasks: int) -> list[str]:
+    def told(tasks):
         several = [
             {"source": "file", "format": "gsm8k", "path": "sums.jsonl", "name": f"sums{number}", "max_tokens": 8}
             for number in range(tasks)
@@ -130,7 +125,7 @@ def test_what_can_be_shown_is_told_at_the_level_that_each_task_is_decided_at(
     assert "show a difference in accuracy of 2.0 points or more at a flip rate of 5 %" in alone
 
 
-def test_generating_takes_time(settings: Settings, registry: Registry, tmp_path: Path) -> None:
+def test_generating_takes_time(settings, registry, tmp_path):
     (tmp_path / "many.jsonl").write_text(40 * (json.dumps(CODE) + "\n"))
     allowed = settings.model_copy(update={"code_execution": True})
     task = {"source": "file", "format": "humaneval", "path": "many.jsonl"}
@@ -140,7 +135,7 @@ def test_generating_takes_time(settings: Settings, registry: Registry, tmp_path:
     assert any("at most 8,000 tokens are generated by each model" in line for line in long.assumptions)
 
 
-def sweep(*tasks: dict[str, Any]) -> SweepRequest:
+def sweep(*tasks):
     step = {"type": "prune.magnitude", "sparsity": {"sweep": [0.1, 0.2, 0.3]}}
     body = {
         "kind": "sweep",
@@ -163,12 +158,12 @@ def sweep(*tasks: dict[str, Any]) -> SweepRequest:
         ([{"source": "shipped"}] * 33, "at most 32 items"),
     ],
 )
-def test_what_the_schema_refuses_of_a_sweep(tasks: list[dict[str, Any]], words: str) -> None:
+def test_what_the_schema_refuses_of_a_sweep(tasks, words):
     with pytest.raises(ValidationError, match=words):
         sweep(*tasks)
 
 
-def test_tasks_of_a_sweep_are_refused_as_those_of_a_tasks_job(settings: Settings, registry: Registry) -> None:
+def test_tasks_of_a_sweep_are_refused_as_those_of_a_tasks_job(settings, registry):
     check_request(sweep(), registry, settings)
     allowed = settings.model_copy(update={"code_execution": True})
     code = {"source": "file", "format": "humaneval", "path": "code.jsonl", "max_tokens": 16}
@@ -189,7 +184,7 @@ def test_tasks_of_a_sweep_are_refused_as_those_of_a_tasks_job(settings: Settings
         assert refusals[0] == refusals[1]
 
 
-def test_the_estimate_of_a_sweep_holds_the_answers(settings: Settings, registry: Registry, tmp_path: Path) -> None:
+def test_the_estimate_of_a_sweep_holds_the_answers(settings, registry, tmp_path):
     (tmp_path / "sums.jsonl").write_text(1000 * '{"question": "1 + 1?", "answer": "#### 2"}\n')
     sums = {"source": "file", "format": "gsm8k", "path": "sums.jsonl", "max_tokens": 200}
     alone, asked = (estimate(one, registry, settings) for one in (sweep(), sweep(sums)))

@@ -1,5 +1,4 @@
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,22 +9,22 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="features
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
+def fresh():
     """What this machine's processor can do is asked once a process: not by what a test made it say."""
     has.cache_clear()
     yield
     has.cache_clear()
 
 
-def test_it_is_what_the_system_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_what_the_system_tells(monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "model name\t: amx_tile 9000\nflags\t\t: fpu avx512f avx\n")
     assert has("avx512f", unknown=False)
     assert not has("avx512", unknown=True), "a whole name, not its beginning"
     assert not has_amx(), "the name of a model is no feature"
 
 
-def test_where_nothing_is_told_the_caller_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object, **__: object) -> str:
+def test_where_nothing_is_told_the_caller_says(monkeypatch):
+    def missing(*_, **__):
         raise OSError
 
     monkeypatch.setattr(Path, "read_text", missing)
@@ -33,7 +32,7 @@ def test_where_nothing_is_told_the_caller_says(monkeypatch: pytest.MonkeyPatch) 
     assert not has("amx_tile", unknown=False)
 
 
-def test_torch_says_the_same_of_this_machine() -> None:
+def test_torch_says_the_same_of_this_machine():
     import torch
 
     assert has_amx() == torch.cpu._is_amx_tile_supported()

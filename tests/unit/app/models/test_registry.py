@@ -1,5 +1,4 @@
 import os
-from pathlib import Path
 
 import pytest
 
@@ -19,13 +18,13 @@ dtype = "float32"
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     file = tmp_path / "models.toml"
     file.write_text(GOOD)
     return file
 
 
-def refused(file: Path, text: str) -> HemostatError:
+def refused(file, text):
     file.write_text(text)
     with pytest.raises(HemostatError) as caught:
         load_registry(file)
@@ -35,7 +34,7 @@ def refused(file: Path, text: str) -> HemostatError:
     return caught.value
 
 
-def test_entries_are_read_and_relative_paths_start_at_the_file(file: Path, tmp_path: Path) -> None:
+def test_entries_are_read_and_relative_paths_start_at_the_file(file, tmp_path):
     registry = load_registry(file)
     assert registry.aliases == ("Big-1.5", "small")
     small, big = registry.resolve("small"), registry.resolve("Big-1.5")
@@ -49,12 +48,12 @@ def test_entries_are_read_and_relative_paths_start_at_the_file(file: Path, tmp_p
     assert big.tokenizer == tmp_path / "tokenizers/big"
 
 
-def test_absolute_paths_stay_as_they_are(file: Path, tmp_path: Path) -> None:
+def test_absolute_paths_stay_as_they_are(file, tmp_path):
     file.write_text(f'[models.a]\npath = "{tmp_path}/elsewhere"\n')
     assert load_registry(file).resolve("a").path == tmp_path / "elsewhere"
 
 
-def test_an_unknown_alias_is_told_with_the_nearest(file: Path) -> None:
+def test_an_unknown_alias_is_told_with_the_nearest(file):
     with pytest.raises(HemostatError) as caught:
         load_registry(file).resolve("smal", pointer="/reference/model")
     assert (caught.value.code, caught.value.status) == (ErrorCode.UNKNOWN_MODEL, 404)
@@ -62,7 +61,7 @@ def test_an_unknown_alias_is_told_with_the_nearest(file: Path) -> None:
     assert "'small'" in caught.value.hint
 
 
-def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(file: Path) -> None:
+def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(file):
     first = load_registry(file)
     assert load_registry(file) is first
     stat = file.stat()
@@ -71,20 +70,20 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(file: Path) ->
     assert load_registry(file).aliases == ("Big-1.5", "other")
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(HemostatError) as caught:
         load_registry(tmp_path / "none.toml")
     assert caught.value.code is ErrorCode.MODELS_FILE_INVALID
 
 
-def test_a_file_that_is_no_text_is_told(file: Path) -> None:
+def test_a_file_that_is_no_text_is_told(file):
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(HemostatError) as caught:
         load_registry(file)
     assert caught.value.code is ErrorCode.MODELS_FILE_INVALID
 
 
-def test_bad_toml_is_told_with_its_line(file: Path) -> None:
+def test_bad_toml_is_told_with_its_line(file):
     assert "line 2" in refused(file, '[models.a]\npath = "x\n').detail
 
 
@@ -107,13 +106,13 @@ def test_bad_toml_is_told_with_its_line(file: Path) -> None:
         ('models = "x"\n', 1, "[models.NAME]"),
     ],
 )
-def test_what_does_not_fit_is_told_with_line_and_advice(file: Path, text: str, line: int, hint: str) -> None:
+def test_what_does_not_fit_is_told_with_line_and_advice(file, text, line, hint):
     error = refused(file, text)
     assert (f" line {line}: " in error.detail) == bool(line)
     assert hint in error.hint
 
 
-def test_a_local_folder_must_be_there(file: Path, tmp_path: Path) -> None:
+def test_a_local_folder_must_be_there(file, tmp_path):
     entry = load_registry(file).resolve("small")
     with pytest.raises(HemostatError) as caught:
         entry.checkpoint_path(pointer="/candidate/model")
@@ -123,7 +122,7 @@ def test_a_local_folder_must_be_there(file: Path, tmp_path: Path) -> None:
     assert entry.checkpoint_path() == entry.tokenizer_path() == tmp_path / "checkpoints/small"
 
 
-def test_a_hub_id_leads_to_the_local_cache(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_leads_to_the_local_cache(file, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     entry = load_registry(file).resolve("Big-1.5")
     with pytest.raises(HemostatError) as caught:
@@ -136,7 +135,7 @@ def test_a_hub_id_leads_to_the_local_cache(file: Path, tmp_path: Path, monkeypat
     assert entry.checkpoint_path() == snapshot
 
 
-def test_a_branch_of_the_hub_leads_to_its_commit(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_branch_of_the_hub_leads_to_its_commit(file, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     file.write_text('[models.a]\nhub = "org/name"\nrevision = "main"\n')
@@ -151,7 +150,7 @@ def test_a_branch_of_the_hub_leads_to_its_commit(file: Path, tmp_path: Path, mon
         load_registry(file).resolve("a").checkpoint_path()
 
 
-def test_a_tokenizer_folder_must_be_there(file: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_folder_must_be_there(file, tmp_path):
     entry = load_registry(file).resolve("Big-1.5")
     with pytest.raises(HemostatError) as caught:
         entry.tokenizer_path()
@@ -160,7 +159,7 @@ def test_a_tokenizer_folder_must_be_there(file: Path, tmp_path: Path) -> None:
     assert entry.tokenizer_path() == tmp_path / "tokenizers/big"
 
 
-def test_registering_makes_the_file(tmp_path: Path) -> None:
+def test_registering_makes_the_file(tmp_path):
     file = tmp_path / "deep" / "models.toml"
     register(file, "smollm2-135m", tmp_path / 'odd "name" é')
     assert load_registry(file).resolve("smollm2-135m").path == tmp_path / 'odd "name" é'
@@ -168,7 +167,7 @@ def test_registering_makes_the_file(tmp_path: Path) -> None:
     assert [entry.name for entry in file.parent.iterdir()] == ["models.toml"]
 
 
-def test_registering_leaves_the_rest_alone(file: Path, tmp_path: Path) -> None:
+def test_registering_leaves_the_rest_alone(file, tmp_path):
     register(file, "new", tmp_path / "new")
     text = file.read_text()
     assert text.startswith(GOOD)
@@ -181,7 +180,7 @@ def test_registering_leaves_the_rest_alone(file: Path, tmp_path: Path) -> None:
     assert file.stat().st_mtime_ns == before
 
 
-def test_registering_never_loses_another_entry(file: Path, tmp_path: Path) -> None:
+def test_registering_never_loses_another_entry(file, tmp_path):
     text = '[models]\na = {path = "x"}\nb = {path = "y"}\n'
     file.write_text(text)
     with pytest.raises(HemostatError) as caught:
@@ -190,7 +189,7 @@ def test_registering_never_loses_another_entry(file: Path, tmp_path: Path) -> No
     assert file.read_text() == text
 
 
-def test_an_invalid_alias_is_not_registered(file: Path, tmp_path: Path) -> None:
+def test_an_invalid_alias_is_not_registered(file, tmp_path):
     with pytest.raises(HemostatError):
         register(file, "no spaces", tmp_path)
     assert file.read_text() == GOOD

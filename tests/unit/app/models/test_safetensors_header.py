@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ DTYPES = {
 }
 
 
-def corrupt(path: Path) -> str:
+def corrupt(path):
     with pytest.raises(HemostatError) as caught:
         read_header(path)
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
@@ -33,13 +32,13 @@ def corrupt(path: Path) -> str:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file({"b": torch.ones(3, 4), "a": torch.zeros(5, dtype=torch.bfloat16)}, path, metadata={"format": "pt"})
     return path
 
 
-def write(path: Path, header: object, data: bytes = b"") -> Path:
+def write(path, header, data=b""):
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(len(raw).to_bytes(8, "little") + raw + data)
     return path
@@ -58,7 +57,7 @@ def write(path: Path, header: object, data: bytes = b"") -> Path:
         max_size=5,
     )
 )
-def test_it_reads_what_the_library_writes(tmp_path: Path, tensors: dict[str, tuple[str, list[int]]]) -> None:
+def test_it_reads_what_the_library_writes(tmp_path, tensors):
     path = tmp_path / "x.safetensors"
     save_file({name: torch.zeros(shape, dtype=DTYPES[dtype]) for name, (dtype, shape) in tensors.items()}, path)
     assert read_header(path) == {
@@ -66,13 +65,13 @@ def test_it_reads_what_the_library_writes(tmp_path: Path, tensors: dict[str, tup
     }
 
 
-def test_sizes_follow_from_dtype_and_shape(file: Path) -> None:
+def test_sizes_follow_from_dtype_and_shape(file):
     tensors = read_header(file)
     assert (tensors["b"].elements, tensors["b"].bytes) == (12, 48)
     assert (tensors["a"].elements, tensors["a"].bytes) == (5, 10)
 
 
-def test_every_truncation_is_found(file: Path, tmp_path: Path) -> None:
+def test_every_truncation_is_found(file, tmp_path):
     whole = file.read_bytes()
     cut = tmp_path / "cut.safetensors"
     for size in range(len(whole)):
@@ -80,12 +79,12 @@ def test_every_truncation_is_found(file: Path, tmp_path: Path) -> None:
         corrupt(cut)
 
 
-def test_bytes_after_the_end_are_found(file: Path) -> None:
+def test_bytes_after_the_end_are_found(file):
     file.write_bytes(file.read_bytes() + b"x")
     assert "1 bytes after" in corrupt(file)
 
 
-def test_a_truncated_file_says_how_much_is_missing(file: Path) -> None:
+def test_a_truncated_file_says_how_much_is_missing(file):
     file.write_bytes(file.read_bytes()[:-4])
     assert "truncated: its tensors take 58 bytes, 54 are there" in corrupt(file)
 
@@ -116,16 +115,16 @@ F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         {"a": F32 | {"data_offsets": [4, 8]}},
     ],
 )
-def test_an_invalid_header_is_found(tmp_path: Path, header: object) -> None:
+def test_an_invalid_header_is_found(tmp_path, header):
     corrupt(write(tmp_path / "x.safetensors", header, bytes(4)))
 
 
-def test_a_header_longer_than_any_is_not_read(tmp_path: Path) -> None:
+def test_a_header_longer_than_any_is_not_read(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
     corrupt(path)
 
 
-def test_an_unreadable_file_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_told(tmp_path):
     (tmp_path / "x.safetensors").mkdir()
     corrupt(tmp_path / "x.safetensors")

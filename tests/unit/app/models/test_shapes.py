@@ -45,9 +45,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_names_and_shapes_are_those_that_transformers_saves(
-    name: str, tied: bool, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_names_and_shapes_are_those_that_transformers_saves(name, tied, tmp_path_factory):
     from app.models.safetensors_header import read_header
 
     options = {"model_type": name} | MODELS[name] | {"tie_word_embeddings": tied}
@@ -59,7 +57,7 @@ def test_names_and_shapes_are_those_that_transformers_saves(
     assert expected_tensors(written["architectures"][0], written) == saved
 
 
-def test_the_defaults_are_those_of_transformers() -> None:
+def test_the_defaults_are_those_of_transformers():
     types = {layout: name for name in MODELS if (layout := _architecture(name))}
     for architecture, layout in LAYOUTS.items():
         config = AutoConfig.for_model(types[architecture])
@@ -70,7 +68,7 @@ def test_the_defaults_are_those_of_transformers() -> None:
             assert layout.head_dim == config.head_dim, architecture
 
 
-def _architecture(name: str) -> str:
+def _architecture(name):
     if "-" in name:
         return ""
     with torch.device("meta"):
@@ -78,7 +76,7 @@ def _architecture(name: str) -> str:
     return type(model).__name__
 
 
-def test_an_old_configuration_without_key_value_heads_has_as_many_as_heads() -> None:
+def test_an_old_configuration_without_key_value_heads_has_as_many_as_heads():
     config = {
         "hidden_size": 32,
         "vocab_size": 64,
@@ -91,7 +89,7 @@ def test_an_old_configuration_without_key_value_heads_has_as_many_as_heads() -> 
     assert expected["model.layers.0.self_attn.k_proj.weight"] == (32, 32)
 
 
-def test_an_unknown_architecture_has_no_expectation() -> None:
+def test_an_unknown_architecture_has_no_expectation():
     assert expected_tensors("NewForCausalLM", {}) is None
     assert is_tied("NewForCausalLM", {}, has_head=False)
     assert not is_tied("NewForCausalLM", {}, has_head=True)
@@ -99,7 +97,7 @@ def test_an_unknown_architecture_has_no_expectation() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, 1.5, "32", True, [32]])
-def test_a_dimension_that_is_no_positive_number_is_refused(value: object) -> None:
+def test_a_dimension_that_is_no_positive_number_is_refused(value):
     with pytest.raises(HemostatError) as caught:
         dimension({"hidden_size": value}, "hidden_size")
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT

@@ -7,7 +7,7 @@ from app.contracts.simulation import SECTION, SimulatedActivations, SimulatedKvC
 from app.models.simulation import section_in, with_activations, with_kv_cache
 
 
-def test_a_later_step_takes_over_the_modules_that_it_names() -> None:
+def test_a_later_step_takes_over_the_modules_that_it_names():
     first = SimulatedActivations(bits=8, dynamic=False, modules=("a", "b"), scales={"a": (1.0, 0), "b": (2.0, 0)})
     config = with_activations({"model_type": "llama"}, first)
     config = with_activations(config, SimulatedActivations(bits=4, modules=("b", "c")))
@@ -24,7 +24,7 @@ def test_a_later_step_takes_over_the_modules_that_it_names() -> None:
     assert [(one.bits, one.modules) for one in section.activations] == [(8, ("a", "b", "c"))]
 
 
-def test_what_is_left_to_an_earlier_step_stays_of_its_kind() -> None:
+def test_what_is_left_to_an_earlier_step_stays_of_its_kind():
     scales = {"a": (0.5, 0), "b": (2.0, 0)}
     floats = SimulatedActivations(kind="float", bits=8, dynamic=False, modules=("a", "b"), scales=scales)
     section = section_in(with_activations(with_activations({}, floats), SimulatedActivations(bits=8, modules=("a",))))
@@ -35,7 +35,7 @@ def test_what_is_left_to_an_earlier_step_stays_of_its_kind() -> None:
     ]
 
 
-def test_keys_and_values_are_taken_over_layer_by_layer() -> None:
+def test_keys_and_values_are_taken_over_layer_by_layer():
     config = with_kv_cache({}, SimulatedKvCache(k_bits=8, v_bits=8, layers=(0, 1, 2)))
     config = with_kv_cache(config, SimulatedKvCache(k_bits=4, layers=(1,)))
     section = section_in(config)
@@ -47,7 +47,7 @@ def test_keys_and_values_are_taken_over_layer_by_layer() -> None:
     }
 
 
-def test_both_parts_stand_in_one_section() -> None:
+def test_both_parts_stand_in_one_section():
     config = with_activations({}, SimulatedActivations(bits=8, modules=("a",)))
     config = with_kv_cache(config, StoredKvCache(dtype="fp8"))
     section = section_in(config)
@@ -55,7 +55,7 @@ def test_both_parts_stand_in_one_section() -> None:
     assert (len(section.activations), section.kv_dtype) == (1, "fp8")
 
 
-def test_a_damaged_section_is_the_checkpoints_fault() -> None:
+def test_a_damaged_section_is_the_checkpoints_fault():
     with pytest.raises(HemostatError) as caught:
         section_in({SECTION: {"activations": [{"bits": 99}]}})
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT

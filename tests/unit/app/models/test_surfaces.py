@@ -88,10 +88,7 @@ def test_numbers_with_a_direction_stand_from_the_mildest_on():
     ],
 )
 def test_null_stands_where_a_sweep_of_the_field_has_it(step, field, values, mildest_first):
-    knobs = [
-        {"step": 0, "field": "sparsity", "values": [0.2, 0.5]},
-        {"step": 1, "field": field, "values": values},
-    ]
+    knobs = [{"step": 0, "field": "sparsity", "values": [0.2, 0.5]}, {"step": 1, "field": field, "values": values}]
     _, axis = axes_of(request([PRUNE, step | {field: values[1]}], knobs))
     assert axis.values == (None, *mildest_first)
     assert axis.label(0) == "left out" and axis.label(1 + mildest_first.index(None)) == "null"
@@ -114,10 +111,7 @@ def test_each_knob_alone_is_measured_first():
 
 def test_the_other_order_exchanges_the_two_steps_and_no_others():
     recipe = [PRUNE, {"type": "norm.scale", "factor": 1.1}, RTN]
-    knobs = [
-        {"step": 0, "field": "sparsity", "values": [0.2, 0.5]},
-        {"step": 2, "field": "bits", "values": [8, 4]},
-    ]
+    knobs = [{"step": 0, "field": "sparsity", "values": [0.2, 0.5]}, {"step": 2, "field": "bits", "values": [8, 4]}]
     cells = cells_of(request(recipe, knobs, orders="both"))
     reversed_cells = [cell for cell in cells if cell.order == "reversed"]
     assert len(reversed_cells) == 4
@@ -129,10 +123,7 @@ def test_the_other_order_exchanges_the_two_steps_and_no_others():
 
 
 def test_two_knobs_of_one_step_begin_at_their_first_values():
-    knobs = [
-        {"step": 0, "field": "bits", "values": [3, 8]},
-        {"step": 0, "field": "group_size", "values": [32, 64]},
-    ]
+    knobs = [{"step": 0, "field": "bits", "values": [3, 8]}, {"step": 0, "field": "group_size", "values": [32, 64]}]
     asked = request([RTN], knobs)
     assert zero_of(asked) == "first value"
     cells = cells_of(asked)

@@ -1,7 +1,4 @@
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models
@@ -15,10 +12,10 @@ from app.models.tokenizers import (
     has_chat_template,
     tokenizer_fingerprint,
 )
-from tests.support.copies import Copy, edit_json
+from tests.support.copies import edit_json
 
 
-def difference(one: Path, other: Path) -> str:
+def difference(one, other):
     with pytest.raises(HemostatError) as caught:
         compare_tokenizers(one, other, names=("ref", "cand"), pointer="/candidate/model")
     assert caught.value.code is ErrorCode.VOCABULARY_MISMATCH
@@ -27,13 +24,13 @@ def difference(one: Path, other: Path) -> str:
     return caught.value.detail
 
 
-def same(one: Path, other: Path) -> None:
+def same(one, other):
     compare_tokenizers(one, other)
     compare_tokenizers(other, one)
     assert tokenizer_fingerprint(one) == tokenizer_fingerprint(other)
 
 
-def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+def edit(folder, change):
     file = folder / "tokenizer.json"
     data = json.loads(file.read_text())
     change(data)
@@ -41,16 +38,16 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
     return folder
 
 
-def test_a_tokenizer_equals_itself_and_its_copy(copy: Copy, tiny: Callable[..., Path]) -> None:
+def test_a_tokenizer_equals_itself_and_its_copy(copy, tiny):
     same(tiny(), copy())
 
 
-def test_tokenizers_of_different_models_may_be_one(tiny: Callable[..., Path]) -> None:
+def test_tokenizers_of_different_models_may_be_one(tiny):
     same(tiny("llama"), tiny("gemma2"))
 
 
-def test_how_the_file_is_written_does_not_matter(copy: Copy, tiny: Callable[..., Path]) -> None:
-    def rewrite(data: dict[str, Any]) -> None:
+def test_how_the_file_is_written_does_not_matter(copy, tiny):
+    def rewrite(data):
         data["model"]["vocab"] = dict(reversed(data["model"]["vocab"].items()))
         data["model"]["merges"] = [" ".join(merge) for merge in data["model"]["merges"]]
         data["model"]["continuing_subword_prefix"] = ""
@@ -62,13 +59,13 @@ def test_how_the_file_is_written_does_not_matter(copy: Copy, tiny: Callable[...,
     same(tiny(), edit(copy(), rewrite))
 
 
-def test_the_first_differing_token_is_named_with_both(copy: Copy, tiny: Callable[..., Path]) -> None:
-    def swap(data: dict[str, Any]) -> None:
+def test_the_first_differing_token_is_named_with_both(copy, tiny):
+    def swap(data):
         vocabulary = data["model"]["vocab"]
         tokens = {index: token for token, index in vocabulary.items()}
         vocabulary[tokens[300]], vocabulary[tokens[310]] = 310, 300
 
-    def token(folder: Path, index: int) -> str:
+    def token(folder, index):
         vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
         return next(token for token, found in vocabulary.items() if found == index)
 
@@ -77,8 +74,8 @@ def test_the_first_differing_token_is_named_with_both(copy: Copy, tiny: Callable
     assert f"token 300 is {token(tiny(), 300)!r} in ref and {token(tiny(), 310)!r} in cand" in detail
 
 
-def test_a_token_that_only_one_has_is_named(copy: Copy, tiny: Callable[..., Path]) -> None:
-    def add(data: dict[str, Any]) -> None:
+def test_a_token_that_only_one_has_is_named(copy, tiny):
+    def add(data):
         data["added_tokens"].append({"id": 320, "content": "<tool>", "special": True, "normalized": False})
 
     changed = edit(copy(), add)
@@ -86,22 +83,22 @@ def test_a_token_that_only_one_has_is_named(copy: Copy, tiny: Callable[..., Path
     assert "token 320 is '<tool>' in ref and absent in cand" in difference(changed, tiny())
 
 
-def test_a_shorter_vocabulary_is_told(copy: Copy, tiny: Callable[..., Path]) -> None:
-    def shorten(data: dict[str, Any]) -> None:
+def test_a_shorter_vocabulary_is_told(copy, tiny):
+    def shorten(data):
         vocabulary = data["model"]["vocab"]
         data["model"]["vocab"] = {token: index for token, index in vocabulary.items() if index < 318}
 
     assert "token 318 is " in difference(tiny(), edit(copy(), shorten))
 
 
-def test_merges_count(copy: Copy, tiny: Callable[..., Path]) -> None:
-    def swap(data: dict[str, Any]) -> None:
+def test_merges_count(copy, tiny):
+    def swap(data):
         merges = data["model"]["merges"]
         merges[5], merges[6] = merges[6], merges[5]
 
     assert difference(tiny(), edit(copy(), swap)).startswith("merge 5 is ")
 
-    def drop(data: dict[str, Any]) -> None:
+    def drop(data):
         data["model"]["merges"].pop()
 
     assert difference(tiny(), edit(copy(name="shorter"), drop)).startswith("merge 61 is ")
@@ -117,9 +114,7 @@ def test_merges_count(copy: Copy, tiny: Callable[..., Path]) -> None:
         (lambda d: d["added_tokens"].pop(1), "added token 1 ('</s>') is plain in ref and no added token in cand"),
     ],
 )
-def test_what_changes_ids_counts(
-    copy: Copy, tiny: Callable[..., Path], change: Callable[[dict[str, Any]], Any], told: str
-) -> None:
+def test_what_changes_ids_counts(copy, tiny, change, told):
     assert told in difference(tiny(), edit(copy(), change))
 
 
@@ -132,34 +127,28 @@ BOS = {
 EOS = BOS | {"single": list(reversed(BOS["single"]))}
 
 
-@pytest.mark.parametrize(
-    "processor",
-    [
-        BOS,
-        {"type": "Sequence", "processors": [{"type": "ByteLevel"}, BOS]},
-    ],
-)
-def test_a_bos_counts(copy: Copy, tiny: Callable[..., Path], processor: dict[str, Any]) -> None:
+@pytest.mark.parametrize("processor", [BOS, {"type": "Sequence", "processors": [{"type": "ByteLevel"}, BOS]}])
+def test_a_bos_counts(copy, tiny, processor):
     changed = edit(copy(), lambda data: data.update(post_processor=processor))
     assert adds_bos(changed)
     assert not adds_bos(tiny())
     assert difference(tiny(), changed) == "what is put before a text is [] in ref and [0] in cand"
 
 
-def test_an_eos_counts(copy: Copy, tiny: Callable[..., Path]) -> None:
+def test_an_eos_counts(copy, tiny):
     changed = edit(copy(), lambda data: data.update(post_processor=EOS))
     assert not adds_bos(changed)
     assert difference(tiny(), changed) == "what is put after a text is [] in ref and [0] in cand"
 
 
-def test_classifier_processors_put_tokens_on_both_sides(copy: Copy, tiny: Callable[..., Path]) -> None:
+def test_classifier_processors_put_tokens_on_both_sides(copy, tiny):
     roberta = {"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0]}
     assert adds_bos(edit(copy(), lambda data: data.update(post_processor=roberta)))
 
 
 @pytest.mark.parametrize("stated", [None, True, False])
 @pytest.mark.parametrize("bos", [True, False])
-def test_a_bos_is_what_transformers_adds(copy: Copy, bos: bool, stated: bool | None) -> None:
+def test_a_bos_is_what_transformers_adds(copy, bos, stated):
     folder = copy(bos=bos)
     edit_json(folder / "tokenizer_config.json", add_bos_token=stated, tokenizer_class="LlamaTokenizerFast")
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -168,8 +157,8 @@ def test_a_bos_is_what_transformers_adds(copy: Copy, bos: bool, stated: bool | N
 
 
 @pytest.mark.parametrize("kind", ["Unigram", "WordLevel"])
-def test_other_models_of_tokenizers(tmp_path: Path, kind: str) -> None:
-    def save(name: str, *, score: float = -1.0, other: str = "b") -> Path:
+def test_other_models_of_tokenizers(tmp_path, kind):
+    def save(name, *, score=-1.0, other="b"):
         pieces = [("<unk>", 0.0), ("a", score), (other, -2.0)]
         model = (
             models.Unigram(pieces, unk_id=0)
@@ -185,7 +174,7 @@ def test_other_models_of_tokenizers(tmp_path: Path, kind: str) -> None:
         assert "the score of token 1 is -1.0" in difference(save("one"), save("four", score=-1.5))
 
 
-def test_metaspace_is_the_same_in_its_old_and_new_form(copy: Copy) -> None:
+def test_metaspace_is_the_same_in_its_old_and_new_form(copy):
     old = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True, "str_rep": "▁"}
     new = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     one = edit(copy(name="one"), lambda data: data.update(pre_tokenizer=old))
@@ -194,7 +183,7 @@ def test_metaspace_is_the_same_in_its_old_and_new_form(copy: Copy) -> None:
     difference(one, edit(copy(name="three"), lambda d: d.update(pre_tokenizer=new | {"prepend_scheme": "never"})))
 
 
-def test_no_tokenizer(copy: Copy, tiny: Callable[..., Path]) -> None:
+def test_no_tokenizer(copy, tiny):
     folder = copy()
     (folder / "tokenizer.json").unlink()
     with pytest.raises(HemostatError) as caught:
@@ -203,7 +192,7 @@ def test_no_tokenizer(copy: Copy, tiny: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 3}', '{"model": {"vocab": {"a": "x"}}}', "[" * 99999])
-def test_a_broken_tokenizer(copy: Copy, text: str) -> None:
+def test_a_broken_tokenizer(copy, text):
     folder = copy()
     (folder / "tokenizer.json").write_text(text)
     with pytest.raises(HemostatError) as caught:
@@ -212,8 +201,8 @@ def test_a_broken_tokenizer(copy: Copy, text: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer", "decoder"])
-def test_a_pattern_that_may_explode_is_refused(copy: Copy, part: str) -> None:
-    def change(data: dict[str, Any]) -> None:
+def test_a_pattern_that_may_explode_is_refused(copy, part):
+    def change(data):
         data[part] = {"type": "Sequence", "parts": [data[part], {"type": "Split", "pattern": {"Regex": "(a+)+!"}}]}
 
     with pytest.raises(HemostatError, match="exponential") as caught:
@@ -221,7 +210,7 @@ def test_a_pattern_that_may_explode_is_refused(copy: Copy, part: str) -> None:
     assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
 
 
-def test_chat_templates(copy: Copy) -> None:
+def test_chat_templates(copy):
     folder = copy()
     assert has_chat_template(folder)
     (folder / "chat_template.jinja").unlink()
@@ -237,7 +226,7 @@ def test_chat_templates(copy: Copy) -> None:
     assert not has_chat_template(folder)
 
 
-def test_a_tokenizer_of_another_model_is_refused_by_its_last_token(copy: Copy) -> None:
+def test_a_tokenizer_of_another_model_is_refused_by_its_last_token(copy):
     folder = copy()
     tokens = AutoTokenizer.from_pretrained(folder).get_vocab()
     last = max(tokens.values())
@@ -249,7 +238,7 @@ def test_a_tokenizer_of_another_model_is_refused_by_its_last_token(copy: Copy) -
     assert f"vocab_size {last}" in caught.value.detail
 
 
-def test_a_token_that_was_added_may_lie_beyond_the_embeddings(copy: Copy) -> None:
+def test_a_token_that_was_added_may_lie_beyond_the_embeddings(copy):
     """As the one for pictures of Gemma 3's text models does."""
     folder = copy()
     size = max(AutoTokenizer.from_pretrained(folder).get_vocab().values()) + 1

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,14 +15,14 @@ DOCUMENT: dict[str, Any] = {"id": "d", "messages": [{"role": "user", "content": 
 TOOLS = [{"name": "add", "parameters": {}}]
 
 
-def asked(given: Any) -> ToolCallRun | None:
+def asked(given):
     base = {"kind": "compare", "reference": {"model": "a"}, "self_check": True, "candidate": {"model": "a"}}
     found = parse_submission(json.dumps(base | {"generate_tool_calls": given}).encode())
     assert isinstance(found, CompareRequest)
     return found.generate_tool_calls
 
 
-def test_true_takes_the_shipped_conversations() -> None:
+def test_true_takes_the_shipped_conversations():
     found = asked(True)
     assert found is not None
     assert found.text.model_dump()["corpus"] == "classes"
@@ -44,7 +42,7 @@ def test_true_takes_the_shipped_conversations() -> None:
         ({"source": "hub", "dataset": "a/b"}, "/source"),
     ],
 )
-def test_texts_without_tools_are_refused(text: dict[str, Any], refused: str, tiny: Callable[..., Path]) -> None:
+def test_texts_without_tools_are_refused(text, refused, tiny):
     run = asked({"text": text})
     assert run is not None
     if not refused:
@@ -56,7 +54,7 @@ def test_texts_without_tools_are_refused(text: dict[str, Any], refused: str, tin
     assert caught.value.pointer == f"/generate_tool_calls/text{refused}"
 
 
-def test_answers_leave_place_for_their_prompts(tiny: Callable[..., Path]) -> None:
+def test_answers_leave_place_for_their_prompts(tiny):
     check_tool_calls(ToolCallRun(max_tokens=127), tiny("llama"), 128)
     with pytest.raises(HemostatError) as caught:
         check_tool_calls(ToolCallRun(max_tokens=128), tiny("llama"), 128)
@@ -64,7 +62,7 @@ def test_answers_leave_place_for_their_prompts(tiny: Callable[..., Path]) -> Non
     assert caught.value.pointer == "/generate_tool_calls/max_tokens"
 
 
-def test_a_tokenizer_without_chat_template_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_tokenizer_without_chat_template_is_refused(tiny, tmp_path):
     folder = shutil.copytree(tiny("llama"), tmp_path / "plain")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(HemostatError) as caught:
@@ -72,6 +70,6 @@ def test_a_tokenizer_without_chat_template_is_refused(tiny: Callable[..., Path],
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.CHAT_TEMPLATE_MISSING, "/generate_tool_calls")
 
 
-def test_time_goes_with_prompts_and_parameters() -> None:
+def test_time_goes_with_prompts_and_parameters():
     assert seconds_of(ToolCallRun(prompts=24, max_tokens=100), [134_500_000]) == pytest.approx(10.0)
     assert seconds_of(ToolCallRun(prompts=24, max_tokens=100), [134_500_000, 269_000_000]) == pytest.approx(30.0)

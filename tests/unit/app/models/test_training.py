@@ -1,7 +1,3 @@
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 from pydantic import TypeAdapter
 
@@ -49,7 +45,7 @@ TEXT = {"calibration_windows": 10, "calibration_window": 100}
         ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 2, "tuning_steps": 5, **TEXT}, 2 * 1000 + 5 * 100, 0),
     ],
 )
-def test_what_a_step_trains_is_counted(step: dict[str, Any], tokens: int, seconds: float) -> None:
+def test_what_a_step_trains_is_counted(step, tokens, seconds):
     (parsed,) = RECIPE.validate_python([step])
     assert (parsed.trained_tokens, parsed.trained_seconds) == (tokens, seconds)
 
@@ -62,7 +58,7 @@ def test_what_a_step_trains_is_counted(step: dict[str, Any], tokens: int, second
         ({"type": "quantize.gptq", "bits": 4, **TEXT}, 0),
     ],
 )
-def test_what_the_reference_writes_for_a_step_is_counted(step: dict[str, Any], tokens: int) -> None:
+def test_what_the_reference_writes_for_a_step_is_counted(step, tokens):
     (parsed,) = RECIPE.validate_python([step])
     assert parsed.written_tokens == tokens
 
@@ -81,9 +77,7 @@ def test_what_the_reference_writes_for_a_step_is_counted(step: dict[str, Any], t
         ({"form": "packed", "activation_bits": 8, "symmetric": True, "group_size": None}, 2 * 100 * 2 * 4 * 2),
     ],
 )
-def test_what_a_mixture_measures_is_counted(
-    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], tokens: float
-) -> None:
+def test_what_a_mixture_measures_is_counted(tiny, monkeypatch, fields, tokens):
     monkeypatch.setattr("app.models.steps.quantize.served_devices", lambda: ("cpu",))
     monkeypatch.setattr("app.models.steps.quantize.has_amx", lambda: True)
     monkeypatch.setattr("app.models.steps.quantize.has_avx512", lambda: True)
@@ -92,7 +86,7 @@ def test_what_a_mixture_measures_is_counted(
     assert measured_tokens(parsed, inspect(tiny("llama", num_hidden_layers=3))) == pytest.approx(tokens)
 
 
-def test_steps_are_as_long_as_the_workers() -> None:
+def test_steps_are_as_long_as_the_workers():
     """The front end may not import these."""
     assert (DISTILL_TOKENS, RECOVERY_TOKENS) == (distill.STEP_TOKENS, recovery.STEP_TOKENS)
     assert TWEAK_TOKENS == BATCH_TOKENS

@@ -1,9 +1,6 @@
 """What of a trajectory job is refused before it is queued."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,16 +15,16 @@ from app.settings import Settings
 USER, ASSISTANT = {"role": "user", "content": "the dog"}, {"role": "assistant", "content": "the fox"}
 
 
-def document(name: str, *messages: dict[str, str], domain: str = "chat") -> dict[str, Any]:
+def document(name, *messages, domain="chat"):
     return {"id": name, "domain": domain, "messages": list(messages)}
 
 
 @pytest.fixture
-def check(tiny: Callable[..., Path], tmp_path: Path) -> Callable[..., None]:
+def check(tiny, tmp_path):
     models = tmp_path / "models.toml"
     models.write_text(f"[models.m]\npath = {json.dumps(str(tiny()))}\n")
 
-    def checked(*documents: dict[str, Any], **fields: Any) -> None:
+    def checked(*documents, **fields):
         body = {
             "kind": "trajectory",
             "reference": {"model": "m"},
@@ -41,13 +38,13 @@ def check(tiny: Callable[..., Path], tmp_path: Path) -> Callable[..., None]:
     return checked
 
 
-def test_domains_take_turns() -> None:
+def test_domains_take_turns():
     documents = [Document(id=f"{domain}{i}", domain=domain, text="the dog") for i, domain in enumerate("aaaaaabbb")]
     assert [one.id for one in spread_over_domains(documents, 5)] == ["a0", "b6", "a1", "b7", "a2"]
     assert len(spread_over_domains(documents, 100)) == 9
 
 
-def test_a_conversation_that_begins_with_an_answer_is_refused_at_its_first_message(check: Callable[..., None]) -> None:
+def test_a_conversation_that_begins_with_an_answer_is_refused_at_its_first_message(check):
     with pytest.raises(HemostatError) as caught:
         check(document("good", USER, ASSISTANT), document("bad", ASSISTANT, USER, ASSISTANT))
     assert (caught.value.code, caught.value.pointer) == (
@@ -58,7 +55,7 @@ def test_a_conversation_that_begins_with_an_answer_is_refused_at_its_first_messa
     assert caught.value.hint
 
 
-def test_a_conversation_without_an_answer_gives_a_prompt(check: Callable[..., None]) -> None:
+def test_a_conversation_without_an_answer_gives_a_prompt(check):
     check(document("open", USER), document("answered", USER, ASSISTANT))
     check(document("open", USER), candidates=[{"model": "m", "recipe": [{"type": "quantize.rtn", "bits": 3}]}])
 
@@ -72,8 +69,8 @@ def test_a_conversation_without_an_answer_gives_a_prompt(check: Callable[..., No
     ],
 )
 def test_a_conversation_that_says_nothing_before_its_first_answer_is_refused_at_the_blank_message(
-    check: Callable[..., None], messages: list[dict[str, str]], place: int
-) -> None:
+    check, messages, place
+):
     with pytest.raises(HemostatError) as caught:
         check(document("good", USER, ASSISTANT), document("bad", *messages))
     assert (caught.value.code, caught.value.pointer) == (
@@ -84,11 +81,11 @@ def test_a_conversation_that_says_nothing_before_its_first_answer_is_refused_at_
     assert caught.value.hint
 
 
-def test_a_system_message_alone_is_a_prompt(check: Callable[..., None]) -> None:
+def test_a_system_message_alone_is_a_prompt(check):
     check(document("d", {"role": "system", "content": "be brief"}, {"role": "user", "content": ""}, ASSISTANT))
 
 
-def test_a_conversation_that_gives_no_prompt_may_begin_as_it_likes(check: Callable[..., None]) -> None:
+def test_a_conversation_that_gives_no_prompt_may_begin_as_it_likes(check):
     documents = [document("good", USER, ASSISTANT), document("late", ASSISTANT), document("b", USER, ASSISTANT)]
     check(*documents, prompts=1)
     documents[2]["domain"] = "other"
@@ -97,7 +94,7 @@ def test_a_conversation_that_gives_no_prompt_may_begin_as_it_likes(check: Callab
         check(*documents, prompts=3)
 
 
-def test_a_blank_text_that_is_to_be_a_users_message_is_refused_at_its_place(check: Callable[..., None]) -> None:
+def test_a_blank_text_that_is_to_be_a_users_message_is_refused_at_its_place(check):
     good, blank = (
         {"id": name, "domain": "prose", "text": text} for name, text in (("good", "the dog"), ("bad", " \n"))
     )

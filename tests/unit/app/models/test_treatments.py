@@ -1,7 +1,5 @@
 """Treatments of a mitigate job in words that a recipe is written in."""
 
-from typing import Any
-
 import pytest
 
 from app.kinds.mitigate.report import Treatment
@@ -11,11 +9,11 @@ RTN = {"type": "quantize.rtn", "bits": 3}
 DYNAMIC = {"mixed": False, "extra_bits": 0.0, "half_group": False}
 
 
-def told(name: Any, knobs: dict[str, Any], *recipe: dict[str, Any]) -> str:
+def told(name, knobs, *recipe):
     return described([Treatment(name=name, knobs=knobs)], recipe)
 
 
-def scaled(**fields: Any) -> dict[str, Any]:
+def scaled(**fields):
     return {"type": "quantize.dynamic"} | fields
 
 
@@ -32,7 +30,7 @@ def scaled(**fields: Any) -> dict[str, Any]:
         ("calibration", {"version": 3}, "calibration, version 3"),
     ],
 )
-def test_knobs_that_a_step_has_anyway_are_left_out(name: str, knobs: dict[str, Any], words: str) -> None:
+def test_knobs_that_a_step_has_anyway_are_left_out(name, knobs, words):
     assert told(name, knobs, RTN) == words
 
 
@@ -51,13 +49,11 @@ def test_knobs_that_a_step_has_anyway_are_left_out(name: str, knobs: dict[str, A
         ),
     ],
 )
-def test_bits_and_groups_are_those_of_the_treated_recipe(
-    knobs: dict[str, Any], steps: list[dict[str, Any]], words: str
-) -> None:
+def test_bits_and_groups_are_those_of_the_treated_recipe(knobs, steps, words):
     assert told("quantize.dynamic", DYNAMIC | knobs, *steps) == f"quantize.dynamic {words}"
 
 
-def test_without_a_recipe_dynamic_scaling_is_told_against_the_candidate() -> None:
+def test_without_a_recipe_dynamic_scaling_is_told_against_the_candidate():
     assert told("quantize.dynamic", DYNAMIC) == "quantize.dynamic"
     knobs = {"mixed": True, "extra_bits": 0.5, "half_group": True}
     assert told("quantize.dynamic", knobs, RTN) == "quantize.dynamic, 0.5 more bits, mixed, half groups"
@@ -74,13 +70,11 @@ def test_without_a_recipe_dynamic_scaling_is_told_against_the_candidate() -> Non
         ),
     ],
 )
-def test_pruning_by_gradients_is_told_by_what_it_takes_away(
-    knobs: dict[str, Any], fields: dict[str, Any], words: str
-) -> None:
+def test_pruning_by_gradients_is_told_by_what_it_takes_away(knobs, fields, words):
     assert told("prune.gradient", knobs, {"type": "prune.gradient"} | fields) == f"prune.gradient {words}"
 
 
-def test_treatments_come_one_after_the_other_and_none_is_the_candidate() -> None:
+def test_treatments_come_one_after_the_other_and_none_is_the_candidate():
     both = [Treatment(name="protect", knobs={"layers": 1, "by": 1}), Treatment(name="norm.tweak", knobs={"steps": 60})]
     assert described(both, [RTN]) == "protect 1 layer, 1 bit more, then norm.tweak 60 steps"
     assert described([], [RTN]) == "the candidate as it is"

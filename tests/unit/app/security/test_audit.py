@@ -6,17 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from app.security import audit
 from app.security.audit import audit_file, record
 
 
-def lines(file: Path) -> list[dict[str, str]]:
+def lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_a_line_is_added_to_what_is_there_and_read_by_its_owner_alone(tmp_path: Path) -> None:
+def test_a_line_is_added_to_what_is_there_and_read_by_its_owner_alone(tmp_path):
     for number in range(3):
         record(tmp_path, owner="ann", object=str(number))
     file = audit_file(tmp_path)
@@ -25,9 +23,7 @@ def test_a_line_is_added_to_what_is_there_and_read_by_its_owner_alone(tmp_path: 
     assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)) == (0o600, 0o700)
 
 
-def test_files_are_bounded_in_size_and_number_and_lose_no_line_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_bounded_in_size_and_number_and_lose_no_line_before(tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "MAX_BYTES", 500)
     for number in range(12):
         record(tmp_path, object=f"{number:03} {'x' * 100}")
@@ -41,7 +37,7 @@ def test_files_are_bounded_in_size_and_number_and_lose_no_line_before(
     assert lines(file)[-1]["object"].startswith("299")
 
 
-def test_processes_write_beside_each_other(tmp_path: Path) -> None:
+def test_processes_write_beside_each_other(tmp_path):
     program = (
         "import sys; from pathlib import Path; from app.security import audit; audit.MAX_BYTES = 4000\n"
         "for number in range(40): audit.record(Path(sys.argv[1]), owner=sys.argv[2], object=str(number))"
@@ -52,7 +48,7 @@ def test_processes_write_beside_each_other(tmp_path: Path) -> None:
     assert len(found) == 120
 
 
-def test_nobody_waits_for_a_process_that_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_a_process_that_holds_the_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "MAX_BYTES", 100)
     record(tmp_path, object="first")
     folder = os.open(audit_file(tmp_path).parent, os.O_RDONLY)
@@ -64,7 +60,7 @@ def test_nobody_waits_for_a_process_that_holds_the_lock(tmp_path: Path, monkeypa
     assert [line["object"] for line in lines(audit_file(tmp_path))] == ["third"]
 
 
-def test_a_change_that_cannot_be_recorded_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_that_cannot_be_recorded_is_in_the_log(tmp_path, caplog):
     (tmp_path / "audit").write_text("no folder")
     record(tmp_path, owner="ann", object="o")
     assert "ann" in caplog.text

@@ -2,7 +2,6 @@ import os
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -27,14 +26,14 @@ READ = frozenset({Scope.READ})
 
 
 class Clock:
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 1000.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
-def test_a_key_is_known_by_its_digest_with_what_its_line_says(tmp_path: Path) -> None:
+def test_a_key_is_known_by_its_digest_with_what_its_line_says(tmp_path):
     lines = (
         "# comment\n\n",
         key_line("ci", "read,diagnose", "no-shadow", "expires=2999-01-01"),
@@ -64,26 +63,26 @@ def test_a_key_is_known_by_its_digest_with_what_its_line_says(tmp_path: Path) ->
         f"ci {DIGEST} read noshadow",
     ],
 )
-def test_a_line_of_any_other_form_is_refused_by_its_number_and_not_quoted(tmp_path: Path, line: str) -> None:
+def test_a_line_of_any_other_form_is_refused_by_its_number_and_not_quoted(tmp_path, line):
     with pytest.raises(KeyFileError, match="line 2") as caught:
         load_keys(write_keys(tmp_path / "keys", key_line("ops", "admin"), line))
     assert DIGEST[:-1] not in str(caught.value)
     assert "plain-key" not in str(caught.value)
 
 
-def test_one_key_has_one_line_and_one_owner_any_number_of_keys(tmp_path: Path) -> None:
+def test_one_key_has_one_line_and_one_owner_any_number_of_keys(tmp_path):
     line = key_line("ci", "read")
     assert len(load_keys(write_keys(tmp_path / "keys", line, key_line("ci", "read", key="next")))) == 2
     with pytest.raises(KeyFileError):
         load_keys(write_keys(tmp_path / "keys", line, line))
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(KeyFileError):
         KeyFile(tmp_path / "nowhere")
 
 
-def test_a_change_of_the_file_counts_within_a_second_and_is_looked_for_no_oftener(tmp_path: Path) -> None:
+def test_a_change_of_the_file_counts_within_a_second_and_is_looked_for_no_oftener(tmp_path):
     file, clock = write_keys(tmp_path / "keys", key_line("ci", "read")), Clock()
     ring = KeyFile(file, clock=clock)
     held = ring.find(key_text("ci"))
@@ -97,9 +96,7 @@ def test_a_change_of_the_file_counts_within_a_second_and_is_looked_for_no_oftene
 
 
 @pytest.mark.parametrize("broken", ["ops nonsense\n", "\udc80\n", key_line("ci", "admin")])
-def test_only_the_lines_that_can_be_read_stay_in_force(
-    tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_only_the_lines_that_can_be_read_stay_in_force(tmp_path, broken, caplog):
     file, clock = write_keys(tmp_path / "keys", key_line("ci", "read"), key_line("ops", "read")), Clock()
     ring = KeyFile(file, clock=clock)
     assert ring.faults() == 0
@@ -117,7 +114,7 @@ def test_only_the_lines_that_can_be_read_stay_in_force(
 
 
 @pytest.mark.parametrize("instead", [False, True], ids=["nothing", "folder"])
-def test_without_its_file_no_key_is_in_force_until_it_is_there_again(tmp_path: Path, instead: bool) -> None:
+def test_without_its_file_no_key_is_in_force_until_it_is_there_again(tmp_path, instead):
     file, clock = write_keys(tmp_path / "keys", key_line("ci", "read")), Clock()
     ring = KeyFile(file, clock=clock)
     file.rename(tmp_path / "aside")
@@ -134,7 +131,7 @@ def test_without_its_file_no_key_is_in_force_until_it_is_there_again(tmp_path: P
     assert ring.find(key_text("ci")) is not None
 
 
-def test_an_edit_that_keeps_size_and_time_of_the_file_counts(tmp_path: Path) -> None:
+def test_an_edit_that_keeps_size_and_time_of_the_file_counts(tmp_path):
     file, clock = write_keys(tmp_path / "keys", key_line("ci", "read")), Clock()
     ring = KeyFile(file, clock=clock)
     before = file.stat()
@@ -145,7 +142,7 @@ def test_an_edit_that_keeps_size_and_time_of_the_file_counts(tmp_path: Path) -> 
     assert ring.find(key_text("ci")) is None
 
 
-def test_a_key_ends_when_it_expires(tmp_path: Path) -> None:
+def test_a_key_ends_when_it_expires(tmp_path):
     now = Clock()
     ring = KeyFile(write_keys(tmp_path / "keys", key_line("ci", "read", f"expires={written_time(1100)}")), now=now)
     held = ring.find(key_text("ci"))
@@ -165,7 +162,7 @@ def test_a_key_ends_when_it_expires(tmp_path: Path) -> None:
         ("1970-01-01T02:00:00+02:00", 0),
     ],
 )
-def test_a_time_is_utc_unless_it_names_a_zone(text: str, seconds: float) -> None:
+def test_a_time_is_utc_unless_it_names_a_zone(text, seconds):
     assert parse_time(text) == seconds
     assert parse_time(written_time(seconds)) == seconds
 
@@ -173,7 +170,7 @@ def test_a_time_is_utc_unless_it_names_a_zone(text: str, seconds: float) -> None
 # --- changes
 
 
-def test_a_key_that_is_made_opens_and_one_that_is_revoked_does_not(tmp_path: Path) -> None:
+def test_a_key_that_is_made_opens_and_one_that_is_revoked_does_not(tmp_path):
     file = tmp_path / "keys"
     first, key = add_key(file, "ci", READ, expires=None, no_shadow=True)
     file.write_text("# by hand\n" + file.read_text().rstrip("\n"))
@@ -192,7 +189,7 @@ def test_a_key_that_is_made_opens_and_one_that_is_revoked_does_not(tmp_path: Pat
     assert load_keys(file) == ()
 
 
-def test_the_file_is_its_owners_alone_and_no_other_file_is_left(tmp_path: Path) -> None:
+def test_the_file_is_its_owners_alone_and_no_other_file_is_left(tmp_path):
     file = tmp_path / "keys"
     add_key(file, "ci", READ, expires=None, no_shadow=False)
     file.chmod(0o644)
@@ -201,7 +198,7 @@ def test_the_file_is_its_owners_alone_and_no_other_file_is_left(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_file_that_cannot_be_read_is_not_written_over(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_not_written_over(tmp_path):
     file = write_keys(tmp_path / "keys", "what is this\n")
     with pytest.raises(KeyFileError):
         add_key(file, "ci", READ, expires=None, no_shadow=False)
@@ -210,7 +207,7 @@ def test_a_file_that_cannot_be_read_is_not_written_over(tmp_path: Path) -> None:
     assert file.read_text() == "what is this\n"
 
 
-def test_keys_that_processes_make_at_one_time_are_all_kept(tmp_path: Path) -> None:
+def test_keys_that_processes_make_at_one_time_are_all_kept(tmp_path):
     program = (
         "import sys; from pathlib import Path; from app.security.keys import add_key; from app.security.scopes import "
         "Scope\nfor _ in range(20): add_key(Path(sys.argv[1]), 'ci', frozenset({Scope.READ}), expires=None, "
@@ -225,13 +222,13 @@ def test_keys_that_processes_make_at_one_time_are_all_kept(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "LOCALHOST", "::1", "[::1]"])
-def test_loopback_needs_no_keys(host: str) -> None:
+def test_loopback_needs_no_keys(host):
     assert is_loopback(host)
     assert check_binding(Settings(host=host)) is None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com", "", "127.0.0.1.example.com"])
-def test_any_other_address_is_refused_without_keys(tmp_path: Path, host: str) -> None:
+def test_any_other_address_is_refused_without_keys(tmp_path, host):
     with pytest.raises(KeyFileError, match="HEMOSTAT_API_KEYS_FILE"):
         check_binding(Settings(host=host))
     file = write_keys(tmp_path / "keys", key_line("k", "read"))

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from app.security.limits import TokenBuckets
 
 
-def take(buckets: TokenBuckets, client: str) -> int:
+def take(buckets, client):
     wait = buckets.wait(client)
     if not wait:
         buckets.charge(client, 1)
@@ -12,14 +12,14 @@ def take(buckets: TokenBuckets, client: str) -> int:
 
 
 class Clock:
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 100.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
-def test_a_full_bucket_gives_its_tokens_then_says_how_long_to_wait() -> None:
+def test_a_full_bucket_gives_its_tokens_then_says_how_long_to_wait():
     clock = Clock()
     buckets = TokenBuckets(6, clock=clock)
     assert [take(buckets, "a") for _ in range(6)] == [0] * 6
@@ -33,7 +33,7 @@ def test_a_full_bucket_gives_its_tokens_then_says_how_long_to_wait() -> None:
 
 
 @given(per_minute=st.integers(1, 600), waits=st.lists(st.floats(0, 5), min_size=1, max_size=200))
-def test_never_more_than_the_capacity_and_the_rate_allow(per_minute: int, waits: list[float]) -> None:
+def test_never_more_than_the_capacity_and_the_rate_allow(per_minute, waits):
     clock = Clock()
     buckets = TokenBuckets(per_minute, clock=clock)
     taken = 0
@@ -44,7 +44,7 @@ def test_never_more_than_the_capacity_and_the_rate_allow(per_minute: int, waits:
 
 
 @given(per_minute=st.integers(1, 600), burst=st.integers(0, 50))
-def test_whoever_waits_as_told_is_let_in(per_minute: int, burst: int) -> None:
+def test_whoever_waits_as_told_is_let_in(per_minute, burst):
     clock = Clock()
     buckets = TokenBuckets(per_minute, clock=clock)
     for _ in range(per_minute + burst):
@@ -54,7 +54,7 @@ def test_whoever_waits_as_told_is_let_in(per_minute: int, burst: int) -> None:
     assert wait == 0 or take(buckets, "a") == 0
 
 
-def test_the_number_of_clients_is_bounded() -> None:
+def test_the_number_of_clients_is_bounded():
     buckets = TokenBuckets(1, clients=3, clock=Clock())
     for client in "abcd":
         assert take(buckets, client) == 0
@@ -62,7 +62,7 @@ def test_the_number_of_clients_is_bounded() -> None:
     assert take(buckets, "a") == 0
 
 
-def test_a_debt_is_paid_back_before_the_next_token_is_there() -> None:
+def test_a_debt_is_paid_back_before_the_next_token_is_there():
     clock = Clock()
     buckets = TokenBuckets(60, clock=clock)
     buckets.charge("a", 90)

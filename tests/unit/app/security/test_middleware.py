@@ -1,15 +1,11 @@
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.contracts.errors import HemostatError
 from app.problems import response
@@ -20,17 +16,17 @@ from app.security.scopes import KEY
 from tests.support.keys import bearer, key_line, key_text, write_keys
 
 
-async def echo(request: Request) -> PlainTextResponse:
+async def echo(request):
     key = request.scope.get(KEY)
     return PlainTextResponse(f"{key.owner if key else '-'} {len(await request.body())}")
 
 
-async def on_error(request: Request, error: Exception) -> object:
+async def on_error(request, error):
     assert isinstance(error, HemostatError)
     return response(request.scope, error)
 
 
-def inner() -> ASGIApp:
+def inner():
     routes = [
         Route(path, echo, methods=["GET", "POST"])
         for path in ("/", "/livez", "/readyz", "/metrics", "/metrics/targets")
@@ -38,12 +34,12 @@ def inner() -> ASGIApp:
     return Starlette(routes=routes, exception_handlers={HemostatError: on_error})
 
 
-def client(app: ASGIApp, base_url: str = "http://localhost") -> httpx.AsyncClient:
+def client(app, base_url="http://localhost"):
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base_url)
 
 
 @pytest.fixture
-def ring(tmp_path: Path) -> KeyFile:
+def ring(tmp_path):
     lines = key_line("ci", "read"), key_line("ci", "read", key="next"), key_line("ops", "admin")
     return KeyFile(write_keys(tmp_path / "keys", *lines))
 
@@ -55,7 +51,7 @@ def ring(tmp_path: Path) -> KeyFile:
         *(f"Bearer {key_text('nobody')}", f"Bearer {key_text('ci')}x"),
     ],
 )
-async def test_without_a_key_nothing_but_the_probes_answers(header: str | None, ring: KeyFile) -> None:
+async def test_without_a_key_nothing_but_the_probes_answers(header, ring):
     async with client(Authentication(inner(), keys=ring)) as http:
         headers = {} if header is None else {"authorization": header.encode("latin-1")}
         for path in ("/", "/metrics"):
@@ -67,7 +63,7 @@ async def test_without_a_key_nothing_but_the_probes_answers(header: str | None, 
             assert (await http.get(path, headers=headers)).text == "- 0"
 
 
-async def test_a_key_as_the_password_of_a_browser_opens_what_changes_nothing(ring: KeyFile) -> None:
+async def test_a_key_as_the_password_of_a_browser_opens_what_changes_nothing(ring):
     async with client(Authentication(inner(), keys=ring)) as http:
         for name in ("", "anyone", "ci"):
             assert (await http.get("/", auth=(name, key_text("ci")))).text == "ci 0"
@@ -81,7 +77,7 @@ async def test_a_key_as_the_password_of_a_browser_opens_what_changes_nothing(rin
             assert (await http.get("/", headers={"authorization": damaged})).status_code == 401
 
 
-async def test_each_key_of_an_owner_names_it(ring: KeyFile) -> None:
+async def test_each_key_of_an_owner_names_it(ring):
     async with client(Authentication(inner(), keys=ring)) as http:
         for key, owner in (("ci", "ci"), ("next", "ci"), ("ops", "ops")):
             for path in ("/", "/readyz"):
@@ -89,7 +85,7 @@ async def test_each_key_of_an_owner_names_it(ring: KeyFile) -> None:
                 assert (await http.get(path, headers=headers)).text == f"{owner} 0"
 
 
-async def test_a_key_that_can_be_guessed_is_refused_though_the_file_holds_it(tmp_path: Path) -> None:
+async def test_a_key_that_can_be_guessed_is_refused_though_the_file_holds_it(tmp_path):
     weak, least = "x" * 31, "x" * 32
     lines = [f"ci {hashlib.sha256(key.encode()).hexdigest()} admin\n" for key in (weak, least)]
     async with client(Authentication(inner(), keys=KeyFile(write_keys(tmp_path / "keys", *lines)))) as http:
@@ -99,23 +95,21 @@ async def test_a_key_that_can_be_guessed_is_refused_though_the_file_holds_it(tmp
         assert (await http.get("/", headers={"authorization": f"Bearer {least}"})).text == "ci 0"
 
 
-async def test_a_request_whose_key_is_revoked_meanwhile_ends_as_if_its_client_had_left(
-    tmp_path: Path,
-) -> None:
+async def test_a_request_whose_key_is_revoked_meanwhile_ends_as_if_its_client_had_left(tmp_path):
     file = write_keys(tmp_path / "keys", key_line("ci", "read"))
     ring = KeyFile(file)
     heard: list[str] = []
     begun = asyncio.Event()
 
-    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+    async def stream(scope, receive, send):
         begun.set()
         heard.append((await receive())["type"])
 
-    async def never() -> Message:
+    async def never():
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def sent(_: Message) -> None: ...
+    async def sent(_): ...
 
     header = bearer("ci")["authorization"].encode()
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"authorization", header)]}
@@ -130,7 +124,7 @@ async def test_a_request_whose_key_is_revoked_meanwhile_ends_as_if_its_client_ha
 
 
 @pytest.mark.parametrize("name", ["schl\u00fcssel", "pa\u00e0", "\u9375"])
-async def test_a_key_may_have_any_characters(name: str, tmp_path: Path) -> None:
+async def test_a_key_may_have_any_characters(name, tmp_path):
     ring = KeyFile(write_keys(tmp_path / "keys", key_line("ci", "read", key=name)))
     key = key_text(name)
     async with client(Authentication(inner(), keys=ring)) as http:
@@ -139,7 +133,7 @@ async def test_a_key_may_have_any_characters(name: str, tmp_path: Path) -> None:
             assert (await http.get("/", headers={"authorization": header})).text == "ci 0"
 
 
-async def test_without_keys_everything_answers_to_the_user_of_this_machine() -> None:
+async def test_without_keys_everything_answers_to_the_user_of_this_machine():
     async with client(Authentication(inner(), keys=None)) as http:
         assert (await http.get("/")).text == " 0"
 
@@ -147,7 +141,7 @@ async def test_without_keys_everything_answers_to_the_user_of_this_machine() -> 
 @pytest.mark.parametrize(
     "base_url", ["http://localhost:8321", "http://127.0.0.1", "http://127.0.0.2:1", "http://[::1]:8321"]
 )
-async def test_this_machine_by_any_of_its_names_is_let_in(base_url: str) -> None:
+async def test_this_machine_by_any_of_its_names_is_let_in(base_url):
     async with client(HostGuard(inner(), host="127.0.0.1"), base_url) as http:
         assert (await http.get("/")).status_code == 200
         own = base_url.replace("127.0.0.1", "localhost")
@@ -174,13 +168,13 @@ async def test_this_machine_by_any_of_its_names_is_let_in(base_url: str) -> None
         {"host": "localhost:8321", "origin": "http://localhost:99999"},
     ],
 )
-async def test_a_foreign_name_is_turned_away(headers: dict[str, str]) -> None:
+async def test_a_foreign_name_is_turned_away(headers):
     async with client(HostGuard(inner(), host="127.0.0.1")) as http:
         answer = await http.post("/", headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (421, "host_not_allowed")
 
 
-async def test_the_rate_is_counted_by_owner_and_never_for_who_watches(ring: KeyFile) -> None:
+async def test_the_rate_is_counted_by_owner_and_never_for_who_watches(ring):
     limit = RateLimit(inner(), requests=TokenBuckets(2), tokens=None)
     async with client(Authentication(limit, keys=ring)) as http:
         ci, ops = bearer("ci"), bearer("ops")
@@ -194,13 +188,13 @@ async def test_the_rate_is_counted_by_owner_and_never_for_who_watches(ring: KeyF
             assert (await http.get(path, headers=ci)).status_code == 200
 
 
-async def test_limits_and_what_is_left_are_in_the_headers_and_tokens_count_for_generation(ring: KeyFile) -> None:
+async def test_limits_and_what_is_left_are_in_the_headers_and_tokens_count_for_generation(ring):
     tokens = TokenBuckets(1000)
     routes = [Route("/v1/completions", echo, methods=["GET", "POST"]), Route("/", echo)]
     limit = RateLimit(Starlette(routes=routes), requests=TokenBuckets(10), tokens=tokens)
     async with client(Authentication(limit, keys=ring)) as http:
 
-        async def shown(method: str, path: str, key: str) -> tuple[int, dict[str, str]]:
+        async def shown(method, path, key):
             answer = await http.request(method, path, headers=bearer(key))
             prefix = "x-ratelimit-"
             told = {name.removeprefix(prefix): text for name, text in answer.headers.items() if name.startswith(prefix)}
@@ -218,12 +212,12 @@ async def test_limits_and_what_is_left_are_in_the_headers_and_tokens_count_for_g
         assert (await shown("POST", "/v1/completions", "ops"))[0] == 200
 
 
-async def chunks(count: int) -> AsyncIterator[bytes]:
+async def chunks(count):
     for _ in range(count):
         yield b"x" * 1024
 
 
-async def test_a_body_up_to_the_limit_passes_and_one_byte_more_does_not() -> None:
+async def test_a_body_up_to_the_limit_passes_and_one_byte_more_does_not():
     async with client(BodyLimit(inner(), limit=4096)) as http:
         assert (await http.post("/", content=b"x" * 4096)).text == "- 4096"
         assert (await http.post("/", content=chunks(4))).text == "- 4096"
@@ -232,17 +226,17 @@ async def test_a_body_up_to_the_limit_passes_and_one_byte_more_does_not() -> Non
             assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
-async def test_a_declared_length_is_refused_before_anything_is_read() -> None:
+async def test_a_declared_length_is_refused_before_anything_is_read():
     read = 0
 
-    async def receive() -> dict[str, object]:
+    async def receive():
         nonlocal read
         read += 1
         return {"type": "http.request", "body": b"", "more_body": False}
 
     sent: list[dict[str, object]] = []
 
-    async def send(message: dict[str, object]) -> None:
+    async def send(message):
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"999999999999")]}

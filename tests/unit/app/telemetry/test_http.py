@@ -2,7 +2,6 @@ import logging
 import re
 
 import httpx
-import pytest
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.responses import StreamingResponse
@@ -11,7 +10,7 @@ from app.telemetry.http import RequestContext
 from app.telemetry.metrics import Telemetry
 
 
-def make() -> tuple[Telemetry, httpx.AsyncClient]:
+def make():
     telemetry = Telemetry()
     app = FastAPI(middleware=[Middleware(RequestContext, telemetry=telemetry)])
 
@@ -30,11 +29,11 @@ def make() -> tuple[Telemetry, httpx.AsyncClient]:
     return telemetry, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
-def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
+def value(telemetry, name, **labels):
     return telemetry.registry.get_sample_value(name, labels)
 
 
-async def test_requests_are_counted_by_route_template() -> None:
+async def test_requests_are_counted_by_route_template():
     telemetry, http = make()
     async with http:
         for name in ("a", "b", "c%2Fd"):
@@ -45,7 +44,7 @@ async def test_requests_are_counted_by_route_template() -> None:
     assert value(telemetry, "hemostat_http_in_flight_requests") == 0
 
 
-async def test_no_text_of_a_client_becomes_a_label_or_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_text_of_a_client_becomes_a_label_or_a_log_line(caplog):
     telemetry, http = make()
     with caplog.at_level(logging.INFO):
         async with http:
@@ -59,7 +58,7 @@ async def test_no_text_of_a_client_becomes_a_label_or_a_log_line(caplog: pytest.
     assert value(telemetry, "hemostat_http_requests_total", route="/items/{item}", method="other", status="405") == 1
 
 
-async def test_a_well_formed_request_id_is_kept_and_any_other_replaced() -> None:
+async def test_a_well_formed_request_id_is_kept_and_any_other_replaced():
     _, http = make()
     async with http:
         assert (await http.get("/items/a", headers={"x-request-id": "build-7.a_B"})).headers[
@@ -70,7 +69,7 @@ async def test_a_well_formed_request_id_is_kept_and_any_other_replaced() -> None
             assert re.fullmatch(r"[0-9a-f]{32}", got)
 
 
-async def test_an_unexpected_exception_is_a_500_that_tells_nothing_but_its_id(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_exception_is_a_500_that_tells_nothing_but_its_id(caplog):
     telemetry, http = make()
     async with http:
         answer = await http.get("/broken?text=hunter2", headers={"x-request-id": "abc"})
@@ -86,7 +85,7 @@ async def test_an_unexpected_exception_is_a_500_that_tells_nothing_but_its_id(ca
     assert value(telemetry, "hemostat_http_requests_total", route="/broken", method="GET", status="500") == 1
 
 
-async def test_streams_are_counted_but_leave_the_latency_alone() -> None:
+async def test_streams_are_counted_but_leave_the_latency_alone():
     telemetry, http = make()
     async with http:
         await http.get("/stream")
@@ -94,7 +93,7 @@ async def test_streams_are_counted_but_leave_the_latency_alone() -> None:
     assert value(telemetry, "hemostat_http_request_duration_seconds_count", route="/stream", method="GET") is None
 
 
-async def test_answers_are_not_cached_or_sniffed_unless_they_say_so() -> None:
+async def test_answers_are_not_cached_or_sniffed_unless_they_say_so():
     _, http = make()
     async with http:
         headers = (await http.get("/items/a")).headers

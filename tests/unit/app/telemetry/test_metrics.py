@@ -8,7 +8,7 @@ from app.telemetry.metrics import Telemetry
 from tests.support.tools import tool
 
 
-def exposition(telemetry: Telemetry) -> dict[str, float]:
+def exposition(telemetry):
     families = text_string_to_metric_families(telemetry.render().decode())
     return {
         sample.name + "".join(f",{name}={value}" for name, value in sorted(sample.labels.items())): sample.value
@@ -17,7 +17,7 @@ def exposition(telemetry: Telemetry) -> dict[str, float]:
     }
 
 
-def busy() -> Telemetry:
+def busy():
     telemetry = Telemetry()
     telemetry.queue.statistics = Statistics(
         {status: number for number, status in enumerate(JobStatus)}, 12.5, {("compare", JobStatus.FAILED): 3}
@@ -28,14 +28,14 @@ def busy() -> Telemetry:
     return telemetry
 
 
-def test_promtool_has_nothing_to_say() -> None:
+def test_promtool_has_nothing_to_say():
     done = subprocess.run(
         [tool("promtool"), "check", "metrics"], input=busy().render(), capture_output=True, check=False, timeout=120
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_the_queue_is_shown_as_it_was_read() -> None:
+def test_the_queue_is_shown_as_it_was_read():
     shown = exposition(busy())
     assert shown["hemostat_redis_up"] == 1
     assert shown["hemostat_jobs,status=queued"] == list(JobStatus).index(JobStatus.QUEUED)
@@ -46,7 +46,7 @@ def test_the_queue_is_shown_as_it_was_read() -> None:
     assert shown["hemostat_workers"] == 2
 
 
-def test_what_could_not_be_read_is_absent_rather_than_stale() -> None:
+def test_what_could_not_be_read_is_absent_rather_than_stale():
     telemetry = busy()
     telemetry.queue.statistics = None
     shown = exposition(telemetry)
@@ -54,7 +54,7 @@ def test_what_could_not_be_read_is_absent_rather_than_stale() -> None:
     assert not [name for name in shown if name.startswith(("hemostat_jobs,", "hemostat_job_", "hemostat_workers"))]
 
 
-def test_every_metric_of_ours_has_the_prefix_and_the_process_is_measured() -> None:
+def test_every_metric_of_ours_has_the_prefix_and_the_process_is_measured():
     families = list(text_string_to_metric_families(busy().render().decode()))
     names = {family.name for family in families}
     assert "process_resident_memory_bytes" in names

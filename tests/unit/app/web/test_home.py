@@ -12,7 +12,7 @@ from app.web.home import Place, render_home
 from tests.support.html import tree
 
 
-def job(**fields: object) -> Job:
+def job(**fields):
     told = {
         "id": "diag_1",
         "kind": "compare",
@@ -38,7 +38,7 @@ def job(**fields: object) -> Job:
         ({"status": "running", "severity": None}, "/jobs/diag_1", "running"),
     ],
 )
-def test_a_job_leads_to_its_report_once_it_has_one(fields: dict[str, object], link: str, state: str) -> None:
+def test_a_job_leads_to_its_report_once_it_has_one(fields, link, state):
     row = tree(render_home([job(**fields)], [], [])).one(id_="jobs").one("tbody")
     assert row.one("a").attributes["href"] == link
     cells = [cell.text for cell in row.all("td")]
@@ -57,19 +57,19 @@ def test_a_job_leads_to_its_report_once_it_has_one(fields: dict[str, object], li
         ("cancelled", Progress(phase="points", done=800, total=1300), "cancelled"),
     ],
 )
-def test_a_running_job_says_its_phase_and_share(status: str, progress: Progress, state: str) -> None:
+def test_a_running_job_says_its_phase_and_share(status, progress, state):
     page = render_home([job(status=status, severity=None, progress=progress)], [], [])
     row = tree(page).one(id_="jobs").one("tbody")
     assert [cell.text for cell in row.all("td")][2] == state
 
 
-def test_a_sweep_is_told_by_its_knob() -> None:
+def test_a_sweep_is_told_by_its_knob():
     knobs = [{"step": 0, "field": "bits", "values": [8, 6, 4]}]
     page = tree(render_home([job(kind="sweep", knobs=knobs)], [], []))
     assert "m · quantize.rtn with bits from 8 to 4 (3 values)" in page.one(id_="jobs").text
 
 
-def test_what_others_wrote_is_text() -> None:
+def test_what_others_wrote_is_text():
     step = {"type": "adapter.lora", "adapter": "\u202e<b>x"}
     page = render_home([job(candidate={"model": "m", "recipe": [step]}, kind="<script>")], [], [Place("/a?b&c", "<i>")])
     assert "<script>" not in page
@@ -77,7 +77,7 @@ def test_what_others_wrote_is_text() -> None:
     assert list(tree(page).one(id_="places").all("i")) == []
 
 
-def takes_its_options(words: list[str]) -> None:
+def takes_its_options(words):
     """The command line reads these words as one of its commands with all that this needs, or raises. Runs nothing."""
     command = get_command(app)
     while isinstance(command, TyperGroup):
@@ -86,7 +86,7 @@ def takes_its_options(words: list[str]) -> None:
     command.make_context(command.name, words)
 
 
-def test_an_empty_service_says_how_to_begin_and_one_without_redis_that_it_cannot_tell() -> None:
+def test_an_empty_service_says_how_to_begin_and_one_without_redis_that_it_cannot_tell():
     empty = tree(render_home([], [], []))
     commands = [shlex.split(pre.text) for pre in empty.all("pre")]
     assert [words[:2] for words in commands] == [["hemostat", "compare"], ["hemostat", "deploy"]]

@@ -1,7 +1,5 @@
 """The page of a job: how far it is, what came of it, and when it stops loading itself again."""
 
-from typing import Any
-
 import pytest
 
 from app.contracts.errors import ErrorCode
@@ -14,17 +12,17 @@ from tests.unit.app.web.test_home import job
 RUNNING = job(status="running", severity=None, progress=Progress(phase="candidate", done=34, total=100))
 
 
-def reloads(page: str) -> list[str | None]:
+def reloads(page):
     return [
         meta.attributes["content"] for meta in tree(page).all("meta") if meta.attributes.get("http-equiv") == "refresh"
     ]
 
 
-def shown(page: str) -> Any:
+def shown(page):
     return tree(page).one(id_="state")
 
 
-def test_a_running_job_shows_its_phase_how_far_it_is_and_the_last_message() -> None:
+def test_a_running_job_shows_its_phase_how_far_it_is_and_the_last_message():
     page = render_job(RUNNING, "window 34 of 100")
     assert tree(page).one("h1").text == "compare: running"
     assert "scoring the candidate: 34 of 100 windows, 34 % of this phase" in shown(page).text
@@ -34,20 +32,20 @@ def test_a_running_job_shows_its_phase_how_far_it_is_and_the_last_message() -> N
     assert reloads(page) == [str(RELOAD_S)]
 
 
-def test_what_a_step_of_the_recipe_does_is_told_in_words() -> None:
+def test_what_a_step_of_the_recipe_does_is_told_in_words():
     progress = Progress(phase="modify: fisher", done=3, total=30)
     page = render_job(job(status="running", severity=None, progress=progress), None)
     assert "modifying: Fisher information: 3 of 30" in shown(page).text
 
 
-def test_a_bar_of_a_phase_whose_length_is_not_known_has_no_place() -> None:
+def test_a_bar_of_a_phase_whose_length_is_not_known_has_no_place():
     page = render_job(job(status="queued", severity=None), None)
     assert "waiting for a worker" in shown(page).text
     assert "Last message" not in page
     assert not {"value", "max"} & set(shown(page).one("progress").attributes)
 
 
-def test_a_phase_that_counts_parts_of_a_setting_is_told_in_settings() -> None:
+def test_a_phase_that_counts_parts_of_a_setting_is_told_in_settings():
     progress = Progress(phase="points", done=830, total=1300)
     page = render_job(job(kind="sweep", status="running", severity=None, progress=progress), None)
     assert "measuring the settings: 8 of 13 settings, 63 % of this phase" in shown(page).text
@@ -64,14 +62,14 @@ def test_a_phase_that_counts_parts_of_a_setting_is_told_in_settings() -> None:
         ({"status": "cancelled", "finished_at": 215.0}, None),
     ],
 )
-def test_a_job_says_how_long_it_took_in_all(fields: dict[str, Any], told: str | None) -> None:
+def test_a_job_says_how_long_it_took_in_all(fields, told):
     facts = shown(render_job(job(**fields), None, now=300.0))
     names = [name.text for name in facts.all("dt")]
     values = [value.text for value in facts.all("dd")]
     assert dict(zip(names, values, strict=True)).get("took in all") == told
 
 
-def test_a_queued_job_says_which_jobs_come_before_it() -> None:
+def test_a_queued_job_says_which_jobs_come_before_it():
     told = Queue(status=JobStatus.QUEUED, before=7, first=(RUNNING, job(id="diag_2", kind="sweep", status="queued")))
     page = render_job(job(status="queued", severity=None), None, told)
     first = "(compare diag_1, running: scoring the candidate 30 %, then sweep diag_2, …)"
@@ -81,20 +79,20 @@ def test_a_queued_job_says_which_jobs_come_before_it() -> None:
 
 
 @pytest.mark.parametrize(("settled", "told"), [(True, True), (False, False)])
-def test_a_job_that_is_next_says_so_once_a_free_worker_would_have_taken_it(settled: bool, told: bool) -> None:
+def test_a_job_that_is_next_says_so_once_a_free_worker_would_have_taken_it(settled, told):
     queue = Queue(status=JobStatus.QUEUED, before=0, first=())
     page = render_job(job(status="queued", severity=None), None, queue, settled=settled)
     assert ("it is next, and no worker takes it yet" in shown(page).text) == told
 
 
-def test_a_job_that_was_given_back_waits_whatever_it_had_done() -> None:
+def test_a_job_that_was_given_back_waits_whatever_it_had_done():
     page = render_job(job(status="queued", severity=None, progress=RUNNING.progress), None)
     assert "waiting for a worker" in shown(page).text
     assert "scoring" not in shown(page).text
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
-def test_an_ended_job_does_not_load_itself_again(status: str) -> None:
+def test_an_ended_job_does_not_load_itself_again(status):
     page = render_job(job(status=status), None)
     assert reloads(page) == []
     assert list(shown(page).all("progress")) == []
@@ -119,26 +117,26 @@ GENERATING = Progress(phase="generate", done=2472, total=53248)
     ],
 )
 @pytest.mark.parametrize("status", ["cancelled", "failed"])
-def test_a_job_that_ended_without_a_result_says_how_far_it_got(status: str, fields: dict[str, Any], told: str) -> None:
+def test_a_job_that_ended_without_a_result_says_how_far_it_got(status, fields, told):
     page = render_job(job(kind="trajectory", status=status, severity=None, **fields), None)
     assert told in [paragraph.text for paragraph in shown(page).all("p")]
 
 
-def test_a_job_that_succeeded_or_still_runs_does_not_say_how_far_it_got() -> None:
+def test_a_job_that_succeeded_or_still_runs_does_not_say_how_far_it_got():
     for one in (RUNNING, job(progress=GENERATING, attempt=1), job(status="queued", severity=None)):
         page = render_job(one, None)
         assert "It got as far as" not in page
         assert "No worker had" not in page
 
 
-def test_a_failed_job_says_why_and_what_to_do() -> None:
+def test_a_failed_job_says_why_and_what_to_do():
     error = job_error(ErrorCode.ENGINE_OUT_OF_MEMORY, "It wanted 9 GiB.", "Use less.")
     alert = shown(render_job(job(status="failed", severity=None, error=error), None)).one(class_="alert").text
     assert error.title in alert
     assert "It wanted 9 GiB. What to do: Use less." in alert
 
 
-def test_what_others_wrote_is_text() -> None:
+def test_what_others_wrote_is_text():
     page = render_job(job(status="running", kind="<script>", text="file:\u202ea"), "<b>\u202e")
     assert "<script>" not in page
     assert "\u202e" not in page

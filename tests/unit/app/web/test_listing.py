@@ -5,7 +5,7 @@ import pytest
 from app.web.listing import candidate, outcome, recipe, text
 
 
-def job(**fields: object) -> dict[str, object]:
+def job(**fields):
     return {"kind": "compare", "severity": None, "candidate": {"model": "m", "recipe": []}} | fields
 
 
@@ -25,7 +25,7 @@ def job(**fields: object) -> dict[str, object]:
         ("trajectory", "mild", "mild by single steps"),
     ],
 )
-def test_a_class_is_told_in_words_with_what_it_is_of(kind: str, severity: str | None, said: str) -> None:
+def test_a_class_is_told_in_words_with_what_it_is_of(kind, severity, said):
     assert outcome(job(kind=kind, severity=severity)) == said
 
 
@@ -46,9 +46,7 @@ def test_a_class_is_told_in_words_with_what_it_is_of(kind: str, severity: str | 
         ("compare", None, ["mild"], "mild"),
     ],
 )
-def test_what_the_kind_asks_is_answered_before_the_class(
-    kind: str, answer: str | None, classes: list[str], said: str
-) -> None:
+def test_what_the_kind_asks_is_answered_before_the_class(kind, answer, classes, said):
     assert outcome(job(kind=kind, answer=answer, severity=classes[-1], classes=classes)) == said
 
 
@@ -61,7 +59,7 @@ def test_what_the_kind_asks_is_answered_before_the_class(
         ("mild", ["none", "mild", "moderate", "severe", "collapse"], "mild? at the strongest setting"),
     ],
 )
-def test_a_class_that_is_not_decided_is_told_with_its_doubt(severity: str, classes: list[str], said: str) -> None:
+def test_a_class_that_is_not_decided_is_told_with_its_doubt(severity, classes, said):
     assert outcome(job(kind="sweep", severity=severity, classes=classes)) == said
 
 
@@ -77,11 +75,11 @@ def test_a_class_that_is_not_decided_is_told_with_its_doubt(severity: str, class
         ({"text": "file:\u202ea"}, "file:⟨U+202E⟩a"),
     ],
 )
-def test_a_text_is_named_with_its_window(fields: dict[str, object], said: str) -> None:
+def test_a_text_is_named_with_its_window(fields, said):
     assert text(job(**fields)) == said
 
 
-def test_a_candidate_is_told_with_what_was_done_to_it() -> None:
+def test_a_candidate_is_told_with_what_was_done_to_it():
     changed = job(candidate={"model": "m", "recipe": [{"type": "prune.wanda", "sparsity": 0.5}]})
     assert candidate(changed) == f"m · {recipe(changed)}" == "m · Wanda pruning 50.0 % per row"
     assert (candidate(job()), recipe(job())) == ("m", "–")

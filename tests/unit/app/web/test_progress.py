@@ -1,6 +1,6 @@
 """How far a job is, in words."""
 
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -9,7 +9,7 @@ from workers.measuring.points.progress import Counted
 from workers.process.handler import JobContext
 
 
-def at(phase: str, done: int, total: int) -> dict[str, Any]:
+def at(phase, done, total):
     return {"phase": phase, "done": done, "total": total}
 
 
@@ -28,21 +28,21 @@ def at(phase: str, done: int, total: int) -> dict[str, Any]:
         ("compare", at("a newer one", 1, 3), "a newer one: 1 of 3 steps, 33 % of this phase"),
     ],
 )
-def test_a_phase_is_told_with_what_it_counts_and_its_share(kind: str, progress: dict[str, Any], words: str) -> None:
+def test_a_phase_is_told_with_what_it_counts_and_its_share(kind, progress, words):
     assert told(kind, progress) == words
 
 
-def test_a_phase_is_all_done_only_where_it_is() -> None:
+def test_a_phase_is_all_done_only_where_it_is():
     assert percent(at("candidate", 999, 1000)) == "99 %"
     assert percent(at("candidate", 1000, 1000)) == "100 %"
     assert percent(at("a newer one", 5, 0)) == ""
 
 
-def test_settings_are_counted_in_the_parts_that_the_worker_tells() -> None:
+def test_settings_are_counted_in_the_parts_that_the_worker_tells():
     said: list[tuple[str, int, int]] = []
 
     class Context:
-        def progress(self, *progress: Any) -> None:
+        def progress(self, *progress):
             said.append(progress)
 
     points = Counted(cast(JobContext, Context()), total=3, phase="points")

@@ -15,14 +15,14 @@ THEMES = pytest.mark.parametrize("theme", [LIGHT, LIGHT | DARK], ids=["light", "
 SEVERITIES = ("none", "mild", "moderate", "severe", "collapse")
 
 
-def luminance(colour: str) -> float:
+def luminance(colour):
     """Relative luminance of WCAG 2."""
     channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(one, other):
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 

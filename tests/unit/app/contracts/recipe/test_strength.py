@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from app.recipes.base import Bits, Sparse, Step
-from app.recipes.strength import BITS, FALLING, RISING, UNKNOWN, Direction, around, declared
+from app.recipes.strength import BITS, FALLING, RISING, UNKNOWN, around, declared
 
 WARM = around(1.0, factor=True)
 
@@ -39,17 +39,17 @@ class _Narrowed(_Told):
     ("field", "direction"),
     [("whole", FALLING), ("optional", WARM), ("choice", RISING), ("around_a_union", UNKNOWN), ("named", BITS)],
 )
-def test_a_direction_is_found_around_the_whole_and_inside_a_union(field: str, direction: Direction) -> None:
+def test_a_direction_is_found_around_the_whole_and_inside_a_union(field, direction):
     assert declared(_Told.model_fields[field]) == direction
     assert declared(_Bare.model_fields[field]) is None
 
 
-def test_fields_of_other_types_have_none() -> None:
+def test_fields_of_other_types_have_none():
     assert [declared(Step.model_fields[field]) for field in ("layers", "modules")] == [None, None]
     assert declared(Sparse.model_fields["pattern"]) is None
 
 
-def test_a_class_has_the_directions_of_its_bases_but_of_the_fields_that_it_declares_itself() -> None:
+def test_a_class_has_the_directions_of_its_bases_but_of_the_fields_that_it_declares_itself():
     found = {name: declared(field) for name, field in _Narrowed.model_fields.items() if name != "type"}
     assert found == {
         "layers": None,
@@ -62,7 +62,7 @@ def test_a_class_has_the_directions_of_its_bases_but_of_the_fields_that_it_decla
     }
 
 
-def test_neither_schema_nor_validation_knows_of_it() -> None:
+def test_neither_schema_nor_validation_knows_of_it():
     bare, told = _Bare.model_json_schema(), _Told.model_json_schema()
     assert {**told, "title": None} == {**bare, "title": None}
     with pytest.raises(ValidationError) as refused:

@@ -16,7 +16,7 @@ OTHER_TEXT = {"source": "shipped", "corpus": "calibration", "documents": 4}
 PATTERN, HALF = {"pattern": "2:4"}, {"sparsity": 0.5}
 
 
-def refused(*steps: dict[str, Any], turned: dict[int, set[str]] | None = None) -> HemostatError:
+def refused(*steps, turned=None):
     with pytest.raises(HemostatError) as caught:
         check_idle(RECIPE.validate_python(steps), pointer="/r", turned=turned)
     assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
@@ -53,7 +53,7 @@ def refused(*steps: dict[str, Any], turned: dict[int, set[str]] | None = None) -
         ({"type": "repair.lowrank", "rank": 4, "distill_steps": 0, "distill_s": 30.0}, "distill_s"),
     ],
 )
-def test_a_field_that_decides_nothing_is_refused_where_it_stands(step: dict[str, Any], field: str) -> None:
+def test_a_field_that_decides_nothing_is_refused_where_it_stands(step, field):
     error = refused({"type": "quantize.rtn", "bits": 4}, step)
     assert error.pointer == f"/r/1/{field}"
     assert error.detail.startswith(f"{field} decides nothing here: ")
@@ -82,7 +82,7 @@ def test_a_field_that_decides_nothing_is_refused_where_it_stands(step: dict[str,
         {"type": "repair.lowrank", "rank": 4, "distill_s": 30.0},
     ],
 )
-def test_where_it_decides_something_it_is_taken(step: dict[str, Any]) -> None:
+def test_where_it_decides_something_it_is_taken(step):
     check_idle(RECIPE.validate_python([step]), pointer="/r")
 
 
@@ -100,9 +100,7 @@ def test_where_it_decides_something_it_is_taken(step: dict[str, Any]) -> None:
         ({"pattern": "7:8"}, "less than 8 of every 8, on average 7: all keep 7", "2 to M - 2", ["pattern"]),
     ],
 )
-def test_where_outliers_can_move_no_layer_to_another_n_it_says_what_would(
-    fields: dict[str, Any], words: str, hint: str, knobs: list[str]
-) -> None:
+def test_where_outliers_can_move_no_layer_to_another_n_it_says_what_would(fields, words, hint, knobs):
     step = {"type": "prune.wanda", "allocation": "owl"} | fields
     error = refused(step)
     assert error.pointer == "/r/0/allocation"
@@ -115,7 +113,7 @@ def test_where_outliers_can_move_no_layer_to_another_n_it_says_what_would(
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "4:8", "3:6", "4:12", "5:11", "8:22", "20:49"])
-def test_a_range_of_one_half_of_m_decides_nothing_but_for_the_order_of_layers(pattern: str) -> None:
+def test_a_range_of_one_half_of_m_decides_nothing_but_for_the_order_of_layers(pattern):
     """In floats 0.5 / M times M is one half or a hair beside it."""
     of = int(pattern.split(":")[1])
     step: dict[str, Any] = {"type": "prune.wanda", "allocation": "owl", "pattern": pattern}
@@ -124,7 +122,7 @@ def test_a_range_of_one_half_of_m_decides_nothing_but_for_the_order_of_layers(pa
     check_idle(RECIPE.validate_python([step | {"owl_range": 0.5001 / of}]), pointer="/r")
 
 
-def test_a_default_that_is_written_out_is_not_taken_to_be_asked_for() -> None:
+def test_a_default_that_is_written_out_is_not_taken_to_be_asked_for():
     """As stored recipes have it, which hold every field."""
     steps = RECIPE.validate_python(
         [
@@ -139,7 +137,7 @@ def test_a_default_that_is_written_out_is_not_taken_to_be_asked_for() -> None:
     check_idle(written, pointer="/r")
 
 
-def test_beside_a_knob_a_field_counts_where_the_knob_makes_it_count() -> None:
+def test_beside_a_knob_a_field_counts_where_the_knob_makes_it_count():
     wanda = {"type": "prune.wanda", "owl_range": 0.1} | HALF
     check_idle(RECIPE.validate_python([wanda]), pointer="/r", turned={0: {"allocation"}})
     assert refused(wanda, turned={0: {"sparsity"}}).pointer == "/r/0/owl_range"
@@ -147,7 +145,7 @@ def test_beside_a_knob_a_field_counts_where_the_knob_makes_it_count() -> None:
     assert refused(plain, turned={0: {"owl_range"}}).pointer == "/r/0/owl_range", "every point would be the same"
 
 
-def test_every_step_that_may_leave_its_text_unread_says_so_of_its_text() -> None:
+def test_every_step_that_may_leave_its_text_unread_says_so_of_its_text():
     """A type whose contract decides when the text is read has a line here, too."""
     decides = {kind for kind, step in STEPS.items() if issubclass(step, Calibrated) and "reads_text" in vars(step)}
     assert decides == {"prune.magnitude", "prune.layers", "quantize.fp8", "quantize.activations"}

@@ -1,8 +1,6 @@
 """Files of harness tasks, as far as they are read before a job is queued."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -16,7 +14,7 @@ ROWS = [{"goal": f"open a jar {number}", "sol1": "turn", "sol2": "shout", "label
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path):
     for name, rows in (
         ("items", ROWS),
         ("other", [{"goal": "x", "sol1": "a", "sol2": "b", "label": 1}]),
@@ -26,12 +24,12 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home", text_root=tmp_path)
 
 
-def read(settings: Settings, **fields: Any) -> HarnessRows:
+def read(settings, **fields):
     task = {"source": "harness", "task": "piqa", "path": "items.jsonl"} | fields
     return read_rows(HarnessTask.model_validate(task), settings, pointer="/tasks/0")
 
 
-def test_rows_are_read_as_they_are(settings: Settings, tmp_path: Path) -> None:
+def test_rows_are_read_as_they_are(settings, tmp_path):
     (tmp_path / "items.csv").write_text("goal\na\nb\n")
     assert read(settings).items == ROWS
     found = read(settings, examples="other.jsonl", shots=1)
@@ -57,35 +55,33 @@ def test_rows_are_read_as_they_are(settings: Settings, tmp_path: Path) -> None:
         ({"examples": "other.jsonl", "shots": 2}, ErrorCode.TASK_INVALID, "shots", "holds 1, 2 are to be shown"),
     ],
 )
-def test_what_can_be_refused_at_once_is(
-    settings: Settings, fields: dict[str, Any], code: ErrorCode, pointer: str, words: str
-) -> None:
+def test_what_can_be_refused_at_once_is(settings, fields, code, pointer, words):
     with pytest.raises(HemostatError, match=words) as refused:
         read(settings, **fields)
     assert (refused.value.code, refused.value.pointer) == (code, f"/tasks/0/{pointer}")
 
 
-def test_a_line_that_is_no_row_is_named(settings: Settings, tmp_path: Path) -> None:
+def test_a_line_that_is_no_row_is_named(settings, tmp_path):
     (tmp_path / "broken.jsonl").write_text('{"goal": "a"}\n["b"]\n')
     with pytest.raises(HemostatError, match=r"broken.jsonl, line 2: it is no JSON object"):
         read(settings, path="broken.jsonl")
 
 
-def test_no_example_and_a_file_of_them_contradict() -> None:
+def test_no_example_and_a_file_of_them_contradict():
     with pytest.raises(ValidationError, match="no example is shown"):
         HarnessTask.model_validate(
             {"source": "harness", "task": "piqa", "path": "a.jsonl", "shots": 0, "examples": "b.jsonl"}
         )
 
 
-def test_each_choice_is_read_by_itself_in_the_estimate() -> None:
+def test_each_choice_is_read_by_itself_in_the_estimate():
     flat, listed = {"goal": "abcd"}, {"goal": "ab", "choices": ["x", "y", "z"]}
     nested = {"question": "ab", "choices": {"text": ["x", "y", "z"], "label": ["A", "B", "C"]}}
     for row, choices in ((flat, 1), (listed, 3), (nested, 3)):
         assert HarnessRows([row] * 4, ()).characters(2) == pytest.approx(2 * choices * len(json.dumps(row)))
 
 
-def test_the_fingerprint_is_of_all_rows_and_of_the_scoring() -> None:
+def test_the_fingerprint_is_of_all_rows_and_of_the_scoring():
     rows = HarnessRows(ROWS, ())
     assert rows.fingerprint("a") == HarnessRows(list(ROWS), ()).fingerprint("a")
     others = [

@@ -1,8 +1,6 @@
 """Task files of every format are read; what they lack is told with its line."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -44,45 +42,45 @@ HUMANEVAL = {
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path):
     (tmp_path / "texts").mkdir()
     return Settings(home=tmp_path, text_root=tmp_path / "texts")
 
 
-def write(settings: Settings, name: str, content: str | list[Any]) -> str:
+def write(settings, name, content):
     assert settings.text_root
     text = content if isinstance(content, str) else "".join(json.dumps(row) + "\n" for row in content)
     (settings.text_root / name).write_text(text, encoding="utf-8")
     return name
 
 
-def read(settings: Settings, form: str, content: str | list[Any], name: str = "t.jsonl", **fields: Any) -> list[Any]:
+def read(settings, form, content, name="t.jsonl", **fields):
     path = write(settings, name, content)
     task = FileTask.model_validate({"source": "file", "format": form, "path": path} | fields)
     return read_task(task, settings, seed=0, pointer="/tasks/0")
 
 
-def test_hellaswag_is_prompted_as_the_harness_does(settings: Settings) -> None:
+def test_hellaswag_is_prompted_as_the_harness_does(settings):
     (item, _) = read(settings, "hellaswag", [HELLASWAG, HELLASWAG])
     assert item.context == "Roof shingle removal: A man is sitting on a roof. He"
     assert item.choices == ("is using wrap.", "starts pulling up roofing on a roof.")
     assert (item.gold, item.id, item.delimiter) == (1, "24", " ")
 
 
-def test_arc_is_read_in_both_of_its_forms(settings: Settings) -> None:
+def test_arc_is_read_in_both_of_its_forms(settings):
     one, other = read(settings, "arc", [ARC, ARC_NESTED])
     assert (one.context, one.choices, one.gold) == ("Question: Which is hot?\nAnswer:", ("Fire", "Ice", "Snow"), 0)
     assert (other.context, other.choices, other.gold) == ("Question: Which is cold?\nAnswer:", ("Fire", "Ice"), 1)
 
 
-def test_mmlu_asks_for_a_letter(settings: Settings) -> None:
+def test_mmlu_asks_for_a_letter(settings):
     (item, _) = read(settings, "mmlu", [MMLU, MMLU | {"answer": "C"}])
     about = "The following are multiple choice questions (with answers) about abstract algebra.\n\n"
     assert item.context == f"{about}1 + 1?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:"
     assert (item.choices, item.gold) == (("A", "B", "C", "D"), 1)
 
 
-def test_mmlu_is_read_from_its_own_csv_and_from_one_with_a_header(settings: Settings) -> None:
+def test_mmlu_is_read_from_its_own_csv_and_from_one_with_a_header(settings):
     own = read(settings, "mmlu", '"1 + 1, or so?",1,2,3,4,B\nTwo?,5,6,2,7,C\n', "own.csv")
     assert [(item.gold, item.prompt.split("\n")[0]) for item in own] == [(1, "1 + 1, or so?"), (2, "Two?")]
     headed = read(
@@ -92,7 +90,7 @@ def test_mmlu_is_read_from_its_own_csv_and_from_one_with_a_header(settings: Sett
     assert headed[0].prefix.endswith("about sums.\n\n")
 
 
-def test_mmlu_csv_may_have_fewer_choices_at_the_end_of_a_row(settings: Settings) -> None:
+def test_mmlu_csv_may_have_fewer_choices_at_the_end_of_a_row(settings):
     items = read(settings, "mmlu", "question,A,B,C,D,answer\nTwo?,5,2,7,,C\nOne?,1,2,,,A\n", "m.csv")
     assert [(item.choices, item.gold) for item in items] == [(("A", "B", "C"), 2), (("A", "B"), 0)]
     assert "C. 7\nAnswer:" in items[0].prompt
@@ -109,33 +107,33 @@ def test_mmlu_csv_may_have_fewer_choices_at_the_end_of_a_row(settings: Settings)
         ("question,A,B,C,D,answer\nQ?,x,y,,,3\nQ?,x,y,z,v,A\n", "line 2: answer is none of the 2 choices"),
     ],
 )
-def test_an_empty_cell_of_mmlu_moves_no_answer(settings: Settings, content: str, words: str) -> None:
+def test_an_empty_cell_of_mmlu_moves_no_answer(settings, content, words):
     with pytest.raises(HemostatError, match=words) as caught:
         read(settings, "mmlu", content, "m.csv")
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/0/path")
 
 
-def test_lists_in_csv_are_json(settings: Settings) -> None:
+def test_lists_in_csv_are_json(settings):
     rows = 'activity_label,ctx_a,ctx_b,endings,label\nCooking,A,b,"[""x"", ""y""]",0\nCooking,C,d,"[""v"", ""w""]",1\n'
     items = read(settings, "hellaswag", rows, "h.csv")
     assert [(item.choices, item.gold) for item in items] == [(("x", "y"), 0), (("v", "w"), 1)]
 
 
-def test_gsm8k_and_humaneval(settings: Settings) -> None:
+def test_gsm8k_and_humaneval(settings):
     (sum_, _) = read(settings, "gsm8k", [GSM8K, GSM8K])
     assert (sum_.context, sum_.target) == ("Question: Two and two?\nAnswer:", GSM8K["answer"])
     (code, _) = read(settings, "humaneval", [HUMANEVAL, HUMANEVAL])
     assert (code.context, code.entry_point, code.delimiter) == ("def twice(x):\n", "twice", "")
 
 
-def test_solved_examples_stand_before_each_item(settings: Settings) -> None:
+def test_solved_examples_stand_before_each_item(settings):
     write(settings, "train.jsonl", [GSM8K | {"question": "One?", "answer": "#### 1"}, GSM8K])
     items = read(settings, "gsm8k", [GSM8K, GSM8K | {"question": "Three?"}], shots=1, examples="train.jsonl")
     assert items[1].context == "Question: One?\nAnswer: #### 1\n\nQuestion: Three?\nAnswer:"
     assert items[1].prompt == "Question: Three?\nAnswer:"
 
 
-def test_a_draw_is_the_same_for_the_same_seed(settings: Settings) -> None:
+def test_a_draw_is_the_same_for_the_same_seed(settings):
     rows = [GSM8K | {"question": f"{number}?"} for number in range(50)]
     one, same = (read(settings, "gsm8k", rows, items=10) for _ in range(2))
     assert [item.id for item in one] == [item.id for item in same]
@@ -177,7 +175,7 @@ def test_a_draw_is_the_same_for_the_same_seed(settings: Settings) -> None:
         ("gsm8k", "", "it holds 0 items$"),
     ],
 )
-def test_what_a_file_lacks_is_told(settings: Settings, form: str, content: str | list[Any], words: str) -> None:
+def test_what_a_file_lacks_is_told(settings, form, content, words):
     with pytest.raises(HemostatError, match=words) as caught:
         read(settings, form, content)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/0/path")
@@ -224,9 +222,7 @@ def test_what_a_file_lacks_is_told(settings: Settings, form: str, content: str |
         ("arc", {"question": "Q?", "n": 1}, "arc needs the field choices; there are n, question", "name the format"),
     ],
 )
-def test_a_file_of_another_format_is_told_as_one(
-    settings: Settings, form: str, row: dict[str, Any], words: str, hint: str
-) -> None:
+def test_a_file_of_another_format_is_told_as_one(settings, form, row, words, hint):
     with pytest.raises(HemostatError) as caught:
         read(settings, form, [row, row])
     assert caught.value.detail == f"t.jsonl, line 1: {words}"
@@ -241,7 +237,7 @@ def test_a_file_of_another_format_is_told_as_one(
         ("t.csv", 'question,answer\n"a,#### 1\n', "it is not CSV"),
     ],
 )
-def test_files_of_another_kind_are_refused(settings: Settings, name: str, content: str, words: str) -> None:
+def test_files_of_another_kind_are_refused(settings, name, content, words):
     with pytest.raises(HemostatError, match=words) as caught:
         read(settings, "gsm8k", content, name)
     assert caught.value.code is ErrorCode.TASK_INVALID
@@ -259,7 +255,7 @@ def test_files_of_another_kind_are_refused(settings: Settings, name: str, conten
         ("gsm8k", "A secret plan.,burn after reading\nx,y\n"),
     ],
 )
-def test_no_content_of_a_file_is_in_the_message(settings: Settings, form: str, content: str | list[Any]) -> None:
+def test_no_content_of_a_file_is_in_the_message(settings, form, content):
     with pytest.raises(HemostatError) as caught:
         read(settings, form, content, "t.csv" if isinstance(content, str) else "t.jsonl")
     told = f"{caught.value} {caught.value.hint}"
@@ -267,11 +263,11 @@ def test_no_content_of_a_file_is_in_the_message(settings: Settings, form: str, c
     assert "burn" not in told
 
 
-def test_other_refusals(settings: Settings, tmp_path: Path) -> None:
+def test_other_refusals(settings, tmp_path):
     path = write(settings, "t.jsonl", [GSM8K, GSM8K | {"question": "Three?"}])
     write(settings, "train.jsonl", [GSM8K, GSM8K | {"question": "Four?"}])
 
-    def refused(source: Settings = settings, **fields: Any) -> tuple[str, str]:
+    def refused(source=settings, **fields):
         task = FileTask.model_validate({"source": "file", "format": "gsm8k", "path": path} | fields)
         with pytest.raises(HemostatError) as caught:
             read_task(task, source, seed=0, pointer="/tasks/1")
@@ -286,14 +282,14 @@ def test_other_refusals(settings: Settings, tmp_path: Path) -> None:
     assert refused(shots=1, examples="train.jsonl") == (ErrorCode.TASK_INVALID, "/tasks/1/examples")
 
 
-def test_the_fingerprint_follows_what_is_asked(settings: Settings) -> None:
+def test_the_fingerprint_follows_what_is_asked(settings):
     one = read(settings, "gsm8k", [GSM8K, GSM8K])
     other = read(settings, "gsm8k", [GSM8K, GSM8K | {"answer": "#### 5"}])
     assert fingerprint(one, metric="a") == fingerprint(list(one), metric="a")
     assert len({fingerprint(one, metric="a"), fingerprint(other, metric="a"), fingerprint(one, metric="b")}) == 3
 
 
-def test_the_shipped_items_are_sound(settings: Settings) -> None:
+def test_the_shipped_items_are_sound(settings):
     items = read_task(ShippedTask(source="shipped"), settings, seed=0, pointer="")
     assert len(items) >= 60
     assert len({item.id for item in items}) == len({item.prompt for item in items}) == len(items)
@@ -306,7 +302,7 @@ def test_the_shipped_items_are_sound(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("shots", [0, 1])
-def test_the_source_of_a_draw_is_the_whole_task(settings: Settings, shots: int) -> None:
+def test_the_source_of_a_draw_is_the_whole_task(settings, shots):
     rows = [ARC | {"question": f"Which is hot, {number}?"} for number in range(9)]
     task = {"source": "file", "format": "arc", "path": write(settings, "all.jsonl", rows), "shots": shots}
     if shots:
@@ -317,6 +313,6 @@ def test_the_source_of_a_draw_is_the_whole_task(settings: Settings, shots: int) 
         assert read_source(drawn, settings, pointer="/tasks/0") == whole
 
 
-def test_the_source_of_the_shipped_task_is_all_of_it(settings: Settings) -> None:
+def test_the_source_of_the_shipped_task_is_all_of_it(settings):
     drawn = read_source(ShippedTask(source="shipped", items=12), settings, pointer="/tasks/0")
     assert drawn == read_task(ShippedTask(source="shipped"), settings, seed=0, pointer="/tasks/0")
