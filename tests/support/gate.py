@@ -46,6 +46,7 @@ MARKS = {
         r"integration/(bench|examples)/",
         # Memory of the whole process, which others share.
         r"unit/workers/surgery/test_walking\.py::.*memory",
+        r"unit/app/models/test_looking\.py::.*of memory",
         r"integration/app/gateway/test_slow_readers\.py::test_slow_readers_stop",
         r"integration/workers/distributions/test_memory",
         # Fits of many resamplings, ten seconds each and more.

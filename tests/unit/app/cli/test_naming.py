@@ -19,7 +19,6 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.registry import Snapshot, load_registry, register
 from tests.support.hub import SHA, serving
 
-Make = Callable[..., Path]
 
 
 @pytest.fixture

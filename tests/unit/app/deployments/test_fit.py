@@ -23,7 +23,6 @@ from tests.support.profiles import Temperature, record
 from workers.calibration.profiles import ProfileStore
 
 MODEL, REFERENCE = CandidateModel(model="tiny"), ReferenceModel(model="tiny")
-Tiny = Callable[..., Path]
 
 
 @pytest.fixture

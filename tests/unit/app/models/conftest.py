@@ -1,14 +1,8 @@
-import json
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from app.models.registry import load_registry
 from app.settings import Settings
+from tests.support.asked import registry_of
 from tests.support.copies import copier
-
-Tiny = Callable[..., Path]
 
 
 @pytest.fixture
@@ -53,6 +47,10 @@ def registry(tmp_path, tiny, copy):
         "gone": tmp_path / "gone",
         "mute": mute,
     }
-    models = tmp_path / "models.toml"
-    models.write_text("".join(f"[models.{alias}]\npath = {json.dumps(str(path))}\n" for alias, path in folders.items()))
-    return load_registry(models)
+    return registry_of(tmp_path / "models.toml", folders)
+
+
+@pytest.fixture
+def alone(tmp_path, tiny):
+    """A registry of one model, llama."""
+    return registry_of(tmp_path / "models.toml", {"llama": tiny()})

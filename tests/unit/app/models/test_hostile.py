@@ -4,8 +4,6 @@ import copy as copying
 import json
 import os
 import struct
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +22,6 @@ from app.models.tokenizers import check_tokenizer
 from app.settings import Settings
 from tests.support.copies import edit_json
 
-Tiny = Callable[..., Path]
 E = ErrorCode
 
 

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
@@ -18,8 +17,7 @@ from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
-Json = dict[str, Any]
-RTN: Json = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 
 
 @pytest.fixture
@@ -54,7 +52,7 @@ def test_codes_alone_are_counted_of_what_a_step_quantizes(info):
     assert least(info, RTN, RTN | {"bits": 8}) == least(info, RTN), "the second step may find nothing to do"
 
 
-TEXT: Json = {"calibration_windows": 4, "calibration_window": 32}
+TEXT = {"calibration_windows": 4, "calibration_window": 32}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from app.models.registry import load_registry
 from app.settings import Settings
 from tests.support.copies import edit_json
 
-Tiny = Callable[..., Path]
 HEAVY = "[" + "[[]]," * (10 * 1024**2) + "0]"  # 52 MB of the shortest lists, within what a tokenizer may have
 
 
@@ -32,10 +30,8 @@ def settings(tiny, copy, tmp_path):
     return Settings(home=tmp_path, redis_url="redis://:secret@localhost/0")
 
 
-@pytest.fixture(autouse=True)
-def _fresh():
-    """Each test's processes are its own."""
-    looking._end_all()
+@pytest.fixture(autouse=True, scope="module")
+def _ended():
     yield
     looking._end_all()
 
@@ -75,6 +71,7 @@ async def test_it_answers_as_this_process_would(settings):
 
 
 async def test_one_process_answers_until_it_meets_a_limit(settings):
+    looking._end_all()
     await looking.check(asked("sound"), settings, "")
     (first,) = looking._idle
     await looking.check(asked("sound"), settings, "")
@@ -98,6 +95,7 @@ async def test_a_limit_is_a_refusal_and_the_next_question_is_answered(settings, 
 
 
 def test_it_knows_no_secret(settings, monkeypatch):
+    looking._end_all()
     monkeypatch.setenv("HF_TOKEN", "hidden")
     looking.ask_about("check", asked("sound"), settings)
     (helper,) = looking._idle

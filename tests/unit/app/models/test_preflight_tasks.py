@@ -5,15 +5,15 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.kinds.estimates import estimate
 from app.kinds.preflight import check_request
 from app.kinds.sweep.request import SweepRequest
 from app.kinds.tasks.request import TasksRequest
 from app.models.checkpoint import inspect
 from app.models.knobs import lift
-from app.models.registry import load_registry
 from app.settings import Settings
+from tests.support.asked import rejection
 
 CODE = {"prompt": "def f(x):\n", "test": "def check(f):\n    assert f(1)\n", "entry_point": "f"}
 
@@ -25,10 +25,8 @@ def settings(tmp_path):
 
 
 @pytest.fixture
-def registry(tmp_path, tiny):
-    models = tmp_path / "models.toml"
-    models.write_text(f"[models.llama]\npath = {json.dumps(str(tiny()))}\n")
-    return load_registry(models)
+def registry(alone):
+    return alone
 
 
 def request(**changes):
@@ -44,41 +42,39 @@ def request(**changes):
     )
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"tasks": []}, "at least 1 item"),
-        ({"margin": 0}, "greater than 0"),
-        ({"margin": 0.6}, "less than or equal to 0.5"),
-        ({"tasks": [{"source": "hub"}]}, "'hub'"),
-        ({"tasks": [{"source": "file", "format": "squad", "path": "x"}]}, "hellaswag"),
-        ({"tasks": [{"source": "file", "format": "arc", "path": ""}]}, "at least 1 character"),
-        ({"tasks": [{"source": "file", "format": "arc", "path": "x", "metric": "pass_at_1"}]}, "scored by acc_norm or"),
-        ({"tasks": [{"source": "file", "format": "arc", "path": "x", "shots": 2}]}, "go together"),
-        ({"tasks": [{"source": "shipped"}, {"source": "shipped"}]}, "two tasks are called example"),
-    ],
-)
-def test_what_the_schema_refuses(changes, words):
-    with pytest.raises(ValidationError, match=words):
-        request(**changes)
+FILE = {"source": "file", "format": "arc", "path": "x"}
+NO_TASKS = [
+    [{"source": "hub"}],
+    [FILE | {"format": "squad"}],
+    [FILE | {"path": ""}],
+    [FILE | {"shots": 2}],
+    [{"source": "shipped"}, {"source": "shipped"}],
+]
+
+
+def test_what_the_schema_refuses():
+    for tasks in ([], *NO_TASKS, [FILE | {"metric": "pass_at_1"}]):
+        with pytest.raises(ValidationError):
+            request(tasks=tasks)
+    for margin in (0, 0.6):
+        with pytest.raises(ValidationError):
+            request(margin=margin)
+    for tasks in (*NO_TASKS, [{"source": "harness", "task": "piqa", "path": "x"}], [{"source": "shipped"}] * 33):
+        with pytest.raises(ValidationError):
+            sweep(*tasks)
 
 
 def test_code_is_refused_unless_it_is_allowed(settings, registry):
     asked = request(tasks=[{"source": "file", "format": "humaneval", "path": "code.jsonl", "max_tokens": 16}])
-    with pytest.raises(
-        HemostatError, match="runs code that the models write, and this service is set not to"
-    ) as caught:
-        check_request(asked, registry, settings)
-    assert (caught.value.code, caught.value.pointer) == (ErrorCode.CODE_EXECUTION_DISABLED, "/tasks/0/format")
-    assert "HEMOSTAT_CODE_EXECUTION" in caught.value.hint
+    error = rejection(asked, registry, settings)
+    assert (error.code, error.pointer) == (ErrorCode.CODE_EXECUTION_DISABLED, "/tasks/0/format")
     check_request(asked, registry, settings.model_copy(update={"code_execution": True}))
 
 
 def test_a_faulty_file_is_refused_with_its_place(settings, registry):
     asked = request(tasks=[{"source": "shipped"}, {"source": "file", "format": "gsm8k", "path": "code.jsonl"}])
-    with pytest.raises(HemostatError, match="gsm8k needs the field question") as caught:
-        check_request(asked, registry, settings)
-    assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/1/path")
+    error = rejection(asked, registry, settings)
+    assert (error.code, error.pointer) == (ErrorCode.TASK_INVALID, "/tasks/1/path")
 
 
 def test_answers_that_fill_the_context_are_refused(settings, registry):
@@ -86,9 +82,8 @@ def test_answers_that_fill_the_context_are_refused(settings, registry):
     task = {"source": "file", "format": "humaneval", "path": "code.jsonl"}
     limit = inspect(registry.resolve("llama").checkpoint_path()).max_position
     check_request(request(tasks=[task | {"max_tokens": limit - 1}]), registry, allowed)
-    with pytest.raises(HemostatError, match=f"leave no room for a prompt in a context of {limit}") as caught:
-        check_request(request(tasks=[task | {"max_tokens": limit}]), registry, allowed)
-    assert (caught.value.code, caught.value.pointer) == (ErrorCode.WINDOW_TOO_LARGE, "/tasks/0/max_tokens")
+    error = rejection(request(tasks=[task | {"max_tokens": limit}]), registry, allowed)
+    assert (error.code, error.pointer) == (ErrorCode.WINDOW_TOO_LARGE, "/tasks/0/max_tokens")
 
 
 def test_the_estimate_tells_what_can_be_shown(settings, registry):
@@ -147,22 +142,6 @@ def sweep(*tasks):
     return SweepRequest.model_validate(lift(body))
 
 
-@pytest.mark.parametrize(
-    ("tasks", "words"),
-    [
-        ([{"source": "hub"}], "'hub'"),
-        ([{"source": "file", "format": "squad", "path": "x"}], "hellaswag"),
-        ([{"source": "file", "format": "arc", "path": "x", "shots": 2}], "go together"),
-        ([{"source": "shipped"}, {"source": "shipped"}], "two tasks are called example"),
-        ([{"source": "harness", "task": "piqa", "path": "x"}], "'harness'"),
-        ([{"source": "shipped"}] * 33, "at most 32 items"),
-    ],
-)
-def test_what_the_schema_refuses_of_a_sweep(tasks, words):
-    with pytest.raises(ValidationError, match=words):
-        sweep(*tasks)
-
-
 def test_tasks_of_a_sweep_are_refused_as_those_of_a_tasks_job(settings, registry):
     check_request(sweep(), registry, settings)
     allowed = settings.model_copy(update={"code_execution": True})
@@ -178,9 +157,8 @@ def test_tasks_of_a_sweep_are_refused_as_those_of_a_tasks_job(settings, registry
     ):
         refusals = []
         for asked in (sweep(task), request(tasks=[task])):
-            with pytest.raises(HemostatError) as caught:
-                check_request(asked, registry, operator)
-            refusals.append((caught.value.code, caught.value.pointer, caught.value.detail, caught.value.hint))
+            error = rejection(asked, registry, operator)
+            refusals.append((error.code, error.pointer, error.detail, error.hint))
         assert refusals[0] == refusals[1]
 
 

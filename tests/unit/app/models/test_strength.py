@@ -34,26 +34,21 @@ NUMERIC = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "field"), NUMERIC)
-def test_every_number_of_every_step_has_a_direction(kind, field):
-    assert direction_of(kind, field) is not None, "annotate the field: which way is it stronger?"
-
-
-@pytest.mark.parametrize(("kind", "field"), NUMERIC)
-def test_shares_bits_and_ranks_that_stay_say_that_they_remove_and_where_left_out_stands(kind, field):
-    found = direction_of(kind, field)
-    left_out = 0.0 if field in {"sparsity", "ratio"} else 16.0 if field.endswith("bits") else None
-    # A smaller rank of a repair takes less back, a router of fewer bits is whole: nothing of the model is gone.
-    whole = kind in {"repair.lowrank", "moe.router"}
-    removes = (left_out is not None or field == "rank") and not whole
-    assert (found.removes, found.left_out) == (removes, left_out)
-
-
-def test_the_walk_finds_what_it_should():
-    assert {("quantize.activations", "bits"), ("prune.wanda", "sparsity"), ("moe.router", "temperature")} <= set(
-        NUMERIC
-    )
-    assert {("quantize.rtn", "symmetric"), ("prune.wanda", "pattern"), ("prune.layers", "layers")}.isdisjoint(NUMERIC)
+def test_every_number_of_every_step_has_a_direction_and_says_what_it_removes():
+    """Annotate a field that fails: which way is it stronger?"""
+    wrong = []
+    for kind, field in NUMERIC:
+        found = direction_of(kind, field)
+        left_out = 0.0 if field in {"sparsity", "ratio"} else 16.0 if field.endswith("bits") else None
+        # A smaller rank of a repair takes less back, a router of fewer bits is whole: nothing of the model is gone.
+        removes = (left_out is not None or field == "rank") and kind not in {"repair.lowrank", "moe.router"}
+        if found is None or (found.removes, found.left_out) != (removes, left_out):
+            wrong.append((kind, field))
+    assert wrong == []
+    walked = {("quantize.activations", "bits"), ("prune.wanda", "sparsity"), ("moe.router", "temperature")}
+    assert walked <= set(NUMERIC)
+    none = {("quantize.rtn", "symmetric"), ("prune.wanda", "pattern"), ("prune.layers", "layers")}
+    assert none.isdisjoint(NUMERIC)
 
 
 @pytest.mark.parametrize(
@@ -146,79 +141,44 @@ def test_what_a_new_step_says_of_its_fields_is_enough(info, monkeypatch):
     assert ordered("silent", 2, 1) == ("unknown", None, [1, 2])
 
 
+def swept(info, *steps):
+    candidate = {"model": "m", "recipe": list(steps)}
+    body = {"kind": "sweep", "reference": {"model": "m"}, "self_check": True, "candidate": candidate}
+    request = SweepRequest.model_validate(lift(body))
+    return *order_of(info, request.candidate.recipe, request.knobs[0]), request.knobs[0].values
+
+
 def test_the_checkpoint_is_that_before_the_step(info):
-    recipe = [
-        {"type": "norm.epsilon", "epsilon": 1e-3},
-        {"type": "norm.epsilon", "epsilon": {"sweep": [1e-5, 1e-3, 1e-1]}},
-    ]
-    request = SweepRequest.model_validate(
-        lift(
-            {
-                "kind": "sweep",
-                "reference": {"model": "m"},
-                "self_check": True,
-                "candidate": {"model": "m", "recipe": recipe},
-            }
-        )
-    )
-    found, share = order_of(info, request.candidate.recipe, request.knobs[0])
+    before = {"type": "norm.epsilon", "epsilon": 1e-3}
+    found, share, _ = swept(info, before, {"type": "norm.epsilon", "epsilon": {"sweep": [1e-5, 1e-3, 1e-1]}})
     assert (found.neutral, share) == (1e-3, None)
 
 
 def test_a_share_orders_before_anything_else(info):
-    recipe = [{"type": "quantize.rtn", "bits": {"sweep": [2, 8, 4]}}]
-    request = SweepRequest.model_validate(
-        lift(
-            {
-                "kind": "sweep",
-                "reference": {"model": "m"},
-                "self_check": True,
-                "candidate": {"model": "m", "recipe": recipe},
-            }
-        )
-    )
-    found, share = order_of(info, request.candidate.recipe, request.knobs[0])
+    found, share, _ = swept(info, {"type": "quantize.rtn", "bits": {"sweep": [2, 8, 4]}})
     assert (found.kind, found.places, share) == ("share", (1, 2, 0), [0.875, 0.5, 0.75])
 
 
-@pytest.mark.parametrize(
-    ("step", "values", "kind", "strongest_last"),
-    [
-        ({"type": "prune.magnitude"}, {"pattern": ["2:4", "4:8", "1:4", "3:4"]}, "share", ["3:4", "2:4", "4:8", "1:4"]),
-        ({"type": "prune.magnitude"}, {"pattern": ["2:4", "4:8"]}, "unknown", ["2:4", "4:8"]),
-        ({"type": "prune.layers"}, {"layers": [[1], [0]]}, "unknown", [[1], [0]]),
-        # Rounded to the same number of layers.
-        ({"type": "prune.layers"}, {"ratio": [0.6, 0.51, 0.01]}, "share", [0.01, 0.51, 0.6]),
-    ],
-)
-def test_what_removes_the_same_share_has_no_order_but_that_of_numbers(info, step, values, kind, strongest_last):
-    ((field, listed),) = values.items()
-    request = SweepRequest.model_validate(
-        lift(
-            {
-                "kind": "sweep",
-                "reference": {"model": "m"},
-                "candidate": {"model": "m", "recipe": [step | {field: {"sweep": listed}}]},
-            }
-        )
-    )
-    knob = request.knobs[0]
-    found, share = order_of(info, request.candidate.recipe, knob)
-    assert found.kind == kind and share is not None
-    assert len(set(share)) < len(share)
-    assert [knob.values[place] for place in found.places] == strongest_last
+def test_what_removes_the_same_share_has_no_order_but_that_of_numbers(info):
+    for kind, field, listed, order, strongest_last in (
+        ("magnitude", "pattern", ["2:4", "4:8", "1:4", "3:4"], "share", ["3:4", "2:4", "4:8", "1:4"]),
+        ("magnitude", "pattern", ["2:4", "4:8"], "unknown", ["2:4", "4:8"]),
+        ("layers", "layers", [[1], [0]], "unknown", [[1], [0]]),
+        ("layers", "ratio", [0.6, 0.51, 0.01], "share", [0.01, 0.51, 0.6]),  # the same number of layers
+    ):
+        found, share, values = swept(info, {"type": f"prune.{kind}", field: {"sweep": listed}})
+        assert found.kind == order
+        assert len(set(share)) < len(share)
+        assert [values[place] for place in found.places] == strongest_last
 
 
-@pytest.mark.parametrize(
-    ("kind", "field", "values", "order"),
-    [
+def test_what_has_no_strength_is_not_given_one(info):
+    for kind, field, values, order in (
         ("quantize.gptq", "damping", (0.1, 0.01), ("unknown", (1, 0))),
         ("prune.wanda", "seed", (2, 1), ("unknown", (1, 0))),
         ("prune.magnitude", "scope", ("row", "layer"), ("unknown", (0, 1))),
         ("quantize.gptq", "act_order", (True, False), ("unknown", (0, 1))),
         ("quantize.rtn", "layers", ((1, 2), (0,)), ("given", (0, 1))),
-    ],
-)
-def test_what_has_no_strength_is_not_given_one(info, kind, field, values, order):
-    found = by_direction(values, kind, field, info)
-    assert (found.kind, found.places) == order
+    ):
+        found = by_direction(values, kind, field, info)
+        assert (found.kind, found.places) == order

