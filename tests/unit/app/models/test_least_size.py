@@ -4,19 +4,18 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.mitigate.least_size import check_budget, least_bytes
 from app.kinds.mitigate.request import Budget
 from app.models.checkpoint import inspect
-from app.recipes.recipe import STEPS, Recipe
+from app.recipes.recipe import STEPS
+from tests.support.checked import recipe
 from tests.support.quantizing import text
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
-RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 
 
@@ -26,7 +25,12 @@ def info(tiny):
 
 
 def least(info, *steps):
-    return least_bytes(info, RECIPE.validate_python(steps))
+    return least_bytes(info, recipe(*steps))
+
+
+def made_bytes(info, store, *steps):
+    with apply(info, recipe(*steps), store=CheckpointStore(store, 10**9), calibration=lambda _: text()) as made:
+        return made.manifest.model_nominal_bytes
 
 
 def linear_bytes(info, *kinds):
@@ -43,7 +47,7 @@ def test_without_a_recipe_it_is_what_the_files_hold(info):
 
 
 def test_codes_alone_are_counted_of_what_a_step_quantizes(info):
-    whole = least(info) or 0
+    whole = least(info)
     assert least(info, RTN) == whole - linear_bytes(info) * 12 // 16
     assert least(info, RTN | {"modules": ["up_proj"]}) == whole - linear_bytes(info, "up_proj") * 12 // 16
     assert least(info, {"type": "quantize.fp8"}) == whole - linear_bytes(info) // 2
@@ -82,11 +86,8 @@ TEXT = {"calibration_windows": 4, "calibration_window": 32}
 )
 def test_it_is_no_more_than_what_the_manifest_counts_and_not_far_below(tiny, tmp_path, steps, near):
     info = inspect(tiny("llama", num_attention_heads=4, num_key_value_heads=2))
-    with apply(
-        info, RECIPE.validate_python(steps), store=CheckpointStore(tmp_path, 10**9), calibration=lambda _: text()
-    ) as made:
-        counted = made.manifest.model_nominal_bytes
-    assert near * counted <= (least(info, *steps) or 0) <= counted
+    counted = made_bytes(info, tmp_path, *steps)
+    assert near * counted <= least(info, *steps) <= counted
 
 
 def test_a_second_copy_of_a_tied_embedding_counts_where_no_step_leaves_it_out(tiny, tmp_path):
@@ -96,9 +97,8 @@ def test_a_second_copy_of_a_tied_embedding_counts_where_no_step_leaves_it_out(ti
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     info = inspect(folder)
     assert least(info) == sum(tensor.bytes for tensor in info.tensors.values())
-    with apply(info, RECIPE.validate_python([RTN]), store=CheckpointStore(tmp_path / "store", 10**9)) as made:
-        counted = made.manifest.model_nominal_bytes
-    assert 0.9 * counted <= (least(info, RTN) or 0) <= counted
+    counted = made_bytes(info, tmp_path / "store", RTN)
+    assert 0.9 * counted <= least(info, RTN) <= counted
 
 
 def test_routers_count_with_their_bits_and_experts_as_they_are(tiny, tmp_path):
@@ -108,12 +108,8 @@ def test_routers_count_with_their_bits_and_experts_as_they_are(tiny, tmp_path):
         {"type": "moe.router", "noise": 0.1},
         {"type": "moe.topk", "experts": 1},
     ):
-        with apply(info, RECIPE.validate_python([step]), store=CheckpointStore(tmp_path, 10**9)) as made:
-            assert (
-                0.999 * made.manifest.model_nominal_bytes
-                <= (least(info, step) or 0)
-                <= made.manifest.model_nominal_bytes
-            )
+        counted = made_bytes(info, tmp_path, step)
+        assert 0.999 * counted <= least(info, step) <= counted
 
 
 def test_of_parts_of_several_dtypes_that_go_or_come_nothing_is_said(info):
@@ -138,29 +134,15 @@ def test_every_type_is_known_to_leave_bytes_alone_or_to_take_some():
     assert set(STEPS) == smaller | shapes | alone
 
 
-@pytest.mark.parametrize(
-    ("budget", "pointer", "told"),
-    [
-        ({"bytes": 900}, "/budget/bytes", "the budget is 900 bytes, and the candidate itself takes 1,000 or more"),
-        ({"bits_per_weight": 3}, "/budget/bits_per_weight", "3 bits per weight, and the candidate itself takes 4 or"),
-        ({"bytes": 1000, "bits_per_weight": 3}, "/budget/bits_per_weight", "3 bits per weight"),
-    ],
-)
-def test_a_budget_below_that_is_refused_with_what_the_least_is(budget, pointer, told):
-    with pytest.raises(HemostatError) as caught:
+def test_a_budget_below_that_is_refused_with_what_the_least_is():
+    for budget, field, told in (
+        ({"bytes": 900}, "bytes", ["900 bytes", "1,000 or more"]),
+        ({"bits_per_weight": 3}, "bits_per_weight", ["3 bits per weight", "takes 4 or more"]),
+        ({"bytes": 1000, "bits_per_weight": 3}, "bits_per_weight", ["3 bits per weight"]),
+    ):
+        with pytest.raises(HemostatError) as caught:
+            check_budget(Budget(**budget), 1000, 2000, treatment="repair.lowrank rank=4")
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, f"/budget/{field}")
+        assert all(word in caught.value.detail for word in [*told, "repair.lowrank rank=4"])
+    for budget in ({}, {"bytes": 1000}, {"bytes": 985}, {"bits_per_weight": 4}, {"added_latency": 0}):
         check_budget(Budget(**budget), 1000, 2000)
-    assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, pointer)
-    assert told in caught.value.detail
-
-
-@pytest.mark.parametrize("budget", [{}, {"bytes": 1000}, {"bytes": 985}, {"bits_per_weight": 4}, {"added_latency": 0}])
-def test_a_budget_that_has_room_or_nearly_is_none_to_refuse(budget):
-    check_budget(Budget(**budget), 1000, 2000)
-
-
-def test_the_smallest_treatment_is_named_where_the_candidate_alone_would_fit():
-    with pytest.raises(HemostatError) as caught:
-        check_budget(Budget(bytes=900), 1000, 2000, treatment="repair.lowrank rank=4")
-    assert caught.value.detail.endswith(
-        "the smallest of the allowed treatments, repair.lowrank rank=4, takes 1,000 or more"
-    )

@@ -18,9 +18,8 @@ FP8 = {"num_bits": 8, "type": "float"}
 FP4 = {"num_bits": 4, "type": "float"}
 
 
-@pytest.mark.parametrize(
-    ("weights", "activations", "scheme"),
-    [
+def test_a_scheme_is_named_by_its_bits():
+    for weights, activations, scheme in (
         (INT8, INT8, "w8a8"),
         (INT4, None, "w4a16"),
         (INT8, None, "w8a16"),
@@ -28,13 +27,8 @@ FP4 = {"num_bits": 4, "type": "float"}
         (FP8, FP8, "fp8"),
         (FP8, None, "fp8a16"),
         (FP4, FP4, "fp4"),
-    ],
-)
-def test_a_scheme_is_named_by_its_bits(weights, activations, scheme):
-    assert scheme_of(packings(config(weights, activations))) == scheme
-
-
-def test_several_groups_are_all_named():
+    ):
+        assert scheme_of(packings(config(weights, activations))) == scheme
     two = config(INT8, INT8)
     two["config_groups"]["group_1"] = {"weights": INT4}
     assert scheme_of(packings(two)) == "w4a16+w8a8"

@@ -16,34 +16,23 @@ def root(tmp_path):
     return root
 
 
-@pytest.mark.parametrize("relative", ["folder", "folder/a.txt", "./folder//a.txt", ".", "folder/", "not/there/yet.txt"])
-def test_what_stays_below_is_resolved(root, relative):
-    assert below(root, relative) == (root / relative).resolve()
-
-
-@pytest.mark.parametrize(
-    "relative",
-    [
-        "/etc/passwd",
-        "..",
-        "../secret.txt",
-        "folder/../../secret.txt",
-        "folder/../folder/a.txt",
-        "../rootless",
-        "~/x",
-        "",
-        "a\0b",
-        "folder\\..\\..\\secret.txt",
-        "a" * 300,
-        "\ud800",
-    ],
-)
-def test_what_leaves_is_forbidden(root, relative):
+def forbidden(root, relative):
     with pytest.raises(HemostatError) as caught:
         below(root, relative, pointer="/text/path")
-    assert caught.value.code is ErrorCode.PATH_FORBIDDEN
-    assert caught.value.status == 403
+    assert (caught.value.code, caught.value.status) == (ErrorCode.PATH_FORBIDDEN, 403)
     assert caught.value.pointer == "/text/path"
+
+
+def test_what_stays_below_is_resolved(root):
+    for relative in ("folder", "folder/a.txt", "./folder//a.txt", ".", "folder/", "not/there/yet.txt"):
+        assert below(root, relative) == (root / relative).resolve()
+
+
+def test_what_leaves_is_forbidden(root):
+    for relative in ("/etc/passwd", "..", "../secret.txt", "folder/../../secret.txt", "folder/../folder/a.txt"):
+        forbidden(root, relative)
+    for relative in ("../rootless", "~/x", "", "a\0b", "folder\\..\\..\\secret.txt", "a" * 300, "\ud800"):
+        forbidden(root, relative)
 
 
 def test_a_link_within_the_root_is_followed(root):
@@ -51,21 +40,17 @@ def test_a_link_within_the_root_is_followed(root):
     assert below(root, "alias/a.txt") == root.resolve() / "folder" / "a.txt"
 
 
-@pytest.mark.parametrize("target", ["../secret.txt", "/etc", "../rootless"])
-def test_a_link_out_of_the_root_is_forbidden(root, target):
-    (root / "folder" / "way").symlink_to((root / target).resolve())
-    for relative in ("folder/way", "folder/way/x"):
-        with pytest.raises(HemostatError) as caught:
-            below(root, relative)
-        assert caught.value.code is ErrorCode.PATH_FORBIDDEN
+def test_a_link_out_of_the_root_is_forbidden(root):
+    for number, target in enumerate(("../secret.txt", "/etc", "../rootless")):
+        (root / f"folder/way{number}").symlink_to((root / target).resolve())
+        forbidden(root, f"folder/way{number}")
+        forbidden(root, f"folder/way{number}/x")
 
 
-def test_a_loop_of_links_is_forbidden_or_leads_nowhere(root):
+def test_a_loop_of_links_is_forbidden(root):
     (root / "one").symlink_to(root / "two")
     (root / "two").symlink_to(root / "one")
-    with pytest.raises(HemostatError) as caught:
-        below(root, "one/x")
-    assert caught.value.code is ErrorCode.PATH_FORBIDDEN
+    forbidden(root, "one/x")
 
 
 def test_the_root_itself_may_be_a_link(root, tmp_path):

@@ -1,7 +1,6 @@
 """What is refused before tool calls are generated."""
 
 import json
-import shutil
 from typing import Any
 
 import pytest
@@ -30,9 +29,14 @@ def test_true_takes_the_shipped_conversations():
     assert asked(None) is None
 
 
-@pytest.mark.parametrize(
-    ("text", "refused"),
-    [
+def refused(*given):
+    with pytest.raises(HemostatError) as caught:
+        check_tool_calls(*given)
+    return caught.value.code, caught.value.pointer
+
+
+def test_texts_without_tools_are_refused(tiny):
+    for text, place in (
         ({"source": "shipped", "corpus": "classes"}, ""),
         ({"source": "file", "path": "a.jsonl"}, ""),
         ({"source": "inline", "documents": [DOCUMENT | {"tools": TOOLS}]}, ""),
@@ -40,34 +44,25 @@ def test_true_takes_the_shipped_conversations():
         ({"source": "shipped"}, "/source"),
         ({"source": "self"}, "/source"),
         ({"source": "hub", "dataset": "a/b"}, "/source"),
-    ],
-)
-def test_texts_without_tools_are_refused(text, refused, tiny):
-    run = asked({"text": text})
-    assert run is not None
-    if not refused:
-        check_tool_calls(run, tiny("llama"))
-        return
-    with pytest.raises(HemostatError) as caught:
-        check_tool_calls(run, tiny("llama"))
-    assert caught.value.code is ErrorCode.INVALID_REQUEST
-    assert caught.value.pointer == f"/generate_tool_calls/text{refused}"
+    ):
+        run = asked({"text": text})
+        if place:
+            at = f"/generate_tool_calls/text{place}"
+            assert refused(run, tiny("llama")) == (ErrorCode.INVALID_REQUEST, at)
+        else:
+            check_tool_calls(run, tiny("llama"))
 
 
 def test_answers_leave_place_for_their_prompts(tiny):
     check_tool_calls(ToolCallRun(max_tokens=127), tiny("llama"), 128)
-    with pytest.raises(HemostatError) as caught:
-        check_tool_calls(ToolCallRun(max_tokens=128), tiny("llama"), 128)
-    assert caught.value.code is ErrorCode.WINDOW_TOO_LARGE
-    assert caught.value.pointer == "/generate_tool_calls/max_tokens"
+    at = "/generate_tool_calls/max_tokens"
+    assert refused(ToolCallRun(max_tokens=128), tiny("llama"), 128) == (ErrorCode.WINDOW_TOO_LARGE, at)
 
 
-def test_a_tokenizer_without_chat_template_is_refused(tiny, tmp_path):
-    folder = shutil.copytree(tiny("llama"), tmp_path / "plain")
+def test_a_tokenizer_without_chat_template_is_refused(copy):
+    folder = copy()
     (folder / "chat_template.jinja").unlink()
-    with pytest.raises(HemostatError) as caught:
-        check_tool_calls(ToolCallRun(), folder)
-    assert (caught.value.code, caught.value.pointer) == (ErrorCode.CHAT_TEMPLATE_MISSING, "/generate_tool_calls")
+    assert refused(ToolCallRun(), folder) == (ErrorCode.CHAT_TEMPLATE_MISSING, "/generate_tool_calls")
 
 
 def test_time_goes_with_prompts_and_parameters():
