@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from app.cli import submitting
+from tests.support.commands import run
+
 
 @dataclass
 class Recorder:
@@ -50,3 +53,17 @@ def recorder():
         yield made
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """`sent("compare a b")`: the request that the command would send."""
+    found = []
+    monkeypatch.setattr(submitting, "measure", lambda request, *_, **__: found.append(request))
+
+    def of(line, *more):
+        done = run(line, *more, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return found[-1]
+
+    return of

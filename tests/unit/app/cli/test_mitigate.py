@@ -3,40 +3,31 @@
 import copy
 import shlex
 
-from typer.testing import CliRunner
-
-from app.cli import submitting as command
-from app.cli.main import app
+from app.cli import submitting
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.mitigate.request import MitigateRequest
+from tests.support.commands import run
 from tests.support.mitigate_reports import mitigate_variants
 
 
-def sent(monkeypatch, arguments):
-    found = {}
-
-    def measure(request, configured, *, onwards, **_):
-        found.update(request=request, onwards=onwards)
-
-    monkeypatch.setattr(command, "measure", measure)
-    done = CliRunner().invoke(app, ["mitigate", *arguments])
-    assert done.exit_code == 0, done.output
-    return found
-
-
-def test_options_become_a_request_that_the_service_takes(monkeypatch):
-    found = sent(
-        monkeypatch,
-        shlex.split(
-            "-r a -c b --recipe quantize.rtn:bits=3 --bytes 1000 --bits 4.5 --added-latency 0.1 --treatment protect "
-            "--treatment repair.lowrank --trials 5 --text shipped:20 --calibration calibration:8 --checkpoint "
-            "--store-text"
-        ),
+def test_options_become_a_request_that_the_service_takes(sent):
+    request = MitigateRequest.model_validate(
+        sent(
+            "mitigate -r a -c b --recipe quantize.rtn:bits=3 --bytes 1000 --bits 4.5 --added-latency 0.1 "
+            "--treatment protect --treatment repair.lowrank --trials 5 --text shipped:20 --calibration calibration:8 "
+            "--checkpoint --store-text"
+        )
     )
-    request = MitigateRequest.model_validate(found["request"])
     assert request.budget.model_dump() == {"bytes": 1000, "bits_per_weight": 4.5, "added_latency": 0.1}
     assert request.treatments == ("protect", "repair.lowrank")
     assert (request.trials, request.export, request.store_text) == (5, "checkpoint", True)
+
+
+def onwards_of(monkeypatch, line):
+    found = []
+    monkeypatch.setattr(submitting, "measure", lambda *_, onwards, **__: found.append(onwards))
+    run(line)
+    return found[0]
 
 
 def reports():
@@ -61,9 +52,7 @@ class Files:
 
 def test_the_recipe_is_saved_beside_the_page_and_the_commands_take_it(monkeypatch, tmp_path):
     monkeypatch.delenv("HEMOSTAT_URL", raising=False)
-    onwards = sent(monkeypatch, ["-r", "a", "--recipe", "quantize.rtn:bits=4", "--url", "http://127.0.0.1:9"])[
-        "onwards"
-    ]
+    onwards = onwards_of(monkeypatch, "mitigate -r a --recipe quantize.rtn:bits=4 --url http://127.0.0.1:9")
     report = reports()["helped"]
     lines = onwards(
         Files({"recipe.json": "[]", "README.md": "card", "treated.parquet": ""}), report, tmp_path / "p.html"
@@ -79,7 +68,7 @@ def test_the_recipe_is_saved_beside_the_page_and_the_commands_take_it(monkeypatc
 
 
 def test_a_recipe_that_cannot_be_saved_is_told_and_how_to_fetch_it(monkeypatch, tmp_path):
-    onwards = sent(monkeypatch, ["-r", "a", "--recipe", "quantize.rtn:bits=4"])["onwards"]
+    onwards = onwards_of(monkeypatch, "mitigate -r a --recipe quantize.rtn:bits=4")
     lines = onwards(Files({}), reports()["helped"], tmp_path / "p.html")
     assert lines[0].startswith("The recipe could not be saved: there is no ")
     assert lines[1].startswith("  hemostat jobs fetch ")
