@@ -1,8 +1,8 @@
 """Makes the home that every later version must open or refuse: `python -m tests.golden.make`.
 
 A service over a tiny model runs jobs of three kinds, and takes a key and a deployment. What it leaves, Valkey's files
-included, goes into `home.tar.xz`; what its API answered goes into `answers.json`. Make both anew only if the version
-of a stored format has changed on purpose.
+included, goes into `home.tar.xz` beside what its API answered, `answers.json`. Make it anew only if the version of a
+stored format has changed on purpose.
 """
 
 import json
@@ -20,9 +20,8 @@ from app.settings import Settings
 from app.up import running
 from tests.support.tiny import make_checkpoint
 
-FOLDER: Final = Path(__file__).parent
-HOME: Final = FOLDER / "home.tar.xz"
-ANSWERS: Final = FOLDER / "answers.json"
+HOME: Final = Path(__file__).with_name("home.tar.xz")
+ANSWERS: Final = "answers.json"
 # What is compiled or logged anew each time.
 LEFT_OUT: Final = {"inductor", "logs", "lock", "valkey.log", "valkey.sock", "instance"}
 ASKED: Final = ("/v1/diagnosis/jobs", "/v1/deployments", "/v1/calibration/profiles")
@@ -77,18 +76,20 @@ def run_jobs(url: str, key: str) -> None:
 
 
 def main() -> None:
-    """Runs the jobs, and writes both files."""
+    """Runs the jobs, and writes the file."""
     with tempfile.TemporaryDirectory(prefix="hemostat-") as folder:
-        home = Path(folder)
+        home = Path(folder) / "home"
         make_checkpoint(home / "tiny", seed=3, scale=5.0)
         (home / "models.toml").write_text('[models.tiny]\npath = "tiny"\n')
         key, _ = add_key(home / "keys", "golden", frozenset({Scope.ADMIN}), expires=None, no_shadow=False)
         with running(settings_at(home)) as service:
             run_jobs(service.url, key)
             answers = {"key": key} | answers_of(service.url, key)
+        written = Path(folder) / ANSWERS
+        written.write_text(json.dumps(answers))
         with tarfile.open(HOME, "w:xz") as tar:
-            tar.add(home, "home", filter=lambda one: None if Path(one.name).name in LEFT_OUT else one)
-    ANSWERS.write_text(json.dumps(answers, sort_keys=True) + "\n")
+            tar.add(home, home.name, filter=lambda one: None if Path(one.name).name in LEFT_OUT else one)
+            tar.add(written, written.name)
 
 
 if __name__ == "__main__":

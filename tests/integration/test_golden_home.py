@@ -13,18 +13,18 @@ from tests.golden.make import ANSWERS, HOME, JOBS, Json, answers_of, settings_at
 
 
 @pytest.fixture(scope="module")
-def answers() -> Json:
-    """What the earlier build answered."""
-    found: Json = json.loads(ANSWERS.read_text())
-    return found
-
-
-@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("golden")
     with tarfile.open(HOME) as tar:
         tar.extractall(folder, filter="data")
     return folder / "home"
+
+
+@pytest.fixture(scope="module")
+def answers(home: Path) -> Json:
+    """What the earlier build answered."""
+    found: Json = json.loads(home.with_name(ANSWERS).read_text())
+    return found
 
 
 @pytest.fixture(scope="module")
