@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -20,6 +21,8 @@ PROGRESS_INTERVAL_S: Final = 0.2
 OBSERVE_INTERVAL_S: Final = 1.0
 ALIVE_INTERVAL_S: Final = 1.0
 MAX_LOG_CHARACTERS: Final = 2000
+# With less space than this below HEMOSTAT_HOME its Valkey cannot be relied on to write.
+ROOM_BYTES: Final = 16 * 1024**2
 
 
 class ChildContext:
@@ -126,3 +129,22 @@ def scratch_folder(settings: Settings, job_id: str) -> Path:
 def output_folder(settings: Settings, job_id: str, attempt: int) -> Path:
     """Report and artifacts of one attempt."""
     return settings.job_dir(job_id) / f"attempt-{attempt}"
+
+
+def is_full(home: Path) -> bool:
+    """Whether the disk of the home folder has hardly any room."""
+    try:
+        return shutil.disk_usage(home).free < ROOM_BYTES
+    except OSError:
+        return False
+
+
+def clean_job(settings: Settings, job_id: str, *, keep: int | None) -> None:
+    """Removes the scratch folder and every attempt of an ended job but `keep`, and the folder when nothing is left."""
+    folder = settings.job_dir(job_id)
+    kept = None if keep is None else output_folder(settings, job_id, keep)
+    for entry in (scratch_folder(settings, job_id), *folder.glob("attempt-*")):
+        if entry != kept:
+            shutil.rmtree(entry, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -36,8 +36,7 @@ from app.jobs.record import Claim
 from app.jobs.store import JobStore, Orders
 from app.settings import Settings
 from workers.process.attempt import Attempt, Reason, longest_silence_s
-from workers.process.cleaning import clean_job, is_full
-from workers.process.context import REPORT_NAME, output_folder
+from workers.process.context import REPORT_NAME, clean_job, is_full, output_folder
 from workers.process.drain import Drain
 from workers.process.failures import explain_exit, safe_traceback
 from workers.process.handle import ChildProcess, ChildStartError

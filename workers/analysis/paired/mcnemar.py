@@ -1,4 +1,4 @@
-"""McNemar's exact test: are flips in both directions equally likely?"""
+"""Exact tests of flips: are both directions equally likely (McNemar), do items of a kind flip more often (Fisher)?"""
 
 from __future__ import annotations
 
@@ -51,3 +51,15 @@ def detectable(items: int, flip_rate: float, *, level: float = 0.05, wanted: flo
         middle = (low + high) / 2
         low, high = (low, middle) if power(items, flip_rate, middle, level=level) >= wanted else (middle, high)
     return high
+
+
+def fisher(flips: int, items: int, other_flips: int, other_items: int) -> float:
+    """Two-sided p that items of a kind and the others flip at the same rate: all tables with these margins that are no
+    likelier than this one.
+
+    Raises ValueError if either side has no item, or more flips than items.
+    """
+    if not 0 <= flips <= items or not 0 <= other_flips <= other_items or not items or not other_items:
+        raise ValueError(f"{flips} of {items} and {other_flips} of {other_items} items are no two shares")
+    table = np.asarray([[flips, items - flips], [other_flips, other_items - other_flips]])
+    return min(1.0, float(stats.fisher_exact(table).pvalue))

@@ -27,7 +27,7 @@ from app.kinds.tasks.report import (
     Share,
 )
 from app.models.tasks.power import LEVEL
-from workers.analysis.paired import association, mcnemar, score
+from workers.analysis.paired import mcnemar, score
 from workers.analysis.paired.pairs import Pairs, wilson
 from workers.answering.guessing import chance_of
 from workers.answering.pair import Answered
@@ -62,7 +62,7 @@ class _Part:
         if not self.judged or self.others is None:
             return None, None
         inside, outside = self.pairs, self.others
-        return mcnemar.exact(inside), association.exact(inside.flips, inside.items, outside.flips, outside.items)
+        return mcnemar.exact(inside), mcnemar.fisher(inside.flips, inside.items, outside.flips, outside.items)
 
     def outcome(self, mcnemar_holm: float | None) -> ClassOutcome:
         """What is reported of it."""

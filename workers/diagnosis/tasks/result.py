@@ -31,8 +31,8 @@ from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from app.models.tasks.power import ASSUMED_FLIP_RATES, LEVEL, level_of
 from app.models.tasks.reading import format_of
-from workers.analysis.paired import bootstrap, mcnemar, score
-from workers.analysis.paired.pairs import Pairs, wilson
+from workers.analysis.paired import mcnemar, score
+from workers.analysis.paired.pairs import Pairs, bootstrap, wilson
 from workers.answering.answers import LEAD_UNITS, scores
 from workers.answering.guessing import chance_of
 from workers.answering.pair import Answered
@@ -90,7 +90,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
             "reference": _share(pair.both_right + pair.harmful, pair.items),
             "candidate": _share(pair.both_right + pair.helpful, pair.items),
             "difference": difference,
-            "bootstrap_ci": bootstrap.paired(
+            "bootstrap_ci": bootstrap(
                 one.reference[one.metric].right, one.candidate[one.metric].right, seed=request.seed
             ),
             "flips": _flips(one, pair),

@@ -15,8 +15,8 @@ from app.models.checkpoint import CheckpointInfo
 from app.settings import Settings
 from workers.engine.device import available_bytes
 from workers.engine.environment import child_environment
-from workers.engine.serving import guard, plugin
-from workers.engine.serving.config import VARIABLE
+from workers.engine.serving import plugin
+from workers.engine.serving.config import GUARD, VARIABLE
 from workers.engine.shape import kv_bytes_per_token
 from workers.engine.simulation import section_of
 from workers.engine.sizes import (
@@ -174,7 +174,7 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
     if plan.hooked:
         arguments += ["--logits-processors", TRACKER]
     if plan.guarded:
-        arguments += ["--middleware", guard.PATH]
+        arguments += ["--middleware", GUARD]
     return arguments
 
 

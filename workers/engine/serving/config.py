@@ -6,8 +6,12 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.deployments.secret import App, SecretGuard
+
 VARIABLE: Final = "HEMOSTAT_SERVING"
 LOOPBACK: Final = "127.0.0.1"
+GUARD: Final = f"{__name__}.Guard"
+OPEN: Final = frozenset({"/health", "/metrics", "/metrics/"})
 
 
 class ServingConfig(BaseModel):
@@ -49,3 +53,17 @@ class ServingConfig(BaseModel):
         """That of this process; None where it is not a server of ours. ValueError where the file is not one."""
         file = os.environ.get(VARIABLE)
         return cls.model_validate_json(Path(file).read_bytes()) if file else None
+
+
+class Guard(SecretGuard):
+    """The guard of vLLM's HTTP side: nothing but its health and its counters without the internal secret.
+
+    vLLM's own `--api-key` guards what begins with /v1 alone, and not `/tokenize`, `/invocations` and their like. vLLM
+    gives middleware nothing but the application. Raises ValueError if nobody gave a secret.
+    """
+
+    def __init__(self, app: App) -> None:
+        config = ServingConfig.from_environment()
+        if config is None or not config.secret:
+            raise ValueError("the server is to be guarded, and there is no secret")
+        super().__init__(app, secret=config.secret, without=OPEN)

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from workers.text.token_classes.code import code
-from workers.text.token_classes.conversation import answer_start, template
 from workers.text.token_classes.frequency import rare
 from workers.text.token_classes.json_text import json_structure, tool_arguments, tool_name
 from workers.text.token_classes.language import non_english
 from workers.text.token_classes.names import names
-from workers.text.token_classes.numbers import numbers
-from workers.text.token_classes.punctuation import punctuation
+from workers.text.token_classes.plain import answer_start, numbers, punctuation, template
 from workers.text.token_classes.text import Mask, TokenText
 
 # By the text of a document. `rare` goes by counts over the whole text and is apart.

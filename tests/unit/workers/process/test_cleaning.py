@@ -2,8 +2,7 @@ from pathlib import Path
 
 from app.settings import Settings
 from tests.support.job_folders import fill_job
-from workers.process.cleaning import clean_job
-from workers.process.context import output_folder
+from workers.process.context import clean_job, output_folder
 
 
 def test_an_ended_job_keeps_the_attempt_that_succeeded(tmp_path: Path) -> None:

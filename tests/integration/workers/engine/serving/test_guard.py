@@ -13,8 +13,7 @@ from app.models.checkpoint import inspect
 from app.settings import Settings
 from workers.engine.isolation import quiet_vllm
 from workers.engine.serving.arguments import ServerPlan, server_arguments
-from workers.engine.serving.config import VARIABLE, ServingConfig
-from workers.engine.serving.guard import OPEN, Guard
+from workers.engine.serving.config import OPEN, VARIABLE, Guard, ServingConfig
 
 SECRET = new_secret()
 

@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from workers.analysis.paired.association import exact
+from workers.analysis.paired.mcnemar import fisher
 
 
 def summed(flips: int, items: int, other_flips: int, other_items: int) -> float:
@@ -18,7 +18,7 @@ def summed(flips: int, items: int, other_flips: int, other_items: int) -> float:
     [(12, 20, 2, 40), (3, 10, 3, 10), (0, 6, 9, 80), (6, 6, 0, 1), (0, 7, 0, 9), (5, 5, 4, 4)],
 )
 def test_p_is_the_sum_over_tables_no_likelier(flips: int, items: int, other_flips: int, other_items: int) -> None:
-    assert exact(flips, items, other_flips, other_items) == pytest.approx(
+    assert fisher(flips, items, other_flips, other_items) == pytest.approx(
         summed(flips, items, other_flips, other_items)
     )
 
@@ -26,4 +26,4 @@ def test_p_is_the_sum_over_tables_no_likelier(flips: int, items: int, other_flip
 @pytest.mark.parametrize("counts", [(1, 0, 1, 4), (0, 4, 0, 0), (5, 4, 0, 3), (-1, 4, 0, 3)])
 def test_what_is_no_share_is_refused(counts: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="no two shares"):
-        exact(*counts)
+        fisher(*counts)

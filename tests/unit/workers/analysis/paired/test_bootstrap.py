@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from app.kinds.tasks.report import BOOTSTRAP_FLIPS
-from workers.analysis.paired.bootstrap import paired
+from workers.analysis.paired.pairs import bootstrap
 
 ITEMS = 40
 MOST_FLIPS = 24
@@ -25,19 +25,19 @@ def test_with_many_flips_it_is_students_interval() -> None:
     error = change.std(ddof=1) / np.sqrt(change.size)
     t = stats.t.ppf(0.975, change.size - 1)
     expected = change.mean() - t * error, change.mean() + t * error
-    assert paired(reference, candidate, seed=0) == pytest.approx(expected, abs=0.15 * error)
+    assert bootstrap(reference, candidate, seed=0) == pytest.approx(expected, abs=0.15 * error)
 
 
 def test_it_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(2)
-    found = [paired(*answers(rng, 150, 0.12, 0.06), seed=number) for number in range(80)]
+    found = [bootstrap(*answers(rng, 150, 0.12, 0.06), seed=number) for number in range(80)]
     assert 0.88 <= np.mean([low <= -0.06 <= high for low, high in found]) <= 1.0
 
 
 @cache
 def interval(harmful: int, helpful: int) -> tuple[float, float]:
     change = np.repeat([-1, 1, 0], [harmful, helpful, ITEMS - harmful - helpful])
-    return paired(change < 0, change > 0, seed=0)
+    return bootstrap(change < 0, change > 0, seed=0)
 
 
 def coverage(expected: int, harmful: float) -> float:
@@ -62,6 +62,6 @@ def test_the_fewest_flips_that_it_is_shown_for_are_those_from_which_it_covers() 
 
 
 def test_without_a_flip_it_is_a_point() -> None:
-    assert paired([True, False, True], [True, False, True], seed=0) == (0.0, 0.0)
+    assert bootstrap([True, False, True], [True, False, True], seed=0) == (0.0, 0.0)
     with pytest.raises(ValueError, match="two items"):
-        paired([True], [True], seed=0)
+        bootstrap([True], [True], seed=0)

@@ -9,12 +9,10 @@ import pytest
 from tests.unit.workers.text.token_classes.making import chosen, made
 from workers.text.token_classes.catalogue import BY_TEXT, CLASSES
 from workers.text.token_classes.code import code
-from workers.text.token_classes.conversation import FIRST_TOKENS, answer_start, template
 from workers.text.token_classes.json_text import calls_in, json_structure, json_values, tool_arguments, tool_name
 from workers.text.token_classes.language import TELLING, non_english
 from workers.text.token_classes.names import names
-from workers.text.token_classes.numbers import numbers
-from workers.text.token_classes.punctuation import punctuation
+from workers.text.token_classes.plain import FIRST_TOKENS, answer_start, numbers, punctuation, template
 
 CALL = '{"name": "find_trains", "arguments": {"from": "Basel", "after": 9}}'
 # Of a tool's arguments.
