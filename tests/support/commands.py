@@ -3,8 +3,7 @@
 import shlex
 from typing import Any
 
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from app.cli.main import app
 from app.contracts.errors import HemostatError
