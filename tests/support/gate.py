@@ -92,6 +92,7 @@ MARKS = {
         # Engines of other forms, dtypes and architectures: llama stays.
         r"integration/workers/engine/test_(norms|process|sampling)\.py",
         r"integration/workers/engine/test_simulation\.py::(?!.*(activations_are.*llama-step1|keys_and.*llama-step0))",
+        r"integration/workers/engine/test_blocks\.py::.*\[(?!.*llama)",
         r"integration/workers/engine/test_packed_recipes\.py::(?!.*four_bit_weights\[llama)",
         r"integration/workers/engine/test_swap\.py::(?!.*bit_for_bit.*llama-None)",
         r"integration/workers/engine/test_room\.py::(?!.*(two_kinds_of_engine|counted))",

@@ -13,13 +13,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from transformers.utils import logging
 
+from app.contracts.blocks import ENGINE_SECTIONS
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, inspect
 from workers.decoding.model import Step, check_logits
 from workers.engine.finite import check_finite
 from workers.engine.launch import never
 from workers.engine.mending import unpack_in_linear_time
-from workers.engine.simulation import section_at
 from workers.products import widen
 from workers.surgery.blockwise.attention import capped
 from workers.surgery.blockwise.served import as_served, is_capped
@@ -32,8 +32,8 @@ class TransformersModel:
     """A causal language model in memory; `dtype` is what it runs in, `step_tokens` how many tokens of prompts it reads
     at once. `check_cancelled` is called before every forward pass and may raise.
 
-    Raises what `inspect` raises, CHECKPOINT_NOT_FINITE, RECIPE_NOT_APPLICABLE for a checkpoint whose activations, keys
-    or values are simulated (which transformers would leave out without a word), CHECKPOINT_UNSUPPORTED where
+    Raises what `inspect` raises, CHECKPOINT_NOT_FINITE, RECIPE_NOT_APPLICABLE for a checkpoint that asks its engine
+    for more than its weights (which transformers would leave out without a word), CHECKPOINT_UNSUPPORTED where
     transformers cannot load it; and NONFINITE_LOGITS when it runs.
     """
 
@@ -50,11 +50,11 @@ class TransformersModel:
         self.step_tokens = step_tokens
         self.check_cancelled = check_cancelled
         self.device = torch.device(device)
-        if section_at(self.info.path) is not None:
+        if ENGINE_SECTIONS & self.info.config.keys():
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
-                "beam search, contrastive search, FSD, eta, typical and mirostat run in transformers, which cannot "
-                "simulate quantized activations, keys or values",
+                "beam search, contrastive search, FSD, eta, typical and mirostat run in transformers, which neither "
+                "simulates quantized activations, keys or values nor corrects blocks",
                 hint="take the decoders greedy, temperature, top_p, top_k and min_p, which run in vLLM",
             )
         check_finite(self.info, check_cancelled)

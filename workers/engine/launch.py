@@ -76,10 +76,11 @@ def start(options: EngineOptions) -> Any:
     """
     load_vllm()
     mending.multiply_in_float32()  # for every engine again: those of a server keep single rows apart
+    info = inspect(options.checkpoint)
     if options.device == "cpu":
-        check_served(inspect(options.checkpoint).quantization, options.checkpoint.name)
-    section = simulation.section_at(options.checkpoint)
-    simulation.refuse_compiled(section, compiled=options.compiled)
+        check_served(info.quantization, options.checkpoint.name)
+    section = simulation.section_of(info.config)
+    simulation.refuse_compiled(info.config, compiled=options.compiled)
     with globals_kept(), quiet_vllm(), alone_in_the_process():
         mending.register(options.architecture)
         config = vllm.EngineArgs(**_arguments(options), **_cache_dtype(section)).create_engine_config()
@@ -91,12 +92,11 @@ def start(options: EngineOptions) -> Any:
             end_groups()  # they may be half made
             raise
     _workspaces[id(engine)] = vllm.workspace._manager
-    if section is not None:
-        try:
-            simulation.install(model_of(engine), section)
-        except BaseException:
-            stop(engine)
-            raise
+    try:
+        simulation.install(model_of(engine), options.checkpoint)
+    except BaseException:
+        stop(engine)
+        raise
     if options.runner == "pooling" and _projects(engine):
         stop(engine)
         raise HemostatError(

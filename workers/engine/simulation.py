@@ -1,11 +1,13 @@
-"""What a checkpoint asks of its engine beside its weights: its section `hemostat_simulation`. Imports neither torch nor
-vLLM: how it is done is in `workers.engine.fakes`.
+"""What a checkpoint asks of its engine beside its weights: its sections `hemostat_simulation` and `hemostat_blocks`.
+
+Imports neither torch nor vLLM: how it is done is in `workers.engine.fakes` and `workers.engine.blocks`.
 """
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.contracts import blocks
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.simulation import SECTION, Simulation
 from app.models.simulation import section_in
@@ -34,28 +36,39 @@ def section_of(config: dict[str, Any]) -> Simulation | None:
     return section
 
 
-def refuse_compiled(section: Simulation | None, *, compiled: bool) -> None:
+def needs_hooks(config: dict[str, Any]) -> bool:
+    """Whether plain vLLM would run something else than the checkpoint of this config.json."""
+    section = section_of(config)
+    return (section is not None and section.fakes) or blocks.blocks_in(config) is not None
+
+
+def refuse_compiled(config: dict[str, Any], *, compiled: bool) -> None:
     """Raises ENGINE_FAILED: a compiled engine would be compared with an eager one, or have traced the plain model."""
-    if section is not None and section.fakes and compiled:
+    if compiled and needs_hooks(config):
         raise HemostatError(
             ErrorCode.ENGINE_FAILED,
-            "activations, keys and values are simulated in eager engines alone",
+            "activations, keys and values are simulated, and blocks corrected, in eager engines alone",
             hint="unset HEMOSTAT_ENGINE_COMPILE; packed forms run compiled",
         )
 
 
-def install(model: "torch.nn.Module", section: Simulation) -> None:
-    """Has the modules of a vLLM model do what the section says; a second time nothing is done.
+def install(model: "torch.nn.Module", checkpoint: Path) -> None:
+    """Has the modules of a vLLM model do what the checkpoint's sections say; a second time nothing is done.
 
     Raises CHECKPOINT_UNSUPPORTED where a module that it names is none of the model's, or is run together with one that
-    it does not name, or with another grid.
+    it does not name, or with another grid; and what `workers.engine.blocks.read` raises.
     """
+    from workers.engine import blocks as stream
     from workers.engine import fakes
 
     if getattr(model, "_hemostat_simulates", False):
         return
-    if section.activations:
+    section = section_at(checkpoint)
+    if section is not None and section.activations:
         fakes.fake_activations(model, section)
-    if section.simulated_kv:
+    if section is not None and section.simulated_kv:
         fakes.fake_kv_cache(model, section)
+    corrections = stream.read(checkpoint, next(model.parameters()).device)
+    if corrections is not None:
+        stream.install(model, lambda: [(corrections, None)])
     model._hemostat_simulates = True  # type: ignore[assignment]

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from app.contracts import blocks
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.attribute.request import AttributeRequest
 from app.kinds.estimates import Cost
@@ -65,6 +66,13 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
                 f"its weights are packed as {formats}, which is not unpacked here: it cannot be run layer by layer",
                 hint="compare it instead",
+                pointer=pointer,
+            )
+        if blocks.SECTION in info.config:
+            raise HemostatError(
+                ErrorCode.CHECKPOINT_UNSUPPORTED,
+                "it has block corrections, which no part of the weights holds: parts of it cannot be swapped",
+                hint="compare it instead, or attribute the checkpoint without them",
                 pointer=pointer,
             )
         if info.architecture not in LAYOUTS:

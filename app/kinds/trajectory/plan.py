@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
+from app.contracts.blocks import ENGINE_SECTIONS
 from app.contracts.decoding import rows_of, runs_in_vllm
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.simulation import SECTION
 from app.contracts.text import InlineText, Message
 from app.kinds.estimates import ENGINE_START_S, Cost, passes
 from app.kinds.preflight import Checked, check_request
@@ -94,10 +94,10 @@ def check_trajectory(
         info = inspect(registry.resolve(model.model).checkpoint_path())
         after = check_recipe(info, model.recipe, pointer=f"{pointer}/recipe", reference=reference)
         _check_length(request, after, model.model)
-        if SECTION in after.config:
+        if ENGINE_SECTIONS & after.config.keys():
             _check_decoders(request, model.model)
     _check_length(request, reference, request.reference.model)
-    if SECTION in reference.config:
+    if ENGINE_SECTIONS & reference.config.keys():
         _check_decoders(request, request.reference.model)
 
 
@@ -152,8 +152,8 @@ def _check_decoders(request: TrajectoryRequest, alias: str) -> None:
         if not runs_in_vllm(decoder):
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
-                f"{decoder.name} runs in transformers, which cannot simulate the quantized activations, keys or values "
-                f"of {alias}",
+                f"{decoder.name} runs in transformers, which does not do what {alias} asks its engine for: quantized "
+                "activations, keys or values, or block corrections",
                 hint="take the decoders greedy, temperature, top_p, top_k and min_p, which run in vLLM",
                 pointer=f"/decoders/{index}",
             )

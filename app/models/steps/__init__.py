@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol, cast
 
+from app.contracts import blocks
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
@@ -53,6 +54,13 @@ def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]
     """The weights that one step addresses in a checkpoint. Raises `HemostatError`."""
     rules = _rules(step)
     _check_grids_stay(info, step, pointer)
+    if blocks.SECTION in info.config:
+        raise HemostatError(
+            ErrorCode.RECIPE_NOT_APPLICABLE,
+            "the checkpoint has block corrections, which were fitted for its weights as they are",
+            hint="apply the recipe to the checkpoint without them, then fit corrections for the result",
+            pointer=pointer,
+        )
     if rules is None:
         return check_step(info, step, pointer=pointer)
     chosen = rules.check(info, step, pointer)

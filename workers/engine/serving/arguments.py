@@ -18,7 +18,7 @@ from workers.engine.environment import child_environment
 from workers.engine.serving import plugin
 from workers.engine.serving.config import GUARD, VARIABLE
 from workers.engine.shape import kv_bytes_per_token
-from workers.engine.simulation import section_of
+from workers.engine.simulation import needs_hooks, section_of
 from workers.engine.sizes import (
     BLOCK,
     ITEM_BYTES,
@@ -142,11 +142,11 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
     section.
     """
     section = section_of(plan.info.config)
-    simulated = section is not None and section.fakes
-    if simulated and not plan.hooked:
+    asked = needs_hooks(plan.info.config)
+    if asked and not plan.hooked:
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
-            "plain vLLM does not simulate what the checkpoint asks for",
+            "plain vLLM does not do what the checkpoint asks for beside its weights",
             hint="serve it with the hooks",
         )
     cuda = plan.device == "cuda"
@@ -167,7 +167,7 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
     ]
     if cuda:  # so much must be free when it starts
         arguments += ["--gpu-memory-utilization", f"{settings.share_serving:g}"]
-    if simulated or not (cuda or settings.engine_compile):
+    if asked or not (cuda or settings.engine_compile):
         arguments.append("--enforce-eager")
     if section is not None and section.kv_dtype is not None:
         arguments += ["--kv-cache-dtype", section.kv_dtype]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,9 +27,7 @@ def calibrated(base: type[torch.nn.Module]) -> type[torch.nn.Module]:
             self._config = vllm_config
             if engine is not None:
                 engine.has_model = True
-            section = simulation.section_of(vllm_config.model_config.hf_config.to_dict())
-            if section is not None:
-                simulation.install(self, section)
+            simulation.install(self, Path(vllm_config.model_config.model))
 
         def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, *rest: Any, **named: Any) -> Any:
             if self._hooks is not None and self._hooks.tainted and positions.device.type == "cpu":

@@ -11,6 +11,7 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from app.contracts.blocks import SECTION
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from app.models.shapes import LAYOUTS
@@ -28,17 +29,19 @@ class Skeleton:
     """transformers' modules of one checkpoint on the meta device; `read` gives a tensor by its name. They run in
     `dtype`: without one, in what most of the weights are in.
 
-    Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a packed checkpoint, for an architecture whose layout is not known
-    and for a mixture of experts, whose experts transformers holds in another form than the checkpoint does: anyone who
-    reads them in that form (`mixtures.fused`) says `mixtures`.
+    Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a packed checkpoint, for one with block corrections, for an
+    architecture whose layout is not known and for a mixture of experts, whose experts transformers holds in another
+    form than the checkpoint does: anyone who reads them in that form (`mixtures.fused`) says `mixtures`.
     """
 
     def __init__(
         self, info: CheckpointInfo, read: Read, *, dtype: torch.dtype | None = None, mixtures: bool = False
     ) -> None:
         layout = LAYOUTS.get(info.architecture)
-        if info.quantization is not None or layout is None or (layout.mixture and not mixtures):
+        corrected = SECTION in info.config
+        if corrected or info.quantization is not None or layout is None or (layout.mixture and not mixtures):
             why = "is packed" if info.quantization is not None else f"is a {info.architecture}"
+            why = "has block corrections" if corrected else why
             raise HemostatError(
                 ErrorCode.RECIPE_NOT_APPLICABLE,
                 f"methods that look at activations run the model block by block; this checkpoint {why}",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from app.contracts.blocks import SECTION
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.attribute.plan import attribution_cost, check_attribution, inner_windows
 from app.kinds.attribute.request import AttributeRequest
@@ -40,6 +41,7 @@ def test_what_cannot_be_is_refused(info):
         ({"window": 4}, info, ErrorCode.INVALID_REQUEST, "/window"),
         ({}, wide, ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model"),
         ({}, other, ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model"),
+        ({}, replace(info, config=info.config | {SECTION: {}}), ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model"),
         ({}, replace(info, quantization=kept), ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model"),
     ):
         with pytest.raises(HemostatError) as error:

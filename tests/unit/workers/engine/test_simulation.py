@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.simulation import SECTION, Simulation
+from app.contracts.blocks import SECTION as BLOCKS
+from app.contracts.errors import ErrorCode
+from app.contracts.simulation import SECTION
 from tests.support.refusals import refused
 from workers.engine.fakes import grouped
 from workers.engine.simulation import refuse_compiled, section_at, section_of
@@ -32,12 +32,13 @@ def test_activations_are_quantized_once() -> None:
 
 
 def test_compiled_engines_simulate_nothing_but_store_dtypes() -> None:
-    refuse_compiled(None, compiled=True)
-    refuse_compiled(Simulation.model_validate({"kv_cache": {"dtype": "fp8"}}), compiled=True)
-    refuse_compiled(Simulation.model_validate(_A8), compiled=False)
-    with pytest.raises(HemostatError, match="eager") as caught:
-        refuse_compiled(Simulation.model_validate(_A8), compiled=True)
-    assert "HEMOSTAT_ENGINE_COMPILE" in caught.value.hint
+    refuse_compiled({}, compiled=True)
+    refuse_compiled({SECTION: {"kv_cache": {"dtype": "fp8"}}}, compiled=True)
+    for asked in ({SECTION: _A8}, {BLOCKS: {"sha256": "0" * 64}}):
+        refuse_compiled(asked, compiled=False)
+        with refused(ErrorCode.ENGINE_FAILED, match="eager") as caught:
+            refuse_compiled(asked, compiled=True)
+        assert "HEMOSTAT_ENGINE_COMPILE" in caught.value.hint
 
 
 def test_groups_of_a_head_have_grids_of_their_own() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.contracts.blocks import SECTION
 from app.contracts.errors import ErrorCode
 from app.models.checkpoint import inspect
 from app.models.steps import quantize, runtime
@@ -256,6 +257,7 @@ def test_a_configuration_may_refuse_a_step(tiny, copy):
         (replace(llama, **PACKED), [{"type": "norm.drop"}], NO, ""),
         (replace(llama, tensors={}), [{"type": "norm.drop"}], NO, "/0"),
         (replace(llama, config={**llama.config, "kv_lora_rank": 64}), [KV], NO, "/0"),
+        (replace(llama, config={**llama.config, SECTION: {}}), [KV], NO, "/0"),
         (replace(llama, quantization={"kv_cache_scheme": {"num_bits": 8}}), [KV8], NO, "/0/dtype"),
         (replace(llama, quantization=fixed), [longer], NO, "/0"),
         (other, [{"type": "prune.wanda", "sparsity": 0.5}], NO, "/0/type"),

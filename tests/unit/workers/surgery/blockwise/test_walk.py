@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from app.contracts.blocks import SECTION
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from tests.support.memory import anonymous_bytes
@@ -149,6 +151,14 @@ def test_hidden_states_of_much_text_are_on_disk_and_not_in_memory(tiny: Tiny, tm
         next(block for block in walk.blocks() if block.index == 1)
         assert anonymous_bytes() - before < 12e6
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) == 65_536 * 64 * 4
+
+
+def test_a_checkpoint_with_block_corrections_is_refused(tiny: Tiny) -> None:
+    info = inspect(tiny("llama"))
+    info = replace(info, config=info.config | {SECTION: {"sha256": "0" * 64}})
+    with open_tensors(info) as reader, pytest.raises(HemostatError, match="block corrections") as caught:
+        Skeleton(info, reader.read)
+    assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
 
 
 def test_a_mixture_of_experts_is_refused_with_what_would_do(tiny: Tiny) -> None:
