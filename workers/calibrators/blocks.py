@@ -23,7 +23,7 @@ from safetensors.torch import save as bytes_of
 from app.contracts.errors import ErrorCode, HemostatError
 from app.files import write_atomically
 from workers.calibrators.base import Base, number, require, shape
-from workers.calibrators.protocol import Parameter
+from workers.calibrators.protocol import Calibrator, Parameter
 
 FORMAT: Final = "hemostat.blocks/1"
 EPSILON: Final = 1e-6
@@ -185,6 +185,11 @@ class Blocks(Base, Mapping[int, BlockCorrection]):
         return cls(
             {block: _correction(block, held) for block, held in parts.items()}, layers=layers, hidden_size=hidden_size
         )
+
+
+def blocks_of(calibrator: Calibrator) -> list[Blocks]:
+    """The corrections within the layers that a calibrator, or a chain of some, has."""
+    return [part for part in getattr(calibrator, "parts", (calibrator,)) if isinstance(part, Blocks)]
 
 
 def _correction(block: int, held: Mapping[str, torch.Tensor]) -> BlockCorrection:

@@ -1,7 +1,7 @@
-"""Corrections of the residual stream in vLLM's decoder layers: a checkpoint's own.
+"""Corrections of the residual stream in vLLM's decoder layers: a checkpoint's own, and those of served versions.
 
 A decoder layer of vLLM returns the stream, or two parts whose sum it is: the next norm adds them. A corrected row is
-returned whole in the first part, with zeros in the other one; rows that are not corrected are not touched.
+returned whole in the second part, with zeros in the first one; rows that are not corrected are not touched.
 
 Names: T rows, D hidden size.
 """
@@ -22,6 +22,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.files import write_atomically
 from app.models.shapes import LAYOUTS
 from workers.calibrators.blocks import BlockCorrection, Blocks
+from workers.engine.serving.corrections import on_one_thread
 
 # Corrections, and the rows (int64) that they are for; None: all.
 Part = tuple[Blocks, torch.Tensor | None]
@@ -90,18 +91,20 @@ def _after(index: int, parts: Callable[[], Sequence[Part]], layer: Any, _: Any, 
 
 
 def _corrected(layer: Any, output: Any, one: BlockCorrection, rows_G: torch.Tensor | None) -> Any:
-    hidden_TD, *added = (output,) if isinstance(output, torch.Tensor) else output
-    if len(added) > 1 or not all(isinstance(part, torch.Tensor) for part in added):
+    parts = [output] if isinstance(output, torch.Tensor) else list(output)
+    if len(parts) > 2 or not all(isinstance(part, torch.Tensor) for part in parts):
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,
             f"{type(layer).__name__} returns neither the stream nor two parts of it",
             hint="this version of vLLM is not supported with block corrections",
         )
-    if rows_G is None:
-        corrected_TD = one(sum(added, hidden_TD))
-        return corrected_TD if not added else (corrected_TD, torch.zeros_like(added[0]))
-    stream_GD = sum((part.index_select(0, rows_G) for part in added), hidden_TD.index_select(0, rows_G))
-    hidden_TD.index_copy_(0, rows_G, one(stream_GD))
-    for part in added:
-        part.index_fill_(0, rows_G, 0)
+    *emptied, kept_TD = parts  # the second part of two, which may be in float32
+    with on_one_thread(kept_TD.device, len(kept_TD)):
+        if rows_G is None:
+            corrected_TD = one(sum(emptied, kept_TD))
+            return (*map(torch.zeros_like, emptied), corrected_TD) if emptied else corrected_TD
+        stream_GD = sum((part.index_select(0, rows_G) for part in emptied), kept_TD.index_select(0, rows_G))
+        kept_TD.index_copy_(0, rows_G, one(stream_GD))
+        for part in emptied:
+            part.index_fill_(0, rows_G, 0)
     return output

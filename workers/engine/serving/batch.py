@@ -17,7 +17,9 @@ from typing import Any, Final
 import torch
 
 from app.contracts.deployment import IDENTITY, NOT_FINITE
+from workers.calibrators.blocks import blocks_of
 from workers.calibrators.protocol import RowContext
+from workers.engine.blocks import Part
 from workers.engine.serving.corrections import Group, Head, broken_rows, correct, group
 from workers.engine.serving.counters import Counters
 from workers.engine.serving.hidden import HiddenFolder
@@ -55,7 +57,8 @@ class Pass:
 class Batch:
     """The hooks of one engine. `end_token` is drawn where a request has to end and brings no end token of its own.
 
-    `tainted`: blocks of the key-value cache may hold what is not finite.
+    `tainted`: blocks of the key-value cache may hold what is not finite. `parts` are the corrections within the layers
+    in the pass that runs, each with the tokens that it is for.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Batch:
         self._end_token = end_token
         self._device = device
         self.tainted = False
+        self.parts: list[Part] = []
         self._phase = Phase.OUTSIDE
         self._pass: Pass | None = None
         self._order: list[Row] = []
@@ -96,6 +100,19 @@ class Batch:
                 self._hidden.sweep()
         self._phase = Phase.STARTED
         self._pass = None
+
+    def entering(self, starts: Callable[[], list[int]]) -> None:
+        """The model is about to run; `starts` are the rows' first tokens."""
+        groups = self._groups if self._phase is Phase.STARTED else []
+        self.parts = [(blocks, self._tokens(one, starts)) for one in groups for blocks in blocks_of(one.calibrator)]
+
+    def salt(self, request: Any) -> None:
+        """Keys and values behind corrected blocks are the version's own: no other request may reuse them."""
+        extra = getattr(request.sampling_params, "extra_args", None) or {}
+        version = str(extra.get(VERSION, IDENTITY))
+        calibrator = None if version == IDENTITY else self._versions.find(version)
+        if calibrator is not None and blocks_of(calibrator):
+            request.cache_salt = f"{request.cache_salt or ''}:{version}"
 
     def passed(self, made: Callable[[], Pass]) -> None:
         """The model has run."""
@@ -167,6 +184,14 @@ class Batch:
         row = self._order[bisect_right(self._pass.starts(), start, hi=len(self._order)) - 1]
         part = slice(start, start + count)
         return row, RowContext(self._pass.positions_T[part].long() + 1, self._pass.tokens_T[part].long())
+
+    def _tokens(self, one: Group, starts: Callable[[], list[int]]) -> torch.Tensor | None:
+        """The tokens of a group's rows in the pass, int64; None: all."""
+        if one.rows_G is None:
+            return None
+        first = starts()
+        tokens = [token for index in one.indices for token in range(first[index], first[index + 1])]
+        return torch.tensor(tokens, dtype=torch.int64, device=self._device)
 
     def _context(self, one: Group) -> RowContext:
         rows = [self._order[index] for index in one.indices]

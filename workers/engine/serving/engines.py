@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
 
 from app.files import write_atomically
+from app.models.shapes import LAYOUTS
+from workers.engine import vllm_names as vllm
 from workers.engine.serving.batch import Batch
 from workers.engine.serving.config import ServingConfig
 from workers.engine.serving.counters import Counters
@@ -76,6 +79,7 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
         fingerprint=config.fingerprint,
         device=device,
         dtype=model_config.dtype,
+        layers=correctable_layers(vllm_config),
     )
     counters, ended = Counters(config.deployment), EndedRequests()
     versions = Versions(lambda version: load_profile(config.profiles / version, model), counters)
@@ -108,6 +112,30 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
 def of(vllm_config: Any) -> Engine | None:
     """The hooks of the engine that has this configuration; None where it is none of ours."""
     return _engines.get(id(vllm_config))
+
+
+def correctable_layers(vllm_config: Any) -> int:
+    """Decoder layers whose output can be corrected; 0 in a compiled engine, or if their output's form is not known."""
+    model_config = vllm_config.model_config
+    known = model_config.architecture in LAYOUTS and model_config.enforce_eager
+    return int(model_config.hf_text_config.num_hidden_layers) if known else 0
+
+
+def keep_caches_apart() -> None:
+    """Requests of versions that correct blocks share no prefix of the key-value cache with others."""
+    plain = vllm.engine_core.EngineCore.preprocess_add_request
+    if hasattr(plain, "keeps_caches_apart"):
+        return
+
+    @wraps(plain)
+    def preprocess(core: Any, request: Any) -> Any:
+        engine = of(core.vllm_config)
+        if engine is not None:
+            engine.batch.salt(request)
+        return plain(core, request)
+
+    preprocess.keeps_caches_apart = True  # type: ignore[attr-defined]
+    vllm.engine_core.EngineCore.preprocess_add_request = preprocess
 
 
 def _end_token(text_config: Any) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from workers.engine import simulation
+from workers.engine import blocks, simulation
 from workers.engine import vllm_names as vllm
 from workers.engine.serving import engines
 from workers.engine.serving.batch import Pass
@@ -25,13 +25,17 @@ def calibrated(base: type[torch.nn.Module]) -> type[torch.nn.Module]:
             engine = engines.of(vllm_config)
             self._hooks = None if engine is None else engine.batch
             self._config = vllm_config
+            simulation.install(self, Path(vllm_config.model_config.model))
             if engine is not None:
                 engine.has_model = True
-            simulation.install(self, Path(vllm_config.model_config.model))
+                if engines.correctable_layers(vllm_config):
+                    blocks.install(self, lambda: engine.batch.parts)
 
         def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, *rest: Any, **named: Any) -> Any:
             if self._hooks is not None and self._hooks.tainted and positions.device.type == "cpu":
                 _clean_new_blocks(self._config)
+            if self._hooks is not None:
+                self._hooks.entering(_starts())
             output = super().forward(input_ids, positions, *rest, **named)
             if self._hooks is not None and isinstance(output, torch.Tensor):
                 self._hooks.passed(lambda: Pass(input_ids, positions, _starts(), output))

@@ -48,6 +48,7 @@ def register() -> None:
 def register_model(architecture: str, *, single_rows_apart: bool = False, float32_products: bool = True) -> None:
     """Registers the calibrated subclass of an architecture's in-tree class. CHECKPOINT_UNSUPPORTED: there is none."""
     from workers.engine import mending
+    from workers.engine.serving import engines
     from workers.engine.serving.model import calibrated
 
     mending.match_in_linear_time()
@@ -55,6 +56,7 @@ def register_model(architecture: str, *, single_rows_apart: bool = False, float3
     mending.draw_for_whole_prompts_only()
     if float32_products:
         mending.multiply_in_float32(single_rows_apart=single_rows_apart)
+    engines.keep_caches_apart()
     mending.register(architecture)
     registry = vllm.ModelRegistry
     registry.register_model(architecture, calibrated(registry.models[architecture].load_model_cls()))

@@ -24,6 +24,7 @@ import torch
 from app.contracts.deployment import IDENTITY, VERSION_PATTERN
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.calibrators import storage
+from workers.calibrators.blocks import Blocks, blocks_of
 from workers.calibrators.protocol import Calibrator, RowContext
 from workers.engine.serving.counters import Counters
 
@@ -36,13 +37,14 @@ _VERSION = re.compile(VERSION_PATTERN)
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a calibrator must fit. `fingerprint` "" is not compared."""
+    """What a calibrator must fit. `fingerprint` "" is not compared; `layers` are those that can be corrected within."""
 
     hidden_size: int
     vocabulary: int
     fingerprint: str
     device: torch.device
     dtype: torch.dtype
+    layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def load_profile(folder: Path, model: ServedModel) -> Calibrator:
     """
     _check_model(folder, model)
     loaded: Calibrator = storage.load(folder, hidden_size=model.hidden_size, vocabulary=model.vocabulary)
+    for blocks in blocks_of(loaded):
+        _check_blocks(folder, blocks, model)
     ready = loaded.to(model.device, model.dtype)
     _try_out(folder, ready, model)
     return ready
@@ -84,6 +88,22 @@ def _check_model(folder: Path, model: ServedModel) -> None:
         )
 
 
+def _check_blocks(folder: Path, blocks: Blocks, model: ServedModel) -> None:
+    if not model.layers:
+        raise HemostatError(
+            ErrorCode.PROFILE_MISMATCH,
+            f"profile {folder.name} corrects the stream after each block, which this replica cannot: it runs compiled, "
+            "or the architecture's layers are not known",
+            hint="choose a profile without blocks, or serve on a CPU without HEMOSTAT_ENGINE_COMPILE",
+        )
+    if blocks.layers != model.layers:
+        raise HemostatError(
+            ErrorCode.PROFILE_MISMATCH,
+            f"profile {folder.name} is for {blocks.layers} blocks, the model has {model.layers}",
+            hint="use a profile that was fitted for this model",
+        )
+
+
 def _try_out(folder: Path, calibrator: Calibrator, model: ServedModel) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden_TD = torch.randn(2, model.hidden_size, generator=generator).to(model.device, model.dtype)
@@ -93,11 +113,12 @@ def _try_out(folder: Path, calibrator: Calibrator, model: ServedModel) -> None:
     try:
         changed_TD = calibrator.apply_hidden(hidden_TD, context)
         changed_TV = calibrator.apply_logits(logits_TV, context)
+        streams = [one(hidden_TD) for blocks in blocks_of(calibrator) for one in blocks.values()]
     except Exception as error:
         raise HemostatError(
             ErrorCode.PROFILE_CORRUPT, f"profile {folder.name} cannot be applied: {type(error).__name__}"
         ) from error
-    for given, changed in ((hidden_TD, changed_TD), (logits_TV, changed_TV)):
+    for given, changed in ((hidden_TD, changed_TD), (logits_TV, changed_TV), *((hidden_TD, one) for one in streams)):
         if changed.shape != given.shape or changed.dtype != given.dtype or not bool(changed.isfinite().all()):
             raise HemostatError(
                 ErrorCode.PROFILE_CORRUPT, f"profile {folder.name} makes what are no logits of ordinary ones"

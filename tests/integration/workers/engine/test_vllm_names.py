@@ -19,6 +19,8 @@ CONFIG = (
     "scheduler_config.async_scheduling",
     "parallel_config.world_size",
     "model_config.is_moe",
+    "model_config.architecture",
+    "model_config.enforce_eager",
     "model_config.hf_config.to_dict",
     "compilation_config.static_forward_context",
     "cache_config.block_size",

@@ -61,7 +61,7 @@ USED: dict[str, dict[str, str | int | None]] = {
         "_supports_onednn": None,
     },
     "dump_input": {"logger.name": None},
-    "engine_core": {"cleanup_dist_env_and_memory": None},
+    "engine_core": {"cleanup_dist_env_and_memory": None, "EngineCore.preprocess_add_request": "self request"},
     "get_cgroup_memory_limit": {"": 0},
     "get_cgroup_memory_usage": {"": 0},
     "get_forward_context": {"": 0},

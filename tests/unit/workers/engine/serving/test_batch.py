@@ -6,6 +6,8 @@ from typing import Any, cast
 import pytest
 import torch
 
+from workers.calibrators.blocks import Blocks
+from workers.calibrators.kinds import Chain
 from workers.calibrators.temperature import Temperature
 from workers.engine.serving.batch import VERSION, Batch, Pass
 from workers.engine.serving.counters import Counters
@@ -14,6 +16,9 @@ from workers.engine.serving.rows import Change
 from workers.engine.serving.versions import Versions
 
 CORRECTED = "cal-0000000000000001"
+WITHIN = "cal-0000000000000002"
+BLOCKS = Blocks({}, layers=3, hidden_size=4)
+CALIBRATORS = {CORRECTED: Temperature(2.0), WITHIN: Chain([BLOCKS, Temperature(2.0)])}
 HEAD_VD = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
 
 
@@ -32,10 +37,11 @@ def unread() -> Pass:
 class Engine:
     """A batch of two requests that want a correction, as a runner drives it."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: tuple[str, str] = (CORRECTED, CORRECTED)) -> None:
+        self.versions = versions
         self.counters, self.ended = Counters("bot"), EndedRequests()
         self.batch = Batch(
-            versions=cast(Versions, SimpleNamespace(find=lambda version: Temperature(2.0))),
+            versions=cast(Versions, SimpleNamespace(find=lambda version: CALIBRATORS[version])),
             ended=self.ended,
             counters=self.counters,
             hidden=None,
@@ -64,10 +70,9 @@ class Engine:
         }
         return samples["yes"], samples["no"]
 
-    @staticmethod
-    def _both() -> Change:
+    def _both(self) -> Change:
         def added(row: int) -> tuple[int, Any, list[int], list[int]]:
-            params = SimpleNamespace(extra_args={VERSION: CORRECTED}, _eos_token_id=0, stop_token_ids=None)
+            params = SimpleNamespace(extra_args={VERSION: self.versions[row]}, _eos_token_id=0, stop_token_ids=None)
             return row, params, [row + 1], []
 
         return SimpleNamespace(removed=[], added=[added(0), added(1)], moved=[])
@@ -102,3 +107,38 @@ def test_a_dummy_run_that_is_not_finite_ends_nobodys_request() -> None:
     assert engine.dummy(2, torch.full((2, 4), torch.nan)).isnan().all()
     assert (len(engine.ended), engine.batch.tainted) == (0, False)
     assert engine.batch.force(torch.zeros(2, 16)).eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("versions", "tokens"),
+    [
+        ((WITHIN, "identity"), [[0, 1, 2]]),
+        (("identity", WITHIN), [[3, 4]]),
+        ((WITHIN, WITHIN), [None]),
+        ((CORRECTED, CORRECTED), []),
+    ],
+)
+def test_the_tokens_of_a_pass_get_their_requests_blocks(
+    versions: tuple[str, str], tokens: list[list[int] | None]
+) -> None:
+    batch = (engine := Engine(versions)).batch
+    batch.update(engine._both())
+    batch.entering(lambda: [0, 3, 5])
+    assert [blocks is BLOCKS for blocks, _ in batch.parts] == [True] * len(tokens)
+    assert [None if rows is None else rows.tolist() for _, rows in batch.parts] == tokens
+    batch.passed(lambda: Pass(torch.arange(5), torch.arange(5), lambda: [0, 3, 5], hidden(5)))
+    batch.compute_logits(hidden(2), head)
+    batch.entering(lambda: [0, 3, 5])
+    assert not batch.parts, "a dummy run after it gets none"
+
+
+def test_only_versions_with_blocks_keep_their_cache_apart() -> None:
+    def salted(version: str | None, salt: str | None) -> str | None:
+        params = SimpleNamespace(extra_args=None if version is None else {VERSION: version})
+        request = SimpleNamespace(sampling_params=params, cache_salt=salt)
+        Engine().batch.salt(request)
+        return request.cache_salt
+
+    assert [salted(version, "owner") for version in (None, "identity", CORRECTED)] == ["owner"] * 3
+    salts = [salted(WITHIN, None), salted(WITHIN, "owner"), salted(WITHIN, "other")]
+    assert len({*salts, None, "owner", "other"}) == 6
