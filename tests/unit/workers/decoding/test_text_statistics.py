@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.stopping import StoppedError, stop_after
 from workers.decoding.text_statistics import (
     distinct_n,
     edit_distance,
@@ -87,21 +88,9 @@ def test_edit_distances_of_long_texts_take_the_memory_of_a_row() -> None:
 
 
 def test_edit_distances_of_long_texts_may_be_broken_off() -> None:
-    class StopError(Exception):
-        pass
-
-    asked = 0
-
-    def check() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 2:
-            raise StopError
-
-    edit_distances([1] * 100, [2] * 100, [100], check_cancelled=check)
-    assert asked == 0
-    with pytest.raises(StopError):
-        edit_distances([1] * 5000, [2] * 50, [5000], check_cancelled=check)
+    edit_distances([1] * 100, [2] * 100, [100], check_cancelled=stop_after())
+    with pytest.raises(StoppedError):
+        edit_distances([1] * 5000, [2] * 50, [5000], check_cancelled=stop_after(1))
 
 
 @pytest.mark.parametrize(

@@ -93,14 +93,6 @@ def test_what_a_person_has_set_stays_unless_results_depend_on_it() -> None:
     assert child["VLLM_PLUGINS"] == ""
 
 
-def test_every_variable_of_vllm_that_is_set_is_one_that_vllm_reads() -> None:
-    source = (Path(sys.prefix) / "lib").glob("python3*/site-packages/vllm/envs.py")
-    known = next(iter(source)).read_text(encoding="utf-8")
-    for name in environment.ENGINE:
-        if name.startswith("VLLM_"):
-            assert f'"{name}"' in known, name
-
-
 def test_tcmalloc_is_preloaded_before_what_was_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     library = tmp_path / "libtcmalloc_minimal.so.4"
     library.touch()

@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, TensorInfo, inspect
 from tests.support.refusals import refused
+from tests.support.stopping import StoppedError, stop_after
 from tests.support.tiny import make_checkpoint
 from workers.engine.finite import _count_bad, check_finite
 
@@ -50,11 +51,5 @@ def test_packed_integers_are_not_looked_at_but_their_scales_are(tmp_path: Path) 
 
 
 def test_it_stops_when_told_to(tmp_path: Path) -> None:
-    class StopError(Exception):
-        pass
-
-    def stop() -> None:
-        raise StopError
-
-    with pytest.raises(StopError):
-        check_finite(inspect(make_checkpoint(tmp_path)), stop)
+    with pytest.raises(StoppedError):
+        check_finite(inspect(make_checkpoint(tmp_path)), stop_after())

@@ -12,7 +12,7 @@ from app.files import write_atomically
 from app.settings import Settings
 from workers.process import context as module
 from workers.process.context import PROGRESS_INTERVAL_S, ChildContext
-from workers.process.handler import JobCancelled, JobContext
+from workers.process.handler import JobCancelled
 from workers.process.messages import MAX_VALUES, FromChild, Logged, Observed, ProgressMade
 
 
@@ -43,11 +43,6 @@ class Line:
 @pytest.fixture
 def line(tmp_path: Path) -> Line:
     return Line(tmp_path)
-
-
-def test_it_is_a_job_context(line: Line) -> None:
-    context: JobContext = line.context
-    assert (context.job_id, context.attempt) == ("job", 1)
 
 
 def test_scratch_survives_attempts_and_output_does_not(tmp_path: Path) -> None:

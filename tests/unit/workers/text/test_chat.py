@@ -36,6 +36,7 @@ CALLS_AS_TEXT = (
     "{% endfor %}</s>{% endfor %}"
 )
 ENDLESS = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"
+OUT_OF_ITS_SANDBOX = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
 # Says every message twice, as a summary of the conversation would.
 QUOTING = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -122,8 +123,9 @@ def test_no_template_is_an_error_of_its_own() -> None:
         chat_tokens(tokenizer, talk("a", "b"), name="Document 'd7'")
 
 
-def test_a_template_s_refusal_is_passed_on() -> None:
-    messages = [Message(role="user", content="one"), Message(role="user", content="two")]
+@pytest.mark.parametrize("said", ["one", "Must roles alternate? They must."])
+def test_a_template_s_refusal_is_passed_on_also_if_a_message_says_it_too(said: str) -> None:
+    messages = [Message(role="user", content=said), Message(role="user", content="two")]
     with refused(ErrorCode.INVALID_REQUEST, match=r"'d7'.*must alternate"):
         chat_tokens(with_template(ALTERNATING), messages, name="Document 'd7'")
 
@@ -156,12 +158,6 @@ def test_nor_is_one_that_quotes_a_part_or_what_a_call_is_given(template: str) ->
     assert caught.value.detail == "Document 'd': the chat template refuses the messages."
 
 
-def test_what_a_template_says_itself_is_passed_on_also_where_a_message_says_it_too() -> None:
-    messages = [Message(role="user", content="Must roles alternate?"), Message(role="user", content="They must.")]
-    with pytest.raises(HemostatError, match="must alternate"):
-        chat_tokens(with_template(ALTERNATING), messages, name="Document 'd'")
-
-
 def test_a_template_that_takes_no_arguments_but_text_gets_calls_in_the_message() -> None:
     tokenizer = with_template(CALLS_AS_TEXT)
     call = ToolCall(name="add", arguments={"a": 1})
@@ -171,7 +167,9 @@ def test_a_template_that_takes_no_arguments_but_text_gets_calls_in_the_message()
     assert spans(tokenizer, messages) == [said]
 
 
-@pytest.mark.parametrize("template", ["{{ messages[0].content + 1 }}", "{{ 1 / 0 }}", "{{ 'x'.split('') }}", ENDLESS])
+@pytest.mark.parametrize(
+    "template", ["{{ messages[0].content + 1 }}", "{{ 1 / 0 }}", "{{ 'x'.split('') }}", ENDLESS, OUT_OF_ITS_SANDBOX]
+)
 def test_a_template_that_fails_refuses_the_messages(template: str) -> None:
     with refused(ErrorCode.INVALID_REQUEST, "/text/documents/0") as caught:
         chat_tokens(with_template(template), talk("a", "b"), name="Document 'd'", pointer="/text/documents/0")
@@ -186,12 +184,6 @@ def test_of_several_templates_the_default_is_taken_and_no_other() -> None:
     assert not has_template(tokenizer)
     with refused(ErrorCode.CHAT_TEMPLATE_MISSING):
         chat_tokens(tokenizer, talk("a", "b"), name="Document 'd'")
-
-
-def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
-    template = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
-    with refused(ErrorCode.INVALID_REQUEST):
-        chat_tokens(with_template(template), talk("a", "b"), name="Document 'd'")
 
 
 def test_a_prompt_ends_where_the_assistant_is_to_write(smollm2_tokenizer: "PreTrainedTokenizerBase") -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from app.contracts.errors import ErrorCode
 from tests.support.refusals import refused
+from tests.support.stopping import StoppedError, stop_after
 from workers.text import tokenization
 from workers.text.tokenization import bos_of, encode, encode_with_offsets, load_tokenizer
 
@@ -109,20 +110,8 @@ def test_where_pieces_never_agree_the_text_is_cut_and_nothing_of_it_lost(
 
 def test_a_long_document_can_be_stopped_between_its_pieces(smollm2_tokenizer: "PreTrainedTokenizerBase") -> None:
     text = prose(2_000_000)
-    calls = 0
-
-    class StoppedError(Exception):
-        pass
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise StoppedError
-
     with pytest.raises(StoppedError):
-        encode(smollm2_tokenizer, text, check_cancelled=check)
-    assert calls == 2
+        encode(smollm2_tokenizer, text, check_cancelled=stop_after(1))
 
 
 def test_load_tokenizer_names_a_checkpoint_without_one(tmp_path: Path) -> None:

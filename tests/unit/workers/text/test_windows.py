@@ -198,21 +198,6 @@ def test_the_fingerprint_is_of_what_is_measured(
     assert len({base, *others}) == 7
 
 
-def test_the_protocol_says_what_was_done(
-    plain_tokenizer: "PreTrainedTokenizerBase", bos_tokenizer: "PreTrainedTokenizerBase"
-) -> None:
-    plain = make_windows([exact("a", range(10, 18))], plain_tokenizer, 4).protocol
-    assert "windows of at most 4 tokens" in plain
-    assert "stride 4" in plain
-    assert "without BOS" in plain
-    assert "sampled" in plain
-    text = TextDocument("t", "text", text="one two three")
-    with_bos = make_windows([text], bos_tokenizer, 4).protocol
-    assert "stride 3" in with_bos
-    assert "each begins with the BOS" in with_bos
-    assert "assistant" not in with_bos
-
-
 def test_windows_are_a_sequence(plain_tokenizer: "PreTrainedTokenizerBase") -> None:
     corpus = make_windows([exact("a", range(10, 30))], plain_tokenizer, 4)
     assert len(corpus.windows) == 5

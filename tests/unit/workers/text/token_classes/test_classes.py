@@ -1,28 +1,21 @@
 """Each class on hand-made text: what it takes, and what looks like it and is not."""
 
 import json
-import time
 from typing import Any
 
 import pytest
 
 from tests.unit.workers.text.token_classes.making import chosen, made
-from workers.text.token_classes.catalogue import BY_TEXT, CLASSES
+from workers.text.token_classes.catalogue import BY_TEXT
 from workers.text.token_classes.code import code
 from workers.text.token_classes.json_text import calls_in, json_structure, json_values, tool_arguments, tool_name
-from workers.text.token_classes.language import TELLING, non_english
+from workers.text.token_classes.language import non_english
 from workers.text.token_classes.names import names
 from workers.text.token_classes.plain import FIRST_TOKENS, answer_start, numbers, punctuation, template
 
 CALL = '{"name": "find_trains", "arguments": {"from": "Basel", "after": 9}}'
 # Of a tool's arguments.
 SCHEMA = {"type": "object", "properties": {"type": {"type": "string"}, "title": {"type": "string"}}}
-
-
-def test_every_class_has_a_definition_of_its_own() -> None:
-    assert len({one.name for one in CLASSES}) == len(CLASSES) == len(BY_TEXT) + 1
-    assert all(len(one.definition) > 30 for one in CLASSES)
-    assert len({one.definition for one in CLASSES}) == len(CLASSES)
 
 
 def test_numbers_with_the_separators_inside_them() -> None:
@@ -63,11 +56,10 @@ def test_what_is_no_number_of_json_is_not_json(word: str) -> None:
 @pytest.mark.parametrize(
     "text", ["[1," * 30_000, "{" * 30_000, "[" * 30_000, '{"a":' * 3_000, '"' * 30_001 + "{", '{"a":NaN,' * 9_000]
 )
-def test_hostile_brackets_take_no_time(text: str) -> None:
-    started = time.process_time()
+@pytest.mark.timeout(120)
+def test_hostile_brackets_are_read_once(text: str) -> None:
+    """A scan that begins anew at each bracket takes minutes: the test would end by its time-out."""
     assert list(json_values(text)) == []
-    # A scan that begins anew at each bracket takes minutes.
-    assert time.process_time() - started < 20
 
 
 def test_a_call_is_found_by_its_shape() -> None:
@@ -179,12 +171,6 @@ def test_paragraphs_are_told_by_their_small_words(paragraph: str, foreign: bool)
 def test_other_scripts_by_words_of_them() -> None:
     text = made("He said Привет and 東京 and π to us.")
     assert chosen(text, non_english(text)) == ["Привет", "東京"]
-
-
-def test_no_small_word_is_of_two_languages() -> None:
-    assert not {"de", "en", "la", "in", "was", "a"} & set(TELLING)
-    assert TELLING["und"] == "german"
-    assert TELLING["les"] == "french"
 
 
 def test_code_by_fence_by_backticks_by_domain_and_by_its_lines() -> None:
