@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 from app.cli.client import Client
 from app.cli.schema import report_schema
 from tests.e2e.conftest import compare_request
-from tests.support.browser import OVERFLOWING, Visit
+from tests.support.browser import look
 
 Json = dict[str, Any]
 
@@ -38,9 +38,4 @@ def test_the_worst_part_is_found_shown_and_its_treatment_accepted(
 
     file = tmp_path / "attribute.html"
     file.write_text(client.report_html(job["id"]), encoding="utf-8")
-    for width in (380, 1280):
-        visit = Visit(browser, file, width)
-        assert visit.page.evaluate(OVERFLOWING) == []
-        assert visit.messages == []
-        assert visit.page.locator("#blame svg.chart rect").count() >= 2
-        visit.context.close()
+    look(browser, file)

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from app.cli.client import Client
 from deploy.grafana import board
 from deploy.grafana.queries import queries
-from tests.support.endpoint import CONTEXT, RECIPE, Endpoint
+from tests.support.endpoint import RECIPE, Endpoint
 from tests.support.mixed import KINDS, PLAIN, Traffic
 from tests.support.prometheus import alert_expression
 from tests.support.worker import wait_for
@@ -269,21 +269,6 @@ def test_shadow_scores_appear_and_prometheus_holds_them(endpoint: Endpoint) -> N
     logger.info("served: %s", json.dumps(shadow))
 
 
-def test_bad_requests_are_refused_each_with_its_own_error(version: str, client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError) as unknown:
-        ask(client, model="bott")
-    assert "bot" in unknown.value.message
-    with pytest.raises(openai.BadRequestError) as long:
-        client.completions.create(model="bot", prompt=[5] * 10_000, max_tokens=4)
-    assert long.value.code == "context_exceeded"
-    with pytest.raises(openai.BadRequestError) as words:
-        ask(client, messages=[{"role": "user", "content": "word " * 10 * CONTEXT}])
-    assert words.value.code == "context_exceeded"
-    with pytest.raises(openai.BadRequestError):
-        ask(client, extra_body={"hemostat": {"calibration": "cal-" + "0" * 16}})
-    assert ask(client)[1] == version
-
-
 def copied(endpoint: Endpoint, version: str, number: int) -> tuple[Path, Json]:
     """A copy of the served profile under another version, and its description."""
     folder = endpoint.home / "profiles" / f"cal-{number:016x}"
@@ -315,27 +300,6 @@ def test_a_profile_of_another_model_or_a_corrupt_one_is_not_served(
     assert endpoint.get()["active_version"] == version
     for folder in (foreign, broken):
         shutil.rmtree(folder)
-
-
-def test_serving_goes_on_while_redis_is_away(version: str, endpoint: Endpoint, client: openai.OpenAI) -> None:
-    dropped = 'hemostat_shadow_dropped_total{deployment="bot",reason="unavailable"}'
-    endpoint.redis.kill()
-    try:
-        for _ in range(3):
-            assert ask(client)[1] == version
-        assert endpoint.http.get("/v1/deployments").status_code == 503
-        ready = endpoint.http.get("/readyz")
-        assert ready.status_code == 503
-        assert "edis" in ready.text
-        endpoint.prometheus.until("hemostat_redis_up == 0")
-        endpoint.prometheus.until(f"{dropped} >= 3")
-    finally:
-        endpoint.redis.start()
-    endpoint.prometheus.until("hemostat_redis_up == 1")
-    wait_for(lambda: endpoint.http.get("/v1/deployments/bot").status_code == 200, what="recovery")
-    before = scored(endpoint)
-    send(endpoint, 4, endpoint.get()["active_version"])
-    drained(endpoint, before + 4)
 
 
 def test_a_replica_killed_in_mid_stream_ends_the_stream_with_an_error_and_comes_back(

@@ -26,6 +26,12 @@ def hemostat(*arguments: str, environment: dict[str, str]) -> subprocess.Complet
     )
 
 
+def compare(service: Service, text: Path, *more: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Of the model `tiny` on this text."""
+    words = ("compare", "-r", "tiny", "--text", str(text), "--window", "64", "--url", service.url)
+    return hemostat(*words, *more, environment=environment)
+
+
 def _processes_of(home: Path) -> list[str]:
     """Command lines of living processes that belong to this home."""
     found = []
@@ -47,24 +53,12 @@ def text(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize(
-    ("recipe", "level", "status", "outcome"),
-    [
-        (("--recipe", "quantize.rtn:bits=8,group_size=64"), "collapse", 0, "pass"),
-        (("--recipe", "quantize.rtn:bits=2,group_size=64"), "mild", 1, "fail"),
-    ],
-)
+@pytest.mark.parametrize(("bits", "level", "status", "outcome"), [(8, "collapse", 0, "pass"), (2, "mild", 1, "fail")])
 def test_the_exit_status_follows_the_rule(
-    service: Service,
-    environment: dict[str, str],
-    text: Path,
-    recipe: tuple[str, ...],
-    level: str,
-    status: int,
-    outcome: str,
+    service: Service, environment: dict[str, str], text: Path, bits: int, level: str, status: int, outcome: str
 ) -> None:
-    arguments = ("compare", "-r", "tiny", *recipe, "--text", str(text), "--window", "64", "--fail-on", level)
-    done = hemostat(*arguments, "--url", service.url, environment=environment)
+    recipe = ("--recipe", f"quantize.rtn:bits={bits},group_size=64")
+    done = compare(service, text, *recipe, "--fail-on", level, environment=environment)
     assert done.returncode == status, done.stderr
     assert outcome in done.stdout
     assert re.search(r"Report: \S+\.html", done.stdout)
@@ -110,20 +104,7 @@ def test_a_hub_id_of_the_local_cache_is_compared_with_a_folder(
 def test_a_job_that_fails_is_four_and_what_is_refused_is_two_with_the_reason(
     service: Service, environment: dict[str, str], text: Path
 ) -> None:
-    failed = hemostat(
-        "compare",
-        "-r",
-        "tiny",
-        "-c",
-        "tiny-nan",
-        "--text",
-        str(text),
-        "--window",
-        "64",
-        "--url",
-        service.url,
-        environment=environment,
-    )
+    failed = compare(service, text, "-c", "tiny-nan", environment=environment)
     assert failed.returncode == 4
     assert "checkpoint_not_finite" in failed.stderr
     assert "what to do" in failed.stderr
@@ -136,9 +117,7 @@ def test_json_output_is_the_report_and_nothing_else(service: Service, environmen
     one_window = text.with_name("one.jsonl")
     one_window.write_text(text.read_text().partition("\n")[0])
     rule = ("--recipe", "quantize.rtn:bits=4,group_size=64", "--fail-on", "mild")
-    scored = ("--text", str(one_window), "--window", "64")
-    arguments = ("compare", "-r", "tiny", *rule, *scored, "--json", "--url", service.url)
-    done = hemostat(*arguments, environment=environment)
+    done = compare(service, one_window, *rule, "--json", environment=environment)
     assert done.returncode == 3, done.stderr  # one window gives no interval
     report = json.loads(done.stdout)
     assert report["rule"] == {"fail_on": "mild", "outcome": "inconclusive"}
@@ -153,51 +132,13 @@ def test_json_output_is_the_report_and_nothing_else(service: Service, environmen
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 
-def test_a_dry_run_estimates_and_runs_nothing(service: Service, environment: dict[str, str], text: Path) -> None:
-    before = hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout
-    done = hemostat(
-        "compare",
-        "-r",
-        "tiny",
-        "--self-check",
-        "--text",
-        str(text),
-        "--window",
-        "64",
-        "--dry-run",
-        "--json",
-        "--url",
-        service.url,
-        environment=environment,
-    )
-    assert done.returncode == 0, done.stderr
-    estimate = json.loads(done.stdout)
-    assert estimate["valid"]
-    assert estimate["documents"] == 12
-    assert hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout == before
-
-
 def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured(
     service: Service, environment: dict[str, str], text: Path
 ) -> None:
     before = hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout
-    arguments = (
-        "compare",
-        "-r",
-        "tiny",
-        "-c",
-        "tiny-copy",
-        "--text",
-        str(text),
-        "--window",
-        "64",
-        "--url",
-        service.url,
-        "--fail-on",
-        "mild",
-    )
     for output in (text.parent, text / "below-a-file.html"):
-        done = hemostat(*arguments, "--output", str(output), environment=environment)
+        more = ("-c", "tiny-copy", "--fail-on", "mild", "--output", str(output))
+        done = compare(service, text, *more, environment=environment)
         assert done.returncode == 2, done.stderr
         assert "cannot be written" in done.stderr
     assert hemostat("jobs", "list", "--json", "--url", service.url, environment=environment).stdout == before
@@ -216,14 +157,6 @@ def test_a_setting_that_cannot_be_used_is_named(environment: dict[str, str]) -> 
     done = hemostat("doctor", environment=environment | {"HEMOSTAT_PORT": "abc"})
     assert done.returncode == 2
     assert "HEMOSTAT_PORT='abc'" in done.stderr
-
-
-def test_models_are_listed_and_checked(environment: dict[str, str]) -> None:
-    listed = json.loads(hemostat("models", "list", "--json", environment=environment).stdout)
-    assert "tiny" in {entry["alias"] for entry in listed}
-    checked = hemostat("models", "check", "tiny", environment=environment)
-    assert checked.returncode == 0
-    assert "LlamaForCausalLM" in checked.stdout
 
 
 def test_doctor_tells_the_engine_and_ends_with_zero_here(environment: dict[str, str]) -> None:

@@ -1,6 +1,5 @@
 """Compare jobs through the whole service: HTTP, queue, worker, vLLM, report."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -34,20 +33,6 @@ def test_a_model_against_itself_diverges_by_exactly_nothing(finish: Finish, clie
     assert report["noise_floor"]["kl"]["max"] == 0  # one window a step or many: the CPU gives the same bits
     assert report["decision"]["conclusive"]
     assert any("compares a model with itself" in warning for warning in report["warnings"])
-
-
-def test_an_estimate_goes_by_what_the_worker_measured(finish: Finish, http: httpx.Client) -> None:
-    """The worker says so in its next sign of life, some seconds later at most."""
-    long = [{"id": str(number), "text": "one two three four five six seven " * 60} for number in range(8)]
-    request = compare_request() | {"text": {"source": "inline", "documents": long}}
-    assert finish(request)["status"] == "succeeded"
-    until = time.monotonic() + 90
-    while True:
-        told = http.post("/v1/diagnosis/jobs", json=request | {"dry_run": True}).json()["assumptions"]
-        if any("as a worker's last pass measured it here" in line for line in told):
-            break
-        assert time.monotonic() < until, told
-        time.sleep(0.2)
 
 
 def test_a_quantized_model_gets_a_valid_report_with_everything_that_was_promised(

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 from app.cli.client import Client
 from app.cli.schema import report_schema
 from tests.e2e.conftest import compare_request
-from tests.support.browser import OVERFLOWING, Visit
+from tests.support.browser import look
 
 Json = dict[str, Any]
 FITTED = [
@@ -45,12 +45,4 @@ def test_a_damaged_model_is_treated_and_the_page_shows_how(
 
     file = tmp_path / "mitigate.html"
     file.write_text(client.report_html(job["id"]), encoding="utf-8")
-    for width in (380, 1280):
-        visit = Visit(browser, file, width)
-        assert visit.page.evaluate(OVERFLOWING) == []
-        assert visit.messages == []
-        assert visit.page.locator("#front svg.chart circle.estimate").count() == 1
-        made, commands = visit.page.locator("#treated pre").all_inner_texts()
-        assert made.count("quantize.rtn") == len(recipe)
-        assert f"hemostat jobs fetch {job['id']}" in commands
-        visit.context.close()
+    look(browser, file)

@@ -6,13 +6,12 @@ from typing import Any
 
 import httpx
 import jsonschema
-import pytest
 from playwright.sync_api import Browser
 
 from app.cli.client import Client
 from app.cli.schema import report_schema
 from tests.e2e.conftest import compare_request
-from tests.support.browser import OVERFLOWING, Visit
+from tests.support.browser import look
 
 Json = dict[str, Any]
 
@@ -38,33 +37,4 @@ def test_a_knob_is_turned_and_the_page_shows_how_far(
 
     file = tmp_path / "sweep.html"
     file.write_text(client.report_html(job["id"]), encoding="utf-8")
-    for width in (380, 1280):
-        visit = Visit(browser, file, width)
-        assert visit.page.evaluate(OVERFLOWING) == []
-        assert visit.messages == []
-        assert visit.page.locator("#kl svg.chart circle").count() == 7
-        visit.context.close()
-
-
-@pytest.mark.parametrize(
-    ("step", "pointer"),
-    [
-        ({"type": "prune.magnitude", "sparsity": {"sweep": [0.5]}}, "/candidate/recipe/0/sparsity/sweep"),
-        ({"type": "prune.magnitude", "sparsity": {"sweep": [0.5, 1.5]}}, "/candidate/recipe/0/sparsity/sweep/1"),
-        ({"type": "prune.magnitude", "sparsity": 0.5, "bits": {"sweep": [8, 4]}}, "/candidate/recipe/0/bits"),
-        ({"type": "lowrank.svd", "rank": {"sweep": [4, 600]}}, "/candidate/recipe/0/rank/sweep/1"),
-        ({"type": "prune.magnitude", "sparsity": 0.5}, "/knobs"),
-    ],
-)
-def test_what_cannot_be_turned_is_refused_before_it_is_queued(http: httpx.Client, step: Json, pointer: str) -> None:
-    answer = http.post("/v1/diagnosis/jobs", json=sweep_request(step))
-    assert answer.status_code in (400, 422), answer.text
-    assert pointer in answer.text
-    assert answer.json()
-
-
-def test_bounds_that_miss_the_range_are_refused(http: httpx.Client) -> None:
-    step = {"type": "prune.magnitude", "sparsity": {"sweep": [0.1, 0.5]}}
-    answer = http.post("/v1/diagnosis/jobs", json=sweep_request(step, bounds={"s0": [0.8, 0.9]}))
-    assert "/bounds/s0" in answer.text
-    assert "s0 is bounded to 0.8..0.9, outside" in answer.text
+    look(browser, file)

@@ -5,7 +5,6 @@ from typing import Any
 
 import httpx
 import jsonschema
-import pytest
 
 from app.cli.client import Client
 from app.cli.schema import report_schema
@@ -41,37 +40,3 @@ def test_texts_are_written_scored_and_shown(finish: Callable[[Json], Json], clie
     assert report["samples"]
     texts = http.get(f"/v1/diagnosis/jobs/{job['id']}/artifacts/texts.jsonl").text.splitlines()
     assert len(texts) == 2 * 3 * 6
-
-
-@pytest.mark.parametrize(
-    ("fields", "code", "pointer"),
-    [
-        ({"decoders": [{"name": "top_p", "p": 1.5}]}, "invalid_request", "/decoders/0/p"),
-        ({"decoders": [{"name": "no_such"}]}, "invalid_request", "/decoders/0/name"),
-        ({"decoders": [{"name": "greedy"}, {"name": "greedy"}]}, "invalid_request", "/decoders"),
-        ({"candidates": [{"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": b}]} for b in (2, 4, 5, 6)]},
-         "invalid_request", "/candidates"),
-        ({"candidates": [{"model": "tiny", "recipe": WOUND}]}, "invalid_request", "/candidates"),
-        ({"candidates": [{"model": "missing"}]}, "unknown_model", "/candidates/0/model"),
-        ({"candidates": [{"model": "tiny", "recipe": [{"type": "quantize.rtn", "bits": 4, "group_size": 48}]}]},
-         "group_size_mismatch", "/candidates/0/recipe/0/group_size"),
-        ({"prompt_tokens": 100, "tokens": 200}, "window_too_large", "/tokens"),
-        ({"text": {"source": "inline", "documents": [{"id": "e", "text": ""}]}}, "document_too_short",
-         "/text/documents/0/text"),
-        ({"candidate": {"model": "tiny", "recipe": [{"type": "quantize.activations", "bits": 8}]}},
-         "recipe_not_applicable", "/decoders/2"),
-    ],
-)  # fmt: skip
-def test_it_is_refused_before_it_is_queued(http: httpx.Client, fields: Json, code: str, pointer: str) -> None:
-    answer = http.post("/v1/diagnosis/jobs", json=trajectory_request(**fields))
-    assert answer.status_code in (404, 422), answer.text
-    found = [(error["code"], error["pointer"]) for error in answer.json().get("errors") or [answer.json()]]
-    assert (code, pointer) in found
-
-
-def test_a_dry_run_tells_how_much_will_be_written(http: httpx.Client) -> None:
-    answer = http.post("/v1/diagnosis/jobs", json=trajectory_request(dry_run=True))
-    assert answer.status_code == 200
-    estimate = answer.json()
-    assert estimate["tokens"] == 2 * 3 * 6 * 10
-    assert estimate["documents"] == 6

@@ -1,8 +1,4 @@
-"""Verify processes for tests: the real one, and one whose candidate lies about what its tokens were drawn from.
-
-`python -m tests.support.verifying --deployment ID` is the second: it reports another temperature than it drew with, and
-the self-test has to find that out.
-"""
+"""A verify process for tests."""
 
 from __future__ import annotations
 
@@ -33,16 +29,14 @@ VARIABLES = {
 }
 
 
-def start(
-    settings: Settings, deployment: str, log: Path, *, module: str = "workers.verify", **variables: str
-) -> subprocess.Popen[bytes]:
+def start(settings: Settings, deployment: str, log: Path, **variables: str) -> subprocess.Popen[bytes]:
     """The process, in a session of its own, logging to a file."""
     own = {"HEMOSTAT_HOME": str(settings.home)}
     if settings.redis_url is not None:
         own["HEMOSTAT_REDIS_URL"] = settings.redis_url
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", module, "--deployment", deployment],
+            [sys.executable, "-m", "workers.verify", "--deployment", deployment],
             env={**os.environ, **VARIABLES, **own, **variables},
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -90,23 +84,3 @@ def end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
     process.wait(30)
-
-
-def lie() -> None:
-    """Makes every distribution that a token was drawn from look flatter than it was."""
-    from workers.calibration.verified.verifier import Board
-
-    honest = Board.block
-
-    def block(self: Board, key: int, tokens: Any) -> Any:
-        drafted, rows = honest(self, key, tokens)
-        return drafted, [q_V**0.5 / (q_V**0.5).sum() for q_V in rows]
-
-    Board.block = block  # type: ignore[method-assign]
-
-
-if __name__ == "__main__":
-    from workers import verify
-
-    lie()
-    sys.exit(verify.main())

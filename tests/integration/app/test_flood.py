@@ -1,22 +1,19 @@
 """Redis with little memory, under floods: what is there goes on and ends, and what is refused is told why."""
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 import pytest
 
 from app.contracts.deployment import Deployment, DeploymentState, Replica
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus
 from app.jobs import files
 from app.jobs.reconcile import sweep
 from app.jobs.workers import WorkerInfo, announce
-from app.main import create_app
 from app.memory import HIGH_WATER
 from tests.integration.app.conftest import Api, compare
 from tests.integration.app.deployments.asking import refused, sample, until
@@ -209,22 +206,6 @@ async def test_jobs_that_are_submitted_and_cancelled_leave_room_for_others(life:
         assert (await api.http.get(f"{JOBS}/{job_id}")).status_code == 200, "what has a result is kept"
 
 
-async def test_a_full_disk_budget_is_told_apart_from_a_full_redis(api: Api) -> None:
-    settings = api.state.settings.model_copy(update={"request_budget_bytes": 2_000_000})
-    app = create_app(settings)
-    document = {"id": "d1", "text": "The quick brown fox. " * 50_000}
-    body = compare(text={"source": "inline", "documents": [document]})
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
-    ):
-        assert (await http.post(JOBS, json=body)).status_code == 202
-        answer = await http.post(JOBS, json=body)
-        assert (answer.status_code, answer.json()["code"]) == (429, "queue_full")
-        assert int(answer.headers["retry-after"]) > 0
-
-
 async def test_beyond_the_high_water_mark_no_deployment_is_made_but_one_can_be_changed(small: Api) -> None:
     await small.state.deployments.create(request(name="before"))
     await fill(small, HIGH_WATER + 0.01)
@@ -235,18 +216,3 @@ async def test_beyond_the_high_water_mark_no_deployment_is_made_but_one_can_be_c
     assert [one.name for one in await small.state.deployments.list()] == ["before"]
     changed = await small.http.patch("/v1/deployments/before", json={"calibration": "off"})
     assert changed.status_code == 200
-
-
-async def test_a_redis_that_takes_no_write_is_told_as_what_it_is(api: Api) -> None:
-    job_id = await api.submit()
-    await api.state.redis.config_set("maxmemory", 1)
-    try:
-        answer = await api.http.post(f"{JOBS}/{job_id}/cancel")
-        told: dict[str, Any] = (await api.http.post(JOBS, json=compare())).json()
-    finally:
-        await api.state.redis.config_set("maxmemory", 0)
-    assert "memory" in told["detail"]
-    assert answer.status_code in {200, 503}
-    assert "does not answer" not in answer.json().get("detail", "")
-    with contextlib.suppress(HemostatError):
-        await api.state.store.cancel(job_id)

@@ -284,16 +284,6 @@ async def test_an_owner_whose_models_are_looked_into_delays_no_other(http: httpx
     assert {answer.status_code for answer in await asyncio.gather(*mine)} == {200, 202}
 
 
-async def test_without_keys_everything_is_the_local_users(settings: Settings) -> None:
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
-    ):
-        made = (await http.post(JOBS, json=compare())).json()
-        assert [job["id"] for job in (await http.get(JOBS)).json()["data"]] == [made["id"]]
-
-
 # --- who did what
 
 

@@ -17,7 +17,7 @@ import pytest
 from app.contracts.errors import HemostatError
 from app.contracts.job import JobStatus
 from app.settings import Settings
-from app.up import _Parts, free_port, require_free, run_up, running
+from app.up import _Parts, require_free, run_up, running
 from tests.integration.app.deployments.conftest import request
 from tests.support.handlers import go
 from tests.support.worker import ROOT, Owner, environment, gone, halt, wait_for
@@ -353,7 +353,3 @@ def test_a_valkey_that_falls_silent_is_told_once_and_so_is_its_return(tmp_path: 
     finally:
         os.kill(valkey.pid, signal.SIGCONT)
         valkey.stop()
-
-
-def test_free_port_is_free() -> None:
-    require_free("127.0.0.1", free_port("127.0.0.1"), "HEMOSTAT_PORT")

@@ -9,7 +9,6 @@ from typing import Any, cast
 import psutil
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from app.contracts.deployment import Deployment, ShadowSample
 from app.deployments import keys, service
@@ -105,16 +104,6 @@ async def test_token_ids_that_expired_leave_the_disk(
     await until(brief.tidy_disk)
     await until(lambda: off_disk(client))
     assert not await deployments.tidy_disk()  # once an expiry
-
-
-async def test_token_ids_that_were_taken_out_leave_the_disk(
-    client: Redis, brief: DeploymentStore, made: Deployment
-) -> None:
-    await brief.push_sample(made.id, marked("scored"))
-    await brief.pop_samples(made.id, 1)
-    assert await on_disk(client)
-    await until(brief.tidy_disk)
-    await until(lambda: off_disk(client))
 
 
 async def test_a_deleted_deployment_leaves_the_disk(client: Redis, brief: DeploymentStore) -> None:
@@ -324,27 +313,6 @@ async def test_a_server_that_does_not_say_how_it_is_is_not_asked(
     await until(store.tidy_disk)
 
 
-async def test_what_else_the_server_says_is_told_in_its_words_without_a_remedy(
-    client: Redis,
-    brief: DeploymentStore,
-    made: Deployment,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def cannot() -> None:
-        raise ResponseError("Can't execute an AOF background rewriting.")
-
-    monkeypatch.setattr(client, "bgrewriteaof", cannot)
-    await brief.push_sample(made.id, marked("one"))
-
-    async def told() -> bool:
-        await service.tidy_disk(brief)
-        return "Can't execute an AOF background rewriting." in caplog.text
-
-    await until(told)
-    assert "ACL" not in caplog.text
-
-
 @pytest.fixture
 def often(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Of a service that looks often, and whose samples soon expire."""
@@ -359,18 +327,6 @@ async def test_the_service_does_it_by_itself(client: Redis, often: Settings) -> 
         store = app.state.hemostat.deployments
         made = await store.create(request())
         await store.push_sample(made.id, marked("expires"))
-        await until(lambda: off_disk(client))
-
-
-async def test_what_an_earlier_version_queued_leaves_the_disk_too(
-    client: Redis, often: Settings, deployments: DeploymentStore, made: Deployment
-) -> None:
-    await deployments.push_sample(made.id, marked("one"))
-    await deployments.pop_samples(made.id, 1)
-    await client.delete(keys.DISK)  # of which it noted nothing
-    assert await on_disk(client)
-    app = create_app(often)
-    async with app.router.lifespan_context(app):
         await until(lambda: off_disk(client))
 
 

@@ -166,10 +166,3 @@ async def test_one_made_with_calibration_off_begins_with_the_version_that_was_as
     assert (made.active_version, made.previous_version) == ("identity", FIRST)
     on = await deployments.patch(made.id, AUTO)
     assert (on.active_version, on.previous_version, on.fit_reason) == (FIRST, None, "")
-
-
-async def test_a_deployment_that_nobody_runs_is_forgotten_at_once(
-    deployments: DeploymentStore, made: Deployment
-) -> None:
-    await deployments.delete(made.id)
-    assert await deployments.list() == []

@@ -32,14 +32,3 @@ def test_profiles_are_listed_shown_compared_and_deleted(server: Server) -> None:
     assert "fit/seed" in hemostat(server, "profiles", "compare", one.version, other.version)
     assert "is deleted" in hemostat(server, "profiles", "delete", one.version)
     assert "There is no calibration profile" in hemostat(server, "profiles", "show", one.version, status=2)
-
-
-def test_calibrate_estimates_and_refuses_before_it_runs(server: Server) -> None:
-    server.start()
-    common = ("calibrate", "-r", "tiny", "--recipe", "quantize.rtn:bits=4", "--window", "64")
-    said = hemostat(server, *common, "--dry-run")
-    assert "Estimate (nothing was run)" in said
-    assert "fitting and testing 7 calibrators" in " ".join(said.split())
-    assert "did you mean" in hemostat(server, "calibrate", "-r", "tinny", *common[3:], "--dry-run", status=2)
-    assert "There is no deployment" in hemostat(server, *common, "--deployment", "nobody", status=2)
-    assert "calibrators[0]" in hemostat(server, *common, "--calibrator", "magic", "--dry-run", status=2)

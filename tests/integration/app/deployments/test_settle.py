@@ -84,15 +84,6 @@ async def test_it_is_settled_once_however_often_and_by_however_many(
     assert await store.client.smembers(keys.UNSETTLED) == set()
 
 
-async def test_a_crash_before_it_was_settled_loses_nothing(
-    deployments: DeploymentStore, store: JobStore, made: Deployment
-) -> None:
-    """The id is written before the job is: whatever process comes next settles it."""
-    await run(store, asked(made))
-    other = DeploymentStore(store.client, deployments.settings)
-    assert await settle_jobs(other, JobStore(store.client, store.settings)) == 1
-
-
 async def test_what_did_not_prove_itself_is_refused_with_the_reason(
     deployments: DeploymentStore, store: JobStore, made: Deployment
 ) -> None:

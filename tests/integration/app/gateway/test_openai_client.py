@@ -78,20 +78,6 @@ async def test_the_deployments_sampling_holds_where_a_request_names_none(service
         assert response.temperature == 0
 
 
-async def test_a_schema_beyond_its_limits_is_a_bad_request_that_names_the_field(service: Service, model: str) -> None:
-    properties = {f"p{number}": {"type": "integer"} for number in range(513)}
-    wanted = {"name": "large", "schema": {"type": "object", "properties": properties}}
-    async with service.openai() as client:
-        with pytest.raises(openai.BadRequestError) as caught:
-            await client.chat.completions.create(
-                model=model,
-                messages=MESSAGES,
-                response_format={"type": "json_schema", "json_schema": wanted},  # type: ignore[typeddict-item]
-            )
-        assert (caught.value.param, caught.value.code) == ("response_format", "invalid_request")
-        assert "513 properties in all; at most 512" in caught.value.message
-
-
 async def test_a_stream_says_the_same_as_the_whole_answer(service: Service, model: str) -> None:
     asked = {"model": model, "messages": MESSAGES, "max_tokens": 40, "seed": 3, "temperature": 0.7}
     async with service.openai() as client:

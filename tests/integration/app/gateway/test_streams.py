@@ -15,7 +15,6 @@ import httpx
 import openai
 import pytest
 
-from app.contracts.deployment import DeploymentState
 from tests.integration.app.gateway.conftest import QUIET_KEY, ROOT, VERSION, Service
 from tests.support.ports import free_port
 
@@ -89,32 +88,6 @@ async def test_a_replica_killed_in_mid_stream_ends_it_with_an_error_and_the_next
             await store.register(deployment.id, service.replica("b-lives"))
         answer = await client.completions.create(model="killed", prompt="a", max_tokens=2)
         assert answer.usage.completion_tokens <= 2
-
-
-async def test_a_dead_replica_is_skipped_where_nothing_was_sent(service: Service) -> None:
-    dead = service.replica("a-dead", f"http://127.0.0.1:{free_port()}")
-    await service.deploy("skipping", dead, service.replica("b-lives"))
-    async with service.openai(max_retries=0) as client:
-        for stream in (False, True):
-            answer = await client.completions.create(model="skipping", prompt="a", max_tokens=2, stream=stream)
-            if stream:
-                assert [chunk async for chunk in answer]
-    assert service.metric("hemostat_gateway_retries_total", deployment="skipping") >= 1
-
-
-async def test_nobody_there_is_503_with_a_time_to_come_back(service: Service) -> None:
-    dead = service.replica("a-dead", f"http://127.0.0.1:{free_port()}")
-    starting = service.replica("b-starting").model_copy(update={"state": DeploymentState.STARTING})
-    await service.deploy("lonely", dead)
-    await service.deploy("waking", starting)
-    for model in ("lonely", "waking"):
-        async with service.openai(max_retries=0) as client:
-            with pytest.raises(openai.InternalServerError) as caught:
-                await client.completions.create(model=model, prompt="a", max_tokens=2)
-            assert caught.value.status_code == 503
-            assert int(caught.value.response.headers["retry-after"]) >= 1
-            assert caught.value.response.headers["x-should-retry"] == "true"
-            assert caught.value.code == "replica_unavailable"
 
 
 async def test_a_client_that_leaves_stops_its_generation_and_pays_its_prompt(service: Service) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -27,46 +24,27 @@ RECIPE = [{"type": "quantize.rtn", "bits": 2, "group_size": 32}]
 LENGTH = 256
 
 
-@dataclass
-class Verified:
-    """A deployment whose verify process is ready, and one whose self-test has failed."""
-
-    name: str
-    lying: str
-    reason: str  # of the failure
-
-
 @pytest.fixture(scope="module")
 def reference(tiny: Tiny) -> Path:
     return tiny("llama", max_position_embeddings=CONTEXT)
 
 
 @pytest.fixture(scope="module")
-def verified(api_process: Service, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verified]:
-    service, folder = api_process, tmp_path_factory.mktemp("verified")
-    models = folder / "models.toml"
+def verified(api_process: Service, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A deployment whose verify process is ready."""
+    service, folder, name = api_process, tmp_path_factory.mktemp("verified"), "verified"
+    models, log = folder / "models.toml", folder / "log"
     register(models, "tiny", reference)
     fields: dict[str, Any] = {"model": {"model": "tiny", "recipe": RECIPE}, "verify": True, "max_model_len": LENGTH}
-    processes: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
-    modules = {"verified": "workers.verify", "lying": "tests.support.verifying"}
+    asyncio.run(service.deploy(name, **fields))
+    process = verifying.start(service.settings, name, log, HEMOSTAT_MODELS=str(models))
     try:
-        for name, module in modules.items():
-            asyncio.run(service.deploy(name, **fields))
-            log = folder / f"{name}.log"
-            draws = "2000" if name == "lying" else "500"
-            variables = {"HEMOSTAT_MODELS": str(models), "HEMOSTAT_VERIFY_DRAWS": draws}
-            processes[name] = verifying.start(service.settings, name, log, module=module, **variables), log
         ends = (DeploymentState.READY, DeploymentState.FAILED)
-        found = {
-            name: asyncio.run(verifying.until(service.settings, name, lambda one: one.state in ends, *there))
-            for name, there in processes.items()
-        }
-        assert found["verified"].state is DeploymentState.READY, found["verified"].reason
-        assert found["lying"].state is DeploymentState.FAILED
-        yield Verified("verified", "lying", found["lying"].reason)
+        found = asyncio.run(verifying.until(service.settings, name, lambda one: one.state in ends, process, log))
+        assert found.state is DeploymentState.READY, found.reason
+        yield name
     finally:
-        for process, _ in processes.values():
-            verifying.end(process)
+        verifying.end(process)
 
 
 def greedy(checkpoint: Path, prompt: list[int], answer: list[int]) -> float:
@@ -86,16 +64,14 @@ def own_greedy(checkpoint: Path, prompt: list[int], tokens: int) -> list[int]:
     return [int(token) for token in out[0, len(prompt) :]]
 
 
-async def test_greedy_answers_are_the_references_own(service: Service, verified: Verified, reference: Path) -> None:
+async def test_greedy_answers_are_the_references_own(service: Service, verified: str, reference: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(reference)
     chat = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, return_dict=True)["input_ids"]
     async with service.openai() as client:
         talk = await client.chat.completions.create(
-            model=verified.name, messages=MESSAGES, max_tokens=12, temperature=0, **VERIFY
+            model=verified, messages=MESSAGES, max_tokens=12, temperature=0, **VERIFY
         )
-        text = await client.completions.create(
-            model=verified.name, prompt=PROMPT, max_tokens=12, temperature=0, **VERIFY
-        )
+        text = await client.completions.create(model=verified, prompt=PROMPT, max_tokens=12, temperature=0, **VERIFY)
     for answer, shown, prompt in (
         (talk, talk.choices[0].message.content, chat),
         (text, text.choices[0].text, tokenizer.encode(PROMPT)),
@@ -112,8 +88,8 @@ async def test_greedy_answers_are_the_references_own(service: Service, verified:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_answers_say_how_well_the_draft_did(service: Service, verified: Verified, *, stream: bool) -> None:
-    asked: dict[str, Any] = {"model": verified.name, "max_tokens": 24, "seed": 5, "temperature": 0.9, **VERIFY}
+async def test_answers_say_how_well_the_draft_did(service: Service, verified: str, *, stream: bool) -> None:
+    asked: dict[str, Any] = {"model": verified, "max_tokens": 24, "seed": 5, "temperature": 0.9, **VERIFY}
     async with service.openai() as client:
         raw = await client.chat.completions.with_raw_response.create(messages=MESSAGES, **asked)
         talk, text = raw.parse(), await client.completions.create(prompt=PROMPT, **asked)
@@ -141,8 +117,8 @@ async def test_answers_say_how_well_the_draft_did(service: Service, verified: Ve
         assert parts[-1].model_extra["hemostat"] == text.model_extra["hemostat"]
 
 
-async def test_a_stop_string_ends_the_answer_before_it(service: Service, verified: Verified) -> None:
-    asked: dict[str, Any] = {"model": verified.name, "prompt": PROMPT, "max_tokens": 40, "seed": 5, **VERIFY}
+async def test_a_stop_string_ends_the_answer_before_it(service: Service, verified: str) -> None:
+    asked: dict[str, Any] = {"model": verified, "prompt": PROMPT, "max_tokens": 40, "seed": 5, **VERIFY}
     async with service.openai() as client:
         whole = await client.completions.create(**asked)
         middle = len(whole.choices[0].text) // 2
@@ -152,44 +128,3 @@ async def test_a_stop_string_ends_the_answer_before_it(service: Service, verifie
     assert cut.choices[0].text == whole.choices[0].text[: whole.choices[0].text.index(stop)]
     assert cut.choices[0].finish_reason == "stop"
     assert cut.usage.completion_tokens <= whole.usage.completion_tokens
-
-
-async def test_where_the_self_test_failed_it_is_501_with_what_was_measured(
-    service: Service, verified: Verified
-) -> None:
-    assert "do not follow the reference (chi-square p = " in verified.reason
-    async with service.openai(max_retries=0) as client:
-        with pytest.raises(openai.InternalServerError) as caught:
-            await client.completions.create(model=verified.lying, prompt=PROMPT, max_tokens=4, **VERIFY)
-        assert caught.value.status_code == 501
-        assert caught.value.body["code"] == "verify_unavailable"
-        assert verified.reason.rstrip(".")[:200] in caught.value.body["message"]
-        plain = await client.completions.create(model=verified.lying, prompt=PROMPT, max_tokens=4)
-        assert plain.usage.completion_tokens >= 1
-
-
-@pytest.mark.parametrize(
-    ("fields", "parameter"),
-    [
-        ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
-        ({"frequency_penalty": 0.5}, "frequency_penalty"),
-        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"max_tokens": LENGTH}, "messages"),
-    ],
-)
-async def test_what_it_cannot_do_is_400(
-    service: Service, verified: Verified, fields: dict[str, Any], parameter: str
-) -> None:
-    async with service.openai() as client:
-        with pytest.raises(openai.BadRequestError) as caught:
-            await client.chat.completions.create(
-                **{"model": verified.name, "messages": MESSAGES, "max_tokens": 4, **VERIFY} | fields
-            )
-    told = caught.value.body
-    if parameter == "messages":
-        assert told["code"] == "context_exceeded"
-        assert f"takes {LENGTH} together" in told["message"]
-    else:
-        assert told["param"] == parameter

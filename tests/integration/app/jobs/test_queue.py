@@ -2,9 +2,8 @@
 
 import asyncio
 import errno
-import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,17 +14,12 @@ from redis.asyncio import Redis
 from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus, job_error
 from app.jobs import keys, queue
-from app.jobs.ids import new_job_id
-from app.jobs.reconcile import run, sweep
+from app.jobs.reconcile import Swept, run, sweep
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 from app.jobs.workers import WorkerInfo, announce, leave, living
-from app.kinds.compare.request import CompareRequest
-from app.settings import Settings
-from tests.integration.app.conftest import compare
+from tests.integration.app.jobs.stored import created
 from tests.integration.conftest import RedisServer
-
-REQUEST = CompareRequest.model_validate(compare())
 
 
 @pytest.fixture
@@ -34,13 +28,13 @@ async def docket(redis_server: RedisServer) -> AsyncIterator[Docket]:
         yield made
 
 
-async def create(store: JobStore) -> str:
-    job_id = new_job_id()
-    await store.create(job_id, REQUEST)
-    return job_id
+async def swept(
+    store: JobStore, docket: Docket, remove_files: Callable[[str], None] = lambda _: None, **changes: float
+) -> Swept:
+    return await sweep(store, docket, store.settings.model_copy(update=changes), remove_files)
 
 
-async def run_worker(settings: Settings, store: JobStore) -> list[str]:
+async def run_worker(store: JobStore) -> list[str]:
     """A real docket worker with a task of the twin's name, until nothing is left to do."""
     ran: list[str] = []
 
@@ -50,21 +44,19 @@ async def run_worker(settings: Settings, store: JobStore) -> list[str]:
             ran.append(job_id)
             await store.finish(job_id, claim.attempt, report="attempt-1/report.json", severity="none")
 
-    async with queue.make_docket(settings) as docket:
+    async with queue.make_docket(store.settings) as docket:
         docket.register(run_job)
         async with Worker(docket, concurrency=1, redelivery_timeout=timedelta(minutes=2)) as worker:
             await asyncio.wait_for(worker.run_until_finished(), 90)
     return ran
 
 
-async def test_the_twin_reaches_the_workers_function(
-    store: JobStore, docket: Docket, redis_server: RedisServer
-) -> None:
-    ids = [await create(store) for _ in range(3)]
+async def test_the_twin_reaches_the_workers_function(store: JobStore, docket: Docket) -> None:
+    ids = [await created(store) for _ in range(3)]
     for job_id in ids:
         assert await queue.submit(docket, job_id)
         assert await queue.submit(docket, job_id), "submitting twice is submitting once"
-    assert await run_worker(redis_server.settings, store) == ids
+    assert await run_worker(store) == ids
     for job_id in ids:
         record = await store.get(job_id)
         assert record is not None
@@ -72,53 +64,40 @@ async def test_the_twin_reaches_the_workers_function(
         assert record.job.attempt == 1
 
 
-async def test_a_process_that_only_submits_does_not_run_jobs() -> None:
-    with pytest.raises(RuntimeError, match="only submits"):
-        await queue.run_job("diag_x")
-
-
-async def test_a_withdrawn_job_is_not_delivered(store: JobStore, docket: Docket, redis_server: RedisServer) -> None:
-    kept, dropped = await create(store), await create(store)
+async def test_a_withdrawn_job_is_not_delivered(store: JobStore, docket: Docket) -> None:
+    kept, dropped = await created(store), await created(store)
     await queue.submit(docket, dropped)
     await queue.submit(docket, kept)
     await store.cancel(dropped)
     assert await queue.withdraw(docket, dropped)
     assert await queue.known(docket, [kept, dropped, "other"]) == {kept: True, dropped: False, "other": False}
-    assert await run_worker(redis_server.settings, store) == [kept]
+    assert await run_worker(store) == [kept]
 
 
-async def test_a_record_that_docket_never_heard_of_is_submitted_by_the_sweep(
-    store: JobStore, docket: Docket, redis_server: RedisServer
-) -> None:
-    lost, told = await create(store), await create(store)
+async def test_a_record_that_docket_never_heard_of_is_submitted_by_the_sweep(store: JobStore, docket: Docket) -> None:
+    lost, told = await created(store), await created(store)
     await queue.submit(docket, told)
-    swept = await sweep(store, docket, redis_server.settings, lambda _: None)
-    assert (swept.resubmitted, swept.cancelled, swept.forgotten) == (1, 0, 0)
-    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 0
-    assert sorted(await run_worker(redis_server.settings, store)) == sorted([lost, told])
-
-
-async def test_a_sweep_reaches_every_page(store: JobStore, docket: Docket, redis_server: RedisServer) -> None:
-    for _ in range(120):
-        await create(store)
-    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 120
+    done = await swept(store, docket)
+    assert (done.resubmitted, done.cancelled, done.forgotten) == (1, 0, 0)
+    assert (await swept(store, docket)).resubmitted == 0
+    assert sorted(await run_worker(store)) == sorted([lost, told])
 
 
 async def test_a_record_of_another_version_does_not_keep_the_sweep_from_the_others(
-    store: JobStore, docket: Docket, redis_server: RedisServer, client: Redis
+    store: JobStore, docket: Docket, client: Redis
 ) -> None:
     for _ in range(105):  # more than a page
-        await client.hset(keys.job(await create(store)), "candidate", "[]")
-    old = await create(store)
-    await client.hset(keys.job(await create(store)), "candidate", "[]")
-    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 107, "each has its turn"
+        await client.hset(keys.job(await created(store)), "candidate", "[]")
+    old = await created(store)
+    await client.hset(keys.job(await created(store)), "candidate", "[]")
+    assert (await swept(store, docket)).resubmitted == 107, "each has its turn"
     assert (await queue.known(docket, [old]))[old]
 
 
-async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket, redis_server: RedisServer) -> None:
-    job_id = await create(store)
+async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket) -> None:
+    job_id = await created(store)
     await queue.submit(docket, job_id)
-    async with queue.make_docket(redis_server.settings) as other:
+    async with queue.make_docket(store.settings) as other:
 
         async def run_job(job_id: str) -> None:
             claim = await store.claim(job_id, "w1")
@@ -128,54 +107,50 @@ async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket
         other.register(run_job)
         async with Worker(other, concurrency=1) as worker:
             await asyncio.wait_for(worker.run_until_finished(), 90)
-    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 1
-    assert await run_worker(redis_server.settings, store) == [job_id]
+    assert (await swept(store, docket)).resubmitted == 1
+    assert await run_worker(store) == [job_id]
 
 
 @pytest.mark.parametrize("cancelling", [False, True])
 async def test_a_job_whose_task_ended_without_ending_it_is_put_right(
-    store: JobStore, docket: Docket, redis_server: RedisServer, client: Redis, cancelling: bool
+    store: JobStore, docket: Docket, client: Redis, cancelling: bool
 ) -> None:
-    patient, settings = (redis_server.settings.model_copy(update={"redelivery_s": age}) for age in (600.0, 1.0))
-    job_id = await create(store)
+    job_id = await created(store)
     await store.claim(job_id, "w1")
     if cancelling:
         await store.cancel(job_id)
-    young = await sweep(store, docket, patient, lambda _: None)
+    young = await swept(store, docket, redelivery_s=600.0)
     assert (young.resubmitted, young.cancelled) == (0, 0), "it is too young to be given up"
     await asyncio.sleep(1.1)
     await announce(client, WorkerInfo(id="w1", job=job_id), expiry_s=600)
-    idle = await sweep(store, docket, settings, lambda _: None)
+    idle = await swept(store, docket, redelivery_s=1.0)
     assert (idle.resubmitted, idle.cancelled) == (0, 0), "its worker lives and names it"
     await announce(client, WorkerInfo(id="w1", job=None), expiry_s=600)
     removed: list[str] = []
-    swept = await sweep(store, docket, settings, removed.append)
-    assert (swept.resubmitted, swept.cancelled) == ((0, 1) if cancelling else (1, 0))
+    done = await swept(store, docket, removed.append, redelivery_s=1.0)
+    assert (done.resubmitted, done.cancelled) == ((0, 1) if cancelling else (1, 0))
     assert removed == ([job_id] if cancelling else []), "a running one is resumed from them"
     record = await store.get(job_id)
     assert record is not None
     assert record.job.status is (JobStatus.CANCELLED if cancelling else JobStatus.RUNNING)
 
 
-async def test_what_ended_long_ago_is_forgotten_with_its_files(
-    store: JobStore, docket: Docket, redis_server: RedisServer
-) -> None:
-    old, active = await create(store), await create(store)
+async def test_what_ended_long_ago_is_forgotten_with_its_files(store: JobStore, docket: Docket) -> None:
+    old, active = await created(store), await created(store)
     await store.claim(old, "w1")
     await store.fail(old, 1, job_error(ErrorCode.ENGINE_FAILED, "x"))
     removed: list[str] = []
-    assert (await sweep(store, docket, redis_server.settings, removed.append)).forgotten == 0
-    settings = redis_server.settings.model_copy(update={"job_retention_s": 0})
-    assert (await sweep(store, docket, settings, removed.append)).forgotten == 1
+    assert (await swept(store, docket, removed.append)).forgotten == 0
+    assert (await swept(store, docket, removed.append, job_retention_s=0)).forgotten == 1
     assert removed == [old]
     assert await store.get(old) is None
     assert await store.get(active) is not None
 
 
 async def test_a_sweep_reads_no_record_of_what_has_ended(
-    store: JobStore, docket: Docket, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for job_id in [await create(store) for _ in range(3)]:
+    for job_id in [await created(store) for _ in range(3)]:
         await store.cancel(job_id)
     read: list[str] = []
     records = store._records
@@ -185,19 +160,18 @@ async def test_a_sweep_reads_no_record_of_what_has_ended(
         return [*await records(job_ids)]
 
     monkeypatch.setattr(store, "_records", counted)
-    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).forgotten == 0
-    settings = redis_server.settings.model_copy(update={"job_retention_s": 0})
-    assert (await sweep(store, docket, settings, lambda _: None)).forgotten == 3
+    assert (await swept(store, docket)).forgotten == 0
+    assert (await swept(store, docket, job_retention_s=0)).forgotten == 3
     assert read == []
 
 
 async def test_files_that_cannot_be_removed_keep_their_own_job_only(
-    store: JobStore, docket: Docket, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+    store: JobStore, docket: Docket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = [await create(store) for _ in range(3)]
+    jobs = [await created(store) for _ in range(3)]
     for job_id in jobs:
         await store.cancel(job_id)
-    settings = redis_server.settings.model_copy(update={"job_retention_s": 0})
+    settings = store.settings.model_copy(update={"job_retention_s": 0})
     stuck, waits = jobs[1], 0
 
     def remove_files(job_id: str) -> None:
@@ -217,25 +191,25 @@ async def test_files_that_cannot_be_removed_keep_their_own_job_only(
 
 
 async def test_what_ended_is_kept_by_the_clock_that_stamped_it(
-    store: JobStore, docket: Docket, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine whose clock is wrong must not forget the jobs of all the others."""
-    job_id = await create(store)
+    job_id = await created(store)
     await store.cancel(job_id)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 400 * 24 * 3600)
     removed: list[str] = []
-    assert (await sweep(store, docket, redis_server.settings, removed.append)).forgotten == 0
+    assert (await swept(store, docket, removed.append)).forgotten == 0
     assert removed == []
     assert await store.get(job_id) is not None
 
 
 async def test_a_sweep_reads_no_record_of_what_is_queued(
-    store: JobStore, docket: Docket, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(300):
-        await queue.submit(docket, await create(store))
-    await create(store)  # it was not submitted
+        await queue.submit(docket, await created(store))
+    await created(store)  # it was not submitted
     asked: list[int] = []
     read: list[str] = []
     known, records = queue.known, store._records
@@ -250,17 +224,15 @@ async def test_a_sweep_reads_no_record_of_what_is_queued(
 
     monkeypatch.setattr(queue, "known", counted_known)
     monkeypatch.setattr(store, "_records", counted_records)
-    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 1
+    assert (await swept(store, docket)).resubmitted == 1
     assert read == []
     assert [count for count in asked if count] == [301]
 
 
-async def test_sweeping_goes_on_whatever_one_sweep_meets(
-    store: JobStore, docket: Docket, redis_server: RedisServer, client: Redis
-) -> None:
-    job_id = await create(store)
+async def test_sweeping_goes_on_whatever_one_sweep_meets(store: JobStore, docket: Docket, client: Redis) -> None:
+    job_id = await created(store)
     await store.cancel(job_id)
-    settings = redis_server.settings.model_copy(update={"job_retention_s": 0})
+    settings = store.settings.model_copy(update={"job_retention_s": 0})
     faults: list[Exception] = [RuntimeError("unforeseen"), PermissionError("a folder of somebody else's")]
     waits = 0
 
@@ -277,17 +249,10 @@ async def test_sweeping_goes_on_whatever_one_sweep_meets(
     assert await store.get(job_id) is None
 
 
-async def test_a_worker_of_a_later_version_is_listed_too(client: Redis) -> None:
-    await announce(client, WorkerInfo(id="w1", job="diag_x"))
-    told = json.loads(await client.get(keys.worker("w1")))
-    await client.set(keys.worker("w1"), json.dumps(told | {"temperature": 70}))
-    assert [(worker.id, worker.job) for worker in await living(client)] == [("w1", "diag_x")]
-
-
 async def test_a_submission_without_redis_is_reported_and_not_raised(
     store: JobStore, docket: Docket, redis_server: RedisServer
 ) -> None:
-    job_id = await create(store)
+    job_id = await created(store)
     redis_server.kill()
     assert not await queue.submit(docket, job_id, timeout_s=0.5)
     assert not await queue.withdraw(docket, job_id, timeout_s=0.5)

@@ -15,7 +15,6 @@ from tests.support.html import tree
 from tests.support.reports import variants
 
 JOBS = "/v1/diagnosis/jobs"
-JSON_TYPE = {"content-type": "application/json"}
 
 
 async def test_a_report_is_json_or_a_page_as_the_client_likes(api: Api, report: bytes) -> None:
@@ -103,16 +102,6 @@ async def test_artifacts_by_name_and_nothing_else(api: Api) -> None:
         assert answer.json()["code"] in {"artifact_not_found", "not_found", "job_not_found"}
 
 
-async def test_files_that_are_gone_are_named_as_such(api: Api) -> None:
-    job_id = await api.submit()
-    await finish(api, job_id)
-    for file in (api.state.settings.job_dir(job_id) / "attempt-1").iterdir():
-        file.unlink()
-    assert (await api.http.get(f"{JOBS}/{job_id}/report")).json()["code"] == "artifact_not_found"
-    assert (await api.http.get(f"{JOBS}/{job_id}/artifacts")).json()["data"] == []
-    assert (await api.http.get(f"{JOBS}/{job_id}/artifacts/tokens.npz")).json()["code"] == "artifact_not_found"
-
-
 @pytest.mark.parametrize("tail", ["/report", "/artifacts", "/artifacts/tokens.npz"])
 async def test_a_job_deleted_after_it_was_found_is_not_found(
     api: Api, tail: str, monkeypatch: pytest.MonkeyPatch
@@ -151,15 +140,6 @@ async def test_an_artifact_deleted_before_it_is_opened_is_refused_and_not_cut_of
     monkeypatch.setattr(results, "artifact", found_then_gone)
     gone = await api.http.get(url, headers=headers)
     assert (gone.status_code, gone.json()["code"]) == (404, "artifact_not_found")
-
-
-async def test_an_artifact_in_ranges_is_the_artifact(api: Api) -> None:
-    job_id = await api.submit()
-    await finish(api, job_id)
-    url = f"{JOBS}/{job_id}/artifacts/tokens.npz"
-    part = await api.http.get(url, headers={"range": "bytes=1-3"})
-    assert (part.status_code, part.content) == (206, b"values"[1:4])
-    assert part.headers["content-range"] == "bytes 1-3/6"
 
 
 @pytest.fixture

@@ -159,21 +159,6 @@ async def test_a_later_claim_fences_the_earlier_one(store: JobStore) -> None:
     ]
 
 
-async def test_of_many_attempts_at_once_exactly_one_result_is_recorded(store: JobStore, settings_of: Settings) -> None:
-    store = JobStore(store.client, settings_of.model_copy(update={"max_attempts": 10}))
-    job_id = await created(store)
-    claims = await asyncio.gather(*(store.claim(job_id, f"w{i}") for i in range(8)))
-    attempts = sorted(claim.attempt for claim in claims if claim is not None)
-    assert attempts == list(range(1, 9))
-    done = await asyncio.gather(
-        *(store.finish(job_id, n, report=f"attempt-{n}/report.json", severity="none") for n in attempts)
-    )
-    assert done == [False] * 7 + [True]
-    record = await store.get(job_id)
-    assert record is not None
-    assert record.report == "attempt-8/report.json"
-
-
 @pytest.fixture
 def settings_of(redis_server: RedisServer) -> Settings:
     return redis_server.settings
@@ -195,15 +180,6 @@ async def test_a_job_that_loses_its_workers_fails_instead_of_looping(store: JobS
     assert await store.claim(job_id, "w10") is None
 
 
-async def test_a_claim_that_is_tried_again_with_its_token_is_the_same_claim(store: JobStore) -> None:
-    job_id = await created(store)
-    claims = [await store.claim(job_id, "w1", token="t1") for _ in range(5)]
-    assert [claim.attempt for claim in claims if claim is not None] == [1] * 5
-    other = await store.claim(job_id, "w2", token="t2")
-    assert other is not None
-    assert other.attempt == 2
-
-
 async def test_a_released_attempt_does_not_count(store: JobStore) -> None:
     job_id = await created(store)
     for attempt in range(1, 3 * store.settings.max_attempts):
@@ -216,13 +192,6 @@ async def test_a_released_attempt_does_not_count(store: JobStore) -> None:
     record = await store.get(job_id)
     assert record is not None
     assert (record.tries, record.worker) == (0, None)
-
-
-async def test_cancelling_a_queued_job_ends_it(store: JobStore) -> None:
-    job_id = await created(store)
-    assert await store.cancel(job_id) is JobStatus.CANCELLED
-    assert await store.claim(job_id, "w1") is None
-    assert await history(store, job_id) == ["state queued", "state cancelled", "end cancelled"]
 
 
 @pytest.mark.parametrize("end", ["finish", "fail", "cancelled", "release", "claim"])

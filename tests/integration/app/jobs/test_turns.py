@@ -65,21 +65,17 @@ async def delivered(settings: Settings) -> list[str]:
     return given
 
 
-async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(
-    store: JobStore, docket: Docket, redis_server: RedisServer
-) -> None:
+async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(store: JobStore, docket: Docket) -> None:
     ids = [await submit(store, docket) for _ in range(4)]
     assert [await before(store, docket, job_id) for job_id in ids] == [ids[:place] for place in range(4)]
     record = await store.get(ids[3])
     assert record is not None
     found = await waits_for(store, docket, record, None)
     assert (found.before, [job.id for job in found.first]) == (3, ids[:2])
-    assert await delivered(redis_server.settings) == ids
+    assert await delivered(store.settings) == ids
 
 
-async def test_owners_have_their_turns_in_a_circle_and_are_told_so(
-    store: JobStore, docket: Docket, redis_server: RedisServer
-) -> None:
+async def test_owners_have_their_turns_in_a_circle_and_are_told_so(store: JobStore, docket: Docket) -> None:
     a1, a2, a3, a4 = [await submit(store, docket, "ann") for _ in range(4)]
     b1, b2 = [await submit(store, docket, "bob") for _ in range(2)]
     (c1,) = [await submit(store, docket, "cid")]
@@ -92,16 +88,14 @@ async def test_owners_have_their_turns_in_a_circle_and_are_told_so(
         assert await store.claim(job_id, "w1")
         await hand_over(store, docket)
 
-    async with queue.make_docket(redis_server.settings) as other:
+    async with queue.make_docket(store.settings) as other:
         other.register(run_job)
         async with Worker(other, concurrency=1) as made:
             await asyncio.wait_for(made.run_until_finished(), 90)
     assert given == expected
 
 
-async def test_an_owner_with_fewer_running_jobs_goes_first(
-    store: JobStore, docket: Docket, redis_server: RedisServer
-) -> None:
+async def test_an_owner_with_fewer_running_jobs_goes_first(store: JobStore, docket: Docket) -> None:
     """Three workers have jobs of ann's. While others wait that have none, docket gets no more of hers."""
     a = [await submit(store, docket, "ann") for _ in range(6)]
     for job_id in a[:3]:
@@ -120,7 +114,7 @@ async def test_an_owner_with_fewer_running_jobs_goes_first(
         await store.claim(job_id, "w2")
         await hand_over(store, docket)
 
-    async with queue.make_docket(redis_server.settings) as other:
+    async with queue.make_docket(store.settings) as other:
         other.register(run_job)
         async with Worker(other, concurrency=1) as made:
             await asyncio.wait_for(made.run_until_finished(), 90)
@@ -142,12 +136,12 @@ async def test_the_order_of_a_line_is_that_in_which_its_jobs_were_queued_whateve
 
 
 async def test_a_job_whose_turn_came_while_nobody_could_hand_it_over_is_handed_over_by_the_sweep(
-    store: JobStore, docket: Docket, redis_server: RedisServer
+    store: JobStore, docket: Docket
 ) -> None:
     first, second, third = [await submit(store, docket, "ann") for _ in range(3)]
     await store.claim(first, "w1")  # and that worker is gone
     assert not any((await queue.known(docket, [second, third])).values())
-    assert (await sweep(store, docket, redis_server.settings, lambda _: None)).resubmitted == 1
+    assert (await sweep(store, docket, store.settings, lambda _: None)).resubmitted == 1
     assert await queue.known(docket, [second, third]) == {second: True, third: False}
 
 
@@ -160,9 +154,7 @@ async def test_a_job_that_another_version_wrote_has_its_turn(store: JobStore, do
     assert await queue.known(docket, [first]) == {first: True}
 
 
-async def test_a_job_that_was_given_back_comes_behind_those_that_wait(
-    store: JobStore, docket: Docket, redis_server: RedisServer
-) -> None:
+async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store: JobStore, docket: Docket) -> None:
     """The oldest of all: by age it would be first."""
     fit, first, second = [await submit(store, docket) for _ in range(3)]
     claim = await store.claim(fit, "w1")
@@ -174,16 +166,14 @@ async def test_a_job_that_was_given_back_comes_behind_those_that_wait(
     assert await before(store, docket, second) == [first]
     assert await before(store, docket, fit) == [first, second]
     assert await before(store, docket, third) == [first, second, fit]
-    assert await delivered(redis_server.settings) == [first, second, fit, third]
+    assert await delivered(store.settings) == [first, second, fit, third]
 
 
-async def test_what_a_worker_holds_comes_first_and_waits_for_nothing(
-    store: JobStore, docket: Docket, redis_server: RedisServer
-) -> None:
+async def test_what_a_worker_holds_comes_first_and_waits_for_nothing(store: JobStore, docket: Docket) -> None:
     """docket has it as held until it is delivered again, should that worker be lost."""
     held, waiting, last = [await submit(store, docket) for _ in range(3)]
     taken, hold = asyncio.Event(), asyncio.Event()
-    async with worker(redis_server.settings, taken, hold) as given:
+    async with worker(store.settings, taken, hold) as given:
         await asyncio.wait_for(taken.wait(), 90)
         assert await before(store, docket, held) == [], "a worker has it just now"
         await store.claim(held, "w1")
@@ -198,7 +188,7 @@ async def test_what_a_worker_holds_comes_first_and_waits_for_nothing(
 
 
 async def test_what_a_sweep_submits_anew_keeps_the_order_in_which_it_was_queued(
-    store: JobStore, docket: Docket, redis_server: RedisServer, client: Redis
+    store: JobStore, docket: Docket, client: Redis
 ) -> None:
     """docket knows none of them, as after a loss of its memory; the oldest was given back last."""
     ids = []
@@ -208,9 +198,9 @@ async def test_what_a_sweep_submits_anew_keeps_the_order_in_which_it_was_queued(
     known = await submit(store, docket)
     await client.zadd(keys.queued(""), {ids[0]: 99})
     assert await before(store, docket, ids[1]) == [known], "until then it is behind what docket knows"
-    await sweep(store, docket, redis_server.settings, lambda _: None)
+    await sweep(store, docket, store.settings, lambda _: None)
     assert await before(store, docket, ids[0]) == [known, ids[1], ids[2]]
-    assert await delivered(redis_server.settings) == [known, ids[1], ids[2], ids[0]]
+    assert await delivered(store.settings) == [known, ids[1], ids[2], ids[0]]
 
 
 async def test_a_record_of_another_version_is_counted_and_not_shown(
