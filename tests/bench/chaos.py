@@ -34,7 +34,7 @@ import httpx
 import psutil
 
 from app.jobs import keys
-from tests.support.fleet import JOBS, Fleet, Load
+from tests.bench.fleet import JOBS, Fleet, Load
 from tests.support.worker import wait_for
 
 CSV: Final = Path(__file__).with_suffix(".csv")

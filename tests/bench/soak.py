@@ -27,8 +27,8 @@ import psutil
 from scipy.stats import theilslopes
 
 from tests.bench.chaos import PATIENCE_S, tell
+from tests.bench.fleet import ROLES, Fleet, Load
 from tests.bench.rows import Row, write
-from tests.support.fleet import ROLES, Fleet, Load
 
 CSV: Final = Path(__file__).with_suffix(".csv")
 EVERY_S: Final = 5.0

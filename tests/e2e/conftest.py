@@ -13,6 +13,9 @@ from playwright.sync_api import Browser
 from safetensors.torch import load_file, save_file
 
 from app.cli.client import Client
+from app.contracts.job import JobStatus
+from app.jobs.embedded import EmbeddedValkey
+from app.jobs.record import JobRecord
 from app.settings import Settings
 from app.up import Service, running
 from tests.support.browser import started
@@ -104,6 +107,23 @@ def service(settings: Settings) -> Iterator[Service]:
     """The running service."""
     with running(settings) as up:
         yield up
+
+
+@pytest.fixture
+def house(tmp_path: Path, tiny: Callable[..., Path]) -> Iterator[Settings]:
+    """A home of its own with a tiny model and Valkey, for workers that the test starts and kills."""
+    own = Settings(home=tmp_path / "home", worker_metrics_port=0, redelivery_s=2.0, cancel_grace_s=30.0)
+    own.home.mkdir()
+    own.models_file.write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
+    with EmbeddedValkey(own):
+        yield own
+
+
+def report_of(settings: Settings, record: JobRecord) -> str:
+    """The report of a job that succeeded, as its file has it."""
+    assert record.job.status is JobStatus.SUCCEEDED, record.job.error
+    assert record.report is not None
+    return (settings.job_dir(record.job.id) / record.report).read_text()
 
 
 @pytest.fixture

@@ -1,17 +1,15 @@
 """Cancelling and killing a worker in mid-comparison, engine running: what another worker makes of it is exact."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 
 from app.contracts.job import JobStatus
-from app.jobs.embedded import EmbeddedValkey
 from app.jobs.record import JobRecord
 from app.kinds.compare.report import CompareReport
 from app.settings import Settings
+from tests.e2e.conftest import report_of
 from tests.support.halting import WINDOWS
 from tests.support.handlers import go
 from tests.support.worker import Owner, WorkerProcess, gone, wait_for
@@ -33,25 +31,10 @@ REQUEST = {
 }
 
 
-@pytest.fixture
-def house(tmp_path: Path, tiny: Callable[..., Path]) -> Iterator[Settings]:
-    settings = Settings(home=tmp_path / "home", worker_metrics_port=0, redelivery_s=2.0, cancel_grace_s=30.0)
-    settings.home.mkdir()
-    settings.models_file.write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
-    with EmbeddedValkey(settings):
-        yield settings
-
-
 def scoring(record: JobRecord) -> bool:
     """The candidate is being scored, and some of it is kept."""
     assert not record.ended, record
     return record.job.progress.phase == "candidate" and record.job.progress.done >= WINDOWS
-
-
-def report_of(settings: Settings, record: JobRecord) -> CompareReport:
-    assert record.job.status is JobStatus.SUCCEEDED, record.job.error
-    assert record.report is not None
-    return CompareReport.model_validate_json((settings.job_dir(record.job.id) / record.report).read_text())
 
 
 def test_a_comparison_is_cancelled_at_once_and_resumed_exactly(house: Settings, tmp_path: Path) -> None:
@@ -76,7 +59,7 @@ def test_a_comparison_is_cancelled_at_once_and_resumed_exactly(house: Settings, 
             whole = owner.wait(undisturbed, timeout_s=START_S)
     wait_for(lambda: gone(engine.pid), what="end of its engine")
     assert (resumed.job.attempt, resumed.tries) == (2, 2)
-    left, right = report_of(house, resumed), report_of(house, whole)
+    left, right = (CompareReport.model_validate_json(report_of(house, one)) for one in (resumed, whole))
     assert left.provenance.resumed_windows > 0
     assert right.provenance.resumed_windows == 0
     assert left.windows == right.windows

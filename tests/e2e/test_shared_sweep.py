@@ -1,15 +1,10 @@
 """Two workers on one Redis share a sweep; killing either of them loses no point."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
-from app.contracts.job import JobStatus
-from app.jobs.embedded import EmbeddedValkey
-from app.jobs.record import JobRecord
 from app.kinds.sweep.report import SweepReport
 from app.settings import Settings
+from tests.e2e.conftest import report_of
 from tests.support.halting import POINTS
 from tests.support.handlers import go
 from tests.support.worker import Owner, WorkerProcess, wait_for
@@ -33,21 +28,6 @@ REQUEST = {
 }
 
 
-@pytest.fixture
-def house(tmp_path: Path, tiny: Callable[..., Path]) -> Iterator[Settings]:
-    settings = Settings(home=tmp_path / "home", worker_metrics_port=0, redelivery_s=2.0, cancel_grace_s=30.0)
-    settings.home.mkdir()
-    settings.models_file.write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')
-    with EmbeddedValkey(settings):
-        yield settings
-
-
-def report_of(settings: Settings, record: JobRecord) -> SweepReport:
-    assert record.job.status is JobStatus.SUCCEEDED, record.job.error
-    assert record.report is not None
-    return SweepReport.model_validate_json((settings.job_dir(record.job.id) / record.report).read_text())
-
-
 def points(settings: Settings, job_id: str) -> dict[Path, int]:
     """The points that are kept, and when they were written."""
     kept = (settings.job_dir(job_id) / "partial" / "points").glob("*.json")
@@ -66,7 +46,7 @@ def test_a_sweep_is_shared_and_a_killed_worker_loses_no_point(house: Settings, t
         go(house, shared)
         record = owner.wait(shared, timeout_s=START_S)
         assert (record.job.attempt, record.tries) == (1, 1)
-        report = report_of(house, record)
+        report = SweepReport.model_validate_json(report_of(house, record))
         assert [point.value for point in report.points] == SHARES
         assert sorted(point.number for point in report.points) == list(range(1, len(SHARES) + 1))
         assert len(report.shared) == 2
@@ -76,7 +56,7 @@ def test_a_sweep_is_shared_and_a_killed_worker_loses_no_point(house: Settings, t
         # Whoever measured a point: the numbers are the same.
         alone = owner.submit_request(REQUEST)
         go(house, alone)
-        undisturbed = report_of(house, owner.wait(alone, timeout_s=START_S))
+        undisturbed = SweepReport.model_validate_json(report_of(house, owner.wait(alone, timeout_s=START_S)))
         assert len(undisturbed.shared) == 1
         for one, other in zip(report.points, undisturbed.points, strict=True):
             assert one.divergence == other.divergence
@@ -99,7 +79,7 @@ def test_whoever_helped_goes_on_with_every_point_of_a_worker_that_is_killed(hous
             go(house, job)
             record = owner.wait(job, timeout_s=START_S)
     assert record.job.attempt == 2
-    report = report_of(house, record)
+    report = SweepReport.model_validate_json(report_of(house, record))
     assert [point.value for point in report.points] == SHARES
     assert report.provenance.resumed_windows == len(kept) * report.windows
     assert len(report.shared) == 2

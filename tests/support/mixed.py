@@ -14,23 +14,8 @@ import openai
 
 Kind = Callable[["Traffic", int], Awaitable[None]]
 AT_ONCE = 12
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "and",
-    "may",
-    "lose",
-    "what",
-    "it",
-    "knew",
-]
+SENTENCE = "the quick brown fox jumps over a lazy dog and may lose what it knew"
+WORDS = SENTENCE.split()
 VERDICT = {
     "type": "object",
     "properties": {"verdict": {"enum": ["bleeds", "holds"]}},

@@ -15,7 +15,7 @@ from tests.support.reports import HOSTILE, compare_report, draw
 Json = dict[str, Any]
 
 
-# Kinds of answers: their share of the items, how much of the flips they have for it, and the items of a small task.
+# Kinds of answers: their share of the items, and how much of the flips they have for it.
 _KINDS = (
     ("numbers", "Numbers", "Digits of any script, with the separators between them.", 0.3, 2.0),
     (

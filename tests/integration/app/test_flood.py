@@ -18,6 +18,7 @@ from app.memory import HIGH_WATER
 from tests.integration.app.conftest import Api, compare
 from tests.integration.app.deployments.asking import refused, sample, until
 from tests.integration.app.deployments.conftest import request
+from tests.integration.app.jobs.stored import claimed
 
 JOBS = "/v1/diagnosis/jobs"
 MEMORY = 64 * 1024**2
@@ -66,8 +67,7 @@ class Life:
             await announce(self.api.state.redis, WorkerInfo(id="w1"))
             if self.jobs:
                 job_id = self.jobs[0]
-                claim = await self.api.state.store.claim(job_id, "w1")
-                assert claim is not None
+                claim = await claimed(self.api.state.store, job_id)
                 assert await self.api.state.store.log(job_id, claim.attempt, "goes on")
                 assert await self.api.state.store.finish(
                     job_id, claim.attempt, report="attempt-1/report.json", severity="none"
@@ -129,8 +129,7 @@ async def flood(send: Callable[[], Awaitable[str]], *, most: int, enough: Callab
 
 async def run_all(api: Api, job_ids: list[str]) -> None:
     for job_id in job_ids:
-        claim = await api.state.store.claim(job_id, "w2")
-        assert claim is not None
+        claim = await claimed(api.state.store, job_id, "w2")
         assert await api.state.store.finish(job_id, claim.attempt, report="attempt-1/report.json", severity="none")
 
 

@@ -20,6 +20,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.telemetry import health
 from tests.integration.app.conftest import Api, Server, compare
+from tests.integration.app.jobs.stored import claimed
 from tests.support.keys import bearer, key_line, write_keys
 from tests.support.tools import tool
 
@@ -188,8 +189,7 @@ async def test_metrics_of_a_busy_service_please_promtool_and_quote_nobody(api: A
     await api.http.post(JOBS, json=compare(kind="my-secret"))
     await api.http.get(f"/my-secret/{job_id}?q=my-secret")
     await api.http.get(f"{JOBS}/{job_id}", headers={"x-request-id": "my-secret"})
-    claim = await api.state.store.claim(job_id, "my-secret-worker")
-    assert claim is not None
+    await claimed(api.state.store, job_id, "my-secret-worker")
     answer = await api.http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "my-secret" not in answer.text

@@ -21,6 +21,7 @@ from app.kinds.compare.request import CompareRequest
 from app.main import create_app
 from app.settings import Settings
 from tests.integration.app.conftest import Api, Server, compare
+from tests.integration.app.jobs.stored import got
 from tests.integration.conftest import RedisServer
 from tests.support.worker import halt, wait_for
 
@@ -202,8 +203,7 @@ async def test_a_job_whose_record_was_written_before_the_process_died_is_queued_
             while not (await queue.known(docket, [job_id]))[job_id]:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.02)
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     assert record.job.status is JobStatus.QUEUED
 
 

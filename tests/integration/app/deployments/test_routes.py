@@ -23,6 +23,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.integration.app.conftest import Api
 from tests.integration.app.deployments.conftest import replica
+from tests.integration.app.jobs.stored import claimed
 from tests.support.calibration_reports import calibrate_report
 from workers.process.tasks import cancel
 
@@ -132,16 +133,6 @@ async def still(api: Api) -> Api:
     return api
 
 
-async def test_one_calibrate_job_is_queued_however_often_it_is_looked_at(api: Api) -> None:
-    made = await create(api)
-    await asyncio.gather(*(service.sweep(api.state) for _ in range(4)))
-    found = (await api.http.get(f"{PATH}/{made['id']}")).json()
-    job = (await api.http.get(f"/v1/diagnosis/jobs/{found['fit_job']}")).json()
-    assert (job["kind"], job["status"], job["candidate"]) == ("calibrate", "queued", made["model"])
-    assert len((await api.http.get("/v1/diagnosis/jobs")).json()["data"]) == 1
-    assert await kinds(api) == ["created", "fit_started"]
-
-
 async def test_fits_wait_for_their_turn_in_a_line_of_their_own(still: Api) -> None:
     first, second = [(await create(still, name=name))["fit_job"] for name in ("one", "two")]
     state = still.state
@@ -205,8 +196,7 @@ async def test_deleting_a_deployment_cancels_the_fit_that_it_queued_and_no_other
 
 async def test_a_fit_that_fails_is_the_reason_why_identity_is_served(api: Api) -> None:
     made = await create(api)
-    claim = await api.state.store.claim(made["fit_job"], "worker")
-    assert claim is not None
+    claim = await claimed(api.state.store, made["fit_job"], "worker")
     await api.state.store.fail(claim.job_id, claim.attempt, job_error(ErrorCode.DISK_FULL, "No space is left.", ""))
     await service.sweep(api.state)
     await service.sweep(api.state)
@@ -220,8 +210,7 @@ async def test_a_fit_that_fails_is_the_reason_why_identity_is_served(api: Api) -
 
 async def test_what_its_own_fit_proved_is_promoted_also_where_another_job_had_stored_the_same_profile(api: Api) -> None:
     made = await create(api)
-    claim = await api.state.store.claim(made["fit_job"], "worker")
-    assert claim is not None
+    claim = await claimed(api.state.store, made["fit_job"], "worker")
     report = calibrate_report(deployment=made["id"]) | {"job": claim.job_id}
     path = api.state.store.settings.job_dir(claim.job_id) / "attempt-1" / "report.json"
     path.parent.mkdir(parents=True)

@@ -16,6 +16,7 @@ from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
+from tests.integration.app.jobs.stored import claimed, got
 from tests.support.calibration_reports import calibrate_report
 
 REPORT = "attempt-1/report.json"
@@ -37,8 +38,7 @@ async def run(store: JobStore, request: CalibrateRequest, *, passed: bool = True
     """A job that has ended as a worker ends one."""
     job_id = new_job_id()
     assert (await store.create(job_id, request)).kind == "created"
-    claim = await store.claim(job_id, "worker")
-    assert claim is not None
+    claim = await claimed(store, job_id, "worker")
     assert claim.request == request
     report = calibrate_report(passed=passed, deployment=request.deployment) | {"job": job_id}
     path = store.settings.job_dir(job_id) / REPORT
@@ -65,8 +65,7 @@ async def test_a_proven_profile_is_promoted_with_its_evidence(
     assert event.type is DeploymentEventType.PROMOTED
     assert event.evidence["job"] == job_id
     assert event.evidence["saved"] == pytest.approx(0.326 * 0.31)
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     assert record.job.deployment == made.name
 
 
@@ -105,8 +104,7 @@ async def test_a_job_that_failed_or_was_cancelled_says_so(
         if ended == "cancelled":
             await store.cancel(job_id)
         else:
-            claim = await store.claim(job_id, "worker")
-            assert claim is not None
+            claim = await claimed(store, job_id, "worker")
             await store.fail(job_id, claim.attempt, job_error(ErrorCode.ENGINE_FAILED, "The engine fell over."))
         await settle_jobs(deployments, store)
     reasons = [event.reason for event in await events(deployments, made)]

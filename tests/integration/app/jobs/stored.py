@@ -4,7 +4,8 @@ import pytest
 
 from app.contracts.job import JobStatus
 from app.jobs.ids import new_job_id
-from app.jobs.store import JobStore
+from app.jobs.record import JobRecord
+from app.jobs.store import Claim, JobStore
 from app.kinds.compare.request import CompareRequest
 from tests.integration.app.conftest import compare
 
@@ -27,10 +28,20 @@ async def created(store: JobStore, **changes: object) -> str:
     return job_id
 
 
-async def status(store: JobStore, job_id: str) -> JobStatus:
+async def got(store: JobStore, job_id: str) -> JobRecord:
     record = await store.get(job_id)
     assert record is not None
-    return record.job.status
+    return record
+
+
+async def claimed(store: JobStore, job_id: str, worker: str = "w1", token: str | None = None) -> Claim:
+    claim = await store.claim(job_id, worker, token=token)
+    assert claim is not None
+    return claim
+
+
+async def status(store: JobStore, job_id: str) -> JobStatus:
+    return (await got(store, job_id)).job.status
 
 
 def jumped(store: JobStore, seconds: float, monkeypatch: pytest.MonkeyPatch) -> JobStore:

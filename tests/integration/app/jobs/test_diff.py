@@ -25,6 +25,7 @@ from app.jobs.ids import new_job_id
 from app.main import create_app
 from app.settings import Settings
 from tests.integration.app.conftest import Api
+from tests.integration.app.jobs.stored import claimed
 from tests.support.html import tree
 from tests.support.keys import bearer, key_line, write_keys
 from tests.support.token_files import DOCUMENTS, LENGTH, values, write_job
@@ -38,8 +39,7 @@ HARD = RNG.lognormal(-1, 0.8, DOCUMENTS).repeat(LENGTH) * RNG.lognormal(0, 0.4, 
 async def finished(api: Api, scale: float, name: str, **provenance: Any) -> str:
     """A compare job that succeeded with these values by token."""
     job_id = await api.submit()
-    claim = await api.state.store.claim(job_id, "w1")
-    assert claim is not None
+    claim = await claimed(api.state.store, job_id)
     folder = api.state.settings.job_dir(job_id) / f"attempt-{claim.attempt}"
     candidate = {"model": name} | provenance.pop("candidate", {})
     write_job(folder, values(scale * HARD), job=job_id, candidate=candidate, **provenance)

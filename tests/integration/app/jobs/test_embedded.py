@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -157,16 +156,6 @@ def test_a_short_folder_that_somebody_else_put_there_is_refused(tmp_path: Path) 
         folder.unlink()
 
 
-def test_a_leftover_socket_is_replaced(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    path = embedded_socket(settings)
-    path.parent.mkdir(parents=True)
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(path))
-    with EmbeddedValkey(settings):
-        ping(settings).close()
-
-
 def test_what_a_server_that_was_killed_was_writing_anew_is_removed(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     valkey = EmbeddedValkey(settings)
@@ -226,29 +215,21 @@ def test_a_server_that_answers_late_is_not_called_silent(tmp_path: Path) -> None
         assert valkey.pid == pid
 
 
-def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    folder = tmp_path / "valkey" / "appendonlydir"
-    folder.mkdir(parents=True)
-    (folder / "appendonly.aof.manifest").write_text("this is no manifest\n")
-    with pytest.raises(EmbeddedValkeyError, match="manifest"):
-        EmbeddedValkey(settings).start()
-    shutil.rmtree(folder)
-    with EmbeddedValkey(settings):
-        ping(settings).close()
-
-
-def test_a_server_that_cannot_start_on_a_full_disk_says_that_it_is_full(
+def test_a_server_that_cannot_start_says_why_and_whether_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "valkey" / "appendonlydir"
     folder.mkdir(parents=True)
     (folder / "appendonly.aof.manifest").write_text("this is no manifest\n")
-    with pytest.raises(EmbeddedValkeyError, match=r"ended at start:\n"):
+    with pytest.raises(EmbeddedValkeyError, match=r"ended at start:\n(.|\n)*manifest"):
         EmbeddedValkey(Settings(home=tmp_path)).start()
-    monkeypatch.setattr(embedded, "NO_SPACE_BYTES", 2**63)
-    with pytest.raises(EmbeddedValkeyError, match=r"disk of .*valkey is full; free space there"):
-        EmbeddedValkey(Settings(home=tmp_path)).start()
+    with monkeypatch.context() as full:
+        full.setattr(embedded, "NO_SPACE_BYTES", 2**63)
+        with pytest.raises(EmbeddedValkeyError, match=r"disk of .*valkey is full; free space there"):
+            EmbeddedValkey(Settings(home=tmp_path)).start()
+    shutil.rmtree(folder)
+    with EmbeddedValkey(Settings(home=tmp_path)):
+        ping(Settings(home=tmp_path)).close()
 
 
 def test_it_refuses_to_be_started_from_a_thread_that_would_end_it(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from app.jobs.service import delete
 from app.jobs.states import note_state
 from app.jobs.store import Idempotency, JobStore
 from app.locks import try_lock
-from tests.integration.app.jobs.stored import REPORT, created, jumped, request, status
+from tests.integration.app.jobs.stored import REPORT, claimed, created, got, jumped, request, status
 from tests.integration.conftest import RedisServer
 
 DAY_S = 24 * 3600
@@ -64,8 +64,7 @@ async def submit_and_cancel(store: JobStore, job_id: str) -> None:
 
 
 async def talk_and_fail(store: JobStore, job_id: str) -> None:
-    claim = await store.claim(job_id, "w" * 128)
-    assert claim is not None
+    await claimed(store, job_id, "w" * 128)
     for _ in range(23):
         step = Progress(phase="candidate", done=1234, total=4567)
         await asyncio.gather(*(store.progress(job_id, 1, step) for _ in range(100)))
@@ -75,8 +74,7 @@ async def talk_and_fail(store: JobStore, job_id: str) -> None:
 
 
 async def talk_and_succeed(store: JobStore, job_id: str) -> None:
-    claim = await store.claim(job_id, "w1")
-    assert claim is not None
+    await claimed(store, job_id)
     for _ in range(23):
         step = Progress(phase="candidate", done=1234, total=4567)
         await asyncio.gather(*(store.progress(job_id, 1, step) for _ in range(100)))
@@ -101,8 +99,7 @@ async def test_an_ended_job_takes_less_than_8_kb_of_redis(
     job_id = new_job_id()
     await store.create(job_id, request(**changes), Idempotency("ci", "k", "f" * 64))
     await end(store, job_id)
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     await swept(store, docket)
     assert await bytes_of(client, job_id) < MOST_BYTES
     events = await store.events(job_id, 0)
@@ -131,8 +128,7 @@ async def test_a_recipe_is_shown_whole_where_it_is_short_and_never_with_its_text
     text = {"source": "inline", "documents": [{"id": "a", "text": "The quick brown fox."}]}
     steps = [{"type": "quantize.awq", "bits": 4, "calibration": text}, {"type": "prune.magnitude", "sparsity": 0.3}]
     job_id = await created(store, candidate={"model": "tiny", "recipe": steps})
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     first, second = record.job.candidate.recipe
     assert first["calibration"] == {"source": "inline", "documents": 1}
     assert (first["bits"], first["group_size"], second["sparsity"]) == (4, 64, 0.3)
@@ -203,8 +199,7 @@ async def test_a_submission_that_was_frozen_between_request_and_record_is_not_lo
 
     monkeypatch.setattr(store, "_run", frozen)
     job_id = await created(store)
-    claim = await other.claim(job_id, "w1")
-    assert claim is not None
+    claim = await claimed(other, job_id)
     assert claim.request == request()
 
 

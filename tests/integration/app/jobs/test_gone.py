@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 
-from app.jobs.states import note_state
 from tests.integration.app.conftest import Api, compare
 from tests.integration.app.deployments.asking import until
 from tests.support.worker import WorkerProcess
@@ -126,16 +125,4 @@ async def test_deleting_a_job_removes_what_it_was_allowed_to_keep(api: Api, work
     kept = f"jobs/{job_id}/attempt-1/quote.txt", f"reports/{job_id}.html"
     await until_only(api, *kept, "references/key/header.json")
     assert (await api.http.delete(f"{JOBS}/{job_id}")).status_code == 204
-    await until_only(api)
-
-
-async def test_hidden_states_stay_as_long_as_another_job_uses_them(api: Api, worker: WorkerProcess) -> None:
-    job_id = await api.submit(text=TEXT, metadata={"do": "quote"})
-    await ended(api, job_id)
-    other = await api.submit(text=TEXT, metadata={"do": "count", "steps": "1"})
-    await ended(api, other)
-    note_state(api.state.settings.home / "references", other, "key")
-    await api.http.delete(f"{JOBS}/{job_id}")
-    await until_only(api, "references/key/header.json")
-    await api.http.delete(f"{JOBS}/{other}")
     await until_only(api)

@@ -18,7 +18,7 @@ from app.jobs.reconcile import Swept, run, sweep
 from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 from app.jobs.workers import WorkerInfo, announce, leave, living
-from tests.integration.app.jobs.stored import created
+from tests.integration.app.jobs.stored import claimed, created, got
 from tests.integration.conftest import RedisServer
 
 
@@ -58,8 +58,7 @@ async def test_the_twin_reaches_the_workers_function(store: JobStore, docket: Do
         assert await queue.submit(docket, job_id), "submitting twice is submitting once"
     assert await run_worker(store) == ids
     for job_id in ids:
-        record = await store.get(job_id)
-        assert record is not None
+        record = await got(store, job_id)
         assert record.job.status is JobStatus.SUCCEEDED
         assert record.job.attempt == 1
 
@@ -100,8 +99,7 @@ async def test_a_released_job_is_delivered_again(store: JobStore, docket: Docket
     async with queue.make_docket(store.settings) as other:
 
         async def run_job(job_id: str) -> None:
-            claim = await store.claim(job_id, "w1")
-            assert claim is not None
+            claim = await claimed(store, job_id)
             await store.release(job_id, claim.attempt)
 
         other.register(run_job)
@@ -130,8 +128,7 @@ async def test_a_job_whose_task_ended_without_ending_it_is_put_right(
     done = await swept(store, docket, removed.append, redelivery_s=1.0)
     assert (done.resubmitted, done.cancelled) == ((0, 1) if cancelling else (1, 0))
     assert removed == ([job_id] if cancelling else []), "a running one is resumed from them"
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     assert record.job.status is (JobStatus.CANCELLED if cancelling else JobStatus.RUNNING)
 
 

@@ -10,6 +10,7 @@ from app.jobs.workers import WorkerInfo, announce
 from app.kinds.compare.request import CompareRequest
 from tests.integration.app.conftest import Api, compare
 from tests.integration.app.jobs.ends import finish
+from tests.integration.app.jobs.stored import claimed
 from tests.support.job_folders import fill_job
 
 JOBS = "/v1/diagnosis/jobs"
@@ -28,8 +29,7 @@ async def test_a_submission_is_accepted_recorded_and_queued(api: Api) -> None:
     assert job.report_url == f"{JOBS}/{job.id}/report"
     assert (await api.http.get(answer.headers["location"])).json() == answer.json()
     assert (await queue.known(api.state.docket, [job.id]))[job.id]
-    claim = await api.state.store.claim(job.id, "w1")
-    assert claim is not None
+    claim = await claimed(api.state.store, job.id)
     assert claim.request == CompareRequest.model_validate(compare(metadata={"commit": "4f2c"}))
 
 
@@ -57,8 +57,7 @@ async def test_a_job_that_is_tested_on_another_text_is_told_with_both(api: Api) 
 
 async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_program_the_job(api: Api) -> None:
     job_id = await api.submit()
-    claim = await api.state.store.claim(job_id, "w1")
-    assert claim is not None
+    claim = await claimed(api.state.store, job_id)
     for message in ("the first line", "the last line"):
         await api.state.store.log(job_id, claim.attempt, message)
     page = await api.http.get(f"{JOBS}/{job_id}", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
@@ -280,15 +279,13 @@ async def test_cancelling(api: Api) -> None:
 
 async def test_what_a_job_left_goes_when_it_is_cancelled_while_it_waits_to_be_resumed(api: Api) -> None:
     job_id = await api.submit()
-    claim = await api.state.store.claim(job_id, "w1")
-    assert claim is not None
+    claim = await claimed(api.state.store, job_id)
     fill_job(api.state.settings, job_id)
     folder = api.state.settings.job_dir(job_id)
     await api.http.post(f"{JOBS}/{job_id}/cancel")
     assert folder.is_dir(), "its worker has them, and tidies up itself"
     other = await api.submit()
-    claim = await api.state.store.claim(other, "w1")
-    assert claim is not None
+    claim = await claimed(api.state.store, other)
     fill_job(api.state.settings, other)
     assert await api.state.store.release(other, claim.attempt)
     assert (await api.http.post(f"{JOBS}/{other}/cancel")).json()["status"] == "cancelled"

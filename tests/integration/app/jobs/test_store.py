@@ -20,7 +20,7 @@ from app.jobs.store import Idempotency, JobStore, Orders, Outcome
 from app.settings import Settings
 from tests.integration.app.conftest import compare
 from tests.integration.app.jobs.lossy import LossyProxy
-from tests.integration.app.jobs.stored import REPORT, created, request, status
+from tests.integration.app.jobs.stored import REPORT, claimed, created, got, request, status
 from tests.integration.conftest import RedisServer
 
 ERROR = job_error(ErrorCode.ENGINE_FAILED, "It broke.", "Mend it.")
@@ -33,15 +33,13 @@ async def history(store: JobStore, job_id: str) -> list[str]:
 
 async def test_a_job_from_submission_to_result(store: JobStore, client: Redis) -> None:
     job_id = await created(store, metadata={"commit": "4f2c"})
-    claim = await store.claim(job_id, "w1")
-    assert claim is not None
+    claim = await claimed(store, job_id)
     assert claim.request == request(metadata={"commit": "4f2c"})
     assert await store.progress(job_id, claim.attempt, Progress(phase="candidate", done=3, total=9))
     assert await store.log(job_id, claim.attempt, "going on")
     assert await store.orders(job_id, claim.attempt) is Orders.GO_ON
     assert await store.finish(job_id, claim.attempt, **REPORT)
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     assert record.job.status is JobStatus.SUCCEEDED
     assert (record.job.severity, record.job.classes) == ("mild", ("none", "mild"))
     assert record.job.answer == "Mild up to sparsity 0.4"
@@ -72,8 +70,7 @@ async def end_by(store: JobStore, job_id: str, end: str) -> None:
     if end == "cancel":
         await store.cancel(job_id)
         return
-    claim = await store.claim(job_id, "w1")
-    assert claim is not None
+    claim = await claimed(store, job_id)
     if end == "fail":
         await store.fail(job_id, claim.attempt, ERROR)
     elif end == "finish":
@@ -114,8 +111,7 @@ async def test_a_job_whose_request_is_not_what_was_accepted_fails(store: JobStor
         file.write_bytes(other)
         await client.hset(keys.job(job_id), "request", hashlib.sha256(other).hexdigest())
     assert await store.claim(job_id, "w1") is None
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     assert record.job.error is not None
     assert record.job.error.code is ErrorCode.REQUEST_LOST
     assert "quack" not in record.job.error.detail
@@ -129,8 +125,7 @@ async def test_a_job_whose_request_cannot_be_read_for_a_while_is_not_lost(store:
     with pytest.raises(OSError, match="symbolic links"):
         await store.claim(job_id, "w1", token="one delivery")
     kept.replace(file)
-    claim = await store.claim(job_id, "w1", token="one delivery")
-    assert claim is not None
+    claim = await claimed(store, job_id, token="one delivery")
     assert claim.attempt == 1
 
 
@@ -167,12 +162,10 @@ def settings_of(redis_server: RedisServer) -> Settings:
 async def test_a_job_that_loses_its_workers_fails_instead_of_looping(store: JobStore) -> None:
     job_id = await created(store)
     for attempt in range(1, store.settings.max_attempts + 1):
-        claim = await store.claim(job_id, f"w{attempt}")
-        assert claim is not None
+        claim = await claimed(store, job_id, f"w{attempt}")
         await store.progress(job_id, claim.attempt, Progress(phase="candidate", done=attempt, total=9))
     assert await store.claim(job_id, "w9") is None
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     assert record.job.status is JobStatus.FAILED
     assert record.job.error is not None
     assert record.job.error.code is ErrorCode.WORKER_LOST
@@ -183,22 +176,19 @@ async def test_a_job_that_loses_its_workers_fails_instead_of_looping(store: JobS
 async def test_a_released_attempt_does_not_count(store: JobStore) -> None:
     job_id = await created(store)
     for attempt in range(1, 3 * store.settings.max_attempts):
-        claim = await store.claim(job_id, "w1")
-        assert claim is not None
+        claim = await claimed(store, job_id)
         assert claim.attempt == attempt
         assert await store.release(job_id, attempt)
         assert await status(store, job_id) is JobStatus.QUEUED
         assert not await store.finish(job_id, attempt, **REPORT), "a released attempt has no job any more"
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     assert (record.tries, record.worker) == (0, None)
 
 
 @pytest.mark.parametrize("end", ["finish", "fail", "cancelled", "release", "claim"])
 async def test_a_job_that_is_being_cancelled_can_only_become_cancelled(store: JobStore, end: str) -> None:
     job_id = await created(store)
-    claim = await store.claim(job_id, "w1")
-    assert claim is not None
+    await claimed(store, job_id)
     assert await store.cancel(job_id) is JobStatus.CANCELLING
     assert await store.cancel_requested(job_id)
     assert await store.orders(job_id, 1) is Orders.CANCEL
@@ -213,8 +203,7 @@ async def test_a_job_that_is_being_cancelled_can_only_become_cancelled(store: Jo
         assert await store.release(job_id, 1)
     else:
         assert await store.claim(job_id, "w2") is None
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     assert (record.job.status, record.job.error, record.report) == (JobStatus.CANCELLED, None, None)
     assert (await history(store, job_id))[-2:] == ["state cancelled", "end cancelled"]
     assert await store.cancel(job_id) is JobStatus.CANCELLED
@@ -397,11 +386,9 @@ async def _run_once(script: str, store: JobStore, lossy: JobStore, lose: "object
     await store.create(job_id, request())
     if script == "claim":
         lose()
-        claim = await lossy.claim(job_id, "w1")
-        assert claim is not None
+        claim = await claimed(lossy, job_id)
         assert claim.attempt == 1
-        record = await store.get(job_id)
-        assert record is not None
+        record = await got(store, job_id)
         assert record.tries == 1
         assert await history(store, job_id) == ["state queued", "state running"]
         return
@@ -422,8 +409,7 @@ async def _run_once(script: str, store: JobStore, lossy: JobStore, lose: "object
     elif script == "release":
         lose()
         assert await lossy.release(job_id, 1)
-        record = await store.get(job_id)
-        assert record is not None
+        record = await got(store, job_id)
         assert (record.tries, record.job.status) == (0, JobStatus.QUEUED)
     elif script == "delete":
         await store.finish(job_id, 1, **REPORT)

@@ -13,7 +13,7 @@ from app.jobs.event_log import MESSAGE_PAGE, MESSAGE_PAGES
 from app.jobs.ids import new_job_id
 from app.jobs.store import JobStore
 from app.settings import Settings
-from tests.integration.app.jobs.stored import REPORT, created
+from tests.integration.app.jobs.stored import REPORT, created, got
 from tests.integration.conftest import RedisServer
 
 
@@ -32,8 +32,7 @@ async def test_events_are_bounded_and_their_numbers_show_what_is_missing(store: 
     oldest = await store.oldest_event(job_id)
     assert oldest is not None
     assert oldest > 400
-    record = await store.get(job_id)
-    assert record is not None
+    record = await got(store, job_id)
     assert record.events == 2604
     events = await store.events(job_id, 0, count=10_000)
     assert [event.number for event in events] == list(range(oldest, 2605))
@@ -101,8 +100,7 @@ async def test_a_read_that_is_given_up_leaves_the_client_usable(store: JobStore)
         await asyncio.sleep(0.005)  # given up in the middle of its read, not before it
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-        record = await store.get(job_id)
-        assert record is not None
+        record = await got(store, job_id)
         assert record.job.id == job_id
 
 

@@ -18,7 +18,7 @@ from app.jobs.turns import before, waits_for
 from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from tests.integration.app.conftest import Api, compare
-from tests.integration.app.jobs.stored import jumped
+from tests.integration.app.jobs.stored import claimed, got, jumped
 from tests.integration.conftest import RedisServer
 from workers.process.lease import Lease
 
@@ -65,11 +65,26 @@ async def delivered(settings: Settings) -> list[str]:
     return given
 
 
+async def given_in_turn(store: JobStore, docket: Docket) -> list[str]:
+    """What a worker is given that claims each job and hands the next ones over."""
+    given: list[str] = []
+
+    async def run_job(job_id: str) -> None:
+        given.append(job_id)
+        assert await store.claim(job_id, "w2")
+        await hand_over(store, docket)
+
+    async with queue.make_docket(store.settings) as other:
+        other.register(run_job)
+        async with Worker(other, concurrency=1) as made:
+            await asyncio.wait_for(made.run_until_finished(), 90)
+    return given
+
+
 async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(store: JobStore, docket: Docket) -> None:
     ids = [await submit(store, docket) for _ in range(4)]
     assert [await before(store, docket, job_id) for job_id in ids] == [ids[:place] for place in range(4)]
-    record = await store.get(ids[3])
-    assert record is not None
+    record = await got(store, ids[3])
     found = await waits_for(store, docket, record, None)
     assert (found.before, [job.id for job in found.first]) == (3, ids[:2])
     assert await delivered(store.settings) == ids
@@ -81,18 +96,7 @@ async def test_owners_have_their_turns_in_a_circle_and_are_told_so(store: JobSto
     (c1,) = [await submit(store, docket, "cid")]
     expected = [a1, b1, c1, a2, b2, a3, a4]
     assert [await before(store, docket, job_id) for job_id in expected] == [expected[:n] for n in range(7)]
-    given: list[str] = []
-
-    async def run_job(job_id: str) -> None:
-        given.append(job_id)
-        assert await store.claim(job_id, "w1")
-        await hand_over(store, docket)
-
-    async with queue.make_docket(store.settings) as other:
-        other.register(run_job)
-        async with Worker(other, concurrency=1) as made:
-            await asyncio.wait_for(made.run_until_finished(), 90)
-    assert given == expected
+    assert await given_in_turn(store, docket) == expected
 
 
 async def test_an_owner_with_fewer_running_jobs_goes_first(store: JobStore, docket: Docket) -> None:
@@ -107,18 +111,7 @@ async def test_an_owner_with_fewer_running_jobs_goes_first(store: JobStore, dock
     assert await queue.known(docket, [*a[3:], b1, b2, c1]) == dict.fromkeys([*a[3:], b2], False) | {b1: True, c1: True}
     waiting = [b1, c1, b2, *a[3:]]
     assert [await before(store, docket, job_id) for job_id in waiting] == [a[:3] + waiting[:n] for n in range(6)]
-    given: list[str] = []
-
-    async def run_job(job_id: str) -> None:
-        given.append(job_id)
-        await store.claim(job_id, "w2")
-        await hand_over(store, docket)
-
-    async with queue.make_docket(store.settings) as other:
-        other.register(run_job)
-        async with Worker(other, concurrency=1) as made:
-            await asyncio.wait_for(made.run_until_finished(), 90)
-    assert given == waiting
+    assert await given_in_turn(store, docket) == waiting
 
 
 async def test_the_order_of_a_line_is_that_in_which_its_jobs_were_queued_whatever_the_clock_does(
@@ -129,8 +122,7 @@ async def test_the_order_of_a_line_is_that_in_which_its_jobs_were_queued_whateve
     for job_id, clock in ((first, store), (second, back), (third, store)):
         await clock.create(job_id, REQUEST, owner="ann")
     assert list((await store.lines())["ann"]) == [first, second, third]
-    claim = await store.claim(first, "w1")
-    assert claim is not None
+    claim = await claimed(store, first)
     await back.release(first, claim.attempt)
     assert list((await store.lines())["ann"]) == [second, third, first]
 
@@ -145,20 +137,10 @@ async def test_a_job_whose_turn_came_while_nobody_could_hand_it_over_is_handed_o
     assert await queue.known(docket, [second, third]) == {second: True, third: False}
 
 
-async def test_a_job_that_another_version_wrote_has_its_turn(store: JobStore, docket: Docket) -> None:
-    """Otherwise its owner's line would wait for it for ever."""
-    first = new_job_id()
-    await store.create(first, REQUEST, owner="ann")
-    await store.client.hset(keys.job(first), "kind", "of another version")
-    assert await hand_over(store, docket) == 1
-    assert await queue.known(docket, [first]) == {first: True}
-
-
 async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store: JobStore, docket: Docket) -> None:
     """The oldest of all: by age it would be first."""
     fit, first, second = [await submit(store, docket) for _ in range(3)]
-    claim = await store.claim(fit, "w1")
-    assert claim is not None
+    claim = await claimed(store, fit)
     assert await before(store, docket, second) == [fit, first], "as long as a worker holds it, it comes first"
     await store.release(fit, claim.attempt)
     await Lease(docket, "w1", None).give_back(fit)
@@ -179,8 +161,7 @@ async def test_what_a_worker_holds_comes_first_and_waits_for_nothing(store: JobS
         await store.claim(held, "w1")
         assert await before(store, docket, last) == [held, waiting]
         assert await before(store, docket, waiting) == [held]
-        record = await store.get(held)
-        assert record is not None
+        record = await got(store, held)
         found = await waits_for(store, docket, record, None)
         assert (found.status, found.before) == (JobStatus.RUNNING, 0), "it is not queued"
         hold.set()
@@ -208,8 +189,7 @@ async def test_a_record_of_another_version_is_counted_and_not_shown(
 ) -> None:
     old, other, mine = [await submit(store, docket) for _ in range(3)]
     await client.hset(keys.job(old), "candidate", "[]")
-    record = await store.get(mine)
-    assert record is not None
+    record = await got(store, mine)
     found = await waits_for(store, docket, record, None)
     assert (found.before, [job.id for job in found.first]) == (2, [other])
 
