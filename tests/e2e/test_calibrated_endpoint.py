@@ -279,9 +279,7 @@ def copied(endpoint: Endpoint, version: str, number: int) -> tuple[Path, Json]:
     return folder, described
 
 
-def test_a_profile_of_another_model_or_a_corrupt_one_is_not_served(
-    version: str, endpoint: Endpoint, client: openai.OpenAI
-) -> None:
+def test_a_foreign_or_corrupt_profile_is_not_served(version: str, endpoint: Endpoint, client: openai.OpenAI) -> None:
     foreign, described = copied(endpoint, version, 1)
     described["fit"]["candidate"]["model"] = "another"
     (foreign / "profile.json").write_text(json.dumps(described))
@@ -321,9 +319,7 @@ def test_a_replica_killed_in_mid_stream_ends_the_stream_with_an_error_and_comes_
     wait_for(lambda: ask(client)[1] == version, what="an answer by the promoted version")
 
 
-def test_weights_that_are_not_the_served_ones_show_in_the_engine_term(
-    worse: float, version: str, endpoint: Endpoint
-) -> None:
+def test_weights_that_are_not_served_show_in_the_engine_term(worse: float, version: str, endpoint: Endpoint) -> None:
     send(endpoint, 6, version)  # too few for an alarm
     endpoint.prometheus.until(f"{ENGINE_TERM} > 0.05 + {worse}")
 

@@ -116,9 +116,7 @@ def test_text_is_kept_out_of_the_report_where_it_may_not_be_stored(finish: Finis
         assert secret not in page.text
 
 
-def test_metrics_of_both_processes_tell_of_the_comparison_and_hold_no_text(
-    finish: Finish, http: httpx.Client, service: Any
-) -> None:
+def test_metrics_of_both_processes_hold_no_text(finish: Finish, http: httpx.Client, service: Any) -> None:
     job = finish(compare_request(recipe=[RTN4]))
     fingerprint = job["candidate"]["recipe"]
     worker = httpx.get(service.worker_metrics_url, timeout=60).text

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from app.contracts.report import Mean
 from app.web.difference import Choice, render_choice, render_difference
-from tests.support.browser import Visit, look
+from tests.support.browser import look
 from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
 from workers.diagnosis.diff.answer import Side, compare_reports
 
@@ -40,21 +39,8 @@ def pages(folder: Path) -> dict[str, str]:
         "two": render_difference(compare_reports([first, second]), **links),
         "many": render_difference(compare_reports([first, second, *more]), **links),
         "odd": render_difference(compare_reports([first, odd], anyway=True), **links),
-        "one-sided": one_sided(first, second),
         "choice": render_choice(choices[0], choices[1:], path="/v1/diagnosis/diff", report="/r", looked_at=3),
     }
-
-
-def one_sided(first: Side, second: Side) -> str:
-    """The zero line stands where the values do; no domain has two documents."""
-    report = compare_reports([first, second])
-    pair = report.pairs[0]
-    domains = [
-        row.model_copy(update={"difference": Mean(mean=row.difference.mean, ci=None), "verdict": "cannot be judged"})
-        for row in pair.domains
-    ]
-    pairs = (pair.model_copy(update={"domains": tuple(domains)}),)
-    return render_difference(report.model_copy(update={"pairs": pairs}))
 
 
 @pytest.fixture(scope="module")
@@ -70,30 +56,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, written: dict[str, Path]) -> None:
     for file in written.values():
         look(browser, file)
-
-
-CROSSED = """() => {
-  const found = [];
-  for (const chart of document.querySelectorAll("figure svg.chart")) {
-    const lines = [...chart.querySelectorAll("line.base, line.grid")].map((one) => one.getBoundingClientRect());
-    const texts = [...chart.querySelectorAll("text:not(.cross)")];
-    for (const text of texts) {
-      const box = text.getBoundingClientRect();
-      if (lines.some((one) => one.left < box.right && one.right > box.left && one.top < box.bottom - 1
-                              && one.bottom > box.top + 1)) found.push(text.textContent);
-    }
-  }
-  return found;
-}"""
-
-
-@pytest.mark.parametrize("name", ["two", "many", "one-sided"])
-def test_no_line_strikes_through_a_number(browser: Browser, written: dict[str, Path], name: str) -> None:
-    for width in (380, 1280):
-        with Visit(browser, written[name], width) as visit:
-            visit.open_all()
-            assert visit.page.evaluate("document.querySelectorAll('figure svg.chart text.end').length") > 2
-            assert visit.page.evaluate(CROSSED) == [], width
 
 
 def test_jobs_that_are_ticked_are_asked_for(browser: Browser, written: dict[str, Path]) -> None:

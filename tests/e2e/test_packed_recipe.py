@@ -13,9 +13,7 @@ SEEN = "calibration_windows=8,calibration_window=64"
 
 
 @needs_avx512
-def test_a_packed_candidate_is_served_by_its_own_kernels_and_says_so(
-    finish: Callable[[Json], Json], client: Client
-) -> None:
+def test_a_packed_candidate_is_served_by_its_own_kernels(finish: Callable[[Json], Json], client: Client) -> None:
     recipe = parse_recipe([f"quantize.gptq:bits=4,form=packed,symmetric=true,group_size=32,{SEEN}"])
     job = finish(compare_request(recipe=recipe))
     assert job["status"] == "succeeded", job["error"]

@@ -192,7 +192,7 @@ def test_a_client_that_does_not_read_its_answer_makes_room_and_is_ended(
             time.sleep(0.05)
 
 
-def test_a_slow_reader_gets_its_answer_while_others_come_and_go(
+def test_a_slow_reader_gets_its_answer_beside_others(
     port: int, one: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "UNREAD_S", 3.0)

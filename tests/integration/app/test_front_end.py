@@ -53,9 +53,7 @@ def operations(app: FastAPI) -> list[tuple[str, str]]:
     return found
 
 
-async def test_with_keys_every_route_is_closed_but_the_probes(
-    guarded: tuple[FastAPI, httpx.AsyncClient],
-) -> None:
+async def test_with_keys_every_route_is_closed_but_the_probes(guarded: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, http = guarded
     for method, path in [*operations(app), ("GET", "/nowhere"), ("OPTIONS", JOBS)]:
         for headers in ({}, {"authorization": "Bearer wrong"}):
@@ -71,9 +69,7 @@ async def test_with_keys_every_route_is_closed_but_the_probes(
         assert (await http.request(method, path, headers=bearer("ci"))).status_code != 401, (method, path)
 
 
-async def test_a_line_that_cannot_be_read_is_a_metric_and_opens_nothing(
-    guarded: tuple[FastAPI, httpx.AsyncClient],
-) -> None:
+async def test_a_line_that_cannot_be_read_opens_nothing(guarded: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, http = guarded
     file = app.state.hemostat.settings.api_keys_file
     write_keys(file, key_line("op", "admin"), "ci by hand\n")
@@ -87,9 +83,7 @@ async def test_a_line_that_cannot_be_read_is_a_metric_and_opens_nothing(
         assert path in {"/livez", "/readyz"} or answer.status_code == 401, path
 
 
-async def test_readiness_tells_a_stranger_what_fails_and_nothing_else(
-    guarded: tuple[FastAPI, httpx.AsyncClient],
-) -> None:
+async def test_readiness_shows_a_stranger_what_fails_alone(guarded: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, http = guarded
     await announce(app.state.hemostat.redis, WorkerInfo(id="w1", host="inner-name"))
     stranger = await http.get("/readyz")
@@ -167,9 +161,7 @@ async def test_readiness_asks_redis_once_a_second_however_often_it_is_asked(api:
         ("[models.tiny]\npath = 3\n", ""),
     ],
 )
-async def test_a_bad_models_file_is_named_and_mended_without_a_restart(
-    api: Api, content: str | None, cure: str
-) -> None:
+async def test_a_bad_models_file_is_named_and_mended_at_once(api: Api, content: str | None, cure: str) -> None:
     file = api.state.settings.models_file
     good = file.read_text()
     file.unlink() if content is None else file.write_text(content)

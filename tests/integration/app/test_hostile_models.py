@@ -35,9 +35,7 @@ def ask(server: Server, alias: str) -> httpx.Response:
     return httpx.post(f"{server.url}{JOBS}", json=body, timeout=120)
 
 
-def test_hostile_files_are_refused_and_the_next_request_is_answered(
-    server: Server, models: Callable[[str], Path]
-) -> None:
+def test_hostile_files_are_refused_and_the_next_one_is_answered(server: Server, models: Callable[[str], Path]) -> None:
     for case, (change, _) in HOSTILE_MODELS.items():
         change(models(case))
     models("sound")

@@ -89,9 +89,7 @@ def test_the_table_names_every_route_once(keyed: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("scope", Scope)
-async def test_a_key_may_do_what_its_scope_says_and_nothing_else(
-    scope: Scope, keyed: FastAPI, http: httpx.AsyncClient
-) -> None:
+async def test_a_key_may_do_what_its_scope_says_alone(scope: Scope, keyed: FastAPI, http: httpx.AsyncClient) -> None:
     allowed = TABLE[NO_KEY] | TABLE[ANY_KEY] | (operations(keyed) if scope is Scope.ADMIN else TABLE[scope])
     for method, path in sorted(operations(keyed)):
         read: list[int] = []
@@ -222,9 +220,7 @@ async def test_who_waits_sees_how_many_are_before_it_and_no_job_of_others(http: 
     assert len((await http.get(f"{JOBS}/{mine}/queue", headers=bearer("admin"))).json()["first"]) == 1
 
 
-async def test_a_profile_is_its_jobs_owners_unless_it_is_for_a_deployment(
-    http: httpx.AsyncClient, settings: Settings
-) -> None:
+async def test_a_profile_is_its_jobs_owners_unless_deployed(http: httpx.AsyncClient, settings: Settings) -> None:
     mine = await submit(http, "ann")
     store = ProfileStore(settings)
     own = store.put(low_rank(), record(job=mine)).version

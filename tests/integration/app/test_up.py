@@ -206,9 +206,7 @@ def test_ctrl_c_lets_a_job_finish_and_twice_gives_it_back(tmp_path: Path) -> Non
     assert third.all_gone()
 
 
-def test_it_serves_one_deployment_tells_how_its_fit_ends_and_finds_it_again(
-    tmp_path: Path, tiny: Callable[..., Path]
-) -> None:
+def test_it_serves_one_deployment_and_finds_it_and_its_fit_again(tmp_path: Path, tiny: Callable[..., Path]) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "models.toml").write_text(f'[models.tiny]\npath = "{tiny("llama")}"\n')

@@ -82,9 +82,7 @@ def test_a_part_that_was_measured_is_read_and_not_run_again(tmp_path: Path) -> N
     assert {row.case for row in measured(tmp_path, "penalties", {})} == {"fsd", "fsd_d", "job_penalties"}
 
 
-def test_parts_stand_in_the_order_of_the_decoders_behind_the_processor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_stand_in_the_order_of_the_decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoders, "RESULTS", tmp_path / "decoders.csv")
     monkeypatch.setattr(processor, "here", lambda *_: MACHINE)
     for part in PARTS:
@@ -104,9 +102,7 @@ def test_groups_follow_each_other_as_the_job_runs_them() -> None:
     assert list(groups(asked, 10)) == 2 * ["greedy", "beam", "beam", "contrastive", "contrastive", "contrastive"]
 
 
-def test_a_group_takes_from_its_first_step_to_its_end_whatever_started_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_group_takes_from_its_first_step_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: clock)
     watch = Watch(Settings(home=tmp_path), "job")

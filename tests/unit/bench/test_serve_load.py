@@ -38,9 +38,7 @@ def asked() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     server.server_close()
 
 
-async def test_one_request_in_so_many_is_kept_and_handed_on_with_its_answer(
-    asked: tuple[str, list[dict[str, Any]]],
-) -> None:
+async def test_one_request_in_so_many_is_handed_on_with_its_answer(asked: tuple[str, list[dict[str, Any]]]) -> None:
     url, bodies = asked
     handed: list[tuple[str, Sequence[int], Sequence[int]]] = []
 

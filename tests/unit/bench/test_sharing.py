@@ -14,9 +14,7 @@ Places = tuple[list[Cpus], ...]
 CORES = [frozenset({cpu, cpu + 8}) for cpu in range(4)]
 
 
-def test_two_workers_stand_against_one_of_their_size_and_one_on_all_cores(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_two_workers_stand_against_one_and_one_on_all_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Seconds of the job and of its points, by how many cores each worker has.
     seconds = {(2,): (100.0, 80.0), (2, 2): (60.0, 44.0), (4,): (75.0, 55.0)}
 

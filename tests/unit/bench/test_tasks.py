@@ -69,9 +69,7 @@ def test_a_task_at_chance_is_told_as_such_and_nothing_is_predicted_without_a_run
     assert not any(metric.startswith("predicted") for _, metric in found)
 
 
-def test_code_is_left_out_with_the_reason_where_it_may_not_be_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_that_may_not_run_is_left_out_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEMOSTAT_CODE_EXECUTION", raising=False)
     bench = Bench(made(tmp_path / "data"), tmp_path / "home", COUNTS)
     assert bench.refused == "code_execution_disabled"
@@ -90,9 +88,7 @@ class Broken(Bench):
         return [Row("tasks", f"{part}_hellaswag", "items", 8.0, "count")]
 
 
-def test_what_a_part_measured_is_written_before_the_next_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_part_measured_is_written_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "RESULTS", tmp_path / "tasks.csv")
     monkeypatch.setattr(tasks, "HOME", tmp_path / "home")
     monkeypatch.setattr(tasks, "Bench", Broken)

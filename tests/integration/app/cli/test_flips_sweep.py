@@ -153,9 +153,7 @@ def test_a_recipe_that_is_refused_is_named_before_any_is_run(service: Callable[.
     assert of.claimed == 0
 
 
-def test_it_says_beforehand_how_long_it_takes_and_on_the_way_how_long_it_still_does(
-    service: Callable[..., Service],
-) -> None:
+def test_it_says_how_long_it_takes_and_on_the_way_how_long_it_still_does(service: Callable[..., Service]) -> None:
     """The first job takes longer than the others, and tells nothing of them."""
     of = service(first_s=1.5)
     asked = steps(23, *RECIPES, "quantize.nf4")
@@ -237,7 +235,7 @@ def test_where_the_reference_is_at_chance_the_other_recipes_are_not_run(service:
     assert of.claimed == 1
 
 
-def test_where_the_service_is_away_it_ends(
+def test_without_service_it_ends(
     service: Callable[..., Service], shared: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However patient it is: here for a second."""

@@ -69,9 +69,7 @@ def test_keys_are_made_and_revoked_while_the_service_runs(
     assert not any(key in audit_file(tmp_path).read_text() for key in (first, second))
 
 
-def test_what_cannot_be_done_is_refused_and_changes_nothing(
-    tmp_path: Path, keys: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_what_is_refused_changes_nothing(tmp_path: Path, keys: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     keys("add", "ann", "--scope", "read")
     before = (tmp_path / "keys").read_text()
     for arguments in (

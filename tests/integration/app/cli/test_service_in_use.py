@@ -30,7 +30,7 @@ def test_the_service_of_the_same_home_is_used_and_named(up: Server) -> None:
 
 
 @pytest.mark.parametrize("words", [["models", "list"], ["jobs", "list"], ["deploy", "list"], ["report", "diag_a"]])
-def test_the_service_of_another_home_is_refused(
+def test_another_homes_service_is_refused(
     up: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     CliRunner().invoke(app, ["jobs", "list"])  # the service has made the id of its home
@@ -45,7 +45,7 @@ def test_the_service_of_another_home_is_refused(
         assert (refused.code, str(up.settings.home) in refused.detail) == (ErrorCode.INVALID_REQUEST, True)
 
 
-def test_the_service_of_another_home_is_used_if_it_is_named(
+def test_another_homes_service_is_used_if_it_is_named(
     up: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path / "other"))
@@ -53,9 +53,7 @@ def test_the_service_of_another_home_is_used_if_it_is_named(
     assert [one["alias"] for one in json.loads(done.stdout)] == ["tiny"]
 
 
-def test_the_same_home_by_another_path_is_the_same_home(
-    up: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_path_of_a_home_is_the_same_home(up: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "link").symlink_to(up.settings.home)
     monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path / "link"))
     assert CliRunner().invoke(app, ["jobs", "list"]).exit_code == 0

@@ -6,8 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
 
 import psutil
 import pytest
@@ -17,6 +16,7 @@ from app.contracts.deployment import Deployment, DeploymentPatch, DeploymentStat
 from app.contracts.errors import HemostatError
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
+from tests.integration.app.deployments.asking import until
 from tests.integration.app.deployments.conftest import request
 from tests.integration.conftest import RedisServer
 from tests.support.worker import ROOT, environment
@@ -81,18 +81,11 @@ async def start(agent_settings: Settings) -> AsyncIterator[Start]:
             await asyncio.to_thread(agent.process.wait, 90)
 
 
-async def until(condition: Callable[[], Awaitable[Any]], what: str) -> None:
-    async with asyncio.timeout(120):
-        while not await condition():  # noqa: ASYNC110 - it is other processes that change
-            await asyncio.sleep(0.05)
-    assert what
-
-
 async def becomes(store: DeploymentStore, deployment: Deployment, state: DeploymentState) -> Deployment:
     async def is_so() -> bool:
         return (await store.get(deployment.id)).state is state
 
-    await until(is_so, state.value)
+    await until(is_so)
     return await store.get(deployment.id)
 
 
@@ -100,22 +93,22 @@ async def gone(processes: list[psutil.Process]) -> None:
     async def all_gone() -> bool:
         return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
-    await until(all_gone, "no process is left")
+    await until(all_gone)
 
 
 async def test_it_starts_scales_drains_and_leaves_nothing(store: DeploymentStore, start: Start) -> None:
     made = await store.create(request(replicas=2))
     agent = start()
     ready = await becomes(store, made, DeploymentState.READY)
-    await until(lambda: running(store, made, 3), "two replicas and a shadow")
+    await until(lambda: running(store, made, 3))
     assert {one.id for one in await store.replicas(made.id)} == {"serve-0", "serve-1", "shadow"}
     assert {one.pid for one in ready.running} <= {process.pid for process in agent.family()}
 
     await store.patch(made.id, DeploymentPatch(replicas=1))
-    await until(lambda: running(store, made, 2), "one replica fewer")
+    await until(lambda: running(store, made, 2))
     await becomes(store, made, DeploymentState.READY)
     await store.patch(made.id, DeploymentPatch(replicas=3))
-    await until(lambda: running(store, made, 4), "two replicas more")
+    await until(lambda: running(store, made, 4))
 
     family = agent.family()
     await store.delete(made.id)
@@ -126,9 +119,9 @@ async def test_it_starts_scales_drains_and_leaves_nothing(store: DeploymentStore
     async def removed() -> bool:
         return not (store.settings.home / "deployments" / made.id).exists()
 
-    await until(forgotten, "end of the deployment")
+    await until(forgotten)
     await gone(family)
-    await until(removed, "end of its folder, which the agent removes once nothing names it")
+    await until(removed)
     assert await agent.end() == 0
 
 
@@ -147,11 +140,11 @@ async def test_ctrl_c_drains_everything_and_another_agent_goes_on(store: Deploym
     async def refused() -> bool:
         return "is run by another agent" in second.text()
 
-    await until(refused, "the second agent's word")
+    await until(refused)
     assert second.family() == []
     assert await first.end(signal.SIGINT) == 0
     await gone(family)
-    await until(lambda: running(store, made, 2), "the second agent's processes")
+    await until(lambda: running(store, made, 2))
     assert (await becomes(store, made, DeploymentState.READY)).reason == ""
 
 
@@ -165,7 +158,7 @@ async def test_a_process_that_dies_is_started_again(store: DeploymentStore, star
         running = await store.replicas(made.id)
         return bool(running) and running[0].pid != before
 
-    await until(again, "another process")
+    await until(again)
     await becomes(store, made, DeploymentState.READY)
 
 
@@ -199,30 +192,26 @@ async def test_when_the_agent_is_killed_its_processes_end(store: DeploymentStore
     await gone(family)
 
 
-async def test_while_redis_is_away_what_runs_goes_on(
-    redis_server: RedisServer, store: DeploymentStore, start: Start
-) -> None:
+async def test_while_redis_is_away_it_goes_on(redis_server: RedisServer, store: DeploymentStore, start: Start) -> None:
     made = await store.create(request())
     agent = start()
-    await until(lambda: running(store, made, 2), "its processes")
+    await until(lambda: running(store, made, 2))
     family = agent.family()
     redis_server.kill()
 
     async def said(text: str) -> bool:
         return text in agent.text()
 
-    await until(lambda: said("Redis is away"), "its word")
+    await until(lambda: said("Redis is away"))
     assert {process.pid for process in agent.family()} == {process.pid for process in family}
     redis_server.start()
-    await until(lambda: said("Redis answers again"), "its return")
-    await until(lambda: running(store, made, 2), "leases taken anew")
+    await until(lambda: said("Redis answers again"))
+    await until(lambda: running(store, made, 2))
     await becomes(store, made, DeploymentState.READY)
     assert {process.pid for process in agent.family()} == {process.pid for process in family}
 
 
-async def test_what_does_not_fit_the_memory_is_not_started(
-    store: DeploymentStore, agent_settings: Settings, start: Start
-) -> None:
+async def test_what_does_not_fit_is_not_started(store: DeploymentStore, agent_settings: Settings, start: Start) -> None:
     first = await store.create(request(replicas=6))
     second = await store.create(request(name="second"))
     start("--no-shadow")

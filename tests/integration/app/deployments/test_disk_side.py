@@ -114,9 +114,7 @@ async def test_a_deleted_deployment_leaves_the_disk(client: Redis, brief: Deploy
     await until(lambda: off_disk(client))
 
 
-async def test_without_new_samples_the_server_is_left_alone(
-    client: Redis, brief: DeploymentStore, made: Deployment
-) -> None:
+async def test_without_new_samples_nothing_is_asked(client: Redis, brief: DeploymentStore, made: Deployment) -> None:
     await brief.push_sample(made.id, marked("last"))
     await until(brief.tidy_disk)
 
@@ -143,16 +141,14 @@ async def test_a_sample_that_was_queued_after_the_server_was_asked_is_asked_for_
     await until(gone)
 
 
-async def test_a_server_that_ended_while_it_wrote_is_asked_again(
-    client: Redis, brief: DeploymentStore, made: Deployment
-) -> None:
+async def test_a_server_that_ended_is_asked_again(client: Redis, brief: DeploymentStore, made: Deployment) -> None:
     await brief.push_sample(made.id, marked("one"))
     await until(brief.tidy_disk)
     await cast(Any, client.hset(keys.DISK, "asked", "the run before"))
     await until(brief.tidy_disk)
 
 
-async def test_a_clock_that_went_back_by_a_month_keeps_nothing_on_the_disk(
+async def test_a_clock_that_went_back_keeps_nothing_there(
     client: Redis, brief: DeploymentStore, made: Deployment
 ) -> None:
     await brief.push_sample(made.id, marked("before"))
@@ -330,9 +326,7 @@ async def test_the_service_does_it_by_itself(client: Redis, often: Settings) -> 
         await until(lambda: off_disk(client))
 
 
-async def test_no_lease_waits_for_it_and_it_ends_with_the_service(
-    often: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_lease_waits_for_it_and_it_ends_at_the_end(often: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     began = asyncio.Event()
 
     async def lasts(_: DeploymentStore) -> None:

@@ -118,9 +118,7 @@ async def test_frozen_refuses_the_service_and_obeys_a_person(deployments: Deploy
     assert (await told(deployments, made))[1].type is DeploymentEventType.FROZEN
 
 
-async def test_calibration_that_is_off_serves_identity_and_comes_back(
-    deployments: DeploymentStore, made: Deployment
-) -> None:
+async def test_calibration_that_is_off_serves_identity_a_while(deployments: DeploymentStore, made: Deployment) -> None:
     await deployments.promote(made.id, FIRST, reason="better")
     off = await deployments.patch(made.id, OFF)
     assert (off.active_version, off.previous_version) == ("identity", FIRST)
@@ -159,9 +157,7 @@ async def test_what_comes_back_is_what_was_there_with_the_version_to_go_back_to(
         assert after.fit_reason == before.fit_reason
 
 
-async def test_one_made_with_calibration_off_begins_with_the_version_that_was_asked_for(
-    deployments: DeploymentStore,
-) -> None:
+async def test_one_made_with_calibration_off_begins_with_the_version_asked_for(deployments: DeploymentStore) -> None:
     made = await deployments.create(request(calibration="off", version=FIRST))
     assert (made.active_version, made.previous_version) == ("identity", FIRST)
     on = await deployments.patch(made.id, AUTO)

@@ -142,9 +142,7 @@ async def test_fits_wait_for_their_turn_in_a_line_of_their_own(still: Api) -> No
     assert await queue.known(state.docket, [first, second]) == {first: True, second: True}
 
 
-async def test_a_fit_that_was_lost_before_it_was_queued_is_queued_by_the_sweep(
-    still: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fit_that_was_never_queued_is_queued_by_the_sweep(still: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     api = still
 
     async def lost(*_: object, **__: object) -> None:

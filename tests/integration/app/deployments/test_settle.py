@@ -53,9 +53,7 @@ async def events(store: DeploymentStore, deployment: Deployment) -> list[Deploym
     return [event for _, event in await store.events(deployment.id) if event.type in kinds]
 
 
-async def test_a_proven_profile_is_promoted_with_its_evidence(
-    deployments: DeploymentStore, store: JobStore, made: Deployment
-) -> None:
+async def test_a_proven_profile_is_promoted(deployments: DeploymentStore, store: JobStore, made: Deployment) -> None:
     job_id = await run(store, asked(made))
     assert await settle_jobs(deployments, store) == 1
     found = await deployments.get(made.id)
@@ -69,7 +67,7 @@ async def test_a_proven_profile_is_promoted_with_its_evidence(
     assert record.job.deployment == made.name
 
 
-async def test_it_is_settled_once_however_often_and_by_however_many(
+async def test_it_is_settled_once_by_however_many(
     deployments: DeploymentStore, store: JobStore, made: Deployment
 ) -> None:
     job_id = await run(store, asked(made))
@@ -83,9 +81,7 @@ async def test_it_is_settled_once_however_often_and_by_however_many(
     assert await store.client.smembers(keys.UNSETTLED) == set()
 
 
-async def test_what_did_not_prove_itself_is_refused_with_the_reason(
-    deployments: DeploymentStore, store: JobStore, made: Deployment
-) -> None:
+async def test_what_is_not_proven_is_refused(deployments: DeploymentStore, store: JobStore, made: Deployment) -> None:
     job_id = await run(store, asked(made), passed=False)
     await settle_jobs(deployments, store)
     found = await deployments.get(made.id)
@@ -95,9 +91,7 @@ async def test_what_did_not_prove_itself_is_refused_with_the_reason(
     assert [event.type for event in await events(deployments, made)] == [DeploymentEventType.REFUSED]
 
 
-async def test_a_job_that_failed_or_was_cancelled_says_so(
-    deployments: DeploymentStore, store: JobStore, made: Deployment
-) -> None:
+async def test_a_job_without_result_says_so(deployments: DeploymentStore, store: JobStore, made: Deployment) -> None:
     ids = {ended: new_job_id() for ended in ("failed", "cancelled")}
     for ended, job_id in ids.items():
         await store.create(job_id, asked(made, seed=len(ended)))
@@ -178,9 +172,7 @@ async def test_a_fit_of_its_own_does_not_overrule_what_a_person_promoted_as_it_e
     assert "is not served: Another version came into force meanwhile." in event.reason
 
 
-async def test_a_job_for_another_model_or_no_deployment_is_refused_at_once(
-    deployments: DeploymentStore, made: Deployment
-) -> None:
+async def test_a_job_for_another_model_or_for_none_is_refused(deployments: DeploymentStore, made: Deployment) -> None:
     await check_target(deployments, asked(made))
     await check_target(deployments, asked(made, deployment=None))
     for changes, code in (

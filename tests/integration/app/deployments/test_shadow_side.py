@@ -55,9 +55,7 @@ async def test_what_the_shadow_found_is_shown(deployments: DeploymentStore, made
     assert (await deployments.get(made.id)).shadow == status
 
 
-async def test_what_a_shadow_process_found_that_is_gone_is_no_news(
-    deployments: DeploymentStore, made: Deployment
-) -> None:
+async def test_what_a_shadow_that_is_gone_found_is_no_news(deployments: DeploymentStore, made: Deployment) -> None:
     await deployments.register(made.id, replica(role="shadow"))
     await deployments.set_shadow(made.id, ShadowStatus(drift=DriftState.OK, e_value=3.5))
     await deployments.leave(made.id, replica().id)

@@ -111,7 +111,7 @@ async def test_a_client_that_leaves_stops_its_generation_and_pays_its_prompt(ser
     assert service.metric("hemostat_owner_tokens_total", owner="app") - paid > prompt > 100
 
 
-async def test_a_full_queue_is_429_and_what_waits_is_answered(
+async def test_a_full_queue_is_429_and_answers_later(
     service: Service, relay: tuple[subprocess.Popen[bytes], str]
 ) -> None:
     process, url = relay
@@ -221,9 +221,7 @@ async def test_who_opted_out_is_not_sampled(service: Service) -> None:
     assert service.metric("hemostat_shadow_sampled_total", deployment="private") == 1
 
 
-async def test_a_silent_replica_is_waited_for_with_signs_of_life(
-    service: Service, halting: tuple[subprocess.Popen[bytes], str]
-) -> None:
+async def test_a_silent_replica_is_waited_for(service: Service, halting: tuple[subprocess.Popen[bytes], str]) -> None:
     process, url = halting
     await service.deploy("silent", service.replica("a-halts", url))
     asked = {"model": "silent", **LONG, "max_tokens": 300}

@@ -215,7 +215,7 @@ def test_a_server_that_answers_late_is_not_called_silent(tmp_path: Path) -> None
         assert valkey.pid == pid
 
 
-def test_a_server_that_cannot_start_says_why_and_whether_the_disk_is_full(
+def test_a_server_that_cannot_start_says_why_also_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "valkey" / "appendonlydir"

@@ -226,9 +226,7 @@ async def test_of_jobs_whose_files_are_too_large_together_the_one_that_ended_fir
     assert left_by_attempts(store, running) != []
 
 
-async def test_hidden_states_that_were_in_use_when_their_job_was_deleted_go_with_a_later_sweep(
-    store: JobStore, docket: Docket
-) -> None:
+async def test_hidden_states_in_use_go_with_a_later_sweep_than_their_job(store: JobStore, docket: Docket) -> None:
     deleted, running = await created(store), await created(store)
     await store.claim(running, "w1")
     await store.cancel(deleted)
@@ -328,7 +326,7 @@ async def test_no_clock_of_redis_ends_what_is_kept_of_a_job(store: JobStore, doc
         await swept(store, docket)
 
 
-async def test_what_ended_is_forgotten_when_the_service_has_served_for_the_retention(
+async def test_what_ended_is_forgotten_when_the_retention_was_served(
     store: JobStore, docket: Docket, client: Redis
 ) -> None:
     job_id = await created(store)
@@ -341,9 +339,7 @@ async def test_what_ended_is_forgotten_when_the_service_has_served_for_the_reten
     assert [name for name in await client.keys("hemostat-jobs:*") if job_id in name] == []
 
 
-async def test_time_counts_as_it_passes_and_at_most_a_minute_between_two_looks(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_at_most_a_minute_counts_between_two_looks(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     first = await store.tick()
     await asyncio.sleep(0.2)
     second = await store.tick()

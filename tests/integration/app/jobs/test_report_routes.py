@@ -103,9 +103,7 @@ async def test_artifacts_by_name_and_nothing_else(api: Api) -> None:
 
 
 @pytest.mark.parametrize("tail", ["/report", "/artifacts", "/artifacts/tokens.npz"])
-async def test_a_job_deleted_after_it_was_found_is_not_found(
-    api: Api, tail: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_deleted_after_a_look_is_not_found(api: Api, tail: str, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = await api.submit()
     await finish(api, job_id)
     find = service.find

@@ -270,9 +270,7 @@ async def test_statistics_count_by_status_and_remember_the_ended(store: JobStore
 # --- bounds and idempotency
 
 
-async def test_the_queue_is_bounded_by_jobs_and_by_the_bytes_of_their_requests(
-    store: JobStore, settings_of: Settings
-) -> None:
+async def test_the_queue_is_bounded_by_jobs_and_their_bytes(store: JobStore, settings_of: Settings) -> None:
     small = JobStore(store.client, settings_of.model_copy(update={"max_queued_jobs": 2}))
     first = await created(small)
     await created(small)
@@ -316,9 +314,7 @@ async def test_a_request_that_the_disk_has_no_room_for_is_refused_and_leaves_not
     assert (await store.statistics()).by_status[JobStatus.QUEUED] == 0
 
 
-async def test_an_idempotency_key_stands_for_one_body_of_one_owner_as_long_as_its_job_is_kept(
-    store: JobStore, client: Redis
-) -> None:
+async def test_an_idempotency_key_stands_for_one_body_of_one_owner(store: JobStore, client: Redis) -> None:
     first = Idempotency("ci", "key", "body-1")
     assert await store.standing(first) is None
     job_id = new_job_id()

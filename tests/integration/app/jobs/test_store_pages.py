@@ -93,9 +93,7 @@ async def test_a_filter_finds_what_lies_far_back(store: JobStore) -> None:
     assert not more
 
 
-async def test_a_page_looks_at_so_many_jobs_and_says_where_to_go_on(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_page_looks_at_so_many_jobs_and_goes_on(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = await created(store, metadata={"needle": "yes"})
     ids = [await created(store) for _ in range(40)]
     newest = await created(store, metadata={"needle": "yes"})

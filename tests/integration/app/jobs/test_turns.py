@@ -127,9 +127,7 @@ async def test_the_order_of_a_line_is_that_in_which_its_jobs_were_queued_whateve
     assert list((await store.lines())["ann"]) == [second, third, first]
 
 
-async def test_a_job_whose_turn_came_while_nobody_could_hand_it_over_is_handed_over_by_the_sweep(
-    store: JobStore, docket: Docket
-) -> None:
+async def test_a_job_that_nobody_could_hand_over_is_handed_over_by_the_sweep(store: JobStore, docket: Docket) -> None:
     first, second, third = [await submit(store, docket, "ann") for _ in range(3)]
     await store.claim(first, "w1")  # and that worker is gone
     assert not any((await queue.known(docket, [second, third])).values())
@@ -168,9 +166,7 @@ async def test_what_a_worker_holds_comes_first_and_waits_for_nothing(store: JobS
     assert given == [held, waiting, last]
 
 
-async def test_what_a_sweep_submits_anew_keeps_the_order_in_which_it_was_queued(
-    store: JobStore, docket: Docket, client: Redis
-) -> None:
+async def test_what_a_sweep_submits_anew_keeps_its_order(store: JobStore, docket: Docket, client: Redis) -> None:
     """docket knows none of them, as after a loss of its memory; the oldest was given back last."""
     ids = []
     for _ in range(3):
@@ -184,9 +180,7 @@ async def test_what_a_sweep_submits_anew_keeps_the_order_in_which_it_was_queued(
     assert await delivered(store.settings) == [known, ids[1], ids[2], ids[0]]
 
 
-async def test_a_record_of_another_version_is_counted_and_not_shown(
-    store: JobStore, docket: Docket, client: Redis
-) -> None:
+async def test_a_record_of_another_version_is_only_counted(store: JobStore, docket: Docket, client: Redis) -> None:
     old, other, mine = [await submit(store, docket) for _ in range(3)]
     await client.hset(keys.job(old), "candidate", "[]")
     record = await got(store, mine)
@@ -204,9 +198,7 @@ async def test_it_is_told_over_http(api: Api) -> None:
     assert (await api.http.get(f"/v1/diagnosis/jobs/{new_job_id()}/queue")).json()["code"] == "job_not_found"
 
 
-async def test_the_age_of_the_queue_is_that_of_the_job_that_has_waited_longest(
-    store: JobStore, docket: Docket, client: Redis
-) -> None:
+async def test_the_age_of_the_queue_is_that_of_the_longest_wait(store: JobStore, docket: Docket, client: Redis) -> None:
     given_back, waiting = [await submit(store, docket) for _ in range(2)]
     seconds, _ = await client.time()
     await client.hset(keys.job(waiting), "queued_at", str(seconds - 3600))
