@@ -2,7 +2,6 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from app.kinds.registry import KINDS
@@ -37,7 +36,7 @@ ALLOWED = {
 OTHER_WORDS = {"sweep", "tasks"}
 
 
-def named(file: Path) -> Iterator[str]:
+def named(file):
     """The kinds that a module names: their classes and modules, their names as texts, their metrics."""
     text = file.read_text(encoding="utf-8")
     yield from (name.lower() for name in re.findall(r"\b([A-Z][a-z]+)(?:Request|Report|Submission)\b", text))
@@ -48,7 +47,7 @@ def named(file: Path) -> Iterator[str]:
             yield owner.get(node.value, node.value)
 
 
-def test_no_other_file_names_a_kind() -> None:
+def test_no_other_file_names_a_kind():
     found = []
     for file in [*ROOT.glob("app/**/*.py"), *ROOT.glob("workers/**/*.py")]:
         path = file.relative_to(ROOT).as_posix()

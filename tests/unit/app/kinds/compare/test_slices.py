@@ -1,33 +1,31 @@
 """Which parts of the text a comparison names, and how their numbers are reckoned."""
 
 import copy
-from typing import Any
 
 import pytest
 
-from app.contracts.report import BandedSlice, Mean
+from app.contracts.report import BandedSlice
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.slices import OVER_WINDOWS, band_label, class_sentence, domains, token_classes, where, worst
 from app.kinds.compare.view import blocks
 from app.reports import format as fmt
-from app.reports.blocks import Block, Cell, Section, Table, brief
-from app.reports.classes import NONE
+from app.reports.blocks import Section, Table, brief
 from tests.support.reports import compare_report, variants
 
 REPORT = compare_report()
 
 
-def parsed(report: dict[str, Any]) -> CompareReport:
+def parsed(report):
     return CompareReport.model_validate(report)
 
 
-def rows_of(shown: list[Block]) -> tuple[tuple[Cell, ...], ...]:
+def rows_of(shown):
     """The rows of the first table."""
     inside = [block for one in shown for block in (one.blocks if isinstance(one, Section) else [one])]
     return next(block for block in inside if isinstance(block, Table)).rows
 
 
-def test_the_worst_parts_are_those_whose_interval_begins_highest() -> None:
+def test_the_worst_parts_are_those_whose_interval_begins_highest():
     slices = {name: block["divergence"]["kl"] for name, block in REPORT["domains"].items()}
     slices |= {one["title"]: one["kl"] for one in REPORT["token_classes"]["classes"]}
     bands = (band for band in REPORT["by_position"] if band["tokens"])
@@ -39,7 +37,7 @@ def test_the_worst_parts_are_those_whose_interval_begins_highest() -> None:
     assert float(rows[0][3].text) == pytest.approx(slices[expected[0]]["mean"] / mean, rel=0.05)
 
 
-def test_a_part_without_an_interval_is_named_last_and_the_whole_text_is_no_part() -> None:
+def test_a_part_without_an_interval_is_named_last_and_the_whole_text_is_no_part():
     report = copy.deepcopy(REPORT)
     report["token_classes"]["classes"] = []
     name, other = list(report["domains"])[:2]
@@ -51,20 +49,14 @@ def test_a_part_without_an_interval_is_named_last_and_the_whole_text_is_no_part(
     assert [row[0].text for row in rows_of(worst(parsed(report)))] == [name]
 
 
-def test_the_next_step_is_named_from_moderate_damage_on() -> None:
+def test_the_next_step_is_named_from_moderate_damage_on():
     for name, report in variants().items():
         severe = report["severity"] in {"moderate", "severe", "collapse"}
         commands = [getattr(block, "command", "") for block in brief(blocks(parsed(report)))]
         assert any("hemostat attribute" in command for command in commands) == severe, name
 
 
-def test_domains_are_the_most_damaged_first() -> None:
-    kls = [part.kl.mean or 0.0 for part in domains(parsed(variants()["domains"]))]
-    assert len(kls) == 12
-    assert kls == sorted(kls, reverse=True)
-
-
-def test_a_part_whose_intervals_are_over_windows_says_so() -> None:
+def test_a_part_whose_intervals_are_over_windows_says_so():
     report = copy.deepcopy(REPORT)
     name = next(iter(report["domains"]))
     report["domains"][name]["divergence"]["kl"]["clusters"] = "windows"
@@ -72,9 +64,8 @@ def test_a_part_whose_intervals_are_over_windows_says_so() -> None:
     assert [part for part, note in notes.items() if note == OVER_WINDOWS] == [name]
 
 
-def test_the_sentence_names_what_chance_does_not_explain() -> None:
+def test_the_sentence_names_what_chance_does_not_explain():
     found = parsed(REPORT).token_classes
-    assert found is not None
     more, less = class_sentence(found.classes).split(". ")
     assert "tool names" in more
     assert "punctuation" in less
@@ -84,7 +75,7 @@ def test_the_sentence_names_what_chance_does_not_explain() -> None:
     assert "in JSON structure" in class_sentence((json_one,))
 
 
-def test_shares_are_of_the_whole_text_since_classes_overlap() -> None:
+def test_shares_are_of_the_whole_text_since_classes_overlap():
     numbers = next(row for row in rows_of(token_classes(parsed(REPORT))) if row[0].text == "Numbers")
     one = next(one for one in REPORT["token_classes"]["classes"] if one["name"] == "numbers")
     assert f"{100 * one['share']:.2g}" in [cell.text for cell in numbers]
@@ -92,26 +83,13 @@ def test_shares_are_of_the_whole_text_since_classes_overlap() -> None:
     assert (of_kl.value, of_kl.interval) in [(cell.text, cell.note) for cell in numbers]
 
 
-def test_a_class_of_one_document_has_no_interval_and_says_so() -> None:
-    report = parsed(REPORT)
-    assert report.token_classes is not None
-    first, *others = report.token_classes.classes
-    assert first.difference is not None
-    alone = first.model_copy(update={"difference": Mean(mean=first.difference.mean, ci=None), "p_value": None})
-    classes = report.token_classes.model_copy(update={"classes": (alone, *others)})
-    rows = rows_of(token_classes(report.model_copy(update={"token_classes": classes})))
-    assert "in one document" in next(row for row in rows if row[0].text == alone.title)[-1].note
-
-
-def test_what_is_in_no_class_has_a_row_without_a_difference() -> None:
-    report = copy.deepcopy(REPORT)
-    band = report["by_confidence"][0]
-    report["token_classes"]["none"] = {key: value for key, value in band.items() if key not in {"low", "high", "share"}}
-    last = rows_of(token_classes(parsed(report)))[-1]
-    assert (last[0].text, last[-1].text) == (NONE, fmt.NONE)
-
-
-def test_bands_read_as_occurrences() -> None:
+def test_bands_read_as_occurrences():
     labels = {(1, 2): "once", (2, 4): "2 to 3", (3, 4): "3", (256, 1025): "256 to 1,024"}
     for (low, high), label in labels.items():
         assert band_label(BandedSlice.model_construct(low=low, high=high)).replace("\u00a0", " ") == label
+
+
+def test_domains_are_the_most_damaged_first():
+    kls = [part.kl.mean or 0.0 for part in domains(parsed(variants()["domains"]))]
+    assert len(kls) == 12
+    assert kls == sorted(kls, reverse=True)

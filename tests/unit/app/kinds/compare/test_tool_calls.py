@@ -1,8 +1,5 @@
 """Generated tool calls on a page and in a terminal."""
 
-import copy
-from typing import Any
-
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.tool_calls import sentence
 from app.reports.render import render
@@ -10,13 +7,11 @@ from tests.support.html import tree
 from tests.support.reports import HOSTILE, compare_report
 
 
-def share(count: int, of: int, low: float, high: float) -> dict[str, Any]:
+def share(count, of, low, high):
     return {"count": count, "of": of, "share": count / of, "ci": [low, high]}
 
 
-def pair(
-    reference: int, candidate: int, low: float, high: float, *, lost: int, gained: int, p: float
-) -> dict[str, Any]:
+def pair(reference, candidate, low, high, *, lost, gained, p):
     return {
         "reference": share(
             reference, 24, reference / 24 - 0.2 if reference > 5 else 0.0, min(1.0, reference / 24 + 0.1)
@@ -54,40 +49,29 @@ BLOCK = {
 REPORT = compare_report() | {"tool_calls": BLOCK}
 
 
-def test_what_the_models_wrote_is_escaped() -> None:
+def test_what_the_models_wrote_is_escaped():
     section = tree(render(REPORT)).one(id_="tool-calls")
     assert "<script>alert(1)" in section.text
     assert "<script>alert(1)" not in render(REPORT)
 
 
-def test_no_difference_is_said_where_the_interval_holds_none() -> None:
-    report = copy.deepcopy(REPORT)
-    report["tool_calls"]["valid"] = BLOCK["parsable"]
-    found = CompareReport.model_validate(report).tool_calls
-    assert found is not None
-    assert "no difference that so many prompts show" in sentence(found)
-
-
-def test_the_exact_test_decides_where_the_interval_says_otherwise() -> None:
+def test_the_interval_and_the_exact_test_must_both_show_a_difference():
     """Four of 24 prompts lost and none gained: the interval leaves 0 out, the test beside it does not reject."""
     four = pair(10, 6, -0.359, -0.006, lost=4, gained=0, p=0.125)
-    report = REPORT | {"tool_calls": BLOCK | {"valid": four}}
-    found = CompareReport.model_validate(report).tool_calls
-    assert found is not None
-    assert "no difference that so many prompts show" in sentence(found)
-    assert "p 0.12" in sentence(found)
+    for valid in (BLOCK["parsable"], four):
+        found = CompareReport.model_validate(REPORT | {"tool_calls": BLOCK | {"valid": valid}}).tool_calls
+        assert "no difference that so many prompts show" in sentence(found)
 
 
-def test_no_share_is_told_of_no_valid_answer() -> None:
+def test_no_share_is_told_of_no_valid_answer():
     none = BLOCK | {"same_call": {"count": 0, "of": 0, "share": 0.0, "ci": [0.0, 1.0]}}
     assert "(0 of 0)" not in render(compare_report() | {"tool_calls": none})
 
 
-def test_where_no_model_writes_a_valid_call_nothing_is_said_to_be_the_same() -> None:
+def test_where_no_model_writes_a_valid_call_nothing_is_said_to_be_the_same():
     none = pair(0, 0, -0.14, 0.14, lost=0, gained=0, p=1.0)
     block = BLOCK | {"parsable": none, "valid": none, "right_tool": none, "same_call": share(0, 24, 0.0, 0.14)}
     report = CompareReport.model_validate(REPORT | {"tool_calls": block})
-    assert report.tool_calls is not None
     told = sentence(report.tool_calls)
     assert told.startswith("Neither model answers any of 24 prompts with a valid call, so none can be lost")
     assert "has no place for tools" in told

@@ -35,11 +35,6 @@ def test_every_kind_is_a_row_the_one_that_departs_most_first_and_the_rest_last()
     assert left.note.endswith("]") and not left.strong
     assert [rows["Code"][head].note for head in heads[1:]] == [""] * (len(heads) - 1)
     assert (rows["Code"]["Largest I"].text, rows["Code"][""].text) == ("–", "too few documents")
-    note = slices.token_classes_note(report)
-    assert note.startswith("On average over the settings the damages compound in numbers, and overlap in rare tokens")
-    assert "corrected over the 3 kinds that have an interval (Holm)" in note
-    assert "A kind of token in fewer than six documents has no interval" in note
-    assert "Not in this text: JSON structure, Tool names" in note
 
 
 def test_what_each_part_loses_at_every_setting_is_folded():

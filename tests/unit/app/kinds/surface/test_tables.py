@@ -19,12 +19,7 @@ def test_every_interaction_is_a_row_with_interval_and_p():
     first = surface_variant("both-orders").interactions[0]
     low, high = first.nats.ci
     assert any(f"{value:.5f}"[:6] in table.rows[0][1].note for value in (low, high)) or ("×10" in table.rows[0][1].note)
-    assert {row[4].text for row in table.rows} <= {
-        "compounds",
-        "overlaps",
-        "no departure shown",
-        "adds up within 0.01",
-    }
+    assert {row[4].text for row in table.rows} <= {"compounds", "overlaps", "no departure shown", "adds up within 0.01"}
     assert "±0.01 nats" in interactions_note(surface_variant("both-orders"))
 
 
@@ -57,10 +52,6 @@ def test_where_no_domain_can_be_judged_a_line_says_so_in_place_of_the_table():
 
 def test_limits_tell_ends_beyond_the_range():
     found = surface_variant("adds-up")
-    texts = [limit_text(found, limit) for limit in found.contour.limits]
-    assert any(text.startswith("beyond") for text in texts) or all(
-        limit.place is not None for limit in found.contour.limits
-    )
     template = found.contour.limits[0]
     assert limit_text(found, template.model_copy(update={"place": None})) == "beyond 0.7"
     assert limit_text(found, template.model_copy(update={"place": 0.0, "largest": None})) == "already passed"
@@ -203,11 +194,3 @@ def test_each_measure_of_an_order_effect_has_its_own_p():
     both = tables.orders(found.model_copy(update={"order_effects": (split.model_copy(update={"p": 0.01}), *none)}))
     assert both.rows[0][-1].text == "as given is better by ln PPL and KL"
     assert {row[-1].text for row in both.rows[1:]} == {"no difference shown"}
-
-
-def test_the_path_falls_in_size_and_rises_in_loss():
-    path = surface_variant("both-orders").path
-    sizes, losses = [row.bytes for row in path], [row.loss.mean for row in path]
-    assert sizes == sorted(sizes, reverse=True)
-    assert losses == sorted(losses)
-    assert path[0].turned == "start"

@@ -34,14 +34,8 @@ def test_every_coefficient_tells_its_bounds_the_knee_as_well():
     assert bound["k1"] == "bounds 0 to open" and bound["b"] == "no bounds"
 
 
-def test_bounds_that_do_not_hold_are_told_with_the_fit():
-    told = "bounds were asked for on k1: they are of the form that is fitted to the perplexity"
-    assert fit_view(fitted(warnings=(told,))).notes[-1] == told
-
-
 def test_a_turn_that_the_published_form_cannot_follow_is_placed_by_the_best_form():
     threshold = SweepReport.model_validate(sweep_report(course(stepping()))).threshold
-    assert threshold is not None
     view = fit_view(threshold)
     assert view.answer == (
         "Not identifiable: the perplexity turns, and the published form does not say where; "
@@ -82,16 +76,6 @@ def test_a_line_is_named_as_what_the_published_form_does_not_beat():
     )
     forms = fit_view(SweepReport.model_validate(body).threshold).forms
     assert [row[0].text for row in forms.rows if row[0].strong] == ["straight line in y itself"]
-
-
-def test_the_caption_says_what_the_bold_form_is_the_best_by_and_of_which():
-    best = "the bold one has the least error at left-out points within 2 of the least AICc"
-    straight = SweepReport.model_validate(sweep_variants()["straight"]).threshold
-    assert straight is not None and straight.answer == "no transition in range"
-    assert fitted().answer == "transition"
-    assert fit_view(fitted()).forms.caption == f"Forms for ln KL; {best} of those with a transition"
-    assert fit_view(fitted(answer="not identifiable")).forms.caption == f"Forms for ln KL; {best}"
-    assert fit_view(straight).forms.caption == f"Forms for ln perplexity; {best} of those without a transition"
 
 
 def test_a_side_of_fewer_than_two_points_says_so_and_no_turn_is_spoken_of_where_there_is_none():

@@ -1,7 +1,6 @@
 """What a trajectory report decides and counts: amplification, where texts part, at which kinds of token."""
 
 import copy
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -18,40 +17,39 @@ from app.kinds.trajectory.classes import (
 from app.kinds.trajectory.matrices import matrices
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.view import blocks, scope
-from app.kinds.trajectory.words import heading, median_of, sentence, shaping_name
+from app.kinds.trajectory.words import heading, median_of, sentence
 from app.reports import format as fmt
-from app.reports.blocks import Figures, Section, Table
+from app.reports.blocks import Figures, Section
 from app.reports.render import render
 from tests.support.terminal import printed
 from tests.support.trajectory_reports import trajectory_report, trajectory_variants
 
 VARIANTS = trajectory_variants()
-Json = dict[str, Any]
 
 
-def of(data: str | Json) -> TrajectoryReport:
+def of(data):
     return TrajectoryReport.model_validate(VARIANTS[data] if isinstance(data, str) else data)
 
 
-def column(table: Table, label: str) -> list[tuple[str, str]]:
+def column(table, label):
     """Texts and small print of a column."""
     place = [one.label for one in table.columns].index(label)
     return [(row[place].text.lstrip("+"), row[place].note) for row in table.rows]
 
 
-def told(means: Any, *, percent: bool = False) -> list[tuple[str, str]]:
+def told(means, *, percent=False):
     found = [fmt.estimate(one.mean, one.ci, percent=percent) for one in means]
     return [(one.value, one.interval or "") for one in found]
 
 
-def test_the_short_output_of_a_terminal_fits_forty_lines_of_eighty() -> None:
+def test_the_short_output_of_a_terminal_fits_forty_lines_of_eighty():
     for name, report in VARIANTS.items():
         lines = printed(report, 80).splitlines()
         assert len(lines) <= 40, name
         assert max(map(len, lines)) <= 80, name
 
 
-def test_the_details_hold_every_mean_of_a_cell_with_its_interval() -> None:
+def test_the_details_hold_every_mean_of_a_cell_with_its_interval():
     for name in ("one", "four", "no-text"):
         report, text = of(name), printed(VARIANTS[name], 240, details=True)
         text = " ".join(text.split())
@@ -64,13 +62,13 @@ def test_the_details_hold_every_mean_of_a_cell_with_its_interval() -> None:
             assert str(fmt.estimate(cut.tv.mean, cut.tv.ci)) in text
 
 
-def test_the_heading_is_the_conclusion_of_the_first_decoder() -> None:
+def test_the_heading_is_the_conclusion_of_the_first_decoder():
     assert heading(of("one")) == "Amplification not shown"
     assert heading(of("same")) == "The same text"
     assert heading(of(trajectory_report(damage=0.9, few=True))) == "Decoding amplifies the damage"
 
 
-def amplified(**fields: Any) -> Json:
+def amplified(**fields):
     """The first cell with other amplification."""
     data = copy.deepcopy(VARIANTS["one"])
     for name, value in fields.items():
@@ -78,7 +76,7 @@ def amplified(**fields: Any) -> Json:
     return data
 
 
-def test_the_two_means_beside_a_factor_divide_to_it() -> None:
+def test_the_two_means_beside_a_factor_divide_to_it():
     """Texts end at different tokens: means of whole texts are over other positions than the factor."""
     data = amplified(
         kl={"value": 0.75, "ci": [0.4, 1.2], "above_one": False},
@@ -95,7 +93,7 @@ def test_the_two_means_beside_a_factor_divide_to_it() -> None:
     assert figures.items[2].value == "0.36"
 
 
-def test_a_factor_without_an_interval_says_so_and_texts_that_are_the_same_have_no_factor() -> None:
+def test_a_factor_without_an_interval_says_so_and_texts_that_are_the_same_have_no_factor():
     bare = {"value": 1.05, "ci": None, "above_one": None}
     report = of(amplified(kl=bare, conclusion="open"))
     assert "Too few texts part" in sentence(report)
@@ -108,7 +106,7 @@ def test_a_factor_without_an_interval_says_so_and_texts_that_are_the_same_have_n
     assert tables.largest(of(data)).rows[0][0].text.startswith("greedy"), "what no ratio measures is not left out"
 
 
-def test_every_severity_that_the_interval_touches_is_named() -> None:
+def test_every_severity_that_the_interval_touches_is_named():
     for classes, named in (
         (["collapse"], "is collapse."),
         (["severe", "collapse"], "is severe or collapse."),
@@ -119,7 +117,7 @@ def test_every_severity_that_the_interval_touches_is_named() -> None:
         assert sentence(of(data)).endswith(named)
 
 
-def test_the_largest_factors_are_first() -> None:
+def test_the_largest_factors_are_first():
     for name, most in (("one", 6), ("four", 3)):
         report = of(name)
         values = sorted((cell.amplification.kl.value or 0.0 for cell in report.cells), reverse=True)[:most]
@@ -128,12 +126,12 @@ def test_the_largest_factors_are_first() -> None:
         )
 
 
-def test_a_median_beyond_the_end_is_above_the_last_token() -> None:
+def test_a_median_beyond_the_end_is_above_the_last_token():
     median = median_of(of("same").cells[0])
     assert (median.text, median.note) == ("> 128", "[> 128, > 128]")
 
 
-def test_candidates_have_letters_if_there_are_several_and_numbers_of_their_own() -> None:
+def test_candidates_have_letters_if_there_are_several_and_numbers_of_their_own():
     one, four = of("one"), of("four")
     assert tables.parting(one).rows[0][0].text == "greedy"
     letters = [row[0].text for row in tables.parting(four).rows[:5]]
@@ -149,12 +147,7 @@ def test_candidates_have_letters_if_there_are_several_and_numbers_of_their_own()
         assert f"the KL of {who} " in sentence(report)
 
 
-def test_a_shaping_is_named_by_its_own_parameter() -> None:
-    named = [shaping_name(one) for one in of("one").distances]
-    assert named == ["temperature 0.7", "top-p 0.95", "top-k 40", "min-p 0.1", "η 0.0003", "typical 0.95"]
-
-
-def test_surprise_under_the_writer_is_beside_that_under_the_reference() -> None:
+def test_surprise_under_the_writer_is_beside_that_under_the_reference():
     report = of("one")
     changes = tables.changes(report)
     assert column(changes, "Own surprise, nats") == told(cell.change.surprise for cell in report.cells)
@@ -163,42 +156,27 @@ def test_surprise_under_the_writer_is_beside_that_under_the_reference() -> None:
     assert set(told(cell.text.surprise for cell in report.cells)) < set(own)
 
 
-def test_texts_of_models_are_escaped_and_shown_safely() -> None:
+def test_texts_of_models_are_escaped_and_shown_safely():
     page = render(VARIANTS["one"])
     assert "<b>until</b>" not in page
     assert "&lt;b&gt;until&lt;/b&gt;" in page
     assert "\u202e" not in page + printed(VARIANTS["one"], details=True)
 
 
-def test_without_stored_text_no_text_is_shown() -> None:
+def test_without_stored_text_no_text_is_shown():
     assert of("no-text").samples == ()
     assert "The river had been high" not in render(VARIANTS["no-text"])
 
 
-def test_the_template_is_named_for_the_prompts_that_are_in_it() -> None:
-    report = of("one")
-    for used, asked, named in ((False, False, ""), (True, False, "conversations in the"), (True, True, "all in the")):
-        request = (report.request or {}) | {"chat": asked}
-        text = scope(report.model_copy(update={"chat_template": used, "request": request}))
-        assert ("chat template" in text) == used
-        assert named in text
-
-
-def section(report: TrajectoryReport, name: str) -> Section:
+def section(report, name):
     (found,) = (one for one in blocks(report) if isinstance(one, Section) and one.id == name)
     return found
-
-
-def test_texts_that_the_models_wrote_are_not_called_windows() -> None:
-    shown = printed(VARIANTS["one"], 200, details=True)
-    assert "32 texts of up to 512 tokens, the prompt included" in shown
-    assert "Window, stride" not in shown
 
 
 # Kinds of token
 
 
-def changed(**by_class: dict[str, Json]) -> TrajectoryReport:
+def changed(**by_class):
     """The first cell's classes of a side with other fields, by their names."""
     data = copy.deepcopy(VARIANTS["one"])
     sides = data["cells"][0]["by_class"]
@@ -208,7 +186,7 @@ def changed(**by_class: dict[str, Json]) -> TrajectoryReport:
     return of(data)
 
 
-def test_every_class_of_the_first_decoder_has_a_row_the_largest_first() -> None:
+def test_every_class_of_the_first_decoder_has_a_row_the_largest_first():
     report = of("one")
     by_class = report.cells[0].by_class
     parts, kl = breaking(report), kl_by_kind(report)
@@ -219,7 +197,7 @@ def test_every_class_of_the_first_decoder_has_a_row_the_largest_first() -> None:
     assert column(kl, "On its own text, nats")[:-1] == told(one.kl for one in named)
 
 
-def test_only_what_is_shown_is_named() -> None:
+def test_only_what_is_shown_is_named():
     gap = {"mean": 0.5, "ci": [0.1, 0.9], "clusters": "documents"}
     report = changed(
         first_divergence={
@@ -239,7 +217,7 @@ def test_only_what_is_shown_is_named() -> None:
     assert "not shown to differ" in unjudged.split(". ")[1]
 
 
-def test_texts_too_few_for_any_p_value_are_not_compared() -> None:
+def test_texts_too_few_for_any_p_value_are_not_compared():
     """Of four places the least two-sided p value is 2/24, of five 2/120."""
     for count, few in ((0, False), (1, True), (4, True), (5, False)):
         data = copy.deepcopy(VARIANTS["one"])
@@ -247,7 +225,7 @@ def test_texts_too_few_for_any_p_value_are_not_compared() -> None:
         assert ("too few" in parting_sentence(of(data))) == few
 
 
-def test_every_decoder_and_cut_has_a_row_per_table_of_classes() -> None:
+def test_every_decoder_and_cut_has_a_row_per_table_of_classes():
     report = of("one")
     parts, upto, ours, theirs = every_decoder(report)
     for table in (parts, upto, ours, theirs):
@@ -264,7 +242,7 @@ def test_every_decoder_and_cut_has_a_row_per_table_of_classes() -> None:
 # Matrices
 
 
-def cells(data: Json, caption: str) -> list[tuple[str | None, str | None, int]]:
+def cells(data, caption):
     """Title, text and step of each cell, row by row."""
     (chart,) = [one for one in matrices(of(data)) if one.caption == caption]
     drawn = ElementTree.fromstring(str(chart.svg))
@@ -274,12 +252,7 @@ def cells(data: Json, caption: str) -> list[tuple[str | None, str | None, int]]:
     return [(rect.findtext("title"), text, step) for rect, text, step in zip(rects, texts, steps, strict=True)]
 
 
-def test_each_decoder_and_candidate_has_a_cell_in_each_matrix() -> None:
-    for chart in matrices(of("four")):
-        assert len(cells(VARIANTS["four"], chart.caption)) == 13 * 4
-
-
-def test_the_edit_distance_is_that_of_the_whole_text() -> None:
+def test_the_edit_distance_is_that_of_the_whole_text():
     data = copy.deepcopy(VARIANTS["one"])
     data["cells"][0]["edit_distance"] = [
         {"tokens": 16, "distance": {"mean": 0.1, "ci": [0.05, 0.15]}},
@@ -292,7 +265,7 @@ def test_the_edit_distance_is_that_of_the_whole_text() -> None:
     assert [one[1:] for one in others] == [("–", 0), ("100", 7)]
 
 
-def test_the_change_of_repetition_has_its_sign_and_is_strong_either_way() -> None:
+def test_the_change_of_repetition_has_its_sign_and_is_strong_either_way():
     data = copy.deepcopy(VARIANTS["one"])
     for mean, ci, shown in (
         (0.12, [0.02, 0.22], ("repeated 4-grams +12 [2, 22] points", "+12", 4)),
@@ -307,6 +280,15 @@ def test_the_change_of_repetition_has_its_sign_and_is_strong_either_way() -> Non
     assert cells(data, "Repeated 4-grams")[0] == shown
 
 
-def test_texts_that_stay_the_same_are_drawn_plain() -> None:
-    for caption in ("Token edit distance", "Repeated 4-grams"):
-        assert {step for _, _, step in cells(VARIANTS["same"], caption)} == {0}
+def test_the_template_is_named_for_the_prompts_that_are_in_it():
+    report = of("one")
+    for used, asked, named in ((False, False, ""), (True, False, "conversations in the"), (True, True, "all in the")):
+        request = (report.request or {}) | {"chat": asked}
+        text = scope(report.model_copy(update={"chat_template": used, "request": request}))
+        assert ("chat template" in text) == used
+        assert named in text
+
+
+def test_each_decoder_and_candidate_has_a_cell_in_each_matrix():
+    for chart in matrices(of("four")):
+        assert len(cells(VARIANTS["four"], chart.caption)) == 13 * 4

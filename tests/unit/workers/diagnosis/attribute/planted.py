@@ -1,6 +1,5 @@
 """Damage that is planted, measured through no model: what a search is tried on."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,32 +21,32 @@ class Planted:
     asked: list[tuple[str, int]] = field(default_factory=list)
 
     @property
-    def batches(self) -> list[tuple[int, int]]:
+    def batches(self):
         return list(zip((0, *self.ends), self.ends, strict=False))
 
-    def positions(self, batches: int) -> int:
+    def positions(self, batches):
         return self.ends[batches - 1] * POSITIONS
 
-    def cost(self, sites: Iterable[Site]) -> float:
+    def cost(self, sites):
         (site,) = sites
         first = site.layer if site.layer is not None else 0 if site.kind == "embedding" else self.layers
         return (self.layers - first + 2 * self.head) / (self.layers + self.head)
 
-    def kl(self, sites: Iterable[Site], *, batches: int) -> np.ndarray:
+    def kl(self, sites, *, batches):
         (site,) = sites
         self.asked.append((site.name, batches))
         noise = np.random.default_rng(len(site.name)).uniform(0, 0.01, self.positions(batches))
         return ((5.0 if site.name in self.worst else 0.1) + noise).astype(np.float32)
 
-    def passes(self, sites: dict[str, Site]) -> float:
+    def passes(self, sites):
         """What was run, each batch of a part once, by the windows in it."""
-        most: dict[str, int] = {}
+        most = {}
         for name, batches in self.asked:
             most[name] = max(batches, most.get(name, 0))
         return sum(self.cost([sites[name]]) * self.ends[n - 1] / self.ends[-1] for name, n in most.items())
 
 
-def parts(layers: int) -> list[Site]:
+def parts(layers):
     """In the model's order: what stands before the layers, each layer with two modules, what stands behind."""
     found = [Site("embed_tokens", "embedding", None, ())]
     for layer in range(layers):

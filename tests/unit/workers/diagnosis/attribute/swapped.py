@@ -1,8 +1,7 @@
 """Two tiny models ready to be swapped: one is the other with known changes."""
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +11,9 @@ from transformers import AutoModelForCausalLM
 from app.models.checkpoint import inspect
 from tests.support.tiny import make_checkpoint
 from workers.diagnosis.attribute.borders import Borders
+from workers.diagnosis.attribute.changes import differing
 from workers.diagnosis.attribute.mixing import Mixed
+from workers.diagnosis.attribute.sites import sites_of
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.swapping import Model, Swapper
 from workers.distributions.head import Head
@@ -21,11 +22,10 @@ from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.reading import open_tensors
 
-Weights = dict[str, torch.Tensor]
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 
-def changed_copy(source: Path, folder: Path, change: Callable[[Weights], None]) -> Path:
+def changed_copy(source, folder, change):
     """A copy of a checkpoint with other weights."""
     folder.mkdir()
     for file in source.iterdir():
@@ -36,7 +36,7 @@ def changed_copy(source: Path, folder: Path, change: Callable[[Weights], None]) 
     return folder
 
 
-def noisy(weights: Weights, *names: str, size: float = 0.2, seed: int = 3) -> None:
+def noisy(weights, *names, size=0.2, seed=3):
     """Gaussian noise of `size` standard deviations onto tensors."""
     generator = torch.Generator().manual_seed(seed)
     for name in names:
@@ -45,7 +45,7 @@ def noisy(weights: Weights, *names: str, size: float = 0.2, seed: int = 3) -> No
         weights[name] = (own + noise).to(weights[name].dtype).contiguous()
 
 
-def subset(windows: int = 18, length: int = 24, seed: int = 0) -> Subset:
+def subset(windows=18, length=24, seed=0):
     """Random tokens, all positions but each window's last scored, three windows a document."""
     generator = torch.Generator().manual_seed(seed)
     tokens_NL = torch.randint(2, 300, (windows, length), generator=generator)
@@ -59,9 +59,7 @@ def subset(windows: int = 18, length: int = 24, seed: int = 0) -> Subset:
 
 
 @contextmanager
-def swapper(
-    reference: Path, candidate: Path, scratch: Path, text: Subset, dtype: torch.dtype = torch.bfloat16
-) -> Iterator[Swapper]:
+def swapper(reference, candidate, scratch, text, dtype=torch.bfloat16):
     """A swapper over two checkpoints."""
     infos = [inspect(reference), inspect(candidate)]
     with ExitStack() as stack:
@@ -77,13 +75,34 @@ def swapper(
         yield Swapper(models[0], models[1], text, scratch / "ledger")
 
 
-def pair(folder: Path, change: Callable[[Weights], None], kind: str = "llama", **options: object) -> tuple[Path, Path]:
+def pair(folder, change, kind="llama", **options):
     """A tiny checkpoint and a changed copy."""
     reference = make_checkpoint(folder / "reference", kind, **options)
     return reference, changed_copy(reference, folder / "candidate", change)
 
 
-def whole_model_kl(reference: Path, own: Path, weights: Weights, text: Subset) -> np.ndarray:
+def first(text, positions):
+    """The windows that hold the first positions."""
+    windows = positions // int(text.scored_NL[0].sum())
+    return replace(text, tokens_NL=text.tokens_NL[:windows], scored_NL=text.scored_NL[:windows])
+
+
+def reads_of(*folders):
+    """What reads a tensor of each checkpoint by its name."""
+    return tuple(load_file(folder / "model.safetensors").__getitem__ for folder in folders)
+
+
+def differing_of(reference, candidate):
+    """The parts that differ."""
+    ours, theirs = inspect(reference), inspect(candidate)
+    return differing(sites_of(ours), ours, theirs, reads_of(reference, candidate), lambda: None)
+
+
+def by_name(folder):
+    return {site.name: site for site in sites_of(inspect(folder))}
+
+
+def whole_model_kl(reference, own, weights, text):
     """KL(reference ‖ own with these weights) in float64, from logits of whole models."""
     logits = []
     for folder, replaced in ((reference, {}), (own, weights)):
@@ -96,5 +115,4 @@ def whole_model_kl(reference: Path, own: Path, weights: Weights, text: Subset) -
         with torch.no_grad():
             logits.append(model(text.tokens_NL).logits.double().log_softmax(-1))
     p, q = (one[text.scored_NL] for one in logits)
-    found: np.ndarray = (p.exp() * (p - q)).sum(-1).numpy()
-    return found
+    return (p.exp() * (p - q)).sum(-1).numpy()

@@ -1,9 +1,5 @@
 """Errors against transformers' hidden states, their parts against layers run by hand, effects against whole models."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -14,21 +10,19 @@ from app.kinds.attribute.blocks import Measured
 from tests.support.copies import copier
 from tests.support.internals import DOCUMENT_N, TOKENS_NL, at_borders, kl, run, whole
 from tests.support.pruning import operate
-from workers.diagnosis.attribute.activations import ActivationErrors, activation_errors, self_repair, sqnr
+from workers.diagnosis.attribute.activations import activation_errors, self_repair, sqnr
 from workers.diagnosis.attribute.blocks import activations_block
-from workers.diagnosis.attribute.borders import Borders
 from workers.diagnosis.attribute.matching import Matching, match
 from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
 SAME = Matching(((0, 0), (1, 1), (2, 2)), (), 3.0)
 RTN = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
 
 
-def states(folder: Path) -> list[torch.Tensor]:
+def states(folder):
     """(N, L, D) at every border, without the first token, in float64."""
     model = whole(folder)
-    kept: list[torch.Tensor] = []
+    kept = []
     for layer in model.model.layers:
         layer.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
     model.model.norm.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
@@ -37,7 +31,7 @@ def states(folder: Path) -> list[torch.Tensor]:
 
 
 @pytest.fixture
-def quantized(tiny: Tiny, tmp_path: Path) -> Iterator[tuple[Path, Path, Borders, Borders]]:
+def quantized(tiny, tmp_path):
     store = CheckpointStore(tmp_path / "store", 10**9)
     with (
         operate(tiny("llama"), store, RTN) as modified,
@@ -46,14 +40,11 @@ def quantized(tiny: Tiny, tmp_path: Path) -> Iterator[tuple[Path, Path, Borders,
         yield tiny("llama"), modified.path, reference, candidate
 
 
-Quantized = tuple[Path, Path, Borders, Borders]
-
-
-def close(found: Any, expected: Any) -> None:
+def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-9)
 
 
-def test_errors_at_borders_are_those_of_transformers_states(quantized: Quantized) -> None:
+def test_errors_at_borders_are_those_of_transformers_states(quantized):
     folder, other, reference, candidate = quantized
     found = activation_errors(reference, candidate, SAME, DOCUMENT_N)
     assert found.borders == ((0, 0), (1, 1), (2, 2), (3, 3))
@@ -68,7 +59,7 @@ def test_errors_at_borders_are_those_of_transformers_states(quantized: Quantized
         close(found.relative_B.top[0, border], float((error.norm(dim=-1) / h.norm(dim=-1))[:2].sum()))  # document 0
 
 
-def test_the_error_that_leaves_a_layer_is_fresh_and_carried(quantized: Quantized) -> None:
+def test_the_error_that_leaves_a_layer_is_fresh_and_carried(quantized):
     folder, other, reference, candidate = quantized
     found = activation_errors(reference, candidate, SAME, DOCUMENT_N)
     ours, theirs = states(folder), states(other)
@@ -76,7 +67,7 @@ def test_the_error_that_leaves_a_layer_is_fresh_and_carried(quantized: Quantized
     for layer in range(3):
         model = whole(folder)  # the reference with this one layer the candidate's: its states behind it
         model.model.layers[layer] = whole(other).model.layers[layer]
-        kept: list[torch.Tensor] = []
+        kept = []
         follower = model.model.norm if layer == 2 else model.model.layers[layer + 1]
         follower.register_forward_pre_hook(lambda _, args, kept=kept: kept.append(args[0]))
         run(model)
@@ -94,22 +85,20 @@ def test_the_error_that_leaves_a_layer_is_fresh_and_carried(quantized: Quantized
     close(found.cascade.values(), float((theirs[3] - ours[3]).square().sum()) / fresh_total)
 
 
-def test_final_effect_is_the_model_with_that_layer_and_direct_effect_skips_the_later_ones(
-    quantized: Quantized, tmp_path: Path
-) -> None:
+def test_final_effect_is_the_model_with_that_layer_and_direct_effect_skips_the_later_ones(quantized, tmp_path):
     folder, other, reference, candidate = quantized
     windows = [1, 4, 6]
     found = self_repair(reference, candidate, SAME, DOCUMENT_N, tmp_path, windows=windows)
     model = whole(folder)
     tokens = TOKENS_NL[windows]
-    kept: list[torch.Tensor] = []
+    kept = []
     for follower in (*model.model.layers[1:], model.model.norm):
         follower.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
     clean = run(model, tokens).logits
     for layer in range(3):
         changed = whole(folder)
         changed.model.layers[layer] = whole(other).model.layers[layer]
-        seen: list[torch.Tensor] = []
+        seen = []
         follower = changed.model.norm if layer == 2 else changed.model.layers[layer + 1]
         follower.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
         final = float(kl(clean, run(changed, tokens).logits).mean())
@@ -123,7 +112,7 @@ def test_final_effect_is_the_model_with_that_layer_and_direct_effect_skips_the_l
     assert float(found.repaired_S.values()[2]) == pytest.approx(0, abs=1e-6)  # behind the last layer is nothing
 
 
-def test_a_model_has_no_error_against_itself(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_model_has_no_error_against_itself(tiny, tmp_path):
     with at_borders(tiny("llama"), scratch=tmp_path) as (borders,):
         found = activation_errors(borders, borders, SAME, DOCUMENT_N)
         repair = self_repair(borders, borders, SAME, DOCUMENT_N, tmp_path, windows=[0, 3])
@@ -135,7 +124,7 @@ def test_a_model_has_no_error_against_itself(tiny: Tiny, tmp_path: Path) -> None
     assert np.isnan(found.cascade.values())
 
 
-def test_a_gap_is_a_step_with_its_own_fresh_error(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_gap_is_a_step_with_its_own_fresh_error(tiny, tmp_path):
     store = CheckpointStore(tmp_path / "store", 10**9)
     folder = tiny("llama")
     with (
@@ -153,11 +142,11 @@ def test_a_gap_is_a_step_with_its_own_fresh_error(tiny: Tiny, tmp_path: Path) ->
     )  # one fresh error, then one layer that handles it
 
 
-def outliers(found: ActivationErrors, border: int) -> list[int]:
+def outliers(found, border):
     return [one.channel for one in found.outliers_B[border]]
 
 
-def test_a_channel_far_larger_than_the_others_is_told(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_channel_far_larger_than_the_others_is_told(tiny, tmp_path):
     copy = copier(tiny, tmp_path)
     folder = copy("llama")
     tensors = load_file(folder / "model.safetensors")
@@ -179,7 +168,5 @@ def test_a_channel_far_larger_than_the_others_is_told(tiny: Tiny, tmp_path: Path
         close(found.outlier_share_B.bottom[0, border], float(error_ND[:2].sum()))
     block = activations_block(found, Measured(windows=len(DOCUMENT_N), tokens=1, documents=1), seed=0)
     told, expected = block.borders[1], found.outlier_share_B.means(seed=0, support=(0.0, 1.0))[1]
-    assert told.outlier_share_ci is not None
-    assert told.outlier_share is not None
     assert told.outlier_share_ci[0] < told.outlier_share < told.outlier_share_ci[1]
     assert (told.outlier_share, told.outlier_share_ci) == (expected.mean, expected.ci)

@@ -1,8 +1,5 @@
 """Attention distributions are transformers' own, and what is told of them what scipy and the definitions say."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -15,19 +12,18 @@ from workers.diagnosis.attribute.attention import attention_shift, distances, ov
 from workers.diagnosis.attribute.matching import Matching, match
 from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
 SAME = Matching(((0, 0), (1, 1), (2, 2)), (), 3.0)
 TOKENS, DOCUMENTS = TOKENS_NL[:, :16], DOCUMENT_N
 
 
-def attentions(folder: Path) -> np.ndarray:
+def attentions(folder):
     """(layers, N, H, Q, K) of all queries but the first, in float64."""
     found = run(whole(folder), TOKENS, output_attentions=True).attentions
     return torch.stack(found)[:, :, :, 1:].double().numpy()
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "qwen2"])
-def test_each_head_against_scipy_on_transformers_own_attentions(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+def test_each_head_against_scipy_on_transformers_own_attentions(tiny, tmp_path, kind):
     folders = tiny(kind), tiny(kind, seed=3)
     with at_borders(*folders, scratch=tmp_path, tokens_NL=TOKENS) as (reference, candidate):
         found = attention_shift(reference, candidate, SAME, DOCUMENTS)
@@ -50,7 +46,7 @@ def test_each_head_against_scipy_on_transformers_own_attentions(tiny: Tiny, tmp_
     np.testing.assert_allclose(by_document, (jensenshannon(p, q, axis=-1) ** 2)[1, 3].sum(-1), rtol=2e-4, atol=1e-6)
 
 
-def test_a_model_looks_where_it_looks(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_model_looks_where_it_looks(tiny, tmp_path):
     with at_borders(tiny("llama"), tiny("llama"), scratch=tmp_path, tokens_NL=TOKENS) as (borders, again):
         found = attention_shift(borders, again, SAME, DOCUMENTS)
         assert borders.runner.skeleton.model.config._attn_implementation == "sdpa"  # as it was
@@ -58,7 +54,7 @@ def test_a_model_looks_where_it_looks(tiny: Tiny, tmp_path: Path) -> None:
         assert not sums.top.any()
 
 
-def test_models_of_another_depth_are_compared_along_the_alignment(tiny: Tiny, tmp_path: Path) -> None:
+def test_models_of_another_depth_are_compared_along_the_alignment(tiny, tmp_path):
     folder = tiny("llama")
     store = CheckpointStore(tmp_path / "store", 10**9)
     with (
@@ -71,7 +67,7 @@ def test_models_of_another_depth_are_compared_along_the_alignment(tiny: Tiny, tm
     assert not found.js.top.any()
 
 
-def test_heads_of_another_number_are_compared_with_the_nearest(tiny: Tiny, tmp_path: Path) -> None:
+def test_heads_of_another_number_are_compared_with_the_nearest(tiny, tmp_path):
     folder = tiny("llama")
     store = CheckpointStore(tmp_path / "store", 10**9)
     with (
@@ -89,7 +85,7 @@ def test_heads_of_another_number_are_compared_with_the_nearest(tiny: Tiny, tmp_p
         assert over_heads(found.js).shape == (3,)
 
 
-def test_distances_stay_finite_and_are_zero_for_equals() -> None:
+def test_distances_stay_finite_and_are_zero_for_equals():
     p = torch.tensor([[[1.0, 0.0], [0.5, 0.5]]])
     q = torch.tensor([[[0.0, 1.0], [0.5, 0.5]]])
     kl, js, tv = distances(p, q)

@@ -1,10 +1,7 @@
 """From sums by document to the blocks of a report: every figure with its interval, seeded and blind to order."""
 
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from app.kinds.attribute.blocks import Measured
 from workers.diagnosis.attribute.attention import AttentionShift, Looks
@@ -18,7 +15,7 @@ TEXT = Measured(windows=12, tokens=120, documents=12)
 PAIRS, HEADS, EXPERTS = 2, 3, 4
 
 
-def drawn(rng: np.random.Generator, order: NDArray[Any], *shape: int) -> Sums:
+def drawn(rng, order, *shape):
     """Shares of ten queries a window, each window a document of its own."""
     sums = Sums(Clusters.of(range(len(order))), shape)
     values = rng.beta(2, 5, (len(order), *shape)) * 10
@@ -26,7 +23,7 @@ def drawn(rng: np.random.Generator, order: NDArray[Any], *shape: int) -> Sums:
     return sums
 
 
-def attention(order: NDArray[Any]) -> AttentionShift:
+def attention(order):
     rng = np.random.default_rng(8)
     looks = [Looks(*(drawn(rng, order, PAIRS, HEADS) for _ in range(3))) for _ in range(2)]
     kl, js, tv = (drawn(rng, order, PAIRS, HEADS) for _ in range(3))
@@ -34,7 +31,7 @@ def attention(order: NDArray[Any]) -> AttentionShift:
     return AttentionShift(((0, 0), (1, 1)), kl, js, tv, looks[0], looks[1], partner_PH)
 
 
-def routing(order: NDArray[Any]) -> RoutingShift:
+def routing(order):
     rng = np.random.default_rng(9)
     plain = [drawn(rng, order, PAIRS) for _ in range(6)]
     loads = []
@@ -46,7 +43,7 @@ def routing(order: NDArray[Any]) -> RoutingShift:
     return RoutingShift((0, 1), EXPERTS, (2, 2), *plain, *loads)
 
 
-def expected(sums: Sums, *at: int) -> tuple[float, tuple[float, float]]:
+def expected(sums, *at):
     """By the intervals of single values, one a query of each document."""
     values = np.repeat(np.moveaxis(sums.top, 0, -1)[at] / 10, 10)
     (found,) = intervals.Clusters(np.repeat(np.arange(len(sums.top)), 10), "documents").means([values], seed=5)
@@ -54,7 +51,7 @@ def expected(sums: Sums, *at: int) -> tuple[float, tuple[float, float]]:
     return found.mean, found.interval
 
 
-def test_every_figure_of_a_head_has_the_interval_of_its_own_queries() -> None:
+def test_every_figure_of_a_head_has_the_interval_of_its_own_queries():
     found = attention(np.arange(12))
     block = attention_block(found, TEXT, seed=5)
     for index, layer in enumerate(block.layers):
@@ -76,41 +73,24 @@ def test_every_figure_of_a_head_has_the_interval_of_its_own_queries() -> None:
                 assert ci == pytest.approx(interval, rel=0.05)
 
 
-def test_between_the_figures_of_heads_it_is_asked_whether_the_job_is_cancelled() -> None:
-    asked = 0
+@pytest.mark.parametrize(("kind", "limit"), [("attention", 2 * 3 * 3), ("routing", DRAWS)])
+def test_between_the_figures_it_is_asked_whether_the_job_is_cancelled(kind, limit):
+    """`limit`: of layers and heads, distances and looks of either model; of routing, draws."""
+    asked = []
 
-    def check() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == limit:
+    def check():
+        asked.append(None)
+        if len(asked) == limit:
             raise JobCancelled
 
-    limit = 10**9
-    attention_block(attention(np.arange(12)), TEXT, seed=5, check_cancelled=check)
-    figures = 2 * 3 * 3  # layers and heads; distances, and looks of either model
-    assert asked >= figures
-    limit, asked = figures, 0
+    make, of = (attention_block, attention) if kind == "attention" else (routing_block, routing)
     with pytest.raises(JobCancelled):
-        attention_block(attention(np.arange(12)), TEXT, seed=5, check_cancelled=check)
-    assert asked == figures
-
-
-def test_between_the_draws_of_routing_it_is_asked_whether_the_job_is_cancelled() -> None:
-    asked = 0
-
-    def check() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == DRAWS:
-            raise JobCancelled
-
-    with pytest.raises(JobCancelled):
-        routing_block(routing(np.arange(12)), TEXT, seed=5, check_cancelled=check)
+        make(of(np.arange(12)), TEXT, seed=5, check_cancelled=check)
 
 
 @pytest.mark.parametrize("kind", ["attention", "routing"])
-def test_blocks_are_seeded_and_know_no_order_of_documents(kind: str) -> None:
-    def block(order: NDArray[Any], seed: int) -> Any:
+def test_blocks_are_seeded_and_know_no_order_of_documents(kind):
+    def block(order, seed):
         if kind == "attention":
             return attention_block(attention(order), TEXT, seed=seed)
         return routing_block(routing(order), TEXT, seed=seed)
@@ -121,7 +101,7 @@ def test_blocks_are_seeded_and_know_no_order_of_documents(kind: str) -> None:
     assert list(numbers(block(plain, 2).model_dump())) != pytest.approx(first, rel=1e-9)
 
 
-def numbers(part: Any) -> Any:
+def numbers(part):
     """All numbers of a report's part, in order."""
     if isinstance(part, dict):
         part = list(part.values())
@@ -132,7 +112,7 @@ def numbers(part: Any) -> Any:
         yield part
 
 
-def test_every_expert_has_its_load_with_an_interval() -> None:
+def test_every_expert_has_its_load_with_an_interval():
     found = routing(np.arange(40))
     block = routing_block(found, TEXT, seed=5)
     for index, layer in enumerate(block.layers):
@@ -145,14 +125,13 @@ def test_every_expert_has_its_load_with_an_interval() -> None:
             assert len(cis) == EXPERTS
             error_E = share_KE.std(0, ddof=1) / np.sqrt(40)
             for ci, load, error in zip(cis, loads, error_E, strict=True):
-                assert ci is not None
                 assert 0 <= ci[0] < load < ci[1] <= 1
                 # Student's t with 39 degrees of freedom has 2.02 standard errors to each side.
                 assert ci[1] - ci[0] == pytest.approx(4.04 * error, rel=0.2)
 
 
 @pytest.mark.parametrize(("documents", "known"), [(5, False), (6, True)])
-def test_the_shift_of_loads_has_an_interval_from_six_clusters_on(documents: int, known: bool) -> None:
+def test_the_shift_of_loads_has_an_interval_from_six_clusters_on(documents, known):
     block = routing_block(routing(np.arange(documents)), TEXT, seed=0)
     for layer in block.layers:
         assert (layer.load_shift.ci is not None) == known

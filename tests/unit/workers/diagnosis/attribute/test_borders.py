@@ -1,9 +1,6 @@
 """States at the borders are transformers' own; a chain from one of them is the model; a lost attempt goes on."""
 
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -19,16 +16,14 @@ from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.reading import open_tensors
 
-Tiny = Callable[..., Path]
-
 
 class LostError(Exception):
     """The attempt is lost."""
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "qwen2", "granite"])
-def test_they_are_what_the_whole_model_has(tiny: Tiny, tmp_path: Path, kind: str) -> None:
-    kept: list[torch.Tensor] = []
+def test_they_are_what_the_whole_model_has(tiny, tmp_path, kind):
+    kept = []
     model = whole(tiny(kind))
     for layer in model.model.layers:
         layer.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
@@ -40,7 +35,7 @@ def test_they_are_what_the_whole_model_has(tiny: Tiny, tmp_path: Path, kind: str
             torch.testing.assert_close(borders.read(border, 0, 8), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_models_own_chain_from_its_own_border_is_itself_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_models_own_chain_from_its_own_border_is_itself_bit_for_bit(tiny, tmp_path):
     tokens_NL = torch.randint(2, 300, (5, 1000), generator=torch.Generator().manual_seed(0))  # batches of 2, 2, 1
     folder = tiny("llama", max_position_embeddings=1024)
     with at_borders(folder, scratch=tmp_path, tokens_NL=tokens_NL) as (borders,):
@@ -48,12 +43,12 @@ def test_a_models_own_chain_from_its_own_border_is_itself_bit_for_bit(tiny: Tiny
         assert torch.equal(run_chain(chain, borders, 1), borders.read(3, 0, 5))
 
 
-def test_a_lost_attempt_goes_on_behind_the_last_border_that_was_complete(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_lost_attempt_goes_on_behind_the_last_border_that_was_complete(tiny, tmp_path):
     info = inspect(tiny("llama"))
     with open_tensors(info) as reader:
-        read_layers: list[str] = []
+        read_layers = []
 
-        def read(name: str) -> torch.Tensor:
+        def read(name):
             if "q_proj.weight" in name:
                 read_layers.append(name.split(".")[2])
                 if len(read_layers) == 3:
@@ -69,13 +64,11 @@ def test_a_lost_attempt_goes_on_behind_the_last_border_that_was_complete(tiny: T
             assert torch.equal(again.read(border, 0, 8), fresh.read(border, 0, 8))
 
 
-def test_the_seconds_are_of_layers_alone_in_whichever_attempts_they_ran(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_seconds_are_of_layers_alone_in_whichever_attempts_they_ran(tiny, tmp_path, monkeypatch):
     now = 0.0
 
-    def taking(seconds: float, work: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any, **named: Any) -> Any:
+    def taking(seconds, work):
+        def timed(*arguments, **named):
             nonlocal now
             now += seconds
             return work(*arguments, **named)
@@ -90,8 +83,8 @@ def test_the_seconds_are_of_layers_alone_in_whichever_attempts_they_ran(
     info = inspect(tiny("llama"))
     with open_tensors(info) as reader:
 
-        def made(name: str = "one", lost_at: str = "") -> Borders:
-            def read(tensor: str) -> torch.Tensor:
+        def made(name="one", lost_at=""):
+            def read(tensor):
                 if lost_at and lost_at in tensor:
                     raise LostError
                 return reader.read(tensor)
@@ -105,14 +98,14 @@ def test_the_seconds_are_of_layers_alone_in_whichever_attempts_they_ran(
         assert made("other").seconds == 3
 
 
-def test_states_of_other_tokens_are_not_taken_for_these(tiny: Tiny, tmp_path: Path) -> None:
+def test_states_of_other_tokens_are_not_taken_for_these(tiny, tmp_path):
     with at_borders(tiny("llama"), scratch=tmp_path, tokens_NL=TOKENS_NL.flip(0)) as (other,):
         first = other.read(0, 0, 8)
         with at_borders(tiny("llama"), scratch=tmp_path) as (borders,):
             assert torch.equal(borders.read(0, 0, 8), first.flip(0))
 
 
-def test_an_output_that_is_not_finite_is_refused_with_its_layer(tiny: Tiny, tmp_path: Path) -> None:
+def test_an_output_that_is_not_finite_is_refused_with_its_layer(tiny, tmp_path):
     folder = copier(tiny, tmp_path)("llama")
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.1.mlp.down_proj.weight"].fill_(3e38)

@@ -1,18 +1,13 @@
 """Errors that were planted where they hurt and where they do not, against noise of their norm in whole models."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from app.kinds.attribute.report import Cause
 from app.models.checkpoint import inspect
-from tests.unit.workers.diagnosis.attribute.swapped import HEADS, changed_copy, subset, swapper, whole_model_kl
+from tests.unit.workers.diagnosis.attribute.swapped import HEADS, changed_copy, first, subset, swapper, whole_model_kl
 from workers.diagnosis.attribute.cause import Found, cause_of
 from workers.diagnosis.attribute.controls import batches_of, twin_ratio
 from workers.diagnosis.attribute.sites import sites_of
@@ -27,14 +22,7 @@ SIZE = 0.1
 DRAWS = 6
 
 
-@pytest.fixture(autouse=True)
-def _uncompiled() -> Iterator[None]:
-    """The divergence's graphs run as they are written, without the seconds of a compiler."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-def along_the_gradient(model: Any, module: nn.Linear) -> torch.Tensor:
+def along_the_gradient(model, module):
     """(O, I): the gradient of the text's loss."""
     logits = model(TEXT.tokens_NL).logits[TEXT.scored_NL]
     nn.functional.cross_entropy(logits, TEXT.next_NL[TEXT.scored_NL]).backward()
@@ -43,9 +31,9 @@ def along_the_gradient(model: Any, module: nn.Linear) -> torch.Tensor:
 
 
 @torch.no_grad()
-def off_the_inputs(model: Any, module: nn.Linear) -> torch.Tensor:
+def off_the_inputs(model, module):
     """(O, I): noise in the half of the directions that the module's inputs have least of: their null space, nearly."""
-    seen: list[torch.Tensor] = []
+    seen = []
     hook = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2)))
     model(TEXT.tokens_NL)
     hook.remove()
@@ -55,12 +43,12 @@ def off_the_inputs(model: Any, module: nn.Linear) -> torch.Tensor:
     return noise(module.weight.shape, 77) @ quiet_IK @ quiet_IK.T
 
 
-def anywhere(_: Any, module: nn.Linear) -> torch.Tensor:
+def anywhere(_, module):
     """(O, I): noise."""
     return noise(module.weight.shape, 99)
 
 
-def noise(shape: torch.Size, seed: int) -> torch.Tensor:
+def noise(shape, seed):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -73,18 +61,14 @@ def noise(shape: torch.Size, seed: int) -> torch.Tensor:
     ],
 )
 def test_the_ratio_to_noise_is_that_of_whole_models_and_tells_where_an_error_points(
-    tiny: Callable[..., Path],
-    tmp_path: Path,
-    error: Callable[[Any, nn.Linear], torch.Tensor],
-    bounds: tuple[float, float],
-    cause: Cause,
-) -> None:
+    tiny, tmp_path, error, bounds, cause
+):
     reference = tiny("llama", **HEADS)
     model = AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32)
     module = model.get_submodule(f"model.{SITE}")
     weight_OI = module.weight.detach().clone()
 
-    def plus(delta_OI: torch.Tensor) -> torch.Tensor:
+    def plus(delta_OI):
         return weight_OI + SIZE * weight_OI.norm() * delta_OI / delta_OI.norm()
 
     wrong_OI = plus(error(model, module)).to(torch.bfloat16)
@@ -96,13 +80,11 @@ def test_the_ratio_to_noise_is_that_of_whole_models_and_tells_where_an_error_poi
         ratio = twin_ratio(found, site, twins=DRAWS, seed=5)
         nats = mean_of(found.kl([site]).astype(np.float64), TEXT.where, seed=5)
         seen = found.positions(batches)
-    assert ratio is not None
-    assert ratio.mean is not None
-    assert ratio.ci is not None
     assert ratio.clusters == "documents"
-    part = whole_model_kl(reference, candidate, {}, TEXT)[:seen]
-    drawn = [whole_model_kl(reference, reference, {NAME: plus(noise(weight_OI.shape, n))}, TEXT) for n in range(DRAWS)]
-    isotropic = np.mean(drawn, axis=0)[:seen]
+    text = first(TEXT, seen)
+    part = whole_model_kl(reference, candidate, {}, text)
+    drawn = [whole_model_kl(reference, reference, {NAME: plus(noise(weight_OI.shape, n))}, text) for n in range(DRAWS)]
+    isotropic = np.mean(drawn, axis=0)
     expected = part.sum() / isotropic.sum()
     assert ratio.mean == pytest.approx(expected, rel=0.1)
     assert bounds[0] < ratio.ci[0] < ratio.mean < ratio.ci[1] < bounds[1]

@@ -1,8 +1,6 @@
 """What is asked about the first parts, against whole models with the same weights."""
 
-from collections.abc import Callable, Iterator
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,23 +9,23 @@ from safetensors.torch import load_file
 
 from app.contracts.report import Mean
 from app.kinds.attribute.request import AttributeRequest
-from app.models.checkpoint import inspect
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.unit.workers.diagnosis.attribute.swapped import (
     HEADS,
-    Weights,
     changed_copy,
+    differing_of,
+    first,
     noisy,
+    reads_of,
     subset,
     swapper,
     whole_model_kl,
 )
-from workers.diagnosis.attribute.changes import differing
 from workers.diagnosis.attribute.controls import batches_of
 from workers.diagnosis.attribute.looking import Looking, disjoint, is_far, is_near, pairs
 from workers.diagnosis.attribute.search import Measured, Search
-from workers.diagnosis.attribute.sites import Piece, Site, sites_of
+from workers.diagnosis.attribute.sites import Piece, Site
 
 # Three batches, of which pairs are run on the first.
 TEXT = subset(windows=180)
@@ -36,28 +34,17 @@ VALUES, OUT = "layers.2.self_attn.v_proj", "layers.2.self_attn.o_proj"
 ELSEWHERE = "layers.1.self_attn.q_proj"
 
 
-@pytest.fixture(autouse=True)
-def _uncompiled() -> Iterator[None]:
-    """The divergence's graphs run as they are written, without the seconds of a compiler."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-def harm(weights: Weights) -> None:
+def harm(weights):
     """Two errors that are the same to what follows, two that undo each other, and one that knows of no other."""
     for site, factor in ((UP, 1.125), (DOWN, 1.125), (VALUES, 2.0), (OUT, 0.5)):
         weights[f"model.{site}.weight"] *= factor
     noisy(weights, f"model.{ELSEWHERE}.weight", size=0.5)
 
 
-def test_pairs_are_far_from_adding_up_where_errors_are_aligned_or_undo_each_other(
-    tiny: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_pairs_are_far_from_adding_up_where_errors_are_aligned_or_undo_each_other(tiny, tmp_path):
     reference = tiny("llama", **HEADS)
     candidate = changed_copy(reference, tmp_path / "candidate", harm)
-    ours, theirs = inspect(reference), inspect(candidate)
-    weights = [load_file(folder / "model.safetensors") for folder in (reference, candidate)]
-    reads = (weights[0].__getitem__, weights[1].__getitem__)
+    theirs, reads = load_file(candidate / "model.safetensors"), reads_of(reference, candidate)
     request = AttributeRequest.model_validate(
         {
             "kind": "attribute",
@@ -71,23 +58,21 @@ def test_pairs_are_far_from_adding_up_where_errors_are_aligned_or_undo_each_othe
     )
     context = Context(Settings(home=tmp_path), tmp_path / "job")
     with swapper(reference, candidate, tmp_path, TEXT, torch.float32) as found:
-        changed = differing(sites_of(ours), ours, theirs, reads, lambda: None)
-        search = Search(found, changed, request.levels, request.budget, request.top, context)
+        search = Search(found, differing_of(reference, candidate), request.levels, request.budget, request.top, context)
         search.run()
         full = found.kl((), into="candidate")
         looking = Looking(found, search, reads, request, context, full)
         looking.run()
         assert batches_of(found) < len(found.batches)
         seen = found.positions(batches_of(found))
-    assert looking.additivity is not None
     assert looking.additivity.pairs_tokens == seen
     pairs = {frozenset((one.first, one.second)): one for one in looking.additivity.pairs}
     planted = (UP, DOWN, VALUES, OUT, ELSEWHERE)
     assert set(pairs) == {frozenset(pair) for pair in combinations(planted, 2)}
 
-    def kl(*sites: str) -> float:
-        replaced = {name: weights[1][name] for name in (f"model.{site}.weight" for site in sites)}
-        return float(whole_model_kl(reference, reference, replaced, TEXT)[:seen].mean())
+    def kl(*sites):
+        replaced = {name: theirs[name] for name in (f"model.{site}.weight" for site in sites)}
+        return float(whole_model_kl(reference, reference, replaced, first(TEXT, seen)).mean())
 
     alone = {site: kl(site) for site in planted}
     for pair, told in pairs.items():
@@ -96,7 +81,6 @@ def test_pairs_are_far_from_adding_up_where_errors_are_aligned_or_undo_each_othe
         assert told.ratio.mean == pytest.approx(together / sum(alone[site] for site in pair), rel=0.03, abs=1e-6), pair
     # an error twice as large costs four times as much, that of two parts that add up twice as much
     aligned, undone = pairs[frozenset((UP, DOWN))], pairs[frozenset((VALUES, OUT))]
-    assert aligned.ratio.mean is not None
     assert 1.6 < aligned.ratio.mean < 2.5
     assert (aligned.far, aligned.near) == (True, False)
     # powers of two: the product of both is the reference's to the last bit
@@ -107,38 +91,33 @@ def test_pairs_are_far_from_adding_up_where_errors_are_aligned_or_undo_each_othe
     assert np.isfinite(full).all()
 
 
-def site(name: str, layer: int | None, kind: str = "module") -> Site:
-    return Site(name, kind, layer, (Piece(name),))  # type: ignore[arg-type]
+def site(name, layer, kind="module"):
+    return Site(name, kind, layer, (Piece(name),))
 
 
 @pytest.mark.parametrize(
-    ("mean", "ci", "far"),
-    [(1.5, (1.2, 1.9), True), (1.05, (1.02, 1.08), False), (1.5, (0.9, 2.2), False), (0.7, (0.6, 0.8), True)],
+    ("ci", "far", "near"),
+    [
+        ((1.2, 1.9), True, False),
+        ((1.02, 1.08), False, True),
+        ((0.9, 2.2), False, False),
+        ((0.6, 0.8), True, False),
+        ((0.92, 1.06), False, True),
+        ((0.799, 1.044), False, False),
+        ((0.95, 1.1), False, False),
+    ],
 )
-def test_far_is_sure_and_large(mean: float, ci: tuple[float, float], far: bool) -> None:
-    assert is_far(Mean(mean=mean, ci=ci, clusters="documents")) is far
-
-
-@pytest.mark.parametrize(
-    ("ci", "near"), [((0.92, 1.06), True), ((0.799, 1.044), False), ((0.95, 1.1), False), ((1.2, 1.9), False)]
-)
-def test_near_is_the_whole_interval_within_the_tenth(ci: tuple[float, float], near: bool) -> None:
+def test_far_is_sure_and_large_and_near_is_the_whole_interval_within_the_tenth(ci, far, near):
     found = Mean(mean=sum(ci) / 2, ci=ci, clusters="documents")
-    assert is_near(found) is near
-    assert not (near and is_far(found))
+    assert (is_far(found), is_near(found)) == (far, near)
 
 
-def test_what_has_no_interval_is_not_near() -> None:
-    assert not is_near(None)
-    assert not is_near(Mean(mean=1.0, ci=None))
+def test_what_has_no_interval_is_neither_near_nor_far():
+    for found in (None, Mean(mean=1.0, ci=None), Mean(mean=3.0, ci=None)):
+        assert not is_near(found) and not is_far(found)
 
 
-def test_what_has_no_interval_is_not_far() -> None:
-    assert not is_far(None)
-    assert not is_far(Mean(mean=3.0, ci=None))
-
-
-def test_pairs_are_of_parts_that_share_nothing_the_first_ones_first() -> None:
+def test_pairs_are_of_parts_that_share_nothing_the_first_ones_first():
     sites = [site("layers.1", 1, "layer"), site("a", 1), site("b", 2), site("c", 3)]
     assert [(one.name, other.name) for one, other in pairs(sites, 3)] == [
         ("layers.1", "b"),
@@ -147,25 +126,21 @@ def test_pairs_are_of_parts_that_share_nothing_the_first_ones_first() -> None:
     ]
 
 
-def measured(*parts: tuple[Site, list[float]]) -> list[Measured]:
+def measured(*parts):
     """Parts as a search ranks them, of the nats at every position."""
     return [Measured(part, np.array(kl, dtype=np.float32), len(kl), 0) for part, kl in parts]
 
 
-def test_a_layer_gives_way_to_the_module_that_does_it() -> None:
+def test_a_layer_gives_way_to_the_module_that_does_it_and_stays_if_its_damage_is_spread():
     layer, module, small = site("layers.1", 1, "layer"), site("m", 1), site("s", 1)
     other = site("layers.2", 2, "layer")
     ranked = measured((layer, [1.0]), (module, [0.8]), (other, [0.5]), (small, [0.1]))
     assert [one.name for one in disjoint(ranked, 5)] == ["m", "layers.2", "s"]
     assert [one.name for one in disjoint(ranked, 1)] == ["m"]
-
-
-def test_a_layer_whose_damage_is_spread_stays() -> None:
-    layer, module = site("layers.1", 1, "layer"), site("m", 1)
     assert [one.name for one in disjoint(measured((layer, [1.0]), (module, [0.3])), 5)] == ["layers.1"]
 
 
-def test_a_layer_is_compared_with_its_part_on_the_tokens_that_both_saw() -> None:
+def test_a_layer_is_compared_with_its_part_on_the_tokens_that_both_saw():
     layer, module = site("layers.1", 1, "layer"), site("m", 1)
     # the module, dropped early, came to no such nats as the layer on the tokens that it did not see
     dropped = measured((layer, [1.0, 1.0, 9.0, 9.0]), (module, [4.9, 5.1]))
@@ -177,6 +152,6 @@ def test_a_layer_is_compared_with_its_part_on_the_tokens_that_both_saw() -> None
         assert [one.name for one in disjoint(ranked, 5)] == names
 
 
-def test_what_costs_nothing_does_not_hide_what_was_dropped_before() -> None:
+def test_what_costs_nothing_does_not_hide_what_was_dropped_before():
     ranked = measured((site("a", 1), [1.0, 1.0]), (site("b", 2), [0.0, 0.0]), (site("c", 3), [0.5]))
     assert [one.name for one in disjoint(ranked, 5)] == ["a", "c"]

@@ -8,7 +8,7 @@ import pytest
 from workers.diagnosis.attribute.matching import GAP_PRICE, Gap, gaps_between, match
 
 
-def best_of_all(similarity: np.ndarray) -> float:
+def best_of_all(similarity):
     """The largest score over every order-preserving matching."""
     rows, columns = similarity.shape
     scores = []
@@ -21,7 +21,7 @@ def best_of_all(similarity: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (5, 3), (5, 5), (6, 4), (0, 3)])
-def test_no_other_matching_is_better(shape: tuple[int, int]) -> None:
+def test_no_other_matching_is_better(shape):
     rng = np.random.default_rng(shape[0] * 10 + shape[1])
     for _ in range(10):
         similarity = rng.random(shape) ** 3
@@ -33,7 +33,7 @@ def test_no_other_matching_is_better(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (6, 6), (2, 9)])
-def test_no_gap_has_layers_of_both_models_however_little_alike_they_are(shape: tuple[int, int]) -> None:
+def test_no_gap_has_layers_of_both_models_however_little_alike_they_are(shape):
     """So that what is put into the reference through a map never stands in the place of its own layers."""
     rng = np.random.default_rng(sum(shape))
     for share in (0.0, 0.1, 0.5, 1.0):
@@ -42,14 +42,14 @@ def test_no_gap_has_layers_of_both_models_however_little_alike_they_are(shape: t
             assert not any(gap.reference and gap.candidate for gap in match(similarity).gaps)
 
 
-def test_of_equal_matchings_the_earlier_one_is_taken() -> None:
+def test_of_equal_matchings_the_earlier_one_is_taken():
     similarity = np.zeros((2, 3))
     similarity[0, [0, 1]] = similarity[1, 2] = 1.0  # layer 0 of the reference is as like to 0 as to 1
     assert match(similarity).pairs == ((0, 0), (1, 2))
 
 
 @pytest.mark.parametrize(("gain", "told"), [(0.01, True), (-0.01, False)])
-def test_a_layer_gone_and_one_more_are_told_where_that_is_worth_its_price(gain: float, told: bool) -> None:
+def test_a_layer_gone_and_one_more_are_told_where_that_is_worth_its_price(gain, told):
     shifted = np.zeros((3, 3))
     shifted[1, 0] = shifted[2, 1] = GAP_PRICE + gain / 2
     found = match(shifted)
@@ -57,10 +57,6 @@ def test_a_layer_gone_and_one_more_are_told_where_that_is_worth_its_price(gain: 
     assert found.gaps == ((Gap((0,), (), 1, 0), Gap((), (2,), 3, 3)) if told else ())
 
 
-def test_gaps_are_what_the_pairs_leave_out() -> None:
-    assert gaps_between([(1, 0), (2, 3)], 4, 4) == (
-        Gap((0,), (), 1, 0),
-        Gap((), (1, 2), 2, 3),
-        Gap((3,), (), 4, 4),
-    )
+def test_gaps_are_what_the_pairs_leave_out():
+    assert gaps_between([(1, 0), (2, 3)], 4, 4) == (Gap((0,), (), 1, 0), Gap((), (1, 2), 2, 3), Gap((3,), (), 4, 4))
     assert gaps_between([(0, 0), (1, 1)], 2, 2) == ()

@@ -9,33 +9,25 @@ from workers.diagnosis.attribute.sites import Piece
 OWN, OTHER = torch.arange(24.0).reshape(4, 6), -torch.ones(4, 6)
 
 
-def mixed() -> Mixed:
+def mixed():
     return Mixed(lambda _: OWN.clone(), lambda _: OTHER.clone(), torch.float32)
 
 
-def test_without_a_piece_a_model_is_itself() -> None:
-    torch.testing.assert_close(mixed()("w"), OWN)
-
-
-def test_rows_and_columns_are_taken_from_the_other() -> None:
+def test_rows_and_columns_are_taken_from_the_other():
     found = mixed()
+    torch.testing.assert_close(found("w"), OWN)
     found.exchange([Piece("w", 0, 1, 3), Piece("w", 1, 5, 6)], THEIRS)
     expected = OWN.clone()
     expected[1:3] = -1
     expected[:, 5] = -1
     torch.testing.assert_close(found("w"), expected)
     torch.testing.assert_close(found("another"), OWN)
-    found.exchange((), THEIRS)
-    torch.testing.assert_close(found("w"), OWN)
+    for pieces, mode in (((), THEIRS), ([Piece("w")], CONTROL)):
+        found.exchange(pieces, mode)
+        torch.testing.assert_close(found("w"), OWN, rtol=0, atol=0)
 
 
-def test_a_control_gives_the_model_itself() -> None:
-    found = mixed()
-    found.exchange([Piece("w")], CONTROL)
-    torch.testing.assert_close(found("w"), OWN, rtol=0, atol=0)
-
-
-def test_other_shapes_are_refused() -> None:
+def test_other_shapes_are_refused():
     found = Mixed(lambda _: OWN, lambda _: torch.ones(4, 5), torch.float32)
     found.exchange([Piece("w")], THEIRS)
     with pytest.raises(ValueError, match=r"w is \(4, 5\)"):
@@ -44,7 +36,7 @@ def test_other_shapes_are_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [1e-3, 0.1, 1.0])
-def test_a_twin_is_as_far_away_as_the_error_and_points_elsewhere(dtype: torch.dtype, size: float) -> None:
+def test_a_twin_is_as_far_away_as_the_error_and_points_elsewhere(dtype, size):
     generator = torch.Generator().manual_seed(0)
     own = torch.randn(256, 128, generator=generator).to(dtype)
     theirs = (own.float() + size * torch.randn(256, 128, generator=generator)).to(dtype)
@@ -57,9 +49,6 @@ def test_a_twin_is_as_far_away_as_the_error_and_points_elsewhere(dtype: torch.dt
     assert not torch.equal(twin(own, theirs, 8).float() - own.float(), found)
 
 
-def test_no_error_has_no_twin() -> None:
+def test_no_error_has_no_twin_and_two_twins_have_names_of_their_own():
     torch.testing.assert_close(twin(OWN, OWN, 1), OWN, rtol=0, atol=0)
-
-
-def test_two_twins_have_names_of_their_own() -> None:
     assert len({THEIRS.key, CONTROL.key, Mode("twin", 1).key, Mode("twin", 2).key}) == 4

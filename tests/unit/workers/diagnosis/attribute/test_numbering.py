@@ -1,9 +1,5 @@
 """Whether layers of one number are taken for counterparts, of recipes whose numbering is known."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from app.models.checkpoint import inspect
@@ -12,18 +8,17 @@ from workers.diagnosis.attribute.numbering import moved, renumbered_by
 from workers.surgery.reading import open_tensors
 from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
 DROP, COPY = {"type": "prune.layers", "layers": [1]}, {"type": "extend.duplicate", "layers": [3]}
 
 
-def told(reference: Path, candidate: Path) -> str:
+def told(reference, candidate):
     infos = inspect(reference), inspect(candidate)
     with open_tensors(infos[0]) as ours, open_tensors(infos[1]) as theirs:
         return moved(*infos, (ours.read, theirs.read))
 
 
 @pytest.mark.parametrize("kind", ["llama", "mixtral"])
-def test_copies_of_other_layers_are_told_by_the_weights(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+def test_copies_of_other_layers_are_told_by_the_weights(tiny, tmp_path, kind):
     folder = tiny(kind, num_hidden_layers=6)
     rounded = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
     # 0 2 3 4 4 5: as many layers as before, the second of them the third one
@@ -41,13 +36,13 @@ def test_copies_of_other_layers_are_told_by_the_weights(tiny: Tiny, tmp_path: Pa
     ],
     ids=lambda step: step["type"],
 )
-def test_damage_alone_makes_no_layer_another_one(tiny: Tiny, tmp_path: Path, step: dict[str, Any]) -> None:
+def test_damage_alone_makes_no_layer_another_one(tiny, tmp_path, step):
     folder = tiny("llama", num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2)
     with operate(folder, CheckpointStore(tmp_path, 10**9), step) as modified:
         assert told(folder, modified.path) == ""
 
 
-def test_steps_that_number_the_layers_anew_are_named(tiny: Tiny) -> None:
+def test_steps_that_number_the_layers_anew_are_named(tiny):
     info = inspect(tiny("llama", num_hidden_layers=6))
     rounded = {"type": "quantize.rtn", "bits": 4}
     assert renumbered_by(info, RECIPE.validate_python([rounded])) == ""

@@ -1,12 +1,8 @@
 """Parts of models whose channels are scaled, each put into the other model in that one's frame."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import torch
 
 from app.models.checkpoint import inspect
 from tests.support.outliers import with_outliers
@@ -16,35 +12,24 @@ from tests.unit.workers.diagnosis.attribute.swapped import subset
 from workers.diagnosis.attribute.changes import Inputs, differing, evidence
 from workers.diagnosis.attribute.pair import opened
 from workers.diagnosis.attribute.sites import sites_of
-from workers.diagnosis.attribute.swapping import Swapper
-from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.store import CheckpointStore
 
-CONTEXT: Any = SimpleNamespace(progress=lambda *_: None, check_cancelled=lambda: None)
+CONTEXT = SimpleNamespace(progress=lambda *_: None, check_cancelled=lambda: None)
 KINDS = ["layer", "module", "norm"]
 
 
-@pytest.fixture(autouse=True)
-def _uncompiled() -> Iterator[None]:
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
 @pytest.fixture(
-    params=[
-        {"type": "quantize.awq", "bits": 8, "group_size": 32},
-        {"type": "quantize.smoothquant", "bits": 8},
-    ],
+    params=[{"type": "quantize.awq", "bits": 8, "group_size": 32}, {"type": "quantize.smoothquant", "bits": 8}],
     ids=lambda step: str(step["type"]),
 )
-def folders(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def folders(request, tmp_path):
     reference = with_outliers(make_checkpoint(tmp_path / "reference", "qwen2"))
     with operate(reference, CheckpointStore(tmp_path / "store", 10**9), request.param) as made:
         yield reference, made.path
 
 
 @pytest.fixture
-def both(folders: tuple[Path, Path], tmp_path: Path) -> Iterator[tuple[Swapper, tuple[Read, Read]]]:
+def both(folders, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     reference, candidate = map(inspect, folders)
@@ -52,9 +37,7 @@ def both(folders: tuple[Path, Path], tmp_path: Path) -> Iterator[tuple[Swapper, 
         yield found
 
 
-def test_a_part_of_scaled_channels_alone_costs_what_its_rounding_costs(
-    folders: tuple[Path, Path], both: tuple[Swapper, tuple[Read, Read]]
-) -> None:
+def test_a_part_of_scaled_channels_alone_costs_what_its_rounding_costs(folders, both):
     swapper, _ = both
     sites = [site for site in sites_of(inspect(folders[0])) if site.kind in KINDS]
     whole = float(swapper.kl([site for site in sites if site.whole]).mean())
@@ -63,9 +46,7 @@ def test_a_part_of_scaled_channels_alone_costs_what_its_rounding_costs(
     assert max(float(swapper.kl([site], into="candidate").mean()) for site in sites) < 2 * whole
 
 
-def test_norms_and_biases_that_were_scaled_alone_do_not_differ_and_errors_are_those_of_rounding(
-    folders: tuple[Path, Path], both: tuple[Swapper, tuple[Read, Read]]
-) -> None:
+def test_norms_and_biases_that_were_scaled_alone_do_not_differ_and_errors_are_those_of_rounding(folders, both):
     swapper, reads = both
     reference, candidate = map(inspect, folders)
     found = differing(sites_of(reference), reference, candidate, reads, lambda: None)
@@ -73,5 +54,4 @@ def test_norms_and_biases_that_were_scaled_alone_do_not_differ_and_errors_are_th
     inputs = Inputs(swapper.reference)
     for site in found:
         change = evidence(site, reads, inputs, candidate).change
-        assert change is not None
         assert change < 0.03

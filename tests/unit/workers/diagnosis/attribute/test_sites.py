@@ -1,29 +1,26 @@
 """Parts of checkpoints, told by their tensors."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-
 import pytest
 
-from app.kinds.attribute.request import LEVELS, SiteLevel
+from app.kinds.attribute.request import LEVELS
 from app.models.checkpoint import inspect
 from tests.unit.workers.diagnosis.attribute.planted import parts
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS
-from workers.diagnosis.attribute.sites import Piece, Scope, Site, scope_of, sites_of
+from workers.diagnosis.attribute.sites import Piece, Site, scope_of, sites_of
 
 
-def named(folder: Path, layers: tuple[int, ...] | None = None) -> dict[str, Site]:
+def named(folder, layers=None):
     return {site.name: site for site in sites_of(inspect(folder), layers)}
 
 
-def test_the_layers_hold_every_tensor_and_what_stands_outside_the_rest(tiny: Callable[..., Path]) -> None:
+def test_the_layers_hold_every_tensor_and_what_stands_outside_the_rest(tiny):
     info = inspect(tiny("llama-untied"))
     outer = [site for site in sites_of(info) if site.kind in {"layer", "embedding", "head"} or site.name == "norm"]
     held = [tensor for site in outer for tensor in site.tensors]
     assert sorted(held) == sorted(info.tensors)
 
 
-def test_modules_norms_and_experts_of_a_layer_are_all_of_it(tiny: Callable[..., Path]) -> None:
+def test_modules_norms_and_experts_of_a_layer_are_all_of_it(tiny):
     for kind in ("llama", "qwen2", "gemma2", "mixtral"):
         sites = [site for site in sites_of(inspect(tiny(kind))) if site.layer == 1]
         whole = next(site for site in sites if site.whole)
@@ -31,10 +28,10 @@ def test_modules_norms_and_experts_of_a_layer_are_all_of_it(tiny: Callable[..., 
         assert sorted(parts) == sorted(whole.tensors), kind
 
 
-def test_groups_of_heads_cover_queries_keys_values_and_outputs_once(tiny: Callable[..., Path]) -> None:
+def test_groups_of_heads_cover_queries_keys_values_and_outputs_once(tiny):
     sites = named(tiny("llama", **HEADS))
     groups = [sites[f"layers.1.self_attn.heads.{group}"] for group in range(2)]
-    rows: dict[str, list[tuple[int, int]]] = {}
+    rows = {}
     for site in groups:
         for piece in site.pieces:
             rows.setdefault(piece.tensor.split(".")[-2], []).append((piece.start, piece.stop))
@@ -47,11 +44,11 @@ def test_groups_of_heads_cover_queries_keys_values_and_outputs_once(tiny: Callab
     assert {piece.dim for site in groups for piece in site.pieces if "o_proj" in piece.tensor} == {1}
 
 
-def test_one_group_of_heads_is_no_part_of_its_own(tiny: Callable[..., Path]) -> None:
+def test_one_group_of_heads_is_no_part_of_its_own(tiny):
     assert not [site for site in sites_of(inspect(tiny("llama"))) if site.kind == "heads"]
 
 
-def test_a_tied_matrix_is_two_parts_and_biases_go_with_their_modules(tiny: Callable[..., Path]) -> None:
+def test_a_tied_matrix_is_two_parts_and_biases_go_with_their_modules(tiny):
     sites = named(tiny("qwen2"))
     assert sites["embed_tokens"].tensors == sites["lm_head"].tensors == ("model.embed_tokens.weight",)
     assert set(sites["layers.0.self_attn.q_proj"].tensors) == {
@@ -60,7 +57,7 @@ def test_a_tied_matrix_is_two_parts_and_biases_go_with_their_modules(tiny: Calla
     }
 
 
-def test_layers_that_are_named_leave_everything_else_out(tiny: Callable[..., Path]) -> None:
+def test_layers_that_are_named_leave_everything_else_out(tiny):
     assert {site.layer for site in sites_of(inspect(tiny("llama")), (2,))} == {2}
 
 
@@ -74,7 +71,7 @@ def test_layers_that_are_named_leave_everything_else_out(tiny: Callable[..., Pat
         (Piece("w"), Piece("v"), False),
     ],
 )
-def test_parts_that_share_weights_are_told(first: Piece, second: Piece, shared: bool) -> None:
+def test_parts_that_share_weights_are_told(first, second, shared):
     one, other = Site("a", "module", 0, (first,)), Site("b", "heads", 0, (second,))
     assert one.within(other) is shared
     assert other.within(one) is shared
@@ -86,20 +83,18 @@ SITES = parts(4)
 OUTSIDE = [site for site in SITES if site.layer is None]
 
 
-def of_layer(layer: int) -> list[Site]:
+def of_layer(layer):
     return [site for site in SITES if site.layer == layer]
 
 
-def asked(
-    differ: Sequence[Site], levels: tuple[SiteLevel, ...] = LEVELS, layers: tuple[int, ...] | None = None
-) -> Scope:
+def asked(differ, levels=LEVELS, layers=None):
     """As a job asks: `differ` are all parts of the model that do."""
     within = [site for site in SITES if layers is None or site.layer in layers]
     changed = [site for site in within if site in differ]
     return scope_of(within, changed, levels, layers, everywhere=lambda: differ)
 
 
-def test_parts_of_other_kinds_are_neither_considered_nor_unchanged() -> None:
+def test_parts_of_other_kinds_are_neither_considered_nor_unchanged():
     scope = asked([*of_layer(1), *of_layer(2), SITES[-1]], ("module",))
     assert [site.name for site in scope.chosen] == [
         "layers.1.mlp.up_proj",
@@ -112,7 +107,7 @@ def test_parts_of_other_kinds_are_neither_considered_nor_unchanged() -> None:
     assert (scope.considered, scope.unchanged, len(scope.other_kinds), scope.elsewhere) == (5, 6, 2, ())
 
 
-def test_what_differs_outside_of_the_chosen_layers_is_looked_up_if_nothing_in_them_does() -> None:
+def test_what_differs_outside_of_the_chosen_layers_is_looked_up_if_nothing_in_them_does():
     differ = [*of_layer(1), *OUTSIDE]
     scope = asked(differ, layers=(0, 3))
     assert (scope.considered, scope.other_kinds, list(scope.elsewhere)) == (0, (), differ)
@@ -120,8 +115,8 @@ def test_what_differs_outside_of_the_chosen_layers_is_looked_up_if_nothing_in_th
         assert asked([], layers=layers).elsewhere == ()
 
 
-def test_other_layers_are_not_looked_at_if_something_in_the_chosen_ones_differs() -> None:
-    def refuse() -> Sequence[Site]:
+def test_other_layers_are_not_looked_at_if_something_in_the_chosen_ones_differs():
+    def refuse():
         raise AssertionError("every weight would be read once more")
 
     within = of_layer(1)

@@ -9,12 +9,12 @@ from tests.support.tiny import make_tokenizer
 from workers.diagnosis.attribute.subset import best_length, draw
 from workers.measuring.positions import positions_of
 from workers.text.documents import TextDocument
-from workers.text.windows import Corpus, make_windows
+from workers.text.windows import make_windows
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "that", "lost", "what", "it", "knew"]
 
 
-def corpus(lengths: list[int], window: int = 64) -> Corpus:
+def corpus(lengths, window=64):
     rng = np.random.default_rng(0)
     documents = [
         TextDocument(id=f"d{n}", domain="prose", text=" ".join(rng.choice(WORDS, words)))
@@ -27,11 +27,11 @@ def corpus(lengths: list[int], window: int = 64) -> Corpus:
     ("lengths", "best"),
     [([64] * 5 + [3], 64), ([10, 10, 10, 10, 64], 64), ([20, 20, 20, 20, 64], 20), ([32, 64], 64), ([9], 9)],
 )
-def test_the_cut_covers_most_tokens(lengths: list[int], best: int) -> None:
+def test_the_cut_covers_most_tokens(lengths, best):
     assert best_length(lengths) == best
 
 
-def test_every_position_is_where_the_corpus_has_it() -> None:
+def test_every_position_is_where_the_corpus_has_it():
     text = corpus([80, 90, 70, 60, 75, 66])
     positions = positions_of(text)
     found = draw(text, positions, tokens=10_000, seed=1)
@@ -46,7 +46,7 @@ def test_every_position_is_where_the_corpus_has_it() -> None:
         np.testing.assert_array_equal(found.tokens_NL[row].numpy(), text.windows[number].tokens[: found.length])
 
 
-def test_about_as_many_tokens_as_asked_for_are_taken_from_all_over() -> None:
+def test_about_as_many_tokens_as_asked_for_are_taken_from_all_over():
     text = corpus([100] * 30)
     found = draw(text, positions_of(text), tokens=10 * 64, seed=0)
     assert len(found.windows) == 10
@@ -59,7 +59,7 @@ def test_about_as_many_tokens_as_asked_for_are_taken_from_all_over() -> None:
 
 
 @pytest.mark.parametrize(("tokens", "documents"), [(384, 6), (200, 6), (96, 3)])
-def test_few_tokens_are_spread_over_documents_in_shorter_windows(tokens: int, documents: int) -> None:
+def test_few_tokens_are_spread_over_documents_in_shorter_windows(tokens, documents):
     """Six documents of three windows each: by whole windows of 64 tokens these came to less."""
     text = corpus([190, 150, 170, 180, 160, 140])
     found = draw(text, positions_of(text), tokens=tokens, seed=3)
@@ -69,20 +69,20 @@ def test_few_tokens_are_spread_over_documents_in_shorter_windows(tokens: int, do
     assert found.length >= 32
 
 
-def test_windows_are_not_cut_where_whole_ones_come_to_six_documents() -> None:
+def test_windows_are_not_cut_where_whole_ones_come_to_six_documents():
     text = corpus([190, 150, 170, 180, 160, 140])
     assert draw(text, positions_of(text), tokens=6 * 64, seed=0).length == best_length(
         [len(one.tokens) for one in text.windows]
     )
 
 
-def test_a_long_document_leaves_short_ones_their_turn() -> None:
+def test_a_long_document_leaves_short_ones_their_turn():
     text = corpus([3000, 70, 70, 70, 70, 70])
     found = draw(text, positions_of(text), tokens=8 * 64, seed=0)
     assert set(found.where.document.tolist()) == set(range(6))
 
 
-def conversations(*reads: int, scored: int = 40, window: int = 512) -> Corpus:
+def conversations(*reads, scored=40, window=512):
     """Documents that begin with so many tokens that are only read."""
     rng = np.random.default_rng(1)
     documents = [
@@ -94,7 +94,7 @@ def conversations(*reads: int, scored: int = 40, window: int = 512) -> Corpus:
     return make_windows(documents, make_tokenizer(), window)
 
 
-def test_a_document_whose_scored_turn_comes_late_is_had_by_beginning_later() -> None:
+def test_a_document_whose_scored_turn_comes_late_is_had_by_beginning_later():
     text = conversations(60, 5, 100, 8, 150, 30)
     positions = positions_of(text)
     found = draw(text, positions, tokens=256, seed=0)
@@ -117,7 +117,7 @@ def test_a_document_whose_scored_turn_comes_late_is_had_by_beginning_later() -> 
         assert first >= min(found.length // 2, int(np.argmax(window.scored)))
 
 
-def test_documents_that_fall_out_are_counted_with_their_cause() -> None:
+def test_documents_that_fall_out_are_counted_with_their_cause():
     short = corpus([190, 150, 170, 180, 6, 6])
     found = draw(short, positions_of(short), tokens=256, seed=0)
     assert set(found.where.document.tolist()) == {0, 1, 2, 3}
@@ -128,14 +128,14 @@ def test_documents_that_fall_out_are_counted_with_their_cause() -> None:
     assert draw(few, positions_of(few), tokens=384, seed=3).missed.documents == 0
 
 
-def test_positions_of_the_first_windows_are_counted() -> None:
+def test_positions_of_the_first_windows_are_counted():
     text = corpus([100] * 6)
     found = draw(text, positions_of(text), tokens=10_000, seed=0)
     assert found.positions(2) == int(found.scored_NL[:2].sum())
     assert found.positions(len(found.windows)) == len(found.where)
 
 
-def test_a_text_of_snippets_is_refused() -> None:
+def test_a_text_of_snippets_is_refused():
     text = corpus([3, 3], window=6)
     with pytest.raises(HemostatError) as error:
         draw(text, positions_of(text), tokens=100, seed=0)

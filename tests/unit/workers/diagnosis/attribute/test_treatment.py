@@ -1,48 +1,42 @@
 """Recipes that fit causes: each is accepted by the check that a submission goes through, and says what it should."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from app.kinds.attribute.report import Cause
-from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.checkpoint import inspect
 from app.models.steps import check_one, check_recipe
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS
-from workers.diagnosis.attribute.sites import Site, sites_of
+from workers.diagnosis.attribute.sites import sites_of
 from workers.diagnosis.attribute.treatment import Untreated, treat
 from workers.measuring.subject import recipe_of
 
-Json = dict[str, Any]
-RTN: Json = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
-WANDA: Json = {"type": "prune.wanda", "sparsity": 0.5}
-GRADIENT: Json = {"type": "prune.gradient", "sparsity": 0.5}
-DYNAMIC: Json = {"type": "quantize.dynamic", "bits": 4.0, "group_size": 32}
+RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
+WANDA = {"type": "prune.wanda", "sparsity": 0.5}
+GRADIENT = {"type": "prune.gradient", "sparsity": 0.5}
+DYNAMIC = {"type": "quantize.dynamic", "bits": 4.0, "group_size": 32}
 
 
 @pytest.fixture(scope="module")
-def info(tiny: Callable[..., Path]) -> CheckpointInfo:
+def info(tiny):
     return inspect(tiny("llama", **HEADS))
 
 
-def site(info: CheckpointInfo, name: str) -> Site:
+def site(info, name):
     return next(site for site in sites_of(info) if site.name == name)
 
 
-def weights(info: CheckpointInfo, steps: tuple[Json, ...]) -> dict[str, list[Json]]:
+def weights(info, steps):
     """Tensor → the steps that address it, in order, by the recipe's own check."""
     check_recipe(info, recipe_of(steps), pointer="")
-    found: dict[str, list[Json]] = {}
+    found = {}
     for step, fields in zip(recipe_of(steps), steps, strict=True):
         for weight in check_one(info, step, pointer=""):
             found.setdefault(weight.name, []).append(fields)
     return found
 
 
-def treated(info: CheckpointInfo, recipe: list[Json], name: str, cause: str) -> dict[str, list[Json]]:
+def treated(info, recipe, name, cause):
     patient = Untreated(info, recipe_of(recipe), info)
-    found = treat(patient, [(site(info, name), cause)])  # type: ignore[list-item]
+    found = treat(patient, [(site(info, name), cause)])
     assert found.recipe is not None, found.why
     return weights(info, found.recipe)
 
@@ -65,9 +59,7 @@ def treated(info: CheckpointInfo, recipe: list[Json], name: str, cause: str) -> 
     ],
 )
 @pytest.mark.parametrize("name", ["layers.1", "layers.1.mlp.down_proj", "layers.2.self_attn.heads.0"])
-def test_the_part_gets_a_step_of_its_own_and_the_rest_stays(
-    info: CheckpointInfo, recipe: list[Json], cause: str, kind: str, fields: Json, name: str
-) -> None:
+def test_the_part_gets_a_step_of_its_own_and_the_rest_stays(info, recipe, cause, kind, fields, name):
     before = weights(info, tuple(recipe))
     after = treated(info, recipe, name, cause)
     inside = set(site(info, name).tensors)
@@ -88,32 +80,27 @@ def test_the_part_gets_a_step_of_its_own_and_the_rest_stays(
     [{"type": "quantize.nf4", "group_size": 32}, {"type": "lowrank.svd", "rank": 8}],
     ids=lambda step: step["type"],
 )
-def test_of_a_step_that_has_no_milder_form_here_the_part_is_left_out(
-    info: CheckpointInfo, step: Json, cause: str
-) -> None:
+def test_of_a_step_that_has_no_milder_form_here_the_part_is_left_out(info, step, cause):
     after = treated(info, [step], "layers.1.mlp.down_proj", cause)
     before = weights(info, (step,))
     assert before.keys() - after.keys() == {"model.layers.1.mlp.down_proj.weight"}
 
 
-def test_what_was_removed_is_left_as_it_was(info: CheckpointInfo) -> None:
-    after = treated(info, [RTN], "layers.1.mlp.down_proj", "removed")
-    assert "model.layers.1.mlp.down_proj.weight" not in after
-    assert "model.layers.1.mlp.up_proj.weight" in after
+@pytest.mark.parametrize(
+    ("recipe", "cause", "own", "rest"),
+    [
+        ([RTN], "removed", [], ["quantize.rtn"]),
+        ([RTN], "low_rank", ["quantize.rtn", "repair.lowrank"], ["quantize.rtn"]),
+        ([], "aligned", ["repair.lowrank"], []),  # damage that no step made
+    ],
+)
+def test_what_was_removed_is_left_as_it_was_and_the_rest_is_repaired(info, recipe, cause, own, rest):
+    after = treated(info, recipe, "layers.1.mlp.down_proj", cause)
+    for name, types in (("down_proj", own), ("up_proj", rest)):
+        assert [step["type"] for step in after.get(f"model.layers.1.mlp.{name}.weight", [])] == types
 
 
-def test_a_low_rank_error_is_repaired_after_the_recipe(info: CheckpointInfo) -> None:
-    after = treated(info, [RTN], "layers.1.mlp.down_proj", "low_rank")
-    assert [step["type"] for step in after["model.layers.1.mlp.down_proj.weight"]] == ["quantize.rtn", "repair.lowrank"]
-    assert [step["type"] for step in after["model.layers.1.mlp.up_proj.weight"]] == ["quantize.rtn"]
-
-
-def test_damage_that_no_step_made_is_repaired(info: CheckpointInfo) -> None:
-    after = treated(info, [], "layers.0.self_attn.o_proj", "aligned")
-    assert [step["type"] for step in after["model.layers.0.self_attn.o_proj.weight"]] == ["repair.lowrank"]
-
-
-def test_a_norm_is_left_out_of_its_step_or_tweaked(info: CheckpointInfo) -> None:
+def test_a_norm_is_left_out_of_its_step_or_tweaked(info):
     after = treated(info, [{"type": "norm.scale", "factor": 1.2}], "layers.1.input_layernorm", "norm")
     assert "model.layers.1.input_layernorm.weight" not in after
     assert "model.layers.2.input_layernorm.weight" in after
@@ -121,12 +108,9 @@ def test_a_norm_is_left_out_of_its_step_or_tweaked(info: CheckpointInfo) -> None
     assert [step["type"] for step in tweaked["model.layers.1.input_layernorm.weight"]] == ["norm.tweak"]
 
 
-def test_several_parts_are_treated_in_one_recipe(info: CheckpointInfo) -> None:
+def test_several_parts_are_treated_in_one_recipe(info):
     patient = Untreated(info, recipe_of([RTN]), info)
-    found = treat(
-        patient,
-        [(site(info, "layers.0.mlp.up_proj"), "size"), (site(info, "layers.2"), "aligned")],
-    )
+    found = treat(patient, [(site(info, "layers.0.mlp.up_proj"), "size"), (site(info, "layers.2"), "aligned")])
     assert found.recipe is not None, found.why
     after = weights(info, found.recipe)
     assert after["model.layers.0.mlp.up_proj.weight"][0]["bits"] == 6
@@ -134,10 +118,10 @@ def test_several_parts_are_treated_in_one_recipe(info: CheckpointInfo) -> None:
     assert after["model.layers.1.mlp.up_proj.weight"][0]["bits"] == 4
 
 
-def test_a_part_whose_damage_is_not_shown_waits_for_more_text(info: CheckpointInfo) -> None:
+def test_a_part_whose_damage_is_not_shown_waits_for_more_text(info):
     patient = Untreated(info, recipe_of([RTN]), info)
-    nothing: list[tuple[Site, Cause]] = []
-    mild: list[tuple[Site, Cause]] = [(site(info, "layers.1"), "negligible")]
+    nothing = []
+    mild = [(site(info, "layers.1"), "negligible")]
     for beside in (nothing, mild):
         found = treat(patient, beside, unshown=(359, 1))
         assert found.recipe is None
@@ -154,10 +138,8 @@ def test_a_part_whose_damage_is_not_shown_waits_for_more_text(info: CheckpointIn
         ([RTN], "lm_head", "size", "outside the layers"),
     ],
 )
-def test_where_there_is_none_it_says_why(
-    info: CheckpointInfo, recipe: list[Json], name: str, cause: str, why: str
-) -> None:
+def test_where_there_is_none_it_says_why(info, recipe, name, cause, why):
     patient = Untreated(info, recipe_of(recipe), info)
-    found = treat(patient, [(site(info, name), cause)])  # type: ignore[list-item]
+    found = treat(patient, [(site(info, name), cause)])
     assert found.recipe is None
     assert why in found.why

@@ -1,27 +1,18 @@
 """Paired differences, their correction, ranks and ties: against scipy, and drawn so that the truth is known."""
 
-import json
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from app.contracts.diff_report import MEASURES
 from app.contracts.errors import HemostatError
-from app.kinds.compare.report import CompareReport
-from tests.support.token_files import DOCUMENTS, LENGTH, positions, values, write_job
+from tests.support.token_files import DOCUMENTS, LENGTH, positions
+from tests.unit.workers.diagnosis.diff.sides import holm, side
 from workers.diagnosis.diff.answer import Side, compare_reports
-from workers.diagnosis.diff.tokens import read
 
 RNG = np.random.default_rng(5)
 WHERE = np.repeat(np.arange(DOCUMENTS), LENGTH)
 HARD = RNG.lognormal(-1, 0.8, DOCUMENTS)[WHERE] * RNG.lognormal(0, 0.5, WHERE.size)  # hard texts are hard for all
-
-
-def side(tmp_path, name, kl, *, where=None, **provenance):
-    folder = write_job(tmp_path / name, values(kl), where=where, job=f"diag_{name}", **provenance)
-    report = CompareReport.model_validate(json.loads((folder / "report.json").read_text()))
-    return Side(name, report, read(folder / "tokens.parquet", name=name))
 
 
 def row(found, measure="kl", pair=0):
@@ -55,43 +46,28 @@ def test_every_measure_has_a_difference_with_its_unit(tmp_path):
     assert agreement.verdict == "better", "more agreement is better"
 
 
-def test_the_same_values_are_equal(tmp_path):
-    found = compare_reports([side(tmp_path, "a", HARD), side(tmp_path, "b", HARD)])
-    assert row(found).verdict == "equal"
-    assert found.ties == (("a", "b"),)
-    assert "equal" in found.verdict
-
-
 def test_one_document_of_one_window_is_no_ground_to_judge_on(tmp_path):
-    first = HARD[:LENGTH]
-    sides = [side(tmp_path, name, kl, where=positions(1)) for name, kl in (("a", first), ("b", first + 0.1))]
-    found = compare_reports(sides)
-    assert row(found).p is None
-    assert row(found).difference.ci is None
-    assert row(found).verdict == "cannot be judged"
-    assert found.ties == (("a", "b"),)
-    assert found.verdict == "whether a and b differ in KL cannot be judged on so few documents."
-
-
-def test_of_three_on_so_little_text_none_is_called_the_best(tmp_path):
     first, where = HARD[:LENGTH], positions(1)
     sides = [side(tmp_path, name, first + shift, where=where) for name, shift in (("a", 0), ("b", 0.1), ("c", 0.1))]
     found = compare_reports(sides)
     said = ["cannot be judged", "cannot be judged", "equal"]
     assert [row(found, pair=pair).verdict for pair in range(3)] == said
+    assert (row(found).p, row(found).difference.ci) == (None, None)
     assert found.verdict == (
         "how a, b and c differ in KL cannot be judged on so few documents; 1 of 3 is equal at every position."
     )
+    two = compare_reports(sides[:2])
+    assert two.ties == (("a", "b"),)
+    assert two.verdict == "whether a and b differ in KL cannot be judged on so few documents."
 
 
-def test_equal_ones_among_many_are_called_equal(tmp_path):
+def test_equal_ones_are_called_equal(tmp_path):
     same = [side(tmp_path, name, HARD) for name in "abc"]
+    two = compare_reports(same[:2])
+    assert (row(two).verdict, two.ties) == ("equal", (("a", "b"),))
     assert compare_reports(same).verdict == "a, b and c are equal in KL at every position."
     found = compare_reports([*same[:2], side(tmp_path, "d", HARD + 0.3)])
-    assert found.verdict == (
-        "in KL a and b are the best, and none of them is shown to be better; 1 of 3 pairs is a tie; 1 of 3 is equal at "
-        "every position."
-    )
+    assert found.verdict.startswith("in KL a and b are the best, and none of them is shown to be better; 1 of 3 pairs")
 
 
 def test_ranks_are_ranges_and_ties_are_named(tmp_path):
@@ -149,13 +125,8 @@ def test_all_pairs_are_corrected_together(tmp_path):
     noise = 0.1 * RNG.normal(size=(5, DOCUMENTS))[:, WHERE]
     sides = [side(tmp_path, f"c{index}", np.maximum(0, HARD + 0.4 + noise[index])) for index in range(5)]
     found = compare_reports(sides)
-    p = [row(found, pair=index).p for index in range(10)]
-    adjusted = [row(found, pair=index).p_adjusted for index in range(10)]
-    expected, largest = [0.0] * 10, 0.0
-    for rank, index in enumerate(np.argsort(p)):
-        largest = max(largest, min(1.0, (10 - rank) * p[index]))
-        expected[index] = largest
-    assert adjusted == pytest.approx(expected)
+    rows = [row(found, pair=index) for index in range(10)]
+    assert [one.p_adjusted for one in rows] == pytest.approx(holm([one.p for one in rows]))
 
 
 def test_domains_are_compared_by_themselves(tmp_path):
@@ -234,29 +205,13 @@ def test_what_is_not_finite_in_one_is_left_out_for_all(tmp_path):
         compare_reports([side(tmp_path, "a", HARD), side(tmp_path, "b", np.full(1200, np.nan))])
 
 
-def test_one_position_that_is_not_finite_is_told_in_the_singular(tmp_path):
-    hurt = HARD.copy()
-    hurt[7] = np.nan
-    found = compare_reports([side(tmp_path, "a", HARD), side(tmp_path, "b", hurt)])
-    (told,) = found.warnings
-    assert told.startswith("b has 1 position whose logits are not finite. It is left out for every report, so that b ")
-
-
-def test_few_documents_are_clustered_by_windows_and_told(tmp_path):
-    where = positions(4, 300)
+@pytest.mark.parametrize(("documents", "told"), [(4, "Only 4 documents"), (1, "Only 1 document: ")])
+def test_few_documents_are_clustered_by_windows_and_told(tmp_path, documents, told):
+    where = positions(documents, 1200 // documents)
     windows = type(where)(where.document, np.arange(1200) // 40, where.position, where.context, where.token_id)
-    found = compare_reports(
-        [side(tmp_path, name, HARD * scale, where=windows) for name, scale in (("a", 1), ("b", 0.9))]
-    )
+    found = compare_reports([side(tmp_path, name, HARD * n, where=windows) for name, n in (("a", 1), ("b", 0.9))])
     assert row(found).difference.clusters == "windows"
-    assert any("Only 4 documents" in warning for warning in found.warnings)
-
-
-def test_one_document_is_told_in_the_singular(tmp_path):
-    where = positions(1, 1200)
-    windows = type(where)(where.document, np.arange(1200) // 40, where.position, where.context, where.token_id)
-    found = compare_reports([side(tmp_path, name, HARD, where=windows) for name in ("a", "b")])
-    assert "Only 1 document: intervals and p-values are clustered by windows." in found.warnings
+    assert any(told in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize("count", [1, 21])

@@ -1,16 +1,14 @@
 """Differences by token class: against plain numpy, corrected over pairs and classes, and what cannot be told."""
 
-import json
 from itertools import combinations
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from app.kinds.compare.report import CompareReport
-from tests.support.token_files import DOCUMENTS, LENGTH, values, write_job
-from workers.diagnosis.diff.answer import Side, compare_reports
-from workers.diagnosis.diff.tokens import read
+from tests.support.token_files import DOCUMENTS, LENGTH
+from tests.unit.workers.diagnosis.diff.sides import holm, side
+from workers.diagnosis.diff.answer import compare_reports
 from workers.text.token_classes.catalogue import CLASSES
 
 RNG = np.random.default_rng(8)
@@ -24,12 +22,6 @@ MASKS = {
     "tool_name": WHERE < 4,
     "code": WHERE % 2 == 1,
 }
-
-
-def side(tmp_path, name, kl, classes=None, **more):
-    folder = write_job(tmp_path / name, values(kl), job=f"diag_{name}", classes=classes, **more)
-    report = CompareReport.model_validate(json.loads((folder / "report.json").read_text()))
-    return Side(name, report, read(folder / "tokens.parquet", name=name))
 
 
 def by_class(found, pair=0):
@@ -69,10 +61,7 @@ def test_all_pairs_and_classes_are_corrected_together_and_apart_from_the_domains
     found = compare_reports([side(tmp_path, name, kl, MASKS) for name, kl in zip("abc", losses, strict=True)])
     rows = [row for pair in found.pairs for row in pair.token_classes if row.p is not None]
     assert len(rows) == 9, "three pairs, three classes that are judged"
-    largest = 0.0
-    for rank, row in enumerate(sorted(rows, key=lambda row: row.p)):
-        largest = max(largest, min(1.0, (9 - rank) * row.p))
-        assert row.p_adjusted == pytest.approx(largest)
+    assert [row.p_adjusted for row in rows] == pytest.approx(holm([row.p for row in rows]))
     assert any(row.p < 0.05 for row in rows)
     without = compare_reports([side(tmp_path, name, kl) for name, kl in zip("abc", losses, strict=True)])
     assert [pair.domains for pair in found.pairs] == [pair.domains for pair in without.pairs]
@@ -96,17 +85,13 @@ def test_a_class_of_fewer_than_six_documents_is_not_judged(tmp_path):
     assert row.difference.clusters == "windows"
 
 
-def test_classes_without_a_token_are_named(tmp_path):
-    found = compare_reports([side(tmp_path, "a", HARD, MASKS), side(tmp_path, "b", HARD + 0.1, MASKS)])
-    named = [one.title for one in CLASSES if one.name not in MASKS]
-    assert found.token_classes_note == f"Not among the compared positions: {', '.join(named)}."
-
-
 def test_a_position_that_not_all_count_to_a_class_is_left_out_of_it_and_told(tmp_path):
     """As `rare` over texts of other lengths."""
     other = MASKS | {"rare": MASKS["rare"] & (np.arange(TOKENS) != 7)}
     found = compare_reports([side(tmp_path, "a", HARD, MASKS), side(tmp_path, "b", HARD + 0.1, other)])
     assert by_class(found)["rare"].tokens == other["rare"].sum() == MASKS["rare"].sum() - 1
+    named = [one.title for one in CLASSES if one.name not in MASKS]
+    assert found.token_classes_note.startswith(f"Not among the compared positions: {', '.join(named)}.")
     told = "Left out where only some reports count a position to the class"
     assert found.token_classes_note.endswith(f"{told}: Rare tokens (1 position).")
     alike = compare_reports([side(tmp_path, "c", HARD, MASKS), side(tmp_path, "d", HARD, MASKS)])

@@ -62,21 +62,12 @@ def test_other_tokens_at_the_same_place_are_not_shared(tmp_path):
     assert len(shared([one, other])[0]) == 0
 
 
-def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(HemostatError, match=r"job-7 has no tokens\.parquet") as caught:
-        read(tmp_path / "tokens.parquet", name="job-7")
-    assert caught.value.code == ErrorCode.ARTIFACT_NOT_FOUND
-
-
-def test_a_file_that_is_deleted_while_it_is_read_is_missing(tmp_path, monkeypatch):
-    file = write_job(tmp_path / "a", values(np.zeros(1200))) / "tokens.parquet"
-    whole = pq.read_table
-
-    def late(path, **asked):
-        path.unlink()
-        return whole(path, **asked)
-
-    monkeypatch.setattr(pq, "read_table", late)
+@pytest.mark.parametrize("late", [False, True])
+def test_a_file_that_is_missing_or_deleted_while_it_is_read_is_told(tmp_path, monkeypatch, late):
+    file, whole = tmp_path / "tokens.parquet", pq.read_table
+    if late:
+        file = write_job(tmp_path / "a", values(np.zeros(1200))) / "tokens.parquet"
+        monkeypatch.setattr(pq, "read_table", lambda path, **asked: path.unlink() or whole(path, **asked))
     with pytest.raises(HemostatError, match=r"job-7 has no tokens\.parquet") as caught:
         read(file, name="job-7")
     assert caught.value.code == ErrorCode.ARTIFACT_NOT_FOUND

@@ -2,12 +2,8 @@
 
 import errno
 import json
-import os
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -25,56 +21,37 @@ from workers.diagnosis.mitigate.export import export, leave, write_recipe
 from workers.measuring.subject import recipe_of
 
 
-def failing(number: int, folder: Path) -> None:
-    def write(*_: Any) -> None:
-        raise OSError(number, "it cannot be written")
-
-    nothing: Any = SimpleNamespace(documents=())
-    tested: Any = SimpleNamespace(
-        raw=SimpleNamespace(values=SimpleNamespace(to_parquet=write)),
-        part=SimpleNamespace(where=None),
-        recommended=None,
-    )
-    context: Any = SimpleNamespace(output=folder)
-    report: Any = SimpleNamespace(helped=False)
-    sets: Any = SimpleNamespace(test=nothing)
-    export(report, tested, sets, nothing, nothing, nothing, context)
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_told_with_what_another_job_would_have_to_do_again(number: int, tmp_path: Path) -> None:
-    with pytest.raises(HemostatError) as caught:
-        failing(number, tmp_path)
-    assert caught.value.code is ErrorCode.DISK_FULL
-    assert caught.value.detail == f"the disk is full: candidate.parquet could not be written ({os.strerror(number)})"
-    assert "make room below HEMOSTAT_HOME" in caught.value.hint
-    # What an ended job measured goes with it: another one begins anew, but for checkpoints that are there.
-    assert "what it measured is not" in caught.value.hint
-
-
-def test_another_fault_of_the_disk_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="cannot be written"):
-        failing(errno.EIO, tmp_path)
-
-
 class Context:
     """Where artifacts go."""
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self.checks = 0
+    def __init__(self, output):
+        self.output, self.checks = output, 0
         output.mkdir()
 
-    def check_cancelled(self) -> None:
+    def check_cancelled(self):
         self.checks += 1
 
 
-def test_the_file_that_the_disk_does_not_take_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "error"), [(errno.EDQUOT, HemostatError), (errno.EIO, OSError)])
+def test_values_that_the_disk_does_not_take_are_told_and_another_fault_stays_what_it_is(tmp_path, number, error):
+    def write(*_):
+        raise OSError(number, "it cannot be written")
+
+    raw, part = SimpleNamespace(values=SimpleNamespace(to_parquet=write)), SimpleNamespace(where=None)
+    tested, sets = SimpleNamespace(raw=raw, part=part), SimpleNamespace(test=SimpleNamespace(documents=()))
+    with pytest.raises(error) as caught:
+        export(SimpleNamespace(helped=False), tested, sets, None, None, None, SimpleNamespace(output=tmp_path))
+    if error is HemostatError:
+        assert caught.value.code is ErrorCode.DISK_FULL
+        assert "candidate.parquet could not be written" in caught.value.detail
+
+
+def test_the_file_that_the_disk_does_not_take_is_named(tmp_path):
     """Of a real limit on the size of a file, which is told by another number than a disk without room."""
     adapter = tmp_path / "made" / "adapter"
     adapter.mkdir(parents=True)
     (adapter / "adapter_model.safetensors").write_bytes(bytes(10_000))
-    left: Any = Context(tmp_path / "left")
+    left = Context(tmp_path / "left")
     with pytest.raises(HemostatError) as caught, files_of_at_most(5_000):
         leave(tmp_path / "made", left, checkpoint=True)
     assert caught.value.code is ErrorCode.DISK_FULL
@@ -88,9 +65,9 @@ def test_the_file_that_the_disk_does_not_take_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_a_checkpoint_is_one_with_the_repair_beside_it(tiny: Callable[..., Path], tmp_path: Path, rounds: int) -> None:
+def test_a_checkpoint_is_one_with_the_repair_beside_it(tiny, tmp_path, rounds):
     """All files of a job lie in one folder, which is read as what it was made as: the LoRA is not put on once more."""
-    left: Any = Context(tmp_path / "left")
+    left = Context(tmp_path / "left")
     with (
         operate(tiny(), tmp_path / "store", RTN) as wounded,
         operate(tiny(), tmp_path / "store", RTN, repair(distill_steps=2, iterations=rounds)) as made,
@@ -114,17 +91,15 @@ def test_a_checkpoint_is_one_with_the_repair_beside_it(tiny: Callable[..., Path]
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_a_repair_alone_is_left_where_there_is_something_that_it_goes_on(
-    tiny: Callable[..., Path], tmp_path: Path, rounds: int
-) -> None:
-    left: Any = Context(tmp_path / "left")
+def test_a_repair_alone_is_left_where_there_is_something_that_it_goes_on(tiny, tmp_path, rounds):
+    left = Context(tmp_path / "left")
     with operate(tiny(), tmp_path / "store", RTN, repair(distill_steps=2, iterations=rounds)) as made:
         names = leave(made.path, left, checkpoint=False)
     assert names == (["adapter_config.json", "adapter_model.safetensors"] if rounds == 1 else [])
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_the_body_of_a_compare_job_is_one_and_allows_what_was_allowed(tmp_path: Path, *, allowed: bool) -> None:
+def test_the_body_of_a_compare_job_is_one_and_allows_what_was_allowed(tmp_path, *, allowed):
     fields = {
         "kind": "mitigate",
         "reference": {"model": "one"},

@@ -1,12 +1,10 @@
 """The search against a world whose answers are known."""
 
-from collections.abc import Callable
-
 import pytest
 
 from workers.diagnosis.mitigate.beliefs import Beliefs
-from workers.diagnosis.mitigate.search import Measured, Proposal, Search
-from workers.diagnosis.mitigate.treatments import Arm, Plan, with_arm
+from workers.diagnosis.mitigate.search import Measured, Search
+from workers.diagnosis.mitigate.treatments import Arm, with_arm
 
 CANDIDATE = Measured(0.4, 1_000_000)
 RANKS = (4, 8, 16, 32)
@@ -14,7 +12,7 @@ RANKS = (4, 8, 16, 32)
 TRUTH = {"norm.tweak": 0.02, "quantize.dynamic": 0.5}
 
 
-def arms() -> list[Arm]:
+def arms():
     repair = [Arm("repair.lowrank", (("rank", rank),), 5_000 * rank, 1 - 1 / rank**0.5) for rank in RANKS]
     free = [
         Arm("norm.tweak", (("steps", 20),), 0, 0.05),
@@ -24,7 +22,7 @@ def arms() -> list[Arm]:
     return [*repair, *free]
 
 
-def world(plan: Plan, *, full: bool, repair: float = 1.0) -> Measured:
+def world(plan, *, full, repair=1.0):
     kl, size = CANDIDATE.kl, CANDIDATE.bytes
     for arm in plan:
         share = TRUTH.get(arm.name, arm.prior * (repair if arm.name == "repair.lowrank" else 1.0))
@@ -34,19 +32,9 @@ def world(plan: Plan, *, full: bool, repair: float = 1.0) -> Measured:
     return Measured(kl, size)
 
 
-def run(
-    trials: int,
-    *,
-    budget: int = 1_200_000,
-    answer: Callable[[Proposal], Measured | None] | None = None,
-    only: str = "",
-) -> tuple[Search, list[Proposal]]:
-    search = Search(
-        arms=[arm for arm in arms() if only in arm.name],
-        candidate={"cheap": CANDIDATE, "full": CANDIDATE},
-        trials=trials,
-        fits=lambda size: size <= budget,
-    )
+def run(trials, *, budget=1_200_000, answer=None, only=""):
+    chosen = [arm for arm in arms() if only in arm.name]
+    search = searching(chosen, trials=trials, fits=lambda size: size <= budget)
     made = []
     while (proposal := search.next()) is not None:
         made.append(proposal)
@@ -54,7 +42,7 @@ def run(
     return search, made
 
 
-def test_what_is_expected_to_save_most_a_byte_comes_first() -> None:
+def test_what_is_expected_to_save_most_a_byte_comes_first():
     _, made = run(6)
     first = made[0]
     assert [arm.name for arm in first.plan] == ["quantize.dynamic"], "half of the damage for no byte at all"
@@ -62,14 +50,15 @@ def test_what_is_expected_to_save_most_a_byte_comes_first() -> None:
     assert first.expected_kl < CANDIDATE.kl
 
 
-def test_the_trials_are_spent_and_a_third_of_them_in_full() -> None:
+def test_the_trials_are_spent_and_a_third_of_them_in_full():
     _, made = run(12)
+    assert run(12)[1] == made, "the same answers give the same trials"
     assert len(made) == 12
     assert sum(one.rung == "full" for one in made) == 4
     assert len({(one.plan, one.rung) for one in made}) == len(made), "nothing is made twice"
 
 
-def test_only_what_was_measured_cheaply_and_saved_goes_on() -> None:
+def test_only_what_was_measured_cheaply_and_saved_goes_on():
     search, made = run(12)
     cheap = {one.plan for one in made if one.rung == "cheap"}
     for one in made:
@@ -79,7 +68,7 @@ def test_only_what_was_measured_cheaply_and_saved_goes_on() -> None:
     assert not any(arm.name == "protect" and len(plan) == 1 for plan in search.promotable() for arm in plan)
 
 
-def test_treatments_are_put_on_top_of_each_other_and_the_best_within_the_budget_is_found() -> None:
+def test_treatments_are_put_on_top_of_each_other_and_the_best_within_the_budget_is_found():
     _, made = run(14)
     full = [one.plan for one in made if one.rung == "full"]
     best = min(full, key=lambda plan: world(plan, full=True).kl)
@@ -88,13 +77,13 @@ def test_treatments_are_put_on_top_of_each_other_and_the_best_within_the_budget_
 
 
 @pytest.mark.parametrize("budget", [1_000_000, 1_050_000])
-def test_what_does_not_fit_is_not_tried(budget: int) -> None:
+def test_what_does_not_fit_is_not_tried(budget):
     _, made = run(12, budget=budget)
     assert made
     assert all(one.expected_bytes <= budget * 1.02 for one in made)
 
 
-def test_of_a_treatment_that_disappoints_less_is_expected_each_time() -> None:
+def test_of_a_treatment_that_disappoints_less_is_expected_each_time():
     _, made = run(20, answer=lambda one: world(one.plan, full=False, repair=0.0), only="repair")
     alone = [one for one in made if [arm.name for arm in one.plan] == ["repair.lowrank"]]
     hopes = [(CANDIDATE.kl - one.expected_kl) / (CANDIDATE.kl * one.plan[0].prior) for one in alone]
@@ -104,24 +93,27 @@ def test_of_a_treatment_that_disappoints_less_is_expected_each_time() -> None:
     assert all(one.rung == "cheap" for one in alone)
 
 
-def test_a_refused_plan_is_neither_made_again_nor_gone_on_with() -> None:
-    def refuses_repair(one: Proposal) -> Measured | None:
+def test_a_refused_plan_is_neither_made_again_nor_gone_on_with():
+    def refuses_repair(one):
         return None if any(arm.name == "repair.lowrank" for arm in one.plan) else world(one.plan, full=True)
 
     _, made = run(20, answer=refuses_repair)
     assert all(not any(arm.name == "repair.lowrank" for arm in one.plan) for one in made if one.rung == "full")
 
 
-def test_the_same_answers_give_the_same_trials() -> None:
-    assert run(12)[1] == run(12)[1]
+def searching(arms, **options):
+    return Search(
+        arms=arms,
+        candidate={"cheap": CANDIDATE, "full": CANDIDATE},
+        **({"trials": 8, "fits": lambda _: True} | options),
+    )
 
 
-def test_nothing_is_proposed_where_nothing_is_expected_to_help() -> None:
-    search = Search(arms=arms(), candidate={"cheap": CANDIDATE, "full": CANDIDATE}, trials=8, fits=lambda size: False)
-    assert search.next() is None
+def test_nothing_is_proposed_where_nothing_fits():
+    assert searching(arms(), fits=lambda _: False).next() is None
 
 
-def test_one_trial_of_a_treatment_says_something_of_all_its_knobs() -> None:
+def test_one_trial_of_a_treatment_says_something_of_all_its_knobs():
     beliefs, (first, second, *_) = Beliefs(), arms()
     before = beliefs.share(second)
     beliefs.observe(first, 0.4, 0.4, first=True)
@@ -130,7 +122,7 @@ def test_one_trial_of_a_treatment_says_something_of_all_its_knobs() -> None:
     assert beliefs.share(second) < before / 2
 
 
-def test_treatments_have_one_order_whatever_order_they_come_in() -> None:
+def test_treatments_have_one_order_whatever_order_they_come_in():
     names = ("repair.lowrank", "norm.tweak", "quantize.dynamic")
     repair, tweak, dynamic = (next(arm for arm in arms() if arm.name == name) for name in names)
     one = with_arm(with_arm((tweak,), repair), dynamic)
@@ -139,35 +131,19 @@ def test_treatments_have_one_order_whatever_order_they_come_in() -> None:
 
 
 @pytest.mark.parametrize("quickest", [20, 60, 200])
-def test_of_equal_promise_the_quickest_is_tried_first(quickest: int) -> None:
+def test_of_equal_promise_the_quickest_is_tried_first(quickest):
     tweaks = [Arm("norm.tweak", (("steps", steps),), 0, 0.05) for steps in (20, 60, 200)]
-    search = Search(
-        arms=tweaks,
-        candidate={"cheap": CANDIDATE, "full": CANDIDATE},
-        trials=8,
-        fits=lambda size: True,
-        seconds=lambda plan: 1.0 if plan[0]["steps"] == quickest else 2.0,
-    )
-    first = search.next()
-    assert first is not None
-    assert [arm["steps"] for arm in first.plan] == [quickest]
+    search = searching(tweaks, seconds=lambda plan: 1.0 if plan[0]["steps"] == quickest else 2.0)
+    assert [arm["steps"] for arm in search.next().plan] == [quickest]
 
 
-def test_what_promises_more_a_byte_is_tried_first_however_long_it_takes() -> None:
+def test_what_promises_more_a_byte_is_tried_first_however_long_it_takes():
     better, quick = (Arm("norm.tweak", (("steps", steps),), 0, prior) for steps, prior in ((200, 0.06), (20, 0.05)))
-    search = Search(
-        arms=[quick, better],
-        candidate={"cheap": CANDIDATE, "full": CANDIDATE},
-        trials=8,
-        fits=lambda size: True,
-        seconds=lambda plan: float(str(plan[0]["steps"])),
-    )
-    first = search.next()
-    assert first is not None
-    assert first.plan == (better,)
+    search = searching([quick, better], seconds=lambda plan: float(plan[0]["steps"]))
+    assert search.next().plan == (better,)
 
 
-def test_settings_that_give_the_same_model_go_on_once() -> None:
+def test_settings_that_give_the_same_model_go_on_once():
     same = Measured(0.1, 1_050_000)
     _, made = run(12, answer=lambda one: same, only="repair")
     assert sum(one.rung == "cheap" for one in made) > 1

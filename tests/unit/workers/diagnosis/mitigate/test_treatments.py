@@ -1,9 +1,6 @@
 """Treatments as functions from recipe to recipe, on tiny checkpoints of several architectures."""
 
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,18 +8,9 @@ from app.contracts.text import ShippedText
 from app.kinds.preflight import check_idle
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
-from workers.diagnosis.mitigate.treatments import (
-    ORDER,
-    Arm,
-    apply_plan,
-    arms_of,
-    smallest_arm,
-    why_none,
-    worst_layers,
-)
+from workers.diagnosis.mitigate.treatments import ORDER, apply_plan, arms_of, smallest_arm, why_none, worst_layers
 from workers.measuring.subject import Fit, Subject, recipe_of, told
 
-Tiny = Callable[..., Path]
 FULL = Fit(ShippedText(source="shipped", corpus="calibration"), 8, 64, 3)
 CHEAP = Fit(FULL.calibration, 8, 64, 3, cheap=True)
 SHARES = {0: 0.7, 1: 0.2, 2: 0.1}
@@ -30,11 +18,11 @@ RTN = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
 WANDA = {"type": "prune.wanda", "sparsity": 0.5}
 
 
-def subject(tiny: Tiny, *steps: dict[str, Any], kind: str = "llama", shares: dict[int, float] | None = None) -> Subject:
+def subject(tiny, *steps, kind="llama", shares=None):
     return Subject(inspect(tiny(kind)), recipe_of(steps), 100_000, SHARES if shares is None else shares)
 
 
-def arm(found: list[Arm], **knobs: Any) -> Arm:
+def arm(found, **knobs):
     return next(one for one in found if knobs.items() <= dict(one.knobs).items())
 
 
@@ -54,7 +42,7 @@ def arm(found: list[Arm], **knobs: Any) -> Arm:
     ],
     ids=lambda steps: "+".join(step["type"] for step in steps) or "none",
 )
-def test_every_arm_is_a_recipe_that_the_checks_take(tiny: Tiny, kind: str, steps: list[dict[str, Any]]) -> None:
+def test_every_arm_is_a_recipe_that_the_checks_take(tiny, kind, steps):
     patient = subject(tiny, *steps, kind=kind)
     for name in ORDER:
         for one in arms_of(patient, name):
@@ -67,7 +55,7 @@ def test_every_arm_is_a_recipe_that_the_checks_take(tiny: Tiny, kind: str, steps
             assert one.bytes >= 0 or name == "quantize.dynamic"
 
 
-def test_repair_comes_last_with_its_rank_and_the_cheap_rung_trains_nothing(tiny: Tiny) -> None:
+def test_repair_comes_last_with_its_rank_and_the_cheap_rung_trains_nothing(tiny):
     patient = subject(tiny, RTN)
     one = arm(arms_of(patient, "repair.lowrank"), rank=8)
     full, cheap = (told(apply_plan(patient, (one,), fit))[-1] for fit in (FULL, CHEAP))
@@ -76,7 +64,7 @@ def test_repair_comes_last_with_its_rank_and_the_cheap_rung_trains_nothing(tiny:
     assert cheap["calibration_windows"] == 2
 
 
-def test_behind_pruning_and_low_rank_a_repair_is_tried_with_text_that_the_reference_writes_too(tiny: Tiny) -> None:
+def test_behind_pruning_and_low_rank_a_repair_is_tried_with_text_that_the_reference_writes_too(tiny):
     """Half as many windows as the trial's text has; no more is expected of it, so the quicker one is tried before."""
     for step in (WANDA, {"type": "prune.layers", "count": 1}, {"type": "lowrank.svd", "ratio": 0.3}):
         patient = subject(tiny, step)
@@ -93,7 +81,7 @@ def test_behind_pruning_and_low_rank_a_repair_is_tried_with_text_that_the_refere
     assert not any("own_text" in dict(one.knobs) for one in rounded)
 
 
-def test_a_cheap_trial_of_tweaked_norms_has_a_quarter_of_the_steps(tiny: Tiny) -> None:
+def test_a_cheap_trial_of_tweaked_norms_has_a_quarter_of_the_steps(tiny):
     patient = subject(tiny, RTN)
     for one in arms_of(patient, "norm.tweak"):
         full, cheap = (told(apply_plan(patient, (one,), fit))[-1] for fit in (FULL, CHEAP))
@@ -101,14 +89,14 @@ def test_a_cheap_trial_of_tweaked_norms_has_a_quarter_of_the_steps(tiny: Tiny) -
         assert (full["calibration_windows"], cheap["calibration_windows"]) == (8, 2)
 
 
-def test_repair_is_paid_by_rank_and_sides(tiny: Tiny) -> None:
+def test_repair_is_paid_by_rank_and_sides(tiny):
     patient = subject(tiny, RTN)
     # q 64+64, k and v 64+32, o 64+64, gate and up 64+128, down 128+64, in three layers
     sides = 3 * (128 + 96 + 96 + 128 + 192 + 192 + 192)
     assert arm(arms_of(patient, "repair.lowrank"), rank=4).bytes == 2 * 4 * sides
 
 
-def test_dynamic_scaling_takes_the_place_of_the_quantization_and_keeps_what_it_says(tiny: Tiny) -> None:
+def test_dynamic_scaling_takes_the_place_of_the_quantization_and_keeps_what_it_says(tiny):
     step = RTN | {"bits": 4, "layers": [0, 2], "symmetric": True}
     patient = subject(tiny, WANDA, step)
     one = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False)
@@ -123,7 +111,7 @@ def test_dynamic_scaling_takes_the_place_of_the_quantization_and_keeps_what_it_s
     assert finer.bytes == round(elements * (16 / 16 - 16 / 32) / 8), "a scale more, and no zero point"
 
 
-def test_what_stands_for_smoothquant_has_no_zero_points_as_kernels_want_it(tiny: Tiny) -> None:
+def test_what_stands_for_smoothquant_has_no_zero_points_as_kernels_want_it(tiny):
     patient = subject(tiny, {"type": "quantize.smoothquant", "form": "packed"})
     one = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False)
     recipe = apply_plan(patient, (one,), FULL)
@@ -140,9 +128,7 @@ def test_what_stands_for_smoothquant_has_no_zero_points_as_kernels_want_it(tiny:
         (RTN | {"bits": 4, "form": "packed"}, [0.5]),  # kernels take 4 and 8 bits
     ],
 )
-def test_mixed_widths_are_tried_where_there_is_something_to_choose(
-    tiny: Tiny, step: dict[str, Any], extra: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mixed_widths_are_tried_where_there_is_something_to_choose(tiny, step, extra, monkeypatch):
     """Else they are measured at length for what plain widths give."""
     monkeypatch.setattr("app.models.steps.quantize.served_devices", lambda: ("cpu",))
     monkeypatch.setattr("app.models.steps.quantize.has_avx512", lambda: True)
@@ -151,13 +137,13 @@ def test_mixed_widths_are_tried_where_there_is_something_to_choose(
     assert {knobs["extra_bits"] for knobs in found if not knobs["mixed"]} == {0.0, 1.0}
 
 
-def test_zero_points_that_nf4_has_not_are_paid_for(tiny: Tiny) -> None:
+def test_zero_points_that_nf4_has_not_are_paid_for(tiny):
     patient = subject(tiny, {"type": "quantize.nf4", "group_size": 32})
     one = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False)
     assert one.bytes == round(patient.elements() * 4 / 32 / 8)
 
 
-def test_recovery_is_bounded_by_steps_alone(tiny: Tiny) -> None:
+def test_recovery_is_bounded_by_steps_alone(tiny):
     patient = subject(tiny, WANDA)
     one = arm(arms_of(patient, "prune.gradient"), recovery_steps=200, budget="gradient")
     (made,) = told(apply_plan(patient, (one,), FULL))
@@ -165,27 +151,25 @@ def test_recovery_is_bounded_by_steps_alone(tiny: Tiny) -> None:
     assert "recovery_s" not in made, "a clock would make another result of it each time"
 
 
-def test_gradient_pruning_takes_the_place_of_the_pruning(tiny: Tiny) -> None:
-    patient = subject(tiny, {"type": "prune.magnitude", "pattern": "2:4", "modules": ["mlp"]}, RTN)
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "prune.magnitude", "pattern": "2:4", "modules": ["mlp"]},
+        {"type": "prune.wanda", "pattern": "4:8", "allocation": "owl"},  # each layer has its own n: the mean is kept
+    ],
+)
+def test_gradient_pruning_takes_the_place_of_the_pruning(tiny, step):
+    patient = subject(tiny, step, RTN)
     found = arms_of(patient, "prune.gradient")
     assert {one["budget"] for one in found} == {"uniform"}, "a pattern is the same everywhere"
     made = told(apply_plan(patient, (found[0],), FULL))
-    assert made[0]["type"] == "prune.gradient"
-    assert made[0]["pattern"] == "2:4"
-    assert made[0]["modules"] == ["mlp"]
+    kept = {key: value for key, value in step.items() if key in {"pattern", "modules"}}
+    assert made[0]["type"] == "prune.gradient" and kept.items() <= made[0].items()
+    assert "allocation" not in made[0]
     assert made[1] == RTN
 
 
-def test_of_a_pattern_that_layers_have_each_their_own_n_of_gradient_pruning_keeps_the_mean(tiny: Tiny) -> None:
-    patient = subject(tiny, {"type": "prune.wanda", "pattern": "4:8", "allocation": "owl"})
-    found = arms_of(patient, "prune.gradient")
-    assert {one["budget"] for one in found} == {"uniform"}
-    (made,) = told(apply_plan(patient, (found[0],), FULL))
-    assert made["pattern"] == "4:8"
-    assert "allocation" not in made
-
-
-def test_the_worst_layers_get_more_bits_and_the_others_keep_theirs(tiny: Tiny) -> None:
+def test_the_worst_layers_get_more_bits_and_the_others_keep_theirs(tiny):
     patient = subject(tiny, RTN)
     one = arm(arms_of(patient, "protect"), layers=1, by=2)
     made = told(apply_plan(patient, (one,), FULL))
@@ -195,7 +179,7 @@ def test_the_worst_layers_get_more_bits_and_the_others_keep_theirs(tiny: Tiny) -
     assert worst_layers(patient, 2) == (0, 1)
 
 
-def test_sparsity_is_moved_between_layers_and_not_given_up(tiny: Tiny) -> None:
+def test_sparsity_is_moved_between_layers_and_not_given_up(tiny):
     patient = subject(tiny, WANDA)
     one = arm(arms_of(patient, "protect"), layers=1, by=1)
     inside, outside = told(apply_plan(patient, (one,), FULL))
@@ -205,7 +189,7 @@ def test_sparsity_is_moved_between_layers_and_not_given_up(tiny: Tiny) -> None:
     assert mean == pytest.approx(0.5, abs=1e-5)
 
 
-def test_together_they_stand_in_one_recipe(tiny: Tiny) -> None:
+def test_together_they_stand_in_one_recipe(tiny):
     patient = subject(tiny, RTN)
     plan = (
         arm(arms_of(patient, "protect"), layers=1, by=1),
@@ -227,9 +211,7 @@ def test_together_they_stand_in_one_recipe(tiny: Tiny) -> None:
         ("protect", [{"type": "lowrank.svd", "rank": 8}], SHARES, "strength"),
     ],
 )
-def test_what_has_nothing_to_work_on_says_why(
-    tiny: Tiny, name: Any, steps: list[dict[str, Any]], shares: dict[int, float], why: str
-) -> None:
+def test_what_has_nothing_to_work_on_says_why(tiny, name, steps, shares, why):
     patient = subject(tiny, *steps, shares=shares)
     assert arms_of(patient, name) == []
     assert why in why_none(patient, name)
@@ -250,32 +232,28 @@ def test_what_has_nothing_to_work_on_says_why(
         ),
     ],
 )
-def test_what_replaces_no_step_of_the_recipe_names_those_that_it_does(
-    tiny: Tiny, name: Any, own: dict[str, Any], replaced: list[str]
-) -> None:
+def test_what_replaces_no_step_of_the_recipe_names_those_that_it_does(tiny, name, own, replaced):
     """The recipe quantizes, or prunes, too, by a step that is not among them: each of them does have arms."""
     assert arms_of(subject(tiny, own), name) == []
     told = why_none(subject(tiny, own), name)
     assert own["type"] not in told
     assert set(re.findall(r"\w+\.\w+", told)) >= set(replaced)
-    given: dict[str, dict[str, Any]] = {kind: {"bits": 4} for kind in ("quantize.rtn", "quantize.gptq", "quantize.awq")}
+    given = {kind: {"bits": 4} for kind in ("quantize.rtn", "quantize.gptq", "quantize.awq")}
     for kind in replaced:
         fields = {"sparsity": 0.5} if kind.startswith("prune.") else given.get(kind, {})
         assert arms_of(subject(tiny, {"type": kind, **fields}), name)
 
 
-def test_a_report_holds_no_document() -> None:
+def test_a_report_holds_no_document():
     text = {"source": "inline", "documents": [{"id": "a", "text": "secret words"}]}
     assert "secret" not in str(told(recipe_of([{"type": "norm.tweak", "calibration": text}])))
 
 
-def test_the_smallest_setting_is_that_of_fewest_bytes_unless_one_is_not_known_yet(tiny: Tiny) -> None:
+def test_the_smallest_setting_is_that_of_fewest_bytes_unless_one_is_not_known_yet(tiny):
     patient = subject(tiny, RTN, shares={})
     smallest = smallest_arm(patient, ["repair.lowrank"])
-    assert smallest is not None
     assert smallest.bytes == min(one.bytes for one in arms_of(patient, "repair.lowrank")) > 0
     none = smallest_arm(patient, ["repair.lowrank", "norm.tweak"])
-    assert none is not None
     assert none.bytes == 0
     assert smallest_arm(patient, ["repair.lowrank", "protect"]) is None
     assert smallest_arm(patient, ["prune.gradient", "calibration"]) is None

@@ -20,15 +20,6 @@ def test_the_published_iso_loss_line(form):
     assert share_at(place) == pytest.approx(PUBLISHED_LIMITS[form], abs=0.75)
 
 
-def test_a_limit_by_hand():
-    # From 0.2 at place 1 to 0.6 at place 2, 0.3 is a quarter of the way.
-    assert limit([0.0, 0.2, 0.6], 0.3) == pytest.approx(1.25)
-
-
-def test_the_first_crossing_counts():
-    assert limit([0.0, 0.5, 0.1, 0.9], 0.25) == pytest.approx(0.5)
-
-
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
@@ -37,10 +28,12 @@ def test_the_first_crossing_counts():
         ([0.0, 0.1, np.nan], 1.0),
         ([0.0, np.inf], 0.0),
         ([0.0, 0.3], None),
+        ([0.0, 0.2, 0.6], 1.25),  # from 0.2 at place 1 to 0.6 at place 2, 0.3 is a quarter of the way
+        ([0.0, 0.5, 0.1, 0.9], 0.6),  # the first crossing counts
     ],
 )
-def test_ends_of_the_range(losses, expected):
-    assert limit(losses, 0.3) == expected
+def test_a_limit_by_hand(losses, expected):
+    assert limit(losses, 0.3) == (None if expected is None else pytest.approx(expected))
 
 
 def test_lines_of_a_plane_are_straight():
@@ -51,6 +44,7 @@ def test_lines_of_a_plane_are_straight():
         assert first + second == pytest.approx(2.5)
     ends = {line[0], line[-1]}
     assert ends == {(0.0, 2.5), (2.5, 0.0)}
+    assert lines([[0.0, 1.0], [np.nan, 2.0]], 0.5) == (), "a broken cell has no line"
 
 
 def test_a_hill_is_a_closed_line():
@@ -74,11 +68,6 @@ def test_a_saddle_is_split_by_its_mean(level, line):
     assert line in [{(round(p, 3), round(q, 3)) for p, q in one} for one in found]
 
 
-def test_broken_cells_have_no_line():
-    table = np.array([[0.0, 1.0], [np.nan, 2.0]])
-    assert lines(table, 0.5) == ()
-
-
 def test_rows_are_found_together_as_alone():
     rng = np.random.default_rng(0)
     losses = np.cumsum(rng.exponential(0.2, (50, 6)), axis=1)
@@ -92,12 +81,12 @@ def test_the_interval_of_a_limit_covers_the_truth():
     covered = 0
     rng = np.random.default_rng(7)
     counts = np.full(40, 10.0)
-    for trial in range(200):
+    for trial in range(100):
         effect = rng.normal(0, 0.4, 40)
         sums = np.stack([k * (1 + effect) * counts for k in range(4)])
         low, high = resampled_limits(sums, counts, 1.5, seed=trial)
         covered += low <= 1.5 <= high
-    assert 180 <= covered <= 198
+    assert 90 <= covered <= 99
 
 
 def test_a_limit_beyond_the_range_has_no_upper_end():
@@ -166,7 +155,7 @@ def test_the_interval_holds_published_losses_that_were_left_out(form):
 def test_the_interval_covers_the_crossing_of_smooth_curves_on_random_grids():
     rng = np.random.default_rng(4)
     held, tried = 0, 0
-    while tried < 300:
+    while tried < 150:
         power, rate, scale = rng.uniform(1, 4), rng.uniform(2, 14), 10 ** rng.uniform(-0.5, 1.5)
         offset = rng.choice([0, 0.003, 0.02])
         powers = bool(rng.integers(2))
@@ -214,16 +203,14 @@ def test_lines_of_a_divergence_go_through_the_limits():
     assert min(abs(end[0] - limit(table_PQ[:, 0], 0.05)) for end in straight if end[1] == 0) < 1e-12
 
 
-@pytest.mark.parametrize("clusters", [1, 2, 5])
+@pytest.mark.parametrize("clusters", [1, 2, 5, 6])
 def test_fewer_than_six_clusters_have_no_interval(clusters):
     sums = np.arange(3.0)[:, None] * np.random.default_rng(0).lognormal(0, 0.5, clusters)
-    assert resampled_limits(sums, np.ones(clusters), 0.7, seed=0) is None
-
-
-def test_six_clusters_have_one():
-    sums = np.arange(3.0)[:, None] * np.random.default_rng(0).lognormal(0, 0.5, 6)
-    low, high = resampled_limits(sums, np.ones(6), 0.7, seed=0)
-    assert low < limit(sums.mean(axis=1), 0.7) < high
+    found = resampled_limits(sums, np.ones(clusters), 0.7, seed=0)
+    if clusters < 6:
+        assert found is None
+    else:
+        assert found[0] < limit(sums.mean(axis=1), 0.7) < found[1]
 
 
 def test_the_order_of_documents_does_not_move_the_interval():

@@ -1,9 +1,6 @@
 """What an interaction is said to be: a departure, none within a margin, or not known."""
 
-import pytest
-
 from tests.support.surface_reports import surface_request, surface_table
-from workers.diagnosis.surface.words import sentence
 
 
 def table(margin, **drawn):
@@ -34,22 +31,3 @@ def test_a_departure_is_told_though_it_is_smaller_than_the_margin():
 def test_one_document_of_one_window_shows_nothing():
     found = surface_table(surface_request(sparsities=(0.3, 0.6), bits=(6, 4), margin=10.0), documents=1)
     assert {(row.kind, row.within_margin) for row in found.interactions()} == {("no_departure_shown", None)}
-
-
-@pytest.mark.parametrize(
-    ("margin", "told"),
-    [
-        (0.5, "The two damages add up within 0.5 nats per token at all 4 settings"),
-        (
-            1e-9,
-            "At none of the 4 settings is a departure from adding up shown; "
-            "at none of them do the damages add up within 1e-09 nats",
-        ),
-    ],
-)
-def test_the_sentence_claims_no_more(margin, told):
-    made = table(margin, interaction=0.0)
-    text = sentence(made, made.interactions(), made.chosen())
-    assert text.startswith(told)
-    largest = max(made.interactions(), key=lambda row: abs(row.nats.mean))
-    assert f"nats per token, p = {largest.p:.2g} after Holm's correction, at sparsity" in text

@@ -58,6 +58,7 @@ def test_of_settings_alike_the_plainest_stands_for_all():
     alike = [Setting(1, 3, 5, 0.2, True), Setting(1, 1, 5, 0.2, True), Setting(1, 1, 5, 0.2), Setting(0, 3, 5, 0.2)]
     assert cheapest(alike) == [Setting(0, 3, 5, 0.2)]
     assert cheapest(alike[:3]) == [Setting(1, 1, 5, 0.2)]
+    assert cheapest([Setting(0, 0, 9, 1.0), Setting(1, 0, 1, float("nan"))]) == [Setting(0, 0, 9, 1.0)]
 
 
 def test_what_saves_next_to_no_bytes_is_no_step():
@@ -72,13 +73,9 @@ def test_what_saves_next_to_no_bytes_is_no_step():
     assert [one.first for one in cheapest(fine)] == [0, 3, 6], "small steps add up"
 
 
-def test_turns_say_which_knob_moves():
-    path = [Setting(0, 0, 9, 0), Setting(0, 1, 8, 1), Setting(1, 1, 7, 2), Setting(2, 2, 6, 3), Setting(0, 3, 5, 4)]
-    assert turns(path) == ["start", "second", "first", "both", "traded"]
-    assert turns([]) == []
-
-
 def test_an_exchange_of_the_steps_is_no_turn_of_a_knob():
+    plain = [Setting(0, 0, 9, 0), Setting(0, 1, 8, 1), Setting(1, 1, 7, 2), Setting(2, 2, 6, 3), Setting(0, 3, 5, 4)]
+    assert turns(plain) == ["start", "second", "first", "both", "traded"]
     path = [
         Setting(0, 1, 9, 0),
         Setting(1, 1, 8, 1, True),
@@ -89,8 +86,4 @@ def test_an_exchange_of_the_steps_is_no_turn_of_a_knob():
     ]
     assert turns(path) == ["start", "first", "both", "second", "first", "traded"]
     assert exchanges(path) == [None, "with a knob", "alone", None, "with a knob", None], "one step alone has no order"
-    assert exchanges([]) == []
-
-
-def test_a_broken_setting_is_on_no_path():
-    assert cheapest([Setting(0, 0, 9, 1.0), Setting(1, 0, 1, float("nan"))]) == [Setting(0, 0, 9, 1.0)]
+    assert turns([]) == exchanges([]) == []

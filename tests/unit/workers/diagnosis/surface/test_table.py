@@ -8,6 +8,21 @@ from tests.support.surface_reports import surface_request, surface_table
 from workers.diagnosis.surface.report import _point
 
 
+def with_records(made, change):
+    """The table with each record as `change` of its place and itself has it."""
+    return replace(made, records=[change(index, record) for index, record in enumerate(made.records)])
+
+
+def with_bytes(made, sizes, otherwise):
+    """The bytes of settings, by their place in the table or (first, second, order)."""
+
+    def change(index, record):
+        cell = made.cells[index]
+        return record.model_copy(update={"sparse_bytes": sizes.get((cell.first, cell.second, cell.order), otherwise)})
+
+    return with_records(made, change)
+
+
 def limits_of_first(field, values):
     """Limits of a knob that does what bits do, the other one left at its mildest."""
     drawn = surface_table(surface_request(sparsities=(0.1, 0.2, 0.3), bits=(8, 6, 4)))
@@ -42,10 +57,7 @@ def limits_of_rank(level):
             "model": "smollm2-135m",
             "recipe": [{"type": "lowrank.svd", "rank": 256}, {"type": "quantize.rtn", "bits": 8}],
         },
-        knobs=[
-            {"step": 0, "field": "rank", "values": [256, 128, 64]},
-            {"step": 1, "field": "bits", "values": [8, 4]},
-        ],
+        knobs=[{"step": 0, "field": "rank", "values": [256, 128, 64]}, {"step": 1, "field": "bits", "values": [8, 4]}],
         contour={"measure": "kl", "level": level},
     )
     return next(one for one in replace(drawn, request=request).contour().limits if one.knob == "first")
@@ -71,11 +83,10 @@ def test_the_path_tells_where_the_steps_are_exchanged():
     request = surface_request(sparsities=(0.3, 0.5), bits=(8, 4), orders="both")
     made = surface_table(request, documents=12, order=-0.5)
     sizes = {(0, 0, "as given"): 9, (1, 1, "reversed"): 7, (1, 1, "as given"): 5}
-    records = [
-        record.model_copy(update={"sparse_bytes": 10**6 * sizes.get((cell.first, cell.second, cell.order), 20)})
-        for cell, record in zip(made.cells, made.records, strict=True)
+    told = [
+        (step.turned, step.exchanged)
+        for step in with_bytes(made, {k: 10**6 * v for k, v in sizes.items()}, 20 * 10**6).path()
     ]
-    told = [(step.turned, step.exchanged) for step in replace(made, records=records).path()]
     assert told == [("start", None), ("both", "with a knob"), ("both", "alone")]
 
 
@@ -108,17 +119,18 @@ def test_the_interval_of_a_limit_excludes_no_setting_whose_own_interval_holds_th
 
 def test_the_p_of_an_order_effect_in_kl_is_that_of_kl():
     made = surface_table(surface_request(sparsities=(0.3, 0.6), bits=(6, 4), orders="both"), documents=12)
-    records = []
-    for cell, record in zip(made.cells, made.records, strict=True):
-        if cell.order == "reversed":
-            given = made.records[made.index[cell.first, cell.second, "as given"]]
-            # Every document is told apart in KL, and in ln PPL one half of them does better by what the other loses.
-            swung = [loss + (20 if place % 2 else -20) for place, loss in enumerate(given.sums.loss)]
-            sums = given.sums.model_copy(update={"kl": tuple(kl + 5 for kl in given.sums.kl), "loss": tuple(swung)})
-            records.append(record.model_copy(update={"sums": sums}))
-        else:
-            records.append(record)
-    for row in replace(made, records=records).order_effects():
+
+    def change(index, record):
+        cell = made.cells[index]
+        if cell.order != "reversed":
+            return record
+        given = made.records[made.index[cell.first, cell.second, "as given"]]
+        # Every document is told apart in KL, and in ln PPL one half of them does better by what the other loses.
+        swung = tuple(loss + (20 if place % 2 else -20) for place, loss in enumerate(given.sums.loss))
+        sums = given.sums.model_copy(update={"kl": tuple(kl + 5 for kl in given.sums.kl), "loss": swung})
+        return record.model_copy(update={"sums": sums})
+
+    for row in with_records(made, change).order_effects():
         assert row.kl.mean == pytest.approx(5 / 160) and row.p_kl < 0.01
         assert row.log_perplexity.mean == pytest.approx(0, abs=1e-9) and row.p > 0.5
 
@@ -127,12 +139,8 @@ def test_the_p_of_an_order_effect_in_kl_is_that_of_kl():
 def test_of_sizes_next_to_each_other_the_setting_that_loses_least_is_chosen(spared, chosen):
     request = surface_request(sparsities=(0.1, 0.2), bits=(8, 4), contour={"measure": "kl", "level": 0.5})
     made = surface_table(request, documents=12)
-    sizes = {(1, 0): 90_000_000, (2, 0): 90_000_000 - spared}
-    records = [
-        record.model_copy(update={"sparse_bytes": sizes.get((cell.first, cell.second), 200_000_000)})
-        for cell, record in zip(made.cells, made.records, strict=True)
-    ]
-    found = replace(made, records=records)
+    sizes = {(1, 0, "as given"): 90_000_000, (2, 0, "as given"): 90_000_000 - spared}
+    found = with_bytes(made, sizes, 200_000_000)
     assert found.within(found.along(0, 0, 2)) == "yes"
     assert found.cells[found.chosen()].first == chosen
 
@@ -169,13 +177,14 @@ def of_equal_weights():
     made = surface_table(request, documents=12)
     rounded, exchanged = made.index[0, 2, "as given"], made.index[1, 2, "reversed"]
     counted = {rounded: (100_446_336, 100_446_336), exchanged: (100_446_336, 100_401_684)}
-    records = [
-        made.records[rounded].model_copy(update={"bytes": counted[index][0], "sparse_bytes": counted[index][1]})
-        if index in counted
-        else record.model_copy(update={"bytes": 200_000_000, "sparse_bytes": 200_000_000 - index})
-        for index, record in enumerate(made.records)
-    ]
-    return replace(made, records=records), rounded, exchanged
+
+    def change(index, record):
+        size, sparse = counted.get(index, (200_000_000, 200_000_000 - index))
+        # of the two, the weights are the same
+        record = made.records[rounded] if index in counted else record
+        return record.model_copy(update={"bytes": size, "sparse_bytes": sparse})
+
+    return with_records(made, change), rounded, exchanged
 
 
 def test_settings_of_equal_weights_count_with_the_fewest_bytes_of_them():

@@ -121,16 +121,11 @@ def test_what_compounds_in_one_class_is_told_there_and_tested_over_the_classes_t
     assert numbers.average_p >= raw["numbers"]
 
 
-def only(record: PointRecord, name: str) -> PointRecord:
+def only(record, name):
     """A point over the positions of a class, by the values of each token."""
     place, mask = table().records.index(record), class_masks(positions())[name]
     return record_of(
-        measured()[place].select(mask),
-        positions().select(mask),
-        DOCUMENTS,
-        floor=0.0,
-        thresholds=Thresholds(),
-        seed=0,
+        measured()[place].select(mask), positions().select(mask), DOCUMENTS, floor=0.0, thresholds=Thresholds(), seed=0
     )
 
 

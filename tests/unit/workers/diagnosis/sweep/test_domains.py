@@ -34,13 +34,18 @@ def test_means_and_intervals_are_those_of_the_tokens_of_the_domain():
         assert found[name].tokens == mask.sum() == found[name].documents * TOKENS
 
 
+def hurt(point, first):
+    """Twenty times the KL in every second document from the first one on."""
+    kl = np.array(point.record.sums.kl)
+    kl[first::2] *= 20.0
+    object.__setattr__(point.record, "sums", point.record.sums.model_copy(update={"kl": tuple(kl.tolist())}))
+
+
 def test_a_domain_that_is_hurt_earlier_stays_mild_less_far():
     settings = [(s, s, 0.02 * s, 0.01) for s in (0.2, 0.4, 0.6, 0.8)]
     made = course(settings)
-    for place, point in enumerate(made.points):
-        kl = np.array(point.record.sums.kl)
-        kl[1::2] *= 1.0 if place < 2 else 20.0
-        object.__setattr__(point.record, "sums", point.record.sums.model_copy(update={"kl": tuple(kl.tolist())}))
+    for point in made.points[2:]:
+        hurt(point, 1)
     found = of(made)
     assert (found["prose"].largest_mild, found["code"].largest_mild) == (0.8, 0.4)
     assert of(made, floor=1.0)["code"].largest_mild == 0.8, "beyond the noise floor"
@@ -58,9 +63,7 @@ def test_settings_of_the_same_share_are_judged_by_what_the_domain_loses():
     """Harmful to prose alone, to code alone: what stays mild of either is the other one."""
     made = course([("2:4", 0.5, 0.02, 0.01), ("4:8", 0.5, 0.02, 0.01), ("1:4", 0.75, 0.9, 0.8)])
     for point in made.points[:2]:
-        kl = np.array(point.record.sums.kl)
-        kl[(0 if point.value == "2:4" else 1) :: 2] *= 20.0
-        object.__setattr__(point.record, "sums", point.record.sums.model_copy(update={"kl": tuple(kl.tolist())}))
+        hurt(point, 0 if point.value == "2:4" else 1)
     found = of(made)
     assert (found["prose"].largest_mild, found["code"].largest_mild) == ("4:8", "2:4")
 

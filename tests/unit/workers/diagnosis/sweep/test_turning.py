@@ -2,10 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, cast
 
 from app.contracts.request import Thresholds
 from app.kinds.sweep.request import FormBounds
@@ -22,31 +19,24 @@ from workers.measuring.points.runner import PHASE, PointRunner, Setting
 COUNT, BUDGET = 17, 9
 SETTINGS = tuple(Setting((index,), ()) for index in range(COUNT))
 CURVE = course(bending(COUNT)).points
-S = tuple(cast(float, point.s) for point in CURVE)
+S = tuple(point.s for point in CURVE)
 
 
 class MadeUp(PointRunner):
     """Points of a known curve; making one takes a little while."""
 
-    def key(self, setting: Setting) -> str:
+    def key(self, setting):
         return f"point-{setting.values[0]}"
 
-    def _measured(self, setting: Setting) -> PointRecord:
+    def _measured(self, setting):
         time.sleep(0.02)
         index = int(setting.values[0])
         return CURVE[index].record.model_copy(update={"by": self._by, "measured_at": time.time()})
 
 
-def turning(
-    folder: Path,
-    by: str,
-    *,
-    s: Sequence[float] | None = S,
-    sides: tuple[tuple[int, ...], ...] | None = None,
-    made_up: type[MadeUp] = MadeUp,
-) -> tuple[Turning, MadeUp, Context]:
+def turning(folder, by, *, s=S, sides=None, made_up=MadeUp):
     context = Context(Settings(home=folder), folder)
-    nothing: Any = None
+    nothing = None
     ground = Ground(sides=nothing, part=nothing, run=nothing, texts=nothing)
     runner = made_up(
         ground, nothing, context, Counted(context, total=BUDGET, phase=PHASE), thresholds=Thresholds(), seed=0
@@ -64,14 +54,14 @@ def turning(
     return made, runner, context
 
 
-def test_workers_that_choose_together_keep_the_budget_and_measure_nothing_twice(tmp_path: Path) -> None:
-    begun: set[str] = set()
+def test_workers_that_choose_together_keep_the_budget_and_measure_nothing_twice(tmp_path):
+    begun = set()
     met = threading.Event()
 
     class Meeting(MadeUp):
         """The first point of the first worker takes until another one has begun its own."""
 
-        def _measured(self, setting: Setting) -> PointRecord:
+        def _measured(self, setting):
             begun.add(self._by)
             if len(begun) > 1:
                 met.set()
@@ -79,7 +69,7 @@ def test_workers_that_choose_together_keep_the_budget_and_measure_nothing_twice(
             return super()._measured(setting)
 
     made = [turning(tmp_path, f"worker-{number}", made_up=Meeting) for number in range(3)]
-    found: list[dict[int, PointRecord]] = []
+    found = []
     threads = [
         threading.Thread(target=lambda one=one, wait=wait: found.append(one.run(wait=wait)))
         for (one, _, _), wait in zip(made, (True, False, False), strict=True)
@@ -99,7 +89,7 @@ def test_workers_that_choose_together_keep_the_budget_and_measure_nothing_twice(
     assert made[0][2].steps[-1] == (PHASE, BUDGET * 100, BUDGET * 100), "the points of the others count, too"
 
 
-def test_an_attempt_after_a_lost_one_counts_what_is_there_chosen_points_included(tmp_path: Path) -> None:
+def test_an_attempt_after_a_lost_one_counts_what_is_there_chosen_points_included(tmp_path):
     first, _, _ = turning(tmp_path, "lost")
     lost = first.run()
     kept = sorted((tmp_path / "partial" / "points").glob("*.json"))
@@ -115,13 +105,12 @@ def test_an_attempt_after_a_lost_one_counts_what_is_there_chosen_points_included
     assert steps == sorted(steps) and steps[-1] == BUDGET * 100
 
 
-def test_a_helper_leaves_when_the_budget_is_taken(tmp_path: Path) -> None:
+def test_a_helper_leaves_when_the_budget_is_taken(tmp_path):
     first, runner, _ = turning(tmp_path, "first")
     whole = first.run()
     last = max(whole, key=lambda place: whole[place].measured_at)
     (tmp_path / "partial" / "points" / f"point-{last}.json").unlink()
     held = try_lock(runner._claims / f"point-{last}", exclusive=True)
-    assert held is not None
     helper, _, _ = turning(tmp_path, "helper")
     assert set(helper.run(wait=False)) == set(whole) - {last}
     held.release()
@@ -131,7 +120,7 @@ class TwoSided(MadeUp):
     """Harmless at the first place; odd places lie below it, even ones above. Mild up to the third place below it and
     to the fifth above."""
 
-    def _measured(self, setting: Setting) -> PointRecord:
+    def _measured(self, setting):
         index = int(setting.values[0])
         mild = (index + 1) // 2 <= (3 if index % 2 else 5)
         return (CALM if mild else HARSH).model_copy(update={"by": self._by, "measured_at": time.time()})
@@ -141,7 +130,7 @@ CALM, HARSH = (point.record for point in course([(0, None, 0.001, 0.001), (1, No
 BELOW, ABOVE = (0, *range(1, COUNT, 2)), tuple(range(0, COUNT, 2))
 
 
-def test_settings_of_a_share_that_was_measured_come_last_and_are_not_left_out(tmp_path: Path) -> None:
+def test_settings_of_a_share_that_was_measured_come_last_and_are_not_left_out(tmp_path):
     """Eight shares, of which all but the last have two settings: a budget of nine buys a second one."""
     shares = [S[2 * (place // 2)] for place in range(COUNT)]
     made, _, _ = turning(tmp_path, "one", s=shares)
@@ -152,13 +141,13 @@ def test_settings_of_a_share_that_was_measured_come_last_and_are_not_left_out(tm
     assert len(made.run()) == BUDGET, "three shares, which is too few for a knee"
 
 
-def test_a_loss_beyond_what_can_be_fitted_is_left_out_of_the_choice(tmp_path: Path) -> None:
+def test_a_loss_beyond_what_can_be_fitted_is_left_out_of_the_choice(tmp_path):
     """e^720 is no number of 64 bits."""
 
     class Lost(MadeUp):
         first = COUNT - 1
 
-        def _measured(self, setting: Setting) -> PointRecord:
+        def _measured(self, setting):
             record = super()._measured(setting)
             if int(setting.values[0]) < self.first or record.sums is None:
                 return record
@@ -173,14 +162,14 @@ def test_a_loss_beyond_what_can_be_fitted_is_left_out_of_the_choice(tmp_path: Pa
         assert len(made.run()) == BUDGET
 
 
-def test_settings_that_all_remove_the_same_share_are_spread_evenly(tmp_path: Path) -> None:
+def test_settings_that_all_remove_the_same_share_are_spread_evenly(tmp_path):
     made, _, _ = turning(tmp_path, "one", s=[0.5] * COUNT, sides=())
     found = sorted(made.run())
     assert len(found) == BUDGET and found[0] == 0 and found[-1] == COUNT - 1
     assert max(after - before for before, after in pairwise(found)) <= 3
 
 
-def test_on_both_sides_of_a_neutral_value_the_place_where_mild_ends_is_narrowed(tmp_path: Path) -> None:
+def test_on_both_sides_of_a_neutral_value_the_place_where_mild_ends_is_narrowed(tmp_path):
     made, _, _ = turning(tmp_path, "one", s=None, sides=(BELOW, ABOVE), made_up=TwoSided)
     found = set(made.run())
     assert len(found) == BUDGET
@@ -189,16 +178,16 @@ def test_on_both_sides_of_a_neutral_value_the_place_where_mild_ends_is_narrowed(
         assert {side[last], side[last + 1]} <= found, "the last mild setting and the first that is not"
 
 
-def test_without_an_order_of_strength_the_budget_is_spread_evenly(tmp_path: Path) -> None:
+def test_without_an_order_of_strength_the_budget_is_spread_evenly(tmp_path):
     made, _, _ = turning(tmp_path, "one", s=None, sides=(), made_up=TwoSided)
     found = sorted(made.run())
     assert found[0] == 0 and found[-1] == COUNT - 1
     assert max(after - before for before, after in pairwise(found)) <= 3
 
 
-def test_a_setting_that_the_model_does_not_take_is_not_asked_for_again(tmp_path: Path) -> None:
+def test_a_setting_that_the_model_does_not_take_is_not_asked_for_again(tmp_path):
     class Refusing(MadeUp):
-        def _measured(self, setting: Setting) -> PointRecord:
+        def _measured(self, setting):
             index = int(setting.values[0])
             record = PointRecord(refused="not taken") if index in (7, 8) else CALM if index < 7 else HARSH
             return record.model_copy(update={"by": self._by, "measured_at": time.time()})

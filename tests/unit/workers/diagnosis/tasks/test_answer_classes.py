@@ -2,18 +2,17 @@
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
-from app.contracts.task import FileTask, HarnessDefinition, TaskFormat
-from app.models.tasks.formats import Row, humaneval, mmlu
+from app.contracts.task import FileTask, HarnessDefinition
+from app.models.tasks.formats import humaneval, mmlu
 from app.models.tasks.items import Item
 from tests.support.tiny import make_tokenizer
 from workers.answering.answers import Answers
 from workers.answering.pair import Answered
-from workers.diagnosis.tasks.answer_classes import ANSWER_CLASSES, AnswerClasses, answer_classes
+from workers.diagnosis.tasks.answer_classes import ANSWER_CLASSES, answer_classes
 
 TOKENIZER = make_tokenizer()
 HARNESS = HarnessDefinition(task="t", version="0.4.13", task_version=None, shots=2)
@@ -31,31 +30,31 @@ KNOWN = {
 }
 
 
-def choices(question: str = "Question: How far did Anna walk with Peter?\nAnswer:") -> list[Item]:
+def choices(question="Question: How far did Anna walk with Peter?\nAnswer:"):
     """The right answer is the second; the wrong one holds a number and tells nothing."""
     return [Item(str(n), question, choices=("77", answer), gold=1) for n, answer in enumerate(KNOWN)]
 
 
-def answered(items: list[Item], form: TaskFormat = "arc", harness: HarnessDefinition | None = None) -> Answered:
+def answered(items, form="arc", harness=None):
     task = FileTask(source="file", format=form, path="a.jsonl")
     nothing = {"acc": Answers((None,) * len(items), np.zeros(len(items), dtype=np.bool_))}
     return Answered(task, items, "f", nothing, nothing, "acc", shortened=0, harness=harness)
 
 
-def refuse(detail: str, expected: str) -> NoReturn:
+def refuse(detail, expected):
     """What a reader of rows calls for a row that is none: none is expected here."""
     pytest.fail(f"{detail}: {expected}")
 
 
-def found(items: list[Item], **options: Any) -> AnswerClasses:
+def found(items, **options):
     return answer_classes(answered(items, **options), TOKENIZER)
 
 
-def held(classes: AnswerClasses, index: int) -> set[str]:
+def held(classes, index):
     return set(classes.of_item(index)) - {"rare"}
 
 
-def test_an_item_has_the_classes_of_its_right_choice() -> None:
+def test_an_item_has_the_classes_of_its_right_choice():
     classes = found(choices())
     assert (classes.where, classes.note) == ("right_choice", "Looked at is the right choice.")
     assert {answer: held(classes, index) for index, answer in enumerate(KNOWN)} == KNOWN
@@ -63,37 +62,35 @@ def test_an_item_has_the_classes_of_its_right_choice() -> None:
     assert {"template", "answer_start"}.isdisjoint(classes.holds)
 
 
-def test_rare_goes_by_the_tokens_of_all_answers_together() -> None:
+def test_rare_goes_by_the_tokens_of_all_answers_together():
     """The answers begin behind a space, as they are asked."""
     classes = found(choices())
     ids = [TOKENIZER(f" {answer}")["input_ids"] for answer in KNOWN]
     counts = Counter(token for row in ids for token in row)
-    assert classes.token is not None
     assert classes.token["rare"].tolist() == [counts[token] <= 2 for row in ids for token in row]
     assert classes.holds["rare"].tolist() == [any(counts[token] <= 2 for token in row) for row in ids]
     assert 0 < classes.holds["rare"].sum() <= len(ids)
 
 
-def test_the_class_of_each_scored_token_is_told() -> None:
+def test_the_class_of_each_scored_token_is_told():
     classes = found(
         [Item(str(n), "Take", choices=("77", answer), gold=1) for n, answer in enumerate(["a 12", "dog, 3"])]
     )
     pieces = [TOKENIZER.decode([token]) for answer in (" a 12", " dog, 3") for token in TOKENIZER(answer)["input_ids"]]
-    assert classes.token is not None
     assert classes.token["numbers"].tolist() == [any(one.isdigit() for one in piece) for piece in pieces]
     assert classes.token["punctuation"].tolist() == [piece.strip() == "," for piece in pieces]
 
 
-def test_letters_stand_for_what_is_behind_them() -> None:
+def test_letters_stand_for_what_is_behind_them():
     row = {"question": "How far?", "choices": ["far", "12 miles"]}
-    rows: list[Row] = [row | {"answer": answer} for answer in ("B", "A")]
+    rows = [row | {"answer": answer} for answer in ("B", "A")]
     classes = found([mmlu(row, str(n), refuse) for n, row in enumerate(rows)], form="mmlu")
     assert classes.where == "lettered_choice"
     assert classes.holds["numbers"].tolist() == [True, False]
     assert classes.token is None, "what is scored is the letter"
 
 
-def test_of_generated_answers_it_is_the_files_own() -> None:
+def test_of_generated_answers_it_is_the_files_own():
     items = [Item("0", "Question: 7?\nAnswer:", target="He has none."), Item("1", "Q", target="4 * 2 = 8\n#### 8")]
     classes = found(items, form="gsm8k")
     assert classes.where == "key"
@@ -101,8 +98,8 @@ def test_of_generated_answers_it_is_the_files_own() -> None:
     assert classes.token is None
 
 
-def test_of_code_it_is_the_reference_solution_and_without_one_the_question() -> None:
-    row: dict[str, Any] = {"prompt": "def f(x):\n", "test": "def check(f):\n    pass", "entry_point": "f"}
+def test_of_code_it_is_the_reference_solution_and_without_one_the_question():
+    row = {"prompt": "def f(x):\n", "test": "def check(f):\n    pass", "entry_point": "f"}
     solutions = ("    return x\n", "    pass\n")
     solved = [humaneval(row | {"canonical_solution": one}, "0", refuse) for one in solutions]
     classes = found(solved, form="humaneval")
@@ -114,7 +111,7 @@ def test_of_code_it_is_the_reference_solution_and_without_one_the_question() -> 
     assert classes.note == "Looked at is the question: the file has no right answer to every item as text."
 
 
-def test_the_same_choices_everywhere_tell_nothing_so_that_the_question_is_looked_at() -> None:
+def test_the_same_choices_everywhere_tell_nothing_so_that_the_question_is_looked_at():
     items = [
         Item(str(n), f"Question: {asked}\nAnswer:", choices=("yes", "no"))
         for n, asked in enumerate(("Is 7 odd", "Why"))
@@ -134,7 +131,7 @@ def test_the_same_choices_everywhere_tell_nothing_so_that_the_question_is_looked
         ([Item("0", "?", target="4"), Item("1", "?", target="")], "no right answer to every item"),
     ],
 )
-def test_what_a_harness_task_does_not_tell_is_not_guessed(items: list[Item], why: str) -> None:
+def test_what_a_harness_task_does_not_tell_is_not_guessed(items, why):
     """Its questions cannot be told from the solved examples before them."""
     classes = found(items, harness=HARNESS)
     assert (classes.where, classes.holds, classes.token) == (None, {}, None)
@@ -143,7 +140,7 @@ def test_what_a_harness_task_does_not_tell_is_not_guessed(items: list[Item], why
     assert found(items).where == "question", "our own readers keep the question apart"
 
 
-def test_of_a_choice_in_mid_sentence_the_scored_tokens_are_not_its_own() -> None:
+def test_of_a_choice_in_mid_sentence_the_scored_tokens_are_not_its_own():
     pairs = (("Ann saw 12", " and left"), ("Ann saw dogs", " and left"))
     items = [Item(str(n), "Ann saw ", choices=("12", f"dogs{n}x"), gold=n, pairs=pairs) for n in range(2)]
     classes = found(items, harness=HARNESS)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from app.contracts.task import FileTask
-from app.kinds.tasks.report import FEWEST_CLASS_ITEMS, AnyTaskResult, ItemClass, ItemClasses
+from app.kinds.tasks.report import FEWEST_CLASS_ITEMS, ItemClasses
 from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
 from tests.unit.workers.answering.test_likelihood import PLAN
@@ -16,19 +16,18 @@ from workers.answering.pair import Answered
 from workers.diagnosis.tasks.answer_classes import ANSWER_CLASSES, AnswerClasses
 from workers.diagnosis.tasks.class_slices import sliced
 from workers.diagnosis.tasks.result import results
-from workers.text.token_classes.text import Mask
 
 REQUEST = TasksRequest.model_validate({"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}})
 NAMES = [one.name for one in ANSWER_CLASSES]
 
 
-def mask(count: int, chosen: range | tuple[int, ...]) -> Mask:
+def mask(count, chosen):
     found = np.zeros(count, dtype=np.bool_)
     found[list(chosen)] = True
     return found
 
 
-def classes(count: int, **held: range) -> AnswerClasses:
+def classes(count, **held):
     return AnswerClasses(
         "key", "Looked at is the key.", {name: mask(count, held.get(name, range(0))) for name in NAMES}
     )
@@ -36,11 +35,7 @@ def classes(count: int, **held: range) -> AnswerClasses:
 
 # Sums: of 20 items with numbers 12 are lost and 1 gained; of 40 others 1 is lost. Names stand in three items,
 # punctuation in all.
-SUMS = answered(
-    "sums",
-    [n < 18 or n >= 20 for n in range(60)],
-    [12 <= n < 19 or n > 20 for n in range(60)],
-)
+SUMS = answered("sums", [n < 18 or n >= 20 for n in range(60)], [12 <= n < 19 or n > 20 for n in range(60)])
 OF_SUMS = classes(60, numbers=range(20), names=range(15, 18), punctuation=range(60))
 # Code: the reference answers none of the ten items with code; four of the thirty others are lost, two gained.
 CODE = answered("code", [n >= 16 for n in range(40)], [n in {10, 11} or n >= 20 for n in range(40)])
@@ -48,17 +43,16 @@ OF_CODE = classes(40, code=range(10))
 
 
 @pytest.fixture(scope="module")
-def told() -> tuple[list[AnyTaskResult], str]:
+def told():
     both = [SUMS, CODE]
     return sliced(results(both, [PLAN] * 2, REQUEST), both, [OF_SUMS, OF_CODE], seed=0)
 
 
-def rows(result: AnyTaskResult) -> dict[str, ItemClass]:
-    assert result.token_classes is not None
+def rows(result):
     return {one.name: one for one in result.token_classes.classes}
 
 
-def test_the_counts_are_those_of_the_table_made_by_hand(told: tuple[list[AnyTaskResult], str]) -> None:
+def test_the_counts_are_those_of_the_table_made_by_hand(told):
     sums, code = map(rows, told[0])
     assert list(sums) == ["numbers", "names", "punctuation"], "all items have a class"
     assert list(code) == ["code", "none"]
@@ -66,14 +60,13 @@ def test_the_counts_are_those_of_the_table_made_by_hand(told: tuple[list[AnyTask
     assert (one.items, one.harmful, one.helpful) == (20, 12, 1)
     assert (one.reference.mean, one.candidate.mean) == (18 / 20, 7 / 20)
     assert one.difference.mean == pytest.approx(-11 / 20)
-    assert one.rate_others is not None
     assert (one.rate.mean, one.rate_others.mean) == (13 / 20, 1 / 40)
     assert (one.share, one.share_of_flips) == (20 / 60, 13 / 14)
     assert (code["none"].items, code["none"].harmful, code["none"].helpful) == (30, 4, 2)
     assert code["code"].share_of_flips == 0
 
 
-def score_limits(harmful: int, helpful: int, items: int) -> tuple[float, float]:
+def score_limits(harmful, helpful, items):
     """Tango's interval on a grid: with λ supposed, the likelihood is greatest at that q of a grid of q."""
     q = np.linspace(0, 1, 20_001)
     kept = []
@@ -94,11 +87,11 @@ def score_limits(harmful: int, helpful: int, items: int) -> tuple[float, float]:
     return min(kept), max(kept)
 
 
-def test_the_interval_is_the_score_interval_of_the_classes_items(told: tuple[list[AnyTaskResult], str]) -> None:
+def test_the_interval_is_the_score_interval_of_the_classes_items(told):
     assert rows(told[0][0])["numbers"].difference.ci == pytest.approx(score_limits(12, 1, 20), abs=0.002)
 
 
-def test_p_values_are_scipys_adjusted_step_by_step_over_both_tasks(told: tuple[list[AnyTaskResult], str]) -> None:
+def test_p_values_are_scipys_adjusted_step_by_step_over_both_tasks(told):
     sums, code = map(rows, told[0])
     judged = [sums["numbers"], code["code"], code["none"]]
     mcnemar = [stats.binomtest(12, 13).pvalue, 1.0, stats.binomtest(4, 6).pvalue]
@@ -117,7 +110,7 @@ def test_p_values_are_scipys_adjusted_step_by_step_over_both_tasks(told: tuple[l
     assert "over the 3 kinds of all tasks that can be judged" in told[1]
 
 
-def test_what_cannot_be_judged_has_no_p_and_is_not_counted(told: tuple[list[AnyTaskResult], str]) -> None:
+def test_what_cannot_be_judged_has_no_p_and_is_not_counted(told):
     sums, code = map(rows, told[0])
     assert {name: one.outcome for name, one in sums.items()} == {
         "numbers": "worse",
@@ -132,22 +125,23 @@ def test_what_cannot_be_judged_has_no_p_and_is_not_counted(told: tuple[list[AnyT
     assert code["none"].outcome == "not_shown"
 
 
-def test_fewer_items_than_judged_could_show_nothing() -> None:
+def test_fewer_items_than_judged_could_show_nothing():
     most = FEWEST_CLASS_ITEMS - 1
     assert stats.binomtest(0, most).pvalue > 0.05 > stats.binomtest(0, FEWEST_CLASS_ITEMS).pvalue
 
 
-def test_a_class_that_gains_is_better() -> None:
+def test_a_class_that_gains_is_better():
     gained = answered("a", [n >= 12 for n in range(40)], [True] * 39 + [False])
     found, _ = sliced(results([gained], [PLAN], REQUEST), [gained], [classes(40, names=range(14))], seed=0)
     assert rows(found[0])["names"].outcome == "better"
 
 
-def test_where_nothing_was_looked_at_that_alone_is_told() -> None:
+def test_where_nothing_was_looked_at_that_alone_is_told():
     nothing = AnswerClasses(None, "Nothing was looked at: why.", {})
     found, multiplicity = sliced(results([SUMS], [PLAN], REQUEST), [SUMS], [nothing], seed=0)
     assert found[0].token_classes == ItemClasses(where=None, note="Nothing was looked at: why.")
     assert multiplicity == ""
+    assert scored(None).token_classes.tokens == ()
 
 
 # Two tokens of each of three items' right choices, the second choice; one has no number.
@@ -162,21 +156,20 @@ SCORED = Likelihoods(
 )
 
 
-def scored(token: dict[str, Mask] | None) -> AnyTaskResult:
+def scored(token, **options):
     items = [Item(str(n), "?", choices=("no", "3 dogs"), gold=1) for n in range(3)]
     sides = [{"acc": choose(items, SCORED.reference, "acc")} for _ in range(2)]
     task = FileTask(source="file", format="arc", path="a.jsonl", metric="acc")
     one = Answered(task, items, "f", sides[0], sides[1], "acc", shortened=0, likelihoods=SCORED)
     held = {name: mask(3, range(3) if name == "numbers" else range(0)) for name in NAMES}
     of = AnswerClasses("right_choice", "", held, token)
-    return sliced(results([one], [PLAN], REQUEST), [one], [of], seed=0)[0][0]
+    return sliced(results([one], [PLAN], REQUEST), [one], [of], seed=0, **options)[0][0]
 
 
-def test_log_probabilities_are_means_over_tokens_with_intervals_over_items() -> None:
+def test_log_probabilities_are_means_over_tokens_with_intervals_over_items():
     """Of the right choice alone: the wrong one's gain of 9 nats is nowhere."""
     numbers = mask(6, (0, 2, 4))
     found = scored({name: numbers if name == "numbers" else mask(6, range(0)) for name in NAMES}).token_classes
-    assert found is not None
     by = {one.name: one for one in found.tokens}
     assert list(by) == ["numbers", "none", "all"]
     assert (by["numbers"].tokens, by["numbers"].items) == (3, 3)
@@ -192,18 +185,12 @@ def test_log_probabilities_are_means_over_tokens_with_intervals_over_items() -> 
     assert by["all"].change.ci == pytest.approx((mean - half, mean + half))
 
 
-def test_classes_of_other_tokens_than_the_scored_ones_are_refused() -> None:
+def test_classes_of_other_tokens_than_the_scored_ones_are_refused():
     with pytest.raises(RuntimeError, match="other tokens"):
         scored({name: mask(5, (0,)) for name in NAMES})
 
 
-def test_where_tokens_are_not_told_there_are_none() -> None:
-    found = scored(None).token_classes
-    assert found is not None
-    assert found.tokens == ()
-
-
-def test_classes_of_a_task_that_could_not_be_scored_make_no_other_easier_to_show() -> None:
+def test_classes_of_a_task_that_could_not_be_scored_make_no_other_easier_to_show():
     """Which tasks have no result hangs on what the models said: their classes count as if they showed nothing."""
     both = [SUMS, CODE]
     told = results(both, [PLAN] * 2, REQUEST)
@@ -219,20 +206,12 @@ def test_classes_of_a_task_that_could_not_be_scored_make_no_other_easier_to_show
     )
 
 
-def test_intervals_of_tokens_stop_when_they_are_told_to() -> None:
+def test_intervals_of_tokens_stop_when_they_are_told_to():
     class StopError(Exception):
         pass
 
-    def stop() -> None:
+    def stop():
         raise StopError
 
-    items = [Item(str(n), "?", choices=("no", "3 dogs"), gold=1) for n in range(3)]
-    sides = [{"acc": choose(items, SCORED.reference, "acc")} for _ in range(2)]
-    task = FileTask(source="file", format="arc", path="a.jsonl", metric="acc")
-    one = Answered(task, items, "f", sides[0], sides[1], "acc", shortened=0, likelihoods=SCORED)
-    of = AnswerClasses(
-        "right_choice", "", {name: mask(3, range(3)) for name in NAMES}, {n: mask(6, (0,)) for n in NAMES}
-    )
-    told = results([one], [PLAN], REQUEST)
     with pytest.raises(StopError):
-        sliced(told, [one], [of], seed=0, check_cancelled=stop)
+        scored({name: mask(6, (0,)) for name in NAMES}, check_cancelled=stop)

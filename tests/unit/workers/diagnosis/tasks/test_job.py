@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.kinds.tasks.report import AnyTaskResult, NotFinite, TasksReport
+from app.kinds.tasks.report import NotFinite, TasksReport
 from app.models.tasks.power import ASSUMED_FLIP_RATES
 from tests.support.tasks_reports import task, tasks_report
 from workers.analysis.flips.prediction import Predictor
@@ -16,28 +16,31 @@ from workers.diagnosis.tasks.result import Planned
 NONE, SOME = NotFinite(positions=0, items=0), NotFinite(positions=9, items=4)
 
 
-@pytest.mark.parametrize(
-    ("reference", "candidate", "remembered"),
-    [(None, None, 1), (NONE, NONE, 1), (SOME, NONE, 0), (NONE, SOME, 0)],
-)
-def test_flips_of_a_task_without_a_number_somewhere_are_not_learned_from(
-    reference: NotFinite | None, candidate: NotFinite | None, remembered: int
-) -> None:
+def result(**changes):
     (found,) = TasksReport.model_validate(tasks_report(task("example", "inconclusive", items=206))).tasks
-    found = found.model_copy(update={"not_finite_reference": reference, "not_finite_candidate": candidate})
-    assert _remembered(found, "quantize.rtn") == remembered
+    return found.model_copy(update=changes)
 
 
 @pytest.mark.parametrize(
-    ("steps", "remembered"),
-    [((), 1), (("quantize.rtn",), 1), (("decode.temperature",), 0), (("quantize.rtn", "decode.temperature"), 0)],
+    ("reference", "candidate", "steps", "remembered"),
+    [
+        (None, None, ["quantize.rtn"], 1),
+        (NONE, NONE, ["quantize.rtn"], 1),
+        (SOME, NONE, ["quantize.rtn"], 0),
+        (NONE, SOME, ["quantize.rtn"], 0),
+        (None, None, [], 1),
+        (None, None, ["decode.temperature"], 0),
+        (None, None, ["quantize.rtn", "decode.temperature"], 0),
+    ],
 )
-def test_flips_beside_the_kl_of_a_temperature_are_not_learned_from(steps: tuple[str, ...], remembered: int) -> None:
-    (found,) = TasksReport.model_validate(tasks_report(task("example", "inconclusive", items=206))).tasks
+def test_flips_without_a_number_somewhere_or_beside_the_kl_of_a_temperature_are_not_learned_from(
+    reference, candidate, steps, remembered
+):
+    found = result(not_finite_reference=reference, not_finite_candidate=candidate)
     assert _remembered(found, *steps) == remembered
 
 
-def _remembered(found: AnyTaskResult, *steps: str) -> int:
+def _remembered(found, *steps):
     request = SimpleNamespace(candidate=SimpleNamespace(recipe=[SimpleNamespace(type=step) for step in steps]))
     sides = SimpleNamespace(reference=SimpleNamespace(weights="r"), candidate=SimpleNamespace(weights="c"))
     measured = SimpleNamespace(
@@ -47,10 +50,10 @@ def _remembered(found: AnyTaskResult, *steps: str) -> int:
         corpus=SimpleNamespace(fingerprint="t"),
         summary=SimpleNamespace(divergence=SimpleNamespace(kl=SimpleNamespace(mean=0.1)), nonfinite_positions=0),
     )
-    return len(learned([found], cast(Any, measured)))
+    return len(learned([found], measured))
 
 
-def test_what_runs_of_another_reference_model_say_is_not_planned_with() -> None:
+def test_what_runs_of_another_reference_model_say_is_not_planned_with():
     runs = [Run(f"j{n}", "t", "f", 200, 30 + n, 0.05 * (n + 1), reference="small", candidate=f"c{n}") for n in range(8)]
     job = cast(Any, SimpleNamespace(_request=SimpleNamespace(seed=0)))
     asked = cast(Any, SimpleNamespace(items=range(206), source="f"))
@@ -61,17 +64,16 @@ def test_what_runs_of_another_reference_model_say_is_not_planned_with() -> None:
     assert (large.prediction.status, large.rate) == ("outside", (ASSUMED_FLIP_RATES[0], False))
 
 
-def test_what_limits_a_task_is_told() -> None:
-    def told(**changes: Any) -> list[str]:
-        (found,) = TasksReport.model_validate(tasks_report(task("example", "inconclusive", items=206))).tasks
-        return _warnings([found.model_copy(update=changes)])
-
-    (plain,) = TasksReport.model_validate(tasks_report(task("example", "inconclusive", items=206))).tasks
-    assert told() == []
-    assert told(shortened=1) == ["1 item of example lost its beginning to fit the model's context."]
-    assert told(shortened=12) == ["12 items of example lost their beginning to fit the model's context."]
-    guessing = plain.chance.model_copy(update={"candidate_at_chance": True})
-    assert told(chance=guessing) == ["On example the candidate is not shown to be better than guessing."]
-    assert told(outcome="at_chance", chance=guessing) == [
-        "example says nothing of damage: the reference itself answers at chance."
-    ]
+def test_what_limits_a_task_is_told():
+    guessing = result().chance.model_copy(update={"candidate_at_chance": True})
+    for changes, told in (
+        ({}, []),
+        ({"shortened": 1}, ["1 item of example lost its beginning to fit the model's context."]),
+        ({"shortened": 12}, ["12 items of example lost their beginning to fit the model's context."]),
+        ({"chance": guessing}, ["On example the candidate is not shown to be better than guessing."]),
+        (
+            {"outcome": "at_chance", "chance": guessing},
+            ["example says nothing of damage: the reference itself answers at chance."],
+        ),
+    ):
+        assert _warnings([result(**changes)]) == told

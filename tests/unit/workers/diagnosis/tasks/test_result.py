@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.task import METRICS, FileTask, TaskMetric
+from app.contracts.task import METRICS, FileTask
 from app.kinds.tasks.report import FlipPrediction
 from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
@@ -22,10 +21,21 @@ TOLD = FlipPrediction(
 )
 
 
-def answered(name: str, reference: list[bool], candidate: list[bool]) -> Answered:
+def request(**more):
+    return TasksRequest.model_validate(
+        {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}} | more
+    )
+
+
+def result(one, **more):
+    (found,) = results([one], [Planned(TOLD, "all")], request(**more))
+    return found
+
+
+def answered(name, reference, candidate):
     items = [Item(f"{number}", "?", target="1") for number in range(len(reference))]
 
-    def side(right: list[bool]) -> Answers:
+    def side(right):
         return Answers(tuple("1" if one else "0" for one in right), np.asarray(right))
 
     task = FileTask(source="file", format="gsm8k", path="a.jsonl", name=name)
@@ -37,12 +47,12 @@ def answered(name: str, reference: list[bool], candidate: list[bool]) -> Answere
 
 
 @cache
-def p_values(flips: int) -> np.ndarray[Any, Any]:
+def p_values(flips):
     """Of the binomial test, by number of harmful flips."""
     return np.asarray([stats.binomtest(harmful, flips).pvalue for harmful in range(flips + 1)])
 
 
-def shown(items: int, rate: float, difference: float, level: float) -> float:
+def shown(items, rate, difference, level):
     """How often McNemar's test shows it, over every number of harmful and helpful flips."""
     total = 0.0
     for flips in range(1, items + 1):
@@ -52,15 +62,13 @@ def shown(items: int, rate: float, difference: float, level: float) -> float:
 
 
 @pytest.mark.parametrize("tasks", [1, 10])
-def test_the_detectable_difference_is_of_the_level_that_each_task_is_decided_at(tasks: int) -> None:
+def test_the_detectable_difference_is_of_the_level_that_each_task_is_decided_at(tasks):
     right = [True] * 100
     flipped = [False] * 10 + [True] * 90
     found = results(
         [answered(f"t{number}", right, flipped) for number in range(tasks)],
         [Planned(TOLD, "all")] * tasks,
-        TasksRequest.model_validate(
-            {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.02}
-        ),
+        request(margin=0.02),
     )
     level, detectable = 0.05 / tasks, found[0].detectable
     assert [result.detectable for result in found] == [detectable] * tasks
@@ -82,7 +90,7 @@ REFERENCE = (np.asarray([-3.0, -20.0]), np.asarray([-3.0, -28.0]))
 CANDIDATE = (np.asarray([-1.0, -40.0]), np.asarray([-1.0, -40.0]))
 
 
-def chosen(metric: TaskMetric, reference: tuple[Any, ...], candidate: tuple[Any, ...]) -> Answered:
+def chosen(metric, reference, candidate):
     items = [Item(str(number), "?", choices=CHOICES, gold=1) for number in range(len(reference))]
     task = FileTask(source="file", format="arc", path="a.jsonl", metric=metric)
     names = [metric, *(name for name in METRICS["arc"] if name != metric)]
@@ -99,50 +107,37 @@ def chosen(metric: TaskMetric, reference: tuple[Any, ...], candidate: tuple[Any,
         ("acc_bytes", "nats per byte", {"0": -20 / 22 + 3 / 2, "1": -28 / 22 + 3 / 2}),
     ],
 )
-def test_a_lead_is_by_what_the_metric_chose_by(metric: TaskMetric, unit: str, leads: dict[str, float]) -> None:
+def test_a_lead_is_by_what_the_metric_chose_by(metric, unit, leads):
     """The long answer is the less likely one as a whole, by 17 and 25 nats, and the reference's own."""
-    asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
-    [found] = results(
-        [chosen(metric, REFERENCE, CANDIDATE)], [Planned(TOLD, "all")], TasksRequest.model_validate(asked)
-    )
+    found = result(chosen(metric, REFERENCE, CANDIDATE))
     assert found.lead_unit == unit
     assert {one.item: one.lead for one in found.examples} == pytest.approx(leads)
     assert [one.item for one in found.examples] == ["0", "1"], "the surest first"
 
 
-def test_a_lead_of_undivided_likelihoods_is_in_nats() -> None:
-    asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
-    swapped = tuple(values[::-1] for values in REFERENCE)
-    [found] = results([chosen("acc", swapped, CANDIDATE)], [Planned(TOLD, "all")], TasksRequest.model_validate(asked))
+def test_a_lead_of_undivided_likelihoods_is_in_nats_and_text_has_none():
+    found = result(chosen("acc", tuple(values[::-1] for values in REFERENCE), CANDIDATE))
     assert found.lead_unit == "nats"
     assert [(one.item, one.lead) for one in found.examples] == [("1", 25.0), ("0", 17.0)]
-
-
-def test_text_has_no_leads_and_no_unit() -> None:
-    asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}}
-    [found] = results(
-        [answered("t", [True, False], [False, True])], [Planned(TOLD, "all")], TasksRequest.model_validate(asked)
-    )
+    found = result(answered("t", [True, False], [False, True]))
     assert (found.lead_unit, {one.lead for one in found.examples}) == (None, {None})
 
 
 @pytest.mark.parametrize(("guess", "outcome"), [(0.5, "at_chance"), (0.2, "equivalent"), (0.0, "equivalent")])
-def test_generated_answers_that_a_coin_gives_too_are_at_chance(guess: float, outcome: str) -> None:
+def test_generated_answers_that_a_coin_gives_too_are_at_chance(guess, outcome):
     """Half of 400 are right by either model; they differ on none."""
     right = [True, False] * 200
     one = replace(answered("yes-or-no", right, right), guess=guess)
-    asked = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.1}
-    (found,) = results([one], [Planned(TOLD, "all")], TasksRequest.model_validate(asked))
+    found = result(one, margin=0.1)
     assert (found.outcome, found.chance.accuracy) == (outcome, guess)
     expected = stats.binomtest(200, 400, guess, alternative="greater").pvalue if guess else 0.0
     assert found.chance.p_reference == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
-def test_a_task_that_could_not_be_scored_makes_it_no_easier_for_the_others() -> None:
+def test_a_task_that_could_not_be_scored_makes_it_no_easier_for_the_others():
     task = {"source": "file", "format": "gsm8k", "path": "a.jsonl"}
-    request = {"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}, "margin": 0.02}
-    both = TasksRequest.model_validate(request | {"tasks": [task | {"name": "a"}, task | {"name": "b"}]})
-    (found,) = results([answered("a", [True] * 100, [False] * 10 + [True] * 90)], [Planned(TOLD, "all")], both)
+    flipped = answered("a", [True] * 100, [False] * 10 + [True] * 90)
+    found = result(flipped, margin=0.02, tasks=[task | {"name": name} for name in "ab"])
     assert found.mcnemar.p == pytest.approx(stats.binomtest(10, 10).pvalue)
     assert found.mcnemar.p_holm == pytest.approx(2 * found.mcnemar.p)
     assert found.detectable.level == 0.025

@@ -8,17 +8,16 @@ from tests.support.tiny import make_tokenizer
 from workers.decoding.model import Continuation
 from workers.diagnosis.trajectory.classes import classify_path
 from workers.diagnosis.trajectory.prompts import Prompt
-from workers.measuring.classify import Classified
 
 TOKENIZER = make_tokenizer()
 END = TOKENIZER.eos_token_id
 
 
-def ids(text: str) -> tuple[int, ...]:
+def ids(text):
     return tuple(TOKENIZER(text, add_special_tokens=False)["input_ids"])
 
 
-def path(*texts: tuple[str, str], domain: str = "prose", chat: bool = False, end: bool = False) -> "Told":
+def path(*texts, domain="prose", chat=False, end=False):
     """Prompts and what was written behind them."""
     prompts = [
         Prompt(
@@ -31,11 +30,11 @@ def path(*texts: tuple[str, str], domain: str = "prose", chat: bool = False, end
 
 
 class Told:
-    def __init__(self, written: list[Continuation], found: Classified) -> None:
+    def __init__(self, written, found):
         self.tokens = [token for text in written for token in text.tokens]
         self.found = found
 
-    def __getitem__(self, name: str) -> str:
+    def __getitem__(self, name):
         """The tokens of a class, joined; without white space, which is a token of its own here."""
         mask = self.found.masks[name]
         assert mask.size == len(self.tokens)
@@ -43,25 +42,25 @@ class Told:
         return "".join(told.split())
 
 
-def test_only_what_was_written_is_told_of() -> None:
+def test_only_what_was_written_is_told_of():
     told = path(("It cost 12 and", " then 345 more"), ("No number, 7", " but 89"))
     assert told["numbers"] == "34589"
 
 
-def test_a_word_that_the_prompt_begins_goes_on_in_the_text() -> None:
+def test_a_word_that_the_prompt_begins_goes_on_in_the_text():
     """`1,2` is written on as `50`: one number, whose separator is the prompt's."""
     assert path(("It cost 1,2", "50 or so"))["numbers"] == "50"
     assert path(("in Program `x = ", "y` then"))["code"] == "y"
 
 
-def test_the_token_that_ends_a_text_is_the_template_s() -> None:
+def test_the_token_that_ends_a_text_is_the_template_s():
     for chat in (False, True):
         told = path(("The dog", " jumps."), chat=chat, end=True)
         assert told["template"] == "</s>"
         assert path(("The dog", " jumps."), chat=chat)["template"] == ""
 
 
-def test_bytes_of_half_a_character_are_not_taken_for_the_template_s() -> None:
+def test_bytes_of_half_a_character_are_not_taken_for_the_template_s():
     half = [*ids("é")[:1], END]
     found = classify_path(
         [Prompt("a", "prose", ids("x"), conversation=False)],
@@ -72,12 +71,12 @@ def test_bytes_of_half_a_character_are_not_taken_for_the_template_s() -> None:
     assert found.masks["template"].tolist() == [False, True]
 
 
-def test_a_role_name_that_a_model_writes_is_text() -> None:
+def test_a_role_name_that_a_model_writes_is_text():
     told = path(("The dog", " jumps<s>user\nagain"), chat=True)
     assert told["template"] == "<s>"
 
 
-def test_the_first_tokens_of_each_text_are_an_answer_s() -> None:
+def test_the_first_tokens_of_each_text_are_an_answer_s():
     long, short = " the lazy dog jumps over the quick brown fox and over it all", " yes"
     told = path(("One", long), ("Two", short))
     found = told.found.masks["answer_start"]
@@ -86,7 +85,7 @@ def test_the_first_tokens_of_each_text_are_an_answer_s() -> None:
     assert found[length:].tolist() == [True] * len(ids(short))
 
 
-def test_a_tool_call_that_is_written_as_json_is_found_in_the_answer_alone() -> None:
+def test_a_tool_call_that_is_written_as_json_is_found_in_the_answer_alone():
     call = json.dumps({"name": "add", "parameters": {"a": 12}})
     told = path((f"Call it like {call}", f" so {call}."), chat=True)
     assert told["tool_name"].strip('"') == "add"
@@ -97,12 +96,12 @@ def test_a_tool_call_that_is_written_as_json_is_found_in_the_answer_alone() -> N
     assert half["tool_name"] == half["json_structure"] == ""
 
 
-def test_json_that_the_prompt_opens_and_the_text_closes_is_json() -> None:
+def test_json_that_the_prompt_opens_and_the_text_closes_is_json():
     told = path(('Reply: {"a": ', '{"b": 1}} end'))
     assert told["json_structure"].replace(" ", "") == '{"":}}'
 
 
-def test_the_domain_of_the_prompt_does_not_say_what_was_written() -> None:
+def test_the_domain_of_the_prompt_does_not_say_what_was_written():
     prose = path(("def f(x):", " and then he went to the market with her"), domain="code")
     assert prose["code"] == ""
     written = "\n    y = x + 1\n    z = y * 2\n    return z\n"
@@ -110,33 +109,33 @@ def test_the_domain_of_the_prompt_does_not_say_what_was_written() -> None:
     assert "z=y*2" in path(("def f(x):", written), domain="prose")["code"]
 
 
-def test_a_plain_text_goes_on_in_the_prompt_s_language_and_an_answer_begins_anew() -> None:
+def test_a_plain_text_goes_on_in_the_prompt_s_language_and_an_answer_begins_anew():
     german, more = "Die Frau ist nicht in der Stadt und hat das", " Haus Hof Feld."
     assert path((german, more))["non_english"] == "HausHofFeld."
     assert path((german, more), chat=True)["non_english"] == ""
     assert path((german, " Haus ist nicht das von dem Mann."), chat=True)["non_english"].startswith("Haus")
 
 
-def test_the_role_name_before_an_answer_has_no_vote_on_its_script() -> None:
+def test_the_role_name_before_an_answer_has_no_vote_on_its_script():
     """Nine Latin letters of `assistant` against three: the answer alone is mostly of another script."""
     assert path(("Hello", " 東 京 は"), chat=True)["non_english"] == "東京は"
 
 
-def test_names_are_known_by_the_prompts_and_the_texts_of_the_path() -> None:
+def test_names_are_known_by_the_prompts_and_the_texts_of_the_path():
     known, unknown = ("We met Ilse there", ". She went."), ("Once", ". Ilse went off")
     assert path(unknown)["names"] == ""  # it begins a sentence, and stands nowhere else
     assert path(known, unknown)["names"] == "Ilse"
     assert path(known, unknown, ("An", " ilse is a fish"))["names"] == ""
 
 
-def test_rare_tokens_are_counted_along_the_path() -> None:
+def test_rare_tokens_are_counted_along_the_path():
     """`7` stands once, `8` three times; of a token that a prompt repeats, the prompt's are counted, too."""
     told = path(("the dog", "7"), ("a dog", "888"))
     assert told["rare"] == "7"
     assert path(("the dog 77", "7"), ("a dog", "8"))["rare"] == "8"
 
 
-def test_no_text_and_odd_bytes_are_no_error() -> None:
+def test_no_text_and_odd_bytes_are_no_error():
     assert classify_path([], [], TOKENIZER, vocabulary=len(TOKENIZER)).masks["numbers"].size == 0
     odd = [Continuation(tuple(range(2, 200)), ended=False)]
     found = classify_path(

@@ -1,8 +1,6 @@
 """What a trajectory job leaves, where the disk takes no more."""
 
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -11,12 +9,10 @@ from tests.support.disk import files_of_at_most
 from workers.diagnosis.trajectory import export as exporting
 
 
-def test_texts_that_the_disk_does_not_take_are_told_with_their_file_and_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_texts_that_the_disk_does_not_take_are_told_with_their_file_and_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "_lines", lambda _: "x" * 1000)
-    unread: Any = None
-    context: Any = SimpleNamespace(output=tmp_path)
+    unread = None
+    context = SimpleNamespace(output=tmp_path)
     with pytest.raises(HemostatError) as caught, files_of_at_most(100):
         exporting.export(unread, unread, context)
     assert caught.value.code is ErrorCode.DISK_FULL

@@ -1,50 +1,46 @@
 """What the report of a trajectory says of what was not scored, and of how sure its severity is."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from app.contracts.decoding import TemperatureSampling, TopK
-from app.kinds.trajectory.report import Cell
 from tests.support.making import modified
 from workers.decoding.distances import ShapedDistances
 from workers.diagnosis.trajectory.prompts import Prompt
-from workers.diagnosis.trajectory.report import Found, _warnings, distances, not_tested
+from workers.diagnosis.trajectory.report import _warnings, distances, not_tested
 from workers.diagnosis.trajectory.scoring import TextPool
 from workers.measuring.classify import Classified
 from workers.text.token_classes.catalogue import CLASSES
-from workers.text.windows import Corpus
 
 
-def base_of(count: int, tokens: list[int], conversations: int = 0) -> tuple[list[Prompt], Corpus]:
+def base_of(count, tokens, conversations=0):
     """So many prompts, the first of them conversations, and the reference's texts: the same tokens after each."""
     prompts = [Prompt(str(one), "prose", (9, 8, 7), conversation=one < conversations) for one in range(count)]
     pool = TextPool(prompts)
     return prompts, pool.corpus([pool.add(number, tokens) for number in range(count)], 8, bos=False)
 
 
-def test_the_limitations_are_of_what_the_models_wrote_whatever_the_prompts_are() -> None:
+def test_the_limitations_are_of_what_the_models_wrote_whatever_the_prompts_are():
     for conversations, forms in ((0, {"conversations"}), (1, set()), (3, {"plain_text"})):
         prompts, base = base_of(3, [1, 2], conversations)
         request = SimpleNamespace(tokens=2, text=None)
         found = SimpleNamespace(base=base, prompts=prompts, request=request)
-        codes = [str(one.code) for one in not_tested(cast("Found", found))]
+        codes = [str(one.code) for one in not_tested(found)]
         assert len(codes) == len(set(codes))
         assert {"conversations", "plain_text"} & set(codes) == forms
         assert {"text_by_people", "long_texts"} <= set(codes)
         assert not {"free_running_generation", "sampling_settings", "text_of_the_model"} & set(codes)
 
 
-def test_a_cut_that_every_position_agrees_on_has_the_width_of_so_few_prompts() -> None:
+def test_a_cut_that_every_position_agrees_on_has_the_width_of_so_few_prompts():
     """Infinite at every position after eight prompts, or at none: the exact interval of 8 of 8, and of 0 of 8."""
     _, base = base_of(8, [1, 2, 3])
     yes, no = np.ones(24, dtype=bool), np.zeros(24, dtype=bool)
 
-    def shape(kl: float, differ: np.ndarray) -> ShapedDistances:
+    def shape(kl, differ):
         return ShapedDistances(np.full(24, kl), np.full(24, 0.25), np.zeros(24), yes, differ, yes)
 
     shapings = [TopK(name="top_k"), TopK(name="top_k", k=2), TemperatureSampling(name="temperature")]
@@ -52,7 +48,7 @@ def test_a_cut_that_every_position_agrees_on_has_the_width_of_so_few_prompts() -
     request = SimpleNamespace(shapings=shapings)
     found = SimpleNamespace(base=base, request=request, measured=[SimpleNamespace(shapes=shapes)])
     kinds = Classified({one.name: no for one in CLASSES}, np.ones(24, dtype=np.int64))
-    every, none, warm = distances(cast("Found", found), 0, kinds)
+    every, none, warm = distances(found, 0, kinds)
     most = stats.binomtest(0, 8).proportion_ci(0.95, "exact").high
     assert every.infinite.ci == pytest.approx((1 - most, 1))
     assert every.top1.ci == pytest.approx((1 - most, 1))
@@ -65,7 +61,7 @@ class StopError(Exception):
     pass
 
 
-def test_distances_can_be_stopped_at_every_class_of_every_cut() -> None:
+def test_distances_can_be_stopped_at_every_class_of_every_cut():
     """With a thousand prompts each takes seconds."""
     _, base = base_of(2, [1, 2])
     yes = np.ones(4, dtype=bool)
@@ -75,8 +71,8 @@ def test_distances_can_be_stopped_at_every_class_of_every_cut() -> None:
     masks = {one.name: np.array([True, False, True, False]) for one in CLASSES}
     calls = 0
 
-    def stop_after(most: int) -> Callable[[], None]:
-        def check() -> None:
+    def stop_after(most):
+        def check():
             nonlocal calls
             calls += 1
             if calls > most:
@@ -85,28 +81,20 @@ def test_distances_can_be_stopped_at_every_class_of_every_cut() -> None:
         return check
 
     kinds = Classified(masks, np.ones(4, dtype=np.int64))
-    rows = distances(cast("Found", found), 0, kinds, check_cancelled=stop_after(1000))
+    rows = distances(found, 0, kinds, check_cancelled=stop_after(1000))
     assert calls == len(rows) * (1 + len(CLASSES) + 1)
     calls = 0
     with pytest.raises(StopError):
-        distances(cast("Found", found), 0, kinds, check_cancelled=stop_after(3))
+        distances(found, 0, kinds, check_cancelled=stop_after(3))
     assert calls == 4
 
 
-def model(alias: str, scheme: str) -> SimpleNamespace:
+def model(alias, scheme):
     quantization = {"quant_method": "compressed-tensors"} if scheme.startswith("W") else None
     return SimpleNamespace(alias=alias, info=SimpleNamespace(scheme=scheme, quantization=quantization))
 
 
-def warned(
-    *making: str,
-    prompts: int = 32,
-    alike: int = 0,
-    nonfinite: int = 0,
-    length: int = 40,
-    reference: str = "bf16",
-    candidates: str = "bf16",
-) -> list[str]:
+def warned(*making, prompts=32, alike=0, nonfinite=0, length=40, reference="bf16", candidates="bf16"):
     """`making`: what was warned of while the last candidate was made; `alike`: prompts that repeat an earlier one."""
     sides = [
         SimpleNamespace(
@@ -127,10 +115,10 @@ def warned(
         written=[SimpleNamespace(texts={"greedy": texts})],
     )
     cells = [SimpleNamespace(nonfinite_positions=nonfinite)]
-    return _warnings(cast("Found", found), cast("list[Cell]", cells))
+    return _warnings(found, cells)
 
 
-def test_what_spoils_the_numbers_is_warned_of_with_its_number() -> None:
+def test_what_spoils_the_numbers_is_warned_of_with_its_number():
     assert warned() == warned(length=8) == []
     for given, words in (
         (warned("too little text"), ["the candidate by quantize.gptq: too little text"]),

