@@ -1,6 +1,11 @@
 """A caller that wants what it has called to stop."""
 
+import contextlib
+import itertools
 from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class StoppedError(Exception):
@@ -16,3 +21,12 @@ def stop_after(looks: int = 0) -> Callable[[], None]:
             raise StoppedError
 
     return check
+
+
+def until_done(attempt: Callable[[Callable[[], None]], Result], patience: Callable[[int], int]) -> tuple[Result, int]:
+    """The result of the first attempt that ends, each being stopped after `patience(number of attempt)` looks; and how
+    many attempts it took."""
+    for number in itertools.count(1):
+        with contextlib.suppress(StoppedError):
+            return attempt(stop_after(patience(number))), number
+    raise AssertionError

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from app.contracts.text import Document, Message
+from app.contracts.text import Document
 from tests.support.tiny import make_tokenizer
 from workers.distributions.token_values import Positions
 from workers.measuring.classify import Classified, classify
@@ -186,21 +186,6 @@ def test_documents_that_were_not_scored_are_refused() -> None:
     other = [TextDocument("a", "text", text="the lazy fox jumps over")]
     with pytest.raises(RuntimeError, match="other tokens"):
         classify(other, corpus, positions_of(corpus), tokenizer, vocabulary=len(tokenizer))
-
-
-def test_messages_ask_for_content_or_calls() -> None:
-    with pytest.raises(ValueError, match="give content"):
-        Message(role="user")
-    with pytest.raises(ValueError, match="only the assistant"):
-        Message.model_validate({"role": "user", "tool_calls": [{"name": "a", "arguments": {}}]})
-    openai = Message.model_validate(
-        {
-            "role": "assistant",
-            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "a", "arguments": "{}"}}],
-        }
-    )
-    assert openai.tool_calls is not None
-    assert openai.tool_calls[0].arguments == {}
 
 
 def test_what_is_in_no_class_is_the_rest() -> None:

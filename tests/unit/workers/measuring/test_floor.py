@@ -1,7 +1,6 @@
 """Which windows the noise floor is measured on, and that more are where it is not 0."""
 
 import json
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import cast
 
@@ -21,15 +20,11 @@ from workers.text.windows import Corpus
 @pytest.mark.parametrize(
     ("lengths", "few", "many"),
     [
-        ([512], 1, 1),
         ([512] * 3, 3, 3),  # a text of fewer than four windows: all of it
-        ([512] * 7, 4, 7),
         ([512] * 20, 4, 8),
         ([512] * 60, 6, 8),
         ([512] * 1000, 8, 8),
-        ([2048] * 1000, 2, 2),  # 4,096 tokens are two windows
         ([8192] * 10, 1, 1),  # never none
-        ([64] * 400, 40, 64),
         ([512] + [10] * 100, 10, 101),  # one long document among many short ones
     ],
 )
@@ -41,12 +36,6 @@ def test_one_window_in_ten_shows_whether_it_is_zero_and_4096_tokens_how_large(
     for chosen in (first, second):
         assert chosen == sorted(set(chosen))
         assert max(chosen) < len(lengths)
-
-
-def test_its_windows_lie_all_over_the_text() -> None:
-    for chosen in floor_windows([512] * 100):
-        gaps = [later - earlier for earlier, later in pairwise([-1, *chosen, 100])]
-        assert max(gaps) <= 100 / len(chosen) + 1
 
 
 def test_what_is_not_finite_is_not_zero() -> None:
@@ -69,7 +58,7 @@ class PlayedStore:
         self.kept = json.loads(json.dumps(value))
 
 
-def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float, step: int = 8) -> tuple[Floor, list[int]]:
+def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float, step: int) -> tuple[Floor, list[int]]:
     """The floor of 20 documents of one window, 512 tokens each, at which the engine repeats itself up to `kl`; and of
     how many windows each measurement was."""
     where = np.repeat(np.arange(20), 511)
@@ -97,36 +86,16 @@ def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float, step
     return floor, asked
 
 
-def test_a_batch_is_no_larger_than_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    floor, _ = measure(monkeypatch, PlayedStore(), 0.0, step=154)
-    assert floor.report.batch_shapes == (20, 1)
-
-
-def test_where_it_is_zero_a_few_windows_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kl", "windows", "step", "batch"), [(0.0, [4], 8, 8), (1e-5, [4, 8], 154, 20)])
+def test_where_it_is_zero_a_few_windows_are_enough_and_else_more_are_measured(
+    monkeypatch: pytest.MonkeyPatch, kl: float, windows: list[int], step: int, batch: int
+) -> None:
     store = PlayedStore()
-    floor, asked = measure(monkeypatch, store, 0.0)
-    assert asked == [4]
-    assert (floor.report.tokens, floor.report.kl.mean, floor.report.batch_shapes) == (4 * 511, 0.0, (8, 1))
-    assert np.isfinite(floor.kl).sum() == 4 * 511
-    again, asked = measure(monkeypatch, store, 1.0)
+    floor, asked = measure(monkeypatch, store, kl, step)
+    assert asked == windows
+    assert (floor.report.tokens, floor.report.batch_shapes) == (windows[-1] * 511, (batch, 1))
+    assert floor.report.kl.mean == pytest.approx(kl)
+    assert np.isfinite(floor.kl).sum() == windows[-1] * 511
+    again, asked = measure(monkeypatch, store, 1.0, step)
     assert asked == []
     assert again.report == floor.report
-
-
-def test_where_it_is_not_more_windows_tell_how_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = PlayedStore()
-    floor, asked = measure(monkeypatch, store, 1e-5)
-    assert asked == [4, 8]
-    assert floor.report.tokens == 8 * 511
-    assert floor.report.kl.mean == pytest.approx(1e-5)
-    again, asked = measure(monkeypatch, store, 0.0)
-    assert asked == []
-    assert again.report == floor.report
-
-
-def test_what_was_kept_of_other_windows_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = PlayedStore()
-    store.kept = {"windows": [0, 1], "kl": [0.0] * 1022}
-    assert measure(monkeypatch, store, 0.0)[1] == [4]
-    store.kept = {"windows": [2, 7, 12, 17], "kl": [1e-5] * 2044}  # few, and not zero: an older version stopped there
-    assert measure(monkeypatch, store, 1e-5)[1] == [4, 8]

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import fingerprint, inspect
 from app.recipes.recipe import Recipe
 from app.settings import Settings
+from tests.support.attempts import Context
 from tests.support.handlers import SECRET
 from workers.measuring.recipes import Bench, RefusedError, tokens_per_second
 from workers.measuring.sides import Side
@@ -26,68 +27,54 @@ REPAIR = {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps
 
 
 def bench(tiny: Tiny, home: Path, texts: Callable[..., Any]) -> Bench:
-    info = inspect(tiny())
-    context: Any = SimpleNamespace(
-        settings=Settings(home=home),
-        scratch=home,
-        progress=lambda *_: None,
-        check_cancelled=lambda: None,
-    )
+    info, nothing = inspect(tiny()), cast("Any", None)
     return Bench(
         reference=Side("tiny", info, fingerprint(info.path), info.path),
         origin=info,
         dtype="bfloat16",
         window=64,
         texts=texts,
-        others=lambda step: tiny(seed=1) if step.type == "merge.linear" else None,  # type: ignore[union-attr]
-        room=SimpleNamespace(),  # type: ignore[arg-type]
-        context=context,
+        others=lambda step: tiny(seed=1) if step.type == "merge.linear" else None,
+        room=nothing,
+        context=cast("Any", Context(Settings(home=home), home)),
     )
 
 
-def no_text(_: Any) -> Any:
-    raise HemostatError(ErrorCode.CALIBRATION_TOO_SHORT, "no text")
+def failing(error: Exception) -> Callable[[Any], Any]:
+    """A text that cannot be read."""
+
+    def read(_: Any) -> Any:
+        raise error
+
+    return read
+
+
+def no_text(words: str = "no text") -> Callable[[Any], Any]:
+    return failing(HemostatError(ErrorCode.CALIBRATION_TOO_SHORT, words))
 
 
 def test_a_trial_takes_the_other_models_that_the_candidate_took(tiny: Tiny, tmp_path: Path) -> None:
-    with bench(tiny, tmp_path, no_text).make(recipe_of([MERGE, RTN])) as modified:
+    with bench(tiny, tmp_path, no_text()).make(recipe_of([MERGE, RTN])) as modified:
         assert [kind for step in modified.manifest.steps for kind in step.types] == ["merge.linear", "quantize.rtn"]
 
 
-def test_what_the_model_cannot_take_is_a_refusal_and_so_is_a_fault(tiny: Tiny, tmp_path: Path) -> None:
+def test_what_the_model_cannot_take_is_a_refusal_and_so_is_a_fault_whose_log_has_no_text(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(RefusedError, match="no text"):
-        bench(tiny, tmp_path, no_text).make(recipe_of([RTN, REPAIR]))
-
-    def faulty(_: Any) -> Any:
-        raise ZeroDivisionError
-
+        bench(tiny, tmp_path, no_text()).make(recipe_of([RTN, REPAIR]))
     with pytest.raises(RefusedError, match="unforeseen"):
-        bench(tiny, tmp_path, faulty).make(recipe_of([RTN, REPAIR]))
+        bench(tiny, tmp_path, failing(ValueError(f"cannot digest {SECRET!r}"))).make(recipe_of([RTN, REPAIR]))
+    assert "a treatment failed" in caplog.text and "ValueError" in caplog.text
+    assert "river" not in caplog.text
 
 
 def test_what_the_machine_lacks_ends_the_job(tiny: Tiny, tmp_path: Path) -> None:
-    def full(_: Any) -> Any:
-        raise HemostatError(ErrorCode.DISK_FULL, "full")
-
-    with pytest.raises(HemostatError) as caught:
-        bench(tiny, tmp_path, full).make(recipe_of([RTN, REPAIR]))
-    assert caught.value.code == ErrorCode.DISK_FULL
-
-    def small(_: Any) -> Any:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-
-    with pytest.raises(RuntimeError, match="allocate"):
-        bench(tiny, tmp_path, small).make(recipe_of([RTN, REPAIR]))
-
-
-def test_the_log_of_a_fault_has_no_text(tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def telling(_: Any) -> Any:
-        raise ValueError(f"cannot digest {SECRET!r}")
-
-    with pytest.raises(RefusedError, match="unforeseen"):
-        bench(tiny, tmp_path, telling).make(recipe_of([RTN, REPAIR]))
-    assert "a treatment failed" in caplog.text and "ValueError" in caplog.text
-    assert "river" not in caplog.text
+    memory = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    for error in (HemostatError(ErrorCode.DISK_FULL, "full"), memory):
+        with pytest.raises(type(error)) as caught:
+            bench(tiny, tmp_path, failing(error)).make(recipe_of([RTN, REPAIR]))
+        assert caught.value is error
 
 
 def notes(made: Bench, home: Path, recipe: Recipe) -> set[str]:
@@ -95,32 +82,23 @@ def notes(made: Bench, home: Path, recipe: Recipe) -> set[str]:
     nothing: Any = None
     with pytest.raises(RefusedError):
         made.trial(recipe, nothing, nothing, phase="trial", timed=False)
-    return {file.name for file in (home / "made").iterdir()}
+    return {file.name for file in (home / "partial" / "made").iterdir()}
 
 
 def test_a_trial_that_was_refused_for_its_text_is_made_again_with_another_text(tiny: Tiny, tmp_path: Path) -> None:
-    tried: list[str] = []
-
-    def texts(words: str) -> Callable[..., Any]:
-        def read(_: Any) -> Any:
-            tried.append(words)
-            raise HemostatError(ErrorCode.CALIBRATION_TOO_SHORT, words)
-
-        return read
-
     recipe = recipe_of([RTN, REPAIR])
-    first = notes(bench(tiny, tmp_path, texts("no text")), tmp_path, recipe)
-    assert notes(bench(tiny, tmp_path, texts("no text")), tmp_path, recipe) == first
+    first = notes(bench(tiny, tmp_path, no_text()), tmp_path, recipe)
+    assert notes(bench(tiny, tmp_path, no_text()), tmp_path, recipe) == first
     assert len(first) == 1
-    both = notes(bench(tiny, tmp_path, texts("little text")), tmp_path, recipe)
+    both = notes(bench(tiny, tmp_path, no_text("little text")), tmp_path, recipe)
     assert first < both
-    refused = {json.loads((tmp_path / "made" / name).read_text())["refused"] for name in both}
+    refused = {json.loads((tmp_path / "partial" / "made" / name).read_text())["refused"] for name in both}
     assert refused == {"no text", "little text"}
 
 
 def test_what_a_trial_is_known_by_changes_with_the_origin_and_the_other_model(tiny: Tiny, tmp_path: Path) -> None:
     sibling = Path(shutil.copytree(tiny(seed=1), tmp_path / "sibling"))
-    made = bench(tiny, tmp_path, no_text)
+    made = bench(tiny, tmp_path, no_text())
     made._others = lambda step: sibling if getattr(step, "type", "") == "merge.linear" else None
     merged, plain = recipe_of([MERGE, RTN]), recipe_of([RTN])
     before = made.plan(merged), made.plan(plain)

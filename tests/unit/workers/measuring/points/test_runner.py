@@ -96,14 +96,27 @@ def change_weights(file: Path) -> None:
     save_file(weights | {name: weights[name] + 1}, file, metadata={"format": "pt"})
 
 
-def test_the_key_changes_with_the_content_of_the_calibration_file(job: Job) -> None:
-    recipe, plain = recipe_of([GPTQ]), recipe_of([RTN])
-    before, other = job.key(recipe), job.key(plain)
-    job.write("a model that loses what it has had " * 20)
-    assert job.key(recipe) != before
-    assert job.key(plain) == other
-    job.write("the quick brown fox jumps over the lazy dog " * 20)
-    assert job.key(recipe) == before
+def adapter(job: Job) -> Path:
+    folder = job.folder / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 2}))
+    save_file({"a": torch.zeros(2)}, folder / "adapter_model.safetensors")
+    return folder / "adapter_model.safetensors"
+
+
+def test_the_key_changes_with_the_content_of_what_its_recipe_reads_and_of_nothing_else(job: Job) -> None:
+    file = adapter(job)
+    changes: dict[str, tuple[list[dict[str, Any]], Callable[[], None]]] = {
+        "calibration text": ([GPTQ], lambda: job.write("a model that loses what it has had " * 20)),
+        "partner of a merge": ([MERGE, RTN], lambda: change_weights(job.partner / "model.safetensors")),
+        "adapter": ([ADAPTER], lambda: change_weights(file)),
+    }
+    plain = job.key(recipe_of([RTN]))
+    for name, (steps, change) in changes.items():
+        before = job.key(recipe_of(steps))
+        change()
+        assert job.key(recipe_of(steps)) != before, name
+        assert job.key(recipe_of([RTN])) == plain, name
 
 
 def test_a_text_that_is_too_short_gives_another_key_than_one_that_has_grown(job: Job) -> None:
@@ -114,25 +127,6 @@ def test_a_text_that_is_too_short_gives_another_key_than_one_that_has_grown(job:
     assert short != whole
     assert job.key(recipe) == short
     assert job.key(recipe_of([GPTQ | {"bits": 3}])) != short
-
-
-def test_the_key_changes_with_the_weights_of_a_partner_of_a_merge(job: Job) -> None:
-    recipe, plain = recipe_of([MERGE, RTN]), recipe_of([RTN])
-    before, other = job.key(recipe), job.key(plain)
-    change_weights(job.partner / "model.safetensors")
-    assert job.key(recipe) != before
-    assert job.key(plain) == other
-
-
-def test_the_key_changes_with_the_weights_of_an_adapter(job: Job) -> None:
-    folder = job.folder / "adapter"
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps({"r": 2}))
-    save_file({"a": torch.zeros(2)}, folder / "adapter_model.safetensors")
-    recipe = recipe_of([ADAPTER])
-    before = job.key(recipe)
-    change_weights(folder / "adapter_model.safetensors")
-    assert job.key(recipe) != before
 
 
 def test_the_key_does_not_change_with_what_decides_no_value(job: Job) -> None:
@@ -149,18 +143,11 @@ def test_the_key_does_not_change_with_what_decides_no_value(job: Job) -> None:
     assert [job.key(recipe) for recipe in recipes] == before
 
 
-def test_the_key_changes_with_the_tokens_of_a_class(job: Job) -> None:
-    recipe = recipe_of([RTN])
-    keys = [job.key(recipe)]
+def test_the_key_changes_with_the_model_the_recipe_and_the_tokens_of_a_class(job: Job, tiny: Tiny) -> None:
+    keys = [job.key(recipe_of([RTN])), job.key(recipe_of([RTN | {"bits": 3}]))]
     for mask in ([True, False], [True, True]):
         job.classes = {"numbers": np.array(mask)}
-        keys.append(job.key(recipe))
-    assert len(set(keys)) == 3
-
-
-def test_the_key_changes_with_the_model_and_the_recipe(job: Job, tiny: Tiny) -> None:
-    recipe = recipe_of([RTN])
-    before = job.key(recipe)
-    assert job.key(recipe_of([RTN | {"bits": 3}])) != before
+        keys.append(job.key(recipe_of([RTN])))
     job.model = tiny(seed=2)
-    assert job.key(recipe) != before
+    keys.append(job.key(recipe_of([RTN])))
+    assert len(set(keys)) == 5
