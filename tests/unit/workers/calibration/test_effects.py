@@ -26,7 +26,6 @@ def test_the_share_of_one_temperature_is_taken_over_the_same_rows_as_the_whole()
     assert found.temperature_share == pytest.approx(saved[0] / saved[1])
     assert found.top1_agreement.change.mean == pytest.approx(0)  # a temperature moves no token past another
     assert found.entropy.change.mean == pytest.approx((calibrated.entropy_candidate - raw.entropy_candidate).mean())
-    assert found.entropy.reference is not None
     assert found.entropy.reference.mean == pytest.approx(raw.entropy_reference.mean())
     assert found.loss.raw.mean == pytest.approx(-raw.logp_candidate.mean())
 

@@ -1,6 +1,5 @@
 """Against scipy in float64, and against the engine-side divergence that compare jobs use."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from scipy.special import log_softmax, rel_entr, softmax
 from scipy.stats import entropy as scipy_entropy
 
 from tests.support.profiles import Temperature
+from tests.support.stopping import StoppedError, stop, until_done
 from workers.calibration.measure import (
     Logits,
     cost_microseconds,
@@ -56,7 +56,9 @@ def logits_of(which: Head, hidden: torch.Tensor) -> np.ndarray:
     return hidden.double().numpy() @ which.weight_VD.double().numpy().T
 
 
-def test_kl_of_raw_and_calibrated_is_that_of_scipy() -> None:
+@pytest.mark.parametrize("chunk", [8, 10_000])
+def test_kl_of_raw_and_calibrated_is_that_of_scipy(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr("workers.calibration.measure.CHUNK_LOGITS", chunk * VOCABULARY)
     made, ref, cand = rows(), head(0), head(1)
     columns = mean_kl_columns(made, Logits(ref, cand), {"hot": Temperature(1.7)})
     p = softmax(logits_of(ref, made.reference_TD), axis=1)
@@ -76,20 +78,6 @@ def test_a_hidden_correction_goes_through_the_head() -> None:
     assert columns["moved"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_a_perfect_correction_leaves_nothing() -> None:
-    made, ref = rows(noise=0.0), head()
-    assert mean_kl_columns(made, Logits(ref, ref), {})[""] == pytest.approx(np.zeros(50), abs=1e-6)
-
-
-def test_chunks_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, ref, cand = rows(), head(0), head(1)
-    whole = mean_kl_columns(made, Logits(ref, cand), {"hot": Temperature(1.7)})
-    monkeypatch.setattr("workers.calibration.measure.CHUNK_LOGITS", 8 * VOCABULARY)
-    parts = mean_kl_columns(made, Logits(ref, cand), {"hot": Temperature(1.7)})
-    for name, column in whole.items():
-        assert parts[name] == pytest.approx(column, rel=1e-5, abs=1e-7)
-
-
 def test_what_was_measured_before_a_stop_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.calibration.measure.CHUNK_LOGITS", 8 * VOCABULARY)
     made, logits, hot = rows(), Logits(head(0), head(1)), Temperature(1.7)
@@ -103,33 +91,16 @@ def test_what_was_measured_before_a_stop_is_not_measured_again(tmp_path: Path, m
 
     monkeypatch.setattr(Logits, "of_reference", counted)
 
-    class StopError(Exception):
-        pass
-
     def measured(reductions: Reductions, check: Callable[[], None]) -> list[np.ndarray]:
         kl = mean_kl_columns(made, logits, {"hot": hot}, check_cancelled=check, reductions=reductions.at("kl"))
         values = token_values(made, logits, hot, check_cancelled=check, reductions=reductions.at("values"))
-        sampled = sampled_columns(
-            made, logits, hot, 0.7, 0.9, check_cancelled=check, reductions=reductions.at("sampled")
-        )
+        last = reductions.at("sampled")
+        sampled = sampled_columns(made, logits, hot, 0.7, 0.9, check_cancelled=check, reductions=last)
         return [*kl.values(), *(getattr(values, name) for name in FIELDS), *sampled.values()]
 
     whole = measured(Reductions(), lambda: None)
     once, asked = asked, 0
-    found: list[np.ndarray] | None = None
-    attempts = 0
-    while found is None:
-        attempts += 1
-        left = 25
-
-        def check() -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise StopError
-
-        with contextlib.suppress(StopError):
-            found = measured(Reductions(tmp_path), check)
+    found, attempts = until_done(lambda check: measured(Reductions(tmp_path), check), lambda _: 25)
     assert attempts > 1
     assert asked <= once + attempts, "but for the chunk at hand"
     for one, other in zip(whole, found, strict=True):
@@ -205,23 +176,10 @@ def test_loss_and_entropy_of_a_calibrated_model_are_its_own() -> None:
 
 
 def test_the_cost_of_a_correction_is_a_time_and_cancelling_it_is_heard() -> None:
-    made, ref = rows(), head()
-    assert 0 < cost_microseconds(Temperature(1.5), Logits(ref, ref), made) < 1e6
-
-    class StopError(Exception):
-        pass
-
-    def stop() -> None:
-        raise StopError
-
-    for act in (
-        lambda: cost_microseconds(Temperature(1.5), Logits(ref, ref), made, check_cancelled=stop),
-        lambda: mean_kl_columns(made, Logits(ref, ref), {}, check_cancelled=stop),
-        lambda: token_values(made, Logits(ref, ref), None, check_cancelled=stop),
-        lambda: sampled_columns(made, Logits(ref, ref), Temperature(1.1), 1.0, 0.9, check_cancelled=stop),
-    ):
-        with pytest.raises(StopError):
-            act()
+    made, logits = rows(), Logits(head(), head())
+    assert 0 < cost_microseconds(Temperature(1.5), logits, made) < 1e6
+    with pytest.raises(StoppedError):
+        cost_microseconds(Temperature(1.5), logits, made, check_cancelled=stop)
 
 
 def test_a_reference_that_is_not_finite_is_no_divergence_of_zero() -> None:

@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.stopping import StoppedError
 from workers.calibration.reductions import Reductions, State
-
-
-class StoppedError(Exception):
-    """Somebody wanted it to stop."""
 
 
 def parts(stop_at: int = -1) -> Iterator[torch.Tensor]:
@@ -65,21 +62,6 @@ def test_rows_of_all_parts_come_one_after_the_other(tmp_path: Path) -> None:
     assert torch.equal(found["negative"], found["row"] < 0)
 
 
-def test_a_step_that_fails_leaves_what_was_there_before_it(tmp_path: Path) -> None:
-    counted = Counted()
-
-    def failing(state: State, part: torch.Tensor) -> State:
-        if counted.calls == 3:
-            raise StoppedError
-        return counted.add(state, part)
-
-    with pytest.raises(StoppedError):
-        Reductions(tmp_path).of("sum", ZERO, parts(), failing)
-    found = Reductions(tmp_path).of("sum", ZERO, parts(), counted.add)
-    assert counted.calls == 7
-    assert torch.equal(found["sum"], Reductions().of("sum", ZERO, parts(), Counted().add)["sum"])
-
-
 @pytest.mark.parametrize("damage", ["empty", "cut", "nonsense", "of another kind"])
 def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     counted = Counted()
@@ -114,13 +96,3 @@ def test_a_full_disk_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Reductions(tmp_path).of("sum", ZERO, parts(3), counted.add)
     Reductions(tmp_path).of("sum", ZERO, parts(), counted.add)
     assert counted.calls == 10
-
-
-def test_what_another_format_kept_is_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = {"sum": torch.zeros((), dtype=torch.float64)}
-    expected = Reductions(tmp_path).of("kl", start, parts(), Counted().add)
-    monkeypatch.setattr("workers.calibration.reductions._DONE", "reductions.done.next")
-    counted = Counted()
-    found = Reductions(tmp_path).of("kl", start, parts(), counted.add)
-    assert counted.calls == 7
-    assert torch.equal(found["sum"], expected["sum"])

@@ -1,28 +1,11 @@
-"""What the report of a calibrate job warns of, and what it does not speak of."""
+"""What the report of a calibrate job does not speak of."""
 
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 
-from tests.support.making import sides
-from workers.calibration.report import _not_tested, _warnings
-
-
-def test_what_was_warned_of_in_making_the_candidate_is_told() -> None:
-    documents = [SimpleNamespace(domain="prose") for _ in range(100)]
-    finite = cast("Any", SimpleNamespace(nonfinite_positions=0))
-
-    def told(*making: str) -> list[str]:
-        tested = SimpleNamespace(
-            sides=sides(*making),
-            sets=SimpleNamespace(test=SimpleNamespace(documents=documents), fitted_domains=lambda: {"prose"}),
-            test=SimpleNamespace(effects=None),
-        )
-        return _warnings(cast("Any", tested), finite, finite)
-
-    assert told() == []
-    assert told("too little text") == ["Of making the candidate by quantize.gptq: too little text"]
+from workers.calibration.report import _not_tested
 
 
 def test_sampling_settings_are_tested_if_the_job_asks_for_them() -> None:

@@ -31,7 +31,6 @@ def test_a_cell_is_the_paired_clustered_estimate() -> None:
     calibrated = raw * 0.7
     cell = paired(raw, calibrated, at, np.ones(raw.size, dtype=bool), seed=3).cell()
     expected = Clusters.of(at.document, at.window).means([calibrated - raw], seed=3)[0]
-    assert expected.interval is not None
     assert cell.saved.mean == pytest.approx(raw.mean() * 0.3)
     # Resampling goes in another order where other quantities come along.
     assert cell.saved.ci == pytest.approx((-expected.interval[1], -expected.interval[0]), rel=0.03)
@@ -64,10 +63,6 @@ def verdict(shares: dict[str, float], *, documents: int = 12, tolerance: float =
     return why_not(own, found, tolerance=tolerance, nonfinite=0)
 
 
-def test_a_correction_that_helps_everywhere_is_served() -> None:
-    assert verdict({"prose": 0.7, "code": 0.9}) == ()
-
-
 def test_one_worse_domain_refuses_what_helps_on_the_whole() -> None:
     reasons = verdict({"prose": 0.5, "code": 0.5, "french": 1.05})
     assert len(reasons) == 1
@@ -78,11 +73,6 @@ def test_a_domain_that_stays_as_it_is_lies_within_the_tolerance_and_without_one_
     assert verdict({"prose": 0.7, "code": 1.0}) == ()
     assert verdict({"prose": 0.7, "code": 1.001}) == ()
     assert len(verdict({"prose": 0.7, "code": 1.0}, tolerance=0.0)) == 1
-
-
-def test_a_correction_that_changes_nothing_is_not_served() -> None:
-    reasons = verdict({"prose": 1.0})
-    assert any("together" in reason for reason in reasons)
 
 
 def test_a_gain_that_noise_explains_is_not_served() -> None:

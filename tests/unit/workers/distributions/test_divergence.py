@@ -22,6 +22,7 @@ from tests.support.divergences import (
     assert_means,
     values_of,
 )
+from tests.support.stopping import StoppedError, stop_at
 from workers.distributions import divergence as divergence_module
 from workers.distributions.divergence import CHUNK, Divergence, Precision, arithmetic
 from workers.distributions.head import Head
@@ -37,9 +38,7 @@ def test_means_agree_with_float64_for_every_kind_of_head(heads: str, precision: 
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(
-    ("vocabulary", "bits"), [(2, 4), (7, 4), (64, 4), (320, 4), (1003, 4), (1003, 6), (1003, 8), (3000, 4)]
-)
+@pytest.mark.parametrize(("vocabulary", "bits"), [(2, 4), (7, 4), (64, 4), (1003, 6), (1003, 8), (3000, 4)])
 def test_means_agree_with_float64_at_every_size_of_vocabulary_and_change(
     vocabulary: int, bits: int, precision: Precision
 ) -> None:
@@ -60,7 +59,7 @@ def test_tiny_divergences_do_not_drown_in_rounding(by: float, precision: Precisi
     assert_means(given_case, precision)
 
 
-@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("heads", ["plain", "soft cap", "weights differ", "all differs"])
 def test_no_mean_is_further_off_than_that_of_two_heads_rounded_to_bf16(heads: str) -> None:
     given_case = case(*HEADS[heads], 200, by=0.01)
     naive = oracle(
@@ -173,29 +172,6 @@ def test_two_tokens_by_hand() -> None:
     assert (found.rank_of_reference_top[0], found.rank_token_reference[0], found.rank_token_candidate[0]) == (2, 1, 2)
 
 
-def test_bernoulli_divergences_by_formula() -> None:
-    found = values_of(two_token_case(9.0, 1.0), "float32")
-    assert found.kl[0] == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2), rel=3e-6)
-    assert found.reverse_kl[0] == pytest.approx(0.5 * math.log(1 / 1.8) + 0.5 * math.log(5), rel=3e-6)
-    assert found.tv[0] == pytest.approx(0.4, rel=3e-6)
-
-
-@pytest.mark.parametrize("heads", ["plain", "bias, soft cap and scale", "weights differ"])
-def test_exchanging_the_models_exchanges_what_is_not_symmetric(heads: str) -> None:
-    there = case(*HEADS[heads], 150, by=0.05)
-    back = Case(there.candidate, there.reference, there.candidate_TD, there.reference_TD, there.next_T)
-    one, other = values_of(there, "float32"), values_of(back, "float32")
-    for name, twin in (
-        ("kl", "reverse_kl"),
-        ("js", "js"),
-        ("tv", "tv"),
-        ("logp_reference", "logp_candidate"),
-        ("entropy_reference", "entropy_candidate"),
-    ):
-        assert np.allclose(getattr(one, name), getattr(other, twin), rtol=2e-5, atol=1e-6), name
-    assert np.array_equal(one.top_reference, other.top_candidate)
-
-
 @pytest.mark.parametrize("heads", ["plain", "bias", "soft cap", "weights differ", "widths differ"])
 def test_every_count_is_exact_in_float32(heads: str) -> None:
     given_case = case(*HEADS[heads], 200, by=0.2)
@@ -276,7 +252,7 @@ def test_no_positions_give_no_values() -> None:
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(
     spread=st.floats(0.01, 60),
@@ -339,23 +315,13 @@ def test_on_a_gpu_partial_sums_are_float32_while_it_runs_and_as_before_afterward
 
 
 def test_cancelling_is_asked_for_before_every_chunk() -> None:
-    class CancelledError(Exception):
-        pass
-
-    calls = 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise CancelledError
-
     given_case = case(PLAIN, PLAIN, 4 * CHUNK["cpu"], by=0.05)
-    with pytest.raises(CancelledError):
-        Divergence(PLAIN, PLAIN)(
-            given_case.reference_TD, given_case.candidate_TD, given_case.next_T, check_cancelled=check
-        )
-    assert calls == 3
+    looks: list[None] = []
+    states = given_case.reference_TD, given_case.candidate_TD, given_case.next_T
+    Divergence(PLAIN, PLAIN)(*states, check_cancelled=lambda: looks.append(None))
+    assert len(looks) == 4
+    with pytest.raises(StoppedError):
+        Divergence(PLAIN, PLAIN)(*states, check_cancelled=stop_at(3))
 
 
 def test_vocabularies_must_be_of_one_size() -> None:

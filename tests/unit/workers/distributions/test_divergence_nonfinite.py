@@ -61,16 +61,6 @@ def test_the_sound_side_s_own_values_are_as_exact_as_elsewhere(heads: str, side:
             assert np.isnan(getattr(found, name)).all(), name
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_where_neither_side_is_finite_there_is_no_value(precision: Precision) -> None:
-    clean = case(PLAIN, PLAIN, 5, by=0.05)
-    nothing = torch.full_like(clean.reference_TD, math.nan)
-    found = values_of(replace(clean, reference_TD=nothing, candidate_TD=nothing), precision)
-    assert not found.finite.any()
-    for name in FLOATS:
-        assert np.isnan(getattr(found, name)).all(), name
-
-
 def test_a_weight_that_is_not_finite_marks_every_position() -> None:
     weight = PLAIN.weight_VD.clone()
     weight[500, 3] = math.nan

@@ -168,21 +168,29 @@ def test_a_hint_that_says_nothing_is_no_reason(tmp_path: Path, field: dict[str, 
     assert Head.load(make_up(tmp_path / "made-up", config=field)).scale == 1.0
 
 
-def test_a_head_without_a_final_norm_is_refused(tmp_path: Path) -> None:
-    error = refusal(make_up(tmp_path / "made-up", model__norm__weight=None))
-    assert error.code == ErrorCode.HEAD_UNSUPPORTED
-    assert "norm" in error.detail
-
-
-def test_a_head_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    error = refusal(make_up(tmp_path / "made-up", lm_head__weight=None))
-    assert error.code == ErrorCode.CHECKPOINT_INCOMPLETE
-    assert "lm_head.weight" in error.detail
-
-
-def test_a_tied_head_whose_embedding_has_no_known_name_is_refused(tmp_path: Path) -> None:
-    folder = make_up(tmp_path / "made-up", config={"tie_word_embeddings": True}, lm_head__weight=None)
-    assert refusal(folder).code == ErrorCode.HEAD_UNSUPPORTED
+@pytest.mark.parametrize(
+    ("config", "tensors", "code", "said"),
+    [
+        ({}, {"model__norm__weight": None}, ErrorCode.HEAD_UNSUPPORTED, "norm"),
+        ({}, {"lm_head__weight": None}, ErrorCode.CHECKPOINT_INCOMPLETE, "lm_head.weight"),
+        ({"tie_word_embeddings": True}, {"lm_head__weight": None}, ErrorCode.HEAD_UNSUPPORTED, ""),
+        ({}, {"lm_head__weight": torch.ones(32, 16)}, ErrorCode.CHECKPOINT_SHAPE_MISMATCH, "(32, 16)"),
+        ({}, {"lm_head__weight": torch.ones(33, 15)}, ErrorCode.CHECKPOINT_SHAPE_MISMATCH, "(33, 15)"),
+        (
+            {},
+            {"lm_head__weight": torch.ones(33, 16, dtype=torch.int8), "model__layers__0__weight": torch.ones(64, 16)},
+            ErrorCode.HEAD_UNSUPPORTED,
+            "",
+        ),
+    ],
+    ids=["no norm", "no head", "tied to an embedding of no known name", "rows", "width", "integers without a scale"],
+)
+def test_a_head_that_cannot_be_reproduced_is_refused(
+    tmp_path: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor | None], code: ErrorCode, said: str
+) -> None:
+    error = refusal(make_up(tmp_path / "made-up", config=config, **tensors))
+    assert error.code == code
+    assert said in error.detail
 
 
 @pytest.mark.parametrize("copied", [True, False])
@@ -199,31 +207,23 @@ def test_the_second_matrix_of_a_tied_head_must_be_a_copy_of_the_first(tiny: Tiny
         assert "tie_word_embeddings" in error.hint
 
 
-@pytest.mark.parametrize("shape", [(32, 16), (33, 15)])
-def test_a_head_that_does_not_fit_its_configuration_is_refused(tmp_path: Path, shape: tuple[int, int]) -> None:
-    error = refusal(make_up(tmp_path / "made-up", lm_head__weight=torch.ones(shape)))
-    assert error.code == ErrorCode.CHECKPOINT_SHAPE_MISMATCH
-    assert str(shape) in error.detail
-
-
-def test_integers_without_a_scale_are_refused(tmp_path: Path) -> None:
-    integers, floats = torch.ones(33, 16, dtype=torch.int8), torch.ones(64, 16)
-    folder = make_up(tmp_path / "made-up", lm_head__weight=integers, model__layers__0__weight=floats)
-    assert refusal(folder).code == ErrorCode.HEAD_UNSUPPORTED
-
-
-@pytest.mark.parametrize("value", ["four", True, [4.0]])
-def test_a_scale_that_is_no_number_is_refused(tmp_path: Path, tiny: Tiny, value: object) -> None:
-    error = refusal(edited(tiny("granite"), tmp_path / "edited", {"logits_scaling": value}))
-    assert error.code == ErrorCode.CHECKPOINT_CORRUPT
-    assert "logits_scaling" in error.detail
-
-
 @pytest.mark.parametrize(
-    ("kind", "field"), [("granite", {"logits_scaling": 0}), ("gemma2", {"final_logit_softcapping": -1})]
+    ("kind", "field", "value", "code", "said"),
+    [
+        *(
+            ("granite", "logits_scaling", value, ErrorCode.CHECKPOINT_CORRUPT, "logits_scaling")
+            for value in ("four", True, [4.0])
+        ),
+        ("granite", "logits_scaling", 0, ErrorCode.HEAD_UNSUPPORTED, "divisor 0.0"),
+        ("gemma2", "final_logit_softcapping", -1, ErrorCode.HEAD_UNSUPPORTED, "soft cap -1.0"),
+    ],
 )
-def test_a_scale_that_makes_no_sense_is_refused(tmp_path: Path, tiny: Tiny, kind: str, field: dict[str, Any]) -> None:
-    assert refusal(edited(tiny(kind), tmp_path / "edited", field)).code == ErrorCode.HEAD_UNSUPPORTED
+def test_a_scale_that_makes_no_sense_is_refused(
+    tmp_path: Path, tiny: Tiny, kind: str, field: str, value: object, code: ErrorCode, said: str
+) -> None:
+    error = refusal(edited(tiny(kind), tmp_path / "edited", {field: value}))
+    assert error.code == code
+    assert said in error.detail
 
 
 def edited(

@@ -109,14 +109,6 @@ def test_the_interval_is_the_studentized_bootstrap_computed_from_drawn_documents
     assert high == pytest.approx(mean - np.quantile(t_B, tail) * error, abs=0.08 * error)
 
 
-def test_the_interval_follows_the_skew_of_the_documents() -> None:
-    values = np.exp(stats.norm.ppf((np.arange(40) + 0.5) / 40))
-    found, mirrored = estimate(values, np.arange(40)), estimate(-values, np.arange(40))
-    (low, high), mean = interval(found), found.mean
-    assert high - mean > 1.5 * (mean - low)
-    assert mirrored.mean - interval(mirrored)[0] > 1.5 * (interval(mirrored)[1] - mirrored.mean)
-
-
 def test_with_one_token_a_cluster_the_standard_error_is_the_plain_one() -> None:
     values = np.random.default_rng(1).normal(5, 2, 200)
     found = estimate(values, np.arange(200))
@@ -181,22 +173,6 @@ def test_documents_are_the_clusters_unless_they_are_too_few() -> None:
     assert (enough.by, len(enough)) == ("documents", FEWEST_CLUSTERS)
     few = Clusters.of(document[40:], window[40:])
     assert (few.by, len(few)) == ("windows", 4 * (FEWEST_CLUSTERS - 1))
-
-
-def test_windows_as_clusters_are_too_narrow_where_documents_differ() -> None:
-    """Where documents differ, windows as clusters are too narrow: the reason why six documents are enough."""
-    rng = np.random.default_rng(5)
-    held = {"documents": 0, "windows": 0}
-    for _ in range(300):
-        document = np.repeat(np.arange(8), 80)
-        window = np.arange(document.size) // 10
-        values = np.exp(0.5 * rng.standard_normal(8) - 0.125)[document] * rng.gamma(1.0, size=document.size)
-        for labels, by in ((document, "documents"), (window, "windows")):
-            found = Clusters(labels, "documents" if by == "documents" else "windows").means([values], resamples=500)[0]
-            low, high = interval(found)
-            held[by] += low <= 1 <= high
-    assert held["documents"] > 0.87 * 300
-    assert held["windows"] < 0.75 * 300
 
 
 def test_several_quantities_share_their_draws_and_equal_the_single_ones() -> None:

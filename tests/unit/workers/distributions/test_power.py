@@ -70,7 +70,6 @@ def test_with_so_many_tokens_the_threshold_is_outside(
 ) -> None:
     threshold = mean + part * above if higher else mean - part * below
     needed = tokens_to_decide(tokens, mean, (mean - below, mean + above), [threshold])
-    assert needed is not None
     assert needed > tokens
     shrunk = math.sqrt(tokens / (needed + 1))
     assert not mean - below * shrunk < threshold <= mean + above * shrunk

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.disk import files_of_at_most
 from tests.support.distributions import hidden_states
 from tests.support.reference_stores import HUGE, LENGTHS, META, SIZE, assert_holds, fill, lose, windows
+from tests.support.stopping import StoppedError, stop
 from workers.distributions import reference_store
-from workers.distributions.reference_store import ReferenceStore, Writer
+from workers.distributions.reference_store import ReferenceStore
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -26,25 +29,9 @@ def test_what_was_written_comes_back_bit_for_bit(store: ReferenceStore, dtype: t
     assert_holds(ReferenceStore(store.root, HUGE).open("key"), dtype=dtype)
 
 
-def test_a_token_takes_two_bytes_a_number(store: ReferenceStore) -> None:
-    fill(store, "key")
-    assert (store.folder("key") / "hidden.bin").stat().st_size == 2 * SIZE * sum(LENGTHS)
-    assert sorted(path.name for path in store.folder("key").iterdir()) == ["header.json", "hidden.bin"]
-
-
-def test_values_that_are_not_finite_are_kept(store: ReferenceStore) -> None:
-    odd = torch.tensor([[torch.nan, torch.inf, -torch.inf, -0.0]]).bfloat16()
-    with store.write("key", [1], 4, {}) as writer:
-        writer.append(odd)
-    stored = store.open("key")
-    assert stored is not None
-    assert torch.equal(stored.window(0).view(torch.int16), odd.view(torch.int16))
-
-
 def test_a_window_is_a_copy_that_outlives_the_store(store: ReferenceStore) -> None:
     fill(store, "key")
     stored = store.open("key")
-    assert stored is not None
     window = stored.window(2)
     window.zero_()
     stored.close()
@@ -62,30 +49,14 @@ def test_keys_differ_in_every_part_and_not_in_order() -> None:
 
 @pytest.mark.parametrize("after", [0, 1, 3, 5])
 def test_a_lost_pass_is_continued_where_it_was_lost(store: ReferenceStore, after: int) -> None:
+    """A process that is killed says nothing at its end: only what `partial.json` vouches for counts."""
     lose(store, "key", after)
     assert store.open("key") is None
-    with store.write("key", LENGTHS, SIZE, META) as writer:
-        assert writer.windows_done == after
-        for hidden_TD in windows()[after:]:
-            writer.append(hidden_TD)
-    assert_holds(store.open("key"))
-
-
-def test_a_pass_can_be_lost_again_and_again(store: ReferenceStore) -> None:
-    for after in (1, 1, 2, 4):
-        lose(store, "key", after)
-    fill(store, "key")
-    assert_holds(store.open("key"))
-
-
-def test_what_was_not_forced_to_disk_is_scored_again(store: ReferenceStore) -> None:
-    """A process that is killed says nothing at its end: only what `partial.json` vouches for counts."""
-    lose(store, "key", 2)
     with (store.folder("key") / "partial.bin").open("ab") as file:
         file.write(b"torn")
     with store.write("key", LENGTHS, SIZE, META) as writer:
-        assert writer.windows_done == 2
-        for hidden_TD in windows()[2:]:
+        assert writer.windows_done == after
+        for hidden_TD in windows()[after:]:
             writer.append(hidden_TD)
     assert_holds(store.open("key"))
 
@@ -163,66 +134,36 @@ def test_what_does_not_fit_the_pass_is_refused(store: ReferenceStore) -> None:
             store.write("empty", lengths, size, META)
 
 
-def damage_states(folder: Path) -> None:
-    flip(folder / "hidden.bin", 40)
+def header(**fields: object) -> Callable[[Path], object]:
+    def edit(folder: Path) -> None:
+        file = folder / "header.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
-
-def shorten_states(folder: Path) -> None:
-    os.truncate(folder / "hidden.bin", 30)
+    return edit
 
 
 def remove_states(folder: Path) -> None:
     (folder / "hidden.bin").unlink()
 
 
-def cut_header(folder: Path) -> None:
-    (folder / "header.json").write_text((folder / "header.json").read_text()[:40])
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "flipped states": lambda folder: flip(folder / "hidden.bin", 40),
+    "short states": lambda folder: os.truncate(folder / "hidden.bin", 30),
+    "no states": remove_states,
+    "cut header": lambda folder: os.truncate(folder / "header.json", 40),
+    "empty header": lambda folder: (folder / "header.json").write_text("[]"),
+    "another key": header(key="other"),
+    "another format": header(format="hemostat.hidden/1"),
+    "another dtype": header(dtype="int4"),
+    "other lengths": header(lengths=["5"]),
+}
 
 
-def empty_header(folder: Path) -> None:
-    (folder / "header.json").write_text("[]")
-
-
-def other_key(folder: Path) -> None:
-    edit_header(folder, key="other")
-
-
-def other_format(folder: Path) -> None:
-    edit_header(folder, format="hemostat.hidden/1")
-
-
-def other_dtype(folder: Path) -> None:
-    edit_header(folder, dtype="int4")
-
-
-def other_lengths(folder: Path) -> None:
-    edit_header(folder, lengths=["5"])
-
-
-def edit_header(folder: Path, **fields: object) -> None:
-    header = json.loads((folder / "header.json").read_text())
-    (folder / "header.json").write_text(json.dumps(header | fields))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        damage_states,
-        shorten_states,
-        remove_states,
-        cut_header,
-        empty_header,
-        other_key,
-        other_format,
-        other_dtype,
-        other_lengths,
-    ],
-)
-def test_damaged_or_foreign_states_count_as_absent_and_are_made_again(store: ReferenceStore, damage: object) -> None:
-    assert callable(damage)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_or_foreign_states_count_as_absent_and_are_made_again(store: ReferenceStore, damage: str) -> None:
     fill(store, "key", seed=1)
     store.put_sidecar("key", "noise_floor", {"kl": 0.0})
-    damage(store.folder("key"))
+    DAMAGES[damage](store.folder("key"))
     assert store.open("key") is None
     assert store.get_sidecar("key", "noise_floor") is None
     fill(store, "key")
@@ -248,34 +189,26 @@ def test_a_writer_that_finds_a_whole_pass_has_nothing_to_do(store: ReferenceStor
 
 def test_a_second_writer_waits_and_finds_the_pass_done(store: ReferenceStore) -> None:
     entered = threading.Event()
-    done: list[int] = []
 
-    def second() -> None:
+    def second() -> int:
         entered.set()
         with store.write("key", LENGTHS, SIZE, META) as writer:
-            done.append(writer.windows_done)
+            return writer.windows_done
 
-    thread = threading.Thread(target=second)
-    with store.write("key", LENGTHS, SIZE, META) as writer:
-        thread.start()
-        entered.wait(60)
-        for hidden_TD in windows():
-            writer.append(hidden_TD)
-        assert not done
-    thread.join(60)
-    assert done == [len(LENGTHS)]
+    with ThreadPoolExecutor() as pool:
+        with store.write("key", LENGTHS, SIZE, META) as writer:
+            done = pool.submit(second)
+            entered.wait(60)
+            for hidden_TD in windows():
+                writer.append(hidden_TD)
+            assert not done.done()
+        assert done.result(60) == len(LENGTHS)
     assert_holds(store.open("key"))
 
 
 def test_waiting_for_another_writer_can_be_cancelled(store: ReferenceStore) -> None:
-    class CancelledError(Exception):
-        pass
-
-    def cancel() -> None:
-        raise CancelledError
-
     with store.write("key", [1], SIZE, META) as writer:
-        with pytest.raises(CancelledError), store.write("key", [1], SIZE, META, check_cancelled=cancel):
+        with pytest.raises(StoppedError), store.write("key", [1], SIZE, META, check_cancelled=stop):
             pass
         writer.append(hidden_states(1, SIZE))
     assert store.open("key") is not None
@@ -306,7 +239,6 @@ def test_the_least_recently_used_goes_first(store: ReferenceStore) -> None:
         fill(store, key)
         os.utime(store.folder(key) / "header.json", ns=(age * 10**9, age * 10**9))
     used = store.open("a")
-    assert used is not None
     used.close()
     tight = ReferenceStore(store.root, 3 * entry_bytes(store, "a") + 10)
     tight.evict()
@@ -319,7 +251,6 @@ def test_what_is_open_or_written_is_not_evicted(store: ReferenceStore) -> None:
     fill(store, "open")
     fill(store, "idle")
     reader = store.open("open")
-    assert reader is not None
     nothing = ReferenceStore(store.root, 0)
     with store.write("written", LENGTHS, SIZE, META) as writer:
         for hidden_TD in windows():
@@ -374,6 +305,8 @@ def test_a_pass_that_cannot_fit_is_refused_before_it_begins_and_evicts_nothing(s
         pass
     assert caught.value.code == ErrorCode.DISK_FULL
     assert keys(store) == {"other"}
+    fill(store, "key")  # the lock was given back
+    assert_holds(store.open("key"))
 
 
 def test_a_full_disk_for_a_sidecar_leaves_the_old_one(store: ReferenceStore) -> None:
@@ -402,10 +335,3 @@ def test_a_sidecar_cannot_be_named_like_what_is_not_one(store: ReferenceStore, n
     for use in (lambda: store.get_sidecar("key", name), lambda: store.put_sidecar("key", name, {})):
         with pytest.raises(ValueError, match="no name for a sidecar"):
             use()
-
-
-def test_a_failed_begin_gives_the_lock_back(store: ReferenceStore) -> None:
-    with pytest.raises(HemostatError):
-        Writer(store, "key", [10**12], 4096, META, lambda: None).__enter__()
-    fill(store, "key")
-    assert_holds(store.open("key"))

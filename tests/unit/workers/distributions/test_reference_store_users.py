@@ -21,7 +21,6 @@ def test_states_go_with_the_last_job_that_wrote_or_read_them(store: ReferenceSto
     lose(first, "half", 2)
     stored = second.open("shared")
     assert_holds(stored)
-    assert stored is not None
     stored.close()
     drop_states(store.root, "first")
     assert [store.folder(key).exists() for key in ("shared", "own", "half")] == [True, False, False]
@@ -78,7 +77,6 @@ def test_what_two_jobs_used_that_are_deleted_at_one_time_is_removed_by_a_later_c
 def test_nobody_waits_for_a_process_that_hangs_while_it_removes_states(store: ReferenceStore) -> None:
     fill(ReferenceStore(store.root, HUGE, user="job"), "key")
     hangs = try_lock(store.root / ".locks" / ".users", exclusive=True)
-    assert hangs is not None
     drop_states(store.root, "job")
     assert store.folder("key").exists()
     hangs.release()
@@ -92,7 +90,6 @@ def test_states_that_are_read_at_this_moment_stay_until_a_later_call(store: Refe
     drop_states(store.root, "job")
     assert_holds(reader)
     assert store.folder("key").exists()
-    assert reader is not None
     reader.close()
     drop_states(store.root, "job")
     assert not store.folder("key").exists()

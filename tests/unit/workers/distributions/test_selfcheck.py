@@ -94,17 +94,16 @@ def test_a_mean_that_is_not_zero_is_refused() -> None:
         check_head(head, states(), tokens, logp_TV - moved)
 
 
+@pytest.mark.parametrize("roundings", [0, 200])
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_refused_with_its_position_and_both_numbers(mistake: str) -> None:
+def test_a_mistake_is_refused_with_its_position_and_both_numbers(mistake: str, roundings: int) -> None:
     name, make = MISTAKES[mistake]
-    true = HEADS[name]
-    right = engine_logp(true, states())
-    with pytest.raises(HemostatError) as caught:
-        check_head(make(true), states(), TOKENS, right)
+    right = engine_logp(HEADS[name], states())
+    with pytest.raises(HemostatError, match="position") as caught:
+        check_head(make(HEADS[name]), states(), TOKENS, right, roundings=roundings)
     assert caught.value.code == ErrorCode.HEAD_MISMATCH
     assert caught.value.hint
     assert any(f"{number:.4f}" in caught.value.detail for number in own(right))
-    assert "position" in caught.value.detail
 
 
 def test_hidden_states_before_the_final_norm_are_refused() -> None:
@@ -113,19 +112,12 @@ def test_hidden_states_before_the_final_norm_are_refused() -> None:
         check_head(head, (states().float() * 1.3).bfloat16(), TOKENS, engine_logp(head, states()))
 
 
-def test_one_wrong_position_is_enough_and_is_named() -> None:
+@pytest.mark.parametrize("by", [-0.5, np.nan])
+def test_one_wrong_position_is_enough_and_is_named(by: float) -> None:
     head = HEADS["plain"]
     logp = engine_logp(head, states())
-    logp[41, TOKENS[42]] -= 0.5
+    logp[41, TOKENS[42]] += by
     with pytest.raises(HemostatError, match="position 42"):
-        check_head(head, states(), TOKENS, logp)
-
-
-def test_a_number_that_is_none_is_refused() -> None:
-    head = HEADS["plain"]
-    logp = engine_logp(head, states())
-    logp[7, TOKENS[8]] = np.nan
-    with pytest.raises(HemostatError, match="position 8"):
         check_head(head, states(), TOKENS, logp)
 
 
@@ -222,10 +214,3 @@ def test_hidden_states_that_were_rounded_in_another_order_pass_where_the_roundin
     beyond[worst, TOKENS[worst + 1]] += 2 * told[worst]
     with pytest.raises(HemostatError, match=f"position {worst + 1} "):
         check_head(head, hidden_TD, TOKENS, beyond, roundings=60)
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_refused_however_often_hidden_states_were_rounded(mistake: str) -> None:
-    name, make = MISTAKES[mistake]
-    with pytest.raises(HemostatError, match="rounding explains"):
-        check_head(make(HEADS[name]), states(), TOKENS, engine_logp(HEADS[name], states()), roundings=200)

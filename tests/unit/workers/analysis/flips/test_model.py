@@ -1,27 +1,14 @@
 """The regression finds the parameters of simulated runs, and its intervals cover."""
 
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from tests.bench import flips, rows
 from tests.unit.workers.analysis.flips.simulation import World, draw
 from workers.analysis.flips.model import CENTRE, INTERCEPT_MEAN, INTERCEPT_SD, SLOPE_MEAN, SLOPE_SD, fit
 from workers.analysis.flips.runs import Run
-
-
-def test_with_many_runs_it_finds_the_curve() -> None:
-    world = World(slope=0.8, task_sd=0.01, run_sd=0.02)
-    runs, _ = draw(world, tasks=6, runs=90, items=5000, rng=np.random.default_rng(0))
-    model = fit(runs)
-    for kl in (0.01, 0.1, 1.0):
-        expected = 1 - math.exp(-math.exp(world.intercept + world.slope * (math.log(kl) - CENTRE)))
-        _, median, _ = model.predict(kl, 100_000)
-        assert median == pytest.approx(expected, rel=0.12)
 
 
 def test_where_items_are_countless_it_is_the_linear_model() -> None:
@@ -102,14 +89,3 @@ def test_the_intervals_cover() -> None:
             low, _, high = model.predict(kl, 200, task=task, seed=number)
             covered.append(low <= found <= high)
     assert sum(covered) >= 35  # 40 at 95 %: fewer than 35 in one of 200 tries
-
-
-def test_the_page_tells_how_often_the_bench_found_that_they_cover() -> None:
-    page = (Path(__file__).resolve().parents[5] / "docs" / "results" / "flips.md").read_text(encoding="utf-8")
-    told = [(float(least), float(most)) for least, most in re.findall(r"\| ([\d.]+) % \| ([\d.]+) % \|", page)]
-    found = [row for row in rows.read(flips.RESULTS) if row.metric == "coverage_of_95"]
-    for world, ends in zip(flips.WORLDS, told, strict=True):
-        covered = [100 * row.value for row in found if row.case.startswith(world)]
-        assert ends == pytest.approx((min(covered), max(covered)), abs=0.05)
-    drawn, priors = (f"{alpha:g} and {beta:g}" for alpha, beta in (flips.SPREADS, (INTERCEPT_SD, SLOPE_SD)))
-    assert f"(spread {drawn}, not {priors})" in page

@@ -55,15 +55,6 @@ def test_a_part_that_was_stored_without_a_source_joins_its_task_once_the_same_it
     ]
 
 
-def test_a_line_that_was_stored_without_a_source_is_read(tmp_path: Path) -> None:
-    add(tmp_path, [RUN])
-    line = json.loads((tmp_path / FILE).read_text())
-    del line["source"]
-    (tmp_path / FILE).write_text(json.dumps(line) + "\n")
-    assert read(tmp_path) == [RUN]
-    assert RUN.identity == RUN.fingerprint
-
-
 def test_what_cannot_be_read_or_says_nothing_is_passed_over(tmp_path: Path) -> None:
     add(tmp_path, [RUN, replace(RUN, job="a", candidate="x", kl=0.0), replace(RUN, job="b", candidate="y", flips=300)])
     line = (tmp_path / FILE).read_text().splitlines()[0]
@@ -85,10 +76,3 @@ def test_a_line_that_was_cut_off_does_not_swallow_the_next(tmp_path: Path) -> No
     other = replace(RUN, job="diag_2", candidate="d", kl=1)
     add(tmp_path, [other])
     assert read(tmp_path) == [RUN, other]
-
-
-def test_fields_of_a_newer_version_are_left_out(tmp_path: Path) -> None:
-    add(tmp_path, [RUN])
-    line = json.loads((tmp_path / FILE).read_text())
-    (tmp_path / FILE).write_text(json.dumps(line | {"colour": "red"}) + "\n")
-    assert read(tmp_path) == [RUN]

@@ -36,13 +36,3 @@ def test_bounds_that_miss_the_range_or_cross_are_refused() -> None:
         Bounds(k1=(2, 1))
     with pytest.raises(ValueError, match="a is positive"):
         Bounds(a=(None, 0))
-
-
-def test_equal_bounds_fix() -> None:
-    bounds = Bounds(k2=(0, 0), b=(0, None))
-    assert bounds.fixed("k2")
-    assert not bounds.fixed("b")
-    assert not bounds.fixed("a")
-    assert bounds.as_json() == {
-        "a": [None, None], "b": [0, None], "s0": [None, None], "k1": [None, None], "k2": [0, 0]
-    }  # fmt: skip

@@ -22,30 +22,27 @@ STRAIGHT = {
 }
 
 
-def called_transition(truth_N: Array, bounds: Bounds, noise_N: Array, repeats: int) -> float:
-    rng = np.random.default_rng(5)
-    called = 0
-    for index in range(repeats):
+def called_transition(truth_N: Array, bounds: Bounds, noise_N: Array) -> float:
+    rng, called = np.random.default_rng(5), 0
+    for index in range(40):
         curve = Curve(S_N, truth_N + noise_N * rng.standard_normal(len(S_N)))
-        called += transition_test(curve, bounds, seed=index, resamples=299).p <= TRANSITION_LEVEL
-    return called / repeats
+        called += transition_test(curve, bounds, seed=index, resamples=199).p <= TRANSITION_LEVEL
+    return called / 40
 
 
-@pytest.mark.parametrize("bounds", [RISING, Bounds()], ids=["rising", "open"])
-@pytest.mark.parametrize("shape", list(STRAIGHT))
-def test_at_least_95_per_cent_of_curves_without_a_knee_are_called_so(shape: str, bounds: Bounds) -> None:
-    assert called_transition(STRAIGHT[shape], bounds, np.full(12, 0.03), 80) <= 0.05
-
-
-def test_noise_that_grows_threefold_along_the_curve_feigns_no_transition() -> None:
-    assert called_transition(STRAIGHT["power law"], RISING, np.linspace(0.03, 0.09, 12), 80) <= 0.05
+def test_at_least_95_per_cent_of_curves_without_a_knee_are_called_so() -> None:
+    even_N = np.full(12, 0.03)
+    called = {shape: called_transition(truth_N, RISING, even_N) for shape, truth_N in STRAIGHT.items()}
+    called |= {f"{shape}, open": called_transition(STRAIGHT[shape], Bounds(), even_N) for shape in ("constant", "line")}
+    called["growing noise"] = called_transition(STRAIGHT["power law"], RISING, np.linspace(0.03, 0.09, 12))
+    assert {shape: share for shape, share in called.items() if share > 0.05} == {}
 
 
 @pytest.mark.parametrize("name", ["8 points, 0.02", "15 points, 0.1", "20 points, 0.02, no bounds"])
 def test_knees_are_seen(name: str) -> None:
     scenario = SCENARIOS[name]
-    for index, curve in enumerate(scenario.curves(8, seed=2)):
-        assert transition_test(curve, scenario.bounds, seed=index, resamples=299).p <= TRANSITION_LEVEL
+    for index, curve in enumerate(scenario.curves(4, seed=2)):
+        assert transition_test(curve, scenario.bounds, seed=index, resamples=199).p <= TRANSITION_LEVEL
 
 
 def test_errors_that_documents_share_along_the_curve_feign_no_transition() -> None:
@@ -62,13 +59,12 @@ def test_errors_that_documents_share_along_the_curve_feign_no_transition() -> No
     assert alone >= 5
 
 
-@pytest.mark.parametrize("name", ["15 points, 0.02", "20 points, 0.05"])
-def test_knees_are_seen_over_documents(name: str) -> None:
-    scenario, rng = SCENARIOS[name], np.random.default_rng(4)
-    for index in range(8):
+def test_knees_are_seen_over_documents() -> None:
+    scenario, rng = SCENARIOS["15 points, 0.02"], np.random.default_rng(4)
+    for index in range(4):
         losses = simulated(scenario, 40, rng)
         curve = curve_of(scenario.s_N, losses)
-        tested = transition_test(curve, scenario.bounds, documents=losses, seed=index, resamples=299)
+        tested = transition_test(curve, scenario.bounds, documents=losses, seed=index, resamples=199)
         assert tested.p <= TRANSITION_LEVEL
 
 
@@ -83,19 +79,16 @@ def test_every_straight_form_must_be_rejected() -> None:
     assert tested.p == tested.p_values["line"] > 0.1
 
 
-@pytest.mark.parametrize(("shape", "hypothesis"), [("power law", "power_law"), ("line", "line")])
-def test_a_p_value_is_uniform_enough_where_the_hypothesis_holds(shape: str, hypothesis: str) -> None:
+def test_a_p_value_is_uniform_enough_where_the_hypothesis_holds() -> None:
     p_values = []
     for index in range(80):
-        noise_N = 0.03 * np.random.default_rng(index).standard_normal(12)
-        curve = Curve(S_N, STRAIGHT[shape] + noise_N)
-        p_values.append(transition_test(curve, Bounds(), seed=index, resamples=99).p_values[hypothesis])
+        curve = Curve(S_N, STRAIGHT["line"] + 0.03 * np.random.default_rng(index).standard_normal(12))
+        p_values.append(transition_test(curve, Bounds(), seed=index, resamples=99).p_values["line"])
     assert 0.35 <= np.mean(np.array(p_values) <= 0.5) <= 0.65
 
 
-@pytest.mark.parametrize("name", ["12 points, 0.03, k2 = 0", "15 points, 0.02"])
-def test_a_right_form_is_seldom_called_wrong(name: str) -> None:
-    scenario, p_values = SCENARIOS[name], []
+def test_a_right_form_is_seldom_called_wrong() -> None:
+    scenario, p_values = SCENARIOS["15 points, 0.02"], []
     for index, curve in enumerate(scenario.curves(50, seed=1)):
         fit = published.fit(curve, scenario.bounds)
         p_values.append(lack_of_fit(curve, scenario.bounds, fit, seed=index, resamples=99))
@@ -109,15 +102,6 @@ def test_a_form_that_misses_a_bend_is_called_wrong() -> None:
     wave_N = 2 + 3 * s_N**2 + 0.15 * np.sin(12 * s_N)
     curve = Curve(s_N, wave_N + 0.01 * np.random.default_rng(0).standard_normal(25))
     p = lack_of_fit(curve, RISING, published.fit(curve, RISING))
-    assert p is not None
-    assert p <= 0.01
-
-
-def test_the_published_curve_of_many_points_does_not_fit_its_own_form() -> None:
-    """34 points of ADMM; the residuals below the knee are systematic, for the form goes to 0 at s = 0."""
-    case = CURVES["admm"]
-    p = lack_of_fit(case.curve, case.bounds, published.fit(case.curve, case.bounds))
-    assert p is not None
     assert p <= 0.01
 
 

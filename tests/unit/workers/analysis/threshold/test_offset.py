@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize
 
 from tests.support.knees import RISING
-from tests.unit.workers.analysis.threshold.curves import CURVES, Published
+from tests.unit.workers.analysis.threshold.curves import CURVES
 from workers.analysis.threshold import published
 from workers.analysis.threshold.bounds import Bounds
 from workers.analysis.threshold.curve import Array, Curve
@@ -35,23 +35,15 @@ def test_a_curve_over_an_offset_is_recovered(given: float | None) -> None:
     assert fit.predict(S_N) == pytest.approx(curve.log_N, abs=1e-4)
 
 
-@pytest.mark.parametrize("case", CURVES.values(), ids=list(CURVES))
-def test_with_a_free_offset_it_is_never_worse_than_without(case: Published) -> None:
-    fit = form(case.bounds, case.curve).fit(case.curve)
-    assert fit.log_sse <= published.fit(case.curve, case.bounds).log_sse * (1 + 1e-9)
-    for name in ("b", "s0", "k1", "k2"):
-        low, high = getattr(case.bounds, name)
-        assert low is None or fit.params[name] >= low - 1e-9
-        assert high is None or fit.params[name] <= high + 1e-9
-    assert 0 <= fit.params["dense"] < np.exp(case.curve.log_N.min())
-
-
-@pytest.mark.parametrize("name", ["wanda", "admm", "RIA"])
-def test_on_curves_that_begin_flat_a_free_offset_rests_on_the_smallest_measured_value(name: str) -> None:
-    """It is near the unmodified model's perplexity because that value is: the fit does not find it."""
-    case = CURVES[name]
-    least = float(np.exp(case.curve.log_N.min()))
-    assert form(case.bounds, case.curve).fit(case.curve).params["dense"] == pytest.approx(least, rel=1e-6)
+def test_with_a_free_offset_it_is_never_worse_than_without() -> None:
+    for case in CURVES.values():
+        fit = form(case.bounds, case.curve).fit(case.curve)
+        assert fit.log_sse <= published.fit(case.curve, case.bounds).log_sse * (1 + 1e-9)
+        for name in ("b", "s0", "k1", "k2"):
+            low, high = getattr(case.bounds, name)
+            assert low is None or fit.params[name] >= low - 1e-9
+            assert high is None or fit.params[name] <= high + 1e-9
+        assert 0 <= fit.params["dense"] < np.exp(case.curve.log_N.min())
 
 
 def general_solver(curve: Curve, bounds: Bounds, knee_range: tuple[float, float]) -> float:
@@ -102,10 +94,3 @@ def test_an_offset_above_the_measured_values_is_fitted_all_the_same() -> None:
     assert np.isfinite(fit.log_sse)
     assert fit.log_sse > 1e-3
     assert fit.params["dense"] == 6.0
-
-
-def test_coefficients_count_what_is_free() -> None:
-    curve = curve_over(5.0)
-    assert form(RISING, curve).coefficients == 6
-    assert form(RISING, curve, 5.0).coefficients == 5
-    assert form(Bounds(k2=(0, 0)), curve, 5.0).coefficients == 4

@@ -37,14 +37,7 @@ def test_each_published_curve_is_taken_from_the_file_as_it_is() -> None:
             case.curve.log_N.tolist(),
         )
         assert request.bounds == case.bounds
-        assert request.publication is not None
         assert (request.publication.params(), request.publication.stated_log_sse) == (case.params, case.log_sse)
-
-
-def test_bounds_and_dense_are_optional() -> None:
-    request = parse_request(json.dumps({"points": POINTS}))
-    assert request.bounds.as_json() == {name: [None, None] for name in ("a", "b", "s0", "k1", "k2")}
-    assert request.dense is None
 
 
 @pytest.mark.parametrize(
@@ -53,42 +46,30 @@ def test_bounds_and_dense_are_optional() -> None:
         ([1], "", "a list, not an object", "points"),
         ({}, "/points", "'points' is missing", "points"),
         ({"points": None}, "/points", "'points' is null", ""),
-        ({"points": {"0.1": 5}}, "/points", "an object, not a list", ""),
         ({"points": POINTS[:4]}, "/points", "4 points are given", "coefficients"),
         ({"points": [[i / 300, 5] for i in range(1, 202)]}, "/points", "201 points", "out"),
         ({"points": with_point(2, [0.3])}, "/points/2", "Point 3 is a list of 1", ""),
-        ({"points": with_point(2, "0.3")}, "/points/2", "Point 3 is a string", ""),
         ({"points": with_point(1, [0, 5])}, "/points/1/0", "s of point 2 is 0, outside (0, 1]", '"dense"'),
-        ({"points": with_point(1, [-0.5, 5])}, "/points/1/0", "outside (0, 1]", "share"),
         ({"points": with_point(4, [50, 5])}, "/points/4/0", "outside (0, 1]", "percentage"),
-        ({"points": with_point(4, ["a", 5])}, "/points/4/0", "not a string", ""),
         ({"points": with_point(4, [True, 5])}, "/points/4/0", "not a boolean", ""),
         ({"points": with_point(3, [0.4, 0])}, "/points/3/1", "positive, not 0", ""),
-        ({"points": with_point(3, [0.4, -2])}, "/points/3/1", "positive, not -2", ""),
         ({"points": with_point(3, [0.4, float("inf")])}, "/points/3/1", "not a finite", "Leave out"),
-        ({"points": with_point(3, [0.4, float("nan")])}, "/points/3/1", "not a finite", ""),
         ({"points": with_point(3, [0.4, 10**400])}, "/points/3/1", "not a finite", ""),
         ({"points": with_point(3, [0.4, None])}, "/points/3/1", "not null", ""),
         ({"points": with_point(3, [0.2, 6])}, "/points/3/0", "Points 2 and 4 have the same s, 0.2", "once"),
         ({"points": POINTS, "bounds": []}, "/bounds", "a list, not an object", ""),
         ({"points": POINTS, "bounds": {"b": 0}}, "/bounds/b", "not a pair", "null"),
-        ({"points": POINTS, "bounds": {"b": [0, 1, 2]}}, "/bounds/b", "not a pair", ""),
         ({"points": POINTS, "bounds": {"b": ["0", 1]}}, "/bounds/b/0", "not a string", ""),
         ({"points": POINTS, "bounds": {"k1": [5, 3]}}, "/bounds/k1", "5, is above the upper, 3", "Swap"),
         ({"points": POINTS, "bounds": {"a": [None, 0]}}, "/bounds/a/1", "a is positive", ""),
         ({"points": POINTS, "bounds": {"s0": [0.6, 0.9]}}, "/bounds/s0", "outside the measured range", "meet"),
         ({"points": POINTS, "bounds": {"k3": [0, 1]}}, "/bounds/k3", "no field 'k3'", "did you mean 'k"),
-        ({"points": POINTS, "bound": {}}, "/bound", "no field 'bound'", "did you mean 'bounds'?"),
         ({"points": POINTS, "a/b~c": 1}, "/a~1b~0c", "no field 'a/b~c'", "valid: bounds, data, dense, params, points"),
         ({"points": POINTS, "dense": 0}, "/dense", "positive", ""),
-        ({"points": POINTS, "dense": "5"}, "/dense", "not a string", ""),
         ({"points": POINTS, "data": POINTS}, "/data", "two names", "Keep one"),
         ({"data": None}, "/data", "'data' is null", ""),
-        ({"data": with_point(2, [0.3])}, "/data/2", "Point 3 is a list of 1", "[0.1, 5.14]"),
         ({"points": POINTS, "params": [1]}, "/params", "a list, not an object", "a, b, s0, k1 and k2"),
-        ({"points": POINTS, "params": PARAMS | {"k3": 1}}, "/params/k3", "no field 'k3'", "did you mean 'k"),
         ({"points": POINTS, "params": {"a": 5, "b": 0}}, "/params/s0", "has no s0", "all of a, b, s0"),
-        ({"points": POINTS, "params": PARAMS | {"b": "0"}}, "/params/b", "not a string", "quotation marks"),
         ({"points": POINTS, "params": PARAMS | {"a": 0}}, "/params/a", "a is positive", "not its logarithm"),
         ({"points": POINTS, "params": PARAMS | {"s0": -1}}, "/params/s0", "s0 is positive", ""),
         ({"points": POINTS, "published_log_sse": 1}, "/published_log_sse", "without the coefficients", "params"),
@@ -134,38 +115,18 @@ def test_what_is_not_json_is_said_to_be_none(text: str, detail: str) -> None:
 
 
 def test_a_curve_of_several_is_taken_by_its_name_with_what_was_published_for_it() -> None:
-    published = {
-        "figure": "fig9",
-        "star": [0.35, 5.7],
-        "published_point_is_the_optimum_under_these_bounds": False,
-        "data": POINTS,
-        "bounds": {"b": [0, None]},
-        "params": PARAMS,
-        "published_log_sse": 0.125,
-    }
-    text = json.dumps({"w/o": published, "bare": {"points": POINTS[::-1]}})
+    told = {"figure": "fig9", "data": POINTS, "bounds": {"b": [0, None]}, "params": PARAMS, "published_log_sse": 0.125}
+    text = json.dumps({"w/o": told, "bare": {"points": POINTS[::-1]}})
     request = parse_request(text, "w/o")
-    assert request.publication is not None
-    assert request.publication.params() == PARAMS
-    assert request.publication.stated_log_sse == 0.125
+    assert (request.publication.params(), request.publication.stated_log_sse) == (PARAMS, 0.125)
     assert request.bounds.b == (0, None)
-    for alone in ({"w/o": published}, published):
+    for alone in ({"w/o": told}, told):
         assert parse_request(json.dumps(alone)).publication == request.publication
-    bare = parse_request(text, "bare")
-    assert bare.publication is None
-    assert bare.curve.s_N.tolist() == request.curve.s_N.tolist()
+    assert parse_request(text, "bare").publication is None
 
 
-@pytest.mark.parametrize(
-    ("data", "name", "detail", "hint"),
-    [
-        ({"one": {"points": POINTS}}, "two", "no curve 'two'", "--curve: one"),
-        ({"points": POINTS}, "one", "none by name", "Leave out --curve"),
-        ({}, "one", "none by name", "Leave out --curve"),
-    ],
-)
-def test_a_name_that_no_curve_has_is_refused(data: Any, name: str, detail: str, hint: str) -> None:
-    with pytest.raises(HemostatError) as caught:
-        parse_request(json.dumps(data), name)
-    assert detail in caught.value.detail
-    assert hint in caught.value.hint
+@pytest.mark.parametrize("data", [{"one": {"points": POINTS}}, {"points": POINTS}, {}])
+def test_a_name_that_no_curve_has_is_refused(data: Any) -> None:
+    with pytest.raises(HemostatError, match=r"no curve 'two'|none by name") as caught:
+        parse_request(json.dumps(data), "two")
+    assert "--curve" in caught.value.hint

@@ -1,6 +1,5 @@
 """Fits recover a damage that is known, agree with scipy on the same objective, and can be repeated and cancelled."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,19 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.calibrate.calibrators import FITTED, Fitted, named
 from app.kinds.calibrate.request import CALIBRATORS
 from tests.support.calibration import D, V, make_data, make_head
+from tests.support.stopping import until_done
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
-from workers.calibration.fitting.logits import Fixed, hat_functions
+from workers.calibration.fitting.logits import Fixed
 from workers.calibration.fitting.objective import Objective
-from workers.calibration.fitting.record import FitRecord
 from workers.calibration.fitting.spec import Settings, Spec
 from workers.calibration.reductions import Reductions
-from workers.calibrators.base import Base
 from workers.calibrators.confidence import ConfidenceTemperature
 from workers.calibrators.identity import Identity
-from workers.calibrators.kinds import Chain
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.temperature import Temperature
 from workers.calibrators.token_bias import TokenBias
 from workers.distributions.head import Head
-
-
-class StoppedError(Exception):
-    """Somebody wanted the fit to stop."""
 
 
 def lowrank_damage(hidden_TD: torch.Tensor) -> torch.Tensor:
@@ -63,14 +56,6 @@ def biased_pair(bias: dict[int, float]) -> tuple[FitData, FitData]:
     return made[0], made[1]
 
 
-def test_a_known_temperature_is_found() -> None:
-    data, stop = (make_data(lambda h: 2 * h, seed=seed) for seed in (1, 2))
-    made, record = fit("temperature", data, stop)
-    assert isinstance(made, Temperature)
-    assert made.temperature == pytest.approx(2, rel=5e-3)
-    assert record.stop_kl < 1e-5 * record.raw_kl
-
-
 def test_the_temperature_is_that_of_scipy() -> None:
     data, stop = (make_data(noise, seed=seed) for seed in (1, 2))
     made, _ = fit(Spec.parse("temperature", steps=20), data, stop)
@@ -97,15 +82,6 @@ def test_the_confidence_table_is_that_of_scipy() -> None:
     best = optimize.minimize(value, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-12})
     assert value(made.log_scale_K.double().numpy()) <= best.fun + 1e-5
     assert value(np.zeros(3)) > best.fun + 0.01
-
-
-def test_hat_functions_interpolate() -> None:
-    knots = torch.tensor([-3.0, -1.0, -0.2])
-    x = torch.tensor([-9.0, -3.0, -2.0, -1.0, -0.6, -0.1])
-    hats = hat_functions(x, knots)
-    values = torch.tensor([0.3, -1.0, 2.0])
-    np.testing.assert_allclose(hats @ values, np.interp(x, knots, values), rtol=1e-6)
-    torch.testing.assert_close(hats.sum(1), torch.ones(len(x)))
 
 
 def test_a_known_bias_is_found_shrunk_and_nothing_else() -> None:
@@ -137,19 +113,11 @@ def test_a_known_map_is_found_and_its_rank_is_kept() -> None:
     assert record.stop_kl < 0.01 * record.raw_kl
 
 
-def test_rank_limits_what_is_undone() -> None:
-    data, stop = (make_data(lowrank_damage, seed=seed) for seed in (1, 2))
-    left = [fit(Spec.parse("lowrank", rank=rank, epochs=20, rate=0.5), data, stop)[1].stop_kl for rank in (1, 3, D)]
-    assert left[0] > 2 * left[1]
-    assert left[2] <= left[1] * 1.2
-
-
 def test_a_mixture_undoes_what_differs_between_kinds_of_rows() -> None:
     """Rows of even and odd token classes are shifted in opposite directions: one map sees no difference."""
 
     def made(seed: int) -> FitData:
         data = make_data(seed=seed, rows=2000)
-        assert data.class_V is not None
         side_T = (data.class_V[data.context.token_T] % 2).double() * 2 - 1
         # Where states vary most anyway, so that a state does not tell which way it was shifted.
         shift_D = torch.linalg.svd(data.reference_TD, full_matrices=False)[2][0]
@@ -171,18 +139,6 @@ def test_a_mixture_undoes_what_differs_between_kinds_of_rows() -> None:
     assert mixed.stop_kl < 0.5 * single.stop_kl
 
 
-def test_a_composition_is_at_least_as_good_as_its_parts() -> None:
-    def damage(hidden_TD: torch.Tensor) -> torch.Tensor:
-        return 1.5 * lowrank_damage(hidden_TD)
-
-    data, stop = make_data(damage, seed=1), make_data(damage, seed=2)
-    made, both = fit("confidence+lowrank", data, stop)
-    _, one = fit("lowrank", data, stop)
-    assert both.name == "lowrank+confidence"
-    assert isinstance(made, Chain | LowRank)
-    assert both.stop_kl <= one.stop_kl
-
-
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_never_worse_than_raw_on_the_stop_set_and_the_record_says_so(name: str) -> None:
     data, stop = make_data(noise, rows=200, seed=1), make_data(noise, rows=200, seed=2)
@@ -194,26 +150,18 @@ def test_never_worse_than_raw_on_the_stop_set_and_the_record_says_so(name: str) 
     assert record.steps
 
 
-def test_a_composition_that_goes_on_from_its_beginning_is_the_one_fitted_whole() -> None:
+def test_a_composition_is_at_least_as_good_as_its_beginning_and_can_go_on_from_it() -> None:
     data, stop = (make_data(lambda h: 1.5 * lowrank_damage(h), seed=seed) for seed in (1, 2))
-    spec = Spec.parse("lowrank+confidence")
-    whole, record = fit(spec, data, stop)
-    beginning, _ = fit("lowrank", data, stop)
-    continued, short = fit(spec, data, stop, known={("lowrank",): beginning, ("temperature",): Identity()})
+    whole, record = fit("confidence+lowrank", data, stop)
+    beginning, first = fit("lowrank", data, stop)
+    assert record.name == "lowrank+confidence"
+    assert record.stop_kl <= first.stop_kl
+    known = {("lowrank",): beginning, ("temperature",): Identity()}
+    continued, short = fit("lowrank+confidence", data, stop, known=known)
     assert short.stop_kl == record.stop_kl
     assert len(short.steps) < len(record.steps)
     for name, tensor in whole.tensors().items():
         assert torch.equal(tensor, continued.tensors()[name])
-
-
-@pytest.mark.parametrize("name", CALIBRATORS)
-def test_the_same_seed_gives_the_same_bits(name: str) -> None:
-    data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
-    (one, first), (other, second) = (fit(name, data, stop, seed=4) for _ in range(2))
-    assert first == second
-    assert one.tensors().keys() == other.tensors().keys()
-    assert all(torch.equal(tensor, other.tensors()[key]) for key, tensor in one.tensors().items())
-    assert dict(one.describe()) == dict(other.describe())
 
 
 def test_fitting_stops_when_the_stop_set_gains_no_more() -> None:
@@ -229,30 +177,6 @@ def test_fitting_stops_when_the_stop_set_gains_no_more() -> None:
 
 
 @pytest.mark.parametrize("name", CALIBRATORS)
-def test_can_be_cancelled_at_any_look(name: str) -> None:
-    data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
-    looks = 0
-
-    def count() -> None:
-        nonlocal looks
-        looks += 1
-
-    fit(name, data, stop, check_cancelled=count)
-    assert looks > 3
-    for at in (1, looks // 2, looks):
-        left = at
-
-        def check() -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            fit(name, data, stop, check_cancelled=check)
-
-
-@pytest.mark.parametrize("name", CALIBRATORS)
 def test_a_fit_that_is_stopped_again_and_again_ends_in_the_same_bits_and_does_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -260,41 +184,30 @@ def test_a_fit_that_is_stopped_again_and_again_ends_in_the_same_bits_and_does_no
     products = 0
     data, stop = make_data(lowrank_damage, rows=300, seed=1), make_data(lowrank_damage, rows=100, seed=2)
     spec = Spec.parse(name, epochs=3, steps=3)
-    real = {way: getattr(Objective, way) for way in ("divergence", "gradient", "candidate_logits")}
 
-    def counted(way: str) -> Callable[..., torch.Tensor]:
+    def counted(way: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def product(*arguments: Any) -> torch.Tensor:
             nonlocal products
             products += 1
-            made: torch.Tensor = real[way](*arguments)
-            return made
+            return way(*arguments)
 
         return product
 
-    for way in real:
-        monkeypatch.setattr(Objective, way, counted(way))
+    for way in ("divergence", "gradient", "candidate_logits"):
+        monkeypatch.setattr(Objective, way, counted(getattr(Objective, way)))
     monkeypatch.setattr("workers.calibration.fitting.objective._MOST_ROWS", 40)
     whole, record = fit(spec, data, stop)
     once, products = products, 0
-    attempts, patience = 0, 0
-
-    def check() -> None:
-        nonlocal patience
-        patience -= 1
-        if patience < 0:
-            raise StoppedError
-
-    found: tuple[Base, FitRecord] | None = None
-    while found is None:
-        attempts += 1
-        patience = 16 + attempts  # chunks that are done already are passed over, each after a look
-        with contextlib.suppress(StoppedError):
-            found = fit(spec, data, stop, check_cancelled=check, reductions=Reductions(tmp_path))
+    (made, again), attempts = until_done(
+        lambda check: fit(spec, data, stop, check_cancelled=check, reductions=Reductions(tmp_path)),
+        lambda attempt: 16 + attempt,  # chunks that are done already are passed over, each after a look
+    )
     assert attempts > 2
     assert products == once
-    assert found[1] == record
-    assert found[0].tensors().keys() == whole.tensors().keys()
-    assert all(torch.equal(tensor, found[0].tensors()[key]) for key, tensor in whole.tensors().items())
+    assert again == record
+    assert dict(made.describe()) == dict(whole.describe())
+    assert made.tensors().keys() == whole.tensors().keys()
+    assert all(torch.equal(tensor, made.tensors()[key]) for key, tensor in whole.tensors().items())
 
 
 def test_progress_rises_to_its_end_for_each_kind() -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.contracts.deployment import CalibrationMode, DeploymentState, DriftState, Replica
+from app.contracts.deployment import DeploymentState, DriftState, Replica
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import NOW, ONE, TWO, deployment, scored
 from workers.calibration.online import state as states
@@ -41,17 +41,6 @@ def settle(book: Monitor) -> None:
         book.carried_out(todo, NOW)
 
 
-def test_divergence_above_the_threshold_raises_one_alarm(settings: Settings) -> None:
-    book = alarmed(settings)
-    assert actions(book) == [Action.ALARM]
-    feed(book, 20, 0.5)
-    assert actions(book) == [Action.ALARM]
-    assert book.state.alarms == 1
-    status = book.status(NOW)
-    assert (status.drift, status.threshold, status.alarms) == (DriftState.ALARM, 0.1, 1)
-    assert status.e_value > 100
-
-
 def test_the_evidence_that_is_told_to_be_needed_is_where_the_alarm_is_raised(settings: Settings) -> None:
     book = Monitor(settings, deployment(), Expected(), None, NOW)
     assert book.status(NOW).e_value_needed == pytest.approx(200)
@@ -60,20 +49,16 @@ def test_the_evidence_that_is_told_to_be_needed_is_where_the_alarm_is_raised(set
         feed(book, 1, 0.2)
         evidence.append(book.e_value)
     assert max(evidence[:-1]) < 200 <= evidence[-1]
-    assert any(100 <= value < 200 for value in evidence)
+    feed(book, 20, 0.5)
+    assert actions(book) == [Action.ALARM]
+    status = book.status(NOW)
+    assert (status.drift, status.threshold, status.alarms) == (DriftState.ALARM, 0.1, 1)
     book.meet(deployment(active_version=ONE), KNOWN, NOW)  # the next episode
     assert book.status(NOW).e_value_needed == pytest.approx(600)
     book.meet(deployment(active_version=ONE, alpha=0.05), KNOWN, NOW)
     assert book.status(NOW).e_value_needed == pytest.approx(240)
     without = Monitor(settings, deployment(drift_threshold=None), Expected(), None, NOW)
     assert without.status(NOW).e_value_needed is None
-
-
-def test_traffic_below_the_threshold_raises_none(settings: Settings) -> None:
-    book = Monitor(settings, deployment(), Expected(), None, NOW)
-    feed(book, 500, 0.05)
-    assert actions(book) == []
-    assert book.drift() is DriftState.OK
 
 
 def test_without_a_threshold_it_learns_and_a_test_on_documents_gives_one(settings: Settings) -> None:
@@ -85,15 +70,6 @@ def test_without_a_threshold_it_learns_and_a_test_on_documents_gives_one(setting
     assert book.state.threshold == pytest.approx(0.15)
     assert any("0.15" in line for line in told)
     assert book.meet(deployment(drift_threshold=None), KNOWN, NOW) == []
-
-
-def test_a_threshold_that_was_set_goes_when_it_is_unset_and_a_learnt_one_stays(settings: Settings) -> None:
-    book = Monitor(settings, deployment(), Expected(), None, NOW)
-    book.meet(deployment(drift_threshold=None), Expected(), NOW)
-    assert book.state.threshold is None
-    book.meet(deployment(drift_threshold=None), KNOWN, NOW)
-    book.meet(deployment(drift_threshold=None), Expected(), NOW)
-    assert book.state.threshold == pytest.approx(0.15)
 
 
 def test_a_threshold_that_is_unset_while_the_process_is_down_goes_and_a_learnt_one_stays(settings: Settings) -> None:
@@ -111,11 +87,9 @@ def test_only_requests_of_the_active_version_are_evidence_but_all_are_seen(setti
     feed(book, 100, 5.0, version=ONE)
     assert book.drift() is DriftState.LEARNING
     divergence = book.divergence()
-    assert divergence is not None
     assert divergence.requests == 100
     feed(book, 10, 0.05)
     divergence = book.divergence()
-    assert divergence is not None
     assert (divergence.requests, divergence.calibrated.mean) == (10, pytest.approx(0.05))
 
 
@@ -124,7 +98,6 @@ def test_what_a_version_did_that_was_rolled_back_is_not_told_of_the_one_that_is_
     book = Monitor(settings, bad, KNOWN, None, NOW)
     feed(book, 50, 0.5, version=ONE, raw=0.1)
     harm = book.divergence()
-    assert harm is not None
     assert harm.saved.high < 0
     book.meet(deployment(rollbacks=1, activated_at=NOW + 60), KNOWN, NOW + 60)
     assert book.divergence() is None
@@ -133,7 +106,6 @@ def test_what_a_version_did_that_was_rolled_back_is_not_told_of_the_one_that_is_
     assert book.divergence() is None
     book.observe(scored(0.1, at=NOW + 63), NOW + 63)
     found = book.divergence()
-    assert found is not None
     assert (found.requests, found.saved.high) == (2, 0)
 
 
@@ -144,7 +116,6 @@ def test_what_is_served_in_the_active_versions_stead_is_what_is_told(settings: S
     book.meet(deployment(active_version=ONE, running=(replica(),)), KNOWN, NOW)
     feed(book, 6, 0.5)
     found = book.divergence()
-    assert found is not None
     assert (found.requests, found.calibrated.mean) == (6, pytest.approx(0.5))
 
 
@@ -155,16 +126,6 @@ def test_numbers_grow_too_old_without_traffic_too(settings: Settings) -> None:
     assert book.divergence() is not None
     book.tick(NOW + settings.shadow_window_age_s + 60)
     assert book.divergence() is None
-
-
-def test_another_version_ends_the_alarm_and_begins_anew(settings: Settings) -> None:
-    book = alarmed(settings)
-    settle(book)
-    told = book.meet(deployment(active_version=ONE, promotions=1), KNOWN, NOW)
-    assert any(ONE in line for line in told)
-    assert actions(book) == [Action.CLEARED]
-    assert book.drift() is DriftState.LEARNING
-    assert book.e_value == pytest.approx(1.0)
 
 
 def test_an_alarm_and_enough_new_tokens_ask_for_a_refit(settings: Settings) -> None:
@@ -191,40 +152,18 @@ def test_a_model_that_is_its_own_reference_is_never_fitted(settings: Settings) -
     assert book.try_version(TWO, NOW).reason == "the model is its own reference"
 
 
-@pytest.mark.parametrize("mode", [CalibrationMode.FROZEN, CalibrationMode.OFF])
-def test_frozen_and_off_raise_alarms_and_change_nothing(settings: Settings, mode: CalibrationMode) -> None:
-    book = Monitor(settings, deployment(calibration=mode, active_version=ONE), KNOWN, None, NOW)
-    feed(book, 300, 5.0, version=ONE, raw=0.01)
-    settle(book)
-    assert book.state.alarms == 1
-    assert actions(book) == []
-    assert book.refit_wanted() is None
-    assert not book.try_version(TWO, NOW).allowed
-
-
 def test_a_better_version_is_promoted_and_a_worse_one_rejected(settings: Settings) -> None:
-    for gain, action, outcome in ((0.02, Action.PROMOTE, "proven"), (-0.02, Action.REJECT, "rejected")):
+    for trial, action, outcome in ((0.03, Action.PROMOTE, "proven"), (float("inf"), Action.REJECT, "rejected")):
         book = Monitor(settings, deployment(), Expected(), None, NOW)
         feed(book, 10, 0.05)
         assert book.try_version(ONE, NOW).allowed
         assert book.versions().trial == ONE
-        for number in range(400):
-            if book.state.todo:
-                break
-            feed(book, 1, 0.05 + 0.001 * (number % 3), trial=0.05 - gain, trial_version=ONE)
+        while not book.state.todo:
+            feed(book, 1, 0.05, trial=trial, trial_version=ONE)
         assert actions(book) == [action]
         assert book.state.todo[0].step.version == ONE
         assert book.state.trials == {outcome: 1}
-
-
-def test_a_version_that_is_not_finite_is_rejected_at_once(settings: Settings) -> None:
-    book = Monitor(settings, deployment(), Expected(), None, NOW)
-    feed(book, 10, 0.05)
-    assert book.try_version(ONE, NOW).allowed
-    feed(book, 1, 0.05, trial=float("inf"), trial_version=ONE)
-    assert actions(book) == [Action.REJECT]
-    assert book.state.trials == {"rejected": 1}
-    assert not book.try_version(ONE, NOW).allowed  # barred for a while
+        assert book.try_version(ONE, NOW).allowed == (action is Action.PROMOTE)  # else barred for a while
 
 
 def test_a_served_version_that_is_worse_is_rolled_back_once(settings: Settings) -> None:
@@ -251,19 +190,17 @@ def test_a_version_that_somebody_rolled_back_is_not_tried_again_soon(settings: S
     assert book.try_version(ONE, NOW + settings.shadow_cooldown_s + 1).allowed
 
 
-def test_a_trial_ends_when_its_rival_is_not_served_any_more(settings: Settings) -> None:
-    book = Monitor(settings, deployment(), Expected(), None, NOW)
-    feed(book, 10, 0.05)
-    book.try_version(ONE, NOW)
-    book.meet(deployment(active_version=TWO), KNOWN, NOW)
-    assert book.versions().trial is None
-    assert book.state.trials == {"broken_off": 1}
-    book = Monitor(settings, deployment(), Expected(), None, NOW)
-    feed(book, 10, 0.05)
-    book.try_version(ONE, NOW)
-    book.meet(deployment(calibration="frozen"), Expected(), NOW)
-    assert book.versions().trial is None
-    assert book.state.trials == {"broken_off": 1}
+def test_a_trial_ends_when_its_rival_is_not_served_any_more_or_nothing_may_change(settings: Settings) -> None:
+    for changed in (deployment(active_version=TWO), deployment(calibration="frozen"), deployment(calibration="off")):
+        book = Monitor(settings, deployment(), Expected(), None, NOW)
+        feed(book, 60, 0.05)
+        assert book.try_version(ONE, NOW).allowed
+        book.meet(changed, KNOWN, NOW)
+        assert book.versions().trial is None
+        assert book.state.trials == {"broken_off": 1}
+        if changed.active_version != TWO:
+            assert book.refit_wanted() is None
+            assert not book.try_version(TWO, NOW).allowed
 
 
 def test_silence_is_a_state_of_its_own(settings: Settings) -> None:
@@ -314,31 +251,15 @@ def test_a_process_that_starts_again_goes_on_where_the_last_one_was(settings: Se
     assert [todo.step for todo in second.state.todo] == [todo.step for todo in whole.state.todo] != []
 
 
-def test_a_changed_threshold_begins_the_test_of_a_restarted_process_anew(settings: Settings, tmp_path: Path) -> None:
-    book = Monitor(settings, deployment(), Expected(), None, NOW)
-    feed(book, 12, 0.15)
-    assert book.e_value > 1.1
-    states.save(tmp_path, book.state)
-    found, _ = states.load(tmp_path, "dep_1")
-    changed = deployment(drift_threshold=0.2)
-    again = Monitor(settings, changed, Expected(), found, NOW)
-    assert any("0.2" in line for line in again.meet(changed, Expected(), NOW))
-    assert again.e_value == pytest.approx(1.0)
-    assert again.state.window == book.state.window
-
-
-@pytest.mark.parametrize("content", [b"{}", b"\xff\xfe", b'{"layout": "hemostat.shadow/0"}', b""])
-def test_a_damaged_state_is_told_and_left(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / states.FILE).write_bytes(content)
-    found, problem = states.load(tmp_path, "dep_1")
-    assert found is None
-    assert "damaged" in problem
-
-
-def test_no_state_is_no_problem_and_that_of_another_deployment_is(settings: Settings, tmp_path: Path) -> None:
+def test_a_damaged_state_or_one_of_another_deployment_is_told(settings: Settings, tmp_path: Path) -> None:
     assert states.load(tmp_path, "dep_1") == (None, "")
     states.save(tmp_path, Monitor(settings, deployment(), Expected(), None, NOW).state)
     assert "another deployment" in states.load(tmp_path, "dep_2")[1]
+    for content in (b"{}", b"\xff\xfe", b'{"layout": "hemostat.shadow/0"}', b""):
+        (tmp_path / states.FILE).write_bytes(content)
+        found, problem = states.load(tmp_path, "dep_1")
+        assert found is None
+        assert "damaged" in problem
 
 
 def replica(state: str = "degraded", *versions: str) -> Replica:

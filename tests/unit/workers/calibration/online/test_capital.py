@@ -27,7 +27,6 @@ def enumerated(payoffs: tuple[float, float], high: float, length: int, *, restar
 @pytest.mark.parametrize("high", [0.5, 0.2, 1 / 16])
 def test_a_fair_bet_leaves_the_mean_capital_at_exactly_1(restarts: bool, high: float) -> None:
     mean, _ = enumerated((-1.0, (1 - high) / high), high, 12, restarts=restarts)
-
     assert mean == pytest.approx(1.0, rel=1e-12)
 
 
@@ -43,14 +42,12 @@ def test_looking_always_the_capital_ever_reaches_1_over_alpha_with_probability_a
     restarts: bool, alpha: float, high: float
 ) -> None:
     _, ever = enumerated((-1.0, (1 - high) / high), high, 14, restarts=restarts, level=1 / alpha)
-
     assert ever <= alpha
 
 
 def test_losses_beyond_one_stake_keep_the_inequality() -> None:
     # Mean 0 of the payoff clipped at -1; its true mean is far below.
     mean, ever = enumerated((-5.0, 1.0), 0.5, 12, restarts=False, level=4)
-
     assert mean < 1
     assert ever <= 0.25
 
@@ -68,7 +65,6 @@ def test_the_capital_is_that_of_gamblers_with_every_fraction_and_every_starting_
     capital = Capital.new(restarts=True)
     for payoff in payoffs:
         capital = capital.after(payoff)
-
     assert capital.value == pytest.approx(expected, rel=1e-12)
     assert sum(parts) + reserve(39) == pytest.approx(1.0)
 
@@ -96,7 +92,6 @@ def test_bets_of_nothing_change_nothing() -> None:
 @given(st.floats(-50, 50))
 def test_a_factor_is_positive_and_its_logarithm_at_most_the_fraction_of_the_payoff(payoff: float) -> None:
     factor_K = growth([payoff])[0]
-
     assert (factor_K > 0).all()
     assert (np.log(factor_K) <= np.asarray(FRACTIONS) * payoff + 1e-12).all()
 
@@ -122,7 +117,6 @@ def test_after_a_long_quiet_time_the_evidence_of_a_shift_comes_soon() -> None:
         needed[restarts] = 0
         while capital.value < 100 and needed[restarts] < 200:
             capital, needed[restarts] = capital.after(1.0), needed[restarts] + 1
-
     # ln(200 × 7 fractions × 1/release after 2000 steps) / ln 1.9 = 31.
     assert needed[True] <= 32
     assert needed[False] >= 60
@@ -132,7 +126,6 @@ def test_overwhelming_evidence_stays_a_number_of_json() -> None:
     capital = Capital.new(restarts=True)
     for _ in range(2000):
         capital = capital.after(15.0)
-
     assert Capital.model_validate_json(capital.model_dump_json()) == capital
     assert capital.value == 1e300
 
@@ -145,7 +138,6 @@ def test_what_is_no_payoff_is_refused(payoff: float) -> None:
 
 def test_all_attempts_together_spend_alpha() -> None:
     parts = [spent(0.01, attempt) for attempt in range(1, 10_001)]
-
     assert parts[0] == 0.005
     assert 0.01 * (1 - 1e-3) < sum(parts) < 0.01
     with pytest.raises(ValueError, match="from 1"):

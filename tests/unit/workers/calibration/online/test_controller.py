@@ -13,7 +13,6 @@ import pytest
 from app.contracts.deployment import IDENTITY, CalibrationMode, DriftState, Version
 from workers.calibration.online.controller import Action, Loop, LoopMemory, Observed, Step
 from workers.calibration.online.hysteresis import Hysteresis
-from workers.calibration.online.record import replay
 
 FIRST, REFIT, OTHER = "cal-" + "1" * 16, "cal-" + "2" * 16, "cal-" + "3" * 16
 HOME, ABROAD = "home", "abroad"
@@ -94,13 +93,12 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_domain_shift_half_way_leads_to_alarm_refit_and_promotion_and_the_divergence_falls(seed: int) -> None:
     service = Service(seed=seed)
     service.run(600, HOME)
     assert service.log == []
     assert service.loop.state(service.memory) is DriftState.OK
-
     service.run(800, ABROAD)
     assert [step.action for _, step in service.log] == [Action.ALARM, Action.FIT, Action.PROMOTE, Action.CLEARED]
     alarm, promoted = service.at(Action.ALARM)[0], service.at(Action.PROMOTE)[0]
@@ -110,12 +108,11 @@ def test_a_domain_shift_half_way_leads_to_alarm_refit_and_promotion_and_the_dive
     assert service.loop.state(service.memory) is DriftState.OK
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_poisoned_candidate_is_never_promoted_and_not_tried_again_soon(seed: int) -> None:
     service = Service(refit=lambda count: OTHER, seed=seed)
     service.run(300, HOME)
     service.run(900, ABROAD)
-
     assert service.at(Action.ALARM)
     assert service.at(Action.REJECT)
     assert not service.at(Action.PROMOTE)
@@ -133,7 +130,6 @@ def test_trials_between_two_promotions_share_alpha() -> None:
     service.run(50, HOME)
     service.run(1000, ABROAD)
     levels = [step.evidence["level_better"] for _, step in service.log if step.action is Action.REJECT]
-
     assert len(levels) >= 3
     assert levels[:3] == pytest.approx([200, 600, 1200])
 
@@ -145,7 +141,6 @@ def test_a_version_that_turns_worse_than_raw_is_rolled_back_to_raw_at_once(domai
     service.factors = {**FACTORS, FIRST: {HOME: 3.0, ABROAD: 2.5}}
     service.run(60, domain)
     rolled_back = [(when, step) for when, step in service.log if step.action is Action.ROLL_BACK]
-
     assert len(rolled_back) == 1
     when, step = rolled_back[0]
     assert 300 < when < 340
@@ -160,7 +155,6 @@ def test_after_a_rollback_nothing_is_promoted_until_there_is_new_evidence() -> N
     service.factors = {**FACTORS, FIRST: {HOME: 3.0, ABROAD: 2.5}}
     service.run(40, HOME)
     assert service.memory.active == IDENTITY
-
     now = float(len(service.served))
     for version in (FIRST, REFIT):
         _, permission = service.loop.try_version(service.memory, version, 0.3, now)
@@ -178,7 +172,6 @@ def test_worse_than_the_version_before_leads_back_to_it() -> None:
     service.factors = {**FACTORS, OTHER: {HOME: 0.95, ABROAD: 0.95}}
     service.run(300, HOME)
     step = next(step for _, step in service.log if step.action is Action.ROLL_BACK)
-
     assert step.version == FIRST
     assert "before" in step.reason
 
@@ -188,59 +181,17 @@ def test_a_frozen_deployment_alarms_and_changes_nothing(mode: CalibrationMode) -
     service = Service(loop=LOOP.model_copy(update={"mode": mode}))
     service.factors = {**FACTORS, FIRST: {HOME: 3.0, ABROAD: 2.5}}
     service.run(300, HOME)
-
     assert {step.action for _, step in service.log} == {Action.ALARM}
     assert not service.loop.try_version(service.memory, REFIT, 0.3, 0.0)[1].allowed
-
-
-def test_every_decision_is_made_again_from_its_record() -> None:
-    service = Service()
-    service.run(300, HOME)
-    service.run(500, ABROAD)
-    service.factors = {**FACTORS, REFIT: {HOME: 3.0, ABROAD: 2.5}}
-    service.run(60, HOME)
-    recorded = [step for _, step in service.log if step.record is not None]
-
-    assert {step.action for step in recorded} >= {Action.ALARM, Action.PROMOTE, Action.ROLL_BACK}
-    for step in recorded:
-        assert step.record is not None
-        assert replay(type(step.record).model_validate_json(step.record.model_dump_json())) == step.evidence
-
-
-def test_a_loop_that_was_stopped_goes_on_as_if_it_had_not_been() -> None:
-    whole, stopped = Service(seed=5), Service(seed=5)
-    for part in (150, 150, 150):
-        whole.run(part, ABROAD)
-        stopped.run(part, ABROAD)
-        stopped.memory = LoopMemory.model_validate_json(stopped.memory.model_dump_json())
-
-    assert stopped.memory == whole.memory
-    assert [step.action for _, step in stopped.log] == [step.action for _, step in whole.log]
-    assert whole.at(Action.PROMOTE)
-
-
-def test_without_a_threshold_it_learns_and_with_one_it_begins() -> None:
-    learning = Service(loop=LOOP.model_copy(update={"threshold": None}))
-    learning.run(100, ABROAD)
-    assert learning.loop.state(learning.memory) is DriftState.LEARNING
-    assert learning.log == []
-
-    learning.loop = LOOP
-    learning.memory, steps = LOOP.changed(learning.memory)
-    assert steps == ()
-    learning.run(200, ABROAD)
-    assert learning.at(Action.ALARM)
 
 
 def test_another_threshold_ends_an_alarm_of_the_old_one() -> None:
     service = Service(loop=LOOP.model_copy(update={"mode": CalibrationMode.FROZEN}))
     service.run(200, ABROAD)
     assert service.loop.state(service.memory) is DriftState.ALARM
-
-    higher = service.loop.model_copy(update={"threshold": 0.6})
-    service.memory, steps = higher.changed(service.memory)
+    service.loop = service.loop.model_copy(update={"threshold": 0.6})
+    service.memory, steps = service.loop.changed(service.memory)
     assert [step.action for step in steps] == [Action.CLEARED]
-    service.loop = higher
     service.run(300, ABROAD)
     assert service.at(Action.ALARM) == [service.log[0][0]]
 
@@ -253,7 +204,6 @@ def test_without_a_threshold_for_a_while_what_was_used_of_alpha_stays_used() -> 
     assert [step.action for step in steps] == [Action.CLEARED]
     assert none.state(memory) is DriftState.LEARNING
     assert none.changed(memory) == (memory, ())
-
     service.memory, steps = service.loop.changed(memory)
     assert steps == ()
     service.run(300, ABROAD)
@@ -267,7 +217,6 @@ def test_where_the_usual_divergence_is_not_known_the_guard_learns_it_first() -> 
     service.factors = {**FACTORS, FIRST: {HOME: 3.0, ABROAD: 3.0}}
     service.run(19, HOME)
     assert service.memory.guard is None
-
     service.run(31, HOME)
     assert 20 <= service.at(Action.ROLL_BACK)[0] < 50
 
@@ -275,7 +224,6 @@ def test_where_the_usual_divergence_is_not_known_the_guard_learns_it_first() -> 
 def test_without_alarm_it_refits_after_so_many_requests() -> None:
     service = Service(loop=LOOP.model_copy(update={"refit_every": 200}), refit=lambda count: OTHER)
     service.run(500, HOME)
-
     assert service.at(Action.FIT)[0] == 199
     assert len(service.at(Action.FIT)) == 2
     assert not service.at(Action.PROMOTE)
@@ -286,7 +234,6 @@ def test_a_request_without_finite_divergence_neither_promotes_nor_ends_the_trial
     assert permission.allowed
     memory, _ = LOOP.observe(memory, Observed(at=1.0, raw=0.3, active=None, candidate=0.1))
     assert memory.candidate == REFIT
-
     memory, steps = LOOP.observe(memory, Observed(at=2.0, raw=0.3, active=0.3, candidate_failed=True))
     assert [step.action for step in steps] == [Action.REJECT]
     assert not LOOP.try_version(memory, REFIT, 0.3, 3.0)[1].allowed

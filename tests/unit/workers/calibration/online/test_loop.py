@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -107,18 +108,14 @@ async def test_silence_is_told_while_redis_is_away(tmp_path: Path, store: Store)
         assert not loop.redis_up
 
 
-class Barrier:
-    """A rescorer that refuses every version: fitted for other weights."""
+def rescorer(*, takes: bool) -> Rescorer:
+    """It takes every version, or refuses each: fitted for other weights."""
 
-    def to_be_tried(self, version: str) -> None:
-        raise HemostatError(ErrorCode.PROFILE_MISMATCH, f"{version} was fitted for other weights")
+    def to_be_tried(version: str) -> None:
+        if not takes:
+            raise HemostatError(ErrorCode.PROFILE_MISMATCH, f"{version} was fitted for other weights")
 
-
-class Open:
-    """One that takes every version."""
-
-    def to_be_tried(self, version: str) -> None:
-        """It can be tried."""
+    return cast(Rescorer, SimpleNamespace(to_be_tried=to_be_tried))
 
 
 async def test_a_trial_that_cannot_begin_is_counted_as_refused(tmp_path: Path, store: Store) -> None:
@@ -129,9 +126,9 @@ async def test_a_trial_that_cannot_begin_is_counted_as_refused(tmp_path: Path, s
         def refused() -> float | None:
             return loop.telemetry.value("shadow_trials", outcome="refused")
 
-        assert not await loop._try(cast(Rescorer, Barrier()), ONE, NOW)
+        assert not await loop._try(rescorer(takes=False), ONE, NOW)
         assert refused() == 1
-        assert await loop._try(cast(Rescorer, Open()), ONE, NOW)
+        assert await loop._try(rescorer(takes=True), ONE, NOW)
         assert refused() == 1
-        assert not await loop._try(cast(Rescorer, Open()), TWO, NOW)  # another is on trial
+        assert not await loop._try(rescorer(takes=True), TWO, NOW)  # another is on trial
         assert refused() == 2

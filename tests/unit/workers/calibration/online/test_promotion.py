@@ -40,7 +40,6 @@ def rare(share: float, loss: float) -> Draw:
 )
 def test_a_poisoned_candidate_is_promoted_with_probability_alpha_at_most(draw: Draw) -> None:
     first_S = promotions(TRIAL, stream(draw, streams=1000, requests=TRIAL.most, seed=1))
-
     assert (first_S != NEVER).mean() <= TRIAL.alpha
 
 
@@ -48,7 +47,6 @@ def test_a_poisoned_candidate_is_promoted_with_probability_alpha_at_most(draw: D
 def test_a_better_candidate_is_promoted_soon(share: float, least: float, most: int) -> None:
     draw = paired(share * LEVEL, level=LEVEL, sigma=0.7, own=0.3)
     first_S = promotions(TRIAL, stream(draw, streams=300, requests=TRIAL.most, seed=2))
-
     assert (first_S != NEVER).mean() >= least
     assert np.median(first_S) <= most
 
@@ -56,7 +54,6 @@ def test_a_better_candidate_is_promoted_soon(share: float, least: float, most: i
 def test_a_worse_candidate_is_rejected_soon_and_an_equal_one_seldom() -> None:
     worse = rejections(TRIAL, stream(paired(-0.1, level=LEVEL, sigma=0.7, own=0.3), streams=300, requests=500, seed=3))
     equal = rejections(TRIAL, stream(paired(0.0, level=LEVEL, sigma=0.7, own=0.3), streams=300, requests=2000, seed=3))
-
     assert (worse != NEVER).all()
     assert (equal != NEVER).mean() <= TRIAL.reject_alpha
 
@@ -64,7 +61,6 @@ def test_a_worse_candidate_is_rejected_soon_and_an_equal_one_seldom() -> None:
 def test_a_collapsed_candidate_is_rejected_within_a_few_requests_and_not_by_one() -> None:
     memory, decision = fed([(0.3, 8.0)] * 20)
     assert (decision.verdict, memory.seen <= 5) == (TrialVerdict.REJECT, True)
-
     _, decision = fed([(0.3, 1e6)] + [(0.3, 0.3)] * 5)
     assert decision.verdict is TrialVerdict.TRIAL
 
@@ -74,7 +70,6 @@ def test_clipping_works_against_the_candidate() -> None:
     _, usual = fed([(0.5, 0.2)] * 10)
     _, gained = fed([(0.5, 0.2)] * 9 + [(50.0, 0.2)])
     assert gained.e_better == pytest.approx(usual.e_better, rel=1e-12)
-
     _, once = fed([(0.5, 0.2)] * 9 + [(0.3, 0.3 + TRIAL.loss_bound)])
     _, often = fed([(0.5, 0.2)] * 9 + [(0.3, 0.3 + 10 * TRIAL.loss_bound)])
     assert often.e_better < once.e_better / 2 < usual.e_better / 2
@@ -95,7 +90,6 @@ def test_a_trial_waits_for_enough_requests_and_ends_after_too_many() -> None:
     trial = PairedTrial(loss_bound=0.3, gain_bound=0.3, fewest=40, most=60)
     memory, decision = fed([(0.6, 0.3)] * 60, trial)
     assert (decision.verdict, memory.seen) == (TrialVerdict.PROMOTE, 40)
-
     memory, decision = fed([(0.3, 0.3)] * 100, trial)
     assert (decision.verdict, memory.seen) == (TrialVerdict.INCONCLUSIVE, 60)
     with pytest.raises(ValueError, match="ended"):
@@ -111,7 +105,6 @@ def test_what_must_be_exceeded_is_not_exceeded_by_less() -> None:
 @pytest.mark.parametrize("candidate", [math.nan, math.inf, None])
 def test_a_candidate_without_a_finite_divergence_is_rejected(candidate: float | None) -> None:
     memory, decision = fed([(0.3, 0.1)] * 5 + [(0.3, candidate)])
-
     assert decision.verdict is memory.verdict is TrialVerdict.REJECT
     assert "finite" in decision.reason
 

@@ -33,20 +33,9 @@ def test_a_record_read_from_json_gives_the_same_decision_to_the_last_bit(name: s
     machine, decision = run(*RULES[name], length=60)
     stored = machine.record(decision).model_dump_json()
     record = DecisionRecord.model_validate_json(stored)
-
     assert record.machine == name
     assert len(record.inputs) == 60
     assert replay(record) == record.decision == decision.model_dump(mode="json")
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_a_record_with_another_input_gives_another_decision(name: str) -> None:
-    machine, decision = run(*RULES[name], length=60)
-    record = machine.record(decision)
-    inputs = list(record.inputs)
-    inputs[30] = tuple((number or 0.0) * (1 + position) / 2 for position, number in enumerate(inputs[30]))
-
-    assert replay(record.model_copy(update={"inputs": tuple(inputs)})) != record.decision
 
 
 def test_a_record_stays_small_on_an_endless_stream_and_still_gives_its_decision(
@@ -55,7 +44,6 @@ def test_a_record_stays_small_on_an_endless_stream_and_still_gives_its_decision(
     monkeypatch.setattr(module, "KEEP", 50)
     machine, decision = run(*RULES["drift"], length=175)
     record = machine.record(decision)
-
     assert len(record.inputs) == 25
     assert replay(record) == record.decision
 
@@ -63,24 +51,13 @@ def test_a_record_stays_small_on_an_endless_stream_and_still_gives_its_decision(
 def test_what_is_not_finite_is_null_in_the_record() -> None:
     machine, decision = Recorded.start(RULES["guard"][0]).update(float("nan"), 0.3, None)
     record = DecisionRecord.model_validate_json(machine.record(decision).model_dump_json())
-
     assert record.inputs == ((None, 0.3, None),)
     assert replay(record) == record.decision
-
-
-def test_a_running_machine_goes_through_json_and_goes_on_the_same() -> None:
-    for rule, width in RULES.values():
-        machine, _ = run(rule, width, 20)
-        resumed = Recorded.model_validate_json(machine.model_dump_json())
-        assert resumed == machine
-        assert type(resumed.memory) is type(machine.memory)
-        assert resumed.update(*[0.4] * width) == machine.update(*[0.4] * width)
 
 
 def test_a_record_holds_numbers_and_no_text_of_a_request() -> None:
     machine, decision = run(*RULES["trial"], length=10)
     record = json.loads(machine.record(decision).model_dump_json())
-
     assert {type(number) for numbers in record["inputs"] for number in numbers} <= {float, int, type(None)}
     assert {key for key, value in record["decision"].items() if isinstance(value, str)} <= {"verdict", "reason"}
     with pytest.raises(ValidationError):

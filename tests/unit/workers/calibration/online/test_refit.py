@@ -10,17 +10,15 @@ import torch
 
 from app.settings import Settings
 from tests.support.calibration import D, V, make_data, make_head
-from tests.support.profiles import record
+from tests.support.profiles import Chain, low_rank, record
 from tests.unit.workers.calibration.online.making import rows
 from workers.calibration.online.compute import Compute
 from workers.calibration.online.memory import Learned
-from workers.calibration.online.models import Models
 from workers.calibration.online.refit import USUAL, Refitter, Work, divide
 from workers.calibration.online.scoring import Rows
 from workers.calibration.profiles import ProfileStore
 from workers.calibrators.adapter import RepairAdapter
 from workers.calibrators.base import Base
-from workers.calibrators.features import CLASSES
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.mixture import Mixture
 from workers.calibrators.protocol import RowContext
@@ -29,26 +27,11 @@ from workers.calibrators.temperature import Temperature
 Tiny = Callable[..., Path]
 
 
-def mixture() -> Mixture:
-    return Mixture(
-        class_V=torch.zeros(32, dtype=torch.int8),
-        probe_D=torch.zeros(8),
-        probe_offset=torch.tensor(0.0),
-        gate_FK=torch.zeros(3 + len(CLASSES), 2),
-        down_DR=torch.zeros(8, 2),
-        up_RD=torch.zeros(2, 8),
-        shift_KD=torch.zeros(2, 8),
-        log_scale_K=torch.zeros(2),
-        ids_I=torch.empty(0, dtype=torch.int64),
-        bias_KI=torch.empty(2, 0),
-    )
-
-
 @pytest.mark.parametrize(
     ("active", "kinds"),
     [
         (Temperature(1.5), "temperature"),
-        (mixture(), "mixture"),
+        (Chain([low_rank(), Temperature(1.5)]), "lowrank+temperature"),
         (RepairAdapter("adapter", "a" * 64, 4, ("q_proj",)), USUAL),
     ],
 )
@@ -86,26 +69,16 @@ def test_one_document_alone_is_too_little(many: list[Learned]) -> None:
 
 def test_a_mixture_can_be_refitted(tiny: Tiny) -> None:
     head = make_head(dtype=torch.float32)
-    models = SimpleNamespace(
-        sides=SimpleNamespace(
-            reference=SimpleNamespace(head=head, tokenizer=tiny("llama")), candidate=SimpleNamespace(head=head)
-        ),
-        vocabulary=V,
-    )
+    reference, candidate = SimpleNamespace(head=head, tokenizer=tiny("llama")), SimpleNamespace(head=head)
+    models: Any = SimpleNamespace(sides=SimpleNamespace(reference=reference, candidate=candidate), vocabulary=V)
     data = make_data(lambda h: 1.2 * h + 0.2, rows=800)
-    many = [
-        Learned(
-            f"r{number}",
-            Rows(
-                data.reference_TD[part].float(),
-                data.candidate_TD[part].float(),
-                data.context.token_T[part],
-                RowContext(data.context.position_T[part], data.context.token_T[part]),
-            ),
-        )
-        for number, part in enumerate(torch.arange(800).split(40))
-    ]
-    work = Work(cast(Models, cast(Any, models)), many, [], "mixture", 0, lambda: None)
+    many = []
+    for number, part in enumerate(torch.arange(800).split(40)):
+        token_T = data.context.token_T[part]
+        context = RowContext(data.context.position_T[part], token_T)
+        own = Rows(data.reference_TD[part].float(), data.candidate_TD[part].float(), token_T, context)
+        many.append(Learned(f"r{number}", own))
+    work = Work(models, many, [], "mixture", 0, lambda: None)
     made, sets = work.run()
     assert isinstance(made, LowRank | Mixture)
     assert made.hidden_size == D

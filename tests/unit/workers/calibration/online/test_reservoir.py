@@ -32,7 +32,6 @@ def test_the_sample_is_the_smallest_keys_within_the_budget_in_whatever_order_the
             break
         expected.append(item)
     again = shuffle.sample(items, len(items)) + items[:5]
-
     assert filled(rule, items).items == tuple(expected)
     assert filled(rule, again).items == tuple(expected)
 
@@ -47,7 +46,6 @@ def test_every_item_has_the_same_chance_wherever_it_stood() -> None:
     for seed in range(3):
         kept = filled(Reservoir(budget_tokens=100, seed=seed), items).items
         assert kept == tuple(sorted(items, key=lambda item: key(seed, item.name))[:20])
-
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
@@ -58,7 +56,6 @@ def test_the_draw_is_the_same_on_every_machine_and_another_with_another_seed() -
 
 def test_an_item_larger_than_the_budget_blocks_nothing() -> None:
     rule = Reservoir(budget_tokens=10)
-
     assert filled(rule, [Item(name="big", tokens=11), Item(name="small", tokens=10)]).items == (
         Item(name="small", tokens=10),
     )
@@ -67,7 +64,6 @@ def test_an_item_larger_than_the_budget_blocks_nothing() -> None:
 def test_the_recent_are_the_last_within_the_budget() -> None:
     rule = RecentItems(budget_tokens=10)
     items = [Item(name=str(index), tokens=3) for index in range(6)]
-
     assert [item.name for item in filled(rule, items).items] == ["3", "4", "5"]
     assert [item.name for item in filled(rule, [*items, Item(name="3", tokens=3)]).items] == ["4", "5", "3"]
     assert filled(rule, [*items, Item(name="big", tokens=11)]) == filled(rule, items)

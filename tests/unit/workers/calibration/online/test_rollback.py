@@ -27,7 +27,6 @@ def fed(triples: list[tuple[float | None, float, float | None]]) -> tuple[GuardM
 
 def test_a_version_that_does_nothing_is_rolled_back_with_probability_alpha_at_most() -> None:
     first_S = rollbacks(GUARD, stream(harm(0.0), streams=1000, requests=5000, seed=1))
-
     assert (first_S != NEVER).mean() <= GUARD.alpha
 
 
@@ -35,7 +34,6 @@ def test_a_version_that_does_nothing_is_rolled_back_with_probability_alpha_at_mo
 def test_a_version_that_turns_worse_after_1000_good_requests_is_rolled_back_at_once(times: float, most: int) -> None:
     harms = shifted(harm(-0.3 * LEVEL), harm(times * LEVEL), at=1000, streams=200, requests=1200, seed=2)
     first_S = rollbacks(GUARD, harms)
-
     assert (first_S > 1000).all()
     assert np.median(first_S) - 1000 <= most
 
@@ -43,11 +41,9 @@ def test_a_version_that_turns_worse_after_1000_good_requests_is_rolled_back_at_o
 def test_worse_than_raw_leads_to_raw_and_worse_than_the_version_before_leads_to_that() -> None:
     _, decisions = fed([(0.9, 0.3, 0.3)] * 20)
     assert next(decision.worse for decision in decisions if decision.worse) is Worse.RAW
-
     _, decisions = fed([(0.3, 0.4, 0.1)] * 60)
     assert next(decision.worse for decision in decisions if decision.worse) is Worse.PREVIOUS
     assert all(decision.e_raw < 1 for decision in decisions)
-
     _, decisions = fed([(0.2, 0.4, None)] * 200)
     assert not any(decision.worse for decision in decisions)
     assert decisions[-1].e_previous == pytest.approx(1)
@@ -57,7 +53,6 @@ def test_worse_than_raw_leads_to_raw_and_worse_than_the_version_before_leads_to_
 @pytest.mark.parametrize("active", [None, math.nan, math.inf])
 def test_a_version_without_finite_divergence_is_rolled_back_within_a_few_requests(active: float | None) -> None:
     _, decisions = fed([(active, 0.3, None)] * 6)
-
     assert decisions[-1].worse is Worse.RAW
     assert decisions[0].worse is None
 

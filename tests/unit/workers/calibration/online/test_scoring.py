@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from tests.support.distributions import disturbed, hidden_states, logits64, make_head
+from tests.support.stopping import StoppedError, stop
 from workers.calibration.online.scoring import RAW, Rows, Scorer, Scores, acts_on_logits, window_of
 from workers.calibrators.identity import Identity
 from workers.calibrators.lowrank import LowRank
@@ -164,13 +165,7 @@ def test_joined_rows_are_scored_as_they_are_alone() -> None:
 
 
 def test_it_stops_between_chunks_when_told() -> None:
-    class StopError(Exception):
-        pass
-
-    def stop() -> None:
-        raise StopError
-
     head = make_head(V, D)
     for corrections in ({}, {"calibrated": bias()}):
-        with pytest.raises(StopError):
+        with pytest.raises(StoppedError):
             Scorer(head, head).score(rows(), corrections, check_cancelled=stop)

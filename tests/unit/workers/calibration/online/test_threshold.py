@@ -1,69 +1,24 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-from app.contracts.profile import (
-    Cell,
-    DocumentSet,
-    FitRecord,
-    Profile,
-    ProfileModel,
-    ProfileRecord,
-    TableRow,
-    TestRecord,
-)
-from app.contracts.report import Mean
+from app.contracts.profile import Profile
 from app.settings import Settings
+from tests.support.calibration_reports import cell
+from tests.support.profiles import low_rank, record
 from workers.calibration.online.threshold import expected
 from workers.calibration.profiles import ProfileStore
-from workers.calibrators.token_bias import TokenBias
 
-WEIGHTS = ("ref", "cand")
+WEIGHTS = ("a" * 64, "b" * 64)  # those of `record`
 
 
-def put(
-    store: ProfileStore, seed: int, *, kl_high: float | None, parent: str | None = None, candidate: str = "cand"
-) -> Profile:
-    mean = Mean(mean=0.3, ci=(0.2, 0.4))
-    cell = Cell(tokens=10, documents=2, raw=mean, calibrated=mean, saved=mean, saved_share=0.1)
-    row = TableRow(
-        calibrator="token_bias",
-        chosen=True,
-        own=cell,
-        domains={},
-        choose_kl=0.1,
-        microseconds_per_token=1.0,
-        bytes=8,
-    )
-    test = None
-    if kl_high is not None:
-        test = TestRecord(
-            frozen="x",
-            opened_at=0.0,
-            tolerance=0.005,
-            passed=True,
-            table=(row,),
-            kl_high=kl_high,
-            raw_kl_high=2 * kl_high,
-        )
-    fit = FitRecord(
-        origin="online" if test is None else "job",
-        reference=ProfileModel(model="m", weights_fingerprint="ref"),
-        candidate=ProfileModel(model="m", weights_fingerprint=candidate),
-        head="h",
-        hidden_size=4,
-        vocabulary=9,
-        tokenizer_fingerprint="t",
-        engine="e",
-        dtype="bfloat16",
-        window=512,
-        seed=seed,
-        sets=(DocumentSet(name="fit", documents=1, tokens=1, domains={"text": 1}, fingerprint="f"),),
-        parent=parent,
-    )
-    bias = TokenBias(torch.tensor([3]), torch.tensor([0.5]), 9)
-    return store.put(bias, ProfileRecord(fit=fit, test=test))
+def put(store: ProfileStore, seed: int, *, kl_high: float | None, candidate: str = WEIGHTS[1], **fit: str) -> Profile:
+    row = {"calibrator": "lowrank", "chosen": True, "own": cell(0.3, 0.1, 10, 2), "domains": {}, "choose_kl": 0.1}
+    told = {"frozen": "x", "opened_at": 0.0, "tolerance": 0.005, "passed": True}
+    table = {"table": [row | {"microseconds_per_token": 1.0, "bytes": 8}]}
+    test = None if kl_high is None else told | table | {"kl_high": kl_high, "raw_kl_high": 2 * kl_high}
+    model = {"model": "m", "weights_fingerprint": candidate}
+    return store.put(low_rank(seed), record(candidate=model, seed=seed, test=test, **fit))
 
 
 @pytest.fixture

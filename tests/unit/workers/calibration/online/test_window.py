@@ -55,10 +55,8 @@ def test_means_and_intervals_are_those_of_the_tokens_clustered_by_request() -> N
 
     raw, calibrated = joined("raw"), joined("calibrated")
     estimates = Clusters(label, "documents").means([raw, calibrated, joined("engine"), raw - calibrated])
-    assert found is not None
     assert found.engine is not None
     for interval, estimate in zip((found.raw, found.calibrated, found.engine, found.saved), estimates, strict=True):
-        assert estimate.interval is not None
         width = estimate.interval[1] - estimate.interval[0]
         assert interval.mean == pytest.approx(estimate.mean)
         # Other draws of clusters: both limits agree to the noise of 10,000 resamples.
@@ -72,14 +70,12 @@ def test_means_and_intervals_are_those_of_the_tokens_clustered_by_request() -> N
 def test_the_order_in_which_requests_came_does_not_matter() -> None:
     requests = [request(index)[0].model_copy(update={"at": 0.0}) for index in range(30)]
     shuffled = random.Random(0).sample(requests, 30)
-
     assert WINDOW.divergence(filled(requests)) == WINDOW.divergence(filled(shuffled))
 
 
 def test_the_oldest_go_by_number_and_by_age() -> None:
     requests = [request(index)[0] for index in range(50)]
     assert filled(requests).requests == tuple(requests[10:])
-
     memory = filled(requests, RecentWindow(most=40, most_age_s=5))
     assert [each.at for each in memory.requests] == [44, 45, 46, 47, 48, 49]
     assert RecentWindow(most=40, most_age_s=5).at(memory, 100.0).requests == ()
@@ -88,8 +84,6 @@ def test_the_oldest_go_by_number_and_by_age() -> None:
 def test_a_version_is_asked_for_alone() -> None:
     requests = [request(index, version=A if index % 3 else B)[0] for index in range(30)]
     found = WINDOW.divergence(filled(requests), version=B)
-
-    assert found is not None
     assert found == WINDOW.divergence(filled([each for each in requests if each.version == B]))
     assert found.requests == 10
 
@@ -98,12 +92,8 @@ def test_the_engine_term_rests_on_the_requests_that_have_one() -> None:
     some = [request(index, engine=index < 12)[0] for index in range(30)]
     found = WINDOW.divergence(filled(some))
     alone = WINDOW.divergence(filled(some[:12]))
-    assert found is not None
-    assert alone is not None
     assert found.engine == alone.engine
-
     none = WINDOW.divergence(filled([request(index, engine=index == 0)[0] for index in range(30)]))
-    assert none is not None
     assert none.engine is None
 
 
@@ -120,13 +110,5 @@ def test_no_lower_limit_is_below_zero_but_that_of_what_was_saved() -> None:
         for raw in (0.1, 9.0)
     ]
     found = WINDOW.divergence(filled(pair))
-
-    assert found is not None
     assert found.raw.low == 0
     assert found.saved.low < 0
-
-
-def test_the_memory_goes_through_json() -> None:
-    memory = filled([request(index)[0] for index in range(5)])
-
-    assert WindowMemory.model_validate_json(memory.model_dump_json()) == memory
