@@ -10,7 +10,7 @@ from scipy.special import log_softmax, rel_entr, softmax
 from scipy.stats import entropy as scipy_entropy
 
 from tests.support.profiles import Temperature
-from tests.support.stopping import StoppedError, stop, until_done
+from tests.support.stopping import StoppedError, stop_after, until_done
 from workers.calibration.measure import (
     Logits,
     cost_microseconds,
@@ -179,7 +179,7 @@ def test_the_cost_of_a_correction_is_a_time_and_cancelling_it_is_heard() -> None
     made, logits = rows(), Logits(head(), head())
     assert 0 < cost_microseconds(Temperature(1.5), logits, made) < 1e6
     with pytest.raises(StoppedError):
-        cost_microseconds(Temperature(1.5), logits, made, check_cancelled=stop)
+        cost_microseconds(Temperature(1.5), logits, made, check_cancelled=stop_after())
 
 
 def test_a_reference_that_is_not_finite_is_no_divergence_of_zero() -> None:

@@ -22,7 +22,7 @@ from tests.support.divergences import (
     assert_means,
     values_of,
 )
-from tests.support.stopping import StoppedError, stop_at
+from tests.support.stopping import StoppedError, stop_after
 from workers.distributions import divergence as divergence_module
 from workers.distributions.divergence import CHUNK, Divergence, Precision, arithmetic
 from workers.distributions.head import Head
@@ -321,7 +321,7 @@ def test_cancelling_is_asked_for_before_every_chunk() -> None:
     Divergence(PLAIN, PLAIN)(*states, check_cancelled=lambda: looks.append(None))
     assert len(looks) == 4
     with pytest.raises(StoppedError):
-        Divergence(PLAIN, PLAIN)(*states, check_cancelled=stop_at(3))
+        Divergence(PLAIN, PLAIN)(*states, check_cancelled=stop_after(2))
 
 
 def test_vocabularies_must_be_of_one_size() -> None:

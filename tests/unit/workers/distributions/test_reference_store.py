@@ -16,7 +16,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.disk import files_of_at_most
 from tests.support.distributions import hidden_states
 from tests.support.reference_stores import HUGE, LENGTHS, META, SIZE, assert_holds, fill, lose, windows
-from tests.support.stopping import StoppedError, stop
+from tests.support.stopping import StoppedError, stop_after
 from workers.distributions import reference_store
 from workers.distributions.reference_store import ReferenceStore
 
@@ -208,7 +208,7 @@ def test_a_second_writer_waits_and_finds_the_pass_done(store: ReferenceStore) ->
 
 def test_waiting_for_another_writer_can_be_cancelled(store: ReferenceStore) -> None:
     with store.write("key", [1], SIZE, META) as writer:
-        with pytest.raises(StoppedError), store.write("key", [1], SIZE, META, check_cancelled=stop):
+        with pytest.raises(StoppedError), store.write("key", [1], SIZE, META, check_cancelled=stop_after()):
             pass
         writer.append(hidden_states(1, SIZE))
     assert store.open("key") is not None

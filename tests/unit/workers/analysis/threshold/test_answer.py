@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.knee_documents import around, curve_of, simulated
 from tests.support.knees import RISING, SCENARIOS
-from tests.support.stopping import StoppedError, stop_at
+from tests.support.stopping import StoppedError, stop_after
 from tests.unit.workers.analysis.threshold.curves import CURVES
 from tests.unit.workers.analysis.threshold.test_missed import SATURATING, logistic_curve
 from workers.analysis.threshold import published
@@ -251,7 +251,7 @@ def test_the_same_seed_gives_the_same_answer_digit_by_digit(answers: dict[str, T
 def test_it_stops_when_told_to_between_two_fits_and_while_points_are_left_out() -> None:
     looks: list[None] = []
     with pytest.raises(StoppedError):
-        fit_threshold(CURVES["LLM_Pruner"].curve, check=stop_at(3))
+        fit_threshold(CURVES["LLM_Pruner"].curve, check=stop_after(2))
     answer = fit_threshold(CURVES["LLM_Pruner"].curve, check=lambda: looks.append(None))
     told = len(looks)
     answer.as_json()

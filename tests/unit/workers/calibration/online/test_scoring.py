@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tests.support.distributions import disturbed, hidden_states, logits64, make_head
-from tests.support.stopping import StoppedError, stop
+from tests.support.stopping import StoppedError, stop_after
 from workers.calibration.online.scoring import RAW, Rows, Scorer, Scores, acts_on_logits, window_of
 from workers.calibrators.identity import Identity
 from workers.calibrators.lowrank import LowRank
@@ -168,4 +168,4 @@ def test_it_stops_between_chunks_when_told() -> None:
     head = make_head(V, D)
     for corrections in ({}, {"calibrated": bias()}):
         with pytest.raises(StoppedError):
-            Scorer(head, head).score(rows(), corrections, check_cancelled=stop)
+            Scorer(head, head).score(rows(), corrections, check_cancelled=stop_after())
