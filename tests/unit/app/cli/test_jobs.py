@@ -15,6 +15,7 @@ from app.cli.jobs import _ENDED, list_jobs
 from app.cli.main import app
 from app.contracts.job import JobStatus
 from app.kinds.registry import KINDS
+from tests.support.commands import run
 
 
 def job(number, kind):
@@ -38,11 +39,11 @@ def test_the_list_tells_kinds_apart(recorder):
     assert [line[1] for line in lines[1:3]] == ["compare", "calibrate"]
 
 
-@pytest.mark.parametrize(("option", "names"), [("status", list(JobStatus)), ("kind", KINDS)])
-def test_what_the_list_can_be_picked_by_is_told(option, names):
-    hint = get_type_hints(list_jobs, include_extras=True)[option]
-    told = get_args(hint)[1].help.removeprefix("One of ").removesuffix(".")
-    assert sorted(told.split(", ")) == sorted(names)
+def test_what_the_list_can_be_picked_by_is_told():
+    for option, names in (("status", list(JobStatus)), ("kind", KINDS)):
+        hint = get_type_hints(list_jobs, include_extras=True)[option]
+        told = get_args(hint)[1].help.removeprefix("One of ").removesuffix(".")
+        assert sorted(told.split(", ")) == sorted(names)
 
 
 @pytest.mark.parametrize("in_environment", [False, True])
@@ -77,32 +78,30 @@ def test_the_job_that_is_shown_is_the_one_that_was_named(recorder):
     assert recorder.asked == [("GET", "/v1/diagnosis/jobs/diag_1%232")]
 
 
-@pytest.mark.parametrize(
-    ("status", "said"), [("succeeded", "had succeeded"), ("failed", "had failed"), ("cancelled", "had been cancelled")]
-)
-def test_a_job_that_had_ended_is_said_not_to_be_cancelled(recorder, status, said):
-    recorder.answer = job(1, "compare") | {"status": status, "reference": {"model": "tiny"}, "attempt": 1}
-    recorder.answer |= {"progress": {"phase": "queued", "done": 0, "total": 0}, "artifacts": [], "error": None}
-    done = CliRunner().invoke(app, ["jobs", "cancel", "diag_1", "--url", recorder.url], env={"COLUMNS": "200"})
-    assert f"nothing was cancelled: the job {said} already" in done.output
+SHOWN = {"progress": {"phase": "queued", "done": 0, "total": 0}, "reference": {"model": "tiny"}, "attempt": 1}
+SHOWN |= {"artifacts": [], "error": None}
 
 
-def test_every_end_of_a_job_has_its_words():
+def shown(recorder, command, **fields):
+    recorder.answer = job(1, "compare") | SHOWN | fields
+    return run(f"jobs {command} diag_1 --url {recorder.url}", env={"COLUMNS": "300"}).output
+
+
+def rows(output):
+    return dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in output.splitlines())
+
+
+def test_a_job_that_had_ended_is_said_not_to_be_cancelled(recorder):
     assert set(_ENDED) == TERMINAL
+    for status in TERMINAL:
+        assert "nothing was cancelled" in shown(recorder, "cancel", status=status)
 
 
 def test_a_job_that_is_shown_tells_its_phase_in_words(recorder):
-    running = {
-        "status": "running",
-        "progress": {"phase": "modify: fisher", "done": 3, "total": 0},
-        "reference": {"model": "tiny"},
-        "attempt": 1,
-        "artifacts": [],
-        "error": None,
-    }
-    recorder.answer = job(1, "compare") | running
-    done = CliRunner().invoke(app, ["jobs", "show", "diag_1", "--url", recorder.url], env={"COLUMNS": "200"})
-    assert "modifying: Fisher information: 3 steps so far" in done.output
+    progress = {"phase": "modify: fisher", "done": 3, "total": 0}
+    assert "modifying: Fisher information: 3 steps so far" in shown(
+        recorder, "show", status="running", progress=progress
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,13 +120,10 @@ def test_a_job_that_is_shown_tells_its_phase_in_words(recorder):
     ],
 )
 def test_a_job_that_is_shown_tells_its_times_as_its_page_does(recorder, monkeypatch, fields, said):
-    shown = {"progress": {"phase": "queued", "done": 0, "total": 0}, "reference": {"model": "tiny"}}
-    recorder.answer = job(1, "compare") | shown | {"attempt": 1, "artifacts": [], "error": None} | fields
     monkeypatch.setattr(jobs.time, "time", lambda: 300.0)
-    done = CliRunner().invoke(app, ["jobs", "show", "diag_1", "--url", recorder.url], env={"COLUMNS": "200"})
-    lines = dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in done.output.splitlines())
+    told = rows(shown(recorder, "show", **fields))
     names = {"created", "started", "ended", "took in all"}
-    assert {name: lines[name] for name in names & set(lines)} == {"created": "1970-01-01 00:00:00 UTC"} | said
+    assert {name: told[name] for name in names & set(told)} == {"created": "1970-01-01 00:00:00 UTC"} | said
 
 
 @pytest.mark.parametrize("width", [80, 240])
@@ -144,19 +140,12 @@ def test_the_list_tells_outcome_text_and_window_and_folds_nothing(width):
     assert "window 512" in surface
 
 
-@pytest.mark.parametrize(
-    ("fields", "rows"),
-    [
-        ({"status": "succeeded", "artifacts": ["recipe.json"]}, {"fetch them": "hemostat jobs fetch diag_1"}),
-        ({"status": "cancelled"}, {"what is kept": "Submitted again, it starts over, but takes"}),
-        ({"status": "failed"}, {}),
-    ],
-)
-def test_a_job_that_is_shown_tells_how_to_fetch_its_files_and_what_the_same_job_finds_again(recorder, fields, rows):
-    shown = {"progress": {"phase": "queued", "done": 0, "total": 0}, "reference": {"model": "tiny"}}
-    recorder.answer = job(1, "compare") | shown | {"attempt": 1, "artifacts": [], "error": None} | fields
-    done = CliRunner().invoke(app, ["jobs", "show", "diag_1", "--url", recorder.url], env={"COLUMNS": "300"})
-    lines = dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in done.output.splitlines())
-    found = {name: lines[name] for name in ("fetch them", "what is kept") if name in lines}
-    assert found.keys() == rows.keys()
-    assert all(found[name].startswith(told) for name, told in rows.items())
+def test_a_job_that_is_shown_tells_how_to_fetch_its_files_and_what_the_same_job_finds_again(recorder):
+    for fields, expected in (
+        ({"status": "succeeded", "artifacts": ["recipe.json"]}, {"fetch them"}),
+        ({"status": "cancelled"}, {"what is kept"}),
+        ({"status": "failed"}, set()),
+    ):
+        told = rows(shown(recorder, "show", **fields))
+        assert {"fetch them", "what is kept"} & set(told) == expected
+        assert told.get("fetch them", "hemostat jobs fetch diag_1").startswith("hemostat jobs fetch diag_1")

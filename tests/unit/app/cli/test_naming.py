@@ -94,9 +94,9 @@ def test_another_word_is_left_to_the_service(home):
     assert not (home / "models.toml").exists()
 
 
-@pytest.mark.parametrize("written", ["./nowhere", "a/b/c", "org/absent", "org/name@v2", "~nobody/x", "x/" + "y" * 5000])
-def test_what_is_neither_a_folder_nor_cached_is_refused(home, cached, written):
-    assert refused(written).code is ErrorCode.CHECKPOINT_NOT_FOUND
+def test_what_is_neither_a_folder_nor_cached_is_refused(home, cached):
+    for written in ("./nowhere", "a/b/c", "org/absent", "org/name@v2", "~nobody/x", "x/" + "y" * 5000):
+        assert refused(written).code is ErrorCode.CHECKPOINT_NOT_FOUND
     assert not (home / "models.toml").exists()
 
 
@@ -112,21 +112,18 @@ def test_a_model_is_added_and_listed_at_once(home, tiny):
     assert listed == [{"alias": "mine", "from": str(tiny()), "dtype": "bfloat16"}]
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        (["taken", "."], "taken"),
-        (["a b", "."], "no valid alias"),
-        (["new", "./nowhere"], "neither a folder"),
-        (["new", "org/absent"], "local hub cache"),
-    ],
-)
-def test_a_model_that_cannot_be_added_changes_nothing(home, tiny, tmp_path, words, part):
+def test_a_model_that_cannot_be_added_changes_nothing(home, tiny):
     register(home / "models.toml", "taken", tiny())
     before = (home / "models.toml").read_text()
-    answer = CliRunner().invoke(models_app, ["add", *words])
-    assert isinstance(answer.exception, HemostatError)
-    assert part in answer.exception.detail
+    for words, part in (
+        (["taken", "."], "taken"),
+        (["a b", "."], "a b"),
+        (["new", "./nowhere"], "./nowhere"),
+        (["new", "org/absent"], "org/absent"),
+    ):
+        answer = CliRunner().invoke(models_app, ["add", *words])
+        assert isinstance(answer.exception, HemostatError)
+        assert part in answer.exception.detail
     assert (home / "models.toml").read_text() == before
 
 
@@ -174,7 +171,7 @@ def run(hub, *words, offline="0"):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_hub_id_is_downloaded_only_when_asked(home, hub, tmp_path):
+def test_a_hub_id_is_downloaded_only_when_asked_and_goes_on_where_it_stopped(home, hub, tmp_path):
     done = run(hub, "mine", "org/remote")
     assert (done.returncode, hub.asked) == (2, [])
     assert "--download" in done.stderr
@@ -182,10 +179,6 @@ def test_a_hub_id_is_downloaded_only_when_asked(home, hub, tmp_path):
     assert done.returncode == 0, done.stderr
     assert target(home, "mine") == Snapshot("org/remote", SHA)
     assert not list((tmp_path / "hub").rglob("*.py"))
-
-
-def test_a_download_goes_on_where_one_before_it_stopped(home, hub, tmp_path):
-    assert run(hub, "mine", "org/remote", "--download").returncode == 0
     (weights,) = (tmp_path / "hub").rglob("snapshots/*/*.safetensors")
     weights.resolve().unlink()
     weights.unlink()
@@ -206,6 +199,5 @@ def test_a_download_that_fails_adds_nothing(home, hub, written, offline, status)
 
 
 def test_a_refused_submission_writes_no_alias(home, tiny):
-    refused = CliRunner().invoke(app, ["compare", str(tiny())])
-    assert "reference unchanged" in str(refused.exception)
+    assert isinstance(CliRunner().invoke(app, ["compare", str(tiny())]).exception, HemostatError)
     assert not (home / "models.toml").exists()

@@ -2,7 +2,6 @@ import io
 import re
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
@@ -74,15 +73,17 @@ def test_where_there_is_no_terminal_a_phase_is_said_once_in_words():
     ]
 
 
-@pytest.mark.parametrize("phase", all_phases())
-def test_phase_bar_counts_and_time_fit_into_a_line_of_eighty_columns(phase):
-    shown, steps = io.StringIO(), steps_of(phase)
-    with phases(Console(file=shown, width=80, force_terminal=True, color_system=None)) as display:
-        display.update(phase, 9000 * steps, 9999 * steps)
-    drawn = [line for line in re.split(r"[\r\n]|\x1b\[[\d?]*\w", shown.getvalue()) if "9000" in line]
-    assert drawn
-    for line in drawn:
-        assert re.search(rf" {re.escape(in_words(phase))} +━+╸? *━* +9000/9999 \d:\d\d:\d\d$", line.rstrip()), line
+def test_phase_bar_counts_and_time_fit_into_a_line_of_eighty_columns():
+    wrong = []
+    for phase in all_phases():
+        shown, steps = io.StringIO(), steps_of(phase)
+        with phases(Console(file=shown, width=80, force_terminal=True, color_system=None)) as display:
+            display.update(phase, 9000 * steps, 9999 * steps)
+        drawn = [line for line in re.split(r"[\r\n]|\x1b\[[\d?]*\w", shown.getvalue()) if "9000" in line]
+        whole = re.compile(rf" {re.escape(in_words(phase))} +━+╸? *━* +9000/9999 \d:\d\d:\d\d$")
+        if not drawn or not all(whole.search(line.rstrip()) for line in drawn):
+            wrong.append((phase, drawn))
+    assert wrong == []
 
 
 def test_a_phase_of_unknown_length_keeps_nothing_of_the_one_before():

@@ -50,20 +50,17 @@ def test_json_is_the_answer_and_nothing_else(written):
 
 
 def test_people_get_the_answer_its_reason_and_every_form(written):
-    for part in ("not identifiable", "3 points beyond the knee", "0.5222", "95 % interval", "logistic", "broken line"):
+    for part in ("not identifiable", "0.5222", "95 % interval", "logistic", "broken line"):
         assert part in written["people"]
     assert "near-lossless" not in written["people"]
+    assert re.search(r"\u2212\d", written["people"]), "numbers for people are signed with a minus"
+    assert not re.search(r"(?<![\w-])-\d", written["people"])
 
 
-def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(file, written):
+def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(written):
     assert any(form["aicc"] is None for form in json.loads(written["programs"])["rivals"])
-    assert "No choice of form" in written["people"]
+    assert any((form["aicc"] or 0) < 0 for form in json.loads(written["programs"])["rivals"])
     assert "best form" not in written["people"]
-    s_N = [0.1 * place for place in range(1, 10)]
-    file.write_text(
-        json.dumps({"points": [[s, 5 + s + 9 * max(0, s - 0.5) + 0.01 * (-1) ** i] for i, s in enumerate(s_N)]})
-    )
-    assert "No choice of form" not in run(file)[1]
 
 
 def test_a_left_out_error_that_too_few_points_leave_is_no_number_and_says_why(file):
@@ -81,34 +78,14 @@ def test_a_left_out_error_that_too_few_points_leave_is_no_number_and_says_why(fi
 
 
 def test_the_form_that_was_chosen_is_named_where_bold_type_is_lost(file):
-    """Made by a broken line, and by an exponential."""
-    s_N = [0.05 * place for place in range(1, 17)]
-    noise_N = [0.01 * math.sin(7.0 * place) for place in range(1, 17)]
-    bent = [math.log(5) + 9 * max(0, s - 0.42) for s in s_N]
-    straight = [math.log(5) + 2 * s for s in s_N]
-    for log_N, form, of in (
-        (bent, "broken line", " of those with a transition"),
-        (straight, "exponential", " of those without a transition"),
-    ):
-        points = [[s, math.exp(log + noise)] for s, log, noise in zip(s_N, log_N, noise_N, strict=True)]
-        file.write_text(json.dumps({"points": points, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
-        (line,) = (line for line in run(file)[1].splitlines() if "best form" in line)
-        assert line.split("best form")[1].strip() == f"{form}: the least left-out error within 2 of the least AICc{of}"
-
-
-def test_a_turn_that_the_published_form_cannot_follow_is_told_with_its_place(file):
-    s_N = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.9)
-    rise_N = (0, 0.02, 0.1, 0.5, 2.3, 5.5, 7.3, 8.4, 9.3, 9.6)
-    points = [[s, math.exp(3 + rise)] for s, rise in zip(s_N, rise_N, strict=True)]
+    """Made by a broken line."""
+    points = []
+    for place in range(1, 17):
+        s, noise = 0.05 * place, 0.01 * math.sin(7.0 * place)
+        points.append([s, math.exp(math.log(5) + 9 * max(0, s - 0.42) + noise)])
     file.write_text(json.dumps({"points": points, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
-    answer: dict[str, Any] = json.loads(run(file, "--json")[1])
-    assert (answer["answer"], answer["form"], answer["identifiable"]) == ("not identifiable", "logistic", False)
-    output = run(file)[1]
-    assert "a logistic curve, its middle at s = 0.578, describes it far better than a straight form" in " ".join(
-        output.split()
-    )
-    (line,) = (line for line in output.splitlines() if "best form" in line)
-    assert line.split("best form")[1].strip() == "logistic: the least left-out error within 2 of the least AICc"
+    (line,) = (line for line in run(file)[1].splitlines() if "best form" in line)
+    assert line.split("best form")[1].strip().startswith("broken line: ")
 
 
 @pytest.mark.parametrize(("k1", "remark"), [(0.0, True), (4.0, False)])
@@ -124,29 +101,13 @@ def test_a_transition_without_a_kink_is_remarked(file, k1, *, remark):
     assert ("no steeper just beyond s0" in output) is remark
 
 
-def test_numbers_for_people_are_signed_with_a_minus(written):
-    assert any((form["aicc"] or 0) < 0 for form in json.loads(written["programs"])["rivals"])
-    assert re.search(r"\u2212\d", written["people"])
-    assert not re.search(r"(?<![\w-])-\d", written["people"])
-
-
 def test_dense_adds_the_near_lossless_point(file):
-    file.write_text(json.dumps({"points": POINTS, "dense": 5.47}))
-    status, output = run(file)
-    assert status == 0
-    assert "near-lossless" in output
-    assert "up to 0.5 measured" in output
-    assert "interpolated; no interval: the curve has no documents to draw again" in " ".join(output.split())
-
-
-@pytest.mark.parametrize(
-    ("dense", "told"),
-    [(4.0, "not even at the first setting"), (4000, "up to 0.8, the last setting; not passed in the measured range")],
-)
-def test_a_near_lossless_point_outside_the_curve_is_told_in_words(file, dense, told):
-    file.write_text(json.dumps({"points": POINTS, "dense": dense}))
-    (line,) = (line for line in run(file)[1].splitlines() if "near-lossless" in line)
-    assert line.split("near-lossless")[1].strip() == told
+    for dense, told in ((5.47, "up to 0.5 "), (4.0, "not even at the first"), (4000, "up to 0.8, the last")):
+        file.write_text(json.dumps({"points": POINTS, "dense": dense}))
+        status, output = run(file)
+        assert status == 0
+        (line,) = (line for line in output.splitlines() if "near-lossless" in line)
+        assert told in line
 
 
 def test_the_gap_to_published_coefficients_is_shown_to_people_and_programs(tmp_path):
@@ -196,57 +157,41 @@ def test_people_are_shown_how_a_published_curve_differs():
     assert line.split("published")[1].split() == ["log", "SSE", "0.01377", "\u2212", "0.1859", "=", "\u22120.1722"]
 
 
-def test_several_curves_in_a_file_need_a_name(tmp_path):
-    path = tmp_path / "published.json"
-    path.write_text(json.dumps({"one": {"points": POINTS}, "two": {"points": POINTS}}))
-    status, output = run(path, "--json")
-    assert status == 2
-    assert json.loads(output)["error"]["hint"] == "Choose one with --curve: one, two"
+def test_a_fault_ends_with_status_2_its_place_and_what_to_do(file, tmp_path):
+    def error(path):
+        status, output = run(path, "--json")
+        assert status == 2
+        return json.loads(output)["error"]
+
+    for content, pointer, said in (
+        (json.dumps({"points": POINTS, "bounds": {"k3": [0, 1]}}).encode(), "/bounds/k3", "did you mean"),
+        (json.dumps({"one": {"points": POINTS}, "two": {"points": POINTS}}).encode(), None, "--curve: one, two"),
+        (b"\xff\xfe{}", None, "UTF-8"),
+        (b"{", None, "JSON"),
+    ):
+        file.write_bytes(content)
+        found = error(file)
+        assert pointer is None or (found["code"], found["pointer"]) == ("invalid_request", pointer)
+        assert said in f"{found['detail']} {found['hint']}"
+    assert "none.json" in error(tmp_path / "none.json")["detail"]
 
 
-def test_a_fault_ends_with_status_2_its_place_and_what_to_do(file):
-    file.write_text(json.dumps({"points": POINTS, "bounds": {"k3": [0, 1]}}))
-    status, output = run(file, "--json")
-    assert status == 2
-    error = json.loads(output)["error"]
-    assert error["code"] == "invalid_request"
-    assert error["pointer"] == "/bounds/k3"
-    assert "did you mean" in error["hint"]
-    status, output = run(file)
-    assert status == 2
-    assert "/bounds/k3" in output
+def python(program):
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"), [(None, "cannot be read"), (b"\xff\xfe{}", "not UTF-8"), (b"{", "not JSON")]
-)
-def test_a_file_that_cannot_be_read_says_why(tmp_path, content, said):
-    path = tmp_path / "curve.json"
-    if content is not None:
-        path.write_bytes(content)
-    status, output = run(path, "--json")
-    assert status == 2
-    assert said in json.loads(output)["error"]["detail"]
-
-
-def test_the_command_line_and_the_fit_load_no_torch(file):
-    program = (
+def test_the_command_line_and_the_fit_load_no_torch_and_without_numpy_the_way_to_get_it_is_told(file):
+    done = python(
         "import sys; import app.cli.main; assert 'scipy' not in sys.modules; "
         f"from app.cli.threshold import _answer; from pathlib import Path; _answer(Path({str(file)!r}), 0); "
         "assert 'scipy' in sys.modules; assert not {'torch', 'vllm', 'transformers'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-
-
-def test_where_numpy_is_missing_the_way_to_get_it_is_told(file):
-    program = (
+    done = python(
         "import sys; sys.modules['numpy'] = None; from app.cli.main import app; "
         f"app(['threshold', {str(file)!r}, '--json'])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 4, done.stderr
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "unavailable"
     assert "numpy" in error["detail"]
-    assert "worker-cpu" in error["hint"]

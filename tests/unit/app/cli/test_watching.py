@@ -51,28 +51,17 @@ def test_a_job_is_cancelled_whatever_sigterm_comes_meanwhile(first, raised):
 
 
 @pytest.mark.usefixtures("signals_as_before")
-def test_a_second_ctrl_c_breaks_the_cancelling_off_and_it_is_said():
+@pytest.mark.parametrize("own", [False, True])
+def test_a_second_ctrl_c_breaks_the_cancelling_off_and_it_is_said(own):
     raise_on_sigterm()
     said = io.StringIO()
-    client = Interrupted(signal.SIGINT, signal.SIGINT)
+    client = Interrupted(signal.SIGINT, signal.SIGINT, own=own)
     with pytest.raises(KeyboardInterrupt):
         run_to_end(client, {}, Console(file=said, width=200))
     assert not client.cancelled
-    assert said.getvalue().splitlines()[-1] == (
-        "broken off: diag_1 may not be cancelled; `hemostat jobs cancel diag_1` ends it"
-    )
-
-
-@pytest.mark.usefixtures("signals_as_before")
-def test_of_a_service_that_ends_with_the_command_another_one_has_to_be_started_to_be_asked():
-    raise_on_sigterm()
-    said = io.StringIO()
-    client = Interrupted(signal.SIGINT, signal.SIGINT, own=True)
-    with pytest.raises(KeyboardInterrupt):
-        run_to_end(client, {}, Console(file=said, width=200))
-    assert said.getvalue().splitlines()[-1] == (
-        "broken off: diag_1 may not be cancelled; `hemostat up`, then `hemostat jobs cancel diag_1` ends it"
-    )
+    last = said.getvalue().splitlines()[-1]
+    assert "`hemostat jobs cancel diag_1`" in last
+    assert ("`hemostat up`" in last) == own, "a service that ends with the command has to be started again"
 
 
 class Done(Client):
@@ -94,10 +83,8 @@ class Done(Client):
         return {"id": job_id, "status": "succeeded", "started_at": 1000.0, "finished_at": 1115.0}
 
 
-@pytest.mark.parametrize(
-    ("own", "ask"), [(False, "`hemostat jobs list`"), (True, "`hemostat up`, then `hemostat jobs list`")]
-)
-def test_ctrl_c_while_the_job_is_sent_says_that_it_may_have_been_taken(*, own, ask):
+@pytest.mark.parametrize("own", [False, True])
+def test_ctrl_c_while_the_job_is_sent_says_that_it_may_have_been_taken(own):
     class Sending(Client):
         def submit(self, request):
             raise KeyboardInterrupt
@@ -105,7 +92,8 @@ def test_ctrl_c_while_the_job_is_sent_says_that_it_may_have_been_taken(*, own, a
     said = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
         run_to_end(Sending("http://127.0.0.1:1", own=own), {}, Console(file=said, width=200))
-    assert said.getvalue() == f"interrupted while the job was sent: {ask} shows whether it was taken\n"
+    assert "`hemostat jobs list`" in said.getvalue()
+    assert ("`hemostat up`" in said.getvalue()) == own
 
 
 def test_a_job_that_succeeded_says_how_long_it_took_in_all():
