@@ -1,7 +1,6 @@
 import json
 import pickle
 
-import pytest
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -13,16 +12,14 @@ from app.problems import FieldError, Problem, RequestError, document, redis_is_a
 SCOPE = {"type": "http", "path": "/v1/diagnosis/jobs", "hemostat.request_id": "abc"}
 
 
-@pytest.mark.parametrize("code", ErrorCode)
-def test_every_code_makes_a_whole_problem(code):
-    answer = response(SCOPE, HemostatError(code, "What happened."))
-    problem = Problem.model_validate_json(answer.body)
-    assert answer.status_code == problem.status == CATALOGUE[code].status
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert problem.code == code.value
-    assert problem.type == f"/errors/{code.value}"
-    assert problem.hint == GUIDE[code]
-    assert (problem.instance, problem.request_id, problem.detail) == ("/v1/diagnosis/jobs", "abc", "What happened.")
+def test_every_code_makes_a_whole_problem():
+    for code in ErrorCode:
+        answer = response(SCOPE, HemostatError(code, "What happened."))
+        problem = Problem.model_validate_json(answer.body)
+        assert answer.status_code == problem.status == CATALOGUE[code].status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (problem.code, problem.type, problem.hint) == (code.value, f"/errors/{code.value}", GUIDE[code])
+        assert (problem.instance, problem.request_id, problem.detail) == (SCOPE["path"], "abc", "What happened.")
 
 
 def test_each_fault_of_a_request_is_listed_by_its_place():
@@ -78,9 +75,8 @@ def test_a_request_error_crosses_a_process_border_whole():
     assert (copy.code, copy.pointer, copy.errors) == (error.code, error.pointer, error.errors)
 
 
-@pytest.mark.parametrize(
-    ("error", "away"),
-    [
+def test_only_what_passes_by_itself_counts_as_away():
+    for error, away in (
         (RedisConnectionError("refused"), True),
         (BusyLoadingError("loading"), True),
         (RedisTimeoutError("slow"), True),
@@ -88,7 +84,5 @@ def test_a_request_error_crosses_a_process_border_whole():
         (ResponseError("MISCONF Redis is configured to save RDB snapshots"), True),
         (ResponseError("WRONGTYPE Operation against a key"), False),
         (RedisError("other"), False),
-    ],
-)
-def test_only_what_passes_by_itself_counts_as_away(error, away):
-    assert redis_is_away(error) is away
+    ):
+        assert redis_is_away(error) is away

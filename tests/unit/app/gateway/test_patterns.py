@@ -118,18 +118,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("body", TAKEN)
-def test_what_compiles_soon_is_taken(body):
-    check(body)
-
-
-@pytest.mark.parametrize(("body", "field"), REFUSED)
-def test_what_compiles_for_long_is_refused_by_its_field(body, field):
-    with pytest.raises(ApiError) as caught:
+def test_what_compiles_soon_is_taken():
+    for body in TAKEN:
         check(body)
-    assert caught.value.status == 400
-    assert envelope(caught.value)["error"]["param"].startswith(field)
-    assert "compile" in caught.value.detail
+
+
+def test_what_compiles_for_long_is_refused_by_its_field():
+    for body, field in REFUSED:
+        with pytest.raises(ApiError, match="compile") as caught:
+            check(body)
+        assert caught.value.status == 400
+        assert envelope(caught.value)["error"]["param"].startswith(field)
 
 
 def test_the_bound_is_of_all_fields_together():
@@ -139,20 +138,16 @@ def test_the_bound_is_of_all_fields_together():
         check(half | {"structured_outputs": {"regex": ".{128}.{60}"}})
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+def test_more_text_than_is_read_soon_is_refused():
+    for body in (
         having(*[string(pattern="(" * 4000)] * 5),
         having({"grammar": "a:" + "(" * 50_000}),
         having(patternProperties={"(" * 20_000: {}}),
         {"structured_outputs": {"json": json.dumps({"pattern": "(" * 20_000})}},
-    ],
-)
-def test_more_text_than_is_read_soon_is_refused(body):
-    with pytest.raises(ApiError) as caught:
-        check(body)
-    assert caught.value.status == 400
-    assert str(MAX_GRAMMAR) in caught.value.detail
+    ):
+        with pytest.raises(ApiError, match=str(MAX_GRAMMAR)) as caught:
+            check(body)
+        assert caught.value.status == 400
 
 
 @given(text=st.text(alphabet='ab[]^()|*+?{},1\\".:=/# \n', max_size=200))

