@@ -65,77 +65,41 @@ WITHIN: list[dict[str, Any]] = [
 ]
 
 BEYOND: list[tuple[dict[str, Any], str, str]] = [
-    (answering(schema(513)), "response_format", "`response_format` has 513 properties in all; at most 512 are taken."),
-    (
-        answering({"$defs": {"a": schema(300), "b": {"anyOf": [schema(300)]}}}),
-        "response_format",
-        "`response_format` has 600 properties in all; at most 512 are taken.",
-    ),
-    (
-        answering({"patternProperties": {str(number): {} for number in range(513)}}),
-        "response_format",
-        "`response_format` has 513 properties in all; at most 512 are taken.",
-    ),
-    (
-        answering(schema(2, 1001)),
-        "response_format",
-        "`response_format` enumerates 1001 values; at most 1000 are taken.",
-    ),
-    ({"response_format": sized(65_537)}, "response_format", "`response_format` has 65537 bytes as JSON; at most 65536"),
-    (
-        {"response_format": nested(33)},
-        "response_format",
-        "`response_format` is nested 33 levels deep; at most 32 are taken.",
-    ),
-    ({"text": {"format": {"schema": schema(513)}}}, "text", "`text` has 513 properties in all"),
+    (answering(schema(513)), "response_format", "513 properties"),
+    (answering({"$defs": {"a": schema(300), "b": {"anyOf": [schema(300)]}}}), "response_format", "600 properties"),
+    (answering({"patternProperties": {str(number): {} for number in range(513)}}), "response_format", "513 properties"),
+    (answering(schema(2, 1001)), "response_format", "1001 values"),
+    ({"response_format": sized(65_537)}, "response_format", "65537 bytes"),
+    ({"response_format": nested(33)}, "response_format", "33 levels"),
+    ({"text": {"format": {"schema": schema(513)}}}, "text", "513 properties"),
     ({"structured_outputs": {"json": schema(513)}}, "structured_outputs.json", "has 513 properties in all"),
-    (
-        {"structured_outputs": {"json": json.dumps(schema(513))}},
-        "structured_outputs.json",
-        "`structured_outputs.json` has 513 properties in all; at most 512 are taken.",
-    ),
+    ({"structured_outputs": {"json": json.dumps(schema(513))}}, "structured_outputs.json", "513 properties"),
     (
         {"structured_outputs": {"structural_tag": json.dumps(nested(33))}},
         "structured_outputs.structural_tag",
         "nested 33 levels deep",
     ),
-    (
-        {"structured_outputs": {"regex": "a" * 4097}},
-        "structured_outputs.regex",
-        "`structured_outputs.regex` has 4097 characters; at most 4096 are taken.",
-    ),
+    ({"structured_outputs": {"regex": "a" * 4097}}, "structured_outputs.regex", "4097 characters"),
     ({"structured_outputs": {"grammar": "a" * 16_385}}, "structured_outputs.grammar", "16385 characters"),
     ({"structured_outputs": {"whitespace_pattern": "a" * 5000}}, "structured_outputs.whitespace_pattern", "5000"),
-    (
-        {"structured_outputs": {"choice": ["x"] * 257}},
-        "structured_outputs.choice",
-        "`structured_outputs.choice` has 257 entries; at most 256 are taken.",
-    ),
+    ({"structured_outputs": {"choice": ["x"] * 257}}, "structured_outputs.choice", "257 entries"),
     ({"structured_outputs": {"choice": ["a", "x" * 1025]}}, "structured_outputs.choice[1]", "1025 characters"),
-    ({"tools": [tool({}), tool(schema(513))]}, "tools[1]", "`tools[1]` has 513 properties in all"),
-    (
-        {"tools": [tool(schema(512))] * 2 + [tool(schema())], "tool_choice": "required"},
-        "tools",
-        "`tools` has 1025 properties in all; at most 1024 are taken.",
-    ),
+    ({"tools": [tool({}), tool(schema(513))]}, "tools[1]", "513 properties"),
+    ({"tools": [tool(schema(512))] * 2 + [tool(schema())], "tool_choice": "required"}, "tools", "1025 properties"),
     ({"tools": [tool(schema(512), strict=True)] * 2}, "tools", "take too long to compile"),
-    ({"tools": [tool(schema(1, 1000))] * 3, "tool_choice": "required"}, "tools", "`tools` enumerates 3000 values"),
-    ({"tools": [tool(schema(400), strict=True)] * 3}, "tools", "`tools` has 1200 properties in all"),
+    ({"tools": [tool(schema(1, 1000))] * 3, "tool_choice": "required"}, "tools", "3000 values"),
+    ({"tools": [tool(schema(400), strict=True)] * 3}, "tools", "1200 properties"),
     (
         {"tools": [{"type": "function", "name": "f", "strict": True, "parameters": schema(400)}] * 3},
         "tools",
-        "`tools` has 1200 properties in all",
+        "1200 properties",
     ),
-    ({"tools": [tool({}, name="n" * 65)]}, "tools[0].function.name", "`tools[0].function.name` has 65 characters"),
+    ({"tools": [tool({}, name="n" * 65)]}, "tools[0].function.name", "65 characters"),
     ({"tools": [{"type": "function", "name": "n" * 65}]}, "tools[0].name", "65 characters; at most 64"),
     ({"tools": [tool({}, description="é" * 33_000)]}, "tools[0]", "bytes as JSON; at most 65536"),
     ({"tools": [tool({}, description="x" * 60_000)] * 5}, "tools", "bytes as JSON; at most 262144 are taken."),
-    ({"tools": [{}] * 129}, "tools", "`tools` has 129 entries; at most 128 are taken."),
-    (
-        {"chat_template_kwargs": {f"k{number}": True for number in range(33)}},
-        "chat_template_kwargs",
-        "`chat_template_kwargs` has 33 entries; at most 32 are taken.",
-    ),
+    ({"tools": [{}] * 129}, "tools", "129 entries"),
+    ({"chat_template_kwargs": {f"k{number}": True for number in range(33)}}, "chat_template_kwargs", "33 entries"),
     ({"chat_template_kwargs": [1]}, "chat_template_kwargs", "`chat_template_kwargs` is not an object."),
     ({"chat_template_kwargs": sized(16_385)}, "chat_template_kwargs", "16385 bytes as JSON; at most 16384"),
     ({"chat_template_kwargs": nested(9)}, "chat_template_kwargs", "nested 9 levels deep; at most 8"),
@@ -151,25 +115,27 @@ BEYOND: list[tuple[dict[str, Any], str, str]] = [
     ({"logit_bias": {"-1": 1}}, "logit_bias", "which is no token id."),
     ({"logit_bias": {"9" * 11: 1}}, "logit_bias", "which is no token id."),
     ({"bad_words": ["a", "x" * 257]}, "bad_words[1]", "257 characters; at most 256"),
-    ({"user": "u" * 513}, "user", "`user` has 513 characters; at most 512 are taken."),
+    ({"user": "u" * 513}, "user", "513 characters"),
     ({"vllm_xargs": sized(16_385)}, "vllm_xargs", "16385 bytes"),
     ({"tool_choice": sized(16_385)}, "tool_choice", "16385 bytes"),
 ]
 
 
-@pytest.mark.parametrize("body", WITHIN)
-def test_at_the_limit_passes(body):
-    check(body)
-
-
-@pytest.mark.parametrize(("body", "param", "told"), BEYOND)
-def test_beyond_it_is_a_400_of_openais_shape(body, param, told):
-    with pytest.raises(ApiError) as caught:
+def test_at_the_limit_passes():
+    for body in WITHIN:
         check(body)
-    assert caught.value.status == 400
-    error = envelope(caught.value)["error"]
-    assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "invalid_request", param)
-    assert told in error["message"]
+
+
+def test_beyond_it_is_a_400_of_openais_shape():
+    wrong = []
+    for body, param, told in BEYOND:
+        with pytest.raises(ApiError) as caught:
+            check(body)
+        error = envelope(caught.value)["error"]
+        shape = caught.value.status, error["type"], error["code"], error["param"]
+        if shape != (400, "invalid_request_error", "invalid_request", param) or told not in error["message"]:
+            wrong.append((param, told, error))
+    assert wrong == []
 
 
 def test_a_constraint_that_vllm_no_longer_has_is_not_ignored():

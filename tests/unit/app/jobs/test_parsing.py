@@ -1,5 +1,4 @@
 import json
-from typing import Any
 
 import pytest
 
@@ -12,8 +11,6 @@ from app.kinds.registry import submissions
 from app.problems import MAX_ERRORS, RequestError
 from tests.support.submissions import refused
 
-Json = dict[str, Any]
-
 
 def request():
     return {
@@ -22,6 +19,18 @@ def request():
         "candidate": {"model": "m", "recipe": [{"type": "quantize.rtn", "bits": 4}]},
         "text": {"source": "inline", "documents": [{"id": "a", "text": "hello"}, {"id": "b", "text": "there"}]},
     }
+
+
+STEP = "/candidate/recipe/0"
+INVALID, NOT_TEXT = ErrorCode.INVALID_REQUEST, ErrorCode.DOCUMENT_NOT_TEXT
+
+
+def first(body):
+    return body["candidate"]["recipe"][0]
+
+
+def step(**fields):
+    return lambda b: b["candidate"].update(recipe=[fields])
 
 
 def changed(change):
@@ -73,98 +82,43 @@ def test_arguments_of_a_call_that_cannot_be_read_are_told_where_they_stand(argum
     [
         (lambda b: b.update(kind="comprae"), ErrorCode.UNKNOWN_KIND, "/kind", "'compare'"),
         (lambda b: b.update(kind=7), ErrorCode.UNKNOWN_KIND, "/kind", "compare"),
-        (lambda b: b.pop("kind"), ErrorCode.INVALID_REQUEST, "/kind", "compare"),
+        (lambda b: b.pop("kind"), INVALID, "/kind", "compare"),
         (lambda b: b.update(windw=3), ErrorCode.UNKNOWN_FIELD, "/windw", "'window'"),
         (lambda b: b["reference"].update(modle="m"), ErrorCode.UNKNOWN_FIELD, "/reference/modle", "'model'"),
-        (
-            lambda b: b["candidate"]["recipe"][0].update(grup_size=3),
-            ErrorCode.UNKNOWN_FIELD,
-            "/candidate/recipe/0/grup_size",
-            "'group_size'",
-        ),
-        (
-            lambda b: b["candidate"]["recipe"][0].update(type="quantize.rnt"),
-            ErrorCode.UNKNOWN_RECIPE,
-            "/candidate/recipe/0/type",
-            "'quantize.rtn'",
-        ),
-        (
-            lambda b: b["candidate"]["recipe"][0].pop("type"),
-            ErrorCode.INVALID_REQUEST,
-            "/candidate/recipe/0/type",
-            "quantize.rtn",
-        ),
-        (
-            lambda b: b["candidate"]["recipe"][0].update(bits=1),
-            ErrorCode.INVALID_REQUEST,
-            "/candidate/recipe/0/bits",
-            None,
-        ),
-        (
-            lambda b: b["candidate"]["recipe"][0].update(bits=9),
-            ErrorCode.INVALID_REQUEST,
-            "/candidate/recipe/0/bits",
-            None,
-        ),
-        (
-            lambda b: b["candidate"].update(recipe=[{"type": "prune.magnitude", "pattern": "4:2"}]),
-            ErrorCode.PATTERN_MISMATCH,
-            "/candidate/recipe/0/pattern",
-            None,
-        ),
-        (
-            lambda b: b["candidate"].update(recipe=[{"type": "prune.wanda", "sparsity": 1.0}]),
-            ErrorCode.INVALID_REQUEST,
-            "/candidate/recipe/0/sparsity",
-            None,
-        ),
-        (
-            lambda b: b["candidate"].update(recipe=[{"type": "prune.magnitude"}]),
-            ErrorCode.INVALID_REQUEST,
-            "/candidate/recipe/0",
-            None,
-        ),
-        (
-            lambda b: b["candidate"].update(recipe=[{"type": "prune.magnitude", "sparsity": 0.5, "scope": "lyer"}]),
-            ErrorCode.INVALID_REQUEST,
-            "/candidate/recipe/0/scope",
-            "'layer'",
-        ),
-        (lambda b: b["text"].update(source="inlin"), ErrorCode.INVALID_REQUEST, "/text/source", "'inline'"),
-        (lambda b: b["text"].update(documents=[]), ErrorCode.INVALID_REQUEST, "/text/documents", None),
-        (
-            lambda b: b["text"]["documents"][1].update(text="a\0b"),
-            ErrorCode.DOCUMENT_NOT_TEXT,
-            "/text/documents/1/text",
-            None,
-        ),
-        (
-            lambda b: b["text"]["documents"][1].update(text="a\ud800b"),
-            ErrorCode.DOCUMENT_NOT_TEXT,
-            "/text/documents/1/text",
-            None,
-        ),
+        (lambda b: first(b).update(grup_size=3), ErrorCode.UNKNOWN_FIELD, f"{STEP}/grup_size", "'group_size'"),
+        (lambda b: first(b).update(type="quantize.rnt"), ErrorCode.UNKNOWN_RECIPE, f"{STEP}/type", "'quantize.rtn'"),
+        (lambda b: first(b).pop("type"), INVALID, f"{STEP}/type", "quantize.rtn"),
+        (lambda b: first(b).update(bits=1), INVALID, f"{STEP}/bits", None),
+        (lambda b: first(b).update(bits=9), INVALID, f"{STEP}/bits", None),
+        (step(type="prune.magnitude", pattern="4:2"), ErrorCode.PATTERN_MISMATCH, f"{STEP}/pattern", None),
+        (step(type="prune.wanda", sparsity=1.0), INVALID, f"{STEP}/sparsity", None),
+        (step(type="prune.magnitude"), INVALID, STEP, None),
+        (step(type="prune.magnitude", sparsity=0.5, scope="lyer"), INVALID, f"{STEP}/scope", "'layer'"),
+        (lambda b: b["text"].update(source="inlin"), INVALID, "/text/source", "'inline'"),
+        (lambda b: b["text"].update(documents=[]), INVALID, "/text/documents", None),
+        (lambda b: b["text"]["documents"][1].update(text="a\0b"), NOT_TEXT, "/text/documents/1/text", None),
+        (lambda b: b["text"]["documents"][1].update(text="a\ud800b"), NOT_TEXT, "/text/documents/1/text", None),
         (
             lambda b: b["text"]["documents"].__setitem__(
                 0, {"id": "c", "messages": [{"role": "user", "content": "\udfff"}]}
             ),
-            ErrorCode.DOCUMENT_NOT_TEXT,
+            NOT_TEXT,
             "/text/documents/0/messages/0/content",
             None,
         ),
-        (lambda b: b.update(metadata={"k": "\ud800"}), ErrorCode.INVALID_REQUEST, "/metadata/k", None),
-        (lambda b: b.update(metadata={"bad key": "v"}), ErrorCode.INVALID_REQUEST, "/metadata/bad key", None),
-        (lambda b: b.update(metadata={"a/b~c": "v"}), ErrorCode.INVALID_REQUEST, "/metadata/a~1b~0c", None),
-        (lambda b: b.update(window=True), ErrorCode.INVALID_REQUEST, "/window", None),
-        (lambda b: b.update(window="512"), ErrorCode.INVALID_REQUEST, "/window", None),
-        (lambda b: b.update(timeout_s=0), ErrorCode.INVALID_REQUEST, "/timeout_s", None),
-        (lambda b: b.update(timeout_s=-1.5), ErrorCode.INVALID_REQUEST, "/timeout_s", None),
-        (lambda b: b.update(seed=-1), ErrorCode.INVALID_REQUEST, "/seed", None),
-        (lambda b: b.update(reference="m"), ErrorCode.INVALID_REQUEST, "/reference", None),
-        (lambda b: b["reference"].update(model="../m"), ErrorCode.INVALID_REQUEST, "/reference/model", None),
-        (lambda b: b.update(text=None), ErrorCode.INVALID_REQUEST, "/text", None),
-        (lambda b: b.update(thresholds={"mild": 3.0}), ErrorCode.INVALID_REQUEST, "/thresholds", None),
-        (lambda b: b["text"]["documents"].__setitem__(0, 5), ErrorCode.INVALID_REQUEST, "/text/documents/0", None),
+        (lambda b: b.update(metadata={"k": "\ud800"}), INVALID, "/metadata/k", None),
+        (lambda b: b.update(metadata={"bad key": "v"}), INVALID, "/metadata/bad key", None),
+        (lambda b: b.update(metadata={"a/b~c": "v"}), INVALID, "/metadata/a~1b~0c", None),
+        (lambda b: b.update(window=True), INVALID, "/window", None),
+        (lambda b: b.update(window="512"), INVALID, "/window", None),
+        (lambda b: b.update(timeout_s=0), INVALID, "/timeout_s", None),
+        (lambda b: b.update(timeout_s=-1.5), INVALID, "/timeout_s", None),
+        (lambda b: b.update(seed=-1), INVALID, "/seed", None),
+        (lambda b: b.update(reference="m"), INVALID, "/reference", None),
+        (lambda b: b["reference"].update(model="../m"), INVALID, "/reference/model", None),
+        (lambda b: b.update(text=None), INVALID, "/text", None),
+        (lambda b: b.update(thresholds={"mild": 3.0}), INVALID, "/thresholds", None),
+        (lambda b: b["text"]["documents"].__setitem__(0, 5), INVALID, "/text/documents/0", None),
     ],
 )
 def test_each_fault_has_its_code_and_exact_pointer(change, code, pointer, hint):
@@ -177,11 +131,7 @@ def test_each_fault_has_its_code_and_exact_pointer(change, code, pointer, hint):
 def test_every_fault_is_listed():
     error = refused(changed(lambda b: (b.update(windw=1, seed=-1), b["candidate"]["recipe"][0].update(bits=11))))
     assert isinstance(error, RequestError)
-    assert {part.pointer for part in error.errors} == {"/windw", "/seed", "/candidate/recipe/0/bits"}
-
-
-def step(**fields):
-    return lambda b: b["candidate"].update(recipe=[fields])
+    assert {part.pointer for part in error.errors} == {"/windw", "/seed", f"{STEP}/bits"}
 
 
 @pytest.mark.parametrize(
@@ -243,7 +193,7 @@ def test_three_more_faults_are_told_in_words_and_the_rest_counted():
 def test_items_at_fault_do_not_make_their_list_too_short():
     error = refused(changed(step(type="quantize.rtn", bits=4, layers=["a"])))
     assert isinstance(error, RequestError)
-    assert [part.pointer for part in error.errors] == ["/candidate/recipe/0/layers/0"]
+    assert [part.pointer for part in error.errors] == [f"{STEP}/layers/0"]
 
 
 def test_no_more_faults_are_worked_out_than_are_told(monkeypatch):
@@ -313,7 +263,7 @@ def test_numbers_that_json_has_not_are_named_by_their_fields(body, pointers):
 
 @pytest.mark.parametrize("body", [b"[]", b"3", b'"x"', b"null"])
 def test_json_that_is_no_object_is_refused(body):
-    assert refused(body).code is ErrorCode.INVALID_REQUEST
+    assert refused(body).code is INVALID
 
 
 def test_no_message_repeats_a_documents_text():
@@ -338,13 +288,13 @@ def place(name, documents):
     return request() | {"candidate": {"model": "m", "recipe": [step]}}
 
 
-@pytest.mark.parametrize("name", ["/generate_tool_calls/text", "/candidate/recipe/0/calibration"])
+@pytest.mark.parametrize("name", ["/generate_tool_calls/text", f"{STEP}/calibration"])
 def test_inline_documents_are_checked_wherever_they_stand(name):
     one = {"id": "a", "text": "words"}
     parse_submission(json.dumps(place(name, [one])).encode())
     for documents, code, pointer in (
-        ([one | {"text": "the patient\0"}], ErrorCode.DOCUMENT_NOT_TEXT, "/0/text"),
-        ([one | {"text": ["the patient"]}], ErrorCode.INVALID_REQUEST, "/0/text"),
+        ([one | {"text": "the patient\0"}], NOT_TEXT, "/0/text"),
+        ([one | {"text": ["the patient"]}], INVALID, "/0/text"),
         ([{"id": str(n), "text": "ab"} for n in range(5001)], ErrorCode.TOO_MANY_DOCUMENTS, ""),
     ):
         error = refused(place(name, documents))
@@ -368,14 +318,14 @@ def test_a_calibrate_body_is_a_request_of_its_own_kind():
     [
         ({"precision": "fast"}, ErrorCode.UNKNOWN_FIELD, "/precision"),
         ({"calibratrs": ["lowrank"]}, ErrorCode.UNKNOWN_FIELD, "/calibratrs"),
-        ({"calibrators": []}, ErrorCode.INVALID_REQUEST, "/calibrators"),
-        ({"calibrators": ["lowrnk"]}, ErrorCode.INVALID_REQUEST, "/calibrators/0"),
-        ({"tolerance": 1.0}, ErrorCode.INVALID_REQUEST, "/tolerance"),
-        ({"sampling": [{"top_p": 0}]}, ErrorCode.INVALID_REQUEST, "/sampling/0/top_p"),
-        ({"test_text": {"source": "inlin"}}, ErrorCode.INVALID_REQUEST, "/test_text/source"),
+        ({"calibrators": []}, INVALID, "/calibrators"),
+        ({"calibrators": ["lowrnk"]}, INVALID, "/calibrators/0"),
+        ({"tolerance": 1.0}, INVALID, "/tolerance"),
+        ({"sampling": [{"top_p": 0}]}, INVALID, "/sampling/0/top_p"),
+        ({"test_text": {"source": "inlin"}}, INVALID, "/test_text/source"),
         (
             {"test_text": {"source": "inline", "documents": [{"id": "a", "text": "b\0c"}]}},
-            ErrorCode.DOCUMENT_NOT_TEXT,
+            NOT_TEXT,
             "/test_text/documents/0/text",
         ),
     ],
