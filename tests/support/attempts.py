@@ -1,6 +1,6 @@
 """A job context without a worker: one attempt at a job, in a folder of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from app.settings import Settings
@@ -8,11 +8,15 @@ from workers.process.handler import JobCancelled
 
 
 class Context:
-    """Records what it was told. `stop_in` stops the attempt in a phase, `stop_after_points` once so many points of a
-    sweep are on disk."""
+    """Records what it hears. `stop_in` stops the attempt in a phase, `stop` whenever it says so."""
 
     def __init__(
-        self, settings: Settings, folder: Path, *, stop_in: str = "", stop_after_points: int | None = None
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        stop_in: str = "",
+        stop: Callable[["Context"], bool] = lambda _: False,
     ) -> None:
         self.settings = settings
         self.job_id, self.attempt = "diag_test", 1
@@ -23,7 +27,15 @@ class Context:
         self.steps: list[tuple[str, int, int]] = []
         self.logs: list[str] = []
         self.samples: list[tuple[str, float, dict[str, str]]] = []
-        self._stop_in, self._points = stop_in, stop_after_points
+        self._stop_in, self._stop = stop_in, stop
+
+    def kept(self, pattern: str) -> dict[Path, int]:
+        """Files that an attempt left for the next one, and when each was written."""
+        return {file: file.stat().st_mtime_ns for file in self.scratch.glob(pattern)}
+
+    def told(self, phase: str) -> list[tuple[int, int]]:
+        """(done, total) of a phase, in order."""
+        return [(done, total) for name, done, total in self.steps if name == phase]
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """Kept, and checked for sense."""
@@ -37,10 +49,8 @@ class Context:
         self.logs.append(message)
 
     def check_cancelled(self) -> None:
-        """Stops where it was told to."""
-        if self._stop_in and self.phases and self.phases[-1] == self._stop_in:
-            raise JobCancelled
-        if self._points is not None and len(list((self.scratch / "points").glob("*.json"))) >= self._points:
+        """Stops if it should."""
+        if (self._stop_in and self.phases and self.phases[-1] == self._stop_in) or self._stop(self):
             raise JobCancelled
 
     def observe(self, name: str, value: float, **labels: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Final
 import pytest
 
 from app.settings import Settings
+from tests.support.attempts import Context
+from tests.support.tiny_jobs import Jobs
 from workers.engine.pool import EnginePool
 from workers.engine.room import EngineRoom
 
@@ -44,3 +46,27 @@ def home_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Settings]
         return Settings(home=home, **(ENGINES | changes))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
+    """A home of the module; a module that needs other models has its own."""
+    return home_of({"tiny": tiny("llama"), "other": tiny("llama", seed=1)})
+
+
+@pytest.fixture
+def jobs(settings: Settings, room: EngineRoom, tmp_path: Path) -> Jobs:
+    """Jobs of one test."""
+    return Jobs(settings, room, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_jobs(settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    """For the attempt that a module's `report` fixture makes."""
+    return Jobs(settings, room, tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture
+def context(report: Any, module_jobs: Jobs) -> Context:
+    """The context of the module's report."""
+    return module_jobs.context

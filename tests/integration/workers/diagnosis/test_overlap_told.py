@@ -1,27 +1,24 @@
 """An overlap that a request allows is told by the report of every kind, with a real engine on a tiny model."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.settings import Settings
-from tests.integration.workers.diagnosis.test_scored_and_looked_at import KINDS, SCORED, document, inline, run
-from tests.support.attempts import Context
-from workers.engine.room import EngineRoom
+from tests.integration.workers.diagnosis.test_scored_and_looked_at import KINDS, SCORED, run
+from tests.support.tiny_jobs import Jobs, document, inline
 
 TOLD = "1 scored document was also looked at by the recipe's steps"
 # What makes each kind quick, and has a scored document among those that the candidate's step looks at.
 QUICK: dict[str, dict[str, Any]] = {
+    "compare": KINDS["compare"],
     "sweep": KINDS["sweep"],
     "surface": KINDS["surface"],
     "attribute": KINDS["attribute"] | {"levels": ["layer"], "internals": False, "tokens": 256, "budget": 4},
     "trajectory": KINDS["trajectory"],
     "calibrate": KINDS["calibrate"] | {"calibrators": ["temperature"]},
     "mitigate": {
-        "text": inline(*SCORED),
-        "calibration": inline(*(document(number, "c") for number in range(300, 304))),
+        "text": inline(SCORED),
+        "calibration": inline([document(number, domain="c") for number in range(300, 304)]),
         "treatments": ["norm.tweak"],
         "trials": 2,
         "calibration_windows": 2,
@@ -30,12 +27,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
-    return home_of({"tiny": tiny("llama")})
-
-
 @pytest.mark.parametrize("kind", QUICK)
-def test_an_overlap_that_is_allowed_is_told(kind: str, settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
-    report = run(kind, Context(settings, tmp_path), room, allow_overlap=True, **QUICK[kind])
+def test_an_overlap_that_is_allowed_is_told(kind: str, jobs: Jobs) -> None:
+    report = run(kind, jobs, allow_overlap=True, **QUICK[kind])
     assert [one for one in report.warnings if one.startswith(TOLD)], report.warnings

@@ -8,35 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.compare.request import CompareRequest
-from app.kinds.tasks.request import TasksRequest
+from app.contracts.errors import ErrorCode
 from app.models.tasks.checks import check_tasks
 from app.settings import Settings
-from tests.support.attempts import Context
+from tests.support.refusals import refused
+from tests.support.tiny_jobs import WORDS, Jobs, Json, body, document, inline, validated
 from workers.diagnosis.compare.job import _Compare
-from workers.diagnosis.registry import HANDLERS
 from workers.diagnosis.tasks.job import _asked, _Tasks
 from workers.engine.room import EngineRoom
 from workers.process.handler import JobCancelled
 
-Json = dict[str, Any]
-WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
-
-
-def document(number: int, name: str = "d") -> Json:
-    rng = np.random.default_rng(number)
-    return {"id": f"{name}{number}", "text": " ".join(rng.choice(WORDS, 60))}
-
-
-def inline(*documents: Json) -> Json:
-    return {"source": "inline", "documents": list(documents)}
-
-
 SCORED = [document(number) for number in range(40)]
-TEXT = inline(*SCORED)
+TEXT = inline(SCORED)
 # The fourth of the scored documents stands in it, in another case and under another name.
-LOOKED_AT = inline(document(100), document(101), {"id": "mine", "text": SCORED[3]["text"].upper()})
+LOOKED_AT = inline([document(100), document(101), {"id": "mine", "text": SCORED[3]["text"].upper()}])
 WANDA: Json = {
     "type": "prune.wanda",
     "sparsity": 0.5,
@@ -50,7 +35,7 @@ KINDS: dict[str, Json] = {
     "compare": {"text": TEXT},
     "attribute": {"text": TEXT},
     "trajectory": {"text": TEXT, "prompts": 7, "prompt_tokens": 8, "tokens": 8, "decoders": [{"name": "greedy"}]},
-    "calibrate": {"text": inline(*(document(number, "f") for number in range(200, 240))), "test_text": TEXT},
+    "calibrate": {"text": inline([document(number, domain="f") for number in range(200, 240)]), "test_text": TEXT},
     "sweep": {"text": TEXT, "knobs": [{"step": 1, "field": "sparsity", "values": [0.5, 0.6, 0.7]}]},
     "surface": {
         "text": TEXT,
@@ -101,50 +86,27 @@ def no_engine_starts(room: EngineRoom) -> Iterator[None]:
     assert room.starts == starts
 
 
-def run(kind: str, context: Context, room: EngineRoom, **changes: Any) -> Any:
-    body = {
-        "kind": kind,
-        "reference": {"model": "tiny"},
-        "candidate": {"model": "tiny", "recipe": [RTN, WANDA]},
-        "window": 64,
-    }
-    return HANDLERS.handler(kind)(HANDLERS.request(kind, body | KINDS.get(kind, {}) | changes), context, room)
+def run(kind: str, jobs: Jobs, name: str = "", *, stop_in: str = "", **changes: Any) -> Any:
+    asked = body(kind, [RTN, WANDA], SCORED) | KINDS.get(kind, {}) | changes
+    return jobs.run(validated(asked), name, stop_in=stop_in)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_refused_with_the_step(kind: str, settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
-    with pytest.raises(HemostatError) as caught:
-        run(kind, Context(settings, tmp_path), room)
-    assert (caught.value.code, caught.value.pointer) == (
-        ErrorCode.CALIBRATION_OVERLAP,
-        "/candidate/recipe/1/calibration",
-    )
+def test_it_is_refused_with_the_step(kind: str, jobs: Jobs) -> None:
+    with refused(ErrorCode.CALIBRATION_OVERLAP, "/candidate/recipe/1/calibration") as caught:
+        run(kind, jobs)
     assert "'d3'" in caught.value.detail
 
 
-@pytest.mark.parametrize("kind", ["compare", "attribute", "trajectory", "calibrate"])
-def test_it_is_done_where_the_request_allows_it(
-    kind: str, settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    """As far as the step that looks at the document."""
-    context = Context(settings, tmp_path, stop_in="modify: blocks")
-    with pytest.raises(JobCancelled):
-        run(kind, context, room, allow_overlap=True)
-
-
-def test_a_second_candidate_s_steps_count_as_well(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+def test_a_second_candidate_s_steps_count_as_well(jobs: Jobs) -> None:
     two = {"candidate": {"model": "tiny", "recipe": [RTN]}, "candidates": [{"model": "tiny", "recipe": [WANDA]}]}
-    with pytest.raises(HemostatError) as caught:
-        run("trajectory", Context(settings, tmp_path), room, **two)
-    assert (caught.value.code, caught.value.pointer) == (
-        ErrorCode.CALIBRATION_OVERLAP,
-        "/candidates/0/recipe/0/calibration",
-    )
+    with refused(ErrorCode.CALIBRATION_OVERLAP, "/candidates/0/recipe/0/calibration"):
+        run("trajectory", jobs, **two)
 
 
 def looking_at(*documents: Json) -> Json:
     """A candidate one step of which looks at these documents, and at two that are nobody's."""
-    step = WANDA | {"calibration": inline(document(100), document(101), *documents)}
+    step = WANDA | {"calibration": inline([document(100), document(101), *documents])}
     return {"model": "tiny", "recipe": [RTN, step]}
 
 
@@ -162,75 +124,58 @@ ITEM_TEXTS: dict[str, Json] = {
 }
 
 
-@pytest.mark.parametrize("written", ITEM_TEXTS)
-def test_an_item_of_a_task_is_scored_as_well(
-    written: str, settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("kind", "written"), [*(("tasks", written) for written in ITEM_TEXTS), ("sweep", "the question")]
+)
+def test_an_item_of_a_task_is_scored_as_well(kind: str, written: str, jobs: Jobs) -> None:
     """The text of the distributions shares nothing."""
     candidate = looking_at({"id": "mine"} | ITEM_TEXTS[written])
-    with pytest.raises(HemostatError) as caught:
-        run("tasks", Context(settings, tmp_path), room, candidate=candidate)
-    assert (caught.value.code, caught.value.pointer) == (
-        ErrorCode.CALIBRATION_OVERLAP,
-        "/candidate/recipe/1/calibration",
-    )
+    with refused(ErrorCode.CALIBRATION_OVERLAP, "/candidate/recipe/1/calibration") as caught:
+        run(kind, jobs, candidate=candidate, tasks=TASKS)
     assert caught.value.detail == "1 item that step 1 looks at is also scored, such as 'arc/q3'"
 
 
-def test_items_that_a_request_allows_are_done_as_far_as_the_step(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    candidate = looking_at({"id": "mine", "text": ASKED})
+@pytest.mark.parametrize("kind", ["compare", "attribute", "trajectory", "calibrate", "tasks"])
+def test_it_is_done_if_the_request_allows_it(kind: str, jobs: Jobs) -> None:
+    """As far as the step that looks at the document, or at the item."""
+    changes = {"candidate": looking_at({"id": "mine", "text": ASKED})} if kind == "tasks" else {}
     with pytest.raises(JobCancelled):
-        run(
-            "tasks",
-            Context(settings, tmp_path, stop_in="modify: blocks"),
-            room,
-            candidate=candidate,
-            allow_overlap=True,
-        )
+        run(kind, jobs, stop_in="modify: blocks", allow_overlap=True, **changes)
 
 
-def test_as_many_items_are_told_as_the_steps_look_at(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+def test_as_many_items_are_told_as_the_steps_look_at(jobs: Jobs) -> None:
     mine = [{"id": f"mine{n}", "text": QUESTIONS[n]["question"]} for n in (3, 5)]
-    body = {"kind": "tasks", "reference": {"model": "tiny"}, "window": 64, "allow_overlap": True} | KINDS["tasks"]
+    given = body("tasks", [], SCORED) | KINDS["tasks"] | {"allow_overlap": True}
     expected = (["2 scored items were"], ["1 scored item was"], [])
     for documents, told in zip((mine, mine[:1], []), expected, strict=True):
-        request = TasksRequest.model_validate(body | {"candidate": looking_at(*documents)})
-        context = Context(settings, tmp_path)
-        asked = [_asked(request, 0, read, context) for read in check_tasks(request.tasks, settings, seed=request.seed)]
-        work = _Tasks(request, context, room, asked)
+        request, context = validated(given | {"candidate": looking_at(*documents)}), jobs.attempt()
+        asked = [
+            _asked(request, 0, read, context) for read in check_tasks(request.tasks, jobs.settings, seed=request.seed)
+        ]
+        work = _Tasks(request, context, jobs.room, asked)
         work._read_text((work._items, "item"))
         assert [warning.split(" also ")[0] for warning in work._allowed()] == told
 
 
-def test_a_conversation_that_tool_calls_are_asked_for_in_is_scored_as_well(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    calls = {"generate_tool_calls": {"text": inline(*map(conversation, range(4))), "prompts": 3}}
+def test_a_conversation_that_tool_calls_are_asked_for_in_is_scored_as_well(jobs: Jobs) -> None:
+    calls = {"generate_tool_calls": {"text": inline([conversation(number) for number in range(4)]), "prompts": 3}}
     candidate = looking_at(conversation(2) | {"id": "mine"})
-    with pytest.raises(HemostatError) as caught:
-        run("compare", Context(settings, tmp_path / "refused"), room, candidate=candidate, **calls)
-    assert (caught.value.code, caught.value.pointer) == (
-        ErrorCode.CALIBRATION_OVERLAP,
-        "/candidate/recipe/1/calibration",
-    )
+    with refused(ErrorCode.CALIBRATION_OVERLAP, "/candidate/recipe/1/calibration") as caught:
+        run("compare", jobs, "refused", candidate=candidate, **calls)
     assert caught.value.detail == "1 conversation that step 1 looks at is also scored, such as 'c2'"
     for name, changes in (
         ("allowed", {"candidate": candidate, "allow_overlap": True}),
         ("not asked", {"candidate": looking_at(conversation(3) | {"id": "mine"})}),
     ):
         with pytest.raises(JobCancelled):
-            run("compare", Context(settings, tmp_path / name, stop_in="modify: blocks"), room, **changes, **calls)
+            run("compare", jobs, name, stop_in="modify: blocks", **changes, **calls)
 
 
-def test_as_many_conversations_are_told_as_the_recipe_s_steps_look_at(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_as_many_conversations_are_told_as_the_recipe_s_steps_look_at(jobs: Jobs) -> None:
     """Apart from the text's documents; those beyond `prompts` do not count."""
-    asked = {"text": inline(*map(conversation, range(4))), "prompts": 3}
-    body = {"kind": "compare", "reference": {"model": "tiny"}, "window": 64, "allow_overlap": True}
-    body |= {"text": inline(document(1) | {"id": "c2"}, document(4)), "generate_tool_calls": asked}
+    asked = {"text": inline([conversation(number) for number in range(4)]), "prompts": 3}
+    given = body("compare", [], [document(1) | {"id": "c2"}, document(4)])
+    given |= {"generate_tool_calls": asked, "allow_overlap": True}
     mine = [conversation(number) | {"id": f"mine{number}"} for number in (0, 2, 3)]
     two, one = "2 scored conversations were", "1 scored conversation was"
     for documents, told in (
@@ -239,10 +184,7 @@ def test_as_many_conversations_are_told_as_the_recipe_s_steps_look_at(
         (mine[1:], [one]),
         (mine[2:], []),
     ):
-        work = _Compare(
-            CompareRequest.model_validate(body | {"candidate": looking_at(*documents)}),
-            Context(settings, tmp_path),
-            room,
-        )
+        request = validated(given | {"candidate": looking_at(*documents)})
+        work = _Compare(request, jobs.attempt(), jobs.room)
         work._read_text((work._conversations, "conversation"))
         assert [warning.split(" also ")[0] for warning in work._allowed()] == told

@@ -8,19 +8,16 @@ from typing import Any
 
 import pytest
 
-from app.contracts.errors import HemostatError
+from app.contracts.errors import ErrorCode
 from app.kinds.attribute.report import AttributeReport
-from app.kinds.attribute.request import AttributeRequest
 from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS
 from tests.support.attempts import Context
+from tests.support.refusals import refused
+from tests.support.tiny_jobs import Jobs, Json, body, inline, validated
 from tests.unit.workers.diagnosis.attribute.swapped import Weights, changed_copy
-from workers.diagnosis.attribute.job import attribute
-from workers.engine.room import EngineRoom
-from workers.process.handler import JobCancelled
 
-Json = dict[str, Any]
 # Two bits in one module of the middle layer, seven everywhere else.
 HURT = "layers.1.mlp.down_proj"
 SPOILT = "layers.1.input_layernorm"
@@ -49,77 +46,52 @@ def settings(
     return home_of({"tiny": reference, "spoilt": spoilt, "mixture": tiny("mixtral"), "wide": wide})
 
 
-def request(**changes: Any) -> AttributeRequest:
-    return AttributeRequest.model_validate(
-        {
-            "kind": "attribute",
-            "reference": {"model": "tiny"},
-            "candidate": {"model": "tiny", "recipe": RECIPE},
-            "text": {"source": "inline", "documents": DOCUMENTS},
-            "window": 64,
-            "tokens": 4096,
-            "budget": 200,
-            "top": 3,
-        }
-        | changes
-    )
+def request(**changes: Any) -> Any:
+    return validated(body("attribute", RECIPE, DOCUMENTS) | {"tokens": 4096, "budget": 200, "top": 3} | changes)
 
 
 @pytest.fixture(scope="module")
-def context(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Context:
-    return Context(settings, tmp_path_factory.mktemp("job"))
+def report(module_jobs: Jobs) -> Any:
+    return module_jobs.run(request())
 
 
-@pytest.fixture(scope="module")
-def report(room: EngineRoom, context: Context) -> AttributeReport:
-    return attribute(request(), context, room)
-
-
-def test_the_module_that_was_hurt_comes_first_and_explains_the_damage(report: AttributeReport) -> None:
+def test_the_module_that_was_hurt_comes_first_and_explains_the_damage(report: Any) -> None:
     by_name = {site.name: site for site in report.sites}
     hurt = by_name[HURT]
     assert {report.sites[0].name, report.sites[1].name} == {HURT, "layers.1"}
     # nothing else of that layer was touched
     assert by_name["layers.1"].nats == hurt.nats
-    assert hurt.share is not None
     assert hurt.share > 0.8
-    assert report.explained is not None
     # the layer gives way to the one module that does it
     assert report.explained.sites[0] == HURT
-    assert report.explained.share.mean is not None
     assert report.explained.share.mean > 0.9
     assert HURT in report.verdict
 
 
-def test_controls_are_exactly_zero_and_twins_cost_as_much_as_rounding_does(report: AttributeReport) -> None:
+def test_controls_are_exactly_zero_and_twins_cost_as_much_as_rounding_does(report: Any) -> None:
     looked = [site for site in report.sites if site.control is not None]
     assert len(looked) == 3
     assert all(site.control == 0 for site in looked)
     hurt = next(site for site in looked if site.name == HURT)
     # weights and text are random, so that the error of rounding points nowhere
     assert hurt.isotropic_ratio == pytest.approx(1.0, abs=0.4)
-    assert hurt.restored is not None
     assert hurt.restored.mean == pytest.approx(hurt.nats, rel=0.3)
 
 
-def test_both_engines_agree_on_the_whole_candidate(report: AttributeReport) -> None:
+def test_both_engines_agree_on_the_whole_candidate(report: Any) -> None:
     whole = report.whole
-    assert whole is not None
     assert whole.engine.mean == pytest.approx(whole.transformers.mean, rel=0.05)
     assert report.divergence.kl.mean == pytest.approx(whole.engine.mean, rel=0.1)
 
 
-def test_layers_add_up_where_the_damage_sits_in_one(report: AttributeReport) -> None:
+def test_layers_add_up_where_the_damage_sits_in_one(report: Any) -> None:
     additivity = report.additivity
-    assert additivity is not None
     assert additivity.over == ("layers.0", "layers.1", "layers.2")
-    assert additivity.ratio is not None
     assert additivity.ratio.mean == pytest.approx(1.0, abs=0.15)
 
 
-def test_untouched_parts_are_counted_and_the_budget_is_kept(report: AttributeReport) -> None:
+def test_untouched_parts_are_counted_and_the_budget_is_kept(report: Any) -> None:
     search = report.search
-    assert search is not None
     assert search.spent <= search.budget
     # layers 0 and 2: themselves, seven modules, two groups of heads; layer 1: itself and one module
     assert (search.considered, search.unchanged) == (22, 17)
@@ -127,9 +99,8 @@ def test_untouched_parts_are_counted_and_the_budget_is_kept(report: AttributeRep
     assert not any(site.name.startswith("layers.1.self_attn") for site in report.sites)
 
 
-def test_the_treatment_is_a_recipe_that_a_comparison_takes(report: AttributeReport, context: Context) -> None:
+def test_the_treatment_is_a_recipe_that_a_comparison_takes(report: Any, context: Context) -> None:
     treatment = report.treatment
-    assert treatment is not None
     assert treatment.recipe is not None, treatment.why
     kept = json.loads((context.output / "recipe.json").read_text())
     assert kept == [dict(step) for step in treatment.recipe]
@@ -140,8 +111,8 @@ def test_the_treatment_is_a_recipe_that_a_comparison_takes(report: AttributeRepo
     assert [one["name"] for one in ranked] == [site.name for site in report.sites]
 
 
-def test_looking_into_the_first_parts_is_told_to_its_last_step(report: AttributeReport, context: Context) -> None:
-    steps = [(done, total) for phase, done, total in context.steps if phase == "look into parts"]
+def test_looking_into_the_first_parts_is_told_to_its_last_step(report: Any, context: Context) -> None:
+    steps = context.told("look into parts")
     assert len(report.sites) and steps
     assert steps == [(done, len(steps)) for done in range(len(steps))]
 
@@ -153,13 +124,10 @@ def disjoint_kinds() -> list[Json]:
     return [{"id": str(number), "text": text, "domain": "prose"} for number, text in enumerate(texts)]
 
 
-def test_kinds_of_token_are_told_of_every_part_and_add_up_where_they_share_no_token(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
-    asked = request(text={"source": "inline", "documents": disjoint_kinds()}, tokens=512, internals=False)
-    found = attribute(asked, Context(settings, tmp_path), room)
+def test_kinds_of_token_are_told_of_every_part_and_add_up_where_they_share_no_token(jobs: Jobs) -> None:
+    asked = request(text=inline(disjoint_kinds()), tokens=512, internals=False)
+    found = jobs.run(asked)
     kinds, subset = found.token_classes, found.subset
-    assert kinds is not None and subset is not None
     assert [one.name for one in kinds.classes] == ["numbers", "punctuation"]
     assert sum(one.tokens for one in kinds.classes) + kinds.none == subset.positions
     assert kinds.parts == len(found.sites) > 3
@@ -179,32 +147,24 @@ def test_kinds_of_token_are_told_of_every_part_and_add_up_where_they_share_no_to
         assert all(one.difference is not None for one in site.classes if one.name != "none")
     judged = [one.p_value for site in found.sites for one in site.classes if one.p_value is not None]
     assert kinds.judged == len(judged) == 6
-    assert found.whole is not None
     whole = sum(one.tokens * (one.nats.mean or 0.0) for one in kinds.whole)
     assert whole == pytest.approx(subset.positions * (found.whole.transformers.mean or 0.0), rel=1e-6)
 
 
-def test_a_lost_attempt_loses_no_measurement(
-    room: EngineRoom, settings: Settings, report: AttributeReport, tmp_path: Path
-) -> None:
-    with pytest.raises(JobCancelled):
-        attribute(request(internals=False), Context(settings, tmp_path, stop_in="look into parts"), room)
-    (ledger,) = tmp_path.glob("partial/attribute-*/ledger")
-    before = {file.name: file.stat().st_mtime_ns for file in ledger.iterdir()}
+def test_a_lost_attempt_loses_no_measurement(report: Any, jobs: Jobs) -> None:
+    lost = jobs.stopped(request(internals=False), stop_in="look into parts")
+    before = lost.kept("attribute-*/ledger/*")
     assert len(before) >= len(report.sites)
-    again = attribute(request(internals=False), Context(settings, tmp_path), room)
-    after = {file.name: file.stat().st_mtime_ns for file in ledger.iterdir()}
-    assert before.items() <= after.items()
+    again = jobs.run(request(internals=False))
+    assert before.items() <= jobs.context.kept("attribute-*/ledger/*").items()
     assert [(site.name, site.nats) for site in again.sites] == [(site.name, site.nats) for site in report.sites]
     assert again.token_classes == report.token_classes
     assert [site.classes for site in again.sites] == [site.classes for site in report.sites]
 
 
-def test_a_model_of_another_depth_is_told_by_its_gaps(room: EngineRoom, settings: Settings, tmp_path: Path) -> None:
+def test_a_model_of_another_depth_is_told_by_its_gaps(jobs: Jobs) -> None:
     recipe = [{"type": "prune.layers", "layers": [1]}]
-    found = attribute(
-        request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024), Context(settings, tmp_path), room
-    )
+    found = jobs.run(request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024))
     assert "3 and 2 layers" in found.not_swapped
     (gap,) = found.sites
     kinds = found.token_classes
@@ -214,33 +174,28 @@ def test_a_model_of_another_depth_is_told_by_its_gaps(room: EngineRoom, settings
     # all that is in no class, and the ends of windows
     assert none.tokens == kinds.none and kinds.positions == gap.tokens
     assert (gap.kind, gap.name, gap.cause, gap.control) == ("gap", "dropped layer 1", "removed", 0)
-    assert gap.ci is not None
     assert gap.shown is (gap.ci[0] > 0)
     assert gap.share == pytest.approx(1.0, abs=0.05)
 
 
-def test_without_internals_a_model_of_another_depth_is_still_told_by_its_gaps(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
+def test_without_internals_a_model_of_another_depth_is_still_told_by_its_gaps(jobs: Jobs) -> None:
     recipe = [{"type": "prune.layers", "layers": [1]}]
     asked = request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024, internals=False)
-    found = attribute(asked, Context(settings, tmp_path), room)
+    found = jobs.run(asked)
     (gap,) = found.sites
     assert (gap.kind, gap.name, gap.cause) == ("gap", "dropped layer 1", "removed")
     assert found.verdict.startswith("The worst gap is dropped layer 1, which alone costs 100")
-    assert found.internals is not None
     assert found.internals.attention is None
     assert found.internals.activations is None
     assert not any("finer parts are weights alone" in warning for warning in found.warnings)
 
 
-def test_one_document_has_no_interval_no_stability_and_a_warning(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
+def test_one_document_has_no_interval_no_stability_and_a_warning(jobs: Jobs) -> None:
     recipe = [{"type": "prune.layers", "layers": [1]}]
-    one = {"source": "inline", "documents": DOCUMENTS[:1]}
-    asked = request(candidate={"model": "tiny", "recipe": recipe}, text=one, tokens=64, internals=False)
-    found = attribute(asked, Context(settings, tmp_path), room)
+    asked = request(
+        candidate={"model": "tiny", "recipe": recipe}, text=inline(DOCUMENTS[:1]), tokens=64, internals=False
+    )
+    found = jobs.run(asked)
     (gap,) = found.sites
     assert (gap.ci, gap.share_ci, gap.shown) == (None, None, None)
     assert found.internals is not None and found.internals.alignment is not None
@@ -253,66 +208,46 @@ def test_one_document_has_no_interval_no_stability_and_a_warning(
     assert any(warning.startswith("Parts were measured on ") for warning in found.warnings)
 
 
-def test_parts_are_not_swapped_by_number_where_the_recipe_numbers_the_layers_anew(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
+def test_parts_are_not_swapped_by_number_where_the_recipe_numbers_the_layers_anew(jobs: Jobs) -> None:
     recipe = [{"type": "prune.layers", "layers": [0]}, {"type": "extend.duplicate", "layers": [1]}]
-    context = Context(settings, tmp_path)
-    found = attribute(request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024), context, room)
+    found = jobs.run(request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024))
     assert found.not_swapped.startswith("prune.layers and extend.duplicate number the layers again")
     assert found.not_swapped in found.verdict
     assert found.search is None
     assert all(site.kind == "gap" for site in found.sites)
-    assert found.internals is not None
     assert found.internals.alignment is not None
 
 
-def test_kinds_that_do_not_differ_are_told_from_a_budget_that_does_not_reach(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
+def test_kinds_that_do_not_differ_are_told_from_a_budget_that_does_not_reach(jobs: Jobs) -> None:
     asked = request(levels=["norm", "expert"], tokens=256, internals=False)
-    found = attribute(asked, Context(settings, tmp_path), room)
-    assert found.verdict == (
-        "No norm or expert differs, and nothing outside the layers; what does differ: 3 layers, 15 linear modules and "
-        "4 groups of heads."
-    )
-    assert found.search is not None
+    found = jobs.run(asked)
     assert (found.search.considered, found.search.measured) == (0, 0)
     assert found.search.other_kinds == {"layer": 3, "module": 15, "heads": 4}
     assert not any("budget" in warning for warning in found.warnings)
 
 
-def test_what_differs_outside_of_the_chosen_layers_is_told(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
+def test_what_differs_outside_of_the_chosen_layers_is_told(jobs: Jobs) -> None:
     asked = request(candidate={"model": "tiny", "recipe": RECIPE[1:]}, layers=[0, 2], tokens=256, internals=False)
-    found = attribute(asked, Context(settings, tmp_path), room)
-    assert found.verdict == (
-        "No part of layers 0, 2 differs; elsewhere there differ 1 layer and 1 linear module, in layer 1."
-    )
+    assert "differ 1 layer and 1 linear module, in layer 1" in jobs.run(asked).verdict
 
 
-def test_of_some_layers_the_whole_models_damage_is_not_said_to_add_up(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
+def test_of_some_layers_the_whole_models_damage_is_not_said_to_add_up(jobs: Jobs) -> None:
     asked = request(layers=[0, 1], levels=["layer"], tokens=256, top=2, internals=False)
-    found = attribute(asked, Context(settings, tmp_path), room)
+    found = jobs.run(asked)
     assert found.verdict.startswith("The worst part in the 2 layers asked for")
-    assert found.additivity is not None
     assert (found.additivity.over, found.additivity.ratio, found.additivity.total.mean) == ((), None, None)
     assert len(found.additivity.pairs) == 1
 
 
-def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(room: EngineRoom, settings: Settings, tmp_path: Path) -> None:
+def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(jobs: Jobs) -> None:
     asked = request(candidate={"model": "spoilt"}, tokens=256, internals=False)
-    found = attribute(asked, Context(settings, tmp_path), room)
+    found = jobs.run(asked)
     assert [one.name for one in found.nowhere_finite] == [SPOILT]
     ranked = {site.name for site in found.sites}
     assert SPOILT not in ranked
     assert "layers.1" in ranked
     assert found.verdict.startswith(f"The worst part is {SPOILT}: alone in the reference it leaves no logits finite")
     assert "The worst part of the others" in found.verdict
-    assert found.search is not None
     assert found.search.measured == len(ranked) + 1
     assert any("at any position" in warning for warning in found.warnings)
     assert not any("other positions" in warning for warning in found.warnings)
@@ -320,9 +255,7 @@ def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(room: EngineRoom, sett
     assert again.nowhere_finite == found.nowhere_finite
 
 
-def test_of_a_mixture_experts_and_routers_are_parts_and_where_tokens_go_is_told(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
+def test_of_a_mixture_experts_and_routers_are_parts_and_where_tokens_go_is_told(jobs: Jobs) -> None:
     """A router with noise in the middle layer, experts rounded to two bits in the last one."""
     recipe = [
         {"type": "moe.router", "noise": 1.0, "layers": [1]},
@@ -331,8 +264,7 @@ def test_of_a_mixture_experts_and_routers_are_parts_and_where_tokens_go_is_told(
     asked = request(
         reference={"model": "mixture"}, candidate={"model": "mixture", "recipe": recipe}, tokens=512, top=24
     )
-    found = attribute(asked, Context(settings, tmp_path), room)
-    assert found.whole is not None
+    found = jobs.run(asked)
     assert found.whole.engine.mean == pytest.approx(found.whole.transformers.mean, rel=0.05)
     by_name = {site.name: site for site in found.sites}
     experts = {name for name, site in by_name.items() if site.kind == "expert"}
@@ -343,32 +275,25 @@ def test_of_a_mixture_experts_and_routers_are_parts_and_where_tokens_go_is_told(
     assert by_name["layers.1"].nats == router.nats > 0
     assert {site.control for site in found.sites if site.control is not None} == {0.0}
     assert router.cause == "router"
-    assert router.treatment is not None
     assert router.treatment.recipe is not None, router.treatment.why
     assert [step["type"] for step in router.treatment.recipe] == ["quantize.rtn"]
-    assert found.internals is not None
     routing = found.internals.routing
-    assert routing is not None
     first, middle, last = routing.layers
     assert first.changed.mean == 0
-    assert middle.own.mean is not None
     assert middle.own.mean > 0
     # the last layer's router is the candidate's own, and so is what comes to it
-    assert last.changed.mean is not None
     assert last.changed.mean > 0
     assert all(layer.load_shift.ci is not None for layer in routing.layers)
-    assert json.loads((tmp_path / "attempt-1" / "sites.json").read_text())
+    assert json.loads((jobs.context.output / "sites.json").read_text())
 
 
-def test_gaps_are_told_by_kinds_that_add_up_and_a_later_attempt_measures_nothing_again(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
-    text = {"source": "inline", "documents": disjoint_kinds()}
+def test_gaps_are_told_by_kinds_that_add_up_and_a_later_attempt_measures_nothing_again(jobs: Jobs) -> None:
     recipe = [{"type": "extend.duplicate", "layers": [1]}]
-    asked = request(candidate={"model": "tiny", "recipe": recipe}, text=text, tokens=512, internals=False)
-    found = attribute(asked, Context(settings, tmp_path), room)
+    asked = request(
+        candidate={"model": "tiny", "recipe": recipe}, text=inline(disjoint_kinds()), tokens=512, internals=False
+    )
+    found = jobs.run(asked)
     kinds = found.token_classes
-    assert kinds is not None
     assert [one.name for one in kinds.classes] == ["numbers", "punctuation"]
     assert (kinds.parts, kinds.judged) == (len(found.sites), 0)
     assert {site.kind for site in found.sites} == {"gap"}
@@ -376,17 +301,14 @@ def test_gaps_are_told_by_kinds_that_add_up_and_a_later_attempt_measures_nothing
         assert sum(one.tokens for one in site.classes) == site.tokens == kinds.positions
         summed = sum(one.tokens * (one.nats.mean or 0.0) for one in site.classes)
         assert summed == pytest.approx(site.tokens * site.nats, rel=1e-6, abs=1e-9)
-    context = Context(settings, tmp_path)
-    again = attribute(asked, context, room)
-    assert not any(phase == "inside: gaps" for phase, *_ in context.steps)
+    again = jobs.run(asked)
+    assert not any(phase == "inside: gaps" for phase, *_ in jobs.context.steps)
     assert [(site.name, site.nats) for site in again.sites] == [(site.name, site.nats) for site in found.sites]
 
 
-def test_a_model_of_another_hidden_size_is_refused_before_anything_is_scored(
-    room: EngineRoom, settings: Settings, tmp_path: Path
-) -> None:
-    context = Context(settings, tmp_path)
-    with pytest.raises(HemostatError, match="its hidden size is 96 and the reference's is 64") as error:
-        attribute(request(candidate={"model": "wide"}), context, room)
-    assert error.value.pointer == "/candidate/model"
-    assert "reference" not in {phase for phase, *_ in context.steps}
+def test_a_model_of_another_hidden_size_is_refused_before_anything_is_scored(jobs: Jobs) -> None:
+    with refused(
+        ErrorCode.CHECKPOINT_UNSUPPORTED, "/candidate/model", match="its hidden size is 96 and the reference's is 64"
+    ):
+        jobs.run(request(candidate={"model": "wide"}))
+    assert "reference" not in {phase for phase, *_ in jobs.context.steps}

@@ -191,7 +191,7 @@ def test_a_stopped_sweep_goes_on_and_finds_the_same(
 ) -> None:
     asked = request({"type": "prune.magnitude", "sparsity": SPARSITY})
     with pytest.raises(JobCancelled):
-        sweep(asked, Context(settings, tmp_path, stop_after_points=4), room)
+        sweep(asked, Context(settings, tmp_path, stop=lambda context: len(context.kept("points/*.json")) >= 4), room)
     assert len(list((tmp_path / "partial" / "points").glob("*.json"))) == 4
     report = sweep(asked, Context(settings, tmp_path), room)
     assert [point.divergence for point in report.points] == [point.divergence for point in swept[0].points]

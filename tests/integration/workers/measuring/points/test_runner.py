@@ -9,101 +9,56 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.kinds.compare.request import CompareRequest
 from app.kinds.sweep.request import SweepRequest
 from app.locks import try_lock
 from app.models.knobs import recipe_at
-from app.settings import Settings
-from tests.support.attempts import Context
-from workers.diagnosis.compare.job import compare
-from workers.engine.room import EngineRoom
+from tests.support.tiny_jobs import WORDS, Jobs, body, document, validated
 from workers.measuring.points.attempt import PointsAttempt
 from workers.measuring.points.record import losses_of
 from workers.measuring.points.runner import Setting
 from workers.process.handler import JobCancelled
 
-Json = dict[str, Any]
-WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
-STEP = {"type": "quantize.rtn", "bits": 8, "group_size": 32}
-KNOB = {"step": 0, "field": "bits", "values": [8, 4, 3]}
+ROUNDED = {"type": "quantize.rtn", "bits": {"sweep": [8, 4, 3]}, "group_size": 32}
+REQUEST = validated(body("sweep", [ROUNDED], [document(number) for number in range(8)]))
 
 
-def document(number: int) -> Json:
-    rng = np.random.default_rng(number)
-    return {"id": f"d{number}", "text": " ".join(rng.choice(WORDS, 60))}
+def settings_of(asked: SweepRequest) -> list[Setting]:
+    values = asked.knobs[0].values
+    return [Setting((value,), recipe_at(asked.candidate.recipe, asked.knobs, [value])) for value in values]
 
 
-TEXT = {"source": "inline", "documents": [document(number) for number in range(8)]}
-REQUEST = SweepRequest.model_validate(
-    {
-        "kind": "sweep",
-        "reference": {"model": "tiny"},
-        "candidate": {"model": "tiny", "recipe": [STEP]},
-        "knobs": [KNOB],
-        "text": TEXT,
-        "window": 64,
-    }
-)
-SETTINGS = [Setting((bits,), recipe_at(REQUEST.candidate.recipe, REQUEST.knobs, [bits])) for bits in (8, 4, 3)]
+SETTINGS = settings_of(REQUEST)
 
 
-def test_a_point_says_what_a_comparison_of_its_recipe_says(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    context = Context(settings, tmp_path / "sweep")
-    attempt = PointsAttempt(REQUEST, context, room)
-    starts = room.starts
+def test_a_point_says_what_a_comparison_of_its_recipe_says(jobs: Jobs) -> None:
+    starts = jobs.room.starts
+    attempt = PointsAttempt(REQUEST, jobs.attempt("sweep"), jobs.room)
     with attempt.ground() as ground:
         records = attempt.runner(ground, total=3).measure(SETTINGS)
         documents = ground.window_documents
-    assert room.starts - starts <= 1
+    assert jobs.room.starts - starts <= 1
     for setting, record in zip(SETTINGS, records, strict=True):
-        assert record is not None and record.divergence is not None and record.perplexity is not None
-        body = REQUEST.model_dump(exclude={"knobs", "budget", "bounds", "tasks"}) | {"kind": "compare"}
-        told = CompareRequest.model_validate(body).model_copy(
-            update={"candidate": REQUEST.candidate.model_copy(update={"recipe": setting.recipe})}
-        )
-        alone = compare(told, Context(settings, tmp_path / f"compare-{setting.values[0]}"), room)
+        alone = jobs.compared(REQUEST, setting.recipe, f"compare-{setting.values[0]}")
         assert record.divergence.kl.mean == pytest.approx(alone.divergence.kl.mean, rel=1e-9)
         assert record.divergence.kl.ci == pytest.approx(alone.divergence.kl.ci, rel=1e-9)
         assert record.perplexity.candidate == pytest.approx(alone.perplexity.candidate, rel=1e-9)
         assert record.severity == alone.severity
-        assert record.sums is not None
         assert sum(record.sums.kl) / sum(record.sums.tokens) == pytest.approx(record.divergence.kl.mean, rel=1e-9)
-    whole = [record for record in records if record is not None]
-    losses = losses_of(whole, documents, 8, "perplexity")
-    assert np.exp(losses.logs()) == pytest.approx(
-        [record.perplexity.candidate for record in whole if record.perplexity], rel=1e-9
-    )
+    losses = losses_of(records, documents, 8, "perplexity")
+    assert np.exp(losses.logs()) == pytest.approx([record.perplexity.candidate for record in records], rel=1e-9)
 
 
-def test_beyond_the_reference_context_a_point_says_what_a_comparison_says(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    documents = [
-        {"id": f"long{number}", "text": " ".join(np.random.default_rng(number).choice(WORDS, 400))}
-        for number in range(3)
-    ]
-    request = REQUEST.model_copy(update={"window": 300}).model_dump(mode="json") | {
-        "candidate": {"model": "tiny", "recipe": [{"type": "context.yarn", "factor": 2.0}]},
-        "knobs": [{"step": 0, "field": "factor", "values": [2.0, 8.0]}],
-        "text": {"source": "inline", "documents": documents},
-    }
-    asked = SweepRequest.model_validate(request)
-    turned = [Setting((factor,), recipe_at(asked.candidate.recipe, asked.knobs, [factor])) for factor in (2.0, 8.0)]
-    attempt = PointsAttempt(asked, Context(settings, tmp_path / "sweep"), room)
+def test_beyond_the_reference_context_a_point_says_what_a_comparison_says(jobs: Jobs) -> None:
+    turned = [{"type": "context.yarn", "factor": {"sweep": [2.0, 8.0]}}]
+    asked = validated(body("sweep", turned, [document(number, 400) for number in range(3)]) | {"window": 300})
+    attempt = PointsAttempt(asked, jobs.attempt("sweep"), jobs.room)
     with attempt.ground() as ground:
         assert ground.run.context == 256
         assert max(len(window.tokens) for window in ground.part.corpus.windows) == 300
-        records = attempt.runner(ground, total=2).measure(turned)
+        records = attempt.runner(ground, total=2).measure(settings_of(asked))
         floor = ground.run.floor.report
-    for setting, record in zip(turned, records, strict=True):
-        assert record is not None and record.divergence is not None and record.perplexity is not None
-        body = asked.model_dump(exclude={"knobs", "budget", "bounds", "tasks"}) | {"kind": "compare"}
-        told = CompareRequest.model_validate(body).model_copy(
-            update={"candidate": asked.candidate.model_copy(update={"recipe": setting.recipe})}
-        )
-        alone = compare(told, Context(settings, tmp_path / f"compare-{setting.values[0]}"), room)
+    for setting, record in zip(settings_of(asked), records, strict=True):
+        alone = jobs.compared(asked, setting.recipe, f"compare-{setting.values[0]}")
         assert alone.provenance.protocol.reference_context == 256
         assert record.divergence.kl.mean == pytest.approx(alone.divergence.kl.mean, rel=1e-9)
         assert record.perplexity.candidate == pytest.approx(alone.perplexity.candidate, rel=1e-9)
@@ -111,52 +66,39 @@ def test_beyond_the_reference_context_a_point_says_what_a_comparison_says(
         assert floor.kl.mean == pytest.approx(alone.noise_floor.kl.mean, rel=1e-9)
 
 
-def test_an_attempt_after_a_stopped_one_measures_only_what_is_missing(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    folder = tmp_path / "job"
-    stopped = Context(settings, folder, stop_after_points=2)
-    attempt = PointsAttempt(REQUEST, stopped, room)
+def test_an_attempt_after_a_stopped_one_measures_only_what_is_missing(jobs: Jobs) -> None:
+    stopped = jobs.attempt(stop=lambda context: len(context.kept("points/*.json")) >= 2)
+    attempt = PointsAttempt(REQUEST, stopped, jobs.room)
     with pytest.raises(JobCancelled), attempt.ground() as ground:
         attempt.runner(ground, total=3).measure(SETTINGS)
-    files = {file.name: file.read_bytes() for file in (folder / "partial" / "points").glob("*.json")}
-    assert len(files) == 2
-    again = PointsAttempt(REQUEST, Context(settings, folder), room)
+    kept = stopped.kept("points/*.json")
+    assert len(kept) == 2
+    again = PointsAttempt(REQUEST, jobs.attempt(), jobs.room)
     with again.ground() as ground:
         runner = again.runner(ground, total=3)
         records = runner.measure(SETTINGS)
     assert runner.resumed == 2
     assert all(record is not None and record.whole for record in records)
-    for name, content in files.items():
-        assert (folder / "partial" / "points" / name).read_bytes() == content
+    assert kept.items() <= jobs.context.kept("points/*.json").items()
 
 
 def test_an_attempt_after_the_calibration_file_was_changed_measures_its_points_again(
-    settings: Settings, room: EngineRoom, tmp_path: Path
+    jobs: Jobs, tmp_path: Path
 ) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()
-    reading = settings.model_copy(update={"text_root": texts})
-    step = {
-        "type": "quantize.gptq",
-        "bits": 3,
-        "group_size": 32,
-        "calibration": {"source": "file", "path": "fit.txt"},
-        "calibration_windows": 4,
-        "calibration_window": 32,
-    }
-    body = REQUEST.model_dump(mode="json", exclude={"knobs"}) | {"knobs": [KNOB | {"values": [4, 3]}]}
-    asked = SweepRequest.model_validate(body | {"candidate": {"model": "tiny", "recipe": [step]}})
-    turned = [Setting((bits,), recipe_at(asked.candidate.recipe, asked.knobs, [bits])) for bits in (4, 3)]
+    jobs.settings = jobs.settings.model_copy(update={"text_root": texts})
+    looking = {"calibration": {"source": "file", "path": "fit.txt"}, "calibration_windows": 4, "calibration_window": 32}
+    fitted = {"type": "quantize.gptq", "bits": {"sweep": [4, 3]}, "group_size": 32, **looking}
+    asked = validated(body("sweep", [fitted], [document(number) for number in range(8)]))
 
-    def measured(folder: str, words: tuple[str, ...]) -> tuple[int, list[float | None]]:
-        (texts / "fit.txt").write_text(" ".join(np.random.default_rng(99).choice(words, 400)))
-        attempt = PointsAttempt(asked, Context(reading, tmp_path / folder), room)
+    def measured(folder: str, some: tuple[str, ...]) -> tuple[int, list[float]]:
+        (texts / "fit.txt").write_text(" ".join(np.random.default_rng(99).choice(some, 400)))
+        attempt = PointsAttempt(asked, jobs.attempt(folder), jobs.room)
         with attempt.ground() as ground:
             runner = attempt.runner(ground, total=2)
-            records = runner.measure(turned)
-        found = [one.divergence.kl.mean for one in records if one is not None and one.divergence is not None]
-        return runner.resumed, found
+            records = runner.measure(settings_of(asked))
+        return runner.resumed, [one.divergence.kl.mean for one in records]
 
     first = measured("job", WORDS[:7])
     again = measured("job", WORDS[:7])
@@ -175,18 +117,15 @@ def _hold(folder: str, key: str, ready: Any) -> None:
     time.sleep(600)
 
 
-def test_a_point_that_another_process_has_is_left_to_it_and_taken_over_when_it_dies(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    context = Context(settings, tmp_path / "job")
-    attempt = PointsAttempt(REQUEST, context, room)
+def test_a_point_that_another_process_has_is_left_to_it_and_taken_over_when_it_dies(jobs: Jobs) -> None:
+    context = jobs.attempt()
+    attempt = PointsAttempt(REQUEST, context, jobs.room)
     with attempt.ground() as ground:
         runner = attempt.runner(ground, total=3)
         spawn = multiprocessing.get_context("spawn")
         ready = spawn.Event()
-        other = spawn.Process(
-            target=_hold, args=(str(context.scratch / "claims"), runner.key(SETTINGS[1]), ready), daemon=True
-        )
+        held_key = (str(context.scratch / "claims"), runner.key(SETTINGS[1]), ready)
+        other = spawn.Process(target=_hold, args=held_key, daemon=True)
         other.start()
         try:
             assert ready.wait(120)
@@ -197,4 +136,4 @@ def test_a_point_that_another_process_has_is_left_to_it_and_taken_over_when_it_d
             other.join()
         found = runner.measure(SETTINGS)
     assert all(record is not None and record.whole for record in found)
-    assert json.loads(next((context.scratch / "points").glob("*.json")).read_text())["refused"] == ""
+    assert json.loads(next(iter(context.kept("points/*.json"))).read_text())["refused"] == ""
