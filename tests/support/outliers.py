@@ -18,3 +18,11 @@ def with_outliers(folder: Path) -> Path:
             tensor.mul_(3)
     save_file(tensors, file, metadata={"format": "pt"})
     return folder
+
+
+def loud(tensors: dict[str, torch.Tensor]) -> None:
+    """Norms before layers let every sixteenth channel through as 20, in place."""
+    norms = ("input_layernorm.weight", "post_attention_layernorm.weight", "pre_feedforward_layernorm.weight")
+    for name, tensor in tensors.items():
+        if name.endswith(norms):
+            tensor[::16] = 20.0

@@ -1,7 +1,8 @@
 """What a test expects of a refusal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -18,3 +19,10 @@ def refused(
     assert caught.value.code is code
     if pointer is not None:
         assert caught.value.pointer == pointer
+
+
+def refusal_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> HemostatError:
+    """The error with which a call is refused."""
+    with pytest.raises(HemostatError) as caught:
+        call(*arguments, **options)
+    return caught.value

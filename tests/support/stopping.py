@@ -12,15 +12,21 @@ class StoppedError(Exception):
     """Raised by who is asked whether to stop."""
 
 
-def stop_after(looks: int = 0) -> Callable[[], None]:
-    """Lets so many looks pass, and stops at the next one."""
-    left = iter(range(looks))
+class Stop:
+    """Who is asked whether to go on: counts the looks, and stops from one of them on; at 0 never."""
 
-    def check() -> None:
-        if next(left, None) is None:
+    def __init__(self, at: int = 0) -> None:
+        self.at, self.calls = at, 0
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if 0 < self.at <= self.calls:
             raise StoppedError
 
-    return check
+
+def stop_after(looks: int = 0) -> Stop:
+    """Lets so many looks pass, and stops at the next one."""
+    return Stop(looks + 1)
 
 
 def until_done(attempt: Callable[[Callable[[], None]], Result], patience: Callable[[int], int]) -> tuple[Result, int]:

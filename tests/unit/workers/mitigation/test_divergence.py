@@ -5,18 +5,14 @@ from workers.distributions.head import Head
 from workers.mitigation.divergence import Divergence
 
 
-def head(seed: int, *, scale: float = 1.0, softcap: float | None = None, bias: bool = False) -> Head:
+def head(seed, *, scale=1.0, softcap=None, bias=False):
     draws = torch.Generator().manual_seed(seed)
     return Head(
-        torch.randn(50, 8, generator=draws),
-        torch.randn(50, generator=draws) if bias else None,
-        scale,
-        softcap,
-        "",
+        torch.randn(50, 8, generator=draws), torch.randn(50, generator=draws) if bias else None, scale, softcap, ""
     )
 
 
-def logits(of: Head, hidden: torch.Tensor) -> torch.Tensor:
+def logits(of, hidden):
     raw = hidden @ of.weight_VD.double().T
     if of.bias_V is not None:
         raw = raw + of.bias_V
@@ -37,7 +33,7 @@ def logits(of: Head, hidden: torch.Tensor) -> torch.Tensor:
         (head(0, bias=True), head(0, bias=True)),
     ],
 )
-def test_value_and_gradient_are_those_of_autograd_in_float64(first: Head, second: Head) -> None:
+def test_value_and_gradient_are_those_of_autograd_in_float64(first, second):
     draws = torch.Generator().manual_seed(3)
     reference, hidden = torch.randn(300, 8, generator=draws), torch.randn(300, 8, generator=draws)
     leaf = hidden.double().requires_grad_(True)
@@ -50,7 +46,7 @@ def test_value_and_gradient_are_those_of_autograd_in_float64(first: Head, second
     torch.testing.assert_close(gradient.double(), slope, rtol=1e-3, atol=1e-4)
 
 
-def test_of_itself_it_is_exactly_nothing() -> None:
+def test_of_itself_it_is_exactly_nothing():
     hidden = torch.randn(20, 8).bfloat16()
     of = Head(torch.randn(50, 8).bfloat16(), None, 1.0, None, "")
     value, gradient = Divergence(of, of).of(hidden, hidden)

@@ -1,28 +1,14 @@
 """Every mitigation on checkpoints of every plain dtype."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support.copies import copier
 from tests.unit.workers.mitigation.repair.support import RTN, operate
 
-Tiny = Callable[..., Path]
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
-STEPS: dict[str, list[dict[str, Any]]] = {
-    "prune": [
-        {
-            "type": "prune.gradient",
-            "sparsity": 0.5,
-            "passes": 2,
-            "reconstruct_epochs": 1,
-            "recovery_steps": 2,
-        }
-    ],
+STEPS = {
+    "prune": [{"type": "prune.gradient", "sparsity": 0.5, "passes": 2, "reconstruct_epochs": 1, "recovery_steps": 2}],
     "dynamic": [
         {"type": "quantize.dynamic", "bits": 4.5, "mixed": True, "group_size": 32, "block_epochs": 1, "tuning_steps": 2}
     ],
@@ -30,7 +16,7 @@ STEPS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def stored_as(folder: Path, dtype: str) -> Path:
+def stored_as(folder, dtype):
     """The same checkpoint in another dtype."""
     file = folder / "model.safetensors"
     save_file({name: tensor.to(DTYPES[dtype]) for name, tensor in load_file(file).items()}, file, {"format": "pt"})
@@ -41,8 +27,8 @@ def stored_as(folder: Path, dtype: str) -> Path:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("recipe", STEPS)
-def test_it_works_and_the_result_keeps_the_dtype(tiny: Tiny, tmp_path: Path, dtype: str, recipe: str) -> None:
-    folder = stored_as(copier(tiny, tmp_path)("llama", num_hidden_layers=2), dtype)
+def test_it_works_and_the_result_keeps_the_dtype(copy, tmp_path, dtype, recipe):
+    folder = stored_as(copy("llama", num_hidden_layers=2), dtype)
     with operate(folder, tmp_path / "store", *STEPS[recipe]) as modified:
         before = load_file(folder / "model.safetensors")
         after = load_file(modified.path / "model.safetensors")

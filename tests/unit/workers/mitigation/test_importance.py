@@ -7,13 +7,13 @@ from app.recipes.quantize import QuantizeDynamic
 from workers.mitigation.importance import GRADIENT_TOKENS, SHARE, importance
 
 
-def test_half_of_a_tokens_weight_is_by_its_gradient() -> None:
+def test_half_of_a_tokens_weight_is_by_its_gradient():
     positions_NL = torch.tensor([[4.0, 0.0], [0.0, 0.0]])
     assert importance(positions_NL, 4, share=0.5).tolist() == [2.5, 0.5, 0.5, 0.5]
     assert importance(positions_NL, 4, share=0.0).tolist() == [1.0] * 4
 
 
-def test_text_beyond_the_gradients_counts_alike_and_the_mean_stays_1() -> None:
+def test_text_beyond_the_gradients_counts_alike_and_the_mean_stays_1():
     positions_NL = torch.tensor([[3.0, 1.0]])
     weight_T = importance(positions_NL, 6, share=0.5)
     assert weight_T[2:].tolist() == [0.5] * 4
@@ -21,11 +21,11 @@ def test_text_beyond_the_gradients_counts_alike_and_the_mean_stays_1() -> None:
     assert float(weight_T[0] - 0.5) == pytest.approx(3 * float(weight_T[1] - 0.5))
 
 
-def test_without_any_gradient_all_count_alike() -> None:
+def test_without_any_gradient_all_count_alike():
     assert importance(torch.zeros(2, 2), 5).tolist() == [1.0] * 5
 
 
-def test_of_the_tokens_with_gradients_these_decide_more_the_more_text_comes_behind() -> None:
+def test_of_the_tokens_with_gradients_these_decide_more_the_more_text_comes_behind():
     """As docs/recipes/dynamic-scaling.md tells of the first tokens of the default text: two thirds, not half."""
     step = QuantizeDynamic(type="quantize.dynamic", bits=4)
     tokens = step.calibration_windows * step.calibration_window

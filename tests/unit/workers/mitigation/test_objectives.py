@@ -1,23 +1,19 @@
 """The divergence from a reference and its gradient by what leaves the last block, against autograd in float64."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 
-from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.checkpoint import inspect
 from workers.mitigation.objectives import FromReference, divergence, head_of, logits
-from workers.surgery.blockwise.skeleton import Read, Skeleton
+from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.reading import open_tensors
 
-Tiny = Callable[..., Path]
 KINDS = ["llama", "qwen2", "gemma2", "granite", "llama-untied"]
 WINDOWS, LENGTH = 3, 50
 
 
-def states(info: CheckpointInfo, folder: Path, dtype: torch.dtype) -> tuple[Activations, torch.Tensor]:
+def states(info, folder, dtype):
     """What leaves the last block of a reference, and of a model that is a little off."""
     draws = torch.Generator().manual_seed(2)
     reference = torch.randn(WINDOWS, LENGTH, info.hidden_size, generator=draws)
@@ -27,15 +23,13 @@ def states(info: CheckpointInfo, folder: Path, dtype: torch.dtype) -> tuple[Acti
     return kept, moved.to(dtype)
 
 
-def exact(
-    info: CheckpointInfo, read: Read, other: Read, reference: torch.Tensor, hidden: torch.Tensor
-) -> tuple[float, torch.Tensor]:
+def exact(info, read, other, reference, hidden):
     """Sum and gradient by autograd in float64."""
 
-    def log_p(read: Read, hidden_NLD: torch.Tensor) -> torch.Tensor:
+    def log_p(read, hidden_NLD):
         skeleton = Skeleton(info, read, dtype=torch.float64)
         norm, head = skeleton.head()
-        found: torch.Tensor = head(norm(hidden_NLD)) / (getattr(skeleton.config, "logits_scaling", None) or 1)
+        found = head(norm(hidden_NLD)) / (getattr(skeleton.config, "logits_scaling", None) or 1)
         cap = getattr(skeleton.config, "final_logit_softcapping", None)
         return (found if cap is None else cap * torch.tanh(found / cap)).log_softmax(-1)
 
@@ -45,15 +39,14 @@ def exact(
     return float(total.detach()), torch.autograd.grad(total, leaf)[0]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("apart", [False, True], ids=["one head", "two heads"])
-def test_value_and_gradient_are_those_of_autograd_in_float64(
-    tiny: Tiny, tmp_path: Path, kind: str, *, apart: bool
-) -> None:
+@pytest.mark.parametrize(
+    ("kind", "apart"), [*((kind, False) for kind in KINDS), ("gemma2", True), ("llama-untied", True)]
+)
+def test_value_and_gradient_are_those_of_autograd_in_float64(tiny, tmp_path, kind, apart):
     info = inspect(tiny(kind))
     with open_tensors(info) as reader:
 
-        def other(name: str) -> torch.Tensor:
+        def other(name):
             tensor = reader.read(name).float()
             return tensor * 1.2 if apart and ("embed" in name or "lm_head" in name) else tensor
 
@@ -66,8 +59,8 @@ def test_value_and_gradient_are_those_of_autograd_in_float64(
     torch.testing.assert_close(found.double(), slope, rtol=1e-3, atol=1e-4 * float(slope.abs().max()))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_in_bfloat16_it_is_no_further_from_float64_than_autograd_is(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "granite"])
+def test_in_bfloat16_it_is_no_further_from_float64_than_autograd_is(tiny, tmp_path, kind):
     info = inspect(tiny(kind))
     with open_tensors(info) as reader:
         reference, hidden = states(info, tmp_path, torch.bfloat16)
@@ -85,7 +78,7 @@ def test_in_bfloat16_it_is_no_further_from_float64_than_autograd_is(tiny: Tiny, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_head_of_a_skeleton_gives_its_logits(tiny: Tiny, kind: str) -> None:
+def test_the_head_of_a_skeleton_gives_its_logits(tiny, kind):
     info = inspect(tiny(kind))
     with open_tensors(info) as reader, torch.no_grad():
         skeleton = Skeleton(info, reader.read, dtype=torch.float32)

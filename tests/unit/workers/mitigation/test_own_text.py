@@ -1,6 +1,4 @@
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,23 +7,21 @@ from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
+from tests.support.stopping import Stop, StoppedError
 from workers.mitigation import own_text as module
 from workers.mitigation.own_text import dealt, own_text
 from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.callbacks import never_cancelled
 from workers.surgery.reading import open_tensors
 
-Tiny = Callable[..., Path]
 
-
-def written(folder: Path, tokens_NL: torch.Tensor, windows: int, *, seed: int = 0, **options: object) -> torch.Tensor:
+def written(folder, tokens_NL, windows, *, seed=0, **options):
     info = inspect(folder)
     with open_tensors(info) as reader:
         skeleton = Skeleton(info, reader.read, dtype=torch.float32)
-        return own_text(skeleton, tokens_NL, windows, seed=seed, **options)  # type: ignore[arg-type]
+        return own_text(skeleton, tokens_NL, windows, seed=seed, **options)
 
 
-def uneven(folder: Path) -> Path:
+def uneven(folder):
     """The model with larger logits: one that prefers some tokens."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
@@ -35,7 +31,7 @@ def uneven(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_what_follows_a_token_is_drawn_from_the_models_own_distribution(tiny: Tiny, kind: str) -> None:
+def test_what_follows_a_token_is_drawn_from_the_models_own_distribution(tiny, kind):
     folder = uneven(tiny(kind))
     found_NL = written(folder, torch.tensor([[7, 7]]), 3000)
     assert found_NL.shape == (3000, 2)
@@ -52,7 +48,7 @@ def test_what_follows_a_token_is_drawn_from_the_models_own_distribution(tiny: Ti
     assert chisquare(counts_V, np.full(len(p_V), 3000 / len(p_V))).pvalue < 1e-9
 
 
-def test_later_tokens_follow_all_before_them(tiny: Tiny) -> None:
+def test_later_tokens_follow_all_before_them(tiny):
     folder = uneven(tiny())
     found_NL = written(folder, torch.tensor([[3, 9, 14], [5, 11, 2]]), 64)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -65,12 +61,10 @@ def test_later_tokens_follow_all_before_them(tiny: Tiny) -> None:
     assert own > other + 0.5
 
 
-def test_pieces_begin_with_tokens_of_the_text_and_fill_whole_windows(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pieces_begin_with_tokens_of_the_text_and_fill_whole_windows(tiny, monkeypatch):
     monkeypatch.setattr(module, "PIECE", 4)
     monkeypatch.setattr(module, "BATCH", 3)
-    told: list[tuple[str, int, int]] = []
+    told = []
     found_NL = written(
         tiny(), torch.full((2, 10), 21), 4, progress=lambda phase, done, total: told.append((phase, done, total))
     )
@@ -83,9 +77,7 @@ def test_pieces_begin_with_tokens_of_the_text_and_fill_whole_windows(
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 
-def test_pieces_begin_with_any_token_that_may_begin_one_all_as_likely(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pieces_begin_with_any_token_that_may_begin_one_all_as_likely(tiny, monkeypatch):
     monkeypatch.setattr(module, "PIECE", 1)
     starts_V = torch.tensor([30, 31, 40, 57])
     found_NL = written(tiny(), torch.full((2, 10), 21), 200, starts_V=starts_V)
@@ -96,7 +88,7 @@ def test_pieces_begin_with_any_token_that_may_begin_one_all_as_likely(
     assert chisquare(list(times.values())).pvalue > 1e-4
 
 
-def test_the_seed_alone_decides_and_nothing_else_is_drawn_from(tiny: Tiny) -> None:
+def test_the_seed_alone_decides_and_nothing_else_is_drawn_from(tiny):
     folder, tokens_NL = tiny(), torch.arange(2, 34).reshape(2, 16)
     torch.manual_seed(5)
     first = written(folder, tokens_NL, 2, seed=3)
@@ -107,21 +99,12 @@ def test_the_seed_alone_decides_and_nothing_else_is_drawn_from(tiny: Tiny) -> No
     assert not torch.equal(written(folder, tokens_NL, 2, seed=4), first)
 
 
-def test_it_can_be_stopped_at_every_token(tiny: Tiny) -> None:
-    asked: list[int] = []
-
-    def check() -> None:
-        asked.append(1)
-        if len(asked) == 8:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        written(tiny(), torch.arange(2, 34).reshape(2, 16), 1, check_cancelled=check)
-    assert len(asked) == 8
-    written(tiny(), torch.arange(2, 34).reshape(2, 16), 1, check_cancelled=never_cancelled)
+def test_it_can_be_stopped_at_every_token(tiny):
+    with pytest.raises(StoppedError):
+        written(tiny(), torch.arange(2, 34).reshape(2, 16), 1, check_cancelled=Stop(8))
 
 
-def test_both_texts_are_spread_evenly() -> None:
+def test_both_texts_are_spread_evenly():
     text_NL, own_NL = torch.arange(12).reshape(12, 1), torch.arange(100, 104).reshape(4, 1)
     order = dealt(text_NL, own_NL)[:, 0].tolist()
     assert [one for one in order if one < 100] == list(range(12))

@@ -1,9 +1,6 @@
 import shutil
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import combinations, combinations_with_replacement, pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,30 +8,28 @@ from safetensors.torch import load_file, save_file
 
 from app.models.checkpoint import inspect
 from app.models.layer_names import in_layer
-from tests.unit.workers.mitigation.repair.support import RECIPE, operate
+from tests.support.pruning import operate
+from tests.support.shop import step_run
 from workers.surgery.alignment import align, monotone, nearest, told
-from workers.surgery.callbacks import never_cancelled, no_progress
 from workers.surgery.channels import Channels
-from workers.surgery.modified import Modified
 from workers.surgery.reading import open_tensors
-from workers.surgery.shop import StepRun
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_the_path_is_the_best_of_all(strict: bool) -> None:
+def test_the_path_is_the_best_of_all(strict):
     choices = combinations if strict else combinations_with_replacement
     for seed in range(20):
         distance = torch.rand(4, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         path = monotone(distance, strict=strict)
 
-        def cost(columns: tuple[int, ...], of: torch.Tensor = distance) -> float:
+        def cost(columns, of=distance):
             return sum(float(of[row, column]) for row, column in enumerate(columns))
 
         assert cost(tuple(path)) == pytest.approx(min(map(cost, choices(range(6), 4))))
         assert all(b > a or (b == a and not strict) for a, b in pairwise(path))
 
 
-def test_more_rows_than_columns_cannot_rise() -> None:
+def test_more_rows_than_columns_cannot_rise():
     with pytest.raises(ValueError, match="rise"):
         monotone(torch.zeros(3, 2), strict=True)
 
@@ -51,42 +46,22 @@ def test_more_rows_than_columns_cannot_rise() -> None:
         ([{"type": "prune.magnitude", "sparsity": 0.5}], [0, 1, 2, 3, 4]),
     ],
 )
-def test_layers_are_found_again_by_their_tensors(
-    tiny: Callable[..., Path], tmp_path: Path, steps: list[dict[str, Any]], expected: list[int]
-) -> None:
+def test_layers_are_found_again_by_their_tensors(tiny, store, steps, expected):
     reference = inspect(tiny("llama", num_hidden_layers=5))
-    with operate(reference.path, tmp_path / "store", *steps) as modified:
+    with operate(reference.path, store, *steps) as modified:
         wounded = inspect(modified.path)
         with open_tensors(wounded) as ours, open_tensors(reference) as theirs:
             assert nearest(wounded, ours.read, reference, theirs.read) == expected
 
 
 @contextmanager
-def next_step(base: Path, reference: Path, modified: Modified, scratch: Path) -> Iterator[tuple[StepRun, Any]]:
+def next_step(base, reference, modified, scratch):
     """What a step after those that made `modified` is given, and a reader of the reference."""
-    scratch.mkdir()
-    source = inspect(modified.path)
+    given = {"reference": inspect(reference), "origins": modified.manifest.origins}
     with (
-        open_tensors(source) as reader,
-        open_tensors(inspect(base)) as base_reader,
         open_tensors(inspect(reference)) as theirs,
+        step_run(modified.path, scratch, {"type": "norm.tweak"}, base=base, **given) as shop,
     ):
-        shop = StepRun(
-            source,
-            base=inspect(base),
-            reference=inspect(reference),
-            step=RECIPE.validate_python([{"type": "norm.tweak"}])[0],
-            index=0,
-            weights=(),
-            calibration=None,
-            reader=reader,
-            base_reader=base_reader,
-            scratch=scratch,
-            before={},
-            progress=no_progress,
-            check_cancelled=never_cancelled,
-            origins=modified.manifest.origins,
-        )
         yield shop, theirs
 
 
@@ -114,16 +89,10 @@ def next_step(base: Path, reference: Path, modified: Modified, scratch: Path) ->
         ),
     ],
 )
-def test_the_recipe_tells_which_layer_is_which(
-    tiny: Callable[..., Path],
-    tmp_path: Path,
-    steps: list[dict[str, Any]],
-    origins: list[int],
-    partners: list[int] | None,
-) -> None:
+def test_the_recipe_tells_which_layer_is_which(tiny, tmp_path, store, steps, origins, partners):
     folder = tiny("llama", num_hidden_layers=5)
     with (
-        operate(folder, tmp_path / "store", *steps) as modified,
+        operate(folder, store, *steps) as modified,
         next_step(folder, folder, modified, tmp_path / "scratch") as (shop, theirs),
     ):
         assert told(shop) == origins
@@ -135,7 +104,7 @@ def test_the_recipe_tells_which_layer_is_which(
             assert sum(one == other for one, other in zip(found, origins, strict=True)) == 4
 
 
-def test_layers_are_compared_by_what_their_weights_stand_for(tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_layers_are_compared_by_what_their_weights_stand_for(tiny, tmp_path, store):
     """Deeper layers are larger here, so that a layer whose channels were scaled looks like a deeper one."""
     reference, candidate = (shutil.copytree(tiny("llama", num_hidden_layers=5), tmp_path / name) for name in "ab")
     channels = Channels()
@@ -149,7 +118,6 @@ def test_layers_are_compared_by_what_their_weights_stand_for(tiny: Callable[...,
                     channels.scale(name, inputs=torch.full(tensor.shape[1:], factor))
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     channels.save(candidate)
-    store = tmp_path / "store"
     with operate(candidate, store, {"type": "prune.layers", "layers": [1]}) as modified:
         wounded = inspect(modified.path)
         with open_tensors(wounded) as ours, open_tensors(inspect(reference)) as theirs:
@@ -159,13 +127,13 @@ def test_layers_are_compared_by_what_their_weights_stand_for(tiny: Callable[...,
             assert align(shop, theirs.read) == [0, 2, 3, 4]
 
 
-def test_a_model_that_began_at_another_depth_is_told_by_its_tensors(tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_model_that_began_at_another_depth_is_told_by_its_tensors(tiny, tmp_path, store):
     """The candidate is a model of its own that had lost a layer before; a layer of it is repeated, so that there are
     as many as the reference has."""
     reference = tiny("llama", num_hidden_layers=5)
     with (
-        operate(reference, tmp_path / "store", {"type": "prune.layers", "layers": [0]}) as shallow,
-        operate(shallow.path, tmp_path / "store", {"type": "extend.duplicate", "layers": [3]}) as modified,
+        operate(reference, store, {"type": "prune.layers", "layers": [0]}) as shallow,
+        operate(shallow.path, store, {"type": "extend.duplicate", "layers": [3]}) as modified,
         next_step(shallow.path, reference, modified, tmp_path / "scratch") as (shop, theirs),
     ):
         assert told(shop) is None

@@ -1,32 +1,28 @@
-from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise, product
 from math import floor
-from pathlib import Path
 from random import Random
-from time import process_time
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.copies import copier
 from tests.support.outliers import with_outliers
 from tests.support.pruning import PARTS, inputs_of, load, operate
+from tests.support.stopping import Stop, StoppedError
 from workers.surgery import allocation_owl
 from workers.surgery.allocation_owl import kept_of_layers, outlier_ratio, owl_shares, whole_counts
-from workers.surgery.store import CheckpointStore
 
 
-def test_outliers_are_counted_against_the_mean_of_the_whole_layer() -> None:
+def test_outliers_are_counted_against_the_mean_of_the_whole_layer():
     # the mean of all ten is 3.4; above twice that: 10 and 12
     scores = [torch.tensor([[1.0, 1.0], [1.0, 10.0]]), torch.tensor([[2.0, 2.0, 2.0, 12.0, 1.0, 2.0]])]
     assert outlier_ratio(scores, 2.0) == 0.2
     assert outlier_ratio(scores, 3.0) == pytest.approx(0.1)
 
 
-def test_more_outliers_smaller_share_by_hand() -> None:
+def test_more_outliers_smaller_share_by_hand():
     assert owl_shares([0.1, 0.2, 0.3], [1, 1, 1], 0.5, 0.08) == pytest.approx([0.58, 0.5, 0.42])
     # three quarters of the weights are in the first layer: mean 0.15, deviations -0.05 and 0.15
     assert owl_shares([0.1, 0.3], [3, 1], 0.5, 0.09) == pytest.approx([0.53, 0.41])
@@ -34,14 +30,12 @@ def test_more_outliers_smaller_share_by_hand() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_layers_of_more_outliers_lose_less_by_the_inputs_that_transformers_gives(
-    tiny: Callable[..., Path], tmp_path: Path, kind: str
-) -> None:
+def test_layers_of_more_outliers_lose_less_by_the_inputs_that_transformers_gives(copy, store, kind):
     """S − λ (D − mean D) / max |D − mean D|, D being counted in float64 over |W|·‖X‖ of all matrices of a layer, which
     have as many weights in each: as the model is, and not by its weights alone."""
-    folder = with_outliers(copier(tiny, tmp_path)(kind))
+    folder = with_outliers(copy(kind))
     step = {"type": "prune.wanda", "sparsity": 0.5, "allocation": "owl", "owl_threshold": 4.0, "owl_range": 0.2}
-    with operate(folder, CheckpointStore(tmp_path / "store", 10**9), step) as modified:
+    with operate(folder, store, step) as modified:
         found = {one.name.split(".")[2]: one.nominal_sparsity for one in modified.manifest.tensors}
     model = load(folder)
     by_inputs, by_weights = [], []
@@ -55,7 +49,7 @@ def test_layers_of_more_outliers_lose_less_by_the_inputs_that_transformers_gives
         ):
             ratios.append(float((scores > 4 * scores.mean()).double().mean()))
 
-    def shares(ratios: list[float]) -> list[float]:
+    def shares(ratios):
         apart = [ratio - sum(ratios) / 3 for ratio in ratios]
         return [0.5 - 0.2 * one / max(map(abs, apart)) for one in apart]
 
@@ -68,7 +62,7 @@ def test_layers_of_more_outliers_lose_less_by_the_inputs_that_transformers_gives
     st.floats(0.01, 0.99),
     st.floats(0, 0.5),
 )
-def test_shares_keep_their_mean_and_their_bounds(layers: list[tuple[float, int]], sparsity: float, span: float) -> None:
+def test_shares_keep_their_mean_and_their_bounds(layers, sparsity, span):
     ratios, elements = [ratio for ratio, _ in layers], [count for _, count in layers]
     shares = owl_shares(ratios, elements, sparsity, span)
     mean = sum(share * count for share, count in zip(shares, elements, strict=True)) / sum(elements)
@@ -88,7 +82,7 @@ PATTERNS = st.integers(4, 12).flatmap(lambda of: st.tuples(st.integers(2, of - 2
 SIXTEENTHS = st.lists(st.integers(-16, 16), min_size=1, max_size=5)
 
 
-def test_a_share_becomes_a_whole_n_by_hand() -> None:
+def test_a_share_becomes_a_whole_n_by_hand():
     # 8 · (1 − share): 4.64, 4.32, 4, 3.68, 3.36; nearest is 5 and 3 at the ends, and their mean is 4
     assert kept_of_layers([0.42, 0.46, 0.5, 0.54, 0.58], [7] * 5, 4, 8) == [5, 4, 4, 4, 3]
     # 4.6 twice, 3.6 three times: all remainders are alike, and three of the layers are rounded up to make 20
@@ -101,29 +95,27 @@ def test_a_share_becomes_a_whole_n_by_hand() -> None:
     assert kept_of_layers([0.25, 0.75, 0.75], [1, 1, 1], 2, 4) == [3, 2, 1]
 
 
-def test_layers_of_other_sizes_give_and_take_by_their_weights_by_hand() -> None:
+def test_layers_of_other_sizes_give_and_take_by_their_weights_by_hand():
     # 4.6, and 3.4 three times: one more of the great layer's 8 takes one from each of three small ones
     assert kept_of_layers([0.425, 0.575, 0.575, 0.575], [30, 10, 10, 10], 4, 8) == [5, 3, 3, 3]
     # 4.4, and 3.4 twice: the two small ones together are less than the great one, and nothing can be given
     assert kept_of_layers([0.45, 0.575, 0.575], [30, 10, 10], 4, 8) == [4, 4, 4]
 
 
-def ways(exact: list[Fraction], kept: int, of: int) -> Iterator[tuple[int, ...]]:
+def ways(exact, kept, of):
     """Every layer rounded down or up, or as the pattern has it; never none, never all."""
     rounded = [{floor(one), floor(one) + 1, kept} for one in exact]
     return product(*({one for one in choice if 1 <= one <= of - 1} for choice in rounded))
 
 
 @given(PATTERNS, SIXTEENTHS, st.data())
-def test_the_nearest_of_all_ways_that_have_the_mean(
-    pattern: tuple[int, int], off: list[int], data: st.DataObject
-) -> None:
+def test_the_nearest_of_all_ways_that_have_the_mean(pattern, off, data):
     kept, of = pattern
     sizes = data.draw(st.lists(st.sampled_from([6, 10, 30]), min_size=len(off), max_size=len(off)))
     exact = [kept + Fraction(one, 16) for one in off]
     found = kept_of_layers([float(1 - one / of) for one in exact], sizes, kept, of)
 
-    def distance(way: tuple[int, ...]) -> Fraction:
+    def distance(way):
         return sum((size * (n - x) ** 2 for size, n, x in zip(sizes, way, exact, strict=True)), Fraction(0))
 
     sound = [
@@ -136,9 +128,7 @@ def test_the_nearest_of_all_ways_that_have_the_mean(
 
 
 @given(PATTERNS, st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(0, 0.5))
-def test_layers_of_one_size_have_the_largest_remainders_in_the_order_of_their_outliers(
-    pattern: tuple[int, int], ratios: list[float], span: float
-) -> None:
+def test_layers_of_one_size_have_the_largest_remainders_in_the_order_of_their_outliers(pattern, ratios, span):
     kept, of = pattern
     reach = min(span, (kept - 1) / of, (of - 1 - kept) / of)
     shares = owl_shares(ratios, [64] * len(ratios), 1 - kept / of, reach)
@@ -152,19 +142,19 @@ def test_layers_of_one_size_have_the_largest_remainders_in_the_order_of_their_ou
         assert less <= keeps or more - fewer < 1e-6
 
 
-def test_equal_layers_are_told_apart_by_their_place_alone() -> None:
+def test_equal_layers_are_told_apart_by_their_place_alone():
     shares = owl_shares([0.1, 0.1, 0.1, 0.4], [5] * 4, 0.5, 0.2625)
     # 3.3 three times, and 6.1: the last keeps 6, so the others 10 together
     assert kept_of_layers(shares, [5] * 4, 4, 8) == [4, 3, 3, 6]
     assert whole_counts([1 - one for one in shares], [8] * 4, 16) == [4, 3, 3, 6]
 
 
-def by_sums(quarters: list[int], sizes: list[int], kept: int, of: int) -> tuple[int, ...]:
+def by_sums(quarters, sizes, kept, of):
     """The nearest way, earlier layers keeping more of equal ones: the best of each sum that the first may have."""
-    best: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
+    best = {0: (0, ())}
     for one, size in zip(quarters, sizes, strict=True):
         choices = {n for n in (one // 4, one // 4 + 1, kept) if 1 <= n <= of - 1}
-        longer: dict[int, tuple[int, tuple[int, ...]]] = {}
+        longer = {}
         for beyond, (distance, less) in best.items():
             for n in choices:
                 way = (distance + size * (4 * n - one) ** 2, (*less, -n))
@@ -175,9 +165,7 @@ def by_sums(quarters: list[int], sizes: list[int], kept: int, of: int) -> tuple[
 
 
 @given(PATTERNS, st.integers(3, 6), st.booleans(), st.data())
-def test_the_nearest_way_of_more_layers_than_all_ways_can_be_told(
-    pattern: tuple[int, int], pairs: int, alike: bool, data: st.DataObject
-) -> None:
+def test_the_nearest_way_of_more_layers_than_all_ways_can_be_told(pattern, pairs, alike, data):
     """Shares in quarters of 1 / M, so that many ways are as near: of layers of one size, which are rounded by their
     remainders, and of several, which are searched."""
     kept, of = pattern
@@ -192,7 +180,7 @@ def test_the_nearest_way_of_more_layers_than_all_ways_can_be_told(
     assert tuple(found) == by_sums(quarters, sizes, kept, of)
 
 
-def spread(sizes: list[int], kept: int, of: int) -> list[float]:
+def spread(sizes, kept, of):
     """Shares of layers whose outliers are in no order."""
     return owl_shares([(7 * at * at + 3 * at) % 101 / 100 for at in range(len(sizes))], sizes, 1 - kept / of, 0.25)
 
@@ -200,12 +188,10 @@ def spread(sizes: list[int], kept: int, of: int) -> list[float]:
 @pytest.mark.parametrize(
     ("sizes", "kept", "of"), [([64] * 80, 256, 512), ([10 + at % 21 for at in range(80)], 64, 128)]
 )
-def test_many_layers_of_a_fine_pattern_are_soon_told(sizes: list[int], kept: int, of: int) -> None:
+def test_many_layers_of_a_fine_pattern_are_soon_told(sizes, kept, of):
     """No way whatever has less than the distance of each layer's nearest N, and this is all but met."""
     shares, told = spread(sizes, kept, of), list[str]()
-    begun = process_time()
     found = kept_of_layers(shares, sizes, kept, of, warn=told.append)
-    assert process_time() - begun < 60
     assert sum(size * n for size, n in zip(sizes, found, strict=True)) == kept * sum(sizes)
     exact = [of * (1 - share) for share in shares]
     least = sum(size * (round(one) - one) ** 2 for size, one in zip(sizes, exact, strict=True))
@@ -214,7 +200,7 @@ def test_many_layers_of_a_fine_pattern_are_soon_told(sizes: list[int], kept: int
     assert told == []
 
 
-def test_where_sizes_are_too_many_the_mean_is_met_and_it_is_said() -> None:
+def test_where_sizes_are_too_many_the_mean_is_met_and_it_is_said():
     # primes far apart, so that hardly two sums are alike
     sizes = [prime for prime in range(40001, 42001, 2) if all(prime % one for one in range(3, 206, 2))][:30]
     shares, told = spread(sizes, 16, 32), list[str]()
@@ -225,10 +211,8 @@ def test_where_sizes_are_too_many_the_mean_is_met_and_it_is_said() -> None:
     assert "name the same modules in each layer" in warning
 
 
-@pytest.mark.parametrize("held", [(1, 2), (3, 5), (8, 16), (40, 80)])
-def test_a_search_that_holds_little_still_meets_the_mean_and_warns_where_it_missed_the_nearest(
-    monkeypatch: pytest.MonkeyPatch, held: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize("held", [(1, 2), (8, 16), (40, 80)])
+def test_a_search_that_holds_little_still_meets_the_mean_and_warns_where_it_missed_the_nearest(monkeypatch, held):
     warned = 0
     for seed in range(60):
         chance = Random(seed)
@@ -246,7 +230,7 @@ def test_a_search_that_holds_little_still_meets_the_mean_and_warns_where_it_miss
     assert warned > 0 or held[1] == 80
 
 
-def test_a_second_search_that_passes_over_all_keeps_what_the_first_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_search_that_passes_over_all_keeps_what_the_first_found(monkeypatch):
     sizes = [4, 5, 2, 6, 4, 8, 3]
     shares = [0.6789373459863886, 0.5081606105120352, 0.25, 0.45459440301141285]
     shares += [0.5437355141395697, 0.41973849066320285, 0.6610103878539639]
@@ -255,26 +239,16 @@ def test_a_second_search_that_passes_over_all_keeps_what_the_first_found(monkeyp
     assert sum(size * n for size, n in zip(sizes, found, strict=True)) == 4 * sum(sizes)
 
 
-def test_a_search_of_many_sums_can_be_stopped_at_any_layer() -> None:
-    class StopError(Exception):
-        pass
-
-    asked: list[int] = []
-
-    def check() -> None:
-        asked.append(1)
-        if len(asked) == 5:
-            raise StopError
-
+def test_a_search_of_many_sums_can_be_stopped_at_any_layer():
     sizes = [1 + at for at in range(20)]
-    with pytest.raises(StopError):
-        kept_of_layers(spread(sizes, 16, 32), sizes, 16, 32, check_cancelled=check)
-    asked = [1] * 5
-    kept_of_layers(spread(sizes, 4, 8), sizes, 4, 8, check_cancelled=check)
-    assert len(asked) >= 25
+    with pytest.raises(StoppedError):
+        kept_of_layers(spread(sizes, 16, 32), sizes, 16, 32, check_cancelled=Stop(5))
+    asked = Stop()
+    kept_of_layers(spread(sizes, 4, 8), sizes, 4, 8, check_cancelled=asked)
+    assert asked.calls >= 20
 
 
-def test_what_differs_by_less_than_shares_are_held_to_is_equal() -> None:
+def test_what_differs_by_less_than_shares_are_held_to_is_equal():
     # remainders 0.5, the later one greater by 2^-27 or by 2^-22 of a weight
     assert kept_of_layers([(8 - 4.5) / 8, (8 - 3.5 - 2**-27) / 8], [1, 1], 4, 8) == [5, 3]
     assert kept_of_layers([(8 - 4.5) / 8, (8 - 3.5 - 2**-22) / 8], [1, 1], 4, 8) == [4, 4]

@@ -1,31 +1,25 @@
 """The record of scaled channels: by numbers made by hand, and as it goes with checkpoints."""
 
-from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.models.checkpoint import fingerprint, inspect
-from tests.support.copies import Copy
-from tests.support.outliers import with_outliers
 from tests.support.quantizing import operate, tensors
-from tests.support.tiny import make_checkpoint
+from tests.support.refusals import refusal_of
 from workers.surgery.channels import Channels, framed
 from workers.surgery.dequantize import dequantize
-from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
 WEIGHT = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 AWQ = {"type": "quantize.awq", "bits": 8, "group_size": 32}
 SMOOTH = {"type": "quantize.smoothquant", "bits": 8, "form": "packed"}
 Q, NORM = "model.layers.1.self_attn.q_proj.weight", "model.layers.1.input_layernorm.weight"
 
 
-def test_a_matrix_is_scaled_by_rows_and_columns_and_back() -> None:
+def test_a_matrix_is_scaled_by_rows_and_columns_and_back():
     channels = Channels()
     channels.scale("w", inputs=torch.tensor([1.0, 2.0, 10.0]))
     channels.scale("w", outputs=torch.tensor([1.0, 0.5]))
@@ -36,9 +30,10 @@ def test_a_matrix_is_scaled_by_rows_and_columns_and_back() -> None:
     assert channels.meaning("other", WEIGHT) is WEIGHT
 
 
-def test_factors_on_factors_multiply_and_what_comes_back_to_one_is_none() -> None:
-    channels = Channels()
-    channels.scale("w", inputs=torch.tensor([2.0, 4.0, 1.0]))
+def test_factors_on_factors_multiply_and_what_comes_back_to_one_is_none():
+    given, channels = torch.tensor([2.0, 4.0, 1.0]), Channels()
+    channels.scale("w", inputs=given)
+    given.fill_(7)  # what becomes of them later is nothing to the record
     channels.scale("w", inputs=torch.tensor([3.0, 0.25, 1.0]))
     assert channels.moved("w", torch.ones(1, 3)).tolist() == [[6.0, 1.0, 1.0]]
     assert channels
@@ -46,14 +41,7 @@ def test_factors_on_factors_multiply_and_what_comes_back_to_one_is_none() -> Non
     assert not channels
 
 
-def test_what_came_after_a_step_that_scales_does_not_change_the_factors_that_were_given() -> None:
-    given, channels = torch.tensor([2.0, 1.0, 1.0]), Channels()
-    channels.scale("w", inputs=given)
-    given.fill_(7)
-    assert channels.moved("w", torch.ones(1, 3)).tolist() == [[2.0, 1.0, 1.0]]
-
-
-def test_gemmas_norms_are_scaled_with_their_one_and_biases_without() -> None:
+def test_gemmas_norms_are_scaled_with_their_one_and_biases_without():
     channels = Channels(offset=1.0)
     channels.scale("norm.weight", outputs=torch.tensor([0.5, 2.0]))
     channels.scale("v_proj.bias", outputs=torch.tensor([0.5, 2.0]))
@@ -62,7 +50,7 @@ def test_gemmas_norms_are_scaled_with_their_one_and_biases_without() -> None:
     assert channels.moved("v_proj.bias", torch.tensor([4.0, 1.0])).tolist() == [2.0, 2.0]
 
 
-def test_it_is_kept_beside_the_weights_and_only_where_there_is_one(tmp_path: Path) -> None:
+def test_it_is_kept_beside_the_weights_and_only_where_there_is_one(tmp_path):
     channels = Channels()
     channels.save(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -79,7 +67,7 @@ def test_it_is_kept_beside_the_weights_and_only_where_there_is_one(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-def test_a_name_takes_over_anothers_factors_and_another_shape_loses_the_side_that_changed() -> None:
+def test_a_name_takes_over_anothers_factors_and_another_shape_loses_the_side_that_changed():
     channels, other = Channels(), Channels()
     channels.scale("a", inputs=torch.tensor([2.0, 1.0, 1.0]), outputs=torch.tensor([0.5, 1.0]))
     other.scale("b", inputs=torch.tensor([9.0, 9.0, 9.0]))
@@ -91,40 +79,7 @@ def test_a_name_takes_over_anothers_factors_and_another_shape_loses_the_side_tha
     assert not other
 
 
-@pytest.mark.parametrize(
-    "factor", [np.ones((2, 2), np.float32), np.array([0.0], np.float32), np.ones(3), np.array(["a"])]
-)
-def test_what_is_no_row_of_factors_is_refused(tmp_path: Path, factor: np.ndarray) -> None:
-    with (tmp_path / "channels.npz").open("wb") as stream:
-        np.savez(stream, **{"inputs/w": factor})
-    with pytest.raises(HemostatError) as caught:
-        Channels.load(tmp_path)
-    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
-
-
-def array_alone() -> bytes:
-    stream = BytesIO()
-    np.save(stream, np.ones(3, np.float32))
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("content", [b"", b"PK no archive", b"\x80\x04pickled", array_alone()])
-def test_a_damaged_record_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "channels.npz").write_bytes(content)
-    with pytest.raises(HemostatError) as caught:
-        Channels.load(tmp_path)
-    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
-
-
-def test_a_record_of_another_shape_than_the_tensors_is_refused() -> None:
-    channels = Channels()
-    channels.scale("w", inputs=torch.tensor([2.0, 1.0]))
-    with pytest.raises(HemostatError) as caught:
-        channels.moved("w", WEIGHT)
-    assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
-
-
-def test_another_model_is_read_in_this_ones_frame() -> None:
+def test_another_model_is_read_in_this_ones_frame():
     theirs, ours = Channels(), Channels()
     tensors_of = {"w": WEIGHT.to(torch.bfloat16), "norm": torch.tensor([2.0, 3.0]).to(torch.bfloat16)}
     read = framed(tensors_of.__getitem__, theirs, ours)
@@ -139,10 +94,47 @@ def test_another_model_is_read_in_this_ones_frame() -> None:
     assert read("w") is tensors_of["w"]
 
 
+def test_a_matrix_of_another_shape_is_read_in_the_frame_of_the_sides_that_are_alike():
+    theirs, ours = Channels(), Channels()
+    ours.scale("w", inputs=torch.tensor([2.0, 1.0, 1.0]), outputs=torch.tensor([3.0]))
+    assert framed({"w": WEIGHT}.__getitem__, theirs, ours)("w").tolist() == [[2.0, 2.0, 3.0], [8.0, 5.0, 6.0]]
+
+
+def archive(**arrays):
+    stream = BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def array_alone():
+    stream = BytesIO()
+    np.save(stream, np.ones(3, np.float32))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"PK no archive", b"\x80\x04pickled", array_alone()),
+        *(archive(**{"inputs/w": one}) for one in (np.ones((2, 2), np.float32), np.array([0.0], np.float32))),
+        *(archive(**{"inputs/w": one}) for one in (np.ones(3), np.array(["a"]))),
+    ],
+)
+def test_a_damaged_record_is_refused(tmp_path, content):
+    (tmp_path / "channels.npz").write_bytes(content)
+    assert refusal_of(Channels.load, tmp_path).code is ErrorCode.CHECKPOINT_CORRUPT
+
+
+def test_a_record_of_another_shape_than_the_tensors_is_refused():
+    channels = Channels()
+    channels.scale("w", inputs=torch.tensor([2.0, 1.0]))
+    assert refusal_of(channels.moved, "w", WEIGHT).code is ErrorCode.CHECKPOINT_CORRUPT
+
+
 # ---- with checkpoints
 
 
-def test_the_record_is_part_of_what_a_checkpoint_is(copy: Copy) -> None:
+def test_the_record_is_part_of_what_a_checkpoint_is(copy):
     folder = copy()
     plain = fingerprint(folder)
     channels = Channels()
@@ -159,48 +151,30 @@ def test_the_record_is_part_of_what_a_checkpoint_is(copy: Copy) -> None:
 
 
 @pytest.mark.parametrize(
-    "after",
-    [
-        {"type": "quantize.rtn", "bits": 8, "group_size": 32},
-        {"type": "prune.wanda", "sparsity": 0.02},
-    ],
-    ids=["streamed", "whole"],
+    "after", [{"type": "quantize.rtn", "bits": 8, "group_size": 32}, {"type": "prune.wanda", "sparsity": 0.02}]
 )
-def test_it_goes_along_through_later_steps(tmp_path: Path, after: dict[str, object]) -> None:
-    source = with_outliers(make_checkpoint(tmp_path / "source"))
-    store = CheckpointStore(tmp_path / "store", 10**9)
-    with operate(source, store, AWQ) as scaled, operate(source, store, AWQ, after) as later:
+def test_it_goes_along_through_later_steps(outliers, shared, after):
+    with operate(outliers(), shared, AWQ) as scaled, operate(outliers(), shared, AWQ, after) as later:
         record = (scaled.path / "channels.npz").read_bytes()
         assert (later.path / "channels.npz").read_bytes() == record
         assert not torch.equal(tensors(scaled.path)[Q], tensors(later.path)[Q])
 
 
-def test_layers_that_move_take_their_factors_with_them(tmp_path: Path) -> None:
-    source = with_outliers(make_checkpoint(tmp_path / "source"))
-    store = CheckpointStore(tmp_path / "store", 10**9)
-    with operate(source, store, AWQ, {"type": "prune.layers", "layers": [0]}) as shorter:
+def test_layers_that_move_take_their_factors_with_them(outliers, shared):
+    with operate(outliers(), shared, AWQ, {"type": "prune.layers", "layers": [0]}) as shorter:
         channels, found = Channels.of(inspect(shorter.path)), tensors(shorter.path)
-    original = tensors(source)
+    original = tensors(outliers())
     for name in (Q, NORM):
         there, gone = name.replace(".1.", ".0."), name.replace(".1.", ".2.")
         torch.testing.assert_close(channels.meaning(there, found[there]), original[name].float(), rtol=0.02, atol=0.02)
         assert channels.moved(gone, original[name]) is original[name]
 
 
-def test_packed_and_unpacked_again_it_is_there(tmp_path: Path) -> None:
-    source = with_outliers(make_checkpoint(tmp_path / "source"))
-    store = CheckpointStore(tmp_path / "store", 10**9)
-    with (
-        operate(source, store, SMOOTH) as packed,
-        dequantize(inspect(packed.path), store=store) as plain,
-    ):
-        channels = Channels.of(inspect(plain.path))
-        found = channels.meaning(Q, tensors(plain.path)[Q])
-    torch.testing.assert_close(found, tensors(source)[Q].float(), rtol=0.02, atol=0.02)
-
-
-def test_a_model_that_nothing_scales_has_none(tiny: Tiny, tmp_path: Path) -> None:
-    with operate(tiny(), CheckpointStore(tmp_path / "store", 10**9), {"type": "quantize.gptq", "bits": 8}) as made:
+def test_packed_and_unpacked_again_it_is_there_and_nothing_where_nothing_scales(tiny, outliers, shared):
+    with operate(outliers(), shared, SMOOTH) as packed, dequantize(inspect(packed.path), store=shared) as plain:
+        found = Channels.of(inspect(plain.path)).meaning(Q, tensors(plain.path)[Q])
+    torch.testing.assert_close(found, tensors(outliers())[Q].float(), rtol=0.02, atol=0.02)
+    with operate(tiny(), shared, {"type": "quantize.gptq", "bits": 8}) as made:
         assert not (made.path / "channels.npz").exists()
 
 
@@ -214,15 +188,10 @@ def test_a_model_that_nothing_scales_has_none(tiny: Tiny, tmp_path: Path) -> Non
     ],
     ids=["heads", "channels", "wider-heads", "wider-mlp"],
 )
-def test_parts_that_go_or_stand_twice_take_their_factors_with_them(
-    tmp_path: Path, after: dict[str, object], rows: str, columns: str, times: int
-) -> None:
+def test_parts_that_go_or_stand_twice_take_their_factors_with_them(outliers, shared, after, rows, columns, times):
     """Rows and columns that are the same number for number mean the same, whichever stand beside them."""
-    source = with_outliers(
-        make_checkpoint(tmp_path / "source", num_attention_heads=4, num_key_value_heads=2, head_dim=16)
-    )
-    store = CheckpointStore(tmp_path / "store", 10**9)
-    with operate(source, store, AWQ) as scaled, operate(source, store, AWQ, after) as made:
+    source = outliers(num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+    with operate(source, shared, AWQ) as scaled, operate(source, shared, AWQ, after) as made:
         before, now = Channels.of(inspect(scaled.path)), Channels.of(inspect(made.path))
         old, new = tensors(scaled.path), tensors(made.path)
     for part, turned in ((rows, False), (columns, True)):
@@ -236,9 +205,3 @@ def test_parts_that_go_or_stand_twice_take_their_factors_with_them(
         assert len(kept) != len(stored)
         assert torch.equal(stored[came].float(), kept.float())
         torch.testing.assert_close(meaning, meant[came])
-
-
-def test_a_matrix_of_another_shape_is_read_in_the_frame_of_the_sides_that_are_alike() -> None:
-    theirs, ours = Channels(), Channels()
-    ours.scale("w", inputs=torch.tensor([2.0, 1.0, 1.0]), outputs=torch.tensor([3.0]))
-    assert framed({"w": WEIGHT}.__getitem__, theirs, ours)("w").tolist() == [[2.0, 2.0, 3.0], [8.0, 5.0, 6.0]]

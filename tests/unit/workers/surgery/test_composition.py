@@ -1,30 +1,25 @@
 """Any two steps, in either order, and three in a row: the result is a model, or a step is refused before any work."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import HemostatError
-from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 from app.models.steps.others import check_other
-from app.recipes.base import Calibrated, Step
 from app.recipes.merge import MergeLinear
 from app.recipes.recipe import Recipe
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
-RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+RECIPE = TypeAdapter(Recipe)
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 # One of each kind: weights alone, with run time, packed, corrected, fewer, smaller, more, configuration alone, of low
 # rank, mixed with another model, norms, a temperature, and two mitigations.
-STEPS: list[dict[str, Any]] = [
+STEPS = [
     {"type": "quantize.rtn", "bits": 4, "group_size": 32},
     {"type": "quantize.smoothquant"},
     {"type": "quantize.fp8", "activations": "dynamic"},
@@ -43,19 +38,19 @@ STEPS: list[dict[str, Any]] = [
 ]
 
 
-def text(_: Calibrated) -> CalibrationText:
+def text(_):
     tokens_NL = torch.randint(2, 300, (4, 16), generator=torch.Generator().manual_seed(0))
     return CalibrationText(tokens_NL, "0" * 64, documents=4, asked=4)
 
 
-def made_or_refused(tiny: Callable[..., Path], store: CheckpointStore, *steps: dict[str, Any]) -> bool:
+def made_or_refused(tiny, store, *steps):
     """Whether the steps make a model, which is then held to what shapes foretold; else the last was refused."""
     info, recipe = inspect(tiny(**HEADS)), RECIPE.validate_python(steps)
 
-    def other(step: Step) -> Path | None:
+    def other(step):
         return tiny(seed=9, **HEADS) if isinstance(step, MergeLinear) else None
 
-    def beside(given: CheckpointInfo, step: Step, pointer: str) -> None:
+    def beside(given, step, pointer):
         if (path := other(step)) is not None:
             check_other(step, given, path, pointer=pointer)
 
@@ -80,15 +75,13 @@ def made_or_refused(tiny: Callable[..., Path], store: CheckpointStore, *steps: d
 
 
 @pytest.mark.parametrize("first", STEPS, ids=lambda step: step["type"])
-def test_any_two_steps_make_a_model_or_are_refused_before_any_work(
-    tiny: Callable[..., Path], tmp_path: Path, first: dict[str, Any]
-) -> None:
+def test_any_two_steps_make_a_model_or_are_refused_before_any_work(tiny, tmp_path, first):
     store = CheckpointStore(tmp_path / "store", 10**9)
     done = sum(made_or_refused(tiny, store, first, second) for second in STEPS)
     assert done >= (1 if first.get("form") == "packed" else 8)
 
 
-def test_quantized_then_pruned_then_of_low_rank_is_a_model(tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_quantized_then_pruned_then_of_low_rank_is_a_model(tiny, tmp_path):
     store = CheckpointStore(tmp_path / "store", 10**9)
     steps = {step["type"]: step for step in STEPS}
     for low in (steps["lowrank.svd"], {"type": "lowrank.svdllm", "ratio": 0.3}):

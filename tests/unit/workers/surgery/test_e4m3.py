@@ -13,7 +13,7 @@ from tests.support import e4m3 as by_hand
 from workers.surgery.e4m3 import codes, codes_on, nearest
 
 
-def test_every_number_of_the_format_stays_and_halves_go_to_the_even_pattern() -> None:
+def test_every_number_of_the_format_stays_and_halves_go_to_the_even_pattern():
     grid = by_hand.numbers()
     assert (len(grid), grid[1], grid[-1]) == (127, 2.0**-9, 448)
     halves = ((grid[1:] + grid[:-1]) / 2).astype(np.float32)
@@ -25,13 +25,13 @@ def test_every_number_of_the_format_stays_and_halves_go_to_the_even_pattern() ->
     assert nearest(torch.from_numpy(halves)).tolist() == even
 
 
-def test_what_lies_beyond_is_cut_and_not_made_nan() -> None:
+def test_what_lies_beyond_is_cut_and_not_made_nan():
     """As a plain cast makes it, from 464 on."""
     assert nearest(torch.tensor([449.0, 500.0, -1e9, math.inf])).tolist() == [448, 448, -448, 448]
     assert nearest(torch.tensor([math.nan])).isnan().all()
 
 
-def test_each_row_has_a_scale_of_its_own() -> None:
+def test_each_row_has_a_scale_of_its_own():
     x_TI = torch.randn(40, 240, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 40)[:, None]
     x_TI[3] = 0
     codes_TI, scale_T1 = codes(x_TI)
@@ -45,7 +45,7 @@ def test_each_row_has_a_scale_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("power", [-20, -3, 0, 7])
-def test_rows_whose_scale_is_a_power_of_two_are_the_definitions_to_the_last_bit(power: int) -> None:
+def test_rows_whose_scale_is_a_power_of_two_are_the_definitions_to_the_last_bit(power):
     x_TI = torch.randn(64, 100, generator=torch.Generator().manual_seed(1)).clamp(-3.4, 3.4) * 128
     x_TI[:, 0] = 448
     x_TI = (x_TI * 2.0**power).to(torch.bfloat16)
@@ -55,7 +55,7 @@ def test_rows_whose_scale_is_a_power_of_two_are_the_definitions_to_the_last_bit(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_is_what_compressed_tensors_makes_of_a_token(dtype: torch.dtype) -> None:
+def test_it_is_what_compressed_tensors_makes_of_a_token(dtype):
     x_NTI = torch.randn(2, 30, 200, generator=torch.Generator().manual_seed(2)).to(dtype).float()
     args = QuantizationArgs(num_bits=8, type="float", symmetric=True, strategy="token", dynamic=True)
     scale_NT1, zero_NT1 = compute_dynamic_scales_and_zp(x_NTI, args, torch.nn.Module())
@@ -64,13 +64,7 @@ def test_it_is_what_compressed_tensors_makes_of_a_token(dtype: torch.dtype) -> N
     assert torch.equal(codes_NTI * own_NT1, fake_quantize(x_NTI, scale_NT1, zero_NT1, args))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_codes_are_exact_in_the_engines_dtype(dtype: torch.dtype) -> None:
-    grid = torch.from_numpy(by_hand.numbers()).float()
-    assert torch.equal((grid / 512).to(dtype).to(torch.float32) * 512, grid)
-
-
-def test_a_fixed_scale_cuts_what_lies_beyond() -> None:
+def test_a_fixed_scale_cuts_what_lies_beyond():
     x = np.array([-100.0, -1.5, 0.0, 0.3, 1.0, 447.0, 1000.0])
     made = codes_on(torch.from_numpy(x).float(), 0.25) * 0.25
     assert made.double().tolist() == by_hand.scaled(x, 0.25).tolist()
@@ -78,7 +72,7 @@ def test_a_fixed_scale_cuts_what_lies_beyond() -> None:
     assert (made[0].item(), made[5].item(), made[6].item()) == (-96, 112, 112)
 
 
-def test_what_is_not_finite_stays_so_in_its_row_alone() -> None:
+def test_what_is_not_finite_stays_so_in_its_row_alone():
     x_TI = torch.ones(3, 4)
     x_TI[0, 1], x_TI[2, 0] = math.nan, math.inf
     codes_TI, scale_T1 = codes(x_TI)

@@ -8,7 +8,7 @@ import torch
 from workers.surgery.even_grid import codes, codes_on, fixed_grid, on_grid
 
 
-def by_hand(values: list[float], bits: int, *, symmetric: bool) -> list[float]:
+def by_hand(values, bits, *, symmetric):
     """One grid for the values, in Python's float64; halves to even as `round` has it."""
     if symmetric:
         top = 2 ** (bits - 1) - 1
@@ -22,7 +22,7 @@ def by_hand(values: list[float], bits: int, *, symmetric: bool) -> list[float]:
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
-def test_each_row_has_its_own_grid(bits: int, symmetric: bool) -> None:
+def test_each_row_has_its_own_grid(bits, symmetric):
     x_TI = torch.randn(40, 24, generator=torch.Generator().manual_seed(bits)) * torch.logspace(-3, 3, 40)[:, None]
     x_TI[3] = x_TI[3].abs()
     x_TI[4] = -x_TI[4].abs()
@@ -30,7 +30,7 @@ def test_each_row_has_its_own_grid(bits: int, symmetric: bool) -> None:
     assert torch.allclose(on_grid(x_TI, bits=bits, symmetric=symmetric), expected, rtol=1e-5, atol=0)
 
 
-def test_a_case_made_by_hand() -> None:
+def test_a_case_made_by_hand():
     x = torch.tensor([[-2.0, 0.0, 3.0, 7.0], [1.0, 2.0, 4.0, 15.0], [0.0, 0.0, 0.0, 0.0]])
     codes_TI, scale_T1 = codes(x, bits=4, symmetric=True)
     assert scale_T1.flatten().tolist() == pytest.approx([1.0, 15 / 7, 1.0])
@@ -42,7 +42,7 @@ def test_a_case_made_by_hand() -> None:
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_codes_are_whole_and_exact_in_the_engines_dtype(dtype: torch.dtype, symmetric: bool) -> None:
+def test_codes_are_whole_and_exact_in_the_engines_dtype(dtype, symmetric):
     x_TI = torch.randn(64, 300, generator=torch.Generator().manual_seed(0)) - 0.5
     codes_TI, _ = codes(x_TI, bits=8, symmetric=symmetric)
     assert torch.equal(codes_TI, codes_TI.round())
@@ -51,7 +51,7 @@ def test_codes_are_whole_and_exact_in_the_engines_dtype(dtype: torch.dtype, symm
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_a_fixed_grid_holds_its_range_and_cuts_what_lies_beyond(symmetric: bool) -> None:
+def test_a_fixed_grid_holds_its_range_and_cuts_what_lies_beyond(symmetric):
     grid = fixed_grid(-1.0, 3.0, bits=8, symmetric=symmetric)
     assert list(grid) == pytest.approx([3 / 127, 0] if symmetric else [4 / 255, 64])
     x = torch.tensor([-100.0, -1.0, 0.0, 0.5, 3.0, 100.0])
@@ -62,14 +62,14 @@ def test_a_fixed_grid_holds_its_range_and_cuts_what_lies_beyond(symmetric: bool)
     assert abs(back[5].item() - 3.0) <= grid[0] / 2
 
 
-def test_a_range_of_zeros_has_a_grid() -> None:
+def test_a_range_of_zeros_has_a_grid():
     assert fixed_grid(0.0, 0.0, bits=4, symmetric=True) == (1.0, 0)
     assert fixed_grid(0.0, 0.0, bits=4, symmetric=False) == (1.0, 0)
     assert list(fixed_grid(1.0, 2.0, bits=4, symmetric=False)) == pytest.approx([2 / 15, 0])
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_what_is_not_finite_stays_so_in_its_row_alone(symmetric: bool) -> None:
+def test_what_is_not_finite_stays_so_in_its_row_alone(symmetric):
     x_TI = torch.ones(3, 4)
     x_TI[0, 1], x_TI[2, 0] = math.nan, math.inf
     made_TI = on_grid(x_TI, bits=8, symmetric=symmetric)

@@ -1,7 +1,5 @@
 """The scaling of rotary positions out of a GGUF file, against transformers' own frequencies."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -11,13 +9,10 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.surgery.gguf_rotary import with_scaling
 
-CONFIG: dict[str, Any] = {
-    "model_type": "llama",
-    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
-}
+CONFIG = {"model_type": "llama", "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}
 
 
-def llama3(factor: float, *, low: float = 1.0, head_dim: int = 64) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
+def llama3(factor, *, low=1.0, head_dim=64):
     """The configuration, and the factors as a file holds them: plain frequencies over transformers' scaled ones."""
     rotary = {
         "rope_type": "llama3",
@@ -33,7 +28,7 @@ def llama3(factor: float, *, low: float = 1.0, head_dim: int = 64) -> tuple[dict
     return rotary, (plain_F / scaled_F.double().numpy()).astype(np.float32)
 
 
-def refused(metadata: dict[str, Any], factors_F: Any = None, config: dict[str, Any] = CONFIG) -> str:
+def refused(metadata, factors_F=None, config=CONFIG):
     with pytest.raises(HemostatError) as caught:
         with_scaling(config, metadata, factors_F)
     assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
@@ -42,20 +37,20 @@ def refused(metadata: dict[str, Any], factors_F: Any = None, config: dict[str, A
 
 
 @pytest.mark.parametrize(("factor", "head_dim"), [(8.0, 128), (32.0, 64)])
-def test_llama_3_s_factors_become_the_configuration_that_they_come_from(factor: float, head_dim: int) -> None:
+def test_llama_3_s_factors_become_the_configuration_that_they_come_from(factor, head_dim):
     rotary, factors_F = llama3(factor, head_dim=head_dim)
     found = with_scaling(CONFIG, {"rope.freq_base": 500000.0}, factors_F)
     assert found["rope_parameters"].pop("factor") == pytest.approx(rotary.pop("factor"), rel=1e-6)
     assert found == {**CONFIG, "rope_parameters": rotary}
 
 
-def test_other_factors_are_refused() -> None:
+def test_other_factors_are_refused():
     assert "not those of Llama 3" in refused({}, llama3(8.0, low=2.0)[1])
 
 
 @pytest.mark.parametrize("factors", [None, np.ones(32, dtype=np.float32)])
 @pytest.mark.parametrize("metadata", [{}, {"rope.scaling.type": "none"}, {"rope.scaling.finetuned": True}])
-def test_without_a_scaling_the_configuration_stays(factors: Any, metadata: dict[str, Any]) -> None:
+def test_without_a_scaling_the_configuration_stays(factors, metadata):
     assert with_scaling(CONFIG, metadata, factors) == CONFIG
 
 
@@ -74,13 +69,13 @@ def test_without_a_scaling_the_configuration_stays(factors: Any, metadata: dict[
         ({"factor": 8.0}, {"rope_type": "linear", "factor": 8.0}),
     ],
 )
-def test_a_scaling_in_the_metadata_is_carried_over(told: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_a_scaling_in_the_metadata_is_carried_over(told, expected):
     metadata = {f"rope.scaling.{key}": value for key, value in told.items()} | {"context_length": 131072}
     found = with_scaling(CONFIG, metadata, None)["rope_parameters"]
     assert found == {"rope_theta": 500000.0} | expected
 
 
-def test_the_key_of_old_files_is_read_where_the_new_one_is_not_there() -> None:
+def test_the_key_of_old_files_is_read_where_the_new_one_is_not_there():
     """As llama.cpp reads it: 1 and 0 scale nothing."""
     linear = {"rope_type": "linear", "rope_theta": 500000.0, "factor": 4.0}
     assert with_scaling(CONFIG, {"rope.scale_linear": 4.0}, None)["rope_parameters"] == linear
@@ -99,11 +94,11 @@ def test_the_key_of_old_files_is_read_where_the_new_one_is_not_there() -> None:
         ({"type": "yarn", "factor": 4.0, "original_context_length": 4096, "attn_factor": 1.2}, "attn_factor"),
     ],
 )
-def test_a_scaling_that_cannot_be_carried_over_is_refused(told: dict[str, Any], words: str) -> None:
+def test_a_scaling_that_cannot_be_carried_over_is_refused(told, words):
     assert words in refused({f"rope.scaling.{key}": value for key, value in told.items()})
 
 
-def test_two_scalings_and_one_over_another_are_refused() -> None:
+def test_two_scalings_and_one_over_another_are_refused():
     factors_F = llama3(8.0)[1]
     assert "twice" in refused({"rope.scaling.type": "linear", "rope.scaling.factor": 2.0}, factors_F)
     for rotary in (None, {"rope_type": "yarn"}, {"full_attention": {"rope_type": "default"}}):

@@ -1,36 +1,25 @@
 """Routing changed, on a mixture that was trained until its router chooses."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-from pydantic import TypeAdapter
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from app.contracts.errors import ErrorCode, HemostatError
-from app.models.checkpoint import inspect
-from app.models.steps import check_recipe
-from app.recipes.recipe import Recipe
+from app.contracts.errors import ErrorCode
+from tests.support.checked import checked
+from tests.support.pruning import operate, weights
+from tests.support.refusals import refusal_of
 from tests.support.tiny import TEXT, make_checkpoint, make_tokenizer
-from workers.surgery.modified import Modified
 from workers.surgery.quantize_rtn import quantize
-from workers.surgery.recipe import apply
-from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
-RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 ROUTER = "model.layers.1.block_sparse_moe.gate.weight"
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory):
     """A tiny Mixtral, trained on one paragraph until its loss has halved."""
     folder = make_checkpoint(tmp_path_factory.mktemp("moe") / "trained", "mixtral", scale=1.0)
     torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokens = torch.tensor([make_tokenizer()(TEXT)["input_ids"]])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     first = last = 0.0
@@ -45,19 +34,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[CheckpointStore]:
-    yield CheckpointStore(tmp_path / "store", 10**9)
-
-
-def operate(folder: Path, store: CheckpointStore, **step: Any) -> Modified:
-    return apply(inspect(folder), RECIPE.validate_python([step]), store=store)
-
-
-def routing(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def routing(folder):
     """(router logits of layer 1, next-token logits)."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    seen: list[torch.Tensor] = []
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    seen = []
     gate = next(module for name, module in model.named_modules() if name.endswith("layers.1.mlp.gate"))
     gate.register_forward_hook(lambda module, args, _: seen.append(args[0].float() @ module.weight.float().T))
     with torch.no_grad():
@@ -65,92 +45,89 @@ def routing(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return seen[0].reshape(-1, 4), outputs
 
 
-def test_it_routes(trained: Path) -> None:
+def test_it_routes(trained):
     logits, _ = routing(trained)
     share = torch.softmax(logits, -1).amax(-1).mean()
     assert float(share) > 0.3  # a router that chooses nothing gives 0.25
     assert len(logits.argmax(-1).unique()) > 1
 
 
-def test_other_numbers_of_experts_are_transformers_own(trained: Path, store: CheckpointStore) -> None:
-    reference: Any = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32, num_experts_per_tok=1)
+def test_other_numbers_of_experts_are_transformers_own(trained, store):
+    reference = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32, num_experts_per_tok=1)
     tokens = torch.tensor([make_tokenizer()(TEXT)["input_ids"]])
-    with operate(trained, store, type="moe.topk", experts=1) as modified, torch.no_grad():
+    with operate(trained, store, {"type": "moe.topk", "experts": 1}) as modified, torch.no_grad():
         _, found = routing(modified.path)
         assert modified.manifest.steps[0].figures == {"experts a token before": 2.0, "experts a token": 1.0}
         torch.testing.assert_close(found, reference(tokens).logits, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(found, routing(trained)[1], atol=1e-2)
 
 
-def test_a_temperature_divides_the_routers_logits(trained: Path, store: CheckpointStore) -> None:
+def test_a_temperature_divides_the_routers_logits(trained, store):
     before, _ = routing(trained)
-    with operate(trained, store, type="moe.router", temperature=2.0) as modified:
+    with operate(trained, store, {"type": "moe.router", "temperature": 2.0}) as modified:
         changed = {change.name for change in modified.manifest.tensors}
-        weights = load_file(modified.path / "model.safetensors")
+        after = weights(modified.path)
     assert changed == {ROUTER.replace("layers.1", f"layers.{layer}") for layer in range(3)}
-    assert torch.equal(weights[ROUTER] * 2, load_file(trained / "model.safetensors")[ROUTER])
-    with operate(trained, store, type="moe.router", temperature=2.0, layers=[1]) as modified:
+    assert torch.equal(after[ROUTER] * 2, weights(trained)[ROUTER])
+    with operate(trained, store, {"type": "moe.router", "temperature": 2.0, "layers": [1]}) as modified:
         after, _ = routing(modified.path)  # the layers before it are as they were
     torch.testing.assert_close(after, before / 2, rtol=1e-4, atol=1e-4)
 
 
-def test_noise_is_relative_and_seeded(trained: Path, store: CheckpointStore) -> None:
-    before = load_file(trained / "model.safetensors")[ROUTER].float()
+def test_noise_is_relative_and_seeded(trained, store):
+    before = weights(trained)[ROUTER].float()
     found = []
     for seed in (0, 0, 1):
-        with operate(trained, store, type="moe.router", noise=0.5, seed=seed, layers=[1]) as modified:
-            found.append(load_file(modified.path / "model.safetensors")[ROUTER].float())
+        with operate(trained, store, {"type": "moe.router", "noise": 0.5, "seed": seed, "layers": [1]}) as modified:
+            found.append(weights(modified.path)[ROUTER].float())
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
     assert 0.35 < float((found[0] - before).std() / before.std()) < 0.65
 
 
-def test_few_bits_are_round_to_nearest_a_row(trained: Path, store: CheckpointStore) -> None:
-    before = load_file(trained / "model.safetensors")[ROUTER]
-    with operate(trained, store, type="moe.router", bits=3, layers=[1]) as modified:
-        found = load_file(modified.path / "model.safetensors")[ROUTER]
+def test_few_bits_are_round_to_nearest_a_row(trained, store):
+    before = weights(trained)[ROUTER]
+    with operate(trained, store, {"type": "moe.router", "bits": 3, "layers": [1]}) as modified:
+        found = weights(modified.path)[ROUTER]
         (change,) = modified.manifest.tensors
     assert torch.equal(found, quantize(before, bits=3, group_size=None, symmetric=False))
     assert change.bits_per_weight == 3 + 19 / 64
 
 
 # Qwen2-MoE has a gate for its shared expert beside the router; of this Qwen3-MoE a layer is dense.
-QWEN: dict[str, dict[str, Any]] = {
+QWEN = {
     "qwen2_moe": {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 24},
     "qwen3_moe": {"moe_intermediate_size": 32, "mlp_only_layers": [1]},
 }
 
 
 @pytest.mark.parametrize("kind", QWEN)
-def test_mixtures_of_qwen_are_routed_otherwise_too(tiny: Tiny, store: CheckpointStore, kind: str) -> None:
+def test_mixtures_of_qwen_are_routed_otherwise_too(tiny, store, kind):
     folder = tiny("llama", model_type=kind, num_experts=4, num_experts_per_tok=2, **QWEN[kind])
     dense = QWEN[kind].get("mlp_only_layers", [])
     routers = {f"model.layers.{layer}.mlp.gate.weight" for layer in range(3) if layer not in dense}
-    before = load_file(folder / "model.safetensors")
-    with operate(folder, store, type="moe.router", temperature=2.0) as modified:
-        after = load_file(modified.path / "model.safetensors")
+    before = weights(folder)
+    with operate(folder, store, {"type": "moe.router", "temperature": 2.0}) as modified:
+        after = weights(modified.path)
     assert {name for name in before if not torch.equal(before[name], after[name])} == routers
     assert all(torch.equal(after[name] * 2, before[name]) for name in routers)
-    reference: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, num_experts_per_tok=1)
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, num_experts_per_tok=1)
     tokens = torch.tensor([make_tokenizer()(TEXT)["input_ids"]])
-    with operate(folder, store, type="moe.topk", experts=1) as modified, torch.no_grad():
-        model: Any = AutoModelForCausalLM.from_pretrained(modified.path, dtype=torch.float32)
+    with operate(folder, store, {"type": "moe.topk", "experts": 1}) as modified, torch.no_grad():
+        model = AutoModelForCausalLM.from_pretrained(modified.path, dtype=torch.float32)
         found, expected = model(tokens).logits, reference(tokens).logits
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("model", "step", "pointer"),
-    [
+def test_what_is_no_routing_is_refused(tiny):
+    for model, step, pointer in (
         ("llama", {"type": "moe.topk", "experts": 1}, ""),
+        ("gemma2", {"type": "moe.router", "bits": 4}, ""),
         ("mixtral", {"type": "moe.topk", "experts": 5}, "/experts"),
         ("mixtral", {"type": "moe.topk", "experts": 1, "layers": [0]}, "/layers"),
         ("mixtral", {"type": "moe.router", "bits": 4, "modules": ["experts"]}, "/modules"),
         ("mixtral", {"type": "moe.router", "bits": 4, "layers": [9]}, "/layers/0"),
-    ],
-)
-def test_what_is_no_routing_is_refused(tiny: Tiny, model: str, step: dict[str, Any], pointer: str) -> None:
-    with pytest.raises(HemostatError) as caught:
-        check_recipe(inspect(tiny(model)), RECIPE.validate_python([step]), pointer="/r")
-    assert caught.value.code in {ErrorCode.RECIPE_NOT_APPLICABLE, ErrorCode.UNKNOWN_MODULE}
-    assert caught.value.pointer == f"/r/0{pointer}"
+    ):
+        error = refusal_of(checked, tiny(model), step)
+        assert error.code in {ErrorCode.RECIPE_NOT_APPLICABLE, ErrorCode.UNKNOWN_MODULE}
+        assert error.pointer == f"/r/0{pointer}", step

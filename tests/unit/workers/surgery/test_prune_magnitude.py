@@ -6,33 +6,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.surgery.prune_magnitude import (
-    GlobalThreshold,
-    count_to_prune,
-    prune_matrix,
-    prune_pattern,
-    prune_rows,
-)
+from workers.surgery.prune_magnitude import GlobalThreshold, count_to_prune, prune_matrix, prune_pattern, prune_rows
 
 FLOATS = [torch.bfloat16, torch.float16, torch.float32]
 
 
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def random(*shape, seed=0, dtype=torch.float32):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def with_ties(*shape: int, seed: int) -> torch.Tensor:
+def with_ties(*shape, seed):
     return torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(seed)).float()
 
 
-def smallest_gone(values: np.ndarray, count: int) -> np.ndarray:
+def smallest_gone(values, count):
     """A flat array without its `count` smallest magnitudes, the earlier of equal ones first."""
     result = values.copy()
     result[np.argsort(np.abs(values), kind="stable")[:count]] = 0
     return result
 
 
-def pruned_together(weights: list[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
+def pruned_together(weights, sparsity):
     threshold = GlobalThreshold(sparsity)
     for visit in threshold.passes():
         for index, weight in enumerate(weights):
@@ -48,25 +42,25 @@ def pruned_together(weights: list[torch.Tensor], sparsity: float) -> list[torch.
 HAND = torch.tensor([[4.0, -1.0, 2.0, -3.0], [0.5, -0.5, 0.5, 9.0], [1.0, 1.0, 1.0, 1.0], [0.0, -8.0, 7.0, 6.0]])
 
 
-def test_a_share_of_each_row_by_hand() -> None:
+def test_a_share_of_each_row_by_hand():
     expected = [[4.0, 0.0, 0.0, -3.0], [0.0, 0.0, 0.5, 9.0], [0.0, 0.0, 1.0, 1.0], [0.0, -8.0, 7.0, 0.0]]
     assert prune_rows(HAND, 0.5).tolist() == expected
 
 
-def test_a_share_of_the_matrix_by_hand() -> None:
+def test_a_share_of_the_matrix_by_hand():
     # eight of sixteen: 0, three halves, then four of the five ones in order of their index
     expected = [[4.0, 0.0, 2.0, -3.0], [0.0, 0.0, 0.0, 9.0], [0.0, 0.0, 0.0, 1.0], [0.0, -8.0, 7.0, 6.0]]
     assert prune_matrix(HAND, 0.5).tolist() == expected
 
 
-def test_two_of_four_by_hand() -> None:
+def test_two_of_four_by_hand():
     expected = [[4.0, 0.0, 0.0, -3.0], [0.0, 0.0, 0.5, 9.0], [0.0, 0.0, 1.0, 1.0], [0.0, -8.0, 7.0, 0.0]]
     assert prune_pattern(HAND, 2, 4).tolist() == expected
     expected = [[4.0, 0.0, 0.0, -3.0], [0.0, -0.5, 0.0, 9.0], [0.0, 1.0, 0.0, 1.0], [0.0, -8.0, 7.0, 0.0]]
     assert prune_pattern(HAND, 1, 2).tolist() == expected
 
 
-def test_a_share_of_two_matrices_together_by_hand() -> None:
+def test_a_share_of_two_matrices_together_by_hand():
     one, two = pruned_together([torch.tensor([[1.0, -5.0]]), torch.tensor([[2.0, 1.0], [-1.0, 4.0]])], 0.5)
     assert one.tolist() == [[0.0, -5.0]]
     assert two.tolist() == [[2.0, 0.0], [0.0, 4.0]]
@@ -79,9 +73,7 @@ SHARES = st.floats(0.001, 0.999)
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 7), st.integers(1, 9), SHARES, st.integers(0, 10**6), st.booleans(), st.sampled_from(FLOATS))
-def test_rows_and_matrices_lose_exactly_the_smallest(
-    outputs: int, inputs: int, sparsity: float, seed: int, ties: bool, dtype: torch.dtype
-) -> None:
+def test_rows_and_matrices_lose_exactly_the_smallest(outputs, inputs, sparsity, seed, ties, dtype):
     weight = (with_ties(outputs, inputs, seed=seed) if ties else random(outputs, inputs, seed=seed)).to(dtype)
     values = weight.double().numpy()
     by_row = np.stack([smallest_gone(row, count_to_prune(sparsity, inputs)) for row in values])
@@ -97,9 +89,7 @@ def test_rows_and_matrices_lose_exactly_the_smallest(
     st.integers(0, 10**6),
     st.booleans(),
 )
-def test_several_matrices_lose_exactly_the_smallest_together(
-    sizes: list[tuple[int, int, torch.dtype]], sparsity: float, seed: int, ties: bool
-) -> None:
+def test_several_matrices_lose_exactly_the_smallest_together(sizes, sparsity, seed, ties):
     make = with_ties if ties else random
     weights = [make(rows, columns, seed=seed + i).to(dtype) for i, (rows, columns, dtype) in enumerate(sizes)]
     flat = np.concatenate([weight.double().numpy().reshape(-1) for weight in weights])
@@ -110,9 +100,7 @@ def test_several_matrices_lose_exactly_the_smallest_together(
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(2, 8), st.data(), st.integers(0, 10**6), st.booleans())
-def test_a_pattern_keeps_exactly_the_largest_of_each_block(
-    outputs: int, blocks: int, of: int, data: st.DataObject, seed: int, ties: bool
-) -> None:
+def test_a_pattern_keeps_exactly_the_largest_of_each_block(outputs, blocks, of, data, seed, ties):
     kept = data.draw(st.integers(1, of - 1))
     weight = (with_ties if ties else random)(outputs, blocks * of, seed=seed)
     rows = weight.double().numpy().reshape(-1, of)
@@ -120,37 +108,22 @@ def test_a_pattern_keeps_exactly_the_largest_of_each_block(
     assert np.array_equal(prune_pattern(weight, kept, of).double().numpy(), expected)
 
 
-def test_what_stays_is_what_topk_keeps() -> None:
-    weight = random(16, 64)
-    kept = prune_rows(weight, 0.75)
-    assert torch.equal((kept != 0).sum(1), torch.full((16,), 16))
-    top = weight.abs().topk(16, dim=1).values.sort(1).values
-    assert torch.equal(kept.abs().sort(1).values[:, -16:], top)
-
-
-@pytest.mark.parametrize("sparsity", [0.1, 0.25, 1 / 3, 0.5, 0.7, 0.999])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_the_share_is_met_to_the_element(sparsity: float, dtype: torch.dtype) -> None:
+def test_the_share_is_met_to_the_element(dtype):
     weight = random(37, 53, dtype=dtype)  # bf16 has many equal magnitudes among them
-    zeros = int((prune_matrix(weight, sparsity) == 0).sum())
-    assert zeros == round(sparsity * weight.numel())
-    assert torch.equal((prune_rows(weight, sparsity) == 0).sum(1), torch.full((37,), round(sparsity * 53)))
+    for sparsity in (1e-4, 0.1, 0.25, 1 / 3, 0.5, 0.7, 0.999):
+        assert int((prune_matrix(weight, sparsity) == 0).sum()) == round(sparsity * weight.numel())
+        assert torch.equal((prune_rows(weight, sparsity) == 0).sum(1), torch.full((37,), round(sparsity * 53)))
 
 
-def test_zeros_that_are_there_count() -> None:
+def test_zeros_that_are_there_count():
     weight = torch.tensor([[0.0, -0.0, 3.0, 4.0, 5.0, 6.0]])
     assert torch.equal(prune_matrix(weight, 0.34), weight)
     assert prune_matrix(weight, 0.5).tolist() == [[0.0, 0.0, 0.0, 4.0, 5.0, 6.0]]
 
 
-def test_so_little_that_nothing_goes() -> None:
-    weight = random(2, 3)
-    assert torch.equal(prune_matrix(weight, 0.01), weight)
-    assert torch.equal(prune_rows(weight, 0.01), weight)
-
-
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_what_stays_is_untouched(dtype: torch.dtype) -> None:
+def test_what_stays_is_untouched(dtype):
     weight = random(8, 32, dtype=dtype)
     for found in (prune_rows(weight, 0.5), prune_matrix(weight, 0.5), prune_pattern(weight, 2, 4)):
         assert found.dtype == dtype
@@ -158,6 +131,6 @@ def test_what_stays_is_untouched(dtype: torch.dtype) -> None:
     assert torch.equal(weight, random(8, 32, dtype=dtype))
 
 
-def test_infinitesimal_magnitudes_keep_their_order() -> None:
+def test_infinitesimal_magnitudes_keep_their_order():
     weight = torch.tensor([[1e-45, 3e-45, 2e-40, -1e-38, 1.0, -3e38]])
     assert prune_matrix(weight, 0.5).tolist() == [[0.0, 0.0, 0.0, weight[0, 3].item(), 1.0, weight[0, 5].item()]]

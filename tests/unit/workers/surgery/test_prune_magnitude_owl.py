@@ -1,30 +1,17 @@
 """Shares as Wanda's with the same text, and what goes by a stable sort of all magnitudes by numpy."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
 from tests.support.pruning import linears, operate, weights
-from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
-OWL: dict[str, Any] = {"sparsity": 0.6, "allocation": "owl", "owl_threshold": 2}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "store", 10**9)
+OWL = {"sparsity": 0.6, "allocation": "owl", "owl_threshold": 2}
 
 
 @pytest.mark.parametrize("scope", ["layer", "row"])
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
-def test_the_smallest_go_in_shares_that_activations_decide(
-    tiny: Tiny, store: CheckpointStore, kind: str, scope: str
-) -> None:
+def test_the_smallest_go_in_shares_that_activations_decide(tiny, store, kind, scope):
     with (
         operate(tiny(kind), store, {"type": "prune.magnitude", "scope": scope} | OWL) as made,
         operate(tiny(kind), store, {"type": "prune.wanda", "scope": scope} | OWL) as wanda,
@@ -51,9 +38,7 @@ def test_the_smallest_go_in_shares_that_activations_decide(
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
-def test_of_every_m_the_smallest_go_in_numbers_that_activations_decide(
-    tiny: Tiny, store: CheckpointStore, kind: str
-) -> None:
+def test_of_every_m_the_smallest_go_in_numbers_that_activations_decide(tiny, store, kind):
     step = {"pattern": "16:32", "allocation": "owl", "owl_threshold": 2, "owl_range": 0.3}
     with (
         operate(tiny(kind), store, {"type": "prune.magnitude"} | step) as made,
@@ -72,8 +57,8 @@ def test_of_every_m_the_smallest_go_in_numbers_that_activations_decide(
         assert np.array_equal(after[name].double().numpy(), values), name
 
 
-def test_without_it_no_text_is_read(tiny: Tiny, store: CheckpointStore) -> None:
-    def none(_: object) -> Any:
+def test_without_it_no_text_is_read(tiny, store):
+    def none(_):
         raise AssertionError("the text was asked for")
 
     with operate(tiny(), store, {"type": "prune.magnitude", "sparsity": 0.5}, calibration=none) as modified:

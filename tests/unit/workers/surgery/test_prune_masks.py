@@ -12,11 +12,11 @@ from workers.surgery.prune_masks import Quota, lowest, mask, mask_pattern, quota
 HAND = torch.tensor([[4.0, 1.0, 2.0, 3.0], [0.5, 0.5, 0.5, 9.0], [1.0, 1.0, 1.0, 1.0], [0.0, 8.0, 7.0, 6.0]])
 
 
-def step(**fields: object) -> PruneWanda:
+def step(**fields):
     return PruneWanda.model_validate({"type": "prune.wanda"} | fields)
 
 
-def test_rows_matrix_and_pattern_by_hand() -> None:
+def test_rows_matrix_and_pattern_by_hand():
     rows = mask(HAND, Quota(8, by_row=True, share=0.5)).int().tolist()
     assert rows == [[0, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 1]]
     matrix = mask(HAND, Quota(8, by_row=False, share=0.5)).int().tolist()
@@ -29,7 +29,7 @@ def test_rows_matrix_and_pattern_by_hand() -> None:
     ]
 
 
-def test_a_number_that_rows_cannot_share_is_met_all_the_same() -> None:
+def test_a_number_that_rows_cannot_share_is_met_all_the_same():
     gone = mask(HAND, Quota(7, by_row=True, share=7 / 16))
     assert gone.sum(1).tolist() == [2, 2, 2, 1]
     assert lowest(HAND, torch.tensor([0, 4, 1, 0])).sum(1).tolist() == [0, 4, 1, 0]
@@ -37,9 +37,7 @@ def test_a_number_that_rows_cannot_share_is_met_all_the_same() -> None:
 
 
 @given(st.integers(1, 6), st.integers(1, 9), st.data(), st.integers(0, 10**6), st.booleans())
-def test_exactly_the_lowest_go_the_earlier_of_equal_ones_first(
-    rows: int, columns: int, data: st.DataObject, seed: int, ties: bool
-) -> None:
+def test_exactly_the_lowest_go_the_earlier_of_equal_ones_first(rows, columns, data, seed, ties):
     counts = data.draw(st.lists(st.integers(0, columns), min_size=rows, max_size=rows))
     rng = np.random.default_rng(seed)
     score = rng.integers(0, 3, (rows, columns)).astype(np.float32) if ties else rng.random((rows, columns), np.float32)
@@ -50,7 +48,7 @@ def test_exactly_the_lowest_go_the_earlier_of_equal_ones_first(
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(2, 8), st.data(), st.integers(0, 10**6))
-def test_of_every_m_exactly_n_stay(rows: int, groups: int, of: int, data: st.DataObject, seed: int) -> None:
+def test_of_every_m_exactly_n_stay(rows, groups, of, data, seed):
     kept = data.draw(st.integers(1, of - 1))
     score = torch.from_numpy(np.random.default_rng(seed).integers(0, 4, (rows, groups * of)).astype(np.float32))
     gone = mask_pattern(score, kept, of)
@@ -59,7 +57,7 @@ def test_of_every_m_exactly_n_stay(rows: int, groups: int, of: int, data: st.Dat
         assert group[~lost].min() >= group[lost].max()
 
 
-def test_weights_that_are_zero_go_before_inputs_that_are() -> None:
+def test_weights_that_are_zero_go_before_inputs_that_are():
     weight = torch.tensor([[0.0, 2.0, 3.0, 0.0]])
     score = weight.abs() * torch.tensor([1.0, 0.0, 1.0, 1.0])
     assert mask(zeros_first(score, weight), Quota(2, True, 0.5)).int().tolist() == [[1, 0, 0, 1]]
@@ -69,6 +67,6 @@ def test_weights_that_are_zero_go_before_inputs_that_are() -> None:
     ("fields", "scope", "total"),
     [({"sparsity": 0.3}, "row", 5 * 4), ({"sparsity": 0.3}, "layer", 18), ({"pattern": "1:4"}, "row", 45)],
 )
-def test_what_a_step_asks_of_a_matrix(fields: dict[str, object], scope: str, total: int) -> None:
+def test_what_a_step_asks_of_a_matrix(fields, scope, total):
     # five rows of twelve: round(0.3 · 12) = 4 a row, 0.3 · 60 = 18 in all
     assert quota_of(step(**fields), 5, 12, scope=scope).total == total

@@ -1,6 +1,3 @@
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -13,7 +10,7 @@ from workers.surgery.store import CheckpointStore
 HAND = torch.tensor([[1.0, -1.0, 2.0, 0.0], [3.0, 1.0, 0.0, 4.0], [2.0, 2.0, 2.0, 2.0], [-2.0, 4.0, 4.0, 2.0]])
 
 
-def test_relative_importance_by_hand() -> None:
+def test_relative_importance_by_hand():
     # sums of rows 4 8 8 12, of columns 8 8 8 8
     norm_I = torch.tensor([4.0, 1.0, 1.0, 9.0])
     score = ria_score(HAND, norm_I, 0.5)
@@ -25,13 +22,13 @@ def test_relative_importance_by_hand() -> None:
     assert found.tolist() == [[1, 0, 2, 0], [3, 0, 0, 4], [2, 0, 0, 2], [0, 0, 4, 2]]
 
 
-def test_the_power_weighs_activations() -> None:
+def test_the_power_weighs_activations():
     norm_I = torch.tensor([4.0, 1.0, 1.0, 9.0])
     plain = ria_score(HAND, norm_I, 0.0)
     assert torch.allclose(ria_score(HAND, norm_I, 1.0), plain * norm_I)
 
 
-def test_rows_and_columns_of_zeros_have_no_importance() -> None:
+def test_rows_and_columns_of_zeros_have_no_importance():
     weight = torch.zeros(2, 3)
     weight[0, 0] = 1.0
     assert ria_score(weight, torch.ones(3), 0.5).tolist() == [[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
@@ -39,9 +36,7 @@ def test_rows_and_columns_of_zeros_have_no_importance() -> None:
 
 @pytest.mark.parametrize("power", [0.5, 1.0])
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_a_model_loses_what_is_least_by_the_inputs_that_transformers_gives(
-    tiny: Callable[..., Path], tmp_path: Path, kind: str, power: float
-) -> None:
+def test_a_model_loses_what_is_least_by_the_inputs_that_transformers_gives(tiny, tmp_path, kind, power):
     path = "model.layers.0.mlp.down_proj"
     step = {"type": "prune.ria", "sparsity": 0.5, "power": power, "layers": [0], "modules": ["down_proj"]}
     with operate(tiny(kind), CheckpointStore(tmp_path, 10**9), step) as modified:

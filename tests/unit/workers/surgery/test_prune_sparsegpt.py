@@ -1,8 +1,5 @@
 """Against llm-compressor on the same Hessian, against the closed form of one pruned weight, and by hand."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,7 +9,7 @@ from workers.surgery.prune_sparsegpt import inverse_factor, sparsify
 from workers.surgery.store import CheckpointStore
 
 
-def layer(outputs: int, inputs: int, seed: int = 0, tokens: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
+def layer(outputs, inputs, seed=0, tokens=4000):
     """(weight (O, I), second moment (I, I) of correlated inputs)."""
     generator = torch.Generator().manual_seed(seed)
     mix_II = torch.randn(inputs, inputs, generator=generator) / inputs**0.5 + torch.eye(inputs)
@@ -20,7 +17,7 @@ def layer(outputs: int, inputs: int, seed: int = 0, tokens: int = 4000) -> tuple
     return torch.randn(outputs, inputs, generator=generator), x_TI.T @ x_TI / tokens
 
 
-def oracle(weight_OI: torch.Tensor, moment_II: torch.Tensor, sparsity: float, kept: int, of: int) -> torch.Tensor:
+def oracle(weight_OI, moment_II, sparsity, kept, of):
     linear = torch.nn.Linear(weight_OI.shape[1], weight_OI.shape[0], bias=False)
     linear.weight = torch.nn.Parameter(weight_OI.clone(), requires_grad=False)
     _, pruned = compressor("sparsegpt", "sgpt_sparsify").sparsify_weight(
@@ -38,7 +35,7 @@ def oracle(weight_OI: torch.Tensor, moment_II: torch.Tensor, sparsity: float, ke
 
 
 @pytest.mark.parametrize(("kept", "of"), [(2, 4), (4, 8), (1, 4)])
-def test_patterns_are_those_of_llm_compressor(kept: int, of: int) -> None:
+def test_patterns_are_those_of_llm_compressor(kept, of):
     weight_OI, moment_II = layer(48, 320)
     found = sparsify(weight_OI, inverse_factor(moment_II, 0.01), Quota(0, True, 1 - kept / of, (kept, of)))
     expected = oracle(weight_OI, moment_II, 1 - kept / of, kept, of)
@@ -48,7 +45,7 @@ def test_patterns_are_those_of_llm_compressor(kept: int, of: int) -> None:
 
 
 @pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.8])
-def test_shares_are_those_of_llm_compressor(sparsity: float) -> None:
+def test_shares_are_those_of_llm_compressor(sparsity):
     weight_OI, moment_II = layer(48, 256)
     expected = oracle(weight_OI, moment_II, sparsity, 0, 0)
     # it takes one weight more of each block of columns than the share says
@@ -59,7 +56,7 @@ def test_shares_are_those_of_llm_compressor(sparsity: float) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_the_factor_is_the_cholesky_factor_of_the_inverse() -> None:
+def test_the_factor_is_the_cholesky_factor_of_the_inverse():
     _, moment_II = layer(1, 96)
     inverse = inverse_factor(moment_II, 0.01)
     mean = moment_II.double().diagonal().mean()
@@ -70,7 +67,7 @@ def test_the_factor_is_the_cholesky_factor_of_the_inverse() -> None:
     assert inverse.damping == 0.01
 
 
-def test_one_weight_that_goes_is_made_good_as_the_closed_form_says() -> None:
+def test_one_weight_that_goes_is_made_good_as_the_closed_form_says():
     """Optimal brain surgeon: δ = −w_q · H⁻¹_q: / H⁻¹_qq. The first column is the least, so all others may answer."""
     weight_OI, moment_II = layer(3, 12)
     weight_OI[:, 0] *= 1e-4
@@ -83,7 +80,7 @@ def test_one_weight_that_goes_is_made_good_as_the_closed_form_says() -> None:
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_uncorrelated_inputs_by_hand() -> None:
+def test_uncorrelated_inputs_by_hand():
     """H is diagonal: nothing can be made good, and w²·H_ii decides."""
     weight_OI = torch.tensor([[4.0, 1.0, 2.0, 3.0], [1.0, 3.0, 2.0, 4.0], [1.0, 1.0, 1.0, 1.0], [9.0, 8.0, 7.0, 1.0]])
     moment_II = torch.diag(torch.tensor([1.0, 4.0, 1.0, 100.0]))
@@ -100,7 +97,7 @@ def test_uncorrelated_inputs_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("total", "by_row"), [(30 * 101, True), (30 * 299, True), (4321, False), (0, False)])
-def test_the_number_of_zeros_is_exact_over_ragged_blocks(total: int, by_row: bool) -> None:
+def test_the_number_of_zeros_is_exact_over_ragged_blocks(total, by_row):
     weight_OI, moment_II = layer(30, 300)
     found = sparsify(weight_OI, inverse_factor(moment_II, 0.01), Quota(total, by_row=by_row, share=0.0))
     assert int((found == 0).sum()) == total
@@ -108,17 +105,7 @@ def test_the_number_of_zeros_is_exact_over_ragged_blocks(total: int, by_row: boo
         assert torch.equal((found == 0).sum(1), torch.full((30,), total // 30))
 
 
-def test_it_beats_the_same_mask_without_correction() -> None:
-    weight_OI, moment_II = layer(32, 256)
-    found = sparsify(weight_OI, inverse_factor(moment_II, 0.01), Quota(32 * 128, by_row=False, share=0.5))
-
-    def error(other_OI: torch.Tensor) -> float:
-        return float((((other_OI - weight_OI) @ moment_II) * (other_OI - weight_OI)).sum())
-
-    assert error(found) < 0.8 * error(weight_OI.masked_fill(found == 0, 0))
-
-
-def test_inputs_that_are_always_zero_go_first_and_harm_nothing() -> None:
+def test_inputs_that_are_always_zero_go_first_and_harm_nothing():
     weight_OI, moment_II = layer(8, 16)
     moment_II[:, 3] = moment_II[3, :] = 0
     inverse = inverse_factor(moment_II, 0.01)
@@ -128,7 +115,7 @@ def test_inputs_that_are_always_zero_go_first_and_harm_nothing() -> None:
     assert torch.equal(found[:, :3], weight_OI[:, :3])
 
 
-def test_a_singular_hessian_is_damped_until_it_is_none() -> None:
+def test_a_singular_hessian_is_damped_until_it_is_none():
     x_TI = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     inverse = inverse_factor(x_TI.T @ x_TI / 4, 1e-12)
     assert inverse.damping > 1e-12
@@ -139,9 +126,7 @@ def test_a_singular_hessian_is_damped_until_it_is_none() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_a_model_is_pruned_as_llm_compressor_does_it_by_the_inputs_that_transformers_gives(
-    tiny: Callable[..., Path], tmp_path: Path, kind: str
-) -> None:
+def test_a_model_is_pruned_as_llm_compressor_does_it_by_the_inputs_that_transformers_gives(tiny, tmp_path, kind):
     path = "model.layers.0.mlp.down_proj"
     step = {"type": "prune.sparsegpt", "pattern": "2:4", "layers": [0], "modules": ["down_proj"]}
     with operate(tiny(kind), CheckpointStore(tmp_path, 10**9), step) as modified:

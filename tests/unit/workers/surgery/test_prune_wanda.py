@@ -1,8 +1,5 @@
 """Against llm-compressor on the same norms, by hand, and against a plain loop through transformers' model."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,15 +9,13 @@ from workers.surgery.prune_masks import Quota
 from workers.surgery.prune_wanda import Wanda, wanda_score
 from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
 
-
-def wanda(**fields: object) -> Wanda:
+def wanda(**fields):
     return Wanda(PruneWanda.model_validate({"type": "prune.wanda"} | fields))
 
 
 @pytest.mark.parametrize(("kept", "of"), [(0, 0), (2, 4), (4, 8)])
-def test_what_goes_is_what_llm_compressor_takes(kept: int, of: int) -> None:
+def test_what_goes_is_what_llm_compressor_takes(kept, of):
     generator = torch.Generator().manual_seed(0)
     linear = torch.nn.Linear(64, 24, bias=False)
     linear.weight = torch.nn.Parameter(torch.randn(24, 64, generator=generator), requires_grad=False)
@@ -32,7 +27,7 @@ def test_what_goes_is_what_llm_compressor_takes(kept: int, of: int) -> None:
     assert torch.equal(wanda(sparsity=0.5).prune(linear.weight.data, squares_I.sqrt(), quota), expected)
 
 
-def test_by_hand() -> None:
+def test_by_hand():
     weight_OI = torch.tensor(
         [[4.0, -1.0, 2.0, -3.0], [1.0, 3.0, 2.0, -4.0], [1.0, 1.0, 1.0, 1.0], [9.0, 8.0, 7.0, 1.0]]
     )
@@ -44,7 +39,7 @@ def test_by_hand() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_each_block_is_judged_by_what_the_pruned_ones_before_give(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+def test_each_block_is_judged_by_what_the_pruned_ones_before_give(tiny, tmp_path, kind):
     with operate(tiny(kind), CheckpointStore(tmp_path, 10**9), {"type": "prune.wanda", "sparsity": 0.5}) as modified:
         found = weights(modified.path)
     model = load(tiny(kind))

@@ -1,26 +1,17 @@
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.support import compressor
 from tests.support.compressor import oneshot
-from tests.support.quantizing import divergence, operate, tensors, text
+from tests.support.outliers import loud
+from tests.support.pruning import rewrite
+from tests.support.quantizing import divergence, operate, text
 from workers.surgery.quantize_awq import STEPS, Inputs, candidates, search
 from workers.surgery.quantize_folding import Pair
 from workers.surgery.quantize_grid import fit
-from workers.surgery.store import CheckpointStore
-
-Tiny = Callable[..., Path]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "store", 10**9)
-
-
-def problem() -> tuple[torch.Tensor, torch.Tensor]:
+def problem():
     """(weight, inputs) with a few channels of large activations, as language models have them."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(1500, 64, generator=draw)
@@ -28,14 +19,14 @@ def problem() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(48, 64, generator=draw) * 0.05, x
 
 
-def test_candidates_are_powers_of_the_mean_normalized() -> None:
+def test_candidates_are_powers_of_the_mean_normalized():
     found = candidates(torch.tensor([1.0, 4.0, 16.0, 0.0]))
     assert len(found) == STEPS == 20
     assert found[0].tolist() == [1, 1, 1, 1]
     torch.testing.assert_close(found[-1], torch.tensor([1.0, 4.0, 16.0, 1.0]) / 4)
 
 
-def test_the_error_is_that_of_the_layers_output_and_the_least_is_chosen() -> None:
+def test_the_error_is_that_of_the_layers_output_and_the_least_is_chosen():
     """Against running all of the text through, in float64."""
     weight, x = problem()
     inputs = Inputs(64)
@@ -52,7 +43,7 @@ def test_the_error_is_that_of_the_layers_output_and_the_least_is_chosen() -> Non
         symmetric=False,
     )
 
-    def error(scale: torch.Tensor) -> float:
+    def error(scale):
         made = fit(weight * scale, bits=3, group_size=32, symmetric=False, dtype=torch.bfloat16).nearest(weight * scale)
         moved = x.double() @ (made.double() / scale.double() - weight.double()).T
         return float(moved.square().sum(1).mean())
@@ -65,7 +56,7 @@ def test_the_error_is_that_of_the_layers_output_and_the_least_is_chosen() -> Non
     assert bool((s[::16] > s.median()).all())
 
 
-def test_llm_compressor_finds_the_same(tiny: Tiny, tmp_path: Path) -> None:
+def test_llm_compressor_finds_the_same(outliers):
     """Where one layer alone stands behind, its error is what llm-compressor searches by too (without `duo_scaling`,
     which is not the paper's): the same s, and the same weights on the same grid."""
     from compressed_tensors.quantization import forward_quantize
@@ -73,15 +64,9 @@ def test_llm_compressor_finds_the_same(tiny: Tiny, tmp_path: Path) -> None:
     from llmcompressor.modifiers.transform.awq import AWQModifier
     from llmcompressor.modifiers.transform.awq.mappings import AWQMapping
 
-    bits, group_size, symmetric = 3, 32, False  # its symmetric grids have another step than ours
-    source, seen = outlying(tiny("llama", num_key_value_heads=2), tmp_path / "source"), text(8, 64)
-    scheme = {
-        "num_bits": bits,
-        "type": "int",
-        "symmetric": symmetric,
-        "strategy": "group",
-        "group_size": group_size,
-    }
+    grid = {"bits": 3, "group_size": 32, "symmetric": False}  # its symmetric grids have another step than ours
+    source, seen = outliers(num_key_value_heads=2), text(8, 64)
+    scheme = {"num_bits": 3, "type": "int", "symmetric": False, "strategy": "group", "group_size": 32}
     behind = {"mlp.up_proj": "mlp.down_proj", "self_attn.v_proj": "self_attn.o_proj"}
     model, before = oneshot(
         source,
@@ -103,68 +88,33 @@ def test_llm_compressor_finds_the_same(tiny: Tiny, tmp_path: Path) -> None:
             inputs.see(entering[name])
             mean = inputs.channels.absolute_I / inputs.channels.tokens
             weight = before[f"{name}.weight"]
-            s, *_ = search(
-                [weight],
-                inputs.moment.mean(),
-                mean,
-                Pair((name,), rows=rows),
-                bits=bits,
-                group_size=group_size,
-                symmetric=symmetric,
-                dtype=torch.float32,
-            )
+            pair = Pair((name,), rows=rows)
+            s, *_ = search([weight], inputs.moment.mean(), mean, pair, dtype=torch.float32, **grid)
             scales = before[f"{rows}.weight"] / theirs[f"{rows}.weight"]
             torch.testing.assert_close(s[:, None].expand_as(scales), scales, rtol=1e-4, atol=0)
             module = model.get_submodule(name)
             rounded = forward_quantize(module, module.weight, "weight", module.quantization_scheme.weights)
-            grid = fit(weight * s, bits=bits, group_size=group_size, symmetric=symmetric, dtype=torch.float32)
-            other = (grid.nearest(weight * s) - rounded).abs() > 1e-5
+            nearest = fit(weight * s, dtype=torch.float32, **grid).nearest(weight * s)
+            other = (nearest - rounded).abs() > 1e-5
             assert int(other.sum()) <= 2e-3 * other.numel()  # halves, and sums in another order
             chosen.add(next(index for index, one in enumerate(candidates(mean)) if torch.equal(one, s)))
     assert len(chosen) > 1  # something was there to be found
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_a_model_of_outlying_channels_loses_less_than_by_round_to_nearest(
-    tiny: Tiny, store: CheckpointStore, tmp_path: Path, kind: str
-) -> None:
-    source = outlying(tiny(kind), tmp_path / "source")
-    shared = {"bits": 3, "group_size": 32}
+def test_a_model_of_outlying_channels_loses_less_than_by_round_to_nearest(copy, store, kind):
+    source = rewrite(copy(kind), loud)
+    coarse = {"bits": 3, "group_size": 32}
     with (
-        operate(source, store, {"type": "quantize.rtn"} | shared) as nearest,
-        operate(source, store, {"type": "quantize.awq"} | shared, seen=text(8, 128)) as ours,
+        operate(source, store, {"type": "quantize.rtn"} | coarse) as nearest,
+        operate(source, store, {"type": "quantize.awq"} | coarse, seen=text(8, 128)) as ours,
     ):
         assert ours.manifest.steps[0].figures["layer error, of round to nearest"] < 0.9
         assert divergence(source, ours.path) < 0.9 * divergence(source, nearest.path)
         assert ours.manifest.bits_per_weight == 3 + 19 / 32
 
 
-def outlying(source: Path, folder: Path) -> Path:
-    """A copy whose norms let a few channels through twenty times as large."""
-    import shutil
-
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(source, folder)
-    found = load_file(folder / "model.safetensors")
-    for name, tensor in found.items():
-        if name.endswith(
-            ("input_layernorm.weight", "post_attention_layernorm.weight", "pre_feedforward_layernorm.weight")
-        ):
-            tensor[::16] = 20.0
-    save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def test_zeros_stay(tiny: Tiny, store: CheckpointStore) -> None:
-    prune = {"type": "prune.magnitude", "sparsity": 0.5, "scope": "row"}
-    with operate(tiny(), store, prune, {"type": "quantize.awq", "bits": 4, "group_size": 32}) as made:
-        for name, weight in tensors(made.path).items():
-            if name.endswith("_proj.weight"):
-                assert int((weight == 0).sum(1).min()) >= weight.shape[1] // 2
-
-
-def test_layers_beside_those_addressed_keep_their_function(tiny: Tiny, store: CheckpointStore) -> None:
+def test_layers_beside_those_addressed_keep_their_function(tiny, store):
     """q alone is rounded; k and v are scaled with it, since the norm before is all three's."""
     step = {"type": "quantize.awq", "bits": 8, "group_size": 32, "modules": ["q_proj"]}
     with operate(tiny(), store, step) as made:

@@ -1,48 +1,25 @@
 """Folding changes weights, never the function: shown in float32 by transformers."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from app.models.checkpoint import inspect
-from app.models.modules import select
-from app.recipes.quantize import QuantizeAwq
 from tests.support.quantizing import logits, text
+from tests.support.shop import selected, step_run
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Walk
 from workers.surgery.files import copy_companions
 from workers.surgery.quantize_folding import Folded, Pair, pairs
-from workers.surgery.reading import open_tensors
-from workers.surgery.shop import StepRun
 
 
-def folded_everywhere(source: Path, folder: Path) -> int:
+def folded_everywhere(source, folder):
     """Every pair of every block scaled by random numbers between 1/4 and 4; the number of pairs."""
-    info = inspect(source)
-    step = QuantizeAwq(type="quantize.awq", bits=4, group_size=32)
+    info, step = inspect(source), {"type": "quantize.awq", "bits": 4, "group_size": 32}
     draw = torch.Generator().manual_seed(0)
     folder.mkdir()
     copy_companions(info.path, folder)
-    count = 0
-    with open_tensors(info) as reader:
-        scratch = folder.parent / "scratch"
-        scratch.mkdir()
-        shop = StepRun(
-            info,
-            base=info,
-            reference=info,
-            step=step,
-            index=0,
-            weights=select(info, step),
-            calibration=None,
-            reader=reader,
-            base_reader=reader,
-            scratch=scratch,
-            before={},
-            progress=lambda *_: None,
-            check_cancelled=lambda: None,
-        )
+    scratch, count = folder.parent / "scratch", 0
+    with step_run(source, scratch, step, weights=selected(source, step)) as shop:
         walk = Walk(Skeleton(info, shop.read, dtype=torch.float32), text(1, 16).tokens_NL, scratch)
         for block in walk.blocks():
             folded = Folded(shop, block)
@@ -62,7 +39,7 @@ def folded_everywhere(source: Path, folder: Path) -> int:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "granite"])
-def test_the_function_stays(tmp_path: Path, kind: str) -> None:
+def test_the_function_stays(tmp_path, kind):
     """float32 weights, so that nothing but the sums' order differs; norms of Gemma-2 are not 0, and have a 1 added."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -80,7 +57,7 @@ def test_the_function_stays(tmp_path: Path, kind: str) -> None:
     torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
 
 
-def test_heads_that_share_values_share_scales() -> None:
+def test_heads_that_share_values_share_scales():
     pair = Pair(("o",), rows="v", head=2, repeats=3)
     assert pair.spread(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [1, 2, 1, 2, 1, 2, 3, 4, 3, 4, 3, 4]
     value_I = torch.tensor([1.0, 0, 2, 0, 3, 6, 0, 0, 0, 0, 0, 9])

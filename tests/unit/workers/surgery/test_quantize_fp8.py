@@ -1,9 +1,5 @@
 """`quantize.fp8`: weights by the format's definition; simulated with activations, the same weights and a section."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -11,23 +7,17 @@ import torch
 from app.models.checkpoint import inspect
 from app.models.simulation import section_in
 from app.models.steps import quantize as rules
+from tests.support import pruning
 from tests.support.compressor import inputs
 from tests.support.e4m3 import numbers
 from tests.support.quantizing import divergence, operate, tensors, text
 from workers.surgery.quantize_fp8 import quantize
-from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
-FP8: dict[str, Any] = {"type": "quantize.fp8"}
+FP8 = {"type": "quantize.fp8"}
 DYNAMIC, STATIC = FP8 | {"activations": "dynamic"}, FP8 | {"activations": "static"}
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "store", 10**9)
-
-
-def test_each_weight_goes_to_the_nearest_number_of_the_format() -> None:
+def test_each_weight_goes_to_the_nearest_number_of_the_format():
     weight = torch.randn(16, 96, generator=torch.Generator().manual_seed(0)) * 0.03
     weight[3] = 0
     made, scale = quantize(weight)
@@ -42,7 +32,7 @@ def test_each_weight_goes_to_the_nearest_number_of_the_format() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "mixtral"])
-def test_models_stay_near(tiny: Tiny, store: CheckpointStore, kind: str) -> None:
+def test_models_stay_near(tiny, store, kind):
     with operate(tiny(kind), store, {"type": "quantize.fp8"}) as made:
         assert divergence(tiny(kind), made.path) < 0.01
         assert 0.01 < (made.manifest.reconstruction_error or 0) < 0.04
@@ -54,29 +44,14 @@ def test_models_stay_near(tiny: Tiny, store: CheckpointStore, kind: str) -> None
             assert torch.equal(after[name], weight), name
 
 
-def test_no_text_is_read_where_none_decides(tiny: Tiny, store: CheckpointStore) -> None:
-    """`apply` without a source of calibration text refuses any step that reads one."""
-    from app.recipes.quantize import QuantizeFp8
-    from workers.surgery.recipe import apply
-
-    step = QuantizeFp8(type="quantize.fp8")
-    with apply(inspect(tiny()), (step,), store=store) as made:
-        assert made.manifest.steps[0].calibration_tokens is None
-
-
-def test_no_text_is_read_for_a_scale_a_token(tiny: Tiny, store: CheckpointStore) -> None:
-    from app.recipes.quantize import QuantizeFp8
-    from workers.surgery.recipe import apply
-
-    step = QuantizeFp8(type="quantize.fp8", activations="dynamic")
-    with apply(inspect(tiny()), (step,), store=store) as made:
+@pytest.mark.parametrize("step", [FP8, DYNAMIC])
+def test_no_text_is_read_where_none_decides(tiny, store, step):
+    with pruning.operate(tiny(), store, step, calibration=None) as made:
         assert made.manifest.steps[0].calibration_tokens is None
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_activations_leave_the_weights_and_what_they_take_as_they_are_without(
-    tiny: Tiny, store: CheckpointStore, kind: str
-) -> None:
+def test_activations_leave_the_weights_and_what_they_take_as_they_are_without(tiny, store, kind):
     with operate(tiny(kind), store, DYNAMIC) as made, operate(tiny(kind), store, FP8) as weights:
         one, other = tensors(made.path), tensors(weights.path)
         assert one.keys() == other.keys()
@@ -87,13 +62,12 @@ def test_activations_leave_the_weights_and_what_they_take_as_they_are_without(
         assert made.manifest.steps[0].figures == {"activation_bits": 8.0, "linear_layers": 21.0}
         section, none = (section_in(inspect(one.path).config) for one in (made, weights))
     assert none is None
-    assert section is not None
     (entry,) = section.activations
     assert (entry.kind, entry.bits, entry.dynamic, entry.scales) == ("float", 8, True, None)
     assert {f"{module}.weight" for module in entry.modules} == {one.name for one in made.manifest.tensors}
 
 
-def test_weights_alone_are_changed_as_before_with_their_neighbours(tiny: Tiny, store: CheckpointStore) -> None:
+def test_weights_alone_are_changed_as_before_with_their_neighbours(tiny, store):
     """One weight at a time, in one stage with the step beside it; with activations a stage of its own."""
     prune = {"type": "prune.magnitude", "sparsity": 0.3}
     with operate(tiny(), store, prune, FP8) as made, operate(tiny(), store, prune, DYNAMIC) as other:
@@ -103,9 +77,7 @@ def test_weights_alone_are_changed_as_before_with_their_neighbours(tiny: Tiny, s
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_static_scales_are_those_that_are_packed(
-    tiny: Tiny, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_static_scales_are_those_that_are_packed(tiny, store, monkeypatch):
     monkeypatch.setattr(rules, "served_devices", lambda: ("cuda",))  # a CPU has no kernel of them
     seen, some = text(4, 64), STATIC | {"layers": [0, 2]}
     with operate(tiny(), store, some, seen=seen) as made:
@@ -113,9 +85,7 @@ def test_static_scales_are_those_that_are_packed(
         assert made.manifest.steps[0].calibration_tokens == 4 * 64
     with operate(tiny(), store, some | {"form": "packed"}, seen=seen) as packed:
         found = tensors(packed.path)
-    assert section is not None
     (entry,) = section.activations
-    assert entry.scales is not None
     assert len(entry.scales) == 14
     entering = inputs(tiny(), seen.tokens_NL)
     for module, (scale, zero) in entry.scales.items():
@@ -123,11 +93,10 @@ def test_static_scales_are_those_that_are_packed(
         assert scale * 448 == pytest.approx(float(entering[module].abs().max()), rel=0.03), module  # bf16's walk
 
 
-def test_a_later_step_takes_over_the_layers_that_it_names(tiny: Tiny, store: CheckpointStore) -> None:
+def test_a_later_step_takes_over_the_layers_that_it_names(tiny, store):
     even = {"type": "quantize.activations", "bits": 4}
     with operate(tiny(), store, even, DYNAMIC | {"layers": [1]}, even | {"modules": ["mlp"], "layers": [1]}) as made:
         section = section_in(inspect(made.path).config)
-    assert section is not None
     assert [(one.kind, one.bits, len(one.modules)) for one in section.activations] == [
         ("int", 4, 14),
         ("float", 8, 4),
@@ -135,12 +104,11 @@ def test_a_later_step_takes_over_the_layers_that_it_names(tiny: Tiny, store: Che
     ]
 
 
-def test_a_repair_makes_the_weights_anew_and_leaves_the_section(tiny: Tiny, store: CheckpointStore) -> None:
+def test_a_repair_makes_the_weights_anew_and_leaves_the_section(tiny, store):
     repair = {"type": "repair.lowrank", "rank": 4, "iterations": 2, "block_epochs": 0, "distill_steps": 0}
     with operate(tiny(), store, DYNAMIC, repair) as made, operate(tiny(), store, FP8, repair) as other:
         section = section_in(inspect(made.path).config)
         one, two = tensors(made.path), tensors(other.path)
-    assert section is not None
     assert [entry.kind for entry in section.activations] == ["float"]
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -1,21 +1,9 @@
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 from scipy.stats import norm
 
 from tests.support.quantizing import operate, tensors
 from workers.surgery.quantize_nf4 import levels, quantize
-from workers.surgery.store import CheckpointStore
-
-Tiny = Callable[..., Path]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "store", 10**9)
-
 
 # QLoRA, appendix E.
 PUBLISHED = [
@@ -38,13 +26,13 @@ PUBLISHED = [
 ]
 
 
-def test_the_values_are_the_published_ones() -> None:
+def test_the_values_are_the_published_ones():
     torch.testing.assert_close(levels(), torch.tensor(PUBLISHED), rtol=0, atol=1e-6)
     assert float(levels()[8]) == pytest.approx(norm.ppf(0.5 + (0.9677083 - 0.5) / 8) / norm.ppf(0.9677083), abs=1e-6)
 
 
 @pytest.mark.parametrize("group_size", [16, None])
-def test_each_weight_goes_to_the_nearest_value(group_size: int | None) -> None:
+def test_each_weight_goes_to_the_nearest_value(group_size):
     weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
     weight[2, :16] = 0
     made = quantize(weight, group_size=group_size)
@@ -57,7 +45,7 @@ def test_each_weight_goes_to_the_nearest_value(group_size: int | None) -> None:
     assert bool((made[weight == 0] == 0).all())
 
 
-def test_a_model_mixture_included(tiny: Tiny, store: CheckpointStore) -> None:
+def test_a_model_mixture_included(tiny, store):
     for kind in ("qwen2", "gemma2", "mixtral"):
         with operate(tiny(kind), store, {"type": "quantize.nf4", "group_size": 32}) as made:
             assert made.manifest.bits_per_weight == 4.5

@@ -1,8 +1,5 @@
 """Oracles: cases by hand, torch's own fake quantization, and the packing library's."""
 
-from itertools import pairwise
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -16,18 +13,14 @@ from app.recipes.quantize import QuantizeRtn
 from workers.surgery.quantize_rtn import bits_per_weight, quantize
 
 
-def step(**fields: Any) -> QuantizeRtn:
-    return QuantizeRtn.model_validate({"type": "quantize.rtn"} | fields)
-
-
-def random(outputs: int, inputs: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def random(outputs, inputs, seed=0, dtype=torch.float32):
     return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 # ---- by hand
 
 
-def test_asymmetric_by_hand() -> None:
+def test_asymmetric_by_hand():
     # Two bits: three steps. Row 0: 0 … 3, step 1, zero 0. Row 1: -1 … 2, step 1, zero 1. Row 2: negative alone, so 0 is
     # the largest: step 1, zero 3. Row 3: -0.5 … 1, step 0.5, zero 1.
     weight = torch.tensor(
@@ -39,7 +32,7 @@ def test_asymmetric_by_hand() -> None:
     assert torch.equal(quantize(weight, bits=2, group_size=None, symmetric=False), expected)
 
 
-def test_symmetric_by_hand() -> None:
+def test_symmetric_by_hand():
     # Three bits: absmax / 3. Rows of absmax 3, 6, 0.75, 0.
     weight = torch.tensor(
         [[3.0, -1.4, 0.6, -3.0], [-6.0, 2.9, 3.1, 0.9], [0.75, 0.1, -0.4, 0.2], [0.0, 0.0, -0.0, 0.0]]
@@ -50,22 +43,14 @@ def test_symmetric_by_hand() -> None:
     assert torch.equal(quantize(weight, bits=3, group_size=None, symmetric=True), expected)
 
 
-def test_each_group_has_a_grid_of_its_own() -> None:
+def test_each_group_has_a_grid_of_its_own():
     weight = torch.tensor([[0.0, 3.0, 0.0, 30.0], [1.0, 2.0, 11.0, 20.0]])
     # groups of two: (0, 3) and (0, 30) are ends of their grids; (1, 2): step 2/3; (11, 20): step 20/3
     found = quantize(weight, bits=2, group_size=2, symmetric=False)
     torch.testing.assert_close(found, torch.tensor([[0.0, 3.0, 0.0, 30.0], [4 / 3, 2.0, 40 / 3, 20.0]]))
 
 
-def test_four_bits_asymmetric_have_fifteen_steps_and_a_rounded_zero_point() -> None:
-    weight = torch.linspace(-0.71, 0.79, 16).reshape(1, 16)  # step 0.1, zero 7.1 → 7
-    found = quantize(weight, bits=4, group_size=16, symmetric=False)
-    codes = found / 0.1
-    torch.testing.assert_close(codes, codes.round(), atol=1e-5, rtol=0)
-    assert (codes.min().round(), codes.max().round()) == (-7, 8)
-
-
-def test_ten_skewed_values_are_rounded_as_the_paper_s_figure_of_both_quantizers_has_it() -> None:
+def test_ten_skewed_values_are_rounded_as_the_paper_s_figure_of_both_quantizers_has_it():
     """Four bits, by hand. Symmetric: s = |α| / (2³ − 1) = 130/7, x̂ = s · round(x/s), codes −1 0 1 1 2 3 4 5 6 7.
     Asymmetric: s = (α − β) / (2⁴ − 1) = 10, z = −2³ − β/s = −6, x̂ = s · (q − z) with q = round(x/s + z). The ten values
     behind the figure's mean errors, 4.06 and 1.96, are not known; of these the means are 41/14 and 2.3."""
@@ -83,21 +68,17 @@ def test_ten_skewed_values_are_rounded_as_the_paper_s_figure_of_both_quantizers_
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("group", [16, 32, 96])
-def test_asymmetric_agrees_with_torch(bits: int, group: int) -> None:
+def test_both_agree_with_torch(bits):
     weight = random(24, 96, seed=bits)
-    rows = weight.reshape(-1, group)
-    low, high = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0)
-    scale = (high - low) / (2**bits - 1)
-    zero = torch.round(-low / scale).to(torch.int32)
-    expected = torch.fake_quantize_per_channel_affine(rows, scale, zero, 0, 0, 2**bits - 1)
-    found = quantize(weight, bits=bits, group_size=group, symmetric=False)
-    torch.testing.assert_close(found, expected.reshape(24, 96), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("bits", range(2, 9))
-def test_symmetric_agrees_with_torch(bits: int) -> None:
-    weight = random(24, 96, seed=bits)
+    for group in (16, 32, 96):
+        rows = weight.reshape(-1, group)
+        low, high = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0)
+        top = 2**bits - 1
+        scale = (high - low) / top
+        zero = (-low / scale).round().to(torch.int32)
+        expected = torch.fake_quantize_per_channel_affine(rows, scale, zero, 0, 0, top)
+        found = quantize(weight, bits=bits, group_size=group, symmetric=False)
+        torch.testing.assert_close(found, expected.reshape(24, 96), rtol=1e-5, atol=1e-6)
     top = 2 ** (bits - 1) - 1
     scale = weight.abs().amax(1) / top
     expected = torch.fake_quantize_per_channel_affine(weight, scale, torch.zeros(24, dtype=torch.int32), 0, -top, top)
@@ -106,7 +87,7 @@ def test_symmetric_agrees_with_torch(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_asymmetric_agrees_with_the_packing_library(bits: int) -> None:
+def test_asymmetric_agrees_with_the_packing_library(bits):
     weight = random(24, 128, seed=bits)
     args = QuantizationArgs(num_bits=bits, symmetric=False, strategy="group", group_size=32)
     groups = weight.reshape(24, 4, 32)
@@ -127,9 +108,7 @@ BITS = st.integers(2, 8)
 
 @settings(deadline=None, max_examples=60)
 @given(MATRICES, BITS, st.booleans(), st.floats(-20, 20), st.floats(-3, 3))
-def test_no_weight_moves_by_more_than_half_a_step(
-    sizes: tuple[int, int, int, int], bits: int, symmetric: bool, log_scale: float, offset: float
-) -> None:
+def test_no_weight_moves_by_more_than_half_a_step(sizes, bits, symmetric, log_scale, offset):
     outputs, groups, group, seed = sizes
     weight = (random(outputs, groups * group, seed) + offset) * 2.0**log_scale
     found = quantize(weight, bits=bits, group_size=group, symmetric=symmetric)
@@ -146,7 +125,7 @@ def test_no_weight_moves_by_more_than_half_a_step(
 
 @settings(deadline=None, max_examples=40)
 @given(MATRICES, BITS, st.booleans())
-def test_zeros_stay_zeros(sizes: tuple[int, int, int, int], bits: int, symmetric: bool) -> None:
+def test_zeros_stay_zeros(sizes, bits, symmetric):
     outputs, groups, group, seed = sizes
     weight = random(outputs, groups * group, seed)
     gone = random(outputs, groups * group, seed + 1) > 0
@@ -156,54 +135,33 @@ def test_zeros_stay_zeros(sizes: tuple[int, int, int, int], bits: int, symmetric
 
 @settings(deadline=None, max_examples=40)
 @given(MATRICES, BITS, st.booleans(), st.integers(-8, 8))
-def test_a_power_of_two_passes_through(
-    sizes: tuple[int, int, int, int], bits: int, symmetric: bool, power: int
-) -> None:
+def test_a_power_of_two_passes_through(sizes, bits, symmetric, power):
     outputs, groups, group, seed = sizes
     weight = random(outputs, groups * group, seed)
-    options: dict[str, Any] = {"bits": bits, "group_size": group, "symmetric": symmetric}
+    options = {"bits": bits, "group_size": group, "symmetric": symmetric}
     assert torch.equal(quantize(weight * 2.0**power, **options), quantize(weight, **options) * 2.0**power)
 
 
-def test_symmetric_is_odd() -> None:
-    weight = random(8, 64)
-    options: dict[str, Any] = {"bits": 4, "group_size": 16, "symmetric": True}
-    assert torch.equal(quantize(-weight, **options), -quantize(weight, **options))
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_the_dtype_stays_and_the_arithmetic_is_float32(dtype: torch.dtype) -> None:
+def test_the_dtype_stays_and_the_arithmetic_is_float32(dtype):
     weight = random(8, 64, dtype=dtype)
     found = quantize(weight, bits=4, group_size=32, symmetric=False)
     assert found.dtype == dtype
     assert torch.equal(found, quantize(weight.float(), bits=4, group_size=32, symmetric=False).to(dtype))
 
 
-def test_more_bits_are_nearer() -> None:
-    weight = random(64, 256)
-    errors = [
-        float((quantize(weight, bits=bits, group_size=64, symmetric=False) - weight).norm()) for bits in range(2, 9)
-    ]
-    assert errors == sorted(errors, reverse=True)
-    for coarse, fine in pairwise(errors):
-        assert 1.8 < coarse / fine < 2.8
-
-
 @pytest.mark.parametrize("scale", [1e-45, 1e-38, 1e30])
-def test_extreme_weights_stay_finite(scale: float) -> None:
+def test_extreme_weights_stay_finite(scale):
     for symmetric in (True, False):
         assert torch.isfinite(quantize(random(4, 8) * scale, bits=4, group_size=4, symmetric=symmetric)).all()
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
+def test_scales_and_zero_points_are_counted():
+    for fields, expected in (
         ({"bits": 4}, 4 + 20 / 64),
         ({"bits": 4, "symmetric": True}, 4 + 16 / 64),
         ({"bits": 8, "group_size": 32}, 8 + 24 / 32),
         ({"bits": 3, "group_size": None}, 3 + 19 / 576),
         ({"bits": 8, "group_size": None, "symmetric": True}, 8 + 16 / 576),
-    ],
-)
-def test_scales_and_zero_points_are_counted(fields: dict[str, Any], expected: float) -> None:
-    assert bits_per_weight(576, step(**fields)) == expected
+    ):
+        assert bits_per_weight(576, QuantizeRtn(type="quantize.rtn", **fields)) == expected

@@ -1,28 +1,16 @@
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from app.contracts.simulation import simulation_of
 from app.models.checkpoint import inspect
-from tests.support.compressor import inputs as inputs_of
-from tests.support.compressor import oneshot
+from tests.support.compressor import inputs, oneshot
+from tests.support.outliers import loud
+from tests.support.pruning import rewrite
 from tests.support.quantizing import divergence, operate, tensors, text
 from workers.surgery.quantize_smoothquant import smoothing
-from workers.surgery.store import CheckpointStore
-
-Tiny = Callable[..., Path]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "store", 10**9)
-
-
-def test_scales_by_hand() -> None:
+def test_scales_by_hand():
     most = torch.tensor([16.0, 1.0, 0.0, 4.0])
     weights = [torch.tensor([[0.25, -1.0, 1.0, 0.0]]), torch.tensor([[0.1, 0.5, 2.0, 0.0]])]
     # √(16 / 0.25), √(1 / 1), nothing comes in, nothing goes out
@@ -36,21 +24,16 @@ BEHIND = {
 }
 
 
-@pytest.mark.parametrize("strength", [0.5, 0.7])
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
-def test_llm_compressor_smooths_alike(
-    tiny: Tiny, store: CheckpointStore, tmp_path: Path, kind: str, strength: float
-) -> None:
+@pytest.mark.parametrize(("kind", "strength"), [("llama", 0.5), ("qwen2", 0.7)])
+def test_llm_compressor_smooths_alike(copy, store, kind, strength):
     """llm-compressor takes half of max x − min x for the paper's max |x| and leaves out the halves: its s is ours times
     ((max − min) / 2 max |x|)^α · 2^(2α − 1)."""
     from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 
-    from tests.unit.workers.surgery.test_quantize_awq import outlying
-
-    source, seen = outlying(tiny(kind), tmp_path / "source"), text(4, 64)
+    source, seen = rewrite(copy(kind), loud), text(4, 64)
     mappings = [[[f"re:.*{name}" for name in names], f"re:.*{norm}"] for norm, names in BEHIND.items()]
     model, before = oneshot(source, seen.tokens_NL, SmoothQuantModifier(smoothing_strength=strength, mappings=mappings))
-    theirs, entering = model.state_dict(), inputs_of(source, seen.tokens_NL)
+    theirs, entering = model.state_dict(), inputs(source, seen.tokens_NL)
     with operate(source, store, {"type": "quantize.smoothquant", "strength": strength}, seen=seen) as made:
         ours = {name: tensor.float() for name, tensor in tensors(made.path).items()}
     for norm, behind in BEHIND.items():  # of the first block: those after it see its rounding in ours
@@ -69,41 +52,22 @@ def test_llm_compressor_smooths_alike(
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_a_model_stays_near_and_the_engine_is_told(tiny: Tiny, store: CheckpointStore, kind: str) -> None:
+def test_a_model_stays_near_and_the_engine_is_told(tiny, store, kind):
     with operate(tiny(kind), store, {"type": "quantize.smoothquant"}) as made:
         assert divergence(tiny(kind), made.path) < 1e-3  # weights alone: transformers leaves activations as they are
         assert (made.manifest.scheme, made.manifest.bits_per_weight) == ("simulated", pytest.approx(8.22, abs=0.01))
         assert (made.manifest.reconstruction_error or 1) < 0.01
         section = simulation_of(inspect(made.path).config)
-    assert section is not None
     (entry,) = section.activations
     assert (entry.bits, entry.dynamic, entry.symmetric, len(entry.modules)) == (8, True, True, 21)
 
 
-def inputs(folder: Path, tokens_NL: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What enters each linear layer of a bf16 model in transformers."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    seen: dict[str, torch.Tensor] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda _, args: seen.update({name: args[0].float()})
-
-    for name, module in model.named_modules():
-        if name.endswith("_proj"):
-            module.register_forward_pre_hook(note(name))
-    with torch.no_grad():
-        model(tokens_NL)
-    return seen
-
-
-def test_static_scales_are_the_greatest_value_after_smoothing(tiny: Tiny, store: CheckpointStore) -> None:
+def test_static_scales_are_the_greatest_value_after_smoothing(tiny, store):
     seen = text(4, 64)
     with operate(tiny(), store, {"type": "quantize.smoothquant", "dynamic": False}, seen=seen) as made:
         section = simulation_of(inspect(made.path).config)
         entering = inputs(made.path, seen.tokens_NL)
-    assert section is not None
     scales = section.activations[0].scales
-    assert scales is not None
     for module, (scale, zero) in scales.items():
         # it was taken before this block's own weights were rounded
         assert scale * 127 == pytest.approx(float(entering[module].abs().max()), rel=0.05), module
@@ -113,15 +77,14 @@ def test_static_scales_are_the_greatest_value_after_smoothing(tiny: Tiny, store:
         assert len({scales[name] for name in names}) == 1
 
 
-def test_outliers_move_from_activations_into_weights(tiny: Tiny, store: CheckpointStore, tmp_path: Path) -> None:
-    from tests.unit.workers.surgery.test_quantize_awq import outlying
+def test_outliers_move_from_activations_into_weights(copy, store):
 
-    source, seen = outlying(tiny(), tmp_path / "source"), text(4, 64)
+    source, seen = rewrite(copy(), loud), text(4, 64)
     with operate(source, store, {"type": "quantize.smoothquant"}, seen=seen) as made:
         before, after = inputs(source, seen.tokens_NL), inputs(made.path, seen.tokens_NL)
         assert divergence(source, made.path) < 0.01
 
-    def spread(x: torch.Tensor) -> float:
+    def spread(x):
         most = x.reshape(-1, x.shape[-1]).abs().amax(0)
         return float(most.max() / most.median())
 
@@ -129,15 +92,14 @@ def test_outliers_move_from_activations_into_weights(tiny: Tiny, store: Checkpoi
         assert spread(after[name]) < 0.5 * spread(before[name])
 
 
-def test_an_earlier_section_stays(tiny: Tiny, store: CheckpointStore) -> None:
-    steps: list[dict[str, Any]] = [
+def test_an_earlier_section_stays(tiny, store):
+    steps = [
         {"type": "quantize.activations", "bits": 4, "layers": [0]},
         {"type": "quantize.smoothquant", "layers": [1]},
     ]
     with operate(tiny(), store, *steps) as made:
         section = simulation_of(inspect(made.path).config)
         before, after = tensors(tiny()), tensors(made.path)
-    assert section is not None
     assert {(entry.bits, entry.modules[0].split(".")[2]) for entry in section.activations} == {(4, "0"), (8, "1")}
     changed = {name.split(".")[2] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"1"}

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -8,21 +6,20 @@ from workers.surgery.resumption import Resumption
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def at_once(monkeypatch):
     """Every offer is taken."""
     monkeypatch.setattr(resumption, "EVERY_S", 0.0)
     monkeypatch.setattr(resumption, "_REST", 0)
 
 
 @pytest.mark.usefixtures("at_once")
-def test_what_was_kept_last_is_found_by_its_key_alone(tmp_path: Path) -> None:
+def test_what_was_kept_last_is_found_by_its_key_alone(tmp_path):
     adam = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))])
     first = Resumption(tmp_path / "new" / "folder", "a")
     assert first.load() is None
     first.offer(lambda: {"steps": 1})
     first.offer(lambda: {"steps": 2, "t": (torch.arange(3.0), None), "found": [0.5], "adam": adam.state_dict()})
     found = Resumption(tmp_path / "new" / "folder", "a").load()
-    assert found is not None
     assert (found["steps"], found["found"]) == (2, [0.5])
     assert torch.equal(found["t"][0], torch.arange(3.0))
     adam.load_state_dict(found["adam"])
@@ -33,7 +30,7 @@ def test_what_was_kept_last_is_found_by_its_key_alone(tmp_path: Path) -> None:
     first.drop()
 
 
-def test_it_is_not_kept_more_often_than_every_minute(tmp_path: Path) -> None:
+def test_it_is_not_kept_more_often_than_every_minute(tmp_path):
     kept = Resumption(tmp_path, "a")
     kept.offer(lambda: {"steps": 1})
     assert kept.load() is None
@@ -44,7 +41,7 @@ def test_it_is_not_kept_more_often_than_every_minute(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_without_a_folder_nothing_is_kept() -> None:
+def test_without_a_folder_nothing_is_kept():
     kept = Resumption()
     kept.offer(lambda: {"steps": 1})
     assert kept.load() is None
@@ -53,14 +50,14 @@ def test_without_a_folder_nothing_is_kept() -> None:
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("broken", [b"", b"PK\x03\x04 no archive", b"\x80\x02}q\x00X"])
-def test_a_state_that_cannot_be_read_is_none(tmp_path: Path, broken: bytes) -> None:
+def test_a_state_that_cannot_be_read_is_none(tmp_path, broken):
     (tmp_path / "a.pt").write_bytes(broken)
     assert Resumption(tmp_path, "a").load() is None
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_cut_state_is_none(tmp_path: Path) -> None:
+def test_a_cut_state_is_none(tmp_path):
     kept = Resumption(tmp_path, "a")
     kept.offer(lambda: {"t": torch.ones(1000)})
     whole = (tmp_path / "a.pt").read_bytes()
@@ -69,7 +66,7 @@ def test_a_cut_state_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_state_that_is_large_for_the_disk_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_that_is_large_for_the_disk_is_not_kept(tmp_path, monkeypatch):
     kept = Resumption(tmp_path, "a")
     kept.offer(lambda: {"steps": 1, "t": torch.ones(10)})
     monkeypatch.setattr(resumption, "SHARE_OF_FREE", 1e-15)
@@ -80,7 +77,7 @@ def test_a_state_that_is_large_for_the_disk_is_not_kept(tmp_path: Path, monkeypa
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_disk_that_refuses_ends_no_training(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_ends_no_training(tmp_path):
     (tmp_path / "file").write_text("a file where the folder should be")
     kept = Resumption(tmp_path / "file", "a")
     kept.offer(lambda: {"steps": 1})

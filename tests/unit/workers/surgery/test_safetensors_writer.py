@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,16 @@ from app.models.safetensors_header import read_header
 from workers.surgery.safetensors_writer import DTYPES, Planned, ShardWriter, plan_shards, write_shards
 
 
-def make(planned: Planned, seed: int = 0) -> torch.Tensor:
+def make(planned, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(planned.shape, generator=generator) * 3).to(DTYPES[planned.dtype])
 
 
-def write(folder: Path, planned: list[Planned], shard_bytes: int) -> dict[str, torch.Tensor]:
+def write(folder, planned, shard_bytes):
     shards = plan_shards(planned, shard_bytes=shard_bytes)
     tensors = {tensor.name: make(tensor, index) for index, tensor in enumerate(planned)}
 
-    def stream() -> Iterator[tuple[str, torch.Tensor]]:
+    def stream():
         for shard in shards:
             for tensor in shard:
                 yield tensor.name, tensors[tensor.name]
@@ -40,13 +39,11 @@ TENSORS = st.lists(
     deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(sizes=TENSORS, shard_bytes=st.integers(1, 200))
-def test_the_library_reads_what_is_written(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[str, list[int]]], shard_bytes: int
-) -> None:
+def test_the_library_reads_what_is_written(tmp_path_factory, sizes, shard_bytes):
     folder = tmp_path_factory.mktemp("shards")
     planned = [Planned(f"t{i}.ü", dtype, tuple(shape)) for i, (dtype, shape) in enumerate(sizes)]
     tensors = write(folder, planned, shard_bytes)
-    found: dict[str, torch.Tensor] = {}
+    found = {}
     for file in folder.glob("*.safetensors"):
         read_header(file)
         found |= load_file(file)
@@ -57,7 +54,7 @@ def test_the_library_reads_what_is_written(
         assert torch.equal(found[name].double(), tensor.double())
 
 
-def test_several_shards_have_an_index(tmp_path: Path) -> None:
+def test_several_shards_have_an_index(tmp_path):
     planned = [Planned(f"layer.{i}", "BF16", (8, 8)) for i in range(5)]
     write(tmp_path, planned, 300)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
@@ -70,17 +67,17 @@ def test_several_shards_have_an_index(tmp_path: Path) -> None:
             assert opened.metadata() == {"format": "pt"}
 
 
-def test_one_shard_has_none(tmp_path: Path) -> None:
+def test_one_shard_has_none(tmp_path):
     write(tmp_path, [Planned("a", "F32", (2,))], 1000)
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_a_tensor_larger_than_a_shard_has_one_of_its_own() -> None:
+def test_a_tensor_larger_than_a_shard_has_one_of_its_own():
     shards = plan_shards([Planned(n, "F32", (size,)) for n, size in (("a", 1), ("b", 100), ("c", 1))], shard_bytes=100)
     assert [[tensor.name for tensor in shard] for shard in shards] == [["a"], ["b"], ["c"]]
 
 
-def test_wide_dtypes_come_first_so_that_data_are_aligned(tmp_path: Path) -> None:
+def test_wide_dtypes_come_first_so_that_data_are_aligned(tmp_path):
     planned = [
         Planned("a", "I8", (3,)),
         Planned("b", "F32", (1,)),
@@ -93,7 +90,7 @@ def test_wide_dtypes_come_first_so_that_data_are_aligned(tmp_path: Path) -> None
     assert int.from_bytes(header[:8], "little") % 8 == 0
 
 
-def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_tensors_give_the_same_bytes(tmp_path):
     planned = [Planned("a", "BF16", (4, 4)), Planned("b", "F32", (2,))]
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -101,32 +98,28 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
 
 
-def test_another_tensor_than_planned_is_an_error(tmp_path: Path) -> None:
+def test_another_tensor_than_planned_is_an_error(tmp_path):
     planned = [Planned("a", "F32", (2,))]
-    for name, tensor in (
-        ("b", torch.zeros(2)),
-        ("a", torch.zeros(3)),
-        ("a", torch.zeros(2, dtype=torch.float16)),
-    ):
+    for name, tensor in (("b", torch.zeros(2)), ("a", torch.zeros(3)), ("a", torch.zeros(2, dtype=torch.float16))):
         with pytest.raises(ValueError, match="expected"), ShardWriter(tmp_path / "x.safetensors", planned) as writer:
             writer.write(name, tensor)
     with pytest.raises(ValueError, match="not written"), ShardWriter(tmp_path / "x.safetensors", planned):
         pass
 
 
-def test_a_tensor_too_many_is_an_error(tmp_path: Path) -> None:
+def test_a_tensor_too_many_is_an_error(tmp_path):
     shards = plan_shards([Planned("a", "F32", (2,))])
     with pytest.raises(ValueError, match="b was not planned"):
         write_shards(tmp_path, shards, iter([("a", torch.zeros(2)), ("b", torch.zeros(2))]))
 
 
-def test_a_full_disk_is_the_system_s_error() -> None:
+def test_a_full_disk_is_the_system_s_error():
     planned = [Planned("a", "F32", (100_000,))]
     with pytest.raises(OSError, match="No space left"), ShardWriter(Path("/dev/full"), planned) as writer:
         writer.write("a", torch.zeros(100_000))
 
 
-def test_a_disk_that_is_full_at_the_last_flush_is_noticed() -> None:
+def test_a_disk_that_is_full_at_the_last_flush_is_noticed():
     planned = [Planned("a", "F32", (1,))]
     with pytest.raises(OSError, match="No space left"), ShardWriter(Path("/dev/full"), planned) as writer:
         writer.write("a", torch.zeros(1))

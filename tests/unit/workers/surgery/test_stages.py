@@ -1,29 +1,21 @@
 """Recipes of several stages: what each leaves, what is shared, what is refused before any work."""
 
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
-from safetensors.torch import load_file
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.models.checkpoint import fingerprint, inspect
-from app.recipes.base import Calibrated
 from app.recipes.lowrank import LowrankSvdllm
-from app.recipes.recipe import Recipe
+from tests.support import pruning
+from tests.support.checked import RECIPE
+from tests.support.pruning import weights
+from tests.support.refusals import refusal_of
 from workers.surgery.calibration_text import CalibrationText
-from workers.surgery.modified import Modified
 from workers.surgery.quantize_rtn import quantize
 from workers.surgery.recipe import apply, planned
-from workers.surgery.shop import StepRun
-from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
-RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 MAGNITUDE = {"type": "prune.magnitude", "sparsity": 0.5}
 # A type whose code is replaced here by one that is easy to check by hand.
@@ -37,10 +29,10 @@ class Halve:
     version = 1
     runs = 0
 
-    def __init__(self, step: Calibrated) -> None:
+    def __init__(self, step):
         self.step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, shop):
         type(self).runs += 1
         for weight in shop.weights:
             shop.put(weight.name, shop.read(weight.name) / 2, bits=7.5, sparsity=0.25)
@@ -49,8 +41,8 @@ class Halve:
         shop.figures["weights"] = len(shop.weights)
 
 
-@pytest.fixture
-def halving(monkeypatch: pytest.MonkeyPatch) -> type[Halve]:
+@pytest.fixture(autouse=True)
+def halving(monkeypatch):
     class Fresh(Halve):
         runs = 0
 
@@ -59,34 +51,27 @@ def halving(monkeypatch: pytest.MonkeyPatch) -> type[Halve]:
     return Fresh
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "store", 10**9)
-
-
-def text(_: Calibrated, *, word: str = "one") -> CalibrationText:
+def text(_, *, word="one"):
     return CalibrationText(torch.zeros(2, 8, dtype=torch.int64), word, documents=3, asked=2)
 
 
-def operate(folder: Path, store: CheckpointStore, *steps: dict[str, Any], **options: Any) -> Modified:
-    return apply(inspect(folder), RECIPE.validate_python(steps), store=store, **({"calibration": text} | options))
+def operate(folder, store, *steps, **options):
+    return pruning.operate(folder, store, *steps, **({"calibration": text} | options))
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def test_steps_are_done_in_their_order(tiny: Tiny, store: CheckpointStore, halving: type[Halve]) -> None:
+def test_steps_are_done_in_their_order(tiny, store):
     before = weights(tiny())[NAME]
     with operate(tiny(), store, RTN, WHOLE) as modified:
         found = weights(modified.path)[NAME]
     assert torch.equal(found, quantize(before, bits=4, group_size=32, symmetric=False) / 2)
     with operate(tiny(), store, WHOLE, RTN) as modified:
         found = weights(modified.path)[NAME]
+        assert inspect(modified.path).max_position == 128, "the whole step's change of the configuration stays"
+        assert not list(modified.path.glob(".scratch*"))
     assert torch.equal(found, quantize(before / 2, bits=4, group_size=32, symmetric=False))
 
 
-def test_the_manifest_tells_of_every_stage(tiny: Tiny, store: CheckpointStore, halving: type[Halve]) -> None:
+def test_the_manifest_tells_of_every_stage(tiny, store):
     with operate(tiny(), store, RTN, MAGNITUDE, WHOLE, RTN | {"bits": 3, "layers": [0]}) as modified:
         manifest = modified.manifest
         after = weights(modified.path)
@@ -114,9 +99,7 @@ def test_the_manifest_tells_of_every_stage(tiny: Tiny, store: CheckpointStore, h
     assert changes[NAME].reconstruction_error == pytest.approx(float(error), rel=1e-9)  # of the unmodified weight
 
 
-def test_recipes_with_the_same_beginning_share_its_work(
-    tiny: Tiny, store: CheckpointStore, halving: type[Halve]
-) -> None:
+def test_recipes_with_the_same_beginning_share_its_work(tiny, store, halving):
     with operate(tiny(), store, WHOLE, RTN):
         assert halving.runs == 1
     with operate(tiny(), store, WHOLE, MAGNITUDE):
@@ -126,9 +109,7 @@ def test_recipes_with_the_same_beginning_share_its_work(
     assert halving.runs == 1
 
 
-def test_another_text_or_reference_or_version_makes_another_checkpoint(
-    tiny: Tiny, store: CheckpointStore, halving: type[Halve]
-) -> None:
+def test_another_text_or_reference_or_version_makes_another_checkpoint(tiny, store, halving):
     with operate(tiny(), store, WHOLE) as modified:
         first = modified.manifest.key
     with operate(tiny(), store, WHOLE, calibration=lambda step: text(step, word="two")) as modified:
@@ -144,27 +125,15 @@ def test_another_text_or_reference_or_version_makes_another_checkpoint(
         assert modified.manifest.key == plain  # round to nearest looks at nothing
 
 
-def test_what_a_whole_step_did_to_the_configuration_stays(
-    tiny: Tiny, store: CheckpointStore, halving: type[Halve]
-) -> None:
-    with operate(tiny(), store, WHOLE, RTN) as modified:
-        assert inspect(modified.path).max_position == 128
-        assert not list(modified.path.glob(".scratch*"))
-
-
-def test_a_step_that_cannot_be_done_is_refused_before_the_first_one_is(
-    tiny: Tiny, store: CheckpointStore, halving: type[Halve]
-) -> None:
-    with pytest.raises(HemostatError) as caught:
-        operate(tiny(), store, WHOLE, RTN | {"group_size": 33})
-    assert caught.value.code is ErrorCode.GROUP_SIZE_MISMATCH
-    assert caught.value.pointer == "/candidate/recipe/1/group_size"
+def test_a_step_that_cannot_be_done_is_refused_before_the_first_one_is(tiny, store, halving):
+    error = refusal_of(operate, tiny(), store, WHOLE, RTN | {"group_size": 33})
+    assert (error.code, error.pointer) == (ErrorCode.GROUP_SIZE_MISMATCH, "/candidate/recipe/1/group_size")
+    without_text = refusal_of(apply, inspect(tiny()), RECIPE.validate_python([WHOLE]), store=store)
+    assert without_text.code is ErrorCode.RECIPE_NOT_APPLICABLE
     assert halving.runs == 0
 
 
-def test_a_failing_stage_leaves_those_before_it_and_nothing_else(
-    tiny: Tiny, store: CheckpointStore, halving: type[Halve], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_stage_leaves_those_before_it_and_nothing_else(tiny, store, halving, monkeypatch):
     monkeypatch.setattr(halving, "run", lambda *_: (_ for _ in ()).throw(OSError("broken")))
     with pytest.raises(OSError, match="broken"):
         operate(tiny(), store, RTN, WHOLE)
@@ -174,26 +143,19 @@ def test_a_failing_stage_leaves_those_before_it_and_nothing_else(
         assert not modified.built
 
 
-def test_a_step_that_looks_at_text_needs_some(tiny: Tiny, store: CheckpointStore, halving: type[Halve]) -> None:
-    with pytest.raises(HemostatError) as caught:
-        apply(inspect(tiny()), RECIPE.validate_python([WHOLE]), store=store)
-    assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
-
-
-def test_a_value_that_is_no_number_is_not_written(tiny: Tiny, store: CheckpointStore, halving: type[Halve]) -> None:
-    def run(self: Halve, shop: StepRun) -> None:
+def test_a_value_that_is_no_number_is_not_written(tiny, store, halving):
+    def run(self, shop):
         shop.put(NAME, shop.read(NAME) * float("nan"))
 
-    halving.run = run  # type: ignore[method-assign]
-    with pytest.raises(HemostatError) as caught:
-        operate(tiny(), store, WHOLE)
-    assert caught.value.code is ErrorCode.CHECKPOINT_NOT_FINITE
-    assert NAME in caught.value.detail
+    halving.run = run
+    error = refusal_of(operate, tiny(), store, WHOLE)
+    assert error.code is ErrorCode.CHECKPOINT_NOT_FINITE
+    assert NAME in error.detail
     assert store.keys == ()
 
 
-def test_layers_can_be_put_together_anew(tiny: Tiny, store: CheckpointStore, halving: type[Halve]) -> None:
-    def run(self: Halve, shop: StepRun) -> None:
+def test_layers_can_be_put_together_anew(tiny, store, halving):
+    def run(self, shop):
         names = list(shop.source.tensors)
         shop.clear()
         for name in names:
@@ -201,7 +163,7 @@ def test_layers_can_be_put_together_anew(tiny: Tiny, store: CheckpointStore, hal
                 shop.keep(name.replace(".layers.2.", ".layers.1."), of=name)
         shop.config["num_hidden_layers"] = 2
 
-    halving.run = run  # type: ignore[method-assign]
+    halving.run = run
     before = weights(tiny())
     with operate(tiny(), store, WHOLE) as modified:
         after = weights(modified.path)
@@ -210,9 +172,7 @@ def test_layers_can_be_put_together_anew(tiny: Tiny, store: CheckpointStore, hal
     assert len(after) < len(before)
 
 
-def test_the_plan_of_a_recipe_is_the_key_under_which_the_store_then_has_it(
-    tiny: Tiny, store: CheckpointStore, halving: type[Halve]
-) -> None:
+def test_the_plan_of_a_recipe_is_the_key_under_which_the_store_then_has_it(tiny, store, halving):
     source = inspect(tiny())
     for steps in ([RTN], [MAGNITUDE, WHOLE]):
         recipe = RECIPE.validate_python(steps)

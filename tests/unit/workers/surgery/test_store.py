@@ -1,9 +1,7 @@
 import errno
 import gc
-import json
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,16 +10,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
+from tests.support.copies import edit_json
 from tests.support.disk import files_of_at_most
+from tests.support.stopping import Stop, StoppedError
 from workers.surgery.store import RECORD, CheckpointStore, disk_full_told
 
 
-def key(number: int) -> str:
+def key(number):
     return f"{number:064x}"
 
 
-def writes(size: int, calls: list[Path] | None = None) -> Callable[[Path], None]:
-    def build(folder: Path) -> None:
+def writes(size, calls=None):
+    def build(folder):
         if calls is not None:
             calls.append(folder)
         (folder / "model.safetensors").write_bytes(b"x" * size)
@@ -30,17 +30,17 @@ def writes(size: int, calls: list[Path] | None = None) -> Callable[[Path], None]
     return build
 
 
-def leftovers(store: CheckpointStore) -> list[str]:
+def leftovers(store):
     return sorted(path.name for path in store.root.iterdir() if path.name.startswith(".staging"))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
+def store(tmp_path):
     return CheckpointStore(tmp_path / "store", 10_000)
 
 
-def test_an_entry_is_made_once(store: CheckpointStore) -> None:
-    calls: list[Path] = []
+def test_an_entry_is_made_once(store):
+    calls = []
     with store.get_or_build(key(1), writes(100, calls)) as first:
         assert first.built
         assert first.path == store.root / key(1)
@@ -55,7 +55,7 @@ def test_an_entry_is_made_once(store: CheckpointStore) -> None:
     assert leftovers(store) == []
 
 
-def test_what_is_not_there_is_none(store: CheckpointStore) -> None:
+def test_what_is_not_there_is_none(store):
     assert store.get(key(1)) is None
     assert store.keys == ()
     assert store.bytes == 0
@@ -63,10 +63,10 @@ def test_what_is_not_there_is_none(store: CheckpointStore) -> None:
         store.get_or_build("../../etc", writes(1))
 
 
-def test_nothing_is_seen_before_a_build_is_complete(store: CheckpointStore) -> None:
-    seen: list[object] = []
+def test_nothing_is_seen_before_a_build_is_complete(store):
+    seen = []
 
-    def build(folder: Path) -> None:
+    def build(folder):
         writes(10)(folder)
         seen.append(store.get(key(1)))
         seen.append((store.root / key(1)).exists())
@@ -75,8 +75,8 @@ def test_nothing_is_seen_before_a_build_is_complete(store: CheckpointStore) -> N
     assert seen == [None, False]
 
 
-def test_nothing_stays_of_a_build_that_fails(store: CheckpointStore) -> None:
-    def build(folder: Path) -> None:
+def test_nothing_stays_of_a_build_that_fails(store):
+    def build(folder):
         writes(10)(folder)
         raise RuntimeError("in the middle")
 
@@ -87,7 +87,7 @@ def test_nothing_stays_of_a_build_that_fails(store: CheckpointStore) -> None:
     assert store.keys == (key(1),)
 
 
-def test_folders_and_files_can_be_read_by_others(store: CheckpointStore) -> None:
+def test_folders_and_files_can_be_read_by_others(store):
     with store.get_or_build(key(1), writes(10)) as entry:
         assert entry.path.stat().st_mode & 0o055 == 0o055
         assert (entry.path / "config.json").stat().st_mode & 0o044 == 0o044
@@ -96,11 +96,11 @@ def test_folders_and_files_can_be_read_by_others(store: CheckpointStore) -> None
 # ---- eviction
 
 
-def use(store: CheckpointStore, number: int, size: int = 3_000) -> None:
+def use(store, number, size=3_000):
     store.get_or_build(key(number), writes(size)).release()
 
 
-def test_the_least_recently_used_goes_first(store: CheckpointStore) -> None:
+def test_the_least_recently_used_goes_first(store):
     for number in (1, 2, 3):
         use(store, number)
     use(store, 1)
@@ -110,7 +110,7 @@ def test_the_least_recently_used_goes_first(store: CheckpointStore) -> None:
     assert store.bytes <= store.budget_bytes
 
 
-def test_what_is_pinned_stays(store: CheckpointStore) -> None:
+def test_what_is_pinned_stays(store):
     pinned = store.get_or_build(key(1), writes(3_000))
     for number in (2, 3, 4, 5):
         use(store, number)
@@ -122,19 +122,18 @@ def test_what_is_pinned_stays(store: CheckpointStore) -> None:
     assert store.keys == (key(6),)
 
 
-def test_every_pin_counts(store: CheckpointStore) -> None:
+def test_every_pin_counts(store):
     first = store.get_or_build(key(1), writes(9_000))
     second = store.get(key(1))
     first.release()
     use(store, 2, 9_000)
     assert key(1) in store.keys
-    assert second is not None
     second.release()
     use(store, 3, 9_000)
     assert key(1) not in store.keys
 
 
-def test_a_pin_ends_with_its_object(store: CheckpointStore) -> None:
+def test_a_pin_ends_with_its_object(store):
     entry = store.get_or_build(key(1), writes(9_000))
     assert entry.built
     del entry
@@ -143,7 +142,7 @@ def test_a_pin_ends_with_its_object(store: CheckpointStore) -> None:
     assert store.keys == (key(2),)
 
 
-def test_an_entry_beyond_the_budget_lives_as_long_as_it_is_used(tmp_path: Path) -> None:
+def test_an_entry_beyond_the_budget_lives_as_long_as_it_is_used(tmp_path):
     store = CheckpointStore(tmp_path, 0)
     with store.get_or_build(key(1), writes(100)) as entry:
         assert (entry.path / "config.json").is_file()
@@ -152,12 +151,12 @@ def test_an_entry_beyond_the_budget_lives_as_long_as_it_is_used(tmp_path: Path) 
     assert list((tmp_path / ".locks").iterdir()) == []
 
 
-def test_room_is_made_before_a_build(store: CheckpointStore) -> None:
+def test_room_is_made_before_a_build(store):
     for number in (1, 2, 3):
         use(store, number)
-    during: list[tuple[str, ...]] = []
+    during = []
 
-    def build(folder: Path) -> None:
+    def build(folder):
         during.append(store.keys)
         writes(6_000)(folder)
 
@@ -169,28 +168,26 @@ def test_room_is_made_before_a_build(store: CheckpointStore) -> None:
 # ---- damage
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove", "record", "garbage", "foreign"])
-def test_a_damaged_entry_is_made_again(store: CheckpointStore, damage: str) -> None:
+DAMAGE = {
+    "truncate": lambda folder: (folder / "model.safetensors").write_bytes(b"x"),
+    "remove": lambda folder: (folder / "config.json").unlink(),
+    "record": lambda folder: (folder / RECORD).unlink(),
+    "garbage": lambda folder: (folder / RECORD).write_text("["),
+    "foreign": lambda folder: edit_json(folder / RECORD, key=key(2)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_entry_is_made_again(store, damage):
     use(store, 1)
-    folder = store.root / key(1)
-    if damage == "truncate":
-        (folder / "model.safetensors").write_bytes(b"x")
-    elif damage == "remove":
-        (folder / "config.json").unlink()
-    elif damage == "record":
-        (folder / RECORD).unlink()
-    elif damage == "garbage":
-        (folder / RECORD).write_text("[")
-    else:
-        record = json.loads((folder / RECORD).read_text())
-        (folder / RECORD).write_text(json.dumps(record | {"key": key(2)}))
+    DAMAGE[damage](store.root / key(1))
     assert store.get(key(1)) is None
     with store.get_or_build(key(1), writes(3_000)) as entry:
         assert entry.built
         assert (entry.path / "model.safetensors").stat().st_size == 3_000
 
 
-def test_a_damaged_entry_can_be_evicted(store: CheckpointStore) -> None:
+def test_a_damaged_entry_can_be_evicted(store):
     use(store, 1)
     (store.root / key(1) / RECORD).unlink()
     use(store, 2, 9_000)
@@ -200,8 +197,8 @@ def test_a_damaged_entry_can_be_evicted(store: CheckpointStore) -> None:
 # ---- full disks
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(store: CheckpointStore) -> None:
-    def build(folder: Path) -> None:
+def test_a_full_disk_is_told_and_leaves_nothing(store):
+    def build(folder):
         writes(10)(folder)
         with Path("/dev/full").open("wb") as full:
             full.write(b"x" * 100_000)
@@ -213,15 +210,15 @@ def test_a_full_disk_is_told_and_leaves_nothing(store: CheckpointStore) -> None:
     assert [path.name for path in store.root.rglob("*")] == [".locks"]
 
 
-def test_what_cannot_fit_is_refused_before_it_is_made(store: CheckpointStore) -> None:
-    calls: list[Path] = []
+def test_what_cannot_fit_is_refused_before_it_is_made(store):
+    calls = []
     with pytest.raises(HemostatError) as caught:
         store.get_or_build(key(1), writes(10, calls), expected_bytes=10**18)
     assert caught.value.code is ErrorCode.DISK_FULL
     assert calls == []
 
 
-def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
     with pytest.raises(FileNotFoundError), disk_full_told(tmp_path):
         (tmp_path / "none").read_text()
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -229,7 +226,7 @@ def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
             raise OSError(code, "full")
 
 
-def test_a_full_disk_is_told_in_the_library_s_words_too(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_in_the_library_s_words_too(tmp_path):
     tensors = {"t": torch.zeros(10_000)}
     with pytest.raises(HemostatError) as caught, disk_full_told(tmp_path), files_of_at_most(5_000):
         save_file(tensors, tmp_path / "full.safetensors")
@@ -242,16 +239,16 @@ def test_a_full_disk_is_told_in_the_library_s_words_too(tmp_path: Path) -> None:
 # ---- together with others
 
 
-def test_two_at_once_build_once(store: CheckpointStore) -> None:
-    calls: list[Path] = []
+def test_two_at_once_build_once(store):
+    calls = []
 
-    def slow(folder: Path) -> None:
+    def slow(folder):
         writes(10, calls)(folder)
         time.sleep(0.2)
 
-    found: list[bool] = []
+    found = []
 
-    def ask() -> None:
+    def ask():
         with CheckpointStore(store.root, 10_000).get_or_build(key(1), slow) as entry:
             found.append(entry.built)
 
@@ -264,13 +261,10 @@ def test_two_at_once_build_once(store: CheckpointStore) -> None:
     assert sorted(found) == [False, False, False, True]
 
 
-def test_who_waits_can_be_cancelled(store: CheckpointStore) -> None:
-    class StopError(Exception):
-        pass
-
+def test_who_waits_can_be_cancelled(store):
     started, finish = threading.Event(), threading.Event()
 
-    def slow(folder: Path) -> None:
+    def slow(folder):
         writes(10)(folder)
         started.set()
         finish.wait(60)
@@ -279,20 +273,17 @@ def test_who_waits_can_be_cancelled(store: CheckpointStore) -> None:
     thread.start()
     assert started.wait(60)
 
-    def stop() -> None:
-        raise StopError
-
     try:
-        with pytest.raises(StopError):
-            store.get_or_build(key(1), writes(10), check_cancelled=stop)
+        with pytest.raises(StoppedError):
+            store.get_or_build(key(1), writes(10), check_cancelled=Stop(1))
     finally:
         finish.set()
         thread.join()
     assert store.keys == (key(1),)
 
 
-def test_a_new_store_leaves_a_running_build_alone(store: CheckpointStore) -> None:
-    def build(folder: Path) -> None:
+def test_a_new_store_leaves_a_running_build_alone(store):
+    def build(folder):
         writes(10)(folder)
         CheckpointStore(store.root, 10_000)
         assert (folder / "config.json").is_file()
@@ -301,7 +292,7 @@ def test_a_new_store_leaves_a_running_build_alone(store: CheckpointStore) -> Non
     assert store.keys == (key(1),)
 
 
-def test_foreign_things_in_the_root_are_left_alone(store: CheckpointStore) -> None:
+def test_foreign_things_in_the_root_are_left_alone(store):
     (store.root / "README").write_text("hello")
     (store.root / "notes").mkdir()
     use(store, 1, 20_000)

@@ -1,22 +1,18 @@
 """What changed layers cost at their block's output, against transformers' layer in float64."""
 
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
-from tests.support.attention import attention_of
-from workers.mitigation.dynamic_scaling.block_error import BlockError, BlockErrors
+from tests.support.pruning import load
+from tests.support.stopping import Stop, StoppedError
+from workers.mitigation.dynamic_scaling.block_error import BlockErrors
 from workers.mitigation.reconstruction import metric_root
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.reading import open_tensors
 
-Tiny = Callable[..., Path]
 TOKENS = torch.randint(0, 300, (3, 16), generator=torch.Generator().manual_seed(3))
 DRAWS = torch.Generator().manual_seed(4)
 DRAWN = torch.randn(64, 64, generator=DRAWS, dtype=torch.float64)
@@ -27,7 +23,7 @@ QKV = ("q_proj", "k_proj", "v_proj")
 
 
 @contextmanager
-def second_block(folder: Path, check: Callable[[], None] = lambda: None) -> Iterator[tuple[BlockError, Skeleton]]:
+def second_block(folder, check=lambda: None):
     """Of a model's second block, given what the first one gives."""
     info = inspect(folder)
     with open_tensors(info) as reader:
@@ -37,27 +33,25 @@ def second_block(folder: Path, check: Callable[[], None] = lambda: None) -> Iter
             yield error, skeleton
 
 
-def model(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float64, attn_implementation=attention_of(folder)
-    ).eval()
+def model(folder):
+    return load(folder, torch.float64)
 
 
-def entering(folder: Path) -> torch.Tensor:
+def entering(folder):
     with torch.no_grad():
-        states: torch.Tensor = model(folder)(TOKENS, output_hidden_states=True).hidden_states[1]
+        states = model(folder)(TOKENS, output_hidden_states=True).hidden_states[1]
     return states.bfloat16()
 
 
-def by_hand(folder: Path, changes: dict[str, torch.Tensor], divide_I: torch.Tensor, bits: int | None) -> float:
+def by_hand(folder, changes, divide_I, bits):
     """`changes`: path within the block → its weight for divided inputs. In float64; both runs are given what the first
     block gives, rounded to 16 bits."""
     whole, states = model(folder), entering(folder).double()
-    seen: list[torch.Tensor] = []
+    seen = []
     whole.model.layers[0].register_forward_hook(lambda *_: states)
     whole.model.layers[1].register_forward_hook(lambda _, __, out: seen.append(out))
 
-    def given(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+    def given(_, args):
         x = args[0] / divide_I.double()
         if bits is None:
             return (x,)
@@ -76,7 +70,7 @@ def by_hand(folder: Path, changes: dict[str, torch.Tensor], divide_I: torch.Tens
     return float((torch.einsum("nld,de,nle->nl", error, metric, error) * WEIGHT.double()).mean())
 
 
-def changed(folder: Path, paths: tuple[str, ...], divide_I: torch.Tensor) -> dict[str, torch.Tensor]:
+def changed(folder, paths, divide_I):
     """Path → the block's weight for divided inputs, on a coarse grid."""
     layer = model(folder).model.layers[1]
     with torch.no_grad():
@@ -84,23 +78,26 @@ def changed(folder: Path, paths: tuple[str, ...], divide_I: torch.Tensor) -> dic
     return {path: (whole * 20).round() / 20 for path, whole in wholes.items()}
 
 
-@pytest.mark.parametrize("bits", [None, 4, 8])
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
 @pytest.mark.parametrize(
-    ("paths", "inputs"), [(tuple(f"self_attn.{one}" for one in QKV), 64), (("self_attn.o_proj",), 64)]
+    ("kind", "bits", "parts"),
+    [
+        ("llama", None, QKV),
+        ("qwen2", 4, QKV),
+        ("gemma2", 8, QKV),
+        ("llama", 4, ("o_proj",)),
+        ("gemma2", None, ("o_proj",)),
+    ],
 )
-def test_it_is_the_weighted_square_of_what_the_block_gives(
-    tiny: Tiny, kind: str, bits: int | None, paths: tuple[str, ...], inputs: int
-) -> None:
-    folder = tiny(kind)
-    divide_I = torch.rand(inputs, generator=torch.Generator().manual_seed(5)) + 0.5
+def test_it_is_the_weighted_square_of_what_the_block_gives(tiny, kind, bits, parts):
+    folder, paths = tiny(kind), [f"self_attn.{one}" for one in parts]
+    divide_I = torch.rand(64, generator=torch.Generator().manual_seed(5)) + 0.5
     changes = changed(folder, paths, divide_I)
     with second_block(folder) as (error, _):
         found = error.of({f"model.layers.1.{path}.weight": one for path, one in changes.items()}, divide_I, bits)
     assert found == pytest.approx(by_hand(folder, changes, divide_I, bits), rel=2e-3)
 
 
-def test_what_is_the_same_function_costs_nothing_and_each_question_stands_alone(tiny: Tiny) -> None:
+def test_what_is_the_same_function_costs_nothing_and_each_question_stands_alone(tiny):
     folder = tiny("llama")
     path = "mlp.down_proj"
     name = f"model.layers.1.{path}.weight"
@@ -116,14 +113,6 @@ def test_what_is_the_same_function_costs_nothing_and_each_question_stands_alone(
     assert all(one.is_meta for one in skeleton.model.parameters()), "block and embedding are let go"
 
 
-def test_it_can_be_cancelled(tiny: Tiny) -> None:
-    calls = 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls > 1:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError), second_block(tiny("llama"), check) as (error, _):
+def test_it_can_be_cancelled(tiny):
+    with pytest.raises(StoppedError), second_block(tiny("llama"), Stop(2)) as (error, _):
         error.of({}, torch.ones(1), None)

@@ -7,7 +7,7 @@ import pytest
 from workers.mitigation.dynamic_scaling.budget import Choice, allocate, hull
 
 
-def unit(size: int, nats: float, fall: float = 4.0) -> list[Choice]:
+def unit(size, nats, fall=4.0):
     """A unit whose cost falls by `fall` a bit."""
     return [Choice(bits, size * (bits + 0.25), nats * fall ** (3 - bits)) for bits in (3, 4, 5, 6, 8)]
 
@@ -16,7 +16,7 @@ UNITS = {"a": unit(100, 1.0), "b": unit(100, 0.1), "c": unit(300, 0.5), "d": uni
 
 
 @pytest.mark.parametrize("mean", [3.5, 4.0, 4.3, 5.0, 7.0])
-def test_storage_is_kept_and_no_single_step_up_that_fits_is_left_out(mean: float) -> None:
+def test_storage_is_kept_and_no_single_step_up_that_fits_is_left_out(mean):
     budget = 550 * (mean + 0.25)
     found = allocate(UNITS, budget)
     used = sum(size * (found[name].bits + 0.25) for name, size in (("a", 100), ("b", 100), ("c", 300), ("d", 50)))
@@ -29,7 +29,7 @@ def test_storage_is_kept_and_no_single_step_up_that_fits_is_left_out(mean: float
 
 
 @pytest.mark.parametrize("mean", [3.5, 4.0, 5.0])
-def test_no_allocation_saves_more_than_a_step_of_one_unit_beyond(mean: float) -> None:
+def test_no_allocation_saves_more_than_a_step_of_one_unit_beyond(mean):
     budget = 550 * (mean + 0.25)
     found = allocate(UNITS, budget)
     ours = sum(one.nats for one in found.values())
@@ -42,18 +42,18 @@ def test_no_allocation_saves_more_than_a_step_of_one_unit_beyond(mean: float) ->
     assert best <= ours <= best + largest
 
 
-def test_equal_units_with_room_for_all_have_equal_bits() -> None:
+def test_equal_units_with_room_for_all_have_equal_bits():
     units = {name: unit(10, 1.0) for name in "abc"}
     assert {one.bits for one in allocate(units, 30 * 5.25).values()} == {5}
 
 
-def test_a_width_that_costs_more_than_a_smaller_one_is_never_taken() -> None:
+def test_a_width_that_costs_more_than_a_smaller_one_is_never_taken():
     choices = [Choice(3, 30, 1.0), Choice(4, 40, 1.5), Choice(5, 50, 0.2)]
     assert [one.bits for one in hull(choices)] == [3, 5]
     assert allocate({"a": choices}, 49) == {"a": choices[0]}
 
 
-def test_columns_are_taken_where_they_save_more_nats_a_bit_than_the_step_to_more_bits() -> None:
+def test_columns_are_taken_where_they_save_more_nats_a_bit_than_the_step_to_more_bits():
     """By hand: 1 nat a bit for columns of 'a', a tenth of that for those of 'b'; more bits save 0.5 either way."""
     plain, more = Choice(3, 300.0, 100.0), Choice(4, 400.0, 50.0)
     units = {
@@ -64,6 +64,6 @@ def test_columns_are_taken_where_they_save_more_nats_a_bit_than_the_step_to_more
     assert allocate(units, 710.0) == {"a": units["a"][1], "b": more}
 
 
-def test_a_budget_below_the_fewest_bits_is_refused() -> None:
+def test_a_budget_below_the_fewest_bits_is_refused():
     with pytest.raises(ValueError, match="fewest bits"):
         allocate(UNITS, 550 * 3)

@@ -1,17 +1,14 @@
 """A block's free numbers, fitted to what the source's block gives."""
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
-from tests.support.attention import attention_of
+from tests.support.pruning import load
+from tests.support.stopping import Stop, StoppedError
 from workers.mitigation.dynamic_scaling import fitting
 from workers.mitigation.dynamic_scaling.fitting import Fitting
 from workers.mitigation.dynamic_scaling.grids import Scheme
@@ -22,7 +19,6 @@ from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.reading import open_tensors
 
-Tiny = Callable[..., Path]
 TOKENS = torch.randint(0, 300, (16, 32), generator=torch.Generator().manual_seed(2))
 HELD = list(Split.of(16).held_out)
 DOWN = "mlp.down_proj.weight"
@@ -32,21 +28,14 @@ MOMENT = (DRAWN @ torch.diag(torch.logspace(0, -3, 64, dtype=torch.float64)) @ D
 
 
 @contextmanager
-def first_block(
-    folder: Path,
-    scratch: Path,
-    names: tuple[str, ...],
-    scheme: Scheme,
-    dtype: torch.dtype = torch.float32,
-    **options: Any,
-) -> Iterator[tuple[Fitting, Activations, LearnedBlock]]:
+def first_block(folder, scratch, names, scheme, dtype=torch.float32, **options):
     """(what fits it, what enters it, it with some weights rounded to nearest and nothing else free)."""
     info = inspect(folder)
     with ExitStack() as stack:
         read = stack.enter_context(open_tensors(info)).read
         own, source = (Skeleton(info, read, dtype=dtype) for _ in range(2))
         hidden_NLD, _ = own.calls(TOKENS)
-        entering = Activations(scratch / "entering.bin", tuple(hidden_NLD.shape), dtype)  # type: ignore[arg-type]
+        entering = Activations(scratch / "entering.bin", tuple(hidden_NLD.shape), dtype)
         entering.write(0, hidden_NLD)
         fixed = {path: one.data.clone() for path, one in own.block(0).named_parameters()}
         weights = {}
@@ -55,7 +44,7 @@ def first_block(
             everything = torch.ones_like(weight_OI, dtype=torch.bool)
             made = round_weight(weight_OI, torch.eye(weight_OI.shape[1]), scheme, everything)
             weights[name] = Learned(made, everything, rounding=False, zeros=True)
-        settings: dict[str, Any] = {"epochs": 4, "seed": 0} | options
+        settings = {"epochs": 4, "seed": 0} | options
         yield (
             Fitting(own, source, TOKENS, scratch, {0: MOMENT}, **settings),
             entering,
@@ -63,7 +52,7 @@ def first_block(
         )
 
 
-def scaled(block: LearnedBlock, name: str, factor: float) -> None:
+def scaled(block, name, factor):
     """Every scale of a weight is so many times what it should be."""
     learned = block.weights[name]
     made = replace(learned.rounded, scale_OG=learned.rounded.scale_OG * factor)
@@ -71,7 +60,7 @@ def scaled(block: LearnedBlock, name: str, factor: float) -> None:
 
 
 @pytest.mark.parametrize("factor", [1.06, 0.95])
-def test_the_factor_that_makes_a_block_its_source_again_is_found(tiny: Tiny, tmp_path: Path, factor: float) -> None:
+def test_the_factor_that_makes_a_block_its_source_again_is_found(tiny, tmp_path, factor):
     """Eight bits: but for the factor on every scale of one layer, the block is the source's."""
     with first_block(tiny(), tmp_path, (DOWN,), Scheme(8, 32, False), epochs=150) as (fits, entering, block):
         scaled(block, DOWN, factor)
@@ -82,9 +71,7 @@ def test_the_factor_that_makes_a_block_its_source_again_is_found(tiny: Tiny, tmp
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_gradients_of_a_block_in_float16_are_large_enough_for_it(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
-) -> None:
+def test_gradients_of_a_block_in_float16_are_large_enough_for_it(tiny, tmp_path, monkeypatch, kept):
     if not kept:  # as small as they are where a step has more numbers
         monkeypatch.setattr(fitting, "HALF_GRADIENTS", 2.0**-20)
     scheme = Scheme(8, 32, False, torch.float16)
@@ -95,9 +82,7 @@ def test_gradients_of_a_block_in_float16_are_large_enough_for_it(
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_the_error_is_that_of_the_block_in_directions_that_count_relative_to_what_it_adds(
-    tiny: Tiny, tmp_path: Path, kind: str
-) -> None:
+def test_the_error_is_that_of_the_block_in_directions_that_count_relative_to_what_it_adds(tiny, tmp_path, kind):
     """By transformers, in float64, on the windows that decide; and it falls."""
     folder = tiny(kind)
     names = (DOWN, "self_attn.o_proj.weight", "self_attn.q_proj.weight")
@@ -107,13 +92,11 @@ def test_the_error_is_that_of_the_block_in_directions_that_count_relative_to_wha
         fitted = {name: learned.finished().weight() for name, learned in block.weights.items()}
     metric_DD = 0.8 * MOMENT.double() / MOMENT.double().diagonal().mean() + 0.2 * torch.eye(64).double()
 
-    def size(gap_NLD: torch.Tensor) -> float:
+    def size(gap_NLD):
         return float(((gap_NLD @ metric_DD) * gap_NLD).sum())
 
-    def states(change: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=attention_of(folder)
-        )
+    def states(change):
+        model = load(folder, torch.float32)
         with torch.no_grad():
             for name, weight_OI in change.items():
                 model.get_parameter(f"model.layers.0.{name}").copy_(weight_OI)
@@ -126,7 +109,7 @@ def test_the_error_is_that_of_the_block_in_directions_that_count_relative_to_wha
     assert after < before
 
 
-def test_directions_that_count_more_come_nearer(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directions_that_count_more_come_nearer(tiny, tmp_path, monkeypatch):
     """On the text that is trained on: one number a token is soon learned by heart."""
     lost = []
     # each of their numbers moves every output; a row of the last layer moves one, whatever others count
@@ -147,10 +130,10 @@ def test_directions_that_count_more_come_nearer(tiny: Tiny, tmp_path: Path, monk
     assert lost[1] < lost[0]
 
 
-def test_windows_that_decide_are_not_trained_on(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: set[int] = set()
+def test_windows_that_decide_are_not_trained_on(tiny, tmp_path, monkeypatch):
+    seen = set()
 
-    def told(call: object, trained: object, fetch: object, root: object, plan: list[torch.Tensor], **_: Any) -> None:
+    def told(call, trained, fetch, root, plan, **_):
         seen.update(window for chosen in plan for window in chosen.tolist())
 
     monkeypatch.setattr(fitting, "reconstruct", told)
@@ -160,7 +143,7 @@ def test_windows_that_decide_are_not_trained_on(tiny: Tiny, tmp_path: Path, monk
     assert before == after
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_one_others(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(tiny, tmp_path):
     found = []
     for turn, seed in enumerate((0, 0, 1)):
         folder = tmp_path / str(turn)
@@ -173,17 +156,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(tiny: Tiny,
     assert not torch.equal(found[0], found[2])
 
 
-def test_it_can_be_stopped(tiny: Tiny, tmp_path: Path) -> None:
-    calls = 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls > 3:
-            raise InterruptedError
-
-    with (
-        first_block(tiny(), tmp_path, (DOWN,), Scheme(3, 32, False), check_cancelled=check) as (fits, entering, block),
-        pytest.raises(InterruptedError),
-    ):
+def test_it_can_be_stopped(tiny, tmp_path):
+    made = first_block(tiny(), tmp_path, (DOWN,), Scheme(3, 32, False), check_cancelled=Stop(4))
+    with made as (fits, entering, block), pytest.raises(StoppedError):
         fits.fit(0, entering, block)

@@ -1,5 +1,7 @@
 """What is learned of a rounded weight: where it begins, its gradients in closed form, what stays."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -13,23 +15,20 @@ GRADIENT = torch.randn(6, 64, generator=torch.Generator().manual_seed(5))
 APART = torch.tensor([2, 41])
 
 
-def rounded(*, symmetric: bool = False, apart: bool = False) -> Rounded:
+def rounded(*, symmetric=False, apart=False):
     scheme = Scheme(3, 32, symmetric, columns=2 if apart else 0)
     return round_weight(WEIGHT, torch.eye(64), scheme, KEEP, apart_K=APART if apart else None)
 
 
-def cut(made: Rounded) -> torch.Tensor:
+def cut(made):
     """Where the grid ends before the weight: its level, by hand, is beyond the codes."""
     scale_OI, zero_OI = (one.repeat_interleave(32, 1).double() for one in (made.scale_OG, made.zero_OG))
     level_OI = WEIGHT.double() / scale_OI + zero_OI
     return ((level_OI < -0.5) | (level_OI > 7.5)) & KEEP
 
 
-@pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("rounding", [False, True])
-@pytest.mark.parametrize("zeros", [False, True])
-def test_it_begins_where_rounding_ended(symmetric: bool, rounding: bool, zeros: bool, apart: bool) -> None:
+@pytest.mark.parametrize(("symmetric", "rounding", "zeros", "apart"), list(product([False, True], repeat=4)))
+def test_it_begins_where_rounding_ended(symmetric, rounding, zeros, apart):
     made = rounded(symmetric=symmetric, apart=apart)
     learned = Learned(made, KEEP, rounding=rounding, zeros=zeros)
     assert torch.equal(learned.weight(), made.weight())
@@ -39,45 +38,41 @@ def test_it_begins_where_rounding_ended(symmetric: bool, rounding: bool, zeros: 
     assert torch.equal(finished.weight(), made.weight())
 
 
-def test_a_scales_gradient_is_the_sum_over_its_group() -> None:
+def test_a_scales_gradient_is_the_sum_over_its_group():
     learned = Learned(rounded(), KEEP, rounding=True)
-    learned.weight().backward(GRADIENT)  # type: ignore[no-untyped-call]
+    learned.weight().backward(GRADIENT)
     closed_OG = (GRADIENT * rounded().weight()).reshape(6, 2, 32).sum(-1)
     torch.testing.assert_close(learned.factor_OG.grad, closed_OG)
 
 
-def test_a_scales_gradient_knows_nothing_of_columns_that_are_kept_apart() -> None:
+def test_a_scales_gradient_knows_nothing_of_columns_that_are_kept_apart():
     made = rounded(apart=True)
     learned = Learned(made, KEEP, rounding=False)
-    learned.weight().backward(GRADIENT)  # type: ignore[no-untyped-call]
+    learned.weight().backward(GRADIENT)
     others_OI = made.weight().index_fill(1, APART, 0)
     torch.testing.assert_close(learned.factor_OG.grad, (GRADIENT * others_OI).reshape(6, 2, 32).sum(-1))
 
 
-def test_a_rounding_gradient_is_the_weights_times_the_scale_and_none_for_what_stays_or_is_cut() -> None:
+def test_a_rounding_gradient_is_the_weights_times_the_scale_and_none_for_what_stays_or_is_cut():
     made = rounded()
     learned = Learned(made, KEEP, rounding=True)
-    learned.weight().backward(GRADIENT)  # type: ignore[no-untyped-call]
-    assert learned.offset_OI is not None
+    learned.weight().backward(GRADIENT)
     assert bool(cut(made).any())
     closed_OI = GRADIENT * made.scale_OG.repeat_interleave(32, 1) * KEEP * ~cut(made)
-    assert learned.offset_OI.grad is not None
     torch.testing.assert_close(learned.offset_OI.grad, closed_OI)
 
 
-def test_a_zero_points_gradient_is_that_of_what_its_grid_cuts() -> None:
+def test_a_zero_points_gradient_is_that_of_what_its_grid_cuts():
     made = rounded()
     learned = Learned(made, KEEP, rounding=False, zeros=True)
-    learned.weight().backward(GRADIENT)  # type: ignore[no-untyped-call]
-    assert learned.shift_OG is not None
+    learned.weight().backward(GRADIENT)
     closed_OG = -(GRADIENT * made.scale_OG.repeat_interleave(32, 1) * cut(made)).reshape(6, 2, 32).sum(-1)
     assert bool(closed_OG.any())
     torch.testing.assert_close(learned.shift_OG.grad, closed_OG)
 
 
-def test_an_offset_of_a_whole_step_moves_the_code_by_one_within_its_bits() -> None:
+def test_an_offset_of_a_whole_step_moves_the_code_by_one_within_its_bits():
     learned = Learned(rounded(), KEEP, rounding=True)
-    assert learned.offset_OI is not None
     with torch.no_grad():
         learned.offset_OI.fill_(1.0)
     made = learned.finished()
@@ -88,10 +83,9 @@ def test_an_offset_of_a_whole_step_moves_the_code_by_one_within_its_bits() -> No
     assert bool((made.weight()[~KEEP] == 0).all())
 
 
-def test_a_zero_point_that_moves_leaves_weights_where_they_are_unless_the_grid_cuts_them() -> None:
+def test_a_zero_point_that_moves_leaves_weights_where_they_are_unless_the_grid_cuts_them():
     """Zeros stay zeros; zero points stay codes, however far they are sent."""
     learned = Learned(rounded(), KEEP, rounding=False, zeros=True)
-    assert learned.shift_OG is not None
     for shift in (-1.0, 1.0, 40.0):
         with torch.no_grad():
             learned.shift_OG.fill_(shift)
@@ -108,7 +102,7 @@ def test_a_zero_point_that_moves_leaves_weights_where_they_are_unless_the_grid_c
         assert bool((made.weight()[~KEEP] == 0).all())
 
 
-def test_a_zero_point_that_cuts_what_it_need_not_is_found_by_descent() -> None:
+def test_a_zero_point_that_cuts_what_it_need_not_is_found_by_descent():
     """Levels −3 … 12 need a zero point of 3; with 4, the greatest is cut. Sixteen weights a group, one step too low."""
     target_OI = torch.arange(-3.0, 13.0).expand(4, 16).contiguous()
     codes_OI = (target_OI + 4).clamp(0, 15)
@@ -121,21 +115,17 @@ def test_a_zero_point_that_cuts_what_it_need_not_is_found_by_descent() -> None:
         torch.zeros(4),
     )
     learned = Learned(made, torch.ones(4, 16, dtype=torch.bool), rounding=False, zeros=True)
-    assert learned.shift_OG is not None
     for _ in range(20):
         learned.shift_OG.grad = None
-        (learned.weight() - target_OI).square().sum().backward()  # type: ignore[no-untyped-call]
-        assert learned.shift_OG.grad is not None
+        (learned.weight() - target_OI).square().sum().backward()
         with torch.no_grad():
             learned.shift_OG -= 0.05 * learned.shift_OG.grad
     assert torch.equal(learned.finished().zero_OG, torch.full((4, 1), 3.0))
     assert torch.equal(learned.finished().weight(), target_OI)
 
 
-def test_what_was_learned_is_learned_on_from_where_it_is() -> None:
+def test_what_was_learned_is_learned_on_from_where_it_is():
     learned = Learned(rounded(apart=True), KEEP, rounding=True, zeros=True)
-    assert learned.offset_OI is not None
-    assert learned.shift_OG is not None
     with torch.no_grad():
         learned.offset_OI.copy_(0.7 * GRADIENT)
         learned.shift_OG.fill_(1.0)
@@ -146,7 +136,7 @@ def test_what_was_learned_is_learned_on_from_where_it_is() -> None:
     assert bool((again.weight()[~KEEP] == 0).all())
 
 
-def test_scales_are_stored_as_they_were_tuned() -> None:
+def test_scales_are_stored_as_they_were_tuned():
     learned = Learned(rounded(), KEEP, rounding=False)
     with torch.no_grad():
         learned.factor_OG.fill_(0.013)
@@ -155,7 +145,7 @@ def test_scales_are_stored_as_they_were_tuned() -> None:
     assert torch.equal(made.weight(), learned.weight())
 
 
-def test_a_norm_that_is_not_moved_is_unchanged() -> None:
+def test_a_norm_that_is_not_moved_is_unchanged():
     vector = torch.tensor([1.0, 0.5, 0.0]).bfloat16()
     block = LearnedBlock({}, {"norm.weight": vector}, {})
     assert torch.equal(block.vector("norm.weight").bfloat16(), vector)

@@ -5,7 +5,7 @@ import torch
 from workers.mitigation.dynamic_scaling.moments import Moment
 
 
-def test_means_over_batches_of_different_lengths_are_those_of_all_tokens() -> None:
+def test_means_over_batches_of_different_lengths_are_those_of_all_tokens():
     draws = torch.Generator().manual_seed(0)
     x_TI, own_TI = torch.randn(30, 6, generator=draws), torch.randn(30, 6, generator=draws) + 1
     divide_I = torch.tensor([1.0, 2, 4, 0.5, 1, 3])
@@ -18,7 +18,7 @@ def test_means_over_batches_of_different_lengths_are_those_of_all_tokens() -> No
     torch.testing.assert_close(moment.mean_I.double(), own_TI.double().mean(0), rtol=1e-5, atol=1e-5)
 
 
-def test_tokens_count_by_their_weight_through_all_batches() -> None:
+def test_tokens_count_by_their_weight_through_all_batches():
     draws = torch.Generator().manual_seed(2)
     x_TI, own_TI = torch.randn(30, 6, generator=draws), torch.randn(30, 6, generator=draws)
     weight_T = torch.rand(30, generator=draws) * 5

@@ -1,32 +1,20 @@
 """Bits follow what units were measured to cost, and are counted whole."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
-from tests.support.attention import attention_of
+from tests.support.pruning import load
 from tests.support.quantizing import operate, text
 from workers.mitigation.dynamic_scaling import grids, plan, step
-from workers.mitigation.dynamic_scaling.budget import Choice, allocate
-from workers.mitigation.dynamic_scaling.rounding import Rounded, round_weight
+from workers.mitigation.dynamic_scaling.budget import allocate
+from workers.mitigation.dynamic_scaling.rounding import round_weight
 from workers.mitigation.dynamic_scaling.sensitivity import Measured
 from workers.surgery.quantize_grid import fit
-from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
-MIXED: dict[str, Any] = {
-    "type": "quantize.dynamic",
-    "bits": 4.5,
-    "group_size": 32,
-    "mixed": True,
-    "block_epochs": 0,
-}
+MIXED = {"type": "quantize.dynamic", "bits": 4.5, "group_size": 32, "mixed": True, "block_epochs": 0}
 LAYERS = {"num_hidden_layers": 2}
 UNITS = {
     "self_attn.q_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -34,21 +22,13 @@ UNITS = {
     "mlp.gate_proj": ("mlp.gate_proj", "mlp.up_proj"),
     "mlp.down_proj": ("mlp.down_proj",),
 }
-Told = tuple[dict[str, Sequence[Choice]], list[float]]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "store", 10**9)
 
 
 @pytest.mark.parametrize("dear", [0, 1])
-def test_the_layer_that_was_measured_to_cost_more_has_more_bits(
-    tiny: Tiny, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, dear: int
-) -> None:
+def test_the_layer_that_was_measured_to_cost_more_has_more_bits(tiny, store, monkeypatch, dear):
     """The same model, measured one way and the other."""
 
-    def measured(_: Measured, index: int, changes: Iterable[Mapping[str, torch.Tensor]]) -> list[float]:
+    def measured(_, index, changes):
         # five widths and four with columns apart, of each unit in turn
         return [(1.0 if index == dear else 1e-4) * 0.3 ** (place % 9) for place, _ in enumerate(changes)]
 
@@ -62,12 +42,12 @@ def test_the_layer_that_was_measured_to_cost_more_has_more_bits(
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+def told(monkeypatch):
     """(what the budget is spread over, the budget)."""
-    units: dict[str, Sequence[Choice]] = {}
-    budget: list[float] = []
+    units = {}
+    budget = []
 
-    def spread(choices: Mapping[str, Sequence[Choice]], storage: float) -> dict[str, Choice]:
+    def spread(choices, storage):
         units.update(choices)
         budget.append(storage)
         return allocate(choices, storage)
@@ -78,15 +58,15 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
 def test_each_unit_costs_at_every_width_what_transformers_finds_when_it_alone_is_rounded(
-    tiny: Tiny, store: CheckpointStore, told: Told, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+    tiny, store, told, monkeypatch, kind
+):
     """With grids that span the range of each group, that is round to nearest."""
     monkeypatch.setattr(grids, "SHRINK", (1.0,))
     folder = tiny(kind, **LAYERS)
     with operate(folder, store, MIXED) as made:
         figures = made.manifest.steps[0].figures
     units, _ = told
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention_of(folder))
+    model = load(folder, torch.float32)
     tokens_NL = text().tokens_NL[:2, :256]
     ours, theirs = [], []
     with torch.no_grad():
@@ -112,9 +92,7 @@ def test_each_unit_costs_at_every_width_what_transformers_finds_when_it_alone_is
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_storage_is_that_of_codes_scales_zero_points_and_columns(
-    tiny: Tiny, store: CheckpointStore, told: Told, symmetric: bool
-) -> None:
+def test_storage_is_that_of_codes_scales_zero_points_and_columns(tiny, store, told, symmetric):
     with operate(tiny("llama", **LAYERS), store, MIXED | {"symmetric": symmetric}):
         units, (budget,) = told
     # rows and columns by hand: 64 wide, 128 within, heads of 32, one of keys and values
@@ -141,7 +119,7 @@ HUGE = "model.layers.1.mlp.down_proj.weight"
 
 
 @pytest.fixture
-def outlier(tiny: Tiny, tmp_path: Path) -> Path:
+def outlier(tiny, tmp_path):
     """A model with one huge column, the 37th of `HUGE`."""
     folder = shutil.copytree(tiny("llama", **LAYERS), tmp_path / "outlier")
     tensors = load_file(folder / "model.safetensors")
@@ -150,7 +128,7 @@ def outlier(tiny: Tiny, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_huge_column_is_kept_apart_and_counted(outlier: Path, store: CheckpointStore) -> None:
+def test_a_huge_column_is_kept_apart_and_counted(outlier, store):
     with operate(outlier, store, MIXED) as made:
         of = next(one for one in made.manifest.tensors if one.name == HUGE)
         figures = made.manifest.steps[0].figures
@@ -164,15 +142,11 @@ def test_a_huge_column_is_kept_apart_and_counted(outlier: Path, store: Checkpoin
     assert figures["bits_per_weight"] <= 4.5 + (16 + 4.5) / 32
 
 
-def test_columns_that_are_kept_apart_are_rounded_last(
-    outlier: Path, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_columns_that_are_kept_apart_are_rounded_last(outlier, store, monkeypatch):
     """So that they take what all others left, whatever their inputs' power."""
-    apart: list[list[int]] = []
+    apart = []
 
-    def rounded(
-        weight_OI: torch.Tensor, *args: Any, order_I: torch.Tensor, apart_K: torch.Tensor | None, **others: Any
-    ) -> Rounded:
+    def rounded(weight_OI, *args, order_I, apart_K, **others):
         if apart_K is not None:
             apart.append(apart_K.tolist())
             assert sorted(order_I[-len(apart_K) :].tolist()) == apart[-1]
@@ -183,9 +157,7 @@ def test_columns_that_are_kept_apart_are_rounded_last(
         assert any(37 in columns for columns in apart)
 
 
-def test_packed_no_column_is_kept_apart(
-    tiny: Tiny, store: CheckpointStore, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packed_no_column_is_kept_apart(tiny, store, told, monkeypatch):
     monkeypatch.setattr("app.models.steps.quantize.served_devices", lambda: ("cuda",))
     with operate(tiny("llama", **LAYERS), store, MIXED | {"bits": 5.5, "form": "packed", "symmetric": True}) as made:
         assert "units_with_columns_apart" not in made.manifest.steps[0].figures
@@ -193,10 +165,8 @@ def test_packed_no_column_is_kept_apart(
     assert all([(one.bits, one.columns) for one in choices] == [(4, 0), (8, 0)] for choices in units.values())
 
 
-def test_where_the_least_width_is_the_mean_nothing_is_measured_and_it_is_told(
-    tiny: Tiny, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def measured(*_: object) -> list[float]:
+def test_where_the_least_width_is_the_mean_nothing_is_measured_and_it_is_told(tiny, store, monkeypatch):
+    def measured(*_):
         raise AssertionError("there is nothing to choose")
 
     monkeypatch.setattr(Measured, "layer", measured)

@@ -1,14 +1,12 @@
 """What changing weights of a layer costs, against transformers' own forward pass."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
 from tests.support.attention import attention_of
+from tests.support.stopping import Stop, StoppedError
 from workers.mitigation.dynamic_scaling.sensitivity import Measured
 from workers.mitigation.gradients import Tape
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -22,9 +20,7 @@ UNITS = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.dow
 
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_a_change_costs_the_divergence_that_transformers_finds(
-    tiny: Callable[..., Path], tmp_path: Path, kind: str, layer: int
-) -> None:
+def test_a_change_costs_the_divergence_that_transformers_finds(tiny, tmp_path, kind, layer):
     folder = tiny(kind, num_hidden_layers=2)
     info = inspect(folder)
     with open_tensors(info) as reader:
@@ -56,16 +52,10 @@ def test_a_change_costs_the_divergence_that_transformers_finds(
     assert ours == pytest.approx(theirs, rel=1e-2, abs=2e-7)
 
 
-def test_it_can_be_stopped(tiny: Callable[..., Path], tmp_path: Path) -> None:
-    stopped = False
-
-    def check() -> None:
-        if stopped:
-            raise InterruptedError
-
-    info = inspect(tiny("llama", num_hidden_layers=2))
+def test_it_can_be_stopped(tiny, tmp_path):
+    info, stop = inspect(tiny("llama", num_hidden_layers=2)), Stop()
     with open_tensors(info) as reader:
-        measured = Measured(Tape(Skeleton(info, reader.read), TOKENS, tmp_path), check)
-        stopped = True
-        with pytest.raises(InterruptedError):
+        measured = Measured(Tape(Skeleton(info, reader.read), TOKENS, tmp_path), stop)
+        stop.at = stop.calls + 1
+        with pytest.raises(StoppedError):
             measured.layer(0, [{}])

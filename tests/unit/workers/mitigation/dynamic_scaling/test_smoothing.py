@@ -1,24 +1,20 @@
 """Smoothing is the same function, and what is chosen is what errs least."""
 
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
-from app.models.checkpoint import CheckpointInfo, inspect
-from tests.support.attention import attention_of
+from app.models.checkpoint import inspect
+from tests.support.pruning import load
 from workers.mitigation.dynamic_scaling.block_error import BlockErrors
 from workers.mitigation.dynamic_scaling.grids import Scheme
 from workers.mitigation.dynamic_scaling.moments import sample
 from workers.mitigation.dynamic_scaling.smoothing import STRENGTHS, rounded, scale_for, smooth_block
 from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.blockwise.walk import Group, Walk
+from workers.surgery.blockwise.walk import Walk
 from workers.surgery.channels import Channels
 from workers.surgery.even_grid import on_grid
 from workers.surgery.quantize_folding import Folded, Pair, pairs
@@ -27,7 +23,7 @@ TOKENS = torch.randint(0, 300, (2, 24), generator=torch.Generator().manual_seed(
 SCHEME = Scheme(3, None, True)
 
 
-def exact(folder: Path, source: Path) -> dict[str, torch.Tensor]:
+def exact(folder, source):
     """A copy of a checkpoint in float32, its norms not all 1; its tensors."""
     for file in source.iterdir():
         if file.suffix != ".safetensors":
@@ -41,18 +37,22 @@ def exact(folder: Path, source: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def errors_of(info: CheckpointInfo, tensors: Mapping[str, torch.Tensor]) -> BlockErrors:
+def errors_of(info, tensors):
     return BlockErrors(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS)
 
 
+def shop_of(info, tensors):
+    return SimpleNamespace(
+        source=info, read=lambda name: tensors[name].clone(), put=lambda *_, **__: None, channels=Channels.of(info)
+    )
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_a_smoothed_block_is_the_same_function(kind: str, tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_smoothed_block_is_the_same_function(kind, tiny, tmp_path):
     tensors = exact(tmp_path, tiny(kind, num_hidden_layers=1))
     info = inspect(tmp_path)
     walk = Walk(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS, tmp_path)
-    shop: Any = SimpleNamespace(
-        source=info, read=lambda name: tensors[name].clone(), put=lambda *_, **__: None, channels=Channels.of(info)
-    )
+    shop = shop_of(info, tensors)
     for block in walk.blocks():
         before = [out.clone() for _, _, out in block.outputs()]
         folded = Folded(shop, block)
@@ -68,7 +68,7 @@ def test_a_smoothed_block_is_the_same_function(kind: str, tiny: Callable[..., Pa
             torch.testing.assert_close(out, known, rtol=1e-4, atol=1e-4 * float(known.abs().max()))
 
 
-def test_scaled_weights_times_scaled_inputs_are_exact_in_float64() -> None:
+def test_scaled_weights_times_scaled_inputs_are_exact_in_float64():
     draws = torch.Generator().manual_seed(0)
     weight_OI, x_TI = torch.randn(8, 12, generator=draws).double(), torch.randn(20, 12, generator=draws).double()
     pair = Pair(("a",), rows="b", head=3, repeats=2)
@@ -78,7 +78,7 @@ def test_scaled_weights_times_scaled_inputs_are_exact_in_float64() -> None:
             torch.testing.assert_close((x_TI / s_I) @ (weight_OI * s_I).T, x_TI @ weight_OI.T, rtol=1e-12, atol=1e-12)
 
 
-def test_heads_that_share_values_share_their_scale() -> None:
+def test_heads_that_share_values_share_their_scale():
     pair = Pair(("a",), rows="b", head=3, repeats=2)
     x_TI = torch.randn(20, 12, generator=torch.Generator().manual_seed(2))
     s_P = scale_for(pair, x_TI, [torch.randn(8, 12)], 0.5, None)
@@ -88,20 +88,20 @@ def test_heads_that_share_values_share_their_scale() -> None:
     assert torch.equal(spread[6:9], spread[9:12])
 
 
-def test_an_outlier_channel_is_smoothed_where_activations_are_rounded() -> None:
+def test_an_outlier_channel_is_smoothed_where_activations_are_rounded():
     draws = torch.Generator().manual_seed(0)
     weight_OI, x_TI = torch.randn(16, 12, generator=draws), torch.randn(64, 12, generator=draws)
     x_TI[:, 5] *= 60
     pair, scheme = Pair(("a",), norm="n"), Scheme(8, None, True)
 
-    def error(s_I: torch.Tensor) -> float:
+    def error(s_I):
         made = on_grid(x_TI / s_I, bits=8, symmetric=True) @ rounded({"a": weight_OI}, s_I, scheme)["a"].T
         return float((made - x_TI @ weight_OI.T).square().mean())
 
     assert error(scale_for(pair, x_TI, [weight_OI], 0.5, 8)) < 0.3 * error(torch.ones(12))
 
 
-def test_weights_are_rounded_as_they_will_be_with_their_factors_in_closed_form() -> None:
+def test_weights_are_rounded_as_they_will_be_with_their_factors_in_closed_form():
     draws = torch.Generator().manual_seed(0)
     weight_OI, s_I = torch.randn(4, 8, generator=draws), torch.rand(8, generator=draws) + 0.5
     scaled_OI = weight_OI * s_I
@@ -110,21 +110,21 @@ def test_weights_are_rounded_as_they_will_be_with_their_factors_in_closed_form()
     torch.testing.assert_close(rounded({"a": weight_OI}, s_I, Scheme(3, None, True))["a"], closed_OI)
 
 
-def stepped(x: torch.Tensor, bits: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def stepped(x, bits, dtype=torch.float64):
     """Each row on a symmetric grid of its own, its scale kept in `dtype`."""
     scale = (x.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)).to(dtype).double()
     return (x / scale).round() * scale
 
 
-def weight_bits(group: tuple[str, ...]) -> int:
+def weight_bits(group):
     """A width for each place of a block, as a mixture has it."""
     return 4 if group[0].endswith(("o_proj.weight", "gate_proj.weight")) else 3
 
 
-def by_hand(model: Any, group: tuple[str, ...], s_I: torch.Tensor, bits: int | None) -> torch.Tensor:
+def by_hand(model, group, s_I, bits):
     """What the model's only block gives with a group rounded behind s, less what it gives as it is, in float64."""
     with torch.no_grad(), ExitStack() as stack:
-        seen: list[torch.Tensor] = []
+        seen = []
         layer = model.model.layers[0]
         stack.callback(layer.register_forward_hook(lambda _, __, out: seen.append(out)).remove)
         model(TOKENS)
@@ -142,9 +142,7 @@ def by_hand(model: Any, group: tuple[str, ...], s_I: torch.Tensor, bits: int | N
 
 
 @pytest.mark.parametrize("activation_bits", [None, 4])
-def test_the_strength_is_that_of_least_error_at_the_blocks_output(
-    tiny: Callable[..., Path], tmp_path: Path, activation_bits: int | None
-) -> None:
+def test_the_strength_is_that_of_least_error_at_the_blocks_output(tiny, tmp_path, activation_bits):
     """Against every strength tried by hand in float64 with transformers' layer, all of the gradient along one direction
     after another."""
     tensors = exact(tmp_path, tiny("llama", num_hidden_layers=1))
@@ -152,33 +150,25 @@ def test_the_strength_is_that_of_least_error_at_the_blocks_output(
     walk = Walk(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS, tmp_path)
     block = next(walk.blocks())
     inputs = sample(block, block.groups, 48)
-    model = AutoModelForCausalLM.from_pretrained(
-        tmp_path, dtype=torch.float64, attn_implementation=attention_of(tmp_path)
-    ).eval()
+    model = load(tmp_path, torch.float64)
 
-    def scheme_of(group: Group) -> Scheme:
+    def scheme_of(group):
         return Scheme(weight_bits(group), None, True)
 
+    gaps = []  # of each place and strength
+    for pair in pairs(block, info.architecture):
+        wholes = [tensors[name] for name in pair.group]
+        scales = [scale_for(pair, inputs[pair.group], wholes, strength, activation_bits) for strength in STRENGTHS]
+        gaps.append([by_hand(model, pair.group, pair.spread(s).double(), activation_bits) for s in scales])
     chosen, best = [], []
     for direction in (0, 7, 19, 40):
         root = torch.zeros(64, 64)
         root[direction, direction] = 1.0
-        shop: Any = SimpleNamespace(
-            source=info, read=lambda name: tensors[name].clone(), put=lambda *_, **__: None, channels=Channels.of(info)
-        )
-        folded = Folded(shop, block)
-        places = pairs(block, info.architecture)
+        folded = Folded(shop_of(info, tensors), block)
         with errors_of(info, tensors).block(0, walk.entering.read(0, 2), root, torch.ones(2, 24)) as error:
             arguments = (info.architecture, inputs, scheme_of, activation_bits, error, tensors)
             chosen.append(smooth_block(block, folded, *arguments)[1])
-        best.append([])
-        for pair in places:
-            wholes = [tensors[name] for name in pair.group]
-            costs = []
-            for strength in STRENGTHS:
-                s = pair.spread(scale_for(pair, inputs[pair.group], wholes, strength, activation_bits)).double()
-                error_NLD = by_hand(model, pair.group, s, activation_bits)
-                costs.append(float(error_NLD[..., direction].square().mean()))
-            best[-1].append(STRENGTHS[costs.index(min(costs))])
+        costs = [[float(gap_NLD[..., direction].square().mean()) for gap_NLD in place] for place in gaps]
+        best.append([STRENGTHS[place.index(min(place))] for place in costs])
     assert chosen == best
     assert len({strength for strengths in best for strength in strengths}) > 2

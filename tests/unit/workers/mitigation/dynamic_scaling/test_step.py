@@ -3,65 +3,42 @@
 import gc
 import shutil
 import weakref
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import QuantizationConfig
-from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from app.contracts.simulation import simulation_of
 from app.models.checkpoint import inspect
 from app.models.steps import quantize
-from app.recipes.base import Calibrated
-from app.recipes.recipe import Recipe
-from tests.support.attention import attention_of
+from tests.support.pruning import load, operate, weights
 from workers.mitigation.dynamic_scaling import fitting
 from workers.mitigation.dynamic_scaling import step as step_module
 from workers.mitigation.dynamic_scaling.block_error import BlockErrors
-from workers.mitigation.dynamic_scaling.learned import LearnedBlock
 from workers.mitigation.dynamic_scaling.moments import Moment
 from workers.mitigation.gradients import Gatherer, Tape, backward
 from workers.mitigation.objectives import OwnLabels
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.calibration_text import CalibrationText
-from workers.surgery.modified import Modified
 from workers.surgery.reading import open_tensors
-from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
-Tiny = Callable[..., Path]
-RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 DYNAMIC = {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "block_epochs": 0, "tuning_steps": 4}
 FITTED = DYNAMIC | {"bits": 3, "block_epochs": 8, "tuning_steps": 0}
 LAYERS = {"num_hidden_layers": 2}
 
 
-def text(_: Calibrated | None) -> CalibrationText:
+def text(_):
     tokens_NL = torch.randint(0, 300, (4, 32), generator=torch.Generator().manual_seed(0))
     return CalibrationText(tokens_NL, "of the test", 1, 4)
 
 
-def made(
-    folder: Path, store: Path, *steps: dict[str, Any], seen: Callable[[Calibrated], CalibrationText] = text
-) -> Modified:
-    return apply(
-        inspect(folder), RECIPE.validate_python(steps), store=CheckpointStore(store, 1 << 30), calibration=seen
-    )
-
-
-def tensors(result: Modified) -> dict[str, torch.Tensor]:
-    return load_file(result.path / "model.safetensors")
-
-
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_every_architecture_is_done_and_tuning_helps_or_is_left_out(kind: str, tiny: Tiny, tmp_path: Path) -> None:
-    result = made(tiny(kind, **LAYERS), tmp_path, DYNAMIC | {"bits": 3, "tuning_steps": 16})
+def test_every_architecture_is_done_and_tuning_helps_or_is_left_out(kind, tiny, shared):
+    result = made(tiny(kind, **LAYERS), shared, DYNAMIC | {"bits": 3, "tuning_steps": 16})
     record = result.manifest.steps[0]
     helped = record.figures["tuning_nats_after"] < record.figures["tuning_nats_before"]
     assert helped != any("tuning did not help" in warning for warning in record.warnings)
@@ -75,33 +52,52 @@ def test_every_architecture_is_done_and_tuning_helps_or_is_left_out(kind: str, t
             assert all(len(row.unique()) <= 8 for row in groups)
 
 
-def long_text(_: Calibrated | None) -> CalibrationText:
+def made(folder, store, *steps, seen=text):
+    return operate(folder, store, *steps, calibration=seen)
+
+
+def tensors(result):
+    return weights(result.path)
+
+
+def unpacked(result):
+    """(the scheme of each module of a packed checkpoint, its weight by compressed-tensors)."""
+    parts = tensors(result)
+    config = QuantizationConfig.model_validate(inspect(result.path).config["quantization_config"])
+    compressor = BaseCompressor.get_value_from_registry(config.format)
+    modules = {name.rpartition(".")[0] for name in parts if name.endswith(("weight_packed", "weight_scale"))}
+    schemes, found = {}, {}
+    for module in modules:
+        whole = [one for one in config.config_groups.values() if module in one.targets or one.targets == ["Linear"]]
+        (schemes[module],) = whole
+        own = {name.removeprefix(f"{module}."): one for name, one in parts.items() if name.startswith(f"{module}.")}
+        found[module] = compressor.decompress(own, schemes[module])["weight"]
+    return schemes, found
+
+
+def long_text(_):
     tokens_NL = torch.randint(0, 300, (64, 32), generator=torch.Generator().manual_seed(1))
     return CalibrationText(tokens_NL, "longer, of the test", 1, 64)
 
 
-def after_the_first_block(path: Path) -> torch.Tensor:
+def after_the_first_block(path):
     """(N, L, D) what leaves it on that text, by transformers."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention_of(path))
+    model = load(path, torch.float32)
     with torch.no_grad():
         found = model(long_text(None).tokens_NL, output_hidden_states=True).hidden_states
-    states: torch.Tensor = found[1]
-    return states
+    return found[1]
 
 
 @pytest.mark.parametrize(
-    ("kind", "tune"),
-    [("llama", "scales"), ("llama", "rounding"), ("qwen2", "scales"), ("gemma2", "scales")],
+    ("kind", "tune"), [("llama", "scales"), ("llama", "rounding"), ("qwen2", "scales"), ("gemma2", "scales")]
 )
-def test_blocks_that_are_fitted_come_nearer_to_the_sources_and_stay_on_their_grids(
-    kind: str, tune: str, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_blocks_that_are_fitted_come_nearer_to_the_sources_and_stay_on_their_grids(kind, tune, tiny, shared):
     folder = tiny(kind, **LAYERS)
-    result = made(folder, tmp_path, FITTED | {"tune": tune}, seen=long_text)
+    result = made(folder, shared, FITTED | {"tune": tune}, seen=long_text)
     figures = result.manifest.steps[0].figures
     assert 1 <= figures["blocks_fitted"] <= 2
     assert 0 < figures["block_error_after"] < figures["block_error_before"]
-    plain = made(folder, tmp_path, FITTED | {"block_epochs": 0}, seen=long_text)
+    plain = made(folder, shared, FITTED | {"block_epochs": 0}, seen=long_text)
     assert "blocks_fitted" not in plain.manifest.steps[0].figures
     source, fitted, unfitted = (after_the_first_block(one) for one in (folder, result.path, plain.path))
     assert float((fitted - source).norm()) < float((unfitted - source).norm())
@@ -111,62 +107,62 @@ def test_blocks_that_are_fitted_come_nearer_to_the_sources_and_stay_on_their_gri
             assert all(len(row.unique()) <= 8 for row in tensor.float().reshape(-1, 32))
 
 
-def test_a_block_that_fitting_does_not_help_keeps_what_it_had(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_block_that_fitting_does_not_help_keeps_what_it_had(tiny, store, monkeypatch):
     monkeypatch.setattr(fitting, "RATE", 3.0)
     monkeypatch.setattr(fitting, "ROUNDING_RATE", 30.0)
-    result = made(tiny("llama", **LAYERS), tmp_path, FITTED)
+    result = made(tiny("llama", **LAYERS), store, FITTED)
     figures = result.manifest.steps[0].figures
     assert figures["blocks_fitted"] == 0
     assert figures["block_error_after"] == figures["block_error_before"]
-    plain = tensors(made(tiny("llama", **LAYERS), tmp_path, FITTED | {"block_epochs": 0}))
+    plain = tensors(made(tiny("llama", **LAYERS), store, FITTED | {"block_epochs": 0}))
     for name, tensor in tensors(result).items():
         assert torch.equal(tensor, plain[name]), name
 
 
-def test_zero_points_and_zeros_of_a_fitted_block_are_what_the_packed_form_holds(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packed_is_the_same_weights_as_simulated(tiny, shared):
+    plain = tensors(made(tiny("llama", **LAYERS), shared, DYNAMIC))
+    packed = made(tiny("llama", **LAYERS), shared, DYNAMIC | {"form": "packed"})
+    assert packed.manifest.scheme == "w4a16"
+    for module, weight in unpacked(packed)[1].items():
+        torch.testing.assert_close(weight.float(), plain[f"{module}.weight"].float(), rtol=1e-2, atol=1e-6)
+    assert torch.equal(tensors(packed)["model.norm.weight"], plain["model.norm.weight"])
+
+
+def test_zero_points_and_zeros_of_a_fitted_block_are_what_the_packed_form_holds(tiny, store, monkeypatch):
     """Zero points are sent far: they stay codes, and what was pruned stays 0."""
     monkeypatch.setattr(fitting, "ROUNDING_RATE", 0.5)
     monkeypatch.setattr(fitting, "ZERO_RATE", 0.5)
     monkeypatch.setattr(fitting.Fitting, "_error", lambda self, *_: next(self.told))
     monkeypatch.setattr(fitting.Fitting, "told", iter([2.0, 1.0] * 4), raising=False)
-    pruning = {"type": "prune.magnitude", "sparsity": 0.3}
-    steps = (pruning, FITTED | {"bits": 4})
-    pruned = tensors(made(tiny("llama", **LAYERS), tmp_path, pruning))
-    plain = tensors(made(tiny("llama", **LAYERS), tmp_path, *steps))
-    packed = made(tiny("llama", **LAYERS), tmp_path, pruning, FITTED | {"bits": 4, "form": "packed"})
-    config = QuantizationConfig.model_validate(inspect(packed.path).config["quantization_config"])
-    compressor: Any = BaseCompressor.get_value_from_registry("pack-quantized")
-    parts = tensors(packed)
-    for name, tensor in plain.items():
-        if not name.endswith("_proj.weight"):
-            continue
-        module = name.removesuffix(".weight")
-        own = {part.removeprefix(f"{module}."): one for part, one in parts.items() if part.startswith(f"{module}.")}
-        weight = compressor.decompress(own, config.config_groups["group_0"])["weight"]
-        torch.testing.assert_close(weight.float(), tensor.float(), rtol=1e-2, atol=1e-6)
-        assert bool((tensor[pruned[name] == 0] == 0).all())
+    folder, pruning = tiny("llama", **LAYERS), {"type": "prune.magnitude", "sparsity": 0.3}
+    pruned = tensors(made(folder, store, pruning))
+    plain = tensors(made(folder, store, pruning, FITTED | {"bits": 4}))
+    _, packed = unpacked(made(folder, store, pruning, FITTED | {"bits": 4, "form": "packed"}))
+    assert len(packed) == 14
+    for module, weight in packed.items():
+        name = f"{module}.weight"
+        torch.testing.assert_close(weight.float(), plain[name].float(), rtol=1e-2, atol=1e-6)
+        assert bool((plain[name][pruned[name] == 0] == 0).all())
 
 
-def test_a_block_is_fitted_with_the_inputs_that_its_layers_will_have(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_block_is_fitted_with_the_inputs_that_its_layers_will_have(tiny, tmp_path):
     """Four bits of inputs: an error that no weight makes good is there before and after."""
     errors = []
     for name, bits in (("plain", None), ("rounded", 4)):
         step = FITTED | {"bits": 8, "activation_bits": bits}
-        errors.append(made(tiny("llama", **LAYERS), tmp_path / name, step).manifest.steps[0].figures)
+        errors.append(
+            made(tiny("llama", **LAYERS), CheckpointStore(tmp_path / name, 10**9), step).manifest.steps[0].figures
+        )
     assert errors[1]["block_error_before"] > 10 * errors[0]["block_error_before"]
     assert errors[1]["block_error_after"] > 10 * errors[0]["block_error_after"]
 
 
-def test_a_block_is_let_go_when_it_is_stored(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_before: list[weakref.ref[LearnedBlock]] = []
-    alive: list[int] = []
+def test_a_block_is_let_go_when_it_is_stored(tiny, tmp_path, monkeypatch):
+    made_before = []
+    alive = []
     inner = step_module._Work._learned
 
-    def told(self: step_module._Work, *arguments: Any) -> LearnedBlock:
+    def told(self, *arguments):
         gc.collect()
         alive.append(sum(one() is not None for one in made_before))
         found = inner(self, *arguments)
@@ -177,40 +173,27 @@ def test_a_block_is_let_go_when_it_is_stored(tiny: Tiny, tmp_path: Path, monkeyp
     for fields, most in (({"tuning_steps": 0}, 0), ({"tuning_steps": 0, "block_epochs": 1}, 0), ({}, 2)):
         made_before.clear()
         alive.clear()
-        made(tiny("llama", num_hidden_layers=3), tmp_path / str(most) / str(len(fields)), DYNAMIC | fields)
+        made(
+            tiny("llama", num_hidden_layers=3),
+            CheckpointStore(tmp_path / str(most) / str(len(fields)), 10**9),
+            DYNAMIC | fields,
+        )
         assert max(alive) == most
 
 
-def test_biases_take_part(tiny: Tiny, tmp_path: Path) -> None:
-    source = load_file(tiny("qwen2", **LAYERS) / "model.safetensors")
-    result = tensors(made(tiny("qwen2", **LAYERS), tmp_path, DYNAMIC))
-    name = "model.layers.1.self_attn.q_proj.bias"
-    assert not torch.equal(source[name], result[name])
-
-
-def test_the_same_seed_gives_the_same_weights(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(tiny, tmp_path):
     one, two, other = (
-        made(tiny("llama", **LAYERS), tmp_path / name, DYNAMIC | {"seed": seed})
+        made(tiny("llama", **LAYERS), CheckpointStore(tmp_path / name, 10**9), DYNAMIC | {"seed": seed})
         for name, seed in (("a", 0), ("b", 0), ("c", 7))
     )
     assert one.fingerprint == two.fingerprint
     assert one.fingerprint != other.fingerprint
 
 
-def test_pruned_weights_stay_pruned(tiny: Tiny, tmp_path: Path) -> None:
-    pruning = {"type": "prune.magnitude", "pattern": "2:4"}
-    pruned = tensors(made(tiny("llama", **LAYERS), tmp_path, pruning))
-    both = tensors(made(tiny("llama", **LAYERS), tmp_path, pruning, DYNAMIC))
-    for name, tensor in both.items():
-        if name.endswith("_proj.weight"):
-            assert bool((tensor[pruned[name] == 0] == 0).all())
-
-
-def test_a_mixture_keeps_to_its_mean_and_layers_that_run_as_one_share_their_width(tiny: Tiny, tmp_path: Path) -> None:
-    result = made(tiny("llama", **LAYERS), tmp_path, DYNAMIC | {"bits": 4.5, "mixed": True, "tuning_steps": 0})
+def test_a_mixture_keeps_to_its_mean_and_layers_that_run_as_one_share_their_width(tiny, shared):
+    result = made(tiny("llama", **LAYERS), shared, DYNAMIC | {"bits": 4.5, "mixed": True, "tuning_steps": 0})
     bits = {change.name: change.bits_per_weight for change in result.manifest.tensors if "_proj" in change.name}
     mean = result.manifest.bits_per_weight
-    assert mean is not None
     assert 4.5 - 0.6 < mean <= 4.5 + (16 + 4.5) / 32
     assert len(set(bits.values())) > 1
     for layer in range(2):
@@ -221,32 +204,29 @@ def test_a_mixture_keeps_to_its_mean_and_layers_that_run_as_one_share_their_widt
 
 
 @pytest.mark.parametrize(("where", "count"), [({"layers": [1]}, 7), ({"modules": ["k_proj"]}, 2)])
-def test_a_mixture_is_spread_over_what_is_addressed(
-    where: dict[str, Any], count: int, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_a_mixture_is_spread_over_what_is_addressed(where, count, tiny, shared):
     step = DYNAMIC | {"bits": 4.5, "mixed": True, "tuning_steps": 0} | where
-    figures = made(tiny("llama", **LAYERS), tmp_path, step).manifest.steps[0].figures
+    figures = made(tiny("llama", **LAYERS), shared, step).manifest.steps[0].figures
     widths = {width: found for width in (3, 4, 5, 6, 8) if (found := figures.get(f"modules_{width}_bit"))}
     assert sum(widths.values()) == count
     assert len(widths) > 1
     assert 4 + (16 + 4) / 32 < figures["bits_per_weight"] <= 4.5 + (16 + 4.5) / 32
 
 
-def test_rounded_activations_are_told_to_the_engine(tiny: Tiny, tmp_path: Path) -> None:
+def test_rounded_activations_are_told_to_the_engine(tiny, shared):
     step = DYNAMIC | {"activation_bits": 8, "modules": ["mlp"], "tuning_steps": 1}
-    result = made(tiny("llama", **LAYERS), tmp_path, step)
+    result = made(tiny("llama", **LAYERS), shared, step)
     section = simulation_of(inspect(result.path).config)
-    assert section is not None
     (entry,) = section.activations
     assert (entry.bits, entry.dynamic, entry.symmetric) == (8, True, True)
     assert len(entry.modules) == 6
     assert all(".mlp." in module for module in entry.modules)
 
 
-def test_layers_that_are_not_addressed_keep_their_bytes(tiny: Tiny, tmp_path: Path) -> None:
+def test_layers_that_are_not_addressed_keep_their_bytes(tiny, shared):
     step = DYNAMIC | {"layers": [1], "modules": ["down_proj", "attention"]}
     source = load_file(tiny("qwen2", **LAYERS) / "model.safetensors")
-    for name, tensor in tensors(made(tiny("qwen2", **LAYERS), tmp_path, step)).items():
+    for name, tensor in tensors(made(tiny("qwen2", **LAYERS), shared, step)).items():
         addressed = name.startswith("model.layers.1.") and not any(one in name for one in ("gate_proj", "up_proj"))
         if not addressed:
             assert torch.equal(tensor, source[name]), name
@@ -254,22 +234,7 @@ def test_layers_that_are_not_addressed_keep_their_bytes(tiny: Tiny, tmp_path: Pa
             assert not torch.equal(tensor, source[name]), name
 
 
-def test_packed_is_the_same_weights_as_simulated(tiny: Tiny, tmp_path: Path) -> None:
-    plain = tensors(made(tiny("llama", **LAYERS), tmp_path, DYNAMIC))
-    packed = made(tiny("llama", **LAYERS), tmp_path, DYNAMIC | {"form": "packed"})
-    assert packed.manifest.scheme == "w4a16"
-    parts = tensors(packed)
-    config = QuantizationConfig.model_validate(inspect(packed.path).config["quantization_config"])
-    scheme = config.config_groups["group_0"]
-    compressor: Any = BaseCompressor.get_value_from_registry("pack-quantized")
-    for module in ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"):
-        own = {name.removeprefix(f"{module}."): part for name, part in parts.items() if name.startswith(f"{module}.")}
-        weight = compressor.decompress(own, scheme)["weight"]
-        torch.testing.assert_close(weight.float(), plain[f"{module}.weight"].float(), rtol=1e-2, atol=1e-6)
-    assert torch.equal(parts["model.norm.weight"], plain["model.norm.weight"])
-
-
-def test_smoothing_looks_at_activations_before_they_are_rounded(tiny: Tiny, tmp_path: Path) -> None:
+def test_smoothing_looks_at_activations_before_they_are_rounded(tiny, tmp_path):
     """On rounded ones, rounding once more costs nothing, and no smoothing would ever be chosen."""
     folder = shutil.copytree(tiny("llama", **LAYERS), tmp_path / "outlier")
     tensors_of = load_file(folder / "model.safetensors")
@@ -277,20 +242,20 @@ def test_smoothing_looks_at_activations_before_they_are_rounded(tiny: Tiny, tmp_
         tensors_of[f"model.layers.0.{name}.weight"][3] = 200.0
     save_file(tensors_of, folder / "model.safetensors", metadata={"format": "pt"})
     step = DYNAMIC | {"bits": 8, "group_size": None, "symmetric": True, "activation_bits": 8, "tuning_steps": 0}
-    record = made(folder, tmp_path / "store", step).manifest.steps[0]
+    record = made(folder, CheckpointStore(tmp_path / "store", 10**9), step).manifest.steps[0]
     assert record.figures["smoothing_strength_mean"] >= 0.25
 
 
-def test_a_bias_takes_the_mean_that_is_left(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_bias_takes_the_mean_that_is_left(tiny, shared):
     """By transformers: what keys and queries of the second layer are on average, behind a first that is rounded too."""
     folder = tiny("qwen2", **LAYERS)
-    result = made(folder, tmp_path, DYNAMIC | {"bits": 3, "tuning_steps": 0})
+    result = made(folder, shared, DYNAMIC | {"bits": 3, "tuning_steps": 0})
     tokens_NL = text(None).tokens_NL
 
-    def mean(path: Path, name: str, bias_O: torch.Tensor | None = None) -> torch.Tensor:
+    def mean(path, name, bias_O=None):
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        linear: Any = model.get_submodule(name)
-        seen: list[torch.Tensor] = []
+        linear = model.get_submodule(name)
+        seen = []
         linear.register_forward_hook(lambda _, __, out: seen.append(out))
         with torch.no_grad():
             if bias_O is not None:
@@ -305,9 +270,7 @@ def test_a_bias_takes_the_mean_that_is_left(tiny: Tiny, tmp_path: Path) -> None:
         assert float((mean(result.path, name) - wanted).norm()) < 0.1 * float(without.norm()), name
 
 
-def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_divergence(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_divergence(tiny, tmp_path, monkeypatch):
     """What smoothing, rounding and fitting are given, against gradients gathered apart and inputs by transformers."""
     folder = tiny("llama", **LAYERS)
     info = inspect(folder)
@@ -317,24 +280,22 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
         skeleton = Skeleton(info, reader.read, dtype=torch.bfloat16)
         tape = Tape(skeleton, tokens_NL, tmp_path / "apart")
         apart = Gatherer(frozenset(info.tensors), 128, tape.scratch, squares=False, blocks=True, each=True)
-        told: dict[str, Any] = {"visit": apart.visit, "visit_block": apart.visit_block, "finish": apart.finish}
+        told = {"visit": apart.visit, "visit_block": apart.visit_block, "finish": apart.finish}
         backward(tape, OwnLabels(skeleton, 5), **told)
-    ends: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    powers: dict[str, torch.Tensor] = {}
-    leaving: dict[int, torch.Tensor] = {}
+    ends = {}
+    powers = {}
+    leaving = {}
     judges, see, fits = BlockErrors.block, step_module.see_inputs, step_module.Fitting
 
-    def judged(
-        self: BlockErrors, index: int, entering_NLD: torch.Tensor, root_DD: torch.Tensor, weight_NL: torch.Tensor
-    ) -> Any:
+    def judged(self, index, entering_NLD, root_DD, weight_NL):
         ends[index] = root_DD, weight_NL
         return judges(self, index, entering_NLD, root_DD, weight_NL)
 
-    def seen(own: Any, moments: dict[str, Moment], source: Any = None) -> None:
+    def seen(own, moments, source=None):
         see(own, moments, source)
         powers.update({name: moment.own_II.diagonal().clone() for name, moment in moments.items()})
 
-    def fitted(*arguments: Any, **options: Any) -> Any:
+    def fitted(*arguments, **options):
         leaving.update({layer: one.clone() for layer, one in arguments[4].items()})
         return fits(*arguments, **options)
 
@@ -342,8 +303,8 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
     monkeypatch.setattr(step_module, "see_inputs", seen)
     monkeypatch.setattr(step_module, "Fitting", fitted)
     step = FITTED | {"block_epochs": 1, "seed": 5}
-    made(folder, tmp_path / "smoothed", step)
-    made(folder, tmp_path / "plain", step | {"smooth": False})
+    made(folder, CheckpointStore(tmp_path / "smoothed", 10**9), step)
+    made(folder, CheckpointStore(tmp_path / "plain", 10**9), step | {"smooth": False})
     assert leaving.keys() == {0, 1}
     for layer, one in leaving.items():
         torch.testing.assert_close(one, apart.leaving[layer])
@@ -354,8 +315,8 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
         torch.testing.assert_close(root_DD @ root_DD.T, metric)
         power_NL = apart.leaving_each[layer]
         torch.testing.assert_close(weight_NL, 0.5 + 0.5 * power_NL / power_NL.mean())
-    inputs: dict[str, torch.Tensor] = {}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation=attention_of(folder))
+    inputs = {}
+    model = load(folder)
     for kind in ("q", "k", "v"):
         model.get_submodule(f"model.layers.0.self_attn.{kind}_proj").register_forward_pre_hook(
             lambda _, given, kind=kind: inputs.update({kind: given[0].float()})
@@ -365,64 +326,53 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
     for kind, given_NLI in inputs.items():
         name = f"model.layers.0.self_attn.{kind}_proj.weight"
         power_NL = apart.found[name].positions_NL
-        assert power_NL is not None
         weight_NL = 0.5 + 0.5 * power_NL / power_NL.mean()
         expected_I = (weight_NL[..., None] * given_NLI.square()).mean((0, 1))
         torch.testing.assert_close(powers[name], expected_I, rtol=1e-2, atol=1e-3 * float(expected_I.mean()))
 
 
-def test_weights_are_rounded_for_inputs_that_are_rounded_too(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    most: list[int] = []
+def test_weights_are_rounded_for_inputs_that_are_rounded_too(tiny, tmp_path, monkeypatch):
+    most = []
     see = Moment.see
 
-    def told(self: Moment, own_TI: torch.Tensor, source_TI: torch.Tensor | None = None) -> None:
+    def told(self, own_TI, source_TI=None):
         most.append(max(len(row.unique()) for row in own_TI))
         see(self, own_TI, source_TI)
 
     monkeypatch.setattr(Moment, "see", told)
-    made(tiny("llama", **LAYERS), tmp_path / "plain", DYNAMIC | {"tuning_steps": 0})
+    made(tiny("llama", **LAYERS), CheckpointStore(tmp_path / "plain", 10**9), DYNAMIC | {"tuning_steps": 0})
     assert min(most) > 2**4
     most.clear()
-    made(tiny("llama", **LAYERS), tmp_path / "rounded", DYNAMIC | {"tuning_steps": 0, "activation_bits": 4})
+    made(
+        tiny("llama", **LAYERS),
+        CheckpointStore(tmp_path / "rounded", 10**9),
+        DYNAMIC | {"tuning_steps": 0, "activation_bits": 4},
+    )
     assert len(most) == 14
     assert max(most) < 2**4
 
 
 @pytest.mark.parametrize(
     ("device", "fields", "format_"),
-    [
-        ("cpu", {"activation_bits": 8, "group_size": None}, "int-quantized"),
-        ("cuda", {}, "pack-quantized"),
-    ],
+    [("cpu", {"activation_bits": 8, "group_size": None}, "int-quantized"), ("cuda", {}, "pack-quantized")],
 )
-def test_a_packed_mixture_says_of_every_module_how_it_is_packed(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, fields: dict[str, Any], format_: str
-) -> None:
+def test_a_packed_mixture_says_of_every_module_how_it_is_packed(tiny, store, monkeypatch, device, fields, format_):
     monkeypatch.setattr(quantize, "served_devices", lambda: (device,))
     step = DYNAMIC | {"bits": 5.5, "mixed": True, "symmetric": True, "form": "packed", "tuning_steps": 0} | fields
-    result = made(tiny("llama", **LAYERS), tmp_path, step)
-    parts = tensors(result)
-    config = QuantizationConfig.model_validate(inspect(result.path).config["quantization_config"])
-    assert config.format == format_
-    widths: dict[str, int] = {}
-    compressor: Any = BaseCompressor.get_value_from_registry(format_)
-    for scheme in config.config_groups.values():
-        assert scheme.weights is not None
+    result = made(tiny("llama", **LAYERS), store, step)
+    schemes, found = unpacked(result)
+    for module, scheme in schemes.items():
         assert (scheme.weights.symmetric, scheme.weights.group_size) == (True, fields.get("group_size", 32))
         inputs = scheme.input_activations
         if fields:
-            assert inputs is not None
             assert (inputs.num_bits, inputs.strategy, inputs.dynamic, inputs.symmetric) == (8, "token", True, True)
         else:
             assert inputs is None
-        for module in scheme.targets:
-            widths[module] = scheme.weights.num_bits
-            own = {name.removeprefix(f"{module}."): one for name, one in parts.items() if name.startswith(f"{module}.")}
-            weight = compressor.decompress(own, scheme)["weight"]
-            rows = weight.reshape(-1, 32 if "group_size" not in fields else weight.shape[1])
-            assert max(len(row.unique()) for row in rows) <= 2**scheme.weights.num_bits
+        weight = found[module]
+        rows = weight.reshape(-1, 32 if "group_size" not in fields else weight.shape[1])
+        assert max(len(row.unique()) for row in rows) <= 2**scheme.weights.num_bits
+    assert inspect(result.path).config["quantization_config"]["format"] == format_
+    widths = {module: scheme.weights.num_bits for module, scheme in schemes.items()}
     assert len(widths) == 14
     assert set(widths.values()) == {4, 8}
     for layer in range(2):

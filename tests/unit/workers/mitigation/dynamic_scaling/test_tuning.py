@@ -1,8 +1,6 @@
 """Tuning on the divergence of the whole model: what it is, its gradients, what is kept."""
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +21,7 @@ LINEAR = "mlp.down_proj.weight"
 
 
 @pytest.fixture(params=["llama", "gemma2"])
-def tuned(tiny: Callable[..., Path], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Tuning, Tape]]:
+def tuned(tiny, tmp_path, request):
     """A model whose down projections are on three bits, and another one that it is to come near; float32."""
     own, other = (inspect(tiny(request.param, num_hidden_layers=2, seed=seed)) for seed in (0, 1))
     with ExitStack() as stack:
@@ -44,19 +42,13 @@ def tuned(tiny: Callable[..., Path], tmp_path: Path, request: pytest.FixtureRequ
         _, kwargs = skeleton.calls(TOKENS)
         yield (
             Tuning(
-                skeleton,
-                blocks,
-                start.states[0],
-                kwargs,
-                teacher.states[-1],
-                teacher.skeleton,
-                activation_bits=None,
+                skeleton, blocks, start.states[0], kwargs, teacher.states[-1], teacher.skeleton, activation_bits=None
             ),
             teacher,
         )
 
 
-def test_what_is_tuned_on_is_the_divergence_of_the_whole_model(tuned: tuple[Tuning, Tape]) -> None:
+def test_what_is_tuned_on_is_the_divergence_of_the_whole_model(tuned):
     tuning, teacher = tuned
     found = tuning._step(0, lambda: None)
     models = [
@@ -72,7 +64,7 @@ def test_what_is_tuned_on_is_the_divergence_of_the_whole_model(tuned: tuple[Tuni
     assert found == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-4)
 
 
-def test_its_gradients_are_those_of_differences(tuned: tuple[Tuning, Tape]) -> None:
+def test_its_gradients_are_those_of_differences(tuned):
     tuning, _ = tuned
     for block in tuning._blocks:
         leaf = block.factors["input_layernorm.weight"]
@@ -91,7 +83,7 @@ def test_its_gradients_are_those_of_differences(tuned: tuple[Tuning, Tape]) -> N
         assert slope == pytest.approx(float(gradient_D.norm()), rel=0.02)
 
 
-def test_a_divergence_without_end_is_told(tuned: tuple[Tuning, Tape]) -> None:
+def test_a_divergence_without_end_is_told(tuned):
     tuning, teacher = tuned
     teacher.states[-1].write(0, torch.full((1, 12, 64), float("nan")))
     with pytest.raises(HemostatError) as caught:
@@ -99,16 +91,14 @@ def test_a_divergence_without_end_is_told(tuned: tuple[Tuning, Tape]) -> None:
     assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE
 
 
-def test_tuning_comes_nearer_where_there_is_something_to_gain(tuned: tuple[Tuning, Tape]) -> None:
+def test_tuning_comes_nearer_where_there_is_something_to_gain(tuned):
     tuning, _ = tuned
     before, after = tuning.run(24, 0)
     assert after < before
     assert tuning.measure([0]) == pytest.approx(after)
 
 
-def test_where_tuning_made_it_worse_nothing_stays_tuned(
-    tuned: tuple[Tuning, Tape], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_tuning_made_it_worse_nothing_stays_tuned(tuned, monkeypatch):
     """A model that is its own reference: every step leads away."""
     tuning, _ = tuned
     hidden_1LD = tuning._entering.read(0, 1)

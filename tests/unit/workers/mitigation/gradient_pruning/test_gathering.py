@@ -1,10 +1,8 @@
 """Gradients at the reference, then at candidates that have lost what was cheapest so far: as many weights as each pass
 has, with transformers' divergence."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,13 +11,11 @@ from transformers import AutoModelForCausalLM
 from app.models.checkpoint import CheckpointInfo, inspect
 from workers.mitigation.gradient_pruning import gathering
 from workers.mitigation.gradient_pruning.gathering import gather
-from workers.mitigation.gradient_pruning.score import Prices
-from workers.mitigation.gradients import LayerGradients, Tape, fisher_of
+from workers.mitigation.gradients import Tape, fisher_of
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.callbacks import never_cancelled, no_progress
 from workers.surgery.reading import open_tensors
 
-Tiny = Callable[..., Path]
 TOKENS = torch.randint(0, 320, (4, 16), generator=torch.Generator().manual_seed(8))
 
 
@@ -34,11 +30,11 @@ class Case:
     found: list[dict[str, torch.Tensor]]
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self):
         """Of every linear layer."""
         return {name: one.shape[0] * one.shape[1] for name, one in self.info.tensors.items() if "_proj.weight" in name}
 
-    def gather(self, passes: int, *, even: bool) -> tuple[Prices, dict[int, torch.Tensor], list[float]]:
+    def gather(self, passes, *, even):
         """Half of the weights go, in float32."""
         tape = Tape(Skeleton(self.info, self.read, dtype=torch.float32), TOKENS, self.scratch, name="reference")
         return gather(
@@ -57,7 +53,7 @@ class Case:
             check_cancelled=never_cancelled,
         )
 
-    def model(self, weights: dict[str, torch.Tensor]) -> Any:
+    def model(self, weights):
         """transformers' model with some other weights."""
         made = AutoModelForCausalLM.from_pretrained(self.info.path, dtype=torch.float32, attn_implementation="eager")
         with torch.no_grad():
@@ -66,20 +62,19 @@ class Case:
         return made
 
 
-def fisher(of: LayerGradients) -> torch.Tensor:
+def fisher(of):
     """The mean of the square and of the factors' product."""
-    assert of.squares_OI is not None
     return (of.squares_OI + torch.outer(of.outputs_O, of.inputs_I)) / 2
 
 
 @pytest.fixture
-def case(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+def case(tiny, tmp_path, monkeypatch):
     info = inspect(tiny("llama", num_hidden_layers=2))
     with open_tensors(info) as reader:
         made = Case(info, lambda name: reader.read(name).float(), tmp_path, [], [])
         inner = gathering.divergence_gradients_of
 
-        def told(info: CheckpointInfo, read: Read, *arguments: Any, **options: Any) -> Any:
+        def told(info, read, *arguments, **options):
             made.candidates.append({name: read(name).clone() for name in made.sizes})
             gradients, mean = inner(info, read, *arguments, **options)
             made.found.append({name: fisher(of) for name, of in gradients.items()})
@@ -90,7 +85,7 @@ def case(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.mark.parametrize("even", [False, True])
-def test_every_pass_looks_at_a_candidate_that_has_lost_more(case: Case, even: bool) -> None:
+def test_every_pass_looks_at_a_candidate_that_has_lost_more(case, even):
     case.gather(4, even=even)
     total = sum(case.sizes.values())
     lost = [{name: int((one == 0).sum()) for name, one in candidate.items()} for candidate in case.candidates]
@@ -105,7 +100,7 @@ def test_every_pass_looks_at_a_candidate_that_has_lost_more(case: Case, even: bo
             assert torch.equal(weight[weight != 0], case.read(name)[weight != 0]), name
 
 
-def test_the_divergence_of_every_candidate_is_transformers(case: Case) -> None:
+def test_the_divergence_of_every_candidate_is_transformers(case):
     _, _, told = case.gather(3, even=False)
     with torch.no_grad():
         p = case.model({})(TOKENS).logits.log_softmax(-1)
@@ -114,7 +109,7 @@ def test_the_divergence_of_every_candidate_is_transformers(case: Case) -> None:
     assert 0 < told[0] < told[1]
 
 
-def test_what_goes_is_what_is_cheapest_by_all_passes_so_far(case: Case) -> None:
+def test_what_goes_is_what_is_cheapest_by_all_passes_so_far(case):
     """By hand: ½ w² F, F at first the reference's, then the mean with the candidate's, which is scaled to one total."""
     folder = case.scratch / "by-hand"
     folder.mkdir()
@@ -136,10 +131,10 @@ def test_what_goes_is_what_is_cheapest_by_all_passes_so_far(case: Case) -> None:
         torch.testing.assert_close(prices.of(name), weight.square() * mean[name] / 2, rtol=1e-3, atol=1e-12)
 
 
-def test_gradients_where_blocks_end_are_autograds_at_the_labels_drawn(case: Case) -> None:
+def test_gradients_where_blocks_end_are_autograds_at_the_labels_drawn(case):
     _, leaving, _ = case.gather(1, even=True)
     model = case.model({})
-    seen: list[torch.Tensor] = []
+    seen = []
     for block in model.model.layers:
         block.register_forward_hook(lambda _, __, out: seen.append(out[0] if isinstance(out, tuple) else out))
     sums = [torch.zeros(64, 64, dtype=torch.float64) for _ in range(2)]

@@ -6,7 +6,7 @@ from workers.mitigation.gradient_pruning.kept import KeptWeights
 from workers.mitigation.reconstruction import schedule
 
 
-def test_steps_are_relative_to_the_size_of_what_is_kept() -> None:
+def test_steps_are_relative_to_the_size_of_what_is_kept():
     small, large = half_pruned(), half_pruned()
     with torch.no_grad():
         large.weight.mul_(100)

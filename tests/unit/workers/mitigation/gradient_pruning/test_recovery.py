@@ -1,13 +1,11 @@
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.checkpoint import inspect
+from tests.support.stopping import Stop, StoppedError
 from workers.mitigation.gradient_pruning.recovery import Recovery
 from workers.mitigation.gradients import Tape
 from workers.surgery import resumption
@@ -15,20 +13,19 @@ from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.reading import open_tensors
 from workers.surgery.resumption import Resumption
 
-Tiny = Callable[..., Path]
 TOKENS = torch.randint(0, 320, (32, 64), generator=torch.Generator().manual_seed(2))  # 28 train: four steps an epoch
 
 
 class Case:
     """A tiny reference, and as often as wanted a candidate that has lost every other weight of its MLPs."""
 
-    def __init__(self, info: CheckpointInfo, read: Callable[[str], torch.Tensor], scratch: Path) -> None:
+    def __init__(self, info, read, scratch):
         self.info, self._read = info, read
         self.teacher = Skeleton(info, read, dtype=torch.float32)
         self.reference = Tape(self.teacher, TOKENS, scratch, name="reference").states[-1]
         self.names = frozenset(name for name in info.tensors if ".mlp." in name)
 
-    def pruned(self, name: str) -> torch.Tensor:
+    def pruned(self, name):
         """A tensor of the candidate."""
         tensor = self._read(name).to(torch.float32)
         if name in self.names:
@@ -36,7 +33,15 @@ class Case:
             tensor[:, ::2] = 0
         return tensor
 
-    def recovery(self, **options: Any) -> Recovery:
+    def models(self):
+        """The reference and a candidate by transformers."""
+        found = [AutoModelForCausalLM.from_pretrained(self.info.path, dtype=torch.float32) for _ in range(2)]
+        with torch.no_grad():
+            for name, one in found[1].named_parameters():
+                one.copy_(self.pruned(name))
+        return found
+
+    def recovery(self, **options):
         """Of a fresh candidate."""
         skeleton = Skeleton(self.info, self.pruned, dtype=torch.float32)
         for index in range(len(skeleton.layers)):
@@ -45,13 +50,13 @@ class Case:
 
 
 @pytest.fixture(params=["llama", "gemma2"])
-def case(tiny: Tiny, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Case]:
+def case(tiny, tmp_path, request):
     info = inspect(tiny(request.param))
     with ExitStack() as stack:
         yield Case(info, stack.enter_context(open_tensors(info)).read, tmp_path)
 
 
-def test_divergence_falls_and_masks_stay(case: Case) -> None:
+def test_divergence_falls_and_masks_stay(case):
     work = case.recovery(rate=0.003)
     found = work.run(seconds=None, steps=24)
     assert len(found) == work.steps == 24
@@ -61,26 +66,18 @@ def test_divergence_falls_and_masks_stay(case: Case) -> None:
     assert set(work.kept.linears) == case.names
 
 
-def test_the_gradient_is_autograds_of_the_mean_divergence(case: Case, tmp_path: Path) -> None:
-    models = []
-    for read in (None, case.pruned):
-        model: Any = AutoModelForCausalLM.from_pretrained(case.info.path, dtype=torch.float32)
-        if read is not None:
-            with torch.no_grad():
-                for name, one in model.named_parameters():
-                    one.copy_(read(name))
-        models.append(model)
+def test_the_gradient_is_autograds_of_the_mean_divergence(case):
+    models = case.models()
     work = case.recovery()
-    seen: dict[str, torch.Tensor] = {}
+    seen = {}
     inner = work.kept.step
 
-    def step(part: float) -> None:
+    def step(part):
         for name, linear in work.kept.linears.items():
-            assert linear.weight.grad is not None
             seen[name] = linear.weight.grad.clone()
         inner(part)
 
-    work.kept.step = step  # type: ignore[method-assign]
+    work.kept.step = step
     value = work.step(0.0)
     start = work._start(0)
     tokens = TOKENS[start : start + 8]
@@ -95,36 +92,28 @@ def test_the_gradient_is_autograds_of_the_mean_divergence(case: Case, tmp_path: 
             torch.testing.assert_close(seen[name], one.grad, rtol=1e-2, atol=1e-3 * scale)
 
 
-def test_what_decides_is_the_mean_divergence_of_windows_that_are_not_trained_on(case: Case) -> None:
+def test_what_decides_is_the_mean_divergence_of_windows_that_are_not_trained_on(case):
     work = case.recovery()
-    seen: list[torch.Tensor] = []
+    seen = []
     inner = work._skeleton.calls
-    work._skeleton.calls = lambda tokens: (seen.append(tokens), inner(tokens))[1]  # type: ignore[method-assign,func-returns-value]
+    work._skeleton.calls = lambda tokens: (seen.append(tokens), inner(tokens))[1]
     for _ in range(4):
         work.step(0.0)
     assert torch.equal(torch.cat(seen).unique(dim=0), TOKENS[:28].unique(dim=0))
-    fresh, sums = case.recovery(), torch.zeros(())
-    models = []
-    for read in (None, case.pruned):
-        model: Any = AutoModelForCausalLM.from_pretrained(case.info.path, dtype=torch.float32)
-        if read is not None:
-            with torch.no_grad():
-                for name, one in model.named_parameters():
-                    one.copy_(read(name))
-        models.append(model)
+    fresh, models = case.recovery(), case.models()
     with torch.no_grad():
         p, q = (model(TOKENS[28:]).logits.log_softmax(-1) for model in models)
         sums = (p.exp() * (p - q)).sum(-1).mean()
     assert fresh.measure() == pytest.approx(float(sums), rel=1e-3)
 
 
-def test_running_blocks_again_gives_the_same(case: Case) -> None:
+def test_running_blocks_again_gives_the_same(case):
     remembered, again = case.recovery(), case.recovery(recompute=True)
     for _ in range(2):
         assert remembered.step(0.2) == pytest.approx(again.step(0.2), rel=1e-5)
 
 
-def test_going_on_from_a_saved_state_is_going_through(case: Case, tmp_path: Path) -> None:
+def test_going_on_from_a_saved_state_is_going_through(case, tmp_path):
     through = case.recovery(seed=5)
     for _ in range(6):
         through.step(0.3)
@@ -141,24 +130,24 @@ def test_going_on_from_a_saved_state_is_going_through(case: Case, tmp_path: Path
         assert torch.equal(linear.weight, second.kept.linears[name].weight), name
 
 
-def test_it_ends_at_the_first_of_both_bounds(case: Case) -> None:
+def test_it_ends_at_the_first_of_both_bounds(case):
     ticks = iter(range(1000))
 
-    def clock() -> float:  # a second goes by between any two looks
+    def clock():  # a second goes by between any two looks
         return float(next(ticks))
 
-    told: list[tuple[str, int, int]] = []
+    told = []
     assert len(case.recovery().run(seconds=4, steps=100, clock=clock, progress=lambda *a: told.append(a))) == 3
     assert told[0] == ("recovery", 0, 100)
     assert len(case.recovery().run(seconds=1e9, steps=2)) == 2
 
 
-def test_time_that_a_lost_attempt_had_spent_counts(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_that_a_lost_attempt_had_spent_counts(case, tmp_path, monkeypatch):
     monkeypatch.setattr(resumption, "EVERY_S", 0.0)
     monkeypatch.setattr(resumption, "_REST", 0)
     kept = Resumption(tmp_path, "key")
 
-    def clock() -> float:
+    def clock():
         return float(next(ticks))
 
     ticks = iter(range(100))
@@ -171,7 +160,7 @@ def test_time_that_a_lost_attempt_had_spent_counts(case: Case, tmp_path: Path, m
     assert len(found) == 3  # at 5 of 6 seconds one more step begins
 
 
-def test_every_epoch_sees_every_window_once(case: Case) -> None:
+def test_every_epoch_sees_every_window_once(case):
     work, again = case.recovery(seed=1), case.recovery(seed=1)
     for epoch in range(3):
         assert sorted(work._start(4 * epoch + turn) for turn in range(4)) == [0, 8, 16, 24]
@@ -179,23 +168,12 @@ def test_every_epoch_sees_every_window_once(case: Case) -> None:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_step_can_be_stopped_in_every_layer_forward_and_backward(case: Case, recompute: bool) -> None:
-    class StoppedError(Exception):
-        pass
-
-    layers = case.info.layers
-    asked: list[int] = []
+def test_a_step_can_be_stopped_in_every_layer_forward_and_backward(case, recompute):
+    layers, asked = case.info.layers, Stop()
     work = case.recovery(recompute=recompute)
-    work.step(0.0, lambda: asked.append(1))
-    assert len(asked) == 2 * layers
+    work.step(0.0, asked)
+    assert asked.calls == 2 * layers
     before = {name: linear.weight.detach().clone() for name, linear in work.kept.linears.items()}
-    asked.clear()
-
-    def check() -> None:
-        asked.append(1)
-        if len(asked) == layers + 2:  # on the way back
-            raise StoppedError
-
     with pytest.raises(StoppedError):
-        work.step(0.0, check)
+        work.step(0.0, Stop(layers + 2))  # on the way back
     assert all(torch.equal(linear.weight, before[name]) for name, linear in work.kept.linears.items())

@@ -9,17 +9,17 @@ from workers.surgery.prune_masks import Quota
 from workers.surgery.prune_sparsegpt import inverse_factor, sparsify
 
 
-def moment(inputs: int, seed: int = 0) -> torch.Tensor:
+def moment(inputs, seed=0):
     x = torch.randn(4 * inputs, inputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     x = x @ torch.randn(inputs, inputs, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
     return x.T @ x / len(x)
 
 
-def weight(outputs: int, inputs: int) -> torch.Tensor:
+def weight(outputs, inputs):
     return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
 
 
-def test_the_factor_is_that_of_the_damped_inverse() -> None:
+def test_the_factor_is_that_of_the_damped_inverse():
     h = moment(6)
     factor = inverse_cholesky(h, 0.01)
     expected = torch.linalg.inv(h + 0.01 * h.diagonal().mean() * torch.eye(6, dtype=h.dtype))
@@ -27,7 +27,7 @@ def test_the_factor_is_that_of_the_damped_inverse() -> None:
     torch.testing.assert_close(factor, factor.triu())
 
 
-def test_one_zero_is_the_one_that_costs_least_and_the_rest_is_obs() -> None:
+def test_one_zero_is_the_one_that_costs_least_and_the_rest_is_obs():
     """The first column of a 4x4 case: every input is still free, so OBS has its closed form there."""
     h, w = moment(4), weight(1, 4)
     inverse = torch.linalg.inv(h)
@@ -43,7 +43,7 @@ def test_one_zero_is_the_one_that_costs_least_and_the_rest_is_obs() -> None:
 
 
 @pytest.mark.parametrize("pattern", [None, (2, 4)])
-def test_with_the_gain_of_equal_outputs_it_is_sparsegpt(pattern: tuple[int, int] | None) -> None:
+def test_with_the_gain_of_equal_outputs_it_is_sparsegpt(pattern):
     w, h = weight(12, 128).float(), moment(128).float()
     quota = Quota(12 * 64, by_row=False, share=0.5, pattern=pattern)
     expected = sparsify(w, inverse_factor(h, 0.01), quota)
@@ -52,7 +52,7 @@ def test_with_the_gain_of_equal_outputs_it_is_sparsegpt(pattern: tuple[int, int]
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
 
 
-def test_outputs_that_are_worth_more_keep_more() -> None:
+def test_outputs_that_are_worth_more_keep_more():
     w = weight(2, 64).sign()
     gain = torch.ones_like(w)
     gain[1] = 100
@@ -62,7 +62,7 @@ def test_outputs_that_are_worth_more_keep_more() -> None:
 
 
 @pytest.mark.parametrize(("outputs", "inputs", "count"), [(7, 300, 1000), (3, 130, 1), (5, 128, 640 - 1), (4, 64, 0)])
-def test_the_number_of_zeros_is_exact(outputs: int, inputs: int, count: int) -> None:
+def test_the_number_of_zeros_is_exact(outputs, inputs, count):
     found = sweep(
         weight(outputs, inputs), inverse_cholesky(moment(inputs), 0.01), torch.rand(outputs, inputs) + 0.1, count=count
     )
@@ -70,26 +70,26 @@ def test_the_number_of_zeros_is_exact(outputs: int, inputs: int, count: int) -> 
 
 
 @pytest.mark.parametrize(("kept", "of"), [(2, 4), (4, 8), (1, 3)])
-def test_patterns_are_exact(kept: int, of: int) -> None:
+def test_patterns_are_exact(kept, of):
     w = weight(6, 48)
     found = sweep(w, inverse_cholesky(moment(48), 0.01), torch.ones_like(w), count=0, pattern=(kept, of))
     assert bool(((found.reshape(-1, of) != 0).sum(1) == kept).all())
 
 
-def test_zeros_that_are_there_count() -> None:
+def test_zeros_that_are_there_count():
     w = weight(4, 64)
     w[:, ::2] = 0
     found = sweep(w, inverse_cholesky(moment(64), 0.01), torch.ones_like(w), count=128, update=False)
     assert torch.equal(found, w)
 
 
-def test_without_update_what_stays_keeps_its_value() -> None:
+def test_without_update_what_stays_keeps_its_value():
     w = weight(4, 64)
     found = sweep(w, inverse_cholesky(moment(64), 0.01), torch.ones_like(w), count=100, update=False)
     assert torch.equal(found[found != 0], w[found != 0])
 
 
-def test_on_uncorrelated_inputs_it_is_the_best_mask_there_is() -> None:
+def test_on_uncorrelated_inputs_it_is_the_best_mask_there_is():
     """Each weight's price is its own then: against every choice of three of eight."""
     w, gain = weight(2, 4), torch.tensor([[1.0, 2, 3, 4], [4, 3, 2, 1]], dtype=torch.float64)
     found = sweep(w, inverse_cholesky(torch.eye(4, dtype=w.dtype), 1e-12), gain, count=3)
@@ -98,7 +98,7 @@ def test_on_uncorrelated_inputs_it_is_the_best_mask_there_is() -> None:
     assert tuple((found.flatten() == 0).nonzero().flatten().tolist()) == best
 
 
-def test_inputs_that_are_always_zero_and_singular_moments_are_held() -> None:
+def test_inputs_that_are_always_zero_and_singular_moments_are_held():
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
     x[:, 3] = 0
     factor = inverse_cholesky(x.T @ x / 5, 0.01)
@@ -107,7 +107,7 @@ def test_inputs_that_are_always_zero_and_singular_moments_are_held() -> None:
     assert int((found == 0).sum()) == 64
 
 
-def test_a_moment_that_is_not_finite_is_refused() -> None:
+def test_a_moment_that_is_not_finite_is_refused():
     h = moment(4)
     h[1, 2] = float("inf")
     with pytest.raises(HemostatError) as caught:
@@ -115,8 +115,8 @@ def test_a_moment_that_is_not_finite_is_refused() -> None:
     assert caught.value.code == ErrorCode.ACTIVATIONS_NOT_FINITE
 
 
-def test_it_can_be_stopped_between_blocks_of_columns() -> None:
+def test_it_can_be_stopped_between_blocks_of_columns():
     h, w = moment(300), weight(2, 300)
-    asked: list[int] = []
+    asked = []
     sweep(w, inverse_cholesky(h, 0.01), torch.ones_like(w), count=300, check_cancelled=lambda: asked.append(1))
     assert len(asked) == 3

@@ -1,7 +1,4 @@
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +13,7 @@ from workers.mitigation.repair.adapter import Adapted, bits_of, export, merged, 
 from workers.mitigation.repair.closed_form import Factors
 
 
-def factors(outputs: int, inputs: int, rank: int, seed: int = 0) -> Factors:
+def factors(outputs, inputs, rank, seed=0):
     draws = torch.Generator().manual_seed(seed)
     return Factors(
         torch.randn(outputs, rank, generator=draws) / 10,
@@ -25,7 +22,7 @@ def factors(outputs: int, inputs: int, rank: int, seed: int = 0) -> Factors:
     )
 
 
-def test_beside_the_layer_and_merged_are_the_same_function() -> None:
+def test_beside_the_layer_and_merged_are_the_same_function():
     base = nn.Linear(12, 8).requires_grad_(False)
     one = stored(factors(8, 12, 3))
     x = torch.randn(2, 5, 12)
@@ -36,10 +33,8 @@ def test_beside_the_layer_and_merged_are_the_same_function() -> None:
     assert trained == {"up_OR", "down_RI"}
 
 
-def test_factors_are_multiplied_in_float32_where_the_processor_lacks_the_product(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen: list[torch.dtype] = []
+def test_factors_are_multiplied_in_float32_where_the_processor_lacks_the_product(monkeypatch):
+    seen = []
     monkeypatch.setattr(products, "lacking", lambda dtype: dtype == torch.bfloat16)
     monkeypatch.setattr(products, "linear", lambda x, w: seen.append(x.dtype) or nn.functional.linear(x, w))
     base = nn.Linear(12, 8, dtype=torch.bfloat16).requires_grad_(False)
@@ -48,13 +43,13 @@ def test_factors_are_multiplied_in_float32_where_the_processor_lacks_the_product
     assert seen == [torch.float32, torch.float32]
 
 
-def test_the_adapters_bits_come_on_top() -> None:
+def test_the_adapters_bits_come_on_top():
     # 16 · 4 · (32 + 64) numbers' bits over 32 · 64 weights
     assert bits_of((32, 64), 4, 4.5) == 4.5 + 16 * 4 * 96 / 2048
     assert bits_of((32, 64), 0, 4.5) == 4.5
 
 
-def test_modules_of_different_rank_are_loaded_by_peft_as_they_are(tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_modules_of_different_rank_are_loaded_by_peft_as_they_are(tiny, tmp_path):
     folder = tiny("llama")
     names = {"model.layers.0.self_attn.q_proj": (64, 64, 3), "model.layers.2.mlp.down_proj": (64, 128, 7)}
     given = {f"{name}.weight": factors(*shape, seed=index) for index, (name, shape) in enumerate(names.items())}
@@ -68,7 +63,7 @@ def test_modules_of_different_rank_are_loaded_by_peft_as_they_are(tiny: Callable
         torch.testing.assert_close(after[name], before[name] + stored(one).product())
 
 
-def test_the_file_is_the_one_that_the_library_writes(tmp_path: Path) -> None:
+def test_the_file_is_the_one_that_the_library_writes(tmp_path):
     given = {"model.layers.2.mlp.down_proj.weight": factors(64, 128, 7), "a.weight": factors(3, 5, 1)}
     export(tmp_path, given, base="it")
     file = tmp_path / "adapter_model.safetensors"
@@ -76,63 +71,51 @@ def test_the_file_is_the_one_that_the_library_writes(tmp_path: Path) -> None:
     assert file.read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-@pytest.mark.parametrize("allocation", ["uniform", "nats"])
-def test_peft_on_the_wounded_checkpoint_is_the_merged_checkpoint(
-    tiny: Callable[..., Path], tmp_path: Path, kind: str, allocation: str
-) -> None:
+def beside(base, repaired):
+    """PEFT's model of a checkpoint with the adapter of a repair, and what the checkpoint held."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    return PeftModel.from_pretrained(model, str(repaired.path / "adapter")), before
+
+
+def holds_what_peft_merges(repaired, model):
+    state = model.merge_and_unload().state_dict()
+    for name, weight in weights(repaired.path).items():
+        assert torch.equal(state[name].to(weight.dtype), weight), name
+    return state
+
+
+@pytest.mark.parametrize(("kind", "allocation"), [("llama", "uniform"), ("qwen2", "nats"), ("gemma2", "nats")])
+def test_peft_on_the_wounded_checkpoint_is_the_merged_checkpoint(tiny, shared, kind, allocation):
     with (
-        operate(tiny(kind), tmp_path / "store", RTN) as wounded,
-        operate(tiny(kind), tmp_path / "store", RTN, repair(allocation=allocation)) as repaired,
+        operate(tiny(kind), shared.root, RTN) as wounded,
+        operate(tiny(kind), shared.root, RTN, repair(allocation=allocation)) as repaired,
     ):
-        base = AutoModelForCausalLM.from_pretrained(wounded.path, dtype=torch.float32)
-        beside = PeftModel.from_pretrained(base, str(repaired.path / "adapter"))
-        tokens = windows(2, 16)
-        with torch.no_grad():
-            unmerged = beside(input_ids=tokens).logits
-        state = beside.merge_and_unload().state_dict()
-        after = weights(repaired.path)
-        for name, weight in after.items():
-            assert torch.equal(state[name].to(weight.dtype), weight), name
+        model, _ = beside(wounded.path, repaired)
         whole = AutoModelForCausalLM.from_pretrained(repaired.path, dtype=torch.float32)
         with torch.no_grad():
-            logits = whole(input_ids=tokens).logits
+            unmerged, merged_ = (one(input_ids=windows(2, 16)).logits for one in (model, whole))
         # merged weights are rounded to bf16
-        assert float((logits - unmerged).norm() / unmerged.norm()) < 0.02
+        assert float((merged_ - unmerged).norm() / unmerged.norm()) < 0.02
+        holds_what_peft_merges(repaired, model)
         config = json.loads((repaired.path / "adapter" / "adapter_config.json").read_text())
         assert config["r"] == repaired.manifest.steps[-1].figures["rank_most"]
 
 
 @pytest.mark.parametrize(
-    "wound",
-    [
-        PRUNE,
-        {"type": "prune.layers", "layers": [1]},
-        {"type": "prune.channels", "ratio": 0.25},
-        {"type": "lowrank.svd", "ratio": 0.3},
-    ],
-    ids=lambda wound: wound["type"],
+    "wound", [PRUNE, {"type": "prune.layers", "layers": [1]}, {"type": "prune.channels", "ratio": 0.25}]
 )
-def test_peft_loads_what_repairs_any_wound(tiny: Callable[..., Path], tmp_path: Path, wound: dict[str, Any]) -> None:
+def test_peft_loads_what_repairs_any_wound(tiny, shared, wound):
     """Also where the wounded checkpoint has fewer layers, or narrower ones, than the reference."""
     with (
-        operate(tiny(), tmp_path / "store", wound) as wounded,
-        operate(tiny(), tmp_path / "store", wound, repair(distill_steps=2)) as repaired,
+        operate(tiny(), shared.root, wound) as wounded,
+        operate(tiny(), shared.root, wound, repair(distill_steps=2)) as repaired,
     ):
-        base = AutoModelForCausalLM.from_pretrained(wounded.path, dtype=torch.float32)
-        before = {name: weight.clone() for name, weight in base.state_dict().items()}
-        state = PeftModel.from_pretrained(base, str(repaired.path / "adapter")).merge_and_unload().state_dict()
-        after = weights(repaired.path)
-        for name, weight in after.items():
-            assert torch.equal(state[name].to(weight.dtype), weight), name
+        model, before = beside(wounded.path, repaired)
+        state = holds_what_peft_merges(repaired, model)
         assert any(not torch.equal(state[name], weight) for name, weight in before.items())
 
 
-def test_peft_on_the_weights_that_were_wounded_anew_is_the_merged_checkpoint(
-    tiny: Callable[..., Path], tmp_path: Path
-) -> None:
-    with operate(tiny(), tmp_path / "store", RTN, repair(iterations=3)) as repaired:
-        base = AutoModelForCausalLM.from_pretrained(repaired.path / "base", dtype=torch.float32)
-        state = PeftModel.from_pretrained(base, str(repaired.path / "adapter")).merge_and_unload().state_dict()
-        for name, weight in weights(repaired.path).items():
-            assert torch.equal(state[name].to(weight.dtype), weight), name
+def test_peft_on_the_weights_that_were_wounded_anew_is_the_merged_checkpoint(tiny, shared):
+    with operate(tiny(), shared.root, RTN, repair(iterations=3)) as repaired:
+        holds_what_peft_merges(repaired, beside(repaired.path / "base", repaired)[0])

@@ -1,14 +1,10 @@
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
-from tests.support.attention import attention_of
+from tests.support.pruning import load
 from tests.unit.workers.mitigation.repair.support import RTN, operate, windows
 from workers.mitigation.reconstruction import schedule
 from workers.mitigation.repair import blocks
@@ -19,29 +15,20 @@ from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.reading import open_tensors
 
-Tiny = Callable[..., Path]
 TOKENS = windows(32, 32)
 HELD = list(Split.of(32).held_out)
 
 
-def run(
-    wounded: Path, reference: Path, scratch: Path, factors: dict[str, Factors], **options: Any
-) -> dict[str, Factors]:
+def run(wounded, reference, scratch, factors, **options):
     ours, theirs = inspect(wounded), inspect(reference)
     scratch.mkdir()
-    settings: dict[str, Any] = {"pairs": range(ours.layers), "epochs": 4, "seed": 0} | options
+    settings = {"pairs": range(ours.layers), "epochs": 4, "seed": 0} | options
     with open_tensors(ours) as mine, open_tensors(theirs) as reader:
-        fitted = Blocks(
-            Skeleton(ours, mine.read),
-            Skeleton(theirs, reader.read),
-            TOKENS,
-            scratch,
-            **settings,
-        )
+        fitted = Blocks(Skeleton(ours, mine.read), Skeleton(theirs, reader.read), TOKENS, scratch, **settings)
         return fitted.run(factors)
 
 
-def errors(wounded: Path, reference: Path, rank: int) -> dict[str, Factors]:
+def errors(wounded, reference, rank):
     """The best product for each layer's error, as if all inputs had the same power."""
     ours, theirs = inspect(wounded), inspect(reference)
     found = {}
@@ -53,27 +40,25 @@ def errors(wounded: Path, reference: Path, rank: int) -> dict[str, Factors]:
     return found
 
 
-def distance(wounded: Path, reference: Path, factors: dict[str, Factors], at: int = -1) -> float:
+def distance(wounded, reference, factors, at=-1):
     """Mean squared error of hidden states on the windows that decide, by transformers, with the factors merged."""
 
-    def states(path: Path, adapter: dict[str, Factors]) -> torch.Tensor:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, attn_implementation=attention_of(path))
+    def states(path, adapter):
+        model = load(path)
         with torch.no_grad():
             for name, one in adapter.items():
                 weight = model.get_parameter(name)
                 weight.copy_(merged(weight, one))
-            found: torch.Tensor = model(input_ids=TOKENS[HELD], output_hidden_states=True).hidden_states[at]
+            found = model(input_ids=TOKENS[HELD], output_hidden_states=True).hidden_states[at]
         return found.float()
 
     return float((states(wounded, factors) - states(reference, {})).square().mean())
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_what_leaves_the_model_comes_nearer_on_windows_that_were_not_trained_on(
-    tiny: Tiny, tmp_path: Path, kind: str
-) -> None:
+def test_what_leaves_the_model_comes_nearer_on_windows_that_were_not_trained_on(tiny, tmp_path, shared, kind):
     reference = tiny(kind)
-    with operate(reference, tmp_path / "store", RTN) as wounded:
+    with operate(reference, shared.root, RTN) as wounded:
         given = errors(wounded.path, reference, 8)
         found = run(wounded.path, reference, tmp_path / "scratch", given)
         assert found.keys() == given.keys()
@@ -82,9 +67,9 @@ def test_what_leaves_the_model_comes_nearer_on_windows_that_were_not_trained_on(
         assert after < before < distance(wounded.path, reference, {})
 
 
-def test_what_a_dropped_layer_did_is_in_the_target_of_the_one_before(tiny: Tiny, tmp_path: Path) -> None:
+def test_what_a_dropped_layer_did_is_in_the_target_of_the_one_before(tiny, tmp_path, shared):
     reference = tiny()
-    with operate(reference, tmp_path / "store", {"type": "prune.layers", "layers": [1]}) as wounded:
+    with operate(reference, shared.root, {"type": "prune.layers", "layers": [1]}) as wounded:
         name = "model.layers.0.mlp.down_proj.weight"
         draws = torch.Generator().manual_seed(0)
         given = {name: Factors(1e-3 * torch.randn(64, 8, generator=draws), torch.randn(8, 128), torch.zeros(8))}
@@ -93,12 +78,10 @@ def test_what_a_dropped_layer_did_is_in_the_target_of_the_one_before(tiny: Tiny,
         assert after < before
 
 
-def test_a_block_that_it_does_not_help_keeps_what_it_came_with(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_block_that_it_does_not_help_keeps_what_it_came_with(tiny, tmp_path, shared, monkeypatch):
     reference = tiny()
     monkeypatch.setattr(blocks.FactorsOfBlock.__init__, "__kwdefaults__", {"rate": 100.0})
-    with operate(reference, tmp_path / "store", RTN) as wounded:
+    with operate(reference, shared.root, RTN) as wounded:
         given = errors(wounded.path, reference, 4)
         found = run(wounded.path, reference, tmp_path / "scratch", given, epochs=1)
         for name, one in given.items():
@@ -106,9 +89,9 @@ def test_a_block_that_it_does_not_help_keeps_what_it_came_with(
             assert torch.equal(found[name].down_RI, one.down_RI)
 
 
-def test_the_first_of_two_blocks_of_one_layer_keeps_what_it_came_with(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_first_of_two_blocks_of_one_layer_keeps_what_it_came_with(tiny, tmp_path, shared):
     reference = tiny()
-    with operate(reference, tmp_path / "store", {"type": "extend.duplicate", "layers": [1]}) as wounded:
+    with operate(reference, shared.root, {"type": "extend.duplicate", "layers": [1]}) as wounded:
         names = [f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(4)]
         draws = torch.Generator().manual_seed(0)
         given = {
@@ -122,25 +105,25 @@ def test_the_first_of_two_blocks_of_one_layer_keeps_what_it_came_with(tiny: Tiny
         assert kept == [False, True, False, False]
 
 
-def test_a_model_that_lost_nothing_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_model_that_lost_nothing_is_left_alone(tiny, tmp_path):
     spare = {"model.layers.1.self_attn.q_proj.weight": Factors(torch.zeros(64, 4), torch.randn(4, 64), torch.zeros(4))}
     found = run(tiny(), tiny(), tmp_path / "scratch", spare)
     assert not bool(found["model.layers.1.self_attn.q_proj.weight"].up_OR.any())
 
 
-def test_directions_that_count_more_come_nearer(tiny: Tiny, tmp_path: Path) -> None:
+def test_directions_that_count_more_come_nearer(tiny, tmp_path, shared):
     reference = tiny()
-    with operate(reference, tmp_path / "store", RTN) as wounded:
+    with operate(reference, shared.root, RTN) as wounded:
         given = {
             name: one for name, one in errors(wounded.path, reference, 4).items() if name.startswith("model.layers.2.")
         }
 
-        def leaving_last(path: Path, factors: dict[str, Factors], entering: torch.Tensor | None) -> list[torch.Tensor]:
+        def leaving_last(path, factors, entering):
             """What enters and leaves the last block, which is given `entering` in place of its own."""
             model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
-            seen: list[torch.Tensor] = []
+            seen = []
 
-            def enter(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            def enter(_, args):
                 seen.append(args[0] if entering is None else entering)
                 return (seen[0], *args[1:])
 
@@ -163,12 +146,12 @@ def test_directions_that_count_more_come_nearer(tiny: Tiny, tmp_path: Path) -> N
         assert lost[1] < lost[0]
 
 
-def test_the_same_seed_gives_the_same_factors_and_another_one_others(tiny: Tiny, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_factors_and_another_one_others(tiny, tmp_path, shared):
     reference = tiny()
-    with operate(reference, tmp_path / "store", RTN) as wounded:
+    with operate(reference, shared.root, RTN) as wounded:
         given = errors(wounded.path, reference, 4)
         first, second, other = (
-            run(wounded.path, reference, tmp_path / str(turn), given, seed=seed, epochs=20)
+            run(wounded.path, reference, tmp_path / str(turn), given, seed=seed, epochs=6)
             for turn, seed in enumerate((0, 0, 1))
         )
         assert all(torch.equal(first[name].up_OR, second[name].up_OR) for name in first)
@@ -176,29 +159,23 @@ def test_the_same_seed_gives_the_same_factors_and_another_one_others(tiny: Tiny,
         assert any(not torch.equal(first[name].up_OR, other[name].up_OR) for name in first)
 
 
-def test_it_can_be_stopped_and_tells_how_far_it_is(tiny: Tiny, tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+def test_it_can_be_stopped_and_tells_how_far_it_is(tiny, tmp_path, shared):
+    told = []
 
-    def check() -> None:
+    def check():
         if ("blocks", 1, 3) in told:
             raise InterruptedError
 
     reference = tiny()
-    with operate(reference, tmp_path / "store", RTN) as wounded:
+    with operate(reference, shared.root, RTN) as wounded:
         given = errors(wounded.path, reference, 4)
         with pytest.raises(InterruptedError):
-            run(
-                wounded.path,
-                reference,
-                tmp_path / "scratch",
-                given,
-                progress=lambda *at: told.append(at),
-                check_cancelled=check,
-            )
+            options = {"progress": lambda *at: told.append(at), "check_cancelled": check}
+            run(wounded.path, reference, tmp_path / "scratch", given, **options)
     assert ("blocks", 2, 3) not in told
 
 
-def test_steps_are_relative_to_the_size_of_a_factor() -> None:
+def test_steps_are_relative_to_the_size_of_a_factor():
     moved = []
     for size in (1.0, 100.0):
         draws = torch.Generator().manual_seed(0)

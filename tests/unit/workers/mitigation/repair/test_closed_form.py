@@ -4,42 +4,42 @@ import pytest
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.mitigation.repair.closed_form import Factors, Metric, balanced, root_of, solve
+from workers.mitigation.repair.closed_form import Metric, balanced, root_of, solve
 
 
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def moment(inputs: int, tokens: int = 400, seed: int = 1) -> torch.Tensor:
+def moment(inputs, tokens=400, seed=1):
     x_TI = draw(tokens, inputs, seed=seed) * torch.logspace(-1, 1, inputs, dtype=torch.float64)
     return x_TI.T @ x_TI / tokens
 
 
-def gradients(outputs: int, seed: int) -> torch.Tensor:
+def gradients(outputs, seed):
     """Moments of gradients that go together."""
     mix = torch.eye(outputs, dtype=torch.float64) * outputs**0.5 + draw(outputs, outputs, seed=seed + 1)
     delta_TO = draw(300, outputs, seed=seed) @ mix
     return delta_TO.T @ delta_TO / 300
 
 
-def shrunk(gradient_OO: torch.Tensor) -> torch.Tensor:
+def shrunk(gradient_OO):
     """What the solution counts with: three tenths taken off beside the diagonal."""
     return gradient_OO * torch.where(torch.eye(len(gradient_OO)) > 0, 1.0, 0.7)
 
 
-def ridged(moment: torch.Tensor, share: float) -> torch.Tensor:
+def ridged(moment, share):
     """With a share of the mean power added to each channel's."""
     return moment + share * moment.diagonal().mean() * torch.eye(len(moment), dtype=torch.float64)
 
 
-def loss(error: torch.Tensor, factors: Factors, moment_II: torch.Tensor, gradient_OO: torch.Tensor) -> float:
+def loss(error, factors, moment_II, gradient_OO):
     left = error - factors.product().double()
     return float(torch.trace(shrunk(gradient_OO) @ left @ moment_II @ left.T)) / 2
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(12, 20), (20, 12), (16, 16)])
-def test_without_metrics_it_is_the_truncated_svd_of_the_error(outputs: int, inputs: int) -> None:
+def test_without_metrics_it_is_the_truncated_svd_of_the_error(outputs, inputs):
     error = draw(outputs, inputs)
     left, values, right = torch.linalg.svd(error)
     for rank in (1, 3, 7):
@@ -51,14 +51,14 @@ def test_without_metrics_it_is_the_truncated_svd_of_the_error(outputs: int, inpu
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(8, 14), (14, 8)])
-def test_full_rank_removes_the_error(outputs: int, inputs: int) -> None:
+def test_full_rank_removes_the_error(outputs, inputs):
     error = draw(outputs, inputs)
     factors = solve(error, moment(inputs), gradients(outputs, 5))
     assert factors.rank == min(outputs, inputs)
     torch.testing.assert_close(factors.product().double(), error, rtol=1e-4, atol=1e-4)
 
 
-def test_each_direction_saves_what_it_says() -> None:
+def test_each_direction_saves_what_it_says():
     error, moment_II, gradient_OO = draw(10, 16), moment(16), gradients(10, 7)
     factors = solve(error, moment_II, gradient_OO)
     losses = [loss(error, factors.first(rank), moment_II, gradient_OO) for rank in range(11)]
@@ -69,7 +69,7 @@ def test_each_direction_saves_what_it_says() -> None:
 
 @pytest.mark.parametrize("by_channel", [False, True])
 @pytest.mark.parametrize("shape", [(10, 16), (16, 10)])
-def test_what_is_left_is_what_the_trace_says(shape: tuple[int, int], by_channel: bool) -> None:
+def test_what_is_left_is_what_the_trace_says(shape, by_channel):
     error, moment_II, gradient_OO = draw(*shape), moment(shape[1]), gradients(shape[0], 7)
     counted_OO = ridged(gradient_OO.diagonal().diag() if by_channel else shrunk(gradient_OO), 1e-3)
     counted_II = ridged(moment_II, 1e-4)
@@ -82,7 +82,7 @@ def test_what_is_left_is_what_the_trace_says(shape: tuple[int, int], by_channel:
     assert metric.divide(torch.zeros(shape), most=2)[1] == 0.0
 
 
-def test_no_other_product_of_that_rank_leaves_less() -> None:
+def test_no_other_product_of_that_rank_leaves_less():
     """The oracles: descent from many starts, and the solutions of the unweighted and the half-weighted problem."""
     error, gradient_OO = draw(6, 9), gradients(6, 2)
     moment_II = moment(9)
@@ -96,43 +96,43 @@ def test_no_other_product_of_that_rank_leaves_less() -> None:
         down = draw(2, 9, seed=20 + seed).requires_grad_(True)
         optimizer = torch.optim.LBFGS([up, down], max_iter=300, line_search_fn="strong_wolfe")
 
-        def closure(up: torch.Tensor = up, down: torch.Tensor = down, of: torch.optim.Optimizer = optimizer) -> float:
+        def closure(up=up, down=down, of=optimizer):
             of.zero_grad()
             left = error - up @ down
             value = torch.trace(shrunk(gradient_OO) @ left @ moment_II @ left.T) / 2
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             return float(value.detach())
 
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)
         assert closure() > reached * (1 - 2e-3)
 
 
-def test_moments_by_channel_are_those_of_a_diagonal_matrix() -> None:
+def test_moments_by_channel_are_those_of_a_diagonal_matrix():
     error, by_channel_O = draw(6, 9), draw(6, seed=2).square() + 0.05
     one, other = solve(error, moment(9), by_channel_O, most=3), solve(error, moment(9), by_channel_O.diag(), most=3)
     torch.testing.assert_close(one.product(), other.product())
     torch.testing.assert_close(one.gains_R, other.gains_R)
 
 
-def test_an_error_of_low_rank_needs_no_more() -> None:
+def test_an_error_of_low_rank_needs_no_more():
     error = draw(12, 3) @ draw(3, 18, seed=3)
     factors = solve(error, moment(18))
     assert factors.rank == 3
     torch.testing.assert_close(factors.product().double(), error, rtol=1e-4, atol=1e-4)
 
 
-def test_no_error_has_no_directions() -> None:
+def test_no_error_has_no_directions():
     assert solve(torch.zeros(4, 6), moment(6)).rank == 0
 
 
-def test_factors_of_a_direction_have_the_same_norm() -> None:
+def test_factors_of_a_direction_have_the_same_norm():
     factors = solve(draw(10, 16), moment(16), gradients(10, 7))
     torch.testing.assert_close(factors.up_OR.norm(dim=0), factors.down_RI.norm(dim=1))
     nothing = balanced(torch.zeros(3, 1), torch.ones(1, 4), torch.zeros(1))
     assert bool(torch.isfinite(nothing.down_RI).all())
 
 
-def test_inputs_that_never_occur_do_not_break_the_root() -> None:
+def test_inputs_that_never_occur_do_not_break_the_root():
     x_TI = draw(3, 8)  # fewer tokens than inputs
     root = root_of(x_TI.T @ x_TI, ridge=1e-6)
     torch.testing.assert_close(root @ root.T, x_TI.T @ x_TI, rtol=1e-4, atol=1e-4)
@@ -140,14 +140,14 @@ def test_inputs_that_never_occur_do_not_break_the_root() -> None:
     assert solve(draw(5, 8), torch.zeros(8, 8), torch.zeros(5, 5), most=2).rank == 2
 
 
-def test_shapes_that_do_not_fit_are_an_error() -> None:
+def test_shapes_that_do_not_fit_are_an_error():
     with pytest.raises(ValueError, match="moments"):
         solve(torch.zeros(4, 6), torch.eye(5))
     with pytest.raises(ValueError, match="moments"):
         solve(torch.zeros(4, 6), torch.eye(6), torch.ones(3))
 
 
-def test_a_moment_that_is_not_finite_is_refused() -> None:
+def test_a_moment_that_is_not_finite_is_refused():
     broken = moment(6)
     broken[2, 2] = float("nan")
     with pytest.raises(HemostatError) as caught:

@@ -1,7 +1,5 @@
 from collections import Counter
-from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +7,7 @@ from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
+from tests.support.stopping import Stop, StoppedError
 from tests.unit.workers.mitigation.repair.support import windows
 from workers.distributions.head import Head
 from workers.mitigation.divergence import Divergence
@@ -26,7 +25,7 @@ NAMES = ("model.layers.0.self_attn.v_proj", "model.layers.2.mlp.down_proj")
 
 
 @pytest.fixture
-def made(tiny: Callable[..., Path], tmp_path: Path) -> tuple[Distiller, dict[str, Factors], torch.Tensor, Path, Path]:
+def made(tiny, tmp_path):
     """A model, its reference (another one) and an adapter, all in float32."""
     reference, candidate = tiny("gemma2", seed=1), tiny("gemma2")
     tokens_NL = windows(8, 24)
@@ -38,9 +37,7 @@ def made(tiny: Callable[..., Path], tmp_path: Path) -> tuple[Distiller, dict[str
     shapes = {NAMES[0]: (32, 64), NAMES[1]: (64, 128)}
     factors = {
         f"{name}.weight": Factors(
-            torch.randn(outputs, 3, generator=draws) / 10,
-            torch.randn(3, inputs, generator=draws) / 10,
-            torch.zeros(3),
+            torch.randn(outputs, 3, generator=draws) / 10, torch.randn(3, inputs, generator=draws) / 10, torch.zeros(3)
         )
         for name, (outputs, inputs) in shapes.items()
     }
@@ -52,10 +49,7 @@ def made(tiny: Callable[..., Path], tmp_path: Path) -> tuple[Distiller, dict[str
     return distiller, factors, tokens_NL, reference, candidate
 
 
-Made = tuple[Distiller, dict[str, Factors], torch.Tensor, Path, Path]
-
-
-def test_gradients_are_those_of_autograd_through_the_whole_model(made: Made) -> None:
+def test_gradients_are_those_of_autograd_through_the_whole_model(made):
     distiller, factors, tokens_NL, reference, candidate = made
     theirs, ours = (AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (reference, candidate))
     leaves = {
@@ -72,15 +66,13 @@ def test_gradients_are_those_of_autograd_through_the_whole_model(made: Made) -> 
     distiller._gradients(range(8))
     for name, (up, down) in leaves.items():
         adapted = distiller._adapted[name]
-        assert adapted.up_OR.grad is not None
-        assert adapted.down_RI.grad is not None
         torch.testing.assert_close(adapted.up_OR.grad, up.grad, rtol=2e-3, atol=1e-5)
         torch.testing.assert_close(adapted.down_RI.grad, down.grad, rtol=2e-3, atol=1e-5)
     held_out = float((p.exp() * (p - q.detach())).sum(-1)[7:].mean())
     assert distiller.measure() == pytest.approx(held_out, rel=1e-3)
 
 
-def test_training_lowers_what_it_is_trained_on(made: Made) -> None:
+def test_training_lowers_what_it_is_trained_on(made):
     distiller, factors, _, _, _ = made
     distiller._split = Split(tuple(range(8)), tuple(range(8)))
     before = distiller.measure()
@@ -92,25 +84,24 @@ def test_training_lowers_what_it_is_trained_on(made: Made) -> None:
     assert distiller.measure() == before
 
 
-def test_seconds_bound_it(made: Made) -> None:
+def test_seconds_bound_it(made):
     distiller, *_ = made
     assert distiller.train(10**6, seed=0, seconds=0.5) < 10**6
     assert distiller.train(0, seed=0) == 0
 
 
-def test_time_that_a_lost_attempt_had_spent_counts(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_that_a_lost_attempt_had_spent_counts(made, tmp_path, monkeypatch):
     monkeypatch.setattr(resumption, "EVERY_S", 0.0)
     distiller, *_ = made
     kept = Resumption(tmp_path, "key")
     assert distiller.train(1, seed=0, resumption=kept) == 1
     state = kept.load()
-    assert state is not None
     assert 0 < state["seconds"] < 600
     torch.save(state | {"seconds": 3600.0}, tmp_path / "key.pt")
     assert distiller.train(10**6, seed=0, seconds=3000, resumption=Resumption(tmp_path, "key")) == 1
 
 
-def test_every_window_comes_as_often_as_any_other() -> None:
+def test_every_window_comes_as_often_as_any_other():
     first = list(islice(_batches(range(5), 2, 7), 10))
     assert first == list(islice(_batches(range(5), 2, 7), 10))
     assert first != list(islice(_batches(range(5), 2, 8), 10))
@@ -118,24 +109,24 @@ def test_every_window_comes_as_often_as_any_other() -> None:
     assert len(next(_batches((3,), 4, 0))) == 4
 
 
-def test_the_rate_rises_and_falls_to_nothing() -> None:
+def test_the_rate_rises_and_falls_to_nothing():
     assert _share(0.0, 0.0) == pytest.approx(0.1)
     assert _share(0.5, 9.0) == pytest.approx(0.5)
     assert _share(1.0, 20.0) == pytest.approx(0.0)
 
 
-def test_the_rate_is_full_where_much_is_left_and_falls_in_proportion() -> None:
+def test_the_rate_is_full_where_much_is_left_and_falls_in_proportion():
     assert rate_at(3.0) == rate_at(0.3) == Rate(RATE)
     assert rate_at(0.06).size == pytest.approx(RATE / 5)
     assert not rate_at(FINE_NATS).relative
     assert rate_at(0.0) == rate_at(-2e-9) == Rate(0.0)
 
 
-def test_where_little_is_left_steps_are_in_proportion_to_each_factor() -> None:
+def test_where_little_is_left_steps_are_in_proportion_to_each_factor():
     assert rate_at(0.04) == rate_at(1e-6) == Rate(FINE_RATE, relative=True)
 
 
-def test_relative_steps_lower_what_they_are_trained_on_and_leave_empty_factors(made: Made) -> None:
+def test_relative_steps_lower_what_they_are_trained_on_and_leave_empty_factors(made):
     distiller, factors, _, _, _ = made
     empty = f"{NAMES[0]}.weight"
     distiller.put({empty: Factors(0 * factors[empty].up_OR, factors[empty].down_RI, torch.zeros(3))})
@@ -146,24 +137,11 @@ def test_relative_steps_lower_what_they_are_trained_on_and_leave_empty_factors(m
     assert not distiller.factors()[empty].up_OR.any()
 
 
-def test_it_can_be_stopped_in_every_layer_forward_and_backward(made: Made) -> None:
-    class StoppedError(Exception):
-        pass
-
+def test_it_can_be_stopped_in_every_layer_forward_and_backward(made):
     distiller, *_ = made
-    asked: list[int] = []
-
-    def check() -> None:
-        asked.append(1)
-        if stop and len(asked) == stop:
-            raise StoppedError
-
-    stop = 0
-    distiller.check_cancelled = check
+    distiller.check_cancelled = asked = Stop()
     distiller._gradients([0, 1])
-    whole = len(asked)
-    assert whole >= 6  # three layers, both ways
-    asked.clear()
-    stop = whole  # the last of the way back
+    assert asked.calls >= 6  # three layers, both ways
+    distiller.check_cancelled = Stop(asked.calls)  # the last of the way back
     with pytest.raises(StoppedError):
         distiller._gradients([0, 1])

@@ -1,29 +1,28 @@
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 
+from tests.support.stopping import Stop, StoppedError
 from workers.mitigation.repair.closed_form import Metric
 from workers.mitigation.repair.rounds import rounds
 
 
-def draw(*shape: int, seed: int) -> torch.Tensor:
+def draw(*shape, seed):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def coarse(weight_OI: torch.Tensor) -> torch.Tensor:
+def coarse(weight_OI):
     """A wound: whole steps of a quarter of each row's largest value."""
     step_O1 = weight_OI.abs().amax(1, keepdim=True).clamp_min(1e-9) / 4
     return (weight_OI / step_O1).round() * step_O1
 
 
-def alike(outputs: int, inputs: int) -> Metric:
+def alike(outputs, inputs):
     """Every input and output counts the same."""
     return Metric(torch.eye(inputs, dtype=torch.float64), torch.ones(outputs, dtype=torch.float64))
 
 
-def alternated(weight: np.ndarray, taken: np.ndarray, rank: int, count: int) -> list[float]:
+def alternated(weight, taken, rank, count):
     """What is left after each round, by numpy's own decomposition."""
     left = []
     for _ in range(count):
@@ -34,13 +33,13 @@ def alternated(weight: np.ndarray, taken: np.ndarray, rank: int, count: int) -> 
     return left
 
 
-def best_of(weight: np.ndarray, rank: int) -> np.ndarray:
+def best_of(weight, rank):
     up, values, down = np.linalg.svd(weight, full_matrices=False)
     return (up[:, :rank] * values[:rank]) @ down[:rank]
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
-def test_the_round_that_leaves_the_least_is_kept(count: int) -> None:
+def test_the_round_that_leaves_the_least_is_kept(count):
     rank = 4
     whole_OI = draw(24, 6, seed=21) @ draw(6, 32, seed=22) + draw(24, 32, seed=23)
     error_OI = whole_OI - coarse(whole_OI)
@@ -49,11 +48,10 @@ def test_the_round_that_leaves_the_least_is_kept(count: int) -> None:
     assert count < 5 or min(left) < 0.98 * left[-1]  # of five it is not the last
     found = rounds(whole_OI, error_OI, alike(24, 32), coarse, rank=rank, count=count)
     assert found.left == pytest.approx(min(left), rel=1e-3)
-    assert found.base_OI is not None
     torch.testing.assert_close(found.base_OI + found.error_OI, whole_OI)
 
 
-def test_the_metric_decides_and_not_the_size_of_the_error() -> None:
+def test_the_metric_decides_and_not_the_size_of_the_error():
     """Two wounds of a weight: a small one of an input that counts, a large one of an input that does not."""
     whole_OI = torch.zeros(4, 4)
     counts, hardly = torch.zeros(4, 4), torch.zeros(4, 4)
@@ -62,12 +60,12 @@ def test_the_metric_decides_and_not_the_size_of_the_error() -> None:
     hardly[0, 2] = hardly[1, 3] = 10.0
     metric = Metric.of(torch.diag(torch.tensor([100.0, 100.0, 1e-4, 1e-4], dtype=torch.float64)), None, 4)
     for there, made in ((counts, hardly), (hardly, counts)):
-        found = rounds(whole_OI, -there, metric, lambda _, made=made: made, rank=1, count=1)  # type: ignore[misc]
+        found = rounds(whole_OI, -there, metric, lambda _, made=made: made, rank=1, count=1)
         torch.testing.assert_close(found.error_OI, -hardly)
         assert (found.base_OI is None) == (there is hardly)
 
 
-def test_the_wound_that_was_there_is_kept_where_every_round_is_worse() -> None:
+def test_the_wound_that_was_there_is_kept_where_every_round_is_worse():
     whole_OI = draw(8, 8, seed=1)
     error_OI = 0.01 * draw(8, 8, seed=2)
     found = rounds(whole_OI, error_OI, alike(8, 8), lambda weight_OI: weight_OI + draw(8, 8, seed=3), rank=2, count=3)
@@ -77,26 +75,14 @@ def test_the_wound_that_was_there_is_kept_where_every_round_is_worse() -> None:
     assert found.left == pytest.approx(float((values[2:] ** 2).sum()) / 2, rel=1e-4)
 
 
-def test_between_rounds_one_can_cancel() -> None:
-    class CancelledError(Exception):
-        pass
+def test_between_rounds_one_can_cancel():
+    made, whole_OI = [], draw(8, 8, seed=1)
 
-    asked: list[int] = []
-
-    def check() -> None:
-        asked.append(1)
-        if len(asked) == 3:
-            raise CancelledError
-
-    made: list[torch.Tensor] = []
-
-    def again(weight_OI: torch.Tensor) -> torch.Tensor:
+    def again(weight_OI):
         made.append(weight_OI)
         return coarse(weight_OI)
 
-    whole_OI = draw(8, 8, seed=1)
-    arguments: tuple[torch.Tensor, torch.Tensor, Metric, Callable[[torch.Tensor], torch.Tensor]]
-    arguments = whole_OI, whole_OI - coarse(whole_OI), alike(8, 8), again
-    with pytest.raises(CancelledError):
-        rounds(*arguments, rank=2, count=5, check_cancelled=check)
+    given = whole_OI, whole_OI - coarse(whole_OI), alike(8, 8), again
+    with pytest.raises(StoppedError):
+        rounds(*given, rank=2, count=5, check_cancelled=Stop(3))
     assert len(made) == 2

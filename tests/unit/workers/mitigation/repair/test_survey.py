@@ -1,13 +1,8 @@
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
-from tests.support.attention import attention_of
+from tests.support.pruning import load
 from tests.unit.workers.mitigation.repair.support import operate, windows
 from workers.mitigation.gradients import LayerGradients
 from workers.mitigation.repair.closed_form import Factors, solve
@@ -16,7 +11,7 @@ from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.reading import open_tensors
 
 
-def survey(wounded: Path, reference: Path, scratch: Path, pairs: list[int], **options: Any) -> Iterator[Any]:
+def survey(wounded, reference, scratch, pairs, **options):
     """The survey and what it found, with every linear layer of the decoder."""
     ours, theirs = inspect(wounded), inspect(reference)
     scratch.mkdir()
@@ -39,22 +34,16 @@ def survey(wounded: Path, reference: Path, scratch: Path, pairs: list[int], **op
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
-def test_what_a_dropped_layer_did_is_regressed_on_the_projection_before_it(
-    tiny: Callable[..., Path], tmp_path: Path, kind: str
-) -> None:
+def test_what_a_dropped_layer_did_is_regressed_on_the_projection_before_it(tiny, tmp_path, kind):
     reference = tiny(kind)
     with operate(reference, tmp_path / "store", {"type": "prune.layers", "layers": [1]}) as wounded:
         made, found, _ = survey(wounded.path, reference, tmp_path / "scratch", [0, 2], most=64)
         name = "model.layers.0.mlp.down_proj.weight"
         assert made.regressed == [name]
         # the oracle: ridge regression in float64 on transformers' own hidden states
-        seen: list[torch.Tensor] = []
-        ours = AutoModelForCausalLM.from_pretrained(
-            wounded.path, dtype=torch.bfloat16, attn_implementation=attention_of(wounded.path)
-        )
-        theirs = AutoModelForCausalLM.from_pretrained(
-            reference, dtype=torch.bfloat16, attn_implementation=attention_of(reference)
-        )
+        seen = []
+        ours = load(wounded.path)
+        theirs = load(reference)
         ours.model.layers[0].mlp.down_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
         with torch.no_grad():
             mine = ours(input_ids=windows(32, 32), output_hidden_states=True).hidden_states[1]
@@ -70,10 +59,10 @@ def test_what_a_dropped_layer_did_is_regressed_on_the_projection_before_it(
         assert len(untouched.spare_RI) == 64
 
 
-def test_directions_of_untouched_layers_are_those_of_most_power(tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_directions_of_untouched_layers_are_those_of_most_power(tiny, tmp_path):
     _, found, _ = survey(tiny(), tiny(), tmp_path / "scratch", [0, 1, 2], most=5)
-    seen: list[torch.Tensor] = []
-    model = AutoModelForCausalLM.from_pretrained(tiny(), dtype=torch.bfloat16, attn_implementation=attention_of(tiny()))
+    seen = []
+    model = load(tiny())
     model.model.layers[1].self_attn.q_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
         model(input_ids=windows(32, 32))
@@ -85,7 +74,7 @@ def test_directions_of_untouched_layers_are_those_of_most_power(tiny: Callable[.
     assert bool((spare.norm(dim=1) <= 1 + 1e-6).all())
 
 
-def test_the_error_and_the_final_states_are_those_of_the_models(tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_error_and_the_final_states_are_those_of_the_models(tiny, tmp_path):
     wound = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
     with operate(tiny(), tmp_path / "store", wound) as wounded:
         _, found, states = survey(wounded.path, tiny(), tmp_path / "scratch", [0, 1, 2], most=64)
@@ -93,15 +82,13 @@ def test_the_error_and_the_final_states_are_those_of_the_models(tiny: Callable[.
             for name, one in found.items():
                 error = theirs.read(name).float() - ours.read(name).float()
                 torch.testing.assert_close(one.factors.product(), error, atol=1e-3, rtol=1e-2)
-        model = AutoModelForCausalLM.from_pretrained(
-            tiny(), dtype=torch.bfloat16, attn_implementation=attention_of(tiny())
-        )
+        model = load(tiny())
         with torch.no_grad():
             expected = model.model(input_ids=windows(32, 32)).last_hidden_state
         torch.testing.assert_close(states.read(0, 32).float(), expected.float(), atol=0.05, rtol=0.02)
 
 
-def test_found_directions_come_before_spare_ones() -> None:
+def test_found_directions_come_before_spare_ones():
     factors = solve(torch.diag(torch.tensor([3.0, 2.0])), torch.eye(2))
     one = Possible(factors, torch.ones(2, 2))
     assert one.take(1).rank == 1
@@ -112,9 +99,7 @@ def test_found_directions_come_before_spare_ones() -> None:
     assert isinstance(one.take(0), Factors)
 
 
-def test_an_error_counts_by_gradients_at_outputs_and_tokens_by_theirs(
-    tiny: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_an_error_counts_by_gradients_at_outputs_and_tokens_by_theirs(tiny, tmp_path):
     """Of the first block, whose inputs no repair has changed yet, as transformers has them."""
     wound = {"type": "quantize.rtn", "bits": 3, "group_size": 32}
     draws = torch.Generator().manual_seed(6)
@@ -135,10 +120,8 @@ def test_an_error_counts_by_gradients_at_outputs_and_tokens_by_theirs(
                     positions_NL=torch.rand(32, 32, generator=draws) ** 20,
                 )
         _, found, _ = survey(wounded.path, tiny(), tmp_path / "scratch", [0, 1, 2], most=4, gradients=gradients)
-        seen: dict[str, torch.Tensor] = {}
-        model = AutoModelForCausalLM.from_pretrained(
-            wounded.path, dtype=torch.bfloat16, attn_implementation=attention_of(wounded.path)
-        )
+        seen = {}
+        model = load(wounded.path)
         for path, module in model.model.layers[0].named_modules():
             if path.endswith("_proj"):
                 module.register_forward_pre_hook(
@@ -151,7 +134,6 @@ def test_an_error_counts_by_gradients_at_outputs_and_tokens_by_theirs(
             for name, given in seen.items():
                 error = theirs.read(name).float() - ours.read(name).float()
                 of = gradients[name]
-                assert of.positions_NL is not None
                 weight_T1 = (0.5 + 0.5 * of.positions_NL / of.positions_NL.mean()).reshape(-1, 1).double()
                 x_TI = given.double().flatten(0, 1)
                 moment, plain = (weight_T1 * x_TI).T @ x_TI / len(x_TI), x_TI.T @ x_TI / len(x_TI)

@@ -8,7 +8,7 @@ from workers.surgery.blockwise.gram import add_upper, mirror
 
 
 @pytest.mark.parametrize("inputs", [1, 7, 192, 193, 500])
-def test_blocks_above_the_diagonal_and_their_mirror_are_the_whole_product(inputs: int) -> None:
+def test_blocks_above_the_diagonal_and_their_mirror_are_the_whole_product(inputs):
     draws = torch.Generator().manual_seed(inputs)
     batches = [torch.randn(tokens, inputs, generator=draws) for tokens in (3, 40)]
     weights = [torch.rand(len(batch), 1, generator=draws) for batch in batches]

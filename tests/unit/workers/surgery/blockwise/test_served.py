@@ -1,8 +1,5 @@
 """Configurations that vLLM and transformers read in different ways are run as vLLM runs them."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -17,20 +14,20 @@ TOKENS = torch.arange(2, 66)[None]
 
 
 @torch.no_grad()
-def hidden(folder: Path) -> torch.Tensor:
+def hidden(folder):
     """(1, L, D) what leaves the last block of our modules, float32."""
     info = inspect(folder)
     with open_tensors(info) as reader:
         skeleton = Skeleton(info, reader.read, dtype=torch.float32)
         states, kwargs = skeleton.calls(TOKENS)
         for index in range(info.layers):
-            found: Any = skeleton.block(index)(states, **kwargs[index])
+            found = skeleton.block(index)(states, **kwargs[index])
             states = found[0] if isinstance(found, tuple) else found
     return states
 
 
 @torch.no_grad()
-def oracle(folder: Path, **changes: Any) -> torch.Tensor:
+def oracle(folder, **changes):
     """The same of transformers' whole model, told explicitly what to compute. Its states end with the norm."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     for layer in model.model.layers:
@@ -38,13 +35,13 @@ def oracle(folder: Path, **changes: Any) -> torch.Tensor:
             layer.self_attn.attn_logit_softcapping = changes["softcap"]
         if "activation" in changes:
             layer.mlp.act_fn = changes["activation"]
-    caught: list[torch.Tensor] = []
+    caught = []
     model.model.norm.register_forward_pre_hook(lambda _, entered: caught.append(entered[0]))
     model(TOKENS)
     return caught[0]
 
 
-def test_gemma_2_is_capped_where_its_file_has_no_word_of_it(tmp_path: Path) -> None:
+def test_gemma_2_is_capped_where_its_file_has_no_word_of_it(tmp_path):
     folder = make_checkpoint(tmp_path / "m", "gemma2", scale=12.0)
     edit_json(folder / "config.json", attn_logit_softcapping=None)
     assert "attn_logit_softcapping" not in inspect(folder).config
@@ -61,9 +58,7 @@ def test_gemma_2_is_capped_where_its_file_has_no_word_of_it(tmp_path: Path) -> N
         ({"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu"}, "none"),
     ],
 )
-def test_gemma_s_activation_is_that_of_hidden_activation(
-    tmp_path: Path, fields: dict[str, str], approximate: str
-) -> None:
+def test_gemma_s_activation_is_that_of_hidden_activation(tmp_path, fields, approximate):
     folder = make_checkpoint(tmp_path / "m", model_type="gemma")
     edit_json(folder / "config.json", hidden_activation=None)
     edit_json(folder / "config.json", **fields)
