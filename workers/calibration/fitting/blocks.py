@@ -49,13 +49,13 @@ class FitText:
 
     @classmethod
     def of(cls, corpus: Corpus) -> Self:
-        """Every position but the first of a window, whose state is like no other. Shorter windows are filled up at
-        their end, which causal attention does not see."""
+        """Every position counts: the first of a window has a state like no other, and is corrected too. Shorter
+        windows are filled up at their end, which causal attention does not see."""
         shape = (len(corpus.windows), max(len(window.tokens) for window in corpus.windows))
         tokens_NL, weight_NL = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
         for place, window in enumerate(corpus.windows):
             tokens_NL[place, : len(window.tokens)] = torch.from_numpy(window.tokens.astype(np.int64))
-            weight_NL[place, 1 : len(window.tokens)] = 1.0
+            weight_NL[place, : len(window.tokens)] = 1.0
         return cls(tokens_NL, weight_NL, torch.tensor([window.document for window in corpus.windows]))
 
     def counted(self) -> torch.Tensor:

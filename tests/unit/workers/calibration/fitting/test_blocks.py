@@ -183,14 +183,13 @@ def test_what_a_dropped_block_did_is_in_the_correction_before_it(tiny: Tiny, tmp
     assert after < before
 
 
-def test_windows_of_a_corpus_count_but_for_their_first_position_and_what_fills_them_up() -> None:
+def test_windows_of_a_corpus_count_but_for_what_fills_them_up() -> None:
     documents = [TextDocument(str(at), "prose", text="seven eight nine ten " * 4) for at in range(9)]
     corpus = make_windows(documents, make_tokenizer(), 23)
     given = FitText.of(corpus)
     lengths = [len(window.tokens) for window in corpus.windows]
     assert min(lengths) < max(lengths)
-    assert given.weight_NL.sum(1).tolist() == [length - 1 for length in lengths]
-    assert not given.weight_NL[:, 0].any()
+    assert given.weight_NL.sum(1).tolist() == lengths
     for place, window in enumerate(corpus.windows):
         assert given.tokens_NL[place, : lengths[place]].tolist() == window.tokens.tolist()
     fitted_N, held_N = given.parts()
