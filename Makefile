@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(WORKER)
 
-.PHONY: setup demo up test test-all lint size board pictures docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
+.PHONY: setup demo up test test-all lint size board pictures board-picture docs audit lock bench bench-serve bench-statistics bench-mitigation bench-decoders chaos soak mutants paper clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -69,6 +69,9 @@ board: setup ## write the Grafana dashboards anew from deploy/grafana/board.py a
 
 pictures: setup ## take the pictures of docs/ from a real service, with chromium; some minutes
 	@$(BIN)/python -m deploy.pictures
+
+board-picture: setup ## take the picture of the board over more than an hour of traffic, with chromium and prometheus
+	@$(BIN)/python -m deploy.board_picture
 
 docs: setup ## write docs/reference anew from the code
 	@$(BIN)/python -m deploy.reference

@@ -1,4 +1,4 @@
-"""Takes the pictures of the pages from a real service: `make pictures`. That of the board is made by `preview`.
+"""Takes the pictures of the pages from a real service: `make pictures`. That of the board: `make board-picture`.
 
 Two quantizations of the demo model are compared with it over the shipped text. Chromium then shows the report of the
 first, the difference of both, and the list of jobs.

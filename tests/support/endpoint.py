@@ -1,4 +1,4 @@
-"""The whole service as a user runs it, with a tiny model whose candidate is the same weights at 4 bits."""
+"""The whole service as a user runs it, with a model whose candidate is the same weights at 4 bits."""
 
 from __future__ import annotations
 
@@ -32,18 +32,37 @@ RECIPE = [{"type": "quantize.rtn", "bits": 4, "group_size": 64}]
 
 
 class Endpoint:
-    """`hemostat up` over an embedded Valkey that the test may kill, and a Prometheus that scrapes all of it."""
+    """`hemostat up` over an embedded Valkey that the test may kill, and a Prometheus that scrapes all of it.
 
-    def __init__(self, folder: Path) -> None:
+    The model is a tiny one under the alias `tiny`, or the checkpoint `reference`; `changed` are settings.
+    """
+
+    def __init__(self, folder: Path, *, reference: Path | None = None, **changed: Any) -> None:
         self.home = folder / "home"
         self.home.mkdir(parents=True)
-        reference = make_checkpoint(self.home / "tiny", seed=3, scale=5.0, max_position_embeddings=CONTEXT)
+        if reference is None:
+            make_checkpoint(self.home / "tiny", seed=3, scale=5.0, max_position_embeddings=CONTEXT)
+        else:
+            shutil.copytree(reference, self.home / "tiny")
+        reference = self.home / "tiny"
         shutil.copytree(reference, self.home / "served")
         self._good = folder / "good"
         shutil.copytree(reference, self._good)
         (self.home / "models.toml").write_text('[models.tiny]\npath = "tiny"\n[models.served]\npath = "served"\n')
         self.redis = RedisServer(self.home)
         port, worker = free_port(), free_port()
+        chosen: dict[str, Any] = {
+            "share_serving": 0.1,
+            "engine_kv_cache_bytes": 16 * 1024 * 1024,
+            "engine_batch_tokens": 2048,
+            "redelivery_s": 120.0,  # the worker is held for a while
+            "shadow_queue": 1024,
+            "shadow_nice": 1,  # by default its start would wait for the other tests
+            # Nothing is refitted: what the first fit is worth is to be seen.
+            "shadow_refit_after_tokens": 10**9,
+            "shadow_refit_fresh": 10**6,
+            "sse_heartbeat_s": 1.0,
+        }
         self.settings = Settings(
             home=self.home,
             redis_url=self.redis.url,
@@ -51,16 +70,7 @@ class Endpoint:
             worker_metrics_port=worker,
             deploy_demo=False,
             requests_per_minute=100_000,
-            share_serving=0.1,
-            engine_kv_cache_bytes=16 * 1024 * 1024,
-            engine_batch_tokens=2048,
-            redelivery_s=120.0,  # the worker is held for a while
-            shadow_queue=1024,
-            shadow_nice=1,  # by default its start would wait for the other tests
-            # Nothing is refitted: what the first fit is worth is to be seen.
-            shadow_refit_after_tokens=10**9,
-            shadow_refit_fresh=10**6,
-            sse_heartbeat_s=1.0,
+            **(chosen | changed),
         )
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=self.url, timeout=60)
