@@ -47,6 +47,12 @@ class AnsweredSetting(Contract):
     decided: bool = Field(description="whether the whole interval is on that side of the 5 %")
 
 
+class Setting(Contract):
+    """A value of the knob. null is a value, too: of a group size it is one group per channel."""
+
+    value: JsonValue
+
+
 class NearLossless(Contract):
     """How far the knob may be turned by the whole rule.
 
@@ -54,11 +60,9 @@ class NearLossless(Contract):
     """
 
     limit: float = Field(default=MOST_LOST, description="on the average degradation")
-    largest: JsonValue = Field(
-        description="the strongest setting within both halves; null: there is none, or it was not reached, unless "
-        "`null_is_value`"
+    largest: Setting | None = Field(
+        description="the strongest setting within both halves; null: there is none, or it was not reached"
     )
-    null_is_value: bool = Field(default=False, description="whether the null of `largest` is a value of the knob")
     limited_by: Literal["perplexity", "tasks", "nothing"] | None = Field(
         description="which half stops it: `tasks` where a setting within the perplexity half loses more; `nothing` "
         "where the strongest measured setting is within both; null where the tasks can tell nothing"
@@ -85,8 +89,3 @@ class NearLossless(Contract):
     def open_by_tasks(self) -> tuple[JsonValue, ...]:
         """Settings that were asked whose degradation has an interval that holds the 5 %, in the order asked."""
         return tuple(one.value for one in self.answered if one.within is not None and not one.decided)
-
-    @property
-    def any_within(self) -> bool:
-        """Whether a setting is within both halves, the neutral one included."""
-        return self.null_is_value or self.largest is not None

@@ -24,19 +24,13 @@ from app.contracts.report import (
     Severity,
     SeverityVerdict,
 )
-from app.kinds.sweep.lossless import NearLossless
+from app.kinds.sweep.lossless import NearLossless, Setting
 
 Answer = Literal["transition", "no transition in range", "not identifiable"]
 _PUBLISHED: Final = "power_law_then_exponential"
 _ILL_FITTING: Final = 0.05
 OpenCi = tuple[Number, Number]
 Order = Literal["share", "rising", "falling", "around", "unknown", "given"]
-
-
-def any_within(largest: JsonValue, *, null_is_value: bool, neutral: float | None = None) -> bool:
-    """Whether a setting stays within a limit, `largest` the strongest, and not `neutral` alone, which changes nothing.
-    A `largest` of null is none, unless null is a value of the knob that was measured: `null_is_value`."""
-    return (null_is_value or largest is not None) and (neutral is None or largest != neutral)
 
 
 class SweptKnob(Contract):
@@ -101,27 +95,16 @@ class SweepSlice(Contract):
         description="of each point, in their order; empty of one that is not finite or refused"
     )
     perplexity_ratio: tuple[Mean, ...] = Field(description="likewise, to the unmodified model's over the same tokens")
-    largest_mild: JsonValue = Field(
-        description="the strongest measured value whose excess KL on this part stays below `moderate` by its upper "
-        "limit, with every weaker one; null: not even the weakest, or, where there is a `note`, it cannot be judged; "
-        "unless `null_is_value`"
+    largest_mild: Setting | None = Field(
+        description="the strongest measured setting whose excess KL on this part stays below `moderate` by its upper "
+        "limit, with every weaker one; null: not even the weakest, or, if there is a `note`, it cannot be judged"
     )
     note: str = Field(default="", description="why it cannot be judged; empty where it can")
-    largest_mild_sides: tuple[JsonValue, JsonValue] | None = Field(
+    largest_mild_sides: tuple[Setting | None, Setting | None] | None = Field(
         default=None,
         description="`largest_mild` of the values below the knob's neutral one and of those above, where the report "
         "has `sides`; `largest_mild` is null then",
     )
-    null_is_value: bool = Field(
-        default=False,
-        description="whether the null of `largest_mild` is a value of the knob that stays mild, and not the lack "
-        "of one",
-    )
-
-    @property
-    def any_mild(self) -> bool:
-        """Whether a setting stays mild; of a report without `sides`."""
-        return any_within(self.largest_mild, null_is_value=self.null_is_value)
 
 
 class SweepTokenClass(SweepSlice):
@@ -270,9 +253,9 @@ class Limit(Contract):
     """How far the knob may be turned before a quantity passes a limit."""
 
     limit: float = Field(description="near-lossless: rise of ln perplexity; mild: excess KL in nats per token")
-    largest: JsonValue = Field(
-        description="the strongest measured value that stays within the limit with every weaker one; null: not even "
-        "the weakest does, unless `null_is_value`"
+    largest: Setting | None = Field(
+        description="the strongest measured setting that stays within the limit with every weaker one; null: not even "
+        "the weakest does"
     )
     at: Number = Field(
         description="where the limit is passed, interpolated; before a collapse the last finite setting; null: outside "
@@ -291,16 +274,14 @@ class Limit(Contract):
         "too, nothing is shown to stay mild, and nothing is shown not to. Of `near_lossless`, which goes by the mean, "
         "also those up to `largest` whose interval holds the limit",
     )
-    null_is_value: bool = Field(
-        default=False,
-        description="whether the null of `largest` is a value of the knob that stays within the limit, and not the "
-        "lack of one",
-    )
+
 
     @property
-    def any_within(self) -> bool:
-        """Whether a setting stays within the limit, the neutral one included."""
-        return any_within(self.largest, null_is_value=self.null_is_value)
+    def strongest(self) -> JsonValue:
+        """The value of `largest`. Raises ValueError without one."""
+        if self.largest is None:
+            raise ValueError("no setting stays within the limit")
+        return self.largest.value
 
 
 class CrossingSlopes(Contract):
@@ -391,7 +372,7 @@ class SweepReport(Report):
         """Of a knob without a known order the points that stay mild, each judged by itself."""
         limit = self.largest_mild
         values = [point.value for point in self.measured]
-        count = 0 if limit is None or not limit.any_within else values.index(limit.largest) + 1
+        count = 0 if limit is None or limit.largest is None else values.index(limit.largest.value) + 1
         return self.measured[:count]
 
     @property
@@ -402,4 +383,5 @@ class SweepReport(Report):
 
     def stays_mild(self, limit: Limit) -> bool:
         """Whether a setting that changes anything stays within a limit, of the whole or of a side."""
-        return any_within(limit.largest, null_is_value=limit.null_is_value, neutral=self.knob.neutral)
+        neutral = self.knob.neutral
+        return limit.largest is not None and (neutral is None or limit.largest.value != neutral)

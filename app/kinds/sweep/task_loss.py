@@ -37,7 +37,7 @@ def rules_of(report: SweepReport) -> list[tuple[str, NearLossless]]:
 
 def largest_of(rule: NearLossless) -> str:
     """The strongest setting within both halves; a dash where there is none."""
-    return visible(told(rule.largest)) if rule.any_within else fmt.NONE
+    return fmt.NONE if rule.largest is None else visible(told(rule.largest.value))
 
 
 def stopped_by(rule: NearLossless) -> str:

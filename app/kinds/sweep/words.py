@@ -41,7 +41,7 @@ def heading(report: SweepReport) -> str:
         return visible(_none_mild(report, [limit]))
     if report.knob.order == "unknown":
         return visible(f"{report.knob.field}: {len(report.mild_alone)} of {len(report.measured)} settings are mild")
-    return f"Mild up to {setting(report, limit.largest)}"
+    return f"Mild up to {setting(report, limit.strongest)}"
 
 
 def _between(report: SweepReport) -> str:
@@ -69,7 +69,7 @@ def _none_mild(report: SweepReport, known: Sequence[Limit]) -> str:
         return f"{field}: only {neutral} was measured, which changes nothing"
     if open_:
         return f"{field} not shown to stay mild; {undecided(*open_)}"
-    but = f" but {neutral}" if any(limit.any_within for limit in known) else ""
+    but = f" but {neutral}" if any(limit.largest is not None for limit in known) else ""
     judged = all(side.largest_mild is not None and _measured(report, side) for side in report.sides)
     return f"No value of {field}{but} stays mild{'' if judged else ' on the side that could be judged'}"
 
@@ -77,7 +77,7 @@ def _none_mild(report: SweepReport, known: Sequence[Limit]) -> str:
 def _mild_end(report: SweepReport, side: SweptSide) -> str | None:
     """The last setting that stays mild on a side; None where none that changes anything does."""
     limit = side.largest_mild
-    return told(limit.largest) if limit is not None and report.stays_mild(limit) else None
+    return told(limit.strongest) if limit is not None and report.stays_mild(limit) else None
 
 
 def _nowhere(report: SweepReport, side: SweptSide) -> str:
@@ -106,7 +106,7 @@ def undecided(*limits: Limit) -> str:
 
 def largest_within(limit: Limit | None) -> str:
     """The strongest setting within a limit, by its value; a dash where there is none."""
-    return visible(told(limit.largest)) if limit is not None and limit.any_within else fmt.NONE
+    return fmt.NONE if limit is None or limit.largest is None else visible(told(limit.largest.value))
 
 
 def limits_of(report: SweepReport) -> list[tuple[str, Limit | None, Limit | None]]:
@@ -123,7 +123,7 @@ def last_mild(report: SweepReport, value: Any) -> bool:
     if report.knob.order == "unknown":
         return False
     return any(
-        limit is not None and report.stays_mild(limit) and limit.largest == value for _, limit, _ in limits_of(report)
+        limit is not None and report.stays_mild(limit) and limit.strongest == value for _, limit, _ in limits_of(report)
     )
 
 
@@ -156,11 +156,11 @@ def severity(point: SweepPoint) -> str:
 def mild_up_to(part: SweepSlice) -> str:
     """The strongest setting that stays mild on a part of the text; of a knob with two sides that of each."""
     if part.largest_mild_sides is not None and not part.note:
-        below, above = (_NONE_SHOWN if end is None else told(end) for end in part.largest_mild_sides)
+        below, above = (_NONE_SHOWN if end is None else told(end.value) for end in part.largest_mild_sides)
         return visible(f"{below} below, {above} above")
-    if not part.any_mild:
+    if part.largest_mild is None:
         return UNJUDGED if part.note else _NONE_SHOWN
-    return visible(told(part.largest_mild))
+    return visible(told(part.largest_mild.value))
 
 
 def largest_column(report: SweepReport) -> str:
@@ -203,9 +203,9 @@ def passed(report: SweepReport, limit: Limit) -> tuple[str, str]:
 def lossless_beyond_mild(report: SweepReport, mild: Limit | None, lossless: Limit | None) -> str:
     """The class of damage at the last near-lossless setting where that is not mild; empty where it is, where there is
     no such setting, or where what is mild is not known."""
-    if mild is None or lossless is None or not lossless.any_within or report.knob.order == "unknown":
+    if mild is None or lossless is None or lossless.largest is None or report.knob.order == "unknown":
         return ""
-    point = next(point for point in report.points if point.value == lossless.largest)
+    point = next(point for point in report.points if point.value == lossless.largest.value)
     if point.severity in {None, "none", "mild"}:
         return ""
     return f"the damage there is {' or '.join(point.classes) or point.severity}"
@@ -214,7 +214,7 @@ def lossless_beyond_mild(report: SweepReport, mild: Limit | None, lossless: Limi
 def lossless_note(report: SweepReport) -> str:
     """That near-lossless is not mild, and at which settings; empty where it is."""
     beyond = [
-        f"at {setting(report, lossless.largest)} {told_.replace(' there', '')}"
+        f"at {setting(report, lossless.strongest)} {told_.replace(' there', '')}"
         for _, mild, lossless in limits_of(report)
         if lossless is not None and (told_ := lossless_beyond_mild(report, mild, lossless))
     ]
@@ -232,7 +232,7 @@ def _unplaced(report: SweepReport, limit: Limit) -> str:
         return visible("; ".join(["each judged by itself", *([undecided(limit)] if limit.undecided else [])]))
     if limit.undecided:
         return visible(undecided(limit))
-    return "before the weakest setting" if not limit.any_within else "not in the measured range"
+    return "before the weakest setting" if limit.largest is None else "not in the measured range"
 
 
 def strongest(report: SweepReport) -> str:
@@ -247,7 +247,7 @@ def shown_places(report: SweepReport) -> list[int]:
     ends."""
     limit = report.largest_mild
     values = [point.value for point in report.points]
-    shown = [] if limit is None or not limit.any_within else [values.index(limit.largest)]
+    shown = [] if limit is None or limit.largest is None else [values.index(limit.largest.value)]
     return [*shown, *([len(values) - 1] if len(values) - 1 not in shown else [])]
 
 

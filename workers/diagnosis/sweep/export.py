@@ -25,8 +25,8 @@ def export(report: SweepReport, course: Course, context: JobContext) -> None:
     if all(point.s is not None for point in course.points):
         write_atomically(context.output / CURVE_FILE, json.dumps(curve(report, course), indent=1).encode())
     limit = report.largest_mild
-    last = None if limit is None or not limit.any_within else limit
-    mild = next((point.s for point in report.points if last is not None and point.value == last.largest), None)
+    last = None if limit is None else limit.largest
+    mild = next((point.s for point in report.points if last is not None and point.value == last.value), None)
     threshold = report.threshold
     known = threshold if threshold is not None and threshold.identifiable else None
     gauges = {

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.request import Thresholds
+from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import CrossingSlopes, Limit
 from workers.analysis.threshold.documents import RESAMPLES, DocumentLosses
 from workers.analysis.threshold.formfree import LimitPoint, largest_mild, near_lossless_of_documents
@@ -54,9 +55,9 @@ def by_perplexity(course: Course, limit: Limit) -> tuple[tuple[Turned, ...], tup
     """The settings up to the near-lossless point `limit`, and those beyond it before a collapse, weakest first; of the
     same strength the least harmful first, and so all of a knob without an order."""
     points, _ = _by_loss(course, course.until_collapse()[0])
-    if not limit.any_within:
+    if limit.largest is None:
         return (), points
-    last = next(place for place, point in enumerate(points) if point.value == limit.largest)
+    last = next(place for place, point in enumerate(points) if point.value == limit.largest.value)
     return points[: last + 1], points[last + 1 :]
 
 
@@ -142,10 +143,9 @@ def slope_of(
 
 
 def _limit(found: LimitPoint, points: Sequence[Turned], course: Course, rule: str, *, interval: bool) -> Limit:
-    null = found.last is not None and points[found.last].value is None
-    largest = None if found.last is None else points[found.last].value
+    largest = None if found.last is None else Setting(value=points[found.last].value)
     if course.alone:
         # Between settings without an order there is no place.
-        return Limit(limit=found.limit, largest=largest, at=None, ci=None, rule=rule, null_is_value=null)
+        return Limit(limit=found.limit, largest=largest, at=None, ci=None, rule=rule)
     ci = found.ci if interval else None
-    return Limit(limit=found.limit, largest=largest, at=found.at, ci=ci, rule=rule, null_is_value=null)
+    return Limit(limit=found.limit, largest=largest, at=found.at, ci=ci, rule=rule)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
-from app.kinds.sweep.lossless import AnsweredSetting, NearLossless
+from app.kinds.sweep.lossless import AnsweredSetting, NearLossless, Setting
 from app.kinds.sweep.report import Limit
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.limits import by_perplexity
@@ -51,8 +51,7 @@ def near_lossless_rule(
     past = beyond if by == "perplexity" else ()
     open_ = undecided_by_perplexity(course, kept[-1:] if course.alone else kept, past, limit.limit)
     found = NearLossless(
-        largest=None if largest is None else largest.value,
-        null_is_value=largest is not None and largest.value is None,
+        largest=None if largest is None else Setting(value=largest.value),
         limited_by=by,
         decided=all(one.decided for one in answered) and not open_,
         open_by_perplexity=tuple(point.value for point in open_),

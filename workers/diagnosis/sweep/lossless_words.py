@@ -63,9 +63,9 @@ def rule_in_words(found: NearLossless, half: PerplexityHalf, field: str, neutral
     rule = "By the whole published rule"
     if not found.answered:
         none = f"no value of {field} is near-lossless"
-        if found.any_within:
+        if found.largest is not None:
             none = f"only {field} = {told(neutral)} is near-lossless, which changes nothing"
-        return _joined([f"{rule} {none}", half.stopped(field, any_within=found.any_within), half.doubt(field)])
+        return _joined([f"{rule} {none}", half.stopped(field, any_within=found.largest is not None), half.doubt(field)])
     last = found.answered[-1]
     if last.within is None:
         return (
@@ -112,7 +112,7 @@ def _none_within(found: NearLossless, field: str, neutral: float | None) -> str:
             f"no near-lossless value of {field} was found among the {len(found.answered)} strongest that perplexity "
             f"allows, and {counted(found.unasked, 'weaker one')} {'was' if found.unasked == 1 else 'were'} not asked"
         )
-    if found.any_within:
+    if found.largest is not None:
         return f"only {field} = {told(neutral)} is near-lossless, which changes nothing"
     return f"no value of {field} is near-lossless"
 

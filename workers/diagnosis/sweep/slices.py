@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from app.contracts.report import Mean
 from app.contracts.request import Thresholds
+from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import SweepSlice
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.distributions.statistics import exponential
@@ -55,27 +56,24 @@ def sliced(course: Course, part: PartSums, *, floor: float, thresholds: Threshol
     upper_of = {point.index: next(uppers) if point.record.whole else np.inf for point in course.points}
     limit = thresholds.moderate if enough else -np.inf
     sides = [_largest(side, upper_of, limit) for side in course.sides()]
-    below_above = [None if last is None else last.value for last in sides]
-    last = None if sides else _largest(course, upper_of, limit)
     return SweepSlice(
         tokens=int(part.tokens_W.sum()),
         documents=np.unique(course.document_W[part.tokens_W > 0]).size,
         kl=_in_order(course, clusters.means(kl_PN, seed=seed, low=0.0), enough=enough),
         perplexity_ratio=_in_order(course, ratios, enough=enough),
-        largest_mild=None if last is None else last.value,
-        largest_mild_sides=(below_above[0], below_above[1]) if sides else None,
+        largest_mild=None if sides else _largest(course, upper_of, limit),
+        largest_mild_sides=(sides[0], sides[1]) if sides else None,
         note="" if enough else TOO_FEW,
-        null_is_value=last is not None and last.value is None,
     )
 
 
-def _largest(course: Course, upper_of: Mapping[int, float], limit: float) -> Turned | None:
-    """The strongest point that is within the limit with all weaker ones; those that no order distinguishes stand by
+def _largest(course: Course, upper_of: Mapping[int, float], limit: float) -> Setting | None:
+    """The strongest setting that is within the limit with all weaker ones; those that no order distinguishes stand by
     their own damage."""
     measured = [point for point in course.points if not point.record.refused]
     measured.sort(key=lambda point: (course.rank(point), upper_of[point.index]))
     within = list(takewhile(lambda point: upper_of[point.index] < limit, measured))
-    return within[-1] if within else None
+    return Setting(value=within[-1].value) if within else None
 
 
 def _in_order(course: Course, means: Sequence[Mean], *, enough: bool) -> tuple[Mean, ...]:

@@ -58,10 +58,10 @@ def _mild(report: SweepReport) -> str:
         return _one_by_one(report)
     if not report.stays_mild(limit):
         return _none_mild(report, limit)
-    if limit.at is None and limit.largest == report.measured[-1].value:
-        return f"The damage stays mild up to the strongest setting measured, {field} = {told(limit.largest)}."
+    if limit.at is None and limit.strongest == report.measured[-1].value:
+        return f"The damage stays mild up to the strongest setting measured, {field} = {told(limit.strongest)}."
     beside = _as_strong(report, limit)
-    return f"The damage stays mild up to {field} = {told(limit.largest)}{beside}{_end(report, limit)}."
+    return f"The damage stays mild up to {field} = {told(limit.strongest)}{beside}{_end(report, limit)}."
 
 
 def _none_mild(report: SweepReport, limit: Limit) -> str:
@@ -90,7 +90,7 @@ def _end(report: SweepReport, limit: Limit) -> str:
 def _as_strong(report: SweepReport, limit: Limit) -> str:
     """Settings that remove the same share as the last mild one, and are not."""
     measured = report.measured
-    last = next((place for place, point in enumerate(measured) if point.value == limit.largest), len(measured))
+    last = next((place for place, point in enumerate(measured) if point.value == limit.strongest), len(measured))
     beyond = [point.value for point in measured[last + 1 :] if point.s is not None and point.s == measured[last].s]
     if not beyond:
         return ""
@@ -146,9 +146,9 @@ def _on_side(report: SweepReport, side: SweptSide) -> str:
     if not shown:
         return f"{name} not even {field} = {told(values[0])} keeps the damage mild{_crossing(report, limit)}."
     toward = "down to" if down else "up to"
-    if limit.at is None and limit.largest == values[-1]:
-        return f"{name} the damage stays mild {toward} the furthest setting measured, {field} = {told(limit.largest)}."
-    return f"{name} the damage stays mild {toward} {field} = {told(limit.largest)}{_end(report, limit)}."
+    if limit.at is None and limit.strongest == values[-1]:
+        return f"{name} the damage stays mild {toward} the furthest setting measured, {field} = {told(limit.strongest)}."
+    return f"{name} the damage stays mild {toward} {field} = {told(limit.strongest)}{_end(report, limit)}."
 
 
 def _collapse(report: SweepReport) -> str:
