@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.compare.request import CompareRequest
+from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import lift
@@ -113,13 +114,13 @@ def test_the_limits_lie_where_the_points_say(swept: tuple[SweepReport, Context])
     assert limit is not None and limit.limit == pytest.approx(math.log(7.657 / 6.157))
     within = [rise < limit.limit for rise in rises]
     first = within.index(False) if False in within else len(within)
-    assert limit.largest == (report.points[first - 1].value if first else None)
+    assert limit.largest == (Setting(value=report.points[first - 1].value) if first else None)
     mild = report.largest_mild
     assert mild is not None
     uppers = [point.excess_kl.ci[1] for point in report.points if point.excess_kl and point.excess_kl.ci]
     good = [upper < 0.05 for upper in uppers]
     first = good.index(False) if False in good else len(good)
-    assert mild.largest == (report.points[first - 1].value if first else None)
+    assert mild.largest == (Setting(value=report.points[first - 1].value) if first else None)
 
 
 def test_domains_together_are_the_whole(swept: tuple[SweepReport, Context]) -> None:
@@ -272,7 +273,7 @@ def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(
         }
         assert uppers[near] < uppers[far]
         mild = [value for value in (near, far) if uppers[value] < 0.05]
-        assert side.largest_mild.largest == (mild[-1] if mild else None)
+        assert side.largest_mild.largest == (Setting(value=mild[-1]) if mild else None)
     assert "changes nothing by itself" in report.verdict
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.request import SweepRequest
 from app.kinds.tasks.request import TasksRequest
@@ -100,7 +101,7 @@ def test_settings_are_asked_from_the_strongest_down_until_one_loses_little(swept
     report, context = swept
     rule, limit = report.near_lossless_rule, report.near_lossless
     assert rule is not None and limit is not None
-    allowed = VALUES[: VALUES.index(limit.largest) + 1]
+    allowed = VALUES[: VALUES.index(limit.strongest) + 1]
     asked = [one.value for one in rule.answered]
     assert len(asked) > 1 and asked == allowed[::-1][: len(asked)]
     for one in rule.answered:
@@ -113,7 +114,7 @@ def test_settings_are_asked_from_the_strongest_down_until_one_loses_little(swept
         assert one.within is (one.degradation.mean <= 0.05)
         assert sums.loss is None and sums.reference == 0
     assert [one.within for one in rule.answered] == [False] * (len(asked) - 1) + [True]
-    assert (rule.largest, rule.limited_by, rule.at_chance) == (asked[-1], "tasks", ("gsm8k",))
+    assert (rule.largest, rule.limited_by, rule.at_chance) == (Setting(value=asked[-1]), "tasks", ("gsm8k",))
     assert rule.sentence in report.verdict and "is not asked" not in limit.rule
     assert {"tasks", "generate"} <= set(context.phases)
     assert [one.text for one in report.not_tested if one.code == "other_tasks"] == [
@@ -207,10 +208,10 @@ def test_both_sides_of_a_harmless_value_have_their_own_point(
     for side, values in zip(report.sides, ([0.999, 0.2], [1.001, 4.0]), strict=True):
         rule = side.near_lossless_rule
         assert rule is not None and side.near_lossless is not None
-        allowed = values[: values.index(side.near_lossless.largest) + 1]
+        allowed = values[: values.index(side.near_lossless.strongest) + 1]
         asked = [one.value for one in rule.answered]
         assert asked == allowed[::-1][: len(asked)]
-        assert rule.any_within and rule.answered[-1].within
+        assert rule.largest is not None and rule.answered[-1].within
         assert f"On the side {side.side} 1" in report.verdict
 
 

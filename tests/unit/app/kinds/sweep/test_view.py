@@ -8,6 +8,7 @@ import pytest
 
 from app.kinds.sweep.charts import kl_chart, perplexity_chart, published_value
 from app.kinds.sweep.fits import fit_view
+from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.slices import domains, token_classes, token_classes_note
 from app.kinds.sweep.tables import limits, limits_note, points, points_note
@@ -141,7 +142,7 @@ def test_every_domain_says_how_far_it_goes():
     assert {row[0].text for row in found.domains.rows} == {"prose", "code", "chat"}
     report = SweepReport.model_validate(VARIANTS["knee"])
     rows = {row[0].text: row for row in found.domains.rows}
-    assert float(rows["code"][1].text) == pytest.approx(report.domains["code"].largest_mild, rel=1e-3)
+    assert float(rows["code"][1].text) == pytest.approx(report.domains["code"].largest_mild.value, rel=1e-3)
     assert [column.label for column in found.domains.columns][2] == "KL, nats, at sparsity 0.4182"
     assert rows["code"][2].note.startswith("[")
     few = {name: one.model_copy(update={"note": "too few documents"}) for name, one in list(report.domains.items())[:1]}
@@ -155,13 +156,13 @@ def test_every_kind_of_token_says_how_far_it_goes_the_most_damaged_first_and_the
     assert told.none is not None
     names = [row[0].text for row in found.token_classes.rows]
     assert names[-1] == "In no class" and set(names[:-1]) == {"Numbers", "Code", "Names", "Rare tokens"}
-    place = [point.value for point in report.points].index(report.largest_mild.largest)
+    place = [point.value for point in report.points].index(report.largest_mild.strongest)
     damage = {one.title: one.kl[place].mean for one in told.classes}
     assert names[:-1] == sorted(damage, key=damage.get, reverse=True)
     rows = {row[0].text: row for row in found.token_classes.rows}
     numbers = next(one for one in told.classes if one.name == "numbers")
     assert (rows["Numbers"][0].note, rows["Numbers"][-1].text) == ("24 documents", "288")
-    assert float(rows["Numbers"][1].text) == pytest.approx(numbers.largest_mild, rel=1e-3)
+    assert float(rows["Numbers"][1].text) == pytest.approx(numbers.largest_mild.value, rel=1e-3)
     assert float(rows["Numbers"][2].text) == pytest.approx(numbers.kl[place].mean, rel=0.01)
     assert rows["Numbers"][2].note.startswith("[")
     assert (rows["Code"][1].text, rows["Code"][1].note) == ("cannot be judged", "too few documents")
@@ -201,7 +202,13 @@ def headings():
     """By what is known of each side of the harmless value, 1: the last mild setting, None: not mild, or not judged."""
     report = SweepReport.model_validate(VARIANTS["sides"])
     unsure = {"largest": None, "undecided": (0.8,)}
-    last = {"mild": {}, "far": {"largest": 2}, "near": {"largest": 0.8}, "none": {"largest": None}, "unsure": unsure}
+    last = {
+        "mild": {},
+        "far": {"largest": Setting(value=2)},
+        "near": {"largest": Setting(value=0.8)},
+        "none": {"largest": None},
+        "unsure": unsure,
+    }
     for below in ("near", "none", "unsure", "not judged"):
         for above in ("far", "mild", "none", "unsure", "not judged"):
             sides = tuple(
@@ -324,7 +331,7 @@ def test_a_near_lossless_setting_that_is_not_mild_is_named_with_its_class():
     given = [(0.1, 0.1, 0.02, 0.0), (0.3, 0.3, 0.3, 0.1), (0.5, 0.5, 0.8, 0.6)]
     body = sweep_report(course(given))
     report = SweepReport.model_validate(body)
-    assert (report.largest_mild.largest, report.near_lossless.largest) == (0.1, 0.3)
+    assert (report.largest_mild.strongest, report.near_lossless.strongest) == (0.1, 0.3)
     assert report.points[1].severity == "severe"
     found = sweep(report)
     assert (

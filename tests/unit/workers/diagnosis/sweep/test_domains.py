@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from app.contracts.request import Thresholds
+from app.kinds.sweep.lossless import Setting
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, bending, course, positions, values
 from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.slices import TOO_FEW
@@ -47,15 +48,15 @@ def test_a_domain_that_is_hurt_earlier_stays_mild_less_far():
     for point in made.points[2:]:
         hurt(point, 1)
     found = of(made)
-    assert (found["prose"].largest_mild, found["code"].largest_mild) == (0.8, 0.4)
-    assert of(made, floor=1.0)["code"].largest_mild == 0.8, "beyond the noise floor"
+    assert (found["prose"].largest_mild, found["code"].largest_mild) == (Setting(value=0.8), Setting(value=0.4))
+    assert of(made, floor=1.0)["code"].largest_mild == Setting(value=0.8), "beyond the noise floor"
 
 
 def test_nothing_beyond_a_collapse_is_mild_and_refused_settings_are_passed_over():
     settings = [(s, s, 0.001, 0.01) for s in (0.2, 0.4, 0.6, 0.8)]
-    assert of(course(settings, refused=1))["code"].largest_mild == 0.8
+    assert of(course(settings, refused=1))["code"].largest_mild == Setting(value=0.8)
     broken = of(course(settings, broken=2))["code"]
-    assert broken.largest_mild == 0.4
+    assert broken.largest_mild == Setting(value=0.4)
     assert broken.kl[2].mean is None and broken.kl[3].mean is not None
 
 
@@ -65,17 +66,17 @@ def test_settings_of_the_same_share_are_judged_by_what_the_domain_loses():
     for point in made.points[:2]:
         hurt(point, 0 if point.value == "2:4" else 1)
     found = of(made)
-    assert (found["prose"].largest_mild, found["code"].largest_mild) == ("4:8", "2:4")
+    assert (found["prose"].largest_mild, found["code"].largest_mild) == (Setting(value="4:8"), Setting(value="2:4"))
 
 
 def test_a_last_setting_that_is_null_is_told_from_none():
     for kl, mild in ((0.002, True), (0.9, False)):
         found = of(course([(None, None, kl, 0.01), (32, None, 0.9, 0.9)]))["code"]
-        assert (found.largest_mild, found.null_is_value, found.any_mild) == (None, mild, mild)
+        assert found.largest_mild == (Setting(value=None) if mild else None)
     found = of(course([(32, None, 0.002, 0.01), (None, None, 0.9, 0.9)]))["code"]
-    assert (found.largest_mild, found.null_is_value, found.any_mild) == (32, False, True)
+    assert found.largest_mild == Setting(value=32)
     few = of(course([(None, None, 0.002, 0.01)]), ["code"] * 4 + ["prose"] * (DOCUMENTS - 4))["code"]
-    assert (few.null_is_value, few.any_mild, few.note) == (False, False, TOO_FEW)
+    assert (few.largest_mild, few.note) == (None, TOO_FEW)
 
 
 def test_a_domain_of_few_documents_has_means_only():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from app.contracts.request import Thresholds
+from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import SweepReport, Threshold
 from app.kinds.sweep.request import FormBounds
 from app.models.strength import Order
@@ -52,7 +53,7 @@ def test_the_near_lossless_point_is_where_the_rise_passes_the_published_rule():
     settings = [(s, s, 0.1 * s, rise) for s, rise in ((0.1, 0.1), (0.2, 0.2), (0.3, 0.3), (0.4, 0.4))]
     found = near_lossless(course(settings), seed=0)
     limit = math.log((6.157 + 1.5) / 6.157)
-    assert found.largest == 0.2
+    assert found.largest == Setting(value=0.2)
     assert found.at == pytest.approx(0.2 + 0.1 * (limit - 0.2) / 0.1, abs=1e-6)
     assert (found.ci[0] or 0) <= found.at <= (found.ci[1] or 1)
 
@@ -61,7 +62,7 @@ def test_mild_ends_where_the_upper_limit_passes_and_falling_values_keep_the_orde
     settings = [(8, 0.5, 0.002, 0.01), (6, 0.625, 0.02, 0.02), (5, 0.6875, 0.2, 0.1), (4, 0.75, 0.5, 0.4)]
     made = course(settings)
     found = mild(made, Thresholds())
-    assert found.largest == 6
+    assert found.largest == Setting(value=6)
     # Log-linear between 0.02 at 6 bits and 0.2 at 5 bits.
     assert found.at == pytest.approx(6 - math.log(0.05 / 0.02) / math.log(10), abs=1e-3)
     slopes = crossing_slopes(made, found, seed=0)
@@ -76,7 +77,7 @@ def test_a_last_setting_that_is_null_is_told_from_none():
         (sweep_report(harmful, field="recovery_steps", share=None), False),
     ):
         for name in ("largest_mild", "near_lossless"):
-            assert (body[name]["largest"], body[name]["null_is_value"]) == (None, null)
+            assert body[name]["largest"] == ({"value": None} if null else None)
 
 
 def test_what_lies_beyond_a_collapse_is_within_no_limit():
@@ -87,14 +88,14 @@ def test_what_lies_beyond_a_collapse_is_within_no_limit():
             if found is None:
                 assert broken == 0, "no point is finite up to the collapse"
                 continue
-            assert found.largest == largest
+            assert found.largest == (None if largest is None else Setting(value=largest))
             assert found.at == (None if largest is None else pytest.approx(0.2)), "the last setting before the collapse"
             if largest is not None:
                 # Nothing was measured between it and the collapse: the limit may be passed anywhere there.
                 assert found.ci == pytest.approx((0.2, 0.3))
     # One that the model does not take says nothing of those beyond it.
     found = mild(course(settings, refused=1), Thresholds())
-    assert found.largest == 0.4
+    assert found.largest == Setting(value=0.4)
 
 
 # Half of the weights each, and not as harmful; three quarters.
@@ -106,9 +107,9 @@ def test_settings_of_the_same_share_are_judged_by_what_they_lose_however_they_we
         made = course([HALVES[place] for place in asked])
         assert [point.value for point in made.points] == ["4:8", "2:4", "1:4"] and made.axis_kind == "s"
         found = mild(made, Thresholds())
-        assert (found.largest, found.at, found.ci) == ("4:8", 0.5, (0.5, 0.5))
+        assert (found.strongest, found.at, found.ci) == ("4:8", 0.5, (0.5, 0.5))
         rise = near_lossless(made, seed=0)
-        assert rise.largest == "2:4", "ln perplexity rises by 0.05 there, and by 0.3 at the other"
+        assert rise.largest == Setting(value="2:4"), "ln perplexity rises by 0.05 there, and by 0.3 at the other"
 
 
 def test_a_collapse_stands_last_among_settings_of_the_same_share():
@@ -116,14 +117,14 @@ def test_a_collapse_stands_last_among_settings_of_the_same_share():
     made = course(settings, broken=0)
     assert [point.value for point in made.points] == ["4:8", "2:4", "1:4"]
     for found in (mild(made, Thresholds()), near_lossless(made, seed=0)):
-        assert (found.largest, found.at) == ("4:8", 0.5)
+        assert (found.strongest, found.at) == ("4:8", 0.5)
 
 
 def test_settings_that_all_remove_the_same_share_are_judged_one_by_one():
     layers = [([5], 1 / 30, 0.4, 0.4), ([10], 1 / 30, 0.01, 0.01), ([15], 1 / 30, 0.02, 0.02)]
     made = course(layers, order=Order("unknown", (0, 1, 2)))
     found = mild(made, Thresholds())
-    assert (found.largest, found.at) == ([15], None)
+    assert (found.strongest, found.at) == ([15], None)
 
 
 def test_slopes_have_the_interval_of_documents_resampled_jointly():

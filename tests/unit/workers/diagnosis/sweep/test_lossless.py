@@ -3,6 +3,7 @@
 import pytest
 
 from app.contracts.request import Thresholds
+from app.kinds.sweep.lossless import Setting
 from app.models.strength import Order
 from tests.support.answered import answered
 from tests.support.sweep_reports import course
@@ -84,7 +85,8 @@ STOPPED = {0.3: 180, 0.2: 9}
 def test_the_strongest_setting_within_both_halves_what_stops_it_and_what_is_open(settings, options, lost, expected):
     found, asked = rule(course(settings, **options), lost)
     assert asked == list(lost)
-    told = (found.largest, found.limited_by, found.decided, found.open_by_perplexity, found.open_by_tasks)
+    largest = found.largest and found.largest.value
+    told = (largest, found.limited_by, found.decided, found.open_by_perplexity, found.open_by_tasks)
     assert told[: len(expected)] == expected
 
 
@@ -96,7 +98,7 @@ def test_each_setting_that_was_asked_has_what_it_lost():
     assert "1.0 % (95 % interval 0.5 to 1.9) of the reference's accuracy is lost on sums" in found.sentence
     assert found.unasked == 0
     found, _ = rule(course(NULL, order=Order("falling", (0, 1))), {None: 0})
-    assert found.null_is_value and found.any_within
+    assert found.largest == Setting(value=None)
 
 
 def test_no_more_than_so_many_are_asked():
@@ -125,8 +127,8 @@ def test_each_side_of_a_neutral_value_is_asked_by_itself_and_that_value_never():
     whole, sides = with_tasks(made, form_free(made, Thresholds(), seed=0, tasks=True), ask, field="factor")
     assert asked == [0.5, 0.8, 1.5] and whole.near_lossless_rule is None
     below, above = (side.near_lossless_rule for side in sides)
-    assert (below.largest, below.limited_by) == (0.8, "tasks")
-    assert (above.largest, above.limited_by) == (1.0, "tasks"), "what changes nothing loses nothing"
+    assert (below.largest, below.limited_by) == (Setting(value=0.8), "tasks")
+    assert (above.largest, above.limited_by) == (Setting(value=1.0), "tasks"), "what changes nothing loses nothing"
 
 
 def test_no_finite_perplexity_leaves_nothing_to_ask():
@@ -154,6 +156,6 @@ def test_a_gain_is_told_as_one(harmful, helpful, words):
 
 def test_the_perplexity_half_alone_says_where_it_is_open():
     found = near_lossless(course(rises(0.02, 0.1, 0.214, 0.223, 0.9)), seed=0)
-    assert (found.largest, found.undecided) == (0.3, (0.3, 0.4))
+    assert (found.largest, found.undecided) == (Setting(value=0.3), (0.3, 0.4))
     single = near_lossless(course(SETTINGS, documents=1), seed=0)
     assert single.undecided == (), "without an interval its own says so"

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from app.contracts.request import Thresholds
+from app.kinds.sweep.lossless import Setting
 from app.models.strength import Order
 from tests.support.sweep_reports import course, sweep_report
 from workers.diagnosis.sweep.domains import domains
@@ -22,7 +23,7 @@ def test_each_side_has_its_own_limits_and_none_is_that_of_the_whole():
     assert (whole.largest_mild, whole.near_lossless, whole.slopes) == (None, None, None)
     below, above = sides
     assert (below.side, above.side) == ("below", "above")
-    assert below.largest_mild.largest == 1.0 and above.largest_mild.largest == 1.5
+    assert below.largest_mild.largest == Setting(value=1.0) and above.largest_mild.largest == Setting(value=1.5)
     # Log-linear between the two settings around the limit of 0.05.
     assert below.largest_mild.at == pytest.approx(1 - 0.5 * math.log(50) / math.log(900), abs=1e-3)
     assert above.largest_mild.at == pytest.approx(1.5 + 0.5 * math.log(2.5) / math.log(10), abs=1e-3)
@@ -57,15 +58,15 @@ def test_without_an_order_each_setting_is_judged_by_itself_by_each_quantity():
     assert [point.value for point in made.points] == [0.1, 1.0, 0.01]
     found, sides = form_free(made, Thresholds(), seed=0)
     assert sides == () and found.slopes is None and made.axis_kind == "order"
-    assert (found.largest_mild.largest, found.largest_mild.at, found.largest_mild.ci) == (1.0, None, None)
-    assert found.near_lossless.largest == 0.01, "ln perplexity rises by 0.05 and 0.1 at two, by 0.4 at the other"
+    assert (found.largest_mild.strongest, found.largest_mild.at, found.largest_mild.ci) == (1.0, None, None)
+    assert found.near_lossless.strongest == 0.01, "ln perplexity rises by 0.05 and 0.1 at two, by 0.4 at the other"
 
 
 def test_refused_settings_come_first_and_collapses_last_where_there_is_no_order():
     made = course([*DAMPING, (10.0, None, 0.001, 0.001)], order=Order("unknown", (0, 1, 2, 3)), refused=2, broken=3)
     assert [point.value for point in made.points] == [1.0, 0.1, 0.01, 10.0]
     found = mild(made, Thresholds())
-    assert found.largest == 0.1
+    assert found.largest == Setting(value=0.1)
 
 
 def test_domains_are_judged_on_each_side_and_one_by_one():
@@ -75,9 +76,9 @@ def test_domains_are_judged_on_each_side_and_one_by_one():
         ]
 
     both = judged(course(TEMPERATURE, order=AROUND))
-    assert both.largest_mild is None and both.largest_mild_sides == (1.0, 1.5)
+    assert both.largest_mild is None and both.largest_mild_sides == (Setting(value=1.0), Setting(value=1.5))
     loose = judged(course(DAMPING, order=Order("unknown", (0, 1, 2))))
-    assert loose.largest_mild == 1.0 and loose.largest_mild_sides is None
+    assert loose.largest_mild == Setting(value=1.0) and loose.largest_mild_sides is None
     assert judged(course(TEMPERATURE)).largest_mild is None, "the first of them is not mild"
 
 

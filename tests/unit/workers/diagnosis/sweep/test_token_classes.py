@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from app.contracts.request import Thresholds
+from app.kinds.sweep.lossless import Setting
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, bending, class_masks, course, positions, values
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.slices import TOO_FEW
@@ -79,20 +80,20 @@ def test_means_are_those_of_the_values_by_token_and_intervals_those_of_their_doc
 def test_a_class_that_is_hurt_earlier_stays_mild_less_far_than_what_it_is_not():
     made = hurt(SHARES, name="names", times=200.0, since=2)
     found = of(made)
-    assert (by_name(found)["names"].largest_mild, found.none.largest_mild) == (0.4, 0.8)
-    assert by_name(of(made, floor=1.0))["names"].largest_mild == 0.8, "beyond the noise floor"
+    assert (by_name(found)["names"].largest_mild, found.none.largest_mild) == (Setting(value=0.4), Setting(value=0.8))
+    assert by_name(of(made, floor=1.0))["names"].largest_mild == Setting(value=0.8), "beyond the noise floor"
 
 
 def test_a_class_of_few_documents_has_means_only_and_says_so():
     code = by_name(of(shares()))["code"]
-    assert (code.note, code.documents, code.largest_mild, code.any_mild) == (TOO_FEW, 4, None, False)
+    assert (code.note, code.documents, code.largest_mild) == (TOO_FEW, 4, None)
     assert all(mean.mean is not None and mean.ci is None for mean in code.kl + code.perplexity_ratio)
 
 
 def test_nothing_beyond_a_collapse_is_mild_and_refused_settings_are_passed_over():
-    assert by_name(of(course(SHARES, refused=1)))["numbers"].largest_mild == 0.8
+    assert by_name(of(course(SHARES, refused=1)))["numbers"].largest_mild == Setting(value=0.8)
     broken = by_name(of(course(SHARES, broken=2)))["numbers"]
-    assert broken.largest_mild == 0.4
+    assert broken.largest_mild == Setting(value=0.4)
     assert broken.kl[2].mean is None and broken.kl[3].mean is not None
     assert broken.tokens == DOCUMENTS * TOKENS / 5
 

@@ -1,5 +1,6 @@
 """What a sweep's verdict says, compared with a file beside the test."""
 
+from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import Limit, SweepReport
 from app.models.strength import Order
 from tests.support.sweep_reports import (
@@ -61,7 +62,7 @@ def places():
     """A place with each kind of interval and in each unit; a turn by a form that the points reject, or do not."""
     report = SweepReport.model_validate(sweep_variants()["knee"])
     for ci in ((0.2, 0.4), (0.4, 0.2), (0.2, None), (None, 0.4), (None, None), None):
-        limit = Limit(limit=0.05, largest=report.points[2].value, at=0.3, ci=ci, rule="")
+        limit = Limit(limit=0.05, largest=Setting(value=report.points[2].value), at=0.3, ci=ci, rule="")
         yield f"interval {ci}", sentence(report.model_copy(update={"largest_mild": limit}))
     for axis in ("value", "s", "order"):
         knob = report.knob.model_copy(update={"field": "pattern", "axis": axis})
