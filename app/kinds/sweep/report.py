@@ -275,7 +275,6 @@ class Limit(Contract):
         "also those up to `largest` whose interval holds the limit",
     )
 
-
     @property
     def strongest(self) -> JsonValue:
         """The value of `largest`. Raises ValueError without one."""

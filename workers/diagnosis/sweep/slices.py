@@ -17,7 +17,7 @@ from app.contracts.report import Mean
 from app.contracts.request import Thresholds
 from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import SweepSlice
-from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.course import Course
 from workers.distributions.statistics import exponential
 from workers.measuring.points.clusters import Array, Clustered
 from workers.measuring.summary import as_mean

@@ -147,7 +147,7 @@ def _on_side(report: SweepReport, side: SweptSide) -> str:
         return f"{name} not even {field} = {told(values[0])} keeps the damage mild{_crossing(report, limit)}."
     toward = "down to" if down else "up to"
     if limit.at is None and limit.strongest == values[-1]:
-        return f"{name} the damage stays mild {toward} the furthest setting measured, {field} = {told(limit.strongest)}."
+        return f"{name} the damage stays mild {toward} the furthest setting measured, {field} = {told(values[-1])}."
     return f"{name} the damage stays mild {toward} {field} = {told(limit.strongest)}{_end(report, limit)}."
 
 
