@@ -85,8 +85,7 @@ class ProfileStore(ProfileFiles):
         hidden_size: int | None = None,
         vocabulary: int | None = None,
     ) -> Base:
-        """The calibrator of a profile, checked against the model where its sizes are given: for whoever has last
-        hidden states alone.
+        """The calibrator of a profile for a caller that has last hidden states alone. Given sizes are checked.
 
         Raises PROFILE_NOT_FOUND, PROFILE_CORRUPT, PROFILE_MISMATCH; the last one too for corrections after each block.
         """

@@ -39,9 +39,9 @@ def write(folder: Path, blocks: Blocks) -> None:
 def read(checkpoint: Path, device: torch.device) -> Blocks | None:
     """The corrections of a checkpoint; None without a section.
 
-    Raises CHECKPOINT_UNSUPPORTED for an architecture whose decoder layers are not known, CHECKPOINT_SHAPE_MISMATCH if
-    the corrections are of a model of another size, CHECKPOINT_CORRUPT if the section or the file is damaged or the file
-    is not that of the section, CHECKPOINT_INCOMPLETE without the file.
+    Raises CHECKPOINT_UNSUPPORTED for an architecture whose decoder layers are not known. Raises
+    CHECKPOINT_SHAPE_MISMATCH if the corrections are of a model of another size, CHECKPOINT_INCOMPLETE without the file.
+    Raises CHECKPOINT_CORRUPT if section or file is damaged, or if the file is not that of the section.
     """
     config = json.loads((checkpoint / "config.json").read_bytes())
     section = blocks_in(config)

@@ -55,8 +55,8 @@ def refuse_compiled(config: dict[str, Any], *, compiled: bool) -> None:
 def install(model: "torch.nn.Module", checkpoint: Path) -> None:
     """Has the modules of a vLLM model do what the checkpoint's sections say; a second time nothing is done.
 
-    Raises CHECKPOINT_UNSUPPORTED where a module that it names is none of the model's, or is run together with one that
-    it does not name, or with another grid; and what `workers.engine.blocks.read` raises.
+    Raises CHECKPOINT_UNSUPPORTED if a module that it names is none of the model's, or runs together with one that it
+    does not name, or with another grid. Raises what `workers.engine.blocks.read` raises.
     """
     from workers.engine import blocks as stream
     from workers.engine import fakes

@@ -2,12 +2,12 @@
 
 After block l of the candidate h is what the corrections of earlier blocks have left, and h_ref is the stream of the
 reference at the same border. With x = h / rms(h) and y = (h_ref − h) / rms(h), the correction is the ridge regression
-of y on x with a bias, cut to rank R in the metric of the inputs' covariance: of the map M with C = Cov x, the
+of y on x with a bias. It is cut to rank R in the metric of the inputs' covariance C = Cov x. Of the map M the
 directions of outputs that carry the most of M C Mᵀ stay. Earlier errors are corrected before later ones are fitted:
 fitted on the raw stream, each block would correct again what the ones before it have corrected.
 
-An eighth of the documents takes no part in the regressions: the ridge that leaves the least squared error there is
-taken, and a block that no ridge helps there is left alone.
+An eighth of the documents takes no part in the regressions. The ridge that leaves the least squared error there is
+taken. A block that no ridge helps there is left alone.
 
 Both models are walked block by block: one block of each in memory, both streams in files of 4·D bytes a position.
 Sums are float32, what is solved from them float64.

@@ -59,7 +59,7 @@ class Guard(SecretGuard):
     """The guard of vLLM's HTTP side: nothing but its health and its counters without the internal secret.
 
     vLLM's own `--api-key` guards what begins with /v1 alone, and not `/tokenize`, `/invocations` and their like. vLLM
-    gives middleware nothing but the application. Raises ValueError if nobody gave a secret.
+    gives middleware nothing but the application. Raises ValueError without a secret.
     """
 
     def __init__(self, app: App) -> None:

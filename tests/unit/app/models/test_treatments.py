@@ -46,7 +46,7 @@ def test_pruning_by_gradients_is_told_by_what_it_takes_away():
     for knobs, fields, words in (
         ({"budget": "gradient", "recovery_steps": 0}, {"sparsity": 0.5}, "at sparsity 0.5"),
         (
-            {"budget": "uniform", "recovery_steps": 9},
+            {"budget": "uniform", "recovery_steps": 200},
             {"pattern": "2:4"},
             "at 2:4, uniform budget, 200 recovery steps",
         ),

@@ -100,10 +100,9 @@ def test_blocks_and_references_that_cannot_be_aligned_are_refused_before_any_wor
         assert (error.code, error.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/1")
     for step in (tweak, repair):
         assert checked(tiny(), step, reference=inspect(tiny())) == inspect(tiny())
-        for other in (tiny("llama", hidden_size=128), tiny("llama", vocab_size=400), tiny("qwen2")):
-            error = refusal_of(checked, tiny(), step, reference=inspect(other))
-            assert (error.code, error.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/0")
-            assert error.hint
+        error = refusal_of(checked, tiny(), step, reference=inspect(tiny("llama", hidden_size=128)))
+        assert (error.code, error.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, "/r/0")
+        assert error.hint
 
 
 @pytest.mark.parametrize(
