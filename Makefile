@@ -47,10 +47,10 @@ test: setup ## the gate: all but what is marked slow; unit tests first, and the 
 	$(PYTEST) tests/integration tests/e2e -m "not slow" -n 3 || red=1; \
 	exit $$red
 
-test-all: setup ## everything that this machine can run; nothing runs a second time
+test-all: setup ## everything that this machine can run, with new examples; nothing runs a second time
 	@red=0; \
-	OMP_NUM_THREADS=1 $(PYTEST) -p no:rerunfailures tests/unit -n auto --maxprocesses 8 || red=1; \
-	$(PYTEST) -p no:rerunfailures tests/integration tests/e2e -n 3 || red=1; \
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=search $(PYTEST) -p no:rerunfailures tests/unit -n auto --maxprocesses 8 || red=1; \
+	HYPOTHESIS_PROFILE=search $(PYTEST) -p no:rerunfailures tests/integration tests/e2e -n 3 || red=1; \
 	exit $$red
 
 lint: setup ## ruff, mypy --strict, import-linter, the words of the code
