@@ -1,4 +1,4 @@
-"""Every command of the README runs as it stands there. Its models are tiny ones under the README's names."""
+"""Commands of the README run as they are, but `flips`. The models are tiny ones under the README's names."""
 
 import os
 import re

@@ -10,6 +10,7 @@ import pytest
 from app.cli.client import Client
 from app.up import Service, running
 from tests.golden.make import ANSWERS, HOME, JOBS, Json, answers_of, settings_at
+from workers.distributions.reference_store import FORMAT
 
 
 @pytest.fixture(scope="module")
@@ -51,5 +52,7 @@ def test_what_another_version_stored_is_measured_again(service: Service, home: P
         job = client.job(job["id"])
         assert job["status"] == "succeeded", job["error"]
         report = client.report(job["id"])
+    formats = {json.loads(header.read_text())["format"] for header in home.glob("references/*/header.json")}
+    assert FORMAT in formats, "states of this version were measured"
     before = next(found for found in answers.values() if "divergence" in found)
     assert report["divergence"]["kl"]["mean"] == pytest.approx(before["divergence"]["kl"]["mean"], rel=0.05)

@@ -29,6 +29,7 @@ MARKS = {
     "engine": (
         r"e2e/(?!.*_browser)",
         r"integration/(bench|deploy|examples)/",
+        r"integration/test_golden_home",
         r"integration/app/gateway/",
         r"integration/app/jobs/test_gone\.py::test_no_kind",
         r"integration/workers/(decoding|diagnosis|distributions|engine|measuring|shadow|verified)/",

@@ -1,6 +1,6 @@
 """Corrections of the residual stream after each decoder block: c = h + rms(h) · (up (down (h / rms(h))) + bias).
 
-A checkpoint brings them in a file of its own (`Blocks.save`, `Blocks.load`); a profile stores them as any calibrator.
+A checkpoint brings them in a file of its own (`Blocks.save`, `Blocks.load`).
 They act inside the layers, so the last hidden state and the logits are left alone here.
 
     blocks.{l}.down [r, d], blocks.{l}.up [d, r], blocks.{l}.bias [d], float32; r = 0: bias alone

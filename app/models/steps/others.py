@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from app.contracts import blocks
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.adapters import check_adapter, inspect_adapter
 from app.models.checkpoint import HARMLESS, CheckpointInfo, inspect
@@ -66,7 +67,9 @@ def _check_same_shapes(info: CheckpointInfo, other: CheckpointInfo, alias: str, 
             pointer=pointer,
         )
     why = None
-    if other.architecture != info.architecture:
+    if blocks.SECTION in other.config:
+        why = f"{alias} has block corrections, which a mixture would lose"
+    elif other.architecture != info.architecture:
         why = f"this is a {info.architecture}, and {alias} a {other.architecture}"
     elif other.tied != info.tied:
         why = f"embedding and head are one matrix {'here' if info.tied else f'in {alias}'}, and two in the other model"

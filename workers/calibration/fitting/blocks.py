@@ -9,8 +9,8 @@ fitted on the raw stream, each block would correct again what the ones before it
 An eighth of the documents takes no part in the regressions. The ridge that leaves the least squared error there is
 taken. A block that no ridge helps there is left alone.
 
-Both models are walked block by block: one block of each in memory, both streams in files of 4·D bytes a position.
-Sums are float32, what is solved from them float64.
+Both models are walked block by block: one block of each in memory, both streams in files of D numbers per position, in
+the model's dtype. Sums are float32, what is solved from them float64.
 
 Names: N windows, L tokens of a window, T positions of a batch, D hidden size, R rank.
 """
@@ -69,7 +69,7 @@ class FitText:
         if len(documents) < 2:
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
-                f"the text of the block corrections has {len(documents)} documents of two tokens or more",
+                "the text of the block corrections has fewer than two documents with a token",
                 hint="give at least two documents: some are fitted, the others decide",
             )
         split = Split.of(len(documents))
@@ -123,7 +123,7 @@ class Moments:
         covariance_DD, cross_DD = xx_DD - torch.outer(x_D, x_D), yx_DD - torch.outer(y_D, x_D)
         ridge_DD = share * covariance_DD.diagonal().mean() * torch.eye(len(x_D), dtype=torch.float64)
         map_DD = torch.linalg.solve(covariance_DD + ridge_DD, cross_DD, left=False)
-        up_DR = torch.linalg.eigh(map_DD @ covariance_DD @ map_DD.T)[1][:, -rank:]
+        up_DR = torch.linalg.eigh(map_DD @ covariance_DD @ map_DD.T)[1][:, len(x_D) - rank :]
         down_RD = up_DR.T @ map_DD
         parts = (down_RD, up_DR, y_D - up_DR @ (down_RD @ x_D))
         return BlockCorrection(*(one.float().contiguous() for one in parts))

@@ -145,7 +145,10 @@ class Versions:
         """
         if version in self.refused:
             return None
-        return self.loaded.get(version) or self._held.get(version) or self._add(version)
+        known = self.loaded.get(version)
+        if known is None:
+            known = self._held.get(version)
+        return self._add(version) if known is None else known
 
     def want(self, versions: tuple[str, ...]) -> None:
         """Loads what is wanted and not there, and drops what is no longer wanted."""

@@ -1,14 +1,16 @@
 """What is refused of steps from shapes and configuration alone: a row per refusal."""
 
 from dataclasses import replace
+from shutil import copytree
 
 import pytest
 
 from app.contracts.blocks import SECTION
-from app.contracts.errors import ErrorCode
+from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
 from app.models.steps import quantize, runtime
 from app.models.steps.dynamic import widths
+from app.models.steps.others import check_other
 from tests.support.checked import checked, recipe, refusal, refused, wrongly_refused
 from tests.support.copies import edit_json
 
@@ -268,6 +270,16 @@ def test_a_configuration_may_refuse_a_step(tiny, copy):
     inputs["dynamic"] = True
     assert checked(replace(llama, quantization=fixed), longer).max_position == 512
     checked(other, MAGNITUDE)
+
+
+def test_a_model_with_block_corrections_is_not_mixed_in(tiny, tmp_path):
+    other = copytree(tiny(), tmp_path / "other")
+    (step,) = recipe({"type": "merge.linear", "other": "b", "weight": 0.5})
+    check_other(step, inspect(tiny()), other)
+    edit_json(other / "config.json", **{SECTION: {"sha256": "0" * 64}})
+    with pytest.raises(HemostatError) as caught:
+        check_other(step, inspect(tiny()), other, pointer="/r/0")
+    assert (caught.value.code, caught.value.pointer) == (NO, "/r/0/other")
 
 
 def test_a_reference_that_a_step_runs_is_neither_packed_nor_a_mixture(tiny):

@@ -14,7 +14,7 @@ from app.models.checkpoint import inspect
 from tests.support.attention import attention_of
 from tests.support.tiny import make_tokenizer
 from tests.unit.workers.mitigation.repair.support import RTN, operate, windows
-from workers.calibration.fitting.blocks import BlockFit, FitText, ridge
+from workers.calibration.fitting.blocks import BlockFit, FitText, Moments, ridge
 from workers.calibrators.blocks import BlockCorrection, Blocks
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.dequantize import dequantize, open_plain
@@ -224,3 +224,13 @@ def test_a_fit_shows_each_block_and_stops_when_it_is_cancelled(tiny: Tiny, tmp_p
     with pytest.raises(StopError):
         fitted(tiny(), tiny(), tmp_path, text(), progress=lambda *one: told.append(one), check_cancelled=check)
     assert told == [("blocks", 0, 3), ("blocks", 1, 3)]
+
+
+def test_a_regression_of_rank_zero_is_the_mean_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x_TD, y_TD = (torch.randn(40, 8, generator=generator) for _ in range(2))
+    moments = Moments(8)
+    moments.see(x_TD, y_TD, torch.ones(40))
+    found = moments.regression(0.1, 0)
+    assert found.rank == 0
+    torch.testing.assert_close(found.bias_D, y_TD.mean(0))
