@@ -88,6 +88,8 @@ def test_no_tail_is_thinner_than_one_draw():
     values, where = clustered(np.random.default_rng(2), documents=50, shift=9.0)
     [found] = p_values([values], where)
     assert LEAST_P <= found <= LEAST_P / 0.6
+    [few], [many] = (p_values([values], where, resamples=resamples) for resamples in (9, 99))
+    assert few / many == pytest.approx(10), "one of resamples + 1"
 
 
 def test_what_cancels_in_every_document_is_no_difference():

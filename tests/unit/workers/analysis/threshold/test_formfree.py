@@ -204,6 +204,8 @@ def test_slopes_on_both_sides_are_regressions() -> None:
     below, beyond = slopes(curve, 0.3)
     assert below == pytest.approx(2.0)
     assert beyond == pytest.approx(np.polyfit(s_N[3:], curve.log_N[3:], 1)[0])
+    assert slopes(curve, 0.5)[1] is None
+    assert slopes(curve, 0.2)[0] == pytest.approx(2.0), "two points are a line"
     assert slopes(curve, 0.1) == (None, pytest.approx(np.polyfit(s_N[1:], curve.log_N[1:], 1)[0]))
 
 

@@ -61,6 +61,11 @@ def test_an_item_larger_than_the_budget_blocks_nothing() -> None:
     )
 
 
+def test_the_recent_fill_the_budget_to_its_end() -> None:
+    items = [Item(name=name, tokens=5) for name in "ab"]
+    assert filled(RecentItems(budget_tokens=10), items).items == tuple(items)
+
+
 def test_the_recent_are_the_last_within_the_budget() -> None:
     rule = RecentItems(budget_tokens=10)
     items = [Item(name=str(index), tokens=3) for index in range(6)]
