@@ -41,7 +41,7 @@ class Talk:
         self._prompts: Iterator[str] = itertools.cycle(texts)
 
     def until(self, done: Callable[[], bool]) -> None:
-        """Asks every few seconds until something is so. Raises TimeoutError after an hour."""
+        """Asks every few seconds until a condition holds. Raises TimeoutError after an hour."""
         deadline = time.monotonic() + PATIENCE_S
         while not done():
             if time.monotonic() > deadline:
@@ -70,16 +70,21 @@ def deploy(endpoint: Endpoint) -> None:
 
 
 def hurt_and_heal(endpoint: Endpoint, talk: Talk) -> None:
-    """The alarm is raised by worse weights; the good ones come back, and the alarm is taken back."""
-    for put, drift in ((endpoint.put_worse, "alarm"), (endpoint.put_good, "ok")):
-        (pid,) = [one["pid"] for one in endpoint.get()["running"] if one["role"] == "serve"]
-        put()
-        endpoint.kill_replica()
-        endpoint.until_serving(not_pid=pid)
-        if drift == "ok":
-            rollback = {"to": "identity", "reason": "worse weights were served"}
-            endpoint.http.post("/v1/deployments/bot/rollback", json=rollback).raise_for_status()
-        talk.until(lambda wanted=drift: endpoint.get()["shadow"]["drift"] == wanted)  # type: ignore[misc]
+    """Worse weights raise the alarm. The good ones come back, and the alarm ends."""
+    serve_again(endpoint, endpoint.put_worse)
+    talk.until(lambda: endpoint.get()["shadow"]["drift"] == "alarm")
+    serve_again(endpoint, endpoint.put_good)
+    rollback = {"to": "identity", "reason": "worse weights were served"}
+    endpoint.http.post("/v1/deployments/bot/rollback", json=rollback).raise_for_status()
+    talk.until(lambda: endpoint.get()["shadow"]["drift"] == "ok")
+
+
+def serve_again(endpoint: Endpoint, put: Callable[[], None]) -> None:
+    """Other weights, and a replica that has loaded them."""
+    (pid,) = [one["pid"] for one in endpoint.get()["running"] if one["role"] == "serve"]
+    put()
+    endpoint.kill_replica()
+    endpoint.until_serving(not_pid=pid)
 
 
 def draw(url: str, began: float) -> None:

@@ -137,7 +137,7 @@ def _require_change(body: Json) -> None:
     if body["candidate"] == body["reference"] | {"recipe": []} and not body.get("self_check"):
         raise HemostatError(
             ErrorCode.INVALID_REQUEST,
-            "the candidate is the reference unchanged",
+            "no candidate is given, or it is the reference unchanged",
             hint="name a CANDIDATE, add --recipe, or compare the model with itself by --self-check",
             pointer="/candidate",
         )

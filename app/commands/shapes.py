@@ -91,7 +91,8 @@ def number(key: str, value: str, option: str = "--threshold") -> float:
     try:
         found = float(value)
     except ValueError:
-        raise HemostatError(ErrorCode.INVALID_REQUEST, f"{option} {key}={value}: {value!r} is not a number") from None
+        detail = f"{option} {key}={value}: {value!r} is not a number"
+        raise HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=f"write {option} {key}=NUMBER") from None
     require_finite(found, f"{option} {key}={value}")
     return found
 

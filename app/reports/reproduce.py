@@ -12,6 +12,7 @@ from app.commands.options import words_of
 from app.contracts.report import Report
 from app.contracts.request import Thresholds
 from app.kinds.registry import KINDS, kind_of
+from app.recipes.recipe import STEPS
 from app.reports import describe
 from app.reports.untrusted import visible
 
@@ -117,11 +118,18 @@ def _command(request: Json, recipe_file: str = "") -> str:
     other = str(candidate.get("model", ""))
     steps = describe.with_knobs(candidate.get("recipe") or (), _list(request.get("knobs")))
     models = [reference] if steps and other == reference else [reference, other]
-    written = [f"@{recipe_file}"] if recipe_file else [json.dumps(step) for step in steps]
+    written = [f"@{recipe_file}"] if recipe_file else [json.dumps(_said(step)) for step in steps]
     words = [["--recipe", one] for one in written]
     words += words_of(KINDS[request["kind"]].request, request)
     lines = [shlex.join(["hemostat", request["kind"], *models]), *map(shlex.join, words)]
     return " \\\n  ".join(lines)
+
+
+def _said(step: Json) -> Json:
+    """A step without what its class has by default."""
+    known = STEPS[step["type"]].model_fields if step.get("type") in STEPS else {}
+    kept = [name for name in step if name == "type" or name not in known or known[name].default != step[name]]
+    return {name: step[name] for name in kept}
 
 
 def _list(value: object) -> list[Any]:

@@ -6,6 +6,7 @@ By default only what a block marks as brief: at most 40 lines of 80 characters. 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -39,18 +40,16 @@ from app.reports.blocks import (
 )
 from app.reports.render import blocks_of
 from app.reports.scales import LogScale
+from app.reports.untrusted import visible
 
 Say = Callable[[str], str]
 _STYLES: Final = {"none": "green", "mild": "yellow", "moderate": "yellow", "severe": "red", "collapse": "red"}
-_REPORT: Final = "hemostat report JOB --details, while hemostat up runs"
 _GAP: Final = 2
 _WIDEST_GAUGE: Final = 98
 _WIDEST_TEXT: Final = 30  # characters of a cell of words before it is folded
 
 
-def print_blocks(
-    blocks: Sequence[Block], console: Console, say: Say, *, details: bool = False, more: str = _REPORT
-) -> None:
+def print_blocks(blocks: Sequence[Block], console: Console, say: Say, *, details: bool = False, more: str) -> None:
     """Prints them. `say` turns a text into one that the terminal's encoding has; `more` prints every number."""
     if details:
         for block in blocks:
@@ -316,7 +315,9 @@ def render_terminal(report: dict[str, Any], console: Console, *, details: bool =
 
     Raises `HemostatError(INVALID_REQUEST)` if it is no report.
     """
-    print_blocks(blocks_of(report), console, say_on(console), details=details)
+    blocks = blocks_of(report)
+    more = f"hemostat report {shlex.quote(visible(report['job']))} --details, while hemostat up runs"
+    print_blocks(blocks, console, say_on(console), details=details, more=more)
 
 
 def say_on(console: Console) -> Say:

@@ -99,7 +99,7 @@ class Chain(Base):
         return type(self)([part.to(device, dtype) for part in self.parts])
 
 
-KINDS: Final[Mapping[str, type[Base]]] = {
+KINDS: Final[dict[str, type[Base]]] = {
     made.KIND: made
     for made in (Identity, Temperature, ConfidenceTemperature, TokenBias, LowRank, Mixture, RepairAdapter, Chain)
 }

@@ -8,7 +8,7 @@ from app.commands.recipes import parse_recipe
 from app.contracts.request import Thresholds
 from app.kinds.compare.report import CompareReport
 from app.kinds.compare.request import CompareRequest
-from app.reports.reproduce import reproduction
+from app.reports.reproduce import of_same_pair, reproduction
 from tests.support.reports import compare_report, draw
 
 
@@ -58,7 +58,7 @@ def test_the_command_line_says_the_same():
     words = shlex.split(reproduction(report(thresholds=Thresholds(severe=0.3))).cli.replace("\\\n", " "))
     assert words[:2] == ["hemostat", "compare"]
     assert words[2:5] == ["smollm2-135m", "--recipe", words[4]]
-    assert parse_recipe([words[4]]) == [{"type": "quantize.rtn", "bits": 4, "group_size": 64, "symmetric": False}]
+    assert parse_recipe([words[4]]) == [{"type": "quantize.rtn", "bits": 4}], "without what is a default"
     assert "--threshold severe=0.3" in " ".join(words)
 
 
@@ -89,3 +89,10 @@ def test_a_quote_in_a_recipe_does_not_leave_its_word():
     assert posted(found.curl)["candidate"]["recipe"] == list(recipe)
     words = shlex.split(found.cli.replace("\\\n", " "))
     assert json.loads(words[words.index("--recipe") + 1]) == recipe[0]
+
+
+def test_a_step_keeps_a_null_that_is_no_default():
+    recipe = [{"type": "quantize.rtn", "bits": 4, "group_size": None, "layers": None, "symmetric": True}]
+    written = shlex.split(of_same_pair(report(), "compare", recipe=recipe))
+    kept = json.loads(written[written.index("--recipe") + 1])
+    assert kept == {"type": "quantize.rtn", "bits": 4, "group_size": None, "symmetric": True}

@@ -75,7 +75,7 @@ def test_a_profile_of_another_model_is_refused(store: ProfileStore) -> None:
 def test_corrections_within_the_layers_are_refused_where_only_last_states_are(
     store: ProfileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(KINDS, Blocks.KIND, Blocks)  # type: ignore[misc]
+    monkeypatch.setitem(KINDS, Blocks.KIND, Blocks)
     version = store.put(Chain([Blocks({}, layers=3, hidden_size=WIDTH), low_rank()]), record()).version
     assert refused(lambda: store.load(version)) is ErrorCode.PROFILE_MISMATCH
 

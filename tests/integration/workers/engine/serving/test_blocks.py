@@ -25,7 +25,7 @@ BOTH = Chain([FIRST, Temperature(1.5)])
 @pytest.fixture(scope="module")
 def _stored() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(KINDS, Blocks.KIND, Blocks)  # type: ignore[misc]
+        patch.setitem(KINDS, Blocks.KIND, Blocks)
         yield
 
 

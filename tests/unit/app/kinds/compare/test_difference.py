@@ -126,7 +126,7 @@ def test_the_side_of_zero_on_which_a_candidate_is_better_depends_on_the_measure(
 def test_the_short_output_fits_its_lines(two, many):
     for found, others in ((two, 2), (many, 11)):
         stream = io.StringIO()
-        print_blocks(blocks(found), Console(file=stream, width=80), str)
+        print_blocks(blocks(found), Console(file=stream, width=80), str, more="add --details")
         lines = stream.getvalue().splitlines()
         assert len(lines) <= 38 and max(map(len, lines)) <= 80
         assert sum(line[:1].isalpha() and line[1:4] == "   " for line in lines) == others, "a row per candidate"
