@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from app.contracts import blocks
 from app.models.checkpoint import CHANNELS
 
 _HERE: Final = -100  # AT_FDCWD
@@ -25,11 +26,12 @@ COPIED = (
     "merges.txt",
     "chat_template.jinja",
     CHANNELS,
+    blocks.FILE,
 )
 
 
 def copy_companions(source: Path, folder: Path) -> None:
-    """Copies configuration, tokenizer and the record of scaled channels, as far as they are there."""
+    """Copies configuration, tokenizer, the record of scaled channels and block corrections, as far as they are there."""
     for name in COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.contracts import blocks
 from workers.surgery.files import copy_companions, give_usual_modes
 
 
@@ -30,10 +31,10 @@ def test_what_belongs_to_the_model_is_copied_and_nothing_else(tmp_path):
     source, folder = tmp_path / "a", tmp_path / "b"
     source.mkdir()
     folder.mkdir()
-    for name in ("config.json", "tokenizer.json", "README.md", "code.py", "model.safetensors"):
+    for name in (blocks.FILE, "config.json", "tokenizer.json", "README.md", "code.py", "model.safetensors"):
         (source / name).write_text(name)
     copy_companions(source, folder)
-    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "tokenizer.json"]
+    assert sorted(file.name for file in folder.iterdir()) == [blocks.FILE, "config.json", "tokenizer.json"]
     assert (folder / "config.json").read_text() == "config.json"
 
 
