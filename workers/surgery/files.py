@@ -31,7 +31,7 @@ COPIED = (
 
 
 def copy_companions(source: Path, folder: Path) -> None:
-    """Copies configuration, tokenizer, the record of scaled channels and block corrections, as far as they are there."""
+    """Copies configuration, tokenizer, record of scaled channels and block corrections, as far as they are there."""
     for name in COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

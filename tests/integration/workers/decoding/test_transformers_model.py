@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 from transformers.utils.logging import is_progress_bar_enabled
 
+from app.contracts import blocks
 from app.contracts.decoding import DECODER, Beam, Contrastive, Decoder, Greedy, Shaping
 from app.contracts.errors import ErrorCode
 from app.contracts.simulation import SECTION
+from tests.support.copies import edit_json
 from tests.support.packed import make_packed
 from tests.support.refusals import refused
 from workers.decoding.loop import decode
@@ -191,11 +193,15 @@ def test_weights_that_are_packed_are_unpacked(packed: Callable[[str], Path], tin
     assert model.open(PROMPTS).step.logits_RV.isfinite().all()
 
 
-def test_a_checkpoint_that_simulates_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny("llama"), tmp_path / "simulated"))
-    config = json.loads((folder / "config.json").read_text())
-    config[SECTION] = {"kv_cache": [{"k_bits": 4, "layers": [0]}]}
-    (folder / "config.json").write_text(json.dumps(config))
+@pytest.mark.parametrize(
+    ("section", "asks"),
+    [(SECTION, {"kv_cache": [{"k_bits": 4, "layers": [0]}]}), (blocks.SECTION, {"sha256": "0" * 64})],
+)
+def test_a_checkpoint_that_asks_for_an_engine_of_ours_is_refused(
+    tiny: Tiny, tmp_path: Path, section: str, asks: dict[str, Any]
+) -> None:
+    folder = Path(shutil.copytree(tiny("llama"), tmp_path / "asking"))
+    edit_json(folder / "config.json", **{section: asks})
 
     with refused(ErrorCode.RECIPE_NOT_APPLICABLE):
         TransformersModel(folder)
