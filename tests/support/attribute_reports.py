@@ -38,63 +38,6 @@ def site(name: str, nats: float, *, kind: str = "module", layer: int | None = 1,
     } | changes
 
 
-KINDS = {"numbers": ("Numbers", 240), "json_structure": ("JSON structure", 390), "punctuation": ("Punctuation", 610)}
-
-
-def by_kind(nats: float, factors: dict[str, float], *, judged: bool = False) -> list[Json]:
-    """How a part's nats spread over kinds: so many times its mean on the tokens of each, the rest in none."""
-    made, left, tokens_left = [], 3900 * nats, 3900
-    for name, (_, tokens) in KINDS.items():
-        here = nats * factors.get(name, 1.0)
-        left, tokens_left = left - tokens * here, tokens_left - tokens
-        share = tokens * here / (3900 * nats)
-        row = {
-            "name": name,
-            "tokens": tokens,
-            "nats": mean(here, 0.2 * here),
-            "share": share,
-            "share_ci": [0.8 * share, min(1.0, 1.2 * share)],
-        }
-        if judged:
-            row |= {
-                "restored": mean(0.8 * here, 0.3 * here),
-                "difference": mean(here - nats, 0.1 * here),
-                "p_value": 0.003 if name in factors else 1.0,
-            }
-        made.append(row)
-    return [
-        *made,
-        {
-            "name": "none",
-            "tokens": tokens_left,
-            "nats": mean(left / tokens_left, 0.1 * nats),
-            "share": left / 3900 / nats,
-        },
-    ]
-
-
-def subset_classes(parts: int, judged: int) -> Json:
-    return {
-        "positions": 3900,
-        "classes": [
-            {
-                "name": name,
-                "title": title,
-                "definition": f"What {title.lower()} are.",
-                "tokens": tokens,
-                "documents": 24,
-                "share": tokens / 3900,
-            }
-            for name, (title, tokens) in KINDS.items()
-        ],
-        "none": 3900 - sum(tokens for _, tokens in KINDS.values()),
-        "absent": ["Chat template", "Tool names"],
-        "whole": by_kind(0.4, {"numbers": 2.0}),
-        "parts": parts,
-        "judged": judged,
-    }
-
-
 def first(name: str, nats: float, cause: str = "aligned", **changes: Any) -> Json:
     return site(
         name,
@@ -116,37 +59,17 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
     base = compare_report(draw(mean=0.4, documents=48))
     if sites is None:
         layers = [
-            site(f"layers.{n}", nats, kind="layer", layer=n, classes=by_kind(nats, {"numbers": 1.2}))
+            site(f"layers.{n}", nats, kind="layer", layer=n)
             for n, nats in enumerate(0.01 + 0.002 * (n % 7) for n in range(30))
         ]
         sites = [
-            first("layers.1.mlp.down_proj", 0.18, classes=by_kind(0.18, {"numbers": 3.1}, judged=True)),
-            first(
-                "layers.1.self_attn.heads.0",
-                0.05,
-                "size",
-                kind="heads",
-                classes=by_kind(0.05, {"json_structure": 2.4, "punctuation": 0.5}, judged=True),
-            ),
+            first("layers.1.mlp.down_proj", 0.18),
+            first("layers.1.self_attn.heads.0", 0.05, "size", kind="heads"),
             *sorted(layers, key=lambda one: -one["nats"]),
         ]
     if broken:
         sites[0] = sites[0] | {"control": 0.003}
     names = [one["name"] for one in sites if one["control"] is not None]
-    pairs = (
-        [
-            {
-                "first": names[0],
-                "second": names[1],
-                "together": mean(0.3, 0.03),
-                "ratio": mean(1.3, 0.1),
-                "far": True,
-                "near": False,
-            }
-        ]
-        if len(names) > 1
-        else []
-    )
     report = {key: base[key] for key in BLOCKS} | {
         "schema": "hemostat.report/1",
         "kind": "attribute",
@@ -171,8 +94,6 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
             "over": [f"layers.{n}" for n in range(30)],
             "total": mean(0.35, 0.02),
             "ratio": mean(1.14, 0.03),
-            "pairs": pairs,
-            "pairs_tokens": 2048,
         },
         "treatment": TREATMENT,
         "search": {
@@ -182,9 +103,7 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
             "considered": 300,
             "unchanged": 63,
             "untried": 0,
-            "other_kinds": {},
-            "elsewhere": {},
-            "elsewhere_layers": [],
+            "others": 0,
             "measured": 120,
             "rungs": [
                 {"stage": "layers", "sites": 30, "tokens": 3900, "kept": 30, "cost": 24.9},
@@ -202,10 +121,6 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
             "control_positions": 1950,
             "twin_positions": 1950,
         },
-        "token_classes": subset_classes(
-            sum(bool(one.get("classes")) for one in sites),
-            sum(kind.get("p_value") is not None for one in sites for kind in one.get("classes", ())),
-        ),
         "not_tested": base["not_tested"],
         "warnings": ["Swapping a part by itself changed something."] if broken else [],
         "request": {
@@ -224,7 +139,6 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
     }
     if not swapped:
         report |= dict.fromkeys(("whole", "explained", "additivity", "treatment", "search", "subset"))
-        report["token_classes"] |= {"parts": 1, "judged": 0}
         report["not_swapped"] = "the models have 30 and 24 layers, so that parts have no counterpart of the same number"
     checked: Json = json.loads(AttributeReport.model_validate(report).model_dump_json(by_alias=True))
     return checked
@@ -234,7 +148,6 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
 def attribute_variants() -> dict[str, Json]:
     """One report for each situation that a page must be able to show. Made once: do not change them."""
     gap = site("dropped layers 7, 8", 0.3, kind="gap", layer=7, cause="removed", why="dropped", control=0.0)
-    gap |= {"classes": by_kind(0.3, {"numbers": 2.0})}
     kept = [{"type": "prune.layers", "layers": [20, 21, 22, 23]}]
     gap |= {"treatment": {"recipe": kept, "why": "layers 7, 8 left in"}}
     return {

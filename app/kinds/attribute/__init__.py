@@ -19,14 +19,8 @@ _INSIDE = {
     "activations": "measuring how errors grow",
     "attention": "comparing where the heads look",
     "candidate": "the candidate, layer by layer",
-    "direct effects": "direct effects of the layers",
-    "final effects": "final effects of the layers",
     "gaps": "layers without a partner",
     "reference": "the reference, layer by layer",
-    "routers of the candidate": "routers of the candidate",
-    "routers of the reference": "routers of the reference",
-    "routing": "experts that tokens go to",
-    "self-repair borders": "the reference, for self-repair",
     "similarity": "which layer is which",
 }
 METRICS = (
@@ -66,7 +60,6 @@ KIND = Kind(
         "borders: reference": Phase("running the reference to every layer border"),
         "borders: candidate": Phase("running the candidate to every layer border"),
         "candidate on the subset": Phase("scoring the candidate on a part of the text"),
-        "kinds of token": Phase("telling kinds of token apart"),
         "compare weights": Phase("looking for parts that differ"),
         "swap layers": Phase("swapping layers"),
         "swap parts": Phase("swapping parts"),

@@ -10,7 +10,7 @@ from typing import Final
 from markupsafe import Markup
 
 from app.contracts.report import Mean
-from app.kinds.attribute.report import AttributeReport, Cause, Pair, Site, Unclear
+from app.kinds.attribute.report import AttributeReport, Cause, Site, Unclear
 from app.kinds.attribute.words import (
     CAUSES,
     MOST_NAMED,
@@ -79,12 +79,10 @@ def _figure(label: str, estimate: fmt.Estimate, unit: str, note: str) -> Figure:
 
 def _label(report: AttributeReport) -> str:
     """What the first figure is of. Parts that are finite nowhere have no number."""
-    blamed = bool(blamed_sites(report))
-    if leading_sites(report)[0].kind == "gap":
-        return "Worst gap alone" if blamed else "Most of any gap"
+    what = "gap" if leading_sites(report)[0].kind == "gap" else "part"
     if report.nowhere_finite:
-        return "Worst of the others" if blamed else "Most of the others"
-    return "Worst part alone" if blamed else "Most of any part"
+        return "Worst of the others"
+    return f"Worst {what} alone" if blamed_sites(report) else f"Most of any {what}"
 
 
 def _on_part(site: Site, report: AttributeReport) -> str:
@@ -271,19 +269,9 @@ def _recipe(report: AttributeReport) -> list[Block]:
 
 
 def additivity(report: AttributeReport) -> list[Block]:
-    """Whether the parts add up to the whole, and pairs of them to their sums."""
-    found, whole = report.additivity, report.whole
-    pairs = tuple(
-        (
-            Cell(visible(f"{pair.first} with {pair.second}"), _pair_text(pair)),
-            mean_cell(pair.together),
-            mean_cell(pair.ratio, strong=pair.far),
-        )
-        for pair in (found.pairs if found is not None else ())
-    )
-    columns = (Column("Pair", "text"), Column("Nats together"), Column("Over their sum"))
+    """Whether the parts add up to the whole, by both engines."""
+    whole = report.whole
     blocks: list[Block] = [Note(note, kind="plain")] if (note := additivity_note(report)) else []
-    blocks += filled(Table("Pairs, swapped together", columns, pairs, style="stack few"))
     if whole is not None:
         named = (
             ("Engine", whole.engine),
@@ -302,28 +290,15 @@ def additivity(report: AttributeReport) -> list[Block]:
     return [Section("additivity", "Do they add up", blocks)] if blocks else []
 
 
-def _pair_text(pair: Pair) -> str:
-    if pair.far:
-        return "far from adding up"
-    if pair.near:
-        return "adds up to within a tenth"
-    return "" if pair.ratio.ci is None else "undecided"
-
-
 def additivity_note(report: AttributeReport) -> str:
     """Whether the parts add up, in words."""
     found = report.additivity
-    if found is None:
+    if found is None or found.ratio is None:
         return ""
-    told = []
-    if found.ratio is not None and found.over:
-        told.append(
-            f"The whole candidate costs {mean_text(found.ratio)} times the sum of {_summed(found.over)}, each swapped "
-            f"alone ({mean_text(found.total)} nats together)."
-        )
-    if found.pairs:
-        told.append(f"Pairs of the first parts ({fmt.count(found.pairs_tokens)} tokens): {_pairs_text(found.pairs)}.")
-    return " ".join(told)
+    return (
+        f"The whole candidate costs {mean_text(found.ratio)} times the sum of {_summed(found.over)}, each swapped "
+        f"alone ({mean_text(found.total)} nats together)."
+    )
 
 
 def _summed(over: Sequence[str]) -> str:
@@ -333,15 +308,6 @@ def _summed(over: Sequence[str]) -> str:
     layers = [f"its {fmt.counted(count, 'layer')} that differ{'s' if count == 1 else ''}"] if count else []
     *others, last = [*layers, *outside]
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def _pairs_text(pairs: Sequence[Pair]) -> str:
-    if all(pair.ratio.ci is None for pair in pairs):
-        return "without an interval, whether they add up is not known"
-    far, near = sum(pair.far for pair in pairs), sum(pair.near for pair in pairs)
-    undecided = len(pairs) - far - near
-    counts = ((far, "far from adding up"), (near, "within a tenth of adding up"), (undecided, "undecided"))
-    return ", ".join(f"{count} of {len(pairs)} {what}" for count, what in counts if count)
 
 
 def search(report: AttributeReport) -> list[Block]:

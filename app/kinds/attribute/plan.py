@@ -18,24 +18,21 @@ from app.models.packing import kept_packed
 from app.models.shapes import LAYOUTS
 from app.models.steps import check_recipe
 
-# Passes of both models over the subset, and of what is looked into, beside the budget: controls, twins, restoring,
-# pairs and all first parts together, each about half a pass and more.
-LOOKS, PAIRS, TOGETHER = 1.5, 10, 3.0
-# What goes on inside is looked at on so much of the subset: attention of every head is computed for it.
+# Passes over the subset for each part that is looked into, and for all of them together: control, twin, restoring.
+LOOKS, TOGETHER = 1.5, 3.0
+# What goes on inside is measured on so much of the subset: attention of every head is computed for it.
 INNER_TOKENS, INNER_WINDOWS = 2048, 8
 # Attention distributions of all heads over a window are in memory at once, of both models: windows are cut for it.
 INNER_BYTES: Final = 512 * 2**20
-# Self-repair is measured on about so many tokens of these.
-REPAIR_TOKENS: Final = 1024
 # Passes over these tokens: both models to their borders and through eager attention, the candidate on the reference's
-# states, all matched layers at once, and the reference once more for self-repair.
-INNER_PASSES: Final = 7.0
-# Where no part can be swapped, layers are aligned all the same: both models to their borders, all matched layers at
-# once and a control, and each gap put in and undone.
+# states, and all matched layers at once.
+INNER_PASSES: Final = 6.0
+# Of the alignment alone: both models to their borders, all matched layers at once and a control. A gap is put in and
+# undone.
 ALIGNED_PASSES, GAP_PASSES = 4.0, 2.0
 # Measured with SmolLM2 (135M parameters) through transformers' layers one by one. In bfloat16: 24.9 passes over 4,096
-# tokens in 110 s, of `make bench` on the two cores that `pace` speaks of. In float32 with all that is summed up inside:
-# 0.37 of it, by processor time on one core (161 against 436 tokens per second, 512 tokens).
+# tokens in 110 s, of `make bench` on the two cores of `pace`. In float32 with all that is summed up inside: 0.37 of it,
+# by processor time on one core (161 against 436 tokens per second, 512 tokens).
 CPU_SWAPPED_TOKENS_PER_SECOND, CPU_INNER_TOKENS_PER_SECOND = 925.0, 340.0
 
 
@@ -49,7 +46,7 @@ def cost(request: AttributeRequest, cost: Cost) -> None:
     made = check_recipe(cost.candidate, request.candidate.recipe, pointer="/candidate/recipe", reference=cost.reference)
     found = attribution_cost(request, (cost.reference, made), cost.tokens, reference_parameters=pace.PARAMETERS)
     cost.seconds += found.seconds
-    cost.assumptions += found.told
+    cost.assumptions += found.assumptions
 
 
 def check_attribution(request: AttributeRequest, reference: CheckpointInfo, candidate: CheckpointInfo) -> None:
@@ -126,19 +123,18 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
 @dataclass(frozen=True)
 class AttributionCost:
     """`passes` of the whole model over `tokens` tokens, `inner` tokens that go through a whole model once for what is
-    measured inside, `bytes` of all states at the borders, those inside included, `seconds` of all; `told` says so in
-    words."""
+    measured inside, `bytes` of all states at the borders, `seconds` of all. `assumptions` are the same in words."""
 
     passes: float
     tokens: int
     inner: float
     bytes: int
     seconds: float
-    told: tuple[str, ...]
+    assumptions: tuple[str, ...]
 
 
 def inner_windows(infos: tuple[CheckpointInfo, CheckpointInfo], length: int) -> tuple[int, int]:
-    """How many windows are looked at inside at most, and to how many tokens those of `length` are cut."""
+    """How many windows are measured inside at most, and to how many tokens those of `length` are cut."""
     heads = max(int(info.config["num_attention_heads"]) for info in infos)
     cut = min(length, math.isqrt(INNER_BYTES // (4 * heads)))
     return max(INNER_WINDOWS, INNER_TOKENS // cut), cut
@@ -151,38 +147,41 @@ def attribution_cost(
     *,
     reference_parameters: float,
 ) -> AttributionCost:
-    """What swapping and looking inside take beside the engine's passes, at most; `tokens` of the whole text. Seconds
-    are in proportion to `reference_parameters`, those of the model that was measured."""
+    """What swaps and internals take beside the engine's passes, at most; `tokens` of the whole text. Seconds are in
+    proportion to `reference_parameters`, those of the model that was measured."""
     subset = min(request.tokens, tokens)
-    looks = request.top * (LOOKS + (1.0 if "restore" in request.directions else 0.0) + 0.5 * request.twins)
-    search = _search(request, infos[0])
-    passes = 2 + search + looks + min(PAIRS, math.comb(request.top, 2)) / 2 + TOGETHER
-    size = sum(2 * info.hidden_size * (info.layers + 1) for info in infos) * subset
-    if infos[0].layers != infos[1].layers:
-        return _unswapped(request, infos, subset, reference_parameters=reference_parameters)
-    inside, inner_size, told = _inside(request, infos, subset) if request.internals else (0.0, 0, ())
     slower = infos[0].parameters / reference_parameters
-    seconds = slower * (passes * subset / CPU_SWAPPED_TOKENS_PER_SECOND + inside / CPU_INNER_TOKENS_PER_SECOND)
-    return AttributionCost(
-        passes,
-        subset,
-        inside,
-        size + inner_size,
-        seconds,
-        (
-            f"at most {search:.3g} forward passes over {subset} tokens to find the first parts, and about "
-            f"{passes - search:.0f} to look into them, through transformers' layers at "
-            f"{CPU_SWAPPED_TOKENS_PER_SECOND:g} tokens/s for {reference_parameters / 1e6:.1f}M parameters",
-            f"hidden states at the layer borders of both models take {(size + inner_size) / 2**20:.0f} MiB of disk "
-            "while the job runs",
-            *told,
-        ),
-    )
+    passes, size = 0.0, 0
+    assumptions = ["no part can be swapped between models of two depths"]
+    unswapped = infos[0].layers != infos[1].layers
+    if not unswapped:
+        search = _search(request, infos[0])
+        looks = request.top * (LOOKS + (1.0 if "restore" in request.directions else 0.0) + 0.5 * request.twins)
+        passes = 2 + search + looks + TOGETHER
+        size = sum(2 * info.hidden_size * (info.layers + 1) for info in infos) * subset
+        assumptions = [
+            f"at most {search:.3g} forward passes over {subset} tokens find the first parts, and about "
+            f"{passes - search:.0f} look into them",
+            f"transformers' layers take {CPU_SWAPPED_TOKENS_PER_SECOND:g} tokens/s with "
+            f"{reference_parameters / 1e6:.1f}M parameters",
+            f"hidden states at the layer borders of both models take {size / 2**20:.0f} MiB of disk while the job runs",
+        ]
+    inner = 0.0
+    if request.internals or unswapped:
+        inner, more = _inside(request, infos, subset)
+        size += more
+        left = " (`internals: false` or --no-internals leaves this out)" if not unswapped else ""
+        assumptions.append(
+            f"the models are compared inside with {inner:.0f} tokens in float32 at {CPU_INNER_TOKENS_PER_SECOND:g} "
+            f"tokens/s and {more / 2**20:.0f} MiB of states{left}"
+        )
+    seconds = slower * (passes * subset / CPU_SWAPPED_TOKENS_PER_SECOND + inner / CPU_INNER_TOKENS_PER_SECOND)
+    return AttributionCost(passes, subset, inner, size, seconds, tuple(assumptions))
 
 
 def _search(request: AttributeRequest, info: CheckpointInfo) -> float:
-    """Passes that the search takes at most: its budget, or what every part of the layers asked for takes, each swapped
-    once on the whole subset: the layers from it on and two products with the head."""
+    """Passes of the search at most: its budget, or one swap of every part of the layers asked for on the whole subset
+    (the layers from the part on and two products with the head)."""
     if request.layers is None:
         return request.budget
     tensors = [(found.layer, tensor.elements) for name, tensor in info.tensors.items() if (found := in_layer(name))]
@@ -197,68 +196,11 @@ def _search(request: AttributeRequest, info: CheckpointInfo) -> float:
     return min(request.budget, passes)
 
 
-def _unswapped(
-    request: AttributeRequest,
-    infos: tuple[CheckpointInfo, CheckpointInfo],
-    subset: int,
-    *,
-    reference_parameters: float,
-) -> AttributionCost:
-    """Of models of two depths, whose parts are not swapped: what goes on inside or at least the alignment, whose gaps
-    are the parts then."""
+def _inside(request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], subset: int) -> tuple[float, int]:
+    """Tokens that go through a whole model once, and bytes of states in float32. As many gaps are expected as the
+    depths are apart."""
     windows, length = inner_windows(infos, request.window)
     tokens = min(subset, windows * length)
-    told: tuple[str, ...] = ("no part can be swapped between models of two depths",)
-    if request.internals:
-        inside, size, more = _inside(request, infos, subset)
-        told += more
-    else:
-        inside = tokens * (ALIGNED_PASSES + _gap_passes(infos))
-        size = sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens
-        told += (
-            f"layers are aligned and every gap is measured: at most {inside / tokens:g} forward passes in float32 over "
-            f"{tokens} tokens at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s, with {size / 2**20:.0f} MiB of states",
-        )
-    slower = infos[0].parameters / reference_parameters
-    seconds = slower * inside / CPU_INNER_TOKENS_PER_SECOND
-    return AttributionCost(0.0, subset, inside, size, seconds, told)
-
-
-def _gap_passes(infos: tuple[CheckpointInfo, CheckpointInfo]) -> float:
-    """Passes that the gaps between models of two depths take: of as many gaps as the depths are apart. More can only be
-    known from the alignment."""
-    return GAP_PASSES * abs(infos[0].layers - infos[1].layers)
-
-
-def _inside(
-    request: AttributeRequest, infos: tuple[CheckpointInfo, CheckpointInfo], subset: int
-) -> tuple[float, int, tuple[str, ...]]:
-    """Tokens that go through a whole model once, bytes of states in float32, and what that is in words. Self-repair
-    takes half of the layers and two heads for each layer. Where the depths differ, gaps are measured, too."""
-    info = infos[0]
-    windows, length = inner_windows(infos, request.window)
-    tokens = min(subset, windows * length)
-    repaired = min(tokens, REPAIR_TOKENS)
-    head = min(1.0, info.vocabulary * info.hidden_size / info.parameters)
-    repair = info.layers * ((1 - head) / 2 + 2 * head)
-    size = _inner_bytes(infos, tokens, length)
-    passes = INNER_PASSES + _gap_passes(infos)
-    left = "it out"
-    if infos[0].layers != infos[1].layers:
-        left = "out all of it but the alignment, whose gaps are the parts"
-    told = (
-        f"what goes on inside comes beside the budget: {passes:g} forward passes in float32 over {tokens} "
-        f"tokens, with attention maps of every head, and about {repair:.0f} over {repaired} to see what later layers "
-        f"repair, at {CPU_INNER_TOKENS_PER_SECOND:g} tokens/s for as many parameters, with {size / 2**20:.0f} MiB of "
-        f"those states; `internals: false` (--no-internals) leaves {left}"
-    )
-    return passes * tokens + repair * repaired, size, (told,)
-
-
-def _inner_bytes(infos: tuple[CheckpointInfo, CheckpointInfo], tokens: int, length: int) -> int:
-    """Both models' states at every border of `tokens` tokens in windows of `length`; for self-repair the
-    reference's once more and a copy for each layer, of the windows that it is measured on."""
-    state = 4 * infos[0].hidden_size
-    size = sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens
-    repaired = min(tokens, max(1, round(REPAIR_TOKENS / length)) * length)
-    return size + state * (infos[0].layers + 1 + max(info.layers for info in infos)) * repaired
+    passes = INNER_PASSES if request.internals else ALIGNED_PASSES
+    passes += GAP_PASSES * abs(infos[0].layers - infos[1].layers)
+    return passes * tokens, sum(4 * info.hidden_size * (info.layers + 1) for info in infos) * tokens

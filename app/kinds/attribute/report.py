@@ -19,7 +19,7 @@ from app.contracts.report import (
     Mean,
     Number,
 )
-from app.kinds.attribute.blocks import Internals, SiteClass
+from app.kinds.attribute.blocks import Internals
 
 SiteKind = Literal["layer", "module", "norm", "heads", "expert", "embedding", "head", "gap"]
 Cause = Literal[
@@ -108,11 +108,6 @@ class Site(Contract):
     treatment: Treatment | None = Field(default=None, description="for the first `top` parts")
     tokens: Count
     rung: Count = Field(description="how far it came: parts that were dropped early were measured on fewer tokens")
-    classes: tuple[SiteClass, ...] = Field(
-        default=(),
-        description="of the first parts of the ranking, and of all that were looked into, how their nats spread over "
-        "kinds of token, those without a finite token left out; empty: not told",
-    )
 
 
 class NowhereFinite(Contract):
@@ -142,29 +137,12 @@ class Explained(Contract):
     restored_share: Mean | None = Field(default=None, description="nats gained over the whole candidate's KL")
 
 
-class Pair(Contract):
-    """Two parts swapped together. `ratio` is KL(both) / (KL(one) + KL(other)): 1 where they add up."""
-
-    first: str
-    second: str
-    together: Mean
-    ratio: Mean
-    far: bool = Field(description="the interval excludes 1, and the ratio is a tenth or more away from it")
-    near: bool = Field(
-        description="the whole interval is less than a tenth away from 1: they add up. Neither far nor near: undecided"
-    )
-
-
 class Additivity(Contract):
     """Whether parts add up. `ratio` is the whole candidate's KL over the sum of those of `over`."""
 
-    over: tuple[str, ...] = Field(
-        description="parts that together are all that differs; empty: not all were asked for and measured"
-    )
+    over: tuple[str, ...] = Field(description="parts that together are all that differs")
     total: Mean = Field(description="sum of their nats")
     ratio: Mean | None
-    pairs: tuple[Pair, ...] = ()
-    pairs_tokens: Count = 0
 
 
 class Rung(Contract):
@@ -186,11 +164,7 @@ class Search(Contract):
     considered: Count = Field(description="parts that differ, of the chosen kinds and layers")
     unchanged: Count = Field(description="such parts whose weights are the reference's: their nats are exactly 0")
     untried: Count = Field(description="layers, and parts outside of them, that the budget did not reach")
-    other_kinds: dict[SiteKind, Count] = Field(description="parts of other kinds that differ in the chosen layers")
-    elsewhere: dict[SiteKind, Count] = Field(
-        description="parts that differ outside of the chosen layers; looked up only if nothing in them differs"
-    )
-    elsewhere_layers: tuple[Count, ...]
+    others: Count = Field(description="parts of other kinds that differ in the chosen layers")
     measured: Count
     rungs: tuple[Rung, ...]
     forward_seconds: float = Field(
@@ -211,35 +185,6 @@ class Subset(Contract):
     twin_positions: Count
 
 
-class SubsetClass(Contract):
-    """A class of tokens, and at how many positions that parts were measured on the predicted token is in it."""
-
-    name: str
-    title: str
-    definition: str
-    tokens: Count
-    documents: Count
-    share: float = Field(description="of all positions")
-
-
-class SubsetClasses(Contract):
-    """Which kinds of token parts were measured on: where parts were swapped, the scored positions of the subset; where
-    none was, every position of the windows of `internals`, scored or not. `classes` of a part say how its nats spread
-    over them."""
-
-    positions: Count = 0
-    classes: tuple[SubsetClass, ...] = Field(default=(), description="classes that some position is in")
-    none: Count = Field(
-        default=0, description="positions in no class, with ends of windows whose predicted token they do not hold"
-    )
-    absent: tuple[str, ...] = Field(default=(), description="titles of the classes that no position is in")
-    whole: tuple[SiteClass, ...] = Field(
-        default=(), description="the whole candidate, by transformers' layers, spread as the parts are"
-    )
-    parts: Count = Field(default=0, description="how many of `sites` have `classes`: the first ones")
-    judged: Count = Field(default=0, description="differences that p values were adjusted over (Holm)")
-
-
 class AttributeReport(Blocks, ComparedReport):
     """What an attribute job found."""
 
@@ -257,12 +202,9 @@ class AttributeReport(Blocks, ComparedReport):
     treatment: Treatment | None = Field(description="for all of the first parts together")
     search: Search | None
     subset: Subset | None
-    token_classes: SubsetClasses | None = Field(
-        description="kinds of token where parts were measured; null: nothing was measured layer by layer"
-    )
     not_swapped: str = Field(default="", description="why parts were not swapped; empty where they were")
     internals: Internals | None = Field(
         default=None,
-        description="alignment of the layers, attention, activations, routing; null: not asked for, and parts were "
-        "swapped. Where they were not, the gaps of the alignment are the parts, and it is there in any case",
+        description="alignment of the layers, attention, activations; null: not asked for, and parts were swapped. If "
+        "no part was swapped, the gaps of the alignment are the parts",
     )

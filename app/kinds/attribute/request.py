@@ -48,7 +48,7 @@ class AttributeRequest(JobRequest):
         description="most forward passes of the whole model over these tokens that swaps may take",
     )
     top: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=8, description="number of parts that get controls, isotropic twins, pairs, causes and treatments"
+        default=8, description="number of parts that get controls, isotropic twins, causes and treatments"
     )
     twins: Annotated[int, Field(ge=1, le=16)] = Field(
         default=1, description="random directions whose mean is the isotropic twin of a part"
@@ -56,7 +56,7 @@ class AttributeRequest(JobRequest):
     internals: bool = Field(
         default=True,
         description="also compare the two models inside: matched layers, attention, growth of errors from layer to "
-        "layer, chosen experts. Layers are always matched if no part can be swapped",
+        "layer. Layers are always matched if no part can be swapped",
     )
 
     @field_validator("directions")

@@ -6,15 +6,10 @@ import shlex
 from typing import Final
 
 from app.kinds.attribute import parts
-from app.kinds.attribute.attention import attention
-from app.kinds.attribute.blocks import Internals
-from app.kinds.attribute.growth import growth
-from app.kinds.attribute.layers import layers
+from app.kinds.attribute.inside import inside
 from app.kinds.attribute.report import AttributeReport
-from app.kinds.attribute.routing import routing
-from app.kinds.attribute.token_classes import token_classes
 from app.kinds.attribute.words import heading, mean_text
-from app.reports.blocks import Block, Items, Next, Note, Section
+from app.reports.blocks import Block, Next, Note, Section
 from app.reports.common import closing, headline, title
 from app.reports.reproduce import of_same_pair
 from app.reports.untrusted import visible
@@ -30,11 +25,10 @@ def blocks(report: AttributeReport) -> list[Block]:
         headline(report, chart_title="Excess KL of the whole candidate over the noise floor", sentence=_whole(report)),
         Section("blame", visible(heading(report)), _found(report)),
         *parts.parts(report),
-        *(token_classes(report) if report.sites else []),
         *parts.treatment(report),
         *parts.additivity(report),
         *parts.search(report),
-        *([] if report.internals is None else _inside(report.internals)),
+        *([] if report.internals is None else inside(report.internals)),
         *closing(report),
     ]
 
@@ -69,16 +63,3 @@ def _next(report: AttributeReport) -> list[Block]:
         compare = of_same_pair(report, "compare", recipe=recipe, recipe_file=f"{report.job}/recipe.json")
         command = f"{fetch} && {compare}"
     return [Next("What does the recommended recipe save? It was not measured.", command, brief=True)]
-
-
-def _inside(block: Internals) -> list[Block]:
-    """What was measured inside the two models."""
-    missing = tuple(map(visible, block.not_measured))
-    heading_ = "Not measured inside the models"
-    return [
-        *([] if block.alignment is None else [layers(block.alignment)]),
-        *([] if block.activations is None else [growth(block.activations)]),
-        *([] if block.attention is None else [attention(block.attention)]),
-        *([] if block.routing is None else [routing(block.routing)]),
-        *([Section("not-inside", heading_, [Items(missing)], "Not measured")] if missing else []),
-    ]

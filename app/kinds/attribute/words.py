@@ -34,7 +34,7 @@ def heading(report: AttributeReport) -> str:
     if report.nowhere_finite:
         return f"Worst: {report.nowhere_finite[0].name}"
     search = report.search
-    if search is not None and not search.measured and (search.considered or search.other_kinds or search.elsewhere):
+    if search is not None and not search.measured and (search.considered or search.others):
         return "No part was tried" if search.considered else "Nothing that was asked for differs"
     if report.not_swapped:
         return _of_unswapped(report)

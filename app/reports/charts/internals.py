@@ -1,4 +1,4 @@
-"""Charts of what happens inside a model: a heat map, a curve over layers with intervals, two rows of matched layers.
+"""A chart of what happens inside a model: curves over layers with intervals.
 
 As in `marks` every horizontal place is in per cent and every height in pixels.
 """
@@ -14,89 +14,12 @@ from markupsafe import Markup
 
 from app.reports import format as fmt
 from app.reports.charts.marks import Interval, _anchor, _line, _line_across, _pct, _svg, _tag
-from app.reports.heat import STEPS, HeatScale
 from app.reports.scales import LinearScale, ticks
 
 _LEFT: Final = 9.0  # where plots begin, so that labels of rows have room
 _RIGHT: Final = 100.0
-_TOP: Final = 24
 _HEAD: Final = 32  # above curves, so that the unit is clear of the topmost tick's number
-_CELL: Final = 15
 _PLOT: Final = 210
-
-
-@dataclass(frozen=True)
-class Cells:
-    """A heat map: `values[row][column]` (None: no number), with what is at its edges. `outlined`: cells with a
-    frame."""
-
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    values: tuple[tuple[float | None, ...], ...]
-    row_name: str
-    column_name: str
-    unit: str
-    outlined: frozenset[tuple[int, int]] = frozenset()
-
-
-def heat_map(cells: Cells, title: str, *, scale: HeatScale | None = None) -> Markup:
-    """Darker is more; steps on a logarithmic scale unless another one is given. The legend is below."""
-    known = [value for row in cells.values for value in row if value is not None]
-    scale = scale or HeatScale.up_to(max(known, default=0.0))
-    width = (_RIGHT - _LEFT) / max(1, len(cells.columns))
-    every = max(1, -(-len(cells.rows) // 40))
-    height = max(4, _CELL // every)
-    shapes: list[Markup] = [
-        _tag("text", f"{cells.row_name} ↓", x=0, y=12, class_="t"),
-        _tag("text", f"{cells.column_name} →", x="100%", y=12, class_="t end"),
-    ]
-    bottom = _TOP + height * len(cells.rows)
-    for index, (label, row) in enumerate(zip(cells.rows, cells.values, strict=True)):
-        top = _TOP + height * index
-        if index % max(every, -(-12 // height)) == 0:
-            shapes.append(_tag("text", label, x=0, y=top + height - 3, class_="t"))
-        for column, value in enumerate(row):
-            where = f"{cells.row_name} {label}, {cells.column_name} {cells.columns[column]}"
-            shapes.append(
-                _tag(
-                    "rect",
-                    _tag("title", f"{where}: {fmt.number(value)} {cells.unit}".rstrip()),
-                    x=_pct(_LEFT + column * width),
-                    y=top,
-                    width=_pct(width * 0.96),
-                    height=height - 1,
-                    class_=f"cell h{scale.step(value)}" + (" framed" if (index, column) in cells.outlined else ""),
-                )
-            )
-    shown = max(1, -(-len(cells.columns) // 12))
-    for column in range(0, len(cells.columns), shown):
-        at = _LEFT + (column + 0.48) * width
-        shapes.append(_tag("text", cells.columns[column], x=_pct(at), y=bottom + 14, class_="t mid"))
-    shapes += _steps(scale, bottom + 26, cells.unit)
-    worst = max(
-        ((value, r, c) for r, row in enumerate(cells.values) for c, value in enumerate(row) if value is not None),
-        default=None,
-    )
-    told = (
-        "no value"
-        if worst is None
-        else f"largest {fmt.number(worst[0])} {cells.unit} at {cells.row_name} {cells.rows[worst[1]]}, "
-        f"{cells.column_name} {cells.columns[worst[2]]}"
-    )
-    return _svg(bottom + 84, title=title, desc=f"{title}; {told}", body=shapes, class_="chart")
-
-
-def _steps(scale: HeatScale, top: float, unit: str) -> list[Markup]:
-    """The legend: a box a step with the value at which it begins."""
-    width = (_RIGHT - _LEFT) / (STEPS + 1)
-    shapes = []
-    for step in range(STEPS + 1):
-        at = _LEFT + step * width
-        label = "less" if step == 0 else fmt.short(scale.edges[step - 1])
-        shapes.append(_tag("rect", x=_pct(at), y=top, width=_pct(width * 0.94), height=12, class_=f"cell h{step}"))
-        # in turn on two lines: on a telephone a label is as wide as its box
-        shapes.append(_tag("text", label, x=_pct(at), y=top + 25 + 14 * (step % 2), class_="t"))
-    return [*shapes, _tag("text", f"{unit}, from", x="100%", y=top + 54, class_="t end")]
 
 
 @dataclass(frozen=True)
@@ -173,66 +96,6 @@ def layer_curves(
     return _svg(
         base + 60, title=title, desc=f"{title}, over {across}s 0 to {last}. {told}", body=shapes, class_="chart"
     )
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Two rows of layers, the pairs between them, and a short name for each layer without a partner."""
-
-    reference: int
-    candidate: int
-    pairs: tuple[tuple[int, int], ...]
-    reference_names: dict[int, str]
-    candidate_names: dict[int, str]
-
-
-def alignment_picture(matched: Matched, *, title: str, desc: str) -> Markup:
-    """Boxes for layers, lines for pairs; a layer without a partner is filled and named."""
-    widest = max(matched.reference, matched.candidate, 1)
-    step = (_RIGHT - _LEFT) / widest
-    upper, lower, tall = 36, 128, 20
-    shapes: list[Markup] = []
-
-    def x_of(layer: int) -> float:
-        return _LEFT + (layer + 0.48) * step
-
-    for ours, theirs in matched.pairs:
-        shapes.append(
-            _tag(
-                "line",
-                x1=_pct(x_of(ours)),
-                x2=_pct(x_of(theirs)),
-                y1=upper + tall,
-                y2=lower,
-                class_="match" if ours == theirs else "match moved",
-            )
-        )
-    rows = (
-        (upper, matched.reference, matched.reference_names, "ref.", "reference"),
-        (lower, matched.candidate, matched.candidate_names, "cand.", "candidate"),
-    )
-    for top, count, names, short, side in rows:
-        shapes.append(_tag("text", short, x=0, y=top + 14, class_="t"))
-        for layer in range(count):
-            name = names.get(layer)
-            told = f"layer {layer} of the {side}" + (f": {name}" if name else "")
-            shapes.append(
-                _tag(
-                    "rect",
-                    _tag("title", told),
-                    x=_pct(_LEFT + layer * step),
-                    y=top,
-                    width=_pct(step * 0.9),
-                    height=tall,
-                    class_="box" if name is None else "box alone",
-                )
-            )
-        y = top - 8 if top == upper else top + tall + 17
-        shown = max(1, -(-count // 12))
-        shapes += [
-            _tag("text", str(layer), x=_pct(x_of(layer)), y=y, class_="t mid") for layer in range(0, count, shown)
-        ]
-    return _svg(lower + tall + 24, title=title, desc=desc, body=shapes, class_="chart")
 
 
 def _side(x: float) -> str:

@@ -11,8 +11,7 @@ from app.kinds.attribute.blocks import Internals
 from app.kinds.attribute.report import Whole
 from app.kinds.attribute.request import AttributeRequest
 from app.models.checkpoint import CheckpointInfo
-from workers.diagnosis.attribute.kinds import InsideKinds, Kinds
-from workers.diagnosis.attribute.looking import Looking
+from workers.diagnosis.attribute.examination import Examination
 from workers.diagnosis.attribute.numbering import made_of
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Scope
@@ -23,7 +22,7 @@ from workers.measuring.pair import Measured
 
 @dataclass(kw_only=True)
 class Found(Measured):
-    """All that an attribute job found out beside the whole; most of it only where parts could be swapped."""
+    """All that an attribute job found out beside the whole; most of it only if parts could be swapped."""
 
     request: AttributeRequest
     origin: CheckpointInfo
@@ -31,15 +30,12 @@ class Found(Measured):
     whole: Whole | None = None
     subset: Subset | None = None
     search: Search | None = None
-    looking: Looking | None = None
+    examination: Examination | None = None
     internals: Internals | None = None
     full: NDArray[np.float32] | None = None
-    kinds: Kinds | None = None
-    inside_kinds: InsideKinds | None = None
     scope: Scope = field(default_factory=Scope)
     forward_seconds: float = 0.0
     search_seconds: float = 0.0
-    also: list[str] = field(default_factory=list)
 
     def patient(self) -> Untreated:
         """Whom a treatment is for."""

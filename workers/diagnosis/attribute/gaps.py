@@ -44,25 +44,15 @@ def gap_sites(found: Found) -> tuple[Site, ...]:
 
 def gap_name(gap: LayerGap) -> str:
     """Its name as a part."""
-    dropped, added = _layers(gap)
-    parts = ([f"dropped {listed(dropped)}"] if dropped else []) + ([f"added {listed(added)}"] if added else [])
+    parts = [f"dropped {listed(gap.dropped)}"] if gap.dropped else []
+    parts += [f"added {listed(gap.inserted)}"] if gap.inserted else []
     return ", ".join(parts)
-
-
-def _layers(gap: LayerGap) -> tuple[list[int], list[int]]:
-    """Those that were dropped, and those that were added."""
-    return (
-        [one.layer for one in gap.layers if one.kind == "dropped"],
-        [one.layer for one in gap.layers if one.kind != "dropped"],
-    )
 
 
 def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Untreated) -> Site:
     nats, share = gap.nats, Mean(mean=gap.share, ci=gap.share_ci)
-    dropped, added = _layers(gap)
-    kinds = sorted({one.kind for one in gap.layers})
-    own: tuple[Cause, str] = ("removed" if dropped else "inserted", "")
-    cause, told = without_damage(nats, share) or own
+    own: tuple[Cause, str] = ("removed" if gap.dropped else "inserted", "")
+    cause, why = without_damage(nats, share) or own
     return Site(
         name=gap_name(gap),
         kind="gap",
@@ -77,17 +67,13 @@ def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Untreated) -> Site:
         isotropic_ratio=None,
         cause=cause,
         unclear="no_damage_shown" if cause == "unclear" else None,
-        why="; ".join(filter(None, (_kinds(kinds, cause), told, _found_again(gap.stability, alignment)))),
-        treatment=_gap_treatment(nats, cause, alignment, put_back(patient, dropped, added, before=gap.at_candidate)),
+        why="; ".join(filter(None, (why, _found_again(gap.stability, alignment)))),
+        treatment=_gap_treatment(
+            nats, cause, alignment, put_back(patient, gap.dropped, gap.inserted, before=gap.at_candidate)
+        ),
         tokens=alignment.measured.tokens,
         rung=0,
-        classes=gap.classes,
     )
-
-
-def _kinds(kinds: Sequence[str], cause: Cause) -> str:
-    """What the layers are, where the cause does not say it."""
-    return "" if kinds == [cause] else " and ".join(kinds)
 
 
 def _gap_treatment(nats: Mean, cause: Cause, alignment: LayerAlignment, found: Treatment) -> Treatment:

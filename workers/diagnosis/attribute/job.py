@@ -15,24 +15,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.contracts.simulation import SECTION
 from app.files import write_atomically
 from app.kinds.attribute.blocks import Internals
 from app.kinds.attribute.plan import check_attribution, inner_windows
 from app.kinds.attribute.report import AttributeReport, Whole
 from app.kinds.attribute.request import AttributeRequest
 from app.models.checkpoint import CheckpointInfo
-from workers.diagnosis.attribute.changes import config_differences, differing
+from workers.diagnosis.attribute.changes import differing
+from workers.diagnosis.attribute.examination import Examination
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.internals import Model as Inner
 from workers.diagnosis.attribute.internals import internals
-from workers.diagnosis.attribute.kinds import InsideKinds, Kinds, inside_positions
-from workers.diagnosis.attribute.looking import Looking
 from workers.diagnosis.attribute.numbering import moved, renumbered_by
 from workers.diagnosis.attribute.pair import opened, plain, why_not
 from workers.diagnosis.attribute.report import build_report, export
 from workers.diagnosis.attribute.search import Search
-from workers.diagnosis.attribute.sites import Scope, Site, scope_of, sites_of
+from workers.diagnosis.attribute.sites import Scope, scope_of, sites_of
 from workers.diagnosis.attribute.subset import Subset, draw
 from workers.diagnosis.attribute.swapping import Swapper
 from workers.distributions.divergence import Precision
@@ -41,15 +39,13 @@ from workers.measuring.attempt import counted
 from workers.measuring.means import POSITIVE, mean_of
 from workers.measuring.pair import PairAttempt
 from workers.measuring.plan import plan_fingerprint
-from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import open_tensors
-from workers.text.documents import TextDocument
 
 PRECISION: Precision = "fast"
-_VERSION = "attribute/6"
+_VERSION = "attribute/7"
 
 
 def attribute(request: AttributeRequest, context: JobContext, room: EngineRoom) -> AttributeReport:
@@ -75,7 +71,7 @@ class _Attribute(PairAttempt):
             check_attribution(request, reference, candidate)
             found = Found(**vars(self.measure(pair, PRECISION)), origin=pair.origin)
             found.not_swapped = why_not(reference, candidate) or renumbered_by(pair.origin, request.candidate.recipe)
-            self._parts(pair.documents, found)
+            self._parts(found)
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)
@@ -87,7 +83,7 @@ class _Attribute(PairAttempt):
 
     # --- parts
 
-    def _parts(self, documents: list[TextDocument], found: Found) -> None:
+    def _parts(self, found: Found) -> None:
         """Both models on a part of the text, layer by layer: parts swapped, and what goes on inside."""
         request, context = self._request, self._context
         sides, corpus, positions = found.sides, found.corpus, found.positions
@@ -107,19 +103,12 @@ class _Attribute(PairAttempt):
             if not found.not_swapped:
                 found.not_swapped = self._moved(reference, candidate)
             if not found.not_swapped:
-                with self._watch.phase("swap"):
-                    context.progress("kinds of token", 0, 0)
-                    classes = self._classified(documents, corpus, subset.where, sides.reference)
-                    found.kinds = Kinds.of(classes, subset.where, seed=request.seed)
                 self._swap(reference, candidate, subset, scratch, found, sides.dtype)
-            # where no part is swapped, the alignment's gaps are the parts
+            # if no part is swapped, the alignment's gaps are the parts
             if request.internals or found.not_swapped:
                 with self._watch.phase("internals"):
-                    found.internals = self._inside(
-                        reference, candidate, subset, scratch / "internals", documents, found
-                    )
+                    found.internals = self._inside(reference, candidate, subset, scratch / "internals")
         found.subset = subset
-        found.also += self._warnings(sides, found)
 
     def _swap(
         self,
@@ -154,26 +143,16 @@ class _Attribute(PairAttempt):
             with watch.phase("swap"):
                 search.run()
             found.search_seconds = swapper.seconds - before
-            looking = Looking(swapper, search, reads, request, context, full, found.kinds)
+            examination = Examination(swapper, search, reads, request, context, full)
             with watch.phase("look"):
-                looking.run()
-            found.scope, found.search, found.looking, found.full = scope, search, looking, full
+                examination.run()
+            found.scope, found.search, found.examination, found.full = scope, search, examination, full
 
     def _scope(self, reference: CheckpointInfo, candidate: CheckpointInfo, reads: tuple[Read, Read]) -> Scope:
         """What differs of that which was asked for, and beside it."""
-        request = self._request
-
-        def differ(sites: list[Site]) -> list[Site]:
-            return differing(sites, reference, candidate, reads, self._context.check_cancelled)
-
-        sites = sites_of(reference, request.layers)
-        return scope_of(
-            sites,
-            differ(sites),
-            request.levels,
-            request.layers,
-            everywhere=lambda: differ(sites_of(reference)),
-        )
+        sites = sites_of(reference, self._request.layers)
+        changed = differing(sites, reference, candidate, reads, self._context.check_cancelled)
+        return scope_of(sites, changed, self._request.levels)
 
     def _moved(self, reference: CheckpointInfo, candidate: CheckpointInfo) -> str:
         """Why layers of one number are no counterparts, by their weights."""
@@ -181,35 +160,18 @@ class _Attribute(PairAttempt):
             read = framed(theirs.read, Channels.of(candidate), Channels.of(reference))
             return moved(reference, candidate, (ours.read, read), self._context.check_cancelled)
 
-    def _inside(
-        self,
-        reference: CheckpointInfo,
-        candidate: CheckpointInfo,
-        subset: Subset,
-        scratch: Path,
-        documents: list[TextDocument],
-        found: Found,
-    ) -> Internals:
-        """What goes on inside, on the first windows of the subset; by kinds of token where that is what parts are."""
+    def _inside(self, reference: CheckpointInfo, candidate: CheckpointInfo, subset: Subset, scratch: Path) -> Internals:
+        """What goes on inside, on the first windows of the subset."""
         context = self._context
         scratch.mkdir(parents=True, exist_ok=True)
         windows, length = inner_windows((reference, candidate), subset.length)
         tokens_NL = subset.tokens_NL[:windows, :length]
-        document_N = [self._document(subset, row) for row in range(len(tokens_NL))]
-        if found.not_swapped:
-            context.progress("kinds of token", 0, 0)
-            where, known_NL = inside_positions(found.corpus, subset, *tokens_NL.shape)
-            classes = self._classified(documents, found.corpus, where, found.sides.reference)
-            found.inside_kinds = InsideKinds.of(classes, known_NL, np.asarray(document_N))
         with open_tensors(reference) as ours, open_tensors(candidate) as theirs:
             return internals(
-                Inner(reference, ours.read),
-                Inner(candidate, theirs.read),
+                (Inner(reference, ours.read), Inner(candidate, theirs.read)),
                 tokens_NL,
-                document_N,
+                [self._document(subset, row) for row in range(len(tokens_NL))],
                 scratch,
-                kinds={} if found.inside_kinds is None else found.inside_kinds.masks,
-                renumbered=found.not_swapped,
                 alignment_alone=not self._request.internals,
                 seed=self._request.seed,
                 progress=lambda phase, done, total: context.progress(f"inside: {phase}", done, total),
@@ -245,34 +207,3 @@ class _Attribute(PairAttempt):
             difference=mean_of(engine - full, where, seed=seed),
         )
         return full
-
-    @staticmethod
-    def _warnings(sides: Sides, found: Found) -> list[str]:
-        """What the models' forms mean for what was measured layer by layer, where anything was."""
-        told = []
-        candidate, swapped = sides.candidate.info, not found.not_swapped
-        if not swapped and found.internals is None:
-            return []
-        parts = "parts were swapped" if swapped else "gaps were measured"
-        told += [
-            f"The {name}'s weights are packed ({side.info.scheme}): {parts} with its dequantized weights, so that what "
-            "its own kernels round is in the whole model's KL and in no part's."
-            for name, side in (("reference", sides.reference), ("candidate", sides.candidate))
-            if side.info.quantization is not None
-        ]
-        if SECTION in candidate.config:
-            beside = (
-                "suffix runs do without it. The two engines' KL on the subset differ by it"
-                if swapped
-                else "what is run layer by layer does without it"
-            )
-            told.append(
-                "The candidate quantizes activations or its cache while it runs: no part of the weights holds that, "
-                f"and {beside}."
-            )
-        elif swapped and (names := config_differences(sides.reference.info, candidate)):
-            told.append(
-                f"The configurations differ ({', '.join(names[:6])}): a whole layer is run as its own model runs it, "
-                "the head brings what its model does with logits, finer parts are weights alone."
-            )
-        return told

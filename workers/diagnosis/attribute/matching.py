@@ -33,11 +33,10 @@ class Gap:
 
 @dataclass(frozen=True)
 class Matching:
-    """`pairs` (reference, candidate) rising, `gaps` between them, `score` of the whole."""
+    """`pairs` (reference, candidate) rising, and `gaps` between them."""
 
     pairs: tuple[tuple[int, int], ...]
     gaps: tuple[Gap, ...]
-    score: float
 
 
 def match(similarity_RC: Array, *, price: float = GAP_PRICE) -> Matching:
@@ -60,7 +59,7 @@ def match(similarity_RC: Array, *, price: float = GAP_PRICE) -> Matching:
             i += 1
         else:
             j += 1
-    return Matching(tuple(pairs), gaps_between(pairs, rows, columns), float(best[0, 0]))
+    return Matching(tuple(pairs), gaps_between(pairs, rows, columns))
 
 
 def gaps_between(pairs: Sequence[tuple[int, int]], rows: int, columns: int) -> tuple[Gap, ...]:

@@ -16,7 +16,7 @@ def named(parts: Sequence[str]) -> str:
     return ", ".join(parts[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def listed(layers: list[int]) -> str:
+def listed(layers: Sequence[int]) -> str:
     """Layers by their numbers, with the noun."""
     return f"layer{'' if len(layers) == 1 else 's'} {', '.join(map(str, layers))}"
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.kinds.attribute.answer import sentence
-from app.kinds.attribute.blocks import SiteClass
 from app.kinds.attribute.report import (
     AttributeReport,
     Cause,
     NowhereFinite,
     Site,
-    SubsetClasses,
     Treatment,
     Unclear,
 )
@@ -29,7 +26,6 @@ from workers.diagnosis.attribute.controls import BATCHES as CONTROL_BATCHES
 from workers.diagnosis.attribute.controls import batches_of
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_sites
-from workers.diagnosis.attribute.kinds import MOST_PARTS, holm_over
 from workers.diagnosis.attribute.search import Measured
 from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
@@ -46,21 +42,22 @@ SITES_FILE, RECIPE_FILE = "sites.json", "recipe.json"
 def build_report(found: Found, context: JobContext) -> AttributeReport:
     """Statistics of the candidate as a whole, and the ranked list of its parts."""
     sites = ranked_sites(found, context)
-    looking = found.looking
+    examination = found.examination
     by_name = {site.name: site for site in sites}
-    together = None if looking is None else treatment(found, [(part, by_name[part.name]) for part in looking.first])
+    together = (
+        None if examination is None else treatment(found, [(part, by_name[part.name]) for part in examination.first])
+    )
     report = found.reported(
         AttributeReport,
         verdict="",
         sites=sites,
         nowhere_finite=nowhere_finite_parts(found),
         whole=found.whole,
-        explained=None if looking is None else looking.explained,
-        additivity=None if looking is None else looking.additivity,
+        explained=None if examination is None else examination.explained,
+        additivity=None if examination is None else examination.additivity,
         treatment=together or _of_the_first(sites),
         search=_search(found),
         subset=_subset(found),
-        token_classes=_token_classes(found, sites),
         not_swapped=found.not_swapped,
         internals=found.internals,
         warnings=tuple(warnings_of(found, sites, found.summary.nonfinite_positions)),
@@ -76,19 +73,17 @@ def _of_the_first(sites: tuple[Site, ...]) -> Treatment | None:
 
 
 def _search(found: Found) -> SearchBlock | None:
-    search, looking = found.search, found.looking
-    if search is None or looking is None:
+    search, examination = found.search, found.examination
+    if search is None or examination is None:
         return None
     return SearchBlock(
         budget=search.budget,
         spent=round(search.spent, 3),
-        looked_into=round(looking.cost, 3),
-        considered=found.scope.considered,
+        looked_into=round(examination.cost, 3),
+        considered=len(found.scope.chosen),
         unchanged=found.scope.unchanged,
         untried=len(search.untried),
-        other_kinds=Counter(site.kind for site in found.scope.other_kinds),
-        elsewhere=Counter(site.kind for site in found.scope.elsewhere),
-        elsewhere_layers=tuple(sorted({site.layer for site in found.scope.elsewhere if site.layer is not None})),
+        others=found.scope.others,
         measured=len(search.found),
         rungs=tuple(search.rungs),
         forward_seconds=round(found.forward_seconds, 4),
@@ -97,10 +92,10 @@ def _search(found: Found) -> SearchBlock | None:
 
 
 def _subset(found: Found) -> SubsetBlock | None:
-    subset, looking = found.subset, found.looking
-    if subset is None or looking is None:
+    subset, examination = found.subset, found.examination
+    if subset is None or examination is None:
         return None
-    swapper = looking.swapper
+    swapper = examination.swapper
     return SubsetBlock(
         windows=len(subset.windows),
         length=subset.length,
@@ -109,16 +104,6 @@ def _subset(found: Found) -> SubsetBlock | None:
         control_positions=swapper.positions(min(CONTROL_BATCHES, len(swapper.batches))),
         twin_positions=swapper.positions(batches_of(swapper)),
     )
-
-
-def _token_classes(found: Found, sites: tuple[Site, ...]) -> SubsetClasses | None:
-    """Kinds of token, where anything was measured."""
-    if found.kinds is not None and found.full is not None:
-        return found.kinds.block(found.full, sites)
-    alignment = None if found.internals is None else found.internals.alignment
-    if found.inside_kinds is None or alignment is None:
-        return None
-    return found.inside_kinds.block(alignment.classes, sites)
 
 
 def export(report: AttributeReport, found: Found, context: JobContext) -> None:
@@ -147,14 +132,14 @@ _UNSEEN: tuple[Cause, str] = ("unclear", "not among the first parts: no twin was
 
 
 def ranked_sites(found: Found, context: JobContext) -> tuple[Site, ...]:
-    """Parts that were swapped, as the search ranks them; where none could be, gaps of the alignment by nats."""
+    """Parts that were swapped, as the search ranks them. If none could be: gaps of the alignment by nats."""
     if found.search is None or found.full is None or found.subset is None:
         return gap_sites(found)
     made = []
-    for number, measured in enumerate(found.search.ranked):
+    for measured in found.search.ranked:
         context.check_cancelled()
-        made.append(_site(measured, found, found.full, found.subset, by_kind=number < MOST_PARTS))
-    return holm_over(made)
+        made.append(_site(measured, found, found.full, found.subset))
+    return tuple(made)
 
 
 def nowhere_finite_parts(found: Found) -> tuple[NowhereFinite, ...]:
@@ -166,12 +151,12 @@ def nowhere_finite_parts(found: Found) -> tuple[NowhereFinite, ...]:
     )
 
 
-def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: Subset, *, by_kind: bool) -> Site:
+def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: Subset) -> Site:
     site, kl, seed = measured.site, measured.kl, found.request.seed
     where = subset.where.select(np.arange(len(kl)))
     nats = mean_of(kl.astype(np.float64), where, seed=seed, support=POSITIVE)
     share = ratio(kl, full[: len(kl)], where, seed=seed)
-    look = found.looking.looks.get(site.name) if found.looking is not None else None
+    look = found.examination.looks.get(site.name) if found.examination is not None else None
     module = site.name.rpartition(".")[2]
     told = CauseFound(
         kind=site.kind,
@@ -185,11 +170,6 @@ def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: S
     cause, why = cause_of(told)
     if look is None and cause == "unclear" and certain is not False:
         cause, why = _UNSEEN
-    classes: tuple[SiteClass, ...] = ()
-    if found.kinds is not None and (by_kind or look is not None):
-        classes = found.kinds.spread(
-            kl, restored=None if look is None else look.restored_by_kind, judged=look is not None
-        )
     made = Site(
         name=site.name,
         kind=site.kind,
@@ -209,7 +189,6 @@ def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: S
         evidence=None if look is None else look.evidence,
         tokens=len(kl),
         rung=measured.rung,
-        classes=classes,
     )
     return made if look is None else made.model_copy(update={"treatment": treatment(found, [(site, made)])})
 

@@ -9,12 +9,12 @@ are made.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.kinds.attribute.report import SiteKind
-from app.kinds.attribute.request import LEVELS, SiteLevel
+from app.kinds.attribute.request import SiteLevel
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import natural_key
 from app.models.shapes import LAYOUTS
@@ -151,46 +151,20 @@ def _overlap(first: Piece, second: Piece) -> bool:
 
 @dataclass(frozen=True)
 class Scope:
-    """Parts that were asked for: those of `levels` in `layers` and, where these are all (None), what is outside.
+    """Parts that were asked for: `chosen` ones differ, `unchanged` is how many are the reference's own. `others` parts
+    of the same layers differ and are of other kinds."""
 
-    `chosen` differ, `unchanged` is how many are the reference's own; `other_kinds` differ in the same layers and are of
-    other kinds. `elsewhere` differ outside of these layers, which is looked up only where nothing within them does.
-    """
-
-    levels: tuple[SiteLevel, ...] = LEVELS
-    layers: Collection[int] | None = None
     chosen: tuple[Site, ...] = ()
     unchanged: int = 0
-    other_kinds: tuple[Site, ...] = ()
-    elsewhere: tuple[Site, ...] = ()
-
-    @property
-    def considered(self) -> int:
-        """How many parts that differ were asked for."""
-        return len(self.chosen)
+    others: int = 0
 
 
-def scope_of(
-    sites: Sequence[Site],
-    changed: Sequence[Site],
-    levels: tuple[SiteLevel, ...],
-    layers: Collection[int] | None,
-    *,
-    everywhere: Callable[[], Sequence[Site]],
-) -> Scope:
-    """Of all parts of these layers (`sites`) and those of them that differ. `everywhere` gives all parts of the model
-    that differ."""
+def scope_of(sites: Sequence[Site], changed: Sequence[Site], levels: Collection[SiteLevel]) -> Scope:
+    """Of all parts of the layers asked for (`sites`), and those of them that differ."""
     chosen = tuple(site for site in changed if _asked(site, levels))
-    elsewhere = everywhere() if layers is not None and not changed else ()
-    return Scope(
-        levels,
-        layers,
-        chosen,
-        sum(_asked(site, levels) for site in sites) - len(chosen),
-        tuple(site for site in changed if not _asked(site, levels)),
-        tuple(elsewhere),
-    )
+    unchanged = sum(_asked(site, levels) for site in sites) - len(chosen)
+    return Scope(chosen, unchanged, len(changed) - len(chosen))
 
 
-def _asked(site: Site, levels: tuple[SiteLevel, ...]) -> bool:
+def _asked(site: Site, levels: Collection[SiteLevel]) -> bool:
     return site.layer is None or site.kind in levels

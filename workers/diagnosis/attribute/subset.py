@@ -30,22 +30,11 @@ SHORTEST_CUT = 32
 
 
 @dataclass(frozen=True)
-class Missed:
-    """Documents of the text that parts are not swapped on: `short` ones have no window of `length` tokens, of `over`
-    there was no room in the tokens that were asked for. Counted where fewer than six documents are left."""
-
-    documents: int = 0
-    length: int = 0
-    short: int = 0
-    over: int = 0
-
-
-@dataclass(frozen=True)
 class Subset:
     """`tokens_NL`, `scored_NL` which positions count and `next_NL` what token follows; `windows` are indices into the
     corpus, `where` shows for each scored position (in order of windows here) where it is in the corpus, `index`
     which of the corpus's scored positions it is. `starts`: of each window how many tokens it begins late (empty: none),
-    so that its positions see less than they do in the corpus. `missed`: documents that are not among them, and why."""
+    so that its positions see less than they do in the corpus."""
 
     tokens_NL: torch.Tensor
     scored_NL: torch.Tensor
@@ -54,7 +43,6 @@ class Subset:
     where: Positions
     index: NDArray[np.intp]
     starts: tuple[int, ...] = ()
-    missed: Missed = Missed()
 
     @property
     def in_full_context(self) -> NDArray[np.bool_]:
@@ -147,7 +135,6 @@ def draw(corpus: Corpus, positions: Positions, *, tokens: int, seed: int) -> Sub
         positions.select(joined),
         joined,
         tuple(begins[number] for number in chosen),
-        _missed(positions.document, document, usable, chosen, length),
     )
 
 
@@ -166,14 +153,3 @@ def _begins(corpus: Corpus, document: NDArray[np.integer], length: int) -> dict[
             late[number] = min(first - length // 2, len(window.tokens) - length)
     had = {int(document[number]) for number in found}
     return found | {number: begin for number, begin in late.items() if int(document[number]) not in had}
-
-
-def _missed(
-    scored: NDArray[np.integer], document: NDArray[np.integer], usable: list[int], chosen: list[int], length: int
-) -> Missed:
-    """Where fewer documents are left than intervals are clustered by, what became of the others."""
-    documents, left = int(np.unique(scored).size), int(np.unique(document[chosen]).size)
-    if left >= min(FEWEST_CLUSTERS, documents):
-        return Missed()
-    possible = int(np.unique(document[usable]).size)
-    return Missed(documents, length, documents - possible, possible - left)

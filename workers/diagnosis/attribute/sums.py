@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from app.contracts.report import Mean
+from app.kinds.attribute.blocks import Measured
 from workers.distributions.intervals import FEWEST_CLUSTERS, RESAMPLES, ClusteredBy, ratio_intervals
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
 Array = NDArray[np.float64]
+# Values that a divergence can have.
+POSITIVE: Final = (0.0, np.inf)
 # Quantities whose resampling is in memory at once.
 _BLOCK = 64
 
@@ -40,12 +44,10 @@ class Clusters:
 
 @dataclass
 class Sums:
-    """`top` (K, *shape) and `bottom` (K, *shape): a ratio Σ top / Σ bottom for each element of `shape`. `by_kind` has
-    the same over the tokens of each kind, where it was asked for."""
+    """`top` (K, *shape) and `bottom` (K, *shape): a ratio Σ top / Σ bottom for each element of `shape`."""
 
     clusters: Clusters
     shape: tuple[int, ...]
-    by_kind: dict[str, Sums] = field(default_factory=dict)
     top: Array = field(init=False)
     bottom: Array = field(init=False)
 
@@ -95,11 +97,17 @@ class Sums:
 
 
 def difference(first: Sums, second: Sums) -> Sums:
-    """Σ (top of the first − top of the second) / Σ bottom, paired: both over the same positions; so of each kind."""
-    by_kind = {name: difference(one, second.by_kind[name]) for name, one in first.by_kind.items()}
-    found = Sums(first.clusters, first.shape, by_kind)
+    """Σ (top of the first − top of the second) / Σ bottom, paired: both over the same positions."""
+    found = Sums(first.clusters, first.shape)
     found.top, found.bottom = first.top - second.top, first.bottom.copy()
     return found
+
+
+def measured(tokens_NL: torch.Tensor, document_N: ArrayLike) -> Measured:
+    """The text of these windows."""
+    windows, length = tokens_NL.shape
+    documents = int(np.unique(np.asarray(document_N)).size)
+    return Measured(windows=windows, tokens=windows * length, documents=documents)
 
 
 def _means(

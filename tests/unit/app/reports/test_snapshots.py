@@ -11,7 +11,7 @@ from app.reports.markdown import render_markdown
 from app.reports.reading import parse
 from tests.support.attribute_reports import attribute_variants
 from tests.support.calibration_reports import calibration_variants
-from tests.support.internals_blocks import dense, routing
+from tests.support.internals_blocks import dense
 from tests.support.mitigate_reports import mitigate_variants
 from tests.support.reports import compare_report
 from tests.support.snapshots import body
@@ -23,7 +23,7 @@ from tests.support.trajectory_reports import trajectory_report
 
 REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
     "calibrate": lambda: calibration_variants()["refused"],
-    "attribute": lambda: attribute_variants()["full"] | {"internals": dense(routing=routing()).model_dump(mode="json")},
+    "attribute": lambda: attribute_variants()["full"] | {"internals": dense().model_dump(mode="json")},
     "compare": compare_report,
     "mitigate": lambda: mitigate_variants()["helped"],
     "surface": lambda: surface_variants()["both-orders"],

@@ -1,7 +1,6 @@
 """An attribute job from request to report, with a real engine on a tiny model whose damage is put where it is known."""
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from app.settings import Settings
 from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS
 from tests.support.attempts import Context
 from tests.support.refusals import refused
-from tests.support.tiny_jobs import Jobs, Json, body, inline, validated
+from tests.support.tiny_jobs import Jobs, body, inline, validated
 from tests.unit.workers.diagnosis.attribute.swapped import Weights, changed_copy
 
 # Two bits in one module of the middle layer, seven everywhere else.
@@ -117,40 +116,6 @@ def test_looking_into_the_first_parts_is_told_to_its_last_step(report: Any, cont
     assert steps == [(done, len(steps)) for done in range(len(steps))]
 
 
-def disjoint_kinds() -> list[Json]:
-    """Text of numbers, signs and small words, of which each token comes often: no kind holds a token of another."""
-    rng = random.Random(4)
-    texts = [" ".join(rng.choice(("12", "7", ";", "the", "red", "dog")) for _ in range(90)) for _ in range(8)]
-    return [{"id": str(number), "text": text, "domain": "prose"} for number, text in enumerate(texts)]
-
-
-def test_kinds_of_token_are_told_of_every_part_and_add_up_where_they_share_no_token(jobs: Jobs) -> None:
-    asked = request(text=inline(disjoint_kinds()), tokens=512, internals=False)
-    found = jobs.run(asked)
-    kinds, subset = found.token_classes, found.subset
-    assert [one.name for one in kinds.classes] == ["numbers", "punctuation"]
-    assert sum(one.tokens for one in kinds.classes) + kinds.none == subset.positions
-    assert kinds.parts == len(found.sites) > 3
-    for site in found.sites:
-        assert [one.name for one in site.classes] == ["numbers", "punctuation", "none"]
-        assert sum(one.tokens for one in site.classes) == site.tokens
-        summed = sum(one.tokens * (one.nats.mean or 0.0) for one in site.classes)
-        assert summed == pytest.approx(site.tokens * site.nats, rel=1e-6, abs=1e-12)
-        if site.nats > 0:
-            assert sum(one.share or 0.0 for one in site.classes) == pytest.approx(1.0, rel=1e-6)
-    looked = [site for site in found.sites if site.restored is not None]
-    assert len(looked) == 3
-    for site in looked:
-        gained = sum(one.tokens * one.restored.mean for one in site.classes if one.restored is not None)
-        assert gained == pytest.approx(site.tokens * site.restored.mean, rel=1e-6)
-        assert all(one.nats.ci is not None and one.share_ci is not None for one in site.classes)
-        assert all(one.difference is not None for one in site.classes if one.name != "none")
-    judged = [one.p_value for site in found.sites for one in site.classes if one.p_value is not None]
-    assert kinds.judged == len(judged) == 6
-    whole = sum(one.tokens * (one.nats.mean or 0.0) for one in kinds.whole)
-    assert whole == pytest.approx(subset.positions * (found.whole.transformers.mean or 0.0), rel=1e-6)
-
-
 def test_a_lost_attempt_loses_no_measurement(report: Any, jobs: Jobs) -> None:
     lost = jobs.stopped(request(internals=False), stop_in="look into parts")
     before = lost.kept("attribute-*/ledger/*")
@@ -158,8 +123,6 @@ def test_a_lost_attempt_loses_no_measurement(report: Any, jobs: Jobs) -> None:
     again = jobs.run(request(internals=False))
     assert before.items() <= jobs.context.kept("attribute-*/ledger/*").items()
     assert [(site.name, site.nats) for site in again.sites] == [(site.name, site.nats) for site in report.sites]
-    assert again.token_classes == report.token_classes
-    assert [site.classes for site in again.sites] == [site.classes for site in report.sites]
 
 
 def test_a_model_of_another_depth_is_told_by_its_gaps(jobs: Jobs) -> None:
@@ -167,12 +130,6 @@ def test_a_model_of_another_depth_is_told_by_its_gaps(jobs: Jobs) -> None:
     found = jobs.run(request(candidate={"model": "tiny", "recipe": recipe}, tokens=1024))
     assert "3 and 2 layers" in found.not_swapped
     (gap,) = found.sites
-    kinds = found.token_classes
-    assert kinds is not None and kinds.parts == 1
-    assert {one.name: one.tokens for one in gap.classes} == {one.name: one.tokens for one in kinds.whole}
-    none = next(one for one in gap.classes if one.name == "none")
-    # all that is in no class, and the ends of windows
-    assert none.tokens == kinds.none and kinds.positions == gap.tokens
     assert (gap.kind, gap.name, gap.cause, gap.control) == ("gap", "dropped layer 1", "removed", 0)
     assert gap.shown is (gap.ci[0] > 0)
     assert gap.share == pytest.approx(1.0, abs=0.05)
@@ -200,11 +157,9 @@ def test_one_document_has_no_interval_no_stability_and_a_warning(jobs: Jobs) -> 
     assert (gap.ci, gap.share_ci, gap.shown) == (None, None, None)
     assert found.internals is not None and found.internals.alignment is not None
     block = found.internals.alignment
-    assert block.resamplings == 0
     assert {pair.stability for pair in block.pairs} == {hole.stability for hole in block.gaps} == {None}
     assert "not resampled, with 1 document" in gap.why
     assert "100 % of resamplings" not in gap.why
-    assert "of 1 document, which is too little text for an interval" in found.verdict
     assert any(warning.startswith("Parts were measured on ") for warning in found.warnings)
 
 
@@ -222,21 +177,14 @@ def test_kinds_that_do_not_differ_are_told_from_a_budget_that_does_not_reach(job
     asked = request(levels=["norm", "expert"], tokens=256, internals=False)
     found = jobs.run(asked)
     assert (found.search.considered, found.search.measured) == (0, 0)
-    assert found.search.other_kinds == {"layer": 3, "module": 15, "heads": 4}
+    assert found.search.others == 22
     assert not any("budget" in warning for warning in found.warnings)
 
 
-def test_what_differs_outside_of_the_chosen_layers_is_told(jobs: Jobs) -> None:
-    asked = request(candidate={"model": "tiny", "recipe": RECIPE[1:]}, layers=[0, 2], tokens=256, internals=False)
-    assert "differ 1 layer and 1 linear module, in layer 1" in jobs.run(asked).verdict
-
-
 def test_of_some_layers_the_whole_models_damage_is_not_said_to_add_up(jobs: Jobs) -> None:
-    asked = request(layers=[0, 1], levels=["layer"], tokens=256, top=2, internals=False)
-    found = jobs.run(asked)
-    assert found.verdict.startswith("The worst part in the 2 layers asked for")
-    assert (found.additivity.over, found.additivity.ratio, found.additivity.total.mean) == ((), None, None)
-    assert len(found.additivity.pairs) == 1
+    found = jobs.run(request(layers=[0, 1], levels=["layer"], tokens=256, top=2, internals=False))
+    assert found.verdict.startswith("The worst part is layers.")
+    assert found.additivity is None
 
 
 def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(jobs: Jobs) -> None:
@@ -246,7 +194,7 @@ def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(jobs: Jobs) -> None:
     ranked = {site.name for site in found.sites}
     assert SPOILT not in ranked
     assert "layers.1" in ranked
-    assert found.verdict.startswith(f"The worst part is {SPOILT}: alone in the reference it leaves no logits finite")
+    assert found.verdict.startswith(f"Alone in the reference, {SPOILT} leaves no finite logits")
     assert "The worst part of the others" in found.verdict
     assert found.search.measured == len(ranked) + 1
     assert any("at any position" in warning for warning in found.warnings)
@@ -255,7 +203,7 @@ def test_a_part_whose_swap_is_finite_nowhere_is_the_worst(jobs: Jobs) -> None:
     assert again.nowhere_finite == found.nowhere_finite
 
 
-def test_of_a_mixture_experts_and_routers_are_parts_and_where_tokens_go_is_told(jobs: Jobs) -> None:
+def test_of_a_mixture_experts_and_routers_are_parts(jobs: Jobs) -> None:
     """A router with noise in the middle layer, experts rounded to two bits in the last one."""
     recipe = [
         {"type": "moe.router", "noise": 1.0, "layers": [1]},
@@ -277,30 +225,14 @@ def test_of_a_mixture_experts_and_routers_are_parts_and_where_tokens_go_is_told(
     assert router.cause == "router"
     assert router.treatment.recipe is not None, router.treatment.why
     assert [step["type"] for step in router.treatment.recipe] == ["quantize.rtn"]
-    routing = found.internals.routing
-    first, middle, last = routing.layers
-    assert first.changed.mean == 0
-    assert middle.own.mean > 0
-    # the last layer's router is the candidate's own, and so is what comes to it
-    assert last.changed.mean > 0
-    assert all(layer.load_shift.ci is not None for layer in routing.layers)
     assert json.loads((jobs.context.output / "sites.json").read_text())
 
 
-def test_gaps_are_told_by_kinds_that_add_up_and_a_later_attempt_measures_nothing_again(jobs: Jobs) -> None:
+def test_of_gaps_a_later_attempt_measures_nothing_again(jobs: Jobs) -> None:
     recipe = [{"type": "extend.duplicate", "layers": [1]}]
-    asked = request(
-        candidate={"model": "tiny", "recipe": recipe}, text=inline(disjoint_kinds()), tokens=512, internals=False
-    )
+    asked = request(candidate={"model": "tiny", "recipe": recipe}, tokens=512, internals=False)
     found = jobs.run(asked)
-    kinds = found.token_classes
-    assert [one.name for one in kinds.classes] == ["numbers", "punctuation"]
-    assert (kinds.parts, kinds.judged) == (len(found.sites), 0)
     assert {site.kind for site in found.sites} == {"gap"}
-    for site in found.sites:
-        assert sum(one.tokens for one in site.classes) == site.tokens == kinds.positions
-        summed = sum(one.tokens * (one.nats.mean or 0.0) for one in site.classes)
-        assert summed == pytest.approx(site.tokens * site.nats, rel=1e-6, abs=1e-9)
     again = jobs.run(asked)
     assert not any(phase == "inside: gaps" for phase, *_ in jobs.context.steps)
     assert [(site.name, site.nats) for site in again.sites] == [(site.name, site.nats) for site in found.sites]

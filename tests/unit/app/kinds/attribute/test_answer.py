@@ -7,7 +7,7 @@ from tests.support.attribute_reports import attribute_report, attribute_variants
 
 KINDS = {"unsure": {"cause": "unclear", "shown": False}, "no interval": {"cause": "size", "shown": None}}
 NOTHING = {"considered": 0, "measured": 0, "rungs": []}
-OTHERS = NOTHING | {"other_kinds": {"module": 4, "layer": 1, "heads": 2}}
+OTHERS = NOTHING | {"others": 7}
 
 
 def answer(*sites, search=None, request=None, looked=None, **more):
@@ -47,27 +47,15 @@ def parts():
         yield causes, answer(*(part(n, 0.2 - 0.1 * n, cause) for n, cause in enumerate(causes.split(", "))))
     for causes in ("negligible, negligible", "unsure, negligible", "unsure, unsure"):
         yield causes, answer(*(part(n, 0.2 - 0.1 * n, cause) for n, cause in enumerate(causes.split(", "))))
-    for tokens in (3900, 1950):
-        layer = site("layers.0", 0.25, kind="layer", layer=0, tokens=tokens)
-        yield f"a layer of {tokens} tokens that holds the worst part", answer(layer, worst)
-    kinds = {"other_kinds": {"layer": 3}}
-    yield "all kinds", answer(worst, search=kinds)
-    yield "two kinds", answer(worst, search=kinds, request={"levels": ["module", "heads"]})
-    for layers, untried in (([0, 1], 0), ([1], 0), ([0, 1], 2)):
-        yield (
-            f"layers {layers}, {untried} untried",
-            answer(worst, search={"untried": untried}, request={"layers": layers}),
-        )
+    yield "some untried", answer(worst, search={"untried": 2}, request={"layers": [0, 1]})
     broken = [{"name": f"layers.{n}", "kind": "layer", "layer": 0, "tokens": 9} for n in range(6)]
     for count, rest in ((1, [part(7, 0.2)]), (6, [part(7, 0.2)]), (1, [])):
         yield f"{count} finite nowhere beside {len(rest)}", answer(*rest, nowhere_finite=broken[:count])
     yield "finite nowhere, others not shown", answer(part(7, 0.2), looked=[], nowhere_finite=broken[:1])
     yield "none reached", answer(search={"considered": 9, "measured": 0})
-    yield "none of the kinds reached", answer(search={"considered": 1, "measured": 0, "other_kinds": {"layer": 1}})
     yield "other kinds differ", answer(search=OTHERS, request={"levels": ["norm", "expert"]})
     yield "other kinds of two layers differ", answer(search=OTHERS, request={"levels": ["norm"], "layers": [1, 2]})
-    elsewhere = NOTHING | {"elsewhere": {"layer": 1, "head": 1}, "elsewhere_layers": [1]}
-    yield "differs elsewhere", answer(search=elsewhere, request={"layers": [3]})
+    yield "nothing of a layer differs", answer(search=NOTHING, request={"layers": [3]})
     yield "nothing differs", answer(search=NOTHING)
 
 

@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from app.contracts.report import Mean
 from app.kinds.attribute import parts
-from app.kinds.attribute.parts import additivity_note, charts, figures, nowhere_finite_note, sites_note
+from app.kinds.attribute.parts import charts, figures, nowhere_finite_note, sites_note
 from app.kinds.attribute.report import AttributeReport
 from app.kinds.attribute.view import blocks
 from app.kinds.attribute.words import cause_text, first_sites, heading
@@ -108,25 +107,6 @@ def test_the_note_counts_parts_and_tokens():
     assert "on 768 tokens of 12 documents. The whole candidate loses 1.10" in sites_note(gaps)
 
 
-def test_pairs_are_counted_by_whether_they_add_up():
-    report = read("full")
-    (pair,) = report.additivity.pairs
-    near, unsure = (pair.model_copy(update={"far": False, "near": one}) for one in (True, False))
-    unknown = unsure.model_copy(update={"ratio": Mean(mean=1.6, ci=None)})
-
-    def of(*pairs):
-        additivity = report.additivity.model_copy(update={"pairs": pairs})
-        return report.model_copy(update={"additivity": additivity})
-
-    assert "1 of 4 far from adding up, 2 of 4 within a tenth of adding up, 1 of 4 undecided" in additivity_note(
-        of(pair, near, near, unsure)
-    )
-    assert "is not known" in additivity_note(of(unknown, unknown))
-    marks = table_of(sections(of(pair, near, unsure, unknown))["additivity"]).rows
-    assert [bool(row[2].strong) for row in marks] == [True, False, False, False]
-    assert len({row[0].note for row in marks}) == 4
-
-
 def test_models_of_another_depth_show_their_gaps_and_why():
     page = render(VARIANTS["other-depth"])
     assert "30 and 24 layers" in page and "layers 7, 8 left in" in page
@@ -177,8 +157,7 @@ def test_a_part_that_is_finite_nowhere_is_the_worst():
 )
 def test_if_nothing_was_tried_nothing_is_counted(considered, beside, expected):
     body = attribute_report(sites=[])
-    others = {"layer": beside} if beside else {}
-    body["search"] |= {"considered": considered, "other_kinds": others, "measured": 0, "rungs": []}
+    body["search"] |= {"considered": considered, "others": beside, "measured": 0, "rungs": []}
     report = read(body | {"additivity": None, "explained": None, "treatment": None})
     assert heading(report) == expected
     assert "search" not in sections(report)
@@ -213,7 +192,7 @@ def test_the_short_output_fits_a_terminal():
 
 def test_hostile_names_are_shown_and_never_obeyed():
     name = "layers.1\x1b[31m<script>\u202e"
-    report = attribute_report(sites=[first(name, 0.2, classes=VARIANTS["full"]["sites"][0]["classes"])])
+    report = attribute_report(sites=[first(name, 0.2)])
     page = render(report | {"nowhere_finite": [{"name": name, "kind": "layer", "layer": 1, "tokens": 3}]})
     for shown in (page, printed(report, details=True)):
         assert re.search("[\x1b\u202e]", shown) is None

@@ -6,26 +6,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from app.kinds.attribute.blocks import Measured as Text
 from app.kinds.attribute.report import Site as Told
 from app.models.checkpoint import inspect
 from tests.support import internals_blocks
 from tests.support.attribute_reports import site
 from tests.support.making import sides
-from workers.diagnosis.attribute.job import _Attribute
 from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Site
-from workers.diagnosis.attribute.subset import Missed
 from workers.diagnosis.attribute.warnings import (
-    fallen_out,
+    forms,
     matched_otherwise,
     not_finite,
     not_reached,
     too_few,
-    too_few_at_first,
     warnings_of,
 )
-from workers.distributions.token_values import Positions
-from workers.measuring.means import mean_of
 from workers.measuring.sides import Side, Sides
 
 FIVE = [Site(f"layers.{layer}", "layer", layer, ()) for layer in range(5)]
@@ -42,9 +38,13 @@ def searched(*tried, kl=(1, 1, 1)):
 
 
 def found(*making, **changes):
-    nothing = {"search": None, "subset": None, "looking": None, "internals": None}
+    nothing = {"search": None, "subset": None, "examination": None, "internals": None}
     corpus = SimpleNamespace(repeated=0)
-    base = {"sides": sides(*making), "allowed": [], "also": [], "corpus": corpus, "not_swapped": ""}
+    info = SimpleNamespace(quantization=None, config={})
+    made = SimpleNamespace(
+        **vars(sides(*making)), **dict.fromkeys(("reference", "candidate"), SimpleNamespace(info=info))
+    )
+    base = {"sides": made, "allowed": [], "corpus": corpus, "not_swapped": ""}
     return SimpleNamespace(**(base | nothing | changes))
 
 
@@ -93,7 +93,7 @@ def test_what_has_no_nats_since_logits_are_not_finite_is_named():
 def test_a_control_that_is_not_zero_or_no_number_is_told(control, in_report, told):
     looking = SimpleNamespace(looks={"layers.0": SimpleNamespace(control=control)})
     part = Told.model_validate(site("layers.0", 0.2, control=in_report))
-    warned = warnings_of(found("too little text", looking=looking), (part,), 0)
+    warned = warnings_of(found("too little text", examination=looking), (part,), 0)
     assert warned[0] == "Of making the candidate by quantize.gptq: too little text"
     assert len(warned) == 1 + len(told)
     assert all(one.startswith(words) for one, words in zip(warned[1:], told, strict=True))
@@ -101,50 +101,9 @@ def test_a_control_that_is_not_zero_or_no_number_is_told(control, in_report, tol
 
 @pytest.mark.parametrize(("windows", "documents", "told"), [(6, 6, ""), (8, 5, "too narrow"), (2, 2, "no interval")])
 def test_few_documents_and_few_windows_are_warned_of(windows, documents, told):
-    warned = too_few(500, windows, documents)
+    warned = too_few(Text(windows=windows, tokens=500, documents=documents))
     assert len(warned) == bool(told)
     assert told in "".join(warned)
-
-
-def test_documents_that_fell_out_are_counted_with_why_and_what_to_give():
-    assert fallen_out(Missed()) == []
-    (short,) = fallen_out(Missed(documents=6, length=42, short=2))
-    assert "2 of 6 documents: 2 have no window of 42 tokens" in short
-    (both,) = fallen_out(Missed(documents=8, length=32, short=1, over=4))
-    assert "5 of 8 documents: 1 have" in both
-    assert both.endswith("4 are beyond `tokens` (give 192).")
-
-
-def positions(documents, windows, tokens=4):
-    """So many documents of so many windows of so many scored tokens."""
-    window = np.repeat(np.arange(documents * windows), tokens)
-    return Positions(window // windows, window, window, window, window)
-
-
-def test_parts_that_were_dropped_on_too_little_text_are_counted():
-    where = positions(8, 2)
-    assert too_few_at_first([64, 64], where) == []
-    (three,) = too_few_at_first([16, 64, 12, 16], where)
-    assert "16 tokens of 2 documents, in 4 windows, or fewer: 3 parts" in three
-    without, narrow = too_few_at_first([32, 64, 12], where)
-    assert "12 tokens" in without and "no interval" in without
-    assert "32 tokens of 4 documents, in 8 windows, or fewer: 1 part: fewer than six documents" in narrow
-    # if the whole has too little itself, all parts are warned of elsewhere
-    assert too_few_at_first([12], positions(2, 2)) == []
-    assert too_few_at_first([32, 72], positions(3, 6)) == []
-    assert len(too_few_at_first([12, 72], positions(3, 6))) == 1
-    parts = [Told.model_validate(site(f"layers.{n}", 0.3, tokens=tokens)) for n, tokens in enumerate((64, 12))]
-    subset = SimpleNamespace(where=where, windows=tuple(range(16)), missed=Missed())
-    (told,) = warnings_of(found(search=searched(*CHANGED), subset=subset), tuple(parts), 0)
-    assert told == too_few_at_first([64, 12], where)[0]
-
-
-def test_they_are_those_that_have_no_interval():
-    where = positions(8, 2)
-    for tokens in range(4, 64, 4):
-        ci = mean_of(np.linspace(0.1, 0.2, tokens), where.select(np.arange(tokens)), seed=0).ci
-        told = too_few_at_first([tokens], where)
-        assert any("no interval" in one for one in told) is (ci is None)
 
 
 @pytest.mark.parametrize(
@@ -175,5 +134,5 @@ def test_whose_weights_were_dequantized_for_the_swaps_is_told(tiny):
         (packed, packed, ["reference", "candidate"]),
     ):
         both = [Side("tiny", one, "0", one.path) for one in (reference, candidate)]
-        said = _Attribute._warnings(Sides(*both, None, "bfloat16", ""), found())
+        said = forms(found(sides=Sides(*both, None, "bfloat16", "")))
         assert [one.split("'s weights are packed (w4a16)")[0] for one in said] == [f"The {name}" for name in told]

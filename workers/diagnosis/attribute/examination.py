@@ -1,20 +1,18 @@
-"""What is asked about the first parts: control, twin, restoring, pairs, and all of them together."""
+"""The first parts one by one: control, twin, restoring; then all of them together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.report import Mean
-from app.kinds.attribute.report import Additivity, Evidence, Explained, Pair
+from app.kinds.attribute.report import Additivity, Evidence, Explained
 from app.kinds.attribute.request import AttributeRequest
 from workers.diagnosis.attribute.changes import Inputs, evidence
 from workers.diagnosis.attribute.controls import BATCHES, batches_of, control, possible, twin_ratio
-from workers.diagnosis.attribute.kinds import Kinds
 from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Site
 from workers.diagnosis.attribute.swapping import Swapper
@@ -22,26 +20,20 @@ from workers.measuring.means import GAINED, POSITIVE, mean_of, ratio
 from workers.process.handler import JobContext
 from workers.surgery.blockwise.skeleton import Read
 
-# Pairs of parts that are swapped together.
-MOST_PAIRS = 10
-
 
 @dataclass
 class Look:
-    """Answers about one part. `restored_by_kind`: what restoring gains on tokens of each kind, where these are
-    reported."""
+    """What was measured of one part."""
 
     control: float
     ratio: Mean | None
     restored: Mean | None
     evidence: Evidence | None
-    restored_by_kind: tuple[Mean, ...] | None = None
 
 
 @dataclass
-class Looking:
-    """Looks into the first parts of a finished search. `full`: KL of the whole candidate on the subset; `kinds` of its
-    tokens, by which gains are reported, too."""
+class Examination:
+    """Examines the first parts of a finished search. `full`: KL of the whole candidate on the subset."""
 
     swapper: Swapper
     search: Search
@@ -49,19 +41,16 @@ class Looking:
     request: AttributeRequest
     context: JobContext
     full: NDArray[np.float32]
-    kinds: Kinds | None = None
     first: list[Site] = field(default_factory=list)
     looks: dict[str, Look] = field(default_factory=dict)
     explained: Explained | None = None
     additivity: Additivity | None = None
     cost: float = 0.0
-    _pairs: list[tuple[Site, Site]] = field(default_factory=list)
     _done: int = 0
 
     def run(self) -> None:
         """Measures all of it."""
         self.first = disjoint(self.search.ranked, self.request.top)
-        self._pairs = pairs(self.first, MOST_PAIRS)
         inputs = Inputs(self.swapper.reference)
         for site in self.first:
             self.looks[site.name] = self._look(site, inputs)
@@ -77,13 +66,9 @@ class Looking:
         if possible(swapper, site):
             found = twin_ratio(swapper, site, twins=self.request.twins, seed=seed)
             self._pay([site], batches_of(swapper), self.request.twins)
-        restored = by_kind = None
-        if "restore" in self.request.directions:
-            restored = self._restored([site])
-            if self.kinds is not None:
-                by_kind = self.kinds.means(self._gain(swapper.kl([site], into="candidate")))
+        restored = self._restored([site]) if "restore" in self.request.directions else None
         why = evidence(site, self.reads, inputs, swapper.candidate.runner.skeleton.info)
-        return Look(held, found, restored, why, by_kind)
+        return Look(held, found, restored, why)
 
     def _restored(self, sites: list[Site]) -> Mean:
         """Nats that the candidate gains where these parts are the reference's again."""
@@ -116,32 +101,18 @@ class Looking:
         )
 
     def _additivity(self) -> Additivity | None:
-        swapper, where, seed = self.swapper, self.swapper.subset.where, self.request.seed
+        """The whole candidate over the sum of all that differs; None if not all of it was measured."""
         parts = self.search.everything()
-        made = []
-        batches = batches_of(swapper)
-        some = where.select(np.arange(swapper.positions(batches)))
-        for one, other in self._pairs:
-            self._step()
-            together = swapper.kl([one, other], batches=batches)
-            self._pay([one, other], batches)
-            alone = [swapper.kl([site], batches=batches).astype(np.float64) for site in (one, other)]
-            found = ratio(together, alone[0] + alone[1], some, seed=seed)
-            if found is not None:
-                nats = mean_of(together.astype(np.float64), some, seed=seed, support=POSITIVE)
-                far, near = is_far(found), is_near(found)
-                made.append(Pair(first=one.name, second=other.name, together=nats, ratio=found, far=far, near=near))
-        if not parts and not made:
+        if not parts:
             return None
+        where, seed = self.swapper.subset.where, self.request.seed
         total = np.zeros(len(self.full))
         for part in parts:
             total += part.kl
         return Additivity(
             over=tuple(one.site.name for one in parts),
-            total=mean_of(total, where, seed=seed, support=POSITIVE) if parts else Mean(mean=None, ci=None),
-            ratio=ratio(self.full, total, where, seed=seed) if parts else None,
-            pairs=tuple(made),
-            pairs_tokens=swapper.positions(batches) if made else 0,
+            total=mean_of(total, where, seed=seed, support=POSITIVE),
+            ratio=ratio(self.full, total, where, seed=seed),
         )
 
     def _pay(self, sites: list[Site], batches: int, times: int = 1) -> None:
@@ -149,34 +120,10 @@ class Looking:
         self.cost += times * share * self.swapper.cost(sites)
 
     def _step(self) -> None:
-        """Another question: each first part, all of them together, each pair."""
+        """Another step: each first part, then all of them together."""
         self.context.check_cancelled()
-        self.context.progress("look into parts", self._done, len(self.first) + 1 + len(self._pairs))
+        self.context.progress("look into parts", self._done, len(self.first) + 1)
         self._done += 1
-
-
-# KL is of second order in a small change: independent errors add up, aligned ones add more.
-# A pair whose ratio is a tenth away from 1 is worth knowing of; one within that for sure adds up.
-FAR = 0.1
-
-
-def is_far(found: Mean | None) -> bool:
-    """Whether a ratio is away from 1, for sure and by enough to matter."""
-    if found is None or found.mean is None or found.ci is None:
-        return False
-    return abs(found.mean - 1) >= FAR and not found.ci[0] <= 1 <= found.ci[1]
-
-
-def is_near(found: Mean | None) -> bool:
-    """Whether the whole interval of a ratio is nearer to 1 than what matters: neither far nor near is undecided."""
-    return found is not None and found.ci is not None and found.ci[0] > 1 - FAR and found.ci[1] < 1 + FAR
-
-
-def pairs(sites: Sequence[Site], most: int) -> list[tuple[Site, Site]]:
-    """Pairs of parts that share nothing, of the first ones first, at most so many."""
-    found = [(a, b) for a, b in combinations(range(len(sites)), 2) if not sites[a].within(sites[b])]
-    found.sort(key=lambda pair: (pair[0] + pair[1], pair[0]))
-    return [(sites[a], sites[b]) for a, b in found[:most]]
 
 
 def disjoint(ranked: Sequence[Measured], top: int, *, most_of: float = 0.6) -> list[Site]:

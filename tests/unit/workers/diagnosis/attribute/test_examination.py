@@ -1,13 +1,10 @@
-"""What is asked about the first parts, against whole models with the same weights."""
-
-from itertools import combinations
+"""What is measured of the first parts, against whole models with the same weights."""
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from app.contracts.report import Mean
 from app.kinds.attribute.request import AttributeRequest
 from app.settings import Settings
 from tests.support.attempts import Context
@@ -22,12 +19,10 @@ from tests.unit.workers.diagnosis.attribute.swapped import (
     swapper,
     whole_model_kl,
 )
-from workers.diagnosis.attribute.controls import batches_of
-from workers.diagnosis.attribute.looking import Looking, disjoint, is_far, is_near, pairs
+from workers.diagnosis.attribute.examination import Examination, disjoint
 from workers.diagnosis.attribute.search import Measured, Search
 from workers.diagnosis.attribute.sites import Piece, Site
 
-# Three batches, of which pairs are run on the first.
 TEXT = subset(windows=180)
 UP, DOWN = "layers.0.mlp.up_proj", "layers.0.mlp.down_proj"
 VALUES, OUT = "layers.2.self_attn.v_proj", "layers.2.self_attn.o_proj"
@@ -41,7 +36,7 @@ def harm(weights):
     noisy(weights, f"model.{ELSEWHERE}.weight", size=0.5)
 
 
-def test_pairs_are_far_from_adding_up_where_errors_are_aligned_or_undo_each_other(tiny, tmp_path):
+def test_the_first_parts_together_cost_what_the_whole_model_with_them_does(tiny, tmp_path):
     reference = tiny("llama", **HEADS)
     candidate = changed_copy(reference, tmp_path / "candidate", harm)
     theirs, reads = load_file(candidate / "model.safetensors"), reads_of(reference, candidate)
@@ -51,9 +46,8 @@ def test_pairs_are_far_from_adding_up_where_errors_are_aligned_or_undo_each_othe
             "reference": {"model": "tiny"},
             "candidate": {"model": "changed"},
             "text": {"source": "inline", "documents": [{"id": "one", "text": "unused"}]},
-            "levels": ["module"],
+            "levels": ["layer", "module"],
             "top": 5,
-            "twins": 1,
         }
     )
     context = Context(Settings(home=tmp_path), tmp_path / "job")
@@ -61,69 +55,25 @@ def test_pairs_are_far_from_adding_up_where_errors_are_aligned_or_undo_each_othe
         search = Search(found, differing_of(reference, candidate), request.levels, request.budget, request.top, context)
         search.run()
         full = found.kl((), into="candidate")
-        looking = Looking(found, search, reads, request, context, full)
-        looking.run()
-        assert batches_of(found) < len(found.batches)
-        seen = found.positions(batches_of(found))
-    assert looking.additivity.pairs_tokens == seen
-    pairs = {frozenset((one.first, one.second)): one for one in looking.additivity.pairs}
-    planted = (UP, DOWN, VALUES, OUT, ELSEWHERE)
-    assert set(pairs) == {frozenset(pair) for pair in combinations(planted, 2)}
-
-    def kl(*sites):
-        replaced = {name: theirs[name] for name in (f"model.{site}.weight" for site in sites)}
-        return float(whole_model_kl(reference, reference, replaced, first(TEXT, seen)).mean())
-
-    alone = {site: kl(site) for site in planted}
-    for pair, told in pairs.items():
-        together = kl(*pair)
-        assert told.together.mean == pytest.approx(together, rel=0.03, abs=1e-6), pair
-        assert told.ratio.mean == pytest.approx(together / sum(alone[site] for site in pair), rel=0.03, abs=1e-6), pair
-    # an error twice as large costs four times as much, that of two parts that add up twice as much
-    aligned, undone = pairs[frozenset((UP, DOWN))], pairs[frozenset((VALUES, OUT))]
-    assert 1.6 < aligned.ratio.mean < 2.5
-    assert (aligned.far, aligned.near) == (True, False)
-    # powers of two: the product of both is the reference's to the last bit
-    assert (undone.together.mean, undone.ratio.mean) == (0, 0)
-    assert (undone.far, undone.near) == (True, False)
-    far = {pair for pair, told in pairs.items() if told.far}
-    assert not any(ELSEWHERE in pair for pair in far)
-    assert np.isfinite(full).all()
+        examination = Examination(found, search, reads, request, context, full)
+        examination.run()
+    text = first(TEXT, len(full))
+    assert {look.control for look in examination.looks.values()} == {0.0}
+    names = [name for name in theirs if any(name.startswith(f"model.{part}.") for part in examination.explained.sites)]
+    together = whole_model_kl(reference, reference, {name: theirs[name] for name in names}, text).mean()
+    assert examination.explained.nats.mean == pytest.approx(float(together), rel=0.03)
+    everything = examination.additivity
+    alone = [
+        whole_model_kl(reference, reference, {n: theirs[n] for n in theirs if n.startswith(f"model.{layer}.")}, text)
+        for layer in everything.over
+    ]
+    total = sum(float(kl.mean()) for kl in alone)
+    assert everything.total.mean == pytest.approx(total, rel=0.03)
+    assert everything.ratio.mean == pytest.approx(float(full.mean()) / total, rel=0.03)
 
 
 def site(name, layer, kind="module"):
     return Site(name, kind, layer, (Piece(name),))
-
-
-@pytest.mark.parametrize(
-    ("ci", "far", "near"),
-    [
-        ((1.2, 1.9), True, False),
-        ((1.02, 1.08), False, True),
-        ((0.9, 2.2), False, False),
-        ((0.6, 0.8), True, False),
-        ((0.92, 1.06), False, True),
-        ((0.799, 1.044), False, False),
-        ((0.95, 1.1), False, False),
-    ],
-)
-def test_far_is_sure_and_large_and_near_is_the_whole_interval_within_the_tenth(ci, far, near):
-    found = Mean(mean=sum(ci) / 2, ci=ci, clusters="documents")
-    assert (is_far(found), is_near(found)) == (far, near)
-
-
-def test_what_has_no_interval_is_neither_near_nor_far():
-    for found in (None, Mean(mean=1.0, ci=None), Mean(mean=3.0, ci=None)):
-        assert not is_near(found) and not is_far(found)
-
-
-def test_pairs_are_of_parts_that_share_nothing_the_first_ones_first():
-    sites = [site("layers.1", 1, "layer"), site("a", 1), site("b", 2), site("c", 3)]
-    assert [(one.name, other.name) for one, other in pairs(sites, 3)] == [
-        ("layers.1", "b"),
-        ("layers.1", "c"),
-        ("a", "b"),
-    ]
 
 
 def measured(*parts):
