@@ -35,7 +35,6 @@ from app.jobs import diff_routes, files, queue, reconcile, report_routes, routes
 from app.jobs.connection import connect
 from app.jobs.differences import Differences
 from app.jobs.faults import Schema, value_fault
-from app.jobs.reloading import GoesOnReloading
 from app.jobs.store import JobStore
 from app.models.nearest import nearest, suggestion
 from app.openapi import Answer, answers
@@ -107,7 +106,6 @@ def create_app(settings: Settings) -> FastAPI:
     guards = [
         Middleware(RequestContext, telemetry=telemetry),
         Middleware(Audit, home=settings.home),
-        Middleware(GoesOnReloading),
         *([] if keys is not None else [Middleware(HostGuard, host=settings.host)]),
         Middleware(Authentication, keys=keys),
         Middleware(RateLimit, requests=TokenBuckets(settings.requests_per_minute), tokens=state.tokens),

@@ -34,9 +34,8 @@ from app.contracts.deployment import (
 from app.contracts.diff_report import DiffReport
 from app.contracts.errors import CATALOGUE, ErrorCode
 from app.contracts.event import Event
-from app.contracts.job import Estimate, Job, JobPage
+from app.contracts.job import Estimate, Job, JobPage, Queue
 from app.contracts.profile import Comparison, Profile, ProfilePage
-from app.contracts.queue import Queue
 from app.contracts.request import FEWEST_VALUES, MOST_VALUES, SweptRequest
 from app.error_guide import GUIDE
 from app.kinds.registry import KINDS, submissions

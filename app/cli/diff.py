@@ -18,13 +18,12 @@ from app.cli.service import connect
 from app.cli.watching import check_writable, save_page
 from app.contracts.diff_report import DiffReport, Measure
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.compare.difference import blocks
+from app.kinds.compare.difference import blocks, render_difference
 from app.kinds.compare.report import CompareReport
 from app.reports import describe
 from app.reports.reading import parse
 from app.reports.terminal import print_blocks, say_on
 from app.reports.untrusted import visible
-from app.web.difference import render_difference
 
 if TYPE_CHECKING:
     from workers.diagnosis.diff.answer import Side

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +15,6 @@ from rich.console import Console
 from app.cli.client import Client
 from app.cli.interruption import ignore_sigterm
 from app.cli.output import UnsuccessfulError, phases
-from app.cli.waiting import Waiting
 from app.contracts.errors import ErrorCode, HemostatError
 from app.reports import format as fmt
 from app.web.again import kept
@@ -29,24 +30,24 @@ def follow(client: Client, job_id: str, console: Console) -> Json:
         def away(gone: bool) -> None:
             display.say("the service does not answer; trying again" if gone else "the service answers again")
 
-        waiting = Waiting(client, job_id, display.say)
-        waiting.begin()
-        try:
-            for name, data in client.watch(job_id, away):
-                if name == "progress":
-                    progress = data["progress"]
-                    display.update(progress["phase"], progress["done"], progress["total"])
-                elif name == "log":
-                    display.say(data["message"])
-                elif name == "state" and data["status"] == "queued":
-                    waiting.begin()
-                elif name == "state":
-                    waiting.end()
-                    if data["status"] == "running" and data["attempt"] > 1:
-                        display.say(f"attempt {data['attempt']}: going on from what was already scored")
-        finally:
-            waiting.end()
+        for name, data in client.watch(job_id, away):
+            if name == "progress":
+                progress = data["progress"]
+                display.update(progress["phase"], progress["done"], progress["total"])
+            elif name == "log":
+                display.say(data["message"])
+            elif name == "state" and data["status"] == "queued":
+                _say_turn(client, job_id, display.say)
+            elif name == "state" and data["status"] == "running" and data["attempt"] > 1:
+                display.say(f"attempt {data['attempt']}: going on from what was already scored")
     return client.job(job_id)
+
+
+def _say_turn(client: Client, job_id: str, say: Callable[[str], None]) -> None:
+    with contextlib.suppress(HemostatError):  # the service is away, which the events report
+        before = client.queue(job_id)["before"]
+        if before:
+            say(f"queued: {fmt.counted(before, 'job')} before it")
 
 
 def run_to_end(client: Client, request: Json, console: Console) -> Json:

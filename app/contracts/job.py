@@ -116,6 +116,14 @@ class JobPage(Contract):
     has_more: bool
 
 
+class Queue(Contract):
+    """What a queued job waits for. A job that is not queued waits for none."""
+
+    object: Literal["diagnosis.queue"] = "diagnosis.queue"
+    status: JobStatus = Field(description="of the job itself: `queued` with none before it is next")
+    before: Annotated[int, Field(ge=0)] = Field(description="how many jobs have their turn before it")
+
+
 class Estimate(Contract):
     """The answer to a dry run: nothing was run, the numbers are estimates."""
 

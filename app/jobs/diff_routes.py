@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Annotated, Final, Literal
-from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,14 +11,9 @@ from starlette.responses import Response
 
 from app.contracts.diff_report import Measure
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import JobStatus
 from app.jobs import diff_examples, results, service
-from app.jobs.differences import MOST_LOOKED_AT, check_jobs, compare_report_of, told_differences
-from app.jobs.filters import Filters
-from app.jobs.negotiation import preferred
-from app.jobs.record import JOBS_PATH, JobRecord
+from app.jobs.differences import check_jobs
 from app.jobs.representation import (
-    CHOICE_POLICY,
     HTML,
     PAGE_POLICY,
     etag_of,
@@ -28,19 +21,12 @@ from app.jobs.representation import (
     query_error,
     unchanged,
 )
-from app.kinds.compare.report import CompareReport
+from app.kinds.compare.difference import render_difference
 from app.openapi import JSON, Answer, answers
-from app.reports import describe
-from app.reports import format as fmt
-from app.reports.origin import scored_text
-from app.reports.untrusted import visible
 from app.security.scopes import Needs, Scope, key_of
-from app.state import State, state_of
-from app.web import listing
-from app.web.difference import Choice, render_choice, render_difference
+from app.state import state_of
 
 PATH: Final = "/v1/diagnosis/diff"
-REPORT: Final = JOBS_PATH + "/{job}/report"
 
 router = APIRouter(
     prefix="/v1/diagnosis",
@@ -66,17 +52,6 @@ class DiffQuery(BaseModel):
     format: Literal["json", "html"] | None = Field(default=None, description="overrides Accept")
 
 
-def place_of(job_id: str) -> str:
-    """Where a job can be compared with others."""
-    return f"{PATH}?{urlencode({'job': job_id})}"
-
-
-def links_wanted(request: Request) -> bool:
-    """Whether a page may lead to others of this service: a browser shows it. Anyone who asks by `?format=` alone keeps
-    it as a file, in which such links lead nowhere."""
-    return preferred(request.headers.get("accept"), (JSON, HTML)) == HTML
-
-
 @router.get(
     "/diff",
     summary="Which candidate is better?",
@@ -85,8 +60,7 @@ def links_wanted(request: Request) -> bool:
             200,
             diff_examples.DIFF,
             "DiffReport",
-            description="Differences of every pair and the ranking, schema `hemostat.diff/1`; for a browser a page, "
-            "which for one job alone offers the others",
+            description="Differences of every pair and the ranking, schema `hemostat.diff/1`; for a browser a page",
             others={HTML: "<!doctype html>…"},
             headers={"ETag": "of this answer in this format"},
         ),
@@ -110,15 +84,12 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
     state = state_of(request)
     owner = key_of(request).reads
     media_type = media_type_of(request, "The difference")
-    if media_type == HTML and len(query.job) == 1:
-        return await _choice(state, owner, query.job[0], query.seed)
     try:
         check_jobs(query.job)
     except HemostatError as error:
         raise query_error("job", error.detail, error.code, error.hint) from None
     records = [await service.find(state.store, job, owner) for job in query.job]
-    linked = media_type == HTML and links_wanted(request)
-    asked = (query.by, str(query.anyway), str(query.seed), media_type, str(linked))
+    asked = (query.by, str(query.anyway), str(query.seed), media_type)
     etag = etag_of(*(f"{record.job.id}/{record.job.attempt}" for record in records), *asked)
     for record in records:
         results.require_report(record)
@@ -136,53 +107,5 @@ async def get_diff(request: Request, query: Annotated[DiffQuery, Query()]) -> Re
     headers = {"etag": etag, "vary": "accept"}
     if media_type == JSON:
         return Response(found.model_dump_json(), media_type=JSON, headers=headers)
-    links = {"reports": REPORT, "again": PATH} if linked else {}
-    page = await asyncio.to_thread(lambda: render_difference(found, seed=query.seed, **links))
+    page = await asyncio.to_thread(lambda: render_difference(found, seed=query.seed))
     return Response(page, media_type=HTML, headers=headers | {"content-security-policy": PAGE_POLICY})
-
-
-# --- the page on which jobs are chosen
-
-
-async def _choice(state: State, owner: str | None, job_id: str, seed: int) -> Response:
-    first = await service.find(state.store, job_id, owner)
-    filters = Filters(JobStatus.SUCCEEDED, "compare", owner=owner)
-    records, _ = await state.store.page(limit=MOST_LOOKED_AT, filters=filters)
-    async with service.told_of_deleted(state.store, [job_id]):
-        page = await asyncio.to_thread(lambda: _choices(state, first, records, seed))
-    return Response(page, media_type=HTML, headers={"vary": "accept", "content-security-policy": CHOICE_POLICY})
-
-
-def _choices(state: State, first: JobRecord, records: Sequence[JobRecord], seed: int) -> str:
-    mine = compare_report_of(first, state.settings)
-    others = []
-    for record in records:
-        if record.job.id == first.job.id:
-            continue
-        try:
-            report = compare_report_of(record, state.settings)
-        except HemostatError:
-            continue  # its file is gone, or of another version: nothing to compare with
-        others.append(_of(record, report, told_differences(mine, report)))
-    return render_choice(
-        _of(first, mine),
-        others,
-        path=PATH,
-        report=REPORT.format(job=quote(first.job.id)),
-        looked_at=len(records),
-        seed=seed,
-    )
-
-
-def _of(record: JobRecord, report: CompareReport, differs: str = "") -> Choice:
-    source = report.provenance
-    scored = f"{fmt.count(report.tokens)} tokens of {fmt.count(report.documents)} documents"
-    return Choice(
-        job=record.job.id,
-        candidate=visible(describe.model(source.candidate)),
-        reference=visible(describe.model(source.reference)),
-        text=f"{scored_text(report)}, {scored}",
-        severity=listing.decided(report.severity, () if report.decision.conclusive else report.decision.classes),
-        finished=fmt.moment(source.finished_at),
-        differs=visible(differs),
-    )

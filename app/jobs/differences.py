@@ -1,8 +1,4 @@
-"""Candidates of several compare jobs against each other: asked of a process that may import numpy, kept for a while.
-
-A job's files do not change once it has succeeded, so the answer depends on the jobs, their attempts and the question
-alone.
-"""
+"""Candidates of several compare jobs against each other: asked of a process that may import numpy."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,34 +21,20 @@ from app.reports.reading import parse
 from app.reports.untrusted import visible
 from app.secrets import without_secrets
 from app.settings import Settings
-from workers.diagnosis.diff.protocol import mismatches
 
 TOKENS: Final = "tokens.parquet"
-KEPT: Final = 64
 LONGEST_S: Final = 120.0
 RETRY_S: Final = 5
-MOST_LOOKED_AT: Final = 30  # of the latest jobs, where others to compare with are offered
 _COMMAND: Final = (sys.executable, "-m", "workers.diagnosis.diff")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked: the jobs in their order, each with its attempt."""
-
-    jobs: tuple[tuple[str, int], ...]
-    by: Measure
-    anyway: bool
-    seed: int
 
 
 @dataclass
 class Differences:
-    """Answers, the latest `KEPT` of them kept; few are computed at one time."""
+    """Answers, of which few are computed at one time."""
 
     settings: Settings
     command: Sequence[str] = _COMMAND
     longest_s: float = LONGEST_S
-    _kept: OrderedDict[Question, DiffReport] = field(default_factory=OrderedDict)
     _line: Line = field(
         default_factory=lambda: Line(
             per_replica=2,
@@ -75,19 +56,14 @@ class Differences:
         UNAVAILABLE where too many ask at once, and UNAVAILABLE where it takes too long, or what it needs is not
         installed.
         """
-        question = Question(tuple((record.job.id, record.job.attempt) for record in records), by, anyway, seed)
         sides = await asyncio.to_thread(lambda: [self._side(record) for record in records])
-        found = self._again(question)
-        if found is None:
-            async with self._line.place(owner):
-                found = self._again(question) or await self._compute(question, sides)
-        return found
-
-    def _again(self, question: Question) -> DiffReport | None:
-        found = self._kept.get(question)
-        if found is not None:
-            self._kept.move_to_end(question)
-        return found
+        asked = {"sides": sides, "by": by, "anyway": anyway, "seed": seed}
+        async with self._line.place(owner):
+            answer = await self._run(json.dumps(asked).encode())
+        error = answer.get("error")
+        if error is not None:
+            raise HemostatError(ErrorCode(error["code"]), error["detail"], hint=error["hint"])
+        return DiffReport.model_validate(answer["diff"])
 
     def _side(self, record: JobRecord) -> dict[str, str]:
         report = compare_report_of(record, self.settings)
@@ -97,18 +73,6 @@ class Differences:
             "report": str(self.settings.job_dir(record.job.id) / results.require_report(record)),
             "tokens": str(results.artifact(record, self.settings, TOKENS).path),
         }
-
-    async def _compute(self, question: Question, sides: Sequence[dict[str, str]]) -> DiffReport:
-        asked = {"sides": sides, "by": question.by, "anyway": question.anyway, "seed": question.seed}
-        told = await self._run(json.dumps(asked).encode())
-        error = told.get("error")
-        if error is not None:
-            raise HemostatError(ErrorCode(error["code"]), error["detail"], hint=error["hint"])
-        found = DiffReport.model_validate(told["diff"])
-        self._kept[question] = found
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
-        return found
 
     async def _run(self, given: bytes) -> dict[str, Any]:
         process = await asyncio.create_subprocess_exec(
@@ -158,14 +122,6 @@ def compare_report_of(record: JobRecord, settings: Settings) -> CompareReport:
     report = parse(json.loads(results.read_report(record, settings)))
     assert isinstance(report, CompareReport)  # noqa: S101 - the kind says so
     return report
-
-
-def told_differences(one: CompareReport, other: CompareReport) -> str:
-    """What was measured otherwise, as `dtype: float32 instead of bfloat16`; empty where the two are comparable."""
-    return "; ".join(
-        f"{mismatch.what}: {mismatch.other} instead of {mismatch.one}"
-        for mismatch in mismatches({"a": one, "b": other})
-    )
 
 
 def check_jobs(jobs: Sequence[str]) -> None:

@@ -5,22 +5,21 @@ import time
 
 from starlette.responses import Response
 
+from app.contracts.job import JobStatus
 from app.jobs.record import JobRecord
 from app.jobs.representation import HTML, PAGE_POLICY
-from app.jobs.turns import waits_for
+from app.jobs.turns import before
 from app.state import State
 from app.web.job import render_job
-from app.web.turn import SETTLE_S
 
 
 async def page_of(
-    state: State, record: JobRecord, owner: str | None, status: int = 200, headers: dict[str, str] | None = None
+    state: State, record: JobRecord, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """The page as it is now; it is never kept. Raises UNAVAILABLE where Redis does not answer."""
     message = await state.store.latest_message(record.job.id)
-    queue = await waits_for(state.store, state.docket, record, owner)
-    now = time.time()
-    settled = now - record.queued_at >= SETTLE_S
-    page = await asyncio.to_thread(lambda: render_job(record.job, message, queue, settled=settled, now=now))
+    queued = record.job.status is JobStatus.QUEUED
+    waits = await before(state.store, record.job.id) if queued else 0
+    page = await asyncio.to_thread(lambda: render_job(record.job, message, waits, now=time.time()))
     own = {"vary": "accept", "cache-control": "no-store", "content-security-policy": PAGE_POLICY}
     return Response(page, status_code=status, media_type=HTML, headers=own | (headers or {}))

@@ -63,22 +63,14 @@ async def withdraw(docket: Docket, job_id: str, *, timeout_s: float = 5.0) -> bo
     return True
 
 
-async def known(docket: Docket, job_ids: list[str]) -> dict[str, bool]:
-    """Whether docket still has each job: scheduled, queued or running."""
-    return {job_id: state in KNOWN_STATES for job_id, (state, _) in (await deliveries(docket, job_ids)).items()}
-
-
-async def deliveries(docket: Docket, job_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Each job's state at docket and the id of its message; empty if docket does not have it. Raises `RedisError`."""
+async def known(docket: Docket, job_ids: Sequence[str]) -> dict[str, bool]:
+    """Whether docket still has each job: scheduled, queued or running. Raises `RedisError`."""
     async with docket.redis() as redis:
         pipeline = cast(Pipeline, redis.pipeline(transaction=False))  # docket's own type of it knows fewer commands
         for job_id in job_ids:
-            pipeline.hmget(docket.runs_key(job_id), ["state", "stream_id"])
-        rows = await pipeline.execute()
-    return {
-        job_id: ((state or b"").decode(), (message or b"").decode())
-        for job_id, (state, message) in zip(job_ids, rows, strict=True)
-    }
+            pipeline.hget(docket.runs_key(job_id), "state")
+        states = await pipeline.execute()
+    return {job_id: (state or b"").decode() in KNOWN_STATES for job_id, state in zip(job_ids, states, strict=True)}
 
 
 def message_id() -> Any:

@@ -12,7 +12,7 @@ from starlette.types import Scope as Connection
 from app.contracts.errors import CATALOGUE, ErrorCode, HemostatError
 from app.contracts.report import SCHEMA
 from app.jobs import examples, results, service
-from app.jobs.diff_routes import links_wanted, place_of
+from app.jobs.negotiation import preferred
 from app.jobs.page import page_of
 from app.jobs.record import JOBS_PATH
 from app.jobs.representation import FORMAT_PARAMETER, HTML, PAGE_POLICY, etag_of, media_type_of, unchanged
@@ -88,7 +88,6 @@ class ArtifactResponse(FileResponse):
 async def get_report(request: Request, job_id: str) -> Response:
     """As JSON, or as a page of one file for people, by `Accept` or `?format=`.
 
-    A browser's page of a compare job leads to the comparison with other jobs; one that a program keeps has no links.
     Before the job has succeeded, a browser's 409 is the job's page, which loads itself again until it is the report.
     """
     state = state_of(request)
@@ -98,13 +97,11 @@ async def get_report(request: Request, job_id: str) -> Response:
     try:
         results.require_report(record)
     except HemostatError as error:
-        if media_type != HTML or not links_wanted(request):
+        if media_type != HTML or preferred(request.headers.get("accept"), (JSON, HTML)) != HTML:
             raise
         retry = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
-        return await page_of(state, record, owner, error.status, retry)
-    linked = media_type == HTML and record.job.kind == "compare" and links_wanted(request)
-    others = place_of(job_id) if linked else ""
-    etag = etag_of(record.job.id, str(record.job.attempt), media_type, others)
+        return await page_of(state, record, error.status, retry)
+    etag = etag_of(record.job.id, str(record.job.attempt), media_type)
     headers = {"etag": etag, "vary": "accept"}
     known = unchanged(request, etag)
     if known is not None:
@@ -113,7 +110,7 @@ async def get_report(request: Request, job_id: str) -> Response:
         text = await asyncio.to_thread(results.read_report, record, state.settings)
     if media_type == JSON:
         return Response(text, media_type=JSON, headers=headers)
-    page = await asyncio.to_thread(lambda: results.render_report(text, others=others))
+    page = await asyncio.to_thread(results.render_report, text)
     return Response(page, media_type=HTML, headers=headers | {"content-security-policy": PAGE_POLICY})
 
 

@@ -17,8 +17,6 @@ PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-# Of a page from which something is chosen: its form leads back here.
-CHOICE_POLICY: Final = PAGE_POLICY.replace("form-action 'none'", "form-action 'self'")
 FORMAT_PARAMETER: Final = {
     "name": "format",
     "in": "query",

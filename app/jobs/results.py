@@ -64,12 +64,12 @@ def read_report(record: JobRecord, settings: Settings) -> bytes:
         raise gone("report") from None
 
 
-def render_report(text: bytes, *, others: str = "") -> str:
-    """The report as a self-contained page; `others` as `app.reports.render.render` takes it."""
+def render_report(text: bytes) -> str:
+    """The report as a self-contained page."""
     from app.reports.render import render
 
     report: dict[str, Any] = json.loads(text)
-    return render(report, others=others)
+    return render(report)
 
 
 def artifacts(record: JobRecord, settings: Settings) -> list[Artifact]:

@@ -217,14 +217,6 @@ class Code(Block):
 
 
 @dataclass(frozen=True)
-class Links(Block):
-    """Labels and addresses on a page that a service shows; what the page itself shows has no address."""
-
-    label: str
-    items: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
 class Next(Block):
     """What to do now: a sentence and the command that does it."""
 

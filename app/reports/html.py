@@ -9,8 +9,8 @@ from app.reports.blocks import Block, Headline, Section, Title
 from app.web.pages import page
 
 
-def render_html(blocks: Sequence[Block], *, others: str = "", schema: str = SCHEMA) -> str:
-    """The page of blocks that begin with a `Title`. `others` is an address that compares the candidate with others."""
+def render_html(blocks: Sequence[Block], *, schema: str = SCHEMA) -> str:
+    """The page of blocks that begin with a `Title`."""
     title, *body = blocks
     if not isinstance(title, Title):
         raise TypeError("the first block of a report is its title")
@@ -22,7 +22,6 @@ def render_html(blocks: Sequence[Block], *, others: str = "", schema: str = SCHE
         head=title,
         menu=list(filter(None, map(_entry, body))),
         body=body,
-        others=others,
         name_of=lambda block: type(block).__name__,
     )
 

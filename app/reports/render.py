@@ -23,13 +23,12 @@ def blocks_of(report: dict[str, Any]) -> Sequence[Block]:
     return blocks
 
 
-def render(report: dict[str, Any], *, others: str = "") -> str:
+def render(report: dict[str, Any]) -> str:
     """The page of a report, one file that can be mailed: no request leaves it, no script runs in it.
 
-    `others`: where the service that shows the page lets the candidate be compared with others, "" for a page that is
-    kept. The result depends on these alone. Raises as `blocks_of`.
+    Raises as `blocks_of`.
     """
-    return render_html(blocks_of(report), others=others)
+    return render_html(blocks_of(report))
 
 
 def as_markdown(report: dict[str, Any]) -> str:

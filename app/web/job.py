@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.contracts.job import TERMINAL, Job, JobStatus, Progress
-from app.contracts.queue import Queue
+from app.reports import format as fmt
 from app.reports.blocks import Fact
 from app.reports.untrusted import visible
 from app.web import listing
@@ -13,7 +13,6 @@ from app.web import progress as words
 from app.web.again import kept
 from app.web.pages import page
 from app.web.phases import in_words
-from app.web.turn import turn
 
 RELOAD_S = 5
 
@@ -28,11 +27,9 @@ class _Bar:
     counted: str = ""
 
 
-def render_job(
-    job: Job, message: str | None, queue: Queue | None = None, *, settled: bool = True, now: float | None = None
-) -> str:
-    """The page. `message` is the newest line that the job's worker wrote for people; `queue` what comes before a queued
-    one, which is `settled` once a free worker would have taken it; `now`, in Unix seconds, shows how long it runs."""
+def render_job(job: Job, message: str | None, before: int = 0, *, now: float | None = None) -> str:
+    """The page. `message` is the newest line that the job's worker wrote for people. `before` counts the jobs whose
+    turn comes first. `now`, in Unix seconds, shows how long it runs."""
     told = job.model_dump(mode="json")
     ended = job.status in TERMINAL
     succeeded = job.status is JobStatus.SUCCEEDED
@@ -48,7 +45,7 @@ def render_job(
         bar=None if ended else _bar(job),
         reached="" if succeeded or not ended else visible(_reached(job)),
         kept=kept(told),
-        turn=visible(_turn(queue, settled=settled)) if queue else "",
+        turn=f"{fmt.counted(before, 'job')} before it" if before else "",
         message=visible(message) if message else "",
         error=job.error and (visible(job.error.title), visible(job.error.detail), visible(job.error.hint)),
         report=job.report_url if succeeded else "",
@@ -72,12 +69,6 @@ def _reached(job: Job) -> str:
     if job.progress == Progress():
         return "A worker had taken it; it had not got to a phase yet."
     return f"It got as far as {words.told(job.kind, job.progress.model_dump())}."
-
-
-def _turn(queue: Queue, *, settled: bool) -> str:
-    if queue.status is not JobStatus.QUEUED:
-        return ""
-    return turn(queue.before, queue.model_dump(mode="json")["first"], settled=settled)
 
 
 def _facts(job: Job, told: dict[str, object], now: float | None) -> list[Fact]:

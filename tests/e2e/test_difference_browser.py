@@ -1,13 +1,12 @@
-"""The pages about several jobs in a real browser: they fit, are legible in both themes, and their form can be sent."""
+"""The pages about several jobs in a real browser: they fit, are legible in both themes, and ask for nothing."""
 
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from app.web.difference import Choice, render_choice, render_difference
+from app.kinds.compare.difference import render_difference
 from tests.support.browser import look
 from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
 from workers.diagnosis.diff.answer import Side, compare_reports
@@ -27,19 +26,13 @@ def side(folder: Path, scale: float, noise: float = 0.02, **provenance: object) 
 
 
 def pages(folder: Path) -> dict[str, str]:
-    links = {"reports": "/v1/diagnosis/jobs/{job}/report", "again": "/v1/diagnosis/diff"}
     first, second = side(folder / "one", 1.0), side(folder / "two", 0.8)
     odd = side(folder / "odd", 0.9, dtype="float32")
     more = [side(folder / f"c{index}", 1.0 + 0.3 * index, noise=0.5) for index in range(4)]
-    choices = [
-        Choice(f"diag_{index}", "a · 4-bit RTN, group 64", "a", "shipped evaluation", "severe", "2026-03-01", differs)
-        for index, differs in enumerate(("", "", "text: 0123456789abcdef… instead of fedcba9876543210…"))
-    ]
     return {
-        "two": render_difference(compare_reports([first, second]), **links),
-        "many": render_difference(compare_reports([first, second, *more]), **links),
-        "odd": render_difference(compare_reports([first, odd], anyway=True), **links),
-        "choice": render_choice(choices[0], choices[1:], path="/v1/diagnosis/diff", report="/r", looked_at=3),
+        "two": render_difference(compare_reports([first, second])),
+        "many": render_difference(compare_reports([first, second, *more])),
+        "odd": render_difference(compare_reports([first, odd], anyway=True)),
     }
 
 
@@ -56,19 +49,3 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_it_fits_is_legible_and_asks_for_nothing(browser: Browser, written: dict[str, Path]) -> None:
     for file in written.values():
         look(browser, file)
-
-
-def test_jobs_that_are_ticked_are_asked_for(browser: Browser, written: dict[str, Path]) -> None:
-    context = browser.new_context()
-    page = context.new_page()
-    answered: list[str] = []
-    page.route("http://service.test/**", lambda route: answered.append(route.request.url) or route.fulfill(body="ok"))
-    page.route("http://service.test/choice", lambda route: route.fulfill(path=written["choice"]))
-    page.goto("http://service.test/choice")
-    page.get_by_role("checkbox").first.check()
-    page.get_by_label("Rank by").first.select_option("tv")
-    page.get_by_role("button", name="Compare", exact=True).click()
-    page.wait_for_url("**/v1/diagnosis/diff**")
-    sent = parse_qs(urlsplit(page.url).query)
-    context.close()
-    assert sent == {"job": ["diag_0", "diag_1"], "by": ["tv"]}

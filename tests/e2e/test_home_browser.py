@@ -5,8 +5,7 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import JobStatus, Progress, job_error
-from app.contracts.queue import Queue
+from app.contracts.job import Progress, job_error
 from app.home import MISSING, PLACES
 from app.web.home import render_home
 from app.web.job import render_job
@@ -34,11 +33,7 @@ PAGES = {
     ),
     "sweeping": render_job(AHEAD.model_copy(update={"started_at": 0.0}), None, now=200.0),
     "queued": render_job(job(status="queued", severity=None), None),
-    "behind": render_job(
-        job(status="queued", severity=None),
-        None,
-        Queue(status=JobStatus.QUEUED, before=7, first=(AHEAD, AHEAD.model_copy(update={"status": JobStatus.QUEUED}))),
-    ),
+    "behind": render_job(job(status="queued", severity=None), None, 7),
     "cancelled": render_job(
         job(
             kind="trajectory",

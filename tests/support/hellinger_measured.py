@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from app.contracts.request import Thresholds
 from app.kinds.compare.report import CompareReport
-from app.web.difference import render_difference
+from app.kinds.compare.difference import render_difference
 from app.reports.render import as_markdown, render
 from tests.support.attempts import Context
 from tests.support.distributions import case, logits64, make_head

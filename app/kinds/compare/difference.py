@@ -6,17 +6,17 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
-from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from app.contracts.diff_report import MEASURES, UNITS, Difference, DiffReport, Measure, Pair, Ranked
+from app.contracts.diff_report import SCHEMA, UNITS, Difference, DiffReport, Measure, Pair, Ranked
 from app.contracts.distances import DISTANCES
 from app.reports import format as fmt
-from app.reports.blocks import Block, Cell, Chart, Code, Column, Fact, Fold, Links, Note, Section, Table, Title, filled
+from app.reports.blocks import Block, Cell, Chart, Code, Column, Fact, Fold, Note, Section, Table, Title, filled
 from app.reports.charts.differences import Gap, differences_chart
 from app.reports.charts.marks import axis as strip_axis
 from app.reports.charts.marks import interval_strip
+from app.reports.html import render_html
 from app.reports.scales import LinearScale
 from app.reports.untrusted import visible
 from app.web import listing
@@ -43,12 +43,13 @@ _COLUMNS: Final = (
 )
 
 
-def blocks(report: DiffReport, *, seed: int = 0, reports: str = "", again: str = "") -> list[Block]:
-    """What a difference shows, the ranking first.
+def render_difference(report: DiffReport, *, seed: int = 0) -> str:
+    """The page of differences, computed with this seed."""
+    return render_html(blocks(report, seed=seed), schema=SCHEMA)
 
-    `seed` is that of the bootstrap. `reports` is the address of a job's page with `{job}` in its place, `again` the
-    address of this page without its query; both are "" for a page that is kept, which then has no links.
-    """
+
+def blocks(report: DiffReport, *, seed: int = 0) -> list[Block]:
+    """What a difference shows, the ranking first. `seed` is that of the bootstrap."""
     lettered = sorted(report.ranking, key=lambda row: row.letter)
     several = len(report.pairs) > 1
     return [
@@ -61,7 +62,7 @@ def blocks(report: DiffReport, *, seed: int = 0, reports: str = "", again: str =
             facts=tuple(Fact(row.letter, visible(row.candidate)) for row in lettered),
             version="",
         ),
-        Section("ranking", "Ranking", [*_ranked(report), *_links(report, lettered, seed, reports, again)]),
+        Section("ranking", "Ranking", _ranked(report)),
         *([Section("every", "Every pair", _every(report))] if several else []),
         Section("pairs", "Pair by pair" if several else "Differences", _pairs(report)),
         Section("method", "Method", _method(report, lettered, seed)),
@@ -83,18 +84,6 @@ def _ranked(report: DiffReport) -> list[Block]:
         Note(note),
         *([Note(tied, "Ties")] if tied else []),
     ]
-
-
-def _links(report: DiffReport, lettered: Sequence[Ranked], seed: int, reports: str, again: str) -> list[Block]:
-    asked: list[tuple[str, object]] = [("job", row.job) for row in lettered]
-    more: list[tuple[str, object]] = [] if report.comparable else [("anyway", "true")]
-    more += [("seed", seed)] if seed else []
-    by = tuple(
-        (NAMES[one], "" if one == report.by else f"{again}?{urlencode([*asked, ('by', one), *more])}")
-        for one in MEASURES
-    )
-    jobs = tuple((f"{row.letter}: {row.job}", reports.format(job=row.job)) for row in lettered)
-    return [*([Links("Reports", jobs)] if reports else []), *([Links("Rank by", by)] if again else [])]
 
 
 def _method(report: DiffReport, lettered: Sequence[Ranked], seed: int) -> list[Block]:

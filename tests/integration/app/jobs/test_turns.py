@@ -2,23 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
 from docket import Docket, Worker
 from redis.asyncio import Redis
 
-from app.contracts.job import JobStatus
 from app.jobs import keys, queue
 from app.jobs.ids import new_job_id
 from app.jobs.reconcile import hand_over, sweep
 from app.jobs.store import JobStore
-from app.jobs.turns import before, waits_for
+from app.jobs.turns import before
 from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from tests.integration.app.conftest import Api, compare
-from tests.integration.app.jobs.stored import claimed, got, jumped
+from tests.integration.app.jobs.stored import claimed, jumped
 from tests.integration.conftest import RedisServer
 from workers.process.lease import Lease
 
@@ -38,30 +36,17 @@ async def submit(store: JobStore, docket: Docket, owner: str = "") -> str:
     return job_id
 
 
-@asynccontextmanager
-async def worker(settings: Settings, taken: asyncio.Event, hold: asyncio.Event) -> AsyncIterator[list[str]]:
-    """What a worker is given, in order, while the block runs; it sets `taken`, and keeps each until `hold` is set."""
+async def delivered(settings: Settings) -> list[str]:
+    """All that a worker is given, in order."""
     given: list[str] = []
 
     async def run_job(job_id: str) -> None:
         given.append(job_id)
-        taken.set()
-        await hold.wait()
 
     async with queue.make_docket(settings) as docket:
         docket.register(run_job)
         async with Worker(docket, concurrency=1, redelivery_timeout=timedelta(minutes=2)) as made:
-            working = asyncio.create_task(made.run_until_finished())
-            yield given
-            await asyncio.wait_for(working, 90)
-
-
-async def delivered(settings: Settings) -> list[str]:
-    """All that a worker is given."""
-    hold = asyncio.Event()
-    hold.set()
-    async with worker(settings, asyncio.Event(), hold) as given:
-        pass
+            await asyncio.wait_for(made.run_until_finished(), 90)
     return given
 
 
@@ -83,10 +68,7 @@ async def given_in_turn(store: JobStore, docket: Docket) -> list[str]:
 
 async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(store: JobStore, docket: Docket) -> None:
     ids = [await submit(store, docket) for _ in range(4)]
-    assert [await before(store, docket, job_id) for job_id in ids] == [ids[:place] for place in range(4)]
-    record = await got(store, ids[3])
-    found = await waits_for(store, docket, record, None)
-    assert (found.before, [job.id for job in found.first]) == (3, ids[:2])
+    assert [await before(store, job_id) for job_id in ids] == [0, 1, 2, 3]
     assert await delivered(store.settings) == ids
 
 
@@ -95,7 +77,7 @@ async def test_owners_have_their_turns_in_a_circle_and_are_told_so(store: JobSto
     b1, b2 = [await submit(store, docket, "bob") for _ in range(2)]
     (c1,) = [await submit(store, docket, "cid")]
     expected = [a1, b1, c1, a2, b2, a3, a4]
-    assert [await before(store, docket, job_id) for job_id in expected] == [expected[:n] for n in range(7)]
+    assert [await before(store, job_id) for job_id in expected] == list(range(7))
     assert await given_in_turn(store, docket) == expected
 
 
@@ -110,7 +92,7 @@ async def test_an_owner_with_fewer_running_jobs_goes_first(store: JobStore, dock
     await hand_over(store, docket)
     assert await queue.known(docket, [*a[3:], b1, b2, c1]) == dict.fromkeys([*a[3:], b2], False) | {b1: True, c1: True}
     waiting = [b1, c1, b2, *a[3:]]
-    assert [await before(store, docket, job_id) for job_id in waiting] == [a[:3] + waiting[:n] for n in range(6)]
+    assert [await before(store, job_id) for job_id in waiting] == [3 + n for n in range(6)]
     assert await given_in_turn(store, docket) == waiting
 
 
@@ -139,31 +121,12 @@ async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store: Job
     """The oldest of all: by age it would be first."""
     fit, first, second = [await submit(store, docket) for _ in range(3)]
     claim = await claimed(store, fit)
-    assert await before(store, docket, second) == [fit, first], "as long as a worker holds it, it comes first"
+    assert await before(store, second) == 2, "as long as a worker holds it, it comes first"
     await store.release(fit, claim.attempt)
     await Lease(docket, "w1", None).give_back(fit)
     third = await submit(store, docket)
-    assert await before(store, docket, second) == [first]
-    assert await before(store, docket, fit) == [first, second]
-    assert await before(store, docket, third) == [first, second, fit]
+    assert [await before(store, job_id) for job_id in (first, second, fit, third)] == [0, 1, 2, 3]
     assert await delivered(store.settings) == [first, second, fit, third]
-
-
-async def test_what_a_worker_holds_comes_first_and_waits_for_nothing(store: JobStore, docket: Docket) -> None:
-    """docket has it as held until it is delivered again, should that worker be lost."""
-    held, waiting, last = [await submit(store, docket) for _ in range(3)]
-    taken, hold = asyncio.Event(), asyncio.Event()
-    async with worker(store.settings, taken, hold) as given:
-        await asyncio.wait_for(taken.wait(), 90)
-        assert await before(store, docket, held) == [], "a worker has it just now"
-        await store.claim(held, "w1")
-        assert await before(store, docket, last) == [held, waiting]
-        assert await before(store, docket, waiting) == [held]
-        record = await got(store, held)
-        found = await waits_for(store, docket, record, None)
-        assert (found.status, found.before) == (JobStatus.RUNNING, 0), "it is not queued"
-        hold.set()
-    assert given == [held, waiting, last]
 
 
 async def test_what_a_sweep_submits_anew_keeps_its_order(store: JobStore, docket: Docket, client: Redis) -> None:
@@ -174,27 +137,16 @@ async def test_what_a_sweep_submits_anew_keeps_its_order(store: JobStore, docket
         await store.create(ids[-1], REQUEST)
     known = await submit(store, docket)
     await client.zadd(keys.queued(""), {ids[0]: 99})
-    assert await before(store, docket, ids[1]) == [known], "until then it is behind what docket knows"
     await sweep(store, docket, store.settings, lambda _: None)
-    assert await before(store, docket, ids[0]) == [known, ids[1], ids[2]]
     assert await delivered(store.settings) == [known, ids[1], ids[2], ids[0]]
-
-
-async def test_a_record_of_another_version_is_only_counted(store: JobStore, docket: Docket, client: Redis) -> None:
-    old, other, mine = [await submit(store, docket) for _ in range(3)]
-    await client.hset(keys.job(old), "candidate", "[]")
-    record = await got(store, mine)
-    found = await waits_for(store, docket, record, None)
-    assert (found.before, [job.id for job in found.first]) == (2, [other])
 
 
 async def test_it_is_told_over_http(api: Api) -> None:
     first, second = await api.submit(), await api.submit()
     answer = await api.http.get(f"/v1/diagnosis/jobs/{second}/queue")
-    body = answer.json()
-    assert (answer.status_code, body["before"], [job["id"] for job in body["first"]]) == (200, 1, [first])
+    assert (answer.status_code, answer.json()["before"]) == (200, 1)
     next_one = (await api.http.get(f"/v1/diagnosis/jobs/{first}/queue")).json()
-    assert (next_one["status"], next_one["before"], next_one["first"]) == ("queued", 0, [])
+    assert (next_one["status"], next_one["before"]) == ("queued", 0)
     assert (await api.http.get(f"/v1/diagnosis/jobs/{new_job_id()}/queue")).json()["code"] == "job_not_found"
 
 

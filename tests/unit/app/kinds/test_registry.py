@@ -16,7 +16,6 @@ ALLOWED = {
     "app/jobs/diff_routes.py": COMPARES,
     "app/jobs/differences.py": COMPARES,
     "app/jobs/report_routes.py": "the page of a compare job links to its differences",
-    "app/web/difference.py": COMPARES,
     "workers/diagnosis/diff/": COMPARES,
     "app/cli/demo.py": "the demo is a compare job",
     "app/cli/flips.py": "a table of the answers of tasks jobs",

@@ -3,8 +3,7 @@
 import pytest
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import JobStatus, Progress, job_error
-from app.contracts.queue import Queue
+from app.contracts.job import Progress, job_error
 from app.web.job import RELOAD_S, render_job
 from tests.support.html import tree
 from tests.unit.app.web.test_home import job
@@ -69,20 +68,9 @@ def test_a_job_says_how_long_it_took_in_all(fields, told):
     assert dict(zip(names, values, strict=True)).get("took in all") == told
 
 
-def test_a_queued_job_says_which_jobs_come_before_it():
-    told = Queue(status=JobStatus.QUEUED, before=7, first=(RUNNING, job(id="diag_2", kind="sweep", status="queued")))
-    page = render_job(job(status="queued", severity=None), None, told)
-    first = "(compare diag_1, running: scoring the candidate 30 %, then sweep diag_2, …)"
-    assert f"waiting for a worker: 7 jobs before it {first}" in shown(page).text
-    taken = Queue(status=JobStatus.RUNNING, before=0, first=())
-    assert "next" not in shown(render_job(RUNNING, None, taken)).text
-
-
-@pytest.mark.parametrize(("settled", "told"), [(True, True), (False, False)])
-def test_a_job_that_is_next_says_so_once_a_free_worker_would_have_taken_it(settled, told):
-    queue = Queue(status=JobStatus.QUEUED, before=0, first=())
-    page = render_job(job(status="queued", severity=None), None, queue, settled=settled)
-    assert ("it is next, and no worker takes it yet" in shown(page).text) == told
+def test_a_queued_job_says_how_many_jobs_come_before_it():
+    page = render_job(job(status="queued", severity=None), None, 7)
+    assert "waiting for a worker: 7 jobs before it" in shown(page).text
 
 
 def test_a_job_that_was_given_back_waits_whatever_it_had_done():

@@ -7,11 +7,10 @@ import pytest
 from rich.console import Console
 
 from app.contracts.report import Mean
-from app.kinds.compare.difference import MOST_SLICES, blocks, p_value, ranking, ties
+from app.kinds.compare.difference import MOST_SLICES, blocks, p_value, ranking, render_difference, ties
 from app.reports import format as fmt
 from app.reports.blocks import Chart, Fold, Section, Table
 from app.reports.terminal import print_blocks
-from app.web.difference import render_difference
 from tests.support.html import tree
 from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
 from workers.diagnosis.diff.answer import compare_reports
@@ -207,14 +206,3 @@ def test_what_is_not_comparable_says_so_first_and_why(tmp_path):
     (table,) = tables(found, "What differs")
     assert cells(table) == [["dtype", "bfloat16 a", "float32 b"]]
     assert "--anyway" in root.one("pre").text
-
-
-def test_links_lead_to_the_other_measures_and_keep_a_seed_that_is_not_the_usual_one(two):
-    root = tree(render_difference(two, reports="/r/{job}", again="/d"))
-    links = [one.attributes["href"] for one in root.all("a")]
-    assert {"/r/diag_one", "/d?job=diag_one&job=diag_two&by=tv"} <= set(links)
-    assert not any("by=kl" in str(link) for link in links)
-    root = tree(render_difference(two, seed=5, reports="/r/{job}", again="/d"))
-    assert "/d?job=diag_one&job=diag_two&by=tv&seed=5" in [str(one.attributes["href"]) for one in root.all("a")]
-    assert root.one("pre").text == "hemostat diff diag_one diag_two --by kl --seed 5"
-    assert "--seed" not in tree(render_difference(two)).one("pre").text
