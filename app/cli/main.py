@@ -7,10 +7,11 @@ import sys
 import traceback
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
+from typer._click.exceptions import NoArgsIsHelpError, UsageError
 from typer.core import TyperGroup
 
 from app.cli import demo as demo_command
@@ -33,7 +34,7 @@ from app.cli.service import connect
 from app.cli.submitting import submitting
 from app.cli.threshold import threshold
 from app.cli.watching import check_writable, require_success, save_page
-from app.contracts.errors import HemostatError
+from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.registry import KINDS
 from app.reports.render import as_markdown
 from app.reports.terminal import render_terminal
@@ -65,6 +66,16 @@ class _GoneError(Exception):
     """No one reads the output any more."""
 
 
+def _wrong_usage(error: UsageError) -> NoReturn:
+    """Reports it as every other error."""
+    if isinstance(error, NoArgsIsHelpError):
+        raise error
+    command = error.ctx.command_path if error.ctx else "hemostat"
+    detail = error.format_message().replace("Value error, ", "")  # pydantic's, which helps no one
+    wrong = HemostatError(ErrorCode.INVALID_REQUEST, detail, hint=f"`{command} --help` shows what it takes")
+    fail(wrong, as_json="--json" in sys.argv)
+
+
 class _Listed(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(
@@ -74,6 +85,8 @@ class _Listed(TyperGroup):
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         try:
             return super().make_context(*arguments, **options)
+        except UsageError as error:
+            _wrong_usage(error)
         except KeyboardInterrupt as interruption:  # as below, while the command line is still read
             raise SystemExit(status_of(interruption)) from None
 
@@ -84,9 +97,8 @@ class _Listed(TyperGroup):
             raise SystemExit(status_of(interruption)) from None
         except BrokenPipeError:
             raise _GoneError from None  # typer would end with 1
-        except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")  # pydantic's, which helps no one
-            raise
+        except UsageError as error:
+            _wrong_usage(error)
 
 
 app = Commands(

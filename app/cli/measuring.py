@@ -25,10 +25,10 @@ Json = dict[str, Any]
 # A field of the answer, what it is called, and in which unit a person reads it; JSON has the bare numbers.
 _ROWS: Final[tuple[tuple[str, str, Callable[[float], str]], ...]] = (
     ("documents", "documents", "{:,.0f}".format),
-    ("tokens", "tokens", "{:,.0f}".format),
-    ("reference_store_bytes", "reference store", lambda value: fmt.size(round(value))),
+    ("tokens", "tokens", "about {:,.0f}".format),
+    ("reference_store_bytes", "reference store", lambda value: f"about {fmt.size(round(value))}"),
     ("checkpoint_bytes", "checkpoints", lambda value: fmt.size(round(value))),
-    ("seconds", "time", fmt.duration),
+    ("seconds", "time", lambda value: f"about {fmt.duration(value)}"),
 )
 
 

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from app.commands.options import place_of
 from app.contracts.errors import HemostatError
+from app.error_guide import GUIDE
 from app.reports import format as fmt
 from app.verdicts import Outcome
 from app.web.phases import in_words
@@ -25,6 +27,7 @@ from app.web.progress import steps_of
 Json = dict[str, Any]
 
 _TRAILING: Final = re.compile("[ \t]+$", re.MULTILINE)
+_ALSO: Final = re.compile(r"(?<= Also at )/\S*(?=: )")  # a further place that a detail names
 
 
 class _Trimmed(Console):
@@ -106,17 +109,20 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def fail(error: HemostatError, *, as_json: bool) -> NoReturn:
-    """Says what went wrong and what to do, and ends with the status of the error."""
+def fail(error: HemostatError, *, as_json: bool, place: Callable[[str], str] = place_of) -> NoReturn:
+    """Says what went wrong and what to do, and ends with the status of the error.
+
+    `place` names for a person what a JSON pointer means.
+    """
     if as_json:
         print_json(
             {"error": {"code": error.code, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}}
         )
     else:
-        where = f" [dim]at {escape(error.pointer)}[/]" if error.pointer else ""
-        err.print(f"[bold red]error:[/] {escape(error.detail)} [dim]({error.code})[/]{where}", soft_wrap=True)
-        if error.hint:
-            err.print(f"[bold]what to do:[/] {escape(error.hint)}", soft_wrap=True)
+        where = f" [dim]at {escape(place(error.pointer))}[/]" if error.pointer else ""
+        detail = _ALSO.sub(lambda found: place(found[0]), error.detail)
+        err.print(f"[bold red]error:[/] {escape(detail)} [dim]({error.code})[/]{where}", soft_wrap=True)
+        err.print(f"[bold]what to do:[/] {escape(error.hint or GUIDE[error.code])}", soft_wrap=True)
     raise SystemExit(exit_of(error))
 
 

@@ -43,7 +43,7 @@ def threshold(
     try:
         answer = _answer(file, seed, curve)
     except HemostatError as error:
-        fail(error, as_json=as_json)
+        fail(error, as_json=as_json, place=str)
     if as_json:
         print_json(answer)
     else:

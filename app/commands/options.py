@@ -19,6 +19,7 @@ from app.commands.shapes import SHAPES, Shape, numeral
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.option import Option
 from app.contracts.request import JobRequest
+from app.kinds.registry import KINDS
 
 Json = dict[str, Any]
 _PLAIN: Final = (bool, int, float, str)
@@ -107,6 +108,23 @@ def with_fields(request: Json, words: list[str]) -> Json:
             )
         request = request | {field: parsed}
     return request
+
+
+def place_of(pointer: str) -> str:
+    """The option or the argument that a JSON pointer into a request means; else the names of its fields."""
+    first, *rest = pointer.strip("/").split("/")
+    if first in {"candidate", "model"} and len(rest) > 1 and rest[0] == "recipe":
+        field = ".".join(rest[2:])
+        return f"step {rest[1]} of --recipe" + (f", {field}" if field else "")
+    if first in {"reference", "candidate"}:
+        return first.upper()
+    flags = (
+        option.flag
+        for kind in KINDS.values()
+        for option in options_of(kind.request)
+        if option.path == (first, *rest)[: len(option.path)]
+    )
+    return next(flags, ".".join([first, *rest]))
 
 
 def words_of(request: type[JobRequest], body: Mapping[str, Any]) -> list[list[str]]:

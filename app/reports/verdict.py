@@ -152,16 +152,16 @@ def margin(report: Report) -> str:
     if excess.ci is None or report.nonfinite_positions:
         return ""
     low, high = excess.ci
-    interval = fmt.estimate(excess.mean, excess.ci).interval
+    interval = f"The 95 % interval of the excess KL {fmt.estimate(excess.mean, excess.ci).interval}"
     held = [
         f"{fmt.short(edge)}, where {name} begins"
         for edge, name in zip(edges(report), SEVERITIES[1:], strict=True)
         if low < edge < high
     ]
     if held:
-        return f"The 95 % interval {interval} holds {' and '.join(held)}."
+        return f"{interval} holds {' and '.join(held)}."
     whole = ranges(report)[SEVERITIES.index(report.severity)]
-    return f"The 95 % interval {interval} is entirely within {report.severity} ({whole} nats per token)."
+    return f"{interval} is within {report.severity} ({whole} nats per token)."
 
 
 def detectable(report: Report) -> str:

@@ -2,13 +2,16 @@ import io
 import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
-from app.cli.output import Lines, Phases, busy, out, phases
+from app.cli.output import Exit, Lines, Phases, busy, fail, out, phases
+from app.contracts.errors import ErrorCode, HemostatError
 from app.web.phases import all_phases, in_words
 from app.web.progress import steps_of
+from tests.support.commands import run
 
 WORKERS = Path(__file__).resolve().parents[4] / "workers"
 
@@ -124,3 +127,31 @@ def test_lines_that_go_to_a_file_end_with_what_they_say(capsys):
         ["b", "b"],
     ]
     assert [line for line in lines if line != line.rstrip()] == []
+
+
+@pytest.mark.parametrize(
+    ("pointer", "place"),
+    [
+        ("/candidate/recipe/0/bits", "step 0 of --recipe, bits"),
+        ("/candidate/recipe/1", "step 1 of --recipe"),
+        ("/reference/model", "REFERENCE"),
+        ("/text/documents/3/text", "--text"),
+        ("/sampling/top_p", "sampling.top_p"),
+    ],
+)
+def test_an_error_names_its_place_as_the_command_line_writes_it(pointer, place, capsys):
+    error = HemostatError(ErrorCode.INVALID_REQUEST, "wrong. Also at /window: small.", pointer=pointer)
+    with pytest.raises(SystemExit):
+        fail(error, as_json=False)
+    said = capsys.readouterr().err
+    assert f"at {place}\n" in said
+    assert "Also at --window: small" in said
+    assert "what to do:" in said
+
+
+@pytest.mark.parametrize("line", ["compare a --itms 5", "diff", "nosuch", "compare a --fail-on bad"])
+def test_wrong_usage_is_reported_as_other_errors_are(line):
+    done = run(line)
+    assert done.exit_code == Exit.REFUSED
+    assert done.stderr.startswith("error: ")
+    assert "--help` shows" in done.stderr
