@@ -1,8 +1,8 @@
 """How many requests are let through at one time: so many at each replica, so many more in a queue, no more than that.
 
-Owners of keys have their turns in a circle, and each may hold a share of the places and of the queue: whatever one of
-them asks for, the others wait for no more than their own. The queue of one owner is first come, first served. A refusal
-says how long the queue of this moment will take, from how long requests have taken lately.
+Owners of keys have their turns in a circle. Each may hold a share of the places and of the queue, so that no owner
+delays the others. The queue of one owner is first come, first served. A refusal says how long the queue of this moment
+will take, from how long requests have taken lately.
 """
 
 import asyncio

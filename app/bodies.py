@@ -23,8 +23,8 @@ class TooLargeError(Exception):
 
 
 class Bodies:
-    """`at_once`: large bodies that are held at one time, the senders of others wait; `inline`: bytes that are parsed on
-    the event loop; `read_s`: seconds that a large body has, from its turn on."""
+    """`at_once`: large bodies that are held at one time; the senders of others wait. `inline`: bytes that are parsed
+    on the event loop. `read_s`: seconds that a large body has, from its turn on."""
 
     def __init__(self, at_once: int, *, inline: int = 0, read_s: float = READ_S) -> None:
         self._reading = asyncio.Semaphore(at_once)

@@ -20,8 +20,8 @@ LAST_LOOK_S: Final = 0.1
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection. It is closed when its request takes too long to come, when its client reads nothing, and when there
-    are too many connections and none has waited longer: those first whose request has not said who it is from."""
+    """A connection. It is closed when its request takes too long to come or its client reads nothing. If there are
+    too many connections, the one that has waited longest is closed; those without a whole head come first."""
 
     # Those whose next request is not there yet or whose answer is not read, the one that has waited longest first.
     _waiting: ClassVar[dict["BoundedProtocol", None]] = {}

@@ -1,7 +1,7 @@
 """Processes of the service, started, watched, started again, and ended for certain.
 
 Each runs in a session of its own, so that a terminal's Ctrl-C reaches the supervisor alone, which then ends them in
-order; each gets SIGTERM when the thread that started it ends, however that comes.
+order. Each gets SIGTERM when the thread that started it ends.
 """
 
 from __future__ import annotations

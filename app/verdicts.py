@@ -26,9 +26,9 @@ def judge(report: Mapping[str, Any], level: Level) -> Outcome:
 def fails(decision: SeverityVerdict | Mapping[str, Any], level: str) -> Outcome:
     """How a report's `decision` (the model, or its JSON) is to a level: `mild`, `moderate`, `severe` or `collapse`.
 
-    `fail` where every class that the interval touches is the level or worse, `pass` where every one is milder,
-    `inconclusive` where the interval straddles the level's threshold or there is none. An inconclusive verdict between
-    two classes may thus well pass or fail a level that is on one side of both.
+    `fail` if every class that the interval touches is the level or worse, `pass` if every one is milder. `inconclusive`
+    if the interval straddles the level's threshold or there is none. An inconclusive verdict between two classes may
+    thus well pass or fail a level that is on one side of both.
 
     Raises ValueError for any other level: at `none` every model would fail.
     """

@@ -83,8 +83,8 @@ class Client:
         return _object(response)
 
     def afterwards(self, command: str) -> str:
-        """A command that somebody gives once this one has ended: where its service has ended with it, another one of
-        the same home has what it took, and has to be started first."""
+        """A command to give once this one has ended. If its own service has ended with it, `hemostat up` starts
+        another one on the same home first."""
         return f"`hemostat up`, then `{command}`" if self._own else f"`{command}`"
 
     def submit(self, request: Json) -> Json:

@@ -86,8 +86,8 @@ def reports(client: Client) -> Iterator[tuple[Json, Json]]:
 def sweep(client: Client, steps: Sequence[Step], console: Console, *, again: bool = False) -> Swept:
     """Runs what has not been run. A recipe that fails is passed over.
 
-    Raises `HemostatError` for the first recipe that is refused, before any is run; where every recipe fails; where the
-    service is away; and where nothing can be learned from these tasks, whatever the recipe.
+    Raises `HemostatError` for the first recipe that is refused, before any is run. It also raises if every recipe
+    fails, if the service is away, or if these tasks can teach nothing.
     """
     found = Swept() if again else _before(client, steps)
     for step in steps:

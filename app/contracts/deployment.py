@@ -80,7 +80,7 @@ class DeploymentRequest(Contract):
     drift_threshold: Nats | None = Field(
         default=None,
         description="drift limit: mean KL of served traffic in nats per token; null: 1.5 times the upper 95 % limit "
-        "that the served profile, or identity, has on its test documents, once that is known",
+        "of the served profile, or of identity, on its test documents",
     )
     alpha: Annotated[float, Field(ge=1e-6, le=0.5)] = Field(
         default=0.01, description="probability of ever raising a drift alarm while there is none"

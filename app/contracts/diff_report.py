@@ -68,8 +68,8 @@ class Difference(Contract):
     p: Number
     p_adjusted: Number
     verdict: Literal["better", "worse", "no difference shown", "cannot be judged", "equal"] = Field(
-        description="of the later report, after correction; equal: no position differs; cannot be judged: a "
-        "domain or token class of fewer than six documents, which has no p, or too little text for an interval"
+        description="of the later report, after correction; equal: no position differs; cannot be judged: fewer than "
+        "six documents, or too little text for an interval"
     )
 
 

@@ -186,9 +186,8 @@ CATALOGUE: dict[ErrorCode, ErrorKind] = {
 class HemostatError(Exception):
     """An error that a person can act on.
 
-    `detail` says what happened and with which input, `hint` what to do, `pointer` is the JSON pointer of the offending
-    field of the request ("" where no field is to blame), `retry_after_s` how long to wait before trying again.
-    Neither may hold prompt text.
+    `detail` says what happened and with which input, `hint` what to do. `pointer` is the JSON pointer of the offending
+    field of the request, or "". `retry_after_s` is how long to wait. None may hold prompt text.
     """
 
     def __init__(

@@ -70,15 +70,13 @@ class Job(Contract):
         default=(), description="of a sweep or surface; the candidate's recipe holds the first value of each"
     )
     text: str = Field(
-        description="the request's `text`, as `--text` of the command line names it (`file:PATH` below the text root, "
-        "`inline:3` for three documents that came with the request, `hub:a/b, split train` where a config or another "
-        "split than `test` was asked for)",
+        description="the request's `text`, as `--text` of the command line names it: `file:PATH`, `inline:3` for three "
+        "documents in the request, `hub:a/b, split train`",
     )
     test_text: str | None = Field(
         default=None,
-        description="where the class of a `calibrate` or `mitigate` is measured on another text than `text`, which is "
-        "fitted or chosen by then: that other, named likewise; else null, and the class is measured on `text`, or on "
-        "a share of its documents",
+        description="the other text that the class of a `calibrate` or `mitigate` is measured on, named likewise; "
+        "null: measured on `text`",
     )
     window: int | None = Field(default=None, description="tokens per window of it; null where the kind has none")
     created_at: float
@@ -90,9 +88,8 @@ class Job(Contract):
     severity: str | None = None
     classes: tuple[str, ...] = Field(
         default=(),
-        description="every class that the interval of the verdict touches, the mildest first: with several it is "
-        "undecided between them, and `severity` is the worst; all five where there is no interval, or one so wide; "
-        "empty before the job has succeeded",
+        description="every class that the interval of the verdict touches, the mildest first; all five if there is no "
+        "interval; empty before the job has succeeded",
     )
     answer: str | None = Field(
         default=None,

@@ -260,13 +260,13 @@ class SeverityVerdict(Contract):
     thresholds: Thresholds
     excess_kl: Mean = Field(description="mean KL minus noise floor at the same positions, nats")
     minimum_detectable_effect: float | None = Field(
-        description="smallest distance, nats, between the true excess KL and a fixed value such as a threshold that "
-        "this text shows with 80 % power at the 5 % level; null where there is no interval"
+        description="smallest distance, nats, of the true excess KL from a threshold that this text shows with 80 % "
+        "power at the 5 % level; null: no interval"
     )
     smallest_detectable_excess: float | None = Field(
         default=None,
-        description="smallest excess KL (nats) that this text shows with 80 % power at the 5 % level: 0 if "
-        "the noise floor is exactly 0 (any positive KL is then a change); null where the floor's spread is not known",
+        description="smallest excess KL (nats) that this text shows with 80 % power at the 5 % level; 0 if the noise "
+        "floor is exactly 0; null: not known",
     )
     tokens_to_decide: int | None = Field(
         description="scored tokens of the same kind that would make it conclusive; null when it is, or when none would"

@@ -1,8 +1,8 @@
 """What a checkpoint asks of the engine beside its weights: the section `hemostat_simulation` of its config.json.
 
 Weights can be changed on disk; the inputs of linear layers, and keys and values, exist only while the model runs. A
-recipe therefore leaves a section in config.json, and an engine that starts for that checkpoint does what it says.
-transformers and vLLM by itself carry the section along and do nothing about it.
+recipe therefore leaves a section in config.json, and an engine that starts for that checkpoint does what it says. By
+itself vLLM ignores the section, and so does transformers.
 """
 
 from typing import Annotated, Any, Literal
@@ -21,8 +21,8 @@ Grid = tuple[Annotated[float, Field(gt=0)], Annotated[int, Field(ge=0, le=255)]]
 
 
 class SimulatedActivations(Contract):
-    """Inputs of linear layers on a grid of 2^bits steps, or, where `kind` is float, as e4m3 numbers times a scale: a
-    grid (or scale) a token (`dynamic`), or one for each of `scales`.
+    """Inputs of linear layers on a grid of 2^bits steps; if `kind` is float, as e4m3 numbers times a scale. There is
+    one grid or scale per token (`dynamic`), or one for each of `scales`.
 
     `modules` are full paths without the weight (`model.layers.0.self_attn.q_proj`). Layers that the engine runs as one
     (q, k and v; gate and up) have one input: they stand in one entry, all of them, with one grid.
@@ -51,8 +51,8 @@ class SimulatedActivations(Contract):
 
 
 class SimulatedKvCache(Contract):
-    """Keys (after the rotary embedding) and values as they would be stored: a grid for each token and head, or for
-    each `group_size` values of it; null bits leave them as they are."""
+    """Keys (after the rotary embedding) and values as they would be stored. Each token and head has a grid, or each
+    `group_size` values of it. Null bits leave them as they are."""
 
     k_bits: Bits | None = None
     v_bits: Bits | None = None

@@ -136,10 +136,9 @@ class Chance(Contract):
     """Whether answers are better than guessing."""
 
     accuracy: float = Field(
-        description="of uniform guessing, or of always taking the commonest right choice where all items have the same "
-        "choices and that one is right more often than chance makes it; of generated answers 0, in a task of the "
-        "harness the larger of always giving the commonest right answer and of one in as many choices as its "
-        "definition has"
+        description="of uniform guessing, or of always taking the commonest right choice if all items have the same "
+        "choices. Of generated answers 0; in a task of the harness, of the commonest right answer or one in as many "
+        "choices as its definition has"
     )
     p_reference: float = Field(description="one-sided, exact: so many right answers or more by guessing")
     p_candidate: float

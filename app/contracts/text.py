@@ -59,7 +59,7 @@ class Message(Contract):
     """One turn of a chat-formatted document. An assistant's may call tools, with content or without.
 
     The form of OpenAI's API is taken too: null for the content of a message that calls tools, nulls and empty lists for
-    what is not there, and the id of the call that a tool answers, which is dropped like the call's own.
+    what is not there. Ids of calls are dropped.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -158,9 +158,8 @@ CORPUS_NAMES: Final = {"evaluation": "shipped", "calibration": "calibration", "c
 class ShippedText(Contract):
     """A corpus that ships with Hemostat. `documents` takes the first so many, each domain in turn.
 
-    The corpora share no document: `evaluation` is what is scored, `calibration` what is fitted; `classes` holds what
-    the others have little of (tool calls, JSON, code in conversation, other languages and scripts), for its token
-    classes.
+    The corpora share no document: `evaluation` is what is scored, `calibration` what is fitted. `classes` holds what
+    the others have little of: tool calls, JSON, code in conversation, other languages and scripts.
     """
 
     source: Literal["shipped"]

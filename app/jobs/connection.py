@@ -1,7 +1,7 @@
 """Where Redis is, and how it is talked to.
 
-The client's timeouts are ours: redis-py's defaults (5 s socket timeout, ten silent retries) turn a blocking read into a
-minute's hang, and a request that meets a stopped server into several seconds of silence instead of a 503.
+The client's timeouts are ours. With redis-py's defaults (ten silent retries) a blocking read hangs for a minute, and a
+stopped server means seconds of silence instead of a 503.
 """
 
 import hashlib

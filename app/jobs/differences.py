@@ -51,10 +51,9 @@ class Differences:
     ) -> DiffReport:
         """The differences of these jobs, for an owner of keys.
 
-        Raises what `check_jobs` and `results.require_report` raise, ARTIFACT_NOT_FOUND where a job's values by token
-        are gone, REPORTS_NOT_COMPARABLE, INVALID_REQUEST where the reports share no position, RATE_LIMITED and
-        UNAVAILABLE where too many ask at once, and UNAVAILABLE where it takes too long, or what it needs is not
-        installed.
+        Raises what `results.require_report` raises, and ARTIFACT_NOT_FOUND if a job's values by token are gone. Raises
+        REPORTS_NOT_COMPARABLE, and INVALID_REQUEST if the reports share no position. Raises RATE_LIMITED or UNAVAILABLE
+        if too many ask at once, if it takes too long, or if a package is missing.
         """
         sides = await asyncio.to_thread(lambda: [self._side(record) for record in records])
         asked = {"sides": sides, "by": by, "anyway": anyway, "seed": seed}

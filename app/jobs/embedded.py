@@ -4,8 +4,8 @@ Append-only file, synced before each reply (`appendfsync always`): an accepted j
 and a power cut. `everysec` does not even give the former, because it may hold a write back in memory for two seconds
 while an earlier sync is under way. The write rate is a few commands a second, so the syncs cost nothing that shows.
 
-One server a home: a lock file is held by the server process itself (an inherited descriptor), so it is free again the
-moment the server is gone, however it went. Anyone who finds it held uses that server.
+One server per home: the server process itself holds a lock file (an inherited descriptor), so the lock is free the
+moment the server is gone. Anyone who finds it held uses that server.
 """
 
 import contextlib

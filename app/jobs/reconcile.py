@@ -1,8 +1,8 @@
 """Puts right what a crash left between the record, docket and the disk, and forgets what is too old.
 
-The record says what is to be done; docket only delivers. A process may die, or Redis go away, after the one was written
-and before the other heard of it, so a sweep compares them: at start and every few seconds. Any number of processes may
-sweep at once, since submitting twice is submitting once.
+The record says what is to be done; docket only delivers. A process may die, or Redis go away, between the two writes.
+So a sweep compares them, at start and every few seconds. Any number of processes may sweep at once, since submitting
+twice is submitting once.
 """
 
 import asyncio
@@ -58,9 +58,8 @@ async def sweep(
     """One pass. `remove_files` removes what a job left on disk.
 
     - queued, it is its turn, and docket does not have it: submitted, in the order in which they were queued.
-    - running or being cancelled, docket does not have it, no live worker names it, and nothing was heard of it for as
-      long as docket takes to redeliver: a running one is submitted again, the other is cancelled. (A task that ended
-      without ending its job: the worker lost Redis at that moment.)
+    - running or being cancelled, and lost: docket does not have it, no live worker names it, and it has been silent
+      for as long as docket takes to redeliver. A running one is submitted again, the other is cancelled.
     - ended: its request, what its attempts left half done and most of its events go.
     - ended, and the service has served for the retention since then: removed with its files. So are jobs that ended
       without a result, half of them, the oldest of the owner with most first, while Redis has little memory left.

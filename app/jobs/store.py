@@ -1,10 +1,9 @@
 """The job record and its events, in Redis.
 
 A hash a job, a stream of its events, and sorted sets that index the ids; the request is a file (`app.jobs.files`).
-Every transition is one Lua script, so it happens whole or not at all; every script may be run twice with the same
-effect, because the client sends a command again when its reply was lost. Writes of a worker carry the attempt number
-that its claim returned: a delivery that was given to another worker meanwhile is refused, however late it wakes up
-(docket itself does not fence deliveries).
+Every transition is one Lua script, so it happens whole or not at all. Every script may run twice with the same effect:
+the client sends a command again if its reply was lost. Writes of a worker carry the attempt number that its claim
+returned: once another worker has the job, they are refused. docket itself does not fence deliveries.
 
 Only commands of Redis 6.2. Nothing here needs FastAPI: the workers use it too.
 """
@@ -342,8 +341,8 @@ class JobStore(EventLog):
         The fence rises with each claim. A job that was claimed `max_attempts` times without being released or ended has
         lost as many workers: it fails with WORKER_LOST instead of being run again.
 
-        A claim that is repeated with the same `token` is the same claim: give one where a claim that raised is tried
-        again, else the lost reply counts as a lost worker.
+        A claim that is repeated with the same `token` is the same claim. Give one if a claim that raised is tried
+        again; else the lost reply counts as a lost worker.
         """
         kind, attempt, digest = await self._run(
             "claim", [keys.job(job_id)], job_id, worker, token or uuid.uuid4().hex, self.settings.max_attempts
@@ -394,8 +393,8 @@ class JobStore(EventLog):
             ErrorCode.WORKER_LOST,
             f"The job was started {record.tries} times and each time its worker was lost before it could say why; "
             f"the last one in phase {progress.phase} at {progress.done} of {progress.total}.",
-            "A worker that disappears was most often killed for memory: see the log of the worker and of the machine, "
-            "then submit the job again with a smaller window or model.",
+            "Most often the worker was killed for memory: see the log of the worker and of the machine. "
+            "Then submit the job again with a smaller window or model.",
         )
         await self.fail(job_id, attempt, error)
 

@@ -17,8 +17,8 @@ from app.jobs.store import JobStore
 
 
 async def turns(store: JobStore) -> list[str]:
-    """Ids of the queued jobs that docket is to have, in the order in which they were queued: the first one of each
-    owner that has fewest running, and all that have no owner."""
+    """Ids of the queued jobs that docket is to have, in the order in which they were queued. These are the first one
+    of each owner that has fewest running, and all that have no owner."""
     lines, running = await store.lines(), await _running(store)
     fewest = min((running[owner] for owner in lines if owner), default=0)
     chosen = dict(lines.get("", {}))

@@ -1,8 +1,8 @@
 """How numbers are written for people.
 
-A mean carries as many digits as its interval supports (two of the half width), and up to two more where it or a bound
-would else read as 0, which it is not. An interval has the digits of its mean, and small numbers are written in powers
-of ten, so that 1.6e-6 nats never reads as 0.000.
+A mean carries as many digits as its interval supports (two of the half width), and up to two more if it or a bound
+would wrongly read as 0. An interval has the digits of its mean, and small numbers are written in powers of ten, so that
+1.6e-6 nats never reads as 0.000.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def short(value: float) -> str:
 
 
 def percent(share: float, digits: int = 3) -> str:
-    """A share in per cent, `digits` significant digits, without the sign; a share of nearly all never reads as 100: it
-    has as many decimals as tell it from that, two at most, and is `> 99.99` beyond these."""
+    """A share in per cent, `digits` significant digits, without the sign. A share of nearly all never reads as 100:
+    it has up to two decimals more, and is `> 99.99` beyond these."""
     if 0.9995 <= share < 1:
         decimals = math.ceil(round(-math.log10((1 - share) * 100), 6))
         return _NEARLY_ALL if decimals > _DECIMALS_OF_ALL else f"{share * 100:.{decimals}f}"

@@ -1,7 +1,7 @@
 """Passages of text as heat maps: a step of colour for each token by its KL.
 
-The scale is logarithmic, half a decade a step, and ends at the largest KL shown, so that a report about 1e-6 nats and
-one about 3 nats both show where the damage sits; the legend says what the steps are.
+The scale is logarithmic, half a decade per step, and ends at the largest KL shown. So a report about 1e-6 nats shows
+where the damage is as one about 3 nats does. The legend says what the steps are.
 """
 
 from __future__ import annotations

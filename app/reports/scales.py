@@ -115,8 +115,8 @@ class LinearScale:
 
 
 def ticks(scale: Scale, gap: float) -> tuple[float, ...]:
-    """Values to label, rising, `gap` per cent apart or more: on a linear axis at even distances, where two of them fit;
-    else of the candidates in their order each that is so far from those chosen."""
+    """Values to label, rising, `gap` per cent apart or more. On a linear axis they are at even distances, if two of
+    them fit. Else they are the candidates in their order, each that is so far from those chosen."""
     if isinstance(scale, LinearScale) and len(even := scale.even(gap)) > 1:
         return even
     chosen: list[float] = []

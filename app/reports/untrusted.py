@@ -1,8 +1,7 @@
 """Text that others wrote (tokens, document ids, aliases) made safe to look at.
 
-Escaping for HTML is the template's work. Here characters that have no picture, or that would move the text around them,
-are shown as signs: control characters (a terminal would obey them) and Unicode's invisible direction marks (they would
-reorder a line).
+Escaping for HTML is the template's work. Here characters without a picture are shown as signs: control characters (a
+terminal would obey them) and Unicode's invisible direction marks (they would reorder a line).
 """
 
 from __future__ import annotations

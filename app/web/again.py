@@ -11,6 +11,6 @@ def kept(job: Mapping[str, Any]) -> str:
     if job["status"] != "cancelled" or not job.get("attempt"):
         return ""
     return (
-        "Submitted again, it starts over, but takes the reference's states over the same text, and checkpoints that "
-        "were made, from where they are kept as long as there is room; all else that was measured is gone."
+        "Submitted again, it starts over, but it finds the reference's states and the checkpoints that were made, as "
+        "long as there is room for them. All else that was measured is gone."
     )

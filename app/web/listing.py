@@ -14,8 +14,8 @@ from app.reports.untrusted import visible
 
 
 def outcome(job: Mapping[str, Any]) -> str:
-    """What the job answers, where it is more than a class, and then the class of the damage in words, and of what it
-    is, with a question mark where it is not decided; a dash where the job has none (yet)."""
+    """What the job answers, if that is more than a class, and then the class of the damage and of what it is. A
+    question mark means that it is not decided; a dash that the job has none (yet)."""
     severity, classes = job["severity"], job.get("classes") or ()
     if not severity:
         return fmt.NONE
@@ -34,8 +34,8 @@ def decided(severity: str, classes: Sequence[str]) -> str:
 
 
 def times(job: Mapping[str, Any], now: float | None) -> dict[str, str]:
-    """When it was created, when its first attempt began and its last one ended, and how long that took in all: of one
-    that runs so far, by `now` in Unix seconds."""
+    """When it was created, when its first attempt began and its last one ended, and how long that took. `now`, in
+    Unix seconds, is the end of one that still runs."""
     began, ended = job.get("started_at"), job.get("finished_at")
     until = ended if job["status"] in TERMINAL else now
     moments = (("created", job["created_at"]), ("started", began), ("ended", ended))

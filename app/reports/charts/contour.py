@@ -1,9 +1,8 @@
 """Two knobs as SVG: a cell a setting, coloured and numbered, and the line of the chosen loss across them.
 
 The first place of either axis is the knob left out; x grows to the right and y upwards. The line's points lie on the
-middles of rows or of columns, so numbers stand in the lower part of their cells; where the line still meets one it
-breaks off at a rim of the cell's colour. As in `marks` every horizontal place is in per cent and every height
-in pixels.
+middles of rows or of columns, so numbers stand in the lower part of their cells. If the line still meets one, it breaks
+off at a rim of the cell's colour. As in `marks` every horizontal place is in per cent and every height in pixels.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ Line = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Square:
-    """One setting: its number, what it says when pointed at, its step of heat (0, plain, to 7; of what goes the other
-    way −1 to −7), and whether it is the chosen one."""
+    """One setting: its number, what it says when pointed at, its step of heat, and whether it is the chosen one.
+    Steps go from 0 (plain) to 7, the other way from −1 to −7."""
 
     text: str
     title: str

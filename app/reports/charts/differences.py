@@ -43,7 +43,7 @@ class Gap:
 
 
 def differences_chart(gaps: Sequence[Gap], *, title: str, unit: str, left: str, right: str) -> Markup:
-    """Points with whiskers about a line at zero, which is drawn in each row and left out where texts stand; `left` and
+    """Points with whiskers about a line at zero, which is drawn in each row and left out behind texts. `left` and
     `right` say what a difference to that side means."""
     known = [0.0, *(value for gap in gaps for value in (gap.value, *(gap.ci or ())))]
     spread = (max(known) - min(known)) or 1.0
