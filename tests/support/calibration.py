@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 
 from workers.calibration.fitting.data import FitData
-from workers.calibrators.features import CLASSES
 from workers.calibrators.protocol import RowContext
 from workers.distributions.head import Head
 
@@ -41,5 +40,4 @@ def make_data(
         document_T=torch.arange(rows) * documents // rows,
         reference_head=head,
         candidate_head=candidate_head or head,
-        class_V=torch.arange(V).remainder(len(CLASSES)).to(torch.int8),
     )

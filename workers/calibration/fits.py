@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,13 +20,8 @@ from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.calibrators import storage
 from workers.calibrators.base import Base
-from workers.calibrators.features import class_table
 from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
-from workers.text.tokenization import load_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 RECORD_FILE = "fit.json"
 
@@ -46,7 +40,6 @@ class Fits:
 
     def __init__(self, sides: Sides, rows: Rows, stop: Rows, *, folder: Path, seed: int, context: JobContext) -> None:
         heads = (sides.reference.head, sides.candidate.head)
-        classes = token_classes(load_tokenizer(sides.reference.tokenizer), heads[1].vocabulary)
         self._data, self._stop = (
             FitData(
                 reference_TD=part.reference_TD,
@@ -55,7 +48,6 @@ class Fits:
                 document_T=torch.from_numpy(part.positions.document.astype("int64")),
                 reference_head=heads[0],
                 candidate_head=heads[1],
-                class_V=classes,
             )
             for part in (rows, stop)
         )
@@ -116,11 +108,3 @@ class Fits:
         write_atomically(folder / RECORD_FILE, json.dumps(settings).encode())
         reductions.drop()
         return Fitted(calibrator, folder, settings)
-
-
-def token_classes(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> torch.Tensor:
-    """What kind of token each is, [V] int8; ids that the tokenizer does not know are of no kind."""
-    known = min(vocabulary, len(tokenizer))
-    texts = [str(tokenizer.decode([index], clean_up_tokenization_spaces=False)) for index in range(known)]
-    texts += [""] * (vocabulary - known)
-    return class_table(texts, frozenset(tokenizer.all_special_ids))

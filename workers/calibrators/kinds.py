@@ -7,12 +7,10 @@ from typing import ClassVar, Final, Self
 
 import torch
 
-from workers.calibrators.adapter import RepairAdapter
 from workers.calibrators.base import Base, require
 from workers.calibrators.confidence import ConfidenceTemperature
 from workers.calibrators.identity import Identity
 from workers.calibrators.lowrank import LowRank
-from workers.calibrators.mixture import Mixture
 from workers.calibrators.protocol import Parameter, RowContext
 from workers.calibrators.temperature import Temperature
 from workers.calibrators.token_bias import TokenBias
@@ -100,8 +98,7 @@ class Chain(Base):
 
 
 KINDS: Final[dict[str, type[Base]]] = {
-    made.KIND: made
-    for made in (Identity, Temperature, ConfidenceTemperature, TokenBias, LowRank, Mixture, RepairAdapter, Chain)
+    made.KIND: made for made in (Identity, Temperature, ConfidenceTemperature, TokenBias, LowRank, Chain)
 }
 
 

@@ -24,7 +24,6 @@ FITTED: Final[dict[str, Fitted]] = {
     "confidence": Fitted("confidence temperature", f"{_FITTING}.logits:fit_confidence"),
     "token_bias": Fitted("token bias", f"{_FITTING}.logits:fit_token_bias"),
     "lowrank": Fitted("low-rank map", f"{_FITTING}.hidden:fit_lowrank", hidden=True),
-    "mixture": Fitted("gated mixture", f"{_FITTING}.mixtures:fit_mixture", hidden=True),
 }
 *_FIRST, _LAST = FITTED
 NAMES: Final = f"{', '.join(_FIRST)} or {_LAST}"

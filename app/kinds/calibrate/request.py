@@ -19,7 +19,6 @@ CALIBRATORS: Final[tuple[CalibratorName, ...]] = (
     "confidence",
     "token_bias",
     "lowrank",
-    "mixture",
     "lowrank+confidence",
     "lowrank+token_bias+confidence",
 )

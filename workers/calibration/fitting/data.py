@@ -15,8 +15,7 @@ class FitData:
     """T rows, one a scored position.
 
     `reference_TD` [T, D_ref] and `candidate_TD` [T, D] are final hidden states in the engine's dtype (they may be
-    memory-mapped), `document_T` int64 shows which rows share a document. `class_V` (int8, `features.class_table`) is
-    needed for a mixture only.
+    memory-mapped), `document_T` int64 shows which rows share a document.
     """
 
     reference_TD: torch.Tensor
@@ -25,7 +24,6 @@ class FitData:
     document_T: torch.Tensor
     reference_head: Head
     candidate_head: Head
-    class_V: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.document_T)

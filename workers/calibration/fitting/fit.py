@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.calibrate.calibrators import FITTED, NAMES
+from app.kinds.calibrate.calibrators import FITTED
 from app.kinds.kind import load
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.hidden import Watch
@@ -22,7 +22,6 @@ from workers.calibration.fitting.objective import CheckCancelled, Objective, nev
 from workers.calibration.fitting.record import FitRecord, Progress, Step, no_progress
 from workers.calibration.fitting.spec import Spec
 from workers.calibration.reductions import Reductions
-from workers.calibrators.adapter import NOT_FITTED
 from workers.calibrators.base import Base
 from workers.calibrators.identity import Identity
 from workers.calibrators.kinds import Chain
@@ -46,17 +45,9 @@ def fit(
     `progress(kind, done, total)`. `reductions` are those of a fit with the same arguments that was stopped, to go on
     from (default: none, and none are kept).
 
-    Raises ValueError for an unknown kind, no rows, or a mixture without token classes; `HemostatError(INVALID_REQUEST)`
-    for "repair", which cannot be fitted here, `HemostatError(NONFINITE_LOGITS)` where the raw model's divergence is not
-    finite.
+    Raises ValueError for an unknown kind or no rows, and NONFINITE_LOGITS if the raw model's divergence is not finite.
     """
     if isinstance(spec, str):
-        if "repair" in spec.split("+"):
-            raise HemostatError(
-                ErrorCode.INVALID_REQUEST,
-                f"a repair adapter cannot be fitted by a calibration: {NOT_FITTED}",
-                hint=f"choose {NAMES}",
-            )
         spec = Spec.parse(spec)
     if not len(data) or not len(stop):
         raise ValueError(f"{len(data)} rows to fit and {len(stop)} to stop by")

@@ -1,7 +1,7 @@
 """Fits of corrections after the head: scales that are linear in features of the row, and the token bias.
 
 Scales. The logits of row t are multiplied with exp(φ_t·θ): φ = 1 is a temperature, φ = the hat functions of the knots
-a confidence temperature, φ = the gate a mixture's. With s = φ·θ and z the scaled logits,
+a confidence temperature. With s = φ·θ and z the scaled logits,
 
     ∂KL/∂s = Σ (q − p) z        ∂²KL/∂s² ≈ Var_q(z)        (Gauss-Newton)
 

@@ -13,10 +13,10 @@ Setting = float | int | str | bool
 class Settings:
     """Numbers of every fit; each kind uses its own.
 
-    lowrank, mixture: `rank` (of each expert), `epochs` full-gradient steps at most, `rate` of the first, `momentum`,
+    lowrank: `rank`, `epochs` full-gradient steps at most, `rate` of the first, `momentum`,
     `ridge` (share of the mean variance of the hidden state that damps rare directions), `damping` (the same of the
     head's metric), `decay` pulls the steps back towards the regression's answer.
-    mixture: `experts`. confidence: `knots`. token_bias: `evidence`, standard errors that a token's mean gradient must
+    confidence: `knots`. token_bias: `evidence`, standard errors that a token's mean gradient must
     exceed. temperature, confidence, token_bias: `rows` at most are looked at, `steps` at most are taken.
     """
 
@@ -27,7 +27,6 @@ class Settings:
     ridge: float = 0.03
     damping: float = 0.03
     decay: float = 0.0
-    experts: int = 3
     knots: int = 6
     evidence: float = 3.0
     rows: int = 8192

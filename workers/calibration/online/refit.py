@@ -22,7 +22,6 @@ from app.contracts.deployment import IDENTITY, Deployment, Version
 from app.contracts.errors import HemostatError
 from app.contracts.profile import DocumentSet, FitRecord, ProfileModel, ProfileRecord, Setting
 from app.settings import Settings
-from workers.calibration.fits import token_classes
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
 from workers.calibration.fitting.spec import Spec
@@ -30,10 +29,8 @@ from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.online.memory import WINDOW, Learned, Passage, passages
 from workers.calibration.online.models import Models, never
 from workers.calibration.profiles import ProfileStore
-from workers.calibrators.adapter import RepairAdapter
 from workers.calibrators.identity import Identity
 from workers.calibrators.protocol import Calibrator, RowContext
-from workers.text.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +40,8 @@ _AT_ONCE: Final = 4
 _STOP_SHARE: Final = 0.2
 TRAFFIC: Final = "traffic"
 FITTING_SET: Final = "fitting-set"
-# What is fitted where the active version has no kinds of its own, or one that cannot be fitted.
+# What is fitted if the active version has no kinds of its own.
 USUAL: Final = "lowrank+token_bias+confidence"
-_UNFIT: Final = frozenset({RepairAdapter.KIND})
 
 
 class Refitter:
@@ -113,9 +109,7 @@ class Refitter:
         if active == IDENTITY:
             return USUAL
         with contextlib.suppress(HemostatError):
-            name = self._profiles.get(active).calibrator
-            if not _UNFIT & set(name.split("+")):
-                return name
+            return self._profiles.get(active).calibrator
         return USUAL
 
     async def _fitting_set(self, models: Models) -> list[Learned]:
@@ -229,14 +223,7 @@ class Work:
             document_T=torch.cat([torch.full((len(one),), place) for place, one in zip(places, rows, strict=True)]),
             reference_head=sides.reference.head,
             candidate_head=sides.candidate.head,
-            class_V=self._classes(),
         )
-
-    def _classes(self) -> torch.Tensor | None:
-        """Of the tokens, which only the gate of a mixture asks for."""
-        if "mixture" not in self._kinds.split("+"):
-            return None
-        return token_classes(load_tokenizer(self._models.sides.reference.tokenizer), self._models.vocabulary)
 
 
 def divide(

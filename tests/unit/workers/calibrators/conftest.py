@@ -3,14 +3,11 @@
 import pytest
 import torch
 
-from workers.calibrators.adapter import RepairAdapter
 from workers.calibrators.base import Base
 from workers.calibrators.confidence import ConfidenceTemperature
-from workers.calibrators.features import CLASSES, PLAIN
 from workers.calibrators.identity import Identity
 from workers.calibrators.kinds import Chain
 from workers.calibrators.lowrank import LowRank
-from workers.calibrators.mixture import Mixture
 from workers.calibrators.protocol import RowContext
 from workers.calibrators.temperature import Temperature
 from workers.calibrators.token_bias import TokenBias
@@ -36,21 +33,6 @@ def make(kind: str) -> Base:
         return TokenBias(ids, torch.tensor([0.5, -1.25, 2.0]), V)
     if kind == "lowrank":
         return LowRank(normal(D, 4), normal(4, D), normal(D))
-    if kind == "mixture":
-        return Mixture(
-            class_V=torch.arange(V).remainder(len(CLASSES)).to(torch.int8),
-            probe_D=normal(D),
-            probe_offset=torch.tensor(2.0),
-            gate_FK=normal(PLAIN + len(CLASSES), 3) * 3,
-            down_DR=normal(D, 6),
-            up_RD=normal(6, D),
-            shift_KD=normal(3, D),
-            log_scale_K=normal(3),
-            ids_I=ids,
-            bias_KI=normal(3, 3),
-        )
-    if kind == "repair":
-        return RepairAdapter("adapter", "0" * 64, 16, ("q_proj", "down_proj"))
     return Chain([make("lowrank"), make("confidence"), Chain([Identity(), make("token_bias")])])
 
 

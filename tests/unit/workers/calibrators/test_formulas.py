@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from tests.unit.workers.calibrators.conftest import make
-from workers.calibrators.adapter import RepairAdapter
 from workers.calibrators.confidence import ConfidenceTemperature
 from workers.calibrators.identity import Identity
 from workers.calibrators.kinds import Chain
 from workers.calibrators.lowrank import LowRank
-from workers.calibrators.mixture import Mixture
 from workers.calibrators.protocol import RowContext
 from workers.calibrators.temperature import Temperature
 from workers.calibrators.token_bias import TokenBias
@@ -79,35 +77,6 @@ def test_lowrank_begins_at_the_identity(hidden_TD: torch.Tensor, context: RowCon
     assert torch.equal(made.apply_hidden(hidden_TD.bfloat16(), context), hidden_TD.bfloat16())
 
 
-def test_mixture(hidden_TD: torch.Tensor, logits_TV: torch.Tensor, context: RowContext) -> None:
-    made = make("mixture")
-    assert isinstance(made, Mixture)
-    hidden_TD, logits_TV = hidden_TD.double(), logits_TV.double()
-    found_h, found_z = made.apply_hidden(hidden_TD, context), made.apply_logits(logits_TV, context)
-    classes = made.gate_FK.shape[0] - 3
-    gates = made.gate_FK.double()
-    for row in range(len(hidden_TD)):
-        h, z = hidden_TD[row], logits_TV[row]
-        p = z.softmax(0)
-
-        def gate(entropy: float, row: int = row) -> torch.Tensor:
-            position, token = int(context.position_T[row]), int(context.token_T[row])
-            f = [1.0, math.log(1 + position) / 8, entropy, *([0.0] * classes)]
-            f[3 + int(made.class_V[token])] = 1.0
-            return (torch.tensor(f, dtype=torch.float64) @ gates).softmax(0)
-
-        g = gate(float(h @ made.probe_D.double() + made.probe_offset.double()))
-        expected = h.clone()
-        for k in range(3):
-            one = (h @ made.down_DR[:, 2 * k : 2 * k + 2].double()) @ made.up_RD[2 * k : 2 * k + 2].double()
-            expected += g[k] * (one + made.shift_KD[k].double())
-        torch.testing.assert_close(found_h[row], expected, rtol=1e-6, atol=1e-6)
-        g = gate(float(-(p * p.log()).sum()))
-        expected = z * (g @ made.log_scale_K.double()).exp()
-        expected[made.ids_I] += g @ made.bias_KI.double()
-        torch.testing.assert_close(found_z[row], expected, rtol=1e-6, atol=1e-6)
-
-
 def test_a_chain_acts_in_order_and_is_flat(
     hidden_TD: torch.Tensor, logits_TV: torch.Tensor, context: RowContext
 ) -> None:
@@ -128,20 +97,3 @@ def test_a_chain_of_nothing_is_the_identity(hidden_TD: torch.Tensor, context: Ro
 def test_parts_of_different_models_make_no_chain() -> None:
     with pytest.raises(ValueError, match="hidden sizes"):
         Chain([make("lowrank"), LowRank(torch.zeros(5, 1), torch.zeros(1, 5), torch.zeros(5))])
-
-
-@pytest.mark.parametrize(
-    ("folder", "sha256", "rank", "modules"),
-    [
-        ("../adapter", "0" * 64, 4, ("q_proj",)),
-        ("adapter", "0" * 63, 4, ("q_proj",)),
-        ("adapter", "0" * 64, 0, ("q_proj",)),
-        ("adapter", "0" * 64, 4, ()),
-        ("adapter", "0" * 64, 4, ("q,proj",)),
-    ],
-)
-def test_a_repair_adapter_names_a_folder_of_its_own(
-    folder: str, sha256: str, rank: int, modules: tuple[str, ...]
-) -> None:
-    with pytest.raises(ValueError, match=r"adapter|rank"):
-        RepairAdapter(folder, sha256, rank, modules)

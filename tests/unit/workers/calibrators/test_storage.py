@@ -96,7 +96,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", [{"hidden_size": D + 1}, {"vocabulary": V - 1}])
 def test_another_model(model: dict[str, int], tmp_path: Path) -> None:
-    folder = storage.save(make("mixture"), tmp_path / "made")
+    folder = storage.save(make("chain"), tmp_path / "made")
     assert refused(folder, **model) == ErrorCode.PROFILE_MISMATCH
 
 
@@ -157,11 +157,6 @@ def test_a_flipped_bit_and_a_cut_file(tmp_path: Path) -> None:
         ("token_bias", "bias_I", torch.zeros(2)),
         ("confidence", "knots_K", torch.tensor([-1.0, -1.0, 0.0])),
         ("confidence", "log_scale_K", torch.zeros(2)),
-        ("mixture", "class_V", torch.full((V,), 99, dtype=torch.int8)),
-        ("mixture", "class_V", torch.full((V,), -1, dtype=torch.int8)),
-        ("mixture", "shift_KD", torch.zeros(2, D)),
-        ("mixture", "gate_FK", torch.zeros(10, 4)),
-        ("mixture", "ids_I", torch.tensor([0, 5, V])),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(kind: str, name: str, tensor: torch.Tensor, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What a refit is of, and how it divides what it learns from."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,14 +16,10 @@ from workers.calibration.online.memory import Learned
 from workers.calibration.online.refit import USUAL, Refitter, Work, divide
 from workers.calibration.online.scoring import Rows
 from workers.calibration.profiles import ProfileStore
-from workers.calibrators.adapter import RepairAdapter
 from workers.calibrators.base import Base
 from workers.calibrators.lowrank import LowRank
-from workers.calibrators.mixture import Mixture
 from workers.calibrators.protocol import RowContext
 from workers.calibrators.temperature import Temperature
-
-Tiny = Callable[..., Path]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +27,6 @@ Tiny = Callable[..., Path]
     [
         (Temperature(1.5), "temperature"),
         (Chain([low_rank(), Temperature(1.5)]), "lowrank+temperature"),
-        (RepairAdapter("adapter", "a" * 64, 4, ("q_proj",)), USUAL),
     ],
 )
 def test_a_refit_is_of_the_active_versions_kinds_where_they_can_be_fitted(
@@ -67,9 +61,9 @@ def test_one_document_alone_is_too_little(many: list[Learned]) -> None:
         divide({"traffic": many}, seed=0)
 
 
-def test_a_mixture_can_be_refitted(tiny: Tiny) -> None:
+def test_a_correction_is_fitted_to_recent_rows() -> None:
     head = make_head(dtype=torch.float32)
-    reference, candidate = SimpleNamespace(head=head, tokenizer=tiny("llama")), SimpleNamespace(head=head)
+    reference, candidate = SimpleNamespace(head=head), SimpleNamespace(head=head)
     models: Any = SimpleNamespace(sides=SimpleNamespace(reference=reference, candidate=candidate), vocabulary=V)
     data = make_data(lambda h: 1.2 * h + 0.2, rows=800)
     many = []
@@ -78,9 +72,9 @@ def test_a_mixture_can_be_refitted(tiny: Tiny) -> None:
         context = RowContext(data.context.position_T[part], token_T)
         own = Rows(data.reference_TD[part].float(), data.candidate_TD[part].float(), token_T, context)
         many.append(Learned(f"r{number}", own))
-    work = Work(models, many, [], "mixture", 0, lambda: None)
+    work = Work(models, many, [], "lowrank", 0, lambda: None)
     made, sets = work.run()
-    assert isinstance(made, LowRank | Mixture)
+    assert isinstance(made, LowRank)
     assert made.hidden_size == D
     assert cast(float, work.told["stop_kl"]) < 0.5 * cast(float, work.told["raw_kl"])
     assert [found.documents for found in sets] == [16, 4]
