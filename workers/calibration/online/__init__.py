@@ -1,1 +1,1 @@
-"""The on-line loop's decisions: drift, promotion, rollback, staleness, and what they are made from."""
+"""The on-line loop's decisions: drift, promotion, rollback, and what they are made from."""

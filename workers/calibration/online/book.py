@@ -1,6 +1,6 @@
 """The books of one deployment: what was seen, what it led to, what is still to be carried out. No I/O.
 
-It joins the pure machines (`controller`, `window`, `staleness`) with what the deployment's record says. Only requests
+It joins the pure machines (`controller`, `window`) with what the deployment's record says. Only requests
 that the active version served are evidence of the tests; the window counts all. Where no replica has that version
 loaded, what is served in its stead is evidence of drift.
 """
@@ -22,20 +22,17 @@ from app.contracts.deployment import (
 )
 from app.settings import Settings
 from workers.calibration.online.controller import Action, Loop, Observed, Step
-from workers.calibration.online.drift import DriftDetector, DriftMemory
 from workers.calibration.online.hysteresis import Hysteresis, Permission
-from workers.calibration.online.promotion import TrialMemory, TrialVerdict
-from workers.calibration.online.record import Recorded
+from workers.calibration.online.promotion import TrialVerdict
 from workers.calibration.online.rescore import Scored, Versions
-from workers.calibration.online.rollback import RollbackGuard
-from workers.calibration.online.staleness import GAPS, Staleness
-from workers.calibration.online.state import ShadowState, Todo, TrialOutcome
+from workers.calibration.online.state import ShadowState, Silence, Todo, TrialOutcome
 from workers.calibration.online.threshold import Expected
 from workers.calibration.online.window import RecentWindow, WindowMemory
 
 # Requests of the active version from which on the served divergence speaks of it alone.
 FEWEST = 6
-# However rare traffic is: without news for so long nothing is known.
+# Silence is stale after so many usual gaps between requests, or after `LONGEST_SILENCE_S`, however rare traffic is.
+GAPS = 3.0
 LONGEST_SILENCE_S = 6 * 3600.0
 _OUTCOMES: Final[dict[TrialVerdict, TrialOutcome]] = {
     TrialVerdict.PROMOTE: "proven",
@@ -82,10 +79,9 @@ class Monitor:
                 threshold=self.rule.threshold,
                 given=deployment.drift_threshold is not None,
                 alpha=deployment.alpha,
-                staleness=self._staleness(None).start(now),
+                silence=Silence(since=now),
             )
-        # A refit does not outlive its process.
-        self.state = state.model_copy(update={"loop": self.rule.fit_ended(state.loop)})
+        self.state = state
         self._shown: tuple[WindowMemory, ServedDivergence | None] | None = None
 
     # --- what the record says
@@ -105,7 +101,6 @@ class Monitor:
             told.append(f"{deployment.active_version} came into force: the tests begin again")
             if deployment.rollbacks > before.rollbacks and loop.active != IDENTITY:
                 loop = self.rule.rolled_back(loop, loop.active, now)
-            loop = self.rule.fit_ended(loop)  # what it would have been compared with is not served any more
             loop, steps = self.rule.activated(loop, deployment.active_version, deployment.previous_version, level)
         elif (threshold, deployment.alpha) != (self.state.threshold, self.state.alpha):
             told.append(
@@ -116,9 +111,8 @@ class Monitor:
             loop, steps = self.rule.changed(loop)
         if deployment.previous_version != loop.previous:
             loop = loop.model_copy(update={"previous": deployment.previous_version})
-        if loop.guard is None and loop.active != IDENTITY and level is not None:
-            guard = Recorded.start(RollbackGuard.new(level, self.rule.guard_alpha))
-            loop = loop.model_copy(update={"guard": guard})
+        if loop.guard is None:
+            loop = loop.model_copy(update={"guard": self.rule.guard(loop.active, level)})
         if loop.candidate is not None and (obstacle := self._obstacle()):
             told.append(f"the trial of {loop.candidate} was broken off: {obstacle}")
             loop = loop.model_copy(update={"candidate": None, "trial": None})
@@ -171,12 +165,11 @@ class Monitor:
         elif scored.version == stand_in(self.deployment):
             loop, steps = self.rule.observe_drift(loop, _finite(scored.served))
         window = state.window if scored.request is None else self._window.add(state.window, scored.request)
-        staleness, _ = self._staleness(state).observed(state.staleness, now)
         self.state = state.model_copy(
             update={
                 "loop": loop,
                 "window": window,
-                "staleness": staleness,
+                "silence": state.silence.ended(now),
                 "scored_tokens": state.scored_tokens + scored.tokens,
             }
         )
@@ -184,12 +177,13 @@ class Monitor:
 
     def tick(self, now: float) -> bool:
         """At any time between observations; True when it has just become stale."""
-        staleness, decision = self._staleness(self.state).check(self.state.staleness, now)
+        silence = self.state.silence.at(now, self._patience_s())
+        began = silence.stale and not self.state.silence.stale
         window = self._window.at(self.state.window, now)  # without traffic, too, what is too old is no news
         if len(window.requests) == len(self.state.window.requests):
             window = self.state.window
-        self.state = self.state.model_copy(update={"staleness": staleness, "window": window})
-        return decision.began
+        self.state = self.state.model_copy(update={"silence": silence, "window": window})
+        return began
 
     # --- what is to be done
 
@@ -207,14 +201,12 @@ class Monitor:
         loop = self.state.loop
         if self._obstacle() or loop.trial is not None or self.state.todo:
             return None
-        if loop.fitting:  # asked for by the loop
+        if not self.rule.pauses.may_fit(loop.pauses, loop.scored):
+            return None
+        if self.rule.state(loop) is DriftState.ALARM:
             return "drift alarm"
         fresh = self.state.scored_tokens - self.state.tokens_at_refit
-        if fresh < self._settings.shadow_refit_after_tokens:
-            return None
-        if not self.rule.pauses.may_fit(loop.pauses, loop.scored).allowed:
-            return None
-        return f"{fresh} newly scored tokens"
+        return f"{fresh} newly scored tokens" if fresh >= self._settings.shadow_refit_after_tokens else None
 
     def refit_began(self) -> int:
         """A refit began; its seed."""
@@ -222,16 +214,12 @@ class Monitor:
         pauses = self.rule.pauses.fitted(loop.pauses, loop.scored)
         self.state = self.state.model_copy(
             update={
-                "loop": loop.model_copy(update={"fitting": True, "pauses": pauses}),
+                "loop": loop.model_copy(update={"pauses": pauses}),
                 "tokens_at_refit": self.state.scored_tokens,
                 "refits": self.state.refits + 1,
             }
         )
         return self.state.refits
-
-    def refit_ended(self) -> None:
-        """It ended, well or not."""
-        self.state = self.state.model_copy(update={"loop": self.rule.fit_ended(self.state.loop)})
 
     def try_version(self, version: Version, now: float) -> Permission:
         """Begins the trial of a version, if it may be tried."""
@@ -272,31 +260,25 @@ class Monitor:
 
     def drift(self) -> DriftState:
         """Staleness before everything else: no news is not good news."""
-        return DriftState.STALE if self.state.staleness.stale else self.rule.state(self.state.loop)
+        return DriftState.STALE if self.state.silence.stale else self.rule.state(self.state.loop)
 
     @property
     def e_value(self) -> float:
         """Evidence against no drift, 1 where there is no test."""
-        machine = self.state.loop.drift
-        return machine.memory.evidence.value if machine and isinstance(machine.memory, DriftMemory) else 1.0
+        drift = self.state.loop.drift
+        return 1.0 if drift is None else drift.memory.evidence.value
 
     @property
     def e_value_needed(self) -> float | None:
         """At which an alarm is raised: above 1/α, which all episodes share. None where there is no test."""
-        machine = self.state.loop.drift
-        if (
-            machine is None
-            or not isinstance(machine.memory, DriftMemory)
-            or not isinstance(machine.rule, DriftDetector)
-        ):
-            return None
-        return machine.rule.level(machine.memory)
+        drift = self.state.loop.drift
+        return None if drift is None else drift.rule.level(drift.memory)
 
     @property
     def trial_seen(self) -> int | None:
         """Requests of the trial; None without one."""
-        machine = self.state.loop.trial
-        return machine.memory.seen if machine and isinstance(machine.memory, TrialMemory) else None
+        trial = self.state.loop.trial
+        return None if trial is None else trial.memory.seen
 
     def status(self, now: float, reason: str = "") -> ShadowStatus:
         """What the deployment's owner reads."""
@@ -313,7 +295,7 @@ class Monitor:
             e_value_needed=self.e_value_needed,
             alarms=self.state.alarms,
             divergence=self.divergence(),
-            last_observation_at=self.state.staleness.observed_at,
+            last_observation_at=self.state.silence.observed_at,
             trial=self.state.loop.candidate,
             updated_at=now,
         )
@@ -322,8 +304,6 @@ class Monitor:
 
     def _decided(self, steps: tuple[Step, ...], now: float) -> None:
         for step in steps:
-            if step.action is Action.FIT:
-                continue  # the memory says it: `refit_wanted`
             if step.action in (Action.PROMOTE, Action.REJECT):
                 self._trial_ended(_OUTCOMES[TrialVerdict(str(step.evidence["verdict"]))])
             waiting = {todo.step.action for todo in self.state.todo}
@@ -355,7 +335,6 @@ class Monitor:
             threshold=threshold,
             alpha=deployment.alpha,
             pauses=pauses,
-            refit_every=None,  # counted in tokens, here
         )
 
     def _level(self, threshold: float | None) -> float | None:
@@ -365,15 +344,13 @@ class Monitor:
             found = divergence.raw.mean
         return found or threshold or None
 
-    def _staleness(self, state: ShadowState | None) -> Staleness:
+    def _patience_s(self) -> float:
         """Silence is judged by how often requests came of late."""
-        least_s = self._settings.shadow_stale_s
-        requests = state.window.requests if state else ()
+        least_s, requests = self._settings.shadow_stale_s, self.state.window.requests
         if len(requests) < 2:
-            return Staleness(after_s=least_s)
+            return least_s
         span_s = max(request.at for request in requests) - min(request.at for request in requests)
-        usual_s = min(GAPS * span_s / (len(requests) - 1), LONGEST_SILENCE_S)
-        return Staleness(after_s=max(least_s, usual_s))
+        return max(least_s, min(GAPS * span_s / (len(requests) - 1), LONGEST_SILENCE_S))
 
 
 def _threshold(deployment: Deployment, expected: Expected, retained: float | None) -> float | None:

@@ -1,16 +1,15 @@
 """The on-line loop as one pure machine: scored requests go in, what is to be done comes out.
 
-It holds the drift alarm, the trial, the guard of the active version and the pauses between changes, and knows neither
-models nor Redis: anyone who scores the traffic carries out what it says and shows it what became of that (`activated`,
-`fit_ended`, `try_version`). Its memory is JSON, so it survives a restart. Numbers are means over a request's generated
-positions, nats per token.
+It holds the drift alarm, the trial, the guard of the active version and the pauses between changes. It knows neither
+models nor Redis: its caller carries out the steps and reports the outcome (`activated`, `try_version`). Its memory is
+JSON and survives a restart. Numbers are means over a request's generated positions, nats per token.
 """
 
 from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Final, cast
+from typing import Final, Generic, TypeVar
 
 from pydantic import Field
 
@@ -19,9 +18,12 @@ from app.contracts.deployment import IDENTITY, CalibrationMode, DriftState, Vers
 from workers.calibration.online.capital import spent
 from workers.calibration.online.drift import DriftDecision, DriftDetector, DriftMemory
 from workers.calibration.online.hysteresis import Hysteresis, HysteresisMemory, Permission
-from workers.calibration.online.promotion import PairedTrial, TrialDecision, TrialVerdict
-from workers.calibration.online.record import DecisionRecord, Recorded, Scalar, evidence
-from workers.calibration.online.rollback import GuardDecision, RollbackGuard, Worse
+from workers.calibration.online.promotion import PairedTrial, TrialMemory, TrialVerdict
+from workers.calibration.online.rollback import GuardDecision, GuardMemory, RollbackGuard, Worse
+
+Scalar = float | int | str | bool | None
+Rule = TypeVar("Rule", bound=Contract)
+Memory = TypeVar("Memory", bound=Contract)
 
 # Bounds are multiples of a usual divergence; below this it is taken for this, nats per token.
 LEAST_LEVEL: Final = 1e-4
@@ -30,11 +32,10 @@ LEVEL_REQUESTS: Final = 20
 
 
 class Action(StrEnum):
-    """What is to be done, or told."""
+    """What is to be done, or reported."""
 
     ALARM = "alarm"
     CLEARED = "cleared"
-    FIT = "fit"
     PROMOTE = "promote"
     REJECT = "reject"
     ROLL_BACK = "roll_back"
@@ -47,7 +48,18 @@ class Step(Contract):
     version: Version | None = None
     reason: str = ""
     evidence: dict[str, Scalar] = Field(default_factory=dict)
-    record: DecisionRecord | None = None
+
+
+class Running(Contract, Generic[Rule, Memory]):
+    """A test under way: its rule and what it remembers."""
+
+    rule: Rule
+    memory: Memory
+
+
+Drift = Running[DriftDetector, DriftMemory]
+Guard = Running[RollbackGuard, GuardMemory]
+Trial = Running[PairedTrial, TrialMemory]
 
 
 class Observed(Contract):
@@ -69,15 +81,14 @@ class LoopMemory(Contract):
     active: Version = IDENTITY
     previous: Version | None = None
     scored: int = Field(default=0, ge=0)
-    drift: Recorded | None = None
+    drift: Drift | None = None
     retired: DriftMemory | None = Field(default=None, description="of drift, while there is no threshold")
-    guard: Recorded | None = None
+    guard: Guard | None = None
     unguarded: int = Field(default=0, ge=0, description="requests since the activation, while there is no guard")
     unguarded_raw: float = Field(default=0.0, ge=0, description="sum of their raw divergences")
     trials: int = Field(default=0, ge=0, description="trials since the last promotion")
     candidate: Version | None = None
-    trial: Recorded | None = None
-    fitting: bool = False
+    trial: Trial | None = None
     pauses: HysteresisMemory = Field(default_factory=HysteresisMemory)
 
 
@@ -92,42 +103,34 @@ class Loop(Contract):
     )
     guard_alpha: float = Field(default=0.01, gt=0, lt=1, description="of a wrong rollback, each activation")
     pauses: Hysteresis = Field(default_factory=Hysteresis)
-    refit_every: int | None = Field(default=1000, ge=1, description="scored requests; null: after alarms only")
 
     def start(self, active: Version, previous: Version | None, level: float | None) -> LoopMemory:
         """Nothing seen. `level`: the raw model's usual mean divergence (of test documents), None where unknown."""
-        return LoopMemory(active=active, previous=previous, drift=self._drift(), guard=_guard(self, active, level))
+        return LoopMemory(active=active, previous=previous, drift=self._drift(), guard=self.guard(active, level))
 
     def state(self, memory: LoopMemory) -> DriftState:
         """learning, ok or alarm."""
         if memory.drift is None:
             return DriftState.LEARNING
-        return cast(DriftDetector, memory.drift.rule).state(cast(DriftMemory, memory.drift.memory))
+        return memory.drift.rule.state(memory.drift.memory)
 
     def observe(self, memory: LoopMemory, observed: Observed) -> tuple[LoopMemory, tuple[Step, ...]]:
         """After one scored request. A rollback comes before anything else and leaves the rest for later requests."""
         after = memory.model_copy(update={"scored": memory.scored + 1})
         steps: list[Step] = []
         if after.drift is not None:
-            drift, decision = after.drift.update(observed.active)
-            after = after.model_copy(update={"drift": drift})
-            steps += _drift_steps(drift, decision)
+            after, steps = _drifted(after, after.drift, observed.active)
         if after.guard is None:
             after = self._learnt_level(after, observed)
         else:
-            guard, judged = after.guard.update(observed.active, observed.raw, observed.previous)
-            after = after.model_copy(update={"guard": guard})
+            rule = after.guard.rule
+            guarded, judged = rule.update(after.guard.memory, observed.active, observed.raw, observed.previous)
+            after = after.model_copy(update={"guard": Guard(rule=rule, memory=guarded)})
             if judged.worse is not None and self.mode is CalibrationMode.AUTO:
-                return after, (*steps, _rollback(after, guard, judged))
+                return after, (*steps, _rollback(after, judged))
         if after.trial is not None and (observed.candidate is not None or observed.candidate_failed):
             after, more = self._tried(after, observed)
             steps += more
-        promoted = any(step.action is Action.PROMOTE for step in steps)
-        if not promoted and self._wants_fit(after):
-            after = after.model_copy(
-                update={"fitting": True, "pauses": self.pauses.fitted(after.pauses, after.scored)},
-            )
-            steps.append(Step(action=Action.FIT, reason=f"drift is {self.state(after).value}"))
         return after, tuple(steps)
 
     def observe_drift(self, memory: LoopMemory, served: float | None) -> tuple[LoopMemory, tuple[Step, ...]]:
@@ -135,12 +138,8 @@ class Loop(Contract):
         after = memory.model_copy(update={"scored": memory.scored + 1})
         if after.drift is None:
             return after, ()
-        drift, decision = after.drift.update(served)
-        return after.model_copy(update={"drift": drift}), tuple(_drift_steps(drift, decision))
-
-    def fit_ended(self, memory: LoopMemory) -> LoopMemory:
-        """The refit that was asked for has ended, well or not."""
-        return memory.model_copy(update={"fitting": False})
+        after, steps = _drifted(after, after.drift, served)
+        return after, tuple(steps)
 
     def try_version(
         self, memory: LoopMemory, version: Version, level: float, now: float
@@ -158,7 +157,8 @@ class Loop(Contract):
         if not permission.allowed:
             return memory, permission
         trials = memory.trials + 1
-        trial = Recorded.start(PairedTrial.new(max(level, LEAST_LEVEL), spent(self.trial_alpha, trials)))
+        rule = PairedTrial.new(max(level, LEAST_LEVEL), spent(self.trial_alpha, trials))
+        trial = Trial(rule=rule, memory=rule.start())
         return memory.model_copy(update={"candidate": version, "trial": trial, "trials": trials}), permission
 
     def activated(
@@ -169,7 +169,7 @@ class Loop(Contract):
             update={
                 "active": version,
                 "previous": previous,
-                "guard": _guard(self, version, level),
+                "guard": self.guard(version, level),
                 "unguarded": 0,
                 "unguarded_raw": 0.0,
                 "candidate": None,
@@ -184,13 +184,13 @@ class Loop(Contract):
 
     def changed(self, memory: LoopMemory) -> tuple[LoopMemory, tuple[Step, ...]]:
         """After threshold or α changed: `self` is in force from now on."""
-        before = memory.retired if memory.drift is None else cast(DriftMemory, memory.drift.memory)
+        before = memory.retired if memory.drift is None else memory.drift.memory
         if before is None:
             return memory.model_copy(update={"drift": self._drift()}), ()
         if self.threshold is not None:
             rule = DriftDetector.new(self.threshold, self.alpha)
         elif memory.drift is not None:
-            rule = cast(DriftDetector, memory.drift.rule)
+            rule = memory.drift.rule
         else:
             return memory, ()
         # Episodes are counted on without a threshold too: what they used of α is used.
@@ -198,38 +198,39 @@ class Loop(Contract):
         known = self.threshold is not None
         after = memory.model_copy(
             update={
-                "drift": Recorded.resume(rule, remembered) if known else None,
+                "drift": Drift(rule=rule, memory=remembered) if known else None,
                 "retired": None if known else remembered,
             }
         )
-        steps = (Step(action=Action.CLEARED, reason=decision.reason, evidence=evidence(decision)),)
-        return after, steps if decision.cleared else ()
+        return after, tuple(_drift_steps(decision))
 
-    def _drift(self) -> Recorded | None:
-        return None if self.threshold is None else Recorded.start(DriftDetector.new(self.threshold, self.alpha))
+    def _drift(self) -> Drift | None:
+        if self.threshold is None:
+            return None
+        rule = DriftDetector.new(self.threshold, self.alpha)
+        return Drift(rule=rule, memory=rule.start())
 
     def _learnt_level(self, memory: LoopMemory, observed: Observed) -> LoopMemory:
         if memory.active == IDENTITY:
             return memory
         seen, total = memory.unguarded + 1, memory.unguarded_raw + observed.raw
-        guard = _guard(self, memory.active, total / seen) if seen >= LEVEL_REQUESTS else None
+        guard = self.guard(memory.active, total / seen) if seen >= LEVEL_REQUESTS else None
         return memory.model_copy(update={"guard": guard, "unguarded": seen, "unguarded_raw": total})
 
-    def _wants_fit(self, memory: LoopMemory) -> bool:
-        if self.mode is not CalibrationMode.AUTO or memory.fitting or memory.trial is not None:
-            return False
-        since = memory.scored - (memory.pauses.fitted_at or 0)
-        due = self.refit_every is not None and since >= self.refit_every
-        wanted = due or self.state(memory) is DriftState.ALARM
-        return wanted and self.pauses.may_fit(memory.pauses, memory.scored).allowed
+    def guard(self, version: Version, level: float | None) -> Guard | None:
+        """The guard of an activation; None for identity, or if the raw model's usual divergence is not known."""
+        if version == IDENTITY or level is None or not math.isfinite(level):
+            return None
+        rule = RollbackGuard.new(max(level, LEAST_LEVEL), self.guard_alpha)
+        return Guard(rule=rule, memory=rule.start())
 
     def _tried(self, memory: LoopMemory, observed: Observed) -> tuple[LoopMemory, list[Step]]:
         if memory.trial is None or observed.active is None:
             return memory, []
         value = None if observed.candidate_failed else observed.candidate
-        trial, decision = memory.trial.update(observed.active, value)
-        judged = cast(TrialDecision, decision)
-        after = memory.model_copy(update={"trial": trial})
+        rule = memory.trial.rule
+        tried, judged = rule.update(memory.trial.memory, observed.active, value)
+        after = memory.model_copy(update={"trial": Trial(rule=rule, memory=tried)})
         if judged.verdict is TrialVerdict.TRIAL:
             return after, []
         version, action = memory.candidate, Action.PROMOTE
@@ -239,27 +240,26 @@ class Loop(Contract):
         elif version is not None:
             action = Action.REJECT
             after = after.model_copy(update={"pauses": self.pauses.failed(after.pauses, version, observed.at)})
-        return after, [_step(action, trial, judged, judged.reason, version)]
+        return after, [_step(action, judged, judged.reason, version)]
 
 
-def _guard(rule: Loop, version: Version, level: float | None) -> Recorded | None:
-    if version == IDENTITY or level is None or not math.isfinite(level):
-        return None
-    return Recorded.start(RollbackGuard.new(max(level, LEAST_LEVEL), rule.guard_alpha))
+def _drifted(memory: LoopMemory, drift: Drift, value: float | None) -> tuple[LoopMemory, list[Step]]:
+    remembered, decision = drift.rule.update(drift.memory, value)
+    after = memory.model_copy(update={"drift": Drift(rule=drift.rule, memory=remembered)})
+    return after, _drift_steps(decision)
 
 
-def _drift_steps(drift: Recorded, decision: DriftDecision) -> list[Step]:
+def _drift_steps(decision: DriftDecision) -> list[Step]:
     if decision.raised:
-        return [_step(Action.ALARM, drift, decision, decision.reason)]
-    return [_step(Action.CLEARED, drift, decision, decision.reason)] if decision.cleared else []
+        return [_step(Action.ALARM, decision, decision.reason)]
+    return [_step(Action.CLEARED, decision, decision.reason)] if decision.cleared else []
 
 
-def _rollback(memory: LoopMemory, guard: Recorded, judged: GuardDecision) -> Step:
+def _rollback(memory: LoopMemory, judged: GuardDecision) -> Step:
     version = memory.previous if judged.worse is Worse.PREVIOUS and memory.previous is not None else IDENTITY
-    return _step(Action.ROLL_BACK, guard, judged, judged.reason, version)
+    return _step(Action.ROLL_BACK, judged, judged.reason, version)
 
 
-def _step(action: Action, machine: Recorded, decision: Contract, reason: str, version: Version | None = None) -> Step:
-    return Step(
-        action=action, version=version, reason=reason, evidence=evidence(decision), record=machine.record(decision)
-    )
+def _step(action: Action, decision: Contract, reason: str, version: Version | None = None) -> Step:
+    """`evidence` are the numbers of the decision, as the deployment's event carries them."""
+    return Step(action=action, version=version, reason=reason, evidence=decision.model_dump(mode="json"))

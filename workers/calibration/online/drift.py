@@ -43,7 +43,7 @@ class DriftMemory(Contract):
 class DriftDecision(Contract):
     """What one request, or a change of version, led to."""
 
-    state: DriftState = Field(description="learning, ok or alarm; staleness is given by `staleness.Staleness`")
+    state: DriftState = Field(description="learning, ok or alarm")
     raised: bool = Field(default=False, description="the alarm began with this request")
     cleared: bool = Field(default=False, description="the alarm ended with this request or change")
     e_value: float = Field(description="evidence for drift in this episode")

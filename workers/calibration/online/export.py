@@ -36,7 +36,7 @@ def export_book(telemetry: ShadowTelemetry, book: Monitor) -> None:
     telemetry.set("drift_threshold_nats", state.threshold)
     telemetry.set("drift_e_value", book.e_value)
     telemetry.set("drift_e_value_needed", book.e_value_needed)
-    telemetry.set("drift_last_observation_timestamp_seconds", state.staleness.observed_at)
+    telemetry.set("drift_last_observation_timestamp_seconds", state.silence.observed_at)
     told = telemetry.value("drift_alarms") or 0.0
     if state.alarms > told:
         telemetry.add("drift_alarms", state.alarms - told)

@@ -38,14 +38,10 @@ class Hysteresis(Contract):
         """Nothing barred."""
         return HysteresisMemory()
 
-    def may_fit(self, memory: HysteresisMemory, scored: int) -> Permission:
+    def may_fit(self, memory: HysteresisMemory, scored: int) -> bool:
         """Whether a refit may begin after `scored` requests."""
-        for begun, what in ((memory.fitted_at, "refit"), (memory.rolled_back_at, "rollback")):
-            if begun is not None and scored - begun < self.fresh:
-                return Permission(
-                    allowed=False, reason=f"{scored - begun} of {self.fresh} requests scored since the last {what}"
-                )
-        return Permission(allowed=True)
+        begun = (memory.fitted_at, memory.rolled_back_at)
+        return all(at is None or scored - at >= self.fresh for at in begun)
 
     def may_try(self, memory: HysteresisMemory, version: Version, now: float, scored: int) -> Permission:
         """Whether `version` may be tried, and so promoted, now."""

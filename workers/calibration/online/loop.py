@@ -32,10 +32,10 @@ from workers.calibration.online import state
 from workers.calibration.online.book import Monitor
 from workers.calibration.online.carry import carry_out
 from workers.calibration.online.compute import Compute, Stopped
+from workers.calibration.online.controller import Scalar
 from workers.calibration.online.export import export_batch, export_book
 from workers.calibration.online.memory import RecentRows
 from workers.calibration.online.models import Models
-from workers.calibration.online.record import Scalar
 from workers.calibration.online.refit import Refitter
 from workers.calibration.online.rescore import Batch, Rescorer
 from workers.calibration.online.threshold import Expected, expected
@@ -152,7 +152,7 @@ class ShadowLoop:
         before = self.book.state.loop.active
         for told in self.book.meet(deployment, self._expected(deployment, self.book.state.weights), now):
             self._note(DeploymentEventType.CHANGED, told)
-        if self._refit is not None and (self.book.state.loop.active != before or not self.book.state.loop.fitting):
+        if self._refit is not None and self.book.state.loop.active != before:
             self.refitter.cancel()
 
     def _expected(self, deployment: Deployment, weights: tuple[str, str] | None) -> Expected:
@@ -247,7 +247,7 @@ class ShadowLoop:
     async def _carry(self) -> None:
         for todo in self.book.state.todo:
             self._save(now=True)
-            changed = await carry_out(self.book, todo, self.store, self.folder, time.time())
+            changed = await carry_out(self.book, todo, self.store, time.time())
             if changed is not None:
                 self._meet(changed, time.time())
                 break
@@ -298,7 +298,6 @@ class ShadowLoop:
 
     async def _refitted(self, task: asyncio.Task[Version | None]) -> None:
         self._refit = None
-        self.book.refit_ended()
         try:
             version = task.result()
         except (Stopped, asyncio.CancelledError):

@@ -6,6 +6,7 @@ and goes with the process: hidden states and token ids are guarded like text.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import torch
 
 from app.contracts.text import ShippedText
 from app.settings import Settings
-from workers.calibration.online.reservoir import Item, ItemsMemory, RecentItems, Reservoir
 from workers.calibration.online.scoring import Rows
 from workers.calibrators.protocol import RowContext
 from workers.text.sources import load_documents
@@ -46,32 +46,30 @@ class RecentRows:
     """Rows of the most recent requests, at most `budget_tokens` of them."""
 
     def __init__(self, budget_tokens: int) -> None:
-        self._rule = RecentItems(budget_tokens=budget_tokens)
-        self._items: ItemsMemory = self._rule.start()
+        self._budget_tokens = budget_tokens
         self._rows: dict[str, Rows] = {}
 
     @property
     def tokens(self) -> int:
         """Rows that are kept."""
-        return self._items.tokens
+        return sum(map(len, self._rows.values()))
 
     def add(self, name: str, rows: Rows) -> None:
-        """One more request; the oldest go."""
-        if len(rows) == 0:
+        """One more request; the oldest go. One that alone exceeds the budget is left out."""
+        if not 0 < len(rows) <= self._budget_tokens:
             return
-        self._items = self._rule.add(self._items, Item(name=name, tokens=len(rows)))
+        self._rows.pop(name, None)
         self._rows[name] = _owned(rows)
-        names = {item.name for item in self._items.items}
-        for gone in self._rows.keys() - names:
-            del self._rows[gone]
+        while self.tokens > self._budget_tokens:
+            del self._rows[next(iter(self._rows))]
 
     def clear(self) -> None:
         """Forgets all: other weights are scored from now on."""
-        self._items, self._rows = self._rule.start(), {}
+        self._rows = {}
 
     def all(self) -> list[Learned]:
         """Oldest first."""
-        return [Learned(item.name, self._rows[item.name]) for item in self._items.items]
+        return [Learned(name, rows) for name, rows in self._rows.items()]
 
 
 @dataclass(frozen=True)
@@ -108,14 +106,14 @@ def passages(settings: Settings, tokenizer: Path, *, longest: int, budget_tokens
     loaded = load_tokenizer(tokenizer)
     documents = load_documents(ShippedText(source="shipped", corpus="calibration"), settings=settings, tokenizer=loaded)
     corpus = make_windows(documents, loaded, min(WINDOW, longest))
-    rule = Reservoir(budget_tokens=budget_tokens, seed=seed)
-    memory, found = rule.start(), {}
+    found = []
     for window in corpus.windows:
         document = corpus.documents[window.document].id
-        name = f"{document}/{window.start}"
-        found[name] = Passage(name, window, document)
-        memory = rule.add(memory, Item(name=name, tokens=int(window.scored.sum())))
-    return [found[item.name] for item in memory.items]
+        found.append(Passage(f"{document}/{window.start}", window, document))
+    # A bottom-k sample (Cohen and Kaplan 2007): every name has a pseudo-random key, the smallest keys are kept.
+    found.sort(key=lambda one: hashlib.blake2b(f"{seed}\0{one.name}".encode(), digest_size=8).digest())
+    ends = np.cumsum([int(one.window.scored.sum()) for one in found])
+    return found[: int(np.searchsorted(ends, budget_tokens, side="right"))]
 
 
 def _owned(rows: Rows) -> Rows:

@@ -12,7 +12,6 @@ from app.contracts.base import Contract
 from app.contracts.deployment import Version
 from app.files import write_atomically
 from workers.calibration.online.controller import LoopMemory, Step
-from workers.calibration.online.staleness import StalenessMemory
 from workers.calibration.online.window import WindowMemory
 
 logger = logging.getLogger(__name__)
@@ -28,7 +27,23 @@ class Todo(Contract):
     step: Step
     active: Version = Field(description="the version that was active when it was decided")
     at: float
-    file: str | None = Field(default=None, description="its record below decisions/, once it was written")
+
+
+class Silence(Contract):
+    """Without an observation for too long, nothing is known. Times in Unix seconds."""
+
+    since: float = Field(description="the last observation, or the start of watching")
+    observed_at: float | None = None
+    stale: bool = False
+
+    def ended(self, at: float) -> Silence:
+        """After an observation. A clock that went back changes nothing."""
+        since = max(self.since, at)
+        return Silence(since=since, observed_at=since)
+
+    def at(self, now: float, after_s: float) -> Silence:
+        """Between observations: stale after `after_s` seconds, until the next one."""
+        return self.model_copy(update={"stale": self.stale or now - self.since > after_s})
 
 
 class ShadowState(Contract):
@@ -42,7 +57,7 @@ class ShadowState(Contract):
     given: bool = Field(default=False, description="whether the deployment itself says the threshold")
     alpha: float
     window: WindowMemory = WindowMemory()
-    staleness: StalenessMemory
+    silence: Silence
     scored_tokens: int = 0
     tokens_at_refit: int = 0
     refits: int = Field(default=0, description="refits that were begun; the seed of the next one")
@@ -53,7 +68,8 @@ class ShadowState(Contract):
 
 def save(folder: Path, state: ShadowState) -> None:
     """Writes the state so that a reader finds the old or the new one, whole."""
-    write_text(folder / FILE, state.model_dump_json())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / FILE, state.model_dump_json().encode(), mode=0o600)
 
 
 def load(folder: Path, deployment: str) -> tuple[ShadowState | None, str]:
@@ -71,9 +87,3 @@ def load(folder: Path, deployment: str) -> tuple[ShadowState | None, str]:
     if state.deployment != deployment:
         return None, "the state of the shadow process is of another deployment"
     return state, ""
-
-
-def write_text(path: Path, text: str) -> None:
-    """A whole file or none, readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode(), mode=0o600)

@@ -139,7 +139,6 @@ def test_an_alarm_and_enough_new_tokens_ask_for_a_refit(settings: Settings) -> N
     feed(calm, 1, 0.05)
     assert calm.refit_wanted() == "500 newly scored tokens"
     assert calm.refit_began() == 1
-    calm.refit_ended()
     assert calm.refit_wanted() is None
     feed(calm, 50, 0.05)
     assert calm.refit_began() == 2
@@ -212,6 +211,12 @@ def test_silence_is_a_state_of_its_own(settings: Settings) -> None:
     assert book.status(NOW).drift is DriftState.STALE
     book.observe(scored(0.05), NOW + 100)
     assert book.drift() is DriftState.OK
+
+
+def test_a_clock_that_goes_back_makes_nothing_fresh_or_stale() -> None:
+    silence = states.Silence(since=1000.0).ended(1010.0).ended(900.0)
+    assert (silence.since, silence.at(950.0, 60).stale) == (1010, False)
+    assert silence.at(1071.0, 60).at(1000.0, 60).stale
 
 
 def test_rare_traffic_may_be_silent_longer(settings: Settings) -> None:

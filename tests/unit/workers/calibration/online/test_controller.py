@@ -24,7 +24,7 @@ FACTORS: dict[Version, dict[str, float]] = {
     REFIT: {HOME: 0.7, ABROAD: 0.6},
     OTHER: {HOME: 1.2, ABROAD: 1.1},
 }
-LOOP = Loop(threshold=0.33, alpha=0.01, pauses=Hysteresis(cooldown_s=600, fresh=50), refit_every=None)
+LOOP = Loop(threshold=0.33, alpha=0.01, pauses=Hysteresis(cooldown_s=600, fresh=50))
 
 
 @dataclass
@@ -43,6 +43,7 @@ class Service:
         self.rng = random.Random(self.seed)
         self.memory = self.loop.start(FIRST, None, 0.3)
         self.refits: list[int] = []
+        self.fitting = False
 
     def run(self, requests: int, domain: str) -> None:
         for _ in range(requests):
@@ -65,16 +66,20 @@ class Service:
             self.memory, steps = self.loop.observe(self.memory, observed)
             for step in steps:
                 self.carry_out(step, now)
-            if self.refits and now >= self.refits[-1] + 30 and self.memory.fitting:
-                self.memory = self.loop.fit_ended(self.memory)
+            if self.wants_fit():
+                self.fitting = True
+                self.refits.append(now)
+                self.memory = self.memory.model_copy(
+                    update={"pauses": self.loop.pauses.fitted(self.memory.pauses, self.memory.scored)}
+                )
+            if self.fitting and now >= self.refits[-1] + 30:
+                self.fitting = False
                 version = self.refit(len(self.refits))
                 level = sum(self.served[-100:]) / len(self.served[-100:])
                 self.memory, _ = self.loop.try_version(self.memory, version, level, now)
 
     def carry_out(self, step: Step, now: int) -> None:
         self.log.append((now, step))
-        if step.action is Action.FIT:
-            self.refits.append(now)
         if step.action in {Action.PROMOTE, Action.ROLL_BACK}:
             assert step.version is not None
             was, previous = self.memory.active, None
@@ -84,6 +89,11 @@ class Service:
                 previous = was
             self.memory, more = self.loop.activated(self.memory, step.version, previous, 0.4)
             self.log += [(now, each) for each in more]
+
+    def wants_fit(self) -> bool:
+        alarm = self.loop.mode is CalibrationMode.AUTO and self.loop.state(self.memory) is DriftState.ALARM
+        free = not self.fitting and self.memory.trial is None
+        return alarm and free and self.loop.pauses.may_fit(self.memory.pauses, self.memory.scored)
 
     def at(self, action: Action) -> list[int]:
         return [when for when, step in self.log if step.action is action]
@@ -100,7 +110,7 @@ def test_a_domain_shift_half_way_leads_to_alarm_refit_and_promotion_and_the_dive
     assert service.log == []
     assert service.loop.state(service.memory) is DriftState.OK
     service.run(800, ABROAD)
-    assert [step.action for _, step in service.log] == [Action.ALARM, Action.FIT, Action.PROMOTE, Action.CLEARED]
+    assert [step.action for _, step in service.log] == [Action.ALARM, Action.PROMOTE, Action.CLEARED]
     alarm, promoted = service.at(Action.ALARM)[0], service.at(Action.PROMOTE)[0]
     assert 600 < alarm < promoted < 1000
     assert (service.memory.active, service.memory.previous) == (REFIT, FIRST)
@@ -219,14 +229,6 @@ def test_where_the_usual_divergence_is_not_known_the_guard_learns_it_first() -> 
     assert service.memory.guard is None
     service.run(31, HOME)
     assert 20 <= service.at(Action.ROLL_BACK)[0] < 50
-
-
-def test_without_alarm_it_refits_after_so_many_requests() -> None:
-    service = Service(loop=LOOP.model_copy(update={"refit_every": 200}), refit=lambda count: OTHER)
-    service.run(500, HOME)
-    assert service.at(Action.FIT)[0] == 199
-    assert len(service.at(Action.FIT)) == 2
-    assert not service.at(Action.PROMOTE)
 
 
 def test_a_request_without_finite_divergence_neither_promotes_nor_ends_the_trial_of_another() -> None:

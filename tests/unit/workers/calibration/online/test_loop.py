@@ -65,7 +65,7 @@ async def running(tmp_path: Path, store: Store, release: threading.Event) -> Asy
     made = ShadowLoop(settings, cast(DeploymentStore, store), deployment(), ShadowTelemetry("demo"))
     made._opened = opened  # type: ignore[assignment, method-assign]
     for _ in range(30):
-        made.book.observe(scored(0.05), made.book.state.staleness.since)
+        made.book.observe(scored(0.05), made.book.state.silence.since)
     working = asyncio.create_task(made.run())
     try:
         yield made
@@ -77,9 +77,9 @@ async def running(tmp_path: Path, store: Store, release: threading.Event) -> Asy
 
 def fall_silent(loop: ShadowLoop) -> None:
     """As if the last scored request were of long ago."""
-    staleness = loop.book.state.staleness
-    past = staleness.model_copy(update={"since": staleness.since - 10 * loop.settings.shadow_stale_s})
-    loop.book.state = loop.book.state.model_copy(update={"staleness": past})
+    silence = loop.book.state.silence
+    past = silence.model_copy(update={"since": silence.since - 10 * loop.settings.shadow_stale_s})
+    loop.book.state = loop.book.state.model_copy(update={"silence": past})
 
 
 async def until(loop: ShadowLoop, state: DriftState) -> None:
