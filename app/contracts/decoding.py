@@ -173,10 +173,3 @@ def rows_of(decoder: Decoder) -> int:
     if isinstance(decoder, Beam | DiverseBeam):
         return decoder.beams
     return decoder.k if isinstance(decoder, Contrastive) else 1
-
-
-class Sampling(Contract):
-    """Temperature and top-p that a client samples with."""
-
-    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

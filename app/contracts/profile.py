@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from app.contracts.base import Contract
-from app.contracts.decoding import Sampling
 from app.contracts.deployment import Version
 from app.contracts.report import Count, Mean
 from app.contracts.text import Domain
@@ -91,31 +90,13 @@ class Before(Contract):
     change: Mean = Field(description="calibrated − raw")
 
 
-class SampledEffect(Contract):
-    """What is left of the distance where a client samples with this temperature and top-p.
-
-    Top-p sets of two models differ, so KL may be infinite; TV and JS exist always.
-    """
-
-    sampling: Sampling
-    tokens: Count
-    tv: Before
-    js: Before
-    entropy: Before
-
-
 class Effects(Contract):
-    """What else changes on the test documents. Flattening shows here."""
+    """What else changes on the test documents."""
 
     top1_agreement: Before
     tv: Before
     entropy: Before
     loss: Before = Field(description="negative log-probability of the observed token, nats; its exp is the perplexity")
-    temperature_share: float | None = Field(
-        description="share of the saved KL that one temperature alone saves; null where nothing is saved or no "
-        "temperature was fitted"
-    )
-    sampled: tuple[SampledEffect, ...] = ()
 
 
 class TestRecord(Contract):

@@ -10,7 +10,6 @@ from typing import Final
 
 from docket import Docket
 
-from app.contracts.decoding import Sampling
 from app.contracts.deployment import IDENTITY, CalibrationMode, Deployment, DeploymentState
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import Profile
@@ -112,20 +111,14 @@ def _changed_at(path: Path) -> float:
 
 
 def calibrate_request(deployment: Deployment) -> CalibrateRequest:
-    """The job that fits a deployment's profile: shipped text, every calibrator. It also shows what is left after the
-    deployment's own temperature and top-p, where it has any and samples at all."""
-    plain: CalibrateRequest = CalibrateRequest(
+    """The job that fits a deployment's profile: shipped text, every calibrator."""
+    return CalibrateRequest(
         kind="calibrate",
         reference=deployment.reference,
         candidate=deployment.model,
         deployment=deployment.id,
         metadata={"deployment": deployment.name},
     )
-    own = deployment.sampling
-    if own.temperature == 0 or (own.temperature is None and own.top_p is None):
-        return plain
-    usual = Sampling(temperature=own.temperature or 1.0, top_p=own.top_p or 1.0)
-    return plain.model_copy(update={"sampling": tuple(dict.fromkeys((usual, *plain.sampling)))})
 
 
 def wants_fit(deployment: Deployment) -> bool:

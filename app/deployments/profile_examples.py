@@ -96,8 +96,6 @@ PROFILE: Final[dict[str, Any]] = {
             "tv": _BEFORE,
             "entropy": _BEFORE,
             "loss": _BEFORE,
-            "temperature_share": 0.12,
-            "sampled": [],
         },
         "kl_high": 0.2443,
         "raw_kl_high": 0.3538,

@@ -50,7 +50,6 @@ def calibrate_report(
     unfitted: tuple[str, ...] = (),
     documents: int = 60,
     seed: int = 0,
-    temperature_share: float | None = 0.09,
     chosen: str = "lowrank+confidence",
 ) -> Json:
     """A report as JSON data, valid by its contract."""
@@ -104,16 +103,6 @@ def calibrate_report(
             "tv": before(0.27, -0.05),
             "entropy": before(2.51, 0.08, 2.64),
             "loss": before(3.02, -0.06, 2.81),
-            "temperature_share": temperature_share,
-            "sampled": [
-                {
-                    "sampling": {"temperature": 0.7, "top_p": 0.9},
-                    "tokens": 2048,
-                    "tv": before(0.22, -0.03),
-                    "js": before(0.09, -0.012),
-                    "entropy": before(1.31, 0.04, 1.36),
-                }
-            ],
         },
         "kl_high": 0.244,
         "raw_kl_high": 0.354,
@@ -181,7 +170,6 @@ def calibration_variants() -> dict[str, Json]:
         "proven": calibrate_report(),
         "refused": calibrate_report(passed=False),
         "unfitted": calibrate_report(unfitted=("german", "code")),
-        "flattening": calibrate_report(temperature_share=0.97, chosen="temperature"),
         "few": calibrate_report(documents=8, domains=("prose", "code")),
         "long": calibrate_report(domains=hostile, documents=18),
         "bare": bare | {"test": bare["test"] | {"effects": None}, "request": None, "not_tested": []},

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.decoding import Sampling
-from app.contracts.profile import Before, Effects, SampledEffect
-from workers.calibration.measure import Logits, sampled_columns
-from workers.calibration.reductions import Reductions
+from app.contracts.profile import Before, Effects
 from workers.calibration.rows import Rows
 from workers.calibration.selection import Mask, Paired, paired
-from workers.calibrators.protocol import Calibrator
 from workers.distributions.intervals import Clusters
 from workers.distributions.token_values import Positions, TokenValues
 from workers.measuring.summary import as_mean
 
 Array = NDArray[np.float64]
-# Rows that distances after sampling are taken over: sorting the vocabulary is what takes time.
-SAMPLED_ROWS = 2048
 
 
 def parts_of(raw_T: Array, calibrated_T: Array, rows: Rows, own: Mask, *, seed: int) -> dict[str, Paired]:
@@ -68,16 +60,9 @@ def effects_of(
     calibrated: TokenValues,
     rows: Rows,
     *,
-    temperature: Paired | None,
-    chosen: Paired,
-    sampled: Sequence[SampledEffect],
     seed: int,
 ) -> Effects:
-    """What the chosen calibrator changes beside KL.
-
-    `chosen` and `temperature` are the chosen calibrator and one temperature alone (None: none was fitted), over the
-    same rows.
-    """
+    """What the chosen calibrator changes beside KL."""
 
     def pair(name: str, support: tuple[float, float], reference: Array | None = None, sign: float = 1.0) -> Before:
         one, other = (sign * getattr(values, name).astype(np.float64) for values in (raw, calibrated))
@@ -96,54 +81,4 @@ def effects_of(
         tv=pair("tv", (0.0, 1.0)),
         entropy=pair("entropy_candidate", (0.0, np.inf), raw.entropy_reference.astype(np.float64)),
         loss=pair("logp_candidate", (0.0, np.inf), -raw.logp_reference.astype(np.float64), sign=-1.0),
-        temperature_share=temperature_share(temperature, chosen),
-        sampled=tuple(sampled),
-    )
-
-
-def temperature_share(temperature: Paired | None, chosen: Paired) -> float | None:
-    """The share of what the chosen calibrator saves that one temperature alone saves; None where it is not told."""
-    if temperature is None or temperature.change is None or chosen.change is None or chosen.change.mean >= 0:
-        return None
-    return temperature.change.mean / chosen.change.mean
-
-
-def sampled_effect(
-    rows: Rows,
-    logits: Logits,
-    calibrator: Calibrator,
-    sampling: Sampling,
-    *,
-    seed: int,
-    check_cancelled: Callable[[], None] = lambda: None,
-    reductions: Reductions | None = None,
-) -> SampledEffect:
-    """Distances over evenly spread rows after temperature and top-p."""
-    part = rows.spread(SAMPLED_ROWS)
-    columns: Mapping[str, Array] = sampled_columns(
-        part,
-        logits,
-        calibrator,
-        sampling.temperature,
-        sampling.top_p,
-        check_cancelled=check_cancelled,
-        reductions=reductions,
-    )
-
-    def pair(name: str, high: float, reference: Array | None = None) -> Before:
-        return before(
-            columns[f"{name}_raw"],
-            columns[f"{name}_calibrated"],
-            part.positions,
-            reference_T=reference,
-            support=(0.0, high),
-            seed=seed,
-        )
-
-    return SampledEffect(
-        sampling=sampling,
-        tokens=len(part),
-        tv=pair("tv", 1.0),
-        js=pair("js", float(np.log(2))),
-        entropy=pair("entropy", np.inf, columns["entropy_reference"]),
     )

@@ -18,11 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.contracts.decoding import TopP
 from workers.calibration.reductions import Reductions, State
 from workers.calibration.rows import Rows
 from workers.calibrators.protocol import Calibrator
-from workers.decoding.truncation import shaped
 from workers.distributions.head import Head
 from workers.distributions.terms import distances
 from workers.distributions.token_values import TokenValues
@@ -177,50 +175,6 @@ def cost_microseconds(
             calibrator.apply_logits(raw, chunk.context)
             spent.append(time.perf_counter() - began)
     return 1e6 * statistics.median(spent) / max(1, len(chunk))
-
-
-def truncated(logits_CV: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """Probabilities after temperature and top-p: the fewest tokens, most likely first, whose mass reaches `top_p`."""
-    return shaped(logits_CV, TopP(name="top_p", p=top_p, temperature=temperature))
-
-
-def sampled_columns(
-    rows: Rows,
-    logits: Logits,
-    calibrator: Calibrator,
-    temperature: float,
-    top_p: float,
-    *,
-    check_cancelled: Callable[[], None] = lambda: None,
-    reductions: Reductions | None = None,
-) -> dict[str, Array]:
-    """TV, JS and entropy of every row after temperature and top-p, [T] float64: `tv_raw`, `tv_calibrated`, …"""
-
-    def of(part: tuple[int, Rows]) -> State:
-        _, chunk = part
-        p = truncated(logits.of_reference(chunk), temperature, top_p)
-        raw = logits.of_raw(chunk)
-        columns = {"entropy_reference": entropy(p).double()}
-        for name, model in (("raw", raw), ("calibrated", logits.of(calibrator, chunk, raw).float())):
-            check_cancelled()
-            q = truncated(model, temperature, top_p)
-            middle = (p + q) / 2
-            columns |= {
-                f"tv_{name}": ((p - q).abs().sum(1) / 2).double(),
-                f"js_{name}": (entropy(middle) - (entropy(p) + entropy(q)) / 2).clamp(min=0).double(),
-                f"entropy_{name}": entropy(q).double(),
-            }
-        return columns
-
-    with torch.inference_mode():
-        found = (reductions or Reductions()).columns("sampled", logits.chunks(rows, check_cancelled), of)
-    return {name: column.numpy() for name, column in found.items()}
-
-
-def entropy(p: torch.Tensor) -> torch.Tensor:
-    """−Σ p ln p of each row, 0 ln 0 = 0."""
-    made: torch.Tensor = -torch.special.xlogy(p, p).sum(1)
-    return made
 
 
 def served(calibrators: Mapping[str, Calibrator], dtype: torch.dtype) -> dict[str, Calibrator]:

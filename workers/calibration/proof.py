@@ -9,7 +9,7 @@ import numpy as np
 
 from app.contracts.profile import Cell, TestRecord
 from app.kinds.calibrate.request import CalibrateRequest
-from workers.calibration.effects import effects_of, parts_of, sampled_effect
+from workers.calibration.effects import effects_of, parts_of
 from workers.calibration.fits import Fitted
 from workers.calibration.measure import Logits, mean_kl_columns, token_values
 from workers.calibration.record import table_row
@@ -93,29 +93,6 @@ def prove(
     )
     everywhere = np.ones_like(own)
     whole = paired(columns[""], columns[choice.chosen], rows.positions, everywhere, seed=seed)
-    temperature = None
-    if "temperature" in columns:
-        temperature = paired(columns[""], columns["temperature"], rows.positions, everywhere, seed=seed)
-    effects = effects_of(
-        raw,
-        calibrated,
-        rows,
-        temperature=temperature,
-        chosen=whole,
-        sampled=[
-            sampled_effect(
-                rows,
-                logits,
-                chosen,
-                sampling,
-                seed=seed,
-                check_cancelled=check_cancelled,
-                reductions=reductions.at(f"sampling-{number}"),
-            )
-            for number, sampling in enumerate(request.sampling)
-        ],
-        seed=seed,
-    )
     test = TestRecord(
         frozen=opened.frozen,
         opened_at=opened.at,
@@ -133,7 +110,7 @@ def prove(
             )
             for name in calibrators
         ),
-        effects=effects,
+        effects=effects_of(raw, calibrated, rows, seed=seed),
         kl_high=_upper(whole.cell(), calibrated=True),
         raw_kl_high=_upper(whole.cell(), calibrated=False),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.contracts.deployment import IDENTITY
 from app.contracts.profile import Profile, TableRow, TestRecord
-from app.contracts.report import Blocks, Limitation
+from app.contracts.report import Blocks
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.sets import Sets
@@ -14,7 +14,7 @@ from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import Positions, TokenValues
 from workers.measuring.assemble import Conditions, envelope, of_making, provenance
 from workers.measuring.floor import Floor
-from workers.measuring.limitations import limits_of, without
+from workers.measuring.limitations import limits_of
 from workers.measuring.sides import Sides
 from workers.measuring.summary import Summary, summarize
 from workers.measuring.verdict import decide
@@ -57,7 +57,7 @@ def build_report(tested: Tested, context: JobContext) -> CalibrateReport:
         deployment=request.deployment,
         test=test,
         sets=tested.sets.records(),
-        not_tested=_not_tested(tested),
+        not_tested=limits_of(tested.sets.test, tested.positions, request.test_text or request.text),
         warnings=(*tested.sets.warnings, *_warnings(tested, raw, calibrated)),
         **calibrated.of_report(),
         **envelope(request, context, decisions[1], tested.floor, source),
@@ -100,12 +100,6 @@ def _summary(tested: Tested, values: TokenValues, context: JobContext) -> Summar
     )
 
 
-def _not_tested(tested: Tested) -> tuple[Limitation, ...]:
-    request = tested.request
-    listed = limits_of(tested.sets.test, tested.positions, request.test_text or request.text)
-    return without(listed, "sampling_settings") if request.sampling else listed
-
-
 def _warnings(tested: Tested, raw: Summary, calibrated: Summary) -> list[str]:
     found = of_making(tested.sides)
     documents: dict[str, int] = {}
@@ -120,12 +114,6 @@ def _warnings(tested: Tested, raw: Summary, calibrated: Summary) -> list[str]:
     strange = sorted(set(documents) - tested.sets.fitted_domains())
     if len(strange) == len(documents):
         found.append("No test document is of a fitted domain: all of them were judged together.")
-    effects = tested.test.effects
-    if effects is not None and effects.temperature_share is not None and effects.temperature_share > 0.8:
-        found.append(
-            f"{100 * effects.temperature_share:.0f} % of what is saved is what one temperature alone saves: the "
-            "correction flattens or sharpens, and does little else."
-        )
     if raw.nonfinite_positions or calibrated.nonfinite_positions:
         found.append(
             f"{raw.nonfinite_positions} raw and {calibrated.nonfinite_positions} calibrated test positions had "

@@ -4,7 +4,6 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from app.contracts.decoding import Sampling
 from app.contracts.option import Option
 from app.contracts.request import JobRequest
 from app.contracts.text import Domain, ShippedText, TextSource
@@ -50,9 +49,6 @@ class CalibrateRequest(JobRequest):
     tolerance: Annotated[float, Field(ge=0, le=0.1)] = Field(
         default=0.005,
         description="the upper limit of (calibrated − raw) KL of a domain may be at most this share of its raw KL",
-    )
-    sampling: Annotated[tuple[Sampling, ...], Field(max_length=8)] = Field(
-        default=(Sampling(temperature=0.7, top_p=0.9),), description="also compare what is left after these"
     )
     deployment: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = (
         Field(default=None, description="id or name of the deployment that is to serve the profile if it passes")

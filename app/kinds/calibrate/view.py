@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.contracts.profile import Cell, TableRow
+from app.contracts.profile import Before, Cell, TableRow
+from app.contracts.report import Mean
 from app.kinds.calibrate.calibrators import named
-from app.kinds.calibrate.effects import effects
 from app.kinds.calibrate.report import CalibrateReport
 from app.reports import format as fmt
 from app.reports.blocks import Block, Column, Figure, Figures, Items, Note, Section, Table, fold
@@ -33,7 +33,7 @@ def blocks(report: CalibrateReport) -> list[Block]:
         Section("served", heading(report), _served(report, chosen), "Served"),
         Section("calibrators", "Calibrators", [replace(calibrators, brief=len(calibrators.rows) <= _MOST_ROWS)]),
         Section("domains", "Domains", [_domains(report, chosen), Note(domains_note(report, chosen)), *every]),
-        Section("effects", "What else changes", effects(report), "Effects"),
+        Section("effects", "What else changes", [_effects(report)], "Effects"),
         headline(
             report,
             chart_title="Excess KL of the calibrated model over the noise floor",
@@ -202,6 +202,33 @@ def _matrix(report: CalibrateReport) -> Table:
         rows=tuple((Shown(visible(name)), *(cell(row, name) for row in rows)) for name in domains),
         style="stack strips",
     )
+
+
+def _effects(report: CalibrateReport) -> Table:
+    """What else a calibrator changes: agreement, distance, entropy, loss."""
+    found = report.test.effects
+    values = (report.perplexity.reference, report.raw.perplexity.candidate, report.perplexity.candidate)
+    perplexity = (Shown("Perplexity"), *(Shown(fmt.number(value, 4)) for value in values), Shown())
+    rows = [perplexity]
+    if found is not None:
+        rows = [
+            _effect("Same first choice as the reference, %", found.top1_agreement, percent=True),
+            _effect("Total variation", found.tv),
+            _effect("Entropy, nats", found.entropy),
+            _effect("Loss of the observed token, nats", found.loss),
+            perplexity,
+        ]
+    labels = ("Reference", "Raw", "Calibrated", "Change, with 95 % interval")
+    columns = (Column("", "name"), *(Column(label) for label in labels))
+    return Table("What else changes, over all test documents", columns, tuple(rows))
+
+
+def _effect(name: str, block: Before, *, percent: bool = False) -> tuple[Shown, ...]:
+    def mean(of: Mean | None) -> Shown:
+        return Shown(fmt.NONE) if of is None else Shown(fmt.estimate(of.mean, None, percent=percent).value)
+
+    means = (mean(block.reference), mean(block.raw), mean(block.calibrated))
+    return (Shown(name), *means, estimate_cell(block.change, percent=percent))
 
 
 def _protocol(report: CalibrateReport) -> str:

@@ -142,8 +142,6 @@ OWN: dict[str, list[Json]] = {
         {"tokens": 1234},
         {"calibrators": ["temperature", "lowrank+confidence"]},
         {"tolerance": 0.00123456789},
-        {"sampling": []},
-        {"sampling": [{"temperature": 0.5, "top_p": 0.8}]},
         {"deployment": "d"},
     ],
 }

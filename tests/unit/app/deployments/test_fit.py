@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 
-from app.contracts.deployment import DeploymentRequest
 from app.contracts.profile import TestRecord as Proof
 from app.contracts.request import CandidateModel, ReferenceModel
-from app.deployments.fit import calibrate_request, proven
-from app.deployments.record import read_deployment, request_fields
-from app.kinds.calibrate.request import CalibrateRequest
+from app.deployments.fit import proven
 from app.models.checkpoint import fingerprint
 from app.settings import Settings
 from tests.support.calibration_reports import calibrate_report
@@ -83,21 +80,3 @@ def test_weights_that_were_only_copied_anew_are_the_same(settings, model):
     found = proven(settings, MODEL, REFERENCE)
     assert found is not None
     assert found.version == version
-
-
-@pytest.mark.parametrize(
-    ("sampling", "expected"),
-    [
-        ({}, [(0.7, 0.9)]),
-        ({"temperature": 0.5}, [(0.5, 1.0), (0.7, 0.9)]),
-        ({"top_p": 0.8, "top_k": 5}, [(1.0, 0.8), (0.7, 0.9)]),
-        ({"temperature": 0.7, "top_p": 0.9}, [(0.7, 0.9)]),
-        ({"temperature": 0, "top_p": 0.5}, [(0.7, 0.9)]),  # greedy: nothing is drawn
-    ],
-)
-def test_a_fit_also_tells_what_is_left_after_the_deployments_own_sampling(sampling, expected):
-    body = {"name": "a", "model": {"model": "other"}, "reference": {"model": "tiny"}, "sampling": sampling}
-    fields = request_fields("dep_x", DeploymentRequest.model_validate(body)) | {"created_at": "1", "updated_at": "1"}
-    asked = calibrate_request(read_deployment(fields))
-    assert [(one.temperature, one.top_p) for one in asked.sampling] == expected
-    assert CalibrateRequest.model_validate_json(asked.model_dump_json()) == asked

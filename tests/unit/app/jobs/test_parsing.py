@@ -321,7 +321,6 @@ def test_a_calibrate_body_is_a_request_of_its_own_kind():
         ({"calibrators": []}, INVALID, "/calibrators"),
         ({"calibrators": ["lowrnk"]}, INVALID, "/calibrators/0"),
         ({"tolerance": 1.0}, INVALID, "/tolerance"),
-        ({"sampling": [{"top_p": 0}]}, INVALID, "/sampling/0/top_p"),
         ({"test_text": {"source": "inlin"}}, INVALID, "/test_text/source"),
         (
             {"test_text": {"source": "inline", "documents": [{"id": "a", "text": "b\0c"}]}},

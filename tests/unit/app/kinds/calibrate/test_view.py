@@ -1,7 +1,6 @@
-"""What a calibrate report decides and counts: is it served, why not, and how much is flattening."""
+"""What a calibrate report decides and counts: is it served, and why not."""
 
 from app.kinds.calibrate.calibrators import named
-from app.kinds.calibrate.effects import flattening
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.view import blocks, heading, left, outcome
 from app.reports.blocks import Items, Note, Table, brief
@@ -51,13 +50,6 @@ def test_domains_show_both_kl_and_which_were_not_fitted():
     assert "Not fitted: code and german." in " ".join(shown.split())
     assert "Not fitted" not in printed(VARIANTS["proven"], 80, details=True)
     assert "Other domains, % of raw KL" in [column.label for column in tables("unfitted")["calibrators"][0].columns]
-
-
-def test_flattening_is_visible_as_such():
-    said = flattening(report("flattening"))
-    assert "flatter by 0.0800 nats of entropy, towards the reference" in said
-    assert "One temperature alone saves 97 %" in said
-    assert flattening(report("bare")) == ""
 
 
 def test_domains_whose_intervals_are_over_windows_are_named():
