@@ -19,25 +19,14 @@ from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 from tests.support.calibration_reports import mean
 from tests.support.reports import compare_report, draw
-from workers.diagnosis.surface.report import _knob, _point, domains
+from workers.diagnosis.surface.report import _knob, _point
 from workers.diagnosis.surface.table import Table
-from workers.diagnosis.surface.token_classes import token_classes
 from workers.diagnosis.surface.words import sentence, warnings
-from workers.measuring.points.class_sums import ClassSums
 from workers.measuring.points.record import PointRecord, WindowSums
 
 Json = dict[str, Any]
 TOKENS = 160
 MIB = 2**20
-# Of each class its tokens in a document, how much more it loses than the whole, and its share of the interaction.
-KINDS = {
-    "numbers": (30, 1.6, 2.0),
-    "code": (80, 1.2, 1.0),
-    "names": (24, 0.7, 0.0),
-    "rare": (16, 2.5, -0.7),
-    "none": (60, 0.8, 0.8),
-}
-CODE_DOCUMENTS = 4
 
 
 def surface_request(
@@ -80,7 +69,7 @@ def surface_table(
     hard = rng.lognormal(-0.1, 0.4, documents)
     base = rng.normal(3.0, 0.3, documents)
     records = []
-    for place, cell in enumerate(cells_of(request)):
+    for cell in cells_of(request):
         sparsity = next((getattr(step, "sparsity", 0.0) for step in cell.recipe if hasattr(step, "sparsity")), 0.0)
         width = next((bits for step in cell.recipe if (bits := getattr(step, "bits", None))), 16)
         pruned, rounded = 2.2 * sparsity**4.5, 6.0 * 4.0**-width * 16 if width < 16 else 0.0
@@ -97,26 +86,8 @@ def surface_table(
         if where in refused:
             records.append(PointRecord(refused="the model has no such layer"))
         else:
-            both = interaction * math.sqrt(pruned * rounded)
-            classes = _class_sums(pruned + rounded, both, hard, np.random.default_rng([seed, place]))
-            record = _record(request, sums, sparsity, width, nonfinite=3 if where in broken else 0)
-            records.append(record.model_copy(update={"class_sums": classes}))
-    domains = [("prose", "code", "prose", "chat")[number % 4] for number in range(documents)]
-    return Table(request, cells_of(request), records, np.arange(documents), domain_D=domains)
-
-
-def _class_sums(added: float, both: float, hard: np.ndarray, rng: np.random.Generator) -> dict[str, ClassSums]:
-    """Of a setting whose knobs alone lose `added` nats and together `both` more; code stands in four documents."""
-    found = {}
-    for name, (count, factor, share) in KINDS.items():
-        tokens = np.full(hard.size, count, dtype="<u4")
-        if name == "code":
-            tokens[CODE_DOCUMENTS:] = 0
-        kl = factor * max(0.0, added + share * both) * hard
-        loss = kl * (1 + 0.02 * rng.normal(size=hard.size))
-        sums = (np.asarray(tokens * column, dtype="<f8").tobytes() for column in (kl, loss))
-        found[name] = ClassSums(tokens=tokens.tobytes(), **dict(zip(("kl", "log_ratio"), sums, strict=True)))
-    return found
+            records.append(_record(request, sums, sparsity, width, nonfinite=3 if where in broken else 0))
+    return Table(request, cells_of(request), records, np.arange(documents))
 
 
 def _record(request: SurfaceRequest, sums: WindowSums, sparsity: float, width: int, *, nonfinite: int) -> PointRecord:
@@ -184,10 +155,6 @@ def surface_report(request: SurfaceRequest | None = None, **drawn: Any) -> Json:
         "points": [_point(table, index).model_dump() for index in range(len(table.cells))],
         "interactions": [row.model_dump() for row in interactions],
         "margin": asked.additive_margin,
-        "domains": {
-            name: one.model_dump() for name, one in domains(table, chosen, check_cancelled=lambda: None).items()
-        },
-        "token_classes": token_classes(table, chosen, check_cancelled=lambda: None).model_dump(),
         "contour": table.contour().model_dump(),
         "storage": asked.storage,
         "path": [row.model_dump() for row in table.path()],

@@ -22,10 +22,8 @@ from tests.support.answered import answered
 from tests.support.reports import compare_report
 from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.course import Course, Turned
-from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.sides import form_free, with_tasks
-from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
 from workers.distributions.token_values import Positions, TokenValues
 from workers.measuring.points.kernels import DROPPED, Kernel
@@ -41,18 +39,6 @@ def positions(documents: int = DOCUMENTS) -> Positions:
     document = np.repeat(np.arange(documents), TOKENS)
     place = np.tile(np.arange(TOKENS), documents)
     return Positions(document, document, place, place + 1, np.zeros(document.size, dtype=np.int32))
-
-
-def class_masks(where: Positions) -> dict[str, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Kinds of token that overlap; code stands in four documents alone, and a part of the positions in no kind."""
-    place = where.position
-    masks = {
-        "numbers": place % 5 == 0,
-        "code": (where.document < 4) & (place % 2 == 0),
-        "names": place % 7 == 3,
-        "rare": place % 10 == 0,
-    }
-    return masks | {"none": ~np.logical_or.reduce(list(masks.values()))}
 
 
 def values(kl: float, loss: float, *, seed: int = 0, documents: int = DOCUMENTS, broken: int = 0) -> TokenValues:
@@ -100,11 +86,9 @@ def course(
     broken: int | None = None,
     refused: int | None = None,
     order: Order | None = None,
-    classed: bool = True,
 ) -> Course:
     """Points of (value, s, mean KL, mean extra loss), weakest first or by the places of `order`; `broken` and `refused`
-    are the places of one that is not finite somewhere, and of one that the model does not take. Points have sums by
-    token class where `classed`."""
+    are the places of one that is not finite somewhere, and of one that the model does not take."""
     where = positions(documents)
     points = []
     for place, (value, s, kl, loss) in enumerate(settings):
@@ -116,7 +100,6 @@ def course(
             floor=0.0,
             thresholds=Thresholds(),
             seed=0,
-            classes=class_masks(where) if classed else None,
         ).model_copy(
             update={
                 "bytes": 98_000_000 - place * 1_000_000,
@@ -223,15 +206,6 @@ def sweep_report(
         "near_lossless_rule": whole.near_lossless_rule,
         "largest_mild": whole.largest_mild,
         "sides": sides,
-        "domains": domains(
-            made,
-            [("prose", "code", "prose", "chat")[number % 4] for number in range(int(made.document_W.max()) + 1)],
-            floor=0.0,
-            thresholds=Thresholds(),
-            seed=0,
-            check_cancelled=lambda: None,
-        ),
-        "token_classes": token_classes(made, floor=0.0, thresholds=Thresholds(), seed=0, check_cancelled=lambda: None),
         "slopes": whole.slopes,
         "choice": {"how": "all", "asked": len(values_), "measured": len(values_), "note": "Every value was measured."},
         "shared": [{"by": "node-1", "points": 6, "seconds": 99.6}, {"by": "node-2", "points": 6, "seconds": 99.6}],

@@ -96,45 +96,6 @@ class Interaction(Contract):
     )
 
 
-class SurfaceSlice(Contract):
-    """A part of the scored positions: a domain of the text, a class of tokens. In fewer than six documents it has no
-    interval and no interaction of settings: `note` says so."""
-
-    tokens: Count
-    documents: Count
-    kl: Mean = Field(description="of the chosen setting, as in the common blocks")
-    average: Mean = Field(description="mean of I over all settings of both knobs in the order as given, nats per token")
-    interactions: tuple[Interaction, ...] = Field(
-        default=(),
-        description="as the report's, over this part alone; p is corrected over the settings of the part",
-    )
-    kl_by_setting: tuple[Mean, ...] = Field(
-        description="KL at each of the report's points, in their order; empty of one that is not finite or refused"
-    )
-    note: str = ""
-
-
-class SurfaceTokenClass(SurfaceSlice):
-    """The positions whose predicted token is of one class. A token may be in several classes."""
-
-    name: str
-    title: str
-    definition: str
-    average_p: Number = Field(
-        description="of `average` = 0, after Holm's correction over the classes that have an interval; null: none"
-    )
-
-
-class SurfaceTokenClasses(Contract):
-    """Where the damages add up in the text, by kind of token."""
-
-    classes: tuple[SurfaceTokenClass, ...] = Field(default=(), description="classes that some scored position is in")
-    none: SurfaceSlice | None = Field(
-        default=None, description="positions that are in no class; null where there is none"
-    )
-    absent: tuple[str, ...] = Field(default=(), description="titles of the classes that no scored position is in")
-
-
 class Limit(Contract):
     """How far one knob goes at a setting of the other before the chosen loss is passed."""
 
@@ -238,10 +199,6 @@ class SurfaceReport(ComparedReport):
     margin: Number = Field(
         default=None, description="nats per token of interaction that count as none; null: none was stated"
     )
-    domains: dict[str, SurfaceSlice] = Field(
-        default_factory=dict, description="by domain of the text; empty where no domain has a usable token"
-    )
-    token_classes: SurfaceTokenClasses = Field(description="by class of the predicted token")
     contour: Contour
     storage: Storage = Field(description="how the path counts bytes")
     path: tuple[PathStep, ...] = Field(description="from the largest to the smallest")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from markupsafe import Markup
 
-from app.kinds.surface import slices, tables
+from app.kinds.surface import tables
 from app.kinds.surface import words as said
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.words import (
@@ -30,9 +30,8 @@ from app.kinds.surface.words import (
     told_of,
 )
 from app.reports import format as fmt
-from app.reports.blocks import Block, Chart, Code, Facts, Figure, Figures, Note, Section, filled, fold
+from app.reports.blocks import Block, Chart, Code, Figure, Figures, Note, Section, filled, fold
 from app.reports.charts.contour import STEPS, Axis, Line, Square, surface_chart
-from app.reports.classes import definitions
 from app.reports.common import closing, headline, title
 from app.reports.untrusted import visible
 
@@ -48,7 +47,6 @@ def blocks(report: SurfaceReport) -> list[Block]:
         Section("surface", heading(report), _found(report)),
         Section("contour", "How far both knobs go", _limits(report), "How far both go"),
         Section("interactions", "Do the damages add up", _interactions(report), "Interactions"),
-        *_parts(report),
         Section(
             "path",
             "The cheapest path",
@@ -98,20 +96,6 @@ def _interactions(report: SurfaceReport) -> list[Block]:
         "they overlap"
     )
     return [Chart("Interaction", chart, unit), note, tables.interactions(report)]
-
-
-def _parts(report: SurfaceReport) -> list[Block]:
-    """Each domain and each kind of token."""
-    meaning = definitions(report.token_classes.classes)
-    domains = [*filled(slices.domains(report)), Note(slices.domains_note(report))]
-    domains += fold("KL of each domain at every setting", filled(slices.domains_by_setting(report)))
-    classes = [*filled(slices.token_classes(report)), Note(slices.token_classes_note(report))]
-    classes += fold("KL of each kind at every setting", filled(slices.kinds_by_setting(report)))
-    classes += fold("What each class is", [Facts(meaning, style="facts wide")] if meaning else [])
-    return [
-        *([Section("domains", "By domain", domains)] if slices.domains_note(report) else []),
-        *([Section("classes", "Which tokens", classes, "Kinds of token")] if slices.token_classes_note(report) else []),
-    ]
 
 
 def figures(report: SurfaceReport) -> tuple[Figure, ...]:

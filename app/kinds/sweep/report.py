@@ -85,49 +85,6 @@ class SweepPoint(Contract):
     no_kernel_term: str = Field(default="", description="why a packed point has none; empty for every other point")
 
 
-class SweepSlice(Contract):
-    """A part of the scored positions: a domain of the text, a class of tokens. In fewer than six documents it has no
-    interval, and how far it stays mild cannot be judged: `note` says so."""
-
-    tokens: Count
-    documents: Count
-    kl: tuple[Mean, ...] = Field(
-        description="of each point, in their order; empty of one that is not finite or refused"
-    )
-    perplexity_ratio: tuple[Mean, ...] = Field(description="likewise, to the unmodified model's over the same tokens")
-    largest_mild: Setting | None = Field(
-        description="the strongest measured setting whose excess KL on this part stays below `moderate` by its upper "
-        "limit, with every weaker one; null: not even the weakest, or, if there is a `note`, it cannot be judged"
-    )
-    note: str = Field(default="", description="why it cannot be judged; empty where it can")
-    largest_mild_sides: tuple[Setting | None, Setting | None] | None = Field(
-        default=None,
-        description="`largest_mild` of the values below the knob's neutral one and of those above, where the report "
-        "has `sides`; `largest_mild` is null then",
-    )
-
-
-class SweepTokenClass(SweepSlice):
-    """The positions whose predicted token is of one class. A token may be in several classes."""
-
-    name: str
-    title: str
-    definition: str
-
-
-class SweepTokenClasses(Contract):
-    """Where the damage is in the text, by kind of token."""
-
-    classes: tuple[SweepTokenClass, ...] = Field(
-        default=(),
-        description="classes that some scored position is in; empty where no point is finite at every position",
-    )
-    none: SweepSlice | None = Field(
-        default=None, description="positions that are in no class; null where there is none"
-    )
-    absent: tuple[str, ...] = Field(default=(), description="titles of the classes that no scored position is in")
-
-
 class KneeInterval(Contract):
     """How the interval of s0 was found."""
 
@@ -354,10 +311,6 @@ class SweepReport(Report):
     slopes: CrossingSlopes | None = Field(
         default=None, description="around the place where mild ends; the thresholds have their own"
     )
-    domains: dict[str, SweepSlice] = Field(
-        default_factory=dict, description="by domain of the text; empty where no point is finite at every position"
-    )
-    token_classes: SweepTokenClasses = Field(description="by class of the predicted token")
     choice: Choice
     shared: tuple[Share, ...]
 

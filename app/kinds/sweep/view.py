@@ -8,7 +8,6 @@ from app.kinds.sweep.charts import fit_drawn, kl_chart, perplexity_chart
 from app.kinds.sweep.fits import fit_view
 from app.kinds.sweep.lossless import NearLossless
 from app.kinds.sweep.report import Limit, SweepReport, Threshold
-from app.kinds.sweep.slices import domains, domains_note, token_classes, token_classes_note
 from app.kinds.sweep.tables import effort, limits, limits_note, points, points_note
 from app.kinds.sweep.task_loss import answered_note, answered_table, largest_of, lost_in_words, rules_of, stopped_by
 from app.kinds.sweep.words import (
@@ -26,8 +25,7 @@ from app.kinds.sweep.words import (
 )
 from app.models.knobs import told
 from app.reports import format as fmt
-from app.reports.blocks import Block, Chart, Facts, Figure, Figures, Items, Note, Section, Table, filled, fold
-from app.reports.classes import definitions
+from app.reports.blocks import Block, Chart, Figure, Figures, Items, Note, Section, filled
 from app.reports.common import closing, headline, title
 from app.reports.untrusted import visible
 
@@ -43,7 +41,7 @@ def blocks(report: SweepReport) -> list[Block]:
         *_curves(report),
         Section("points", "Points", (replace(table, brief=len(table.rows) <= _MOST_ROWS), Note(points_note(report)))),
         Section("limits-of-use", "How far one may go", [*filled(limits(report)), Note(limits_note(report))], "How far"),
-        *_parts(report),
+        *_answered(report),
         Section("threshold", "Threshold", thresholds(report)),
         Section("effort", "Effort", (Note(visible(report.choice.note)), effort(report))),
         headline(
@@ -74,20 +72,12 @@ def _curves(report: SweepReport) -> list[Block]:
     return found
 
 
-def _parts(report: SweepReport) -> list[Block]:
-    """What is lost on tasks, in each domain and by each kind of token."""
-    meaning = definitions(report.token_classes.classes)
-    what = fold("What each class is", [Facts(meaning, style="facts wide")] if meaning else [])
-    sections: tuple[tuple[str, str, str, Table, str, list[Block]], ...] = (
-        ("tasks", "What is lost on tasks", "Tasks", answered_table(report), answered_note(report), []),
-        ("domains", "By domain", "", domains(report), domains_note(report), []),
-        ("classes", "Which tokens", "Kinds of token", token_classes(report), token_classes_note(report), what),
-    )
-    return [
-        Section(anchor, name, [*filled(table), Note(note), *more], nav)
-        for anchor, name, nav, table, note, more in sections
-        if note
-    ]
+def _answered(report: SweepReport) -> list[Block]:
+    """What is lost on tasks, if any were asked."""
+    note = answered_note(report)
+    if not note:
+        return []
+    return [Section("tasks", "What is lost on tasks", (answered_table(report), Note(note)), "Tasks")]
 
 
 def thresholds(report: SweepReport) -> list[Block]:

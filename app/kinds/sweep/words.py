@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from app.kinds.sweep.report import Limit, SweepPoint, SweepReport, SweepSlice, SweptSide
+from app.kinds.sweep.report import Limit, SweepPoint, SweepReport, SweptSide
 from app.models.knobs import told
 from app.reports import format as fmt
-from app.reports.classes import NONE as NO_CLASS
 from app.reports.untrusted import visible
 
 UNJUDGED: Final = "cannot be judged"  # a mean without an interval
-_NONE_SHOWN: Final = "none shown"
 _MOST: Final = 3  # values that a heading lists
 FORMS = {
     "power_law_then_exponential": "power law, then exponential (published)",
@@ -153,24 +151,9 @@ def severity(point: SweepPoint) -> str:
     return point.severity or fmt.NONE
 
 
-def mild_up_to(part: SweepSlice) -> str:
-    """The strongest setting that stays mild on a part of the text; of a knob with two sides that of each."""
-    if part.largest_mild_sides is not None and not part.note:
-        below, above = (_NONE_SHOWN if end is None else told(end.value) for end in part.largest_mild_sides)
-        return visible(f"{below} below, {above} above")
-    if part.largest_mild is None:
-        return UNJUDGED if part.note else _NONE_SHOWN
-    return visible(told(part.largest_mild.value))
-
-
 def largest_column(report: SweepReport) -> str:
     """What the setting is called that stays within a limit."""
     return "Most damaging within" if report.knob.order == "unknown" else "Largest setting"
-
-
-def mild_column(report: SweepReport) -> str:
-    """What `mild_up_to` is called."""
-    return "Most damaging that is mild" if report.knob.order == "unknown" else "Stays mild up to"
 
 
 def where(report: SweepReport, at: float | None) -> str:
@@ -240,25 +223,3 @@ def strongest(report: SweepReport) -> str:
     last = next((point for point in reversed(report.points) if not point.refused), report.points[-1])
     excess = fmt.estimate(report.decision.excess_kl.mean, report.decision.excess_kl.ci)
     return f"At the {furthest(report)}, {setting(report, last.value)}, the candidate loses {excess} nats per token."
-
-
-def shown_places(report: SweepReport) -> list[int]:
-    """Which points parts of the text are reported at: where the whole text stops being mild, and where the sweep
-    ends."""
-    limit = report.largest_mild
-    values = [point.value for point in report.points]
-    shown = [] if limit is None or limit.largest is None else [values.index(limit.largest.value)]
-    return [*shown, *([len(values) - 1] if len(values) - 1 not in shown else [])]
-
-
-def by_damage(report: SweepReport, parts: Mapping[str, SweepSlice]) -> list[tuple[str, SweepSlice]]:
-    """Parts of the text, the one that loses most where the whole text stops being mild first."""
-    place = shown_places(report)[0]
-    return sorted(parts.items(), key=lambda item: -(item[1].kl[place].mean or 0.0))
-
-
-def kinds(report: SweepReport) -> list[tuple[str, SweepSlice]]:
-    """The classes of tokens by their titles, as `by_damage` has them, and what is in none of them last."""
-    found = report.token_classes
-    rows = by_damage(report, {one.title: one for one in found.classes})
-    return [*rows, *([(NO_CLASS, found.none)] if found.none is not None else [])]

@@ -45,7 +45,7 @@ class _Surface(PointsAttempt):
     def run(self) -> SurfaceReport:
         request, context, watch = self._request, self._context, self._watch
         cells = cells_of(request)
-        with self.ground(classes=True) as ground:
+        with self.ground() as ground:
             runner = self.runner(ground, total=len(cells))
             with watch.phase("points"):
                 measured = runner.measure(_settings(cells))
@@ -66,7 +66,7 @@ class _Surface(PointsAttempt):
     def help(self) -> None:
         """What another worker's attempt has not begun."""
         cells = cells_of(self._request)
-        with self.ground(classes=True) as ground:
+        with self.ground() as ground:
             if ground.shared:
                 self.runner(ground, total=len(cells)).measure(_settings(cells), wait=False)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -11,12 +11,10 @@ import numpy as np
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Divergence, Limitation, Mean, ModelProvenance, Perplexity, Provenance, SeverityVerdict
 from app.kinds.surface.plan import Axis, Cell, zero_of
-from app.kinds.surface.report import Chosen, SurfaceKnob, SurfacePoint, SurfaceReport, SurfaceSlice
+from app.kinds.surface.report import Chosen, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 from app.models.recipes import recipe_fingerprint
-from workers.diagnosis.surface.slices import sliced
 from workers.diagnosis.surface.table import Table
-from workers.diagnosis.surface.token_classes import token_classes
 from workers.diagnosis.surface.words import sentence, warnings
 from workers.measuring.assemble import Conditions, envelope, provenance, repeated_documents
 from workers.measuring.limitations import limits_of
@@ -33,22 +31,6 @@ _BETWEEN: Final = Limitation(
     "hold what that leaves open if damage grows ever faster; more settings near a limit narrow them.",
 )
 _OTHER_ORDER: Final = Limitation(code="other_order", text="The other order of the two steps.")
-
-
-def domains(table: Table, chosen: int, *, check_cancelled: Callable[[], None]) -> dict[str, SurfaceSlice]:
-    """Each domain of the text, by name; `chosen` is the setting whose KL is reported.
-
-    A domain with fewer documents than intervals are clustered by has means only. One without a usable token is in
-    none of it.
-    """
-    found = {}
-    names_W = np.array([table.domain_D[document] for document in table.document_W])
-    for name in sorted(set(names_W.tolist())):
-        check_cancelled()
-        part = replace(table, within_W=names_W == name)
-        if part.window_tokens.any():
-            found[str(name)] = sliced(part, chosen)
-    return found
 
 
 @dataclass(frozen=True)
@@ -76,7 +58,6 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         found.records,
         ground.window_documents,
         found.kernels,
-        [document.domain for document in ground.part.corpus.documents],
     )
     if not table.changed():
         _check_made(table)
@@ -90,8 +71,6 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
     context.check_cancelled()
     contour = table.contour()
     chosen = table.chosen()
-    by_domain = domains(table, chosen, check_cancelled=context.check_cancelled)
-    by_class = token_classes(table, chosen, check_cancelled=context.check_cancelled)
     cell, record = table.cells[chosen], table.sized[chosen]
     divergence, top1, perplexity, decision = _blocks(record)
     corpus = ground.part.corpus
@@ -110,8 +89,6 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         points=tuple(_point(table, index) for index in range(len(found.cells))),
         interactions=interactions,
         margin=request.additive_margin,
-        domains=by_domain,
-        token_classes=by_class,
         contour=contour,
         storage=request.storage,
         path=table.path(),

@@ -40,18 +40,13 @@ _TURNED: Final[tuple[Literal["first"], Literal["second"]]] = ("first", "second")
 
 @dataclass(frozen=True)
 class Table:
-    """All points of a surface. `cells`, `records` and, where there are any, `kernels` belong together, by index.
-
-    `domain_D` is the domain of each document that `document_W` names; `within_W` says which windows count, None: all.
-    """
+    """All points of a surface. `cells`, `records` and, where there are any, `kernels` belong together, by index."""
 
     request: SurfaceRequest
     cells: Sequence[Cell]
     records: Sequence[PointRecord]
     document_W: NDArray[np.integer]
     kernels: Sequence[Kernel] = ()
-    domain_D: Sequence[str] = ()
-    within_W: NDArray[np.bool_] | None = None
 
     @cached_property
     def axes(self) -> tuple[Axis, Axis]:
@@ -74,8 +69,7 @@ class Table:
         sums = next((sums for record in self.records if (sums := self._whole(record)) is not None), None)
         if sums is None:
             raise ValueError("no setting is finite at every position")
-        tokens_W = np.asarray(sums.tokens, dtype=np.int64)
-        return tokens_W if self.within_W is None else np.where(self.within_W, tokens_W, 0)
+        return np.asarray(sums.tokens, dtype=np.int64)
 
     @staticmethod
     def _whole(record: PointRecord) -> WindowSums | None:
@@ -167,33 +161,6 @@ class Table:
             )
             for (cell, _), mean, p in zip(self._paired, means, adjusted, strict=True)
         )
-
-    def average_interaction(self) -> Mean:
-        """The mean of I over every setting of both knobs in the order as given; nothing where there is none."""
-        column = self._average
-        if column is None:
-            return Mean(mean=None, ci=None)
-        return self.clusters.means([column], seed=self.request.seed)[0]
-
-    def average_p_value(self) -> float | None:
-        """Two-sided, of that mean = 0; None where there is no such mean, or one cluster alone."""
-        column = self._average
-        return None if column is None else self.clusters.p_values([column], seed=self.request.seed)[0]
-
-    @cached_property
-    def _average(self) -> Array | None:
-        """Mean over those settings of I by cluster."""
-        columns = [column for cell, column in self._paired if cell.order == "as given"]
-        return np.asarray(np.mean(columns, axis=0)) if columns else None
-
-    def kl_means(self) -> list[Mean]:
-        """Mean KL of each point; empty for points that are not whole."""
-        whole = [index for index, record in enumerate(self.records) if record.whole]
-        found = self.clusters.means([self.kls[index] for index in whole], seed=self.request.seed, low=0.0)
-        means = [Mean(mean=None, ci=None)] * len(self.cells)
-        for index, mean in zip(whole, found, strict=True):
-            means[index] = mean
-        return means
 
     @cached_property
     def _paired(self) -> list[tuple[Cell, Array]]:

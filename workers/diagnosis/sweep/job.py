@@ -59,7 +59,7 @@ class _Sweep(PointsAttempt):
     def run(self) -> SweepReport:
         request, context, watch = self._request, self._context, self._watch
         questions = Questions.read(request, context)
-        with self.ground(items=questions.documents, classes=True) as ground:
+        with self.ground(items=questions.documents) as ground:
             over, order = self._range(ground)
             runner = self.runner(ground, total=request.planned)
             turning = self._turning(runner, over)
@@ -102,7 +102,7 @@ class _Sweep(PointsAttempt):
 
     def help(self) -> None:
         """What another worker's attempt has not begun."""
-        with self.ground(classes=True) as ground:
+        with self.ground() as ground:
             if not ground.shared:
                 return
             over, _ = self._range(ground)

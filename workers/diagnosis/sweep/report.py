@@ -13,10 +13,8 @@ from app.kinds.sweep.request import SweepRequest
 from app.models.shares import in_words
 from workers.analysis.numerals import counted
 from workers.diagnosis.sweep.course import Course, Turned
-from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.sides import Found
-from workers.diagnosis.sweep.token_classes import token_classes
 from workers.diagnosis.sweep.words import sentence
 from workers.measuring.assemble import Conditions, envelope, provenance, repeated_documents
 from workers.measuring.limitations import limits_of, other_tasks, without
@@ -65,22 +63,6 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
     whole, sides = swept.free
     decision = strongest.record.decision
     assert decision is not None  # noqa: S101 - a measured point has one
-    floor = ground.run.floor.report.kl.mean or 0.0
-    by_domain = domains(
-        course,
-        [document.domain for document in corpus.documents],
-        floor=floor,
-        thresholds=request.thresholds,
-        seed=request.seed,
-        check_cancelled=context.check_cancelled,
-    )
-    by_class = token_classes(
-        course,
-        floor=floor,
-        thresholds=request.thresholds,
-        seed=request.seed,
-        check_cancelled=context.check_cancelled,
-    )
     report = SweepReport(
         verdict="",
         tokens=len(ground.part.where),
@@ -98,8 +80,6 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         largest_mild=whole.largest_mild,
         sides=sides,
         slopes=whole.slopes,
-        domains=by_domain,
-        token_classes=by_class,
         choice=_choice(swept),
         shared=_shared(course),
         not_tested=_not_tested(swept),

@@ -31,14 +31,11 @@ class PointsAttempt(Attempt):
         self._swept = request
 
     @contextmanager
-    def ground(
-        self, also: Sequence[Recipe] = (), items: Sequence[TextDocument] = (), *, classes: bool = False
-    ) -> Iterator[Ground]:
+    def ground(self, also: Sequence[Recipe] = (), items: Sequence[TextDocument] = ()) -> Iterator[Ground]:
         """Reads the text, scores the reference (or finds it in the store), checks the head, measures the noise floor.
 
         `also`: recipes beside the candidate's whose calibration text may not be scored either. `items` of tasks: no
-        step of the candidate's recipe may look at them. `classes`: whether points keep their sums by token class, which
-        the text is then read for once. Raises what these steps raise.
+        step of the candidate's recipe may look at them. Raises what these steps raise.
         """
         request = self._swept
         with self._watch.phase("text"):
@@ -46,14 +43,11 @@ class PointsAttempt(Attempt):
             for recipe in also:
                 self._check_overlap(text.calibration, recipe, text.documents, pointer="/candidate/recipe")
             part = Part.of(text.corpus)
-            masks = None
-            if classes:
-                masks = self._classified(text.documents, text.corpus, part.where, text.reference).with_none()
         bare = request.model_copy(update={"candidate": request.candidate.model_copy(update={"recipe": ()})})
         sides = modify(bare, text.reference, text.entry, text.origin, self._context, calibration=text.calibration)
         with sides.modified:
             run = self._reference(sides, text.corpus, PRECISION)
-            yield Ground(sides, part, run, text.calibration, tuple(self._allowed()), masks)
+            yield Ground(sides, part, run, text.calibration, tuple(self._allowed()))
 
     def runner(self, ground: Ground, *, total: int) -> PointRunner:
         """What measures settings on this ground; progress counts up to `total` points."""

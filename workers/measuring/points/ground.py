@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +17,7 @@ from workers.measuring.sides import Side, Sides
 class Ground:
     """The reference over the text. `sides` holds it twice: its candidate is the model before any recipe.
 
-    `allowed` warns of what the request allows that flatters the recipes. `classes` are masks over the positions of
-    `part` by the name of the token class; None where no one asked for them.
+    `allowed` warns of what the request allows that flatters the recipes.
     """
 
     sides: Sides
@@ -27,7 +25,6 @@ class Ground:
     run: ReferenceRun
     texts: CalibrationLoader
     allowed: tuple[str, ...] = ()
-    classes: Mapping[str, NDArray[np.bool_]] | None = None
 
     @property
     def reference(self) -> Side:

@@ -5,7 +5,7 @@ Arrays end in W for windows and D for documents; sums are in nats over the usabl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +22,6 @@ from workers.analysis.threshold.documents import DocumentLosses, Quantity
 from workers.distributions.intervals import Clusters
 from workers.distributions.statistics import exponential, perplexity
 from workers.distributions.token_values import Floats, Ints, Positions, TokenValues
-from workers.measuring.points.class_sums import ClassSums, class_sums
 from workers.measuring.summary import as_mean, distribution, usable
 from workers.measuring.verdict import decide
 
@@ -52,10 +51,6 @@ class PointRecord(Contract):
     decision: SeverityVerdict | None = None
     nonfinite_positions: Count = 0
     sums: WindowSums | None = None
-    class_sums: dict[str, ClassSums] | None = Field(
-        default=None,
-        description="by the name of the token class; null where classes were not asked for, or nothing is finite",
-    )
     weights_fingerprint: str | None = None
     bytes: Count | None = None
     bits_per_weight: float | None = None
@@ -71,13 +66,6 @@ class PointRecord(Contract):
     def whole(self) -> bool:
         """Whether it can stand in a curve: measured, and finite at every position."""
         return self.sums is not None and self.nonfinite_positions == 0
-
-    @property
-    def by_class(self) -> dict[str, ClassSums]:
-        """`class_sums` of a whole point that was measured with classes. Raises ValueError for any other."""
-        if self.class_sums is None:
-            raise ValueError("the point was measured without token classes")
-        return self.class_sums
 
     def save(self, file: Path) -> None:
         """Puts it there whole or not at all."""
@@ -118,10 +106,8 @@ def record_of(
     floor: float,
     thresholds: Thresholds,
     seed: int,
-    classes: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> PointRecord:
-    """Everything that is reported of one point. `floor` is the mean noise floor in nats; `classes` are masks over
-    `values`, by the name of the token class."""
+    """Everything that is reported of one point. `floor` is the mean noise floor in nats."""
     mask = usable(values)
     found, place = values.select(mask), where.select(mask)
     nonfinite = int(np.count_nonzero(~mask))
@@ -160,9 +146,6 @@ def record_of(
         decision=verdict,
         nonfinite_positions=nonfinite,
         sums=summed(values, where, windows),
-        class_sums=None
-        if classes is None
-        else class_sums(kl, log_ratio, window, {name: of[mask] for name, of in classes.items()}, windows),
     )
 
 

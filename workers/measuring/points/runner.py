@@ -6,17 +6,13 @@ the points of a killed worker are free at once. Workers that share a queue share
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import getpid
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from app.contracts.request import Thresholds
 from app.locks import Lock, try_lock, wait_lock
@@ -54,7 +50,6 @@ class PointRunner:
         self._thresholds, self._seed = thresholds, seed
         self._claims = context.scratch / "claims"
         self._by = f"{socket.gethostname()}-{getpid()}"
-        self._classes = _named(ground.classes)
         self._began = time.time()
         self._seen: set[str] = set()
         self._keys: dict[str, str] = {}
@@ -132,7 +127,6 @@ class PointRunner:
                 self._bench.plan(recipe),
                 str(ground.run.scored.engine.identity),
                 ground.part.corpus.fingerprint,
-                self._classes,
                 PRECISION,
                 self._thresholds.model_dump_json(),
             ]
@@ -172,7 +166,6 @@ class PointRunner:
                     floor=ground.run.floor.report.kl.mean or 0.0,
                     thresholds=self._thresholds,
                     seed=self._seed,
-                    classes=ground.classes,
                 )
         except RefusedError as error:
             return PointRecord(
@@ -195,11 +188,3 @@ class PointRunner:
                 "measured_at": time.time(),
             }
         )
-
-
-def _named(classes: Mapping[str, NDArray[np.bool_]] | None) -> str:
-    """The masks of token classes by content: what was summed over other masks is another point. Empty for none."""
-    digest = hashlib.sha256()
-    for name, mask in (classes or {}).items():
-        digest.update(name.encode() + np.packbits(mask).tobytes())
-    return digest.hexdigest() if classes else ""

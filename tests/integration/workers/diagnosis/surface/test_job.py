@@ -14,7 +14,7 @@ from app.kinds.compare.request import CompareRequest
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
 from app.settings import Settings
-from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS, WORDS, Context
+from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS, Context
 from workers.diagnosis.compare.job import compare
 from workers.diagnosis.surface.job import help_surface, surface
 from workers.engine.room import EngineRoom
@@ -47,11 +47,6 @@ def request(**changes: Any) -> SurfaceRequest:
         }
         | changes
     )
-
-
-def sentence(number: int) -> Json:
-    words = " ".join(np.random.default_rng(number).choice(WORDS, 12))
-    return {"id": f"s{number}", "text": f"{words} {number}45, 7.{number} and {words}: Anna saw it. He saw Anna."}
 
 
 @pytest.fixture(scope="module")
@@ -117,73 +112,8 @@ def test_interactions_are_those_of_the_perplexities(done: tuple[SurfaceReport, C
         assert one.nats.mean == pytest.approx(expected, abs=1e-9)
         low, high = one.nats.ci or (0.0, 0.0)
         assert low <= one.nats.mean <= high
-
-
-def test_domains_together_are_the_whole(done: tuple[SurfaceReport, Context]) -> None:
-    report, _ = done
-    assert sum(one.tokens for one in report.domains.values()) == report.tokens
-    given = [row.nats.mean or 0.0 for row in report.interactions if row.order == "as given"]
-    averages = sum(one.tokens * (one.average.mean or 0.0) for one in report.domains.values()) / report.tokens
-    assert averages == pytest.approx(np.mean(given), abs=1e-9)
-    kl = sum(one.tokens * (one.kl.mean or 0.0) for one in report.domains.values()) / report.tokens
-    assert kl == pytest.approx(report.divergence.kl.mean, abs=1e-9)
     assert report.margin == 0.01
     assert all(point.kernel_term is None and point.no_kernel_term == "" for point in report.points)
-
-
-def test_token_classes_say_what_a_comparison_says_by_class(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    documents = [sentence(number) for number in range(7)]
-    for one in documents[:3]:
-        one["text"] += ' {"dog": [1, 2]}'
-    asked = request(text={"source": "inline", "documents": documents}, contour={"measure": "kl", "level": 5.0})
-    context = Context(settings, tmp_path / "surface")
-    report = surface(asked, context, room)
-    found = report.token_classes
-    assert found is not None and found.none is not None
-    assert {"numbers", "punctuation", "json_structure", "names"} <= {one.name for one in found.classes}
-    assert {one.name for one in found.classes if one.note} >= {"json_structure"}
-    kinds = (*found.classes, found.none)
-    log: dict[tuple[int, int], list[float]] = {}
-    for first, second in ((2, 2), (2, 0), (0, 2)):
-        place, setting = next(
-            (place, one)
-            for place, one in enumerate(report.points)
-            if (one.first, one.second, one.order) == (first, second, "as given")
-        )
-        body = asked.model_dump(exclude={"knobs", "orders", "contour", "margin", "storage"}, mode="json") | {
-            "kind": "compare",
-            "candidate": {"model": "tiny", "recipe": list(setting.recipe)},
-        }
-        alone = compare(
-            CompareRequest.model_validate(body), Context(settings, tmp_path / f"compare-{place}"), room
-        ).token_classes
-        assert alone is not None and alone.none is not None
-        assert [one.title for one in found.classes] == [one.title for one in alone.classes]
-        assert found.absent == alone.absent
-        theirs = (*alone.classes, alone.none)
-        for ours, other in zip(kinds, theirs, strict=True):
-            assert (ours.tokens, ours.documents) == (other.tokens, other.documents)
-            mean = ours.kl_by_setting[place]
-            assert mean.mean == pytest.approx(other.kl.mean, rel=1e-9)
-            assert (mean.ci is None) == (ours.documents < 6) == bool(ours.note)
-            # Of the same documents; draws go by an order that all settings of a surface decide together.
-            if mean.ci is not None and other.kl.ci is not None:
-                assert mean.ci == pytest.approx(other.kl.ci, rel=0.2)
-        log[first, second] = [math.log(other.perplexity_ratio.mean or 1.0) for other in theirs]
-    # I from the ratios of perplexities that three comparisons find by class; the unmodified model's is 1.
-    for index, ours in enumerate(kinds):
-        row = next((one for one in ours.interactions if (one.first, one.second, one.order) == (2, 2, "as given")), None)
-        assert (row is None) == bool(ours.note)
-        if row is not None:
-            expected = log[2, 2][index] - log[2, 0][index] - log[0, 2][index]
-            assert row.nats.mean == pytest.approx(expected, abs=1e-9)
-    for each in found.classes:
-        assert (each.average_p is None) == bool(each.note)
-    again = surface(asked, context, room)
-    assert again.provenance.resumed_windows == 13 * again.windows
-    assert again.token_classes == found
 
 
 def test_order_effects_are_differences_of_the_two_orders(done: tuple[SurfaceReport, Context]) -> None:
@@ -277,7 +207,6 @@ def test_a_helper_measures_what_nobody_has_in_both_orders(
     report = surface(request(), Context(settings, tmp_path), room)
     assert all(file.stat().st_mtime_ns == at for file, at in kept.items()), "no point is measured twice"
     assert report.points == done[0].points
-    assert report.token_classes == done[0].token_classes
 
 
 def test_two_knobs_of_one_step_are_counted_from_their_first_values(

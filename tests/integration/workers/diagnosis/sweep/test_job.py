@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.compare.request import CompareRequest
 from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import SweepReport
 from app.kinds.sweep.request import SweepRequest
@@ -23,7 +22,6 @@ from tests.support.tiny import make_tokenizer
 from workers.analysis.threshold.answer import fit_threshold
 from workers.analysis.threshold.curve import Curve
 from workers.analysis.threshold.request import parse_request
-from workers.diagnosis.compare.job import compare
 from workers.diagnosis.sweep.job import help_sweep, sweep
 from workers.engine.room import EngineRoom
 from workers.process.handler import JobCancelled
@@ -123,61 +121,6 @@ def test_the_limits_lie_where_the_points_say(swept: tuple[SweepReport, Context])
     assert mild.largest == (Setting(value=report.points[first - 1].value) if first else None)
 
 
-def test_domains_together_are_the_whole(swept: tuple[SweepReport, Context]) -> None:
-    report, _ = swept
-    domains = report.domains.values()
-    assert sum(one.tokens for one in domains) == report.tokens
-    for place, point in enumerate(report.points):
-        assert point.divergence is not None
-        kl = sum(one.tokens * (one.kl[place].mean or 0.0) for one in domains) / report.tokens
-        assert kl == pytest.approx(point.divergence.kl.mean, rel=1e-9)
-
-
-def sentence(number: int) -> Json:
-    rng = np.random.default_rng(number)
-    words = " ".join(rng.choice(WORDS, 12))
-    return {"id": f"s{number}", "text": f"{words} {number}45, 7.{number} and {words}: Anna saw it. He saw Anna."}
-
-
-def test_token_classes_say_what_a_comparison_says_by_class(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    documents = [sentence(number) for number in range(7)]
-    for one in documents[:3]:
-        one["text"] += ' {"dog": [1, 2]}'
-    step = {"type": "quantize.rtn", "group_size": 32}
-    text = {"source": "inline", "documents": documents}
-    asked = request(step | {"bits": {"sweep": [4, 3]}}, text=text)
-    context = Context(settings, tmp_path / "sweep")
-    found = sweep(asked, context, room).token_classes
-    assert found is not None and found.none is not None
-    for place, bits in enumerate((4, 3)):
-        body = asked.model_dump(exclude={"knobs", "budget", "bounds", "tasks"}, mode="json") | {
-            "kind": "compare",
-            "candidate": {"model": "tiny", "recipe": [step | {"bits": bits}]},
-        }
-        alone = compare(
-            CompareRequest.model_validate(body), Context(settings, tmp_path / f"compare-{bits}"), room
-        ).token_classes
-        assert alone is not None and alone.none is not None
-        assert [one.title for one in found.classes] == [one.title for one in alone.classes]
-        assert {"numbers", "punctuation", "json_structure", "names"} <= {one.name for one in found.classes}
-        assert found.absent == alone.absent
-        for ours, theirs in zip((*found.classes, found.none), (*alone.classes, alone.none), strict=True):
-            assert (ours.tokens, ours.documents) == (theirs.tokens, theirs.documents)
-            pairs = ((ours.kl[place], theirs.kl), (ours.perplexity_ratio[place], theirs.perplexity_ratio))
-            for mean, other in pairs:
-                assert mean.mean == pytest.approx(other.mean, rel=1e-9)
-                assert (mean.ci is None) == (ours.documents < 6) == bool(ours.note)
-                # Of the same documents; draws go by an order that all settings of a sweep decide together.
-                if mean.ci is not None and other.ci is not None:
-                    assert mean.ci == pytest.approx(other.ci, rel=0.2)
-    assert {one.name for one in found.classes if one.note} >= {"json_structure"}
-    again = sweep(asked, context, room)
-    assert again.provenance.resumed_windows == 2 * again.windows
-    assert again.token_classes == found
-
-
 def test_the_curve_can_be_fitted_alone(swept: tuple[SweepReport, Context]) -> None:
     report, context = swept
     curve = json.loads((context.output / "curve.json").read_text())
@@ -196,7 +139,6 @@ def test_a_stopped_sweep_goes_on_and_finds_the_same(
     assert len(list((tmp_path / "partial" / "points").glob("*.json"))) == 4
     report = sweep(asked, Context(settings, tmp_path), room)
     assert [point.divergence for point in report.points] == [point.divergence for point in swept[0].points]
-    assert report.token_classes == swept[0].token_classes
     assert report.provenance.resumed_windows == 4 * report.windows
 
 
@@ -208,7 +150,6 @@ def test_a_helper_measures_what_nobody_has_where_it_scores_alike(
     assert len(list((tmp_path / "job" / "partial" / "points").glob("*.json"))) == 9
     report = sweep(asked, Context(settings, tmp_path / "job"), room)
     assert [point.divergence for point in report.points] == [point.divergence for point in swept[0].points]
-    assert report.token_classes == swept[0].token_classes
     # Nobody has scored this text as this engine would: whoever has the job could not use what is measured.
     other = request(
         {"type": "prune.magnitude", "sparsity": SPARSITY},

@@ -2,11 +2,9 @@
 
 import pytest
 
-from app.kinds.surface import slices, tables
+from app.kinds.surface import tables
 from app.kinds.surface.tables import limit_interval, limit_text
 from app.kinds.surface.words import interactions_note, label, orders_note, setting
-from app.reports.render import render
-from tests.support.html import tree
 from tests.support.surface_reports import surface_variant, surface_variants
 from tests.support.terminal import printed
 
@@ -21,33 +19,6 @@ def test_every_interaction_is_a_row_with_interval_and_p():
     assert any(f"{value:.5f}"[:6] in table.rows[0][1].note for value in (low, high)) or ("×10" in table.rows[0][1].note)
     assert {row[4].text for row in table.rows} <= {"compounds", "overlaps", "no departure shown", "adds up within 0.01"}
     assert "±0.01 nats" in interactions_note(surface_variant("both-orders"))
-
-
-def test_every_domain_is_a_row_and_one_of_few_documents_has_no_interval():
-    every = surface_variant("both-orders")
-    rows = slices.domains(every).rows
-    assert {row[0].text for row in rows} == {"prose", "code", "chat"}
-    assert all(row[2].note.startswith("[") for row in rows)
-    some = surface_variant("both-orders")
-    code = surface_variant("broken").domains["code"]
-    some = some.model_copy(update={"domains": some.domains | {"code": code}})
-    row = next(row for row in slices.domains(some).rows if row[0].text == "code")
-    assert {cell.note for cell in row[1:]} == {""}
-    assert (row[4].text, row[5].text) == ("–", "too few documents")
-    section = tree(render(some.model_dump(mode="json"))).one(id_="domains")
-    assert section.text.count("fewer than six documents") == 1, "said once, below the table"
-    assert "fewer than six" in slices.domains_note(some) and "fewer than six" not in slices.domains_note(every)
-    old = surface_variant("both-orders").model_copy(update={"domains": {}, "margin": None})
-    assert slices.domains(old).rows == () and 'id="domains"' not in render(old.model_dump(mode="json"))
-
-
-def test_where_no_domain_can_be_judged_a_line_says_so_in_place_of_the_table():
-    line = "No domain can be judged alone: each has too few documents (chat 1, code 1, prose 2)."
-    report = surface_variant("broken")
-    assert slices.domains(report).rows == () and slices.domains_note(report) == line
-    section = tree(render(VARIANTS["broken"])).one(id_="domains")
-    assert section.text.split() == ["By", "domain", *line.split()]
-    assert line in printed(VARIANTS["broken"], details=True)
 
 
 def test_limits_tell_ends_beyond_the_range():

@@ -10,14 +10,12 @@ from app.kinds.sweep.charts import kl_chart, perplexity_chart, published_value
 from app.kinds.sweep.fits import fit_view
 from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import SweepReport
-from app.kinds.sweep.slices import domains, token_classes, token_classes_note
 from app.kinds.sweep.tables import limits, limits_note, points, points_note
 from app.kinds.sweep.task_loss import answered_note, answered_table
 from app.kinds.sweep.view import figures
 from app.kinds.sweep.words import heading
 from app.models.strength import Order
 from app.reports.charts.curve import CurveDot, Knee, Level, curve_chart
-from app.reports.classes import definitions
 from tests.support.answered import answered
 from tests.support.sweep_reports import (
     beside_neutral,
@@ -41,9 +39,7 @@ def sweep(report):
         heading=heading(report), figures=figures(report), points=points(report), points_note=points_note(report),
         kl_chart=kl_chart(report), perplexity_chart=perplexity_chart(report), fits=tuple(fits),
         no_threshold=report.no_threshold, limits=limits(report), limits_note=limits_note(report),
-        answered=answered_table(report), answered_note=answered_note(report), domains=domains(report),
-        token_classes=token_classes(report), token_classes_note=token_classes_note(report),
-        definitions=definitions(report.token_classes.classes),
+        answered=answered_table(report), answered_note=answered_note(report),
     )  # fmt: skip
 
 
@@ -137,45 +133,6 @@ def test_what_kernels_add_stands_beside_packed_settings_and_a_missing_one_has_it
     assert "Kernel term, nats" not in [column.label for column in view("bits").points.columns]
 
 
-def test_every_domain_says_how_far_it_goes():
-    found = view("knee")
-    assert {row[0].text for row in found.domains.rows} == {"prose", "code", "chat"}
-    report = SweepReport.model_validate(VARIANTS["knee"])
-    rows = {row[0].text: row for row in found.domains.rows}
-    assert float(rows["code"][1].text) == pytest.approx(report.domains["code"].largest_mild.value, rel=1e-3)
-    assert [column.label for column in found.domains.columns][2] == "KL, nats, at sparsity 0.4182"
-    assert rows["code"][2].note.startswith("[")
-    few = {name: one.model_copy(update={"note": "too few documents"}) for name, one in list(report.domains.items())[:1]}
-    some = {row[0].text: row for row in domains(report.model_copy(update={"domains": report.domains | few})).rows}
-    assert [name for name, row in some.items() if row[1].note == "too few documents"] == list(few)
-
-
-def test_every_kind_of_token_says_how_far_it_goes_the_most_damaged_first_and_the_rest_last():
-    report = SweepReport.model_validate(VARIANTS["knee"])
-    found, told = view("knee"), report.token_classes
-    assert told.none is not None
-    names = [row[0].text for row in found.token_classes.rows]
-    assert names[-1] == "In no class" and set(names[:-1]) == {"Numbers", "Code", "Names", "Rare tokens"}
-    place = [point.value for point in report.points].index(report.largest_mild.strongest)
-    damage = {one.title: one.kl[place].mean for one in told.classes}
-    assert names[:-1] == sorted(damage, key=damage.get, reverse=True)
-    rows = {row[0].text: row for row in found.token_classes.rows}
-    numbers = next(one for one in told.classes if one.name == "numbers")
-    assert (rows["Numbers"][0].note, rows["Numbers"][-1].text) == ("24 documents", "288")
-    assert float(rows["Numbers"][1].text) == pytest.approx(numbers.largest_mild.value, rel=1e-3)
-    assert float(rows["Numbers"][2].text) == pytest.approx(numbers.kl[place].mean, rel=0.01)
-    assert rows["Numbers"][2].note.startswith("[")
-    assert (rows["Code"][1].text, rows["Code"][1].note) == ("cannot be judged", "too few documents")
-    assert rows["Code"][2].note == ""
-    note = found.token_classes_note
-    assert (
-        "kind of token in fewer than six documents has no interval" in note
-        and "not adjusted for the 4 kinds that have one" in note
-    )
-    assert "Not in this text: JSON structure, Tool names" in note
-    assert [one.name for one in found.definitions] == [one.title for one in told.classes]
-
-
 def test_without_an_interval_nothing_is_called_mild():
     """A single window: every mean is far below the limit, and none has an interval to be sure by."""
     report = SweepReport.model_validate(VARIANTS["single"])
@@ -238,7 +195,6 @@ def test_why_no_place_is_told_is_said_in_words_on_page_and_terminal():
     places = ["before the weakest setting", "not in the measured range"]
     assert [row[2].text for row in found.limits.rows] == places
     assert [figure.interval for figure in found.figures[:2]] == [f"limit passed: {place}" for place in places]
-    assert {row[1].text for row in found.domains.rows} == {"none shown"}
     alone = sweep(SweepReport.model_validate(VARIANTS["unordered"]))
     assert {row[2].text for row in alone.limits.rows} == {"each judged by itself"}
 
@@ -270,7 +226,6 @@ def test_two_sides_of_a_harmless_value_are_told_apart():
     places = {label: float(place) for place, label in re.findall(r'<text x="([\d.]+)%"[^>]*>([\d.]+)</text>', chart)}
     assert places["0.5"] < places["1"] < places["2"], "both sides of it"
     assert "weakest first" not in chart
-    assert {row[1].text for row in found.domains.rows} == {"1 below, 1.25 above", "1 below, 1.5 above"}
     assert "judged apart" in found.limits_note and found.limits_note.count("ln perplexity changes by") == 2
 
 
@@ -280,7 +235,6 @@ def test_a_last_mild_setting_that_is_null_is_told_as_one(body, field):
     assert found.heading == f"Mild up to {field} null"
     assert [figure.value for figure in found.figures[:2]] == ["null", "null"]
     assert [row[1].text for row in found.limits.rows] == ["null", "null"]
-    assert {row[1].text for row in found.domains.rows} == {"null"}
     assert [row[0].text for row in found.points.rows if row[0].note == "last mild"] == ["null"]
 
 

@@ -8,7 +8,6 @@ from app.contracts.request import Thresholds
 from app.kinds.sweep.lossless import Setting
 from app.models.strength import Order
 from tests.support.sweep_reports import course, sweep_report
-from workers.diagnosis.sweep.domains import domains
 from workers.diagnosis.sweep.limits import mild, near_lossless
 from workers.diagnosis.sweep.sides import form_free
 
@@ -67,19 +66,6 @@ def test_refused_settings_come_first_and_collapses_last_where_there_is_no_order(
     assert [point.value for point in made.points] == [1.0, 0.1, 0.01, 10.0]
     found = mild(made, Thresholds())
     assert found.largest == Setting(value=0.1)
-
-
-def test_domains_are_judged_on_each_side_and_one_by_one():
-    def judged(made):
-        return domains(made, ["prose"] * 24, floor=0.0, thresholds=Thresholds(), seed=0, check_cancelled=lambda: None)[
-            "prose"
-        ]
-
-    both = judged(course(TEMPERATURE, order=AROUND))
-    assert both.largest_mild is None and both.largest_mild_sides == (Setting(value=1.0), Setting(value=1.5))
-    loose = judged(course(DAMPING, order=Order("unknown", (0, 1, 2))))
-    assert loose.largest_mild == Setting(value=1.0) and loose.largest_mild_sides is None
-    assert judged(course(TEMPERATURE)).largest_mild is None, "the first of them is not mild"
 
 
 def test_the_interval_of_a_limit_is_the_whole_gap_of_a_knob_whose_damage_has_no_known_shape():
