@@ -52,10 +52,11 @@ def cost(request: AttributeRequest, cost: Cost) -> None:
 def check_attribution(request: AttributeRequest, reference: CheckpointInfo, candidate: CheckpointInfo) -> None:
     """Returns if parts can be swapped, or gaps measured between two depths; `candidate` is what its recipe makes of it.
 
-    Raises `HemostatError` with the pointer of the field: CHECKPOINT_UNSUPPORTED (an architecture whose layout is not
-    known: it cannot be run layer by layer; another hidden size than the reference's: no layer can be put back),
-    UNKNOWN_MODULE (a layer that the reference has not), INVALID_REQUEST (experts of a model that has none, a level or
-    direction twice, a window without a token that is predicted).
+    Raises `HemostatError` with the pointer of the field:
+
+    CHECKPOINT_UNSUPPORTED  the layout of the architecture is not known, or the hidden sizes differ.
+    UNKNOWN_MODULE          the reference has no such layer.
+    INVALID_REQUEST         experts of a dense model, a level or direction twice, a window of too few tokens.
     """
     for pointer, info in (("/reference/model", reference), ("/candidate/model", candidate)):
         if formats := kept_packed(info.quantization):
@@ -122,8 +123,8 @@ def check_attribution(request: AttributeRequest, reference: CheckpointInfo, cand
 
 @dataclass(frozen=True)
 class AttributionCost:
-    """`passes` of the whole model over `tokens` tokens, `inner` tokens that go through a whole model once for what is
-    measured inside, `bytes` of all states at the borders, `seconds` of all. `assumptions` are the same in words."""
+    """`passes` of the whole model over `tokens` tokens. `inner` tokens go through a whole model once for what is
+    measured inside. `bytes` of all states at the borders, `seconds` of all. `assumptions` are the same in words."""
 
     passes: float
     tokens: int
@@ -180,8 +181,8 @@ def attribution_cost(
 
 
 def _search(request: AttributeRequest, info: CheckpointInfo) -> float:
-    """Passes of the search at most: its budget, or one swap of every part of the layers asked for on the whole subset
-    (the layers from the part on and two products with the head)."""
+    """Passes of the search at most: its budget, or one swap of every part of the layers asked for. A swap runs the
+    layers from the part on and two products with the head."""
     if request.layers is None:
         return request.budget
     tensors = [(found.layer, tensor.elements) for name, tensor in info.tensors.items() if (found := in_layer(name))]

@@ -60,8 +60,8 @@ class Evidence(Contract):
     )
     low_rank_noise: float | None = Field(
         default=None,
-        description="share of its energy that independent noise of the same shapes has in as many directions: the "
-        "error is of low rank where `low_rank_share` is at least halfway from here to 1",
+        description="share of its energy that independent noise of the same shapes has in as many directions. The "
+        "error is of low rank if `low_rank_share` is at least halfway from here to 1",
     )
     zeros: float | None = Field(default=None, description="share of weights that are 0 here and not in the reference")
 
@@ -99,9 +99,8 @@ class Site(Contract):
     cause: Cause
     unclear: Unclear | None = Field(
         default=None,
-        description="where `cause` is unclear, which of three: no_damage_shown (no treatment; more text would tell), "
-        "not_looked_into (not among the first parts: no treatment), left_open (damage is shown, or "
-        "there is no interval, and no rule shows its cause: treated as mere size)",
+        description="if `cause` is unclear, why. no_damage_shown: no treatment, more text may help. not_looked_into: "
+        "not among the first parts, no treatment. left_open: no rule shows the cause, treated as mere size",
     )
     why: str = Field(default="", description="the cause in words, with its numbers")
     evidence: Evidence | None = None
@@ -168,8 +167,8 @@ class Search(Contract):
     measured: Count
     rungs: tuple[Rung, ...]
     forward_seconds: float = Field(
-        description="one forward pass of the whole model over the subset, on this machine: every layer as swaps run "
-        "it, without reading weights and keeping states, and one product with the head"
+        description="one forward pass of the whole model over the subset, with one product with the head, on this "
+        "machine; without reading weights and keeping states"
     )
     seconds: float = Field(description="of all suffix runs of the search")
 

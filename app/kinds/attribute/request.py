@@ -15,8 +15,8 @@ Direction = Literal["swap", "restore"]
 class AttributeRequest(JobRequest):
     """Find the parts of the candidate that cause its loss, why they do, and what would repair them.
 
-    Each part is swapped, alone, into the reference (and, for the first ones, the reference's part restored in the
-    candidate), and the rest of the model run again from the stored states of the layer where it is.
+    Each part is swapped, alone, into the reference. For the first parts the candidate also gets the reference's part
+    back. The rest of the model runs again from the stored states at the part's layer.
     """
 
     kind: Literal["attribute"]

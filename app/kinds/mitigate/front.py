@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from app.kinds.mitigate import treatments
 from app.kinds.mitigate.report import FrontPoint, MitigateReport, Trial
+from app.kinds.mitigate.treatments import described
 from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Chart, Column, Note, Table
 from app.reports.charts.front import Dot, front_chart
@@ -25,7 +25,7 @@ def front(report: MitigateReport) -> list[Block]:
 
 def words(point: FrontPoint | Trial) -> str:
     """Its treatments in words; `the candidate as it is` if there is none."""
-    return visible(treatments.described(point.treatments, point.recipe))
+    return visible(described(point.treatments))
 
 
 def growth(size: int, base: int) -> str:
@@ -73,7 +73,6 @@ def points(report: MitigateReport) -> Table:
             Column("KL on test, nats"),
             Column("With 95 % interval", "chart"),
             Column("Saved, nats", priority=2),
-            Column("KL to choose by, nats", priority=3),
             Column("Tokens/s", priority=1),
         ),
         rows=tuple(_row(number, point, report, scale) for number, point in enumerate(report.front, 1)),
@@ -98,6 +97,5 @@ def _row(number: int, point: FrontPoint, report: MitigateReport, scale: LogScale
         estimate_cell(point.kl),
         Cell(chart=interval_strip(spoken, point.kl.mean, point.kl.ci, scale, [Guide(scale.low, "base")])),
         Cell(fmt.NONE) if point.saved is None else estimate_cell(point.saved, strong=False),
-        estimate_cell(point.choose_kl, strong=False),
         Cell(fmt.count(round(point.tokens_per_second)), speed),
     )

@@ -1,5 +1,4 @@
-"""What of a mitigate job can be refused before it is queued, and what its search takes, from sizes alone: its passes,
-its trials, and what the longest of these train and measure."""
+"""What of a mitigate job can be refused before it is queued, and what its search takes, from sizes alone."""
 
 from contextlib import suppress
 from typing import Final

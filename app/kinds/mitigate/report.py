@@ -1,8 +1,8 @@
 """The report of a mitigate job, kind `mitigate` of schema `hemostat.report/1`.
 
 The common blocks speak of the recommended model on the test documents, or of the candidate where nothing is
-recommended; `raw` holds those of the candidate at the same positions. `front` and `worst_tokens` come from the one
-reading of the test documents, `wound` and `trials` from the documents to choose by. Saved is KL of the candidate − KL
+recommended; `raw` holds those of the candidate at the same positions. `front` comes from the one reading of the test
+documents, `damage` and `trials` from the documents to choose by. Saved is KL of the candidate − KL
 of the treated model, paired by position, in nats per token. Seconds and tokens/s are those of this machine.
 """
 
@@ -16,15 +16,13 @@ from app.contracts.report import (
     Blocks,
     Count,
     Mean,
-    Passage,
     Report,
     Severity,
-    WorstToken,
 )
 from app.kinds.mitigate.request import TreatmentName
 
 # Less than this is no damage: nats per token.
-NO_WOUND: Final = 1e-6
+NO_DAMAGE: Final = 1e-6
 
 Answer = Literal["treated", "no_damage", "no_damage_that_matters", "does_not_hold", "nothing_tried", "nothing_helps"]
 Recipe = tuple[dict[str, object], ...]
@@ -41,17 +39,16 @@ class Limits(Contract):
 
 
 class Part(Contract):
-    """A part of the model, and what its damage costs: nats saved where this part alone is the reference's again."""
+    """A part of the model, and the nats saved if this part alone is the reference's again."""
 
     name: str
     layers: tuple[Count, ...]
-    modules: tuple[str, ...] | None = Field(default=None, description="null: every module of the layers")
     saved: Mean | None = Field(description="on documents to choose by; null where it was not measured")
     reconstruction_error: float | None = Field(description="‖W − W'‖ / ‖W‖ of the part; null where it is not known")
     share: float | None = Field(description="of what the parts save together; where none was measured, of the error")
 
 
-class Wound(Contract):
+class Damage(Contract):
     """The damage before treatment."""
 
     kl: Mean = Field(description="of the candidate, on the documents to choose by")
@@ -77,15 +74,11 @@ class Trial(Contract):
     recipe: Recipe
     rung: Literal["cheap", "full"] = Field(description="cheap: less calibration text, no training, fewer documents")
     expected_saved: float = Field(description="what was expected of it when it was its turn, nats per token")
-    expected_bytes: int
     outcome: Outcome
-    reason: str = Field(description="why it has this outcome; in words")
+    reason: str = Field(default="", description="why it was refused, or which limit it breaks")
     bytes: Count | None = None
-    bits_per_weight: float | None = None
     kl: Mean | None = None
     saved: Mean | None = None
-    tokens_per_second: float | None = None
-    added_latency: float | None = None
     seconds: float | None = Field(default=None, description="to make and to measure it")
 
 
@@ -106,7 +99,6 @@ class FrontPoint(Contract):
     bits_per_weight: float
     kl: Mean = Field(description="on the test documents")
     saved: Mean | None = Field(description="on the test documents; null for the candidate itself")
-    choose_kl: Mean = Field(description="on the documents that it was chosen on")
     tokens_per_second: float = Field(description="the median of a few passes")
     tokens_per_second_range: tuple[float, float] | None = Field(
         default=None, description="of the slowest and the fastest of these passes"
@@ -115,21 +107,6 @@ class FrontPoint(Contract):
     within_budget: bool
     recommended: bool
     weights_fingerprint: str
-
-
-class ChangedToken(WorstToken):
-    """A position of large KL of the candidate, and what it is after treatment."""
-
-    kl_after: float
-    probability_after: float
-    top_after: str | None
-
-
-class Rescue(Contract):
-    """Text around a worst token of the candidate, before and after treatment: the same tokens."""
-
-    before: Passage
-    after: Passage
 
 
 class Seal(Contract):
@@ -161,13 +138,10 @@ class MitigateReport(Blocks, Report):
     rule: str = Field(description="how the recommended one was picked, in words")
     budget: Limits
     candidate_bytes: Count
-    reference_bytes: Count
-    wound: Wound
+    damage: Damage
     trials: tuple[Trial, ...] = Field(description="in the order in which they were made")
     unhelpful: tuple[Unhelpful, ...]
     profiles: tuple[str, ...] = Field(default=(), description="calibration profiles of the candidate that exist")
-    worst_tokens: tuple[ChangedToken, ...] = ()
-    passages: tuple[Rescue, ...] = ()
     sets: tuple[DocumentSet, ...]
     seal: Seal
 

@@ -62,10 +62,6 @@ class MitigateRequest(JobRequest):
     trials: Annotated[int, Field(ge=2, le=200)] = Field(
         default=16, description="most recipes to make and measure, cheap and full trials together"
     )
-    store_text: bool | None = Field(
-        default=None,
-        description="Keep the text around the worst tokens in the report; default: not of hub and file sources.",
-    )
     export: Annotated[
         Literal["recipe", "checkpoint"],
         Option("--checkpoint", sets="checkpoint", help="Keep the recommended checkpoint's files as artifacts, too."),

@@ -30,7 +30,7 @@ _FOUND = {
 
 def damage(report: MitigateReport) -> list[Block]:
     """The parts, most damaged first, and how they were found."""
-    found = report.wound
+    found = report.damage
     kl = fmt.estimate(found.kl.mean, found.kl.ci)
     note = f"The candidate loses {kl} nats per token on the documents to choose by. {_FOUND[found.how]}"
     note += f" {_sentence(found.note)}" if found.note else ""
@@ -38,10 +38,10 @@ def damage(report: MitigateReport) -> list[Block]:
 
 
 def _parts(report: MitigateReport) -> Table:
-    measured = report.wound.how == "restored"
+    measured = report.damage.how == "restored"
     saved = [Column("Saved if it is restored, nats")] if measured else []
     columns = (*saved, Column("Weights changed by"), Column("Share"), Column("Share", "chart"))
-    rows = tuple(_part(part, measured=measured) for part in report.wound.parts)
+    rows = tuple(_part(part, measured=measured) for part in report.damage.parts)
     return Table("Parts, most damaged first", (Column("Part", "name"), *columns), rows, style="stack strips")
 
 

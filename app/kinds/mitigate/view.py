@@ -9,7 +9,6 @@ from typing import Final
 from app.kinds.mitigate.front import front, growth, spread, words
 from app.kinds.mitigate.onwards import fetching, sources
 from app.kinds.mitigate.report import Answer, FrontPoint, MitigateReport
-from app.kinds.mitigate.tokens import worst_tokens
 from app.kinds.mitigate.trials import damage, trials, unhelpful
 from app.reports import format as fmt
 from app.reports.blocks import Block, Code, Figure, Figures, Note, Section
@@ -41,7 +40,6 @@ def blocks(report: MitigateReport) -> list[Block]:
         title(report, what="mitigation report", heading=heading(report), preposition="towards"),
         Section("treated", heading(report), [*_answer(report), *_recipe(report)]),
         Section("front", "KL against bytes", front(report), "Front"),
-        *worst_tokens(report),
         Section("damage", "Where the damage is", damage(report), "Damage"),
         Section("unhelpful", "What did not help", unhelpful(report)),
         Section("trials", "Trials", trials(report)),

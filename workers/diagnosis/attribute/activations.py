@@ -3,11 +3,13 @@
 h are the reference's states at a border, ĥ the candidate's at the matching one, e = ĥ − h. A step is a matched pair of
 layers, or a gap of the alignment (`course`). The error that leaves a step splits exactly into two:
 
-    e_out = fresh + carried     fresh = f̂(h) − f(h), what the candidate's layers do to the reference's own states
-                                carried = f̂(ĥ) − f̂(h), what they make of the error that enters them
+    - e_out = fresh + carried
+    - fresh = f̂(h) − f(h), what the candidate's layers do to the reference's own states
+    - carried = f̂(ĥ) − f̂(h), what they make of the error that enters them
 
-amplification = ‖carried‖ / ‖e_in‖ over all tokens. The cascade of the whole model = ‖e_last‖ / √Σ‖fresh‖²: 1 if errors
-are handed on unchanged and do not know of each other, more if layers amplify or align them, less if they damp them.
+amplification = ‖carried‖ / ‖e_in‖ over all tokens. The cascade of the whole model = ‖e_last‖ / √Σ‖fresh‖². It is 1 if
+layers hand errors on unchanged and errors are unrelated. It is more if layers amplify or align them, less if they damp
+them.
 
 The first token of each window is left out: as an attention sink its state is often hundreds of times larger than any
 other.

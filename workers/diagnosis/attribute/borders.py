@@ -1,8 +1,8 @@
 """A model's hidden states at all of its layer borders, on disk, and any chain of layers run on from one of them.
 
 Border 0 is what enters layer 0, border i what leaves layer i − 1. One layer's weights are in memory at a time; the
-states lie in mapped files, so memory does not grow with depth or with text. Every batch has the same shape, no matter
-who runs it, so that a chain of a model's own layers from its own border gives its own states bit for bit.
+states lie in mapped files, so memory does not grow with depth or with text. Every batch has the same shape in
+every run. So a chain of a model's own layers from its own border gives its own states bit for bit.
 
 Names: N windows, L tokens of a window, D hidden size.
 """
@@ -68,8 +68,8 @@ Link = tuple[Runner, int]
 class Borders:
     """Every border of one model on one text, under `scratch/name`.
 
-    A later attempt that finds the folder goes on behind the last border that was complete, where tokens, depth and
-    dtype are the same; whether the weights are is the caller's to see to (a folder a plan). Raises
+    A later attempt that finds the folder goes on after the last complete border, if tokens, depth and dtype are the
+    same. The caller uses another folder for other weights. Raises
     `HemostatError(ACTIVATIONS_NOT_FINITE)` where a layer's output is not finite, OSError where the disk is full.
 
     `seconds`: what its layers took, in whichever attempts they ran, without reading weights and keeping states.
@@ -162,8 +162,8 @@ def run_chain(
     *,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> torch.Tensor:
-    """(N, L, D): what leaves the last link, where the first is given `entering`'s states at `border`, in the batches
-    that every run has; the states themselves where there is no link. One layer's weights in memory at a time."""
+    """(N, L, D): what leaves the last link. The first gets `entering`'s states at `border`, in the batches of every
+    run. Without a link: the states themselves. One layer's weights are in memory at a time."""
     states_NLD = entering.read(border, 0, len(entering.runner.tokens_NL))
     # copies: a product may round otherwise where its operand begins elsewhere in memory
     states = [states_NLD[start:end].clone() for start, end in chain[0][0].batches()] if chain else [states_NLD]

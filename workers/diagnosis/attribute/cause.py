@@ -1,16 +1,16 @@
 """The class of a part's damage, from its numbers. The first rule that holds decides; docs/attribute.md shows them.
 
-negligible        its nats are 0, or the interval of its share ends below a thousandth
-unclear           the interval of its nats reaches to 0: no damage is shown
-removed           more than 90 % of its weights became 0; of a gap: layers were dropped
-inserted          of a gap alone: its layers are all the candidate's own
-norm, router      the part is one
-aligned           noise of the same norm costs less, for sure: the error is where the model is sensitive
-outlier_channels  half of the output error comes from the worst hundredth of input channels
-low_rank          half of what noise of the same shape has outside of its first sixteen directions is in them, too
-sheltered         noise of the same norm costs more, for sure: the method has kept the error out of harm's way
-size              noise of the same norm costs the same: only a smaller error helps
-unclear           no twin was run, or its interval says nothing
+- negligible: its nats are 0, or the interval of its share ends below a thousandth.
+- unclear: the interval of its nats reaches 0: no damage is shown.
+- removed: more than 90 % of its weights became 0. Of a gap: layers were dropped.
+- inserted: of a gap alone: its layers are all the candidate's own.
+- norm, router: the part is one.
+- aligned: noise of the same norm costs less, for sure: the error is where the model is sensitive.
+- outlier_channels: half of the output error comes from the worst hundredth of input channels.
+- low_rank: half of what such noise has outside of its first sixteen directions is in them, too.
+- sheltered: noise of the same norm costs more, for sure: the error is in a harmless place.
+- size: noise of the same norm costs the same: only a smaller error helps.
+- unclear: no twin was run, or its interval says nothing.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def _rules(found: Found) -> Iterator[tuple[bool, Cause, str]]:
 
 
 def without_damage(nats: Mean, share: Mean | None) -> tuple[Cause, str] | None:
-    """The class, and why in words, of what costs next to nothing or is not shown to cost anything, whatever its cause
-    would be; None where there is damage to have one, or no interval to tell."""
+    """The class, and why in words, of what costs next to nothing or is not shown to cost anything. None if there is
+    damage, or no interval."""
     return next(((cause, why) for holds, cause, why in _without(nats, share) if holds), None)
 
 

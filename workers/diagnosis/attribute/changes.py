@@ -204,11 +204,11 @@ _POINTS = 20_000
 
 @cache
 def noise_share(rows: int, columns: int, directions: int) -> float:
-    """Share of the energy of a large matrix of independent noise that is in its first directions: 0.38 of 128×128 in
-    sixteen, 0.62 of 64×64. 1 if it has no more directions than these.
+    """Share of the energy of a large matrix of independent noise that is in its first directions. It is 0.38 of
+    128×128 in sixteen, 0.62 of 64×64, and 1 if the matrix has no more directions.
 
-    Squared singular values of i.i.d. noise, M×N with M <= N, over N follow the law of Marchenko & Pastur (1967): on
-    (1 ± √γ)², γ = M / N, with the density √((λ₊ − λ)(λ − λ₋)) / (2πγλ) and the mean 1.
+    Squared singular values of i.i.d. noise, M×N with M <= N, over N follow the law of Marchenko & Pastur (1967). They
+    are in (1 ± √γ)² with γ = M / N. Their density is √((λ₊ − λ)(λ − λ₋)) / (2πγλ) and their mean is 1.
     """
     fewer = min(rows, columns)
     if directions >= fewer:

@@ -1,7 +1,7 @@
 """What a part's nats are held against: the part swapped by itself, and noise of the same norm.
 
-The control is the part swapped by itself. Anything but exactly 0 shows that the machinery is measured and not the part:
-a module that was changed in place, a state of another batch shape, a weight that was rounded on its way.
+The control is the part swapped by itself. Anything but exactly 0 shows a fault of the machinery: a
+module changed in place, a state of another batch shape, a weight rounded on its way.
 
 The isotropic twin is noise of the same norm in a random direction, in the place of the part's error. If KL(part) /
 KL(twin) is above 1, the error points where the model is sensitive: another method with as many bits could do better. At

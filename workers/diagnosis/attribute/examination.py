@@ -127,8 +127,8 @@ class Examination:
 
 
 def disjoint(ranked: Sequence[Measured], top: int, *, most_of: float = 0.6) -> list[Site]:
-    """The first parts that share nothing, in their order. A layer gives way to a single part of it that was measured on
-    as much of the text, and on the layer's costs `most_of` of what it costs: that one says more."""
+    """The first parts that share nothing, in their order. A layer gives way to a single part of it that says more. That
+    part was measured on as much of the text, and costs `most_of` of the layer's nats there."""
 
     def gives_way(layer: Measured) -> bool:
         size = len(layer.kl)

@@ -1,8 +1,8 @@
 """The gaps between models of another depth, as parts of a report, each with its treatment.
 
 A treatment is a recipe on the candidate's alias. The step that dropped the gap's layers drops them no more, or the one
-that added them adds them no more; everything else stays as it was. There is one only if it is certain: one step of the
-recipe numbers the layers again, it dropped or added the layers of the gap, and without them it leaves exactly the
+that added them adds them no more; everything else stays as it was. There is one only if it is certain. One step of the
+recipe numbers the layers again, and it dropped or added the layers of the gap. Without them it leaves exactly the
 candidate's layers without the gap.
 """
 
@@ -200,9 +200,10 @@ def _order_after(info: CheckpointInfo, steps: list[Fields]) -> Order | None:
 
 
 def _moved(step: Step, renumbered: dict[int, int], outside: Sequence[Weight]) -> list[Fields]:
-    """A later step for the same layers, by the numbers that these have now; none where all that it was for is gone.
-    Raises _NoRecipeError where it knows layers by more than their numbers in `layers`, and where its layers are gone
-    but not what it names `outside` of them: no step can name both no layer and the same modules."""
+    """A later step for the same layers, by their numbers now; none if all of its layers are gone.
+
+    Raises _NoRecipeError if it knows layers by more than their numbers in `layers`. The same if its layers are gone but
+    not what it names `outside` of them: no step can name both no layer and the same modules."""
     by_number = any(part.isdigit() for module in step.modules or () for part in module.split("."))
     if takes_other(step) or by_number:
         raise _NoRecipeError(f"{step.type} comes later and fits the layers as the candidate numbers them")

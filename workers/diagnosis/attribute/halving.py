@@ -1,9 +1,9 @@
 """The most damaging of many parts within a budget: successive halving.
 
-Every part is measured on a little of the text, the worse half on twice as much, and so on, until the last ones have
-seen all of it (Karnin, Koren & Somekh 2013; Jamieson & Talwalkar 2016, arXiv 1502.07943). All parts see the same text,
-so what is hard about it cancels between them. How many steps are made, and where too many parts compete which are let
-in, follows from the budget before anything is measured; how many go on also from what those that are left cost.
+Every part is measured on a little of the text, the worse half on twice as much, and so on, until the last parts have
+seen all of it. Sources: Karnin, Koren & Somekh (2013); Jamieson & Talwalkar (2016, arXiv 1502.07943). All parts see the
+same text, so that its difficulty cancels between them. The number of steps follows from the budget before anything is
+measured. So do the parts that may take part. How many parts go on also follows from their costs.
 """
 
 from __future__ import annotations

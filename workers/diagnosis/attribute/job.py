@@ -1,8 +1,8 @@
 """The `attribute` job: which part of the candidate costs how many nats, why, and what would repair it.
 
-Order: both models on the whole text in the engine (as `compare` does it), then both on a part of the text through
-transformers' layers, their states kept at every border; then parts are swapped on these states, the worst ones found,
-and looked into. What was measured is kept in the job's scratch: the attempt after a lost one goes on from there.
+First the engine runs both models on the whole text, as in `compare`. Then transformers' layers run both on a part of
+the text, and keep the states at every border. Parts are swapped on these states, and the worst ones are looked into.
+The job's scratch keeps all measurements: the attempt after a lost one goes on from there.
 """
 
 from __future__ import annotations

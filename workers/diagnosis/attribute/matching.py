@@ -76,8 +76,8 @@ def gaps_between(pairs: Sequence[tuple[int, int]], rows: int, columns: int) -> t
 
 @dataclass(frozen=True)
 class Course:
-    """One step: the reference goes from border `reference[0]` to `reference[1]`, the candidate likewise; a matched pair
-    of layers is one border on in both, a gap (`gap`) as many as it has layers."""
+    """One step: the reference goes from border `reference[0]` to `reference[1]`, the candidate likewise. A matched pair
+    of layers is one border on in both. A gap (`gap`) is as many as it has layers."""
 
     reference: tuple[int, int]
     candidate: tuple[int, int]

@@ -1,9 +1,9 @@
 """Weights of one model with pieces of another's, of its own again, or of noise in their place.
 
-    theirs:  the other model's piece: what is measured
-    control: the model's own piece, read and put in the same way: nothing may change by it
-    twin:    the own piece plus noise in a random direction, as long as the difference to the other's piece: what an
-             error of this size costs that knows nothing of the model (the isotropic twin)
+    - theirs: the other model's piece, whose cost is measured.
+    - control: the model's own piece, read and put in the same way: nothing may change.
+    - twin: the own piece plus noise in a random direction, as long as the difference to the other's piece. It shows
+      the cost of an error of this size that is unrelated to the model (the isotropic twin).
 
 The twin's length is that of the weights as they are run: noise is scaled until the rounded weights differ by it.
 """

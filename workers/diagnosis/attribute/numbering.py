@@ -1,7 +1,7 @@
 """Whether layers of the same number are counterparts: told by the recipe, and of anybody's weights by the weights.
 
-A candidate of the reference's depth may have lost one layer and got another elsewhere: every layer between the two is
-then a copy of its neighbour, and what it would cost in the place of the layer of its number is no one's damage.
+A candidate of the reference's depth may have lost one layer and got another elsewhere. Every layer between the two is
+then a copy of its neighbour. Its cost in the place of the layer of its number would be no damage.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def moved(
     reads: tuple[Read, Read],
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> str:
-    """The first layer of the candidate whose weights are a copy of another layer of the reference and not of the one of
-    its number, in a clause; empty where there is none. Both plain; layers of other shapes are not compared."""
+    """The first layer of the candidate that is a copy of another layer of the reference than the one of its number, in
+    a clause; empty if there is none. Both plain; layers of other shapes are not compared."""
     ours, theirs = (
         [_known_by(info, read, layer, check_cancelled) for layer in range(info.layers)]
         for info, read in zip((reference, candidate), reads, strict=True)

@@ -62,8 +62,8 @@ def opened(
     """A swapper over both models, and their readers, the candidate's in the reference's frame. `scratch` belongs to
     these models and this text.
 
-    Where channels of one are scaled, each is given the other's parts in its own frame: a part that stood alone in the
-    other's would be taken for damage that no one did. Whole layers are run as they are.
+    If channels of one are scaled, each gets the other's parts in its own frame. Otherwise the scale alone would look
+    like damage. Whole layers run as they are.
     """
     run_in = DTYPES[_TORCH[resolve_dtype(dtype)]]
     with ExitStack() as stack:

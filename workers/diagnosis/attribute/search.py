@@ -1,10 +1,9 @@
 """Finds the parts that cost most, within a budget of forward passes: whole layers first, then what is in them.
 
-Layers (and what is outside them) come first because they are few and together are all that differs. Their nats say in
-which order the finer parts are worth a try; where the budget does not reach for all of these, those of layers with
-fewer nats are left out. Nothing is known of layers before they are measured: where the budget does not reach for a
-little of the text of each, those that are tried are spread over the model, and the others are reported, not taken for
-mild."""
+Layers (and what is outside them) come first because they are few and together are all that differs. Their nats give the
+order in which finer parts are tried. A small budget leaves out the parts of layers with fewer nats. Nothing is known of
+layers before they are measured. If the budget does not reach for all of them, those that are tried are spread over the
+model. The others are reported, not taken for mild."""
 
 from __future__ import annotations
 

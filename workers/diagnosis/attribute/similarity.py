@@ -1,9 +1,9 @@
 """Linear CKA between the layers of two models of any depth and width, on the same tokens.
 
-CKA(X, Y) = HSIC(K, M) / √(HSIC(K, K) · HSIC(M, M)) with the Gram matrices K = X Xᵀ, M = Y Yᵀ over tokens (Kornblith et
-al., "Similarity of Neural Network Representations Revisited", 1905.00414). HSIC is the unbiased estimator of Song et
-al. (Feature Selection via Dependence Maximization, JMLR 2012), added up over windows before the ratio is taken (Nguyen
-et al., 2010.15327): the biased one calls any two representations of few tokens alike. It is an inner product of
+CKA(X, Y) = HSIC(K, M) / √(HSIC(K, K) · HSIC(M, M)) with the Gram matrices K = X Xᵀ, M = Y Yᵀ over tokens. The source
+is Kornblith et al. (1905.00414). HSIC is the unbiased estimator of Song et al. (JMLR 2012), added up over windows
+before the ratio is taken (Nguyen et al., 2010.15327). The biased one calls any two representations of few tokens alike.
+The unbiased one is an inner product of
 U-centred Gram matrices (Székely & Rizzo, 1310.2926), so that all pairs of borders are one matrix product.
 
 Two things of a layer are compared: what leaves it, and what it adds (what leaves − what enters). Neighbouring states of

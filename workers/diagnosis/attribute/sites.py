@@ -1,9 +1,10 @@
 """The parts of a model that can be swapped, as pieces of named tensors.
 
-A part is a whole layer, a linear module with its bias, a norm, a group of attention heads (the query heads that share a
-key and value head, their rows of q, k, v and columns of o), an expert, or what is outside the layers: embedding,
-final norm, head. On a model with tied embeddings the one matrix is two parts: where tokens come in, and where logits
-are made.
+A part is a whole layer, a linear module with its bias, a norm, a group of attention heads, or an expert. Outside the
+layers it is the embedding, the final norm or the head. A group of heads is the query heads that share a key and value
+head: their rows of q, k, v and columns of o.
+
+On a model with tied embeddings the one matrix is two parts: where tokens come in, and where logits are made.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """The part of the text on which parts are swapped: windows of one length, so that every batch has one shape.
 
-Windows longer than `length` are cut there (what comes after a token does not touch it, so the values are those of the
-whole window), shorter ones are left out; the length is chosen so that most tokens are covered, and so that the tokens
-come to six documents where there are as many: what intervals are clustered by. Of a document that has nothing scored
-within such a cut (a conversation, which begins with what is only read) windows begin later: with as many tokens before
-the first scored one as half of the cut, and without those before. Windows are taken evenly over the corpus (in turn
-from its documents where that would leave too few of them), and put in a random order, so that any first part of them is
-a sample of all.
+Longer windows are cut to `length`: later tokens do not change the values of earlier ones. Shorter ones are left out.
+The length covers most tokens, and leaves six documents if there are as many, since intervals need them. A conversation
+may have nothing scored within such a cut. Its windows begin later, half of the cut before the first scored token.
+
+Windows are taken evenly over the corpus, or in turn from its documents if too few documents would be left. They come in
+a random order, so that any first part of them is a sample of all.
 
 Names: N windows, L tokens of a window.
 """
@@ -31,10 +30,10 @@ SHORTEST_CUT = 32
 
 @dataclass(frozen=True)
 class Subset:
-    """`tokens_NL`, `scored_NL` which positions count and `next_NL` what token follows; `windows` are indices into the
-    corpus, `where` shows for each scored position (in order of windows here) where it is in the corpus, `index`
-    which of the corpus's scored positions it is. `starts`: of each window how many tokens it begins late (empty: none),
-    so that its positions see less than they do in the corpus."""
+    """`tokens_NL`, `scored_NL` which positions count and `next_NL` what token follows. `windows` are indices into the
+    corpus. For each scored position, in order of windows here, `where` is its place in the corpus and `index` its
+    number among the corpus's scored positions. `starts`: how many tokens each window begins late
+    (empty: none), so that its positions see less than in the corpus."""
 
     tokens_NL: torch.Tensor
     scored_NL: torch.Tensor
@@ -139,8 +138,8 @@ def draw(corpus: Corpus, positions: Positions, *, tokens: int, seed: int) -> Sub
 
 
 def _begins(corpus: Corpus, document: NDArray[np.integer], length: int) -> dict[int, int]:
-    """Windows that can be cut to `length` tokens with something scored in them, and the token that each begins with:
-    the first one, but of documents that have no such window."""
+    """Windows that can be cut to `length` tokens with something scored in them, and the token that each begins with.
+    That is the first one, if the document has such a window."""
     found: dict[int, int] = {}
     late: dict[int, int] = {}
     for number, window in enumerate(corpus.windows):

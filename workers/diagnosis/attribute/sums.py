@@ -79,8 +79,8 @@ class Sums:
         resamples: int = RESAMPLES,
         check_cancelled: CheckCancelled = never_cancelled,
     ) -> NDArray[Any]:
-        """(*shape) of `Mean`: the ratios (or a rising function of each) with 95 % intervals, cut to `support`, the
-        values that a ratio can have; none of fewer than six clusters. The order of documents does not matter. Raises
+        """(*shape) of `Mean`: the ratios (or a rising function of each) with 95 % intervals, cut to `support`. Fewer
+        than six clusters have no interval. The order of documents does not matter. Raises
         what `check_cancelled` raises, which is asked before every few of them."""
         top, bottom = (part.reshape(self.clusters.count, -1).T for part in (self.top, self.bottom))
         found = np.empty(top.shape[0], dtype=object)

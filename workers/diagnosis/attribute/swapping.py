@@ -108,8 +108,8 @@ class Swapper:
         return np.concatenate([empty, *(np.load(self._file(chosen, into, mode, number)) for number in wanted)])
 
     def cost(self, sites: Iterable[Site]) -> float:
-        """Forward passes of the whole model that one measurement on the whole subset takes; a pass is every layer and
-        one product with the head, a measurement the layers from the part on and two."""
+        """Forward passes of the whole model that one measurement on the whole subset takes. A pass is every layer and
+        one product with the head. A measurement is the layers from the part on and two products."""
         head = self.head_layers
         return (self.layers - self._first(list(sites)) + 2 * head) / (self.layers + head)
 

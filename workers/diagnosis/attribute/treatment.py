@@ -1,16 +1,16 @@
 """The treatment that fits a cause, as a recipe on the candidate's alias.
 
-A step of the candidate's own recipe that made the damage is split: the part gets a step of its own that is milder or
-cleverer, everything else stays as it was. Where no step did it (somebody else's weights, a side effect of another step)
-a repair is appended. Every recipe is checked against the shapes as a submission is, so that it can be run as it is.
+A step of the candidate's own recipe that made the damage is split: the part gets a milder or cleverer step of its own.
+Everything else stays as it was. If no step did it (somebody else's weights, a side effect of another step), a repair is
+appended. Every recipe is checked against the shapes as a submission is, so that it can be run as it is.
 
-    outlier_channels  quantized: AWQ, which scales such channels; pruned: SparseGPT
-    aligned           quantized: GPTQ, pruned: SparseGPT, which move the error away from where it hurts
-    low_rank          a low-rank repair of the part
-    size, unclear     two bits more, or half the sparsity; nothing where no damage is shown
-    sheltered         one bit more, or three quarters of the sparsity
-    removed, router   the part is left as it was
-    norm              the norm is left out of the step, or tweaked where none addressed it
+    - outlier_channels: quantized: AWQ, which scales such channels; pruned: SparseGPT.
+    - aligned: quantized: GPTQ, pruned: SparseGPT, which move the error away from where it hurts.
+    - low_rank: a low-rank repair of the part.
+    - size, unclear: two bits more, or half the sparsity; nothing if no damage is shown.
+    - sheltered: one bit more, or three quarters of the sparsity.
+    - removed, router: the part is left as it was.
+    - norm: the norm is left out of the step, or tweaked if no step changed it.
 """
 
 from __future__ import annotations

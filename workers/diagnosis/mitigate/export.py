@@ -139,8 +139,8 @@ def _disk_full_told(name: str) -> Iterator[None]:
         raise HemostatError(
             ErrorCode.DISK_FULL,
             f"the disk is full: {name} could not be written ({os.strerror(error.errno)})",
-            hint="make room below HEMOSTAT_HOME, or allow larger files there, and submit the job again: checkpoints "
-            "that it made are kept as long as their store has room, what it measured is not",
+            hint="make room below HEMOSTAT_HOME, or allow larger files there, and submit the job again. Its "
+            "checkpoints are kept if their store has room, its measurements are not",
         ) from error
 
 

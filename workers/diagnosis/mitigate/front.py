@@ -17,8 +17,8 @@ CLOSE: Final = 0.05
 MOST_POINTS: Final = 6
 
 RULE: Final = (
-    "Among the recipes of the front within the budget whose saved KL has an interval above zero on the documents to "
-    f"choose by, the one of lowest KL; of those within {CLOSE:.0%} of it, the one of fewest bytes."
+    "Only recipes within the budget count whose saved KL has an interval above zero on the documents to choose by. Of "
+    f"those within {CLOSE:.0%} of the lowest KL, the one of fewest bytes is recommended."
 ).replace("%", " %")
 
 

@@ -1,11 +1,11 @@
 """The `mitigate` job: find what makes a damaged model better within a budget, and prove it.
 
-Order: text, the candidate, hidden states of the reference over the documents to choose by, where the damage sits,
-trials in the order of expected nats a byte, front and recommendation; then all of that is frozen and the test is
-opened, once, for the front and nothing else. docs/recipes/mitigate.md shows the protocol.
+The job measures the candidate on the documents to choose by, and finds where the damage is. It then makes trials in
+the order of expected nats per byte. Front and recommendation are frozen before the test is opened, once, for the front
+and nothing else. docs/recipes/mitigate.md shows the protocol.
 
-What is measured is kept in the job's scratch, and checkpoints are kept in the store: the attempt after a lost one finds
-both, gets the same answers, and so goes the same way.
+The job's scratch keeps measurements, and the store keeps checkpoints. The attempt after a lost one finds both, gets the
+same answers, and so goes the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Mean
 from app.deployments.profiles import ProfileFiles
 from app.kinds.mitigate.least_size import check_budget
-from app.kinds.mitigate.report import NO_WOUND, MitigateReport, Wound
+from app.kinds.mitigate.report import NO_DAMAGE, Damage, MitigateReport
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from app.models.checkpoint import CheckpointInfo
 from app.models.recipes import recipe_fingerprint
@@ -27,12 +27,12 @@ from app.models.registry import ModelEntry
 from app.recipes.norm import NormTweak
 from app.recipes.recipe import Recipe
 from workers.diagnosis.mitigate import front as fronts
+from workers.diagnosis.mitigate.damage import damage_of, groups_of, layer_shares, restorable, restored
 from workers.diagnosis.mitigate.export import export
 from workers.diagnosis.mitigate.report import Found, Tested, build_report
 from workers.diagnosis.mitigate.search import Rung
 from workers.diagnosis.mitigate.treatments import smallest_arm
 from workers.diagnosis.mitigate.trials import Done, TrialRunner
-from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import Attempt, Scored, counted
 from workers.measuring.calibration_text import CalibrationLoader
@@ -106,13 +106,13 @@ class _Mitigate(Attempt):
             with watch.phase("candidate"):
                 base = self._base(bench, sides, sets, scored)
             with watch.phase("diagnose"):
-                wound, shares = self._wound(bench, sides, sets, scored, base)
+                damage, shares = self._damage(bench, sides, sets, scored, base)
             subject = Subject(origin, request.candidate.recipe, base["full"].record.bytes, shares)
             with watch.phase("search"):
-                ward, why = self._search(bench, subject, sets, scored, base, sides.reference.info)
-            chosen = self._choose(ward)
+                runner, why = self._search(bench, subject, sets, scored, base, sides.reference.info)
+            chosen = self._choose(runner)
             with watch.phase("test"):
-                tested = self._test(bench, sides, sets, ward, chosen)
+                tested = self._test(bench, sides, sets, runner, chosen)
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)
@@ -121,9 +121,9 @@ class _Mitigate(Attempt):
                     request=request,
                     sides=sides,
                     sets=sets,
-                    ward=ward,
+                    runner=runner,
                     why=why,
-                    wound=wound,
+                    damage=damage,
                     tested=tested,
                     profiles=self._profiles(sides),
                     conditions=self._conditions(scored),
@@ -182,9 +182,9 @@ class _Mitigate(Attempt):
         cheap = Measurement(full.values.select(inside), full.record, sets.cheap.where)
         return {"full": full, "cheap": cheap}
 
-    def _wound(
+    def _damage(
         self, bench: Bench, sides: Sides, sets: Sets, scored: Scored, base: dict[Rung, Measurement]
-    ) -> tuple[Wound, dict[int, float]]:
+    ) -> tuple[Damage, dict[int, float]]:
         """Which parts cost what: each restored in turn, where the weights allow it."""
         context, seed = self._context, self._request.seed
         candidate, reference = sides.candidate.info, sides.reference.info
@@ -199,8 +199,8 @@ class _Mitigate(Attempt):
             whole = self._restored(bench, candidate, reference, group.tensors, number, sets, scored, sides)
             saved[group.name] = estimate(base["cheap"].kl - whole.kl, sets.cheap.where, seed=seed)
         context.progress("diagnose", len(groups), len(groups))
-        wound = wound_of(kl, groups, saved, note)
-        return wound, layer_shares(wound.parts, candidate, manifest)
+        damage = damage_of(kl, groups, saved, note)
+        return damage, layer_shares(damage.parts, candidate, manifest)
 
     def _restored(
         self,
@@ -238,7 +238,7 @@ class _Mitigate(Attempt):
             part = sets.cheap if rung == "cheap" else sets.full
             return bench.trial(recipe, scored.stored, part, phase="trial", timed=rung == "full")
 
-        ward = TrialRunner(
+        runner = TrialRunner(
             subject=subject,
             fit=self._fit(),
             limits=fronts.limits_of(request.budget, subject.bytes),
@@ -248,17 +248,17 @@ class _Mitigate(Attempt):
             seed=request.seed,
             reference=reference,
         )
-        arms, why = ward.arms(request.treatments)
-        if base["full"].mean > NO_WOUND:
-            ward.run(arms, request.trials)
-        return ward, why
+        arms, why = runner.arms(request.treatments)
+        if base["full"].mean > NO_DAMAGE:
+            runner.run(arms, request.trials)
+        return runner, why
 
-    def _choose(self, ward: TrialRunner) -> _Chosen:
+    def _choose(self, runner: TrialRunner) -> _Chosen:
         """Front and recommendation, frozen: from here on the test may be read."""
-        points = ward.points()
+        points = runner.points()
         by_key = {point.key: done for point, done in points}
-        front = fronts.front_of(fronts.feasible([point for point, _ in points], ward.limits))
-        recommended = fronts.recommend(front, ward.limits)
+        front = fronts.front_of(fronts.feasible([point for point, _ in points], runner.limits))
+        recommended = fronts.recommend(front, runner.limits)
         kept = fronts.thinned(front, recommended)
         untreated = points[0][0]
         if untreated not in kept:
@@ -267,14 +267,14 @@ class _Mitigate(Attempt):
             "front": [[point.key, point.bytes, point.kl] for point in kept],
             "recommended": None if recommended is None else recommended.key,
             "rule": fronts.RULE,
-            "limits": ward.limits.model_dump(),
+            "limits": runner.limits.model_dump(),
         }
         frozen = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return _Chosen([(point, by_key[point.key]) for point in kept], recommended, frozen)
 
     # --- the test
 
-    def _test(self, bench: Bench, sides: Sides, sets: Sets, ward: TrialRunner, chosen: _Chosen) -> Tested:
+    def _test(self, bench: Bench, sides: Sides, sets: Sets, runner: TrialRunner, chosen: _Chosen) -> Tested:
         context = self._context
         sealed = Sealed(lambda: Part.of(sets.test), context.scratch / "test-opened.json")
         opened = sealed.open(chosen.frozen)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from app.contracts.report import Blocks, Limitation, Mean, Passage, SeverityVerdict
+from app.contracts.report import Blocks, Limitation, Mean, SeverityVerdict
 from app.kinds.mitigate.report import (
-    NO_WOUND,
+    NO_DAMAGE,
     Answer,
-    ChangedToken,
+    Damage,
     FrontPoint,
     MitigateReport,
-    Rescue,
     Seal,
     Unhelpful,
-    Wound,
 )
 from app.kinds.mitigate.request import MitigateRequest, TreatmentName
 from workers.analysis.numerals import counted, numeral
@@ -29,16 +27,13 @@ from workers.measuring.assemble import Conditions, envelope, provenance
 from workers.measuring.floor import Floor
 from workers.measuring.limitations import limits_of, without
 from workers.measuring.means import GAINED, ratio
-from workers.measuring.positions import document_tokens
 from workers.measuring.recipes import Measurement, estimate
 from workers.measuring.sets import Part, Sets
 from workers.measuring.sides import Sides
 from workers.measuring.subject import fields_of, told
-from workers.measuring.summary import Summary, summarize, usable
+from workers.measuring.summary import Summary, summarize
 from workers.measuring.verdict import decide
-from workers.measuring.worst import passage_indices, passages, worst_indices, worst_tokens
 from workers.process.handler import JobContext
-from workers.text.tokenization import load_tokenizer
 
 _SPEED: Final = Limitation(
     code="speed_and_memory",
@@ -114,9 +109,9 @@ class Found:
     request: MitigateRequest
     sides: Sides
     sets: Sets
-    ward: TrialRunner
+    runner: TrialRunner
     why: Mapping[TreatmentName, str]
-    wound: Wound
+    damage: Damage
     tested: Tested
     profiles: tuple[str, ...]
     conditions: Conditions
@@ -124,7 +119,7 @@ class Found:
 
 def build_report(found: Found, context: JobContext) -> MitigateReport:
     """Statistics of candidate and recommended model, front, trials, worst tokens before and after."""
-    request, tested, ward = found.request, found.tested, found.ward
+    request, tested, runner = found.request, found.tested, found.runner
     seed = request.seed
     helped = tested.helps(seed)
     done = tested.done() if helped else None
@@ -139,7 +134,6 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
     saved = tested.saved(key, seed) if key else None
     removed = tested.removed(key, seed) if key else None
     front = tuple(_point(point, one, found, helped=helped) for point, one in tested.front)
-    worst, around = _worst(found, tested.measured[key]) if key else ((), ())
     source = provenance(request, found.conditions, sides=found.sides, corpus=corpus)
     recipe = None if done is None else told(done.recipe)
     return MitigateReport(
@@ -152,15 +146,12 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
         front=front,
         recommended=recipe,
         rule=RULE,
-        budget=ward.limits,
-        candidate_bytes=ward.subject.bytes,
-        reference_bytes=found.sides.reference.info.bytes,
-        wound=found.wound,
-        trials=ward.trials([point.key for point, _ in tested.front]),
+        budget=runner.limits,
+        candidate_bytes=runner.subject.bytes,
+        damage=found.damage,
+        trials=runner.trials([point.key for point, _ in tested.front]),
         unhelpful=_unhelpful(found, done),
         profiles=found.profiles,
-        worst_tokens=worst,
-        passages=around,
         sets=found.sets.records(),
         seal=Seal(frozen=tested.frozen, opened_at=tested.opened_at),
         not_tested=_not_tested(found),
@@ -175,13 +166,13 @@ def answer_of(found: Found, before: SeverityVerdict, raw: Summary, *, helped: bo
     if helped:
         return "treated"
     kl = raw.divergence.kl.mean
-    if kl is not None and kl < NO_WOUND:
+    if kl is not None and kl < NO_DAMAGE:
         return "no_damage"
     if before.classes == ("none",):
         return "no_damage_that_matters"
     if found.tested.recommended is not None:
         return "does_not_hold"
-    return "nothing_helps" if found.ward.done else "nothing_tried"
+    return "nothing_helps" if found.runner.done else "nothing_tried"
 
 
 def sentence(
@@ -199,7 +190,7 @@ def sentence(
     share = f"{numeral(100 * (removed.mean or 0.0))} %"
     if removed.ci is not None:
         share += f" [{numeral(100 * removed.ci[0])}, {numeral(100 * removed.ci[1])}]"
-    base = found.ward.subject.bytes
+    base = found.runner.subject.bytes
     more = recommended.bytes - base
     percent = numeral(abs(100 * more / max(1, base)))
     growth = f"{percent} % {'more' if more > 0 else 'fewer'} bytes" if more else "as many bytes"
@@ -224,8 +215,8 @@ def _summary(found: Found, measurement: Measurement, context: JobContext) -> Sum
 
 
 def _point(point: Point, done: Done | None, found: Found, *, helped: bool) -> FrontPoint:
-    ward, tested, seed = found.ward, found.tested, found.request.seed
-    own = ward.base["full"] if done is None or done.measured is None else done.measured
+    runner, tested, seed = found.runner, found.tested, found.request.seed
+    own = runner.base["full"] if done is None or done.measured is None else done.measured
     test = tested.measured[point.key]
     recommended = helped and tested.recommended is not None and point.key == tested.recommended.key
     recipe = found.request.candidate.recipe if done is None else done.recipe
@@ -236,12 +227,11 @@ def _point(point: Point, done: Done | None, found: Found, *, helped: bool) -> Fr
         bits_per_weight=point.bits_per_weight,
         kl=estimate(test.kl, tested.part.where, seed=seed, low=0.0),
         saved=None if done is None else tested.saved(point.key, seed),
-        choose_kl=estimate(own.kl, own.where, seed=seed, low=0.0),
         tokens_per_second=own.record.tokens_per_second or 0.0,
         tokens_per_second_range=own.record.tokens_per_second_range,
         added_latency=None if done is None else point.added_latency,
         within_budget=not broken(
-            ward.limits, size=point.bytes, bits=point.bits_per_weight, latency=point.added_latency
+            runner.limits, size=point.bytes, bits=point.bits_per_weight, latency=point.added_latency
         ),
         recommended=recommended,
         weights_fingerprint=own.record.weights,
@@ -254,7 +244,7 @@ def _unhelpful(found: Found, done: Done | None) -> tuple[Unhelpful, ...]:
     tested, seed = found.tested, found.request.seed
     on_front = [(point.key, other.proposal.plan) for point, other in tested.front if other is not None]
     helpful = [] if done is None else [plan for key, plan in on_front if tested.saves(key, seed)]
-    listed = list(found.ward.unhelpful(found.request.treatments, found.why, helpful))
+    listed = list(found.runner.unhelpful(found.request.treatments, found.why, helpful))
     if "calibration" in found.request.treatments:
         reason = (
             "it changes no weight: serve one of the profiles that exist for this candidate beside it"
@@ -263,42 +253,6 @@ def _unhelpful(found: Found, done: Done | None) -> tuple[Unhelpful, ...]:
         )
         listed.append(Unhelpful(treatment="calibration", reason=reason))
     return tuple(listed)
-
-
-def _worst(found: Found, after: Measurement) -> tuple[tuple[ChangedToken, ...], tuple[Rescue, ...]]:
-    """The candidate's worst tokens, and what they are after treatment."""
-    corpus, before, where = found.sets.test, found.tested.raw.values, found.tested.part.where
-    ids = [document.id for document in corpus.documents]
-    domains = [document.domain for document in corpus.documents]
-    mask = usable(before) & usable(after.values)
-    tokenizer = load_tokenizer(found.sides.reference.tokenizer)
-    stored = found.request.keeps_text
-
-    def decode(tokens: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
-
-    chosen = worst_indices(before.kl, where.document, mask)
-    rows = worst_tokens(before, where, chosen, ids, domains, decode if stored else None)
-    later = after.values
-    changed = tuple(
-        ChangedToken(
-            **dict(row),
-            kl_after=float(later.kl[index]),
-            probability_after=float(np.exp(np.float64(later.logp_candidate[index]))),
-            top_after=decode([int(later.top_candidate[index])]) if stored else None,
-        )
-        for row, index in zip(rows, chosen, strict=True)
-    )
-    if not stored:
-        return changed, ()
-    centres = passage_indices(before.kl, where, mask)
-    tokens = document_tokens(corpus, {int(where.document[index]) for index in centres})
-
-    def around(values: Any) -> tuple[Passage, ...]:
-        return passages(values, where, centres, tokens, ids, domains, decode, mask)
-
-    pairs = zip(around(before), around(later), strict=True)
-    return changed, tuple(Rescue(before=one, after=other) for one, other in pairs)
 
 
 def _not_tested(found: Found) -> tuple[Limitation, ...]:
@@ -330,8 +284,8 @@ def _warnings(found: Found, done: Done | None) -> list[str]:
         )
     if "self" in sources:
         listed.append(
-            "The recommended recipe looks at text that is sampled from the reference, which a deployment cannot do: "
-            "deploy it with another calibration text, or the checkpoint that a job with export checkpoint leaves."
+            "The recommended recipe looks at text that is sampled from the reference, which a deployment cannot do. "
+            "Deploy it with another calibration text, or deploy the checkpoint of a job with export checkpoint."
         )
     return listed
 

@@ -1,10 +1,11 @@
 """Which recipe is tried next: a bandit by expected nats a byte, and successive halving over what a trial costs.
 
-Two rungs. On the *cheap* one a treatment is fitted on a quarter of the text, without training (norms: a quarter of it),
-and measured on a part of the documents; two thirds of the trials go there. The better half goes on to the *full* rung;
-only what was measured there can be chosen. On the cheap rung the next trial is the one of which most nats are expected
-a byte, beyond what the best recipe of as few bytes has already: single treatments first, then treatments on top of
-those on the front. Of equals the quickest comes first.
+There are two rungs. The *cheap* one fits a treatment on a quarter of the text, without training (norms: a quarter of
+it), and measures it on a part of the documents. Two thirds of the trials go there. The better half goes on to the
+*full* rung; only a recipe of that rung can be chosen.
+
+The next cheap trial has most expected nats per byte beyond the best recipe of as few bytes. Single treatments come
+first, then treatments on top of those on the front. Of equals the quickest comes first.
 
 Nothing here measures: `next` proposes, `tell` learns. The same answers give the same proposals, so an attempt that
 finds the measurements of an earlier one goes the same way.
@@ -54,9 +55,9 @@ class Measured:
 
 @dataclass
 class Search:
-    """`candidate` holds, by rung, what the untreated candidate measures. `fits` says whether so many bytes are within
-    the budget, `possible` whether a plan's recipe can be made at all, `seconds` about how long that takes for a cheap
-    trial: of plans of equal promise the quickest is tried first."""
+    """`candidate` holds the untreated candidate's measurements by rung. `fits`: whether so many bytes are within the
+    budget. `possible`: whether a plan's recipe can be made at all. `seconds`: about how long that takes for a cheap
+    trial. Of plans of equal promise the quickest is tried first."""
 
     arms: Sequence[Arm]
     candidate: dict[Rung, Measured]

@@ -1,11 +1,11 @@
 """The treatments: functions from recipe to recipe with knobs, what each costs in bytes and what is expected of it.
 
-What is expected at first (`prior`, the share of the candidate's KL that goes) comes from the measurements that the
-methods' pages in docs/recipes tell; it only decides what is tried first. The first trial of a treatment corrects it
-for all its knobs (`workers.diagnosis.mitigate.beliefs`).
+The first expectation (`prior`, the share of the candidate's KL that goes) comes from the measurements in docs/recipes.
+It only decides what is tried first. The first trial of a treatment corrects it for all its knobs
+(`workers.diagnosis.mitigate.beliefs`).
 
-Treatments come in a fixed order within a recipe, whatever order they were thought of in: damage is spread again, steps
-are replaced by better ones, then what is still lost is added back (repair), and norms are tuned last.
+Treatments come in a fixed order within a recipe. Damage is spread again, and better steps replace others. Then repair
+adds back what is still lost, and norms are tuned last.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ class TrialRunner:
                 continue
             alone = [done for done in mine if len(done.proposal.plan) == 1 and done.measured is not None]
             best = max((mean for done in alone if (mean := self.saved(done).mean) is not None), default=None)
-            reason = self._why_not(name, mine, best, chosen=bool(helpful))
+            reason = self._why_not(mine, best, chosen=bool(helpful))
             found.append(Unhelpful(treatment=name, reason=reason, best_saved=best))
         return tuple(found)
 
@@ -221,71 +221,30 @@ class TrialRunner:
             recipe=told(done.recipe),
             rung=rung,
             expected_saved=base.mean - done.proposal.expected_kl,
-            expected_bytes=done.proposal.expected_bytes,
             outcome=outcome,
             reason=reason,
             bytes=None if one is None else one.record.bytes,
-            bits_per_weight=None if one is None else one.record.bits_per_weight,
             kl=kl,
             saved=None if one is None else saved,
-            tokens_per_second=None if one is None else one.record.tokens_per_second,
-            added_latency=None if one is None else self.latency(one),
             seconds=None if one is None else one.record.seconds,
         )
 
     def _outcome(self, done: Done, front: set[str], promoted: set[Plan], saved: Mean) -> tuple[Outcome, str]:
+        """What became of a trial, and why it was refused or which limit it breaks."""
         one, plan = done.measured, done.proposal.plan
         if one is None:
             return "not_applicable", done.refusal
-        over = self._over(one)
         if one.mean == float("inf"):
-            found: tuple[Outcome, str] = ("no_gain", "its logits are not finite at some positions")
-        elif over:
-            found = ("over_budget", over)
-        elif (saved.mean or 0.0) <= 0:
-            found = ("no_gain", "it saves nothing on the documents to choose by")
-        elif done.proposal.rung == "cheap" and plan in promoted:
-            found = ("promoted", "went on to be made and measured in full")
-        elif done.proposal.rung == "cheap":
-            found = ("not_promoted", self._why_not_promoted(done, promoted))
-        elif plan_name(plan) in front:
-            found = ("front", "no other recipe has as low a KL for as few bytes")
-        else:
-            found = ("dominated", "another recipe has a lower KL for as few bytes, or nearly")
-        return found
+            return "no_gain", "its logits are not finite at some positions"
+        if over := self._over(one):
+            return "over_budget", over
+        if (saved.mean or 0.0) <= 0:
+            return "no_gain", ""
+        if done.proposal.rung == "cheap":
+            return ("promoted" if plan in promoted else "not_promoted"), ""
+        return ("front" if plan_name(plan) in front else "dominated"), ""
 
-    def _why_not_promoted(self, done: Done, promoted: set[Plan]) -> str:
-        """Why a cheap trial that saved something was not made in full."""
-        better = self._better(done)
-        if not promoted:
-            went = "no trial was left to be made in full"
-        elif any(other.proposal.plan in promoted for other in better):
-            went = "full trials went to them"
-        else:
-            went = "the full trials went to others"
-        return f"others saved more for as few bytes, and {went}" if better else went
-
-    def _better(self, done: Done, name: TreatmentName | None = None) -> list[Done]:
-        """The trials of the same rung and within the budget, without the treatment `name`, that had a lower KL for as
-        few bytes."""
-        mine = done.measured
-        return [
-            other
-            for other in self.done
-            if mine is not None
-            and other.measured is not None
-            and other.proposal.rung == done.proposal.rung
-            and all(arm.name != name for arm in other.proposal.plan)
-            and other.measured.mean < mine.mean
-            and other.measured.record.bytes <= mine.record.bytes
-            and not self._over(other.measured)
-        ]
-
-    def _saves(self, done: Done) -> bool:
-        """Whether a trial saved something on the documents to choose by; what is not finite did not."""
-        return done.measured is not None and done.measured.mean < self.base[done.proposal.rung].mean
-
-    def _why_not(self, name: TreatmentName, mine: Sequence[Done], best: float | None, *, chosen: bool) -> str:
+    def _why_not(self, mine: Sequence[Done], best: float | None, *, chosen: bool) -> str:
         """`chosen`: whether another recipe is recommended, which may then have saved more."""
         # Of a recipe that was made in full its cheap trial says nothing more: it may be too slow, or be refused.
         again = {done.proposal.plan for done in mine if done.proposal.rung == "full"}
@@ -298,30 +257,13 @@ class TrialRunner:
         over = [self._over(one) for one in measured]
         if all(over):
             return f"beyond the budget: {over[0]}"
-        if not chosen:
-            return "what it saved is not above zero for sure, or does not hold on the test documents"
-        fit = [done for done in last if done.measured is not None and not self._over(done.measured)]
-        return self._why_others(name, [done for done in fit if done.proposal.rung == "full"] or fit)
-
-    def _why_others(self, name: TreatmentName, judged: Sequence[Done]) -> str:
-        """Why what a treatment saved has no place on the front, where something else is recommended. `judged`: its
-        trials within the budget, of one rung: the full ones, the cheap ones where there are none."""
-        full = judged[0].proposal.rung == "full"
-        saving = [done for done in judged if self._saves(done)]
-        if not saving:
-            made = "made in full, " if full else ""
-            return f"{made}it saved nothing within the budget on the documents to choose by"
-        if all(self._better(done, name) for done in saving):
-            return "others saved more for as few bytes"
-        if not full:
-            return "it saved something in a cheap trial, and the full trials went to others"
-        return (
-            "what it saved is not above zero for sure on the test documents, or others of the front were tested there"
-        )
+        if chosen:
+            return "others saved more for as few bytes, or what it saved is not above zero for sure on the test"
+        return "what it saved is not above zero for sure, or does not hold on the test documents"
 
     def _described(self, plan: Plan) -> str:
-        """As the report does: by the recipe as it is made in full."""
-        return described(treatments_of(plan), told(apply_plan(self.subject, plan, self.fit)))
+        """As the report does."""
+        return described(treatments_of(plan))
 
     def _beginning(self, proposal: Proposal, number: int, trials: int) -> str:
         saved = self.base[proposal.rung].mean - proposal.expected_kl

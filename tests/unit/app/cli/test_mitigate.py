@@ -15,12 +15,12 @@ def test_options_become_a_request_that_the_service_takes(sent):
         sent(
             "mitigate -r a -c b --recipe quantize.rtn:bits=3 --bytes 1000 --bits 4.5 --added-latency 0.1 "
             "--treatment protect --treatment repair.lowrank --trials 5 --text shipped:20 --calibration calibration:8 "
-            "--checkpoint --store-text"
+            "--checkpoint"
         )
     )
     assert request.budget.model_dump() == {"bytes": 1000, "bits_per_weight": 4.5, "added_latency": 0.1}
     assert request.treatments == ("protect", "repair.lowrank")
-    assert (request.trials, request.export, request.store_text) == (5, "checkpoint", True)
+    assert (request.trials, request.export) == (5, "checkpoint")
 
 
 def onwards_of(monkeypatch, line):

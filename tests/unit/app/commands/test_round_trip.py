@@ -133,7 +133,6 @@ OWN: dict[str, list[Json]] = {
         {"budget": {"bits_per_weight": 4.123456789, "added_latency": 0.1}},
         {"treatments": ["protect", "norm.tweak"]},
         {"trials": 3},
-        {"store_text": True},
         {"export": "checkpoint"},
     ],
     "calibrate": [

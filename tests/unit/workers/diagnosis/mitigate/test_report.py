@@ -23,8 +23,8 @@ def found(*, tried=True, recommended=True, size=120, documents=8):
     tested = SimpleNamespace(
         recommended=point, raw=SimpleNamespace(mean=0.4, where=where), part=SimpleNamespace(where=where)
     )
-    ward = SimpleNamespace(subject=SimpleNamespace(bytes=100), done=[object()] * tried)
-    return SimpleNamespace(tested=tested, ward=ward, sets=SimpleNamespace(warnings=("of the sets",)))
+    runner = SimpleNamespace(subject=SimpleNamespace(bytes=100), done=[object()] * tried)
+    return SimpleNamespace(tested=tested, runner=runner, sets=SimpleNamespace(warnings=("of the sets",)))
 
 
 @pytest.mark.parametrize(

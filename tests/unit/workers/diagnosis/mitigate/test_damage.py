@@ -11,7 +11,7 @@ from app.models.checkpoint import inspect
 from tests.support.outliers import with_outliers
 from tests.support.quantizing import divergence, operate
 from tests.support.tiny import make_checkpoint
-from workers.diagnosis.mitigate.wound import groups_of, layer_shares, restorable, restored, wound_of
+from workers.diagnosis.mitigate.damage import damage_of, groups_of, layer_shares, restorable, restored
 from workers.measuring.subject import recipe_of
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.recipe import apply
@@ -98,14 +98,14 @@ def test_shares_follow_what_restoring_saved_and_never_go_below_zero(changed, tin
     candidate = inspect(changed.path)
     groups = groups_of(candidate, inspect(tiny()), changed.manifest)
     saved = {"layer 0": Mean(mean=0.3, ci=(0.2, 0.4)), "layer 2": Mean(mean=-0.1, ci=(-0.2, 0.0))}
-    wound = wound_of(KL, groups, saved, "")
+    wound = damage_of(KL, groups, saved, "")
     assert [(part.name, part.share) for part in wound.parts] == [("layer 0", 1.0), ("layer 2", 0.0)]
     assert layer_shares(wound.parts, candidate, changed.manifest) == {0: 1.0}
 
 
 def test_without_a_measurement_the_error_of_the_weights_tells(changed, tiny):
     groups = groups_of(inspect(changed.path), inspect(tiny()), changed.manifest)
-    wound = wound_of(KL, groups, {}, "packed")
+    wound = damage_of(KL, groups, {}, "packed")
     assert wound.how == "reconstruction_error"
     assert sum(part.share or 0 for part in wound.parts) == pytest.approx(1)
-    assert wound_of(KL, [], {}, "").how == "unknown"
+    assert damage_of(KL, [], {}, "").how == "unknown"

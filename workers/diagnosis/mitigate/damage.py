@@ -21,7 +21,7 @@ from typing import Final
 import torch
 
 from app.contracts.report import Mean
-from app.kinds.mitigate.report import Part, Wound
+from app.kinds.mitigate.report import Damage, Part
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.layer_names import in_layer
 from app.models.modules import natural_key, weights_of
@@ -104,8 +104,8 @@ def layer_shares(parts: tuple[Part, ...], candidate: CheckpointInfo, manifest: M
     return {layer: share / whole for layer, share in sorted(shares.items())} if whole else {}
 
 
-def wound_of(kl: Mean, groups: list[Group], saved: Mapping[str, Mean], note: str) -> Wound:
-    """The modification from what restoring each group saved, by its name; empty where none was restored."""
+def damage_of(kl: Mean, groups: list[Group], saved: Mapping[str, Mean], note: str) -> Damage:
+    """The damage, from what restoring each group saved, by its name; `saved` is empty if none was restored."""
     gains = {name: max(0.0, mean.mean or 0.0) for name, mean in saved.items()}
     total = sum(gains.values())
     squared = {group.name: (group.error or 0.0) ** 2 for group in groups}
@@ -127,7 +127,7 @@ def wound_of(kl: Mean, groups: list[Group], saved: Mapping[str, Mean], note: str
             )
         )
     how = "restored" if saved else "reconstruction_error" if weight else "unknown"
-    return Wound(
+    return Damage(
         kl=kl,
         parts=tuple(sorted(parts, key=lambda part: -(part.share or 0.0))),
         how=how,  # type: ignore[arg-type]
