@@ -183,10 +183,12 @@ class Supervisor:
             program.leave_by = time.monotonic() + timeout_s
             self.leaving.append(program)
 
-    def stop_all(self, timeout_s: float, interruptions: Interruptions, *, before: int = 0) -> None:
-        """Ends every program at the same time, as `stop` ends one. `before`: interruptions that began the ending; those
-        beyond them hurry it, also where they came before this call."""
-        for program in tuple(self.programs):
+    def stop(
+        self, programs: Sequence[Program], timeout_s: float, interruptions: Interruptions, *, before: int = 0
+    ) -> None:
+        """Ends these programs at the same time: SIGTERM, SIGINT at an interruption, SIGKILL at the second or when time
+        is up. `before`: interruptions that began the ending and do not hurry it."""
+        for program in tuple(programs):
             self.retire(program, timeout_s)
         told = before
         while self.leaving:
@@ -240,22 +242,6 @@ class Supervisor:
             elif now >= program.due_at:
                 program.start()
                 self._say(f"the {program.name} is started again")
-
-    def stop(self, program: Program, timeout_s: float, interruptions: Interruptions) -> None:
-        """Ends a program: SIGTERM, at an interruption another one, SIGKILL at the second or when time is up."""
-        if not program.running:
-            return
-        program.signal(signal.SIGTERM)
-        deadline = time.monotonic() + timeout_s
-        told = 0
-        while program.running:
-            if interruptions.count > told:
-                told = interruptions.count
-                program.signal(signal.SIGTERM)
-            if told >= HURRY or time.monotonic() >= deadline:
-                self._say(f"the {program.name} does not end; it is killed")
-                program.kill()
-            time.sleep(0.05)
 
     def kill(self) -> None:
         """Ends whatever still runs."""

@@ -282,10 +282,10 @@ class _Parts:
         with Interruptions() as interruptions:
             interruptions.count += max(0, self.interruptions.count - 1)
             try:
-                self.supervisor.stop(self.api, settings.drain_s + MARGIN_S, interruptions)
+                self.supervisor.stop([self.api], settings.drain_s + MARGIN_S, interruptions)
                 patience = settings.drain_s + settings.cancel_grace_s + MARGIN_S
                 patience += MARGIN_S if self.agent is not None else 0.0  # it waits for processes of its own
-                self.supervisor.stop_all(patience, interruptions)
+                self.supervisor.stop(self.supervisor.programs, patience, interruptions)
             finally:
                 self.supervisor.kill()
                 if self._valkey is not None:

@@ -23,7 +23,7 @@ def main() -> int:
         while program.running and not interruptions.count:
             supervisor.kill_hung()
             time.sleep(TEND_S)
-        supervisor.stop(program, settings.drain_s + MARGIN_S, interruptions)
+        supervisor.stop([program], settings.drain_s + MARGIN_S, interruptions)
     status = program.process.returncode if program.process is not None else 1
     return status if status >= 0 else 128 - status
 

@@ -10,7 +10,7 @@ import typer
 from app.cli.configuration import settings
 from app.cli.flips_sweep import Swept, broken, reports, steps_of, sweep
 from app.cli.models import DEMO_ALIAS, ensure_demo_model
-from app.cli.once import Commands, GivenOnce
+from app.cli.once import Commands
 from app.cli.options import AsJson, Url
 from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect, connect_or_start
@@ -46,7 +46,6 @@ def build(
     from_jobs: Annotated[
         bool, typer.Option("--from-jobs", help="Run nothing: add what finished jobs of kind tasks found.")
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Repeat recipes that finished jobs already have.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +63,7 @@ def build(
     steps = steps_of(reference, recipe or SWEEP, task, text)
     opened = connect(url, configured) if from_jobs else connect_or_start(url, configured, err, steps[0].request)
     with opened as client:
-        swept = Swept() if from_jobs else sweep(client, steps, err, again=again)
+        swept = Swept() if from_jobs else sweep(client, steps, err)
         found = [run for job, report in reports(client) for run in _runs_of(job, report)]
     earlier = {(run.job, run.fingerprint) for run in runs.read(configured.home)}
     runs.add(configured.home, [run for run in found if run.usable and (run.job, run.fingerprint) not in earlier])
@@ -87,22 +86,7 @@ def build(
         raise SystemExit(Exit.FAILED)
 
 
-class _TakesNegative(GivenOnce):
-    """A KL below zero is refused as what it is, not as an option that there is not."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        # With a blank before it a number reads the same, and is no option.
-        return super().parse_args(ctx, [f" {one}" if _is_negative(one) else one for one in args])
-
-
-def _is_negative(argument: str) -> bool:
-    try:
-        return argument.startswith("-") and not float(argument) > 0
-    except ValueError:
-        return False
-
-
-@flips_app.command(cls=_TakesNegative)
+@flips_app.command()
 def predict(
     kl: Annotated[float, typer.Argument(help="Mean KL over a text in nats per token, as a compare job measures it.")],
     items: Annotated[int, typer.Option(help="Items of the task.")] = 1000,

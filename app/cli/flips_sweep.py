@@ -1,13 +1,11 @@
-"""A sweep of tasks jobs for `hemostat flips build`: checked before any of it runs, gone on with where it broke off."""
+"""A sweep of tasks jobs for `hemostat flips build`: checked before any of it runs."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from app.cli.client import Client
@@ -15,7 +13,6 @@ from app.cli.watching import run_to_end
 from app.commands.recipes import parse_recipe
 from app.commands.tasks import parse_task
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.tasks.request import TasksRequest
 from app.kinds.tasks.rule import all_results
 from app.reports import format as fmt
 
@@ -29,14 +26,6 @@ class Step:
 
     written: str
     request: Json
-
-    def asked_by(self, report: Json) -> bool:
-        """Whether a report answers this very request. What its names stand for may have changed since: the alias may
-        point to other weights, a task's file may have other content. Telling that takes a reading of all weights."""
-        try:
-            return TasksRequest.model_validate(report["request"]) == TasksRequest.model_validate(self.request)
-        except ValidationError:  # a report keeps no documents of an inline text
-            return False
 
 
 @dataclass
@@ -83,55 +72,26 @@ def reports(client: Client) -> Iterator[tuple[Json, Json]]:
         after = page["last_id"]
 
 
-def sweep(client: Client, steps: Sequence[Step], console: Console, *, again: bool = False) -> Swept:
-    """Runs what has not been run. A recipe that fails is passed over.
+def sweep(client: Client, steps: Sequence[Step], console: Console) -> Swept:
+    """Runs each step. A recipe that fails is passed over.
 
     Raises `HemostatError` for the first recipe that is refused, before any is run. It also raises if every recipe
     fails, if the service is away, or if these tasks can teach nothing.
     """
-    found = Swept() if again else _before(client, steps)
-    for step in steps:
-        if step.written in found.jobs:
-            said = f"{step.written}: run before, job {found.jobs[step.written]}; --again runs it again"
-            console.print(said, markup=False, soft_wrap=True)
-    if found.jobs:
-        console.print(
-            "These were asked for the same by name: where the weights behind an alias or the content of a task's file "
-            "have changed since, use --again",
-            markup=False,
-            soft_wrap=True,
-        )
-    left = [step for step in steps if step.written not in found.jobs]
-    if left:
-        seconds = sum(_checked(client, step) for step in left)
-        console.print(
-            f"{fmt.counted(len(left), 'run')}, estimated at {fmt.duration(seconds)}; where this is broken off, "
-            "finished ones are kept, and the same command goes on with the others",
-            markup=False,
-            soft_wrap=True,
-        )
+    seconds = sum(_checked(client, step) for step in steps)
+    console.print(f"{fmt.counted(len(steps), 'run')}, estimated at {fmt.duration(seconds)}", markup=False)
+    found = Swept()
     try:
-        _run(client, left, console, found)
+        _run(client, steps, console, found)
     except KeyboardInterrupt:
         console.print(
-            f"{len(found.jobs)} of {fmt.counted(len(steps), 'run')} are finished and kept; the same command goes on "
-            "with the others",
+            f"{len(found.jobs)} of {fmt.counted(len(steps), 'run')} are finished and kept; --from-jobs adds them",
             markup=False,
             soft_wrap=True,
         )
         raise
     if found.failed and not found.jobs:
         raise next(iter(found.failed.values()))
-    return found
-
-
-def _before(client: Client, steps: Sequence[Step]) -> Swept:
-    """Jobs that earlier sweeps left; of several of a recipe the latest."""
-    found = Swept()
-    for job, report in reports(client):
-        for step in steps:
-            if step.written not in found.jobs and step.asked_by(report):
-                found.jobs[step.written] = job["id"]
     return found
 
 
@@ -146,12 +106,8 @@ def _checked(client: Client, step: Step) -> float:
 
 
 def _run(client: Client, steps: Sequence[Step], console: Console, found: Swept) -> None:
-    taken: list[float] = []
     for number, step in enumerate(steps, 1):
-        # The first one scores the reference, which the others find stored: it shows nothing of them.
-        rest = statistics.fmean(taken[1:]) * (len(steps) - number + 1) if len(taken) > 1 else None
-        left = "" if rest is None else f" (about {fmt.duration(rest)} to go)"
-        console.print(f"{number} of {len(steps)}: {step.written}{left}", markup=False)
+        console.print(f"{number} of {len(steps)}: {step.written}", markup=False)
         try:
             job = run_to_end(client, step.request, console)
         except HemostatError as error:
@@ -161,7 +117,6 @@ def _run(client: Client, steps: Sequence[Step], console: Console, found: Swept) 
             console.print(f"{step.written} failed: {error.detail} ({error.code})", markup=False, soft_wrap=True)
             continue
         found.jobs[step.written] = job["id"]
-        taken.append((job.get("finished_at") or 0.0) - (job.get("started_at") or 0.0))
         report = client.report(job["id"])
         for line in outcome(report):
             console.print(line, markup=False, soft_wrap=True)

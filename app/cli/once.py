@@ -53,10 +53,8 @@ def _is_single(option: TyperOption) -> bool:
 
 
 class Commands(typer.Typer):
-    """Commands of this command line: each is a `GivenOnce`, where it is not given another class."""
+    """Commands of this command line: each is a `GivenOnce`."""
 
-    def command(
-        self, *arguments: Any, cls: type[TyperCommand] | None = None, **settings: Any
-    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
+    def command(self, *arguments: Any, **settings: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """As typer registers one."""
-        return super().command(*arguments, cls=cls or GivenOnce, **settings)
+        return super().command(*arguments, cls=GivenOnce, **settings)

@@ -199,7 +199,8 @@ class Agent:
     def stop(self, interruptions: Interruptions) -> None:
         """Ends every process at the same time: each drains; Ctrl-C meanwhile hurries, the third one kills."""
         try:
-            self.supervisor.stop_all(self._patience, interruptions, before=min(interruptions.count, 1))
+            programs = self.supervisor.programs
+            self.supervisor.stop(programs, self._patience, interruptions, before=min(interruptions.count, 1))
         finally:
             self.supervisor.kill()
 

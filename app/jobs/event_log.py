@@ -69,8 +69,3 @@ class EventLog:
                 break
             before = f"({entries[-1][0]}"
         return next(filter(None, (_message(event.data) for event in reversed(await self._tail(job_id)))), None)
-
-    async def oldest_event(self, job_id: str) -> int | None:
-        """Number of the oldest event that is still kept."""
-        entries = await self.events(job_id, 0, count=1)
-        return entries[0].number if entries else None

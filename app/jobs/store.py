@@ -483,8 +483,3 @@ class JobStore(EventLog):
         fields = await self.client.hmget(keys.job(job_id), ["status", "worker"])
         status, worker = cast("list[str | None]", fields)
         return worker if status in {JobStatus.RUNNING, JobStatus.CANCELLING} else None
-
-    async def cancel_requested(self, job_id: str) -> bool:
-        """Whether the job's owner asked for it to stop."""
-        status = await self.client.hget(keys.job(job_id), "status")
-        return status == JobStatus.CANCELLING

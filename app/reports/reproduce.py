@@ -11,7 +11,7 @@ from typing import Any
 from app.commands.options import words_of
 from app.contracts.report import Report
 from app.contracts.request import Thresholds
-from app.kinds.registry import KINDS, kind_of
+from app.kinds.registry import KINDS
 from app.recipes.recipe import STEPS
 from app.reports import describe
 from app.reports.untrusted import visible
@@ -85,31 +85,15 @@ def _one_field_a_line(body: Json) -> str:
 
 
 def _request(report: Report) -> Json:
-    """The request itself where the report carries it, else what the provenance shows of it."""
-    if report.request is not None:
-        known = {
-            key: value
-            for key, value in report.request.items()
-            if key not in {"metadata", "dry_run", "timeout_s"} and value is not None and value != {}
-        }
-    else:
-        origin = report.provenance
-        known = {
-            "reference": {"model": origin.reference.model},
-            "candidate": {"model": origin.candidate.model, "recipe": list(origin.candidate.recipe)},
-            "text": {"source": origin.protocol.text_source.split(maxsplit=1)[0].rstrip(":,") or "shipped"},
-            "window": origin.protocol.window,
-            "seed": origin.seed,
-            "precision": origin.precision,
-            "thresholds": report.decision.thresholds.model_dump(),
-        }
-    if kind_of(known.get("kind")) is None:
-        known = known | {"kind": report.kind}
+    """The request that the report carries, without what has its default."""
+    known = {
+        key: value
+        for key, value in (report.request or {}).items()
+        if key not in {"metadata", "dry_run", "timeout_s"} and value is not None and value != {}
+    }
     if known.get("thresholds") == Thresholds().model_dump():
         known.pop("thresholds")
-    if not isinstance(known.get("text"), dict):
-        known["text"] = {"source": "shipped"}
-    return known
+    return known | {"kind": report.kind}
 
 
 def _command(request: Json, recipe_file: str = "") -> str:

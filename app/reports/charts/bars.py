@@ -12,7 +12,7 @@ from typing import Final
 from markupsafe import Markup
 
 from app.reports import format as fmt
-from app.reports.charts.marks import Interval, _anchor, _line, _pct, _svg, _tag
+from app.reports.charts.marks import Interval, _line, _pct, _svg, _tag, _ticks, _whisker
 from app.reports.scales import LinearScale, ticks
 
 _ROW: Final = 40
@@ -59,16 +59,11 @@ def ranked_bars(bars: Sequence[Bar], *, title: str, unit: str) -> Markup:
             )
         )
         if bar.ci:
-            places = [scale.at(bound) for bound in bar.ci]
-            shapes.append(_tag("line", x1=_pct(places[0]), x2=_pct(places[1]), y1=middle, y2=middle, class_="whisker"))
-            shapes += [_line(place, middle - 4, middle + 4, "whisker") for place in places]
+            shapes += _whisker(scale, bar.ci, middle, cap=4)
         shapes.append(_tag("text", bar.label, x=0, y=top + _LABEL, class_="t halo strong"))
         shapes.append(_tag("text", bar.text, x="100%", y=top + _LABEL, class_="t halo end"))
     shapes.append(_line(zero, 0, bottom, "base"))
-    for tick in ticks(scale, 17):
-        at = scale.at(tick)
-        shapes.append(_line(at, bottom, bottom + 4, "tick"))
-        shapes.append(_tag("text", fmt.short(tick), x=_pct(at), y=bottom + 17, class_="t " + _anchor(at)))
+    shapes += _ticks(scale, 17, bottom)
     shapes.append(_tag("text", unit, x="100%", y=bottom + 33, class_="t end"))
     told = "; ".join(f"{bar.label}: {bar.text}" for bar in bars)
     return _svg(bottom + 38, title=title, desc=told, body=shapes, class_="chart")

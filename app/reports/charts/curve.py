@@ -14,8 +14,8 @@ from typing import Final
 from markupsafe import Markup
 
 from app.reports import format as fmt
-from app.reports.charts.marks import _NARROWEST, Interval, _anchor, _line, _line_across, _pct, _svg, _tag
-from app.reports.scales import LinearScale, LogScale, ticks
+from app.reports.charts.marks import _NARROWEST, Interval, _anchor, _grid, _line, _line_across, _pct, _svg, _tag
+from app.reports.scales import LinearScale, LogScale
 
 _TOP: Final = 40
 _PLOT: Final = 240
@@ -92,9 +92,7 @@ def curve_chart(
         return base - _PLOT * up.at(y) / 100
 
     shapes: list[Markup] = [_tag("text", y_title, x=0, y=12, class_="t")]
-    for tick in ticks(up, 14):
-        shapes.append(_line_across(y_of(tick), "grid"))
-        shapes.append(_tag("text", fmt.short(tick), x=0, y=y_of(tick) - 3, class_="t halo"))
+    shapes += _grid(up, 14, y_of, fmt.short)
     shapes += _knee(knee, x_of, base)
     shapes += [
         _tag("line", x1=_pct(x_of(x)), x2=_pct(x_of(after)), y1=y_of(y), y2=y_of(lower), class_="mean")
@@ -165,27 +163,16 @@ def _levels(levels: Sequence[Level], y_of: Callable[[float], float], base: float
 
 
 def _labels(dots: Sequence[CurveDot], x_of: Callable[[float], float], base: float) -> list[Markup]:
-    """The settings by name below the axis, those of one place together: both ends, and of the others as many as have
-    room, as evenly as so many can stand."""
+    """The settings by name below the axis, those of one place together, as far as there is room."""
     names: dict[float, list[str]] = {}
     for dot in sorted(dots, key=lambda dot: dot.x):
         names.setdefault(dot.x, []).append(dot.label)
     places = [(float(x_of(x)), _together(labels)) for x, labels in names.items()]
     shapes = [_line(at, base, base + 4, "tick") for at, _ in places]
-    even, most = _evenly(places), _in_turn(places)
-    chosen = even if len(even) >= len(most) - 1 else most
-    shapes += [_tag("text", label, x=_pct(at), y=base + 18, class_=f"t {_anchor(at) or 'mid'}") for at, label in chosen]
-    return shapes
-
-
-def _evenly(places: Sequence[_Named]) -> list[_Named]:
-    """Both ends, and every so many of the others: the most that have room."""
-    last = len(places) - 1
-    for count in range(len(places), 2, -1):
-        chosen = [places[round(index * last / (count - 1))] for index in range(count)]
-        if all(_apart(one, other) for one, other in pairwise(chosen)):
-            return chosen
-    return _in_turn([places[0], *places[1:][-1:]])
+    return shapes + [
+        _tag("text", label, x=_pct(at), y=base + 18, class_=f"t {_anchor(at) or 'mid'}")
+        for at, label in _in_turn(places)
+    ]
 
 
 def _in_turn(places: Sequence[_Named]) -> list[_Named]:

@@ -11,14 +11,12 @@ from typing import Final, Literal
 
 from markupsafe import Markup
 
-from app.reports import format as fmt
-from app.reports.charts.marks import Interval, _anchor, _dot, _line, _line_across, _pct, _svg, _tag
+from app.reports.charts.marks import Interval, _dot, _line, _line_across, _pct, _svg, _tag, _ticks, _whisker
 from app.reports.scales import LinearScale, ticks
 
 Said = Literal["better", "worse", "no difference shown", "cannot be judged", "equal"]
 _ROW: Final = 34
 _MIDDLE: Final = 22
-_CAP: Final = 4
 # Lines of a row about its middle: they end before the texts above and below, which may stand at any place.
 _ABOVE: Final = 4
 _BELOW: Final = 12
@@ -58,9 +56,7 @@ def differences_chart(gaps: Sequence[Gap], *, title: str, unit: str, left: str, 
         shapes.append(_line(scale.at(0.0), y - _ABOVE, y + _BELOW, "base"))
         body = [_tag("title", f"{gap.label}: {gap.text}")]
         if gap.ci:
-            places = [scale.at(bound) for bound in gap.ci]
-            body.append(_tag("line", x1=_pct(places[0]), x2=_pct(places[1]), y1=y, y2=y, class_="whisker"))
-            body += [_line(place, y - _CAP, y + _CAP, "whisker") for place in places]
+            body += _whisker(scale, gap.ci, y, cap=4)
         body.append(
             _tag("text", "×", x=_pct(at), y=y + 5, class_="t halo mid cross")
             if gap.said == "cannot be judged"
@@ -70,10 +66,7 @@ def differences_chart(gaps: Sequence[Gap], *, title: str, unit: str, left: str, 
         shapes.append(_tag("text", gap.label, x=0, y=y - 9, class_="t halo strong"))
         shapes.append(_tag("text", gap.text, x="100%", y=y - 9, class_="t halo end"))
     shapes.append(_line_across(bottom, "base"))
-    for tick in ticks(scale, 17):
-        at = scale.at(tick)
-        shapes.append(_line(at, bottom, bottom + 4, "tick"))
-        shapes.append(_tag("text", fmt.short(tick), x=_pct(at), y=bottom + 17, class_="t " + _anchor(at)))
+    shapes += _ticks(scale, 17, bottom)
     shapes.append(_tag("text", f"◂ {left}", x=0, y=12, class_="t"))
     shapes.append(_tag("text", f"{right} ▸", x="100%", y=12, class_="t end"))
     shapes.append(_tag("text", unit, x="100%", y=bottom + 33, class_="t end"))

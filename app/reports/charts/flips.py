@@ -13,8 +13,8 @@ from typing import Final
 from markupsafe import Markup
 
 from app.reports import format as fmt
-from app.reports.charts.marks import Interval, _anchor, _line, _line_across, _pct, _svg, _tag
-from app.reports.scales import LinearScale, LogScale, ticks
+from app.reports.charts.marks import Interval, _grid, _line_across, _pct, _svg, _tag, _ticks, _upright
+from app.reports.scales import LinearScale, LogScale
 
 _TOP: Final = 26
 _PLOT: Final = 220
@@ -65,16 +65,12 @@ def flips_chart(dots: Sequence[FlipDot], band: Band | None) -> Markup | None:
     shapes: list[Markup] = [_tag("text", "items that flip", x=0, y=12, class_="t")]
     if band is not None:
         shapes += _drawn(band, x_of, y_of)
-    for tick in ticks(up, 14):
-        shapes.append(_line_across(y_of(tick), "grid"))
-        shapes.append(_tag("text", f"{100 * tick:g} %", x=0, y=y_of(tick) - 3, class_="t halo"))
+    shapes += _grid(up, 14, y_of, lambda tick: f"{100 * tick:g} %")
     for dot in sorted(dots, key=lambda dot: dot.own):
         x, y = x_of(dot.kl), y_of(dot.rate)
         title = f"{dot.label}: {fmt.number(100 * dot.rate)} % flip at {fmt.number(dot.kl)} nats"
         if dot.own and dot.ci:
-            shapes.append(
-                _tag("line", x1=_pct(x), x2=_pct(x), y1=y_of(dot.ci[0]), y2=y_of(dot.ci[1]), class_="whisker")
-            )
+            shapes.append(_upright(x, dot.ci, y_of))
         shapes.append(
             _tag(
                 "circle",
@@ -87,10 +83,7 @@ def flips_chart(dots: Sequence[FlipDot], band: Band | None) -> Markup | None:
         )
     shapes += _names([dot for dot in dots if dot.own], x_of, y_of)
     shapes.append(_line_across(base, "base"))
-    for tick in ticks(across, 12):
-        at = x_of(tick)
-        shapes.append(_line(at, base, base + 4, "tick"))
-        shapes.append(_tag("text", fmt.short(tick), x=_pct(at), y=base + 17, class_="t " + _anchor(at)))
+    shapes += _ticks(across, 12, base, x_of)
     shapes.append(_tag("text", "KL over the text, nats per token", x="100%", y=base + 34, class_="t end"))
     told = "; ".join(
         f"{dot.label}: {fmt.number(100 * dot.rate)} % at {fmt.number(dot.kl)} nats" for dot in dots if dot.own

@@ -13,7 +13,7 @@ from typing import Final
 from markupsafe import Markup
 
 from app.reports import format as fmt
-from app.reports.charts.marks import Interval, _anchor, _line, _line_across, _pct, _svg, _tag
+from app.reports.charts.marks import Interval, _grid, _line, _line_across, _pct, _svg, _tag, _ticks, _upright
 from app.reports.scales import LinearScale, LogScale, Scale, ticks
 
 _MEBIBYTE: Final = 1024.0**2
@@ -65,9 +65,7 @@ def front_chart(dots: Sequence[Dot], *, budget: int | None, note: str) -> Markup
         return base - _PLOT * up.at(kl) / 100
 
     shapes: list[Markup] = [_tag("text", "KL, nats per token", x=0, y=12, class_="t")]
-    for tick in ticks(up, 12):
-        shapes.append(_line_across(y_of(tick), "grid"))
-        shapes.append(_tag("text", fmt.short(tick), x=0, y=y_of(tick) - 3, class_="t halo"))
+    shapes += _grid(up, 12, y_of, fmt.short)
     bottom = base + _GAP + _SPEEDS
     if budget is not None:
         at = x_of(budget)
@@ -80,9 +78,7 @@ def front_chart(dots: Sequence[Dot], *, budget: int | None, note: str) -> Markup
     for dot in named:
         x, y = x_of(dot.bytes), y_of(dot.kl)
         if dot.ci:
-            shapes.append(
-                _tag("line", x1=_pct(x), x2=_pct(x), y1=y_of(dot.ci[0]), y2=y_of(dot.ci[1]), class_="whisker")
-            )
+            shapes.append(_upright(x, dot.ci, y_of))
         kind = {"candidate": "ring", "recommended": "estimate"}.get(dot.kind, "point")
         shapes.append(_circle(x, y, kind, dot.title, 7 if dot.kind == "recommended" else 5))
         above = not above if x - last < _CLOSE else True
@@ -95,10 +91,7 @@ def front_chart(dots: Sequence[Dot], *, budget: int | None, note: str) -> Markup
     shapes.append(_line_across(base, "base"))
     shapes += _speeds(named, x_of, base + _GAP)
     shapes.append(_line_across(bottom, "base"))
-    for tick in ticks(across, 15):
-        at = _LEFT + across.at(tick) * (_RIGHT - _LEFT) / 100
-        shapes.append(_line(at, bottom, bottom + 4, "tick"))
-        shapes.append(_tag("text", fmt.short(tick), x=_pct(at), y=bottom + 17, class_="t " + _anchor(at)))
+    shapes += _ticks(across, 15, bottom, lambda size: x_of(size * _MEBIBYTE))
     shapes.append(_tag("text", "MiB, as the weights take packed", x="100%", y=bottom + 34, class_="t end"))
     told = "; ".join(f"{dot.label}: {dot.title}" for dot in named)
     return _svg(

@@ -13,8 +13,8 @@ from typing import Final
 from markupsafe import Markup
 
 from app.reports import format as fmt
-from app.reports.charts.marks import Interval, _anchor, _line, _line_across, _pct, _svg, _tag
-from app.reports.scales import LinearScale, ticks
+from app.reports.charts.marks import Interval, _anchor, _grid, _line, _line_across, _pct, _svg, _tag
+from app.reports.scales import LinearScale
 
 _LEFT: Final = 9.0  # where plots begin, so that labels of rows have room
 _RIGHT: Final = 100.0
@@ -49,9 +49,7 @@ def layer_curves(
         return base - _PLOT * up.at(value) / 100
 
     shapes: list[Markup] = [_tag("text", unit, x=0, y=12, class_="t")]
-    for tick in ticks(up, 17):
-        shapes.append(_line_across(y_of(tick), "grid"))
-        shapes.append(_tag("text", fmt.short(tick), x=0, y=y_of(tick) - 3, class_="t halo"))
+    shapes += _grid(up, 17, y_of, fmt.short)
     for at, label in marks:
         shapes.append(_line(x_of(at), rows - 4, base, "tail"))
         shapes.append(_tag("text", label, x=_pct(x_of(at)), y=rows - 8, class_=f"t halo {_side(x_of(at))}"))

@@ -8,9 +8,9 @@ description for those who cannot see it; the page shows the same numbers as a ta
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, permutations, product
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -22,12 +22,10 @@ from app.reports.scales import LinearScale, LogScale, Scale, ticks
 Interval = tuple[float, float]
 
 _NARROWEST = 330.0  # pixels that a chart gets on a telephone
-_NARROWEST_STRIP = 150.0  # and a chart in a column of a table, anywhere
 _LABEL_ROW = 16
 _PLAIN, _BOLD = 6.8, 7.2  # pixels of a character of a label, in the widest of the fonts that pages take
-_HALF_LABEL = 22.0  # pixels: half of a tick's label of six characters
-_SPACE = 3.0  # per cent between the labels of an axis below strips
-_GAPS = (17.0, 22.0, 28.0, 36.0, 48.0)  # per cent between its ticks, at least: the first that gives labels room
+_STRIP_GAP = 36.0  # per cent between the ticks of an axis below strips, at least: labels have room in a narrow column
+_STRIP_EDGE = 7.0  # per cent: a label that is centred nearer to an end would leave the page of a telephone
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def threshold_chart(
 
     bands = list(zip(SEVERITIES, pairwise(places), strict=True))
     crowded = any(_NARROWEST * (right - left) / 100 < 6.6 * len(name) + 4 for name, (left, right) in bands)
-    rows = _name_rows(bands) if crowded else [0] * len(bands)
+    rows = [index % 3 if crowded else 0 for index in range(len(bands))]
     names_y = 2 * _LABEL_ROW - 3
     top = names_y + 7 + _LABEL_ROW * max(rows)
     middle, bottom = top + 17, top + 34
@@ -115,21 +113,6 @@ def threshold_chart(
         body=[*shapes, *texts],
         class_="chart",
     )
-
-
-def _name_rows(bands: Sequence[tuple[str, tuple[float, float]]]) -> list[int]:
-    """For each class the row above the axis that its name is in, 0 the lowest: neighbours never share one, and in
-    none do two names touch on a telephone."""
-    rows: list[int] = []
-    ends: list[float] = []
-    for index, (name, (left, right)) in enumerate(bands):
-        width = 100 * (7.2 * len(name) + 4) / _NARROWEST
-        start = 100 - width if index == len(bands) - 1 else (left + right - width) / 2
-        free = (row for row, end in enumerate(ends) if end <= start and row not in rows[-1:])
-        row = next(free, len(ends))
-        ends[row : row + 1] = [start + width]
-        rows.append(row)
-    return rows
 
 
 def _floor_and_detectable(floor: float | None, detectable: float | None) -> list[Mark]:
@@ -197,11 +180,12 @@ def histogram_chart(histogram: Histogram, marks: Sequence[Mark]) -> Markup:
             texts.append(
                 _tag("text", fmt.short(tick), x=_pct(place(tick)), y=base + 15, class_="t " + _anchor(place(tick)))
             )
-    for index, (mark, at, anchor) in enumerate(_uncrossed([(mark, place(mark.value)) for mark in marks])):
-        y = _LABEL_ROW * index + 12
+    for index, mark in enumerate(sorted(marks, key=lambda mark: mark.value)):
+        y, at = _LABEL_ROW * index + 12, place(mark.value)
+        anchor = "end" if at > 50 else ""
         if mark.value > 0:
             shapes.append(_line(at, y + 3, base, mark.kind))
-        texts.append(_placed(mark.label, at, y, off=mark.value <= 0, anchor=anchor))
+        texts.append(_placed(mark.label, at if mark.value > 0 else 0.0, y, off=mark.value <= 0, anchor=anchor))
     return _svg(
         base + 20,
         title="Distribution of per-token KL",
@@ -210,37 +194,6 @@ def histogram_chart(histogram: Histogram, marks: Sequence[Mark]) -> Markup:
         body=[*shapes, *texts],
         class_="chart",
     )
-
-
-def _uncrossed(marks: Sequence[tuple[Mark, float]]) -> list[tuple[Mark, float, str]]:
-    """The marks (at their places) in an order of rows, and with labels on the sides, so that no line of a higher row
-    runs through a label. Judged at the narrowest width; on a wider chart the labels only take less of it.
-    """
-    placed = [(mark, at if mark.value > 0 else 0.0) for mark, at in marks]
-    sides = [_sides(mark, at) for mark, at in placed]
-
-    def crossed(rows: Sequence[int], chosen: Sequence[str]) -> int:
-        count = 0
-        for row, index in enumerate(rows):
-            low, high = sides[index][chosen[index]]
-            above = (placed[other] for other in rows[:row])
-            count += sum(mark.value > 0 and low < at < high for mark, at in above)
-        return count
-
-    options = ((rows, chosen) for rows in permutations(range(len(placed))) for chosen in product(*sides))
-    rows, chosen = min(options, key=lambda option: crossed(*option))
-    return [(*placed[index], chosen[index]) for index in rows]
-
-
-def _sides(mark: Mark, at: float) -> dict[str, tuple[float, float]]:
-    """Anchors under which a label is in the chart, with what it covers, in per cent of the narrowest chart."""
-    width = 100 * 6.8 * len(mark.label) / _NARROWEST
-    if mark.value <= 0:
-        return {"": (0.0, width)}
-    found = {"": (at, at + width), "end": (at - width, at)}
-    inside = {anchor: span for anchor, span in found.items() if span[0] >= 0 and span[1] <= 100}
-    nearer = "" if at < 50 else "end"
-    return inside or {nearer: found[nearer]}
 
 
 def _positive_bins(histogram: Histogram) -> tuple[list[float], list[int], int, int]:
@@ -299,31 +252,12 @@ def change_strip(title: str, before: float | None, after: float | None, scale: S
 def axis(scale: Scale, title: str) -> Markup:
     """The axis below a column of strips."""
     shapes: list[Markup] = []
-    labels = next(
-        (found for gap in _GAPS if _apart(found := _strip_labels(scale, gap))), _strip_labels(scale, _GAPS[-1])
-    )
-    for at, label, anchor, _, _ in labels:
+    for tick in ticks(scale, _STRIP_GAP):
+        at = scale.at(tick)
+        anchor = "" if at < _STRIP_EDGE else "end" if at > 100 - _STRIP_EDGE else "mid"
         shapes.append(_line(at, 0, 4, "tick"))
-        shapes.append(_tag("text", label, x=_pct(at), y=16, class_="t " + anchor))
+        shapes.append(_tag("text", fmt.short(tick), x=_pct(at), y=16, class_="t " + anchor))
     return _svg(20, title=title, body=shapes, class_="strip")
-
-
-def _strip_labels(scale: Scale, gap: float) -> list[tuple[float, str, str, float, float]]:
-    """Ticks with their labels and anchors, and what the labels cover in per cent of the narrowest strip."""
-    # One that is centred nearer to an end would leave the page of a telephone.
-    edge = 100 * _HALF_LABEL / _NARROWEST
-    found = []
-    for tick in ticks(scale, gap):
-        at, label = scale.at(tick), fmt.short(tick)
-        width = 100 * 6.8 * len(label) / _NARROWEST_STRIP
-        anchor = "" if at < edge else "end" if at > 100 - edge else "mid"
-        start = at - {"": 0.0, "mid": width / 2, "end": width}[anchor]
-        found.append((at, label, anchor, start, start + width))
-    return found
-
-
-def _apart(labels: Sequence[tuple[float, str, str, float, float]]) -> bool:
-    return all(after[3] - before[4] >= _SPACE for before, after in pairwise(labels))
 
 
 def share_bar(title: str, share: float) -> Markup:
@@ -378,6 +312,33 @@ def _line(at: float, top: float, bottom: float, kind: str) -> Markup:
 
 def _line_across(y: float, kind: str) -> Markup:
     return _tag("line", x1="0%", x2="100%", y1=y, y2=y, class_=kind)
+
+
+def _grid(scale: Scale, gap: float, y_of: Callable[[float], float], label: Callable[[float], str]) -> list[Markup]:
+    """Lines across at the ticks of an upright axis, with their labels at the left."""
+    return [
+        shape
+        for tick in ticks(scale, gap)
+        for shape in (
+            _line_across(y_of(tick), "grid"),
+            _tag("text", label(tick), x=0, y=y_of(tick) - 3, class_="t halo"),
+        )
+    ]
+
+
+def _ticks(scale: Scale, gap: float, y: float, x_of: Callable[[float], float] | None = None) -> list[Markup]:
+    """The ticks of an axis along the bottom at `y`, and their labels below it."""
+    found = []
+    for tick in ticks(scale, gap):
+        at = scale.at(tick) if x_of is None else x_of(tick)
+        found.append(_line(at, y, y + 4, "tick"))
+        found.append(_tag("text", fmt.short(tick), x=_pct(at), y=y + 17, class_="t " + _anchor(at)))
+    return found
+
+
+def _upright(x: float, ci: Interval, y_of: Callable[[float], float]) -> Markup:
+    """An interval as an upright whisker."""
+    return _tag("line", x1=_pct(x), x2=_pct(x), y1=y_of(ci[0]), y2=y_of(ci[1]), class_="whisker")
 
 
 def _placed(

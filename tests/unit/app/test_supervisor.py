@@ -62,37 +62,10 @@ def test_a_deaf_program_is_killed_when_time_is_up(tmp_path):
     supervisor.start()
     wait_for_output(subject, "up")
     begun = time.monotonic()
-    supervisor.stop(subject, 0.3, Interruptions())
+    supervisor.stop([subject], 0.3, Interruptions())
     assert time.monotonic() - begun >= 0.3
     assert not subject.running
     assert said == ["the deed does not end; it is killed"]
-
-
-def test_interruptions_hurry_the_end_and_the_second_kills(tmp_path):
-    code = (
-        "import signal, time\ncount = 0\n"
-        "def note(*_):\n    global count\n    count += 1\n    print('told', count, flush=True)\n"
-        "signal.signal(15, note)\nprint('up', flush=True)\n"
-        "while True: time.sleep(0.01)"
-    )
-    subject = program(tmp_path, code)
-    supervisor = Supervisor([subject], lambda _: None)
-    supervisor.start()
-    wait_for_output(subject, "up")
-    interruptions = Interruptions()
-
-    def interrupt():
-        for number in (1, 2):
-            wait_for_output(subject, f"told {number}")
-            interruptions.count = number
-
-    person = threading.Thread(target=interrupt)
-    person.start()
-    supervisor.stop(subject, 120, interruptions)
-    person.join()
-    assert interruptions.count == 2
-    assert subject.process is not None
-    assert subject.process.returncode == -signal.SIGKILL
 
 
 def test_interruptions_before_the_end_of_all_hurry_it(tmp_path):
@@ -118,7 +91,7 @@ def test_interruptions_before_the_end_of_all_hurry_it(tmp_path):
 
     person = threading.Thread(target=interrupt)
     person.start()
-    supervisor.stop_all(120, interruptions)
+    supervisor.stop([subject], 120, interruptions)
     person.join()
     assert interruptions.count == 2
     assert subject.process is not None

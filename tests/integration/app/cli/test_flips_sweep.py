@@ -1,12 +1,12 @@
-"""A sweep for flips over the real API: checked before it runs, gone on with where it broke off, and what it says on the
-way. In place of scoring, a worker ends each job that it claims with a report made by hand."""
+"""A sweep for flips over the real API: checked before it runs, and what it says on the way.
+
+In place of scoring, a worker ends each job that it claims with a report made by hand.
+"""
 
 import asyncio
 import copy
 import io
 import json
-import os
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -24,15 +24,13 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.job import JobStatus, job_error
 from app.jobs.connection import connect
 from app.jobs.store import Claim, JobStore
-from app.reports import format as fmt
 from app.settings import Settings
 from tests.integration.app.conftest import Server, SharedServer
-from tests.integration.app.deployments.asking import until
 from tests.support.tasks_reports import task, tasks_report
 from workers.measuring.assemble import repeatable
 
 Json = dict[str, Any]
-End = Literal["broken", "interrupt", "away"]
+End = Literal["broken", "away"]
 RECIPES = ("quantize.rtn:bits=8,group_size=64", "quantize.rtn:bits=4,group_size=64", "prune.magnitude:sparsity=0.3")
 
 
@@ -44,9 +42,7 @@ class Service:
     settings: Settings
     ends: Mapping[int, End] = field(default_factory=dict)
     outcome: str = "worse"
-    first_s: float = 0.0  # that the first job takes
     claimed: int = 0
-    request: Json | None = None  # in the report, in place of the job's own
     _leave: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -75,19 +71,9 @@ class Service:
 
     async def _end(self, store: JobStore, claim: Claim, number: int) -> None:
         end = self.ends.get(number)
-        await asyncio.sleep(0 if number else self.first_s)
         if end == "broken":
             error = job_error(ErrorCode.ENGINE_FAILED, "the engine ended", "look at its log")
             assert await store.fail(claim.job_id, claim.attempt, error)
-        elif end == "interrupt":
-            await asyncio.sleep(1.0)  # whoever sent it follows it by now
-            os.kill(os.getpid(), signal.SIGINT)
-
-            async def told() -> bool:
-                return await store.cancel_requested(claim.job_id)
-
-            await until(told)
-            assert await store.cancelled(claim.job_id, claim.attempt)
         elif end == "away":
             self.server.end(signal.SIGKILL)
         else:
@@ -95,7 +81,7 @@ class Service:
 
     async def _finish(self, store: JobStore, claim: Claim) -> bool:
         report = copy.deepcopy(tasks_report(task("example", self.outcome, items=206)))
-        report["request"] = self.request or repeatable(claim.request)
+        report["request"] = repeatable(claim.request)
         folder = self.settings.job_dir(claim.job_id) / f"attempt-{claim.attempt}"
         folder.mkdir(parents=True)
         (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
@@ -131,12 +117,12 @@ def steps(documents: int, *recipes: str) -> list[Step]:
     return steps_of("tiny", recipes or RECIPES, None, documents)
 
 
-def swept(of: Service, asked: list[Step], **options: bool) -> tuple[Swept | BaseException, str]:
+def swept(of: Service, asked: list[Step]) -> tuple[Swept | BaseException, str]:
     """What came of it, and what was said."""
     stream = io.StringIO()
     with of.at_work(), Client(of.server.url) as client:
         try:
-            found: Swept | BaseException = sweep(client, asked, Console(file=stream, width=200), **options)
+            found: Swept | BaseException = sweep(client, asked, Console(file=stream, width=200))
         except (HemostatError, KeyboardInterrupt) as error:
             found = error
     return found, stream.getvalue()
@@ -151,60 +137,6 @@ def test_a_recipe_that_is_refused_is_named_before_any_is_run(service: Callable[.
     assert error.pointer is not None
     assert error.pointer.startswith("/candidate/recipe/0")
     assert of.claimed == 0
-
-
-def test_it_says_how_long_it_takes_and_on_the_way_how_long_it_still_does(service: Callable[..., Service]) -> None:
-    """The first job takes longer than the others, and tells nothing of them."""
-    of = service(first_s=1.5)
-    asked = steps(23, *RECIPES, "quantize.nf4")
-    with Client(of.server.url) as client:
-        seconds = sum(float(client.submit(step.request | {"dry_run": True})["seconds"]) for step in asked)
-    found, said = swept(of, asked)
-    assert isinstance(found, Swept)
-    assert list(found.jobs) == [*RECIPES, "quantize.nf4"]
-    assert said.startswith(f"4 runs, estimated at {fmt.duration(seconds)};")
-    assert f"2 of 4: {RECIPES[1]}\n" in said
-    left = [float(one) for one in re.findall(r"[34] of 4: \S+ \(about ([\d.]+) s to go\)", said)]
-    assert len(left) == 2
-    assert max(left) < of.first_s
-    assert said.count("of 206 answers flipped at a KL of") == 4
-
-
-@pytest.mark.usefixtures("signals_as_before")
-def test_what_was_broken_off_goes_on_with_what_has_not_finished(service: Callable[..., Service]) -> None:
-    asked = steps(22)
-    left, said = swept(service(ends={2: "interrupt"}), asked)
-    assert isinstance(left, KeyboardInterrupt)
-    assert "2 of 3 runs are finished and kept; the same command goes on with the others" in said
-    of = service()
-    found, said = swept(of, asked)
-    assert isinstance(found, Swept)
-    assert (of.claimed, set(found.jobs)) == (1, set(RECIPES))
-    assert f"{RECIPES[0]}: run before, job {found.jobs[RECIPES[0]]}; --again runs it again" in said
-    assert said.count("where the weights behind an alias or the content of a task's file have changed since") == 1
-    assert "1 run, estimated at " in said
-    of = service()
-    _, said = swept(of, asked)
-    assert (of.claimed, "estimated" in said) == (0, False)
-    of = service()
-    _, said = swept(of, asked, again=True)
-    assert of.claimed == 3
-    assert "by name" not in said
-
-
-def test_jobs_of_other_tasks_texts_or_models_are_not_taken_for_it(service: Callable[..., Service]) -> None:
-    others: tuple[tuple[str, list[str] | None, int], ...] = (
-        ("other", None, 21),
-        ("tiny", ["shipped:50"], 21),
-        ("tiny", None, 20),
-    )
-    for model, tasks, documents in others:
-        found, _ = swept(service(), steps_of(model, RECIPES[:1], tasks, documents))
-        assert isinstance(found, Swept)
-    swept(service(request={"kind": "tasks", "of": "a version that asked otherwise"}), steps(21, RECIPES[2]))
-    of = service()
-    swept(of, steps(21, RECIPES[0]))
-    assert of.claimed == 1
 
 
 def test_a_recipe_that_fails_is_passed_over_and_told(service: Callable[..., Service]) -> None:

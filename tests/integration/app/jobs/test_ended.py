@@ -121,7 +121,6 @@ async def test_the_last_fifty_events_of_a_job_outlive_its_end(store: JobStore, d
     assert after == before[-len(after) :]
     assert 40 <= len(after) <= 50
     assert await store.latest_message(job_id) == "a line for people"
-    assert await store.oldest_event(job_id) == after[0].number
 
 
 async def test_a_recipe_is_shown_whole_where_it_is_short_and_never_with_its_text(store: JobStore) -> None:

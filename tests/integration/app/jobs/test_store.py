@@ -190,7 +190,6 @@ async def test_a_job_that_is_being_cancelled_can_only_become_cancelled(store: Jo
     job_id = await created(store)
     await claimed(store, job_id)
     assert await store.cancel(job_id) is JobStatus.CANCELLING
-    assert await store.cancel_requested(job_id)
     assert await store.orders(job_id, 1) is Orders.CANCEL
     assert await store.progress(job_id, 1, Progress(phase="stopping"))
     if end == "finish":
@@ -229,7 +228,6 @@ async def test_a_missing_job_is_none_everywhere(store: JobStore) -> None:
     assert not await store.finish(job_id, 1, **REPORT)
     assert await store.orders(job_id, 1) is Orders.STOP
     assert await store.events(job_id, 0) == []
-    assert await store.oldest_event(job_id) is None
 
 
 async def test_deleting_takes_everything_but_never_an_active_job(store: JobStore, client: Redis) -> None:

@@ -169,17 +169,15 @@ def test_what_cannot_be_predicted_is_refused(home):
     add(home, RUNS)
     for line, named in (
         ("0", ["0"]),
-        ("-0.39", ["-0.39"]),
         ("nan", ["nan"]),
         ("inf", ["inf"]),
         ("0.1 --items 0", ["--items is 0"]),
-        ("-1 --items 0", ["-1", "--items is 0"]),
         ("0.1 --task unheard", ["unheard"]),
     ):
         error = refused(f"flips predict {line}")
         assert error.code is ErrorCode.INVALID_REQUEST
         assert all(part in error.detail for part in named)
-    for line in ("0.1 --itms 5", "0.1 --itms=5", "-0.1 --itms 5"):
+    for line in ("0.1 --itms 5", "0.1 --itms=5"):
         done = run(f"flips predict {line}")
         assert done.exit_code == Exit.REFUSED
         assert "--items" in done.output

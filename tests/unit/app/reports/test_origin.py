@@ -58,11 +58,6 @@ def test_zeros_are_told_beside_those_that_pruning_asked_for(
     assert [cell.text for cell in zeros[1:]] == ["–", told]
 
 
-def test_the_text_of_a_report_that_holds_no_request_is_told_by_its_source() -> None:
-    report = parse(compare_report() | {"request": None})
-    assert scored_text(report) == "shipped"
-
-
 def test_where_the_class_is_of_another_text_both_are_named() -> None:
     report = calibrate_report()
     report["request"] |= {"text": {"source": "shipped", "corpus": "calibration"}, "test_text": None}

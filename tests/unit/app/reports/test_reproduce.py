@@ -46,14 +46,6 @@ def test_the_curl_command_goes_to_the_service_that_the_environment_names(environ
     assert done.stdout.split() == [f"{address}/v1/diagnosis/jobs"]
 
 
-def test_without_the_request_the_provenance_gives_it():
-    made = report(thresholds=Thresholds(severe=0.3)).model_copy(update={"request": None})
-    found = CompareRequest.model_validate(posted(reproduction(made).curl))
-    assert found.candidate.model_dump()["recipe"][0]["bits"] == 4
-    assert (found.window, found.seed, found.text.source) == (512, 0, "shipped")
-    assert found.thresholds == Thresholds(severe=0.3)
-
-
 def test_the_command_line_says_the_same():
     words = shlex.split(reproduction(report(thresholds=Thresholds(severe=0.3))).cli.replace("\\\n", " "))
     assert words[:2] == ["hemostat", "compare"]
