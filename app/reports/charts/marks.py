@@ -316,14 +316,11 @@ def _line_across(y: float, kind: str) -> Markup:
 
 def _grid(scale: Scale, gap: float, y_of: Callable[[float], float], label: Callable[[float], str]) -> list[Markup]:
     """Lines across at the ticks of an upright axis, with their labels at the left."""
-    return [
-        shape
-        for tick in ticks(scale, gap)
-        for shape in (
-            _line_across(y_of(tick), "grid"),
-            _tag("text", label(tick), x=0, y=y_of(tick) - 3, class_="t halo"),
-        )
-    ]
+    found = []
+    for tick in ticks(scale, gap):
+        found.append(_line_across(y_of(tick), "grid"))
+        found.append(_tag("text", label(tick), x=0, y=y_of(tick) - 3, class_="t halo"))
+    return found
 
 
 def _ticks(scale: Scale, gap: float, y: float, x_of: Callable[[float], float] | None = None) -> list[Markup]:

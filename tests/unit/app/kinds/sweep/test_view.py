@@ -296,15 +296,6 @@ def test_a_near_lossless_setting_that_is_not_mild_is_named_with_its_class():
     assert told in found.limits_note
 
 
-def test_labels_of_even_settings_stand_as_evenly_as_so_many_can():
-    """No two of the gaps between them differ by more than one setting."""
-    values = [round(0.1 + 0.7 * index / 11, 4) for index in range(12)]
-    dots = [CurveDot(value, f"{value:g}", "", 1.0 + value) for value in values]
-    chart = str(curve_chart(dots, title="t", y_title="y", x_title="x", levels=[Level(1.2, "unmodified")]))
-    shown = [index for index, value in enumerate(values) if f">{value:g}</text>" in chart]
-    assert shown == [0, 4, 7, 11]
-
-
 def test_what_is_lost_on_tasks_is_told_by_setting_and_task_and_decides():
     found = view("asked")
     assert [(figure.label, figure.value) for figure in found.figures[:3]] == [
