@@ -16,7 +16,11 @@ def corrections(ranks: dict[int, int], *, seed: int = 0, layers: int = LAYERS) -
     def normal(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=generator) * 0.15
 
-    made = {block: BlockCorrection(normal(r, HIDDEN), normal(HIDDEN, r), normal(HIDDEN)) for block, r in ranks.items()}
+    limit = torch.tensor(torch.inf)
+    made = {
+        block: BlockCorrection(normal(r, HIDDEN), normal(HIDDEN, r), normal(HIDDEN), limit)
+        for block, r in ranks.items()
+    }
     return Blocks(made, layers=layers, hidden_size=HIDDEN)
 
 

@@ -1,9 +1,12 @@
 """Corrections of the residual stream after each decoder block: c = h + rms(h) · (up (down (h / rms(h))) + bias).
 
-A checkpoint brings them in a file of its own (`Blocks.save`, `Blocks.load`).
+A row whose rms is above `limit` is left alone. Attention sinks are such rows: a first token or a delimiter whose state
+is many times larger than others. A small relative change of a sink harms every row that attends to it.
+
+A checkpoint brings the corrections in a file of its own (`Blocks.save`, `Blocks.load`).
 They act inside the layers, so the last hidden state and the logits are left alone here.
 
-    blocks.{l}.down [r, d], blocks.{l}.up [d, r], blocks.{l}.bias [d], float32; r = 0: bias alone
+    blocks.{l}.down [r, d], blocks.{l}.up [d, r], blocks.{l}.bias [d], blocks.{l}.limit [], float32; r = 0: bias alone
     metadata: format "hemostat.blocks/1", hidden_size, layers
 
 Names: T rows, D hidden size, R rank.
@@ -27,7 +30,7 @@ from workers.calibrators.protocol import Calibrator, Parameter
 
 FORMAT: Final = "hemostat.blocks/1"
 EPSILON: Final = 1e-6
-_NAME = re.compile(r"blocks\.(0|[1-9][0-9]*)\.(down|up|bias)")
+_NAME = re.compile(r"blocks\.(0|[1-9][0-9]*)\.(down|up|bias|limit)")
 
 
 def rms_of(stream_TD: torch.Tensor) -> torch.Tensor:
@@ -36,12 +39,13 @@ def rms_of(stream_TD: torch.Tensor) -> torch.Tensor:
 
 
 class BlockCorrection:
-    """The correction after one block: `down_RD`, `up_DR`, `bias_D`, all float32. R may be 0.
+    """The correction after one block: `down_RD`, `up_DR`, `bias_D`, and the scalar `limit` (inf: none). All are float32.
+    R may be 0.
 
     Raises ValueError if they do not fit together, are not float32, or hold a number that is not finite.
     """
 
-    def __init__(self, down_RD: torch.Tensor, up_DR: torch.Tensor, bias_D: torch.Tensor) -> None:
+    def __init__(self, down_RD: torch.Tensor, up_DR: torch.Tensor, bias_D: torch.Tensor, limit: torch.Tensor) -> None:
         require(
             bias_D.ndim == 1
             and down_RD.ndim == 2
@@ -49,12 +53,15 @@ class BlockCorrection:
             and down_RD.shape[1:] == bias_D.shape,
             f"down {shape(down_RD)}, up {shape(up_DR)} and bias {shape(bias_D)} do not fit together",
         )
-        for name, tensor in (("down", down_RD), ("up", up_DR), ("bias", bias_D)):
+        require(limit.ndim == 0 and bool(limit > 0), f"limit {shape(limit)} is no number above 0")
+        for name, tensor in (("down", down_RD), ("up", up_DR), ("bias", bias_D), ("limit", limit)):
             require(tensor.dtype == torch.float32, f"{name} is {tensor.dtype}, expected torch.float32")
+        for name, tensor in (("down", down_RD), ("up", up_DR), ("bias", bias_D)):
             require(bool(tensor.isfinite().all()), f"{name} holds a number that is not finite")
         self.down_RD = down_RD
         self.up_DR = up_DR
         self.bias_D = bias_D
+        self.limit = limit
 
     @property
     def hidden_size(self) -> int:
@@ -74,11 +81,12 @@ class BlockCorrection:
         if self.rank:
             low_TR = (wide_TD / rms_T1) @ self.down_RD.T.to(wide_TD.dtype)
             change_TD = torch.addmm(change_TD, low_TR, self.up_DR.T.to(wide_TD.dtype))
-        return torch.addcmul(wide_TD, rms_T1, change_TD).to(stream_TD.dtype)
+        corrected_TD = torch.addcmul(wide_TD, rms_T1, change_TD).to(stream_TD.dtype)
+        return torch.where(rms_T1 <= self.limit, corrected_TD, stream_TD)
 
     def to(self, device: torch.device) -> BlockCorrection:
         """The same on another device."""
-        return BlockCorrection(self.down_RD.to(device), self.up_DR.to(device), self.bias_D.to(device))
+        return BlockCorrection(*(one.to(device) for one in (self.down_RD, self.up_DR, self.bias_D, self.limit)))
 
 
 class Blocks(Base, Mapping[int, BlockCorrection]):
@@ -124,7 +132,7 @@ class Blocks(Base, Mapping[int, BlockCorrection]):
         """Named as in the file; a correction of rank 0 has its bias alone."""
         found = {}
         for block, one in self.items():
-            found[f"blocks.{block}.bias"] = one.bias_D
+            found |= {f"blocks.{block}.bias": one.bias_D, f"blocks.{block}.limit": one.limit}
             if one.rank:
                 found |= {f"blocks.{block}.down": one.down_RD, f"blocks.{block}.up": one.up_DR}
         return found
@@ -193,7 +201,8 @@ def blocks_of(calibrator: Calibrator) -> list[Blocks]:
 
 
 def _correction(block: int, held: Mapping[str, torch.Tensor]) -> BlockCorrection:
-    require(set(held) in ({"bias"}, {"bias", "down", "up"}), f"block {block} has {', '.join(sorted(held))} alone")
+    whole = ({"bias", "limit"}, {"bias", "limit", "down", "up"})
+    require(set(held) in whole, f"block {block} has {', '.join(sorted(held))} alone")
     bias_D = held["bias"]
     none_RD = bias_D.new_empty(0, bias_D.numel())
-    return BlockCorrection(held.get("down", none_RD), held.get("up", none_RD.T), bias_D)
+    return BlockCorrection(held.get("down", none_RD), held.get("up", none_RD.T), bias_D, held["limit"])

@@ -6,6 +6,10 @@ of y on x with a bias. It is cut to rank R in the metric of the inputs' covarian
 directions of outputs that carry the most of M C Mᵀ stay. Earlier errors are corrected before later ones are fitted:
 fitted on the raw stream, each block would correct again what the ones before it have corrected.
 
+Attention sinks are neither fitted nor corrected: a small relative change of such a row reaches every row that attends
+to it. A row is taken for a sink if its rms is above `LIMIT` times the median. tests/bench/blocks.csv has the figures:
+without a limit the corrections make the demo model worse.
+
 An eighth of the documents takes no part in the regressions. The ridge that leaves the least squared error there is
 taken. A block that no ridge helps there is left alone.
 
@@ -34,6 +38,8 @@ from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled,
 from workers.text.windows import Corpus
 
 RANK = 64
+# Rows above so many times the median rms are left alone.
+LIMIT = 3.0
 # Ridges that are tried, as shares of the inputs' mean variance.
 RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 
@@ -49,8 +55,7 @@ class FitText:
 
     @classmethod
     def of(cls, corpus: Corpus) -> Self:
-        """Every position counts: the first of a window has a state like no other, and is corrected too. Shorter
-        windows are filled up at their end, which causal attention does not see."""
+        """Every position counts. Shorter windows are filled up at their end, which causal attention does not see."""
         shape = (len(corpus.windows), max(len(window.tokens) for window in corpus.windows))
         tokens_NL, weight_NL = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
         for place, window in enumerate(corpus.windows):
@@ -78,16 +83,21 @@ class FitText:
 
 
 class Moments:
-    """Weighted sums over positions of x, y, x xᵀ, y xᵀ and ‖y‖², float32."""
+    """Weighted sums over positions of x, y, x xᵀ, y xᵀ and ‖y‖², float32. Rows above `limit` are left out."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, limit: float = torch.inf) -> None:
+        self.limit = limit
         self._weight = 0.0
         self._x_D, self._y_D = torch.zeros(width), torch.zeros(width)
         self._xx_DD, self._yx_DD = torch.zeros(width, width), torch.zeros(width, width)
         self._yy = 0.0
 
-    def see(self, x_TD: torch.Tensor, y_TD: torch.Tensor, weight_T: torch.Tensor) -> None:
-        """One batch."""
+    def see(self, h_TD: torch.Tensor, wanted_TD: torch.Tensor, weight_T: torch.Tensor) -> None:
+        """One batch of the candidate's stream and the reference's, both float32."""
+        rms_T1 = rms_of(h_TD)
+        kept_T = (weight_T > 0) & (rms_T1[:, 0] <= self.limit)
+        weight_T = weight_T[kept_T]
+        x_TD, y_TD = (h_TD / rms_T1)[kept_T], ((wanted_TD - h_TD) / rms_T1)[kept_T]
         weighed_TD = x_TD * weight_T[:, None]
         self._weight += float(weight_T.sum())
         self._x_D += weighed_TD.sum(0)
@@ -97,9 +107,9 @@ class Moments:
         self._yy += float(weight_T @ y_TD.square().sum(1))
 
     def add(self, other: Self) -> None:
-        """What another one has seen."""
-        for name, mine in vars(self).items():
-            setattr(self, name, mine + getattr(other, name))
+        """What another one with the same limit has seen."""
+        for name in ("_weight", "_x_D", "_y_D", "_xx_DD", "_yx_DD", "_yy"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
         """E x, E y, E x xᵀ, E y xᵀ and E ‖y‖², float64."""
@@ -126,7 +136,7 @@ class Moments:
         up_DR = torch.linalg.eigh(map_DD @ covariance_DD @ map_DD.T)[1][:, len(x_D) - rank :]
         down_RD = up_DR.T @ map_DD
         parts = (down_RD, up_DR, y_D - up_DR @ (down_RD @ x_D))
-        return BlockCorrection(*(one.float().contiguous() for one in parts))
+        return BlockCorrection(*(one.float().contiguous() for one in parts), torch.tensor(self.limit))
 
 
 # From the moments of the fitted documents and of those that decide to a correction; None: the block is left alone.
@@ -191,19 +201,24 @@ class BlockFit:
 
     def _moments(self, width: int) -> tuple[Moments, ...]:
         """Of the documents that are fitted, and of those that decide."""
-        moments = tuple(Moments(width) for _ in self._parts)
+        limit = LIMIT * self._median_rms()
+        moments = tuple(Moments(width, limit) for _ in self._parts)
         for place, window in enumerate(self._counted):
             self._check_cancelled()
             h_TD = self.stream.states.read(window, window + 1)[0].float()
             wanted_TD = self.reference.states.read(place, place + 1)[0].float()
-            rms_T1 = rms_of(h_TD)
-            weight_T = self._weight_NL[place]
-            kept_T = weight_T > 0
-            x_TD, y_TD = h_TD / rms_T1, (wanted_TD - h_TD) / rms_T1
             for part_N, one in zip(self._parts, moments, strict=True):
                 if part_N[place]:
-                    one.see(x_TD[kept_T], y_TD[kept_T], weight_T[kept_T])
+                    one.see(h_TD, wanted_TD, self._weight_NL[place])
         return moments
+
+    def _median_rms(self) -> float:
+        """Of the candidate's stream, over the positions that count."""
+        rms = [
+            rms_of(self.stream.states.read(window, window + 1)[0].float())[self._weight_NL[place] > 0]
+            for place, window in enumerate(self._counted)
+        ]
+        return float(torch.cat(rms).median())
 
 
 def _corrected(correction: BlockCorrection, h_NLD: torch.Tensor) -> torch.Tensor:

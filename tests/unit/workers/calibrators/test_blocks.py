@@ -13,13 +13,16 @@ D, LAYERS = 24, 5
 CPU = torch.device("cpu")
 
 
-def correction(rank: int, seed: int = 0) -> BlockCorrection:
+def correction(rank: int, seed: int = 0, limit: float = torch.inf) -> BlockCorrection:
     generator = torch.Generator().manual_seed(seed)
-    return BlockCorrection(*(torch.randn(*size, generator=generator) * 0.3 for size in ((rank, D), (D, rank), (D,))))
+    parts = (torch.randn(*size, generator=generator) * 0.3 for size in ((rank, D), (D, rank), (D,)))
+    return BlockCorrection(*parts, torch.tensor(limit))
 
 
 def blocks() -> Blocks:
-    return Blocks({3: correction(4, 1), 0: correction(2, 2), 1: correction(0, 3)}, layers=LAYERS, hidden_size=D)
+    return Blocks(
+        {3: correction(4, 1, limit=1.0), 0: correction(2, 2), 1: correction(0, 3)}, layers=LAYERS, hidden_size=D
+    )
 
 
 def plain(one: BlockCorrection, stream_TD: torch.Tensor) -> torch.Tensor:
@@ -41,6 +44,15 @@ def test_the_formula(rank: int, scale: float) -> None:
     stream_TD = torch.randn(7, D, generator=torch.Generator().manual_seed(5)) * scale
     one = correction(rank)
     torch.testing.assert_close(one(stream_TD).double(), plain(one, stream_TD), rtol=1e-5, atol=1e-6 * scale)
+
+
+def test_rows_above_the_limit_are_left_alone_to_the_bit() -> None:
+    stream_TD = torch.randn(6, D, generator=torch.Generator().manual_seed(5))
+    stream_TD[[1, 4]] *= 100
+    made_TD, free_TD = correction(4, limit=10.0)(stream_TD), correction(4)(stream_TD)
+    assert torch.equal(made_TD[[1, 4]], stream_TD[[1, 4]])
+    assert torch.equal(made_TD[[0, 2, 3, 5]], free_TD[[0, 2, 3, 5]])
+    assert not torch.equal(free_TD[1], stream_TD[1])
 
 
 def test_a_16_bit_stream_is_rounded_once() -> None:
@@ -74,11 +86,13 @@ def test_what_is_stored_makes_the_same_again() -> None:
 def test_tensors_that_do_not_fit() -> None:
     good = correction(4)
     with pytest.raises(ValueError, match="fit together"):
-        BlockCorrection(good.down_RD, good.up_DR.T, good.bias_D)
+        BlockCorrection(good.down_RD, good.up_DR.T, good.bias_D, good.limit)
     with pytest.raises(ValueError, match="float32"):
-        BlockCorrection(good.down_RD, good.up_DR, good.bias_D.double())
+        BlockCorrection(good.down_RD, good.up_DR, good.bias_D.double(), good.limit)
     with pytest.raises(ValueError, match="finite"):
-        BlockCorrection(good.down_RD, good.up_DR, good.bias_D / 0)
+        BlockCorrection(good.down_RD, good.up_DR, good.bias_D / 0, good.limit)
+    with pytest.raises(ValueError, match="limit"):
+        BlockCorrection(good.down_RD, good.up_DR, good.bias_D, torch.tensor(torch.nan))
     with pytest.raises(ValueError, match="block 5"):
         Blocks({5: good}, layers=LAYERS, hidden_size=D)
     with pytest.raises(ValueError, match="wide"):

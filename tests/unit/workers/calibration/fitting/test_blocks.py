@@ -15,7 +15,7 @@ from tests.support.attention import attention_of
 from tests.support.tiny import make_tokenizer
 from tests.unit.workers.mitigation.repair.support import RTN, operate, windows
 from workers.calibration.fitting.blocks import BlockFit, FitText, Moments, ridge
-from workers.calibrators.blocks import BlockCorrection, Blocks
+from workers.calibrators.blocks import BlockCorrection, Blocks, rms_of
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.dequantize import dequantize, open_plain
 from workers.surgery.store import CheckpointStore
@@ -129,7 +129,7 @@ def test_a_candidate_that_is_the_reference_is_left_alone(tiny: Tiny, tmp_path: P
 def test_a_planted_error_of_the_corrections_own_form_is_removed(tiny: Tiny, tmp_path: Path) -> None:
     draws = torch.Generator().manual_seed(3)
     down_RD, up_DR, bias_D = (torch.randn(*shape, generator=draws) / 8 for shape in ((2, D), (D, 2), (D,)))
-    planted = BlockCorrection(down_RD, up_DR, bias_D)
+    planted = BlockCorrection(down_RD, up_DR, bias_D, torch.tensor(torch.inf))
     given = text()
     with fitting(tiny(), tiny(), tmp_path, given, solve=ridge(2, (1e-6,))) as fit:
         fit.reference.skeleton.layers[1].register_forward_hook(lambda _, __, leaving: corrected(planted, leaving))
@@ -228,9 +228,23 @@ def test_a_fit_shows_each_block_and_stops_when_it_is_cancelled(tiny: Tiny, tmp_p
 
 def test_a_regression_of_rank_zero_is_the_mean_error() -> None:
     generator = torch.Generator().manual_seed(0)
-    x_TD, y_TD = (torch.randn(40, 8, generator=generator) for _ in range(2))
+    h_TD, wanted_TD = (torch.randn(40, 8, generator=generator) for _ in range(2))
     moments = Moments(8)
-    moments.see(x_TD, y_TD, torch.ones(40))
+    moments.see(h_TD, wanted_TD, torch.ones(40))
     found = moments.regression(0.1, 0)
     assert found.rank == 0
-    torch.testing.assert_close(found.bias_D, y_TD.mean(0))
+    rms_T1 = (h_TD.square().mean(1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(found.bias_D, ((wanted_TD - h_TD) / rms_T1).mean(0))
+
+
+def test_sinks_are_neither_fitted_nor_corrected(tiny: Tiny, tmp_path: Path) -> None:
+    """One row in 32 is made 50 times as large in both models, and the candidate is off by a bias in all rows."""
+    bias_D = torch.randn(D, generator=torch.Generator().manual_seed(4))
+    sink_L1 = torch.where(torch.arange(L) == 3, 50.0, 1.0)[:, None]
+    with fitting(tiny(), tiny(), tmp_path, text(), solve=ridge(0, (1.0,))) as fit:
+        fit.reference.skeleton.layers[0].register_forward_hook(
+            lambda _, __, h: h * sink_L1 + bias_D * rms_of(h * sink_L1) * (sink_L1 < 2)
+        )
+        fit.stream.skeleton.layers[0].register_forward_hook(lambda _, __, h: h * sink_L1)
+        first = fit.run()[0]
+    torch.testing.assert_close(first.bias_D, bias_D, rtol=1e-3, atol=1e-3)
