@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.calibrators import storage
 from workers.calibrators.base import Base
+from workers.calibrators.blocks import Blocks
 from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
@@ -38,7 +39,17 @@ class Fitted:
 class Fits:
     """Fits calibrators on rows of the fit set, stopped by rows of the choose set."""
 
-    def __init__(self, sides: Sides, rows: Rows, stop: Rows, *, folder: Path, seed: int, context: JobContext) -> None:
+    def __init__(
+        self,
+        sides: Sides,
+        rows: Rows,
+        stop: Rows,
+        *,
+        blocks: Blocks | None,
+        folder: Path,
+        seed: int,
+        context: JobContext,
+    ) -> None:
         heads = (sides.reference.head, sides.candidate.head)
         self._data, self._stop = (
             FitData(
@@ -51,6 +62,8 @@ class Fits:
             )
             for part in (rows, stop)
         )
+        self._corrected = (rows.corrected_TD, stop.corrected_TD)
+        self._blocks = blocks
         self._folder = folder
         self._seed = seed
         self._context = context
@@ -63,7 +76,9 @@ class Fits:
         for number, name in enumerate(wanted):
             context.progress("fit", 1000 * number, 1000 * len(wanted))
             known = {Spec.parse(done).kinds: fitted.calibrator for done, fitted in made.items()}
-            made[name] = self._kept(name) or self._fit(name, number, len(wanted), known)
+            if self._blocks is not None:
+                known[Spec.parse(Blocks.KIND).kinds] = self._blocks
+            made[name] = self._kept(name) or self._made(name, number, len(wanted), known)
         context.progress("fit", 1000 * len(wanted), 1000 * len(wanted))
         return made
 
@@ -75,18 +90,41 @@ class Fits:
         except (OSError, ValueError, HemostatError):
             return None
 
+    def _made(self, name: str, number: int, count: int, known: Mapping[tuple[str, ...], Base]) -> Fitted:
+        if name == Blocks.KIND and self._blocks is not None:
+            return self._keep(name, self._blocks, {"fit_rows": len(self._data)})
+        return self._fit(name, number, count, known)
+
+    def _keep(self, name: str, calibrator: Base, settings: dict[str, Setting]) -> Fitted:
+        folder = self._folder / name
+        storage.save(calibrator, folder)
+        # Last: what has a record is whole.
+        write_atomically(folder / RECORD_FILE, json.dumps(settings).encode())
+        return Fitted(calibrator, folder, settings)
+
+    def _sets(self, spec: Spec) -> tuple[FitData, FitData]:
+        """What a composition is fitted on and stopped by: after corrections of the blocks, what these have left."""
+        if Blocks.KIND not in spec.kinds:
+            return self._data, self._stop
+        data, stop = (
+            replace(part, candidate_TD=corrected_TD)
+            for part, corrected_TD in zip((self._data, self._stop), self._corrected, strict=True)
+            if corrected_TD is not None
+        )
+        return data, stop
+
     def _fit(self, name: str, number: int, count: int, known: Mapping[tuple[str, ...], Base]) -> Fitted:
-        context, folder = self._context, self._folder / name
+        context = self._context
 
         def progress(_phase: str, done: int, total: int) -> None:
             part = min(999, round(1000 * done / total)) if total else 0
             context.progress("fit", 1000 * number + part, 1000 * count)
 
         reductions = Reductions(self._folder / f"{name}.part")
+        spec = Spec.parse(name)
         calibrator, record = fit(
-            Spec.parse(name),
-            self._data,
-            self._stop,
+            spec,
+            *self._sets(spec),
             seed=self._seed,
             known=known,
             progress=progress,
@@ -103,8 +141,6 @@ class Fits:
         }
         for warning in record.warnings:
             context.log(f"fit of {name}: {warning}")
-        storage.save(calibrator, folder)
-        # Last: what has a record is whole.
-        write_atomically(folder / RECORD_FILE, json.dumps(settings).encode())
+        kept = self._keep(name, calibrator, settings)
         reductions.drop()
-        return Fitted(calibrator, folder, settings)
+        return kept

@@ -1,7 +1,8 @@
 """The `calibrate` job: fit corrections of a candidate, choose one, and prove it on documents that nothing was tuned on.
 
 Order: text, surgery, hidden states of both models over three disjoint sets of documents (from the store where they were
-made before), head checks, noise floor, fits, choice; then everything is frozen and the test is opened, once: for the
+made before), head checks, noise floor, corrections after each block if they are asked for, and the states with them,
+other fits, choice; then everything is frozen and the test is opened, once: for the
 decision to serve and for every number of the report. Hidden states and fits, finished or not, are found again by the
 attempt after a lost one, and so are the values of the choice and the test. docs/calibration.md shows the protocol.
 """
@@ -13,9 +14,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 
+from app.kinds.calibrate.calibrators import FITTED
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
+from app.kinds.kind import load
+from app.models.checkpoint import inspect
 from workers.calibration.fits import Fits
 from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served
 from workers.calibration.profiles import ProfileStore, tensor_bytes
@@ -26,6 +31,8 @@ from workers.calibration.report import Tested, build_report
 from workers.calibration.rows import Rows, gather
 from workers.calibration.selection import Candidate, choose, frozen_hash
 from workers.calibration.sets import Sets, draw
+from workers.calibrators.blocks import Blocks
+from workers.engine.blocks import attach
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import Attempt, Scored, counted
 from workers.measuring.calibration_text import CalibrationLoader
@@ -59,10 +66,11 @@ def calibrate(request: CalibrateRequest, context: JobContext, room: EngineRoom) 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Hidden states of both models over one set."""
+    """Hidden states of both models over one set, and of the candidate with corrections after each block."""
 
     reference: Scored
     candidate: Scored
+    corrected: Scored | None = None
 
 
 class _Calibrate(Attempt):
@@ -82,14 +90,18 @@ class _Calibrate(Attempt):
         with sides.modified:
             pairs = self._hidden(sides, sets)
             floor = self._noise_floor(sides, sets.test, pairs["test"].reference)
-        plan = plan_fingerprint(
-            [*(pair.candidate.key for pair in pairs.values()), *(pair.reference.key for pair in pairs.values())]
-        )
-        scratch = context.scratch / f"calibrate-{plan[:16]}"
-        scratch.mkdir(parents=True, exist_ok=True)
+            plan = plan_fingerprint(
+                [*(pair.candidate.key for pair in pairs.values()), *(pair.reference.key for pair in pairs.values())]
+            )
+            scratch = context.scratch / f"calibrate-{plan[:16]}"
+            scratch.mkdir(parents=True, exist_ok=True)
+            blocks = None
+            if any(Blocks.KIND in name.split("+") for name in request.calibrators):
+                blocks = self._blocks(sides, sets, scratch)
+                pairs = self._with_blocks(sides, sets, pairs, blocks, scratch / "corrected")
         sealed = Sealed(lambda: self._rows(sets, pairs, "test"), scratch / "test-opened.json")
         logits = Logits(sides.reference.head, sides.candidate.head)
-        choice = self._choose(sides, sets, pairs, logits, scratch)
+        choice = self._choose(sides, sets, pairs, logits, scratch, blocks)
         with watch.phase("test"):
             tested = self._test(
                 sides,
@@ -134,21 +146,66 @@ class _Calibrate(Attempt):
             self._check_head(side, sides.dtype, sets.fit, found[what]["fit"])
         return {name: _Pair(found["reference"][name], found["candidate"][name]) for name, _ in sets.named()}
 
+    def _blocks(self, sides: Sides, sets: Sets, scratch: Path) -> Blocks:
+        """The corrections after each block, from the attempt before if it had finished them."""
+        context, file = self._context, scratch / "blocks.safetensors"
+        with self._watch.phase("blocks"):
+            if not file.is_file():
+                fitted: Blocks = load(FITTED[Blocks.KIND].fit)(
+                    sides,
+                    sets.fit,
+                    scratch,
+                    progress=lambda phase, done, total: context.progress("blocks", done, total),
+                    check_cancelled=context.check_cancelled,
+                )
+                fitted.save(file)
+            return Blocks.load(file, torch.device("cpu"))
+
+    def _with_blocks(
+        self, sides: Sides, sets: Sets, pairs: dict[str, _Pair], blocks: Blocks, folder: Path
+    ) -> dict[str, _Pair]:
+        """The same pairs, with what the engine makes of the candidate and its corrections."""
+        candidate = sides.candidate
+        attach(candidate.info.path, blocks, folder)
+        corrected = Side(
+            candidate.alias,
+            inspect(folder),
+            plan_fingerprint([candidate.weights, blocks.digest()]),
+            candidate.tokenizer,
+            candidate.dtype,
+        )
+        return {
+            name: replace(pairs[name], corrected=self._score(sides, corrected, corpus, "corrected"))
+            for name, corpus in sets.named()
+        }
+
     def _rows(self, sets: Sets, pairs: dict[str, _Pair], name: str) -> Rows:
         corpus = dict(sets.named())[name]  # type: ignore[index]
         pair = pairs[name]
         return gather(
-            corpus, pair.reference.stored, pair.candidate.stored, check_cancelled=self._context.check_cancelled
+            corpus,
+            pair.reference.stored,
+            pair.candidate.stored,
+            None if pair.corrected is None else pair.corrected.stored,
+            check_cancelled=self._context.check_cancelled,
         )
 
     # --- before the test
 
-    def _choose(self, sides: Sides, sets: Sets, pairs: dict[str, _Pair], logits: Logits, scratch: Path) -> Choice:
+    def _choose(
+        self,
+        sides: Sides,
+        sets: Sets,
+        pairs: dict[str, _Pair],
+        logits: Logits,
+        scratch: Path,
+        blocks: Blocks | None,
+    ) -> Choice:
         request, context = self._request, self._context
         fit, stop = (self._rows(sets, pairs, name) for name in ("fit", "choose"))
         fit = fit.first(request.tokens)
         with self._watch.phase("fit"):
-            fits = Fits(sides, fit, stop, folder=scratch, seed=request.seed, context=context)
+            fits = Fits(sides, fit, stop, blocks=blocks, folder=scratch, seed=request.seed, context=context)
             fitted = fits.all(request.calibrators)
         with self._watch.phase("choose"):
             calibrators = served(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from workers.calibration.reductions import Reductions, State
 from workers.calibration.rows import Rows
+from workers.calibrators.blocks import blocks_of
 from workers.calibrators.protocol import Calibrator
 from workers.distributions.head import Head
 from workers.distributions.terms import distances
@@ -57,8 +58,14 @@ class Logits:
         return self.candidate.logits(rows.candidate_TD)
 
     def of(self, calibrator: Calibrator, rows: Rows, raw_CV: torch.Tensor) -> torch.Tensor:
-        """Logits [C, V] of the calibrated model; `raw_CV`, those of the raw one, is not written to."""
-        hidden = calibrator.apply_hidden(rows.candidate_TD, rows.context)
+        """Logits [C, V] of the calibrated model; `raw_CV`, those of the raw one, is not written to.
+
+        Raises ValueError for corrections after each block if the rows have no states with them.
+        """
+        states_TD = rows.corrected_TD if blocks_of(calibrator) else rows.candidate_TD
+        if states_TD is None:
+            raise ValueError("the rows have no states with corrections after each block")
+        hidden = calibrator.apply_hidden(states_TD, rows.context)
         logits_CV = raw_CV if hidden is rows.candidate_TD else self.candidate.logits(hidden)
         return calibrator.apply_logits(logits_CV, rows.context)
 
@@ -163,7 +170,8 @@ def cost_microseconds(
     calibrator: Calibrator, logits: Logits, rows: Rows, *, check_cancelled: Callable[[], None] = lambda: None
 ) -> float:
     """What applying it adds to a token, in a batch of `COST_ROWS`: the median of a few rounds, the product with the
-    head not counted, because it is made in any case."""
+    head not counted, because it is made in any case. Corrections after each block are applied to last hidden states,
+    which takes as long as in the layers."""
     chunk = rows.first(COST_ROWS)
     raw = logits.of_raw(chunk)
     spent = []
@@ -171,6 +179,9 @@ def cost_microseconds(
         for _ in range(COST_ROUNDS):
             check_cancelled()
             began = time.perf_counter()
+            for blocks in blocks_of(calibrator):
+                for one in blocks.values():
+                    one(chunk.candidate_TD)
             calibrator.apply_hidden(chunk.candidate_TD, chunk.context)
             calibrator.apply_logits(raw, chunk.context)
             spent.append(time.perf_counter() - began)

@@ -22,9 +22,10 @@ from workers.text.windows import Corpus
 class Rows:
     """One row a scored position, window by window.
 
-    `reference_TD` and `candidate_TD` are the final hidden states in the engine's dtype, `next_T` the observed token
-    (int64), `context` what a served row knows of itself. `positions` says where each row is; `domains` is the
-    domain of each document index.
+    `reference_TD` and `candidate_TD` are the final hidden states in the engine's dtype. `corrected_TD` are those of the
+    candidate with corrections after each block, if there are any. `next_T` is the observed token (int64), `context`
+    what a served row knows of itself. `positions` says where each row is; `domains` is the domain of each document
+    index.
     """
 
     reference_TD: torch.Tensor
@@ -33,6 +34,7 @@ class Rows:
     context: RowContext
     positions: Positions
     domains: tuple[str, ...]
+    corrected_TD: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.next_T.shape[0])
@@ -52,6 +54,7 @@ class Rows:
             self,
             reference_TD=self.reference_TD[rows],
             candidate_TD=self.candidate_TD[rows],
+            corrected_TD=None if self.corrected_TD is None else self.corrected_TD[rows],
             next_T=self.next_T[rows],
             context=self.context.select(rows),
             positions=self.positions.select(index),
@@ -68,24 +71,29 @@ def gather(
     corpus: Corpus,
     reference: StoredHidden,
     candidate: StoredHidden,
+    corrected: StoredHidden | None = None,
     *,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Rows:
     """The scored positions of a corpus of which both models' hidden states are stored."""
-    parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+    sides = [reference, candidate, *([] if corrected is None else [corrected])]
+    parts: list[list[torch.Tensor]] = [[] for _ in sides]
     tokens: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
     following: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
     for number, window in enumerate(corpus.windows):
         check_cancelled()
         scored = np.flatnonzero(window.scored)
         rows = torch.from_numpy(scored)
-        parts.append((reference.window(number)[rows], candidate.window(number)[rows]))
+        for part, side in zip(parts, sides, strict=True):
+            part.append(side.window(number)[rows])
         tokens.append(window.tokens[scored].astype(np.int64))
         following.append(window.tokens[scored + 1].astype(np.int64))
     positions = positions_of(corpus)
+    reference_TD, candidate_TD, *more_TD = (torch.cat(part) for part in parts)
     return Rows(
-        reference_TD=torch.cat([one for one, _ in parts]),
-        candidate_TD=torch.cat([other for _, other in parts]),
+        reference_TD=reference_TD,
+        candidate_TD=candidate_TD,
+        corrected_TD=more_TD[0] if more_TD else None,
         next_T=torch.from_numpy(np.concatenate(following)),
         context=RowContext(
             position_T=torch.from_numpy(positions.context.astype(np.int64)),

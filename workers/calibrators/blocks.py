@@ -14,6 +14,7 @@ Names: T rows, D hidden size, R rank.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ def rms_of(stream_TD: torch.Tensor) -> torch.Tensor:
 
 
 class BlockCorrection:
-    """The correction after one block: `down_RD`, `up_DR`, `bias_D`, and the scalar `limit` (inf: none). All are float32.
+    """The correction after one block: `down_RD`, `up_DR`, `bias_D`, and the scalar `limit` (inf: none); all float32.
     R may be 0.
 
     Raises ValueError if they do not fit together, are not float32, or hold a number that is not finite.
@@ -152,9 +153,16 @@ class Blocks(Base, Mapping[int, BlockCorrection]):
 
     def save(self, file: Path) -> None:
         """Writes the file of a checkpoint; it appears whole."""
+        write_atomically(file, self._bytes())
+
+    def digest(self) -> str:
+        """SHA-256 of its file."""
+        return hashlib.sha256(self._bytes()).hexdigest()
+
+    def _bytes(self) -> bytes:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(self.tensors().items())}
         sizes = {"hidden_size": str(self.hidden_size), "layers": str(self.layers)}
-        write_atomically(file, bytes_of(tensors, {"format": FORMAT, **sizes}))
+        return bytes_of(tensors, {"format": FORMAT, **sizes})
 
     @classmethod
     def load(cls, file: Path, device: torch.device) -> Self:

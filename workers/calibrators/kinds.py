@@ -8,6 +8,7 @@ from typing import ClassVar, Final, Self
 import torch
 
 from workers.calibrators.base import Base, require
+from workers.calibrators.blocks import Blocks
 from workers.calibrators.confidence import ConfidenceTemperature
 from workers.calibrators.identity import Identity
 from workers.calibrators.lowrank import LowRank
@@ -98,7 +99,7 @@ class Chain(Base):
 
 
 KINDS: Final[dict[str, type[Base]]] = {
-    made.KIND: made for made in (Identity, Temperature, ConfidenceTemperature, TokenBias, LowRank, Chain)
+    made.KIND: made for made in (Identity, Temperature, ConfidenceTemperature, TokenBias, LowRank, Blocks, Chain)
 }
 
 

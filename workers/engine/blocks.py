@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,18 @@ def write(folder: Path, blocks: Blocks) -> None:
     config = json.loads((folder / "config.json").read_bytes())
     config[SECTION] = {"sha256": hashlib.sha256((folder / FILE).read_bytes()).hexdigest()}
     write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def attach(checkpoint: Path, blocks: Blocks, folder: Path) -> None:
+    """Makes `folder` anew: the checkpoint with corrections, its other files by links."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in checkpoint.iterdir():
+        if file.name == "config.json":
+            shutil.copyfile(file, folder / file.name)
+        else:
+            (folder / file.name).symlink_to(file.resolve())
+    write(folder, blocks)
 
 
 def read(checkpoint: Path, device: torch.device) -> Blocks | None:

@@ -37,6 +37,8 @@ KIND = Kind(
     answer=f"{__name__}.view:heading",
     class_of="once calibrated",
     phases={
+        "blocks": Phase("fitting corrections after each block"),
+        "corrected": Phase("running the candidate with these corrections"),
         "fit": Phase("fitting the calibrators", share=True),
         "choose": Phase("choosing a calibrator"),
     },

@@ -8,18 +8,27 @@ from typing import Final
 class Fitted:
     """A correction that can be fitted.
 
+    `walk`: it acts inside the layers, and is fitted by a walk through both models before all others.
     `fit` is named as "module:function", so that only a worker loads it. Of a correction of hidden states it is
     (Objective, FitData, Settings, seed=, watch=) -> (calibrator, whether it was stopped early). Of one of logits it is
-    (Fixed, FitData, Settings, check_cancelled=, reductions=) -> calibrator.
+    (Fixed, FitData, Settings, check_cancelled=, reductions=) -> calibrator. Of a walk it is
+    (Sides, Corpus, scratch folder, progress=, check_cancelled=) -> calibrator.
     """
 
     label: str
     fit: str
     hidden: bool = False
+    walk: bool = False
+
+    @property
+    def place(self) -> int:
+        """Where it acts: in the layers, on the last hidden state, or on the logits."""
+        return 0 if self.walk else 1 if self.hidden else 2
 
 
 _FITTING: Final = "workers.calibration.fitting"
 FITTED: Final[dict[str, Fitted]] = {
+    "blocks": Fitted("corrections after each block", f"{_FITTING}.blocks:fit_blocks", walk=True),
     "temperature": Fitted("temperature", f"{_FITTING}.logits:fit_temperature"),
     "confidence": Fitted("confidence temperature", f"{_FITTING}.logits:fit_confidence"),
     "token_bias": Fitted("token bias", f"{_FITTING}.logits:fit_token_bias"),

@@ -44,7 +44,10 @@ class CalibrateRequest(JobRequest):
     ] = Field(default=None, description="domains of `text` to fit on; the other domains are only tested. Default: all")
     tokens: Annotated[int, Field(ge=256, le=1_000_000)] = Field(default=25_000, description="most tokens to fit on")
     calibrators: Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32), Option("--calibrator")] = (
-        Field(default=CALIBRATORS, description="calibrators to fit and compare; `+` composes, hidden corrections first")
+        Field(
+            default=CALIBRATORS,
+            description="calibrators to fit and compare; `+` composes: blocks, hidden state, logits",
+        )
     )
     tolerance: Annotated[float, Field(ge=0, le=0.1)] = Field(
         default=0.005,

@@ -20,6 +20,7 @@ Names: N windows, L tokens of a window, T positions of a batch, D hidden size, R
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,11 +31,15 @@ import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from workers.calibrators.blocks import BlockCorrection, Blocks, rms_of
+from workers.engine.blocks import check_architecture
+from workers.measuring.sides import Sides
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.gram import add_upper, mirror
+from workers.surgery.blockwise.mixtures import fused
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.stream import Stream
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
+from workers.surgery.dequantize import open_plain
 from workers.text.windows import Corpus
 
 RANK = 64
@@ -219,6 +224,23 @@ class BlockFit:
             for place, window in enumerate(self._counted)
         ]
         return float(torch.cat(rms).median())
+
+
+def fit_blocks(
+    sides: Sides, corpus: Corpus, scratch: Path, *, progress: Progress, check_cancelled: CheckCancelled
+) -> Blocks:
+    """The corrections of a candidate, packed or not, by a text; both models are walked in the engine's dtype.
+
+    Raises what `BlockFit` raises, and CHECKPOINT_UNSUPPORTED for an architecture whose decoder layers are not known.
+    """
+    check_architecture(sides.candidate.info.architecture)
+    with ExitStack() as stack:
+        made = []
+        for side in (sides.reference, sides.candidate):
+            plain, read = stack.enter_context(open_plain(side.info))
+            made.append(Skeleton(plain, fused(plain, read), dtype=side.torch_dtype, mixtures=True))
+        text = FitText.of(corpus)
+        return BlockFit(*made, text, scratch, progress=progress, check_cancelled=check_cancelled).run()
 
 
 def _corrected(correction: BlockCorrection, h_NLD: torch.Tensor) -> torch.Tensor:

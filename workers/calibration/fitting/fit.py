@@ -23,6 +23,7 @@ from workers.calibration.fitting.record import FitRecord, Progress, Step, no_pro
 from workers.calibration.fitting.spec import Spec
 from workers.calibration.reductions import Reductions
 from workers.calibrators.base import Base
+from workers.calibrators.blocks import Blocks
 from workers.calibrators.identity import Identity
 from workers.calibrators.kinds import Chain
 
@@ -41,7 +42,8 @@ def fit(
     """The calibrator, on the CPU in float32, and how the fit went. The identity where nothing helps on `stop`.
 
     `data` and `stop` share no document: the caller sees to it. `known` holds what earlier fits with the same settings,
-    data and seed gave, by their kinds: a composition goes on from the longest beginning that is there.
+    data and seed gave, by their kinds: a composition goes on from the longest beginning that is there. One with
+    corrections after each block needs them there, and data whose candidate has them.
     `progress(kind, done, total)`. `reductions` are those of a fit with the same arguments that was stopped, to go on
     from (default: none, and none are kept).
 
@@ -124,6 +126,8 @@ class _Fit:
     def _one(self, kind: str, before: Base, kl: float, reductions: Reductions) -> tuple[Base, float]:
         """What comes of one more kind, and the KL on the stop set with it."""
         settings = self._spec.settings
+        if FITTED[kind].walk:
+            raise ValueError(f"{kind} must be among what earlier fits gave")
         if FITTED[kind].hidden:
             return self._hidden(kind, before, kl, reductions)
         fixed = Fixed(self._objective, before)
@@ -138,14 +142,14 @@ class _Fit:
         return tried, found
 
     def _hidden(self, kind: str, before: Base, kl: float, reductions: Reductions) -> tuple[Base, float]:
-        if not isinstance(before, Identity):
+        if not isinstance(before, Identity | Blocks):
             raise ValueError(f"{kind} must be the only hidden correction of a composition")  # noqa: TRY004
         watch = Watch(self._look(kind), kl, self._progress, self._check_cancelled, reductions)
         fitter = load(FITTED[kind].fit)
         made, early = fitter(self._objective, self._data, self._spec.settings, seed=self._seed, watch=watch)
         if early:
             self._early.append(kind)
-        return made, self._look(kind)(lambda: made, self._spec.settings.epochs)
+        return _joined(before, made), self._look(kind)(lambda: made, self._spec.settings.epochs)
 
     def _look(self, kind: str) -> Callable[[Callable[[], Base], int], float]:
         def look(make: Callable[[], Base], turn: int) -> float:

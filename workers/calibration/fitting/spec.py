@@ -56,7 +56,7 @@ class Spec:
 
     @classmethod
     def parse(cls, name: str, **settings: Setting) -> Spec:
-        """From `lowrank+confidence`. Hidden corrections are put first, else the order is kept. ValueError for a kind
-        that is not known."""
-        kinds = sorted(name.split("+"), key=lambda kind: kind not in FITTED or not FITTED[kind].hidden)
+        """From `lowrank+confidence`. What acts earlier in the model is put first, else the order is kept. Raises
+        ValueError for a kind that is not known."""
+        kinds = sorted(name.split("+"), key=lambda kind: FITTED[kind].place if kind in FITTED else 0)
         return cls(tuple(kinds), Settings(**settings))  # type: ignore[arg-type]

@@ -8,16 +8,23 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode
+from app.models.registry import load_registry
 from app.settings import Settings
 from tests.support.attempts import Context
+from tests.support.blocks import hooked
 from tests.support.refusals import refused
 from tests.support.tiny_jobs import RTN3, Jobs, body, document, inline, validated
 from workers.calibration import fits
 from workers.calibration.profiles import ProfileStore
+from workers.calibrators import storage
+from workers.calibrators.blocks import Blocks, blocks_of
 from workers.process.handler import JobCancelled
 from workers.process.yielding import KEPT
+from workers.text.tokenization import load_tokenizer
 
 DOCUMENTS = [document(number, 60, "prose" if number % 2 else "code") for number in range(40)]
 
@@ -156,3 +163,37 @@ def test_too_few_documents_are_refused(jobs: Jobs) -> None:
 @pytest.mark.parametrize("phase", ["fit", "choose"])
 def test_an_attempt_that_is_stopped_leaves_the_test_sealed(phase: str, jobs: Jobs) -> None:
     assert not jobs.stopped(request(seed=7), stop_in=phase).kept("**/test-opened.json")
+
+
+def test_corrections_after_each_block_are_proven_on_states_of_the_engine_that_has_them(
+    jobs: Jobs, settings: Settings
+) -> None:
+    names = ["lowrank", "blocks", "blocks+token_bias"]
+    report = jobs.run(request(calibrators=names, sampling=[]))
+    rows = {row.calibrator: row for row in report.test.table}
+    assert list(rows) == names
+    assert rows["blocks"].own.saved.mean > rows["lowrank"].own.saved.mean > 0
+    assert report.test.passed
+    assert "blocks" in jobs.context.phases and "corrected" in jobs.context.phases
+    stored = storage.load(ProfileStore(settings).folder(report.profile))
+    (found,) = blocks_of(stored)
+    table = pq.read_table(jobs.context.output / "calibrated.parquet").to_pandas()
+    for name, kl_T in table.groupby("document")["kl"]:
+        text = next(one["text"] for one in DOCUMENTS if one["id"] == name)
+        assert kl_T.mean() == pytest.approx(kl_by_transformers(settings, text, found), rel=0.1)
+
+
+def kl_by_transformers(settings: Settings, text: str, blocks: Blocks) -> float:
+    """Mean KL of the 3-bit model with hooks that correct its stream, in float32; windows of 64 tokens."""
+    (candidate,) = {file.parent for file in settings.home.glob("checkpoints/*/model.safetensors")}
+    reference = load_registry(settings.models_file).resolve("tiny").checkpoint_path()
+    models = [AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (reference, candidate)]
+    hooked(models[1], blocks)
+    tokens = load_tokenizer(reference)(text, add_special_tokens=False).input_ids
+    found = []
+    for start in range(0, len(tokens), 64):
+        window = torch.tensor([tokens[start : start + 64]])
+        with torch.no_grad():
+            log_p, log_q = (model(window).logits[0, :-1].log_softmax(1) for model in models)
+        found.append((log_p.exp() * (log_p - log_q)).sum(1))
+    return float(torch.cat(found).mean())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from workers.calibrators.base import Base
+from workers.calibrators.blocks import BlockCorrection, Blocks
 from workers.calibrators.confidence import ConfidenceTemperature
 from workers.calibrators.identity import Identity
 from workers.calibrators.kinds import Chain
@@ -33,6 +34,9 @@ def make(kind: str) -> Base:
         return TokenBias(ids, torch.tensor([0.5, -1.25, 2.0]), V)
     if kind == "lowrank":
         return LowRank(normal(D, 4), normal(4, D), normal(D))
+    if kind == "blocks":
+        one = BlockCorrection(normal(2, D), normal(D, 2), normal(D), torch.tensor(5.0))
+        return Blocks({1: one}, layers=3, hidden_size=D)
     return Chain([make("lowrank"), make("confidence"), Chain([Identity(), make("token_bias")])])
 
 
