@@ -38,7 +38,7 @@ def write(folder: Path, blocks: Blocks) -> None:
 
 
 def attach(checkpoint: Path, blocks: Blocks, folder: Path) -> None:
-    """Makes `folder` anew: the checkpoint with corrections, its other files by links."""
+    """Makes `folder` the checkpoint with corrections, by links to its other files. What is there is removed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for file in checkpoint.iterdir():
