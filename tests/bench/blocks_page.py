@@ -1,4 +1,4 @@
-"""The table of docs/results/calibrators.md, from tests/bench/blocks.csv: `python -m tests.bench.blocks_page` prints it."""
+"""The table of docs/results/calibrators.md: `python -m tests.bench.blocks_page` prints it from blocks.csv."""
 
 import sys
 from collections.abc import Iterable

@@ -131,7 +131,7 @@ class Blocks(Base, Mapping[int, BlockCorrection]):
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
         """Named as in the file; a correction of rank 0 has its bias alone."""
-        found = {}
+        found: dict[str, torch.Tensor] = {}
         for block, one in self.items():
             found |= {f"blocks.{block}.bias": one.bias_D, f"blocks.{block}.limit": one.limit}
             if one.rank:

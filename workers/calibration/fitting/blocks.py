@@ -140,8 +140,9 @@ class Moments:
         map_DD = torch.linalg.solve(covariance_DD + ridge_DD, cross_DD, left=False)
         up_DR = torch.linalg.eigh(map_DD @ covariance_DD @ map_DD.T)[1][:, len(x_D) - rank :]
         down_RD = up_DR.T @ map_DD
-        parts = (down_RD, up_DR, y_D - up_DR @ (down_RD @ x_D))
-        return BlockCorrection(*(one.float().contiguous() for one in parts), torch.tensor(self.limit))
+        bias_D = y_D - up_DR @ (down_RD @ x_D)
+        down_RD, up_DR, bias_D = (one.float().contiguous() for one in (down_RD, up_DR, bias_D))
+        return BlockCorrection(down_RD, up_DR, bias_D, torch.tensor(self.limit))
 
 
 # From the moments of the fitted documents and of those that decide to a correction; None: the block is left alone.
@@ -235,12 +236,13 @@ def fit_blocks(
     """
     check_architecture(sides.candidate.info.architecture)
     with ExitStack() as stack:
-        made = []
-        for side in (sides.reference, sides.candidate):
-            plain, read = stack.enter_context(open_plain(side.info))
-            made.append(Skeleton(plain, fused(plain, read), dtype=side.torch_dtype, mixtures=True))
+        reference, candidate = (
+            Skeleton(plain, fused(plain, read), dtype=side.torch_dtype, mixtures=True)
+            for side in (sides.reference, sides.candidate)
+            for plain, read in (stack.enter_context(open_plain(side.info)),)
+        )
         text = FitText.of(corpus)
-        return BlockFit(*made, text, scratch, progress=progress, check_cancelled=check_cancelled).run()
+        return BlockFit(reference, candidate, text, scratch, progress=progress, check_cancelled=check_cancelled).run()
 
 
 def _corrected(correction: BlockCorrection, h_NLD: torch.Tensor) -> torch.Tensor:
