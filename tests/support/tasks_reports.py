@@ -67,39 +67,15 @@ def item_classes(outcome: str, items: int, harmful: int, helpful: int, right: fl
                 "rate": share(rate),
                 "rate_others": share((harmful + helpful - sum(flipped)) / rest) if rest else None,
                 "share_of_flips": sum(flipped) / (harmful + helpful) if harmful + helpful else None,
-                "mcnemar_p": None if unjudged else p,
-                "mcnemar_p_holm": None if unjudged else min(1.0, 3 * p),
                 "fisher_p": None if unjudged else p,
                 "fisher_p_holm": None if unjudged else min(1.0, 3 * p),
-                "outcome": "every_item"
-                if not rest
-                else "too_few"
-                if few
-                else "at_chance"
-                if outcome == "at_chance"
-                else "worse"
-                if p < 0.01
-                else "not_shown",
             }
         )
-    tokens = [
-        {
-            "name": name,
-            "title": title,
-            "tokens": max(2, round(part * 9 * items)),
-            "items": max(1, round(part * items)),
-            "change": {"mean": -0.31 * lift, "ci": None, "clusters": None}
-            if round(part * items) < 2
-            else {"mean": -0.31 * lift, "ci": (-0.36 * lift, -0.26 * lift), "clusters": "documents"},
-        }
-        for name, title, _, part, lift in (*_KINDS, ("all", "All tokens", "", 1.0, 1.2))
-    ]
     return {
         "where": "key" if generated else "right_choice",
         "note": f"Looked at is {'the file’s right answer' if generated else 'the right choice'}.",
         "classes": rows,
         "absent": ["Code", "JSON structure", "Tool names"],
-        "tokens": [] if generated else tokens,
     }
 
 
@@ -136,7 +112,6 @@ def task(
             "answer": "begins to boil." if stored else None,
             "reference": ("begins to boil." if number < 4 else "falls asleep.") if stored else None,
             "candidate": ("falls asleep." if number < 4 else "begins to boil.") if stored else None,
-            "lead": None if generated else 3.2 - 0.4 * number,
         }
         for number in range(6 if harmful else 0)
     ]
@@ -151,7 +126,6 @@ def task(
         "reference": share(reference),
         "candidate": share(candidate),
         "difference": {"mean": difference, "ci": (difference - half, difference + half)},
-        "bootstrap_ci": (difference - 1.02 * half, difference + 1.01 * half),
         "metrics": [
             {
                 "metric": metric,
@@ -171,8 +145,7 @@ def task(
             "churn": None if form == "humaneval" else 31,
         },
         "examples": examples,
-        "lead_unit": {"acc": "nats", "acc_norm": "nats per character"}.get(metric),
-        "mcnemar": {"p": p, "p_holm": min(1.0, 3 * p), "q_bh": min(1.0, 2 * p)},
+        "mcnemar": {"p": p, "p_holm": min(1.0, 3 * p)},
         "equivalence": {
             "margin": 0.02,
             "p": 0.003 if outcome == "equivalent" else 0.61,

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts.task import TaskMetric
-from app.kinds.tasks.report import LeadUnit
 from app.models.tasks.items import Item
 from workers.answering.sandbox.runner import Check
 
@@ -25,12 +24,7 @@ STOPS: Final[dict[str, tuple[str, ...]]] = {
     "humaneval": ("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
 }
 INVALID: Final = "[invalid]"
-# By metric of multiple choice: the unit of what it compares.
-LEAD_UNITS: Final[dict[str, LeadUnit]] = {
-    "acc": "nats",
-    "acc_norm": "nats per character",
-    "acc_bytes": "nats per byte",
-}
+CHOICE_METRICS: Final = ("acc", "acc_norm", "acc_bytes")
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED = tuple(map(re.compile, (r",", r"\$", r"(?s).*#### ", r"\.$")))
@@ -50,17 +44,12 @@ def choose(items: Sequence[Item], likelihoods: Sequence[NDArray[np.float64]], me
     said: list[str | None] = []
     right = []
     for item, values in zip(items, likelihoods, strict=True):
-        compared = scores(item, values, metric)
+        sizes = np.asarray([_size(choice, metric) for choice in item.choices], dtype=np.float64)
+        compared = np.where(np.isfinite(values), values / sizes, -np.inf)
         best = int(np.argmax(compared)) if np.isfinite(compared).any() else -1
         said.append(item.choices[best] if best >= 0 else None)
         right.append(best == item.gold)
     return Answers(tuple(said), np.asarray(right, dtype=np.bool_))
-
-
-def scores(item: Item, values: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
-    """What a metric compares the choices by, in its unit of `LEAD_UNITS`; −∞ where a log-likelihood is no number."""
-    sizes = np.asarray([_size(choice, metric) for choice in item.choices], dtype=np.float64)
-    return np.where(np.isfinite(values), values / sizes, -np.inf)
 
 
 def _size(choice: str, metric: str) -> int:

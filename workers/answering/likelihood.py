@@ -39,8 +39,7 @@ class _Stoppable(Divergence):
 @dataclass(frozen=True)
 class Likelihoods:
     """By item, one log-likelihood a choice, nats, NaN where the model's own is no number; `kl` of every scored position
-    (NaN where either model's is none), which belongs to `item` and there to `choice`, and `change` of its
-    log-probability, candidate − reference, nats (NaN likewise); `broken`: positions without a number, of the reference
+    (NaN where either model's is none), which belongs to `item`; `broken`: positions without a number, of the reference
     and of the candidate."""
 
     reference: tuple[Array, ...]
@@ -48,8 +47,6 @@ class Likelihoods:
     kl: Array
     item: NDArray[np.int64]
     broken: tuple[int, int] = (0, 0)
-    choice: NDArray[np.int64] | None = None
-    change: Array | None = None
 
 
 def likelihoods(
@@ -105,23 +102,12 @@ def gathered(prompts: Prompts, values: TokenValues) -> Likelihoods:
     row = np.repeat(np.arange(len(counts)), counts)
     item = np.asarray(prompts.item, dtype=np.int64)
     sides: list[tuple[Array, ...]] = []
-    tokens: list[Array] = []
     broken: list[int] = []
     for logp in (values.logp_reference, values.logp_candidate):
         told = np.where(np.isfinite(logp), logp.astype(np.float64), np.nan)
-        tokens.append(told)
         broken.append(int(np.count_nonzero(np.isnan(told))))
         sums: Array = np.bincount(row, weights=told, minlength=len(counts)).astype(np.float64)
         # Rows come item by item.
         sides.append(tuple(np.split(sums, np.flatnonzero(np.diff(item)) + 1)))
     kl = np.where(values.finite, values.kl.astype(np.float64), np.nan)
-    choice = np.asarray(prompts.choice, dtype=np.int64)
-    return Likelihoods(
-        sides[0],
-        sides[1],
-        kl,
-        item[row],
-        (broken[0], broken[1]),
-        choice=choice[row],
-        change=tokens[1] - tokens[0],
-    )
+    return Likelihoods(sides[0], sides[1], kl, item[row], (broken[0], broken[1]))

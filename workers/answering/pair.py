@@ -15,7 +15,7 @@ from app.contracts.task import METRICS, FileTask, HarnessDefinition, HarnessTask
 from app.files import write_atomically
 from app.models.tasks.items import Item, fingerprint
 from app.models.tasks.reading import format_of, metric_of
-from workers.answering.answers import LEAD_UNITS, STOPS, Answers, choose, program, read_numbers
+from workers.answering.answers import CHOICE_METRICS, STOPS, Answers, choose, program, read_numbers
 from workers.answering.generating import generate
 from workers.answering.harness.evaluation import Scored
 from workers.answering.harness.running import Harnessed
@@ -66,7 +66,7 @@ class Answered:
 
 def chosen_by(asked: Harnessed, likelihoods: Sequence[NDArray[np.float64]]) -> dict[str, tuple[str | None, ...]]:
     """By metric of multiple choice, which choice it takes: the harness returns only whether that is right."""
-    return {metric: choose(asked.items, likelihoods, metric).said for metric in LEAD_UNITS}
+    return {metric: choose(asked.items, likelihoods, metric).said for metric in CHOICE_METRICS}
 
 
 def answers_of(scored: Scored, said: Mapping[str, tuple[str | None, ...]]) -> dict[str, Answers]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.tasks.items import Item
-from workers.text.tokenization import Ids, Offsets, encode, encode_with_offsets
+from workers.text.tokenization import Ids, encode
 from workers.text.windows import Window
 
 if TYPE_CHECKING:
@@ -51,32 +51,13 @@ class Prompts:
 def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> tuple[Ids, Ids]:
     """Tokens of both, split after as many as the context alone has. A tokenizer that melts the two into fewer tokens
     than that encodes the continuation by itself."""
-    bare, continuation = _halves(context, continuation)
+    bare = context.rstrip()
+    continuation = context[len(bare) :] + continuation
     before = encode(tokenizer, bare)
     whole = encode(tokenizer, bare + continuation)
     if len(whole) <= len(before):
         return before, encode(tokenizer, continuation)
     return whole[: len(before)], whole[len(before) :]
-
-
-def continuation_offsets(
-    tokenizer: PreTrainedTokenizerBase, context: str, continuation: str
-) -> tuple[str, Ids, Offsets]:
-    """The text of a continuation with the spaces that stand before it, its tokens (T,) as `encode_pair` has them, and
-    their character spans (T, 2) in that text, end exclusive."""
-    bare, continuation = _halves(context, continuation)
-    before = len(encode(tokenizer, bare))
-    whole, offsets = encode_with_offsets(tokenizer, bare + continuation)
-    if len(whole) <= before:
-        return continuation, *encode_with_offsets(tokenizer, continuation)
-    # The first token may begin in the context, where the two melt.
-    return continuation, whole[before:], np.maximum(offsets[before:] - len(bare), 0).astype(np.int32)
-
-
-def _halves(context: str, continuation: str) -> tuple[str, str]:
-    """Spaces at the end of a context belong to the continuation."""
-    bare = context.rstrip()
-    return bare, context[len(bare) :] + continuation
 
 
 def choice_prompts(

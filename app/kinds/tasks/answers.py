@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from app.kinds.tasks.report import (
-    BOOTSTRAP_FLIPS,
     AnyTaskResult,
     Flipped,
     HarnessTaskResult,
@@ -150,11 +149,9 @@ def significance_table(report: TasksReport) -> Table:
             Column("Task", "name"),
             Column("McNemar, p", priority=2),
             Column("McNemar, Holm’s p"),
-            Column("Benjamini–Hochberg, q", priority=2),
             Column("Equivalence, p", priority=2),
             Column("Equivalence, Holm’s p"),
             Column("90 % interval, points", priority=1),
-            Column("Bootstrap 95 %, points", priority=2),
             Column("Guessing, %", priority=1),
             Column("Better than guessing, p"),
         ),
@@ -163,23 +160,15 @@ def significance_table(report: TasksReport) -> Table:
                 Cell(visible(result.name)),
                 p_cell(result.mcnemar.p),
                 p_cell(result.mcnemar.p_holm, strong=True),
-                p_cell(result.mcnemar.q_bh),
                 p_cell(result.equivalence.p),
                 p_cell(result.equivalence.p_holm, strong=True),
                 Cell(_span(result.equivalence.ci90)),
-                _bootstrap(result),
                 Cell(fmt.number(100 * result.chance.accuracy)),
                 Cell(p_cell(result.chance.p_reference).text, f"candidate {p_cell(result.chance.p_candidate).text}"),
             )
             for result in report.results
         ),
     )
-
-
-def _bootstrap(result: AnyTaskResult) -> Cell:
-    if result.flips.harmful + result.flips.helpful < BOOTSTRAP_FLIPS:
-        return Cell(fmt.NONE, f"fewer than {BOOTSTRAP_FLIPS} flips")
-    return Cell(_span(result.bootstrap_ci))
 
 
 def _span(ci: tuple[float, float]) -> str:
@@ -212,27 +201,18 @@ def examples(report: TasksReport) -> list[Block]:
 
 def _examples(result: AnyTaskResult) -> list[Block]:
     stored = any(example.prompt is not None for example in result.examples)
-    leads = any(example.lead is not None for example in result.examples)
     columns = [Column("Item", "name"), Column("Flip", "text")]
     columns += [Column(name, "text") for name in ("Prompt", "Right", "Reference", "Candidate")] if stored else []
-    columns += [Column(f"Lead, {result.lead_unit}")] if leads else []
-    note = "" if stored else "The items’ text is not in this report (store_text); answers.jsonl has their ids. "
-    if leads:
-        note += (
-            "Lead: how far the reference prefers its own answer to the candidate’s, by what "
-            f"{visible(result.metric)} compares."
-        )
-    rows = tuple(_example(example, stored=stored, leads=leads) for example in result.examples)
+    rows = tuple(_example(example, stored=stored) for example in result.examples)
     table = Table(f"{visible(result.name)}: items that flip", tuple(columns), rows)
-    return [table, Note(note.strip())] if note else [table]
+    absent = Note("The items’ text is not in this report (store_text); answers.jsonl has their ids.")
+    return [table] if stored else [table, absent]
 
 
-def _example(example: Flipped, *, stored: bool, leads: bool) -> tuple[Cell, ...]:
+def _example(example: Flipped, *, stored: bool) -> tuple[Cell, ...]:
     cells = [Cell(visible(example.item)), Cell("to wrong" if example.direction == "harmful" else "to right")]
     if stored:
         cells += [Cell(_text(text)) for text in (example.prompt, example.answer, example.reference, example.candidate)]
-    if leads:
-        cells.append(Cell(fmt.number(example.lead)))
     return tuple(cells)
 
 

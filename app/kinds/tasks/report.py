@@ -21,12 +21,6 @@ from app.contracts.report import (
 from app.contracts.task import Chance, HarnessDefinition, TaskFormat, TaskMetric
 
 Outcome = Literal["worse", "better", "equivalent", "inconclusive", "at_chance"]
-# Below so many flips the bootstrap of a difference holds the true one less often than in nine of ten runs
-# (docs/tasks.md).
-BOOTSTRAP_FLIPS: Final = 8
-
-
-LeadUnit = Literal["nats", "nats per character", "nats per byte"]
 
 
 class Share(Contract):
@@ -78,11 +72,6 @@ class Flipped(Contract):
     answer: str | None = Field(description="the right one")
     reference: str | None
     candidate: str | None
-    lead: float | None = Field(
-        default=None,
-        description="how far the reference's answer led the candidate's in the reference, by what the task's metric "
-        "compares (`lead_unit`), so never below 0; null for text",
-    )
 
 
 class McNemar(Contract):
@@ -90,7 +79,6 @@ class McNemar(Contract):
 
     p: float
     p_holm: float = Field(description="over the job's tasks, family-wise error")
-    q_bh: float = Field(description="over the job's tasks, false discovery rate")
 
 
 class Equivalence(Contract):
@@ -158,9 +146,7 @@ class NotFinite(Contract):
 # What is looked at for classes of tokens: the text of the right choice, what a right letter means, the file's
 # right answer to what is generated, its reference solution, or, where none of these is known, the question.
 AnswerText = Literal["right_choice", "lettered_choice", "key", "solution", "question"]
-# `too_few`: in fewer items than a test could show anything of; `every_item`: there are no others to compare with.
-ClassOutcome = Literal["worse", "better", "not_shown", "at_chance", "too_few", "every_item"]
-# In fewer items McNemar's exact p cannot be below 0.05: five flips, all of one direction, have p = 2 · 2⁻⁵ = 0.0625.
+# Classes of fewer items are not tested.
 FEWEST_CLASS_ITEMS: Final = 6
 
 
@@ -180,26 +166,11 @@ class ItemClass(Contract):
     rate: Share = Field(description="flips in either direction, a share of the class's items; Wilson interval")
     rate_others: Share | None = Field(description="of all other items; null where there is none")
     share_of_flips: float | None = Field(description="share of the task's flips; null where nothing flips")
-    mcnemar_p: float | None = Field(description="exact, two-sided; null where the class is not judged")
-    mcnemar_p_holm: float | None = Field(description="over all classes of all tasks of the report that have one")
     fisher_p: float | None = Field(
-        description="that items of the class flip as often as the others: Fisher's exact test, two-sided; null likewise"
+        description="that items of the class flip as often as the others: Fisher's exact test, two-sided; null: too "
+        "few items, or no others"
     )
-    fisher_p_holm: float | None = Field(description="adjusted as McNemar's, apart from it")
-    outcome: ClassOutcome = Field(description="worse or better by McNemar's adjusted p below 0.05")
-
-
-class AnswerTokens(Contract):
-    """Tokens of the right choices that are of one class, and how likely they are."""
-
-    name: str = Field(description="a class, `none` for tokens in none, or `all`")
-    title: str
-    tokens: Count = Field(description="at which both models give a number")
-    items: Count = Field(description="whose right choices they are of")
-    change: Mean = Field(
-        description="of the log-probability, candidate − reference, nats per token; interval clustered by item, null "
-        "where they are of one item"
-    )
+    fisher_p_holm: float | None = Field(description="over all classes of all tasks of the report that have one")
 
 
 class ItemClasses(Contract):
@@ -209,10 +180,6 @@ class ItemClasses(Contract):
     note: str = Field(description="that in words; where nothing was looked at, why")
     classes: tuple[ItemClass, ...] = Field(default=(), description="those that are in some item, `none` last")
     absent: tuple[str, ...] = Field(default=(), description="titles of the classes that are in no item")
-    tokens: tuple[AnswerTokens, ...] = Field(
-        default=(),
-        description="by class, `none` and `all` last; empty where what is scored is not what was looked at",
-    )
 
 
 class PairedTask(Contract):
@@ -227,17 +194,8 @@ class PairedTask(Contract):
     reference: Share
     candidate: Share
     difference: Share = Field(description="candidate − reference; score interval for paired shares")
-    bootstrap_ci: Ci = Field(
-        description="of the difference, studentized bootstrap over items; not to be relied on where fewer than "
-        f"{BOOTSTRAP_FLIPS} items flip, where pages leave it out"
-    )
     flips: FlipCounts
     examples: tuple[Flipped, ...]
-    lead_unit: LeadUnit | None = Field(
-        default=None,
-        description="of the examples' leads: the log-likelihood of an answer (acc), divided by its characters "
-        "(acc_norm) or UTF-8 bytes (acc_bytes); null for text",
-    )
     mcnemar: McNemar
     equivalence: Equivalence
     detectable: Detectable

@@ -5,28 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from app.kinds.tasks.answers import ASKED, asked, in_points, p_cell, points, score
-from app.kinds.tasks.report import AnswerTokens, AnyTaskResult, ClassOutcome, ItemClass, Share, TasksReport
+from app.kinds.tasks.report import AnyTaskResult, ItemClass, Share, TasksReport
 from app.models.tasks.power import LEVEL
 from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Facts, Fold, Note, Section, Table, filled
 from app.reports.classes import definitions, lowered, p_value
-from app.reports.estimates import estimate_cell
 from app.reports.untrusted import visible
 
-_OUTCOMES: Final[dict[ClassOutcome, str]] = {
-    "worse": "worse",
-    "better": "better",
-    "not_shown": "not shown",
-    "at_chance": "at chance",
-    "too_few": "too few items",
-    "every_item": "every item",
-}
 _NONE: Final = "none"
 _MOST_NAMED: Final = 3  # in the sentence; the tables have all
 _NOTE: Final = (
-    "An answer may hold tokens of several classes, so rows overlap. McNemar’s exact test compares harmful with helpful "
-    "flips of a class and decides worse and better. Fisher’s exact test compares how often items of the class and all "
-    "other items flip."
+    "An answer may hold tokens of several classes, so rows overlap. Fisher’s exact test compares how often items of "
+    "the class and all other items flip."
 )
 
 
@@ -53,7 +43,7 @@ def class_sentence(report: TasksReport) -> str:
         for one in result.token_classes.classes
         if one.fisher_p_holm is not None
     ]
-    above = [found for found in judged if found[2].outcome != "at_chance"]
+    above = [found for found in judged if found[1].outcome != "at_chance"]
     if not above:
         why = "answers with enough items are at chance" if judged else "no class has enough items beside others"
         return f"Whether some answers flip more often is not known: {why}."
@@ -95,23 +85,11 @@ def _task(result: AnyTaskResult) -> list[Block]:
             Column("Share of flips, %", priority=2),
             Column("Flips, %"),
             Column("Flips of others, %"),
-            Column("McNemar, Holm’s p", priority=1),
             Column("Fisher, Holm’s p", priority=1),
-            Column("Outcome", "text"),
         ),
         rows=tuple(map(_item_row, found.classes)),
     )
-    tokens = Table(
-        caption=f"{name}: change of the right choices’ log-probability",
-        columns=(
-            Column("Token class", "name"),
-            Column("Tokens"),
-            Column("Items"),
-            Column("Candidate − reference, nats per token"),
-        ),
-        rows=tuple(map(_token_row, found.tokens)),
-    )
-    return [*filled(items), *filled(tokens), Note(f"{visible(found.note)}{absent}", name)]
+    return [*filled(items), Note(f"{visible(found.note)}{absent}", name)]
 
 
 def _item_row(one: ItemClass) -> tuple[Cell, ...]:
@@ -124,12 +102,5 @@ def _item_row(one: ItemClass) -> tuple[Cell, ...]:
         Cell(fmt.NONE if one.share_of_flips is None else score(one.share_of_flips)),
         in_points(one.rate),
         Cell(fmt.NONE if one.rate_others is None else score(one.rate_others.mean)),
-        *(p_cell(p, strong=p is not None and p < LEVEL) for p in (one.mcnemar_p_holm, one.fisher_p_holm)),
-        Cell(_OUTCOMES[one.outcome], strong=one.outcome == "worse"),
+        p_cell(one.fisher_p_holm, strong=one.fisher_p_holm is not None and one.fisher_p_holm < LEVEL),
     )
-
-
-def _token_row(one: AnswerTokens) -> tuple[Cell, ...]:
-    change = estimate_cell(one.change)
-    note = change.note if one.change.ci is not None else "no interval: in one item"
-    return Cell(visible(one.title)), Cell(fmt.count(one.tokens)), Cell(fmt.count(one.items)), Cell(change.text, note)

@@ -29,9 +29,8 @@ from app.reports.verdict import heading as severity_of
 
 _WORST_FIRST: Final[tuple[Outcome, ...]] = ("worse", "inconclusive", "at_chance", "better", "equivalent")
 _TESTS_NOTE: Final = (
-    "McNemar’s exact test compares harmful with helpful flips; Holm and Benjamini–Hochberg correct it for the number "
-    "of tasks. Two one-sided score tests claim equivalence. The bootstrap is left out if few items flip: it then often "
-    "misses the true difference."
+    "McNemar’s exact test compares harmful with helpful flips; Holm’s rule corrects it for the number of tasks. Two "
+    "one-sided score tests claim equivalence."
 )
 
 

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from workers.distributions.intervals import RESAMPLES, Clusters
-
 Interval = tuple[float, float]
-_DRAWS: Final = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -78,19 +74,3 @@ def wilson(successes: int, items: int, *, level: float = 0.95) -> Interval:
     low = 0.0 if successes == 0 else (middle - half) / scale
     high = 1.0 if successes == items else (middle + half) / scale
     return max(0.0, low), min(1.0, high)
-
-
-def bootstrap(reference: ArrayLike, candidate: ArrayLike, *, seed: int) -> Interval:
-    """95 % studentized bootstrap interval of the mean of candidate − reference over items, which are drawn with
-    replacement, both answers together. A point if there is no flip; the score interval has a width then.
-
-    Raises ValueError for fewer than two items.
-    """
-    change = np.asarray(candidate, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
-    if change.size < 2:
-        raise ValueError("a bootstrap needs two items")
-    # Of very many items fewer draws: the interval is then narrow, and its own error narrower still.
-    resamples = int(min(RESAMPLES, max(1_000, _DRAWS // change.size)))
-    (estimate,) = Clusters(np.arange(change.size), "documents").means([change], seed=seed, resamples=resamples)
-    low, high = estimate.within(-1.0, 1.0).interval or (-1.0, 1.0)
-    return low, high

@@ -1,4 +1,4 @@
-"""Which token classes the right answer of each item holds, and which class each of its scored tokens is of.
+"""Which token classes the right answer of each item holds.
 
 What is looked at is the same for all items of a task: the right choice; where choices are letters, what the right one
 means; of generated answers the file's right answer, or its reference solution; else the question. Each text is
@@ -19,7 +19,6 @@ from app.contracts.task import FileTask
 from app.kinds.tasks.report import AnswerText
 from app.models.tasks.items import Item
 from workers.answering.pair import Answered
-from workers.answering.prompts import continuation_offsets
 from workers.answering.scored import bare_question
 from workers.text.callbacks import CheckCancelled, never_cancelled
 from workers.text.token_classes.catalogue import BY_TEXT, CLASSES, RARE, TokenClass
@@ -54,16 +53,11 @@ _NO_KEY: Final = "the file has no right answer to every item as text"
 @dataclass(frozen=True)
 class AnswerClasses:
     """`holds` (I,) by class: the items whose text holds a token of it; empty where `where` is None, and `note` then
-    says why.
-
-    `token` (N,) by class are the tokens of the right choices in the order of the items; None where what is scored is
-    not what was looked at.
-    """
+    says why."""
 
     where: AnswerText | None
     note: str
     holds: dict[str, Mask]
-    token: dict[str, Mask] | None = None
 
     def of_item(self, index: int) -> list[str]:
         """Names of the classes that an item's text holds."""
@@ -77,17 +71,13 @@ def answer_classes(
     where, note = _where(one)
     if where is None:
         return AnswerClasses(None, note, {})
-    scored = where == "right_choice" and all(_stands_alone(item) for item in one.items)
     lexicon = lexicon_of(_said(one.items, where, check_cancelled))
     code = isinstance(one.task, FileTask) and one.task.format == "humaneval"
     read: list[tuple[Ids, TokenText]] = []
     for item in one.items:
         check_cancelled()
-        if scored:
-            text, ids, offsets = continuation_offsets(tokenizer, *item.asked[item.gold])
-        else:
-            text = _text(item, where)
-            ids, offsets = encode_with_offsets(tokenizer, text, check_cancelled=check_cancelled)
+        text = _text(item, where)
+        ids, offsets = encode_with_offsets(tokenizer, text, check_cancelled=check_cancelled)
         read.append((ids, TokenText(text, offsets, DOMAIN if code else "text", lexicon=lexicon)))
     masks = _masks(read, check_cancelled)
     item_N = np.repeat(np.arange(len(read)), [len(ids) for ids, _ in read])
@@ -95,7 +85,7 @@ def answer_classes(
         name: np.bincount(item_N, weights=mask_N, minlength=len(read)).astype(np.bool_)
         for name, mask_N in masks.items()
     }
-    return AnswerClasses(where, note, holds, masks if scored else None)
+    return AnswerClasses(where, note, holds)
 
 
 def _where(one: Answered) -> tuple[AnswerText | None, str]:
@@ -126,11 +116,6 @@ def _telling(items: Sequence[Item]) -> bool:
     if len({item.choices for item in items}) == 1 and len(items) > 1:
         return False
     return any(len(choice.strip(" ().")) > 1 for item in items for choice in item.choices)
-
-
-def _stands_alone(item: Item) -> bool:
-    """Whether the right choice is what is scored, and not the end of a sentence that it is in the middle of."""
-    return item.asked[item.gold][1].strip() == item.choices[item.gold].strip()
 
 
 def _text(item: Item, where: AnswerText) -> str:

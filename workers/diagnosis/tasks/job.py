@@ -131,14 +131,7 @@ class _Tasks(PairAttempt):
                     [answer_classes(one, tokenizer, check_cancelled=context.check_cancelled) for one in some]
                     for some in (answered, lost)
                 )
-                found, adjusted = sliced(
-                    found,
-                    answered,
-                    classes,
-                    seed=self._request.seed,
-                    unscored=unscored,
-                    check_cancelled=context.check_cancelled,
-                )
+                found, adjusted = sliced(found, answered, classes, unscored=unscored)
                 report = self._report(found, predictor, measured, adjusted)
             with watch.phase("report"):
                 measured.write(text_classes)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from scipy import stats
 
 from app.contracts.report import Mean
 from app.contracts.task import Chance, HarnessTask
@@ -32,8 +31,7 @@ from app.models.tasks.items import Item
 from app.models.tasks.power import ASSUMED_FLIP_RATES, LEVEL, level_of
 from app.models.tasks.reading import format_of
 from workers.analysis.paired import mcnemar, score
-from workers.analysis.paired.pairs import Pairs, bootstrap, wilson
-from workers.answering.answers import LEAD_UNITS, scores
+from workers.analysis.paired.pairs import Pairs, wilson
 from workers.answering.guessing import chance_of
 from workers.answering.pair import Answered
 from workers.distributions.intervals import Clusters
@@ -67,7 +65,6 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
     tests = [mcnemar.exact(one) for one in pairs] + nothing
     within = [score.equivalence(one, request.margin) for one in pairs] + nothing
     tests_holm, within_holm = holm(tests), holm(within)
-    tests_bh = [float(value) for value in stats.false_discovery_control(tests)]
     found: list[AnyTaskResult] = []
     for index, (one, pair) in enumerate(zip(answered, pairs, strict=True)):
         guessed = chance_of(one, pair)
@@ -78,7 +75,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
             ci90=score.interval(pair, level=0.9),
             equivalent=within_holm[index] < LEVEL,
         )
-        test = McNemar(p=tests[index], p_holm=tests_holm[index], q_bh=tests_bh[index])
+        test = McNemar(p=tests[index], p_holm=tests_holm[index])
         outcome = outcome_of(pair, test, equivalence, guessed)
         difference = Share(mean=pair.difference, ci=score.interval(pair))
         told: dict[str, Any] = {
@@ -90,12 +87,8 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
             "reference": _share(pair.both_right + pair.harmful, pair.items),
             "candidate": _share(pair.both_right + pair.helpful, pair.items),
             "difference": difference,
-            "bootstrap_ci": bootstrap(
-                one.reference[one.metric].right, one.candidate[one.metric].right, seed=request.seed
-            ),
             "flips": _flips(one, pair),
             "examples": _examples(one, request),
-            "lead_unit": None if one.likelihoods is None else LEAD_UNITS.get(one.metric),
             "mcnemar": test,
             "equivalence": equivalence,
             "detectable": _detectable(pair, planned[index], level_of(asked)),
@@ -206,16 +199,13 @@ def stores(one: Answered, request: TasksRequest) -> bool:
 
 
 def _examples(one: Answered, request: TasksRequest) -> tuple[Flipped, ...]:
-    """So many flips of either direction: of the largest lead first (by likelihood), else in the order of the file."""
+    """The first flips of either direction, in the order of the file."""
     first, second = one.reference[one.metric], one.candidate[one.metric]
     stored = stores(one, request)
     found: list[Flipped] = []
     for harmful in (True, False):
         where = np.flatnonzero((first.right & ~second.right) if harmful else (~first.right & second.right))
-        leads = [_lead(one, int(index)) for index in where]
-        ordered = sorted(zip(where, leads, strict=True), key=lambda pair: -(pair[1] or 0.0))
-        for place, lead in ordered[: request.shown]:
-            index = int(place)
+        for index in map(int, where[: request.shown]):
             item = one.items[index]
             found.append(
                 Flipped(
@@ -225,7 +215,6 @@ def _examples(one: Answered, request: TasksRequest) -> tuple[Flipped, ...]:
                     answer=_shown(_right(item)) if stored else None,
                     reference=_shown(first.said[index]) if stored else None,
                     candidate=_shown(second.said[index]) if stored else None,
-                    lead=lead,
                 )
             )
     return tuple(found)
@@ -233,19 +222,6 @@ def _examples(one: Answered, request: TasksRequest) -> tuple[Flipped, ...]:
 
 def _right(item: Item) -> str | None:
     return item.choices[item.gold] if item.choices else item.target or item.solution or None
-
-
-def _lead(one: Answered, index: int) -> float | None:
-    """How far its own answer led the candidate's in the reference, by what the metric compares: how sure it was."""
-    if one.likelihoods is None or one.metric not in LEAD_UNITS:
-        return None
-    item = one.items[index]
-    values = scores(item, one.likelihoods.reference[index], one.metric)
-    said = [one.reference[one.metric].said[index], one.candidate[one.metric].said[index]]
-    if None in said:
-        return None
-    lead = float(values[item.choices.index(str(said[0]))] - values[item.choices.index(str(said[1]))])
-    return lead if np.isfinite(lead) else None
 
 
 def _shown(text: str | None) -> str | None:

@@ -129,20 +129,3 @@ def test_one_token_without_a_number_spoils_its_choice_alone(side: str) -> None:
     told = gathered(asked, replace(found, **{f"logp_{side}": logp}))
     assert np.isnan(getattr(told, side)[0]).tolist() == [True, False]
     assert told.broken == ((1, 0) if side == "reference" else (0, 1))
-
-
-def test_the_change_at_each_token_is_kept_with_its_item_and_choice() -> None:
-    """The candidate is surer by 0.5 nats at first choices, less sure by 2 at second ones; one token has no number."""
-    asked = prompts()
-    found = values(asked, 0)
-    sizes = [int(np.count_nonzero(window.scored)) for window in asked.windows]
-    choice = np.repeat(asked.choice, sizes)
-    logp = found.logp_reference + np.where(choice == 0, np.float32(0.5), np.float32(-2.0))
-    logp[3] = np.nan
-    kept = gathered(asked, replace(found, logp_candidate=logp))
-    expected = np.where(choice == 0, 0.5, -2.0)
-    expected[3] = np.nan
-    assert kept.choice is not None and kept.change is not None
-    assert kept.choice.tolist() == choice.tolist()
-    assert kept.item.tolist() == np.repeat(asked.item, sizes).tolist()
-    np.testing.assert_allclose(kept.change, expected, atol=1e-6)

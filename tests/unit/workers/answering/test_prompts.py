@@ -1,13 +1,12 @@
 """Items become token rows: split as the harness splits, cut from the left."""
 
 import numpy as np
-import pytest
 
 from app.contracts.errors import ErrorCode
 from app.models.tasks.items import Item
 from tests.support.refusals import refused
 from tests.support.tiny import make_tokenizer
-from workers.answering.prompts import choice_prompts, continuation_offsets, encode_pair, open_prompts
+from workers.answering.prompts import choice_prompts, encode_pair, open_prompts
 from workers.text.tokenization import encode
 
 TOKENIZER = make_tokenizer()
@@ -23,28 +22,6 @@ def test_the_space_before_an_answer_belongs_to_it() -> None:
     assert TOKENIZER.decode(after) == " dog"
     whole = encode(TOKENIZER, "The lazy dog")
     assert np.array_equal(np.concatenate([before, after]), whole)
-
-
-@pytest.mark.parametrize(
-    ("context", "continuation"),
-    [
-        ("The lazy ", "dog"),
-        ("The quick brown fox", " jumps over 12 dogs"),
-        ("dé", "é, café"),
-        ("jum", "ps"),
-        ("", "dog"),
-    ],
-)
-def test_the_characters_of_a_choices_tokens_are_known(context: str, continuation: str) -> None:
-    text, tokens, offsets = continuation_offsets(TOKENIZER, context, continuation)
-    assert text == context[len(context.rstrip()) :] + continuation
-    assert tokens.tolist() == encode_pair(TOKENIZER, context, continuation)[1].tolist()
-    for token, (begin, end) in zip(tokens.tolist(), offsets.tolist(), strict=True):
-        said = TOKENIZER.decode([token])
-        assert 0 <= begin <= end <= len(text)
-        if "\N{REPLACEMENT CHARACTER}" not in said and len(said) == end - begin:
-            assert text[begin:end] == said
-    assert max((end for _, end in offsets.tolist()), default=0) == len(text)
 
 
 def test_the_tokens_of_the_choice_are_scored_and_no_other() -> None:

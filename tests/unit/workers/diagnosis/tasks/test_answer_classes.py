@@ -1,7 +1,6 @@
 """Which classes an item's answer holds, on items whose classes are known beforehand."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,22 +62,11 @@ def test_an_item_has_the_classes_of_its_right_choice():
 
 
 def test_rare_goes_by_the_tokens_of_all_answers_together():
-    """The answers begin behind a space, as they are asked."""
     classes = found(choices())
-    ids = [TOKENIZER(f" {answer}")["input_ids"] for answer in KNOWN]
+    ids = [TOKENIZER(answer)["input_ids"] for answer in KNOWN]
     counts = Counter(token for row in ids for token in row)
-    assert classes.token["rare"].tolist() == [counts[token] <= 2 for row in ids for token in row]
     assert classes.holds["rare"].tolist() == [any(counts[token] <= 2 for token in row) for row in ids]
     assert 0 < classes.holds["rare"].sum() <= len(ids)
-
-
-def test_the_class_of_each_scored_token_is_told():
-    classes = found(
-        [Item(str(n), "Take", choices=("77", answer), gold=1) for n, answer in enumerate(["a 12", "dog, 3"])]
-    )
-    pieces = [TOKENIZER.decode([token]) for answer in (" a 12", " dog, 3") for token in TOKENIZER(answer)["input_ids"]]
-    assert classes.token["numbers"].tolist() == [any(one.isdigit() for one in piece) for piece in pieces]
-    assert classes.token["punctuation"].tolist() == [piece.strip() == "," for piece in pieces]
 
 
 def test_letters_stand_for_what_is_behind_them():
@@ -87,7 +75,6 @@ def test_letters_stand_for_what_is_behind_them():
     classes = found([mmlu(row, str(n), refuse) for n, row in enumerate(rows)], form="mmlu")
     assert classes.where == "lettered_choice"
     assert classes.holds["numbers"].tolist() == [True, False]
-    assert classes.token is None, "what is scored is the letter"
 
 
 def test_of_generated_answers_it_is_the_files_own():
@@ -95,7 +82,6 @@ def test_of_generated_answers_it_is_the_files_own():
     classes = found(items, form="gsm8k")
     assert classes.where == "key"
     assert classes.holds["numbers"].tolist() == [False, True]
-    assert classes.token is None
 
 
 def test_of_code_it_is_the_reference_solution_and_without_one_the_question():
@@ -120,7 +106,6 @@ def test_the_same_choices_everywhere_tell_nothing_so_that_the_question_is_looked
     assert classes.where == "question"
     assert classes.holds["numbers"].tolist() == [True, False]
     assert not classes.holds["punctuation"].any(), "the format's own colons are no part of a question"
-    assert classes.token is None
 
 
 @pytest.mark.parametrize(
@@ -134,18 +119,7 @@ def test_the_same_choices_everywhere_tell_nothing_so_that_the_question_is_looked
 def test_what_a_harness_task_does_not_tell_is_not_guessed(items, why):
     """Its questions cannot be told from the solved examples before them."""
     classes = found(items, harness=HARNESS)
-    assert (classes.where, classes.holds, classes.token) == (None, {}, None)
+    assert (classes.where, classes.holds) == (None, {})
     assert classes.note.startswith("Nothing was looked at: ")
     assert why in classes.note
     assert found(items).where == "question", "our own readers keep the question apart"
-
-
-def test_of_a_choice_in_mid_sentence_the_scored_tokens_are_not_its_own():
-    pairs = (("Ann saw 12", " and left"), ("Ann saw dogs", " and left"))
-    items = [Item(str(n), "Ann saw ", choices=("12", f"dogs{n}x"), gold=n, pairs=pairs) for n in range(2)]
-    classes = found(items, harness=HARNESS)
-    assert classes.where == "right_choice"
-    assert classes.holds["numbers"].tolist() == [True, True]
-    assert classes.token is None
-    whole = [replace(item, pairs=tuple(("Ann saw", f" {one}") for one in item.choices)) for item in items]
-    assert found(whole, harness=HARNESS).token is not None

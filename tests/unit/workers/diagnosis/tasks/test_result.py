@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.contracts.task import METRICS, FileTask
+from app.contracts.task import FileTask
 from app.kinds.tasks.report import FlipPrediction
 from app.kinds.tasks.request import TasksRequest
 from app.models.tasks.items import Item
-from workers.answering.answers import Answers, choose
-from workers.answering.likelihood import Likelihoods
+from workers.answering.answers import Answers
 from workers.answering.pair import Answered
 from workers.diagnosis.tasks.result import Planned, results
 
@@ -81,46 +80,6 @@ def test_the_detectable_difference_is_of_the_level_that_each_task_is_decided_at(
     else:
         assert detectable.at_measured_rate is None
         assert shown(100, 0.1, 0.1, level) < 0.8
-
-
-# Two and twenty characters, the second of them 22 bytes.
-CHOICES = ("ab", "é" * 2 + "x" * 18)
-# Reference (whole, a character): −3 and −1.5, −20 and −1.0; then −3 and −1.5, −28 and −1.4.
-REFERENCE = (np.asarray([-3.0, -20.0]), np.asarray([-3.0, -28.0]))
-CANDIDATE = (np.asarray([-1.0, -40.0]), np.asarray([-1.0, -40.0]))
-
-
-def chosen(metric, reference, candidate):
-    items = [Item(str(number), "?", choices=CHOICES, gold=1) for number in range(len(reference))]
-    task = FileTask(source="file", format="arc", path="a.jsonl", metric=metric)
-    names = [metric, *(name for name in METRICS["arc"] if name != metric)]
-    sides = [{name: choose(items, side, name) for name in names} for side in (reference, candidate)]
-    nothing = np.zeros(0)
-    found = Likelihoods(reference, candidate, nothing, nothing.astype(np.int64))
-    return Answered(task, items, "f", sides[0], sides[1], metric, shortened=0, likelihoods=found)
-
-
-@pytest.mark.parametrize(
-    ("metric", "unit", "leads"),
-    [
-        ("acc_norm", "nats per character", {"0": -20 / 20 + 3 / 2, "1": -28 / 20 + 3 / 2}),
-        ("acc_bytes", "nats per byte", {"0": -20 / 22 + 3 / 2, "1": -28 / 22 + 3 / 2}),
-    ],
-)
-def test_a_lead_is_by_what_the_metric_chose_by(metric, unit, leads):
-    """The long answer is the less likely one as a whole, by 17 and 25 nats, and the reference's own."""
-    found = result(chosen(metric, REFERENCE, CANDIDATE))
-    assert found.lead_unit == unit
-    assert {one.item: one.lead for one in found.examples} == pytest.approx(leads)
-    assert [one.item for one in found.examples] == ["0", "1"], "the surest first"
-
-
-def test_a_lead_of_undivided_likelihoods_is_in_nats_and_text_has_none():
-    found = result(chosen("acc", tuple(values[::-1] for values in REFERENCE), CANDIDATE))
-    assert found.lead_unit == "nats"
-    assert [(one.item, one.lead) for one in found.examples] == [("1", 25.0), ("0", 17.0)]
-    found = result(answered("t", [True, False], [False, True]))
-    assert (found.lead_unit, {one.lead for one in found.examples}) == (None, {None})
 
 
 @pytest.mark.parametrize(("guess", "outcome"), [(0.5, "at_chance"), (0.2, "equivalent"), (0.0, "equivalent")])
