@@ -103,12 +103,6 @@ class Slice(Contract):
     __annotations__ |= {distance.name: Mean for distance in DISTANCES}
     top1_agreement: Mean
     perplexity_ratio: Mean
-    # Of these blocks the first reports had the means above alone.
-    divergence: Divergence | None = Field(default=None, description="in full; its means are those above")
-    delta_p: DeltaP | None = None
-    perplexity: Perplexity | None = None
-    agreement: Agreement | None = None
-    entropy: Entropy | None = None
 
 
 class DomainReport(Contract):
@@ -160,10 +154,6 @@ class TokenClasses(Contract):
     absent: tuple[str, ...] = Field(description="titles of the classes that no scored position is in")
     none: Slice | None = Field(description="positions that are in no class; null where there is none")
     multiplicity: str = Field(description="how many classes were looked at, and what the intervals and p values mean")
-    by_frequency: tuple[BandedSlice, ...] = Field(
-        description="by how often the predicted token occurs in the text: [low, high) occurrences"
-    )
-    frequency_rule: str
 
 
 class Proportion(Contract):

@@ -389,11 +389,6 @@ def _bands(values: Tokens, of: NDArray[Any], edges: list[float]) -> list[Json]:
                     **{of.name: _mean(_drawn(values, of)[where], document) for of in DISTANCES},
                     "top1_agreement": _mean(values.top1[where], document),
                     "perplexity_ratio": _ratio(values, where),
-                    "divergence": _divergence(values, where),
-                    "delta_p": _delta_p(values, where),
-                    "perplexity": _perplexity(values, where),
-                    "agreement": _agreement(values, where),
-                    "entropy": _entropy(values, where),
                 }
             )
     return bands
@@ -436,8 +431,6 @@ def _token_classes(values: Tokens) -> Json:
         "absent": ["Code", "Other languages"],
         "none": None,
         "multiplicity": "3 classes were looked at, and they overlap.",
-        "by_frequency": _bands(values, (order % 9) + 1.0, [1, 2, 4, 16]),
-        "frequency_rule": "Occurrences of the predicted token's id among all tokens of this text.",
     }
 
 

@@ -1,4 +1,4 @@
-"""Which classes each scored position of a corpus is in, and how often its token occurs.
+"""Which classes each scored position of a corpus is in.
 
 Names: N scored positions.
 """
@@ -29,18 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Classified:
-    """Masks (N,) by the name of the class, and the occurrences (N,) of each predicted token in the text."""
+    """Masks (N,) by the name of the class."""
 
     masks: dict[str, Mask]
-    occurrences: npt.NDArray[np.int64]
 
     @property
     def of_none(self) -> Mask:
         """The positions (N,) that are in no class."""
-        mask = np.ones(len(self.occurrences), dtype=np.bool_)
-        for one in self.masks.values():
-            mask &= ~one
-        return mask
+        return ~np.any(list(self.masks.values()), axis=0)
 
     def with_none(self) -> dict[str, Mask]:
         """The masks, and that of no class under `NONE`."""
@@ -78,7 +74,7 @@ def classify(
             check_cancelled()
             masks[name][here] = mask(text)[at]
     counts = occurrences((window.tokens for window in corpus.windows), vocabulary)[positions.token_id]
-    return Classified(masks | {RARE: rare(counts)}, counts)
+    return Classified(masks | {RARE: rare(counts)})
 
 
 def _rows(document_N: npt.NDArray[Any], documents: int) -> list[npt.NDArray[np.intp]]:

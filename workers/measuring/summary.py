@@ -63,7 +63,8 @@ _SUPPORTS: Mapping[str, Support] = {
     "excess": _REAL,
 }
 # All but the excess over the noise floor, which is the verdict's and of the whole alone.
-_SLICED = tuple(name for name in _SUPPORTS if name != "excess")
+_OF_DOMAIN = tuple(name for name in _SUPPORTS if name != "excess")
+_OF_SLICE = (*(distance.name for distance in DISTANCES), "top1", "log_ratio")
 
 
 @dataclass(frozen=True)
@@ -175,21 +176,6 @@ def slices(
     finite = usable(values)
     scored = _Scored.of(values, positions, np.zeros(len(values)), check_cancelled)
     return [Slice(**_slice(scored.select(mask & finite), seed)) for mask in masks]
-
-
-def bands(
-    values: TokenValues,
-    positions: Positions,
-    of: NDArray[Any],
-    edges: Sequence[float],
-    *,
-    seed: int = 0,
-    check_cancelled: Callable[[], None] = lambda: None,
-) -> tuple[BandedSlice, ...]:
-    """A slice for each band [low, high) of `of` that holds a finite position."""
-    finite = usable(values)
-    scored = _Scored.of(values, positions, np.zeros(len(values)), check_cancelled).select(finite)
-    return tuple(_bands(scored, of[finite], edges, seed))
 
 
 def distribution(
@@ -360,7 +346,7 @@ def _domains(
     found: dict[str, DomainReport] = {}
     for name in dict.fromkeys(names[np.unique(positions.document)].tolist()):
         part = scored.select(names[scored.positions.document] == name)
-        means = part.means(_SLICED, seed)
+        means = part.means(_OF_DOMAIN, seed)
         found[name] = DomainReport(
             tokens=len(part),
             documents=np.unique(part.positions.document).size,
@@ -397,18 +383,13 @@ def _bands(scored: _Scored, of: NDArray[Any], edges: Sequence[float], seed: int)
 
 def _slice(part: _Scored, seed: int) -> dict[str, Any]:
     """The fields of a `Slice`."""
-    means = part.means(_SLICED, seed)
+    means = part.means(_OF_SLICE, seed)
     return {
         "tokens": len(part),
         "documents": np.unique(part.positions.document).size,
         **{distance.name: _mean(means, distance.name) for distance in DISTANCES},
         "top1_agreement": _mean(means, "top1"),
         "perplexity_ratio": _ratio(means),
-        "divergence": part.divergence(means),
-        "delta_p": part.delta_p(means),
-        "perplexity": part.perplexity(means),
-        "agreement": _agreement(means),
-        "entropy": _entropy(means),
     }
 
 

@@ -33,9 +33,8 @@ from workers.distributions.intervals import FEWEST_CLUSTERS, ROUNDING, Estimate,
 from workers.distributions.significance import holm
 from workers.distributions.token_values import Positions, TokenValues
 from workers.measuring.classify import Classified
-from workers.measuring.summary import as_mean, bands, slices, usable
+from workers.measuring.summary import as_mean, slices, usable
 from workers.text.token_classes.catalogue import CLASSES, TokenClass
-from workers.text.token_classes.frequency import RULE, edges
 from workers.text.token_classes.text import Mask
 
 LEVEL = 0.05
@@ -73,15 +72,6 @@ def token_classes(
         multiplicity=multiplicity(
             len(present), [one.title for one, p in zip(present, p_values, strict=True) if p is None]
         ),
-        by_frequency=bands(
-            values,
-            positions,
-            found.occurrences,
-            edges(found.occurrences),
-            seed=seed,
-            check_cancelled=check_cancelled,
-        ),
-        frequency_rule=RULE,
     )
 
 

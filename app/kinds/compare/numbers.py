@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from app.contracts.distances import DISTANCES, Distance
 from app.contracts.report import Distribution, Mean
 from app.kinds.compare.report import CompareReport
 from app.reports import describe
 from app.reports import format as fmt
-from app.reports.blocks import Block, Cell, Chart, Column, Columns, Figure, Figures, Fold, Next, Note, Section, Table
+from app.reports.blocks import Block, Cell, Chart, Column, Columns, Figure, Figures, Next, Note, Section, Table
 from app.reports.charts.marks import Mark, histogram_chart
 from app.reports.untrusted import visible
 
@@ -45,7 +43,6 @@ def distribution(report: CompareReport) -> list[Block]:
     return [
         histogram,
         Note(_floor(report), "Noise floor"),
-        Fold("The same as a table", [_histogram_table(report)]),
     ]
 
 
@@ -158,27 +155,6 @@ def _marks(report: CompareReport) -> tuple[Mark, ...]:
         (kl.p99, f"99th percentile {fmt.number(kl.p99)}", "tail"),
     )
     return tuple(Mark(value, label, kind) for value, label, kind in marks if value is not None)
-
-
-def _histogram_table(report: CompareReport) -> Table:
-    histogram = report.histogram
-    bins = [("under the first bin", histogram.below)]
-    bins += [
-        (f"{fmt.number(low)} to {fmt.number(high)}", bin_count)
-        for (low, high), bin_count in zip(pairwise(histogram.edges), histogram.counts, strict=False)
-    ]
-    bins.append(("over the last bin", histogram.above))
-    total = max(1, sum(bin_count for _, bin_count in bins))
-    return Table(
-        caption="Positions by KL",
-        columns=(Column("KL, nats", "name"), Column("Positions"), Column("Share, %")),
-        rows=tuple(
-            (Cell(name), Cell(fmt.count(bin_count)), Cell(fmt.percent(bin_count / total)))
-            for name, bin_count in bins
-            if bin_count
-        ),
-        style="bins",
-    )
 
 
 def _floor(report: CompareReport) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.contracts.distances import DISTANCES
 from app.contracts.report import SEVERITIES, BandedSlice, DomainReport, Mean, Slice, TokenClassSlice
 from app.kinds.compare.report import CompareReport
 from app.reports import format as fmt
-from app.reports.blocks import Block, Cell, Column, Facts, Fold, Note, Section, Table, filled, fold
+from app.reports.blocks import Block, Cell, Column, Facts, Fold, Note, Section, Table, filled
 from app.reports.charts.marks import Guide, axis, interval_strip, mirrored_bars
 from app.reports.classes import LEVEL, NONE, OVER_WINDOWS, definitions, listed, lowered, p_value
 from app.reports.estimates import estimate_cell
@@ -19,22 +18,6 @@ from app.reports.untrusted import visible
 from app.reports.verdict import edges
 
 _MOST_DAMAGED: Final = 3
-_OTHER: Final = [distance for distance in DISTANCES if distance.name != "kl"]
-_LOST: Final = (
-    *(Column(of.symbol + ", nats" * (of.unit == "nats"), priority=min(place, 1)) for place, of in enumerate(_OTHER)),
-    Column("KL p99, nats"),
-    Column("Δp", priority=1),
-    Column("Δp, root mean square", priority=2),
-)
-_RANKED: Final = (
-    Column("Top-5 overlap, %", priority=2),
-    Column("Top-10 overlap, %", priority=1),
-    Column("Expected rank"),
-    Column("Entropy of p, nats", priority=1),
-    Column("Entropy of q, nats", priority=1),
-    Column("Perplexity of p", priority=2),
-    Column("Perplexity of q", priority=2),
-)
 _GAP: Final = Column("KL minus that of all other tokens", priority=1)
 
 
@@ -120,14 +103,6 @@ def where(report: CompareReport) -> list[Block]:
         *filled(strip_table("By the reference’s confidence", "Its largest p", by_confidence, report, scale)),
         *filled(strip_table("By position in the window", "Position", by_position, report, scale)),
         Note(_guides(report, scale, "All three")),
-        *fold(
-            "Every other metric by domain, confidence and position",
-            [
-                *_further("By domain", "Domain", by_domain),
-                *_further("By confidence", "Its largest p", by_confidence),
-                *_further("By position", "Position", by_position),
-            ],
-        ),
         *([delta_p, Note(_delta_p_sentence(report))] if delta_p.rows else []),
     ]
 
@@ -141,22 +116,15 @@ def token_classes(report: CompareReport) -> list[Block]:
     if found.none is not None and found.none.tokens:
         parts.append(Part(NONE, found.none))
         gaps.append(Cell(fmt.NONE))
-    bands = _banded(found.by_frequency, band_label)
-    scale = shared_scale((part.kl for part in (*parts, *bands)), report.divergence.kl)
+    scale = shared_scale((part.kl for part in parts), report.divergence.kl)
     caption = "By kind of the predicted token, the most damaged first"
-    by_frequency = strip_table("By how often the token occurs in this text", "Occurrences", bands, report, scale)
     absent = f" Not in this text: {', '.join(map(visible, found.absent))}." if found.absent else ""
     blocks: list[Block] = [
         Note(class_sentence(found.classes), kind="plain"),
         *filled(strip_table(caption, "Kind", parts, report, scale, overlapping=True, gaps=gaps)),
-        Note(f"{_guides(report, scale, 'Both')} A token may be of several kinds: shares do not add up."),
+        Note(f"{_guides(report, scale, 'All')} A token may be of several kinds: shares do not add up."),
         Note(visible(found.multiplicity) + absent, "Many classes"),
         Fold("What each class is", [Facts(definitions(found.classes), style="facts wide")]),
-        *([by_frequency, Note(visible(found.frequency_rule), "Rule")] if by_frequency.rows else []),
-        *fold(
-            "Every other metric by kind and by frequency",
-            [*_further("By kind", "Kind", parts), *_further("By frequency", "Occurrences", bands)],
-        ),
     ]
     return [Section("classes", "Which tokens", blocks, "Kinds of token")]
 
@@ -196,11 +164,6 @@ def _position_label(band: BandedSlice, limit: int | None) -> str:
     if windows are longer."""
     label = _whole_numbers(band)
     return label if limit is None or band.low < limit else f"{label}, beyond the reference’s context"
-
-
-def band_label(band: BandedSlice) -> str:
-    """Occurrences are whole numbers and the band is half open."""
-    return "once" if (band.low, band.high) == (1, 2) else _whole_numbers(band)
 
 
 def _whole_numbers(band: BandedSlice) -> str:
@@ -300,43 +263,6 @@ def _guides(report: CompareReport, scale: LogScale, charts: str) -> str:
     lines = f" Solid {'line: the limit' if len(named) == 1 else 'lines: the limits'} of {', '.join(named)}."
     mean = fmt.number(report.divergence.kl.mean)
     return f"{charts} on one axis. Dashed line: the mean over all tokens, {mean}.{lines if named else ''}"
-
-
-def _further(caption: str, heading: str, parts: Sequence[Part]) -> list[Block]:
-    """Every other metric of the parts: what was lost, and how the predictions rank."""
-    lost: list[tuple[Cell, ...]] = []
-    ranked: list[tuple[Cell, ...]] = []
-    for part in parts:
-        of = part.of
-        if not (of.divergence and of.delta_p and of.perplexity and of.agreement and of.entropy):
-            continue
-        lost.append(
-            (
-                Cell(part.name),
-                *(estimate_cell(of.divergence.of(distance)) for distance in _OTHER),
-                Cell(fmt.number(of.divergence.kl.p99)),
-                estimate_cell(of.delta_p),
-                Cell(fmt.number(of.delta_p.rms)),
-            )
-        )
-        ranked.append(
-            (
-                Cell(part.name),
-                estimate_cell(of.agreement.top5_overlap, percent=True),
-                estimate_cell(of.agreement.top10_overlap, percent=True),
-                estimate_cell(of.agreement.expected_rank),
-                estimate_cell(of.entropy.reference),
-                estimate_cell(of.entropy.candidate),
-                Cell(fmt.number(of.perplexity.reference, 4)),
-                Cell(fmt.number(of.perplexity.candidate, 4)),
-            )
-        )
-    captions = ("divergence, and change of the observed token’s probability", "ranking, entropy and perplexity")
-    return [
-        Table(f"{caption}: {what}", (Column(heading, "name"), *columns), tuple(rows), style="stack strips")
-        for what, columns, rows in zip(captions, (_LOST, _RANKED), (lost, ranked), strict=True)
-        if rows
-    ]
 
 
 def _delta_p(report: CompareReport) -> Table:

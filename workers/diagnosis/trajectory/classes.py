@@ -51,6 +51,5 @@ def classify_path(
     written = np.asarray([token for text in texts for token in text.tokens], dtype=np.int64)
     counts = occurrences(windows, vocabulary)[written]
     none = np.zeros(0, dtype=np.bool_)
-    return Classified(
-        {name: np.concatenate([none, *found]) for name, found in parts.items()} | {RARE: rare(counts)}, counts
-    )
+    masks = {name: np.concatenate([none, *found]) for name, found in parts.items()}
+    return Classified(masks | {RARE: rare(counts)})

@@ -82,12 +82,8 @@ def test_classes_stand_in_the_report_with_their_numbers(settings: Settings, room
     rare = found["rare"]
     assert rare.tokens <= int((counted[ids] <= 2).sum())
     assert report.token_classes is not None
-    assert sum(band.tokens for band in report.token_classes.by_frequency) == report.tokens
-    total = sum(band.tokens * (band.kl.mean or 0.0) for band in report.token_classes.by_frequency)
-    assert total == pytest.approx(float(kl.sum()), rel=1e-4)
     page = render(json.loads(report.model_dump_json()))
     assert "Tool arguments" in page
-    assert "Rule." in page
 
 
 def kept(context: Context) -> dict[tuple[str, int], float]:

@@ -4,9 +4,8 @@ import copy
 
 import pytest
 
-from app.contracts.report import BandedSlice
 from app.kinds.compare.report import CompareReport
-from app.kinds.compare.slices import OVER_WINDOWS, band_label, class_sentence, domains, token_classes, where, worst
+from app.kinds.compare.slices import OVER_WINDOWS, class_sentence, domains, token_classes, where, worst
 from app.kinds.compare.view import blocks
 from app.reports import format as fmt
 from app.reports.blocks import Section, Table, brief
@@ -81,12 +80,6 @@ def test_shares_are_of_the_whole_text_since_classes_overlap():
     assert f"{100 * one['share']:.2g}" in [cell.text for cell in numbers]
     of_kl = fmt.estimate(one["share_of_kl"], tuple(one["share_of_kl_ci"]), percent=True)
     assert (of_kl.value, of_kl.interval) in [(cell.text, cell.note) for cell in numbers]
-
-
-def test_bands_read_as_occurrences():
-    labels = {(1, 2): "once", (2, 4): "2 to 3", (3, 4): "3", (256, 1025): "256 to 1,024"}
-    for (low, high), label in labels.items():
-        assert band_label(BandedSlice.model_construct(low=low, high=high)).replace("\u00a0", " ") == label
 
 
 def test_domains_are_the_most_damaged_first():

@@ -16,7 +16,7 @@ def classified(tokens, **marks):
     for name, told in marks.items():
         masks[name] = np.asarray([mark == "x" for mark in told.replace(" ", "")])
         assert masks[name].size == tokens
-    return Classified(masks, np.ones(tokens, dtype=np.int64))
+    return Classified(masks)
 
 
 KL = [np.array([1.0, 2.0, 4.0]), np.array([0.0, 8.0]), np.array([16.0, np.nan, 32.0])]

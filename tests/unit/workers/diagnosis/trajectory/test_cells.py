@@ -35,7 +35,7 @@ def cell_of(ours, theirs, *, most, **options):
     """The cell of two paths whose tokens are in no class."""
     counts = [sum(len(text.tokens) for text in side.texts) for side in (ours, theirs)]
     masks = [{one.name: np.zeros(count, dtype=bool) for one in CLASSES} for count in counts]
-    classes = tuple(Classified(mask, np.ones(count, dtype=int)) for mask, count in zip(masks, counts, strict=True))
+    classes = tuple(Classified(mask) for mask, count in zip(masks, counts, strict=True))
     return cell("greedy", 0, ours, theirs, classes=classes, most=most, seed=0, **options)
 
 

@@ -47,7 +47,7 @@ def test_a_cut_that_every_position_agrees_on_has_the_width_of_so_few_prompts():
     shapes = [shape(np.inf, yes), shape(0.1, no), shape(0.1, no)]
     request = SimpleNamespace(shapings=shapings)
     found = SimpleNamespace(base=base, request=request, measured=[SimpleNamespace(shapes=shapes)])
-    kinds = Classified({one.name: no for one in CLASSES}, np.ones(24, dtype=np.int64))
+    kinds = Classified({one.name: no for one in CLASSES})
     every, none, warm = distances(found, 0, kinds)
     most = stats.binomtest(0, 8).proportion_ci(0.95, "exact").high
     assert every.infinite.ci == pytest.approx((1 - most, 1))
@@ -80,7 +80,7 @@ def test_distances_can_be_stopped_at_every_class_of_every_cut():
 
         return check
 
-    kinds = Classified(masks, np.ones(4, dtype=np.int64))
+    kinds = Classified(masks)
     rows = distances(found, 0, kinds, check_cancelled=stop_after(1000))
     assert calls == len(rows) * (1 + len(CLASSES) + 1)
     calls = 0
