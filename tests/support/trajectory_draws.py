@@ -113,7 +113,6 @@ class Draws:
             "text": self.text(),
             "change": changed | {"repetition": {str(n): self.if_damaged(0.03 / n) for n in (1, 2, 3, 4)}},
             "nonfinite_positions": 0,
-            "by_class": self.by_class(),
         }
 
     def parting(self) -> Json:
@@ -132,7 +131,6 @@ class Draws:
             "median": median,
             "median_ci": [soon, late],
             "shared_prefix": self.mean(float(shares[1:].sum())),
-            "hazard": self.if_damaged(0.3 * self.damage, 1),
         }
         return {"first_divergence": found, "survival": curve}
 
@@ -172,12 +170,9 @@ class Draws:
         return {
             "name": name,
             "tokens": int(300 * share),
-            "prompts": self.prompts,
-            "share_of_tokens": self.mean(share, 1),
             "divergences": round(parted * share),
             "share": self.mean(share, 1) if parted else _NOTHING,
             "share_by_place": share if judged else None,
-            "hazard": self.if_damaged(0.1, 1),
             "p_value": self.rng.uniform(0.3, 1.0) if judged and name != "answer_start" else None,
         }
 
@@ -195,7 +190,4 @@ class Draws:
             "candidate": candidate,
             "shaping": name,
             "parameters": {key: value for key, value in shaping.items() if key != "name"},
-            "lost": lost,
-            "supports_differ": lost,
-            "by_class": [{"name": one, "tokens": 100} | measured for one in TITLES],
         }

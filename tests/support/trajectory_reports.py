@@ -121,7 +121,7 @@ def trajectory_report(
             for index in range(candidates)
             for shaping in (() if few else SHAPINGS)
         ],
-        "token_classes": BLOCK,
+        "token_classes": BLOCK | {"by_candidate": [draws["greedy", index].by_class() for index in range(candidates)]},
         "samples": samples if stored else [],
         "generated_tokens": 110 * count * len(decoders) * (1 + candidates),
         "resumed_texts": 0,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-from app.kinds.trajectory.report import Cell as Entry
 from app.kinds.trajectory.report import ClassDivergence, ClassesOfCell, ClassKl, TrajectoryReport
-from app.kinds.trajectory.tables import Spec, change, cut_name, drawn, folded, mean, table
-from app.kinds.trajectory.words import LETTERS, first_cells, label, mean_cell, row_name
+from app.kinds.trajectory.tables import change, drawn, folded, mean, table
+from app.kinds.trajectory.words import LETTERS, label, mean_cell
 from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Facts, Fold, Note, Table
 from app.reports.charts.marks import axis
@@ -24,7 +22,7 @@ Kl = tuple[str, ClassKl | None, ClassKl | None]
 
 
 def kinds(report: TrajectoryReport) -> list[Block]:
-    """The first decoder's tables, and those of every decoder."""
+    """The first decoder's sentences and tables."""
     absent = report.token_classes.absent
     return [
         Note(parting_sentence(report), kind="plain"),
@@ -34,12 +32,10 @@ def kinds(report: TrajectoryReport) -> list[Block]:
         Note(
             "A class is judged by the prompt and the generated text; what the text was meant to be is not known. "
             "A token may be in several classes. “By place alone” deals the same places at random to the texts. "
-            f"p is corrected by Holm’s rule within one decoder, candidate and text; below {LEVEL:g} the class differs. "
-            "Quote the first decoder: nothing is corrected over decoders."
+            f"p is corrected by Holm’s rule within one candidate and text; below {LEVEL:g} the class differs."
             + (f" Not in these texts: {', '.join(map(visible, absent))}." if absent else "")
         ),
         Fold("What each class is", [Facts(definitions(report.token_classes.classes), style="facts wide")]),
-        Fold("Every decoder by kind of token", every_decoder(report)),
     ]
 
 
@@ -49,9 +45,9 @@ def title(report: TrajectoryReport, name: str) -> str:
     return visible(titles.get(name, name))
 
 
-def _named(report: TrajectoryReport, cell: Entry, name: str) -> str:
+def _named(report: TrajectoryReport, candidate: int, name: str) -> str:
     """A class's title, behind the candidate's letter if there are several."""
-    return f"{LETTERS[cell.candidate]} · {title(report, name)}" if len(report.candidates) > 1 else title(report, name)
+    return f"{LETTERS[candidate]} · {title(report, name)}" if len(report.candidates) > 1 else title(report, name)
 
 
 def _sure(one: ClassDivergence | ClassKl) -> bool:
@@ -70,7 +66,7 @@ def _by_sign(report: TrajectoryReport, gaps: Iterable[tuple[str, float]], more: 
 
 def parting_sentence(report: TrajectoryReport) -> str:
     """At which kinds of token the texts of the first decoder and candidate part."""
-    found = first_cells(report)[0].by_class.first_divergence
+    found = report.token_classes.by_candidate[0].first_divergence
     who = f", candidate {LETTERS[0]}," if len(report.candidates) > 1 else ""
     where, at = f"With {label(report.decoders[0].name)}{who}", "part at a token of the reference’s"
     ended = f" {fmt.counted(found.after_the_end, 'text')} more part after the reference’s text has ended."
@@ -91,7 +87,7 @@ def parting_sentence(report: TrajectoryReport) -> str:
 
 def kl_sentence(report: TrajectoryReport) -> str:
     """At which kinds of token KL differs, on both texts of the first decoder and candidate."""
-    of = first_cells(report)[0].by_class
+    of = report.token_classes.by_candidate[0]
     own = f"candidate {LETTERS[0]}’s own text" if len(report.candidates) > 1 else "the candidate’s own text"
     return f"{_kl_on('the reference’s text', of.reference_text, report)} {_kl_on(own, of.candidate_text, report)}"
 
@@ -108,10 +104,10 @@ def _kl_on(text: str, side: Sequence[ClassKl], report: TrajectoryReport) -> str:
 def breaking(report: TrajectoryReport) -> Table:
     """What the reference wrote at the first different tokens of the first decoder, the most frequent class first."""
     rows = [
-        (_named(report, cell, one.name), one)
-        for cell in first_cells(report)
+        (_named(report, number, one.name), one)
+        for number, of in enumerate(report.token_classes.by_candidate)
         for one in sorted(
-            cell.by_class.first_divergence.classes,
+            of.first_divergence.classes,
             key=lambda one: (one.name == _NONE, -(one.share.mean or 0.0), -one.tokens),
         )
     ]
@@ -121,13 +117,11 @@ def breaking(report: TrajectoryReport) -> Table:
         rows,
         [
             (Column("Of first different tokens, %"), lambda one: mean_cell(one.share, percent=True, strong=True)),
-            mean("Of all tokens up to there, %", lambda one: one.share_of_tokens, percent=True),
             (
                 Column("By place alone, %"),
                 lambda one: Cell(fmt.NONE if one.share_by_place is None else fmt.percent(one.share_by_place, 2)),
             ),
             (Column("p, adjusted"), lambda one: Cell(p_text(one.p_value))),
-            mean("Chance per token, %", lambda one: one.hazard, percent=True, priority=1),
             (
                 Column("First different, of tokens", priority=2),
                 lambda one: Cell(fmt.count(one.divergences), f"of {fmt.count(one.tokens)}"),
@@ -138,8 +132,8 @@ def breaking(report: TrajectoryReport) -> Table:
 
 def kl_by_kind(report: TrajectoryReport) -> Table:
     """KL of each class along both texts of the first decoder."""
-    cells = [(cell, kl_rows(cell.by_class)) for cell in first_cells(report)]
-    means = [one.kl.mean for _, rows in cells for _, *both in rows for one in both if one and one.kl.mean]
+    candidates = list(enumerate(map(kl_rows, report.token_classes.by_candidate)))
+    means = [one.kl.mean for _, rows in candidates for _, *both in rows for one in both if one and one.kl.mean]
     scale = LogScale.around(*means)
 
     def kl(one: ClassKl | None) -> float | None:
@@ -149,8 +143,8 @@ def kl_by_kind(report: TrajectoryReport) -> Table:
         f"KL by kind of token along both texts, {label(report.decoders[0].name)}",
         "Kind",
         [
-            (_named(report, cell, name), (_named(report, cell, name), *both))
-            for cell, rows in cells
+            (_named(report, number, name), (_named(report, number, name), *both))
+            for number, rows in candidates
             for name, *both in rows
         ],
         [
@@ -176,68 +170,6 @@ def kl_rows(of: ClassesOfCell) -> list[Kl]:
         return name == _NONE, -((theirs[name].kl.mean or 0.0) if name in theirs else 0.0)
 
     return [(name, ours.get(name), theirs.get(name)) for name in sorted(dict.fromkeys([*theirs, *ours]), key=order)]
-
-
-def every_decoder(report: TrajectoryReport) -> list[Table]:
-    """A row per decoder and candidate, a column per class."""
-
-    def first(one: ClassDivergence) -> Cell:
-        cell = mean_cell(one.share, percent=True, strong=_sure(one))
-        return Cell(cell.text, f"{cell.note}, {p_text(one.p_value)}" if _sure(one) else cell.note, strong=cell.strong)
-
-    def breaks(cell: Entry) -> Sequence[ClassDivergence]:
-        return cell.by_class.first_divergence.classes
-
-    matrix = partial(_matrix, report, "Decoder", [(row_name(report, cell), cell) for cell in report.cells])
-    return [
-        matrix("First different tokens by kind, %, every decoder", breaks, first),
-        matrix(
-            "All tokens up to there by kind, %, every decoder",
-            breaks,
-            lambda one: mean_cell(one.share_of_tokens, percent=True),
-        ),
-        matrix(
-            "KL on the reference’s text by kind, nats, every decoder",
-            lambda cell: cell.by_class.reference_text,
-            lambda one: mean_cell(one.kl),
-        ),
-        matrix(
-            "KL on its own text by kind, nats, every decoder",
-            lambda cell: cell.by_class.candidate_text,
-            lambda one: mean_cell(one.kl),
-        ),
-    ]
-
-
-def cuts_by_kind(report: TrajectoryReport) -> list[Table]:
-    """A row per cut and candidate, a column per class."""
-    rows = [(cut_name(report, one), one) for one in report.distances]
-    matrix = partial(_matrix, report, "After", rows)
-    measures: tuple[tuple[str, Callable[[Any], Cell]], ...] = (
-        ("KL after a decoder’s cut by kind, nats", lambda one: mean_cell(one.kl)),
-        ("Infinite after a decoder’s cut by kind, %", lambda one: mean_cell(one.infinite, percent=True)),
-        ("TV after a decoder’s cut by kind", lambda one: mean_cell(one.tv)),
-        ("Top-1 agreement after a decoder’s cut by kind, %", lambda one: mean_cell(one.top1, percent=True)),
-    )
-    return [matrix(caption, lambda one: one.by_class, cell) for caption, cell in measures] if rows else []
-
-
-def _matrix(
-    report: TrajectoryReport,
-    first: str,
-    rows: Sequence[tuple[str, Any]],
-    caption: str,
-    classes: Callable[[Any], Sequence[Any]],
-    cell: Callable[[Any], Cell],
-) -> Table:
-    there = {one.name for _, of in rows for one in classes(of)}
-    names = [name for name in (*(one.name for one in report.token_classes.classes), _NONE) if name in there]
-    by_name = [(name, {one.name: cell(one) for one in classes(of)}) for name, of in rows]
-
-    def column(name: str) -> Spec:
-        return Column(title(report, name)), lambda cells: cells.get(name, Cell(fmt.NONE))
-
-    return table(caption, first, by_name, [column(name) for name in names])
 
 
 def p_text(value: float | None) -> str:

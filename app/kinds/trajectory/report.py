@@ -49,7 +49,7 @@ class CandidateRun(Contract):
 
 
 class TextStatistics(Contract):
-    """What the texts of one model by one decoder look like; each a mean over prompts."""
+    """What the texts of one model by one decoder look like, or how they change; each a mean over prompts."""
 
     length: Mean = Field(description="tokens")
     ended: Mean = Field(description="share of texts that the model ended itself")
@@ -61,18 +61,6 @@ class TextStatistics(Contract):
     entropy: Mean = Field(description="of the model's own next-token distribution along its own text, nats per token")
     surprise: Mean = Field(description="−ln probability of the tokens that it wrote, under itself, nats per token")
     reference_surprise: Mean = Field(description="the same under the reference, nats per token")
-
-
-class TextChange(Contract):
-    """Candidate minus reference, paired by prompt; without an interval where every prompt changes by the same."""
-
-    length: Mean
-    ended: Mean
-    repetition: dict[str, Mean] = Field(description="over the prompts after which both texts have n tokens or more")
-    distinct: Mean
-    entropy: Mean
-    surprise: Mean = Field(description="each text under its own writer")
-    reference_surprise: Mean
 
 
 class SurvivalPoint(Contract):
@@ -92,10 +80,6 @@ class FirstDivergence(Contract):
         description="by inverting the survival curve's interval; null: beyond the tokens generated"
     )
     shared_prefix: Mean = Field(description="tokens before it; all of them where the texts are the same")
-    hazard: Mean = Field(
-        description="chance that a token is the first to differ, given that all before it were the same: the decoder's "
-        "own one-step disagreement"
-    )
 
 
 class EditDistance(Contract):
@@ -153,13 +137,6 @@ class TokenClassName(Contract):
     definition: str
 
 
-class TrajectoryTokenClasses(Contract):
-    """The kinds of token that the slices of `cells` and `distances` name."""
-
-    classes: tuple[TokenClassName, ...] = Field(description="classes that some generated token is in")
-    absent: tuple[str, ...] = Field(description="titles of the classes that no generated token is in")
-
-
 class ClassKl(Contract):
     """The tokens of one class along one model's texts. A token may be in several classes."""
 
@@ -182,8 +159,6 @@ class ClassDivergence(Contract):
 
     name: str
     tokens: Count = Field(description="at risk: up to the first different token, that one included")
-    prompts: Count = Field(description="that have such a token at risk")
-    share_of_tokens: Mean = Field(description="share of the class in all tokens at risk")
     divergences: Count = Field(description="first different tokens of the class")
     share: Mean = Field(
         description="share of the class in all first different tokens, with its exact binomial interval"
@@ -192,7 +167,6 @@ class ClassDivergence(Contract):
         description="what that share would be on average if the places at which texts part were dealt at random to the "
         "texts that part; null of `none`, and where no texts part"
     )
-    hazard: Mean = Field(description="chance that a token of the class is the first to differ: divergences over tokens")
     p_value: Number = Field(
         description="of `share` against `share_by_place`: where texts part has nothing to do with where tokens of the "
         "class stand; two-sided, by permutation, adjusted over the classes of this list (Holm); null where no other "
@@ -210,11 +184,19 @@ class ClassFirstDivergence(Contract):
 
 
 class ClassesOfCell(Contract):
-    """One decoder of one candidate by the class of the generated token, `none` (in no class) last."""
+    """The first decoder of one candidate by the class of the generated token, `none` (in no class) last."""
 
     reference_text: tuple[ClassKl, ...] = Field(description="KL along the reference's texts")
     candidate_text: tuple[ClassKl, ...] = Field(description="KL along the candidate's own texts")
     first_divergence: ClassFirstDivergence
+
+
+class TrajectoryTokenClasses(Contract):
+    """The texts of the first decoder by kind of token."""
+
+    classes: tuple[TokenClassName, ...] = Field(description="classes that some generated token is in")
+    absent: tuple[str, ...] = Field(description="titles of the classes that no generated token is in")
+    by_candidate: tuple[ClassesOfCell, ...] = Field(description="in the order of `candidates`")
 
 
 class Cell(Contract):
@@ -231,9 +213,10 @@ class Cell(Contract):
     amplification: Amplification
     along: tuple[Band, ...]
     text: TextStatistics
-    change: TextChange
+    change: TextStatistics = Field(
+        description="candidate minus reference, paired by prompt; no interval if every prompt changes by the same"
+    )
     nonfinite_positions: Count
-    by_class: ClassesOfCell = Field(description="by kind of the generated token")
 
 
 class ReferenceTexts(Contract):
@@ -241,17 +224,6 @@ class ReferenceTexts(Contract):
 
     decoder: str
     text: TextStatistics
-
-
-class ClassDistance(Contract):
-    """The same at the tokens of one class, as `ShapedDistance` has it of all."""
-
-    name: str
-    tokens: Count = Field(description="positions at which both models' logits are finite")
-    kl: Mean
-    infinite: Mean
-    tv: Mean
-    top1: Mean
 
 
 class ShapedDistance(Contract):
@@ -265,11 +237,8 @@ class ShapedDistance(Contract):
         description="share of positions where q cuts off a token that p keeps; without an interval after temperature, "
         "which cuts nothing off"
     )
-    lost: Mean = Field(description="p's mass of the tokens that q cuts off")
     tv: Mean
     top1: Mean = Field(description="share of positions where both most likely tokens are the same")
-    supports_differ: Mean = Field(description="share of positions where one keeps a token that the other cuts off")
-    by_class: tuple[ClassDistance, ...] = Field(description="by kind of the generated token, `none` last")
 
 
 class Sample(Contract):
@@ -300,7 +269,7 @@ class TrajectoryReport(Blocks, Report):
     cells: tuple[Cell, ...] = Field(description="decoder by decoder, candidates in their order")
     reference_texts: tuple[ReferenceTexts, ...]
     distances: tuple[ShapedDistance, ...]
-    token_classes: TrajectoryTokenClasses = Field(description="the kinds of token of the slices")
+    token_classes: TrajectoryTokenClasses
     samples: tuple[Sample, ...] = ()
     generated_tokens: Count
     resumed_texts: Count = Field(description="texts that an earlier attempt had generated")

@@ -194,7 +194,6 @@ def parting(report: TrajectoryReport) -> Table:
             (Column("First different token, median"), median_of),
             mean("Shared prefix, tokens", lambda cell: cell.first_divergence.shared_prefix),
             mean("Parted, %", lambda cell: cell.first_divergence.diverged, percent=True),
-            mean("Chance per step, %", lambda cell: cell.first_divergence.hazard, percent=True, priority=1),
         ],
         axis(LinearScale(0.0, float(max(1, most))), "generated tokens, linear axis"),
     )

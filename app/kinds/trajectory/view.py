@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.kinds.trajectory import tables
-from app.kinds.trajectory.classes import cuts_by_kind, kinds
+from app.kinds.trajectory.classes import kinds
 from app.kinds.trajectory.matrices import matrices
 from app.kinds.trajectory.report import Ratio, Sample, TrajectoryReport
 from app.kinds.trajectory.words import (
@@ -18,7 +18,7 @@ from app.kinds.trajectory.words import (
 )
 from app.reports import describe
 from app.reports import format as fmt
-from app.reports.blocks import Block, Chart, Code, Columns, Figure, Figures, Note, Section, filled, fold
+from app.reports.blocks import Block, Chart, Code, Columns, Figure, Figures, Note, Section, filled
 from app.reports.charts.survival import survival_chart
 from app.reports.common import closing, headline, title
 from app.reports.untrusted import visible, with_breaks
@@ -145,8 +145,7 @@ def _cuts(report: TrajectoryReport, first: str) -> list[Block]:
         f"Both distributions after temperature and cut, on the reference’s texts by {first}. KL is over the positions "
         "at which it is finite. It is infinite if the candidate cuts off a token that the reference keeps."
     )
-    found = [tables.cuts(report), note, *fold("By kind of token", cuts_by_kind(report))]
-    return [Section("distances", "Distances after the decoder’s cut", found, "After the cut")]
+    return [Section("distances", "Distances after the decoder’s cut", [tables.cuts(report), note], "After the cut")]
 
 
 def _samples(report: TrajectoryReport) -> list[Block]:

@@ -1,4 +1,4 @@
-"""Slices of a trajectory by the kind of the generated token: KL along both texts, first divergences, shaped distances.
+"""Slices of a trajectory by the kind of the generated token: KL along both texts, first divergences.
 
 Names: T tokens of all texts of a path, prompt by prompt; C classes.
 """
@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.kinds.trajectory.report import (
-    ClassDistance,
     ClassDivergence,
+    ClassesOfCell,
     ClassFirstDivergence,
     ClassKl,
     TokenClassName,
     TrajectoryTokenClasses,
 )
-from workers.decoding.distances import ShapedDistances, summarized
 from workers.diagnosis.trajectory.breaking import breaking
-from workers.diagnosis.trajectory.means import POSITIVE, SHARE, mean_over, share_of, share_of_prompts
+from workers.diagnosis.trajectory.cells import Path
+from workers.diagnosis.trajectory.means import POSITIVE, mean_over, share_of_prompts
+from workers.diagnosis.trajectory.pairs import first_difference
 from workers.distributions.significance import holm
 from workers.distributions.token_values import Positions
 from workers.measuring.classify import Classified
@@ -34,8 +35,8 @@ Array = NDArray[np.float64]
 ORDER = (*(one.name for one in CLASSES), NONE)
 
 
-def block(paths: Sequence[Classified]) -> TrajectoryTokenClasses:
-    """What a report says of the classes of all its `paths`: definitions, and those that no one wrote."""
+def token_classes(paths: Sequence[Classified], by_candidate: Sequence[ClassesOfCell]) -> TrajectoryTokenClasses:
+    """What a report says of the classes of `paths`: definitions, those that no one wrote, and each candidate's."""
 
     def written(name: str) -> bool:
         return any(bool(path.masks[name].any()) for path in paths)
@@ -47,6 +48,29 @@ def block(paths: Sequence[Classified]) -> TrajectoryTokenClasses:
             if written(one.name)
         ),
         absent=tuple(one.title for one in CLASSES if not written(one.name)),
+        by_candidate=tuple(by_candidate),
+    )
+
+
+def classes_of(
+    ours: Path,
+    theirs: Path,
+    classes: tuple[Classified, Classified],
+    *,
+    seed: int,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> ClassesOfCell:
+    """Both models' texts by class; `classes` are those of the tokens of either's texts."""
+    first = [first_difference(one.tokens, other.tokens) for one, other in zip(ours.texts, theirs.texts, strict=True)]
+    reference, candidate = (
+        kl_by_class(path.column("kl"), found, seed=seed, check_cancelled=check_cancelled)
+        for path, found in zip((ours, theirs), classes, strict=True)
+    )
+    lengths = [len(text.tokens) for text in ours.texts]
+    return ClassesOfCell(
+        reference_text=reference,
+        candidate_text=candidate,
+        first_divergence=first_by_class(first, lengths, classes[0], seed=seed, check_cancelled=check_cancelled),
     )
 
 
@@ -116,7 +140,6 @@ def first_by_class(
         risk_T[start : end if at is None else start + at] = True
         if at is not None:
             parts_T[start + at - 1] = True
-    prompts_T = np.repeat(np.arange(len(lengths)), lengths)
     present = dict(_present(found, risk_T))
     named = [name for name in present if name != NONE]
     split = [np.split(found.masks[name], ends[:-1]) for name in named]
@@ -124,24 +147,16 @@ def first_by_class(
     broken = breaking(split, at_token, seed=seed)
     p = dict(zip(named, holm([None if one is None else one.p_value for one in broken]), strict=True))
     by_place = {name: one.by_place for name, one in zip(named, broken, strict=True) if one is not None}
-    shares = mean_over(
-        [mask[risk_T] for mask in present.values()], prompts_T[risk_T], [SHARE] * len(present), seed=seed
-    )
     listed = []
-    for (name, mask), share in zip(present.items(), shares, strict=True):
-        check_cancelled()
-        here = mask & risk_T
+    for name, mask in present.items():
         hits = [bool(hit) for hit in mask[parts_T]]
         listed.append(
             ClassDivergence(
                 name=name,
-                tokens=int(np.count_nonzero(here)),
-                prompts=int(np.unique(prompts_T[here]).size),
-                share_of_tokens=share,
+                tokens=int(np.count_nonzero(mask & risk_T)),
                 divergences=sum(hits),
                 share=share_of_prompts(hits),
                 share_by_place=by_place.get(name),
-                hazard=mean_over([parts_T[here]], prompts_T[here], [SHARE], seed=seed)[0],
                 p_value=p.get(name),
             )
         )
@@ -151,36 +166,6 @@ def first_by_class(
         tokens=int(np.count_nonzero(risk_T)),
         classes=tuple(listed),
     )
-
-
-def distances_by_class(
-    distances: ShapedDistances,
-    found: Classified,
-    document: NDArray[np.integer],
-    *,
-    uncut: bool,
-    seed: int,
-    check_cancelled: Callable[[], None] = lambda: None,
-) -> tuple[ClassDistance, ...]:
-    """Distances after one shaping at the tokens of each class; `document` is the prompt of each position, `uncut`
-    whether the shaping leaves every token. Classes without a finite position are left out."""
-    listed = []
-    for name, mask in _present(found, distances.finite):
-        check_cancelled()
-        here = ShapedDistances(*(getattr(distances, column)[mask] for column in ShapedDistances.__dataclass_fields__))
-        of = summarized(here, document[mask], document[mask], seed=seed)
-        if of is not None:
-            listed.append(
-                ClassDistance(
-                    name=name,
-                    tokens=of.positions,
-                    kl=as_mean(of.kl),
-                    infinite=share_of(of.kl_infinite, sure=uncut),
-                    tv=as_mean(of.tv),
-                    top1=share_of(of.top1),
-                )
-            )
-    return tuple(listed)
 
 
 def _present(found: Classified, where: Mask) -> Iterator[tuple[str, Mask]]:

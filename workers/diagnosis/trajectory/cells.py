@@ -13,24 +13,21 @@ from app.kinds.trajectory.report import (
     Amplification,
     Band,
     Cell,
-    ClassesOfCell,
     EditDistance,
     FirstDivergence,
     SurvivalPoint,
-    TextChange,
     TextStatistics,
 )
 from workers.decoding.model import Continuation
 from workers.diagnosis.trajectory import pairs
 from workers.diagnosis.trajectory.amplification import conclusion_of, ratio_of
-from workers.diagnosis.trajectory.by_class import first_by_class, kl_by_class
 from workers.diagnosis.trajectory.means import NONE, POSITIVE, SHARE, Support, change_over, mean_over, share_of_prompts
 from workers.diagnosis.trajectory.survival import median, survival
 from workers.distributions.token_values import TokenValues
-from workers.measuring.classify import Classified
 from workers.measuring.summary import usable
 
 Array = NDArray[np.float64]
+_OF_TEXTS = ("length", "ended", "distinct", "entropy", "surprise", "reference_surprise")
 
 
 @dataclass(frozen=True)
@@ -79,15 +76,12 @@ def text_statistics(path: Path, *, most: int, seed: int) -> TextStatistics:
     # KL first, so that resamples are those of the report's blocks, which hold the reference's entropy, too.
     columns = {"kl": path.column("kl"), "entropy": path.entropy, "surprise": path.surprise}
     means |= _along_texts(columns | {"reference_surprise": path.reference_surprise}, seed)
-    return TextStatistics(
-        length=means["length"],
-        ended=share_of_prompts([text.ended for text in path.texts]),
-        repetition={str(n): means[f"repetition{n}"] for n in pairs.REPETITION_ORDERS},
-        distinct=means["distinct"],
-        entropy=means["entropy"],
-        surprise=means["surprise"],
-        reference_surprise=means["reference_surprise"],
-    )
+    return _statistics(means | {"ended": share_of_prompts([text.ended for text in path.texts])})
+
+
+def _statistics(means: dict[str, Mean]) -> TextStatistics:
+    repetition = {str(n): means.pop(f"repetition{n}") for n in pairs.REPETITION_ORDERS}
+    return TextStatistics(repetition=repetition, **{name: means[name] for name in _OF_TEXTS})
 
 
 def _lengths(most: int) -> Support:
@@ -110,7 +104,7 @@ def _along_texts(columns: dict[str, list[Array]], seed: int) -> dict[str, Mean]:
     return dict(zip(values, means, strict=True))
 
 
-def text_change(reference: Path, candidate: Path, *, most: int, seed: int) -> TextChange:
+def text_change(reference: Path, candidate: Path, *, most: int, seed: int) -> TextStatistics:
     """Candidate minus reference, paired by prompt. A prompt for which either has no value is left out of its mean.
     `most` is the most tokens that a text could have."""
     theirs, ours = _of_prompts(candidate), _of_prompts(reference)
@@ -122,15 +116,7 @@ def text_change(reference: Path, candidate: Path, *, most: int, seed: int) -> Te
     supports = dict.fromkeys(theirs, SHARE) | {"length": _lengths(most)}
     supports |= dict.fromkeys(("entropy", "surprise", "reference_surprise"), POSITIVE)
     means = {name: change_over(ours[name], theirs[name], supports[name], seed=seed) for name in theirs}
-    return TextChange(
-        length=means["length"],
-        ended=means["ended"],
-        repetition={str(n): means[f"repetition{n}"] for n in pairs.REPETITION_ORDERS},
-        distinct=means["distinct"],
-        entropy=means["entropy"],
-        surprise=means["surprise"],
-        reference_surprise=means["reference_surprise"],
-    )
+    return _statistics(means)
 
 
 def _mean(column: Array) -> float:
@@ -146,11 +132,10 @@ def cell(
     *,
     most: int,
     seed: int,
-    classes: tuple[Classified, Classified],
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> Cell:
-    """A cell from the reference's texts (`ours`) and the candidate's. `classes` are those of the tokens of either's
-    texts. `check_cancelled` may raise: edit distances of long texts take seconds a pair."""
+    """A cell from the reference's texts (`ours`) and the candidate's. `check_cancelled` may raise: edit distances of
+    long texts take seconds per pair."""
     first = [
         pairs.first_difference(one.tokens, other.tokens) for one, other in zip(ours.texts, theirs.texts, strict=True)
     ]
@@ -171,27 +156,6 @@ def cell(
         text=text_statistics(theirs, most=most, seed=seed),
         change=text_change(ours, theirs, most=most, seed=seed),
         nonfinite_positions=sum(int((~usable(values)).sum()) for path in (ours, theirs) for values in path.values),
-        by_class=_by_class(first, ours, theirs, classes, seed, check_cancelled),
-    )
-
-
-def _by_class(
-    first: Sequence[int | None],
-    ours: Path,
-    theirs: Path,
-    classes: tuple[Classified, Classified],
-    seed: int,
-    check_cancelled: Callable[[], None],
-) -> ClassesOfCell:
-    reference, candidate = (
-        kl_by_class(path.column("kl"), found, seed=seed, check_cancelled=check_cancelled)
-        for path, found in zip((ours, theirs), classes, strict=True)
-    )
-    lengths = [len(text.tokens) for text in ours.texts]
-    return ClassesOfCell(
-        reference_text=reference,
-        candidate_text=candidate,
-        first_divergence=first_by_class(first, lengths, classes[0], seed=seed, check_cancelled=check_cancelled),
     )
 
 
@@ -201,19 +165,11 @@ def _first_divergence(
     middle, interval = median(curve)
     lengths = [len(text.tokens) for text in ours.texts]
     shared = [float(length if at is None else at - 1) for at, length in zip(first, lengths, strict=True)]
-    risks = []
-    for at, length in zip(first, lengths, strict=True):
-        events = np.zeros(length if at is None else at)
-        if at is not None:
-            events[-1] = 1.0
-        risks.append(events)
-    events_T, prompts_T = labelled(risks)
     return FirstDivergence(
         diverged=share_of_prompts([at is not None for at in first]),
         median=middle,
         median_ci=interval,
         shared_prefix=mean_over([shared], np.arange(len(shared)), [(0.0, float(most))], seed=seed)[0],
-        hazard=mean_over([events_T], prompts_T, [SHARE], seed=seed)[0],
     )
 
 

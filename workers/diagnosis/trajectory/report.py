@@ -25,7 +25,7 @@ from app.kinds.trajectory.words import sentence
 from workers.analysis.numerals import counted
 from workers.decoding.distances import ShapedDistances, summarized
 from workers.decoding.model import Continuation
-from workers.diagnosis.trajectory.by_class import block, distances_by_class
+from workers.diagnosis.trajectory.by_class import classes_of, token_classes
 from workers.diagnosis.trajectory.cells import Path, cell, text_statistics
 from workers.diagnosis.trajectory.classes import classify_path
 from workers.diagnosis.trajectory.generating import Written
@@ -36,7 +36,6 @@ from workers.diagnosis.trajectory.scoring import TextPool, spans
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.distributions.token_values import TokenValues
 from workers.measuring.assemble import Conditions, envelope, of_making, packed_reference, provenance, rounded
-from workers.measuring.classify import Classified
 from workers.measuring.floor import Floor
 from workers.measuring.limitations import limits_of, without
 from workers.measuring.positions import positions_of
@@ -104,7 +103,7 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         decide(one.excess, request.thresholds, nonfinite=one.nonfinite_positions, floor=one.floor) for one in summaries
     ]
     sources = [provenance(request, found.conditions, sides=sides, corpus=found.base) for sides in found.sides]
-    cells, references, classes = _cells(found, context)
+    cells, references = _cells(found, context)
     first = summaries[0]
     report = TrajectoryReport(
         verdict="",
@@ -124,10 +123,8 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         ),
         cells=cells,
         reference_texts=references,
-        token_classes=classes.block(),
-        distances=distances(
-            found, seed, classes.reference(request.decoders[0].name), check_cancelled=context.check_cancelled
-        ),
+        token_classes=_token_classes(found, context),
+        distances=distances(found, seed, check_cancelled=context.check_cancelled),
         samples=_samples(found) if request.keeps_text else (),
         generated_tokens=sum(
             len(text.tokens) for model in found.written for texts in model.texts.values() for text in texts
@@ -170,81 +167,63 @@ def _decoder(decoder: Decoder) -> DecoderRun:
     )
 
 
-class _Classes:
-    """The kinds of token along each path, found out once."""
-
-    def __init__(self, found: Found, context: JobContext) -> None:
-        self._found, self._check = found, context.check_cancelled
-        self._tokenizer = load_tokenizer(found.sides[0].reference.tokenizer)
-        self._paths: dict[tuple[int, str], Classified] = {}
-
-    def of(self, writer: int, decoder: str) -> Classified:
-        """Along the texts of `found.written[writer]` by a decoder."""
-        if (writer, decoder) not in self._paths:
-            self._paths[writer, decoder] = classify_path(
-                self._found.prompts,
-                self._found.written[writer].texts[decoder],
-                self._tokenizer,
-                vocabulary=self._found.sides[0].reference.info.vocabulary,
-                check_cancelled=self._check,
-            )
-        return self._paths[writer, decoder]
-
-    def reference(self, decoder: str) -> Classified:
-        """Along the reference's texts."""
-        return self.of(0, decoder)
-
-    def block(self) -> TrajectoryTokenClasses:
-        """What the report says of all paths so far."""
-        return block(list(self._paths.values()))
+def _path(found: Found, writer: int, decoder: str, values: dict[int, TokenValues]) -> Path:
+    """The texts of `found.written[writer]` by a decoder, with a candidate's `values` of each text."""
+    texts: Sequence[Continuation] = found.written[writer].texts[decoder]
+    of_texts = [values[found.pool.add(number, text.tokens)] for number, text in enumerate(texts)]
+    return Path(texts, of_texts, "candidate" if writer else "reference")
 
 
-def _cells(found: Found, context: JobContext) -> tuple[tuple[Cell, ...], tuple[ReferenceTexts, ...], _Classes]:
-    classes = _Classes(found, context)
+def _token_classes(found: Found, context: JobContext) -> TrajectoryTokenClasses:
+    """The texts of the first decoder by kind of token."""
+    first, reference = found.request.decoders[0].name, found.sides[0].reference
+    classified = [
+        classify_path(
+            found.prompts,
+            written.texts[first],
+            load_tokenizer(reference.tokenizer),
+            vocabulary=reference.info.vocabulary,
+            check_cancelled=context.check_cancelled,
+        )
+        for written in found.written
+    ]
+    by_candidate = [
+        classes_of(
+            _path(found, 0, first, values),
+            _path(found, writer, first, values),
+            (classified[0], classified[writer]),
+            seed=found.request.seed,
+            check_cancelled=context.check_cancelled,
+        )
+        for writer, values in enumerate((measured.by_text() for measured in found.measured), 1)
+    ]
+    return token_classes(classified, by_candidate)
+
+
+def _cells(found: Found, context: JobContext) -> tuple[tuple[Cell, ...], tuple[ReferenceTexts, ...]]:
     by_text = [measured.by_text() for measured in found.measured]
     most, seed = found.request.tokens, found.request.seed
     cells: list[Cell] = []
     references: list[ReferenceTexts] = []
     total = len(found.request.decoders) * len(found.measured)
-
-    def path(written: Written, decoder: str, values: dict[int, TokenValues], own: str) -> Path:
-        texts: Sequence[Continuation] = written.texts[decoder]
-        return Path(texts, [values[found.pool.add(number, text.tokens)] for number, text in enumerate(texts)], own)
-
-    for decoder in found.request.decoders:
+    for name in (decoder.name for decoder in found.request.decoders):
         for index, values in enumerate(by_text):
             context.check_cancelled()
             context.progress("statistics", len(cells), total)
-            ours = path(found.written[0], decoder.name, values, "reference")
-            theirs = path(found.written[index + 1], decoder.name, values, "candidate")
+            ours, theirs = (_path(found, writer, name, values) for writer in (0, index + 1))
             if index == 0:
-                references.append(
-                    ReferenceTexts(decoder=decoder.name, text=text_statistics(ours, most=most, seed=seed))
-                )
-            cells.append(
-                cell(
-                    decoder.name,
-                    index,
-                    ours,
-                    theirs,
-                    classes=(classes.reference(decoder.name), classes.of(index + 1, decoder.name)),
-                    most=most,
-                    seed=seed,
-                    check_cancelled=context.check_cancelled,
-                )
-            )
-    return tuple(cells), tuple(references), classes
+                references.append(ReferenceTexts(decoder=name, text=text_statistics(ours, most=most, seed=seed)))
+            cells.append(cell(name, index, ours, theirs, most=most, seed=seed, check_cancelled=context.check_cancelled))
+    return tuple(cells), tuple(references)
 
 
 def distances(
     found: Found,
     seed: int,
-    classes: Classified,
     *,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> tuple[ShapedDistance, ...]:
-    """After each shaping, of every candidate; none where no position is finite. `classes` are those of the positions of
-    the base texts. `check_cancelled` may raise."""
+    """After each shaping, of every candidate; none if no position is finite. `check_cancelled` may raise."""
     where = positions_of(found.base)
     listed = []
     for index, measured in enumerate(found.measured):
@@ -262,13 +241,8 @@ def distances(
                     parameters=parameters,
                     kl=as_mean(summary.kl),
                     infinite=share_of(summary.kl_infinite, sure=uncut),
-                    lost=share_of(summary.lost, sure=uncut),
                     tv=as_mean(summary.tv),
                     top1=share_of(summary.top1),
-                    supports_differ=share_of(summary.supports_differ, sure=uncut),
-                    by_class=distances_by_class(
-                        at_positions, classes, where.document, uncut=uncut, seed=seed, check_cancelled=check_cancelled
-                    ),
                 )
             )
     return tuple(listed)

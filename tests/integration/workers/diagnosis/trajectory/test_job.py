@@ -139,12 +139,12 @@ def test_classes_of_the_generated_text_add_up_to_the_whole(whole: tuple[Trajecto
     for line in lines(context):
         written.setdefault((line["model"], line["decoder"]), []).append(line["tokens"])
     special = set(make_tokenizer().all_special_ids)
-    for cell in report.cells:
-        assert cell.by_class is not None
+    first_cells = [cell for cell in report.cells if cell.decoder == report.decoders[0].name]
+    for cell, by_class in zip(first_cells, report.token_classes.by_candidate, strict=True):
         ours, theirs = written["reference", cell.decoder], written[f"candidate {cell.candidate + 1}", cell.decoder]
         for texts, side, whole_kl in (
-            (ours, cell.by_class.reference_text, cell.kl_reference_text),
-            (theirs, cell.by_class.candidate_text, cell.kl_candidate_text),
+            (ours, by_class.reference_text, cell.kl_reference_text),
+            (theirs, by_class.candidate_text, cell.kl_candidate_text),
         ):
             tokens = sum(map(len, texts))
             by_name = {one.name: one for one in side}
@@ -162,7 +162,7 @@ def test_classes_of_the_generated_text_add_up_to_the_whole(whole: tuple[Trajecto
                 summed = one.tokens * one.kl.mean + (tokens - one.tokens) * rest
                 assert summed == pytest.approx(tokens * whole_kl.mean, rel=1e-6, abs=1e-12)
         first = [first_difference(one, other) for one, other in zip(ours, theirs, strict=True)]
-        found = cell.by_class.first_divergence
+        found = by_class.first_divergence
         assert found.parted + found.after_the_end == sum(at is not None for at in first)
         assert found.parted == sum(at is not None and at <= len(text) for at, text in zip(first, ours, strict=True))
         start = next(one for one in found.classes if one.name == "answer_start")
@@ -171,25 +171,6 @@ def test_classes_of_the_generated_text_add_up_to_the_whole(whole: tuple[Trajecto
         assert start.tokens == sum(min(at or TOKENS, 8, len(text)) for at, text in zip(first, ours, strict=True))
         if found.parted:
             assert start.share.mean == pytest.approx(start.divergences / found.parted)
-        assert start.hazard.mean == pytest.approx(start.divergences / start.tokens)
-
-
-def test_distances_by_class_stand_at_the_tokens_of_the_reference_s_first_texts(
-    whole: tuple[TrajectoryReport, Context],
-) -> None:
-    report, _ = whole
-    of = {one.candidate: one.by_class for one in report.cells if one.decoder == report.decoders[0].name}
-    assert report.token_classes is not None
-    titles = {one.name for one in report.token_classes.classes}
-    for distance in report.distances:
-        classes = of[distance.candidate]
-        assert classes is not None
-        assert {one.name: one.tokens for one in distance.by_class} == {
-            one.name: one.tokens for one in classes.reference_text
-        }
-        assert {one.name for one in distance.by_class} <= titles | {"none"}
-        if distance.candidate == 1:
-            assert all((one.tv.mean, one.top1.mean) == (0, 1) for one in distance.by_class)
 
 
 def test_the_common_blocks_speak_of_each_candidate(whole: tuple[TrajectoryReport, Context]) -> None:

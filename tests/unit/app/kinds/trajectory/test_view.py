@@ -8,8 +8,6 @@ import pytest
 from app.kinds.trajectory import tables
 from app.kinds.trajectory.classes import (
     breaking,
-    cuts_by_kind,
-    every_decoder,
     kl_by_kind,
     kl_sentence,
     parting_sentence,
@@ -179,7 +177,7 @@ def section(report, name):
 def changed(**by_class):
     """The first cell's classes of a side with other fields, by their names."""
     data = copy.deepcopy(VARIANTS["one"])
-    sides = data["cells"][0]["by_class"]
+    sides = data["token_classes"]["by_candidate"][0]
     for side, fields in by_class.items():
         for one in sides[side]["classes"] if side == "first_divergence" else sides[side]:
             one.update({"p_value": None} | fields.get(one["name"], {}))
@@ -188,7 +186,7 @@ def changed(**by_class):
 
 def test_every_class_of_the_first_decoder_has_a_row_the_largest_first():
     report = of("one")
-    by_class = report.cells[0].by_class
+    by_class = report.token_classes.by_candidate[0]
     parts, kl = breaking(report), kl_by_kind(report)
     assert len(parts.rows) == len(by_class.first_divergence.classes)
     assert parts.rows[-1][0].text == kl.rows[-1][0].text == "In no class"
@@ -221,22 +219,8 @@ def test_texts_too_few_for_any_p_value_are_not_compared():
     """Of four places the least two-sided p value is 2/24, of five 2/120."""
     for count, few in ((0, False), (1, True), (4, True), (5, False)):
         data = copy.deepcopy(VARIANTS["one"])
-        data["cells"][0]["by_class"]["first_divergence"]["parted"] = count
+        data["token_classes"]["by_candidate"][0]["first_divergence"]["parted"] = count
         assert ("too few" in parting_sentence(of(data))) == few
-
-
-def test_every_decoder_and_cut_has_a_row_per_table_of_classes():
-    report = of("one")
-    parts, upto, ours, theirs = every_decoder(report)
-    for table in (parts, upto, ours, theirs):
-        assert len(table.rows) == len(report.cells)
-        assert table.columns[-1].label == "In no class"
-    kl = report.cells[3].by_class.candidate_text[0].kl
-    assert (theirs.rows[3][1].text, theirs.rows[3][1].note) == told([kl])[0]
-    assert [len(table.rows) for table in cuts_by_kind(report)] == [len(report.distances)] * 4
-    assert cuts_by_kind(of("no-text")) == []
-    page = render(VARIANTS["one"])
-    assert all(table.caption in page for table in (*every_decoder(report), *cuts_by_kind(report)))
 
 
 # Matrices

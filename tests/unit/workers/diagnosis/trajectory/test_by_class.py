@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from workers.decoding.distances import ShapedDistances
-from workers.diagnosis.trajectory.by_class import block, distances_by_class, first_by_class, kl_by_class
+from workers.diagnosis.trajectory.by_class import first_by_class, kl_by_class, token_classes
 from workers.measuring.classify import Classified
 from workers.text.token_classes.catalogue import BY_TEXT, CLASSES
 
@@ -100,12 +99,10 @@ def test_first_divergences_are_counted_at_the_reference_s_tokens_at_risk():
     assert (found.parted, found.after_the_end, found.tokens) == (2, 1, 2 + 4 + 1 + 4)
     numbers, names, none = found.classes
     # At risk: `.x`, `x...`, `x`, `....` of numbers; `x.`, `..x.`, `.`, `...x` of names.
-    assert (numbers.tokens, numbers.prompts, numbers.divergences) == (3, 3, 2)
-    assert numbers.share_of_tokens.mean == pytest.approx(3 / 11)
+    assert (numbers.tokens, numbers.divergences) == (3, 2)
     assert numbers.share.mean == 1
     assert numbers.share.ci == pytest.approx(stats.binomtest(2, 2).proportion_ci(0.95, "exact"))
-    assert numbers.hazard.mean == pytest.approx(2 / 3)
-    assert (names.tokens, names.divergences, names.share.mean, names.hazard.mean) == (3, 0, 0, 0)
+    assert (names.tokens, names.divergences, names.share.mean) == (3, 0, 0)
     assert (none.name, none.tokens, none.divergences, none.share_by_place, none.p_value) == ("none", 5, 0, None, None)
 
 
@@ -117,7 +114,6 @@ def test_a_class_and_the_tokens_of_no_class_hold_every_first_divergence_once():
     assert sum(one.divergences for one in found.classes) == found.parted == sum(at is not None for at in first)
     assert sum(one.tokens for one in found.classes) == found.tokens == sum(at or 10 for at in first)
     assert sum(one.share.mean or 0 for one in found.classes) == pytest.approx(1)
-    assert sum(one.share_of_tokens.mean or 0 for one in found.classes) == pytest.approx(1)
 
 
 def test_kinds_that_break_the_path_are_told_from_those_that_do_not():
@@ -137,29 +133,11 @@ def test_without_a_divergence_there_is_no_share():
     found = first_by_class([None, None], [2, 2], classified(4, numbers="x. .x"), seed=0)
     assert (found.parted, found.tokens) == (0, 4)
     for one in found.classes:
-        assert (one.divergences, one.share.mean, one.hazard.mean, one.p_value) == (0, None, 0, None)
-
-
-def test_distances_of_a_class_leave_out_what_is_infinite():
-    kl = np.array([1.0, np.inf, 3.0, 5.0, np.nan, np.inf])
-    finite = np.array([True, True, True, True, False, True])
-    top1 = np.array([True, False, True, False, False, False])
-    tv = np.array([0.1, 0.9, 0.3, 0.5, np.nan, 0.7])
-    distances = ShapedDistances(kl, tv, np.zeros(6), top1, ~top1, finite)
-    prompts = np.array([0, 0, 1, 1, 2, 2])
-    numbers, none = distances_by_class(distances, classified(6, numbers="xx x. x."), prompts, uncut=False, seed=0)
-    assert (numbers.name, numbers.tokens) == ("numbers", 3)
-    assert numbers.kl.mean == pytest.approx(2)
-    assert numbers.infinite.mean == pytest.approx(1 / 3)
-    assert numbers.tv.mean == pytest.approx(1.3 / 3)
-    assert numbers.top1.mean == pytest.approx(2 / 3)
-    assert (none.tokens, none.kl.mean, none.infinite.mean) == (2, 5, pytest.approx(1 / 2))
-    warm = distances_by_class(distances, classified(6, numbers="xx x. x."), prompts, uncut=True, seed=0)
-    assert all(one.infinite.ci is None for one in warm)
+        assert (one.divergences, one.share.mean, one.p_value) == (0, None, None)
 
 
 def test_the_block_names_the_classes_that_some_path_has():
-    found = block([classified(2, numbers="x."), classified(3, rare="..x")])
+    found = token_classes([classified(2, numbers="x."), classified(3, rare="..x")], ())
     assert [one.name for one in found.classes] == ["numbers", "rare"]
     assert len(found.absent) == len(CLASSES) - 2
     assert "Names" in found.absent

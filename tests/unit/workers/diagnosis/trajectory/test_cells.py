@@ -10,9 +10,7 @@ from tests.support.values import random_values
 from workers.decoding.model import Continuation
 from workers.diagnosis.trajectory.cells import Path, amplification, cell, text_change, text_statistics
 from workers.distributions.token_values import Positions, TokenValues
-from workers.measuring.classify import Classified
 from workers.measuring.summary import summarize
-from workers.text.token_classes.catalogue import CLASSES
 
 OURS = [(1, 2, 3, 4), (5, 6, 7, 8), (1, 1, 1, 1)]
 THEIRS = [(1, 2, 9, 9), (5, 6, 7, 8), (2, 1, 1)]
@@ -32,11 +30,7 @@ def path(texts, kl, own, **columns):
 
 
 def cell_of(ours, theirs, *, most, **options):
-    """The cell of two paths whose tokens are in no class."""
-    counts = [sum(len(text.tokens) for text in side.texts) for side in (ours, theirs)]
-    masks = [{one.name: np.zeros(count, dtype=bool) for one in CLASSES} for count in counts]
-    classes = tuple(Classified(mask) for mask, count in zip(masks, counts, strict=True))
-    return cell("greedy", 0, ours, theirs, classes=classes, most=most, seed=0, **options)
+    return cell("greedy", 0, ours, theirs, most=most, seed=0, **options)
 
 
 @pytest.fixture
@@ -108,8 +102,6 @@ def test_a_cell_tells_where_texts_part(ours, theirs):
     assert first.diverged.mean == pytest.approx(2 / 3)
     assert first.median == 3
     assert first.shared_prefix.mean == pytest.approx((2 + 4 + 0) / 3)
-    # At risk: 3, 4 and 1 tokens, of which two were the first to differ.
-    assert first.hazard.mean == pytest.approx(2 / 8)
     assert [point.share for point in found.survival] == pytest.approx([1, 2 / 3, 2 / 3, 1 / 3, 1 / 3])
     assert found.kl_reference_text.mean == pytest.approx(2.4 / 12)
     assert found.kl_candidate_text.mean == pytest.approx((1.6 + 0.8 + 1.5) / 11)

@@ -12,8 +12,6 @@ from workers.decoding.distances import ShapedDistances
 from workers.diagnosis.trajectory.prompts import Prompt
 from workers.diagnosis.trajectory.report import _warnings, distances, not_tested
 from workers.diagnosis.trajectory.scoring import TextPool
-from workers.measuring.classify import Classified
-from workers.text.token_classes.catalogue import CLASSES
 
 
 def base_of(count, tokens, conversations=0):
@@ -47,46 +45,12 @@ def test_a_cut_that_every_position_agrees_on_has_the_width_of_so_few_prompts():
     shapes = [shape(np.inf, yes), shape(0.1, no), shape(0.1, no)]
     request = SimpleNamespace(shapings=shapings)
     found = SimpleNamespace(base=base, request=request, measured=[SimpleNamespace(shapes=shapes)])
-    kinds = Classified({one.name: no for one in CLASSES})
-    every, none, warm = distances(found, 0, kinds)
+    every, none, warm = distances(found, 0)
     most = stats.binomtest(0, 8).proportion_ci(0.95, "exact").high
     assert every.infinite.ci == pytest.approx((1 - most, 1))
     assert every.top1.ci == pytest.approx((1 - most, 1))
-    assert none.infinite.ci == none.lost.ci == none.supports_differ.ci == pytest.approx((0, most))
+    assert none.infinite.ci == pytest.approx((0, most))
     assert (warm.infinite.mean, warm.infinite.ci) == (0, None)  # temperature cuts nothing off, whatever the text
-    assert (warm.lost.ci, warm.supports_differ.ci) == (None, None)
-
-
-class StopError(Exception):
-    pass
-
-
-def test_distances_can_be_stopped_at_every_class_of_every_cut():
-    """With a thousand prompts each takes seconds."""
-    _, base = base_of(2, [1, 2])
-    yes = np.ones(4, dtype=bool)
-    shape = ShapedDistances(np.ones(4), np.ones(4), np.zeros(4), yes, yes, yes)
-    measured = [SimpleNamespace(shapes=[shape] * 2)] * 2
-    found = SimpleNamespace(base=base, measured=measured, request=SimpleNamespace(shapings=[TopK(name="top_k")] * 2))
-    masks = {one.name: np.array([True, False, True, False]) for one in CLASSES}
-    calls = 0
-
-    def stop_after(most):
-        def check():
-            nonlocal calls
-            calls += 1
-            if calls > most:
-                raise StopError
-
-        return check
-
-    kinds = Classified(masks)
-    rows = distances(found, 0, kinds, check_cancelled=stop_after(1000))
-    assert calls == len(rows) * (1 + len(CLASSES) + 1)
-    calls = 0
-    with pytest.raises(StopError):
-        distances(found, 0, kinds, check_cancelled=stop_after(3))
-    assert calls == 4
 
 
 def model(alias, scheme):
