@@ -204,9 +204,6 @@ class GeneratedToolCalls(Contract):
     right_tool: PairedProportion | None = Field(
         description="valid answers whose first call is of the tool that the conversation calls; null where none does"
     )
-    same_call: Proportion = Field(
-        description="of the answers in which the reference has a valid call: the candidate's calls are the same"
-    )
     rule: str
     examples: tuple[ToolCallAnswer, ...]
 

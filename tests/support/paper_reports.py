@@ -216,7 +216,7 @@ def trajectory(ratios: Sequence[Interval], edits: Sequence[Interval] | None = No
     cells = []
     for index, (value, low, high) in enumerate(ratios):
         template = base.cells[index % len(base.cells)]
-        ratio = Ratio(value=value, ci=(low, high), above_one=low > 1)
+        ratio = Ratio(value=value, ci=(low, high))
         amplification = template.amplification.model_copy(update={"kl": ratio, "one_step": mean((0.1, 0.1, 0.1))})
         share = [0.1 * end for end in (edits or ratios)[index]]
         distance = template.edit_distance[-1].model_copy(update={"distance": mean((share[0], share[1], share[2]))})

@@ -142,7 +142,6 @@ def task(
             "harmful": harmful,
             "helpful": helpful,
             "rate": {"mean": rate, "ci": (0.85 * rate, 1.17 * rate + 0.002)},
-            "churn": None if form == "humaneval" else 31,
         },
         "examples": examples,
         "mcnemar": {"p": p, "p_holm": min(1.0, 3 * p)},
@@ -166,7 +165,6 @@ def task(
             "reference_at_chance": outcome == "at_chance",
             "candidate_at_chance": outcome == "at_chance",
         },
-        "kl": None if generated else {"mean": 0.21, "ci": (0.18, 0.24), "clusters": "documents"},
         "prediction": {
             "status": prediction,
             "rate": 0.068 if told else None,

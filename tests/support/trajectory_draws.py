@@ -50,8 +50,8 @@ class Draws:
     def ratio(self, value: float) -> Json:
         """A factor with an interval of a quarter to each side; none without damage."""
         if not self.damage:
-            return {"value": None, "ci": None, "above_one": None}
-        return {"value": value, "ci": [0.75 * value, 1.25 * value], "above_one": 0.75 * value > 1}
+            return {"value": None, "ci": None}
+        return {"value": value, "ci": [0.75 * value, 1.25 * value]}
 
     def text(self) -> Json:
         """Statistics of texts."""

@@ -124,7 +124,6 @@ def trajectory_report(
         "token_classes": BLOCK | {"by_candidate": [draws["greedy", index].by_class() for index in range(candidates)]},
         "samples": samples if stored else [],
         "generated_tokens": 110 * count * len(decoders) * (1 + candidates),
-        "resumed_texts": 0,
         "not_tested": base["not_tested"],
         "warnings": [f"The text has {count} documents: {count} prompts instead of {PROMPTS}."] if few else [],
         "request": {

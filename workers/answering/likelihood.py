@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from workers.answering.prompts import Prompts
@@ -23,17 +22,6 @@ from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
 Array = NDArray[np.float64]
-
-
-class _Stoppable(Divergence):
-    """Asks between chunks whether the job was asked to stop."""
-
-    context: JobContext
-
-    def __call__(
-        self, reference_TD: torch.Tensor, candidate_TD: torch.Tensor, next_T: object, **_: object
-    ) -> TokenValues:
-        return super().__call__(reference_TD, candidate_TD, next_T, check_cancelled=self.context.check_cancelled)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -81,8 +69,7 @@ def likelihoods(
     other = room.engine(
         sides.candidate.info, length, dtype=sides.dtype, load=False, check_cancelled=context.check_cancelled
     )
-    divergence = _Stoppable(sides.reference.head, sides.candidate.head, precision="float32")
-    divergence.context = context
+    divergence = Divergence(sides.reference.head, sides.candidate.head, precision="float32")
     plan = plan_fingerprint([key, sides.candidate.weights, str(other.identity), "float32"])
     values, _ = divergence_of(
         other,

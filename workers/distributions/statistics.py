@@ -5,41 +5,37 @@ from the per-token artifact with a line of either.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from app.contracts.report import Histogram
 
-@dataclass(frozen=True)
-class OrderStatistics:
-    """Quantiles by linear interpolation between neighbours (numpy's default, definition 7 of Hyndman and Fan)."""
-
-    min: float
-    p001: float
-    p01: float
-    p05: float
-    p10: float
-    median: float
-    p90: float
-    p95: float
-    p99: float
-    p999: float
-    max: float
-
-
-_PROBABILITIES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
+# Quantiles by linear interpolation between neighbours (numpy's default, definition 7 of Hyndman and Fan).
+_QUANTILES = {
+    "min": 0.0,
+    "p001": 0.001,
+    "p01": 0.01,
+    "p05": 0.05,
+    "p10": 0.1,
+    "median": 0.5,
+    "p90": 0.9,
+    "p95": 0.95,
+    "p99": 0.99,
+    "p999": 0.999,
+    "max": 1.0,
+}
 
 # Quarters of decades of KL in nats, from what bf16 rounding leaves to a distribution that has nothing in common.
 KL_EDGES: tuple[float, ...] = tuple(float(edge) for edge in np.logspace(-8, 1, 37))
 
 
-def order_statistics(values: ArrayLike) -> OrderStatistics:
-    """Order statistics of a non-empty array; ValueError for an empty one."""
+def order_statistics(values: ArrayLike) -> dict[str, float]:
+    """Quantiles by name; empty for an empty array."""
     column = np.asarray(values, dtype=np.float64)
     if column.size == 0:
-        raise ValueError("order statistics of nothing do not exist")
-    return OrderStatistics(*(float(quantile) for quantile in np.quantile(column, _PROBABILITIES)))
+        return {}
+    return dict(zip(_QUANTILES, np.quantile(column, list(_QUANTILES.values())).tolist(), strict=True))
 
 
 def root_mean_square(values: ArrayLike) -> float:
@@ -61,18 +57,8 @@ def exponential(value: float) -> float:
         return math.inf
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """counts[i] values v with edges[i] ≤ v < edges[i+1]; `below` the first edge (zeros too), `above` from the last."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-    below: int
-    above: int
-
-
 def histogram(values: ArrayLike, edges: tuple[float, ...] = KL_EDGES) -> Histogram:
-    """Counts of values between rising edges."""
+    """Counts of values between rising edges, edges[i] ≤ v < edges[i+1]; zeros are below the first edge."""
     column = np.asarray(values, dtype=np.float64)
     place: NDArray[np.intp] = np.searchsorted(np.asarray(edges), column, side="right")
     counts = np.bincount(place.ravel(), minlength=len(edges) + 1)

@@ -64,7 +64,7 @@ class CalibrationLoader:
         for index, step in enumerate(recipe):
             if not isinstance(step, Calibrated) or not step.reads_text:
                 continue
-            shared = document_overlap(self.documents(step), scored).shared
+            shared = document_overlap(self.documents(step), scored)
             if shared:
                 found[index] = list(dict.fromkeys(second for _, second in shared))
         return found

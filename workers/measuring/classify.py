@@ -36,7 +36,8 @@ class Classified:
     @property
     def of_none(self) -> Mask:
         """The positions (N,) that are in no class."""
-        return ~np.any(list(self.masks.values()), axis=0)
+        of_any: Mask = np.any(list(self.masks.values()), axis=0)
+        return ~of_any
 
     def with_none(self) -> dict[str, Mask]:
         """The masks, and that of no class under `NONE`."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,15 +96,14 @@ def noise_floor(
         return np.where(values.finite, values.kl, np.nan).astype(np.float64)
 
     few, many = floor_windows(lengths)
-    kept = _kept(store.get_sidecar(key, name), positions, few, many)
+    kept = store.get_sidecar(key, name)
     if kept is None:
         chosen, values = few, measured(few)
         if many != few and not is_zero(values):
             chosen, values = many, measured(many)
-        sidecar: dict[str, Any] = {"windows": chosen, "kl": [None if np.isnan(v) else float(v) for v in values]}
-        store.put_sidecar(key, name, sidecar)
+        store.put_sidecar(key, name, {"windows": chosen, "kl": [None if np.isnan(v) else float(v) for v in values]})
     else:
-        chosen, values = kept
+        chosen, values = kept["windows"], np.asarray(kept["kl"], dtype=np.float64)
     where = windows_of(positions, chosen)
     kl = np.full(len(positions), np.nan)
     kl[where] = values
@@ -117,18 +115,6 @@ def noise_floor(
 def is_zero(values: Array) -> bool:
     """Whether every value is exactly 0."""
     return not np.any(values != 0)  # NaN is not 0
-
-
-def _kept(
-    sidecar: dict[str, Any] | None, positions: Positions, few: list[int], many: list[int]
-) -> tuple[list[int], Array] | None:
-    """The windows and values that were measured before, where they are those that would be measured now."""
-    if sidecar is None:
-        return None
-    chosen, values = sidecar.get("windows"), np.asarray(sidecar["kl"], dtype=np.float64)
-    if chosen not in (few, many) or values.size != windows_of(positions, chosen).sum():
-        return None
-    return (chosen, values) if chosen == many or is_zero(values) else None
 
 
 @dataclass(frozen=True)

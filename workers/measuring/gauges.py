@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from app.contracts.distances import DISTANCES
 from app.contracts.report import SEVERITIES, ComparedReport
+from workers.distributions.token_values import TokenValues
 from workers.process.handler import JobContext
 
 
@@ -35,3 +36,9 @@ def send_comparison(report: ComparedReport, context: JobContext) -> None:
         send({"distance_mean": report.divergence.of(distance).mean}, {**labels, "distance": distance.name}, context)
     for severity, limit in report.decision.thresholds.model_dump().items():
         context.observe("kl_threshold_nats", limit, **labels, severity=severity)
+
+
+def export_metrics(report: ComparedReport, values: TokenValues, context: JobContext) -> None:
+    """Sends the gauges and the histogram of a comparison. Labels are aliases and the recipe's fingerprint."""
+    send_comparison(report, context)
+    context.observe_many("kl_nats", values.kl[values.finite].tolist(), **report.labels())

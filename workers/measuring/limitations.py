@@ -101,27 +101,9 @@ def _form(documents: int, conversations: int, whole: int) -> tuple[Limitation, .
     if not conversations:
         text = "Conversations: the text was scored as it is, without a chat template."
         return (Limitation(code="conversations", text=text),)
-    if conversations == documents:
-        return (Limitation(code="plain_text", text=f"Plain text: {_alone(conversations, whole)}", numbers=numbers),)
-    if whole == conversations:
+    if whole == conversations < documents:
         return ()
-    of = f" in {conversations - whole:,} of the conversations" if whole else ""
-    are = "1 is a conversation" if conversations == 1 else f"{conversations:,} are conversations"
-    scored = _partly(whole) if whole else "of which only what the assistant says was scored"
-    others = "the rest was" if whole else "the others were"
-    told = f"of the {documents:,} documents {are}, {scored}; {others} scored whole, as plain text."
-    return (Limitation(code="turns_of_users", text=f"Users' turns{of}: {told}", numbers=numbers),)
-
-
-def _alone(conversations: int, whole: int) -> str:
-    """What was scored if every document is a conversation."""
-    if not whole:
-        return "only what an assistant says in a conversation was scored."
-    if whole == conversations:
-        return "only conversations were scored, each of them whole."
-    return f"every document is a conversation, {_partly(whole)}."
-
-
-def _partly(whole: int) -> str:
-    were = "was" if whole == 1 else "were"
-    return f"of which {whole:,} {were} scored whole and of the others only what the assistant says"
+    if conversations == documents:
+        return (Limitation(code="plain_text", text="Plain text: every document is a conversation.", numbers=numbers),)
+    text = "Users' turns: of a conversation only what the assistant says is scored, unless it is scored whole."
+    return (Limitation(code="turns_of_users", text=text, numbers=numbers),)

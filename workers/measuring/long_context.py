@@ -17,7 +17,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import overload
 
 import numpy as np
 import torch
@@ -34,37 +33,16 @@ class _Part:
     begin: int
 
 
-class _Parts(Sequence[Window]):
-    """The parts of all windows as windows of their own, each made when it is asked for."""
-
-    def __init__(self, windows: Sequence[Window], parts: Sequence[tuple[int, _Part]], *, bos: bool) -> None:
-        self._windows = windows
-        self._parts = parts
-        self._bos = bos
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    @overload
-    def __getitem__(self, index: int) -> Window: ...
-    @overload
-    def __getitem__(self, index: slice) -> _Parts: ...
-    def __getitem__(self, index: int | slice) -> Window | _Parts:
-        if isinstance(index, slice):
-            return _Parts(self._windows, self._parts[index], bos=self._bos)
-        number, part = self._parts[index]
-        window = self._windows[number]
-        tokens, scored = window.tokens[part.begin : part.last + 1], window.scored[part.begin : part.last].copy()
-        scored[: part.first - part.begin] = False
-        start = window.start + part.begin
-        if self._bos and part.begin > 0:
-            tokens = np.concatenate([window.tokens[:1], tokens])
-            scored = np.concatenate([np.zeros(1, dtype=np.bool_), scored])
-            start -= 1
-        return Window(window.document, start, tokens, scored)
-
-    def __iter__(self) -> Iterator[Window]:
-        return (self[index] for index in range(len(self)))
+def _read(window: Window, part: _Part, *, bos: bool) -> Window:
+    """A part as a window of its own."""
+    tokens, scored = window.tokens[part.begin : part.last + 1], window.scored[part.begin : part.last].copy()
+    scored[: part.first - part.begin] = False
+    start = window.start + part.begin
+    if bos and part.begin > 0:
+        tokens = np.concatenate([window.tokens[:1], tokens])
+        scored = np.concatenate([np.zeros(1, dtype=np.bool_), scored])
+        start -= 1
+    return Window(window.document, start, tokens, scored)
 
 
 @dataclass(frozen=True)
@@ -117,7 +95,7 @@ def cut(corpus: Corpus, limit: int) -> Cut:
     first = tuple(accumulate((len(many) for many in parts), initial=0))
     read = replace(
         corpus,
-        windows=_Parts(corpus.windows, flat, bos=corpus.bos),
+        windows=[_read(corpus.windows[number], part, bos=corpus.bos) for number, part in flat],
         window=limit,
         fingerprint=hashlib.sha256(f"{corpus.fingerprint} read by {limit}".encode()).hexdigest(),
     )

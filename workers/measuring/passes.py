@@ -85,9 +85,10 @@ class _Batch:
         self.following.append(torch.from_numpy(window.tokens[scored + 1].astype(np.int64)))
         self.positions += scored.size
 
-    def values(self, divergence: Divergence) -> TokenValues:
+    def values(self, divergence: Divergence, check_cancelled: Callable[[], None]) -> TokenValues:
         """Their values."""
-        return divergence(torch.cat(self.reference), torch.cat(self.candidate), torch.cat(self.following))
+        states = torch.cat(self.reference), torch.cat(self.candidate)
+        return divergence(*states, torch.cat(self.following), check_cancelled=check_cancelled)
 
 
 class States(Protocol):
@@ -141,7 +142,7 @@ def divergence_of(
     def flush(last: int) -> None:
         nonlocal first, pending
         if pending.positions:
-            values = pending.values(divergence)
+            values = pending.values(divergence, context.check_cancelled)
             if scratch:
                 scratch.add(first, last, values)
             parts.append(values)
@@ -155,7 +156,6 @@ def divergence_of(
         if counted:
             context.observe("tokens_scored", len(hidden_TD), role=phase)
         if pending.positions >= POSITIONS_AT_ONCE:
-            context.check_cancelled()
             flush(number + 1)
     flush(len(windows))
     return TokenValues.concat(parts), resumed

@@ -79,7 +79,7 @@ def draw(
     """
     shared: set[str] = set()
     for others, pointer in ((documents, "/text"), (tests or (), "/test_text")):
-        same = {second for _, second in document_overlap(fitted, others).shared}
+        same = {second for _, second in document_overlap(fitted, others)}
         if same and not allow_overlap:
             raise _overlap(same, pointer)
         shared |= {f"{pointer} {name}" for name in same}

@@ -148,7 +148,7 @@ def summarize(
         domains=_domains(scored, positions, domains, finite, seed),
         by_position=tuple(_bands(scored, scored.positions.context, _position_edges(window, context), seed)),
         by_confidence=tuple(_bands(scored, scored.confidence, CONFIDENCE_EDGES, seed)),
-        histogram=Histogram(**vars(histogram(scored.columns["kl"]))),
+        histogram=histogram(scored.columns["kl"]),
         nonfinite_positions=int(np.count_nonzero(~finite)),
         excess=every.get("excess"),
         floor=_floor(floor_kl, positions, seed),
@@ -288,7 +288,7 @@ class _Scored:
     def delta_p(self, means: Mapping[str, Estimate]) -> DeltaP:
         """The change of the observed token's probability in full."""
         column = self.columns["delta_p"]
-        order = vars(order_statistics(column)) if column.size else {}
+        order = order_statistics(column)
         names = ("min", "p001", "p01", "p05", "p10", "median", "p90", "p95", "p99", "p999", "max")
         return DeltaP(
             **dict(_mean(means, "delta_p")),
@@ -333,7 +333,7 @@ def _entropy(means: Mapping[str, Estimate]) -> Entropy:
 def _distribution(
     column: Array, estimate: Estimate | None, support: Support, unit: Literal["nats", "probability"]
 ) -> Distribution:
-    order = vars(order_statistics(column)) if column.size else {}
+    order = order_statistics(column)
     names = ("median", "p90", "p95", "p99", "p999", "min", "max")
     return Distribution(**dict(as_mean(estimate, support)), **{name: order.get(name) for name in names}, unit=unit)
 

@@ -8,9 +8,9 @@ markers.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
-# Characters from which on something that is in a message and in an error is no chance.
-_PART: Final = 8
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -173,11 +171,11 @@ class _Template:
             AttributeError,
             RecursionError,
         ) as error:
-            said = str(error)[:200]
-            quotes = _quotes(str(error), self.source, messages)
+            # What is not the template's own text may repeat a message.
+            said = f": {error}" if str(error) and str(error) in self.source else "."
             raise HemostatError(
                 ErrorCode.INVALID_REQUEST,
-                f"{self.name}: the chat template refuses the messages" + ("." if quotes or not said else f": {said}"),
+                f"{self.name}: the chat template refuses the messages{said}",
                 hint="Roles and their order must be those that the model's chat template knows.",
                 pointer=self.pointer,
             ) from None
@@ -270,26 +268,6 @@ def _as_template(message: Message) -> dict[str, Any]:
             for call in message.tool_calls
         ]
     return told
-
-
-def _quotes(said: str, source: str, messages: Sequence[Message]) -> bool:
-    """Whether a refusal repeats a message or a part of one, arguments of calls included, as it is or as Python writes
-    it. What the template itself says is no part."""
-    texts = [message.content for message in messages]
-    texts += [text for message in messages for call in message.tool_calls or () for text in _texts(call.arguments)]
-    written = {one for text in texts for one in (text, repr(text)[1:-1]) if one}
-    parts = {said[at : at + _PART] for at in range(len(said[:200]) - _PART + 1)}
-    return any(one in said for one in written) or any(
-        part in one for part in parts if part not in source for one in written
-    )
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
-            yield from _texts(inner)
 
 
 def _with_call(message: Message, number: int, call: ToolCall) -> Message:

@@ -26,7 +26,7 @@ NAMES: Final[dict[Measure, str]] = {distance.name: f"{distance.symbol}, {distanc
     "top1_agreement": "Top-1 agreement, share",
 }
 MOST_SLICES: Final = 6  # of those that differ for sure
-MOST_CHARTED: Final = 45  # pairs; above, the chart holds those with the best candidate alone
+MOST_CHARTED: Final = 45  # pairs
 _MOST_ROWS: Final = 12  # that the short output of a terminal has room for
 _LABEL: Final = 16
 _TIES: Final = {
@@ -160,11 +160,8 @@ def _mismatches(report: DiffReport) -> Table:
 
 
 def _every(report: DiffReport) -> list[Block]:
-    best = report.ranking[0].letter
-    whole = len(report.pairs) <= MOST_CHARTED
-    charted = [pair for pair in report.pairs if whole or best in (pair.earlier, pair.later)]
-    gaps = [_pair_gap(pair, report, second=None if whole else best) for pair in charted]
-    what = "Every pair" if whole else "The best candidate against each other one"
+    gaps = [_gap(_name(pair), _of(pair, report.by)) for pair in report.pairs[:MOST_CHARTED]]
+    what = "Every pair" if len(report.pairs) <= MOST_CHARTED else f"The first {MOST_CHARTED} pairs"
     note = (
         "The candidate that is named first minus the other one, at the same tokens. "
         f"{_marks(report)} Intervals are not corrected, so one may leave zero out if no difference is shown."
@@ -191,20 +188,6 @@ def _of(pair: Pair, measure: Measure) -> Difference:
 
 def _name(pair: Pair) -> str:
     return f"{pair.later} − {pair.earlier}"
-
-
-def _pair_gap(pair: Pair, report: DiffReport, *, second: str | None) -> Gap:
-    """A pair's row: the later minus the earlier one; the other way round if `second` is the later one."""
-    row = _of(pair, report.by)
-    if second != pair.later:
-        return _gap(_name(pair), row)
-    mean, ci = row.difference.mean, row.difference.ci
-    turned = {"mean": None if mean is None else 0.0 - mean, "ci": None if ci is None else (0.0 - ci[1], 0.0 - ci[0])}
-    changed = {
-        "difference": row.difference.model_copy(update=turned),
-        "verdict": _DECIDED.get(row.verdict, row.verdict),
-    }
-    return _gap(f"{pair.earlier} − {pair.later}", row.model_copy(update=changed))
 
 
 def _gap(label: str, row: Difference) -> Gap:

@@ -10,10 +10,10 @@ from app.contracts.report import SEVERITIES, BandedSlice, DomainReport, Mean, Sl
 from app.kinds.compare.report import CompareReport
 from app.reports import format as fmt
 from app.reports.blocks import Block, Cell, Column, Facts, Fold, Note, Section, Table, filled
-from app.reports.charts.marks import Guide, axis, interval_strip, mirrored_bars
+from app.reports.charts.marks import Guide, axis, interval_strip
 from app.reports.classes import LEVEL, NONE, OVER_WINDOWS, definitions, listed, lowered, p_value
 from app.reports.estimates import estimate_cell
-from app.reports.scales import LinearScale, LogScale
+from app.reports.scales import LogScale
 from app.reports.untrusted import visible
 from app.reports.verdict import edges
 
@@ -97,13 +97,12 @@ def where(report: CompareReport) -> list[Block]:
     by_confidence = _banded(report.by_confidence, _confidence_label)
     by_position = _banded(report.by_position, lambda band: _position_label(band, limit))
     scale = shared_scale((part.kl for part in (*by_domain, *by_confidence, *by_position)), report.divergence.kl)
-    delta_p = _delta_p(report)
     return [
         strip_table("By domain, the most damaged first", "Domain", by_domain, report, scale),
         *filled(strip_table("By the reference’s confidence", "Its largest p", by_confidence, report, scale)),
         *filled(strip_table("By position in the window", "Position", by_position, report, scale)),
         Note(_guides(report, scale, "All three")),
-        *([delta_p, Note(_delta_p_sentence(report))] if delta_p.rows else []),
+        Note(_delta_p_sentence(report)),
     ]
 
 
@@ -263,43 +262,6 @@ def _guides(report: CompareReport, scale: LogScale, charts: str) -> str:
     lines = f" Solid {'line: the limit' if len(named) == 1 else 'lines: the limits'} of {', '.join(named)}."
     mean = fmt.number(report.divergence.kl.mean)
     return f"{charts} on one axis. Dashed line: the mean over all tokens, {mean}.{lines if named else ''}"
-
-
-def _delta_p(report: CompareReport) -> Table:
-    delta = report.delta_p
-    pairs = (
-        ("one token", delta.min, delta.max),
-        ("0.1 %", delta.p001, delta.p999),
-        ("1 %", delta.p01, delta.p99),
-        ("5 %", delta.p05, delta.p95),
-        ("10 %", delta.p10, delta.p90),
-    )
-    span = max([1e-12, *(abs(value) for _, *both in pairs for value in both if value is not None)])
-    return Table(
-        caption="How much probability the observed token lost or gained, at least, in the most changed tokens",
-        columns=(
-            Column("Most changed", "name"),
-            Column("Lost"),
-            Column("Change of probability, Δp", "chart"),
-            Column("Gained"),
-        ),
-        rows=tuple(
-            (
-                Cell(name),
-                Cell(fmt.number(low)),
-                Cell(chart=mirrored_bars(_lost_and_gained(name, low, high), low or 0.0, high or 0.0, span)),
-                Cell(fmt.signed(high)),
-            )
-            for name, low, high in pairs
-            if low is not None or high is not None
-        ),
-        axis=axis(LinearScale(-span, span), "Δp"),
-        style="mirror",
-    )
-
-
-def _lost_and_gained(name: str, low: float | None, high: float | None) -> str:
-    return f"{name}: {fmt.signed(low)} and {fmt.signed(high)}"
 
 
 def _delta_p_sentence(report: CompareReport) -> str:

@@ -64,7 +64,7 @@ def _rule(found: GeneratedToolCalls) -> str:
     return visible(
         f"{found.rule} {FORMS[found.form]} {found.prompts} prompts, answers of at most {found.max_tokens} tokens; "
         f"{found.cut_off[0]} of the reference’s and {found.cut_off[1]} of the candidate’s were cut off there. "
-        f"{same_calls(found)} Lost and gained are prompts; p is McNemar’s, for each line by itself."
+        "Lost and gained are prompts; p is McNemar’s, for each line by itself."
     )
 
 
@@ -113,13 +113,6 @@ def share(part: Proportion) -> str:
     """A share with its interval and count."""
     text = fmt.estimate(part.share, part.ci, percent=True)
     return f"{text.value} % {text.interval} ({part.count} of {part.of})"
-
-
-def same_calls(found: GeneratedToolCalls) -> str:
-    """How often the candidate calls what the reference calls; of no valid answer there is nothing to tell."""
-    if not found.same_call.of:
-        return "No answer of the reference is valid, so that there is none to repeat."
-    return f"Where the reference’s answer is valid, the candidate makes the same calls in {share(found.same_call)}."
 
 
 def points(pair: PairedProportion) -> str:

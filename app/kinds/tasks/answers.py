@@ -259,27 +259,3 @@ def _within(result: AnyTaskResult) -> str:
         return "at chance"
     low, high = result.prediction.interval
     return "yes" if low <= result.flips.rate.mean <= high else "no"
-
-
-def power_table(report: TasksReport) -> Table:
-    """The smallest difference that each task can show, before the run and after."""
-    return Table(
-        caption="What each task can show",
-        columns=(
-            Column("Task", "name"),
-            Column("Items"),
-            Column("Flip rate before the run, %"),
-            Column("Detectable before the run, points"),
-            Column("Detectable at the measured flip rate, points"),
-        ),
-        rows=tuple(
-            (
-                Cell(visible(result.name)),
-                Cell(fmt.count(result.items)),
-                Cell(fmt.number(100 * result.detectable.flip_rate), result.detectable.source),
-                Cell(_detectable(result.detectable.difference)),
-                Cell(_detectable(result.detectable.at_measured_rate)),
-            )
-            for result in report.results
-        ),
-    )

@@ -15,7 +15,6 @@ from app.contracts.report import (
     Ci,
     ComparedReport,
     Count,
-    Mean,
     Severity,
 )
 from app.contracts.task import Chance, HarnessDefinition, TaskFormat, TaskMetric
@@ -60,7 +59,6 @@ class FlipCounts(Contract):
     harmful: Count = Field(description="reference right, candidate wrong")
     helpful: Count = Field(description="reference wrong, candidate right")
     rate: Share = Field(description="flips in either direction; Wilson interval")
-    churn: Count | None = Field(description="other answers that are wrong both; null where answers are not compared")
 
 
 class Flipped(Contract):
@@ -200,7 +198,6 @@ class PairedTask(Contract):
     equivalence: Equivalence
     detectable: Detectable
     chance: Chance
-    kl: Mean | None = Field(description="KL at the tokens of the answers; null for generated answers")
     prediction: FlipPrediction
     outcome: Outcome
     shortened: Count = Field(description="items whose beginning was cut off to fit the model's context")

@@ -11,7 +11,6 @@ from app.kinds.tasks.answers import (
     examples,
     metrics_table,
     points,
-    power_table,
     predictions_table,
     results_table,
     score,
@@ -44,7 +43,6 @@ def blocks(report: TasksReport) -> list[Block]:
         which_answers(report),
         *([Section("flipped", "Flipped items", flipped)] if flipped else []),
         Section("flips", "KL and flips", _flips(report)),
-        Section("power", "What could be shown", (power_table(report), Note(_power_note(report)))),
         headline(report, chart_title="Excess KL over the noise floor", sentence=left(report), nav="Distributions"),
         *closing(report),
     ]
@@ -177,7 +175,8 @@ def _counted(report: TasksReport, worst: Outcome) -> Figure:
 def _results(report: TasksReport) -> list[Block]:
     note = (
         "Differences are candidate − reference; dashed is the margin of equivalence. Equal accuracies can hide many "
-        "flips. Detectable: the smallest difference that McNemar’s exact test shows with 80 % power."
+        "flips. Detectable: the smallest difference that McNemar’s exact test shows with 80 % power at the "
+        f"{level_told(report.results[0].detectable.level)}."
     )
     return [
         results_table(report),
@@ -221,10 +220,3 @@ def _chart(report: TasksReport) -> Chart | None:
     drawn = flips_chart(dots, band)
     unit = "filled: this job; rings: earlier runs; band: 95 % prediction"
     return None if drawn is None else Chart("Items that flip, against KL over the text", drawn, unit)
-
-
-def _power_note(report: TasksReport) -> str:
-    return (
-        "Smallest true difference in accuracy that McNemar’s exact test shows with 80 % power, by the flip rate before "
-        f"and after the run, at the {level_told(report.results[0].detectable.level)}."
-    )

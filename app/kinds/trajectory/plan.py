@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol, TypeVar
 
 from app.contracts.blocks import ENGINE_SECTIONS
@@ -11,10 +11,9 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import InlineText, Message
 from app.kinds.estimates import ENGINE_START_S, Cost, passes
 from app.kinds.preflight import Checked, check_request
-from app.kinds.trajectory.request import TrajectoryRequest, pointer_of
+from app.kinds.trajectory.request import TrajectoryRequest, pointer_of, pointing
 from app.models import pace
 from app.models.checkpoint import CheckpointInfo, inspect
-from app.models.registry import Registry
 from app.models.steps import check_recipe
 from app.models.surgery_cost import surgery_cost
 from app.models.tokenizers import has_chat_template
@@ -24,12 +23,20 @@ CPU_VLLM_TOKENS_PER_SECOND: Final = 300.0
 CPU_LOOP_ROWS_PER_SECOND: Final = 200.0
 
 
-class _OfDomain(Protocol):
+class _Promptable(Protocol):
+    """A document of a request, or one on its way to windows."""
+
+    @property
+    def id(self) -> str: ...
     @property
     def domain(self) -> str: ...
+    @property
+    def text(self) -> str | None: ...
+    @property
+    def messages(self) -> tuple[Message, ...] | None: ...
 
 
-_Document = TypeVar("_Document", bound=_OfDomain)
+_Document = TypeVar("_Document", bound=_Promptable)
 
 
 def spread_over_domains(documents: Sequence[_Document], count: int) -> list[_Document]:
@@ -51,13 +58,40 @@ def opening(messages: Sequence[Message]) -> Sequence[Message]:
     return messages[:first]
 
 
-def says_nothing(messages: Sequence[Message]) -> bool:
-    """Whether no message has a character that is not white space, so that the chat template alone would be left."""
-    return not any(message.content.strip() for message in messages)
+def check_opening(document: _Promptable, pointer: str, *, chat: bool) -> None:
+    """Raises DOCUMENT_TOO_SHORT for a document that gives an empty prompt: a conversation without a message, or with
+    blank ones alone, before its first answer; a blank text that is to be a user's message. `pointer` is the document's
+    in the request, "" if it is not there."""
+    if document.messages is None:
+        if chat and document.text is not None and not document.text.strip():
+            raise empty_prompt(document.id, "has nothing but white space", pointer and f"{pointer}/text")
+        return
+    before = opening(document.messages)
+    if not before:
+        place = pointer and f"{pointer}/messages/0/role"
+        raise empty_prompt(document.id, "has no message before its first answer", place)
+    if not any(message.content.strip() for message in before):
+        place = pointer and f"{pointer}/messages/{len(before) - 1}/content"
+        raise empty_prompt(document.id, "has nothing but white space before its first answer", place)
+
+
+def empty_prompt(name: str, what: str, pointer: str) -> HemostatError:
+    """The error for a document that gives no prompt."""
+    return HemostatError(
+        ErrorCode.DOCUMENT_TOO_SHORT,
+        f"document {name!r} {what}: its prompt would be empty",
+        hint="leave it out, or give it text to begin with",
+        pointer=pointer,
+    )
 
 
 def check(request: TrajectoryRequest, checked: Checked) -> None:
-    """Raises `HemostatError` where a candidate cannot write on from the prompts, as `check_trajectory` says."""
+    """Raises `HemostatError` where a candidate cannot write on from the prompts.
+
+    That is what `check_request` raises of each candidate, with its pointer; DOCUMENT_TOO_SHORT for an empty prompt;
+    WINDOW_TOO_LARGE for prompt and tokens that exceed a context; RECIPE_NOT_APPLICABLE for a decoder that runs in
+    transformers and a candidate whose activations, keys or values are simulated.
+    """
     if request.chat and not has_chat_template(checked.tokenizer):
         raise HemostatError(
             ErrorCode.CHAT_TEMPLATE_MISSING,
@@ -65,74 +99,25 @@ def check(request: TrajectoryRequest, checked: Checked) -> None:
             hint="leave chat out, or add a chat_template.jinja beside the tokenizer",
             pointer="/chat",
         )
-    check_trajectory(request, checked.registry, lambda one: check_request(one, checked.registry, checked.settings))
-
-
-def check_trajectory(
-    request: TrajectoryRequest, registry: Registry, check_one: Callable[[TrajectoryRequest], None]
-) -> None:
-    """Refuses what candidates beside the first, lengths and decoders do not allow; `check_one` checks a request of one
-    candidate.
-
-    Raises what `check_one` raises, with the pointer of the candidate to blame; DOCUMENT_TOO_SHORT for a conversation of
-    the request that is to give a prompt and has no message before its first answer, or only blank ones, and for a blank
-    text that is to be a user's message;
-    WINDOW_TOO_LARGE where prompt and tokens exceed a model's context; RECIPE_NOT_APPLICABLE for a decoder that runs in
-    transformers and a candidate whose activations, keys or values are simulated.
-    """
-    _check_prompts(request)
-    reference = inspect(registry.resolve(request.reference.model).checkpoint_path())
+    if isinstance(request.text, InlineText):  # others are read by the worker alone
+        documents = request.text.documents
+        places = {document.id: index for index, document in enumerate(documents)}
+        for document in spread_over_domains(documents, request.prompts):
+            check_opening(document, f"/text/documents/{places[document.id]}", chat=request.chat)
+    registry, reference = checked.registry, checked.reference
     for index, model in enumerate(request.models()):
-        pointer = pointer_of(index)
         if index:
-            try:
-                check_one(request.model_copy(update={"candidate": model, "candidates": ()}))
-            except HemostatError as error:
-                if error.pointer.startswith("/candidate/"):
-                    error.pointer = pointer + error.pointer.removeprefix("/candidate")
-                raise
+            with pointing(index):
+                one = request.model_copy(update={"candidate": model, "candidates": ()})
+                check_request(one, registry, checked.settings)
         info = inspect(registry.resolve(model.model).checkpoint_path())
-        after = check_recipe(info, model.recipe, pointer=f"{pointer}/recipe", reference=reference)
+        after = check_recipe(info, model.recipe, pointer=f"{pointer_of(index)}/recipe", reference=reference)
         _check_length(request, after, model.model)
         if ENGINE_SECTIONS & after.config.keys():
             _check_decoders(request, model.model)
     _check_length(request, reference, request.reference.model)
     if ENGINE_SECTIONS & reference.config.keys():
         _check_decoders(request, request.reference.model)
-
-
-def _check_prompts(request: TrajectoryRequest) -> None:
-    if not isinstance(request.text, InlineText):
-        return  # read by the worker alone
-    documents = request.text.documents
-    places = {document.id: index for index, document in enumerate(documents)}
-    for document in spread_over_domains(documents, request.prompts):
-        if document.messages is None:
-            if request.chat and document.text is not None and not document.text.strip():
-                raise HemostatError(
-                    ErrorCode.DOCUMENT_TOO_SHORT,
-                    f"document {document.id!r} has nothing but white space: its prompt would be empty",
-                    hint="leave it out, or give it text to begin with",
-                    pointer=f"/text/documents/{places[document.id]}/text",
-                )
-            continue
-        before = opening(document.messages)
-        pointer = f"/text/documents/{places[document.id]}/messages"
-        if not before:
-            raise HemostatError(
-                ErrorCode.DOCUMENT_TOO_SHORT,
-                f"document {document.id!r} has no message before its first answer: its prompt would be empty",
-                hint="leave it out, or let a user's message stand first: the models write the first answer themselves",
-                pointer=f"{pointer}/0/role",
-            )
-        if says_nothing(before):
-            raise HemostatError(
-                ErrorCode.DOCUMENT_TOO_SHORT,
-                f"document {document.id!r} has nothing but white space before its first answer: its prompt would be "
-                "empty",
-                hint="leave it out, or let the user say something: the models write the first answer themselves",
-                pointer=f"{pointer}/{len(before) - 1}/content",
-            )
 
 
 def _check_length(request: TrajectoryRequest, info: CheckpointInfo, alias: str) -> None:

@@ -106,7 +106,6 @@ class Ratio(Contract):
 
     value: Number
     ci: Ci | None
-    above_one: bool | None = Field(description="whether the whole interval is above 1, or not; null without interval")
 
 
 class Amplification(Contract):
@@ -272,4 +271,3 @@ class TrajectoryReport(Blocks, Report):
     token_classes: TrajectoryTokenClasses
     samples: tuple[Sample, ...] = ()
     generated_tokens: Count
-    resumed_texts: Count = Field(description="texts that an earlier attempt had generated")

@@ -1,5 +1,7 @@
 """The request of a `trajectory` job."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -19,6 +21,7 @@ from app.contracts.decoding import (
     Typical,
 )
 from app.contracts.decoding import defaults as all_decoders
+from app.contracts.errors import HemostatError
 from app.contracts.option import Option
 from app.contracts.request import CandidateModel, JobRequest, require_change
 
@@ -109,3 +112,14 @@ class TrajectoryRequest(JobRequest):
 def pointer_of(index: int) -> str:
     """JSON pointer of the candidate of this index of `models()`."""
     return "/candidate" if index == 0 else f"/candidates/{index - 1}"
+
+
+@contextmanager
+def pointing(index: int) -> Iterator[None]:
+    """Errors that point at `/candidate` point at the candidate of this index."""
+    try:
+        yield
+    except HemostatError as error:
+        if error.pointer.startswith("/candidate/"):
+            error.pointer = pointer_of(index) + error.pointer.removeprefix("/candidate")
+        raise

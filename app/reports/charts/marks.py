@@ -265,18 +265,6 @@ def share_bar(title: str, share: float) -> Markup:
     return _svg(14, title=title, body=[_bar(0.0, 100 * min(1.0, max(0.0, share)), 2, 12, title)], class_="strip")
 
 
-def mirrored_bars(title: str, loss: float, gain: float, span: float) -> Markup:
-    """A loss to the left of a middle line and a gain to the right; `span` (> 0) fills a half."""
-    scale = LinearScale(-span, span)
-    shapes = [_line_across(12, "grid")]
-    if loss:
-        shapes.append(_bar(scale.at(min(loss, 0.0)), scale.at(max(loss, 0.0)), 4, 20, title, "bar loss"))
-    if gain:
-        shapes.append(_bar(scale.at(min(gain, 0.0)), scale.at(max(gain, 0.0)), 4, 20, title, "bar gain"))
-    shapes.append(_line(50, 0, 24, "base"))
-    return _svg(24, title=title, body=shapes, class_="strip")
-
-
 def _svg(height: float, *, title: str, body: Sequence[Markup], class_: str, desc: str = "") -> Markup:
     head = [_tag("title", title)] + ([_tag("desc", desc)] if desc else [])
     return _tag("svg", *head, *body, class_=class_, role="img", width="100%", height=height)

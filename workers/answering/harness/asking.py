@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from app.contracts.task import HarnessTask
 from app.models.tasks.items import Item
-from workers.answering.harness.blanks import asks_nothing, blank_choice
 from workers.answering.harness.building import Built
 from workers.answering.harness.definition import Refusal
 from workers.answering.harness.evaluation import Sample, asked_of, target_of
@@ -18,7 +17,7 @@ def item_of(built: Built, place: int, sample: Sample, task: HarnessTask, refusal
     doc, arguments = sample["doc"], sample["arguments"]
     if own.OUTPUT_TYPE == "generate_until":
         context = str(arguments[0][0])
-        if not context.strip() or asks_nothing(own, doc):
+        if not context.strip():
             raise refusal(f"{where}: the question is empty", "take the item out", "path")
         return Item(id_, context, delimiter="", target=target_of(own, doc))
     choices = [str(one) for one in own.doc_to_choice(doc)]
@@ -26,8 +25,6 @@ def item_of(built: Built, place: int, sample: Sample, task: HarnessTask, refusal
     index = choices.index(gold) if isinstance(gold, str) and gold in choices else gold
     if len(choices) < 2 or any(not one.strip() for one in choices):
         raise refusal(f"{where}: there are not two choices at least with text", "take the item out", "path")
-    if (blank := blank_choice(own, doc, len(choices))) is not None:
-        raise refusal(f"{where}: choice {blank} is empty", "take the item out", "path")
     if not isinstance(index, int) or not 0 <= index < len(choices):
         raise refusal(
             f"{where}: the answer is none of the {len(choices)} choices",
@@ -35,7 +32,7 @@ def item_of(built: Built, place: int, sample: Sample, task: HarnessTask, refusal
             "path",
         )
     pairs = tuple(map(asked_of, arguments))
-    if any(not before.strip() for before, _ in pairs) or asks_nothing(own, doc):
+    if any(not before.strip() for before, _ in pairs):
         raise refusal(f"{where}: the question is empty", "take the item out", "path")
     return Item(id_, _beginning([before for before, _ in pairs]), choices=tuple(choices), gold=index, pairs=pairs)
 

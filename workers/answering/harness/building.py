@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import Any, Final
+from typing import Any
 
-from app.contracts.errors import HemostatError
 from app.contracts.task import HarnessTask
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.reading import draw
 from workers.answering.harness.definition import Refusal, fields_of, shots_of, task_over, unheard
 from workers.answering.harness.table import table
-
-# Rows that are tried one by one to name the one that a definition does not take.
-_TRIED: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ def build(
             built = task_over(task.task, tables, shots)
         except Exception as error:
             raise refusal(
-                f"it does not take {_culprit(task.task, rows, kept)} of {task.path}: {told(error, rows)}",
+                f"it does not take the items of {task.path} ({type(error).__name__})",
                 f"the definition is written for the data set {fields_of(task.task).get('dataset_path')}: give its "
                 f"fields. The first item has {', '.join(sorted(map(str, rows.items[0]))[:12])}",
                 "path",
@@ -98,46 +92,3 @@ def _question(built: Any, doc: Mapping[str, Any]) -> tuple[str, str] | None:
         return str(asked), str(sorted(map(str, choices)))
     except Exception:  # a definition's own code
         return None
-
-
-def _culprit(name: str, rows: HarnessRows, kept: list[int]) -> str:
-    """The first row that the definition does not take by itself."""
-    import datasets
-
-    for index in kept[:_TRIED]:
-        try:
-            task_over(name, {"items": datasets.Dataset.from_list([rows.items[index]])}, 0)
-        except Exception:
-            return f"item {index + 1}"
-    return "the items"
-
-
-def told(error: Exception, rows: HarnessRows) -> str:
-    """The kind of an error, with the field that it says is missing. Other messages may hold text of items."""
-    if isinstance(error, HemostatError):
-        return str(error)
-    kind = type(error).__name__
-    named = str(error.args[0]) if isinstance(error, KeyError) and error.args else ""
-    if kind == "UndefinedError":
-        named = str(error).split("'")[1] if str(error).count("'") >= 2 else ""
-    return f"the field {named} is missing" if _is_field(named, error, rows) else kind
-
-
-def _is_field(named: str, error: Exception, rows: HarnessRows) -> bool:
-    """Whether it can be a field that was looked for: no key of the rows, no value in them, no system variable."""
-    if not named.isidentifier() or len(named) > 40:
-        return False
-    frames = traceback.extract_tb(error.__traceback__)
-    if frames and PurePath(frames[-1].filename).name == "os.py":
-        return False
-    every = (*rows.items, *rows.examples)
-    return not any(named in row for row in every) and not any(named in _leaves(row) for row in every)
-
-
-def _leaves(value: object) -> set[str]:
-    """Every text in a row."""
-    if isinstance(value, Mapping):
-        return {text for one in value.values() for text in _leaves(one)}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return {text for one in value for text in _leaves(one)}
-    return {str(value)}

@@ -17,7 +17,7 @@ from app.contracts.task import HarnessDefinition, HarnessTask
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
 from workers.answering.harness.asking import item_of
-from workers.answering.harness.building import Built, build, told
+from workers.answering.harness.building import Built, build
 from workers.answering.harness.definition import Refusal, harness_version, unheard
 from workers.answering.harness.evaluation import Sample, Scored, of_one_filter, run, scored
 from workers.answering.harness.metric import deciding_metric, guess_of
@@ -89,7 +89,7 @@ def prepare(
     refusal = Refusal(task, pointer)
     built = build(task, rows, seed=seed, pointer=pointer, refusal=refusal, check_cancelled=check_cancelled)
     metric = deciding_metric(built.task, task, refusal)
-    samples = _asked(built, task, rows, refusal, seed)
+    samples = _asked(built, task, refusal, seed)
     with unheard(seed):
         items = tuple(item_of(built, index, sample, task, refusal) for index, sample in enumerate(samples))
     config = built.task.config
@@ -112,7 +112,7 @@ def prepare(
     )
 
 
-def _asked(built: Built, task: HarnessTask, rows: HarnessRows, refusal: Refusal, seed: int) -> list[Sample]:
+def _asked(built: Built, task: HarnessTask, refusal: Refusal, seed: int) -> list[Sample]:
     """What is asked of each item, read off an evaluation of empty answers. Raises TASK_INVALID if it cannot be run."""
     try:
         return of_one_filter(run(built.task, None, seed=seed))
@@ -120,7 +120,7 @@ def _asked(built: Built, task: HarnessTask, rows: HarnessRows, refusal: Refusal,
         raise
     except Exception as error:
         raise refusal(
-            f"what it asks about the items of {task.path} cannot be run: {told(error, rows)}",
+            f"what it asks about the items of {task.path} cannot be run ({type(error).__name__})",
             "the file may lack a field, or a number of solved examples be too large",
             "path",
         ) from error

@@ -31,8 +31,7 @@ from workers.diagnosis.attribute.sites import Site as Part
 from workers.diagnosis.attribute.subset import Subset
 from workers.diagnosis.attribute.treatment import treat
 from workers.diagnosis.attribute.warnings import warnings_of
-from workers.measuring.export import export_metrics
-from workers.measuring.gauges import send
+from workers.measuring.gauges import export_metrics, send
 from workers.measuring.means import POSITIVE, mean_of, ratio
 from workers.process.handler import JobContext
 

@@ -12,7 +12,7 @@ from workers.diagnosis.compare.tool_calls.prompts import with_tools
 from workers.diagnosis.compare.tool_calls.run import generated_tool_calls
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import counted
-from workers.measuring.export import export_metrics
+from workers.measuring.gauges import export_metrics
 from workers.measuring.pair import PairAttempt
 from workers.measuring.sides import Side, Sides
 from workers.process.handler import JobContext

@@ -7,9 +7,8 @@ engine, against which reference. Each of these moves KL by more than an 8-bit qu
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Final
 
@@ -17,7 +16,7 @@ from app.contracts.diff_report import Mismatch
 from app.contracts.report import Provenance
 from app.kinds.compare.report import CompareReport
 
-_RULE: Final = "scored positions"
+_NUMBER: Final = re.compile(r"\d+")
 _Part = Callable[[Provenance], object]
 PARTS: Final[Mapping[str, _Part]] = {
     "tokenizer": lambda source: source.protocol.tokenizer_fingerprint,
@@ -27,7 +26,11 @@ PARTS: Final[Mapping[str, _Part]] = {
     "stride": lambda source: source.protocol.stride,
     "BOS": lambda source: source.protocol.bos,
     "chat template": lambda source: source.protocol.chat_template,
-    _RULE: lambda source: source.protocol.scored,
+    "scored positions": lambda source: _NUMBER.sub(
+        # Window and stride have parts of their own.
+        lambda found: "#" if int(found[0]) in {source.protocol.window, source.protocol.stride} else found[0],
+        source.protocol.scored,
+    ),
     "dtype": lambda source: source.dtype,
     "engine": lambda source: source.engine,
     "execution": lambda source: source.execution,
@@ -37,7 +40,6 @@ PARTS: Final[Mapping[str, _Part]] = {
 }
 # Fingerprints are given by so many characters.
 _SHOWN: Final = 16
-_NUMBER: Final = re.compile(r"\d+")
 
 
 def mismatches(reports: Mapping[str, CompareReport]) -> list[Mismatch]:
@@ -50,38 +52,10 @@ def mismatches(reports: Mapping[str, CompareReport]) -> list[Mismatch]:
             told = {mismatch.reports[1] for mismatch in found if mismatch.what == what}
             if left == right or other in told:
                 continue
-            if what == _RULE:
-                sides = _unlike(first.provenance, second.provenance)
-            else:
-                sizes = (_size(first), _size(second)) if what == "text" else ("", "")
-                sides = (sizes[0] + _told(left), sizes[1] + _told(right))
-            if sides is not None:
-                found.append(Mismatch(reports=(one, other), what=what, one=sides[0], other=sides[1]))
+            sizes = (_size(first), _size(second)) if what == "text" else ("", "")
+            sides = (sizes[0] + _shown(left), sizes[1] + _shown(right))
+            found.append(Mismatch(reports=(one, other), what=what, one=sides[0], other=sides[1]))
     return found
-
-
-def _unlike(one: Provenance, other: Provenance) -> tuple[str, str] | None:
-    """What differs between two rules by which positions are scored: sentences, which hold the window and the stride.
-    None where they differ in these two alone, which have parts of their own."""
-    left, right = _clauses(one), _clauses(other)
-    kept: tuple[list[str], list[str]] = ([], [])
-    same = difflib.SequenceMatcher(None, _without_sizes(left, one), _without_sizes(right, other), autojunk=False)
-    for tag, begin, end, from_, to in same.get_opcodes():
-        if tag != "equal":
-            kept[0].extend(left[begin:end])
-            kept[1].extend(right[from_:to])
-    if not any(kept):
-        return None
-    return (", ".join(kept[0]) or "nothing more", ", ".join(kept[1]) or "nothing more")
-
-
-def _clauses(source: Provenance) -> list[str]:
-    return re.split(r"[,;] ", source.protocol.scored)
-
-
-def _without_sizes(clauses: Sequence[str], source: Provenance) -> list[str]:
-    sizes = {str(source.protocol.window), str(source.protocol.stride)}
-    return [_NUMBER.sub(lambda found: "#" if found[0] in sizes else found[0], clause) for clause in clauses]
 
 
 def sentence(mismatch: Mismatch) -> str:
@@ -98,7 +72,7 @@ def _size(report: CompareReport) -> str:
     )
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = str(value)

@@ -46,7 +46,7 @@ from workers.diagnosis.tasks.export import write_answers
 from workers.diagnosis.tasks.result import Planned, results
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import counted
-from workers.measuring.export import export_metrics
+from workers.measuring.gauges import export_metrics
 from workers.measuring.limitations import other_tasks, without
 from workers.measuring.pair import Measured, PairAttempt
 from workers.measuring.sides import Sides, resolve

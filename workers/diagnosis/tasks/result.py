@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.contracts.report import Mean
 from app.contracts.task import Chance, HarnessTask
 from app.kinds.tasks.report import (
     AnyTaskResult,
@@ -34,7 +33,6 @@ from workers.analysis.paired import mcnemar, score
 from workers.analysis.paired.pairs import Pairs, wilson
 from workers.answering.guessing import chance_of
 from workers.answering.pair import Answered
-from workers.distributions.intervals import Clusters
 from workers.distributions.significance import holm
 
 _SHOWN_CHARACTERS: Final = 600
@@ -87,13 +85,12 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
             "reference": _share(pair.both_right + pair.harmful, pair.items),
             "candidate": _share(pair.both_right + pair.helpful, pair.items),
             "difference": difference,
-            "flips": _flips(one, pair),
+            "flips": _flips(pair),
             "examples": _examples(one, request),
             "mcnemar": test,
             "equivalence": equivalence,
             "detectable": _detectable(pair, planned[index], level_of(asked)),
             "chance": guessed,
-            "kl": _kl(one, request.seed),
             "prediction": planned[index].prediction,
             "outcome": outcome,
             "shortened": one.shortened,
@@ -144,19 +141,13 @@ def _metrics(one: Answered) -> list[dict[str, Any]]:
     return found
 
 
-def _flips(one: Answered, pair: Pairs) -> FlipCounts:
-    churn = None
-    first, second = one.reference[one.metric], one.candidate[one.metric]
-    if one.metric != "pass_at_1" and any(said is not None for said in (*first.said, *second.said)):
-        both_wrong = ~first.right & ~second.right
-        churn = sum(bool(both_wrong[index]) and first.said[index] != second.said[index] for index in range(pair.items))
+def _flips(pair: Pairs) -> FlipCounts:
     return FlipCounts(
         both_right=pair.both_right,
         both_wrong=pair.both_wrong,
         harmful=pair.harmful,
         helpful=pair.helpful,
         rate=_share(pair.flips, pair.items),
-        churn=churn,
     )
 
 
@@ -170,18 +161,6 @@ def _detectable(pair: Pairs, planned: Planned, level: float) -> Detectable:
         source="predicted" if told else "assumed",
         at_measured_rate=mcnemar.detectable(pair.items, found, level=level) if pair.flips else None,
     )
-
-
-def _kl(one: Answered, seed: int) -> Mean | None:
-    if one.likelihoods is None:
-        return None
-    finite = np.isfinite(one.likelihoods.kl)
-    if not finite.any():
-        return Mean(mean=None, ci=None)
-    (estimate,) = Clusters(one.likelihoods.item[finite], "documents").means(
-        [np.maximum(one.likelihoods.kl[finite], 0.0)], seed=seed
-    )
-    return Mean(mean=estimate.mean, ci=estimate.within(0.0, np.inf).interval, clusters="documents")
 
 
 def _not_finite(one: Answered, side: int) -> NotFinite | None:

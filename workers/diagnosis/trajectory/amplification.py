@@ -50,16 +50,16 @@ def ratio_of(
         raise ValueError("a value is negative or not finite")
     total = float(below.sum())
     if total <= 0:
-        return Ratio(value=None, ci=None, above_one=None)
+        return Ratio(value=None, ci=None)
     value = float(above.sum()) / total
     tell = np.ones(above.size, dtype=np.bool_) if telling_N is None else np.asarray(telling_N, dtype=np.bool_)
     telling = min(int(np.count_nonzero(values)) for values in (above, below, tell))
     if above.size < 2 or telling < min(FEWEST_TELLING, above.size) or (above == below).all():
-        return Ratio(value=value, ci=None, above_one=None)
+        return Ratio(value=value, ci=None)
     counts = np.maximum(below, _LEAST * total / below.size)
     _, _, low, high = ratio_intervals(above[None, :], counts[None, :], seed=seed)
     ci = (min(max(0.0, float(low[0])), value), max(float(high[0]), value))
-    return Ratio(value=value, ci=ci, above_one=ci[0] > 1)
+    return Ratio(value=value, ci=ci)
 
 
 def conclusion_of(ratio: Ratio, numerators_N: ArrayLike) -> Literal["amplifies", "damps", "open", "no_damage"]:

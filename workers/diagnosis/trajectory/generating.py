@@ -19,25 +19,25 @@ from app.contracts.errors import ErrorCode, HemostatError
 from workers.decoding.generator import STREAMS, Generator
 from workers.decoding.model import Continuation
 from workers.diagnosis.trajectory.prompts import Prompt
-from workers.diagnosis.trajectory.texts import Texts
 from workers.engine.device import identity
 from workers.engine.pool import resolve_dtype
 from workers.engine.room import EngineRoom
 from workers.measuring.plan import plan_fingerprint
 from workers.measuring.sides import Side
 from workers.process.handler import JobContext
+from workers.text.storage import read_checked, write_checked
 
 PHASE: Final = "generate"
+_NAME: Final = "{:06d}.json"
 # What a checkpoint may be that an engine does not take.
 _OF_THE_MODEL: Final = frozenset({ErrorCode.RECIPE_NOT_APPLICABLE, ErrorCode.CHECKPOINT_UNSUPPORTED})
 
 
 @dataclass
 class Written:
-    """Texts by decoder's name, one a prompt, and how many of them an earlier attempt had written."""
+    """Texts by decoder's name, one per prompt."""
 
     texts: dict[str, list[Continuation]] = field(default_factory=dict)
-    resumed: int = 0
 
 
 class TextWriter:
@@ -61,7 +61,6 @@ class TextWriter:
         self._room, self._context = room, context
         self._total = models * len(decoders) * len(prompts) * tokens
         self._done = 0
-        self._seen: set[str] = set()
         digest = hashlib.sha256(json.dumps([list(prompt.tokens) for prompt in prompts]).encode()).hexdigest()
         self._protocol = [digest, str(tokens), str(length), str(seed)]
 
@@ -70,34 +69,24 @@ class TextWriter:
 
         Raises what `Generator` raises, NONFINITE_LOGITS where a text holds a token outside the vocabulary.
         """
-        written = Written()
-        kept: dict[str, Texts] = {}
-        for decoder in self._decoders:
-            kept[decoder.name] = Texts.open(*self._folder(side, decoder))
-        found: dict[str, dict[int, Continuation]] = {
-            decoder.name: kept[decoder.name].found(len(self._prompts)) for decoder in self._decoders
-        }
-        if side.weights not in self._seen:  # of equal weights the second one's were written just now
-            written.resumed = sum(map(len, found.values()))
-        self._seen.add(side.weights)
+        folders = {decoder.name: self._folder(side, decoder) for decoder in self._decoders}
+        found = {name: self._kept(folder) for name, folder in folders.items()}
         missing = [decoder for decoder in self._decoders if len(found[decoder.name]) < len(self._prompts)]
         self._advance(self._tokens * sum(map(len, found.values())))
         if missing:
             try:
-                self._run(side, sorted(missing, key=lambda decoder: not runs_in_vllm(decoder)), kept, found)
+                self._run(side, sorted(missing, key=lambda decoder: not runs_in_vllm(decoder)), folders, found)
             except HemostatError as error:
                 if error.code in _OF_THE_MODEL and not error.pointer:
                     error.pointer = f"{pointer}/model"
                 raise
-        for decoder in self._decoders:
-            written.texts[decoder.name] = [found[decoder.name][number] for number in range(len(self._prompts))]
-        return written
+        return Written({name: [texts[number] for number in range(len(self._prompts))] for name, texts in found.items()})
 
     def _run(
         self,
         side: Side,
         decoders: Sequence[Decoder],
-        kept: dict[str, Texts],
+        folders: dict[str, Path],
         found: dict[str, dict[int, Continuation]],
     ) -> None:
         context = self._context
@@ -130,7 +119,8 @@ class TextWriter:
                     made = 0
                     for number, text in zip(lacking, texts, strict=True):
                         _check(text, side)
-                        kept[decoder.name].keep(number, text)
+                        file = folders[decoder.name] / _NAME.format(number)
+                        write_checked(file, {"tokens": list(text.tokens), "ended": text.ended})
                         there[number] = text
                         made += len(text.tokens)
                     context.observe("tokens_scored", made, role=PHASE)
@@ -141,12 +131,19 @@ class TextWriter:
         self._done += tokens
         self._context.progress(PHASE, min(self._done, self._total), self._total)
 
-    def _folder(self, side: Side, decoder: Decoder) -> tuple[Path, str]:
-        """Where a model's texts by a decoder are kept, and the name of all that decides them."""
+    def _kept(self, folder: Path) -> dict[int, Continuation]:
+        """The texts that an earlier attempt wrote, by prompt."""
+        kept = {number: read_checked(folder / _NAME.format(number)) for number in range(len(self._prompts))}
+        return {
+            number: Continuation(tuple(one["tokens"]), one["ended"]) for number, one in kept.items() if one is not None
+        }
+
+    def _folder(self, side: Side, decoder: Decoder) -> Path:
+        """Where a model's texts by a decoder are kept: its name is of all that decides them."""
         pool = self._room.pool
         engine = str(identity(pool.device, resolve_dtype(self._dtype), pool.settings, compiled=False))
         plan = plan_fingerprint([side.weights, engine, decoder.model_dump_json(), *self._protocol])
-        return self._context.scratch / "texts" / plan[:32], plan
+        return self._context.scratch / "texts" / plan[:32]
 
 
 def _check(text: Continuation, side: Side) -> None:

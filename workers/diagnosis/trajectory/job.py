@@ -7,12 +7,10 @@ window by window, divergences batch by batch: the attempt after a lost one goes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
-from app.contracts.errors import HemostatError
 from app.kinds.trajectory.report import TrajectoryReport
-from app.kinds.trajectory.request import TrajectoryRequest, pointer_of
+from app.kinds.trajectory.request import TrajectoryRequest, pointer_of, pointing
 from workers.diagnosis.trajectory.export import export
 from workers.diagnosis.trajectory.generating import TextWriter, Written
 from workers.diagnosis.trajectory.prompts import Prompt, check_context, make_prompts
@@ -39,17 +37,6 @@ def trajectory(request: TrajectoryRequest, context: JobContext, room: EngineRoom
     """
     with counted(room, context):
         return _Trajectory(request, context, room).run()
-
-
-@contextmanager
-def _pointing(index: int) -> Iterator[None]:
-    """Errors that point at `/candidate` point at the candidate of this index."""
-    try:
-        yield
-    except HemostatError as error:
-        if error.pointer.startswith("/candidate/"):
-            error.pointer = pointer_of(index) + error.pointer.removeprefix("/candidate")
-        raise
 
 
 class _Trajectory(Attempt):
@@ -110,7 +97,7 @@ class _Trajectory(Attempt):
         with self._watch.phase("text"):
             resolved = []
             for index, model in enumerate(request.models()):
-                with _pointing(index):
+                with pointing(index):
                     one = request.model_copy(update={"candidate": model})
                     resolved.append((one, *resolve(one, context)))
             _, reference, entry, _ = resolved[0]
@@ -131,7 +118,7 @@ class _Trajectory(Attempt):
         every = []
         with self._watch.phase("modify"):
             for index, (one, own, own_entry, origin) in enumerate(resolved):
-                with _pointing(index):
+                with pointing(index):
                     sides = modify(one, own, own_entry, origin, context, calibration=texts)
                 stack.enter_context(sides.modified)
                 check_context(prompts, request.tokens, sides.candidate.info.max_position, model=sides.candidate.alias)
@@ -181,7 +168,7 @@ class _Trajectory(Attempt):
         )
         corpus = pool.corpus(numbers, self._shared.window, bos=bos)
         own = self._score(sides, sides.candidate, corpus, "candidate")
-        with _pointing(index):
+        with pointing(index):
             self._check_head(sides.candidate, sides.dtype, corpus, own)
         with watch.phase("candidate"):
             plan = plan_fingerprint([scored.key, own.key, corpus.fingerprint, PRECISION])

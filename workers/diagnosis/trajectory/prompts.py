@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import Message
-from app.kinds.trajectory.plan import opening, says_nothing, spread_over_domains
+from app.kinds.trajectory.plan import check_opening, empty_prompt, opening, spread_over_domains
 from workers.text.chat import prompt_tokens
 from workers.text.documents import TextDocument
 from workers.text.tokenization import bos_of, encode
@@ -72,39 +72,19 @@ def check_context(prompts: Sequence[Prompt], tokens: int, context: int | None, *
 def _prompt(
     document: TextDocument, tokenizer: PreTrainedTokenizerBase, bos: int | None, length: int, *, chat: bool
 ) -> Prompt:
+    check_opening(document, document.pointer, chat=chat)
     if document.messages is not None:
-        return _conversation(document, document.messages, tokenizer)
+        before = prompt_tokens(tokenizer, opening(document.messages), tools=document.tools or ())
+        return Prompt(document.id, document.domain, tuple(before.tolist()), conversation=True)
     if document.tokens is not None:
         tokens = [int(token) for token in document.tokens[:length]]
     else:
         # A token is seldom more than a hundred characters: the rest of a long document need not be read.
         tokens = encode(tokenizer, (document.text or "")[: 200 * length])[:length].tolist()
     if not tokens:
-        raise _empty(document, "has no token", document.pointer)
+        raise empty_prompt(document.id, "has no token", document.pointer)
     if chat:
         message = Message(role="user", content=str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False)))
-        if says_nothing([message]):
-            raise _empty(document, "begins with nothing but white space", document.pointer)
         templated = prompt_tokens(tokenizer, [message])
         return Prompt(document.id, document.domain, tuple(templated.tolist()), conversation=True)
     return Prompt(document.id, document.domain, tuple(tokens if bos is None else [bos, *tokens]), conversation=False)
-
-
-def _conversation(document: TextDocument, messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    before = opening(messages)
-    if not before:
-        raise _empty(document, "has no message before its first answer", document.pointer)
-    if says_nothing(before):
-        place = f"{document.pointer}/messages/{len(before) - 1}/content" if document.pointer else ""
-        raise _empty(document, "has nothing but white space before its first answer", place)
-    tokens = prompt_tokens(tokenizer, before, tools=document.tools or ())
-    return Prompt(document.id, document.domain, tuple(tokens.tolist()), conversation=True)
-
-
-def _empty(document: TextDocument, what: str, pointer: str) -> HemostatError:
-    return HemostatError(
-        ErrorCode.DOCUMENT_TOO_SHORT,
-        f"document {document.id!r} {what}: its prompt would be empty",
-        hint="leave it out, or give it text to begin with",
-        pointer=pointer,
-    )

@@ -129,7 +129,6 @@ def build_report(found: Found, context: JobContext) -> TrajectoryReport:
         generated_tokens=sum(
             len(text.tokens) for model in found.written for texts in model.texts.values() for text in texts
         ),
-        resumed_texts=sum(model.resumed for model in found.written),
         not_tested=not_tested(found),
         warnings=tuple(_warnings(found, cells)),
         **first.of_report(),

@@ -37,7 +37,7 @@ def complain(what: str, hint: str) -> NoReturn:
 
 def found(form: TaskFormat, text: str) -> list[str]:
     item = READERS[form](ROWS[form], "7", complain)
-    shared = document_overlap([TextDocument("mine", "text", text=text)], documents_of(form, [item])).shared
+    shared = document_overlap([TextDocument("mine", "text", text=text)], documents_of(form, [item]))
     return sorted({name for _, name in shared})
 
 

@@ -9,7 +9,7 @@ import pytest
 from app.kinds.compare.report import CompareReport
 from tests.support.reports import variants
 from tests.support.values import random_values
-from workers.measuring.export import export_metrics
+from workers.measuring.gauges import export_metrics
 from workers.telemetry import Telemetry
 
 

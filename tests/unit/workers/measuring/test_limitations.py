@@ -22,10 +22,8 @@ def test_what_was_not_tested_follows_from_what_was() -> None:
     ("conversations", "whole", "said", "unsaid"),
     [
         (0, 0, "without a chat template", "assistant"),
-        (2, 0, "of the 3 documents 2 are conversations", "Plain text: only"),
-        (3, 0, "Plain text: only what an assistant says", "without a chat template"),
-        (2, 1, "of which 1 was scored whole", "of which only what the assistant says"),
-        (3, 3, "each of them whole", "assistant says"),
+        (2, 0, "Users' turns", "Plain text"),
+        (3, 0, "Plain text", "without a chat template"),
         (2, 2, "Other domains", "onversations"),
     ],
 )

@@ -1,7 +1,5 @@
 """What a reference of a short context reads, against a model that remembers what it was given."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -60,15 +58,6 @@ def test_every_position_is_scored_once_after_at_least_half_of_the_context(limit:
                 assert count == row + 1
             if row > 0:
                 assert first == window.tokens[begin if begin or not bos else 1]
-
-
-def test_parts_are_in_order_and_slices_are_parts() -> None:
-    read = cut(corpus(bos=False), 16).corpus
-    windows = list(read.windows)
-    part = read.windows[3:9]
-    assert [window.start for window in part] == [window.start for window in windows[3:9]]
-    first = [window for window in windows if window.document == 0]
-    assert all(one.start <= other.start for one, other in pairwise(first))
 
 
 def test_a_corpus_read_by_another_context_is_another_text() -> None:

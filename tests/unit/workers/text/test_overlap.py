@@ -1,9 +1,8 @@
 import numpy as np
-import pytest
 
 from app.contracts.text import Message
 from workers.text.documents import TextDocument
-from workers.text.overlap import document_overlap, passage_overlap, repeated, unlike
+from workers.text.overlap import document_overlap, repeated, unlike
 
 
 def text(name: str, content: str) -> TextDocument:
@@ -13,16 +12,14 @@ def text(name: str, content: str) -> TextDocument:
 def test_a_document_is_the_same_whatever_its_case_spacing_and_unicode_form() -> None:
     first = [text("a", "Caf\u00e9 au lait,\nplease."), text("b", "something else")]
     second = [text("x", "other"), text("y", "  CAFE\u0301 au  lait, please. ")]
-    found = document_overlap(first, second)
-    assert found.shared == (("a", "y"),)
-    assert (found.first, found.second, found.share) == (2, 2, 0.5)
+    assert document_overlap(first, second) == [("a", "y")]
 
 
 def test_a_conversation_is_compared_by_what_is_said() -> None:
     said = (Message(role="user", content="one"), Message(role="assistant", content="two"))
     chat = TextDocument("c", "dialogue", messages=said)
-    assert document_overlap([chat], [text("t", "one two")]).shared == (("c", "t"),)
-    assert document_overlap([chat], [text("t", "one three")]).shared == ()
+    assert document_overlap([chat], [text("t", "one two")]) == [("c", "t")]
+    assert document_overlap([chat], [text("t", "one three")]) == []
 
 
 def test_exact_tokens_are_compared_as_tokens() -> None:
@@ -30,12 +27,7 @@ def test_exact_tokens_are_compared_as_tokens() -> None:
         return TextDocument(name, "text", tokens=np.asarray(tokens, dtype=np.int32))
 
     found = document_overlap([exact("a", 1, 2), exact("b", 3)], [exact("x", 3), exact("y", 2, 1), text("z", "")])
-    assert found.shared == (("b", "x"),)
-
-
-def test_nothing_shares_nothing() -> None:
-    assert document_overlap([], []).share == 0.0
-    assert repeated([]) == ()
+    assert found == [("b", "x")]
 
 
 def test_a_document_that_stands_in_a_text_again_is_named() -> None:
@@ -47,14 +39,6 @@ def test_a_document_that_stands_in_a_text_again_is_named() -> None:
         text("e", "one two"),
     ]
     assert repeated(documents) == ("c", "e")
-
-
-@pytest.mark.parametrize(("length", "shared"), [(19, False), (20, True), (60, True)])
-def test_a_passage_is_found_wherever_it_stands(length: int, shared: bool) -> None:
-    passage = "".join(chr(ord("a") + number * 7 % 26) for number in range(length))
-    first = [text("a", "1234567#" + passage + "#89"), text("b", "nothing of it")]
-    second = [text("x", "short"), text("y", "!!" + passage.upper() + "??")]
-    assert passage_overlap(first, second, size=20) == ((("a", "y"),) if shared else ())
 
 
 def test_what_stands_in_an_earlier_text_or_earlier_in_its_own_is_left_out_and_told() -> None:

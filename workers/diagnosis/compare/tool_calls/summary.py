@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -36,7 +36,6 @@ def summarize(
         tuple(_outcome(answer, prompt) for answer in pair) for prompt, pair in zip(prompts, judged, strict=True)
     ]
     asked = [index for index, prompt in enumerate(prompts) if prompt.expected is not None]
-    sound = [(one, other) for one, other in judged if one.valid]
     return GeneratedToolCalls(
         prompts=len(prompts),
         max_tokens=max_tokens,
@@ -49,24 +48,9 @@ def summarize(
             if asked
             else None
         ),
-        same_call=proportion(sum(same_calls(one, other) for one, other in sound), len(sound)),
         rule=RULE,
         examples=tuple(_examples(prompts, reference, candidate, judged, outcomes, store_text=store_text)),
     )
-
-
-def same_calls(one: Judged, other: Judged) -> bool:
-    """Whether two answers make the same calls, by the values of their JSON: 1 is 1.0, but not true."""
-    return bool(_marked(one.calls) == _marked(other.calls))
-
-
-def _marked(value: Any) -> Any:
-    """A JSON value of which Python's equality is that of JSON: to it, True is 1."""
-    if isinstance(value, dict):
-        return {name: _marked(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_marked(inner) for inner in value]
-    return (bool, value) if isinstance(value, bool) else value
 
 
 def proportion(count: int, of: int) -> Proportion:

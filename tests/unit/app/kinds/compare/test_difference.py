@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from app.contracts.report import Mean
 from app.kinds.compare.difference import MOST_SLICES, blocks, p_value, ranking, render_difference, ties
 from app.reports import format as fmt
 from app.reports.blocks import Chart, Fold, Section, Table
@@ -156,42 +155,6 @@ def test_a_tie_in_another_measure_than_the_one_that_ranks_is_none(two):
         row if row.measure == two.by else row.model_copy(update={"verdict": "equal"}) for row in pair.differences
     )
     assert ties(two.model_copy(update={"pairs": (pair.model_copy(update={"differences": rows}),)})) == ""
-
-
-def test_of_very_many_pairs_the_chart_has_those_with_the_best(many):
-    labels = {one.text for one in tree(charts(many)[0]).all("text", class_="strong")}
-    assert labels == {f"{letter} − a" for letter in "bcdefghijk"}
-
-
-def test_every_row_against_the_best_is_the_other_one_minus_it_wherever_it_stands(many):
-    """The best is d: a, b and c stand before it in the report, e to k behind it; each of them loses more."""
-    names = dict(zip("abcdefghijk", "dabcefghijk", strict=True))
-    turned = {"better": "worse", "worse": "better"}
-    pairs = []
-    for pair in many.pairs:
-        one, other = names[pair.earlier], names[pair.later]
-        rows = pair.differences
-        if one > other:
-            one, other = other, one
-            rows = tuple(
-                row.model_copy(
-                    update={
-                        "difference": Mean(mean=-(row.difference.mean or 0.0), ci=_negative(row.difference.ci)),
-                        "verdict": turned.get(row.verdict, row.verdict),
-                    }
-                )
-                for row in rows
-            )
-        pairs.append(pair.model_copy(update={"earlier": one, "later": other, "differences": rows}))
-    ranking = tuple(row.model_copy(update={"letter": names[row.letter]}) for row in many.ranking)
-    renamed = many.model_copy(update={"pairs": tuple(pairs), "ranking": ranking})
-    drawn = [tree(charts(one)[0]) for one in (many, renamed)]
-    labels, numbers = [
-        [[one.text for one in chart.all("text", class_=kind)] for chart in drawn] for kind in ("strong", "end")
-    ]
-    assert sorted(labels[1]) == [f"{letter} − d" for letter in "abcefghijk"]
-    assert all(number.startswith("+") for number in numbers[1][: len(labels[1])])
-    assert sorted(numbers[0]) == sorted(numbers[1])
 
 
 def _negative(ci):

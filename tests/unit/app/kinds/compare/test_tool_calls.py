@@ -33,7 +33,6 @@ BLOCK = {
     "parsable": pair(23, 20, -0.33, 0.03, lost=3, gained=0, p=0.25),
     "valid": pair(21, 11, -0.61, -0.19, lost=11, gained=1, p=0.006),
     "right_tool": pair(21, 11, -0.61, -0.19, lost=11, gained=1, p=0.006),
-    "same_call": share(9, 21, 0.24, 0.63),
     "rule": "Greedy answers.",
     "examples": [
         {
@@ -63,14 +62,9 @@ def test_the_interval_and_the_exact_test_must_both_show_a_difference():
         assert "no difference that so many prompts show" in sentence(found)
 
 
-def test_no_share_is_told_of_no_valid_answer():
-    none = BLOCK | {"same_call": {"count": 0, "of": 0, "share": 0.0, "ci": [0.0, 1.0]}}
-    assert "(0 of 0)" not in render(compare_report() | {"tool_calls": none})
-
-
 def test_where_no_model_writes_a_valid_call_nothing_is_said_to_be_the_same():
     none = pair(0, 0, -0.14, 0.14, lost=0, gained=0, p=1.0)
-    block = BLOCK | {"parsable": none, "valid": none, "right_tool": none, "same_call": share(0, 24, 0.0, 0.14)}
+    block = BLOCK | {"parsable": none, "valid": none, "right_tool": none}
     report = CompareReport.model_validate(REPORT | {"tool_calls": block})
     told = sentence(report.tool_calls)
     assert told.startswith("Neither model answers any of 24 prompts with a valid call, so none can be lost")

@@ -7,7 +7,6 @@ import pytest
 from app.kinds.tasks.answers import (
     examples,
     metrics_table,
-    power_table,
     predictions_table,
     results_table,
     significance_table,
@@ -143,7 +142,7 @@ def test_one_miss_among_thousands_does_not_read_as_none():
 
 def test_every_task_has_its_rows():
     found = variant("several")
-    tables = [results_table(found), significance_table(found), predictions_table(found), power_table(found)]
+    tables = [results_table(found), significance_table(found), predictions_table(found)]
     for table in tables:
         assert texts(table, "Task") == ["hellaswag", "arc", "mmlu", "gsm8k", "humaneval"]
         assert all(len(row) == len(table.columns) for row in table.rows)

@@ -77,7 +77,7 @@ def amplified(**fields):
 def test_the_two_means_beside_a_factor_divide_to_it():
     """Texts end at different tokens: means of whole texts are over other positions than the factor."""
     data = amplified(
-        kl={"value": 0.75, "ci": [0.4, 1.2], "above_one": False},
+        kl={"value": 0.75, "ci": [0.4, 1.2]},
         kl_reference_text={"mean": 0.48, "ci": [0.4, 0.6]},
         kl_candidate_text={"mean": 0.36, "ci": [0.3, 0.5]},
     )
@@ -92,7 +92,7 @@ def test_the_two_means_beside_a_factor_divide_to_it():
 
 
 def test_a_factor_without_an_interval_says_so_and_texts_that_are_the_same_have_no_factor():
-    bare = {"value": 1.05, "ci": None, "above_one": None}
+    bare = {"value": 1.05, "ci": None}
     report = of(amplified(kl=bare, conclusion="open"))
     assert "Too few texts part" in sentence(report)
     assert tables.amplification(report).rows[0][3].note == "no interval"

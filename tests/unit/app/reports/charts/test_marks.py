@@ -12,7 +12,6 @@ from app.reports.charts.marks import (
     axis,
     histogram_chart,
     interval_strip,
-    mirrored_bars,
     share_bar,
     threshold_chart,
 )
@@ -199,13 +198,6 @@ def test_a_strip_without_a_mean_has_no_point():
     assert not of_class(parsed(interval_strip("code", None, None, LogScale(0.01, 1.0))), "point")
 
 
-def test_losses_go_left_and_gains_right_on_one_scale():
-    svg = parsed(mirrored_bars("1 %", -0.5, 0.25, 1.0))
-    loss, gain = of_class(svg, "loss")[0], of_class(svg, "gain")[0]
-    assert (place(loss, "x"), place(loss, "width")) == pytest.approx((25, 25))
-    assert (place(gain, "x"), place(gain, "width")) == pytest.approx((50, 12.5))
-
-
 def test_a_share_fills_its_part():
     assert place(bars(parsed(share_bar("engine", 0.3)))[0], "width") == pytest.approx(30)
 
@@ -243,7 +235,6 @@ def test_labels_of_an_axis_below_strips_do_not_touch_where_the_column_is_narrow(
     [
         interval_strip('<b>"&', 0.1, None, LogScale(0.01, 1.0)),
         share_bar("</title><script>alert(1)</script>", 0.5),
-        mirrored_bars("<img src=x>", -0.1, 0.1, 1.0),
         histogram_chart(Histogram(edges=EDGES, counts=(1,) * 5, below=0, above=0), (Mark(0.1, "<i>", "mean"),)),
     ],
 )

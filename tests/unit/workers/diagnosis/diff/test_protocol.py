@@ -89,14 +89,11 @@ def test_a_rule_that_differs_in_the_window_alone_is_not_told_beside_the_window()
     assert told(ruled(bos=True), ruled(128, bos=True)) == ["window: a 512, b 128", "stride: a 511, b 127"]
 
 
-def test_of_rules_that_differ_in_more_only_that_is_told():
-    assert told(ruled(), ruled(128, chat=True)) == [
-        "window: a 512, b 128",
-        "stride: a 512, b 128",
-        "chat template: a no, b yes",
-        "scored positions: a nothing more, b of conversations only what the assistant wrote",
+def test_rules_that_differ_in_more_are_told():
+    assert [one.split(":")[0] for one in told(ruled(), ruled(128, chat=True))] == [
+        "window",
+        "stride",
+        "chat template",
+        "scored positions",
     ]
-    assert told(ruled(bos=True), ruled())[-1].startswith("scored positions: a each begins with the BOS, scored is ")
-    assert told(ruled(1024), ruled(1024, beyond=768)) == [
-        "scored positions: a nothing more, b beyond its context of 768 tokens the reference reads the newest 767 tokens"
-    ]
+    assert told(ruled(1024), ruled(1024, beyond=768))[0].startswith("scored positions: ")

@@ -80,8 +80,8 @@ def test_an_empty_prompt_is_refused_at_its_place(tokenizer):
     """A document of a file has no place in the request."""
     for fields, chat, place in (
         ({"text": ""}, False, ""),
-        ({"text": "  \n  "}, True, ""),
-        ({"messages": said(("assistant", "yes"))}, False, ""),
+        ({"text": "  \n  "}, True, "/text"),
+        ({"messages": said(("assistant", "yes"))}, False, "/messages/0/role"),
         ({"messages": said(("user", ""), ("assistant", "yes"))}, False, "/messages/0/content"),
         ({"messages": said(("system", " "), ("user", "\n"), ("assistant", "yes"))}, False, "/messages/1/content"),
     ):

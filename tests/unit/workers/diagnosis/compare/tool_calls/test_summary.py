@@ -6,9 +6,8 @@ import pytest
 from scipy import stats
 
 from app.contracts.text import Tool
-from workers.diagnosis.compare.tool_calls.judging import Judged
 from workers.diagnosis.compare.tool_calls.prompts import Prompt
-from workers.diagnosis.compare.tool_calls.summary import paired, proportion, same_calls, summarize
+from workers.diagnosis.compare.tool_calls.summary import paired, proportion, summarize
 
 TOOL = Tool(name="add", parameters={"type": "object", "properties": {"a": {"type": "number"}}, "required": ["a"]})
 OTHER = Tool(name="sub")
@@ -35,7 +34,6 @@ def test_the_block_counts_what_was_written():
     assert (found.valid.lost, found.valid.gained) == (3, 1)
     assert found.right_tool.reference.of == 5
     assert (found.right_tool.reference.count, found.right_tool.candidate.count) == (3, 2)
-    assert (found.same_call.count, found.same_call.of) == (2, 5)
     assert found.valid.p_value == pytest.approx(stats.binomtest(1, 4).pvalue)
     # d1 parses and is not valid, d2 and d5 hold no call, d3 is the reference's loss; the worst loss stands first.
     assert [one.document for one in found.examples] == ["d2", "d1", "d5", "d3"]
@@ -51,23 +49,6 @@ def test_without_a_call_no_tool_is_right_and_text_is_kept_only_if_it_may_be():
     assert (found.examples[0].reference, found.examples[0].candidate) == (None, None)
     found = summarize([prompt(0, None)], [NONE], [NONE], store_text=True, **options)
     assert found.right_tool is None
-    assert (found.same_call.of, found.same_call.ci) == (0, (0.0, 1.0))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "other", "same"),
-    [
-        ({"a": 1}, {"a": 1.0}, True),
-        ({"a": [1, {"b": "x"}]}, {"a": [1, {"b": "x"}]}, True),
-        ({"a": 1}, {"a": True}, False),
-        ({"a": [0]}, {"a": [False]}, False),
-        ({"a": True}, {"a": True}, True),
-        ({"a": "1"}, {"a": 1}, False),
-    ],
-)
-def test_calls_are_the_same_by_the_values_of_their_json(arguments, other, same):
-    one, two = (Judged((("f", value),), valid=True, reason="") for value in (arguments, other))
-    assert same_calls(one, two) is same
 
 
 @pytest.mark.parametrize(("count", "of"), [(0, 24), (7, 24), (24, 24)])
