@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from app.files import write_atomically
 from workers.answering.answers import cut
 from workers.answering.prompts import Prompts
 from workers.engine import vllm_names as vllm
@@ -19,6 +17,7 @@ from workers.engine.sampling import STREAMS, stop_tokens
 from workers.measuring.plan import plan_fingerprint
 from workers.measuring.sides import Side
 from workers.process.handler import JobContext
+from workers.text.storage import read_checked, write_checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,11 +44,11 @@ def generate(
     rows = [window.tokens.tolist() for window in prompts.windows]
     batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
     files = [folder / f"{plan}-{number:05d}.json" for number in range(len(batches))]
-    texts: list[list[str] | None] = [_kept(file, len(batch)) for file, batch in zip(files, batches, strict=True)]
+    kept = map(read_checked, files)
+    texts: list[list[str] | None] = [None if one is None else one["texts"] for one in kept]
     done = sum(len(found) for found in texts if found is not None)
     context.progress("generate", done, len(rows))
     if done < len(rows):
-        folder.mkdir(parents=True, exist_ok=True)
         length = context_length(side.info, prompts.longest + max_tokens)
         with GenerationEngine(
             side.info,
@@ -62,7 +61,7 @@ def generate(
             for number, (batch, file) in enumerate(zip(batches, files, strict=True)):
                 if texts[number] is None:
                     found = _answers(engine, batch, max_tokens, stops, tokenizer, context.check_cancelled)
-                    write_atomically(file, json.dumps(found).encode())
+                    write_checked(file, {"texts": found})
                     texts[number] = found
                     done += len(batch)
                     context.progress("generate", done, len(rows))
@@ -111,12 +110,3 @@ def written(tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: list[
 
     before, whole = text(prompt), text([*prompt, *answer])
     return whole[len(before) :] if whole.startswith(before) else text(answer)
-
-
-def _kept(file: Path, count: int) -> list[str] | None:
-    try:
-        found = json.loads(file.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    sound = isinstance(found, list) and len(found) == count and all(isinstance(text, str) for text in found)
-    return found if sound else None

@@ -46,7 +46,7 @@ def fingerprint_of(task: ShippedTask | FileTask, items: Sequence[Item]) -> str:
 class Answered:
     """A task with both models' answers, by metric; `metric` decides.
 
-    `likelihoods` are those of multiple choice, `texts` what both generated, `endings` how what was code of it ended;
+    `likelihoods` are those of multiple choice, `endings` how what was code of the generated answers ended;
     `guess` is the share of generated answers that a guess has right.
     """
 
@@ -58,7 +58,6 @@ class Answered:
     metric: str
     shortened: int
     likelihoods: Likelihoods | None = None
-    texts: tuple[Sequence[str], Sequence[str]] | None = None
     endings: tuple[Sequence[Ending], Sequence[Ending]] | None = None
     harness: HarnessDefinition | None = None
     guess: float = 0.0
@@ -94,7 +93,7 @@ class AnsweringPair:
 
     def answer_harness(self, number: int, task: HarnessTask, asked: Harnessed) -> Answered:
         """Both models' answers to what the harness asks, as it scores them. Raises what `answer` raises."""
-        found, texts = None, None
+        found = None
         if asked.items[0].choices:
             prompts = self._choice_prompts(number, asked.items)
             found = self._likelihoods(number, prompts)
@@ -114,7 +113,6 @@ class AnsweringPair:
             candidate=both[1],
             shortened=prompts.shortened,
             likelihoods=found,
-            texts=texts,
             harness=asked.definition,
             guess=asked.guess,
         )
@@ -217,7 +215,6 @@ class AnsweringPair:
             reference=both[0],
             candidate=both[1],
             shortened=prompts.shortened,
-            texts=texts,
             endings=(endings[0], endings[1]) if endings else None,
         )
 

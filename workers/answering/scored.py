@@ -1,10 +1,9 @@
 """Items of a task as documents: what a text would hold that was made of them.
 
-A text that a recipe step looks at has an item where one of its documents is the item's prompt, or prompt and an answer,
-with the words that a format puts around them or without, and with what comes before the prompt or without. As all
-documents they are compared without case and white space, so that question and answer as two turns of a conversation are
-the same as in one line.
-"""
+A text that a recipe step looks at has an item where one of its documents is the item's prompt, or prompt and an answer.
+The words that a format puts around them and what comes before the prompt make no difference. As all documents they are
+compared without case and white space, so that question and answer as two turns of a conversation are the same as in one
+line."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Divergences of two next-token distributions from the hidden states of both models, over the full vocabulary.
 
 p is the reference's distribution and q the candidate's, a and b their logits. All depends on b − a, and two rows of
-logits, each rounded to bf16, differ by more rounding than an 8-bit quantization causes: the mean KL of such a model
+logits, each rounded to bf16, differ by more rounding than an 8-bit quantization causes. The mean KL of such a model
 comes out 17 % too large. So the second product is not b but the *difference* W·(h_ref − h_cand), whose rounding is
 relative to itself; heads that differ add (W_ref − W_cand)·h_cand. Soft cap, scale and bias are carried through in
-difference form (`fused.py`), and the sums run over summands that cannot cancel (`terms.py`): no result is negative, and
+difference form (`fused.py`), and the sums run over summands that cannot cancel (`terms.py`). No result is negative, and
 equal inputs give exactly 0.
 
 The few tokens that carry most of the mass are the ones where a rounded logit would hurt. The twelve largest of either
@@ -77,7 +77,7 @@ def arithmetic(precision: Precision, device: str | torch.device = "cpu") -> Prec
 
 @contextmanager
 def _sums_in_float32() -> Iterator[None]:
-    """Others in the process may have allowed less than float32 for what is called float32; and on a GPU torch lets
+    """Others in the process may have allowed less than float32 for what is called float32. On a GPU torch lets
     cuBLAS add partial sums of bf16 products up in bf16."""
     precision = torch.get_float32_matmul_precision()
     reduced = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
@@ -185,7 +185,7 @@ class Divergence:
 
         Rows may come from several windows; short ones are better joined, because the last chunk is computed in full
         size. `check_cancelled` is called before each chunk. A position with a hidden state that is not finite, or whose
-        logits could overflow, has `finite` False, NaN in its values and 0 in its counts; it does not touch others.
+        logits could overflow, has `finite` False, NaN in its values and 0 in its counts. It does not touch others.
         Where one model alone is so, what is the other's own is kept: log-probability, entropy, confidence.
 
         Hidden states may be of any float dtype; in fast precision the products round them, and their difference, to
@@ -302,7 +302,7 @@ def _replaced(h: torch.Tensor, k: torch.Tensor, sound_2C: torch.Tensor) -> tuple
     """States without those that are not sound: nothing after this has to think of NaN.
 
     In their place is the other model's state, so that the difference, and with it what is the other's alone, is as
-    exact as anywhere; 0 where neither is sound, or widths differ. A product does not mix rows.
+    exact as anywhere. It is 0 where neither is sound, or widths differ. A product does not mix rows.
     """
     sound_h, sound_k = sound_2C[:, :, None]
     h, k = h.masked_fill(~sound_h, 0), k.masked_fill(~sound_k, 0)

@@ -4,9 +4,8 @@ A tile is W·h of the reference and the difference to the candidate's product, a
 bf16 or float32, no bias, scale or cap yet. Several graphs and not one, for Inductor's sake: fused with a gather or with
 sums over a handful of numbers, the loop over the vocabulary gets slow.
 
-Names: C positions of a chunk, P vocabulary padded to whole blocks, B blocks, D hidden size, R refined tokens. a and b
-are the logits of reference and candidate, d = a − b. A suffix _C1 is a column.
-"""
+Names: C positions of a chunk, P vocabulary padded to whole blocks, B blocks, D hidden size, R refined tokens. Of these
+a and b are the logits of reference and candidate, d = a − b. A suffix _C1 is a column."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,10 +92,10 @@ class Form:
         """Logits of the refined tokens and what follows from them alone. `R_CR` rises along a row; `valid_CR` is False
         for repetitions and padding.
 
-        Returns u = a − max a and y = −d − shift with shift = max b − max a, [C, R]; max a, shift, Σe^u, Σe^(u+y), the
-        logit b of argmax a, a and b of the observed token, [C, 1]; counts, int32 [5, C]: common tokens among the five
-        and the ten largest, and how many refined tokens exceed each of the three logits; argmax a and b, int32 [2, C].
-        """
+        Returns u = a − max a and y = −d − shift with shift = max b − max a, [C, R]. Then max a, shift, Σe^u, Σe^(u+y),
+        the logit b of argmax a, a and b of the observed token, [C, 1]. Then counts, int32 [5, C]: common tokens among
+        the five and the ten largest, and how many refined tokens exceed each of the three logits. Last argmax a and b,
+        int32 [2, C]."""
         if self.gathered:
             a, d = a_CP.gather(1, R_CR), d_CP.gather(1, R_CR)
         else:
@@ -191,9 +190,9 @@ class Form:
         a_x_C1: torch.Tensor,
         b_x_C1: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """The sums of `terms` over the tile, then how many of its tokens exceed b of argmax a in b, and a and b of
-        the observed token; in parts, [C, segments] each. ln Σe^(a − max a) and ln Σe^(b − max b) − ln Σe^(a − max a)
-        are given."""
+        """The sums of `terms` over the tile, then how many of its tokens exceed b of argmax a in b, and a and b of the
+        observed token. They are in parts, [C, segments] each. ln Σe^(a − max a) and ln Σe^(b − max b) − ln Σe^(a − max
+        a) are given."""
         a, d = self.finish(self._cut(a_CP), self._cut(d_CP), bias_a, bias_d)
         b = a - d
         columns = (max_a_C1, shift_C1, log_a_C1, ratio_C1, b_top_C1, a_x_C1, b_x_C1)

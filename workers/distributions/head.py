@@ -1,10 +1,10 @@
 """The head of a language model: the map from its final, normed hidden state to logits, as the engine applies it.
 
 vLLM 0.32 computes logits = scale · cap · tanh((W·h + bias) / cap), with scale 1 and no cap for most architectures, over
-the first `vocab_size` rows of W: rows beyond are padding, rows beyond the tokenizer but below `vocab_size` count. The
+the first `vocab_size` rows of W. Rows beyond are padding, rows beyond the tokenizer but below `vocab_size` count. The
 numbers below (`KNOWN`) say where each architecture keeps scale and cap, and what its configuration class takes for
 granted where config.json says nothing. An architecture that is not listed is taken as plain only if nothing in its
-configuration hints at more; either way the self-check compares this head with the engine's own logits before a number
+configuration hints at more. Either way the self-check compares this head with the engine's own logits before a number
 of it is used.
 
 Names: T positions, D hidden size, V vocabulary.
@@ -163,7 +163,7 @@ class Head:
 
         Raises what `app.models.checkpoint.inspect` raises, and `HemostatError`: HEAD_UNSUPPORTED where the head is of a
         kind that cannot be reproduced, CHECKPOINT_INCOMPLETE where it is missing, CHECKPOINT_SHAPE_MISMATCH where it
-        has fewer rows than the vocabulary, CHECKPOINT_UNSUPPORTED where it is tied and the file has another one.
+        has fewer rows than the vocabulary. CHECKPOINT_UNSUPPORTED where it is tied and the file has another one.
         """
         info = inspect(checkpoint)
         scale, softcap = _treatment(info)
@@ -257,8 +257,8 @@ def _head_module(info: CheckpointInfo) -> str:
 
 
 def _check_second(info: CheckpointInfo, embedding_VD: torch.Tensor) -> None:
-    """Raises CHECKPOINT_UNSUPPORTED unless the second matrix of a tied model is a copy of the first: engines leave it
-    out, transformers takes it, so there would be two models under one name."""
+    """Raises CHECKPOINT_UNSUPPORTED unless the second matrix of a tied model is a copy of the first. Engines leave it
+    out and transformers takes it, so there would be two models under one name."""
     if not torch.equal(embedding_VD, _tensor(info, f"{_HEAD}.weight")):
         raise HemostatError(
             ErrorCode.CHECKPOINT_UNSUPPORTED,

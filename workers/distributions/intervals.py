@@ -1,23 +1,24 @@
 """95 % intervals of means over tokens, clustered: neighbouring tokens share a context and are not independent.
 
-The mean over tokens of documents of unequal length is a ratio, r = Σ y_i / Σ n_i, with y_i the sum and n_i the number
-of tokens of cluster i. Its standard error comes by linearization, with residuals e_i = y_i - r n_i and N clusters:
+The mean over tokens of documents of unequal length is a ratio, r = Σ y_i / Σ n_i. Here y_i is the sum and n_i the
+number of tokens of cluster i. Its standard error comes by linearization, with residuals e_i = y_i - r n_i and N
+clusters:
 
     se² = N/(N-1) · Σ e_i² / (Σ n_i)²                      (Cochran, Sampling Techniques, §6.3, §9A)
 
-The interval is the studentized bootstrap (bootstrap-t; Efron & Tibshirani, An Introduction to the Bootstrap, §12.5):
-whole clusters are drawn with replacement, each draw gives t* = (r* - r)/se*, and the interval is
+The interval is the studentized bootstrap (bootstrap-t; Efron & Tibshirani, An Introduction to the Bootstrap, §12.5).
+Whole clusters are drawn with replacement, each draw gives t* = (r* - r)/se*, and the interval is
 [r - t*(1-α/2) se, r - t*(α/2) se]. Divergences are skewed, and unlike the percentile bootstrap this one follows the
 skew.
 
 Two additions, both measured by the simulation in the tests and told in docs/statistics.md:
 
 - With few, skewed clusters even bootstrap-t covers too little (its error is of order 1/N, and the sample's own tail is
-  shorter than the population's). α = 5 % is lowered by min(2 %, 0.3 γ²/N), γ the skewness of the residuals; it vanishes
+  shorter than the population's). α = 5 % is lowered by min(2 %, 0.3 γ²/N), γ the skewness of the residuals. It vanishes
   for symmetric residuals and as N grows. Any other α, as p-values need one (`significance`), is lowered by the same
   share of itself.
 - |t*| is capped at 6. Where one document holds all there is (one disagreement among thousands of tokens), draws without
-  that document have se* = 0 and t* infinite; with the cap the upper limit is 7 times the mean, where the exact Poisson
+  that document have se* = 0 and t* infinite. With the cap the upper limit is 7 times the mean, where the exact Poisson
   limit of a single event is 5.6 times.
 
 The clusters are the documents; where fewer than six are at hand they are the windows, and the interval then speaks of
@@ -145,7 +146,7 @@ class Clusters:
 class Ratios:
     """Q ratios over N clusters, ordered by `cluster_order`: what intervals and p-values have in common.
 
-    `mean_Q` is in the values' own unit; `error_Q` (standard errors, 0 where nothing varies) and `residuals_QN` are in
+    `mean_Q` is in the values' own unit. `error_Q` (standard errors, 0 where nothing varies) and `residuals_QN` are in
     units of `unit_Q`, the values' size, so that squares and cubes neither overflow nor vanish. With N = 1 the standard
     error is 0 and means nothing. `counts_QN` are of shape (1, N) where all ratios share them.
     """

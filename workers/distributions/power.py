@@ -1,6 +1,6 @@
 """What a text of this size can show: the smallest effect that it detects, and how much more text would decide.
 
-Both extrapolate from the standard error at hand, so both are approximate; it shrinks with the square root of the number
+Both extrapolate from the standard error at hand, so both are approximate. It shrinks with the square root of the number
 of tokens as long as more text means more documents of the same kind.
 """
 

@@ -7,7 +7,7 @@ Two bytes a number (bf16; four where the engine computes in float32), memory-map
     NAME.json       sidecars: small results that belong to these states (the noise floor)
 
 While a pass runs, its rows stand in `partial.bin`, and `partial.json` says how many windows are safely on disk and what
-they hash to: the pass after a lost one goes on from there. The header appears last, by a rename, and so what has one is
+they hash to. The pass after a lost one goes on from there. The header appears last, by a rename, and so what has one is
 whole. A file that is damaged, or is of another key, counts as absent and is made again.
 
 Locks (`.locks/KEY`): a reader holds a shared one, so that eviction leaves its folder alone; a writer holds an exclusive
@@ -338,15 +338,10 @@ class ReferenceStore:
         return found if isinstance(found, dict) else None
 
     def put_sidecar(self, key: str, name: str, value: dict[str, Any]) -> None:
-        """Keeps a small result beside the states: whole or, where this raises DISK_FULL, not at all."""
+        """Keeps a small result beside the states: whole, or not at all."""
         file = self._sidecar(key, name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_atomically(file, json.dumps(value).encode())
-        except OSError as error:
-            if error.errno not in DISK_FULL_ERRNOS:
-                raise
-            raise _disk_full(name, self.root) from error
+        write_atomically(file, json.dumps(value).encode())
 
     def header(self, key: str) -> dict[str, Any] | None:
         """The header of a key, if its states are what it says."""

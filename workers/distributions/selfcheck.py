@@ -1,19 +1,19 @@
 """Is our head the engine's head? Checked once, before a number is believed.
 
-The pooling engine that gives hidden states has no head, so ours is compared with the log-probabilities that a
+The pooling engine that gives hidden states has no head. Ours is compared with the log-probabilities that a
 generate-runner engine of the same weights computes for the same short text. vLLM's own logits are rounded to bf16,
-whose spacing is 2^-8 relative to the largest logit, so |Δ ln p| ≤ 2^-7 · max|logit| is what rounding of logits
+whose spacing is 2^-8 relative to the largest logit. So |Δ ln p| ≤ 2^-7 · max|logit| is what rounding of logits
 explains.
 
 The hidden states themselves are not the same in two engines either, where both ran the text in batches of another
-shape: every block rounds the residual stream to bf16 twice, in another order of sums. n roundings of relative size 2^-8
+shape. Every block rounds the residual stream to bf16 twice, in another order of sums. n roundings of relative size 2^-8
 in random directions move h by √n · 2^-8 · |h|, and ln p by that times the length of its gradient over √D. `SIGMAS` of
 these are allowed at a single position, but only few positions may need it: a head that we misunderstand is off
 everywhere.
 
 A scale that is wrong by 1 % moves single positions by less than rounding does, and all of them the same way. So our
 ln p less the engine's, of the 64 likeliest tokens at each position, is regressed on our logits, each less its mean at
-the position: rounding gives a slope of 0, a scale that is too large by 1 % one of 0.01. Honest heads had slopes of at
+the position. Rounding gives a slope of 0, a scale that is too large by 1 % one of 0.01. Honest heads had slopes of at
 most 0.00015 (seven tiny models of five architectures) and 0.0004 (SmolLM2) over 127 positions, on a processor with
 AVX-512 BF16. `SLOPE` is what is allowed for 64 positions and more. The mean of these differences is 0 as well: `MEAN`
 times the largest logit is allowed, of which SmolLM2's honest head had an eighth, the tiny ones a seventieth.
@@ -49,7 +49,7 @@ Logprobs = np.ndarray[Any, np.dtype[np.floating[Any]]]
 @dataclass(frozen=True)
 class HeadCheck:
     """A check that passed: the largest |Δ ln p| of the text's tokens, what was allowed there, and the mean over all
-    that were compared, in nats; `slope` is how much larger our logits are than the engine's, of 1."""
+    that were compared, in nats. `slope` is how much larger our logits are than the engine's, of 1."""
 
     largest_difference: float
     allowed: float
@@ -61,8 +61,8 @@ class HeadCheck:
 def check_head(
     head: Head, hidden_TD: torch.Tensor, tokens: Sequence[int], engine_TV: Logprobs, *, roundings: int = 0
 ) -> HeadCheck:
-    """Compares ln p from `hidden_TD` (T, D) through our head with the engine's, rows (T − 1, V): of tokens[1:], and of
-    every other token that has a value, NaN being none.
+    """Compares ln p from `hidden_TD` (T, D) through our head with the engine's, rows (T − 1, V). They are of
+    tokens[1:], and of every other token that has a value, NaN being none.
 
     `roundings`: how often the residual stream was rounded on its way in either engine; 0: the hidden states are the
     engine's own. Raises `HemostatError(HEAD_MISMATCH)` with the position and both numbers where they differ by more

@@ -7,7 +7,7 @@ p and q are its probabilities in the two models, r = ln(q/p), x = |r|, g = max(p
 
 Since Σp = Σq = 1, the sums are the usual definitions: KL(p‖q) = Σ p·ln(p/q) = Σ (p·ln(p/q) − p + q), whose summands
 are those above. Unlike p·ln(p/q), none of them is negative, so none cancels another, and a KL of 1e-9 nats does not
-drown in the rounding of two log-sum-exps. A, B, J are of second order in x: below x = ½ a polynomial replaces the
+drown in the rounding of two log-sum-exps. A, B, J are of second order in x. Below x = ½ a polynomial replaces the
 difference that would lose it, B = x·w − A, and 2J = B − w²·C(w) with a smooth C. Each is 0 exactly where r is 0.
 """
 
@@ -71,9 +71,8 @@ def _wide_polynomial(coefficients: tuple[float, ...], x: torch.Tensor) -> torch.
 def exp_down(u: torch.Tensor) -> torch.Tensor:
     """e^u for u ≤ 0, relative error below 1e-5 down to u = −10 and 2e-5 down to −`LOWEST`; smaller u count as that.
 
-    Compiled for a CPU it takes a third of the time of the mathematical library, which is called for every vector. relu
-    is the only bound that Inductor does not burden with a care for NaN.
-    """
+    Compiled for a CPU it takes a third of the time of the mathematical library, which is called for every vector. Here
+    relu is the only bound that Inductor does not burden with a care for NaN."""
     return _power_of_32(_wide_polynomial(_FROM_LOWEST, torch.relu(u + LOWEST)))
 
 

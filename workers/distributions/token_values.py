@@ -41,7 +41,7 @@ _BOOLEAN = frozenset({"top1_agree", "finite"})
 class Positions:
     """Where each entry of a `TokenValues` is. All arrays have its length.
 
-    `document` and `window` are indices into the corpus, `position` is the index of the predicted token among the
+    `document` and `window` are indices into the corpus. `position` is the index of the predicted token among the
     document's tokens, `context` the number of tokens before it in its window (BOS included), `token_id` the predicted
     token.
     """

@@ -253,7 +253,7 @@ class Attempt:
         what: str = "document",
     ) -> None:
         """Raises CALIBRATION_OVERLAP where a step of a recipe looks at one of `scored` (each of which people call a
-        `what`); where the request allows that, the report is to warn of it (`_allowed`)."""
+        `what`). If the request allows that, the report is to warn of it (`_allowed`)."""
         if not self._shared.allow_overlap:
             texts.refuse_overlap(recipe, scored, pointer=pointer, what=what)
             return

@@ -1,7 +1,7 @@
 """The text that recipe steps look at: from a text source to windows of one length, and what it may not share.
 
 Documents are tokenized without special tokens, put one after the other in an order that the step's seed decides, and
-cut into windows, each beginning with the BOS where the tokenizer adds one. Statistics of activations do not mind where
+cut into windows. Each begins with the BOS if the tokenizer adds one. Statistics of activations do not mind where
 a document ends, and equal windows run fast; what is scored keeps documents apart.
 """
 
@@ -115,7 +115,7 @@ class CalibrationLoader:
 
 
 def ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor | None:
-    """(V,) int64: the ids of a tokenizer's tokens that text is made of; none that was added to it, as marks of a
+    """(V,) int64: the ids of a tokenizer's tokens that text is made of. None was added to it, as marks of a
     conversation are, and which may lie beyond the model's vocabulary. None where all its tokens were added."""
     control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     ordinary = sorted(set(tokenizer.get_vocab().values()) - control)

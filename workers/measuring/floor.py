@@ -2,8 +2,8 @@
 make.
 
 Both are measured on windows spread evenly over the corpus. The noise floor is kept with the reference: it depends on
-nothing else. A tenth of the corpus shows whether it is exactly 0, as on a CPU; only where it is not, more is measured,
-which shows how large it is, but would be the largest cost of a short text beside the two passes.
+nothing else. A tenth of the corpus shows whether it is exactly 0, as on a CPU. Only if it is not, more is measured,
+which shows how large it is. That would be the largest cost of a short text beside the two passes.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def windows_of(positions: Positions, chosen: Sequence[int]) -> NDArray[np.bool_]
 
 
 def floor_windows(lengths: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Windows that show whether the noise floor is 0, and those that tell how large it is, given the tokens of each:
-    one in ten, four at least; and about 4,096 tokens. Both are spread evenly; the first are no more than the second."""
+    """Windows that show whether the noise floor is 0, and those that tell how large it is, given the tokens of each.
+    One in ten, four at least, and about 4,096 tokens. Both are spread evenly; the first are no more than the second."""
     many = spread(lengths, tokens=_FLOOR_TOKENS)
     count = max(_FLOOR_WINDOWS, round(len(lengths) / _FLOOR_PART))
     if count >= len(many):

@@ -50,7 +50,7 @@ def not_tested(
 ) -> tuple[Limitation, ...]:
     """What the verdict does not speak of, given what was scored.
 
-    `longest_context` is the largest number of tokens before a scored position; `domains` holds one entry for each
+    `longest_context` is the largest number of tokens before a scored position. `domains` holds one entry for each
     document, `conversations` of which are conversations, `whole_conversations` of these scored whole; `tool_calls` is
     whether calls were generated.
     """

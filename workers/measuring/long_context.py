@@ -1,12 +1,12 @@
 """Windows longer than the reference's context: what the reference reads there.
 
 A candidate whose context was extended is compared beyond the point where the reference can follow. There the reference
-has no distribution after the whole text, and the best that its owner can do is to cut: it reads the newest tokens, at
+has no distribution after the whole text, and the best that its owner can do is to cut. It reads the newest tokens, at
 least half of its context and at most all of it. A KL beyond that point shows how far the extended model is from the
-original that reads on in this way, and a perplexity ratio below 1 that the longer context helps.
+original that reads on in this way. A perplexity ratio below 1 shows that the longer context helps.
 
 With L the reference's context (the BOS counted) and h = ⌊L/2⌋: positions 0 to L − 2 of a window come from one pass over
-its first L tokens, then each h positions from a pass over the L tokens that end with the last one that they predict.
+its first L tokens. Then each h positions from a pass over the L tokens that end with the last one that they predict.
 
 Names: T tokens of a window, D hidden size.
 """
@@ -114,7 +114,7 @@ def warning(limit: int) -> str:
     """What a reader must know of the numbers."""
     return (
         f"The windows are longer than the reference's context of {limit} tokens. From position {limit - 1} on the "
-        "reference reads only the newest tokens of the window, so KL there holds what the longer context changes as "
+        "reference reads only the newest tokens of the window. KL there holds what the longer context changes as "
         "well as what it damages: a perplexity ratio below 1 says that it helps. The slices by position tell the two "
         "ranges apart; the verdict is over both."
     )

@@ -1,6 +1,6 @@
 """Means over scored positions and ratios of their sums, with intervals, none of which comes from too few clusters.
 
-Fewer than six clusters (documents, or windows where documents are fewer) leave no interval here: parts are ranked and
+Fewer than six clusters (documents, or windows where documents are fewer) leave no interval here. Parts are ranked and
 named by theirs, shares are promised by theirs, and Student's t on a handful of windows has digits that no other handful
 would repeat.
 """

@@ -5,10 +5,9 @@
             with self.pair() as pair:                        # text, surgery
                 measured = self.measure(pair, "fast")        # reference, noise floor, candidate
 
-The order keeps one model in memory at a time: text, surgery, reference (from the store where it was scored before),
-head check, noise floor, a packed candidate's dequantized twin, candidate. The candidate's values go to disk as they
-come, so that the attempt after a lost one goes on where it broke off.
-"""
+The order keeps one model in memory at a time: text, surgery, reference (from the store where it was scored before).
+Then head check, noise floor, a packed candidate's dequantized twin, candidate. The candidate's values go to disk as
+they come, so that the attempt after a lost one goes on where it broke off."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ _OF_SLICE = (*(distance.name for distance in DISTANCES), "top1", "log_ratio")
 class Summary:
     """The blocks of a report that follow from per-token values; `blocks` names them as the report does.
 
-    `excess` is the mean KL beyond the noise floor at the same positions, None where no position is finite; `floor` is
+    `excess` is the mean KL beyond the noise floor at the same positions, None where no position is finite. `floor` is
     the mean of that floor over the positions at which it was measured, None where it was given as a single number.
     """
 
@@ -119,11 +119,10 @@ def summarize(
     """Everything that a report says of `values`, which stand at `positions`.
 
     `domains` holds the domain of each document index; `window` is the length of the windows. `floor_kl` is the noise
-    floor in nats: one number, or a value for each position, NaN where it was not measured (the mean of the others
-    is in there); nothing is taken off where KL is exactly 0 at every position. `context` is the reference's context
-    where windows are longer: a band of positions ends there. `check_cancelled` is called before each slice and may
-    raise. Raises ValueError where lengths differ or there is no position at all.
-    """
+    floor in nats: one number, or a value for each position, NaN where it was not measured (there the mean of the
+    others). Nothing is taken off where KL is exactly 0 at every position. `context` is the reference's context where
+    windows are longer: a band of positions ends there. `check_cancelled` is called before each slice and may raise.
+    Raises ValueError where lengths differ or there is no position at all."""
     if len(values) == 0:
         raise ValueError("there is no scored position to summarize")
     if len(positions) != len(values):
@@ -291,8 +290,7 @@ class _Scored:
         order = order_statistics(column)
         names = ("min", "p001", "p01", "p05", "p10", "median", "p90", "p95", "p99", "p999", "max")
         return DeltaP(
-            **dict(_mean(means, "delta_p")),
-            **{name: order.get(name) for name in names},
+            **(dict(_mean(means, "delta_p")) | {name: order.get(name) for name in names}),
             rms=root_mean_square(column) if column.size else None,
             unit="probability",
         )
@@ -335,7 +333,7 @@ def _distribution(
 ) -> Distribution:
     order = order_statistics(column)
     names = ("median", "p90", "p95", "p99", "p999", "min", "max")
-    return Distribution(**dict(as_mean(estimate, support)), **{name: order.get(name) for name in names}, unit=unit)
+    return Distribution(**(dict(as_mean(estimate, support)) | {name: order.get(name) for name in names}), unit=unit)
 
 
 def _domains(

@@ -1,17 +1,17 @@
 """From masks and values to the report: each class as a slice, and whether it loses more than the rest.
 
-The difference of the class's mean KL and that of all other positions is one of two ratios over the same documents, so
+The difference of the class's mean KL and that of all other positions is one of two ratios over the same documents. So
 its error comes by linearization of both together (Cochran, Sampling Techniques, §6.17). With y and n the sums of KL and
 of tokens of document i in the class (c) and outside (r), and N documents,
 
     D = r_c − r_r,   e_i = (y_ci − r_c n_ci) / n_c − (y_ri − r_r n_ri) / n_r,   se² = N/(N−1) Σ e_i²,
 
-and D/se is held against Student's t: the interval is D ± t(97.5 %) se, and excludes 0 just where the p value of D = 0
-is below 5 %. Its degrees of freedom are those of the side that is in fewer documents, less one: linearization does
+and D/se is held against Student's t. The interval is D ± t(97.5 %) se, and excludes 0 just where the p value of D = 0
+is below 5 %. Its degrees of freedom are those of the side that is in fewer documents, less one. Linearization does
 not see the variation of a side whose sums come from two or three documents (Cameron and Miller, A Practitioner's Guide
-to Cluster-Robust Inference, 2015, §VI). Nor does it see what a class of few tokens lacks by chance: a few large values
+to Cluster-Robust Inference, 2015, §VI). Nor does it see what a class of few tokens lacks by chance. A few large values
 make up most of KL, and without them both mean and spread of the class are small. So se is at least s √(1/n_c + 1/n_r),
-what it would be if the class were like the rest, with s the standard deviation of all tokens within their documents.
+what it would be if the class were like the rest. Here s is the standard deviation of all tokens within their documents.
 The p values that are reported are adjusted over the classes by Holm's step-down rule (1979), which holds whatever the
 dependence between classes. Of a side in one document alone nothing can be stated, and neither interval nor p value is
 given.
@@ -99,7 +99,7 @@ def difference(kl: npt.NDArray[np.float64], positions: Positions, mask: Mask) ->
     """Mean KL of the mask's positions minus that of the others with its interval, and the p value of no difference.
 
     Clusters are documents, windows where documents are few. The interval excludes 0 where p < 5 %, and only there.
-    (None, None) where either side is empty; neither interval nor p value where a side is in a single cluster; p is
+    (None, None) where either side is empty. Neither interval nor p value where a side is in a single cluster. p is
     0 or 1 where neither side varies, within its clusters or between them.
     """
     if not mask.any() or mask.all():

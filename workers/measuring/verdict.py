@@ -2,7 +2,7 @@
 
 The measure is the excess: mean KL(reference‖candidate) over the scored positions minus the noise floor at the same
 positions. A class begins where the excess reaches its threshold. The 95 % interval decides: a threshold at or below its
-lower limit is reached, one above its upper limit is not; one in between is undecided, and the verdict then names every
+lower limit is reached, one above its upper limit is not. One in between is undecided. The verdict then names every
 class that the interval touches, is inconclusive, and takes the worst of them as its severity. A model that was measured
 too little is not given the benefit of the doubt; more text only ever narrows that.
 

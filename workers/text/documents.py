@@ -1,7 +1,7 @@
 """A document on its way from a source to windows, and the rules that every document obeys.
 
-A source yields documents in one of three forms: plain text, chat messages, or exact token ids (a self corpus, whose
-tokens must not pass through text again: decoding and encoding need not give the same tokens).
+A source yields documents in one of three forms: plain text, chat messages, or exact token ids (a self corpus). Exact
+tokens must not pass through text again, since decoding and encoding need not give the same.
 """
 
 import json
@@ -63,8 +63,8 @@ class TextDocument:
 def check_text(text: str, *, name: str, pointer: str = "") -> int:
     """Number of UTF-8 bytes of `text`, called `name` in errors.
 
-    Raises DOCUMENT_NOT_TEXT for a NUL (binary data read as text) and for a lone surrogate (half of a UTF-16 pair: no
-    tokenizer encodes it, and no JSON answer could hold it).
+    Raises DOCUMENT_NOT_TEXT for a NUL (binary data read as text) and for a lone surrogate (half of a UTF-16 pair). No
+    tokenizer encodes that, and no JSON answer could hold it.
     """
     if "\0" in text:
         raise HemostatError(

@@ -1,7 +1,7 @@
 """Text from a data set of the hub, by id and revision, through the `datasets` library.
 
 Only data sets that the operator has allowed are read, in a process of their own (`hub_reader`), which ends with this
-call: it streams rows from the hub's host alone, up to a number of bytes, and with no token but the one that the
+call. It streams rows from the hub's host alone, up to a number of bytes, and with no token but the one that the
 operator has named. Data-set scripts are not run (the library has no way left to do so).
 """
 
@@ -39,9 +39,8 @@ def load_hub(
     """The first `source.documents` rows of the split whose column is not blank, each a document named by its row.
 
     Raises HUB_FORBIDDEN (the operator has not allowed this data set), HUB_UNAVAILABLE (no network, or too many bytes),
-    TEXT_NOT_FOUND (no such data set, configuration, split or revision), INVALID_REQUEST (no such column, or one that is
-    not text; the columns are named), and what `Intake` raises.
-    """
+    TEXT_NOT_FOUND (no such data set, configuration, split or revision). Also INVALID_REQUEST (no such column, or one
+    that is not text; the columns are named), and what `Intake` raises."""
     check_hub(source, settings, "/text")
     progress("text", 0, source.documents)
     with closing(_lines(source, settings, check_cancelled)) as lines:

@@ -1,7 +1,7 @@
 """The process that reads rows of a data set of the hub; started by `hub`, never imported.
 
 It reads what is wanted from standard input as JSON and writes rows as lines of JSON. It speaks to the hub's host alone,
-whatever a data set's card names, stops at a number of bytes, and keeps nothing: its caches are in a folder that `hub`
+whatever a data set's card names, stops at a number of bytes, and keeps nothing. Its caches are in a folder that `hub`
 removes.
 """
 

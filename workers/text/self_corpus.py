@@ -4,8 +4,8 @@ Foreign text asks how the models read; their own text asks how they write, which
 project's own; where the tokenizer has a chat template the model is asked, otherwise it continues an opening line. The
 prompt is context and not scored, what was sampled is.
 
-Sampling is slow, so it goes in batches, and each batch is kept below the service's home under everything it depends on:
-a second job samples nothing, and a job that was interrupted goes on at the batch it had reached.
+Sampling is slow, so it goes in batches, and each batch is kept below the service's home under everything it depends on.
+A second job samples nothing, and a job that was interrupted goes on at the batch it had reached.
 """
 
 import hashlib

@@ -1,10 +1,10 @@
 """The corpora that ship with the project: text of its own making, over many domains.
 
 The *evaluation* corpus is what is scored unless a job names another text. The *calibration* corpus is for what looks at
-activations before it changes weights; it shares no document and no passage with the evaluation corpus, so that nothing
-is tuned on what it is judged by. The *classes* corpus holds what these have little of, so that the classes of tokens
+activations before it changes weights. It shares no document and no passage with the evaluation corpus, so that nothing
+is tuned on what it is judged by. The *classes* corpus holds what these have little of. So the classes of tokens
 (`workers.text.token_classes`) have something to say of a model: tool calls, JSON and code in conversation, other
-languages and scripts; some of its conversations are scored whole, the template's tokens too. All are dedicated to the
+languages and scripts. Some of its conversations are scored whole, the template's tokens too. All are dedicated to the
 public domain (CC0-1.0).
 """
 

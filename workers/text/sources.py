@@ -31,10 +31,9 @@ def load_documents(
 ) -> list[TextDocument]:
     """The documents of `source`, at least one, ids unique.
 
-    `sampler`, `identity` and `context` (the model's longest sequence in tokens) are needed by the self source alone,
-    and the sampler is called only for what is not cached: pass a `DeferredSampler` to start an engine only then. What
-    each source raises is in its own module; all of it is `HemostatError` or what `check_cancelled` raises.
-    """
+    `sampler`, `identity` and `context` (the model's longest sequence in tokens) are needed by the self source alone.
+    The sampler is called only for what is not cached: pass a `DeferredSampler` to start an engine only then. What each
+    source raises is in its own module; all of it is `HemostatError` or what `check_cancelled` raises."""
     match source:
         case InlineText():
             return of_inline(source.documents, settings=settings)

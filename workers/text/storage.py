@@ -6,27 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from app.files import write_atomically
 
 
 def write_checked(path: Path, data: Mapping[str, Any]) -> None:
-    """Writes `data` to `path` unless a sound file is there already. Raises DISK_FULL."""
+    """Writes `data` to `path` unless a sound file is there already."""
     if read_checked(path) is not None:
         return
     body = json.dumps(data, separators=(",", ":"), sort_keys=True)
     text = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest()})[:-1] + f', "data": {body}}}'
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode(), mode=0o600)
-    except OSError as error:
-        if error.errno not in DISK_FULL_ERRNOS:
-            raise
-        raise HemostatError(
-            ErrorCode.DISK_FULL,
-            "The disk is full: sampled text could not be stored.",
-            hint="Free space below HEMOSTAT_HOME, or move it.",
-        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode(), mode=0o600)
 
 
 def read_checked(path: Path) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Text to token ids, without special tokens, in bounded memory.
 
 A fast tokenizer keeps some hundred bytes per token while it encodes, so a document of many megabytes is encoded in
-overlapping pieces. Two neighbouring pieces are joined where both agree on a run of tokens well inside the overlap: from
+overlapping pieces. Two neighbouring pieces are joined where both agree on a run of tokens well inside the overlap. From
 there on a tokenizer that looks only a bounded distance back gives what it would have given for the whole text. Where
 they never agree (one endless word), the text is cut at the end of the piece; both models still see the same tokens.
 """
@@ -35,7 +35,7 @@ Offsets = npt.NDArray[np.int32]
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a local checkpoint. Runs no code of the checkpoint and asks no hub. A job asks for it several
-    times, which takes a fifth of a second each: the same thread gets the one it had while the folder's files are
+    times, which takes a fifth of a second each. The same thread gets the one it had while the folder's files are
     unchanged, so no one may change it.
 
     Raises CHECKPOINT_INCOMPLETE where there is none, CHECKPOINT_UNSUPPORTED where it is not a fast one (character

@@ -1,6 +1,6 @@
 """Tools and their calls written into plain messages, for chat templates that have no place for them.
 
-The form is the one that most models without a template of their own were shown (Hermes): tools in the system message,
+The form is the one that most models without a template of their own were shown (Hermes). Tools in the system message,
 a call as JSON between <tool_call> tags, a result between <tool_response> tags.
 """
 

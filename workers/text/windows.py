@@ -2,8 +2,8 @@
 
 The protocol: each document is tokenized without special tokens and cut into windows that do not overlap and do not
 cross documents. A window holds at most `window` tokens, the BOS included where the tokenizer adds one. Every position
-that has a next token is scored, the first one included (with a BOS the first token of the text is predicted from it);
-the last, shorter window counts from two tokens on, and a remainder of a single token is left out and counted. Of a
+that has a next token is scored, the first one included (with a BOS the first token of the text is predicted from it).
+The last, shorter window counts from two tokens on, and a remainder of a single token is left out and counted. Of a
 conversation only the assistant's tokens are scored unless it asks for all, of a self corpus only the sampled ones.
 Nothing is padded.
 """

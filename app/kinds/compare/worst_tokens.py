@@ -9,39 +9,27 @@ from app.reports.blocks import Block, Cell, Column, Note, Table, filled, fold
 from app.reports.heat import heat, quoted
 from app.reports.untrusted import visible
 
-MAX_PASSAGES = 24
 FIRST_ROWS = 15  # what is shown at once: a row takes 90 pixels on a telephone
-MAX_ROWS = 50
 
 
 def worst_tokens(report: CompareReport) -> list[Block]:
     """Passages in colour if their text was stored, and the table of the worst tokens."""
-    shown = report.worst_tokens[:MAX_ROWS]
-    rest = len(report.worst_tokens) - len(shown)
-    tabled = _with_text if any(token.token is not None for token in report.worst_tokens) else _by_number
+    shown = report.worst_tokens
+    tabled = _with_text if any(token.token is not None for token in shown) else _by_number
     more = tabled(f"Worst tokens, {FIRST_ROWS + 1} to {len(shown)}", shown[FIRST_ROWS:])
     return [
         *([] if report.passages else [Note(_why_absent(report), kind="plain")]),
-        *([heat(report.passages[:MAX_PASSAGES])] if report.passages else []),
+        *([heat(report.passages)] if report.passages else []),
         *filled(tabled("Worst tokens", shown[:FIRST_ROWS])),
         *fold(f"{len(more.rows)} more of the worst tokens", filled(more)),
-        *([Note(f"The JSON report holds {fmt.count(rest)} more.")] if rest else []),
     ]
 
 
 def _why_absent(report: CompareReport) -> str:
-    wanted = (report.request or {}).get("store_text")
-    source = report.provenance.protocol.text_source.casefold()
     if not report.worst_tokens:
         return "No position was worse than another: there are no worst tokens to show."
-    if wanted is False:
-        reason = "the job asked that no text be stored"
-    elif source.startswith(("hub", "file")):
-        reason = "text of files and hub data sets is stored only if the job asks for it"
-    else:
-        reason = "the job did not allow text to be stored"
     return (
-        f"The text itself is not in this report: {reason} (store_text). "
+        "The text itself is not in this report (store_text): of files and hub data sets only if the job asks for it. "
         "Document, position and token id are enough to find each place in the original."
     )
 

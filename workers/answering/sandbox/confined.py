@@ -10,15 +10,15 @@ the standard library alone, imports nothing of ours, and imports what programs a
 shut.
 
 What it gives up, for good: a seccomp filter that lets through the system calls of a list and fails every other one
-with EPERM. No socket, no new process or thread, no signal to others, by whatever way, no file opened, to read or to
-write, none created, renamed, removed or asked about: so it sees nothing of the machine, other processes' environments
+with EPERM. No socket, no new process or thread, no signal to others, by whatever way. No file opened, to read or to
+write, none created, renamed, removed or asked about. So it sees nothing of the machine, other processes' environments
 included. Limits of time, memory and open files besides. What it can do: compute. Its input is empty, its output goes
 to /dev/null.
 
 Limits. The verdict is as good as the test: a program may recognize the inputs of the test and return its answers. A
 test that catches every exception passes a program that ends itself within it. Arguments and results are copies of None,
-numbers, strings, bytes, lists, tuples, sets and dicts, in which subclasses become these: a test that looks at other
-objects or passes functions ends with TypeError, and one that looks at a changed argument sees the old one. Names that
+numbers, strings, bytes, lists, tuples, sets and dicts, in which subclasses become these. A test that looks at other
+objects or passes functions ends with TypeError. One that looks at a changed argument sees the old one. Names that
 the test uses are those of the prompt as its authors wrote it. A fault in the kernel or in Python's JSON reader could
 break the fence. Without a test a program is believed that it came to its end.
 """

@@ -77,7 +77,7 @@ _PROOF: Final = Check("def f():", "def check(candidate):\n    assert candidate()
 @dataclass(frozen=True)
 class Ending:
     """How a program ended: at its end; by a failed assertion; by another exception, whose nearest built-in class is
-    `error`; beyond a limit of time; or otherwise, as by ending itself."""
+    `error`. Or beyond a limit of time, or otherwise, as by ending itself."""
 
     outcome: Outcome
     error: str | None = None

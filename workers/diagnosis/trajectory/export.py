@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import Final
 
-from app.contracts.errors import DISK_FULL_ERRNOS, ErrorCode, HemostatError
 from app.contracts.report import SEVERITIES
 from app.files import write_atomically
 from app.kinds.trajectory.report import TrajectoryReport
@@ -21,17 +19,8 @@ TEXTS_FILE: Final = "texts.jsonl"
 
 
 def export(report: TrajectoryReport, found: Found, context: JobContext) -> None:
-    """Writes the artifact and sends the gauges of each candidate. Raises DISK_FULL."""
-    try:
-        write_atomically(context.output / TEXTS_FILE, _lines(found).encode())
-    except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS:
-            raise HemostatError(
-                ErrorCode.DISK_FULL,
-                f"the disk is full: {TEXTS_FILE} could not be written ({os.strerror(error.errno)})",
-                hint="make room below HEMOSTAT_HOME, or allow larger files there, and submit the job again",
-            ) from error
-        raise
+    """Writes the artifact and sends the gauges of each candidate."""
+    write_atomically(context.output / TEXTS_FILE, _lines(found).encode())
     for index, run in enumerate(report.candidates):
         labels = report.labels(run.model)
         cells = [cell for cell in report.cells if cell.candidate == index]

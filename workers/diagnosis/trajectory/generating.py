@@ -69,8 +69,8 @@ class TextWriter:
 
         Raises what `Generator` raises, NONFINITE_LOGITS where a text holds a token outside the vocabulary.
         """
-        folders = {decoder.name: self._folder(side, decoder) for decoder in self._decoders}
-        found = {name: self._kept(folder) for name, folder in folders.items()}
+        folders: dict[str, Path] = {decoder.name: self._folder(side, decoder) for decoder in self._decoders}
+        found: dict[str, dict[int, Continuation]] = {name: self._kept(folder) for name, folder in folders.items()}
         missing = [decoder for decoder in self._decoders if len(found[decoder.name]) < len(self._prompts)]
         self._advance(self._tokens * sum(map(len, found.values())))
         if missing:

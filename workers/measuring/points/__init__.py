@@ -7,9 +7,9 @@
                 points = runner.measure([Setting((0.5,), recipe), …])    # in the order asked for
 
 The engine is started once and takes each recipe's weights in place. A point is a file in the job's scratch folder, put
-there whole: the attempt after a lost one finds it, and so does a second worker on the same job. Anyone who measures a
+there whole. The attempt after a lost one finds it, and so does a second worker on the same job. Anyone who measures a
 point holds a lock on it meanwhile, which the kernel drops when its holder dies (`runner`).
 
-`PointRecord` (`record`) has a point's divergences, perplexity, agreement and severity, and its sums by window;
+`PointRecord` (`record`) has a point's divergences, perplexity, agreement and severity, and its sums by window.
 `losses_of` turns the sums of several points into sums by document that intervals and fits resample jointly.
 """

@@ -73,12 +73,12 @@ class Call:
 
 def json_structure(text: TokenText) -> Mask:
     """Tokens of braces, brackets, colons, commas and quotation marks alone, within a JSON object that has a key or an
-    array of such objects; in any document, code and prose included. What holds NaN or Infinity is not JSON."""
+    array of such objects. In any document, code and prose included. What holds NaN or Infinity is not JSON."""
     return text.every(span for found in json_values(text.text) for span in _structure(text.text, found))
 
 
 def tool_name(text: TokenText) -> Mask:
-    """The name of a called tool: in the calls that a message gives as such, and in each JSON object with a name
+    """The name of a called tool: in the calls that a message gives as such. Also in each JSON object with a name
     (`name`, `function`, `tool`, `tool_name`) and arguments (`arguments`, `args`, `input`; in an assistant's message
     `parameters` too) that are an object themselves. The definition of a tool is no call."""
     return text.some((*text.tool_names, *(call.name_span for call in _calls(text))))
@@ -130,7 +130,7 @@ def calls_in(text: str, tools: Tools = _UNKNOWN) -> Iterator[Call]:
     """The tool calls among the JSON of a text, in order.
 
     `tools` are those that the writer may call. An object with the name of one is a call whatever its arguments hold and
-    whatever is beside them, unless it repeats the tool's definition; of other names a definition is distinguished from
+    whatever is beside them, unless it repeats the tool's definition. Of other names a definition is distinguished from
     a call by its looks."""
     for found in json_values(text):
         for start, value in _objects(text, found, tools):

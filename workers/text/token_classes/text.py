@@ -32,7 +32,7 @@ class TokenText:
     """A document as the classes see it.
 
     `offsets` (T, 2) are the character spans of its tokens in `text`, end exclusive. `contents` are spans of what
-    somebody said, `answers` those of the assistant's (of a self corpus: what was sampled), `tool_names` and
+    somebody said, `answers` those of the assistant's (of a self corpus: what was sampled). `tool_names` and
     `tool_arguments` those of the calls that the document gives as such. `conversation` is whether a chat template wrote
     the rest; a document without one is all content.
     """

@@ -22,7 +22,6 @@ from tests.support.divergences import (
     assert_means,
     values_of,
 )
-from tests.support.stopping import StoppedError, stop_after
 from workers.distributions import divergence as divergence_module
 from workers.distributions.divergence import CHUNK, Divergence, Precision, arithmetic
 from workers.distributions.head import Head
@@ -246,11 +245,6 @@ def test_the_last_chunk_is_as_good_as_any() -> None:
             assert np.array_equal(getattr(whole, name), getattr(joined, name)), name
 
 
-def test_no_positions_give_no_values() -> None:
-    nothing = torch.zeros(0, 64, dtype=torch.bfloat16)
-    assert len(Divergence(PLAIN, PLAIN)(nothing, nothing, np.zeros(0, dtype=np.int32))) == 0
-
-
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -314,32 +308,12 @@ def test_on_a_gpu_partial_sums_are_float32_while_it_runs_and_as_before_afterward
     assert seen == [(False, isinstance(before, bool))]
 
 
-def test_cancelling_is_asked_for_before_every_chunk() -> None:
-    given_case = case(PLAIN, PLAIN, 4 * CHUNK["cpu"], by=0.05)
-    looks: list[None] = []
-    states = given_case.reference_TD, given_case.candidate_TD, given_case.next_T
-    Divergence(PLAIN, PLAIN)(*states, check_cancelled=lambda: looks.append(None))
-    assert len(looks) == 4
-    with pytest.raises(StoppedError):
-        Divergence(PLAIN, PLAIN)(*states, check_cancelled=stop_after(2))
-
-
 def test_vocabularies_must_be_of_one_size() -> None:
     with pytest.raises(HemostatError) as caught:
         Divergence(PLAIN, make_head(1001, 64))
     assert caught.value.code == ErrorCode.VOCABULARY_MISMATCH
     assert "1000" in caught.value.detail
     assert "1001" in caught.value.detail
-
-
-@pytest.mark.parametrize(
-    ("rows", "width", "tokens"),
-    [(5, 64, [0] * 4), (4, 63, [0] * 4), (4, 64, [0, 1, 2, 1000]), (4, 64, [0, -1, 2, 3])],
-)
-def test_what_does_not_fit_is_refused(rows: int, width: int, tokens: list[int]) -> None:
-    good, given_states = hidden_states(4, 64), hidden_states(rows, width)
-    with pytest.raises(ValueError, match=r"hidden states of shape|outside the vocabulary"):
-        Divergence(PLAIN, PLAIN)(good, given_states, torch.tensor(tokens))
 
 
 @pytest.mark.parametrize(("none", "computed"), [(True, "float32"), (False, "fast")])

@@ -119,14 +119,6 @@ def test_with_one_token_a_cluster_the_standard_error_is_the_plain_one() -> None:
     assert (low, high) == pytest.approx(expected, abs=0.1 * float(stats.sem(values)))
 
 
-def test_tokens_that_repeat_within_a_cluster_narrow_nothing() -> None:
-    values = np.random.default_rng(1).gamma(1.0, size=40)
-    once = estimate(values, np.arange(40))
-    often = estimate(np.repeat(values, 50), np.repeat(np.arange(40), 50))
-    assert interval(often) == pytest.approx(interval(once), rel=1e-9)
-    assert often.tokens == 2000
-
-
 def test_two_to_five_clusters_get_students_t() -> None:
     values = np.array([1.0, 2.0, 4.0, 9.0])
     for count in (2, 3, 4):
@@ -182,28 +174,6 @@ def test_several_quantities_share_their_draws_and_equal_the_single_ones() -> Non
     assert both[0] == both[2] == estimate(values, document)
     assert both[1].mean == pytest.approx(other.mean(), rel=1e-12)
     assert Clusters(document, "documents").means([]) == []
-
-
-def test_a_seed_makes_it_repeatable_and_seeds_differ_little() -> None:
-    document, values = documents(40, seed=7)
-    clusters = Clusters(document, "documents")
-    first, again, other = (clusters.means([values], seed=seed)[0] for seed in (1, 1, 2))
-    assert first == again
-    assert interval(first) != interval(other)
-    width = interval(first)[1] - interval(first)[0]
-    assert interval(other) == pytest.approx(interval(first), abs=0.05 * width)
-
-
-def test_what_has_no_mean_is_refused() -> None:
-    clusters = Clusters(np.arange(3), "documents")
-    with pytest.raises(ValueError, match="not finite"):
-        clusters.means([np.array([1.0, np.nan, 2.0])])
-    with pytest.raises(ValueError, match="needed"):
-        clusters.means([np.zeros(4)])
-    with pytest.raises(ValueError, match="no tokens"):
-        Clusters(np.zeros(0, dtype=np.int64), "documents").means([np.zeros(0)])
-    with pytest.raises(ValueError, match="one label"):
-        Clusters(np.zeros((2, 2)), "documents")
 
 
 def test_many_clusters_are_drawn_in_blocks_without_a_seam() -> None:

@@ -1,7 +1,6 @@
 """Large pages change where a tensor lies, and nothing else."""
 
 import gc
-import mmap
 
 import pytest
 import torch
@@ -28,8 +27,3 @@ def test_memory_is_zero_and_lives_as_long_as_a_view_of_it() -> None:
     assert not view.any()
     view.fill_(3)
     assert float(view.sum()) == 3 * 100 * 512
-
-
-def test_a_system_without_large_pages_gives_ordinary_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
-    assert not empty_large((4, 4), torch.float32).any()

@@ -21,10 +21,6 @@ def test_the_smallest_effect_is_detected_as_often_as_asked(clusters: int, power:
     )
 
 
-def test_with_many_clusters_it_is_the_textbook_factor() -> None:
-    assert minimum_detectable_effect(1.0, 10**6) == pytest.approx(1.959964 + 0.841621, rel=1e-5)
-
-
 def test_no_spread_detects_everything_and_a_single_cluster_nothing() -> None:
     assert minimum_detectable_effect(0.0, 30) == 0.0
     assert minimum_detectable_effect(1.0, 1) is None
@@ -51,10 +47,6 @@ def test_half_the_way_needs_four_times_the_text(
 def test_a_threshold_on_the_upper_limit_is_not_left_yet_and_one_on_the_lower_is() -> None:
     assert tokens_to_decide(1000, 0.3, (0.2, 0.5), [0.5]) == 1001
     assert tokens_to_decide(1000, 0.3, (0.2, 0.5), [0.2]) == 1000
-
-
-def test_a_threshold_on_the_mean_is_never_decided() -> None:
-    assert tokens_to_decide(1000, 0.2, (0.1, 0.3), [0.01, 0.2]) is None
 
 
 @given(

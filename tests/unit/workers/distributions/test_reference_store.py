@@ -280,12 +280,6 @@ def test_a_pass_larger_than_the_budget_is_kept_while_it_is_used(tmp_path: Path) 
     assert keys(small) == {"next"}
 
 
-def test_an_abandoned_pass_is_evicted_like_any_other(store: ReferenceStore) -> None:
-    lose(store, "lost", 3)
-    ReferenceStore(store.root, 0).evict()
-    assert keys(store) == set()
-
-
 @pytest.mark.parametrize("limit", [0, 100, 400, 700])
 def test_a_disk_that_fills_up_is_an_error_with_advice_and_leaves_nothing(store: ReferenceStore, limit: int) -> None:
     fill(store, "other")
@@ -309,16 +303,6 @@ def test_a_pass_that_cannot_fit_is_refused_before_it_begins_and_evicts_nothing(s
     assert_holds(store.open("key"))
 
 
-def test_a_full_disk_for_a_sidecar_leaves_the_old_one(store: ReferenceStore) -> None:
-    fill(store, "key")
-    store.put_sidecar("key", "noise_floor", {"kl": 0.5})
-    with pytest.raises(HemostatError) as caught, files_of_at_most(100):
-        store.put_sidecar("key", "noise_floor", {"kl": [0.25] * 100})
-    assert caught.value.code == ErrorCode.DISK_FULL
-    assert store.get_sidecar("key", "noise_floor") == {"kl": 0.5}
-    assert len(list(store.folder("key").iterdir())) == 3
-
-
 def test_sidecars_are_kept_beside_the_states_and_go_with_them(store: ReferenceStore) -> None:
     fill(store, "key")
     assert store.get_sidecar("key", "noise_floor") is None
@@ -328,10 +312,3 @@ def test_sidecars_are_kept_beside_the_states_and_go_with_them(store: ReferenceSt
     (store.folder("key") / "noise_floor.json").write_text("{")
     assert store.get_sidecar("key", "noise_floor") is None
     assert_holds(store.open("key"))
-
-
-@pytest.mark.parametrize("name", ["header", "partial", "../escape", ".hidden", "a/b"])
-def test_a_sidecar_cannot_be_named_like_what_is_not_one(store: ReferenceStore, name: str) -> None:
-    for use in (lambda: store.get_sidecar("key", name), lambda: store.put_sidecar("key", name, {})):
-        with pytest.raises(ValueError, match="no name for a sidecar"):
-            use()

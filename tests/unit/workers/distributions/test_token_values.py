@@ -32,12 +32,6 @@ def test_parts_join_in_order_and_select_takes_them_apart() -> None:
     assert same(joined.select(np.arange(11) >= 7), second)
 
 
-def test_no_parts_join_to_an_empty_whole_that_joins_again() -> None:
-    empty = TokenValues.concat([])
-    assert len(empty) == 0
-    assert same(TokenValues.concat([empty, random_values(3)]), random_values(3))
-
-
 def test_delta_p_is_the_difference_of_the_probabilities() -> None:
     values = replace(random_values(2), logp_reference=np.log([0.5, 0.25]), logp_candidate=np.log([0.125, 1.0]))
     np.testing.assert_allclose(values.delta_p, [-0.375, 0.75], atol=1e-15)
@@ -114,15 +108,6 @@ def test_parquet_has_one_row_a_position_with_names_and_nulls(tmp_path: Path) -> 
     assert table["kl"].to_pylist()[2] is None
     np.testing.assert_array_equal(table["rank_token_candidate"].to_numpy(), values.rank_token_candidate)
     np.testing.assert_allclose(table["delta_p"].to_numpy(), values.delta_p, rtol=0)
-
-
-def test_positions_of_unequal_columns_are_refused() -> None:
-    with pytest.raises(ValueError, match="length"):
-        Positions(np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(2))
-    with pytest.raises(ValueError, match="dimensions"):
-        Positions(*[np.zeros((3, 1))] * 5)
-    assert len(positions(6).select([1, 2])) == 2
-    assert len(positions(6).select([])) == 0
 
 
 def test_flags_are_boolean_columns_of_their_own_and_what_does_not_fit_is_refused(tmp_path: Path) -> None:

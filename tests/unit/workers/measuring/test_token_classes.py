@@ -150,15 +150,6 @@ def test_shares_of_the_loss_are_covered_as_their_intervals_claim() -> None:
     assert covered / 200 > 0.89
 
 
-def test_the_share_of_all_others_is_the_rest() -> None:
-    positions, mask, kl = corpus(6)
-    [one, other] = share_intervals(kl, positions, [mask, ~mask])
-    assert 1 - other[1] == pytest.approx(one[0], abs=1e-9)
-    assert 1 - other[0] == pytest.approx(one[1], abs=1e-9)
-    [alone] = share_intervals(kl, positions, [mask], seed=1)
-    assert alone == pytest.approx(one, abs=0.02)
-
-
 def test_shares_without_loss_or_with_the_loss_of_one_document_have_no_interval() -> None:
     positions, mask, kl = corpus(7)
     assert share_intervals(np.zeros(len(kl)), positions, [mask]) == [None]

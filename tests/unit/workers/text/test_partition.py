@@ -1,6 +1,5 @@
 from collections import Counter
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,32 +40,12 @@ def test_domains_take_turns_so_that_a_small_budget_starves_none() -> None:
     assert Counter(domains[index] for index in made.fit) == {"prose": 2, "code": 2}
 
 
-def test_another_seed_divides_otherwise_and_another_domain_changes_nothing() -> None:
-    domains = ["prose"] * 30
-    fits = {divide(domains, [10] * 30, budget=9999, seed=seed, with_test=True).fit for seed in range(5)}
-    assert len(fits) == 5
-    more = divide([*domains, *["code"] * 30], [10] * 60, budget=9999, seed=0, with_test=True)
-    assert {index for index in more.fit if index < 30} == set(
-        divide(domains, [10] * 30, budget=9999, seed=0, with_test=True).fit
-    )
-
-
 def test_domains_that_are_not_to_be_fitted_only_stand_in_the_test() -> None:
     domains = ["prose"] * 10 + ["code"] * 10
     for with_test in (True, False):
         made = divide(domains, [10] * 20, budget=9999, seed=0, with_test=with_test, fit_domains=["prose"])
         assert {domains[index] for index in [*made.fit, *made.choose]} == {"prose"}
         assert sum(domains[index] == "code" for index in made.test) == (10 if with_test else 0)
-
-
-def test_which_document_goes_where_does_not_depend_on_its_place() -> None:
-    """Whoever stands first in the file is not fitted more often."""
-    fitted = np.zeros(20)
-    for seed in range(400):
-        fitted[list(divide(["a"] * 20, [1] * 20, budget=99, seed=seed, with_test=True).fit)] += 1
-    share = fitted.sum() / (400 * 20)
-    # Six standard errors of a binomial share.
-    assert np.abs(fitted / 400 - share).max() < 6 * np.sqrt(share * (1 - share) / 400)
 
 
 @given(corpora, st.floats(0.05, 0.95), st.integers(0, 2**40))

@@ -33,16 +33,3 @@ def test_it_starts_at_the_first_call_once_and_closes_what_it_started() -> None:
     assert started[0].closed == 1
     sampler.close()
     assert started[0].closed == 1
-
-
-def test_what_was_never_started_is_not_closed() -> None:
-    def start() -> Recorder:
-        raise AssertionError("not needed")
-
-    with DeferredSampler(start):
-        pass
-
-
-def test_a_sampler_without_close_will_do() -> None:
-    with DeferredSampler(Unclosable) as sampler:
-        assert sampler.sample([[1]], 1, 1, 1.0) == [[1]]

@@ -13,7 +13,7 @@ from tests.support.tiny import make_tokenizer
 from tests.unit.workers.text.transformers_sampler import TransformersSampler
 from workers.text.documents import TextDocument
 from workers.text.sampler import ReferenceIdentity
-from workers.text.self_corpus import load_self, prompts, sampled_tokens_each
+from workers.text.self_corpus import load_self, prompts
 from workers.text.windows import make_windows
 
 if TYPE_CHECKING:
@@ -70,10 +70,6 @@ def test_prompts_cover_eight_domains_none_twice() -> None:
     for wording in ("ask", "begin"):
         told = [getattr(prompt, wording) for many in prompts().values() for prompt in many]
         assert len(told) == len(set(told)) == 96
-
-
-def test_many_short_documents_before_few_long_ones() -> None:
-    assert [sampled_tokens_each(tokens) for tokens in (256, 8192, 16384, 1_000_000)] == [32, 128, 256, 512]
 
 
 def test_it_has_the_tokens_asked_for_over_all_domains(load: Load, sampler: Drawing) -> None:
@@ -139,11 +135,6 @@ def test_whatever_it_depends_on_makes_another_corpus(other: dict[str, object], l
     assert len(sampler.calls) > calls
 
 
-def test_another_seed_draws_from_other_prompts(load: Load) -> None:
-    assert {document.domain for document in load(seed=1)} == set(prompts())
-    assert ids(load(seed=1))[0] != ids(load(seed=2))[0]
-
-
 def test_an_interrupted_corpus_goes_on_where_it_stopped(
     load: Load, settings: Callable[..., Settings], sampler: Drawing, tmp_path: Path
 ) -> None:
@@ -153,15 +144,6 @@ def test_an_interrupted_corpus_goes_on_where_it_stopped(
     newest = max((tmp_path / "home" / "self-corpora").rglob("*.json"))
     newest.unlink()
     assert ids(load(2_000)) == whole
-    assert len(sampler.calls) == asked + 1
-
-
-def test_a_damaged_batch_is_drawn_again(load: Load, sampler: Drawing, tmp_path: Path) -> None:
-    whole = ids(load())
-    [*_, newest] = sorted((tmp_path / "home" / "self-corpora").rglob("*.json"))
-    newest.write_text(newest.read_text().replace("1", "2"))
-    asked = len(sampler.calls)
-    assert ids(load()) == whole
     assert len(sampler.calls) == asked + 1
 
 

@@ -2,7 +2,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 from pydantic import TypeAdapter
 
 from app.contracts.text import TextSource
@@ -42,13 +41,6 @@ def test_each_source_gives_its_documents(
         identity=ReferenceIdentity("w", "t", "e"),
     )
     assert all(document.id.startswith("self-") for document in sampled)
-
-
-def test_a_self_corpus_without_a_sampler_is_a_mistake_of_the_caller(
-    settings: Callable[..., Settings], plain_tokenizer: "PreTrainedTokenizerBase"
-) -> None:
-    with pytest.raises(TypeError, match="sampler"):
-        load_documents(source(source="self"), settings=settings(), tokenizer=plain_tokenizer)
 
 
 def test_the_shipped_text_fits_a_model_without_a_chat_template(settings: Callable[..., Settings]) -> None:

@@ -1,11 +1,8 @@
-import errno
 import json
 from pathlib import Path
 
 import pytest
 
-from app.contracts.errors import ErrorCode
-from tests.support.refusals import refused
 from workers.text.storage import read_checked, write_checked
 
 
@@ -53,15 +50,3 @@ def test_a_flipped_value_is_noticed(tmp_path: Path) -> None:
     outer["data"]["tokens"][1] = 7
     path.write_text(json.dumps(outer))
     assert read_checked(path) is None
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    # a full disk cannot be made without root
-    def full(_: int) -> None:
-        raise OSError(number, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with refused(ErrorCode.DISK_FULL):
-        write_checked(tmp_path / "a.json", {"first": 1})
-    assert list(tmp_path.iterdir()) == []

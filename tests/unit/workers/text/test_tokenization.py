@@ -1,5 +1,4 @@
 import random
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,11 +63,6 @@ def with_processor(template: str) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def test_what_is_added_behind_a_text_is_no_bos() -> None:
-    assert bos_of(with_processor("$A </s>")) is None
-    assert bos_of(with_processor("<s> $A </s>")) == 0
-
-
 def test_more_than_one_token_before_a_text_is_refused() -> None:
     with refused(ErrorCode.CHECKPOINT_UNSUPPORTED):
         bos_of(with_processor("<s> </s> $A"))
@@ -124,11 +118,6 @@ def test_load_tokenizer_names_a_checkpoint_without_one(tmp_path: Path) -> None:
     assert str(tmp_path) not in caught.value.detail
 
 
-def test_a_folder_that_cannot_be_listed_has_no_tokenizer(tmp_path: Path) -> None:
-    with refused(ErrorCode.CHECKPOINT_INCOMPLETE):
-        load_tokenizer(tmp_path / ("long" * 100))
-
-
 def test_a_tokenizer_is_read_once_until_its_files_change(
     tmp_path: Path, plain_tokenizer: "PreTrainedTokenizerBase", bos_tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
@@ -138,13 +127,3 @@ def test_a_tokenizer_is_read_once_until_its_files_change(
     bos_tokenizer.save_pretrained(tmp_path)
     assert bos_of(first) is None
     assert bos_of(load_tokenizer(tmp_path)) == 0
-
-
-def test_two_threads_have_a_tokenizer_each(tmp_path: Path, plain_tokenizer: "PreTrainedTokenizerBase") -> None:
-    plain_tokenizer.save_pretrained(tmp_path)
-    found: list[object] = []
-    thread = threading.Thread(target=lambda: found.append(load_tokenizer(tmp_path)))
-    thread.start()
-    thread.join()
-    assert found
-    assert found[0] is not load_tokenizer(tmp_path)

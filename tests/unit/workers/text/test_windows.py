@@ -158,15 +158,6 @@ def test_a_mask_is_cut_with_its_window(plain_tokenizer: "PreTrainedTokenizerBase
     assert (corpus.left_out_windows, corpus.scored, corpus.documents[0].scored) == (1, 4, 4)
 
 
-def test_a_mask_with_a_bos(bos_tokenizer: "PreTrainedTokenizerBase") -> None:
-    corpus = make_windows([exact("self", range(10, 21), scored_from=6)], bos_tokenizer, 4)
-    assert [(window.start, window.tokens.tolist(), window.scored.tolist()) for window in corpus.windows] == [
-        (6, [BOS, 16, 17, 18], [True, True, True]),
-        (9, [BOS, 19, 20], [True, True]),
-    ]
-    assert corpus.left_out_windows == 2
-
-
 def test_a_bos_that_the_template_writes_is_not_doubled(bos_tokenizer: "PreTrainedTokenizerBase") -> None:
     messages = (Message(role="user", content="hi"), Message(role="assistant", content="hello there"))
     corpus = make_windows([TextDocument("c", "dialogue", messages=messages)], bos_tokenizer, 64)
@@ -196,20 +187,6 @@ def test_the_fingerprint_is_of_what_is_measured(
         fingerprint(exact("a", range(10, 18)), tokenizer=bos_tokenizer),
     ]
     assert len({base, *others}) == 7
-
-
-def test_windows_are_a_sequence(plain_tokenizer: "PreTrainedTokenizerBase") -> None:
-    corpus = make_windows([exact("a", range(10, 30))], plain_tokenizer, 4)
-    assert len(corpus.windows) == 5
-    assert corpus.windows[-1].tokens.tolist() == [26, 27, 28, 29]
-    assert [window.start for window in corpus.windows[1:3]] == [4, 8]
-    with pytest.raises(IndexError):
-        corpus.windows[5]
-
-
-def test_a_window_of_one_token_is_a_mistake_of_the_caller(plain_tokenizer: "PreTrainedTokenizerBase") -> None:
-    with pytest.raises(ValueError, match="fewer than two"):
-        make_windows([exact("a", range(4))], plain_tokenizer, 1)
 
 
 def test_it_tells_how_far_it_is_and_stops_between_documents(plain_tokenizer: "PreTrainedTokenizerBase") -> None:

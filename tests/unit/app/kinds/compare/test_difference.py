@@ -81,13 +81,6 @@ def test_the_differences_by_token_class_have_a_table_for_each_pair(tmp_path):
                 assert line[5] == (f"{pair.later} is {row.verdict}" if judged else "cannot be judged")
 
 
-def test_without_classes_the_page_has_the_reason(tmp_path, two):
-    found = compare_reports([side(tmp_path / "new", 1.0, FLAGS), side(tmp_path / "old", 0.8)])
-    assert found.token_classes_note in tree(render_difference(found)).text
-    assert not tables(found, "by token class")
-    assert "Token classes" not in tree(render_difference(two.model_copy(update={"token_classes_note": ""}))).text
-
-
 def test_the_slices_that_differ_for_sure_are_first_with_the_largest_first(tmp_path):
     """A class in which two candidates are equal at every position is in no row; nor is one that no report has."""
     third = np.arange(HARD.size) % 3 == 0
@@ -147,14 +140,6 @@ def test_ties_are_told_apart_by_what_is_known(tmp_path):
     assert said[0].startswith("a and c, b and c: no difference is shown")
     assert said[-1] == "a and b: equal at every position."
     assert ties(found) in " ".join(tree(render_difference(found)).text.split())
-
-
-def test_a_tie_in_another_measure_than_the_one_that_ranks_is_none(two):
-    (pair,) = two.pairs
-    rows = tuple(
-        row if row.measure == two.by else row.model_copy(update={"verdict": "equal"}) for row in pair.differences
-    )
-    assert ties(two.model_copy(update={"pairs": (pair.model_copy(update={"differences": rows}),)})) == ""
 
 
 def _negative(ci):

@@ -151,11 +151,6 @@ def test_every_task_has_its_rows():
     assert texts(tables[2], "Within") == ["yes", "no", "at chance", "yes", "yes"]
 
 
-def test_what_too_few_items_could_show_is_none():
-    assert texts(results_table(variant("first")), "Detectable, points") == ["none"]
-    assert texts(results_table(variant("one")), "Detectable, points") == ["2.4"]
-
-
 def test_without_text_there_are_ids_alone():
     table, note = examples(variant("no-text"))[:2]
     assert isinstance(table, Table) and isinstance(note, Note)
@@ -181,10 +176,6 @@ def test_the_short_output_fits_its_lines_and_no_name_commands_the_page_or_the_te
         assert not list(page.all("script")) and not list(page.all("b", class_="x")), name
 
 
-def test_an_ascii_terminal_gets_ascii():
-    assert printed(VARIANTS["several"], 100, "ascii", details=True).isascii()
-
-
 # --- which answers flip
 
 
@@ -206,12 +197,6 @@ def test_a_class_that_flips_more_or_less_is_named_with_both_rates_and_their_inte
     assert "flip more" in said and "14.3 % [8.3, 20.3] against 4.1 % [0.0, 10.1] (p < 0.001, Holm)" in said
     less = changed(task("arc", "worse"), rate={"mean": 0.01, "ci": (0.0, 0.02)}, fisher_p_holm=0.02)
     assert "flip less" in less and "1.0 % [0.0, 2.0] against 4.1 % [0.0, 10.1] (p = 0.020, Holm)" in less
-
-
-def test_of_many_the_surest_are_named_and_the_others_counted():
-    said = class_sentence(report(*(task(f"t{number}", "worse") for number in range(5))))
-    assert said.count("flip more often") == 3
-    assert said.endswith(" 2 more.")
 
 
 def test_what_is_not_shown_or_not_known_names_no_task():

@@ -14,7 +14,7 @@ from app.kinds.trajectory.classes import (
 )
 from app.kinds.trajectory.matrices import matrices
 from app.kinds.trajectory.report import TrajectoryReport
-from app.kinds.trajectory.view import blocks, scope
+from app.kinds.trajectory.view import blocks
 from app.kinds.trajectory.words import heading, median_of, sentence
 from app.reports import format as fmt
 from app.reports.blocks import Figures, Section
@@ -145,15 +145,6 @@ def test_candidates_have_letters_if_there_are_several_and_numbers_of_their_own()
         assert f"the KL of {who} " in sentence(report)
 
 
-def test_surprise_under_the_writer_is_beside_that_under_the_reference():
-    report = of("one")
-    changes = tables.changes(report)
-    assert column(changes, "Own surprise, nats") == told(cell.change.surprise for cell in report.cells)
-    assert column(changes, "Surprise under p, nats") == told(cell.change.reference_surprise for cell in report.cells)
-    own = column(tables.texts(report), "Own surprise, nats")
-    assert set(told(cell.text.surprise for cell in report.cells)) < set(own)
-
-
 def test_texts_of_models_are_escaped_and_shown_safely():
     page = render(VARIANTS["one"])
     assert "<b>until</b>" not in page
@@ -215,14 +206,6 @@ def test_only_what_is_shown_is_named():
     assert "not shown to differ" in unjudged.split(". ")[1]
 
 
-def test_texts_too_few_for_any_p_value_are_not_compared():
-    """Of four places the least two-sided p value is 2/24, of five 2/120."""
-    for count, few in ((0, False), (1, True), (4, True), (5, False)):
-        data = copy.deepcopy(VARIANTS["one"])
-        data["token_classes"]["by_candidate"][0]["first_divergence"]["parted"] = count
-        assert ("too few" in parting_sentence(of(data))) == few
-
-
 # Matrices
 
 
@@ -247,30 +230,6 @@ def test_the_edit_distance_is_that_of_the_whole_text():
     first, *others = cells(data, "Token edit distance")[:3]
     assert first == ("edit distance 60 [50, 70] % of the length", "60", 4)
     assert [one[1:] for one in others] == [("–", 0), ("100", 7)]
-
-
-def test_the_change_of_repetition_has_its_sign_and_is_strong_either_way():
-    data = copy.deepcopy(VARIANTS["one"])
-    for mean, ci, shown in (
-        (0.12, [0.02, 0.22], ("repeated 4-grams +12 [2, 22] points", "+12", 4)),
-        (-0.12, [-0.22, -0.02], ("repeated 4-grams −12 [−22, −2] points", "−12", 4)),
-        (0.0, None, ("repeated 4-grams 0 points", "0", 0)),
-        (0.6, None, ("repeated 4-grams +60.0 points", "+60", 7)),
-        (None, None, ("no repeated 4-grams", "–", 0)),
-    ):
-        data["cells"][0]["change"]["repetition"]["4"] = {"mean": mean, "ci": ci}
-        assert cells(data, "Repeated 4-grams")[0] == shown
-    data["cells"][0]["change"]["repetition"] = {}
-    assert cells(data, "Repeated 4-grams")[0] == shown
-
-
-def test_the_template_is_named_for_the_prompts_that_are_in_it():
-    report = of("one")
-    for used, asked, named in ((False, False, ""), (True, False, "conversations in the"), (True, True, "all in the")):
-        request = (report.request or {}) | {"chat": asked}
-        text = scope(report.model_copy(update={"chat_template": used, "request": request}))
-        assert ("chat template" in text) == used
-        assert named in text
 
 
 def test_each_decoder_and_candidate_has_a_cell_in_each_matrix():

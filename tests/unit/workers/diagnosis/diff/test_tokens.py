@@ -53,15 +53,6 @@ def test_shared_positions_are_found_by_document_place_and_token(tmp_path):
     assert left.measures["kl"] == pytest.approx(right.measures["kl"])
 
 
-def test_other_tokens_at_the_same_place_are_not_shared(tmp_path):
-    one = written(tmp_path)
-    where = positions()
-    other_ids = type(where)(where.document, where.window, where.position, where.context, where.token_id + 1)
-    write_job(tmp_path / "other", values(np.zeros(1200)), where=other_ids)
-    other = read(tmp_path / "other" / "tokens.parquet", name="other")
-    assert len(shared([one, other])[0]) == 0
-
-
 @pytest.mark.parametrize("late", [False, True])
 def test_a_file_that_is_missing_or_deleted_while_it_is_read_is_told(tmp_path, monkeypatch, late):
     file, whole = tmp_path / "tokens.parquet", pq.read_table

@@ -35,13 +35,6 @@ def test_the_places_are_dealt_to_every_text_that_is_long_enough():
     assert found.p_value == pytest.approx(p, abs=0.01)
 
 
-def test_a_text_too_short_for_a_place_never_gets_it():
-    """The last place fits the longest text alone, so that the other two can change theirs only with each other."""
-    masks = [mask("x."), mask(".."), mask("....x")]
-    (found,) = breaking([masks], [1, 2, 5])
-    assert found.by_place == pytest.approx((2 + 1) / 2 / 3, abs=0.01)
-
-
 def test_texts_that_part_at_the_class_wherever_it_stands_are_told_from_its_places():
     rng = np.random.default_rng(0)
     masks = [rng.permutation(mask("x" + "." * 19)) for _ in range(16)]
@@ -57,11 +50,6 @@ def test_a_class_at_the_same_places_of_every_text_says_nothing_beyond_the_place(
     (found,) = breaking([masks], [1, 2, 3, 4] * 3)
     assert found.by_place == 1
     assert found.p_value is None
-
-
-def test_of_no_texts_that_part_nothing_is_said():
-    assert breaking([[mask("x."), mask(".x")]], [None, None]) == [None]
-    assert breaking([], [None, 1]) == []
 
 
 def test_a_place_behind_the_text_is_refused():

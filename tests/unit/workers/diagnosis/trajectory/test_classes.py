@@ -71,11 +71,6 @@ def test_bytes_of_half_a_character_are_not_taken_for_the_template_s():
     assert found.masks["template"].tolist() == [False, True]
 
 
-def test_a_role_name_that_a_model_writes_is_text():
-    told = path(("The dog", " jumps<s>user\nagain"), chat=True)
-    assert told["template"] == "<s>"
-
-
 def test_the_first_tokens_of_each_text_are_an_answer_s():
     long, short = " the lazy dog jumps over the quick brown fox and over it all", " yes"
     told = path(("One", long), ("Two", short))
@@ -96,29 +91,11 @@ def test_a_tool_call_that_is_written_as_json_is_found_in_the_answer_alone():
     assert half["tool_name"] == half["json_structure"] == ""
 
 
-def test_json_that_the_prompt_opens_and_the_text_closes_is_json():
-    told = path(('Reply: {"a": ', '{"b": 1}} end'))
-    assert told["json_structure"].replace(" ", "") == '{"":}}'
-
-
-def test_the_domain_of_the_prompt_does_not_say_what_was_written():
-    prose = path(("def f(x):", " and then he went to the market with her"), domain="code")
-    assert prose["code"] == ""
-    written = "\n    y = x + 1\n    z = y * 2\n    return z\n"
-    assert "z=y*2" in path(("def f(x):", written), domain="code")["code"]
-    assert "z=y*2" in path(("def f(x):", written), domain="prose")["code"]
-
-
 def test_a_plain_text_goes_on_in_the_prompt_s_language_and_an_answer_begins_anew():
     german, more = "Die Frau ist nicht in der Stadt und hat das", " Haus Hof Feld."
     assert path((german, more))["non_english"] == "HausHofFeld."
     assert path((german, more), chat=True)["non_english"] == ""
     assert path((german, " Haus ist nicht das von dem Mann."), chat=True)["non_english"].startswith("Haus")
-
-
-def test_the_role_name_before_an_answer_has_no_vote_on_its_script():
-    """Nine Latin letters of `assistant` against three: the answer alone is mostly of another script."""
-    assert path(("Hello", " 東 京 は"), chat=True)["non_english"] == "東京は"
 
 
 def test_names_are_known_by_the_prompts_and_the_texts_of_the_path():
@@ -133,12 +110,3 @@ def test_rare_tokens_are_counted_along_the_path():
     told = path(("the dog", "7"), ("a dog", "888"))
     assert told["rare"] == "7"
     assert path(("the dog 77", "7"), ("a dog", "8"))["rare"] == "8"
-
-
-def test_no_text_and_odd_bytes_are_no_error():
-    assert classify_path([], [], TOKENIZER, vocabulary=len(TOKENIZER)).masks["numbers"].size == 0
-    odd = [Continuation(tuple(range(2, 200)), ended=False)]
-    found = classify_path(
-        [Prompt("a", "prose", ids("x é"), conversation=False)], odd, TOKENIZER, vocabulary=len(TOKENIZER)
-    )
-    assert found.of_none.size == 198

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from tests.unit.workers.text.token_classes.making import chosen, made
-from workers.text.token_classes.catalogue import BY_TEXT
 from workers.text.token_classes.code import code
 from workers.text.token_classes.json_text import calls_in, json_structure, json_values, tool_arguments, tool_name
 from workers.text.token_classes.language import non_english
@@ -168,11 +167,6 @@ def test_paragraphs_are_told_by_their_small_words(paragraph: str, foreign: bool)
     assert non_english(text).any() == foreign
 
 
-def test_other_scripts_by_words_of_them() -> None:
-    text = made("He said Привет and 東京 and π to us.")
-    assert chosen(text, non_english(text)) == ["Привет", "東京"]
-
-
 def test_code_by_fence_by_backticks_by_domain_and_by_its_lines() -> None:
     fenced = made("Try this:\n```py\nx = f(1)\n```\nDone, with `y` too.")
     assert chosen(fenced, code(fenced)) == ["x = f(1)", "y"]
@@ -187,8 +181,3 @@ def test_code_by_fence_by_backticks_by_domain_and_by_its_lines() -> None:
 def test_json_is_not_code() -> None:
     text = made('{\n  "a": 1,\n  "b": {"c": 2},\n  "d": 3\n}\n')
     assert not code(text).any()
-
-
-def test_an_empty_document_is_in_no_class() -> None:
-    empty = made("")
-    assert all(mask(empty).shape == (0,) for mask in BY_TEXT.values())
