@@ -165,6 +165,7 @@ def task(
             "reference_at_chance": outcome == "at_chance",
             "candidate_at_chance": outcome == "at_chance",
         },
+        "kl": None if generated else {"mean": 0.21, "ci": (0.18, 0.24), "clusters": "documents"},
         "prediction": {
             "status": prediction,
             "rate": 0.068 if told else None,

@@ -15,6 +15,7 @@ from app.contracts.report import (
     Ci,
     ComparedReport,
     Count,
+    Mean,
     Severity,
 )
 from app.contracts.task import Chance, HarnessDefinition, TaskFormat, TaskMetric
@@ -198,6 +199,7 @@ class PairedTask(Contract):
     equivalence: Equivalence
     detectable: Detectable
     chance: Chance
+    kl: Mean | None = Field(description="KL at the tokens of the answers; null for generated answers")
     prediction: FlipPrediction
     outcome: Outcome
     shortened: Count = Field(description="items whose beginning was cut off to fit the model's context")

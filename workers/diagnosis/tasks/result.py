@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from app.contracts.report import Mean
 from app.contracts.task import Chance, HarnessTask
 from app.kinds.tasks.report import (
     AnyTaskResult,
@@ -33,7 +34,9 @@ from workers.analysis.paired import mcnemar, score
 from workers.analysis.paired.pairs import Pairs, wilson
 from workers.answering.guessing import chance_of
 from workers.answering.pair import Answered
+from workers.distributions.intervals import Clusters
 from workers.distributions.significance import holm
+from workers.measuring.summary import as_mean
 
 _SHOWN_CHARACTERS: Final = 600
 
@@ -91,6 +94,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
             "equivalence": equivalence,
             "detectable": _detectable(pair, planned[index], level_of(asked)),
             "chance": guessed,
+            "kl": _kl(one, request.seed),
             "prediction": planned[index].prediction,
             "outcome": outcome,
             "shortened": one.shortened,
@@ -161,6 +165,16 @@ def _detectable(pair: Pairs, planned: Planned, level: float) -> Detectable:
         source="predicted" if told else "assumed",
         at_measured_rate=mcnemar.detectable(pair.items, found, level=level) if pair.flips else None,
     )
+
+
+def _kl(one: Answered, seed: int) -> Mean | None:
+    if one.likelihoods is None:
+        return None
+    finite = np.isfinite(one.likelihoods.kl)
+    if not finite.any():
+        return Mean(mean=None, ci=None)
+    kl = np.maximum(one.likelihoods.kl[finite], 0.0)
+    return as_mean(Clusters(one.likelihoods.item[finite], "documents").means([kl], seed=seed)[0], (0.0, np.inf))
 
 
 def _not_finite(one: Answered, side: int) -> NotFinite | None:
