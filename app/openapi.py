@@ -35,7 +35,7 @@ from app.contracts.diff_report import DiffReport
 from app.contracts.errors import CATALOGUE, ErrorCode
 from app.contracts.event import Event
 from app.contracts.job import Estimate, Job, JobPage, Queue
-from app.contracts.profile import Comparison, Profile, ProfilePage
+from app.contracts.profile import Profile, ProfilePage
 from app.contracts.request import FEWEST_VALUES, MOST_VALUES, SweptRequest
 from app.error_guide import GUIDE
 from app.kinds.registry import KINDS, submissions
@@ -152,7 +152,6 @@ def _components() -> dict[str, Any]:
         DiffReport,
         Profile,
         ProfilePage,
-        Comparison,
         Deployment,
         DeploymentList,
         DeploymentEvent,

@@ -1,10 +1,10 @@
 """Matrix products of 16-bit numbers on processors that have none.
 
-Without AVX-512 (most laptops, and servers of some years ago) oneDNN has no products of bf16 or float16, and torch adds
-them up number by number: several times slower than float32. With AVX-512 but without its BF16 (Skylake to Ice Lake)
-oneDNN has them, made up of other instructions: 54 GFLOP/s where float32 has 238, on two such cores. In both cases the
-factors are taken to float32, in which they are exact, multiplied, and the product is rounded once: what a bf16 product
-with float32 accumulation is. Elsewhere nothing here does anything.
+Without AVX-512 (most laptops, older servers) oneDNN has no products of bf16 or float16. Then torch adds them up number
+by number, several times slower than float32. With AVX-512 but without its BF16 (Skylake to Ice Lake) oneDNN has them,
+made up of other instructions: 54 GFLOP/s where float32 has 238, on two such cores. In both cases the factors are taken
+to float32, in which they are exact, multiplied, and the product is rounded once: what a bf16 product with float32
+accumulation is. Elsewhere nothing here does anything.
 """
 
 import platform
@@ -30,8 +30,8 @@ def lacking(dtype: torch.dtype) -> bool:
 
 @cache
 def made_up(dtype: torch.dtype) -> bool:
-    """Whether oneDNN makes products of `dtype` up of other instructions here: slower than float32 where there is
-    something to compute, and twice as fast for a single row, which waits for the weights' bytes alone."""
+    """Whether oneDNN makes products of `dtype` up of other instructions here. They are slower than float32 for many
+    rows, and twice as fast for a single row, which waits for the weights' bytes alone."""
     if dtype != torch.bfloat16 or platform.machine() not in ("x86_64", "AMD64"):
         return False
     has = torch.cpu.get_capabilities()

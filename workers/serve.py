@@ -1,8 +1,8 @@
 """One replica of a deployment: `python -m workers.serve --deployment NAME_OR_ID --replica N`.
 
-It makes the model (by its recipe, from the checkpoint store where it was made before), runs vLLM's OpenAI server as a
-child with calibration in its engine process, and says in Redis that it is there, as long as it is. It computes nothing
-itself, so its lease does not depend on how busy the model is.
+It makes the model by its recipe, or takes it from the checkpoint store. It runs the OpenAI server of vLLM as a child
+with calibration in its engine process, and keeps a lease in Redis. It computes nothing itself, so its lease does not
+depend on how busy the model is.
 
 SIGTERM or SIGINT drains: no further request is sent here, running ones get `drain_s`; a second signal ends at once.
 Exit status 0 after that, or when the deployment is deleted; 1 when it cannot start or its server ends.

@@ -2,8 +2,8 @@
 
 The process that exports them never imports torch. The child process that computes sends samples by name
 (`JobContext.observe`); `Telemetry.observe` is where a name becomes a metric. Labels that name a comparison are aliases
-and recipe fingerprints only, and the number of comparisons is bounded: the one that was measured longest ago goes
-first, with all its series.
+and recipe fingerprints only. The number of comparisons is bounded: the one that was measured longest ago goes first,
+with all its series.
 """
 
 from __future__ import annotations

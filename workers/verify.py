@@ -1,21 +1,18 @@
 """The verify process of one deployment: `python -m workers.verify --deployment ID`.
 
 The candidate drafts and the reference verifies, so that answers follow the reference's distribution exactly
-(docs/verified.md). It offers that only after a self-test at start; where that fails it stays, says the measured reason,
-and answers 501. SIGTERM or SIGINT ends it within seconds. Exit status 0 when told to go or when the deployment was
-deleted, 1 when it cannot start, or failed at work.
+(docs/verified.md). It offers that only after a self-test at start. If the test fails, the process stays, reports the
+measured reason, and answers 501.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import time
@@ -29,24 +26,21 @@ if __name__ == "__main__":
     environment.start_with_engine_environment()  # before torch is imported
 
 import uvicorn
-from redis.exceptions import RedisError
 
 from app.address import url_of
-from app.contracts.deployment import Deployment, DeploymentState, Replica
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.deployment import Deployment, DeploymentState
+from app.contracts.errors import HemostatError
 from app.deployments.secret import new_secret
 from app.deployments.store import DeploymentStore
-from app.jobs.connection import connect
 from app.protocol import BoundedProtocol
-from app.secrets import hide_memory
 from app.settings import Settings
+from workers import sidecar
 from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.verified import selftest
-from workers.calibration.verified.desk import RequestQueue
-from workers.calibration.verified.door import make_door
 from workers.calibration.verified.models import VerifiedModels
+from workers.calibration.verified.requests import RequestQueue
+from workers.calibration.verified.routes import make_app
 from workers.process.failures import safe_traceback
-from workers.process.logs import configure_logging
 from workers.process.tasks import cancel
 from workers.telemetry_verify import VerifyTelemetry
 from workers.text.shipped import load_shipped
@@ -54,9 +48,6 @@ from workers.text.tokenization import encode, load_tokenizer
 
 logger = logging.getLogger("workers.verify")  # also where it runs as __main__
 
-# What is asked to stop gets so long; then the process goes without it.
-GRACE_S: Final = 3.0
-POLL_S: Final = 1.0
 PROMPTS: Final = 4  # of the self-test
 PROMPT_TOKENS: Final = 8
 
@@ -76,50 +67,45 @@ class Verifying:
         self._settings, self._store, self._deployment = settings, store, deployment
         self._telemetry = VerifyTelemetry(deployment.name)
         self._compute = Compute("verify")
-        self._desk: RequestQueue | None = None
+        self._queue: RequestQueue | None = None
         self._state = DeploymentState.STARTING
         self._reason = "its engines start"
         self._ends = asyncio.Event()
 
-    async def run(self, told: asyncio.Event) -> None:
-        """Works until told to go, or until the deployment is deleted."""
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Works until `stopping` is set, or until the deployment is deleted."""
         host = "127.0.0.1" if self._settings.advertise_host is None else "0.0.0.0"  # noqa: S104 - asked for
         with socket.socket() as listener:
             listener.bind((host, 0))
             url = url_of(self._settings.advertise_host or host, listener.getsockname()[1])
             secret = "" if self._settings.advertise_host is None else new_secret()
-            door = make_door(lambda: self._desk, lambda: self._reason, self._telemetry.registry, secret)
+            door = make_app(lambda: self._queue, lambda: self._reason, self._telemetry.registry, secret)
             options: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
             server = _Server(uvicorn.Config(door, lifespan="off", http=BoundedProtocol, **options))
-            replica = Replica(
-                id=f"verify-{os.getpid()}",
-                role="verify",
-                url=url,
-                secret=secret,
-                metrics_urls=(f"{url}/metrics",),
-                host=socket.gethostname()[:200],
-                pid=os.getpid(),
-                started_at=time.time(),
-            )
+            replica = sidecar.replica_of("verify", (f"{url}/metrics",), url=url, secret=secret)
             logger.info("verify process of %s at %s", self._deployment.name, url)
             serving = asyncio.create_task(server.serve(sockets=[listener]), name="door")
             working = asyncio.create_task(self._work(), name="verify")
-            beating = asyncio.create_task(self._heartbeat(replica), name="heartbeat")
-            asked = asyncio.create_task(told.wait(), name="told to go")
+            beating = asyncio.create_task(
+                sidecar.heartbeat(
+                    self._settings, self._store, self._deployment.id, replica, lambda: (self._state, self._reason)
+                ),
+                name="heartbeat",
+            )
+            asked = asyncio.create_task(stopping.wait(), name="stopping")
             try:
                 # The work goes on beside a self-test that failed: it ends alone where engines failed at work.
                 await asyncio.wait({serving, working, beating, asked}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                self._desk = None
+                self._queue = None
                 self._ends.set()
                 self._compute.stop()
-                await asyncio.wait({working}, timeout=GRACE_S)
+                await asyncio.wait({working}, timeout=sidecar.GRACE_S)
                 server.should_exit = True
                 server.force_exit = True
-                await asyncio.wait({serving}, timeout=GRACE_S)
+                await asyncio.wait({serving}, timeout=sidecar.GRACE_S)
                 await cancel(beating, asked)
-                with contextlib.suppress(RedisError, OSError, HemostatError):
-                    await self._store.leave(self._deployment.id, replica.id)
+                await sidecar.leave(self._store, self._deployment.id, replica)
             for task in (working, serving, beating):
                 if task.done() and not task.cancelled():
                     task.result()
@@ -127,27 +113,27 @@ class Verifying:
     async def _work(self) -> None:
         """Offers verified decoding, or says why not, until the process is asked to go. Raises what fails at work."""
         try:
-            desk = await self._prepared()
+            requests = await self._prepared()
         except Stopped:
             return
         except HemostatError as error:
             self._say(DeploymentState.FAILED, error.detail)
             logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is reported whole
-            desk = None
+            requests = None
         except Exception as error:
             self._say(DeploymentState.FAILED, f"verified decoding failed ({type(error).__name__}); see its log")
             logger.error("verified decoding failed\n%s", safe_traceback(error))  # noqa: TRY400 - without values
-            desk = None
-        if desk is None:
+            requests = None
+        if requests is None:
             await self._ends.wait()
             return
-        self._desk = desk
+        self._queue = requests
         try:
-            await self._compute.run(desk.work)
+            await self._compute.run(requests.work)
         except Stopped:
             return
         finally:
-            self._desk = None
+            self._queue = None
 
     async def _prepared(self) -> RequestQueue | None:
         """What takes requests; None, and the reason is reported, where the self-test failed."""
@@ -178,18 +164,18 @@ class Verifying:
         if not found.passed:
             self._say(DeploymentState.FAILED, f"its self-test failed: {found.reason}")
             return None
-        desk = RequestQueue(
+        requests = RequestQueue(
             models.verifier,
             tokenizer.backend_tokenizer,
             stops=models.stops,
             running=settings.verify_streams,
             waiting=4 * settings.verify_streams,
         )
-        desk.on_finish = lambda stream: self._telemetry.finished(
+        requests.on_finish = lambda stream: self._telemetry.finished(
             drawn=stream.drawn, passes=stream.passes, drafted=stream.drafted, overlap=stream.overlap
         )
         self._say(DeploymentState.READY, f"{found.reason}; prompt and answer together at most {models.length} tokens")
-        return desk
+        return requests
 
     def _keep(self, found: selftest.SelfTest) -> None:
         """The measured self-test beside the deployment's other files, written whole."""
@@ -204,25 +190,6 @@ class Verifying:
             logger.info("%s: %s", state.value, reason)
         self._state, self._reason = state, reason
 
-    async def _heartbeat(self, replica: Replica) -> None:
-        """Renews the lease, at once when the state changes; returns where the deployment was deleted."""
-        said: tuple[DeploymentState, str] | None = None
-        said_at = 0.0
-        while True:
-            now = (self._state, self._reason)
-            if now != said or time.monotonic() - said_at >= self._settings.replica_renew_s:
-                try:
-                    told = replica.model_copy(update={"state": now[0], "reason": now[1][:1000]})
-                    await self._store.renew(self._deployment.id, told)
-                    said, said_at = now, time.monotonic()
-                except HemostatError as error:
-                    if error.code is ErrorCode.DEPLOYMENT_NOT_FOUND:
-                        return
-                    raise
-                except (RedisError, OSError) as error:
-                    logger.debug("Redis: %s", type(error).__name__)
-            await asyncio.sleep(min(0.25, self._settings.replica_renew_s / 4))
-
 
 def some_tokens(tokenizer_folder: Path) -> list[int]:
     """A short text of the shipped ones in the models' tokens, for the check of the head."""
@@ -235,54 +202,13 @@ def _texts(count: int) -> list[str]:
     return [document.text for document in documents if document.text][:count]
 
 
-async def serve(settings: Settings, name: str) -> int:
-    """Works until told to go. Raises `HemostatError` when it cannot start."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    client = connect(settings)
-    try:
-        store = DeploymentStore(client, settings)
-        while not told.is_set():
-            try:
-                deployment = await store.get(name)
-                break
-            except (RedisError, OSError):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(told.wait(), POLL_S)
-        else:
-            return 0
-        await Verifying(settings, store, deployment).run(told)
-        status = 0
-    except HemostatError as error:
-        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is reported whole
-        status = 1
-    except Exception as error:
-        logger.error("verified decoding ended\n%s", safe_traceback(error))  # noqa: TRY400 - without values
-        status = 1
-    finally:
-        with contextlib.suppress(RedisError, OSError):
-            await client.aclose()
-    logging.shutdown()
-    # A regular end would wait for the thread that computes, and then for vLLM.
-    os._exit(status)
+async def _verify(settings: Settings, store: DeploymentStore, deployment: Deployment, stopping: asyncio.Event) -> None:
+    await Verifying(settings, store, deployment).run(stopping)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m workers.verify", description="Verify process of a deployment.")
-    parser.add_argument("--deployment", required=True, help="id or name of the deployment")
-    options = parser.parse_args(arguments)
-    environment.prepare()
-    settings = Settings()
-    hide_memory()
-    configure_logging("verify", settings.log_level)
-    try:
-        return asyncio.run(serve(settings, options.deployment))
-    except HemostatError as error:
-        logger.error("%s; %s", error.detail, error.hint)  # noqa: TRY400 - it is reported whole
-        return 1
+    return sidecar.start("verify", _verify, arguments)
 
 
 if __name__ == "__main__":

@@ -142,10 +142,6 @@ class Client:
         """One calibration profile."""
         return self._json("GET", f"/v1/calibration/profiles/{quote(version, safe='')}")
 
-    def compare_profiles(self, version: str, other: str) -> Json:
-        """Two calibration profiles beside each other."""
-        return self._json("GET", f"/v1/calibration/profiles/{quote(version, safe='')}/compare/{quote(other, safe='')}")
-
     def delete_profile(self, version: str) -> None:
         """Deletes a calibration profile."""
         self._send("DELETE", f"/v1/calibration/profiles/{quote(version, safe='')}")

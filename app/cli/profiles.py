@@ -71,37 +71,11 @@ def show(version: str, *, url: Url = None, as_json: AsJson = False) -> None:
 
 
 @profiles_app.command()
-def compare(version: str, other: str, *, url: Url = None, as_json: AsJson = False) -> None:
-    """Two profiles: how they were fitted, and what their tests said."""
-    with connect(url, settings()) as client:
-        found = client.compare_profiles(version, other)
-    if as_json:
-        print_json(found)
-        return
-    if not found["same_model"]:
-        out.print("[yellow]note[/] they correct different models")
-    if not found["same_test"]:
-        out.print("[yellow]note[/] they were tested on different documents: their KL do not compare")
-    table = Table(box=None, header_style="bold")
-    for heading in ("", version, other):
-        table.add_column(heading, overflow="fold")
-    for difference in found["differences"]:
-        table.add_row(*(escape("–" if value is None else str(value)) for value in _row(difference)))
-    for domain in found["domains"]:
-        table.add_row(f"KL on {escape(domain['domain'])}", *(_mean(domain[side]) for side in ("a", "b")))
-    out.print(table)
-
-
-@profiles_app.command()
 def delete(version: str, *, url: Url = None) -> None:
     """Delete a profile that no deployment serves, tries, or would go back to."""
     with connect(url, settings()) as client:
         client.delete_profile(version)
     out.print(f"{escape(version)} is deleted.")
-
-
-def _row(difference: Json) -> tuple[Any, Any, Any]:
-    return difference["pointer"].removeprefix("/"), difference["a"], difference["b"]
 
 
 def _mean(mean: Json | None) -> str:

@@ -141,31 +141,3 @@ class ProfilePage(Contract):
 
     object: Literal["list"] = "list"
     data: tuple[Profile, ...]
-
-
-class Difference(Contract):
-    """A field in which two profiles differ; JSON pointer, and what each has."""
-
-    pointer: str
-    a: Setting
-    b: Setting
-
-
-class DomainDifference(Contract):
-    """Calibrated mean KL of both on one domain of their tests."""
-
-    domain: str
-    a: Mean | None
-    b: Mean | None
-
-
-class Comparison(Contract):
-    """Two profiles beside each other."""
-
-    object: Literal["calibration.comparison"] = "calibration.comparison"
-    a: Version
-    b: Version
-    same_model: bool = Field(description="whether both correct the same weights towards the same reference")
-    same_test: bool = Field(description="whether both were tested on the same documents; else their KL do not compare")
-    differences: tuple[Difference, ...] = Field(description="of how they were fitted, and of their parameters")
-    domains: tuple[DomainDifference, ...]

@@ -1,8 +1,8 @@
 """Keeps deployments and processes the same: `hemostat serve`, or `python -m app.deployments.agent`.
 
-Once a second it compares the deployments in Redis with the processes that it has: a serving process for each wanted
-replica, a shadow process for each deployment, a verifying one where it is asked for. What ends is started again after a
-pause that grows; the end of its log becomes the deployment's reason. While Redis is away the processes go on.
+Once a second it compares the deployments in Redis with its processes. Each wanted replica has a serving process, each
+deployment a shadow process, and a verifying one on request. What ends is started again after a pause that grows; the
+end of its log becomes the deployment's reason. While Redis is away the processes go on.
 """
 
 from __future__ import annotations

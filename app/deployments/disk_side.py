@@ -1,10 +1,9 @@
 """What expired in memory leaves the server's disk, too.
 
-A sample's key expires, but what it held stays in the server's append-only file until that is written again, which the
-server does by itself only once the file has grown a lot. So it is asked to, wherever samples were queued since it was
-last written again: an expiry after the first of them, and then at most once an expiry. While somebody looks and the
-server does as it is asked, a sample's token ids are on disk for two expiries at most, and for as long as it takes to
-notice and to write.
+A sample's key expires, but its content stays in the server's append-only file until that is written again. By itself
+the server does so only once the file has grown a lot. So it is asked to, wherever samples were queued since it was last
+written again: an expiry after the first of them, and then at most once an expiry. So a sample's token ids are on disk
+for two expiries at most, plus the time to notice and to write.
 """
 
 from __future__ import annotations

@@ -53,9 +53,9 @@ class OwnerSide(Scripts):
     ) -> Deployment:
         """Writes the record of a deployment; the agent starts its processes. Raises DEPLOYMENT_EXISTS.
 
-        `hold`: the request's idempotency key; it means the deployment from now on.
-        `within_memory`: raises DEPLOYMENT_CONFLICT where it would not fit the memory shares beside the others; sum and
-        record are one script, so that two requests at one time cannot both have the last share.
+        `hold`: the request's idempotency key; it means the deployment from now on. `within_memory`: raises
+        DEPLOYMENT_CONFLICT if it does not fit the memory shares beside the others. Sum and record are one script: of
+        two requests at one time only one gets the last share.
 
         Nothing else is checked here: that its model, recipe and profile are right is for `app.deployments.service`.
         """
@@ -171,9 +171,9 @@ class OwnerSide(Scripts):
     ) -> Deployment:
         """Makes `version` the active one; the one before stays loaded to go back to.
 
-        Already active: nothing changes. Raises DEPLOYMENT_CONFLICT where calibration is off or the deployment is being
-        deleted, unless a person asked (`manual`), where it is frozen, and where another version than `instead_of` is
-        active: anyone who decided on the grounds of that one must not undo what somebody else did meanwhile.
+        Already active: nothing changes. Raises DEPLOYMENT_CONFLICT if calibration is off, if the deployment is being
+        deleted, or if it is frozen and no person asked (`manual`). It does so too if another version than `instead_of`
+        is active: the decision was about that one.
         """
         return await self._activate(
             deployment_id, "promote", version, reason, evidence, manual=manual, instead_of=instead_of

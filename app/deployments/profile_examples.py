@@ -5,7 +5,6 @@ from typing import Any, Final
 from app.jobs.examples import JOB_ID
 
 VERSION: Final = "cal-3f9c2a7be1d04c58"
-OTHER: Final = "cal-91d6e0f2a5b7c834"
 
 _RAW: Final = {"mean": 0.3262, "ci": [0.3011, 0.3538], "clusters": "documents"}
 _CALIBRATED: Final = {"mean": 0.2251, "ci": [0.2074, 0.2443], "clusters": "documents"}
@@ -102,12 +101,3 @@ PROFILE: Final[dict[str, Any]] = {
     },
 }
 PAGE: Final = {"object": "list", "data": [PROFILE]}
-COMPARISON: Final = {
-    "object": "calibration.comparison",
-    "a": VERSION,
-    "b": OTHER,
-    "same_model": True,
-    "same_test": True,
-    "differences": [{"pointer": "/fit/seed", "a": 0, "b": 1}],
-    "domains": [{"domain": "prose", "a": _CALIBRATED, "b": _CALIBRATED}],
-}

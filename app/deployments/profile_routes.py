@@ -10,7 +10,7 @@ from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import Profile, ProfilePage
 from app.deployments import profile_examples as examples
-from app.deployments.profiles import ProfileFiles, compare, not_found
+from app.deployments.profiles import ProfileFiles, not_found
 from app.openapi import JSON, Answer, answers
 from app.security.scopes import Needs, Scope, key_of
 from app.state import State, state_of
@@ -43,17 +43,6 @@ async def get_profile(request: Request, version: str) -> Response:
     """The record of its fit, and the comparison table of its test."""
     profile = await _get(request, version)
     return Response(profile.model_dump_json(), media_type=JSON)
-
-
-@router.get(
-    PATH + "/{version}/compare/{other}",
-    summary="Two calibration profiles beside each other",
-    responses=answers(Answer(200, examples.COMPARISON, "Comparison"), errors=_READ),
-)
-async def compare_profiles(request: Request, version: str, other: str) -> Response:
-    """In what they were fitted differently, and what their tests said of each domain."""
-    found = compare(await _get(request, version), await _get(request, other))
-    return Response(found.model_dump_json(), media_type=JSON)
 
 
 @changes.delete(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,15 +18,12 @@ from pydantic import ValidationError
 
 from app.contracts.deployment import IDENTITY, VERSION_PATTERN
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.profile import Comparison, Difference, DomainDifference, Profile, Setting
-from app.contracts.report import Mean
+from app.contracts.profile import Profile
 from app.settings import Settings
 
 PROFILE_FILE: Final = "profile.json"
 MAX_SHOWN: Final = 64
 _VERSION: Final = re.compile(VERSION_PATTERN)
-# Fields that say which profile it is, and not how it was made.
-_IDENTIFYING: Final = ("version", "object", "created_at", "job", "deployment", "test", "evidence")
 
 
 def is_version(text: str) -> bool:
@@ -83,57 +79,6 @@ class ProfileFiles:
         except (FileNotFoundError, NotADirectoryError):
             raise not_found(version) from None
         shutil.rmtree(gone)
-
-
-def compare(a: Profile, b: Profile) -> Comparison:
-    """Two profiles beside each other: how they were fitted, and what their tests said of each domain."""
-    one, other = (dict(_flat(profile.model_dump(mode="json", exclude=set(_IDENTIFYING)))) for profile in (a, b))
-    pointers = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    tests = [_test(profile) for profile in (a, b)]
-    domains = [_domains(profile) for profile in (a, b)]
-    return Comparison(
-        a=a.version,
-        b=b.version,
-        same_model=_model(a) == _model(b),
-        same_test=tests[0] is not None and tests[0] == tests[1],
-        differences=tuple(
-            Difference(pointer=pointer, a=one.get(pointer), b=other.get(pointer)) for pointer in sorted(pointers)
-        ),
-        domains=tuple(
-            DomainDifference(domain=name, a=domains[0].get(name), b=domains[1].get(name))
-            for name in sorted({*domains[0], *domains[1]})
-        ),
-    )
-
-
-def _model(profile: Profile) -> tuple[str, str]:
-    fit = profile.fit
-    return fit.reference.weights_fingerprint, fit.candidate.weights_fingerprint
-
-
-def _test(profile: Profile) -> str | None:
-    return next((found.fingerprint for found in profile.fit.sets if found.name == "test"), None)
-
-
-def _domains(profile: Profile) -> dict[str, Mean]:
-    if profile.test is None:
-        return {}
-    chosen = next((row for row in profile.test.table if row.chosen), None)
-    return {} if chosen is None else {name: cell.calibrated for name, cell in chosen.domains.items()}
-
-
-def _flat(value: object, at: str = "") -> Iterator[tuple[str, Setting]]:
-    """Every leaf with its JSON pointer."""
-    items: Iterable[tuple[object, object]]
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    else:
-        yield at, value if isinstance(value, float | int | str | bool) or value is None else str(value)
-        return
-    for name, inner in items:
-        yield from _flat(inner, f"{at}/{str(name).replace('~', '~0').replace('/', '~1')}")
 
 
 def not_found(version: str) -> HemostatError:

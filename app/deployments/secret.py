@@ -1,8 +1,7 @@
 """The secret between the gateway and a serving or verifying process that other machines can reach.
 
-The process draws one when it starts, and shows it with its lease, in Redis: anyone who may read Redis is of the
-service, no one has to hand it round, and it ends with the process. Its own children read it from a file of mode 0600.
-It is in no answer, event or log."""
+The process draws one when it starts, and stores it with its lease in Redis, which only the service may read. It ends
+with the process. Its own children read it from a file of mode 0600. It is in no answer, event or log."""
 
 from __future__ import annotations
 

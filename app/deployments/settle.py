@@ -1,9 +1,9 @@
 """What becomes of a calibrate job that was asked for a deployment: its profile is promoted, or refused with the reason.
 
 The job runs in a child process that knows no Redis, so it is settled here, after its end was recorded, from its record
-and report. Ids of such jobs stand in a set from when the job is made until it is settled. So no crash between the
-two loses it; and what was settled already is given by the deployment's own events, which name the job, so that it is
-settled once. (The job that a deployment itself started is concluded by `app.deployments.fit`.)
+and report. Ids of such jobs stand in a set from when the job is made until it is settled. So no crash between the two
+loses it. The deployment's events name the jobs that were settled, so each is settled once. The job that a deployment
+itself started is concluded by `app.deployments.fit`.
 """
 
 from __future__ import annotations

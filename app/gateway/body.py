@@ -12,8 +12,8 @@ MAX_MARKS: Final = 100_000  # brackets, colons and quotes
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """The object. Raises ApiError (400) where it is no JSON object, holds a number that is not finite or that no float
-    can hold, has too many values or is nested deeper than 64 levels."""
+    """The object. Raises ApiError (400) if it is no JSON object, has too many values, or is nested deeper than 64
+    levels. So it does for a number that no finite float can hold."""
     try:
         counted(raw, MAX_MARKS)
         body = json.loads(raw.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)

@@ -1,8 +1,8 @@
 """Which deployments there are and which replicas serve them: the store's list, at most a second old.
 
-While Redis is away the last known list stays, so that serving goes on. A replica's lease may have run out in the store
-meanwhile though it lives; after an outage the replicas that were known before it are kept for as long as they need to
-register again.
+While Redis is away the last known list stays, so that serving goes on. The lease of a living replica may run out in the
+store meanwhile. So after an outage the replicas known before it are kept until they have had the time to register
+again.
 """
 
 import asyncio
@@ -38,8 +38,8 @@ class Store(Protocol):
 
 
 class Directory:
-    """`find` answers from memory. A look-up that needs fresh news asks the store first: of a name that is not known, in
-    a list beyond its age, or in one from before a change that this process made.
+    """`find` answers from memory. A look-up asks the store first if the name is not known, if the list is too old, or
+    if this process changed a deployment since.
 
     `on_read` is called with what was read, each time.
     """

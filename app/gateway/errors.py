@@ -1,8 +1,8 @@
 """Errors of the OpenAI routes: one envelope, {"error": {message, type, param, code}}, whichever layer they come from.
 
-`code` is a code of the service's catalogue (`/errors/CODE` explains it), always a string; `type` is OpenAI's class of
-errors for the status, so that its clients raise the exception that a caller expects. `x-should-retry` shows these
-clients whether another attempt can help.
+`code` is a code of the service's catalogue (`/errors/CODE` explains it), always a string. `type` is OpenAI's class of
+errors for the status, so that its clients raise the expected exception. `x-should-retry` shows these clients whether
+another attempt can help.
 """
 
 import json
@@ -118,8 +118,8 @@ def in_scope(scope: Scope, error: HemostatError, headers: dict[str, str] | None 
 def from_replica(status: int, body: bytes, prompt: str | None = None) -> ApiError:
     """What the replica's server refused, in our envelope: its words for faults of the request, ours for its own.
 
-    `prompt` is the field that holds the prompt, to blame where the context is too short. vLLM quotes the request in its
-    messages, which is the client's to read; paths and traces are taken out.
+    `prompt` is the field that holds the prompt, to blame if the context is too short. vLLM's messages may quote the
+    request, which is the client's own. Paths and traces are removed.
     """
     try:
         given = json.loads(body)["error"]

@@ -116,8 +116,8 @@ class Exchange(Response):
         return self.deployment.id, self.options.verify
 
     def _owed(self) -> int:
-        """What was sent and is not counted: the prompt, and of an answer that is not streamed the tokens that a replica
-        generates in so much time, as far as the request allows them."""
+        """What was sent and is not counted: the prompt, and the tokens of an answer that is not streamed. These are
+        estimated by time, up to what the request allows."""
         if self.streamed or not self.prompt_at_most:
             return self.prompt_at_most
         generated = self.gateway.pace(self._paced) * (time.perf_counter() - self.sent_at)
@@ -339,8 +339,8 @@ class Exchange(Response):
         """Asks the engine whether it ended this request; raises ApiError where it did. The engine computes meanwhile,
         and its answer may take a step: for ends alone that look so.
 
-        An engine that cannot be asked may have ended it, so that its text is none: an error, unless there is one anyway
-        (`failed`), or a stop token that the client named explains the end.
+        An engine that cannot be asked may have ended it. That is an error, unless there is one anyway (`failed`), or a
+        stop token that the client named explains the end.
         """
         try:
             why = await self.gateway.upstream.why_ended(choice.replica, request_id)

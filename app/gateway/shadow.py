@@ -23,8 +23,8 @@ _WINDOW_S: Final = 10.0  # of the budget, that may be spent at once
 
 
 class Budget:
-    """Generated tokens per second that may be scored again. A sample is charged when its length is known, so the budget
-    may run into debt by one sample of each request in flight, and is paid back before the next is drawn."""
+    """Generated tokens per second that may be scored again. A sample is charged when its length is known. So the budget
+    may run into debt by one sample per request in flight, which is paid back before the next draw."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

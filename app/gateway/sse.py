@@ -1,7 +1,7 @@
 """Server-sent events, cut out of a byte stream one by one.
 
-The form is that of the HTML standard, section "Server-sent events": a blank line ends an event, lines may end in LF, CR
-LF or CR, `data` lines are joined by LF, what begins with a colon is a comment.
+The form is that of the HTML standard, section "Server-sent events". A blank line ends an event; lines may end in LF, CR
+LF or CR. `data` lines are joined by LF, and a line that begins with a colon is a comment.
 """
 
 from collections.abc import Iterator

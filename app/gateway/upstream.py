@@ -1,8 +1,7 @@
 """HTTP to the replicas: one connection pool, every time-out set, nothing of the client's headers passed on.
 
-Each replica gets the internal secret that it registered with, and no other one's. httpx's own transport reads HTTP in
-Python, which costs more than all else that the gateway does with an event of a stream: aiohttp's, under the same
-client, reads it in C.
+Each replica gets the internal secret that it registered with, and no other one's. The own transport of httpx reads HTTP
+in Python, which is the largest cost of an event of a stream. The one of aiohttp, under the same client, reads it in C.
 """
 
 import asyncio
@@ -138,8 +137,8 @@ class Upstream:
             raise DoorSilentError from error
 
     async def check_alive(self, replica: Replica) -> None:
-        """Raises ReplicaLostError where its server says that its engine is dead, or says nothing. vLLM's answers on for
-        a while when its engine has died: each request with an error that looks like the request's own."""
+        """Raises ReplicaLostError if its server reports a dead engine, or does not answer. The server of vLLM goes on
+        for a while after its engine died: each request gets an error that looks like its own."""
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 answer = await self._client.get(f"{base(replica)}/health", timeout=self._timeout(HEALTH_TIMEOUT_S))

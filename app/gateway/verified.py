@@ -1,8 +1,8 @@
 """Verified decoding: the deployment's verify process drafts and verifies, this makes OpenAI's answers of its blocks.
 
-The process takes token ids and gives blocks of tokens, one JSON object a line; the last holds the end, the usage, the
-acceptance rate and the tokens per pass of the reference. What would change the distribution that is promised (biases,
-penalties, constraints, several sequences) is refused rather than ignored.
+The process takes token ids and returns blocks of tokens, one JSON object per line. The last one holds the end, the
+usage, the acceptance rate and the tokens per pass of the reference. What would change the distribution that is promised
+(biases, penalties, constraints, several sequences) is refused rather than ignored.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A stream to a client: begun by its first event or sign of life, kept alive, given up where no one reads it.
 
-`write` returns when the server has taken the bytes, which waits while the client's buffer is full: so a slow client
-slows the reading from its replica and nothing piles up here.
+`write` returns when the server has taken the bytes, and waits while the client's buffer is full. So a slow client slows
+the reading from its replica, and nothing piles up here.
 """
 
 import asyncio

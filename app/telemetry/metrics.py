@@ -1,8 +1,8 @@
 """Every metric of the front end, in one file.
 
 Labels are bounded: routes are templates, methods, statuses and kinds come from fixed sets. What a client wrote never
-becomes a label. The state of the queue is read from Redis when it is scraped; while Redis is away those series are
-absent (a stale number would look like news) and `hemostat_redis_up` is 0.
+becomes a label. The state of the queue is read from Redis at each scrape. While Redis is away those series are absent,
+since a stale number would look like news, and `hemostat_redis_up` is 0.
 """
 
 from collections.abc import Iterator

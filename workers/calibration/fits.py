@@ -1,5 +1,4 @@
-"""The fits of a calibrate job, each kept on disk as soon as it is done, and one that was stopped as far as it had come:
-no attempt does anything of them twice."""
+"""The fits of a calibrate job. Each is kept on disk as far as it has come, so that no attempt does anything twice."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The `calibrate` job: fit corrections of a candidate, choose one, and prove it on documents that nothing was tuned on.
 
-Order: text, surgery, hidden states of both models over three disjoint sets of documents (from the store where they were
-made before), head checks, noise floor, corrections after each block if they are asked for, and the states with them,
-other fits, choice; then everything is frozen and the test is opened, once: for the
-decision to serve and for every number of the report. Hidden states and fits, finished or not, are found again by the
-attempt after a lost one, and so are the values of the choice and the test. docs/calibration.md shows the protocol.
+Order: text, surgery, hidden states of both models over three disjoint sets of documents, head checks, noise floor. Then
+corrections after each block if they are asked for, and the states with them, other fits, choice. Then everything is
+frozen and the test is opened once, for the decision to serve and for every number of the report. The attempt after a
+lost one finds hidden states and fits again, finished or not, and the values of the choice and the test. The protocol:
+docs/calibration.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a correction does to every row: distances from the reference, raw and calibrated, over the full vocabulary.
 
-Hidden states are corrected in the dtype in which they are served, and logits are products in float32: raw and
-calibrated models go through the same arithmetic, so that their difference is the correction's and not rounding's. p is
-the reference's distribution, q the model's; all in nats, reductions in float32 over log-probabilities.
+Hidden states are corrected in the dtype in which they are served, and logits are products in float32. Raw and
+calibrated models go through the same arithmetic, so that their difference is not rounding's. Here p is the reference's
+distribution, q the model's. All is in nats, with reductions in float32 over log-probabilities.
 
 Names: T rows, C rows of a chunk, V vocabulary.
 """
@@ -169,8 +169,8 @@ def values_of(reference_CV: torch.Tensor, model_CV: torch.Tensor, next_C: torch.
 def cost_microseconds(
     calibrator: Calibrator, logits: Logits, rows: Rows, *, check_cancelled: Callable[[], None] = lambda: None
 ) -> float:
-    """What applying it adds to a token, in a batch of `COST_ROWS`: the median of a few rounds, the product with the
-    head not counted, because it is made in any case. Corrections after each block are applied to last hidden states,
+    """What applying it adds to a token, in a batch of `COST_ROWS`: the median of a few rounds. The product with the
+    head is not counted, because it is made in any case. Corrections after each block are applied to last hidden states,
     which takes as long as in the layers."""
     chunk = rows.first(COST_ROWS)
     raw = logits.of_raw(chunk)

@@ -1,9 +1,9 @@
 """Long reductions over rows, kept on disk: what one attempt has summed, the next does not sum again.
 
 A fit and a test are a sequence of reductions (a divergence, a gradient, the values of every row), each over chunks of
-rows; what is between them is cheap and decided by what they gave. So the attempt after one that was stopped goes
-through the same sequence, takes finished reductions from disk, and goes on with the one that it was stopped in at the
-chunk where that was. On a CPU with one number of threads it ends in the same bits as an attempt that was not stopped.
+rows. What is between them is cheap, and follows from them. So the attempt after a stopped one goes through the same
+sequence and takes finished reductions from disk. It goes on with the unfinished one at the chunk where that was
+stopped. On a CPU with one number of threads it ends in the same bits as an attempt that was not stopped.
 
 One file a reduction, `NAME.safetensors`, with how many chunks it holds. An exception, as a stop is, leaves what was
 reduced so far; a killed process loses the reduction at hand. Nothing of a state that cannot be read or written is an

@@ -1,8 +1,8 @@
 """Which calibrator is chosen, and whether it may be served.
 
 Chosen by the choose set: the lowest mean KL, and among those that come close to it the smallest. Served only if the
-test documents prove it: over the fitted domains together the upper 95 % limit of (calibrated − raw) KL is below zero,
-and on every domain at hand it is below a tolerance. Differences are paired by position and clustered by document
+test documents prove it. Over the fitted domains together the upper 95 % limit of (calibrated − raw) KL must be below
+zero, and on every domain below a tolerance. Differences are paired by position and clustered by document
 (`workers.distributions.intervals`); a domain whose interval cannot be known is not proven.
 """
 

@@ -45,9 +45,8 @@ def draw(
 ) -> Sets:
     """The sets. `tests` are the documents of a text of their own, None where they are a share of `documents`.
 
-    Of the sets to choose by and to test with, a document is left out that is the same as one of an earlier set, or as
-    an earlier one of its own: intervals take documents for independent. Raises INVALID_REQUEST where a set has none
-    left.
+    Intervals take documents for independent. So the sets to choose by and to test with leave out a document that equals
+    one of an earlier set, or an earlier one of their own. Raises INVALID_REQUEST where a set has none left.
     """
     whole = cut(list(documents))
     parts = divide(

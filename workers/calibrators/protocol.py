@@ -3,9 +3,9 @@
 A calibrator is fitted by minimizing KL(reference‖calibrated) and then never changes. It is applied row by row: what
 comes out of one row depends on that row and its context alone, never on which rows share the batch.
 
-The protocol is what serving needs. It has no `fit`: fitting takes both models' hidden states and heads, a stop set, and
-what the parts before left over, and belongs to whole compositions (`workers.calibration.fitting.fit`), while the engine
-process imports this package and is to load nothing of that.
+The protocol is what serving needs. It has no `fit`. Fitting takes both models' hidden states and heads and a stop set,
+and belongs to whole compositions (`workers.calibration.fitting.fit`). The engine process imports this package and is to
+load nothing of that.
 
 Names: T rows (positions), D hidden size, V vocabulary.
 """

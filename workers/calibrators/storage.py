@@ -75,9 +75,9 @@ def save(calibrator: Calibrator, folder: Path) -> Path:
 def load(folder: Path, *, hidden_size: int | None = None, vocabulary: int | None = None) -> Base:
     """The calibrator of a folder, on the CPU.
 
-    Raises `HemostatError`: PROFILE_NOT_FOUND where there is none, PROFILE_CORRUPT where it is damaged, of an unknown
-    kind or has a number that is not finite, PROFILE_MISMATCH where it is not for models of `hidden_size` and
-    `vocabulary` (each checked where it is given).
+    Raises PROFILE_NOT_FOUND if there is none, and PROFILE_CORRUPT if it is damaged, of an unknown kind, or holds a
+    number that is not finite. Raises PROFILE_MISMATCH if it is not for models of the given `hidden_size` and
+    `vocabulary`.
     """
     try:
         text = (folder / CALIBRATOR_FILE).read_bytes()

@@ -5,9 +5,9 @@ p is the reference's next-token distribution at a position, q the candidate's, e
 has a support of its own. Over the full vocabulary:
 
 * TV = ½ Σ |p − q|, always finite; 1 − TV is the share of the shaped candidate's drafts that speculative decoding takes.
-* KL(p‖q) = Σ p ln(p/q), in nats, over p's support. It is infinite where p's support holds a token that q's does not:
-  then the candidate never says what the reference may say, and `lost` is p's mass of such tokens. A mean of KL is over
-  the positions where it is finite, and is beside the share of positions where it is not.
+* KL(p‖q) = Σ p ln(p/q), in nats, over p's support. It is infinite if p's support holds a token that q's does not. Then
+  the candidate never says what the reference may say, and `lost` is p's mass of such tokens. A mean of KL is over the
+  positions where it is finite, and is beside the share of positions where it is not.
 * top-1: whether the most probable token is the same, of equal ones the lowest id. Only typical sampling can change it:
   every other rule keeps the order and the first token.
 * supports differ where a token is left in one and not in the other.

@@ -3,11 +3,12 @@
 
 Among the k most probable tokens v, the largest (1 − α)·p(v) − α·penalty(v). The text so far is prompt and continuation.
 
-* Discrete (`fsd_d`): an interpolated n-gram model with back-off. Of a context's orders, the longest first, each in
-  which v has followed adds remaining·β·count/(total + 1) (for the empty context remaining·count/total) and leaves
-  remaining·(1 − β) to the shorter ones; remaining is 1 at first. Before n − 1 tokens there is no penalty.
-* Vectorized (`fsd`): the largest cosine of the last n − 1 hidden states, one behind the other, with those before any
-  earlier place at which v came next; at least 0, at most 1.
+* Discrete (`fsd_d`): an interpolated n-gram model with back-off. The orders of a context are read from the longest,
+  with remaining = 1 at first. Each in which v has followed adds remaining·β·count/(total + 1), and leaves
+  remaining·(1 − β) to the shorter ones. The empty context adds remaining·count/total. Before n − 1 tokens there is no
+  penalty.
+* Vectorized (`fsd`): the largest cosine of the last n − 1 hidden states, joined, with those before any earlier place
+  at which v came next. It is at least 0 and at most 1.
 
 Names: D hidden size, K candidates, P places.
 """

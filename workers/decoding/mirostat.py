@@ -1,9 +1,9 @@
 """Mirostat: top-k whose k follows a target surprise (Basu et al. 2021, arXiv 2007.14966, algorithm 1).
 
-Each step, with μ = 2τ at first: Zipf's exponent is estimated from the m most probable tokens,
-ŝ = Σ tᵢbᵢ / Σ tᵢ² with tᵢ = ln((i+1)/i), bᵢ = ln(pᵢ/pᵢ₊₁), i = 1 … m−1; with ε = ŝ − 1 and N tokens,
-k = (ε·2^μ / (1 − N^−ε))^(1/ŝ), rounded, between 1 and N; a token X is drawn from the k most probable ones; its surprise
-S = −log₂ p(X), in bits, is the whole distribution's; μ ← μ − η(S − τ).
+At first μ = 2τ. Each step estimates Zipf's exponent from the m most probable tokens: ŝ = Σ tᵢbᵢ / Σ tᵢ². Here
+tᵢ = ln((i+1)/i), bᵢ = ln(pᵢ/pᵢ₊₁), i = 1 … m−1. With ε = ŝ − 1 and N tokens, k = (ε·2^μ / (1 − N^−ε))^(1/ŝ), rounded,
+between 1 and N. A token X is drawn from the k most probable ones. Its surprise S = −log₂ p(X), in bits, is that of the
+whole distribution. Then μ ← μ − η(S − τ).
 """
 
 from __future__ import annotations

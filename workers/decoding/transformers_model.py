@@ -32,9 +32,9 @@ class TransformersModel:
     """A causal language model in memory; `dtype` is what it runs in, `step_tokens` how many tokens of prompts it reads
     at once. `check_cancelled` is called before every forward pass and may raise.
 
-    Raises what `inspect` raises, CHECKPOINT_NOT_FINITE, RECIPE_NOT_APPLICABLE for a checkpoint that asks its engine
-    for more than its weights (which transformers would leave out without a word), CHECKPOINT_UNSUPPORTED where
-    transformers cannot load it; and NONFINITE_LOGITS when it runs.
+    Raises what `inspect` raises, CHECKPOINT_NOT_FINITE, and CHECKPOINT_UNSUPPORTED if transformers cannot load it.
+    Raises RECIPE_NOT_APPLICABLE if a checkpoint asks its engine for more than its weights, which transformers would
+    leave out without a word. Raises NONFINITE_LOGITS when it runs.
     """
 
     def __init__(

@@ -4,9 +4,9 @@ Temperature comes first, in each of them; then tokens go, and the rest is scaled
 the lower ids stay, for both models alike. A row never loses every token, and only typical sampling may drop the most
 probable one.
 
-Sources: nucleus sampling, Holtzman et al. 2020 (arXiv 1904.09751); top-k, Fan et al. 2018 (arXiv 1805.04833); min-p,
-Nguyen et al. 2024 (arXiv 2407.01082); eta, Hewitt et al. 2022 (arXiv 2210.15191); typical, Meister et al. 2023
-(arXiv 2202.00666).
+Sources: nucleus sampling, Holtzman et al. 2020 (arXiv 1904.09751). Top-k, Fan et al. 2018 (arXiv 1805.04833). Min-p,
+Nguyen et al. 2024 (arXiv 2407.01082). Eta, Hewitt et al. 2022 (arXiv 2210.15191). Typical, Meister et al. 2023 (arXiv
+2202.00666).
 
 Names: R rows, V vocabulary, C the candidates that are put in order.
 """

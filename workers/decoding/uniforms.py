@@ -1,7 +1,7 @@
 """Common random numbers: the uniform that decides one token is the same whichever model or decoder asks for it.
 
 Two models that sample with the same uniforms differ by their distributions and not by luck, so that far fewer prompts
-show the difference. A uniform belongs to (seed, prompt, step); a token is found by the inverse of the cumulative
+show the difference. A uniform belongs to (seed, prompt, step). A token is found by the inverse of the cumulative
 distribution in the order of token ids, which is the same for every model.
 """
 

@@ -17,9 +17,9 @@ DTYPES = ("bfloat16", "float16", "float32")
 class EngineIdentity:
     """What hidden states depend on beside weights and tokens; part of every key of the reference store.
 
-    `device` names the kind of processor with the instruction sets (or the GPU) that choose the kernels, and on a CPU
-    the number of threads, which decides how attention is split. `batch_tokens` is what the settings allow a batch to
-    hold: some kernels round by its size. `str()` is stable.
+    `device` names the kind of processor with the instruction sets (or the GPU) that choose the kernels. On a CPU it
+    also names the number of threads, which decides how attention is split. `batch_tokens` is what the settings allow a
+    batch to hold: some kernels round by its size. `str()` is stable.
     """
 
     name: str

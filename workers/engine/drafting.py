@@ -1,6 +1,6 @@
 """An engine whose tokens are drawn by its caller, so that the caller knows the very distribution they were drawn from.
 
-vLLM's own sampler would have to be trusted to draw from what it reports; here a logits processor shows the caller the
+The sampler of vLLM would have to be trusted to draw from what it reports. Here a logits processor shows the caller the
 logits of each row, and leaves vLLM one token to take.
 """
 
@@ -41,9 +41,9 @@ def drawer(number: int) -> Draw:
 class DraftEngine:
     """Generates blocks of tokens from one checkpoint; a context manager.
 
-    `length` is the most tokens of a prompt and its block, `streams` how many prompts run at once, `kv_tokens` of how
-    many tokens keys and values are kept (None: of all streams at full length; fewer make streams wait for each other).
-    Raises what `GenerationEngine` raises.
+    `length` is the most tokens of a prompt and its block, `streams` how many prompts run at once. `kv_tokens` is the
+    number of tokens whose keys and values are kept. None keeps all streams at full length; fewer make streams wait for
+    each other. Raises what `GenerationEngine` raises.
     """
 
     def __init__(

@@ -18,9 +18,13 @@ SHARE_HINT: Final = (
     "whichever process it is, or serve fewer models"
 )
 _MEMORY: Final = re.compile(
-    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc"
-    r"|No available memory for the cache blocks|KV cache is needed, which is larger than the available"
-    r"|Available memory on node .* is less than|Free memory on device .* is less than",
+    "|".join(
+        (
+            r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc",
+            r"No available memory for the cache blocks|KV cache is needed, which is larger than the available",
+            r"Available memory on node .* is less than|Free memory on device .* is less than",
+        )
+    ),
     re.IGNORECASE | re.DOTALL,
 )
 _WINDOW: Final = re.compile(r"max_model_len .* greater than the derived", re.IGNORECASE | re.DOTALL)

@@ -1,10 +1,10 @@
 """Quantized activations, keys and values in vLLM's modules, as a checkpoint's section asks for. Imports vLLM late.
 
-*Activations*: a linear layer is run on the codes of its input (whole numbers, or e4m3's), which bf16 holds exactly, and
-its result is multiplied by the scale, then the bias is added: what a kernel of such codes computes, up to the
-accumulation and to one more rounding of the result to the engine's dtype. *Keys and values* are quantized and
-dequantized before vLLM stores them, keys after the rotary embedding; what is stored is rounded to the engine's dtype. A
-*dtype* of the cache is vLLM's own.
+*Activations*: a linear layer is run on the codes of its input (whole numbers, or e4m3's), which bf16 holds exactly. The
+result is multiplied by the scale, then the bias is added. A kernel of such codes computes the same, up to the
+accumulation and one more rounding of the result to the engine's dtype. *Keys and values* are quantized and dequantized
+before vLLM stores them, keys after the rotary embedding; what is stored is rounded to the engine's dtype. A *dtype* of
+the cache is vLLM's own.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Keeps vLLM from changing the process it is a guest in, and takes back the memory it has had.
 
-Made for a process of its own, vLLM seeds every random generator when it starts, replaces functions of torch, may leave
-another default dtype behind when it fails, moves every object of the process in and out of the garbage collector's
-sight, and destroys the process groups of all engines when one ends.
+Made for a process of its own, vLLM seeds every random generator when it starts, and replaces functions of torch. It may
+leave another default dtype behind when it fails. It moves every object of the process in and out of the garbage
+collector's sight, and destroys the process groups of all engines when one ends.
 """
 
 import contextlib

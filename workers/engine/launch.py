@@ -70,8 +70,8 @@ def load_vllm() -> None:
 def start(options: EngineOptions) -> Any:
     """A running `vllm.v1.engine.llm_engine.LLMEngine` in this process. Raises what vLLM raises.
 
-    Also raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know, for packed weights that it has no
-    kernel for here, and for a checkpoint that brings layers behind the final norm. Raises what
+    Also raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know, and for packed weights without a
+    kernel here. So it does for a checkpoint that brings layers behind the final norm. Raises what
     `workers.engine.simulation` raises for a checkpoint that asks for more than its weights.
     """
     load_vllm()

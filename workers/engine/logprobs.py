@@ -29,8 +29,8 @@ def prompt_logprobs(
     top: int = TOP,
     check_cancelled: Callable[[], None] = never,
 ) -> Array:
-    """ln p, in nats, of each of tokens[1:] and of the `top` likeliest tokens in its place, given what precedes: rows
-    (T-1, V), float32, NaN for every other token, by a generate-runner engine.
+    """ln p, in nats, of each of tokens[1:] and of the `top` likeliest tokens in its place, by a generate-runner engine.
+    Rows (T-1, V), float32, NaN for every other token.
 
     `ALL` gives whole rows: vLLM builds a Python object for each number, so a large vocabulary takes minutes. Logits are
     bf16 where the engine is (that is how vLLM computes them), the softmax is float32.

@@ -84,10 +84,10 @@ def draw_for_whole_prompts_only() -> None:
 def multiply_in_float32(*, single_rows_apart: bool = False) -> None:
     """Where the processor has no instructions for 16-bit products, those of vLLM's linear layers are made up of others.
 
-    Their weights are packed as float32 there (twice the memory) and each product is rounded once: four times as fast,
-    and more for many rows; with AVX-512 a single row takes twice as long. `single_rows_apart`: layers made from now on
-    keep their 16-bit weights beside, for rows that come alone, as those of one stream of answers do. Not where the
-    same text must score the same in every batch.
+    Their weights are packed as float32 there (twice the memory) and each product is rounded once. This is four times as
+    fast, and more for many rows. With AVX-512 a single row takes twice as long. `single_rows_apart`: layers made from
+    now on keep their 16-bit weights beside, for rows that come alone, as those of one stream of answers do. Not where
+    the same text must score the same in every batch.
     """
     utils = vllm.layer_utils
     dispatch = utils.dispatch_cpu_unquantized_gemm

@@ -1,9 +1,9 @@
 """RMS norms in one loop, for engines on a CPU.
 
 There vLLM 0.32 adds and norms by a chain of PyTorch operations, each of which reads and writes every activation: 8 % of
-a forward pass of the demo model. The same chain, compiled, reads and writes once. Every rounding of the chain is kept;
-only the order in which squares are added is another, which moves five elements in a million by a unit or two in the
-last place. It is a provider of vLLM's own IR operation, which an engine asks for by `ir_op_priority`.
+a forward pass of the demo model. The same chain, compiled, reads and writes once. Every rounding of the chain is kept.
+Only the order in which squares are added differs, which moves five elements in a million by a unit or two in the last
+place. It is a provider of vLLM's own IR operation, which an engine asks for by `ir_op_priority`.
 """
 
 import warnings

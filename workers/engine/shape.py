@@ -1,7 +1,7 @@
 """When two checkpoints can share one engine: same architecture, same sizes, same packing, same tensors.
 
-vLLM reads `config.json` once, at start. Whatever in it the model reads (a norm's epsilon, a RoPE factor) must therefore
-be the same for weights that are swapped in; only what no forward pass reads may differ.
+vLLM reads `config.json` once, at start. Whatever in it the model reads (a norm's epsilon, a RoPE factor) must be the
+same for weights that are swapped in. Only what no forward pass reads may differ.
 """
 
 import json

@@ -22,9 +22,9 @@ _CPU_LEAST_STEP: Final = 128
 
 
 def weight_bytes(info: CheckpointInfo, dtype: str, device: str, *, head: bool) -> int:
-    """Bytes of the weights as an engine of `dtype` on `device` holds them: packed ones as they are packed; those of
-    linear layers as float32 where the processor has no products of `dtype` (`workers.products`), and so the output
-    matrix, beside itself, in an engine that makes logits (`head`)."""
+    """Bytes of the weights as an engine of `dtype` on `device` holds them: packed ones as they are packed. Linear
+    layers count as float32 if the processor has no products of `dtype` (`workers.products`). So does the output matrix,
+    beside itself, in an engine that makes logits (`head`)."""
     if info.quantization:
         return int(info.bytes)
     item = ITEM_BYTES[dtype]

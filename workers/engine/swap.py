@@ -1,10 +1,10 @@
 """Other weights in a running engine: a fifth of a second instead of a start.
 
-vLLM reloads in place where it can, but a reload can also go wrong without a word: merged tensors half loaded, kernels
-that keep pointers to freed scales, experts that are not packed again. So a swap is used only where it is proven, for an
-architecture and a packing, that the swapped engine scores bit for bit as a freshly started one. `PROVEN` lists what the
-tests prove on a CPU. For everything else the first swap is followed by a fresh start, which is needed anyway where
-swaps are not trusted, and the two are compared: `Trust` remembers how it came out.
+A reload of vLLM is in place if possible, but can go wrong without a word. Examples are merged tensors half loaded,
+kernels that keep pointers to freed scales, experts that are not packed again. So a swap is used only where it is
+proven, for an architecture and a packing, that the swapped engine scores bit for bit as a freshly started one. `PROVEN`
+lists what the tests prove on a CPU. For everything else the first swap is followed by a fresh start, which is needed
+anyway where swaps are not trusted, and the two are compared: `Trust` remembers how it came out.
 """
 
 import logging

@@ -1,9 +1,9 @@
 """An idle worker helps with the running job of another one.
 
 Kinds whose work falls into points (`Kind.helper`) keep each point in the job's scratch folder, and anyone who measures
-one holds a lock on it. So a second worker needs no queue of its own: it looks for a running job that measures points,
-takes what no one has, and leaves it to the first one to make the report. A worker that does not see the job's scratch
-folder does not help: the two share no HEMOSTAT_HOME, and what it measured would be lost."""
+one holds a lock on it. So a second worker needs no queue of its own. It looks for a running job that measures points,
+and takes what no one has. The first worker makes the report. A worker that does not see the job's scratch folder does
+not help: the two share no HEMOSTAT_HOME, and what it measured would be lost."""
 
 from __future__ import annotations
 

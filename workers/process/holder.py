@@ -1,7 +1,7 @@
 """Whether the worker that has a delivered job lives after all.
 
-docket delivers a job again when its lease was not renewed for long enough. A worker that is gone does not renew it, and
-neither does one to which Redis did not answer for so long: a Redis that comes back finds both leases run out. What
+docket delivers a job again when its lease was not renewed for long enough. A worker that is gone does not renew it.
+Neither does one to which Redis did not answer for so long: a Redis that comes back finds both leases run out. What
 distinguishes them is the next heartbeat. Beats from before say nothing, and no clock is compared with another.
 """
 

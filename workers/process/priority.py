@@ -22,9 +22,9 @@ _TRIES: Final = 20
 def step_back(nice: int, *, autogroup: Path = AUTOGROUP) -> None:
     """Gives every thread of this process, and with them those that they start, at least this nice value (0 to 19).
 
-    Where the process leads a session, as what the service starts does, its autogroup gets the same value; one that was
-    started by hand shares its group with the terminal's other processes, which stay as they are. Never raises the
-    priority. What the system refuses stays as it was.
+    If the process leads a session, as what the service starts does, its autogroup gets the same value. A process
+    started by hand shares its group with the terminal's others, which stay as they are. Never raises the priority. What
+    the system refuses stays as it was.
     """
     for thread in psutil.Process().threads():  # imports may have started some; Linux has a value for each
         with contextlib.suppress(OSError):

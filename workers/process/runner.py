@@ -2,17 +2,16 @@
 
 How an attempt can end, and what is then written:
 
-    the handler returned            succeeded (refused if another attempt has the job meanwhile)
-    the handler raised              failed, with a code that says why
-    the owner cancelled             cancelled; the child is killed when it does not stop in time
-    the child died                  failed: out of memory (killed from outside) or a crash
-    the child hangs                 failed: stalled; its stack is in the log, and it is killed
-    it takes longer than asked for  failed: timed out; the child is killed when it does not stop in time
-    another worker took the job     nothing
-    another worker still runs it    nothing; it was delivered because Redis was away for longer than a lease lasts
-    this worker is asked to go      released: queued again, resumed elsewhere from the scratch folder
-    a deployment's own fit, and     released: queued again behind the jobs that wait, resumed after them
-    other jobs wait
+- The handler returned: succeeded (refused if another attempt has the job meanwhile).
+- The handler raised: failed, with a code that says why.
+- The owner cancelled: cancelled; the child is killed when it does not stop in time.
+- The child died: failed: out of memory (killed from outside) or a crash.
+- The child hangs: failed: stalled; its stack is in the log, and it is killed.
+- It takes longer than asked for: failed: timed out; the child is killed when it does not stop in time.
+- Another worker took the job: nothing.
+- Another worker still runs it: nothing; it was delivered because Redis was away for longer than a lease lasts.
+- This worker is asked to go: released: queued again, resumed elsewhere from the scratch folder.
+- Another job waits for a fit: released: queued again behind the jobs that wait, resumed after them.
 
 An idle worker's child may help with the running job of another worker (`workers.process.helping`). It is asked to stop
 as soon as a job of its own comes, and nothing of how that ends is written.
@@ -160,8 +159,8 @@ class Runner:
             self._telemetry.observe("worker_leases_lost", 1)
 
     async def lend(self, claim: Claim) -> bool:
-        """Lets the child help the worker that has this job, until there is no more to do, a job of our own comes, the
-        job ends, or this worker is asked to go. True: nothing is left for this worker to help with.
+        """Lets the child help the worker that has this job, until there is no more to do or the job ends. It stops too
+        if a job of our own comes, or this worker is asked to go. True: nothing is left for this worker to help with.
 
         Whatever goes wrong here leaves the job as it is. Raises `RedisError`.
         """

@@ -16,8 +16,8 @@ AGAIN_S: Final = 0.2
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
     """Cancels tasks and waits until they are done; errors that they ended with are logged.
 
-    One request is not enough: before Python 3.12 `asyncio.wait_for`, which redis-py sends commands with, swallows a
-    cancellation that arrives in the same step as the result, and a task that loops would go on for ever.
+    One request is not enough. Before Python 3.12 `asyncio.wait_for`, which redis-py uses, swallows a cancellation that
+    arrives in the same step as the result. A task that loops would go on for ever.
     """
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:

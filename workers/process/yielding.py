@@ -1,14 +1,14 @@
 """When a deployment's own fit makes way for a job that somebody asked for.
 
-The fit is queued by the service and takes long; docket is first come, first served. So it is done in turns: where
-another job has waited for a moment and the turn is over, the fit is given back to the end of the queue, as when a
-worker is asked to go, and resumed from its files.
+The fit is queued by the service and takes long; docket is first come, first served. So it is done in turns. If another
+job has waited for a moment and the turn is over, the fit is given back to the end of the queue. It is resumed from its
+files.
 
-Nothing is thrown away. A turn is a time of work in `KEPT` phases, which leave on disk all that they had done when they
-were stopped; it ends in one of them and nowhere else, and what comes before them in every attempt (text, surgery,
-loading) is not counted. So each turn brings the fit nearer to its end, however many jobs there are. Since those
-beginnings cost something, each turn is twice as long as the one before it, up to `LONGEST` times the first: 8 minutes
-of the default. No other job waits longer for one fit than that, and what the attempt had to do before and around it.
+Nothing is thrown away. A turn is a time of work in `KEPT` phases, which leave on disk all that they did before they
+were stopped. It ends in one of them and nowhere else. What comes before them in every attempt (text, surgery, loading)
+is not counted. So each turn brings the fit nearer to its end, however many jobs there are. Since those beginnings cost
+something, each turn is twice as long as the one before it, up to `LONGEST` times the first: 8 minutes of the default.
+No other job waits longer for one fit than that, and what the attempt had to do before and around it.
 """
 
 from __future__ import annotations

@@ -7,10 +7,7 @@ Nothing is written anywhere but the reductions of a fit that is to be gone on wi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-
-import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.calibrate.calibrators import FITTED
@@ -80,7 +77,6 @@ class _Fit:
 
     def run(self) -> tuple[Base, FitRecord]:
         """All kinds in turn."""
-        began = time.monotonic()
         raw_kl = self._stop_kl(lambda: None, "raw")
         if not raw_kl < float("inf"):
             raise HemostatError(
@@ -104,14 +100,12 @@ class _Fit:
             settings=settings.told(),
             seed=self._seed,
             fit_rows=len(self._data),
-            fit_documents=len(torch.unique(self._data.document_T)),
             stop_rows=len(self._stop),
             raw_kl=raw_kl,
             stop_kl=kl,
             steps=tuple(self._steps),
             stopped_early=tuple(self._early),
             warnings=tuple(self._warnings),
-            seconds=time.monotonic() - began,
         )
         return made, record
 

@@ -8,10 +8,10 @@ Regression: to second order KL is ½ |(h_ref − h') F^(1/2)|², so N is the rid
 x. In whitened coordinates one ridge is a pull of every direction towards the identity by the same share; the share that
 does best on the stop set is taken. Models of different widths have no such difference and start at the identity.
 
-Refinement: steps with momentum against the exact mean gradient of KL over all fit rows. (Small batches diverge or fit
-their noise: single rows have gradients a hundred times the median.) A step counts if KL on the stop set falls, else its
-rate is halved and what was gathered is dropped; three halvings in a row, or `epochs` steps, end the fit. Singular
-values of N beyond the rank are cut, least effect first.
+Refinement: steps with momentum against the exact mean gradient of KL over all fit rows. Small batches diverge or fit
+their noise: single rows have gradients a hundred times the median. Then a step counts if KL on the stop set falls. Else
+its rate is halved and its momentum is dropped. Three halvings in a row, or `epochs` steps, end the fit. Singular values
+of N beyond the rank are cut, least effect first.
 
 Names: T rows, C rows of a chunk, D hidden size, R rank.
 """
@@ -92,22 +92,18 @@ def fit_lowrank(
     width = data.candidate_TD.shape[1]
     dtype = metric.mean_D.dtype
     best, best_kl = State(torch.zeros(width, width, dtype=dtype), torch.zeros(width, dtype=dtype)), watch.raw_kl
-    ridge = RIDGES[0]
-    for done, (tried, state) in enumerate(regressions(data, metric)):
+    for done, (_, state) in enumerate(regressions(data, metric)):
         watch.check_cancelled()
         found = watch.look(partial(state.cut, metric, settings.rank), 0)
         watch.progress("lowrank", done + 1, total)
         if found >= best_kl:
             break
-        best, best_kl, ridge = state, found, tried
-    anchor = best
+        best, best_kl = state, found
     rate, halved, taken = settings.rate, 0, 0
     slope: State | None = None
     velocity: State | None = None
     while taken < settings.epochs and halved < _HALVINGS:
-        slope = slope or _slope(
-            objective, data, metric, best, anchor, ridge * settings.decay, watch.check_cancelled, reductions, taken
-        )
+        slope = slope or _slope(objective, data, metric, best, watch.check_cancelled, reductions, taken)
         push = slope if velocity is None else slope.plus(velocity, settings.momentum)
         state = best.plus(push, -rate)
         found = watch.look(partial(state.cut, metric, settings.rank), taken + 1)
@@ -140,13 +136,11 @@ def _slope(
     data: FitData,
     metric: Metric,
     state: State,
-    anchor: State,
-    decay: float,
     check_cancelled: CheckCancelled,
     reductions: Reductions,
     step: int,
 ) -> State:
-    """Mean gradient of KL in N and n, plus `decay` times the way from the regression's answer."""
+    """Mean gradient of KL in N and n."""
 
     def add(sums: Sums, chunk: FitData) -> Sums:
         x_CD = metric.whitened(chunk.candidate_TD)
@@ -159,7 +153,4 @@ def _slope(
 
     start = {"map_DD": torch.zeros_like(state.map_DD), "shift_D": torch.zeros_like(state.shift_D)}
     sums = reductions.of(f"slope-{step}", start, objective.chunks(data, check_cancelled), add)
-    return State(
-        sums["map_DD"] / len(data) + decay * (state.map_DD - anchor.map_DD),
-        sums["shift_D"] / len(data) + decay * (state.shift_D - anchor.shift_D),
-    )
+    return State(sums["map_DD"] / len(data), sums["shift_D"] / len(data))

@@ -11,10 +11,10 @@ Token bias. L1-penalized, by proximal steps on a quadratic bound: diag q − q q
 
     b ← shrink(b − g / E[q], λ / E[q]),   g = E[q − p]
 
-descends. λ of a token is `evidence` standard errors of its g (clusters: documents) before the first step: a token
-whose mean excess could be chance keeps exactly 0. Then the tokens that have a bias are fitted once more with one
-standard error as λ, all others held at 0 (relaxed lasso, Meinshausen 2007): the first pass shrinks what it keeps by far
-too much.
+descends. λ of a token is `evidence` standard errors of its g (clusters: documents) before the first step: a token whose
+mean excess could be chance keeps exactly 0. Then the tokens that have a bias are fitted once more with one standard
+error as λ (relaxed lasso, Meinshausen 2007). All others are held at 0. The first pass shrinks what it keeps by far too
+much.
 
 Names: T rows, C rows of a chunk, K features, V vocabulary.
 """

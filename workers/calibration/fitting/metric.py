@@ -6,9 +6,9 @@ head,
     F = Wᵀ (diag E[q] − E[q qᵀ]) W        averaged over rows
 
 and δ = M (h − μ) is large where h varies. So the map is held as M = Σ^(−1/2) N F^(−1/2), Σ the covariance of h, both
-damped: in N the objective is round, plain gradient steps are natural ones (Amari 1998; Kronecker-factored, Martens and
-Grosse 2015), a penalty on N is one on the effect and not on the numbers, and cutting the singular values of N is the
-best low-rank cut of the effect.
+damped. In N the objective is round, and plain gradient steps are natural ones (Amari 1998; Kronecker-factored, Martens
+and Grosse 2015). A penalty on N is one on the effect, and cutting the singular values of N is the best low-rank cut of
+the effect.
 
 Names: T rows, D hidden size, V vocabulary.
 """

@@ -6,7 +6,7 @@ With a the reference's logits, z the calibrated ones, p = softmax(a), q = softma
 
 z' is the derivative of soft cap and scale. So a hidden correction needs three products with the head a row and no graph
 through the vocabulary. Products run in the head's dtype (bf16 in practice); the divergence itself is summed in float32.
-Where both heads are one matrix without a cap, KL is taken in the difference form, d = W (h_ref − h): its rounding is
+If both heads are one matrix without a cap, KL is taken in the difference form, d = W (h_ref − h). Its rounding is
 relative to the difference and not to the logits (docs/divergence.md):
 
     KL = Σ p d + ln Σ p e^{−d}

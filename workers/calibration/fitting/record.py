@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from workers.calibration.fitting.spec import Setting
 
@@ -26,7 +26,7 @@ class Step:
 
 @dataclass(frozen=True)
 class FitRecord:
-    """Settings and course of a fit; `seconds` is the only entry that differs between two runs.
+    """Settings and course of a fit.
 
     `raw_kl` and `stop_kl` are the mean KL (nats) on the stop set before and after. `stopped_early` names the kinds
     whose last round was not their best.
@@ -36,11 +36,9 @@ class FitRecord:
     settings: dict[str, Setting]
     seed: int
     fit_rows: int
-    fit_documents: int
     stop_rows: int
     raw_kl: float
     stop_kl: float
     steps: tuple[Step, ...] = ()
     stopped_early: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    seconds: float = field(default=0.0, compare=False)

@@ -13,11 +13,10 @@ Setting = float | int | str | bool
 class Settings:
     """Numbers of every fit; each kind uses its own.
 
-    lowrank: `rank`, `epochs` full-gradient steps at most, `rate` of the first, `momentum`,
-    `ridge` (share of the mean variance of the hidden state that damps rare directions), `damping` (the same of the
-    head's metric), `decay` pulls the steps back towards the regression's answer.
-    confidence: `knots`. token_bias: `evidence`, standard errors that a token's mean gradient must
-    exceed. temperature, confidence, token_bias: `rows` at most are looked at, `steps` at most are taken.
+    lowrank: `rank`, `epochs` full-gradient steps at most, `rate` of the first, `momentum`. `ridge` is the share of the
+    mean variance of the hidden state that damps rare directions, `damping` the same of the head's metric. confidence:
+    `knots`. token_bias: `evidence`, standard errors that a token's mean gradient must exceed. temperature, confidence,
+    token_bias: `rows` at most are looked at, `steps` at most are taken.
     """
 
     rank: int = 128
@@ -26,7 +25,6 @@ class Settings:
     momentum: float = 0.7
     ridge: float = 0.03
     damping: float = 0.03
-    decay: float = 0.0
     knots: int = 6
     evidence: float = 3.0
     rows: int = 8192

@@ -2,25 +2,25 @@
 
 A payoff z is a number that the null calls unfavourable: its mean, given everything before it, is at most 0. Anyone who
 stakes the fraction c in (0, 1) of the capital on it multiplies the capital by 1 + c z. While z ≥ -1 the capital stays
-positive and, under the null, is a supermartingale that starts at 1; by Ville's inequality it ever reaches 1/α with
-probability α at most, however often one looks (Waudby-Smith and Ramdas, Estimating means of bounded random variables
-by betting, JRSS B 86, 2024, §4; Shafer, Testing by betting, JRSS A 184, 2021).
+positive and, under the null, is a supermartingale that starts at 1. By Ville's inequality it ever reaches 1/α with
+probability α at most, however often one looks. Sources: Waudby-Smith and Ramdas, Estimating means of bounded random
+variables by betting, JRSS B 86, 2024, §4. Shafer, Testing by betting, JRSS A 184, 2021.
 
 No one knows the best fraction, or when the null stops to hold. Both are answered by splitting the capital, which keeps
 the inequality because a sum of supermartingales is one:
 
-- over K fractions (`FRACTIONS`), equal parts; the best of them is behind by ln K at most;
-- over starting times, where `restarts` is set: half is staked at once, the rest is kept and released bit by bit, so
-  that a part is always fresh and a long quiet time costs no more than the release is small. After t steps the reserve
-  is r(t) = ½ / (1 + ln(1 + t / RELEASE)): a shift after t steps finds 2 (t + RELEASE) (1 + ln(1 + t/RELEASE))² times
-  smaller a part, whose logarithm is what the delay grows by. (The mixture over starting times is Shiryaev's statistic
-  with a spent prior; e-detectors that restart with full capital, Shin, Ramdas and Rinaldo 2023, bound the mean time
-  between false alarms only, not the probability of ever raising one.)
+- Over K fractions (`FRACTIONS`), in equal parts. The best of them is behind by ln K at most.
+- Over starting times, if `restarts` is set. Half is staked at once, the rest is released bit by bit. So a part is
+  always fresh, and a long quiet time costs no more than the release is small. After t steps the reserve is r(t) = ½ /
+  (1 + ln(1 + t / RELEASE)). A shift after t steps finds 2 (t + RELEASE) (1 + ln(1 + t/RELEASE))² times smaller a part.
+  The delay grows by the logarithm of that. The mixture over starting times is Shiryaev's statistic with a spent prior.
+  E-detectors that restart with full capital (Shin, Ramdas and Rinaldo 2023) bound the mean time between false alarms,
+  not the probability of ever raising one.
 
 Where a payoff can be below -1 no test is possible at all (Bahadur and Savage 1956). Such payoffs are not clipped away:
 z < -1 costs (1 - c)^|z|, as if a loss of -1 had come |z| times. The capital is then at most that of payoffs clipped at
--1, and as 1 + c z ≤ exp(c z) and (1 - c)^|z| ≤ exp(c z), the logarithm of the capital falls on average whenever the
-mean of z, its whole tail included, is below 0.
+-1. Moreover 1 + c z ≤ exp(c z) and (1 - c)^|z| ≤ exp(c z). So its logarithm falls on average if the mean of z, with its
+whole tail, is below 0.
 
 Shapes: S streams, K fractions.
 """

@@ -11,8 +11,8 @@ import logging
 from app.contracts.deployment import Deployment, DeploymentEvent, DeploymentEventType, Version
 from app.contracts.errors import ErrorCode, HemostatError
 from app.deployments.store import DeploymentStore
-from workers.calibration.online.book import Monitor
 from workers.calibration.online.controller import Action, Scalar, Step
+from workers.calibration.online.monitor import Monitor
 from workers.calibration.online.state import Todo
 
 logger = logging.getLogger(__name__)

@@ -2,15 +2,15 @@
 
 x is the mean KL(reference‖served) over a request's generated tokens, in nats per token, m the threshold. Null: whatever
 came before, the next request's mean is at most m. Payoff z = min(x, B)/m - 1, which is -1 at least because KL is not
-negative. The test would be valid without the bound B; clipping can only lower the mean, so the null of x implies that
-of min(x, B), and one request cannot raise an alarm alone.
+negative. The test would be valid without the bound B. Clipping can only lower the mean, so the null of x implies that
+of min(x, B). One request cannot raise an alarm alone.
 
 The alarm is raised when the capital (`capital.Capital`, with restarts) reaches 1/α_k, k the episode. Episodes share α
 as α/(k(k+1)), so that the probability of ever raising a false alarm, over all of them, is α at most. An episode ends
 when an alarm is cleared or when another calibration version, or another threshold, comes into force.
 
-Cleared (hysteresis): by a second capital against the null that the mean is still at least (1 - margin) m, with payoff
-z = ((1 - margin) m - x)/(R m - (1 - margin) m), R m the largest x that costs one stake; a larger x costs several. It
+Cleared (hysteresis): by a second capital against the null that the mean is still at least (1 - margin) m. The payoff is
+z = ((1 - margin) m - x)/(R m - (1 - margin) m). R m is the largest x that costs one stake; a larger x costs several. It
 reaches 1/β with probability β at most while E[min(x, R m)] is that high.
 """
 

@@ -26,8 +26,8 @@ def take(deployment: Path, name: str | None, *, rows: int, hidden_size: int) -> 
     """The hidden states of a sample's generated tokens, (rows, D) bfloat16, and the file is gone; None: not known.
 
     `name` is what the sample says: a file below the deployment's folder, in `hidden/` or by its bare name. Rows beyond
-    the answer's tokens (a stop string is found after the token that completes it) are left out; a file that has fewer
-    is of no use, and is removed too.
+    the answer's tokens are left out: a stop string is found after the token that completes it. A file that has fewer is
+    removed.
     """
     file = _file(deployment, name)
     if file is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.contracts.deployment import DriftState, Interval, ServedDivergence
 from app.contracts.request import Thresholds
-from workers.calibration.online.book import Monitor
+from workers.calibration.online.monitor import Monitor
 from workers.calibration.online.rescore import Batch
 from workers.telemetry_shadow import STAGES, ShadowTelemetry
 

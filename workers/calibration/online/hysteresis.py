@@ -1,8 +1,8 @@
 """Pauses between changes, so that versions do not alternate.
 
-- A refit needs `fresh` newly scored requests since the last one began, and since the last rollback.
-- A version that was rolled back, or rejected in trial, is not tried again within `cooldown_s`; after a rollback none
-  other is tried either until `fresh` newly scored requests are there.
+- A refit needs `fresh` newly scored requests since the last refit and rollback.
+- A version that was rolled back, or rejected in trial, waits for `cooldown_s`. After a rollback no other is tried
+  before `fresh` newly scored requests.
 """
 
 from __future__ import annotations

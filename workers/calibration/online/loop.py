@@ -29,13 +29,13 @@ from app.deployments.profiles import is_version
 from app.deployments.store import DeploymentStore
 from app.settings import Settings
 from workers.calibration.online import state
-from workers.calibration.online.book import Monitor
 from workers.calibration.online.carry import carry_out
 from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.online.controller import Scalar
 from workers.calibration.online.export import export_batch, export_book
 from workers.calibration.online.memory import RecentRows
 from workers.calibration.online.models import Models
+from workers.calibration.online.monitor import Monitor
 from workers.calibration.online.refit import Refitter
 from workers.calibration.online.rescore import Batch, Rescorer
 from workers.calibration.online.threshold import Expected, expected

@@ -1,8 +1,7 @@
 """Both models of a deployment, kept warm: from its record to the hidden states of windows.
 
-Each model has an engine of its own where the shadow's share of the device's memory holds both; else one engine holds
-first the one and then the other, which costs a swap of weights a turn. Not thread-safe: an engine stays with the thread
-that started it.
+Each model has an engine of its own if the shadow's share of the device's memory holds both. Else one engine holds them
+in turn, which costs a swap of weights per turn. Not thread-safe: an engine stays with the thread that started it.
 """
 
 from __future__ import annotations

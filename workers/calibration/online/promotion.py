@@ -1,10 +1,10 @@
 """The trial of a refitted profile: is it better than the active one on the same requests?
 
 g = KL(active) - KL(candidate), each the mean over the same generated positions of one request, nats per token: what the
-candidate gains. Null: whatever came before, the mean of g is at most `margin`. The payoff is
-z = (min(g, G) - margin)/(L + margin): gains are clipped at G, which can only make promotion harder; losses are not
-clipped, a loss beyond L costs several stakes (see `capital`). So a candidate with E[max(min(g, G), -L)] ≤ margin is
-ever promoted with probability α at most, and one that is harmful by its tail beyond L alone loses capital on average.
+candidate gains. Null: whatever came before, the mean of g is at most `margin`. The payoff is z = (min(g, G) -
+margin)/(L + margin). Gains are clipped at G, which can only make promotion harder. Losses are not clipped: a loss
+beyond L costs several stakes (see `capital`). So a candidate with E[max(min(g, G), -L)] ≤ margin is ever promoted with
+probability α at most. One that is harmful by its tail beyond L alone loses capital on average.
 
 Rejected when a second capital shows the opposite (mean of g below 0) at level β, or when its divergence is not a finite
 number; inconclusive after `most` requests.

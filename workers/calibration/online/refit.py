@@ -1,9 +1,9 @@
 """A refit: another correction, fitted to recent traffic and to a sample of the fitting set, stored as a new profile.
 
-Scoring goes on meanwhile: positions of the fitting set are scored in the thread of the engines, a few windows between
-two batches of traffic, and fitting runs in a thread of its own, at the lowest priority. A refit proves nothing: the
-trial does. It is of the kinds that the active version is of, fitted again from both models' hidden states, so that no
-error is handed on from refit to refit.
+Scoring goes on meanwhile. The thread of the engines scores the fitting set, a few windows between two batches of
+traffic. Fitting runs in a thread of its own, at the lowest priority. A refit proves nothing: the trial does. It is of
+the kinds that the active version is of, fitted again from both models' hidden states, so that no error is handed on
+from refit to refit.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The guard of an active profile: is it worse than doing nothing, or than the version before it?
 
-h = KL(active) - KL(other), other being the raw model or the previous version, at the same positions of one request:
-the harm, nats per token. Null: whatever came before, the mean of h is at most 0. Payoff z = min(h, H)/L: clipping harm
-can only delay a rollback, a benefit beyond L costs several stakes. Harm may begin at any time, so the capitals restart;
-the two comparisons share α equally, so that a version that is never worse than either is ever rolled back with
-probability α at most (as far as its benefit stays within L on average, see `capital`).
+h = KL(active) - KL(other), other being the raw model or the previous version, at the same positions of one request: the
+harm, nats per token. Null: whatever came before, the mean of h is at most 0. Payoff z = min(h, H)/L: clipping harm can
+only delay a rollback, a benefit beyond L costs several stakes. Harm may begin at any time, so the capitals restart. The
+two comparisons share α equally: a version that is never worse than either is ever rolled back with probability α at
+most. This holds if its benefit stays within L on average (see `capital`).
 """
 
 from __future__ import annotations

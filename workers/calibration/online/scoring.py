@@ -5,8 +5,8 @@ with each correction that is asked for (the one it was served with, one that is 
 corrections run through the same `apply_hidden` and `apply_logits` that the serving process calls.
 
 A correction that leaves logits alone is one more hidden state, and goes through `Divergence` in its difference form.
-One that acts on logits needs them: they are made in float32, a chunk of rows at a time, and then `raw` is computed from
-such logits too, so that its difference to `calibrated` holds no difference of arithmetic.
+One that acts on logits needs them in float32, a chunk of rows at a time. Then `raw` is computed from such logits too,
+so that its difference to `calibrated` is not one of arithmetic.
 
 The engine term is KL(serving‖scoring): what the serving engine's last hidden state said against what the scoring
 engine's says, for the same weights and tokens, both through the candidate's head.

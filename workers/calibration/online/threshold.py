@@ -1,8 +1,8 @@
 """Above which mean divergence served traffic has drifted, where the deployment does not say it.
 
-1.5 times the upper 95 % limit that the served version showed on test documents; for a refit that was never tested on
-documents, that of the version it was refitted from; for identity, the raw model's limit in the newest test of the same
-two models. Until one is known the drift state is `learning`.
+It is 1.5 times the upper 95 % limit that the served version showed on test documents. A refit that was never tested has
+the limit of the version it came from. Identity has the raw model's limit in the newest test of the same two models.
+Until one is known the drift state is `learning`.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ _SPARE_BLOCKS: Final = 8
 class VerifiedModels:
     """Both engines of one deployment, and the verifier over them. Close it in the thread that made it.
 
-    Together they take `settings.share_verify` of the device's memory: where that does not hold keys and values of all
-    streams at full length, the candidate drafts for some of them after the others.
+    Together they take `settings.share_verify` of the device's memory. If that does not hold keys and values of all
+    streams at full length, the candidate drafts for some after the others.
 
     `tokens` gives some text in the tokens of the tokenizer in a folder, for the check of the head. Raises what
     resolving, surgery, starting an engine and the check of the head raise, each a `HemostatError` that says which, and

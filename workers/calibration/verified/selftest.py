@@ -1,9 +1,9 @@
 """Whether verified decoding follows the reference on this machine, measured before it is offered.
 
-Three questions, asked of the same rounds that requests go through: do a few thousand draws of a block's first token
-fit the reference's exact probabilities; do draws of three tokens from the three most probable fit the exact
-probabilities of all 27 continuations; does greedy decoding take the reference's most probable token each time. Fits are
-judged by Pearson's chi-square.
+Three questions, asked of the same rounds that requests go through. Do a few thousand draws of a block's first token fit
+the reference's exact probabilities? Do draws of three tokens from the three most probable fit the exact probabilities
+of all 27 continuations? Does greedy decoding take the reference's most probable token each time? Fits are judged by
+Pearson's chi-square.
 
 A candidate that is close to the reference would hide mistakes. So it drafts at another temperature than the answers
 have, which must not matter, and at the start of a prompt where mistakes show best.
@@ -119,8 +119,7 @@ def run(
         faults.append(f"greedy decoding took another token than the reference's at {judged - equal} of {judged}")
     found = (
         f"self-test passed: chi-square p = {p_token:.2g} over {draws} draws of a token and {p_sequence:.2g} over "
-        f"{sequences} of {_DEPTH}, greedy equal at {equal} of {judged} tokens; "
-        f"a mistake would be refused with probability {power:.3g}"
+        f"{sequences} of {_DEPTH}, greedy equal at {equal} of {judged} tokens, power {power:.3g}"
     )
     return SelfTest(not faults, "; ".join(faults) or found, p_token, p_sequence, equal, judged, draws, power, seed)
 
@@ -174,8 +173,8 @@ def distance(q_V: Array, p_V: Array, draws: int) -> tuple[float, int]:
 def mistakes(q_V: Array, p_V: Array) -> list[Array]:
     """What the first token would follow instead of p, by the mistakes that are made most easily.
 
-    The draft is taken as it is; a rejected token is replaced by a draw from p, not from what p has over q; q is not
-    what the draft was drawn from (here another temperature is left out).
+    First: the draft is taken as it is. Second: a rejected token is replaced by a draw from p, not from what p has over
+    q. Third: q is not what the draft was drawn from, here another temperature.
     """
     kept_V = np.minimum(p_V, q_V)
     flat_V = np.sqrt(q_V) / np.sqrt(q_V).sum()

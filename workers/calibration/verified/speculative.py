@@ -1,7 +1,7 @@
 """Rejection sampling of a drafted block (Leviathan et al., 2211.17192; Chen et al., 2302.01318).
 
-A token x drawn from q is kept with probability min(1, p(x)/q(x)); the first one that is not is replaced by a draw from
-the normalized positive part of p − q, and the rest of the draft is dropped. A whole draft that is kept earns one more
+A token x drawn from q is kept with probability min(1, p(x)/q(x)). The first one that is not is replaced by a draw from
+the normalized positive part of p − q. The rest of the draft is dropped. A whole draft that is kept earns one more
 token, drawn from p. The tokens then follow p exactly, whatever q is; 1 − TV(p, q) is the probability of keeping one.
 
 Names: K drafted tokens, V vocabulary.

@@ -181,7 +181,7 @@ class Verifier:
 class Board:
     """Where the draft's logits become tokens, and what they were drawn from is kept until it is verified.
 
-    The place of a token in its block decides which uniform number it is drawn with: the engine may ask for a place more
+    The place of a token in its block decides which uniform number it is drawn with. The engine may ask for a place more
     than once, and only its last answer counts.
     """
 

@@ -128,8 +128,8 @@ def check_room(info: CheckpointInfo, *, dtype: str, kv_cache_bytes: int) -> None
 def has_room_for_single_rows(
     info: CheckpointInfo, settings: Settings, *, dtype: str, kv_cache_bytes: int, total: int
 ) -> bool:
-    """Whether rows that come alone gain by weights of their own on this processor, and these fit beside the others:
-    into what is free of the host's memory, and with weights, cache and working memory into the share of its `total`."""
+    """Whether rows that come alone gain by weights of their own on this processor, and these fit. They must fit into
+    what is free of the host's memory, and, beside weights, cache and working memory, into the share of its `total`."""
     besides = single_row_bytes(info, dtype, "cpu")
     needed = weight_bytes(info, dtype, "cpu", head=True) + kv_cache_bytes + besides + OVERHEAD_BYTES
     return besides > 0 and needed <= min(available_bytes("cpu"), int(settings.share_serving * total))

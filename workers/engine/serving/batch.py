@@ -1,7 +1,7 @@
 """What happens to a batch between vLLM's forward pass and its sampler.
 
-Each step of model runner V1 calls, in this order: `update` (its batch as it will run), `forward` of the model,
-`compute_logits` with one row for each request, in the order of the batch; `force` before it draws; then
+Each step of model runner V1 calls, in this order: `update` (its batch as it will run), `forward` of the model, and
+`compute_logits` with one row per request, in the order of the batch. Then `force`, before it draws. Then
 `compute_logits` again for each request that wants log-probabilities of its prompt, with many rows of that one request.
 Dummy runs (profiling, warming up) call `forward` and `compute_logits` outside of such a step: nothing is done to them.
 """

@@ -33,9 +33,9 @@ class ServerEndedError(RuntimeError):
 class HeldPort:
     """A TCP port of `host` that is kept for a process that binds it later; `release` it once that one listens.
 
-    The socket here is bound and never listens. The kernel gives its port to no one who asks for any port, listening or
-    connecting, and to no one who asks for this one, unless with SO_REUSEADDR, as servers do (uvicorn, asyncio, vLLM):
-    those may bind and listen beside it, since it does not listen itself.
+    The socket here is bound and never listens. The kernel gives its port to no one who asks for any port. Who asks for
+    this one gets it with SO_REUSEADDR alone, as servers do (uvicorn, asyncio, vLLM). Those may bind and listen beside
+    it, since it does not listen itself.
     """
 
     def __init__(self, host: str) -> None:

@@ -19,10 +19,10 @@ class ServingConfig(BaseModel):
 
     `versions_file` names the calibration versions that are to be loaded; `door_file` is where the engine process writes
     the port of its door. `fingerprint` is that of the served checkpoint: a profile that was fitted for another one is
-    refused. `single_rows_apart`: a row that comes alone is multiplied with 16-bit weights of its own, where the
-    processor multiplies in float32 (`workers.engine.mending`); without `float32_products` it never does, and every
-    product is vLLM's own. `hidden_bytes` bounds the kept hidden states of the whole folder, `hidden_expiry_s` their
-    age. `secret` is asked of anyone who calls; "" on loopback alone.
+    refused. `single_rows_apart`: a row that comes alone is multiplied with 16-bit weights of its own, if the processor
+    multiplies in float32 (`workers.engine.mending`). Without `float32_products` every product is that of vLLM.
+    `hidden_bytes` bounds the kept hidden states of the whole folder, `hidden_expiry_s` their age. `secret` is asked of
+    anyone who calls; "" on loopback alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -15,9 +15,9 @@ from workers.engine import vllm_names as vllm
 from workers.engine.serving.batch import Batch
 from workers.engine.serving.config import ServingConfig
 from workers.engine.serving.counters import Counters
-from workers.engine.serving.door import StatusServer
 from workers.engine.serving.hidden import HiddenFolder
 from workers.engine.serving.nonfinite import EndedRequests
+from workers.engine.serving.status import StatusServer
 from workers.engine.serving.steps import STEP
 from workers.engine.serving.versions import ServedModel, Versions, Watcher, load_profile
 

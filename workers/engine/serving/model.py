@@ -63,7 +63,7 @@ def _clean_new_blocks(vllm_config: Any) -> None:
     """Zeroes the cache blocks that this pass begins, where a request that was not finite may have left its values.
 
     The CPU's attention multiplies what is behind a request's last token in its last block with zero, which NaN
-    survives. vLLM hands blocks on as they are. (The GPU's kernels do not read behind the end.)
+    survives. Blocks are handed on as they are. The GPU's kernels do not read behind the end.
     """
     metadata = vllm.get_forward_context().attn_metadata
     if not isinstance(metadata, dict):

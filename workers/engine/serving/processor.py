@@ -12,8 +12,8 @@ from workers.engine import vllm_names as vllm
 from workers.engine.serving import engines
 from workers.engine.serving.batch import KEEP_HIDDEN, REQUEST, VERSION
 from workers.engine.serving.config import ServingConfig
-from workers.engine.serving.door import REQUEST_ID
 from workers.engine.serving.rows import Change
+from workers.engine.serving.status import REQUEST_ID
 
 NAME: Final = "workers.engine.serving.processor:RowTracker"
 _VERSION = re.compile(VERSION_PATTERN)

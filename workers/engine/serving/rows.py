@@ -36,8 +36,7 @@ class Row:
 
     `prompt` and `output` are the engine's own lists: `output` grows as tokens are drawn. `calibrator` None: nothing is
     corrected. `dead` says why the request has to end now, with token `end`. `pending` is the hidden state of a token
-    that may yet turn out not to be drawn (the row of an unfinished prompt is sampled and thrown away); `kept` counts
-    those written.
+    that may not be drawn: the row of an unfinished prompt is sampled and thrown away. `kept` counts those written.
     """
 
     params: Any

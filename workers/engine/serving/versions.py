@@ -58,8 +58,8 @@ class Refused:
 def load_profile(folder: Path, model: ServedModel) -> Calibrator:
     """The calibrator of a profile's folder, ready to be used and tried once.
 
-    Raises what `storage.load` raises; PROFILE_MISMATCH where the profile was fitted for another checkpoint,
-    PROFILE_CORRUPT where it makes numbers that are not finite, or of another shape or dtype, from ordinary ones.
+    Raises what `storage.load` raises, and PROFILE_MISMATCH if the profile was fitted for another checkpoint. Raises
+    PROFILE_CORRUPT if it makes numbers that are not finite, or of another shape or dtype, from ordinary ones.
     """
     _check_model(folder, model)
     loaded: Calibrator = storage.load(folder, hidden_size=model.hidden_size, vocabulary=model.vocabulary)

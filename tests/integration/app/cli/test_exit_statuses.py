@@ -42,7 +42,6 @@ ASKING = {
     "deploy delete": "nobody",
     "deploy events": "nobody",
     "profiles show": "cal-0000000000000000",
-    "profiles compare": "cal-0000000000000000 cal-0000000000000001",
     "profiles delete": "cal-0000000000000000",
 }
 # These ask for a list alone: a service has nothing to refuse.

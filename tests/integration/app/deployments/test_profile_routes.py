@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from app.contracts.deployment import DeploymentState, Replica, ShadowStatus
-from app.contracts.profile import Comparison, Profile, ProfilePage
+from app.contracts.profile import Profile, ProfilePage
 from app.deployments.profile_routes import PATH, use_of
 from tests.integration.app.conftest import Api
 from tests.integration.app.deployments.conftest import request
@@ -17,18 +17,14 @@ def stored(api: Api) -> list[Profile]:
     return [store.put(low_rank(), record()), store.put(Temperature(1.5), record(seed=2))]
 
 
-async def test_profiles_are_listed_shown_and_compared(api: Api, stored: list[Profile]) -> None:
+async def test_profiles_are_listed_and_shown(api: Api, stored: list[Profile]) -> None:
     page = ProfilePage.model_validate_json((await api.http.get(PATH)).text)
     assert {profile.version for profile in page.data} == {profile.version for profile in stored}
     one = await api.http.get(f"{PATH}/{stored[0].version}")
     assert Profile.model_validate_json(one.text) == stored[0]
-    found = await api.http.get(f"{PATH}/{stored[0].version}/compare/{stored[1].version}")
-    compared = Comparison.model_validate_json(found.text)
-    assert compared.same_model
-    assert any(difference.pointer == "/fit/seed" for difference in compared.differences)
 
 
-@pytest.mark.parametrize("path", ["cal-0000000000000000", "nonsense", "cal-0000000000000000/compare/identity"])
+@pytest.mark.parametrize("path", ["cal-0000000000000000", "nonsense"])
 async def test_what_is_not_there_is_a_404(api: Api, path: str) -> None:
     answer = await api.http.get(f"{PATH}/{path}")
     assert (answer.status_code, answer.json()["code"]) == (404, "profile_not_found")

@@ -20,7 +20,7 @@ def hemostat(server: Server, *arguments: str, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def test_profiles_are_listed_shown_compared_and_deleted(server: Server) -> None:
+def test_profiles_are_listed_shown_and_deleted(server: Server) -> None:
     server.start()
     assert "No profiles." in hemostat(server, "profiles", "list")
     store = ProfileStore(server.settings)
@@ -29,6 +29,5 @@ def test_profiles_are_listed_shown_compared_and_deleted(server: Server) -> None:
     assert {profile["version"] for profile in listed["data"]} == {one.version, other.version}
     assert one.version in hemostat(server, "profiles", "list")
     assert "low-rank map" in hemostat(server, "profiles", "show", one.version)
-    assert "fit/seed" in hemostat(server, "profiles", "compare", one.version, other.version)
     assert "is deleted" in hemostat(server, "profiles", "delete", one.version)
     assert "There is no calibration profile" in hemostat(server, "profiles", "show", one.version, status=2)

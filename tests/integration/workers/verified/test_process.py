@@ -120,7 +120,7 @@ def test_it_says_what_it_does_until_it_is_ready_and_then_what_it_measured(runnin
     kept = json.loads((folder / "selftest.json").read_text())
     assert kept["passed"]
     assert kept["reason"] in running.replica.reason
-    assert f"a mistake would be refused with probability {kept['power']:.3g}" in kept["reason"]
+    assert f"power {kept['power']:.3g}" in kept["reason"]
     assert [file.name for file in folder.glob("selftest*")] == ["selftest.json"]
 
 

@@ -22,8 +22,8 @@ from transformers import AutoModelForCausalLM
 from app.settings import Settings
 from tests.support.tiny import make_tokenizer
 from workers.calibration.verified import selftest
-from workers.calibration.verified.desk import FullError, RequestQueue, Ticket, VerifiedRequest
-from workers.calibration.verified.door import make_door
+from workers.calibration.verified.requests import FullError, RequestQueue, Ticket, VerifiedRequest
+from workers.calibration.verified.routes import make_app
 from workers.calibration.verified.truncation import Sampling, distribution
 from workers.calibration.verified.verifier import Board, Stream, Verifier
 from workers.distributions.head import Head
@@ -260,7 +260,7 @@ def test_a_reference_whose_logits_are_not_finite_is_an_error_line(verifier: Veri
     broken = Verifier(
         verifier._draft, verifier._board, verifier._reference, dataclasses.replace(verifier._head, weight_VD=weight_VD)
     )
-    desk = RequestQueue(broken, make_tokenizer().backend_tokenizer, stops=frozenset(), running=2, waiting=2)
+    queue = RequestQueue(broken, make_tokenizer().backend_tokenizer, stops=frozenset(), running=2, waiting=2)
     ended = threading.Event()
 
     def check() -> None:
@@ -268,8 +268,8 @@ def test_a_reference_whose_logits_are_not_finite_is_an_error_line(verifier: Veri
             raise StoppedError
 
     async def talk() -> tuple[httpx.Response, httpx.Response]:
-        working = asyncio.create_task(asyncio.to_thread(desk.work, check_cancelled=check))
-        door = make_door(lambda: desk, lambda: "it has ended", CollectorRegistry())
+        working = asyncio.create_task(asyncio.to_thread(queue.work, check_cancelled=check))
+        door = make_app(lambda: queue, lambda: "it has ended", CollectorRegistry())
         asked = {"prompt": [5, 6], "max_tokens": 9}
         async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://door", timeout=60) as client:
             try:
@@ -291,7 +291,7 @@ def test_a_reference_whose_logits_are_not_finite_is_an_error_line(verifier: Veri
 
 def test_requests_are_answered_together_and_dropped_when_nobody_listens(verifier: Verifier) -> None:
     tokenizer = make_tokenizer().backend_tokenizer
-    desk = RequestQueue(verifier, tokenizer, stops=frozenset(), running=4, waiting=1)
+    queue = RequestQueue(verifier, tokenizer, stops=frozenset(), running=4, waiting=1)
     ended = threading.Event()
 
     def check() -> None:
@@ -299,11 +299,11 @@ def test_requests_are_answered_together_and_dropped_when_nobody_listens(verifier
             raise StoppedError
 
     async def talk() -> None:
-        tickets = [desk.submit(VerifiedRequest(prompt=[5, 6], max_tokens=20, seed=seed)) for seed in range(5)]
+        tickets = [queue.submit(VerifiedRequest(prompt=[5, 6], max_tokens=20, seed=seed)) for seed in range(5)]
         with pytest.raises(FullError):
-            desk.submit(VerifiedRequest(prompt=[5, 6], max_tokens=20))
+            queue.submit(VerifiedRequest(prompt=[5, 6], max_tokens=20))
         tickets[4].dropped.set()
-        working = asyncio.create_task(asyncio.to_thread(desk.work, check_cancelled=check))
+        working = asyncio.create_task(asyncio.to_thread(queue.work, check_cancelled=check))
         try:
             await answered(tickets)
         finally:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +11,9 @@ from app.jobs.connection import connect
 from app.settings import Settings
 from tests.integration.app.deployments.conftest import request
 from tests.integration.conftest import RedisServer
-from workers.calibration.online.book import Monitor
 from workers.calibration.online.carry import carry_out
 from workers.calibration.online.controller import Action, Step
+from workers.calibration.online.monitor import Monitor
 from workers.calibration.online.state import Todo
 from workers.calibration.online.threshold import Expected
 
@@ -34,7 +33,7 @@ async def deployments(settings: Settings) -> AsyncIterator[DeploymentStore]:
 
 
 def decided(settings: Settings, made: Deployment, step: Step) -> tuple[Monitor, Todo]:
-    """A book that knows the deployment as it was, and what was decided then."""
+    """A monitor that knows the deployment as it was, and what was decided then."""
     book = Monitor(settings, made, Expected(), None, time.time())
     todo = Todo(step=step, active=made.active_version, at=time.time())
     book.state = book.state.model_copy(update={"todo": (todo,)})
@@ -50,12 +49,12 @@ def decided(settings: Settings, made: Deployment, step: Step) -> tuple[Monitor, 
     ids=["promotion", "rollback"],
 )
 async def test_a_person_who_promotes_while_a_batch_is_scored_is_not_overruled(
-    deployments: DeploymentStore, settings: Settings, tmp_path: Path, before: str, step: Step
+    deployments: DeploymentStore, settings: Settings, before: str, step: Step
 ) -> None:
     made = await deployments.create(request(version=None if before == "identity" else before))
     book, todo = decided(settings, made, step)
     await deployments.promote(made.id, FIRST, reason="by hand", manual=True)  # after the loop's last look
-    await carry_out(book, todo, deployments, tmp_path, time.time())
+    await carry_out(book, todo, deployments, time.time())
     assert (await deployments.get(made.id)).active_version == FIRST
     assert book.state.todo == ()
     last = [event for _, event in await deployments.events(made.id)][-1]

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from workers.engine.isolation import quiet_vllm
 from workers.engine.serving.arguments import IN_PROCESS
-from workers.engine.serving.door import StatusServer
 from workers.engine.serving.nonfinite import EndedRequests
+from workers.engine.serving.status import StatusServer
 from workers.engine.serving.steps import STEP
 
 with quiet_vllm():

@@ -6,8 +6,8 @@ import pytest
 
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import NOW, ONE, deployment, scored
-from workers.calibration.online.book import Monitor
 from workers.calibration.online.export import export_book
+from workers.calibration.online.monitor import Monitor
 from workers.calibration.online.promotion import PairedTrial
 from workers.calibration.online.threshold import Expected
 from workers.telemetry_shadow import TRIALS, ShadowTelemetry

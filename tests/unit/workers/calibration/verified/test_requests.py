@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from tests.support.tiny import make_tokenizer
-from workers.calibration.verified.desk import RequestQueue, Ticket
+from workers.calibration.verified.requests import RequestQueue, Ticket
 from workers.calibration.verified.text import TextStream
 from workers.calibration.verified.truncation import Sampling
 from workers.calibration.verified.verifier import Stream, Verifier
@@ -27,10 +27,10 @@ def test_an_answer_is_counted_before_its_end_is_told(tokens: list[int]) -> None:
     HAPPENED.clear()
     tokenizer = make_tokenizer().backend_tokenizer
     stream = Stream([1], Sampling(), 10, frozenset({0}))
-    desk = RequestQueue(cast(Verifier, None), tokenizer, stops=frozenset({0}), running=1, waiting=1)
-    desk.on_finish = HAPPENED.append
+    queue = RequestQueue(cast(Verifier, None), tokenizer, stops=frozenset({0}), running=1, waiting=1)
+    queue.on_finish = HAPPENED.append
     ticket = Told(stream, TextStream(tokenizer, []), cast(Any, None), cast(Any, None))
-    desk._advance(ticket, stream.take(tokens))
+    queue._advance(ticket, stream.take(tokens))
     assert HAPPENED[-2] is stream
     last = cast(dict[str, Any], HAPPENED[-1])
     assert (last["finish_reason"], last["usage"]["completion_tokens"]) == ("stop", len(tokens))

@@ -1,11 +1,11 @@
 """The engine process' own HTTP port: its counters, its calibration versions, and which requests it had to end.
 
-GET /livez               200 while the process lives; {"status", "step_s": how long the running step has run, or null}
-GET /metrics             counters of this process
-GET /versions            {"loaded": [...], "refused": {version: {"code", "detail"}}}
-GET /nonfinite/{request} {"nonfinite": bool, "reason": str}
+- GET /livez: 200 while the process lives. `{"status", "step_s"}`; the latter is the running step's time, or null.
+- GET /metrics: counters of this process.
+- GET /versions: `{"loaded": [...], "refused": {version: {"code", "detail"}}}`.
+- GET /nonfinite/{request}: `{"nonfinite": bool, "reason": str}`.
 
-Where there is an internal secret, all but the first two ask for it, and answer 401 without.
+If there is an internal secret, all but the first two ask for it, and answer 401 without.
 """
 
 from __future__ import annotations

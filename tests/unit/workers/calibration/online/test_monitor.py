@@ -6,8 +6,8 @@ from app.contracts.deployment import DeploymentState, DriftState, Replica
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import NOW, ONE, TWO, deployment, scored
 from workers.calibration.online import state as states
-from workers.calibration.online.book import Monitor
 from workers.calibration.online.controller import Action
+from workers.calibration.online.monitor import Monitor
 from workers.calibration.online.threshold import Expected
 
 KNOWN = Expected(kl_high=0.1, raw_mean=0.2)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from app.contracts.errors import HemostatError
 from app.deployments.secret import SecretGuard
-from workers.calibration.verified.desk import ClosedError, FullError, RequestQueue, Ticket, VerifiedRequest
+from workers.calibration.verified.requests import ClosedError, FullError, RequestQueue, Ticket, VerifiedRequest
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
@@ -25,15 +25,15 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 _OPEN = frozenset({"/livez", "/metrics"})
 
 
-def make_door(
-    desk: Callable[[], RequestQueue | None], why_not: Callable[[], str], registry: CollectorRegistry, secret: str = ""
+def make_app(
+    queue: Callable[[], RequestQueue | None], why_not: Callable[[], str], registry: CollectorRegistry, secret: str = ""
 ) -> Starlette:
-    """The application. `desk` is None while nothing can be verified; `why_not` says why. `secret`: the internal one,
+    """The application. `queue` is None while nothing can be verified; `why_not` says why. `secret`: the internal one,
     that all but the counters ask for; "" on loopback."""
 
     async def verified(request: Request) -> Response:
-        open_desk = desk()
-        if open_desk is None:
+        open_queue = queue()
+        if open_queue is None:
             return JSONResponse({"reason": why_not()}, 501)
         body = b""
         async for part in request.stream():
@@ -41,7 +41,7 @@ def make_door(
             if len(body) > MAX_BODY_BYTES:
                 return JSONResponse({"detail": "the body is too large"}, 413)
         try:
-            ticket = open_desk.submit(VerifiedRequest.model_validate_json(body))
+            ticket = open_queue.submit(VerifiedRequest.model_validate_json(body))
         except ClosedError:
             return JSONResponse({"reason": why_not()}, 501)
         except (ValidationError, HemostatError, ValueError, FullError) as error:
