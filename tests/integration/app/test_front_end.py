@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,7 +17,6 @@ from app.contracts.errors import CATALOGUE, ErrorCode
 from app.jobs.workers import WorkerInfo, announce
 from app.main import create_app
 from app.settings import Settings
-from app.telemetry import health
 from tests.integration.app.conftest import Api, Server, compare
 from tests.integration.app.jobs.stored import claimed
 from tests.support.keys import bearer, key_line, write_keys
@@ -110,16 +108,6 @@ def test_a_client_does_not_choose_the_address_that_it_is_counted_by(server: Serv
     assert answers[-1] == 429, answers
 
 
-async def test_routes_and_methods_that_do_not_exist(api: Api) -> None:
-    missing = await api.http.get("/v1/diagnosis/job")
-    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
-    assert JOBS in missing.json()["hint"]
-    wrong = await api.http.put(JOBS)
-    assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
-    assert wrong.headers["allow"] == "GET, POST"
-    assert (await api.http.get(f"{JOBS}/")).status_code == 404
-
-
 async def test_every_error_type_leads_somewhere(api: Api) -> None:
     for code in ErrorCode:
         answer = await api.http.get(f"/errors/{code.value}")
@@ -130,27 +118,6 @@ async def test_every_error_type_leads_somewhere(api: Api) -> None:
 
 
 # --- health and metrics
-
-
-async def test_readiness_lists_workers_without_requiring_them(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "CACHE_S", 0.0)
-    ready = (await api.http.get("/readyz")).json()
-    assert (ready["status"], ready["workers"], ready["deployments"]) == ("ready", [], [])
-    await announce(api.state.redis, WorkerInfo(id="w1", device="cpu"))
-    assert [worker["id"] for worker in (await api.http.get("/readyz")).json()["workers"]] == ["w1"]
-
-
-async def test_readiness_asks_redis_once_a_second_however_often_it_is_asked(api: Api) -> None:
-    async def reads() -> int:
-        told = await api.state.redis.info("commandstats")
-        return int(told["cmdstat_zrange"]["calls"])
-
-    await api.http.get("/readyz")
-    before, began = await reads(), time.monotonic()
-    answers = await asyncio.gather(*(api.http.get("/readyz") for _ in range(200)))
-    assert {answer.status_code for answer in answers} == {200}
-    # Each look reads two sorted sets; the sweeps of this process read some as well.
-    assert await reads() - before < 40 * (1 + time.monotonic() - began)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 from docket import Worker
@@ -141,23 +140,6 @@ def test_the_process_goes_when_told_to_also_while_redis_is_away(server: Server, 
     redis_server.kill()
     assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 503
     assert server.end(signal.SIGTERM) == -signal.SIGTERM  # by itself, long before the drain's end
-
-
-def test_a_request_that_the_end_of_the_process_cuts_short_is_told_so(server: Server, redis_server: RedisServer) -> None:
-    server.start(HEMOSTAT_DRAIN_S="1")
-    assert httpx.get(f"{server.url}{JOBS}", timeout=30).status_code == 200
-    assert redis_server.pid is not None
-    halt(redis_server.pid)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(httpx.get, f"{server.url}{JOBS}", timeout=60)
-            time.sleep(0.5)  # so that it waits for Redis, which would take longer than the process has
-            assert server.end(signal.SIGTERM) == -signal.SIGTERM
-            answer = asked.result()
-        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
-        assert int(answer.headers["retry-after"]) > 0
-    finally:
-        os.kill(redis_server.pid, signal.SIGCONT)
 
 
 def test_a_server_that_hangs_is_a_503_and_not_a_hanging_request(server: Server, redis_server: RedisServer) -> None:

@@ -17,7 +17,7 @@ import pytest
 from app.contracts.errors import HemostatError
 from app.contracts.job import JobStatus
 from app.settings import Settings
-from app.up import _Parts, require_free, run_up, running
+from app.up import run_up, running
 from tests.integration.app.deployments.conftest import request
 from tests.support.handlers import go
 from tests.support.worker import ROOT, Owner, environment, gone, halt, wait_for
@@ -256,27 +256,6 @@ def test_a_taken_port_is_named_with_what_to_set(tmp_path: Path) -> None:
     assert not (tmp_path / "valkey").exists()
 
 
-def test_a_taken_port_is_named_before_the_demo_model_is_built(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        surroundings = os.environ | {"HEMOSTAT_HOME": str(tmp_path / "home"), "HEMOSTAT_PORT": port}
-        command = [sys.executable, "-m", "app.cli.main", "up"]
-        ended = subprocess.run(
-            command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=240, check=False
-        )
-    assert ended.returncode == 4  # the service did not start
-    assert f"port {port}" in ended.stderr
-    assert "HEMOSTAT_PORT" in ended.stderr
-    assert not (tmp_path / "home").exists()
-
-
-def test_a_host_that_is_not_ours_is_named() -> None:
-    with pytest.raises(HemostatError, match=r"192\.0\.2\.1"):
-        require_free("192.0.2.1", 8321, "HEMOSTAT_PORT")
-
-
 def test_an_open_address_without_keys_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HemostatError, match="HEMOSTAT_API_KEYS_FILE"), running(Settings(home=tmp_path, host="0.0.0.0")):
         pass
@@ -306,16 +285,6 @@ def test_a_service_that_is_not_ready_says_why(tmp_path: Path) -> None:
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-def test_what_is_slow_to_start_is_named_with_what_to_set(tmp_path: Path) -> None:
-    (tmp_path / "models.toml").touch()
-    settings = Settings(home=tmp_path, start_s=0.01, drain_s=0)
-    with pytest.raises(HemostatError) as caught, running(settings):
-        pass
-    assert "did not come up within 0.01 s: the API does not answer at http://127.0.0.1:" in caught.value.detail
-    assert caught.value.detail.endswith(" and the worker has not reported")
-    assert "HEMOSTAT_START_S" in caught.value.hint
-
-
 def test_a_worker_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
     with (
         pytest.raises(HemostatError, match="the worker ended while it started") as caught,
@@ -324,30 +293,3 @@ def test_a_worker_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Pa
         pass
     assert "no-such-option" in caught.value.detail
     assert "worker.log" in caught.value.hint
-
-
-def test_a_valkey_that_falls_silent_is_told_once_and_so_is_its_return(tmp_path: Path) -> None:
-    said: list[str] = []
-    parts = _Parts(Settings(home=tmp_path), said.append, ())
-    valkey = parts._valkey
-    assert valkey is not None
-    valkey.start()
-    assert valkey.pid is not None
-    try:
-        halt(valkey.pid)
-        parts._tend_valkey(valkey)
-        parts._tend_valkey(valkey)
-        assert len(said) == 1
-        assert f"process {valkey.pid}) runs, but does not answer." in said[0]
-        os.kill(valkey.pid, signal.SIGCONT)
-
-        def tended() -> bool:
-            parts._tend_valkey(valkey)
-            return len(said) > 1
-
-        wait_for(tended, what="its return")
-        parts._tend_valkey(valkey)
-        assert said[1:] == ["Valkey answers again"]
-    finally:
-        os.kill(valkey.pid, signal.SIGCONT)
-        valkey.stop()

@@ -187,13 +187,6 @@ async def test_an_owner_holds_a_share_of_the_places_and_of_the_queue():
     assert (queue.in_flight, queue.queued) == (0, 0)
 
 
-async def test_one_place_is_an_owners_whatever_the_share():
-    queue = Line(per_replica=1, most_queued=1, timeout_s=60, owner_share=0.1)
-    async with queue.place("a"):
-        pass
-    assert queue.in_flight == 0
-
-
 async def test_who_leaves_the_queue_takes_no_turn_of_the_others():
     queue = line(per_replica=1, most_queued=20)
     order: list[str] = []
@@ -209,13 +202,3 @@ async def test_who_leaves_the_queue_takes_no_turn_of_the_others():
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == ["b", "b"]
     assert queue.in_flight == 0
-
-
-async def test_a_share_of_one_place_is_one():
-    queue = Line(per_replica=4, most_queued=4, timeout_s=60, owner_share=0.25)
-    order, stop = [], asyncio.Event()
-    tasks = [asyncio.create_task(hold(queue, owner, order, stop)) for owner in "aab"]
-    await settle()
-    assert (order, queue.queued) == (["a", "b"], 1)
-    stop.set()
-    await asyncio.gather(*tasks)

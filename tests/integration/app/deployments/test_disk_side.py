@@ -127,56 +127,11 @@ async def test_without_new_samples_nothing_is_asked(client: Redis, brief: Deploy
     await until(brief.tidy_disk)
 
 
-async def test_a_sample_that_was_queued_after_the_server_was_asked_is_asked_for_again(
-    client: Redis, brief: DeploymentStore, made: Deployment
-) -> None:
-    await brief.push_sample(made.id, marked("one"))
-    await until(brief.tidy_disk)
-    await brief.push_sample(made.id, marked("two"))
-
-    async def gone() -> bool:
-        await brief.tidy_disk()
-        return await off_disk(client)
-
-    await until(gone)
-
-
 async def test_a_server_that_ended_is_asked_again(client: Redis, brief: DeploymentStore, made: Deployment) -> None:
     await brief.push_sample(made.id, marked("one"))
     await until(brief.tidy_disk)
     await cast(Any, client.hset(keys.DISK, "asked", "the run before"))
     await until(brief.tidy_disk)
-
-
-async def test_a_clock_that_went_back_keeps_nothing_there(
-    client: Redis, brief: DeploymentStore, made: Deployment
-) -> None:
-    await brief.push_sample(made.id, marked("before"))
-    since = int(await cast(Any, client.hget(keys.DISK, "since")))
-    await cast(Any, client.hset(keys.DISK, "since", since + 30 * 24 * 3600 * 1000))
-    await expired()
-    await until(brief.tidy_disk)
-    await until(lambda: off_disk(client))
-
-
-async def test_until_the_sample_that_lives_longest_is_gone_it_is_asked_again(
-    deployments: DeploymentStore, brief: DeploymentStore, made: Deployment
-) -> None:
-    await deployments.push_sample(made.id, marked("stays for ten minutes"))
-    await brief.push_sample(made.id, marked("goes soon"))
-    for _ in range(3):
-        await until(brief.tidy_disk)
-
-
-async def test_an_expired_sample_that_the_server_has_not_come_across_is_not_written(
-    client: Redis, brief: DeploymentStore, made: Deployment
-) -> None:
-    # It looks at a few hundred keys a second.
-    others = "for number = 1, 20000 do redis.call('SET', 'other:' .. number, '', 'EX', 3600) end"
-    await cast(Any, client.eval(others, 0))
-    await brief.push_sample(made.id, marked("expires"))
-    await until(brief.tidy_disk)
-    await until(lambda: off_disk(client))
 
 
 async def test_while_the_server_writes_it_does_not_count_as_written_and_what_failed_is_asked_for_again(
@@ -187,47 +142,6 @@ async def test_while_the_server_writes_it_does_not_count_as_written_and_what_fai
     await expired()
     assert not await brief.tidy_disk()
     assert await client.exists(keys.DISK)
-    await cast(Any, client.config_set("rdb-key-save-delay", 0))
-    stuck()
-    await until(brief.tidy_disk)
-    await until(lambda: off_disk(client))
-
-
-async def test_what_the_server_will_write_later_does_not_count_as_written(
-    client: Redis, brief: DeploymentStore, made: Deployment, stuck: Callable[[], None]
-) -> None:
-    await cast(Any, client.bgsave())
-    await brief.push_sample(made.id, marked("one"))
-    await until(brief.tidy_disk)
-    assert (await cast(Any, client.info("persistence")))["aof_rewrite_scheduled"]
-    await expired()
-    assert not await brief.tidy_disk()
-    assert await client.exists(keys.DISK)
-    await cast(Any, client.config_set("rdb-key-save-delay", 0))
-    stuck()
-    await until(lambda: off_disk(client))
-
-
-async def test_where_somebody_else_began_it_is_asked_once_that_is_over(
-    client: Redis,
-    brief: DeploymentStore,
-    made: Deployment,
-    stuck: Callable[[], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    await brief.push_sample(made.id, marked("one"))
-    since = await cast(Any, client.hget(keys.DISK, "since"))
-    await expired()
-    before = await cast(Any, client.info())
-
-    async def began_after() -> Any:
-        return before
-
-    await cast(Any, client.bgrewriteaof())
-    with monkeypatch.context() as patch:
-        patch.setattr(client, "info", began_after)
-        assert not await brief.tidy_disk()
-    assert await cast(Any, client.hget(keys.DISK, "since")) == since
     await cast(Any, client.config_set("rdb-key-save-delay", 0))
     stuck()
     await until(brief.tidy_disk)
@@ -283,30 +197,6 @@ async def test_a_refusal_is_told_with_its_remedy_and_ends_with_it(
         return await off_disk(client)
 
     await until(gone)
-
-
-async def test_a_server_that_does_not_say_how_it_is_is_not_asked(
-    client: Redis, limited: Redis, brief: DeploymentStore, made: Deployment, caplog: pytest.LogCaptureFixture
-) -> None:
-    await cast(Any, client).execute_command("ACL", "SETUSER", "limited", "+bgrewriteaof")
-    store = DeploymentStore(limited, brief.settings)
-    await store.push_sample(made.id, marked("one"))
-    await until(store.tidy_disk)
-    await until(lambda: off_disk(client))
-    await cast(Any, client).execute_command("ACL", "SETUSER", "limited", "-info")
-    asked = await times_asked(client)
-
-    async def told() -> bool:
-        await service.tidy_disk(store)
-        return caplog.text.count("+info") == 2
-
-    await until(told)
-    await service.tidy_disk(store)
-    assert caplog.text.count("+info") == 2, "once an expiry"
-    assert await times_asked(client) == asked
-    assert await client.exists(keys.DISK), "nothing is known to have been written"
-    await cast(Any, client).execute_command("ACL", "SETUSER", "limited", "+info")
-    await until(store.tidy_disk)
 
 
 @pytest.fixture

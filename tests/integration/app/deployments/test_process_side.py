@@ -1,6 +1,3 @@
-import asyncio
-from datetime import timedelta
-
 from redis.asyncio import Redis
 
 from app.contracts.deployment import (
@@ -53,35 +50,6 @@ async def test_a_replica_that_falls_silent_is_gone(
     assert [event.type.value for event in await told(deployments, made)][-2:] == ["replica", "state"]
     await deployments.renew(made.id, replica())
     assert (await deployments.get(made.id)).state is DeploymentState.READY
-
-
-async def test_no_lease_holds_on_because_the_clock_of_redis_went_back(
-    client: Redis, deployments: DeploymentStore, made: Deployment
-) -> None:
-    await deployments.register(made.id, replica())
-    await deployments.report(made.id, AgentReport(agent="dead", processes=1))
-    for name in (keys.replica(made.id, replica().id), keys.agent(made.id)):
-        assert await client.expire(name, timedelta(days=30))
-    assert await deployments.settle(made.id) is DeploymentState.DEGRADED
-    assert await deployments.replicas(made.id) == []
-    assert await deployments.report(made.id, AgentReport(agent="alive", processes=1)) != "other"
-    await deployments.renew(made.id, replica())
-    assert (await deployments.get(made.id)).state is DeploymentState.READY
-
-
-async def test_a_change_that_many_notice_is_told_once(
-    client: Redis, deployments: DeploymentStore, lease_settings: Settings, made: Deployment
-) -> None:
-    brief = DeploymentStore(client, lease_settings.model_copy(update={"replica_lease_s": 0.2}))
-    await brief.register(made.id, replica())
-    stores = [DeploymentStore(client, lease_settings) for _ in range(8)]
-
-    async def noticed() -> bool:
-        await asyncio.gather(*(store.settle(made.id) for store in stores))
-        return (await deployments.get(made.id)).state is DeploymentState.DEGRADED
-
-    await until(noticed)
-    assert await states(deployments, made) == ["ready", "degraded"]
 
 
 async def test_what_the_agent_says_is_the_reason(deployments: DeploymentStore, made: Deployment) -> None:

@@ -158,23 +158,6 @@ async def test_a_fit_that_was_never_queued_is_queued_by_the_sweep(still: Api, mo
     assert (await api.http.get(f"/v1/diagnosis/jobs/{made['fit_job']}")).json()["status"] == "queued"
 
 
-async def test_a_fit_is_not_repeated_when_its_record_is_gone(still: Api) -> None:
-    """It ended, and its record ran out, while calibration was off: nobody had concluded it."""
-    api = still
-    made = await create(api)
-    await api.http.patch(f"{PATH}/tiny-rtn4", json={"calibration": "off"})
-    assert (await api.http.post(f"/v1/diagnosis/jobs/{made['fit_job']}/cancel")).status_code == 200
-    assert (await api.http.delete(f"/v1/diagnosis/jobs/{made['fit_job']}")).status_code == 204
-    on = (await api.http.patch(f"{PATH}/tiny-rtn4", json={"calibration": "auto"})).json()
-    for _ in range(2):
-        await service.sweep(api.state)
-    assert (await api.http.get("/v1/diagnosis/jobs")).json()["data"] == []
-    found = (await api.http.get(f"{PATH}/tiny-rtn4")).json()
-    assert "its record is gone" in on["fit_reason"]
-    assert found["fit_reason"] == on["fit_reason"]
-    assert (await kinds(api)).count("refused") == 1
-
-
 async def test_deleting_a_deployment_cancels_the_fit_that_it_queued_and_no_other(api: Api) -> None:
     made = await create(api)
     asked = {
@@ -219,16 +202,6 @@ async def test_what_its_own_fit_proved_is_promoted_also_where_another_job_had_st
     found = (await api.http.get(f"{PATH}/{made['id']}")).json()
     assert (found["active_version"], found["fit_reason"]) == (report["profile"], "")
     assert (await kinds(api)).count("promoted") == 1
-
-
-async def test_no_fit_where_none_is_wanted(api: Api) -> None:
-    off = await create(api, name="off", calibration="off")
-    assert (off["fit_job"], off["fit_reason"]) == (None, "calibration is off")
-    asked = await create(api, name="asked", version="identity", calibration="frozen")
-    assert asked["fit_job"] is None
-    on = await api.http.patch(f"{PATH}/off", json={"calibration": "auto"})
-    assert on.json()["fit_job"] is not None
-    assert on.json()["fit_reason"] == ""
 
 
 async def test_a_model_is_not_fitted_to_itself(api: Api) -> None:
@@ -345,17 +318,6 @@ async def test_of_requests_at_one_time_only_those_that_fit_the_memory_are_taken(
     assert sum(0.25 * one["replicas"] + 0.1 for one in left) + 0.2 <= 1 + 1e-9
     shrunk = await api.http.patch(f"{PATH}/{made[0]}", json={"replicas": 1, "shadow_rate": 0.5})
     assert shrunk.json()["replicas"] == 1
-
-
-async def test_a_draining_deployment_takes_no_share_and_a_verifying_one_takes_another(api: Api) -> None:
-    made = await create(api, replicas=2)
-    refused = await api.http.post(PATH, json=body(name="other"))
-    assert refused.status_code == 409
-    await api.state.deployments.report(made["id"], AgentReport(processes=1))
-    assert (await api.http.delete(f"{PATH}/{made['id']}")).status_code == 202
-    await create(api, name="other", verify=True)  # 0.2 + 0.25 + 0.1 + 0.1
-    refused = await api.http.patch(f"{PATH}/other", json={"replicas": 3})
-    assert "3 replicas at 0.25, 1 shadow at 0.1, 1 verify at 0.1" in refused.json()["detail"]
 
 
 async def test_hidden_states_that_nobody_came_for_are_removed_by_the_sweep(still: Api) -> None:

@@ -1,6 +1,5 @@
 """A calibrate job that was asked for a deployment: promoted or refused, once, whatever crashes in between."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -67,20 +66,6 @@ async def test_a_proven_profile_is_promoted(deployments: DeploymentStore, store:
     assert record.job.deployment == made.name
 
 
-async def test_it_is_settled_once_by_however_many(
-    deployments: DeploymentStore, store: JobStore, made: Deployment
-) -> None:
-    job_id = await run(store, asked(made))
-    await asyncio.gather(*(settle_jobs(deployments, store) for _ in range(5)))
-    # As after a crash between the promotion and the note that it was made, and a rollback meanwhile.
-    await deployments.rollback(made.id, reason="worse")
-    await store.client.sadd(keys.UNSETTLED, job_id)
-    await settle_jobs(deployments, store)
-    assert (await deployments.get(made.id)).active_version == "identity"
-    assert [event.type for event in await events(deployments, made)] == [DeploymentEventType.PROMOTED]
-    assert await store.client.smembers(keys.UNSETTLED) == set()
-
-
 async def test_what_is_not_proven_is_refused(deployments: DeploymentStore, store: JobStore, made: Deployment) -> None:
     job_id = await run(store, asked(made), passed=False)
     await settle_jobs(deployments, store)
@@ -126,19 +111,6 @@ async def test_a_frozen_deployment_keeps_its_version_and_is_told_of_the_other(
     event = (await events(deployments, made))[-1]
     assert event.type is DeploymentEventType.FITTED
     assert "frozen" in event.reason
-
-
-async def test_a_report_that_is_gone_is_a_refusal_and_a_deployment_that_is_gone_no_error(
-    deployments: DeploymentStore, store: JobStore, made: Deployment
-) -> None:
-    job_id = await run(store, asked(made))
-    (store.settings.job_dir(job_id) / REPORT).unlink()
-    await settle_jobs(deployments, store)
-    assert "cannot be read" in (await deployments.get(made.id)).fit_reason
-    await run(store, asked(made))
-    await deployments.delete(made.id)
-    await settle_jobs(deployments, store)
-    assert await store.client.smembers(keys.UNSETTLED) == set()
 
 
 async def test_an_id_without_a_job_is_dropped(deployments: DeploymentStore, store: JobStore) -> None:

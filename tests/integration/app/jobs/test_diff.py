@@ -16,7 +16,6 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.main import app as cli
-from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs import keys
 from app.jobs.diff_examples import DIFF
 from app.jobs.differences import Differences
@@ -67,17 +66,6 @@ async def test_it_is_the_answer_of_the_command_line(api: Api, tmp_path: Path) ->
     by_hand = [row["difference"]["mean"] for row in told["pairs"][0]["differences"] if row["measure"] == "kl"]
     assert by_hand == [pytest.approx(-0.2 * HARD.mean())]
     assert [row["job"] for row in told["ranking"]] == [jobs[1], jobs[2], jobs[0]]
-
-
-async def test_the_measure_that_ranks_and_the_seed_are_the_callers(api: Api) -> None:
-    jobs = [await finished(api, 1.0, "one"), await finished(api, 0.8, "two")]
-    first, again, other = [(await ask(api, *jobs, by="tv", seed=seed)).json() for seed in (1, 1, 2)]
-    assert first["by"] == "tv"
-    assert first == again
-    assert (
-        first["pairs"][0]["differences"][0]["difference"]["ci"]
-        != other["pairs"][0]["differences"][0]["difference"]["ci"]
-    )
 
 
 async def test_an_answer_that_the_client_has_is_not_sent_again(api: Api) -> None:
@@ -186,28 +174,6 @@ async def test_the_example_of_the_page_fits_its_schema(api: Api) -> None:
 
 
 # --- the process that is asked
-
-
-async def test_what_takes_too_long_is_ended_and_told(api: Api) -> None:
-    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
-    records = [await api.state.store.get(job) for job in (one, two)]
-    slow = Differences(api.state.settings, (sys.executable, "-c", "import time; time.sleep(600)"), longest_s=0.3)
-    with pytest.raises(HemostatError) as caught:
-        await slow.answer([record for record in records if record], by="kl", anyway=False, seed=0, owner="")
-    assert caught.value.code is ErrorCode.UNAVAILABLE
-    assert caught.value.retry_after_s
-
-
-async def test_where_numpy_is_not_installed_it_says_what_to_install(api: Api) -> None:
-    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
-    lacking = (
-        "import runpy, sys; sys.modules['pyarrow'] = None; "
-        "runpy.run_module('workers.diagnosis.diff', run_name='__main__')"
-    )
-    api.state.differences = Differences(api.state.settings, (sys.executable, "-c", lacking))
-    answer = await ask(api, one, two)
-    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
-    assert "numpy, scipy and pyarrow" in answer.json()["hint"]
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -156,31 +155,6 @@ def test_a_short_folder_that_somebody_else_put_there_is_refused(tmp_path: Path) 
         folder.unlink()
 
 
-def test_what_a_server_that_was_killed_was_writing_anew_is_removed(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    valkey = EmbeddedValkey(settings)
-
-    def begun() -> list[Path]:
-        return list((tmp_path / "valkey").glob("temp-rewriteaof-*"))
-
-    valkey.start()
-    with ping(settings) as client:
-        client.set("key", "value")
-        client.config_set("rdb-key-save-delay", 10_000_000)  # microseconds
-        client.bgrewriteaof()
-        wait_for(lambda: bool(begun()), what="a file that is being written")
-    assert valkey.pid is not None
-    writers = psutil.Process(valkey.pid).children()
-    os.kill(valkey.pid, signal.SIGKILL)
-    for writer in writers:
-        writer.kill()
-    valkey.stop()
-    assert begun(), "the server leaves it"
-    with valkey, ping(settings) as client:
-        assert not begun()
-        assert client.get("key") == "value"
-
-
 def test_a_server_that_hangs_is_told_soon(tmp_path: Path) -> None:
     with EmbeddedValkey(Settings(home=tmp_path)) as valkey:
         assert valkey.pid is not None
@@ -201,20 +175,6 @@ def test_a_server_that_hangs_is_told_soon(tmp_path: Path) -> None:
         ping(Settings(home=tmp_path)).close()
 
 
-def test_a_server_that_answers_late_is_not_called_silent(tmp_path: Path) -> None:
-    with EmbeddedValkey(Settings(home=tmp_path)) as valkey:
-        assert valkey.pid is not None
-        pid = valkey.pid
-        os.kill(pid, signal.SIGSTOP)
-        waking = threading.Timer(PROBE_S + 1, os.kill, (pid, signal.SIGCONT))
-        waking.start()
-        try:
-            valkey.start()
-        finally:
-            waking.join()
-        assert valkey.pid == pid
-
-
 def test_a_server_that_cannot_start_says_why_also_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,18 +190,3 @@ def test_a_server_that_cannot_start_says_why_also_on_a_full_disk(
     shutil.rmtree(folder)
     with EmbeddedValkey(Settings(home=tmp_path)):
         ping(Settings(home=tmp_path)).close()
-
-
-def test_it_refuses_to_be_started_from_a_thread_that_would_end_it(tmp_path: Path) -> None:
-    errors: list[Exception] = []
-
-    def start() -> None:
-        try:
-            EmbeddedValkey(Settings(home=tmp_path)).start()
-        except EmbeddedValkeyError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=start)
-    thread.start()
-    thread.join()
-    assert "main thread" in str(errors[0])

@@ -157,16 +157,6 @@ async def test_what_a_worker_left_when_it_died_at_the_end_of_its_job_is_tidied(
     assert left_by_attempts(store, job_id) == (["attempt-1/report.json"] if end == "finish" else [])
 
 
-async def test_what_a_running_job_has_on_disk_is_left_alone(store: JobStore, docket: Docket) -> None:
-    job_id = await created(store)
-    await store.claim(job_id, "w1")
-    leave(store, job_id)
-    before = left_by_attempts(store, job_id)
-    await swept(store, docket)
-    assert left_by_attempts(store, job_id) == before
-    assert await store.claim(job_id, "w2") is not None, "its request is there"
-
-
 async def test_a_request_without_a_job_is_removed_once_no_submission_can_be_under_way(
     store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,39 +302,3 @@ async def test_a_clock_that_jumps_deletes_nothing_and_revives_nothing(
         assert (await store.standing(hold)).kind == "replayed"  # type: ignore[union-attr]
     assert await wrong.claim(queued, "w1") is not None
     assert await status(store, queued) is JobStatus.RUNNING
-
-
-async def test_no_clock_of_redis_ends_what_is_kept_of_a_job(store: JobStore, docket: Docket, client: Redis) -> None:
-    ended, running = new_job_id(), await created(store)
-    await store.create(ended, request(), Idempotency("ci", "k", "f"))
-    await store.claim(running, "w1")
-    await store.cancel(ended)
-    for _ in range(2):
-        lives = {name: await client.ttl(name) for name in await client.keys("hemostat-jobs:*")}
-        assert set(lives.values()) == {-1}, lives
-        await swept(store, docket)
-
-
-async def test_what_ended_is_forgotten_when_the_retention_was_served(
-    store: JobStore, docket: Docket, client: Redis
-) -> None:
-    job_id = await created(store)
-    await store.cancel(job_id)
-    retention = store.settings.job_retention_s
-    await client.hset(keys.CLOCK, "served", retention - 60)
-    assert (await swept(store, docket)).forgotten == 0
-    await client.hset(keys.CLOCK, "served", retention + 60)
-    assert (await swept(store, docket)).forgotten == 1
-    assert [name for name in await client.keys("hemostat-jobs:*") if job_id in name] == []
-
-
-async def test_at_most_a_minute_counts_between_two_looks(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = await store.tick()
-    await asyncio.sleep(0.2)
-    second = await store.tick()
-    assert 0.2 <= second - first < 60
-    ahead = jumped(store, 3600, monkeypatch)
-    third = await ahead.tick()
-    assert 0 <= third - second <= 60
-    fourth = await store.tick()
-    assert fourth == third, "back again: nothing has passed"

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from app.contracts.errors import ErrorCode
 from app.contracts.job import JobStatus, job_error
 from app.jobs import keys, queue
 from app.jobs.reconcile import Swept, run, sweep
-from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 from app.jobs.workers import WorkerInfo, announce, leave, living
 from tests.integration.app.jobs.stored import claimed, created, got
@@ -144,22 +143,6 @@ async def test_what_ended_long_ago_is_forgotten_with_its_files(store: JobStore, 
     assert await store.get(active) is not None
 
 
-async def test_a_sweep_reads_no_ended_record(store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch) -> None:
-    for job_id in [await created(store) for _ in range(3)]:
-        await store.cancel(job_id)
-    read: list[str] = []
-    records = store._records
-
-    async def counted(job_ids: Sequence[str]) -> list[JobRecord | None]:
-        read.extend(job_ids)
-        return [*await records(job_ids)]
-
-    monkeypatch.setattr(store, "_records", counted)
-    assert (await swept(store, docket)).forgotten == 0
-    assert (await swept(store, docket, job_retention_s=0)).forgotten == 3
-    assert read == []
-
-
 async def test_files_that_cannot_be_removed_keep_their_own_job_only(
     store: JobStore, docket: Docket, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -183,43 +166,6 @@ async def test_files_that_cannot_be_removed_keep_their_own_job_only(
     (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert stuck in told
     assert "Permission denied" in told
-
-
-async def test_what_ended_is_kept_by_one_clock(
-    store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A machine whose clock is wrong must not forget the jobs of all the others."""
-    job_id = await created(store)
-    await store.cancel(job_id)
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() + 400 * 24 * 3600)
-    removed: list[str] = []
-    assert (await swept(store, docket, removed.append)).forgotten == 0
-    assert removed == []
-    assert await store.get(job_id) is not None
-
-
-async def test_a_sweep_reads_no_queued_record(store: JobStore, docket: Docket, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(300):
-        await queue.submit(docket, await created(store))
-    await created(store)  # it was not submitted
-    asked: list[int] = []
-    read: list[str] = []
-    known, records = queue.known, store._records
-
-    async def counted_known(given: Docket, job_ids: list[str]) -> dict[str, bool]:
-        asked.append(len(job_ids))
-        return await known(given, job_ids)
-
-    async def counted_records(job_ids: Sequence[str]) -> list[JobRecord]:
-        read.extend(job_ids)
-        return [*await records(job_ids)]
-
-    monkeypatch.setattr(queue, "known", counted_known)
-    monkeypatch.setattr(store, "_records", counted_records)
-    assert (await swept(store, docket)).resubmitted == 1
-    assert read == []
-    assert [count for count in asked if count] == [301]
 
 
 async def test_sweeping_goes_on_whatever_one_sweep_meets(store: JobStore, docket: Docket, client: Redis) -> None:
@@ -267,27 +213,6 @@ async def test_workers_are_listed_while_their_heart_beats(client: Redis) -> None
     assert [worker.id for worker in await living(client)] == ["w2"]
     await leave(client, "w2")
     assert await living(client) == []
-
-
-async def test_a_worker_with_a_slow_clock_is_listed_as_it_beats(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() - 3600)
-    await announce(client, WorkerInfo(id="slow"), expiry_s=600)
-    await announce(client, WorkerInfo(id="dead"), expiry_s=600)
-    await client.delete(keys.worker("dead"))
-    monkeypatch.setattr(time, "time", real)
-    for _ in range(2):
-        assert [worker.id for worker in await living(client)] == ["slow"]
-    assert await client.zrange(keys.WORKERS, 0, -1) == ["slow"], "one that is gone is not kept in mind"
-
-
-async def test_no_worker_lives_on_because_the_clock_of_redis_went_back(client: Redis) -> None:
-    for name in ("dead", "alive"):
-        await announce(client, WorkerInfo(id=name))
-        await client.expire(keys.worker(name), 30 * 86_400)
-    assert await living(client) == []
-    await announce(client, WorkerInfo(id="alive"))
-    assert [worker.id for worker in await living(client)] == ["alive"]
 
 
 def test_the_queue_needs_no_fastapi() -> None:

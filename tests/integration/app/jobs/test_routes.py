@@ -6,7 +6,6 @@ from typing import Any
 
 from app.contracts.job import Estimate, Job, JobPage, Progress
 from app.jobs import keys, queue
-from app.jobs.workers import WorkerInfo, announce
 from app.kinds.compare.request import CompareRequest
 from tests.integration.app.conftest import Api, compare
 from tests.integration.app.jobs.ends import finish
@@ -33,28 +32,6 @@ async def test_a_submission_is_accepted_recorded_and_queued(api: Api) -> None:
     assert claim.request == CompareRequest.model_validate(compare(metadata={"commit": "4f2c"}))
 
 
-async def test_a_job_that_turns_knobs_is_shown_with_all_their_values(api: Api) -> None:
-    recipe = [{"type": "prune.magnitude", "sparsity": {"sweep": [0.1, 0.4, 0.7]}}]
-    made = await api.http.post(JOBS, json=compare(kind="sweep", candidate={"model": "tiny", "recipe": recipe}))
-    assert made.status_code == 202, made.text
-    told = made.json()
-    assert told["knobs"] == [{"step": 0, "field": "sparsity", "values": [0.1, 0.4, 0.7]}]
-    assert told["candidate"]["recipe"][0]["sparsity"] == 0.1
-    plain = await api.submit()
-    assert [(job["id"], job["knobs"]) for job in (await api.http.get(JOBS)).json()["data"]] == [
-        (plain, []),
-        (told["id"], told["knobs"]),
-    ]
-
-
-async def test_a_job_that_is_tested_on_another_text_is_told_with_both(api: Api) -> None:
-    asked = compare(kind="calibrate")
-    del asked["text"]
-    made = (await api.http.post(JOBS, json=asked)).json()
-    assert (made["text"], made["test_text"]) == ("calibration", "shipped")
-    assert (await api.http.get(JOBS)).json()["data"] == [made]
-
-
 async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_program_the_job(api: Api) -> None:
     job_id = await api.submit()
     claim = await claimed(api.state.store, job_id)
@@ -70,20 +47,6 @@ async def test_a_browser_gets_a_page_of_a_job_with_its_last_message_and_a_progra
         assert (told.json()["id"], told.headers["vary"]) == (job_id, "accept")
 
 
-async def test_the_format_of_a_job_overrides_what_a_client_accepts(api: Api) -> None:
-    url = f"{JOBS}/{await api.submit()}"
-    of_java = {"accept": "text/html, image/gif, image/jpeg, */*; q=0.2"}
-    plain = await api.http.get(url)
-    forced = await api.http.get(url, params={"format": "json"}, headers=of_java)
-    assert (forced.json(), forced.headers["etag"]) == (plain.json(), plain.headers["etag"])
-    for options in ({"headers": of_java}, {"params": {"format": "html"}, "headers": {"accept": "application/json"}}):
-        page = await api.http.get(url, **options)
-        assert page.headers["content-type"] == "text/html; charset=utf-8"
-        assert page.text.casefold().startswith("<!doctype html>")
-    refused = await api.http.get(url, params={"format": "pdf"})
-    assert (refused.status_code, refused.json()["errors"][0]["parameter"]) == (422, "format")
-
-
 async def test_a_dry_run_checks_and_estimates_and_leaves_nothing(api: Api) -> None:
     before = await written(api)
     answer = await api.http.post(JOBS, json=compare(dry_run=True), headers={"idempotency-key": "k"})
@@ -92,15 +55,6 @@ async def test_a_dry_run_checks_and_estimates_and_leaves_nothing(api: Api) -> No
     refused = await api.http.post(JOBS, json=compare(dry_run=True, window=100_000))
     assert (refused.status_code, refused.json()["code"]) == (422, "window_too_large")
     assert await written(api) == before
-
-
-async def test_a_dry_run_goes_by_how_fast_the_living_workers_were(api: Api) -> None:
-    plain = Estimate.model_validate((await api.http.post(JOBS, json=compare(dry_run=True))).json())
-    assert not any("measured it here" in told for told in plain.assumptions)
-    for name, rate in (("new", None), ("slow", 134.5e6), ("fast", 2 * 134.5e6)):
-        await announce(api.state.redis, WorkerInfo(id=name, scoring_rate=rate))
-    found = Estimate.model_validate((await api.http.post(JOBS, json=compare(dry_run=True))).json())
-    assert any("at 2 tokens/s" in told and "measured it here" in told for told in found.assumptions)
 
 
 async def test_a_refused_submission_says_where_and_writes_nothing(api: Api) -> None:
@@ -290,17 +244,6 @@ async def test_what_a_job_left_goes_when_it_is_cancelled_while_it_waits_to_be_re
     assert await api.state.store.release(other, claim.attempt)
     assert (await api.http.post(f"{JOBS}/{other}/cancel")).json()["status"] == "cancelled"
     assert not api.state.settings.job_dir(other).exists()
-
-
-async def test_a_job_that_is_deleted_twice_at_one_time_is_deleted(api: Api) -> None:
-    for _ in range(5):
-        job_id = await api.submit()
-        await finish(api, job_id)
-        for number in range(100):
-            (api.state.settings.job_dir(job_id) / "attempt-1" / str(number)).touch()
-        answers = await asyncio.gather(*(api.http.delete(f"{JOBS}/{job_id}") for _ in range(3)))
-        assert {answer.status_code for answer in answers} <= {204, 404}
-        assert not api.state.settings.job_dir(job_id).exists()
 
 
 async def test_deleting_removes_record_and_files_of_an_ended_job_only(api: Api) -> None:

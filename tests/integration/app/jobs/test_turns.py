@@ -8,7 +8,7 @@ import pytest
 from docket import Docket, Worker
 from redis.asyncio import Redis
 
-from app.jobs import keys, queue
+from app.jobs import queue
 from app.jobs.ids import new_job_id
 from app.jobs.reconcile import hand_over, sweep
 from app.jobs.store import JobStore
@@ -129,18 +129,6 @@ async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store: Job
     assert await delivered(store.settings) == [first, second, fit, third]
 
 
-async def test_what_a_sweep_submits_anew_keeps_its_order(store: JobStore, docket: Docket, client: Redis) -> None:
-    """docket knows none of them, as after a loss of its memory; the oldest was given back last."""
-    ids = []
-    for _ in range(3):
-        ids.append(new_job_id())
-        await store.create(ids[-1], REQUEST)
-    known = await submit(store, docket)
-    await client.zadd(keys.queued(""), {ids[0]: 99})
-    await sweep(store, docket, store.settings, lambda _: None)
-    assert await delivered(store.settings) == [known, ids[1], ids[2], ids[0]]
-
-
 async def test_it_is_told_over_http(api: Api) -> None:
     first, second = await api.submit(), await api.submit()
     answer = await api.http.get(f"/v1/diagnosis/jobs/{second}/queue")
@@ -148,11 +136,3 @@ async def test_it_is_told_over_http(api: Api) -> None:
     next_one = (await api.http.get(f"/v1/diagnosis/jobs/{first}/queue")).json()
     assert (next_one["status"], next_one["before"]) == ("queued", 0)
     assert (await api.http.get(f"/v1/diagnosis/jobs/{new_job_id()}/queue")).json()["code"] == "job_not_found"
-
-
-async def test_the_age_of_the_queue_is_that_of_the_longest_wait(store: JobStore, docket: Docket, client: Redis) -> None:
-    given_back, waiting = [await submit(store, docket) for _ in range(2)]
-    seconds, _ = await client.time()
-    await client.hset(keys.job(waiting), "queued_at", str(seconds - 3600))
-    await client.hset(keys.job(given_back), "queued_at", str(seconds))
-    assert 3600 <= (await store.statistics()).oldest_queued_s < 3700

@@ -104,14 +104,6 @@ def test_a_password_in_the_address_is_not_shown(service):
             assert "secret" not in told(error)
 
 
-def test_no_password_is_shown_if_nobody_answers(monkeypatch):
-    monkeypatch.setattr("app.cli.client._PATIENCE_S", 0.0)
-    for ask in _LED:
-        error = refused(ask, "http://me:secret@127.0.0.1:1")
-        assert "…@127.0.0.1:1" in error.detail
-        assert "secret" not in told(error)
-
-
 @pytest.mark.parametrize(("key", "header"), [("abc\n", "Bearer abc"), ("abc", "Bearer abc"), (" ", None), (None, None)])
 def test_a_key_is_sent_without_the_blanks_around_it(key, header, service):
     asked = service(lambda _: httpx.Response(200, json={"data": []}))

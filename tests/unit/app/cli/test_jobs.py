@@ -63,16 +63,6 @@ def test_the_next_page_is_one_of_the_same_list(recorder, in_environment, monkeyp
     assert parse_qs(urlsplit(recorder.asked[1][1]).query) == asked | {"after": ["diag_1"]}
 
 
-def test_a_sweep_is_listed_by_its_knob_and_the_knobs_range(recorder):
-    swept = job(1, "sweep") | {
-        "candidate": {"model": "tiny", "recipe": [{"type": "prune.wanda", "sparsity": 0.1}]},
-        "knobs": [{"step": 0, "field": "sparsity", "values": [0.1, 0.3, 0.8]}],
-    }
-    recorder.answer = {"data": [swept], "has_more": False, "last_id": "diag_1"}
-    done = CliRunner().invoke(app, ["jobs", "list", "--url", recorder.url], env={"COLUMNS": "200"})
-    assert "prune.wanda with sparsity from 0.1 to 0.8 (3 values)" in done.output
-
-
 def test_the_job_that_is_shown_is_the_one_that_was_named(recorder):
     CliRunner().invoke(app, ["jobs", "show", "diag_1#2", "--url", recorder.url])
     assert recorder.asked == [("GET", "/v1/diagnosis/jobs/diag_1%232")]
@@ -95,13 +85,6 @@ def test_a_job_that_had_ended_is_said_not_to_be_cancelled(recorder):
     assert set(_ENDED) == TERMINAL
     for status in TERMINAL:
         assert "nothing was cancelled" in shown(recorder, "cancel", status=status)
-
-
-def test_a_job_that_is_shown_tells_its_phase_in_words(recorder):
-    progress = {"phase": "modify: fisher", "done": 3, "total": 0}
-    assert "modifying: Fisher information: 3 steps so far" in shown(
-        recorder, "show", status="running", progress=progress
-    )
 
 
 @pytest.mark.parametrize(
@@ -138,14 +121,3 @@ def test_the_list_tells_outcome_text_and_window_and_folds_nothing(width):
     for said in (listed["id"], "surface", "succeeded", "no damage that matters at the chosen setting", "shipped:60"):
         assert str(said) in surface
     assert "window 512" in surface
-
-
-def test_a_job_that_is_shown_tells_how_to_fetch_its_files_and_what_the_same_job_finds_again(recorder):
-    for fields, expected in (
-        ({"status": "succeeded", "artifacts": ["recipe.json"]}, {"fetch them"}),
-        ({"status": "cancelled"}, {"what is kept"}),
-        ({"status": "failed"}, set()),
-    ):
-        told = rows(shown(recorder, "show", **fields))
-        assert {"fetch them", "what is kept"} & set(told) == expected
-        assert told.get("fetch them", "hemostat jobs fetch diag_1").startswith("hemostat jobs fetch diag_1")

@@ -1,8 +1,6 @@
 """An import that is broken off, with a program in its place that writes as it does and does as the test says."""
 
-import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -110,17 +108,6 @@ def test_an_import_that_does_not_end_is_killed_and_what_it_wrote_is_removed(
 
 
 @pytest.mark.usefixtures("signals_as_before")
-def test_what_cannot_be_removed_is_named(monkeypatch, capsys, folder):
-    monkeypatch.setattr(models, "BREAK_OFF_S", 0.2)
-    monkeypatch.setattr("app.models.staging.shutil.rmtree", lambda *_, **__: None)
-    interrupted(monkeypatch, folder, STUBBORN, signal.SIGTERM)
-    (left,) = (one for one in folder.parent.iterdir() if one.name not in OTHERS)
-    said = capsys.readouterr().err
-    assert f"remove what is left of it: {left}" in said
-    assert "nothing of it is kept" not in said
-
-
-@pytest.mark.usefixtures("signals_as_before")
 @pytest.mark.parametrize("older", [False, True])
 def test_an_import_that_was_complete_already_is_said_to_be_kept(monkeypatch, capsys, folder, *, older):
     if older:
@@ -176,15 +163,3 @@ def test_an_alias_is_taken_over_where_it_is_free_leads_nowhere_or_is_to_be_repla
     assert answer.exit_code == 0
     assert imports == [(source, folder)]
     assert load_registry(tmp_path / "models.toml").resolve(alias).path == folder
-
-
-def test_a_checkpoint_without_its_tokenizer_is_bad(monkeypatch, tmp_path, tiny):
-    monkeypatch.setenv("HEMOSTAT_HOME", str(tmp_path))
-    monkeypatch.delenv("HEMOSTAT_MODELS", raising=False)
-    bare = Path(shutil.copytree(tiny(), tmp_path / "bare"))
-    (bare / "tokenizer.json").unlink()
-    (tmp_path / "models.toml").write_text(f'[models.whole]\npath = "{tiny()}"\n[models.bare]\npath = "{bare}"\n')
-    answer = CliRunner().invoke(models_app, ["check", "--json"])
-    assert answer.exit_code == 2
-    found = {one["alias"]: (one["ok"], one["code"]) for one in json.loads(answer.stdout)}
-    assert found == {"whole": (True, None), "bare": (False, "checkpoint_incomplete")}

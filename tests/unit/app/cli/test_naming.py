@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -82,18 +81,6 @@ def test_a_hub_id_of_the_local_cache_is_pinned_to_its_commit(home, cached, writt
     assert target(home, "name") == Snapshot("org/name", SHA)
 
 
-def test_an_alias_goes_before_a_folder_of_that_name(home, tiny, tmp_path, monkeypatch):
-    (tmp_path / "base").mkdir()
-    monkeypatch.chdir(tmp_path)
-    register(home / "models.toml", "base", tiny())
-    assert named("base") == "base"
-
-
-def test_another_word_is_left_to_the_service(home):
-    assert named("nobody") == "nobody"
-    assert not (home / "models.toml").exists()
-
-
 def test_what_is_neither_a_folder_nor_cached_is_refused(home, cached):
     for written in ("./nowhere", "a/b/c", "org/absent", "org/name@v2", "~nobody/x", "x/" + "y" * 5000):
         assert refused(written).code is ErrorCode.CHECKPOINT_NOT_FOUND
@@ -131,18 +118,6 @@ def test_an_alias_that_is_taken_is_replaced_when_asked(home, tiny, cached):
     register(home / "models.toml", "mine", tiny("qwen2"))
     assert CliRunner().invoke(models_app, ["add", "mine", cached, "--replace"]).exit_code == 0
     assert target(home, "mine") == Snapshot("org/name", SHA)
-
-
-def test_models_that_are_added_at_the_same_time_are_all_kept(tmp_path):
-    names = [f"m{number}" for number in range(16)]
-    threads = [
-        threading.Thread(target=register, args=(tmp_path / "models.toml", name, tmp_path / name)) for name in names
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert load_registry(tmp_path / "models.toml").aliases == tuple(sorted(names))
 
 
 def test_an_alias_that_another_command_took_meanwhile_is_not_taken_over(tmp_path):

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import Progress
 from rich.table import Table
 
-from app.cli.output import Exit, Lines, Phases, busy, fail, out, phases
+from app.cli.output import Exit, Lines, Phases, busy, fail, out
 from app.contracts.errors import ErrorCode, HemostatError
 from app.web.phases import all_phases, in_words
-from app.web.progress import steps_of
 from tests.support.commands import run
 
 WORKERS = Path(__file__).resolve().parents[4] / "workers"
@@ -38,30 +37,6 @@ def test_every_phase_that_a_step_of_a_recipe_reports_has_words():
         assert in_words(f"modify: {phase}").startswith("modifying: "), phase
 
 
-def test_every_phase_of_an_attribution_has_words():
-    room = WORKERS / "diagnosis" / "attribute"
-    job = (room / "job.py").read_text(encoding="utf-8")
-    assert 'f"inside: {phase}"' in job
-    assert 'f"borders: {phase}"' in (room / "pair.py").read_text(encoding="utf-8")
-    own = set(re.findall(r'progress\("([\w ]+)"', job))
-    assert {"candidate on the subset", "compare weights"} <= own <= set(all_phases())
-    sources = {file.name: file.read_text(encoding="utf-8") for file in room.glob("*.py")}
-    inside = {
-        phase
-        for name, source in sources.items()
-        if name not in {"job.py", "looking.py"}
-        for phase in re.findall(r'(?:(?<![.\w])progress\(|\bname=)"([\w -]+)"', source)
-    }
-    assert {"activations", "attention", "direct effects", "final effects", "gaps", "routing", "similarity"} <= inside
-    assert "self-repair borders" in inside
-    assert 'f"routers of the {folder.name}"' in sources["moe.py"]
-    models = ("reference", "candidate")  # borders and routers are told by the model
-    inside |= set(models) | {f"routers of the {model}" for model in models}
-    for phase in {f"inside: {one}" for one in inside} | {f"borders: {model}" for model in models}:
-        assert in_words(phase) != phase, phase
-        assert not in_words(phase).startswith(phase.partition(":")[0]), phase
-
-
 def test_where_there_is_no_terminal_a_phase_is_said_once_in_words():
     told = io.StringIO()
     lines = Lines(Console(file=told, width=80))
@@ -76,19 +51,6 @@ def test_where_there_is_no_terminal_a_phase_is_said_once_in_words():
     ]
 
 
-def test_phase_bar_counts_and_time_fit_into_a_line_of_eighty_columns():
-    wrong = []
-    for phase in all_phases():
-        shown, steps = io.StringIO(), steps_of(phase)
-        with phases(Console(file=shown, width=80, force_terminal=True, color_system=None)) as display:
-            display.update(phase, 9000 * steps, 9999 * steps)
-        drawn = [line for line in re.split(r"[\r\n]|\x1b\[[\d?]*\w", shown.getvalue()) if "9000" in line]
-        whole = re.compile(rf" {re.escape(in_words(phase))} +━+╸? *━* +9000/9999 \d:\d\d:\d\d$")
-        if not drawn or not all(whole.search(line.rstrip()) for line in drawn):
-            wrong.append((phase, drawn))
-    assert wrong == []
-
-
 def test_a_phase_of_unknown_length_keeps_nothing_of_the_one_before():
     progress = Progress(console=Console(file=io.StringIO()))
     display = Phases(progress)
@@ -99,15 +61,6 @@ def test_a_phase_of_unknown_length_keeps_nothing_of_the_one_before():
     display.update("reference", 3, 8)
     (task,) = progress.tasks
     assert (task.description, task.completed, task.total) == ("scoring the reference", 3, 8)
-
-
-def test_settings_are_counted_whole_and_the_bar_moves_between_them():
-    progress = Progress(MofNCompleteColumn(), console=Console(file=io.StringIO()))
-    display = Phases(progress)
-    display.update("points", 199, 400)
-    (task,) = progress.tasks
-    assert (task.completed, task.total) == (1.99, 4)
-    assert str(MofNCompleteColumn().render(task)) == "1/4"
 
 
 def test_what_takes_a_while_is_said_where_there_is_no_terminal(capsys):

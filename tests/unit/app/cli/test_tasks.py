@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from app.cli import flips, flips_sweep
-from app.cli.client import Client
 from app.cli.output import Exit, exit_of
 from app.commands.tasks import parse_task
 from app.contracts.errors import ErrorCode, HemostatError
@@ -40,14 +39,6 @@ def test_a_task_of_the_harness_is_named_before_its_file(sent):
     assert (task.shots, task.examples, task.filter, task.items) == (5, "train.jsonl", "strict-match", 9)
 
 
-def test_a_task_of_the_harness_fails_a_rule_as_any_other():
-    report = tasks_variants()["harness"]
-    assert [one["outcome"] for one in report["tasks"]] == ["equivalent"]
-    assert judge(report, FailOn.WORSE) == "fail"
-    assert judge(report | {"harness_tasks": []}, FailOn.WORSE) == "pass"
-    assert judge(report, FailOn.NOT_EQUIVALENT) == "fail"
-
-
 def test_a_task_that_could_not_be_scored_leaves_undecided_what_the_others_do_not_fail():
     report = tasks_report(task("a", "equivalent")) | {"unscored": ["coqa"]}
     assert judge(report, FailOn.NOT_EQUIVALENT) == "inconclusive"
@@ -56,18 +47,6 @@ def test_a_task_that_could_not_be_scored_leaves_undecided_what_the_others_do_not
     found = TasksReport.model_validate(report)
     assert outcome(found).startswith("Of 2 tasks: 1 equivalent, coqa could not be scored.")
     assert figures(found)[0].value == "1 of 2" and "1 not scored" in figures(found)[0].note
-
-
-def test_what_is_wrong_beside_the_tasks_is_told_at_its_own_place(monkeypatch):
-    monkeypatch.setattr(Client, "alive", lambda _: False)
-    for words, pointer in (
-        ("--recipe quantize.rtn --task arc:arc.jsonl", "/candidate/recipe/0/bits"),
-        ("--recipe quantize.rtn:bits=40 --task shipped", "/candidate/recipe/0/bits"),
-        ("--recipe quantize.rnt:bits=4 --task shipped", "/candidate/recipe/0/type"),
-        ("--margin 0", "/margin"),
-        ("--window 0 --task shipped", "/window"),
-    ):
-        assert refused(f"tasks -r smollm2-135m -c other {words}").pointer == pointer
 
 
 def test_a_task_that_cannot_be_read_is_refused_with_the_keys_that_it_has():
@@ -101,21 +80,6 @@ def test_the_exit_status_follows_the_rule():
     ):
         report = tasks_report(*(task(f"t{number}", outcome) for number, outcome in enumerate(outcomes)))
         assert exit_of(judge(report, FailOn.WORSE)) == worse
-        assert exit_of(judge(report, FailOn.NOT_EQUIVALENT)) == not_equivalent
-
-
-def test_a_task_that_is_worse_within_the_margin_fails_worse_alone():
-    for outcomes, not_equivalent in (
-        ([], 0),
-        (["equivalent"], 0),
-        (["inconclusive"], 3),
-        (["at_chance"], 3),  # at chance decides nothing: neither that it fails, nor that equivalence is shown on it
-        (["worse"], 1),
-        (["inconclusive", "worse", "at_chance"], 1),
-    ):
-        report = tasks_report(*(task(f"t{number}", outcome) for number, outcome in enumerate(["worse", *outcomes])))
-        report["tasks"][0]["equivalence"]["equivalent"] = True
-        assert judge(report, FailOn.WORSE) == "fail"
         assert exit_of(judge(report, FailOn.NOT_EQUIVALENT)) == not_equivalent
 
 
@@ -272,17 +236,3 @@ def test_where_a_recipe_failed_the_others_are_added_and_it_fails(home, monkeypat
         {"recipe": "quantize.rtn:bits=3", "error": "engine_failed"},
     ]
     assert "not run to the end: quantize.rtn:bits=3" in done.stderr
-
-
-def test_after_runs_of_one_task_it_says_what_they_are_good_for(home, monkeypatch):
-    monkeypatch.setattr(flips, "connect", lambda *_: Service())
-    monkeypatch.setattr(flips, "reports", lambda _: [])
-
-    def said():
-        return run("flips build --from-jobs").output
-
-    add(home, [Run("j", "example", "f", 206, 9, 0.3, candidate="c")])
-    assert "--task example" in said()
-    add(home, RUNS)
-    assert said().startswith("16 runs known")
-    assert "--task" not in said()

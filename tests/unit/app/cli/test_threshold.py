@@ -57,50 +57,6 @@ def test_people_get_the_answer_its_reason_and_every_form(written):
     assert not re.search(r"(?<![\w-])-\d", written["people"])
 
 
-def test_no_form_is_chosen_where_one_has_too_few_points_to_be_judged(written):
-    assert any(form["aicc"] is None for form in json.loads(written["programs"])["rivals"])
-    assert any((form["aicc"] or 0) < 0 for form in json.loads(written["programs"])["rivals"])
-    assert "best form" not in written["people"]
-
-
-def test_a_left_out_error_that_too_few_points_leave_is_no_number_and_says_why(file):
-    file.write_text(json.dumps({"points": [[0.1, 5.1], [0.2, 5.4], [0.4, 6.3], [0.6, 9.0], [0.8, 30.0]]}))
-    answer = json.loads(run(file, "--json")[1])
-    forms = {"published form": answer} | {form["form"]: form for form in answer["rivals"]}
-    assert [name for name, form in forms.items() if form["left_out_error"] is not None] == [
-        "power_law",
-        "exponential",
-        "line",
-    ]
-    output = run(file)[1]
-    assert "takes two points more than the form has coefficients" in " ".join(output.split())
-    assert next(line for line in output.splitlines() if "logistic" in line).split()[-1] == "–"
-
-
-def test_the_form_that_was_chosen_is_named_where_bold_type_is_lost(file):
-    """Made by a broken line."""
-    points = []
-    for place in range(1, 17):
-        s, noise = 0.05 * place, 0.01 * math.sin(7.0 * place)
-        points.append([s, math.exp(math.log(5) + 9 * max(0, s - 0.42) + noise)])
-    file.write_text(json.dumps({"points": points, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
-    (line,) = (line for line in run(file)[1].splitlines() if "best form" in line)
-    assert line.split("best form")[1].strip().startswith("broken line: ")
-
-
-@pytest.mark.parametrize(("k1", "remark"), [(0.0, True), (4.0, False)])
-def test_a_transition_without_a_kink_is_remarked(file, k1, *, remark):
-    points = []
-    for place in range(1, 17):
-        s, noise = 0.05 * place, 0.01 * math.sin(7.0 * place)
-        beyond = max(0.0, s - 0.42)
-        points.append([s, math.exp(1.6 + 0.2 * math.log(min(s, 0.42)) + k1 * beyond + 30 * beyond**2 + noise)])
-    file.write_text(json.dumps({"points": points, "bounds": {"b": [0, None], "k1": [0, None], "k2": [0, None]}}))
-    output = run(file)[1]
-    assert re.search(r"answer +transition\n", output)
-    assert ("no steeper just beyond s0" in output) is remark
-
-
 def test_dense_adds_the_near_lossless_point(file):
     for dense, told in ((5.47, "up to 0.5 "), (4.0, "not even at the first"), (4000, "up to 0.8, the last")):
         file.write_text(json.dumps({"points": POINTS, "dense": dense}))
@@ -148,13 +104,6 @@ def test_a_curve_of_the_published_file_is_read_as_it_is():
     assert (told["params"], told["stated_log_sse"], told["notes"]) == (case.params, case.log_sse, [])
     assert told["difference"] == pytest.approx(answer["log_sse"] - told["log_sse"], abs=1e-12)
     assert (answer["answer"], answer["points"]) == ("not identifiable", len(case.curve))
-
-
-def test_people_are_shown_how_a_published_curve_differs():
-    status, output = run(FILE, "--curve", "RIA")
-    assert status == 0
-    (line,) = (line for line in output.splitlines() if "fit \u2212 published" in line)
-    assert line.split("published")[1].split() == ["log", "SSE", "0.01377", "\u2212", "0.1859", "=", "\u22120.1722"]
 
 
 def test_a_fault_ends_with_status_2_its_place_and_what_to_do(file, tmp_path):

@@ -6,7 +6,6 @@ from app.contracts.errors import ErrorCode
 from app.contracts.text import InlineText, ToolCall
 from app.jobs import faults
 from app.jobs.parsing import parse_submission
-from app.kinds.calibrate.request import CalibrateRequest
 from app.kinds.registry import submissions
 from app.problems import MAX_ERRORS, RequestError
 from tests.support.submissions import refused
@@ -190,12 +189,6 @@ def test_three_more_faults_are_told_in_words_and_the_rest_counted():
     )
 
 
-def test_items_at_fault_do_not_make_their_list_too_short():
-    error = refused(changed(step(type="quantize.rtn", bits=4, layers=["a"])))
-    assert isinstance(error, RequestError)
-    assert [part.pointer for part in error.errors] == [f"{STEP}/layers/0"]
-
-
 def test_no_more_faults_are_worked_out_than_are_told(monkeypatch):
     hints: list[str] = []
     monkeypatch.setattr(faults, "meant", lambda word, _: hints.append(word) or "")
@@ -304,13 +297,6 @@ def test_inline_documents_are_checked_wherever_they_stand(name):
 
 def calibrate(**fields):
     return {"kind": "calibrate", "reference": {"model": "m"}, "self_check": True, "candidate": {"model": "m"}} | fields
-
-
-def test_a_calibrate_body_is_a_request_of_its_own_kind():
-    parsed = parse_submission(json.dumps(calibrate(calibrators=["lowrank+confidence"])).encode())
-    assert isinstance(parsed, CalibrateRequest)
-    assert parsed.calibrators == ("lowrank+confidence",)
-    assert (parsed.text.source, parsed.test_text, parsed.tokens) == ("shipped", None, 25_000)
 
 
 @pytest.mark.parametrize(

@@ -28,43 +28,6 @@ def recipe(*steps):
 
 
 @pytest.mark.parametrize(
-    ("fields", "pointer", "detail", "hint"),
-    [
-        (
-            {"candidate": recipe({"type": "quantize.rtn"})},
-            "/candidate/recipe/0/bits",
-            "The field 'bits' is missing.",
-            "Give bits.",
-        ),
-        (
-            {"candidate": recipe({"type": "quantize.rtn", "bits": 40})},
-            "/candidate/recipe/0/bits",
-            "bits is 40, not less than or equal to 8.",
-            "",
-        ),
-        (
-            {"candidate": recipe({"type": "quantize.rnt", "bits": 4})},
-            "/candidate/recipe/0/type",
-            "There is no recipe type 'quantize.rnt'.",
-            "did you mean 'quantize.rtn'?",
-        ),
-        ({"margin": 0}, "/margin", "margin is 0, not greater than 0.", ""),
-        ({"window": 0}, "/window", "window is 0, not greater than or equal to 2.", ""),
-        ({"text": {"source": "nosuch"}}, "/text/source", "There is no text source 'nosuch'.", "valid: file, hub"),
-        ({"text": {}}, "/text/source", "The field 'source' is missing.", "valid: file, hub"),
-        ({"mragin": 0.1}, "/mragin", "There is no field 'mragin'; did you mean 'margin'?", "valid: "),
-        ({"metadata": {"bad key": "v"}}, "/metadata/bad key", "The name 'bad key' in metadata is 'bad key'", "Give"),
-    ],
-)
-def test_a_fault_beside_the_tasks_is_told_at_its_own_place(fields, pointer, detail, hint):
-    error = refused(tasks(**fields))
-    assert isinstance(error, RequestError)
-    assert [part.pointer for part in error.errors] == [pointer]
-    assert error.detail.startswith(detail)
-    assert error.hint.startswith(hint)
-
-
-@pytest.mark.parametrize(
     ("given", "pointer", "detail"),
     [
         ([{"source": "shippd"}], "/tasks/0/source", "There is no task source 'shippd'."),
@@ -127,17 +90,6 @@ def test_the_source_of_a_steps_calibration_is_no_recipe_type():
     assert (error.code, error.pointer) == (ErrorCode.INVALID_REQUEST, "/candidate/recipe/0/calibration/source")
     assert error.detail == "There is no text source 'nosuch'."
     assert error.hint == "valid: file, hub, inline, self, shipped"
-
-
-def test_a_field_that_is_called_as_pydantic_marks_names_is_a_field():
-    assert refused(of_kind("compare", **{"[key]": 1})).pointer == "/[key]"
-    error = refused(of_kind("compare", metadata={"[key]": 1, "fine": "v"}))
-    assert isinstance(error, RequestError)
-    assert [part.pointer for part in error.errors] == ["/metadata/[key]", "/metadata/[key]"]
-    assert [part.detail.partition(" in ")[0] for part in error.errors] == [
-        "The name '[key]'",
-        "[key] is 1, not a text.",
-    ]
 
 
 def test_fields_that_are_as_near_to_what_is_written_are_all_named():

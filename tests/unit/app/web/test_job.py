@@ -31,25 +31,11 @@ def test_a_running_job_shows_its_phase_how_far_it_is_and_the_last_message():
     assert reloads(page) == [str(RELOAD_S)]
 
 
-def test_what_a_step_of_the_recipe_does_is_told_in_words():
-    progress = Progress(phase="modify: fisher", done=3, total=30)
-    page = render_job(job(status="running", severity=None, progress=progress), None)
-    assert "modifying: Fisher information: 3 of 30" in shown(page).text
-
-
 def test_a_bar_of_a_phase_whose_length_is_not_known_has_no_place():
     page = render_job(job(status="queued", severity=None), None)
     assert "waiting for a worker" in shown(page).text
     assert "Last message" not in page
     assert not {"value", "max"} & set(shown(page).one("progress").attributes)
-
-
-def test_a_phase_that_counts_parts_of_a_setting_is_told_in_settings():
-    progress = Progress(phase="points", done=830, total=1300)
-    page = render_job(job(kind="sweep", status="running", severity=None, progress=progress), None)
-    assert "measuring the settings: 8 of 13 settings, 63 % of this phase" in shown(page).text
-    bar = shown(page).one("progress").attributes
-    assert (bar["value"], bar["max"]) == ("830", "1300"), "a setting that is half measured moves it"
 
 
 @pytest.mark.parametrize(
@@ -108,13 +94,6 @@ GENERATING = Progress(phase="generate", done=2472, total=53248)
 def test_a_job_that_ended_without_a_result_says_how_far_it_got(status, fields, told):
     page = render_job(job(kind="trajectory", status=status, severity=None, **fields), None)
     assert told in [paragraph.text for paragraph in shown(page).all("p")]
-
-
-def test_a_job_that_succeeded_or_still_runs_does_not_say_how_far_it_got():
-    for one in (RUNNING, job(progress=GENERATING, attempt=1), job(status="queued", severity=None)):
-        page = render_job(one, None)
-        assert "It got as far as" not in page
-        assert "No worker had" not in page
 
 
 def test_a_failed_job_says_why_and_what_to_do():

@@ -1,12 +1,8 @@
 """How far a job is, in words."""
 
-from typing import cast
-
 import pytest
 
-from app.web.progress import counted, percent, told
-from workers.measuring.points.progress import Counted
-from workers.process.handler import JobContext
+from app.web.progress import percent, told
 
 
 def at(phase, done, total):
@@ -36,17 +32,3 @@ def test_a_phase_is_all_done_only_where_it_is():
     assert percent(at("candidate", 999, 1000)) == "99 %"
     assert percent(at("candidate", 1000, 1000)) == "100 %"
     assert percent(at("a newer one", 5, 0)) == ""
-
-
-def test_settings_are_counted_in_the_parts_that_the_worker_tells():
-    said: list[tuple[str, int, int]] = []
-
-    class Context:
-        def progress(self, *progress):
-            said.append(progress)
-
-    points = Counted(cast(JobContext, Context()), total=3, phase="points")
-    points.finished(1)
-    points.progress("points", 7, 10)
-    words = [counted("sweep", at(*one)) for one in said]
-    assert words == ["1 of 3 settings, 33 % of this phase", "1 of 3 settings, 56 % of this phase"]

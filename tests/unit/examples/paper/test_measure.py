@@ -4,13 +4,9 @@ import pytest
 
 from app.contracts.errors import HemostatError
 from examples.paper.measure import Results
-from examples.paper.versions import versions
 from tests.support.reports import as_json, compare_report
-from workers.surgery.application import SURGERY_VERSION
-from workers.surgery.lowrank import SvdLlm
 from workers.surgery.prune_wanda import Wanda
 from workers.surgery.quantize_gptq import Gptq
-from workers.surgery.quantize_rtn import RtnPacked
 
 REQUEST = {
     "kind": "compare",
@@ -66,35 +62,12 @@ def test_a_step_that_gives_other_weights_than_before_is_measured_again(tmp_path,
     assert all(results.find(name, asked).report is None for name, asked in recipes.items())
 
 
-def test_versions_are_those_that_the_store_of_checkpoints_is_keyed_by():
-    recipe = [
-        {"type": "quantize.rtn", "bits": 8, "form": "packed"},
-        {"type": "quantize.rtn", "bits": 4},
-        {"type": "lowrank.svdllm", "ratio": 0.5},
-    ]
-    assert versions({"candidate": {"recipe": recipe}}) == {
-        "surgery": SURGERY_VERSION,
-        "lowrank.svdllm": SvdLlm.version,
-        "quantize.rtn": RtnPacked.version,
-    }
-
-
 def test_why_a_job_failed_is_told_until_it_succeeds(tmp_path, report):
     results = Results(tmp_path)
     results.failed("four", "the job ended with disk_full")
     assert results.find("four", REQUEST).why == "the job ended with disk_full"
     results.keep("four", REQUEST, report, 1.0)
     assert results.find("four", REQUEST).why == ""
-
-
-def test_a_damaged_file_is_no_report(tmp_path, report):
-    results = Results(tmp_path)
-    results.keep("four", REQUEST, report, 1.0)
-    path = results.path("four", REQUEST)
-    path.write_text(path.read_text()[:100])
-    found = results.find("four", REQUEST)
-    assert found.report is None
-    assert found.why.startswith("what was kept cannot be read")
 
 
 def test_a_request_that_the_service_would_refuse_is_refused(tmp_path):

@@ -80,24 +80,6 @@ def test_what_goes_the_other_way_has_colours_and_a_rim_of_its_own():
         assert f".halo.c{step} {{ stroke: var(--c{step}); }}" in css
 
 
-def test_a_line_along_the_middle_of_a_row_passes_above_its_numbers_and_none_leaves_them_in_the_middle():
-    svg = chart(lines=[((0.0, 1.0), (2.0, 1.0))])
-    (line,) = re.findall(r'y1="([\d.]+)" y2="[\d.]+" class="contour"', svg)
-    height = 9.5  # of digits at the chart's font size, 12 px
-    for _, y, _, text in numbers(svg):
-        if text[1] == "1":
-            assert y - height > float(line) + 1.25
-    low = [y for _, y, _, text in numbers(chart()) if text[1] == "1"]
-    assert all(y < float(line) + height for y in low)
-
-
 def test_squares_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="3 columns of 2 rows"):
         chart(squares=[[None, None]])
-
-
-def test_many_columns_leave_their_numbers_to_the_pointer():
-    across = Axis("sparsity", [str(index) for index in range(12)])
-    svg = str(surface_chart(across, UP, [[Square("0.326", "t", 1)] * 2] * 12, (), title="t", desc="d"))
-    assert ">0.326<" not in svg
-    assert svg.count("<title>t</title>") >= 24

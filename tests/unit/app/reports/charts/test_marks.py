@@ -100,12 +100,6 @@ def test_names_of_narrow_bands_do_not_share_a_line():
     assert rows["mild"] != rows["moderate"] != rows["severe"] != rows["collapse"]
 
 
-def test_the_last_name_ends_with_the_axis_where_bands_are_narrow():
-    svg = threshold(0.388, (0.355, 0.426), floor=0.00118, detectable=3.6e-4)
-    (name,) = (node for node in svg.iter("text") if node.text == "collapse")
-    assert (node_class(name), place(name, "x")) == ({"t", "end", "halo"}, 100.0)
-
-
 EDGES = tuple(10.0**power for power in range(-4, 2))
 
 
@@ -155,14 +149,6 @@ def test_marks_stand_at_their_values_each_on_a_line_of_its_own():
     assert len(set(rows)) == 3
 
 
-def test_the_leader_of_the_excess_is_interrupted_by_the_name_of_its_class():
-    svg = threshold(0.39, (0.356, 0.427))
-    name = next(node for node in svg.iter("text") if node.text == "severe")
-    assert {"halo", "strong"} <= set(name.get("class").split())
-    order = list(svg.iter())
-    assert order.index(of_class(svg, "leader")[0]) < order.index(name), "the halo is painted over the line"
-
-
 def test_a_mark_outside_the_bins_widens_the_axis():
     marks = (Mark(1e-6, "noise floor", "floor"),)
     svg = parsed(histogram_chart(Histogram(edges=EDGES, counts=(1, 1, 1, 1, 1), below=0, above=0), marks))
@@ -187,15 +173,6 @@ def test_a_strip_draws_mean_interval_and_guides_that_are_on_its_axis():
     assert (place(of_class(svg, "whisker")[0], "x1"), place(of_class(svg, "whisker")[0], "x2")) == (0, 100)
     assert len(of_class(svg, "overall")) == 1
     assert not of_class(svg, "threshold")
-
-
-def test_an_interval_cut_by_the_axis_has_no_cap_there():
-    svg = parsed(interval_strip("code", 0.1, (1e-6, 0.5), LogScale(0.01, 1.0)))
-    assert len(of_class(svg, "whisker")) == 2  # the line and one cap
-
-
-def test_a_strip_without_a_mean_has_no_point():
-    assert not of_class(parsed(interval_strip("code", None, None, LogScale(0.01, 1.0))), "point")
 
 
 def test_a_share_fills_its_part():
