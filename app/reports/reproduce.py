@@ -11,7 +11,7 @@ from typing import Any
 from app.commands.options import words_of
 from app.contracts.report import Report
 from app.contracts.request import Thresholds
-from app.kinds.registry import KINDS
+from app.kinds.registry import KINDS, kind_of
 from app.recipes.recipe import STEPS
 from app.reports import describe
 from app.reports.untrusted import visible
@@ -93,7 +93,7 @@ def _request(report: Report) -> Json:
     }
     if known.get("thresholds") == Thresholds().model_dump():
         known.pop("thresholds")
-    return known | {"kind": report.kind}
+    return known if kind_of(known.get("kind")) else known | {"kind": report.kind}
 
 
 def _command(request: Json, recipe_file: str = "") -> str:
