@@ -34,7 +34,6 @@ def site(name: str, nats: float, *, kind: str = "module", layer: int | None = 1,
         "cause": "unclear",
         "why": "not among the first parts: no twin was run for it",
         "tokens": 3900,
-        "rung": 1,
     } | changes
 
 
@@ -105,11 +104,6 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
             "untried": 0,
             "others": 0,
             "measured": 120,
-            "rungs": [
-                {"stage": "layers", "sites": 30, "tokens": 3900, "kept": 30, "cost": 24.9},
-                {"stage": "parts", "sites": 90, "tokens": 1950, "kept": 45, "cost": 10.1},
-                {"stage": "parts", "sites": 45, "tokens": 3900, "kept": 45, "cost": 6.3},
-            ],
             "forward_seconds": 4.1,
             "seconds": 171.0,
         },

@@ -7,10 +7,9 @@ from typing import Any, Final
 
 from app.kinds.attribute.report import AttributeReport, Search, Site, SiteKind
 from app.kinds.attribute.request import LEVELS
-from app.kinds.attribute.words import blamed_sites, first_sites, leading_sites, mean_text, on
+from app.kinds.attribute.words import blamed_sites, first_sites, leading_sites, mean_text, named, on
 from app.reports import format as fmt
 
-_MOST_NAMED: Final = 4
 # So many numbers in a row are named by the first and the last one.
 _RUN: Final = 3
 _KINDS: Final[dict[SiteKind, str]] = {
@@ -65,9 +64,9 @@ def _broken(report: AttributeReport) -> str:
     names = [part.name for part in report.nowhere_finite]
     if not names:
         return ""
-    rest = len(names) - _MOST_NAMED
-    named = ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-    return f"Alone in the reference, {named} leave{'s' if len(names) == 1 else ''} no finite logits at any token."
+    return (
+        f"Alone in the reference, {named(names)} leave{'s' if len(names) == 1 else ''} no finite logits at any token."
+    )
 
 
 def _worst(report: AttributeReport, search: Search) -> str:
@@ -138,8 +137,8 @@ def layers_in_words(numbers: Iterable[int]) -> str:
             runs[-1].append(number)
         else:
             runs.append([number])
-    named = [f"{run[0]}–{run[-1]}" if len(run) >= _RUN else ", ".join(map(str, run)) for run in runs]
-    return f"layer{'' if len(runs) == len(runs[0]) == 1 else 's'} {', '.join(named)}"
+    spans = [f"{run[0]}–{run[-1]}" if len(run) >= _RUN else ", ".join(map(str, run)) for run in runs]
+    return f"layer{'' if len(runs) == len(runs[0]) == 1 else 's'} {', '.join(spans)}"
 
 
 def _nats(value: float | None) -> str:

@@ -22,6 +22,7 @@ from app.kinds.attribute.words import (
     leading_sites,
     mean_cell,
     mean_text,
+    named,
     on,
     with_intervals,
 )
@@ -230,8 +231,8 @@ _MEANINGS: Final[dict[Cause | Unclear, str]] = {
 
 def _causes_note(report: AttributeReport) -> str:
     """What the causes mean that the report names."""
-    named = dict.fromkeys(map(cause_of, report.sites))
-    told = [f"{CAUSES[cause]}: {_MEANINGS[cause]}" for cause in named if cause in _MEANINGS]
+    causes = dict.fromkeys(map(cause_of, report.sites))
+    told = [f"{CAUSES[cause]}: {_MEANINGS[cause]}" for cause in causes if cause in _MEANINGS]
     return f"{'; '.join(told)}." if told else ""
 
 
@@ -273,12 +274,12 @@ def additivity(report: AttributeReport) -> list[Block]:
     whole = report.whole
     blocks: list[Block] = [Note(note, kind="plain")] if (note := additivity_note(report)) else []
     if whole is not None:
-        named = (
+        rows_of = (
             ("Engine", whole.engine),
             ("transformers", whole.transformers),
             ("Engine − transformers", whole.difference),
         )
-        rows = tuple((Cell(name), mean_cell(mean)) for name, mean in named)
+        rows = tuple((Cell(name), mean_cell(mean)) for name, mean in rows_of)
         caption = "The whole candidate’s KL on the subset, by both engines"
         blocks.append(Table(caption, (Column("", "text"), Column("Nats per token")), rows, style="few"))
         blocks.append(
@@ -311,29 +312,17 @@ def _summed(over: Sequence[str]) -> str:
 
 
 def search(report: AttributeReport) -> list[Block]:
-    """How the parts were searched for, and what that cost."""
+    """What the search for the parts cost."""
     found = report.search
-    if found is None or not found.rungs:
+    if found is None or not found.measured:
         return []
-    stages = {"layers": "layers and what is outside of them", "parts": "what is in them"}
-    rows = tuple(
-        (
-            Cell(str(number)),
-            Cell(stages[rung.stage]),
-            *(Cell(fmt.count(value)) for value in (rung.sites, rung.tokens, rung.kept)),
-            Cell(fmt.number(rung.cost)),
-        )
-        for number, rung in enumerate(found.rungs, 1)
-    )
-    numbers = (Column(name) for name in ("Parts", "Tokens each", "Go on", "Forward passes"))
-    table = Table("Successive halving", (Column("Step", "name"), Column("Of", "text"), *numbers), rows)
     note = (
         f"{found.measured} of {found.considered} parts that differ were measured, for {found.spent:.1f} of "
         f"{found.budget:g} forward passes ({fmt.duration(found.seconds)}). A pass of a whole model over the subset, "
         f"with one product with the head, took {fmt.duration(found.forward_seconds)}. "
         f"Looking into the first parts took {found.looked_into:.1f} more passes."
     )
-    return [Section("search", "Search", [Note(note, kind="plain"), table])]
+    return [Section("search", "Search", [Note(note, kind="plain")])]
 
 
 def nowhere_finite_note(report: AttributeReport) -> str:
@@ -341,8 +330,7 @@ def nowhere_finite_note(report: AttributeReport) -> str:
     found = report.nowhere_finite
     if not found:
         return ""
-    rest = len(found) - MOST_NAMED
-    names = ", ".join(visible(part.name) for part in found[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    names = named([visible(part.name) for part in found], MOST_NAMED)
     tokens = fmt.counted(max(part.tokens for part in found), "token")
     return (
         f"{names}: alone in the reference, no logits are finite at any of {tokens}. Without nats they come before all "

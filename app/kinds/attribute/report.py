@@ -106,7 +106,6 @@ class Site(Contract):
     evidence: Evidence | None = None
     treatment: Treatment | None = Field(default=None, description="for the first `top` parts")
     tokens: Count
-    rung: Count = Field(description="how far it came: parts that were dropped early were measured on fewer tokens")
 
 
 class NowhereFinite(Contract):
@@ -144,16 +143,6 @@ class Additivity(Contract):
     ratio: Mean | None
 
 
-class Rung(Contract):
-    """One step of the search."""
-
-    stage: Literal["layers", "parts"]
-    sites: Count
-    tokens: Count = Field(description="of the subset, measured so far for each of them")
-    kept: Count
-    cost: float = Field(description="forward passes that this step took")
-
-
 class Search(Contract):
     """How the budget was spent, in forward passes of the whole model over the subset."""
 
@@ -165,7 +154,6 @@ class Search(Contract):
     untried: Count = Field(description="layers, and parts outside of them, that the budget did not reach")
     others: Count = Field(description="parts of other kinds that differ in the chosen layers")
     measured: Count
-    rungs: tuple[Rung, ...]
     forward_seconds: float = Field(
         description="one forward pass of the whole model over the subset, with one product with the head, on this "
         "machine; without reading weights and keeping states"

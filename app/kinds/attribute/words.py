@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from app.contracts.report import Mean
@@ -108,6 +109,12 @@ def mean_cell(mean: Mean | None, *, strong: bool = False, percent: bool = False)
     """A mean above its interval."""
     text = mean_text(mean, percent=percent)
     return Cell(text.value, text.interval or ("" if text.value == fmt.NONE else NO_INTERVAL), strong=strong)
+
+
+def named(names: Sequence[str], most: int = 4) -> str:
+    """The first few by name, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def on(measured: Measured) -> str:

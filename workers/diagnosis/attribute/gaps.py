@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from app.contracts.errors import HemostatError
 from app.contracts.report import Mean
+from app.kinds.attribute.answer import layers_in_words
 from app.kinds.attribute.blocks import LayerAlignment, LayerGap
 from app.kinds.attribute.report import Cause, Site, Treatment
 from app.models.checkpoint import CheckpointInfo
@@ -25,7 +26,6 @@ from app.models.steps.others import takes_other
 from app.recipes.base import Step
 from workers.diagnosis.attribute.cause import is_shown, without_damage
 from workers.diagnosis.attribute.found import Found
-from workers.diagnosis.attribute.naming import listed
 from workers.diagnosis.attribute.treatment import Untreated, waiting
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.measuring.subject import fields_of, recipe_of, told
@@ -44,8 +44,8 @@ def gap_sites(found: Found) -> tuple[Site, ...]:
 
 def gap_name(gap: LayerGap) -> str:
     """Its name as a part."""
-    parts = [f"dropped {listed(gap.dropped)}"] if gap.dropped else []
-    parts += [f"added {listed(gap.inserted)}"] if gap.inserted else []
+    parts = [f"dropped {layers_in_words(gap.dropped)}"] if gap.dropped else []
+    parts += [f"added {layers_in_words(gap.inserted)}"] if gap.inserted else []
     return ", ".join(parts)
 
 
@@ -72,7 +72,6 @@ def _gap(gap: LayerGap, alignment: LayerAlignment, patient: Untreated) -> Site:
             nats, cause, alignment, put_back(patient, gap.dropped, gap.inserted, before=gap.at_candidate)
         ),
         tokens=alignment.measured.tokens,
-        rung=0,
     )
 
 
@@ -108,8 +107,8 @@ def put_back(patient: Untreated, dropped: Collection[int], added: Collection[int
     """`dropped`: layers of the reference, `added`: layers of the candidate, of one gap; it is before layer `before`
     of the candidate. Where there is no recipe `why` says why."""
     words = " and ".join(
-        ([f"{listed(sorted(dropped))} left in"] if dropped else [])
-        + ([f"added {listed(sorted(added))} left out"] if added else [])
+        ([f"{layers_in_words(dropped)} left in"] if dropped else [])
+        + ([f"added {layers_in_words(added)} left out"] if added else [])
     )
     try:
         steps = _without(patient, sorted(dropped), sorted(added), before)

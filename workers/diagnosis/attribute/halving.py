@@ -33,29 +33,13 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step as it was made: `sites` parts measured on the first `batches`, `kept` of them go on."""
-
-    sites: int
-    batches: int
-    kept: int
-    cost: float
-
-
-@dataclass(frozen=True)
 class Result(Generic[T]):
-    """`batches`: how much of the text each part has seen, `step` the last one that it was in; `scores` by it."""
+    """`batches`: how much of the text each part has seen; `scores` by it. `cost`: what was spent."""
 
     scores: dict[int, float]
     batches: dict[int, int]
-    step: dict[int, int]
-    steps: tuple[Step, ...]
+    cost: float
     left_out: tuple[T, ...]
-
-    @property
-    def cost(self) -> float:
-        """What was spent."""
-        return sum(step.cost for step in self.steps)
 
 
 def plan(arms: int, batches: int, keep: int, halvings: int, shares: Sequence[float] | None = None) -> Plan:
@@ -131,8 +115,6 @@ def halve(
     let_in = set(alive)
     scores: dict[int, float] = {}
     seen: dict[int, int] = {}
-    last: dict[int, int] = {}
-    steps: list[Step] = []
     # of the whole, what each step was planned to take
     ends = [0, *(upto for _, upto in made.steps)]
     planned = [limit * (shares[upto] - shares[before]) for (limit, upto), before in zip(made.steps, ends, strict=False)]
@@ -140,7 +122,7 @@ def halve(
     for number, (_, upto) in enumerate(made.steps):
         for index in sorted(alive):
             scores[index] = measure(arms[index], upto)
-            seen[index], last[index] = upto, number
+            seen[index] = upto
         cost = sum(costs[index] for index in alive) * (shares[upto] - shares[ends[number]])
         left -= cost
         going: list[int] = []
@@ -150,12 +132,11 @@ def halve(
             allowed = left * planned[number + 1] / sum(planned[number + 1 :])
             each = shares[following] - shares[upto]
             going = affordable(ranked, [each * costs[index] for index in ranked], allowed, left)
-        steps.append(Step(len(alive), upto, len(going) or len(alive), cost))
         if not going:
             break
         alive = going
     left_out = tuple(arm for index, arm in enumerate(arms) if index not in let_in)
-    return Result(scores, seen, last, tuple(steps), left_out)
+    return Result(scores, seen, budget - left, left_out)
 
 
 def _alike(batches: int) -> list[float]:

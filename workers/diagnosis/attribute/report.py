@@ -22,8 +22,8 @@ from app.kinds.attribute.report import Search as SearchBlock
 from app.kinds.attribute.report import Subset as SubsetBlock
 from workers.diagnosis.attribute.cause import Found as CauseFound
 from workers.diagnosis.attribute.cause import cause_of, shown
-from workers.diagnosis.attribute.controls import BATCHES as CONTROL_BATCHES
-from workers.diagnosis.attribute.controls import batches_of
+from workers.diagnosis.attribute.examination import BATCHES as CONTROL_BATCHES
+from workers.diagnosis.attribute.examination import batches_of
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_sites
 from workers.diagnosis.attribute.search import Measured
@@ -84,7 +84,6 @@ def _search(found: Found) -> SearchBlock | None:
         untried=len(search.untried),
         others=found.scope.others,
         measured=len(search.found),
-        rungs=tuple(search.rungs),
         forward_seconds=round(found.forward_seconds, 4),
         seconds=round(found.search_seconds, 3),
     )
@@ -187,7 +186,6 @@ def _site(measured: Measured, found: Found, full: NDArray[np.float32], subset: S
         why=why,
         evidence=None if look is None else look.evidence,
         tokens=len(kl),
-        rung=measured.rung,
     )
     return made if look is None else made.model_copy(update={"treatment": treatment(found, [(site, made)])})
 

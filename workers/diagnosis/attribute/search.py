@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.kinds.attribute.report import Rung
 from app.kinds.attribute.request import SiteLevel
 from workers.diagnosis.attribute.halving import Plan, Result, halve
 from workers.diagnosis.attribute.sites import Site
@@ -32,12 +31,11 @@ KEPT_LAYERS = 0.25
 
 @dataclass(frozen=True)
 class Measured:
-    """One part's KL at the scored positions of the first `batches`, and the last step of the search that it was in."""
+    """One part's KL at the scored positions of the first `batches`."""
 
     site: Site
     kl: NDArray[np.float32]
     batches: int
-    rung: int
 
     @property
     def nats(self) -> float:
@@ -67,7 +65,6 @@ class Search:
     top: int
     context: JobContext
     found: dict[str, Measured] = field(default_factory=dict)
-    rungs: list[Rung] = field(default_factory=list)
     # what the budget did not reach for, in the model's order
     left_out: list[Site] = field(default_factory=list)
     # forward passes so far
@@ -154,7 +151,7 @@ class Search:
         if (min(costs) if evenly else costs[0]) * shares[1] > budget:
             self.left_out += arms
             return
-        first, kept = len(self.rungs), min(keep, len(arms))
+        kept = min(keep, len(arms))
         done, total = itertools.count(), 0
 
         def planned(plan: Plan) -> None:
@@ -166,7 +163,7 @@ class Search:
             self.context.progress(f"swap {stage}", next(done), total)
             self.context.observe("attribution_swaps", 1, stage=stage)
             kl = swapper.kl([site], batches=upto)
-            self.found[site.name] = Measured(site, kl, upto, first)
+            self.found[site.name] = Measured(site, kl, upto)
             nats = self.found[site.name].nats
             # what is not finite is as bad as can be
             return nats if np.isfinite(nats) else float("inf")
@@ -182,12 +179,5 @@ class Search:
             evenly=evenly,
             tell=planned,
         )
-        for index, step in result.step.items():
-            name = arms[index].name
-            self.found[name] = Measured(arms[index], self.found[name].kl, result.batches[index], first + step)
-        self.rungs += [
-            Rung(stage=stage, sites=s.sites, tokens=swapper.positions(s.batches), kept=s.kept, cost=round(s.cost, 3))
-            for s in result.steps
-        ]
         self.spent += result.cost
         self.left_out += result.left_out

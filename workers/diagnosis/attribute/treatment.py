@@ -28,7 +28,7 @@ from app.models.modules import Weight
 from app.models.steps import check_one, check_recipe
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import STEPS, Recipe
-from workers.diagnosis.attribute.naming import on_text
+from workers.analysis.numerals import counted
 from workers.diagnosis.attribute.sites import Site
 from workers.measuring.subject import Subject, fields_of, recipe_of, told
 
@@ -79,6 +79,11 @@ def treat(
     if recipe == patient.recipe:
         return Treatment(recipe=None, why="; ".join(words))
     return Treatment(recipe=told(recipe), why="; ".join(words))
+
+
+def on_text(tokens: int, documents: int) -> str:
+    """So many tokens of so many documents."""
+    return f"{counted(tokens, 'token')} of {counted(documents, 'document')}"
 
 
 def waiting(tokens: int, documents: int) -> str:

@@ -11,13 +11,14 @@ from app.contracts.simulation import SECTION
 from app.kinds.attribute.answer import layers_in_words
 from app.kinds.attribute.blocks import Measured
 from app.kinds.attribute.report import Site
+from app.kinds.attribute.words import named
 from workers.analysis.numerals import counted
 from workers.diagnosis.attribute.changes import config_differences
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.gaps import gap_name
-from workers.diagnosis.attribute.naming import listed, named, on_text
 from workers.diagnosis.attribute.search import Search
 from workers.diagnosis.attribute.sites import Site as Part
+from workers.diagnosis.attribute.treatment import on_text
 from workers.distributions.intervals import FEWEST_CLUSTERS
 from workers.measuring.assemble import left_out, of_making, repeated_documents
 
@@ -118,8 +119,8 @@ def matched_otherwise(found: Found) -> list[str]:
     if not other:
         return []
     return [
-        f"The candidate's {listed(other)} resemble layers of other numbers in the reference. Parts were swapped by "
-        "their numbers: their nats may be those of another layer."
+        f"The candidate's {layers_in_words(other)} resemble layers of other numbers in the reference. Parts were "
+        "swapped by their numbers: their nats may be those of another layer."
     ]
 
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from app.kinds.mitigate.least_size import SLACK
-from workers.diagnosis.mitigate.beliefs import Beliefs, plan_key
 from workers.diagnosis.mitigate.treatments import Arm, Plan, with_arm
 
 Rung = Literal["cheap", "full"]
@@ -33,6 +32,52 @@ _DEEPEST: Final = 3
 _FREE: Final = 0.002
 # Below this share of the candidate's KL a trial is expected to be worth nothing.
 _WORTH: Final = 0.002
+
+# The prior counts as much as one trial.
+_WEIGHT: Final = 1.0
+# A trial moves the expectation by this factor at most: one surprise is no proof.
+_RATIOS: Final = (-0.5, 2.5)
+# What an untried treatment is given beyond its prior, as a share of it: the bandit's optimism.
+_OPTIMISM: Final = 0.25
+# Of what a second treatment would save of the whole damage, it saves this much of what the first one left.
+_SECOND: Final = 0.7
+_MOST: Final = 0.99
+
+
+@dataclass
+class Beliefs:
+    """The share of the KL that a treatment takes away: prior times a factor that all its knobs have in common.
+
+    The factor is the mean of observed over prior shares, the prior counted as one observation of 1, plus an optimism
+    that falls with the number of trials. So one trial of a treatment says something of all its settings.
+    """
+
+    _ratios: dict[str, list[float]] = field(default_factory=dict)
+
+    def share(self, arm: Arm) -> float:
+        """What this arm is expected to take away of the KL that it finds."""
+        seen = self._ratios.get(arm.name, [])
+        factor = (_WEIGHT + sum(seen)) / (_WEIGHT + len(seen)) + _OPTIMISM / (1 + len(seen))
+        return max(-1.0, min(_MOST, arm.prior * factor))
+
+    def left(self, plan: Plan, known: Plan, kl: float) -> float:
+        """KL expected of `plan`, where `known` (a part of it) was measured at `kl`."""
+        for arm in plan:
+            if arm not in known:
+                kl *= 1 - self.share(arm) * (_SECOND if known else 1.0)
+        return kl
+
+    def observe(self, arm: Arm, before: float, after: float, *, first: bool) -> None:
+        """That this arm, put on a recipe of KL `before`, gave `after`."""
+        if before <= 0 or arm.prior <= 0:
+            return
+        ratio = (1 - after / before) / (arm.prior * (1.0 if first else _SECOND))
+        self._ratios.setdefault(arm.name, []).append(min(_RATIOS[1], max(_RATIOS[0], ratio)))
+
+
+def plan_name(plan: Sequence[Arm]) -> str:
+    """Shows a plan from all others; empty for the candidate as it is. People read `treatments.described`."""
+    return " + ".join(arm.key for arm in plan)
 
 
 @dataclass(frozen=True)
@@ -109,13 +154,13 @@ class Search:
         }
         # Settings that give the very same model count once.
         twins: dict[Measured, Plan] = {}
-        for plan in sorted(left, key=plan_key):
+        for plan in sorted(left, key=plan_name):
             twins.setdefault(left[plan], plan)
         left = {plan: found for found, plan in twins.items()}
         order: list[Plan] = []
         while left:
             top = [plan for plan, one in left.items() if not any(_beats(other, one) for other in left.values())]
-            order += sorted(top, key=lambda plan: (-self._worth(left[plan]), plan_key(plan)))
+            order += sorted(top, key=lambda plan: (-self._worth(left[plan]), plan_name(plan)))
             for plan in top:
                 del left[plan]
         return order
@@ -159,7 +204,7 @@ class Search:
                 rate = gain / self._price(size)
                 if best is not None and rate < best[0][0]:
                     continue
-                rank = (rate, -self.seconds(plan), plan_key(plan))
+                rank = (rate, -self.seconds(plan), plan_name(plan))
                 if best is None or rank > best[0]:
                     best = (rank, Proposal(plan, "cheap", kl, round(size)))
         return None if best is None else best[1]

@@ -2,7 +2,7 @@
 
 The first expectation (`prior`, the share of the candidate's KL that goes) comes from the measurements in docs/recipes.
 It only decides what is tried first. The first trial of a treatment corrects it for all its knobs
-(`workers.diagnosis.mitigate.beliefs`).
+(`workers.diagnosis.mitigate.search`).
 
 Treatments come in a fixed order within a recipe. Damage is spread again, and better steps replace others. Then repair
 adds back what is still lost, and norms are tuned last.

@@ -21,7 +21,7 @@ from app.models.surgery_cost import surgery_cost
 from app.recipes.recipe import Recipe
 from workers.analysis.numerals import numeral
 from workers.diagnosis.mitigate.front import Point, broken
-from workers.diagnosis.mitigate.search import Measured, Proposal, Rung, Search
+from workers.diagnosis.mitigate.search import Measured, Proposal, Rung, Search, plan_name
 from workers.diagnosis.mitigate.treatments import ORDER, Arm, Plan, apply_plan, arms_of, why_none
 from workers.measuring.recipes import Measurement, RefusedError, estimate
 from workers.measuring.subject import Fit, Subject, told
@@ -281,11 +281,6 @@ class TrialRunner:
         saved = self.base[done.proposal.rung].mean - done.measured.mean
         change = f"saves {numeral(saved)}" if saved >= 0 else f"loses {numeral(-saved)} more"
         return f"{head}: {change} nats per token, {done.measured.record.bytes:,} bytes"
-
-
-def plan_name(plan: Sequence[Arm]) -> str:
-    """Shows a plan from all others; empty for the candidate as it is. People read `treatments.described`."""
-    return " + ".join(arm.key for arm in plan)
 
 
 def treatments_of(plan: Plan) -> tuple[Treatment, ...]:

@@ -94,7 +94,6 @@ def test_untouched_parts_are_counted_and_the_budget_is_kept(report: Any) -> None
     assert search.spent <= search.budget
     # layers 0 and 2: themselves, seven modules, two groups of heads; layer 1: itself and one module
     assert (search.considered, search.unchanged) == (22, 17)
-    assert all(rung.kept <= rung.sites for rung in search.rungs)
     assert not any(site.name.startswith("layers.1.self_attn") for site in report.sites)
 
 

@@ -6,7 +6,7 @@ from tests.support import internals_blocks
 from tests.support.attribute_reports import attribute_report, attribute_variants, first, site
 
 KINDS = {"unsure": {"cause": "unclear", "shown": False}, "no interval": {"cause": "size", "shown": None}}
-NOTHING = {"considered": 0, "measured": 0, "rungs": []}
+NOTHING = {"considered": 0, "measured": 0}
 OTHERS = NOTHING | {"others": 7}
 
 

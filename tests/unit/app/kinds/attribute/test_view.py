@@ -157,7 +157,7 @@ def test_a_part_that_is_finite_nowhere_is_the_worst():
 )
 def test_if_nothing_was_tried_nothing_is_counted(considered, beside, expected):
     body = attribute_report(sites=[])
-    body["search"] |= {"considered": considered, "others": beside, "measured": 0, "rungs": []}
+    body["search"] |= {"considered": considered, "others": beside, "measured": 0}
     report = read(body | {"additivity": None, "explained": None, "treatment": None})
     assert heading(report) == expected
     assert "search" not in sections(report)

@@ -22,7 +22,7 @@ from tests.unit.workers.diagnosis.attribute.swapped import (
 )
 from workers.diagnosis.attribute.cause import Found, cause_of
 from workers.diagnosis.attribute.changes import Inputs, config_differences, evidence, noise_share
-from workers.diagnosis.attribute.controls import possible
+from workers.diagnosis.attribute.examination import possible
 
 LARGE = {"hidden_size": 128, "intermediate_size": 256}
 PREFIX = "model.layers.1.mlp."

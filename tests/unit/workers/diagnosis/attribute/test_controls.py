@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from app.models.checkpoint import inspect
 from tests.unit.workers.diagnosis.attribute.swapped import HEADS, changed_copy, first, subset, swapper, whole_model_kl
 from workers.diagnosis.attribute.cause import Found, cause_of
-from workers.diagnosis.attribute.controls import batches_of, twin_ratio
+from workers.diagnosis.attribute.examination import batches_of, twin_ratio
 from workers.diagnosis.attribute.sites import sites_of
 from workers.measuring.means import mean_of
 

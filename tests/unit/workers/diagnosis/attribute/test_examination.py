@@ -78,7 +78,7 @@ def site(name, layer, kind="module"):
 
 def measured(*parts):
     """Parts as a search ranks them, of the nats at every position."""
-    return [Measured(part, np.array(kl, dtype=np.float32), len(kl), 0) for part, kl in parts]
+    return [Measured(part, np.array(kl, dtype=np.float32), len(kl)) for part, kl in parts]
 
 
 def test_a_layer_gives_way_to_the_module_that_does_it_and_stays_if_its_damage_is_spread():

@@ -38,7 +38,6 @@ def test_a_short_budget_finds_the_worst_layer_at_the_end(tmp_path, layers, budge
 def test_where_the_budget_reaches_all_layers_are_measured_in_full(tmp_path):
     search = searched(tmp_path, Planted(30, frozenset({"layers.3"})), 64.0)
     assert all(search.found[f"layers.{layer}"].batches == 2 for layer in range(30))
-    assert search.rungs[0].cost < 32
     assert len(search.everything()) == 33
     # of some layers alone, they are not all that differs, however many of them were measured
     search.all_layers = False
@@ -71,16 +70,6 @@ def test_what_cannot_be_tried_is_spread_over_the_model_and_known(tmp_path, budge
     assert steps.max() - steps.min() <= 2
     missing = [site.layer for site in search.untried if site.layer is not None]
     assert sorted([*numbers, *missing]) == list(range(80))
-
-
-def test_parts_of_layers_that_were_not_tried_are_no_milder_than_their_neighbours(tmp_path):
-    worst = {f"layers.{layer}" for layer in range(40, 80)}
-    planted = Planted(80, frozenset(worst), ends=(1, 2, 3, 4, 5, 6, 7, 8))
-    search = searched(tmp_path, planted, 5.0)
-    assert len(tried(search)) < 80
-    damage = search._damage_by_layer(range(80))
-    assert all(damage[layer][1] > 4 for layer in range(42, 80))
-    assert all(damage[layer][1] < 1 for layer in range(38))
 
 
 def test_parts_without_layers_to_go_by_are_spread_over_the_model(tmp_path):

@@ -32,7 +32,7 @@ CHANGED = [*FIVE, *UP, *DOWN, HEAD]
 
 def searched(*tried, kl=(1, 1, 1)):
     """Of a search that tried these parts, all with the same nats, and left out the others."""
-    found = {one.name: Measured(one, np.array(kl, dtype=np.float32), 1, 0) for one in tried}
+    found = {one.name: Measured(one, np.array(kl, dtype=np.float32), 1) for one in tried}
     left = [one for one in CHANGED if one not in tried]
     return Search(None, CHANGED, ("layer", "module"), 3.0, 2, None, found, left_out=left)
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from workers.diagnosis.mitigate.beliefs import Beliefs
-from workers.diagnosis.mitigate.search import Measured, Search
+from workers.diagnosis.mitigate.search import Beliefs, Measured, Search
 from workers.diagnosis.mitigate.treatments import Arm, with_arm
 
 CANDIDATE = Measured(0.4, 1_000_000)

@@ -1,7 +1,5 @@
 """Treatments as functions from recipe to recipe, on tiny checkpoints of several architectures."""
 
-import re
-
 import pytest
 
 from app.contracts.text import ShippedText
@@ -215,33 +213,6 @@ def test_what_has_nothing_to_work_on_says_why(tiny, name, steps, shares, why):
     patient = subject(tiny, *steps, shares=shares)
     assert arms_of(patient, name) == []
     assert why in why_none(patient, name)
-
-
-@pytest.mark.parametrize(
-    ("name", "own", "replaced"),
-    [
-        (
-            "quantize.dynamic",
-            {"type": "quantize.fp8"},
-            ["quantize.rtn", "quantize.gptq", "quantize.awq", "quantize.nf4", "quantize.smoothquant"],
-        ),
-        (
-            "prune.gradient",
-            {"type": "prune.gradient", "sparsity": 0.5},
-            ["prune.magnitude", "prune.wanda", "prune.sparsegpt", "prune.ria"],
-        ),
-    ],
-)
-def test_what_replaces_no_step_of_the_recipe_names_those_that_it_does(tiny, name, own, replaced):
-    """The recipe quantizes, or prunes, too, by a step that is not among them: each of them does have arms."""
-    assert arms_of(subject(tiny, own), name) == []
-    told = why_none(subject(tiny, own), name)
-    assert own["type"] not in told
-    assert set(re.findall(r"\w+\.\w+", told)) >= set(replaced)
-    given = {kind: {"bits": 4} for kind in ("quantize.rtn", "quantize.gptq", "quantize.awq")}
-    for kind in replaced:
-        fields = {"sparsity": 0.5} if kind.startswith("prune.") else given.get(kind, {})
-        assert arms_of(subject(tiny, {"type": kind, **fields}), name)
 
 
 def test_a_report_holds_no_document():
