@@ -104,7 +104,6 @@ def attribute_report(*, sites: list[Json] | None = None, swapped: bool = True, b
             "untried": 0,
             "others": 0,
             "measured": 120,
-            "forward_seconds": 4.1,
             "seconds": 171.0,
         },
         "subset": {

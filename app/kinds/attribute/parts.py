@@ -318,8 +318,7 @@ def search(report: AttributeReport) -> list[Block]:
         return []
     note = (
         f"{found.measured} of {found.considered} parts that differ were measured, for {found.spent:.1f} of "
-        f"{found.budget:g} forward passes ({fmt.duration(found.seconds)}). A pass of a whole model over the subset, "
-        f"with one product with the head, took {fmt.duration(found.forward_seconds)}. "
+        f"{found.budget:g} forward passes ({fmt.duration(found.seconds)}). "
         f"Looking into the first parts took {found.looked_into:.1f} more passes."
     )
     return [Section("search", "Search", [Note(note, kind="plain")])]

@@ -154,10 +154,6 @@ class Search(Contract):
     untried: Count = Field(description="layers, and parts outside of them, that the budget did not reach")
     others: Count = Field(description="parts of other kinds that differ in the chosen layers")
     measured: Count
-    forward_seconds: float = Field(
-        description="one forward pass of the whole model over the subset, with one product with the head, on this "
-        "machine; without reading weights and keeping states"
-    )
     seconds: float = Field(description="of all suffix runs of the search")
 
 

@@ -10,7 +10,6 @@ Names: N windows, L tokens of a window, D hidden size.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,6 @@ class Borders:
     A later attempt that finds the folder goes on after the last complete border, if tokens, depth and dtype are the
     same. The caller uses another folder for other weights. Raises
     `HemostatError(ACTIVATIONS_NOT_FINITE)` where a layer's output is not finite, OSError where the disk is full.
-
-    `seconds`: what its layers took, in whichever attempts they ran, without reading weights and keeping states.
     """
 
     def __init__(
@@ -92,7 +89,6 @@ class Borders:
         self._shape = (windows, length, skeleton.info.hidden_size)
         self._files: list[Activations] = []
         self._name = name
-        self.seconds = 0.0
         self._make(progress, check_cancelled)
 
     def __len__(self) -> int:
@@ -116,9 +112,8 @@ class Borders:
         runner = self.runner
         marker = self._folder / "complete"
         key = _key(runner, self._shape, self.dtype)
-        known, count, seconds = marker.read_text().split(" ") if marker.is_file() else ("", "0", "0")
+        known, count = marker.read_text().split(" ") if marker.is_file() else ("", "0")
         complete = int(count) if known == key else 0
-        self.seconds = float(seconds) if complete else 0.0
         for border in range(runner.layers + 1):
             check_cancelled()
             progress(self._name, border, runner.layers + 1)
@@ -132,11 +127,7 @@ class Borders:
             for start, end in runner.batches():
                 check_cancelled()
                 if border:
-                    entering_NLD = self._files[border - 1].read(start, end)
-                    runner.prepare(end - start)
-                    began = time.perf_counter()
-                    found_NLD = runner.call(border - 1, entering_NLD)
-                    self.seconds += time.perf_counter() - began
+                    found_NLD = runner.call(border - 1, self._files[border - 1].read(start, end))
                 else:
                     found_NLD = runner.embedded(start, end)
                 if not bool(torch.isfinite(found_NLD).all()):
@@ -150,7 +141,7 @@ class Borders:
                 runner.skeleton.release(border - 1)
             self._files.append(states)
             partial = self._folder / ".complete"
-            partial.write_text(f"{key} {border + 1} {self.seconds}")
+            partial.write_text(f"{key} {border + 1}")
             partial.replace(marker)
         progress(self._name, runner.layers + 1, runner.layers + 1)
 

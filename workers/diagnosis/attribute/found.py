@@ -34,7 +34,6 @@ class Found(Measured):
     internals: Internals | None = None
     full: NDArray[np.float32] | None = None
     scope: Scope = field(default_factory=Scope)
-    forward_seconds: float = 0.0
     search_seconds: float = 0.0
 
     def patient(self) -> Untreated:

@@ -7,7 +7,6 @@ The job's scratch keeps all measurements: the attempt after a lost one goes on f
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.files import write_atomically
 from app.kinds.attribute.blocks import Internals
 from app.kinds.attribute.plan import check_attribution, inner_windows
 from app.kinds.attribute.report import AttributeReport, Whole
@@ -126,7 +124,7 @@ class _Attribute(PairAttempt):
             spent = time.perf_counter() - began
             watch.seconds["borders"] = round(spent, 3)
             context.observe("phase_seconds", spent, phase="borders")
-            full = self._together(swapper, subset, found, scratch / "forward.json")
+            full = self._together(swapper, subset, found)
             with watch.phase("swap"):
                 context.progress("compare weights", 0, 0)
                 scope = self._scope(reference, candidate, reads)
@@ -184,19 +182,11 @@ class _Attribute(PairAttempt):
         first = int(np.flatnonzero(subset.where.window == subset.windows[row])[0])
         return int(subset.where.document[first])
 
-    def _together(self, swapper: Swapper, subset: Subset, found: Found, note: Path) -> NDArray[np.float32]:
-        """KL of the whole candidate on the subset by transformers' layers, beside the engine's. `note` keeps how long a
-        forward pass takes: a later attempt makes none."""
+    def _together(self, swapper: Swapper, subset: Subset, found: Found) -> NDArray[np.float32]:
+        """KL of the whole candidate on the subset by transformers' layers, beside the engine's."""
         with self._watch.phase("swap"):
             self._context.progress("candidate on the subset", 0, 0)
             full = swapper.kl((), into="candidate")
-            began = time.perf_counter()
-            swapper.kl((), batches=1)
-            head = (time.perf_counter() - began) * len(full) / max(1, swapper.positions(1)) / 2
-        if not note.is_file():
-            layers = (swapper.reference.borders.seconds + swapper.candidate.borders.seconds) / 2
-            write_atomically(note, json.dumps({"forward": layers + head}).encode())
-        found.forward_seconds = float(json.loads(note.read_text())["forward"])
         engine = np.where(found.values.finite, found.values.kl, np.nan).astype(np.float64)[subset.index]
         # what sees less than in the engine's windows differs from it by that, too
         engine[~subset.in_full_context] = np.nan

@@ -84,7 +84,6 @@ def _search(found: Found) -> SearchBlock | None:
         untried=len(search.untried),
         others=found.scope.others,
         measured=len(search.found),
-        forward_seconds=round(found.forward_seconds, 4),
         seconds=round(found.search_seconds, 3),
     )
 

@@ -1,11 +1,8 @@
 """States at the borders are transformers' own; a chain from one of them is the model; a lost attempt goes on."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
@@ -13,7 +10,6 @@ from tests.support.copies import copier
 from tests.support.internals import TOKENS_NL, at_borders, run, whole
 from workers.diagnosis.attribute.borders import Borders, run_chain
 from workers.surgery.blockwise.skeleton import Skeleton
-from workers.surgery.blockwise.walk import Activations
 from workers.surgery.reading import open_tensors
 
 
@@ -62,40 +58,6 @@ def test_a_lost_attempt_goes_on_behind_the_last_border_that_was_complete(tiny, t
         fresh = Borders(Skeleton(info, read, dtype=torch.float32), TOKENS_NL, tmp_path, name="other")
         for border in range(4):
             assert torch.equal(again.read(border, 0, 8), fresh.read(border, 0, 8))
-
-
-def test_the_seconds_are_of_layers_alone_in_whichever_attempts_they_ran(tiny, tmp_path, monkeypatch):
-    now = 0.0
-
-    def taking(seconds, work):
-        def timed(*arguments, **named):
-            nonlocal now
-            now += seconds
-            return work(*arguments, **named)
-
-        return timed
-
-    monkeypatch.setattr("workers.diagnosis.attribute.borders.time", SimpleNamespace(perf_counter=lambda: now))
-    monkeypatch.setattr(Skeleton, "load", taking(1000, Skeleton.load))
-    monkeypatch.setattr(Activations, "read", taking(1000, Activations.read))
-    monkeypatch.setattr(Activations, "write", taking(1000, Activations.write))
-    monkeypatch.setattr(LlamaDecoderLayer, "forward", taking(1, LlamaDecoderLayer.forward))
-    info = inspect(tiny("llama"))
-    with open_tensors(info) as reader:
-
-        def made(name="one", lost_at=""):
-            def read(tensor):
-                if lost_at and lost_at in tensor:
-                    raise LostError
-                return reader.read(tensor)
-
-            return Borders(Skeleton(info, read, dtype=torch.float32), TOKENS_NL, tmp_path, name=name)
-
-        with pytest.raises(LostError):
-            made(lost_at="layers.2.")
-        assert made().seconds == 3
-        assert made().seconds == 3
-        assert made("other").seconds == 3
 
 
 def test_states_of_other_tokens_are_not_taken_for_these(tiny, tmp_path):
