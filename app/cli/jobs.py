@@ -17,6 +17,7 @@ from app.cli.configuration import settings
 from app.cli.fetching import fetch
 from app.cli.job_table import print_jobs
 from app.cli.once import Commands
+from app.cli.options import AsJson, Url
 from app.cli.output import Exit, err, out, print_json
 from app.cli.service import connect
 from app.cli.watching import follow
@@ -28,8 +29,6 @@ from app.web.again import kept
 from app.web.progress import told
 
 jobs_app = Commands(help="Jobs of a running service.", no_args_is_help=True)
-Url = Annotated[str | None, typer.Option(envvar="HEMOSTAT_URL", help="Address of a running service.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 _ENDED: Final = {"succeeded": "had succeeded", "failed": "had failed", "cancelled": "had been cancelled"}
 
 

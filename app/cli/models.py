@@ -162,7 +162,6 @@ def run_import(source: str, folder: Path) -> None:
 
     Ctrl-C and SIGTERM end it, remove what it has written, and say what is kept. Raises `HemostatError` where it fails.
     """
-    before = _inode(folder)
     command = [
         sys.executable,
         "-m",
@@ -186,7 +185,7 @@ def run_import(source: str, folder: Path) -> None:
             with Interruptions() as interruptions:
                 _break_off(process, interruptions)
                 left = remove_staged(folder, process.pid)
-                err.print(_told_of(left, folder, before), markup=False, soft_wrap=True)
+                err.print(_left_words(left), markup=False, soft_wrap=True)
             raise
     if process.returncode != 0:
         remove_staged(folder, process.pid)  # it may have been killed
@@ -210,17 +209,8 @@ def _break_off(process: subprocess.Popen[str], interruptions: Interruptions) -> 
     process.wait()
 
 
-def _told_of(left: Sequence[Path], folder: Path, before: int | None) -> str:
-    """What an interrupted import has left. `before`: the inode of `folder` before it began."""
+def _left_words(left: Sequence[Path]) -> str:
+    """What an interrupted import has left."""
     if left:
         return f"interrupted: the import is stopped; remove what is left of it: {', '.join(map(str, left))}"
-    if _inode(folder) not in {None, before}:
-        return f"interrupted: the import had just ended, and {folder} is kept; the same command registers it"
-    return "interrupted: the import is stopped, and nothing of it is kept; the same command starts it again"
-
-
-def _inode(folder: Path) -> int | None:
-    try:
-        return folder.stat().st_ino
-    except OSError:
-        return None
+    return "interrupted: the import is stopped; the same command starts it again, or finds it complete"

@@ -18,8 +18,6 @@ _LABELS = {
     "power_law_then_exponential_over_dense": "published, over dense",
     "line": "line in y",
 }
-# A slope that is larger by less is reported as the same.
-_STEEPER = 1.01
 # The forms that agree with the answer are those that one is chosen of.
 _AMONG = {"transition": " of those with a transition", "no transition in range": " of those without a transition"}
 _COLOURS = {"transition": "green", "no transition in range": "cyan", "not identifiable": "yellow"}
@@ -93,10 +91,6 @@ def _print(answer: Json) -> None:
     table.add_row(
         "slope of ln PPL", "  ".join(f"{side} {_number(answer['slopes'][side])}" for side in ("below", "above"))
     )
-    slopes = answer["slopes"]
-    if answer["answer"] == "transition" and slopes["above"] <= _STEEPER * slopes["below"]:
-        bends = ": the curve bends there by its curvature, k2" if answer["params"]["k2"] > 0 else ""
-        table.add_row("", f"no steeper just beyond s0 than just below it{bends}")
     test, fit = answer["transition_test"], answer["lack_of_fit"]
     told = "not testable" if fit is None else f"p = {fit:.3g}"
     table.add_row("tests", f"no transition: p = {test['p']:.3g}  lack of fit: {told}")

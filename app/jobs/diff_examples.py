@@ -16,24 +16,27 @@ def _mean(mean: float, low: float, high: float) -> dict[str, Any]:
     return {"mean": mean, "ci": [low, high], "clusters": "documents"}
 
 
-def _ranked(
-    letter: str, job: str, candidate: str, size: int, bits: float, value: dict[str, Any], ppl: float, rank: int
-) -> dict[str, Any]:
-    return {
-        "letter": letter,
-        "job": job,
-        "candidate": candidate,
-        "severity": "severe",
-        "bytes": size,
-        "bits_per_weight": bits,
-        "value": value,
-        "perplexity": ppl,
-        "best_rank": rank,
-        "worst_rank": rank,
-        "nonfinite_positions": 0,
-    }
-
-
+_RANKED: Final = {"severity": "severe", "bytes": 269060552, "nonfinite_positions": 0}
+_A: Final = _RANKED | {
+    "letter": "a",
+    "job": JOB_ID,
+    "candidate": "smollm2-135m · 4-bit RTN, group 64, asymmetric",
+    "bits_per_weight": 4.5,
+    "value": _mean(0.326, 0.3013, 0.3541),
+    "perplexity": 26.2,
+    "best_rank": 2,
+    "worst_rank": 2,
+}
+_B: Final = _RANKED | {
+    "letter": "b",
+    "job": OTHER_ID,
+    "candidate": "smollm2-135m · 5-bit RTN, group 64, asymmetric",
+    "bits_per_weight": 5.5,
+    "value": _mean(0.0949, 0.0881, 0.1024),
+    "perplexity": 21.3,
+    "best_rank": 1,
+    "worst_rank": 1,
+}
 _DIFFERENCES: Final = {
     "kl": _mean(-0.2311, -0.2498, -0.2127),
     "log_perplexity": _mean(-0.2047, -0.2301, -0.1805),
@@ -48,28 +51,7 @@ DIFF: Final[dict[str, Any]] = {
     "by": "kl",
     "tokens": 10220,
     "documents": 60,
-    "ranking": [
-        _ranked(
-            "b",
-            OTHER_ID,
-            "smollm2-135m · 5-bit RTN, group 64, asymmetric",
-            269060552,
-            5.5,
-            _mean(0.0949, 0.0881, 0.1024),
-            21.3,
-            1,
-        ),
-        _ranked(
-            "a",
-            JOB_ID,
-            "smollm2-135m · 4-bit RTN, group 64, asymmetric",
-            269060552,
-            4.5,
-            _mean(0.326, 0.3013, 0.3541),
-            26.2,
-            2,
-        ),
-    ],
+    "ranking": [_B, _A],
     "ties": [],
     "pairs": [
         {

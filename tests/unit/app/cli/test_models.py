@@ -36,12 +36,6 @@ while True:
 KILLED = """
 os.kill(os.getpid(), signal.SIGKILL)
 """
-COMPLETE = """
-staging.rename(folder)
-(here / "pid.part").rename(here / "pid")
-while not (here / "told").exists():
-    time.sleep(0.01)
-"""
 OTHERS = (".tiny-1-zzzzzzzz", ".tiny-b-zzzzzzzz")
 
 
@@ -104,19 +98,7 @@ def test_an_import_that_does_not_end_is_killed_and_what_it_wrote_is_removed(
     assert found is raised
     assert gone(pid)
     assert sorted(one.name for one in folder.parent.iterdir()) == sorted(OTHERS)
-    assert "nothing of it is kept" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("signals_as_before")
-@pytest.mark.parametrize("older", [False, True])
-def test_an_import_that_was_complete_already_is_said_to_be_kept(monkeypatch, capsys, folder, *, older):
-    if older:
-        folder.mkdir()
-    interrupted(monkeypatch, folder, COMPLETE, signal.SIGTERM)
-    assert (folder / "model.safetensors").is_file()
-    said = capsys.readouterr().err
-    assert f"{folder} is kept" in said
-    assert "nothing" not in said
+    assert "the same command starts it again" in capsys.readouterr().err
 
 
 def test_an_import_that_the_system_kills_leaves_nothing(monkeypatch, folder):
