@@ -124,18 +124,39 @@ def catalogue() -> tuple[Metric, ...]:
     return _OWN + tuple(metric for kind in KINDS.values() for metric in kind.metrics)
 
 
-class Telemetry:
-    """The worker's metrics in a registry of their own.
+class Metrics:
+    """Metrics of a process in a registry of their own. Scraping from another thread is safe."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._metrics = {metric.name: (metric, self._make(metric)) for metric in metrics}
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """What a scrape would show of one series (`name` is the short name), of a histogram its count."""
+        metric, _ = self._metrics[name]
+        suffix = {"counter": "_total", "histogram": "_count", "gauge": ""}[metric.kind]
+        return self.registry.get_sample_value(f"{PREFIX}{name}{suffix}", labels)
+
+    def _make(self, metric: Metric) -> MetricWrapperBase:
+        name = PREFIX + metric.name
+        if metric.kind == "counter":
+            return Counter(name, metric.help, metric.labels, registry=self.registry)
+        if metric.kind == "gauge":
+            return Gauge(name, metric.help, metric.labels, registry=self.registry)
+        return Histogram(name, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets)
+
+
+class Telemetry(Metrics):
+    """The worker's metrics.
 
     `observe` is not thread-safe against itself; scraping from another thread is safe.
     """
 
     def __init__(self, *, max_comparisons: int = MAX_COMPARISONS) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        super().__init__(catalogue())
         self._max_comparisons = max_comparisons
-        self._metrics = {metric.name: (metric, self._make(metric)) for metric in catalogue()}
         # Least recently measured first.
         self._comparisons: OrderedDict[tuple[str, ...], None] = OrderedDict()
 
@@ -171,22 +192,8 @@ class Telemetry:
             if metric.of_child:
                 self.observe(metric.name, 0)
 
-    def value(self, name: str, **labels: str) -> float | None:
-        """What a scrape would show of one counter or gauge, or of a histogram's count (`name` is the short name)."""
-        metric, _ = self._metrics[name]
-        sample = (
-            f"{PREFIX}{name}{'_total' if metric.kind == 'counter' else '_count' if metric.kind == 'histogram' else ''}"
-        )
-        return self.registry.get_sample_value(sample, labels)
-
     def _make(self, metric: Metric) -> MetricWrapperBase:
-        name = PREFIX + metric.name
-        if metric.kind == "counter":
-            made: MetricWrapperBase = Counter(name, metric.help, metric.labels, registry=self.registry)
-        elif metric.kind == "gauge":
-            made = Gauge(name, metric.help, metric.labels, registry=self.registry)
-        else:
-            made = Histogram(name, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets)
+        made = super()._make(metric)
         # Series of a fixed set exist from the start, so that a rate over them has a first value.
         if len(metric.labels) == 1 and metric.values:
             for value in metric.values[metric.labels[0]]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.process_collector import ProcessCollector
 
 from app.contracts.deployment import DriftState
-from app.contracts.metric import PREFIX, Metric
-from workers.telemetry import UnknownMetricError
+from app.contracts.metric import Metric
+from workers.telemetry import Metrics, UnknownMetricError
 
 DEPLOYMENT = "deployment"
 STAGES = ("raw", "calibrated", "engine")
@@ -74,19 +73,15 @@ SHADOW_CATALOGUE: tuple[Metric, ...] = (
 )
 
 
-class ShadowTelemetry:
-    """The metrics of one deployment's shadow process, in a registry of their own.
+class ShadowTelemetry(Metrics):
+    """The metrics of one deployment's shadow process.
 
-    A gauge has no series before it is first set: nothing known is not zero. Counters exist from the start. Scraping
-    from another thread is safe.
+    A gauge has no series before it is first set: nothing known is not zero. Counters exist from the start.
     """
 
     def __init__(self, deployment: str) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.deployment = deployment
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self._metrics = {metric.name: (metric, self._make(metric)) for metric in SHADOW_CATALOGUE}
+        super().__init__(SHADOW_CATALOGUE)
 
     def set(self, name: str, value: float | None, **labels: str) -> None:
         """Sets a gauge; None takes its series away. Raises `UnknownMetricError`."""
@@ -109,9 +104,7 @@ class ShadowTelemetry:
 
     def value(self, name: str, **labels: str) -> float | None:
         """What a scrape would show of one series, of a histogram its count; None where there is none."""
-        metric, _ = self._metrics[name]
-        suffix = {"counter": "_total", "histogram": "_count", "gauge": ""}[metric.kind]
-        return self.registry.get_sample_value(f"{PREFIX}{name}{suffix}", {DEPLOYMENT: self.deployment, **labels})
+        return super().value(name, **{DEPLOYMENT: self.deployment, **labels})
 
     def _series(self, name: str, kind: str, labels: dict[str, str], *, made: bool = True) -> MetricWrapperBase | None:
         found = self._metrics.get(name)
@@ -131,14 +124,8 @@ class ShadowTelemetry:
         return wrapper.labels(*ordered)
 
     def _make(self, metric: Metric) -> MetricWrapperBase:
-        name = PREFIX + metric.name
-        made: MetricWrapperBase
+        made = super()._make(metric)
         if metric.kind == "counter":
-            made = Counter(name, metric.help, metric.labels, registry=self.registry)
             for value in (metric.values or {}).get(metric.labels[-1], ("",)):
                 made.labels(self.deployment, *([value] if value else []))
-        elif metric.kind == "gauge":
-            made = Gauge(name, metric.help, metric.labels, registry=self.registry)
-        else:
-            made = Histogram(name, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets)
         return made

@@ -116,12 +116,6 @@ def test_what_is_projected_and_its_gradients_are_exact_and_rounded(without: None
         assert (one.grad == rounded_once(other.grad, dtype)).float().mean() > 0.99
 
 
-def test_where_the_processor_can_a_projection_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "lacking", lambda _: False)
-    x, weight = drawn(3, 16, dtype=torch.bfloat16), drawn(4, 16, dtype=torch.bfloat16, seed=1)
-    assert torch.equal(projected(x, weight), nn.functional.linear(x, weight))
-
-
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_widened_layer_gives_the_exact_result_rounded_once(without: None, dtype: torch.dtype, bias: bool) -> None:
@@ -134,31 +128,6 @@ def test_a_widened_layer_gives_the_exact_result_rounded_once(without: None, dtyp
     made = model(x)
     assert (made.dtype, made.shape) == (dtype, (2, 5, 24))
     assert (made == rounded_once(exact, dtype)).float().mean() > 0.99
-
-
-def test_layers_of_float32_and_classes_of_their_own_stay(without: None) -> None:
-    class Own(nn.Linear):
-        pass
-
-    model = nn.ModuleList([nn.Linear(4, 4), Own(4, 4, dtype=torch.bfloat16), nn.Linear(4, 4, dtype=torch.bfloat16)])
-    widen(model)
-    assert [type(layer) for layer in model] == [nn.Linear, Own, WidenedLinear]
-
-
-def test_gradients_come_back_in_the_layers_dtype_and_are_those_of_float64(without: None) -> None:
-    torch.manual_seed(1)
-    layer = nn.Linear(32, 16, bias=False, dtype=torch.bfloat16)
-    exact = layer.weight.detach().double().requires_grad_()
-    widen(nn.Sequential(layer))
-    x = drawn(64, 32, dtype=torch.bfloat16, seed=2).requires_grad_()
-    slope = drawn(64, 16, dtype=torch.bfloat16, seed=3)
-    layer(x).backward(slope)
-    wide = x.detach().double().requires_grad_()
-    (wide @ exact.T).backward(slope.double())
-    for found, wanted in ((layer.weight.grad, exact.grad), (x.grad, wide.grad)):
-        assert found is not None and wanted is not None
-        assert found.dtype == torch.bfloat16
-        assert torch.linalg.norm(found.double() - wanted) < 4e-3 * torch.linalg.norm(wanted)
 
 
 def test_a_copy_has_weights_of_its_own_and_a_model_that_is_dropped_goes_at_once(without: None) -> None:

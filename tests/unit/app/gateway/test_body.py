@@ -47,9 +47,3 @@ def test_a_request_without_its_prompt_is_refused_by_name(body):
     with pytest.raises(ApiError, match="`messages` is required") as caught:
         require(body, "messages")
     assert (caught.value.status, caught.value.param) == (400, "messages")
-
-
-def test_one_of_several_prompts_is_enough():
-    require({"messages": [], "model": "m"}, "prompt", "messages")
-    with pytest.raises(ApiError, match="`prompt` or `messages` is required"):
-        require({"model": "m"}, "prompt", "messages")

@@ -117,14 +117,6 @@ def test_only_what_serves_is_asked():
     assert chosen(replicas, served, None, "ready") == "degraded"
 
 
-def test_nobody_there_is_503_with_the_state():
-    with pytest.raises(ApiError) as caught:
-        chosen(Replicas(), deployment(state="starting", reason="loading weights."))
-    assert (caught.value.status, caught.value.code) == (503, "replica_unavailable")
-    assert "starting (loading weights)" in caught.value.detail
-    assert caught.value.retry_after_s
-
-
 def test_the_reason_tells_no_path_of_the_machine():
     log = 'm/serve-0 ended 3 times: File "/srv/secret/serve.py", line 3, in load\n  open("/srv/secret/weights/a.bin")'
     with pytest.raises(ApiError) as caught:

@@ -32,10 +32,6 @@ def test_what_is_given_stays_and_what_is_left_out_is_the_deployments(body, expec
     assert body == before
 
 
-def test_without_defaults_nothing_is_added():
-    assert completed({"prompt": "a"}, SamplingDefaults()) == {"prompt": "a"}
-
-
 def test_verified_decoding_takes_no_penalties():
     assert completed({}, WARM, verified=True) == {"temperature": 0.7, "top_p": 0.9, "top_k": 40}
 
@@ -48,19 +44,6 @@ def test_several_answers_of_a_greedy_deployment_are_refused_with_the_cause(defau
     assert (caught.value.status, caught.value.param) == (400, "n")
     assert f"temperature {default:g}" in caught.value.detail
     assert "temperature" in caught.value.hint
-
-
-def test_what_the_deployment_does_not_make_greedy_is_let_through():
-    for body, default in (
-        ({"n": 3}, 1e-5),
-        ({"n": 3}, None),
-        ({"n": 1}, 0.0),
-        ({}, 0.0),
-        ({"n": 3, "temperature": 0.7}, 0.0),
-        ({"n": 3, "temperature": 0}, 0.0),  # the request's own, and the replica's to refuse
-        ({"n": 3, "use_beam_search": True}, 0.0),
-    ):
-        check_sampling(body, deployment(sampling=SamplingDefaults(temperature=default)))
 
 
 def test_every_default_that_may_be_set_is_one_that_a_request_may_give():

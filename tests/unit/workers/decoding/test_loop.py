@@ -250,10 +250,6 @@ def test_what_looks_ahead_has_no_rule(name: str) -> None:
         rule_of(decoder, Draws(0, [0], 1))
 
 
-def test_no_prompts_no_texts() -> None:
-    assert decode(random_model(4), [], Greedy(), max_tokens=3) == []
-
-
 def test_two_models_part_as_rarely_as_their_cumulative_distributions_allow() -> None:
     """What common random numbers are for: the share of differing tokens is what the intervals of [0, 1) leave, and far
     below that of independent draws."""

@@ -1,10 +1,8 @@
 """Statistics of texts beside closed forms and other algorithms."""
 
 import functools
-import tracemalloc
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,25 +64,6 @@ def test_edit_distances_are_those_of_the_recursion_at_every_length(one: list[int
     assert edit_distances(one, other, lengths).tolist() == [
         _recursive(tuple(one[:n]), tuple(other[:n])) for n in lengths
     ]
-
-
-def test_edit_distances_of_long_texts_take_the_memory_of_a_row() -> None:
-    """The whole table would be 3,001² entries of 8 bytes, 72 MB."""
-    rng = np.random.default_rng(0)
-    one, other = (rng.integers(0, 50, size=3000).tolist() for _ in range(2))
-    lengths = [16, 1500, 3000, 4000]
-
-    tracemalloc.start()
-    try:
-        found = edit_distances(one, other, lengths)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-
-    assert peak < 20 * 8 * 3000
-    assert found[0] == _recursive(tuple(one[:16]), tuple(other[:16]))
-    assert found[1] == edit_distance(one[:1500], other[:1500])
-    assert found[2] == found[3]
 
 
 def test_edit_distances_of_long_texts_may_be_broken_off() -> None:

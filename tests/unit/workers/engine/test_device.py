@@ -37,13 +37,6 @@ def test_an_identity_reads_the_same_every_time_and_differs_in_each_part() -> Non
     assert len({str(other) for other in [one, *others]}) == 7
 
 
-def test_norms_are_fused_on_a_cpu_alone_and_where_nothing_is_compiled() -> None:
-    one = EngineIdentity("vllm", "0.32.0", "cpu x", "bfloat16", compiled=False, batch_tokens=4096)
-    assert one.mode == "eager with fused norms"
-    assert replace(one, device="cuda y").mode == "eager"
-    assert replace(one, compiled=True).mode == "compiled"
-
-
 def test_it_tells_of_the_installed_vllm_and_this_processor() -> None:
     told = identity("cpu", "bfloat16", Settings(engine_batch_tokens=512), compiled=False)
     name, found = distribution()
@@ -125,13 +118,3 @@ def test_no_pool_of_engines_opens_in_a_mode_that_a_processor_has_not(monkeypatch
     with refused(ErrorCode.ENGINE_FAILED, match="no such mode on this cpu"):
         EnginePool(Settings(batch_invariant=True))
     assert EnginePool(Settings()).device == "cpu"
-
-
-def test_without_vllm_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> str:
-        raise device.importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(device.importlib.metadata, "version", missing)
-    with pytest.raises(HemostatError) as caught:
-        distribution()
-    assert "make setup" in caught.value.hint

@@ -71,13 +71,6 @@ def test_threads_wait_without_burning_their_core_unless_told_otherwise() -> None
     assert "GOMP_SPINCOUNT" not in environment.child_environment({"OMP_WAIT_POLICY": "active"})
 
 
-def test_the_parents_own_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEMOSTAT_HOME", "here")
-    before = dict(os.environ)
-    assert environment.child_environment()["HEMOSTAT_HOME"] == "here"
-    assert dict(os.environ) == before
-
-
 def test_what_a_person_has_set_stays_unless_results_depend_on_it() -> None:
     child = environment.child_environment(
         {
@@ -103,12 +96,6 @@ def test_tcmalloc_is_preloaded_before_what_was_there(monkeypatch: pytest.MonkeyP
     assert environment.child_environment(already)["LD_PRELOAD"] == "/opt/libtcmalloc.so.4"
 
 
-def test_without_tcmalloc_nothing_is_preloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(environment, "_LIBRARY_FOLDERS", (str(tmp_path),))
-    assert environment.find_tcmalloc() is None
-    assert "LD_PRELOAD" not in environment.child_environment({})
-
-
 def test_prepare_sets_what_is_missing_and_corrects_what_must_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in environment.ENGINE:
         monkeypatch.delenv(name, raising=False)
@@ -118,11 +105,6 @@ def test_prepare_sets_what_is_missing_and_corrects_what_must_be_so(monkeypatch: 
     assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
     assert all(name in os.environ for name in environment.ENGINE)
-
-
-def test_cores_are_counted_within_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    assert environment.physical_cores() == 1
 
 
 @pytest.mark.parametrize("supervised", [False, True])

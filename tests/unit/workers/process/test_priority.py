@@ -1,16 +1,13 @@
 """A process that steps back is nicer afterwards, with the threads that it starts, and never less nice than before."""
 
-import errno
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path, PosixPath
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from workers.process import priority
 from workers.process.priority import AUTOGROUP
 
 # What runs the tests may have stepped back itself, and nobody but root undoes that.
@@ -54,18 +51,6 @@ def nice_of(before: int, asked: int, autogroup: str = "", *, leads: bool = True)
     return values
 
 
-class Busy(PosixPath):
-    """An autogroup that takes a value only when it was asked often enough."""
-
-    refusals = 0
-
-    def write_text(self, data: str, *rest: Any, **named: Any) -> int:
-        type(self).refusals -= 1
-        if self.refusals >= 0:
-            raise BlockingIOError(errno.EAGAIN, "too soon")
-        return super().write_text(data, *rest, **named)
-
-
 def test_every_thread_has_the_value_whenever_it_was_started() -> None:
     assert nice_of(0, 10) == STEPPED_BACK
 
@@ -89,30 +74,6 @@ def test_a_session_that_others_lead_stays_as_it_is(tmp_path: Path) -> None:
     group.write_text("/autogroup-7 nice 0\n", encoding="ascii")
     assert nice_of(0, 10, str(group), leads=False) == STEPPED_BACK
     assert group.read_text(encoding="ascii") == "/autogroup-7 nice 0\n"
-
-
-def test_a_system_without_autogroups_is_no_error(tmp_path: Path) -> None:
-    assert nice_of(0, 10, str(tmp_path / "none")) == STEPPED_BACK
-
-
-def test_a_session_in_no_autogroup_is_no_error(tmp_path: Path) -> None:
-    """Linux tells a session nothing that is as old as the system."""
-    group = tmp_path / "autogroup"
-    group.touch()
-    assert nice_of(0, 10, str(group)) == STEPPED_BACK
-    assert group.read_text(encoding="ascii") == ""
-
-
-@pytest.mark.parametrize(("refusals", "left"), [(3, "10"), (1000, "/autogroup-7 nice 0\n")])
-def test_a_kernel_that_was_asked_too_soon_is_asked_again_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int, left: str
-) -> None:
-    monkeypatch.setattr(Busy, "refusals", refusals)
-    monkeypatch.setattr(priority, "_PAUSE_S", 0.0)
-    group = Busy(tmp_path / "autogroup")
-    PosixPath(group).write_text("/autogroup-7 nice 0\n", encoding="ascii")
-    priority._group_steps_back(10, group)
-    assert group.read_text(encoding="ascii") == left
 
 
 @pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel has no autogroups")

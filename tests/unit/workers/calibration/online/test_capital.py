@@ -81,25 +81,11 @@ def test_one_stream_and_many_are_the_same() -> None:
         assert capital.value == value(staked_SK, 50, restarts=True)[stream]
 
 
-def test_bets_of_nothing_change_nothing() -> None:
-    for restarts in (False, True):
-        capital = Capital.new(restarts=restarts)
-        for _ in range(500):
-            capital = capital.after(0.0)
-        assert capital.value == pytest.approx(1.0)
-
-
 @given(st.floats(-50, 50))
 def test_a_factor_is_positive_and_its_logarithm_at_most_the_fraction_of_the_payoff(payoff: float) -> None:
     factor_K = growth([payoff])[0]
     assert (factor_K > 0).all()
     assert (np.log(factor_K) <= np.asarray(FRACTIONS) * payoff + 1e-12).all()
-
-
-@given(st.floats(-50, -1))
-def test_a_large_loss_costs_as_many_stakes_as_it_is_long(payoff: float) -> None:
-    assert growth([payoff])[0] == pytest.approx((1 - np.asarray(FRACTIONS)) ** abs(payoff))
-    assert (growth([payoff])[0] <= growth([-1.0])[0]).all()
 
 
 def test_an_infinite_loss_takes_all_that_is_staked() -> None:

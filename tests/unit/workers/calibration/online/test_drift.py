@@ -152,11 +152,6 @@ def test_a_divergence_that_is_no_number_counts_as_the_bound_and_ends_no_alarm(va
     assert decision.relief_e_value < 1
 
 
-def test_no_divergence_at_all_lowers_the_evidence() -> None:
-    _, decision = DETECTOR.update(DETECTOR.start(), 0.0)
-    assert decision.e_value < 1
-
-
 def test_a_negative_divergence_is_refused() -> None:
     with pytest.raises(ValueError, match="negative"):
         DETECTOR.update(DETECTOR.start(), -1e-3)
