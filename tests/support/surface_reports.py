@@ -17,11 +17,12 @@ from app.contracts.report import Divergence, Mean, Perplexity
 from app.kinds.surface.plan import cells_of, zero_of
 from app.kinds.surface.report import SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
+from app.kinds.surface.words import sentence
 from tests.support.calibration_reports import mean
 from tests.support.reports import compare_report, draw
 from workers.diagnosis.surface.report import _knob, _point
 from workers.diagnosis.surface.table import Table
-from workers.diagnosis.surface.words import sentence, warnings
+from workers.diagnosis.surface.warnings import warnings
 from workers.measuring.points.record import PointRecord, WindowSums
 
 Json = dict[str, Any]
@@ -144,7 +145,7 @@ def surface_report(request: SurfaceRequest | None = None, **drawn: Any) -> Json:
         "schema": "hemostat.report/1",
         "kind": "surface",
         "job": "diag_01M89D9HJWGEE9A2EB6NKQX32W",
-        "verdict": sentence(table, interactions, chosen),
+        "verdict": "",
         "divergence": record.divergence.model_dump(),
         "top1_agreement": record.top1_agreement.model_dump(),
         "perplexity": record.perplexity.model_dump(),
@@ -170,7 +171,8 @@ def surface_report(request: SurfaceRequest | None = None, **drawn: Any) -> Json:
         "request": json.loads(asked.model_dump_json()),
         "provenance": provenance,
     }
-    return dict(json.loads(SurfaceReport.model_validate(report).model_dump_json()))
+    made = SurfaceReport.model_validate(report)
+    return dict(json.loads(made.model_copy(update={"verdict": sentence(made)}).model_dump_json()))
 
 
 @cache

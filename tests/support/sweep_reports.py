@@ -14,6 +14,7 @@ import numpy as np
 
 from app.contracts.report import KernelTerm
 from app.contracts.request import Thresholds
+from app.kinds.sweep.answer import sentence
 from app.kinds.sweep.lossless import AnsweredSetting
 from app.kinds.sweep.report import SweepPoint, SweepReport, Threshold
 from app.kinds.sweep.request import FormBounds
@@ -24,7 +25,6 @@ from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.sides import form_free, with_tasks
-from workers.diagnosis.sweep.words import sentence
 from workers.distributions.token_values import Positions, TokenValues
 from workers.measuring.points.kernels import DROPPED, Kernel
 from workers.measuring.points.record import PointRecord, record_of
@@ -158,8 +158,8 @@ def sweep_report(
     base = compare_report()
     fits = [threshold_of(made, of, FormBounds(**(bounds or {})), seed=0) for of in ("perplexity", "kl")]
     why = next((found for found in fits if isinstance(found, str)), "")
-    free = form_free(made, Thresholds(), seed=0, tasks=asked is not None)
-    whole, sides = free if asked is None else with_tasks(made, free, asked, field=field)
+    free = form_free(made, Thresholds(), seed=0)
+    whole, sides = free if asked is None else with_tasks(made, free, asked)
     strongest = next(point for point in reversed(made.points) if point.record.decision is not None)
     assert strongest.record.decision is not None
     swept = step | {field: {"sweep": values_}}
@@ -207,7 +207,6 @@ def sweep_report(
         "largest_mild": whole.largest_mild,
         "sides": sides,
         "slopes": whole.slopes,
-        "choice": {"how": "all", "asked": len(values_), "measured": len(values_), "note": "Every value was measured."},
         "shared": [{"by": "node-1", "points": 6, "seconds": 99.6}, {"by": "node-2", "points": 6, "seconds": 99.6}],
         "not_tested": base["not_tested"],
         "warnings": [],

@@ -24,7 +24,6 @@ from app.kinds.surface.words import (
     level,
     loss_nats,
     name,
-    outcome,
     setting,
     size_of,
     told_of,
@@ -71,11 +70,9 @@ def blocks(report: SurfaceReport) -> list[Block]:
 
 
 def _found(report: SurfaceReport) -> list[Block]:
-    taken = Note(outcome(report), "Take", "good", brief=True)
     recipe = Code(_recipe(report), "The recipe of the chosen setting", brief=True)
     return [
         Note(visible(report.verdict), kind="sentence", brief=True),
-        taken if report.chosen.within else replace(taken, label="None", kind="bad"),
         Figures(figures(report), brief=True),
         *([recipe] if report.chosen.within and report.chosen.recipe else []),
     ]

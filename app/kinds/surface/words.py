@@ -47,6 +47,17 @@ def answer(report: SurfaceReport) -> str:
     return heading(report) if report.chosen.within else f"{heading(report)}; {NONE_SHOWN}"
 
 
+def sentence(report: SurfaceReport) -> str:
+    """Whether the damages add up, and the smallest model within the chosen loss."""
+    given = [row for row in report.interactions if row.order == "as given"]
+    if not given:
+        return f"Whether the two damages add up is not known: no setting of both is finite. {outcome(report)}"
+    most = max(given, key=lambda row: abs(row.nats.mean or 0.0))
+    nats = fmt.estimate(most.nats.mean, most.nats.ci)
+    where = setting(report, most.first, most.second)
+    return f"{heading(report)}; the largest interaction is {nats} nats per token at {where}. {outcome(report)}"
+
+
 def told_of(report: SurfaceReport) -> str:
     """What the setting is called that the common blocks speak of."""
     return "chosen setting" if report.chosen.within else "mildest setting"

@@ -30,8 +30,8 @@ class FitView:
     forms: Table
 
 
-def fit_view(threshold: Threshold, drawn: str = "documents") -> FitView:
-    """A fitted threshold for the page; `drawn`: what was resampled where it was no residuals."""
+def fit_view(threshold: Threshold) -> FitView:
+    """A fitted threshold for the page."""
     of = "perplexity" if threshold.of == "perplexity" else "KL"
     slopes, params = threshold.slopes, threshold.params
     rows = [
@@ -67,15 +67,15 @@ def fit_view(threshold: Threshold, drawn: str = "documents") -> FitView:
     )
     return FitView(
         name=of,
-        answer=_answer(threshold, of, drawn),
+        answer=answer(threshold, of),
         notes=tuple(visible(note) for note in (*threshold.reasons, *threshold.warnings)),
         numbers=numbers,
         forms=_forms(threshold, of),
     )
 
 
-def _answer(threshold: Threshold, of: str, drawn: str) -> str:
-    how = f"{drawn} resampled jointly at all points" if threshold.interval.resampled == "documents" else "residuals"
+def answer(threshold: Threshold, of: str) -> str:
+    """Whether and where the quantity `of` turns."""
     if threshold.answer == "transition":
         value = ""
         if threshold.value is not None and abs(threshold.value - threshold.s0) > 1e-9:
@@ -83,7 +83,7 @@ def _answer(threshold: Threshold, of: str, drawn: str) -> str:
         doubt = ""
         if threshold.ill_fitting:
             doubt = f", as the published form has it, which does not fit (p = {fmt.number(threshold.lack_of_fit)})"
-        return f"The {of} turns at s0 = {fmt.estimate(threshold.s0, threshold.ci)} (95 %, {how}){value}{doubt}."
+        return f"The {of} turns at s0 = {fmt.estimate(threshold.s0, threshold.ci)} (95 % interval){value}{doubt}."
     if threshold.answer == "no transition in range":
         return f"The {of} has no transition in the measured range."
     if not threshold.turn_shown:

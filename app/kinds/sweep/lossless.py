@@ -83,7 +83,6 @@ class NearLossless(Contract):
     unasked: Count = Field(
         default=0, description="weaker settings that were not asked, since so many had been that none was left to ask"
     )
-    sentence: str
 
     @property
     def open_by_tasks(self) -> tuple[JsonValue, ...]:

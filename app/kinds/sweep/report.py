@@ -223,7 +223,6 @@ class Limit(Contract):
         "stronger one, from a straight line between them where the knob removes a share, else from the weaker one; an "
         "end that is null is outside the measured settings; null: no data for one"
     )
-    rule: str
     undecided: tuple[JsonValue, ...] = Field(
         default=(),
         description="of `largest_mild`: the measured values beyond `largest` whose interval holds the limit, up to "
@@ -259,15 +258,6 @@ class SweptSide(Contract):
     largest_mild: Limit | None
     slopes: CrossingSlopes | None = None
     near_lossless_rule: NearLossless | None = Field(default=None, description="as that of all settings")
-
-
-class Choice(Contract):
-    """How the measured settings were chosen."""
-
-    how: Literal["all", "adaptive"]
-    asked: Count = Field(description="values that could be measured")
-    measured: Count
-    note: str
 
 
 class Share(Contract):
@@ -311,7 +301,6 @@ class SweepReport(Report):
     slopes: CrossingSlopes | None = Field(
         default=None, description="around the place where mild ends; the thresholds have their own"
     )
-    choice: Choice
     shared: tuple[Share, ...]
 
     @property

@@ -49,6 +49,21 @@ def stopped_by(rule: NearLossless) -> str:
     return f"{by}, open" if halves == [rule.limited_by] else f"{by}, open by {' and '.join(halves)}"
 
 
+def rule_in_words(field: str, side: str, rule: NearLossless) -> str:
+    """How far the knob `field` is near-lossless by both halves on a side of its neutral value, and what stops it."""
+    where = f", {side}" if side else ""
+    chance = f" The reference is at chance on {', '.join(rule.at_chance)}." if rule.at_chance else ""
+    if rule.limited_by is None:
+        return visible(f"Near-lossless by both halves{where}: cannot be known.{chance}")
+    found = "no value" if rule.largest is None else f"up to {field} {told(rule.largest.value)}"
+    last = rule.answered[-1] if rule.answered else None
+    shown = ""
+    if last is not None and last.degradation is not None:
+        shown = f"; at {told(last.value)} {lost_in_words(last.degradation)} on tasks"
+    unasked = f"; {fmt.counted(rule.unasked, 'weaker setting')} not asked" if rule.unasked else ""
+    return visible(f"Near-lossless by both halves{where}: {found}, {stopped_by(rule)}{shown}{unasked}.{chance}")
+
+
 def lost(mean: Mean | None) -> fmt.Estimate:
     """A part of accuracy in per cent, with one decimal, as accuracies are reported."""
     if mean is None:
@@ -141,5 +156,5 @@ def answered_note(report: SweepReport) -> str:
         "perplexity are asked from the strongest down, until one is within 5 %. Open says that an interval holds its "
         "limit: by tasks that of what is lost, by perplexity that of its ratio, at the answer or the next setting."
     )
-    words = [f"{side[:1].upper()}{side[1:]}: {rule.sentence}" if side else rule.sentence for side, rule in rules]
+    words = [rule_in_words(report.knob.field, side, rule) for side, rule in rules]
     return visible(" ".join([*words, how]))

@@ -43,7 +43,7 @@ def blocks(report: SweepReport) -> list[Block]:
         Section("limits-of-use", "How far one may go", [*filled(limits(report)), Note(limits_note(report))], "How far"),
         *_answered(report),
         Section("threshold", "Threshold", thresholds(report)),
-        Section("effort", "Effort", (Note(visible(report.choice.note)), effort(report))),
+        Section("effort", "Effort", (Note(_choice(report)), effort(report))),
         headline(
             report,
             chart_title="Excess KL of the strongest setting over the noise floor",
@@ -85,7 +85,7 @@ def thresholds(report: SweepReport) -> list[Block]:
     found: list[Block] = []
     for threshold in (report.threshold, report.threshold_kl):
         if threshold is not None:
-            fit = fit_view(threshold, _drawn(report))
+            fit = fit_view(threshold)
             found += [Note(fit.answer, f"On the {fit.name}", "plain"), *([Items(fit.notes)] if fit.notes else [])]
             found += [fit.numbers, fit.forms]
     if report.no_threshold:
@@ -94,11 +94,17 @@ def thresholds(report: SweepReport) -> list[Block]:
     return found
 
 
-def _drawn(report: SweepReport) -> str:
-    """What intervals are over: windows of text where documents are too few."""
-    found = {point.divergence.kl.clusters for point in report.points if point.divergence is not None}
-    # A setting that is not finite everywhere may have windows alone: fits are over the text's documents all the same.
-    return "windows" if "windows" in found and "documents" not in found else "documents"
+def _choice(report: SweepReport) -> str:
+    """How the measured settings were chosen."""
+    asked, measured = len(report.knob.values), len(report.points)
+    if measured == asked:
+        return "Every value was measured."
+    how = "the place where damage stops being mild was still open"
+    if report.knob.order == "unknown":
+        how = "the gap between measured values was widest"
+    elif report.knob.share is not None:
+        how = "the knee's interval was expected to narrow most"
+    return f"{measured} of {asked} values were measured: a few evenly spread ones first, then each where {how}."
 
 
 def figures(report: SweepReport) -> tuple[Figure, ...]:

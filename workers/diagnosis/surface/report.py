@@ -13,9 +13,10 @@ from app.contracts.report import Divergence, Limitation, Mean, ModelProvenance, 
 from app.kinds.surface.plan import Axis, Cell, zero_of
 from app.kinds.surface.report import Chosen, SurfaceKnob, SurfacePoint, SurfaceReport
 from app.kinds.surface.request import SurfaceRequest
+from app.kinds.surface.words import sentence
 from app.models.recipes import recipe_fingerprint
 from workers.diagnosis.surface.table import Table
-from workers.diagnosis.surface.words import sentence, warnings
+from workers.diagnosis.surface.warnings import warnings
 from workers.measuring.assemble import Conditions, envelope, provenance, repeated_documents
 from workers.measuring.limitations import limits_of
 from workers.measuring.points.ground import Ground
@@ -74,8 +75,8 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
     cell, record = table.cells[chosen], table.sized[chosen]
     divergence, top1, perplexity, decision = _blocks(record)
     corpus = ground.part.corpus
-    return SurfaceReport(
-        verdict=sentence(table, interactions, chosen),
+    report = SurfaceReport(
+        verdict="",
         tokens=len(ground.part.where),
         documents=np.unique(ground.part.where.document).size,
         windows=len(corpus.windows),
@@ -108,6 +109,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
         warnings=(*repeated_documents(ground.part.corpus), *ground.allowed, *warnings(table)),
         **envelope(request, context, decision, ground.run.floor, _provenance(found, cell, record)),
     )
+    return report.model_copy(update={"verdict": sentence(report)})
 
 
 def _other_order_left_out(request: SurfaceRequest) -> bool:

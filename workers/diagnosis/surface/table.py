@@ -347,11 +347,6 @@ class Table:
             sure = [index for index in sure if not path.saves(fewest, self.bytes(index))]
         return min(sure or changed, key=rank)
 
-    def spares(self, index: int) -> bool:
-        """Whether a point takes fewer bytes than the unmodified model, where that was measured."""
-        unmodified = [place for place, cell in enumerate(self.cells) if not cell.recipe]
-        return all(self.bytes(index) < self.bytes(place) for place in unmodified)
-
 
 def _fewest(record: PointRecord, same: Sequence[PointRecord]) -> PointRecord:
     sizes = {

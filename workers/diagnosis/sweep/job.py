@@ -73,10 +73,10 @@ class _Sweep(PointsAttempt):
             context.check_cancelled()
             with watch.phase("statistics"):
                 context.progress("statistics", 0, 1)
-                free = form_free(course, request.thresholds, seed=request.seed, tasks=bool(request.tasks))
+                free = form_free(course, request.thresholds, seed=request.seed)
             if request.tasks:
                 with watch.phase("tasks"):
-                    free = with_tasks(course, free, self._ask(questions, ground), field=request.knobs[0].field)
+                    free = with_tasks(course, free, self._ask(questions, ground))
         context.check_cancelled()
         with watch.phase("statistics"):
             context.progress("statistics", 0, 1)

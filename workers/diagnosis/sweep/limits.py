@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +19,10 @@ from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.undecided import has_interval, undecided_by_perplexity
 
 Array = NDArray[np.float64]
-NEAR_LOSSLESS_RULE: Final = (
-    "the perplexity half of the published rule, 1.5 more points on a reference of 6.157, taken as the ratio it was "
-    "there: ln perplexity may rise by 0.218"
-)
-NOT_ASKED: Final = "; the other half, at most 5 % lost on tasks, is not asked"
 
 
-def near_lossless(course: Course, *, seed: int, tasks: bool = False) -> Limit | None:
-    """The near-lossless point, its interval over documents; None where no point is finite. `tasks`: whether the rule's
-    other half is asked."""
+def near_lossless(course: Course, *, seed: int) -> Limit | None:
+    """The near-lossless point, its interval over documents; None where no point is finite."""
     points, collapsed = course.until_collapse()
     if not points:
         return None
@@ -42,8 +35,7 @@ def near_lossless(course: Course, *, seed: int, tasks: bool = False) -> Limit | 
     found = near_lossless_of_documents(
         place_P, losses, course.dense(), collapse=beyond, convex=course.convex, seed=seed
     )
-    rule = NEAR_LOSSLESS_RULE + ("" if tasks else NOT_ASKED)
-    limit = _limit(found, points, course, rule, interval=course.resampled(losses))
+    limit = _limit(found, points, course, interval=course.resampled(losses))
     within, past = by_perplexity(course, limit)
     if not all(has_interval(point) for point in (*within, *past)):
         return limit
@@ -95,10 +87,7 @@ def mild(course: Course, thresholds: Thresholds) -> Limit | None:
         thresholds.moderate,
         convex=course.convex,
     )
-    rule = (
-        f"severity is mild while the upper 95 % limit of the excess KL is below {thresholds.moderate:g} nats per token"
-    )
-    return _limit(found, points, course, rule, interval=True)
+    return _limit(found, points, course, interval=True)
 
 
 def crossing_slopes(course: Course, limit: Limit | None, *, seed: int) -> CrossingSlopes | None:
@@ -142,10 +131,10 @@ def slope_of(
     return slope, (min(float(low), slope), max(float(high), slope))
 
 
-def _limit(found: LimitPoint, points: Sequence[Turned], course: Course, rule: str, *, interval: bool) -> Limit:
+def _limit(found: LimitPoint, points: Sequence[Turned], course: Course, *, interval: bool) -> Limit:
     largest = None if found.last is None else Setting(value=points[found.last].value)
     if course.alone:
         # Between settings without an order there is no place.
-        return Limit(limit=found.limit, largest=largest, at=None, ci=None, rule=rule)
+        return Limit(limit=found.limit, largest=largest, at=None, ci=None)
     ci = found.ci if interval else None
-    return Limit(limit=found.limit, largest=largest, at=found.at, ci=ci, rule=rule)
+    return Limit(limit=found.limit, largest=largest, at=found.at, ci=ci)

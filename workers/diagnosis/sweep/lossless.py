@@ -13,7 +13,6 @@ from app.kinds.sweep.lossless import AnsweredSetting, NearLossless, Setting
 from app.kinds.sweep.report import Limit
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.limits import by_perplexity
-from workers.diagnosis.sweep.lossless_words import PerplexityHalf, rule_in_words
 from workers.diagnosis.sweep.undecided import undecided_by_perplexity
 
 # Settings that are asked at most, on each side of a neutral value.
@@ -22,7 +21,7 @@ Half = Literal["perplexity", "tasks", "nothing"]
 
 
 def near_lossless_rule(
-    course: Course, limit: Limit | None, ask: Callable[[Turned], AnsweredSetting], *, field: str
+    course: Course, limit: Limit | None, ask: Callable[[Turned], AnsweredSetting]
 ) -> NearLossless | None:
     """The answer for a run of settings whose perplexity half is `limit`; None where that is not known. `ask` has both
     models answer the tasks at a setting, and its errors are passed on."""
@@ -50,7 +49,7 @@ def near_lossless_rule(
     kept = () if largest is None else settings[: settings.index(largest) + 1]
     past = beyond if by == "perplexity" else ()
     open_ = undecided_by_perplexity(course, kept[-1:] if course.alone else kept, past, limit.limit)
-    found = NearLossless(
+    return NearLossless(
         largest=None if largest is None else Setting(value=largest.value),
         limited_by=by,
         decided=all(one.decided for one in answered) and not open_,
@@ -60,10 +59,7 @@ def near_lossless_rule(
             dict.fromkeys(task.name for one in answered for task in one.tasks if task.loss is None),
         ),
         unasked=0 if last is None or last.within or last.within is None else len(changing) - len(answered),
-        sentence="",
     )
-    half = PerplexityHalf(limit.limit, open_, beyond[0] if beyond else collapsed, alone=course.alone)
-    return found.model_copy(update={"sentence": rule_in_words(found, half, field, neutral)})
 
 
 def _asked(settings: Sequence[Turned], ask: Callable[[Turned], AnsweredSetting]) -> list[AnsweredSetting]:

@@ -7,15 +7,15 @@ from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Limitation, ModelProvenance, Provenance
+from app.kinds.sweep.answer import sentence
 from app.kinds.sweep.lossless import AnsweredSetting
-from app.kinds.sweep.report import Choice, Share, SweepPoint, SweepReport, SweptKnob, Threshold
+from app.kinds.sweep.report import Share, SweepPoint, SweepReport, SweptKnob, Threshold
 from app.kinds.sweep.request import SweepRequest
 from app.models.shares import in_words
 from workers.analysis.numerals import counted
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.sides import Found
-from workers.diagnosis.sweep.words import sentence
 from workers.measuring.assemble import Conditions, envelope, provenance, repeated_documents
 from workers.measuring.limitations import limits_of, other_tasks, without
 from workers.measuring.points.ground import Ground
@@ -80,7 +80,6 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
         largest_mild=whole.largest_mild,
         sides=sides,
         slopes=whole.slopes,
-        choice=_choice(swept),
         shared=_shared(course),
         not_tested=_not_tested(swept),
         warnings=tuple(_warnings(swept, fitted=any(thresholds.values()))),
@@ -146,22 +145,6 @@ def _point(point: Turned) -> SweepPoint:
 def _reference_perplexity(course: Course) -> float | None:
     known = [point.record.perplexity for point in course.points if point.record.perplexity is not None]
     return known[0].reference if known else None
-
-
-def _choice(swept: Swept) -> Choice:
-    asked, measured = len(swept.request.knobs[0].values), len(swept.course.points)
-    if measured == asked:
-        return Choice(how="all", asked=asked, measured=measured, note="Every value was measured.")
-    last = ""
-    if swept.course.alone:
-        how = "the gap between measured ones was widest"
-    elif all(point.s is not None for point in swept.course.points):
-        how = "the knee's interval was expected to narrow most"
-        last = " Values that remove the same share as a measured one come last."
-    else:
-        how = "the place where damage stops being mild was still open"
-    note = f"{measured} of {asked} values were measured: a few evenly spread ones first, then each where {how}.{last}"
-    return Choice(how="adaptive", asked=asked, measured=measured, note=note)
 
 
 def _shared(course: Course) -> tuple[Share, ...]:

@@ -27,30 +27,30 @@ class FormFree:
 Found = tuple[FormFree, tuple[SweptSide, ...]]
 
 
-def with_tasks(course: Course, found: Found, ask: Callable[[Turned], AnsweredSetting], *, field: str) -> Found:
+def with_tasks(course: Course, found: Found, ask: Callable[[Turned], AnsweredSetting]) -> Found:
     """The same answers with the near-lossless point by the whole rule, of each side of a neutral value its own. `ask`
     has both models answer the tasks at a setting, and its errors are passed on."""
     whole, sides = found
     if not sides:
-        return replace(whole, near_lossless_rule=near_lossless_rule(course, whole.near_lossless, ask, field=field)), ()
+        return replace(whole, near_lossless_rule=near_lossless_rule(course, whole.near_lossless, ask)), ()
     return whole, tuple(
-        side.model_copy(update={"near_lossless_rule": near_lossless_rule(part, side.near_lossless, ask, field=field)})
+        side.model_copy(update={"near_lossless_rule": near_lossless_rule(part, side.near_lossless, ask)})
         for side, part in zip(sides, course.sides(), strict=True)
     )
 
 
-def form_free(course: Course, thresholds: Thresholds, *, seed: int, tasks: bool = False) -> Found:
+def form_free(course: Course, thresholds: Thresholds, *, seed: int) -> Found:
     """The answers of the whole course, or, where its values lie on both sides of a neutral one, nothing of the whole
-    and those of the sides below and above it. `tasks`: whether the other half of the near-lossless rule is asked."""
+    and those of the sides below and above it."""
     sides = course.sides()
     if not sides:
-        return _answers(course, thresholds, seed=seed, tasks=tasks), ()
-    below, above = (_answers(side, thresholds, seed=seed, tasks=tasks) for side in sides)
+        return _answers(course, thresholds, seed=seed), ()
+    below, above = (_answers(side, thresholds, seed=seed) for side in sides)
     return FormFree(), (SweptSide(side="below", **vars(below)), SweptSide(side="above", **vars(above)))
 
 
-def _answers(course: Course, thresholds: Thresholds, *, seed: int, tasks: bool) -> FormFree:
+def _answers(course: Course, thresholds: Thresholds, *, seed: int) -> FormFree:
     limit = mild(course, thresholds)
     if limit is not None:
         limit = limit.model_copy(update={"undecided": undecided(course, limit)})
-    return FormFree(near_lossless(course, seed=seed, tasks=tasks), limit, crossing_slopes(course, limit, seed=seed))
+    return FormFree(near_lossless(course, seed=seed), limit, crossing_slopes(course, limit, seed=seed))

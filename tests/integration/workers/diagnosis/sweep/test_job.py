@@ -196,7 +196,6 @@ def test_settings_that_remove_the_same_share_stand_by_what_they_lose(
     alone = sweep(request(step, budget=2), Context(settings, tmp_path / "alone"), room)
     assert (alone.knob.order, alone.knob.axis) == ("unknown", "order")
     assert [point.value for point in alone.points] == found[0][0][:2]
-    assert "remove the same share of the model" in alone.verdict
 
 
 def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(
@@ -215,7 +214,6 @@ def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(
         assert uppers[near] < uppers[far]
         mild = [value for value in (near, far) if uppers[value] < 0.05]
         assert side.largest_mild.largest == (Setting(value=mild[-1]) if mild else None)
-    assert "changes nothing by itself" in report.verdict
 
 
 def tempered(folder: Path, temperatures: list[float]) -> dict[float, tuple[float, float]]:

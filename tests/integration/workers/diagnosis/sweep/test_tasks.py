@@ -115,7 +115,7 @@ def test_settings_are_asked_from_the_strongest_down_until_one_loses_little(swept
         assert sums.loss is None and sums.reference == 0
     assert [one.within for one in rule.answered] == [False] * (len(asked) - 1) + [True]
     assert (rule.largest, rule.limited_by, rule.at_chance) == (Setting(value=asked[-1]), "tasks", ("gsm8k",))
-    assert rule.sentence in report.verdict and "is not asked" not in limit.rule
+    assert f"Near-lossless by both halves: up to sparsity {asked[-1]}, stopped by tasks" in report.verdict
     assert {"tasks", "generate"} <= set(context.phases)
     assert [one.text for one in report.not_tested if one.code == "other_tasks"] == [
         "Tasks other than arc, gsm8k: a model may lose there what it keeps here."
@@ -212,14 +212,14 @@ def test_both_sides_of_a_harmless_value_have_their_own_point(
         asked = [one.value for one in rule.answered]
         assert asked == allowed[::-1][: len(asked)]
         assert rule.largest is not None and rule.answered[-1].within
-        assert f"On the side {side.side} 1" in report.verdict
+        assert f"Near-lossless by both halves, {side.side} 1: " in report.verdict
 
 
 def test_without_tasks_nothing_is_asked(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     context = Context(settings, tmp_path)
     report = sweep(request(PRUNED), context, room)
     assert report.near_lossless_rule is None and "tasks" not in context.phases
-    assert report.near_lossless is not None and report.near_lossless.rule.endswith("is not asked")
+    assert report.near_lossless is not None and "both halves" not in report.verdict
 
 
 def test_a_faulty_file_costs_no_pass(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:

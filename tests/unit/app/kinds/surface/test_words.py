@@ -3,7 +3,7 @@
 import pytest
 
 from app.kinds.surface.view import figures
-from app.kinds.surface.words import heading, limits_note, orders_note, outcome, setting
+from app.kinds.surface.words import heading, limits_note, orders_note, outcome, sentence, setting
 from tests.support.surface_reports import departing, surface_variant
 
 
@@ -91,3 +91,14 @@ def test_limits_tell_whether_documents_or_windows_were_drawn(drawn):
     kl = found.divergence.kl.model_copy(update={"clusters": drawn})
     found = found.model_copy(update={"divergence": found.divergence.model_copy(update={"kl": kl})})
     assert f"comes from {drawn} resampled jointly at all settings" in limits_note(found)
+
+
+def test_the_verdict_says_whether_they_add_up_where_most_and_what_to_take():
+    report = surface_variant("both-orders")
+    most = max((row for row in report.interactions if row.order == "as given"), key=lambda row: abs(row.nats.mean))
+    assert report.verdict == sentence(report)
+    assert report.verdict.startswith("They compound; the largest interaction is ")
+    assert f"nats per token at {setting(report, most.first, most.second)}. " in report.verdict
+    assert report.verdict.endswith("Its recipe is ready for compare and deploy.")
+    none = report.model_copy(update={"interactions": ()})
+    assert sentence(none).startswith("Whether the two damages add up is not known")

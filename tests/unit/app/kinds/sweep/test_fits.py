@@ -1,7 +1,5 @@
 """The view of a fitted threshold: which bounds it was fitted under."""
 
-import copy
-
 import numpy as np
 
 from app.kinds.sweep.fits import fit_view
@@ -61,7 +59,7 @@ def test_points_too_few_for_the_test_are_not_told_as_a_turn_in_sentence_or_page(
     threshold = SweepReport.model_validate(body).threshold
     assert threshold.answer == "not identifiable" and "too few for the test to show" in threshold.reasons[0]
     assert threshold.shown_by_rival is False and not threshold.turn_shown
-    assert "Whether the perplexity turns cannot be known: 7 points are too few for the test" in body["verdict"]
+    assert "whether the perplexity turns cannot be known" in body["verdict"]
     assert fit_view(threshold).answer == "Not identifiable: whether the perplexity turns cannot be known."
     assert "parts of the form meet; whether the curve turns cannot be known" in notes(threshold)["s0"]
 
@@ -71,9 +69,7 @@ def test_a_line_is_named_as_what_the_published_form_does_not_beat():
     losses = np.log(np.linspace(26, 90, 15)) - 3.2
     made = course([(float(s), float(s), 0.9 * float(x), float(x)) for s, x in zip(shares, losses, strict=True)])
     body = sweep_report(made)
-    assert (
-        "is not shown to describe it better than a straight line in the perplexity itself does (p = " in body["verdict"]
-    )
+    assert "The perplexity has no transition" in body["verdict"]
     forms = fit_view(SweepReport.model_validate(body).threshold).forms
     assert [row[0].text for row in forms.rows if row[0].strong] == ["straight line in y itself"]
 
@@ -84,20 +80,3 @@ def test_a_side_of_fewer_than_two_points_says_so_and_no_turn_is_spoken_of_where_
     assert straight["Measured slope above"] == "fewer than two points beyond s0"
     assert straight["s0"].startswith("the share removed where the parts of the form meet, which is no turn of the")
     assert notes(fitted())["Measured slope above"] == "points beyond s0"
-
-
-def test_an_interval_over_windows_is_not_told_as_one_over_documents():
-    body = copy.deepcopy(sweep_variants()["knee"])
-    for drawn in ("documents", "windows"):
-        for point in body["points"]:
-            point["divergence"]["kl"]["clusters"] = drawn
-        answers = answers_of(body)
-        assert len(answers) == 2
-        assert all(f"(95 %, {drawn} resampled jointly at all points)" in answer for answer in answers)
-
-
-def test_a_setting_with_numbers_in_few_documents_does_not_change_what_was_drawn():
-    body = copy.deepcopy(sweep_variants()["knee"])
-    body["points"][-1]["divergence"]["kl"]["clusters"] = "windows"
-    answers = answers_of(body)
-    assert all("documents resampled jointly at all points" in answer for answer in answers)

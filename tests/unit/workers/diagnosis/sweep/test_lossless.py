@@ -30,7 +30,7 @@ def asking(lost):
 
 def rule(made, lost):
     ask, asked = asking(lost)
-    found = near_lossless_rule(made, near_lossless(made, seed=0, tasks=True), ask, field="sparsity")
+    found = near_lossless_rule(made, near_lossless(made, seed=0), ask)
     assert found is not None
     return found, asked
 
@@ -93,9 +93,7 @@ def test_the_strongest_setting_within_both_halves_what_stops_it_and_what_is_open
 def test_each_setting_that_was_asked_has_what_it_lost():
     found, _ = rule(course(SETTINGS), {0.3: 180, 0.2: 90, 0.1: 9})
     assert [(one.value, one.within) for one in found.answered] == [(0.3, False), (0.2, False), (0.1, True)]
-    assert "At sparsity = 0.3 (20.0 %, 95 % interval" in found.sentence
     found, _ = rule(course(SETTINGS), {0.3: 9})
-    assert "1.0 % (95 % interval 0.5 to 1.9) of the reference's accuracy is lost on sums" in found.sentence
     assert found.unasked == 0
     found, _ = rule(course(NULL, order=Order("falling", (0, 1))), {None: 0})
     assert found.largest == Setting(value=None)
@@ -115,7 +113,7 @@ def test_a_reference_at_chance_ends_the_asking():
         return answered_setting(point.value, [answered("sums", 0, 100, 0, 0)])
 
     made = course(SETTINGS)
-    found = near_lossless_rule(made, near_lossless(made, seed=0), ask, field="sparsity")
+    found = near_lossless_rule(made, near_lossless(made, seed=0), ask)
     assert asked == [0.3]
     assert (found.largest, found.limited_by, found.decided, found.at_chance) == (None, None, False, ("sums",))
 
@@ -124,7 +122,7 @@ def test_each_side_of_a_neutral_value_is_asked_by_itself_and_that_value_never():
     around = [(0.5, None, 0.1, 0.1), (0.8, None, 0.05, 0.05), (1.0, None, 0.001, 0.001), (1.5, None, 0.1, 0.1)]
     made = course(around, order=Order("around", (2, 1, 3, 0), 1.0, ((2, 1, 0), (2, 3))))
     ask, asked = asking({0.5: 90, 0.8: 0, 1.5: 90})
-    whole, sides = with_tasks(made, form_free(made, Thresholds(), seed=0, tasks=True), ask, field="factor")
+    whole, sides = with_tasks(made, form_free(made, Thresholds(), seed=0), ask)
     assert asked == [0.5, 0.8, 1.5] and whole.near_lossless_rule is None
     below, above = (side.near_lossless_rule for side in sides)
     assert (below.largest, below.limited_by) == (Setting(value=0.8), "tasks")
@@ -134,24 +132,7 @@ def test_each_side_of_a_neutral_value_is_asked_by_itself_and_that_value_never():
 def test_no_finite_perplexity_leaves_nothing_to_ask():
     for documents in (1, 24):
         made = course(SETTINGS[:1], broken=0, documents=documents)
-        assert near_lossless_rule(made, near_lossless(made, seed=0), asking({})[0], field="sparsity") is None
-
-
-@pytest.mark.parametrize(
-    ("harmful", "helpful", "words"),
-    [
-        # 186 of 206 right where the reference had 180: 3.3 % more. Then 3 lost and 2 won of 180.
-        (0, 6, "3.3 % more answers are right than the reference's on sums (95 % interval 1.2 to 7.4)"),
-        (4, 6, "1.1 % more answers are right than the reference's on sums (95 % interval 2.7 % fewer to 5.4 % more)"),
-        (3, 2, "0.6 % (95 % interval 2.6 % gained to 3.8 % lost) of the reference's accuracy is lost"),
-    ],
-)
-def test_a_gain_is_told_as_one(harmful, helpful, words):
-    made = course(SETTINGS)
-    task = answered("sums", 180 - harmful, 26 - helpful, harmful, helpful)
-    near_one = near_lossless(made, seed=0, tasks=True)
-    found = near_lossless_rule(made, near_one, lambda point: answered_setting(point.value, [task]), field="sparsity")
-    assert words in found.sentence
+        assert near_lossless_rule(made, near_lossless(made, seed=0), asking({})[0]) is None
 
 
 def test_the_perplexity_half_alone_says_where_it_is_open():

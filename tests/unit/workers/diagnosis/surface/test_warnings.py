@@ -1,60 +1,15 @@
-"""What a reader is warned of, and the sentence compared with a file beside the test."""
+"""What a reader is warned of."""
 
 from dataclasses import replace
 
 import pytest
 
 from tests.support.surface_reports import surface_request, surface_table
-from workers.diagnosis.surface.words import sentence, warnings
-
-ADDS, NONE = "additive_within_margin", "no_departure_shown"
-# Kinds of the interactions in the order as given, and with the steps exchanged.
-KINDS = {
-    "overlap at one": (["overlaps", NONE, NONE, ADDS], None),
-    "all compound": (["compounds"] * 4, None),
-    "both departures": (["overlaps", "compounds", NONE, NONE], None),
-    "none adds up": ([NONE] * 4, None),
-    "one adds up": ([ADDS] + [NONE] * 3, None),
-    "all add up": ([ADDS] * 4, None),
-    "exchanged compound": (["overlaps", NONE, NONE, NONE], ["compounds", NONE, NONE, NONE]),
-    "exchanged do not": (["overlaps", NONE, NONE, NONE], [NONE] * 4),
-    "one setting": (["compounds"], [NONE]),
-    "one setting adds up": ([ADDS], None),
-    "one setting unknown": ([NONE], None),
-    "none known": ([], None),
-}
+from workers.diagnosis.surface.warnings import warnings
 
 
 def drawn(documents=12, **asked):
     return surface_table(surface_request(**({"sparsities": (0.3, 0.6), "bits": (6, 4)} | asked)), documents=documents)
-
-
-def told():
-    """Sentences by what is found; the interactions' numbers are those of the table."""
-    table = drawn(orders="both")
-    orders = {order: [row for row in table.interactions() if row.order == order] for order in ("as given", "reversed")}
-    for name, kinds in KINDS.items():
-        rows = [
-            row.model_copy(update={"kind": kind})
-            for of, found in zip(orders.values(), kinds, strict=True)
-            for row, kind in zip(of, found or [], strict=False)
-        ]
-        yield name, sentence(table, tuple(rows), table.chosen())
-    more = drawn(bits=(8, 6, 4))
-    for inside in (3, 5):
-        kinds = [ADDS] * inside + [NONE] * (6 - inside)
-        rows = [row.model_copy(update={"kind": kind}) for row, kind in zip(more.interactions(), kinds, strict=True)]
-        yield f"{inside} of 6 add up", sentence(more, tuple(rows), more.chosen())
-    beyond = drawn(contour={"measure": "kl", "level": 1e-9})
-    yield "none within", sentence(beyond, beyond.interactions(), beyond.chosen())
-    dense = drawn(sparsities=(0.1, 0.2), bits=(8, 6), storage="dense")
-    pruned = dense.along(0, 0, 1)
-    assert dense.within(pruned) == "yes" and not dense.spares(pruned)
-    yield "saves nothing", sentence(dense, (), pruned)
-
-
-def test_sentences_say_what_they_said(snapshot):
-    snapshot("sentences.txt", "\n\n".join(f"{name}:\n{text}" for name, text in told()))
 
 
 @pytest.mark.parametrize(("documents", "known"), [(2, False), (5, False), (6, True), (12, True)])
