@@ -235,20 +235,8 @@ class QuantizeDynamic(Calibrated):
         default=False,
         description="Gives each module 3, 4, 5, 6 or 8 bits; if simulated, also 8 bits to a few input columns.",
     )
-    smooth: bool = Field(
-        default=True, description="Scales channels before rounding, if the search finds that it helps."
-    )
-    tune: Literal["scales", "rounding"] = Field(
-        default="rounding",
-        description="What training changes with norms and biases: `scales` (in blocks also zero points), or "
-        "`rounding` as well. `rounding` needs 16 bytes of memory per weight of a block, or of the "
-        "model with `tuning_steps`.",
-    )
     block_epochs: Annotated[int, Field(ge=0, le=1000), FALLING] = Field(
         default=3, description="Training epochs per block, towards the source's block; 0: none."
-    )
-    tuning_steps: Annotated[int, Field(ge=0, le=100_000), FALLING] = Field(
-        default=0, description="Steps of tuning of the whole model, one window each; 0: none."
     )
     form: Form = Field(default="simulated", description="`simulated` or `packed`.")
 
@@ -271,14 +259,7 @@ class QuantizeDynamic(Calibrated):
         packed = ", packed" if self.form == "packed" else ""
         return f"{widths} dynamic scaling{inputs}, {per_group(self.group_size)}{fitted}{packed}"
 
-    def idle(self) -> list[Idle]:
-        """See `Step`."""
-        if self.tuning_steps or self.block_epochs:
-            return super().idle()
-        why, hint = "neither blocks are fitted nor the model is tuned", "give block_epochs or tuning_steps"
-        return [Idle(("tune",), ("tuning_steps", "block_epochs"), why, hint)]
-
     @property
     def trained_tokens(self) -> int:
         """See `Step`."""
-        return self.block_epochs * self.text_tokens + self.tuning_steps * self.calibration_window
+        return self.block_epochs * self.text_tokens

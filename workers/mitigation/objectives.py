@@ -107,14 +107,3 @@ class FromReference:
         (found_TD,) = torch.autograd.grad(normed_TD, leaf_TD, slope_TD)
         self.total += total
         return found_TD.reshape(hidden_NLD.shape)
-
-
-def divergence(
-    skeleton: Skeleton, hidden_TD: torch.Tensor, teacher: Skeleton, reference_TD: torch.Tensor
-) -> torch.Tensor:
-    """(T) KL(reference ‖ model) in nats a position, differentiable in `hidden_TD`; the reference is a constant."""
-    with torch.no_grad():
-        reference_TV = logits(teacher, reference_TD).log_softmax(-1)
-        probability_TV = reference_TV.exp()
-        entropy_T = (probability_TV * reference_TV).sum(-1)
-    return entropy_T - (probability_TV * logits(skeleton, hidden_TD).log_softmax(-1)).sum(-1)

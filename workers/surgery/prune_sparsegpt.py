@@ -88,7 +88,7 @@ def sparsify(
 def _blocks(inputs: int, quota: Quota) -> Iterator[tuple[int, int]]:
     size = COLUMNS
     if quota.pattern is not None:  # no group of M columns may lie in two blocks
-        size = max(1, COLUMNS // quota.pattern[1]) * quota.pattern[1]
+        size += -COLUMNS % quota.pattern[1]
     return ((start, min(start + size, inputs)) for start in range(0, inputs, size))
 
 

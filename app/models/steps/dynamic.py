@@ -8,7 +8,7 @@ from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
 from app.models.simulation import with_activations
-from app.models.steps.blockwise import check_blocks, check_reference
+from app.models.steps.blockwise import check_blocks
 from app.models.steps.quantize import PackedForm, check_fused, check_packed, has_kernel
 from app.recipes.base import Step
 from app.recipes.quantize import MIXED_BITS, QuantizeDynamic
@@ -78,14 +78,6 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
     if step.activation_bits is None:
         return info
     return replace(info, config=with_activations(info.config, activations_entry(step, check_step(info, step))))
-
-
-def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where the model is tuned on the divergence from a reference that cannot be run; one
-    of another vocabulary is not taken."""
-    assert isinstance(step, QuantizeDynamic)  # noqa: S101 - the one type that is routed here
-    if step.tuning_steps and reference.vocabulary == info.vocabulary:
-        check_reference(reference, pointer=pointer)
 
 
 def activations_entry(step: QuantizeDynamic, weights: Sequence[Weight]) -> SimulatedActivations:

@@ -1,8 +1,8 @@
 """What is free in a rounded block is fitted so that the block gives what the source's block gives for the same states.
 
 Layers were rounded one at a time, each for its own output; what they lose together, and what the block makes of it, is
-seen here: factors of the groups' scales, zero points, norms, biases and, where asked for, rounding are trained together
-through the block (`workers.mitigation.reconstruction`). An error e of what leaves the block counts eᵀSe, S = E[δ δᵀ]
+seen here: factors of the groups' scales, zero points, norms, biases and rounding are trained together through the
+block (`workers.mitigation.reconstruction`). An error e of what leaves the block counts eᵀSe, S = E[δ δᵀ]
 there, δ the divergence's gradient. Both blocks are given what the rounded blocks before give: what these lost is no
 part of the target. A part of the windows is not trained on: a block whose error there did not fall keeps what it had.
 
@@ -47,7 +47,7 @@ class Numbers(Scheduled):
     def __init__(self, block: LearnedBlock) -> None:
         rounding = [one.offset_OI for one in block.weights.values() if one.offset_OI is not None]
         zeros = [one.shift_OG for one in block.weights.values() if one.shift_OG is not None]
-        rates = ((block.leaves()[0], RATE), (rounding, ROUNDING_RATE), (zeros, ZERO_RATE))
+        rates = ((block.leaves(), RATE), (rounding, ROUNDING_RATE), (zeros, ZERO_RATE))
         groups: list[dict[str, Any]] = [{"params": some, "lr": rate, "base": rate} for some, rate in rates if some]
         # Gradients of single weights are small: the error is relative, and a mean over all numbers that leave a block.
         super().__init__(torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-15, foreach=False))

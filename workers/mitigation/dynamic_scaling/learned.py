@@ -19,26 +19,21 @@ from workers.surgery.quantize_grid import stored
 
 
 class Learned:
-    """A rounded weight whose scales can be learned; its rounding and (asymmetric) its zero points where asked for.
+    """A rounded weight whose scales can be learned; if `trained`, also its rounding and (asymmetric) its zero points.
 
     `keep_OI`: where it is false the weight is 0 and stays 0.
     """
 
-    def __init__(self, rounded: Rounded, keep_OI: torch.Tensor, *, rounding: bool, zeros: bool = False) -> None:
+    def __init__(self, rounded: Rounded, keep_OI: torch.Tensor, *, trained: bool) -> None:
         self.rounded = rounded
         self.factor_OG = torch.zeros_like(rounded.scale_OG, requires_grad=True)
         stays_OI = ~keep_OI
         if rounded.columns is not None:
             stays_OI[:, rounded.columns.index_K] = True
         self._stays = stays_OI if bool(stays_OI.any()) else None
-        self.offset_OI = torch.zeros(rounded.codes_OI.shape, requires_grad=True) if rounding else None
-        moved = zeros and not rounded.scheme.symmetric
+        self.offset_OI = torch.zeros(rounded.codes_OI.shape, requires_grad=True) if trained else None
+        moved = trained and not rounded.scheme.symmetric
         self.shift_OG = torch.zeros_like(rounded.zero_OG, requires_grad=True) if moved else None
-
-    @property
-    def steps(self) -> list[torch.Tensor]:
-        """What is learned in steps of the grid: where weights fall, and zero points."""
-        return [one for one in (self.offset_OI, self.shift_OG) if one is not None]
 
     def weight(self) -> torch.Tensor:
         """(O, I) float32, differentiable."""
@@ -55,7 +50,7 @@ class Learned:
         """As it is now."""
         rounded = self.rounded
         scale_OG = stored(rounded.scale_OG * (1 + self.factor_OG), rounded.scheme.dtype)
-        if not self.steps:
+        if self.offset_OI is None:
             return replace(rounded, scale_OG=scale_OG)
         level_OI, codes_OI = self.levels()
         rest_OI = taken_away(level_OI - codes_OI)
@@ -69,10 +64,10 @@ class Learned:
             rest_OI=rest_OI.to(torch.bfloat16),
         )
 
-    def settled(self, *, rounding: bool, zeros: bool = False) -> "Learned":
+    def settled(self, *, trained: bool) -> "Learned":
         """As it is now, to be learned again."""
         keep_OI = torch.ones_like(self.rounded.codes_OI, dtype=torch.bool) if self._stays is None else ~self._stays
-        return Learned(self.finished(), keep_OI, rounding=rounding, zeros=zeros)
+        return Learned(self.finished(), keep_OI, trained=trained)
 
     @torch.no_grad()
     def zeros(self) -> torch.Tensor:
@@ -87,11 +82,10 @@ class Learned:
         """((O, I) what codes are before they are whole numbers within the grid, (O, I) the codes now), float32."""
         rounded = self.rounded
         level_OI = rounded.codes_OI.to(torch.float32)
-        if not self.steps:
+        if self.offset_OI is None:
             return level_OI, level_OI
         level_OI += rounded.rest_OI
-        if self.offset_OI is not None:
-            level_OI += self.offset_OI
+        level_OI += self.offset_OI
         if self.shift_OG is not None:
             level_OI += self.spread(self.zeros() - rounded.zero_OG)
         codes_OI = level_OI.round().clamp_(0, rounded.scheme.top)
@@ -122,21 +116,17 @@ class _Levels(torch.autograd.Function):
         ctx: Any, offset_OI: torch.Tensor | None, shift_OG: torch.Tensor | None, learned: Learned
     ) -> torch.Tensor:
         level_OI, codes_OI = learned.levels()
-        if learned.steps:
+        if offset_OI is not None:
             cut_OI = learned.cut(level_OI)
-            ctx.save_for_backward(
-                None if offset_OI is None else learned.moving(~cut_OI),
-                None if shift_OG is None else learned.moving(cut_OI),
-            )
+            ctx.save_for_backward(learned.moving(~cut_OI), None if shift_OG is None else learned.moving(cut_OI))
         ctx.groups = learned.rounded.scale_OG.shape
         return codes_OI - learned.spread(learned.zeros())
 
     @staticmethod
-    def backward(ctx: Any, gradient_OI: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, gradient_OI: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         follows_OI, cut_OI = ctx.saved_tensors
-        offset_OI = None if follows_OI is None else gradient_OI * follows_OI
         shift_OG = None if cut_OI is None else -(gradient_OI * cut_OI).reshape(*ctx.groups, -1).sum(-1)
-        return offset_OI, shift_OG, None
+        return gradient_OI * follows_OI, shift_OG, None
 
 
 @dataclass
@@ -165,14 +155,13 @@ class LearnedBlock:
             | {name: learned.weight().to(dtype) for name, learned in self.weights.items()}
         )
 
-    def leaves(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """(factors, what is learned in steps of grids)."""
-        steps = [leaf for one in self.weights.values() for leaf in one.steps]
-        return [*self.factors.values(), *(one.factor_OG for one in self.weights.values())], steps
+    def leaves(self) -> list[torch.Tensor]:
+        """Factors of norms, biases and scales."""
+        return [*self.factors.values(), *(one.factor_OG for one in self.weights.values())]
 
     @torch.no_grad()
-    def settled(self, *, rounding: bool, zeros: bool = False) -> "LearnedBlock":
+    def settled(self, *, trained: bool) -> "LearnedBlock":
         """As it is now, to be learned again."""
-        weights = {name: one.settled(rounding=rounding, zeros=zeros) for name, one in self.weights.items()}
+        weights = {name: one.settled(trained=trained) for name, one in self.weights.items()}
         vectors = {name: self.vector(name).to(vector.dtype) for name, vector in self.vectors.items()}
         return LearnedBlock(weights, vectors, self.fixed)

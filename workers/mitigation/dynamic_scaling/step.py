@@ -15,7 +15,7 @@ nearest does, and the divergence greater.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from itertools import repeat
@@ -35,7 +35,6 @@ from workers.mitigation.dynamic_scaling.plan import plan_bits
 from workers.mitigation.dynamic_scaling.result import Result
 from workers.mitigation.dynamic_scaling.rounding import Rounded, columns_apart, round_weight
 from workers.mitigation.dynamic_scaling.smoothing import smooth_block
-from workers.mitigation.dynamic_scaling.tuning import Tuning
 from workers.mitigation.gradients import Gatherer, Tape, backward
 from workers.mitigation.importance import GRADIENT_TOKENS, importance
 from workers.mitigation.objectives import OwnLabels
@@ -45,7 +44,6 @@ from workers.surgery.blockwise.walk import Activations, Block, Group, Walk
 from workers.surgery.quantize_folding import Folded
 from workers.surgery.quantize_gptq import factor
 from workers.surgery.quantize_grid import scale_dtype
-from workers.surgery.reading import open_tensors
 from workers.surgery.shop import StepRun
 
 # Share of the mean of a second moment's diagonal that is added to it.
@@ -63,7 +61,7 @@ class DynamicScaling:
         self._step = step
 
     def run(self, shop: StepRun) -> None:
-        """Smooths, plans bits, rounds and fits block by block, tunes, and stores the result."""
+        """Smooths, plans bits, rounds and fits block by block, and stores the result."""
         step, text = self._step, shop.calibration
         assert text is not None  # noqa: S101 - a calibrated step is given one
         names = frozenset(weight.name for weight in shop.weights)
@@ -79,14 +77,10 @@ class DynamicScaling:
                 f"{text.tokens_NL.numel()} calibration tokens are fewer than the input dimension of some layers: "
                 "their second moment is singular, and damping decides what the text does not"
             )
-        blocks: Iterable[LearnedBlock] = work.walk()
-        if step.tuning_steps:  # all at once; else each is stored when it is made, and let go
-            blocks = tuned = list(blocks)
-            work.tune(tuned)
-        Result(shop, step).put(blocks)
+        Result(shop, step).put(work.walk())
 
     def _gradients(self, shop: StepRun, names: frozenset[str]) -> Gatherer:
-        """The source's Fisher information at outputs of layers and, where something looks at them, of blocks."""
+        """The source's Fisher information at outputs of layers and blocks."""
         assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
         tokens_NL = shop.calibration.tokens_NL
         folder = shop.scratch / "fisher"
@@ -100,8 +94,7 @@ class DynamicScaling:
             progress=shop.progress,
             check_cancelled=shop.check_cancelled,
         )
-        blocks = self._step.smooth or bool(self._step.block_epochs)
-        found = Gatherer(names, tape.positions, shop.scratch, squares=False, blocks=blocks, each=True)
+        found = Gatherer(names, tape.positions, shop.scratch, squares=False, blocks=True, each=True)
         backward(
             tape,
             OwnLabels(skeleton, self._step.seed),
@@ -133,7 +126,6 @@ class _Work:
         self._tokens_NL = shop.calibration.tokens_NL
         self._strengths: list[float] = []
         self._block_errors: BlockErrors | None = None
-        self._entering: Activations | None = None
         self._kept: dict[str, torch.Tensor] = {}
         self._damping = DAMPING
         self._errors: list[tuple[float, float]] = []
@@ -150,11 +142,6 @@ class _Work:
             progress=shop.progress,
             check_cancelled=shop.check_cancelled,
         )
-        if self._step.tuning_steps:
-            # The walk goes on writing to its own file; tuning begins where it began.
-            self._entering = Activations(shop.scratch / "entering.bin", own.entering.shape, own.entering.dtype)
-            for start, end in own.batches():
-                self._entering.write(start, own.entering.read(start, end))
         fitting = self._fitting()
         with ExitStack() as hooks:
             for source_block, own_block in zip(self._source(), own.blocks(), strict=False):
@@ -188,7 +175,7 @@ class _Work:
         folded = Folded(shop, own)
         divided: dict[Group, torch.Tensor] = {}
         whole = tuple(group for group in groups if set(group) <= self._names)
-        if step.smooth and whole:
+        if whole:
             seen = sample(own, whole, SAMPLE_TOKENS)
             with self._error_of(own.index, entering) as error:
                 divided, strengths = smooth_block(
@@ -270,10 +257,6 @@ class _Work:
         self._kept[name] = keep_OI
         return made
 
-    @property
-    def _tunes_rounding(self) -> bool:
-        return self._step.tune == "rounding" and self._step.tuning_steps > 0
-
     def _fitting(self) -> Fitting | None:
         shop, step = self._shop, self._step
         if not step.block_epochs:
@@ -291,24 +274,24 @@ class _Work:
 
     def _fit(self, fitting: Fitting, own: Block, entering: Activations, made: LearnedBlock) -> LearnedBlock:
         """Fits a block, and gives the running one the result; one that it does not help keeps what it has."""
-        trained = made.settled(rounding=self._step.tune == "rounding", zeros=True)
+        trained = made.settled(trained=True)
         before, after = fitting.fit(own.index, entering, trained)
         self._errors.append((before, after))
         if not after < before:
             return made
-        fitted = trained.settled(rounding=self._tunes_rounding)
+        fitted = trained.settled(trained=False)
         with torch.no_grad():
             for path, tensor in fitted.parameters(self._skeleton.dtype).items():
                 own.module.get_parameter(path).data = tensor.contiguous()
         return fitted
 
     def _learned(self, own: Block, rounded: dict[str, Rounded]) -> LearnedBlock:
-        """What tuning is to know of a block, in its parameters as they are now."""
+        """A block whose layers are rounded, in its parameters as they are now."""
         weights, vectors, fixed = {}, {}, {}
         for path, parameter in own.module.named_parameters():
             name = own.prefix + path
             if name in rounded:
-                weights[path] = Learned(rounded[name], self._kept.pop(name), rounding=self._tunes_rounding)
+                weights[path] = Learned(rounded[name], self._kept.pop(name), trained=False)
             elif parameter.ndim == 1 and self._follows(name, rounded):
                 vectors[path] = parameter.data.clone()
             else:
@@ -317,52 +300,5 @@ class _Work:
 
     @staticmethod
     def _follows(name: str, rounded: dict[str, Rounded]) -> bool:
-        """Whether a norm's weight or a bias is tuned: in layers that the step addresses, biases of what it rounds."""
+        """Whether a norm's weight or a bias is fitted: in layers that the step addresses, biases of what it rounds."""
         return f"{name.removesuffix('.bias')}.weight" in rounded if name.endswith(".bias") else bool(rounded)
-
-    def tune(self, blocks: list[LearnedBlock]) -> None:
-        """Tunes the blocks on the divergence from the reference."""
-        shop, step = self._shop, self._step
-        assert self._entering is not None  # noqa: S101 - kept by `walk`, which came first
-        _, kwargs = self._skeleton.calls(self._tokens_NL[:1])
-        with ExitStack() as stack:
-            reference = shop.reference
-            if reference.config.get("vocab_size") != shop.source.config.get("vocab_size"):
-                reference = shop.source
-                shop.warn("the reference has another vocabulary: tuning came near the step's own source instead")
-            teacher = Skeleton(reference, stack.enter_context(open_tensors(reference)).read)
-            target = last_states(teacher, self._tokens_NL, shop)
-            tuning = Tuning(
-                self._skeleton,
-                blocks,
-                self._entering,
-                kwargs,
-                target,
-                teacher,
-                activation_bits=step.activation_bits,
-            )
-            found = tuning.run(
-                step.tuning_steps, step.seed, progress=shop.progress, check_cancelled=shop.check_cancelled
-            )
-        before, after = found
-        shop.figures["tuning_nats_before"], shop.figures["tuning_nats_after"] = before, after
-        if after >= before:
-            shop.warn("tuning did not help on windows that took no part in it: nothing stays tuned")
-
-
-def last_states(skeleton: Skeleton, tokens_NL: torch.Tensor, shop: StepRun) -> Activations:
-    """(N, L, D) what leaves a model's last block."""
-    walk = Walk(
-        skeleton,
-        tokens_NL,
-        shop.scratch,
-        phase="reference",
-        progress=shop.progress,
-        check_cancelled=shop.check_cancelled,
-    )
-    target = Activations(shop.scratch / "target.bin", walk.entering.shape, walk.entering.dtype)
-    for block in walk.blocks():
-        if block.index + 1 == len(skeleton.layers):
-            for start, _, leaving_NLD in block.outputs():
-                target.write(start, leaving_NLD)
-    return target

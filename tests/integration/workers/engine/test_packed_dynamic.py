@@ -17,7 +17,7 @@ from workers.surgery.store import CheckpointStore
 
 Tiny = Callable[..., Path]
 KINDS = ["llama", "qwen2", "gemma2"]
-DYNAMIC = {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "form": "packed", "tuning_steps": 2}
+DYNAMIC = {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "form": "packed"}
 MIXED = DYNAMIC | {"bits": 5.5, "mixed": True, "activation_bits": 8, "symmetric": True, "group_size": None}
 
 

@@ -66,7 +66,6 @@ def test_every_number_of_every_step_has_a_direction_and_says_what_it_removes():
         ("repair.lowrank", "iterations", (1, 3), (3, 1)),
         ("prune.gradient", "recovery_s", (0.0, 60.0), (60.0, 0.0)),
         ("prune.gradient", "recovery_steps", (10, 100), (100, 10)),
-        ("quantize.dynamic", "tuning_steps", (0, 50), (50, 0)),
         ("quantize.awq", "calibration_windows", (8, 32), (32, 8)),
         ("quantize.awq", "calibration_window", (128, 512), (512, 128)),
         ("norm.tweak", "steps", (5, 20), (20, 5)),

@@ -41,8 +41,6 @@ TEXT = {"calibration_windows": 10, "calibration_window": 100}
         ({"type": "norm.tweak", "steps": 7}, 7 * 2048, 0),
         ({"type": "norm.tweak", **TEXT}, 20 * 1000, 0),
         ({"type": "norm.tweak", "steps": 2, "calibration_window": 4096}, 2 * 4096, 0),
-        ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 0, "tuning_steps": 5, **TEXT}, 5 * 100, 0),
-        ({"type": "quantize.dynamic", "bits": 4, "block_epochs": 2, "tuning_steps": 5, **TEXT}, 2 * 1000 + 5 * 100, 0),
     ],
 )
 def test_what_a_step_trains_is_counted(step, tokens, seconds):

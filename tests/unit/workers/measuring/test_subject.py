@@ -11,8 +11,7 @@ DYNAMIC = {"type": "quantize.dynamic", "bits": 4.0}
 # No field is as it is by default but `block_epochs`.
 WHOLE_REPAIR = REPAIR | {"allocation": "uniform", "distill_steps": 9, "distill_s": 30.0, "iterations": 2}
 WHOLE_DYNAMIC = DYNAMIC | {
-    **{"group_size": 32, "symmetric": True, "activation_bits": 8, "mixed": True, "smooth": False, "tune": "scales"},
-    **{"tuning_steps": 5, "form": "packed"},
+    **{"group_size": 32, "symmetric": True, "activation_bits": 8, "mixed": True, "form": "packed"},
 }
 
 

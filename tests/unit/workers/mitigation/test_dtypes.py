@@ -9,9 +9,7 @@ from tests.unit.workers.mitigation.repair.support import RTN, operate
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 STEPS = {
     "prune": [{"type": "prune.gradient", "sparsity": 0.5, "passes": 2, "reconstruct_epochs": 1, "recovery_steps": 2}],
-    "dynamic": [
-        {"type": "quantize.dynamic", "bits": 4.5, "mixed": True, "group_size": 32, "block_epochs": 1, "tuning_steps": 2}
-    ],
+    "dynamic": [{"type": "quantize.dynamic", "bits": 4.5, "mixed": True, "group_size": 32, "block_epochs": 1}],
     "repair": [RTN, {"type": "repair.lowrank", "rank": 4, "block_epochs": 0, "distill_steps": 2}],
 }
 

@@ -192,7 +192,7 @@ def error_of(outliers, shared):
 SCALING = [
     {"type": "quantize.awq", "bits": 8, "group_size": 32},
     {"type": "quantize.smoothquant", "bits": 8},
-    {"type": "quantize.dynamic", "bits": 8, "group_size": 32, "tuning_steps": 0},
+    {"type": "quantize.dynamic", "bits": 8, "group_size": 32},
 ]
 
 

@@ -27,7 +27,7 @@ MORE = {
     "prune.ria": {"pattern": "2:4"},
     "prune.gradient": HALF | {"passes": 1, "reconstruct_epochs": 1},
     "norm.tweak": {"steps": 1},
-    "quantize.dynamic": {"bits": 4, "group_size": 32, "block_epochs": 1, "tuning_steps": 1},
+    "quantize.dynamic": {"bits": 4, "group_size": 32, "block_epochs": 1},
     "repair.lowrank": {"rank": 4, "block_epochs": 1, "distill_steps": 1},
 }
 COARSE = {"type": "quantize.rtn", "bits": 3, "group_size": 32}

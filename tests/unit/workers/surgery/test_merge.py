@@ -181,7 +181,7 @@ def test_a_merge_of_named_layers_leaves_the_others(tiny, store):
 SCALING = [
     {"type": "quantize.awq", "bits": 8, "group_size": 32},
     {"type": "quantize.smoothquant", "bits": 8},
-    {"type": "quantize.dynamic", "bits": 8, "group_size": 32, "block_epochs": 0, "tuning_steps": 0},
+    {"type": "quantize.dynamic", "bits": 8, "group_size": 32, "block_epochs": 0},
 ]
 LORA = {"type": "adapter.lora", "adapter": "adapter"}
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.support.pruning import compressor, inputs_of, load, operate, weights
+from workers.surgery import prune_sparsegpt
 from workers.surgery.prune_masks import Quota
-from workers.surgery.prune_sparsegpt import inverse_factor, sparsify
+from workers.surgery.prune_sparsegpt import _blocks, inverse_factor, sparsify
 from workers.surgery.store import CheckpointStore
 
 
@@ -44,7 +45,23 @@ def test_patterns_are_those_of_llm_compressor(kept, of):
     assert torch.equal((found != 0).reshape(-1, of).sum(1), torch.full((48 * 320 // of,), kept))
 
 
-@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize(("kept", "of"), [(3, 6), (1, 3), (100, 200)])
+def test_no_group_of_a_pattern_lies_in_two_blocks(kept, of, monkeypatch):
+    """Blocks are for speed alone: with all columns in one block the result is the same."""
+    weight_OI, moment_II = layer(16, 600)
+    inverse, quota = inverse_factor(moment_II, 0.01), Quota(0, True, 1 - kept / of, (kept, of))
+    found = sparsify(weight_OI, inverse, quota)
+    assert [end % of for _, end in _blocks(600, quota)] == [0] * -(-600 // max(of, 128))
+    monkeypatch.setattr(prune_sparsegpt, "COLUMNS", 600)
+    torch.testing.assert_close(found, sparsify(weight_OI, inverse, quota), rtol=1e-3, atol=1e-3)
+    assert torch.equal((found != 0).reshape(-1, of).sum(1), torch.full((16 * 600 // of,), kept))
+
+
+def test_blocks_of_any_share_are_as_wide_as_they_may_be():
+    assert list(_blocks(300, Quota(5, by_row=False, share=0.1))) == [(0, 128), (128, 256), (256, 300)]
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.8])
 def test_shares_are_those_of_llm_compressor(sparsity):
     weight_OI, moment_II = layer(48, 256)
     expected = oracle(weight_OI, moment_II, sparsity, 0, 0)

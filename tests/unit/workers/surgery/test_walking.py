@@ -36,7 +36,7 @@ STEPS = [
     {"type": "lowrank.svdllm", "rank": 4},
     {"type": "norm.tweak", "steps": 1},
     {"type": "prune.magnitude", "sparsity": 0.5, "allocation": "owl"},
-    {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "block_epochs": 1, "tuning_steps": 1},
+    {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "block_epochs": 1},
     {"type": "prune.gradient", "sparsity": 0.5, "passes": 1, "reconstruct_epochs": 1},
     {"type": "repair.lowrank", "rank": 4, "distill_steps": 1},
 ]

@@ -49,7 +49,6 @@ def refused(*steps, turned=None):
         ({"type": "quantize.kv_cache", "dtype": "fp8", "group_size": 16}, "group_size"),
         ({"type": "quantize.kv_cache", "dtype": "fp8", "symmetric": True}, "symmetric"),
         ({"type": "prune.gradient", "reconstruct": False, "reconstruct_epochs": 3} | HALF, "reconstruct_epochs"),
-        ({"type": "quantize.dynamic", "bits": 4, "tune": "scales", "block_epochs": 0}, "tune"),
         ({"type": "repair.lowrank", "rank": 4, "distill_steps": 0, "distill_s": 30.0}, "distill_s"),
     ],
 )
@@ -77,8 +76,6 @@ def test_a_field_that_decides_nothing_is_refused_where_it_stands(step, field):
         {"type": "quantize.activations", "bits": 8, "seed": 3},
         {"type": "quantize.kv_cache", "k_bits": 8, "group_size": 16, "symmetric": True},
         {"type": "prune.gradient", "reconstruct_epochs": 3} | HALF,
-        {"type": "quantize.dynamic", "bits": 4, "tune": "scales", "block_epochs": 0, "tuning_steps": 2},
-        {"type": "quantize.dynamic", "bits": 4, "tune": "scales"},
         {"type": "repair.lowrank", "rank": 4, "distill_s": 30.0},
     ],
 )

@@ -285,11 +285,10 @@ def test_a_model_with_block_corrections_is_not_mixed_in(tiny, tmp_path):
 def test_a_reference_that_a_step_runs_is_neither_packed_nor_a_mixture(tiny):
     info = inspect(tiny())
     packed = replace(info, **PACKED)
-    tuned = DYNAMIC | {"tuning_steps": 1}
-    for step in (LOWRANK, {"type": "norm.tweak"}, tuned):
+    for step in (LOWRANK, {"type": "norm.tweak"}):
         assert refused(info, SIMULATED, step, reference=packed) == (NO, "/1")
         checked(info, SIMULATED, step, reference=info)
-    checked(info, DYNAMIC | {"tuning_steps": 0}, {"type": "prune.gradient", "sparsity": 0.5}, reference=packed)
+    checked(info, DYNAMIC, {"type": "prune.gradient", "sparsity": 0.5}, reference=packed)
     assert refused(info, {"type": "norm.tweak"}, reference=inspect(tiny("mixtral")))[0] is NO
 
 

@@ -43,7 +43,7 @@ def first_block(folder, scratch, names, scheme, dtype=torch.float32, **options):
             weight_OI = fixed.pop(name)
             everything = torch.ones_like(weight_OI, dtype=torch.bool)
             made = round_weight(weight_OI, torch.eye(weight_OI.shape[1]), scheme, everything)
-            weights[name] = Learned(made, everything, rounding=False, zeros=True)
+            weights[name] = Learned(made, everything, trained=True)
         settings = {"epochs": 4, "seed": 0} | options
         yield (
             Fitting(own, source, TOKENS, scratch, {0: MOMENT}, **settings),
@@ -56,7 +56,7 @@ def scaled(block, name, factor):
     """Every scale of a weight is so many times what it should be."""
     learned = block.weights[name]
     made = replace(learned.rounded, scale_OG=learned.rounded.scale_OG * factor)
-    block.weights[name] = Learned(made, torch.ones_like(made.codes_OI, dtype=torch.bool), rounding=False)
+    block.weights[name] = Learned(made, torch.ones_like(made.codes_OI, dtype=torch.bool), trained=False)
 
 
 @pytest.mark.parametrize("factor", [1.06, 0.95])

@@ -27,10 +27,10 @@ def cut(made):
     return ((level_OI < -0.5) | (level_OI > 7.5)) & KEEP
 
 
-@pytest.mark.parametrize(("symmetric", "rounding", "zeros", "apart"), list(product([False, True], repeat=4)))
-def test_it_begins_where_rounding_ended(symmetric, rounding, zeros, apart):
+@pytest.mark.parametrize(("symmetric", "trained", "apart"), list(product([False, True], repeat=3)))
+def test_it_begins_where_rounding_ended(symmetric, trained, apart):
     made = rounded(symmetric=symmetric, apart=apart)
-    learned = Learned(made, KEEP, rounding=rounding, zeros=zeros)
+    learned = Learned(made, KEEP, trained=trained)
     assert torch.equal(learned.weight(), made.weight())
     finished = learned.finished()
     assert torch.equal(finished.codes_OI, made.codes_OI)
@@ -39,7 +39,7 @@ def test_it_begins_where_rounding_ended(symmetric, rounding, zeros, apart):
 
 
 def test_a_scales_gradient_is_the_sum_over_its_group():
-    learned = Learned(rounded(), KEEP, rounding=True)
+    learned = Learned(rounded(), KEEP, trained=True)
     learned.weight().backward(GRADIENT)
     closed_OG = (GRADIENT * rounded().weight()).reshape(6, 2, 32).sum(-1)
     torch.testing.assert_close(learned.factor_OG.grad, closed_OG)
@@ -47,7 +47,7 @@ def test_a_scales_gradient_is_the_sum_over_its_group():
 
 def test_a_scales_gradient_knows_nothing_of_columns_that_are_kept_apart():
     made = rounded(apart=True)
-    learned = Learned(made, KEEP, rounding=False)
+    learned = Learned(made, KEEP, trained=False)
     learned.weight().backward(GRADIENT)
     others_OI = made.weight().index_fill(1, APART, 0)
     torch.testing.assert_close(learned.factor_OG.grad, (GRADIENT * others_OI).reshape(6, 2, 32).sum(-1))
@@ -55,7 +55,7 @@ def test_a_scales_gradient_knows_nothing_of_columns_that_are_kept_apart():
 
 def test_a_rounding_gradient_is_the_weights_times_the_scale_and_none_for_what_stays_or_is_cut():
     made = rounded()
-    learned = Learned(made, KEEP, rounding=True)
+    learned = Learned(made, KEEP, trained=True)
     learned.weight().backward(GRADIENT)
     assert bool(cut(made).any())
     closed_OI = GRADIENT * made.scale_OG.repeat_interleave(32, 1) * KEEP * ~cut(made)
@@ -64,7 +64,7 @@ def test_a_rounding_gradient_is_the_weights_times_the_scale_and_none_for_what_st
 
 def test_a_zero_points_gradient_is_that_of_what_its_grid_cuts():
     made = rounded()
-    learned = Learned(made, KEEP, rounding=False, zeros=True)
+    learned = Learned(made, KEEP, trained=True)
     learned.weight().backward(GRADIENT)
     closed_OG = -(GRADIENT * made.scale_OG.repeat_interleave(32, 1) * cut(made)).reshape(6, 2, 32).sum(-1)
     assert bool(closed_OG.any())
@@ -72,7 +72,7 @@ def test_a_zero_points_gradient_is_that_of_what_its_grid_cuts():
 
 
 def test_an_offset_of_a_whole_step_moves_the_code_by_one_within_its_bits():
-    learned = Learned(rounded(), KEEP, rounding=True)
+    learned = Learned(rounded(), KEEP, trained=True)
     with torch.no_grad():
         learned.offset_OI.fill_(1.0)
     made = learned.finished()
@@ -85,7 +85,7 @@ def test_an_offset_of_a_whole_step_moves_the_code_by_one_within_its_bits():
 
 def test_a_zero_point_that_moves_leaves_weights_where_they_are_unless_the_grid_cuts_them():
     """Zeros stay zeros; zero points stay codes, however far they are sent."""
-    learned = Learned(rounded(), KEEP, rounding=False, zeros=True)
+    learned = Learned(rounded(), KEEP, trained=True)
     for shift in (-1.0, 1.0, 40.0):
         with torch.no_grad():
             learned.shift_OG.fill_(shift)
@@ -114,7 +114,7 @@ def test_a_zero_point_that_cuts_what_it_need_not_is_found_by_descent():
         (target_OI + 4 - codes_OI).to(torch.bfloat16),
         torch.zeros(4),
     )
-    learned = Learned(made, torch.ones(4, 16, dtype=torch.bool), rounding=False, zeros=True)
+    learned = Learned(made, torch.ones(4, 16, dtype=torch.bool), trained=True)
     for _ in range(20):
         learned.shift_OG.grad = None
         (learned.weight() - target_OI).square().sum().backward()
@@ -125,19 +125,19 @@ def test_a_zero_point_that_cuts_what_it_need_not_is_found_by_descent():
 
 
 def test_what_was_learned_is_learned_on_from_where_it_is():
-    learned = Learned(rounded(apart=True), KEEP, rounding=True, zeros=True)
+    learned = Learned(rounded(apart=True), KEEP, trained=True)
     with torch.no_grad():
         learned.offset_OI.copy_(0.7 * GRADIENT)
         learned.shift_OG.fill_(1.0)
         learned.factor_OG.fill_(0.02)
-    again = learned.settled(rounding=True)
+    again = learned.settled(trained=True)
     assert torch.equal(again.weight(), learned.weight())
     assert not torch.equal(again.weight(), rounded(apart=True).weight())
     assert bool((again.weight()[~KEEP] == 0).all())
 
 
 def test_scales_are_stored_as_they_were_tuned():
-    learned = Learned(rounded(), KEEP, rounding=False)
+    learned = Learned(rounded(), KEEP, trained=False)
     with torch.no_grad():
         learned.factor_OG.fill_(0.013)
     made = learned.finished()
@@ -152,6 +152,6 @@ def test_a_norm_that_is_not_moved_is_unchanged():
     with torch.no_grad():
         block.factors["norm.weight"].fill_(0.1)
     torch.testing.assert_close(block.vector("norm.weight"), torch.tensor([1.1, 0.55, 0.05]))
-    settled = block.settled(rounding=False)
+    settled = block.settled(trained=False)
     assert torch.equal(settled.vectors["norm.weight"], torch.tensor([1.1, 0.55, 0.05]).bfloat16())
     assert not bool(settled.factors["norm.weight"].any())

@@ -203,7 +203,7 @@ def test_only_addressed_modules_get_an_adapter(tiny, shared):
     [
         {"type": "quantize.rtn", "bits": 4, "group_size": 32},
         {"type": "quantize.awq", "bits": 4, "group_size": 32},
-        {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "block_epochs": 0, "tuning_steps": 0},
+        {"type": "quantize.dynamic", "bits": 4, "group_size": 32, "block_epochs": 0},
     ],
     ids=lambda step: str(step["type"]),
 )
