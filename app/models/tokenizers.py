@@ -49,11 +49,6 @@ def tokenizer_fingerprint(path: Path) -> str:
     return _fingerprint(path, _signature(path / "tokenizer.json"))
 
 
-def adds_bos(path: Path) -> bool:
-    """Whether the tokenizer puts a token before every text."""
-    return bool(_content(path).before)
-
-
 def has_chat_template(path: Path) -> bool:
     """Whether the folder's tokenizer comes with a chat template. Of several, the one called default is taken, and no
     other."""

@@ -33,7 +33,7 @@ from workers.engine.scoring import ScoringEngine
 from workers.measuring.passes import divergence_of, tokens_of
 from workers.measuring.plan import Scratch, plan_fingerprint
 from workers.measuring.sets import Part
-from workers.measuring.sides import TRAINING, Side, checkpoint_store
+from workers.measuring.sides import Side, checkpoint_store
 from workers.measuring.summary import as_mean, usable
 from workers.process.failures import is_memory, safe_traceback
 from workers.process.handler import JobContext
@@ -159,7 +159,6 @@ class Bench:
                     "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
                 ),
                 check_cancelled=context.check_cancelled,
-                resume=context.scratch / TRAINING,
             )
 
     def plan(self, recipe: Recipe) -> str:

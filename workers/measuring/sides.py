@@ -26,7 +26,6 @@ from workers.surgery.store import CheckpointStore
 
 _DTYPES: Final = {"float16": torch.float16, "float32": torch.float32}
 # Folder of the job's scratch with the states of long trainings.
-TRAINING = "training"
 
 
 @dataclass
@@ -145,7 +144,6 @@ def modify(
             "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
         ),
         check_cancelled=context.check_cancelled,
-        resume=context.scratch / TRAINING,
     )
     if request.candidate.recipe:
         context.observe("store_misses" if modified.built else "store_hits", 1, store="checkpoint")

@@ -31,7 +31,7 @@ from torch import nn
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
-from workers.mitigation.objectives import FromReference, Objective, OwnLabels
+from workers.mitigation.objectives import FromReference, Objective
 from workers.products import product
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Activations, Walk
@@ -165,17 +165,15 @@ def _watch(block: nn.Module, prefix: str, index: int, visit: Visit, stack: ExitS
 class LayerGradients:
     """Of one linear layer, float32, means over positions; what was not asked for is None.
 
-    `squares_OI`: mean of (Σ_t g)² of a window, divided by its positions: the diagonal of the Fisher where the objective
-    is `OwnLabels`; `mean_OI`: the gradient itself; `outputs_O`: E[δ²] of each output channel, δ the gradient there;
-    `outputs_OO`: E[δ δᵀ]; `inputs_I`: E[x²]; `inputs_II`: E[x xᵀ]; `positions_NL`: ‖δ‖² of each position of the text.
+    `squares_OI`: mean of (Σ_t g)² of a window, divided by its positions: the diagonal of the Fisher if the objective
+    is `OwnLabels`; `outputs_O`: E[δ²] of each output channel, δ the gradient there; `outputs_OO`: E[δ δᵀ]; `inputs_I`:
+    E[x²]; `positions_NL`: ‖δ‖² of each position of the text.
     """
 
     squares_OI: torch.Tensor | None
-    mean_OI: torch.Tensor | None
     outputs_O: torch.Tensor
     outputs_OO: torch.Tensor | None
     inputs_I: torch.Tensor
-    inputs_II: torch.Tensor | None
     positions_NL: torch.Tensor | None = None
 
 
@@ -193,9 +191,7 @@ class Gatherer:
     positions: int
     folder: Path
     squares: bool = True
-    mean: bool = False
     outputs_up_to: int = 0
-    inputs: bool = False
     blocks: bool = False
     each: bool = False
     found: dict[str, LayerGradients] = field(default_factory=dict)
@@ -217,19 +213,14 @@ class Gatherer:
         of.inputs_I.add_(x_TI.square().sum(0), alpha=share)
         if of.outputs_OO is not None:
             of.outputs_OO.addmm_(delta_TO.T, delta_TO, alpha=share)
-        if of.inputs_II is not None:
-            of.inputs_II.addmm_(x_TI.T, x_TI, alpha=share)
         if self.each:
             seen_NL = delta_TO.square().sum(1).reshape(delta_NLO.shape[:-1])
             of.positions_NL = seen_NL if of.positions_NL is None else torch.cat([of.positions_NL, seen_NL])
-        if of.squares_OI is None and of.mean_OI is None:
+        if of.squares_OI is None:
             return
         for x_LI, delta_LO in zip(x_NLI, delta_NLO, strict=True):
             gradient_OI = product(delta_LO.T, x_LI).to(torch.float32)
-            if of.squares_OI is not None:
-                of.squares_OI.addcmul_(gradient_OI, gradient_OI, value=share)
-            if of.mean_OI is not None:
-                of.mean_OI.add_(gradient_OI, alpha=share)
+            of.squares_OI.addcmul_(gradient_OI, gradient_OI, value=share)
 
     def visit_block(self, layer: int, delta_NLD: torch.Tensor) -> None:
         """One batch at a block's output."""
@@ -250,8 +241,6 @@ class Gatherer:
         for name, of in self._open.items():
             if of.squares_OI is not None:
                 of.squares_OI = self._map(name, "squares", of.squares_OI)
-            if of.mean_OI is not None:
-                of.mean_OI = self._map(name, "mean", of.mean_OI)
             if of.outputs_OO is not None:
                 of.outputs_OO = self._map(name, "outputs", of.outputs_OO)
             self.found[name] = of
@@ -260,11 +249,9 @@ class Gatherer:
     def _zeros(self, outputs: int, inputs: int) -> LayerGradients:
         return LayerGradients(
             torch.zeros(outputs, inputs) if self.squares else None,
-            torch.zeros(outputs, inputs) if self.mean else None,
             torch.zeros(outputs),
             torch.zeros(outputs, outputs) if outputs <= self.outputs_up_to else None,
             torch.zeros(inputs),
-            torch.zeros(inputs, inputs) if self.inputs else None,
         )
 
     def _map(self, name: str, kind: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -277,44 +264,6 @@ class Gatherer:
         return mapped.reshape(tensor.shape)
 
 
-def fisher_of(
-    info: CheckpointInfo,
-    read: Read,
-    tokens_NL: torch.Tensor,
-    scratch: Path,
-    *,
-    names: frozenset[str] | None = None,
-    squares: bool = True,
-    outputs_up_to: int = 0,
-    inputs: bool = False,
-    each: bool = False,
-    seed: int = 0,
-    dtype: torch.dtype = torch.bfloat16,
-    progress: Progress = no_progress,
-    check_cancelled: CheckCancelled = never_cancelled,
-) -> Mapping[str, LayerGradients]:
-    """Tensor name → Fisher information of the reference at each linear layer of the decoder (of `names`, if given).
-
-    `squares`: the diagonal, weight by weight; `outputs_up_to`: the whole factor E[δ δᵀ] beside its diagonal, of layers
-    of at most so many outputs; `inputs`: E[x xᵀ]; `each`: ‖δ‖² of every position. `scratch`: a folder for mapped files,
-    which must outlive the result. Seeded: the same labels each time. Raises what `Tape` and `backward` raise, and
-    OSError where the disk has no room.
-    """
-    skeleton = Skeleton(info, read, dtype=dtype)
-    tape = Tape(skeleton, tokens_NL, scratch, name="fisher", progress=progress, check_cancelled=check_cancelled)
-    gatherer = Gatherer(
-        names if names is not None else frozenset(info.tensors),
-        tape.positions,
-        scratch,
-        squares=squares,
-        outputs_up_to=outputs_up_to,
-        inputs=inputs,
-        each=each,
-    )
-    backward(tape, OwnLabels(skeleton, seed), visit=gatherer.visit, finish=gatherer.finish, phase="fisher")
-    return gatherer.found
-
-
 def divergence_gradients_of(
     info: CheckpointInfo,
     read: Read,
@@ -323,27 +272,19 @@ def divergence_gradients_of(
     tokens_NL: torch.Tensor,
     scratch: Path,
     *,
-    names: frozenset[str] | None = None,
-    squares: bool = True,
-    mean: bool = True,
-    dtype: torch.dtype = torch.bfloat16,
+    names: frozenset[str],
+    dtype: torch.dtype,
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> tuple[Mapping[str, LayerGradients], float]:
-    """(tensor name → gradients of the mean KL(reference ‖ candidate), that mean in nats a position).
+    """(tensor name of `names` → gradients of the mean KL(reference ‖ candidate), that mean in nats a position).
 
     `read` gives the candidate's tensors; `reference` is what leaves the last block of the reference on the same
     windows (`Tape.states[-1]`), `teacher` the reference's skeleton.
     """
     skeleton = Skeleton(info, read, dtype=dtype)
     tape = Tape(skeleton, tokens_NL, scratch, name="candidate", progress=progress, check_cancelled=check_cancelled)
-    gatherer = Gatherer(
-        names if names is not None else frozenset(info.tensors),
-        tape.positions,
-        scratch,
-        squares=squares,
-        mean=mean,
-    )
+    gatherer = Gatherer(names, tape.positions, scratch)
     objective = FromReference(skeleton, reference, teacher)
     backward(tape, objective, visit=gatherer.visit, finish=gatherer.finish, phase="divergence gradients")
     return gatherer.found, objective.total / tape.positions

@@ -7,7 +7,7 @@ import torch
 
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import natural_key
-from workers.surgery.manifest import BiasChange, NormChange, TensorChange, VectorChange
+from workers.surgery.manifest import TensorChange
 
 _BLOCK = 1 << 22
 
@@ -57,44 +57,6 @@ def change_of(
     )
 
 
-def norm_change_of(
-    name: str,
-    gain: torch.Tensor,
-    *,
-    steps: tuple[int, ...],
-    original: torch.Tensor | None,
-    not_expressed: str | None = None,
-    before: NormChange | None = None,
-) -> NormChange:
-    """The account of one norm as it is now. `gain` is what its stored weight means, `original` the unmodified
-    model's; `before` is the account after the stages before."""
-    return NormChange(
-        name=name,
-        elements=gain.numel(),
-        steps=_since(before, steps),
-        reconstruction_error=_apart(gain, original),
-        not_expressed=not_expressed or (before.not_expressed if before else None),
-    )
-
-
-def bias_change_of(
-    name: str,
-    bias: torch.Tensor,
-    *,
-    steps: tuple[int, ...],
-    original: torch.Tensor | None,
-    before: BiasChange | None = None,
-) -> BiasChange:
-    """The account of one bias as it is now. `bias` is what the stored one means, `original` the unmodified
-    model's; `before` is the account after the stages before."""
-    return BiasChange(
-        name=name,
-        elements=bias.numel(),
-        steps=_since(before, steps),
-        reconstruction_error=_apart(bias, original),
-    )
-
-
 def totals(changes: Iterable[TensorChange]) -> tuple[float | None, float | None, float | None]:
     """(bits per weight, sparsity, reconstruction error) over all changed weights; nulls where there is none."""
     listed = list(changes)
@@ -139,26 +101,9 @@ def sorted_changes(changes: Iterable[TensorChange]) -> tuple[TensorChange, ...]:
     return tuple(sorted(changes, key=lambda change: natural_key(change.name)))
 
 
-def sorted_norms(norms: Iterable[NormChange]) -> tuple[NormChange, ...]:
-    """In the model's order."""
-    return tuple(sorted(norms, key=lambda change: natural_key(change.name)))
-
-
-def sorted_biases(biases: Iterable[BiasChange]) -> tuple[BiasChange, ...]:
-    """In the model's order."""
-    return tuple(sorted(biases, key=lambda change: natural_key(change.name)))
-
-
-def _since(before: TensorChange | VectorChange | None, steps: tuple[int, ...]) -> tuple[int, ...]:
+def _since(before: TensorChange | None, steps: tuple[int, ...]) -> tuple[int, ...]:
     """The steps that changed something, those of the stages before among them."""
     return tuple(sorted({*(before.steps if before else ()), *steps}))
-
-
-def _apart(vector: torch.Tensor, original: torch.Tensor | None) -> float | None:
-    """‖v − v'‖ / ‖v‖; None where there is no v of that length, or it is 0."""
-    if original is None or original.shape != vector.shape or not (size := norm(original)):
-        return None
-    return norm(vector, minus=original) / size
 
 
 def norm(tensor: torch.Tensor, *, minus: torch.Tensor | None = None) -> float:

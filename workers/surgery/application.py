@@ -19,21 +19,13 @@ from app.models.simulation import section_in
 from app.models.steps import check_one, check_recipe
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import Recipe
-from workers.surgery.account import (
-    model_storage,
-    nominal_share,
-    sorted_biases,
-    sorted_changes,
-    sorted_norms,
-    totals,
-)
+from workers.surgery.account import model_storage, nominal_share, sorted_changes, totals
 from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.files import copy_companions
-from workers.surgery.manifest import MANIFEST, BiasChange, Manifest, NormChange, StepRecord, TensorChange
+from workers.surgery.manifest import MANIFEST, Manifest, StepRecord, TensorChange
 from workers.surgery.modified import Modified, opened
 from workers.surgery.reading import open_tensors
-from workers.surgery.resumption import Resumption
 from workers.surgery.safetensors_writer import plan_shards, write_shards
 from workers.surgery.shop import StepRun, WholeStep
 from workers.surgery.steps import runner_of
@@ -44,6 +36,8 @@ from workers.surgery.streamed import Streamed
 Others = Callable[[Step], Path | None]
 # Part of every key: raise it when the same recipe gives other weights than before, or shows more of them.
 SURGERY_VERSION = 5
+# Part of every key, too: raise it when manifests have other fields than before.
+MANIFEST_VERSION = 2
 POINTER = "/candidate/recipe"
 # What is to blame on the step, not on the checkpoint or the machine.
 _OF_A_STEP = frozenset(
@@ -87,7 +81,6 @@ class Application:
         progress: Progress,
         check_cancelled: CheckCancelled,
         shard_bytes: int,
-        resume: Path | None = None,
     ) -> None:
         self._source, self._source_fingerprint = source, source_fingerprint
         self._reference = reference
@@ -95,7 +88,7 @@ class Application:
         self._texts = calibration
         self._others = {index: path for index, step in enumerate(recipe) if (path := others(step)) is not None}
         self._progress, self._check_cancelled = progress, check_cancelled
-        self._shard_bytes, self._resume = shard_bytes, resume
+        self._shard_bytes = shard_bytes
         self._stages = list(stages(recipe))
         self._steps: dict[int, WholeStep] = {
             stage.first: runner_of(recipe[stage.first])(recipe[stage.first])
@@ -142,6 +135,7 @@ class Application:
             "source": self._source_fingerprint,
             "recipe": canonical_json(done),
             "surgery": SURGERY_VERSION,
+            "manifest": MANIFEST_VERSION,
         }
         versions = {str(index): step.version for index, step in self._steps.items() if index < end}
         texts = {
@@ -175,14 +169,10 @@ class Application:
         for index, step in enumerate(steps, stage.first):
             weights.append(check_one(source, step, pointer=f"{POINTER}/{index}"))
 
-        resumption = Resumption(self._resume, key)
-
         def build(folder: Path) -> None:
             with open_tensors(source) as reader, open_tensors(self._source) as base_reader:
                 began = time.monotonic()
                 known = {} if before is None else {change.name: change for change in before.manifest.tensors}
-                norms = {} if before is None else {change.name: change for change in before.manifest.norms}
-                biases = {} if before is None else {change.name: change for change in before.manifest.biases}
                 records = () if before is None else before.manifest.steps
                 origins = {} if before is None else before.manifest.origins
                 copy_companions(source.path, folder)
@@ -226,9 +216,6 @@ class Application:
                             check_cancelled=self._check_cancelled,
                             recipe=self._recipe,
                             origins=origins,
-                            resumption=resumption,
-                            norms=norms,
-                            biases=biases,
                         )
                         if text is not None:
                             _warn_of_text(shop, text)
@@ -238,18 +225,11 @@ class Application:
                     (folder / "config.json").write_text(json.dumps(shop.config, indent=2) + "\n")
                     changes, record = shop.changes, self._record(stage, began, shop, text)
                     origins = {name: origin for name, origin in shop.origins.items() if origin != name}
-                    norms, biases = shop.norms, shop.biases
-                self._finish(folder, key, stage, changes, norms, biases, (*records, record), origins)
+                self._finish(folder, key, stage, changes, (*records, record), origins)
 
-        try:
-            entry = self._store.get_or_build(
-                key, build, expected_bytes=source.bytes, check_cancelled=self._check_cancelled
-            )
-        except HemostatError:
-            resumption.drop()
-            raise
-        resumption.drop()
-        return opened(entry)
+        return opened(
+            self._store.get_or_build(key, build, expected_bytes=source.bytes, check_cancelled=self._check_cancelled)
+        )
 
     def _record(
         self, stage: Stage, began: float, shop: StepRun | None = None, text: CalibrationText | None = None
@@ -271,15 +251,12 @@ class Application:
         key: str,
         stage: Stage,
         changes: dict[str, TensorChange],
-        norms: dict[str, NormChange],
-        biases: dict[str, BiasChange],
         records: Sequence[StepRecord],
         origins: dict[str, str | None],
     ) -> None:
         done = self._recipe[: stage.end]
         result = fingerprint(folder, check_cancelled=self._check_cancelled)
         info = inspect(folder)
-        head = {"lm_head.weight"} | ({"model.embed_tokens.weight"} if info.tied else set())
         listed = sorted_changes(changes.values())
         bits, sparsity, error = totals(listed)
         model_bits, size = model_storage(info, listed)
@@ -290,8 +267,6 @@ class Application:
             recipe=tuple(json.loads(canonical_json(done))),
             recipe_fingerprint=recipe_fingerprint(done),
             tensors=listed,
-            norms=sorted_norms(norms.values()),
-            biases=sorted_biases(biases.values()),
             steps=tuple(records),
             origins=origins,
             scheme="simulated" if info.quantization is None else info.scheme,
@@ -302,8 +277,6 @@ class Application:
             model_bits_per_weight=model_bits,
             model_nominal_bytes=size,
             file_bytes=info.bytes,
-            embedding_changed=any(name.endswith("embed_tokens.weight") for name in changes),
-            head_changed=bool(head & changes.keys()),
             seconds=round(sum(record.seconds for record in records), 3),
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")

@@ -45,34 +45,6 @@ class TensorChange(Contract):
         return self.zeros / self.elements
 
 
-class VectorChange(Contract):
-    """One vector beside the weights that a step changed. Vectors count in no total of the manifest."""
-
-    name: str
-    elements: int
-    steps: tuple[int, ...] = Field(description="indices of the recipe's steps that changed it")
-
-
-class NormChange(VectorChange):
-    """One norm, in its learned gain or beside it."""
-
-    reconstruction_error: float | None = Field(
-        description="‖g − g'‖ / ‖g‖ of the gain that a stored weight means, g being the unmodified model's; null "
-        "where it has none of that shape, or it is 0"
-    )
-    not_expressed: str | None = Field(
-        default=None, description="what was changed that the error of a gain does not tell; null: nothing"
-    )
-
-
-class BiasChange(VectorChange):
-    """One bias."""
-
-    reconstruction_error: float | None = Field(
-        description="‖b − b'‖ / ‖b‖, b being the unmodified model's; null where it has none of that length, or it is 0"
-    )
-
-
 class StepRecord(Contract):
     """How one step, or a run of neighbouring steps that went through the weights together, was done."""
 
@@ -99,8 +71,6 @@ class Manifest(Contract):
     recipe: tuple[dict[str, object], ...]
     recipe_fingerprint: str | None
     tensors: tuple[TensorChange, ...]
-    norms: tuple[NormChange, ...] = ()
-    biases: tuple[BiasChange, ...] = ()
     steps: tuple[StepRecord, ...] = ()
     origins: dict[str, str | None] = Field(
         default_factory=dict,
@@ -116,10 +86,6 @@ class Manifest(Contract):
     model_bits_per_weight: float
     model_nominal_bytes: int
     file_bytes: int = Field(default=0, description="weight files on disk")
-    embedding_changed: bool = False
-    head_changed: bool = Field(
-        default=False, description="the output matrix is another one (with tied embeddings: both)"
-    )
     seconds: float = 0.0
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.models.checkpoint import CheckpointInfo
-from workers.surgery.account import model_storage, nominal_share
+from workers.surgery.account import model_storage
 from workers.surgery.manifest import MANIFEST, Manifest
 from workers.surgery.store import StoredCheckpoint
 
@@ -34,8 +34,6 @@ class Modified:
 def opened(entry: StoredCheckpoint) -> Modified:
     """What the store holds, with its manifest."""
     manifest = Manifest.model_validate_json((entry.path / MANIFEST).read_bytes())
-    # A checkpoint may be of the time when its manifest had this by tensor alone.
-    manifest = manifest.model_copy(update={"nominal_sparsity": nominal_share(manifest.tensors)})
     return Modified(entry.path, manifest.fingerprint, manifest, entry.built, entry)
 
 

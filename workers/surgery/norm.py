@@ -45,12 +45,8 @@ class EpsilonStep:
         self._step = step
 
     def run(self, shop: StepRun) -> None:
-        """Sets it. The gains stay, and the manifest says so of each norm: what another epsilon does depends on how
-        large the activations are."""
-        before = float(shop.config.get(EPSILON, _DEFAULT))
-        for norm in shop.weights:
-            shop.changed_beside(norm.name, f"its epsilon is {self._step.epsilon:g}, in place of {before:g}")
-        shop.figures["epsilon_before"] = before
+        """Sets it; the gains stay."""
+        shop.figures["epsilon_before"] = float(shop.config.get(EPSILON, _DEFAULT))
         shop.figures["epsilon"] = self._step.epsilon
         shop.config[EPSILON] = self._step.epsilon
 

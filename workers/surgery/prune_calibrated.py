@@ -107,10 +107,13 @@ class CalibratedPruning(Generic[Seen, Prepared]):
     def _mixed(self, shop: StepRun, layers: list[int], shares: list[float], sizes: list[int]) -> dict[str, Quota]:
         """Every matrix has its layer's N of the pattern's M."""
         kept, of = self.step.n_of_m()
-        keeps = kept_of_layers(shares, sizes, kept, of, check_cancelled=shop.check_cancelled, warn=shop.warn)
+        alike = len(set(sizes)) == 1
+        keeps = kept_of_layers(shares, kept, of) if alike else [kept] * len(layers)
         kept_of = dict(zip(layers, keeps, strict=True))
         if set(keeps) == {kept}:
-            shop.warn(_all_alike(shares, sizes, kept, of))
+            why = "OWL's shares round to it" if alike else "what is addressed differs in size from layer to layer"
+            hint = "a greater owl_range, or a greater M" if alike else "the same modules in each layer"
+            shop.warn(f"every layer keeps {kept}:{of}, as with allocation uniform: {why}. {hint} may change that")
         return {
             one.name: quota_of_pattern(kept_of[one.layer or 0], of, one.shape[0], one.shape[1]) for one in shop.weights
         }
@@ -131,20 +134,6 @@ class CalibratedPruning(Generic[Seen, Prepared]):
                 scores += [shop.read(name).float().abs() * norm_I for name in group if name in names]
             ratios[block.index] = outlier_ratio(scores, self.step.owl_threshold)
         return ratios
-
-
-def _all_alike(shares: Sequence[float], sizes: Sequence[int], kept: int, of: int) -> str:
-    """Why every layer keeps the pattern's N, and what may be done."""
-    if len(set(sizes)) > 1 and any(abs((1 - share) * of - kept) > 0.5 for share in shares):
-        return (
-            f"every layer keeps {kept}:{of}, though OWL's shares would let layers differ: what is addressed differs in "
-            f"size from layer to layer, and of mixtures of mean {kept}:{of} none nearer to OWL's shares was found. The "
-            "result is that of allocation uniform; name the same modules in each layer"
-        )
-    return (
-        f"OWL's shares round to {kept}:{of} in every layer: the result is that of allocation uniform; a greater "
-        "owl_range, or a greater M, may let layers differ"
-    )
 
 
 def _blocks_with(walk: Walk, addressed: Sequence[str], last: int) -> Iterator[tuple[Block, set[str]]]:

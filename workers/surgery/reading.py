@@ -8,7 +8,6 @@ from safetensors import safe_open
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
-from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
 
 _CHUNK = 1 << 24
 
@@ -34,29 +33,6 @@ def open_tensors(info: CheckpointInfo) -> Iterator[TensorReader]:
     """A reader for the length of a `with`."""
     with ExitStack() as stack:
         yield TensorReader(info, stack)
-
-
-def check_weights(
-    info: CheckpointInfo,
-    *,
-    pointer: str = "",
-    progress: Progress = no_progress,
-    check_cancelled: CheckCancelled = never_cancelled,
-) -> None:
-    """Reads every tensor once. For checkpoints that somebody else made.
-
-    Raises `HemostatError(CHECKPOINT_NOT_FINITE)`, naming the tensor, the first index and the number of values that are
-    NaN or infinite; takes about a second per GB.
-    """
-    with open_tensors(info) as reader:
-        for done, name in enumerate(sorted(info.tensors)):
-            check_cancelled()
-            progress("check weights", done, len(info.tensors))
-            try:
-                reader.read(name)
-            except HemostatError as error:
-                raise HemostatError(error.code, error.detail, hint=error.hint, pointer=pointer) from None
-        progress("check weights", len(info.tensors), len(info.tensors))
 
 
 def check_finite(name: str, tensor: torch.Tensor) -> None:

@@ -52,13 +52,11 @@ def apply(
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
     shard_bytes: int = SHARD_BYTES,
-    resume: Path | None = None,
 ) -> Modified:
     """The modified checkpoint, from the store where it is there. The empty recipe gives the source itself.
 
     `reference` is the unmodified model that mitigations align with (default: the source), `calibration` gives the text
-    of a step that looks at activations, `others` the folder of an adapter or other model that a step takes. In the
-    folder `resume`, which outlives an attempt, a step that trains for long keeps its state, and goes on from it.
+    of a step that looks at activations, `others` the folder of an adapter or other model that a step takes.
     `progress(phase, done, total)`; `check_cancelled` is called between pieces of work of at most a second or so. Raises
     `HemostatError`: what the checks of the steps and the text sources raise, CHECKPOINT_NOT_FINITE for a source with
     NaN or infinity in any tensor, ACTIVATIONS_NOT_FINITE, DISK_FULL.
@@ -77,7 +75,6 @@ def apply(
         progress,
         check_cancelled,
         shard_bytes,
-        resume,
     )
     return work.run()
 

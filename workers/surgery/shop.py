@@ -4,7 +4,7 @@ Everything it makes goes to disk at once, one tensor at a time; the new checkpoi
 source when the step is done, so that memory holds what the step itself holds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,14 +18,12 @@ from app.recipes.base import Step
 from app.recipes.lowrank import Truncated
 from app.recipes.recipe import Recipe
 from app.recipes.repair import RepairLowrank
-from workers.surgery.account import bias_change_of, change_of, norm_change_of
+from workers.surgery.account import change_of
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.channels import Channels
-from workers.surgery.gains import offset_of
-from workers.surgery.manifest import BiasChange, NormChange, TensorChange
+from workers.surgery.manifest import TensorChange
 from workers.surgery.reading import TensorReader, check_finite
-from workers.surgery.resumption import Resumption
 from workers.surgery.safetensors_writer import DTYPES, Planned, ShardWriter, plan_shards, write_shards
 from workers.surgery.width import width_of
 
@@ -38,10 +36,9 @@ class StepRun:
     `source` is the checkpoint as the steps before left it, `base` the one before all steps, `reference` the unmodified
     model of the job (the base, unless a job says otherwise): only methods that align with it may read it. `weights` are
     those that the step addresses. `config` becomes the result's config.json: change it in place. `scratch` is an empty
-    folder for memory maps, removed afterwards. `recipe` is the whole one. `origins`: see `Manifest`. `resumption`
-    keeps the state of a long training for the attempt after a lost one. `channels` is the record of those that the
-    result has scaled: a step that scales some says so there before it puts the tensors. The result begins as a copy of
-    the source.
+    folder for memory maps, removed afterwards. `recipe` is the whole one. `origins`: see `Manifest`.
+    `channels` is the record of those that the result has scaled: a step that scales some says so there before it puts
+    the tensors. The result begins as a copy of the source.
     """
 
     def __init__(
@@ -63,25 +60,17 @@ class StepRun:
         check_cancelled: CheckCancelled,
         recipe: Recipe = (),
         origins: dict[str, str | None] | None = None,
-        resumption: Resumption | None = None,
-        norms: Mapping[str, NormChange] | None = None,
-        biases: Mapping[str, BiasChange] | None = None,
     ) -> None:
         self.source, self.base, self.reference = source, base, reference
         self.step, self.index, self.weights = step, index, tuple(weights)
         self.calibration = calibration
         self._other = other
         self.scratch, self.recipe = scratch, recipe
-        self.resumption = resumption or Resumption()
         self.config: dict[str, Any] = dict(source.config)
         self.channels, self._channels_before, self._base_channels = map(Channels.of, (source, source, base))
         self.warnings: list[str] = []
         self.figures: dict[str, float] = {}
         self.changes: dict[str, TensorChange] = dict(before)
-        self._norms_before = norms or {}
-        self.norms: dict[str, NormChange] = dict(self._norms_before)
-        self._biases_before = biases or {}
-        self.biases: dict[str, BiasChange] = dict(self._biases_before)
         self.progress, self.check_cancelled = progress, check_cancelled
         self._reader, self._base_reader, self._before = reader, base_reader, before
         self._origins_before = origins or {}
@@ -124,15 +113,14 @@ class StepRun:
         *,
         bits: float | None = None,
         sparsity: float | None = None,
-        account: bool = True,
         inserted: bool = False,
     ) -> None:
         """Makes `tensor` the result's tensor of that name, in the dtype it comes in.
 
-        Norms and biases enter the manifest, and a matrix (unless `account` is false) with `bits` bits per weight and
-        the share of zeros `sparsity` that was asked for; without `bits` it takes what it took before: a step that moves
-        weights off the grid that they may be on says `width_of` the tensor. `inserted`: the unmodified model has none
-        that it could be compared with. Raises CHECKPOINT_NOT_FINITE where it holds NaN or infinity.
+        A matrix enters the manifest with `bits` bits per weight and the share of zeros `sparsity` that was asked for.
+        Without `bits` it takes what it took before: a step that moves weights off the grid that they may be on says
+        `width_of` the tensor. `inserted`: the unmodified model has none that it could be compared with. Raises
+        CHECKPOINT_NOT_FINITE if it holds NaN or infinity.
         """
         check_finite(name, tensor)
         known = self.source.tensors.get(name)
@@ -140,17 +128,9 @@ class StepRun:
             self.origins[name] = None
         self.channels.reshaped(name, tuple(tensor.shape))
         tensor = tensor.detach().contiguous()
-        if account and tensor.ndim >= 2:
+        if tensor.ndim >= 2:
             self.changes[name] = self._change(name, tensor, bits, sparsity)
-        elif account and name.endswith("norm.weight"):
-            self.norms[name] = self._norm_change(name, tensor)
-        elif account and name.endswith(".bias"):
-            self.biases[name] = self._bias_change(name, tensor)
         self._store(name, tensor)
-
-    def changed_beside(self, name: str, what: str) -> None:
-        """A norm keeps its gain and does something else all the same: the manifest says what no error of it shows."""
-        self.norms[name] = self._norm_change(name, self.read(name), what)
 
     def put_packed(
         self, module: str, parts: dict[str, torch.Tensor], dequantized: torch.Tensor, *, bits: float
@@ -177,18 +157,12 @@ class StepRun:
         self.channels.copy(name, self._channels_before, of)
         if of in self._before:
             self.changes[name] = self._before[of].model_copy(update={"name": name})
-        if of in self._norms_before:
-            self.norms[name] = self._norms_before[of].model_copy(update={"name": name})
-        if of in self._biases_before:
-            self.biases[name] = self._biases_before[of].model_copy(update={"name": name})
 
     def drop(self, name: str) -> None:
         """The result has no such tensor."""
         self._plan.pop(name, None)
         self._planned.pop(name, None)
         self.changes.pop(name, None)
-        self.norms.pop(name, None)
-        self.biases.pop(name, None)
         self.origins.pop(name, None)
         self._came.pop(name, None)
         self.channels.forget(name)
@@ -198,8 +172,6 @@ class StepRun:
         self._plan.clear()
         self._planned.clear()
         self.changes.clear()
-        self.norms.clear()
-        self.biases.clear()
         self.origins.clear()
         self._came.clear()
         self.channels.forget()
@@ -262,27 +234,6 @@ class StepRun:
             sparsity=sparsity,
             before=before,
             in_parts=self._in_parts(bits, before, width_of(tensor)),
-        )
-
-    def _norm_change(self, name: str, stored: torch.Tensor, not_expressed: str | None = None) -> NormChange:
-        meant = self._meant_before(name, stored)
-        original = None if meant is None else meant.to(torch.float32) + offset_of(self.base)
-        return norm_change_of(
-            name,
-            self.channels.meaning(name, stored).to(torch.float32) + offset_of(self.source),
-            steps=(self.index,),
-            original=original,
-            not_expressed=not_expressed,
-            before=self._norms_before.get(self._came.get(name, "")),
-        )
-
-    def _bias_change(self, name: str, stored: torch.Tensor) -> BiasChange:
-        return bias_change_of(
-            name,
-            self.channels.meaning(name, stored),
-            steps=(self.index,),
-            original=self._meant_before(name, stored),
-            before=self._biases_before.get(self._came.get(name, "")),
         )
 
     def _meant_before(self, name: str, stored: torch.Tensor) -> torch.Tensor | None:

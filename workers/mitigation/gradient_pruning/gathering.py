@@ -84,7 +84,6 @@ def gather(
             tokens_NL,
             folder,
             names=names,
-            mean=False,
             dtype=dtype,
             progress=progress,
             check_cancelled=check_cancelled,

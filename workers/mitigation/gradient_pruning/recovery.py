@@ -26,7 +26,6 @@ from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
-from workers.surgery.resumption import Resumption
 
 # Adam's step relative to the root mean square of a matrix's kept weights.
 RATE = 3e-4
@@ -39,7 +38,6 @@ class Recovery:
 
     `tokens_NL`: the windows, of which `Split` says what is trained on; `reference`: what leaves the last block of the
     reference on them, `teacher` its skeleton.
-    `state` and `restore` take it over an interruption: going on gives what going through would have given.
     """
 
     def __init__(
@@ -108,16 +106,9 @@ class Recovery:
         progress: Progress = no_progress,
         check_cancelled: CheckCancelled = never_cancelled,
         clock: Callable[[], float] = time.monotonic,
-        resumption: Resumption | None = None,
     ) -> list[float]:
-        """Steps until the first bound is reached; the KL of each. With `resumption` from where a lost attempt was, its
-        time counted."""
-        resumption = resumption or Resumption()
+        """Steps until the first bound is reached; the KL of each."""
         began, found = clock(), list[float]()
-        before = resumption.load()
-        if before is not None:
-            self.restore(before["work"])
-            began, found = began - before["seconds"], list(before["found"])
         while True:
             passed = clock() - began
             parts = [0.0]
@@ -130,20 +121,6 @@ class Recovery:
             check_cancelled()
             progress("recovery", *((self.steps, steps) if steps is not None else (int(passed), int(seconds or 0))))
             found.append(self.step(max(parts), check_cancelled))
-            resumption.offer(lambda: {"work": self.state(), "found": found, "seconds": clock() - began})
-
-    def state(self) -> dict[str, Any]:
-        """What a later `restore` needs: for torch.save."""
-        return {"steps": self.steps, "masters": self.kept.masters, "optimizer": self.kept.optimizer.state_dict()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from where `state` was taken; masks are those of this object."""
-        self.steps = int(state["steps"])
-        with torch.no_grad():
-            for name, master in self.kept.masters.items():
-                master.copy_(state["masters"][name])
-        self.kept.optimizer.load_state_dict(state["optimizer"])
-        self.kept.write()
 
     def _start(self, step: int) -> int:
         """The first window of a step: every epoch each batch once, in an order that seed and epoch decide."""

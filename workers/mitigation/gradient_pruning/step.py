@@ -239,7 +239,6 @@ class _Work:
             steps=step.recovery_steps,
             progress=shop.progress,
             check_cancelled=shop.check_cancelled,
-            resumption=shop.resumption,
         )
         after = work.measure(shop.check_cancelled)
         work.kept.close()

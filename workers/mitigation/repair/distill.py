@@ -12,7 +12,6 @@ Names: N windows, L tokens of a window, T positions, D hidden size.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from math import cos, pi
 from typing import Any
@@ -28,7 +27,6 @@ from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
-from workers.surgery.resumption import Resumption
 
 STEP_TOKENS = 1024
 MICRO_TOKENS = 512
@@ -125,22 +123,15 @@ class Distiller:
         seed: int,
         seconds: float | None = None,
         rate: Rate = FULL,
-        resumption: Resumption | None = None,
     ) -> int:
-        """So many steps, or as many as `seconds` allow; returns how many were done. With `resumption` from where a lost
-        attempt was, its time counted."""
+        """So many steps, or as many as `seconds` allow; returns how many were done."""
         parameters = [parameter for one in self._adapted.values() for parameter in one.parameters(recurse=False)]
         if not parameters or not steps or not rate.size:
             return 0
-        resumption = resumption or Resumption()
         adam = adam_of(self._adapted.values(), rate, (0.9, 0.98))
-        began, first = time.monotonic(), 0
-        before = resumption.load()
-        if before is not None:
-            self.restore(before, adam)
-            began, first = began - before["seconds"], before["steps"]
+        began = time.monotonic()
         batches = _batches(self._split.train, max(1, STEP_TOKENS // self._tokens_NL.shape[1]), seed)
-        for step, windows in enumerate(islice(batches, first, steps), first):
+        for step, windows in enumerate(islice(batches, steps)):
             spent = (time.monotonic() - began) / seconds if seconds else 0.0
             if spent >= 1:
                 return step
@@ -150,22 +141,8 @@ class Distiller:
             self._gradients(windows)
             torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
             adam.step()
-            resumption.offer(partial(self.state, adam, step + 1, time.monotonic() - began))
         self._progress("distill", steps, steps)
         return steps
-
-    def state(self, adam: torch.optim.Adam, steps: int, seconds: float) -> dict[str, Any]:
-        """What a later `restore` needs: for torch.save."""
-        factors = {name: (one.up_OR.detach(), one.down_RI.detach()) for name, one in self._adapted.items()}
-        return {"factors": factors, "optimizer": adam.state_dict(), "steps": steps, "seconds": seconds}
-
-    def restore(self, state: dict[str, Any], adam: torch.optim.Adam) -> None:
-        """Factors and optimizer as they were when `state` was taken."""
-        with torch.no_grad():
-            for name, (up_OR, down_RI) in state["factors"].items():
-                self._adapted[name].up_OR.copy_(up_OR)
-                self._adapted[name].down_RI.copy_(down_RI)
-        adam.load_state_dict(state["optimizer"])
 
     def _gradients(self, windows: Sequence[int]) -> None:
         many = max(1, MICRO_TOKENS // self._tokens_NL.shape[1])

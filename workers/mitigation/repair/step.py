@@ -248,7 +248,6 @@ class RepairStep:
             seed=self._step.seed,
             seconds=self._step.distill_s,
             rate=rate_at(start),
-            resumption=shop.resumption,
         )
         if steps:
             results.append((distiller.measure(), 3, distiller.factors()))

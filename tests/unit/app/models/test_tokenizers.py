@@ -6,7 +6,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.tokenizers import (
-    adds_bos,
+    _content,
     check_tokenizer,
     compare_tokenizers,
     has_chat_template,
@@ -127,7 +127,7 @@ def test_a_bos_is_what_transformers_adds(copy, bos, stated):
     edit_json(folder / "tokenizer_config.json", add_bos_token=stated, tokenizer_class="LlamaTokenizerFast")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     added = len(tokenizer.encode("ab")) - len(tokenizer.encode("ab", add_special_tokens=False))
-    assert added == int(adds_bos(folder)) == int(bos)
+    assert added == len(_content(folder).before) == int(bos)
 
 
 @pytest.mark.parametrize("kind", ["Unigram", "WordLevel"])
@@ -219,10 +219,8 @@ def test_a_token_that_was_added_may_lie_beyond_the_embeddings(copy):
 def test_what_is_put_around_a_text_counts(copy, tiny):
     roberta = {"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0]}
     both = {"type": "Sequence", "processors": [{"type": "ByteLevel"}, BOS]}
-    assert not adds_bos(tiny())
-    for number, (processor, begins, where) in enumerate(
-        ((BOS, True, "before"), (both, True, "before"), (EOS, False, "after"), (roberta, True, "before"))
+    for number, (processor, where) in enumerate(
+        ((BOS, "before"), (both, "before"), (EOS, "after"), (roberta, "before"))
     ):
         changed = edit(copy(name=f"{number}"), lambda data, new=processor: data.update(post_processor=new))
-        assert adds_bos(changed) == begins
         assert difference(tiny(), changed) == f"what is put {where} a text is [] in ref and [0] in cand"

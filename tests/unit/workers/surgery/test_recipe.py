@@ -42,7 +42,6 @@ def test_linear_layers_are_changed_and_nothing_else(tiny, store, kind):
         assert torch.isfinite(AutoModelForCausalLM.from_pretrained(modified.path)(tokens).logits).all()
         assert (modified.path / "config.json").read_bytes() == (tiny(kind) / "config.json").read_bytes()
         assert tokenizer.chat_template
-    assert (modified.manifest.head_changed, modified.manifest.embedding_changed) == (False, False)
     assert after.keys() == before.keys()
     changed = 0
     for name, weight in before.items():
@@ -115,7 +114,6 @@ def test_a_named_head_is_changed_alone_where_it_stands_alone(tiny, store):
     with operate(tiny("llama-untied"), store, RTN | {"modules": ["lm_head"]}) as modified:
         after = weights(modified.path)
     assert [name for name in before if not torch.equal(before[name], after[name])] == ["lm_head.weight"]
-    assert (modified.manifest.head_changed, modified.manifest.embedding_changed) == (True, False)
 
 
 @pytest.mark.parametrize("kind", ["lm_head", "embed_tokens"])
@@ -130,8 +128,6 @@ def test_a_tied_head_and_embedding_are_changed_together(tiny, store, kind):
     assert torch.equal(after[name], rtn(before[name]))
     assert torch.equal(model.lm_head.weight, after[name])
     assert torch.equal(model.get_input_embeddings().weight, after[name])
-    assert modified.manifest.head_changed
-    assert modified.manifest.embedding_changed
 
 
 def test_a_tied_model_s_second_copy_of_the_head_is_left_out(copy, store):

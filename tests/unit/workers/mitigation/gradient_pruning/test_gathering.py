@@ -9,9 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import CheckpointInfo, inspect
+from tests.unit.workers.mitigation.fisher import fisher_of
 from workers.mitigation.gradient_pruning import gathering
 from workers.mitigation.gradient_pruning.gathering import gather
-from workers.mitigation.gradients import Tape, fisher_of
+from workers.mitigation.gradients import Tape
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.callbacks import never_cancelled, no_progress
 from workers.surgery.reading import open_tensors

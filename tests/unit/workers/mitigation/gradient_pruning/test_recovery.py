@@ -8,10 +8,8 @@ from app.models.checkpoint import inspect
 from tests.support.stopping import Stop, StoppedError
 from workers.mitigation.gradient_pruning.recovery import Recovery
 from workers.mitigation.gradients import Tape
-from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.reading import open_tensors
-from workers.surgery.resumption import Resumption
 
 TOKENS = torch.randint(0, 320, (32, 64), generator=torch.Generator().manual_seed(2))  # 28 train: four steps an epoch
 
@@ -113,23 +111,6 @@ def test_running_blocks_again_gives_the_same(case):
         assert remembered.step(0.2) == pytest.approx(again.step(0.2), rel=1e-5)
 
 
-def test_going_on_from_a_saved_state_is_going_through(case, tmp_path):
-    through = case.recovery(seed=5)
-    for _ in range(6):
-        through.step(0.3)
-    first = case.recovery(seed=5)
-    for _ in range(3):
-        first.step(0.3)
-    torch.save(first.state(), tmp_path / "state.pt")
-    second = case.recovery(seed=5)
-    second.restore(torch.load(tmp_path / "state.pt"))
-    for _ in range(3):
-        second.step(0.3)
-    assert second.steps == 6
-    for name, linear in through.kept.linears.items():
-        assert torch.equal(linear.weight, second.kept.linears[name].weight), name
-
-
 def test_it_ends_at_the_first_of_both_bounds(case):
     ticks = iter(range(1000))
 
@@ -140,24 +121,6 @@ def test_it_ends_at_the_first_of_both_bounds(case):
     assert len(case.recovery().run(seconds=4, steps=100, clock=clock, progress=lambda *a: told.append(a))) == 3
     assert told[0] == ("recovery", 0, 100)
     assert len(case.recovery().run(seconds=1e9, steps=2)) == 2
-
-
-def test_time_that_a_lost_attempt_had_spent_counts(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(resumption, "EVERY_S", 0.0)
-    monkeypatch.setattr(resumption, "_REST", 0)
-    kept = Resumption(tmp_path, "key")
-
-    def clock():
-        return float(next(ticks))
-
-    ticks = iter(range(100))
-    first = case.recovery().run(seconds=None, steps=2, clock=clock, resumption=kept)
-    spent = (kept.load() or {})["seconds"]
-    assert spent == 4  # two looks a step: before it, and when its state is kept
-    ticks = iter(range(100))
-    found = case.recovery().run(seconds=spent + 2, steps=None, clock=clock, resumption=Resumption(tmp_path, "key"))
-    assert found[:2] == first[:2]
-    assert len(found) == 3  # at 5 of 6 seconds one more step begins
 
 
 def test_every_epoch_sees_every_window_once(case):

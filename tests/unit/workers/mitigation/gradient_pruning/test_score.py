@@ -8,11 +8,9 @@ def gradients(seed, scale=1.0, *, squares=True):
     draws = torch.Generator().manual_seed(seed)
     return LayerGradients(
         squares_OI=scale * torch.rand(3, 5, generator=draws) if squares else None,
-        mean_OI=None,
         outputs_O=scale * torch.rand(3, generator=draws),
         outputs_OO=None,
         inputs_I=torch.rand(5, generator=draws),
-        inputs_II=None,
     )
 
 

@@ -10,10 +10,8 @@ from tests.support.quantizing import divergence
 from tests.support.refusals import refusal_of
 from workers.mitigation.gradient_pruning import recovery
 from workers.mitigation.gradient_pruning import step as pruning
-from workers.surgery import resumption
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.channels import Channels
-from workers.surgery.store import CheckpointStore
 
 STEP = {"type": "prune.gradient", "sparsity": 0.5, "passes": 2, "reconstruct_epochs": 2}
 
@@ -228,33 +226,6 @@ def test_layers_that_moved_are_not_held_to_those_of_their_number(tiny, shared):
         assert "order of its layers" in modified.manifest.steps[-1].warnings[0]
         ours, theirs = weights(modified.path), weights(alone.path)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
-def test_a_lost_attempt_is_gone_on_with_as_if_it_had_not_been(tiny, tmp_path, store, monkeypatch):
-    monkeypatch.setattr(resumption, "EVERY_S", 0.0)
-    monkeypatch.setattr(resumption, "_REST", 0)
-    step = STEP | {"reconstruct": False, "recovery_steps": 5}
-
-    class LostError(Exception):
-        pass
-
-    def lose(phase, done, total):
-        if (phase, done) == ("recovery", 3):
-            raise LostError
-
-    with pytest.raises(LostError):
-        prune(tiny(), store, step, progress=lose, resume=tmp_path / "training")
-    assert len(list((tmp_path / "training").iterdir())) == 1
-    told = []
-    options = {"progress": lambda phase, done, total: told.append((phase, done)), "resume": tmp_path / "training"}
-    with (
-        prune(tiny(), store, step, **options) as found,
-        prune(tiny(), CheckpointStore(tmp_path / "through", 10**9), step) as through,
-    ):
-        assert [done for phase, done in told if phase == "recovery"] == [3, 4]
-        assert found.fingerprint == through.fingerprint
-        assert found.manifest.steps[-1].figures == through.manifest.steps[-1].figures
-    assert list((tmp_path / "training").iterdir()) == []
 
 
 @pytest.mark.parametrize(("windows", "warned"), [(4, False), (3, True)])

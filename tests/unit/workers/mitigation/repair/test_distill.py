@@ -15,11 +15,9 @@ from workers.mitigation.repair.closed_form import Factors
 from workers.mitigation.repair.distill import FINE_NATS, FINE_RATE, RATE, Distiller, _batches, _share, rate_at
 from workers.mitigation.repair.optimizer import Rate
 from workers.mitigation.split import Split
-from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
 from workers.surgery.reading import open_tensors
-from workers.surgery.resumption import Resumption
 
 NAMES = ("model.layers.0.self_attn.v_proj", "model.layers.2.mlp.down_proj")
 
@@ -88,17 +86,6 @@ def test_seconds_bound_it(made):
     distiller, *_ = made
     assert distiller.train(10**6, seed=0, seconds=0.5) < 10**6
     assert distiller.train(0, seed=0) == 0
-
-
-def test_time_that_a_lost_attempt_had_spent_counts(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(resumption, "EVERY_S", 0.0)
-    distiller, *_ = made
-    kept = Resumption(tmp_path, "key")
-    assert distiller.train(1, seed=0, resumption=kept) == 1
-    state = kept.load()
-    assert 0 < state["seconds"] < 600
-    torch.save(state | {"seconds": 3600.0}, tmp_path / "key.pt")
-    assert distiller.train(10**6, seed=0, seconds=3000, resumption=Resumption(tmp_path, "key")) == 1
 
 
 def test_every_window_comes_as_often_as_any_other():

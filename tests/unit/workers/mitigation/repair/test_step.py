@@ -16,7 +16,6 @@ from workers.mitigation.repair.blocks import Blocks
 from workers.mitigation.repair.closed_form import Factors, Metric
 from workers.mitigation.repair.distill import FINE_NATS, FINE_RATE, RATE, Distiller
 from workers.mitigation.repair.step import RepairStep, gradient_windows
-from workers.surgery import resumption
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.quantize_rtn import quantize
 from workers.surgery.reading import open_tensors
@@ -317,38 +316,6 @@ def test_a_disk_that_is_full_when_the_adapter_is_written_is_told(tiny, tmp_path,
         operate(tiny(), tmp_path / "store", RTN, repair(16, allocation="uniform") | options)
     assert caught.value.code is ErrorCode.DISK_FULL
     assert not list((tmp_path / "store").glob(".staging-*"))
-
-
-def test_a_lost_attempt_is_gone_on_with_as_if_it_had_not_been(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(resumption, "EVERY_S", 0.0)
-    monkeypatch.setattr(resumption, "_REST", 0)
-    steps = RTN, repair(block_epochs=1, distill_steps=6)
-
-    class LostError(Exception):
-        pass
-
-    def lose(phase, done, total):
-        if (phase, done) == ("distill", 4):
-            raise LostError
-
-    with pytest.raises(LostError):
-        operate(tiny(), tmp_path / "lost", *steps, progress=lose, resume=tmp_path / "training")
-    (state,) = (tmp_path / "training").iterdir()
-    assert torch.load(state)["steps"] == 4
-    told = []
-    options = {"progress": lambda phase, done, total: told.append((phase, done)), "resume": tmp_path / "training"}
-    with (
-        operate(tiny(), tmp_path / "lost", *steps, **options) as found,
-        operate(tiny(), tmp_path / "through", *steps) as through,
-    ):
-        assert [done for phase, done in told if phase == "distill"] == [4, 5, 6]
-        assert found.fingerprint == through.fingerprint
-        ours, theirs = (
-            {name: value for name, value in one.manifest.steps[-1].figures.items() if not name.endswith("_s")}
-            for one in (found, through)
-        )
-        assert ours == theirs
-    assert list((tmp_path / "training").iterdir()) == []
 
 
 def test_what_the_reference_writes_is_fitted_on_beside_the_text(tiny, tmp_path, monkeypatch):

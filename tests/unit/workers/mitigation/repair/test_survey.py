@@ -112,11 +112,9 @@ def test_an_error_counts_by_gradients_at_outputs_and_tokens_by_theirs(tiny, tmp_
                 factor = torch.randn(outputs, 4, generator=draws) * torch.logspace(1, -2, outputs)[:, None]
                 gradients[name] = LayerGradients(
                     squares_OI=None,
-                    mean_OI=None,
                     outputs_O=factor.square().sum(1),
                     outputs_OO=factor @ factor.T,
                     inputs_I=torch.zeros(inputs),
-                    inputs_II=None,
                     positions_NL=torch.rand(32, 32, generator=draws) ** 20,
                 )
         _, found, _ = survey(wounded.path, tiny(), tmp_path / "scratch", [0, 1, 2], most=4, gradients=gradients)
