@@ -231,21 +231,6 @@ def _is_whole(step: Mapping[str, Any], field: str) -> bool:
     return int in kinds and float not in kinds
 
 
-def _limits(step: Mapping[str, Any], field: str) -> str:
-    """Between which numbers the step takes its field, as it follows the field's name; "" where nothing limits it."""
-    kind = step.get("type")
-    known = STEPS.get(kind) if isinstance(kind, str) else None
-    node = {} if known is None else known.model_json_schema()["properties"].get(field, {})
-    words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    parts = [
-        f"{word} {told(one[bound])}"
-        for one in node.get("anyOf", [node])
-        for bound, word in words.items()
-        if bound in one
-    ]
-    return f" {' and '.join(parts)}" if parts else ""
-
-
 def _scalars(annotation: Any) -> set[type]:
     arguments = [
         part for part in getattr(annotation, "__args__", ()) if not isinstance(part, annotated_types.BaseMetadata)
@@ -280,9 +265,8 @@ def _check_values(
         why = _fault(steps[index], field, value)
         if why is not None:
             which = f" (value {number + 1} of {len(values)} in the range)" if ranged else ""
-            taken = [told(other) for other in values if _fault(steps[index], field, other) is None]
-            instead = _instead(steps[index], field, value, taken, ranged)
-            _refuse(f"{field} = {told(value)} is not taken{which}: {why}", at, instead)
+            hint = f"leave {told(value)} out, or give values of {field} that the step takes without a sweep"
+            _refuse(f"{field} = {told(value)} is not taken{which}: {why}", at, hint)
 
 
 def _fault(step: Mapping[str, Any], field: str, value: Any) -> str | None:
@@ -295,34 +279,6 @@ def _fault(step: Mapping[str, Any], field: str, value: Any) -> str | None:
         if own:
             why = own[0]["msg"].removeprefix("Value error, ")
             return f"{why[:1].lower()}{why[1:]}"
-    return None
-
-
-def _instead(step: Mapping[str, Any], field: str, value: Any, taken: Sequence[str], ranged: bool) -> str:
-    """What to write where a value is refused."""
-    limits = _limits(step, field) or " that the step takes without a sweep"
-    opposed = None if taken else _opposed(step, field, value)
-    if opposed is not None:
-        return f"leave {opposed} out: beside it the step takes no {field}"
-    if len(taken) < FEWEST_VALUES:
-        return f"give values of {field}{limits}"
-    if ranged:
-        few = taken if len(taken) <= 12 else [*taken[:5], "…", taken[-1]]
-        return f"let the range leave {told(value)} out; of its values {', '.join(few)} are taken"
-    return f"leave {told(value)} out, or give a value of {field}{limits}"
-
-
-def _opposed(step: Mapping[str, Any], field: str, value: Any) -> str | None:
-    """The other field that is in the way: without it the step takes the value."""
-    turned = dict(step) | {field: value}
-    for other in turned:
-        if other in {field, "type"} or turned[other] is None:
-            continue
-        try:
-            _read({name: turned[name] for name in turned if name != other})
-        except ValidationError:
-            continue
-        return other
     return None
 
 

@@ -1,11 +1,11 @@
 """Which weights a recipe's step addresses, from tensor names and shapes alone.
 
-A step addresses weight matrices by layer and by module kind. A kind is the module's own name (`q_proj`), a group
-(`attention`, `mlp`, `experts`, `shared_expert`, `router`), a dotted end of the module's path (`self_attn.q_proj`,
-`experts.0.w1`), or one of the modules outside the layers: `embed_tokens`, `lm_head`. Mixtral's w1, w3, w2 also answer
-to `gate_proj`, `up_proj`, `down_proj`. Without kinds a step takes every linear layer of the decoder, experts included;
-routers, embeddings and head only when named, norms never. On a model with tied embeddings `embed_tokens` and `lm_head`
-are the same matrix: naming either changes both, and the model stays tied.
+A step addresses weight matrices by layer and by module kind. A kind is the module's own name (`q_proj`), or
+a group (`attention`, `mlp`, `experts`, `shared_expert`, `router`). It may be a dotted end of the module's path
+(`self_attn.q_proj`, `experts.0.w1`), or a module outside the layers: `embed_tokens`, `lm_head`. Mixtral's w1, w3, w2
+also answer to `gate_proj`, `up_proj`, `down_proj`. Without kinds a step takes every linear layer of the decoder,
+experts included; routers, embeddings and head only when named, norms never. On a model with tied embeddings
+`embed_tokens` and `lm_head` are the same matrix: naming either changes both, and the model stays tied.
 """
 
 from collections.abc import Iterable
@@ -80,7 +80,7 @@ def select(info: CheckpointInfo, step: Step, *, pointer: str = "") -> list[Weigh
     """The weights that `step` addresses; at least one.
 
     Raises `HemostatError(UNKNOWN_MODULE)` for a layer that the model has not, and for a kind that no weight of those
-    layers answers to, with the nearest valid one; `RECIPE_NOT_APPLICABLE` for weights that are no linear layers of a
+    layers answers to, with the nearest valid one. `RECIPE_NOT_APPLICABLE` for weights that are no linear layers of a
     known layout, are packed, or of a dtype that is not bf16, f16 or f32. `pointer` is the step's.
     """
     if info.quantization is not None:

@@ -95,8 +95,8 @@ def kept_packed(quantization: Mapping[str, Any] | None) -> str:
 
 
 def check_one_scheme(quantization: Mapping[str, Any], tensors: Iterable[str]) -> None:
-    """Raises CHECKPOINT_UNSUPPORTED where layers that vLLM runs as one product are packed in different ways: it would
-    take the first one's scheme for all of them, without a word where shapes allow it. `quantization` is one that
+    """Raises CHECKPOINT_UNSUPPORTED if layers that vLLM runs as one product are packed in different ways. vLLM would
+    take the first one's scheme for all of them without a word. `quantization` is one that
     `packings` takes, `tensors` are the names of the checkpoint's."""
     ignored = Targets(quantization.get("ignore"))
     groups = quantization["config_groups"]

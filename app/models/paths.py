@@ -10,9 +10,9 @@ def below(root: Path, relative: str, *, pointer: str = "") -> Path:
     """The real path of `relative` below `root` ("." is the root itself), links resolved; it need not exist.
 
     A link may stand anywhere below the root as long as it leads to a place below the root. Raises
-    `HemostatError(PATH_FORBIDDEN)`, with `pointer`, for an empty or absolute path, for `..`, NUL or a backslash, for
-    text that no file name can hold, and for what leads outside by a link. The answer shows nothing about what exists
-    outside.
+    `HemostatError(PATH_FORBIDDEN)`, with `pointer`, for an empty or absolute path, `..`, NUL, a backslash, and
+    text that no file name can hold. A link that leads outside is refused too. The answer shows nothing about what
+    exists outside.
     """
     parts = PurePosixPath(relative).parts
     if not relative or "\0" in relative or "\\" in relative or relative.startswith(("/", "~")) or ".." in parts:

@@ -122,8 +122,8 @@ class Registry:
 def load_registry(file: Path) -> Registry:
     """Reads and checks models.toml; read again only when the file has changed.
 
-    Raises `HemostatError(MODELS_FILE_INVALID)` for a missing or unreadable file, for bad TOML (with the line) and for
-    anything that does not fit the format above (with the line and the nearest valid name).
+    Raises `HemostatError(MODELS_FILE_INVALID)` for a missing or unreadable file, and for bad TOML with the line. What
+    does not fit the format above is reported with the line and the nearest valid name.
     """
     try:
         stat = file.stat()
@@ -139,7 +139,7 @@ def load_registry(file: Path) -> Registry:
 def register(file: Path, alias: str, target: Path | Snapshot, *, replace: bool = True) -> None:
     """Makes `alias` lead to `target`, and leaves everything else in the file as it is. Atomic, one process at a time.
 
-    Raises `HemostatError`: INVALID_REQUEST if the alias leads elsewhere and is not to be replaced; MODELS_FILE_INVALID
+    Raises `HemostatError`: INVALID_REQUEST if the alias leads elsewhere and is not to be replaced. MODELS_FILE_INVALID
     if the file does not fit its format, or the alias is not a valid one; PATH_FORBIDDEN if the file cannot be written.
     """
     try:

@@ -65,7 +65,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """Tensors of one file, by name, in the order of their data.
 
     Raises `HemostatError(CHECKPOINT_CORRUPT)` for a file that is truncated or longer than its header says, and for a
-    header that is not valid: bad JSON, a name twice, an unknown dtype, bytes that do not fit the shape, gaps, overlaps.
+    header that is not valid. That is bad JSON, a name twice, an unknown dtype, bytes that do not fit the shape, gaps or
+    overlaps.
     """
     try:
         with path.open("rb") as stream:

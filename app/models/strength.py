@@ -28,7 +28,7 @@ class Order:
 
     `places`: of each value among those asked for, weakest first. `neutral`: of `around`, what changes nothing.
     `sides`: where values lie on both sides of it, the places of those up to it and of those from it on, weakest first
-    each, the neutral one in both; empty otherwise.
+    each, the neutral one in both. Empty otherwise.
     """
 
     kind: Kind
@@ -47,7 +47,7 @@ def direction_of(kind: str, field: str) -> Direction | None:
 def order_of(info: CheckpointInfo, recipe: Recipe, knob: Knob) -> tuple[Order, list[float] | None]:
     """The order of a knob's values, and s of each where it removes a share; `info` is the model before the recipe.
 
-    Numbers of the same s stand by their own direction, other values of the same s as they were given: which of them
+    Numbers of the same s stand by their own direction, other values of the same s as they were given. Which of them
     does more to the model is not known beforehand.
 
     Raises what `check_recipe` raises for a recipe that the model cannot take.

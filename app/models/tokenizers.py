@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +86,9 @@ def compare_tokenizers(
 ) -> None:
     """Returns where both folders' tokenizers give the same tokens for every text.
 
-    Raises `HemostatError(VOCABULARY_MISMATCH)` with the first difference (the lowest token id, with both tokens; else
-    the first merge, flag or component), `CHECKPOINT_INCOMPLETE` or `CHECKPOINT_CORRUPT` for a tokenizer that is not
-    there or cannot be read.
+    Raises `HemostatError(VOCABULARY_MISMATCH)` with the first difference: the lowest token id, else the first flag,
+    merge, score or component. `CHECKPOINT_INCOMPLETE` or `CHECKPOINT_CORRUPT`: a tokenizer is missing or cannot be
+    read.
     """
     one, other = _content(reference), _content(candidate)
     difference = _first_difference(one, other, names)
@@ -110,16 +109,14 @@ def _first_difference(one: TokenizerContent, other: TokenizerContent, names: tup
         texts = [repr(side.tokens[token]) if token in side.tokens else "absent" for side in (one, other)]
         if texts[0] != texts[1]:
             return told(f"token {token}", *texts) + f" ({one.size} and {other.size} tokens in all)"
-    for token in sorted(one.added.keys() | other.added.keys()):
-        flags = [_told_flags(side.added.get(token)) for side in (one, other)]
-        if flags[0] != flags[1]:
-            return told(f"added token {token} ({one.tokens[token]!r})", *flags)
-    for index, (first, second) in enumerate(zip_longest(one.merges, other.merges)):
-        if first != second:
-            return told(f"merge {index}", first, second)
-    for index, (one_score, other_score) in enumerate(zip_longest(one.scores, other.scores)):
-        if one_score != other_score:
-            return told(f"the score of token {index}", one_score, other_score)
+    for subject, ours, theirs in (
+        ("added token", one.added, other.added),
+        ("merge", dict(enumerate(one.merges)), dict(enumerate(other.merges))),
+        ("the score of token", dict(enumerate(one.scores)), dict(enumerate(other.scores))),
+    ):
+        for index in sorted(ours.keys() | theirs.keys()):
+            if ours.get(index) != theirs.get(index):
+                return told(f"{subject} {index}", ours.get(index), theirs.get(index))
     for subject, first, second in (
         ("the tokenizer's model", one.model, other.model),
         ("the normalizer", one.normalizer, other.normalizer),
@@ -130,12 +127,6 @@ def _first_difference(one: TokenizerContent, other: TokenizerContent, names: tup
         if first != second:
             return told(subject, *(json.dumps(side, ensure_ascii=False)[:300] for side in (first, second)))
     return None
-
-
-def _told_flags(flags: list[bool] | None) -> str:
-    if flags is None:
-        return "no added token"
-    return "+".join(name for name, on in zip(_ADDED_FLAGS, flags, strict=True) if on) or "plain"
 
 
 def _content(path: Path) -> TokenizerContent:

@@ -61,12 +61,12 @@ class Step(Contract):
     """What any step may say: where it applies. What it is for the diagnosis and the mitigation is on the class:
 
     role         what it does to a model; every type of step has one
-    graded_by    the field that may differ from layer to layer; None: no field may
-    replaced_by  the mitigation that may stand in its place, which then has its `bits` or `sparsity`; None: none
+    graded_by    the field that may differ from layer to layer. None: no field may
+    replaced_by  the mitigation that may stand in its place, which then has its `bits` or `sparsity`. None: none
     runner       the class of the worker that does it, "module:Class"
     streamed     whether the runner changes one weight at a time and needs nothing else
-                 (`workers.surgery.steps.Runner`); others are given the checkpoint (`workers.surgery.shop.WholeStep`)
-    rules        the module of `app.models.steps` that checks it; None: that of its family
+                 (`workers.surgery.steps.Runner`). Others are given the checkpoint (`workers.surgery.shop.WholeStep`)
+    rules        the module of `app.models.steps` that checks it. None: that of its family
     title        its method's name in `words`
     variants     other runners, not streamed, by the value of `form`, `allocation` or `activations` that takes them
     """

@@ -1,7 +1,6 @@
 """Weights that become zero, and parts that go."""
 
 from collections.abc import Mapping
-from math import ceil
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
@@ -18,8 +17,6 @@ from app.recipes.base import (
 )
 from app.recipes.strength import FALLING, RISING, UNKNOWN
 
-# What a range times M may be above one half for rounding alone.
-_HAIR: Final = 1e-6
 # Positions of one step of recovery, at most: at least one window.
 RECOVERY_TOKENS: Final = 512
 
@@ -64,26 +61,9 @@ class CalibratedSparse(Calibrated, Sparse):
         if self.pattern is not None:
             why = f"pattern {self.pattern} zeros so many of every run of a row, whatever the scope"
             found.append(Idle(("scope",), ("pattern",), why, "give sparsity in place of pattern"))
-            found += self._one_n()
         if self.allocation != "owl":
             found.append(Idle(("owl_threshold", "owl_range"), ("allocation",), "it is OWL's", 'give allocation "owl"'))
         return found
-
-    def _one_n(self) -> list[Idle]:
-        """Where no N is nearer to OWL's share of a layer times M than the pattern's, whatever its outliers.
-
-        At one half, another N may be as near and none nearer: what is made would hang on the order of layers.
-        """
-        kept, of = self.n_of_m()
-        if self.owl_reach * of > 0.5 + _HAIR:
-            return []
-        if kept in (1, of - 1):
-            why = f"each layer keeps at least 1 and less than {of} of every {of}, on average {kept}: all keep {kept}"
-            hint = "give a pattern that keeps 2 to M - 2 of every M, such as 4:8"
-            return [Idle(("allocation",), ("pattern",), why, hint)]
-        why = f"within owl_range {self.owl_range:g} every layer's share rounds to {self.pattern}"
-        hint = f"give owl_range more than {ceil(5000 / of) / 10000:g}"
-        return [Idle(("allocation",), ("pattern", "owl_range"), why, hint)]
 
 
 class PruneMagnitude(CalibratedSparse):

@@ -233,7 +233,7 @@ class QuantizeDynamic(Calibrated):
     )
     mixed: bool = Field(
         default=False,
-        description="Gives each module 3, 4, 5, 6 or 8 bits; if simulated, also 8 bits to a few input columns.",
+        description="Gives each module 3, 4, 5, 6 or 8 bits.",
     )
     block_epochs: Annotated[int, Field(ge=0, le=1000), FALLING] = Field(
         default=3, description="Training epochs per block, towards the source's block; 0: none."

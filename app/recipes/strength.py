@@ -2,7 +2,7 @@
 
     bits: Annotated[int, Field(ge=2, le=8), FALLING]
 
-It bounds nothing and no schema shows it; `app.models.strength` orders a sweep's settings by it, and the plan of a
+It bounds nothing and no schema shows it. `app.models.strength` orders a sweep's settings by it, and the plan of a
 surface takes from it where a step that is left out is.
 """
 
@@ -53,7 +53,7 @@ UNKNOWN: Final = Direction("unknown")
 def around(neutral: float | None = None, *, configured: str | None = None, factor: bool = False) -> Direction:
     """The direction of a field that changes nothing at `neutral`.
 
-    `configured`: the field of config.json that holds the neutral value of each model; `neutral` is then that of models
+    `configured`: the field of config.json that holds the neutral value of each model. `neutral` is then that of models
     whose config.json has no such field, None where theirs is not known. `factor`: values are far from it by their
     ratio, not their difference.
     """

@@ -24,9 +24,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from app.files import write_atomically
-from workers.surgery.resumption import SHARE_OF_FREE
 
 State = Mapping[str, torch.Tensor]
+# A state that is larger than this share of the disk's free space is not kept.
+SHARE_OF_FREE = 0.25
 Part = TypeVar("Part")
 # Raised whenever chunks become larger or smaller, or sums others: states of another format are computed again.
 _FORMAT: Final = 1

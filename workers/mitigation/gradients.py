@@ -1,14 +1,14 @@
 """Gradients of the divergence from the reference, one block in memory at a time.
 
-At the reference itself KL(reference ‖ candidate) is 0 and so is its gradient; what a small change costs is the second
+At the reference itself KL(reference ‖ candidate) is 0 and so is its gradient. What a small change costs is the second
 order, ½ ΔwᵀFΔw, with F the Fisher information of the reference's own distribution (Gauss-Newton and Fisher are the same
 here). F is the mean over positions t of E[g gᵀ], g = ∇ log p(y | prefix), y drawn from the model itself. Labels are
-drawn, one a position; the score of a position has mean zero given its prefix, so products of different positions vanish
+drawn, one a position. The score of a position has mean zero given its prefix, so products of different positions vanish
 in expectation and (Σ_t g_t)² of a window, divided by its positions, is exact in expectation: no gradient a position is
 needed. At a candidate that differs the gradient itself is there: ∇_logits KL = softmax(candidate) − softmax(reference).
 
 Where it is from: sampled labels instead of observed ones as in Kunstner et al. 2019 (arXiv 1905.12558, "true" against
-"empirical" Fisher); the factors E[x xᵀ] and E[δ δᵀ] of a layer's Fisher, their product taken for it, from K-FAC
+"empirical" Fisher). The factors E[x xᵀ] and E[δ δᵀ] of a layer's Fisher, their product taken for it, from K-FAC
 (Martens and Grosse 2015, arXiv 1503.05671). Running the blocks backward from stored inputs is gradient checkpointing
 with the tape on disk; that, and the window sums, are put together here.
 

@@ -28,7 +28,7 @@ def change_of(
     """The account of one weight as it is now.
 
     `original` is the unmodified model's weight of that name and shape where there is one, `meaning` what the weight
-    means beside it (default: itself), where channels were scaled; `bits` and `sparsity` are
+    means beside it (default: itself), where channels were scaled. `bits` and `sparsity` are
     what the step set, else what `before` (the account after the stages before) says, else the dtype's width and none.
     What counts as its parts (`in_parts`: two factors, or an adapter beside the weight) has them no more after any other
     change, and counts in full.

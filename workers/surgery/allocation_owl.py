@@ -1,14 +1,14 @@
 """How much of each layer goes: OWL gives a smaller share to layers with many outliers.
 
 OWL (Yin et al., "Outlier Weighed Layerwise Sparsity", 2310.05175): of a decoder layer, the outlier ratio D is the share
-of scores |W|·‖X‖ above M times their mean over the layer; a layer's share is S minus a multiple of D, within λ of S.
+of scores |W|·‖X‖ above M times their mean over the layer. A layer's share is S minus a multiple of D, within λ of S.
 From there: the score, M, λ, and that one share holds for all matrices of a layer. Ours: the multiple is the largest for
 which no layer is further than λ from S (the published code makes the span 2λ, which lets a lone layer go further), and
 the mean is weighted by the weights that are addressed, so that their number of zeros is met to the element.
 
 Beside a pattern N:M a layer keeps an N of its own of the same M. From there: that mixture, and that N follows from the
 layer's outliers by rounding (measured there for M = 8). Ours: any M; λ is the one of shares, times M, where the
-published code has a λ of its own in units of N; every layer keeps 1 to M − 1; and rounding keeps the mean, which the
+published code has a λ of its own in units of N. Every layer keeps 1 to M − 1; and rounding keeps the mean, which the
 published code, rounding each layer by itself, does not. It takes layers of one size.
 """
 

@@ -2,7 +2,7 @@
 
 Where channels are scaled down in what comes before a layer and up in the layer (`quantize_folding`), the function stays
 the same, but a weight is no longer to be compared with, or added to, the unmodified model's: it is in another
-frame. W' = t ⊙ W ⊙ s, with t for each output (rows divided for the layer behind) and s for each input; a bias and a
+frame. W' = t ⊙ W ⊙ s, with t for each output (rows divided for the layer behind) and s for each input. A bias and a
 norm's gain have a factor for each channel.
 
 The record is beside the weights as `channels.npz`, and is part of the checkpoint's fingerprint: the same step gives

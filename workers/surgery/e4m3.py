@@ -2,7 +2,7 @@
 while a model runs.
 
 Micikevicius et al., *FP8 Formats for Deep Learning* (arXiv 2209.05433): a sign, 4 bits of exponent (bias 7), 3 of
-fraction; greatest number 448, least above 0 2^-9, no infinity. scale = max|x| / 448. Float32, halves to even.
+fraction. Greatest number 448, least above 0 2^-9, no infinity. scale = max|x| / 448. Float32, halves to even.
 
 Codes are the numbers of the format themselves: bf16 and f16 hold each exactly.
 

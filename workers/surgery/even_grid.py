@@ -2,7 +2,7 @@
 
 The same arithmetic as `quantize_rtn` has for weights, b bits. Symmetric: scale = max|x| / (2^(b−1) − 1), codes from
 −(2^(b−1) − 1) up. Asymmetric: scale = (max − min) / (2^b − 1), zero = round(−min / scale), code = round(x / scale) +
-zero, cut to 0 … 2^b − 1; min and max include 0, so that 0 stays 0. Float32, halves to even.
+zero, cut to 0 … 2^b − 1. Min and max include 0, so that 0 stays 0. Float32, halves to even.
 
 Codes are given *centred*, code − zero: whole numbers of at most 255, which bf16 and f16 hold exactly.
 

@@ -4,7 +4,7 @@
   2023, arXiv 2312.15166), without its training.
 - *Identity*: behind each layer a copy whose output projections are zero, so that it adds nothing to the residual
   stream: LLaMA Pro's block expansion (Wu et al. 2024, arXiv 2401.02415). The function is kept exactly.
-- *Interpolate*: behind each layer a new one whose weights lie between its and the next one's; where channels were
+- *Interpolate*: behind each layer a new one whose weights lie between its and the next one's. Where channels were
   scaled, the next one's are taken to the frame of the layer first. Ours.
 - *Width*: every head (query group and its keys and values) and every inner MLP channel is several times, and the
   columns that read them are divided by that number: Net2Net's widening (Chen et al. 2016, arXiv 1511.05641) applied to

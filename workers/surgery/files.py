@@ -54,7 +54,7 @@ def publish(staging: Path, destination: Path) -> None:
     """Gives a complete folder its final name, on disk when this returns.
 
     An older folder of that name is exchanged for it in one step of the kernel, so that anyone who is killed leaves one
-    of them there, whole; then it is removed. Raises OSError, also if the file system cannot exchange folders (NFS)."""
+    of them there, whole. Then it is removed. Raises OSError, also if the file system cannot exchange folders (NFS)."""
     for file in files_of(staging):
         with file.open("rb") as stream:
             os.fsync(stream.fileno())

@@ -9,7 +9,7 @@ All three truncate the singular value decomposition of W·S and undo S afterward
 - *SVD-LLM* (Wang et al. 2024, arXiv 2403.07378): S = the Cholesky factor of E[x xᵀ]. Then ‖(W − W')S‖ is the root mean
   square error of the layer's output on the calibration text, and the truncation is the best there is for it.
 
-Taken from the papers are the metrics; ours are the sequential walk (each layer is cut for the inputs that the cut
+Taken from the papers are the metrics. Ours are the sequential walk (each layer is cut for the inputs that the cut
 layers before it give) and the damping of the Cholesky factor. ASVD's search for ranks by sensitivity and SVD-LLM's
 update of the factors afterwards are not done: ranks are the same everywhere, and low-rank repair is a step of its own.
 

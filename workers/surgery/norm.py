@@ -1,7 +1,7 @@
 """Norms scaled, shifted, given another epsilon, or without their learned weights.
 
 A root-mean-square norm (Zhang and Sennrich 2019) is x / √(mean x² + ε) · g. What is changed is g, the *gain*, or ε.
-Gemma stores g − 1: the steps speak of the gain for every architecture, so that dropping leaves g = 1 everywhere; the
+Gemma stores g − 1: the steps speak of the gain for every architecture, so that dropping leaves g = 1 everywhere. The
 division is code of every engine, which no configuration leaves out. The paper's family "normalization" names no
 formulas; these are ours. Where a step before scaled channels, the gain is what the stored one means (`channels`).
 """

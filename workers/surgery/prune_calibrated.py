@@ -2,7 +2,7 @@
 blocks before it give.
 
 Within a block all layers are judged by the activations of the block as it was, as the published code of Wanda and
-SparseGPT does; the next block sees the pruned one.
+SparseGPT does. The next block sees the pruned one.
 
 Written over our own walk for the reasons given in `quantize_gptq`; tests hold Wanda and SparseGPT to llm-compressor's
 own functions on the same statistics.

@@ -2,7 +2,7 @@
 
 A channel is a row of `gate_proj` and `up_proj` with its column of `down_proj`: coupled structures go whole (LLM-Pruner,
 Ma et al., 2305.11627). The criterion is ours: the mean square that a channel adds to the MLP's output, ‖W_j‖²·E[h_j²],
-with W_j its column of `down_proj` and h_j that column's input; it is the square of Wanda's score summed over a column.
+with W_j its column of `down_proj` and h_j that column's input. It is the square of Wanda's score summed over a column.
 Blocks are done one after the other, each seeing what the smaller ones before it give.
 """
 

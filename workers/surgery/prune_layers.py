@@ -1,7 +1,7 @@
 """Whole decoder layers go: those named, or those that change the hidden states least.
 
 Men et al., "ShortGPT: Layers in Large Language Models are More Redundant Than You Expect", 2403.03853. From there: the
-block influence, 1 − the mean over tokens of the cosine between what enters a layer and what leaves it; all layers are
+block influence, 1 − the mean over tokens of the cosine between what enters a layer and what leaves it. All layers are
 judged on the whole model, and those of least influence go at once. Ours: of equal influences the earlier layer goes.
 
 Shapes: n windows, L tokens of a window, D hidden size.

@@ -4,7 +4,7 @@ The number of zeros is exact: of n weights, round(sparsity · n) (halves to even
 order of their index (row by row; over several matrices, in the order of the model). Zeros that are there count.
 
 From Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 1506.02626: the criterion,
-without the training that follows it there; from Mishra et al., "Accelerating Sparse Deep Neural Networks", 2104.08378:
+without the training that follows it there. From Mishra et al., "Accelerating Sparse Deep Neural Networks", 2104.08378:
 N of every M along the input. Ours: exact counts with a fixed order of ties, and a threshold over all matrices that is
 found with one of them in memory at a time.
 
@@ -60,8 +60,8 @@ class GlobalThreshold:
         self._ties: dict[str, int] = {}
 
     def passes(self) -> Iterator[Visit]:
-        """Counts by the 15 high bits of the magnitudes; by the 16 low ones within the one bin that holds the threshold;
-        then how many weights of exactly the threshold each matrix must give."""
+        """Counts by the 15 high bits of the magnitudes; by the 16 low ones within the one bin that holds the threshold.
+        Then how many weights of exactly the threshold each matrix must give."""
         high = torch.zeros(_HIGH, dtype=torch.int64)
         low_bits_seen = False
 

@@ -5,7 +5,7 @@ weight, the rows of up_proj before down_proj (the gate's product is channel by c
 o_proj (attention mixes tokens, not channels; heads that share keys and values share s). SmoothQuant and AWQ both do
 this.
 
-A norm's divided weight is rounded to its dtype; s is then taken to be what the rounding made it, so that the function
+A norm's divided weight is rounded to its dtype. S is then taken to be what the rounding made it, so that the function
 stays the same to the rounding of float32. Gemma's norms multiply by 1 + weight.
 
 Shapes: O output, I input dimension of the layer behind; P channels of what comes before (fewer than I where heads

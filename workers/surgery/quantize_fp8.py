@@ -1,8 +1,8 @@
 """8-bit floats: weights as e4m3 numbers, scaled so that each output channel spans their range.
 
 e4m3 is that of Micikevicius et al. (arXiv 2209.05433; `workers.surgery.e4m3`). scale = max|w| / 448 an output channel,
-kept in 16 bits; a weight is rounded to the nearest e4m3 number of w / scale (to even on halves). Activations: as they
-are; scaled a token at run time, as vLLM's kernels do but for a division that they write as a product; or by one scale
+kept in 16 bits. A weight is rounded to the nearest e4m3 number of w / scale (to even on halves). Activations: as they
+are; scaled a token at run time, as vLLM's kernels do but for a division that they write as a product. Or by one scale
 for the layer, the greatest |x| on the text over 448. Ours: the walk, and the simulated form.
 
 Packed, vLLM's own kernels do both. Simulated, the weights are written back in their dtype, and config.json shows the

@@ -5,10 +5,10 @@ upper Cholesky factor of (H + λI)⁻¹ (U' U = H⁻¹), column i is rounded, it
 the columns after it: w_j −= e · U_ij. λ is `damping` times the mean of H's diagonal. From the authors' code: columns of
 no input keep out of it, columns in order of their activations (`act_order`) with groups as they stand in the weight. A
 group's grid is fitted when its first column's turn comes, to the weights as the errors before have made them (the
-authors'); with `act_order` to the weights as they were.
+authors'). With `act_order` to the weights as they were.
 
-Ours: a weight that is exactly 0 stays 0, and its error is made good like any other, so that pruning survives; columns
-of no input are rounded to nearest instead of set to 0, since other text may need them; layers of one input (q, k, v;
+Ours: a weight that is exactly 0 stays 0, and its error is made good like any other, so that pruning survives. Columns
+of no input are rounded to nearest instead of set to 0, since other text may need them. Layers of one input (q, k, v;
 gate, up) go through the columns together; a Hessian that cannot be factored is damped ten times as much.
 
 It is written here over our own walk through the blocks, not driven through llm-compressor: one block of activations is
@@ -47,11 +47,8 @@ class Factor:
     damping: float
 
 
-def factor(
-    hessian_II: torch.Tensor, *, damping: float, act_order: bool = False, last: torch.Tensor | None = None
-) -> Factor:
-    """Of E[x xᵀ] (or any multiple of it); with `act_order`, the columns of `last` come last. Raises
-    `HemostatError(ACTIVATIONS_NOT_FINITE)` where it is not finite."""
+def factor(hessian_II: torch.Tensor, *, damping: float, act_order: bool = False) -> Factor:
+    """Of E[x xᵀ] (or any multiple of it). Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` if it is not finite."""
     if not bool(torch.isfinite(hessian_II).all()):
         raise HemostatError(
             ErrorCode.ACTIVATIONS_NOT_FINITE,
@@ -66,9 +63,6 @@ def factor(
     order_I = None
     if act_order:
         order_I = torch.argsort(diagonal_I, descending=True, stable=True)
-        if last is not None:
-            late_I = torch.isin(order_I, last)
-            order_I = torch.cat([order_I[~late_I], order_I[late_I]])
         hessian_II = hessian_II[order_I][:, order_I]
     used = damping
     while True:

@@ -1,6 +1,6 @@
 """What a step that takes the checkpoint as a whole is given, and where it puts what it makes.
 
-Everything it makes goes to disk at once, one tensor at a time; the new checkpoint is written from there and from the
+Everything it makes goes to disk at once, one tensor at a time. The new checkpoint is written from there and from the
 source when the step is done, so that memory holds what the step itself holds.
 """
 

@@ -1,5 +1,5 @@
 """A recipe's steps as things that are done to one weight at a time: what such a class has, and those of `quantize.rtn`
-and `prune.magnitude`; the others stand beside their formulas."""
+and `prune.magnitude`. The others stand beside their formulas."""
 
 from collections.abc import Callable, Iterator
 from pkgutil import resolve_name

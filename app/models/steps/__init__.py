@@ -1,10 +1,11 @@
-"""What each family of recipe steps demands of a checkpoint, and what the checkpoint is like after it: from shapes and
-configuration alone, so that a recipe of any length is refused before a weight is read.
+"""What each family of recipe steps demands of a checkpoint, and what the checkpoint is like after it.
+
+Shapes and configuration are enough for that: a recipe of any length is refused before a weight is read.
 
 One module a family, named as in the step's type before the dot. It has `check(info, step, pointer)`, which returns the
 weights that the step addresses or raises `HemostatError`, and may have `after(info, step)`, which returns what the
-checkpoint will be; without it the checkpoint keeps its shape. `against` and `follow` look at the model that a step
-aligns with, and at the steps before it; `share` shows what part of the model a field of a step takes away, `order`
+checkpoint will be. Without it the checkpoint keeps its shape. `against` and `follow` look at the model that a step
+aligns with, and at the steps before it. `share` shows what part of the model a field of a step takes away, `order`
 which layer is which after a step that moves them.
 """
 
@@ -45,7 +46,7 @@ class Rules(Protocol):
         None where that field removes none."""
 
     def order(self, info: CheckpointInfo, step: Step) -> list[int | None] | None:
-        """Optional: of each layer after the step, which one it was before, None for one that is new; None altogether
+        """Optional: of each layer after the step, which one it was before, None for one that is new. None altogether
         where the work alone can tell, since the step chooses layers by what it looks at. Without it layers keep their
         numbers wherever there are as many as before."""
 

@@ -19,9 +19,9 @@ LONGROPE_ALONE = frozenset({"Phi3ForCausalLM"})
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """No weight: the configuration alone changes.
 
-    Raises RECIPE_NOT_APPLICABLE for a model without rotary positions, one whose rotary frequencies are scaled already
-    or differ between kinds of layers, one whose configuration takes no such scaling, and for layers or modules (all
-    layers turn alike).
+    Raises RECIPE_NOT_APPLICABLE for a model without rotary positions, and for one whose frequencies are scaled
+    already or differ between kinds of layers. So is a configuration that takes no such scaling, and layers or modules
+    (all layers turn alike).
     """
     for field in ("layers", "modules"):
         if getattr(step, field) is not None:

@@ -1,7 +1,7 @@
 """The temperature: where it can be put into a checkpoint, and what becomes of a soft cap.
 
-For the architectures whose layout is known the logits are W · (g ⊙ x̂), with x̂ the normalized state and g the final
-norm's gain, times a number of the configuration: dividing g divides them. A soft cap c makes c · tanh(z / c) of them,
+If the layout of the architecture is known, the logits are W · (g ⊙ x̂) times a number of the configuration. x̂ is the
+normalized state and g the final norm's gain: dividing g divides the logits. A soft cap c makes c · tanh(z / c) of them,
 and (c/T) · tanh((z/T) / (c/T)) is 1/T of that: the cap is divided, too.
 """
 
@@ -25,8 +25,8 @@ _FINAL: Final = "model.norm"
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The final norm.
 
-    Raises RECIPE_NOT_APPLICABLE for layers or modules, for an architecture of which it is not known what is between
-    the final norm and the logits, and for a final norm that is not stored as numbers that can be divided.
+    Raises RECIPE_NOT_APPLICABLE for layers or modules, and for an architecture whose path from the final norm to the
+    logits is not known. A final norm whose stored numbers cannot be divided is refused too.
     """
     for field in ("layers", "modules"):
         if getattr(step, field) is not None:

@@ -20,9 +20,9 @@ OUTPUTS = frozenset({"o_proj", "down_proj", "w2", "out_proj", "dense", "fc2"})
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The weights that the step addresses.
 
-    Raises UNKNOWN_MODULE for a layer that is not there, RECIPE_NOT_APPLICABLE for modules (these steps act on whole
-    layers), for layers to be repeated that are no run of neighbours, for a layer to interpolate that has no next one or
-    one of other tensors, and for widening what cannot be.
+    Raises UNKNOWN_MODULE for a layer that is not there, and RECIPE_NOT_APPLICABLE for modules (these steps act on
+    whole layers). Layers to be repeated must be neighbours. A layer to interpolate needs a next one with the same
+    tensors. What cannot be widened is refused too.
     """
     if step.modules is not None:
         raise HemostatError(

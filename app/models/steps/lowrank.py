@@ -13,8 +13,8 @@ from app.recipes.lowrank import Truncated
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The weights that the step addresses.
 
-    Raises besides what `check_step` and `check_blocks` raise `HemostatError(RECIPE_NOT_APPLICABLE)` for a rank that is
-    not below the smaller dimension of a weight, and for a share that leaves no rank at all.
+    Raises what `check_step` and `check_blocks` raise, and RECIPE_NOT_APPLICABLE for a rank that is not below the
+    smaller dimension of a weight or for a share that leaves no rank.
     """
     chosen = check_step(info, step, pointer=pointer)
     if isinstance(step, Calibrated):
@@ -36,8 +36,8 @@ def share(info: CheckpointInfo, step: Step, field: str) -> float | None:
 
 
 def rank_of(step: Truncated, shape: tuple[int, ...]) -> int:
-    """The rank that a weight of that shape (O, I) keeps: as given, or such that two factors of it take (1 − ratio) of
-    its parameters: r = ⌊(1 − ratio) · O·I / (O + I)⌋. May be 0."""
+    """The rank that a weight of that shape (O, I) keeps: as given, or r = ⌊(1 − ratio) · O·I / (O + I)⌋. Two factors of
+    that rank take (1 − ratio) of its parameters. May be 0."""
     if step.rank is not None:
         return step.rank
     outputs, inputs = shape

@@ -29,9 +29,9 @@ class Heads:
 
 
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
-    """The weights that the step addresses. Raises what `check_step` raises, and RECIPE_NOT_APPLICABLE for a mixture of
-    experts or an unknown layout where activations are looked at or parts go, for modules outside the decoder's layers
-    there, and for a number of parts that cannot go, with the nearest that can."""
+    """The weights that the step addresses. Raises what `check_step` raises, and RECIPE_NOT_APPLICABLE for a number of
+    parts that cannot go, with the nearest that can. If the step looks at activations or drops parts, mixtures of
+    experts, unknown layouts and modules outside the decoder's layers are refused too."""
     if isinstance(step, CalibratedSparse | PruneGradient) and step.reads_text:
         return _check_calibrated(info, step, pointer)
     if isinstance(step, PruneLayers):

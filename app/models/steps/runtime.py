@@ -21,9 +21,9 @@ _CPU_HEAD = 32
 def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """The linear layers whose inputs are quantized; none for keys and values.
 
-    Raises what `check_step` and `check_inputs` raise, RECIPE_NOT_APPLICABLE for keys and values that no engine
-    simulates (of an attention of another kind), GROUP_SIZE_MISMATCH, and PACKING_UNSUPPORTED for a dtype of the cache
-    that no kernel here has.
+    Raises what `check_step` and `check_inputs` raise, and GROUP_SIZE_MISMATCH. RECIPE_NOT_APPLICABLE: no engine
+    simulates keys and values of this kind of attention. PACKING_UNSUPPORTED: no kernel here has this dtype of the
+    cache.
     """
     if isinstance(step, QuantizeKvCache):
         _check_kv_cache(info, step, pointer)

@@ -55,8 +55,8 @@ def hellaswag(row: Row, id_: str, complain: Complain) -> Item:
 
 
 def _place(text: str) -> int:
-    """The number that a text is, of those that count choices; −1 of any other text, of numbers too long to be one, and
-    of characters that are digits and make no number (²)."""
+    """The number that a text is, of those that count choices. −1 of any other text, such
+    as a number that is too long, or a digit that makes no number (²)."""
     return int(text) if text.isdecimal() and len(text) < 4 else -1
 
 

@@ -106,15 +106,9 @@ def read_file(file: Path, form: TaskFormat, *, name: str, pointer: str) -> list[
     for line, row in rows(text_of(file, complain), file.suffix.lower(), form, complain):
         where = f", line {line}"
         missing = _missing(form, row)
-        other = _format_of_fields(row) if missing or ANSWER[form] not in row else None
-        if missing or other is not None:
-            lacking = missing or [ANSWER[form]]
-            complain(
-                where,
-                f"{form} needs the field{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}; "
-                f"there are {', '.join(_names(row)) or 'none'}{_likeness(form, row, other)}",
-                f"name the format {other or 'that the file has'}",
-            )
+        if missing:
+            needs = f"{form} needs {', '.join(missing)}"
+            complain(where, f"{needs}; there are {', '.join(_names(row)) or 'none'}", "name the format of the file")
         if row.get(ANSWER[form]) in (None, ""):
             complain(
                 where,
@@ -142,19 +136,6 @@ def _names(row: dict[str, Any]) -> list[str]:
 def _missing(form: TaskFormat, row: dict[str, Any]) -> list[str]:
     """Fields that the format needs and the row has not, that of the answer aside."""
     return [field for field in FIELDS[form] if field not in row and not _nested(form, field, row)]
-
-
-def _format_of_fields(row: dict[str, Any]) -> TaskFormat | None:
-    """The format whose fields, that of the answer among them, the row has; of several the one of most fields."""
-    whole = [form for form in FIELDS if ANSWER[form] in row and not _missing(form, row)]
-    return max(whole, key=lambda form: len(FIELDS[form]), default=None)
-
-
-def _likeness(form: TaskFormat, row: dict[str, Any], other: TaskFormat | None) -> str:
-    """What a row that is not of its format looks like."""
-    if other is not None:
-        return f": it looks like {other}, not like {form}"
-    return "" if {*FIELDS[form], ANSWER[form]} & row.keys() else f": it does not look like {form}"
 
 
 def _nested(form: TaskFormat, field: str, row: dict[str, Any]) -> bool:

@@ -67,10 +67,10 @@ def test_every_committed_ratio_is_that_of_the_committed_divergences() -> None:
 
 
 def test_dynamic_scaling_is_held_against_methods_that_take_as_many_bits() -> None:
-    """Codes, scales, zero points and columns that are kept apart: all of it, of the weights and of the whole model."""
+    """Codes, scales and zero points: all of it, of the weights and of the whole model."""
     found = read()
     held = [(name, bar.against) for name in found if name.startswith("dynamic_") for bar in CASES[name].bars]
-    assert {"dynamic_4", "dynamic_4_mixed", "dynamic_3", "dynamic_w8a8", "dynamic_w4a8"} <= {name for name, _ in held}
+    assert {"dynamic_4", "dynamic_3", "dynamic_w8a8", "dynamic_w4a8"} <= {name for name, _ in held}
     for name, other in held:
         for metric in ("bits_per_weight", "model_bytes"):
             assert found[name][metric] <= found[other][metric], (name, other, metric)

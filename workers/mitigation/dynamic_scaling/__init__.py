@@ -2,5 +2,5 @@
 
 What is done, in this order: bits are given to modules (`sensitivity`, `plan`, `budget`), then in each block channels
 smoothed (`smoothing`), weights rounded (`moments`, `grids`, `columns`, `rounding`) and what is free of it fitted
-(`learned`, `fitting`); the result is stored (`result`). `step` leads through it.
+(`learned`, `fitting`). The result is stored (`result`). `step` leads through it.
 """

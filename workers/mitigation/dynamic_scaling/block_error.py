@@ -74,7 +74,7 @@ class BlockError:
 
     def of(self, weights: Mapping[str, torch.Tensor], divide_I: torch.Tensor, activation_bits: int | None) -> float:
         """Mean over tokens of w eᵀSe where these layers (by tensor name) have these weights (O, I) for inputs that are
-        divided by `divide_I` and then rounded, a scale a token; nothing is rounded where `activation_bits` is None."""
+        divided by `divide_I` and then rounded, a scale a token. Nothing is rounded where `activation_bits` is None."""
 
         def given(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             x_NLI = args[0] / divide_I

@@ -3,8 +3,8 @@
 A unit is what must share a scheme: layers that an engine runs as one product (q, k, v; gate, up), or a single layer.
 Every unit begins with the least storage; the step up that saves the most nats a bit of storage is taken until none
 fits. Steps that a better one behind them makes pointless are left out (the lower convex hull of nats over storage), so
-that greedy is optimal to one unit's step; a choice that was measured to cost more than a smaller one goes with them.
-Storage counts scales, zero points and columns that are kept apart.
+that greedy is optimal to one unit's step. A choice that was measured to cost more than a smaller one goes with them.
+Storage counts scales and zero points.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,11 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Choice:
-    """A unit with `bits`, and perhaps `columns` (of each of its layers) kept apart: `storage` in bits, all told, and
-    `nats` that it costs."""
+    """A unit with `bits`: its `storage` in bits, and `nats` that it costs."""
 
     bits: int
     storage: float
     nats: float
-    columns: int = 0
 
 
 def allocate(units: Mapping[str, Sequence[Choice]], storage: float) -> dict[str, Choice]:

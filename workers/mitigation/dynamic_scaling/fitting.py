@@ -1,6 +1,6 @@
 """What is free in a rounded block is fitted so that the block gives what the source's block gives for the same states.
 
-Layers were rounded one at a time, each for its own output; what they lose together, and what the block makes of it, is
+Layers were rounded one at a time, each for its own output. What they lose together, and what the block makes of it, is
 seen here: factors of the groups' scales, zero points, norms, biases and rounding are trained together through the
 block (`workers.mitigation.reconstruction`). An error e of what leaves the block counts eᵀSe, S = E[δ δᵀ]
 there, δ the divergence's gradient. Both blocks are given what the rounded blocks before give: what these lost is no
@@ -84,7 +84,7 @@ class Fitting:
         self._calls = calls
 
     def fit(self, index: int, entering: Activations, block: LearnedBlock) -> tuple[float, float]:
-        """Trains what is free of a block, which is loaded in `own`; its error on the windows that decide, before and
+        """Trains what is free of a block, which is loaded in `own`. Its error on the windows that decide, before and
         after, relative to what the source's block adds to the states. Raises what `Skeleton` raises."""
         wanted = self._wanted(index, entering)
         root_DD = metric_root(self._leaving[index])

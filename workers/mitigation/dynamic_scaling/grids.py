@@ -16,20 +16,16 @@ from workers.surgery.quantize_grid import bits_per_weight, stored
 
 # Shares of a group's range that are tried.
 SHRINK = (1.0, 0.94, 0.88, 0.82, 0.76, 0.68)
-# An input column that is kept apart has codes of so many bits; what it takes besides: its scale, and which one it is.
-COLUMN_BITS, COLUMN_OVERHEAD = 8, 16 + 16
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a module's weights are stored. `group_size` None: one group a row. `dtype`: that of the scales. `columns`: so
-    many input columns are kept apart, on eight bits each (`columns.Columns`)."""
+    """How a module's weights are stored. `group_size` None: one group per row. `dtype`: that of the scales."""
 
     bits: int
     group_size: int | None
     symmetric: bool
     dtype: torch.dtype = torch.bfloat16
-    columns: int = 0
 
     @property
     def top(self) -> int:
@@ -45,17 +41,13 @@ class Scheme:
         """Weights of a group."""
         return self.group_size or inputs
 
-    def storage(self, outputs: int, inputs: int) -> float:
-        """Bits of a whole weight: codes, for each group of a row a 16-bit scale and (asymmetric) a zero point of `bits`
-        bits; for each column that is kept apart eight-bit codes in place of the others, a scale and its number, of 16
-        bits both."""
-        told = bits_per_weight(inputs, bits=self.bits, group_size=self.group_size, symmetric=self.symmetric)
-        apart = outputs * (COLUMN_BITS - self.bits) + COLUMN_OVERHEAD
-        return outputs * inputs * told + self.columns * apart
+    def bits_per_weight(self, inputs: int) -> float:
+        """Codes; for each group of a row a 16-bit scale and (asymmetric) a zero point of `bits` bits."""
+        return bits_per_weight(inputs, bits=self.bits, group_size=self.group_size, symmetric=self.symmetric)
 
-    def bits_per_weight(self, outputs: int, inputs: int) -> float:
-        """`storage` a weight."""
-        return self.storage(outputs, inputs) / (outputs * inputs)
+    def storage(self, outputs: int, inputs: int) -> float:
+        """Bits of a whole weight."""
+        return outputs * inputs * self.bits_per_weight(inputs)
 
 
 def candidates(weight_OS: torch.Tensor, scheme: Scheme) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,10 +27,7 @@ class Learned:
     def __init__(self, rounded: Rounded, keep_OI: torch.Tensor, *, trained: bool) -> None:
         self.rounded = rounded
         self.factor_OG = torch.zeros_like(rounded.scale_OG, requires_grad=True)
-        stays_OI = ~keep_OI
-        if rounded.columns is not None:
-            stays_OI[:, rounded.columns.index_K] = True
-        self._stays = stays_OI if bool(stays_OI.any()) else None
+        self._stays = None if bool(keep_OI.all()) else ~keep_OI
         self.offset_OI = torch.zeros(rounded.codes_OI.shape, requires_grad=True) if trained else None
         moved = trained and not rounded.scheme.symmetric
         self.shift_OG = torch.zeros_like(rounded.zero_OG, requires_grad=True) if moved else None
@@ -42,8 +39,7 @@ class Learned:
         scale_OG = scale_OG + (stored(scale_OG.detach(), rounded.scheme.dtype) - scale_OG).detach()
         level_OI: torch.Tensor = _Levels.apply(self.offset_OI, self.shift_OG, self)  # type: ignore[no-untyped-call]
         level_OGS = level_OI.reshape(*scale_OG.shape, -1)
-        weight_OI = (level_OGS * scale_OG.unsqueeze(-1)).reshape(rounded.codes_OI.shape)
-        return weight_OI if rounded.columns is None else rounded.columns.over(weight_OI)
+        return (level_OGS * scale_OG.unsqueeze(-1)).reshape(rounded.codes_OI.shape)
 
     @torch.no_grad()
     def finished(self) -> Rounded:
@@ -98,7 +94,7 @@ class Learned:
         return (level_OI <= -0.5) | (level_OI >= self.rounded.scheme.top + 0.5)
 
     def moving(self, which_OI: torch.Tensor) -> torch.Tensor:
-        """Of these weights, those that are not 0 to stay 0, nor kept apart."""
+        """Of these weights, those that are not 0 to stay 0."""
         return which_OI if self._stays is None else which_OI & ~self._stays
 
     def spread(self, of_OG: torch.Tensor) -> torch.Tensor:

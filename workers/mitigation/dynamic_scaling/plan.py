@@ -1,8 +1,7 @@
 """Which module is given how many bits, by what each was measured to cost at every width.
 
-A unit's layers are rounded to nearest on searched grids, at each width and, where a result may have it, with a few
-columns kept apart; the model is run to its end each time, the others being as they were (`sensitivity.Measured`). What
-units cost together is taken to be the sum.
+A unit's layers are rounded to nearest on searched grids at each width, the others stay as they were, and the model is
+run to its end (`sensitivity.Measured`). What units cost together is taken to be the sum.
 """
 
 import shutil
@@ -15,8 +14,7 @@ import torch
 from app.models.steps.dynamic import widths
 from app.recipes.quantize import QuantizeDynamic
 from workers.mitigation.dynamic_scaling.budget import Choice, allocate
-from workers.mitigation.dynamic_scaling.columns import count
-from workers.mitigation.dynamic_scaling.grids import COLUMN_BITS, Scheme
+from workers.mitigation.dynamic_scaling.grids import Scheme
 from workers.mitigation.dynamic_scaling.moments import sample
 from workers.mitigation.dynamic_scaling.rounding import nearest
 from workers.mitigation.dynamic_scaling.sensitivity import Measured
@@ -42,8 +40,6 @@ def plan_bits(
     budget = sum(outputs * inputs * _stored(inputs, step.bits, step) for outputs, inputs in weights.values())
     found = allocate(units, budget)
     shop.figures["predicted_nats"] = sum(one.nats for one in found.values())
-    if step.form == "simulated":
-        shop.figures["units_with_columns_apart"] = sum(one.columns > 0 for one in found.values())
     return found
 
 
@@ -85,34 +81,22 @@ class _Units:
             if not units:  # not addressed: the walk goes on to the next
                 continue
             powers = self._powers(block, units)
-            asked = [(unit, scheme) for unit in units for scheme in self._schemes(block, unit)]
+            asked = [(unit, replace(self._scheme, bits=bits)) for unit in units for bits in widths(self._step)]
             nats = measured.layer(block.index, self._changes(block, asked, powers))
             for unit in units:
                 found[unit[0]] = [
-                    Choice(scheme.bits, self._storage(block, unit, scheme), cost, scheme.columns)
+                    Choice(scheme.bits, self._storage(block, unit, scheme), cost)
                     for (of, scheme), cost in zip(asked, nats, strict=True)
                     if of == unit
                 ]
         return found
-
-    def _schemes(self, block: Block, unit: Group) -> Iterator[Scheme]:
-        for bits in widths(self._step):
-            yield replace(self._scheme, bits=bits)
-            if self._step.form == "simulated" and bits < COLUMN_BITS:
-                yield replace(self._scheme, bits=bits, columns=count(block.inputs(unit)))
 
     def _changes(
         self, block: Block, asked: Sequence[tuple[Group, Scheme]], powers: Mapping[str, torch.Tensor]
     ) -> Iterator[dict[str, torch.Tensor]]:
         for unit, scheme in asked:
             yield {
-                name: nearest(
-                    block.linears[name].weight.data,
-                    scheme,
-                    powers[name],
-                    self._fisher[name].outputs_O,
-                    self._shop.check_cancelled,
-                )
+                name: nearest(block.linears[name].weight.data, scheme, powers[name], self._shop.check_cancelled)
                 for name in unit
             }
 

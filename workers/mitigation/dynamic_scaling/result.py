@@ -68,7 +68,7 @@ class Result:
     def _put(self, name: str, rounded: Rounded) -> None:
         shop, step = self._shop, self._step
         scheme = rounded.scheme
-        bits = scheme.bits_per_weight(*rounded.codes_OI.shape)
+        bits = scheme.bits_per_weight(rounded.codes_OI.shape[1])
         self._modules[scheme.bits] = self._modules.get(scheme.bits, 0) + 1
         if self._packer is None:
             shop.put(name, rounded.weight().to(DTYPES[shop.source.tensors[name].dtype]), bits=bits)

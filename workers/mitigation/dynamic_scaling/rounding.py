@@ -8,18 +8,16 @@ U_jj, and the columns after it lose e · U_j. Σ e² over all columns is exactly
 tr((W − Ŵ) H (W − Ŵ)ᵀ). Columns may go in another order than they stand in (GPTQ's act-order, groups staying where they
 are). Each group's scale and zero point are searched: of the candidate grids the one with the least Σ_j H_jj (w − ŵ)²
 of the group, rounded to nearest, so that what is left to propagate is small (AWQ clips by the same measure, arXiv
-2306.00978); no group of a row does worse in it than on the grid that spans its range. Columns that are kept apart
-(`columns`) are in no group; where they come last, they take what the others left.
+2306.00978); no group of a row does worse in it than on the grid that spans its range.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from workers.mitigation.dynamic_scaling.columns import Columns, most_sensitive, on_its_grid
 from workers.mitigation.dynamic_scaling.grids import Scheme, candidates
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
-from workers.surgery.quantize_grid import Grid, Quantized, fit
+from workers.surgery.quantize_grid import Grid, Quantized
 
 # The greatest bf16 below one half: added to a code it still rounds to it.
 NEARLY_HALF = 0.498046875
@@ -30,8 +28,8 @@ COLUMNS = 32
 @dataclass
 class Rounded:
     """`codes_OI` (uint8); `scale_OG`, `zero_OG` (float32); `rest_OI` (bf16): what rounding took away, in steps of the
-    grid, less than half a one either way, or more where the grid ends; `loss_O`: each row's share of
-    tr((W − Ŵ) H (W − Ŵ)ᵀ), H damped; `columns`: those that are kept apart, which the codes have 0 for."""
+    grid, less than half a one either way, or more where the grid ends. `loss_O`: each row's share of
+    tr((W − Ŵ) H (W − Ŵ)ᵀ), H damped."""
 
     scheme: Scheme
     codes_OI: torch.Tensor
@@ -39,10 +37,9 @@ class Rounded:
     zero_OG: torch.Tensor
     rest_OI: torch.Tensor
     loss_O: torch.Tensor
-    columns: Columns | None = None
 
     def quantized(self) -> Quantized:
-        """As other parts of the surgery know it, without what is kept apart."""
+        """As other parts of the surgery know it."""
         scheme = self.scheme
         codes_OI = self.codes_OI.to(torch.int16)
         if scheme.symmetric:
@@ -51,8 +48,7 @@ class Rounded:
 
     def weight(self) -> torch.Tensor:
         """What the codes mean, (O, I) float32."""
-        weight_OI = self.quantized().weight()
-        return weight_OI if self.columns is None else self.columns.over(weight_OI)
+        return self.quantized().weight()
 
 
 def round_weight(
@@ -64,20 +60,14 @@ def round_weight(
     *,
     order_I: torch.Tensor | None = None,
     power_I: torch.Tensor | None = None,
-    apart_K: torch.Tensor | None = None,
 ) -> Rounded:
-    """Rounds a weight. `upper_II`: U above, its columns in `order_I` (default: as they stand); `keep_OI`: where it is
-    false the weight is 0 and stays 0; `power_I`: H's diagonal (default: all alike); `apart_K`: columns that are kept
-    apart (default: none)."""
+    """Rounds a weight. `upper_II`: U above, its columns in `order_I` (default: as they stand). If `keep_OI` is false
+    the weight is 0 and stays 0. `power_I`: H's diagonal (default: all alike)."""
     outputs, inputs = weight_OI.shape
     size = scheme.group(inputs)
     order_I = torch.arange(inputs) if order_I is None else order_I
     power_I = torch.ones(inputs) if power_I is None else power_I
-    apart = {} if apart_K is None else {index: place for place, index in enumerate(apart_K.tolist())}
-    grouped_OI = weight_OI.to(torch.float32) * keep_OI
-    if apart_K is not None:
-        grouped_OI[:, apart_K] = 0
-    scale_GO, zero_GO = search(grouped_OI, power_I, scheme, check_cancelled)
+    scale_GO, zero_GO = search(weight_OI.to(torch.float32) * keep_OI, power_I, scheme, check_cancelled)
     order = order_I.tolist()
     diagonal = upper_II.diagonal().tolist()
     # Columns are rows here, so that each is contiguous.
@@ -85,7 +75,6 @@ def round_weight(
     keep_IO = None if bool(keep_OI.all()) else keep_OI.T[order_I]
     codes_IO = torch.empty(inputs, outputs, dtype=torch.uint8)
     rest_IO = torch.empty(inputs, outputs, dtype=torch.bfloat16)
-    apart_KO, apart_scale_K = torch.zeros(len(apart), outputs, dtype=torch.int8), torch.ones(len(apart))
     loss_O = torch.zeros(outputs)
     for start in range(0, inputs, COLUMNS):
         check_cancelled()
@@ -94,18 +83,11 @@ def round_weight(
         for column in range(start, end):
             scale_O, zero_O = scale_GO[order[column] // size], zero_GO[order[column] // size]
             wanted_O = left_IO[column] if keep_IO is None else left_IO[column] * keep_IO[column]
-            place = apart.get(order[column])
-            if place is None:
-                level_O = wanted_O / scale_O
-                code_O = torch.minimum(torch.maximum(level_O.round(), -zero_O), scheme.top - zero_O)
-                codes_IO[column] = code_O + zero_O
-                rest_IO[column] = taken_away(level_O.sub_(code_O))
-                value_O = code_O.mul_(scale_O)
-            else:
-                apart_KO[place], scale = on_its_grid(wanted_O, scheme.dtype)
-                apart_scale_K[place] = scale
-                codes_IO[column], rest_IO[column] = zero_O.to(torch.uint8), 0
-                value_O = apart_KO[place] * scale
+            level_O = wanted_O / scale_O
+            code_O = torch.minimum(torch.maximum(level_O.round(), -zero_O), scheme.top - zero_O)
+            codes_IO[column] = code_O + zero_O
+            rest_IO[column] = taken_away(level_O.sub_(code_O))
+            value_O = code_O.mul_(scale_O)
             error_O = error_BO[column - start]
             # The column as the errors before made it, its pruned weights included: their error is passed on too.
             torch.sub(left_IO[column], value_O, out=error_O).div_(diagonal[column])
@@ -120,12 +102,11 @@ def round_weight(
         zero_GO.T.contiguous(),
         rest_IO[back_I].T.contiguous(),
         loss_O,
-        None if apart_K is None else Columns(apart_K, apart_KO.T.contiguous(), apart_scale_K),
     )
 
 
 def taken_away(rest: torch.Tensor) -> torch.Tensor:
-    """What rounding takes away, such that added to the code in bf16 it rounds to it; beyond an end of the grid, where
+    """What rounding takes away, such that added to the code in bf16 it rounds to it. Beyond an end of the grid, where
     it is more than half a step, as it is."""
     return torch.where(rest.abs() > 0.5, rest, rest.clamp(-NEARLY_HALF, NEARLY_HALF))
 
@@ -134,43 +115,10 @@ def nearest(
     weight_OI: torch.Tensor,
     scheme: Scheme,
     power_I: torch.Tensor,
-    fisher_O: torch.Tensor | None = None,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> torch.Tensor:
     """(O, I) float32: a weight rounded to nearest on its searched grids, no error made good by another."""
     weight_OI = weight_OI.to(torch.float32)
-    apart_K = columns_apart(weight_OI, scheme, power_I, fisher_O, check_cancelled)
-    if apart_K is None:
-        return _on_grids(weight_OI, scheme, power_I, check_cancelled)
-    others_OI = weight_OI.index_fill(1, apart_K, 0)
-    return Columns.of(weight_OI, apart_K, scheme.dtype).over(_on_grids(others_OI, scheme, power_I, check_cancelled))
-
-
-def columns_apart(
-    weight_OI: torch.Tensor,
-    scheme: Scheme,
-    power_I: torch.Tensor,
-    fisher_O: torch.Tensor | None = None,
-    check_cancelled: CheckCancelled = never_cancelled,
-) -> torch.Tensor | None:
-    """(K) the columns that a scheme keeps apart, None where it keeps none: those in which rounding costs most where no
-    group of a row reaches to its greatest weight. On a grid that does, the greatest weight costs nothing, and a column
-    that takes the range of its group from the others would not be seen."""
-    if not scheme.columns:
-        return None
-    check_cancelled()
-    grouped_OGS = weight_OI.reshape(len(weight_OI), -1, scheme.group(weight_OI.shape[1]))
-    greatest_OG1 = grouped_OGS.abs().argmax(-1, keepdim=True)
-    others_OI = grouped_OGS.scatter(-1, greatest_OG1, 0).reshape(weight_OI.shape)
-    grid = fit(
-        others_OI, bits=scheme.bits, group_size=scheme.group_size, symmetric=scheme.symmetric, dtype=scheme.dtype
-    )
-    return most_sensitive(weight_OI, grid.nearest(weight_OI), power_I, fisher_O, scheme.columns)
-
-
-def _on_grids(
-    weight_OI: torch.Tensor, scheme: Scheme, power_I: torch.Tensor, check_cancelled: CheckCancelled
-) -> torch.Tensor:
     scale_GO, zero_GO = search(weight_OI, power_I, scheme, check_cancelled)
     zero_OG = None if scheme.symmetric else zero_GO.T
     return Grid(scheme.bits, scheme.group_size, scale_GO.T, zero_OG).nearest(weight_OI)

@@ -1,7 +1,7 @@
 """Channels smoothed: difficulty moved between activations and weights, by as much as the block's output gains.
 
 s = a^α / w^(1 − α) for each channel (SmoothQuant, arXiv 2211.10438), a the greatest activation of the channel and w
-its greatest weight; or, where activations stay as they are, s = a^α with a the channel's mean (AWQ, arXiv 2306.00978).
+its greatest weight. Or, where activations stay as they are, s = a^α with a the channel's mean (AWQ, arXiv 2306.00978).
 Folded into norm or rows before, it is the same function. Ours: α is searched for each place, no smoothing among the
 choices, by the error of the *block's* output with weights and activations of the place rounded, weighted by what an
 error there costs in divergence (`workers.mitigation.dynamic_scaling.block_error`).

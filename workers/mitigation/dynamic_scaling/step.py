@@ -33,7 +33,7 @@ from workers.mitigation.dynamic_scaling.learned import Learned, LearnedBlock
 from workers.mitigation.dynamic_scaling.moments import SAMPLE_TOKENS, Moment, sample, see_inputs
 from workers.mitigation.dynamic_scaling.plan import plan_bits
 from workers.mitigation.dynamic_scaling.result import Result
-from workers.mitigation.dynamic_scaling.rounding import Rounded, columns_apart, round_weight
+from workers.mitigation.dynamic_scaling.rounding import Rounded, round_weight
 from workers.mitigation.dynamic_scaling.smoothing import smooth_block
 from workers.mitigation.gradients import Gatherer, Tape, backward
 from workers.mitigation.importance import GRADIENT_TOKENS, importance
@@ -122,7 +122,6 @@ class _Work:
         assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
         self._shop, self._step, self._scheme, self._names = shop, step, scheme, names
         self._gradients, self._planned = gradients, planned
-        self._powers = {name: found.outputs_O for name, found in gradients.found.items()}
         self._tokens_NL = shop.calibration.tokens_NL
         self._strengths: list[float] = []
         self._block_errors: BlockErrors | None = None
@@ -222,7 +221,7 @@ class _Work:
         planned = self._planned.get(first)
         if planned is None:
             return self._scheme
-        return replace(self._scheme, bits=planned.bits, columns=planned.columns)
+        return replace(self._scheme, bits=planned.bits)
 
     def _importance(self, name: str) -> torch.Tensor | None:
         found = self._gradients.found.get(name)
@@ -235,8 +234,7 @@ class _Work:
         whole_OI = folded.weight(name)
         keep_OI = whole_OI != 0
         scheme, power_I = self._of(own.group_of(name)), moment.own_II.diagonal()
-        apart_K = columns_apart(whole_OI, scheme, power_I, self._powers.get(name), self._shop.check_cancelled)
-        found = factor(moment.own_II, damping=DAMPING, act_order=True, last=apart_K)
+        found = factor(moment.own_II, damping=DAMPING, act_order=True)
         self._damping = max(self._damping, found.damping)
         made = round_weight(
             whole_OI,
@@ -246,7 +244,6 @@ class _Work:
             self._shop.check_cancelled,
             order_I=found.order_I,
             power_I=power_I,
-            apart_K=apart_K,
         )
         new_OI = made.weight()
         linear = own.linears[name]

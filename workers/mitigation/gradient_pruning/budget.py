@@ -1,6 +1,6 @@
 """How many weights each module loses: where a zero costs least, within bounds, and exactly as many as asked for.
 
-One threshold on the price over all modules makes the sum of prices least; a module's share is kept within `reach` of
+One threshold on the price over all modules makes the sum of prices least. A module's share is kept within `reach` of
 the asked one, because prices are right for few zeros and say too little of many. It is the water-filling of Lagrangian
 rate allocation, applied to prices in nats; OWL (arXiv 2310.05175) has the bound, with another measure. Exact counts and
 the search over bounds are ours.

@@ -43,7 +43,7 @@ def gather(
     """(prices of the addressed weights, layer → E[δ δᵀ] at the block's output, KL at each pass's candidate).
 
     `tape`: the reference on the windows; `info`, `read`: the checkpoint that is pruned; `sizes`: weights of each
-    addressed module; `even`: every module loses the same share; `moved`: what takes the reference's weights to the
+    addressed module; `even`: every module loses the same share. `moved`: what takes the reference's weights to the
     checkpoint's frame, where steps before scaled channels (default: it is the same).
     """
     names = frozenset(sizes)

@@ -25,7 +25,7 @@ def allocate(
 ) -> dict[str, int]:
     """Directions of each module.
 
-    `gains`: falling, of the directions whose saving is known; `costs`: numbers that one direction takes; `limits`: the
+    `gains`: falling, of the directions whose saving is known; `costs`: numbers that one direction takes. `limits`: the
     most that a module may have; `floor`: the least, as far as its limit and the budget allow. The sum never exceeds
     `budget`, and what is left of it is less than any further direction would take. Ties go to the module named first.
     """

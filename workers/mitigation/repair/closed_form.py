@@ -8,7 +8,7 @@ value decomposition of G^½ E C^½ (Eckart and Young), and the nats that directi
 E C^½ alone is EoRA (arXiv 2410.21271, there with eigenvectors), QERA (2410.06040, exact solution) and LQER (2402.02446,
 C by channel). G beside it is K-FAC's approximation of the Fisher information (Martens and Grosse, 1503.05671), which
 makes directions of different modules comparable: ours. A root may be any S with S Sᵀ = C (the optimum is the same), so
-both are Cholesky factors; and since U V = P E with P a projection, that of C is never inverted. G is of fewer tokens
+both are Cholesky factors. And since U V = P E with P a projection, that of C is never inverted. G is of fewer tokens
 than C and of labels drawn once, so what it has beside its diagonal is shrunk (Ledoit and Wolf 2004; by a constant).
 
 Names: O outputs, I inputs, R rank.

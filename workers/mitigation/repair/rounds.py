@@ -1,7 +1,7 @@
 """A weight is modified again, of what the product of thin matrices does not carry: round after round.
 
 Q + U V is to be near W, Q what the steps before make of a weight. With U V given, Q is made of W − U V; with Q given, U
-V is the closed form of W − Q. LoftQ (arXiv 2310.08659) alternates the two; here the closed form is the one of the
+V is the closed form of W − Q. LoftQ (arXiv 2310.08659) alternates the two. Here the closed form is the one of the
 layer's metric, and of all rounds, the modification that was there included, the one that leaves the least by it is
 kept: a round can be worse than the one before, since Q is not chosen by that metric.
 
@@ -23,7 +23,7 @@ from workers.surgery.callbacks import CheckCancelled, never_cancelled
 
 @dataclass(frozen=True)
 class Remainder:
-    """`base_OI` is what the product goes on, None for the weight as it came; `error_OI` = W − base, float32; `left`
+    """`base_OI` is what the product goes on, None for the weight as it came; `error_OI` = W − base, float32. `left`
     what the best product of the rank leaves of it, nats per token."""
 
     base_OI: torch.Tensor | None

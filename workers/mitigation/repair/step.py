@@ -1,7 +1,7 @@
 """The step `repair.lowrank`: closed form, ranks by nats a byte, fit block by block, distillation, and what is kept.
 
 The result is the modified checkpoint with the adapter merged, in its own dtype, so that it compares and deploys like
-any other; beside it is `adapter/`, the same numbers as a PEFT LoRA for the modified checkpoint itself, with the record
+any other. Beside it is `adapter/`, the same numbers as a PEFT LoRA for the modified checkpoint itself, with the record
 of the channels that are scaled there. Where the modification was made again (`iterations`), `base/` holds the weights
 that the adapter goes on."""
 

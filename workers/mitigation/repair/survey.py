@@ -3,7 +3,7 @@ reference has what the modified model lacks, those of a regression.
 
 *Error*: W − Ŵ where both models have the layer in one shape; W is scaled as the modified model's channels are.
 *Regression*: after a block that dropped layers follow, or in which heads or channels are missing, what is missing from
-the hidden state there, ĥ → h, is regressed on the inputs of the block's last linear layer; the product of thin matrices
+the hidden state there, ĥ → h, is regressed on the inputs of the block's last linear layer. The product of thin matrices
 is the reduced-rank solution (Izenman 1975), in the metric of the divergence. That a dropped layer can be folded into
 the projection before it is from ReplaceMe (arXiv 2505.02819), there as a square matrix. *Neither* (nothing is wrong
 with the layer itself): directions of the inputs with the most power, to be trained from zero (EVA, arXiv 2410.07170).
@@ -65,9 +65,9 @@ class Survey:
 
     `pairs`: the reference's layer of each of the modified model's; `names`: weights that may get an adapter;
     `gradients`: E[δ δᵀ] of their outputs or its diagonal, and ‖δ‖² of the text's first positions, by which tokens count
-    (default: all alike); `moved`: what takes the reference's weights, as `read_reference` gives them, to the modified
+    (default: all alike). `moved`: what takes the reference's weights, as `read_reference` gives them, to the modified
     model's frame (default: it is the same). With `iterations` above 1, `again` modifies a weight of the
-    reference again (`workers.mitigation.repair.rounds`); `bases` then has the weights that the products go on, where
+    reference again (`workers.mitigation.repair.rounds`). `bases` then has the weights that the products go on, where
     that left less than the modification that was there. Raises what `Walk` raises.
     """
 

@@ -1,7 +1,7 @@
 """Which of transformers' attention implementations a block runs.
 
 torch's fused attention of 16-bit numbers goes forward by routines of its own, but backward by products that a processor
-which lacks them (`workers.products.lacking`) makes slowly; without AVX-512, number by number, they were half of a
+which lacks them (`workers.products.lacking`) makes slowly. Without AVX-512, number by number, they were half of a
 training step (3.1 s of 6.1 s, 512 tokens, 135M parameters, two cores). Where a gradient is asked for, such a processor
 computes attention in float32 and rounds what comes of it once; otherwise nothing is changed.
 

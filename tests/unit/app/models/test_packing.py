@@ -62,10 +62,6 @@ def test_what_cannot_be_used_is_refused(quantization, code):
     assert caught.value.code is code
 
 
-def test_the_library_s_empty_blocks_are_no_obstacle():
-    assert packings(config(INT4, sparsity_config={}, transform_config={}))
-
-
 @pytest.mark.parametrize(
     ("weights", "activations", "refused"),
     [(INT4, None, True), (INT4, INT8, False), (INT8, INT8, False), (FP8, FP8, False)],
@@ -102,12 +98,6 @@ def test_what_cannot_be_unpacked_is_named():
     assert kept_packed(mixed) == "mxfp4-pack-quantized"
 
 
-def test_a_front_end_without_vllm_leaves_it_to_the_worker(monkeypatch):
-    monkeypatch.setattr(packing, "is_cpu_build", lambda: False)
-    monkeypatch.setattr(packing, "has_avx512", lambda: False)
-    check_served(config(INT4), "llama-w4a16")
-
-
 ATTENTION = [f"model.layers.{layer}.self_attn.{one}_proj.weight_packed" for layer in (0, 1) for one in "qkvo"]
 MLP = [f"model.layers.0.mlp.{one}_proj.weight_packed" for one in ("gate", "up", "down")]
 
@@ -141,18 +131,3 @@ def test_layers_that_run_as_one_have_one_scheme(quantization, told):
         check_one_scheme(quantization, [*ATTENTION, *MLP])
     assert caught.value.code is ErrorCode.CHECKPOINT_UNSUPPORTED
     assert told in caught.value.detail
-
-
-@pytest.mark.parametrize(
-    "quantization",
-    [
-        config(INT4, ignore=["lm_head"]),
-        two_groups(["re:.*self_attn.*"], INT8),
-        two_groups(["re:.*(o|down)_proj"], INT8),
-        two_groups(["re:.*[qkv]_proj"], dict(INT4)),
-        two_groups(["re:.*(gate|up)_proj"], INT8, ignore=("re:.*self_attn.*",)),
-        two_groups(["re:(([a-z0-9._])+)+!"], INT8, ignore=("re:(.*)*!",)),
-    ],
-)
-def test_mixed_schemes_that_it_serves_are_taken(quantization):
-    check_one_scheme(quantization, [*ATTENTION, *MLP])

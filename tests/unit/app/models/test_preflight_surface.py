@@ -43,13 +43,6 @@ def test_what_was_written_in_the_recipe_is_accepted(registry, settings):
     assert request.planned == 12
 
 
-def test_the_estimate_grows_with_the_settings(registry, settings):
-    one = estimate(sent(PRUNE, RTN), registry, settings)
-    both = estimate(sent(PRUNE, RTN, orders="both"), registry, settings)
-    assert both.checkpoint_bytes == one.checkpoint_bytes * 18 / 12
-    assert any("18 settings" in assumption for assumption in both.assumptions)
-
-
 def test_every_setting_looks_at_its_calibration_text(registry, settings):
     def seconds(windows):
         gptq = RTN | {"type": "quantize.gptq", "calibration_windows": windows, "calibration_window": 256}
@@ -67,8 +60,3 @@ def test_bad_surfaces_are_refused_with_their_place(registry, settings):
     with pytest.raises(HemostatError) as caught:
         sent(PRUNE, RTN | {"group_size": {"sweep": [32, 64]}})
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, "/candidate/recipe/1/group_size")
-
-
-def test_one_knob_alone_is_no_surface():
-    with pytest.raises(HemostatError):
-        sent(PRUNE, {"type": "quantize.rtn", "bits": 4})

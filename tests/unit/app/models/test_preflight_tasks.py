@@ -160,12 +160,3 @@ def test_tasks_of_a_sweep_are_refused_as_those_of_a_tasks_job(settings, registry
             error = rejection(asked, registry, operator)
             refusals.append((error.code, error.pointer, error.detail, error.hint))
         assert refusals[0] == refusals[1]
-
-
-def test_the_estimate_of_a_sweep_holds_the_answers(settings, registry, tmp_path):
-    (tmp_path / "sums.jsonl").write_text(1000 * '{"question": "1 + 1?", "answer": "#### 2"}\n')
-    sums = {"source": "file", "format": "gsm8k", "path": "sums.jsonl", "max_tokens": 200}
-    alone, asked = (estimate(one, registry, settings) for one in (sweep(), sweep(sums)))
-    assert asked.tokens > alone.tokens and asked.seconds > alone.seconds
-    assert asked.reference_store_bytes > alone.reference_store_bytes
-    assert any("answered by the reference and by one setting" in line for line in asked.assumptions)

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.shapes import LAYOUTS, dimension, expected_tensors, is_tied
+from app.models.shapes import LAYOUTS, dimension, expected_tensors
 
 SIZES = {
     "vocab_size": 64,
@@ -87,13 +87,6 @@ def test_an_old_configuration_without_key_value_heads_has_as_many_as_heads():
     expected = expected_tensors("LlamaForCausalLM", config)
     assert expected is not None
     assert expected["model.layers.0.self_attn.k_proj.weight"] == (32, 32)
-
-
-def test_an_unknown_architecture_has_no_expectation():
-    assert expected_tensors("NewForCausalLM", {}) is None
-    assert is_tied("NewForCausalLM", {}, has_head=False)
-    assert not is_tied("NewForCausalLM", {}, has_head=True)
-    assert is_tied("NewForCausalLM", {"tie_word_embeddings": True}, has_head=True)
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, 1.5, "32", True, [32]])

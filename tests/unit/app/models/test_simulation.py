@@ -3,7 +3,7 @@
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.simulation import SECTION, SimulatedActivations, SimulatedKvCache, StoredKvCache
+from app.contracts.simulation import SECTION, SimulatedActivations, SimulatedKvCache
 from app.models.simulation import section_in, with_activations, with_kv_cache
 
 
@@ -45,14 +45,6 @@ def test_keys_and_values_are_taken_over_layer_by_layer():
         (None, 8, (1,)),
         (4, None, (1,)),
     }
-
-
-def test_both_parts_stand_in_one_section():
-    config = with_activations({}, SimulatedActivations(bits=8, modules=("a",)))
-    config = with_kv_cache(config, StoredKvCache(dtype="fp8"))
-    section = section_in(config)
-    assert section is not None
-    assert (len(section.activations), section.kv_dtype) == (1, "fp8")
 
 
 def test_a_damaged_section_is_the_checkpoints_fault():

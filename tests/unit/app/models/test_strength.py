@@ -97,11 +97,6 @@ def test_values_on_both_sides_of_a_neutral_one_are_two_runs_away_from_it(
     assert [tuple(values[place] for place in side) for side in found.sides] == [below, above]
 
 
-def test_values_on_one_side_of_a_neutral_one_are_one_run(info):
-    found = by_direction((0.25, 1.0, 0.5), "moe.router", "temperature", info)
-    assert found.places == (1, 2, 0) and found.sides == ()
-
-
 def test_what_the_checkpoint_has_is_neutral(info, tiny):
     epsilon = replace(info, config=info.config | {"rms_norm_eps": 1e-5})
     found = by_direction((1e-7, 1e-5, 1e-4), "norm.epsilon", "epsilon", epsilon)
@@ -151,11 +146,6 @@ def test_the_checkpoint_is_that_before_the_step(info):
     before = {"type": "norm.epsilon", "epsilon": 1e-3}
     found, share, _ = swept(info, before, {"type": "norm.epsilon", "epsilon": {"sweep": [1e-5, 1e-3, 1e-1]}})
     assert (found.neutral, share) == (1e-3, None)
-
-
-def test_a_share_orders_before_anything_else(info):
-    found, share, _ = swept(info, {"type": "quantize.rtn", "bits": {"sweep": [2, 8, 4]}})
-    assert (found.kind, found.places, share) == ("share", (1, 2, 0), [0.875, 0.5, 0.75])
 
 
 def test_what_removes_the_same_share_has_no_order_but_that_of_numbers(info):

@@ -43,13 +43,6 @@ def test_ranks_fall_and_what_has_no_zero_stays_as_given():
     assert second.values == (None, 1.2, 0.9, 1.1)
 
 
-def test_a_smaller_rank_removes_of_a_low_rank_and_not_of_a_repair():
-    recipe = [{"type": "lowrank.svd", "rank": 8}, {"type": "repair.lowrank", "rank": 8}]
-    removed, repaired = axes_of(request(recipe, [(step, "rank", [4, 16, 8]) for step in (0, 1)]))
-    assert repaired.values == removed.values == (None, 16, 8, 4)
-    assert (removed.removes, repaired.removes) == (True, False)
-
-
 @pytest.mark.parametrize(
     ("step", "field", "values", "mildest_first"),
     [
@@ -137,13 +130,6 @@ def test_a_setting_that_the_checkpoint_cannot_take_is_told_with_both_values():
     exchanged = refuse(lambda recipe: recipe[0].type == "quantize.rtn", "/candidate/recipe/1")
     assert check_surface(request(), exchanged) is None
     assert refused(request(orders="both"), exchanged).pointer == "/orders"
-
-
-def test_two_values_of_one_step_that_do_not_go_together_are_both_named():
-    recipe = [{"type": "norm.scale", "factor": 1.1, "shift": 0.1}]
-    error = refused(request(recipe, [(0, "factor", [1.1, 1.0]), (0, "shift", [0.1, 0.0])]))
-    assert error.hint == "turn factor without 1 or shift without 0"
-    assert error.pointer == "/knobs"
 
 
 def test_the_chosen_loss():

@@ -1,8 +1,7 @@
 import json
 
 import pytest
-from tokenizers import Tokenizer, models
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.tokenizers import (
@@ -104,8 +103,8 @@ def test_what_changes_ids_counts(copy, tiny):
             (lambda d: d.update(normalizer={"type": "NFC"}), "the normalizer"),
             (lambda d: d["pre_tokenizer"].update(add_prefix_space=True), "the pre-tokenizer"),
             (lambda d: d["model"].update(byte_fallback=True), "the tokenizer's model"),
-            (lambda d: d["added_tokens"][1].update(lstrip=True), "added token 1 ('</s>')"),
-            (lambda d: d["added_tokens"].pop(1), "added token 1 ('</s>')"),
+            (lambda d: d["added_tokens"][1].update(lstrip=True), "added token 1 is "),
+            (lambda d: d["added_tokens"].pop(1), "added token 1 is "),
         )
     ):
         assert told in difference(tiny(), edit(copy(name=f"{number}"), change))
@@ -128,33 +127,6 @@ def test_a_bos_is_what_transformers_adds(copy, bos, stated):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     added = len(tokenizer.encode("ab")) - len(tokenizer.encode("ab", add_special_tokens=False))
     assert added == len(_content(folder).before) == int(bos)
-
-
-@pytest.mark.parametrize("kind", ["Unigram", "WordLevel"])
-def test_other_models_of_tokenizers(tmp_path, kind):
-    def save(name, *, score=-1.0, other="b"):
-        pieces = [("<unk>", 0.0), ("a", score), (other, -2.0)]
-        model = (
-            models.Unigram(pieces, unk_id=0)
-            if kind == "Unigram"
-            else models.WordLevel({token: i for i, (token, _) in enumerate(pieces)}, unk_token="<unk>")
-        )
-        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)).save_pretrained(tmp_path / name)
-        return tmp_path / name
-
-    same(save("one"), save("two"))
-    assert "token 2 is 'b' in ref and 'c' in cand" in difference(save("one"), save("three", other="c"))
-    if kind == "Unigram":
-        assert "the score of token 1 is -1.0" in difference(save("one"), save("four", score=-1.5))
-
-
-def test_metaspace_is_the_same_in_its_old_and_new_form(copy):
-    old = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True, "str_rep": "▁"}
-    new = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
-    one = edit(copy(name="one"), lambda data: data.update(pre_tokenizer=old))
-    two = edit(copy(name="two"), lambda data: data.update(pre_tokenizer=new))
-    same(one, two)
-    difference(one, edit(copy(name="three"), lambda d: d.update(pre_tokenizer=new | {"prepend_scheme": "never"})))
 
 
 def test_a_broken_tokenizer(copy, tiny):
@@ -206,14 +178,6 @@ def test_a_tokenizer_of_another_model_is_refused_by_its_last_token(copy):
     assert (caught.value.code, caught.value.pointer) == (ErrorCode.VOCABULARY_MISMATCH, "/reference/model")
     assert f"a token {last} (" in caught.value.detail
     assert f"vocab_size {last}" in caught.value.detail
-
-
-def test_a_token_that_was_added_may_lie_beyond_the_embeddings(copy):
-    """As the one for pictures of Gemma 3's text models does."""
-    folder = copy()
-    size = max(AutoTokenizer.from_pretrained(folder).get_vocab().values()) + 1
-    edit(folder, lambda data: data["added_tokens"].append(data["added_tokens"][0] | {"id": size, "content": "<image>"}))
-    check_tokenizer(folder, size, name="tiny")
 
 
 def test_what_is_put_around_a_text_counts(copy, tiny):

@@ -66,12 +66,12 @@ def test_what_the_reference_writes_for_a_step_is_counted(step, tokens):
     [
         ({"bits": 3}, 0),  # every module has the least width
         ({"mixed": False}, 0),
-        # four units of each of three layers, five widths and four of them with columns apart
-        ({}, 2 * 100 * 9 * 4 * (1 + 2 / 3 + 1 / 3)),
-        ({"calibration_windows": 1, "calibration_window": 1000}, 256 * 9 * 4 * 2),
-        ({"layers": [2]}, 2 * 100 * 9 * 4 / 3),
-        ({"modules": ["k_proj", "v_proj", "down_proj"]}, 2 * 100 * 9 * 2 * 2),
-        # packed, two widths and no columns
+        # four units of each of three layers, five widths
+        ({}, 2 * 100 * 5 * 4 * (1 + 2 / 3 + 1 / 3)),
+        ({"calibration_windows": 1, "calibration_window": 1000}, 256 * 5 * 4 * 2),
+        ({"layers": [2]}, 2 * 100 * 5 * 4 / 3),
+        ({"modules": ["k_proj", "v_proj", "down_proj"]}, 2 * 100 * 5 * 2 * 2),
+        # packed, two widths
         ({"form": "packed", "activation_bits": 8, "symmetric": True, "group_size": None}, 2 * 100 * 2 * 4 * 2),
     ],
 )

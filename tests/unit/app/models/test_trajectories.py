@@ -61,15 +61,6 @@ def test_a_conversation_that_says_nothing_before_its_first_answer_is_refused_at_
     assert caught.value.hint
 
 
-def test_a_conversation_without_an_answer_gives_a_prompt(check):
-    check(document("open", USER), document("answered", USER, ASSISTANT))
-    check(document("open", USER), candidates=[{"model": "m", "recipe": [{"type": "quantize.rtn", "bits": 3}]}])
-
-
-def test_a_system_message_alone_is_a_prompt(check):
-    check(document("d", {"role": "system", "content": "be brief"}, {"role": "user", "content": ""}, ASSISTANT))
-
-
 def test_a_conversation_that_gives_no_prompt_may_begin_as_it_likes(check):
     documents = [document("good", USER, ASSISTANT), document("late", ASSISTANT), document("b", USER, ASSISTANT)]
     check(*documents, prompts=1)

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from app.recipes.quantize import QuantizeDynamic
-from workers.mitigation.importance import GRADIENT_TOKENS, SHARE, importance
+from workers.mitigation.importance import importance
 
 
 def test_half_of_a_tokens_weight_is_by_its_gradient():
@@ -23,11 +22,3 @@ def test_text_beyond_the_gradients_counts_alike_and_the_mean_stays_1():
 
 def test_without_any_gradient_all_count_alike():
     assert importance(torch.zeros(2, 2), 5).tolist() == [1.0] * 5
-
-
-def test_of_the_tokens_with_gradients_these_decide_more_the_more_text_comes_behind():
-    """As docs/recipes/dynamic-scaling.md tells of the first tokens of the default text: two thirds, not half."""
-    step = QuantizeDynamic(type="quantize.dynamic", bits=4)
-    tokens = step.calibration_windows * step.calibration_window
-    first_T = importance(torch.ones(GRADIENT_TOKENS // step.calibration_window, step.calibration_window), tokens)[:1024]
-    assert float(1 - (1 - SHARE) / first_T.mean()) == pytest.approx(2 / 3)

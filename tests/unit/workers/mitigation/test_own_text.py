@@ -7,7 +7,6 @@ from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
-from tests.support.stopping import Stop, StoppedError
 from workers.mitigation import own_text as module
 from workers.mitigation.own_text import dealt, own_text
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -97,11 +96,6 @@ def test_the_seed_alone_decides_and_nothing_else_is_drawn_from(tiny):
     assert torch.equal(torch.rand(1), after)
     assert torch.equal(written(folder, tokens_NL, 2, seed=3), first)
     assert not torch.equal(written(folder, tokens_NL, 2, seed=4), first)
-
-
-def test_it_can_be_stopped_at_every_token(tiny):
-    with pytest.raises(StoppedError):
-        written(tiny(), torch.arange(2, 34).reshape(2, 16), 1, check_cancelled=Stop(8))
 
 
 def test_both_texts_are_spread_evenly():

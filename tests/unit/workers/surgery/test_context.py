@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode
 from app.models.checkpoint import inspect
-from tests.support.checked import RECIPE, checked
+from tests.support.checked import checked
 from tests.support.copies import edit_json
 from tests.support.pruning import operate, weights
 from tests.support.refusals import refusal_of
@@ -97,13 +96,6 @@ def test_a_scaling_that_no_engine_would_load_is_refused(tiny, store, way):
     with operate(folder, store, {"type": "context.ntk", "factor": 2}) as modified:
         found, _ = rotary(modified.path)
     assert float(found[-1] / plain[-1]) == pytest.approx(1 / 2, rel=1e-5)
-
-
-@pytest.mark.parametrize("betas", [{"beta_fast": 1, "beta_slow": 32}, {"beta_fast": 0.5}, {"beta_slow": 33}])
-def test_a_ramp_that_falls_is_refused(betas):
-    """transformers would keep the low frequencies and divide the high ones, with no more than a log line."""
-    with pytest.raises(ValidationError, match="give a beta_fast of at least beta_slow"):
-        RECIPE.validate_python([{"type": "context.yarn", "factor": 2} | betas])
 
 
 def test_what_cannot_be_extended_is_refused(tiny):

@@ -139,8 +139,3 @@ def test_gains_are_divided_to_the_nearest_number_of_their_dtype(dtype):
         assert found_D.dtype is dtype
         assert float(off_D.max()) <= torch.finfo(dtype).eps / 2 * (1 + 1e-6)
         assert 0 < rounding < torch.finfo(dtype).eps / 2
-
-
-def test_gains_of_zero_stay_zero():
-    found_D, rounding = divided(torch.zeros(8, dtype=torch.bfloat16), 0.3, offset=0.0)
-    assert not bool(found_D.any()) and rounding == 0.0

@@ -215,11 +215,3 @@ def test_what_cannot_be_extended_is_refused(tiny, model, step, pointer):
     assert error.code in {ErrorCode.RECIPE_NOT_APPLICABLE, ErrorCode.UNKNOWN_MODULE}
     assert error.pointer == f"/r/0{pointer}"
     assert error.hint
-
-
-def test_later_steps_are_checked_against_the_model_that_will_be(tiny):
-    deeper, wider = {"type": "extend.identity"}, {"type": "extend.width", "channels": 3}
-    late = {"type": "quantize.rtn", "bits": 4, "group_size": 32, "layers": [5]}
-    checked(tiny(), deeper, late)
-    assert refusal_of(checked, tiny(), late, deeper).pointer == "/r/0/layers/0"
-    checked(tiny(), wider, {"type": "quantize.rtn", "bits": 4, "group_size": 384, "modules": ["down_proj"]})

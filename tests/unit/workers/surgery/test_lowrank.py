@@ -149,10 +149,3 @@ def test_a_rank_that_cuts_nothing_or_all_is_refused(tiny):
             error = refusal_of(checked, tiny(), {"type": kind, "rank": 8} | fields)
             assert (error.code, error.pointer) == (ErrorCode.RECIPE_NOT_APPLICABLE, f"/r/0/{field}")
             assert "k_proj.weight [32, 64]" in error.detail, "the one that says what is possible"
-
-
-def test_looking_at_activations_needs_a_dense_model_and_layers(tiny):
-    asvd = {"type": "lowrank.asvd", "rank": 8}
-    assert "MixtralForCausalLM" in refusal_of(checked, tiny("mixtral"), asvd).detail
-    assert refusal_of(checked, tiny("llama-untied"), asvd | {"modules": ["lm_head"]}).pointer == "/r/0/modules"
-    checked(tiny("mixtral"), {"type": "lowrank.svd", "rank": 8})

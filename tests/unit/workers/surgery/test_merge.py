@@ -82,24 +82,6 @@ def test_merged_weights_are_pefts(tiny, store, adapter, options):
         torch.testing.assert_close(found[name], reference[name].to(torch.bfloat16), rtol=8e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
-def test_other_architectures_take_adapters_and_merges_too(tiny, store, adapter, kind):
-    path = adapter(kind, kind)
-    reference, before = merged_by_peft(tiny(kind), path).state_dict(), weights(tiny(kind))
-    with operate(tiny(kind), store, path, {"type": "adapter.lora", "adapter": kind}) as modified:
-        found = weights(modified.path)
-    changed = {name for name in before if not torch.equal(found[name], before[name])}
-    assert len(changed) == 6
-    for name in changed:
-        torch.testing.assert_close(found[name], reference[name].to(torch.bfloat16), rtol=8e-3, atol=1e-3)
-    other = tiny(kind, seed=9)
-    with operate(tiny(kind), store, other, {"type": "merge.linear", "other": "other", "weight": 0.3}) as modified:
-        found = weights(modified.path)
-    for name, tensor in weights(other).items():
-        expected = 0.7 * before[name].double() + 0.3 * tensor.double()
-        torch.testing.assert_close(found[name], expected.to(torch.bfloat16), rtol=8e-3, atol=1e-6)
-
-
 def test_the_output_matrix_of_a_tied_model_takes_no_adapter(tiny, adapter):
     """Even where its file holds a copy of the matrix: no engine reads it."""
     found = inspect_adapter(adapter())
@@ -215,19 +197,6 @@ def test_an_adapter_behind_scaled_channels_does_what_it_does_before(outliers, lo
         lost = divergence(tuned.path, behind.path)
         assert lost < 1.5 * max(divergence(tuned.path, plain.path), divergence(tuned.path, before.path))
         assert lost < 0.1 * effect
-
-
-@pytest.mark.parametrize("step", SCALING, ids=lambda step: str(step["type"]))
-def test_a_merge_with_the_original_brings_a_model_of_scaled_channels_nearer_to_it(outliers, shared, step):
-    rough = step | {"bits": 4}
-    merge = {"type": "merge.linear", "other": "other", "weight": 0.5}
-    with (
-        operate(outliers(), shared, outliers(), rough) as scaled,
-        operate(outliers(), shared, outliers(), rough, merge) as halfway,
-        operate(outliers(), shared, outliers(), rough, merge | {"weight": 1.0}) as there,
-    ):
-        assert divergence(outliers(), halfway.path) < 0.7 * divergence(outliers(), scaled.path)
-        assert divergence(outliers(), there.path) < 0.05 * divergence(outliers(), scaled.path)
 
 
 def test_another_model_of_scaled_channels_is_mixed_in_as_what_it_stands_for(outliers, shared):

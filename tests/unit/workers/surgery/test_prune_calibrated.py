@@ -137,20 +137,6 @@ WANDA = {"type": "prune.wanda", "sparsity": 0.5}
 SPARSEGPT = {"type": "prune.sparsegpt", "pattern": "2:4"}
 
 
-def test_the_order_of_steps_makes_another_model(tiny, store):
-    orders = [(WANDA, RTN), (RTN, WANDA), (SPARSEGPT, RTN), (RTN, SPARSEGPT), (RTN, WANDA, SPARSEGPT)]
-    orders.append((WANDA, RTN, {"type": "prune.layers", "layers": [1]}))
-    found = set()
-    for order in orders:
-        with operate(tiny(), store, *order) as modified:
-            found.add(modified.fingerprint)
-            assert modified.manifest.sparsity >= 0.5  # zeros are codes of the grid: quantization keeps them
-            # what SparseGPT corrects is on the grid no more
-            assert modified.manifest.bits_per_weight == (16 if order[-1] is SPARSEGPT else 4 + 20 / 32)
-            assert [step for record in modified.manifest.steps for step in record.steps] == list(range(len(order)))
-    assert len(found) == len(orders)
-
-
 def test_after_quantization_the_grid_stays_and_the_number_is_exact(tiny, store):
     with operate(tiny(), store, RTN) as one, operate(tiny(), store, RTN, WANDA) as two:
         quantized, pruned = linears(weights(one.path)), linears(weights(two.path))

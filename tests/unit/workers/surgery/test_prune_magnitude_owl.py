@@ -37,26 +37,6 @@ def test_the_smallest_go_in_shares_that_activations_decide(tiny, store, kind, sc
         assert np.array_equal(weight.double().numpy(), rows.reshape(values.shape)), name
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma2"])
-def test_of_every_m_the_smallest_go_in_numbers_that_activations_decide(tiny, store, kind):
-    step = {"pattern": "16:32", "allocation": "owl", "owl_threshold": 2, "owl_range": 0.3}
-    with (
-        operate(tiny(kind), store, {"type": "prune.magnitude"} | step) as made,
-        operate(tiny(kind), store, {"type": "prune.wanda"} | step) as wanda,
-    ):
-        after, manifest = weights(made.path), made.manifest
-        shares = {change.name: change.nominal_sparsity for change in manifest.tensors}
-        assert shares == {change.name: change.nominal_sparsity for change in wanda.manifest.tensors}
-    assert len(set(shares.values())) == 3
-    assert manifest.sparsity == 0.5
-    before = weights(tiny(kind))
-    for name, share in shares.items():
-        values = before[name].double().numpy()
-        for group in values.reshape(-1, 32):  # views of `values`
-            group[np.argsort(np.abs(group), kind="stable")[: round(32 * (share or 0))]] = 0
-        assert np.array_equal(after[name].double().numpy(), values), name
-
-
 def test_without_it_no_text_is_read(tiny, store):
     def none(_):
         raise AssertionError("the text was asked for")

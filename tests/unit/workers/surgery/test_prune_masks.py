@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.recipes.prune import PruneWanda
-from workers.surgery.prune_masks import Quota, lowest, mask, mask_pattern, quota_of, zeros_first
+from workers.surgery.prune_masks import Quota, lowest, mask, quota_of, zeros_first
 
 HAND = torch.tensor([[4.0, 1.0, 2.0, 3.0], [0.5, 0.5, 0.5, 9.0], [1.0, 1.0, 1.0, 1.0], [0.0, 8.0, 7.0, 6.0]])
 
@@ -45,16 +45,6 @@ def test_exactly_the_lowest_go_the_earlier_of_equal_ones_first(rows, columns, da
     for row, count in enumerate(counts):
         expected[row, np.argsort(score[row], kind="stable")[:count]] = True
     assert np.array_equal(lowest(torch.from_numpy(score), torch.tensor(counts)).numpy(), expected)
-
-
-@given(st.integers(1, 5), st.integers(1, 4), st.integers(2, 8), st.data(), st.integers(0, 10**6))
-def test_of_every_m_exactly_n_stay(rows, groups, of, data, seed):
-    kept = data.draw(st.integers(1, of - 1))
-    score = torch.from_numpy(np.random.default_rng(seed).integers(0, 4, (rows, groups * of)).astype(np.float32))
-    gone = mask_pattern(score, kept, of)
-    assert torch.equal((~gone).reshape(-1, of).sum(1), torch.full((rows * groups,), kept))
-    for group, lost in zip(score.reshape(-1, of), gone.reshape(-1, of), strict=True):
-        assert group[~lost].min() >= group[lost].max()
 
 
 def test_weights_that_are_zero_go_before_inputs_that_are():

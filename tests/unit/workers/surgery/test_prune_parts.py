@@ -1,6 +1,6 @@
 import torch
 
-from workers.surgery.prune_parts import bits_of_fewer, energy_of_parts, kept_parts, spread, without_inputs
+from workers.surgery.prune_parts import energy_of_parts, kept_parts, spread
 
 
 def test_the_energy_of_a_part_is_what_it_adds_to_the_output():
@@ -19,15 +19,3 @@ def test_the_least_go_and_the_rest_keep_their_order():
     assert kept.tolist() == [0, 2]
     assert kept_parts(torch.tensor([1.0, 1.0, 1.0]), 1).tolist() == [1, 2]
     assert spread(kept, 3).tolist() == [0, 1, 2, 6, 7, 8]
-
-
-def test_a_block_goes_on_without_what_went():
-    weight = torch.arange(1.0, 9.0).reshape(2, 4)
-    assert without_inputs(weight, torch.tensor([0, 2])).tolist() == [[1, 0, 3, 0], [5, 0, 7, 0]]
-
-
-def test_scales_of_groups_that_lost_weights_are_counted_whole():
-    assert bits_of_fewer(4 + 20 / 32, 128, 64) == 4 + 20 / 16
-    assert bits_of_fewer(8 + 16 / 128, 128, 96) == 8 + 16 / 96
-    assert bits_of_fewer(16.0, 128, 64) == 16
-    assert bits_of_fewer(None, 128, 64) is None

@@ -90,12 +90,3 @@ def test_a_step_that_looks_at_text_says_that_nothing_was_simulated_there(tiny, s
     with operate(tiny("llama"), store, A8, static) as one, operate(tiny("llama"), store, static) as other:
         assert "without what the steps before quantize" in one.manifest.steps[1].warnings[0]
         assert other.manifest.steps[0].warnings == ()
-
-
-def test_two_steps_share_the_section(tiny, store):
-    kv = {"type": "quantize.kv_cache", "v_bits": 4}
-    with operate(tiny("llama"), store, A8, A8 | {"bits": 4, "modules": ["mlp"]}, kv) as modified:
-        found = section(modified)
-        assert sorted((one.bits, len(one.modules)) for one in found.activations) == [(4, 9), (8, 12)]
-        assert found.simulated_kv[0].v_bits == 4
-        assert modified.manifest.steps[2].figures["k_bits"] == 16

@@ -91,24 +91,3 @@ def test_static_scales_are_those_that_are_packed(tiny, store, monkeypatch):
     for module, (scale, zero) in entry.scales.items():
         assert (scale, zero) == (pytest.approx(found[f"{module}.input_scale"].item(), rel=1e-6), 0)
         assert scale * 448 == pytest.approx(float(entering[module].abs().max()), rel=0.03), module  # bf16's walk
-
-
-def test_a_later_step_takes_over_the_layers_that_it_names(tiny, store):
-    even = {"type": "quantize.activations", "bits": 4}
-    with operate(tiny(), store, even, DYNAMIC | {"layers": [1]}, even | {"modules": ["mlp"], "layers": [1]}) as made:
-        section = section_in(inspect(made.path).config)
-    assert [(one.kind, one.bits, len(one.modules)) for one in section.activations] == [
-        ("int", 4, 14),
-        ("float", 8, 4),
-        ("int", 4, 3),
-    ]
-
-
-def test_a_repair_makes_the_weights_anew_and_leaves_the_section(tiny, store):
-    repair = {"type": "repair.lowrank", "rank": 4, "iterations": 2, "block_epochs": 0, "distill_steps": 0}
-    with operate(tiny(), store, DYNAMIC, repair) as made, operate(tiny(), store, FP8, repair) as other:
-        section = section_in(inspect(made.path).config)
-        one, two = tensors(made.path), tensors(other.path)
-    assert [entry.kind for entry in section.activations] == ["float"]
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -90,16 +90,3 @@ def test_outliers_move_from_activations_into_weights(copy, store):
 
     for name in ("model.layers.0.self_attn.q_proj", "model.layers.2.mlp.up_proj"):
         assert spread(after[name]) < 0.5 * spread(before[name])
-
-
-def test_an_earlier_section_stays(tiny, store):
-    steps = [
-        {"type": "quantize.activations", "bits": 4, "layers": [0]},
-        {"type": "quantize.smoothquant", "layers": [1]},
-    ]
-    with operate(tiny(), store, *steps) as made:
-        section = simulation_of(inspect(made.path).config)
-        before, after = tensors(tiny()), tensors(made.path)
-    assert {(entry.bits, entry.modules[0].split(".")[2]) for entry in section.activations} == {(4, "0"), (8, "1")}
-    changed = {name.split(".")[2] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"1"}

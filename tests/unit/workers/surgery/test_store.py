@@ -55,14 +55,6 @@ def test_an_entry_is_made_once(store):
     assert leftovers(store) == []
 
 
-def test_what_is_not_there_is_none(store):
-    assert store.get(key(1)) is None
-    assert store.keys == ()
-    assert store.bytes == 0
-    with pytest.raises(ValueError, match="SHA-256"):
-        store.get_or_build("../../etc", writes(1))
-
-
 def test_nothing_is_seen_before_a_build_is_complete(store):
     seen = []
 
@@ -122,17 +114,6 @@ def test_what_is_pinned_stays(store):
     assert store.keys == (key(6),)
 
 
-def test_every_pin_counts(store):
-    first = store.get_or_build(key(1), writes(9_000))
-    second = store.get(key(1))
-    first.release()
-    use(store, 2, 9_000)
-    assert key(1) in store.keys
-    second.release()
-    use(store, 3, 9_000)
-    assert key(1) not in store.keys
-
-
 def test_a_pin_ends_with_its_object(store):
     entry = store.get_or_build(key(1), writes(9_000))
     assert entry.built
@@ -185,13 +166,6 @@ def test_a_damaged_entry_is_made_again(store, damage):
     with store.get_or_build(key(1), writes(3_000)) as entry:
         assert entry.built
         assert (entry.path / "model.safetensors").stat().st_size == 3_000
-
-
-def test_a_damaged_entry_can_be_evicted(store):
-    use(store, 1)
-    (store.root / key(1) / RECORD).unlink()
-    use(store, 2, 9_000)
-    assert store.keys == (key(2),)
 
 
 # ---- full disks
@@ -280,21 +254,3 @@ def test_who_waits_can_be_cancelled(store):
         finish.set()
         thread.join()
     assert store.keys == (key(1),)
-
-
-def test_a_new_store_leaves_a_running_build_alone(store):
-    def build(folder):
-        writes(10)(folder)
-        CheckpointStore(store.root, 10_000)
-        assert (folder / "config.json").is_file()
-
-    store.get_or_build(key(1), build).release()
-    assert store.keys == (key(1),)
-
-
-def test_foreign_things_in_the_root_are_left_alone(store):
-    (store.root / "README").write_text("hello")
-    (store.root / "notes").mkdir()
-    use(store, 1, 20_000)
-    assert (store.root / "README").is_file()
-    assert (store.root / "notes").is_dir()

@@ -7,7 +7,6 @@ import torch
 
 from app.models.checkpoint import inspect
 from tests.support.pruning import load
-from tests.support.stopping import Stop, StoppedError
 from workers.mitigation.dynamic_scaling.block_error import BlockErrors
 from workers.mitigation.reconstruction import metric_root
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -111,8 +110,3 @@ def test_what_is_the_same_function_costs_nothing_and_each_question_stands_alone(
         assert error.of(coarse, torch.ones(inputs), None) == plain
         assert torch.equal(skeleton.layers[1].get_submodule(path).weight.data, weight_OI)
     assert all(one.is_meta for one in skeleton.model.parameters()), "block and embedding are let go"
-
-
-def test_it_can_be_cancelled(tiny):
-    with pytest.raises(StoppedError), second_block(tiny("llama"), Stop(2)) as (error, _):
-        error.of({}, torch.ones(1), None)

@@ -42,26 +42,10 @@ def test_no_allocation_saves_more_than_a_step_of_one_unit_beyond(mean):
     assert best <= ours <= best + largest
 
 
-def test_equal_units_with_room_for_all_have_equal_bits():
-    units = {name: unit(10, 1.0) for name in "abc"}
-    assert {one.bits for one in allocate(units, 30 * 5.25).values()} == {5}
-
-
 def test_a_width_that_costs_more_than_a_smaller_one_is_never_taken():
     choices = [Choice(3, 30, 1.0), Choice(4, 40, 1.5), Choice(5, 50, 0.2)]
     assert [one.bits for one in hull(choices)] == [3, 5]
     assert allocate({"a": choices}, 49) == {"a": choices[0]}
-
-
-def test_columns_are_taken_where_they_save_more_nats_a_bit_than_the_step_to_more_bits():
-    """By hand: 1 nat a bit for columns of 'a', a tenth of that for those of 'b'; more bits save 0.5 either way."""
-    plain, more = Choice(3, 300.0, 100.0), Choice(4, 400.0, 50.0)
-    units = {
-        "a": [plain, Choice(3, 310.0, 90.0, columns=1), more],
-        "b": [plain, Choice(3, 310.0, 99.0, columns=1), more],
-    }
-    assert allocate(units, 610.0) == {"a": units["a"][1], "b": plain}
-    assert allocate(units, 710.0) == {"a": units["a"][1], "b": more}
 
 
 def test_a_budget_below_the_fewest_bits_is_refused():

@@ -1,16 +1,13 @@
 """Bits follow what units were measured to cost, and are counted whole."""
 
-import shutil
-
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tests.support.pruning import load
 from tests.support.quantizing import operate, text
-from workers.mitigation.dynamic_scaling import grids, plan, step
+from workers.mitigation.dynamic_scaling import grids, plan
 from workers.mitigation.dynamic_scaling.budget import allocate
-from workers.mitigation.dynamic_scaling.rounding import round_weight
 from workers.mitigation.dynamic_scaling.sensitivity import Measured
 from workers.surgery.quantize_grid import fit
 
@@ -29,8 +26,8 @@ def test_the_layer_that_was_measured_to_cost_more_has_more_bits(tiny, store, mon
     """The same model, measured one way and the other."""
 
     def measured(_, index, changes):
-        # five widths and four with columns apart, of each unit in turn
-        return [(1.0 if index == dear else 1e-4) * 0.3 ** (place % 9) for place, _ in enumerate(changes)]
+        # five widths of each unit in turn
+        return [(1.0 if index == dear else 1e-4) * 0.3 ** (place % 5) for place, _ in enumerate(changes)]
 
     monkeypatch.setattr(Measured, "layer", measured)
     with operate(tiny("llama", **LAYERS), store, MIXED) as made:
@@ -73,7 +70,7 @@ def test_each_unit_costs_at_every_width_what_transformers_finds_when_it_alone_is
         before = model(tokens_NL).logits.double().log_softmax(-1)
         for layer in range(2):
             for first, names in UNITS.items():
-                plain = [one for one in units[f"model.layers.{layer}.{first}.weight"] if not one.columns]
+                plain = units[f"model.layers.{layer}.{first}.weight"]
                 assert [one.bits for one in plain] == [3, 4, 5, 6, 8]
                 ours += [one.nats for one in plain]
                 for choice in plain:
@@ -92,7 +89,7 @@ def test_each_unit_costs_at_every_width_what_transformers_finds_when_it_alone_is
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_storage_is_that_of_codes_scales_zero_points_and_columns(tiny, store, told, symmetric):
+def test_storage_is_that_of_codes_scales_and_zero_points(tiny, store, told, symmetric):
     with operate(tiny("llama", **LAYERS), store, MIXED | {"symmetric": symmetric}):
         units, (budget,) = told
     # rows and columns by hand: 64 wide, 128 within, heads of 32, one of keys and values
@@ -103,66 +100,14 @@ def test_storage_is_that_of_codes_scales_zero_points_and_columns(tiny, store, to
         "down_proj": [(64, 128)],
     }
     for unit, choices in units.items():
-        assert {one.columns for one in choices} == {0, 2 if "down_proj" in unit else 1}
         for one in choices:
             expected = 0
             for rows, columns in shapes[unit.split(".")[-2]]:
                 groups = rows * columns // 32
-                expected += rows * (columns - one.columns) * one.bits + rows * one.columns * 8 + 32 * one.columns
-                expected += groups * (16 + (0 if symmetric else one.bits))
+                expected += rows * columns * one.bits + groups * (16 + (0 if symmetric else one.bits))
             assert one.storage == expected
     weights = sum(rows * columns for layers in shapes.values() for rows, columns in layers)
     assert budget == pytest.approx(2 * weights * (4.5 + (16 + (0 if symmetric else 4.5)) / 32))
-
-
-HUGE = "model.layers.1.mlp.down_proj.weight"
-
-
-@pytest.fixture
-def outlier(tiny, tmp_path):
-    """A model with one huge column, the 37th of `HUGE`."""
-    folder = shutil.copytree(tiny("llama", **LAYERS), tmp_path / "outlier")
-    tensors = load_file(folder / "model.safetensors")
-    tensors[HUGE][:, 37] *= 60
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def test_a_huge_column_is_kept_apart_and_counted(outlier, store):
-    with operate(outlier, store, MIXED) as made:
-        of = next(one for one in made.manifest.tensors if one.name == HUGE)
-        figures = made.manifest.steps[0].figures
-        weight_OI = load_file(made.path / "model.safetensors")[HUGE].float()
-    bits = int(of.bits_per_weight)
-    assert of.bits_per_weight == pytest.approx(
-        (64 * 126 * bits + 64 * 2 * 8 + 2 * 32 + 64 * 4 * (16 + bits)) / (64 * 128)
-    )
-    assert figures["units_with_columns_apart"] >= 1
-    assert len(weight_OI[:, 37].unique()) > 2**bits, "a column of more values than the others' codes"
-    assert figures["bits_per_weight"] <= 4.5 + (16 + 4.5) / 32
-
-
-def test_columns_that_are_kept_apart_are_rounded_last(outlier, store, monkeypatch):
-    """So that they take what all others left, whatever their inputs' power."""
-    apart = []
-
-    def rounded(weight_OI, *args, order_I, apart_K, **others):
-        if apart_K is not None:
-            apart.append(apart_K.tolist())
-            assert sorted(order_I[-len(apart_K) :].tolist()) == apart[-1]
-        return round_weight(weight_OI, *args, order_I=order_I, apart_K=apart_K, **others)
-
-    monkeypatch.setattr(step, "round_weight", rounded)
-    with operate(outlier, store, MIXED):
-        assert any(37 in columns for columns in apart)
-
-
-def test_packed_no_column_is_kept_apart(tiny, store, told, monkeypatch):
-    monkeypatch.setattr("app.models.steps.quantize.served_devices", lambda: ("cuda",))
-    with operate(tiny("llama", **LAYERS), store, MIXED | {"bits": 5.5, "form": "packed", "symmetric": True}) as made:
-        assert "units_with_columns_apart" not in made.manifest.steps[0].figures
-    units, _ = told
-    assert all([(one.bits, one.columns) for one in choices] == [(4, 0), (8, 0)] for choices in units.values())
 
 
 def test_where_the_least_width_is_the_mean_nothing_is_measured_and_it_is_told(tiny, store, monkeypatch):

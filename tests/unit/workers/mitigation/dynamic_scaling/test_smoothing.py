@@ -16,7 +16,6 @@ from workers.mitigation.dynamic_scaling.smoothing import STRENGTHS, rounded, sca
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Walk
 from workers.surgery.channels import Channels
-from workers.surgery.even_grid import on_grid
 from workers.surgery.quantize_folding import Folded, Pair, pairs
 
 TOKENS = torch.randint(0, 300, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -76,29 +75,6 @@ def test_scaled_weights_times_scaled_inputs_are_exact_in_float64():
         for bits in (None, 8):
             s_I = pair.spread(scale_for(pair, x_TI, [weight_OI], strength, bits))
             torch.testing.assert_close((x_TI / s_I) @ (weight_OI * s_I).T, x_TI @ weight_OI.T, rtol=1e-12, atol=1e-12)
-
-
-def test_heads_that_share_values_share_their_scale():
-    pair = Pair(("a",), rows="b", head=3, repeats=2)
-    x_TI = torch.randn(20, 12, generator=torch.Generator().manual_seed(2))
-    s_P = scale_for(pair, x_TI, [torch.randn(8, 12)], 0.5, None)
-    assert s_P.shape == (6,)
-    spread = pair.spread(s_P)
-    assert torch.equal(spread[0:3], spread[3:6])
-    assert torch.equal(spread[6:9], spread[9:12])
-
-
-def test_an_outlier_channel_is_smoothed_where_activations_are_rounded():
-    draws = torch.Generator().manual_seed(0)
-    weight_OI, x_TI = torch.randn(16, 12, generator=draws), torch.randn(64, 12, generator=draws)
-    x_TI[:, 5] *= 60
-    pair, scheme = Pair(("a",), norm="n"), Scheme(8, None, True)
-
-    def error(s_I):
-        made = on_grid(x_TI / s_I, bits=8, symmetric=True) @ rounded({"a": weight_OI}, s_I, scheme)["a"].T
-        return float((made - x_TI @ weight_OI.T).square().mean())
-
-    assert error(scale_for(pair, x_TI, [weight_OI], 0.5, 8)) < 0.3 * error(torch.ones(12))
 
 
 def test_weights_are_rounded_as_they_will_be_with_their_factors_in_closed_form():

@@ -1,8 +1,6 @@
 """The whole step on tiny models: bits, zeros, fused layers, seeds, configuration, packed and simulated."""
 
-import gc
 import shutil
-import weakref
 
 import pytest
 import torch
@@ -105,15 +103,6 @@ def test_a_block_that_fitting_does_not_help_keeps_what_it_had(tiny, store, monke
         assert torch.equal(tensor, plain[name]), name
 
 
-def test_packed_is_the_same_weights_as_simulated(tiny, shared):
-    plain = tensors(made(tiny("llama", **LAYERS), shared, DYNAMIC))
-    packed = made(tiny("llama", **LAYERS), shared, DYNAMIC | {"form": "packed"})
-    assert packed.manifest.scheme == "w4a16"
-    for module, weight in unpacked(packed)[1].items():
-        torch.testing.assert_close(weight.float(), plain[f"{module}.weight"].float(), rtol=1e-2, atol=1e-6)
-    assert torch.equal(tensors(packed)["model.norm.weight"], plain["model.norm.weight"])
-
-
 def test_zero_points_and_zeros_of_a_fitted_block_are_what_the_packed_form_holds(tiny, store, monkeypatch):
     """Zero points are sent far: they stay codes, and what was pruned stays 0."""
     monkeypatch.setattr(fitting, "ROUNDING_RATE", 0.5)
@@ -143,23 +132,6 @@ def test_a_block_is_fitted_with_the_inputs_that_its_layers_will_have(tiny, tmp_p
     assert errors[1]["block_error_after"] > 10 * errors[0]["block_error_after"]
 
 
-def test_a_block_is_let_go_when_it_is_stored(tiny, tmp_path, monkeypatch):
-    made_before = []
-    alive = []
-    inner = step_module._Work._learned
-
-    def told(self, *arguments):
-        gc.collect()
-        alive.append(sum(one() is not None for one in made_before))
-        found = inner(self, *arguments)
-        made_before.append(weakref.ref(found))
-        return found
-
-    monkeypatch.setattr(step_module._Work, "_learned", told)
-    made(tiny("llama", num_hidden_layers=3), CheckpointStore(tmp_path, 10**9), DYNAMIC | {"block_epochs": 1})
-    assert max(alive) == 0
-
-
 def test_the_same_seed_gives_the_same_weights(tiny, tmp_path):
     one, two, other = (
         made(tiny("llama", **LAYERS), CheckpointStore(tmp_path / name, 10**9), DYNAMIC | {"seed": seed})
@@ -180,16 +152,6 @@ def test_a_mixture_keeps_to_its_mean_and_layers_that_run_as_one_share_their_widt
             assert len({int(bits[f"model.layers.{layer}.{one}_proj.weight"]) for one in together}) == 1
     figures = result.manifest.steps[0].figures
     assert sum(count for name, count in figures.items() if name.startswith("modules_")) == 14
-
-
-@pytest.mark.parametrize(("where", "count"), [({"layers": [1]}, 7), ({"modules": ["k_proj"]}, 2)])
-def test_a_mixture_is_spread_over_what_is_addressed(where, count, tiny, shared):
-    step = DYNAMIC | {"bits": 4.5, "mixed": True} | where
-    figures = made(tiny("llama", **LAYERS), shared, step).manifest.steps[0].figures
-    widths = {width: found for width in (3, 4, 5, 6, 8) if (found := figures.get(f"modules_{width}_bit"))}
-    assert sum(widths.values()) == count
-    assert len(widths) > 1
-    assert 4 + (16 + 4) / 32 < figures["bits_per_weight"] <= 4.5 + (16 + 4.5) / 32
 
 
 def test_rounded_activations_are_told_to_the_engine(tiny, shared):

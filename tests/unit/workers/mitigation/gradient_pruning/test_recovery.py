@@ -105,12 +105,6 @@ def test_what_decides_is_the_mean_divergence_of_windows_that_are_not_trained_on(
     assert fresh.measure() == pytest.approx(float(sums), rel=1e-3)
 
 
-def test_running_blocks_again_gives_the_same(case):
-    remembered, again = case.recovery(), case.recovery(recompute=True)
-    for _ in range(2):
-        assert remembered.step(0.2) == pytest.approx(again.step(0.2), rel=1e-5)
-
-
 def test_it_ends_at_the_first_of_both_bounds(case):
     ticks = iter(range(1000))
 

@@ -24,11 +24,6 @@ def test_a_price_is_half_the_squared_weight_times_the_mean_of_both_estimates():
             torch.testing.assert_close(float(found[o, i]), float(weight[o, i]) ** 2 * fisher / 2, rtol=1e-5, atol=1e-9)
 
 
-def test_without_squares_the_product_of_the_factors_stands_alone():
-    of = gradients(0, squares=False)
-    torch.testing.assert_close(fisher_diagonal(of), torch.outer(of.outputs_O, of.inputs_I))
-
-
 def test_a_later_pass_is_scaled_to_the_first_ones_total_over_all_modules_and_averaged():
     weights = {"a": torch.ones(3, 5), "b": 2 * torch.ones(3, 5)}
     first = {"a": gradients(0), "b": gradients(1)}
@@ -45,15 +40,6 @@ def test_a_later_pass_is_scaled_to_the_first_ones_total_over_all_modules_and_ave
     for name, weight in weights.items():
         expected = (one[name] + two[name] * totals[0] / totals[1]) / 2
         torch.testing.assert_close(prices.of(name), weight**2 * expected / 2)
-
-
-def test_passes_that_say_the_same_change_nothing():
-    prices = Prices(lambda _: torch.ones(3, 5))
-    prices.add({"a": gradients(0)})
-    alone = prices.of("a").clone()
-    prices.add({"a": gradients(0)})
-    prices.add({"a": gradients(0, 3.0)})
-    torch.testing.assert_close(prices.of("a"), alone)
 
 
 def test_a_candidate_that_does_not_differ_adds_nothing_that_is_no_number():

@@ -3,12 +3,10 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tests.unit.workers.mitigation.repair.support import PRUNE, RTN, operate, repair, weights, windows
-from workers import products
 from workers.mitigation.repair.adapter import Adapted, bits_of, export, merged, stored
 from workers.mitigation.repair.closed_form import Factors
 
@@ -33,16 +31,6 @@ def test_beside_the_layer_and_merged_are_the_same_function():
     assert trained == {"up_OR", "down_RI"}
 
 
-def test_factors_are_multiplied_in_float32_where_the_processor_lacks_the_product(monkeypatch):
-    seen = []
-    monkeypatch.setattr(products, "lacking", lambda dtype: dtype == torch.bfloat16)
-    monkeypatch.setattr(products, "linear", lambda x, w: seen.append(x.dtype) or nn.functional.linear(x, w))
-    base = nn.Linear(12, 8, dtype=torch.bfloat16).requires_grad_(False)
-    found = Adapted(base, factors(8, 12, 3))(torch.randn(2, 5, 12).bfloat16())
-    assert found.dtype == torch.bfloat16
-    assert seen == [torch.float32, torch.float32]
-
-
 def test_the_adapters_bits_come_on_top():
     # 16 · 4 · (32 + 64) numbers' bits over 32 · 64 weights
     assert bits_of((32, 64), 4, 4.5) == 4.5 + 16 * 4 * 96 / 2048
@@ -61,14 +49,6 @@ def test_modules_of_different_rank_are_loaded_by_peft_as_they_are(tiny, tmp_path
     assert sorted(changed) == sorted(given)
     for name, one in given.items():
         torch.testing.assert_close(after[name], before[name] + stored(one).product())
-
-
-def test_the_file_is_the_one_that_the_library_writes(tmp_path):
-    given = {"model.layers.2.mlp.down_proj.weight": factors(64, 128, 7), "a.weight": factors(3, 5, 1)}
-    export(tmp_path, given, base="it")
-    file = tmp_path / "adapter_model.safetensors"
-    save_file(load_file(file), tmp_path / "theirs", metadata={"format": "pt"})
-    assert file.read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
 def beside(base, repaired):

@@ -17,22 +17,6 @@ def test_the_budget_is_that_of_the_mean_rank():
     assert budget_of(COSTS, 16) == 16 * 120
 
 
-def test_modules_that_are_alike_share_exactly():
-    costs = dict.fromkeys("abcd", 10)
-    gains = {name: [5.0, 3.0, 1.0, 0.5] for name in costs}
-    assert allocate(gains, costs, dict.fromkeys(costs, 4), budget_of(costs, 2)) == dict.fromkeys(costs, 2)
-
-
-def test_the_best_a_byte_comes_first():
-    gains = {"q": [30.0, 3.0], "k": [40.0, 36.0, 1.0], "down": [140.0, 7.0]}
-    # a byte: q 1, 0.1; k 2, 1.8, 0.05; down 2, 0.1
-    limits = dict.fromkeys(COSTS, 3)
-    assert allocate(gains, COSTS, limits, 20) == {"q": 0, "k": 1, "down": 0}
-    assert allocate(gains, COSTS, limits, 90) == {"q": 0, "k": 1, "down": 1}
-    assert allocate(gains, COSTS, limits, 110) == {"q": 0, "k": 2, "down": 1}
-    assert allocate(gains, COSTS, limits, 140) == {"q": 1, "k": 2, "down": 1}
-
-
 def test_equal_costs_give_the_optimum_of_all_allocations():
     gains = {"a": [9.0, 4.0, 1.0], "b": [8.0, 7.0, 0.1], "c": [3.0, 2.9, 2.8]}
     costs, limits = dict.fromkeys(gains, 5), dict.fromkeys(gains, 3)

@@ -113,17 +113,6 @@ def test_where_little_is_left_steps_are_in_proportion_to_each_factor():
     assert rate_at(0.04) == rate_at(1e-6) == Rate(FINE_RATE, relative=True)
 
 
-def test_relative_steps_lower_what_they_are_trained_on_and_leave_empty_factors(made):
-    distiller, factors, _, _, _ = made
-    empty = f"{NAMES[0]}.weight"
-    distiller.put({empty: Factors(0 * factors[empty].up_OR, factors[empty].down_RI, torch.zeros(3))})
-    distiller._split = Split(tuple(range(8)), tuple(range(8)))
-    before = distiller.measure()
-    assert distiller.train(15, seed=0, rate=Rate(0.05, relative=True)) == 15
-    assert distiller.measure() < 0.99 * before
-    assert not distiller.factors()[empty].up_OR.any()
-
-
 def test_it_can_be_stopped_in_every_layer_forward_and_backward(made):
     distiller, *_ = made
     distiller.check_cancelled = asked = Stop()

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.stopping import Stop, StoppedError
 from workers.mitigation.repair.closed_form import Metric
 from workers.mitigation.repair.rounds import rounds
 
@@ -51,20 +50,6 @@ def test_the_round_that_leaves_the_least_is_kept(count):
     torch.testing.assert_close(found.base_OI + found.error_OI, whole_OI)
 
 
-def test_the_metric_decides_and_not_the_size_of_the_error():
-    """Two wounds of a weight: a small one of an input that counts, a large one of an input that does not."""
-    whole_OI = torch.zeros(4, 4)
-    counts, hardly = torch.zeros(4, 4), torch.zeros(4, 4)
-    # two directions each, of which a product of rank 1 takes one
-    counts[0, 0] = counts[1, 1] = 1.0
-    hardly[0, 2] = hardly[1, 3] = 10.0
-    metric = Metric.of(torch.diag(torch.tensor([100.0, 100.0, 1e-4, 1e-4], dtype=torch.float64)), None, 4)
-    for there, made in ((counts, hardly), (hardly, counts)):
-        found = rounds(whole_OI, -there, metric, lambda _, made=made: made, rank=1, count=1)
-        torch.testing.assert_close(found.error_OI, -hardly)
-        assert (found.base_OI is None) == (there is hardly)
-
-
 def test_the_wound_that_was_there_is_kept_where_every_round_is_worse():
     whole_OI = draw(8, 8, seed=1)
     error_OI = 0.01 * draw(8, 8, seed=2)
@@ -73,16 +58,3 @@ def test_the_wound_that_was_there_is_kept_where_every_round_is_worse():
     assert found.error_OI is error_OI
     values = np.linalg.svd(error_OI.numpy().astype(np.float64), compute_uv=False)
     assert found.left == pytest.approx(float((values[2:] ** 2).sum()) / 2, rel=1e-4)
-
-
-def test_between_rounds_one_can_cancel():
-    made, whole_OI = [], draw(8, 8, seed=1)
-
-    def again(weight_OI):
-        made.append(weight_OI)
-        return coarse(weight_OI)
-
-    given = whole_OI, whole_OI - coarse(whole_OI), alike(8, 8), again
-    with pytest.raises(StoppedError):
-        rounds(*given, rank=2, count=5, check_cancelled=Stop(3))
-    assert len(made) == 2

@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 from app.contracts.blocks import SECTION
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import inspect
-from tests.support.stopping import Stop, StoppedError
 from workers.surgery.blockwise.observers import Channels, SecondMoment
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Walk
@@ -108,15 +107,6 @@ def test_a_block_that_overflows_is_named(tiny, tmp_path):
     assert "layer 1" in caught.value.detail
 
 
-def test_it_stops_when_told(tiny, tmp_path):
-    info = inspect(tiny("llama"))
-    with open_tensors(info) as reader:
-        walk = Walk(Skeleton(info, reader.read), TOKENS, tmp_path, check_cancelled=Stop(5))
-        with pytest.raises(StoppedError):
-            for block in walk.blocks():
-                block.collect({})
-
-
 def test_only_one_block_has_weights_at_a_time(tiny, tmp_path):
     with walking(tiny("llama"), tmp_path) as walk:
         for block in walk.blocks():
@@ -126,15 +116,6 @@ def test_only_one_block_has_weights_at_a_time(tiny, tmp_path):
                 if not any(parameter.is_meta for parameter in layer.parameters())
             ]
             assert real == [block.index]
-
-
-def test_hidden_states_of_much_text_are_on_disk(tiny, tmp_path):
-    """65,536 tokens of 64 float32 numbers: 17 MB in a file, which the first block has been run over."""
-    info, tokens_NL = inspect(tiny("llama")), torch.full((1024, 64), 7)
-    with open_tensors(info) as reader:
-        walk = Walk(Skeleton(info, reader.read, dtype=torch.float32), tokens_NL, tmp_path)
-        next(block for block in walk.blocks() if block.index == 1)
-    assert sum(file.stat().st_size for file in tmp_path.iterdir()) == 65_536 * 64 * 4
 
 
 def test_a_checkpoint_with_block_corrections_is_refused(tiny):
