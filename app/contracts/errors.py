@@ -208,3 +208,8 @@ class HemostatError(Exception):
     def __reduce__(self) -> tuple[type["HemostatError"], tuple[ErrorCode, str], dict[str, object]]:
         """Exceptions pickle by `args` alone; this one must cross a process border whole."""
         return (type(self), (self.code, self.detail), self.__dict__)
+
+
+def not_applicable(detail: str, *, hint: str, pointer: str = "") -> HemostatError:
+    """A step that cannot be done on a checkpoint."""
+    return HemostatError(ErrorCode.RECIPE_NOT_APPLICABLE, detail, hint=hint, pointer=pointer)

@@ -11,7 +11,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode, HemostatError, not_applicable
 from app.models.checkpoint import CheckpointInfo
 from app.models.json_file import MALFORMED, read_json
 from app.models.patterns import matches
@@ -87,24 +87,21 @@ def check_adapter(adapter: AdapterInfo, info: CheckpointInfo, *, pointer: str = 
     for target in adapter.targets.values():
         weight = info.tensors.get(target.weight)
         if info.tied and target.weight == "lm_head.weight":
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 "the adapter changes the output matrix, which this model ties to its embedding: no engine reads one of "
                 "its own, and a changed embedding would be another model",
                 hint="merge it into a model that has an output matrix of its own, or train one without lm_head",
                 pointer=pointer,
             )
         if weight is None:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"the adapter changes {target.weight}, which {info.architecture} with {info.layers} layers has not",
                 hint="merge it into the model that it was trained for",
                 pointer=pointer,
             )
         shape = (adapter.tensors[target.b].shape[0], adapter.tensors[target.a].shape[1])
         if weight.shape != shape:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"the adapter's factors make {list(shape)} of {target.weight}, which is {list(weight.shape)}",
                 hint="merge it into the model that it was trained for",
                 pointer=pointer,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import gcd
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode, HemostatError, not_applicable
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.nearest import suggestion
@@ -84,8 +84,7 @@ def select(info: CheckpointInfo, step: Step, *, pointer: str = "") -> list[Weigh
     known layout, are packed, or of a dtype that is not bf16, f16 or f32. `pointer` is the step's.
     """
     if info.quantization is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"the checkpoint is packed ({info.scheme}); a recipe changes plain weights",
             hint="apply the recipe to the plain model, or compare the packed one with an empty recipe",
             pointer=pointer.rpartition("/")[0],
@@ -107,30 +106,26 @@ def select(info: CheckpointInfo, step: Step, *, pointer: str = "") -> list[Weigh
                 )
         chosen = [w for w in wanted if any(w.answers_to(kind) for kind in kinds)]
         if step.layers is not None and all(w.layer is None for w in chosen):
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"the step names layers, but {', '.join(kinds)} stand outside the layers",
                 hint="leave layers out, or name modules of the decoder's layers",
                 pointer=f"{pointer}/layers",
             )
     for weight in chosen:
         if not weight.linear:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"{weight.name} {list(weight.shape)} is no linear layer of a known layout in {info.architecture}",
                 hint=f"name module kinds that are: {', '.join(sorted(linear_kinds(weights)))}",
                 pointer=pointer,
             )
         if weight.dtype not in FLOATS:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"{weight.name} is {weight.dtype}; a recipe changes bf16, f16 and f32 weights",
                 hint="convert the checkpoint to bf16",
                 pointer=pointer,
             )
     if not chosen:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{info.architecture} has no linear layer that is known by name",
             hint="name the modules",
             pointer=pointer,

@@ -37,10 +37,10 @@ from workers.measuring.sides import Side, checkpoint_store
 from workers.measuring.summary import as_mean, usable
 from workers.process.failures import is_memory, safe_traceback
 from workers.process.handler import JobContext
-from workers.surgery.application import Others
+from workers.surgery.application import Application, Others
 from workers.surgery.calibration_text import CalibrationTexts
 from workers.surgery.modified import Modified
-from workers.surgery.recipe import apply, planned, stored
+from workers.surgery.recipe import application
 
 logger = logging.getLogger(__name__)
 
@@ -146,49 +146,36 @@ class Bench:
 
     def make(self, recipe: Recipe) -> Modified:
         """The checkpoint, from the store where it is there. Raises `RefusedError` where the model cannot take it."""
-        context = self._context
         with _refusals():
-            return apply(
-                self._origin,
-                recipe,
-                store=self._store,
-                reference=self._aligned_with,
-                calibration=self._texts,
-                others=self._others,
-                progress=lambda phase, done, total: context.progress(
-                    "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
-                ),
-                check_cancelled=context.check_cancelled,
-            )
+            return self._application(recipe).run()
 
-    def plan(self, recipe: Recipe) -> str:
-        """Names all that decides a recipe's checkpoint, the text and the other models that it takes too, by content.
-        A recipe that is refused before anything is made is named by why."""
-        try:
-            with _refusals():
-                return planned(
-                    self._origin,
-                    recipe,
-                    store=self._store,
-                    reference=self._aligned_with,
-                    calibration=self._texts,
-                    others=self._others,
-                    check_cancelled=self._context.check_cancelled,
-                )
-        except RefusedError as error:
-            return plan_fingerprint([self.plan(()), canonical_json(recipe), str(error)])
-
-    def made(self, recipe: Recipe) -> Modified | None:
-        """The checkpoint of a recipe with steps where the store still has it; None where it would have to be made."""
-        return stored(
+    def _application(self, recipe: Recipe) -> Application:
+        context = self._context
+        return application(
             self._origin,
             recipe,
             store=self._store,
             reference=self._aligned_with,
             calibration=self._texts,
             others=self._others,
-            check_cancelled=self._context.check_cancelled,
+            progress=lambda phase, done, total: context.progress(
+                "modify" if phase in {"surgery", "thresholds", "write"} else f"modify: {phase}", done, total
+            ),
+            check_cancelled=context.check_cancelled,
         )
+
+    def plan(self, recipe: Recipe) -> str:
+        """Names all that decides a recipe's checkpoint, the text and the other models that it takes too, by content.
+        A recipe that is refused before anything is made is named by why."""
+        try:
+            with _refusals():
+                return self._application(recipe).key
+        except RefusedError as error:
+            return plan_fingerprint([self.plan(()), canonical_json(recipe), str(error)])
+
+    def made(self, recipe: Recipe) -> Modified | None:
+        """The checkpoint of a recipe with steps where the store still has it; None where it would have to be made."""
+        return self._application(recipe).stored()
 
     @property
     def _aligned_with(self) -> CheckpointInfo | None:

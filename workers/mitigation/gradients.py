@@ -4,7 +4,7 @@ At the reference itself KL(reference ‖ candidate) is 0 and so is its gradient.
 order, ½ ΔwᵀFΔw, with F the Fisher information of the reference's own distribution (Gauss-Newton and Fisher are the same
 here). F is the mean over positions t of E[g gᵀ], g = ∇ log p(y | prefix), y drawn from the model itself. Labels are
 drawn, one a position. The score of a position has mean zero given its prefix, so products of different positions vanish
-in expectation and (Σ_t g_t)² of a window, divided by its positions, is exact in expectation: no gradient a position is
+in expectation. (Σ_t g_t)² of a window, divided by its positions, is exact in expectation: no gradient a position is
 needed. At a candidate that differs the gradient itself is there: ∇_logits KL = softmax(candidate) − softmax(reference).
 
 Where it is from: sampled labels instead of observed ones as in Kunstner et al. 2019 (arXiv 1905.12558, "true" against
@@ -31,7 +31,7 @@ from torch import nn
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
-from workers.mitigation.objectives import FromReference, Objective
+from workers.mitigation.objectives import FromReference, Objective, OwnLabels
 from workers.products import product
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Activations, Walk
@@ -262,6 +262,19 @@ class Gatherer:
         mapped = torch.from_file(str(file), shared=True, size=tensor.numel(), dtype=torch.float32)
         mapped.copy_(tensor.reshape(-1))
         return mapped.reshape(tensor.shape)
+
+
+def gather_fisher(tape: Tape, gatherer: Gatherer, seed: int) -> None:
+    """Fills a gatherer with the Fisher information of the tape's model: labels are drawn by `seed`. Raises what
+    `backward` and `OwnLabels` raise."""
+    backward(
+        tape,
+        OwnLabels(tape.skeleton, seed),
+        visit=gatherer.visit,
+        visit_block=gatherer.visit_block,
+        finish=gatherer.finish,
+        phase="fisher",
+    )
 
 
 def divergence_gradients_of(

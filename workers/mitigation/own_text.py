@@ -1,10 +1,10 @@
 """Text that a model writes by itself, to fit on beside a calibration text.
 
 A fit on one kind of text follows it; what a model writes unasked is spread over what it was trained on. That a
-model's own words may stand for text that is not at hand is from LLM-QAT (arXiv 2305.17888): each begins with one token
-of the vocabulary, whichever, and the rest is drawn from the model's distribution as it is. Texts are short, since every
-token of one waits for the one before, and several stand in a window one after the other, as documents of a calibration
-text do.
+model's own words may stand for text that is not at hand is from LLM-QAT (arXiv 2305.17888).
+Each begins with any token of the vocabulary, and the rest is drawn from the model's distribution as it is. Texts are
+short, since every token of one waits for the one before, and several stand in a window one after the other, as
+documents of a calibration text do.
 
 Names: N windows, L tokens of a window, P pieces, M tokens of a piece, V tokens of the vocabulary.
 """

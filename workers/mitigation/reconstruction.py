@@ -1,8 +1,8 @@
 """Parts of a block are trained for a few hundred steps so that the block gives what the reference's block gives.
 
 The block is given what the changed blocks before it give; what it is to give, the caller says. The error e of an output
-counts eᵀSe, S = E[δ δᵀ] at that place, δ the gradient of the divergence, so that directions on which no prediction
-hangs do not lead.
+counts eᵀSe, S = E[δ δᵀ] at that place, with δ the gradient of the divergence. Directions on
+which no prediction hangs do not lead.
 
 Where it is from: reconstruction of a block's output by gradient steps is BRECQ's (Li et al. 2021, arXiv 2102.05426)
 and, for pruning, Wanda++'s regional optimisation (arXiv 2503.04992). The weighting by the whole S is ours.
@@ -16,6 +16,7 @@ from typing import Protocol
 
 import torch
 
+from workers.surgery.blockwise.walk import Activations
 from workers.surgery.callbacks import never_cancelled
 
 # The least share of a rate, at the end.
@@ -26,6 +27,17 @@ PLAIN = 0.2
 
 # gives (hidden states in, what is wanted out) of windows chosen by number
 Fetch = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def pairs_of(entering: Activations, wanted: Activations) -> Fetch:
+    """Reads what enters and what is wanted."""
+
+    def fetch(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        windows = chosen.tolist()
+        entering_NLD = torch.cat([entering.read(one, one + 1) for one in windows])
+        return entering_NLD, torch.cat([wanted.read(one, one + 1) for one in windows])
+
+    return fetch
 
 
 def metric_root(moment_DD: torch.Tensor, plain: float = PLAIN) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Which layer of the reference each layer of the modified model is, where layers were dropped or duplicated.
 
 The recipe's own record shows it, where it begins at a model as deep as the reference: what each tensor was before all
-steps. Otherwise layers are taken to have kept their order, and of all assignments that keep it the one is taken whose
-norms and biases (which most methods leave alone) and weights are nearest. Ours; the search is the usual one for
+steps. Otherwise layers are taken to have kept their order. Of all assignments that keep it, the one with the
+nearest norms, biases (which most methods leave alone) and weights is taken. Ours; the search is the usual one for
 sequences of different lengths.
 """
 

@@ -1,10 +1,11 @@
 """How much of each layer goes: OWL gives a smaller share to layers with many outliers.
 
-OWL (Yin et al., "Outlier Weighed Layerwise Sparsity", 2310.05175): of a decoder layer, the outlier ratio D is the share
+OWL (Yin et al., "Outlier Weighed Layerwise Sparsity", 2310.05175).
+Of a decoder layer, the outlier ratio D is the share
 of scores |W|·‖X‖ above M times their mean over the layer. A layer's share is S minus a multiple of D, within λ of S.
 From there: the score, M, λ, and that one share holds for all matrices of a layer. Ours: the multiple is the largest for
-which no layer is further than λ from S (the published code makes the span 2λ, which lets a lone layer go further), and
-the mean is weighted by the weights that are addressed, so that their number of zeros is met to the element.
+which no layer is further than λ from S (the published code makes the span 2λ). The mean is weighted by the weights that
+are addressed, so that their number of zeros is met to the element.
 
 Beside a pattern N:M a layer keeps an N of its own of the same M. From there: that mixture, and that N follows from the
 layer's outliers by rounding (measured there for M = 8). Ours: any M; λ is the one of shares, times M, where the
@@ -40,8 +41,8 @@ def owl_shares(ratios: Sequence[float], elements: Sequence[int], sparsity: float
 
 
 def whole_counts(shares: Sequence[float], elements: Sequence[int], total: int) -> list[int]:
-    """How many weights of each matrix go: its share of its elements, rounded down or up such that they add up to
-    `total` (the largest remainders are rounded up, the earlier of equal ones first)."""
+    """How many weights of each matrix go: its share of its elements, rounded such that they add up to `total`. The
+    largest remainders are rounded up, the earlier of equal ones first."""
     exact = [share * count for share, count in zip(shares, elements, strict=True)]
     counts = [min(int(value), count) for value, count in zip(exact, elements, strict=True)]
     order = sorted(range(len(exact)), key=lambda index: counts[index] - exact[index])
@@ -62,9 +63,9 @@ def whole_counts(shares: Sequence[float], elements: Sequence[int], total: int) -
 
 
 def kept_of_layers(shares: Sequence[float], kept: int, of: int) -> list[int]:
-    """How many of every `of` weights each of the layers, all of one size, keeps if OWL gives it `shares` of zeros: 1 to
-    `of` − 1, of mean `kept` exactly. Each is rounded down or up: the largest remainders up, the earlier of equal ones
-    first. Shares times `of` are held to 2^-24: what differs by less is equal."""
+    """How many of every `of` weights each layer keeps if OWL gives it `shares` of zeros; all layers have one size. It
+    is 1 to `of` − 1, of mean `kept` exactly. Each is rounded down or up: the largest remainders up, the earlier of
+    equal ones first. Shares times `of` are held to 2^-24: what differs by less is equal."""
     exact = [round((1 - share) * of * _FINE) for share in shares]
     keeps = [min(max(one // _FINE, 1), of - 1) for one in exact]
     rising = [at for at, one in enumerate(exact) if one // _FINE + 1 < of and keeps[at] <= one // _FINE]

@@ -24,7 +24,7 @@ from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.files import copy_companions
 from workers.surgery.manifest import MANIFEST, Manifest, StepRecord, TensorChange
-from workers.surgery.modified import Modified, opened
+from workers.surgery.modified import Modified, opened, untouched
 from workers.surgery.reading import open_tensors
 from workers.surgery.safetensors_writer import plan_shards, write_shards
 from workers.surgery.shop import StepRun, WholeStep
@@ -98,16 +98,24 @@ class Application:
 
     @property
     def key(self) -> str:
-        """The store's name for what the whole recipe gives."""
-        return self._key(self._stages[-1].end)
+        """Names all that decides what the recipe gives, in 64 hex digits: the store's key of it; of the recipe without
+        steps the fingerprint of the source. Raises what the text sources of the steps raise."""
+        return self._key(self._stages[-1].end) if self._stages else self._source_fingerprint
 
     def stored(self) -> Modified | None:
-        """What the whole recipe gave, where it is in the store."""
+        """What the whole recipe, which has steps, gave if it is in the store. Raises what the text sources raise."""
         entry = self._store.get(self.key)
         return None if entry is None else opened(entry)
 
     def run(self) -> Modified:
-        """From the last stage that is in the store on."""
+        """From the last stage that is in the store on. The empty recipe gives the source itself.
+
+        Raises `HemostatError`: what the checks of the steps and the text sources raise, CHECKPOINT_NOT_FINITE for a
+        source with NaN or infinity in any tensor, ACTIVATIONS_NOT_FINITE, DISK_FULL.
+        """
+        if not self._recipe:
+            manifest = untouched(self._source, self._source_fingerprint)
+            return Modified(self._source.path, self._source_fingerprint, manifest, built=False)
         keys = [self._key(stage.end) for stage in self._stages]
         begin, current = 0, None
         for index in reversed(range(len(keys))):

@@ -1,7 +1,7 @@
 """Which channels of a checkpoint were scaled, and by how much: the record that goes with its weights.
 
 Where channels are scaled down in what comes before a layer and up in the layer (`quantize_folding`), the function stays
-the same, but a weight is no longer to be compared with, or added to, the unmodified model's: it is in another
+the same. A weight is then no longer to be compared with, or added to, the unmodified model's: it is in another
 frame. W' = t ⊙ W ⊙ s, with t for each output (rows divided for the layer behind) and s for each input. A bias and a
 norm's gain have a factor for each channel.
 
@@ -131,7 +131,7 @@ class Channels:
                 factors.pop(name, None)
 
     def take(self, name: str, *, inputs: torch.Tensor | None = None, outputs: torch.Tensor | None = None) -> None:
-        """The tensor has these of its inputs and outputs now, by their old numbers, in this order: a channel that went
+        """The tensor has these of its inputs and outputs now, by their old numbers, in this order. A channel that went
         takes its factor with it, and a copy has the factor of what it was copied from."""
         for side, chosen in ((_INPUTS, inputs), (_OUTPUTS, outputs)):
             factor = self._factors[side].pop(name, None)
@@ -173,7 +173,7 @@ class Channels:
 def framed(read: Read, frame: Channels, into: Channels) -> Read:
     """Reads a model's tensors, which are in its `frame`, as they are in another model's. Norms and biases keep their
     dtype: a norm's factor is what its rounding made it, so that the same norm is the same number for number. Of a
-    matrix of another shape than the other model's the sides that both have alike are scaled: the other side and what
+    matrix of another shape than the other model's the sides that both have alike are scaled. The other side and what
     is before or behind it change places together, and mean the same unscaled."""
 
     def found(name: str) -> torch.Tensor:

@@ -4,7 +4,8 @@
 - *NTK*: the base raised by factor^(d/(d−2)), so that the lowest frequency is interpolated by the factor and the highest
   is left as it is (bloc97 2023). Static, applied at every length.
 - *YaRN* (Peng et al. 2023, arXiv 2309.00071): frequencies that turn less than `beta_slow` times in the original context
-  are interpolated, those that turn more than `beta_fast` times are kept, between them a ramp. Attention is scaled by
+  are interpolated. Those
+  that turn more than `beta_fast` times are kept, with a ramp between them. Attention is scaled by
   0.1 ln(factor) + 1, squared.
 
 Engines compute the frequencies from config.json. The model is not trained for them: how much that costs within the old

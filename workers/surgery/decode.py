@@ -1,8 +1,8 @@
 """Logits divided by a temperature T, in the checkpoint: p_T ∝ p^(1/T).
 
 The logits are W · (g ⊙ x̂) (`app.models.steps.decode`), so the final norm's gain g becomes g / T and the head, which
-may be the embedding, stays. A gain is rounded to the checkpoint's dtype: a power of two divides exactly, any other T
-moves each gain by half a step of the dtype at most, which the figure `rounding` shows. Where g − 1 is stored (Gemma), a
+may be the embedding, stays. A gain is rounded to the checkpoint's dtype: a power of two divides exactly. Any other T
+moves each gain by at most half a step of the dtype, which the figure `rounding` shows. Where g − 1 is stored (Gemma), a
 gain that is far below 1 has the step of a number near −1, which is coarser.
 
 Shapes: D hidden size.

@@ -78,8 +78,8 @@ def import_gguf(gguf: Path, destination: Path) -> None:
 
     What transformers' reader passes over in silence is carried over (the scaling of rotary positions) or refused.
     Raises `HemostatError(CHECKPOINT_NOT_FOUND)` for a missing file, `CHECKPOINT_CORRUPT` for one that cannot be read,
-    `CHECKPOINT_INCOMPLETE` for one that lacks a tensor, `CHECKPOINT_UNSUPPORTED` for one that holds more than the
-    checkpoint would and where the package gguf is missing, `DISK_FULL`, and what `inspect` raises of the result.
+    `CHECKPOINT_INCOMPLETE` for one that lacks a tensor, and what `inspect` raises of the result.
+    `CHECKPOINT_UNSUPPORTED`: it holds more than the checkpoint would, or the package gguf is missing. Also `DISK_FULL`.
     """
     if not gguf.is_file():
         raise HemostatError(

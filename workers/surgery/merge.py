@@ -2,8 +2,8 @@
 
 - *LoRA* (Hu et al. 2021, arXiv 2106.09685): W + strength · (alpha / r) · B A, with PEFT's files, its rank-stabilized
   scale alpha / √r, and its patterns of ranks and alphas.
-- *Linear merge* (the uniform mean of Wortsman et al. 2022, *Model soups*, arXiv 2203.05482, of two models and with a
-  weight): (1 − weight) · this + weight · other. Over every tensor that the step addresses, norms, biases and embeddings
+- *Linear merge* (Wortsman et al. 2022, *Model soups*, arXiv 2203.05482, for two models and with a weight): (1 − weight)
+· this + weight · other. Over every tensor that the step addresses, norms, biases and embeddings
   included where it names no layers or modules. 0 and 1 give the two models themselves.
 
 Both bring numbers of another frame than a checkpoint whose channels were scaled (`channels`): they are taken to its own

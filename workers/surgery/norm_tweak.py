@@ -2,9 +2,9 @@
 
 Taken from there: only the norms' weights are trained, block by block, on the distance of the outputs' mean and variance
 a channel. Each block is given what the changed blocks before it put out; the learning rate grows with depth. Ours,
-because a few channels of a trained model are hundreds of times larger than the others and would be all that counts: a
-channel's differences are relative to its spread in the reference, 1/C Σ_c |μ_c − μ'_c| / σ_c + |σ²_c − σ'²_c| / σ²_c,
-and a gain is trained as a factor on itself, so that a learning rate means the same for small gains and large ones. Ours
+because a few channels of a trained model are hundreds of times larger than the others and would be all that counts:
+a channel's differences are relative to its spread in the reference, 1/C Σ_c |μ_c − μ'_c| / σ_c + |σ²_c − σ'²_c| / σ²_c.
+A gain is trained as a factor on itself, so that a learning rate means the same for small gains and large ones. Ours
 too: calibration text in place of generated text; statistics over the tokens of a batch, which both models see; float32.
 A block's norms are kept only where the distance over all of the text, in the checkpoint's own dtype, became smaller.
 
@@ -30,6 +30,7 @@ from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.gains import offset_of
 from workers.surgery.reading import open_tensors
 from workers.surgery.shop import StepRun
+from workers.surgery.walking import walk_of
 
 # (mean, variance) of each channel, for each batch of the text.
 Wanted = list[tuple[torch.Tensor, torch.Tensor]]
@@ -58,14 +59,7 @@ class TweakStep:
         before, after, changed = 0.0, 0.0, 0
         with ExitStack() as stack:
             reader = stack.enter_context(open_tensors(reference))
-            ours = Walk(
-                Skeleton(source, shop.read),
-                tokens_NL,
-                shop.scratch,
-                phase="tweak",
-                progress=shop.progress,
-                check_cancelled=shop.check_cancelled,
-            )
+            ours = walk_of(shop, phase="tweak")
             theirs = Walk(
                 Skeleton(reference, reader.read),
                 tokens_NL,

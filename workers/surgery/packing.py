@@ -1,8 +1,8 @@
 """The packed form: a compressed-tensors checkpoint that vLLM's own kernels serve.
 
 Codes, scales and zero points are packed by compressed-tensors' own compressors, and `quantization_config` is written by
-its own classes. What is decided here is which module is packed how. vLLM runs q, k, v and gate, up as one product: they
-share a scheme (`app.models.steps.quantize` refuses a recipe that would part them).
+its own classes. What is decided here is which module is packed how. vLLM runs q, k, v and gate, up as one product, with
+one scheme. `app.models.steps.quantize` refuses a recipe that would part them.
 
 `pack-quantized` (int32 words) is for weights alone, `int-quantized` (int8) and `float-quantized` (e4m3) for weights
 that meet activations of their own width; vLLM distinguishes its kernels by that."""

@@ -19,8 +19,7 @@ from app.recipes.prune import CalibratedSparse
 from workers.surgery.allocation_owl import kept_of_layers, outlier_ratio, owl_shares, whole_counts
 from workers.surgery.blockwise.observers import Channels, Observer
 from workers.surgery.blockwise.walk import Block, Walk
-from workers.surgery.prune_magnitude import count_to_prune
-from workers.surgery.prune_masks import Quota, quota_of, quota_of_pattern
+from workers.surgery.prune_masks import Quota, count_to_prune, quota_of, quota_of_pattern
 from workers.surgery.shop import StepRun
 from workers.surgery.walking import walk_of
 from workers.surgery.width import width_of

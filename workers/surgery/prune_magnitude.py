@@ -1,7 +1,7 @@
 """Magnitude pruning: the weights of smallest absolute value become exactly 0.
 
-The number of zeros is exact: of n weights, round(sparsity · n) (halves to even) go, those of equal magnitude in the
-order of their index (row by row; over several matrices, in the order of the model). Zeros that are there count.
+The number of zeros is exact: of n weights, round(sparsity · n) (halves to even) go. Those of equal magnitude go in
+the order of their index, and over several matrices in the order of the model. Zeros that are there count.
 
 From Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 1506.02626: the criterion,
 without the training that follows it there. From Mishra et al., "Accelerating Sparse Deep Neural Networks", 2104.08378:
@@ -15,37 +15,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from workers.surgery.prune_masks import count_to_prune
+
 # Magnitudes are ordered as the bits of their float32 value without sign: 15 high ones, then 16 low ones.
 _HIGH, _LOW = 1 << 15, 1 << 16
 Visit = Callable[[str, torch.Tensor], None]
-
-
-def count_to_prune(sparsity: float, elements: int) -> int:
-    """How many of `elements` weights go."""
-    return min(elements, round(sparsity * elements))
-
-
-def prune_rows(weight_OI: torch.Tensor, sparsity: float) -> torch.Tensor:
-    """The same share of every output row."""
-    count = count_to_prune(sparsity, weight_OI.shape[1])
-    order_OI = _keys(weight_OI).argsort(dim=1, stable=True)
-    return weight_OI.scatter(1, order_OI[:, :count], 0)
-
-
-def prune_matrix(weight_OI: torch.Tensor, sparsity: float) -> torch.Tensor:
-    """A share of the whole matrix."""
-    threshold = GlobalThreshold(sparsity)
-    for visit in threshold.passes():
-        visit("", weight_OI)
-    return threshold.apply("", weight_OI)
-
-
-def prune_pattern(weight_OI: torch.Tensor, kept: int, of: int) -> torch.Tensor:
-    """Of every `of` consecutive weights of a row the `kept` largest stay. `of` divides I."""
-    outputs, inputs = weight_OI.shape
-    blocks = weight_OI.reshape(outputs, inputs // of, of)
-    order = _keys(blocks).argsort(dim=-1, stable=True)
-    return blocks.scatter(-1, order[..., : of - kept], 0).reshape(outputs, inputs)
 
 
 class GlobalThreshold:

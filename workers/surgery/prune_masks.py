@@ -10,7 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from app.recipes.base import Sparse
-from workers.surgery.prune_magnitude import count_to_prune
+
+
+def count_to_prune(sparsity: float, elements: int) -> int:
+    """How many of `elements` weights go."""
+    return min(elements, round(sparsity * elements))
 
 
 @dataclass(frozen=True)

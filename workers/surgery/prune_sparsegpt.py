@@ -1,8 +1,9 @@
 """SparseGPT: weights go column by column, and those not yet visited make the error good.
 
 Frantar and Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", 2301.00774. From there:
-the damped Hessian, the upper Cholesky factor U of its inverse, blocks of 128 columns, the mask of a block chosen on
-w²/U_ii² with the errors of all columns before it taken in, N:M chosen M columns at a time, errors propagated within the
+the damped Hessian, the upper Cholesky factor U of its inverse, blocks of 128 columns. The
+mask of a block is chosen on w²/U_ii² with the errors of all columns before it taken in, N:M M columns at a time. Errors
+are propagated within the
 block at once and to the columns after it block by block. Ours: exact counts (rounded cumulatively over the blocks) with
 a fixed order of ties; weights that are 0 already, then inputs that are always 0, go first. U from one Cholesky factor
 of the flipped Hessian (H = R Rᵀ, R upper triangular, gives H⁻¹ = Uᵀ U with U = R⁻¹), without inverting H.

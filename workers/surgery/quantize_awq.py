@@ -1,14 +1,14 @@
 """AWQ: input channels that carry large activations are scaled up before rounding, and so rounded finer.
 
-Lin et al., *AWQ* (arXiv 2306.00978): s = mean|x|^α for each input channel, α from a grid of 20 between 0 and 1, chosen
-by ‖Q(W · s)(x / s) − W x‖ over the calibration text. X / s is folded into what comes before. From the authors' code: s
-is divided by √(max s · min s).
+Lin et al., *AWQ* (arXiv 2306.00978): s = mean|x|^α for each input channel, with α from a grid of 20 between 0 and 1. It
+is chosen by ‖Q(W · s)(x / s) − W x‖ over the calibration text. X / s is folded into what comes before. From the
+authors' code: s is divided by √(max s · min s).
 
 Ours: the error is that of the layers themselves, which E[x xᵀ] gives exactly for all the text without running it again
-for each α: tr(D E[x xᵀ] D') with D = Q(W · s) / s − W (the authors run the attention or MLP around them on part of the
-text). V_proj before o_proj is folded with grouped queries too, heads that share values sharing s. No clipping is
+for each α. It is tr(D E[x xᵀ] D') with D = Q(W · s) / s − W. The authors run the attention or MLP around them on part
+of the text. V_proj before o_proj is folded with grouped queries too, heads that share values sharing s. No clipping is
 searched. Where one layer alone is behind (down_proj; o_proj without grouped queries) that is what llm-compressor
-searches by too, without its `duo_scaling` (s divided by a mean of the weights, which the paper has not): a test holds
+searches by too, without its `duo_scaling` (s divided by a mean of the weights). A test holds
 it to that on asymmetric grids. The step of its symmetric ones is another. It is written over our own walk for the
 reasons given in `quantize_gptq`.
 

@@ -1,8 +1,9 @@
 """Channels scaled down in what comes before a linear layer and up in the layer: the same function, other weights.
 
-With s > 0 for each input channel, W x = (W · s)(x / s). x / s costs nothing where what makes x can be divided: a norm's
-weight, the rows of up_proj before down_proj (the gate's product is channel by channel), the rows of v_proj before
-o_proj (attention mixes tokens, not channels; heads that share keys and values share s). SmoothQuant and AWQ both do
+With s > 0 for each input channel, W x = (W · s)(x / s). x / s costs nothing if what makes x can be
+divided. That is a norm's weight, or the rows of up_proj before down_proj (the gate's product is channel by channel). It
+is also the rows of v_proj before o_proj: attention mixes tokens, not channels. Heads that share keys and values share
+s. SmoothQuant and AWQ both do
 this.
 
 A norm's divided weight is rounded to its dtype. S is then taken to be what the rounding made it, so that the function

@@ -1,7 +1,7 @@
 """GPTQ: columns are rounded one after the other, and each one's error is made good by the columns to come.
 
 Frantar et al., *GPTQ* (arXiv 2210.17323), algorithm 1, after OBQ. With H = E[x xᵀ] of the layer's inputs and U the
-upper Cholesky factor of (H + λI)⁻¹ (U' U = H⁻¹), column i is rounded, its error e = (w_i − q_i) / U_ii is taken from
+upper Cholesky factor of (H + λI)⁻¹ (U' U = H⁻¹), column i is rounded. Its error e = (w_i − q_i) / U_ii is taken from
 the columns after it: w_j −= e · U_ij. λ is `damping` times the mean of H's diagonal. From the authors' code: columns of
 no input keep out of it, columns in order of their activations (`act_order`) with groups as they stand in the weight. A
 group's grid is fitted when its first column's turn comes, to the weights as the errors before have made them (the
@@ -11,10 +11,10 @@ Ours: a weight that is exactly 0 stays 0, and its error is made good like any ot
 of no input are rounded to nearest instead of set to 0, since other text may need them. Layers of one input (q, k, v;
 gate, up) go through the columns together; a Hessian that cannot be factored is damped ten times as much.
 
-It is written here over our own walk through the blocks, not driven through llm-compressor: one block of activations is
-held whatever the model, it takes any checkpoint that steps before left, and layers of one input share one Hessian and
-one factor. llm-compressor's `quantize_weight`, given the same Hessian and grid, gives the same weights, which a test
-shows.
+It is written here over our own walk through the blocks, not driven through llm-compressor. One block of
+activations is held whatever the model, and any checkpoint that steps before left is taken. Layers of one input share
+one Hessian and one factor. A test shows that llm-compressor's `quantize_weight`, given the same Hessian and grid, gives
+the same weights.
 
 Shapes: O output dimension, I input dimension, G groups of a row, S weights of a group.
 """

@@ -1,9 +1,9 @@
 """Keys and values on fewer bits, at run time: in a dtype that vLLM stores them in, or simulated.
 
-Simulated: a grid for each token and head, or for each group of its values (KIVI, Liu et al., arXiv 2402.02750, has such
-groups for values; its grids along tokens for keys need a window of unquantized tokens and are not built here). Ours:
-the same grids for keys, bits for each side apart, and that keys are quantized after the rotary embedding, as a cache
-stores them. The grids' formulas stand in `workers.surgery.even_grid`.
+Simulated: a grid for each token and head, or for each group of its values (as KIVI, Liu et al., arXiv
+2402.02750, has for values). Its grids along tokens for keys need a window of unquantized tokens and are not built here.
+Ours: the same grids for keys, bits for each side apart, and that keys are quantized after the rotary embedding, as a
+cache stores them. The grids' formulas stand in `workers.surgery.even_grid`.
 """
 
 from app.models.simulation import with_kv_cache

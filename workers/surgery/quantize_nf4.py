@@ -1,6 +1,6 @@
 """NF4: 16 values that a normal distribution fills evenly, scaled by the greatest |w| of each group.
 
-Dettmers et al., *QLoRA* (arXiv 2305.14314), section 3: quantiles of the normal distribution, eight on the positive side
+Dettmers et al., *QLoRA* (arXiv 2305.14314), section 3. Quantiles of the normal distribution, eight on the positive side
 and eight on the negative with a 0 in common, scaled to −1 … 1. Between which tails the quantiles are spread (from 1 −
 0.9677083) is bitsandbytes' choice. Scales are 16-bit (QLoRA's are 32-bit, quantized once more). A weight of 0 stays 0.
 """

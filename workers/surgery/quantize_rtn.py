@@ -20,8 +20,6 @@ from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
 from workers.surgery.shop import StepRun
 
-SCALE_BITS = 16
-
 
 def quantize(weight_OI: torch.Tensor, *, bits: int, group_size: int | None, symmetric: bool) -> torch.Tensor:
     """The dequantized weight, in the dtype of `weight_OI`. `group_size` divides I; None: one group a row.
@@ -43,13 +41,6 @@ def quantize(weight_OI: torch.Tensor, *, bits: int, group_size: int | None, symm
         codes_OGS = (grouped_OGS / scale_OG1).round_().add_(zero_OG1).clamp_(0, top)
         dequantized_OGS = codes_OGS.sub_(zero_OG1).mul_(scale_OG1)
     return dequantized_OGS.reshape(outputs, inputs).to(weight_OI.dtype)
-
-
-def bits_per_weight(inputs: int, step: QuantizeRtn) -> float:
-    """Storage of a packed weight of input dimension `inputs`: its code, and its share of the group's 16-bit scale and
-    (asymmetric) zero point of `bits` bits."""
-    overhead = SCALE_BITS + (0 if step.symmetric else step.bits)
-    return step.bits + overhead / (step.group_size or inputs)
 
 
 def _usable(scale: torch.Tensor) -> torch.Tensor:

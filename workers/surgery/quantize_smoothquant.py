@@ -1,14 +1,14 @@
 """SmoothQuant: outliers of activations move into the weights, then both are rounded.
 
 Xiao et al., *SmoothQuant* (arXiv 2211.10438), equation 4: s = max|x|^α / max|w|^(1 − α) for each input channel
-(`strength` is α), folded into the norm before (q, k, v; gate, up). Weights: symmetric, a scale an output channel.
+(`strength` is α). It is folded into the norm before (q, k, v; gate, up). Weights: symmetric, a scale an output channel.
 Activations: symmetric, a scale a token at run time, or (`dynamic` false) one fixed by the greatest value seen on the
 text.
 
 Packed, vLLM's own kernels do both. Simulated, the weights are written back in their dtype, and config.json shows the
 engine which layers' inputs to round (`app.contracts.simulation`).
 
-llm-compressor takes max x − min x and 2 max|w| in their place: its s is ours times ((max − min) / 2 max|x|)^α ·
+llm-compressor takes max x − min x and 2 max|w| in their place. Its s is ours times ((max − min) / 2 max|x|)^α ·
 2^(2α − 1), to which a test holds both. At α = 1/2 they are the same where a channel is as large on either side. It is
 written over our own walk for the reasons given in `quantize_gptq`.
 

@@ -7,6 +7,7 @@ named by the recipe up to there: recipes with the same beginning share the work.
 """
 
 from pathlib import Path
+from typing import Required, TypedDict, Unpack
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo, fingerprint
@@ -16,9 +17,21 @@ from app.recipes.recipe import Recipe
 from workers.surgery.application import Application, Others
 from workers.surgery.calibration_text import CalibrationText, CalibrationTexts
 from workers.surgery.callbacks import CheckCancelled, Progress, never_cancelled, no_progress
-from workers.surgery.modified import Modified, untouched
+from workers.surgery.modified import Modified
 from workers.surgery.safetensors_writer import SHARD_BYTES
 from workers.surgery.store import CheckpointStore
+
+
+class Given(TypedDict, total=False):
+    """What `application` takes beside checkpoint and recipe."""
+
+    store: Required[CheckpointStore]
+    reference: CheckpointInfo | None
+    calibration: CalibrationTexts
+    others: Others
+    progress: Progress
+    check_cancelled: CheckCancelled
+    shard_bytes: int
 
 
 def no_calibration(step: Calibrated) -> CalibrationText:
@@ -41,7 +54,7 @@ def nothing_else(step: Step) -> Path | None:
     return None
 
 
-def apply(
+def application(
     source: CheckpointInfo,
     recipe: Recipe,
     *,
@@ -52,21 +65,16 @@ def apply(
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
     shard_bytes: int = SHARD_BYTES,
-) -> Modified:
-    """The modified checkpoint, from the store where it is there. The empty recipe gives the source itself.
+) -> Application:
+    """A recipe on a checkpoint, to be looked up in the store or made.
 
-    `reference` is the unmodified model that mitigations align with (default: the source), `calibration` gives the text
-    of a step that looks at activations, `others` the folder of an adapter or other model that a step takes.
-    `progress(phase, done, total)`; `check_cancelled` is called between pieces of work of at most a second or so. Raises
-    `HemostatError`: what the checks of the steps and the text sources raise, CHECKPOINT_NOT_FINITE for a source with
-    NaN or infinity in any tensor, ACTIVATIONS_NOT_FINITE, DISK_FULL.
+    `reference` is the unmodified model that mitigations align with (default: the source). `calibration` gives the text
+    of a step that looks at activations. `others` gives the folder of an adapter or other model that a step takes.
+    `progress(phase, done, total)`; `check_cancelled` is called between pieces of work of at most a second or so.
     """
-    source_fingerprint = fingerprint(source.path, check_cancelled=check_cancelled)
-    if not recipe:
-        return Modified(source.path, source_fingerprint, untouched(source, source_fingerprint), built=False)
-    work = Application(
+    return Application(
         source,
-        source_fingerprint,
+        fingerprint(source.path, check_cancelled=check_cancelled),
         reference or source,
         recipe,
         store,
@@ -76,65 +84,9 @@ def apply(
         check_cancelled,
         shard_bytes,
     )
-    return work.run()
 
 
-def stored(
-    source: CheckpointInfo,
-    recipe: Recipe,
-    *,
-    store: CheckpointStore,
-    reference: CheckpointInfo | None = None,
-    calibration: CalibrationTexts = no_calibration,
-    others: Others = nothing_else,
-    check_cancelled: CheckCancelled = never_cancelled,
-) -> Modified | None:
-    """What `apply` made of a recipe with steps, from the store; None where it is not there, and would have to be made.
-
-    Raises `HemostatError`: what the text sources of the steps raise.
-    """
-    return _work(source, recipe, store, reference, calibration, others, check_cancelled).stored()
-
-
-def planned(
-    source: CheckpointInfo,
-    recipe: Recipe,
-    *,
-    store: CheckpointStore,
-    reference: CheckpointInfo | None = None,
-    calibration: CalibrationTexts = no_calibration,
-    others: Others = nothing_else,
-    check_cancelled: CheckCancelled = never_cancelled,
-) -> str:
-    """Names all that decides what `apply` makes of a recipe, in 64 hex digits: the store's key of it; of the recipe
-    without steps the fingerprint of the source. Nothing is made.
-
-    Raises `HemostatError`: what the text sources of the steps raise.
-    """
-    if not recipe:
-        return fingerprint(source.path, check_cancelled=check_cancelled)
-    return _work(source, recipe, store, reference, calibration, others, check_cancelled).key
-
-
-def _work(
-    source: CheckpointInfo,
-    recipe: Recipe,
-    store: CheckpointStore,
-    reference: CheckpointInfo | None,
-    calibration: CalibrationTexts,
-    others: Others,
-    check_cancelled: CheckCancelled,
-) -> Application:
-    """An application that is only looked up."""
-    return Application(
-        source,
-        fingerprint(source.path, check_cancelled=check_cancelled),
-        reference or source,
-        recipe,
-        store,
-        calibration,
-        others,
-        no_progress,
-        check_cancelled,
-        SHARD_BYTES,
-    )
+def apply(source: CheckpointInfo, recipe: Recipe, **given: Unpack[Given]) -> Modified:
+    """The modified checkpoint, from the store if it is there; see `application`. Raises what `Application.run`
+    raises."""
+    return application(source, recipe, **given).run()

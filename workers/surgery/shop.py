@@ -33,12 +33,12 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 class StepRun:
     """One whole step at work.
 
-    `source` is the checkpoint as the steps before left it, `base` the one before all steps, `reference` the unmodified
-    model of the job (the base, unless a job says otherwise): only methods that align with it may read it. `weights` are
-    those that the step addresses. `config` becomes the result's config.json: change it in place. `scratch` is an empty
-    folder for memory maps, removed afterwards. `recipe` is the whole one. `origins`: see `Manifest`.
-    `channels` is the record of those that the result has scaled: a step that scales some says so there before it puts
-    the tensors. The result begins as a copy of the source.
+    `source` is the checkpoint as the steps before left it, `base` the one before all steps. `reference` is the
+    unmodified model of the job (the base, unless a job says otherwise): only methods that align with it may read it.
+    `weights` are those that the step addresses. `config` becomes the result's config.json: change it in place.
+    `scratch` is an empty folder for memory maps, removed afterwards. `recipe` is the whole one. `origins`: see
+    `Manifest`. `channels` is the record of those that the result has scaled: a step that scales some says so there
+    before it puts the tensors. The result begins as a copy of the source.
     """
 
     def __init__(

@@ -10,7 +10,10 @@ import torch
 from app.recipes.base import Step
 from app.recipes.prune import PruneMagnitude
 from app.recipes.quantize import QuantizeRtn
-from workers.surgery import prune_magnitude, quantize_rtn
+from workers.surgery import quantize_rtn
+from workers.surgery.prune_magnitude import GlobalThreshold
+from workers.surgery.prune_masks import mask, quota_of
+from workers.surgery.quantize_grid import bits_per_weight
 
 Visit = Callable[[str, torch.Tensor], None]
 
@@ -49,7 +52,8 @@ class RtnRunner:
 
     def bits_per_weight(self, inputs: int) -> float | None:
         """Code, and share of scale and zero point."""
-        return quantize_rtn.bits_per_weight(inputs, self._step)
+        step = self._step
+        return bits_per_weight(inputs, bits=step.bits, group_size=step.group_size, symmetric=step.symmetric)
 
     def nominal_sparsity(self) -> float | None:
         """It asks for none."""
@@ -62,9 +66,7 @@ class MagnitudeRunner:
     def __init__(self, step: PruneMagnitude) -> None:
         self._step = step
         self._threshold = (
-            prune_magnitude.GlobalThreshold(step.sparsity)
-            if step.sparsity is not None and step.scope == "global"
-            else None
+            GlobalThreshold(step.sparsity) if step.sparsity is not None and step.scope == "global" else None
         )
 
     def passes(self) -> Iterator[Visit]:
@@ -76,11 +78,8 @@ class MagnitudeRunner:
         step = self._step
         if self._threshold is not None:
             return self._threshold.apply(name, weight_OI)
-        if step.pattern is not None:
-            return prune_magnitude.prune_pattern(weight_OI, *step.n_of_m())
-        assert step.sparsity is not None  # noqa: S101 - the contract gives one of the two
-        prune = prune_magnitude.prune_rows if step.scope == "row" else prune_magnitude.prune_matrix
-        return prune(weight_OI, step.sparsity)
+        quota = quota_of(step, *weight_OI.shape, scope=step.scope)
+        return weight_OI.masked_fill(mask(weight_OI.to(torch.float32).abs(), quota), 0)
 
     def bits_per_weight(self, inputs: int) -> float | None:
         """Unchanged: see `TensorChange`."""

@@ -5,13 +5,14 @@ from workers.surgery.blockwise.walk import Walk
 from workers.surgery.shop import StepRun
 
 
-def walk_of(shop: StepRun, *, phase: str = "blocks") -> Walk:
-    """Of the source as the steps before left it, in its own dtype. Raises what `Skeleton` raises."""
+def walk_of(shop: StepRun, skeleton: Skeleton | None = None, *, phase: str = "blocks") -> Walk:
+    """Of the source as the steps before left it, in its own dtype unless `skeleton` has another. Raises what `Skeleton`
+    raises."""
     text = shop.calibration
     if text is None:
         raise RuntimeError("the step is calibrated and has no text")
     return Walk(
-        Skeleton(shop.source, shop.read),
+        skeleton or Skeleton(shop.source, shop.read),
         text.tokens_NL,
         shop.scratch,
         phase=phase,

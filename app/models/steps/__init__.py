@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Protocol, cast
 
 from app.contracts import blocks
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import HemostatError, not_applicable
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
 from app.models.packing import has_fixed_grids
@@ -56,8 +56,7 @@ def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]
     rules = _rules(step)
     _check_grids_stay(info, step, pointer)
     if blocks.SECTION in info.config:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             "the checkpoint has block corrections, which were fitted for its weights as they are",
             hint="apply the recipe to the checkpoint without them, then fit corrections for the result",
             pointer=pointer,
@@ -83,8 +82,7 @@ def _check_grids_stay(info: CheckpointInfo, step: Step, pointer: str) -> None:
 
 
 def _grids_fixed(pointer: str) -> HemostatError:
-    return HemostatError(
-        ErrorCode.RECIPE_NOT_APPLICABLE,
+    return not_applicable(
         "the grids of activations were fixed on text before this step, and it changes the activations",
         hint="put it before the step that fixes them, or let that one make a grid for every token (dynamic)",
         pointer=pointer,
@@ -94,8 +92,7 @@ def _grids_fixed(pointer: str) -> HemostatError:
 def check_layers_stay(info: CheckpointInfo, after: CheckpointInfo, pointer: str) -> None:
     """Raises RECIPE_NOT_APPLICABLE where layers get other numbers than what acts at run time knows them by."""
     if after.layers != info.layers:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             "a step before quantizes activations, keys or values of layers that this step numbers again",
             hint="put this step before it",
             pointer=pointer,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import not_applicable
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight
 from app.models.shapes import LAYOUTS
@@ -14,16 +14,14 @@ def check_blocks(info: CheckpointInfo, weights: Sequence[Weight], *, pointer: st
     """Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a model that cannot be run block by block, and for weights
     outside the blocks, of whose inputs nothing is gathered."""
     if info.architecture not in DENSE:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"the step runs the model block by block to look at activations; {info.architecture} cannot be run so",
             hint=f"it takes {', '.join(DENSE)}; steps that look at weights alone take more",
             pointer=pointer,
         )
     outside = next((weight for weight in weights if weight.layer is None), None)
     if outside is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{outside.name} is outside the decoder's layers, and the step looks at activations within them",
             hint="name modules of the layers; steps that look at weights alone take embedding and head",
             pointer=f"{pointer}/modules",
@@ -39,8 +37,7 @@ def check_reference(reference: CheckpointInfo, *, pointer: str) -> None:
     elif reference.architecture not in DENSE:
         why = f"is a {reference.architecture}"
     if why is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"the step runs the reference block by block beside the model, and the reference {why}",
             hint="give the plain checkpoint of a dense model as the reference, or leave the step out",
             pointer=pointer,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import not_applicable
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight
 from app.models.shapes import LAYOUTS, dimension
@@ -25,37 +25,32 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """
     for field in ("layers", "modules"):
         if getattr(step, field) is not None:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"{step.type} acts on the whole model and takes no {field}",
                 hint=f"leave {field} out",
                 pointer=f"{pointer}/{field}",
             )
     rope = rope_of(info.config)
     if info.max_position is None or info.architecture not in LAYOUTS:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{info.architecture} is not known to have rotary positions",
             hint="it takes " + ", ".join(sorted(LAYOUTS)),
             pointer=pointer,
         )
     if any(isinstance(value, dict) for value in rope.values()):
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{info.architecture} has other rotary frequencies in each kind of layer",
             hint="models with one set of frequencies for all layers can be extended",
             pointer=pointer,
         )
     if rope.get("rope_type", "default") != "default":
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"the rotary frequencies are scaled already ({rope['rope_type']})",
             hint="give one context step, with the whole factor, on the unscaled model",
             pointer=pointer,
         )
     if info.architecture in LONGROPE_ALONE and not isinstance(step, ContextNtk):
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"the configuration of {info.architecture} takes no rotary scaling but its own, whose factors are found by "
             "search",
             hint="context.ntk, which changes the base alone, is taken",
@@ -75,8 +70,7 @@ def follow(before: Recipe, step: Step, pointer: str) -> None:
     after it would take the longer context for the one that the model was trained in."""
     for other in before:
         if other.role == "context":
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"{other.type} has scaled the rotary frequencies already",
                 hint="give one context step, with the whole factor",
                 pointer=pointer,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import not_applicable
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.modules import Weight, select
@@ -25,8 +25,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     tensors. What cannot be widened is refused too.
     """
     if step.modules is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{step.type} acts on whole layers and takes no modules",
             hint="leave modules out",
             pointer=f"{pointer}/modules",
@@ -36,16 +35,13 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
         _check_run(step.layers or (), pointer)
     if isinstance(step, ExtendInterpolate) and info.layers - 1 in _named(info, step):
         if step.layers is not None:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"layer {info.layers - 1} is the last: there is no next one to interpolate with",
                 hint=f"name layers from 0 to {info.layers - 2}",
                 pointer=f"{pointer}/layers",
             )
         if info.layers < 2:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE, "the model has a single layer", hint="it needs two", pointer=pointer
-            )
+            raise not_applicable("the model has a single layer", hint="it needs two", pointer=pointer)
     if isinstance(step, ExtendInterpolate):
         _check_alike(info, step, pointer)
     if isinstance(step, ExtendWidth):
@@ -115,8 +111,7 @@ def _named(info: CheckpointInfo, step: Step) -> set[int]:
 def _check_run(layers: Sequence[int], pointer: str) -> None:
     named = sorted(set(layers))
     if named != list(range(named[0], named[-1] + 1)):
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"layers {', '.join(map(str, named[:12]))} are no run of neighbours",
             hint="a block that is repeated is a run, such as layers 8 to 23; give two steps for two blocks",
             pointer=f"{pointer}/layers",
@@ -133,8 +128,7 @@ def _check_alike(info: CheckpointInfo, step: ExtendInterpolate, pointer: str) ->
     alike = [layer for layer in range(info.layers - 1) if parts.get(layer) == parts.get(layer + 1)]
     other = next((layer for layer in sorted(_named(info, step)) if layer not in alike), None)
     if other is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"layers {other} and {other + 1} have other tensors or shapes than each other: nothing is between them",
             hint=f"layers whose next one is of the same kind: {', '.join(map(str, alike[:24]))}"
             if alike
@@ -145,29 +139,25 @@ def _check_alike(info: CheckpointInfo, step: ExtendInterpolate, pointer: str) ->
 
 def _check_width(info: CheckpointInfo, step: ExtendWidth, pointer: str) -> None:
     if info.architecture not in DENSE or LAYOUTS[info.architecture].fused:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"the layout of heads and channels of {info.architecture} cannot be widened",
             hint="it takes " + ", ".join(name for name in DENSE if not LAYOUTS[name].fused),
             pointer=pointer,
         )
     if step.layers is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             "all layers have one number of heads and of channels",
             hint="leave layers out",
             pointer=f"{pointer}/layers",
         )
     if step.heads == 1 and step.channels == 1:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             "heads 1 and channels 1 widen nothing",
             hint="give heads or channels of 2 or more",
             pointer=pointer,
         )
     if step.heads > 1 and info.architecture in HEAD_SIZE_FOLLOWS:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"more heads of the same size cannot be served: vLLM's {info.architecture} takes the hidden size over the "
             "number of heads for the size of a head, whatever the configuration says",
             hint="widen channels alone",
@@ -175,8 +165,7 @@ def _check_width(info: CheckpointInfo, step: ExtendWidth, pointer: str) -> None:
         )
     heads = int(widened(info, step)["num_attention_heads"])
     if info.architecture in HEADS_DIVIDE_HIDDEN and info.hidden_size % heads:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{heads} heads do not divide the hidden size {info.hidden_size}, and the configuration of "
             f"{info.architecture} refuses such a number",
             hint=f"heads may be {_told_multiples(info, heads // step.heads)}; channels may be any number",

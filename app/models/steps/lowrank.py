@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import not_applicable
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step, select
 from app.models.steps.blockwise import check_blocks
@@ -49,15 +49,13 @@ def _check_rank(step: Truncated, weight: Weight, chosen: list[Weight], pointer: 
     rank = rank_of(step, weight.shape)
     if rank >= min(weight.shape):
         most = min(min(other.shape) for other in chosen) - 1
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"rank {rank} is not below the smaller dimension of {weight.name} {list(weight.shape)}",
             hint=f"give a rank of at most {most}, or name modules that are larger",
             pointer=f"{pointer}/rank",
         )
     if rank < 1:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"ratio {step.ratio} leaves no rank at all for {weight.name} {list(weight.shape)}",
             hint="give a smaller ratio, or a rank",
             pointer=f"{pointer}/ratio",

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import not_applicable
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_layers, weights_of
 from app.recipes.base import Step
@@ -20,30 +20,26 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     """
     experts = experts_of(info)
     if experts is None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{info.architecture} is no mixture of experts",
             hint="give a model with experts, such as Mixtral or Qwen3-MoE",
             pointer=pointer,
         )
     if step.modules is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{step.type} acts on routers and takes no modules",
             hint="leave modules out",
             pointer=f"{pointer}/modules",
         )
     if isinstance(step, MoeTopk):
         if step.experts > experts:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"a token cannot go to {step.experts} experts: the model has {experts}",
                 hint=f"give a number from 1 to {experts}",
                 pointer=f"{pointer}/experts",
             )
         if step.layers is not None:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 "engines know one number of experts a token for all layers",
                 hint="leave layers out",
                 pointer=f"{pointer}/layers",
@@ -56,8 +52,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
         if weight.module.rpartition(".")[2] in _ROUTERS and (step.layers is None or weight.layer in set(step.layers))
     ]
     if not routers:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             "none of the layers named has a router",
             hint="name layers with experts, or leave layers out",
             pointer=f"{pointer}/layers",

@@ -7,7 +7,7 @@ Without kinds a step takes every norm; `layers` leaves the final norm out unless
 
 from dataclasses import replace
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode, HemostatError, not_applicable
 from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from app.models.modules import FLOATS, Weight, check_layers, natural_key
@@ -27,8 +27,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
     UNKNOWN_MODULE, and for tweaking what `check_blocks` raises.
     """
     if info.quantization is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"the checkpoint is packed ({info.scheme}); a recipe changes plain weights",
             hint="put norms before the step that packs",
             pointer=pointer.rpartition("/")[0],
@@ -57,8 +56,7 @@ def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer
     if not isinstance(step, NormTweak):
         return
     if (info.layers, info.hidden_size) != (reference.layers, reference.hidden_size):
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"the model has {info.layers} blocks of {info.hidden_size} channels, the reference {reference.layers} of "
             f"{reference.hidden_size}: their outputs cannot be compared",
             hint="put norm.tweak before steps that change the shape, or leave it out",
@@ -98,8 +96,7 @@ def _select(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
             )
     chosen = [norm for norm in wanted if step.modules is None or any(norm.answers_to(kind) for kind in step.modules)]
     if not chosen:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{info.architecture} has no norm that is known by name",
             hint="norm steps take models whose norms' names end in norm",
             pointer=pointer,
@@ -110,15 +107,13 @@ def _select(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
 def _check_epsilon(info: CheckpointInfo, step: Step, pointer: str) -> None:
     for field in ("layers", "modules"):
         if getattr(step, field) is not None:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 "config.json has one epsilon for every norm",
                 hint=f"leave {field} out",
                 pointer=f"{pointer}/{field}",
             )
     if EPSILON not in info.config and info.architecture not in LAYOUTS:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"config.json of this {info.architecture} has no {EPSILON}",
             hint="the step takes models with root-mean-square norms",
             pointer=pointer,

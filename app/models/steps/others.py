@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.contracts import blocks
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode, HemostatError, not_applicable
 from app.models.adapters import check_adapter, inspect_adapter
 from app.models.checkpoint import HARMLESS, CheckpointInfo, inspect
 from app.models.paths import below
@@ -60,8 +60,7 @@ def check_other(step: Step, info: CheckpointInfo, path: Path, *, pointer: str = 
 
 def _check_same_shapes(info: CheckpointInfo, other: CheckpointInfo, alias: str, pointer: str) -> None:
     if other.quantization is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{alias} is packed ({other.scheme}); weights are mixed in the plain",
             hint="give the plain checkpoint",
             pointer=pointer,
@@ -78,8 +77,7 @@ def _check_same_shapes(info: CheckpointInfo, other: CheckpointInfo, alias: str, 
         if more:
             why = f"{alias} has {more[0]}, which is not here"
     if why is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             why,
             hint="only models of the same kind and shapes can be mixed",
             pointer=pointer,
@@ -90,8 +88,7 @@ def _check_same_shapes(info: CheckpointInfo, other: CheckpointInfo, alias: str, 
         found = other.tensors.get(name)
         if found is None or found.shape != tensor.shape:
             has = "has none of that name" if found is None else f"has {list(found.shape)}"
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"{name} is {list(tensor.shape)} here, and {alias} {has}",
                 hint="only models of the same shapes can be mixed",
                 pointer=pointer,

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode, HemostatError, not_applicable
 from app.contracts.simulation import SimulatedActivations
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import ROUTER_KINDS, Weight, check_step
@@ -158,8 +158,7 @@ def check_packed(info: CheckpointInfo, step: Step, form: PackedForm, chosen: lis
     if form.activation_bits:
         section = section_in(info.config)
         if section is not None and section.activations:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 "a step before simulates activations, and this one packs some: no engine runs both in one model",
                 hint='leave that step out, or use form "simulated"',
                 pointer=pointer,
@@ -239,8 +238,7 @@ def check_inputs(chosen: list[Weight], info: CheckpointInfo, pointer: str) -> No
     for weight in chosen:
         outside, routed = weight.layer is None, bool(weight.kinds & ({"experts"} | ROUTER_KINDS))
         if outside or routed:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"the input of {weight.module} cannot be quantized: "
                 + ("it is outside the decoder's layers" if outside else "vLLM runs router and experts as one kernel"),
                 hint='name other modules, such as "attention"' + ("" if routed else ' and "mlp"'),

@@ -1,6 +1,6 @@
 """Repair: a rank that every module has room for, and a modification that can be made again where it is asked for."""
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import not_applicable
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_step
 from app.models.steps.blockwise import check_blocks, check_reference
@@ -21,8 +21,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
         for weight in sorted(chosen, key=lambda one: min(one.shape)):  # the smallest says what is possible
             if step.rank >= min(weight.shape):
                 most = min(min(other.shape) for other in chosen) - 1
-                raise HemostatError(
-                    ErrorCode.RECIPE_NOT_APPLICABLE,
+                raise not_applicable(
                     f"rank {step.rank} is not below the smaller dimension of {weight.name} {list(weight.shape)}: "
                     "the weight itself would be smaller",
                     hint=f"give a rank of at most {most}, or name modules that are larger",
@@ -42,8 +41,7 @@ def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer
     elif info.vocabulary != reference.vocabulary:
         why = f"has {reference.vocabulary} tokens, the model {info.vocabulary}"
     if why is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"the repair takes back what a model lost to its reference, and the reference {why}",
             hint="give the model that this one was made from as the reference; a model of another width has none",
             pointer=pointer,
@@ -58,8 +56,7 @@ def follow(before: Recipe, step: Step, pointer: str) -> None:
         return
     for other in before:
         if not other.local:
-            raise HemostatError(
-                ErrorCode.RECIPE_NOT_APPLICABLE,
+            raise not_applicable(
                 f"iterations does the steps before again, one weight at a time, and {other.type} looks at more than "
                 "a weight",
                 hint="leave iterations out, or write the steps out: what was repaired may be quantized or pruned again "
@@ -67,8 +64,7 @@ def follow(before: Recipe, step: Step, pointer: str) -> None:
                 pointer=f"{pointer}/iterations",
             )
     if not before:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             "iterations does the steps before again, and there are none",
             hint="leave iterations out, or put the quantization or pruning into the same recipe",
             pointer=f"{pointer}/iterations",

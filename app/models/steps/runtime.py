@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode, HemostatError, not_applicable
 from app.contracts.simulation import SimulatedActivations, SimulatedKvCache, StoredKvCache
 from app.models.checkpoint import CheckpointInfo
 from app.models.modules import Weight, check_layers, check_step
@@ -74,15 +74,13 @@ def head_size(info: CheckpointInfo) -> int:
 
 def _check_kv_cache(info: CheckpointInfo, step: QuantizeKvCache, pointer: str) -> None:
     if step.modules is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             "keys and values are no modules",
             hint="choose between them with k_bits and v_bits, and layers with layers",
             pointer=f"{pointer}/modules",
         )
     if info.config.get("kv_lora_rank") is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             f"{info.architecture} caches a latent vector in place of keys and values",
             hint="this step takes models that cache keys and values of each head",
             pointer=pointer,
@@ -90,8 +88,7 @@ def _check_kv_cache(info: CheckpointInfo, step: QuantizeKvCache, pointer: str) -
     check_layers(info, step, pointer)
     known = section_in(info.config)
     if known is not None and (known.simulated_kv if step.dtype else known.kv_dtype):
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             "a step before quantizes keys and values in another way",
             hint="either a dtype that the engine stores, or simulated bits",
             pointer=pointer,
@@ -111,16 +108,14 @@ def _check_kv_cache(info: CheckpointInfo, step: QuantizeKvCache, pointer: str) -
 
 def _check_dtype(info: CheckpointInfo, step: QuantizeKvCache, size: int, pointer: str) -> None:
     if step.layers is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             "a dtype holds for the cache of all layers",
             hint="leave layers out, or simulate with k_bits and v_bits",
             pointer=f"{pointer}/layers",
         )
     scheme: Any = (info.quantization or {}).get("kv_cache_scheme")
     if scheme is not None:
-        raise HemostatError(
-            ErrorCode.RECIPE_NOT_APPLICABLE,
+        raise not_applicable(
             "the checkpoint says itself in which dtype keys and values are stored",
             hint="leave the step out",
             pointer=f"{pointer}/dtype",

@@ -1,6 +1,6 @@
 """Dynamic quantization scaling: a quantized model that keeps the reference's activations and distributions.
 
-What is done, in this order: bits are given to modules (`sensitivity`, `plan`, `budget`), then in each block channels
-smoothed (`smoothing`), weights rounded (`moments`, `grids`, `columns`, `rounding`) and what is free of it fitted
-(`learned`, `fitting`). The result is stored (`result`). `step` leads through it.
+First modules get their bits (`sensitivity`, `plan`, `budget`). Then in each block channels are smoothed (`smoothing`),
+weights rounded (`moments`, `grids`, `rounding`), and what is free is fitted (`learned`, `fitting`). The result is
+stored (`result`). `step` leads through it.
 """

@@ -1,9 +1,9 @@
 """What changes of some layers cost where their block's output joins the next block.
 
-An error e of a token counts w eᵀSe, S = E[δ δᵀ] at the block's output, δ the gradient of the divergence there (in the
-form in which the block is fitted to it afterwards, `workers.mitigation.reconstruction.metric_root`), w what the token
-counts (`workers.mitigation.importance`). The block runs in float32: what eight bits cost is less than what rounding
-hidden states to 16 bits does.
+An error e of a token counts w eᵀSe, S = E[δ δᵀ] at the block's output, with δ the gradient of the divergence
+there. The block is fitted in the same form afterwards (`workers.mitigation.reconstruction.metric_root`). w is what the
+token counts (`workers.mitigation.importance`). The block runs in float32: what eight bits cost is less than what
+rounding hidden states to 16 bits does.
 
 Memory: one more block in float32, and its outputs on the text that is looked at.
 
@@ -73,8 +73,9 @@ class BlockError:
         self._wanted_NLD = call()
 
     def of(self, weights: Mapping[str, torch.Tensor], divide_I: torch.Tensor, activation_bits: int | None) -> float:
-        """Mean over tokens of w eᵀSe where these layers (by tensor name) have these weights (O, I) for inputs that are
-        divided by `divide_I` and then rounded, a scale a token. Nothing is rounded where `activation_bits` is None."""
+        """Mean over tokens of w eᵀSe if these layers (by tensor name) have these weights (O, I) ; their inputs are
+        divided by `divide_I`. Then they are rounded, with a scale per token. Nothing is rounded where `activation_bits`
+        is None."""
 
         def given(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             x_NLI = args[0] / divide_I

@@ -1,15 +1,14 @@
 """What is free in a rounded block is fitted so that the block gives what the source's block gives for the same states.
 
 Layers were rounded one at a time, each for its own output. What they lose together, and what the block makes of it, is
-seen here: factors of the groups' scales, zero points, norms, biases and rounding are trained together through the
-block (`workers.mitigation.reconstruction`). An error e of what leaves the block counts eᵀSe, S = E[δ δᵀ]
-there, δ the divergence's gradient. Both blocks are given what the rounded blocks before give: what these lost is no
-part of the target. A part of the windows is not trained on: a block whose error there did not fall keeps what it had.
+seen here. Factors of the groups' scales, zero points, norms, biases and rounding are trained together through the block
+(`workers.mitigation.reconstruction`). An error e of what leaves the block counts eᵀSe, S = E[δ δᵀ] there, δ the
+divergence's gradient. Both blocks are given what the rounded blocks before give: what these lost is no part of the
+target. A part of the windows is not trained on: a block whose error there did not fall keeps what it had.
 
-Where it is from: scales, zero points and rounding trained block by block towards the block's output are EfficientQAT's
-Block-AP (arXiv 2407.11062), which trains weights in the place of rounding, and OmniQuant's (arXiv 2308.13137), which
-learns where ranges are cut. They take the plain squared error of every number alike; the weighting is ours, as are the
-codes of error propagation that it begins with.
+Where it is from: EfficientQAT's Block-AP (arXiv 2407.11062) trains scales, zero points and weights block by block
+towards the block's output. OmniQuant (arXiv 2308.13137) learns where ranges are cut. They take the plain squared error
+of every number alike; the weighting is ours, as are the codes of error propagation that it begins with.
 
 Memory: one block of each model, its codes, and what is free of it three times in float32 besides.
 
@@ -25,7 +24,7 @@ import torch
 from torch.func import functional_call
 
 from workers.mitigation.dynamic_scaling.learned import LearnedBlock
-from workers.mitigation.reconstruction import Fetch, Scheduled, added, metric_root, orders, reconstruct
+from workers.mitigation.reconstruction import Fetch, Scheduled, added, metric_root, orders, pairs_of, reconstruct
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations
@@ -87,14 +86,7 @@ class Fitting:
         """Trains what is free of a block, which is loaded in `own`. Its error on the windows that decide, before and
         after, relative to what the source's block adds to the states. Raises what `Skeleton` raises."""
         wanted = self._wanted(index, entering)
-        root_DD = metric_root(self._leaving[index])
-
-        def fetch(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            windows = chosen.tolist()
-            return (
-                torch.cat([entering.read(one, one + 1) for one in windows]),
-                torch.cat([wanted.read(one, one + 1) for one in windows]),
-            )
+        root_DD, fetch = metric_root(self._leaving[index]), pairs_of(entering, wanted)
 
         def call(hidden_NLD: torch.Tensor) -> torch.Tensor:
             kwargs = self._calls(len(hidden_NLD))[index]

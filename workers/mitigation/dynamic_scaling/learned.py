@@ -1,10 +1,10 @@
 """What is free in a rounded block, as torch knows it: factors of scales, norms and biases, rounding, zero points.
 
-w = scale · (1 + f) · (code − zero), where the code is round(code + rest + v) within the grid, rest being what rounding
+w = scale · (1 + f) · (code − zero), where the code is round(code + rest + v) within the grid. Rest is what rounding
 took away and v in steps of the grid, with straight-through gradients (SignRound, arXiv 2309.05516). A zero point that
-moves takes the codes of its group along: weights stay where they are, but for those that an end of the grid cuts, and
-where the ends are is what a zero point says (as in LSQ+, arXiv 2004.09576). It is a code of the grid at every moment,
-and scales are at every moment what 16 bits hold.
+moves takes the codes of its group along. Weights stay where they are, but for those that an end of
+the grid cuts. Where the ends are is what a zero point says (as in LSQ+, arXiv 2004.09576). It is a code of the grid at
+every moment, and scales are at every moment what 16 bits hold.
 
 Shapes: O and I output and input dimension, G groups of a row.
 """

@@ -3,11 +3,11 @@
 Shapes: O output dimension, I input dimension, G groups of a row, S weights of a group, K candidate grids, B columns
 whose errors reach those behind them together.
 
-Error propagation is GPTQ's (arXiv 2210.17323): with H⁻¹ = UᵀU, U upper triangular, column j is rounded, e = (w − ŵ) /
-U_jj, and the columns after it lose e · U_j. Σ e² over all columns is exactly the layer's output error
+Error propagation is GPTQ's (arXiv 2210.17323): with H⁻¹ = UᵀU, U upper triangular, column j is rounded. With
+e = (w − ŵ) / U_jj, the columns after it lose e · U_j. Σ e² over all columns is exactly the layer's output error
 tr((W − Ŵ) H (W − Ŵ)ᵀ). Columns may go in another order than they stand in (GPTQ's act-order, groups staying where they
-are). Each group's scale and zero point are searched: of the candidate grids the one with the least Σ_j H_jj (w − ŵ)²
-of the group, rounded to nearest, so that what is left to propagate is small (AWQ clips by the same measure, arXiv
+are). Each group's scale and zero point are searched: the candidate grid of the least Σ_j H_jj (w − ŵ)²,
+rounded to nearest. So little is left to propagate (AWQ clips by the same measure, arXiv
 2306.00978); no group of a row does worse in it than on the grid that spans its range.
 """
 

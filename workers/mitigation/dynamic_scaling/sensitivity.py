@@ -2,7 +2,7 @@
 
 Only the layers from the changed one on are run: what enters it is what entered it in the unchanged model, which the
 tape has. Many changes of one layer go through those behind it together, so that each is read once for all of them.
-(That Fisher information alone misleads, and the actual error must be looked at, is reported of Fisher-led allocations.)
+
 
 A window is compared at once: memory holds a few times 4·L·V bytes.
 

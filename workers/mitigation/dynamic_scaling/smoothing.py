@@ -2,9 +2,9 @@
 
 s = a^α / w^(1 − α) for each channel (SmoothQuant, arXiv 2211.10438), a the greatest activation of the channel and w
 its greatest weight. Or, where activations stay as they are, s = a^α with a the channel's mean (AWQ, arXiv 2306.00978).
-Folded into norm or rows before, it is the same function. Ours: α is searched for each place, no smoothing among the
-choices, by the error of the *block's* output with weights and activations of the place rounded, weighted by what an
-error there costs in divergence (`workers.mitigation.dynamic_scaling.block_error`).
+Folded into norm or rows before, it is the same function. Ours: α is searched for each place, with no smoothing among
+the choices. The measure is the error of the *block's* output with weights and activations of the place rounded,
+weighted by what an error there costs in divergence (`workers.mitigation.dynamic_scaling.block_error`).
 
 Shapes: T tokens of the sample, I input dimension, P channels of what comes before.
 """

@@ -1,16 +1,16 @@
 """`quantize.dynamic` from beginning to end.
 
-In each block channels are smoothed, then the layers are rounded in the order in which they run, each on what the
-rounded blocks before give it: with x' its input there, (W − Ŵ) H (W − Ŵ)ᵀ is made small, H = E[w x' x'ᵀ]. Where a layer
-has a bias, the mean that is left goes into it: the source is walked beside for that. A block whose layers are rounded
-is then fitted as a whole (`fitting`), unless `block_epochs` is 0.
+In each block channels are smoothed, then the layers are rounded in the order in which they run, each on what
+the rounded blocks before give it. With x' its input there, (W − Ŵ) H (W − Ŵ)ᵀ is made small, H = E[w x' x'ᵀ]. Where a
+layer has a bias, the mean that is left goes into it: the source is walked beside for that. A block whose layers are
+rounded is then fitted as a whole (`fitting`), unless `block_epochs` is 0.
 
 Moving W first to the least-squares answer to ‖W x − Ŵ x'‖², x the source's input (asymmetric calibration, GPTAQ, arXiv
-2504.02692), was tried and left out: on 16,384 tokens it follows the text, and the divergence is a tenth more on text of
+2504.02692), was tried and left out. On 16,384 tokens it follows the text: the divergence is a tenth more on text of
 the same kind and a quarter more on other text.
 
 w is what a token counts (`workers.mitigation.importance`). Where all count alike, the few tokens of which everything
-hangs are lost in the sum: at SmolLM2's q, k and v that made the layers' error four times smaller than rounding to
+hangs are lost in the sum. At SmolLM2's q, k and v that made the layers' error four times smaller than rounding to
 nearest does, and the divergence greater.
 """
 
@@ -35,9 +35,8 @@ from workers.mitigation.dynamic_scaling.plan import plan_bits
 from workers.mitigation.dynamic_scaling.result import Result
 from workers.mitigation.dynamic_scaling.rounding import Rounded, round_weight
 from workers.mitigation.dynamic_scaling.smoothing import smooth_block
-from workers.mitigation.gradients import Gatherer, Tape, backward
+from workers.mitigation.gradients import Gatherer, Tape, gather_fisher
 from workers.mitigation.importance import GRADIENT_TOKENS, importance
-from workers.mitigation.objectives import OwnLabels
 from workers.mitigation.reconstruction import metric_root
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Activations, Block, Group, Walk
@@ -45,6 +44,7 @@ from workers.surgery.quantize_folding import Folded
 from workers.surgery.quantize_gptq import factor
 from workers.surgery.quantize_grid import scale_dtype
 from workers.surgery.shop import StepRun
+from workers.surgery.walking import walk_of
 
 # Share of the mean of a second moment's diagonal that is added to it.
 DAMPING = 0.03
@@ -95,14 +95,7 @@ class DynamicScaling:
             check_cancelled=shop.check_cancelled,
         )
         found = Gatherer(names, tape.positions, shop.scratch, squares=False, blocks=True, each=True)
-        backward(
-            tape,
-            OwnLabels(skeleton, self._step.seed),
-            visit=found.visit,
-            visit_block=found.visit_block,
-            finish=found.finish,
-            phase="fisher",
-        )
+        gather_fisher(tape, found, self._step.seed)
         shutil.rmtree(folder)  # what entered each block
         return found
 
@@ -133,14 +126,7 @@ class _Work:
         """Smooths and rounds every block; what was made of each, when its turn has come."""
         shop = self._shop
         self._skeleton = Skeleton(shop.source, shop.read)
-        own = Walk(
-            self._skeleton,
-            self._tokens_NL,
-            shop.scratch,
-            phase="rounding",
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
-        )
+        own = walk_of(shop, self._skeleton, phase="rounding")
         fitting = self._fitting()
         with ExitStack() as hooks:
             for source_block, own_block in zip(self._source(), own.blocks(), strict=False):

@@ -7,9 +7,10 @@ the search over bounds are ours.
 """
 
 from collections.abc import Mapping
-from math import floor
 
 import torch
+
+from workers.surgery.allocation_owl import whole_counts
 
 REACH = 0.15
 # Prices are sorted into so many classes on a logarithmic scale: enough for shares of a thousandth.
@@ -68,17 +69,10 @@ def histogram(price_OI: torch.Tensor) -> torch.Tensor:
 
 
 def _exact(shares: Mapping[str, float], sizes: Mapping[str, int], share: float) -> dict[str, int]:
-    """Whole numbers that sum up to what is asked: the largest remainders are rounded up."""
+    """Whole numbers that sum up to what is asked."""
     total = round(share * sum(sizes.values()))
-    ideal = {name: shares[name] * sizes[name] for name in sizes}
-    counts = {name: floor(one) for name, one in ideal.items()}
-    left = total - sum(counts.values())
-    order = sorted(sizes, key=lambda name: counts[name] - ideal[name])
-    if left < 0:  # floating sums may overshoot by a weight or two
-        order.reverse()
-    for turn in range(abs(left)):
-        counts[order[turn % len(order)]] += 1 if left > 0 else -1
-    return {name: min(sizes[name], max(0, count)) for name, count in counts.items()}
+    counts = whole_counts([shares[name] for name in sizes], list(sizes.values()), total)
+    return dict(zip(sizes, counts, strict=True))
 
 
 def step_share(share: float, turn: int, passes: int) -> float:

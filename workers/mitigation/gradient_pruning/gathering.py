@@ -13,8 +13,7 @@ import torch
 from app.models.checkpoint import CheckpointInfo
 from workers.mitigation.gradient_pruning.budget import counts_by_price, histogram, step_share, uniform_counts
 from workers.mitigation.gradient_pruning.score import Prices
-from workers.mitigation.gradients import Gatherer, LayerGradients, Tape, backward, divergence_gradients_of
-from workers.mitigation.objectives import OwnLabels
+from workers.mitigation.gradients import Gatherer, LayerGradients, Tape, divergence_gradients_of, gather_fisher
 from workers.surgery.blockwise.skeleton import Read
 from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.prune_masks import lowest
@@ -55,14 +54,7 @@ def gather(
         folder.mkdir()
         if turn == 0:
             gatherer = Gatherer(names, tape.positions, folder, blocks=True)
-            backward(
-                tape,
-                OwnLabels(tape.skeleton, seed),
-                visit=gatherer.visit,
-                visit_block=gatherer.visit_block,
-                finish=gatherer.finish,
-                phase="fisher",
-            )
+            gather_fisher(tape, gatherer, seed)
             _move(gatherer.found, moved)
             prices.add(gatherer.found)
             leaving = gatherer.leaving
@@ -95,7 +87,7 @@ def gather(
 
 
 def _move(found: Mapping[str, LayerGradients], moved: Moved) -> None:
-    """Gradients of the reference, in place, as they are by weights of the checkpoint's frame: where a weight is f times
+    """Gradients of the reference, in place, as they are by weights of the checkpoint's frame. Where a weight is f times
     as large for the same function, the gradient by it is f times smaller. f is a factor a row times one a column."""
     for name, of in found.items():
         factor_OI = moved(name, torch.ones(len(of.outputs_O), len(of.inputs_I))).square()

@@ -8,7 +8,7 @@ factor between them is to be tuned. The diagonal Fisher as a price of pruning is
 and, before, OBD (LeCun et al. 1989). The mean of the two estimates, and what follows on several passes, are ours.
 
 At a candidate that has lost weights already the gradients of KL(reference ‖ candidate) tell where it hurts now. Their
-squares are scaled, by one number for all modules, to the same total price, and averaged with the Fisher's: the more
+squares are scaled, by one number for all modules, to the same total price, and averaged with the Fisher's. The more
 passes, the more the price is that of the sparse model.
 
 Shapes: O output dimension, I input dimension.

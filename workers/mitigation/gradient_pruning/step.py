@@ -4,7 +4,7 @@
    every weight a price in nats (`score`).
 2. The budget: how many weights each module loses (`budget`); a pattern has the same share everywhere.
 3. Block by block, on what the pruned blocks before give: a second-order sweep chooses the weights that go and lets
-   the others take over (`sweep`), then what stayed of the block is trained towards the reference's block
+   the others take over (`sweep`). Then what stayed of the block is trained towards the reference's block
    (`kept`, `workers.mitigation.reconstruction`).
 4. Where it was asked for, all that stayed is trained on the divergence itself (`recovery`).
 
@@ -25,7 +25,7 @@ from workers.mitigation.gradient_pruning.kept import KeptWeights
 from workers.mitigation.gradient_pruning.score import Prices
 from workers.mitigation.gradient_pruning.sweep import inverse_cholesky, sweep
 from workers.mitigation.gradients import Tape
-from workers.mitigation.reconstruction import metric_root, orders, reconstruct
+from workers.mitigation.reconstruction import metric_root, orders, pairs_of, reconstruct
 from workers.mitigation.split import Split
 from workers.surgery.alignment import told
 from workers.surgery.blockwise.observers import SecondMoment
@@ -34,6 +34,7 @@ from workers.surgery.blockwise.walk import Block, Group, Walk
 from workers.surgery.channels import Channels
 from workers.surgery.reading import open_tensors
 from workers.surgery.shop import StepRun
+from workers.surgery.walking import walk_of
 from workers.surgery.width import width_of
 
 DAMPING = 0.01
@@ -135,14 +136,7 @@ class _Work:
     def _blocks(self, prices: Prices, counts: dict[str, int], leaving: dict[int, torch.Tensor]) -> None:
         shop = self._shop
         skeleton = Skeleton(shop.source, shop.read, dtype=self._dtype)
-        walk = Walk(
-            skeleton,
-            self._tokens_NL,
-            shop.scratch,
-            phase="prune",
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
-        )
+        walk = walk_of(shop, skeleton, phase="prune")
         before, after, blocks = 0.0, 0.0, 0
         for block in walk.blocks():
             names = [name for name in block.linears if name in counts]
@@ -197,11 +191,7 @@ class _Work:
             leaving_NLD: torch.Tensor = found[0] if isinstance(found, tuple) else found
             return leaving_NLD
 
-        def fetch(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            windows = chosen.tolist()
-            entering = torch.cat([walk.entering.read(one, one + 1) for one in windows])
-            return entering, torch.cat([wanted.read(one, one + 1) for one in windows])
-
+        fetch = pairs_of(walk.entering, wanted)
         batch = max(1, STEP_TOKENS // tokens_NL.shape[1])
         seed = (self._step.seed * 1_000_003 + block.index) % 2**63
         # windows that decide over the recovery must be new to it and to what it begins from

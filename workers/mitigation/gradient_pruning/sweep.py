@@ -1,8 +1,8 @@
 """Which weights of a matrix go, and what the others take over: an OBS sweep that knows what an output is worth.
 
 SparseGPT (Frantar and Alistarh 2023, arXiv 2301.00774) minimizes E‖(W − W')x‖², every output alike. Here the error of
-output o counts E[δ_o²], δ the gradient of the divergence there (the diagonal of K-FAC's output factor), corrected
-weight by weight by what the accumulated Fisher says beyond the product of its factors: a weight's price is
+output o counts E[δ_o²], δ the gradient of the divergence there (the diagonal of K-FAC's output factor). It is corrected
+weight by weight by what the accumulated Fisher says beyond the product of its factors. A weight's price is
 w²/[H⁻¹]_ii times `gain_oi` = F_oi / E[x_i²]. Rows stay independent of each other, so that the update of a row is
 SparseGPT's; what changes is which weights go, and from which rows. How many go from each block of columns is given by
 the prices before the sweep instead of the same share everywhere. Both are ours.

@@ -1,5 +1,6 @@
-"""A linear layer with the product of two thin matrices beside it, as LoRA has it (Hu et al., arXiv 2106.09685), and
-what becomes of it: merged into the weight, or a folder that PEFT and vLLM load.
+"""A linear layer with the product of two thin matrices beside it, as LoRA has it (Hu et al., arXiv 2106.09685).
+
+It is merged into the weight, or becomes a folder that PEFT and vLLM load.
 
 The adapter's numbers are bf16 wherever they are stored, so what is merged is what is exported.
 

@@ -1,9 +1,9 @@
 """How many directions each module gets: those that save the most nats a byte, until the mean rank is used up.
 
 A direction of a module costs (inputs + outputs) numbers. The nats that each saves come from the closed form and fall
-within a module, so that taking the best of all again and again is the optimum of their sum. A floor keeps a part of the
-rank in every module, for distillation to use where the closed form sees nothing; what the known gains leave over is
-spread evenly.
+within a module. So taking the best of all again and again is the optimum of their sum. A floor keeps a part of the rank
+in every module, for distillation to use where the closed form sees nothing; what the known gains leave over is spread
+evenly.
 """
 
 import heapq

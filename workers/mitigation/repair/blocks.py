@@ -3,7 +3,7 @@
 The closed form takes a layer's inputs for independent of the gradients at its outputs, and its error for independent of
 those beside it. Here the layers of a block are trained together, through what the block does with them, on hundreds of
 numbers a token where distillation has one divergence (`workers.mitigation.reconstruction`). The reference's block, and
-those after it that were dropped, are given the repaired model's own states: what blocks before lost is no part of the
+those after it that were dropped, are given the repaired model's own states. What blocks before lost is no part of the
 target, since the block cannot know it, and following it fits noise. A part of the windows is not trained on: a block
 whose error there did not fall keeps the factors that it came with.
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from workers.mitigation.reconstruction import Scheduled, metric_root, orders, reconstruct
+from workers.mitigation.reconstruction import Fetch, Scheduled, metric_root, orders, pairs_of, reconstruct
 from workers.mitigation.repair.adapter import Adapted, merged
 from workers.mitigation.repair.closed_form import Factors
 from workers.mitigation.repair.optimizer import Rate, adam_of
@@ -121,12 +121,7 @@ class Blocks:
         moment_DD = self._leaving.get(block.index)
         root_DD = metric_root(torch.zeros(width, width), 1.0) if moment_DD is None else metric_root(moment_DD)
 
-        def fetch(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            windows = chosen.tolist()
-            return (
-                torch.cat([entering.read(one, one + 1) for one in windows]),
-                torch.cat([wanted.read(one, one + 1) for one in windows]),
-            )
+        fetch = pairs_of(entering, wanted)
 
         def call(hidden_NLD: torch.Tensor) -> torch.Tensor:
             return _run(block.module, hidden_NLD, self._calls(self._wounded, len(hidden_NLD))[block.index])
@@ -154,7 +149,7 @@ class Blocks:
     def _error(
         self,
         call: Callable[[torch.Tensor], torch.Tensor],
-        fetch: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+        fetch: Fetch,
         root_DD: torch.Tensor,
     ) -> float:
         """Mean weighted squared error on the windows that decide."""

@@ -1,9 +1,9 @@
 """The product of two thin matrices that takes back the most of a weight's error.
 
-With E = W − Ŵ the error of a weight, C = E[x xᵀ] the second moment of its inputs and G = E[δ δᵀ] that of the
-divergence's gradient by its outputs (Fisher information), the divergence that the error causes is to second order
+Let E = W − Ŵ be the error of a weight and C = E[x xᵀ] the second moment of its inputs. G = E[δ δᵀ] is that of the
+divergence's gradient by its outputs (Fisher information). To second order the error causes a divergence of
 ½ tr(G E C Eᵀ). The product U V of rank R that leaves the least of it comes from the truncated singular
-value decomposition of G^½ E C^½ (Eckart and Young), and the nats that direction r takes back are ½ σ_r².
+value decomposition of G^½ E C^½ (Eckart and Young). The nats that direction r takes back are ½ σ_r².
 
 E C^½ alone is EoRA (arXiv 2410.21271, there with eigenvectors), QERA (2410.06040, exact solution) and LQER (2402.02446,
 C by channel). G beside it is K-FAC's approximation of the Fisher information (Martens and Grosse, 1503.05671), which

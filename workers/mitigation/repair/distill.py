@@ -2,8 +2,8 @@
 
 The modified model stays as it is, in bf16; float32 factors beside its linear layers are trained by Adam (Kingma and Ba,
 1412.6980) on mean KL(reference ‖ repaired) over windows of the calibration text, as in Hinton et al. (1503.02531) at
-temperature 1, with a linear warm-up and a cosine decay to 0. The gradient enters below the head, so that no vocabulary
-is on the tape. A part of the windows is not trained on: by them it is decided what is kept.
+temperature 1. The rate has a linear warm-up and a cosine decay to 0. The gradient enters below the head, so that no
+vocabulary is on the tape. A part of the windows is not trained on: by them it is decided what is kept.
 
 Memory: the model, its activations for `MICRO_TOKENS` tokens, four times the adapter in float32.
 
@@ -44,8 +44,8 @@ _CLIP = 1.0
 
 
 def rate_at(nats: float) -> Rate:
-    """Adam's rate for an adapter that begins `nats` a position from the reference: ours, measured on rank 64. 0 where
-    nothing is left, which rounding may tell as a little less than nothing."""
+    """Adam's rate for an adapter that begins `nats` a position from the reference: ours, measured on rank 64. It is 0
+    if nothing is left, which rounding may show as a little less than 0."""
     if 0 < nats < FINE_NATS:
         return Rate(FINE_RATE, relative=True)
     return Rate(RATE * min(1.0, max(0.0, nats) / _FULL_RATE_NATS))

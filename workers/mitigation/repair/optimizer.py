@@ -1,9 +1,10 @@
 """Adam on the factors of an adapter, its steps of one size for all or in proportion to each factor.
 
-Adam's steps are as long for a factor of small numbers as for one of large numbers, and a closed form has both: those of
+Adam's steps are as long for a factor of small numbers as for one of large numbers, and a closed form has both. Those of
 attention and of the first layers differ by orders of magnitude from others. Where factors have their size already,
-steps in proportion to it move all alike (as LAMB's trust ratio has it, arXiv 1904.00962, there at every step; here the
-size is the one at the beginning). What has nothing in it stays as it is: a step has no size there.
+steps in proportion to it move all alike, as with LAMB's trust ratio (arXiv
+1904.00962). There the size is that of every step, here the one at the beginning. What has nothing in it stays as it is:
+a step has no size there.
 """
 
 from collections.abc import Iterable

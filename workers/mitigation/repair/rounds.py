@@ -2,12 +2,12 @@
 
 Q + U V is to be near W, Q what the steps before make of a weight. With U V given, Q is made of W − U V; with Q given, U
 V is the closed form of W − Q. LoftQ (arXiv 2310.08659) alternates the two. Here the closed form is the one of the
-layer's metric, and of all rounds, the modification that was there included, the one that leaves the least by it is
-kept: a round can be worse than the one before, since Q is not chosen by that metric.
+layer's metric. Of all rounds and the modification that was there, the one that leaves the least by it is kept. A round
+can be worse than the one before, since Q is not chosen by that metric.
 
 To begin with the best product of W itself (LQ-LoRA, 2311.12023) leaves less in the end where W has few strong
-directions, as those of attention have (a quarter less after ten rounds; they hold a seventh of what is left), but the
-product is then ten times the error, and steps that are in proportion to it are too long to be trained with.
+directions, as those of attention have. The product is then ten times the error, and steps that are in proportion to it
+are too long to be trained with.
 
 Names: O outputs, I inputs.
 """

@@ -15,9 +15,8 @@ from app.models.steps.repair import against
 from app.recipes.repair import RepairLowrank
 from workers.distributions.head import Head
 from workers.mitigation.divergence import Divergence
-from workers.mitigation.gradients import Gatherer, LayerGradients, Tape, backward
+from workers.mitigation.gradients import Gatherer, LayerGradients, Tape, gather_fisher
 from workers.mitigation.importance import GRADIENT_TOKENS
-from workers.mitigation.objectives import OwnLabels
 from workers.mitigation.own_text import dealt, own_text
 from workers.mitigation.repair.adapter import bits_of, export, merged
 from workers.mitigation.repair.allocation import allocate, budget_of
@@ -105,14 +104,7 @@ class RepairStep:
             tape = Tape(
                 skeleton, tokens_NL, folder, name="fisher", progress=shop.progress, check_cancelled=shop.check_cancelled
             )
-            backward(
-                tape,
-                OwnLabels(skeleton, self._step.seed),
-                visit=gatherer.visit,
-                visit_block=gatherer.visit_block,
-                finish=gatherer.finish,
-                phase="fisher",
-            )
+            gather_fisher(tape, gatherer, self._step.seed)
         return gatherer
 
     def _survey(

@@ -1,8 +1,8 @@
-"""What a repair could add to each linear layer, found block by block: the error's best directions, or, where the
-reference has what the modified model lacks, those of a regression.
+"""What a repair could add to each linear layer, found block by block. These are the error's best directions, or those
+of a regression if the reference has what the modified model lacks.
 
 *Error*: W − Ŵ where both models have the layer in one shape; W is scaled as the modified model's channels are.
-*Regression*: after a block that dropped layers follow, or in which heads or channels are missing, what is missing from
+*Regression*: after a block that dropped layers follow, or in which heads or channels are missing. What is missing from
 the hidden state there, ĥ → h, is regressed on the inputs of the block's last linear layer. The product of thin matrices
 is the reduced-rank solution (Izenman 1975), in the metric of the divergence. That a dropped layer can be folded into
 the projection before it is from ReplaceMe (arXiv 2505.02819), there as a square matrix. *Neither* (nothing is wrong

@@ -1,4 +1,6 @@
-"""transformers' configuration of a checkpoint, with what vLLM makes of the same config.json where the two differ: what
+"""transformers' configuration of a checkpoint, with what vLLM makes of the same config.json if the two differ.
+
+What
 is fitted and looked into here is what is measured and served there."""
 
 from typing import Any

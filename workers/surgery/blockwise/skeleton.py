@@ -29,9 +29,9 @@ class Skeleton:
     """transformers' modules of one checkpoint on the meta device; `read` gives a tensor by its name. They run in
     `dtype`: without one, in what most of the weights are in.
 
-    Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a packed checkpoint, for one with block corrections, for an
-    architecture whose layout is not known and for a mixture of experts, whose experts transformers holds in another
-    form than the checkpoint does: anyone who reads them in that form (`mixtures.fused`) says `mixtures`.
+    Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a packed checkpoint, one with block corrections, an architecture
+    whose layout is not known, and a mixture of experts. transformers holds experts in another form than the checkpoint
+    does: anyone who reads them in that form (`mixtures.fused`) says `mixtures`.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class Skeleton:
 
     @torch.no_grad()
     def calls(self, tokens_NL: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-        """(N, L, D) what enters the first block, and the keyword arguments that each block is called with: masks and
-        rotary positions, the same for every batch of N windows of L tokens."""
+        """(N, L, D) what enters the first block, and the keyword arguments of each block. These are masks and rotary
+        positions, the same for every batch of N windows of L tokens."""
         if self.model.model.embed_tokens.weight.is_meta:
             self.load(self.model.model.embed_tokens, "model.embed_tokens.")
         catchers = nn.ModuleList(_Catcher(layer) for layer in self.layers)

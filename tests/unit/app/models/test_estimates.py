@@ -1,6 +1,5 @@
 import pytest
 
-from app.kinds.attribute.request import AttributeRequest
 from app.kinds.estimates import ENGINE_START_S, estimate
 from app.models.checkpoint import inspect
 from app.models.pace import Pace
@@ -28,19 +27,6 @@ def test_work_takes_as_long_as_models_take_here_and_starts_do_not(registry, sett
     assert any("700 tokens/s for 134.5M parameters, as it is" in told for told in at[700.0].assumptions)
     assert any("2 times slower here" in told for told in at[700.0].assumptions)
     assert any("2 times faster here" in told for told in at[2800.0].assumptions)
-
-
-def test_each_source_has_its_measure(registry, settings):
-    said = [{"id": "1", "messages": [{"role": "assistant", "content": "x" * 40}]}]
-    for text, documents, tokens in (
-        ({"source": "self", "tokens": 4096}, None, 4096),
-        ({"source": "hub", "dataset": "x", "documents": 7}, 7, 3500),
-        ({"source": "file", "path": "one.txt"}, 1, 100),
-        ({"source": "file", "path": "many"}, None, 200),
-        ({"source": "inline", "documents": said}, 1, 10),
-    ):
-        found = estimate(request(text=text), registry, settings.model_copy(update={"hub_text": "x"}))
-        assert (found.documents, found.tokens) == (documents, tokens)
 
 
 def test_steps_that_look_at_text_are_estimated_with_it(registry, settings):
@@ -110,16 +96,6 @@ def test_what_a_mixture_of_widths_measures_is_counted_on_what_steps_before_it_le
         assert whole.seconds - plain.seconds == pytest.approx(1000 * passes * info.parameters / 4.9e10, rel=3e-3)
         assert any(f"as much as {passes:,.0f} tokens through the model" in line for line in whole.assumptions)
         assert not any("through the model" in line for line in plain.assumptions)
-
-
-def test_an_attribution_of_a_candidate_that_its_recipe_makes_shallower_is_estimated_without_swaps(registry, settings):
-    def seconds(step):
-        candidate = {"model": "llama", "recipe": [step]}
-        body = {"kind": "attribute", "reference": {"model": "llama"}, "self_check": True, "candidate": candidate}
-        asked = AttributeRequest.model_validate(body | {"text": {"source": "self", "tokens": 4096}, "window": 128})
-        return estimate(asked, registry, settings).seconds
-
-    assert seconds({"type": "prune.layers", "layers": [1]}) < seconds(RTN)
 
 
 def test_a_calibration_is_estimated_with_both_texts_and_every_calibrator(registry, settings):

@@ -9,8 +9,7 @@ from app.contracts.request import Knob
 from app.jobs.parsing import parse_submission
 from app.kinds.registry import KINDS
 from app.kinds.sweep.request import SweepRequest
-from app.models.knobs import check_knobs, grid, lift, lift_knobs, recipe_at, told, without
-from app.recipes.quantize import QuantizeRtn
+from app.models.knobs import check_knobs, grid, lift, lift_knobs
 
 WANDA = {"type": "prune.wanda", "sparsity": 0.5}
 AT = "/candidate/recipe/0"
@@ -121,14 +120,6 @@ def test_both_forms_are_the_same_request():
     assert SweepRequest.model_validate_json(stored, strict=True)
 
 
-def test_turning_makes_the_recipe_and_leaves_the_rest():
-    request = SweepRequest.model_validate(lift(body(WANDA, TWO[1])))
-    turned = recipe_at(request.candidate.recipe, request.knobs, [3])
-    assert isinstance(turned[1], QuantizeRtn) and turned[1].bits == 3
-    assert turned[0] == request.candidate.recipe[0]
-    assert without(turned, [0]) == (turned[1],)
-
-
 def test_every_value_is_checked_against_the_checkpoint():
     request = SweepRequest.model_validate(lift(body(swept("lowrank.svd", "rank", [8, 600]))))
 
@@ -150,7 +141,3 @@ def test_a_knob_that_does_not_fit_the_recipe_is_refused():
     ):
         recipe = SweepRequest.model_validate(body(WANDA, knobs=[knob])).candidate.recipe
         assert refused(check_knobs, recipe, [Knob.model_validate(knob)], lambda _: None).pointer == pointer
-
-
-def test_values_in_words():
-    assert [told(value) for value in (0.5, 8, "2:4", [0, 1], None, True)] == ["0.5", "8", "2:4", "0, 1", "null", "true"]

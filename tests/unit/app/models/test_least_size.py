@@ -86,17 +86,6 @@ def test_it_is_no_more_than_what_the_manifest_counts_and_not_far_below(tiny, tmp
     assert near * counted <= least(info, *steps) <= counted
 
 
-def test_routers_count_with_their_bits_and_experts_as_they_are(tiny, tmp_path):
-    info = inspect(tiny("mixtral"))
-    for step in (
-        {"type": "moe.router", "bits": 4},
-        {"type": "moe.router", "noise": 0.1},
-        {"type": "moe.topk", "experts": 1},
-    ):
-        counted = made_bytes(info, tmp_path, step)
-        assert 0.999 * counted <= least(info, step) <= counted
-
-
 def test_every_type_is_known_to_leave_bytes_alone_or_to_take_some():
     """Whoever adds one says which it is, in `least_size` where it is the latter: a budget must not be refused that a
     recipe keeps."""

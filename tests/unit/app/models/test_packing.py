@@ -102,11 +102,6 @@ ATTENTION = [f"model.layers.{layer}.self_attn.{one}_proj.weight_packed" for laye
 MLP = [f"model.layers.0.mlp.{one}_proj.weight_packed" for one in ("gate", "up", "down")]
 
 
-def test_a_refused_pattern_of_a_group_is_told():
-    with pytest.raises(HemostatError, match="unclosed group"):
-        packings(two_groups(["re:("], INT8))
-
-
 def two_groups(targets, weights, ignore=()):
     made = config(INT4, ignore=["lm_head", *ignore])
     made["config_groups"]["group_1"] = {"targets": targets, "weights": weights}

@@ -87,13 +87,6 @@ def test_one_model_by_two_names_is_compared_with_itself_only_if_that_is_asked_fo
     check_request(request(candidate="untied", self_check=False), registry, settings)
 
 
-def test_a_model_may_borrow_a_tokenizer(registry, settings, tiny):
-    path = registry.resolve("other-tokens").path
-    check_request(
-        request(candidate="borrowing"), registered(registry, "borrowing", path, tokenizer=str(tiny())), settings
-    )
-
-
 @pytest.mark.parametrize("side", ["reference", "candidate"])
 def test_a_model_without_a_tokenizer_is_refused_where_it_is_named(registry, refused, copy, side):
     """As `save_pretrained` of the model alone leaves it."""
@@ -190,11 +183,6 @@ def test_the_window_of_a_context_sweep_is_held_against_its_values(alone, setting
     error = rejection(sweep(step, {"field": "factor", "values": [3, 8]}, window=1024), alone, settings)
     assert error.code is E.WINDOW_TOO_LARGE
     assert "at factor = 3" in error.detail
-
-
-def test_a_sweep_may_turn_on_what_makes_another_field_count(alone, settings):
-    step = {"type": "prune.wanda", "sparsity": 0.5, "owl_range": 0.1, "calibration_window": 64}
-    check_request(sweep(step, {"field": "allocation", "values": ["uniform", "owl"]}, window=128), alone, settings)
 
 
 def test_the_test_of_a_calibration_is_the_evaluation_text_unless_another_is_given():

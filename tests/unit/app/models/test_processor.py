@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from app.models.processor import has, has_amx, has_bf16
+from app.models.processor import has, has_amx
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="features are those of x86")
 
@@ -30,11 +30,3 @@ def test_where_nothing_is_told_the_caller_says(monkeypatch):
     monkeypatch.setattr(Path, "read_text", missing)
     assert has("avx512f", unknown=True)
     assert not has("amx_tile", unknown=False)
-
-
-def test_torch_says_the_same_of_this_machine():
-    import torch
-
-    assert has_amx() == torch.cpu._is_amx_tile_supported()
-    able = torch.cpu.get_capabilities()
-    assert has_bf16() == bool(able["avx512_bf16"] or able["amx_bf16"])

@@ -142,12 +142,6 @@ def swept(info, *steps):
     return *order_of(info, request.candidate.recipe, request.knobs[0]), request.knobs[0].values
 
 
-def test_the_checkpoint_is_that_before_the_step(info):
-    before = {"type": "norm.epsilon", "epsilon": 1e-3}
-    found, share, _ = swept(info, before, {"type": "norm.epsilon", "epsilon": {"sweep": [1e-5, 1e-3, 1e-1]}})
-    assert (found.neutral, share) == (1e-3, None)
-
-
 def test_what_removes_the_same_share_has_no_order_but_that_of_numbers(info):
     for kind, field, listed, order, strongest_last in (
         ("magnitude", "pattern", ["2:4", "4:8", "1:4", "3:4"], "share", ["3:4", "2:4", "4:8", "1:4"]),
@@ -159,15 +153,3 @@ def test_what_removes_the_same_share_has_no_order_but_that_of_numbers(info):
         assert found.kind == order
         assert len(set(share)) < len(share)
         assert [values[place] for place in found.places] == strongest_last
-
-
-def test_what_has_no_strength_is_not_given_one(info):
-    for kind, field, values, order in (
-        ("quantize.gptq", "damping", (0.1, 0.01), ("unknown", (1, 0))),
-        ("prune.wanda", "seed", (2, 1), ("unknown", (1, 0))),
-        ("prune.magnitude", "scope", ("row", "layer"), ("unknown", (0, 1))),
-        ("quantize.gptq", "act_order", (True, False), ("unknown", (0, 1))),
-        ("quantize.rtn", "layers", ((1, 2), (0,)), ("given", (0, 1))),
-    ):
-        found = by_direction(values, kind, field, info)
-        assert (found.kind, found.places) == order

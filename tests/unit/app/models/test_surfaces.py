@@ -3,7 +3,7 @@
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.surface.plan import axes_of, cells_of, check_surface, zero_of
+from app.kinds.surface.plan import axes_of, cells_of, check_surface
 from app.kinds.surface.request import SurfaceRequest
 
 PRUNE = {"type": "prune.magnitude", "sparsity": 0.2}
@@ -83,14 +83,6 @@ def test_the_other_order_exchanges_the_two_steps_and_no_others():
     assert [step.type for step in cells[0].recipe] == ["norm.scale"], "what has no knob is never left out"
 
 
-def test_two_knobs_of_one_step_begin_at_their_first_values():
-    asked = request([RTN], [(0, "bits", [3, 8]), (0, "group_size", [32, 64])])
-    assert zero_of(asked) == "first value"
-    cells = {(cell.first, cell.second): cell.recipe[0] for cell in cells_of(asked)}
-    assert len(cells) == 4
-    assert (cells[0, 0].bits, cells[0, 0].group_size) == (8, 32)
-
-
 def refused(asked, check=lambda recipe: None):
     with pytest.raises(HemostatError) as caught:
         check_surface(asked, check)
@@ -130,12 +122,3 @@ def test_a_setting_that_the_checkpoint_cannot_take_is_told_with_both_values():
     exchanged = refuse(lambda recipe: recipe[0].type == "quantize.rtn", "/candidate/recipe/1")
     assert check_surface(request(), exchanged) is None
     assert refused(request(orders="both"), exchanged).pointer == "/orders"
-
-
-def test_the_chosen_loss():
-    assert request(contour={}).level == 0.05
-    assert request(contour={"measure": "perplexity_ratio"}).level == 1.05
-    assert request(contour={"measure": "perplexity", "level": 7.5}).level == 7.5
-    for contour in ({"measure": "perplexity"}, {"measure": "perplexity_ratio", "level": 0.9}, {"level": -1}):
-        with pytest.raises(ValueError, match="level"):
-            request(contour=contour)

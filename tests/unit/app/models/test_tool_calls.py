@@ -7,7 +7,7 @@ import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs.parsing import parse_submission
-from app.kinds.compare.plan import check_tool_calls, seconds_of
+from app.kinds.compare.plan import check_tool_calls
 from app.kinds.compare.request import CompareRequest, ToolCallRun
 
 DOCUMENT: dict[str, Any] = {"id": "d", "messages": [{"role": "user", "content": "a"}], "scored": "all"}
@@ -63,8 +63,3 @@ def test_a_tokenizer_without_chat_template_is_refused(copy):
     folder = copy()
     (folder / "chat_template.jinja").unlink()
     assert refused(ToolCallRun(), folder) == (ErrorCode.CHAT_TEMPLATE_MISSING, "/generate_tool_calls")
-
-
-def test_time_goes_with_prompts_and_parameters():
-    assert seconds_of(ToolCallRun(prompts=24, max_tokens=100), [134_500_000]) == pytest.approx(10.0)
-    assert seconds_of(ToolCallRun(prompts=24, max_tokens=100), [134_500_000, 269_000_000]) == pytest.approx(30.0)

@@ -49,19 +49,6 @@ def test_what_a_step_trains_is_counted(step, tokens, seconds):
 
 
 @pytest.mark.parametrize(
-    ("step", "tokens"),
-    [
-        ({"type": "repair.lowrank", "rank": 4, **TEXT}, 0),
-        ({"type": "repair.lowrank", "rank": 4, "own_windows": 3, **TEXT}, 3 * 100),
-        ({"type": "quantize.gptq", "bits": 4, **TEXT}, 0),
-    ],
-)
-def test_what_the_reference_writes_for_a_step_is_counted(step, tokens):
-    (parsed,) = RECIPE.validate_python([step])
-    assert parsed.written_tokens == tokens
-
-
-@pytest.mark.parametrize(
     ("fields", "tokens"),
     [
         ({"bits": 3}, 0),  # every module has the least width

@@ -61,15 +61,6 @@ def test_a_conversation_that_says_nothing_before_its_first_answer_is_refused_at_
     assert caught.value.hint
 
 
-def test_a_conversation_that_gives_no_prompt_may_begin_as_it_likes(check):
-    documents = [document("good", USER, ASSISTANT), document("late", ASSISTANT), document("b", USER, ASSISTANT)]
-    check(*documents, prompts=1)
-    documents[2]["domain"] = "other"
-    check(*documents, prompts=2)
-    with pytest.raises(HemostatError):
-        check(*documents, prompts=3)
-
-
 def test_a_blank_text_that_is_to_be_a_users_message_is_refused_at_its_place(check):
     good, blank = (
         {"id": name, "domain": "prose", "text": text} for name, text in (("good", "the dog"), ("bad", " \n"))

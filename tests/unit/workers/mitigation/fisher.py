@@ -5,8 +5,7 @@ from typing import Any
 import torch
 
 from app.models.checkpoint import CheckpointInfo
-from workers.mitigation.gradients import Gatherer, Tape, backward
-from workers.mitigation.objectives import OwnLabels
+from workers.mitigation.gradients import Gatherer, Tape, gather_fisher
 from workers.surgery.blockwise.skeleton import Skeleton
 
 
@@ -26,5 +25,5 @@ def fisher_of(
     skeleton = Skeleton(info, read, dtype=dtype)
     tape = Tape(skeleton, tokens_NL, scratch, name="fisher", **(callbacks or {}))
     gatherer = Gatherer(names or frozenset(info.tensors), tape.positions, scratch, **gathered)
-    backward(tape, OwnLabels(skeleton, seed), visit=gatherer.visit, finish=gatherer.finish, phase="fisher")
+    gather_fisher(tape, gatherer, seed)
     return gatherer.found

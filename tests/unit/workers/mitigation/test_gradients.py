@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM
 from app.contracts.errors import ErrorCode
 from app.models.checkpoint import inspect
 from tests.support.refusals import refusal_of
-from tests.support.stopping import Stop, StoppedError
 from tests.unit.workers.mitigation.fisher import fisher_of
 from workers.mitigation.gradients import Gatherer, Tape, backward, divergence_gradients_of
 from workers.mitigation.objectives import OwnLabels, logits
@@ -217,15 +216,6 @@ def test_only_one_block_has_weights_at_a_time(tiny, tmp_path):
         note("after", -1)
     assert {way for way, _, _ in seen} == {"there", "back", "after"}
     assert all(real == ([index] if index >= 0 else []) for _, index, real in seen)
-
-
-def test_cancelling_ends_it_and_progress_is_told(tiny, tmp_path):
-    told, info = [], inspect(tiny("llama"))
-    with open_tensors(info) as reader:
-        fisher_of(info, reader.read, TOKENS, tmp_path, callbacks={"progress": lambda *args: told.append(args)})
-        with pytest.raises(StoppedError):
-            fisher_of(info, reader.read, TOKENS, tmp_path, callbacks={"check_cancelled": Stop(6)})
-    assert ("forward", 3, 3) in told and ("fisher", 3, 3) in told
 
 
 def test_a_head_that_overflows_is_told(tiny, tmp_path):

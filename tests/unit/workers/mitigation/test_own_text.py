@@ -87,17 +87,6 @@ def test_pieces_begin_with_any_token_that_may_begin_one_all_as_likely(tiny, monk
     assert chisquare(list(times.values())).pvalue > 1e-4
 
 
-def test_the_seed_alone_decides_and_nothing_else_is_drawn_from(tiny):
-    folder, tokens_NL = tiny(), torch.arange(2, 34).reshape(2, 16)
-    torch.manual_seed(5)
-    first = written(folder, tokens_NL, 2, seed=3)
-    after = torch.rand(1)
-    torch.manual_seed(5)
-    assert torch.equal(torch.rand(1), after)
-    assert torch.equal(written(folder, tokens_NL, 2, seed=3), first)
-    assert not torch.equal(written(folder, tokens_NL, 2, seed=4), first)
-
-
 def test_both_texts_are_spread_evenly():
     text_NL, own_NL = torch.arange(12).reshape(12, 1), torch.arange(100, 104).reshape(4, 1)
     order = dealt(text_NL, own_NL)[:, 0].tolist()

@@ -48,15 +48,6 @@ def test_a_layer_with_another_number_is_compared_with_itself(manifest_of, step, 
         assert same.reconstruction_error < 0.6  # two random layers are further from each other than 1
 
 
-def test_an_inserted_layer_is_compared_with_nothing(manifest_of):
-    for step in ("extend.identity", "extend.interpolate"):
-        manifest = manifest_of({"type": step, "layers": [0]}, {"type": "prune.layers", "layers": [0]}, RTN)
-        changes = told(manifest)
-        assert changes["model.layers.0.mlp.down_proj.weight"].reconstruction_error is None
-        assert manifest.origins["model.layers.0.mlp.down_proj.weight"] is None
-        assert changes[UP.format(1)].original_norm == told(manifest_of(RTN))[UP.format(1)].original_norm
-
-
 def test_what_earlier_steps_did_goes_with_an_inserted_layer(manifest_of):
     changes = told(manifest_of(RTN | {"layers": [1]}, {"type": "extend.identity", "layers": [1]}))
     name = "model.layers.{}.mlp.down_proj.weight"
@@ -135,11 +126,3 @@ SCALING = [
 def test_scaled_channels_are_no_error(error_of, step):
     rounding = error_of({"type": "quantize.rtn", "bits": 8, "group_size": 32})
     assert error_of(step | SMALL) < 4 * rounding
-
-
-@pytest.mark.parametrize("step", SCALING[:2], ids=lambda step: str(step["type"]))
-@pytest.mark.parametrize(
-    "later", [{"type": "prune.wanda", "sparsity": 0.02} | SMALL, {"type": "quantize.rtn", "bits": 8, "group_size": 32}]
-)
-def test_a_later_step_does_not_take_scaled_channels_for_an_error(error_of, step, later):
-    assert error_of(step | SMALL, later) < error_of(step | SMALL) + 2 * error_of(later)

@@ -29,11 +29,6 @@ def test_the_path_is_the_best_of_all(strict):
         assert all(b > a or (b == a and not strict) for a, b in pairwise(path))
 
 
-def test_more_rows_than_columns_cannot_rise():
-    with pytest.raises(ValueError, match="rise"):
-        monotone(torch.zeros(3, 2), strict=True)
-
-
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [

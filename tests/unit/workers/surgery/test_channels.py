@@ -11,11 +11,9 @@ from app.models.checkpoint import fingerprint, inspect
 from tests.support.quantizing import operate, tensors
 from tests.support.refusals import refusal_of
 from workers.surgery.channels import Channels, framed
-from workers.surgery.dequantize import dequantize
 
 WEIGHT = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 AWQ = {"type": "quantize.awq", "bits": 8, "group_size": 32}
-SMOOTH = {"type": "quantize.smoothquant", "bits": 8, "form": "packed"}
 Q, NORM = "model.layers.1.self_attn.q_proj.weight", "model.layers.1.input_layernorm.weight"
 
 
@@ -150,16 +148,6 @@ def test_the_record_is_part_of_what_a_checkpoint_is(copy):
     assert fingerprint(folder) == plain
 
 
-@pytest.mark.parametrize(
-    "after", [{"type": "quantize.rtn", "bits": 8, "group_size": 32}, {"type": "prune.wanda", "sparsity": 0.02}]
-)
-def test_it_goes_along_through_later_steps(outliers, shared, after):
-    with operate(outliers(), shared, AWQ) as scaled, operate(outliers(), shared, AWQ, after) as later:
-        record = (scaled.path / "channels.npz").read_bytes()
-        assert (later.path / "channels.npz").read_bytes() == record
-        assert not torch.equal(tensors(scaled.path)[Q], tensors(later.path)[Q])
-
-
 def test_layers_that_move_take_their_factors_with_them(outliers, shared):
     with operate(outliers(), shared, AWQ, {"type": "prune.layers", "layers": [0]}) as shorter:
         channels, found = Channels.of(inspect(shorter.path)), tensors(shorter.path)
@@ -168,14 +156,6 @@ def test_layers_that_move_take_their_factors_with_them(outliers, shared):
         there, gone = name.replace(".1.", ".0."), name.replace(".1.", ".2.")
         torch.testing.assert_close(channels.meaning(there, found[there]), original[name].float(), rtol=0.02, atol=0.02)
         assert channels.moved(gone, original[name]) is original[name]
-
-
-def test_packed_and_unpacked_again_it_is_there_and_nothing_where_nothing_scales(tiny, outliers, shared):
-    with operate(outliers(), shared, SMOOTH) as packed, dequantize(inspect(packed.path), store=shared) as plain:
-        found = Channels.of(inspect(plain.path)).meaning(Q, tensors(plain.path)[Q])
-    torch.testing.assert_close(found, tensors(outliers())[Q].float(), rtol=0.02, atol=0.02)
-    with operate(tiny(), shared, {"type": "quantize.gptq", "bits": 8}) as made:
-        assert not (made.path / "channels.npz").exists()
 
 
 @pytest.mark.parametrize(

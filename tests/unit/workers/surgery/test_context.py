@@ -57,26 +57,6 @@ def test_yarn_is_the_papers_ramp(tiny, store):
     assert scale == pytest.approx(0.1 * math.log(4) + 1)
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "gemma2"])
-def test_other_architectures_turn_by_the_same_formulas(tiny, store, kind):
-    plain, _ = rotary(tiny(kind))
-
-    def scaled(way):
-        with operate(tiny(kind), store, {"type": f"context.{way}", "factor": 4}) as modified:
-            assert inspect(modified.path).max_position == 4 * POSITIONS
-            found, scale = rotary(modified.path)
-            return found / plain, scale
-
-    linear, _ = scaled("linear")
-    torch.testing.assert_close(linear, torch.full_like(linear, 1 / 4), rtol=1e-5, atol=0)
-    ntk, _ = scaled("ntk")
-    half = DIM // 2
-    torch.testing.assert_close(ntk, 4.0 ** (-torch.arange(half).double() / (half - 1)), rtol=1e-5, atol=0)
-    yarn, scale = scaled("yarn")
-    assert (float(yarn[0]), float(yarn[-1]), scale) == pytest.approx((1, 1 / 4, 0.1 * math.log(4) + 1), rel=1e-5)
-    assert bool((yarn.diff() <= 1e-6).all())
-
-
 def test_an_older_configuration_is_read_too(copy, store):
     folder = copy()
     edit_json(folder / "config.json", rope_parameters=None, rope_theta=BASE)

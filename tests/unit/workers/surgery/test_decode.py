@@ -84,19 +84,6 @@ def test_any_other_temperature_is_told_by_how_much_it_is_missed(copy, store, kin
     assert torch.equal(made_TV.argmax(-1), before_TV.argmax(-1)), "no temperature changes the first choice"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_temperature_of_one_changes_no_bit(copy, store, kind):
-    """Small weights among them, whose last bits 1 + w does not hold."""
-    stored_D = (torch.randn(64, generator=torch.Generator().manual_seed(1)) * 2.0 ** -torch.arange(64)).bfloat16()
-    folder = gained(copy(kind), stored_D)
-    with operate(folder, store, at(1.0)) as modified:
-        assert inspect(modified.path).config == inspect(folder).config
-        after = weights(modified.path)
-        assert modified.manifest.steps[0].figures == {"rounding": 0.0}
-    before = weights(folder)
-    assert all(torch.equal(before[name], after[name]) for name in before.keys() - {"lm_head.weight"})
-
-
 def test_it_goes_with_rounded_weights_in_either_order_and_with_packed_ones_behind_them(copy, store):
     folder = gained(copy("llama"), spread("llama"))
     coarse = {"type": "quantize.rtn", "bits": 4, "group_size": 32}

@@ -52,12 +52,6 @@ def test_a_fixed_grid_holds_its_range_and_cuts_what_lies_beyond(symmetric):
     assert abs(back[5].item() - 3.0) <= grid[0] / 2
 
 
-def test_a_range_of_zeros_has_a_grid():
-    assert fixed_grid(0.0, 0.0, bits=4, symmetric=True) == (1.0, 0)
-    assert fixed_grid(0.0, 0.0, bits=4, symmetric=False) == (1.0, 0)
-    assert list(fixed_grid(1.0, 2.0, bits=4, symmetric=False)) == pytest.approx([2 / 15, 0])
-
-
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_what_is_not_finite_stays_so_in_its_row_alone(symmetric):
     x_TI = torch.ones(3, 4)

@@ -75,16 +75,6 @@ def test_a_scaling_in_the_metadata_is_carried_over(told, expected):
     assert found == {"rope_theta": 500000.0} | expected
 
 
-def test_the_key_of_old_files_is_read_where_the_new_one_is_not_there():
-    """As llama.cpp reads it: 1 and 0 scale nothing."""
-    linear = {"rope_type": "linear", "rope_theta": 500000.0, "factor": 4.0}
-    assert with_scaling(CONFIG, {"rope.scale_linear": 4.0}, None)["rope_parameters"] == linear
-    both = {"rope.scale_linear": 2.0, "rope.scaling.factor": 4.0}
-    assert with_scaling(CONFIG, both, None)["rope_parameters"] == linear
-    for neutral in ({"rope.scale_linear": 1.0}, {"rope.scaling.factor": 0.0}):
-        assert with_scaling(CONFIG, neutral, None) == CONFIG
-
-
 @pytest.mark.parametrize(
     ("told", "words"),
     [

@@ -94,31 +94,6 @@ def test_few_bits_are_round_to_nearest_a_row(trained, store):
     assert change.bits_per_weight == 3 + 19 / 64
 
 
-# Qwen2-MoE has a gate for its shared expert beside the router; of this Qwen3-MoE a layer is dense.
-QWEN = {
-    "qwen2_moe": {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 24},
-    "qwen3_moe": {"moe_intermediate_size": 32, "mlp_only_layers": [1]},
-}
-
-
-@pytest.mark.parametrize("kind", QWEN)
-def test_mixtures_of_qwen_are_routed_otherwise_too(tiny, store, kind):
-    folder = tiny("llama", model_type=kind, num_experts=4, num_experts_per_tok=2, **QWEN[kind])
-    dense = QWEN[kind].get("mlp_only_layers", [])
-    routers = {f"model.layers.{layer}.mlp.gate.weight" for layer in range(3) if layer not in dense}
-    before = weights(folder)
-    with operate(folder, store, {"type": "moe.router", "temperature": 2.0}) as modified:
-        after = weights(modified.path)
-    assert {name for name in before if not torch.equal(before[name], after[name])} == routers
-    assert all(torch.equal(after[name] * 2, before[name]) for name in routers)
-    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, num_experts_per_tok=1)
-    tokens = torch.tensor([make_tokenizer()(TEXT)["input_ids"]])
-    with operate(folder, store, {"type": "moe.topk", "experts": 1}) as modified, torch.no_grad():
-        model = AutoModelForCausalLM.from_pretrained(modified.path, dtype=torch.float32)
-        found, expected = model(tokens).logits, reference(tokens).logits
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
 def test_what_is_no_routing_is_refused(tiny):
     for model, step, pointer in (
         ("llama", {"type": "moe.topk", "experts": 1}, ""),

@@ -145,22 +145,3 @@ def test_bits_per_weight_are_what_the_files_hold(tiny, shared, step):
     assert manifest.model_nominal_bytes == whole
     assert manifest.model_bits_per_weight == 8 * whole / info.parameters
     assert 0 <= manifest.file_bytes - whole < 20_000  # headers of the files
-
-
-def test_layers_that_were_not_addressed_are_named_as_plain(tiny, shared):
-    with operate(tiny("llama-untied"), shared, {"type": "quantize.rtn", "layers": [1]} | PACKED) as made:
-        info = inspect(made.path)
-    ignored = set(info.quantization["ignore"])
-    assert {"lm_head", "model.layers.0.mlp.up_proj", "model.layers.2.self_attn.q_proj"} <= ignored
-    assert not any(name.startswith("model.layers.1.") or "embed" in name for name in ignored)
-    assert info.tensors["model.layers.0.mlp.up_proj.weight"].dtype == "BF16"
-    assert "model.layers.1.mlp.up_proj.weight_packed" in info.tensors
-
-
-def test_pruning_before_survives(tiny, shared):
-    prune = {"type": "prune.magnitude", "pattern": "2:4"}
-    for kind in ("rtn", "gptq", "awq"):
-        with operate(tiny(), shared, prune, {"type": f"quantize.{kind}"} | PACKED) as made:
-            found = tensors(made.path)
-        weight = by_hand(found, "model.layers.2.mlp.down_proj")
-        assert (weight.reshape(len(weight), -1, 4) != 0).sum(-1).max() == 2, kind

@@ -64,26 +64,6 @@ def test_a_share_is_whole_groups(tiny, store):
         assert other.fingerprint == one.fingerprint
 
 
-def test_parts_go_one_after_the_other(tiny, store):
-    """Each step sees the smaller model that the one before left."""
-    steps = [
-        {"type": "prune.heads", "count": 4},
-        {"type": "prune.channels", "count": 28},
-        {"type": "prune.layers", "count": 1},
-        {"type": "prune.wanda", "pattern": "2:4", "layers": [0, 1]},
-        {"type": "quantize.rtn", "bits": 4, "group_size": 4},
-    ]
-    with operate(tiny(**WIDE), store, *steps) as modified:
-        info = inspect(modified.path)
-        config = info.config
-        assert (config["num_attention_heads"], config["intermediate_size"], info.layers) == (4, 100, 2)
-        assert modified.manifest.sparsity >= 0.5
-        assert load(modified.path)(TOKENS_NL).logits.isfinite().all()
-    late = {"type": "prune.wanda", "sparsity": 0.5, "layers": [2]}
-    error = refusal_of(operate, tiny(**WIDE), store, *steps[:3], late)
-    assert (error.code, error.pointer) == (ErrorCode.UNKNOWN_MODULE, "/candidate/recipe/3/layers/0")
-
-
 def test_activations_that_are_no_numbers_are_refused(copy, store):
     folder = rewrite(copy("llama", **WIDE), lambda of: of["model.layers.1.self_attn.v_proj.weight"].fill_(1e38))
     error = refusal_of(operate, folder, store, {"type": "prune.heads", "count": 4})

@@ -5,9 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.surgery.prune_magnitude import GlobalThreshold, count_to_prune, prune_matrix, prune_pattern, prune_rows
+from app.recipes.prune import PruneMagnitude
+from workers.surgery.prune_magnitude import GlobalThreshold
+from workers.surgery.prune_masks import count_to_prune
+from workers.surgery.steps import MagnitudeRunner
 
 FLOATS = [torch.bfloat16, torch.float16, torch.float32]
+
+
+def prune(weight, **strength):
+    return MagnitudeRunner(PruneMagnitude(type="prune.magnitude", **strength)).apply("w", weight)
 
 
 def random(*shape, seed=0, dtype=torch.float32):
@@ -43,20 +50,20 @@ HAND = torch.tensor([[4.0, -1.0, 2.0, -3.0], [0.5, -0.5, 0.5, 9.0], [1.0, 1.0, 1
 
 def test_a_share_of_each_row_by_hand():
     expected = [[4.0, 0.0, 0.0, -3.0], [0.0, 0.0, 0.5, 9.0], [0.0, 0.0, 1.0, 1.0], [0.0, -8.0, 7.0, 0.0]]
-    assert prune_rows(HAND, 0.5).tolist() == expected
+    assert prune(HAND, sparsity=0.5, scope="row").tolist() == expected
 
 
 def test_a_share_of_the_matrix_by_hand():
     # eight of sixteen: 0, three halves, then four of the five ones in order of their index
     expected = [[4.0, 0.0, 2.0, -3.0], [0.0, 0.0, 0.0, 9.0], [0.0, 0.0, 0.0, 1.0], [0.0, -8.0, 7.0, 6.0]]
-    assert prune_matrix(HAND, 0.5).tolist() == expected
+    assert prune(HAND, sparsity=0.5).tolist() == expected
 
 
 def test_two_of_four_by_hand():
     expected = [[4.0, 0.0, 0.0, -3.0], [0.0, 0.0, 0.5, 9.0], [0.0, 0.0, 1.0, 1.0], [0.0, -8.0, 7.0, 0.0]]
-    assert prune_pattern(HAND, 2, 4).tolist() == expected
+    assert prune(HAND, pattern=f"{2}:{4}").tolist() == expected
     expected = [[4.0, 0.0, 0.0, -3.0], [0.0, -0.5, 0.0, 9.0], [0.0, 1.0, 0.0, 1.0], [0.0, -8.0, 7.0, 0.0]]
-    assert prune_pattern(HAND, 1, 2).tolist() == expected
+    assert prune(HAND, pattern=f"{1}:{2}").tolist() == expected
 
 
 def test_a_share_of_two_matrices_together_by_hand():
@@ -76,9 +83,9 @@ def test_rows_and_matrices_lose_exactly_the_smallest(outputs, inputs, sparsity, 
     weight = (with_ties(outputs, inputs, seed=seed) if ties else random(outputs, inputs, seed=seed)).to(dtype)
     values = weight.double().numpy()
     by_row = np.stack([smallest_gone(row, count_to_prune(sparsity, inputs)) for row in values])
-    assert np.array_equal(prune_rows(weight, sparsity).double().numpy(), by_row)
+    assert np.array_equal(prune(weight, sparsity=sparsity, scope="row").double().numpy(), by_row)
     whole = smallest_gone(values.reshape(-1), count_to_prune(sparsity, values.size)).reshape(values.shape)
-    assert np.array_equal(prune_matrix(weight, sparsity).double().numpy(), whole)
+    assert np.array_equal(prune(weight, sparsity=sparsity).double().numpy(), whole)
 
 
 @settings(deadline=None, max_examples=60)
@@ -104,9 +111,9 @@ def test_a_pattern_keeps_exactly_the_largest_of_each_block(outputs, blocks, of, 
     weight = (with_ties if ties else random)(outputs, blocks * of, seed=seed)
     rows = weight.double().numpy().reshape(-1, of)
     expected = np.stack([smallest_gone(row, of - kept) for row in rows]).reshape(outputs, -1)
-    assert np.array_equal(prune_pattern(weight, kept, of).double().numpy(), expected)
+    assert np.array_equal(prune(weight, pattern=f"{kept}:{of}").double().numpy(), expected)
 
 
 def test_infinitesimal_magnitudes_keep_their_order():
     weight = torch.tensor([[1e-45, 3e-45, 2e-40, -1e-38, 1.0, -3e38]])
-    assert prune_matrix(weight, 0.5).tolist() == [[0.0, 0.0, 0.0, weight[0, 3].item(), 1.0, weight[0, 5].item()]]
+    assert prune(weight, sparsity=0.5).tolist() == [[0.0, 0.0, 0.0, weight[0, 3].item(), 1.0, weight[0, 5].item()]]

@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from compressed_tensors.quantization import QuantizationArgs
-from compressed_tensors.quantization.lifecycle.forward import fake_quantize
-from compressed_tensors.quantization.utils import calculate_qparams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.recipes.quantize import QuantizeRtn
-from workers.surgery.quantize_rtn import bits_per_weight, quantize
+from workers.surgery.quantize_rtn import quantize
+from workers.surgery.steps import RtnRunner
 
 
 def random(outputs, inputs, seed=0, dtype=torch.float32):
@@ -79,20 +77,6 @@ def test_both_agree_with_torch(bits):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_asymmetric_agrees_with_the_packing_library(bits):
-    weight = random(24, 128, seed=bits)
-    args = QuantizationArgs(num_bits=bits, symmetric=False, strategy="group", group_size=32)
-    groups = weight.reshape(24, 4, 32)
-    scale, zero = calculate_qparams(groups.amin(-1), groups.amax(-1), args)
-    expected = fake_quantize(weight, scale, zero.to(torch.float32), args)
-    found = quantize(weight, bits=bits, group_size=32, symmetric=False)
-    # a half between two codes may go either way: both are equally near
-    differing = (found - expected).abs() > 1e-6
-    assert differing.float().mean() < 1e-3
-    torch.testing.assert_close((found - weight).abs(), (expected - weight).abs(), rtol=1e-4, atol=1e-5)
-
-
 # ---- properties
 
 MATRICES = st.tuples(st.integers(1, 5), st.integers(1, 4), st.sampled_from([1, 2, 8]), st.integers(0, 10**6))
@@ -132,4 +116,4 @@ def test_scales_and_zero_points_are_counted():
         ({"bits": 3, "group_size": None}, 3 + 19 / 576),
         ({"bits": 8, "group_size": None, "symmetric": True}, 8 + 16 / 576),
     ):
-        assert bits_per_weight(576, QuantizeRtn(type="quantize.rtn", **fields)) == expected
+        assert RtnRunner(QuantizeRtn(type="quantize.rtn", **fields)).bits_per_weight(576) == expected

@@ -75,18 +75,3 @@ def test_static_scales_are_the_greatest_value_after_smoothing(tiny, store):
     for fused in (("q", "k", "v"), ("gate", "up")):
         names = [name for name in scales if name.startswith("model.layers.1.") and name.split(".")[-1][:-5] in fused]
         assert len({scales[name] for name in names}) == 1
-
-
-def test_outliers_move_from_activations_into_weights(copy, store):
-
-    source, seen = rewrite(copy(), loud), text(4, 64)
-    with operate(source, store, {"type": "quantize.smoothquant"}, seen=seen) as made:
-        before, after = inputs(source, seen.tokens_NL), inputs(made.path, seen.tokens_NL)
-        assert divergence(source, made.path) < 0.01
-
-    def spread(x):
-        most = x.reshape(-1, x.shape[-1]).abs().amax(0)
-        return float(most.max() / most.median())
-
-    for name in ("model.layers.0.self_attn.q_proj", "model.layers.2.mlp.up_proj"):
-        assert spread(after[name]) < 0.5 * spread(before[name])

@@ -10,7 +10,6 @@ from tests.support.pruning import operate, rewrite, weights
 from tests.support.refusals import refusal_of
 from tests.support.stopping import Stop, StoppedError
 from workers.surgery.manifest import MANIFEST, Manifest
-from workers.surgery.prune_magnitude import prune_matrix, prune_pattern, prune_rows
 from workers.surgery.quantize_rtn import quantize
 from workers.surgery.store import RECORD, CheckpointStore
 
@@ -53,9 +52,6 @@ def test_linear_layers_are_changed_and_nothing_else(tiny, store, kind):
 @pytest.mark.parametrize(
     ("step", "expected", "bits", "share"),
     [
-        (PRUNE, lambda w: prune_matrix(w, 0.5), 16, 0.5),
-        (PRUNE | {"scope": "row"}, lambda w: prune_rows(w, 0.5), 16, 0.5),
-        ({"type": "prune.magnitude", "pattern": "1:4"}, lambda w: prune_pattern(w, 1, 4), 16, 0.75),
         (
             RTN | {"bits": 3, "group_size": None},
             lambda w: quantize(w, bits=3, group_size=None, symmetric=False),
@@ -213,16 +209,6 @@ def test_the_manifest_says_what_was_changed(tiny, store):
 
 
 # ---- progress, cancelling, refusals
-
-
-def test_progress_counts_tensors(tiny, store):
-    told = []
-    operate(tiny(), store, PRUNE | {"scope": "global"}, progress=lambda *step: told.append(step)).release()
-    total = len(weights(tiny()))
-    assert told[0] == ("thresholds", 0, 21)
-    assert told[-1] == ("surgery", total, total)
-    done = [step[1] for step in told if step[0] == "surgery"]
-    assert done == list(range(total + 1))
 
 
 def test_it_can_be_cancelled_at_any_tensor_and_leaves_nothing(tiny, store):

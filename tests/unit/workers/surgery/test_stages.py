@@ -14,7 +14,7 @@ from tests.support.pruning import weights
 from tests.support.refusals import refusal_of
 from workers.surgery.calibration_text import CalibrationText
 from workers.surgery.quantize_rtn import quantize
-from workers.surgery.recipe import apply, planned
+from workers.surgery.recipe import application, apply
 
 RTN = {"type": "quantize.rtn", "bits": 4, "group_size": 32}
 MAGNITUDE = {"type": "prune.magnitude", "sparsity": 0.5}
@@ -165,10 +165,10 @@ def test_the_plan_of_a_recipe_is_the_key_under_which_the_store_then_has_it(tiny,
     source = inspect(tiny())
     for steps in ([RTN], [MAGNITUDE, WHOLE]):
         recipe = RECIPE.validate_python(steps)
-        plan = planned(source, recipe, store=store, calibration=text)
+        plan = application(source, recipe, store=store, calibration=text).key
         assert plan not in store.keys
         operate(tiny(), store, *steps).release()
         assert plan in store.keys
-        assert planned(source, recipe, store=store, calibration=text) == plan
+        assert application(source, recipe, store=store, calibration=text).key == plan
     assert halving.runs == 1
-    assert planned(source, (), store=store) == fingerprint(source.path)
+    assert application(source, (), store=store).key == fingerprint(source.path)

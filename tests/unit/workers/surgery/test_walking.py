@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.models.checkpoint import fingerprint, inspect
 from app.recipes.base import Calibrated
 from app.recipes.recipe import STEPS as TYPES
@@ -15,9 +15,7 @@ from tests.support.disk import files_of_at_most
 from tests.support.memory import anonymous_bytes, give_back_what_is_free
 from tests.support.pruning import operate, rewrite
 from tests.support.refusals import refusal_of
-from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.calibration_text import CalibrationText
-from workers.surgery.reading import open_tensors
 from workers.surgery.recipe import apply
 from workers.surgery.store import CheckpointStore
 
@@ -73,24 +71,6 @@ def test_inputs_without_end_are_refused_also_in_the_last_layer(copy, store, step
     assert error.pointer == "/candidate/recipe/0"
     assert error.hint
     assert store.keys == ()
-
-
-def test_text_that_is_too_short_is_blamed_on_the_step(tiny, store):
-    def none(_):
-        raise HemostatError(ErrorCode.CALIBRATION_TOO_SHORT, "too short", hint="more")
-
-    steps = [{"type": "quantize.rtn", "bits": 4, "group_size": 32}, STEPS[0]]
-    error = refusal_of(operate, tiny(), store, *steps, calibration=none)
-    assert error.pointer == "/candidate/recipe/1/calibration"
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_model_is_walked_through_in_its_own_dtype(copy, dtype):
-    folder = rewrite(copy(), lambda of: of.update({name: tensor.to(dtype) for name, tensor in of.items()}))
-    with open_tensors(info := inspect(folder)) as reader:
-        skeleton = Skeleton(info, reader.read)
-        assert skeleton.dtype == dtype
-        assert all(parameter.dtype == dtype for parameter in skeleton.block(0).parameters())
 
 
 def test_blocks_and_references_that_cannot_be_aligned_are_refused_before_any_work(tiny):

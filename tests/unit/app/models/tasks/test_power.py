@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from app.models.tasks.power import detectable_difference, level_of, level_told
+from app.models.tasks.power import detectable_difference, level_of
 from workers.analysis.paired.mcnemar import detectable
 from workers.distributions.significance import holm
 
@@ -15,15 +15,6 @@ def test_it_is_near_the_exact_one(items, rate, level):
     assert exact is not None
     assert told is not None
     assert told == pytest.approx(exact, rel=0.12)
-
-
-def test_a_level_is_told_with_its_reason():
-    for tasks, level in (
-        (1, "5 % level"),
-        (3, "1.7 % level: 5 % divided by 3 tasks"),
-        (32, "0.16 % level: 5 % divided by 32"),
-    ):
-        assert level_told(level_of(tasks)).startswith(level)
 
 
 @pytest.mark.parametrize("tasks", [1, 4, 32])

@@ -8,7 +8,6 @@ import torch
 
 from app.models.checkpoint import inspect
 from tests.support.pruning import load
-from tests.support.stopping import Stop, StoppedError
 from workers.mitigation.dynamic_scaling import fitting
 from workers.mitigation.dynamic_scaling.fitting import Fitting
 from workers.mitigation.dynamic_scaling.grids import Scheme
@@ -120,9 +119,3 @@ def test_windows_that_decide_are_not_trained_on(tiny, tmp_path, monkeypatch):
         before, after = fits.fit(0, entering, block)
     assert seen == set(range(14))
     assert before == after
-
-
-def test_it_can_be_stopped(tiny, tmp_path):
-    made = first_block(tiny(), tmp_path, (DOWN,), Scheme(3, 32, False), check_cancelled=Stop(4))
-    with made as (fits, entering, block), pytest.raises(StoppedError):
-        fits.fit(0, entering, block)

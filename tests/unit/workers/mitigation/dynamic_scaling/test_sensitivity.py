@@ -6,7 +6,6 @@ from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
 from tests.support.attention import attention_of
-from tests.support.stopping import Stop, StoppedError
 from workers.mitigation.dynamic_scaling.sensitivity import Measured
 from workers.mitigation.gradients import Tape
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -50,12 +49,3 @@ def test_a_change_costs_the_divergence_that_transformers_finds(tiny, tmp_path, k
                 model.get_parameter(name).copy_(weight_OI)
     assert min(theirs) > 0
     assert ours == pytest.approx(theirs, rel=1e-2, abs=2e-7)
-
-
-def test_it_can_be_stopped(tiny, tmp_path):
-    info, stop = inspect(tiny("llama", num_hidden_layers=2)), Stop()
-    with open_tensors(info) as reader:
-        measured = Measured(Tape(Skeleton(info, reader.read), TOKENS, tmp_path), stop)
-        stop.at = stop.calls + 1
-        with pytest.raises(StoppedError):
-            measured.layer(0, [{}])

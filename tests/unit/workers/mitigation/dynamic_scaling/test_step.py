@@ -16,7 +16,6 @@ from tests.support.pruning import load, operate, weights
 from workers.mitigation.dynamic_scaling import fitting
 from workers.mitigation.dynamic_scaling import step as step_module
 from workers.mitigation.dynamic_scaling.block_error import BlockErrors
-from workers.mitigation.dynamic_scaling.moments import Moment
 from workers.mitigation.gradients import Gatherer, Tape, backward
 from workers.mitigation.objectives import OwnLabels
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -120,27 +119,6 @@ def test_zero_points_and_zeros_of_a_fitted_block_are_what_the_packed_form_holds(
         assert bool((plain[name][pruned[name] == 0] == 0).all())
 
 
-def test_a_block_is_fitted_with_the_inputs_that_its_layers_will_have(tiny, tmp_path):
-    """Four bits of inputs: an error that no weight makes good is there before and after."""
-    errors = []
-    for name, bits in (("plain", None), ("rounded", 4)):
-        step = FITTED | {"bits": 8, "activation_bits": bits}
-        errors.append(
-            made(tiny("llama", **LAYERS), CheckpointStore(tmp_path / name, 10**9), step).manifest.steps[0].figures
-        )
-    assert errors[1]["block_error_before"] > 10 * errors[0]["block_error_before"]
-    assert errors[1]["block_error_after"] > 10 * errors[0]["block_error_after"]
-
-
-def test_the_same_seed_gives_the_same_weights(tiny, tmp_path):
-    one, two, other = (
-        made(tiny("llama", **LAYERS), CheckpointStore(tmp_path / name, 10**9), DYNAMIC | {"seed": seed})
-        for name, seed in (("a", 0), ("b", 0), ("c", 7))
-    )
-    assert one.fingerprint == two.fingerprint
-    assert one.fingerprint != other.fingerprint
-
-
 def test_a_mixture_keeps_to_its_mean_and_layers_that_run_as_one_share_their_width(tiny, shared):
     result = made(tiny("llama", **LAYERS), shared, DYNAMIC | {"bits": 4.5, "mixed": True})
     bits = {change.name: change.bits_per_weight for change in result.manifest.tensors if "_proj" in change.name}
@@ -162,17 +140,6 @@ def test_rounded_activations_are_told_to_the_engine(tiny, shared):
     assert (entry.bits, entry.dynamic, entry.symmetric) == (8, True, True)
     assert len(entry.modules) == 6
     assert all(".mlp." in module for module in entry.modules)
-
-
-def test_layers_that_are_not_addressed_keep_their_bytes(tiny, shared):
-    step = DYNAMIC | {"layers": [1], "modules": ["down_proj", "attention"]}
-    source = load_file(tiny("qwen2", **LAYERS) / "model.safetensors")
-    for name, tensor in tensors(made(tiny("qwen2", **LAYERS), shared, step)).items():
-        addressed = name.startswith("model.layers.1.") and not any(one in name for one in ("gate_proj", "up_proj"))
-        if not addressed:
-            assert torch.equal(tensor, source[name]), name
-        elif name.endswith("_proj.weight"):  # norms and biases change where fitting helps
-            assert not torch.equal(tensor, source[name]), name
 
 
 def test_smoothing_looks_at_activations_before_they_are_rounded(tiny, tmp_path):
@@ -271,27 +238,6 @@ def test_tokens_outputs_and_ends_of_blocks_count_by_the_gradients_of_the_diverge
         weight_NL = 0.5 + 0.5 * power_NL / power_NL.mean()
         expected_I = (weight_NL[..., None] * given_NLI.square()).mean((0, 1))
         torch.testing.assert_close(powers[name], expected_I, rtol=1e-2, atol=1e-3 * float(expected_I.mean()))
-
-
-def test_weights_are_rounded_for_inputs_that_are_rounded_too(tiny, tmp_path, monkeypatch):
-    most = []
-    see = Moment.see
-
-    def told(self, own_TI, source_TI=None):
-        most.append(max(len(row.unique()) for row in own_TI))
-        see(self, own_TI, source_TI)
-
-    monkeypatch.setattr(Moment, "see", told)
-    made(tiny("llama", **LAYERS), CheckpointStore(tmp_path / "plain", 10**9), DYNAMIC)
-    assert min(most) > 2**4
-    most.clear()
-    made(
-        tiny("llama", **LAYERS),
-        CheckpointStore(tmp_path / "rounded", 10**9),
-        DYNAMIC | {"activation_bits": 4},
-    )
-    assert len(most) == 14
-    assert max(most) < 2**4
 
 
 @pytest.mark.parametrize(

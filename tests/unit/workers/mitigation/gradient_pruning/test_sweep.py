@@ -60,12 +60,6 @@ def test_the_number_of_zeros_is_exact(outputs, inputs, count):
     assert int((found == 0).sum()) == count
 
 
-def test_without_update_what_stays_keeps_its_value():
-    w = weight(4, 64)
-    found = sweep(w, inverse_cholesky(moment(64), 0.01), torch.ones_like(w), count=100, update=False)
-    assert torch.equal(found[found != 0], w[found != 0])
-
-
 def test_on_uncorrelated_inputs_it_is_the_best_mask_there_is():
     """Each weight's price is its own then: against every choice of three of eight."""
     w, gain = weight(2, 4), torch.tensor([[1.0, 2, 3, 4], [4, 3, 2, 1]], dtype=torch.float64)

@@ -94,8 +94,3 @@ def test_peft_loads_what_repairs_any_wound(tiny, shared, wound):
         model, before = beside(wounded.path, repaired)
         state = holds_what_peft_merges(repaired, model)
         assert any(not torch.equal(state[name], weight) for name, weight in before.items())
-
-
-def test_peft_on_the_weights_that_were_wounded_anew_is_the_merged_checkpoint(tiny, shared):
-    with operate(tiny(), shared.root, RTN, repair(iterations=3)) as repaired:
-        holds_what_peft_merges(repaired, beside(repaired.path / "base", repaired)[0])

@@ -1,14 +1,12 @@
 import pytest
 import torch
-from torch import nn
 
 from app.models.checkpoint import inspect
 from tests.support.pruning import load
 from tests.unit.workers.mitigation.repair.support import RTN, operate, windows
-from workers.mitigation.reconstruction import schedule
 from workers.mitigation.repair import blocks
-from workers.mitigation.repair.adapter import Adapted, merged
-from workers.mitigation.repair.blocks import Blocks, FactorsOfBlock
+from workers.mitigation.repair.adapter import merged
+from workers.mitigation.repair.blocks import Blocks
 from workers.mitigation.repair.closed_form import Factors, solve
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -102,35 +100,3 @@ def test_the_first_of_two_blocks_of_one_layer_keeps_what_it_came_with(tiny, tmp_
         found = run(wounded.path, reference, tmp_path / "scratch", given, pairs=[0, 1, 1, 2])
         kept = [torch.equal(found[name].up_OR, given[name].up_OR) for name in names]
         assert kept == [False, True, False, False]
-
-
-def test_it_can_be_stopped_and_tells_how_far_it_is(tiny, tmp_path, shared):
-    told = []
-
-    def check():
-        if ("blocks", 1, 3) in told:
-            raise InterruptedError
-
-    reference = tiny()
-    with operate(reference, shared.root, RTN) as wounded:
-        given = errors(wounded.path, reference, 4)
-        with pytest.raises(InterruptedError):
-            options = {"progress": lambda *at: told.append(at), "check_cancelled": check}
-            run(wounded.path, reference, tmp_path / "scratch", given, **options)
-    assert ("blocks", 2, 3) not in told
-
-
-def test_steps_are_relative_to_the_size_of_a_factor():
-    moved = []
-    for size in (1.0, 100.0):
-        draws = torch.Generator().manual_seed(0)
-        up, down = torch.randn(8, 3, generator=draws), torch.randn(3, 16, generator=draws)
-        one = Adapted(nn.Linear(16, 8, bias=False), Factors(size * up, down, torch.zeros(3)))
-        fitted = FactorsOfBlock({"w": one}, rate=0.01)
-        one.up_OR.grad = torch.ones_like(one.up_OR)
-        fitted.step(0.1)
-        moved.append(float((one.up_OR.detach() - size * up).norm() / (size * up).norm()))
-        fitted.close()
-        assert not one.up_OR.requires_grad
-    assert moved[0] == pytest.approx(moved[1], rel=1e-3)
-    assert moved[0] == pytest.approx(0.01 * schedule(0.1), rel=1e-3)

@@ -12,7 +12,7 @@ from tests.unit.workers.mitigation.repair.support import windows
 from workers.distributions.head import Head
 from workers.mitigation.divergence import Divergence
 from workers.mitigation.repair.closed_form import Factors
-from workers.mitigation.repair.distill import FINE_NATS, FINE_RATE, RATE, Distiller, _batches, _share, rate_at
+from workers.mitigation.repair.distill import FINE_NATS, RATE, Distiller, _batches, rate_at
 from workers.mitigation.repair.optimizer import Rate
 from workers.mitigation.split import Split
 from workers.surgery.blockwise.skeleton import Skeleton
@@ -96,21 +96,11 @@ def test_every_window_comes_as_often_as_any_other():
     assert len(next(_batches((3,), 4, 0))) == 4
 
 
-def test_the_rate_rises_and_falls_to_nothing():
-    assert _share(0.0, 0.0) == pytest.approx(0.1)
-    assert _share(0.5, 9.0) == pytest.approx(0.5)
-    assert _share(1.0, 20.0) == pytest.approx(0.0)
-
-
 def test_the_rate_is_full_where_much_is_left_and_falls_in_proportion():
     assert rate_at(3.0) == rate_at(0.3) == Rate(RATE)
     assert rate_at(0.06).size == pytest.approx(RATE / 5)
     assert not rate_at(FINE_NATS).relative
     assert rate_at(0.0) == rate_at(-2e-9) == Rate(0.0)
-
-
-def test_where_little_is_left_steps_are_in_proportion_to_each_factor():
-    assert rate_at(0.04) == rate_at(1e-6) == Rate(FINE_RATE, relative=True)
 
 
 def test_it_can_be_stopped_in_every_layer_forward_and_backward(made):
