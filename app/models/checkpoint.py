@@ -90,12 +90,12 @@ def inspect(path: Path, *, pointer: str = "", name: str = "") -> CheckpointInfo:
 
     Raises `HemostatError`, each with `pointer`, and with `name` (the alias; default: the folder's) in its detail:
 
-        CHECKPOINT_NOT_FOUND       no folder
-        CHECKPOINT_UNSAFE          it could run code
-        CHECKPOINT_INCOMPLETE      a file, shard or tensor is missing
-        CHECKPOINT_CORRUPT         a truncated or invalid file
-        CHECKPOINT_SHAPE_MISMATCH  a tensor is not what the configuration says
-        CHECKPOINT_UNSUPPORTED     another format or packing, or arithmetic that no engine here has
+        CHECKPOINT_NOT_FOUND       no folder.
+        CHECKPOINT_UNSAFE          it could run code.
+        CHECKPOINT_INCOMPLETE      a file, shard or tensor is missing.
+        CHECKPOINT_CORRUPT         a truncated or invalid file.
+        CHECKPOINT_SHAPE_MISMATCH  a tensor is not what the configuration says.
+        CHECKPOINT_UNSUPPORTED     another format or packing, or arithmetic that no engine here has.
     """
     try:
         if not path.is_dir():

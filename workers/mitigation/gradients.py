@@ -4,7 +4,7 @@ At the reference itself KL(reference ‖ candidate) is 0 and so is its gradient.
 order, ½ ΔwᵀFΔw, with F the Fisher information of the reference's own distribution (Gauss-Newton and Fisher are the same
 here). F is the mean over positions t of E[g gᵀ], g = ∇ log p(y | prefix), y drawn from the model itself. Labels are
 drawn, one a position. The score of a position has mean zero given its prefix, so products of different positions vanish
-in expectation. (Σ_t g_t)² of a window, divided by its positions, is exact in expectation: no gradient a position is
+in expectation. So (Σ_t g_t)² of a window, divided by its positions, is exact in expectation: no gradient a position is
 needed. At a candidate that differs the gradient itself is there: ∇_logits KL = softmax(candidate) − softmax(reference).
 
 Where it is from: sampled labels instead of observed ones as in Kunstner et al. 2019 (arXiv 1905.12558, "true" against

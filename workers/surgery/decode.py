@@ -34,7 +34,7 @@ class TemperatureStep:
         shop.figures["rounding"] = rounding
         if rounding > torch.finfo(stored_D.dtype).eps / 2:
             shop.warn(
-                f"temperature {self._step.temperature:g} is not exact: rounded to the checkpoint's dtype, the final "
+                f"temperature {self._step.temperature:g} is not exact. Rounded to the checkpoint's dtype, the final "
                 f"norm's gains are off by {100 * rounding:.2g} % (root mean square), more than the dtype's own "
                 f"precision of {100 * torch.finfo(stored_D.dtype).eps / 2:.2g} %"
             )

@@ -186,7 +186,7 @@ def _tell(shop: StepRun, step: Truncated) -> None:
     ranks = [rank_of(step, weight.shape) for weight in shop.weights]
     shop.figures["mean rank"] = sum(ranks) / len(ranks)
     shop.warn(
-        "served as the dense product of the factors, since vLLM's linear layers have no other form: weight files and "
+        "served as the dense product of the factors, since vLLM's linear layers have no other form. Weight files and "
         "speed are those of dense weights, bits and bytes what two factors would take"
     )
     larger = _larger(shop.weights, step)

@@ -11,6 +11,7 @@ import torch
 
 from app.recipes.moe import MoeRouter, MoeTopk
 from workers.surgery import quantize_rtn
+from workers.surgery.quantize_grid import bits_per_weight
 from workers.surgery.shop import StepRun
 from workers.surgery.width import width_of
 
@@ -60,4 +61,6 @@ class Router:
         if self._step.noise is not None:
             return width_of(router_ED)
         bits = self._step.bits
-        return None if bits is None else bits + (quantize_rtn.SCALE_BITS + bits) / router_ED.shape[1]
+        if bits is None:
+            return None
+        return bits_per_weight(router_ED.shape[1], bits=bits, group_size=None, symmetric=False)

@@ -2,11 +2,11 @@
 
 Taken from there: only the norms' weights are trained, block by block, on the distance of the outputs' mean and variance
 a channel. Each block is given what the changed blocks before it put out; the learning rate grows with depth. Ours,
-because a few channels of a trained model are hundreds of times larger than the others and would be all that counts:
-a channel's differences are relative to its spread in the reference, 1/C Σ_c |μ_c − μ'_c| / σ_c + |σ²_c − σ'²_c| / σ²_c.
-A gain is trained as a factor on itself, so that a learning rate means the same for small gains and large ones. Ours
-too: calibration text in place of generated text; statistics over the tokens of a batch, which both models see; float32.
-A block's norms are kept only where the distance over all of the text, in the checkpoint's own dtype, became smaller.
+because a few channels of a trained model are hundreds of times larger than the others and would be all that counts. A
+channel's differences are relative to its spread in the reference, 1/C Σ_c |μ_c − μ'_c| / σ_c + |σ²_c − σ'²_c| / σ²_c. A
+gain is trained as a factor on itself, so that a learning rate means the same for small gains and large ones. Ours too:
+calibration text in place of generated text; statistics over the tokens of a batch, which both models see; float32. A
+block's norms are kept only where the distance over all of the text, in the checkpoint's own dtype, became smaller.
 
 Where steps before dropped and duplicated as many layers, a block's partner is the one it was made of (`alignment`).
 

@@ -2,12 +2,11 @@
 
 Shapes: O output dimension, I input dimension, G groups of a row, S weights of a group.
 
-A weight is (code − zero) · scale. Asymmetric, b bits: scale = (max − min) / (2^b − 1), zero = round(−min / scale),
-codes and zero 0 … 2^b − 1, with 0 between min and max. Symmetric: scale = max|w| / (2^(b−1) − 1), no zero point, codes
-−2^(b−1) … 2^(b−1) − 1 . Round to nearest does not reach
-the lowest. Methods that move weights after the grid is fixed may. A scale is rounded to the 16-bit format that packed
-checkpoints keep it in before a code is chosen. So the packed and the simulated form are the same codes times the same
-scales."""
+A weight is (code − zero) · scale. Asymmetric, b bits: scale = (max − min) / (2^b − 1), zero = round(−min / scale).
+Codes and zero are 0 … 2^b − 1, with 0 between min and max. Symmetric: scale = max|w| / (2^(b−1) − 1), no zero point,
+codes −2^(b−1) … 2^(b−1) − 1 . Round to nearest does not reach the lowest. Methods that move weights after the grid is
+fixed may. A scale is rounded to the 16-bit format that packed checkpoints keep it in before a code is chosen. So the
+packed and the simulated form are the same codes times the same scales."""
 
 from dataclasses import dataclass
 

@@ -2,9 +2,9 @@
 
 Shapes: O output dimension, I input dimension, G groups of a row.
 
-Asymmetric, b bits, per group: scale = (max − min) / (2^b − 1), zero = round(−min / scale), code = round(w / scale) +
-zero, cut to 0 … 2^b − 1. The weight becomes (code − zero) · scale. min and max include 0, so that the zero point is a
-code of b bits and a weight of exactly 0 (a pruned one) stays 0. Symmetric: scale = max|w| / (2^(b−1) − 1), no zero
+Asymmetric, b bits, per group: scale = (max − min) / (2^b − 1), zero = round(−min / scale). The code is round(w / scale)
++ zero, cut to 0 … 2^b − 1. The weight becomes (code − zero) · scale. Both min and max include 0. So the zero point is a
+code of b bits, and a weight of exactly 0 (a pruned one) stays 0. Symmetric: scale = max|w| / (2^(b−1) − 1), no zero
 point. Rounding is to even on halves. All of it in float32; scale and zero point are not rounded to a storage format.
 
 Both scales are those of Ma et al., *Model Hemorrhage* (arXiv 2503.23924), in its figure of symmetric and asymmetric

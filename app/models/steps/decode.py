@@ -1,8 +1,8 @@
 """The temperature: where it can be put into a checkpoint, and what becomes of a soft cap.
 
-If the layout of the architecture is known, the logits are W · (g ⊙ x̂) times a number of the configuration. x̂ is the
-normalized state and g the final norm's gain: dividing g divides the logits. A soft cap c makes c · tanh(z / c) of them,
-and (c/T) · tanh((z/T) / (c/T)) is 1/T of that: the cap is divided, too.
+If the layout of the architecture is known, the logits are W · (g ⊙ x̂). A number of the configuration
+multiplies them. Here x̂ is the normalized state and g the final norm's gain: dividing g divides the logits. A soft cap
+c makes c · tanh(z / c) of them, and (c/T) · tanh((z/T) / (c/T)) is 1/T of that: the cap is divided, too.
 """
 
 from dataclasses import replace

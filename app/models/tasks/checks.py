@@ -15,8 +15,8 @@ from app.settings import Settings
 
 _CHARACTERS_A_TOKEN: Final = 4.0
 _HARNESS: Final = (
-    "what a task of lm-evaluation-harness asks is known once the worker has read its definition: its solved examples, "
-    "generated answers and items that it leaves out are not in the estimate"
+    "the worker reads the definition of a task of lm-evaluation-harness: its solved examples, generated answers and "
+    "left-out items are not in the estimate"
 )
 # Tokens/s that are drawn together on two cores from 135M parameters, and how many of those asked for come.
 GENERATED_PER_SECOND: Final = 230.0

@@ -55,7 +55,7 @@ def hellaswag(row: Row, id_: str, complain: Complain) -> Item:
 
 
 def _place(text: str) -> int:
-    """The number that a text is, of those that count choices. −1 of any other text, such
+    """The number that a text is, of those that count choices. Any other text gives −1, such
     as a number that is too long, or a digit that makes no number (²)."""
     return int(text) if text.isdecimal() and len(text) < 4 else -1
 

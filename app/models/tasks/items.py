@@ -14,8 +14,8 @@ class Item:
     `target`; of code a `test` and the name that it calls, `entry_point`.
 
     `prompt` is all that the model reads before the answer, `delimiter` is between the two. `prefix` (a description,
-    solved examples) comes before the prompt and is not shown in reports. `pairs`, one per choice, are what
-    is read and what of it is scored if that is not prompt and choice: a choice may be in the middle of a sentence.
+    solved examples) comes before the prompt and is not shown in reports. `pairs`, one per choice, replace
+    prompt and choice: what is read, and what of it is scored. A choice may be in the middle of a sentence.
     `meaning` is what the right choice means where choices are letters.
     """
 

@@ -4,7 +4,7 @@ Shapes: O output dimension, I input dimension, G groups of a row, S weights of a
 whose errors reach those behind them together.
 
 Error propagation is GPTQ's (arXiv 2210.17323): with H⁻¹ = UᵀU, U upper triangular, column j is rounded. With
-e = (w − ŵ) / U_jj, the columns after it lose e · U_j. Σ e² over all columns is exactly the layer's output error
+e = (w − ŵ) / U_jj, the columns after it lose e · U_j. The sum Σ e² over all columns is exactly the layer's output error
 tr((W − Ŵ) H (W − Ŵ)ᵀ). Columns may go in another order than they stand in (GPTQ's act-order, groups staying where they
 are). Each group's scale and zero point are searched: the candidate grid of the least Σ_j H_jj (w − ŵ)²,
 rounded to nearest. So little is left to propagate (AWQ clips by the same measure, arXiv

@@ -240,7 +240,7 @@ class _Work:
         if not after < before:  # also where it is no number any more
             shop.warn(
                 f"recovery did not help on windows that took no part in it ({before:.3f} nats before, {after:.3f} "
-                f"after {len(found)} steps): what was there before it is kept; give it more calibration text"
+                f"after {len(found)} steps): what was there before it is kept. Give it more calibration text"
             )
             return
         for name, linear in work.kept.linears.items():

@@ -30,7 +30,7 @@ class Skeleton:
     `dtype`: without one, in what most of the weights are in.
 
     Raises `HemostatError(RECIPE_NOT_APPLICABLE)` for a packed checkpoint, one with block corrections, an architecture
-    whose layout is not known, and a mixture of experts. transformers holds experts in another form than the checkpoint
+    whose layout is not known, and a mixture of experts. The library holds experts in another form than the checkpoint
     does: anyone who reads them in that form (`mixtures.fused`) says `mixtures`.
     """
 
