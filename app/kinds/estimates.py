@@ -25,7 +25,7 @@ SHIPPED = Path(__file__).resolve().parents[2] / "workers" / "text" / "data"
 class Cost:
     """What a job takes; its kind changes what it takes beside one pass of both models over its text.
 
-    Bytes are those of hidden states (`store`) and of checkpoints that are made; `seconds` are those of the machine that
+    Bytes are those of hidden states (`store`) and of checkpoints that are made. `seconds` are those of the machine that
     everything was measured on, `starts` those of starting engines on any machine.
     """
 

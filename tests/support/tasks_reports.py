@@ -170,10 +170,6 @@ def task(
             "status": prediction,
             "rate": 0.068 if told else None,
             "interval": (0.03, 0.14) if told else None,
-            "runs": 18 if told else 0,
-            "tasks": 4 if told else 0,
-            "kl_range": (0.004, 1.2) if told else None,
-            "scope": "task" if told else None,
             "sentence": "6.8 % of 1,000 items are expected to flip (95 % prediction interval 3 to 14 %), from 18 "
             "runs of 4 tasks, at 0.004 to 1.2 nats."
             if told

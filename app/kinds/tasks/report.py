@@ -108,10 +108,6 @@ class FlipPrediction(Contract):
     status: Literal["none", "few", "outside", "seen"]
     rate: float | None
     interval: Ci | None = Field(description="95 % prediction interval of the flip rate of a run of this many items")
-    runs: Count
-    tasks: Count
-    kl_range: Ci | None
-    scope: Literal["task", "all"] | None = Field(description="whether this very task was seen before")
     sentence: str
 
 

@@ -59,9 +59,9 @@ def opening(messages: Sequence[Message]) -> Sequence[Message]:
 
 
 def check_opening(document: _Promptable, pointer: str, *, chat: bool) -> None:
-    """Raises DOCUMENT_TOO_SHORT for a document that gives an empty prompt: a conversation without a message, or with
-    blank ones alone, before its first answer; a blank text that is to be a user's message. `pointer` is the document's
-    in the request, "" if it is not there."""
+    """Raises DOCUMENT_TOO_SHORT for a document that gives an empty prompt. That is a conversation without a message, or
+    with blank ones alone, before its first answer, or a blank text that is to be a user's message. `pointer` is the
+    document's in the request, "" if it is not there."""
     if document.messages is None:
         if chat and document.text is not None and not document.text.strip():
             raise empty_prompt(document.id, "has nothing but white space", pointer and f"{pointer}/text")
@@ -88,8 +88,8 @@ def empty_prompt(name: str, what: str, pointer: str) -> HemostatError:
 def check(request: TrajectoryRequest, checked: Checked) -> None:
     """Raises `HemostatError` where a candidate cannot write on from the prompts.
 
-    That is what `check_request` raises of each candidate, with its pointer; DOCUMENT_TOO_SHORT for an empty prompt;
-    WINDOW_TOO_LARGE for prompt and tokens that exceed a context; RECIPE_NOT_APPLICABLE for a decoder that runs in
+    That is what `check_request` raises of each candidate, with its pointer. DOCUMENT_TOO_SHORT for an empty prompt.
+    WINDOW_TOO_LARGE for prompt and tokens that exceed a context. RECIPE_NOT_APPLICABLE for a decoder that runs in
     transformers and a candidate whose activations, keys or values are simulated.
     """
     if request.chat and not has_chat_template(checked.tokenizer):

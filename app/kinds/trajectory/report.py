@@ -1,7 +1,7 @@
 """The report of a trajectory job, kind `trajectory` of schema `hemostat.report/1`.
 
 The common blocks speak of `candidate` on the reference's own texts by the first decoder: next-token distributions
-after the same tokens, as in a comparison; `candidates` hold the same blocks of each. `cells` hold one decoder and one
+after the same tokens, as in a comparison. `candidates` hold the same blocks of each. `cells` hold one decoder and one
 candidate each. Positions of a generated text count from its first token, 1; the token that ended a text counts.
 Intervals are 95 %, clustered by prompt. KL is KL(p‖q) in nats per token, p the reference's distribution, q the
 candidate's, no matter who wrote the text.
@@ -123,7 +123,7 @@ class Amplification(Contract):
     one_step: Mean = Field(description="top-1 disagreement on the reference's text, the ratio's denominator")
     free: Mean = Field(description="share of positions at which the texts differ, the ratio's numerator")
     conclusion: Literal["amplifies", "damps", "open", "no_damage"] = Field(
-        description="of the KL ratio: its whole interval above 1, below 1, or neither; no_damage where KL is exactly 0 "
+        description="of the KL ratio: its whole interval above 1, below 1, or neither. no_damage where KL is exactly 0 "
         "on both texts, open where it is so on the reference's alone"
     )
 

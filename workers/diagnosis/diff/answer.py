@@ -1,8 +1,8 @@
 """Paired differences of several candidates, and their ranking.
 
 Every pair is compared at the same positions, so that what makes a text hard cancels. All pairs are corrected together
-(Holm), measure by measure: with five candidates ten differences are asked for, and without it one of them would be
-found in four of ten runs where there is none. Ranks are ranges: a candidate's best rank is one more than how many are
+(Holm), measure by measure. With five candidates ten differences are asked for, and without it one of them would be
+found in four of ten runs where there is none. Ranks are ranges. A candidate's best rank is one more than how many are
 better for sure, its worst is how many there are less how many are worse for sure. Candidates between which no
 difference is shown are ties, which does not say that they are equal: the interval says how far they may differ.
 """

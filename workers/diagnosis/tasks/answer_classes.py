@@ -1,7 +1,7 @@
 """Which token classes the right answer of each item holds.
 
-What is looked at is the same for all items of a task: the right choice; where choices are letters, what the right one
-means; of generated answers the file's right answer, or its reference solution; else the question. Each text is
+What is looked at is the same for all items of a task: the right choice. Where choices are letters, what the right one
+means. Of generated answers the file's right answer, or its reference solution; else the question. Each text is
 alone, as an answer does: prose around it has no part in whether it is code, JSON or another language.
 
 Names: I items, N tokens of all texts.

@@ -24,8 +24,8 @@ def write_answers(
     answered: Sequence[Answered], classes: Sequence[AnswerClasses], request: TasksRequest, folder: Path
 ) -> None:
     """One line an item: by metric who is right, log-likelihoods of choices, how code ended, the token classes of its
-    answer where they are known; what was spoken (the choice, the number, the completion of code) only where text may be
-    stored."""
+    answer where they are known. What was spoken (the choice, the number, the completion of code) is there only where
+    text may be stored."""
     with (folder / ANSWERS_FILE).open("w", encoding="utf-8") as file:
         for one, of in zip(answered, classes, strict=True):
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(one, of, request))

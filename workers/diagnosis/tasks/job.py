@@ -1,7 +1,7 @@
 """The `tasks` job: the distributions as a compare job measures them, then answers in pairs.
 
 Order: the items are read (a faulty file costs no pass), distributions over the text, what earlier runs predict for the
-measured KL and so what each task can show, every task under both models, statistics over all tasks, and the run is
+measured KL and so what each task can show. Then every task under both models, statistics over all tasks, and the run is
 added to what was seen. What was answered is kept in the job's scratch: the attempt after a lost one asks nothing twice.
 """
 
@@ -199,10 +199,6 @@ class _Tasks(PairAttempt):
                 status="outside",
                 rate=None,
                 interval=None,
-                runs=len(predictor.runs),
-                tasks=len({run.identity for run in predictor.runs}),
-                kl_range=None,
-                scope=None,
                 sentence="Nothing is predicted: the measured KL is not above zero.",
             )
         told = predictor.predict(kl, len(asked.items), task=asked.source, reference=reference, seed=self._request.seed)
@@ -210,10 +206,6 @@ class _Tasks(PairAttempt):
             status=told.status,
             rate=told.rate,
             interval=told.interval,
-            runs=told.runs,
-            tasks=told.tasks,
-            kl_range=told.kl_range,
-            scope=None if told.status == "none" else "task" if told.known_task else "all",
             sentence=told.sentence,
         )
 

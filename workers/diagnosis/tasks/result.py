@@ -58,7 +58,7 @@ class Planned:
 
 
 def results(answered: Sequence[Answered], planned: Sequence[Planned], request: TasksRequest) -> list[AnyTaskResult]:
-    """One result a task; p-values are adjusted over all that were asked for: one that could not be scored shows
+    """One result a task; p-values are adjusted over all that were asked for. One that could not be scored shows
     nothing, and makes it no easier for the others, as which these are depends on what the models said."""
     pairs = [Pairs.of(one.reference[one.metric].right, one.candidate[one.metric].right) for one in answered]
     asked = max(len(request.tasks), len(answered))
@@ -112,7 +112,7 @@ def results(answered: Sequence[Answered], planned: Sequence[Planned], request: T
 
 
 def outcome_of(pair: Pairs, test: McNemar, equivalence: Equivalence, guessed: Chance) -> Outcome:
-    """At chance where even the reference guesses; else a difference where McNemar shows one, equivalence where the
+    """At chance where even the reference guesses. Else a difference where McNemar shows one, equivalence where the
     two one-sided tests do, both over all tasks of the job; else nothing is shown."""
     if guessed.reference_at_chance:
         return "at_chance"

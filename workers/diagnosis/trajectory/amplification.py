@@ -1,18 +1,18 @@
 """Amplification: how much worse a model is running free than one step at a time.
 
 Both factors are ratios of sums over the same positions (prompt i, generated token t), t up to the shorter of the two
-texts, so that neither length nor choice of prompts differs between numerator and denominator.
+texts. So neither length nor choice of prompts differs between numerator and denominator.
 
     KL factor     Σ KL(p‖q) on the candidate's own text  /  Σ KL(p‖q) on the reference's text
     token factor  Σ [the two texts hold different tokens]  /  Σ [argmax p ≠ argmax q on the reference's text]
 
 1 means that decoding adds nothing to what a teacher-forced comparison shows. The KL factor is above 1 where the
-candidate's own errors lead it to places where it errs more; the token factor grows with every token that follows a
+candidate's own errors lead it to places where it errs more. The token factor grows with every token that follows a
 first different one.
 
 The interval of a ratio is that of a ratio estimator clustered by prompt (`ratio_intervals`): numerators and
-denominators of a prompt are drawn together. There is none where fewer than six prompts tell of it (all, of fewer):
-where texts hardly part, draws of the few that do say nothing of how many others would. Names: N prompts.
+denominators of a prompt are drawn together. There is none where fewer than six prompts tell of it (all, of fewer).
+Where texts hardly part, draws of the few that do say nothing of how many others would. Names: N prompts.
 """
 
 from __future__ import annotations

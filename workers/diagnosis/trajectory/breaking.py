@@ -4,7 +4,7 @@ Prompt i's texts part at the reference's token T_i, and x_i(t) is whether token 
 class. Where texts part has nothing to do with where such tokens stand if the times T_i go with any other prompt's text
 as well as with their own. The statistic is the number of texts that part at a token of the class, Σ_i x_i(T_i), over
 the prompts whose texts part at a token of the reference. It is held against the same number with the times dealt to
-these prompts' texts at random, each time to a text that is long enough for it (permutations that keep the truncation:
+these prompts' texts at random. Each goes to a text that is long enough for it (permutations that keep the truncation:
 Tsai, Biometrika 77, 1990; Efron and Petrosian, Journal of the American Statistical Association 94, 1999). That is exact
 for independent prompts, however the chance of parting goes with the place and however few texts part. Prompts are not
 dealt sort by sort: where texts of one sort part early and have the class early, the two go together. A class that is at
@@ -29,7 +29,7 @@ PERMUTATIONS: Final = 10_000
 @dataclass(frozen=True)
 class Breaking:
     """Of the texts that part, the share that would at a token of the class if the places were dealt to other texts,
-    and the two-sided p-value of the share that does, not adjusted; None where no way of dealing changes it."""
+    and the two-sided p-value of the share that does, not adjusted. None where no way of dealing changes it."""
 
     by_place: float
     p_value: float | None
@@ -44,7 +44,7 @@ def breaking(
 ) -> list[Breaking | None]:
     """For each class; None where no texts part.
 
-    `classes` holds, by class and prompt, whether each token of the reference's text is of the class (T,); `first` the
+    `classes` holds, by class and prompt, whether each token of the reference's text is of the class (T,). `first` the
     position from 1 at which the texts part, None where they do not part at a token of the reference. Raises ValueError
     where a position is outside of its text.
     """

@@ -41,7 +41,7 @@ def widened(estimate: Estimate, support: Support) -> Estimate:
     """The estimate; where the mean of a bounded quantity is the same in all N clusters, with another interval.
 
     No resampling of equal clusters shows how far others may lie. At most a share u of the clusters differs, with u the
-    upper Clopper–Pearson limit of none of N, and each of those is within the support [a, b]: the mean m is between
+    upper Clopper–Pearson limit of none of N, and each of those is within the support [a, b]. The mean m is between
     m - u (m - a) and m + u (b - m). For yes or no in every cluster that is the exact binomial interval.
     """
     low, high = support

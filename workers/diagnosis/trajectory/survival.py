@@ -1,7 +1,7 @@
 """How long two models write the same text: the survival curve of a shared prefix over prompts.
 
 No prompt is lost from sight: a text pair parts within the tokens generated, or is the same to the end. So the share
-that survives is a binomial share at each position, and its interval the exact one (Clopper and Pearson 1934); median
+that survives is a binomial share at each position, and its interval the exact one (Clopper and Pearson 1934). Median
 and interval of the median follow by reading both where they cross one half (Brookmeyer and Crowley 1982).
 """
 

@@ -54,7 +54,7 @@ class PointsAttempt(Attempt):
         progress = Counted(self._context, total=total, phase=PHASE)
         return PointRunner(
             ground,
-            self.bench(ground, progress),
+            self.bench(ground, progress.as_context),
             self._context,
             progress,
             thresholds=self._swept.thresholds,

@@ -141,7 +141,7 @@ class KernelTerms:
             store=self._store,
             key=key,
             meta={"model": sides.candidate.alias, "what": "packed"},
-            context=steps,
+            context=steps.as_context,
             phase=PHASE,
         )
 
@@ -155,10 +155,16 @@ class KernelTerms:
             store=self._store,
             key=self._key(sides, self._engine, f"{sides.candidate.weights} dequantized"),
             meta={"model": sides.candidate.alias, "what": "dequantized"},
-            context=steps,
+            context=steps.as_context,
         )
         term = kernel_term(
-            StoredStates(packed), sides, corpus, self._ground.part.where, plain, precision=PRECISION, context=steps
+            StoredStates(packed),
+            sides,
+            corpus,
+            self._ground.part.where,
+            plain,
+            precision=PRECISION,
+            context=steps.as_context,
         )
         plain.stored.close()
         return term

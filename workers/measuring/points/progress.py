@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from typing import Any, cast
 
-from app.settings import Settings
 from workers.process.handler import JobContext
 
 # What a point's steps are counted in: its surgery is one part of the windows' hundred.
@@ -22,30 +20,13 @@ class Counted:
         self._context, self._phase = context, phase
         self._total, self._done = total, 0
 
-    @property
-    def job_id(self) -> str:
-        """As the context's."""
-        return self._context.job_id
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
 
     @property
-    def attempt(self) -> int:
-        """As the context's."""
-        return self._context.attempt
-
-    @property
-    def settings(self) -> Settings:
-        """As the context's."""
-        return self._context.settings
-
-    @property
-    def scratch(self) -> Path:
-        """As the context's."""
-        return self._context.scratch
-
-    @property
-    def output(self) -> Path:
-        """As the context's."""
-        return self._context.output
+    def as_context(self) -> JobContext:
+        """Itself, for those who take a context."""
+        return cast(JobContext, self)
 
     def finished(self, points: int) -> None:
         """Says that so many more points are there."""
@@ -57,19 +38,3 @@ class Counted:
         part = _PARTS * done // total if phase == self._phase and total else 0
         most = self._total * _PARTS
         self._context.progress(self._phase, min(most, self._done * _PARTS + min(part, _PARTS - 1)), most)
-
-    def log(self, message: str) -> None:
-        """As the context's."""
-        self._context.log(message)
-
-    def check_cancelled(self) -> None:
-        """As the context's."""
-        self._context.check_cancelled()
-
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        """As the context's."""
-        self._context.observe(name, value, **labels)
-
-    def observe_many(self, name: str, values: Iterable[float], **labels: str) -> None:
-        """As the context's."""
-        self._context.observe_many(name, values, **labels)

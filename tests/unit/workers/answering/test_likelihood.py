@@ -27,7 +27,7 @@ from workers.distributions.token_values import TokenValues
 ITEMS = [Item(f"{number}", "The fox", choices=("jumps over", "sleeps"), gold=number % 2) for number in range(100)]
 REQUEST = TasksRequest.model_validate({"kind": "tasks", "reference": {"model": "a"}, "candidate": {"model": "b"}})
 PLAN = Planned(
-    FlipPrediction(status="none", rate=None, interval=None, runs=0, tasks=0, kl_range=None, scope=None, sentence=""),
+    FlipPrediction(status="none", rate=None, interval=None, sentence=""),
     "all",
 )
 

@@ -1,10 +1,9 @@
 """Is there a call in an answer, and does it fit its tool?
 
-What counts as a call is what counts as one in a text: a JSON object with a name and arguments that are an object,
-wherever it is and whatever tags are around it (`workers.text.token_classes.json_text`). Where the name is a
-tool's it is a call in every notation, since no definition is expected in an answer, except for one that is repeated.
-Arguments must be valid by the tool's JSON Schema (Draft 2020-12; formats such as dates are not checked).
-"""
+What counts as a call is what counts as one in a text: a JSON object with a name and arguments that are an object. Tags
+around it do not matter (`workers.text.token_classes.json_text`). Where the name is a tool's it is a call in every
+notation, since no definition is expected in an answer, except for one that is repeated. Arguments must be valid by the
+tool's JSON Schema (Draft 2020-12; formats such as dates are not checked)."""
 
 from __future__ import annotations
 

@@ -15,9 +15,7 @@ from workers.answering.answers import Answers
 from workers.answering.pair import Answered
 from workers.diagnosis.tasks.result import Planned, results
 
-TOLD = FlipPrediction(
-    status="seen", rate=0.2, interval=(0.1, 0.3), runs=9, tasks=1, kl_range=(0.1, 1.0), scope="task", sentence=""
-)
+TOLD = FlipPrediction(status="seen", rate=0.2, interval=(0.1, 0.3), sentence="")
 
 
 def request(**more):
