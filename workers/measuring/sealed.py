@@ -39,11 +39,6 @@ class Sealed(Generic[T]):
         self._read: Callable[[], T] | None = read
         self._seal = seal
 
-    @property
-    def opened(self) -> bool:
-        """Whether it was opened, in this attempt or in an earlier one."""
-        return self._read is None or self._seal.exists()
-
     def open(self, frozen: str) -> Opened[T]:
         """The content. Raises `AlreadyReadError` at the second call, and where it was opened for another choice."""
         if self._read is None:

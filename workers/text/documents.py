@@ -113,6 +113,7 @@ class Intake:
                 hint="Take a sample of them: the interval narrows with the square root of their number.",
                 pointer=self._pointer,
             )
+        check_text(document.id, name=f"The id {document.id!a}", pointer=document.pointer or self._pointer)
         for text in document.strings():
             self._bytes += check_text(text, name=f"Document {document.id!r}", pointer=document.pointer)
         if self._bytes > self._limit_bytes:

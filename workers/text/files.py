@@ -49,7 +49,7 @@ def load_files(
     for number, file in enumerate(files):
         check_cancelled()
         progress("text", number, len(files))
-        name = _named(file.relative_to(root).as_posix())
+        name = file.relative_to(root).as_posix()
         # resolved again: what is in a folder may be a link
         target = below(root, name, pointer=POINTER)
         if file.suffix.lower() == ".txt":
@@ -106,20 +106,6 @@ def _refuse_pipe(path: Path, name: str) -> None:
             hint="Put files into the folder, or take a name of another ending.",
             pointer=POINTER,
         )
-
-
-def _named(name: str) -> str:
-    """The name of a file, which is its document's id. One that is no UTF-8 is in no report."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        raise HemostatError(
-            ErrorCode.DOCUMENT_NOT_TEXT,
-            f"The name of the file {name!a} is not UTF-8.",
-            hint="Rename it, for example with convmv.",
-            pointer=POINTER,
-        ) from None
-    return name
 
 
 def _read(path: Path, name: str, room: int, settings: Settings) -> bytes:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
-from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from app.contracts.errors import ErrorCode, HemostatError
@@ -14,7 +13,6 @@ from app.contracts.text import InlineText, TextSource
 from app.recipes.base import Calibrated
 from app.recipes.recipe import Recipe
 from app.settings import Settings
-from tests.support.stopping import StoppedError, stop_after
 from workers.measuring.calibration_text import CalibrationLoader, loader_without_sampler
 from workers.text.documents import TextDocument, of_inline
 
@@ -71,28 +69,10 @@ def test_the_tokens_that_text_is_made_of_come_with_it(tiny: Tiny, tmp_path: Path
     assert set(tokenizer.tokenize(TEXTS[0])) <= set(words)
 
 
-def test_where_all_tokens_were_added_none_is_told_to_be_text(tiny: Tiny, tmp_path: Path) -> None:
-    """Own text begins with the calibration text's then."""
-    folder = shutil.copytree(tiny(), tmp_path / "added")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokenizer.get_vocab()])
-    tokenizer.save_pretrained(folder)
-    assert loader(folder)(step()).ordinary_V is None
-
-
 def test_each_window_begins_with_the_bos_that_the_tokenizer_adds(tiny: Tiny) -> None:
     plain, with_bos = loader(tiny())(step()), loader(tiny(bos=True))(step())
     assert set(with_bos.tokens_NL[:, 0].tolist()) == {0}
     assert with_bos.tokens_NL[:, 1:].flatten().tolist() == plain.tokens_NL.flatten().tolist()[:21]
-
-
-def test_a_seed_is_an_order_of_documents(tiny: Tiny) -> None:
-    load = loader(tiny())
-    first, again = load(step(seed=1)), load(step(seed=1))
-    assert first is again
-    other = {load(step(seed=seed)).fingerprint for seed in range(6)}
-    assert len(other) > 1
-    assert loader(tiny())(step(seed=1)).fingerprint == first.fingerprint
 
 
 def test_fewer_windows_where_the_text_is_short_and_none_is_refused(tiny: Tiny) -> None:
@@ -127,8 +107,3 @@ def test_what_is_served_cannot_sample_from_the_reference(tiny: Tiny) -> None:
     assert caught.value.code is ErrorCode.RECIPE_NOT_APPLICABLE
     shipped = load(step(calibration={"source": "shipped", "corpus": "calibration", "documents": 4}))
     assert shipped.tokens_NL.shape == (3, 8)
-
-
-def test_cutting_text_asks_whether_to_go_on_at_each_document(tiny: Tiny) -> None:
-    with pytest.raises(StoppedError):
-        loader(tiny(), check_cancelled=stop_after())(step())

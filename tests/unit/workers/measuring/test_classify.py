@@ -107,20 +107,6 @@ def test_calls_that_the_template_writes() -> None:
     assert text_of(tokenizer, positions, found.masks["template"]).count("</s>") == 2
 
 
-def test_calls_that_the_template_has_no_place_for_stand_in_the_messages() -> None:
-    tokenizer = make_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>\n{% endfor %}"
-    found, positions = classified([conversation("all")], tokenizer)
-    everything = text_of(tokenizer, positions, np.ones(len(positions), dtype=np.bool_))
-    assert '<tools>\n{"type": "function", "function": {"name": "add"' in everything
-    assert '<tool_call>\n{"name": "add", "arguments": {"a": 2}}\n</tool_call></s>' in everything
-    assert '<tool_response>\n{"sum": 2}' in everything
-    assert text_of(tokenizer, positions, found.masks["tool_name"]).strip('" ') == "add"
-    template = text_of(tokenizer, positions, found.masks["template"])
-    assert "assistant\n" in template
-    assert "two" not in template
-
-
 def test_sampled_text_has_answers_and_the_template_s_tokens() -> None:
     tokenizer = make_tokenizer()
     tokens = np.asarray(tokenizer("<s>user 12</s>The dog 34 jumps over it all</s>")["input_ids"], dtype=np.int32)
@@ -131,17 +117,6 @@ def test_sampled_text_has_answers_and_the_template_s_tokens() -> None:
     assert found.masks["answer_start"].sum() == 8
     assert text_of(tokenizer, positions, found.masks["numbers"]).strip() == "34"
     assert text_of(tokenizer, positions, found.masks["template"]) == "</s>"
-
-
-def test_a_paragraph_of_sampled_text_stays_one_beside_special_tokens() -> None:
-    """Its language is told by the small words of all its tokens, not of each token alone."""
-    tokenizer = make_tokenizer()
-    tokens = np.asarray(
-        tokenizer("<s>Die Frau ist nicht in der Stadt und hat das Haus</s>")["input_ids"], dtype=np.int32
-    )
-    found, positions = classified([TextDocument("s", "prose", tokens=tokens, scored_from=3)], tokenizer)
-    german = found.masks["non_english"]
-    assert text_of(tokenizer, positions, german).endswith("StadtundhatdasHaus")  # spaces are tokens of their own here
 
 
 def test_exact_tokens_are_decoded_in_place() -> None:

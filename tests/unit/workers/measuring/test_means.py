@@ -13,14 +13,6 @@ def where(documents: int, each: int) -> Positions:
     return Positions(document, document, document, document, document)
 
 
-def test_a_constant_ratio_has_an_interval_of_no_width() -> None:
-    bottom = np.random.default_rng(0).exponential(size=200)
-    found = ratio(0.4 * bottom, bottom, where(20, 10), seed=0)
-    assert found.ci is not None
-    assert (found.mean, *found.ci) == pytest.approx((0.4, 0.4, 0.4), rel=1e-9)
-    assert found.clusters == "documents"
-
-
 def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
     """Documents with effects of their own: 95 % within what 150 simulations can tell."""
     rng = np.random.default_rng(5)

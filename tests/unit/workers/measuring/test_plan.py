@@ -8,13 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.values import random_values
-from workers.measuring.plan import Scratch, plan_fingerprint, spread
-
-
-def test_equal_plans_have_equal_fingerprints_and_no_two_parts_run_together() -> None:
-    assert plan_fingerprint(["a", "b"]) == plan_fingerprint(["a", "b"])
-    assert plan_fingerprint(["a", "b"]) != plan_fingerprint(["ab", ""])
-    assert plan_fingerprint(["a", "b"]) != plan_fingerprint(["b", "a"])
+from workers.measuring.plan import Scratch, spread
 
 
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=300), st.integers(1, 5000))

@@ -47,17 +47,6 @@ def test_with_a_bos_every_token_is_predicted() -> None:
     assert found.token_id.tolist() == [10, 11, 12, 13]
 
 
-def test_only_scored_positions_are_there() -> None:
-    made = corpus([window(0, 0, [10, 11, 12, 13], [False, True, True])], [4], bos=False)
-    found = positions_of(made)
-    assert found.position.tolist() == [2, 3]
-    assert found.context.tolist() == [2, 3]
-
-
-def test_a_corpus_of_no_windows_has_no_positions() -> None:
-    assert len(positions_of(corpus([], [], bos=False))) == 0
-
-
 @pytest.mark.parametrize("bos", [False, True])
 def test_a_documents_tokens_come_back_without_bos_and_with_gaps_marked(bos: bool) -> None:
     begin = [1] if bos else []

@@ -19,11 +19,9 @@ class Reads:
 def test_it_opens_once(tmp_path: Path) -> None:
     read = Reads()
     sealed = Sealed(read, tmp_path / "seal")
-    assert not sealed.opened
     assert read.count == 0, "nothing is read before it is opened"
     opened = sealed.open("choice")
     assert (opened.content, opened.frozen) == ("the test", "choice")
-    assert sealed.opened
     with pytest.raises(AlreadyReadError):
         sealed.open("choice")
     assert read.count == 1

@@ -106,9 +106,3 @@ def test_weights_that_the_engine_rounds_are_told(
     found = rounded(pair, run)
     assert [warning.split()[2] for warning in found] == told
     assert all(f"run in {run}" in warning for warning in found)
-
-
-def test_packed_weights_are_not_told_as_rounded(wide: Path) -> None:
-    info = inspect(wide)
-    packed = side(info, "other", scheme="w4a16", quantization=PACKED)
-    assert rounded(sides(side(info, "one", scheme="bf16"), packed), "bfloat16") == []

@@ -8,7 +8,6 @@ import pytest
 from numpy.typing import NDArray
 
 from app.contracts.report import BandedSlice, DomainReport
-from tests.support.stopping import StoppedError, stop_after
 from tests.support.values import random_values
 from workers.distributions.intervals import Clusters
 from workers.distributions.token_values import Positions, TokenValues
@@ -155,17 +154,6 @@ def test_positions_in_the_window_are_banded_up_to_the_window() -> None:
     assert sum(band.tokens for band in SUMMARY.by_position) == len(VALUES)
 
 
-@pytest.mark.parametrize(
-    ("window", "last"), [(2, (0, 2)), (16, (0, 16)), (512, (256, 512)), (2048, (1024, 2048)), (700, (512, 700))]
-)
-def test_the_last_band_ends_at_the_window(window: int, last: tuple[int, int]) -> None:
-    context = np.arange(1, window)
-    positions = Positions(np.zeros(window - 1), np.zeros(window - 1), context, context, context)
-    found = summarize(random_values(window - 1), positions, ["prose"], window=window).by_position
-    assert (found[-1].low, found[-1].high) == last
-    assert sum(band.tokens for band in found) == window - 1
-
-
 def test_confidence_is_banded_and_certainty_belongs_to_the_last_band() -> None:
     check_bands(SUMMARY.by_confidence, VALUES.top_probability_reference)
     sure = replace(VALUES, top_probability_reference=np.full(len(VALUES), 1.0000001))
@@ -223,13 +211,6 @@ def test_a_candidate_that_gives_nothing_finite_still_has_a_summary() -> None:
     assert found.delta_p.rms is None
     assert found.excess is None
     assert (found.by_position, found.by_confidence, sum(found.histogram.counts)) == ((), (), 0)
-
-
-def test_a_perplexity_beyond_all_floats_is_null() -> None:
-    lost = replace(VALUES, logp_candidate=np.full(len(VALUES), -1e4))
-    found = summarize(lost, POSITIONS, DOMAINS, window=WINDOW).perplexity
-    assert found.candidate is None
-    assert (found.ratio.mean, found.ratio.ci) == (None, None)
 
 
 # --- the noise floor
@@ -291,8 +272,3 @@ def test_one_window_has_means_but_no_intervals() -> None:
     assert found.divergence.kl.mean is not None
     assert (found.divergence.kl.ci, found.divergence.kl.clusters) == (None, None)
     assert as_mean(None).mean is None
-
-
-def test_a_summary_can_be_cancelled_between_slices() -> None:
-    with pytest.raises(StoppedError):
-        summarize(VALUES, POSITIONS, DOMAINS, window=WINDOW, check_cancelled=stop_after(2))

@@ -56,22 +56,10 @@ def test_the_largest_come_first_and_a_document_gives_a_few() -> None:
     assert kl[open_documents].max() <= kl[chosen].min()
 
 
-@pytest.mark.parametrize("documents", [1, 2, 5])
-def test_few_documents_give_more_each(documents: int) -> None:
-    document = np.repeat(np.arange(documents), 100)
-    kl = np.random.default_rng(1).gamma(1.0, size=document.size)
-    assert len(worst_indices(kl, document, np.ones(kl.size, dtype=np.bool_))) == WORST_TOKENS
-
-
 def test_what_does_not_differ_or_is_not_finite_is_not_among_the_worst() -> None:
     kl = np.array([0.0, 2.0, np.nan, 1.0, 5.0])
     usable = np.array([True, True, False, True, False])
     assert worst_indices(kl, np.zeros(5, dtype=np.int64), usable) == [1, 3]
-
-
-def test_equal_values_keep_the_order_of_the_text() -> None:
-    everything = np.ones(20, dtype=np.bool_)
-    assert worst_indices(np.ones(20), np.zeros(20, dtype=np.int64), everything) == list(range(20))
 
 
 def test_rows_hold_ids_and_numbers_and_text_only_where_it_may_be_stored() -> None:
@@ -134,15 +122,3 @@ def test_a_passage_ends_where_the_text_is_not_known() -> None:
 def test_pieces_join_to_the_text_however_its_characters_are_cut(text: str) -> None:
     tokens = list(text.encode("utf-8", errors="replace"))
     assert "".join(pieces(tokens, of_bytes)) == of_bytes(tokens)
-
-
-def test_a_character_stands_at_its_last_byte() -> None:
-    assert pieces(list("aé".encode()), of_bytes) == ["a", "", "é"]
-    assert pieces(list("é".encode())[:1], of_bytes) == ["\N{REPLACEMENT CHARACTER}"]
-
-
-def test_a_tokenizer_that_changes_earlier_text_is_decoded_token_by_token() -> None:
-    def cleaning(tokens: Sequence[int]) -> str:
-        return bytes(tokens).decode().replace(" .", ".")
-
-    assert pieces(list(b"a ."), cleaning) == ["a", " ", "."]

@@ -138,26 +138,6 @@ def test_a_refusal_that_quotes_a_message_is_not(said: str) -> None:
     assert "secret" not in caught.value.detail
 
 
-SECRET = "a secret\nof two lines"
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ {}[messages[0].content].x }}",  # told as Python writes it
-        "{{ {}[messages[0].content.split('\n')[1]].x }}",
-        "{% for m in messages %}{% for call in m.tool_calls %}{{ call.function.name }}{% if call.function.arguments %}"
-        "{{ raise_exception('these are odd: ' ~ call.function.arguments) }}{% endif %}{% endfor %}{% endfor %}",
-    ],
-)
-def test_nor_is_one_that_quotes_a_part_or_what_a_call_is_given(template: str) -> None:
-    call = ToolCall(name="add", arguments={"deep": [{"in": SECRET}]})
-    messages = [Message(role="user", content=SECRET), Message(role="assistant", tool_calls=(call,))]
-    with pytest.raises(HemostatError) as caught:
-        chat_tokens(with_template(template), messages, name="Document 'd'")
-    assert caught.value.detail == "Document 'd': the chat template refuses the messages."
-
-
 def test_a_template_that_takes_no_arguments_but_text_gets_calls_in_the_message() -> None:
     tokenizer = with_template(CALLS_AS_TEXT)
     call = ToolCall(name="add", arguments={"a": 1})

@@ -6,7 +6,7 @@ from app.contracts.errors import ErrorCode
 from app.contracts.text import MAX_DOCUMENTS, Document, Message
 from app.settings import Settings
 from tests.support.refusals import refused
-from workers.text.documents import Intake, TextDocument, check_text, of_inline
+from workers.text.documents import Intake, TextDocument, of_inline
 
 
 def document(name: str, text: str) -> Document:
@@ -35,10 +35,6 @@ def test_what_is_not_text_is_refused_by_id_and_place(bad: str, chat: bool, setti
     assert "'d7'" in caught.value.detail
     assert caught.value.pointer == "/text/documents/1"
     assert "pair" not in caught.value.detail
-
-
-def test_check_text_counts_utf8_bytes() -> None:
-    assert check_text("aé€🙂", name="x") == 1 + 2 + 3 + 4
 
 
 def test_a_repeated_id_is_refused(settings: Callable[..., Settings]) -> None:

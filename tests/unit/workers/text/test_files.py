@@ -62,16 +62,6 @@ def test_a_pipe_in_a_folder_is_not_waited_for(settings: Make, name: str) -> None
     assert f"c/{name}" in error.detail
 
 
-def test_a_file_whose_name_no_report_could_hold_is_refused(settings: Make) -> None:
-    use = settings()
-    write(use.text_root, "c/a.txt", "one two")
-    write(use.text_root, "c/caf\udce9.txt", "one two")  # Latin-1
-    error = refused("c", use)
-    assert error.code is ErrorCode.DOCUMENT_NOT_TEXT
-    assert "caf" in error.detail
-    assert error.detail.isascii()
-
-
 def test_a_folder_stands_for_all_its_files_in_order_of_path(settings: Make) -> None:
     use = settings()
     write(use.text_root, "c/b.txt", "two")
@@ -117,15 +107,6 @@ def test_a_linked_folder_is_not_walked_into(settings: Make) -> None:
     write(use.text_root, "c/a.txt", "fine")
     (use.text_root / "c" / "more").symlink_to(use.text_root.parent / "outside")
     assert [document.id for document in load_files(source("c"), settings=use)] == ["c/a.txt"]
-
-
-def test_a_link_within_the_root_is_read(settings: Make) -> None:
-    use = settings()
-    target = write(use.text_root, "data/a.txt", "fine")
-    assert use.text_root is not None
-    (use.text_root / "c").mkdir()
-    (use.text_root / "c" / "b.txt").symlink_to(target)
-    assert [document.text for document in load_files(source("c"), settings=use)] == ["fine"]
 
 
 def test_what_is_not_there_or_empty_is_not_found(settings: Make) -> None:
@@ -206,15 +187,6 @@ def test_a_text_above_the_limit_is_refused_before_it_is_read_whole(settings: Mak
     write(use.text_root, "d/1.txt", "x" * 512)
     write(use.text_root, "d/2.txt", "x" * 512)
     assert len(load_files(source("d"), settings=use)) == 2
-
-
-def test_two_files_of_a_folder_must_not_share_an_id(settings: Make) -> None:
-    use = settings()
-    write(use.text_root, "c/a.jsonl", '{"id": "same", "text": "one"}')
-    write(use.text_root, "c/b.jsonl", '{"id": "same", "text": "two"}')
-    error = refused("c", use)
-    assert error.code is ErrorCode.INVALID_REQUEST
-    assert "'same'" in error.detail
 
 
 def test_it_tells_how_far_it_is_and_stops_when_told(settings: Make) -> None:

@@ -1,7 +1,6 @@
 """What a point is known by: all that decides its values, by content, and nothing else."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,20 +123,6 @@ def test_a_text_that_is_too_short_gives_another_key_than_one_that_has_grown(job:
     assert short != whole
     assert job.key(recipe) == short
     assert job.key(recipe_of([GPTQ | {"bits": 3}])) != short
-
-
-def test_the_key_does_not_change_with_what_decides_no_value(job: Job) -> None:
-    recipes = [recipe_of(steps) for steps in ([GPTQ], [MERGE], [RTN], [])]
-    before = [job.key(recipe) for recipe in recipes]
-    assert len(set(before)) == 4
-    for file in (job.folder / "texts" / "fit.txt", job.partner / "model.safetensors"):
-        os.utime(file, (1, 1))
-    (job.folder / "texts" / "other.txt").write_text("not asked for")
-    (job.partner / "README.md").write_text("read by nobody")
-    # beyond the windows that are taken
-    with (job.folder / "texts" / "fit.txt").open("a") as stream:
-        stream.write("and so on")
-    assert [job.key(recipe) for recipe in recipes] == before
 
 
 def test_the_key_changes_with_the_model_and_the_recipe(job: Job, tiny: Tiny) -> None:
