@@ -89,11 +89,6 @@ class Interaction(Contract):
     p: Number = Field(
         description="of I = 0, after Holm's correction over all cells of the surface (of the domain, of the class)"
     )
-    within_margin: bool | None = Field(
-        default=None,
-        description="whether the whole interval is within the margin, whatever the kind; null: there is no interval, "
-        "or no margin was stated",
-    )
 
 
 class Limit(Contract):

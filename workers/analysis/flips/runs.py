@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +31,8 @@ def teaches(steps: Iterable[str]) -> bool:
 class Run:
     """One task, answered by two models.
 
-    `task` is its name, `fingerprint` that of its items, `source` that of all items that they were drawn from, "" in
-    runs that were stored before it was; `flips` of `items` items flipped; `kl` is the mean KL of the candidate over the
+    `task` is its name, `fingerprint` that of its items, `source` that of all items that they were drawn from, "" if
+    they are all; `flips` of `items` items flipped; `kl` is the mean KL of the candidate over the
     job's text, nats per token. `reference` and `candidate` are fingerprints of weights.
     """
 
@@ -75,13 +75,7 @@ def read(home: Path) -> list[Run]:
         run = _run(line)
         if run is not None and run.usable:
             found[run.job, run.fingerprint] = run
-    return list(_distinct(_sourced(found.values())))
-
-
-def _sourced(runs: Collection[Run]) -> Iterable[Run]:
-    """Runs that were stored without a source have that of a later run of the same items, where there is one."""
-    known = {run.fingerprint: run.source for run in runs if run.source}
-    return (run if run.source else replace(run, source=known.get(run.fingerprint, "")) for run in runs)
+    return list(_distinct(found.values()))
 
 
 def _distinct(runs: Iterable[Run]) -> Iterable[Run]:

@@ -157,7 +157,6 @@ class Table:
                 nats=mean,
                 p=p,
                 kind=_kind(mean, p, margin),
-                within_margin=_within(mean, margin),
             )
             for (cell, _), mean, p in zip(self._paired, means, adjusted, strict=True)
         )
@@ -360,11 +359,8 @@ def _fewest(record: PointRecord, same: Sequence[PointRecord]) -> PointRecord:
 def _kind(nats: Mean, p: float | None, margin: float) -> Kind:
     if p is not None and p < LEVEL:
         return "compounds" if (nats.mean or 0.0) > 0 else "overlaps"
-    return "additive_within_margin" if _within(nats, margin) else "no_departure_shown"
-
-
-def _within(nats: Mean, margin: float) -> bool | None:
-    return None if nats.ci is None else -margin < nats.ci[0] and nats.ci[1] < margin
+    inside = nats.ci is not None and -margin < nats.ci[0] and nats.ci[1] < margin
+    return "additive_within_margin" if inside else "no_departure_shown"
 
 
 def value_at(axis: Axis, place: float) -> float | None:

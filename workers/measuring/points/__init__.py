@@ -11,5 +11,4 @@ there whole. The attempt after a lost one finds it, and so does a second worker 
 point holds a lock on it meanwhile, which the kernel drops when its holder dies (`runner`).
 
 `PointRecord` (`record`) has a point's divergences, perplexity, agreement and severity, and its sums by window.
-`losses_of` turns the sums of several points into sums by document that intervals and fits resample jointly.
 """

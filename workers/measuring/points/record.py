@@ -18,7 +18,6 @@ from app.contracts.distances import DISTANCES
 from app.contracts.report import Count, Divergence, Mean, Perplexity, Severity, SeverityVerdict
 from app.contracts.request import Thresholds
 from app.files import write_atomically
-from workers.analysis.threshold.documents import DocumentLosses, Quantity
 from workers.distributions.intervals import Clusters
 from workers.distributions.statistics import exponential, perplexity
 from workers.distributions.token_values import Floats, Ints, Positions, TokenValues
@@ -152,22 +151,6 @@ def record_of(
 def by_document(sums_W: Sequence[float], document_W: Ints, documents: int) -> Array:
     """Sums by document (D,) from sums by window; `document_W` is the document of each window."""
     return np.bincount(document_W, weights=np.asarray(sums_W, dtype=np.float64), minlength=documents).astype(np.float64)
-
-
-def losses_of(records: Sequence[PointRecord], document_W: Ints, documents: int, quantity: Quantity) -> DocumentLosses:
-    """Sums by document of whole points, in the order given, as fits and intervals resample them.
-
-    Documents without a usable position are left out. Raises ValueError for fewer than six documents, and for points
-    that are not whole: their tokens differ.
-    """
-    if not records or not all(record.whole for record in records):
-        raise ValueError("only whole points have the same tokens")
-    all_sums = [record.sums for record in records if record.sums is not None]
-    tokens_D = by_document(all_sums[0].tokens, document_W, documents)
-    column = "loss" if quantity == "perplexity" else "kl"
-    sum_PD = np.array([by_document(getattr(sums, column), document_W, documents) for sums in all_sums])
-    there = tokens_D > 0
-    return DocumentLosses.of(sum_PD[:, there], tokens_D[there], quantity)
 
 
 def _finite(value: float) -> float | None:

@@ -38,23 +38,6 @@ def test_draws_of_one_task_answered_by_the_same_models_are_one_observation_of_th
     assert {run.identity for run in read(tmp_path)} == {RUN.fingerprint}
 
 
-def test_a_part_that_was_stored_without_a_source_joins_its_task_once_the_same_items_are_run_again(
-    tmp_path: Path,
-) -> None:
-    old = replace(RUN, candidate="d", fingerprint="e" * 64, items=12, flips=1)
-    other = replace(old, job="diag_2", candidate="g", fingerprint="b" * 64)
-    add(tmp_path, [old, other, replace(RUN, job="diag_3")])
-    assert [run.identity for run in read(tmp_path)] == [old.fingerprint, other.fingerprint, RUN.fingerprint]
-    again = replace(old, job="diag_4", candidate="h", source=RUN.fingerprint)
-    add(tmp_path, [again])
-    assert [run.identity for run in read(tmp_path)] == [
-        RUN.fingerprint,
-        other.fingerprint,
-        RUN.fingerprint,
-        RUN.fingerprint,
-    ]
-
-
 def test_what_cannot_be_read_or_says_nothing_is_passed_over(tmp_path: Path) -> None:
     add(tmp_path, [RUN, replace(RUN, job="a", candidate="x", kl=0.0), replace(RUN, job="b", candidate="y", flips=300)])
     line = (tmp_path / FILE).read_text().splitlines()[0]

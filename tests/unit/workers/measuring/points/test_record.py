@@ -6,7 +6,7 @@ from scipy import stats
 
 from app.contracts.request import Thresholds
 from tests.support.sweep_reports import DOCUMENTS, TOKENS, positions, values
-from workers.measuring.points.record import PointRecord, losses_of, record_of
+from workers.measuring.points.record import PointRecord, record_of
 
 
 def made(kl=0.1, loss=0.08, *, floor=0.0, **more):
@@ -35,15 +35,6 @@ def test_no_floor_is_taken_off_where_the_point_is_the_reference_to_the_last_bit(
 def test_a_point_with_logits_that_are_not_finite_is_a_collapse_and_stands_in_no_curve():
     point = made(broken=7)
     assert (point.nonfinite_positions, point.severity, point.whole) == (7, "collapse", False)
-    with pytest.raises(ValueError, match="whole"):
-        losses_of([point], np.arange(DOCUMENTS), DOCUMENTS, "perplexity")
-
-
-def test_losses_by_document_add_up_to_the_perplexity():
-    points = [made(0.1, 0.08), made(0.3, 0.25, seed=1)]
-    losses = losses_of(points, np.arange(DOCUMENTS), DOCUMENTS, "perplexity")
-    assert np.exp(losses.logs()) == pytest.approx([p.perplexity.candidate for p in points if p.perplexity])
-    assert np.exp(losses_of(points, np.arange(DOCUMENTS), DOCUMENTS, "divergence").logs()) == pytest.approx([0.1, 0.3])
 
 
 def test_a_file_is_whole_or_no_point(tmp_path):
