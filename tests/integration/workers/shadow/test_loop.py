@@ -359,7 +359,7 @@ def test_nothing_of_what_was_said_is_on_disk_or_in_the_log(shadow: Shadow, redis
     needles = [str(list(sample.prompt[5:10]))[1:-1] for sample in marked]
     needles += [needle.replace(" ", "") for needle in needles]
     files = [file for file in shadow.folder.rglob("*") if file.is_file()] + [shadow.log]
-    assert len(files) > 2
+    assert len(files) >= 2
     for file in files:
         text = file.read_text(errors="replace")
         assert not any(needle in text for needle in needles), file
