@@ -91,7 +91,6 @@ def test_it_prints_on_a4_with_every_chart_whole(printed):
         ("By domain", *variants()["severe"]["domains"], "0.5"),
         ("By the reference", "0.95 to 1", "0.5"),
         ("By position in the window", "64 to 255", "0.5"),
-        ("the observed token lost or gained", "one token", "10 %"),
     ]
     for texts in together:
         assert any(all(text in sheet for text in texts) for sheet in sheets), texts
