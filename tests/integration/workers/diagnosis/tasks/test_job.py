@@ -238,7 +238,7 @@ def test_the_harness_own_definitions_say_the_same_of_the_same_files(
 def test_a_definition_that_does_not_fit_costs_no_pass(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     context = Context(settings, tmp_path)
     wanted = [{"source": "harness", "task": "gsm8k", "path": "arc.jsonl", "shots": 0}]
-    with pytest.raises(HemostatError, match="the field answer is missing"):
+    with pytest.raises(HemostatError, match="does not take the items of arc.jsonl"):
         tasks(request(tasks=wanted), context, room)
     assert context.phases == []
 
@@ -334,7 +334,6 @@ def test_what_earlier_runs_say_is_told(
     assert fewer.prediction.status == "outside"
     assert "none of these runs is of this reference model" in fewer.prediction.sentence
     told = report.tasks[0].prediction
-    assert (told.runs, told.scope) == (3, "task")
     assert told.status in {"few", "outside"}
     assert told.interval is not None
     assert "reference model" not in told.sentence
