@@ -238,7 +238,7 @@ def test_the_harness_own_definitions_say_the_same_of_the_same_files(
 def test_a_definition_that_does_not_fit_costs_no_pass(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
     context = Context(settings, tmp_path)
     wanted = [{"source": "harness", "task": "gsm8k", "path": "arc.jsonl", "shots": 0}]
-    with pytest.raises(HemostatError, match="does not take the items of arc.jsonl"):
+    with pytest.raises(HemostatError, match="does not take the items"):
         tasks(request(tasks=wanted), context, room)
     assert context.phases == []
 
