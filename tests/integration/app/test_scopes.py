@@ -312,3 +312,26 @@ async def test_each_change_is_recorded_with_who_what_and_which(
     metrics = (await http.get("/metrics", headers=bearer("metrics"))).text
     assert 'hemostat_owner_requests_total{owner="ann",status="202"} 2.0' in metrics
     assert 'hemostat_owner_requests_total{owner="ann",status="403"} 1.0' in metrics
+
+
+async def test_an_unreadable_job_of_another_owner_is_not_there_either(http: httpx.AsyncClient, keyed: FastAPI) -> None:
+    mine = await submit(http, "ann")
+    await keyed.state.hemostat.redis.hset(f"hemostat-jobs:job:{mine}", "metadata", "of another version")
+    assert (await http.get(f"{JOBS}/{mine}", headers=bearer("ann"))).json()["code"] == "job_unreadable"
+    assert (await http.get(f"{JOBS}/{mine}", headers=bearer("bob"))).json()["code"] == "job_not_found"
+    for _ in range(2):
+        await http.post(f"{JOBS}/{mine}/cancel", headers=bearer("bob"))
+        assert (await http.delete(f"{JOBS}/{mine}", headers=bearer("bob"))).json()["code"] == "job_not_found"
+    await http.post(f"{JOBS}/{mine}/cancel", headers=bearer("ann"))
+    assert (await http.delete(f"{JOBS}/{mine}", headers=bearer("ann"))).status_code == 204
+
+
+async def test_a_list_reads_no_job_of_others(http: httpx.AsyncClient, keyed: FastAPI) -> None:
+    for _ in range(30):
+        await submit(http, "bob", metadata={"team": "red"})
+    mine = await submit(http, "ann", metadata={"team": "red"})
+    redis = keyed.state.hemostat.redis
+    before = (await redis.info("commandstats"))["cmdstat_hmget"]["calls"]
+    assert await listed(http, "ann", "metadata=team=red&status=queued") == [mine]
+    after = (await redis.info("commandstats"))["cmdstat_hmget"]["calls"]
+    assert after - before < 10

@@ -1,3 +1,4 @@
+import os
 import stat
 import subprocess
 import sys
@@ -209,3 +210,28 @@ def test_any_other_address_is_refused_without_keys(tmp_path, host):
     ring = check_binding(Settings(host=host, api_keys_file=file))
     assert ring is not None
     assert ring.find(key_text("k")) is not None
+
+
+def test_an_edit_that_keeps_size_and_time_of_the_file_counts(tmp_path):
+    file, clock = write_keys(tmp_path / "keys", key_line("ci", "read")), Clock()
+    ring = KeyFile(file, clock=clock)
+    before = file.stat()
+    write_keys(file, key_line("op", "read"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    clock.now += LOOK_S
+    assert ring.find(key_text("ci")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-02", 86400),
+        ("1970-01-01T00:01:00Z", 60),
+        ("1970-01-01T00:01:00", 60),
+        ("1970-01-01T02:00:00+02:00", 0),
+    ],
+)
+def test_a_time_is_utc_unless_it_names_a_zone(text, seconds):
+    assert parse_time(text) == seconds
+    assert parse_time(written_time(seconds)) == seconds
