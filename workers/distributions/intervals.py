@@ -13,10 +13,10 @@ skew.
 
 Two additions, both measured by the simulation in the tests and told in docs/statistics.md:
 
-- With few, skewed clusters even bootstrap-t covers too little (its error is of order 1/N, and the sample's own tail is
-  shorter than the population's). α = 5 % is lowered by min(2 %, 0.3 γ²/N), γ the skewness of the residuals. It vanishes
-  for symmetric residuals and as N grows. Any other α, as p-values need one (`significance`), is lowered by the same
-  share of itself.
+- With few, skewed clusters even bootstrap-t covers too little: its error is of order 1/N, and the sample's own tail is
+  shorter than the population's. So α = 5 % is lowered by min(2 %, 0.3 γ²/N), γ the skewness of the residuals. The
+  change vanishes for symmetric residuals and as N grows. Any other α, as p-values need one (`significance`), is lowered
+  by the same share of itself.
 - |t*| is capped at 6. Where one document holds all there is (one disagreement among thousands of tokens), draws without
   that document have se* = 0 and t* infinite. With the cap the upper limit is 7 times the mean, where the exact Poisson
   limit of a single event is 5.6 times.
@@ -50,8 +50,8 @@ _BLOCK = 1 << 20
 
 DESCRIPTION = (
     "95 % studentized bootstrap over clusters for the ratio of sums to tokens, standard error by linearization, "
-    f"{RESAMPLES} resamples, wider for skewed values; clusters are documents, windows where fewer than "
-    f"{FEWEST_CLUSTERS} documents are at hand; Student's t for 2 to {FEWEST_CLUSTERS - 1} clusters, none for one"
+    f"{RESAMPLES} resamples, wider for skewed values. Clusters are documents, or windows if fewer than "
+    f"{FEWEST_CLUSTERS} documents are at hand. Student's t for 2 to {FEWEST_CLUSTERS - 1} clusters, none for one"
 )
 
 

@@ -2,9 +2,9 @@
 
 Two bytes a number (bf16; four where the engine computes in float32), memory-mapped. One folder a key:
 
-    header.json     lengths of the windows, hidden size, dtype, SHA-256 of the states, what they are of
-    hidden.bin      the rows of all windows, one after the other
-    NAME.json       sidecars: small results that belong to these states (the noise floor)
+    - header.json     lengths of the windows, hidden size, dtype, SHA-256 of the states, what they are of
+    - hidden.bin      the rows of all windows, one after the other
+    - NAME.json       sidecars: small results that belong to these states (the noise floor)
 
 While a pass runs, its rows stand in `partial.bin`, and `partial.json` says how many windows are safely on disk and what
 they hash to. The pass after a lost one goes on from there. The header appears last, by a rename, and so what has one is

@@ -1,15 +1,15 @@
 """Is our head the engine's head? Checked once, before a number is believed.
 
 The pooling engine that gives hidden states has no head. Ours is compared with the log-probabilities that a
-generate-runner engine of the same weights computes for the same short text. vLLM's own logits are rounded to bf16,
+generate-runner engine of the same weights computes for the same short text. The logits of vLLM are rounded to bf16,
 whose spacing is 2^-8 relative to the largest logit. So |Δ ln p| ≤ 2^-7 · max|logit| is what rounding of logits
 explains.
 
 The hidden states themselves are not the same in two engines either, where both ran the text in batches of another
-shape. Every block rounds the residual stream to bf16 twice, in another order of sums. n roundings of relative size 2^-8
-in random directions move h by √n · 2^-8 · |h|, and ln p by that times the length of its gradient over √D. `SIGMAS` of
-these are allowed at a single position, but only few positions may need it: a head that we misunderstand is off
-everywhere.
+shape. Every block rounds the residual stream to bf16 twice, in another order of sums. In random directions n roundings
+of relative size 2^-8 move h by √n · 2^-8 · |h|. They move ln p by that times the length of its gradient over √D.
+`SIGMAS` of these are allowed at a single position, but only few positions may need it: a head that we misunderstand is
+off everywhere.
 
 A scale that is wrong by 1 % moves single positions by less than rounding does, and all of them the same way. So our
 ln p less the engine's, of the 64 likeliest tokens at each position, is regressed on the mean of both, each less its

@@ -1,10 +1,10 @@
 """Whether a mean differs from 0, and what is left of that where many are asked at once.
 
 The p-value is the one that belongs to the intervals of `workers.distributions.intervals`. It is the level α at which
-the interval of confidence 1 - α, from the same draws and with its change of level for skewness, just touches 0 (Davison
-& Hinkley, Bootstrap Methods and their Application, §5.5). It is below 5 % exactly where the 95 % interval leaves 0 out.
-So many draws tell no tail thinner than one of them: p is never 0 with six clusters or more. Two to five clusters get
-Student's t, as their intervals do; one gets no p-value.
+the interval of confidence 1 - α just touches 0 (Davison & Hinkley, Bootstrap Methods and their Application, §5.5). That
+interval comes from the same draws, with its change of level for skewness. The p-value is below 5 % exactly where the 95
+% interval leaves 0 out. So many draws tell no tail thinner than one of them: p is never 0 with six clusters or more.
+Two to five clusters get Student's t, as their intervals do; one gets no p-value.
 
 Holm's correction (Scand. J. Statist. 6, 1979) bounds the chance of any false difference among all that were asked,
 whatever their dependence.

@@ -3,6 +3,7 @@
 p and q are its probabilities in the two models, r = ln(q/p), x = |r|, g = max(p, q), E = e^−x, w = 1 − E. Then
 
     KL(p‖q)   g·A where q ≤ p, else g·B     A = x − w          TV   g·w / 2
+
     KL(q‖p)   g·B where q ≤ p, else g·A     B = w − x·E        JS   g·J,  2J = (1 + E)·ln(2 / (1 + E)) − x·E
 
 Since Σp = Σq = 1, the sums are the usual definitions: KL(p‖q) = Σ p·ln(p/q) = Σ (p·ln(p/q) − p + q), whose summands

@@ -73,9 +73,9 @@ def rounded(sides: Sides, dtype: str) -> list[str]:
         if side.info.quantization is None and dtype in _NARROWER.get(side.info.scheme, ())
     }
     return [
-        f"Weights of {alias} are stored as {_STORED[scheme]} and run in {dtype}: what {dtype} cannot hold of them is "
+        f"Weights of {alias} are stored as {_STORED[scheme]} and run in {dtype}. What {dtype} cannot hold of them is "
         "rounded away before anything is compared, so no number here says what that costs. "
-        f'dtype = "{_STORED[scheme]}" of both models in models.toml runs them as they are.'
+        f'With dtype = "{_STORED[scheme]}" of both models in models.toml they run as they are.'
         for alias, scheme in wide.items()
     ]
 

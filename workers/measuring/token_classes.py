@@ -88,8 +88,8 @@ def multiplicity(classes: int, without: Sequence[str]) -> str:
     if judged:
         told.append(
             f"Each interval of a difference is a 95 % one of its own: of {judged} such about {judged * LEVEL:.2g} miss "
-            f"by chance. p values are of the difference from all other positions, adjusted over {judged} "
-            f"{'class' if judged == 1 else 'classes'} (Holm): below {LEVEL:g} the class differs, and the chance that "
+            f"by chance. The p values are of the difference from all other positions, adjusted over {judged} "
+            f"{'class' if judged == 1 else 'classes'} (Holm). Below {LEVEL:g} the class differs, and the chance that "
             f"any such statement of this table is wrong is at most {100 * LEVEL:g} %."
         )
     return " ".join(told)

@@ -5,15 +5,15 @@ A run i of task t with n items has k flips, k ~ Binomial(n, π), and
     ln(−ln(1 − π)) = α + β ln KL + u_t + e_i,    u_t ~ N(0, σ²),  e_i ~ N(0, τ²).
 
 The complementary log-log link fits because small damage flips items one by one (π ≈ e^η, so π is proportional to KL^β)
-and large damage fills up. Where answers flip because a margin between two of them is crossed, the shift is of the order
-of √KL, so β is about ½; that is the prior's centre, wide enough to be overruled. u is what a task of its own does (its
-items lie near the border or far from it), e what the kind of damage does; without them intervals would be those of
-coin tosses and far too narrow.
+and large damage fills up. If answers flip because a margin between two of them is crossed, the shift is of the order of
+√KL. So β is about ½: that is the prior's centre, and the prior is wide enough to be overruled. The term u is what a
+task of its own does: its items are near the border or far from it. The term e is what the kind of damage does. Without
+both, intervals would be those of coin tosses and far too narrow.
 
-σ and τ are averaged over, on a grid, with half-normal priors; given them α, β and u are Gaussian about the mode, with
-the working responses and weights of the binomial likelihood at the fitted values (Breslow and Clayton, JASA 88 (1993)
-9–25). What comes of it is a mixture of Gaussians on the scale of the link. A prediction is for a run of so many items
-and holds their coin tosses, too. Coverage is simulated in tests/bench/flips.py.
+The scales σ and τ are averaged over, on a grid, with half-normal priors. Given them, α, β and u are Gaussian about the
+mode. The working responses and weights are those of the binomial likelihood at the fitted values (Breslow and Clayton,
+JASA 88 (1993) 9–25). What comes of it is a mixture of Gaussians on the scale of the link. A prediction is for a run of
+so many items and holds their coin tosses, too. Coverage is simulated in tests/bench/flips.py.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def _given_scales(design: Array, items: Array, rates: Array, scales: Array) -> t
     """(log evidence, mean, covariance) of α, β, u for each row (σ, τ) of `scales`: shapes (g), (g, p), (g, p, p) for g
     rows and p columns of `design`.
 
-    The working response z = η + (k/n − π)/π' has variance π(1 − π)/(n π'²) + τ²; η is each run's own posterior mean,
-    its e_i included, and both are found by turns.
+    The working response z = η + (k/n − π)/π' has variance π(1 − π)/(n π'²) + τ². Its η is each run's own posterior
+    mean, with its e_i included. Both are found by turns.
     """
     prior_mean = np.zeros(design.shape[1])
     prior_mean[:2] = INTERCEPT_MEAN, SLOPE_MEAN

@@ -1,7 +1,7 @@
 """The runs that were seen: one line a task of a finished job, in a file below the service's home.
 
-Lines are only ever added, each in one write, so that two workers may add at once; a job that was run twice is in it
-twice and is read once. A line that cannot be read (another version's, or cut off by a full disk) is passed over.
+Lines are only ever added, each in one write, so two workers may add at once. A job that was run twice is in it twice
+and is read once. A line that cannot be read (another version's, or cut off by a full disk) is passed over.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def teaches(steps: Iterable[str]) -> bool:
 class Run:
     """One task, answered by two models.
 
-    `task` is its name, `fingerprint` that of its items, `source` that of all items that they were drawn from, "" if
-    they are all; `flips` of `items` items flipped; `kl` is the mean KL of the candidate over the
-    job's text, nats per token. `reference` and `candidate` are fingerprints of weights.
+    `task` is its name, `fingerprint` that of its items. `source` is the fingerprint of all items that they were drawn
+    from, "" if they are all. Of `items` items `flips` flipped. `kl` is the mean KL of the candidate over the job's
+    text, in nats per token. `reference` and `candidate` are fingerprints of weights.
     """
 
     job: str
@@ -79,8 +79,9 @@ def read(home: Path) -> list[Run]:
 
 
 def _distinct(runs: Iterable[Run]) -> Iterable[Run]:
-    """The same models over the same text and task give the same answers: told twice it is still one observation, and
-    so are draws of the task's items, which share them. The run of the most items is, the last of several."""
+    """The same models over the same text and task give the same answers. Two records of them are one observation, and
+    so are draws of the task's items, which share them. Kept is the run of the most items, and of several such the
+    last."""
     kept: dict[tuple[object, ...], Run] = {}
     for run in runs:
         same = (run.reference, run.candidate, run.text, run.identity) if run.candidate else (run.job, run.fingerprint)

@@ -17,12 +17,11 @@ def accuracy(choices: Sequence[int]) -> float:
 
 
 def commonest(items: Sequence[tuple[Sequence[str], int | None]]) -> float:
-    """Share of items, each (choices, place of the right one), that anyone who always takes the commonest right choice
-    has right, where all items have the same choices and that one is right more often than uniform golds make it; else
-    0.
+    """Share of items that are right for anyone who always takes the commonest right choice.
 
-    The commonest of several is always a little above its share by chance, so that it must be so by an exact binomial
-    test at 5 %, times the number of choices (Bonferroni).
+    `items` are (choices, place of the right one) each. The share is 0 unless all items have the same choices and that
+    choice is right more often than uniform golds make it. The commonest of several is always a little above its share
+    by chance. So an exact binomial test must show it at 5 %, its p times the number of choices (Bonferroni).
     """
     same = {tuple(choices) for choices, _ in items}
     if len(same) != 1 or not (count := len(same.pop())):

@@ -4,10 +4,10 @@ Of one task it is (reference − candidate) / reference in accuracy, the publish
 interval for the ratio of paired shares (`ratio`). A gain is a loss below 0, and counts as such: the published figures
 drop gains, which would bias a mean. Of several tasks it is the plain mean, each task once, however many items it has.
 
-The mean's interval is made of the tasks' own limits (the method of variance estimates recovery: Zou, Huang and Zhang,
-Computational Statistics & Data Analysis 53 (2009) 1080–1085), items of different tasks being independent: with losses
-d, limits l and u, and T tasks it is d̄ − √Σ(d − l)²/T to d̄ + √Σ(u − d)²/T, and of one task that task's own. It is over
-items: the tasks are those that were asked, not a sample of all there are.
+The mean's interval is made of the tasks' own limits, as items of different tasks are independent. This is the method of
+variance estimates recovery (Zou, Huang and Zhang, Computational Statistics & Data Analysis 53 (2009) 1080–1085). With
+losses d, limits l and u, and T tasks it is d̄ − √Σ(d − l)²/T to d̄ + √Σ(u − d)²/T. Of one task it is that task's own.
+The interval is over items: the tasks are those that were asked, not a sample of all there are.
 """
 
 from __future__ import annotations

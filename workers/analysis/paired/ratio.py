@@ -1,8 +1,8 @@
 """The score interval for the ratio of two paired shares: what part of the reference's accuracy the candidate keeps.
 
 Nam and Blackwelder, Statistics in Medicine 21 (2002) 689–699; Tang, Tang and Chan, Statistics in Medicine 22 (2003)
-1217–1233. With R right answers of the reference, C of the candidate, of m items that at least one of the two answers
-rightly, the statistic for a supposed ratio θ is
+1217–1233. Of m items that at least one of the two answers rightly, the reference has R right answers and the candidate
+C. The statistic for a supposed ratio θ is
 
     z(θ) = (C − θR) / √(m (θ − 1 + (1 + θ) q))
 
@@ -23,9 +23,14 @@ _MOST = 1e9
 
 
 def harmful_under(pairs: Pairs, ratio: float) -> float:
-    """q: the most likely share of harmful flips among items that one of both answers rightly, where the true ratio of
-    accuracies is `ratio`. A root of (1 + θ) m q² + ((θ² − 1) R − x − y) q − y (θ − 1) = 0 with x helpful and y harmful
-    flips; never so low that a share of helpful ones would be below 0."""
+    """q: the most likely share of harmful flips among items that one of both answers rightly.
+
+    The true ratio of accuracies is `ratio`, θ. With x helpful and y harmful flips q is a root of
+
+        (1 + θ) m q² + ((θ² − 1) R − x − y) q − y (θ − 1) = 0
+
+    It is never so low that a share of helpful ones would be below 0.
+    """
     m = pairs.both_right + pairs.flips
     a = (1 + ratio) * m
     b = (ratio * ratio - 1) * (pairs.both_right + pairs.harmful) - pairs.flips

@@ -19,8 +19,11 @@ from workers.analysis.paired.pairs import Interval, Pairs
 
 
 def harmful_under(pairs: Pairs, difference: float) -> float:
-    """q: the most likely probability of a harmful flip where the true difference is `difference`. A root of
-    2n q² + B q + C = 0 with B = (2n − x + y) λ − x − y and C = −y λ (1 − λ)."""
+    """q: the most likely probability of a harmful flip if the true difference is `difference`, λ.
+
+    It is a root of 2n q² + B q + C = 0. With x helpful and y harmful flips, B is (2n − x + y) λ − x − y and C is
+    −y λ (1 − λ).
+    """
     n, x, y = pairs.items, pairs.helpful, pairs.harmful
     a, b, c = 2.0 * n, (2 * n - x + y) * difference - x - y, -y * difference * (1 - difference)
     root = math.sqrt(max(b * b - 4 * a * c, 0.0))

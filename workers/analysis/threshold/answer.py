@@ -3,20 +3,22 @@
 `s0`, `params` and `log_sse` are always those of the published form, so that curves can be compared with the publication
 and with each other. Whether to believe them is reported beside them:
 
-- *no transition in range*: the drop of the sum of squares from a power law, an exponential or a line in y to the
-  published form is what a curve without transition gives, too (level 2 %), and no other form shows a transition that it
-  misses.
-- *not identifiable*: there are no more points than free coefficients, so that whether there is a transition cannot be
-  known; or there is one, but the published form does not say where. Either a rival shows it and the published form does
-  not follow it (`missed`); or a side of the knee has no more points than coefficients, so that the place of the knee is
-  arithmetic and not evidence; or the interval reaches an end of the measured range or a bound of s0; or it is wider
-  than half of the searched range, so that measuring did not even halve what was known before; or the documents are so
-  few that what they share may have bent the curve; or there are too few points for an AICc of the published form; or
-  the measured curve is flatter beyond the knee than up to it.
+- *no transition in range*: The sum of squares drops from a power law, an exponential or a line in y to the published
+  form. A curve without transition gives that drop, too (level 2 %). No other form shows a transition that the published
+  form misses.
+- *not identifiable*: There are no more points than free coefficients, so whether there is a transition cannot be known.
+  Or there is one, but the published form does not say where, for one of these reasons:
+  - a rival shows it and the published form does not follow it (`missed`);
+  - a side of the knee has no more points than coefficients, so the place of the knee is arithmetic and not evidence;
+  - the interval reaches an end of the measured range or a bound of s0;
+  - the interval is wider than half of the searched range, so measuring did not even halve what was known before;
+  - the documents are so few that what they share may have bent the curve;
+  - there are too few points for an AICc of the published form;
+  - the measured curve is flatter beyond the knee than up to it.
 - *transition*: neither.
 
-`form` is the form that describes the curve best of those that have an AICc, which may be a rival: where a form has
-none for want of points, that is no choice among all. Where there is no transition it is one of the forms without.
+`form` is the form that describes the curve best of those that have an AICc, which may be a rival. If a form has none
+for want of points, that is no choice among all. If there is no transition, it is one of the forms without.
 """
 
 from __future__ import annotations
@@ -212,8 +214,8 @@ def fit_threshold(
 
 
 def _eligible(candidates: Sequence[Candidate], answer: Answer) -> list[Candidate]:
-    """The forms that agree with the answer: where there is no transition those without one, where there is one those
-    with one, which the test has preferred to every straight form; all where it cannot be known."""
+    """The forms that agree with the answer: those without a transition if there is none, those with one if there is
+    one. The test has preferred the latter to every straight form. All, if it cannot be known."""
     if answer == "not identifiable":
         return list(candidates)
     return [one for one in candidates if one.form.transition is (answer == "transition")]
@@ -304,7 +306,7 @@ def _why_no_threshold(curve: Curve, fit: published.PublishedFit, own: Candidate)
     if below is not None and above is not None and above <= below:
         reasons.append(
             f"the measured curve is flatter beyond s = {fit.s0:.3g} than up to it ({above:.3g} and {below:.3g} of ln y "
-            "per unit of s): that is no place from which the loss grows faster"
+            "per unit of s): the loss grows no faster from there"
         )
     if own.aicc is None:
         reasons.append(f"{len(curve)} points are too few for the AICc of the published form, which nothing then judges")

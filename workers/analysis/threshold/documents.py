@@ -73,8 +73,8 @@ def document_interval(
 ) -> KneeInterval:
     """The 95 % interval of s0 over documents: percentiles of the best knees of curves of resampled documents.
 
-    Percentiles, for the knee's distribution has kinks and atoms, at points and at bounds, that corrections built on
-    smoothness (BCa) take for bias: they covered 65 % where percentiles covered 95 %.
+    Percentiles, because the knee's distribution has kinks and atoms, at points and at bounds. Corrections built on
+    smoothness (BCa) take these for bias: they covered 65 % where percentiles covered 95 %.
 
     `s` are the P settings in rising order. Raises ValueError where they and the losses differ in number.
     """

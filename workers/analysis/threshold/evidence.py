@@ -1,19 +1,19 @@
 """Two questions a fit cannot answer itself: is there a transition at all, and does the form fit?
 
 **Is there a transition?** The published form always has a knee somewhere, on a straight line too. The hypothesis that
-there is none is tested three times, as a power law, as an exponential and as a line in y: how much smaller the
-published form's sum of squares is, T = SSE(straight)/SSE(published) - 1, against T of curves drawn around the straight
-fit. Under the hypothesis the knee does not exist, so no table of F or χ² holds (Davies, Biometrika 74, 1987); the draws
-do. A transition is claimed where *all* are rejected: the largest p-value decides.
+there is none is tested three times, as a power law, as an exponential and as a line in y. The statistic is how much
+smaller the published form's sum of squares is, T = SSE(straight)/SSE(published) - 1. It is held against T of curves
+drawn around the straight fit. Under the hypothesis the knee does not exist, so no table of F or χ² holds (Davies,
+Biometrika 74, 1987); the draws do. A transition is claimed where *all* are rejected: the largest p-value decides.
 
 Those draws take the points' errors for independent. Points that were measured on the same documents share theirs, and
-such errors can bend a straight curve smoothly: little is left beside any form that bends, and T is large. So where the
-documents' losses are known each form is tested a second time, by how much smaller the published form's sum of squares
-is in absolute terms, G = SSE(straight) - SSE(published), against G of the straight fit plus what whole resampled
-documents move the curve by. The larger p-value of the two is the form's.
+such errors can bend a straight curve smoothly. Then little is left beside any form that bends, and T is large. So each
+form is tested a second time if the documents' losses are known. The second statistic is how much smaller the published
+form's sum of squares is in absolute terms, G = SSE(straight) - SSE(published). It is held against G of the straight fit
+plus what whole resampled documents move the curve by. The larger p-value of the two is the form's.
 
 **Does the form fit?** Residuals of a right form have no order along s. The statistic is that of Stute (Annals of
-Statistics 25, 1997), the sum of squares of the running sums of residuals, here over the sum of their squares,
+Statistics 25, 1997): the sum of squares of the running sums of residuals, here over the sum of their squares. It is
 calibrated by drawing curves around the fit and fitting each again (Stute, González Manteiga and Presedo Quindimil,
 Journal of the American Statistical Association 93, 1998).
 

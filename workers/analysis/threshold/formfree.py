@@ -1,8 +1,8 @@
 """What a series of settings says without any form: where a limit is first passed, and how steep the curve is.
 
 **Near-lossless point.** The successor of the Model Hemorrhage paper calls a model near-lossless up to about 1.5 more
-points of WikiText-2 perplexity; its own reference is at 6.157. A difference of perplexities means nothing without
-its level, so the rule is taken as the ratio it was there, (6.157 + 1.5)/6.157 = 1.244: an increase of ln PPL by
+points of WikiText-2 perplexity; its own reference is at 6.157. A difference of perplexities means nothing without its
+level, so the rule is taken as the ratio it was there. That is (6.157 + 1.5)/6.157 = 1.244, an increase of ln PPL by
 0.218. The drawn transition line of the same figure, PPL 7.5, is 0.197. The rule's other half, at most 5 % lost on
 tasks, needs tasks and is not spoken of here.
 
@@ -11,13 +11,13 @@ order distinguishes in the order of what they lose. Between two settings the val
 divergences, which grow by factors, in their logarithm.
 
 That place is one guess among others at what no one measured. Its interval holds what the two settings around it leave
-open: damage that grows ever faster with the knob (a convex value: powers, exponentials and knees are) passes the limit
-no earlier than a straight line between them, and by the stronger one at the latest. So it is with the share of a model
-that is removed; of a knob that is not known to be `convex` the interval reaches over the whole gap.
+open. Damage may grow ever faster with the knob (a convex value: powers, exponentials and knees are). Then it passes the
+limit no earlier than a straight line between them, and by the stronger one at the latest. So it is with the share of a
+model that is removed. Of a knob that is not known to be `convex` the interval reaches over the whole gap.
 
-The logarithm of next to nothing says nothing. Where a divergence or an end of its interval is not above a thousandth
-of the limit at the setting before it passes (as an excess over the noise floor it may be negative), it is interpolated
-linearly, and the interval of the place reaches over the whole gap, too. So it does before a collapse, a setting whose
+The logarithm of next to nothing says nothing. So a divergence, or an end of its interval, is interpolated linearly if
+it is not above a thousandth of the limit at the setting before it passes. As an excess over the noise floor it may be
+negative. The interval of the place then reaches over the whole gap, too. So it does before a collapse, a setting whose
 value is no number: `at` is the last before it.
 """
 
@@ -80,7 +80,7 @@ def near_lossless_of_documents(
     """The near-lossless point with an interval over documents.
 
     `losses` are those of P settings in the order of their strength, `dense_sums` (D,) the unmodified model's on the
-    same documents, `collapse` the next stronger setting where it has no losses that are numbers: beyond any limit in
+    same documents. `collapse` is the next stronger setting if it has no losses that are numbers: beyond any limit in
     every draw of documents. A draw counts with the earliest place and the latest that its gap allows. Raises ValueError
     where numbers do not fit.
     """
@@ -146,8 +146,8 @@ def slopes(curve: Curve, knee: float) -> tuple[float | None, float | None]:
 
 
 def _resolved(rows: Sequence[Array], limit: float) -> list[bool]:
-    """Of each row of divergences whether those around its crossing have logarithms that say something; what passes the
-    limit between the same two settings is taken alike, so that the mean stays between its limits."""
+    """Of each row of divergences whether those around its crossing have logarithms that say something. Rows that pass
+    the limit between the same two settings are taken alike, so that the mean stays between its limits."""
     firsts = [_first(row_P, limit) for row_P in rows]
     alone = [
         0 < first < len(row_P) and row_P[first - 1] > RESOLVED * limit and math.isfinite(row_P[first])
@@ -157,7 +157,7 @@ def _resolved(rows: Sequence[Array], limit: float) -> list[bool]:
 
 
 def _gap(value_P: Array, limit: float, *, straight: bool) -> tuple[float, float]:
-    """The earliest place and the latest at which the limit may be first passed, what is between two settings being
+    """The earliest place and the latest at which the limit may be first passed. What is between two settings is
     unknown; `straight`: no earlier than on a straight line between them."""
     first = _first(value_P, limit)
     if not 0 < first < len(value_P):

@@ -3,8 +3,9 @@
 The interval holds each c for which "the knee is at c" is not rejected. The statistic is the relative increase of the
 sum of squares when the knee is held at c, D(c) = (SSE(c) - SSE(ŝ0)) / SSE(ŝ0). It follows kinks, bounds and flat
 stretches of the profile, where ŝ0 ± 1.96 se would be wrong. Its critical value comes from curves drawn around the fit
-with the knee held at c, so under the hypothesis tested (Hansen, Regression kink with an unknown threshold, Journal of
-Business & Economic Statistics 35, 2017); it is computed at three places and interpolated, for it changes slowly.
+with the knee held at c, so under the hypothesis tested. The method is that of Hansen, Regression kink with an unknown
+threshold, Journal of Business & Economic Statistics 35, 2017. The critical value is computed at three places and
+interpolated, for it changes slowly.
 
 The draws, see `resampling`, take the form for granted. Where it does not fit, the interval is that of the form's best
 knee and not of a knee that nature knows.

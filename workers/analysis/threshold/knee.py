@@ -1,8 +1,8 @@
 """The search for a knee: a curve that is linear in its coefficients once the place of its knee is given.
 
-The least sum of squares as a function of the knee, the profile, is continuous inside a gap between two points and
-smooth but where a coefficient reaches or leaves a bound; it may have several minima, and a kink at every point. So
-the whole range is gridded, every point is on the grid, and the best minima are zoomed into with their centres kept: a
+The profile is the least sum of squares as a function of the knee. It is continuous inside a gap between two points, and
+smooth except where a coefficient reaches or leaves a bound. It may have several minima, and a kink at every point. So
+the whole range is gridded, every point is on the grid, and the best minima are zoomed into with their centres kept. A
 minimum at a kink is found exactly. Nothing is random.
 """
 

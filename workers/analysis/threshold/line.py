@@ -1,8 +1,8 @@
 """A line in y itself, y = c + m s, positive over the measured range, fitted to ln y.
 
 It is straight on paper without logarithms. Its logarithm bends, and a curve that is nothing but a line must not be
-taken for a broken one. Written as ln y = const + ln((1 - t) + t e^r), t running from 0 to 1 over the range, it has one
-coefficient that is not linear: r = ln(y(last)/y(first)).
+taken for a broken one. Written as ln y = const + ln((1 - t) + t e^r), it has one coefficient that is not linear: r =
+ln(y(last)/y(first)). Here t runs from 0 to 1 over the range.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 The published form's test asks whether it describes a curve better than a straight form. Where its shape or its bounds
 keep it from the curve (one that saturates; a bound on s0) it does not, and that is no sign of a straight curve. So a
-curve is called straight only where no rival with a transition describes it clearly better than every straight form: by
-more than 20 of AICc. Beyond 10 the worse form has essentially no support (Burnham and Anderson, Model Selection and
-Multimodel Inference, §2.6), if noise is even, as AICc takes it; where it grows threefold along a straight curve of 120
-points, one in twenty passes 10 and hardly one 20. docs/threshold.md has the rates.
+curve is called straight only if no rival with a transition describes it clearly better than every straight form: by
+more than 20 of AICc. Beyond 10 the worse form has essentially no support if noise is even, as AICc takes it (Burnham
+and Anderson, Model Selection and Multimodel Inference, §2.6). If noise grows threefold along a straight curve of 120
+points, one in twenty passes 10 and hardly one 20. The rates are in docs/threshold.md.
 
 Straight are a power law, an exponential and a line in y (`line`).
 """
@@ -29,8 +29,8 @@ class Missed:
 
 
 def missed_transition(rivals: Sequence[Candidate]) -> Missed | None:
-    """Of the rivals with a transition the one that describes the curve best, where it does so clearly better than
-    every straight form; None where none does, or too few points leave none an AICc."""
+    """Of the rivals with a transition the one that describes the curve best, if it does so clearly better than every
+    straight form. None if none does, or if too few points leave none an AICc."""
     turning = [rival for rival in rivals if rival.form.transition and rival.aicc is not None]
     if not turning:
         return None

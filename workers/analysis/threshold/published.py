@@ -1,14 +1,15 @@
 """The published form of a robustness curve: a power law up to the knee s0, a quadratic exponential beyond it.
 
     ln y(s) = ln a + b ln s                                        s ≤ s0
+
     ln y(s) = ln a + b ln s0 + k1 (s - s0) + k2 (s - s0)²          s > s0
 
 Recovered from the drawn curves of "Phase transitions in large language model compression" (npj Artificial Intelligence
-2026, 2:21), where y is the perplexity and s the share removed; the fit is least squares on ln y under box bounds. Given
+2026, 2:21). There y is the perplexity and s the share removed. The fit is least squares on ln y under box bounds. Given
 s0 the form is linear in (ln a, b, k1, k2).
 
-The power law goes to 0 at s = 0, so the unmodified model's point cannot belong to the curve. s0 depends on the form and
-on the bounds, and says nothing without both.
+The power law goes to 0 at s = 0, so the unmodified model's point cannot belong to the curve. The knee s0 depends on the
+form and on the bounds, and says nothing without both.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Draws of a curve under a model of it: a residual bootstrap with a variance for each point.
 
 With a dozen points and five coefficients neither textbook form will do. One common variance for all points is wrong
-where noise grows with the damage; the wild bootstrap, which lets each residual speak for its own point, draws from as
-many variances as there are residuals and covers far too little (docs/threshold.md has the table). So the variance runs
-along s as an exponential, v(s) ∝ e^(g z) with z from -½ to ½, whose g is fitted to the squared residuals and held
-towards 0, an even noise, by a prior: g ~ N(0, 2²), a standard deviation that changes by e over the curve being one
-sigma. One seventh of each point's variance is its own squared residual's, corrected for leverage, for noise that no
-such trend describes. The draws are Gaussian.
+where noise grows with the damage. The wild bootstrap lets each residual speak for its own point. It draws from as many
+variances as there are residuals and covers far too little (docs/threshold.md has the table). So the variance runs along
+s as an exponential, v(s) ∝ e^(g z) with z from -½ to ½. Its g is fitted to the squared residuals and held towards 0, an
+even noise, by a prior. The prior is g ~ N(0, 2²): a standard deviation that changes by e over the curve is one sigma.
+One seventh of each point's variance is its own squared residual's, corrected for leverage, for noise that no such trend
+describes. The draws are Gaussian.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _GROWTH_G = np.linspace(-6.0, 6.0, 97)
 def point_variances(s_N: Array, residual_N: Array, tangent_NK: Array) -> Array:
     """Variance of each point's noise from residuals of a fit with these tangents (derivatives by each coefficient).
 
-    The growth g maximizes the Gaussian likelihood of the residuals, each with the variance that the fit leaves of v(s)
-    (the diagonal of M V M, M = 1 - H) and counted by what freedom it has (1 - leverage), times the prior. The level is
-    such that the expected sum of squares, trace(M V), is the one found.
+    The growth g maximizes the Gaussian likelihood of the residuals, times the prior. Each residual has the variance
+    that the fit leaves of v(s): the diagonal of M V M, with M = 1 - H. It is counted by what freedom it has (1 -
+    leverage). The level is such that the expected sum of squares, trace(M V), is the one found.
     """
     length_K = np.sqrt((tangent_NK**2).sum(axis=0))
     left_NK, size_K, _ = np.linalg.svd(tangent_NK / np.where(length_K > 0, length_K, 1.0), full_matrices=False)

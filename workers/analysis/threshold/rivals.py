@@ -1,8 +1,8 @@
 """Forms that a robustness curve might have instead of the published one. All are fitted by least squares on ln y.
 
 The bounds that a request gives belong to the published form; these forms have none, so that a rival never loses for
-having been held back. Two have no transition, and with the line in y itself (`line`) they say what "nothing happens in
-this range" looks like: a power law is straight against ln s, an exponential against s.
+having been held back. Two have no transition. With the line in y itself (`line`) they say what "nothing happens in this
+range" looks like: a power law is straight against ln s, an exponential against s.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ Curves have 7 to 35 points and forms 2 to 6 coefficients, where plain AIC takes 
 ≤ K + 1 the criterion does not exist and the form cannot be chosen: it would fit anything. BIC has no such term:
 at ten points its penalty on six coefficients is a third of AICc's.
 
-Differences of AICc up to 2 count for little (Burnham and Anderson, Model Selection and Multimodel Inference, §2.6), so
-among forms that near to the best the one that predicts left-out points best is chosen.
+Differences of AICc up to 2 count for little (Burnham and Anderson, Model Selection and Multimodel Inference, §2.6). So
+among forms that near to the best, the one that predicts left-out points best is chosen.
 
 The error at left-out points of a form with so many coefficients exists where the points that remain are more than
-these. With just as many the fit to them would run through all, as a rule in several ways where a knee, a midpoint or an
-offset is among the coefficients: what it says of the point left out is the search's choice among these ways, not the
-form's prediction. A form with an AICc always has the error, for that takes one point more.
+these. With just as many, the fit to them would run through all. As a rule it does so in several ways if a knee, a
+midpoint or an offset is among the coefficients. What it says of the point left out is then the search's choice among
+these ways, not the form's prediction. A form with an AICc always has the error, for that takes one point more.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ _BOUNDS: Final = {of.name: of.bounds for of in DISTANCES} | {"top1_agreement": (
 _GAINS: Final = frozenset({"top1_agreement"})
 METHOD: Final = (
     "differences paired by token; 95 % studentized bootstrap intervals and two-sided p-values clustered by document "
-    "(by window where fewer than six documents are at hand); Holm’s correction over all pairs of a measure, of slices "
-    "over all pairs and domains, and over all pairs and token classes, at the 5 % level; a domain or token class of "
-    "fewer than six documents has no p and is not judged; intervals are not corrected"
+    "(by window if fewer than six documents are at hand). Holm’s correction is over all pairs of a measure, of slices "
+    "over all pairs and domains, and over all pairs and token classes, at the 5 % level. A domain or token class of "
+    "fewer than six documents has no p and is not judged. Intervals are not corrected"
 )
 
 

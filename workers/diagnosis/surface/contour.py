@@ -1,22 +1,23 @@
 """The contour of a chosen loss: how far each knob goes at each setting of the other, and the line between.
 
 Places are along an axis of settings: 0 is the knob left out, 1 its first value, 2 its second. Between neighbours a loss
-in ln perplexity is taken as linear in the place, a divergence, which grows by factors, in its logarithm (`growing`),
-as a sweep takes both. A row's limit is where the loss first passes the level on the way up from 0: what comes after a
+in ln perplexity is taken as linear in the place, a divergence, which grows by factors, in its logarithm (`growing`), as
+a sweep takes both. A row's limit is where the loss first passes the level on the way up from 0. What comes after a
 crossing is not trusted, though a broken single axis can make it look better again.
 
 That is the place that is reported, and one guess among others at what no one measured. Its interval holds what the two
-settings around it leave open: damage that grows ever faster with the knob (a convex loss: powers, exponentials and
-knees are) passes the level no earlier than a straight line between them, and by the stronger one at the latest.
+settings around it leave open. Damage may grow ever faster with the knob (a convex loss: powers, exponentials and knees
+are). Then it passes the level no earlier than a straight line between them, and by the stronger one at the latest.
 
-Where the loss of a knob is not taken for convex (in the gap: `Convex`), where a divergence before the crossing is not
-above a thousandth of the level (its logarithm says nothing: it is linear there), and before a collapse, the interval
-reaches over the whole gap. One of exactly 0, the unmodified model's, is no such divergence: it has no error, and the
-straight line from it bounds a convex loss as from any other setting.
+The interval reaches over the whole gap before a collapse, and if the loss of a knob is not taken for convex in the gap
+(`Convex`). It does so, too, if a divergence before the crossing is not above a thousandth of the level: its logarithm
+says nothing, and it is linear there. One of exactly 0, the unmodified model's, is no such divergence: it has no error,
+and the straight line from it bounds a convex loss as from any other setting.
 
-A setting has an interval of its own, which the draws of a place do not look at: one that holds the level is neither
+A setting has an interval of its own, which the draws of a place do not look at. One that holds the level is neither
 shown to be within it nor beyond it. So the interval of a limit is no narrower than what those of the settings leave
-open, as that of a sweep is: from where their upper limits may first pass the level to where their lower ones have.
+open, as that of a sweep is. It reaches from where their upper limits may first pass the level to where their lower ones
+have.
 """
 
 from __future__ import annotations
@@ -122,9 +123,10 @@ def resampled_limits(
 def settings_limits(
     loss_P: Array, low_P: Array, high_P: Array, level: float, *, growing: bool = False, convex: Convex = True
 ) -> tuple[float, float]:
-    """Between which places a row's limit is by the 95 % intervals of its settings, `low_P` to `high_P` around
-    `loss_P`: the earliest where an upper limit may pass `level`, and the latest where a lower one has; infinite where
-    it does not in the range. NaN of a setting that is not finite is beyond any level.
+    """Between which places a row's limit is by the 95 % intervals of its settings, `low_P` to `high_P` around `loss_P`.
+
+    The first is the earliest where an upper limit may pass `level`, the second the latest where a lower one has. Each
+    is infinite if its limit does not pass in the range. NaN of a setting that is not finite is beyond any level.
 
     No setting before the first one that is beyond for sure holds the level in its interval outside of these two.
     """
@@ -151,11 +153,10 @@ def _ends(loss_RP: Array, level: float, unclear: NDArray[np.intp], *, growing: b
 
 
 def lines(loss_PQ: ArrayLike, level: float, *, growing: bool = False) -> tuple[Line, ...]:
-    """Lines of points (place on P, place on Q) along which the loss is `level`: marching squares, whose points along
-    a row or a column of settings are interpolated as its limit.
+    """Lines of points (place on P, place on Q) along which the loss is `level`, by marching squares.
 
-    A cell whose diagonal corners are above and the others below is split by the mean of its corners. Cells with a
-    corner that is not finite are left out.
+    Their points along a row or a column of settings are interpolated as its limit. A cell whose diagonal corners are
+    above and the others below is split by the mean of its corners. Cells with a corner that is not finite are left out.
     """
     table_PQ = np.asarray(loss_PQ, dtype=np.float64)
     pieces = [

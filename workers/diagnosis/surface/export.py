@@ -55,8 +55,8 @@ def _value(value: JsonValue) -> str:
 
 
 def _of_the_surface(report: SurfaceReport, request: SurfaceRequest, context: JobContext) -> None:
-    """What is reported of both knobs together: the recipe of these labels is the one that was asked for, knobs
-    included, so that their series go on where the next surface chooses another setting."""
+    """What is reported of both knobs together. The recipe of these labels is the one that was asked for, knobs
+    included. So their series go on where the next surface chooses another setting."""
     labels = report.labels() | {"recipe": swept_fingerprint(request)[:12]}
     most = max(report.interactions, key=lambda row: abs(row.nats.mean or 0.0), default=None)
     departing = sum(row.kind in {"compounds", "overlaps"} for row in report.interactions)

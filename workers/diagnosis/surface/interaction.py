@@ -1,13 +1,13 @@
 """Whether the damages of two knobs add up.
 
-With L(p, q) the mean negative log-probability of the observed tokens (ln PPL) where the first knob is at p and the
-second at q, 0 meaning the step left out,
+Let L(p, q) be the mean negative log-probability of the observed tokens (ln PPL) with the first knob at p and the second
+at q. A place of 0 means the step left out. Then
 
     I(p, q) = L(p, q) − L(p, 0) − L(0, q) + L(0, 0)
 
 is 0 where the damages add up, positive where each makes the other worse, negative where they overlap. It is a mean over
-the same tokens of four numbers a token, so its interval comes from the tokens' own differences, clustered by document:
-the four perplexities move together from document to document, and most of that cancels.
+the same tokens of four numbers per token. So its interval comes from the tokens' own differences, clustered by
+document. The four perplexities move together from document to document, and most of that cancels.
 
 Names: P and Q settings of the two knobs (index 0: left out), N clusters.
 """

@@ -329,9 +329,10 @@ class Table:
         return [index for index, cell in enumerate(self.cells) if cell.recipe and self.records[index].whole]
 
     def chosen(self) -> int:
-        """Of the changed points that lie within the chosen loss for sure the one of fewest bytes, of those that save
-        next to nothing against each other the one that loses least; else of whole changed points the one that loses
-        least. The unmodified model loses nothing and is no answer.
+        """The changed point of fewest bytes, of those that are within the chosen loss for sure.
+
+        Of those that save next to nothing against each other it is the one that loses least. If none is within for
+        sure, it is the whole changed point that loses least. The unmodified model loses nothing and is no answer.
 
         Raises ValueError where no changed point is whole.
         """

@@ -4,15 +4,15 @@ First a few settings spread evenly over the range. Then, one at a time, the sett
 narrow the threshold's interval most.
 
 For a knob with s the interval is that of the knee of the published form. What is known of the knee is its profile: each
-knee c of a grid has the least sum of squares SSE(c) that the form leaves there, and with unknown noise variance the
-weight w(c) ∝ SSE(c)^(−n/2) (the profile likelihood of n Gaussian errors). Were the truth the knee c with its best
+knee c of a grid has the least sum of squares SSE(c) that the form leaves there. With unknown noise variance its weight
+is w(c) ∝ SSE(c)^(−n/2), the profile likelihood of n Gaussian errors. Were the truth the knee c with its best
 coefficients, a measurement at s would give ŷ_c(s) plus noise, and the weights would become w(c′)·φ((ŷ_c′(s) − y)/σ).
-The expected width of the 95 % interval after measuring s is the mean of that over c by weight and over the noise; the
+The expected width of the 95 % interval after measuring s is the mean of that over c by weight and over the noise. The
 least one is taken (Lindley, Annals of Mathematical Statistics 27, 1956: choose the experiment by its expected yield).
 Coefficients other than the knee are not drawn: each knee is taken with its best ones.
 
-For a knob without s it is the place where damage stops being mild: the middle of the settings between the strongest
-that is mild and the weakest that is not, on each side of a neutral value.
+For a knob without s it is the place where damage stops being mild, on each side of a neutral value. That place is the
+middle of the settings between the strongest that is mild and the weakest that is not.
 
 Names: N measured settings, M settings that could be measured, G knees, H nodes of the noise.
 """

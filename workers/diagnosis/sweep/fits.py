@@ -66,8 +66,8 @@ def _left_out(bounds: FormBounds) -> tuple[str, ...]:
 
 
 def curve_points(course: Course, of: Of) -> list[Turned]:
-    """The points that can stand in a curve, rising in s, each s once: of several the one that was asked for first, so
-    that what was measured does not choose among them."""
+    """The points that can stand in a curve, rising in s, each s once. Of several it is the one that was asked for
+    first, so that what was measured does not choose among them."""
     points: dict[float, Turned] = {}
     for point in sorted(course.whole, key=lambda point: point.index):
         if point.s is None or not 0 < point.s <= 1:

@@ -1,8 +1,8 @@
 """The `sweep` job: one knob over its values, weakest to strongest, and how far it may be turned.
 
-Order: text, reference (from the store where it was scored before), head check, noise floor, points, what the kernels of
-packed ones add, what settings lose on tasks where any are asked, fits. The engine is started once, and each setting's
-weights are swapped in place, where settings share shapes and configuration. Points are kept as they come
+Order: text, reference (from the store if it was scored before), head check, noise floor, points. Then come what the
+kernels of packed ones add, what settings lose on tasks if any are asked, and fits. The engine is started once, and each
+setting's weights are swapped in place, where settings share shapes and configuration. Points are kept as they come
 (`workers.measuring.points`): the attempt after a lost one goes on from them, and an idle worker (`help_sweep`) takes
 what the first has not begun.
 """

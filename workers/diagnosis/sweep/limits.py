@@ -44,8 +44,8 @@ def near_lossless(course: Course, *, seed: int) -> Limit | None:
 
 
 def by_perplexity(course: Course, limit: Limit) -> tuple[tuple[Turned, ...], tuple[Turned, ...]]:
-    """The settings up to the near-lossless point `limit`, and those beyond it before a collapse, weakest first; of the
-    same strength the least harmful first, and so all of a knob without an order."""
+    """The settings up to the near-lossless point `limit`, and those beyond it before a collapse, weakest first. Those
+    of the same strength come the least harmful first, and so do all of a knob without an order."""
     points, _ = _by_loss(course, course.until_collapse()[0])
     if limit.largest is None:
         return (), points
@@ -91,8 +91,8 @@ def mild(course: Course, thresholds: Thresholds) -> Limit | None:
 
 
 def crossing_slopes(course: Course, limit: Limit | None, *, seed: int) -> CrossingSlopes | None:
-    """Slopes of ln perplexity on either side of a limit's place, their intervals over documents resampled jointly at
-    all points; None where it has no place, or no axis of numbers."""
+    """Slopes of ln perplexity on either side of a limit's place. Their intervals are over documents resampled jointly
+    at all points. None if the limit has no place, or there is no axis of numbers."""
     if limit is None or limit.at is None or course.axis_kind == "order":
         return None
     points = course.whole

@@ -1,6 +1,6 @@
 """The near-lossless point by the whole published rule: the perplexity half, and at most 5 % lost on tasks in the mean.
 
-Settings that are near-lossless by perplexity are asked from the strongest down, until one is within the 5 %: answering
+Settings that are near-lossless by perplexity are asked from the strongest down, until one is within the 5 %. Answering
 tasks costs more than a point of the curve, and what is weaker than a setting within both halves need not be asked.
 """
 

@@ -187,7 +187,7 @@ def _warnings(swept: Swept, *, fitted: bool) -> list[str]:
     if limit is not None:
         listed.append(
             f"The windows are longer than the reference's context of {limit} tokens. From position {limit - 1} on the "
-            "reference reads only the newest tokens of the window, so KL there holds what the longer context changes "
+            "reference reads only the newest tokens of the window. KL there holds what the longer context changes "
             "as well as what it damages: a perplexity ratio below 1 says that it helps. Limits are over both ranges; a "
             "comparison at one setting distinguishes them by position."
         )

@@ -40,8 +40,8 @@ def with_tasks(course: Course, found: Found, ask: Callable[[Turned], AnsweredSet
 
 
 def form_free(course: Course, thresholds: Thresholds, *, seed: int) -> Found:
-    """The answers of the whole course, or, where its values lie on both sides of a neutral one, nothing of the whole
-    and those of the sides below and above it."""
+    """The answers of the whole course. If its values are on both sides of a neutral one: nothing of the whole, and
+    those of the sides below and above it."""
     sides = course.sides()
     if not sides:
         return _answers(course, thresholds, seed=seed), ()

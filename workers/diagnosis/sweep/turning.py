@@ -28,8 +28,8 @@ Losses = list[tuple[int, float]]
 class Range:
     """Settings in the order of their strength; `s` where the knob removes a share of the model.
 
-    `sides`: places of the settings on each side of a neutral one, weakest first each; all of them, on one side, where
-    it is None, and empty where no order of strength is known.
+    `sides`: places of the settings on each side of a neutral one, weakest first each. None means all of them, on one
+    side. It is empty if no order of strength is known.
     """
 
     settings: tuple[Setting, ...]

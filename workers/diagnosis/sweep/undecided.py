@@ -16,7 +16,7 @@ _UNKNOWN: Final = (0.0, math.inf)
 
 def undecided(course: Course, limit: Limit) -> tuple[JsonValue, ...]:
     """The values beyond the last mild one whose interval holds the limit of the excess KL, up to the first whose
-    interval is beyond it; of a course whose points are judged one by one all of that kind."""
+    interval is beyond it. In a course whose points are judged one by one, all of that kind."""
     points, _ = course.until_collapse()
     found: list[JsonValue] = []
     for point in points:
@@ -34,10 +34,12 @@ def undecided(course: Course, limit: Limit) -> tuple[JsonValue, ...]:
 def undecided_by_perplexity(
     course: Course, within: Sequence[Turned], beyond: Sequence[Turned], limit: float
 ) -> tuple[Turned, ...]:
-    """The points of which it is open on which side of `limit`, a rise of ln perplexity, they are: those of `within`,
-    whose means are below it, that are not wholly below, and those of `beyond`, up to the first that is wholly above, or
-    all where points are judged one by one. Whole points, weakest first; what has no interval is open, and the knob's
-    neutral value, which changes nothing, never."""
+    """The points of which it is open on which side of `limit`, a rise of ln perplexity, they are.
+
+    Of `within`, whose means are below it, these are the points that are not wholly below. Of `beyond` they are the
+    ones up to the first that is wholly above, or all such if points are judged one by one. All are whole points,
+    weakest first. What has no interval is open; the knob's neutral value, which changes nothing, never is.
+    """
     neutral, most = None if course.order is None else course.order.neutral, math.exp(limit)
     found = [point for point in within if (neutral is None or point.value != neutral) and not _ends(point)[1] < most]
     for point in beyond:

@@ -4,6 +4,7 @@ Both factors are ratios of sums over the same positions (prompt i, generated tok
 texts. So neither length nor choice of prompts differs between numerator and denominator.
 
     KL factor     Σ KL(p‖q) on the candidate's own text  /  Σ KL(p‖q) on the reference's text
+
     token factor  Σ [the two texts hold different tokens]  /  Σ [argmax p ≠ argmax q on the reference's text]
 
 1 means that decoding adds nothing to what a teacher-forced comparison shows. The KL factor is above 1 where the

@@ -28,8 +28,11 @@ PERMUTATIONS: Final = 10_000
 
 @dataclass(frozen=True)
 class Breaking:
-    """Of the texts that part, the share that would at a token of the class if the places were dealt to other texts,
-    and the two-sided p-value of the share that does, not adjusted. None where no way of dealing changes it."""
+    """The share of parting texts that part at a token of the class, as it would be with places dealt to other texts.
+
+    `by_place` is that share. `p_value` is two-sided, of the share that does part there, and not adjusted. It is None
+    if no way of dealing changes the share.
+    """
 
     by_place: float
     p_value: float | None

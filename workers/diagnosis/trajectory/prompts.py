@@ -43,9 +43,9 @@ def make_prompts(
 ) -> list[Prompt]:
     """At most `count` prompts of at most `length` tokens of text each (a BOS, a template and conversations add theirs).
 
-    Raises DOCUMENT_TOO_SHORT for a document without a token, one of white space alone that is to stand in the template,
-    and a conversation in which nothing is before its first answer. Also CHAT_TEMPLATE_MISSING, and INVALID_REQUEST
-    where the template refuses a conversation."""
+    Raises DOCUMENT_TOO_SHORT for a document without a token, and for one of white space alone that is to stand in the
+    template. It raises the same for a conversation in which nothing is before its first answer. Also
+    CHAT_TEMPLATE_MISSING, and INVALID_REQUEST where the template refuses a conversation."""
     bos = bos_of(tokenizer)
     found = []
     for document in spread_over_domains(documents, count):

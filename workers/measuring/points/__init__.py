@@ -2,9 +2,11 @@
 
     class _Sweep(PointsAttempt):
         def run(self):
-            with self.ground() as ground:                    # text, reference (scored once), noise floor
-                runner = self.runner(ground, total=12)       # total: how many points progress speaks of
-                points = runner.measure([Setting((0.5,), recipe), …])    # in the order asked for
+            # The ground: text, reference (scored once), noise floor.
+            with self.ground() as ground:
+                # Progress speaks of `total` points. They come in the order asked for.
+                runner = self.runner(ground, total=12)
+                points = runner.measure([Setting((0.5,), recipe), …])
 
 The engine is started once and takes each recipe's weights in place. A point is a file in the job's scratch folder, put
 there whole. The attempt after a lost one finds it, and so does a second worker on the same job. Anyone who measures a

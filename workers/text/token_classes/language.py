@@ -60,10 +60,10 @@ TELLING = _telling()
 
 
 def non_english(text: TokenText) -> Mask:
-    """Every token of a paragraph most of whose letters are of another script than Latin, or whose small words (`und`,
-    `les`, `para`, …) are of German, French, Spanish, Italian, Portuguese or Dutch, two of them at least and more than
-    English ones. Elsewhere words of two letters or more in another script. Code and JSON do not vote, and a paragraph
-    without small words is taken for English."""
+    """Every token of a paragraph that is not in English. Most of its letters are of another script than Latin, or its
+    small words (`und`, `les`, `para`, …) are of German, French, Spanish, Italian, Portuguese or Dutch. Of these there
+    are two at least and more than English ones. Elsewhere words of two letters or more in another script. Code and JSON
+    do not vote, and a paragraph without small words is taken for English."""
     spans = [*_other_script(text.text), *(span for span, _ in foreign_paragraphs(text))]
     found = text.some(spans)
     return found & text.touching(text.contents) if text.conversation else found

@@ -19,10 +19,10 @@ from app.contracts.text import Tool
 from workers.text.token_classes.json_text import calls_in
 
 RULE = (
-    "Greedy answers, no grammar and no parser of the server's. A call parses where the answer holds a JSON object with "
-    "a name and arguments that are an object, whatever tags are around it and whatever else it holds; a tool's "
-    "definition that is repeated is no call, and what holds NaN or Infinity is not JSON. An answer is valid where it "
-    "has a call and all of its calls name one of the tools and have arguments that fit that tool's JSON Schema."
+    "Greedy answers, no grammar and no parser of the server's. A call parses if the answer holds a JSON object with a "
+    "name and arguments that are an object. The tags around it and the rest of the answer do not matter. A tool's "
+    "definition that is repeated is no call, and what holds NaN or Infinity is not JSON. An answer is valid if it has "
+    "a call and all of its calls name one of the tools and have arguments that fit that tool's JSON Schema."
 )
 
 
