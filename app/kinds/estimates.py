@@ -90,8 +90,8 @@ def estimate(request: JobRequest, registry: Registry, settings: Settings, measur
     cost.seconds = making + passes(tokens, reference, candidate)
     cost.assumptions = [
         *dict.fromkeys(how for _, _, how in texts),
-        f"both models are run over the text at {here.tokens_per_second:.0f} tokens/s for "
-        f"{pace.PARAMETERS / 1e6:.1f}M parameters, {here.told}, in inverse proportion to the number of parameters; "
+        f"both models run over the text at {here.tokens_per_second:.0f} tokens/s for "
+        f"{pace.PARAMETERS / 1e6:.1f}M parameters, {here.told}, inversely proportional to their number; "
         "a mixture of experts runs only part of them",
         f"{ENGINE_START_S:.0f} s to start the engine; a warm one and a stored reference save time",
         f"hidden states take 2 bytes x {reference.hidden_size} a token of a model that is stored",

@@ -76,11 +76,13 @@ def _check_twins(request: JobRequest, reference: CheckpointInfo, candidate: Chec
 def check_request(request: JobRequest, registry: Registry, settings: Settings) -> None:
     """Returns where the request can be run as far as can be known without its tensors and tokens.
 
-    Raises `HemostatError` with the JSON pointer of the field to blame: UNKNOWN_MODEL, every CHECKPOINT_* code of
-    `inspect` and `check_tokenizer`, VOCABULARY_MISMATCH, WINDOW_TOO_LARGE, UNKNOWN_MODULE, GROUP_SIZE_MISMATCH,
-    PATTERN_MISMATCH, RECIPE_NOT_APPLICABLE, PATH_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT,
-    CHAT_TEMPLATE_MISSING, INVALID_REQUEST (two documents of one id, two dtypes, one model twice, a budget below
-    what the candidate takes).
+    Raises `HemostatError` with the JSON pointer of the field to blame. Its code is one of these:
+
+    - Of models: UNKNOWN_MODEL, VOCABULARY_MISMATCH, every CHECKPOINT_* code of `inspect` and `check_tokenizer`.
+    - Of recipes: UNKNOWN_MODULE, GROUP_SIZE_MISMATCH, PATTERN_MISMATCH, RECIPE_NOT_APPLICABLE.
+    - Of texts: PATH_FORBIDDEN, TEXT_NOT_FOUND, DOCUMENT_TOO_SHORT, DOCUMENT_NOT_TEXT, CHAT_TEMPLATE_MISSING,
+      WINDOW_TOO_LARGE.
+    - INVALID_REQUEST: two documents of one id, two dtypes, one model twice, a budget below what the candidate takes.
     """
     reference = registry.resolve(request.reference.model, pointer="/reference/model")
     candidate = registry.resolve(request.candidate.model, pointer="/candidate/model")

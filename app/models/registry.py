@@ -1,13 +1,17 @@
 """models.toml: which aliases there are and what is behind them. Requests name aliases only.
 
 [models.smollm2-135m]
-path = "checkpoints/smollm2-135m"     # a folder; relative paths start at the file itself
+# A folder; relative paths start at the file itself.
+path = "checkpoints/smollm2-135m"
 
 [models.llama-8b]
-hub = "meta-llama/Llama-3.1-8B"       # from the local hub cache
+# From the local hub cache.
+hub = "meta-llama/Llama-3.1-8B"
 revision = "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b"
-tokenizer = "tokenizers/llama-3"      # another tokenizer folder; default: the checkpoint's own
-dtype = "bfloat16"                    # auto, bfloat16, float16 or float32; default bfloat16
+# Another tokenizer folder; default: the checkpoint's own.
+tokenizer = "tokenizers/llama-3"
+# auto, bfloat16, float16 or float32; default bfloat16
+dtype = "bfloat16"
 """
 
 import fcntl

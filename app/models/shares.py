@@ -1,10 +1,10 @@
 """Which share of a model a knob removes: the s of the robustness curve, from shapes alone.
 
-    sparsity           the share of zeros, N:M is 1 - N/M.
-    bits               1 - bits/16, weights, activations, keys and values alike.
-    rank               1 - rank/full, full the smaller dimension, mean over the matrices that the step addresses.
-    ratio              the share of parameters, heads or channels that goes, rounded as the step rounds it.
-    layers, count      parts dropped of all that there are.
+- sparsity: the share of zeros, N:M is 1 - N/M.
+- bits: 1 - bits/16, weights, activations, keys and values alike.
+- rank: 1 - rank/full, full the smaller dimension, mean over the matrices that the step addresses.
+- ratio: the share of parameters, heads or channels that goes, rounded as the step rounds it.
+- layers, count: parts dropped of all that there are.
 
 What is not zeros or bits is given by the family of the step (`share` in `app.models.steps`). Every other knob removes
 no share, and has none."""

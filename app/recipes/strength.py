@@ -18,10 +18,10 @@ from pydantic.fields import FieldInfo
 class Direction:
     """How strong a field's values are.
 
-        rising      more of it changes the model more.
-        falling     less of it changes the model more: bits, experts that repair, text and time that a step may use.
-        around      it changes nothing at a neutral value, and more the further it is from there.
-        unknown     no order of strength is known: a damping, a seed.
+    - rising: more of it changes the model more.
+    - falling: less of it changes the model more: bits, experts that repair, text and time that a step may use.
+    - around: it changes nothing at a neutral value, and more the further it is from there.
+    - unknown: no order of strength is known: a damping, a seed.
 
     `neutral`, `configured` and `factor` are those of `around`. `removes`: the stronger, the more of the model is gone,
     so that damage grows ever faster. `left_out`: the value at which a step that is left out is; None where there is

@@ -14,7 +14,6 @@ import numpy as np
 
 from app.contracts.report import KernelTerm
 from app.contracts.request import Thresholds
-from app.kinds.sweep.answer import sentence
 from app.kinds.sweep.lossless import AnsweredSetting
 from app.kinds.sweep.report import SweepPoint, SweepReport, Threshold
 from app.kinds.sweep.request import FormBounds
@@ -24,6 +23,7 @@ from tests.support.reports import compare_report
 from workers.diagnosis.sweep.answered import answered_setting
 from workers.diagnosis.sweep.course import Course, Turned
 from workers.diagnosis.sweep.fits import threshold_of
+from workers.diagnosis.sweep.report import verdict_of
 from workers.diagnosis.sweep.sides import form_free, with_tasks
 from workers.distributions.token_values import Positions, TokenValues
 from workers.measuring.points.kernels import DROPPED, Kernel
@@ -223,7 +223,7 @@ def sweep_report(
         | {"candidate": base["provenance"]["candidate"] | {"recipe": [swept], "bits_per_weight": None, "bytes": None}},
     }
     report = SweepReport.model_validate(body)
-    checked: Json = json.loads(report.model_copy(update={"verdict": sentence(report)}).model_dump_json())
+    checked: Json = json.loads(report.model_copy(update={"verdict": verdict_of(report)}).model_dump_json())
     return checked
 
 

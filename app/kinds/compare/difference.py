@@ -71,8 +71,8 @@ def blocks(report: DiffReport, *, seed: int = 0) -> list[Block]:
 
 def _ranked(report: DiffReport) -> list[Block]:
     note = (
-        "A rank is a range if no difference to a neighbour is shown: from one more than how many are better for sure, "
-        "to how many are not worse for sure."
+        "A rank is a range if no difference to a neighbour is shown. It runs from one more than how many are better "
+        "for sure to how many are not worse for sure."
     )
     label = [] if report.comparable else [Note(visible(report.label), kind="bad", brief=True), _mismatches(report)]
     tied = ties(report)

@@ -28,9 +28,11 @@ Zero = Literal["left out", "first value"]
 
 @dataclass(frozen=True)
 class Axis:
-    """A knob, its values from the mildest on (the first is None where the step is left out; any other None is the
-    field's own null), where left out is, and whether the knob removes a share of the model, so that damage grows
-    ever faster with it."""
+    """A knob, and its values from the mildest on.
+
+    The first value is None if the step is left out; any other None is the field's own null. `zero` is where left out
+    is. `removes`: whether the knob removes a share of the model, so that damage grows ever faster with it.
+    """
 
     knob: Knob
     values: tuple[Any, ...]
@@ -111,10 +113,10 @@ def _recipe(request: SurfaceRequest, axes: Sequence[Axis], places: tuple[int, in
 
 
 def exchanged(before: tuple[int, int, bool], after: tuple[int, int, bool]) -> Exchange | None:
-    """Whether the order of the two steps changes from a setting to another (places of both knobs, and whether the
-    steps are exchanged), by itself or as a knob is turned; None where it does not.
+    """Whether the order of the two steps changes between two settings by itself or with a knob; None if it does not.
 
-    A step that is left out has no place in an order: the way to such a setting exchanges nothing.
+    A setting is the places of both knobs, and whether the steps are exchanged. A step that is left out has no place in
+    an order: the way to such a setting exchanges nothing.
     """
     if before[2] == after[2] or 0 in after[:2]:
         return None

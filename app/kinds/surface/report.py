@@ -1,10 +1,10 @@
 """The report of a surface job, kind `surface` of schema `hemostat.report/1`.
 
-Two knobs of the candidate's recipe are turned together; a setting is a value of each, null where the knob's step is
-left out (with two knobs in one step: where it is at its first value). The common blocks speak of one setting that
-changes the model: of those whose loss is within the chosen one for sure, the one of fewest bytes; where there is
-none, the mildest, which loses least, and nothing is recommended. Interactions and effects of the order are differences
-of ln PPL in nats per token, paired by position.
+Two knobs of the candidate's recipe are turned together; a setting is a value of each. A value is null if the knob's
+step is left out (with two knobs in one step: if it is at its first value). The common blocks describe one setting that
+changes the model: of those whose loss is within the chosen one for sure, the one of fewest bytes. If there is none,
+they describe the mildest, which loses least, and nothing is recommended. Interactions and effects of the order are
+differences of ln PPL in nats per token, paired by position.
 """
 
 from typing import Literal
@@ -82,9 +82,9 @@ class Interaction(Contract):
     order: Order
     nats: Mean
     kind: Kind = Field(
-        description="compounds or overlaps where p is below 0.05; else additive_within_margin where the whole 95 % "
-        "interval is within the report's margin on either side of 0, and no_departure_shown where it does not: there "
-        "the text is too short to tell an interaction from none"
+        description="compounds or overlaps if p is below 0.05. Else additive_within_margin if the whole 95 % "
+        "interval is within the report's margin on either side of 0. Else no_departure_shown: the text is too short "
+        "to tell an interaction from none"
     )
     p: Number = Field(
         description="of I = 0, after Holm's correction over all cells of the surface (of the domain, of the class)"
@@ -97,20 +97,19 @@ class Limit(Contract):
     knob: Literal["first", "second"] = Field(description="the knob that is turned")
     at: Count = Field(description="index of the other knob's value")
     place: Number = Field(
-        description="along the turned knob's values, by index; null: not passed in the range. 0 where the first value "
-        "is beyond the loss already (`largest` is null), and where it is within and the next one cannot be made or "
-        "gives no finite logits (`largest` is 0)"
+        description="along the turned knob's values, by index; null: not passed in the range. It is 0 if the first "
+        "value is beyond the loss already (`largest` is null). It is also 0 if that value is within, and the next one "
+        "cannot be made or gives no finite logits (`largest` is 0)"
     )
     value: Number = Field(description="the knob's value there, linear between neighbours; null where it has none")
     ci: tuple[Number, Number] | None = Field(
-        description="95 % interval of `value` (where not every setting is a number or has a place on the knob's axis, "
-        "of `place`: page and terminal tell its ends as values then), clusters resampled, "
-        "with what was not measured between two settings: up to the stronger one, from a straight line between them "
-        "where the knob removes a share and both settings are numbers "
-        "(a KL at the milder setting is then above a thousandth of the chosen loss, or "
-        "0, as the unmodified model's is), else from the milder one; it holds every setting whose own interval holds "
-        "the chosen loss, up to the first one that is beyond it for sure; a null end is beyond the range; null: "
-        "fewer than six clusters"
+        description="95 % interval of `value`, clusters resampled; null: fewer than six clusters. A null end is "
+        "beyond the range. It is of `place` if not every setting is a number or has a place on the knob's axis: page "
+        "and terminal show its ends as values then. It holds every setting whose own interval holds the chosen loss, "
+        "up to the first one that is beyond it for sure. It includes what was not measured between two settings, from "
+        "the milder one up to the stronger one. If the knob removes a share and both settings are numbers, it starts "
+        "at a straight line between them. This needs a KL at the milder setting of 0, as the unmodified model's is, "
+        "or above a thousandth of the chosen loss"
     )
     largest: Count | None = Field(
         description="index of the furthest setting before the first one whose mean loss is beyond it; null: none"
@@ -129,9 +128,9 @@ class Contour(Contract):
 
 
 class PathStep(Contract):
-    """A setting on the cheapest path: no other one takes as few bytes and loses as little, and it saves a thousandth of
-    the bytes of the one before at least. Of settings of equal weights it is the plainest: the fewest knobs turned, not
-    exchanged."""
+    """A setting on the cheapest path: no other one takes as few bytes and loses as little. It saves at least a
+    thousandth of the bytes of the one before. Of settings of equal weights it is the plainest: the fewest knobs
+    turned, not exchanged."""
 
     first: Count
     second: Count
@@ -144,9 +143,9 @@ class PathStep(Contract):
     )
     exchanged: Exchange | None = Field(
         default=None,
-        description="alone: no knob was turned since the setting before, only the order of the two steps was exchanged "
-        "or taken back; with a knob: it was as `turned` shows, too; null: it was not, or a step is left out and there "
-        "is no order",
+        description="`alone`: no knob was turned since the setting before, only the order of the two steps was "
+        "exchanged or taken back. `with a knob`: it was as `turned` shows, too. `null`: it was not, or a step is left "
+        "out and there is no order",
     )
 
 

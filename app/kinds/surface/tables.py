@@ -129,8 +129,10 @@ def limit_interval(report: SurfaceReport, limit: Limit) -> str:
 
 
 def _told_places(report: SurfaceReport, which: int, places: Sequence[float]) -> list[str]:
-    """Places along a knob as its values, in ascending order where all of them are numbers: the knob's number there,
-    between two settings of which one is none that setting's name which is further out."""
+    """Places along a knob as its values: the knob's number there, in ascending order if all of them are numbers.
+
+    Between two settings of which one is no number, it is the name of the one further out.
+    """
     numbers = [number_at(report, which, place) for place in places]
     known = [number for number in numbers if number is not None]
     if len(known) == len(places):

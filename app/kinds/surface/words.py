@@ -163,8 +163,8 @@ def limits_note(report: SurfaceReport) -> str:
     """How the limits were found."""
     by_kl = report.contour.measure == "kl"
     between = (
-        "in the logarithm of KL (straight in KL from a setting that loses nothing or next to nothing, so that limits "
-        "from there and limits beside them are not of one rule)"
+        "in the logarithm of KL, but straight in KL from a setting that loses nothing or next to nothing. Limits from "
+        "there and limits beside them do not follow one rule"
         if by_kl
         else "straight in ln perplexity"
     )
@@ -172,17 +172,17 @@ def limits_note(report: SurfaceReport) -> str:
     nothing = "next to a setting that loses next to nothing, though not exactly 0, " if by_kl else ""
     drawn = "windows" if report.divergence.kl.clusters == "windows" else "documents"
     return (
-        "A limit is where the loss first passes the chosen one on the way from the mildest setting, interpolated "
-        f"between neighbours {between}. Its 95 % interval comes from {drawn} resampled jointly at all settings, "
-        "holds every setting whose own interval holds the chosen loss (up to the first one that is beyond it for "
-        "sure), and what was not measured between two of them: of sparsity, ratios, bits and ranks, whose damage grows "
-        "ever faster, it reaches from where a straight line would pass to the stronger setting. Of any other knob, "
-        "from a step left out that has no number on the knob’s axis (a rank’s), "
+        "A limit is where the loss first passes the chosen one on the way from the mildest setting. It is "
+        f"interpolated between neighbours {between}. Its 95 % interval comes from {drawn} resampled jointly at all "
+        "settings. It holds every setting whose own interval holds the chosen loss, up to the first one that is beyond "
+        "it for sure. It also holds what was not measured between two of them. Damage of sparsity, ratios, bits and "
+        "ranks grows ever faster: of these, it reaches from where a straight line would pass to the stronger setting. "
+        "Of any other knob, from a step left out that has no number on the knob’s axis (a rank’s), "
         f"{nothing}and before a collapse, it is the whole gap. “Beyond” means past the last measured setting, “already "
-        "passed” that the mildest setting is beyond the chosen loss; where the one behind the furthest within gives no "
-        "finite logits or cannot be made, the limit is that furthest one; if the mildest one is so, it is the limit. "
-        "The last column goes by the mean, and names the furthest that is within for sure, by the upper end of its "
-        "interval as any choice is made, where that is another one."
+        "passed” that the mildest setting is beyond the chosen loss. If the one behind the furthest within gives no "
+        "finite logits or cannot be made, the limit is that furthest one. If the mildest one is so, it is the limit. "
+        "The last column goes by the mean. It also names the furthest that is within for sure, if that is another one: "
+        "by the upper end of its interval, as any choice is made."
     )
 
 

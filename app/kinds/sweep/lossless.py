@@ -72,9 +72,9 @@ class NearLossless(Contract):
         "that of every perplexity ratio on one side of its limit"
     )
     open_by_perplexity: tuple[JsonValue, ...] = Field(
-        description="settings that the answer rests on whose perplexity ratio has an interval that holds its limit, or "
-        "none: of those up to `largest`, and, where perplexity stops the knob, of those beyond it up to the first that "
-        "is wholly beyond",
+        description="settings that the answer rests on whose perplexity ratio has no interval, or one that holds its "
+        "limit. The answer rests on those up to `largest` and, if perplexity stops the knob, on those beyond it up to "
+        "the first that is wholly beyond",
     )
     answered: tuple[AnsweredSetting, ...] = Field(description="in the order asked, strongest first")
     at_chance: tuple[str, ...] = Field(

@@ -3,8 +3,8 @@
 `points` stand in the order of their strength, weakest first; `knob.order` says what that is. Every interval is 95 %,
 over documents resampled jointly at all points where there are six or more, over windows where there are fewer.
 `severity` and `decision` are those of the strongest setting that was measured.
-`threshold` is fitted to the perplexity, `threshold_kl` to the mean KL; both are null where the knob removes no share of
-the model, or too few points stand in the curve: `no_threshold` says why.
+`threshold` is fitted to the perplexity, `threshold_kl` to the mean KL. Both are null if the knob removes no share of
+the model, or the curve has too few points: `no_threshold` says why.
 """
 
 from typing import Annotated, Final, Literal
@@ -48,8 +48,8 @@ class SweptKnob(Contract):
     )
     order: Order = Field(
         description="what the order of strength is: rising s, settings of the same s by the damage that was measured; "
-        "rising or falling value; the distance from `neutral`; `unknown`: none is known beforehand (also where all "
-        "remove the same share), each setting is judged by itself, and they stand by the damage that was measured; "
+        "rising or falling value; the distance from `neutral`. `unknown`: none is known beforehand, or all remove the "
+        "same share. Each setting is then judged by itself, and they are in the order of the damage that was measured. "
         "`given`: as asked for",
     )
     neutral: Number = Field(
@@ -150,8 +150,8 @@ class Threshold(Contract):
     value_ci: Ci | None
     form: str
     bounds: dict[str, tuple[Number, Number]] = Field(
-        description="that it was fitted under, [low, high] of each coefficient, null where that side is open (of s0: "
-        "the end of the measured range); for the perplexity those asked for, for KL those of s0 alone"
+        description="that it was fitted under, [low, high] of each coefficient, null if that side is open (of s0: "
+        "the end of the measured range). For the perplexity they are those asked for, for KL those of s0 alone"
     )
     identifiable: bool
     rivals: tuple[Rival, ...]
@@ -219,14 +219,14 @@ class Limit(Contract):
         "the measured settings"
     )
     ci: OpenCi | None = Field(
-        description="its 95 % interval, weaker end first, with what was not measured between two settings: up to the "
-        "stronger one, from a straight line between them where the knob removes a share, else from the weaker one; an "
-        "end that is null is outside the measured settings; null: no data for one"
+        description="its 95 % interval, weaker end first; null: no data for one. It includes what was not measured "
+        "between two settings, from the weaker one up to the stronger one. If the knob removes a share, it starts at "
+        "a straight line between them. An end that is null is outside the measured settings"
     )
     undecided: tuple[JsonValue, ...] = Field(
         default=(),
         description="of `largest_mild`: the measured values beyond `largest` whose interval holds the limit, up to "
-        "the first whose interval is beyond it; of a knob without an order all of that kind. Where `largest` is null "
+        "the first whose interval is beyond it. Of a knob without an order: all of that kind. Where `largest` is null "
         "too, nothing is shown to stay mild, and nothing is shown not to. Of `near_lossless`, which goes by the mean, "
         "also those up to `largest` whose interval holds the limit",
     )

@@ -15,7 +15,8 @@ Bound = tuple[float | None, float | None]
 class FormBounds(Contract):
     """Bounds on the coefficients of the published form, [low, high], null is open; as `hemostat threshold` takes them.
 
-    ln y = ln a + b ln s up to s0, ln a + b ln s0 + k1 (s - s0) + k2 (s - s0)² beyond; s is the share removed.
+    Up to s0, ln y = ln a + b ln s. Beyond it, ln y = ln a + b ln s0 + k1 (s - s0) + k2 (s - s0)². The share removed
+    is s.
     """
 
     a: Bound = (None, None)

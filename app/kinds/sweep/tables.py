@@ -151,8 +151,8 @@ def limits_note(report: SweepReport) -> str:
         "The largest setting is the strongest measured one that stays within the limit together with every weaker one. "
         "Where the limit is passed is interpolated between measured settings; an end of the interval before the "
         "weakest or beyond the strongest is outside them. It holds what was not measured between two "
-        "settings: where the knob removes a share of the model, so that damage grows ever faster, it reaches from "
-        "where a straight line would pass the limit to the stronger setting. Of any other knob, next to no damage, "
+        "settings. If the knob removes a share of the model, damage grows ever faster: it then reaches from where a "
+        "straight line would pass the limit to the stronger setting. Of any other knob, next to no damage, "
         "and before a collapse, it is the whole gap."
     )
     if report.sides:

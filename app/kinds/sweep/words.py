@@ -184,8 +184,10 @@ def passed(report: SweepReport, limit: Limit) -> tuple[str, str]:
 
 
 def lossless_beyond_mild(report: SweepReport, mild: Limit | None, lossless: Limit | None) -> str:
-    """The class of damage at the last near-lossless setting where that is not mild; empty where it is, where there is
-    no such setting, or where what is mild is not known."""
+    """The class of damage at the last near-lossless setting, if it is worse than mild.
+
+    Empty if it is not, if there is no such setting, or if what is mild is not known.
+    """
     if mild is None or lossless is None or lossless.largest is None or report.knob.order == "unknown":
         return ""
     point = next(point for point in report.points if point.value == lossless.largest.value)

@@ -173,8 +173,8 @@ def cost(request: TrajectoryRequest, cost: Cost) -> None:
         f"{prompts} prompts, {len(request.decoders)} decoders, {len(infos)} models, every text of "
         f"{request.tokens} tokens: {cost.tokens} tokens are generated, {scored} scored",
         f"generation at {CPU_VLLM_TOKENS_PER_SECOND:.0f} tokens/s in vLLM and {CPU_LOOP_ROWS_PER_SECOND:.0f} "
-        "rows/s in the loop (a beam, or a token that contrastive search looks at, is a row), taken for a "
-        "2-core CPU and 134.5M parameters",
+        "rows/s in the loop, taken for a 2-core CPU and 134.5M parameters",
+        "a row of the loop is a beam, or a token that contrastive search looks at",
         "texts that end early, or are the same as others, take less",
         *(told for _, lines in surgery for told in lines),
     ]

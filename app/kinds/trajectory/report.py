@@ -123,8 +123,8 @@ class Amplification(Contract):
     one_step: Mean = Field(description="top-1 disagreement on the reference's text, the ratio's denominator")
     free: Mean = Field(description="share of positions at which the texts differ, the ratio's numerator")
     conclusion: Literal["amplifies", "damps", "open", "no_damage"] = Field(
-        description="of the KL ratio: its whole interval above 1, below 1, or neither. no_damage where KL is exactly 0 "
-        "on both texts, open where it is so on the reference's alone"
+        description="of the KL ratio: its whole interval above 1, below 1, or neither. `no_damage`: KL is exactly 0 on "
+        "both texts. `open`: also if it is so on the reference's alone"
     )
 
 
@@ -164,12 +164,12 @@ class ClassDivergence(Contract):
     )
     share_by_place: Number = Field(
         description="what that share would be on average if the places at which texts part were dealt at random to the "
-        "texts that part; null of `none`, and where no texts part"
+        "texts that part. Null of `none`, and if no texts part"
     )
     p_value: Number = Field(
         description="of `share` against `share_by_place`: where texts part has nothing to do with where tokens of the "
-        "class stand; two-sided, by permutation, adjusted over the classes of this list (Holm); null where no other "
-        "way of dealing the places changes the share"
+        "class are. Two-sided, by permutation, adjusted over the classes of this list (Holm). Null if no other way of "
+        "dealing the places changes the share"
     )
 
 

@@ -3,19 +3,19 @@ no further change of weights.
 
 What vLLM 0.32 serves of the forms that are made here. On x86 CPUs each of these was run:
 
-    4-bit weights, groups of an even size or whole channels, symmetric or not.
-    8-bit weights with 8-bit activations, dynamic or static.
-    4-bit weights with dynamic 8-bit activations.
-    e4m3 weights with dynamic e4m3 activations
-.
+- 4-bit weights, groups of an even size or whole channels, symmetric or not.
+- 8-bit weights with 8-bit activations, dynamic or static.
+- 4-bit weights with dynamic 8-bit activations.
+- e4m3 weights with dynamic e4m3 activations.
+
 CUDA, as its documentation has it:
 
-    4-bit weights (symmetric or not) and 8-bit weights (symmetric), groups of 32, 64, 128 or whole channels.
-    8-bit weights with 8-bit activations.
-    e4m3 weights with activations untouched, dynamic or static
-.
- Which build is installed here decides; a
-front end that has none beside it refuses what neither serves, and the worker what its own does not."""
+- 4-bit weights (symmetric or not) and 8-bit weights (symmetric), groups of 32, 64, 128 or whole channels.
+- 8-bit weights with 8-bit activations.
+- e4m3 weights with activations untouched, dynamic or static.
+
+Which build is installed here decides. A front end that has none beside it refuses what neither serves, and the worker
+what its own does not."""
 
 import importlib.metadata
 from collections import defaultdict

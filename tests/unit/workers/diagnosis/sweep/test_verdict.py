@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.kinds.sweep.answer import sentence
 from app.kinds.sweep.report import SweepReport
 from tests.support.sweep_reports import beside_neutral, course, sweep_report, sweep_variants
+from workers.diagnosis.sweep.report import verdict_of
 
 VARIANTS = sweep_variants()
 
@@ -34,6 +34,6 @@ VARIANTS = sweep_variants()
     ],
 )
 def test_it_says_how_far_one_may_go_and_where_the_curve_turns(body, parts):
-    verdict = sentence(SweepReport.model_validate(body))
+    verdict = verdict_of(SweepReport.model_validate(body))
     assert verdict == body["verdict"]
     assert all(part in verdict for part in parts), verdict
