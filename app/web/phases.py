@@ -10,7 +10,6 @@ _STEPS: Final = {
     "adapter": "adding the adapter",
     "bits": "choosing bits per weight",
     "blocks": "going through the blocks",
-    "check weights": "checking the weights",
     "dequantize": "dequantizing",
     "distill": "distilling from the reference",
     "divergence gradients": "gradients of the divergence",
@@ -27,7 +26,6 @@ _STEPS: Final = {
     "repair": "finding what a repair could add",
     "rounding": "rounding blocks",
     "source": "running the model as it was",
-    "tuning": "tuning scales and rounding",
     "tweak": "tweaking norms",
     "widen": "widening tensors",
 }

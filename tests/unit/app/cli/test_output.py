@@ -1,6 +1,4 @@
 import io
-import re
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -9,32 +7,7 @@ from rich.table import Table
 
 from app.cli.output import Exit, Lines, Phases, busy, fail, out
 from app.contracts.errors import ErrorCode, HemostatError
-from app.web.phases import all_phases, in_words
 from tests.support.commands import run
-
-WORKERS = Path(__file__).resolve().parents[4] / "workers"
-
-
-def test_every_phase_that_a_job_reports_has_words():
-    reported = {
-        phase
-        for file in WORKERS.rglob("*.py")
-        for phase in re.findall(r'context\.progress\(\s*"(\w+)"', file.read_text(encoding="utf-8"))
-    }
-    assert {"text", "modify", "fit", "choose", "test", "report"} <= reported
-    assert reported <= set(all_phases())
-
-
-def test_every_phase_that_a_step_of_a_recipe_reports_has_words():
-    source = "".join(
-        file.read_text(encoding="utf-8")
-        for room in ("surgery", "mitigation")
-        for file in (WORKERS / room).rglob("*.py")
-    )
-    reported = set(re.findall(r'(?:progress\(\s*|\bphase(?:: str)? ?= ?)"([\w ]+)"', source))
-    assert {"blocks", "distill", "fisher", "low rank", "surgery", "tuning"} <= reported
-    for phase in reported - {"surgery", "thresholds", "write"}:  # these are "modify" itself
-        assert in_words(f"modify: {phase}").startswith("modifying: "), phase
 
 
 def test_where_there_is_no_terminal_a_phase_is_said_once_in_words():
