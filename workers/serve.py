@@ -274,7 +274,7 @@ class Serving:
         if port is None:
             raise ServerEndedError("the engine process has opened no door")
         self._door = f"http://{LOOPBACK}:{port}"
-        url, door = self._told(server.url), self._told(self._door)
+        url, door = self._advertised(server.url), self._advertised(self._door)
         self._replica = self._replica.model_copy(
             update={"url": url, "engine_url": door, "metrics_urls": (f"{url}/metrics", f"{door}/metrics")}
         )
@@ -397,7 +397,7 @@ class Serving:
         with contextlib.suppress(HemostatError, RedisError, OSError):
             await self._store.leave(self._deployment.id, self._replica.id)
 
-    def _told(self, url: str) -> str:
+    def _advertised(self, url: str) -> str:
         host = self._settings.advertise_host
         return url if host is None else url.replace(LOOPBACK, host, 1)
 

@@ -65,7 +65,8 @@ class Step(Contract):
     replaced_by  the mitigation that may stand in its place, which then has its `bits` or `sparsity`. None: none
     runner       the class of the worker that does it, "module:Class"
     streamed     whether the runner changes one weight at a time and needs nothing else
-                 (`workers.surgery.steps.Runner`). Others are given the checkpoint (`workers.surgery.shop.WholeStep`)
+                 (`workers.surgery.steps.Runner`). Others are given the checkpoint
+                 (`workers.surgery.step_run.WholeStep`)
     rules        the module of `app.models.steps` that checks it. None: that of its family
     title        its method's name in `words`
     variants     other runners, not streamed, by the value of `form`, `allocation` or `activations` that takes them

@@ -21,7 +21,7 @@ from app.models.strength import Order
 from tests.support.answered import answered
 from tests.support.reports import compare_report
 from workers.diagnosis.sweep.answered import answered_setting
-from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.report import verdict_of
 from workers.diagnosis.sweep.sides import form_free, with_tasks
@@ -30,7 +30,7 @@ from workers.measuring.points.kernels import DROPPED, Kernel
 from workers.measuring.points.record import PointRecord, record_of
 
 Json = dict[str, Any]
-Ask = Callable[[Turned], AnsweredSetting]
+Ask = Callable[[MeasuredPoint], AnsweredSetting]
 DOCUMENTS, TOKENS = 24, 60
 
 
@@ -114,7 +114,7 @@ def course(
             record = PointRecord(
                 refused="rank 600 is not below the smaller dimension of q_proj [576, 576]", by="node-1"
             )
-        points.append(Turned(place, value, s, record, place + 1))
+        points.append(MeasuredPoint(place, value, s, record, place + 1))
     if order is not None:
         points = [points[place] for place in order.places]
     made = Course(tuple(points), np.arange(documents), order)
@@ -244,7 +244,7 @@ def answering(lost: Mapping[Any, int]) -> Ask:
     """What a point loses on 206 items of which the reference has 180 right, so many of which go wrong; on 400 more of
     which 100 are right it loses half as many; on the third task the reference has none right."""
 
-    def ask(point: Turned) -> AnsweredSetting:
+    def ask(point: MeasuredPoint) -> AnsweredSetting:
         gone = lost[point.value]
         tasks = [
             answered("sentences", 180 - gone, 26, gone, 0),

@@ -65,18 +65,18 @@ def prove(
     rows, seed = opened.content, request.seed
     chosen = calibrators[choice.chosen]
 
-    def told(number: int) -> Callable[[int, int], None]:
+    def progress_of(number: int) -> Callable[[int, int], None]:
         return lambda done, total: progress(number * total + done, _PASSES * total)
 
     columns = mean_kl_columns(
-        rows, logits, calibrators, progress=told(0), check_cancelled=check_cancelled, reductions=reductions
+        rows, logits, calibrators, progress=progress_of(0), check_cancelled=check_cancelled, reductions=reductions
     )
     raw, calibrated = (
         token_values(
             rows,
             logits,
             calibrator,
-            progress=told(number),
+            progress=progress_of(number),
             check_cancelled=check_cancelled,
             reductions=reductions.at(name),
         )

@@ -52,7 +52,7 @@ def save(calibrator: Calibrator, folder: Path) -> Path:
         "parameters": dict(calibrator.describe()),
         "hidden_size": getattr(calibrator, "hidden_size", None),
         "vocabulary": getattr(calibrator, "vocabulary", None),
-        "tensors": {name: _told(tensor) for name, tensor in sorted(tensors.items())},
+        "tensors": {name: _layout(tensor) for name, tensor in sorted(tensors.items())},
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     text = json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -110,7 +110,7 @@ def _parsed(name: str, text: bytes, data: bytes) -> Base:
         if hashlib.sha256(data).hexdigest() != told["sha256"]:
             raise ValueError("its tensors are not those that were saved")
         tensors = tensors_of(data)
-        if {key: _told(tensor) for key, tensor in tensors.items()} != told["tensors"]:
+        if {key: _layout(tensor) for key, tensor in tensors.items()} != told["tensors"]:
             raise ValueError("its tensors have other names, shapes or dtypes than it says")
         for key, tensor in tensors.items():
             if not _finite(tensor):
@@ -127,7 +127,7 @@ def _parsed(name: str, text: bytes, data: bytes) -> Base:
     return made
 
 
-def _told(tensor: torch.Tensor) -> dict[str, Any]:
+def _layout(tensor: torch.Tensor) -> dict[str, Any]:
     return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
 
 

@@ -12,7 +12,7 @@ from workers.decoding.model import Continuation, Model
 from workers.decoding.rules import Draws, GreedyRule, Rule, SamplingRule
 
 
-def _untold(_: int) -> None:
+def _no_tick(_: int) -> None:
     """Nobody counts."""
 
 
@@ -25,7 +25,7 @@ def decode(
     ends: frozenset[int] = frozenset(),
     seed: int = 0,
     keys: Sequence[int] | None = None,
-    tick: Callable[[int], None] = _untold,
+    tick: Callable[[int], None] = _no_tick,
 ) -> list[Continuation]:
     """The continuation of each prompt, all of them at once, of at most `max_tokens` ≥ 1 tokens.
 

@@ -59,7 +59,7 @@ def fake_activations(model: torch.nn.Module, section: Simulation) -> None:
         named = [part for part in parts if part in wanted]
         if not named:
             continue
-        told = {_told(wanted[part], part) for part in named}
+        told = {_grid_of(wanted[part], part) for part in named}
         if len(named) < len(parts) or len(told) > 1:
             raise HemostatError(
                 ErrorCode.CHECKPOINT_UNSUPPORTED,
@@ -72,7 +72,7 @@ def fake_activations(model: torch.nn.Module, section: Simulation) -> None:
     _refuse_unknown(sorted(wanted))
 
 
-def _told(entry: SimulatedActivations, module: str) -> _Grid:
+def _grid_of(entry: SimulatedActivations, module: str) -> _Grid:
     return _Grid(entry.kind, entry.bits, entry.symmetric, None if entry.scales is None else entry.scales[module])
 
 

@@ -96,7 +96,7 @@ def recipe_of(steps: Iterable[Mapping[str, Any]]) -> Recipe:
     return _RECIPE.validate_python([dict(step) for step in steps])
 
 
-def told(recipe: Recipe) -> tuple[dict[str, object], ...]:
+def reported_steps(recipe: Recipe) -> tuple[dict[str, object], ...]:
     """As a report holds it: short, and without the documents of an inline text."""
     steps = []
     for step in recipe:

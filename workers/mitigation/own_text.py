@@ -50,8 +50,8 @@ def own_text(
         total = windows * each * size
         for at in range(0, windows * each, BATCH):
             part_P = starts_P[at : at + BATCH]
-            told = _Told(progress, check_cancelled, at * size, len(part_P), total, int(begun))
-            found.append(_written(model, part_P, size, first if begun else None, told))
+            hook = _ProgressHook(progress, check_cancelled, at * size, len(part_P), total, int(begun))
+            found.append(_written(model, part_P, size, first if begun else None, hook))
     pieces_PM = torch.cat(found)
     text_NL = pieces_PM.reshape(windows, each * size)[:, :body]
     progress("own text", total, total)
@@ -74,7 +74,9 @@ def _starts(tokens: torch.Tensor, count: int) -> torch.Tensor:
     return flat_T[torch.randint(len(flat_T), (count,))]
 
 
-def _written(model: Skeleton, starts_P: torch.Tensor, size: int, first: int | None, told: "_Told") -> torch.Tensor:
+def _written(
+    model: Skeleton, starts_P: torch.Tensor, size: int, first: int | None, hook: "_ProgressHook"
+) -> torch.Tensor:
     begun_PM = starts_P[:, None]
     if first is not None:
         begun_PM = torch.cat([torch.full_like(begun_PM, first), begun_PM], dim=1)
@@ -91,12 +93,12 @@ def _written(model: Skeleton, starts_P: torch.Tensor, size: int, first: int | No
         max_new_tokens=size - 1,
         eos_token_id=None,
         pad_token_id=0,
-        stopping_criteria=StoppingCriteriaList([told]),
+        stopping_criteria=StoppingCriteriaList([hook]),
     )
     return written_PM[:, -size:]
 
 
-class _Told(StoppingCriteria):
+class _ProgressHook(StoppingCriteria):
     """Stops nothing: says how far it is, and asks whether to go on."""
 
     def __init__(

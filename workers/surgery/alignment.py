@@ -15,43 +15,43 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.layer_names import in_layer
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.channels import Channels
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 Read = Callable[[str], torch.Tensor]
 # Rows and columns of a matrix that are compared: enough to tell layers apart.
 _SAMPLE = 64
 
 
-def align(shop: StepRun, read_reference: Read) -> list[int]:
+def align(context: StepRun, read_reference: Read) -> list[int]:
     """The reference's layer for each layer of a step's source: never falling, since hidden states only go forward.
 
-    As the recipe shows it (`told`), except where it repeats a run of several layers and so falls back: then, and where
-    it shows nothing, as `nearest` finds it.
+    As the recipe shows it (`layer_origins`), except where it repeats a run of several layers and so falls back. Then,
+    and where it shows nothing, as `nearest` finds it.
     """
-    origins = told(shop)
+    origins = layer_origins(context)
     if origins is not None and all(first <= second for first, second in pairwise(origins)):
         return origins
     rising = None if origins is None else len(set(origins)) == len(origins)
-    frame = Channels.of(shop.reference)
+    frame = Channels.of(context.reference)
     return nearest(
-        shop.source,
-        lambda name: shop.channels.meaning(name, shop.read(name)),
-        shop.reference,
+        context.source,
+        lambda name: context.channels.meaning(name, context.read(name)),
+        context.reference,
         lambda name: frame.meaning(name, read_reference(name)),
         strict=rising,
-        check_cancelled=shop.check_cancelled,
+        check_cancelled=context.check_cancelled,
     )
 
 
-def told(shop: StepRun) -> list[int] | None:
+def layer_origins(context: StepRun) -> list[int] | None:
     """The reference's layer that each layer of a step's source was made of, whatever their order; one that was put
     between two counts as the one before it. None where the recipe began at a model of another depth than the
     reference's, so that its layers have other numbers."""
-    if shop.base.layers != shop.reference.layers:
+    if context.base.layers != context.reference.layers:
         return None
-    found: list[int | None] = [None] * shop.source.layers
-    for name in shop.source.tensors:
-        place, origin = in_layer(name), shop.came_from(name)
+    found: list[int | None] = [None] * context.source.layers
+    for name in context.source.tensors:
+        place, origin = in_layer(name), context.came_from(name)
         before = None if origin is None else in_layer(origin)
         if place is not None and before is not None:
             found[place.layer] = before.layer

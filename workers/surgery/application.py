@@ -27,7 +27,7 @@ from workers.surgery.manifest import MANIFEST, Manifest, StepRecord, TensorChang
 from workers.surgery.modified import Modified, opened, untouched
 from workers.surgery.reading import open_tensors
 from workers.surgery.safetensors_writer import plan_shards, write_shards
-from workers.surgery.shop import StepRun, WholeStep
+from workers.surgery.step_run import StepRun, WholeStep
 from workers.surgery.steps import runner_of
 from workers.surgery.store import CheckpointStore
 from workers.surgery.streamed import Streamed
@@ -207,7 +207,7 @@ class Application:
                         text = None
                         if isinstance(step, Calibrated) and step.reads_text:
                             text = self._text(stage.first, step)
-                        shop = StepRun(
+                        context = StepRun(
                             source,
                             base=self._source,
                             reference=self._reference,
@@ -226,13 +226,13 @@ class Application:
                             origins=origins,
                         )
                         if text is not None:
-                            _warn_of_text(shop, text)
+                            _warn_of_text(context, text)
                         with _blamed(f"{POINTER}/{stage.first}"):
-                            self._steps[stage.first].run(shop)
-                        shop.write(folder, self._shard_bytes)
-                    (folder / "config.json").write_text(json.dumps(shop.config, indent=2) + "\n")
-                    changes, record = shop.changes, self._record(stage, began, shop, text)
-                    origins = {name: origin for name, origin in shop.origins.items() if origin != name}
+                            self._steps[stage.first].run(context)
+                        context.write(folder, self._shard_bytes)
+                    (folder / "config.json").write_text(json.dumps(context.config, indent=2) + "\n")
+                    changes, record = context.changes, self._record(stage, began, context, text)
+                    origins = {name: origin for name, origin in context.origins.items() if origin != name}
                 self._finish(folder, key, stage, changes, (*records, record), origins)
 
         return opened(
@@ -240,7 +240,7 @@ class Application:
         )
 
     def _record(
-        self, stage: Stage, began: float, shop: StepRun | None = None, text: CalibrationText | None = None
+        self, stage: Stage, began: float, context: StepRun | None = None, text: CalibrationText | None = None
     ) -> StepRecord:
         return StepRecord(
             steps=tuple(range(stage.first, stage.end)),
@@ -249,8 +249,8 @@ class Application:
             calibration_fingerprint=text.fingerprint if text else None,
             calibration_documents=text.documents if text else None,
             calibration_tokens=text.tokens_NL.numel() if text else None,
-            warnings=tuple(shop.warnings) if shop else (),
-            figures=dict(shop.figures) if shop else {},
+            warnings=tuple(context.warnings) if context else (),
+            figures=dict(context.figures) if context else {},
         )
 
     def _finish(
@@ -312,15 +312,15 @@ def _blamed(pointer: str) -> Iterator[None]:
         raise
 
 
-def _warn_of_text(shop: StepRun, text: CalibrationText) -> None:
+def _warn_of_text(context: StepRun, text: CalibrationText) -> None:
     """Says where the text, or how it is run, is less than what was asked for."""
     windows, length = text.tokens_NL.shape
     if windows < text.asked:
         some = f"{windows} window{'' if windows == 1 else 's'} of {length} tokens"
-        shop.warn(f"the calibration text has {some}, {text.asked} were asked for")
-    most = shop.source.max_position
+        context.warn(f"the calibration text has {some}, {text.asked} were asked for")
+    most = context.source.max_position
     if most is not None and length > most:
-        shop.warn(f"calibration windows of {length} tokens are longer than the model's context of {most}")
-    section = section_in(shop.source.config)
+        context.warn(f"calibration windows of {length} tokens are longer than the model's context of {most}")
+    section = section_in(context.source.config)
     if section is not None and section.fakes:
-        shop.warn("the text was run without what the steps before quantize at run time")
+        context.warn("the text was run without what the steps before quantize at run time")

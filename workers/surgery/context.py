@@ -14,7 +14,7 @@ context, and what it gains beyond, is what a comparison measures.
 
 from app.models.steps.context import rope_of, scaled
 from app.recipes.context import ContextLinear, ContextNtk, ContextYarn
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 
 class Scaled:
@@ -25,10 +25,10 @@ class Scaled:
     def __init__(self, step: ContextLinear | ContextNtk | ContextYarn) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Writes the configuration."""
-        config = scaled(shop.source, self._step)
-        shop.config.clear()
-        shop.config.update(config)
-        shop.figures["positions"] = float(config["max_position_embeddings"])
-        shop.figures["rotary base"] = float(rope_of(config)["rope_theta"])
+        config = scaled(context.source, self._step)
+        context.config.clear()
+        context.config.update(config)
+        context.figures["positions"] = float(config["max_position_embeddings"])
+        context.figures["rotary base"] = float(rope_of(config)["rope_theta"])

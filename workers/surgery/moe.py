@@ -12,7 +12,7 @@ import torch
 from app.recipes.moe import MoeRouter, MoeTopk
 from workers.surgery import quantize_rtn
 from workers.surgery.quantize_grid import bits_per_weight
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.width import width_of
 
 
@@ -24,11 +24,11 @@ class TopK:
     def __init__(self, step: MoeTopk) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Writes the configuration."""
-        shop.figures["experts a token before"] = float(shop.source.config.get("num_experts_per_tok") or 0)
-        shop.config["num_experts_per_tok"] = self._step.experts
-        shop.figures["experts a token"] = float(self._step.experts)
+        context.figures["experts a token before"] = float(context.source.config.get("num_experts_per_tok") or 0)
+        context.config["num_experts_per_tok"] = self._step.experts
+        context.figures["experts a token"] = float(self._step.experts)
 
 
 class Router:
@@ -39,12 +39,12 @@ class Router:
     def __init__(self, step: MoeRouter) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Every router of the layers named."""
         generator = torch.Generator().manual_seed(self._step.seed)
-        for weight in shop.weights:
-            router_ED = shop.read(weight.name)
-            shop.put(weight.name, self._changed(router_ED, generator), bits=self._bits(router_ED))
+        for weight in context.weights:
+            router_ED = context.read(weight.name)
+            context.put(weight.name, self._changed(router_ED, generator), bits=self._bits(router_ED))
 
     def _changed(self, router_ED: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         step = self._step

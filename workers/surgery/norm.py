@@ -11,7 +11,7 @@ import torch
 from app.models.steps.norm import EPSILON
 from app.recipes.norm import NormDrop, NormEpsilon, NormScale
 from workers.surgery.gains import offset_of
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 _DEFAULT = 1e-6  # of the configuration classes
 
@@ -24,16 +24,16 @@ class ScaleStep:
     def __init__(self, step: NormScale) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Raises CHECKPOINT_NOT_FINITE where the gain leaves the dtype's range."""
-        offset = offset_of(shop.source)
-        for norm in shop.weights:
-            shop.check_cancelled()
-            stored = shop.read(norm.name)
-            meant = shop.channels.meaning(norm.name, stored).to(torch.float32)
+        offset = offset_of(context.source)
+        for norm in context.weights:
+            context.check_cancelled()
+            stored = context.read(norm.name)
+            meant = context.channels.meaning(norm.name, stored).to(torch.float32)
             gain = (meant + offset) * self._step.factor + self._step.shift
-            shop.put(norm.name, shop.channels.moved(norm.name, gain - offset).to(stored.dtype))
-        shop.figures["norms"] = len(shop.weights)
+            context.put(norm.name, context.channels.moved(norm.name, gain - offset).to(stored.dtype))
+        context.figures["norms"] = len(context.weights)
 
 
 class EpsilonStep:
@@ -44,11 +44,11 @@ class EpsilonStep:
     def __init__(self, step: NormEpsilon) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Sets it; the gains stay."""
-        shop.figures["epsilon_before"] = float(shop.config.get(EPSILON, _DEFAULT))
-        shop.figures["epsilon"] = self._step.epsilon
-        shop.config[EPSILON] = self._step.epsilon
+        context.figures["epsilon_before"] = float(context.config.get(EPSILON, _DEFAULT))
+        context.figures["epsilon"] = self._step.epsilon
+        context.config[EPSILON] = self._step.epsilon
 
 
 class DropStep:
@@ -59,11 +59,11 @@ class DropStep:
     def __init__(self, step: NormDrop) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Writes the gains."""
-        gain = 1.0 - offset_of(shop.source)
-        for norm in shop.weights:
-            shop.check_cancelled()
-            dropped = torch.full_like(shop.read(norm.name), gain)
-            shop.put(norm.name, shop.channels.moved(norm.name, dropped).to(dropped.dtype))
-        shop.figures["norms"] = len(shop.weights)
+        gain = 1.0 - offset_of(context.source)
+        for norm in context.weights:
+            context.check_cancelled()
+            dropped = torch.full_like(context.read(norm.name), gain)
+            context.put(norm.name, context.channels.moved(norm.name, dropped).to(dropped.dtype))
+        context.figures["norms"] = len(context.weights)

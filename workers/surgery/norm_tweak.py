@@ -29,7 +29,7 @@ from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.gains import offset_of
 from workers.surgery.reading import open_tensors
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 
 # (mean, variance) of each channel, for each batch of the text.
@@ -48,40 +48,42 @@ class TweakStep:
     def __init__(self, step: NormTweak) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Raises RECIPE_NOT_APPLICABLE where the reference has other blocks, ACTIVATIONS_NOT_FINITE, and what
         `Skeleton` raises. Figures: mean distance before and after, and how many blocks were changed."""
-        assert shop.calibration is not None  # noqa: S101 - the contract is `Calibrated`
-        source, reference = shop.source, shop.reference
-        against(reference, source, self._step, f"/candidate/recipe/{shop.index}")
-        chosen = {norm.name for norm in shop.weights}
-        tokens_NL = shop.calibration.tokens_NL
+        assert context.calibration is not None  # noqa: S101 - the contract is `Calibrated`
+        source, reference = context.source, context.reference
+        against(reference, source, self._step, f"/candidate/recipe/{context.index}")
+        chosen = {norm.name for norm in context.weights}
+        tokens_NL = context.calibration.tokens_NL
         before, after, changed = 0.0, 0.0, 0
         with ExitStack() as stack:
             reader = stack.enter_context(open_tensors(reference))
-            ours = walk_of(shop, phase="tweak")
+            ours = walk_of(context, phase="tweak")
             theirs = Walk(
                 Skeleton(reference, reader.read),
                 tokens_NL,
-                shop.scratch,
+                context.scratch,
                 phase="reference",
-                check_cancelled=shop.check_cancelled,
+                check_cancelled=context.check_cancelled,
             )
-            targets = _targets(theirs, align(shop, reader.read))
+            targets = _targets(theirs, align(context, reader.read))
             for block, wanted in zip(ours.blocks(), targets, strict=True):
-                first, last = self._tweak(block, wanted, chosen, shop, ours)
+                first, last = self._tweak(block, wanted, chosen, context, ours)
                 before, after, changed = before + first, after + last, changed + (last < first)
-        shop.figures["distance_before"] = before / source.layers
-        shop.figures["distance_after"] = after / source.layers
-        shop.figures["blocks_changed"] = changed
+        context.figures["distance_before"] = before / source.layers
+        context.figures["distance_after"] = after / source.layers
+        context.figures["blocks_changed"] = changed
 
-    def _tweak(self, block: Block, wanted: Wanted, chosen: set[str], shop: StepRun, walk: Walk) -> tuple[float, float]:
+    def _tweak(
+        self, block: Block, wanted: Wanted, chosen: set[str], context: StepRun, walk: Walk
+    ) -> tuple[float, float]:
         """Trains one block's norms; its distance before and after."""
         first = _distance_of(block, wanted)
         names = [name for name, _ in block.module.named_parameters() if f"{block.prefix}{name}" in chosen]
         if not names:
             return first, first
-        trained = self._train(block, names, wanted, walk, shop.check_cancelled)
+        trained = self._train(block, names, wanted, walk, context.check_cancelled)
         parameters = dict(block.module.named_parameters())
         kept = {name: parameters[name].data for name in names}
         for name in names:
@@ -92,7 +94,7 @@ class TweakStep:
                 parameters[name].data = kept[name]
             return first, first
         for name in names:
-            shop.put(f"{block.prefix}{name}", parameters[name].data)
+            context.put(f"{block.prefix}{name}", parameters[name].data)
         return first, last
 
     def _train(

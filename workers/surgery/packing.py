@@ -18,7 +18,7 @@ import torch
 
 from app.models.modules import weights_of
 from workers.surgery.quantize_grid import Quantized
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 # Its import takes five seconds, also of processes that pack nothing (a replica, its shadow): functions import it.
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class Packing:
 class Packer:
     """Packs modules of one result, then writes `quantization_config` with `finish`."""
 
-    def __init__(self, shop: StepRun) -> None:
-        self._shop = shop
+    def __init__(self, context: StepRun) -> None:
+        self._shop = context
         self._packed: dict[Packing, list[str]] = defaultdict(list)
 
     def put(

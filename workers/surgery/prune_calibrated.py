@@ -20,7 +20,7 @@ from workers.surgery.allocation_owl import kept_of_layers, outlier_ratio, owl_sh
 from workers.surgery.blockwise.observers import Channels, Observer
 from workers.surgery.blockwise.walk import Block, Walk
 from workers.surgery.prune_masks import Quota, count_to_prune, quota_of, quota_of_pattern
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 from workers.surgery.width import width_of
 
@@ -43,7 +43,7 @@ class CalibratedPruning(Generic[Seen, Prepared]):
         """What is gathered of a group's inputs."""
         raise NotImplementedError
 
-    def prepare(self, seen: Seen, shop: StepRun, name: str) -> Prepared:
+    def prepare(self, seen: Seen, context: StepRun, name: str) -> Prepared:
         """What the layers of a group share; `name` is the first of them."""
         raise NotImplementedError
 
@@ -51,46 +51,46 @@ class CalibratedPruning(Generic[Seen, Prepared]):
         """One float32 matrix, pruned."""
         raise NotImplementedError
 
-    def run(self, shop: StepRun) -> None:
-        """Prunes `shop.weights`."""
-        addressed = [weight.name for weight in shop.weights]
-        quotas = self._quotas(shop)
-        last = max(weight.layer or 0 for weight in shop.weights)
-        for block, names in _blocks_with(walk_of(shop), addressed, last):
+    def run(self, context: StepRun) -> None:
+        """Prunes `context.weights`."""
+        addressed = [weight.name for weight in context.weights]
+        quotas = self._quotas(context)
+        last = max(weight.layer or 0 for weight in context.weights)
+        for block, names in _blocks_with(walk_of(context), addressed, last):
             groups = [group for group in block.groups if names & set(group)]
             if groups:
                 seen = {group: self.observer(block.inputs(group)) for group in groups}
                 block.collect(seen)
                 for group in groups:
-                    prepared = self.prepare(seen.pop(group), shop, group[0])
+                    prepared = self.prepare(seen.pop(group), context, group[0])
                     for name in (name for name in group if name in names):
-                        shop.check_cancelled()
-                        weight_OI = shop.read(name)
+                        context.check_cancelled()
+                        weight_OI = context.read(name)
                         pruned_OI = self.prune(weight_OI.float(), prepared, quotas[name]).to(weight_OI.dtype)
                         linear = block.linears[name]
                         linear.weight.data = pruned_OI.to(linear.weight.dtype)
                         bits = width_of(pruned_OI) if self.moves else None
-                        shop.put(name, pruned_OI, bits=bits, sparsity=quotas[name].share)
+                        context.put(name, pruned_OI, bits=bits, sparsity=quotas[name].share)
 
-    def _quotas(self, shop: StepRun) -> dict[str, Quota]:
+    def _quotas(self, context: StepRun) -> dict[str, Quota]:
         if self.step.allocation == "uniform":
             return {
-                one.name: quota_of(self.step, one.shape[0], one.shape[1], scope=self._scope) for one in shop.weights
+                one.name: quota_of(self.step, one.shape[0], one.shape[1], scope=self._scope) for one in context.weights
             }
-        layers = sorted({weight.layer or 0 for weight in shop.weights})
-        elements = {name: shape[0] * shape[1] for name, shape in ((one.name, one.shape) for one in shop.weights)}
-        within = {layer: [one.name for one in shop.weights if (one.layer or 0) == layer] for layer in layers}
+        layers = sorted({weight.layer or 0 for weight in context.weights})
+        elements = {name: shape[0] * shape[1] for name, shape in ((one.name, one.shape) for one in context.weights)}
+        within = {layer: [one.name for one in context.weights if (one.layer or 0) == layer] for layer in layers}
         sizes = [sum(elements[name] for name in within[layer]) for layer in layers]
-        ratios = self._outlier_ratios(shop, layers[-1])
+        ratios = self._outlier_ratios(context, layers[-1])
         shares = owl_shares([ratios[layer] for layer in layers], sizes, self.step.share, self.step.owl_reach)
         if self.step.pattern is not None:
-            quotas = self._mixed(shop, layers, shares, sizes)
+            quotas = self._mixed(context, layers, shares, sizes)
         else:
             quotas = self._counted(
                 {name: share for layer, share in zip(layers, shares, strict=True) for name in within[layer]}, elements
             )
         told = [quota.share for quota in quotas.values()]
-        shop.figures["owl_share_least"], shop.figures["owl_share_most"] = min(told), max(told)
+        context.figures["owl_share_least"], context.figures["owl_share_most"] = min(told), max(told)
         return quotas
 
     def _counted(self, share_of: dict[str, float], elements: dict[str, int]) -> dict[str, Quota]:
@@ -103,7 +103,7 @@ class CalibratedPruning(Generic[Seen, Prepared]):
             for name, count in zip(names, counts, strict=True)
         }
 
-    def _mixed(self, shop: StepRun, layers: list[int], shares: list[float], sizes: list[int]) -> dict[str, Quota]:
+    def _mixed(self, context: StepRun, layers: list[int], shares: list[float], sizes: list[int]) -> dict[str, Quota]:
         """Every matrix has its layer's N of the pattern's M."""
         kept, of = self.step.n_of_m()
         alike = len(set(sizes)) == 1
@@ -112,16 +112,17 @@ class CalibratedPruning(Generic[Seen, Prepared]):
         if set(keeps) == {kept}:
             why = "OWL's shares round to it" if alike else "what is addressed differs in size from layer to layer"
             hint = "a greater owl_range, or a greater M" if alike else "the same modules in each layer"
-            shop.warn(f"every layer keeps {kept}:{of}, as with allocation uniform: {why}. {hint} may change that")
+            context.warn(f"every layer keeps {kept}:{of}, as with allocation uniform: {why}. {hint} may change that")
         return {
-            one.name: quota_of_pattern(kept_of[one.layer or 0], of, one.shape[0], one.shape[1]) for one in shop.weights
+            one.name: quota_of_pattern(kept_of[one.layer or 0], of, one.shape[0], one.shape[1])
+            for one in context.weights
         }
 
-    def _outlier_ratios(self, shop: StepRun, last: int) -> dict[int, float]:
+    def _outlier_ratios(self, context: StepRun, last: int) -> dict[int, float]:
         """Of each layer as the steps before left it."""
         ratios: dict[int, float] = {}
-        addressed = [weight.name for weight in shop.weights]
-        for block, names in _blocks_with(walk_of(shop, phase="outliers"), addressed, last):
+        addressed = [weight.name for weight in context.weights]
+        for block, names in _blocks_with(walk_of(context, phase="outliers"), addressed, last):
             groups = [group for group in block.groups if names & set(group)]
             if not groups:
                 continue
@@ -130,7 +131,7 @@ class CalibratedPruning(Generic[Seen, Prepared]):
             scores = []
             for group in groups:
                 norm_I = seen[group].norm()
-                scores += [shop.read(name).float().abs() * norm_I for name in group if name in names]
+                scores += [context.read(name).float().abs() * norm_I for name in group if name in names]
             ratios[block.index] = outlier_ratio(scores, self.step.owl_threshold)
         return ratios
 

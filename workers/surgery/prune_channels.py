@@ -12,7 +12,7 @@ from app.models.steps.prune import channels_of, channels_to_go, with_channels
 from app.recipes.prune import PruneChannels
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.prune_parts import kept_parts, take_columns, take_rows, without_inputs
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 
 
@@ -24,30 +24,30 @@ class DropChannels:
     def __init__(self, step: PruneChannels) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Every layer loses the same number of channels."""
-        channels, gone = channels_of(shop.source), channels_to_go(shop.source, self._step)
-        shop.config.clear()
-        shop.config.update(with_channels(shop.source.config, channels - gone))
+        channels, gone = channels_of(context.source), channels_to_go(context.source, self._step)
+        context.config.clear()
+        context.config.update(with_channels(context.source.config, channels - gone))
         lost = total = 0.0
-        for block in walk_of(shop).blocks():
+        for block in walk_of(context).blocks():
             mlp = f"{block.prefix}mlp"
             name = f"{mlp}.down_proj.weight"
             group = block.group_of(name)
             seen = Channels(block.inputs(group))
             block.collect({group: seen})
             norm_I = seen.norm()
-            energy_I = shop.read(name).float().square().sum(0) * norm_I.square()
+            energy_I = context.read(name).float().square().sum(0) * norm_I.square()
             kept_I = kept_parts(energy_I, gone)
             lost += float(energy_I.sum() - energy_I[kept_I].sum())
             total += float(energy_I.sum())
-            if f"{mlp}.gate_up_proj.weight" in shop.source.tensors:
-                take_rows(shop, f"{mlp}.gate_up_proj", torch.cat([kept_I, channels + kept_I]))
+            if f"{mlp}.gate_up_proj.weight" in context.source.tensors:
+                take_rows(context, f"{mlp}.gate_up_proj", torch.cat([kept_I, channels + kept_I]))
             else:
-                take_rows(shop, f"{mlp}.gate_proj", kept_I)
-                take_rows(shop, f"{mlp}.up_proj", kept_I)
-            take_columns(shop, f"{mlp}.down_proj", kept_I)
+                take_rows(context, f"{mlp}.gate_proj", kept_I)
+                take_rows(context, f"{mlp}.up_proj", kept_I)
+            take_columns(context, f"{mlp}.down_proj", kept_I)
             linear = block.linears[name]
             linear.weight.data = without_inputs(linear.weight.data, kept_I)
-        shop.figures["channels_per_layer"] = float(channels - gone)
-        shop.figures["energy_share_lost"] = lost / total if total else 0.0
+        context.figures["channels_per_layer"] = float(channels - gone)
+        context.figures["energy_share_lost"] = lost / total if total else 0.0

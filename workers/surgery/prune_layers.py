@@ -13,7 +13,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.models.steps.prune import layers_to_go
 from app.recipes.prune import PruneLayers
 from workers.surgery.relayer import relayer
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 
 
@@ -25,24 +25,24 @@ class DropLayers:
     def __init__(self, step: PruneLayers) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Puts the model together again without the layers that go."""
         if self._step.layers is not None:
             gone = set(self._step.layers)
         else:
-            influence = block_influence(shop)
+            influence = block_influence(context)
             for layer, value in enumerate(influence):
-                shop.figures[f"influence_of_layer_{layer}"] = value
+                context.figures[f"influence_of_layer_{layer}"] = value
             order = sorted(range(len(influence)), key=lambda layer: (influence[layer], layer))
-            gone = set(order[: layers_to_go(shop.source, self._step)])
+            gone = set(order[: layers_to_go(context.source, self._step)])
         for layer in sorted(gone):
-            shop.figures[f"dropped_layer_{layer}"] = 1.0
-        relayer(shop, [layer for layer in range(shop.source.layers) if layer not in gone])
+            context.figures[f"dropped_layer_{layer}"] = 1.0
+        relayer(context, [layer for layer in range(context.source.layers) if layer not in gone])
 
 
-def block_influence(shop: StepRun) -> list[float]:
+def block_influence(context: StepRun) -> list[float]:
     """Of each layer, over the calibration text; between 0 and 2. Raises ACTIVATIONS_NOT_FINITE."""
-    walk = walk_of(shop)
+    walk = walk_of(context)
     found = []
     for block in walk.blocks():
         total, tokens = 0.0, 0

@@ -8,7 +8,7 @@ from app.recipes.prune import PruneMagnitude
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import mask
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 
 class OwlMagnitude(CalibratedPruning[Channels, None]):
@@ -17,12 +17,12 @@ class OwlMagnitude(CalibratedPruning[Channels, None]):
     def __init__(self, step: PruneMagnitude) -> None:
         super().__init__(step, scope=step.scope)
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """One walk over the text for the shares, then weight by weight."""
-        quotas = self._quotas(shop)
-        for done, weight in enumerate(shop.weights):
-            shop.check_cancelled()
-            shop.progress("surgery", done, len(shop.weights))
-            weight_OI, quota = shop.read(weight.name), quotas[weight.name]
+        quotas = self._quotas(context)
+        for done, weight in enumerate(context.weights):
+            context.check_cancelled()
+            context.progress("surgery", done, len(context.weights))
+            weight_OI, quota = context.read(weight.name), quotas[weight.name]
             gone_OI = mask(weight_OI.float().abs(), quota)
-            shop.put(weight.name, weight_OI.masked_fill(gone_OI, 0), sparsity=quota.share)
+            context.put(weight.name, weight_OI.masked_fill(gone_OI, 0), sparsity=quota.share)

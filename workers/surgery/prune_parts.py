@@ -9,7 +9,7 @@ from math import floor
 
 import torch
 
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 Rows = Mapping[str, torch.Tensor]
 
@@ -35,20 +35,20 @@ def spread(parts: torch.Tensor, size: int) -> torch.Tensor:
     return (parts[:, None] * size + torch.arange(size)).flatten()
 
 
-def take_rows(shop: StepRun, module: str, rows: torch.Tensor) -> None:
+def take_rows(context: StepRun, module: str, rows: torch.Tensor) -> None:
     """The result's `module` has those outputs alone; its bias too, where it has one."""
     for name in (f"{module}.weight", f"{module}.bias"):
-        if name in shop.source.tensors:
-            shop.channels.take(name, outputs=rows)
-            shop.put(name, shop.read(name)[rows])
+        if name in context.source.tensors:
+            context.channels.take(name, outputs=rows)
+            context.put(name, context.read(name)[rows])
 
 
-def take_columns(shop: StepRun, module: str, columns: torch.Tensor) -> None:
+def take_columns(context: StepRun, module: str, columns: torch.Tensor) -> None:
     """The result's `module` has those inputs alone."""
     name = f"{module}.weight"
-    weight_OI = shop.read(name)
-    shop.channels.take(name, inputs=columns)
-    shop.put(name, weight_OI[:, columns], bits=bits_of_fewer(shop.bits(name), weight_OI.shape[1], len(columns)))
+    weight_OI = context.read(name)
+    context.channels.take(name, inputs=columns)
+    context.put(name, weight_OI[:, columns], bits=bits_of_fewer(context.bits(name), weight_OI.shape[1], len(columns)))
 
 
 def bits_of_fewer(bits: float | None, inputs: int, kept: int) -> float | None:

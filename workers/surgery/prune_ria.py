@@ -13,7 +13,7 @@ from app.recipes.prune import PruneRia
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import Quota, mask, zeros_first
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 _LEAST = torch.finfo(torch.float32).tiny  # a row or column of zeros: 0 / tiny is 0
 
@@ -37,7 +37,7 @@ class Ria(CalibratedPruning[Channels, torch.Tensor]):
         """Sums of squares of each input channel."""
         return Channels(inputs)
 
-    def prepare(self, seen: Channels, shop: StepRun, name: str) -> torch.Tensor:
+    def prepare(self, seen: Channels, context: StepRun, name: str) -> torch.Tensor:
         """(I) ‖X_i‖ over √tokens, which changes no comparison."""
         return seen.norm()
 

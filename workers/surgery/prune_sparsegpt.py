@@ -21,7 +21,7 @@ from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import Quota, lowest, mask_pattern
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 COLUMNS = 128
 
@@ -124,31 +124,33 @@ class SparseGpt(CalibratedPruning[SecondMoment, Inverse]):
         """Second moments of the inputs."""
         return SecondMoment(inputs)
 
-    def prepare(self, seen: SecondMoment, shop: StepRun, name: str) -> Inverse:
+    def prepare(self, seen: SecondMoment, context: StepRun, name: str) -> Inverse:
         """The factor of the inverse Hessian. Warns where the text is too short, or more damping was needed."""
-        self._check_cancelled = shop.check_cancelled
+        self._check_cancelled = context.check_cancelled
         moment_II = seen.mean()
         inputs = len(moment_II)
         if seen.tokens < inputs:
             self._warn(
-                shop,
+                context,
                 f"{seen.tokens} calibration tokens for {inputs} inputs ({_kind(name)}): the covariance is singular, "
                 "and damping alone regularizes it; give more windows",
             )
         inverse = inverse_factor(moment_II, self._damping)
         if inverse.damping != self._damping:
-            self._warn(shop, f"damping {self._damping:g} did not make the covariance positive definite ({_kind(name)})")
-            shop.figures["most_damping"] = max(inverse.damping, shop.figures.get("most_damping", 0.0))
+            self._warn(
+                context, f"damping {self._damping:g} did not make the covariance positive definite ({_kind(name)})"
+            )
+            context.figures["most_damping"] = max(inverse.damping, context.figures.get("most_damping", 0.0))
         return inverse
 
     def prune(self, weight_OI: torch.Tensor, prepared: Inverse, quota: Quota) -> torch.Tensor:
         """Pruned and corrected."""
         return sparsify(weight_OI, prepared, quota, check_cancelled=self._check_cancelled)
 
-    def _warn(self, shop: StepRun, text: str) -> None:
+    def _warn(self, context: StepRun, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
-            shop.warn(text)
+            context.warn(text)
 
 
 def _kind(name: str) -> str:

@@ -13,7 +13,7 @@ from app.recipes.prune import PruneWanda
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.prune_calibrated import CalibratedPruning
 from workers.surgery.prune_masks import Quota, mask, zeros_first
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 
 def wanda_score(weight_OI: torch.Tensor, norm_I: torch.Tensor) -> torch.Tensor:
@@ -31,7 +31,7 @@ class Wanda(CalibratedPruning[Channels, torch.Tensor]):
         """Sums of squares of each input channel."""
         return Channels(inputs)
 
-    def prepare(self, seen: Channels, shop: StepRun, name: str) -> torch.Tensor:
+    def prepare(self, seen: Channels, context: StepRun, name: str) -> torch.Tensor:
         """(I) ‖X_i‖ over √tokens."""
         return seen.norm()
 

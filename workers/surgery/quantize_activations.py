@@ -11,7 +11,7 @@ from app.models.steps.runtime import activations_entry
 from app.recipes.quantize import QuantizeActivations
 from workers.surgery.blockwise.observers import Channels
 from workers.surgery.even_grid import fixed_grid
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 
 
@@ -23,17 +23,17 @@ class ActivationsStep:
     def __init__(self, step: QuantizeActivations) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Adds an entry to the section. Raises ACTIVATIONS_NOT_FINITE, and for static grids what `Skeleton` raises."""
-        modules = [weight.module for weight in shop.weights]
-        scales = None if self._step.dynamic else self._grids(shop, set(modules))
-        shop.config.update(with_activations(shop.config, activations_entry(self._step, modules, scales)))
-        shop.figures["activation_bits"] = self._step.bits
-        shop.figures["linear_layers"] = len(modules)
+        modules = [weight.module for weight in context.weights]
+        scales = None if self._step.dynamic else self._grids(context, set(modules))
+        context.config.update(with_activations(context.config, activations_entry(self._step, modules, scales)))
+        context.figures["activation_bits"] = self._step.bits
+        context.figures["linear_layers"] = len(modules)
 
-    def _grids(self, shop: StepRun, modules: set[str]) -> dict[str, tuple[float, int]]:
-        assert shop.calibration is not None  # noqa: S101 - the contract is `Calibrated`
-        walk = walk_of(shop, phase="activations")
+    def _grids(self, context: StepRun, modules: set[str]) -> dict[str, tuple[float, int]]:
+        assert context.calibration is not None  # noqa: S101 - the contract is `Calibrated`
+        walk = walk_of(context, phase="activations")
         grids: dict[str, tuple[float, int]] = {}
         for block in walk.blocks():
             seen = {

@@ -27,7 +27,7 @@ from workers.surgery.packing import Packing
 from workers.surgery.quantize_folding import Folded, Pair, pairs
 from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 
 STEPS = 20
@@ -96,38 +96,38 @@ class Awq:
     def __init__(self, step: QuantizeAwq) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Block by block, each seeing what the changed blocks before give."""
-        step, text = self._step, shop.calibration
+        step, text = self._step, context.calibration
         assert text is not None  # noqa: S101 - a calibrated step is given one
         packing = Packing(step.bits, step.group_size, step.symmetric) if step.form == "packed" else None
-        output = Output(shop, packing)
-        walk = walk_of(shop)
-        wanted = {weight.name for weight in shop.weights}
+        output = Output(context, packing)
+        walk = walk_of(context)
+        wanted = {weight.name for weight in context.weights}
         before = after = 0.0
         for block in walk.blocks():
             names = [name for name in block.linears if name in wanted]
             if not names:
                 continue
-            folded = Folded(shop, block)
-            one, other = self._scale(shop, block, folded, wanted)
+            folded = Folded(context, block)
+            one, other = self._scale(context, block, folded, wanted)
             before, after = before + one, after + other
             made = {}
             for name in names:
                 weight_OI = folded.weight(name)
-                dtype = scale_dtype(shop.source.tensors[name].dtype)
+                dtype = scale_dtype(context.source.tensors[name].dtype)
                 grid = fit(weight_OI, bits=step.bits, group_size=step.group_size, symmetric=step.symmetric, dtype=dtype)
                 quantized = Quantized(grid, grid.encode(weight_OI))
                 made[name] = output.put(name, quantized)
             folded.close(made)
         output.finish()
         if before:
-            shop.figures["layer error, of round to nearest"] = after / before
+            context.figures["layer error, of round to nearest"] = after / before
 
-    def _scale(self, shop: StepRun, block: Block, folded: Folded, wanted: set[str]) -> tuple[float, float]:
+    def _scale(self, context: StepRun, block: Block, folded: Folded, wanted: set[str]) -> tuple[float, float]:
         """Scales every pair of the block. Returns the summed errors of s = 1 and of the s that were chosen."""
         step = self._step
-        chosen = [pair for pair in pairs(block, shop.source.architecture) if wanted & set(pair.group)]
+        chosen = [pair for pair in pairs(block, context.source.architecture) if wanted & set(pair.group)]
         seen = {pair.group: Inputs(block.inputs(pair.group)) for pair in chosen}
         block.collect(seen)
         before = after = 0.0
@@ -142,8 +142,8 @@ class Awq:
                 bits=step.bits,
                 group_size=step.group_size,
                 symmetric=step.symmetric,
-                dtype=scale_dtype(shop.source.tensors[pair.group[0]].dtype),
-                check_cancelled=shop.check_cancelled,
+                dtype=scale_dtype(context.source.tensors[pair.group[0]].dtype),
+                check_cancelled=context.check_cancelled,
             )
             folded.scale(pair, s_P)
             before, after = before + plain, after + least

@@ -20,7 +20,7 @@ from app.models.shapes import LAYOUTS
 from workers.surgery.blockwise.walk import Block, Group
 from workers.surgery.gains import offset_of
 from workers.surgery.safetensors_writer import DTYPES
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.width import width_of
 
 
@@ -76,16 +76,16 @@ def pairs(block: Block, architecture: str) -> list[Pair]:
 
 
 class Folded:
-    """The weights of one block while channels are scaled, in float32; `close` puts what was changed. The shop's record
-    of channels is reported of every factor."""
+    """The weights of one block while channels are scaled, in float32; `close` puts what was changed. The context's
+    record of channels is reported of every factor."""
 
-    def __init__(self, shop: StepRun, block: Block) -> None:
-        self._shop, self._block = shop, block
+    def __init__(self, context: StepRun, block: Block) -> None:
+        self._shop, self._block = context, block
         self._weights: dict[str, torch.Tensor] = {}
         self._small: dict[str, torch.Tensor] = {}
         self._changed: set[str] = set()
         self._scaled_inputs: set[str] = set()
-        self._offset = offset_of(shop.source)
+        self._offset = offset_of(context.source)
 
     def weight(self, name: str) -> torch.Tensor:
         """(O, I) as it is now."""

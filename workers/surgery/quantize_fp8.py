@@ -19,7 +19,7 @@ from workers.surgery.blockwise.observers import Channels
 from workers.surgery.e4m3 import GREATEST, nearest
 from workers.surgery.packing import Packer, Packing
 from workers.surgery.quantize_grid import scale_dtype, stored
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.steps import Visit
 from workers.surgery.walking import walk_of
 
@@ -68,20 +68,20 @@ class Fp8Simulated:
     def __init__(self, step: QuantizeFp8) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Weight by weight, after a walk over the text where activation scales are fixed by it; and an entry in the
         section. Raises what `Skeleton` raises for such scales."""
         runner = Fp8Runner(self._step)
-        scales = _inputs(shop) if self._step.activations == "static" else {}
-        for done, weight in enumerate(shop.weights):
-            shop.check_cancelled()
-            shop.progress("surgery", done, len(shop.weights))
-            made_OI = runner.apply(weight.name, shop.read(weight.name))
-            shop.put(weight.name, made_OI, bits=bits_per_weight(weight.shape[1]))
-        entry = activations_entry(self._step, [weight.module for weight in shop.weights], scales)
-        shop.config.update(with_activations(shop.config, entry))
-        shop.figures["activation_bits"] = entry.bits
-        shop.figures["linear_layers"] = len(entry.modules)
+        scales = _inputs(context) if self._step.activations == "static" else {}
+        for done, weight in enumerate(context.weights):
+            context.check_cancelled()
+            context.progress("surgery", done, len(context.weights))
+            made_OI = runner.apply(weight.name, context.read(weight.name))
+            context.put(weight.name, made_OI, bits=bits_per_weight(weight.shape[1]))
+        entry = activations_entry(self._step, [weight.module for weight in context.weights], scales)
+        context.config.update(with_activations(context.config, entry))
+        context.figures["activation_bits"] = entry.bits
+        context.figures["linear_layers"] = len(entry.modules)
 
 
 class Fp8Packed:
@@ -92,16 +92,16 @@ class Fp8Packed:
     def __init__(self, step: QuantizeFp8) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Weight by weight, after a walk over the text where activation scales are fixed by it."""
         step = self._step
         packing = Packing(8, None, float_=True, activations=step.activations)
-        packer = Packer(shop)
-        inputs = _inputs(shop) if step.activations == "static" else {}
-        for done, weight in enumerate(shop.weights):
-            shop.check_cancelled()
-            shop.progress("surgery", done, len(shop.weights))
-            values_OI, scale_O1 = quantize(shop.read(weight.name), scale_dtype(weight.dtype))
+        packer = Packer(context)
+        inputs = _inputs(context) if step.activations == "static" else {}
+        for done, weight in enumerate(context.weights):
+            context.check_cancelled()
+            context.progress("surgery", done, len(context.weights))
+            values_OI, scale_O1 = quantize(context.read(weight.name), scale_dtype(weight.dtype))
             packer.put_float(
                 weight.module,
                 packing,
@@ -113,12 +113,12 @@ class Fp8Packed:
         packer.finish()
 
 
-def _inputs(shop: StepRun) -> dict[str, float]:
+def _inputs(context: StepRun) -> dict[str, float]:
     """The scale of each layer's inputs on the text, by module."""
-    text = shop.calibration
+    text = context.calibration
     assert text is not None  # noqa: S101 - a step that reads text is given one
-    wanted = {weight.name for weight in shop.weights}
-    walk = walk_of(shop)
+    wanted = {weight.name for weight in context.weights}
+    walk = walk_of(context)
     found = {}
     for block in walk.blocks():
         seen = {group: Channels(block.inputs(group)) for group in block.groups if wanted & set(group)}

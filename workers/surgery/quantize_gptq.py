@@ -31,7 +31,7 @@ from workers.surgery.callbacks import CheckCancelled, never_cancelled
 from workers.surgery.packing import Packing
 from workers.surgery.quantize_grid import Grid, Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 
 # Columns whose errors reach those behind them together, in one product.
@@ -162,14 +162,14 @@ class Gptq:
     def __init__(self, step: QuantizeGptq) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Block by block, each seeing what the changed blocks before give."""
-        step, text = self._step, shop.calibration
+        step, text = self._step, context.calibration
         assert text is not None  # noqa: S101 - a calibrated step is given one
         packing = Packing(step.bits, step.group_size, step.symmetric) if step.form == "packed" else None
-        output = Output(shop, packing)
-        walk = walk_of(shop)
-        wanted = {weight.name for weight in shop.weights}
+        output = Output(context, packing)
+        walk = walk_of(context)
+        wanted = {weight.name for weight in context.weights}
         damping = step.damping
         for block in walk.blocks():
             groups = [group for group in block.groups if wanted & set(group)]
@@ -178,31 +178,31 @@ class Gptq:
             moments = {group: SecondMoment(block.inputs(group)) for group in groups}
             block.collect(moments)
             for group in groups:
-                shop.check_cancelled()
+                context.check_cancelled()
                 found = factor(moments.pop(group).mean(), damping=step.damping, act_order=step.act_order)
                 damping = max(damping, found.damping)
-                self._group(shop, block, [name for name in group if name in wanted], found, output)
+                self._group(context, block, [name for name in group if name in wanted], found, output)
         output.finish()
-        if text.tokens_NL.numel() < max(weight.shape[-1] for weight in shop.weights):
-            shop.warn(
+        if text.tokens_NL.numel() < max(weight.shape[-1] for weight in context.weights):
+            context.warn(
                 f"{text.tokens_NL.numel()} calibration tokens are fewer than the input dimension of some layers: their "
                 "second moment is singular, and damping decides what the text does not"
             )
         if damping > step.damping:
-            shop.warn(f"a second moment could not be inverted with damping {step.damping:g}; {damping:g} was used")
+            context.warn(f"a second moment could not be inverted with damping {step.damping:g}; {damping:g} was used")
 
-    def _group(self, shop: StepRun, block: Block, names: Group | list[str], found: Factor, output: Output) -> None:
+    def _group(self, context: StepRun, block: Block, names: Group | list[str], found: Factor, output: Output) -> None:
         """Layers of one input, their rows one below the other."""
         step = self._step
-        weights = [shop.read(name) for name in names]
+        weights = [context.read(name) for name in names]
         whole = quantize(
             torch.cat([weight.to(torch.float32) for weight in weights]),
             found,
             bits=step.bits,
             group_size=step.group_size,
             symmetric=step.symmetric,
-            dtype=scale_dtype(shop.source.tensors[names[0]].dtype),
-            check_cancelled=shop.check_cancelled,
+            dtype=scale_dtype(context.source.tensors[names[0]].dtype),
+            check_cancelled=context.check_cancelled,
         )
         first = 0
         for name, weight_OI in zip(names, weights, strict=True):

@@ -9,7 +9,7 @@ cache stores them. The grids' formulas stand in `workers.surgery.even_grid`.
 from app.models.simulation import with_kv_cache
 from app.models.steps.runtime import head_size, kv_entry
 from app.recipes.quantize import QuantizeKvCache
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 _PLAIN_BITS, _FP8_BITS, _SCALE_BITS = 16.0, 8.0, 16
 
@@ -22,18 +22,18 @@ class KvCacheStep:
     def __init__(self, step: QuantizeKvCache) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Writes the section; figures are bits of a key's and a value's number, grids counted, over all layers."""
-        step, layers = self._step, shop.source.layers
-        shop.config.update(with_kv_cache(shop.config, kv_entry(shop.source, step)))
+        step, layers = self._step, context.source.layers
+        context.config.update(with_kv_cache(context.config, kv_entry(context.source, step)))
         touched = len(set(step.layers)) if step.layers else layers
-        size = head_size(shop.source)
+        size = head_size(context.source)
         for side, bits in (("k", step.k_bits), ("v", step.v_bits)):
             if step.dtype is not None:
                 taken = _FP8_BITS
             else:
                 taken = stored_bits(bits, step.group_size or size, symmetric=step.symmetric)
-            shop.figures[f"{side}_bits"] = round((touched * taken + (layers - touched) * _PLAIN_BITS) / layers, 4)
+            context.figures[f"{side}_bits"] = round((touched * taken + (layers - touched) * _PLAIN_BITS) / layers, 4)
 
 
 def stored_bits(bits: int | None, group: int, *, symmetric: bool) -> float:

@@ -5,15 +5,15 @@ import torch
 from workers.surgery.packing import Packer, Packing
 from workers.surgery.quantize_grid import Quantized, bits_per_weight
 from workers.surgery.safetensors_writer import DTYPES
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 
 class Output:
     """Simulated weights are written back in their own dtype; packed ones go through `packing`, by its scheme."""
 
-    def __init__(self, shop: StepRun, packing: Packing | None) -> None:
-        self._shop, self._packing = shop, packing
-        self._packer = Packer(shop) if packing else None
+    def __init__(self, context: StepRun, packing: Packing | None) -> None:
+        self._shop, self._packing = context, packing
+        self._packer = Packer(context) if packing else None
 
     def put(
         self,

@@ -18,7 +18,7 @@ from app.recipes.quantize import QuantizeRtn
 from workers.surgery.packing import Packing
 from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 
 def quantize(weight_OI: torch.Tensor, *, bits: int, group_size: int | None, symmetric: bool) -> torch.Tensor:
@@ -56,14 +56,14 @@ class RtnPacked:
     def __init__(self, step: QuantizeRtn) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Weight by weight."""
         step = self._step
-        output = Output(shop, Packing(step.bits, step.group_size, step.symmetric))
-        for done, weight in enumerate(shop.weights):
-            shop.check_cancelled()
-            shop.progress("surgery", done, len(shop.weights))
-            weight_OI = shop.read(weight.name)
+        output = Output(context, Packing(step.bits, step.group_size, step.symmetric))
+        for done, weight in enumerate(context.weights):
+            context.check_cancelled()
+            context.progress("surgery", done, len(context.weights))
+            weight_OI = context.read(weight.name)
             grid = fit(
                 weight_OI,
                 bits=step.bits,

@@ -26,7 +26,7 @@ from workers.surgery.packing import Packing
 from workers.surgery.quantize_folding import Folded, pairs
 from workers.surgery.quantize_grid import Quantized, fit, scale_dtype
 from workers.surgery.quantize_output import Output
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 
 
@@ -45,26 +45,26 @@ class Smoothquant:
     def __init__(self, step: QuantizeSmoothquant) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Block by block."""
-        step, text = self._step, shop.calibration
+        step, text = self._step, context.calibration
         assert text is not None  # noqa: S101 - a calibrated step is given one
         activations = "dynamic" if step.dynamic else "static"
         packed = step.form == "packed"
-        output = Output(shop, Packing(step.bits, None, activations=activations) if packed else None)  # type: ignore[arg-type]
-        walk = walk_of(shop)
-        wanted = {weight.name for weight in shop.weights}
+        output = Output(context, Packing(step.bits, None, activations=activations) if packed else None)  # type: ignore[arg-type]
+        walk = walk_of(context)
+        wanted = {weight.name for weight in context.weights}
         scales: dict[str, float] = {}
         for block in walk.blocks():
             names = [name for name in block.linears if name in wanted]
             if not names:
                 continue
-            folded = Folded(shop, block)
-            most = self._smooth(shop, block, folded, wanted)
+            folded = Folded(context, block)
+            most = self._smooth(context, block, folded, wanted)
             made = {}
             for name in names:
                 weight_OI = folded.weight(name)
-                dtype = scale_dtype(shop.source.tensors[name].dtype)
+                dtype = scale_dtype(context.source.tensors[name].dtype)
                 grid = fit(weight_OI, bits=step.bits, group_size=None, symmetric=True, dtype=dtype)
                 top = 2 ** (step.activation_bits - 1) - 1
                 scale = max(float(most[block.group_of(name)].max()) / top, 1e-12)
@@ -74,16 +74,16 @@ class Smoothquant:
             folded.close(made)
         output.finish()
         if not packed:
-            shop.config.update(with_activations(shop.config, activations_entry(step, tuple(scales), scales)))
+            context.config.update(with_activations(context.config, activations_entry(step, tuple(scales), scales)))
 
-    def _smooth(self, shop: StepRun, block: Block, folded: Folded, wanted: set[str]) -> dict[Group, torch.Tensor]:
+    def _smooth(self, context: StepRun, block: Block, folded: Folded, wanted: set[str]) -> dict[Group, torch.Tensor]:
         """Smooths the block's pairs; the greatest |x| of each channel afterwards."""
         groups = [group for group in block.groups if wanted & set(group)]
         seen = {group: Channels(block.inputs(group)) for group in groups}
         block.collect(seen)
-        shop.check_cancelled()
+        context.check_cancelled()
         most = {group: channels.most for group, channels in seen.items()}
-        for pair in pairs(block, shop.source.architecture):
+        for pair in pairs(block, context.source.architecture):
             if pair.norm and pair.group in most:
                 weights = [folded.weight(name) for name in pair.group]
                 s_I = folded.scale(pair, smoothing(most[pair.group], weights, self._step.strength))

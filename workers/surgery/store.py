@@ -148,7 +148,7 @@ class CheckpointStore:
         self._check_room(expected_bytes)
         staging = Path(tempfile.mkdtemp(prefix=f".staging-{key}-", dir=self.root))
         try:
-            with disk_full_told(self.root):
+            with raising_disk_full(self.root):
                 build(staging)
                 files = {file.relative_to(staging).as_posix(): file.stat().st_size for file in files_of(staging)}
                 record = {"key": key, "files": files, "bytes": sum(files.values())}
@@ -232,7 +232,7 @@ class CheckpointStore:
 
 
 @contextmanager
-def disk_full_told(where: Path) -> Iterator[None]:
+def raising_disk_full(where: Path) -> Iterator[None]:
     """Turns the operating system's ways of saying that a disk is full into `HemostatError(DISK_FULL)`."""
     try:
         yield

@@ -2,20 +2,20 @@
 
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Walk
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 
-def walk_of(shop: StepRun, skeleton: Skeleton | None = None, *, phase: str = "blocks") -> Walk:
+def walk_of(context: StepRun, skeleton: Skeleton | None = None, *, phase: str = "blocks") -> Walk:
     """Of the source as the steps before left it, in its own dtype unless `skeleton` has another. Raises what `Skeleton`
     raises."""
-    text = shop.calibration
+    text = context.calibration
     if text is None:
         raise RuntimeError("the step is calibrated and has no text")
     return Walk(
-        skeleton or Skeleton(shop.source, shop.read),
+        skeleton or Skeleton(context.source, context.read),
         text.tokens_NL,
-        shop.scratch,
+        context.scratch,
         phase=phase,
-        progress=shop.progress,
-        check_cancelled=shop.check_cancelled,
+        progress=context.progress,
+        check_cancelled=context.check_cancelled,
     )

@@ -61,15 +61,15 @@ def build(
 def _ask(built: Any, check_cancelled: Callable[[], None]) -> None:
     """Has the harness ask between items whether the job was asked to stop."""
     for name in ("construct_requests", "process_results"):
-        setattr(built, name, _asking(getattr(built, name), check_cancelled))
+        setattr(built, name, _cancellable(getattr(built, name), check_cancelled))
 
 
-def _asking(method: Callable[..., Any], check_cancelled: Callable[[], None]) -> Callable[..., Any]:
-    def asking(*args: Any, **options: Any) -> Any:
+def _cancellable(method: Callable[..., Any], check_cancelled: Callable[[], None]) -> Callable[..., Any]:
+    def checked(*args: Any, **options: Any) -> Any:
         check_cancelled()
         return method(*args, **options)
 
-    return asking
+    return checked
 
 
 def _check_leak(built: Any, task: HarnessTask, refusal: Refusal) -> None:

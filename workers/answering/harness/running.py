@@ -16,10 +16,10 @@ from app.contracts.errors import HemostatError
 from app.contracts.task import HarnessDefinition, HarnessTask
 from app.models.tasks.harness import HarnessRows
 from app.models.tasks.items import Item
-from workers.answering.harness.asking import item_of
 from workers.answering.harness.building import Built, build
 from workers.answering.harness.definition import Refusal, harness_version, unheard
 from workers.answering.harness.evaluation import Sample, Scored, of_one_filter, run, scored
+from workers.answering.harness.item import item_of
 from workers.answering.harness.metric import deciding_metric, guess_of
 from workers.process.handler import JobCancelled
 

@@ -236,7 +236,7 @@ def judge(test: Any, channel: Channel) -> str:
         if test is not None:
             scope: dict[str, Any] = {"__name__": "__main__"}
             exec(_prompt(test["prompt"]), scope)  # noqa: S102 - what its authors wrote, without what a model wrote
-            scope[test["name"]] = _asking(channel, test["name"])
+            scope[test["name"]] = _remote(channel, test["name"])
             exec(compile(f"{test['source']}\ncheck({test['name']})", "<test>", "exec"), scope)  # noqa: S102
     except GoneError:
         return "gone"
@@ -253,7 +253,7 @@ def _prompt(source: str) -> Any:
         return compile(f"{source}\n    pass", "<prompt>", "exec")
 
 
-def _asking(channel: Channel, name: str) -> Any:
+def _remote(channel: Channel, name: str) -> Any:
     def function(*given: object, **named: object) -> object:
         message = {"name": name, "given": packed(given), "named": packed(named)}
         try:

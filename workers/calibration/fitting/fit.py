@@ -97,7 +97,7 @@ class _Fit:
         settings = self._spec.settings
         record = FitRecord(
             name=self._spec.name,
-            settings=settings.told(),
+            settings=settings.by_name(),
             seed=self._seed,
             fit_rows=len(self._data),
             stop_rows=len(self._stop),

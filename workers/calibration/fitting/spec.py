@@ -30,7 +30,7 @@ class Settings:
     rows: int = 8192
     steps: int = 6
 
-    def told(self) -> dict[str, Setting]:
+    def by_name(self) -> dict[str, Setting]:
         """By name."""
         return asdict(self)
 

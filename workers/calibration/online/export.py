@@ -26,7 +26,7 @@ def export_batch(telemetry: ShadowTelemetry, batch: Batch, now: float) -> None:
         telemetry.set("shadow_lag_seconds", max(0.0, now - max(scored.at for scored in batch.scored)))
 
 
-def export_book(telemetry: ShadowTelemetry, book: Monitor) -> None:
+def export_monitor(telemetry: ShadowTelemetry, book: Monitor) -> None:
     """What holds now. A number that is not known has no series."""
     state, drift = book.state, book.drift()
     divergence = book.divergence()

@@ -32,7 +32,7 @@ from workers.calibration.online import state
 from workers.calibration.online.carry import carry_out
 from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.online.controller import Scalar
-from workers.calibration.online.export import export_batch, export_book
+from workers.calibration.online.export import export_batch, export_monitor
 from workers.calibration.online.memory import RecentRows
 from workers.calibration.online.models import Models
 from workers.calibration.online.monitor import Monitor
@@ -338,7 +338,7 @@ class ShadowLoop:
             now = time.time()
             if self.book.tick(now):
                 self._note(DeploymentEventType.STALE, "no request was scored for too long")
-            export_book(self.telemetry, self.book)
+            export_monitor(self.telemetry, self.book)
             degraded = self.said[1] if self.said[0] is DeploymentState.DEGRADED else ""
             with contextlib.suppress(*_AWAY, OSError, HemostatError):  # the turn meets them, too, and says so
                 await self.store.set_shadow(self.id, self.book.status(now, degraded))

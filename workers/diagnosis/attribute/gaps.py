@@ -28,7 +28,7 @@ from workers.diagnosis.attribute.cause import is_shown, without_damage
 from workers.diagnosis.attribute.found import Found
 from workers.diagnosis.attribute.treatment import Untreated, waiting
 from workers.distributions.intervals import FEWEST_CLUSTERS
-from workers.measuring.subject import fields_of, recipe_of, told
+from workers.measuring.subject import fields_of, recipe_of, reported_steps
 
 
 def gap_sites(found: Found) -> tuple[Site, ...]:
@@ -122,7 +122,7 @@ def put_back(patient: Untreated, dropped: Collection[int], added: Collection[int
     except (HemostatError, ValidationError) as error:
         why = error.detail if isinstance(error, HemostatError) else "the steps cannot be written so"
         return Treatment(recipe=None, why=f"{words}: refused, {why}")
-    return Treatment(recipe=told(recipe), why=words)
+    return Treatment(recipe=reported_steps(recipe), why=words)
 
 
 def _without(patient: Untreated, dropped: list[int], added: list[int], before: int) -> list[Fields]:

@@ -30,7 +30,7 @@ from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import STEPS, Recipe
 from workers.analysis.numerals import counted
 from workers.diagnosis.attribute.sites import Site
-from workers.measuring.subject import Subject, fields_of, recipe_of, told
+from workers.measuring.subject import Subject, fields_of, recipe_of, reported_steps
 
 Fields = dict[str, Any]
 REPAIR_RANK, MOST_BITS = 16, 8
@@ -78,7 +78,7 @@ def treat(
         return Treatment(recipe=None, why=f"{'; '.join(words)}: refused, {why}")
     if recipe == patient.recipe:
         return Treatment(recipe=None, why="; ".join(words))
-    return Treatment(recipe=told(recipe), why="; ".join(words))
+    return Treatment(recipe=reported_steps(recipe), why="; ".join(words))
 
 
 def on_text(tokens: int, documents: int) -> str:

@@ -59,7 +59,7 @@ def export(
     with bench.make(done.recipe) as modified:
         files = leave(modified.path, context, checkpoint=request.export == "checkpoint")
         card = model_card(report, files, anew=(modified.path / BASE_FOLDER).is_dir())
-    with _disk_full_told(CARD_FILE):
+    with _raising_disk_full(CARD_FILE):
         (context.output / CARD_FILE).write_text(card, encoding="utf-8")
 
 
@@ -78,11 +78,11 @@ def leave(made: Path, context: JobContext, *, checkpoint: bool) -> list[str]:
         files = {name: adapter / name for name in plain if (adapter / name).is_file()}
     for name, path in files.items():
         context.check_cancelled()
-        with _disk_full_told(name):
+        with _raising_disk_full(name):
             _link(path, context.output / name)
     if not checkpoint or not adapter.is_dir():
         return list(files)
-    with _disk_full_told(ARCHIVE_FILE):
+    with _raising_disk_full(ARCHIVE_FILE):
         _pack(context.output / ARCHIVE_FILE, made, (adapter, base), context)
     return [*files, ARCHIVE_FILE]
 
@@ -112,7 +112,7 @@ def write_recipe(recipe: Recipe, request: MitigateRequest, folder: Path) -> None
     if request.allow_overlap:
         body["allow_overlap"] = True
     for name, content in ((RECIPE_FILE, steps), (REQUEST_FILE, body)):
-        with _disk_full_told(name):
+        with _raising_disk_full(name):
             (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -124,12 +124,12 @@ def _values(tested: Tested, sets: Sets, report: MitigateReport, context: JobCont
     if report.helped and tested.recommended is not None:
         named.append((AFTER_FILE, tested.measured[tested.recommended.key]))
     for name, measurement in named:
-        with _disk_full_told(name):
+        with _raising_disk_full(name):
             measurement.values.to_parquet(context.output / name, tested.part.where, ids, domains)
 
 
 @contextmanager
-def _disk_full_told(name: str) -> Iterator[None]:
+def _raising_disk_full(name: str) -> Iterator[None]:
     """Turns the system's ways of saying that the disk takes no more of the artifact `name` into DISK_FULL."""
     try:
         yield

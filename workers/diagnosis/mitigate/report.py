@@ -30,7 +30,7 @@ from workers.measuring.means import GAINED, ratio
 from workers.measuring.recipes import Measurement, estimate
 from workers.measuring.sets import Part, Sets
 from workers.measuring.sides import Sides
-from workers.measuring.subject import fields_of, told
+from workers.measuring.subject import fields_of, reported_steps
 from workers.measuring.summary import Summary, summarize
 from workers.measuring.verdict import decide
 from workers.process.handler import JobContext
@@ -135,7 +135,7 @@ def build_report(found: Found, context: JobContext) -> MitigateReport:
     removed = tested.removed(key, seed) if key else None
     front = tuple(_point(point, one, found, helped=helped) for point, one in tested.front)
     source = provenance(request, found.conditions, sides=found.sides, corpus=corpus)
-    recipe = None if done is None else told(done.recipe)
+    recipe = None if done is None else reported_steps(done.recipe)
     return MitigateReport(
         answer=answer,
         verdict=sentence(answer, found, decisions, (raw, now), removed),
@@ -221,7 +221,7 @@ def _point(point: Point, done: Done | None, found: Found, *, helped: bool) -> Fr
     recommended = helped and tested.recommended is not None and point.key == tested.recommended.key
     recipe = found.request.candidate.recipe if done is None else done.recipe
     return FrontPoint(
-        recipe=told(recipe),
+        recipe=reported_steps(recipe),
         treatments=() if done is None else treatments_of(done.proposal.plan),
         bytes=point.bytes,
         bits_per_weight=point.bits_per_weight,

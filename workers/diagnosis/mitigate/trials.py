@@ -24,7 +24,7 @@ from workers.diagnosis.mitigate.front import Point, broken
 from workers.diagnosis.mitigate.search import Measured, Proposal, Rung, Search, plan_name
 from workers.diagnosis.mitigate.treatments import ORDER, Arm, Plan, apply_plan, arms_of, why_none
 from workers.measuring.recipes import Measurement, RefusedError, estimate
-from workers.measuring.subject import Fit, Subject, told
+from workers.measuring.subject import Fit, Subject, reported_steps
 from workers.process.handler import JobContext
 
 
@@ -218,7 +218,7 @@ class TrialRunner:
         return Trial(
             number=number,
             treatments=treatments_of(done.proposal.plan),
-            recipe=told(done.recipe),
+            recipe=reported_steps(done.recipe),
             rung=rung,
             expected_saved=base.mean - done.proposal.expected_kl,
             outcome=outcome,

@@ -22,7 +22,7 @@ from workers.measuring.limitations import limits_of
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.kernels import NO_KERNEL, Kernel
 from workers.measuring.points.record import PointRecord
-from workers.measuring.subject import told
+from workers.measuring.subject import reported_steps
 from workers.process.handler import JobContext
 
 _NOTHING = Mean(mean=None, ci=None)
@@ -99,7 +99,7 @@ def build_report(found: Found, context: JobContext) -> SurfaceReport:
             second=cell.second,
             order=cell.order,
             within=table.within(chosen) == "yes",
-            recipe=told(cell.recipe),
+            recipe=reported_steps(cell.recipe),
         ),
         not_tested=(
             _BETWEEN,
@@ -162,7 +162,7 @@ def _point(table: Table, index: int) -> SurfacePoint:
         first=cell.first,
         second=cell.second,
         order=cell.order,
-        recipe=told(cell.recipe),
+        recipe=reported_steps(cell.recipe),
         refused=record.refused,
         bytes=record.bytes,
         sparse_bytes=record.sparse_bytes,
@@ -190,7 +190,7 @@ def _provenance(found: Found, cell: Cell, record: PointRecord) -> Provenance:
     candidate = ModelProvenance(
         model=source.candidate.model,
         weights_fingerprint=record.weights_fingerprint or "",
-        recipe=told(cell.recipe),
+        recipe=reported_steps(cell.recipe),
         recipe_fingerprint=recipe_fingerprint(cell.recipe),
         scheme=record.scheme or "simulated",
         bits_per_weight=record.bits_per_weight,

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Turned:
+class MeasuredPoint:
     """One value of the knob: its place among all that were asked for, its s, what was measured, its turn, and what its
     kernels add."""
 
@@ -40,7 +40,7 @@ class Course:
     """All points that were measured, weakest first. `document_W` is the document of each window of the text, `order`
     what the order of strength is; without one it is that of the points."""
 
-    points: tuple[Turned, ...]
+    points: tuple[MeasuredPoint, ...]
     document_W: Ints
     order: Order | None = None
 
@@ -49,7 +49,7 @@ class Course:
         """Whether no order of strength is known, so that each point is judged by itself."""
         return self.order is not None and self.order.kind == "unknown"
 
-    def rank(self, point: Turned) -> float:
+    def rank(self, point: MeasuredPoint) -> float:
         """How strong a point is by the order alone: equal of those that it does not tell apart."""
         if self.alone:
             return 0.0
@@ -59,7 +59,7 @@ class Course:
         """The points in the order of strength, and those that it does not tell apart from the least to the most damage
         measured: refused ones first, collapses last."""
 
-        def damage(point: Turned) -> tuple[float, bool, float]:
+        def damage(point: MeasuredPoint) -> tuple[float, bool, float]:
             mean = point.record.excess_kl
             upper = math.inf if mean is None else mean.ci[1] if mean.ci else mean.mean or 0.0
             return self.rank(point), not point.record.refused, upper if point.record.whole else math.inf
@@ -83,11 +83,11 @@ class Course:
         return all(point.s is not None for point in self.points)
 
     @property
-    def whole(self) -> tuple[Turned, ...]:
+    def whole(self) -> tuple[MeasuredPoint, ...]:
         """Those that can stand in a curve."""
         return tuple(point for point in self.points if point.record.whole)
 
-    def until_collapse(self) -> tuple[tuple[Turned, ...], Turned | None]:
+    def until_collapse(self) -> tuple[tuple[MeasuredPoint, ...], MeasuredPoint | None]:
         """The whole points that are weaker than the first one with logits that are not finite, and that one. What is
         beyond it is within no limit, however well it looks; settings that the model does not take are passed over."""
         measured = [point for point in self.points if not point.record.refused]
@@ -101,7 +101,7 @@ class Course:
             return "value"
         return "order" if self.alone or any(point.s is None for point in self.points) else "s"
 
-    def axis(self, points: Sequence[Turned]) -> list[float]:
+    def axis(self, points: Sequence[MeasuredPoint]) -> list[float]:
         """The places of points on that axis."""
         kind = self.axis_kind
         if kind == "order":
@@ -113,7 +113,7 @@ class Course:
         few = len(np.unique(self.document_W)) < FEWEST_DOCUMENTS
         return np.arange(len(self.document_W)) if few else self.document_W
 
-    def losses(self, points: Sequence[Turned], quantity: Quantity) -> DocumentLosses:
+    def losses(self, points: Sequence[MeasuredPoint], quantity: Quantity) -> DocumentLosses:
         """Sums by cluster of whole points. Fewer than six clusters carry no interval: see `resampled`."""
         cluster_W = self.clusters()
         count = int(cluster_W.max()) + 1

@@ -14,7 +14,7 @@ from workers.analysis.threshold.answer import ThresholdAnswer, fit_threshold
 from workers.analysis.threshold.bounds import Bounds
 from workers.analysis.threshold.curve import FEWEST_POINTS, Curve
 from workers.analysis.threshold.interval import CONFIDENCE
-from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.limits import drawn_logs, slope_of
 
 Of = Literal["perplexity", "kl"]
@@ -65,10 +65,10 @@ def _left_out(bounds: FormBounds) -> tuple[str, ...]:
     )
 
 
-def curve_points(course: Course, of: Of) -> list[Turned]:
+def curve_points(course: Course, of: Of) -> list[MeasuredPoint]:
     """The points that can stand in a curve, rising in s, each s once. Of several it is the one that was asked for
     first, so that what was measured does not choose among them."""
-    points: dict[float, Turned] = {}
+    points: dict[float, MeasuredPoint] = {}
     for point in sorted(course.whole, key=lambda point: point.index):
         if point.s is None or not 0 < point.s <= 1:
             continue
@@ -78,7 +78,7 @@ def curve_points(course: Course, of: Of) -> list[Turned]:
     return [points[s] for s in sorted(points)]
 
 
-def fitted_points(course: Course, of: Of) -> tuple[list[Turned], str]:
+def fitted_points(course: Course, of: Of) -> tuple[list[MeasuredPoint], str]:
     """The points that the form is fitted to; and why there are too few, else empty."""
     if any(point.s is None for point in course.points):
         return [], "this knob removes no share of the model, so that no form is known for its curve"
@@ -100,7 +100,7 @@ def bounds_of(bounds: FormBounds) -> Bounds:
 def _as_contract(
     answer: ThresholdAnswer,
     of: Of,
-    points: Sequence[Turned],
+    points: Sequence[MeasuredPoint],
     course: Course,
     slope_intervals: dict[str, tuple[float, float] | None],
     left_out: tuple[str, ...],

@@ -18,12 +18,12 @@ from app.models.knobs import recipe_at, told
 from app.models.strength import Order, order_of
 from workers.analysis.numerals import counted as numbered
 from workers.diagnosis.sweep.answered import answered_setting
-from workers.diagnosis.sweep.asking import Examiner, Questions
-from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.export import export
+from workers.diagnosis.sweep.range_measurement import Range, RangeMeasurement
 from workers.diagnosis.sweep.report import Swept, build_report
 from workers.diagnosis.sweep.sides import form_free, with_tasks
-from workers.diagnosis.sweep.turning import Range, Turning
+from workers.diagnosis.sweep.task_answers import Examiner, Questions
 from workers.engine.room import EngineRoom
 from workers.measuring.attempt import counted
 from workers.measuring.points.attempt import PointsAttempt
@@ -62,9 +62,9 @@ class _Sweep(PointsAttempt):
         with self.ground(items=questions.documents) as ground:
             over, order = self._range(ground)
             runner = self.runner(ground, total=request.planned)
-            turning = self._turning(runner, over)
+            measurement = self._measurement(runner, over)
             with watch.phase("points"):
-                found = turning.run()
+                found = measurement.run()
             places = sorted(found)
             kernels = self.kernels(
                 ground, [over.settings[place] for place in places], [found[place] for place in places]
@@ -87,12 +87,12 @@ class _Sweep(PointsAttempt):
             context.progress("report", 1, 1)
         return report
 
-    def _ask(self, questions: Questions, ground: Ground) -> Callable[[Turned], AnsweredSetting]:
+    def _ask(self, questions: Questions, ground: Ground) -> Callable[[MeasuredPoint], AnsweredSetting]:
         """What has both models answer the tasks at a setting."""
         request, context = self._request, self._context
         examiner = Examiner(questions, ground, self.bench(ground), self._room, self._store, context)
 
-        def ask(point: Turned) -> AnsweredSetting:
+        def ask(point: MeasuredPoint) -> AnsweredSetting:
             name = f"{request.knobs[0].field} {told(point.value)}"
             context.log(f"{name}: asking {numbered(len(request.tasks), 'task')}")
             recipe = recipe_at(request.candidate.recipe, request.knobs, [point.value])
@@ -106,7 +106,7 @@ class _Sweep(PointsAttempt):
             if not ground.shared:
                 return
             over, _ = self._range(ground)
-            self._turning(self.runner(ground, total=self._request.planned), over).run(wait=False)
+            self._measurement(self.runner(ground, total=self._request.planned), over).run(wait=False)
 
     def _range(self, ground: Ground) -> tuple[Range, Order]:
         """The settings from weak to strong, and what their order is."""
@@ -121,9 +121,9 @@ class _Sweep(PointsAttempt):
             sides = tuple(tuple(order.places.index(index) for index in side) for side in order.sides)
         return Range(settings, None if share is None else tuple(share[index] for index in order.places), sides), order
 
-    def _turning(self, runner: PointRunner, over: Range) -> Turning:
+    def _measurement(self, runner: PointRunner, over: Range) -> RangeMeasurement:
         request = self._request
-        return Turning(
+        return RangeMeasurement(
             runner,
             over,
             budget=request.planned,
@@ -139,7 +139,7 @@ def _course(
     turns = sorted(found, key=lambda place: found[place].measured_at)
     course = Course(
         tuple(
-            Turned(
+            MeasuredPoint(
                 index=order.places[place],
                 value=over.settings[place].values[0],
                 s=None if over.s is None else over.s[place],

@@ -15,7 +15,7 @@ from app.kinds.sweep.report import CrossingSlopes, Limit
 from workers.analysis.threshold.documents import RESAMPLES, DocumentLosses
 from workers.analysis.threshold.formfree import LimitPoint, largest_mild, near_lossless_of_documents
 from workers.analysis.threshold.interval import CONFIDENCE
-from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.undecided import has_interval, undecided_by_perplexity
 
 Array = NDArray[np.float64]
@@ -43,7 +43,7 @@ def near_lossless(course: Course, *, seed: int) -> Limit | None:
     return limit.model_copy(update={"undecided": tuple(point.value for point in open_)})
 
 
-def by_perplexity(course: Course, limit: Limit) -> tuple[tuple[Turned, ...], tuple[Turned, ...]]:
+def by_perplexity(course: Course, limit: Limit) -> tuple[tuple[MeasuredPoint, ...], tuple[MeasuredPoint, ...]]:
     """The settings up to the near-lossless point `limit`, and those beyond it before a collapse, weakest first. Those
     of the same strength come the least harmful first, and so do all of a knob without an order."""
     points, _ = _by_loss(course, course.until_collapse()[0])
@@ -53,7 +53,7 @@ def by_perplexity(course: Course, limit: Limit) -> tuple[tuple[Turned, ...], tup
     return points[: last + 1], points[last + 1 :]
 
 
-def _by_loss(course: Course, points: tuple[Turned, ...]) -> tuple[tuple[Turned, ...], DocumentLosses]:
+def _by_loss(course: Course, points: tuple[MeasuredPoint, ...]) -> tuple[tuple[MeasuredPoint, ...], DocumentLosses]:
     """Whole points in the order of strength, by perplexity where it does not tell them apart; and their losses."""
     losses = course.losses(points, "perplexity")
     log_P = losses.logs()
@@ -131,7 +131,7 @@ def slope_of(
     return slope, (min(float(low), slope), max(float(high), slope))
 
 
-def _limit(found: LimitPoint, points: Sequence[Turned], course: Course, *, interval: bool) -> Limit:
+def _limit(found: LimitPoint, points: Sequence[MeasuredPoint], course: Course, *, interval: bool) -> Limit:
     largest = None if found.last is None else Setting(value=points[found.last].value)
     if course.alone:
         # Between settings without an order there is no place.

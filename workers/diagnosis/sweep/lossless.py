@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from app.kinds.sweep.lossless import AnsweredSetting, NearLossless, Setting
 from app.kinds.sweep.report import Limit
-from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.limits import by_perplexity
 from workers.diagnosis.sweep.undecided import undecided_by_perplexity
 
@@ -21,7 +21,7 @@ Half = Literal["perplexity", "tasks", "nothing"]
 
 
 def near_lossless_rule(
-    course: Course, limit: Limit | None, ask: Callable[[Turned], AnsweredSetting]
+    course: Course, limit: Limit | None, ask: Callable[[MeasuredPoint], AnsweredSetting]
 ) -> NearLossless | None:
     """The answer for a run of settings whose perplexity half is `limit`; None where that is not known. `ask` has both
     models answer the tasks at a setting, and its errors are passed on."""
@@ -32,7 +32,7 @@ def near_lossless_rule(
     changing = [point for point in settings if neutral is None or point.value != neutral]
     answered = _asked(changing, ask)
     last = answered[-1] if answered else None
-    largest: Turned | None = None
+    largest: MeasuredPoint | None = None
     if last is not None and last.within:
         largest = next(point for point in changing if point.value == last.value)
     elif len(changing) == len(answered) and len(settings) > len(changing) and (last is None or last.within is False):
@@ -62,7 +62,7 @@ def near_lossless_rule(
     )
 
 
-def _asked(settings: Sequence[Turned], ask: Callable[[Turned], AnsweredSetting]) -> list[AnsweredSetting]:
+def _asked(settings: Sequence[MeasuredPoint], ask: Callable[[MeasuredPoint], AnsweredSetting]) -> list[AnsweredSetting]:
     """From the strongest down: up to the first within the limit, or the first that can tell nothing, as the reference,
     which is the same for all, is at chance."""
     answered: list[AnsweredSetting] = []

@@ -15,7 +15,7 @@ from app.kinds.sweep.task_loss import rule_in_words, rules_of
 from app.kinds.sweep.words import ends, heading, setting, where
 from app.models.shares import in_words
 from workers.analysis.numerals import counted
-from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.fits import threshold_of
 from workers.diagnosis.sweep.sides import Found
 from workers.measuring.assemble import Conditions, envelope, provenance, repeated_documents
@@ -90,7 +90,7 @@ def build_report(swept: Swept, context: JobContext) -> SweepReport:
     return report.model_copy(update={"verdict": verdict_of(report)})
 
 
-def _strongest(course: Course) -> Turned:
+def _strongest(course: Course) -> MeasuredPoint:
     measured = [point for point in course.points if not point.record.refused]
     if not measured:
         first = course.points[0]
@@ -118,7 +118,7 @@ def _knob(swept: Swept) -> SweptKnob:
     )
 
 
-def _point(point: Turned) -> SweepPoint:
+def _point(point: MeasuredPoint) -> SweepPoint:
     record = point.record
     return SweepPoint(
         value=point.value,

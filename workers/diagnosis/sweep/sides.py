@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from app.contracts.request import Thresholds
 from app.kinds.sweep.lossless import AnsweredSetting, NearLossless
 from app.kinds.sweep.report import CrossingSlopes, Limit, SweptSide
-from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.course import Course, MeasuredPoint
 from workers.diagnosis.sweep.limits import crossing_slopes, mild, near_lossless
 from workers.diagnosis.sweep.lossless import near_lossless_rule
 from workers.diagnosis.sweep.undecided import undecided
@@ -27,7 +27,7 @@ class FormFree:
 Found = tuple[FormFree, tuple[SweptSide, ...]]
 
 
-def with_tasks(course: Course, found: Found, ask: Callable[[Turned], AnsweredSetting]) -> Found:
+def with_tasks(course: Course, found: Found, ask: Callable[[MeasuredPoint], AnsweredSetting]) -> Found:
     """The same answers with the near-lossless point by the whole rule, of each side of a neutral value its own. `ask`
     has both models answer the tasks at a setting, and its errors are passed on."""
     whole, sides = found

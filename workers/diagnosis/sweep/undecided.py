@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from app.kinds.sweep.report import Limit
-from workers.diagnosis.sweep.course import Course, Turned
+from workers.diagnosis.sweep.course import Course, MeasuredPoint
 
 _UNKNOWN: Final = (0.0, math.inf)
 
@@ -32,8 +32,8 @@ def undecided(course: Course, limit: Limit) -> tuple[JsonValue, ...]:
 
 
 def undecided_by_perplexity(
-    course: Course, within: Sequence[Turned], beyond: Sequence[Turned], limit: float
-) -> tuple[Turned, ...]:
+    course: Course, within: Sequence[MeasuredPoint], beyond: Sequence[MeasuredPoint], limit: float
+) -> tuple[MeasuredPoint, ...]:
     """The points of which it is open on which side of `limit`, a rise of ln perplexity, they are.
 
     Of `within`, whose means are below it, these are the points that are not wholly below. Of `beyond` they are the
@@ -50,12 +50,12 @@ def undecided_by_perplexity(
     return tuple(found)
 
 
-def has_interval(point: Turned) -> bool:
+def has_interval(point: MeasuredPoint) -> bool:
     """Whether it is known how far the ratio of a point's perplexity to the unmodified model's reaches."""
     return _ends(point) != _UNKNOWN
 
 
-def _ends(point: Turned) -> tuple[float, float]:
+def _ends(point: MeasuredPoint) -> tuple[float, float]:
     """The interval of the ratio to the unmodified model's perplexity; without one everything is possible. One that is
     above all numbers has neither mean nor interval."""
     ratio = None if point.record.perplexity is None else point.record.perplexity.ratio

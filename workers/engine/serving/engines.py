@@ -97,7 +97,7 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
         config.door_host,
         config.door_port,
         registry=counters.registry,
-        versions=versions.told,
+        versions=versions.status,
         ended=ended,
         step_s=STEP.seconds,
         secret=config.secret,

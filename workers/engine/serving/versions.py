@@ -169,7 +169,7 @@ class Versions:
             self.loaded = {version: one for version, one in self.loaded.items() if version not in dropped}
             self.counters.loaded.set(len(self.loaded))
 
-    def told(self) -> dict[str, object]:
+    def status(self) -> dict[str, object]:
         """For the door: what is loaded (identity always is) and what is refused."""
         return {
             "loaded": [IDENTITY, *self.loaded],

@@ -22,24 +22,24 @@ from workers.mitigation.gradients import LayerGradients, Tape
 from workers.mitigation.importance import importance
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Block, Group, Walk
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 # What units cost is measured on so many windows, so many of the first tokens of each.
 WINDOWS, TOKENS = 2, 256
 
 
 def plan_bits(
-    shop: StepRun, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping[str, LayerGradients]
+    context: StepRun, step: QuantizeDynamic, scheme: Scheme, fisher: Mapping[str, LayerGradients]
 ) -> dict[str, Choice]:
     """First addressed tensor of each input group → what its layers have, within `bits` and its overhead on average."""
-    folder = shop.scratch / "plan"
+    folder = context.scratch / "plan"
     folder.mkdir()
-    units = _Units(shop, step, scheme, fisher, folder).choices()
+    units = _Units(context, step, scheme, fisher, folder).choices()
     shutil.rmtree(folder)
-    weights = {weight.name: weight.shape for weight in shop.weights}
+    weights = {weight.name: weight.shape for weight in context.weights}
     budget = sum(outputs * inputs * _stored(inputs, step.bits, step) for outputs, inputs in weights.values())
     found = allocate(units, budget)
-    shop.figures["predicted_nats"] = sum(one.nats for one in found.values())
+    context.figures["predicted_nats"] = sum(one.nats for one in found.values())
     return found
 
 
@@ -48,31 +48,31 @@ class _Units:
 
     def __init__(
         self,
-        shop: StepRun,
+        context: StepRun,
         step: QuantizeDynamic,
         scheme: Scheme,
         fisher: Mapping[str, LayerGradients],
         folder: Path,
     ) -> None:
-        assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
-        self._shop, self._step, self._scheme, self._fisher, self._folder = shop, step, scheme, fisher, folder
-        self._tokens_NL = shop.calibration.tokens_NL[:WINDOWS, :TOKENS]
-        self._names = {weight.name for weight in shop.weights}
+        assert context.calibration is not None  # noqa: S101 - a calibrated step is given one
+        self._shop, self._step, self._scheme, self._fisher, self._folder = context, step, scheme, fisher, folder
+        self._tokens_NL = context.calibration.tokens_NL[:WINDOWS, :TOKENS]
+        self._names = {weight.name for weight in context.weights}
 
     def choices(self) -> dict[str, Sequence[Choice]]:
         """By the first addressed tensor of the unit."""
-        shop = self._shop
+        context = self._shop
         # In float32: what eight bits cost is less than what rounding of hidden states in 16 bits does.
-        skeleton = Skeleton(shop.source, shop.read, dtype=torch.float32)
-        tape = Tape(skeleton, self._tokens_NL, self._folder, name="tape", check_cancelled=shop.check_cancelled)
-        measured = Measured(tape, shop.check_cancelled)
+        skeleton = Skeleton(context.source, context.read, dtype=torch.float32)
+        tape = Tape(skeleton, self._tokens_NL, self._folder, name="tape", check_cancelled=context.check_cancelled)
+        measured = Measured(tape, context.check_cancelled)
         walk = Walk(
-            Skeleton(shop.source, shop.read, dtype=torch.float32),
+            Skeleton(context.source, context.read, dtype=torch.float32),
             self._tokens_NL,
             self._folder,
             phase="bits",
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
+            progress=context.progress,
+            check_cancelled=context.check_cancelled,
         )
         found: dict[str, Sequence[Choice]] = {}
         for block in walk.blocks():

@@ -15,15 +15,15 @@ from workers.mitigation.dynamic_scaling.learned import LearnedBlock
 from workers.mitigation.dynamic_scaling.rounding import Rounded
 from workers.surgery.packing import Activations, Packer, Packing
 from workers.surgery.safetensors_writer import DTYPES
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 
 class Result:
-    """Puts blocks into a shop."""
+    """Puts blocks into a context."""
 
-    def __init__(self, shop: StepRun, step: QuantizeDynamic) -> None:
-        self._shop, self._step = shop, step
-        self._packer = Packer(shop) if step.form == "packed" else None
+    def __init__(self, context: StepRun, step: QuantizeDynamic) -> None:
+        self._shop, self._step = context, step
+        self._packer = Packer(context) if step.form == "packed" else None
         self._modules: dict[int, int] = {}
         self._elements = self._storage = 0.0
         self._biases = False
@@ -31,34 +31,34 @@ class Result:
 
     def put(self, blocks: Iterable[LearnedBlock]) -> None:
         """Every block, as it comes (what makes it may train it); then what the configuration has to say."""
-        shop, step = self._shop, self._step
+        context, step = self._shop, self._step
         for block in blocks:
-            shop.check_cancelled()
+            context.check_cancelled()
             self._put_block(block)
             del block  # a block is large: it is not held while the next is made
         for bits, count in sorted(self._modules.items()):
-            shop.figures[f"modules_{bits}_bit"] = count
-        shop.figures["bits_per_weight"] = self._storage / self._elements
+            context.figures[f"modules_{bits}_bit"] = count
+        context.figures["bits_per_weight"] = self._storage / self._elements
         if self._packer is not None:
             self._packer.finish()
         else:
-            shop.warn("simulated: weights take their source's dtype on disk; bits are what they would take packed")
+            context.warn("simulated: weights take their source's dtype on disk; bits are what they would take packed")
             if step.activation_bits is not None:
-                shop.config.update(with_activations(shop.config, activations_entry(step, shop.weights)))
+                context.config.update(with_activations(context.config, activations_entry(step, context.weights)))
         if not self._biases:
-            shop.warn("the architecture has no biases: mean shifts are made good by weights and norms alone")
+            context.warn("the architecture has no biases: mean shifts are made good by weights and norms alone")
 
     @torch.no_grad()
     def _put_block(self, block: LearnedBlock) -> None:
-        shop = self._shop
+        context = self._shop
         prefix = f"model.layers.{self._blocks}."
         self._blocks += 1
         self._biases |= any(path.endswith(".bias") for path in block.vectors)
         for path in block.vectors:
-            dtype = DTYPES[shop.source.tensors[prefix + path].dtype]
+            dtype = DTYPES[context.source.tensors[prefix + path].dtype]
             made = block.vector(path).to(dtype)
-            if not torch.equal(made, shop.read(prefix + path)):
-                shop.put(prefix + path, made)
+            if not torch.equal(made, context.read(prefix + path)):
+                context.put(prefix + path, made)
         for path, learned in block.weights.items():
             self._put(prefix + path, learned.finished())
             rounded = learned.rounded
@@ -66,12 +66,12 @@ class Result:
             self._storage += rounded.scheme.storage(*rounded.codes_OI.shape)
 
     def _put(self, name: str, rounded: Rounded) -> None:
-        shop, step = self._shop, self._step
+        context, step = self._shop, self._step
         scheme = rounded.scheme
         bits = scheme.bits_per_weight(rounded.codes_OI.shape[1])
         self._modules[scheme.bits] = self._modules.get(scheme.bits, 0) + 1
         if self._packer is None:
-            shop.put(name, rounded.weight().to(DTYPES[shop.source.tensors[name].dtype]), bits=bits)
+            context.put(name, rounded.weight().to(DTYPES[context.source.tensors[name].dtype]), bits=bits)
             return
         activations: Activations = "none" if step.activation_bits is None else "dynamic"
         packing = Packing(scheme.bits, scheme.group_size, scheme.symmetric, activations=activations)

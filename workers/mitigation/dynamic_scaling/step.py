@@ -43,7 +43,7 @@ from workers.surgery.blockwise.walk import Activations, Block, Group, Walk
 from workers.surgery.quantize_folding import Folded
 from workers.surgery.quantize_gptq import factor
 from workers.surgery.quantize_grid import scale_dtype
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 
 # Share of the mean of a second moment's diagonal that is added to it.
@@ -60,41 +60,41 @@ class DynamicScaling:
     def __init__(self, step: QuantizeDynamic) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """Smooths, plans bits, rounds and fits block by block, and stores the result."""
-        step, text = self._step, shop.calibration
+        step, text = self._step, context.calibration
         assert text is not None  # noqa: S101 - a calibrated step is given one
-        names = frozenset(weight.name for weight in shop.weights)
-        dtype = scale_dtype(shop.source.tensors[shop.weights[0].name].dtype)
+        names = frozenset(weight.name for weight in context.weights)
+        dtype = scale_dtype(context.source.tensors[context.weights[0].name].dtype)
         scheme = Scheme(int(step.bits), step.group_size, step.symmetric, dtype)
-        gradients = self._gradients(shop, names)
-        planned = plan_bits(shop, step, scheme, gradients.found) if chooses(step) else {}
+        gradients = self._gradients(context, names)
+        planned = plan_bits(context, step, scheme, gradients.found) if chooses(step) else {}
         if step.mixed and not planned:
-            shop.warn(f"a mean of {step.bits:g} bits is the least that a module may have: all have it")
-        work = _Work(shop, step, scheme, names, gradients, planned)
-        if text.tokens_NL.numel() < max(weight.shape[-1] for weight in shop.weights):
-            shop.warn(
+            context.warn(f"a mean of {step.bits:g} bits is the least that a module may have: all have it")
+        work = _Work(context, step, scheme, names, gradients, planned)
+        if text.tokens_NL.numel() < max(weight.shape[-1] for weight in context.weights):
+            context.warn(
                 f"{text.tokens_NL.numel()} calibration tokens are fewer than the input dimension of some layers: "
                 "their second moment is singular, and damping decides what the text does not"
             )
-        Result(shop, step).put(work.walk())
+        Result(context, step).put(work.walk())
 
-    def _gradients(self, shop: StepRun, names: frozenset[str]) -> Gatherer:
+    def _gradients(self, context: StepRun, names: frozenset[str]) -> Gatherer:
         """The source's Fisher information at outputs of layers and blocks."""
-        assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
-        tokens_NL = shop.calibration.tokens_NL
-        folder = shop.scratch / "fisher"
+        assert context.calibration is not None  # noqa: S101 - a calibrated step is given one
+        tokens_NL = context.calibration.tokens_NL
+        folder = context.scratch / "fisher"
         folder.mkdir()
-        skeleton = Skeleton(shop.source, shop.read, dtype=torch.bfloat16)
+        skeleton = Skeleton(context.source, context.read, dtype=torch.bfloat16)
         tape = Tape(
             skeleton,
             tokens_NL[: max(1, GRADIENT_TOKENS // tokens_NL.shape[1])],
             folder,
             name="fisher",
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
+            progress=context.progress,
+            check_cancelled=context.check_cancelled,
         )
-        found = Gatherer(names, tape.positions, shop.scratch, squares=False, blocks=True, each=True)
+        found = Gatherer(names, tape.positions, context.scratch, squares=False, blocks=True, each=True)
         gather_fisher(tape, found, self._step.seed)
         shutil.rmtree(folder)  # what entered each block
         return found
@@ -105,17 +105,17 @@ class _Work:
 
     def __init__(
         self,
-        shop: StepRun,
+        context: StepRun,
         step: QuantizeDynamic,
         scheme: Scheme,
         names: frozenset[str],
         gradients: Gatherer,
         planned: Mapping[str, Choice],
     ) -> None:
-        assert shop.calibration is not None  # noqa: S101 - a calibrated step is given one
-        self._shop, self._step, self._scheme, self._names = shop, step, scheme, names
+        assert context.calibration is not None  # noqa: S101 - a calibrated step is given one
+        self._shop, self._step, self._scheme, self._names = context, step, scheme, names
         self._gradients, self._planned = gradients, planned
-        self._tokens_NL = shop.calibration.tokens_NL
+        self._tokens_NL = context.calibration.tokens_NL
         self._strengths: list[float] = []
         self._block_errors: BlockErrors | None = None
         self._kept: dict[str, torch.Tensor] = {}
@@ -124,9 +124,9 @@ class _Work:
 
     def walk(self) -> Iterator[LearnedBlock]:
         """Smooths and rounds every block; what was made of each, when its turn has come."""
-        shop = self._shop
-        self._skeleton = Skeleton(shop.source, shop.read)
-        own = walk_of(shop, self._skeleton, phase="rounding")
+        context = self._shop
+        self._skeleton = Skeleton(context.source, context.read)
+        own = walk_of(context, self._skeleton, phase="rounding")
         fitting = self._fitting()
         with ExitStack() as hooks:
             for source_block, own_block in zip(self._source(), own.blocks(), strict=False):
@@ -136,35 +136,35 @@ class _Work:
                 yield made
                 del made
         if self._strengths:
-            shop.figures["smoothing_strength_mean"] = sum(self._strengths) / len(self._strengths)
+            context.figures["smoothing_strength_mean"] = sum(self._strengths) / len(self._strengths)
         if self._errors:
             befores = [before for before, _ in self._errors]
             kept = [min(pair) for pair in self._errors]
-            shop.figures["blocks_fitted"] = sum(after < before for before, after in self._errors)
-            shop.figures["block_error_before"] = sum(befores) / len(befores)
-            shop.figures["block_error_after"] = sum(kept) / len(kept)
+            context.figures["blocks_fitted"] = sum(after < before for before, after in self._errors)
+            context.figures["block_error_before"] = sum(befores) / len(befores)
+            context.figures["block_error_after"] = sum(kept) / len(kept)
         if self._damping > DAMPING:
-            shop.warn(f"a second moment could not be inverted with damping {DAMPING:g}; {self._damping:g} was used")
+            context.warn(f"a second moment could not be inverted with damping {DAMPING:g}; {self._damping:g} was used")
 
     def _source(self) -> Iterator[Block | None]:
         """The source's blocks where some layer has a bias, else nothing without end."""
-        shop = self._shop
+        context = self._shop
         biases = {f"{name.removesuffix('.weight')}.bias" for name in self._names}
-        if not biases & set(shop.source.tensors):
+        if not biases & set(context.source.tensors):
             return repeat(None)
-        return Walk(Skeleton(shop.source, shop.read), self._tokens_NL, shop.scratch, phase="source").blocks()
+        return Walk(Skeleton(context.source, context.read), self._tokens_NL, context.scratch, phase="source").blocks()
 
     def _block(self, source: Block | None, own: Block, entering: Activations, hooks: ExitStack) -> LearnedBlock:
-        shop, step = self._shop, self._step
+        context, step = self._shop, self._step
         groups = tuple(group for group in own.groups if self._names & set(group))
-        folded = Folded(shop, own)
+        folded = Folded(context, own)
         divided: dict[Group, torch.Tensor] = {}
         whole = tuple(group for group in groups if set(group) <= self._names)
         if whole:
             seen = sample(own, whole, SAMPLE_TOKENS)
             with self._error_of(own.index, entering) as error:
                 divided, strengths = smooth_block(
-                    own, folded, shop.source.architecture, seen, self._of, step.activation_bits, error, self._names
+                    own, folded, context.source.architecture, seen, self._of, step.activation_bits, error, self._names
                 )
             self._strengths += strengths
             folded.close({})
@@ -183,7 +183,7 @@ class _Work:
             if moments:
                 see_inputs(own, moments, source)
             for name in tuple(moments):
-                shop.check_cancelled()
+                context.check_cancelled()
                 rounded[name] = self._round(own, folded, name, moments.pop(name))
         return self._learned(own, rounded)
 
@@ -241,18 +241,18 @@ class _Work:
         return made
 
     def _fitting(self) -> Fitting | None:
-        shop, step = self._shop, self._step
+        context, step = self._shop, self._step
         if not step.block_epochs:
             return None
         return Fitting(
             self._skeleton,
-            Skeleton(shop.source, shop.read),
+            Skeleton(context.source, context.read),
             self._tokens_NL,
-            shop.scratch,
+            context.scratch,
             self._gradients.leaving,
             epochs=step.block_epochs,
             seed=step.seed,
-            check_cancelled=shop.check_cancelled,
+            check_cancelled=context.check_cancelled,
         )
 
     def _fit(self, fitting: Fitting, own: Block, entering: Activations, made: LearnedBlock) -> LearnedBlock:

@@ -27,13 +27,13 @@ from workers.mitigation.gradient_pruning.sweep import inverse_cholesky, sweep
 from workers.mitigation.gradients import Tape
 from workers.mitigation.reconstruction import metric_root, orders, pairs_of, reconstruct
 from workers.mitigation.split import Split
-from workers.surgery.alignment import told
+from workers.surgery.alignment import layer_origins
 from workers.surgery.blockwise.observers import SecondMoment
 from workers.surgery.blockwise.skeleton import Read, Skeleton
 from workers.surgery.blockwise.walk import Block, Group, Walk
 from workers.surgery.channels import Channels
 from workers.surgery.reading import open_tensors
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.walking import walk_of
 from workers.surgery.width import width_of
 
@@ -52,23 +52,23 @@ class GradientPruning:
     def __init__(self, step: PruneGradient) -> None:
         self.step = step
 
-    def run(self, shop: StepRun) -> None:
-        """Prunes `shop.weights`. Raises ACTIVATIONS_NOT_FINITE, and what `Skeleton` raises."""
+    def run(self, context: StepRun) -> None:
+        """Prunes `context.weights`. Raises ACTIVATIONS_NOT_FINITE, and what `Skeleton` raises."""
         with ExitStack() as stack:
-            info, read = _teacher(shop, stack)
-            _Work(self.step, shop, info, read).run()
+            info, read = _teacher(context, stack)
+            _Work(self.step, context, info, read).run()
 
 
 class _Work:
     """One pruning of one checkpoint."""
 
-    def __init__(self, step: PruneGradient, shop: StepRun, teacher: CheckpointInfo, read: Read) -> None:
-        if shop.calibration is None:
+    def __init__(self, step: PruneGradient, context: StepRun, teacher: CheckpointInfo, read: Read) -> None:
+        if context.calibration is None:
             raise RuntimeError("the step is calibrated and has no text")
-        self._step, self._shop, self._tokens_NL = step, shop, shop.calibration.tokens_NL
-        self._dtype = torch.float32 if shop.source.scheme == "f32" else torch.bfloat16
-        self._sizes = {weight.name: weight.shape[0] * weight.shape[1] for weight in shop.weights}
-        self._last = max(weight.layer or 0 for weight in shop.weights)
+        self._step, self._shop, self._tokens_NL = step, context, context.calibration.tokens_NL
+        self._dtype = torch.float32 if context.source.scheme == "f32" else torch.bfloat16
+        self._sizes = {weight.name: weight.shape[0] * weight.shape[1] for weight in context.weights}
+        self._last = max(weight.layer or 0 for weight in context.weights)
         self._frame = Channels.of(teacher)
         self._recovers = step.recovery_s > 0 or bool(step.recovery_steps)
         # All layers at once, where recovery is to train them together.
@@ -76,43 +76,43 @@ class _Work:
         self._tape = Tape(
             Skeleton(teacher, read, dtype=self._dtype),
             self._tokens_NL,
-            shop.scratch,
+            context.scratch,
             name="reference",
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
+            progress=context.progress,
+            check_cancelled=context.check_cancelled,
         )
 
     def run(self) -> None:
         """All four parts."""
-        step, shop = self._step, self._shop
-        tokens, widest = self._tokens_NL.numel(), max(weight.shape[-1] for weight in shop.weights)
+        step, context = self._step, self._shop
+        tokens, widest = self._tokens_NL.numel(), max(weight.shape[-1] for weight in context.weights)
         if tokens < widest:
-            shop.warn(
+            context.warn(
                 f"{tokens} calibration tokens are fewer than the {widest} inputs of the widest layer: its "
                 "second moment is singular, and damping decides what the text does not"
             )
         even = step.budget == "uniform" or step.pattern is not None
         prices, leaving, divergences = gather(
             self._tape,
-            shop.source,
-            shop.read,
+            context.source,
+            context.read,
             self._sizes,
             self._tokens_NL,
-            shop.scratch,
+            context.scratch,
             share=step.share,
             passes=step.passes,
             even=even,
             seed=step.seed,
             dtype=self._dtype,
             moved=self._moved,
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
+            progress=context.progress,
+            check_cancelled=context.check_cancelled,
         )
         counts = counts_of(prices, self._sizes, step.share, even=even)
         shares = [counts[name] / size for name, size in self._sizes.items()]
-        shop.figures["module_share_least"], shop.figures["module_share_most"] = min(shares), max(shares)
+        context.figures["module_share_least"], context.figures["module_share_most"] = min(shares), max(shares)
         for turn, mean in enumerate(divergences, 1):
-            shop.figures[f"kl_at_pass_{turn}_nats"] = mean
+            context.figures[f"kl_at_pass_{turn}_nats"] = mean
         self._blocks(prices, counts, leaving)
         if self._recovers:
             self._recover()
@@ -134,9 +134,9 @@ class _Work:
         self._shop.put(name, pruned_OI, bits=bits, sparsity=counts[name] / self._sizes[name])
 
     def _blocks(self, prices: Prices, counts: dict[str, int], leaving: dict[int, torch.Tensor]) -> None:
-        shop = self._shop
-        skeleton = Skeleton(shop.source, shop.read, dtype=self._dtype)
-        walk = walk_of(shop, skeleton, phase="prune")
+        context = self._shop
+        skeleton = Skeleton(context.source, context.read, dtype=self._dtype)
+        walk = walk_of(context, skeleton, phase="prune")
         before, after, blocks = 0.0, 0.0, 0
         for block in walk.blocks():
             names = [name for name in block.linears if name in counts]
@@ -148,7 +148,7 @@ class _Work:
                     before, after = before + sum(losses[:epoch]) / epoch, after + sum(losses[-epoch:]) / epoch
                     blocks += 1
                 for name in names:
-                    pruned_OI = block.linears[name].weight.detach().to(shop.read(name).dtype).clone()
+                    pruned_OI = block.linears[name].weight.detach().to(context.read(name).dtype).clone()
                     if self._recovers:
                         self._pruned[name] = pruned_OI
                     else:
@@ -156,7 +156,10 @@ class _Work:
             if block.index == self._last:
                 break
         if blocks:  # weighted squared error over the weighted square of what the block adds, first and last epoch
-            shop.figures["block_error_before"], shop.figures["block_error_after"] = before / blocks, after / blocks
+            context.figures["block_error_before"], context.figures["block_error_after"] = (
+                before / blocks,
+                after / blocks,
+            )
 
     def _sweep(self, block: Block, names: list[str], prices: Prices, counts: dict[str, int]) -> None:
         groups: list[Group] = [group for group in block.groups if set(group) & set(names)]
@@ -201,13 +204,13 @@ class _Work:
         return reconstruct(call, kept, fetch, metric_root(moment_DD), plan, check_cancelled=self._shop.check_cancelled)
 
     def _recover(self) -> None:
-        step, shop, tokens_NL = self._step, self._shop, self._tokens_NL
+        step, context, tokens_NL = self._step, self._shop, self._tokens_NL
 
         def read(name: str) -> torch.Tensor:
             # a copy: layers are trained in place, and what was there may be what is kept
-            return self._pruned[name].clone() if name in self._pruned else shop.read(name)
+            return self._pruned[name].clone() if name in self._pruned else context.read(name)
 
-        skeleton = Skeleton(shop.source, read, dtype=self._dtype)
+        skeleton = Skeleton(context.source, read, dtype=self._dtype)
         for index in range(len(skeleton.layers)):
             skeleton.block(index)
         config: Any = skeleton.config
@@ -223,47 +226,47 @@ class _Work:
             rate=recovery.RATE,
             recompute=4 * wide * positions * len(skeleton.layers) > REMEMBERED,
         )
-        before = work.measure(shop.check_cancelled)
+        before = work.measure(context.check_cancelled)
         found = work.run(
             seconds=step.recovery_s or None,
             steps=step.recovery_steps,
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
+            progress=context.progress,
+            check_cancelled=context.check_cancelled,
         )
-        after = work.measure(shop.check_cancelled)
+        after = work.measure(context.check_cancelled)
         work.kept.close()
-        shop.figures |= {
+        context.figures |= {
             "recovery_steps": len(found),
             "recovery_kl_before_nats": before,
             "recovery_kl_after_nats": min(before, after),
         }
         if not after < before:  # also where it is no number any more
-            shop.warn(
+            context.warn(
                 f"recovery did not help on windows that took no part in it ({before:.3f} nats before, {after:.3f} "
                 f"after {len(found)} steps): what was there before it is kept. Give it more calibration text"
             )
             return
         for name, linear in work.kept.linears.items():
-            self._pruned[name] = linear.weight.detach().to(shop.read(name).dtype)
+            self._pruned[name] = linear.weight.detach().to(context.read(name).dtype)
 
 
-def _teacher(shop: StepRun, stack: ExitStack) -> tuple[CheckpointInfo, Read]:
+def _teacher(context: StepRun, stack: ExitStack) -> tuple[CheckpointInfo, Read]:
     """The reference, block for block, where it has the candidate's shape and its layers in their order; else the source
     as it is."""
-    reference, source = shop.reference, shop.source
+    reference, source = context.reference, context.source
     alike = (
         reference.architecture == source.architecture
         and reference.quantization is None
         and {name: one.shape for name, one in reference.tensors.items()}
         == {name: one.shape for name, one in source.tensors.items()}
-        and told(shop) in (None, list(range(source.layers)))
+        and layer_origins(context) in (None, list(range(source.layers)))
     )
     if not alike:
-        shop.warn(
+        context.warn(
             "the steps before have changed the model's shape or the order of its layers: pruning keeps close to the "
             "model as they left it, not to the reference"
         )
-        return source, shop.read
+        return source, context.read
     if reference.path == source.path:
-        return source, shop.read
+        return source, context.read
     return reference, stack.enter_context(open_tensors(reference)).read

@@ -32,7 +32,7 @@ from workers.surgery.channels import Channels
 from workers.surgery.files import copy_companions
 from workers.surgery.reading import open_tensors
 from workers.surgery.safetensors_writer import Planned, plan_shards, write_shards
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 from workers.surgery.steps import make_runner
 
 ADAPTER = "adapter"
@@ -51,47 +51,47 @@ class RepairStep:
     def __init__(self, step: RepairLowrank) -> None:
         self._step = step
 
-    def run(self, shop: StepRun) -> None:
+    def run(self, context: StepRun) -> None:
         """See `WholeStep`. Raises RECIPE_NOT_APPLICABLE where the reference is of another kind than the model."""
-        against(shop.reference, shop.source, self._step, f"/candidate/recipe/{shop.index}")
-        assert shop.calibration is not None  # noqa: S101 - the step is a calibrated one
-        with open_tensors(shop.reference) as reader:
-            tokens_NL = self._text(shop, shop.calibration, reader.read)
-            _warn_of_little_text(shop, tokens_NL)
-            pairs = align(shop, reader.read)
-            gatherer = self._gradients(shop, tokens_NL)
-            survey, possible = self._survey(shop, tokens_NL, reader.read, pairs, gatherer.found)
+        against(context.reference, context.source, self._step, f"/candidate/recipe/{context.index}")
+        assert context.calibration is not None  # noqa: S101 - the step is a calibrated one
+        with open_tensors(context.reference) as reader:
+            tokens_NL = self._text(context, context.calibration, reader.read)
+            _warn_of_little_text(context, tokens_NL)
+            pairs = align(context, reader.read)
+            gatherer = self._gradients(context, tokens_NL)
+            survey, possible = self._survey(context, tokens_NL, reader.read, pairs, gatherer.found)
             states = survey.reference.normed()
             factors = {name: possible[name].take(rank) for name, rank in self._ranks(possible).items() if rank}
-            read = _replaced(shop.read, survey.bases)
-            fitted = self._fit_blocks(shop, factors, read, reader.read, tokens_NL, pairs, gatherer.leaving)
-            chosen, helped = self._choose(shop, factors, fitted, read, tokens_NL, states, anew=bool(survey.bases))
-        self._put(shop, chosen, survey.bases if helped else {})
+            read = _replaced(context.read, survey.bases)
+            fitted = self._fit_blocks(context, factors, read, reader.read, tokens_NL, pairs, gatherer.leaving)
+            chosen, helped = self._choose(context, factors, fitted, read, tokens_NL, states, anew=bool(survey.bases))
+        self._put(context, chosen, survey.bases if helped else {})
 
-    def _text(self, shop: StepRun, text: CalibrationText, read: Read) -> torch.Tensor:
+    def _text(self, context: StepRun, text: CalibrationText, read: Read) -> torch.Tensor:
         """The calibration text, and what the reference writes beside it where that was asked for."""
         if not self._step.own_windows:
             return text.tokens_NL
         began = time.monotonic()
         own_NL = own_text(
-            Skeleton(shop.reference, read),
+            Skeleton(context.reference, read),
             text.tokens_NL,
             self._step.own_windows,
             seed=self._step.seed,
             starts_V=text.ordinary_V,
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
+            progress=context.progress,
+            check_cancelled=context.check_cancelled,
         )
-        shop.figures["own_text_s"] = round(time.monotonic() - began, 1)
+        context.figures["own_text_s"] = round(time.monotonic() - began, 1)
         return dealt(text.tokens_NL, own_NL)
 
-    def _gradients(self, shop: StepRun, tokens_NL: torch.Tensor) -> Gatherer:
+    def _gradients(self, context: StepRun, tokens_NL: torch.Tensor) -> Gatherer:
         """Gradients of the divergence at the modified model's layers and blocks; nothing where all count the same."""
         tokens_NL = tokens_NL[: gradient_windows(*tokens_NL.shape)]
-        folder = shop.scratch / "gradients"
+        folder = context.scratch / "gradients"
         folder.mkdir()
         gatherer = Gatherer(
-            frozenset(weight.name for weight in shop.weights),
+            frozenset(weight.name for weight in context.weights),
             tokens_NL.numel(),
             folder,
             squares=False,
@@ -100,46 +100,51 @@ class RepairStep:
             each=True,
         )
         if self._step.allocation == "nats":
-            skeleton = Skeleton(shop.source, shop.read, dtype=torch.bfloat16)
+            skeleton = Skeleton(context.source, context.read, dtype=torch.bfloat16)
             tape = Tape(
-                skeleton, tokens_NL, folder, name="fisher", progress=shop.progress, check_cancelled=shop.check_cancelled
+                skeleton,
+                tokens_NL,
+                folder,
+                name="fisher",
+                progress=context.progress,
+                check_cancelled=context.check_cancelled,
             )
             gather_fisher(tape, gatherer, self._step.seed)
         return gatherer
 
     def _survey(
         self,
-        shop: StepRun,
+        context: StepRun,
         tokens_NL: torch.Tensor,
         read: Read,
         pairs: Sequence[int],
         gradients: Mapping[str, LayerGradients],
     ) -> tuple[Survey, dict[str, Possible]]:
         step, began = self._step, time.monotonic()
-        names = frozenset(weight.name for weight in shop.weights)
-        frame = Channels.of(shop.reference)
+        names = frozenset(weight.name for weight in context.weights)
+        frame = Channels.of(context.reference)
         survey = Survey(
-            Skeleton(shop.source, shop.read),
-            shop.read,
-            Skeleton(shop.reference, read),
+            Skeleton(context.source, context.read),
+            context.read,
+            Skeleton(context.reference, read),
             lambda name: frame.meaning(name, read(name)),
             tokens_NL,
-            shop.scratch,
+            context.scratch,
             pairs=pairs,
             names=names,
             rank=step.rank,
             most=MOST * step.rank if step.allocation == "nats" else step.rank,
             gradients=gradients,
             iterations=step.iterations,
-            again=_again(shop) if step.iterations > 1 else None,
-            moved=shop.channels.moved,
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
+            again=_again(context) if step.iterations > 1 else None,
+            moved=context.channels.moved,
+            progress=context.progress,
+            check_cancelled=context.check_cancelled,
         )
         possible = survey.run()
-        shop.figures["closed_form_s"] = round(time.monotonic() - began, 1)
+        context.figures["closed_form_s"] = round(time.monotonic() - began, 1)
         if pairs[0] > 0:
-            shop.warn(
+            context.warn(
                 f"the reference's first {pairs[0]} layers are missing; what they did is left to distillation, as no "
                 "layer is before them"
             )
@@ -147,7 +152,7 @@ class RepairStep:
 
     def _fit_blocks(
         self,
-        shop: StepRun,
+        context: StepRun,
         factors: dict[str, Factors],
         read: Read,
         read_reference: Read,
@@ -158,22 +163,22 @@ class RepairStep:
         """The factors fitted block by block; None where that was not asked for."""
         if not self._step.block_epochs:
             return None
-        began, folder = time.monotonic(), shop.scratch / "blocks"
+        began, folder = time.monotonic(), context.scratch / "blocks"
         folder.mkdir()
         blocks = Blocks(
-            Skeleton(shop.source, read),
-            Skeleton(shop.reference, read_reference),
+            Skeleton(context.source, read),
+            Skeleton(context.reference, read_reference),
             tokens_NL,
             folder,
             pairs=pairs,
             leaving=leaving,
             epochs=self._step.block_epochs,
             seed=self._step.seed,
-            progress=shop.progress,
-            check_cancelled=shop.check_cancelled,
+            progress=context.progress,
+            check_cancelled=context.check_cancelled,
         )
         fitted = blocks.run(factors)
-        shop.figures["blocks_s"] = round(time.monotonic() - began, 1)
+        context.figures["blocks_s"] = round(time.monotonic() - began, 1)
         return fitted
 
     def _ranks(self, possible: Mapping[str, Possible]) -> dict[str, int]:
@@ -193,7 +198,7 @@ class RepairStep:
 
     def _choose(
         self,
-        shop: StepRun,
+        context: StepRun,
         factors: dict[str, Factors],
         fitted: dict[str, Factors] | None,
         read: Read,
@@ -205,21 +210,21 @@ class RepairStep:
         """Of nothing, the closed form, the fitted blocks and the distilled adapter, the best on windows that were not
         trained on; and whether it is more than nothing. `anew`: what `read` gives is not the model as it came."""
         began = time.monotonic()
-        reference = Head.load(shop.reference.path, dtype=states.dtype)
+        reference = Head.load(context.reference.path, dtype=states.dtype)
 
         def with_adapter(read: Read, factors: Mapping[str, Factors]) -> Distiller:
-            skeleton = Skeleton(shop.source, read)
+            skeleton = Skeleton(context.source, read)
             return Distiller(
                 skeleton,
                 factors,
                 tokens_NL,
                 states,
-                Divergence(reference, Head.load(shop.source.path, dtype=skeleton.dtype)),
-                progress=shop.progress,
-                check_cancelled=shop.check_cancelled,
+                Divergence(reference, Head.load(context.source.path, dtype=skeleton.dtype)),
+                progress=context.progress,
+                check_cancelled=context.check_cancelled,
             )
 
-        before = with_adapter(shop.read, {}).measure() if anew else 0.0
+        before = with_adapter(context.read, {}).measure() if anew else 0.0
         distiller = with_adapter(read, factors)
         nothing = {name: _emptied(one) for name, one in factors.items()}
         if not anew:
@@ -230,8 +235,8 @@ class RepairStep:
         results = [(before, 0, nothing), (closed, 1, factors)]
         if fitted is not None:
             distiller.put(fitted)
-            shop.figures["kl_blocks_nats"] = distiller.measure()
-            results.append((shop.figures["kl_blocks_nats"], 2, fitted))
+            context.figures["kl_blocks_nats"] = distiller.measure()
+            results.append((context.figures["kl_blocks_nats"], 2, fitted))
         # nothing on weights that were modified again is not what was measured as nothing
         start, _, begin = min((one for one in results if one[1] or not anew), key=lambda result: result[:2])
         distiller.put(begin)
@@ -244,7 +249,7 @@ class RepairStep:
         if steps:
             results.append((distiller.measure(), 3, distiller.factors()))
         least, which, chosen = min(results, key=lambda result: result[:2])
-        shop.figures |= {
+        context.figures |= {
             "kl_before_nats": before,
             "kl_closed_form_nats": closed,
             "kl_after_nats": least,
@@ -252,22 +257,22 @@ class RepairStep:
             "distill_s": round(time.monotonic() - began, 1),
         }
         if which == 0:
-            shop.warn("nothing helped on windows that took no part in the fit: the adapter is empty")
+            context.warn("nothing helped on windows that took no part in the fit: the adapter is empty")
         elif which < 3 and steps:
-            shop.warn("distillation did not help on windows that took no part in it: what it began from is kept")
+            context.warn("distillation did not help on windows that took no part in it: what it began from is kept")
         if which == 1 and fitted is not None:
-            shop.warn("fitting block by block did not help on windows that took no part in it")
+            context.warn("fitting block by block did not help on windows that took no part in it")
         return chosen, which > 0
 
-    def _put(self, shop: StepRun, chosen: Mapping[str, Factors], bases: Mapping[str, torch.Tensor]) -> None:
+    def _put(self, context: StepRun, chosen: Mapping[str, Factors], bases: Mapping[str, torch.Tensor]) -> None:
         numbers = 0
         used = {name: one for name, one in chosen.items() if bool(one.up_OR.any() and one.down_RI.any())}
-        for weight in shop.weights:
-            shop.check_cancelled()
-            known = shop.changes.get(weight.name)
+        for weight in context.weights:
+            context.check_cancelled()
+            known = context.changes.get(weight.name)
             base_OI = bases.get(weight.name)
             if base_OI is None:
-                base_OI = shop.read(weight.name)
+                base_OI = context.read(weight.name)
             width = 8.0 * base_OI.element_size()
             before = known.bits_per_weight if known else width
             one = used.get(weight.name)
@@ -276,19 +281,19 @@ class RepairStep:
             merged_OI = base_OI if one is None else merged(base_OI, one)
             # A dense weight of full width takes the adapter in for nothing; one that is packed or sparse does not.
             free = before >= width and (known is None or known.nominal_sparsity is None)
-            shop.put(weight.name, merged_OI, bits=before if free else bits_of(weight.shape, rank, before))
+            context.put(weight.name, merged_OI, bits=before if free else bits_of(weight.shape, rank, before))
         ranks = [one.rank if name in used else 0 for name, one in chosen.items()]
-        shop.figures |= {
+        context.figures |= {
             "adapter_mib": round(2 * numbers / 2**20, 3),
             "rank_least": float(min(ranks, default=0)),
             "rank_most": float(max(ranks, default=0)),
         }
-        folder = shop.beside(ADAPTER)
+        folder = context.beside(ADAPTER)
         # an adapter that is empty everywhere is one all the same
-        export(folder, used or chosen, base=shop.source.path.name if not bases else BASE)
-        shop.channels.save(folder)
+        export(folder, used or chosen, base=context.source.path.name if not bases else BASE)
+        context.channels.save(folder)
         if bases:
-            _write_base(shop, bases)
+            _write_base(context, bases)
 
 
 def gradient_windows(windows: int, window: int) -> int:
@@ -297,10 +302,10 @@ def gradient_windows(windows: int, window: int) -> int:
     return min(windows, max(1, GRADIENT_TOKENS // window, windows // 4))
 
 
-def _warn_of_little_text(shop: StepRun, tokens_NL: torch.Tensor) -> None:
-    widest = max(weight.shape[-1] for weight in shop.weights)
+def _warn_of_little_text(context: StepRun, tokens_NL: torch.Tensor) -> None:
+    widest = max(weight.shape[-1] for weight in context.weights)
     if tokens_NL.numel() < widest:
-        shop.warn(
+        context.warn(
             f"{tokens_NL.numel()} calibration tokens do not span the {widest} inputs of the widest layer: what they "
             "never show is repaired as if its power were small"
         )
@@ -317,28 +322,28 @@ def _replaced(read: Read, bases: Mapping[str, torch.Tensor]) -> Read:
     return found
 
 
-def _again(shop: StepRun) -> Again:
+def _again(context: StepRun) -> Again:
     """What the steps before did to a weight, from the weight alone."""
     done = []
-    for index, step in enumerate(shop.recipe[: shop.index]):
-        names = {weight.name for weight in check_one(shop.base, step, pointer=f"/candidate/recipe/{index}")}
+    for index, step in enumerate(context.recipe[: context.index]):
+        names = {weight.name for weight in check_one(context.base, step, pointer=f"/candidate/recipe/{index}")}
         done.append((names, make_runner(step)))
 
-    def wound(name: str, weight_OI: torch.Tensor) -> torch.Tensor:
+    def damaged(name: str, weight_OI: torch.Tensor) -> torch.Tensor:
         for names, runner in done:
             if name in names:
                 weight_OI = runner.apply(name, weight_OI)
         return weight_OI
 
-    return wound
+    return damaged
 
 
-def _write_base(shop: StepRun, bases: Mapping[str, torch.Tensor]) -> None:
+def _write_base(context: StepRun, bases: Mapping[str, torch.Tensor]) -> None:
     """Tensor by tensor, in shards as the result's."""
-    folder = shop.beside(BASE)
-    copy_companions(shop.source.path, folder)
-    tensors = shop.source.tensors
-    names = [name for name in tensors if not (shop.source.tied and name == "lm_head.weight")]
+    folder = context.beside(BASE)
+    copy_companions(context.source.path, folder)
+    tensors = context.source.tensors
+    names = [name for name in tensors if not (context.source.tied and name == "lm_head.weight")]
     shards = plan_shards(Planned(name, tensors[name].dtype, tensors[name].shape) for name in names)
-    read = _replaced(shop.read, bases)
+    read = _replaced(context.read, bases)
     write_shards(folder, shards, ((one.name, read(one.name)) for shard in shards for one in shard))

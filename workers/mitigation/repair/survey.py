@@ -136,7 +136,7 @@ class Survey:
             if error_OI is not None and bool(error_OI.any()):
                 metric = Metric.of(moment_II, self._outputs(name), linear.out_features)
                 if self._again is not None:
-                    error_OI = self._wound_again(name, block, error_OI, metric, self._again)
+                    error_OI = self._damage_again(name, block, error_OI, metric, self._again)
             found[name] = self._possible(error_OI, moment_II, linear.out_features, metric)
             self._add(linear, found[name].factors.first(self._rank))
         last = block.groups[-1][-1]
@@ -185,7 +185,7 @@ class Survey:
             return None
         return self._moved(name, self._read_reference(theirs)).float() - self._read(name).float()
 
-    def _wound_again(
+    def _damage_again(
         self, name: str, block: Block, error_OI: torch.Tensor, metric: Metric, again: Again
     ) -> torch.Tensor:
         """The error after the rounds; the weight that it is of goes to `bases` and into the block."""

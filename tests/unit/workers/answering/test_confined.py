@@ -14,7 +14,7 @@ from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.refusals import refused
 from workers.answering.sandbox import runner
-from workers.diagnosis.sweep.asking import Questions
+from workers.diagnosis.sweep.task_answers import Questions
 from workers.diagnosis.tasks.job import tasks
 
 ROW = {"prompt": "def f():\n", "test": "def check(f): ...", "entry_point": "f", "canonical_solution": "    return 1\n"}

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from app.models.checkpoint import inspect
 from app.models.layer_names import in_layer
 from tests.support.pruning import operate
-from tests.support.shop import step_run
+from tests.support.step_run import step_run
 from workers.surgery.alignment import align, monotone, nearest, told
 from workers.surgery.channels import Channels
 from workers.surgery.reading import open_tensors
@@ -55,9 +55,9 @@ def next_step(base, reference, modified, scratch):
     given = {"reference": inspect(reference), "origins": modified.manifest.origins}
     with (
         open_tensors(inspect(reference)) as theirs,
-        step_run(modified.path, scratch, {"type": "norm.tweak"}, base=base, **given) as shop,
+        step_run(modified.path, scratch, {"type": "norm.tweak"}, base=base, **given) as context,
     ):
-        yield shop, theirs
+        yield context, theirs
 
 
 @pytest.mark.parametrize(
@@ -88,10 +88,10 @@ def test_the_recipe_tells_which_layer_is_which(tiny, tmp_path, store, steps, ori
     folder = tiny("llama", num_hidden_layers=5)
     with (
         operate(folder, store, *steps) as modified,
-        next_step(folder, folder, modified, tmp_path / "scratch") as (shop, theirs),
+        next_step(folder, folder, modified, tmp_path / "scratch") as (context, theirs),
     ):
-        assert told(shop) == origins
-        found = align(shop, theirs.read)
+        assert told(context) == origins
+        found = align(context, theirs.read)
         if partners is not None:
             assert found == partners
         else:
@@ -117,9 +117,9 @@ def test_layers_are_compared_by_what_their_weights_stand_for(tiny, tmp_path, sto
         wounded = inspect(modified.path)
         with open_tensors(wounded) as ours, open_tensors(inspect(reference)) as theirs:
             assert nearest(wounded, ours.read, inspect(reference), theirs.read) != [0, 2, 3, 4]
-        with next_step(modified.path, reference, modified, tmp_path / "scratch") as (shop, theirs):
-            assert told(shop) is None
-            assert align(shop, theirs.read) == [0, 2, 3, 4]
+        with next_step(modified.path, reference, modified, tmp_path / "scratch") as (context, theirs):
+            assert told(context) is None
+            assert align(context, theirs.read) == [0, 2, 3, 4]
 
 
 def test_a_model_that_began_at_another_depth_is_told_by_its_tensors(tiny, tmp_path, store):
@@ -129,7 +129,7 @@ def test_a_model_that_began_at_another_depth_is_told_by_its_tensors(tiny, tmp_pa
     with (
         operate(reference, store, {"type": "prune.layers", "layers": [0]}) as shallow,
         operate(shallow.path, store, {"type": "extend.duplicate", "layers": [3]}) as modified,
-        next_step(shallow.path, reference, modified, tmp_path / "scratch") as (shop, theirs),
+        next_step(shallow.path, reference, modified, tmp_path / "scratch") as (context, theirs),
     ):
-        assert told(shop) is None
-        assert align(shop, theirs.read) == [1, 2, 3, 4, 4]
+        assert told(context) is None
+        assert align(context, theirs.read) == [1, 2, 3, 4, 4]

@@ -5,7 +5,7 @@ import torch
 
 from app.models.checkpoint import inspect
 from tests.support.quantizing import logits, text
-from tests.support.shop import selected, step_run
+from tests.support.step_run import selected, step_run
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.blockwise.walk import Walk
 from workers.surgery.files import copy_companions
@@ -19,21 +19,23 @@ def folded_everywhere(source, folder):
     folder.mkdir()
     copy_companions(info.path, folder)
     scratch, count = folder.parent / "scratch", 0
-    with step_run(source, scratch, step, weights=selected(source, step)) as shop:
-        walk = Walk(Skeleton(info, shop.read, dtype=torch.float32), text(1, 16).tokens_NL, scratch)
+    with step_run(source, scratch, step, weights=selected(source, step)) as context:
+        walk = Walk(Skeleton(info, context.read, dtype=torch.float32), text(1, 16).tokens_NL, scratch)
         for block in walk.blocks():
-            folded = Folded(shop, block)
+            folded = Folded(context, block)
             for pair in pairs(block, info.architecture):
                 channels = len(pair.shared(torch.ones(block.inputs(pair.group))))
                 folded.scale(pair, 4 ** (2 * torch.rand(channels, generator=draw) - 1))
                 count += 1
             folded.close({})
-            moved = {name: shop.channels.moved(name, shop.read(name)) for name in info.tensors if block.prefix in name}
+            moved = {
+                name: context.channels.moved(name, context.read(name)) for name in info.tensors if block.prefix in name
+            }
             for name, tensor in moved.items():  # what the record says is what was made of every tensor of the block
                 made = block.module.get_parameter(name.removeprefix(block.prefix))
                 torch.testing.assert_close(tensor, made.data, rtol=1e-6, atol=1e-7)
-        shop.write(folder, 10**9)
-        errors = [change.reconstruction_error for change in shop.changes.values()]
+        context.write(folder, 10**9)
+        errors = [change.reconstruction_error for change in context.changes.values()]
         assert max(error for error in errors if error is not None) < 2e-6  # what they stand for is what they were
     return count
 

@@ -32,13 +32,13 @@ class Halve:
     def __init__(self, step):
         self.step = step
 
-    def run(self, shop):
+    def run(self, context):
         type(self).runs += 1
-        for weight in shop.weights:
-            shop.put(weight.name, shop.read(weight.name) / 2, bits=7.5, sparsity=0.25)
-        shop.config["max_position_embeddings"] = 128
-        shop.warn("halved")
-        shop.figures["weights"] = len(shop.weights)
+        for weight in context.weights:
+            context.put(weight.name, context.read(weight.name) / 2, bits=7.5, sparsity=0.25)
+        context.config["max_position_embeddings"] = 128
+        context.warn("halved")
+        context.figures["weights"] = len(context.weights)
 
 
 @pytest.fixture(autouse=True)
@@ -144,13 +144,13 @@ def test_a_failing_stage_leaves_those_before_it_and_nothing_else(tiny, store, ha
 
 
 def test_layers_can_be_put_together_anew(tiny, store, halving):
-    def run(self, shop):
-        names = list(shop.source.tensors)
-        shop.clear()
+    def run(self, context):
+        names = list(context.source.tensors)
+        context.clear()
         for name in names:
             if ".layers.1." not in name:
-                shop.keep(name.replace(".layers.2.", ".layers.1."), of=name)
-        shop.config["num_hidden_layers"] = 2
+                context.keep(name.replace(".layers.2.", ".layers.1."), of=name)
+        context.config["num_hidden_layers"] = 2
 
     halving.run = run
     before = weights(tiny())

@@ -12,7 +12,7 @@ from app.contracts.errors import ErrorCode, HemostatError
 from tests.support.copies import edit_json
 from tests.support.disk import files_of_at_most
 from tests.support.stopping import Stop, StoppedError
-from workers.surgery.store import RECORD, CheckpointStore, disk_full_told
+from workers.surgery.store import RECORD, CheckpointStore, raising_disk_full
 
 
 def key(number):
@@ -168,20 +168,20 @@ def test_what_cannot_fit_is_refused_before_it_is_made(store):
 
 
 def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
-    with pytest.raises(FileNotFoundError), disk_full_told(tmp_path):
+    with pytest.raises(FileNotFoundError), raising_disk_full(tmp_path):
         (tmp_path / "none").read_text()
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        with pytest.raises(HemostatError), disk_full_told(tmp_path):
+        with pytest.raises(HemostatError), raising_disk_full(tmp_path):
             raise OSError(code, "full")
 
 
 def test_a_full_disk_is_told_in_the_library_s_words_too(tmp_path):
     tensors = {"t": torch.zeros(10_000)}
-    with pytest.raises(HemostatError) as caught, disk_full_told(tmp_path), files_of_at_most(5_000):
+    with pytest.raises(HemostatError) as caught, raising_disk_full(tmp_path), files_of_at_most(5_000):
         save_file(tensors, tmp_path / "full.safetensors")
     assert caught.value.code is ErrorCode.DISK_FULL
     (tmp_path / "damaged.safetensors").write_bytes(b"0" * 100)
-    with pytest.raises(SafetensorError), disk_full_told(tmp_path):
+    with pytest.raises(SafetensorError), raising_disk_full(tmp_path):
         load_file(tmp_path / "damaged.safetensors")
 
 

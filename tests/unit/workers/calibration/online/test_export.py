@@ -6,7 +6,7 @@ import pytest
 
 from app.settings import Settings
 from tests.unit.workers.calibration.online.making import NOW, ONE, deployment, scored
-from workers.calibration.online.export import export_book
+from workers.calibration.online.export import export_monitor
 from workers.calibration.online.monitor import Monitor
 from workers.calibration.online.promotion import PairedTrial
 from workers.calibration.online.threshold import Expected
@@ -31,12 +31,12 @@ def trials(telemetry: ShadowTelemetry) -> dict[str, float]:
 
 def test_a_trial_is_counted_once_by_its_outcome_when_it_has_ended(book: Monitor) -> None:
     telemetry = ShadowTelemetry("demo")
-    export_book(telemetry, book)
+    export_monitor(telemetry, book)
     assert trials(telemetry) == {}
     assert telemetry.value("shadow_trial_requests") == 0
     book.observe(scored(0.05, trial=float("inf"), trial_version=ONE), NOW)
-    export_book(telemetry, book)
-    export_book(telemetry, book)
+    export_monitor(telemetry, book)
+    export_monitor(telemetry, book)
     assert trials(telemetry) == {"rejected": 1}
     assert telemetry.value("shadow_trial_requests") is None
 

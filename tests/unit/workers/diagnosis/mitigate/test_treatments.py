@@ -7,7 +7,7 @@ from app.kinds.preflight import check_idle
 from app.models.checkpoint import inspect
 from app.models.steps import check_recipe
 from workers.diagnosis.mitigate.treatments import ORDER, apply_plan, arms_of, smallest_arm, why_none, worst_layers
-from workers.measuring.subject import Fit, Subject, recipe_of, told
+from workers.measuring.subject import Fit, Subject, recipe_of, reported_steps
 
 FULL = Fit(ShippedText(source="shipped", corpus="calibration"), 8, 64, 3)
 CHEAP = Fit(FULL.calibration, 8, 64, 3, cheap=True)
@@ -56,7 +56,7 @@ def test_every_arm_is_a_recipe_that_the_checks_take(tiny, kind, steps):
 def test_repair_comes_last_with_its_rank_and_the_cheap_rung_trains_nothing(tiny):
     patient = subject(tiny, RTN)
     one = arm(arms_of(patient, "repair.lowrank"), rank=8)
-    full, cheap = (told(apply_plan(patient, (one,), fit))[-1] for fit in (FULL, CHEAP))
+    full, cheap = (reported_steps(apply_plan(patient, (one,), fit))[-1] for fit in (FULL, CHEAP))
     assert full == {"type": "repair.lowrank", "rank": 8, "calibration_windows": 8, "calibration_window": 64, "seed": 3}
     assert cheap["block_epochs"] == cheap["distill_steps"] == 0
     assert cheap["calibration_windows"] == 2
@@ -70,10 +70,10 @@ def test_behind_pruning_and_low_rank_a_repair_is_tried_with_text_that_the_refere
         own = arm(found, rank=16, own_text=True)
         plain = next(one for one in found if one["rank"] == 16 and one != own)
         assert (own.bytes, own.prior) == (plain.bytes, plain.prior)
-        full, cheap = (told(apply_plan(patient, (own,), fit))[-1] for fit in (FULL, CHEAP))
+        full, cheap = (reported_steps(apply_plan(patient, (own,), fit))[-1] for fit in (FULL, CHEAP))
         assert (full["calibration_windows"], full["own_windows"]) == (8, 4)
         assert (cheap["calibration_windows"], cheap["own_windows"]) == (2, 1)
-        assert "own_windows" not in told(apply_plan(patient, (plain,), FULL))[-1]
+        assert "own_windows" not in reported_steps(apply_plan(patient, (plain,), FULL))[-1]
         assert not any("own_text" in dict(one.knobs) for one in found if int(one["rank"] or 0) < 16)
     rounded = arms_of(subject(tiny, RTN), "repair.lowrank")
     assert not any("own_text" in dict(one.knobs) for one in rounded)
@@ -82,7 +82,7 @@ def test_behind_pruning_and_low_rank_a_repair_is_tried_with_text_that_the_refere
 def test_a_cheap_trial_of_tweaked_norms_has_a_quarter_of_the_steps(tiny):
     patient = subject(tiny, RTN)
     for one in arms_of(patient, "norm.tweak"):
-        full, cheap = (told(apply_plan(patient, (one,), fit))[-1] for fit in (FULL, CHEAP))
+        full, cheap = (reported_steps(apply_plan(patient, (one,), fit))[-1] for fit in (FULL, CHEAP))
         assert full.get("steps", 20) == one["steps"] == 4 * cheap["steps"]
         assert (full["calibration_windows"], cheap["calibration_windows"]) == (8, 2)
 
@@ -98,11 +98,11 @@ def test_dynamic_scaling_takes_the_place_of_the_quantization_and_keeps_what_it_s
     step = RTN | {"bits": 4, "layers": [0, 2], "symmetric": True}
     patient = subject(tiny, WANDA, step)
     one = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False)
-    made = told(apply_plan(patient, (one,), FULL))
+    made = reported_steps(apply_plan(patient, (one,), FULL))
     assert [item["type"] for item in made] == ["prune.wanda", "quantize.dynamic"]
     assert {"bits": 4.0, "group_size": 32, "symmetric": True, "layers": [0, 2]}.items() <= made[1].items()
     assert "block_epochs" not in made[1], "as the step is by default"
-    assert told(apply_plan(patient, (one,), CHEAP))[1]["block_epochs"] == 0
+    assert reported_steps(apply_plan(patient, (one,), CHEAP))[1]["block_epochs"] == 0
     assert one.bytes == 0
     finer = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=True)
     elements = patient.elements(patient.recipe[1])
@@ -113,7 +113,8 @@ def test_what_stands_for_smoothquant_has_no_zero_points_as_kernels_want_it(tiny)
     patient = subject(tiny, {"type": "quantize.smoothquant", "form": "packed"})
     one = arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False)
     recipe = apply_plan(patient, (one,), FULL)
-    assert {"bits": 8.0, "activation_bits": 8, "symmetric": True, "group_size": None}.items() <= told(recipe)[0].items()
+    step = reported_steps(recipe)[0]
+    assert {"bits": 8.0, "activation_bits": 8, "symmetric": True, "group_size": None}.items() <= step.items()
     check_recipe(patient.origin, recipe, pointer="")
 
 
@@ -144,7 +145,7 @@ def test_zero_points_that_nf4_has_not_are_paid_for(tiny):
 def test_recovery_is_bounded_by_steps_alone(tiny):
     patient = subject(tiny, WANDA)
     one = arm(arms_of(patient, "prune.gradient"), recovery_steps=200, budget="gradient")
-    (made,) = told(apply_plan(patient, (one,), FULL))
+    (made,) = reported_steps(apply_plan(patient, (one,), FULL))
     assert made["recovery_steps"] == 200
     assert "recovery_s" not in made, "a clock would make another result of it each time"
 
@@ -160,7 +161,7 @@ def test_gradient_pruning_takes_the_place_of_the_pruning(tiny, step):
     patient = subject(tiny, step, RTN)
     found = arms_of(patient, "prune.gradient")
     assert {one["budget"] for one in found} == {"uniform"}, "a pattern is the same everywhere"
-    made = told(apply_plan(patient, (found[0],), FULL))
+    made = reported_steps(apply_plan(patient, (found[0],), FULL))
     kept = {key: value for key, value in step.items() if key in {"pattern", "modules"}}
     assert made[0]["type"] == "prune.gradient" and kept.items() <= made[0].items()
     assert "allocation" not in made[0]
@@ -170,7 +171,7 @@ def test_gradient_pruning_takes_the_place_of_the_pruning(tiny, step):
 def test_the_worst_layers_get_more_bits_and_the_others_keep_theirs(tiny):
     patient = subject(tiny, RTN)
     one = arm(arms_of(patient, "protect"), layers=1, by=2)
-    made = told(apply_plan(patient, (one,), FULL))
+    made = reported_steps(apply_plan(patient, (one,), FULL))
     assert [(item["layers"], item["bits"]) for item in made] == [([0], 5), ([1, 2], 3)]
     assert one.bytes == patient.elements(layers=[0]) * 2 / 8
     assert one.prior == pytest.approx(0.7 * (1 - 1 / 16))
@@ -180,7 +181,7 @@ def test_the_worst_layers_get_more_bits_and_the_others_keep_theirs(tiny):
 def test_sparsity_is_moved_between_layers_and_not_given_up(tiny):
     patient = subject(tiny, WANDA)
     one = arm(arms_of(patient, "protect"), layers=1, by=1)
-    inside, outside = told(apply_plan(patient, (one,), FULL))
+    inside, outside = reported_steps(apply_plan(patient, (one,), FULL))
     assert inside["layers"] == [0]
     assert float(str(inside["sparsity"])) < 0.5 < float(str(outside["sparsity"]))
     mean = (float(str(inside["sparsity"])) + 2 * float(str(outside["sparsity"]))) / 3
@@ -194,7 +195,7 @@ def test_together_they_stand_in_one_recipe(tiny):
         arm(arms_of(patient, "quantize.dynamic"), mixed=False, extra_bits=0.0, half_group=False),
         arm(arms_of(patient, "repair.lowrank"), rank=4, iterations=1),
     )
-    made = told(apply_plan(patient, plan, FULL))
+    made = reported_steps(apply_plan(patient, plan, FULL))
     assert [item["type"] for item in made] == ["quantize.dynamic", "quantize.dynamic", "repair.lowrank"]
     assert [item.get("bits") for item in made] == [4.0, 3.0, None]
 
@@ -217,7 +218,7 @@ def test_what_has_nothing_to_work_on_says_why(tiny, name, steps, shares, why):
 
 def test_a_report_holds_no_document():
     text = {"source": "inline", "documents": [{"id": "a", "text": "secret words"}]}
-    assert "secret" not in str(told(recipe_of([{"type": "norm.tweak", "calibration": text}])))
+    assert "secret" not in str(reported_steps(recipe_of([{"type": "norm.tweak", "calibration": text}])))
 
 
 def test_the_smallest_setting_is_that_of_fewest_bytes_unless_one_is_not_known_yet(tiny):

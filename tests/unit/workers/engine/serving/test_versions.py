@@ -42,7 +42,7 @@ def file(tmp_path: Path) -> Path:
 
 def loaded(versions: Versions) -> object:
     gc.collect()
-    return versions.told()["loaded"]
+    return versions.status()["loaded"]
 
 
 def test_a_version_that_a_request_asked_for_is_dropped_at_the_next_look_where_it_is_not_wanted(

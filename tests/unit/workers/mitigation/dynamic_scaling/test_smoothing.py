@@ -40,7 +40,7 @@ def errors_of(info, tensors):
     return BlockErrors(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS)
 
 
-def shop_of(info, tensors):
+def step_run_of(info, tensors):
     return SimpleNamespace(
         source=info, read=lambda name: tensors[name].clone(), put=lambda *_, **__: None, channels=Channels.of(info)
     )
@@ -51,10 +51,10 @@ def test_a_smoothed_block_is_the_same_function(kind, tiny, tmp_path):
     tensors = exact(tmp_path, tiny(kind, num_hidden_layers=1))
     info = inspect(tmp_path)
     walk = Walk(Skeleton(info, tensors.__getitem__, dtype=torch.float32), TOKENS, tmp_path)
-    shop = shop_of(info, tensors)
+    context = step_run_of(info, tensors)
     for block in walk.blocks():
         before = [out.clone() for _, _, out in block.outputs()]
-        folded = Folded(shop, block)
+        folded = Folded(context, block)
         # 3-bit weights that meet 4-bit activations: smoothing pays somewhere.
         seen, everything = sample(block, block.groups, 48), torch.ones(2, 24)
         with errors_of(info, tensors).block(0, walk.entering.read(0, 2), torch.eye(64), everything) as error:
@@ -140,7 +140,7 @@ def test_the_strength_is_that_of_least_error_at_the_blocks_output(tiny, tmp_path
     for direction in (0, 7, 19, 40):
         root = torch.zeros(64, 64)
         root[direction, direction] = 1.0
-        folded = Folded(shop_of(info, tensors), block)
+        folded = Folded(step_run_of(info, tensors), block)
         with errors_of(info, tensors).block(0, walk.entering.read(0, 2), root, torch.ones(2, 24)) as error:
             arguments = (info.architecture, inputs, scheme_of, activation_bits, error, tensors)
             chosen.append(smooth_block(block, folded, *arguments)[1])

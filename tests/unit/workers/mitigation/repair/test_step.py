@@ -263,9 +263,9 @@ def test_what_the_reference_writes_is_fitted_on_beside_the_text(tiny, tmp_path, 
     seen = []
     gathered = RepairStep._gradients
 
-    def watched(self, shop, tokens_NL):
+    def watched(self, context, tokens_NL):
         seen.append(tokens_NL)
-        return gathered(self, shop, tokens_NL)
+        return gathered(self, context, tokens_NL)
 
     monkeypatch.setattr(RepairStep, "_gradients", watched)
     known = text(ordinary_V=torch.tensor([7]))

@@ -50,7 +50,7 @@ class Range:
         return (*(place for place in below[::-1] if place not in above), *above)
 
 
-class Turning:
+class RangeMeasurement:
     """Measures settings of a range until the budget is spent."""
 
     def __init__(

@@ -257,5 +257,6 @@ class WholeStep(Protocol):
 
     version: int
 
-    def run(self, shop: StepRun) -> None:
-        """Does it, through `shop`. Raises `HemostatError`; calls `shop.check_cancelled` at least once a second."""
+    def run(self, context: StepRun) -> None:
+        """Runs the step through `context`. Raises `HemostatError`; calls `context.check_cancelled` at least once a
+        second."""

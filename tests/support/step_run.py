@@ -10,7 +10,7 @@ from app.models.modules import select
 from tests.support.checked import RECIPE
 from workers.surgery.callbacks import never_cancelled, no_progress
 from workers.surgery.reading import open_tensors
-from workers.surgery.shop import StepRun
+from workers.surgery.step_run import StepRun
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from app.locks import try_lock
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.sweep_reports import bending, course
-from workers.diagnosis.sweep.turning import Range, Turning
+from workers.diagnosis.sweep.range_measurement import Range, RangeMeasurement
 from workers.measuring.points.ground import Ground
 from workers.measuring.points.progress import Counted
 from workers.measuring.points.record import PointRecord
@@ -43,7 +43,7 @@ def turning(folder, by, *, s=S, sides=None, made_up=MadeUp):
     )
     runner._by = by
     over = Range(SETTINGS, None if s is None else tuple(s), sides)
-    made = Turning(
+    made = RangeMeasurement(
         runner,
         over,
         budget=BUDGET,
