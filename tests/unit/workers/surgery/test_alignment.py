@@ -10,7 +10,7 @@ from app.models.checkpoint import inspect
 from app.models.layer_names import in_layer
 from tests.support.pruning import operate
 from tests.support.step_run import step_run
-from workers.surgery.alignment import align, monotone, nearest, told
+from workers.surgery.alignment import align, layer_origins, monotone, nearest
 from workers.surgery.channels import Channels
 from workers.surgery.reading import open_tensors
 
@@ -90,7 +90,7 @@ def test_the_recipe_tells_which_layer_is_which(tiny, tmp_path, store, steps, ori
         operate(folder, store, *steps) as modified,
         next_step(folder, folder, modified, tmp_path / "scratch") as (context, theirs),
     ):
-        assert told(context) == origins
+        assert layer_origins(context) == origins
         found = align(context, theirs.read)
         if partners is not None:
             assert found == partners
@@ -118,7 +118,7 @@ def test_layers_are_compared_by_what_their_weights_stand_for(tiny, tmp_path, sto
         with open_tensors(wounded) as ours, open_tensors(inspect(reference)) as theirs:
             assert nearest(wounded, ours.read, inspect(reference), theirs.read) != [0, 2, 3, 4]
         with next_step(modified.path, reference, modified, tmp_path / "scratch") as (context, theirs):
-            assert told(context) is None
+            assert layer_origins(context) is None
             assert align(context, theirs.read) == [0, 2, 3, 4]
 
 
@@ -131,5 +131,5 @@ def test_a_model_that_began_at_another_depth_is_told_by_its_tensors(tiny, tmp_pa
         operate(shallow.path, store, {"type": "extend.duplicate", "layers": [3]}) as modified,
         next_step(shallow.path, reference, modified, tmp_path / "scratch") as (context, theirs),
     ):
-        assert told(context) is None
+        assert layer_origins(context) is None
         assert align(context, theirs.read) == [1, 2, 3, 4, 4]
