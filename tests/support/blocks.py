@@ -16,9 +16,8 @@ def corrections(ranks: dict[int, int], *, seed: int = 0, layers: int = LAYERS) -
     def normal(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=generator) * 0.15
 
-    limit = torch.tensor(torch.inf)
     made = {
-        block: BlockCorrection(normal(r, HIDDEN), normal(HIDDEN, r), normal(HIDDEN), limit)
+        block: BlockCorrection(normal(r, HIDDEN), normal(HIDDEN, r), normal(HIDDEN), torch.tensor(torch.inf))
         for block, r in ranks.items()
     }
     return Blocks(made, layers=layers, hidden_size=HIDDEN)
