@@ -29,7 +29,7 @@ from app.settings import Settings
 from tests.bench.mitigation import articles_of
 from tests.bench.rows import Row, read, replaced, write
 from workers.calibration.fitting.blocks import RANK, RIDGES, BlockFit, FitText, Moments, Solve, ridge
-from workers.calibrators.blocks import BlockCorrection, Blocks
+from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks
 from workers.distributions.divergence import Divergence, arithmetic
 from workers.distributions.head import Head
 from workers.distributions.intervals import ratio_intervals
@@ -89,7 +89,7 @@ class Case:
             found = None if next(left) % self.every else one(fitted, held)
             if found is None:
                 return None
-            limit = found.limit if self.sinks_apart else torch.tensor(torch.inf)
+            limit = found.limit if self.sinks_apart else torch.tensor(NO_LIMIT)
             return BlockCorrection(found.down_RD, self.shrink * found.up_DR, self.shrink * found.bias_D, limit)
 
         return solve

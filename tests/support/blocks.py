@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from workers.calibrators.blocks import BlockCorrection, Blocks
+from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks
 
 HIDDEN, LAYERS = 64, 3
 
@@ -17,7 +17,7 @@ def corrections(ranks: dict[int, int], *, seed: int = 0, layers: int = LAYERS) -
         return torch.randn(*size, generator=generator) * 0.15
 
     made = {
-        block: BlockCorrection(normal(r, HIDDEN), normal(HIDDEN, r), normal(HIDDEN), torch.tensor(torch.inf))
+        block: BlockCorrection(normal(r, HIDDEN), normal(HIDDEN, r), normal(HIDDEN), torch.tensor(NO_LIMIT))
         for block, r in ranks.items()
     }
     return Blocks(made, layers=layers, hidden_size=HIDDEN)

@@ -31,6 +31,8 @@ from workers.calibrators.protocol import Calibrator, Parameter
 
 FORMAT: Final = "hemostat.blocks/1"
 EPSILON: Final = 1e-6
+# A limit that no row is above.
+NO_LIMIT: Final = float(torch.finfo(torch.float32).max)
 _NAME = re.compile(r"blocks\.(0|[1-9][0-9]*)\.(down|up|bias|limit)")
 
 
@@ -40,7 +42,7 @@ def rms_of(stream_TD: torch.Tensor) -> torch.Tensor:
 
 
 class BlockCorrection:
-    """The correction after one block: `down_RD`, `up_DR`, `bias_D`, and the scalar `limit` (inf: none); all float32.
+    """The correction after one block: `down_RD`, `up_DR`, `bias_D`, and the scalar `limit`; all float32.
     R may be 0.
 
     Raises ValueError if they do not fit together, are not float32, or hold a number that is not finite.
@@ -57,7 +59,6 @@ class BlockCorrection:
         require(limit.ndim == 0 and bool(limit > 0), f"limit {shape(limit)} is no number above 0")
         for name, tensor in (("down", down_RD), ("up", up_DR), ("bias", bias_D), ("limit", limit)):
             require(tensor.dtype == torch.float32, f"{name} is {tensor.dtype}, expected torch.float32")
-        for name, tensor in (("down", down_RD), ("up", up_DR), ("bias", bias_D)):
             require(bool(tensor.isfinite().all()), f"{name} holds a number that is not finite")
         self.down_RD = down_RD
         self.up_DR = up_DR

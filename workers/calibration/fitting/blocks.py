@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.calibrators.blocks import BlockCorrection, Blocks, rms_of
+from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks, rms_of
 from workers.engine.blocks import check_architecture
 from workers.measuring.sides import Sides
 from workers.mitigation.split import Split
@@ -90,7 +90,7 @@ class FitText:
 class Moments:
     """Weighted sums over positions of x, y, x xᵀ, y xᵀ and ‖y‖², float32. Rows above `limit` are left out."""
 
-    def __init__(self, width: int, limit: float = torch.inf) -> None:
+    def __init__(self, width: int, limit: float = NO_LIMIT) -> None:
         self.limit = limit
         self._weight = 0.0
         self._x_D, self._y_D = torch.zeros(width), torch.zeros(width)

@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.calibrators.blocks import FORMAT, BlockCorrection, Blocks
+from workers.calibrators.blocks import FORMAT, NO_LIMIT, BlockCorrection, Blocks
 
 D, LAYERS = 24, 5
 CPU = torch.device("cpu")
 
 
-def correction(rank: int, seed: int = 0, limit: float = torch.inf) -> BlockCorrection:
+def correction(rank: int, seed: int = 0, limit: float = NO_LIMIT) -> BlockCorrection:
     generator = torch.Generator().manual_seed(seed)
     parts = (torch.randn(*size, generator=generator) * 0.3 for size in ((rank, D), (D, rank), (D,)))
     return BlockCorrection(*parts, torch.tensor(limit))

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from app.contracts.errors import ErrorCode, HemostatError
-from workers.calibrators.blocks import BlockCorrection, Blocks
+from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks
 from workers.engine.blocks import Part, check_architecture, install
 
 D = 8
-ONE = BlockCorrection(torch.randn(2, D), torch.randn(D, 2), torch.randn(D), torch.tensor(torch.inf))
+ONE = BlockCorrection(torch.randn(2, D), torch.randn(D, 2), torch.randn(D), torch.tensor(NO_LIMIT))
 BLOCKS = Blocks({1: ONE}, layers=2, hidden_size=D)
 
 

@@ -15,7 +15,7 @@ from tests.support.attention import attention_of
 from tests.support.tiny import make_tokenizer
 from tests.unit.workers.mitigation.repair.support import RTN, operate, windows
 from workers.calibration.fitting.blocks import BlockFit, FitText, Moments, ridge
-from workers.calibrators.blocks import BlockCorrection, Blocks, rms_of
+from workers.calibrators.blocks import NO_LIMIT, BlockCorrection, Blocks, rms_of
 from workers.surgery.blockwise.skeleton import Skeleton
 from workers.surgery.dequantize import dequantize, open_plain
 from workers.surgery.store import CheckpointStore
@@ -129,7 +129,7 @@ def test_a_candidate_that_is_the_reference_is_left_alone(tiny: Tiny, tmp_path: P
 def test_a_planted_error_of_the_corrections_own_form_is_removed(tiny: Tiny, tmp_path: Path) -> None:
     draws = torch.Generator().manual_seed(3)
     down_RD, up_DR, bias_D = (torch.randn(*shape, generator=draws) / 8 for shape in ((2, D), (D, 2), (D,)))
-    planted = BlockCorrection(down_RD, up_DR, bias_D, torch.tensor(torch.inf))
+    planted = BlockCorrection(down_RD, up_DR, bias_D, torch.tensor(NO_LIMIT))
     given = text()
     with fitting(tiny(), tiny(), tmp_path, given, solve=ridge(2, (1e-6,))) as fit:
         fit.reference.skeleton.layers[1].register_forward_hook(lambda _, __, leaving: corrected(planted, leaving))
