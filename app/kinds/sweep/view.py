@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from app.kinds.sweep.charts import fit_drawn, kl_chart, perplexity_chart
-from app.kinds.sweep.fits import fit_view
+from app.kinds.sweep.fits import answer, fit_view
 from app.kinds.sweep.lossless import NearLossless
 from app.kinds.sweep.report import Limit, SweepReport, Threshold
 from app.kinds.sweep.tables import effort, limits, limits_note, points, points_note
-from app.kinds.sweep.task_loss import answered_note, answered_table, largest_of, lost_in_words, rules_of, stopped_by
+from app.kinds.sweep.task_loss import (
+    answered_note,
+    answered_table,
+    largest_of,
+    lost_in_words,
+    rule_in_words,
+    rules_of,
+    stopped_by,
+)
 from app.kinds.sweep.words import (
     UNJUDGED,
     ends,
@@ -19,6 +27,7 @@ from app.kinds.sweep.words import (
     limits_of,
     lossless_beyond_mild,
     passed,
+    setting,
     strongest,
     undecided,
     where,
@@ -181,3 +190,33 @@ def _best(threshold: Threshold) -> str:
     if threshold.unjudged:
         return "no choice of form: too few points"
     return f"{form_name(threshold.form)} fits best"
+
+
+def verdict_of(report: SweepReport) -> str:
+    """How far damage stays mild, how far the knob is near-lossless if tasks were asked, and where the curve turns."""
+    return " ".join([_mild(report), *_collapse(report), *_near_lossless(report), _turn(report)])
+
+
+def _mild(report: SweepReport) -> str:
+    limit = report.largest_mild
+    if limit is None or limit.at is None:
+        return f"{heading(report)}."
+    return f"{heading(report)}; the mean passes the limit at {where(report, limit.at)} {ends(limit)}."
+
+
+def _collapse(report: SweepReport) -> list[str]:
+    broken = next((point for point in report.points if point.nonfinite_positions), None)
+    if broken is None:
+        return []
+    return [f"At {setting(report, broken.value)} some logits are not finite, which is a collapse."]
+
+
+def _near_lossless(report: SweepReport) -> list[str]:
+    field = report.knob.field
+    return [rule_in_words(field, side, rule) for side, rule in rules_of(report)]
+
+
+def _turn(report: SweepReport) -> str:
+    if report.threshold is None:
+        return f"There is no threshold: {report.no_threshold}."
+    return answer(report.threshold, "perplexity")

@@ -7,12 +7,10 @@ from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.report import Limitation, ModelProvenance, Provenance
-from app.kinds.sweep.fits import answer
 from app.kinds.sweep.lossless import AnsweredSetting
 from app.kinds.sweep.report import Share, SweepPoint, SweepReport, SweptKnob, Threshold
 from app.kinds.sweep.request import SweepRequest
-from app.kinds.sweep.task_loss import rule_in_words, rules_of
-from app.kinds.sweep.words import ends, heading, setting, where
+from app.kinds.sweep.view import verdict_of
 from app.models.shares import in_words
 from workers.analysis.numerals import counted
 from workers.diagnosis.sweep.course import Course, MeasuredPoint
@@ -228,33 +226,3 @@ def _provenance(swept: Swept) -> Provenance:
         bytes=None,
     )
     return source.model_copy(update={"candidate": candidate})
-
-
-def verdict_of(report: SweepReport) -> str:
-    """How far damage stays mild, how far the knob is near-lossless if tasks were asked, and where the curve turns."""
-    return " ".join([_mild(report), *_collapse(report), *_near_lossless(report), _turn(report)])
-
-
-def _mild(report: SweepReport) -> str:
-    limit = report.largest_mild
-    if limit is None or limit.at is None:
-        return f"{heading(report)}."
-    return f"{heading(report)}; the mean passes the limit at {where(report, limit.at)} {ends(limit)}."
-
-
-def _collapse(report: SweepReport) -> list[str]:
-    broken = next((point for point in report.points if point.nonfinite_positions), None)
-    if broken is None:
-        return []
-    return [f"At {setting(report, broken.value)} some logits are not finite, which is a collapse."]
-
-
-def _near_lossless(report: SweepReport) -> list[str]:
-    field = report.knob.field
-    return [rule_in_words(field, side, rule) for side, rule in rules_of(report)]
-
-
-def _turn(report: SweepReport) -> str:
-    if report.threshold is None:
-        return f"There is no threshold: {report.no_threshold}."
-    return answer(report.threshold, "perplexity")

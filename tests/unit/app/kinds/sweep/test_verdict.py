@@ -3,8 +3,8 @@
 import pytest
 
 from app.kinds.sweep.report import SweepReport
+from app.kinds.sweep.view import verdict_of
 from tests.support.sweep_reports import beside_neutral, course, sweep_report, sweep_variants
-from workers.diagnosis.sweep.report import verdict_of
 
 VARIANTS = sweep_variants()
 
