@@ -54,6 +54,7 @@ ASKING = (
     "tests/unit/bench/test_mitigation_cases.py",
     "tests/unit/bench/test_recipe_pages.py::test_every_type_of_step_is_named_on_a_page_of_a_family",
     "tests/unit/app/recipes",
+    "tests/unit/app/models/test_least_size.py",
     "tests/unit/app/models/test_strength.py",
     "tests/unit/app/models/steps/test_order.py",
     "tests/unit/workers/surgery/test_prune_random.py",
