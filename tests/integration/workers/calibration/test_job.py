@@ -141,7 +141,7 @@ def test_what_does_not_prove_itself_is_not_served_and_says_why(jobs: Jobs) -> No
 
 
 def test_a_domain_that_is_not_fitted_is_tested_apart(jobs: Jobs) -> None:
-    report = jobs.run(request(fit_domains=["prose"], calibrators=["lowrank"], sampling=[]))
+    report = jobs.run(request(fit_domains=["prose"], calibrators=["lowrank"]))
     assert set(report.sets[0].domains) == set(report.sets[1].domains) == {"prose"}
     row = report.test.table[0]
     assert row.other.tokens == row.domains["code"].tokens
@@ -150,7 +150,7 @@ def test_a_domain_that_is_not_fitted_is_tested_apart(jobs: Jobs) -> None:
 
 def test_a_test_document_that_was_fitted_is_left_out(jobs: Jobs) -> None:
     tests = [*(document(number, 60, "letters") for number in range(100, 106)), DOCUMENTS[0] | {"id": "copy"}]
-    report = jobs.run(request(test_text=inline(tests), calibrators=["temperature"], sampling=[]))
+    report = jobs.run(request(test_text=inline(tests), calibrators=["temperature"]))
     assert report.sets[2].documents == 6
     assert any("same as one" in warning for warning in report.warnings)
 
@@ -169,7 +169,7 @@ def test_corrections_after_each_block_are_proven_on_states_of_the_engine_that_ha
     jobs: Jobs, settings: Settings
 ) -> None:
     names = ["lowrank", "blocks", "blocks+token_bias"]
-    report = jobs.run(request(calibrators=names, sampling=[]))
+    report = jobs.run(request(calibrators=names))
     rows = {row.calibrator: row for row in report.test.table}
     assert list(rows) == names
     assert rows["blocks"].own.saved.mean > rows["lowrank"].own.saved.mean > 0
