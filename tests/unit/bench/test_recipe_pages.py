@@ -2,6 +2,7 @@
 
 import re
 
+from app.recipes.recipe import STEPS
 from tests.bench.mitigation_page import IN_FLOOR, PAGE
 
 FOLDER = PAGE.parent
@@ -39,3 +40,8 @@ def test_a_row_of_a_page_has_the_numbers_of_the_bench() -> None:
 def test_a_page_without_a_table_of_its_own_has_the_rows_of_the_bench() -> None:
     rows = {"context-moe": 8, "extend": 4, "gradient-pruning": 8, "lowrank": 6}
     assert {family: len(ROW.findall(text_of(family))) for family in rows} == rows
+
+
+def test_every_type_of_step_is_named_on_a_page_of_a_family() -> None:
+    pages = "".join(text_of(family) for family in FAMILIES)
+    assert [name for name in STEPS if f"`{name}`" not in pages] == []
