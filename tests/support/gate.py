@@ -100,7 +100,7 @@ MARKS = {
         r"integration/workers/engine/test_logprobs\.py::(?!.*llama-padded)",
         r"integration/workers/distributions/test_compiled\.py",
         r"integration/workers/distributions/test_head_engine\.py::.*\[(?!llama)",
-        r"integration/workers/surgery/test_(recipe|tutorial|extended_served)\.py",
+        r"integration/workers/surgery/test_(recipe|extended_served)\.py",
         r"integration/workers/text/test_self_corpus\.py",
     ),
 }
