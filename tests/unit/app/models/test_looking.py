@@ -17,7 +17,9 @@ from app.models.registry import load_registry
 from app.settings import Settings
 from tests.support.copies import edit_json
 
-HEAVY = "[" + "[[]]," * (10 * 1024**2) + "0]"  # 52 MB of the shortest lists, within what a tokenizer may have
+# 50 MB each, within what a tokenizer may have: the shortest lists take memory, long numbers take time.
+HEAVY = "[" + "[[]]," * (10 * 1024**2) + "0]"
+LONG = "[" + "1.7976931348623158079372897140530341507993e308," * 1_100_000 + "0]"
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ async def test_one_process_answers_until_it_meets_a_limit(settings):
 async def test_a_limit_is_a_refusal_and_the_next_question_is_answered(settings, monkeypatch, limit, value, told):
     folder = load_registry(settings.models_file).resolve("heavy").checkpoint_path()
     await looking.check(asked("sound"), settings, "")
-    (folder / "tokenizer.json").write_text(HEAVY)
+    (folder / "tokenizer.json").write_text(LONG if limit == "CPU_S" else HEAVY)
     with monkeypatch.context() as patch:
         if limit is not None:
             patch.setattr(looking, limit, value)
