@@ -5,7 +5,7 @@ from typing import Final
 from app.contracts.errors import ErrorCode
 
 GUIDE: Final[dict[ErrorCode, str]] = {
-    ErrorCode.INVALID_REQUEST: "Correct what the detail names; /openapi.json has every field.",
+    ErrorCode.INVALID_REQUEST: "Correct what the error names; `--help` and /openapi.json list every field.",
     ErrorCode.INVALID_JSON: "Send one JSON object in UTF-8, without NaN, Infinity, repeated names or deep nesting.",
     ErrorCode.UNKNOWN_FIELD: "Correct or remove the field; only OpenAI's routes pass unknown fields on (to vLLM).",
     ErrorCode.UNKNOWN_KIND: "Use a kind that exists.",

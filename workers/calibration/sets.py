@@ -46,8 +46,18 @@ def draw(
     """The sets. `tests` are the documents of a text of their own, None where they are a share of `documents`.
 
     Intervals take documents for independent. So the sets to choose by and to test with leave out a document that equals
-    one of an earlier set, or an earlier one of their own. Raises INVALID_REQUEST where a set has none left.
+    one of an earlier set, or an earlier one of their own. Raises INVALID_REQUEST if a set has none left, and for a fit
+    domain that the text does not have.
     """
+    known = {document.domain for document in documents}
+    unknown = next((domain for domain in request.fit_domains or () if domain not in known), None)
+    if unknown is not None:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            f"the text has no domain {unknown!r}; it has {', '.join(sorted(known))}",
+            hint="name domains of the text, or leave them out to fit on all",
+            pointer="/fit_domains",
+        )
     whole = cut(list(documents))
     parts = divide(
         [document.domain for document in documents],
@@ -69,7 +79,7 @@ def draw(
                 ErrorCode.INVALID_REQUEST,
                 f"no document is left for the {name} set: {len(documents)} documents of "
                 f"{len({document.domain for document in documents})} domains are too few to be divided",
-                hint="give four documents of a domain at least, or a test_text; fit_domains must name domains of text",
+                hint="give at least four documents per domain, or a test text",
                 pointer=pointer,
             )
     return Sets(cut(fit), cut(choose), cut(test), tuple(warnings))

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.calibrate.request import CalibrateRequest
 from workers.calibration.sets import draw
 from workers.text.documents import TextDocument
@@ -35,3 +38,12 @@ def test_copies_are_left_out_of_the_test_whatever_they_are_copies_of(tiny: Calla
         "2 documents of the test repeat an earlier one of the same set, and were left out.",
     )
     assert len(sets.fit.documents) + len(sets.choose.documents) == 10
+
+
+def test_a_domain_that_the_text_does_not_have_is_named_with_those_it_has(tiny: Callable[..., Path]) -> None:
+    tokenizer = load_tokenizer(tiny())
+    documents = [document(f"d{number}", str(number)) for number in range(10)]
+    asked = REQUEST.model_copy(update={"fit_domains": ("prose", "klingon")})
+    with pytest.raises(HemostatError, match="no domain 'klingon'; it has prose") as caught:
+        draw(asked, documents, None, lambda chosen: make_windows(chosen, tokenizer, 64))
+    assert (caught.value.code, caught.value.pointer) == (ErrorCode.INVALID_REQUEST, "/fit_domains")
