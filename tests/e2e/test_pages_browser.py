@@ -23,7 +23,7 @@ from tests.support.trajectory_reports import trajectory_variants
 PAGES: dict[str, tuple[Callable[[], dict[str, Any]], tuple[str, ...]]] = {
     "compare": (variants, ("severe", "inconclusive", "hostile", "nothing-finite")),
     "calibrate": (calibration_variants, ("proven", "refused", "long")),
-    "mitigate": (mitigate_variants, ("helped", "nothing", "long")),
+    "mitigate": (mitigate_variants, ("helped", "nothing", "errors")),
     "sweep": (sweep_variants, ("knee", "broken")),
     "surface": (surface_variants, ("both-orders", "wide", "broken")),
     "tasks": (tasks_variants, ("several", "hostile")),
