@@ -1,8 +1,8 @@
 """The request of a `calibrate` job."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from app.contracts.option import Option
 from app.contracts.request import JobRequest
@@ -56,6 +56,17 @@ class CalibrateRequest(JobRequest):
     deployment: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = (
         Field(default=None, description="id or name of the deployment that is to serve the profile if it passes")
     )
+
+    @model_validator(mode="after")
+    def _can_be_fitted(self) -> Self:
+        """A composition has each kind once, and at most one of the last hidden state. A walk is for no deployment."""
+        for name in self.calibrators:
+            kinds = name.split("+")
+            if len(set(kinds)) < len(kinds) or sum(FITTED[kind].hidden for kind in kinds) > 1:
+                raise ValueError(f"{name} has a kind twice, or two corrections of the last hidden state")
+            if self.deployment is not None and any(FITTED[kind].walk for kind in kinds):
+                raise ValueError(f"a deployment cannot measure {name} on served traffic yet; leave out one of the two")
+        return self
 
     @property
     def tested(self) -> TextSource | None:

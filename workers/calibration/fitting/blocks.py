@@ -91,7 +91,7 @@ class Moments:
     """Weighted sums over positions of x, y, x xᵀ, y xᵀ and ‖y‖², float32. Rows above `limit` are left out."""
 
     def __init__(self, width: int, limit: float = NO_LIMIT) -> None:
-        self.limit = limit
+        self.width, self.limit = width, limit
         self._weight = 0.0
         self._x_D, self._y_D = torch.zeros(width), torch.zeros(width)
         self._xx_DD, self._yx_DD = torch.zeros(width, width), torch.zeros(width, width)
@@ -110,6 +110,11 @@ class Moments:
         add_upper(self._xx_DD, weighed_TD, x_TD)
         self._yx_DD.addmm_(y_TD.T, weighed_TD)
         self._yy += float(weight_T @ y_TD.square().sum(1))
+
+    @property
+    def empty(self) -> bool:
+        """Whether no row was below the limit."""
+        return self._weight == 0
 
     def add(self, other: Self) -> None:
         """What another one with the same limit has seen."""
@@ -134,6 +139,7 @@ class Moments:
 
     def regression(self, share: float, rank: int) -> BlockCorrection:
         """The ridge regression of y on x, cut to a rank; the ridge is a share of the mean variance of x."""
+        rank = min(rank, self.width)
         x_D, y_D, xx_DD, yx_DD, _ = self.means()
         covariance_DD, cross_DD = xx_DD - torch.outer(x_D, x_D), yx_DD - torch.outer(y_D, x_D)
         ridge_DD = share * covariance_DD.diagonal().mean() * torch.eye(len(x_D), dtype=torch.float64)
@@ -153,6 +159,8 @@ def ridge(rank: int, ridges: Sequence[float] = RIDGES) -> Solve:
     """The solution of the head of this file."""
 
     def solve(fitted: Moments, held: Moments) -> BlockCorrection | None:
+        if fitted.empty or held.empty:
+            return None
         return min((None, *(fitted.regression(share, rank) for share in ridges)), key=held.error)
 
     return solve

@@ -21,6 +21,7 @@ import torch
 from app.contracts.deployment import IDENTITY, Deployment, Version
 from app.contracts.errors import HemostatError
 from app.contracts.profile import DocumentSet, FitRecord, ProfileModel, ProfileRecord, Setting
+from app.kinds.calibrate.calibrators import FITTED
 from app.settings import Settings
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
@@ -109,7 +110,9 @@ class Refitter:
         if active == IDENTITY:
             return USUAL
         with contextlib.suppress(HemostatError):
-            return self._profiles.get(active).calibrator
+            name = self._profiles.get(active).calibrator
+            # Corrections inside the layers cannot be fitted on line.
+            return USUAL if any(FITTED[kind].walk for kind in name.split("+") if kind in FITTED) else name
         return USUAL
 
     async def _fitting_set(self, models: Models) -> list[Learned]:

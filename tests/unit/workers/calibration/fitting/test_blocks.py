@@ -248,3 +248,16 @@ def test_sinks_are_neither_fitted_nor_corrected(tiny: Tiny, tmp_path: Path) -> N
         fit.stream.skeleton.layers[0].register_forward_hook(lambda _, __, h: h * sink_L1)
         first = fit.run()[0]
     torch.testing.assert_close(first.bias_D, bias_D, rtol=1e-3, atol=1e-3)
+
+
+def test_a_rank_above_the_width_is_the_width_and_a_block_of_sinks_alone_is_left() -> None:
+    generator = torch.Generator().manual_seed(0)
+    h_TD, wanted_TD = (torch.randn(40, 8, generator=generator) for _ in range(2))
+    seen, none = Moments(8), Moments(8, limit=1e-6)
+    for moments in (seen, none):
+        moments.see(h_TD, wanted_TD, torch.ones(40))
+    wide, whole = seen.regression(0.1, 64), seen.regression(0.1, 8)
+    torch.testing.assert_close(wide.up_DR @ wide.down_RD, whole.up_DR @ whole.down_RD)
+    assert wide.rank == 8
+    assert ridge(4)(seen, none) is None
+    assert ridge(4)(none, seen) is None
