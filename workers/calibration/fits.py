@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,12 +15,14 @@ from app.contracts.profile import Setting
 from app.files import write_atomically
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
+from workers.calibration.fitting.objective import Objective
 from workers.calibration.fitting.spec import Spec
 from workers.calibration.reductions import Reductions
 from workers.calibration.rows import Rows
 from workers.calibrators import storage
 from workers.calibrators.base import Base
 from workers.calibrators.blocks import Blocks
+from workers.calibrators.identity import Identity
 from workers.measuring.sides import Sides
 from workers.process.handler import JobContext
 
@@ -77,7 +80,7 @@ class Fits:
             known = {Spec.parse(done).kinds: fitted.calibrator for done, fitted in made.items()}
             if self._blocks is not None:
                 known[Spec.parse(Blocks.KIND).kinds] = self._blocks
-            made[name] = self._kept(name) or self._made(name, number, len(wanted), known)
+            made[name] = self._kept(name) or self._fit(name, number, len(wanted), known)
         context.progress("fit", 1000 * len(wanted), 1000 * len(wanted))
         return made
 
@@ -89,10 +92,16 @@ class Fits:
         except (OSError, ValueError, HemostatError):
             return None
 
-    def _made(self, name: str, number: int, count: int, known: Mapping[tuple[str, ...], Base]) -> Fitted:
-        if name == Blocks.KIND and self._blocks is not None:
-            return self._keep(name, self._blocks, {"fit_rows": len(self._data)})
-        return self._fit(name, number, count, known)
+    @cached_property
+    def _blocks_help(self) -> bool:
+        """Whether the candidate's KL on the stop set is lower with corrections after each block; not if it is not
+        finite."""
+        objective = Objective(self._data.reference_head, self._data.candidate_head)
+        raw, corrected = (
+            objective.kept_mean(lambda: None, part, self._context.check_cancelled, Reductions(), "stop")
+            for part in (self._stop, self._sets(Spec((Blocks.KIND,)))[1])
+        )
+        return corrected < raw
 
     def _keep(self, name: str, calibrator: Base, settings: dict[str, Setting]) -> Fitted:
         folder = self._folder / name
@@ -121,6 +130,12 @@ class Fits:
 
         reductions = Reductions(self._folder / f"{name}.part")
         spec = Spec.parse(name)
+        if self._blocks is not None and Blocks.KIND in spec.kinds:
+            if not self._blocks_help:
+                context.log(f"fit of {name}: {Blocks.KIND} did not help on the stop set and was left out")
+                spec = replace(spec, kinds=tuple(kind for kind in spec.kinds if kind != Blocks.KIND))
+            if spec.kinds in ((), (Blocks.KIND,)):
+                return self._keep(name, self._blocks if spec.kinds else Identity(), {})
         calibrator, record = fit(
             spec,
             *self._sets(spec),

@@ -3,8 +3,8 @@
 Order: text, surgery, hidden states of both models over three disjoint sets of documents, head checks, noise floor. Then
 corrections after each block if they are asked for, and the states with them, other fits, choice. Then everything is
 frozen and the test is opened once, for the decision to serve and for every number of the report. The attempt after a
-lost one finds hidden states and fits again, finished or not, and the values of the choice and the test. The protocol:
-docs/calibration.md.
+lost one finds hidden states and fits again, finished or not, and the values of the choice and the test. Only the walk
+of corrections after each block starts over. The protocol: docs/calibration.md.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _Calibrate(Attempt):
             scratch = context.scratch / f"calibrate-{plan[:16]}"
             scratch.mkdir(parents=True, exist_ok=True)
             blocks = None
-            if any(Blocks.KIND in name.split("+") for name in request.calibrators):
+            if request.walks:
                 blocks = self._blocks(sides, sets, scratch)
                 pairs = self._with_blocks(sides, sets, pairs, blocks, scratch / "corrected")
         sealed = Sealed(lambda: self._rows(sets, pairs, "test"), scratch / "test-opened.json")

@@ -32,6 +32,7 @@ KIND = Kind(
     question="Fit, choose and prove a correction of the candidate",
     example=EXAMPLE,
     handler="workers.calibration.job:calibrate",
+    check=f"{__name__}.plan:check",
     cost=f"{__name__}.plan:cost",
     view=f"{__name__}.view:blocks",
     answer=f"{__name__}.view:heading",

@@ -2,21 +2,60 @@
 
 from typing import Final
 
+from app.contracts.blocks import ENGINE_SECTIONS
+from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.calibrate.request import CalibrateRequest
-from app.kinds.estimates import Cost, passes
+from app.kinds.estimates import ENGINE_START_S, Cost, passes
+from app.kinds.preflight import Checked
+from app.models.shapes import LAYOUTS
 
 # Products of a token's hidden state with the head, that fitting and testing one calibrator take.
 CPU_FIT_PER_SECOND: Final = 4e9
 
 
+def check(request: CalibrateRequest, checked: Checked) -> None:
+    """Whether corrections after each block, if they are asked for, can be fitted and run.
+
+    Raises CHECKPOINT_UNSUPPORTED if the layers of an architecture are not known, or if the models differ in depth or
+    width. Raises it also if the engine already does more for the candidate than its weights say. Raises INVALID_REQUEST
+    if engines run compiled.
+    """
+    if not request.walks:
+        return
+    reference, candidate = checked.reference, checked.candidate
+    problem = None
+    if candidate.architecture not in LAYOUTS:
+        problem = f"the decoder layers of {candidate.architecture} are not known"
+    elif (reference.layers, reference.hidden_size) != (candidate.layers, candidate.hidden_size):
+        problem = "the models differ in depth or width"
+    elif ENGINE_SECTIONS & candidate.config.keys():
+        problem = "the engine simulates something for the candidate, or corrects its blocks already"
+    if problem is not None:
+        raise HemostatError(
+            ErrorCode.CHECKPOINT_UNSUPPORTED,
+            f"blocks cannot be fitted: {problem}",
+            hint="leave blocks out of the calibrators",
+            pointer="/calibrators",
+        )
+    if checked.settings.engine_compile:
+        raise HemostatError(
+            ErrorCode.INVALID_REQUEST,
+            "blocks are corrected in eager engines only",
+            hint="unset HEMOSTAT_ENGINE_COMPILE, or leave blocks out of the calibrators",
+            pointer="/calibrators",
+        )
+
+
 def cost(request: CalibrateRequest, cost: Cost) -> None:
     """Adds the candidate's hidden states, and the fits."""
     count, info = len(request.calibrators), cost.reference
-    cost.store *= 2
+    cost.store *= 3 if request.walks else 2
     cost.seconds += cost.tokens * count * info.vocabulary * info.hidden_size / CPU_FIT_PER_SECOND
-    if any("blocks" in name.split("+") for name in request.calibrators):
-        # A walk through both models, and a pass of the corrected candidate over the text.
+    if request.walks:
+        # A walk through both models, and a pass of the corrected candidate over the text in an engine of its own.
         cost.seconds += passes(cost.tokens, info, info, info)
+        cost.starts += ENGINE_START_S
+        cost.assumptions.append("blocks: a walk through both models, and hidden states of the corrected candidate")
     cost.assumptions += [
         "hidden states of both models are stored",
         f"fitting and testing {count} calibrators, as measured on a 2-core CPU, in proportion to tokens, vocabulary "

@@ -69,6 +69,11 @@ class CalibrateRequest(JobRequest):
         return self
 
     @property
+    def walks(self) -> bool:
+        """Whether a correction inside the layers is asked for."""
+        return any(FITTED[kind].walk for name in self.calibrators for kind in name.split("+"))
+
+    @property
     def tested(self) -> TextSource | None:
         """Where the test documents come from; None: a share of those of `text`."""
         if self.test_text is None and isinstance(self.text, ShippedText) and self.text.corpus == "calibration":

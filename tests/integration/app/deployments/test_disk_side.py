@@ -236,3 +236,23 @@ async def test_no_lease_waits_for_it_and_it_ends_at_the_end(often: Settings, mon
 
         await until(noticed)
     assert "disk" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_until_the_sample_that_lives_longest_is_gone_it_is_asked_again(
+    deployments: DeploymentStore, brief: DeploymentStore, made: Deployment
+) -> None:
+    await deployments.push_sample(made.id, marked("stays for ten minutes"))
+    await brief.push_sample(made.id, marked("goes soon"))
+    for _ in range(3):
+        await until(brief.tidy_disk)
+
+
+async def test_an_expired_sample_that_the_server_has_not_come_across_is_not_written(
+    client: Redis, brief: DeploymentStore, made: Deployment
+) -> None:
+    # It looks at a few hundred keys a second.
+    others = "for number = 1, 20000 do redis.call('SET', 'other:' .. number, '', 'EX', 3600) end"
+    await cast(Any, client.eval(others, 0))
+    await brief.push_sample(made.id, marked("expires"))
+    await until(brief.tidy_disk)
+    await until(lambda: off_disk(client))

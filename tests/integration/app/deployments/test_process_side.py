@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 from redis.asyncio import Redis
 
 from app.contracts.deployment import (
@@ -87,3 +89,17 @@ async def test_a_deleted_deployment_is_forgotten_when_its_processes_are_gone(
     assert left == [keys.DISK]
     assert set(await client.hkeys(keys.DISK)) == {"until", "since"}
     assert (await deployments.create(request())).id != made.id
+
+
+async def test_no_lease_holds_on_because_the_clock_of_redis_went_back(
+    client: Redis, deployments: DeploymentStore, made: Deployment
+) -> None:
+    await deployments.register(made.id, replica())
+    await deployments.report(made.id, AgentReport(agent="dead", processes=1))
+    for name in (keys.replica(made.id, replica().id), keys.agent(made.id)):
+        assert await client.expire(name, timedelta(days=30))
+    assert await deployments.settle(made.id) is DeploymentState.DEGRADED
+    assert await deployments.replicas(made.id) == []
+    assert await deployments.report(made.id, AgentReport(agent="alive", processes=1)) != "other"
+    await deployments.renew(made.id, replica())
+    assert (await deployments.get(made.id)).state is DeploymentState.READY

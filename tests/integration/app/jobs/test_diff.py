@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.main import app as cli
+from app.contracts.errors import ErrorCode, HemostatError
 from app.jobs import keys
 from app.jobs.diff_examples import DIFF
 from app.jobs.differences import Differences
@@ -218,3 +219,13 @@ async def test_no_report_of_another_owner_is_read_through_a_difference(
         refused = await ask(ann, *jobs, headers=headers)
         assert refused.status_code == 404
         assert "bob-one" not in refused.text
+
+
+async def test_what_takes_too_long_is_ended_and_told(api: Api) -> None:
+    one, two = await finished(api, 1.0, "one"), await finished(api, 0.8, "two")
+    records = [await api.state.store.get(job) for job in (one, two)]
+    slow = Differences(api.state.settings, (sys.executable, "-c", "import time; time.sleep(600)"), longest_s=0.3)
+    with pytest.raises(HemostatError) as caught:
+        await slow.answer([record for record in records if record], by="kl", anyway=False, seed=0, owner="")
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert caught.value.retry_after_s

@@ -302,3 +302,14 @@ async def test_a_clock_that_jumps_deletes_nothing_and_revives_nothing(
         assert (await store.standing(hold)).kind == "replayed"  # type: ignore[union-attr]
     assert await wrong.claim(queued, "w1") is not None
     assert await status(store, queued) is JobStatus.RUNNING
+
+
+async def test_no_clock_of_redis_ends_what_is_kept_of_a_job(store: JobStore, docket: Docket, client: Redis) -> None:
+    ended, running = new_job_id(), await created(store)
+    await store.create(ended, request(), Idempotency("ci", "k", "f"))
+    await store.claim(running, "w1")
+    await store.cancel(ended)
+    for _ in range(2):
+        lives = {name: await client.ttl(name) for name in await client.keys("hemostat-jobs:*")}
+        assert set(lives.values()) == {-1}, lives
+        await swept(store, docket)

@@ -382,3 +382,15 @@ async def _run_once(script: str, store: JobStore, lossy: JobStore, lose: "object
         lose()
         await lossy.compact(job_id)
         assert await history(store, job_id) == before
+
+
+async def test_a_job_whose_request_cannot_be_read_for_a_while_is_not_lost(store: JobStore) -> None:
+    job_id = await created(store)
+    file = store.settings.home / "requests" / f"{job_id}.json"
+    kept = file.rename(file.with_suffix(".kept"))
+    file.symlink_to(file)
+    with pytest.raises(OSError, match="symbolic links"):
+        await store.claim(job_id, "w1", token="one delivery")
+    kept.replace(file)
+    claim = await claimed(store, job_id, token="one delivery")
+    assert claim.attempt == 1

@@ -15,7 +15,7 @@ from app.contracts.errors import ErrorCode
 from app.models.registry import load_registry
 from app.settings import Settings
 from tests.support.attempts import Context
-from tests.support.blocks import hooked
+from tests.support.blocks import corrections, hooked
 from tests.support.refusals import refused
 from tests.support.tiny_jobs import RTN3, Jobs, body, document, inline, validated
 from workers.calibration import fits
@@ -197,3 +197,17 @@ def kl_by_transformers(settings: Settings, text: str, blocks: Blocks) -> float:
             log_p, log_q = (model(window).logits[0, :-1].log_softmax(1) for model in models)
         found.append((log_p.exp() * (log_p - log_q)).sum(1))
     return float(torch.cat(found).mean())
+
+
+def test_corrections_after_each_block_that_do_harm_are_left_out_of_every_composition(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def harmful(*_: object, **__: object) -> Blocks:
+        return corrections({0: 2, 1: 2, 2: 2}, seed=5)
+
+    monkeypatch.setattr("workers.calibration.fitting.blocks.fit_blocks", harmful)
+    report = jobs.run(request(calibrators=["temperature", "blocks", "blocks+temperature"]))
+    rows = {row.calibrator: row for row in report.test.table}
+    assert rows["blocks"].own.saved.mean == 0
+    assert rows["blocks+temperature"].own == rows["temperature"].own
+    assert any("blocks did not help" in line for line in jobs.context.logs)

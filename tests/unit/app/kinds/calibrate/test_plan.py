@@ -1,0 +1,41 @@
+"""What is refused of block corrections before a job is queued."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from app.contracts.blocks import SECTION
+from app.contracts.errors import ErrorCode, HemostatError
+from app.kinds.calibrate.plan import check
+from app.kinds.calibrate.request import CalibrateRequest
+from app.models.checkpoint import inspect
+from app.settings import Settings
+
+BODY = {"kind": "calibrate", "reference": {"model": "a"}, "candidate": {"model": "b"}, "calibrators": ["blocks"]}
+
+
+@pytest.fixture(scope="module")
+def info(tiny):
+    return inspect(tiny("llama"))
+
+
+def checked(reference, candidate, **settings):
+    return SimpleNamespace(reference=reference, candidate=candidate, settings=Settings(**settings))
+
+
+def test_blocks_need_a_known_architecture_of_one_size_and_an_engine_that_does_no_more(info):
+    request = CalibrateRequest.model_validate(BODY)
+    check(request, checked(info, info))
+    for other in (
+        replace(info, architecture="OtherForCausalLM"),
+        replace(info, layers=info.layers + 1),
+        replace(info, hidden_size=2 * info.hidden_size),
+        replace(info, config=info.config | {SECTION: {}}),
+    ):
+        with pytest.raises(HemostatError) as caught:
+            check(request, checked(info, other))
+        assert (caught.value.code, caught.value.pointer) == (ErrorCode.CHECKPOINT_UNSUPPORTED, "/calibrators")
+        check(CalibrateRequest.model_validate(BODY | {"calibrators": ["lowrank"]}), checked(info, other))
+    with pytest.raises(HemostatError, match="eager"):
+        check(request, checked(info, info, engine_compile=True))
