@@ -74,6 +74,29 @@ def _value(text: str) -> Any:
         return text_or_number(text)
 
 
+def step_word(step: Json) -> str:
+    """A step as `parse_recipe` takes it: in short if that says the same, else as JSON."""
+    rest = [(name, value) for name, value in step.items() if name != "type"]
+    if not any(isinstance(value, dict) for _, value in rest):
+        short = f"{step['type']}:{','.join(f'{name}={_plain(value)}' for name, value in rest)}".removesuffix(":")
+        if short.isascii() and short.isprintable() and _shorthand_or_none(short) == step:
+            return short
+    return json.dumps(step)
+
+
+def _shorthand_or_none(step: str) -> Json | None:
+    try:
+        return _shorthand(step)
+    except HemostatError:
+        return None
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(map(_plain, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _steps_of_json(text: str, origin: str) -> list[Json]:
     try:
         parsed = json.loads(text)

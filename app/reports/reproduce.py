@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.commands.options import words_of
+from app.commands.recipes import step_word
 from app.contracts.report import Report
 from app.contracts.request import Thresholds
 from app.kinds.registry import KINDS, kind_of
@@ -102,7 +103,7 @@ def _command(request: Json, recipe_file: str = "") -> str:
     other = str(candidate.get("model", ""))
     steps = describe.with_knobs(candidate.get("recipe") or (), _list(request.get("knobs")))
     models = [reference] if steps and other == reference else [reference, other]
-    written = [f"@{recipe_file}"] if recipe_file else [json.dumps(_said(step)) for step in steps]
+    written = [f"@{recipe_file}"] if recipe_file else [step_word(_said(step)) for step in steps]
     words = [["--recipe", one] for one in written]
     words += words_of(KINDS[request["kind"]].request, request)
     lines = [shlex.join(["hemostat", request["kind"], *models]), *map(shlex.join, words)]

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from app.commands.recipes import parse_recipe, parse_text
+from app.commands.recipes import parse_recipe, parse_text, step_word
 from app.contracts.errors import ErrorCode, HemostatError
 
 
@@ -166,3 +166,21 @@ def test_the_calibration_text_of_a_step_has_the_same_short_forms(tmp_path):
         assert parse_recipe([f"quantize.gptq:bits=4,calibration={written}"])[0]["calibration"] == source
     with pytest.raises(HemostatError, match="there is no file evaluation"):
         parse_recipe(["prune.wanda:sparsity=0.5,calibration=evaluation"])
+
+
+@pytest.mark.parametrize(
+    ("step", "written"),
+    [
+        ({"type": "quantize.rtn", "bits": 4}, "quantize.rtn:bits=4"),
+        ({"type": "prune.wanda", "pattern": "2:4", "layers": [1]}, "prune.wanda:pattern=2:4,layers=1"),
+        ({"type": "norm.drop"}, "norm.drop"),
+        ({"type": "a", "group_size": None, "symmetric": True}, "a:group_size=null,symmetric=true"),
+        ({"type": "a", "name": "4"}, None),
+        ({"type": "a", "name": "x,y"}, None),
+        ({"type": "a", "path": ["one"]}, None),
+        ({"type": "a", "bits": {"sweep": [2, 4]}}, None),
+    ],
+)
+def test_a_step_is_written_in_short_only_if_that_reads_back(step, written):
+    assert step_word(step) == (written or json.dumps(step))
+    assert parse_recipe([step_word(step)]) == [step]

@@ -80,11 +80,11 @@ def test_a_quote_in_a_recipe_does_not_leave_its_word():
     found = reproduction(report(recipe=recipe))
     assert posted(found.curl)["candidate"]["recipe"] == list(recipe)
     words = shlex.split(found.cli.replace("\\\n", " "))
-    assert json.loads(words[words.index("--recipe") + 1]) == recipe[0]
+    assert parse_recipe([words[words.index("--recipe") + 1]]) == list(recipe)
 
 
 def test_a_step_keeps_a_null_that_is_no_default():
     recipe = [{"type": "quantize.rtn", "bits": 4, "group_size": None, "layers": None, "symmetric": True}]
     written = shlex.split(of_same_pair(report(), "compare", recipe=recipe))
-    kept = json.loads(written[written.index("--recipe") + 1])
+    (kept,) = parse_recipe([written[written.index("--recipe") + 1]])
     assert kept == {"type": "quantize.rtn", "bits": 4, "group_size": None, "symmetric": True}

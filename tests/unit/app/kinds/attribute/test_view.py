@@ -174,7 +174,7 @@ def test_the_recipe_is_offered_as_a_command_and_a_long_one_is_fetched():
         return [block.command for block in found.blocks if isinstance(block, Next)]
 
     (short,) = commands(1)
-    assert short.startswith("hemostat compare smollm2-135m --recipe '{")
+    assert short.startswith("hemostat compare smollm2-135m --recipe quantize.rtn:bits=4,")
     (long,) = commands(9)
     assert long.startswith(f"hemostat jobs fetch {report.job} && hemostat compare smollm2-135m")
     assert f" --recipe @{report.job}/recipe.json " in long
