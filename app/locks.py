@@ -23,7 +23,7 @@ class Lock:
 
 
 def try_lock(file: Path, *, exclusive: bool) -> Lock | None:
-    """A lock on `file` (made where absent), or None where another holder is against it. Only who holds it
+    """A lock on `file` (made where absent), or None if another holder is against it. Only who holds it
     exclusively may remove the file.
 
     Two locks of one process stand against each other like those of two.

@@ -83,7 +83,7 @@ async def explain_error(code: str) -> Response:
 def create_app(settings: Settings) -> FastAPI:
     """The application. Connects to Redis when it first needs it: it starts, and says so, where Redis is away.
 
-    Raises `app.security.keys.KeyFileError` where the settings would expose it without keys.
+    Raises `app.security.keys.KeyFileError` if the settings would expose it without keys.
     """
     keys = check_binding(settings)
     telemetry = Telemetry()

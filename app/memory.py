@@ -22,7 +22,7 @@ _RETRY_AFTER_S: Final = 30
 
 @dataclass(frozen=True)
 class Usage:
-    """Bytes in use, and of how many; `most` is 0 where the server has no limit, or does not say."""
+    """Bytes in use, and of how many; `most` is 0 if the server has no limit, or does not say."""
 
     used: int = 0
     most: int = 0

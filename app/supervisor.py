@@ -136,7 +136,7 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 where it does not run."""
+        """Its process id, 0 if it does not run."""
         return self.process.pid if self.process is not None and self.running else 0
 
     @property

@@ -265,7 +265,7 @@ class _Parts:
 
     @staticmethod
     def _silent(url: str, metrics_url: str) -> str:
-        """What has not answered yet; empty where all has."""
+        """What has not answered yet; empty if all has."""
         return " and ".join(
             [
                 *([] if status_of(f"{url}/livez") == 200 else [f"the API does not answer at {url}"]),
@@ -338,7 +338,7 @@ def _up(
 
 
 def require_ports(settings: Settings) -> None:
-    """Raises `HemostatError` where a port of the service is taken or cannot be used."""
+    """Raises `HemostatError` if a port of the service is taken or cannot be used."""
     require_free(settings.host, settings.port, "HEMOSTAT_PORT")
     require_free(settings.host, settings.worker_metrics_port, "HEMOSTAT_WORKER_METRICS_PORT")
 

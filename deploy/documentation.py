@@ -49,7 +49,7 @@ UNCOUNTED: Final = (
 BANNED: Final = re.compile(
     r"\b((?:is|are|was|be) (?:told|said)|tells|stands|lies|anew|nobody|whoever|wound\w*|mend\w*|bleed\w*|"
     r"(?:nats?|tokens?|seconds|bytes|bits|passes|requests|steps|windows) an? (?:token|second|minute|weight|window|"
-    r"request|step|layer|item|point|channel|row|group|block|head|epoch|page))\b",
+    r"request|step|layer|item|point|position|channel|row|group|block|head|epoch|page))\b",
     re.IGNORECASE,
 )
 # Other words for terms of docs/glossary.md. The shipped calibration text is a corpus.

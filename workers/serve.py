@@ -351,7 +351,7 @@ class Serving:
             quiet = quiet + 1 if await server.requests() == 0 else 0
 
     async def _first(self, working: asyncio.Task[Any]) -> bool:
-        """Waits for the task or for the signal; True where the signal was first, and the task was cancelled."""
+        """Waits for the task or for the signal; True if the signal was first, and the task was cancelled."""
         told = asyncio.create_task(self._stop.wait())
         await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
         first = not working.done()

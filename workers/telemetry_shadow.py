@@ -103,7 +103,7 @@ class ShadowTelemetry(Metrics):
                 series.observe(value)
 
     def value(self, name: str, **labels: str) -> float | None:
-        """What a scrape would show of one series, of a histogram its count; None where there is none."""
+        """What a scrape would show of one series, of a histogram its count; None if there is none."""
         return super().value(name, **{DEPLOYMENT: self.deployment, **labels})
 
     def _series(self, name: str, kind: str, labels: dict[str, str], *, made: bool = True) -> MetricWrapperBase | None:

@@ -124,7 +124,7 @@ class Client:
         return self._json("GET", _job(job_id, "artifacts"))
 
     def save_artifact(self, job_id: str, name: str, destination: Path) -> None:
-        """Writes such a file piece by piece: a checkpoint need not fit into memory. Raises OSError where it cannot."""
+        """Writes such a file piece by piece: a checkpoint need not fit into memory. Raises OSError if it cannot."""
         path = _job(job_id, f"artifacts/{quote(name, safe='')}")
         with self._told("GET", path), self._http.stream("GET", path) as response:
             if not response.is_success:
@@ -161,7 +161,7 @@ class Client:
     def watch(self, job_id: str, away: Callable[[bool], None] | None = None) -> Iterator[tuple[str, Json]]:
         """Events (name, data) until the job ends; a lost connection is taken up again where it broke off.
 
-        `away` is called with True where the service stops answering, and with False where it answers again.
+        `away` is called with True if the service stops answering, and with False if it answers again.
         """
         for event in self._resumed(_job(job_id, "events"), None, away):
             yield event.event, json.loads(event.data)
@@ -252,7 +252,7 @@ class Client:
 
 
 def _host(url: str) -> str:
-    """Raises INVALID_REQUEST where no service can be at `url`."""
+    """Raises INVALID_REQUEST if no service can be at `url`."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -284,7 +284,7 @@ def _authorization(key: str | None) -> dict[str, str]:
 
 
 def _object(response: httpx.Response) -> Json:
-    """The answer. Raises UNAVAILABLE where it is not one that a service gives."""
+    """The answer. Raises UNAVAILABLE if it is not one that a service gives."""
     try:
         body = response.json()
     except ValueError as error:

@@ -160,7 +160,7 @@ def _require_importable(source: Path, alias: str, settings: Settings, *, replace
 def run_import(source: str, folder: Path) -> None:
     """Runs the import in a process of its own, which ends with this one: the front end does not load torch.
 
-    Ctrl-C and SIGTERM end it, remove what it has written, and say what is kept. Raises `HemostatError` where it fails.
+    Ctrl-C and SIGTERM end it, remove what it has written, and say what is kept. Raises `HemostatError` if it fails.
     """
     command = [
         sys.executable,

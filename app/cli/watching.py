@@ -86,7 +86,7 @@ def run_to_end(client: Client, request: Json, console: Console) -> Json:
 
 
 def _cancel(client: Client, job_id: str, console: Console) -> None:
-    """Raises `HemostatError(UNAVAILABLE)` where no service hears it: the job is then still there."""
+    """Raises `HemostatError(UNAVAILABLE)` if no service hears it: the job is then still there."""
     try:
         client.cancel(job_id)
     except HemostatError as error:
@@ -130,7 +130,7 @@ def require_success(job: Json) -> None:
 
 
 def save_page(html: str, destination: Path) -> Path:
-    """Writes the HTML report, whole or not at all. Raises `HemostatError(PATH_FORBIDDEN)` where it cannot."""
+    """Writes the HTML report, whole or not at all. Raises `HemostatError(PATH_FORBIDDEN)` if it cannot."""
     partial = destination.with_name(f".{destination.name}.partial")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 All divergences are in nats per token over the full vocabulary, p the reference's and q the candidate's next-token
 distribution after the same tokens. Intervals are 95 %, clustered as `Mean.clusters` says. Positions whose logits are
-not finite are counted and left out of every mean; a number is null where no position remains (or it exceeds a float).
+not finite are counted and left out of every mean; a number is null if no position remains (or it exceeds a float).
 """
 
 from typing import Annotated, Final, Literal
@@ -24,7 +24,7 @@ Number = float | None
 
 
 class Mean(Contract):
-    """A mean over scored positions with its 95 % interval (null where a single cluster leaves none)."""
+    """A mean over scored positions with its 95 % interval (null if a single cluster leaves none)."""
 
     mean: Number
     ci: Ci | None
@@ -285,7 +285,7 @@ class WorstToken(Contract):
 
 
 class ContextToken(Contract):
-    """A token of a stored passage, with its KL (null where it was not scored)."""
+    """A token of a stored passage, with its KL (null if it was not scored)."""
 
     text: str
     kl: float | None

@@ -126,6 +126,6 @@ class Simulation(Contract):
 
 
 def simulation_of(config: dict[str, Any]) -> Simulation | None:
-    """The section of a config.json; None where it has none. Raises pydantic's `ValidationError` for a damaged one."""
+    """The section of a config.json; None if it has none. Raises pydantic's `ValidationError` for a damaged one."""
     told = config.get(SECTION)
     return None if told is None else Simulation.model_validate(told)

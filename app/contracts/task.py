@@ -116,7 +116,7 @@ MOST_TASKS: Final = 32
 
 
 def told_apart(tasks: Sequence[ShippedTask | FileTask | HarnessTask]) -> None:
-    """Raises ValueError where two tasks have one name."""
+    """Raises ValueError if two tasks have one name."""
     twice = [name for name, count in Counter(task.title for task in tasks).items() if count > 1]
     if twice:
         message = f"two tasks are called {twice[0]}: give one of them another name"

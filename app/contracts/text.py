@@ -51,7 +51,7 @@ class ToolCall(Contract):
         return given
 
 
-# What OpenAI's API writes into each message of an assistant, null or empty where there is none of it.
+# What OpenAI's API writes into each message of an assistant, null or empty if there is none of it.
 _UNUSED: Final = frozenset({"refusal", "annotations", "audio", "function_call", "tool_calls"})
 
 

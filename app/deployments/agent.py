@@ -235,7 +235,7 @@ def run_agent(
 ) -> int:
     """Runs until SIGINT or SIGTERM, drains every process, and answers the exit status.
 
-    Raises HemostatError (DEPLOYMENT_CONFLICT) where not even one deployment fits the memory shares, and
+    Raises HemostatError (DEPLOYMENT_CONFLICT) if not even one deployment fits the memory shares, and
     (DEPLOYMENT_NOT_FOUND) for a name that is not there, where Redis answers.
     """
     check_shares(settings, [Wanted("", 1)])

@@ -51,7 +51,7 @@ def is_told(event: DeploymentEvent, deployment: Deployment | None) -> bool:
 
 
 def fit_progress(job: Job) -> Progress | None:
-    """How far a fit is; None where it has ended. One that has begun and is queued again made way for other jobs."""
+    """How far a fit is; None if it has ended. One that has begun and is queued again made way for other jobs."""
     if job.status is JobStatus.QUEUED and job.attempt:
         return Progress(phase=WAY)
     return job.progress if job.status in {JobStatus.QUEUED, JobStatus.RUNNING} else None

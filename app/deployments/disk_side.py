@@ -26,7 +26,7 @@ class DiskSide(Scripts):
     async def tidy_disk(self) -> bool:
         """Asks the server to write its append-only file again where that is due; whether it does.
 
-        It goes through all keys of the database. Raises ResponseError where the server refuses, or does not say how it
+        It goes through all keys of the database. Raises ResponseError if the server refuses, or does not say how it
         is, once an expiry.
         """
         pipeline = self.client.pipeline(transaction=False)

@@ -51,6 +51,6 @@ class EventLog(Scripts):
         ]
 
     async def last_event(self, deployment_id: str) -> int:
-        """Number of the newest event, 0 where there is none."""
+        """Number of the newest event, 0 if there is none."""
         entries = await self.client.xrevrange(keys.events(deployment_id), count=1)
         return int(str(entries[0][0]).partition("-")[0]) if entries else 0

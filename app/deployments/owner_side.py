@@ -41,7 +41,7 @@ def is_deployment_id(text: str) -> bool:
 
 
 class OwnerSide(Scripts):
-    """Methods that take a `deployment_id` raise HemostatError (DEPLOYMENT_NOT_FOUND) where there is none."""
+    """Methods that take a `deployment_id` raise HemostatError (DEPLOYMENT_NOT_FOUND) if there is none."""
 
     async def create(
         self,

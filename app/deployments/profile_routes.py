@@ -78,7 +78,7 @@ async def _user(state: State, version: str) -> tuple[Deployment, str] | None:
 
 
 def use_of(deployment: Deployment, version: str) -> str | None:
-    """How a deployment uses a version, as a verb; None where it does not."""
+    """How a deployment uses a version, as a verb; None if it does not."""
     uses: dict[str, Any] = {
         "serves": [deployment.active_version],
         "goes back to": [deployment.previous_version],

@@ -44,7 +44,7 @@ class ProfileFiles:
         return self.root / version
 
     def get(self, version: str) -> Profile:
-        """Raises PROFILE_NOT_FOUND, or PROFILE_CORRUPT where its description cannot be read."""
+        """Raises PROFILE_NOT_FOUND, or PROFILE_CORRUPT if its description cannot be read."""
         path = self.folder(version) / PROFILE_FILE
         try:
             text = path.read_bytes()

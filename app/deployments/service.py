@@ -72,7 +72,7 @@ async def create(state: State, request: DeploymentRequest, owner: str, key: str 
 
 
 async def _earlier(state: State, hold: Idempotency | None) -> Made | None:
-    """What an earlier request with the same key made. Raises IDEMPOTENCY_CONFLICT where it had another body."""
+    """What an earlier request with the same key made. Raises IDEMPOTENCY_CONFLICT if it had another body."""
     outcome = await state.store.standing(hold) if hold is not None else None
     if outcome is None:
         return None
@@ -162,7 +162,7 @@ async def patch(state: State, name_or_id: str, change: DeploymentPatch) -> Deplo
 
 
 async def freeze(state: State, name_or_id: str) -> Deployment:
-    """Keeps the active version. Raises DEPLOYMENT_CONFLICT where calibration is off: the version that comes back with
+    """Keeps the active version. Raises DEPLOYMENT_CONFLICT if calibration is off: the version that comes back with
     another mode is not the active one."""
     current = await state.deployments.get(name_or_id)
     if current.calibration is CalibrationMode.OFF:
@@ -197,7 +197,7 @@ async def rollback(state: State, name_or_id: str, asked: RollbackRequest) -> Dep
 
 
 async def delete(state: State, name_or_id: str) -> Deployment | None:
-    """The deployment as it drains, or None where it is gone at once. The fit that it queued by itself is cancelled."""
+    """The deployment as it drains, or None if it is gone at once. The fit that it queued by itself is cancelled."""
     current = await state.deployments.get(name_or_id)
     deployment_id = current.id
     await state.deployments.delete(deployment_id)

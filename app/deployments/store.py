@@ -19,6 +19,6 @@ __all__ = ["DeploymentStore", "Evidence", "is_deployment_id", "new_deployment_id
 class DeploymentStore(OwnerSide, FitSide, EventLog, ProcessSide, ShadowSide, DiskSide):
     """Deployments over one Redis client (made by `app.jobs.connection.connect`: it must decode responses).
 
-    Methods that take a `deployment_id` raise HemostatError (DEPLOYMENT_NOT_FOUND) where there is none, and all raise
+    Methods that take a `deployment_id` raise HemostatError (DEPLOYMENT_NOT_FOUND) if there is none, and all raise
     `redis.exceptions.RedisError` (or OSError) where Redis cannot be reached; nothing is half-written then.
     """

@@ -286,7 +286,7 @@ def _text(value: Any, param: str, most: int) -> None:
 
 
 def _parsed(text: str, param: str) -> Any:
-    """The JSON of a string; None where it is none, which the replica says better."""
+    """The JSON of a string; None if it is none, which the replica says better."""
     _text(text, param, SCHEMA.size)
     try:
         return parse(text.encode(), MAX_MARKS)[0]

@@ -123,7 +123,7 @@ class Directory:
         return self._read_changes != self._store.changes
 
     def _start(self) -> asyncio.Task[None] | None:
-        """The read that is under way, or a new one; None where Redis is away and was tried just now."""
+        """The read that is under way, or a new one; None if Redis is away and was tried just now."""
         if self._reading is None or self._reading.done():
             if self.stale and self._clock() - self._tried_at < RETRY_S:
                 return None

@@ -212,7 +212,7 @@ class Exchange(Response):
         return Choice(choice.replica, IDENTITY)
 
     async def _attempt(self, choice: Choice, writer: Writer) -> Response | None:
-        """One replica's answer: None where it was streamed. Raises ReplicaLostError, and ApiError for a refusal."""
+        """One replica's answer: None if it was streamed. Raises ReplicaLostError, and ApiError for a refusal."""
         request_id = uuid.uuid4().hex  # not the client's: it must be this attempt's alone
         served = await self.gateway.upstream.served_name(choice.replica)
         mark = fingerprint(self.deployment, choice.version)

@@ -78,7 +78,7 @@ class Replicas:
         *,
         most: int | None = None,
     ) -> Choice | None:
-        """The replica for a request; None where every one that serves has been `tried`.
+        """The replica for a request; None if every one that serves has been `tried`.
 
         `pinned`: the version that the request insists on, None for the deployment's own. `most`: requests that a
         replica takes at one time. Raises ApiError: 503 where no replica serves, 400 where none has the pinned version;

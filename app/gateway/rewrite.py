@@ -58,7 +58,7 @@ class Rewriter:
         self.seen = Seen()
 
     def answer(self, body: bytes) -> tuple[bytes, bool]:
-        """A whole answer, rewritten, and whether it ended as one would that the engine ended. Raises ValueError where
+        """A whole answer, rewritten, and whether it ended as one would that the engine ended. Raises ValueError if
         it is no JSON object."""
         value = json.loads(body)
         if not isinstance(value, dict):

@@ -48,7 +48,7 @@ class Queue(Protocol):
     """What is used of the deployment store."""
 
     async def push_sample(self, deployment_id: str, sample: ShadowSample, /) -> bool:
-        """False where the queue is full."""
+        """False if the queue is full."""
 
 
 class Sampler:

@@ -59,7 +59,7 @@ class Parser:
 
 
 def _event(block: bytes) -> Event | None:
-    """The event of a block of lines; None where it is comments or nothing."""
+    """The event of a block of lines; None if it is comments or nothing."""
     if block.startswith(b"data: ") and b"\n" not in block:
         return Event(block[6:])
     name = b""

@@ -307,7 +307,7 @@ def _failed(told: str) -> ApiError:
 
 
 async def _lines(answer: httpx.Response) -> AsyncIterator[str | Finish]:
-    """The text of each block, then the end. Raises ReplicaLostError where it does not come, ApiError for an error."""
+    """The text of each block, then the end. Raises ReplicaLostError if it does not come, ApiError for an error."""
     pending = b""
     async for chunk in answer.aiter_raw():
         *whole, pending = (pending + chunk).split(b"\n")

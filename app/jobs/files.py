@@ -73,7 +73,7 @@ def _require_room(waiting: Sequence[Path], size: int, budget: int, whose: str) -
 
 
 def read_request(settings: Settings, job_id: str, digest: str) -> bytes:
-    """What `keep_request` wrote. Raises RequestLostError where it is not there, may not be read, or is something else,
+    """What `keep_request` wrote. Raises RequestLostError if it is not there, may not be read, or is something else,
     and OSError where it may be read later."""
     path = request_file(settings, job_id)
     try:
@@ -102,7 +102,7 @@ def requests(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 def tidy(settings: Settings, job_id: str, *, keep: str | None) -> None:
     """Removes of an ended job its request and everything in its folder but the attempt `keep`; the folder too, where
-    nothing is left. Raises OSError where something cannot be removed."""
+    nothing is left. Raises OSError if something cannot be removed."""
     drop_request(settings, job_id)
     folder = settings.job_dir(job_id)
     with contextlib.suppress(FileNotFoundError):
@@ -114,7 +114,7 @@ def tidy(settings: Settings, job_id: str, *, keep: str | None) -> None:
 
 
 def remove(settings: Settings, job_id: str) -> None:
-    """Removes the job's request, folder and page, and the hidden states that no other job uses. Raises OSError where
+    """Removes the job's request, folder and page, and the hidden states that no other job uses. Raises OSError if
     something cannot be removed."""
     drop_request(settings, job_id)
     drop_states(states_folder(settings), job_id)

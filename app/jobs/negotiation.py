@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def preferred(accept: str | None, offered: Sequence[str]) -> str | None:
-    """The offered type with the highest quality, the earlier one of equals; None where none is acceptable.
+    """The offered type with the highest quality, the earlier one of equals; None if none is acceptable.
 
     The most specific range of the header that fits a type gives its quality. A missing header accepts everything; a
     range that cannot be read is passed over.

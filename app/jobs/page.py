@@ -16,7 +16,7 @@ from app.web.job import render_job
 async def page_of(
     state: State, record: JobRecord, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """The page as it is now; it is never kept. Raises UNAVAILABLE where Redis does not answer."""
+    """The page as it is now; it is never kept. Raises UNAVAILABLE if Redis does not answer."""
     message = await state.store.latest_message(record.job.id)
     queued = record.job.status is JobStatus.QUEUED
     waits = await before(state.store, record.job.id) if queued else 0

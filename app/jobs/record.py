@@ -73,7 +73,7 @@ def text_name(text: TextSource) -> str:
 
 
 def tested_name(request: JobRequest) -> str | None:
-    """The text that the class is measured on, named likewise; None where that is `text`, or a share of its
+    """The text that the class is measured on, named likewise; None if that is `text`, or a share of its
     documents."""
     return None if request.tested is None else text_name(request.tested)
 

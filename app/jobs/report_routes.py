@@ -42,7 +42,7 @@ class ArtifactResponse(FileResponse):
         self._job_id = job_id
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
-        """Sends it. Raises JOB_NOT_FOUND, or ARTIFACT_NOT_FOUND where the job is there and its file is gone."""
+        """Sends it. Raises JOB_NOT_FOUND, or ARTIFACT_NOT_FOUND if the job is there and its file is gone."""
         start: list[Message] = []
 
         async def send_opened(message: Message) -> None:

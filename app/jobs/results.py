@@ -56,7 +56,7 @@ def require_report(record: JobRecord) -> str:
 
 
 def read_report(record: JobRecord, settings: Settings) -> bytes:
-    """The report as it was written. Raises JOB_NOT_FINISHED, or ARTIFACT_NOT_FOUND where the file is gone."""
+    """The report as it was written. Raises JOB_NOT_FINISHED, or ARTIFACT_NOT_FOUND if the file is gone."""
     path = settings.job_dir(record.job.id) / require_report(record)
     try:
         return path.read_bytes()

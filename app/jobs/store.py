@@ -89,7 +89,7 @@ class Outcome:
 class Statistics:
     """The queue at one moment.
 
-    `oldest_queued_s` is 0 where nothing waits; `finished` counts the jobs that ever ended, by kind and status.
+    `oldest_queued_s` is 0 if nothing waits; `finished` counts the jobs that ever ended, by kind and status.
     """
 
     by_status: dict[JobStatus, int]
@@ -136,7 +136,7 @@ class JobStore(EventLog):
 
         `owner`: whose key asked for it; "" for a service without keys.
         Outcomes: created, queue_full, owner_full, and with an idempotency key replayed, conflict. Raises QUEUE_FULL and
-        DISK_FULL where the request finds no room, UNAVAILABLE where Redis has none.
+        DISK_FULL if the request finds no room, UNAVAILABLE where Redis has none.
         """
         await self.memory.require_room()
         text = request.model_dump_json(exclude={"dry_run"}).encode()
@@ -363,7 +363,7 @@ class JobStore(EventLog):
             return None
 
     async def _request(self, job_id: str, digest: str | None) -> JobRequest:
-        """The stored request. Raises RequestLostError, also where it does not fit the schema of this version."""
+        """The stored request. Raises RequestLostError, also if it does not fit the schema of this version."""
         text = await asyncio.to_thread(files.read_request, self.settings, job_id, digest or "")
         try:
             return await asyncio.to_thread(requests().validate_json, text)

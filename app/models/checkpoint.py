@@ -229,7 +229,7 @@ def _inspect(path: Path, _signature: tuple[tuple[str, int, int], ...]) -> Checkp
 
 
 def _refuse_code(path: Path, names: list[str]) -> None:
-    """Raises CHECKPOINT_UNSAFE where loading the folder could run code that comes with it."""
+    """Raises CHECKPOINT_UNSAFE if loading the folder could run code that comes with it."""
     advice = "nothing that a checkpoint brings is ever run; use a checkpoint of a built-in architecture, in safetensors"
     python = [name for name in names if name.endswith(".py")]
     if python:

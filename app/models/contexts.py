@@ -38,14 +38,14 @@ def shortest(*models: CheckpointInfo) -> int | None:
 
 
 def check_calibration_window(info: CheckpointInfo, step: Step, pointer: str) -> None:
-    """Raises WINDOW_TOO_LARGE where a step that reads text has windows longer than the context of the checkpoint as it
+    """Raises WINDOW_TOO_LARGE if a step that reads text has windows longer than the context of the checkpoint as it
     is at that step."""
     if isinstance(step, Calibrated) and step.reads_text:
         check_calibration(step.calibration_window, info.max_position, f"{pointer}/calibration_window")
 
 
 def check_calibration(window: int, limit: int | None, pointer: str) -> None:
-    """Raises WINDOW_TOO_LARGE where calibration windows of so many tokens are longer than a context of `limit`."""
+    """Raises WINDOW_TOO_LARGE if calibration windows of so many tokens are longer than a context of `limit`."""
     if limit is not None and window > limit:
         raise HemostatError(
             ErrorCode.WINDOW_TOO_LARGE,

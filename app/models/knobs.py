@@ -270,7 +270,7 @@ def _check_values(
 
 
 def _fault(step: Mapping[str, Any], field: str, value: Any) -> str | None:
-    """What is wrong with a value of a field, whatever else is wrong with the step; None where nothing is."""
+    """What is wrong with a value of a field, whatever else is wrong with the step; None if nothing is."""
     try:
         _read(dict(step) | {field: value})
     except ValidationError as error:

@@ -67,7 +67,7 @@ def scheme_of(groups: tuple[Packing, ...]) -> str:
 
 
 def check_served(quantization: dict[str, Any] | None, name: str, *, pointer: str = "") -> None:
-    """Raises CHECKPOINT_UNSUPPORTED where the vLLM that is installed here has no kernel on this processor for a packed
+    """Raises CHECKPOINT_UNSUPPORTED if the vLLM that is installed here has no kernel on this processor for a packed
     checkpoint, called `name`."""
     if not quantization or not is_cpu_build():
         return
@@ -129,7 +129,7 @@ def has_fixed_grids(quantization: Mapping[str, Any] | None) -> bool:
 
 
 def _scheme(groups: Mapping[str, Any], targets: "Mapping[str, Targets]", module: str) -> str:
-    """The scheme of a module in words, all that decides its arithmetic; empty where it is plain."""
+    """The scheme of a module in words, all that decides its arithmetic; empty if it is plain."""
     by_name = (name for name, one in targets.items() if one.name(module, by_class=False))
     by_class = (name for name, one in targets.items() if one.name(module))
     name = next(by_name, None) or next(by_class, None)

@@ -283,7 +283,7 @@ def _invalid(file: Path, text: str, table: str, detail: str, hint: str, key: str
 
 
 def _line_of(text: str, table: str, key: str | None = None) -> int:
-    """Line, from 1, of a table's header or of a key in it; 0 where the file writes it in an unusual way."""
+    """Line, from 1, of a table's header or of a key in it; 0 if the file writes it in an unusual way."""
     header = re.compile(rf"""\s*\[\s*(models\s*\.\s*)?["']?{re.escape(table)}["']?\s*\]|\s*{re.escape(table)}\s*=""")
     found = 0
     for number, line in enumerate(text.splitlines(), 1):

@@ -47,7 +47,7 @@ _FIELD_DEFAULTS = {"qkv_bias": True, "attention_bias": False, "mlp_bias": False}
 
 
 def dimension(config: dict[str, Any], key: str, default: int | None = None) -> int:
-    """A number from 1 to `LARGEST` of config.json; raises `HemostatError(CHECKPOINT_CORRUPT)` where it is none."""
+    """A number from 1 to `LARGEST` of config.json; raises `HemostatError(CHECKPOINT_CORRUPT)` if it is none."""
     value = config.get(key)
     if value is None:
         value = default

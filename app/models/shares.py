@@ -43,7 +43,7 @@ def share_of(info: CheckpointInfo, step: Step, field: str) -> float | None:
 
 
 def shares(info: CheckpointInfo, recipe: Recipe, knob: Knob) -> list[float] | None:
-    """s of each value of a knob, in their order; None where the knob removes no share. `info` is the model before the
+    """s of each value of a knob, in their order; None if the knob removes no share. `info` is the model before the
     recipe. Raises what `check_recipe` raises for a recipe that the model cannot take."""
     before = check_recipe(info, recipe[: knob.step], pointer="/candidate/recipe")
     found = [share_of(before, recipe_at(recipe, [knob], [value])[knob.step], knob.field) for value in knob.values]

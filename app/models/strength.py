@@ -38,7 +38,7 @@ class Order:
 
 
 def direction_of(kind: str, field: str) -> Direction | None:
-    """The direction of a field of a type of step; None where its declaration has none."""
+    """The direction of a field of a type of step; None if its declaration has none."""
     step = STEPS.get(kind)
     found = None if step is None else step.model_fields.get(field)
     return None if found is None else declared(found)
@@ -99,7 +99,7 @@ def weakest_first(values: Sequence[Any], direction: Direction | None) -> tuple[i
 
 
 def _neutral(direction: Direction, info: CheckpointInfo) -> float | None:
-    """The value that changes nothing in a checkpoint; None where it is not known."""
+    """The value that changes nothing in a checkpoint; None if it is not known."""
     value: Any = direction.neutral
     if direction.configured is not None:
         value = info.config.get(direction.configured, value)

@@ -24,7 +24,7 @@ class Direction:
     - unknown: no order of strength is known: a damping, a seed.
 
     `neutral`, `configured` and `factor` are those of `around`. `removes`: the stronger, the more of the model is gone,
-    so that damage grows ever faster. `left_out`: the value at which a step that is left out is; None where there is
+    so that damage grows ever faster. `left_out`: the value at which a step that is left out is; None if there is
     none.
     """
 
@@ -54,7 +54,7 @@ def around(neutral: float | None = None, *, configured: str | None = None, facto
     """The direction of a field that changes nothing at `neutral`.
 
     `configured`: the field of config.json that holds the neutral value of each model. `neutral` is then that of models
-    whose config.json has no such field, None where theirs is not known. `factor`: values are far from it by their
+    whose config.json has no such field, None if theirs is not known. `factor`: values are far from it by their
     ratio, not their difference.
     """
     return Direction("around", neutral, configured, factor)
@@ -62,7 +62,7 @@ def around(neutral: float | None = None, *, configured: str | None = None, facto
 
 def declared(field: FieldInfo) -> Direction | None:
     """The direction in a field's annotation: that of the whole, else of a member of a union, such as the number of
-    `… | None`. None where none is written."""
+    `… | None`. None if none is written."""
     return _last(field.metadata) or _within(field.annotation)
 
 

@@ -19,7 +19,7 @@ def model(provenance: ModelProvenance) -> str:
 
 
 def recipe(steps: Sequence[Step]) -> str:
-    """All steps in the order in which they were applied; empty where there is none."""
+    """All steps in the order in which they were applied; empty if there is none."""
     return ", then ".join(map(step, steps))
 
 

@@ -27,7 +27,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean as text, and its interval as text (None where there is none), both in the same unit and digits."""
+    """A mean as text, and its interval as text (None if there is none), both in the same unit and digits."""
 
     value: str
     interval: str | None

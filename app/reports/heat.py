@@ -37,7 +37,7 @@ class HeatScale:
         return cls(tuple(_half_decade(last - STEPS + 1 + index) for index in range(STEPS)))
 
     def step(self, kl: float | None) -> int:
-        """0 (plain) to `STEPS` (strongest); 0 where there is no KL."""
+        """0 (plain) to `STEPS` (strongest); 0 if there is no KL."""
         return 0 if kl is None else sum(kl >= edge for edge in self.edges)
 
     @property
@@ -58,7 +58,7 @@ def heat(passages: Sequence[Passage]) -> blocks.Passages:
 
 
 def largest_kl(passages: Iterable[Passage]) -> float:
-    """The largest KL of all scored tokens, 0 where there is none."""
+    """The largest KL of all scored tokens, 0 if there is none."""
     return max((token.kl for passage in passages for token in passage.tokens if token.kl is not None), default=0.0)
 
 

@@ -99,7 +99,7 @@ def ranges(report: Report) -> tuple[str, ...]:
 
 
 def to_decide(report: Report) -> str:
-    """How much text would settle an inconclusive verdict; empty where it is conclusive or nothing is known."""
+    """How much text would settle an inconclusive verdict; empty if it is conclusive or nothing is known."""
     tokens, about = report.decision.tokens_to_decide, report.decision.about_tokens_to_decide
     if report.decision.conclusive or tokens is None or about is None:
         return ""

@@ -19,7 +19,7 @@ RELOAD_S = 5
 
 @dataclass(frozen=True)
 class _Bar:
-    """How far a phase is; `total` is 0 where that is not known. `counted` says it in words."""
+    """How far a phase is; `total` is 0 if that is not known. `counted` says it in words."""
 
     phase: str
     done: int

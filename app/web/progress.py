@@ -15,13 +15,13 @@ def steps_of(phase: str) -> int:
 
 
 def percent(progress: Mapping[str, Any]) -> str:
-    """`61 %` of the phase, never more than is done; empty where its length is not known, or it is one step."""
+    """`61 %` of the phase, never more than is done; empty if its length is not known, or it is one step."""
     done, total = progress["done"], progress["total"]
     return f"{100 * done // total} %" if total > 1 else ""
 
 
 def counted(kind: str, progress: Mapping[str, Any]) -> str:
-    """`8 of 13 settings, 61 % of this phase`; `34 steps so far` where the length is not known; empty where nothing is
+    """`8 of 13 settings, 61 % of this phase`; `34 steps so far` where the length is not known; empty if nothing is
     counted. `kind` is the job's."""
     phase, done, total = progress["phase"], progress["done"], progress["total"]
     if total == 1 or not (done or total):

@@ -26,8 +26,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """By item, one log-likelihood a choice, nats, NaN where the model's own is no number. `kl` of every scored position
-    (NaN where either model's is none), which belongs to `item`. `broken`: positions without a number, of the reference
+    """By item, one log-likelihood a choice, nats, NaN if the model's own is no number. `kl` of every scored position
+    (NaN if either model's is none), which belongs to `item`. `broken`: positions without a number, of the reference
     and of the candidate."""
 
     reference: tuple[Array, ...]

@@ -71,7 +71,7 @@ def choice_prompts(
 ) -> Prompts:
     """A row for each choice of each item, of which the choice's tokens are scored.
 
-    Raises WINDOW_TOO_LARGE where a choice alone does not fit `limit` tokens.
+    Raises WINDOW_TOO_LARGE if a choice alone does not fit `limit` tokens.
     """
     windows, owner, chosen, shortened = [], [], [], set()
     for index, item in enumerate(items):

@@ -79,7 +79,7 @@ def mean_kl_columns(
     check_cancelled: Callable[[], None] = lambda: None,
     reductions: Reductions | None = None,
 ) -> dict[str, Array]:
-    """KL(p‖q) of every row, [T] float64 by name; the raw model under "". NaN where logits are not finite."""
+    """KL(p‖q) of every row, [T] float64 by name; the raw model under "". NaN if logits are not finite."""
 
     def of(part: tuple[int, Rows]) -> State:
         done, chunk = part

@@ -34,7 +34,7 @@ class ProfileStore(ProfileFiles):
     def put(self, calibrator: Calibrator, record: ProfileRecord) -> Profile:
         """Stores a fitted calibrator, or finds the same one that was stored before.
 
-        Raises ValueError where the record is of a model that the calibrator does not fit, or a number is not finite.
+        Raises ValueError if the record is of a model that the calibrator does not fit, or a number is not finite.
         """
         for name, told in (("hidden_size", record.fit.hidden_size), ("vocabulary", record.fit.vocabulary)):
             own = _size(calibrator, name)

@@ -90,7 +90,7 @@ class Reductions:
 
 
 def _read(file: Path) -> tuple[State, int, bool] | None:
-    """(state, chunks done, whether those are all); None where nothing sound is there."""
+    """(state, chunks done, whether those are all); None if nothing sound is there."""
     try:
         state = load(file.read_bytes())
         done, whole = state.pop(_DONE).tolist()

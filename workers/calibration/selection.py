@@ -43,7 +43,7 @@ class Candidate:
 def choose(candidates: Sequence[Candidate], raw_kl: float) -> Candidate:
     """The smallest of those whose KL is within `CLOSE` · `raw_kl` of the lowest. What is not finite is never chosen.
 
-    Raises ValueError where nothing is left to choose.
+    Raises ValueError if nothing is left to choose.
     """
     sound = [found for found in candidates if np.isfinite(found.kl)]
     if not sound:
@@ -117,7 +117,7 @@ def own_mask(domain_T: NDArray[np.str_], fitted: Collection[str]) -> Mask:
 
 
 def why_not(own: Paired, domains: Mapping[str, Paired], *, tolerance: float, nonfinite: int) -> tuple[str, ...]:
-    """The reasons why it may not be served; empty where it may."""
+    """The reasons why it may not be served; empty if it may."""
     reasons = []
     if nonfinite:
         reasons.append(f"its logits are not finite at {nonfinite} test positions")

@@ -43,7 +43,7 @@ class Sets:
 def draw(
     request: CalibrateRequest, documents: Sequence[TextDocument], tests: Sequence[TextDocument] | None, cut: Cut
 ) -> Sets:
-    """The sets. `tests` are the documents of a text of their own, None where they are a share of `documents`.
+    """The sets. `tests` are the documents of a text of their own, None if they are a share of `documents`.
 
     Intervals take documents for independent. So the sets to choose by and to test with leave out a document that equals
     one of an earlier set, or an earlier one of their own. Raises INVALID_REQUEST if a set has none left, and for a fit

@@ -14,7 +14,7 @@ from workers.calibrators.protocol import Parameter, RowContext
 class Base(ABC):
     """A calibrator (`protocol.Calibrator`) that leaves hidden states and logits alone.
 
-    `KIND` is the name that it is stored under. `hidden_size` and `vocabulary` are what it needs of a model, None where
+    `KIND` is the name that it is stored under. `hidden_size` and `vocabulary` are what it needs of a model, None if
     any will do. A subclass checks in its constructor that its tensors fit together (ValueError).
     """
 
@@ -60,7 +60,7 @@ class Base(ABC):
     @classmethod
     @abstractmethod
     def restore(cls, parameters: Mapping[str, Parameter], tensors: Mapping[str, torch.Tensor]) -> Self:
-        """The calibrator that `describe` and `tensors` came from. ValueError or KeyError where they do not fit."""
+        """The calibrator that `describe` and `tensors` came from. ValueError or KeyError if they do not fit."""
 
     @abstractmethod
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Self:
@@ -79,7 +79,7 @@ def shape(tensor: torch.Tensor) -> str:
 
 
 def number(parameters: Mapping[str, Parameter], name: str) -> float:
-    """A parameter as a number; KeyError where it is missing, ValueError where it is none."""
+    """A parameter as a number; KeyError if it is missing, ValueError if it is none."""
     value = parameters[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} is {value!r}, expected a number")  # noqa: TRY004 - the file is wrong, not the caller

@@ -104,7 +104,7 @@ KINDS: Final[dict[str, type[Base]]] = {
 
 
 def restore(kind: str, parameters: Mapping[str, Parameter], tensors: Mapping[str, torch.Tensor]) -> Base:
-    """The calibrator that they describe. ValueError for an unknown kind; that or KeyError where they do not fit."""
+    """The calibrator that they describe. ValueError for an unknown kind; that or KeyError if they do not fit."""
     if kind not in KINDS:
         raise ValueError(f"unknown kind of calibrator {kind!r}")
     return KINDS[kind].restore(parameters, tensors)

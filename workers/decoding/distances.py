@@ -87,7 +87,7 @@ def shaped_distances(
     """The distances after each of `shapings`, over all positions of `pairs`: (T, D) hidden states of the reference and
     of the candidate at the same positions. `progress` gets how many positions are done.
 
-    Raises ValueError where a pair's lengths or the heads' vocabularies differ, or no position is given.
+    Raises ValueError if a pair's lengths or the heads' vocabularies differ, or no position is given.
     """
     if reference.vocabulary != candidate.vocabulary:
         raise ValueError(f"vocabularies of {reference.vocabulary} and {candidate.vocabulary} tokens")

@@ -56,7 +56,7 @@ class Model(Protocol):
 
 
 def check_logits(logits_RV: torch.Tensor, info: CheckpointInfo) -> None:
-    """Raises NONFINITE_LOGITS where a row has NaN or +∞, or nothing but −∞: no decoder can take a token then."""
+    """Raises NONFINITE_LOGITS if a row has NaN or +∞, or nothing but −∞: no decoder can take a token then."""
     if not bool(logits_RV.amax(1).isfinite().all()):
         raise HemostatError(
             ErrorCode.NONFINITE_LOGITS,

@@ -16,7 +16,7 @@ _ROWS_A_LOOK: Final = 256
 
 
 def first_divergent(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """The first place at which the texts differ, the shorter one's end included; None where they are equal."""
+    """The first place at which the texts differ, the shorter one's end included; None if they are equal."""
     for place, (mine, theirs) in enumerate(zip(one, other, strict=False)):
         if mine != theirs:
             return place
@@ -68,12 +68,12 @@ def edit_distances(
 
 
 def distinct_n(tokens: Sequence[int], n: int) -> float | None:
-    """Different n-grams over all n-grams (Li et al. 2016); None where the text has none."""
+    """Different n-grams over all n-grams (Li et al. 2016); None if the text has none."""
     grams = list(zip(*(tokens[start:] for start in range(n)), strict=False))
     return len(set(grams)) / len(grams) if grams else None
 
 
 def rep_n(tokens: Sequence[int], n: int) -> float | None:
-    """1 − distinct-n, the share of repeated n-grams (Welleck et al. 2020); None where the text has no n-gram."""
+    """1 − distinct-n, the share of repeated n-grams (Welleck et al. 2020); None if the text has no n-gram."""
     distinct = distinct_n(tokens, n)
     return None if distinct is None else 1 - distinct

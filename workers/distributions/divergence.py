@@ -101,7 +101,7 @@ class Divergence:
 
     Holds the heads on `device` ("float32": a float32 copy) and a tile of 2·C·V numbers. One thread at a time.
 
-    Raises `HemostatError(VOCABULARY_MISMATCH)` where the vocabularies differ in size.
+    Raises `HemostatError(VOCABULARY_MISMATCH)` if the vocabularies differ in size.
     """
 
     def __init__(
@@ -302,7 +302,7 @@ def _replaced(h: torch.Tensor, k: torch.Tensor, sound_2C: torch.Tensor) -> tuple
     """States without those that are not sound: nothing after this has to think of NaN.
 
     In their place is the other model's state, so that the difference, and with it what is the other's alone, is as
-    exact as anywhere. It is 0 where neither is sound, or widths differ. A product does not mix rows.
+    exact as anywhere. It is 0 if neither is sound, or widths differ. A product does not mix rows.
     """
     sound_h, sound_k = sound_2C[:, :, None]
     h, k = h.masked_fill(~sound_h, 0), k.masked_fill(~sound_k, 0)

@@ -145,7 +145,7 @@ class Head:
     def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
         """Logits of hidden states, [T, V] float32, computed in float32.
 
-        For self-checks and tests: the whole matrix is made. ValueError where the width differs.
+        For self-checks and tests: the whole matrix is made. ValueError if the width differs.
         """
         if hidden_TD.ndim != 2 or hidden_TD.shape[1] != self.hidden_size:
             raise ValueError(f"hidden states of shape {tuple(hidden_TD.shape)} for a head of width {self.hidden_size}")
@@ -161,9 +161,9 @@ class Head:
     def load(cls, checkpoint: Path, *, dtype: torch.dtype = torch.bfloat16) -> Self:
         """Read the head of a checkpoint folder, and nothing else of it; `dtype` is the one that the engine runs in.
 
-        Raises what `app.models.checkpoint.inspect` raises, and `HemostatError`: HEAD_UNSUPPORTED where the head is of a
-        kind that cannot be reproduced, CHECKPOINT_INCOMPLETE where it is missing, CHECKPOINT_SHAPE_MISMATCH where it
-        has fewer rows than the vocabulary. CHECKPOINT_UNSUPPORTED where it is tied and the file has another one.
+        Raises what `app.models.checkpoint.inspect` raises, and `HemostatError`: HEAD_UNSUPPORTED if the head is of a
+        kind that cannot be reproduced, CHECKPOINT_INCOMPLETE if it is missing, CHECKPOINT_SHAPE_MISMATCH if it
+        has fewer rows than the vocabulary. CHECKPOINT_UNSUPPORTED if it is tied and the file has another one.
         """
         info = inspect(checkpoint)
         scale, softcap = _treatment(info)
@@ -205,7 +205,7 @@ def _unsupported(info: CheckpointInfo, why: str) -> HemostatError:
 
 
 def _treatment(info: CheckpointInfo) -> tuple[float, float | None]:
-    """(scale, cap) of an architecture; HEAD_UNSUPPORTED where an unlisted one hints at something."""
+    """(scale, cap) of an architecture; HEAD_UNSUPPORTED if an unlisted one hints at something."""
     treatment = KNOWN.get(info.architecture)
     if treatment is None:
         for name, value in info.config.items():
@@ -294,7 +294,7 @@ def _matrix(info: CheckpointInfo, module: str) -> torch.Tensor:
 
 
 def _dequantized(info: CheckpointInfo, module: str) -> torch.Tensor:
-    """A compressed-tensors weight as floats. HEAD_UNSUPPORTED where activations are quantized too: such a head is no
+    """A compressed-tensors weight as floats. HEAD_UNSUPPORTED if activations are quantized too: such a head is no
     linear map of the hidden state."""
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationConfig

@@ -146,7 +146,7 @@ class Clusters:
 class Ratios:
     """Q ratios over N clusters, ordered by `cluster_order`: what intervals and p-values have in common.
 
-    `mean_Q` is in the values' own unit. `error_Q` (standard errors, 0 where nothing varies) and `residuals_QN` are in
+    `mean_Q` is in the values' own unit. `error_Q` (standard errors, 0 if nothing varies) and `residuals_QN` are in
     units of `unit_Q`, the values' size, so that squares and cubes neither overflow nor vanish. With N = 1 the standard
     error is 0 and means nothing. `counts_QN` are of shape (1, N) where all ratios share them.
     """

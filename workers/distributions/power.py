@@ -30,7 +30,7 @@ def tokens_to_decide(
     """Tokens at which the interval, shrunk about the same mean, would leave every threshold that now is in it.
 
     The limits stay in proportion and close in as 1/√tokens, so a threshold between `mean` and a limit at distance w
-    leaves at tokens · (w / |mean - threshold|)². The present number where nothing is in it; None where a threshold
+    leaves at tokens · (w / |mean - threshold|)². The present number where nothing is in it; None if a threshold
     is on the mean itself: no amount of text decides that.
     """
     low, high = interval

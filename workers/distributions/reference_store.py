@@ -159,7 +159,7 @@ class Writer:
     def append(self, hidden_TD: torch.Tensor) -> None:
         """The states of the next window, on any device.
 
-        ValueError where shape or dtype are not those of the pass, DISK_FULL where they do not fit.
+        ValueError if shape or dtype are not those of the pass, DISK_FULL if they do not fit.
         """
         if self.windows_done == len(self._lengths):
             raise ValueError(f"all {len(self._lengths)} windows are there")
@@ -317,7 +317,7 @@ class ReferenceStore:
     ) -> Writer:
         """A context manager that takes the states of each window in turn and commits them at its end.
 
-        Entering waits for another process that writes the same key, makes room, and raises DISK_FULL where there is
+        Entering waits for another process that writes the same key, makes room, and raises DISK_FULL if there is
         none.
         """
         self._note(key)

@@ -45,7 +45,7 @@ def root_mean_square(values: ArrayLike) -> float:
 
 
 def perplexity(log_probabilities: ArrayLike) -> float:
-    """exp(-mean ln p) of the observed tokens; infinity where that exceeds a float."""
+    """exp(-mean ln p) of the observed tokens; infinity if that exceeds a float."""
     return exponential(-float(np.mean(np.asarray(log_probabilities, dtype=np.float64))))
 
 

@@ -106,7 +106,7 @@ TERMS: Final[dict[str, Callable[[Parts], torch.Tensor]]] = {
 def terms(lp: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The summands of each distance in `TERMS` and of the two entropies from ln p and r = ln(q/p), elementwise.
 
-    All are at least 0 where ln p and ln q are at most 0. A token that is left out has a huge negative, finite ln p.
+    All are at least 0 if ln p and ln q are at most 0. A token that is left out has a huge negative, finite ln p.
     """
     x = r.abs()
     up = r > 0

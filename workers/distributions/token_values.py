@@ -87,7 +87,7 @@ class TokenValues:
     - `finite`: both logit rows were finite; where not, values of both mean nothing, and those of one model alone
       (`logp_…`, `entropy_…`, `top_probability_reference`) are NaN or that model's own
 
-    Raises ValueError where lengths, dimensions or kinds of number do not fit.
+    Raises ValueError if lengths, dimensions or kinds of number do not fit.
     """
 
     kl: Floats
@@ -144,7 +144,7 @@ class TokenValues:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. FileNotFoundError where there is none, ValueError where it is damaged or foreign."""
+        """Read what `save` wrote. FileNotFoundError where there is none, ValueError if it is damaged or foreign."""
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 layout, arrays = str(file["layout"]), {name: file[name] for name in FIELDS}
@@ -167,7 +167,7 @@ class TokenValues:
 
         `documents` and `domains` give id and domain of each document index. Columns: document, domain, window,
         position, token_id, delta_p, every field of this class, and the `flags`, a Boolean each; a number that is not
-        finite is null. ValueError where lengths differ.
+        finite is null. ValueError if lengths differ.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq

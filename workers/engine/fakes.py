@@ -26,7 +26,7 @@ _ABOVE_E4M3: Final = 512.0
 
 
 class _Grid(NamedTuple):
-    """How a layer's input is rounded; `fixed` is (scale, zero), None where each token has its own."""
+    """How a layer's input is rounded; `fixed` is (scale, zero), None if each token has its own."""
 
     kind: Literal["int", "float"]
     bits: int

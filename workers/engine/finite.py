@@ -18,7 +18,7 @@ _CHUNK = 1 << 24
 def check_finite(info: CheckpointInfo, check_cancelled: Callable[[], None] = lambda: None) -> None:
     """Raises CHECKPOINT_NOT_FINITE, with the first tensor's name, where a weight is NaN or infinite.
 
-    Reads every floating-point tensor: a second for some gigabytes. ENGINE_OUT_OF_MEMORY where a file cannot be mapped.
+    Reads every floating-point tensor: a second for some gigabytes. ENGINE_OUT_OF_MEMORY if a file cannot be mapped.
     """
     try:
         _check(info, check_cancelled)

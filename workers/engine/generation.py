@@ -24,7 +24,7 @@ class GenerationEngine:
     `length` is the most tokens of a prompt and what is drawn after it, `streams` how many prompts run at once.
     `logits_processors` are classes as `module:Class`. `kv_tokens` is of how many tokens keys and values are kept; None:
     of all streams at full length.
-    Raises WINDOW_TOO_LARGE where the model's context is shorter, else what `ScoringEngine.load` raises.
+    Raises WINDOW_TOO_LARGE if the model's context is shorter, else what `ScoringEngine.load` raises.
     """
 
     def __init__(

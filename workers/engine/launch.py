@@ -138,7 +138,7 @@ def run(
     """The finished outputs of `prompts`, in order. `between` is called before each step and may raise to stop.
     Prompts share prefixes in the engine's cache only if they have the same one of `salts`.
 
-    When it has stopped so, the engine has no request left and is good for more. Raises `EngineFault` where vLLM fails.
+    When it has stopped so, the engine has no request left and is good for more. Raises `EngineFault` if vLLM fails.
     """
     use_workspace(engine)
     outputs: list[Any] = [None] * len(prompts)

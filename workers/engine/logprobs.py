@@ -35,7 +35,7 @@ def prompt_logprobs(
     `ALL` gives whole rows: vLLM builds a Python object for each number, so a large vocabulary takes minutes. Logits are
     bf16 where the engine is (that is how vLLM computes them), the softmax is float32.
 
-    Give the worker's `pool`, so that warm engines make room; or `settings`. Raises WINDOW_TOO_LARGE where the context
+    Give the worker's `pool`, so that warm engines make room; or `settings`. Raises WINDOW_TOO_LARGE if the context
     holds no more than `tokens` less one, else what `ScoringEngine.load` raises.
     """
     info = inspect(checkpoint) if isinstance(checkpoint, Path) else checkpoint

@@ -81,7 +81,7 @@ class EnginePool:
     def make_room(self, needed: int, *, keep: int | None = None) -> None:
         """Ends the least recently used engines until at most `keep` are warm and `needed` bytes are free.
 
-        Raises ENGINE_OUT_OF_MEMORY where that much cannot be had.
+        Raises ENGINE_OUT_OF_MEMORY if that much cannot be had.
         """
         while self._warm and ((keep is not None and len(self._warm) > keep) or self._free_bytes() < needed):
             self._drop(next(iter(self._warm)))

@@ -109,7 +109,7 @@ class ResidentEngine:
         self.starts += 1
 
     def _swap(self, info: CheckpointInfo) -> bool:
-        """Puts `info` into the running engine where that is possible and exact; False where it must be started
+        """Puts `info` into the running engine where that is possible and exact; False if it must be started
         again."""
         if self._engine is None or self._info is None:
             return False

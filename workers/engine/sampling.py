@@ -46,7 +46,7 @@ class Sampler:
         """For each prompt the token ids drawn after it: at most `max_tokens`, without the token that ended the text.
 
         The same arguments on the same machine give the same tokens; prompts are drawn independently, equal ones too.
-        Temperature 0 takes the most probable token each time. Raises WINDOW_TOO_LARGE where prompt and `max_tokens`
+        Temperature 0 takes the most probable token each time. Raises WINDOW_TOO_LARGE if prompt and `max_tokens`
         exceed the context, else what `ScoringEngine.load` raises.
         """
         if not prompts:

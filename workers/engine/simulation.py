@@ -22,7 +22,7 @@ def section_at(checkpoint: Path) -> Simulation | None:
 
 
 def section_of(config: dict[str, Any]) -> Simulation | None:
-    """The section of a config.json; None without one. Raises CHECKPOINT_CORRUPT, and CHECKPOINT_UNSUPPORTED where the
+    """The section of a config.json; None without one. Raises CHECKPOINT_CORRUPT, and CHECKPOINT_UNSUPPORTED if the
     packing itself has the engine quantize activations."""
     section = section_in(config)
     if section is not None and section.activations:

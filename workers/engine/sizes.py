@@ -43,7 +43,7 @@ def gpu_working_bytes(info: CheckpointInfo, sequences: int) -> int:
 
 def single_row_bytes(info: CheckpointInfo, dtype: str, device: str) -> int:
     """Bytes that are held besides where rows that come alone have weights of `dtype` of their own
-    (`workers.engine.mending.multiply_in_float32`); 0 where they gain nothing by it."""
+    (`workers.engine.mending.multiply_in_float32`); 0 if they gain nothing by it."""
     if info.quantization or not _made_up(dtype, device):
         return 0
     ends = [tensor.elements for name, tensor in info.tensors.items() if _at_an_end(name)]

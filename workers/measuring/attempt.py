@@ -252,7 +252,7 @@ class Attempt:
         pointer: str,
         what: str = "document",
     ) -> None:
-        """Raises CALIBRATION_OVERLAP where a step of a recipe looks at one of `scored` (each of which people call a
+        """Raises CALIBRATION_OVERLAP if a step of a recipe looks at one of `scored` (each of which people call a
         `what`). If the request allows that, the report is to warn of it (`_allowed`)."""
         if not self._shared.allow_overlap:
             texts.refuse_overlap(recipe, scored, pointer=pointer, what=what)

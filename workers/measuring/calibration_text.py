@@ -72,7 +72,7 @@ class CalibrationLoader:
     def refuse_overlap(
         self, recipe: Recipe, scored: Sequence[TextDocument], *, pointer: str, what: str = "document"
     ) -> None:
-        """Raises CALIBRATION_OVERLAP where a step looks at a document that is scored; `what` people call one."""
+        """Raises CALIBRATION_OVERLAP if a step looks at a document that is scored; `what` people call one."""
         for index, ids in self.overlap(recipe, scored).items():
             raise HemostatError(
                 ErrorCode.CALIBRATION_OVERLAP,
@@ -116,7 +116,7 @@ class CalibrationLoader:
 
 def ordinary_tokens(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor | None:
     """(V,) int64: the ids of a tokenizer's tokens that text is made of. None was added to it, as marks of a
-    conversation are, and which may lie beyond the model's vocabulary. None where all its tokens were added."""
+    conversation are, and which may lie beyond the model's vocabulary. None if all its tokens were added."""
     control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     ordinary = sorted(set(tokenizer.get_vocab().values()) - control)
     return torch.tensor(ordinary, dtype=torch.int64) if ordinary else None

@@ -55,7 +55,7 @@ def classify(
 ) -> Classified:
     """The classes of the predicted token at each of `positions`, which are those of `corpus`, made of `documents`.
 
-    One document's text is held at a time. Raises RuntimeError where a document does not give the tokens that were
+    One document's text is held at a time. Raises RuntimeError if a document does not give the tokens that were
     scored: the classes would speak of other tokens.
     """
     lexicon = lexicon_of(_texts(documents, check_cancelled))

@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Floor:
-    """KL, in nats, of the reference against itself. `kl` has one value a scored position of the corpus, NaN where it
+    """KL, in nats, of the reference against itself. `kl` has one value a scored position of the corpus, NaN if it
     was not measured."""
 
     kl: Array

@@ -38,7 +38,7 @@ def ratio(
     top: ArrayLike, bottom: ArrayLike, where: Positions, *, seed: int, support: Support = POSITIVE
 ) -> Mean | None:
     """Σ top / Σ bottom over positions, paired, with a clustered 95 % interval cut to `support`, never past the ratio;
-    None where the bottom is not positive.
+    None if the bottom is not positive.
 
     Positions where either is not finite are left out; so are documents in which the bottom is exactly 0.
     """

@@ -96,7 +96,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A model against the reference over a part of the text. `kl` in nats by position, NaN where it is not finite."""
+    """A model against the reference over a part of the text. `kl` in nats by position, NaN if it is not finite."""
 
     values: TokenValues
     record: Record
@@ -110,7 +110,7 @@ class Measurement:
 
     @property
     def mean(self) -> float:
-        """Mean KL; infinite where any position is not finite: such a model is no candidate for anything."""
+        """Mean KL; infinite if any position is not finite: such a model is no candidate for anything."""
         kl = self.kl
         return float(kl.mean()) if kl.size and np.isfinite(kl).all() else float("inf")
 
@@ -145,7 +145,7 @@ class Bench:
         self._store = checkpoint_store(context)
 
     def make(self, recipe: Recipe) -> Modified:
-        """The checkpoint, from the store where it is there. Raises `RefusedError` where the model cannot take it."""
+        """The checkpoint, from the store where it is there. Raises `RefusedError` if the model cannot take it."""
         with _refusals():
             return self._application(recipe).run()
 
@@ -174,7 +174,7 @@ class Bench:
             return plan_fingerprint([self.plan(()), canonical_json(recipe), str(error)])
 
     def made(self, recipe: Recipe) -> Modified | None:
-        """The checkpoint of a recipe with steps where the store still has it; None where it would have to be made."""
+        """The checkpoint of a recipe with steps where the store still has it; None if it would have to be made."""
         return self._application(recipe).stored()
 
     @property
@@ -190,7 +190,7 @@ class Bench:
     def trial(self, recipe: Recipe, stored: ReferenceStates, part: Part, *, phase: str, timed: bool) -> Measurement:
         """Makes and measures a recipe; where an earlier attempt did both, neither is done again.
 
-        Raises `RefusedError` where the model, or every engine, refuses it.
+        Raises `RefusedError` if the model, or every engine, refuses it.
         """
         named = plan_fingerprint([self._reference.weights, self.plan(recipe)])
         note = self._context.scratch / "made" / f"{named[:32]}.json"
@@ -225,7 +225,7 @@ class Bench:
         """A checkpoint's values over a part of a corpus of which `stored` holds the reference's hidden states.
 
         `timed` measures its tokens/s as well; `making` are the seconds that it took to make. Found again where an
-        earlier attempt had measured it. Raises `RefusedError` where no engine takes the checkpoint.
+        earlier attempt had measured it. Raises `RefusedError` if no engine takes the checkpoint.
         """
         found = self._found(modified.fingerprint, part, timed=timed)
         if found is not None:
@@ -369,7 +369,7 @@ def _refusals() -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A note of an earlier attempt, empty where there is none."""
+    """A note of an earlier attempt, empty if there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -74,8 +74,8 @@ def draw(
     treatments look at.
 
     A document that repeats an earlier one of its set is left out, with a warning, and so is one of the test that is
-    also chosen by. Raises CALIBRATION_OVERLAP where `fitted` holds one of the others and that is not allowed,
-    INVALID_REQUEST where a set has no document.
+    also chosen by. Raises CALIBRATION_OVERLAP if `fitted` holds one of the others and that is not allowed,
+    INVALID_REQUEST if a set has no document.
     """
     shared: set[str] = set()
     for others, pointer in ((documents, "/text"), (tests or (), "/test_text")):

@@ -84,8 +84,8 @@ def checkpoint_store(context: JobContext) -> CheckpointStore:
 def resolve(request: JobRequest, context: JobContext) -> tuple[Side, ModelEntry, CheckpointInfo]:
     """The reference, and the candidate before its recipe.
 
-    Raises UNKNOWN_MODEL, the CHECKPOINT_* errors of `inspect`, VOCABULARY_MISMATCH where the two would not read the
-    same tokens, INVALID_REQUEST where models.toml gives them different dtypes.
+    Raises UNKNOWN_MODEL, the CHECKPOINT_* errors of `inspect`, VOCABULARY_MISMATCH if the two would not read the
+    same tokens, INVALID_REQUEST if models.toml gives them different dtypes.
     """
     registry = load_registry(context.settings.models_file)
     entry = registry.resolve(request.reference.model, pointer="/reference/model")

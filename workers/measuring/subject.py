@@ -45,7 +45,7 @@ class Fit:
 @dataclass(frozen=True)
 class Subject:
     """`origin` is the checkpoint before its `recipe`. `layer_shares`: of the damage, by decoder layer, 1 together;
-    empty where it is not known. `bytes` is what the candidate takes."""
+    empty if it is not known. `bytes` is what the candidate takes."""
 
     origin: CheckpointInfo
     recipe: Recipe

@@ -71,8 +71,8 @@ _OF_SLICE = (*(distance.name for distance in DISTANCES), "top1", "log_ratio")
 class Summary:
     """The blocks of a report that follow from per-token values; `blocks` names them as the report does.
 
-    `excess` is the mean KL beyond the noise floor at the same positions, None where no position is finite. `floor` is
-    the mean of that floor over the positions at which it was measured, None where it was given as a single number.
+    `excess` is the mean KL beyond the noise floor at the same positions, None if no position is finite. `floor` is
+    the mean of that floor over the positions at which it was measured, None if it was given as a single number.
     """
 
     tokens: int
@@ -119,10 +119,10 @@ def summarize(
     """Everything that a report says of `values`, which stand at `positions`.
 
     `domains` holds the domain of each document index; `window` is the length of the windows. `floor_kl` is the noise
-    floor in nats: one number, or a value for each position, NaN where it was not measured (there the mean of the
+    floor in nats: one number, or a value for each position, NaN if it was not measured (there the mean of the
     others). Nothing is taken off where KL is exactly 0 at every position. `context` is the reference's context where
     windows are longer: a band of positions ends there. `check_cancelled` is called before each slice and may raise.
-    Raises ValueError where lengths differ or there is no position at all."""
+    Raises ValueError if lengths differ or there is no position at all."""
     if len(values) == 0:
         raise ValueError("there is no scored position to summarize")
     if len(positions) != len(values):

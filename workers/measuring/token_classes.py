@@ -98,9 +98,9 @@ def multiplicity(classes: int, without: Sequence[str]) -> str:
 def difference(kl: npt.NDArray[np.float64], positions: Positions, mask: Mask) -> tuple[Estimate | None, float | None]:
     """Mean KL of the mask's positions minus that of the others with its interval, and the p value of no difference.
 
-    Clusters are documents, windows where documents are few. The interval excludes 0 where p < 5 %, and only there.
+    Clusters are documents, windows where documents are few. The interval excludes 0 if p < 5 %, and only there.
     (None, None) where either side is empty. Neither interval nor p value where a side is in a single cluster. p is
-    0 or 1 where neither side varies, within its clusters or between them.
+    0 or 1 if neither side varies, within its clusters or between them.
     """
     if not mask.any() or mask.all():
         return None, None
@@ -132,7 +132,7 @@ def difference(kl: npt.NDArray[np.float64], positions: Positions, mask: Mask) ->
 
 
 def _within(kl: npt.NDArray[np.float64], cluster: npt.NDArray[np.intp]) -> float:
-    """Standard deviation of the values within their clusters, pooled; 0 where no cluster has two values."""
+    """Standard deviation of the values within their clusters, pooled; 0 if no cluster has two values."""
     counts_N = np.bincount(cluster)
     free = kl.size - counts_N.size
     left = kl - (np.bincount(cluster, weights=kl) / counts_N)[cluster]
@@ -157,7 +157,7 @@ def share_intervals(
 ) -> list[tuple[float, float] | None]:
     """95 % intervals of the shares that the masks' positions have in the summed KL, within 0 and 1.
 
-    None where nothing is lost at all, or where a single cluster holds all that is.
+    None if nothing is lost at all, or where a single cluster holds all that is.
     """
     if not masks or not kl.any():
         return [None] * len(masks)

@@ -29,8 +29,8 @@ def decide(
 ) -> SeverityVerdict:
     """The class of an excess KL.
 
-    `excess` is None where no position is finite. `nonfinite` counts positions whose logits are not: a single one makes
-    it `collapse`. `floor` is the noise floor as it was measured, None where only its size is known.
+    `excess` is None if no position is finite. `nonfinite` counts positions whose logits are not: a single one makes
+    it `collapse`. `floor` is the noise floor as it was measured, None if only its size is known.
     """
     limits = _limits(thresholds)
     if nonfinite or excess is None:

@@ -3,9 +3,10 @@
 At the reference itself KL(reference ‖ candidate) is 0 and so is its gradient. What a small change costs is the second
 order, ½ ΔwᵀFΔw, with F the Fisher information of the reference's own distribution (Gauss-Newton and Fisher are the same
 here). F is the mean over positions t of E[g gᵀ], g = ∇ log p(y | prefix), y drawn from the model itself. Labels are
-drawn, one a position. The score of a position has mean zero given its prefix, so products of different positions vanish
-in expectation. So (Σ_t g_t)² of a window, divided by its positions, is exact in expectation: no gradient a position is
-needed. At a candidate that differs the gradient itself is there: ∇_logits KL = softmax(candidate) − softmax(reference).
+drawn, one per position. The score of a position has mean zero given its prefix, so products of different positions
+vanish in expectation. So (Σ_t g_t)² of a window, divided by its positions, is exact in expectation: no gradient per
+position is needed. At a candidate that differs the gradient itself is there:
+∇_logits KL = softmax(candidate) − softmax(reference).
 
 Where it is from: sampled labels instead of observed ones as in Kunstner et al. 2019 (arXiv 1905.12558, "true" against
 "empirical" Fisher). The factors E[x xᵀ] and E[δ δᵀ] of a layer's Fisher, their product taken for it, from K-FAC
@@ -98,7 +99,7 @@ def backward(
 ) -> None:
     """Runs the blocks backward, the last one first; every linear layer is shown with inputs and output gradients.
 
-    `finish(layer)` is called when a block has seen all windows. Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` where a
+    `finish(layer)` is called when a block has seen all windows. Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` if a
     gradient is not finite.
     """
     skeleton, walk = tape.skeleton, tape.walk
@@ -290,7 +291,7 @@ def divergence_gradients_of(
     progress: Progress = no_progress,
     check_cancelled: CheckCancelled = never_cancelled,
 ) -> tuple[Mapping[str, LayerGradients], float]:
-    """(tensor name of `names` → gradients of the mean KL(reference ‖ candidate), that mean in nats a position).
+    """(tensor name of `names` → gradients of the mean KL(reference ‖ candidate), that mean in nats per position).
 
     `read` gives the candidate's tensors; `reference` is what leaves the last block of the reference on the same
     windows (`Tape.states[-1]`), `teacher` the reference's skeleton.

@@ -53,7 +53,7 @@ class OwnLabels:
     """Σ_t log p(y_t), y_t drawn from the model's own distribution: the objective whose squared gradients are Fisher's.
 
     Labels depend on the seed and on the position of the window in the text alone. `gradient` raises
-    `HemostatError(ACTIVATIONS_NOT_FINITE)` where logits are not finite.
+    `HemostatError(ACTIVATIONS_NOT_FINITE)` if logits are not finite.
     """
 
     def __init__(self, skeleton: Skeleton, seed: int) -> None:

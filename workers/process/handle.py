@@ -95,7 +95,7 @@ class ChildProcess:
         return self._process.returncode is None and not self._reader.at_eof()
 
     def resident_bytes(self) -> int:
-        """Resident memory of the process; 0 where it cannot be read."""
+        """Resident memory of the process; 0 if it cannot be read."""
         try:
             pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
         except (OSError, ValueError, IndexError):

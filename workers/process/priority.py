@@ -36,7 +36,7 @@ def step_back(nice: int, *, autogroup: Path = AUTOGROUP) -> None:
 
 
 def _group_steps_back(nice: int, autogroup: Path) -> None:
-    """Raises OSError where it is refused."""
+    """Raises OSError if it is refused."""
     said = autogroup.read_text(encoding="ascii").split()
     if not said or int(said[-1]) >= nice:  # a process that is in none gets nothing
         return

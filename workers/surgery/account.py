@@ -107,7 +107,7 @@ def _since(before: TensorChange | None, steps: tuple[int, ...]) -> tuple[int, ..
 
 
 def norm(tensor: torch.Tensor, *, minus: torch.Tensor | None = None) -> float:
-    """Frobenius norm in float64, a block of rows at a time; infinite where a value is NaN."""
+    """Frobenius norm in float64, a block of rows at a time; infinite if a value is NaN."""
     flat = tensor.reshape(tensor.shape[0], -1) if tensor.ndim > 1 else tensor.reshape(1, -1)
     other = None if minus is None else minus.reshape(flat.shape)
     squares = 0.0

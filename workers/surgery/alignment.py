@@ -45,7 +45,7 @@ def align(context: StepRun, read_reference: Read) -> list[int]:
 
 def layer_origins(context: StepRun) -> list[int] | None:
     """The reference's layer that each layer of a step's source was made of, whatever their order; one that was put
-    between two counts as the one before it. None where the recipe began at a model of another depth than the
+    between two counts as the one before it. None if the recipe began at a model of another depth than the
     reference's, so that its layers have other numbers."""
     if context.base.layers != context.reference.layers:
         return None
@@ -91,7 +91,7 @@ def nearest(
 def monotone(distance_AB: torch.Tensor, *, strict: bool) -> list[int]:
     """The column of each row that makes the sum least while columns rise (`strict`) or never fall.
 
-    ValueError where rows are more than columns and columns must rise.
+    ValueError if rows are more than columns and columns must rise.
     """
     rows, columns = distance_AB.shape
     if strict and rows > columns:

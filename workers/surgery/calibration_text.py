@@ -15,7 +15,7 @@ class CalibrationText:
     """`tokens_NL`: N windows of L token ids (int64), all of one length. `fingerprint`: SHA-256 of the ids.
 
     `asked` is how many windows the step asked for: fewer are there where the text is shorter. `ordinary_V`: ids of all
-    tokens that text is made of, control tokens left out (int64); None where the tokenizer shows none.
+    tokens that text is made of, control tokens left out (int64); None if the tokenizer shows none.
     """
 
     tokens_NL: torch.Tensor
@@ -25,6 +25,6 @@ class CalibrationText:
     ordinary_V: torch.Tensor | None = None
 
 
-# Raises `HemostatError` of text sources, and CALIBRATION_TOO_SHORT where not one whole window is there. `load` of a
+# Raises `HemostatError` of text sources, and CALIBRATION_TOO_SHORT if not one whole window is there. `load` of a
 # step that was asked for before answers at once.
 CalibrationTexts = Callable[[Calibrated], CalibrationText]

@@ -40,12 +40,12 @@ class Channels:
 
     @classmethod
     def of(cls, info: CheckpointInfo) -> "Channels":
-        """A checkpoint's; empty where none was scaled. Raises CHECKPOINT_CORRUPT."""
+        """A checkpoint's; empty if none was scaled. Raises CHECKPOINT_CORRUPT."""
         return cls.load(info.path, offset_of(info))
 
     @classmethod
     def load(cls, folder: Path, offset: float = 0.0) -> "Channels":
-        """What a folder holds; empty where it holds no record. Raises CHECKPOINT_CORRUPT."""
+        """What a folder holds; empty if it holds no record. Raises CHECKPOINT_CORRUPT."""
         found = cls(offset)
         file = folder / CHANNELS
         if not file.is_file():

@@ -25,7 +25,7 @@ class TemperatureStep:
         self._step = step
 
     def run(self, context: StepRun) -> None:
-        """Raises CHECKPOINT_NOT_FINITE where a gain leaves the dtype's range."""
+        """Raises CHECKPOINT_NOT_FINITE if a gain leaves the dtype's range."""
         (norm,) = context.weights
         stored_D = context.read(norm.name)
         divided_D, rounding = divided(stored_D, self._step.temperature, offset=offset_of(context.source))

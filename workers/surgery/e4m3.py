@@ -20,7 +20,7 @@ def nearest(ratio_S: torch.Tensor) -> torch.Tensor:
 
 
 def codes(x_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(codes (…, S), scale (…, 1)), float32: a scale of its own for the last dimension. Codes times scale are NaN where
+    """(codes (…, S), scale (…, 1)), float32: a scale of its own for the last dimension. Codes times scale are NaN if
     x is not finite."""
     x_S = x_S.to(torch.float32)
     scale_1 = x_S.abs().amax(dim=-1, keepdim=True) / GREATEST

@@ -13,7 +13,7 @@ import torch
 
 
 def codes(x_S: torch.Tensor, *, bits: int, symmetric: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """(centred codes (…, S), scale (…, 1)), float32: a grid of its own for the last dimension. NaN where x is not
+    """(centred codes (…, S), scale (…, 1)), float32: a grid of its own for the last dimension. NaN if x is not
     finite."""
     x_S = x_S.to(torch.float32)
     if symmetric:

@@ -136,7 +136,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 def _settle_config(gguf: Path, folder: Path) -> None:
     """Makes config.json say what the checkpoint is: plain bf16, its rotary positions scaled as the file has it.
 
-    Raises CHECKPOINT_UNSUPPORTED where the file holds weights that are not in the checkpoint, or a scaling that cannot
+    Raises CHECKPOINT_UNSUPPORTED if the file holds weights that are not in the checkpoint, or a scaling that cannot
     be carried over.
     """
     from gguf import GGUFReader

@@ -25,7 +25,7 @@ class ScaleStep:
         self._step = step
 
     def run(self, context: StepRun) -> None:
-        """Raises CHECKPOINT_NOT_FINITE where the gain leaves the dtype's range."""
+        """Raises CHECKPOINT_NOT_FINITE if the gain leaves the dtype's range."""
         offset = offset_of(context.source)
         for norm in context.weights:
             context.check_cancelled()

@@ -49,9 +49,8 @@ class TweakStep:
         self._step = step
 
     def run(self, context: StepRun) -> None:
-        """Raises RECIPE_NOT_APPLICABLE where the reference has other blocks, ACTIVATIONS_NOT_FINITE, and what
+        """Raises RECIPE_NOT_APPLICABLE if the reference has other blocks, ACTIVATIONS_NOT_FINITE, and what
         `Skeleton` raises. Figures: mean distance before and after, and how many blocks were changed."""
-        assert context.calibration is not None  # noqa: S101 - the contract is `Calibrated`
         source, reference = context.source, context.reference
         against(reference, source, self._step, f"/candidate/recipe/{context.index}")
         chosen = {norm.name for norm in context.weights}

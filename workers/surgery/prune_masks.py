@@ -53,7 +53,7 @@ def zeros_first(score_OI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor
 
 
 def mask(score_OI: torch.Tensor, quota: Quota) -> torch.Tensor:
-    """True where a weight goes."""
+    """True if a weight goes."""
     if quota.pattern is not None:
         return mask_pattern(score_OI, *quota.pattern)
     if quota.by_row:

@@ -32,7 +32,6 @@ class ActivationsStep:
         context.figures["linear_layers"] = len(modules)
 
     def _grids(self, context: StepRun, modules: set[str]) -> dict[str, tuple[float, int]]:
-        assert context.calibration is not None  # noqa: S101 - the contract is `Calibrated`
         walk = walk_of(context, phase="activations")
         grids: dict[str, tuple[float, int]] = {}
         for block in walk.blocks():

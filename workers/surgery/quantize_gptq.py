@@ -165,7 +165,6 @@ class Gptq:
     def run(self, context: StepRun) -> None:
         """Block by block, each seeing what the changed blocks before give."""
         step, text = self._step, context.calibration
-        assert text is not None  # noqa: S101 - a calibrated step is given one
         packing = Packing(step.bits, step.group_size, step.symmetric) if step.form == "packed" else None
         output = Output(context, packing)
         walk = walk_of(context)

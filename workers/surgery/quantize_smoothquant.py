@@ -47,8 +47,7 @@ class Smoothquant:
 
     def run(self, context: StepRun) -> None:
         """Block by block."""
-        step, text = self._step, context.calibration
-        assert text is not None  # noqa: S101 - a calibrated step is given one
+        step = self._step
         activations = "dynamic" if step.dynamic else "static"
         packed = step.form == "packed"
         output = Output(context, Packing(step.bits, None, activations=activations) if packed else None)  # type: ignore[arg-type]

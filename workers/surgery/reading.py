@@ -22,7 +22,7 @@ class TensorReader:
         }
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor. Raises `HemostatError(CHECKPOINT_NOT_FINITE)` where it holds NaN or infinity."""
+        """The tensor. Raises `HemostatError(CHECKPOINT_NOT_FINITE)` if it holds NaN or infinity."""
         tensor: torch.Tensor = self._files[self._info.tensors[name].file].get_tensor(name)
         check_finite(name, tensor)
         return tensor

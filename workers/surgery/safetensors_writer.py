@@ -65,7 +65,7 @@ def plan_shards(tensors: Iterable[Planned], *, shard_bytes: int = SHARD_BYTES) -
 def write_shards(folder: Path, shards: list[list[Planned]], tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
     """Writes model.safetensors, or several shards and their index. `tensors` yields every planned tensor, in order.
 
-    Raises ValueError where it yields another one, and OSError where the disk refuses.
+    Raises ValueError if it yields another one, and OSError where the disk refuses.
     """
     placed: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):

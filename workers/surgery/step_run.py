@@ -63,7 +63,7 @@ class StepRun:
     ) -> None:
         self.source, self.base, self.reference = source, base, reference
         self.step, self.index, self.weights = step, index, tuple(weights)
-        self.calibration = calibration
+        self._calibration = calibration
         self._other = other
         self.scratch, self.recipe = scratch, recipe
         self.config: dict[str, Any] = dict(source.config)
@@ -87,6 +87,13 @@ class StepRun:
         self._count = 0
 
     @property
+    def calibration(self) -> CalibrationText:
+        """The text of a step that looks at activations. Raises ValueError for any other step."""
+        if self._calibration is None:
+            raise ValueError("the step looks at activations and was given no text")
+        return self._calibration
+
+    @property
     def other(self) -> Path:
         """The folder of the adapter, or of the other model, that the step takes."""
         if self._other is None:
@@ -98,11 +105,11 @@ class StepRun:
         return self._reader.read(name)
 
     def came_from(self, name: str) -> str | None:
-        """What the source's tensor was called before all steps; None where there was none of it, or of its shape."""
+        """What the source's tensor was called before all steps; None if there was none of it, or of its shape."""
         return self._origins_before.get(name, name)
 
     def bits(self, name: str) -> float | None:
-        """Bits per weight of the source's tensor as the steps before left it; None where none set any, or as parts."""
+        """Bits per weight of the source's tensor as the steps before left it; None if none set any, or as parts."""
         known = self._before.get(name)
         return None if known is None or known.in_parts else known.bits_per_weight
 
@@ -237,7 +244,7 @@ class StepRun:
         )
 
     def _meant_before(self, name: str, stored: torch.Tensor) -> torch.Tensor | None:
-        """What the unmodified model's tensor that this one was made of means; None where it has none of its
+        """What the unmodified model's tensor that this one was made of means; None if it has none of its
         shape."""
         origin = self.origins.get(name, name)
         known = self.base.tensors.get(origin) if origin else None

@@ -247,7 +247,7 @@ def raising_disk_full(where: Path) -> Iterator[None]:
 
 
 def _number(error: Exception) -> int:
-    """The system's number of an error; 0 where it has none."""
+    """The system's number of an error; 0 if it has none."""
     if isinstance(error, OSError):
         return error.errno or 0
     found = _IN_WORDS.search(str(error))

@@ -64,7 +64,7 @@ def chat_tokens(
     message at once: the model writes it. A token that holds characters of both the template and the message counts as
     the assistant's.
 
-    Raises CHAT_TEMPLATE_MISSING; INVALID_REQUEST where the template refuses the messages, DOCUMENT_TOO_SHORT where no
+    Raises CHAT_TEMPLATE_MISSING; INVALID_REQUEST if the template refuses the messages, DOCUMENT_TOO_SHORT if no
     token of the assistant's is in them.
     """
     chat = Conversation.of(tokenizer, messages, tools=tools, name=name, pointer=pointer)
@@ -206,7 +206,7 @@ class Conversation:
         name: str,
         pointer: str = "",
     ) -> "Conversation":
-        """Renders it. Raises CHAT_TEMPLATE_MISSING, and INVALID_REQUEST where the template refuses the messages."""
+        """Renders it. Raises CHAT_TEMPLATE_MISSING, and INVALID_REQUEST if the template refuses the messages."""
         template = _Template.of(tokenizer, name, pointer)
         messages, tools = template.fitted(messages, tools)
         options = {"return_assistant_tokens_mask": True} if template.marks_assistant else {}

@@ -126,7 +126,7 @@ class Intake:
         return self._limit_bytes - self._bytes
 
     def documents(self) -> list[TextDocument]:
-        """All that was taken in, at least one; raises TEXT_NOT_FOUND where there is none."""
+        """All that was taken in, at least one; raises TEXT_NOT_FOUND if there is none."""
         if not self._documents:
             raise HemostatError(
                 ErrorCode.TEXT_NOT_FOUND,

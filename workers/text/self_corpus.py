@@ -80,7 +80,7 @@ def load_self(
     """At least `source.tokens` sampled tokens; what is kept already is not sampled again.
 
     `context` is the model's longest sequence, prompt included. The same arguments give the same documents. Raises
-    WINDOW_TOO_LARGE where the context leaves no room to write, ENGINE_FAILED where the model writes nothing.
+    WINDOW_TOO_LARGE if the context leaves no room to write, ENGINE_FAILED if the model writes nothing.
     """
     plan = _Plan(tokenizer, seed)
     each = sampled_tokens_each(source.tokens)

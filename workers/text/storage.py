@@ -20,7 +20,7 @@ def write_checked(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_checked(path: Path) -> dict[str, Any] | None:
-    """What `write_checked` wrote, or None where there is nothing; a damaged file is removed and counts as nothing."""
+    """What `write_checked` wrote, or None if there is nothing; a damaged file is removed and counts as nothing."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

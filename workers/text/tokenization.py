@@ -38,7 +38,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     times, which takes a fifth of a second each. The same thread gets the one it had while the folder's files are
     unchanged, so no one may change it.
 
-    Raises CHECKPOINT_INCOMPLETE where there is none, CHECKPOINT_UNSUPPORTED where it is not a fast one (character
+    Raises CHECKPOINT_INCOMPLETE if there is none, CHECKPOINT_UNSUPPORTED if it is not a fast one (character
     offsets are needed).
     """
     try:
@@ -78,7 +78,7 @@ def bos_of(tokenizer: "PreTrainedTokenizerBase") -> int | None:
 
     Found by encoding with special tokens, since configuration fields (`add_bos_token`, `bos_token`) do not say what a
     tokenizer does: SmolLM2 names a BOS and adds none. What a tokenizer adds behind a text (EOS) is left off, since a
-    window is a piece of running text. Raises CHECKPOINT_UNSUPPORTED where more than one token is before.
+    window is a piece of running text. Raises CHECKPOINT_UNSUPPORTED if more than one token is before.
     """
     plain = encode(tokenizer, "a")
     special = np.asarray(tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"], dtype=np.int32)

@@ -131,7 +131,7 @@ def make_windows(
     """Tokenizes and cuts `documents` into windows of at most `window` >= 2 tokens.
 
     Raises DOCUMENT_TOO_SHORT for a document of fewer than two tokens, or a conversation without a word of the
-    assistant's; CHAT_TEMPLATE_MISSING; INVALID_REQUEST where the chat template refuses a conversation. Errors name the
+    assistant's; CHAT_TEMPLATE_MISSING; INVALID_REQUEST if the chat template refuses a conversation. Errors name the
     document's id.
     """
     if window < 2:

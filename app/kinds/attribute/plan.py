@@ -37,7 +37,7 @@ CPU_SWAPPED_TOKENS_PER_SECOND, CPU_INNER_TOKENS_PER_SECOND = 925.0, 340.0
 
 
 def check(request: AttributeRequest, checked: Checked) -> None:
-    """Raises `HemostatError` where parts cannot be swapped."""
+    """Raises `HemostatError` if parts cannot be swapped."""
     check_attribution(request, checked.reference, checked.candidate)
 
 

@@ -16,7 +16,7 @@ TOGETHER, CPU_TOKENS_PER_SECOND, CPU_PARAMETERS = 16, 240.0, 134.5e6
 
 
 def check(request: CompareRequest, checked: Checked) -> None:
-    """Raises `HemostatError` where tool calls are asked for that cannot be generated."""
+    """Raises `HemostatError` if tool calls are asked for that cannot be generated."""
     run = request.generate_tool_calls
     if run is not None:
         check_tool_calls(run, checked.tokenizer, checked.context)
@@ -35,7 +35,7 @@ def cost(request: CompareRequest, cost: Cost) -> None:
 def check_tool_calls(run: ToolCallRun, tokenizer: Path, context: int | None = None) -> None:
     """Returns where the text may hold conversations with tools. `context`: tokens of the shorter of the two models'.
 
-    Raises CHAT_TEMPLATE_MISSING, WINDOW_TOO_LARGE where an answer alone fills the context, and INVALID_REQUEST for a
+    Raises CHAT_TEMPLATE_MISSING, WINDOW_TOO_LARGE if an answer alone fills the context, and INVALID_REQUEST for a
     text that has no tools for sure.
     """
     if context is not None and run.max_tokens >= context:

@@ -90,7 +90,7 @@ def sentence(found: GeneratedToolCalls) -> str:
 
 def _apart(pair: PairedProportion) -> str:
     """Whether a difference is shown. McNemar's exact test decides, as of tasks. It is a little stricter than the
-    interval, which may leave out 0 where few prompts flip: then both are reported."""
+    interval, which may leave out 0 if few prompts flip: then both are reported."""
     if pair.p_value < LEVEL:
         return "which chance does not explain"
     told, (low, high) = "which is no difference that so many prompts show", pair.ci

@@ -25,7 +25,7 @@ _FACTOR_BITS: Final = 16
 
 def least_bytes(info: CheckpointInfo, recipe: Recipe) -> int | None:
     """Bytes that a model takes at least after a recipe that its check takes, its weights' codes and low-rank factors
-    alone counted; exact without a recipe. None where a step changes the shape of a checkpoint of several dtypes: which
+    alone counted; exact without a recipe. None if a step changes the shape of a checkpoint of several dtypes: which
     one a part has that goes or comes is not told by shapes.
     """
     # Of a tensor's bytes, those that it takes at least.
@@ -60,7 +60,7 @@ def _place(name: str) -> str:
 
 
 def check_budget(budget: Budget, least: int, parameters: int, *, treatment: str = "") -> None:
-    """Raises INVALID_REQUEST where a model of `least` bytes and so many parameters is beyond the budget for sure.
+    """Raises INVALID_REQUEST if a model of `least` bytes and so many parameters is beyond the budget for sure.
 
     `treatment` is the one that takes so little; empty: the candidate itself, and no treatment takes less.
     """

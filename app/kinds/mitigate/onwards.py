@@ -14,7 +14,7 @@ _WINDOW: Final = JobRequest.model_fields["window"].default
 
 
 def commands(report: MitigateReport, recipe_file: str, *, options: str = "") -> list[str]:
-    """Compare and deploy, of the recipe in `recipe_file`; `options` go behind either. Empty where nothing is
+    """Compare and deploy, of the recipe in `recipe_file`; `options` go behind either. Empty if nothing is
     recommended; a recipe whose text is sampled from the reference cannot be deployed."""
     if not report.recommended:
         return []

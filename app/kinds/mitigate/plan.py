@@ -34,7 +34,7 @@ RECOVERY_STEPS: Final = 200
 
 
 def check(request: MitigateRequest, checked: Checked) -> None:
-    """Raises `HemostatError` where the budget has no room for the candidate, or where windows of the calibration text
+    """Raises `HemostatError` if the budget has no room for the candidate, or where windows of the calibration text
     do not fit it before its recipe or after it."""
     least = least_bytes(checked.source, request.candidate.recipe)
     if least is not None:

@@ -41,7 +41,7 @@ class Axis:
     removes: bool
 
     def number(self, place: int) -> float | None:
-        """The value at a place as a number; None where it is none."""
+        """The value at a place as a number; None if it is none."""
         if place == 0 and self.left_out:
             return self.zero
         value = self.values[place]
@@ -68,7 +68,7 @@ def zero_of(request: SurfaceRequest) -> Zero:
 
 
 def axes_of(request: SurfaceRequest) -> tuple[Axis, Axis]:
-    """Both knobs; values of fields whose strength goes one way from the mildest on, null where a sweep has it, others
+    """Both knobs; values of fields whose strength goes one way from the mildest on, null if a sweep has it, others
     as they were given."""
     steps, left_out = request.candidate.recipe, zero_of(request) == "left out"
     one, other = (_axis(knob, str(getattr(steps[knob.step], "type", "")), left_out=left_out) for knob in request.knobs)

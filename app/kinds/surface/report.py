@@ -75,7 +75,7 @@ class SurfacePoint(Contract):
 
 
 class Interaction(Contract):
-    """I = ln PPL(p,q) − ln PPL(p,0) − ln PPL(0,q) + ln PPL(0,0): 0 where damages add up, above where they compound."""
+    """I = ln PPL(p,q) − ln PPL(p,0) − ln PPL(0,q) + ln PPL(0,0): 0 if damages add up, above where they compound."""
 
     first: Count
     second: Count

@@ -98,7 +98,7 @@ def limit_text(report: SurfaceReport, limit: Limit) -> str:
 
 
 def _no_loss(report: SurfaceReport, limit: Limit, which: int, place: int) -> str:
-    """Why the setting at a place of a limit's row has no loss; empty where it has one, or there is no such one."""
+    """Why the setting at a place of a limit's row has no loss; empty if it has one, or there is no such one."""
     if place == len(report.knobs[which].values):
         return ""
     point = point_along(report, which, limit.at, place)

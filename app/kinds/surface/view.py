@@ -178,7 +178,7 @@ def loss_chart(report: SurfaceReport) -> Markup:
 
 
 def _step(nats: float, known: Sequence[float]) -> int:
-    """1 to 7 on a logarithmic scale of what is there; 0 where nothing is lost."""
+    """1 to 7 on a logarithmic scale of what is there; 0 if nothing is lost."""
     if nats <= 0 or not known:
         return 0
     low, high = math.log(min(known)), math.log(max(known))

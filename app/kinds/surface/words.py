@@ -91,7 +91,7 @@ def _value(knob: SurfaceKnob, place: int) -> str:
 
 
 def number_at(report: SurfaceReport, which: int, place: float) -> float | None:
-    """A knob's number at a place along its values, linear between two settings; None where one of them is none."""
+    """A knob's number at a place along its values, linear between two settings; None if one of them is none."""
     low, high = math.floor(place), math.ceil(place)
     one, other = (_number(report, which, end) for end in (low, high))
     return None if one is None or other is None else one + (place - low) * (other - one)
@@ -269,7 +269,7 @@ def chosen_point(report: SurfaceReport) -> SurfacePoint:
 
 
 def point_at(report: SurfaceReport, first: int, second: int, order: str = "as given") -> SurfacePoint:
-    """A setting of an order. Raises StopIteration where it was not measured."""
+    """A setting of an order. Raises StopIteration if it was not measured."""
     return next(one for one in report.points if (one.first, one.second, one.order) == (first, second, order))
 
 

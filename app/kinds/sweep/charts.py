@@ -19,7 +19,7 @@ _FIT_POINTS = 121
 
 
 def kl_chart(report: SweepReport) -> Markup | None:
-    """KL with its intervals among the classes; None where no point has any."""
+    """KL with its intervals among the classes; None if no point has any."""
     dots = []
     for number, point in enumerate(report.points, 1):
         if point.divergence is None or not point.divergence.kl.mean or point.divergence.kl.mean <= 0:
@@ -51,7 +51,7 @@ def kl_chart(report: SweepReport) -> Markup | None:
 
 
 def perplexity_chart(report: SweepReport) -> Markup | None:
-    """Perplexity over that of the unmodified model; None where no point has a finite one."""
+    """Perplexity over that of the unmodified model; None if no point has a finite one."""
     dots = []
     for number, point in enumerate(report.points, 1):
         perplexity = point.perplexity
@@ -138,7 +138,7 @@ def fit_drawn(threshold: Threshold | None) -> bool:
 
 
 def _line_of(threshold: Threshold | None, dots: Sequence[CurveDot]) -> list[tuple[float, float]]:
-    """The published form over the measured range; empty where it is not drawn."""
+    """The published form over the measured range; empty if it is not drawn."""
     if threshold is None or not fit_drawn(threshold):
         return []
     low, high = min(dot.x for dot in dots), max(dot.x for dot in dots)

@@ -1,6 +1,6 @@
 """The published rule of near-lossless in a sweep's report, both halves: perplexity, and what tasks lose.
 
-A degradation is the part of the reference's accuracy that is lost, (reference − candidate) / reference, below 0 where
+A degradation is the part of the reference's accuracy that is lost, (reference − candidate) / reference, below 0 if
 some is gained. Intervals are 95 %, over items answered by both models.
 """
 

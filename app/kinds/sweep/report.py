@@ -58,7 +58,7 @@ class SweptKnob(Contract):
 
 
 class SweepPoint(Contract):
-    """One setting. Blocks are null where the model cannot take it (`refused` says why)."""
+    """One setting. Blocks are null if the model cannot take it (`refused` says why)."""
 
     value: JsonValue
     s: Number = Field(description="share of the model removed; null where the knob removes none")
@@ -190,7 +190,7 @@ class Threshold(Contract):
 
     @property
     def form_turns_at(self) -> float | None:
-        """The share removed at which the best form turns; null where it has no transition."""
+        """The share removed at which the best form turns; null if it has no transition."""
         places = {_PUBLISHED: self.s0} | {rival.form: rival.transition_at for rival in self.rivals}
         return places.get(self.form)
 

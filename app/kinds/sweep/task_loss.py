@@ -146,7 +146,7 @@ def _lost(name: str, mean: Mean | None, scale: LinearScale, limit: float) -> tup
 
 
 def answered_note(report: SweepReport) -> str:
-    """How what is lost is found, what it leaves out, and the answers in words; empty where no tasks were asked."""
+    """How what is lost is found, what it leaves out, and the answers in words; empty if no tasks were asked."""
     rules = rules_of(report)
     if not rules:
         return ""

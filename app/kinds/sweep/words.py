@@ -73,7 +73,7 @@ def _none_mild(report: SweepReport, known: Sequence[Limit]) -> str:
 
 
 def _mild_end(report: SweepReport, side: SweptSide) -> str | None:
-    """The last setting that stays mild on a side; None where none that changes anything does."""
+    """The last setting that stays mild on a side; None if none that changes anything does."""
     limit = side.largest_mild
     return told(limit.strongest) if limit is not None and report.stays_mild(limit) else None
 
@@ -197,7 +197,7 @@ def lossless_beyond_mild(report: SweepReport, mild: Limit | None, lossless: Limi
 
 
 def lossless_note(report: SweepReport) -> str:
-    """That near-lossless is not mild, and at which settings; empty where it is."""
+    """That near-lossless is not mild, and at which settings; empty if it is."""
     beyond = [
         f"at {setting(report, lossless.strongest)} {told_.replace(' there', '')}"
         for _, mild, lossless in limits_of(report)

@@ -63,7 +63,7 @@ class FlipCounts(Contract):
 
 
 class Flipped(Contract):
-    """An example of a flip. Text is null where it may not be stored."""
+    """An example of a flip. Text is null if it may not be stored."""
 
     item: str
     direction: Literal["harmful", "helpful"]

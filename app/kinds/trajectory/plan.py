@@ -53,7 +53,7 @@ def spread_over_domains(documents: Sequence[_Document], count: int) -> list[_Doc
 
 
 def opening(messages: Sequence[Message]) -> Sequence[Message]:
-    """The messages before the first answer: what a conversation gives as its prompt. Empty where an answer is first."""
+    """The messages before the first answer: what a conversation gives as its prompt. Empty if an answer is first."""
     first = next((index for index, message in enumerate(messages) if message.role == "assistant"), len(messages))
     return messages[:first]
 
@@ -86,7 +86,7 @@ def empty_prompt(name: str, what: str, pointer: str) -> HemostatError:
 
 
 def check(request: TrajectoryRequest, checked: Checked) -> None:
-    """Raises `HemostatError` where a candidate cannot write on from the prompts.
+    """Raises `HemostatError` if a candidate cannot write on from the prompts.
 
     That is what `check_request` raises of each candidate, with its pointer. DOCUMENT_TOO_SHORT for an empty prompt.
     WINDOW_TOO_LARGE for prompt and tokens that exceed a context. RECIPE_NOT_APPLICABLE for a decoder that runs in

@@ -43,7 +43,7 @@ class Rules(Protocol):
 
     def share(self, info: CheckpointInfo, step: Step, field: str) -> float | None:
         """Optional: the share of the model that a field of the step removes from the checkpoint before it, in [0, 1];
-        None where that field removes none."""
+        None if that field removes none."""
 
     def order(self, info: CheckpointInfo, step: Step) -> list[int | None] | None:
         """Optional: of each layer after the step, which one it was before, None for one that is new. None altogether
@@ -73,7 +73,7 @@ def check_one(info: CheckpointInfo, step: Step, *, pointer: str) -> list[Weight]
 
 
 def _check_grids_stay(info: CheckpointInfo, step: Step, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where a step changes the model after grids of its activations were fixed on text."""
+    """Raises RECIPE_NOT_APPLICABLE if a step changes the model after grids of its activations were fixed on text."""
     section = section_in(info.config)
     if section is None or step.at_run_time:
         return
@@ -90,7 +90,7 @@ def _grids_fixed(pointer: str) -> HemostatError:
 
 
 def check_layers_stay(info: CheckpointInfo, after: CheckpointInfo, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where layers get other numbers than what acts at run time knows them by."""
+    """Raises RECIPE_NOT_APPLICABLE if layers get other numbers than what acts at run time knows them by."""
     if after.layers != info.layers:
         raise not_applicable(
             "a step before quantizes activations, keys or values of layers that this step numbers again",
@@ -165,7 +165,7 @@ def renumbering(info: CheckpointInfo, recipe: Recipe) -> tuple[int, ...]:
 
 
 def share_one(info: CheckpointInfo, step: Step, field: str) -> float | None:
-    """The share that a step's family says a field of it removes; None where it says nothing."""
+    """The share that a step's family says a field of it removes; None if it says nothing."""
     rules = _rules(step)
     return rules.share(info, step, field) if rules is not None and hasattr(rules, "share") else None
 

@@ -119,7 +119,7 @@ def _check_run(layers: Sequence[int], pointer: str) -> None:
 
 
 def _check_alike(info: CheckpointInfo, step: ExtendInterpolate, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where a layer and the next one are of two kinds, such as experts and a dense MLP."""
+    """Raises RECIPE_NOT_APPLICABLE if a layer and the next one are of two kinds, such as experts and a dense MLP."""
     parts: dict[int, dict[str, tuple[int, ...]]] = {}
     for name, tensor in info.tensors.items():
         place = in_layer(name)

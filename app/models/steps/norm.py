@@ -51,7 +51,7 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
 
 
 def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where norms are tweaked to the blocks of a reference that has others, or whose
+    """Raises RECIPE_NOT_APPLICABLE if norms are tweaked to the blocks of a reference that has others, or whose
     blocks cannot be run."""
     if not isinstance(step, NormTweak):
         return

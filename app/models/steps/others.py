@@ -20,9 +20,9 @@ def takes_other(step: Step) -> bool:
 
 
 def other_of(step: Step, registry: Registry, settings: Settings, *, pointer: str = "") -> Path | None:
-    """The folder of what the step takes; None where it takes nothing.
+    """The folder of what the step takes; None if it takes nothing.
 
-    Raises UNKNOWN_MODEL, PATH_FORBIDDEN, CHECKPOINT_NOT_FOUND where there is no root for adapters.
+    Raises UNKNOWN_MODEL, PATH_FORBIDDEN, CHECKPOINT_NOT_FOUND if there is no root for adapters.
     """
     if isinstance(step, MergeLinear):
         entry = registry.resolve(step.other, pointer=f"{pointer}/other")
@@ -51,7 +51,7 @@ def checker(registry: Registry, settings: Settings) -> Callable[[CheckpointInfo,
 
 
 def check_other(step: Step, info: CheckpointInfo, path: Path, *, pointer: str = "") -> None:
-    """Raises `HemostatError` where the adapter or the other model does not fit the checkpoint as it is at that step."""
+    """Raises `HemostatError` if the adapter or the other model does not fit the checkpoint as it is at that step."""
     if isinstance(step, AdapterLora):
         check_adapter(inspect_adapter(path, pointer=f"{pointer}/adapter"), info, pointer=f"{pointer}/adapter")
     if isinstance(step, MergeLinear):

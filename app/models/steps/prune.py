@@ -55,7 +55,7 @@ def after(info: CheckpointInfo, step: Step) -> CheckpointInfo:
 
 
 def order(info: CheckpointInfo, step: Step) -> list[int | None] | None:
-    """The layers that stay; None where influence decides."""
+    """The layers that stay; None if influence decides."""
     if isinstance(step, PruneLayers) and step.layers is None:
         return None
     gone = set(step.layers or ()) if isinstance(step, PruneLayers) else ()

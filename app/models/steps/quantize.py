@@ -60,7 +60,7 @@ class PackedForm:
 
 
 def packed_form(step: Step) -> PackedForm | None:
-    """What the step packs; None where it is simulated."""
+    """What the step packs; None if it is simulated."""
     if getattr(step, "form", "simulated") != "packed":
         return None
     if isinstance(step, QuantizeSmoothquant):
@@ -138,7 +138,7 @@ def served_devices() -> tuple[str, ...]:
 
 
 def check_packed(info: CheckpointInfo, step: Step, form: PackedForm, chosen: list[Weight], pointer: str) -> None:
-    """Raises PACKING_UNSUPPORTED where vLLM serves no such form of these weights here, RECIPE_NOT_APPLICABLE where
+    """Raises PACKING_UNSUPPORTED if vLLM serves no such form of these weights here, RECIPE_NOT_APPLICABLE if
     activations would be quantized twice."""
     layout = LAYOUTS.get(info.architecture)
     if layout is None or layout.mixture:
@@ -233,7 +233,7 @@ def has_kernel(form: PackedForm) -> bool:
 
 
 def check_inputs(chosen: list[Weight], info: CheckpointInfo, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where the engine cannot round the inputs of layers: heads, embeddings, routers,
+    """Raises RECIPE_NOT_APPLICABLE if the engine cannot round the inputs of layers: heads, embeddings, routers,
     experts, a part of what vLLM runs as one."""
     for weight in chosen:
         outside, routed = weight.layer is None, bool(weight.kinds & ({"experts"} | ROUTER_KINDS))
@@ -248,7 +248,7 @@ def check_inputs(chosen: list[Weight], info: CheckpointInfo, pointer: str) -> No
 
 
 def check_fused(chosen: list[Weight], info: CheckpointInfo, code: ErrorCode, pointer: str) -> None:
-    """Raises `code` where only some of the layers that vLLM runs as one are addressed."""
+    """Raises `code` if only some of the layers that vLLM runs as one are addressed."""
     by_parent: dict[str, set[str]] = defaultdict(set)
     for weight in chosen:
         parent, _, last = weight.module.rpartition(".")

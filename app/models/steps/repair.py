@@ -31,7 +31,7 @@ def check(info: CheckpointInfo, step: Step, pointer: str) -> list[Weight]:
 
 
 def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where the reference is of another kind than the model, or packed."""
+    """Raises RECIPE_NOT_APPLICABLE if the reference is of another kind than the model, or packed."""
     del step
     why = None
     if info.architecture != reference.architecture:
@@ -50,7 +50,7 @@ def against(reference: CheckpointInfo, info: CheckpointInfo, step: Step, pointer
 
 
 def follow(before: Recipe, step: Step, pointer: str) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where the modification is to be made again and a step before it needs more than a
+    """Raises RECIPE_NOT_APPLICABLE if the modification is to be made again and a step before it needs more than a
     weight."""
     if not isinstance(step, RepairLowrank) or step.iterations == 1:
         return

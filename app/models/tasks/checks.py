@@ -43,14 +43,14 @@ def check_tasks(tasks: Sequence[Task], settings: Settings, *, seed: int) -> list
 
 
 def check_answers(tasks: Sequence[Task], limit: int | None) -> None:
-    """Raises WINDOW_TOO_LARGE where the answer alone fills a context of `limit` tokens."""
+    """Raises WINDOW_TOO_LARGE if the answer alone fills a context of `limit` tokens."""
     for index, task in enumerate(tasks):
         if isinstance(task, HarnessTask) or (isinstance(task, FileTask) and task.format in ("gsm8k", "humaneval")):
             check_room(task.max_tokens or 0, limit, index)
 
 
 def check_room(max_tokens: int, limit: int | None, index: int) -> None:
-    """Raises WINDOW_TOO_LARGE where answers of so many tokens fill a context of `limit` by themselves."""
+    """Raises WINDOW_TOO_LARGE if answers of so many tokens fill a context of `limit` by themselves."""
     if limit is not None and max_tokens >= limit:
         raise HemostatError(
             ErrorCode.WINDOW_TOO_LARGE,

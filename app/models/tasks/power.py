@@ -33,7 +33,7 @@ def level_told(level: float) -> str:
 
 
 def detectable_difference(items: int, flip_rate: float, *, level: float = LEVEL, power: float = 0.8) -> float | None:
-    """The smallest difference (a share of items) that is shown with `power`; None where not even a difference as large
+    """The smallest difference (a share of items) that is shown with `power`; None if not even a difference as large
     as the flip rate would be."""
     if items < 1 or not 0 < flip_rate <= 1:
         return None

@@ -70,7 +70,7 @@ def _all_items(task: ShippedTask | FileTask, settings: Settings, *, pointer: str
 
 
 def _examples(task: FileTask, path: str, settings: Settings, *, pointer: str) -> list[Item]:
-    """Those that are shown solved. Raises TASK_INVALID where the file holds too few."""
+    """Those that are shown solved. Raises TASK_INVALID if the file holds too few."""
     file = locate(path, settings, pointer=f"{pointer}/examples")
     examples = read_file(file, task.format, name=path, pointer=f"{pointer}/examples")
     if len(examples) < task.shots:

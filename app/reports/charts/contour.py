@@ -51,9 +51,9 @@ class Axis:
 def surface_chart(
     across: Axis, up: Axis, squares: Sequence[Sequence[Square | None]], lines: Sequence[Line], *, title: str, desc: str
 ) -> Markup:
-    """`squares[x][y]`, None where there is no number; `lines` go through (place on x, place on y).
+    """`squares[x][y]`, None if there is no number; `lines` go through (place on x, place on y).
 
-    Raises ValueError where squares do not fit the axes.
+    Raises ValueError if squares do not fit the axes.
     """
     columns, rows = len(across.labels), len(up.labels)
     if len(squares) != columns or any(len(column) != rows for column in squares):

@@ -46,7 +46,7 @@ class Band:
 
 
 def flips_chart(dots: Sequence[FlipDot], band: Band | None) -> Markup | None:
-    """The chart; None where there is neither a run nor a prediction at a KL above zero."""
+    """The chart; None if there is neither a run nor a prediction at a KL above zero."""
     dots = [dot for dot in dots if dot.kl > 0]
     places = [dot.kl for dot in dots] + list(band.kl if band else ())
     if not places:

@@ -31,7 +31,7 @@ class MatrixCell:
 def matrix_chart(
     title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[MatrixCell]]
 ) -> Markup:
-    """`cells[row][column]`. Raises ValueError where they do not fit the names."""
+    """`cells[row][column]`. Raises ValueError if they do not fit the names."""
     if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
         raise ValueError(f"cells do not fit {len(rows)} rows of {len(columns)} columns")
     width = min(_WIDEST, (100.0 - _LABELS) / max(1, len(columns)))

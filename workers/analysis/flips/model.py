@@ -99,7 +99,7 @@ class FlipModel:
 
 
 def fit(runs: Sequence[Run]) -> FlipModel:
-    """The model of these runs. Raises ValueError where there is none."""
+    """The model of these runs. Raises ValueError if there is none."""
     if not runs:
         raise ValueError("there is no run to learn from")
     tasks = tuple(sorted({run.identity for run in runs}))

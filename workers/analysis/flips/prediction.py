@@ -50,7 +50,7 @@ class Predictor:
 
     @property
     def model(self) -> FlipModel:
-        """The fitted model. Raises ValueError where there is no run."""
+        """The fitted model. Raises ValueError if there is no run."""
         if self._model is None:
             self._model = fit(self.runs)
         return self._model
@@ -58,7 +58,7 @@ class Predictor:
     def task(self, named: str) -> str | None:
         """The identity of a task by its name, or by the fingerprint of its items or of what they were drawn from; of
         several tasks of a name the latest. Eight digits of a fingerprint will do, where they begin no other task's.
-        None where none was seen."""
+        None if none was seen."""
         by_name = [run.identity for run in self.runs if run.task == named]
         if by_name:
             return by_name[-1]
@@ -76,7 +76,7 @@ class Predictor:
         self, kl: float, items: int, *, task: str | None = None, reference: str | None = None, seed: int = 0
     ) -> Prediction:
         """`task` is an identity, None a task of which nothing is known; `reference` the unmodified model that it is
-        asked of, by its weights, None where that is not told. Raises ValueError for a KL that is not
+        asked of, by its weights, None if that is not told. Raises ValueError for a KL that is not
         positive, or no item."""
         if not kl > 0 or not np.isfinite(kl) or items < 1:
             raise ValueError("a flip rate is predicted for a KL above zero and one item at least")

@@ -22,21 +22,21 @@ from workers.analysis.paired.pairs import Interval, Pairs
 
 @dataclass(frozen=True)
 class Loss:
-    """A part of the reference's accuracy that is lost, below 0 where some is gained, and its 95 % interval."""
+    """A part of the reference's accuracy that is lost, below 0 if some is gained, and its 95 % interval."""
 
     mean: float
     ci: Interval
 
 
 def of_task(pairs: Pairs) -> Loss:
-    """Of one task. Raises ValueError where the reference answers nothing rightly."""
+    """Of one task. Raises ValueError if the reference answers nothing rightly."""
     low, high = ratio.interval(pairs)
     reference, candidate = pairs.both_right + pairs.harmful, pairs.both_right + pairs.helpful
     return Loss((reference - candidate) / reference, (1 - high, 1 - low))
 
 
 def average(losses: Sequence[Loss]) -> Loss:
-    """The mean over tasks. Raises ValueError where there is none."""
+    """The mean over tasks. Raises ValueError if there is none."""
     if not losses:
         raise ValueError("a mean needs a task")
     mean = sum(loss.mean for loss in losses) / len(losses)

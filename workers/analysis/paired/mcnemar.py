@@ -12,7 +12,7 @@ from workers.analysis.paired.pairs import Pairs
 
 
 def exact(pairs: Pairs) -> float:
-    """Two-sided p: of the flips, each is harmful with probability ½. 1 where there is no flip."""
+    """Two-sided p: of the flips, each is harmful with probability ½. 1 if there is no flip."""
     return float(_p_values(pairs.flips)[pairs.harmful])
 
 
@@ -42,7 +42,7 @@ def power(items: int, flip_rate: float, difference: float, *, level: float = 0.0
 
 
 def detectable(items: int, flip_rate: float, *, level: float = 0.05, wanted: float = 0.8) -> float | None:
-    """Smallest |difference| in accuracy that the exact test shows with probability `wanted`, to 1e-4; None where not
+    """Smallest |difference| in accuracy that the exact test shows with probability `wanted`, to 1e-4; None if not
     even a difference as large as the flip rate would be shown."""
     if flip_rate <= 0 or power(items, flip_rate, flip_rate, level=level) < wanted:
         return None

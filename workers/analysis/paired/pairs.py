@@ -26,7 +26,7 @@ class Pairs:
 
     @classmethod
     def of(cls, reference: ArrayLike, candidate: ArrayLike) -> Pairs:
-        """From one boolean an item. Raises ValueError where lengths differ or there is no item."""
+        """From one boolean an item. Raises ValueError if lengths differ or there is no item."""
         first: NDArray[np.bool_] = np.asarray(reference, dtype=np.bool_)
         second: NDArray[np.bool_] = np.asarray(candidate, dtype=np.bool_)
         if first.shape != second.shape or first.ndim != 1 or first.size == 0:

@@ -52,7 +52,7 @@ def statistic(pairs: Pairs, ratio: float) -> float:
 def interval(pairs: Pairs, *, level: float = 0.95) -> Interval:
     """Ratios candidate / reference of the true accuracies that the score test does not reject.
 
-    Raises ValueError where the reference answers nothing rightly: there is no ratio then.
+    Raises ValueError if the reference answers nothing rightly: there is no ratio then.
     """
     reference = pairs.both_right + pairs.harmful
     if not reference:

@@ -156,7 +156,7 @@ def fit_threshold(
     settings, in rising order of s; the interval is then over documents, else over residuals. `check` is called
     between steps, and by `as_json`, and may raise to stop. Deterministic for a seed.
 
-    Raises ValueError where the bounds of s0 miss the measured range, or the documents do not belong to the curve.
+    Raises ValueError if the bounds of s0 miss the measured range, or the documents do not belong to the curve.
     """
     bounds = bounds or Bounds()
     knee_range = bounds.knee_range(curve)

@@ -46,7 +46,7 @@ class Bounds:
         )
 
     def knee_range(self, curve: Curve) -> tuple[float, float]:
-        """Where s0 is looked for: its bounds within the measured range. Raises ValueError where they do not meet."""
+        """Where s0 is looked for: its bounds within the measured range. Raises ValueError if they do not meet."""
         low, high = self.s0
         first, last = float(curve.s_N[0]), float(curve.s_N[-1])
         low, high = first if low is None else max(low, first), last if high is None else min(high, last)

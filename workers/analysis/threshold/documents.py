@@ -76,7 +76,7 @@ def document_interval(
     Percentiles, because the knee's distribution has kinks and atoms, at points and at bounds. Corrections built on
     smoothness (BCa) take these for bias: they covered 65 % where percentiles covered 95 %.
 
-    `s` are the P settings in rising order. Raises ValueError where they and the losses differ in number.
+    `s` are the P settings in rising order. Raises ValueError if they and the losses differ in number.
     """
     s_P = np.asarray(s, dtype=np.float64)
     if s_P.shape != losses.sum_PD.shape[:1]:

@@ -44,9 +44,9 @@ RESOLVED = 1e-3
 class LimitPoint:
     """How far one may go before a value passes a limit.
 
-    `largest`: the strongest measured setting that stays within the limit together with every weaker one; None where
+    `largest`: the strongest measured setting that stays within the limit together with every weaker one; None if
     the weakest does not. `last`: which of the settings it is, for others may stand at the same value. `at`: the
-    interpolated setting at which the limit is passed; None where that is outside the measured settings. `ci`: its
+    interpolated setting at which the limit is passed; None if that is outside the measured settings. `ci`: its
     95 % interval, whose None is an end that is outside them; None without the data for one.
     """
 

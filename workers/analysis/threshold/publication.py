@@ -34,7 +34,7 @@ class Publication:
         return {"a": self.a, "b": self.b, "s0": self.s0, "k1": self.k1, "k2": self.k2}
 
     def log_sse(self, curve: Curve) -> float:
-        """The sum of squared residuals of ln y over the points of a curve; infinite or NaN where the form is."""
+        """The sum of squared residuals of ln y over the points of a curve; infinite or NaN if the form is."""
         coefficient_K = np.array([math.log(self.a), self.b, self.k1, self.k2])
         with np.errstate(over="ignore", invalid="ignore"):
             error_N = basis(curve.s_N, np.array([self.s0]))[0] @ coefficient_K - curve.log_N

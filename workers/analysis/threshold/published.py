@@ -45,7 +45,7 @@ def tangents(s_N: Array, b: float, k1: float, k2: float, knee: float) -> Array:
 
 
 def search(curve: Curve, bounds: Bounds) -> KneeSearch:
-    """The search for s0. Raises ValueError where the bounds of s0 and the measured range do not meet."""
+    """The search for s0. Raises ValueError if the bounds of s0 and the measured range do not meet."""
     return search_in(bounds.knee_range(curve), bounds)
 
 
@@ -88,7 +88,7 @@ class PublishedFit:
 
 
 def fit(curve: Curve, bounds: Bounds) -> PublishedFit:
-    """The global optimum under the bounds. Raises ValueError where the bounds of s0 miss the measured range."""
+    """The global optimum under the bounds. Raises ValueError if the bounds of s0 miss the measured range."""
     found = search(curve, bounds).fit(curve)
     log_a, b, k1, k2 = (float(value) for value in found.coefficient_K)
     low, high = bounds.a

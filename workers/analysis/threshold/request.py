@@ -76,7 +76,7 @@ def _request(data: dict[str, Any]) -> ThresholdRequest:
 
 
 def _chosen(data: dict[str, Any], name: str | None) -> str | None:
-    """The name of the curve that is meant, where the file holds curves by name; None where it is a curve itself."""
+    """The name of the curve that is meant, where the file holds curves by name; None if it is a curve itself."""
     named = {key: one for key, one in data.items() if isinstance(one, dict) and any(field in one for field in _POINTS)}
     if not named or any(field in data for field in _POINTS):
         if name is not None:

@@ -72,7 +72,7 @@ def aicc(points: int, log_sse: float, coefficients: int) -> float | None:
 def left_out_error(form: Form, curve: Curve, check: Callable[[], None] = lambda: None) -> float | None:
     """Root mean square error of ln y at points left out, each predicted by the form fitted to all others alone.
 
-    Every point is left out in turn; of more than 50 points, 50 evenly spread ones. None where the others are not more
+    Every point is left out in turn; of more than 50 points, 50 evenly spread ones. None if the others are not more
     than the form's coefficients.
     """
     if len(curve) - 1 <= form.coefficients:
@@ -90,7 +90,7 @@ def choose(candidates: Sequence[Candidate]) -> Candidate:
     """Of the forms within 2 of the least AICc the one with the least error at left-out points.
 
     Where AICc exists for none, the left-out error alone decides, and a form without it cannot be chosen. Raises
-    ValueError where all are without.
+    ValueError if all are without.
     """
     scored = [(c.aicc, c) for c in candidates if c.aicc is not None]
     if not scored:

@@ -80,7 +80,7 @@ def scored(samples: Sequence[Sample]) -> Scored:
 
 
 def _text(filtered: Sequence[object]) -> str | None:
-    """What a filter read of one answer; None where that is nothing, or no text."""
+    """What a filter read of one answer; None if that is nothing, or no text."""
     first = filtered[0] if filtered else None
     return first if isinstance(first, str) and first != INVALID else None
 

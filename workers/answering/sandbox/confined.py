@@ -91,7 +91,7 @@ def rules() -> bytes:
 
 
 def confine() -> None:
-    """Puts the filter in place, for this process and for ever. Raises OSError where the kernel does not."""
+    """Puts the filter in place, for this process and for ever. Raises OSError if the kernel does not."""
     program = rules()
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(program, len(program))

@@ -103,7 +103,7 @@ def run(
 ) -> Ending:
     """How the program and its test end, within the limits of each. Without a test the program's own word is taken.
 
-    Raises CODE_SANDBOX_UNAVAILABLE where a process could not be confined, and what `check_cancelled` raises; both are
+    Raises CODE_SANDBOX_UNAVAILABLE if a process could not be confined, and what `check_cancelled` raises; both are
     ended then.
     """
     sources = {"program": program, "check": json.dumps(test and vars(test))}

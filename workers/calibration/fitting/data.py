@@ -12,7 +12,7 @@ from workers.distributions.head import Head
 
 @dataclass(frozen=True)
 class FitData:
-    """T rows, one a scored position.
+    """T rows, one per scored position.
 
     `reference_TD` [T, D_ref] and `candidate_TD` [T, D] are final hidden states in the engine's dtype (they may be
     memory-mapped), `document_T` int64 shows which rows share a document.

@@ -27,7 +27,7 @@ _EVENTS = {
 async def carry_out(book: Monitor, todo: Todo, store: DeploymentStore, now: float) -> Deployment | None:
     """Carries out one decision; the deployment where its active version may have changed.
 
-    Raises RedisError or OSError where Redis is away: nothing is lost, it is to be called again.
+    Raises RedisError or OSError if Redis is away: nothing is lost, it is to be called again.
     """
     step, deployment = todo.step, book.deployment
     changed: Deployment | None = None

@@ -105,7 +105,7 @@ class Loop(Contract):
     pauses: Hysteresis = Field(default_factory=Hysteresis)
 
     def start(self, active: Version, previous: Version | None, level: float | None) -> LoopMemory:
-        """Nothing seen. `level`: the raw model's usual mean divergence (of test documents), None where unknown."""
+        """Nothing seen. `level`: the raw model's usual mean divergence (of test documents), None if unknown."""
         return LoopMemory(active=active, previous=previous, drift=self._drift(), guard=self.guard(active, level))
 
     def state(self, memory: LoopMemory) -> DriftState:

@@ -99,7 +99,7 @@ class ShadowLoop:
         self.refitter.stop()
 
     async def run(self) -> None:
-        """Works until `stop`. Raises `Gone` where the deployment was deleted."""
+        """Works until `stop`. Raises `Gone` if the deployment was deleted."""
         telling = asyncio.create_task(self._telling(), name="telling")
         try:
             while not self._stop.is_set():

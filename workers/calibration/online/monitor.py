@@ -264,13 +264,13 @@ class Monitor:
 
     @property
     def e_value(self) -> float:
-        """Evidence against no drift, 1 where there is no test."""
+        """Evidence against no drift, 1 if there is no test."""
         drift = self.state.loop.drift
         return 1.0 if drift is None else drift.memory.evidence.value
 
     @property
     def e_value_needed(self) -> float | None:
-        """At which an alarm is raised: above 1/α, which all episodes share. None where there is no test."""
+        """At which an alarm is raised: above 1/α, which all episodes share. None if there is no test."""
         drift = self.state.loop.drift
         return None if drift is None else drift.rule.level(drift.memory)
 

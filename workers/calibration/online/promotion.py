@@ -83,7 +83,7 @@ class PairedTrial(Contract):
     def update(self, memory: TrialMemory, active: float, candidate: float | None) -> tuple[TrialMemory, TrialDecision]:
         """After one request with these mean divergences (nats per token) under both profiles at the same positions.
 
-        A candidate's divergence that is not finite (or None, which JSON has for it) rejects it. Raises ValueError where
+        A candidate's divergence that is not finite (or None, which JSON has for it) rejects it. Raises ValueError if
         the active one's is not finite, and where the trial has ended.
         """
         if memory.verdict is not TrialVerdict.TRIAL:

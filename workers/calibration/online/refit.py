@@ -74,9 +74,9 @@ class Refitter:
     async def refit(
         self, deployment: Deployment, recent: Sequence[Learned], *, seed: int, reason: str
     ) -> Version | None:
-        """Fits and stores; the version of the new profile, None where nothing that was fitted is better than nothing.
+        """Fits and stores; the version of the new profile, None if nothing that was fitted is better than nothing.
 
-        Raises `Stopped` where it was cancelled, `HemostatError` where models or disk fail, ValueError where there is
+        Raises `Stopped` if it was cancelled, `HemostatError` if models or disk fail, ValueError if there is
         too little to learn from.
         """
         self._cancelled.clear()
@@ -234,7 +234,7 @@ def divide(
 ) -> tuple[list[tuple[str, Learned]], list[tuple[str, Learned]]]:
     """(to fit, to stop by): whole requests and documents, a share of each source by a draw that seed and names decide.
 
-    ValueError where either would be empty.
+    ValueError if either would be empty.
     """
     fitted: list[tuple[str, Learned]] = []
     stopping: list[tuple[str, Learned]] = []

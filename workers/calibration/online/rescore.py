@@ -44,9 +44,9 @@ class Versions:
 
 @dataclass(frozen=True)
 class Scored:
-    """One request. Means are nats per token over the positions that are finite; infinity where a corrected one is not.
+    """One request. Means are nats per token over the positions that are finite; infinity if a corrected one is not.
 
-    `request` is what the window keeps, None where the served distribution was not finite. `rows` are the positions that
+    `request` is what the window keeps, None if the served distribution was not finite. `rows` are the positions that
     a refit may learn from; `kl` holds per-token values by stage, for a histogram.
     """
 
@@ -252,7 +252,7 @@ class Rescorer:
 def _scored(
     sample: ShadowSample, rows: Rows, scores: dict[str, Scores], engine: Scores | None, trial: Version | None
 ) -> Scored | None:
-    """None where no position is finite."""
+    """None if no position is finite."""
     finite_T = scores[RAW].finite_T
     tokens = int(finite_T.sum())
     if tokens == 0:

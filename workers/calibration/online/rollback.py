@@ -67,8 +67,8 @@ class RollbackGuard(Contract):
     ) -> tuple[GuardMemory, GuardDecision]:
         """After one request with these mean divergences (nats per token) at the same positions.
 
-        `previous` is None where there is no other version to return to. The active version's divergence that is not
-        finite (or None) is harm of H. Raises ValueError where another is not finite.
+        `previous` is None if there is no other version to return to. The active version's divergence that is not
+        finite (or None) is harm of H. Raises ValueError if another is not finite.
         """
         if not math.isfinite(raw) or not math.isfinite(previous or 0.0):
             raise ValueError("the divergence of what it is compared with is not finite")

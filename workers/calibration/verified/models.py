@@ -37,7 +37,7 @@ class VerifiedModels:
 
     `tokens` gives some text in the tokens of the tokenizer in a folder, for the check of the head. Raises what
     resolving, surgery, starting an engine and the check of the head raise, each a `HemostatError` that says which, and
-    ENGINE_OUT_OF_MEMORY where the share holds not even one stream.
+    ENGINE_OUT_OF_MEMORY if the share holds not even one stream.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class VerifiedModels:
 def kept_tokens(info: CheckpointInfo, budget: int, dtype: str, length: int, streams: int, device: str) -> int:
     """Of how many tokens a drafting engine keeps keys and values: of all streams, or what the budget, in bytes, holds.
 
-    Raises ENGINE_OUT_OF_MEMORY where that is less than one stream of `length` tokens.
+    Raises ENGINE_OUT_OF_MEMORY if that is less than one stream of `length` tokens.
     """
     whole = -(-length // BLOCK) * BLOCK
     each = kv_bytes_per_token(info.config, ITEM_BYTES[dtype])

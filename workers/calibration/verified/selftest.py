@@ -80,7 +80,7 @@ def run(
     `streams`: how many run at once. `draws`: of the first question; the second takes half as many. `seed`: of all
     draws; anyone who offers what passes takes a new one each time, or what luck decided once is decided for ever.
 
-    Raises what the engines raise, and ValueError where the reference's distribution is not finite.
+    Raises what the engines raise, and ValueError if the reference's distribution is not finite.
     """
     sequences = draws // 2
     total = draws + sequences + len(prompts)
@@ -125,7 +125,7 @@ def run(
 
 
 def fit(counts: Counter[Any], exact: dict[Any, float]) -> float:
-    """p-value of Pearson's chi-square of the counts against exact probabilities; 0 where what cannot happen happened.
+    """p-value of Pearson's chi-square of the counts against exact probabilities; 0 if what cannot happen happened.
 
     Cells with an expected count below 5 are taken together.
     """

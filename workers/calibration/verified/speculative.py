@@ -25,7 +25,7 @@ class NotFiniteError(ValueError):
 def draw(weights_V: Array, uniform: float) -> int:
     """The index that a uniform number in [0, 1) falls on: uniform draws of it have probabilities as the weights.
 
-    Raises NotFiniteError where no weight is positive, or one is not finite.
+    Raises NotFiniteError if no weight is positive, or one is not finite.
     """
     cumulative_V = np.cumsum(weights_V)
     total = float(cumulative_V[-1])
@@ -42,8 +42,8 @@ def verify(
     """The tokens that this block yields (one to K + 1 of them), and how many drafted ones were kept.
 
     p_KV has K + 1 rows: the reference's distribution before each drafted token and after the last. q_KV has K rows: the
-    distributions that the tokens were drawn from. Raises NotFiniteError where a p that is looked at is not finite, and
-    ValueError where shapes do not fit.
+    distributions that the tokens were drawn from. Raises NotFiniteError if a p that is looked at is not finite, and
+    ValueError if shapes do not fit.
     """
     if len(p_KV) != len(drafted) + 1 or len(q_KV) != len(drafted):
         raise ValueError(f"{len(drafted)} drafted tokens, {len(q_KV)} rows of q and {len(p_KV)} of p do not fit")

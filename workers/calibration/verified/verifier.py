@@ -113,7 +113,7 @@ class Verifier:
         """One block for each stream; the tokens that each gained. Streams must not be finished.
 
         A stream whose reference distribution is not finite ends as `error`. Raises what the engines raise, and
-        ENGINE_FAILED where the candidate's engine took other tokens than were drawn.
+        ENGINE_FAILED if the candidate's engine took other tokens than were drawn.
         """
         drafts, self.drafted_from = self._drafts(streams, check_cancelled)
         windows = [stream.prompt + stream.output + draft for stream, draft in zip(streams, drafts, strict=True)]
@@ -213,7 +213,7 @@ class Board:
     def block(self, key: int, tokens: Sequence[int]) -> tuple[list[int], list[Array]]:
         """The engine's tokens for this key, and the distribution that each was drawn from.
 
-        A candidate whose logits were not finite drafted nothing from there on. Raises ENGINE_FAILED where the tokens
+        A candidate whose logits were not finite drafted nothing from there on. Raises ENGINE_FAILED if the tokens
         are not the drawn ones: what came out would not be what is promised.
         """
         drawn = self._drawn[key]
@@ -228,7 +228,7 @@ class Board:
 
 
 def room(verifier: Verifier, prompt: Sequence[int], max_tokens: int) -> None:
-    """Raises CONTEXT_EXCEEDED where prompt and answer are longer than a window may be."""
+    """Raises CONTEXT_EXCEEDED if prompt and answer are longer than a window may be."""
     if len(prompt) + max_tokens > verifier.length:
         raise HemostatError(
             ErrorCode.CONTEXT_EXCEEDED,

@@ -69,7 +69,7 @@ class Borders:
 
     A later attempt that finds the folder goes on after the last complete border, if tokens, depth and dtype are the
     same. The caller uses another folder for other weights. Raises
-    `HemostatError(ACTIVATIONS_NOT_FINITE)` where a layer's output is not finite, OSError where the disk is full.
+    `HemostatError(ACTIVATIONS_NOT_FINITE)` if a layer's output is not finite, OSError where the disk is full.
     """
 
     def __init__(

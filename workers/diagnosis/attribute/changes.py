@@ -62,7 +62,7 @@ def differing(
     layer: int | None = None
 
     def pair(names: tuple[str, str]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Both tensors; None where they are equal."""
+        """Both tensors; None if they are equal."""
         if names not in cache:
             ours, theirs = (read(name) for read, name in zip(reads, names, strict=True))
             cache[names] = None if torch.equal(ours.float(), theirs.float()) else (ours, theirs)
@@ -180,7 +180,7 @@ def evidence(site: Site, reads: tuple[Read, Read], inputs: Inputs, candidate: Ch
 
 
 def _over(part: float, whole: float) -> float | None:
-    """part / whole; None where that is no number, as of weights so large that their squares are not finite."""
+    """part / whole; None if that is no number, as of weights so large that their squares are not finite."""
     share = part / whole if whole else math.nan
     return share if math.isfinite(share) else None
 

@@ -177,7 +177,7 @@ def possible(swapper: Swapper, site: Site) -> bool:
 
 
 def twin_ratio(swapper: Swapper, site: Site, *, twins: int, seed: int) -> Mean | None:
-    """KL of the part over the mean KL of its twins, paired by position; None where the twins cost nothing."""
+    """KL of the part over the mean KL of its twins, paired by position; None if the twins cost nothing."""
     batches = batches_of(swapper)
     part = swapper.kl([site], batches=batches)
     noise = [swapper.kl([site], mode=Mode("twin", seed + number), batches=batches) for number in range(twins)]

@@ -187,7 +187,7 @@ def _remaining(step: Step, layers: list[int], *, by_itself: bool) -> list[Fields
 
 
 def _order_after(info: CheckpointInfo, steps: list[Fields]) -> Order | None:
-    """What the layers are after no step or one; None where that cannot be known, or the step not be written so."""
+    """What the layers are after no step or one; None if that cannot be known, or the step not be written so."""
     if not steps:
         return list(range(info.layers))
     try:

@@ -56,7 +56,7 @@ class Mixed:
             self._pieces.setdefault(piece.tensor, []).append(piece)
 
     def __call__(self, name: str) -> torch.Tensor:
-        """The tensor. Raises KeyError where one of the models lacks it, ValueError where the shapes differ."""
+        """The tensor. Raises KeyError if one of the models lacks it, ValueError if the shapes differ."""
         own = self._own(name)
         pieces = self._pieces.get(name)
         if not pieces:

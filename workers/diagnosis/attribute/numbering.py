@@ -25,7 +25,7 @@ COPY = 0.5
 
 
 def renumbered_by(origin: CheckpointInfo, recipe: Recipe) -> str:
-    """The steps of a recipe after which layer n is another one than before, in a clause; empty where there is none."""
+    """The steps of a recipe after which layer n is another one than before, in a clause; empty if there is none."""
     steps = list(dict.fromkeys(recipe[index].type for index in renumbering(origin, recipe)))
     if not steps:
         return ""
@@ -86,7 +86,7 @@ def moved(
 
 
 def _known_by(info: CheckpointInfo, read: Read, layer: int, check_cancelled: CheckCancelled) -> torch.Tensor | None:
-    """(rows, D) float32, evenly from the first projection of attention; None where a layer has none."""
+    """(rows, D) float32, evenly from the first projection of attention; None if a layer has none."""
     check_cancelled()
     for name in ("q_proj", "qkv_proj"):
         tensor = f"model.layers.{layer}.self_attn.{name}.weight"

@@ -41,7 +41,7 @@ def plain(side: Side, context: JobContext) -> Iterator[CheckpointInfo]:
 
 
 def why_not(reference: CheckpointInfo, candidate: CheckpointInfo) -> str:
-    """Why no part of one has a counterpart in the other; empty where it has."""
+    """Why no part of one has a counterpart in the other; empty if it has."""
     if reference.layers == candidate.layers:
         return ""
     return (

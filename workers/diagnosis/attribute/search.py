@@ -113,7 +113,7 @@ class Search:
 
     def everything(self) -> list[Measured]:
         """Layers and what is outside, where all of them were asked for and measured on the whole subset: together
-        they are all that differs. Empty where that is not so."""
+        they are all that differs. Empty if that is not so."""
         outer = [site for site in self.changed if site.layer is None or site.whole]
         known = [self.found.get(site.name) for site in outer]
         whole = len(self.swapper.batches)
@@ -129,7 +129,7 @@ class Search:
 
     def _damage_by_layer(self, layers: Sequence[int]) -> dict[int | None, tuple[int, float]]:
         """(batches, nats) of these layers, which are in order as `ranked` is; of one that was not tried, the worse of
-        its nearest neighbours that were. Empty where none was."""
+        its nearest neighbours that were. Empty if none was."""
         nats = {
             one.site.layer: (one.batches, one.nats if np.isfinite(one.nats) else float("inf"))
             for one in self.found.values()

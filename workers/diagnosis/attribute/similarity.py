@@ -44,7 +44,7 @@ class HsicSums:
     candidate_KC: Array
 
     def cka(self, weight_K: Array | None = None) -> Array:
-        """(R, C), between 0 and 1; 0 where one of the two does not vary. `weight_K`: how often each cluster counts."""
+        """(R, C), between 0 and 1; 0 if one of the two does not vary. `weight_K`: how often each cluster counts."""
         weight_K = np.ones(len(self.cross_KRC)) if weight_K is None else weight_K
         cross_RC = np.einsum("k,krc->rc", weight_K, self.cross_KRC)
         size_RC = np.sqrt(np.outer(_positive(weight_K @ self.reference_KR), _positive(weight_K @ self.candidate_KC)))
@@ -81,7 +81,7 @@ def similarity(
 ) -> Similarity:
     """All pairs. One window at a time: memory holds a Gram matrix a border.
 
-    Raises `HemostatError(INVALID_REQUEST)` where a window has fewer than six tokens.
+    Raises `HemostatError(INVALID_REQUEST)` if a window has fewer than six tokens.
     """
     windows, length = reference.runner.tokens_NL.shape
     if length - 1 < FEWEST_TOKENS:

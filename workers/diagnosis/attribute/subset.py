@@ -87,7 +87,7 @@ def _in_turn(usable: list[int], document: NDArray[np.integer], count: int, rng: 
 
 
 def draw(corpus: Corpus, positions: Positions, *, tokens: int, seed: int) -> Subset:
-    """About `tokens` tokens of the corpus. Raises `HemostatError(DOCUMENT_TOO_SHORT)` where no window has 8 tokens."""
+    """About `tokens` tokens of the corpus. Raises `HemostatError(DOCUMENT_TOO_SHORT)` if no window has 8 tokens."""
     lengths = [len(window.tokens) for window in corpus.windows]
     if max(lengths) < SHORTEST:
         raise HemostatError(

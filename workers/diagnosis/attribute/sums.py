@@ -65,7 +65,7 @@ class Sums:
         np.add.at(self.bottom, where, bottom)
 
     def values(self) -> Array:
-        """(*shape): the ratios; NaN where the bottom is 0."""
+        """(*shape): the ratios; NaN if the bottom is 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             found: Array = self.top.sum(0) / self.bottom.sum(0)
         return found

@@ -66,7 +66,7 @@ class Tokens:
 def read(file: Path, *, name: str) -> Tokens:
     """The values of a file that a compare job wrote; `name` shows it in errors.
 
-    Raises ARTIFACT_NOT_FOUND where it is not there, INVALID_REQUEST where it is damaged or of another layout.
+    Raises ARTIFACT_NOT_FOUND if it is not there, INVALID_REQUEST if it is damaged or of another layout.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -52,7 +52,7 @@ class Group:
 
 
 def restorable(candidate: CheckpointInfo, reference: CheckpointInfo) -> str:
-    """Why parts of the candidate cannot be made the reference's again; empty where they can."""
+    """Why parts of the candidate cannot be made the reference's again; empty if they can."""
     if candidate.quantization is not None or reference.quantization is not None:
         return "the candidate's weights are packed, so no part of it can be put back"
     shapes = [{name: tensor.shape for name, tensor in info.tensors.items()} for info in (candidate, reference)]

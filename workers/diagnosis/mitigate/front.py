@@ -46,7 +46,7 @@ def limits_of(budget: Budget, candidate_bytes: int) -> Limits:
 
 
 def broken(limits: Limits, *, size: float, bits: float, latency: float | None) -> str:
-    """Which limit is broken, in words; empty where none is."""
+    """Which limit is broken, in words; empty if none is."""
     if limits.bytes is not None and size > limits.bytes:
         return f"it takes {round(size):,} bytes, the budget is {limits.bytes:,}"
     if limits.bits_per_weight is not None and bits > limits.bits_per_weight + 1e-9:
@@ -76,7 +76,7 @@ def feasible(points: Sequence[Point], limits: Limits) -> list[Point]:
 
 
 def recommend(front: Sequence[Point], limits: Limits) -> Point | None:
-    """The recommended point by `RULE`; None where nothing helps within the budget."""
+    """The recommended point by `RULE`; None if nothing helps within the budget."""
     helpful = [
         point
         for point in front

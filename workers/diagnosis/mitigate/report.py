@@ -77,7 +77,7 @@ class Tested:
         return estimate(self.raw.kl - self.measured[key].kl, self.part.where, seed=seed)
 
     def removed(self, key: str, seed: int) -> Mean | None:
-        """Which share of the candidate's KL on the test a point removes, paired by position; None where there is none
+        """Which share of the candidate's KL on the test a point removes, paired by position; None if there is none
         to remove."""
         raw = self.raw.kl
         return ratio(raw - self.measured[key].kl, raw, self.part.where, seed=seed, support=GAINED)

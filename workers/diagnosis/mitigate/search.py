@@ -124,7 +124,7 @@ class Search:
         return max(1, round(self.trials * _EXPLORE))
 
     def next(self) -> Proposal | None:
-        """The next trial, None where the trials are spent or none is expected to be worth one."""
+        """The next trial, None if the trials are spent or none is expected to be worth one."""
         if self.spent >= self.trials:
             return None
         if len(self._seen["cheap"]) < self.explored and (proposal := self._explore()) is not None:

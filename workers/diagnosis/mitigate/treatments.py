@@ -66,7 +66,7 @@ def arms_of(subject: Subject, name: TreatmentName) -> list[Arm]:
 
 
 def smallest_arm(subject: Subject, wanted: Sequence[TreatmentName]) -> Arm | None:
-    """The setting of fewest bytes of all wanted treatments. None where none has any, and where one is wanted of which
+    """The setting of fewest bytes of all wanted treatments. None if none has any, and where one is wanted of which
     that is not known before the damage was looked for."""
     if "protect" in wanted:
         return None

@@ -30,7 +30,7 @@ from workers.process.handler import JobContext
 
 @dataclass(frozen=True)
 class Done:
-    """One trial and what it gave. `measured` is None where it was refused."""
+    """One trial and what it gave. `measured` is None if it was refused."""
 
     proposal: Proposal
     recipe: Recipe
@@ -132,7 +132,7 @@ class TrialRunner:
         self, wanted: Sequence[TreatmentName], why: Mapping[TreatmentName, str], helpful: Sequence[Plan]
     ) -> tuple[Unhelpful, ...]:
         """What did not help, and why: not tried, refused, saved nothing, or others did better. `helpful`: plans of the
-        front that help for sure, the recommended one among them; empty where nothing is recommended."""
+        front that help for sure, the recommended one among them; empty if nothing is recommended."""
         found = [Unhelpful(treatment=name, reason=reason) for name, reason in why.items()]
         helped = {arm.name for plan in helpful for arm in plan}
         for name in ORDER:
@@ -173,7 +173,7 @@ class TrialRunner:
             return Done(proposal, recipe, None, str(error))
 
     def _refusal(self, plan: Plan) -> str:
-        """Why the recipe of a plan cannot be made, from shapes alone; empty where nothing speaks against it."""
+        """Why the recipe of a plan cannot be made, from shapes alone; empty if nothing speaks against it."""
         try:
             recipe = apply_plan(self.subject, plan, self.fit)
             check_recipe(self.subject.origin, recipe, pointer="/candidate/recipe", reference=self.reference)
@@ -190,7 +190,7 @@ class TrialRunner:
         return seconds
 
     def _over(self, one: Measurement) -> str:
-        """Which limit a measured recipe breaks, in words; empty where none."""
+        """Which limit a measured recipe breaks, in words; empty if none."""
         record = one.record
         return broken(self.limits, size=record.bytes, bits=record.bits_per_weight, latency=self.latency(one))
 

@@ -42,16 +42,16 @@ _BLOCK: Final = 256
 
 
 def limit(loss_P: ArrayLike, level: float, *, growing: bool = False) -> float | None:
-    """Place where the loss first passes `level`, going up from place 0; None where it never does in the range.
+    """Place where the loss first passes `level`, going up from place 0; None if it never does in the range.
 
-    0 where it is beyond the level already at the start. A loss that is not finite is beyond any level.
+    0 if it is beyond the level already at the start. A loss that is not finite is beyond any level.
     """
     found = limits(np.asarray(loss_P, dtype=np.float64)[None, :], level, growing=growing)[0]
     return None if np.isnan(found) else float(found)
 
 
 def limits(loss_RP: Array, level: float, *, growing: bool = False) -> Array:
-    """`limit` of each row, NaN where it is never passed: (R,)."""
+    """`limit` of each row, NaN if it is never passed: (R,)."""
     first_R, low_R, high_R = _crossings(loss_RP, level)
     if growing:
         in_logs_R = (low_R > RESOLVED * level) & np.isfinite(high_R)
@@ -90,7 +90,7 @@ def _unresolved(loss_RP: Array, level: float, *, growing: bool, convex: Convex) 
 def resampled_limits(
     sums_PN: Array, counts_N: Array, level: float, *, seed: int, growing: bool = False, convex: Convex = True
 ) -> tuple[float, float] | None:
-    """95 % percentile interval of a row's limit, clusters resampled jointly at all settings; infinite where it is
+    """95 % percentile interval of a row's limit, clusters resampled jointly at all settings; infinite if it is
     beyond the range. None for fewer than six clusters, whose percentiles cover far too little.
 
     A draw counts with the earliest place and the latest that its gap allows: the one of a straight line, where the loss

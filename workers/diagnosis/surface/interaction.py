@@ -5,7 +5,7 @@ at q. A place of 0 means the step left out. Then
 
     I(p, q) = L(p, q) − L(p, 0) − L(0, q) + L(0, 0)
 
-is 0 where the damages add up, positive where each makes the other worse, negative where they overlap. It is a mean over
+is 0 if the damages add up, positive where each makes the other worse, negative where they overlap. It is a mean over
 the same tokens of four numbers per token. So its interval comes from the tokens' own differences, clustered by
 document. The four perplexities move together from document to document, and most of that cancels.
 

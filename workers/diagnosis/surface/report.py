@@ -49,7 +49,7 @@ class Found:
 def build_report(found: Found, context: JobContext) -> SurfaceReport:
     """Interactions, contour, path, order effects, and the setting that the common blocks speak of.
 
-    Raises NONFINITE_LOGITS where no setting that changes the model is finite at every position, RECIPE_NOT_APPLICABLE
+    Raises NONFINITE_LOGITS if no setting that changes the model is finite at every position, RECIPE_NOT_APPLICABLE
     where the model takes none.
     """
     request, ground = found.request, found.ground
@@ -131,7 +131,7 @@ def _blocks(record: PointRecord) -> tuple[Divergence, Mean, Perplexity, Severity
 
 
 def _check_made(table: Table) -> None:
-    """Raises RECIPE_NOT_APPLICABLE where no setting that changes the model could be made."""
+    """Raises RECIPE_NOT_APPLICABLE if no setting that changes the model could be made."""
     records = [record for cell, record in zip(table.cells, table.records, strict=True) if cell.recipe]
     if records and all(record.refused for record in records):
         raise HemostatError(

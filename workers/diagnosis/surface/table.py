@@ -60,12 +60,12 @@ class Table:
 
     @cached_property
     def clusters(self) -> Clustered:
-        """Clusters of the tokens that all whole points share. Raises ValueError where no point is whole."""
+        """Clusters of the tokens that all whole points share. Raises ValueError if no point is whole."""
         return Clustered.of(self.window_tokens.tolist(), self.document_W)
 
     @cached_property
     def window_tokens(self) -> NDArray[np.int64]:
-        """Tokens of each window that all whole points share. Raises ValueError where no point is whole."""
+        """Tokens of each window that all whole points share. Raises ValueError if no point is whole."""
         sums = next((sums for record in self.records if (sums := self._whole(record)) is not None), None)
         if sums is None:
             raise ValueError("no setting is finite at every position")
@@ -256,7 +256,7 @@ class Table:
         )
 
     def _bounds(self, index: int) -> tuple[float, float]:
-        """Of a point's own interval, in nats; NaN where it is not whole, infinite where it has no interval."""
+        """Of a point's own interval, in nats; NaN if it is not whole, infinite if it has no interval."""
         estimate = self._estimates.get(index)
         if estimate is None:
             return math.nan, math.nan
@@ -334,7 +334,7 @@ class Table:
         Of those that save next to nothing against each other it is the one that loses least. If none is within for
         sure, it is the whole changed point that loses least. The unmodified model loses nothing and is no answer.
 
-        Raises ValueError where no changed point is whole.
+        Raises ValueError if no changed point is whole.
         """
 
         def rank(index: int) -> tuple[float, ...]:
@@ -365,7 +365,7 @@ def _kind(nats: Mean, p: float | None, margin: float) -> Kind:
 
 
 def value_at(axis: Axis, place: float) -> float | None:
-    """The knob's value between two settings, linear; None where one of them is no number."""
+    """The knob's value between two settings, linear; None if one of them is no number."""
     low = math.floor(place)
     high = min(low + 1, len(axis.values) - 1)
     one, other = axis.number(low), axis.number(high)

@@ -84,7 +84,7 @@ def expected_width(s_M: Array, curve: Curve, bounds: Bounds) -> Array:
 
 
 def next_by_knee(s: Sequence[float], measured: Sequence[int], log_y: Sequence[float], bounds: Bounds) -> int | None:
-    """The place, among all settings `s`, to measure next; None where all are. `log_y` belongs to `measured`.
+    """The place, among all settings `s`, to measure next; None if all are. `log_y` belongs to `measured`.
 
     Raises ValueError for fewer than five measured settings.
     """
@@ -111,7 +111,7 @@ def open_stretch(measured: Sequence[int], within: Sequence[bool]) -> tuple[int, 
 
 
 def widest_gap(count: int, measured: Sequence[int]) -> int | None:
-    """The middle of the longest run of settings that are not measured; None where there is none."""
+    """The middle of the longest run of settings that are not measured; None if there is none."""
     taken = sorted(set(measured))
     edges = [-1, *taken, count]
     gaps = [(right - left, left, right) for left, right in pairwise(edges) if right - left > 1]

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 
 def near_lossless(course: Course, *, seed: int) -> Limit | None:
-    """The near-lossless point, its interval over documents; None where no point is finite."""
+    """The near-lossless point, its interval over documents; None if no point is finite."""
     points, collapsed = course.until_collapse()
     if not points:
         return None
@@ -64,7 +64,7 @@ def _by_loss(course: Course, points: tuple[MeasuredPoint, ...]) -> tuple[tuple[M
 def mild(course: Course, thresholds: Thresholds) -> Limit | None:
     """The largest setting whose severity stays mild: the upper limit of its excess KL stays below `moderate`.
 
-    A point with logits that are not finite is a collapse, and ends what stays mild. None where nothing can be judged:
+    A point with logits that are not finite is a collapse, and ends what stays mild. None if nothing can be judged:
     no setting was measured, or a single window of text leaves no interval.
     """
     points, collapsed = course.until_collapse()
@@ -109,7 +109,7 @@ def crossing_slopes(course: Course, limit: Limit | None, *, seed: int) -> Crossi
 
 
 def drawn_logs(course: Course, losses: DocumentLosses, *, seed: int) -> Array | None:
-    """ln of the value at each setting in every draw of documents: (B, P); None where documents are too few."""
+    """ln of the value at each setting in every draw of documents: (B, P); None if documents are too few."""
     return losses.logs(losses.draws(seed=seed, resamples=RESAMPLES)) if course.resampled(losses) else None
 
 

@@ -23,7 +23,7 @@ Half = Literal["perplexity", "tasks", "nothing"]
 def near_lossless_rule(
     course: Course, limit: Limit | None, ask: Callable[[MeasuredPoint], AnsweredSetting]
 ) -> NearLossless | None:
-    """The answer for a run of settings whose perplexity half is `limit`; None where that is not known. `ask` has both
+    """The answer for a run of settings whose perplexity half is `limit`; None if that is not known. `ask` has both
     models answer the tasks at a setting, and its errors are passed on."""
     if limit is None:
         return None

@@ -133,7 +133,7 @@ class RangeMeasurement:
         return None if gap is None else line[gap]
 
     def _by_share(self, s: Sequence[float], found: dict[int, PointRecord], taken: Sequence[int]) -> int | None:
-        """The setting of a share that was not measured yet that shows most of the knee; None where all were."""
+        """The setting of a share that was not measured yet that shows most of the knee; None if all were."""
         count, seen = len(s), {s[place] for place in taken}
         closed = {place for place in range(count) if place in taken or s[place] in seen}
         # What is beyond what can be fitted shows nothing of the knee either.
@@ -151,7 +151,7 @@ class RangeMeasurement:
         return None if chosen is None else kept[chosen]
 
     def _halving(self, found: dict[int, PointRecord]) -> int | None:
-        """The middle of the longest run of settings among which damage stops being mild; None where each side's place
+        """The middle of the longest run of settings among which damage stops being mild; None if each side's place
         is known as well as it can be."""
         best: tuple[int, int] | None = None
         for run in self._over.runs:

@@ -47,7 +47,7 @@ class Swept:
 
 
 def build_report(swept: Swept, context: JobContext) -> SweepReport:
-    """Fits, limits, points and words. Raises RECIPE_NOT_APPLICABLE where the model takes none of the settings."""
+    """Fits, limits, points and words. Raises RECIPE_NOT_APPLICABLE if the model takes none of the settings."""
     request, course, ground = swept.request, swept.course, swept.ground
     strongest = _strongest(course)
     corpus = ground.part.corpus

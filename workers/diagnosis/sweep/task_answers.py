@@ -75,7 +75,7 @@ class Examiner:
         """Both models' answers to every task, the candidate after `recipe`; its checkpoint is made again where the
         store has dropped it.
 
-        Raises what engines raise, WINDOW_TOO_LARGE, CODE_SANDBOX_UNAVAILABLE, RECIPE_NOT_APPLICABLE where the model no
+        Raises what engines raise, WINDOW_TOO_LARGE, CODE_SANDBOX_UNAVAILABLE, RECIPE_NOT_APPLICABLE if the model no
         longer takes the recipe, and `JobCancelled`.
         """
         sides = self._ground.sides

@@ -52,7 +52,7 @@ _NO_KEY: Final = "the file has no right answer to every item as text"
 
 @dataclass(frozen=True)
 class AnswerClasses:
-    """`holds` (I,) by class: the items whose text holds a token of it; empty where `where` is None, and `note` then
+    """`holds` (I,) by class: the items whose text holds a token of it; empty if `where` is None, and `note` then
     says why."""
 
     where: AnswerText | None

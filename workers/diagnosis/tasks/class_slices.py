@@ -73,7 +73,7 @@ def sliced(
 
 
 def multiplicity(parts: Sequence[Sequence[_Part]], lost: int = 0) -> str:
-    """How many classes were judged, `lost` of tasks without a result among them; empty where there is none at all."""
+    """How many classes were judged, `lost` of tasks without a result among them; empty if there is none at all."""
     every = [part for of_task in parts for part in of_task]
     judged = sum(part.judged for part in every)
     sentences = []

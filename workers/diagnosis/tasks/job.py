@@ -321,7 +321,7 @@ def _warnings(found: Sequence[AnyTaskResult]) -> list[str]:
 
 
 def _broken(result: AnyTaskResult) -> tuple[NotFinite | None, NotFinite | None]:
-    """Of reference and candidate, where it gives no number; None where it gives one everywhere."""
+    """Of reference and candidate, where it gives no number; None if it gives one everywhere."""
     first, second = (
         found if found is not None and found.positions else None
         for found in (result.not_finite_reference, result.not_finite_candidate)

@@ -7,7 +7,7 @@ texts. So neither length nor choice of prompts differs between numerator and den
 
     token factor  Σ [the two texts hold different tokens]  /  Σ [argmax p ≠ argmax q on the reference's text]
 
-1 means that decoding adds nothing to what a teacher-forced comparison shows. The KL factor is above 1 where the
+1 means that decoding adds nothing to what a teacher-forced comparison shows. The KL factor is above 1 if the
 candidate's own errors lead it to places where it errs more. The token factor grows with every token that follows a
 first different one.
 
@@ -41,7 +41,7 @@ def ratio_of(
 
     `telling_N` is false of prompts whose two values are the same by construction (None: of none). Null where the
     denominators' sum is zero; without an interval for a single prompt, and where too few tell (`FEWEST_TELLING`).
-    Raises ValueError where lengths differ, a value is negative or not finite.
+    Raises ValueError if lengths differ, a value is negative or not finite.
     """
     above, below = (np.asarray(values, dtype=np.float64) for values in (numerators_N, denominators_N))
     if above.ndim != 1 or above.shape != below.shape:

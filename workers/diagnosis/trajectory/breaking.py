@@ -45,10 +45,10 @@ def breaking(
     seed: int = 0,
     permutations: int = PERMUTATIONS,
 ) -> list[Breaking | None]:
-    """For each class; None where no texts part.
+    """For each class; None if no texts part.
 
     `classes` holds, by class and prompt, whether each token of the reference's text is of the class (T,). `first` the
-    position from 1 at which the texts part, None where they do not part at a token of the reference. Raises ValueError
+    position from 1 at which the texts part, None if they do not part at a token of the reference. Raises ValueError
     where a position is outside of its text.
     """
     if not classes or all(at is None for at in first):

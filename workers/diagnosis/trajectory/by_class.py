@@ -81,7 +81,7 @@ def kl_by_class(
     seed: int,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> tuple[ClassKl, ...]:
-    """KL(p‖q) of each class along one path, `NONE` last. `kl` is by prompt and token, NaN where logits are not finite:
+    """KL(p‖q) of each class along one path, `NONE` last. `kl` is by prompt and token, NaN if logits are not finite:
     such tokens are counted and left out."""
     kl_T = np.concatenate([np.zeros(0), *kl])
     prompts_T = np.repeat(np.arange(len(kl)), [len(one) for one in kl])

@@ -39,7 +39,7 @@ class Path:
     own: str  # "reference" or "candidate": whose texts they are
 
     def column(self, name: str) -> list[Array]:
-        """A value by prompt and position; NaN where the logits of either model are not finite."""
+        """A value by prompt and position; NaN if the logits of either model are not finite."""
         return [np.where(usable(values), getattr(values, name).astype(np.float64), np.nan) for values in self.values]
 
     @property

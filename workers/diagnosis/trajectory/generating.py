@@ -67,7 +67,7 @@ class TextWriter:
     def write(self, side: Side, *, pointer: str) -> Written:
         """A model's texts by every decoder. `pointer` is the model's in the request, for what it cannot do.
 
-        Raises what `Generator` raises, NONFINITE_LOGITS where a text holds a token outside the vocabulary.
+        Raises what `Generator` raises, NONFINITE_LOGITS if a text holds a token outside the vocabulary.
         """
         folders: dict[str, Path] = {decoder.name: self._folder(side, decoder) for decoder in self._decoders}
         found: dict[str, dict[int, Continuation]] = {name: self._kept(folder) for name, folder in folders.items()}

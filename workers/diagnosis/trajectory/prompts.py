@@ -45,7 +45,7 @@ def make_prompts(
 
     Raises DOCUMENT_TOO_SHORT for a document without a token, and for one of white space alone that is to stand in the
     template. It raises the same for a conversation in which nothing is before its first answer. Also
-    CHAT_TEMPLATE_MISSING, and INVALID_REQUEST where the template refuses a conversation."""
+    CHAT_TEMPLATE_MISSING, and INVALID_REQUEST if the template refuses a conversation."""
     bos = bos_of(tokenizer)
     found = []
     for document in spread_over_domains(documents, count):
@@ -55,7 +55,7 @@ def make_prompts(
 
 
 def check_context(prompts: Sequence[Prompt], tokens: int, context: int | None, *, model: str) -> None:
-    """Raises WINDOW_TOO_LARGE where a prompt and `tokens` more do not fit the model's context."""
+    """Raises WINDOW_TOO_LARGE if a prompt and `tokens` more do not fit the model's context."""
     if context is None:
         return
     for prompt in prompts:

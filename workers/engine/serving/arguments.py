@@ -65,7 +65,7 @@ class ServerPlan:
 def context_limit(info: CheckpointInfo, asked: int | None) -> int:
     """Tokens of prompt and answer together: what is asked for, else the model's own, at most 4096.
 
-    Raises CONTEXT_EXCEEDED where more is asked for than the model has.
+    Raises CONTEXT_EXCEEDED if more is asked for than the model has.
     """
     limit = info.max_position
     if asked is None:
@@ -115,7 +115,7 @@ def gpu_cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max
 
 
 def check_room(info: CheckpointInfo, *, dtype: str, kv_cache_bytes: int) -> None:
-    """Raises ENGINE_OUT_OF_MEMORY where weights and cache would not fit into the host's free memory."""
+    """Raises ENGINE_OUT_OF_MEMORY if weights and cache would not fit into the host's free memory."""
     needed, free = weight_bytes(info, dtype, "cpu", head=True) + kv_cache_bytes, available_bytes("cpu")
     if needed > free:
         raise HemostatError(

@@ -129,7 +129,7 @@ class ServerProcess:
             return False
 
     async def requests(self) -> int | None:
-        """How many run or wait in it; None where it does not say."""
+        """How many run or wait in it; None if it does not say."""
         try:
             text = (await self._client.get(f"{self.url}/metrics")).text
         except httpx.HTTPError:
@@ -138,7 +138,7 @@ class ServerProcess:
         return int(sum(float(count) for count in counts)) if counts else None
 
     async def get_json(self, url: str) -> dict[str, object] | None:
-        """A small answer of a door; None where there is none."""
+        """A small answer of a door; None if there is none."""
         try:
             body = (await self._client.get(url)).json()
         except (httpx.HTTPError, ValueError):
@@ -175,7 +175,7 @@ class ServerProcess:
 
 
 def read_port(file: Path) -> int | None:
-    """The port that an engine process wrote; None where it has not yet."""
+    """The port that an engine process wrote; None if it has not yet."""
     try:
         return int(file.read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):

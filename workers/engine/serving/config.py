@@ -50,7 +50,7 @@ class ServingConfig(BaseModel):
 
     @classmethod
     def from_environment(cls) -> Self | None:
-        """That of this process; None where it is not a server of ours. ValueError where the file is not one."""
+        """That of this process; None if it is not a server of ours. ValueError if the file is not one."""
         file = os.environ.get(VARIABLE)
         return cls.model_validate_json(Path(file).read_bytes()) if file else None
 

@@ -110,7 +110,7 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
 
 
 def of(vllm_config: Any) -> Engine | None:
-    """The hooks of the engine that has this configuration; None where it is none of ours."""
+    """The hooks of the engine that has this configuration; None if it is none of ours."""
     return _engines.get(id(vllm_config))
 
 

@@ -89,7 +89,7 @@ class HiddenFolder:
         self.sweep()
 
     def open(self, request: str) -> HiddenFile | None:
-        """A new file; None where it cannot be made. `request` is a checked id, fit to be a file's name."""
+        """A new file; None if it cannot be made. `request` is a checked id, fit to be a file's name."""
         file = HiddenFile(self, self.folder / f"{request}.bin", None)
         try:
             file.stream = open(file.part, "xb", opener=_private)  # noqa: SIM115 - Path.open takes no opener

@@ -30,7 +30,7 @@ class EndedRequests:
             self._forget()
 
     def why(self, request: str) -> str | None:
-        """Why it was ended; None where it was not."""
+        """Why it was ended; None if it was not."""
         with self._lock:
             self._forget()
             found = self._ended.get(request)

@@ -30,7 +30,7 @@ class StepClock:
             self._began = None
 
     def seconds(self) -> float | None:
-        """Since the running step began; None where none runs."""
+        """Since the running step began; None if none runs."""
         began = self._began
         return None if began is None else self._now() - began
 
@@ -47,7 +47,7 @@ class StepWatch:
         self._silent_since: float | None = None
 
     def look(self, told: Mapping[str, object] | None) -> str | None:
-        """Why it is stuck, None where it is not. `told`: the door's answer to /livez, None where it gave none in time.
+        """Why it is stuck, None if it is not. `told`: the door's answer to /livez, None if it gave none in time.
 
         Looked at again and again; time in which no one looked is no silence.
         """

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Clustered:
-    """Clusters of the scored tokens. `cluster_W` is each window's cluster, −1 where the window has no usable token."""
+    """Clusters of the scored tokens. `cluster_W` is each window's cluster, −1 if the window has no usable token."""
 
     cluster_W: NDArray[np.intp]
     counts_N: Array
@@ -28,7 +28,7 @@ class Clustered:
 
     @classmethod
     def of(cls, tokens_W: Sequence[int], document_W: NDArray[np.integer]) -> Clustered:
-        """From the usable tokens of each window and its document. Raises ValueError where there is no token."""
+        """From the usable tokens of each window and its document. Raises ValueError if there is no token."""
         tokens = np.asarray(tokens_W, dtype=np.float64)
         there = tokens > 0
         if not there.any():

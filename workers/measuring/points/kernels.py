@@ -117,7 +117,7 @@ class KernelTerms:
         return found
 
     def _sides(self, setting: Setting, kept: ExitStack) -> Sides | None:
-        """Reference and point, the point's checkpoint kept from eviction by `kept`; None where it is not there."""
+        """Reference and point, the point's checkpoint kept from eviction by `kept`; None if it is not there."""
         modified = self._bench.made(setting.recipe)
         if modified is None:
             return None

@@ -73,7 +73,7 @@ class PointRecord(Contract):
 
     @classmethod
     def load(cls, file: Path) -> PointRecord | None:
-        """What `save` left; None where nothing sound is there."""
+        """What `save` left; None if nothing sound is there."""
         try:
             return cls.model_validate_json(file.read_bytes())
         except (OSError, ValidationError):

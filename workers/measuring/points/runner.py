@@ -136,7 +136,7 @@ class PointRunner:
         return self._context.scratch / "points" / f"{self.key(setting)}.json"
 
     def _one(self, setting: Setting, claimed: Callable[[], None]) -> PointRecord | None:
-        """Claims and measures a point; None where another process has it."""
+        """Claims and measures a point; None if another process has it."""
         lock = try_lock(self._claims / self.key(setting), exclusive=True)
         if lock is None:
             return None

@@ -22,7 +22,7 @@ class Choice:
 
 
 def allocate(units: Mapping[str, Sequence[Choice]], storage: float) -> dict[str, Choice]:
-    """Unit → what it has, together within `storage`. Raises ValueError where even the least of each is beyond it."""
+    """Unit → what it has, together within `storage`. Raises ValueError if even the least of each is beyond it."""
     hulls = {unit: hull(choices) for unit, choices in units.items()}
     taken = dict.fromkeys(hulls, 0)
     used = sum(choices[0].storage for choices in hulls.values())

@@ -18,7 +18,7 @@ SAMPLE_TOKENS = 512
 
 
 class Moment:
-    """`own_II`: mean of w x' x'ᵀ; `mean_I`: mean of x'; `shift_I`: mean of x − x', 0 where no source is shown. With x
+    """`own_II`: mean of w x' x'ᵀ; `mean_I`: mean of x'; `shift_I`: mean of x − x', 0 if no source is shown. With x
     the source's input, x' the quantized model's, w what a token counts (`weight_T`, of all tokens of the text in their
     order, mean 1; default: all alike). `divide_I`: what channels of x were divided by since."""
 

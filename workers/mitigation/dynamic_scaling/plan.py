@@ -54,7 +54,6 @@ class _Units:
         fisher: Mapping[str, LayerGradients],
         folder: Path,
     ) -> None:
-        assert context.calibration is not None  # noqa: S101 - a calibrated step is given one
         self._shop, self._step, self._scheme, self._fisher, self._folder = context, step, scheme, fisher, folder
         self._tokens_NL = context.calibration.tokens_NL[:WINDOWS, :TOKENS]
         self._names = {weight.name for weight in context.weights}

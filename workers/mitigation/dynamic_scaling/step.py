@@ -63,7 +63,6 @@ class DynamicScaling:
     def run(self, context: StepRun) -> None:
         """Smooths, plans bits, rounds and fits block by block, and stores the result."""
         step, text = self._step, context.calibration
-        assert text is not None  # noqa: S101 - a calibrated step is given one
         names = frozenset(weight.name for weight in context.weights)
         dtype = scale_dtype(context.source.tensors[context.weights[0].name].dtype)
         scheme = Scheme(int(step.bits), step.group_size, step.symmetric, dtype)
@@ -81,7 +80,6 @@ class DynamicScaling:
 
     def _gradients(self, context: StepRun, names: frozenset[str]) -> Gatherer:
         """The source's Fisher information at outputs of layers and blocks."""
-        assert context.calibration is not None  # noqa: S101 - a calibrated step is given one
         tokens_NL = context.calibration.tokens_NL
         folder = context.scratch / "fisher"
         folder.mkdir()
@@ -112,7 +110,6 @@ class _Work:
         gradients: Gatherer,
         planned: Mapping[str, Choice],
     ) -> None:
-        assert context.calibration is not None  # noqa: S101 - a calibrated step is given one
         self._shop, self._step, self._scheme, self._names = context, step, scheme, names
         self._gradients, self._planned = gradients, planned
         self._tokens_NL = context.calibration.tokens_NL

@@ -87,7 +87,7 @@ class Recovery:
 
     @torch.no_grad()
     def measure(self, check_cancelled: CheckCancelled = never_cancelled) -> float:
-        """Mean KL on the windows that decide, in nats a position."""
+        """Mean KL on the windows that decide, in nats per position."""
         self._objective.total, positions = 0.0, 0
         for window in self._split.held_out:
             hidden_NLD, calls = self._skeleton.calls(self._tokens_NL[window : window + 1])

@@ -1,4 +1,4 @@
-"""What the loss of a weight is expected to cost, in nats a position, from gradients of the divergence.
+"""What the loss of a weight is expected to cost, in nats per position, from gradients of the divergence.
 
 Zeroing w_oi costs ½ w² F_oi, F the diagonal of the Fisher information. Two estimates of F are at hand: E[g²], exact in
 expectation but noisy with few windows, and E[δ_o²]·E[x_i²], smooth but blind to how the two go together. Their mean is
@@ -28,7 +28,7 @@ def fisher_diagonal(of: LayerGradients) -> torch.Tensor:
 
 
 def price(weight_OI: torch.Tensor, fisher_OI: torch.Tensor) -> torch.Tensor:
-    """(O, I) ½ w² F: nats a position that zeroing each weight alone is expected to cost."""
+    """(O, I) ½ w² F: nats per position that zeroing each weight alone is expected to cost."""
     return weight_OI.to(torch.float32).square() * fisher_OI / 2
 
 

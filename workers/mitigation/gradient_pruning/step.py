@@ -63,8 +63,6 @@ class _Work:
     """One pruning of one checkpoint."""
 
     def __init__(self, step: PruneGradient, context: StepRun, teacher: CheckpointInfo, read: Read) -> None:
-        if context.calibration is None:
-            raise RuntimeError("the step is calibrated and has no text")
         self._step, self._shop, self._tokens_NL = step, context, context.calibration.tokens_NL
         self._dtype = torch.float32 if context.source.scheme == "f32" else torch.bfloat16
         self._sizes = {weight.name: weight.shape[0] * weight.shape[1] for weight in context.weights}

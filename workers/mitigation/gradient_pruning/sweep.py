@@ -23,7 +23,7 @@ def inverse_cholesky(moment_II: torch.Tensor, damping: float) -> torch.Tensor:
     """(I, I) upper triangular U with UᵀU = (H + damping · mean diagonal)⁻¹, H = E[x xᵀ].
 
     Inputs that are always 0 count as 1. The damping is raised tenfold until the matrix is positive definite in float32.
-    Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` where H is not finite.
+    Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` if H is not finite.
     """
     if not bool(torch.isfinite(moment_II).all()):
         raise HemostatError(

@@ -58,7 +58,7 @@ def export(folder: Path, factors: Mapping[str, Factors], *, base: str) -> None:
     """Writes a PEFT LoRA: adapter_config.json and adapter_model.safetensors.
 
     `factors`: by the weight's tensor name; those of rank 0 are left out. `base` is what the adapter goes on, for people
-    to read. Every module has a scale of 1 (alpha = rank), also where ranks differ. Raises OSError where the disk
+    to read. Every module has a scale of 1 (alpha = rank), also where ranks differ. Raises OSError if the disk
     refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)

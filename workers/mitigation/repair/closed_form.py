@@ -69,7 +69,7 @@ class Metric:
     @classmethod
     def of(cls, moment_II: torch.Tensor, gradient: torch.Tensor | None, outputs: int) -> "Metric":
         """`moment_II` is E[x xᵀ], `gradient` E[δ δᵀ] (O, O) or its diagonal (O) (None: every output counts the same).
-        ValueError where shapes do not fit, `HemostatError(ACTIVATIONS_NOT_FINITE)` where a moment is not finite."""
+        ValueError if shapes do not fit, `HemostatError(ACTIVATIONS_NOT_FINITE)` if a moment is not finite."""
         square = moment_II.ndim == 2 and moment_II.shape[0] == moment_II.shape[1]
         if not square or (gradient is not None and gradient.shape not in ((outputs,), (outputs, outputs))):
             shape = None if gradient is None else tuple(gradient.shape)
@@ -78,7 +78,7 @@ class Metric:
 
     def solve(self, error_OI: torch.Tensor, *, most: int | None = None) -> Factors:
         """The `most` best directions (default: all that there are), split so that both factors of a direction have the
-        same norm. ValueError where the shape does not fit."""
+        same norm. ValueError if the shape does not fit."""
         return self.divide(error_OI, most=most)[0]
 
     def divide(self, error_OI: torch.Tensor, *, most: int | None = None) -> tuple[Factors, float]:
@@ -130,7 +130,7 @@ def root_of(moment_II: torch.Tensor, *, ridge: float = RIDGE) -> torch.Tensor:
     """S (I, I), float64, with S Sᵀ = moment + ridge · mean power · identity; raises the ridge until that is
     numerically positive.
 
-    `HemostatError(ACTIVATIONS_NOT_FINITE)` where the moment is not finite.
+    `HemostatError(ACTIVATIONS_NOT_FINITE)` if the moment is not finite.
     """
     if not bool(torch.isfinite(moment_II).all()):
         raise _not_finite()

@@ -107,7 +107,7 @@ class Distiller:
 
     @torch.no_grad()
     def measure(self) -> float:
-        """Mean KL on the windows that decide, in nats a position."""
+        """Mean KL on the windows that decide, in nats per position."""
         total, count = 0.0, 0
         for window in self._split.held_out:
             self.check_cancelled()

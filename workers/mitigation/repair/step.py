@@ -52,9 +52,8 @@ class RepairStep:
         self._step = step
 
     def run(self, context: StepRun) -> None:
-        """See `WholeStep`. Raises RECIPE_NOT_APPLICABLE where the reference is of another kind than the model."""
+        """See `WholeStep`. Raises RECIPE_NOT_APPLICABLE if the reference is of another kind than the model."""
         against(context.reference, context.source, self._step, f"/candidate/recipe/{context.index}")
-        assert context.calibration is not None  # noqa: S101 - the step is a calibrated one
         with open_tensors(context.reference) as reader:
             tokens_NL = self._text(context, context.calibration, reader.read)
             _warn_of_little_text(context, tokens_NL)
@@ -160,7 +159,7 @@ class RepairStep:
         pairs: Sequence[int],
         leaving: Mapping[int, torch.Tensor],
     ) -> dict[str, Factors] | None:
-        """The factors fitted block by block; None where that was not asked for."""
+        """The factors fitted block by block; None if that was not asked for."""
         if not self._step.block_epochs:
             return None
         began, folder = time.monotonic(), context.scratch / "blocks"

@@ -178,7 +178,7 @@ class Survey:
         return f"model.layers.{self._pairs[block.index]}.{name.removeprefix(block.prefix)}"
 
     def _error(self, name: str, block: Block) -> torch.Tensor | None:
-        """W − Ŵ; None where the reference has no such weight of that shape."""
+        """W − Ŵ; None if the reference has no such weight of that shape."""
         theirs = self._theirs(name, block)
         tensor = self._reference_info.tensors.get(theirs)
         if tensor is None or tensor.shape != tuple(block.linears[name].weight.shape):

@@ -33,7 +33,7 @@ Group = tuple[str, ...]
 
 class Activations:
     """(N, L, D) hidden states in a mapped file, read and written by batches of windows; with `keep`, those that the
-    file has. Raises OSError where the disk has no room for them."""
+    file has. Raises OSError if the disk has no room for them."""
 
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: torch.dtype, *, keep: bool = False) -> None:
         self.shape, self.dtype = shape, dtype
@@ -77,7 +77,7 @@ class Block:
     def collect(self, observers: Mapping[Group, Observer]) -> None:
         """One pass of the block over all calibration text; each observer sees its group's inputs (T, I).
 
-        Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` where an input is NaN or infinite, or its square is.
+        Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` if an input is NaN or infinite, or its square is.
         """
         with ExitStack() as stack:
             for group, observer in observers.items():
@@ -153,7 +153,7 @@ class Walk:
     def blocks(self) -> Iterator[Block]:
         """Every block in turn; going on runs it once more, as it is then, to have what enters the next one.
 
-        Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` where a block's output is not finite.
+        Raises `HemostatError(ACTIVATIONS_NOT_FINITE)` if a block's output is not finite.
         """
         count = len(self.skeleton.layers)
         for index in range(count):

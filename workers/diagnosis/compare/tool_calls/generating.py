@@ -32,7 +32,7 @@ def answers_of(
     """The tokens of each answer, in order, without the token that ends it.
 
     `plan` names everything that decides them: what an earlier attempt has kept under it is taken as it is. Raises
-    WINDOW_TOO_LARGE where a prompt and its answer do not fit the context, and what the engine raises.
+    WINDOW_TOO_LARGE if a prompt and its answer do not fit the context, and what the engine raises.
     """
     longest = max(len(prompt.tokens) for prompt in prompts)
     if info.max_position is not None and longest + max_tokens > info.max_position:

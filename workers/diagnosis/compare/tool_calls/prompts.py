@@ -39,7 +39,7 @@ def prompts_of(
 ) -> list[Prompt]:
     """One prompt a conversation with tools, the first `most` of them.
 
-    Raises INVALID_REQUEST where no document has tools, or a tool's parameters are no JSON Schema (a reference to
+    Raises INVALID_REQUEST if no document has tools, or a tool's parameters are no JSON Schema (a reference to
     another document is none: nothing is fetched); and what rendering raises.
     """
     found: list[Prompt] = []
