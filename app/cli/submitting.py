@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import Parameter, Signature, cleandoc
+from pkgutil import resolve_name
 from typing import Annotated, Any, Final
 
 import typer
@@ -18,7 +19,7 @@ from app.commands.knobs import turn_all
 from app.commands.options import Written, options_of, request_of, with_fields
 from app.commands.recipes import parse_recipe
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.kind import Kind, load
+from app.kinds.kind import Kind
 from app.settings import Settings
 
 Json = dict[str, Any]
@@ -129,7 +130,7 @@ def _submit(kind: Kind, given: Json) -> None:
         dry_run=given["dry_run"],
         as_json=given["as_json"],
         details=given["details"],
-        onwards=partial(load(kind.onwards), url=url) if kind.onwards else None,
+        onwards=partial(resolve_name(kind.onwards), url=url) if kind.onwards else None,
     )
 
 

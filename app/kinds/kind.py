@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache, cached_property
-from importlib import import_module
+from functools import cached_property
+from pkgutil import resolve_name
 from typing import Any, cast, get_args
 
 from pydantic import create_model
@@ -78,7 +78,7 @@ class Kind:
 
     def call(self, of: str, *given: Any) -> Any:
         """What the function returns that is named under `of`; None if the kind has none."""
-        return load(name)(*given) if (name := getattr(self, of)) else None
+        return resolve_name(name)(*given) if (name := getattr(self, of)) else None
 
     @cached_property
     def submission(self) -> type[Submission]:
@@ -87,10 +87,3 @@ class Kind:
             f"{self.name.capitalize()}Submission", __base__=(self.request, Submission), __doc__=Submission.__doc__
         )
         return cast(type[Submission], made)
-
-
-@cache
-def load(name: str) -> Any:
-    """The object that `module:attribute` names; imports the module."""
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)

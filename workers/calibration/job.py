@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,6 @@ import torch
 from app.kinds.calibrate.calibrators import FITTED
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
-from app.kinds.kind import load
 from app.models.checkpoint import inspect
 from workers.calibration.fits import Fits
 from workers.calibration.measure import Logits, cost_microseconds, mean_kl_columns, served
@@ -151,7 +151,7 @@ class _Calibrate(Attempt):
         context, file = self._context, scratch / "blocks.safetensors"
         with self._watch.phase("blocks"):
             if not file.is_file():
-                fitted: Blocks = load(FITTED[Blocks.KIND].fit)(
+                fitted: Blocks = resolve_name(FITTED[Blocks.KIND].fit)(
                     sides,
                     sets.fit,
                     scratch,

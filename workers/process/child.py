@@ -25,10 +25,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from app.contracts.errors import HemostatError
-from app.kinds.kind import load
 from app.settings import Settings
 from workers.process.context import ChildContext
 from workers.process.failures import explain, safe_traceback, texts_of
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Compiled divergences outlive the machine's temporary files: compiling takes longer than many a job.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.home / "inductor"))
     configure_logging("child", settings.log_level)
-    handlers: Any = load(options.handlers)
+    handlers: Any = resolve_name(options.handlers)
     Child(socket.socket(fileno=options.fd), handlers, settings).serve()
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app.contracts.request import JobRequest
-from app.kinds.kind import Kind, load
+from app.kinds.kind import Kind
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -133,12 +134,12 @@ class Handlers:
 
     def handler(self, kind: str) -> Handler:
         """The handler of a kind; imports its module. Raises KeyError."""
-        found: Handler = load(self.kinds[kind].handler)
+        found: Handler = resolve_name(self.kinds[kind].handler)
         return found
 
     def helper(self, kind: str) -> Helper:
         """What helps with a kind; imports its module. Raises KeyError."""
-        found: Helper = load(self.kinds[kind].helper)
+        found: Helper = resolve_name(self.kinds[kind].helper)
         return found
 
     @property
@@ -157,5 +158,5 @@ class Handlers:
 
     def open_room(self, settings: Settings) -> Room:
         """A room without an engine yet; imports what engines need."""
-        room: Room = load(self.room)(settings)
+        room: Room = resolve_name(self.room)(settings)
         return room

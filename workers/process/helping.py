@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from pkgutil import resolve_name
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -18,7 +19,6 @@ from app.contracts.job import JobStatus
 from app.jobs.filters import Filters
 from app.jobs.record import Claim
 from app.jobs.store import JobStore
-from app.kinds.kind import load
 from app.settings import Settings
 from workers.process.context import scratch_folder
 from workers.process.drain import Drain
@@ -45,7 +45,7 @@ class Helping:
 
     async def run(self, handlers: str) -> None:
         """For ever; returns at once where the settings switch helping off, or no kind can be helped with."""
-        found: Handlers = load(handlers)
+        found: Handlers = resolve_name(handlers)
         if not self._settings.help_others or not found.shared:
             return
         while True:

@@ -8,10 +8,10 @@ Nothing is written anywhere but the reductions of a fit that is to be gone on wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pkgutil import resolve_name
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.calibrate.calibrators import FITTED
-from app.kinds.kind import load
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.hidden import Watch
 from workers.calibration.fitting.logits import Fixed
@@ -127,7 +127,7 @@ class _Fit:
         fixed = Fixed(self._objective, before)
         some = self._data.at_most(settings.rows, self._seed)
         self._progress(kind, 0, 1)
-        added = load(FITTED[kind].fit)(
+        added = resolve_name(FITTED[kind].fit)(
             fixed, some, settings, check_cancelled=self._check_cancelled, reductions=reductions
         )
         tried = _joined(before, added)
@@ -139,7 +139,7 @@ class _Fit:
         if not isinstance(before, Identity | Blocks):
             raise ValueError(f"{kind} must be the only hidden correction of a composition")  # noqa: TRY004
         watch = Watch(self._look(kind), kl, self._progress, self._check_cancelled, reductions)
-        fitter = load(FITTED[kind].fit)
+        fitter = resolve_name(FITTED[kind].fit)
         made, early = fitter(self._objective, self._data, self._spec.settings, seed=self._seed, watch=watch)
         if early:
             self._early.append(kind)

@@ -1,12 +1,12 @@
 """A calibrator needs its class, its fit and a line for each: here one that only tests know."""
 
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
 
 from app.kinds.calibrate.calibrators import FITTED, Fitted, named
-from app.kinds.kind import load
 from tests.support.calibration import make_data
 from tests.support.position_calibrator import PositionTemperature, feature
 from workers.calibration.fitting.fit import fit
@@ -38,7 +38,7 @@ def test_a_known_slope_is_found_and_comes_back_from_disk(tmp_path: Path) -> None
 def test_whatever_can_be_fitted_can_be_loaded_under_the_same_name() -> None:
     for name, line in FITTED.items():
         assert name == KINDS[name].KIND
-        assert callable(load(line.fit))
+        assert callable(resolve_name(line.fit))
 
 
 def test_it_composes_and_has_words() -> None:

@@ -3,12 +3,12 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from pydantic import ValidationError
 
 from app.kinds.compare.request import CompareRequest
-from app.kinds.kind import load
 from app.kinds.registry import KINDS
 from workers.diagnosis.registry import HANDLERS
 
@@ -28,7 +28,7 @@ def test_every_name_in_the_registry_is_defined():
 
 
 def test_a_handler_is_imported_by_its_name():
-    assert load("workers.diagnosis.registry:HANDLERS") is HANDLERS
+    assert resolve_name("workers.diagnosis.registry:HANDLERS") is HANDLERS
 
 
 def test_a_request_is_validated_as_its_kind():
