@@ -41,17 +41,3 @@ SCORES = {(model, task): tuple(map(float, row)) for model, task, *row in csv.rea
 
 # 100 (best − worst) / best of a cell: mean and largest over the models, in per cent, as stated of the table.
 SPREADS = {"MBPP": (18.0, 52.0), "GSM8K": (10.8, 25.5), "Wikinews": (4.0, None)}
-
-# In how many of the 27 cells a decoder is the worst and the best, and the mean over models of a decoder in a task, as
-# stated of the table; of the third task the means of all decoders lie between the two numbers.
-GREEDY_WORST, GREEDY_BEST = 13, 1
-MOST_OFTEN_BEST = {"CS": 6, "Temp": 5, "FSD": 4, "FSD-d": 4}
-MEANS = {
-    ("MBPP", "Greedy"): 33.4,
-    ("MBPP", "CS"): 35.3,
-    ("MBPP", "Temp"): 35.3,
-    ("GSM8K", "Greedy"): 56.4,
-    ("GSM8K", "FSD-d"): 61.1,
-    ("GSM8K", "Temp"): 60.6,
-}
-FLAT = ("Wikinews", 24.8, 25.2)

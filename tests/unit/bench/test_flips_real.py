@@ -9,9 +9,8 @@ from scipy import stats
 
 from tests.bench import flips_real
 from tests.bench.flips_real import LEFT_OUT, Predicted, predicted, rows_of
-from tests.bench.flips_runs import BENCH, RECIPES, RUNS, Told, read
+from tests.bench.flips_runs import BENCH, RECIPES, RUNS, read
 from tests.bench.flips_tasks import ITEMS
-from tests.bench.rows import Row
 from tests.bench.rows import read as read_rows
 from tests.unit.workers.analysis.flips.simulation import World, draw
 from workers.analysis.flips.prediction import Predictor
@@ -81,12 +80,3 @@ def test_the_runs_are_of_one_machine_each_recipe_on_each_task_once_and_name_no_f
     assert recipes <= set(RECIPES)
     assert tasks == {"example", *ITEMS}
     assert "/" not in RUNS.read_text(encoding="utf-8")
-
-
-def test_runs_of_two_machines_are_not_put_together() -> None:
-    one, other = (
-        Told(run, "quantize.nf4", Row(BENCH, "processor", name, 2.0, "cores"))
-        for run, name in zip(DRAWN, ("this", "another"), strict=False)
-    )
-    with pytest.raises(ValueError, match="too many values"):
-        list(flips_real.rows([one, other]))

@@ -1,4 +1,4 @@
-from tests.bench.mitigation import articles_of, versions_of, with_those_held_against
+from tests.bench.mitigation import versions_of, with_those_held_against
 from tests.bench.mitigation_cases import CASES, Case
 from workers.mitigation.repair.step import RepairStep
 from workers.surgery.application import SURGERY_VERSION
@@ -13,13 +13,6 @@ def test_a_case_comes_behind_those_that_it_is_held_against() -> None:
     assert sorted(everything) == sorted(CASES)
     for case in CASES.values():
         assert all(everything.index(other) < everything.index(case.name) for other in case.against), case.name
-
-
-def test_articles_are_what_stands_between_titles() -> None:
-    long, short = "word " * 300, "word"
-    text = f" = One = \n {long}\n = = A section = = \n {long}\n = Two = \n {short}\n = Three = \n {long}"
-    assert [article.splitlines()[0].strip() for article in articles_of(text)] == ["= One =", "= Three ="]
-    assert "A section" in articles_of(text)[0]
 
 
 def test_versions_are_those_of_the_code_that_makes_the_checkpoint() -> None:

@@ -41,8 +41,6 @@ def test_a_ratio_is_judged_as_it_is_now_and_not_as_it_was_kept() -> None:
     ("device", "name"),
     [
         ("cpu x86_64 avx512+bf16 2 threads", "cpu-x86_64-avx512-bf16-2-threads.csv"),
-        ("cpu x86_64 avx2+float32 products 2 threads", "cpu-x86_64-avx2-float32-products-2-threads.csv"),
-        ("cuda NVIDIA H100 80GB HBM3 9.0", "cuda-NVIDIA-H100-80GB-HBM3-9.0.csv"),
         ("cuda Tesla T4 (rev/A)", "cuda-Tesla-T4-rev-A.csv"),
     ],
 )

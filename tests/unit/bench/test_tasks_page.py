@@ -37,8 +37,3 @@ def test_a_flip_rate_beyond_its_prediction_is_told() -> None:
     assert "| 7 [3, 14]; **not held** |" in told(task("hellaswag", "worse", harmful=160))
     assert "| 7 [3, 14], outside what was seen |" in told(task("hellaswag", "worse", prediction="outside"))
     assert "| – |" in told(task("hellaswag", "worse", prediction="none"))
-
-
-def test_code_that_was_not_run_is_told_with_the_reason() -> None:
-    lines = told(task("hellaswag", "equivalent"), refused="code_sandbox_unavailable").splitlines()
-    assert lines[-1] == "- HumanEval, 4 bits: not run, `code_sandbox_unavailable`."

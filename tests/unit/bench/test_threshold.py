@@ -1,6 +1,5 @@
 """What the simulations of the threshold draw, and how their answers become rows."""
 
-from collections import Counter
 from typing import get_args
 
 import numpy as np
@@ -8,9 +7,6 @@ import pytest
 
 from tests.bench import threshold
 from tests.support.knee_documents import Errors, around
-from tests.support.knees import SCENARIOS
-
-OTHER = "{}, {} documents, other texts".format(*threshold.AGAIN)
 
 
 def test_straight_curves_have_the_noise_that_the_case_names() -> None:
@@ -43,28 +39,3 @@ def test_curves_over_documents_are_those_of_their_documents() -> None:
         assert losses is not None
         assert len(losses.tokens_D) == 20
         np.testing.assert_allclose(curve.log_N, losses.logs())
-
-
-def test_a_row_holds_the_share_of_each_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    found = Counter({"no transition in range": 3, "transition": 1})
-    rows = threshold.rows_of("straight", "a line", found, "no transition in range")
-    assert [(row.metric, row.value) for row in rows] == [
-        ("no_transition_in_range", 0.75),
-        ("transition", 0.25),
-        ("simulations", 4),
-    ]
-    assert "3 of 4" in capsys.readouterr().err
-
-
-def test_the_cell_that_is_drawn_anew_has_other_texts() -> None:
-    name, documents = threshold.AGAIN
-    first, other = (
-        next(threshold.knee_documents(SCENARIOS[name], documents, 1, seed))[1]
-        for seed in (threshold.TEXTS, threshold.OTHER_TEXTS)
-    )
-    assert first.sum_PD.shape == other.sum_PD.shape
-    assert not np.isclose(first.sum_PD, other.sum_PD).any()
-    (coverage, width, simulations) = threshold.again(1)
-    assert coverage.case == OTHER
-    assert (coverage.value in {0.0, 1.0}, simulations.value) == (True, 1)
-    assert width.value > 0

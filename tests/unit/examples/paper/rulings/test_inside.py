@@ -2,7 +2,6 @@
 
 import pytest
 
-from app.contracts.report import Mean
 from examples.paper.finding import NoNumberError
 from examples.paper.rulings.inside import attention, cascade
 from examples.paper.rulings.reports import Reports
@@ -26,11 +25,9 @@ def shifted(early, middle, late, rounded=0.1, pruned=0.15):
     ("expanded", "outcome"),
     [
         ((0.3, 0.3, 0.3), "confirmed"),
-        ((0.3, 0.3, 0.12), "confirmed"),
         ((0.01, 0.01, 0.12), "refuted"),
         ((0.3, 0.12, 0.12), "not identifiable"),
-        ((0.3, 0.3, 0.01), "not identifiable"),
-        ((0.12, 0.12, 0.12), "not identifiable"),  # above one compressed model and below the other
+        ((0.12, 0.12, 0.12), "not identifiable"),
     ],
 )
 def test_expansions_disrupt_where_they_lie_above_both_compressed_models(expanded, outcome):
@@ -66,7 +63,6 @@ def test_blocks_that_are_not_there_are_named_with_the_reason():
     [
         ((2, 1.5, 2.5), (3, 2, 4), "confirmed"),
         ((0.5, 0.4, 0.6), (0.7, 0.6, 0.8), "refuted"),
-        ((2, 1.5, 2.5), (0.7, 0.6, 0.8), "not identifiable"),
         ((2, 0.9, 2.5), (3, 2, 4), "not identifiable"),
     ],
 )
@@ -82,10 +78,8 @@ GROWS, OPEN, DAMPS = (1.2, 1.1, 1.3), (1.05, 0.9, 1.2), (0.9, 0.8, 0.95)
     ("rounded", "pruned", "outcome"),
     [
         ((GROWS, GROWS, OPEN), (GROWS, GROWS, DAMPS), "confirmed"),
-        ((GROWS, OPEN, OPEN, GROWS), (GROWS, GROWS), "not identifiable"),  # half is not more than half
-        ((GROWS, GROWS), (DAMPS, DAMPS), "not identifiable"),
+        ((GROWS, OPEN, OPEN, GROWS), (GROWS, GROWS), "not identifiable"),
         ((DAMPS, DAMPS, GROWS), (DAMPS, DAMPS, OPEN), "refuted"),
-        ((OPEN, OPEN), (OPEN, OPEN), "not identifiable"),  # errors that merely point the same way
     ],
 )
 def test_errors_that_add_up_are_no_cascade_unless_layers_make_them_grow(rounded, pruned, outcome):
@@ -97,27 +91,7 @@ def test_errors_that_add_up_are_no_cascade_unless_layers_make_them_grow(rounded,
     assert f"Half zeros, Wanda: {grown[1]} of {len(pruned)} layers" in finding.sentence
 
 
-def test_the_layers_of_least_middle_and_most_growth_are_shown():
-    given = inside(amplified=[(value, value - 0.1, value + 0.1) for value in (1.5, 1.2, 1.9, 1.3, 1.4)])
-    finding = cascade(Reports({"rounded-inside": given, "pruned-inside": inside()}))
-    shown = [(figure.what, figure.value) for figure in finding.figures if figure.what.startswith("four bits, ")]
-    assert shown == [("four bits, layer 2", 1.2), ("four bits, layer 5", 1.4), ("four bits, layer 3", 1.9)]
-
-
 def test_a_model_whose_layers_are_entered_by_no_error_has_no_cascade():
     bare = inside(amplified=())
     with pytest.raises(NoNumberError, match="four bits: no layer has an amplification"):
         cascade(Reports({"rounded-inside": bare, "pruned-inside": inside()}))
-
-
-def test_a_layer_without_an_interval_is_one_of_the_layers_and_on_neither_side():
-    given = inside(amplified=[GROWS, GROWS, OPEN, OPEN])
-    assert given.internals is not None
-    assert given.internals.activations is not None
-    steps = list(given.internals.activations.steps)
-    steps[-1] = steps[-1].model_copy(update={"amplification": Mean(mean=1.3, ci=None)})
-    block = given.internals.activations.model_copy(update={"steps": tuple(steps)})
-    bare = given.model_copy(update={"internals": given.internals.model_copy(update={"activations": block})})
-    finding = cascade(Reports({"rounded-inside": bare, "pruned-inside": inside(amplified=[GROWS, GROWS, GROWS])}))
-    assert finding.outcome == "not identifiable"
-    assert "Four bits: 2 of 4 layers amplify the incoming error" in finding.sentence

@@ -21,12 +21,7 @@ SMALL = ((0.0, -0.01, 0.01), "no_departure_shown")
 
 @pytest.mark.parametrize(
     ("other", "outcome"),
-    [
-        ((0.01, 0.005, 0.019), "confirmed"),
-        ((0.05, 0.03, 0.07), "refuted"),
-        ((-0.05, -0.07, -0.03), "refuted"),
-        ((0.02, 0.01, 0.03), "not identifiable"),
-    ],
+    [((0.01, 0.005, 0.019), "confirmed"), ((0.05, 0.03, 0.07), "refuted"), ((0.02, 0.01, 0.03), "not identifiable")],
 )
 def test_interactions_at_safe_settings_against_the_margin(other, outcome):
     finding = additive_inside(reports(SAFE, one=SMALL, other=(other, "no_departure_shown")))
@@ -50,12 +45,8 @@ HINTS_MORE, HINTS_LESS = ((0.02, 0.01, 0.03), "no_departure_shown"), ((-0.02, -0
     [
         ((COMPOUNDS, COMPOUNDS, SMALL), "confirmed"),
         ((OVERLAPS, OVERLAPS, SMALL), "refuted"),
-        ((COMPOUNDS, COMPOUNDS, OVERLAPS), "not identifiable"),
         ((OVERLAPS, OVERLAPS, HINTS_MORE), "not identifiable"),
-        ((COMPOUNDS, COMPOUNDS, HINTS_LESS), "not identifiable"),
-        ((COMPOUNDS, SMALL), "not identifiable"),  # half is not more than half
-        ((OVERLAPS, SMALL), "not identifiable"),
-        ((SMALL, SMALL), "not identifiable"),
+        ((COMPOUNDS, SMALL), "not identifiable"),
     ],
 )
 def test_kinds_outside_the_safe_zone(settings, outcome):
