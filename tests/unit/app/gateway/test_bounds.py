@@ -50,6 +50,7 @@ def test_what_is_within_the_limits_passes(body):
         ({"prompt_logprobs": -1}, "prompt_logprobs"),
         ({"temperature": "0.5"}, "temperature"),
         ({"temperature": True}, "temperature"),
+        ({"temperature": 2.1}, "temperature"),
         ({"temperature": 10**400}, "temperature"),
         ({"top_p": -0.1}, "top_p"),
         ({"min_p": [0.1]}, "min_p"),

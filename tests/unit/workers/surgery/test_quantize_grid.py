@@ -16,6 +16,13 @@ def test_four_weights_by_hand():
     assert grid.nearest(torch.tensor([[-1.0, 0.25, 1.25, 0.5]])).tolist() == [[-0.75, 0.0, 1.5, 0.75]]
 
 
+def test_a_group_of_one_sign_spans_to_zero():
+    for sign, zero in ((1, 0), (-1, 3)):
+        weight = sign * torch.tensor([[3.0, 4.0, 5.0, 6.0]])
+        grid = fit(weight, bits=2, group_size=4, symmetric=False, dtype=torch.bfloat16)
+        assert (grid.scale_OG.item(), grid.zero_OG.item()) == (2.0, zero)  # from 0 to 6 in three steps
+
+
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize(("bits", "group_size"), [(2, 8), (3, 32), (4, 8), (4, None), (8, 32), (8, None)])
 def test_it_is_round_to_nearest_but_for_the_scales_storage(bits, group_size, symmetric):

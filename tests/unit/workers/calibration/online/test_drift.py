@@ -99,7 +99,8 @@ def test_the_simulation_and_the_detector_are_the_same() -> None:
 
 
 def test_the_first_requests_are_learning_and_an_alarm_may_come_at_once() -> None:
-    _, decisions = fed([0.1] * 25)
+    memory, decisions = fed([0.1] * 25)
+    assert memory.episode == 1
     assert [decision.state for decision in decisions] == [DriftState.LEARNING] * 19 + [DriftState.OK] * 6
     _, decisions = fed([3.0] * 10)
     assert DriftState.ALARM in {decision.state for decision in decisions}
