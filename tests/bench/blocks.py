@@ -160,7 +160,7 @@ class Bench:
             self.domain_T == "wikitext", "wikitext", np.where(np.isin(self.domain_T, FITTED), "own", "other")
         )
         head = Head.load(model)
-        self._divergence = Divergence(head, head, precision=arithmetic("fast"))
+        self._divergence = Divergence(head, head, precision=arithmetic("fast", "cpu"), device="cpu")
 
     def cut(self, documents: Sequence[TextDocument]) -> Corpus:
         """The whole windows of documents."""

@@ -138,7 +138,7 @@ def bench_compare(home: Path) -> list[Row]:
     candidate_TD = torch.cat([state[:-1] for state in hidden])
     reference_TD = candidate_TD.flip(0).contiguous()  # any other states cost the same
     next_T = np.concatenate([window[1:] for window in windows])
-    divergence = Divergence(Head.load(MODEL), Head.load(modified.path))
+    divergence = Divergence(Head.load(MODEL), Head.load(modified.path), device="cpu")
     compiling = timed(divergence.warm_up)
     forward, pure, passes, jobs = [], [], [], []
     for repeat in range(REPEATS):

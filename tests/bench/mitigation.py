@@ -147,7 +147,7 @@ class Bench:
                 engine,
                 corpus.windows,
                 lambda index, name=name: self.hidden[name][index],  # type: ignore[misc]
-                Divergence(self.head, head),
+                Divergence(self.head, head, device="cpu"),
                 context=self.context,
                 phase="candidate",
             )

@@ -43,7 +43,7 @@ BITS = {8: 0.006, 6: 0.025, 4: 0.1}
 
 
 def values_of(given_case: Case, precision: Precision) -> TokenValues:
-    divergence = Divergence(given_case.reference, given_case.candidate, precision=precision)
+    divergence = Divergence(given_case.reference, given_case.candidate, precision=precision, device="cpu")
     return divergence(given_case.reference_TD, given_case.candidate_TD, given_case.next_T)
 
 

@@ -43,7 +43,7 @@ def main(folder: Path) -> dict[str, Any]:
     """What every place says of it."""
     count = DOCUMENTS * EACH
     given = case(make_head(320, 16, spread=3.0), make_head(320, 16, spread=3.0), count, by=0.2)
-    values = Divergence(given.reference, given.candidate, precision="float32")(
+    values = Divergence(given.reference, given.candidate, precision="float32", device="cpu")(
         given.reference_TD, given.candidate_TD, given.next_T
     )
     logits = logits64(given.reference, given.reference_TD), logits64(given.candidate, given.candidate_TD)

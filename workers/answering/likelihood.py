@@ -69,7 +69,7 @@ def likelihoods(
     other = room.engine(
         sides.candidate.info, length, dtype=sides.dtype, load=False, check_cancelled=context.check_cancelled
     )
-    divergence = Divergence(sides.reference.head, sides.candidate.head, precision="float32")
+    divergence = Divergence(sides.reference.head, sides.candidate.head, precision="float32", device=room.pool.device)
     plan = plan_fingerprint([key, sides.candidate.weights, str(other.identity), "float32"])
     values, _ = divergence_of(
         other,

@@ -69,7 +69,7 @@ _COUNTS = (
 )
 
 
-def arithmetic(precision: Precision, device: str | torch.device = "cpu") -> Precision:
+def arithmetic(precision: Precision, device: str | torch.device) -> Precision:
     """What a divergence that was asked for in `precision` is computed in: on a CPU without bf16 products float32 is the
     faster one, and no less exact."""
     return "float32" if torch.device(device).type == "cpu" and lacking(torch.bfloat16) else precision
@@ -105,7 +105,7 @@ class Divergence:
     """
 
     def __init__(
-        self, reference: Head, candidate: Head, *, precision: Precision = "fast", device: str | torch.device = "cpu"
+        self, reference: Head, candidate: Head, *, precision: Precision = "fast", device: str | torch.device
     ) -> None:
         if reference.vocabulary != candidate.vocabulary:
             raise HemostatError(
@@ -193,13 +193,16 @@ class Divergence:
         """
         tokens_T = torch.as_tensor(next_T).to(torch.int64)
         self._check(reference_TD, candidate_TD, tokens_T)
+        if not len(tokens_T):
+            return TokenValues.concat([])
         parts = []
         with _sums_in_float32(), torch.inference_mode():
             for start in range(0, tokens_T.shape[0], self.chunk):
                 check_cancelled()
                 rows = slice(start, start + self.chunk)
                 parts.append(self._chunk(reference_TD[rows], candidate_TD[rows], tokens_T[rows]))
-        return TokenValues.concat(parts)
+            # Read once a call: the host waits for a GPU at each reading.
+            return _token_values(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
 
     def warm_up(self) -> None:
         """Compile now, not in the first call: some fifteen seconds, three where the cache on disk knows the graphs."""
@@ -219,7 +222,10 @@ class Divergence:
         if tokens_T.numel() and not 0 <= int(tokens_T.min()) <= int(tokens_T.max()) < self.reference.vocabulary:
             raise ValueError(f"token ids reach outside the vocabulary of {self.reference.vocabulary}")
 
-    def _chunk(self, reference_TD: torch.Tensor, candidate_TD: torch.Tensor, tokens_T: torch.Tensor) -> TokenValues:
+    def _chunk(
+        self, reference_TD: torch.Tensor, candidate_TD: torch.Tensor, tokens_T: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `_token_values` takes, of one chunk, on the device."""
         count = tokens_T.shape[0]
         h, k = self._rows(reference_TD), self._rows(candidate_TD)
         sound_2C = torch.stack([self._bounded(h, self.reference), self._bounded(k, self.candidate)])
@@ -236,7 +242,7 @@ class Divergence:
             R_CR, valid_CR, next_C, a_CP, d_CP, h, k, self._weight_PD, self._other_PD, *self._biases
         )
         flat = (R_CR + self._row_C1 * a_CP.shape[1]).view(-1)
-        a_CP.view(-1).index_put_((flat,), a_CP.new_tensor(GONE))
+        a_CP.view(-1).index_fill_(0, flat, GONE)
         tile = (a_CP, d_CP, *self._biases, max_a, shift)
         rest_a, rest_b, moved = (part.sum(1, keepdim=True) for part in self._graphs.normalise(*tile))
         sum_a, sum_b = sum_a + rest_a, sum_b + rest_b
@@ -252,7 +258,7 @@ class Divergence:
         for row, distance in zip(values, DISTANCES, strict=False):
             row.clamp_(max=distance.most)
         counts[2:] += sums[summed:].to(torch.int32) + 1
-        return _token_values(values[:, :count], torch.cat([counts, tops])[:, :count], sound_2C[:, :count])
+        return values[:, :count], torch.cat([counts, tops])[:, :count], sound_2C[:, :count]
 
     def _rows(self, hidden_TD: torch.Tensor) -> torch.Tensor:
         """A chunk's hidden states on the device in float32, padded to the chunk's size."""

@@ -30,12 +30,17 @@ class EngineIdentity:
     batch_tokens: int
 
     @property
+    def processor(self) -> str:
+        """ "cpu" or "cuda"."""
+        return "cpu" if self.device.startswith("cpu ") else "cuda"
+
+    @property
     def mode(self) -> str:
         """How a forward pass is executed."""
         if self.compiled:
             return "compiled"
         # Engines on a CPU add and norm in one loop (`norms.py`), which rounds a few numbers in a million otherwise.
-        return "eager with fused norms" if self.device.startswith("cpu ") else "eager"
+        return "eager with fused norms" if self.processor == "cpu" else "eager"
 
     def __str__(self) -> str:
         parts = (f"{self.name} {self.version}", self.device, self.dtype, self.mode, f"batches to {self.batch_tokens}")

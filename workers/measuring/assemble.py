@@ -143,7 +143,7 @@ def provenance(request: JobRequest, conditions: Conditions, *, sides: Sides, cor
         execution=execution(engine, sides.reference.info),
         device=engine.device,
         dtype=engine.dtype,
-        precision=arithmetic(conditions.precision),
+        precision=arithmetic(conditions.precision, engine.processor),
         head=sides.candidate.head.fingerprint,
         reference=_model(sides.reference),
         candidate=_candidate(sides),
@@ -173,7 +173,7 @@ def provenance(request: JobRequest, conditions: Conditions, *, sides: Sides, cor
 def execution(engine: EngineIdentity, reference: CheckpointInfo) -> str:
     """How forward passes ran. The size of a batch is the reference's: a smaller candidate may have larger ones by the
     same rule, and is compared all the same."""
-    tokens = step_tokens(reference, engine.batch_tokens, "cpu" if engine.device.startswith("cpu ") else "cuda")
+    tokens = step_tokens(reference, engine.batch_tokens, engine.processor)
     return f"{engine.mode}, batches of at most {tokens:,} tokens"
 
 

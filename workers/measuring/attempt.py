@@ -209,6 +209,7 @@ class Attempt:
                 store=self._store,
                 key=scored.key,
                 precision=precision,
+                device=self._room.pool.device,
                 context=self._context,
             )
 

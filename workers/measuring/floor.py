@@ -73,6 +73,7 @@ def noise_floor(
     store: ReferenceStore,
     key: str,
     precision: Precision,
+    device: str,
     context: JobContext,
 ) -> Floor:
     """The reference against itself with one window an engine step instead of many: of a few windows, and of more where
@@ -88,7 +89,7 @@ def noise_floor(
             engine,
             [corpus.windows[index] for index in chosen],
             lambda index: stored.window(chosen[index]),
-            Divergence(reference.head, reference.head, precision=precision),
+            Divergence(reference.head, reference.head, precision=precision, device=device),
             context=context,
             phase="noise_floor",
             batch=1,
@@ -166,6 +167,7 @@ def kernel_term(
     plain: Dequantized,
     *,
     precision: Precision,
+    device: str,
     context: JobContext,
 ) -> KernelTerm:
     """KL(dequantized ‖ packed) at the chosen windows' scored positions, with the packed candidate in `engine`, or its
@@ -175,7 +177,7 @@ def kernel_term(
         engine,
         [corpus.windows[index] for index in plain.chosen],
         plain.stored.window,
-        Divergence(plain.head, sides.candidate.head, precision=precision),
+        Divergence(plain.head, sides.candidate.head, precision=precision, device=device),
         context=context,
         phase="kernel_term",
     )

@@ -209,6 +209,7 @@ class PairAttempt(Attempt):
     def measure(self, pair: Pair, precision: Precision) -> Measured:
         """The candidate's values over the whole text. Raises what engines raise, and what head checks do."""
         sides, corpus, watch, context = pair.sides, pair.corpus, self._watch, self._context
+        device = self._room.pool.device
         positions = positions_of(corpus)
         run = self._reference(sides, corpus, precision)
         plain = self._dequantized(sides, corpus, run)
@@ -221,7 +222,7 @@ class PairAttempt(Attempt):
                 engine,
                 corpus.windows,
                 run.window,
-                Divergence(sides.reference.head, sides.candidate.head, precision=precision),
+                Divergence(sides.reference.head, sides.candidate.head, precision=precision, device=device),
                 context=context,
                 phase="candidate",
                 scratch=Scratch.open(context.scratch / "candidate", plan),
@@ -229,7 +230,9 @@ class PairAttempt(Attempt):
         term = None
         if plain is not None:
             with watch.phase("kernel_term"):
-                term = kernel_term(engine, sides, corpus, positions, plain, precision=precision, context=context)
+                term = kernel_term(
+                    engine, sides, corpus, positions, plain, precision=precision, device=device, context=context
+                )
         return Measured(
             request=self._shared,
             context=context,

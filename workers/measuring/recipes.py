@@ -272,7 +272,7 @@ class Bench:
             engine,
             [part.corpus.windows[index] for index in part.windows],
             lambda index: stored.window(part.windows[index]),
-            Divergence(self._reference.head, head, precision=PRECISION),
+            Divergence(self._reference.head, head, precision=PRECISION, device=self._room.pool.device),
             context=context,
             phase=phase,
             scratch=Scratch.open(folder, plan),

@@ -115,7 +115,7 @@ class Scorer:
     """
 
     def __init__(
-        self, reference: Head, candidate: Head, *, precision: Precision = "fast", device: str | torch.device = "cpu"
+        self, reference: Head, candidate: Head, *, precision: Precision = "fast", device: str | torch.device
     ) -> None:
         self.device = torch.device(device)
         self._divergence = Divergence(reference, candidate, precision=precision, device=device)

@@ -176,7 +176,9 @@ class _Trajectory(Attempt):
                 StoredStates(own.stored),
                 corpus.windows,
                 lambda place: scored.stored.window(numbers[place]),
-                Divergence(sides.reference.head, sides.candidate.head, precision=PRECISION),
+                Divergence(
+                    sides.reference.head, sides.candidate.head, precision=PRECISION, device=self._room.pool.device
+                ),
                 context=context,
                 phase="divergence",
                 scratch=Scratch.open(context.scratch / "values" / plan[:32], plan),

@@ -52,7 +52,7 @@ def demo_oracle(demo_states: DemoStates, demo_head: Head) -> dict[int, dict[str,
 def test_means_on_the_demo_model_agree_with_float64(
     demo_states: DemoStates, demo_head: Head, demo_oracle: dict[int, dict[str, np.ndarray]], precision: Precision
 ) -> None:
-    divergence = Divergence(demo_head, demo_head, precision=precision)
+    divergence = Divergence(demo_head, demo_head, precision=precision, device="cpu")
     previous = 0.0
     for bits, candidate_TD in demo_states.candidates.items():
         found = divergence(demo_states.reference_TD, candidate_TD, demo_states.next_T)
@@ -78,7 +78,7 @@ def test_two_rounded_heads_would_overstate_the_eight_bit_model(demo_states: Demo
 
 def test_the_demo_model_has_exactly_no_divergence_from_itself(demo_states: DemoStates, demo_head: Head) -> None:
     h = demo_states.reference_TD
-    found = Divergence(demo_head, demo_head)(h, h.clone(), demo_states.next_T)
+    found = Divergence(demo_head, demo_head, device="cpu")(h, h.clone(), demo_states.next_T)
     for name in ("kl", "reverse_kl", "js", "tv"):
         assert not getattr(found, name).any(), name
 
@@ -89,9 +89,9 @@ def test_compiled_graphs_give_what_the_eager_operations_give() -> None:
     candidate = replace(reference, weight_VD=disturbed(reference.weight_VD, 0.02), softcap=9.0, scale=0.8)
     given: Case = case(reference, candidate, 200, by=0.05)
     arguments = (given.reference_TD, given.candidate_TD, given.next_T)
-    compiled = Divergence(reference, candidate)(*arguments)
+    compiled = Divergence(reference, candidate, device="cpu")(*arguments)
     with torch.compiler.set_stance("force_eager"):
-        eager = Divergence(reference, candidate)(*arguments)
+        eager = Divergence(reference, candidate, device="cpu")(*arguments)
     for name in FIELDS:
         one, other = getattr(compiled, name), getattr(eager, name)
         if one.dtype.kind == "f":
@@ -106,12 +106,12 @@ def test_compiled_graphs_give_what_the_eager_operations_give() -> None:
 
 
 def test_one_compilation_serves_every_number_of_positions(demo_states: DemoStates, demo_head: Head) -> None:
-    divergence = Divergence(demo_head, demo_head)
+    divergence = Divergence(demo_head, demo_head, device="cpu")
     divergence.warm_up()
     h, k, tokens = demo_states.reference_TD, demo_states.candidates[4], demo_states.next_T
     whole = divergence(h, k, tokens)
     with torch._dynamo.config.patch(error_on_recompile=True):
-        again = Divergence(demo_head, demo_head)  # another job on the same head
+        again = Divergence(demo_head, demo_head, device="cpu")  # another job on the same head
         for rows in (slice(0, 1), slice(5, 132), slice(0, 129), slice(0, 256)):
             part = again(h[rows], k[rows], tokens[rows])
             assert np.array_equal(part.kl, whole.kl[rows])

@@ -11,7 +11,7 @@ from tests.support.distributions import hidden_states, make_head
 from workers.distributions.divergence import Divergence
 
 head = make_head(16_384, 256, spread=3.0)
-divergence = Divergence(head, head)
+divergence = Divergence(head, head, device="cpu")
 parts = []
 for part in range(10):
     h = hidden_states(2_000, 256, seed=part)

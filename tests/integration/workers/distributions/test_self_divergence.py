@@ -16,7 +16,7 @@ from workers.distributions.divergence import Divergence
 found = {}
 for name, form in json.loads(sys.argv[1]).items():
     head, h = make_head(1000, 64, spread=6.0, **form), hidden_states(300, 64)
-    values = Divergence(head, head)(h, h.clone(), torch.arange(300))
+    values = Divergence(head, head, device="cpu")(h, h.clone(), torch.arange(300))
     found[name] = [float(getattr(values, one).max()) for one in ("kl", "reverse_kl", "js", "tv")]
 print(json.dumps(found))
 """

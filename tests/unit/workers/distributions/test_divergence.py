@@ -134,7 +134,7 @@ def test_equal_logits_of_states_of_two_widths_differ_by_rounding_alone(
 @pytest.mark.parametrize("heads", ["plain", "bias, soft cap and scale"])
 def test_no_divergence_of_equal_rows_depends_on_the_order_in_which_a_compiler_adds(heads: str) -> None:
     head, h = HEADS[heads][0], hidden_states(200, 64)
-    divergence = Divergence(head, head)
+    divergence = Divergence(head, head, device="cpu")
     in_order = divergence._graphs.normalise
 
     def in_another_order(*tile: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -235,7 +235,7 @@ def test_the_last_chunk_is_as_good_as_any() -> None:
     """Whatever the number of positions, and however they are divided, the values are the same bits."""
     chunk = CHUNK["cpu"]
     given_case = case(PLAIN, PLAIN, 2 * chunk + 44, by=0.05)
-    divergence = Divergence(PLAIN, PLAIN)
+    divergence = Divergence(PLAIN, PLAIN, device="cpu")
     h, k, tokens = given_case.reference_TD, given_case.candidate_TD, given_case.next_T
     whole = divergence(h, k, tokens)
     for cuts in ([0, 1, chunk, 2 * chunk + 44], [0, chunk - 1, chunk + 1, 2 * chunk + 44]):
@@ -296,7 +296,7 @@ def test_on_a_gpu_partial_sums_are_float32_while_it_runs_and_as_before_afterward
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = before  # type: ignore[assignment]
     try:
         found = allowed()
-        Divergence(PLAIN, PLAIN)(
+        Divergence(PLAIN, PLAIN, device="cpu")(
             given_case.reference_TD,
             given_case.candidate_TD,
             given_case.next_T,
@@ -310,7 +310,7 @@ def test_on_a_gpu_partial_sums_are_float32_while_it_runs_and_as_before_afterward
 
 def test_vocabularies_must_be_of_one_size() -> None:
     with pytest.raises(HemostatError) as caught:
-        Divergence(PLAIN, make_head(1001, 64))
+        Divergence(PLAIN, make_head(1001, 64), device="cpu")
     assert caught.value.code == ErrorCode.VOCABULARY_MISMATCH
     assert "1000" in caught.value.detail
     assert "1001" in caught.value.detail
@@ -321,6 +321,6 @@ def test_a_processor_without_products_of_bf16_computes_in_float32_and_says_so(
     monkeypatch: pytest.MonkeyPatch, none: bool, computed: str
 ) -> None:
     monkeypatch.setattr(divergence_module, "lacking", lambda _: none)
-    assert arithmetic("fast") == computed
-    assert arithmetic("float32") == "float32"
+    assert arithmetic("fast", "cpu") == computed
+    assert arithmetic("float32", "cpu") == "float32"
     assert arithmetic("fast", "cuda") == "fast"

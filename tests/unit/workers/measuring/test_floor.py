@@ -74,6 +74,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, store: PlayedStore, kl: float, step
         store=cast(ReferenceStore, store),
         key="key",
         precision="fast",
+        device="cpu",
         context=cast(JobContext, None),
     )
     return floor, asked

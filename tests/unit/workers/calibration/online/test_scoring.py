@@ -57,7 +57,7 @@ def test_raw_divergence_is_the_definition(heads: str) -> None:
     reference = make_head(V, D, spread=3.0, softcap=20.0 if heads == "capped" else None)
     candidate = reference if heads != "differ" else make_head(V, D, seed=7, spread=3.0)
     given = rows()
-    scores = Scorer(reference, candidate, precision="float32").score(given, {})
+    scores = Scorer(reference, candidate, precision="float32", device="cpu").score(given, {})
     assert scores[RAW].kl_T == pytest.approx(oracle(reference, candidate, given), rel=2e-4)
     expected = logits64(reference, given.reference_TD).argmax(1) == logits64(candidate, given.candidate_TD).argmax(1)
     assert scores[RAW].agree_T.tolist() == expected.tolist()
@@ -66,7 +66,7 @@ def test_raw_divergence_is_the_definition(heads: str) -> None:
 
 def test_a_hidden_correction_is_scored_from_its_hidden_states() -> None:
     head, given, correction = make_head(V, D, spread=3.0), rows(), lowrank()
-    scores = Scorer(head, head, precision="float32").score(given, {"calibrated": correction})
+    scores = Scorer(head, head, precision="float32", device="cpu").score(given, {"calibrated": correction})
     corrected = correction.apply_hidden(given.candidate_TD, given.context)
     expected = oracle(head, head, given, logits64(head, corrected))
     assert scores["calibrated"].kl_T == pytest.approx(expected, rel=2e-4)
@@ -75,7 +75,7 @@ def test_a_hidden_correction_is_scored_from_its_hidden_states() -> None:
 
 def test_a_correction_of_logits_is_scored_from_its_logits_and_so_is_raw_beside_it() -> None:
     head, given = make_head(V, D, spread=3.0), rows()
-    scores = Scorer(head, head).score(given, {"calibrated": bias(), "trial": ByPosition(1.5)})
+    scores = Scorer(head, head, device="cpu").score(given, {"calibrated": bias(), "trial": ByPosition(1.5)})
     logits = logits64(head, given.candidate_TD)
     assert scores[RAW].kl_T == pytest.approx(oracle(head, head, given), rel=1e-4)
     biased = logits.clone()
@@ -88,7 +88,7 @@ def test_a_correction_of_logits_is_scored_from_its_logits_and_so_is_raw_beside_i
 
 def test_rows_keep_their_context_across_chunks() -> None:
     head, given = make_head(V, D, spread=3.0), rows(53)
-    scorer = Scorer(head, head)
+    scorer = Scorer(head, head, device="cpu")
     whole = scorer.score(given, {"trial": ByPosition(2.0)})["trial"].kl_T
     scorer._chunk = 7
     assert scorer.score(given, {"trial": ByPosition(2.0)})["trial"].kl_T == pytest.approx(whole, rel=1e-6)
@@ -98,7 +98,7 @@ def test_rows_keep_their_context_across_chunks() -> None:
 def test_what_changes_nothing_saves_exactly_nothing(correction: Calibrator) -> None:
     head = make_head(V, D)
     for corrections in ({"calibrated": correction}, {"calibrated": correction, "trial": bias()}):
-        scores = Scorer(head, head).score(rows(), corrections)
+        scores = Scorer(head, head, device="cpu").score(rows(), corrections)
         assert np.array_equal(scores["calibrated"].kl_T, scores[RAW].kl_T)
 
 
@@ -112,9 +112,9 @@ def test_whether_a_correction_acts_on_logits_is_seen() -> None:
 @pytest.mark.parametrize("corrections", [{}, {"calibrated": bias()}])
 def test_a_row_that_is_not_finite_is_marked_and_touches_no_other(corrections: dict[str, Calibrator]) -> None:
     head, given = make_head(V, D, spread=3.0), rows()
-    expected = Scorer(head, head).score(given, corrections)
+    expected = Scorer(head, head, device="cpu").score(given, corrections)
     given.candidate_TD[4, 2] = float("nan")
-    for name, scores in Scorer(head, head).score(given, corrections).items():
+    for name, scores in Scorer(head, head, device="cpu").score(given, corrections).items():
         assert np.flatnonzero(~scores.finite_T).tolist() == [4]
         assert np.isnan(scores.kl_T[4])
         others = np.arange(len(given)) != 4
@@ -123,7 +123,7 @@ def test_a_row_that_is_not_finite_is_marked_and_touches_no_other(corrections: di
 
 def test_the_engine_term_is_the_distance_of_two_states_under_the_candidates_head() -> None:
     reference, candidate = make_head(V, D, spread=3.0), make_head(V, D, seed=3, spread=3.0)
-    scorer = Scorer(reference, candidate, precision="float32")
+    scorer = Scorer(reference, candidate, precision="float32", device="cpu")
     given = rows()
     other = disturbed(given.candidate_TD, 0.01, seed=9)
     log_p = logits64(candidate, other).log_softmax(1)
@@ -151,13 +151,13 @@ def test_an_empty_prompt_leaves_out_the_first_token() -> None:
     alone = Rows.of_request([], [7], states_TD[:0], states_TD[:0])
     assert len(alone) == 0
     head = make_head(V, D)
-    assert Scorer(head, head).score(alone, {"calibrated": bias()})["calibrated"].kl_T.size == 0
+    assert Scorer(head, head, device="cpu").score(alone, {"calibrated": bias()})["calibrated"].kl_T.size == 0
 
 
 def test_joined_rows_are_scored_as_they_are_alone() -> None:
     head = make_head(V, D, spread=3.0)
     parts = [rows(5, seed=1), rows(11, seed=2)]
-    scorer = Scorer(head, head)
+    scorer = Scorer(head, head, device="cpu")
     joined: Scores = scorer.score(Rows.concat(parts), {"calibrated": bias()})["calibrated"]
     alone = [scorer.score(part, {"calibrated": bias()})["calibrated"].kl_T for part in parts]
     assert joined.slice(0, 5).kl_T == pytest.approx(alone[0], rel=1e-6)
@@ -168,4 +168,4 @@ def test_it_stops_between_chunks_when_told() -> None:
     head = make_head(V, D)
     for corrections in ({}, {"calibrated": bias()}):
         with pytest.raises(StoppedError):
-            Scorer(head, head).score(rows(), corrections, check_cancelled=stop_after())
+            Scorer(head, head, device="cpu").score(rows(), corrections, check_cancelled=stop_after())
