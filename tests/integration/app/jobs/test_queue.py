@@ -215,6 +215,15 @@ async def test_workers_are_listed_while_their_heart_beats(client: Redis) -> None
     assert await living(client) == []
 
 
+async def test_no_worker_lives_on_because_the_clock_of_redis_went_back(client: Redis) -> None:
+    for name in ("dead", "alive"):
+        await announce(client, WorkerInfo(id=name))
+        await client.expire(keys.worker(name), 30 * 86_400)
+    assert await living(client) == []
+    await announce(client, WorkerInfo(id="alive"))
+    assert [worker.id for worker in await living(client)] == ["alive"]
+
+
 def test_the_queue_needs_no_fastapi() -> None:
     import subprocess
     import sys

@@ -246,6 +246,16 @@ async def test_what_a_job_left_goes_when_it_is_cancelled_while_it_waits_to_be_re
     assert not api.state.settings.job_dir(other).exists()
 
 
+async def test_a_job_that_is_deleted_twice_at_one_time_is_deleted(api: Api) -> None:
+    job_id = await api.submit()
+    await finish(api, job_id)
+    for number in range(100):
+        (api.state.settings.job_dir(job_id) / "attempt-1" / str(number)).touch()
+    answers = await asyncio.gather(*(api.http.delete(f"{JOBS}/{job_id}") for _ in range(3)))
+    assert {answer.status_code for answer in answers} <= {204, 404}
+    assert not api.state.settings.job_dir(job_id).exists()
+
+
 async def test_deleting_removes_record_and_files_of_an_ended_job_only(api: Api) -> None:
     job_id = await api.submit()
     answer = await api.http.delete(f"{JOBS}/{job_id}")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,13 @@ def test_an_alias_that_is_taken_is_replaced_when_asked(home, tiny, cached):
     register(home / "models.toml", "mine", tiny("qwen2"))
     assert CliRunner().invoke(models_app, ["add", "mine", cached, "--replace"]).exit_code == 0
     assert target(home, "mine") == Snapshot("org/name", SHA)
+
+
+def test_models_that_are_added_at_the_same_time_are_all_kept(tmp_path):
+    file, names = tmp_path / "models.toml", [f"m{number}" for number in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda name: register(file, name, tmp_path / name), names))
+    assert load_registry(file).aliases == tuple(sorted(names))
 
 
 def test_an_alias_that_another_command_took_meanwhile_is_not_taken_over(tmp_path):
