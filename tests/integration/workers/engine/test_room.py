@@ -108,15 +108,16 @@ def test_ending_an_engine_gives_its_memory_back(tmp_path: Path, engine_settings:
 
 
 def test_the_process_is_left_as_it_was(tiny: Tiny, room: EngineRoom) -> None:
+    models = tiny("llama"), tiny("llama", seed=1)
     random.seed(5)
     np.random.seed(5)
     torch.manual_seed(5)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     setter = torch.set_num_threads
-    room.engine(tiny("llama"), 128)
+    room.engine(models[0], 128)
     with pytest.raises(HemostatError):
-        room.engine(tiny("llama"), 1000)
-    room.engine(tiny("llama", seed=1), 128)
+        room.engine(models[0], 1000)
+    room.engine(models[1], 128)
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
     assert torch.get_default_dtype() == torch.float32
     assert torch.set_num_threads is setter
