@@ -159,6 +159,17 @@ class Settings(BaseSettings):
     )
 
     engine_device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="`auto`, `cpu` or `cuda`.")
+    tensor_parallel_size: int = Field(
+        default=1,
+        ge=1,
+        description="Parts that each layer is split into for scoring, one per device. Replicas stay whole.",
+    )
+    pipeline_parallel_size: int = Field(
+        default=1, ge=1, description="Groups that the layers are split into for scoring, each with devices of its own."
+    )
+    engine_executor: str = Field(
+        default="mp", pattern="^(mp|ray)$", description="`mp`: the devices of this host. `ray`: those of several hosts."
+    )
     engine_kv_cache_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024, description="Cache of the engine.")
     engine_batch_tokens: int = Field(default=4096, ge=64, description="Tokens per batch.")
     batch_invariant: bool = Field(

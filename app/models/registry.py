@@ -12,6 +12,9 @@ revision = "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b"
 tokenizer = "tokenizers/llama-3"
 # auto, bfloat16, float16 or float32; default bfloat16
 dtype = "bfloat16"
+# GPUs per layer, and groups of layers; default: HEMOSTAT_TENSOR_PARALLEL_SIZE, HEMOSTAT_PIPELINE_PARALLEL_SIZE
+tensor_parallel_size = 4
+pipeline_parallel_size = 1
 """
 
 import fcntl
@@ -27,11 +30,13 @@ from typing import NamedTuple
 from app.contracts.errors import ErrorCode, HemostatError
 from app.files import write_atomically
 from app.models.nearest import suggestion
+from app.settings import Settings
 
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*")
-FIELDS = ("path", "hub", "revision", "tokenizer", "dtype")
+SIZES = ("tensor_parallel_size", "pipeline_parallel_size")
+FIELDS = ("path", "hub", "revision", "tokenizer", "dtype", *SIZES)
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -44,7 +49,8 @@ class Snapshot(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What is behind an alias: a local folder (`path`), or a hub id with a revision."""
+    """What is behind an alias: a local folder (`path`), or a hub id with a revision. `sizes` are those of `SIZES` that
+    the file gives."""
 
     alias: str
     path: Path | None
@@ -52,6 +58,7 @@ class ModelEntry:
     revision: str | None = None
     tokenizer: Path | None = None
     dtype: str = "bfloat16"
+    sizes: tuple[tuple[str, int], ...] = ()
 
     @property
     def target(self) -> Path | Snapshot:
@@ -138,6 +145,12 @@ def load_registry(file: Path) -> Registry:
             hint="make it with `hemostat models add ALIAS FOLDER|HUB_ID`, or point HEMOSTAT_MODELS at another file",
         ) from error
     return _load(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+def settings_of(settings: Settings, alias: str) -> Settings:
+    """The settings with which a model runs: its own sizes of models.toml count. Raises what `resolve` raises."""
+    entry = load_registry(settings.models_file).resolve(alias)
+    return settings.model_copy(update=dict(entry.sizes))
 
 
 def register(file: Path, alias: str, target: Path | Snapshot, *, replace: bool = True) -> None:
@@ -244,7 +257,10 @@ def _entry(file: Path, text: str, alias: str, fields: object) -> ModelEntry:
         if key not in FIELDS:
             hint = suggestion(key, FIELDS)
             raise _invalid(file, text, alias, f"models.{alias} has an unknown field {key!r}", hint, key)
-        if not isinstance(value, str) or not value or "\0" in value:
+        if key in SIZES:
+            if type(value) is not int or value < 1:
+                raise _invalid(file, text, alias, f"models.{alias}.{key} is no whole number from 1", f"{key} = 2", key)
+        elif not isinstance(value, str) or not value or "\0" in value:
             raise _invalid(file, text, alias, f"models.{alias}.{key} is not a text", f'write {key} = "…"', key)
     if ("path" in fields) == ("hub" in fields):
         raise _invalid(file, text, alias, f"models.{alias} needs either path or hub", "give exactly one of them")
@@ -274,6 +290,7 @@ def _entry(file: Path, text: str, alias: str, fields: object) -> ModelEntry:
         revision=fields.get("revision"),
         tokenizer=folder("tokenizer"),
         dtype=fields.get("dtype", "bfloat16"),
+        sizes=tuple((key, fields[key]) for key in SIZES if key in fields),
     )
 
 

@@ -9,6 +9,7 @@ from app.models.processor import LEAST_DRIVER, driver_version
 from app.settings import Settings
 from workers.engine import vllm_names as vllm
 from workers.engine.environment import BATCH_INVARIANT
+from workers.engine.split import Split
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -19,7 +20,8 @@ class EngineIdentity:
 
     `device` names the kind of processor with the instruction sets (or the GPU) that choose the kernels. On a CPU it
     also names the number of threads, which decides how attention is split. `batch_tokens` is what the settings allow a
-    batch to hold: some kernels round by its size. `str()` is stable.
+    batch to hold: some kernels round by its size. `split` says over how many processes the model is split, whose sums
+    are rounded apart; "" if it is not. `str()` is stable.
     """
 
     name: str
@@ -28,6 +30,7 @@ class EngineIdentity:
     dtype: str
     compiled: bool
     batch_tokens: int
+    split: str = ""
 
     @property
     def processor(self) -> str:
@@ -37,10 +40,10 @@ class EngineIdentity:
     @property
     def mode(self) -> str:
         """How a forward pass is executed."""
-        if self.compiled:
-            return "compiled"
         # Engines on a CPU add and norm in one loop (`norms.py`), which rounds a few numbers in a million otherwise.
-        return "eager with fused norms" if self.processor == "cpu" else "eager"
+        eager = "eager with fused norms" if self.processor == "cpu" else "eager"
+        mode = "compiled" if self.compiled else eager
+        return f"{mode} in {self.split}" if self.split else mode
 
     def __str__(self) -> str:
         parts = (f"{self.name} {self.version}", self.device, self.dtype, self.mode, f"batches to {self.batch_tokens}")
@@ -100,7 +103,8 @@ def identity(device: str, dtype: str, settings: Settings, *, compiled: bool) -> 
     """Identity of the engines that this process starts. `compiled` is not of the settings alone: those that make
     logits or text never are."""
     name, version = distribution()
-    return EngineIdentity(name, version, describe_device(device), dtype, compiled, settings.engine_batch_tokens)
+    described, split = describe_device(device), str(Split.of(settings))
+    return EngineIdentity(name, version, described, dtype, compiled, settings.engine_batch_tokens, split)
 
 
 def describe_device(device: str) -> str:

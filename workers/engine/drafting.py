@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.contracts.errors import ErrorCode, HemostatError
 from app.models.checkpoint import CheckpointInfo
 from workers.engine import vllm_names as vllm
 from workers.engine.generation import GenerationEngine
 from workers.engine.launch import load_vllm, never
 from workers.engine.pool import EnginePool
+from workers.engine.split import Split
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +45,7 @@ class DraftEngine:
 
     `length` is the most tokens of a prompt and its block, `streams` how many prompts run at once. `kv_tokens` is the
     number of tokens whose keys and values are kept. None keeps all streams at full length; fewer make streams wait for
-    each other. Raises what `GenerationEngine` raises.
+    each other. Raises ENGINE_FAILED for a model that is split, and what `GenerationEngine` raises.
     """
 
     def __init__(
@@ -60,6 +62,12 @@ class DraftEngine:
         check_cancelled: Callable[[], None] = never,
     ) -> None:
         load_vllm()
+        if Split.of(pool.settings).ranks > 1:
+            raise HemostatError(
+                ErrorCode.ENGINE_FAILED,
+                "tokens are drawn in the process that holds the model, and this model is split over several",
+                hint="run the model on one device",
+            )
         self.length = length
         self._number = next(_numbers)
         _drawers[self._number] = draw

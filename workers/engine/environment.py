@@ -20,6 +20,10 @@ ENGINE: dict[str, str] = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # vLLM keeps one core for its scheduler process; there is none here, so every core computes.
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+    # Processes that hold a part of a model are started anew: a copy of one with threads and a GPU would hang.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    # On a CPU they share its cores as the system likes; vLLM would want a NUMA node for each.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     # Runner V2 (a GPU's default) reorders rows and refuses the processors that runner V1 takes.
     "VLLM_USE_V2_MODEL_RUNNER": "0",
     # With AMX vLLM rounds the activations of 4-bit weights to 8 bits unasked: another model than was given.

@@ -49,7 +49,9 @@ class _Grid(NamedTuple):
 
 def fake_activations(model: torch.nn.Module, section: Simulation) -> None:
     """Linear layers run on the codes of their inputs. Raises CHECKPOINT_UNSUPPORTED."""
-    wanted = {module: entry for entry in section.activations for module in entry.modules}
+    others = _elsewhere(model)
+    named_here = ((module, entry) for entry in section.activations for module in entry.modules)
+    wanted = {module: entry for module, entry in named_here if _layer_of(module) not in others}
     parts_of: dict[str, list[str]] = dict(getattr(model, "packed_modules_mapping", None) or {})
     for path, module in model.named_modules():
         if not isinstance(module, vllm.LinearBase):
@@ -82,8 +84,13 @@ def _on_codes(linear: Any, grid: _Grid) -> None:
     kernel: Callable[..., torch.Tensor] = linear.quant_method.apply
     power = grid.power
 
+    # Each token's grid is of its whole input, of which a part of a split layer sees its own columns.
+    parted = getattr(linear, "input_is_parallel", False) and linear.tp_size > 1 and grid.fixed is None
+
     def apply(layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        codes_TI, scale = grid.encode(x)
+        codes_TI, scale = grid.encode(vllm.all_gather(x) if parted else x)
+        if parted:
+            codes_TI = codes_TI.chunk(layer.tp_size, dim=-1)[layer.tp_rank].contiguous()
         made_TO = kernel(layer, codes_TI.div_(power).to(x.dtype), None).to(torch.float32) * (scale * power)
         return (made_TO if bias is None else made_TO + bias).to(x.dtype)
 
@@ -94,12 +101,11 @@ def fake_kv_cache(model: torch.nn.Module, section: Simulation) -> None:
     """Attention stores keys and values on grids. Raises CHECKPOINT_UNSUPPORTED."""
     keys = {layer: entry for entry in section.simulated_kv if entry.k_bits is not None for layer in entry.layers}
     values = {layer: entry for entry in section.simulated_kv if entry.v_bits is not None for layer in entry.layers}
-    left = set(keys) | set(values)
+    left = (set(keys) | set(values)) - _elsewhere(model)
     for module in model.modules():
         if not isinstance(module, vllm.Attention):
             continue
-        found = _LAYER.search(module.layer_name)
-        layer = int(found[1]) if found else -1
+        layer = _layer_of(module.layer_name)
         if layer in left:
             left.discard(layer)
             _store_on_grids(module, keys.get(layer), values.get(layer))
@@ -123,6 +129,18 @@ def _store_on_grids(attention: Any, keys: SimulatedKvCache | None, values: Simul
 def grouped(x: torch.Tensor, bits: int, group: int, *, symmetric: bool) -> torch.Tensor:
     """x quantized and dequantized, a grid for each `group` neighbours along the last dimension."""
     return on_grid(x.reshape(-1, group), bits=bits, symmetric=symmetric).reshape(x.shape)
+
+
+def _layer_of(module: str) -> int:
+    """The layer that a module belongs to; -1 if it belongs to none."""
+    found = _LAYER.search(module)
+    return int(found[1]) if found else -1
+
+
+def _elsewhere(model: Any) -> set[int]:
+    """The layers that another process holds."""
+    layers = enumerate(getattr(model, "model", model).layers)
+    return {index for index, layer in layers if isinstance(layer, vllm.PPMissingLayer)}
 
 
 def _refuse_unknown(names: list[str]) -> None:

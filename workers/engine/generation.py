@@ -16,6 +16,7 @@ from workers.engine.finite import check_finite
 from workers.engine.launch import EngineFault, EngineOptions, never
 from workers.engine.pool import EnginePool, needed_bytes, resolve_dtype
 from workers.engine.sizes import kv_cache_bytes, step_tokens
+from workers.engine.split import Split
 
 
 class GenerationEngine:
@@ -57,6 +58,7 @@ class GenerationEngine:
             kv_cache_bytes=kv_cache_bytes(self.info, settings, dtype, kv_tokens or streams * _padded(length)),
             logits_processors=logits_processors,
             prefix_caching=prefix_caching,
+            split=Split.of(settings),
         )
         check_finite(self.info, check_cancelled)
         pool.make_room(needed_bytes(self.info, options))

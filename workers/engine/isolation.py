@@ -30,13 +30,14 @@ def quiet_vllm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def globals_kept() -> Iterator[None]:
-    """Random states, the default dtype, the thread setter, `LD_PRELOAD` and the exception hook are as before."""
+    """Random states, the default dtype, torch's threads and their setter, `LD_PRELOAD` and the exception hook are as
+    before."""
     import numpy as np
     import torch
 
     python, numpy, host = random.getstate(), np.random.get_state(), torch.get_rng_state()
     dtype, threads, hook = torch.get_default_dtype(), torch.set_num_threads, sys.excepthook
-    preload = os.environ.get("LD_PRELOAD")
+    preload, count = os.environ.get("LD_PRELOAD"), torch.get_num_threads()
     try:
         yield
     finally:
@@ -45,6 +46,8 @@ def globals_kept() -> Iterator[None]:
         torch.set_rng_state(host)
         torch.set_default_dtype(dtype)
         torch.set_num_threads = threads
+        if torch.get_num_threads() != count:
+            torch.set_num_threads(count)
         sys.excepthook = hook
         if preload is None:
             os.environ.pop("LD_PRELOAD", None)

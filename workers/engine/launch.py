@@ -2,12 +2,14 @@
 
 import contextlib
 import logging
+import pickle
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.simulation import Simulation
@@ -16,9 +18,11 @@ from app.models.packing import check_served
 from workers.engine import environment, mending, norms, simulation
 from workers.engine import vllm_names as vllm
 from workers.engine.isolation import alone_in_the_process, globals_kept, hide_imports, quiet_vllm, release_memory
+from workers.engine.split import WHOLE, Split
 
 Between = Callable[[], None]
-
+# Names the folder in which processes that hold a part of a model keep why they did not start.
+FAULTS: Final = "HEMOSTAT_RANK_FAULTS"
 
 # The workspace of each engine that runs in this process, by the engine's identity; None on a CPU.
 _workspaces: dict[int, Any] = {}
@@ -34,7 +38,9 @@ def never() -> None:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """One engine. Lengths and `step_tokens` in tokens; `max_sequences` is how many prompts one step may hold."""
+    """One engine. Lengths and `step_tokens` in tokens; `max_sequences` is how many prompts one step may hold.
+    `kv_cache_bytes` are those of each process that holds a part of the model.
+    """
 
     checkpoint: Path
     architecture: str
@@ -48,6 +54,7 @@ class EngineOptions:
     compiled: bool = False
     logits_processors: tuple[str, ...] = ()
     prefix_caching: bool = False
+    split: Split = WHOLE
 
 
 @cache
@@ -64,6 +71,7 @@ def load_vllm() -> None:
     mending.keep_scales_alive()
     mending.override_kernels_once()
     mending.count_ranks_plainly()
+    mending.inspect_in_process()
     hide_imports()
 
 
@@ -81,8 +89,9 @@ def start(options: EngineOptions) -> Any:
         check_served(info.quantization, options.checkpoint.name)
     section = simulation.section_of(info.config)
     simulation.refuse_compiled(info.config, compiled=options.compiled)
-    with globals_kept(), quiet_vllm(), alone_in_the_process():
-        mending.register(options.architecture)
+    options.split.check(options.device)
+    with globals_kept(), quiet_vllm(), alone_in_the_process(), _faults_of_ranks(options.split):
+        mending.check_known(options.architecture)
         config = vllm.EngineArgs(**_arguments(options), **_cache_dtype(section)).create_engine_config()
         mending.renew_groups(config)
         vllm.workspace._manager = None
@@ -93,18 +102,30 @@ def start(options: EngineOptions) -> Any:
             raise
     _workspaces[id(engine)] = vllm.workspace._manager
     try:
-        simulation.install(model_of(engine), options.checkpoint)
+        on_ranks(engine, "hemostat_install", str(options.checkpoint))
+        if options.runner == "pooling" and any(on_ranks(engine, "hemostat_projects")):
+            raise HemostatError(
+                ErrorCode.CHECKPOINT_UNSUPPORTED,
+                "the folder holds a sentence-transformers projection (modules.json), which would change the hidden "
+                "states",
+                hint="leave the language model alone in the folder",
+            )
     except BaseException:
         stop(engine)
         raise
-    if options.runner == "pooling" and _projects(engine):
-        stop(engine)
-        raise HemostatError(
-            ErrorCode.CHECKPOINT_UNSUPPORTED,
-            "the folder holds a sentence-transformers projection (modules.json), which would change the hidden states",
-            hint="leave the language model alone in the folder",
-        )
     return engine
+
+
+def on_ranks(engine: Any, method: str, *given: Any) -> list[Any]:
+    """What a method of `workers.engine.ranks.Rank` answers in each process that holds a part of the model.
+
+    Raises the first error of ours that one of them answers, and what vLLM raises.
+    """
+    answers: list[Any] = engine.collective_rpc(method, args=given)
+    for answer in answers:
+        if isinstance(answer, HemostatError):
+            raise answer
+    return answers
 
 
 def stop(engine: Any) -> None:
@@ -143,7 +164,7 @@ def run(
     use_workspace(engine)
     outputs: list[Any] = [None] * len(prompts)
     waiting: list[str] = []
-    with _faults():
+    with _faults(engine):
         for index, (tokens, one, salt) in enumerate(zip(prompts, params, salts or [None] * len(prompts), strict=True)):
             waiting.append(engine.add_request(str(index), vllm.tokens_input(tokens, cache_salt=salt), one))
     while engine.has_unfinished_requests():
@@ -152,7 +173,7 @@ def run(
         except BaseException:
             engine.abort_request(waiting, internal=True)
             raise
-        with _faults():
+        with _faults(engine):
             for output in engine.step():
                 if output.finished:
                     outputs[int(output.request_id)] = output
@@ -160,16 +181,33 @@ def run(
 
 
 @contextlib.contextmanager
-def _faults() -> Iterator[None]:
+def _faults(engine: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if getattr(engine.model_executor, "is_failed", False):
+            raise EngineFault from HemostatError(
+                ErrorCode.ENGINE_FAILED,
+                "a process that held a part of the model has ended",
+                hint="look into the worker's log and the kernel's: memory may have run out",
+            )
         raise EngineFault from error
 
 
-def model_of(engine: Any) -> Any:
-    """The model that an engine of this process runs."""
-    return engine.model_executor.driver_worker.worker.model_runner.get_model()
+@contextlib.contextmanager
+def _faults_of_ranks(split: Split) -> Iterator[None]:
+    """Raises what stopped a process that was to hold a part of the model, instead of vLLM's word that one stopped."""
+    if split.ranks == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="hemostat-") as folder, split.environment({FAULTS: folder}):
+        try:
+            yield
+        except Exception as error:
+            told = sorted(Path(folder).iterdir())
+            if not told:
+                raise
+            raise pickle.loads(told[0].read_bytes()) from error  # noqa: S301 - a child of ours wrote it
 
 
 def _arguments(options: EngineOptions) -> dict[str, Any]:
@@ -193,6 +231,8 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
         "async_scheduling": False,
         "disable_log_stats": True,
         "seed": 0,
+        "worker_extension_cls": "workers.engine.ranks.Rank",
+        **options.split.arguments(),
     }
     if options.runner == "pooling":
         arguments |= {
@@ -217,7 +257,3 @@ def _arguments(options: EngineOptions) -> dict[str, Any]:
 
 def _cache_dtype(section: Simulation | None) -> dict[str, Any]:
     return {} if section is None or section.kv_dtype is None else {"kv_cache_dtype": section.kv_dtype}
-
-
-def _projects(engine: Any) -> bool:
-    return model_of(engine).pooler.poolers_by_task["token_embed"].head.projector is not None

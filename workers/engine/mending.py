@@ -160,14 +160,19 @@ def count_ranks_plainly() -> None:
     sampler.batched_count_greater_than = unwrap(sampler.batched_count_greater_than)
 
 
-def register(architecture: str) -> None:
-    """Registers the model class itself: vLLM would inspect it in a second process first, which takes ten seconds.
+def inspect_in_process() -> None:
+    """vLLM would look at a model class in a second process first, which takes ten seconds."""
 
-    Raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know.
-    """
+    def inspect(lazy: Any) -> Any:
+        return vllm.ModelInfo.from_model_cls(lazy.load_model_cls())
+
+    vllm.LazyModel.inspect_model_cls = inspect
+
+
+def check_known(architecture: str) -> None:
+    """Raises CHECKPOINT_UNSUPPORTED for an architecture that vLLM does not know."""
     registry = vllm.ModelRegistry
-    entry = registry.models.get(architecture)
-    if entry is None:
+    if architecture not in registry.models:
         known = [name for name in registry.get_supported_archs() if name.endswith("ForCausalLM")]
         near = nearest(architecture, known)
         raise HemostatError(
@@ -175,8 +180,15 @@ def register(architecture: str) -> None:
             f"vLLM has no architecture {architecture!r}",
             hint=f"the nearest of its {len(known)} causal language models is {near or 'none'}",
         )
-    if isinstance(entry, vllm.LazyModel):
-        registry.register_model(architecture, entry.load_model_cls())
+
+
+def take_states(runner: Any, model: Any) -> None:
+    """Room for the states that a later pipeline stage takes over. vLLM makes it when it warms up, which it does not do
+    on a CPU."""
+    if runner.intermediate_tensors is None and not vllm.get_pp_group().is_first_rank:
+        runner.intermediate_tensors = model.make_empty_intermediate_tensors(
+            batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
+        )
 
 
 def renew_groups(config: Any) -> None:
@@ -195,9 +207,9 @@ def destroy_groups() -> None:
     vllm.parallel_state.destroy_distributed_environment()
 
 
-def forget_packed_experts(engine: Any, model: Any) -> None:
+def forget_packed_experts(vllm_config: Any, model: Any) -> None:
     """Before a swap: on a CPU the experts' weights are packed only when their kernel is built, so it is built again."""
-    if engine.vllm_config.device_config.device_type != "cpu":
+    if vllm_config.device_config.device_type != "cpu":
         return
     for module in model.modules():
         method = getattr(module, "quant_method", None)

@@ -13,7 +13,8 @@ from workers.engine.errors import MEMORY_HINT, SHARE_HINT
 from workers.engine.launch import EngineOptions, never
 from workers.engine.resident import ResidentEngine
 from workers.engine.shape import shape_key
-from workers.engine.sizes import BLOCK, OVERHEAD_BYTES, kv_cache_bytes, step_tokens, weight_bytes
+from workers.engine.sizes import BLOCK, engine_bytes, kv_cache_bytes, step_tokens, weight_bytes
+from workers.engine.split import Split
 from workers.engine.swap import Trust
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class EnginePool:
         self.share = 1.0
         self._limit = 2 if self.device == "cpu" else 1
         self._trust = Trust(self.device)
-        self._warm: OrderedDict[tuple[str, str, int], ResidentEngine] = OrderedDict()
+        self._warm: OrderedDict[tuple[str, str, int, Split], ResidentEngine] = OrderedDict()
         self._starts = 0
         self._swaps = 0
 
@@ -59,7 +60,7 @@ class EnginePool:
     ) -> ResidentEngine:
         """An engine that holds `info`, until the pool is asked again. Raises what `ResidentEngine.load` raises."""
         length = context_length(info, max_model_len)
-        key = (shape_key(info), dtype, length)
+        key = (shape_key(info), dtype, length, Split.of(self.settings))
         engine = self._warm.get(key)
         if engine is not None and not engine.running:  # it failed, and holds nothing
             self._drop(key)
@@ -71,6 +72,11 @@ class EnginePool:
         self._warm.move_to_end(key)
         engine.load(info, check_cancelled)
         return engine
+
+    def run_as(self, settings: Settings) -> None:
+        """Splits engines from now on as `settings` say."""
+        sizes = {name: getattr(settings, name) for name in ("tensor_parallel_size", "pipeline_parallel_size")}
+        self.settings = self.settings.model_copy(update=sizes)
 
     def take_share(self, share: float) -> None:
         """Keeps to `share` from now on. Engines that took more of a GPU end."""
@@ -99,7 +105,8 @@ class EnginePool:
         free = available_bytes(self.device)
         if self.device == "cpu" or self.share == 1:
             return free
-        return min(free, int(self.share * total_bytes(self.device)) - held_bytes(self.device))
+        held = held_bytes(self.device) + max((engine.held_bytes for engine in self._warm.values()), default=0)
+        return min(free, int(self.share * total_bytes(self.device)) - held)
 
     def close(self) -> None:
         """Ends all engines, and vLLM's process groups."""
@@ -107,7 +114,7 @@ class EnginePool:
             self._drop(next(iter(self._warm)))
         launch.end_groups()
 
-    def _drop(self, key: tuple[str, str, int]) -> None:
+    def _drop(self, key: tuple[str, str, int, Split]) -> None:
         engine = self._warm.pop(key)
         engine.close()
         self._starts += engine.starts
@@ -126,6 +133,7 @@ class EnginePool:
             max_sequences=min(_SEQUENCES, tokens),
             kv_cache_bytes=kv_cache_bytes(info, self.settings, dtype, max(tokens, length)),
             compiled=self.settings.engine_compile,
+            split=Split.of(self.settings),
         )
 
 
@@ -148,8 +156,5 @@ def resolve_dtype(dtype: str) -> str:
 
 def needed_bytes(info: CheckpointInfo, options: EngineOptions) -> int:
     """What starting an engine takes, in bytes, a little less than it really will: more would refuse what fits."""
-    return (
-        weight_bytes(info, options.dtype, options.device, head=options.runner == "generate")
-        + options.kv_cache_bytes
-        + OVERHEAD_BYTES
-    )
+    weights = weight_bytes(info, options.dtype, options.device, head=options.runner == "generate")
+    return engine_bytes(weights, options.kv_cache_bytes, options.split, options.device)

@@ -59,6 +59,13 @@ class ResidentEngine:
         """Whether it takes memory."""
         return self._engine is not None
 
+    @property
+    def held_bytes(self) -> int:
+        """What the largest of its processes holds of its GPU, if they are others than this one."""
+        if self._engine is None or self.options.split.ranks == 1:
+            return 0
+        return int(max(launch.on_ranks(self._engine, "hemostat_held")))
+
     def load(self, info: CheckpointInfo, check_cancelled: Callable[[], None] = never) -> None:
         """Makes `info` the checkpoint that is scored; nothing is done where it is already.
 
@@ -113,7 +120,7 @@ class ResidentEngine:
         again."""
         if self._engine is None or self._info is None:
             return False
-        if self._trust.refused(info) or not same_tensors(self._info, info):
+        if self._trust.refused(info, self.options.split) or not same_tensors(self._info, info):
             return False
         try:
             swap.reload_weights(self._engine, info.path)
@@ -123,14 +130,14 @@ class ResidentEngine:
             if is_out_of_memory(error):
                 raise translate(error, f"while loading {info.path.name}") from error
             logger.warning("swapping weights failed (%s), a fresh engine is started", describe(error))
-            self._trust.record(info, exact=False)
+            self._trust.record(info, self.options.split, exact=False)
             return False
         # The weights are finite. States that are not mean that the model overflows, or that the swap went wrong.
-        if self._trust.proven(info) and bool(swapped_TD.isfinite().all()):
+        if self._trust.proven(info, self.options.split) and bool(swapped_TD.isfinite().all()):
             self.swaps += 1
             return True
         self._start(info)
-        self._trust.record(info, exact=_same_bits(swapped_TD, self._probe(info)))
+        self._trust.record(info, self.options.split, exact=_same_bits(swapped_TD, self._probe(info)))
         return True
 
     def _probe(self, info: CheckpointInfo) -> "torch.Tensor":

@@ -79,6 +79,10 @@ class EngineRoom:
             checkpoint, tokens, pool=self.pool, dtype=dtype, top=top, check_cancelled=check_cancelled
         )
 
+    def run_as(self, settings: Settings) -> None:
+        """From now on engines are split as `settings` say."""
+        self.pool.run_as(settings)
+
     def take_share(self, share: float) -> None:
         """From now on engines take at most this share of a GPU's memory."""
         self.pool.take_share(share)

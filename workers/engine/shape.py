@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from app.models.checkpoint import CheckpointInfo
+from workers.engine.split import WHOLE, Split
 
 # Fields of config.json that no forward pass reads.
 _UNREAD = frozenset(
@@ -51,11 +52,12 @@ def same_tensors(one: CheckpointInfo, other: CheckpointInfo) -> bool:
     return _signature(one) == _signature(other)
 
 
-def kv_bytes_per_token(config: dict[str, Any], item_bytes: int) -> int:
-    """Bytes of keys and values that one token takes in all layers; an upper bound where layers keep less."""
-    layers = int(config.get("num_hidden_layers") or 0)
+def kv_bytes_per_token(config: dict[str, Any], item_bytes: int, split: Split = WHOLE) -> int:
+    """Bytes of keys and values that one token takes in all layers that a process of a split model holds; an upper bound
+    where layers keep less."""
+    layers = -(-int(config.get("num_hidden_layers") or 0) // split.pipeline)
     heads = int(config.get("num_attention_heads") or 1)
-    kv_heads = int(config.get("num_key_value_heads") or heads)
+    kv_heads = -(-int(config.get("num_key_value_heads") or heads) // split.tensor)
     head = int(config.get("head_dim") or int(config.get("hidden_size") or 0) // heads)
     return 2 * layers * kv_heads * head * item_bytes
 

@@ -8,12 +8,15 @@ from app.models.checkpoint import CheckpointInfo
 from app.models.safetensors_header import TensorInfo
 from app.settings import Settings
 from workers.engine.shape import kv_bytes_per_token
+from workers.engine.split import Split
 
 ITEM_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 # vLLM gives memory for keys and values out in blocks of so many tokens.
 BLOCK: Final = 128
 # Working memory of a step and of the libraries, beside weights, keys and values.
 OVERHEAD_BYTES: Final = 256 * 1024**2
+# What a process holds that has imported vLLM and torch (measured: 0.9 GB), if it is not this one.
+PROCESS_BYTES: Final = 900 * 1024**2
 # A step on a CPU is to take a second or two, so that a cancelled job stops: so many tokens times weights, about.
 _CPU_STEP_WORK: Final = 5e11
 # Products by way of float32, on half the lanes, take two to five times as long.
@@ -62,9 +65,19 @@ def _at_an_end(name: str) -> bool:
 
 
 def kv_cache_bytes(info: CheckpointInfo, settings: Settings, dtype: str, tokens: int) -> int:
-    """Bytes for keys and values: what the settings say, or what `tokens` at once need where that is more."""
+    """Bytes for keys and values in each process that holds a part of the model: what the settings say, or what `tokens`
+    at once need where that is more."""
     padded = (-(-tokens // BLOCK) + 8) * BLOCK
-    return max(settings.engine_kv_cache_bytes, padded * kv_bytes_per_token(info.config, ITEM_BYTES[dtype]))
+    token = kv_bytes_per_token(info.config, ITEM_BYTES[dtype], Split.of(settings))
+    return max(settings.engine_kv_cache_bytes, padded * token)
+
+
+def engine_bytes(weights: int, kv_cache: int, split: Split, device: str) -> int:
+    """Bytes of an engine's `weights`, keys and values (`kv_cache` of each process), and working memory. On a CPU all
+    processes count, on a GPU the one that has it."""
+    if device == "cpu":
+        return weights + split.ranks * (kv_cache + OVERHEAD_BYTES) + (split.ranks > 1) * split.ranks * PROCESS_BYTES
+    return weights // split.ranks + kv_cache + OVERHEAD_BYTES
 
 
 def step_tokens(info: CheckpointInfo, batch_tokens: int, device: str) -> int:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from app.models.checkpoint import CheckpointInfo
-from workers.engine import mending
-from workers.engine.isolation import globals_kept, quiet_vllm
-from workers.engine.launch import model_of, use_workspace
+from workers.engine.launch import on_ranks, use_workspace
 from workers.engine.shape import packing_signature
+from workers.engine.split import WHOLE, Split
 
 logger = logging.getLogger(__name__)
 
@@ -43,23 +42,25 @@ class Trust:
         self._exact = set(proven)
         self._inexact: set[tuple[str, str, str]] = set()
 
-    def proven(self, info: CheckpointInfo) -> bool:
-        """Whether a swap to such a checkpoint needs no comparison any more."""
-        return self._key(info) in self._exact
+    def proven(self, info: CheckpointInfo, split: Split = WHOLE) -> bool:
+        """Whether a swap to such a checkpoint, in an engine split so, needs no comparison any more."""
+        return self._key(info, split) in self._exact
 
-    def refused(self, info: CheckpointInfo) -> bool:
+    def refused(self, info: CheckpointInfo, split: Split = WHOLE) -> bool:
         """Whether a swap to such a checkpoint was found to be wrong."""
-        return self._key(info) in self._inexact
+        return self._key(info, split) in self._inexact
 
-    def record(self, info: CheckpointInfo, *, exact: bool) -> None:
+    def record(self, info: CheckpointInfo, split: Split = WHOLE, *, exact: bool) -> None:
         """Keeps the outcome of a comparison, or of a failed reload."""
-        (self._exact if exact else self._inexact).add(self._key(info))
+        key = self._key(info, split)
+        (self._exact if exact else self._inexact).add(key)
         if not exact:
-            self._exact.discard(self._key(info))
-            logger.warning("from now on weights of %s are not swapped in place", self._key(info))
+            self._exact.discard(key)
+            logger.warning("from now on weights of %s are not swapped in place", key)
 
-    def _key(self, info: CheckpointInfo) -> tuple[str, str, str]:
-        return (self._device, info.architecture, packing_signature(info))
+    def _key(self, info: CheckpointInfo, split: Split) -> tuple[str, str, str]:
+        device = self._device if split == WHOLE else f"{self._device} in {split}"
+        return (device, info.architecture, packing_signature(info))
 
 
 def reload_weights(engine: Any, checkpoint: Path) -> None:
@@ -68,9 +69,7 @@ def reload_weights(engine: Any, checkpoint: Path) -> None:
     Raises what vLLM raises, and RuntimeError where a parameter got no weight; the engine is then good for nothing.
     """
     use_workspace(engine)
-    with globals_kept(), quiet_vllm():
-        mending.forget_packed_experts(engine, model_of(engine))
-        engine.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
-    empty = [name for name, tensor in model_of(engine).named_parameters() if tensor.is_meta]
+    answers = on_ranks(engine, "hemostat_reload", str(checkpoint))
+    empty = [name for names in answers for name in names]
     if empty:
         raise RuntimeError(f"{len(empty)} parameters got no weight, such as {empty[0]}")

@@ -15,7 +15,7 @@ import torch
 from app.contracts.request import JobRequest
 from app.contracts.text import TextSource
 from app.models.checkpoint import CheckpointInfo, tokenizer_fingerprint
-from app.models.registry import ModelEntry, load_registry
+from app.models.registry import ModelEntry, load_registry, settings_of
 from app.models.steps.others import other_of
 from app.recipes.recipe import Recipe
 from workers.distributions.divergence import Precision
@@ -126,6 +126,7 @@ class Attempt:
         self._shared = request
         self._context = context
         self._room = room
+        room.run_as(settings_of(context.settings, request.reference.model))
         self._watch = Stopwatch(context)
         self._started_at = time.time()
         # Ids of what is scored and steps of the recipes look at, as the request allows, by what people call one.

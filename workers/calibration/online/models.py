@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Literal
 from app.contracts.deployment import Deployment
 from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import CheckpointInfo
+from app.models.registry import settings_of
 from app.settings import Settings
 from workers.engine.device import available_bytes, total_bytes
 from workers.engine.pool import context_length, resolve_dtype
 from workers.engine.resident import Weights
 from workers.engine.room import EngineRoom
 from workers.engine.scoring import ScoringEngine
-from workers.engine.sizes import OVERHEAD_BYTES, kv_cache_bytes, step_tokens, weight_bytes
+from workers.engine.sizes import engine_bytes, kv_cache_bytes, step_tokens, weight_bytes
+from workers.engine.split import Split
 from workers.measuring.sides import Sides, modify, resolve
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class Models:
         share: float = 1.0,
         check_cancelled: Callable[[], None] = never,
     ) -> None:
-        self.settings = settings
+        self.settings = settings_of(settings, deployment.reference.model)
         self._rooms: list[EngineRoom] = []
         request = CompareRequest(kind="compare", reference=deployment.reference, candidate=deployment.model)
         context = Quiet(settings, check_cancelled)
@@ -169,6 +171,5 @@ def longest_window(deployment: Deployment, *infos: CheckpointInfo) -> int:
 def needed_bytes(info: CheckpointInfo, settings: Settings, device: str, dtype: str, longest: int) -> int:
     """About what an engine for `info` takes, in bytes."""
     tokens = max(step_tokens(info, settings.engine_batch_tokens, device), context_length(info, longest))
-    return (
-        weight_bytes(info, dtype, device, head=False) + kv_cache_bytes(info, settings, dtype, tokens) + OVERHEAD_BYTES
-    )
+    weights = weight_bytes(info, dtype, device, head=False)
+    return engine_bytes(weights, kv_cache_bytes(info, settings, dtype, tokens), Split.of(settings), device)

@@ -10,6 +10,7 @@ from app.contracts.deployment import Deployment
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import CheckpointInfo
+from app.models.registry import settings_of
 from app.settings import Settings
 from workers.calibration.online.models import Quiet, longest_window, needed_bytes
 from workers.calibration.verified.verifier import Board, Verifier
@@ -53,6 +54,7 @@ class VerifiedModels:
         context = Quiet(settings, check_cancelled, job_id="verify")
         side, entry, origin = resolve(request, context)
         self.sides = modify(request, side, entry, origin, context)
+        settings = settings_of(settings, deployment.reference.model)
         self.room = EngineRoom(settings)
         self.room.take_share(settings.share_verify)
         self._draft: DraftEngine | None = None

@@ -57,7 +57,7 @@ def register_model(architecture: str, *, single_rows_apart: bool = False, float3
     if float32_products:
         mending.multiply_in_float32(single_rows_apart=single_rows_apart)
     engines.keep_caches_apart()
-    mending.register(architecture)
+    mending.check_known(architecture)
     registry = vllm.ModelRegistry
     registry.register_model(architecture, calibrated(registry.models[architecture].load_model_cls()))
 

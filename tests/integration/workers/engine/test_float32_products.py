@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from app.models.checkpoint import inspect
 from tests.integration.workers.engine.conftest import same
+from tests.support.engines import model_of
 from workers.engine import mending
-from workers.engine.launch import model_of
 from workers.engine.resident import ResidentEngine
 from workers.engine.swap import Trust
 

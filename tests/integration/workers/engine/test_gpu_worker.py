@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.integration.workers.engine.conftest import same
-from workers.engine.launch import load_vllm, model_of
+from tests.support.engines import model_of
+from workers.engine.launch import load_vllm
 from workers.engine.resident import ResidentEngine
 from workers.engine.swap import Trust
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.models.checkpoint import inspect
+from tests.support.engines import model_of
 from workers.engine import launch, vllm_names
 from workers.engine.launch import EngineOptions
 from workers.engine.pool import EnginePool
@@ -26,7 +27,17 @@ CONFIG = (
     "cache_config.block_size",
     "device_config.device_type",
 )
-RUNNER = ("input_batch.req_ids", "input_batch.generators", "requests", "discard_request_mask.np", "get_model")
+RUNNER = (
+    "input_batch.req_ids",
+    "intermediate_tensors",
+    "max_num_tokens",
+    "model_config.dtype",
+    "device",
+    "input_batch.generators",
+    "requests",
+    "discard_request_mask.np",
+    "get_model",
+)
 PASS = ("query_start_loc", "seq_lens", "block_table")
 
 
@@ -45,7 +56,7 @@ def test_an_engine_has_what_we_read_of_it(runner: Any, tiny: Callable[..., Path]
     options: EngineOptions = replace(pool._options(inspect(tiny("llama")), 128, "bfloat16"), runner=runner)
     engine, passes = launch.start(options), []
     try:
-        model = launch.model_of(engine)
+        model = model_of(engine)
         model.register_forward_pre_hook(
             lambda *_: passes.append(next(iter(vllm_names.get_forward_context().attn_metadata.values())))
         )

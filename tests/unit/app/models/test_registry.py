@@ -3,7 +3,8 @@ import os
 import pytest
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.models.registry import load_registry, register
+from app.models.registry import load_registry, register, settings_of
+from app.settings import Settings
 
 GOOD = """
 [models.small]
@@ -142,3 +143,17 @@ def test_folders_of_a_model_and_of_its_tokenizer_must_be_there(file, tmp_path):
     refused(big.tokenizer_path, code=absent)
     (tmp_path / "tokenizers/big").mkdir(parents=True)
     assert big.tokenizer_path() == tmp_path / "tokenizers/big"
+
+
+def test_a_model_has_sizes_of_its_own_and_else_those_of_the_settings(file):
+    file.write_text(GOOD + '[models.large]\npath = "large"\ntensor_parallel_size = 4\n')
+    settings = Settings(models=file, tensor_parallel_size=2, pipeline_parallel_size=3)
+    large, small = settings_of(settings, "large"), settings_of(settings, "small")
+    assert (large.tensor_parallel_size, large.pipeline_parallel_size) == (4, 3)
+    assert (small.tensor_parallel_size, small.pipeline_parallel_size) == (2, 3)
+
+
+@pytest.mark.parametrize("size", ["0", '"2"', "true", "1.0"])
+def test_a_size_is_a_whole_number_from_1(file, size):
+    file.write_text(f'[models.a]\npath = "x"\ntensor_parallel_size = {size}\n')
+    assert "line 3: models.a.tensor_parallel_size" in refused(load_registry, file).detail

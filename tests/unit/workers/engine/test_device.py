@@ -33,8 +33,10 @@ def test_an_identity_reads_the_same_every_time_and_differs_in_each_part() -> Non
         replace(one, dtype="other"),
         replace(one, compiled=True),
         replace(one, batch_tokens=512),
+        replace(one, split="2 tensor parts"),
+        replace(one, split="2 pipeline stages"),
     ]
-    assert len({str(other) for other in [one, *others]}) == 7
+    assert len({str(other) for other in [one, *others]}) == 9
 
 
 def test_it_tells_of_the_installed_vllm_and_this_processor() -> None:

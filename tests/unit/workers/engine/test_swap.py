@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.models.checkpoint import inspect
+from workers.engine.split import Split
 from workers.engine.swap import PROVEN, Trust
 
 
@@ -27,3 +28,13 @@ def test_the_outcome_of_a_comparison_is_kept(tiny: Callable[..., Path], caplog: 
     assert trust.refused(llama)
     assert not trust.proven(llama)
     assert "LlamaForCausalLM" in caplog.text
+
+
+def test_what_is_proven_of_a_whole_model_is_not_of_its_parts(tiny: Callable[..., Path]) -> None:
+    llama, parts = inspect(tiny("llama")), Split(tensor=2)
+    trust = Trust("cpu")
+    assert trust.proven(llama)
+    assert not trust.proven(llama, parts)
+    trust.record(llama, parts, exact=False)
+    assert trust.refused(llama, parts)
+    assert trust.proven(llama)

@@ -20,7 +20,8 @@ USED: dict[str, dict[str, str | int | None]] = {
         "": "model runner skip_tokenizer_init load_format config_format use_tqdm_on_load model_impl generation_config "
         "dtype max_model_len max_num_batched_tokens max_num_seqs enable_chunked_prefill enable_prefix_caching "
         "kv_cache_memory_bytes enforce_eager async_scheduling disable_log_stats seed convert pooler_config "
-        "hf_overrides max_logprobs logits_processors ir_op_priority gpu_memory_utilization kv_cache_dtype",
+        "hf_overrides max_logprobs logits_processors ir_op_priority gpu_memory_utilization kv_cache_dtype "
+        "worker_extension_cls tensor_parallel_size pipeline_parallel_size distributed_executor_backend",
         "create_engine_config": 1,
     },
     "LLMEngine": {
@@ -29,9 +30,9 @@ USED: dict[str, dict[str, str | int | None]] = {
         "abort_request": "request_ids internal",
         "has_unfinished_requests": 1,
         "step": 1,
-        "collective_rpc": "method kwargs",
+        "collective_rpc": "method args",
     },
-    "LazyModel": {"load_model_cls": 1},
+    "LazyModel": {"load_model_cls": 1, "inspect_model_cls": 1},
     "LinearBase": {"": None},
     "LogitsProcessor": {
         "__init__": "vllm_config device is_pin_memory",
@@ -40,7 +41,9 @@ USED: dict[str, dict[str, str | int | None]] = {
         "update_state": 2,
         "apply": 2,
     },
+    "ModelInfo": {"from_model_cls": 1},
     "ModelRegistry": {"models": None, "get_supported_archs": 0, "register_model": 2},
+    "PPMissingLayer": {"": None},
     "PoolerConfig": {"": "task use_activation"},
     "PoolingParams": {"": "task use_activation"},
     "SamplingParams": {
@@ -52,6 +55,7 @@ USED: dict[str, dict[str, str | int | None]] = {
         "sample_tokens": "grammar_output non_block",
     },
     "UnquantizedFusedMoEMethod": {"": None},
+    "all_gather": {"": 1},
     "config_utils": {"re.match": 2},
     "current_platform": {"register_triton_kernel_overrides": 0, "get_device_total_memory": None},
     "custom_ops": {
@@ -65,9 +69,11 @@ USED: dict[str, dict[str, str | int | None]] = {
     "get_cgroup_memory_limit": {"": 0},
     "get_cgroup_memory_usage": {"": 0},
     "get_forward_context": {"": 0},
+    "get_pp_group": {"": 0},
     "has_flashinfer": {"": 0},
     "ir": {"ops.fused_add_rms_norm.impls": None, "ops.fused_add_rms_norm.register_impl": "provider supports_args"},
     "layer_utils": {"dispatch_cpu_unquantized_gemm": "layer remove_weight"},
+    "multiproc_executor": {"logger.name": None},
     "parallel_state": {
         "model_parallel_is_initialized": 0,
         "_EP": None,

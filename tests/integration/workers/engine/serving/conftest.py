@@ -101,7 +101,7 @@ class Served:
                     plugin.register_model(architecture)
                     given["logits_processors"] = [processor.NAME]
                 else:
-                    mending.register(architecture)
+                    mending.check_known(architecture)
                 config = EngineArgs(**given).create_engine_config()
                 mending.renew_groups(config)
                 self.engine: Any = LLMEngine.from_vllm_config(config, disable_log_stats=True)
