@@ -4,7 +4,6 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from app.kinds.registry import KINDS
 from app.main import create_app
 from app.settings import Settings
 from tests.support.html import tree
@@ -98,21 +97,6 @@ async def test_an_id_that_cannot_be_one_is_named_in_the_answer(http):
         assert answer["detail"] == "There is no job 'diag_01\\u202e': that is not a job's id."
         assert "`hemostat jobs list`" in answer["hint"]
     assert len((await http.get(f"{JOBS}/{'x' * 5000}")).json()["detail"]) < 150
-
-
-async def test_a_bad_query_names_what_is_valid(http):
-    status = (await http.get(f"{JOBS}?status=runing")).json()
-    assert status["detail"].startswith("status is 'runing', not one of queued, running, ")
-    assert status["detail"].endswith("did you mean 'running'?")
-    assert status["hint"] == "valid: cancelled, cancelling, failed, queued, running, succeeded"
-    assert "status is 'foo', not one of queued" in (await http.get(f"{JOBS}?status=foo")).json()["detail"]
-    kind = await http.get(f"{JOBS}?kind=swep")
-    assert (kind.status_code, kind.json()["errors"][0]["parameter"]) == (422, "kind")
-    assert kind.json()["detail"].startswith("kind is 'swep', not one of ")
-    assert kind.json()["detail"].endswith("did you mean 'sweep'?")
-    assert kind.json()["hint"] == f"valid: {', '.join(sorted(KINDS))}"
-    limit = (await http.get(f"{JOBS}?limit=0&after=")).json()
-    assert limit["detail"] == "limit is '0', not greater than or equal to 1."
 
 
 async def test_unknown_routes_and_methods(http):

@@ -39,19 +39,6 @@ def test_each_fault_of_a_request_is_listed_by_its_place():
     ]
 
 
-def test_a_single_fault_with_a_place_is_listed_as_well():
-    problem = document(SCOPE, HemostatError(ErrorCode.CODE_EXECUTION_DISABLED, "One.", pointer="/tasks/0/format"))
-    assert problem["errors"] == [
-        {
-            "code": "code_execution_disabled",
-            "detail": "One.",
-            "hint": GUIDE[ErrorCode.CODE_EXECUTION_DISABLED],
-            "pointer": "/tasks/0/format",
-        }
-    ]
-    assert "errors" not in document(SCOPE, HemostatError(ErrorCode.JOB_NOT_FOUND, "There is none."))
-
-
 def test_the_list_is_bounded():
     error = RequestError([FieldError(ErrorCode.INVALID_REQUEST, "x", pointer=f"/{i}") for i in range(1000)])
     assert len(error.errors) == 50

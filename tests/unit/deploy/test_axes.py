@@ -42,13 +42,7 @@ def test_a_line_is_cut_where_nothing_was_known() -> None:
 
 @pytest.mark.parametrize(
     ("value", "unit", "expected"),
-    [
-        (0.4567, "percentunit", "46 %"),
-        (0.25, "s", "250 ms"),
-        (90.0, "s", "1.5 min"),
-        (1000.0, "short", "1,000"),
-        (0.0375, "suffix: nats", "0.0375 nats"),
-    ],
+    [(0.4567, "percentunit", "46 %"), (0.25, "s", "250 ms"), (0.0375, "suffix: nats", "0.0375 nats")],
 )
 def test_values_are_written_as_grafana_writes_them(value: float, unit: str, expected: str) -> None:
     assert shown(value, unit, None) == expected

@@ -28,12 +28,9 @@ def test_the_same_seed_draws_the_same_faults() -> None:
     ("sound", "broken"),
     [
         ("a < b", "a <= b"),
-        ("a == b", "a != b"),
         ("a - b", "a + b"),
         ("a and b", "a or b"),
-        ("not a", "a"),
         ("min(a, b)", "max(a, b)"),
-        ("np.maximum(a, b)", "np.minimum(a, b)"),
         ("7", "8"),
         ("True", None),
         ("f(a)", None),

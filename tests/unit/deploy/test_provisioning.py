@@ -17,14 +17,6 @@ def read(name: str) -> Json:
     return dict(yaml.safe_load((PROVISIONING / name).read_text()))
 
 
-def test_the_source_is_the_prometheus_of_the_compose_file_and_knows_how_often_it_scrapes() -> None:
-    (source,) = read("datasources/prometheus.yml")["datasources"]
-    scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["global"]
-    assert source["url"] == "http://prometheus:9090"
-    assert source["jsonData"]["timeInterval"] == scraped["scrape_interval"]
-    assert source["isDefault"]
-
-
 def test_boards_are_read_from_where_they_are_mounted() -> None:
     (provider,) = read("dashboards/hemostat.yml")["providers"]
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]

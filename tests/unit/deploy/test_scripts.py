@@ -151,9 +151,7 @@ def test_the_health_check_says_when_nobody_answers() -> None:
     ("worker", "answer", "good"),
     [
         ("gpu", "echo 580.95.05", True),
-        ("gpu", "echo 610.1; echo 610.1", True),
         ("gpu", "echo 570.133.20", False),
-        ("gpu", "echo NVIDIA-SMI has failed; exit 9", False),
         ("gpu", "exit 127", False),
         ("cpu", "exit 127", True),
     ],

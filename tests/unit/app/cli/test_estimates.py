@@ -1,7 +1,5 @@
 """What a dry run says: to a person in units that are read at a glance, to a program as it came."""
 
-import json
-
 from app.cli.measuring import print_estimate
 
 ESTIMATE = {
@@ -24,13 +22,3 @@ def test_a_person_reads_time_and_sizes_with_their_units(capsys):
         ["checkpoints", "0 B"],
         ["time", "about 11 h 17 min"],  # 40,623 s = 11 h 17 min 3 s
     ]
-
-
-def test_what_is_not_known_before_the_text_is_read_says_so(capsys):
-    print_estimate(ESTIMATE | {"tokens": None, "seconds": None}, as_json=False)
-    assert capsys.readouterr().out.count("not known before it is read") == 2
-
-
-def test_a_program_gets_the_bare_numbers(capsys):
-    print_estimate(ESTIMATE, as_json=True)
-    assert json.loads(capsys.readouterr().out) == ESTIMATE

@@ -5,22 +5,8 @@ import shlex
 
 from app.cli import submitting
 from app.contracts.errors import ErrorCode, HemostatError
-from app.kinds.mitigate.request import MitigateRequest
 from tests.support.commands import run
 from tests.support.mitigate_reports import mitigate_variants
-
-
-def test_options_become_a_request_that_the_service_takes(sent):
-    request = MitigateRequest.model_validate(
-        sent(
-            "mitigate -r a -c b --recipe quantize.rtn:bits=3 --bytes 1000 --bits 4.5 --added-latency 0.1 "
-            "--treatment protect --treatment repair.lowrank --trials 5 --text shipped:20 --calibration calibration:8 "
-            "--checkpoint"
-        )
-    )
-    assert request.budget.model_dump() == {"bytes": 1000, "bits_per_weight": 4.5, "added_latency": 0.1}
-    assert request.treatments == ("protect", "repair.lowrank")
-    assert (request.trials, request.export) == (5, "checkpoint")
 
 
 def onwards_of(monkeypatch, line):

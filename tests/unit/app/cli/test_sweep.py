@@ -4,42 +4,7 @@ import pytest
 
 from app.commands.knobs import turn
 from app.contracts.errors import HemostatError
-from app.kinds.sweep.report import SweepReport
-from app.kinds.sweep.request import SweepRequest
-from app.kinds.sweep.words import heading
-from app.models.knobs import lift
-from app.models.strength import Order
 from tests.support.commands import refused
-from tests.support.sweep_reports import course, sweep_report
-
-
-def swept(sent, line):
-    return SweepRequest.model_validate(lift(sent(line)))
-
-
-def test_tasks_are_written_as_those_of_a_tasks_job(sent):
-    line = "sweep -r a --recipe prune.wanda --knob sparsity=0.1,0.2"
-    request = swept(sent, f"{line} --task shipped:50 --task arc:arc.jsonl,items=200")
-    assert [task.model_dump(exclude_defaults=True) for task in request.tasks] == [
-        {"source": "shipped", "items": 50},
-        {"source": "file", "format": "arc", "path": "arc.jsonl", "items": 200},
-    ]
-    assert swept(sent, line).tasks == ()
-
-
-def test_options_become_a_request_that_the_service_takes(sent):
-    request = swept(
-        sent,
-        "sweep -r a -c b --recipe prune.wanda:seed=3 --recipe quantize.rtn:bits=8 --knob 0.sparsity=0.1..0.5:5 "
-        "--budget 4 --bound b=0.. --bound s0=0.2..0.4 --text shipped:20 --threshold moderate=0.1",
-    )
-    assert request.knobs[0].model_dump() == {"step": 0, "field": "sparsity", "values": (0.1, 0.2, 0.3, 0.4, 0.5)}
-    assert (request.budget, request.planned, request.bounds.b, request.bounds.s0) == (4, 4, (0, None), (0.2, 0.4))
-    assert request.thresholds.moderate == 0.1
-    assert sent("sweep -r a --recipe prune.wanda --knob sparsity=0.1,0.2 --budget 0")["budget"] == 0
-    json_step = '{"type": "prune.wanda", "sparsity": {"sweep": [0.1, 0.2]}}'
-    step = sent("sweep -r a --recipe", json_step)["candidate"]["recipe"][0]
-    assert step["sparsity"] == {"sweep": [0.1, 0.2]}
 
 
 def test_a_knob_is_a_list_or_a_range():
@@ -98,12 +63,3 @@ def test_another_number_of_knobs_than_the_kind_turns_is_refused_before_the_servi
         error = refused(line)
         told = f"{error.detail} {error.hint}"
         assert [word for word in words if word not in told] == []
-
-
-def test_on_one_side_of_the_neutral_value_it_counts_for_no_mild_setting():
-    order = Order("around", (0, 1), 1.0)
-    settings = [(1.0, None, 0.001, 0.001), (2.0, None, 0.9, 0.9)]
-    body = sweep_report(course(settings, order=order), field="factor", share=None)
-    assert heading(SweepReport.model_validate(body)) == "No value of factor but 1 stays mild"
-    body = sweep_report(course(settings, order=order, refused=1), field="factor", share=None)
-    assert heading(SweepReport.model_validate(body)) == "factor: only 1 was measured, which changes nothing"

@@ -11,32 +11,12 @@ from app.cli.output import Exit, exit_of
 from app.commands.tasks import parse_task
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.report import TasksReport
-from app.kinds.tasks.request import TasksRequest
 from app.kinds.tasks.rule import FailOn, judge
 from app.kinds.tasks.view import figures, outcome
 from app.settings import Settings
 from tests.support.commands import refused, run
 from tests.support.tasks_reports import task, tasks_report, tasks_variants
 from workers.analysis.flips.runs import Run, add, read
-
-
-def test_options_become_a_request_that_the_service_takes(sent):
-    request = TasksRequest.model_validate(
-        sent(
-            "tasks -r a -c b --recipe quantize.rtn:bits=3 --task shipped:50 --margin 0.03 --no-store-text "
-            "--text shipped:20 --task gsm8k:sets/gsm8k.jsonl,shots=5,examples=sets/train.jsonl,max_tokens=128,name=sums"
-        )
-    )
-    assert [one.title for one in request.tasks] == ["example", "sums"]
-    assert (request.margin, request.store_text) == (0.03, False)
-    assert request.tasks[1].shots == 5
-
-
-def test_a_task_of_the_harness_is_named_before_its_file(sent):
-    written = "harness:gsm8k:sets/g.jsonl,shots=5,examples=train.jsonl,filter=strict-match,items=9"
-    (task,) = TasksRequest.model_validate(sent(f"tasks -r a -c b --task {written}")).tasks
-    assert (task.source, task.task, task.path) == ("harness", "gsm8k", "sets/g.jsonl")
-    assert (task.shots, task.examples, task.filter, task.items) == (5, "train.jsonl", "strict-match", 9)
 
 
 def test_a_task_that_could_not_be_scored_leaves_undecided_what_the_others_do_not_fail():

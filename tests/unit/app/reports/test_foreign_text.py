@@ -13,7 +13,7 @@ from app.reports.markdown import render_markdown
 from tests.support.terminal import printed
 from tests.unit.app.reports.test_snapshots import REPORTS
 
-HOSTILE = "\x1b[31m\u202e"
+HOSTILE = "\x1b[31m\u202e<b class=x>"
 Path = tuple[str | int, ...]
 
 
@@ -58,6 +58,7 @@ def test_no_text_of_a_report_reaches_a_reader_as_it_is(kind: str) -> None:
         "terminal": printed(report, 120),
         "details": printed(report, 120, details=True),
     }
+    assert "<b class=x>" not in shown["page"]
     for renderer, text in shown.items():
         at = min((text.find(sign) for sign in ("\x1b", "\u202e") if sign in text), default=None)
         assert at is None, (renderer, text[max(0, at or 0) - 200 : (at or 0) + 20])

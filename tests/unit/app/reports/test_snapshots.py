@@ -9,32 +9,39 @@ from app.kinds.registry import KINDS
 from app.reports.html import render_html
 from app.reports.markdown import render_markdown
 from app.reports.reading import parse
-from tests.support.attribute_reports import attribute_variants
-from tests.support.calibration_reports import calibration_variants
 from tests.support.internals_blocks import dense
-from tests.support.mitigate_reports import mitigate_variants
 from tests.support.reports import compare_report
 from tests.support.snapshots import body
-from tests.support.surface_reports import surface_variants
-from tests.support.sweep_reports import sweep_variants
-from tests.support.tasks_reports import tasks_variants
 from tests.support.terminal import printed
 from tests.support.trajectory_reports import trajectory_report
+from tests.support.variants import VARIANTS
 
 REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
-    "calibrate": lambda: calibration_variants()["refused"],
-    "attribute": lambda: attribute_variants()["full"] | {"internals": dense().model_dump(mode="json")},
+    "calibrate": lambda: VARIANTS["calibrate"]()["refused"],
+    "attribute": lambda: VARIANTS["attribute"]()["full"] | {"internals": dense().model_dump(mode="json")},
     "compare": compare_report,
-    "mitigate": lambda: mitigate_variants()["helped"],
-    "surface": lambda: surface_variants()["both-orders"],
-    "sweep": lambda: sweep_variants()["knee"],
-    "tasks": lambda: tasks_variants()["harness"],
+    "mitigate": lambda: VARIANTS["mitigate"]()["helped"],
+    "surface": lambda: VARIANTS["surface"]()["both-orders"],
+    "sweep": lambda: VARIANTS["sweep"]()["knee"],
+    "tasks": lambda: VARIANTS["tasks"]()["harness"],
     "trajectory": lambda: trajectory_report(candidates=2, few=True),
+}
+
+# Of these the details are kept as well: they say what no other report has.
+DETAILED = {
+    "attribute": ("other-depth",),
+    "calibrate": ("unfitted",),
+    "compare": ("inconclusive", "single"),
+    "mitigate": ("nothing",),
+    "surface": ("one-step", "nothing-changed-within"),
+    "sweep": ("packed", "asked", "sides", "unordered"),
+    "tasks": ("several",),
+    "trajectory": ("four",),
 }
 
 
 def test_every_kind_has_a_snapshot() -> None:
-    assert REPORTS.keys() == KINDS.keys()
+    assert REPORTS.keys() == VARIANTS.keys() == DETAILED.keys() == KINDS.keys()
 
 
 @pytest.mark.parametrize("kind", REPORTS)
@@ -46,3 +53,12 @@ def test_a_report_shows_what_it_showed(kind: str, snapshot: Callable[[str, str],
     for width in (80, 120):
         snapshot(f"{kind}.{width}.txt", printed(report, width))
     snapshot(f"{kind}.details.txt", printed(report, 100, details=True))
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_each_state_of_a_report_is_told_as_it_was(kind: str, snapshot: Callable[[str, str], None]) -> None:
+    """Headings, figures and what is said if something is missing, undecided, broken or not asked for."""
+    drawn = VARIANTS[kind]()
+    snapshot(f"{kind}.states.txt", "\n\n".join(f"=== {name}\n{printed(one)}" for name, one in drawn.items()))
+    for name in DETAILED[kind]:
+        snapshot(f"{kind}.{name}.txt", printed(drawn[name], details=True))

@@ -14,15 +14,9 @@ def job(**fields):
     [
         ("compare", None, "–"),
         ("compare", "none", "no damage that matters"),
-        ("compare", "mild", "mild"),
-        ("attribute", "severe", "severe"),
         ("surface", "none", "no damage that matters at the chosen setting"),
-        ("surface", None, "–"),
         ("sweep", "collapse", "collapse at the strongest setting"),
-        ("calibrate", "mild", "mild once calibrated"),
         ("mitigate", "moderate", "moderate left"),
-        ("tasks", "none", "no damage that matters over the text"),
-        ("trajectory", "mild", "mild by single steps"),
     ],
 )
 def test_a_class_is_told_in_words_with_what_it_is_of(kind, severity, said):
@@ -33,15 +27,7 @@ def test_a_class_is_told_in_words_with_what_it_is_of(kind, severity, said):
     ("kind", "answer", "classes", "said"),
     [
         ("tasks", "Undecided", ["severe"], "Undecided; severe over the text"),
-        (
-            "sweep",
-            "Mild up to sparsity 0.05",
-            ["collapse"],
-            "Mild up to sparsity 0.05; collapse at the strongest setting",
-        ),
         ("calibrate", "Not served", ["mild", "moderate"], "Not served; mild or moderate? once calibrated"),
-        ("mitigate", "Nothing recommended", ["severe"], "Nothing recommended; severe left"),
-        ("surface", "They overlap", ["mild"], "They overlap; mild at the chosen setting"),
         ("attribute", "Worst: \u202elayer", ["mild"], "Worst: ⟨U+202E⟩layer; mild"),
         ("compare", None, ["mild"], "mild"),
     ],
@@ -55,7 +41,6 @@ def test_what_the_kind_asks_is_answered_before_the_class(kind, answer, classes, 
     [
         ("collapse", ["collapse"], "collapse at the strongest setting"),
         ("collapse", ["severe", "collapse"], "severe or collapse? at the strongest setting"),
-        ("moderate", ["none", "mild", "moderate"], "none or mild or moderate? at the strongest setting"),
         ("mild", ["none", "mild", "moderate", "severe", "collapse"], "mild? at the strongest setting"),
     ],
 )
@@ -69,10 +54,7 @@ def test_a_class_that_is_not_decided_is_told_with_its_doubt(severity, classes, s
         ({"text": "shipped:60", "window": 512}, "shipped:60, window 512"),
         ({"text": "inline:3", "window": None}, "3 documents sent along"),
         ({"text": "calibration", "test_text": "shipped", "window": 512}, "calibration → shipped, window 512"),
-        ({"text": "calibration", "test_text": "inline:1"}, "calibration → 1 document sent along"),
-        ({"text": "shipped", "test_text": None, "window": 64}, "shipped, window 64"),
         ({"text": "shipped", "test_text": "file:\u202ea"}, "shipped → file:⟨U+202E⟩a"),
-        ({"text": "file:\u202ea"}, "file:⟨U+202E⟩a"),
     ],
 )
 def test_a_text_is_named_with_its_window(fields, said):

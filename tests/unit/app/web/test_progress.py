@@ -13,14 +13,9 @@ def at(phase, done, total):
     ("kind", "progress", "words"),
     [
         ("sweep", at("points", 800, 1300), "measuring the settings: 8 of 13 settings, 61 % of this phase"),
-        ("compare", at("candidate", 34, 100), "scoring the candidate: 34 of 100 windows, 34 % of this phase"),
-        ("trajectory", at("generate", 2472, 53248), "generating texts: 2,472 of 53,248 tokens, 4 % of this phase"),
-        ("tasks", at("generate", 16, 400), "generating texts: 16 of 400 answers, 4 % of this phase"),
         ("calibrate", at("fit", 1500, 4000), "fitting the calibrators: 37 % of this phase"),
-        ("attribute", at("swap layers", 12, 33), "swapping layers: 12 of 33 steps, 36 % of this phase"),
         ("compare", at("a newer one", 34, 0), "a newer one: 34 steps so far"),
         ("compare", at("statistics", 0, 1), "computing statistics"),
-        ("compare", at("engine", 0, 0), "starting the engine"),
         ("compare", at("a newer one", 1, 3), "a newer one: 1 of 3 steps, 33 % of this phase"),
     ],
 )

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from pydantic import ValidationError
 
 from app.jobs.parsing import parse_submission
 from examples.paper.claim import FOLDER, claims, jobs_of, request
@@ -43,12 +42,4 @@ def test_words_that_point_to_no_number_of_a_job_are_refused(tmp_path, place):
     assert claims(tmp_path)[0] == next(claim for claim in CLAIMS if claim.id == "decoding-tokens")
     (tmp_path / "claims" / "01.json").write_text(good.replace("decoders/text/documents", place))
     with pytest.raises(ValueError, match=f"no number at {place.partition('/')[2]}"):
-        claims(tmp_path)
-
-
-def test_a_misspelt_field_of_a_claim_is_refused(tmp_path):
-    (tmp_path / "claims").mkdir()
-    good = json.loads(next(iter(sorted((FOLDER / "claims").glob("*.json")))).read_text())
-    (tmp_path / "claims" / "01.json").write_text(json.dumps(good | {"jobs": list(good["jobs"]), "rules": "x"}))
-    with pytest.raises(ValidationError, match="rules"):
         claims(tmp_path)

@@ -1,7 +1,5 @@
 """The pages, their results and their pictures."""
 
-import re
-
 import pytest
 
 from examples.paper.__main__ import _written
@@ -70,19 +68,6 @@ def test_pages_of_kept_results_are_those_of_the_measurement_and_stale_files_go(t
     assert set(first) == expected | {f"{claim.id}.md" for claim in CLAIMS}
     _written(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == first
-
-
-def test_every_picture_that_a_page_names_is_written(tmp_path, results):
-    write(tmp_path, CLAIMS, results, REQUESTS)
-    named = re.findall(r'(?:src|srcset)="([^"]+)"', (tmp_path / "paper" / f"{FIRST.id}.md").read_text())
-    assert len(named) == 2
-    assert all((tmp_path / "paper" / name).is_file() for name in named)
-
-
-def test_versions_of_a_claim_are_of_the_steps_of_all_its_jobs():
-    told = {one.rpartition(" ")[0] for one in versions_of(FIRST, REQUESTS).split("; ")}
-    calibrated = {"prune.wanda", "prune.layers", "prune.channels", "prune.heads", "lowrank.svdllm"}
-    assert told == {"surgery"} | calibrated
 
 
 def test_another_outcome_on_another_device_is_kept_and_shown(tmp_path, results):

@@ -142,11 +142,9 @@ def test_an_unrelated_document_does_not_silence_a_message() -> None:
         ("first\nsecond", "first"),
         ("cannot open /home/somebody/models/a/model.safetensors: gone", "cannot open model.safetensors: gone"),
         ("prompt '" + "x" * 40 + "' is odd", "prompt … is odd"),
-        ('key "short" is odd', 'key "short" is odd'),
         ("ids [" + "1, " * 100 + "1] are odd", "ids … are odd"),
         ("bell \x07 rings", "bell � rings"),
         ("a" * 400, "a" * 299 + "…"),
-        ("", ""),
     ],
 )
 def test_a_message_is_cut_down(message: str, told: str) -> None:
@@ -164,8 +162,6 @@ def test_a_traceback_has_frames_of_the_whole_chain_and_no_values() -> None:
     [
         (-signal.SIGKILL, ErrorCode.ENGINE_OUT_OF_MEMORY, "killed from outside"),
         (-signal.SIGSEGV, ErrorCode.ENGINE_FAILED, "SIGSEGV"),
-        (-signal.SIGABRT, ErrorCode.ENGINE_FAILED, "SIGABRT"),
-        (-200, ErrorCode.ENGINE_FAILED, "signal 200"),
         (1, ErrorCode.ENGINE_FAILED, "status 1"),
         (None, ErrorCode.ENGINE_FAILED, "ended in mid-job"),
     ],

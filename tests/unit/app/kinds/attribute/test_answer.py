@@ -2,6 +2,7 @@
 
 from app.kinds.attribute.answer import layers_in_words, sentence
 from app.kinds.attribute.report import AttributeReport
+from app.kinds.attribute.words import heading
 from tests.support import internals_blocks
 from tests.support.attribute_reports import attribute_report, attribute_variants, first, site
 
@@ -10,14 +11,18 @@ NOTHING = {"considered": 0, "measured": 0}
 OTHERS = NOTHING | {"others": 7}
 
 
+def told(report):
+    return f"{heading(report)}. {sentence(report)}"
+
+
 def answer(*sites, search=None, request=None, looked=None, **more):
-    """The answer of a report on all kinds and layers, if `request` does not ask for less."""
+    """Heading and answer of a report on all kinds and layers, if `request` does not ask for less."""
     body = attribute_report(sites=list(sites))
     body["search"] |= search or {}
     body["request"] |= {"levels": ["layer", "module", "norm", "heads", "expert"], "layers": None} | (request or {})
     if looked is not None:
         body["explained"]["sites"] = looked
-    return sentence(AttributeReport.model_validate(body | more))
+    return told(AttributeReport.model_validate(body | more))
 
 
 def part(layer, nats, cause="size", **changes):
@@ -30,7 +35,7 @@ def gaps(*sites, **alignment):
     if alignment:
         block = internals_blocks.dense(alignment=internals_blocks.alignment() | alignment)
         body |= {"internals": block.model_dump(mode="json")}
-    return sentence(AttributeReport.model_validate(body))
+    return told(AttributeReport.model_validate(body))
 
 
 def gap(name, nats, **changes):
@@ -75,7 +80,7 @@ def depths():
 
 
 def test_answers_say_what_they_said(snapshot):
-    snapshot("answers.txt", "\n\n".join(f"{name}:\n{told}" for name, told in (*parts(), *depths())))
+    snapshot("answers.txt", "\n\n".join(f"{name}:\n{said}" for name, said in (*parts(), *depths())))
 
 
 def test_runs_of_layers_are_named_by_their_ends():

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from app.kinds.compare.difference import MOST_SLICES, blocks, p_value, ranking, render_difference, ties
 from app.reports import format as fmt
-from app.reports.blocks import Chart, Fold, Section, Table
+from app.reports.blocks import Fold, Section, Table
 from app.reports.terminal import print_blocks
 from tests.support.html import tree
 from tests.support.token_files import DOCUMENTS, LENGTH, side_of, values, write_job
@@ -49,10 +49,6 @@ def everything(found):
 def tables(report, of):
     """Those whose caption holds these words."""
     return [one for one in everything(blocks(report)) if isinstance(one, Table) and of in one.caption]
-
-
-def charts(report):
-    return [str(one.svg) for one in everything(blocks(report)) if isinstance(one, Chart)]
 
 
 def cells(table):
@@ -140,10 +136,6 @@ def test_ties_are_told_apart_by_what_is_known(tmp_path):
     assert said[0].startswith("a and c, b and c: no difference is shown")
     assert said[-1] == "a and b: equal at every position."
     assert ties(found) in " ".join(tree(render_difference(found)).text.split())
-
-
-def _negative(ci):
-    return None if ci is None else (-ci[1], -ci[0])
 
 
 def test_what_is_not_comparable_says_so_first_and_why(tmp_path):

@@ -4,8 +4,6 @@ import numpy as np
 
 from app.kinds.sweep.fits import fit_view
 from app.kinds.sweep.report import SweepReport, Threshold
-from app.kinds.sweep.view import thresholds
-from app.reports.blocks import Note
 from tests.support.sweep_reports import course, stepping, sweep_report, sweep_variants
 
 
@@ -13,11 +11,6 @@ def fitted(**changes):
     found = SweepReport.model_validate(sweep_variants()["knee"]).threshold_kl
     assert isinstance(found, Threshold)
     return found.model_copy(update=changes)
-
-
-def answers_of(body):
-    shown = thresholds(SweepReport.model_validate(body))
-    return [block.text for block in shown if isinstance(block, Note) and block.label]
 
 
 def notes(threshold):
@@ -72,11 +65,3 @@ def test_a_line_is_named_as_what_the_published_form_does_not_beat():
     assert "The perplexity has no transition" in body["verdict"]
     forms = fit_view(SweepReport.model_validate(body).threshold).forms
     assert [row[0].text for row in forms.rows if row[0].strong] == ["straight line in y itself"]
-
-
-def test_a_side_of_fewer_than_two_points_says_so_and_no_turn_is_spoken_of_where_there_is_none():
-    body = sweep_variants()["straight"]
-    straight = notes(SweepReport.model_validate(body).threshold)
-    assert straight["Measured slope above"] == "fewer than two points beyond s0"
-    assert straight["s0"].startswith("the share removed where the parts of the form meet, which is no turn of the")
-    assert notes(fitted())["Measured slope above"] == "points beyond s0"

@@ -20,7 +20,6 @@ from tests.support.answered import answered
 from tests.support.sweep_reports import (
     beside_neutral,
     course,
-    five_bits,
     null_everywhere,
     null_mildest,
     sweep_report,
@@ -47,18 +46,6 @@ def view(name):
     return sweep(SweepReport.model_validate(VARIANTS[name]))
 
 
-def test_how_far_one_may_go_stands_first():
-    found = view("knee")
-    assert found.heading == "Mild up to sparsity 0.4182"
-    assert [figure.label for figure in found.figures] == [
-        "Stays mild up to",
-        "Near-lossless by perplexity up to",
-        "Perplexity turns at",
-        "KL turns at",
-    ]
-    assert found.figures[2].value == "0.4500"
-
-
 def test_every_point_is_a_row_and_a_dot_in_both_charts():
     found = view("knee")
     assert len(found.points.rows) == 12
@@ -75,27 +62,6 @@ def test_what_is_not_known_is_said_and_not_drawn():
     assert factor.fits == () and "no share" in factor.no_threshold
     bits = view("bits")
     assert bits.figures[2].value == "–" and "not identifiable" in bits.figures[2].interval
-
-
-def test_too_few_points_to_test_show_no_turn_and_choose_no_form():
-    body = sweep_report(course(five_bits()), field="bits", step={"type": "quantize.rtn", "bits": 8}, share="1 - b/16")
-    report = SweepReport.model_validate(body)
-    assert report.threshold.unjudged == (
-        "power_law_then_exponential", "logistic", "broken_line", "power_law_then_exponential_over_dense"
-    )  # fmt: skip
-    found = sweep(report)
-    assert found.fits[0].answer == "Not identifiable: whether the perplexity turns cannot be known."
-    assert found.figures[2].note == "no choice of form: too few points"
-    assert not any(row[0].strong for row in found.fits[0].forms.rows)
-    forms = found.fits[0].forms
-    assert "no choice: too few points" in forms.caption
-    assert forms.caption.endswith("an error at left-out points takes two points more than the form has coefficients")
-    errors = {row[0].text: row[4].text for row in forms.rows}
-    assert [name for name, error in errors.items() if error != "–"] == [
-        "power law",
-        "exponential",
-        "straight line in y itself",
-    ]
 
 
 def tied():
@@ -120,29 +86,6 @@ def test_names_of_levels_neither_touch_nor_lie_under_the_axis():
     places = {name: float(y) for y, name in re.findall(r'y="([\d.]+)"[^>]*>(near-lossless|unmodified)<', chart)}
     axis = float(re.findall(r'class="base"[^>]*y1="([\d.]+)"|y1="([\d.]+)"[^>]*class="base"', chart)[0][1])
     assert places["near-lossless"] + 14 <= places["unmodified"] < axis
-
-
-def test_what_kernels_add_stands_beside_packed_settings_and_a_missing_one_has_its_reason():
-    found = view("packed")
-    names = [column.label for column in found.points.columns]
-    at = names.index("Kernel term, nats")
-    first, last = found.points.rows[0][at], found.points.rows[-1][at]
-    assert first.text == "1.00×10⁻⁴", "a twentieth of 0.002"
-    assert (last.text, last.note) == ("–", "not known")
-    assert "bits 4: its checkpoint had left the store" in found.points_note
-    assert "Kernel term, nats" not in [column.label for column in view("bits").points.columns]
-
-
-def test_without_an_interval_nothing_is_called_mild():
-    """A single window: every mean is far below the limit, and none has an interval to be sure by."""
-    report = SweepReport.model_validate(VARIANTS["single"])
-    assert report.points[0].severity in {"none", "mild"} and report.largest_mild is None
-    found = view("single")
-    assert found.heading == "How far sparsity stays mild cannot be judged"
-    assert "cannot be judged" in report.verdict
-    assert found.figures[0].interval == "cannot be judged"
-    place = [column.label for column in found.points.columns].index("Severity")
-    assert {row[place].text for row in found.points.rows} == {"cannot be judged"}
 
 
 def test_an_undecided_weakest_setting_is_told_with_its_interval_on_page_and_terminal():
@@ -205,30 +148,6 @@ def test_weak_settings_stand_left_though_their_values_fall():
     assert places["8"] < places["4"] < places["2"]
 
 
-def test_two_sides_of_a_harmless_value_are_told_apart():
-    found = view("sides")
-    assert found.heading == "temperature: mild from 1 up to 1.5, nowhere below", "1 itself changes nothing"
-    assert [(figure.label, figure.value) for figure in found.figures[:4]] == [
-        ("Stays mild, below 1", "1"),
-        ("Near-lossless by perplexity, below 1", "0.8"),
-        ("Stays mild, above 1", "1.5"),
-        ("Near-lossless by perplexity, above 1", "2"),
-    ]
-    assert [row[0].text for row in found.limits.rows] == [
-        "Stays mild below 1",
-        "Near-lossless by perplexity below 1",
-        "Stays mild above 1",
-        "Near-lossless by perplexity above 1",
-    ]
-    assert found.points.caption == "Every measured setting, nearest to 1 first"
-    assert [row[0].text for row in found.points.rows if row[0].note == "last mild"] == ["1.5"]
-    chart = found.kl_chart
-    places = {label: float(place) for place, label in re.findall(r'<text x="([\d.]+)%"[^>]*>([\d.]+)</text>', chart)}
-    assert places["0.5"] < places["1"] < places["2"], "both sides of it"
-    assert "weakest first" not in chart
-    assert "judged apart" in found.limits_note and found.limits_note.count("ln perplexity changes by") == 2
-
-
 @pytest.mark.parametrize(("body", "field"), [(null_everywhere(), "group_size"), (null_mildest(), "recovery_steps")])
 def test_a_last_mild_setting_that_is_null_is_told_as_one(body, field):
     found = sweep(SweepReport.model_validate(body))
@@ -247,16 +166,6 @@ def test_a_side_that_was_not_measured_is_not_called_harmful():
     settings[2] = (2.0, None, 0.002, 0.002)
     body = sweep_report(course(settings, order=order, refused=0), field="factor", share=None)
     assert heading(SweepReport.model_validate(body)) == "factor: mild from 1 up to 2, not measured below"
-
-
-def test_settings_without_an_order_are_told_one_by_one():
-    found = view("unordered")
-    assert found.heading == "damping: 2 of 4 settings are mild"
-    assert [row[0].text for row in found.points.rows] == ["0.01", "0.1", "0.001", "1"], "by the damage measured"
-    assert found.points.caption == "Every measured setting, least damage first"
-    assert not any(row[0].note for row in found.points.rows)
-    assert "judged by itself" in found.limits_note
-    assert "least damage first" in found.kl_chart
 
 
 def test_the_drawn_form_is_the_fitted_one():
@@ -313,13 +222,6 @@ def test_what_is_lost_on_tasks_is_told_by_setting_and_task_and_decides():
     (both,) = (row for row in found.limits.rows if row[0].text == "Near-lossless by both halves")
     assert [cell.text for cell in both[1:4]] == ["6", "stopped by tasks, open", "5 % lost on tasks"]
     assert "was not asked" not in found.limits_note and "not asked" not in found.figures[1].note
-
-
-def test_both_sides_are_told_by_the_whole_rule():
-    found = view("asked sides")
-    told = [(figure.label, figure.value) for figure in found.figures if "both halves" in figure.label]
-    assert told == [("Near-lossless by both halves, below 1", "1"), ("Near-lossless by both halves, above 1", "2")]
-    assert "Near-lossless by both halves, below 1: up to temperature 1, stopped by tasks" in found.answered_note
 
 
 def test_what_is_open_is_told_by_half():

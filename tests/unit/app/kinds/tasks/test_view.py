@@ -1,27 +1,20 @@
 """What a tasks report decides and counts: the worst outcome, which task the figures are of, which answers flip."""
 
-from typing import get_args
-
 import pytest
 
 from app.kinds.tasks.answers import (
     examples,
     metrics_table,
-    predictions_table,
     results_table,
-    significance_table,
 )
-from app.kinds.tasks.report import Outcome, TasksReport
-from app.kinds.tasks.token_classes import class_sentence, which_answers
-from app.kinds.tasks.view import blocks, figures, heading, outcome, verdict
-from app.reports.blocks import Chart, Fold, Note, Section, Table
-from app.reports.render import render
-from tests.support.html import tree
+from app.kinds.tasks.report import TasksReport
+from app.kinds.tasks.token_classes import class_sentence
+from app.kinds.tasks.view import blocks, figures, heading, outcome
+from app.reports.blocks import Chart, Note, Section, Table
 from tests.support.tasks_reports import task, tasks_report, tasks_variants
 from tests.support.terminal import printed
 
 VARIANTS = tasks_variants()
-MOST_LINES = 38  # of 40: the command adds the path of the page and the outcome of a rule
 
 
 def report(*tasks):
@@ -46,15 +39,6 @@ def notes(table, column):
     return [row[place].note for row in table.rows]
 
 
-def test_the_worst_that_is_shown_is_the_heading():
-    assert heading(variant("several")) == "Worse"
-    assert heading(variant("one")) == "Equivalent"
-    assert heading(variant("first")) == "Undecided"
-    mixed = report(task("a", "equivalent"), task("b", "at_chance"))
-    assert heading(mixed) == "At chance"
-    assert outcome(mixed).startswith("Of 2 tasks: 1 equivalent, 1 at chance.")
-
-
 @pytest.mark.parametrize(
     ("outcomes", "unscored", "kind"),
     [
@@ -71,33 +55,6 @@ def test_only_what_is_shown_for_every_task_is_good(outcomes, unscored, kind):
     alert = next(one for one in section(found, "answers") if isinstance(one, Note) and one.text == outcome(found))
     assert alert.kind == kind
     assert heading(found).endswith("; 1 task could not be scored") == bool(unscored)
-
-
-def test_the_verdict_names_each_task_with_its_outcome():
-    found = report(*(task(f"t-{outcome}", outcome) for outcome in get_args(Outcome)))
-    said = verdict(found.model_copy(update={"unscored": ("coqa",)}))
-    for words in (
-        "worse on t-worse",
-        "better on t-better",
-        "equivalent on t-equivalent",
-        "undecided on t-inconclusive",
-    ):
-        assert words in said.split(". ")[0]
-    assert said.split(". ")[1].startswith("On t-at_chance the reference is at chance")
-    assert said.endswith(" coqa could not be scored.")
-    for one in get_args(Outcome):
-        said = verdict(report(task("arc", one)))
-        assert "72 of 1,000 items flip, 60 to wrong and 12 to right" in said
-        assert ("−4.8 [−6.5, −3.1] points" in said) == (one != "at_chance"), "there it says nothing of the candidate"
-
-
-def test_the_first_figure_counts_the_tasks_by_outcome():
-    first = figures(variant("several"))[0]
-    assert (first.value, first.unit) == ("1 of 5", "tasks worse")
-    assert first.note == "1 better, 1 equivalent, 1 undecided, 1 at chance"
-    first = figures(report(task("a", "at_chance"), task("b", "at_chance")))[0]
-    assert (first.value, first.unit, first.note) == ("2 of 2", "tasks at chance", "")
-    assert figures(variant("one"))[0].label == "Difference", "of one task there is nothing to count"
 
 
 def test_figures_are_of_a_task_of_the_worst_outcome():
@@ -140,17 +97,6 @@ def test_one_miss_among_thousands_does_not_read_as_none():
     assert texts(results_table(found), "Candidate, %") == ["99.98"]
 
 
-def test_every_task_has_its_rows():
-    found = variant("several")
-    tables = [results_table(found), significance_table(found), predictions_table(found)]
-    for table in tables:
-        assert texts(table, "Task") == ["hellaswag", "arc", "mmlu", "gsm8k", "humaneval"]
-        assert all(len(row) == len(table.columns) for row in table.rows)
-    assert texts(tables[0], "Outcome") == ["worse", "equivalent", "at chance", "undecided", "better"]
-    assert texts(tables[1], "McNemar, p")[0] == "under 10⁻⁴", "it never reads as zero"
-    assert texts(tables[2], "Within") == ["yes", "no", "at chance", "yes", "yes"]
-
-
 def test_without_text_there_are_ids_alone():
     table, note = examples(variant("no-text"))[:2]
     assert isinstance(table, Table) and isinstance(note, Note)
@@ -166,16 +112,6 @@ def test_without_runs_there_is_no_band_and_without_kl_no_chart(name, band):
     assert [("Band" in one.svg) for one in charts] == ([] if band is None else [band])
 
 
-def test_the_short_output_fits_its_lines_and_no_name_commands_the_page_or_the_terminal():
-    for name, body in VARIANTS.items():
-        text = printed(body, 80)
-        commands = sum(len(line) // 80 for line in text.splitlines())
-        assert len(text.splitlines()) + commands <= MOST_LINES, name
-        assert not set(printed(body, 120, details=True)) & set("\x1b\x07\x00\u202e"), name
-        page = tree(render(body))
-        assert not list(page.all("script")) and not list(page.all("b", class_="x")), name
-
-
 # --- which answers flip
 
 
@@ -184,11 +120,6 @@ def changed(one, **fields):
     found = one["token_classes"]
     rows = [found["classes"][0] | fields, *found["classes"][1:]]
     return class_sentence(report(one | {"token_classes": found | {"classes": rows}}))
-
-
-def class_tables(found):
-    (folded,) = (one for one in which_answers(found).blocks if isinstance(one, Fold))
-    return [one for one in folded.blocks if isinstance(one, Table)]
 
 
 def test_a_class_that_flips_more_or_less_is_named_with_both_rates_and_their_intervals():
@@ -205,25 +136,3 @@ def test_what_is_not_shown_or_not_known_names_no_task():
     not_shown = class_sentence(variant("one"))
     assert len({at_chance, too_few, not_shown}) == 3
     assert not any("flip more often than the others:" in said for said in (at_chance, too_few, not_shown))
-
-
-def test_a_table_has_every_figure_of_a_class():
-    tables = class_tables(variant("several"))
-    table = tables[0]
-    numbers, *_ = table.rows
-    assert all(len(row) == len(one.columns) for one in tables for row in one.rows)
-    assert [cell.text for cell in numbers] == [
-        "Numbers",
-        "300",
-        "62.0",
-        "52.3",
-        "36, 7",
-        "−9.7",
-        "59.7",
-        "14.3",
-        "4.1",
-        "1.2×10⁻⁴",
-    ]
-    assert (numbers[1].note, numbers[7].note) == ("30.0 %", "[8.3, 20.3]")
-    assert texts(table, "Fisher, Holm’s p")[2:4] == ["–", "–"]
-    assert texts(table, "Flips of others, %")[2] == "–", "there are no others"

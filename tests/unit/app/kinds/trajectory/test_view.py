@@ -15,12 +15,11 @@ from app.kinds.trajectory.classes import (
 from app.kinds.trajectory.matrices import matrices
 from app.kinds.trajectory.report import TrajectoryReport
 from app.kinds.trajectory.view import blocks
-from app.kinds.trajectory.words import heading, median_of, sentence
+from app.kinds.trajectory.words import median_of, sentence
 from app.reports import format as fmt
 from app.reports.blocks import Figures, Section
 from app.reports.render import render
-from tests.support.terminal import printed
-from tests.support.trajectory_reports import trajectory_report, trajectory_variants
+from tests.support.trajectory_reports import trajectory_variants
 
 VARIANTS = trajectory_variants()
 
@@ -38,32 +37,6 @@ def column(table, label):
 def told(means, *, percent=False):
     found = [fmt.estimate(one.mean, one.ci, percent=percent) for one in means]
     return [(one.value, one.interval or "") for one in found]
-
-
-def test_the_short_output_of_a_terminal_fits_forty_lines_of_eighty():
-    for name, report in VARIANTS.items():
-        lines = printed(report, 80).splitlines()
-        assert len(lines) <= 40, name
-        assert max(map(len, lines)) <= 80, name
-
-
-def test_the_details_hold_every_mean_of_a_cell_with_its_interval():
-    for name in ("one", "four", "no-text"):
-        report, text = of(name), printed(VARIANTS[name], 240, details=True)
-        text = " ".join(text.split())
-        for cell in report.cells:
-            grown = cell.amplification
-            for mean in (grown.kl_reference_text, grown.kl_candidate_text, cell.first_divergence.shared_prefix):
-                assert str(fmt.estimate(mean.mean, mean.ci)) in text
-            assert str(fmt.estimate(grown.kl.value, grown.kl.ci)) in text
-        for cut in report.distances:
-            assert str(fmt.estimate(cut.tv.mean, cut.tv.ci)) in text
-
-
-def test_the_heading_is_the_conclusion_of_the_first_decoder():
-    assert heading(of("one")) == "Amplification not shown"
-    assert heading(of("same")) == "The same text"
-    assert heading(of(trajectory_report(damage=0.9, few=True))) == "Decoding amplifies the damage"
 
 
 def amplified(**fields):
@@ -127,29 +100,6 @@ def test_the_largest_factors_are_first():
 def test_a_median_beyond_the_end_is_above_the_last_token():
     median = median_of(of("same").cells[0])
     assert (median.text, median.note) == ("> 128", "[> 128, > 128]")
-
-
-def test_candidates_have_letters_if_there_are_several_and_numbers_of_their_own():
-    one, four = of("one"), of("four")
-    assert tables.parting(one).rows[0][0].text == "greedy"
-    letters = [row[0].text for row in tables.parting(four).rows[:5]]
-    assert letters == ["greedy · A", "greedy · B", "greedy · C", "greedy · D", "beam · A"]
-    assert {row[0].text[:4] for row in breaking(four).rows} == {"A · ", "B · ", "C · ", "D · "}
-    shown = tables.candidates(four)
-    agreements = [run.blocks.top1_agreement for run in four.candidates]
-    assert column(shown, "Same first choice, %") == told(agreements, percent=True)
-    assert len({text for text, _ in column(shown, "Perplexity ratio")}) == 4
-    (domains,) = tables.domains(four)
-    assert [row[0].text for row in domains.rows] == list(four.domains)
-    for report, who in ((one, "the candidate"), (four, "candidate A")):
-        assert f"the KL of {who} " in sentence(report)
-
-
-def test_texts_of_models_are_escaped_and_shown_safely():
-    page = render(VARIANTS["one"])
-    assert "<b>until</b>" not in page
-    assert "&lt;b&gt;until&lt;/b&gt;" in page
-    assert "\u202e" not in page + printed(VARIANTS["one"], details=True)
 
 
 def test_without_stored_text_no_text_is_shown():

@@ -330,23 +330,16 @@ def test_what_is_near_a_refusal_is_taken(tiny, on):
 @pytest.mark.parametrize(
     ("kind", "step", "field", "nearest"),
     [
-        ("llama", LOWRANK | {"rank": 32}, "rank", "at most 31"),
         ("llama", LOWRANK | {"rank": 5000}, "rank", "at most 31"),
         ("llama", A8 | {"modules": ["k_proj", "v_proj"]}, "modules", "q_proj, k_proj, v_proj"),
         ("llama", {"type": "prune.layers", "count": 3}, "count", "2 (ratio 0.6667)"),
-        ("llama", {"type": "prune.layers", "count": 100}, "count", "2 (ratio 0.6667)"),
         ("llama", {"type": "prune.layers", "ratio": 0.9}, "ratio", "2 (ratio 0.6667)"),
         ("llama", {"type": "prune.layers", "ratio": 0.1}, "ratio", "1 (ratio 0.3333)"),
         ("llama", {"type": "prune.heads", "count": 3}, "count", ": 4 (ratio 0.5)"),
-        ("llama", {"type": "prune.heads", "count": 2}, "count", ": 4 (ratio 0.5)"),
         ("llama", {"type": "prune.heads", "count": 5}, "count", ": 4 (ratio 0.5) and 6 (ratio 0.75)"),
-        ("llama", {"type": "prune.heads", "count": 8}, "count", ": 6 (ratio 0.75)"),
         ("llama", {"type": "prune.heads", "ratio": 0.95}, "ratio", ": 6 (ratio 0.75)"),
-        ("llama", {"type": "prune.heads", "ratio": 0.05}, "ratio", ": 4 (ratio 0.5)"),
         ("granite", {"type": "prune.heads", "count": 1}, "count", ": 2 (ratio 0.25)"),
-        ("llama", {"type": "prune.channels", "count": 128}, "count", "127 (ratio 0.9922)"),
         ("llama", {"type": "prune.channels", "count": 5000}, "count", "127 (ratio 0.9922)"),
-        ("llama", {"type": "prune.channels", "ratio": 0.999}, "ratio", "127 (ratio 0.9922)"),
         ("llama", {"type": "prune.channels", "ratio": 0.001}, "ratio", "1 (ratio 0.007812)"),
     ],
 )

@@ -45,7 +45,6 @@ def treated(info, recipe, name, cause):
     ("recipe", "cause", "kind", "fields"),
     [
         ([RTN], "size", "quantize.rtn", {"bits": 6}),
-        ([RTN], "unclear", "quantize.rtn", {"bits": 6}),
         ([RTN], "sheltered", "quantize.rtn", {"bits": 5}),
         ([RTN], "aligned", "quantize.gptq", {"bits": 4, "group_size": 32}),
         ([RTN], "outlier_channels", "quantize.awq", {"bits": 4, "group_size": 32}),
@@ -53,7 +52,6 @@ def treated(info, recipe, name, cause):
         ([WANDA], "aligned", "prune.sparsegpt", {"sparsity": 0.5}),
         ([WANDA], "sheltered", "prune.wanda", {"sparsity": 0.375}),
         ([GRADIENT], "size", "prune.gradient", {"sparsity": 0.25}),
-        ([GRADIENT], "aligned", "prune.gradient", {"sparsity": 0.25}),
         ([DYNAMIC], "size", "quantize.dynamic", {"bits": 6}),
         ([DYNAMIC], "outlier_channels", "quantize.dynamic", {"bits": 6}),
     ],

@@ -110,10 +110,6 @@ def test_few_documents_and_few_windows_are_warned_of(windows, documents, told):
     ("tried", "ends"),
     [
         ([*FIVE, HEAD, UP[4], DOWN[4]], " 8 of 10 parts within layers; nothing in layers 0–3 was tried."),
-        (
-            [*FIVE, HEAD, UP[1], *UP[3:], *DOWN[1::2], UP[0]],
-            " 4 of 10 parts within layers; nothing in layer 2 was tried.",
-        ),
         ([*FIVE, HEAD, *UP], " 5 of 10 parts within layers."),
         ([FIVE[0], *FIVE[3:], *UP, *DOWN], " layers 1, 2 and lm_head: the worst part may be among them."),
         (CHANGED, None),

@@ -42,10 +42,3 @@ def test_no_repair_is_promised_beside_a_recipe_whose_rounds_made_weights_of_thei
     parsed = MitigateReport.model_validate(report)
     for files, anew in (([], True), ([], False), (["adapter.zip", "model.safetensors"], True)):
         assert ("No LoRA is beside this card" in model_card(parsed, files, anew=anew)) is (anew and not files)
-
-
-def test_speed_is_beside_its_slowest_and_its_fastest_pass():
-    report = mitigate_report()
-    for spread, cell in (((1320.0, 1370.6), "| 1,352 (1,320 to 1,371) |"), (None, "| 1,352 |")):
-        report["front"][-1] |= {"tokens_per_second": 1352.4, "tokens_per_second_range": spread}
-        assert cell in model_card(MitigateReport.model_validate(report), [])
