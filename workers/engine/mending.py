@@ -1,8 +1,10 @@
 """What vLLM 0.32 lacks, or gets wrong, when engines come, go and change their weights in one process."""
 
+import os
 from collections.abc import Callable
 from functools import cache, wraps
 from inspect import unwrap
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -189,6 +191,15 @@ def take_states(runner: Any, model: Any) -> None:
         runner.intermediate_tensors = model.make_empty_intermediate_tensors(
             batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
         )
+
+
+def unlink_shared_memory() -> None:
+    """On a CPU the parts of a model exchange states through named memory that vLLM 0.32 never unlinks: it would outlive
+    them. Called when all of them have mapped it."""
+    identifier = os.environ.get("VLLM_DIST_IDENT")
+    if identifier and vllm.parallel_state.get_world_group().world_size > 1:
+        for file in Path("/dev/shm").glob(f"{identifier}-*"):  # noqa: S108 - it is where the kernel shows it
+            file.unlink(missing_ok=True)
 
 
 def renew_groups(config: Any) -> None:

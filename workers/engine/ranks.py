@@ -67,6 +67,7 @@ class Rank:
         """What `workers.engine.simulation.install` does, and raises."""
         runner, model = self.model_runner, self.model_runner.get_model()
         mending.take_states(runner, model)
+        mending.unlink_shared_memory()
         simulation.install(model, Path(checkpoint))
 
     @_answered

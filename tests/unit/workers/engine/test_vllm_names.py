@@ -75,6 +75,7 @@ USED: dict[str, dict[str, str | int | None]] = {
     "layer_utils": {"dispatch_cpu_unquantized_gemm": "layer remove_weight"},
     "multiproc_executor": {"logger.name": None},
     "parallel_state": {
+        "get_world_group": 0,
         "model_parallel_is_initialized": 0,
         "_EP": None,
         "destroy_model_parallel": 0,
