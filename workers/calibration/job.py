@@ -170,7 +170,7 @@ class _Calibrate(Attempt):
         corrected = Side(
             candidate.alias,
             inspect(folder),
-            plan_fingerprint([candidate.weights, blocks.digest()]),
+            plan_fingerprint([candidate.weights, blocks.digest]),
             candidate.tokenizer,
             candidate.dtype,
         )

@@ -16,12 +16,10 @@ from typing import Final
 
 import torch
 
-from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import Profile, ProfileRecord, Setting
 from app.deployments.profiles import PROFILE_FILE, ProfileFiles
 from workers.calibrators import storage
 from workers.calibrators.base import Base
-from workers.calibrators.blocks import blocks_of
 from workers.calibrators.kinds import Chain
 from workers.calibrators.protocol import Calibrator
 
@@ -85,18 +83,12 @@ class ProfileStore(ProfileFiles):
         hidden_size: int | None = None,
         vocabulary: int | None = None,
     ) -> Base:
-        """The calibrator of a profile for a caller that has last hidden states alone. Given sizes are checked.
+        """The calibrator of a profile. Given sizes are checked.
 
-        Raises PROFILE_NOT_FOUND, PROFILE_CORRUPT, PROFILE_MISMATCH; the last one too for corrections after each block.
+        Raises PROFILE_NOT_FOUND, PROFILE_CORRUPT, PROFILE_MISMATCH.
         """
         self.get(version)
         calibrator = storage.load(self.folder(version), hidden_size=hidden_size, vocabulary=vocabulary)
-        if blocks_of(calibrator):
-            raise HemostatError(
-                ErrorCode.PROFILE_MISMATCH,
-                f"profile {version} corrects the stream after each block, which the last hidden states do not show",
-                hint="serve it, or choose a profile without blocks",
-            )
         return calibrator.to(torch.device(device), dtype)
 
 

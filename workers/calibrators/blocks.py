@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -154,16 +155,18 @@ class Blocks(Base, Mapping[int, BlockCorrection]):
 
     def save(self, file: Path) -> None:
         """Writes the file of a checkpoint; it appears whole."""
-        write_atomically(file, self._bytes())
-
-    def digest(self) -> str:
-        """SHA-256 of its file."""
-        return hashlib.sha256(self._bytes()).hexdigest()
-
-    def _bytes(self) -> bytes:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(self.tensors().items())}
         sizes = {"hidden_size": str(self.hidden_size), "layers": str(self.layers)}
-        return bytes_of(tensors, {"format": FORMAT, **sizes})
+        write_atomically(file, bytes_of(tensors, {"format": FORMAT, **sizes}))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of sizes and tensors; not of the file, whose metadata has no fixed order."""
+        found = hashlib.sha256(f"{FORMAT} {self.hidden_size} {self.layers}".encode())
+        for name, tensor in sorted(self.tensors().items()):
+            found.update(f"\0{name} {shape(tensor)}\0".encode())
+            found.update(tensor.detach().cpu().contiguous().numpy())
+        return found.hexdigest()
 
     @classmethod
     def load(cls, file: Path, device: torch.device) -> Self:
@@ -207,6 +210,11 @@ class Blocks(Base, Mapping[int, BlockCorrection]):
 def blocks_of(calibrator: Calibrator) -> list[Blocks]:
     """The corrections within the layers that a calibrator, or a chain of some, has."""
     return [part for part in getattr(calibrator, "parts", (calibrator,)) if isinstance(part, Blocks)]
+
+
+def stream_of(calibrator: Calibrator) -> str:
+    """Names the stream that a calibrator's corrections within the layers make; "" is the plain one."""
+    return "+".join(blocks.digest for blocks in blocks_of(calibrator))
 
 
 def _correction(block: int, held: Mapping[str, torch.Tensor]) -> BlockCorrection:

@@ -89,10 +89,11 @@ def check_architecture(architecture: str) -> None:
         )
 
 
-def install(model: Any, parts: Callable[[], Sequence[Part]]) -> None:
-    """From now on `parts` correct the stream after each decoder layer of a vLLM model, in turn."""
-    for index, layer in enumerate(model.model.layers):
-        layer.register_forward_hook(partial(_after, index, parts))
+def install(model: Any, parts: Callable[[], Sequence[Part]]) -> list[Any]:
+    """From now on `parts` correct the stream after each decoder layer of a vLLM model, in turn; the hooks' handles."""
+    return [
+        layer.register_forward_hook(partial(_after, index, parts)) for index, layer in enumerate(model.model.layers)
+    ]
 
 
 def _after(index: int, parts: Callable[[], Sequence[Part]], layer: Any, _: Any, output: Any) -> Any:

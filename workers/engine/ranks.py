@@ -18,6 +18,8 @@ from typing import Any
 import torch
 
 from app.contracts.errors import HemostatError
+from workers.calibrators.blocks import Blocks
+from workers.engine import blocks as stream
 from workers.engine import mending, norms, simulation
 from workers.engine import vllm_names as vllm
 from workers.engine.isolation import globals_kept, quiet_vllm
@@ -69,6 +71,16 @@ class Rank:
         mending.take_states(runner, model)
         mending.unlink_shared_memory()
         simulation.install(model, Path(checkpoint))
+
+    @_answered
+    def hemostat_correct(self: Any, many: list[Blocks]) -> None:
+        """From now on `many` correct all rows after each block, in turn, and nothing that was given here before."""
+        model = self.model_runner.get_model()
+        for hook in getattr(self, "_hemostat_hooks", ()):
+            hook.remove()
+        device = next(model.parameters()).device
+        parts = [(blocks.to(device), None) for blocks in many]
+        self._hemostat_hooks = stream.install(model, lambda: parts) if parts else []
 
     @_answered
     def hemostat_projects(self: Any) -> bool:

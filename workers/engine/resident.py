@@ -18,6 +18,8 @@ from workers.engine.shape import same_tensors
 if TYPE_CHECKING:
     import torch
 
+    from workers.calibrators.blocks import Blocks
+
 logger = logging.getLogger(__name__)
 
 # Enough that every expert of a mixture is likely to be routed to.
@@ -51,6 +53,7 @@ class ResidentEngine:
         self.swaps = 0
         self._trust = trust
         self._engine: Any = None
+        self._streams: tuple[str, ...] = ()  # of the corrections that it makes beside the checkpoint's own
         self._info: CheckpointInfo | None = None
         self._weights: Weights | None = None
 
@@ -81,15 +84,20 @@ class ResidentEngine:
         self._info, self._weights = info, weights
 
     def hidden_states(
-        self, windows: Sequence[list[int]], check_cancelled: Callable[[], None] = never
+        self,
+        windows: Sequence[list[int]],
+        check_cancelled: Callable[[], None] = never,
+        blocks: "Sequence[Blocks]" = (),
     ) -> "list[torch.Tensor]":
         """Final normed hidden states of every token of every window: hidden_TD on the host, in the engine's dtype.
 
         One batch: as many windows per step as its token budget holds. Between steps `check_cancelled` may raise.
+        `blocks` correct the stream of all of them, in turn, in an eager engine.
         """
         # One object for each: the engine fills it in.
         params = [vllm.PoolingParams(task="token_embed", use_activation=False) for _ in windows]
         try:
+            self._correct(blocks)
             outputs = launch.run(self._engine, windows, params, check_cancelled)
         except EngineFault as fault:
             self.close()
@@ -99,12 +107,26 @@ class ResidentEngine:
     def close(self) -> None:
         """Frees its memory; it may be given weights again."""
         engine, self._engine, self._info, self._weights = self._engine, None, None, None
+        self._streams = ()
         if engine is None:
             return
         try:
             launch.stop(engine)
         except Exception:  # a broken engine may not end well; what it held is given up all the same
             logger.exception("an engine did not end cleanly")
+
+    def _correct(self, blocks: "Sequence[Blocks]") -> None:
+        """From now on the engine corrects by these and no others. Raises `EngineFault`."""
+        streams = tuple(one.digest for one in blocks)
+        if streams == self._streams:
+            return
+        try:
+            launch.on_ranks(self._engine, "hemostat_correct", list(blocks))
+        except HemostatError:
+            raise
+        except Exception as error:
+            raise EngineFault from error
+        self._streams = streams
 
     def _start(self, info: CheckpointInfo) -> None:
         self.close()

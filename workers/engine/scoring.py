@@ -17,6 +17,8 @@ from workers.engine.sizes import step_tokens
 if TYPE_CHECKING:
     import torch
 
+    from workers.calibrators.blocks import Blocks
+
 Tokens = Sequence[int] | np.ndarray[Any, np.dtype[np.integer[Any]]]
 # Windows of one step when no other limit applies.
 _MOST_WINDOWS = 256
@@ -73,20 +75,22 @@ class ScoringEngine:
         windows: Sequence[Tokens],
         *,
         batch: int | None = None,
+        blocks: "Sequence[Blocks]" = (),
         check_cancelled: Callable[[], None] = never,
     ) -> "Iterator[tuple[int, torch.Tensor]]":
         """Yields `(index, hidden_TD)` for each window, in order; T is the window's length in tokens.
 
         hidden_TD is the hidden state after the final norm, on the host, in the engine's dtype, and owns its memory.
         Windows are computed in batches of whole windows: as many as the engine's step holds in tokens, or `batch`
-        windows. `check_cancelled` is called between steps and may raise; between batches the caller has control.
+        windows. `blocks` are those of `ResidentEngine.hidden_states`.
+        `check_cancelled` is called between steps and may raise; between batches the caller has control.
 
         Raises WINDOW_TOO_LARGE and VOCABULARY_MISMATCH for tokens that the model cannot take, ENGINE_OUT_OF_MEMORY and
         ENGINE_FAILED.
         """
         for chunk in self._batches(windows, batch):
             engine = self._pool.loaded(self.info, self.max_model_len, self._dtype, check_cancelled)
-            states = engine.hidden_states([tokens for _, tokens in chunk], check_cancelled)
+            states = engine.hidden_states([tokens for _, tokens in chunk], check_cancelled, blocks)
             for (index, _), hidden_TD in zip(chunk, states, strict=True):
                 yield index, hidden_TD
 

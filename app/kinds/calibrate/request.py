@@ -59,13 +59,11 @@ class CalibrateRequest(JobRequest):
 
     @model_validator(mode="after")
     def _can_be_fitted(self) -> Self:
-        """A composition has each kind once, and at most one of the last hidden state. A walk is for no deployment."""
+        """A composition has each kind once, and at most one of the last hidden state."""
         for name in self.calibrators:
             kinds = name.split("+")
             if len(set(kinds)) < len(kinds) or sum(FITTED[kind].hidden for kind in kinds) > 1:
                 raise ValueError(f"{name} has a kind twice, or two corrections of the last hidden state")
-            if self.deployment is not None and any(FITTED[kind].walk for kind in kinds):
-                raise ValueError(f"a deployment cannot measure {name} on served traffic yet; leave out one of the two")
         return self
 
     @property

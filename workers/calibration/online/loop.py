@@ -313,7 +313,7 @@ class ShadowLoop:
             self._note(DeploymentEventType.REFUSED, f"a refit failed: {type(error).__name__}")
             return
         if version is None:
-            self._note(DeploymentEventType.REFUSED, "a refit found nothing better than no correction")
+            self._note(DeploymentEventType.REFUSED, "a refit found nothing that helps")
         tried = (
             version is not None and self.rescorer is not None and await self._try(self.rescorer, version, time.time())
         )

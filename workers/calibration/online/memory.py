@@ -123,4 +123,5 @@ def _owned(rows: Rows) -> Rows:
         rows.candidate_TD.clone(),
         rows.next_T.clone(),
         RowContext(rows.context.position_T.clone(), rows.context.token_T.clone()),
+        rows.stream,
     )

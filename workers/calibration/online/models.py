@@ -16,6 +16,7 @@ from app.contracts.deployment import Deployment
 from app.kinds.compare.request import CompareRequest
 from app.models.checkpoint import CheckpointInfo
 from app.models.registry import settings_of
+from app.models.shapes import LAYOUTS
 from app.settings import Settings
 from workers.engine.device import available_bytes, total_bytes
 from workers.engine.pool import context_length, resolve_dtype
@@ -28,6 +29,8 @@ from workers.measuring.sides import Sides, modify, resolve
 
 if TYPE_CHECKING:
     import torch
+
+    from workers.calibrators.blocks import Blocks
 
 logger = logging.getLogger(__name__)
 
@@ -117,15 +120,27 @@ class Models:
         """Number of tokens of both."""
         return self.sides.reference.info.vocabulary
 
+    @property
+    def layers(self) -> int:
+        """Of the candidate, after which its engine can correct the stream; 0 if it cannot."""
+        info = self.sides.candidate.info
+        return info.layers if info.architecture in LAYOUTS and not self.settings.engine_compile else 0
+
     def hidden(
-        self, role: Role, windows: Sequence[Sequence[int]], *, check_cancelled: Callable[[], None] = never
+        self,
+        role: Role,
+        windows: Sequence[Sequence[int]],
+        blocks: Sequence[Blocks] = (),
+        *,
+        check_cancelled: Callable[[], None] = never,
     ) -> list[torch.Tensor]:
         """Final normed hidden states of each window's tokens, on the host: (T, D) in the engine's dtype.
 
+        `blocks` correct the stream after each block.
         Raises ENGINE_FAILED, ENGINE_OUT_OF_MEMORY, and CHECKPOINT_* where weights had to be loaded again.
         """
         engine = self._engines[role]
-        return [hidden_TD for _, hidden_TD in engine.score(windows, check_cancelled=check_cancelled)]
+        return [hidden_TD for _, hidden_TD in engine.score(windows, blocks=blocks, check_cancelled=check_cancelled)]
 
     def replaced(self) -> bool:
         """Whether somebody has put other weights where a model's lie since they were loaded."""

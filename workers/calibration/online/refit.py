@@ -3,7 +3,7 @@
 Scoring goes on meanwhile. The thread of the engines scores the fitting set, a few windows between two batches of
 traffic. Fitting runs in a thread of its own, at the lowest priority. A refit proves nothing: the trial does. It is of
 the kinds that the active version is of, fitted again from both models' hidden states, so that no error is handed on
-from refit to refit.
+from refit to refit. Corrections after each block stay as they are: what acts after them is fitted to what they leave.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import torch
 from app.contracts.deployment import IDENTITY, Deployment, Version
 from app.contracts.errors import HemostatError
 from app.contracts.profile import DocumentSet, FitRecord, ProfileModel, ProfileRecord, Setting
-from app.kinds.calibrate.calibrators import FITTED
 from app.settings import Settings
 from workers.calibration.fitting.data import FitData
 from workers.calibration.fitting.fit import fit
@@ -29,9 +28,11 @@ from workers.calibration.fitting.spec import Spec
 from workers.calibration.online.compute import Compute, Stopped
 from workers.calibration.online.memory import WINDOW, Learned, Passage, passages
 from workers.calibration.online.models import Models, never
-from workers.calibration.profiles import ProfileStore
+from workers.calibration.profiles import ProfileStore, name_of
+from workers.calibrators.base import Base
+from workers.calibrators.blocks import Blocks, blocks_of, stream_of
 from workers.calibrators.identity import Identity
-from workers.calibrators.protocol import Calibrator, RowContext
+from workers.calibrators.protocol import RowContext
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ TRAFFIC: Final = "traffic"
 FITTING_SET: Final = "fitting-set"
 # What is fitted if the active version has no kinds of its own.
 USUAL: Final = "lowrank+token_bias+confidence"
+# What is fitted if the active version has corrections after each block alone.
+AFTER_BLOCKS: Final = f"{Blocks.KIND}+token_bias+confidence"
 
 
 class Refitter:
@@ -55,7 +58,7 @@ class Refitter:
         self._thread = Compute("shadow-refit")
         self._cancelled = threading.Event()
         self._models: Models | None = None
-        self._reservoir: list[Learned] | None = None
+        self._reservoir: tuple[str, list[Learned]] | None = None
 
     def models(self, models: Models) -> None:
         """Which models are scored from now on; states of others are forgotten."""
@@ -83,7 +86,11 @@ class Refitter:
         models = self._models
         if models is None:
             raise Stopped
-        reservoir = await self._fitting_set(models)
+        kinds = self.kinds(deployment.active_version)
+        begun = await self._thread.plain(self._kept, deployment.active_version, kinds)
+        reservoir = await self._fitting_set(models, begun)
+        # What other versions served has other states.
+        recent = [one for one in recent if one.rows.stream == stream_of(begun)]
         told: dict[str, Setting] = {
             "reason": reason,
             "recent_requests": len(recent),
@@ -91,10 +98,10 @@ class Refitter:
             "reservoir_passages": len(reservoir),
             "reservoir_tokens": sum(len(one.rows) for one in reservoir),
         }
-        work = Work(models, recent, reservoir, self.kinds(deployment.active_version), seed, self._check)
+        work = Work(models, recent, reservoir, kinds, seed, self._check, begun)
         calibrator, sets = await self._thread.plain(work.run)
         self._check()
-        if isinstance(calibrator, Identity):
+        if name_of(calibrator) == name_of(begun):
             return None
         record = self._record(deployment, models, sets, {**work.told, **told}, seed)
         profile = await self._thread.plain(self._profiles.put, calibrator, record)
@@ -111,14 +118,21 @@ class Refitter:
             return USUAL
         with contextlib.suppress(HemostatError):
             name = self._profiles.get(active).calibrator
-            # Corrections inside the layers cannot be fitted on line.
-            return USUAL if any(FITTED[kind].walk for kind in name.split("+") if kind in FITTED) else name
+            return AFTER_BLOCKS if name == Blocks.KIND else name
         return USUAL
 
-    async def _fitting_set(self, models: Models) -> list[Learned]:
-        """Positions of the fitting set with the hidden states of both models; scored once."""
-        if self._reservoir is not None:
-            return self._reservoir
+    def _kept(self, active: Version, kinds: str) -> Base:
+        """What a refit goes on from: corrections after each block of the active version, or nothing. Raises
+        PROFILE_*."""
+        if Blocks.KIND not in kinds.split("+"):
+            return Identity()
+        return blocks_of(self._profiles.load(active))[0]
+
+    async def _fitting_set(self, models: Models, begun: Base) -> list[Learned]:
+        """Positions of the fitting set with the hidden states of both models; scored once for each stream."""
+        stream = stream_of(begun)
+        if self._reservoir is not None and self._reservoir[0] == stream:
+            return self._reservoir[1]
         chosen = await self._thread.plain(
             passages,
             self._settings,
@@ -129,9 +143,9 @@ class Refitter:
         found: list[Learned] = []
         for start in range(0, len(chosen), _AT_ONCE):
             self._check()
-            found += await self._engines.run(_score, models, chosen[start : start + _AT_ONCE])
+            found += await self._engines.run(_score, models, chosen[start : start + _AT_ONCE], blocks_of(begun))
         if self._models is models:
-            self._reservoir = found
+            self._reservoir = (stream, found)
         return found
 
     def _record(
@@ -168,10 +182,16 @@ class Refitter:
         return ProfileRecord(fit=record, deployment=deployment.id)
 
 
-def _score(models: Models, chosen: Sequence[Passage], *, check_cancelled: Callable[[], None] = never) -> list[Learned]:
+def _score(
+    models: Models,
+    chosen: Sequence[Passage],
+    blocks: Sequence[Blocks],
+    *,
+    check_cancelled: Callable[[], None] = never,
+) -> list[Learned]:
     windows = [passage.tokens for passage in chosen]
     reference = models.hidden("reference", windows, check_cancelled=check_cancelled)
-    candidate = models.hidden("candidate", windows, check_cancelled=check_cancelled)
+    candidate = models.hidden("candidate", windows, blocks, check_cancelled=check_cancelled)
     return [
         passage.learned(one_TD, other_TD)
         for passage, one_TD, other_TD in zip(chosen, reference, candidate, strict=True)
@@ -179,7 +199,7 @@ def _score(models: Models, chosen: Sequence[Passage], *, check_cancelled: Callab
 
 
 class Work:
-    """The part of a refit that computes for long."""
+    """The part of a refit that computes for long. `begun`: corrections that the states have already."""
 
     def __init__(
         self,
@@ -189,7 +209,9 @@ class Work:
         kinds: str,
         seed: int,
         check: Callable[[], None],
+        begun: Base | None = None,
     ) -> None:
+        self._known: dict[tuple[str, ...], Base] = {} if begun is None else {(begun.kind,): begun}
         self._models = models
         self._parts = {TRAFFIC: recent, FITTING_SET: reservoir}
         self._kinds = kinds
@@ -197,7 +219,7 @@ class Work:
         self._check = check
         self.told: dict[str, Setting] = {}
 
-    def run(self) -> tuple[Calibrator, tuple[DocumentSet, ...]]:
+    def run(self) -> tuple[Base, tuple[DocumentSet, ...]]:
         """The fitted correction, and what it was fitted to and stopped by."""
         _lowest_priority()
         fitted, stopping = divide(self._parts, self._seed)
@@ -206,6 +228,7 @@ class Work:
             self._data(fitted),
             self._data(stopping),
             seed=self._seed,
+            known=self._known,
             check_cancelled=self._check,
         )
         logger.info("a refit of %s: %.4g nats raw, %.4g fitted", self._kinds, record.raw_kl, record.stop_kl)

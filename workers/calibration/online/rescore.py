@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,10 @@ from workers.calibration.online.models import Models, never
 from workers.calibration.online.scoring import RAW, Rows, Scorer, Scores, window_of
 from workers.calibration.online.window import ScoredRequest
 from workers.calibration.profiles import ProfileStore
+from workers.calibrators.blocks import blocks_of, stream_of
 from workers.calibrators.identity import Identity
 from workers.calibrators.protocol import Calibrator
+from workers.engine.serving.versions import check_blocks
 
 SERVED, PREVIOUS, TRIAL = "served", "previous", "trial"
 # Calibrators that are kept in memory: active, previous, trial, and some that clients asked for by version.
@@ -47,7 +49,7 @@ class Scored:
     """One request. Means are nats per token over the positions that are finite; infinity if a corrected one is not.
 
     `request` is what the window keeps, None if the served distribution was not finite. `rows` are the positions that
-    a refit may learn from; `kl` holds per-token values by stage, for a histogram.
+    a refit may learn from, of the served stream; `kl` holds per-token values by stage, for a histogram.
     """
 
     id: str
@@ -100,6 +102,8 @@ class Rescorer:
                     hidden_size=self.models.sides.candidate.info.hidden_size,
                     vocabulary=self.models.vocabulary,
                 )
+                for blocks in blocks_of(found):
+                    check_blocks(version, blocks, self.models.layers)
             self._calibrators[version] = found
         self._calibrators.move_to_end(version)
         while len(self._calibrators) > _KEPT:
@@ -181,7 +185,6 @@ class Rescorer:
             Rows.of_request(sample.prompt, sample.output, one_TD, other_TD)
             for sample, one_TD, other_TD in zip(samples, reference, candidate, strict=True)
         ]
-        engine = self._engine_terms(samples, rows, batch, check_cancelled)
         by_version: dict[Version, list[int]] = {}
         for index, sample in enumerate(samples):
             by_version.setdefault(sample.version, []).append(index)
@@ -189,19 +192,48 @@ class Rescorer:
         for version, indices in by_version.items():
             names = self._names(version, versions, batch)
             corrections = {name: self.calibrator(one) for name, one in names.items()}
-            joined = Rows.concat([rows[index] for index in indices])
-            scores = self.scorer.score(joined, corrections, check_cancelled=check_cancelled)
+            plain = [rows[index] for index in indices]
+            streams = self._streams(corrections.values(), [windows[index] for index in indices], plain, check_cancelled)
+            served = streams[stream_of(corrections[SERVED])]
+            engine = self._engine_terms([samples[index] for index in indices], served, batch, check_cancelled)
+            states = {
+                name: torch.cat([one.candidate_TD for one in streams[stream_of(correction)]])
+                for name, correction in corrections.items()
+                if blocks_of(correction)
+            }
+            scores = self.scorer.score(Rows.concat(plain), corrections, states, check_cancelled=check_cancelled)
             start = 0
-            for index in indices:
-                stop = start + len(rows[index])
+            for index, learned, term in zip(indices, served, engine, strict=True):
+                stop = start + len(learned)
                 own = {name: one.slice(start, stop) for name, one in scores.items()}
                 start = stop
-                found = _scored(samples[index], rows[index], own, engine[index], names.get(TRIAL))
+                found = _scored(samples[index], learned, own, term, names.get(TRIAL))
                 if found is None:
                     batch.skipped["nonfinite"] += 1
                 else:
                     scored[index] = found
         batch.scored += [scored[index] for index in sorted(scored)]
+
+    def _streams(
+        self,
+        corrections: Iterable[Calibrator],
+        windows: Sequence[Sequence[int]],
+        plain: list[Rows],
+        check_cancelled: Callable[[], None],
+    ) -> dict[str, list[Rows]]:
+        """The rows with the candidate's states under the corrections within the layers, by stream."""
+        streams = {"": plain}
+        for correction in corrections:
+            stream = stream_of(correction)
+            if stream not in streams:
+                states = self.models.hidden(
+                    "candidate", windows, blocks_of(correction), check_cancelled=check_cancelled
+                )
+                streams[stream] = [
+                    replace(one, candidate_TD=states_TD[len(states_TD) - len(one) :], stream=stream)
+                    for one, states_TD in zip(plain, states, strict=True)
+                ]
+        return streams
 
     def _names(self, served: Version, versions: Versions, batch: Batch) -> dict[str, Version]:
         """Which corrections are compared on requests that one version served; tests look at the active one's alone."""

@@ -35,12 +35,16 @@ _TILE_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Rows:
-    """The generated positions of one request, or of several joined: row t predicts `next_T[t]`."""
+    """The generated positions of one request, or of several joined: row t predicts `next_T[t]`.
+
+    `stream` names the corrections within the layers that made `candidate_TD` (`stream_of`); "": none.
+    """
 
     reference_TD: torch.Tensor
     candidate_TD: torch.Tensor
     next_T: torch.Tensor
     context: RowContext
+    stream: str = ""
 
     def __len__(self) -> int:
         return self.next_T.shape[0]
@@ -48,7 +52,9 @@ class Rows:
     def to(self, device: torch.device) -> Self:
         """The same on another device."""
         context = RowContext(self.context.position_T.to(device), self.context.token_T.to(device))
-        return type(self)(self.reference_TD.to(device), self.candidate_TD.to(device), self.next_T.to(device), context)
+        return type(self)(
+            self.reference_TD.to(device), self.candidate_TD.to(device), self.next_T.to(device), context, self.stream
+        )
 
     def only(self, chosen_T: NDArray[np.bool_]) -> Self:
         """The rows where `chosen_T` is True."""
@@ -56,7 +62,7 @@ class Rows:
             return self
         rows = torch.from_numpy(np.flatnonzero(chosen_T))
         return type(self)(
-            self.reference_TD[rows], self.candidate_TD[rows], self.next_T[rows], self.context.select(rows)
+            self.reference_TD[rows], self.candidate_TD[rows], self.next_T[rows], self.context.select(rows), self.stream
         )
 
     @classmethod
@@ -137,12 +143,14 @@ class Scorer:
         self,
         rows: Rows,
         corrections: Mapping[str, Calibrator],
+        states: Mapping[str, torch.Tensor] | None = None,
         *,
         check_cancelled: Callable[[], None] = lambda: None,
     ) -> dict[str, Scores]:
         """Scores of `raw` and of each correction by its name; the corrections lie on this scorer's device.
 
-        `check_cancelled` is called between chunks.
+        `states` [T, D] are the candidate's hidden states under corrections that act within the layers, by their names;
+        others act on those of the rows. `check_cancelled` is called between chunks.
         """
         if len(rows) == 0:
             return {name: _nothing() for name in (RAW, *corrections)}
@@ -150,7 +158,8 @@ class Scorer:
         hidden: dict[str, torch.Tensor] = {}
         with torch.inference_mode():
             for name, correction in corrections.items():
-                hidden[name] = correction.apply_hidden(rows.candidate_TD, rows.context)
+                own_TD = (states or {}).get(name, rows.candidate_TD).to(self.device)
+                hidden[name] = correction.apply_hidden(own_TD, rows.context)
         if any(acts_on_logits(one, self._candidate.vocabulary, self.device) for one in corrections.values()):
             return self._through_logits(rows, corrections, hidden, check_cancelled)
         found = {RAW: self._pair(rows.reference_TD, rows.candidate_TD, rows.next_T, check_cancelled)}

@@ -64,7 +64,7 @@ def load_profile(folder: Path, model: ServedModel) -> Calibrator:
     _check_model(folder, model)
     loaded: Calibrator = storage.load(folder, hidden_size=model.hidden_size, vocabulary=model.vocabulary)
     for blocks in blocks_of(loaded):
-        _check_blocks(folder, blocks, model)
+        check_blocks(folder.name, blocks, model.layers)
     ready = loaded.to(model.device, model.dtype)
     _try_out(folder, ready, model)
     return ready
@@ -88,18 +88,19 @@ def _check_model(folder: Path, model: ServedModel) -> None:
         )
 
 
-def _check_blocks(folder: Path, blocks: Blocks, model: ServedModel) -> None:
-    if not model.layers:
+def check_blocks(name: str, blocks: Blocks, layers: int) -> None:
+    """Raises PROFILE_MISMATCH if an engine that can correct after so many layers cannot serve a profile's blocks."""
+    if not layers:
         raise HemostatError(
             ErrorCode.PROFILE_MISMATCH,
-            f"profile {folder.name} corrects the stream after each block, which this replica cannot: it runs compiled, "
+            f"profile {name} corrects the stream after each block, which this engine cannot: it runs compiled, "
             "or the architecture's layers are not known",
             hint="choose a profile without blocks, or serve on a CPU without HEMOSTAT_ENGINE_COMPILE",
         )
-    if blocks.layers != model.layers:
+    if blocks.layers != layers:
         raise HemostatError(
             ErrorCode.PROFILE_MISMATCH,
-            f"profile {folder.name} is for {blocks.layers} blocks, the model has {model.layers}",
+            f"profile {name} is for {blocks.layers} blocks, the model has {layers}",
             hint="use a profile that was fitted for this model",
         )
 

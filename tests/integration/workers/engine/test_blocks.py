@@ -96,6 +96,18 @@ def test_other_corrections_are_another_engine_and_another_fingerprint(
     assert same(again, states[0])
 
 
+def test_corrections_for_one_batch_are_those_of_a_checkpoint_and_leave_no_trace(
+    corrected: Corrected, tiny: Tiny, pool: EnginePool, windows: list[list[int]]
+) -> None:
+    ranks = {0: 4, 2: 0}
+    expected = pool.loaded(inspect(corrected("llama", ranks)), 128, "bfloat16").hidden_states(windows)
+    engine = pool.loaded(inspect(tiny("llama")), 128, "bfloat16")
+    plain = engine.hidden_states(windows)
+    assert same(engine.hidden_states(windows, blocks=[corrections(ranks)]), expected)
+    assert same(engine.hidden_states(windows), plain)
+    assert not same(plain, expected)
+
+
 def test_weights_swap_below_the_same_corrections(
     corrected: Corrected, pool: EnginePool, windows: list[list[int]]
 ) -> None:

@@ -24,9 +24,12 @@ from app.models.checkpoint import fingerprint, inspect
 from app.settings import Settings
 from tests.integration.conftest import RedisServer
 from tests.integration.workers.shadow.conftest import PATIENCE_S, RECIPE, Shadow, hidden_file, run
+from tests.support.blocks import corrections, hooked
 from tests.support.worker import wait_for
 from workers.calibration.online import state
 from workers.calibration.profiles import ProfileStore
+from workers.calibrators.base import Base
+from workers.calibrators.kinds import Chain
 from workers.calibrators.token_bias import TokenBias
 from workers.surgery.modified import Modified
 from workers.surgery.recipe import apply
@@ -71,8 +74,13 @@ def biased(
     settings: Settings, strength: float, seed: int, weights: tuple[str, str] | None = None
 ) -> tuple[str, torch.Tensor]:
     """A profile of random token biases, put into the store as a fit would; its version and the bias."""
-    reference, candidate = weights or weights_of(settings)
     bias_V = torch.randn(V, generator=torch.Generator().manual_seed(seed)) * strength
+    return put(settings, TokenBias(torch.arange(V), bias_V, V), seed, weights or weights_of(settings)), bias_V
+
+
+def put(settings: Settings, calibrator: Base, seed: int, weights: tuple[str, str]) -> str:
+    """The version of a stored profile."""
+    reference, candidate = weights
     fit = FitRecord(
         origin="job",
         reference=ProfileModel(model="tiny", weights_fingerprint=reference),
@@ -87,8 +95,7 @@ def biased(
         seed=seed,
         sets=(),
     )
-    profile = ProfileStore(settings).put(TokenBias(torch.arange(V), bias_V, V), ProfileRecord(fit=fit))
-    return profile.version, bias_V
+    return ProfileStore(settings).put(calibrator, ProfileRecord(fit=fit)).version
 
 
 class Oracle:
@@ -144,18 +151,26 @@ def replace_weights(settings: Settings, *, norm: float) -> None:
 
 def test_served_divergence_is_that_of_an_independent_implementation(shadow: Shadow, settings: Settings) -> None:
     version, bias_V = biased(settings, 0.4, seed=1)
-    oracle = Oracle(settings)
-    pushed = samples(14) + samples(14, version=version)
+    blocks = corrections({0: 4, 2: 0})
+    within = put(settings, Chain([blocks, TokenBias(torch.arange(V), bias_V, V)]), 1, weights_of(settings))
+    oracle, corrected = Oracle(settings), Oracle(settings)
+    hooked(corrected.models[1], blocks)
+    pushed = samples(14) + samples(14, version=version) + samples(14, version=within)
     raw, calibrated, engine, agree = [], [], [], []
     for index, sample in enumerate(pushed):
         reference, candidate, hidden_TD = oracle.outputs(sample)
-        served = candidate + bias_V.double() if sample.version == version else candidate
+        served = candidate
+        if sample.version == within:
+            _, served, hidden_TD = corrected.outputs(sample)
+        answered = served
+        if sample.version != "identity":
+            served = served + bias_V.double()
         raw.append(kl(reference, candidate))
         calibrated.append(kl(reference, served))
         agree.append(reference.argmax(1) == served.argmax(1))
         noisy_TD = (hidden_TD + 0.2 * torch.randn(hidden_TD.shape)).bfloat16()
         if index % 2:
-            engine.append(kl(oracle.logits(noisy_TD), candidate))
+            engine.append(kl(oracle.logits(noisy_TD), answered))
             file = hidden_file(shadow.folder, f"{sample.id}.bin", noisy_TD)
             pushed[index] = sample.model_copy(update={"hidden": file})
     status = push_and_wait(shadow, pushed).shadow
@@ -177,7 +192,7 @@ def test_served_divergence_is_that_of_an_independent_implementation(shadow: Shad
         assert count == len(every)
         assert total == pytest.approx(float(every.sum()), rel=0.05)
     assert list((shadow.folder / "hidden").iterdir()) == []
-    assert shadow.metric("hemostat_shadow_engine_term_missing_total") == 14
+    assert shadow.metric("hemostat_shadow_engine_term_missing_total") == 21
     assert shadow.metric("hemostat_drift_state", state="learning") == 1
 
 

@@ -9,8 +9,6 @@ from app.contracts.errors import ErrorCode, HemostatError
 from app.settings import Settings
 from tests.support.profiles import VOCABULARY, WIDTH, Chain, Temperature, low_rank, record
 from workers.calibration.profiles import ProfileStore
-from workers.calibrators.blocks import Blocks
-from workers.calibrators.kinds import KINDS
 from workers.calibrators.protocol import RowContext
 
 
@@ -70,14 +68,6 @@ def test_what_cannot_be_stored_leaves_nothing(store: ProfileStore) -> None:
 def test_a_profile_of_another_model_is_refused(store: ProfileStore) -> None:
     version = store.put(low_rank(), record()).version
     assert refused(lambda: store.load(version, hidden_size=WIDTH + 1)) is ErrorCode.PROFILE_MISMATCH
-
-
-def test_corrections_within_the_layers_are_refused_where_only_last_states_are(
-    store: ProfileStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(KINDS, Blocks.KIND, Blocks)
-    version = store.put(Chain([Blocks({}, layers=3, hidden_size=WIDTH), low_rank()]), record()).version
-    assert refused(lambda: store.load(version)) is ErrorCode.PROFILE_MISMATCH
 
 
 def test_a_damaged_profile_is_refused_and_left_out_of_the_list(store: ProfileStore) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from app.settings import Settings
 from tests.support.calibration import D, V, make_data, make_head
-from tests.support.profiles import Chain, low_rank, record
+from tests.support.profiles import WIDTH, Chain, low_rank, record
 from tests.unit.workers.calibration.online.making import rows
 from workers.calibration.online.compute import Compute
 from workers.calibration.online.memory import Learned
@@ -17,6 +17,7 @@ from workers.calibration.online.refit import USUAL, Refitter, Work, divide
 from workers.calibration.online.scoring import Rows
 from workers.calibration.profiles import ProfileStore
 from workers.calibrators.base import Base
+from workers.calibrators.blocks import Blocks
 from workers.calibrators.lowrank import LowRank
 from workers.calibrators.protocol import RowContext
 from workers.calibrators.temperature import Temperature
@@ -27,6 +28,8 @@ from workers.calibrators.temperature import Temperature
     [
         (Temperature(1.5), "temperature"),
         (Chain([low_rank(), Temperature(1.5)]), "lowrank+temperature"),
+        (Chain([Blocks({}, layers=3, hidden_size=WIDTH), Temperature(1.5)]), "blocks+temperature"),
+        (Blocks({}, layers=3, hidden_size=WIDTH), "blocks+token_bias+confidence"),
     ],
 )
 def test_a_refit_is_of_the_active_versions_kinds_where_they_can_be_fitted(
@@ -61,10 +64,14 @@ def test_one_document_alone_is_too_little(many: list[Learned]) -> None:
         divide({"traffic": many}, seed=0)
 
 
-def test_a_correction_is_fitted_to_recent_rows() -> None:
+def made_models() -> Any:
     head = make_head(dtype=torch.float32)
     reference, candidate = SimpleNamespace(head=head), SimpleNamespace(head=head)
-    models: Any = SimpleNamespace(sides=SimpleNamespace(reference=reference, candidate=candidate), vocabulary=V)
+    return SimpleNamespace(sides=SimpleNamespace(reference=reference, candidate=candidate), vocabulary=V)
+
+
+def damaged() -> list[Learned]:
+    """Requests whose candidate has other states than the reference."""
     data = make_data(lambda h: 1.2 * h + 0.2, rows=800)
     many = []
     for number, part in enumerate(torch.arange(800).split(40)):
@@ -72,9 +79,23 @@ def test_a_correction_is_fitted_to_recent_rows() -> None:
         context = RowContext(data.context.position_T[part], token_T)
         own = Rows(data.reference_TD[part].float(), data.candidate_TD[part].float(), token_T, context)
         many.append(Learned(f"r{number}", own))
-    work = Work(models, many, [], "lowrank", 0, lambda: None)
+    return many
+
+
+def test_a_correction_is_fitted_to_recent_rows() -> None:
+    work = Work(made_models(), damaged(), [], "lowrank", 0, lambda: None)
     made, sets = work.run()
     assert isinstance(made, LowRank)
     assert made.hidden_size == D
     assert cast(float, work.told["stop_kl"]) < 0.5 * cast(float, work.told["raw_kl"])
     assert [found.documents for found in sets] == [16, 4]
+
+
+def test_corrections_after_each_block_stay_as_they_are() -> None:
+    blocks = Blocks({}, layers=3, hidden_size=D)
+    made, _ = Work(made_models(), damaged(), [], "blocks+lowrank", 0, lambda: None, blocks).run()
+    assert isinstance(made, Chain)
+    kept, fitted = made.parts
+    assert isinstance(kept, Blocks) and kept.digest == blocks.digest
+    alone, _ = Work(made_models(), damaged(), [], "lowrank", 0, lambda: None).run()
+    assert torch.equal(fitted.tensors()["down_DR"], alone.tensors()["down_DR"])
