@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.calibrate.calibrators import FITTED
 from app.kinds.calibrate.report import CalibrateReport
 from app.kinds.calibrate.request import CalibrateRequest
@@ -82,6 +83,13 @@ class _Calibrate(Attempt):
 
     def run(self) -> CalibrateReport:
         request, context, watch = self._request, self._context, self._watch
+        if request.walks and request.deployment is not None and self._room.pool.device != "cpu":
+            raise HemostatError(
+                ErrorCode.INVALID_REQUEST,
+                "replicas on a GPU run compiled, and blocks are corrected in eager engines only",
+                hint="leave blocks out of the calibrators, or calibrate without a deployment",
+                pointer="/calibrators",
+            )
         with watch.phase("text"):
             reference, entry, origin = resolve(request, context)
             sets, texts = self._sets(reference, entry.dtype)
