@@ -165,7 +165,7 @@ class Blocks(Base, Mapping[int, BlockCorrection]):
         found = hashlib.sha256(f"{FORMAT} {self.hidden_size} {self.layers}".encode())
         for name, tensor in sorted(self.tensors().items()):
             found.update(f"\0{name} {shape(tensor)}\0".encode())
-            found.update(tensor.detach().cpu().contiguous().numpy())
+            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
 
     @classmethod
