@@ -49,8 +49,8 @@ class Cost:
         return self.reference, self.candidate
 
     def add_checkpoints(self, count: int) -> None:
-        """So many checkpoints are made, within the budget that the operator gives them."""
-        self.made = min(self.settings.checkpoint_budget_bytes, count * self.candidate.bytes)
+        """So many checkpoints are made, within the budget that the operator gives them; one is there in any case."""
+        self.made = max(self.candidate.bytes, min(self.settings.checkpoint_budget_bytes, count * self.candidate.bytes))
 
     def add_settings(self, planned: int) -> None:
         """So many recipes are made and run over the text, the candidate's own among them."""

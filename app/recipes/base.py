@@ -1,7 +1,7 @@
 """What steps of several families share: where they apply, how strong they are, what text they look at."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,8 @@ Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$")]
 Allocation = Literal["uniform", "owl"]
 Rank = Annotated[int, Field(ge=1, le=65536)]
 Role = Literal["quantizer", "pruner", "factorizer", "extender", "context", "adjuster", "merger", "repair"]
+# States of the whole text that a walk keeps at most: its own, the reference's, what a block should give, gradients.
+BORDERS: Final = 4
 Seed = Annotated[int, Field(ge=0, lt=2**63), UNKNOWN]
 
 
@@ -69,6 +71,8 @@ class Step(Contract):
                  (`workers.surgery.step_run.WholeStep`)
     rules        the module of `app.models.steps` that checks it. None: that of its family
     title        its method's name in `words`
+    taped        whether it keeps the states of its text at every border between blocks, to go backward
+    kept_bytes   bytes per weight of the model that it keeps in files while it runs
     variants     other runners, not streamed, by the value of `form`, `allocation` or `activations` that takes them
     """
 
@@ -79,6 +83,8 @@ class Step(Contract):
     title: ClassVar[str]
     rules: ClassVar[str | None] = None
     streamed: ClassVar[bool] = False
+    taped: ClassVar[bool] = False
+    kept_bytes: ClassVar[int] = 0
     variants: ClassVar[Mapping[str, str]] = {}
 
     type: str
@@ -154,6 +160,11 @@ class Step(Contract):
         """Tokens that the reference writes, which the step looks at beside its calibration text."""
         return 0
 
+    def scratch_bytes(self, parameters: int, layers: int, state_bytes: int) -> int:
+        """Bytes of working files that the step has on disk while it runs on a model of so many `parameters` and
+        `layers`. `state_bytes`: of the hidden state of one token."""
+        return 0
+
 
 class Calibrated(Step):
     """A step that looks at activations: over which text, and how much of it.
@@ -193,6 +204,13 @@ class Calibrated(Step):
     def text_tokens(self) -> int:
         """Tokens of the calibration text."""
         return self.calibration_windows * self.calibration_window
+
+    def scratch_bytes(self, parameters: int, layers: int, state_bytes: int) -> int:
+        """See `Step`."""
+        if not self.reads_text:
+            return 0
+        borders = BORDERS + (layers + 1 if self.taped else 0)
+        return borders * state_bytes * (self.text_tokens + self.written_tokens) + self.kept_bytes * parameters
 
 
 class Grouped(Step):

@@ -226,6 +226,8 @@ class PruneGradient(Calibrated, Sparse):
     the rest."""
 
     replaced_by = None
+    taped = True
+    kept_bytes = 8
     runner = "workers.mitigation.gradient_pruning.step:GradientPruning"
     title = "gradient-aware"
     type: Literal["prune.gradient"]

@@ -217,6 +217,7 @@ class QuantizeDynamic(Calibrated):
 
     role = "quantizer"
     graded_by = "bits"
+    taped = True
     runner = "workers.mitigation.dynamic_scaling.step:DynamicScaling"
     rules = "dynamic"
     type: Literal["quantize.dynamic"]

@@ -18,6 +18,7 @@ class RepairLowrank(Calibrated):
     """
 
     role = "repair"
+    taped = True
     runner = "workers.mitigation.repair.step:RepairStep"
     type: Literal["repair.lowrank"]
     calibration_windows: Annotated[int, Field(ge=1, le=4096), FALLING] = Field(

@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +25,7 @@ from workers.surgery.callbacks import CheckCancelled, Progress
 from workers.surgery.files import copy_companions
 from workers.surgery.manifest import MANIFEST, Manifest, StepRecord, TensorChange
 from workers.surgery.modified import Modified, opened, untouched
-from workers.surgery.reading import open_tensors
+from workers.surgery.reading import TensorReader, open_tensors
 from workers.surgery.safetensors_writer import plan_shards, write_shards
 from workers.surgery.step_run import StepRun, WholeStep
 from workers.surgery.steps import runner_of
@@ -126,16 +126,30 @@ class Application:
         else:
             # refused before an hour is spent
             check_recipe(self._source, self._recipe, pointer=POINTER, reference=self._reference)
+        scratch = self._scratch(begin)
         for index in range(begin, len(self._stages)):
             before = current
             try:
-                current = self._build(self._stages[index], keys[index], before)
+                current = self._build(self._stages[index], keys[index], before, scratch[index - begin])
             finally:
                 if before is not None:
                     before.release()
         if current is None:
             raise RuntimeError("a recipe has at least one stage")
         return current
+
+    def _scratch(self, begin: int) -> list[int]:
+        """Bytes of disk that each stage from `begin` on needs beside its checkpoint. A later one has the checkpoint of
+        the stage before beside it; the first is refused if that will not fit."""
+        info = self._source
+        state_bytes = info.hidden_size * (4 if info.scheme == "f32" else 2)
+        needed = [
+            sum(step.scratch_bytes(info.parameters, info.layers, state_bytes) for step in steps)
+            for steps in (self._recipe[stage.first : stage.end] for stage in self._stages[begin:])
+        ]
+        if len(needed) > 1:
+            needed[0] = max(needed[0], info.bytes + max(needed[1:]))
+        return needed
 
     def _key(self, end: int) -> str:
         done = self._recipe[:end]
@@ -170,7 +184,7 @@ class Application:
         with _blamed(f"{POINTER}/{index}/calibration"):
             return self._texts(step)
 
-    def _build(self, stage: Stage, key: str, before: Modified | None) -> Modified:
+    def _build(self, stage: Stage, key: str, before: Modified | None, scratch: int) -> Modified:
         source = self._source if before is None else inspect(before.path)
         steps = self._recipe[stage.first : stage.end]
         weights: list[list[Weight]] = []
@@ -178,7 +192,7 @@ class Application:
             weights.append(check_one(source, step, pointer=f"{POINTER}/{index}"))
 
         def build(folder: Path) -> None:
-            with open_tensors(source) as reader, open_tensors(self._source) as base_reader:
+            with open_tensors(source) as reader, self._opened_base(before, reader) as base_reader:
                 began = time.monotonic()
                 known = {} if before is None else {change.name: change for change in before.manifest.tensors}
                 records = () if before is None else before.manifest.steps
@@ -202,7 +216,7 @@ class Application:
                     write_shards(folder, shards, streamed.tensors(reader, base_reader, order))
                     changes, record = streamed.changes, self._record(stage, began)
                 else:
-                    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+                    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as working:
                         (step,) = steps
                         text = None
                         if isinstance(step, Calibrated) and step.reads_text:
@@ -218,7 +232,7 @@ class Application:
                             other=self._others.get(stage.first),
                             reader=reader,
                             base_reader=base_reader,
-                            scratch=Path(scratch),
+                            scratch=Path(working),
                             before=known,
                             progress=self._progress,
                             check_cancelled=self._check_cancelled,
@@ -236,8 +250,14 @@ class Application:
                 self._finish(folder, key, stage, changes, (*records, record), origins)
 
         return opened(
-            self._store.get_or_build(key, build, expected_bytes=source.bytes, check_cancelled=self._check_cancelled)
+            self._store.get_or_build(
+                key, build, expected_bytes=source.bytes, scratch_bytes=scratch, check_cancelled=self._check_cancelled
+            )
         )
+
+    def _opened_base(self, before: Modified | None, reader: TensorReader) -> AbstractContextManager[TensorReader]:
+        """The source of the recipe. The first stage reads it already: files that are mapped twice count twice."""
+        return nullcontext(reader) if before is None else open_tensors(self._source)
 
     def _record(
         self, stage: Stage, began: float, context: StepRun | None = None, text: CalibrationText | None = None

@@ -1,7 +1,7 @@
 """What a step that takes the checkpoint as a whole is given, and where it puts what it makes.
 
 Everything it makes goes to disk at once, one tensor at a time. The new checkpoint is written from there and from the
-source when the step is done, so that memory holds what the step itself holds.
+source when the step is done, so that memory holds what the step itself holds. What was written is removed at once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -211,6 +211,7 @@ class StepRun:
             else:
                 with safe_open(self._made / place, framework="pt") as file:
                     yield name, file.get_tensor("t")
+                (self._made / place).unlink()  # or the disk would have to hold everything twice
 
     def _of_source(self, name: str) -> Planned:
         tensor = self.source.tensors[self._plan[name][1]]

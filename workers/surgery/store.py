@@ -59,8 +59,9 @@ class StoredCheckpoint:
 class CheckpointStore:
     """Content-addressed folders below `root` that together take at most `budget_bytes`, least recently used first out.
 
-    What is pinned is never removed, so a single entry, or several in use, may exceed the budget for as long as they are
-    in use. Several processes may share one root.
+    The budget is for what nobody needs now. What is pinned is never removed, and what was used last goes only for the
+    next build: the job after is likely to need it, and a large model is larger than the budget by itself. Several
+    processes may share one root.
     """
 
     def __init__(self, root: Path, budget_bytes: int) -> None:
@@ -89,13 +90,15 @@ class CheckpointStore:
         build: Callable[[Path], None],
         *,
         expected_bytes: int = 0,
+        scratch_bytes: int = 0,
         check_cancelled: CheckCancelled = never_cancelled,
     ) -> StoredCheckpoint:
         """The entry, pinned; made by `build(folder)` where it is not there. Nothing is seen under the key before the
         build is complete and on disk, and nothing stays of one that fails.
 
-        While another process builds the same key, waits for it. Makes room for `expected_bytes` first. Raises
-        `HemostatError(DISK_FULL)` when the disk is, and whatever `build` or `check_cancelled` raises.
+        While another process builds the same key, waits for it. Makes room first: within the budget for
+        `expected_bytes`, on the disk also for `scratch_bytes` of working files. Raises `HemostatError(DISK_FULL)` if
+        the disk is full or has no room for them, and whatever `build` or `check_cancelled` raises.
         """
         if KEY.fullmatch(key) is None:
             raise ValueError(f"a key is a SHA-256 in hex, not {key!r}")
@@ -111,7 +114,7 @@ class CheckpointStore:
                 continue
             try:
                 if self._is_whole(key) is None:
-                    self._build(key, build, expected_bytes)
+                    self._build(key, build, expected_bytes, scratch_bytes)
                     built = True
             finally:
                 self._drop_unused(key)
@@ -119,11 +122,11 @@ class CheckpointStore:
 
     def evict(self, *, room_for: int = 0) -> int:
         """Removes what was used longest ago, until the rest and `room_for` bytes fit the budget; returns how many
-        bytes were freed. Skips what is in use."""
+        bytes were freed. Skips what is in use, and what was used last unless `room_for` asks for its place."""
         entries = sorted(self._entries(), key=lambda entry: entry[1])
         total = sum(size for _, _, size in entries)
         freed = 0
-        for key, _, size in entries:
+        for key, _, size in entries if room_for else entries[:-1]:
             if total + room_for <= self.budget_bytes:
                 break
             if self._remove(key):
@@ -141,11 +144,10 @@ class CheckpointStore:
         """Every complete entry, least recently used first."""
         return tuple(key for key, _, _ in sorted(self._entries(), key=lambda entry: entry[1]))
 
-    def _build(self, key: str, build: Callable[[Path], None], expected_bytes: int) -> None:
+    def _build(self, key: str, build: Callable[[Path], None], expected_bytes: int, scratch_bytes: int) -> None:
         self._sweep(key)
         shutil.rmtree(self.root / key, ignore_errors=True)  # an entry that is not whole
-        self.evict(room_for=expected_bytes)
-        self._check_room(expected_bytes)
+        self._make_room(expected_bytes, scratch_bytes)
         staging = Path(tempfile.mkdtemp(prefix=f".staging-{key}-", dir=self.root))
         try:
             with raising_disk_full(self.root):
@@ -158,17 +160,30 @@ class CheckpointStore:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _check_room(self, expected_bytes: int) -> None:
-        free = shutil.disk_usage(self.root).free
-        while free < expected_bytes:
-            oldest = next((key for key in self.keys if self._remove(key)), None)
-            if oldest is None:
-                raise HemostatError(
-                    ErrorCode.DISK_FULL,
-                    f"the checkpoint takes {expected_bytes} bytes, {free} are free on the disk of the store",
-                    hint="free space there, or set HEMOSTAT_HOME to a larger disk",
-                )
-            free = shutil.disk_usage(self.root).free
+    def _make_room(self, expected_bytes: int, scratch_bytes: int) -> None:
+        """Frees the room that a build takes of budget and disk; frees nothing if the disk cannot have it."""
+        needed, free = expected_bytes + scratch_bytes, shutil.disk_usage(self.root).free
+        unused = {
+            key: size for key, _, size in sorted(self._entries(), key=lambda entry: entry[1]) if self._unused(key)
+        }
+        if free + sum(unused.values()) < needed:
+            raise HemostatError(
+                ErrorCode.DISK_FULL,
+                f"the checkpoint and its working files take {_gb(needed)}; the disk of the store has {_gb(free)} free "
+                f"and {_gb(sum(unused.values()))} of checkpoints that nobody uses",
+                hint="free space there, or set HEMOSTAT_HOME to a larger disk",
+            )
+        self.evict(room_for=expected_bytes)
+        for key in unused:
+            if shutil.disk_usage(self.root).free >= needed:
+                return
+            self._remove(key)
+
+    def _unused(self, key: str) -> bool:
+        lock = self._lock(key)
+        if lock is not None:
+            lock.release()
+        return lock is not None
 
     def _is_whole(self, key: str) -> int | None:
         """The entry's bytes where all its files are there in full size, else None."""
@@ -244,6 +259,10 @@ def raising_disk_full(where: Path) -> Iterator[None]:
             f"the disk of {where} is full ({os.strerror(_number(error))})",
             hint="free space there, or lower HEMOSTAT_CHECKPOINT_BUDGET_BYTES; the job can be sent again",
         ) from error
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
 
 
 def _number(error: Exception) -> int:

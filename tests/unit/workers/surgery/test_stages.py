@@ -1,6 +1,8 @@
 """Recipes of several stages: what each leaves, what is shared, what is refused before any work."""
 
+import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -172,3 +174,19 @@ def test_the_plan_of_a_recipe_is_the_key_under_which_the_store_then_has_it(tiny,
         assert application(source, recipe, store=store, calibration=text).key == plan
     assert halving.runs == 1
     assert application(source, (), store=store).key == fingerprint(source.path)
+
+
+def test_a_disk_that_has_no_room_for_the_last_stage_is_refused_before_the_first(tiny, store, halving, monkeypatch):
+    """The second has the first one's checkpoint beside it, and the states of its text: four borders, two bytes a
+    number."""
+    info = inspect(tiny())
+    needed = 2 * info.bytes + 4 * 2 * info.hidden_size * 16
+    for free, runs in ((needed - 1, 0), (needed, 1)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        if runs:
+            operate(info.path, store, RTN, WHOLE).release()
+        else:
+            error = refusal_of(lambda: operate(info.path, store, RTN, WHOLE))
+            assert error.code is ErrorCode.DISK_FULL
+            assert store.keys == ()
+        assert halving.runs == runs

@@ -1,7 +1,9 @@
 import errno
+import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -121,6 +123,18 @@ def test_room_is_made_before_a_build(store):
     assert store.keys == (key(3), key(4))
 
 
+def test_what_was_used_last_stays_however_large_until_the_next_is_made(store):
+    """A model that is larger than the budget would else be made again for each job."""
+    use(store, 1)
+    use(store, 2, 50_000)
+    assert store.keys == (key(2),)
+    assert not store.get_or_build(key(2), writes(50_000)).built
+    store.evict()
+    assert store.keys == (key(2),)
+    store.get_or_build(key(3), writes(1_000), expected_bytes=1_000).release()
+    assert store.keys == (key(3),)
+
+
 # ---- damage
 
 
@@ -165,6 +179,22 @@ def test_what_cannot_fit_is_refused_before_it_is_made(store):
         store.get_or_build(key(1), writes(10, calls), expected_bytes=10**18)
     assert caught.value.code is ErrorCode.DISK_FULL
     assert calls == []
+
+
+def test_room_on_the_disk_is_made_of_what_nobody_uses_and_only_if_it_is_enough(store, monkeypatch):
+    disk = 10_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk - store.bytes))
+    pinned = store.get_or_build(key(1), writes(3_000))
+    for number in (2, 3):
+        use(store, number)
+    before = store.keys
+    with pytest.raises(HemostatError) as caught:
+        store.get_or_build(key(4), writes(10), expected_bytes=2_000, scratch_bytes=6_000)
+    assert "0.0 GB free" in caught.value.detail
+    assert store.keys == before
+    store.get_or_build(key(4), writes(2_000), expected_bytes=1_000, scratch_bytes=2_900).release()
+    assert store.keys == (key(1), key(3), key(4)), "working files are of the disk, not of the budget"
+    pinned.release()
 
 
 def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
