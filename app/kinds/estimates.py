@@ -118,9 +118,11 @@ def _told(here: Pace) -> tuple[str, ...]:
     if here.slower == 1:
         return ("rates were measured on a 2-core CPU; a GPU is much faster",)
     times = here.slower if here.slower > 1 else 1 / here.slower
+    than = "slower" if here.slower > 1 else "faster"
+    what = "passes over text are" if here.gpu else "all work is"
     return (
-        f"all work is taken to be {times:.2g} times {'slower' if here.slower > 1 else 'faster'} here than on the "
-        f"2-core CPU that rates were measured on ({pace.TOKENS_PER_SECOND:.0f} tokens/s over a text)",
+        f"{what} taken to be {times:.2g} times {than} here than on the 2-core CPU that rates were measured on "
+        f"({pace.TOKENS_PER_SECOND:.0f} tokens/s over a text)",
     )
 
 

@@ -19,21 +19,33 @@ TREATED_PARAMETER_TOKENS_PER_SECOND: Final = 4e10
 
 @dataclass(frozen=True)
 class Pace:
-    """`tokens_per_second` of a model of `PARAMETERS` parameters over a text; `told` says how that is known."""
+    """`tokens_per_second` of a model of `PARAMETERS` parameters over a text; `told` says how that is known. `gpu`:
+    whether a GPU ran it."""
 
     tokens_per_second: float
     told: str
+    gpu: bool = False
 
     @property
     def slower(self) -> float:
         """What seconds measured beside `TOKENS_PER_SECOND` are multiplied by."""
         return TOKENS_PER_SECOND / self.tokens_per_second
 
+    @property
+    def of_steps(self) -> float:
+        """What seconds of recipe steps are divided by `slower` and multiplied by. Steps run on the processor, of which
+        the rate of a GPU says nothing: they then take what they took where they were measured."""
+        return 1 / self.slower if self.gpu else 1.0
 
-def measured(rates: Iterable[float | None]) -> Pace | None:
-    """Of the workers that live, the fastest: `rates` are parameters times tokens per second of each one's last pass."""
-    known = [rate for rate in rates if rate]
-    return Pace(max(known) / PARAMETERS, "as a worker's last pass measured it here") if known else None
+
+def measured(rates: Iterable[tuple[float | None, bool]]) -> Pace | None:
+    """Of the workers that live, the fastest: `rates` are parameters times tokens per second of each one's last pass,
+    and whether it has a GPU."""
+    known = [(rate, gpu) for rate, gpu in rates if rate]
+    if not known:
+        return None
+    rate, gpu = max(known)
+    return Pace(rate / PARAMETERS, "as a worker's last pass measured it here", gpu)
 
 
 def assumed() -> Pace:

@@ -19,14 +19,14 @@ from app.recipes.recipe import Recipe
 def surgery_cost(
     info: CheckpointInfo, recipe: Recipe, here: Pace, reference: CheckpointInfo
 ) -> tuple[float, tuple[str, ...]]:
-    """(seconds in which a recipe makes its checkpoint on the machine that everything was measured on, what is assumed
-    of them)."""
+    """(seconds in which a recipe makes its checkpoint, to be multiplied by `here.slower`; what is assumed of them)."""
     if not recipe:
         return 0.0, ()
-    seconds = info.parameters / pace.SURGERY_PARAMETERS_PER_SECOND
+    seconds = here.of_steps * info.parameters / pace.SURGERY_PARAMETERS_PER_SECOND
+    told_of_gpu = ("steps run on the processor, not on the GPU",) if here.gpu else ()
     looking = [step for step in recipe if isinstance(step, Calibrated) and step.reads_text]
     if not looking:
-        return seconds, ()
+        return seconds, told_of_gpu
     tokens = sum(step.calibration_windows * step.calibration_window for step in looking)
     written = sum(step.written_tokens for step in looking)
     trained = sum(step.trained_tokens for step in looking)
@@ -39,15 +39,17 @@ def surgery_cost(
         told += f", trained on {trained:,} of them forward and backward, each as often as it comes"
     if run:
         told += f"; what units cost at each width is measured, which is as much as {run:,.0f} tokens through the model"
-    return (
-        seconds
-        + written * reference.parameters / CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND
+    work = (
+        written * reference.parameters / CPU_WRITTEN_PARAMETER_TOKENS_PER_SECOND
         + (tokens + written) * info.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
         + trained * info.parameters / CPU_TRAINED_PARAMETER_TOKENS_PER_SECOND
         + run * info.parameters / CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND
-        # these are the same on every machine
-        + sum(step.trained_seconds for step in looking) / here.slower,
-        (f"{told}, in proportion to tokens and parameters, as measured on a 2-core CPU",),
+    )
+    # these are the same on every machine
+    limited = sum(step.trained_seconds for step in looking) / here.slower
+    return (
+        seconds + here.of_steps * work + limited,
+        (f"{told}, in proportion to tokens and parameters, as measured on a 2-core CPU", *told_of_gpu),
     )
 
 

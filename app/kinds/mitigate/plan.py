@@ -46,7 +46,7 @@ def check(request: MitigateRequest, checked: Checked) -> None:
 
 def cost(request: MitigateRequest, cost: Cost) -> None:
     """Adds the search."""
-    seconds, told = search_cost(request, cost.tokens, cost.candidate, cost.reference)
+    seconds, told = search_cost(request, cost.tokens, cost.candidate, cost.reference, cost.here)
     cost.seconds += seconds
     cost.add_checkpoints(request.trials + 1)
     cost.assumptions += told
@@ -64,15 +64,15 @@ def own_windows(windows: int) -> int:
 
 
 def search_cost(
-    request: MitigateRequest, tokens: int, candidate: CheckpointInfo, reference: CheckpointInfo
+    request: MitigateRequest, tokens: int, candidate: CheckpointInfo, reference: CheckpointInfo, here: pace.Pace
 ) -> tuple[float, tuple[str, ...]]:
-    """(seconds that a search takes beside the two passes of any job, on the machine that everything was measured on;
-    what is assumed of them)."""
+    """(seconds that a search takes beside the two passes of any job, to be multiplied by `here.slower`; what is assumed
+    of them)."""
     # Candidate, parts of it, and trials over a part of the text; the front over the rest.
     passes = (PASSES + request.trials / 2) * tokens
-    seconds = passes * candidate.parameters / (pace.TOKENS_PER_SECOND * pace.PARAMETERS)
+    passed = passes * candidate.parameters / (pace.TOKENS_PER_SECOND * pace.PARAMETERS)
     fitted = request.trials * request.calibration_windows * request.calibration_window / 2
-    seconds += request.trials * candidate.parameters / pace.SURGERY_PARAMETERS_PER_SECOND
+    seconds = request.trials * candidate.parameters / pace.SURGERY_PARAMETERS_PER_SECOND
     seconds += fitted * candidate.parameters / pace.TREATED_PARAMETER_TOKENS_PER_SECOND
     told = (
         f"{request.trials} trials, a third of them in full: each makes a checkpoint and fits it on text, in proportion "
@@ -99,7 +99,7 @@ def search_cost(
             run = MIXED * request.trials * measured_tokens(mixed, candidate)
             seconds += run * candidate.parameters / CPU_MEASURED_PARAMETER_TOKENS_PER_SECOND
             told += "; a quarter measure what units cost at each width"
-    return seconds, (
+    return passed + here.of_steps * seconds, (
         told,
         "checkpoints of trials are kept within the checkpoint budget, the least recently used go first",
     )

@@ -63,6 +63,21 @@ def test_training_is_counted_and_a_limit_in_seconds_is_the_same_on_every_machine
         assert limited == pytest.approx(500, abs=0.2)
 
 
+def test_the_rate_of_a_gpu_does_not_make_steps_faster_that_run_on_the_processor(registry, settings):
+    """In proportion: a repair of 13.7 hours was announced as a minute."""
+    step = {"type": "repair.lowrank", "rank": 4, "distill_steps": 100_000, "calibration_window": 128}
+    asked = request(RTN, step, text={"source": "self", "tokens": 4096})
+    by = {
+        (rate, gpu): estimate(asked, registry, settings, Pace(rate, "", gpu))
+        for rate, gpu in ((1400.0, False), (1.4e6, False), (1.4e6, True))
+    }
+    work = by[1400.0, False].seconds - ENGINE_START_S
+    assert work > 100
+    assert by[1.4e6, False].seconds - ENGINE_START_S == pytest.approx(work / 1000, abs=0.2)
+    assert by[1.4e6, True].seconds - ENGINE_START_S == pytest.approx(work, rel=0.01)
+    assert any("on the processor, not on the GPU" in told for told in by[1.4e6, True].assumptions)
+
+
 def test_what_the_reference_writes_is_counted_as_text_that_is_looked_at_and_as_its_own_work(registry, settings):
     reference, candidate = (inspect(registry.resolve(alias).checkpoint_path()) for alias in ("untied", "llama"))
     assert reference.parameters > candidate.parameters

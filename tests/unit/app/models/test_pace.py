@@ -4,14 +4,15 @@ from app.models import pace
 
 
 def test_the_fastest_worker_that_measured_tells_the_pace():
-    found = pace.measured([None, 700 * 134.5e6, 2800 * 134.5e6])
+    found = pace.measured([(None, True), (700 * 134.5e6, True), (2800 * 134.5e6, False)])
     assert found is not None
     assert found.tokens_per_second == pytest.approx(2800)
     assert found.slower == pytest.approx(0.5)
     assert "measured it here" in found.told
+    assert not found.gpu
 
 
-@pytest.mark.parametrize("rates", [[], [None, None], [0.0]])
+@pytest.mark.parametrize("rates", [[], [(None, False), (None, True)], [(0.0, True)]])
 def test_workers_that_measured_nothing_tell_none(rates):
     assert pace.measured(rates) is None
 
