@@ -71,8 +71,6 @@ class Step(Contract):
                  (`workers.surgery.step_run.WholeStep`)
     rules        the module of `app.models.steps` that checks it. None: that of its family
     title        its method's name in `words`
-    taped        whether it keeps the states of its text at every border between blocks, to go backward
-    kept_bytes   bytes per weight of the model that it keeps in files while it runs
     variants     other runners, not streamed, by the value of `form`, `allocation` or `activations` that takes them
     """
 
@@ -83,6 +81,7 @@ class Step(Contract):
     title: ClassVar[str]
     rules: ClassVar[str | None] = None
     streamed: ClassVar[bool] = False
+    # Whether it keeps the states of its text at every border of blocks, and bytes per weight of its working files.
     taped: ClassVar[bool] = False
     kept_bytes: ClassVar[int] = 0
     variants: ClassVar[Mapping[str, str]] = {}

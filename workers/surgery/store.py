@@ -59,9 +59,9 @@ class StoredCheckpoint:
 class CheckpointStore:
     """Content-addressed folders below `root` that together take at most `budget_bytes`, least recently used first out.
 
-    The budget is for what nobody needs now. What is pinned is never removed, and what was used last goes only for the
-    next build: the job after is likely to need it, and a large model is larger than the budget by itself. Several
-    processes may share one root.
+    The budget is for what is not in use. What is pinned is never removed. What was used last goes only for the next
+    build: the job after it is likely to need it, and one large model can exceed the budget. Several processes may
+    share one root.
     """
 
     def __init__(self, root: Path, budget_bytes: int) -> None:
@@ -170,7 +170,7 @@ class CheckpointStore:
             raise HemostatError(
                 ErrorCode.DISK_FULL,
                 f"the checkpoint and its working files take {_gb(needed)}; the disk of the store has {_gb(free)} free "
-                f"and {_gb(sum(unused.values()))} of checkpoints that nobody uses",
+                f"and {_gb(sum(unused.values()))} of checkpoints that are not in use",
                 hint="free space there, or set HEMOSTAT_HOME to a larger disk",
             )
         self.evict(room_for=expected_bytes)
