@@ -160,12 +160,10 @@ class Settings(BaseSettings):
 
     engine_device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$", description="`auto`, `cpu` or `cuda`.")
     tensor_parallel_size: int = Field(
-        default=1,
-        ge=1,
-        description="Parts that each layer is split into for scoring, one per device. Replicas stay whole.",
+        default=1, ge=1, description="Parts that each layer is split into, one per device."
     )
     pipeline_parallel_size: int = Field(
-        default=1, ge=1, description="Groups that the layers are split into for scoring, each with devices of its own."
+        default=1, ge=1, description="Groups that the layers are split into for scoring; replicas have one."
     )
     engine_executor: str = Field(
         default="mp", pattern="^(mp|ray)$", description="`mp`: the devices of this host. `ray`: those of several hosts."

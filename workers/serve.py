@@ -43,7 +43,7 @@ from app.files import write_atomically
 from app.jobs.connection import connect
 from app.models.checkpoint import CheckpointInfo, inspect
 from app.models.packing import check_served
-from app.models.registry import load_registry
+from app.models.registry import load_registry, settings_of
 from app.models.steps.others import other_of
 from app.secrets import hide_memory
 from app.settings import Settings
@@ -60,6 +60,7 @@ from workers.engine.serving.arguments import (
     has_room_for_single_rows,
     server_arguments,
     server_environment,
+    split_of,
 )
 from workers.engine.serving.child import HeldPort, ServerEndedError, ServerProcess, read_port
 from workers.engine.serving.config import LOOPBACK, ServingConfig
@@ -207,7 +208,8 @@ class Serving:
         return None if info.path == origin.path else info
 
     async def _start(self, prepared: Prepared) -> ServerProcess:
-        settings, info = self._settings, prepared.info
+        settings, info = settings_of(self._settings, self._deployment.model.model), prepared.info
+        ranks = split_of(settings, prepared.device).ranks
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         door_file = self._folder / "door.port"
         door_file.unlink(missing_ok=True)
@@ -221,9 +223,11 @@ class Serving:
         else:
             cache = cache_bytes(info, settings, dtype=prepared.dtype, max_model_len=length, total=total)
             check_served(info.quantization, self._deployment.model.model)
-            check_room(info, dtype=prepared.dtype, kv_cache_bytes=cache)
-            apart = float32 and has_room_for_single_rows(
-                info, settings, dtype=prepared.dtype, kv_cache_bytes=cache, total=total
+            check_room(info, dtype=prepared.dtype, kv_cache_bytes=ranks * cache)
+            apart = (
+                float32
+                and ranks == 1
+                and has_room_for_single_rows(info, settings, dtype=prepared.dtype, kv_cache_bytes=cache, total=total)
             )
         config = ServingConfig(
             deployment=self._deployment.name,
@@ -257,7 +261,7 @@ class Serving:
         self._say(DeploymentState.STARTING, "the server starts")
         return await ServerProcess.start(
             command(server_arguments(plan, settings), os.getpid()),
-            server_environment(config_file.resolve(), device=prepared.device),
+            server_environment(config_file.resolve(), device=prepared.device, ranks=ranks),
             f"http://{LOOPBACK}:{plan.port}",
             headers_for(self._secret),
         )

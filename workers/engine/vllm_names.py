@@ -12,6 +12,7 @@ NAMES: Final = {
     "Attention": "vllm.model_executor.layers.attention:Attention",
     "CPUModelRunner": "vllm.v1.worker.cpu_model_runner:CPUModelRunner",
     "EngineArgs": "vllm.engine.arg_utils:EngineArgs",
+    "GPUModelRunner": "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
     "LLMEngine": "vllm.v1.engine.llm_engine:LLMEngine",
     "LazyModel": "vllm.model_executor.models.registry:_LazyRegisteredModel",
     "LinearBase": "vllm.model_executor.layers.linear:LinearBase",
@@ -22,6 +23,7 @@ NAMES: Final = {
     "PoolerConfig": "vllm.config:PoolerConfig",
     "PoolingParams": "vllm:PoolingParams",
     "SamplingParams": "vllm:SamplingParams",
+    "Scheduler": "vllm.v1.core.sched.scheduler:Scheduler",
     "UniProcExecutor": "vllm.v1.executor.uniproc_executor:UniProcExecutor",
     "UnquantizedFusedMoEMethod": (
         "vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method:UnquantizedFusedMoEMethod"
@@ -36,6 +38,7 @@ NAMES: Final = {
     "get_cgroup_memory_usage": "vllm.utils.cpu_resource_utils:get_cgroup_memory_usage",
     "get_forward_context": "vllm.forward_context:get_forward_context",
     "get_pp_group": "vllm.distributed:get_pp_group",
+    "get_tp_group": "vllm.distributed:get_tp_group",
     "has_flashinfer": "vllm.utils.flashinfer:has_flashinfer",
     "ir": "vllm.ir",
     "layer_utils": "vllm.model_executor.layers.utils",

@@ -28,6 +28,7 @@ from workers.engine.sizes import (
     step_tokens,
     weight_bytes,
 )
+from workers.engine.split import Split
 
 TRACKER: Final = "workers.engine.serving.processor:RowTracker"
 LONGEST_DEFAULT: Final = 4096
@@ -82,24 +83,29 @@ def context_limit(info: CheckpointInfo, asked: int | None) -> int:
 
 def cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max_model_len: int, total: int) -> int:
     """Bytes for keys and values on a CPU with `total` bytes of memory: what is left of the share beside the weights.
+    Of a split model, in each of its processes.
 
     At most what `CPU_SEQUENCES` requests of usual length need, at least one request of `max_model_len`.
     """
-    token = kv_bytes_per_token(info.config, ITEM_BYTES[dtype])
+    split = Split.of(settings)
+    token = kv_bytes_per_token(info.config, ITEM_BYTES[dtype], split)
     least = _padded(max_model_len + BLOCK) * token
     most = CPU_SEQUENCES * min(_padded(max_model_len), _USUAL_TOKENS) * token
     share = int(settings.share_serving * total) - weight_bytes(info, dtype, "cpu", head=True)
-    return max(least, min(most, share))
+    return max(least, min(most, share // split.ranks))
 
 
 def gpu_cache_bytes(info: CheckpointInfo, settings: Settings, *, dtype: str, max_model_len: int, total: int) -> int:
     """Bytes for keys and values on a GPU with `total` bytes: what the share leaves beside weights and working memory.
+    Of a split model, on each of its GPUs.
 
     It is given, because vLLM would measure it while other processes take and free memory of the GPU. Raises
     ENGINE_OUT_OF_MEMORY if the share does not hold one request of `max_model_len`.
     """
-    besides = weight_bytes(info, dtype, "cuda", head=True) + gpu_working_bytes(info, CUDA_SEQUENCES)
-    least = besides + _padded(max_model_len + BLOCK) * kv_bytes_per_token(info.config, ITEM_BYTES[dtype])
+    split = Split.of(settings)
+    weights = weight_bytes(info, dtype, "cuda", head=True) // split.ranks
+    besides = weights + gpu_working_bytes(info, CUDA_SEQUENCES)
+    least = besides + _padded(max_model_len + BLOCK) * kv_bytes_per_token(info.config, ITEM_BYTES[dtype], split)
     share = int(settings.share_serving * total)
     if share < least:
         enough = math.ceil(100 * least / total) / 100
@@ -135,11 +141,25 @@ def has_room_for_single_rows(
     return besides > 0 and needed <= min(available_bytes("cpu"), int(settings.share_serving * total))
 
 
+def split_of(settings: Settings, device: str) -> Split:
+    """Over how many processes a replica is split. Raises ENGINE_FAILED for a split that the hooks do not hold in, and
+    what `Split.check` raises."""
+    split = Split.of(settings)
+    if split.pipeline > 1 or (split.ranks > 1 and split.executor == "ray"):
+        raise HemostatError(
+            ErrorCode.ENGINE_FAILED,
+            "a replica is split into tensor parts on one host alone: calibration needs the logits in each part",
+            hint="give the model tensor_parallel_size, and pipeline_parallel_size = 1; leave HEMOSTAT_ENGINE_EXECUTOR",
+        )
+    split.check(device)
+    return split
+
+
 def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
     """The arguments of vLLM's server. What a checkpoint asks for beside weights the hooks do, in eager mode.
 
     Raises CHECKPOINT_UNSUPPORTED for such a checkpoint in a server without hooks, CHECKPOINT_CORRUPT for a damaged
-    section.
+    section, and what `split_of` raises.
     """
     section = section_of(plan.info.config)
     asked = needs_hooks(plan.info.config)
@@ -151,6 +171,7 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
         )
     cuda = plan.device == "cuda"
     sequences = CUDA_SEQUENCES if cuda else CPU_SEQUENCES
+    split = split_of(settings, plan.device)
     step = step_tokens(plan.info, settings.engine_batch_tokens, plan.device)
     arguments = [
         *("--model", str(plan.info.path), "--tokenizer", str(plan.tokenizer)),
@@ -162,7 +183,8 @@ def server_arguments(plan: ServerPlan, settings: Settings) -> list[str]:
         *("--max-num-batched-tokens", str(max(step if cuda else min(step, CPU_STEP_TOKENS), sequences))),
         *("--override-generation-config", json.dumps(NEUTRAL_SAMPLING)),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-        *("--no-async-scheduling", "--seed", "0", "--distributed-executor-backend", IN_PROCESS),
+        *("--no-async-scheduling", "--seed", "0", "--tensor-parallel-size", str(split.tensor)),
+        *("--distributed-executor-backend", IN_PROCESS if split.ranks == 1 else split.executor),
         *("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"),
     ]
     if cuda:  # so much must be free when it starts
@@ -184,10 +206,11 @@ def command(arguments: list[str], parent: int) -> list[str]:
 
 
 def server_environment(
-    config_file: Path | None, base: Mapping[str, str] | None = None, *, device: str
+    config_file: Path | None, base: Mapping[str, str] | None = None, *, device: str, ranks: int = 1
 ) -> dict[str, str]:
-    """Its environment; `config_file` None: plain vLLM."""
+    """Its environment; `config_file` None: plain vLLM. `ranks` processes that hold parts of the model share threads."""
     environment = child_environment(base)
+    environment["OMP_NUM_THREADS"] = str(max(1, int(environment["OMP_NUM_THREADS"]) // ranks))
     if device == "cuda":
         environment.pop("OMP_NUM_THREADS", None)  # vLLM takes one thread then: others would wait by spinning
     # The HTTP side and the engine are two processes: neither may wait for the other.

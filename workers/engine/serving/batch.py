@@ -106,13 +106,15 @@ class Batch:
         groups = self._groups if self._phase is Phase.STARTED else []
         self.parts = [(blocks, self._tokens(one, starts)) for one in groups for blocks in blocks_of(one.calibrator)]
 
-    def salt(self, request: Any) -> None:
-        """Keys and values behind corrected blocks are the version's own: no other request may reuse them."""
-        extra = getattr(request.sampling_params, "extra_args", None) or {}
-        version = str(extra.get(VERSION, IDENTITY))
-        calibrator = None if version == IDENTITY else self._versions.find(version)
-        if calibrator is not None and blocks_of(calibrator):
-            request.cache_salt = f"{request.cache_salt or ''}:{version}"
+    def corrects_blocks(self, version: str) -> bool:
+        """Whether a version that is not identity changes keys and values."""
+        calibrator = self._versions.find(version)
+        return calibrator is not None and bool(blocks_of(calibrator))
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """The rows of requests that have to end, and the token that each ends with."""
+        return {index: row.end for index, row in enumerate(self._order) if row.dead}
 
     def passed(self, made: Callable[[], Pass]) -> None:
         """The model has run."""
@@ -221,14 +223,11 @@ class Batch:
             row.hidden.resume()
 
     def _end(self, row: Row, why: str) -> None:
-        """The request ends with its next token: the scheduler holds the same parameters, and takes that for an end. As
-        a stop token, not as the end of sequence: the answer's `stop_reason` then shows it, whatever was asked."""
+        """The request ends with its next token, which `engines.hand_on_ends` has the scheduler take for an end."""
         if row.dead:
             return
         own: int | None = row.params._eos_token_id
         row.dead, row.end = why, self._end_token if own is None else own
-        row.params._eos_token_id = None
-        row.params.stop_token_ids = [*(row.params.stop_token_ids or ()), row.end]
         self._ended.add(row.request, why)
         if why == NOT_FINITE:
             self.tainted = True

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from app.contracts.deployment import IDENTITY
 from app.files import write_atomically
 from app.models.shapes import LAYOUTS
 from workers.engine import vllm_names as vllm
-from workers.engine.serving.batch import Batch
+from workers.engine.serving.batch import VERSION, Batch
 from workers.engine.serving.config import ServingConfig
 from workers.engine.serving.counters import Counters
 from workers.engine.serving.hidden import HiddenFolder
@@ -39,13 +40,14 @@ class Engine:
     ended: EndedRequests
     counters: Counters
     watcher: Watcher
-    door: StatusServer
+    door: StatusServer | None
     has_model: bool = False
 
     def close(self) -> None:
         """Ends its threads."""
         self.watcher.stop()
-        self.door.close()
+        if self.door is not None:
+            self.door.close()
         _engines.pop(id(self.vllm_config), None)
 
 
@@ -62,7 +64,9 @@ def check(vllm_config: Any) -> None:
         "asynchronous scheduling is on, which does not know the last token yet": (
             vllm_config.scheduler_config.async_scheduling
         ),
-        "the model is split over several processes": vllm_config.parallel_config.world_size > 1,
+        "the model is split into pipeline stages, of which the last alone makes logits": (
+            vllm_config.parallel_config.pipeline_parallel_size > 1
+        ),
     }
     for reason, holds in reasons.items():
         if holds:
@@ -70,8 +74,13 @@ def check(vllm_config: Any) -> None:
 
 
 def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -> Engine:
-    """Starts what an engine has beside vLLM's own, and makes it known to `of`. Raises `UnsupportedEngineError`."""
+    """Starts what an engine has beside vLLM's own, and makes it known to `of`. Raises `UnsupportedEngineError`.
+
+    Each process that holds a part of the model has the same hooks, which do the same to the same rows. What leaves the
+    process comes from the first one.
+    """
     check(vllm_config)
+    first = vllm.get_tp_group().rank_in_group == 0
     model_config = vllm_config.model_config
     model = ServedModel(
         hidden_size=model_config.get_hidden_size(),
@@ -89,23 +98,28 @@ def open_engine(vllm_config: Any, device: torch.device, config: ServingConfig) -
         versions=versions,
         ended=ended,
         counters=counters,
-        hidden=HiddenFolder(config.hidden, expiry_s=config.hidden_expiry_s, most_bytes=config.hidden_bytes),
+        hidden=HiddenFolder(config.hidden, expiry_s=config.hidden_expiry_s, most_bytes=config.hidden_bytes)
+        if first
+        else None,
         end_token=_end_token(model_config.hf_text_config),
         device=device,
     )
-    door = StatusServer(
-        config.door_host,
-        config.door_port,
-        registry=counters.registry,
-        versions=versions.status,
-        ended=ended,
-        step_s=STEP.seconds,
-        secret=config.secret,
-    )
+    door = None
+    if first:
+        door = StatusServer(
+            config.door_host,
+            config.door_port,
+            registry=counters.registry,
+            versions=versions.status,
+            ended=ended,
+            step_s=STEP.seconds,
+            secret=config.secret,
+        )
     engine = Engine(config, vllm_config, batch, versions, ended, counters, watcher, door)
     _engines[id(vllm_config)] = engine
     watcher.start()
-    write_atomically(config.door_file, str(door.port).encode(), mode=0o600)
+    if door is not None:
+        write_atomically(config.door_file, str(door.port).encode(), mode=0o600)
     return engine
 
 
@@ -122,20 +136,53 @@ def correctable_layers(vllm_config: Any) -> int:
 
 
 def keep_caches_apart() -> None:
-    """Requests of versions that correct blocks share no prefix of the key-value cache with others."""
+    """Requests of versions that correct blocks share no prefix of the key-value cache with others: keys and values
+    behind corrected blocks are the version's own. Where the model is split, this process does not know which do."""
     plain = vllm.engine_core.EngineCore.preprocess_add_request
     if hasattr(plain, "keeps_caches_apart"):
         return
 
     @wraps(plain)
     def preprocess(core: Any, request: Any) -> Any:
+        version = str((getattr(request.sampling_params, "extra_args", None) or {}).get(VERSION, IDENTITY))
         engine = of(core.vllm_config)
-        if engine is not None:
-            engine.batch.salt(request)
+        if version != IDENTITY and (engine is None or engine.batch.corrects_blocks(version)):
+            request.cache_salt = f"{request.cache_salt or ''}:{version}"
         return plain(core, request)
 
     preprocess.keeps_caches_apart = True  # type: ignore[attr-defined]
     vllm.engine_core.EngineCore.preprocess_add_request = preprocess
+
+
+def hand_on_ends() -> None:
+    """The scheduler takes the next token of a request that has to end for an end. It may be in another process than the
+    model: the rows go with the step's output. As a stop token, not as the end of sequence: the answer's `stop_reason`
+    then shows it, whatever was asked."""
+    runner_class, scheduler_class = vllm.GPUModelRunner, vllm.Scheduler
+    sample, update = runner_class.sample_tokens, scheduler_class.update_from_output
+    if hasattr(update, "hands_on_ends"):
+        return
+
+    @wraps(sample)
+    def sample_tokens(runner: Any, grammar_output: Any) -> Any:
+        output = sample(runner, grammar_output)
+        engine = of(runner.vllm_config)
+        if engine is not None and engine.batch.ends:
+            requests = runner.input_batch.req_ids
+            output.hemostat_ends = {requests[index]: token for index, token in engine.batch.ends.items()}
+        return output
+
+    @wraps(update)
+    def update_from_output(scheduler: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
+        for request, token in getattr(model_runner_output, "hemostat_ends", {}).items():
+            known = scheduler.requests.get(request)
+            if known is not None:
+                known.sampling_params._eos_token_id = None
+                known.sampling_params.stop_token_ids = [*(known.sampling_params.stop_token_ids or ()), token]
+        return update(scheduler, scheduler_output, model_runner_output)
+
+    update_from_output.hands_on_ends = True  # type: ignore[attr-defined]
+    runner_class.sample_tokens, scheduler_class.update_from_output = sample_tokens, update_from_output
 
 
 def _end_token(text_config: Any) -> int:

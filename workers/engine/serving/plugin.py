@@ -57,6 +57,7 @@ def register_model(architecture: str, *, single_rows_apart: bool = False, float3
     if float32_products:
         mending.multiply_in_float32(single_rows_apart=single_rows_apart)
     engines.keep_caches_apart()
+    engines.hand_on_ends()
     mending.check_known(architecture)
     registry = vllm.ModelRegistry
     registry.register_model(architecture, calibrated(registry.models[architecture].load_model_cls()))

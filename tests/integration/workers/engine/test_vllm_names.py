@@ -18,7 +18,7 @@ CONFIG = (
     "use_v2_model_runner",
     "speculative_config",
     "scheduler_config.async_scheduling",
-    "parallel_config.world_size",
+    "parallel_config.pipeline_parallel_size",
     "model_config.is_moe",
     "model_config.architecture",
     "model_config.enforce_eager",

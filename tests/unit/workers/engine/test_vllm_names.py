@@ -24,6 +24,7 @@ USED: dict[str, dict[str, str | int | None]] = {
         "worker_extension_cls tensor_parallel_size pipeline_parallel_size distributed_executor_backend",
         "create_engine_config": 1,
     },
+    "GPUModelRunner": {"sample_tokens": "grammar_output"},
     "LLMEngine": {
         "from_vllm_config": "vllm_config disable_log_stats",
         "add_request": 4,
@@ -50,6 +51,7 @@ USED: dict[str, dict[str, str | int | None]] = {
         "": "temperature max_tokens seed ignore_eos stop_token_ids detokenize prompt_logprobs flat_logprobs extra_args "
         "skip_reading_prefix_cache",
     },
+    "Scheduler": {"update_from_output": "scheduler_output model_runner_output"},
     "UniProcExecutor": {
         "execute_model": "scheduler_output non_block",
         "sample_tokens": "grammar_output non_block",
@@ -70,6 +72,7 @@ USED: dict[str, dict[str, str | int | None]] = {
     "get_cgroup_memory_usage": {"": 0},
     "get_forward_context": {"": 0},
     "get_pp_group": {"": 0},
+    "get_tp_group": {"": 0},
     "has_flashinfer": {"": 0},
     "ir": {"ops.fused_add_rms_norm.impls": None, "ops.fused_add_rms_norm.register_impl": "provider supports_args"},
     "layer_utils": {"dispatch_cpu_unquantized_gemm": "layer remove_weight"},

@@ -294,7 +294,7 @@ def test_an_engine_whose_model_is_not_the_plugins_does_not_serve(served: Served)
         ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),
         ({"speculative_config": object()}, "speculative"),
         ({"scheduler_config": SimpleNamespace(async_scheduling=True)}, "asynchronous"),
-        ({"parallel_config": SimpleNamespace(world_size=2)}, "several processes"),
+        ({"parallel_config": SimpleNamespace(pipeline_parallel_size=2)}, "pipeline stages"),
     ],
 )
 def test_configurations_in_which_rows_would_be_others_are_refused(change: dict[str, Any], reason: str) -> None:
@@ -302,7 +302,7 @@ def test_configurations_in_which_rows_would_be_others_are_refused(change: dict[s
         "use_v2_model_runner": False,
         "speculative_config": None,
         "scheduler_config": SimpleNamespace(async_scheduling=False),
-        "parallel_config": SimpleNamespace(world_size=1),
+        "parallel_config": SimpleNamespace(pipeline_parallel_size=1),
     }
     engines.check(SimpleNamespace(**sound))
     with pytest.raises(engines.UnsupportedEngineError, match=reason):

@@ -30,8 +30,10 @@ from app.settings import Settings
 from tests.integration.conftest import RedisServer
 from tests.integration.workers.engine.serving.conftest import Oracle
 from tests.support import hostile
+from tests.support.blocks import corrections, hooked
 from tests.support.patient import connect_patiently
 from workers.calibrators import storage
+from workers.calibrators.blocks import Blocks
 from workers.calibrators.temperature import Temperature
 from workers.engine.serving.config import ServingConfig
 from workers.products import made_up
@@ -461,3 +463,65 @@ def test_model_runner_v2_is_refused(service: Service, ready: Replica) -> None:
         )
         assert done.returncode != 0
         assert "VLLM_USE_V2_MODEL_RUNNER must be 0" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def parted(service: Service, overflowing: str) -> tuple[subprocess.Popen[bytes], Replica]:
+    """The model whose logits are not finite, in two tensor parts."""
+    service.create("parted", model={"model": overflowing}, reference={"model": overflowing})
+    return service.ready("parted", HEMOSTAT_TENSOR_PARALLEL_SIZE="2")
+
+
+@pytest.mark.slow
+def test_a_replica_in_two_parts_corrects_the_stream_in_each_and_keeps_versions_apart(
+    service: Service, tiny: Tiny
+) -> None:
+    blocks = corrections({0: 4, 1: 2, 2: 4}, seed=1)
+    versions = {"identity": None, "cal-00000000000000bb": blocks, "cal-00000000000000cc": Temperature(3.0)}
+    for version, calibrator in versions.items():
+        if calibrator is not None:
+            storage.save(calibrator, service.settings.home / "profiles" / version)
+    service.create("halves", max_model_len=256)
+    process, replica = service.ready("halves", HEMOSTAT_TENSOR_PARALLEL_SIZE="2")
+    names = [" ".join(psutil.Process(pid).cmdline()).strip() for pid in family(process)]
+    assert {name for name in names if name.startswith("VLLM::Worker")} == {"VLLM::Worker_TP0", "VLLM::Worker_TP1"}
+    prompt = [3 + index % 300 for index in range(150)]  # longer than a block of the cache, which requests may share
+    for version, calibrator in [*versions.items()] * 2:
+        asked = {"model": "halves", "prompt": prompt, "logprobs": 5, "return_token_ids": True}
+        choice = complete(replica, **asked, vllm_xargs={"hemostat_version": version})["choices"][0]
+        oracle = Oracle(tiny("llama"))
+        if isinstance(calibrator, Blocks):
+            hooked(oracle.model, calibrator)
+        after = calibrator if isinstance(calibrator, Temperature) else None
+        expected = oracle.logprobs([*prompt, *choice["token_ids"]], after)[len(prompt) - 1 : -1]
+        wanted = expected.gather(1, torch_column(choice["token_ids"]))[:, 0].tolist()
+        assert choice["logprobs"]["token_logprobs"] == pytest.approx(wanted, abs=0.15)  # in bfloat16
+    pids = family(process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == 0
+    service.until_gone(pids)
+
+
+@pytest.mark.slow
+def test_an_answer_without_numbers_ends_in_a_replica_of_two_parts_too(
+    parted: tuple[subprocess.Popen[bytes], Replica],
+) -> None:
+    """The process that schedules learns it from the one that has the logits."""
+    _, replica = parted
+    asked = {"model": "parted", "prompt": PROMPT, "max_tokens": 8, "ignore_eos": True}
+    with httpx.Client(timeout=PATIENCE_S) as client:
+        for request in ("one", "two"):
+            body = asked | {"vllm_xargs": {"hemostat_request": request, "hemostat_version": "identity"}}
+            choice = client.post(f"{replica.url}/v1/completions", json=body).raise_for_status().json()["choices"][0]
+            assert (choice["finish_reason"], type(choice["stop_reason"])) == ("stop", int)
+            assert client.get(f"{replica.engine_url}/nonfinite/{request}").json()["nonfinite"]
+
+
+@pytest.mark.slow
+def test_a_part_that_ends_ends_its_replica(service: Service, parted: tuple[subprocess.Popen[bytes], Replica]) -> None:
+    process, _ = parted
+    pids = family(process)
+    (part,) = (pid for pid in pids if " ".join(psutil.Process(pid).cmdline()).startswith("VLLM::Worker_TP1"))
+    os.kill(part, signal.SIGKILL)
+    assert process.wait(PATIENCE_S) == 1
+    service.until_gone(pids)

@@ -19,6 +19,7 @@ from workers.engine.serving.arguments import (
     cache_bytes,
     check_room,
     context_limit,
+    gpu_cache_bytes,
     has_room_for_single_rows,
     server_arguments,
     server_environment,
@@ -91,6 +92,30 @@ def test_plain_and_hooked_servers_differ_in_the_hook_alone(tiny: Tiny, device: s
     given = arguments(hooked=True)
     assert given[given.index("--kv-cache-memory-bytes") + 1] == str(1 << 20), "vLLM does not measure"
     assert IN_PROCESS in arguments(hooked=True), "its steps are watched"
+
+
+def test_a_replica_is_split_into_tensor_parts_of_one_host_alone(tiny: Tiny) -> None:
+    info = inspect(tiny("llama"))
+    plan = ServerPlan("name", info, info.path, "bfloat16", "cpu", "127.0.0.1", 1234, 256, 1 << 20)
+    given = server_arguments(plan, Settings(tensor_parallel_size=2))
+    assert given[given.index("--tensor-parallel-size") + 1] == "2"
+    assert given[given.index("--distributed-executor-backend") + 1] == "mp"
+    for more in ({"pipeline_parallel_size": 2}, {"tensor_parallel_size": 2, "engine_executor": "ray"}):
+        with refused(ErrorCode.ENGINE_FAILED, match="tensor parts on one host"):
+            server_arguments(plan, Settings(**more))
+
+
+def test_processes_of_a_replica_share_its_threads_and_each_has_its_part_of_the_cache(tiny: Tiny) -> None:
+    environment = server_environment(None, {"OMP_NUM_THREADS": "16"}, device="cpu", ranks=4)
+    assert environment["OMP_NUM_THREADS"] == "4"
+    info, total = inspect(tiny("llama")), 1 << 34
+
+    def cache(size: int) -> int:
+        settings = Settings(tensor_parallel_size=size, share_serving=0.5)
+        return gpu_cache_bytes(info, settings, dtype="bfloat16", max_model_len=256, total=total)
+
+    weights = weight_bytes(info, "bfloat16", "cuda", head=True)
+    assert cache(2) - cache(1) == weights - weights // 2
 
 
 def test_the_server_reads_what_was_looked_into_whatever_lies_beside_it(tiny: Tiny) -> None:

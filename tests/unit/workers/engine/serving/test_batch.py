@@ -132,13 +132,6 @@ def test_the_tokens_of_a_pass_get_their_requests_blocks(
     assert not batch.parts, "a dummy run after it gets none"
 
 
-def test_only_versions_with_blocks_keep_their_cache_apart() -> None:
-    def salted(version: str | None, salt: str | None) -> str | None:
-        params = SimpleNamespace(extra_args=None if version is None else {VERSION: version})
-        request = SimpleNamespace(sampling_params=params, cache_salt=salt)
-        Engine().batch.salt(request)
-        return request.cache_salt
-
-    assert [salted(version, "owner") for version in (None, "identity", CORRECTED)] == ["owner"] * 3
-    salts = [salted(WITHIN, None), salted(WITHIN, "owner"), salted(WITHIN, "other")]
-    assert len({*salts, None, "owner", "other"}) == 6
+def test_only_versions_with_blocks_change_keys_and_values() -> None:
+    assert not Engine().batch.corrects_blocks(CORRECTED)
+    assert Engine().batch.corrects_blocks(WITHIN)
