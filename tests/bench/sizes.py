@@ -6,7 +6,8 @@ block at a time, so that its peak is that of the whole model. What grows with de
 the 16 GB of the whole one. Each step runs in a process of its own.
 
 `peak_anonymous` is memory that the process needs. `peak_resident` has the pages of mapped files beside it. The kernel
-takes these back as soon as anyone needs memory.
+takes these back as soon as anyone needs memory. The committed `seconds` are from a machine that was busy with other
+work; `processor_seconds` are not of use for more than an order of magnitude either.
 """
 
 import argparse
