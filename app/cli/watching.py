@@ -16,6 +16,7 @@ from app.cli.client import Client
 from app.cli.interruption import ignore_sigterm
 from app.cli.output import UnsuccessfulError, phases
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.job import Queue
 from app.reports import format as fmt
 from app.web.again import kept
 
@@ -45,9 +46,9 @@ def follow(client: Client, job_id: str, console: Console) -> Json:
 
 def _say_turn(client: Client, job_id: str, say: Callable[[str], None]) -> None:
     with contextlib.suppress(HemostatError):  # the service is away, which the events report
-        before = client.queue(job_id)["before"]
-        if before:
-            say(f"queued: {fmt.counted(before, 'job')} before it")
+        turn = Queue.model_validate(client.queue(job_id)).told
+        if turn:
+            say(f"queued: {turn}")
 
 
 def run_to_end(client: Client, request: Json, console: Console) -> Json:

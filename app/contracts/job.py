@@ -113,12 +113,26 @@ class JobPage(Contract):
     has_more: bool
 
 
+class Turn(Contract):
+    """A job that another one waits for."""
+
+    id: str
+    kind: str
+
+
 class Queue(Contract):
     """What a queued job waits for. A job that is not queued waits for none."""
 
     object: Literal["diagnosis.queue"] = "diagnosis.queue"
     status: JobStatus = Field(description="of the job itself: `queued` with none before it is next")
     before: Annotated[int, Field(ge=0)] = Field(description="how many jobs have their turn before it")
+    first: Turn | None = Field(default=None, description="the first of them; null if the key may not read it")
+
+    @property
+    def told(self) -> str:
+        """What it waits for, in words; "" for nothing."""
+        first = f", first {self.first.kind} {self.first.id}" if self.first else ""
+        return f"{self.before} job{'' if self.before == 1 else 's'} before it{first}" if self.before else ""
 
 
 class Estimate(Contract):

@@ -65,7 +65,12 @@ SUCCEEDED: Final = RUNNING | {
     "artifacts": ["manifest.json", "tokens.parquet"],
 }
 PAGE: Final = {"object": "list", "data": [SUCCEEDED], "first_id": JOB_ID, "last_id": JOB_ID, "has_more": False}
-QUEUE: Final = {"object": "diagnosis.queue", "status": "queued", "before": 1}
+QUEUE: Final = {
+    "object": "diagnosis.queue",
+    "status": "queued",
+    "before": 1,
+    "first": {"id": JOB_ID, "kind": "compare"},
+}
 
 ESTIMATE: Final = {
     "object": "diagnosis.estimate",

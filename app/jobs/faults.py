@@ -36,6 +36,8 @@ _TYPES: Final = {
 }
 # What the items of a list are distinguished by, in words.
 _TAGGED: Final = {"recipe": "recipe type", "tasks": "task source", "decoders": "decoder", "shapings": "shaping"}
+_LEAST: Final = {"minimum": "at least", "exclusiveMinimum": "above"}
+_MOST: Final = {"maximum": "at most", "exclusiveMaximum": "below"}
 _YES: Final = frozenset({"yes", "y", "on", "true", "1", "t"})
 _NO: Final = frozenset({"no", "n", "off", "false", "0", "f"})
 
@@ -184,11 +186,21 @@ def value_fault(fault: ErrorDetails, name: str, node: Node, *, secret: bool = Fa
         if message == fault["msg"]:
             message = message.replace("Tuple", "list").replace("String", "text").replace("Dictionary", "object")
             return f"{name}: the {message.replace(' after validation', '')}.", ""
-        should, hint = message, ""
+        should, hint = message, _range_hint(name, node)
     near = "" if secret or not isinstance(given, str) else _meant(given, choices, fault["type"])
     named = near or not fault["type"].endswith(("_type", "_parsing"))
     told = f"{name} is {_value(given, secret=secret or not named)}, not {should}"
     return f"{told}; {near}" if near else f"{told}.", hint
+
+
+def _range_hint(name: str, node: Node) -> str:
+    """The whole range of a number; "" if the schema has no limit."""
+    ends = [f"{words} {_number(node[key])}" for keys in (_LEAST, _MOST) for key, words in keys.items() if key in node]
+    return f"{name} must be {' and '.join(ends)}." if ends else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
 
 
 def _meant(given: str, choices: Sequence[str], kind: str) -> str:

@@ -100,7 +100,7 @@ async def get_report(request: Request, job_id: str) -> Response:
         if media_type != HTML or preferred(request.headers.get("accept"), (JSON, HTML)) != HTML:
             raise
         retry = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
-        return await page_of(state, record, error.status, retry)
+        return await page_of(state, record, owner, error.status, retry)
     etag = etag_of(record.job.id, str(record.job.attempt), media_type)
     headers = {"etag": etag, "vary": "accept"}
     known = unchanged(request, etag)

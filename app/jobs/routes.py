@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from starlette.responses import Response
 
 from app.contracts.errors import ErrorCode, HemostatError
-from app.contracts.job import JobPage, JobStatus, Queue
+from app.contracts.job import JobPage, JobStatus
 from app.contracts.request import Submission
 from app.deployments.settle import check_target
 from app.jobs import examples, service
@@ -28,7 +28,7 @@ from app.jobs.representation import (
     unchanged,
 )
 from app.jobs.sse import EventStream, parse_last_event_id, respond
-from app.jobs.turns import before
+from app.jobs.turns import queue_of
 from app.kinds.registry import JobKind
 from app.openapi import JSON, Answer, answers, reference
 from app.security.audit import unchanged_by
@@ -248,7 +248,7 @@ async def get_job(request: Request, job_id: str) -> Response:
     media_type = media_type_of(request, otherwise=JSON)
     record = await service.find(state.store, job_id, key_of(request).reads)
     if media_type == HTML:
-        return await page_of(state, record)
+        return await page_of(state, record, key_of(request).reads)
     job = record.job
     etag = etag_of(job.model_dump_json())
     return unchanged(request, etag) or _job_response(job, headers={"etag": etag, "vary": "accept"})
@@ -263,16 +263,14 @@ async def get_job(request: Request, job_id: str) -> Response:
     ),
 )
 async def get_queue(request: Request, job_id: str) -> Response:
-    """How many jobs have their turn before it.
+    """How many jobs have their turn before it, and which is the first of them.
 
     Owners of keys have their turns in a circle, and the jobs of one owner are taken first come, first served. A job
     that was given back to the queue comes behind those that wait.
     """
     state = state_of(request)
     record = await service.find(state.store, job_id, key_of(request).reads)
-    status = record.job.status
-    waits = await before(state.store, job_id) if status is JobStatus.QUEUED else 0
-    return _job_response(Queue(status=status, before=waits))
+    return _job_response(await queue_of(state.store, record, key_of(request).reads))
 
 
 @router.get(

@@ -9,10 +9,13 @@ A job that was given back (its worker was asked to go, or a deployment's fit mad
 wait. A lost worker's job is delivered before any other.
 """
 
+import contextlib
 import itertools
 from collections import Counter
 
-from app.contracts.job import JobStatus
+from app.contracts.errors import HemostatError
+from app.contracts.job import JobStatus, Queue, Turn
+from app.jobs.record import JobRecord
 from app.jobs.store import JobStore
 
 
@@ -30,12 +33,17 @@ async def turns(store: JobStore) -> list[str]:
 
 async def _running(store: JobStore) -> Counter[str]:
     """How many jobs of each owner workers have."""
-    ids = [job_id for status in (JobStatus.RUNNING, JobStatus.CANCELLING) for job_id in await store.ids(status)]
-    return Counter(owner or "" for owner in (await store.each("owner", ids)).values())
+    return Counter(owner or "" for owner in (await store.each("owner", await _held(store))).values())
 
 
-async def before(store: JobStore, job_id: str) -> int:
-    """How many jobs have their turn before a queued one: those that workers hold, and those that they get first."""
+async def _held(store: JobStore) -> list[str]:
+    """Ids of the jobs that workers have."""
+    return [job_id for status in (JobStatus.RUNNING, JobStatus.CANCELLING) for job_id in await store.ids(status)]
+
+
+async def ahead(store: JobStore, job_id: str) -> list[str]:
+    """Ids of the jobs that have their turn before a queued one: those that workers hold, then those that they get
+    first."""
     running = await _running(store)
     places = {
         one: (running[owner] + rounds if owner else 0, number)
@@ -43,5 +51,17 @@ async def before(store: JobStore, job_id: str) -> int:
         for rounds, (one, number) in enumerate(line.items())
     }
     if job_id not in places:
-        return 0
-    return running.total() + sum(place < places[job_id] for place in places.values())
+        return []
+    earlier = sorted((one for one in places if places[one] < places[job_id]), key=lambda one: places[one])
+    return [*await _held(store), *earlier]
+
+
+async def queue_of(store: JobStore, record: JobRecord, reader: str | None) -> Queue:
+    """What a job waits for. The first job is named if `reader` may read it: its owner, or None."""
+    status = record.job.status
+    waits = await ahead(store, record.job.id) if status is JobStatus.QUEUED else []
+    first = None
+    with contextlib.suppress(HemostatError):  # another version wrote it
+        if waits and (found := await store.get(waits[0], reader)):
+            first = Turn(id=found.job.id, kind=found.job.kind)
+    return Queue(status=status, before=len(waits), first=first)

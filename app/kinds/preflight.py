@@ -6,11 +6,12 @@ Reads folders and file headers: call it from a thread, not from an event loop.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.request import JobRequest
 from app.kinds.registry import KINDS
-from app.models.checkpoint import CheckpointInfo, inspect
+from app.models.checkpoint import CheckpointInfo, inspect, same_content, same_model
 from app.models.contexts import check_calibration_window, check_window, shortest
 from app.models.packing import check_served
 from app.models.registry import ModelEntry, Registry
@@ -21,6 +22,9 @@ from app.models.tokenizers import check_tokenizer, compare_tokenizers
 from app.recipes.base import Calibrated, Step
 from app.recipes.recipe import Recipe
 from app.settings import Settings
+
+# Bytes of copied files that a check reads, about a second's; the worker has fingerprints of larger ones.
+MOST_COMPARED: Final = 2 * 1024**3
 
 
 # Fields that decide nothing beside another field of their step: named before the job is queued, not passed over. A
@@ -56,21 +60,10 @@ def _served(entry: ModelEntry, pointer: str) -> CheckpointInfo:
     return info
 
 
-def _weights(info: CheckpointInfo) -> set[tuple[int, int]]:
-    """The weight files by device and inode: one folder has many paths, and the hub's cache has links."""
-    stats = [(info.path / file).stat() for file in info.files]
-    return {(stat.st_dev, stat.st_ino) for stat in stats}
-
-
 def _check_twins(request: JobRequest, reference: CheckpointInfo, candidate: CheckpointInfo) -> None:
     """Two aliases of the same weights are one model, as the same alias twice is (`JobRequest`)."""
-    if not (request.self_check or request.candidate.recipe) and _weights(reference) == _weights(candidate):
-        raise HemostatError(
-            ErrorCode.INVALID_REQUEST,
-            f"{request.reference.model} and {request.candidate.model} are the same weights in {candidate.path}",
-            hint="name another model, add a recipe, or set self_check to compare the model with itself",
-            pointer="/candidate/model",
-        )
+    if not (request.self_check or request.candidate.recipe) and same_content(reference, candidate, MOST_COMPARED):
+        raise same_model(request.reference.model, request.candidate.model)
 
 
 def check_request(request: JobRequest, registry: Registry, settings: Settings) -> None:

@@ -4,6 +4,7 @@ safetensors only. What could run code when loaded (pickles alone, `auto_map`, `t
 refused.
 """
 
+import filecmp
 import hashlib
 import re
 from collections import Counter
@@ -170,6 +171,28 @@ def _digest(file: Path, signature: tuple[int, int, int], check_cancelled: Callab
         if len(_digests) > 4096:
             del _digests[next(iter(_digests))]
     return known
+
+
+def same_content(one: CheckpointInfo, other: CheckpointInfo, most_bytes: int) -> bool:
+    """Whether configuration and weight files are the same, byte by byte. False if that takes reading more than
+    `most_bytes` of either: `fingerprint` decides then."""
+    if one.files != other.files:
+        return False
+    pairs = [(one.path / name, other.path / name) for name in ("config.json", *one.files)]
+    copies = [pair for pair in pairs if not pair[0].samefile(pair[1])]
+    return sum(file.stat().st_size for file, _ in copies) <= most_bytes and all(
+        filecmp.cmp(*pair, shallow=False) for pair in copies
+    )
+
+
+def same_model(reference: str, candidate: str) -> HemostatError:
+    """The refusal of two aliases of one model."""
+    return HemostatError(
+        ErrorCode.INVALID_REQUEST,
+        f"{reference} and {candidate} have the same weights and configuration",
+        hint="name another model, add a recipe, or set self_check to compare the model with itself",
+        pointer="/candidate/model",
+    )
 
 
 def folder_signature(path: Path) -> tuple[tuple[str, int, int], ...]:

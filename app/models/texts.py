@@ -9,7 +9,7 @@ from pathlib import Path
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.text import FileText, HubText, InlineText, TextSource
 from app.models.paths import below
-from app.models.tokenizers import has_chat_template
+from app.models.tokenizers import has_chat_template, is_one_token
 from app.settings import Settings
 
 TEXT_SUFFIXES = frozenset({".txt", ".jsonl"})
@@ -58,6 +58,8 @@ def _check_documents(text: InlineText, tokenizer: Path, field: str, *, scored: b
         if document.text is not None:
             if _utf8_bytes(document.text, f"{pointer}/text") < 2:
                 raise _too_short(document.id, "has fewer than two bytes of text", f"{pointer}/text")
+            if is_one_token(tokenizer, document.text):
+                raise _too_short(document.id, "is a single token", f"{pointer}/text")
             continue
         said = 0
         for turn, message in enumerate(document.messages or ()):

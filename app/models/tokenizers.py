@@ -19,6 +19,7 @@ from app.models.patterns import may_explode
 
 # Of a tokenizer.json. The largest known ones have 34 MB.
 MOST_BYTES = 64 * 1024**2
+_LONGEST_TOKEN = 64  # characters
 _ADDED_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
@@ -57,6 +58,20 @@ def has_chat_template(path: Path) -> bool:
     if isinstance(template, list):
         return any(isinstance(one, dict) and one.get("name") == "default" and one.get("template") for one in template)
     return bool(template)
+
+
+def is_one_token(path: Path, text: str) -> bool:
+    """Whether a text is one entry of the vocabulary, so that merges lead to it: byte-level BPE writes a space as Ġ,
+    SentencePiece as ▁. False if it may be cut another way."""
+    if len(text) > _LONGEST_TOKEN or not text.isascii() or not (path / "tokenizer.json").is_file():
+        return False
+    content = _content(path)
+    forms = {text.replace(" ", space) for space in "Ġ▁"}
+    return (
+        content.model.get("type") == "BPE"
+        and content.normalizer is None
+        and not forms.isdisjoint(content.tokens.values())
+    )
 
 
 def check_tokenizer(path: Path, vocabulary: int, *, name: str, pointer: str = "") -> None:

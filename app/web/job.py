@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.contracts.job import TERMINAL, Job, JobStatus, Progress
-from app.reports import format as fmt
 from app.reports.blocks import Fact
 from app.reports.untrusted import visible
 from app.web import listing
@@ -27,9 +26,9 @@ class _Bar:
     counted: str = ""
 
 
-def render_job(job: Job, message: str | None, before: int = 0, *, now: float | None = None) -> str:
-    """The page. `message` is the newest line that the job's worker wrote for people. `before` counts the jobs whose
-    turn comes first. `now`, in Unix seconds, shows how long it runs."""
+def render_job(job: Job, message: str | None, turn: str = "", *, now: float | None = None) -> str:
+    """The page. `message` is the newest line that the job's worker wrote for people. `turn` says what
+    it waits for. `now`, in Unix seconds, shows how long it runs."""
     told = job.model_dump(mode="json")
     ended = job.status in TERMINAL
     succeeded = job.status is JobStatus.SUCCEEDED
@@ -45,7 +44,7 @@ def render_job(job: Job, message: str | None, before: int = 0, *, now: float | N
         bar=None if ended else _bar(job),
         reached="" if succeeded or not ended else visible(_reached(job)),
         kept=kept(told),
-        turn=f"{fmt.counted(before, 'job')} before it" if before else "",
+        turn=visible(turn),
         message=visible(message) if message else "",
         error=job.error and (visible(job.error.title), visible(job.error.detail), visible(job.error.hint)),
         report=job.report_url if succeeded else "",

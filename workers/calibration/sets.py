@@ -8,6 +8,7 @@ from typing import Final
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.profile import DocumentSet, SetName
+from app.kinds.calibrate.plan import no_fit_domain
 from app.kinds.calibrate.request import CalibrateRequest
 from workers.text.documents import TextDocument
 from workers.text.overlap import unlike
@@ -52,12 +53,7 @@ def draw(
     known = {document.domain for document in documents}
     unknown = next((domain for domain in request.fit_domains or () if domain not in known), None)
     if unknown is not None:
-        raise HemostatError(
-            ErrorCode.INVALID_REQUEST,
-            f"the text has no domain {unknown!r}; it has {', '.join(sorted(known))}",
-            hint="name domains of the text, or leave them out to fit on all",
-            pointer="/fit_domains",
-        )
+        raise no_fit_domain(unknown, known)
     whole = cut(list(documents))
     parts = divide(
         [document.domain for document in documents],

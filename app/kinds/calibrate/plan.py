@@ -1,11 +1,14 @@
 """What a calibrate job takes."""
 
+import json
+from collections.abc import Collection
 from typing import Final
 
 from app.contracts.blocks import ENGINE_SECTIONS
 from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.text import InlineText, ShippedText
 from app.kinds.calibrate.request import CalibrateRequest
-from app.kinds.estimates import ENGINE_START_S, Cost, passes
+from app.kinds.estimates import ENGINE_START_S, SHIPPED, Cost, passes
 from app.kinds.preflight import Checked
 from app.models.shapes import LAYOUTS
 
@@ -14,12 +17,13 @@ CPU_FIT_PER_SECOND: Final = 4e9
 
 
 def check(request: CalibrateRequest, checked: Checked) -> None:
-    """Whether corrections after each block, if they are asked for, can be fitted and run.
+    """Whether the text has the domains to fit on, and corrections after each block can be fitted and run.
 
-    Raises CHECKPOINT_UNSUPPORTED if the layers of an architecture are not known, or if the models differ in depth or
-    width. Raises it also if the engine already does more for the candidate than its weights say. Raises INVALID_REQUEST
-    if engines run compiled.
+    Raises INVALID_REQUEST for an unknown domain of a text that is at hand, and if engines run compiled. Raises
+    CHECKPOINT_UNSUPPORTED if the layers of an architecture are not known, or if the models differ in depth or width.
+    Raises it also if the engine already does more for the candidate than its weights say.
     """
+    _check_fit_domains(request)
     if not request.walks:
         return
     reference, candidate = checked.reference, checked.candidate
@@ -44,6 +48,30 @@ def check(request: CalibrateRequest, checked: Checked) -> None:
             hint="unset HEMOSTAT_ENGINE_COMPILE, or leave blocks out of the calibrators",
             pointer="/calibrators",
         )
+
+
+def _check_fit_domains(request: CalibrateRequest) -> None:
+    text = request.text
+    if isinstance(text, InlineText):
+        known = {document.domain for document in text.documents}
+    elif isinstance(text, ShippedText):
+        lines = (SHIPPED / f"{text.corpus}.jsonl").read_text(encoding="utf-8").splitlines()
+        known = {json.loads(line)["domain"] for line in lines}
+    else:
+        return  # a worker reads it
+    for domain in request.fit_domains or ():
+        if domain not in known:
+            raise no_fit_domain(domain, known)
+
+
+def no_fit_domain(domain: str, known: Collection[str]) -> HemostatError:
+    """The refusal of a domain that the text does not have."""
+    return HemostatError(
+        ErrorCode.INVALID_REQUEST,
+        f"the text has no domain {domain!r}; it has {', '.join(sorted(known))}",
+        hint="name domains of the text, or leave them out to fit on all",
+        pointer="/fit_domains",
+    )
 
 
 def cost(request: CalibrateRequest, cost: Cost) -> None:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from app.contracts.option import Option
 from app.contracts.request import JobRequest
 from app.contracts.text import Domain, ShippedText, TextSource
-from app.kinds.calibrate.calibrators import FITTED
+from app.kinds.calibrate.calibrators import FITTED, NAMES
 
 _CALIBRATOR = f"({'|'.join(FITTED)})"
 CALIBRATOR_PATTERN: Final = rf"^{_CALIBRATOR}(\+{_CALIBRATOR})*$"
@@ -46,7 +46,7 @@ class CalibrateRequest(JobRequest):
     calibrators: Annotated[tuple[CalibratorName, ...], Field(min_length=1, max_length=32), Option("--calibrator")] = (
         Field(
             default=CALIBRATORS,
-            description="calibrators to fit and compare; `+` composes: blocks, hidden state, logits",
+            description=f"calibrators to fit and compare: {NAMES}; `+` composes",
         )
     )
     tolerance: Annotated[float, Field(ge=0, le=0.1)] = Field(

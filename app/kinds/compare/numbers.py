@@ -67,7 +67,7 @@ def _figures(report: CompareReport) -> tuple[Figure, ...]:
     tail = f"99th percentile of KL; median {fmt.number(kl.median)}, largest {fmt.number(kl.max)}"
     same = "both name the same next token"
     return (
-        _figure("KL divergence", kl, "nats per token", "mean over all scored tokens, noise floor included"),
+        _figure("KL divergence", kl, "nats per token", "the loss above plus the noise floor"),
         _figure("Perplexity ratio", perplexity.ratio, "candidate / reference", from_to),
         _figure("Same first choice", report.top1_agreement, "% of tokens", same, percent=True),
         Figure("Worst 1 % of tokens", fmt.number(kl.p99), "nats or more", "", tail),

@@ -47,18 +47,23 @@ def worst(report: CompareReport) -> list[Block]:
     They are ordered by the lower end of the interval, so that a part of few tokens is not first by chance. Parts
     without an interval come last; a part that is the whole text is none.
     """
-    parts = [*domains(report), *positions(report), *kinds(report)]
-    parts = [part for part in parts if part.kl.mean is not None and part.of.tokens < report.tokens]
-    parts.sort(key=lambda part: (-(part.kl.ci[0] if part.kl.ci else 0.0), -_value(part.kl)))
+    slices = {"domain": domains(report), "position": positions(report), "kind of token": kinds(report)}
+    parts = [
+        (part, what)
+        for what, found in slices.items()
+        for part in found
+        if part.kl.mean is not None and part.of.tokens < report.tokens
+    ]
+    parts.sort(key=lambda pair: (-(pair[0].kl.ci[0] if pair[0].kl.ci else 0.0), -_value(pair[0].kl)))
     overall = report.divergence.kl.mean
     rows = tuple(
         (
-            Cell(part.name),
+            Cell(part.name, what),
             Cell(fmt.count(part.of.tokens)),
             estimate_cell(part.kl),
             Cell(fmt.number(_value(part.kl) / overall, 2) if overall else fmt.NONE),
         )
-        for part in parts[:_MOST_DAMAGED]
+        for part, what in parts[:_MOST_DAMAGED]
     )
     columns = (Column("Part of the text", "name"), Column("Tokens"), Column("KL, nats"), Column("Times the mean"))
     return filled(Table("Where it loses most", columns, rows, style="stack few", brief=True))

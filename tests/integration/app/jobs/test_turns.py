@@ -12,7 +12,7 @@ from app.jobs import queue
 from app.jobs.ids import new_job_id
 from app.jobs.reconcile import hand_over, sweep
 from app.jobs.store import JobStore
-from app.jobs.turns import before
+from app.jobs.turns import ahead
 from app.kinds.compare.request import CompareRequest
 from app.settings import Settings
 from tests.integration.app.conftest import Api, compare
@@ -68,7 +68,7 @@ async def given_in_turn(store: JobStore, docket: Docket) -> list[str]:
 
 async def test_queued_jobs_come_in_the_order_in_which_they_were_submitted(store: JobStore, docket: Docket) -> None:
     ids = [await submit(store, docket) for _ in range(4)]
-    assert [await before(store, job_id) for job_id in ids] == [0, 1, 2, 3]
+    assert [len(await ahead(store, job_id)) for job_id in ids] == [0, 1, 2, 3]
     assert await delivered(store.settings) == ids
 
 
@@ -77,7 +77,7 @@ async def test_owners_have_their_turns_in_a_circle_and_are_told_so(store: JobSto
     b1, b2 = [await submit(store, docket, "bob") for _ in range(2)]
     (c1,) = [await submit(store, docket, "cid")]
     expected = [a1, b1, c1, a2, b2, a3, a4]
-    assert [await before(store, job_id) for job_id in expected] == list(range(7))
+    assert [len(await ahead(store, job_id)) for job_id in expected] == list(range(7))
     assert await given_in_turn(store, docket) == expected
 
 
@@ -92,7 +92,7 @@ async def test_an_owner_with_fewer_running_jobs_goes_first(store: JobStore, dock
     await hand_over(store, docket)
     assert await queue.known(docket, [*a[3:], b1, b2, c1]) == dict.fromkeys([*a[3:], b2], False) | {b1: True, c1: True}
     waiting = [b1, c1, b2, *a[3:]]
-    assert [await before(store, job_id) for job_id in waiting] == [3 + n for n in range(6)]
+    assert [len(await ahead(store, job_id)) for job_id in waiting] == [3 + n for n in range(6)]
     assert await given_in_turn(store, docket) == waiting
 
 
@@ -121,11 +121,11 @@ async def test_a_job_that_was_given_back_comes_behind_those_that_wait(store: Job
     """The oldest of all: by age it would be first."""
     fit, first, second = [await submit(store, docket) for _ in range(3)]
     claim = await claimed(store, fit)
-    assert await before(store, second) == 2, "as long as a worker holds it, it comes first"
+    assert len(await ahead(store, second)) == 2, "as long as a worker holds it, it comes first"
     await store.release(fit, claim.attempt)
     await Lease(docket, "w1", None).give_back(fit)
     third = await submit(store, docket)
-    assert [await before(store, job_id) for job_id in (first, second, fit, third)] == [0, 1, 2, 3]
+    assert [len(await ahead(store, job_id)) for job_id in (first, second, fit, third)] == [0, 1, 2, 3]
     assert await delivered(store.settings) == [first, second, fit, third]
 
 
@@ -133,6 +133,7 @@ async def test_it_is_told_over_http(api: Api) -> None:
     first, second = await api.submit(), await api.submit()
     answer = await api.http.get(f"/v1/diagnosis/jobs/{second}/queue")
     assert (answer.status_code, answer.json()["before"]) == (200, 1)
+    assert answer.json()["first"] == {"id": first, "kind": "compare"}
     next_one = (await api.http.get(f"/v1/diagnosis/jobs/{first}/queue")).json()
     assert (next_one["status"], next_one["before"]) == ("queued", 0)
     assert (await api.http.get(f"/v1/diagnosis/jobs/{new_job_id()}/queue")).json()["code"] == "job_not_found"

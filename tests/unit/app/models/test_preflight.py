@@ -1,8 +1,12 @@
 """What is checked of a request before it is queued, and where each fault is found."""
 
+import json
+import shutil
+
 import pytest
 
 from app.contracts.errors import ErrorCode
+from app.kinds import preflight
 from app.kinds.preflight import check_request
 from app.kinds.sweep.request import SweepRequest
 from tests.support.asked import DOCUMENT, RTN, calibration, registered, rejection, request
@@ -19,6 +23,13 @@ def refused(registry, settings):
         return error
 
     return check
+
+
+def _turn_a_bit(folder):
+    file = next(folder.glob("*.safetensors"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
 
 
 def test_what_can_run_is_accepted(registry, settings):
@@ -67,14 +78,16 @@ def test_models_are_held_against_each_other(refused, models, code, pointer):
         assert "token 320 is in one of them only" in error.detail
 
 
-@pytest.mark.parametrize("link", ["folder", "files", "none"])
+@pytest.mark.parametrize("link", ["folder", "files", "none", "copy"])
 def test_one_model_by_two_names_is_compared_with_itself_only_if_that_is_asked_for(
     registry, settings, tmp_path, refused, link
 ):
     """The hub's cache has a folder of links to files."""
     folder = registry.resolve("llama").checkpoint_path()
     named = folder if link == "none" else tmp_path / "linked"
-    if link == "folder":
+    if link == "copy":
+        shutil.copytree(folder, named)
+    elif link == "folder":
         named.symlink_to(folder)
     elif link == "files":
         named.mkdir()
@@ -85,6 +98,33 @@ def test_one_model_by_two_names_is_compared_with_itself_only_if_that_is_asked_fo
     check_request(request(RTN, candidate="again", self_check=False), registry, settings)
     check_request(request(candidate="again"), registry, settings)
     check_request(request(candidate="untied", self_check=False), registry, settings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_turn_a_bit, lambda folder: edit_json(folder / "config.json", rope_theta=5e4)],
+    ids=["weight", "setting"],
+)
+def test_a_copy_with_one_other_weight_or_setting_is_another_model(registry, settings, copy, change):
+    folder = copy(name="twin")
+    change(folder)
+    check_request(request(candidate="twin", self_check=False), registered(registry, "twin", folder), settings)
+
+
+def test_a_text_of_one_token_is_refused_before_the_job(registry, refused):
+    vocabulary = json.loads((registry.resolve("llama").tokenizer_path() / "tokenizer.json").read_text())["model"][
+        "vocab"
+    ]
+    word = max((token for token in vocabulary if token.isalpha() and token.isascii()), key=len)
+    assert len(word) > 1
+    refused(request(documents=[{"id": "1", "text": word}]), E.DOCUMENT_TOO_SHORT, "/text/documents/0/text")
+
+
+def test_large_copies_are_left_to_the_worker(registry, settings, copy, monkeypatch):
+    monkeypatch.setattr(preflight, "MOST_COMPARED", 1000)
+    check_request(
+        request(candidate="twin", self_check=False), registered(registry, "twin", copy(name="twin")), settings
+    )
 
 
 @pytest.mark.parametrize("side", ["reference", "candidate"])

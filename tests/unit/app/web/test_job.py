@@ -3,7 +3,7 @@
 import pytest
 
 from app.contracts.errors import ErrorCode
-from app.contracts.job import Progress, job_error
+from app.contracts.job import Progress, Queue, Turn, job_error
 from app.web.job import RELOAD_S, render_job
 from tests.support.html import tree
 from tests.unit.app.web.test_home import job
@@ -54,9 +54,13 @@ def test_a_job_says_how_long_it_took_in_all(fields, told):
     assert dict(zip(names, values, strict=True)).get("took in all") == told
 
 
-def test_a_queued_job_says_how_many_jobs_come_before_it():
-    page = render_job(job(status="queued", severity=None), None, 7)
-    assert "waiting for a worker: 7 jobs before it" in shown(page).text
+def test_a_queued_job_says_what_it_waits_for():
+    page = render_job(
+        job(status="queued", severity=None),
+        None,
+        Queue(status="queued", before=7, first=Turn(id="diag_1", kind="calibrate")).told,
+    )
+    assert "waiting for a worker: 7 jobs before it, first calibrate diag_1" in shown(page).text
 
 
 def test_a_job_that_was_given_back_waits_whatever_it_had_done():

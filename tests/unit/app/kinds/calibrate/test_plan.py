@@ -39,3 +39,19 @@ def test_blocks_need_a_known_architecture_of_one_size_and_an_engine_that_does_no
         check(CalibrateRequest.model_validate(BODY | {"calibrators": ["lowrank"]}), checked(info, other))
     with pytest.raises(HemostatError, match="eager"):
         check(request, checked(info, info, engine_compile=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"source": "shipped", "corpus": "calibration"},
+        {"source": "inline", "documents": [{"id": "1", "domain": "prose", "text": "two words"}]},
+    ],
+    ids=lambda text: text["source"],
+)
+def test_a_domain_to_fit_on_is_one_of_the_text(info, text):
+    body = BODY | {"calibrators": ["lowrank"], "text": text}
+    check(CalibrateRequest.model_validate(body | {"fit_domains": ["prose"]}), checked(info, info))
+    with pytest.raises(HemostatError, match=r"it has .*prose") as caught:
+        check(CalibrateRequest.model_validate(body | {"fit_domains": ["verse"]}), checked(info, info))
+    assert caught.value.pointer == "/fit_domains"
