@@ -31,7 +31,7 @@ def test_a_queued_job_says_its_id_its_turn_and_that_the_service_went_away(monkey
             if self.path.endswith("/events"):
                 self._events()
             elif self.path.endswith("/queue"):
-                self._json({"before": 1})
+                self._json({"status": "queued", "before": 1})
             else:
                 self._json(job(2, "succeeded" if len(connections) > 2 else "queued"))
 
