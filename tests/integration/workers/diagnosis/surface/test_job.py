@@ -3,24 +3,17 @@
 import csv
 import json
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from app.kinds.compare.request import CompareRequest
 from app.kinds.surface.report import SurfaceReport
-from app.kinds.surface.request import SurfaceRequest
-from app.settings import Settings
-from tests.integration.workers.diagnosis.mitigate.test_job import DOCUMENTS, Context
-from workers.diagnosis.compare.job import compare
-from workers.diagnosis.surface.job import help_surface, surface
-from workers.engine.room import EngineRoom
-from workers.process.handler import JobCancelled
+from tests.support.attempts import Context
+from tests.support.tiny_jobs import Jobs, body, document, validated
+from workers.diagnosis.surface.job import help_surface
 
-Json = dict[str, Any]
+DOCUMENTS = [document(number, 50, "prose" if number % 2 else "code") for number in range(12)]
 RECIPE = [{"type": "prune.magnitude", "sparsity": 0.3}, {"type": "quantize.rtn", "bits": 8, "group_size": 32}]
 KNOBS = [
     {"step": 0, "field": "sparsity", "values": [0.3, 0.7]},
@@ -28,33 +21,14 @@ KNOBS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
-    return home_of({"tiny": tiny("llama")})
-
-
-def request(**changes: Any) -> SurfaceRequest:
-    return SurfaceRequest.model_validate(
-        {
-            "kind": "surface",
-            "reference": {"model": "tiny"},
-            "candidate": {"model": "tiny", "recipe": RECIPE},
-            "knobs": KNOBS,
-            "text": {"source": "inline", "documents": DOCUMENTS[:12]},
-            "window": 64,
-            "orders": "both",
-            "contour": {"measure": "perplexity_ratio", "level": 1.002},
-        }
-        | changes
-    )
+def request(**changes: Any) -> Any:
+    asked = {"knobs": KNOBS, "orders": "both", "contour": {"measure": "perplexity_ratio", "level": 1.002}}
+    return validated(body("surface", RECIPE, DOCUMENTS) | asked | changes)
 
 
 @pytest.fixture(scope="module")
-def done(
-    settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[SurfaceReport, Context]:
-    context = Context(settings, tmp_path_factory.mktemp("job"))
-    return surface(request(), context, room), context
+def done(module_jobs: Jobs) -> tuple[SurfaceReport, Context]:
+    return module_jobs.run(request()), module_jobs.context
 
 
 def point(report: SurfaceReport, first: int, second: int, order: str = "as given") -> Any:
@@ -78,21 +52,10 @@ def test_nothing_turned_is_the_reference(done: tuple[SurfaceReport, Context]) ->
     assert zero.recipe == ()
 
 
-def test_a_point_is_what_a_compare_job_of_its_recipe_measures(
-    done: tuple[SurfaceReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_a_point_is_what_a_compare_job_of_its_recipe_measures(done: tuple[SurfaceReport, Context], jobs: Jobs) -> None:
     found = point(done[0], 2, 2, "reversed")
     assert [step["type"] for step in found.recipe] == ["quantize.rtn", "prune.magnitude"]
-    asked = CompareRequest.model_validate(
-        {
-            "kind": "compare",
-            "reference": {"model": "tiny"},
-            "candidate": {"model": "tiny", "recipe": list(found.recipe)},
-            "text": {"source": "inline", "documents": DOCUMENTS[:12]},
-            "window": 64,
-        }
-    )
-    alone = compare(asked, Context(settings, tmp_path), room)
+    alone = jobs.compared(request(), found.recipe)
     assert found.kl.mean == pytest.approx(alone.divergence.kl.mean, rel=1e-9)
     assert found.kl.ci == pytest.approx(alone.divergence.kl.ci, rel=1e-9)
     assert found.perplexity == pytest.approx(alone.perplexity.candidate, rel=1e-9)
@@ -175,43 +138,29 @@ def test_table_and_recipe_are_artifacts(done: tuple[SurfaceReport, Context]) -> 
     assert json.loads((context.output / "recipe.json").read_text()) == list(report.chosen.recipe)
 
 
-def test_a_lost_attempt_is_taken_up_again(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+def test_a_lost_attempt_is_taken_up_again(jobs: Jobs) -> None:
     small = request(orders="as given")
-    halted = Context(settings, tmp_path)
-    seen = 0
-
-    def stop_after_four() -> None:
-        nonlocal seen
-        seen = len(list((tmp_path / "partial" / "points").glob("*.json")))
-        if seen >= 4:
-            raise JobCancelled
-
-    halted.check_cancelled = stop_after_four  # type: ignore[method-assign]
-    with pytest.raises(JobCancelled):
-        surface(small, halted, room)
-    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "partial" / "points").glob("*.json")}
-    assert len(kept) == seen >= 4
-    report = surface(small, Context(settings, tmp_path), room)
+    lost = jobs.stopped(small, stop=lambda context: len(context.kept("points/*.json")) >= 4)
+    kept = lost.kept("points/*.json")
+    assert len(kept) >= 4
+    report = jobs.run(small)
     assert len(report.points) == 9
     assert all(file.stat().st_mtime_ns == at for file, at in kept.items()), "no point is measured twice"
     assert report.orders == ("as given",)
     assert "other_order" in {one.code for one in report.not_tested}
 
 
-def test_a_helper_measures_what_nobody_has_in_both_orders(
-    done: tuple[SurfaceReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    help_surface(request(), Context(settings, tmp_path), room)
-    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "partial" / "points").glob("*.json")}
+def test_a_helper_measures_what_nobody_has_in_both_orders(done: tuple[SurfaceReport, Context], jobs: Jobs) -> None:
+    helping = jobs.attempt()
+    help_surface(request(), helping, jobs.room)
+    kept = helping.kept("points/*.json")
     assert len(kept) == len(done[0].points)
-    report = surface(request(), Context(settings, tmp_path), room)
+    report = jobs.run(request())
     assert all(file.stat().st_mtime_ns == at for file, at in kept.items()), "no point is measured twice"
     assert report.points == done[0].points
 
 
-def test_two_knobs_of_one_step_are_counted_from_their_first_values(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_two_knobs_of_one_step_are_counted_from_their_first_values(jobs: Jobs) -> None:
     asked = request(
         orders="as given",
         candidate={"model": "tiny", "recipe": RECIPE[1:]},
@@ -220,7 +169,7 @@ def test_two_knobs_of_one_step_are_counted_from_their_first_values(
             {"step": 0, "field": "group_size", "values": [16, 64]},
         ],
     )
-    report = surface(asked, Context(settings, tmp_path), room)
+    report = jobs.run(asked)
     assert report.zero == "first value"
     assert [knob.values for knob in report.knobs] == [(8, 3), (16, 64)]
     first = report.points[0].recipe[0]
@@ -232,9 +181,7 @@ def test_two_knobs_of_one_step_are_counted_from_their_first_values(
     assert "other_order" not in {one.code for one in report.not_tested}, "there is none"
 
 
-def test_a_temperature_is_a_knob_beside_rounding_and_their_order_changes_nothing(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_a_temperature_is_a_knob_beside_rounding_and_their_order_changes_nothing(jobs: Jobs) -> None:
     """Rounded weights do not know the final norm: both orders make the same bytes."""
     steps = [{"type": "quantize.rtn", "bits": 8, "group_size": 32}, {"type": "decode.temperature", "temperature": 0.8}]
     knobs = [
@@ -242,7 +189,7 @@ def test_a_temperature_is_a_knob_beside_rounding_and_their_order_changes_nothing
         {"step": 1, "field": "temperature", "values": [0.8, 1.25]},
     ]
     asked = request(candidate={"model": "tiny", "recipe": steps}, knobs=knobs)
-    report = surface(asked, Context(settings, tmp_path), room)
+    report = jobs.run(asked)
     assert len(report.points) == 9 + 4 and all(one.perplexity for one in report.points)
     assert point(report, 0, 0).kl.mean == 0.0
     for first in (1, 2):

@@ -14,28 +14,16 @@ from transformers import AutoModelForCausalLM
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import SweepReport
-from app.kinds.sweep.request import SweepRequest
-from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.attempts import Context
 from tests.support.tiny import make_tokenizer
+from tests.support.tiny_jobs import Jobs, Json, body, document, inline, validated
 from workers.analysis.threshold.answer import fit_threshold
 from workers.analysis.threshold.curve import Curve
 from workers.analysis.threshold.request import parse_request
-from workers.diagnosis.sweep.job import help_sweep, sweep
-from workers.engine.room import EngineRoom
-from workers.process.handler import JobCancelled
+from workers.diagnosis.sweep.job import help_sweep
 
-Json = dict[str, Any]
-WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
-
-
-def document(number: int) -> Json:
-    rng = np.random.default_rng(number)
-    return {"id": f"d{number}", "text": " ".join(rng.choice(WORDS, 60))}
-
-
-TEXT = {"source": "inline", "documents": [document(number) for number in range(8)]}
+DOCUMENTS = [document(number) for number in range(8)]
 SPARSITY = {"sweep": {"from": 0.1, "to": 0.9, "points": 9}}
 
 
@@ -44,26 +32,16 @@ def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Set
     return home_of({"tiny": tiny("llama"), "capped": tiny("gemma2")})
 
 
-def request(step: Json, **changes: Any) -> SweepRequest:
-    body = {
-        "kind": "sweep",
-        "reference": {"model": "tiny"},
-        "candidate": {"model": "tiny", "recipe": [step]},
-        "text": TEXT,
-        "window": 64,
-    }
-    return SweepRequest.model_validate(lift(body | changes))
+def request(step: Json, **changes: Any) -> Any:
+    return validated(body("sweep", [step], DOCUMENTS) | changes)
 
 
 @pytest.fixture(scope="module")
-def swept(
-    settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[SweepReport, Context]:
-    context = Context(settings, tmp_path_factory.mktemp("job"))
-    starts = room.starts
-    report = sweep(request({"type": "prune.magnitude", "sparsity": SPARSITY}), context, room)
-    assert room.starts - starts <= 1
-    return report, context
+def swept(module_jobs: Jobs) -> tuple[SweepReport, Context]:
+    starts = module_jobs.room.starts
+    report = module_jobs.run(request({"type": "prune.magnitude", "sparsity": SPARSITY}))
+    assert module_jobs.room.starts - starts <= 1
+    return report, module_jobs.context
 
 
 def test_every_value_is_a_point_from_weak_to_strong(swept: tuple[SweepReport, Context]) -> None:
@@ -130,62 +108,53 @@ def test_the_curve_can_be_fitted_alone(swept: tuple[SweepReport, Context]) -> No
     assert report.threshold is not None and len(taken.curve) == report.threshold.points
 
 
-def test_a_stopped_sweep_goes_on_and_finds_the_same(
-    swept: tuple[SweepReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_a_stopped_sweep_goes_on_and_finds_the_same(swept: tuple[SweepReport, Context], jobs: Jobs) -> None:
     asked = request({"type": "prune.magnitude", "sparsity": SPARSITY})
-    with pytest.raises(JobCancelled):
-        sweep(asked, Context(settings, tmp_path, stop=lambda context: len(context.kept("points/*.json")) >= 4), room)
-    assert len(list((tmp_path / "partial" / "points").glob("*.json"))) == 4
-    report = sweep(asked, Context(settings, tmp_path), room)
+    lost = jobs.stopped(asked, stop=lambda context: len(context.kept("points/*.json")) >= 4)
+    assert len(lost.kept("points/*.json")) == 4
+    report = jobs.run(asked)
     assert [point.divergence for point in report.points] == [point.divergence for point in swept[0].points]
     assert report.provenance.resumed_windows == 4 * report.windows
 
 
 def test_a_helper_measures_what_nobody_has_where_it_scores_alike(
-    swept: tuple[SweepReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+    swept: tuple[SweepReport, Context], jobs: Jobs
 ) -> None:
     asked = request({"type": "prune.magnitude", "sparsity": SPARSITY})
-    help_sweep(asked, Context(settings, tmp_path / "job"), room)
-    assert len(list((tmp_path / "job" / "partial" / "points").glob("*.json"))) == 9
-    report = sweep(asked, Context(settings, tmp_path / "job"), room)
+    help_sweep(asked, jobs.attempt("job"), jobs.room)
+    assert len(jobs.context.kept("points/*.json")) == 9
+    report = jobs.run(asked, "job")
     assert [point.divergence for point in report.points] == [point.divergence for point in swept[0].points]
     # Nobody has scored this text as this engine would: whoever has the job could not use what is measured.
     other = request(
         {"type": "prune.magnitude", "sparsity": SPARSITY},
-        text={"source": "inline", "documents": [document(number) for number in range(20, 26)]},
+        text=inline([document(number) for number in range(20, 26)]),
     )
-    help_sweep(other, Context(settings, tmp_path / "other"), room)
-    assert not (tmp_path / "other" / "partial" / "points").exists()
+    help_sweep(other, jobs.attempt("other"), jobs.room)
+    assert not jobs.context.kept("points")
 
 
-def test_a_budget_is_kept_and_spent_between_the_ends(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+def test_a_budget_is_kept_and_spent_between_the_ends(jobs: Jobs) -> None:
     step = {"type": "prune.magnitude", "sparsity": {"sweep": {"from": 0.1, "to": 0.9, "points": 17}}}
-    report = sweep(request(step, budget=8), Context(settings, tmp_path), room)
+    report = jobs.run(request(step, budget=8))
     assert len(report.points) == 8 and len(report.knob.values) == 17
     assert report.points[0].value == 0.1 and report.points[-1].value == 0.9
     assert sorted(point.number for point in report.points) == list(range(1, 9))
 
 
-def test_a_knob_without_a_share_gets_the_answers_without_a_form(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    report = sweep(
-        request({"type": "norm.scale", "factor": {"sweep": [1.01, 1.1, 1.5, 2.5]}}), Context(settings, tmp_path), room
-    )
+def test_a_knob_without_a_share_gets_the_answers_without_a_form(jobs: Jobs) -> None:
+    report = jobs.run(request({"type": "norm.scale", "factor": {"sweep": [1.01, 1.1, 1.5, 2.5]}}))
     assert report.threshold is None and "no share" in report.no_threshold
     assert report.largest_mild is not None and report.near_lossless is not None
     assert report.knob.axis == "value" and report.knob.share is None
-    assert not (tmp_path / "attempt-1" / "curve.json").exists()
+    assert not (jobs.context.output / "curve.json").exists()
 
 
-def test_settings_that_remove_the_same_share_stand_by_what_they_lose(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_settings_that_remove_the_same_share_stand_by_what_they_lose(jobs: Jobs) -> None:
     found = []
     for number, asked in enumerate((["1:4", "2:4", "4:8"], ["4:8", "2:4", "1:4"])):
         step = {"type": "prune.magnitude", "pattern": {"sweep": asked}}
-        report = sweep(request(step), Context(settings, tmp_path / str(number)), room)
+        report = jobs.run(request(step), str(number))
         assert [point.s for point in report.points] == [0.5, 0.5, 0.75] and report.knob.order == "share"
         uppers = [point.excess_kl.ci[1] for point in report.points if point.excess_kl and point.excess_kl.ci]
         assert len(uppers) == 3 and uppers[0] < uppers[1]
@@ -193,16 +162,14 @@ def test_settings_that_remove_the_same_share_stand_by_what_they_lose(
         found.append(([point.value for point in report.points], report.largest_mild, report.near_lossless))
     assert found[0] == found[1]
     step = {"type": "prune.magnitude", "pattern": {"sweep": ["2:4", "4:8"]}}
-    alone = sweep(request(step, budget=2), Context(settings, tmp_path / "alone"), room)
+    alone = jobs.run(request(step, budget=2), "alone")
     assert (alone.knob.order, alone.knob.axis) == ("unknown", "order")
     assert [point.value for point in alone.points] == found[0][0][:2]
 
 
-def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(jobs: Jobs) -> None:
     step = {"type": "norm.scale", "factor": {"sweep": [0.2, 0.99, 1.01, 4.0]}}
-    report = sweep(request(step), Context(settings, tmp_path), room)
+    report = jobs.run(request(step))
     assert (report.knob.order, report.knob.neutral) == ("around", 1.0)
     assert [point.value for point in report.points] == [1.01, 0.99, 4.0, 0.2]
     assert report.largest_mild is None and report.slopes is None
@@ -217,10 +184,10 @@ def test_a_knob_that_is_harmless_in_the_middle_is_judged_on_each_side(
 
 
 def tempered(folder: Path, temperatures: list[float]) -> dict[float, tuple[float, float]]:
-    """T → (mean KL(p‖p_T), perplexity at T) over the windows of `TEXT`, in float64 from transformers' logits."""
+    """T → (mean KL(p‖p_T), perplexity at T) over the windows of `DOCUMENTS`, in float64 from transformers' logits."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64), make_tokenizer()
     rows, following = [], []
-    for one in TEXT["documents"]:
+    for one in DOCUMENTS:
         ids = torch.tensor(tokenizer(one["text"], add_special_tokens=False).input_ids)
         for window_L in ids.split(64):
             with torch.no_grad():
@@ -237,21 +204,15 @@ def tempered(folder: Path, temperatures: list[float]) -> dict[float, tuple[float
 
 @pytest.mark.parametrize(("alias", "kind", "starts"), [("tiny", "llama", 1), ("capped", "gemma2", 5)])
 def test_a_temperature_is_swept_on_both_sides_of_one(
-    settings: Settings,
-    room: EngineRoom,
-    tmp_path: Path,
-    tiny: Callable[..., Path],
-    alias: str,
-    kind: str,
-    starts: int,
+    tiny: Callable[..., Path], alias: str, kind: str, starts: int, jobs: Jobs
 ) -> None:
     """Where a soft cap stands in the configuration each temperature has another one, and an engine of its own."""
     values = [0.5, 0.8, 1.0, 1.25, 2.0]
     step = {"type": "decode.temperature", "temperature": {"sweep": values}}
-    before = room.starts
+    before = jobs.room.starts
     models = {"reference": {"model": alias}, "candidate": {"model": alias, "recipe": [step]}}
-    report = sweep(request(step, **models), Context(settings, tmp_path), room)
-    assert room.starts - before <= starts
+    report = jobs.run(request(step, **models))
+    assert jobs.room.starts - before <= starts
     assert (report.knob.order, report.knob.neutral, report.knob.share) == ("around", 1.0, None)
     assert report.threshold is None and "no share" in report.no_threshold
     assert report.largest_mild is None and [side.side for side in report.sides] == ["below", "above"]
@@ -265,16 +226,14 @@ def test_a_temperature_is_swept_on_both_sides_of_one(
     assert report.points[0].divergence is not None and report.points[0].divergence.kl.mean == 0.0
 
 
-def test_a_context_is_swept_beyond_that_of_the_reference(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
-    long = [{"id": f"d{n}", "text": " ".join(np.random.default_rng(n).choice(WORDS, 400))} for n in range(2)]
-    report = sweep(
+def test_a_context_is_swept_beyond_that_of_the_reference(jobs: Jobs) -> None:
+    long = [document(number, 400) for number in range(2)]
+    report = jobs.run(
         request(
             {"type": "context.linear", "factor": {"sweep": [4.0, 2.0]}},
             text={"source": "inline", "documents": long},
             window=320,
-        ),
-        Context(settings, tmp_path),
-        room,
+        )
     )
     assert [point.value for point in report.points] == [2.0, 4.0] and report.knob.order == "rising"
     protocol = report.provenance.protocol
@@ -283,17 +242,11 @@ def test_a_context_is_swept_beyond_that_of_the_reference(settings: Settings, roo
     assert [one.numbers for one in report.not_tested if one.code == "long_context"] == [{"tokens": 319}]
 
 
-def test_values_that_the_model_cannot_take_are_told_and_all_of_them_end_the_job(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    report = sweep(
-        request({"type": "lowrank.svd", "rank": {"sweep": [4, 16, 40]}, "modules": ["q_proj", "k_proj"]}),
-        Context(settings, tmp_path / "some"),
-        room,
+def test_values_that_the_model_cannot_take_are_told_and_all_of_them_end_the_job(jobs: Jobs) -> None:
+    report = jobs.run(
+        request({"type": "lowrank.svd", "rank": {"sweep": [4, 16, 40]}, "modules": ["q_proj", "k_proj"]}), "some"
     )
     assert [bool(point.refused) for point in report.points].count(True) == 1
     with pytest.raises(HemostatError) as refused:
-        sweep(
-            request({"type": "lowrank.svd", "rank": {"sweep": [400, 500]}}), Context(settings, tmp_path / "all"), room
-        )
+        jobs.run(request({"type": "lowrank.svd", "rank": {"sweep": [400, 500]}}), "all")
     assert refused.value.code in {ErrorCode.RECIPE_NOT_APPLICABLE}

@@ -11,26 +11,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.kinds.sweep.lossless import Setting
 from app.kinds.sweep.report import SweepReport
-from app.kinds.sweep.request import SweepRequest
-from app.kinds.tasks.request import TasksRequest
-from app.models.knobs import lift
 from app.settings import Settings
 from tests.support.attempts import Context
+from tests.support.refusals import refused
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.sweep.job import sweep
-from workers.diagnosis.tasks.job import tasks
-from workers.engine.room import EngineRoom
-from workers.process.handler import JobCancelled
+from tests.support.tiny_jobs import WORDS, Jobs, Json, body, document, validated
 
-Json = dict[str, Any]
-WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
-TEXT = {
-    "source": "inline",
-    "documents": [{"id": f"d{n}", "text": " ".join(np.random.default_rng(n).choice(WORDS, 60))} for n in range(8)],
-}
+DOCUMENTS = [document(number) for number in range(8)]
 ARC = {"source": "file", "format": "arc", "path": "arc.jsonl"}
 SUMS = {"source": "file", "format": "gsm8k", "path": "gsm8k.jsonl", "max_tokens": 4}
 VALUES = [0.01, 0.3, 0.6, 0.9]
@@ -74,27 +64,16 @@ def settings(
     return home_of({"tiny": tiny("llama")}, text_root=texts)
 
 
-def request(step: Json, *asked: Json) -> SweepRequest:
-    body: Json = {
-        "kind": "sweep",
-        "reference": {"model": "tiny"},
-        "candidate": {"model": "tiny", "recipe": [step]},
-        "text": TEXT,
-        "window": 64,
-        "tasks": list(asked),
-    }
-    return SweepRequest.model_validate(lift(body))
+def request(step: Json, *asked: Json) -> Any:
+    return validated(body("sweep", [step], DOCUMENTS) | {"tasks": list(asked)})
 
 
 PRUNED = {"type": "prune.magnitude", "sparsity": {"sweep": VALUES}}
 
 
 @pytest.fixture(scope="module")
-def swept(
-    settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[SweepReport, Context]:
-    context = Context(settings, tmp_path_factory.mktemp("job"))
-    return sweep(request(PRUNED, ARC, SUMS), context, room), context
+def swept(module_jobs: Jobs) -> tuple[SweepReport, Context]:
+    return module_jobs.run(request(PRUNED, ARC, SUMS)), module_jobs.context
 
 
 def test_settings_are_asked_from_the_strongest_down_until_one_loses_little(swept: tuple[SweepReport, Context]) -> None:
@@ -132,42 +111,23 @@ def test_the_reference_answers_once(swept: tuple[SweepReport, Context]) -> None:
     assert (looks.count("store_misses"), looks.count("store_hits")) == (2, len(rule.answered) - 1)
 
 
-def test_a_tasks_job_at_the_same_setting_says_the_same(
-    swept: tuple[SweepReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_a_tasks_job_at_the_same_setting_says_the_same(swept: tuple[SweepReport, Context], jobs: Jobs) -> None:
     rule = swept[0].near_lossless_rule
     assert rule is not None
     for one in rule.answered:
-        body = {
-            "kind": "tasks",
-            "reference": {"model": "tiny"},
-            "candidate": {"model": "tiny", "recipe": [PRUNED | {"sparsity": one.value}]},
-            "text": TEXT,
-            "window": 64,
-            "tasks": [ARC],
-        }
-        (result,) = tasks(TasksRequest.model_validate(body), Context(settings, tmp_path / f"{one.value}"), room).tasks
+        recipe = [PRUNED | {"sparsity": one.value}]
+        wanted = validated(body("tasks", recipe, DOCUMENTS) | {"tasks": [ARC]})
+        (result,) = jobs.run(wanted, f"{one.value}").tasks
         arc = one.tasks[0]
         assert (arc.reference, arc.candidate) == (result.reference.mean, result.candidate.mean)
         assert (arc.harmful, arc.helpful) == (result.flips.harmful, result.flips.helpful)
 
 
-def test_a_sweep_that_was_stopped_while_it_asked_finds_the_same(
-    swept: tuple[SweepReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
-    with pytest.raises(JobCancelled):
-        sweep(request(PRUNED, ARC, SUMS), Context(settings, tmp_path, stop_in="tasks"), room)
-    report = sweep(request(PRUNED, ARC, SUMS), Context(settings, tmp_path), room)
+def test_a_sweep_that_was_stopped_while_it_asked_finds_the_same(swept: tuple[SweepReport, Context], jobs: Jobs) -> None:
+    jobs.stopped(request(PRUNED, ARC, SUMS), stop_in="tasks")
+    report = jobs.run(request(PRUNED, ARC, SUMS))
     assert report.near_lossless_rule == swept[0].near_lossless_rule
     assert report.provenance.resumed_windows == len(VALUES) * report.windows
-
-
-class Later(Context):
-    """Stopped where the second setting that is asked is about to write."""
-
-    def check_cancelled(self) -> None:
-        if self.phases.count("generate") > 1:
-            raise JobCancelled
 
 
 def asked(context: Context) -> tuple[int, int]:
@@ -180,7 +140,7 @@ def asked(context: Context) -> tuple[int, int]:
 
 
 def test_the_attempt_after_a_lost_one_asks_what_that_one_had_not_kept(
-    swept: tuple[SweepReport, Context], settings: Settings, room: EngineRoom, tmp_path: Path
+    swept: tuple[SweepReport, Context], jobs: Jobs
 ) -> None:
     rule = swept[0].near_lossless_rule
     assert rule is not None
@@ -188,22 +148,18 @@ def test_the_attempt_after_a_lost_one_asks_what_that_one_had_not_kept(
     # Every setting reads the same choices, and writes after the same four prompts; the reference does both once.
     assert tokens % (1 + settings_asked) == 0 and texts == 4 * (1 + settings_asked)
     each = tokens // (1 + settings_asked)
-    lost = Later(settings, tmp_path)
-    with pytest.raises(JobCancelled):
-        sweep(request(PRUNED, ARC, SUMS), lost, room)
-    # The reference's choices are in the store of the sweep before; its texts belong to the job.
+    lost = jobs.stopped(request(PRUNED, ARC, SUMS), stop=lambda context: context.phases.count("generate") > 1)
+    # Stopped where the second setting is about to write. The reference's choices are in the store of the sweep before,
+    # and its texts belong to the job.
     assert asked(lost) == (2 * each, 4 + 4)
-    after = Context(settings, tmp_path)
-    report = sweep(request(PRUNED, ARC, SUMS), after, room)
+    report = jobs.run(request(PRUNED, ARC, SUMS))
     assert report.near_lossless_rule == rule
-    assert asked(after) == ((settings_asked - 2) * each, 4 * (settings_asked - 1))
+    assert asked(jobs.context) == ((settings_asked - 2) * each, 4 * (settings_asked - 1))
 
 
-def test_both_sides_of_a_harmless_value_have_their_own_point(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_both_sides_of_a_harmless_value_have_their_own_point(jobs: Jobs) -> None:
     step = {"type": "norm.scale", "factor": {"sweep": [0.2, 0.999, 1.001, 4.0]}}
-    report = sweep(request(step, ARC), Context(settings, tmp_path), room)
+    report = jobs.run(request(step, ARC))
     assert report.near_lossless_rule is None
     for side, values in zip(report.sides, ([0.999, 0.2], [1.001, 4.0]), strict=True):
         rule = side.near_lossless_rule
@@ -215,22 +171,19 @@ def test_both_sides_of_a_harmless_value_have_their_own_point(
         assert f"Near-lossless by both halves, {side.side} 1: " in report.verdict
 
 
-def test_without_tasks_nothing_is_asked(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
-    context = Context(settings, tmp_path)
-    report = sweep(request(PRUNED), context, room)
-    assert report.near_lossless_rule is None and "tasks" not in context.phases
+def test_without_tasks_nothing_is_asked(jobs: Jobs) -> None:
+    report = jobs.run(request(PRUNED))
+    assert report.near_lossless_rule is None and "tasks" not in jobs.context.phases
     assert report.near_lossless is not None and "both halves" not in report.verdict
 
 
-def test_a_faulty_file_costs_no_pass(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
-    context = Context(settings, tmp_path)
-    with pytest.raises(HemostatError) as refused:
-        sweep(request(PRUNED, SUMS | {"path": "arc.jsonl"}), context, room)
-    assert refused.value.code == ErrorCode.TASK_INVALID and refused.value.pointer == "/tasks/0/path"
-    assert context.phases == []
+def test_a_faulty_file_costs_no_pass(jobs: Jobs) -> None:
+    with refused(ErrorCode.TASK_INVALID, "/tasks/0/path"):
+        jobs.run(request(PRUNED, SUMS | {"path": "arc.jsonl"}))
+    assert jobs.context.phases == []
 
 
-def test_a_step_may_not_have_looked_at_the_items(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+def test_a_step_may_not_have_looked_at_the_items(settings: Settings, jobs: Jobs) -> None:
     assert settings.text_root is not None
     rows = [json.loads(line) for line in (settings.text_root / "arc.jsonl").read_text().splitlines()]
     looked_at = [{"id": row["id"], "text": row["question"]} for row in rows]
@@ -242,9 +195,8 @@ def test_a_step_may_not_have_looked_at_the_items(settings: Settings, room: Engin
         "calibration_windows": 2,
         "calibration_window": 16,
     }
-    with pytest.raises(HemostatError) as refused:
-        sweep(request(step, ARC), Context(settings, tmp_path / "refused"), room)
-    assert refused.value.code == ErrorCode.CALIBRATION_OVERLAP
+    with refused(ErrorCode.CALIBRATION_OVERLAP):
+        jobs.run(request(step, ARC), "refused")
     allowed = request(step, ARC).model_copy(update={"allow_overlap": True})
-    report = sweep(allowed, Context(settings, tmp_path / "allowed"), room)
+    report = jobs.run(allowed, "allowed")
     assert any("40 scored items were also looked at" in warning for warning in report.warnings)

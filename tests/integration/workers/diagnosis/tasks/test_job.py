@@ -12,22 +12,19 @@ from transformers import AutoModelForCausalLM
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.kinds.tasks.report import AnyTaskResult, HarnessTaskResult, TasksReport
-from app.kinds.tasks.request import TasksRequest
 from app.reports.render import render
 from app.settings import Settings
 from tests.support.attempts import Context
+from tests.support.refusals import refused
 from tests.support.tiny import make_tokenizer
+from tests.support.tiny_jobs import RTN3, WORDS, Jobs, Json, body, document, validated
 from workers.analysis.flips import runs as flip_runs
 from workers.answering.answers import STOPS, cut, extract
 from workers.answering.harness.running import Harnessed, NotScoredError
 from workers.diagnosis.tasks.job import tasks
 from workers.engine.room import EngineRoom
-from workers.process.handler import JobCancelled
 
-Json = dict[str, Any]
-WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
-DOCUMENTS = [{"id": f"d{n}", "text": " ".join(np.random.default_rng(n).choice(WORDS, 40))} for n in range(12)]
-WOUND = [{"type": "quantize.rtn", "bits": 3, "group_size": 32}]
+DOCUMENTS = [document(number, 40) for number in range(12)]
 
 
 def question(number: int) -> Json:
@@ -64,23 +61,13 @@ def settings(
     return home_of({"tiny": tiny("llama")}, text_root=texts, code_execution=True)
 
 
-def request(**changes: Any) -> TasksRequest:
-    return TasksRequest.model_validate(
-        {
-            "kind": "tasks",
-            "reference": {"model": "tiny"},
-            "candidate": {"model": "tiny", "recipe": WOUND},
-            "text": {"source": "inline", "documents": DOCUMENTS},
-            "window": 64,
-            "store_text": True,
-            "tasks": [
-                {"source": "file", "format": "arc", "path": "arc.jsonl"},
-                {"source": "file", "format": "gsm8k", "path": "gsm8k.jsonl", "max_tokens": 12},
-                {"source": "file", "format": "humaneval", "path": "humaneval.jsonl", "max_tokens": 6},
-            ],
-        }
-        | changes
-    )
+def request(**changes: Any) -> Any:
+    asked = [
+        {"source": "file", "format": "arc", "path": "arc.jsonl"},
+        {"source": "file", "format": "gsm8k", "path": "gsm8k.jsonl", "max_tokens": 12},
+        {"source": "file", "format": "humaneval", "path": "humaneval.jsonl", "max_tokens": 6},
+    ]
+    return validated(body("tasks", [RTN3], DOCUMENTS) | {"store_text": True, "tasks": asked} | changes)
 
 
 def by_name(report: TasksReport) -> dict[str, AnyTaskResult]:
@@ -92,9 +79,8 @@ def answers(context: Context) -> list[Json]:
 
 
 @pytest.fixture(scope="module")
-def done(settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory) -> tuple[TasksReport, Context]:
-    context = Context(settings, tmp_path_factory.mktemp("job"))
-    return tasks(request(), context, room), context
+def done(module_jobs: Jobs) -> tuple[TasksReport, Context]:
+    return module_jobs.run(request()), module_jobs.context
 
 
 def test_every_task_is_answered_and_the_counts_agree(done: tuple[TasksReport, Context]) -> None:
@@ -187,9 +173,7 @@ def test_generated_answers_are_those_of_transformers_greedy(
     assert same >= 4
 
 
-def test_the_harness_own_definitions_say_the_same_of_the_same_files(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_the_harness_own_definitions_say_the_same_of_the_same_files(jobs: Jobs) -> None:
     """Two readers, two ways to score: the harness', and ours."""
     ours = request().tasks[:2]
     wanted = [
@@ -205,10 +189,9 @@ def test_the_harness_own_definitions_say_the_same_of_the_same_files(
             "filter": "flexible-extract",
         },
     ]
-    context = Context(settings, tmp_path)
-    report = tasks(request(tasks=wanted), context, room)
+    report = jobs.run(request(tasks=wanted))
     found = by_name(report)
-    lines = answers(context)
+    lines = answers(jobs.context)
     filters = {"exact_match_strict": "strict-match", "exact_match_flexible": "flexible-extract"}
     for mine, other, same in (
         ("arc", "arc_easy", {"acc": "acc", "acc_norm": "acc_norm"}),
@@ -235,16 +218,15 @@ def test_the_harness_own_definitions_say_the_same_of_the_same_files(
     assert "lm-evaluation-harness 0.4.13" in render(json.loads(report.model_dump_json()))
 
 
-def test_a_definition_that_does_not_fit_costs_no_pass(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
-    context = Context(settings, tmp_path)
+def test_a_definition_that_does_not_fit_costs_no_pass(jobs: Jobs) -> None:
     wanted = [{"source": "harness", "task": "gsm8k", "path": "arc.jsonl", "shots": 0}]
     with pytest.raises(HemostatError, match="does not take the items"):
-        tasks(request(tasks=wanted), context, room)
-    assert context.phases == []
+        jobs.run(request(tasks=wanted))
+    assert jobs.context.phases == []
 
 
 def test_a_definition_that_fails_on_what_a_model_said_loses_no_other_task(
-    settings: Settings, room: EngineRoom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, jobs: Jobs
 ) -> None:
     """The trial finds what can be found, so that the failure has to be made."""
 
@@ -254,14 +236,13 @@ def test_a_definition_that_fails_on_what_a_model_said_loses_no_other_task(
     monkeypatch.setattr(Harnessed, "texts_scored", fails)
     sums = {"source": "harness", "task": "gsm8k", "path": "gsm8k.jsonl", "shots": 0, "max_tokens": 4}
     arc = {"source": "file", "format": "arc", "path": "arc.jsonl"}
-    context = Context(settings, tmp_path / "both")
-    report = tasks(request(tasks=[sums, arc]), context, room)
+    report = jobs.run(request(tasks=[sums, arc]), "both")
     assert [result.name for result in report.results] == ["arc"]
     assert report.unscored == ("gsm8k",)
     assert "gsm8k was asked and could not be scored: its own code fails" in " ".join(report.warnings)
-    assert {line["task"] for line in answers(context)} == {"arc"}
+    assert {line["task"] for line in answers(jobs.context)} == {"arc"}
     with pytest.raises(NotScoredError, match="its own code fails"):
-        tasks(request(tasks=[sums]), Context(settings, tmp_path / "alone"), room)
+        jobs.run(request(tasks=[sums]), "alone")
 
 
 def test_code_is_run(done: tuple[TasksReport, Context]) -> None:
@@ -294,13 +275,9 @@ def test_the_run_is_remembered_unless_it_says_nothing(done: tuple[TasksReport, C
     assert all(result.prediction.status == "none" for result in report.tasks)
 
 
-def test_a_model_against_itself_flips_nothing(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
+def test_a_model_against_itself_flips_nothing(settings: Settings, jobs: Jobs) -> None:
     kept = flip_runs.read(settings.home)
-    report = tasks(
-        request(candidate={"model": "tiny"}, self_check=True, tasks=request().tasks[:1]),
-        Context(settings, tmp_path),
-        room,
-    )
+    report = jobs.run(request(candidate={"model": "tiny"}, self_check=True, tasks=request().tasks[:1]))
     (result,) = report.tasks
     assert (result.flips.harmful, result.flips.helpful) == (0, 0)
     assert result.kl is not None
@@ -342,51 +319,43 @@ def test_what_earlier_runs_say_is_told(
     assert "Flip rate against KL" in render(json.loads(report.model_dump_json()))
 
 
-def test_an_attempt_that_was_lost_is_gone_on_with(
-    settings: Settings, room: EngineRoom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lost = Context(settings, tmp_path, stop_in="execute")
-    with monkeypatch.context() as quick, pytest.raises(JobCancelled):
+def test_an_attempt_that_was_lost_is_gone_on_with(monkeypatch: pytest.MonkeyPatch, jobs: Jobs) -> None:
+    with monkeypatch.context() as quick:
         # every program is over before its runner asks
         quick.setattr("workers.answering.sandbox.runner._POLL_S", 60.0)
-        tasks(request(), lost, room)
+        jobs.stopped(request(), stop_in="execute")
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("answers that were given are asked for again")
 
     monkeypatch.setattr("workers.answering.generating._answers", never)
     monkeypatch.setattr("workers.distributions.divergence.Divergence.__call__", never)
-    report = tasks(request(), Context(settings, tmp_path), room)
+    report = jobs.run(request())
     assert [result.name for result in report.tasks] == ["arc", "gsm8k", "humaneval"]
 
 
 @pytest.mark.parametrize("phase", ["tasks", "generate"])
 def test_it_stops_when_it_is_told_to_and_says_before_any_answer_what_each_task_can_show(
-    settings: Settings, room: EngineRoom, tmp_path: Path, phase: str
+    settings: Settings, phase: str, jobs: Jobs
 ) -> None:
     """Other items than those of any other test, so that none has an answer in the store."""
     changed = [dict(QUESTIONS[0]) | {"question": f"{phase} lazy dog"}, *QUESTIONS]
     assert settings.text_root is not None
     (settings.text_root / f"{phase}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
     first = {"source": "file", "format": "arc", "path": f"{phase}.jsonl"}
-    context = Context(settings, tmp_path, stop_in=phase)
-    with pytest.raises(JobCancelled):
-        tasks(request(tasks=[first, request().tasks[1]]), context, room)
-    told = [line for line in context.logs if "80 % power" in line]
+    lost = jobs.stopped(request(tasks=[first, request().tasks[1]]), stop_in=phase)
+    told = [line for line in lost.logs if "80 % power" in line]
     assert [line.split(" items")[0] for line in told] == ["arc: 25", "gsm8k: 6"]
     assert all("2.5 % level: 5 % divided by 2 tasks" in line for line in told)
 
 
-def test_a_faulty_file_costs_no_pass(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
-    context = Context(settings, tmp_path)
-    with pytest.raises(HemostatError) as caught:
-        tasks(request(tasks=[{"source": "file", "format": "gsm8k", "path": "arc.jsonl"}]), context, room)
-    assert caught.value.code is ErrorCode.TASK_INVALID
-    assert context.phases == []
+def test_a_faulty_file_costs_no_pass(jobs: Jobs) -> None:
+    with refused(ErrorCode.TASK_INVALID):
+        jobs.run(request(tasks=[{"source": "file", "format": "gsm8k", "path": "arc.jsonl"}]))
+    assert jobs.context.phases == []
 
 
-def test_text_is_left_out_where_it_may_not_be_stored(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
-    context = Context(settings, tmp_path)
-    report = tasks(request(store_text=None, tasks=request().tasks[:1]), context, room)
+def test_text_is_left_out_where_it_may_not_be_stored(jobs: Jobs) -> None:
+    report = jobs.run(request(store_text=None, tasks=request().tasks[:1]))
     assert all(example.prompt is None and example.candidate is None for example in report.tasks[0].examples)
-    assert all("said" not in line["reference"] for line in answers(context))
+    assert all("said" not in line["reference"] for line in answers(jobs.context))

@@ -1,100 +1,41 @@
 """A trajectory job from request to report, with real engines on tiny models."""
 
 import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from app.contracts.decoding import DECODERS
-from app.contracts.errors import ErrorCode, HemostatError
+from app.contracts.errors import ErrorCode
 from app.kinds.trajectory.report import TrajectoryReport
-from app.kinds.trajectory.request import TrajectoryRequest
 from app.settings import Settings
+from tests.support.attempts import Context
+from tests.support.refusals import refused
 from tests.support.tiny import make_tokenizer
-from workers.diagnosis.trajectory.job import trajectory
+from tests.support.tiny_jobs import RTN3, Jobs, Json, body, document, validated
 from workers.diagnosis.trajectory.pairs import first_difference
-from workers.engine.room import EngineRoom
-from workers.process.handler import JobCancelled
 
-Json = dict[str, Any]
-WORDS = ("the", "lazy", "dog", "jumps", "over", "quick", "brown", "foxes", "a", "model", "that", "loses", "what", "it")
-WOUND = [{"type": "quantize.rtn", "bits": 3, "group_size": 32}]
 PROMPTS, TOKENS = 7, 12
+DOCUMENTS = [document(number, 20, "prose" if number % 2 else "code") for number in range(PROMPTS)]
 
 
-def document(number: int) -> Json:
-    rng = np.random.default_rng(number)
-    return {"id": f"d{number}", "domain": "prose" if number % 2 else "code", "text": " ".join(rng.choice(WORDS, 20))}
-
-
-class Context:
-    """One attempt; records what it was told, and can be told to stop at a point."""
-
-    def __init__(self, settings: Settings, folder: Path, stop: Callable[["Context"], bool] = lambda _: False) -> None:
-        self.settings = settings
-        self.job_id, self.attempt = "diag_test", 1
-        self.scratch, self.output = folder / "partial", folder / "attempt-1"
-        for path in (self.scratch, self.output):
-            path.mkdir(parents=True, exist_ok=True)
-        self.phases: list[str] = []
-        self.told: list[tuple[str, int, int]] = []
-        self.observed: list[tuple[str, dict[str, str]]] = []
-        self._stop = stop
-
-    def progress(self, phase: str, done: int, total: int) -> None:
-        assert done <= total or total == 0
-        self.told.append((phase, done, total))
-        if not self.phases or self.phases[-1] != phase:
-            self.phases.append(phase)
-
-    def log(self, message: str) -> None:
-        """Not looked at."""
-
-    def check_cancelled(self) -> None:
-        if self._stop(self):
-            raise JobCancelled
-
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        self.observed.append((name, labels))
-
-    def observe_many(self, name: str, values: Iterable[float], **labels: str) -> None:
-        """Not looked at."""
-
-    def texts(self) -> int:
-        return sum(1 for _ in self.scratch.glob("texts/*/[0-9]*.json"))
+def request(**changes: Any) -> Any:
+    asked = {"prompts": PROMPTS, "prompt_tokens": 8, "tokens": TOKENS}
+    given = body("trajectory", [RTN3], DOCUMENTS) | asked | changes
+    return validated({name: value for name, value in given.items() if name != "window"})
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Callable[..., Path], home_of: Callable[..., Settings]) -> Settings:
-    return home_of({"tiny": tiny("llama"), "other": tiny("llama", seed=1)})
-
-
-def request(**changes: Any) -> TrajectoryRequest:
-    body: Json = {
-        "kind": "trajectory",
-        "reference": {"model": "tiny"},
-        "candidate": {"model": "tiny", "recipe": WOUND},
-        "text": {"source": "inline", "documents": [document(number) for number in range(PROMPTS)]},
-        "prompts": PROMPTS,
-        "prompt_tokens": 8,
-        "tokens": TOKENS,
-    }
-    return TrajectoryRequest.model_validate_json(json.dumps(body | changes))
-
-
-@pytest.fixture(scope="module")
-def whole(
-    settings: Settings, room: EngineRoom, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[TrajectoryReport, Context]:
+def whole(module_jobs: Jobs) -> tuple[TrajectoryReport, Context]:
     """All thirteen decoders, a wounded candidate and the reference itself."""
-    context = Context(settings, tmp_path_factory.mktemp("whole"))
-    report = trajectory(request(candidates=[{"model": "tiny"}], self_check=True), context, room)
-    return report, context
+    return module_jobs.run(request(candidates=[{"model": "tiny"}], self_check=True)), module_jobs.context
+
+
+def texts(context: Context) -> int:
+    return len(context.kept("texts/*/[0-9]*.json"))
 
 
 def lines(context: Context) -> list[Json]:
@@ -204,7 +145,7 @@ def test_kl_along_both_texts_is_that_of_transformers(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(paths[0])
-    documents = {one["id"]: one["text"] for one in (document(number) for number in range(PROMPTS))}
+    documents = {one["id"]: one["text"] for one in DOCUMENTS}
     for whose, field in (("reference", "kl_reference_text"), ("candidate 1", "kl_candidate_text")):
         found = []
         for line in lines(context):
@@ -231,7 +172,7 @@ def test_greedy_texts_are_the_most_probable_tokens(whole: tuple[TrajectoryReport
 
 def test_progress_counts_tokens_and_ends_at_all_of_them(whole: tuple[TrajectoryReport, Context]) -> None:
     _, context = whole
-    told = [(done, total) for phase, done, total in context.told if phase == "generate"]
+    told = context.told("generate")
     total = 3 * 13 * PROMPTS * TOKENS
     assert {one for _, one in told} == {total}
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -241,64 +182,41 @@ def test_progress_counts_tokens_and_ends_at_all_of_them(whole: tuple[TrajectoryR
 
 def test_metrics_name_each_decoder(whole: tuple[TrajectoryReport, Context]) -> None:
     _, context = whole
-    named = {labels["decoder"] for name, labels in context.observed if name == "trajectory_amplification_ratio"}
+    named = {labels["decoder"] for name, _, labels in context.samples if name == "trajectory_amplification_ratio"}
     assert named == set(DECODERS)
 
 
-def test_a_lost_attempt_loses_no_text_and_the_report_is_the_same(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_a_lost_attempt_loses_no_text_and_the_report_is_the_same(jobs: Jobs) -> None:
     few = [{"name": "greedy"}, {"name": "typical"}]
     asked = request(decoders=few, shapings=[], store_text=False)
-    straight = trajectory(asked, Context(settings, tmp_path / "straight"), room)
+    straight = jobs.run(asked, "straight")
 
-    def half(context: Context) -> bool:
-        return context.texts() >= PROMPTS
-
-    stopped = Context(settings, tmp_path / "job", stop=half)
-    with pytest.raises(JobCancelled):
-        trajectory(asked, stopped, room)
-    left = stopped.texts()
+    left = texts(jobs.stopped(asked, "job", stop=lambda context: texts(context) >= PROMPTS))
     assert PROMPTS <= left < 4 * PROMPTS
-    again = Context(settings, tmp_path / "job")
-    resumed = trajectory(asked, again, room)
+    resumed = jobs.run(asked, "job")
     assert resumed.cells == straight.cells
     assert resumed.samples == ()
-    assert all("text" not in line for line in lines(again))
+    assert all("text" not in line for line in lines(jobs.context))
 
 
-def test_an_attempt_lost_in_the_middle_of_a_decoder_goes_on_with_the_next_prompts(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_an_attempt_lost_in_the_middle_of_a_decoder_goes_on_with_the_next_prompts(jobs: Jobs) -> None:
     """Contrastive search looks at eight tokens of a prompt, so that four prompts of the seven are written at once."""
     asked = request(decoders=[{"name": "contrastive"}], shapings=[], store_text=False)
-    straight = trajectory(asked, Context(settings, tmp_path / "straight"), room)
+    straight = jobs.run(asked, "straight")
 
-    stopped = Context(settings, tmp_path / "job", stop=lambda context: context.texts() > 0)
-    with pytest.raises(JobCancelled):
-        trajectory(asked, stopped, room)
-    assert stopped.texts() == 4
-
-    again = Context(settings, tmp_path / "job")
-    resumed = trajectory(asked, again, room)
+    assert texts(jobs.stopped(asked, "job", stop=lambda context: texts(context) > 0)) == 4
+    resumed = jobs.run(asked, "job")
     assert resumed.cells == straight.cells
-    told = next(done for phase, done, _ in again.told if phase == "generate")
-    assert told == 4 * TOKENS
+    assert jobs.context.told("generate")[0][0] == 4 * TOKENS
 
 
-def test_prompts_that_do_not_fit_the_context_are_refused(settings: Settings, room: EngineRoom, tmp_path: Path) -> None:
-    with pytest.raises(HemostatError) as caught:
-        trajectory(request(tokens=250), Context(settings, tmp_path), room)
-    assert caught.value.code == ErrorCode.WINDOW_TOO_LARGE
-    assert caught.value.pointer == "/tokens"
+def test_prompts_that_do_not_fit_the_context_are_refused(jobs: Jobs) -> None:
+    with refused(ErrorCode.WINDOW_TOO_LARGE, "/tokens"):
+        jobs.run(request(tokens=250))
 
 
-def test_what_a_candidate_cannot_do_points_at_that_candidate(
-    settings: Settings, room: EngineRoom, tmp_path: Path
-) -> None:
+def test_what_a_candidate_cannot_do_points_at_that_candidate(jobs: Jobs) -> None:
     simulated = {"model": "tiny", "recipe": [{"type": "quantize.activations", "bits": 8}]}
     asked = request(candidates=[simulated], decoders=[{"name": "contrastive"}], shapings=[])
-    with pytest.raises(HemostatError) as caught:
-        trajectory(asked, Context(settings, tmp_path), room)
-    assert caught.value.code == ErrorCode.RECIPE_NOT_APPLICABLE
-    assert caught.value.pointer == "/candidates/0/model"
+    with refused(ErrorCode.RECIPE_NOT_APPLICABLE, "/candidates/0/model"):
+        jobs.run(asked)
