@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from app.contracts.report import KernelTerm, Limitation, Report
 from app.contracts.request import JobRequest
-from app.models.checkpoint import CheckpointInfo
+from app.models.checkpoint import CheckpointInfo, same_model
 from app.models.packing import kept_packed
 from workers.analysis.numerals import counted
 from workers.distributions.divergence import Divergence, Precision
@@ -196,7 +196,9 @@ class PairAttempt(Attempt):
     @contextmanager
     def pair(self, beside: Beside | None = None) -> Iterator[Pair]:
         """Reads the text and makes the candidate, which is kept from eviction meanwhile. `beside` the text is scored,
-        too, what no step may look at."""
+        too, what no step may look at.
+
+        Raises INVALID_REQUEST if the candidate is the reference itself and no self-check is asked for."""
         with self._watch.phase("text"):
             text = self._read_text(beside)
         with self._watch.phase("modify"):
@@ -204,6 +206,9 @@ class PairAttempt(Attempt):
                 self._shared, text.reference, text.entry, text.origin, self._context, calibration=text.calibration
             )
         with sides.modified:
+            asked = self._shared.candidate.recipe or self._shared.self_check
+            if not asked and sides.candidate.weights == sides.reference.weights:
+                raise same_model(sides.reference.alias, sides.candidate.alias)
             yield Pair(text.origin, sides, text.documents, text.corpus)
 
     def measure(self, pair: Pair, precision: Precision) -> Measured:

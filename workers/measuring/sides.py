@@ -11,7 +11,7 @@ import torch
 
 from app.contracts.errors import ErrorCode, HemostatError
 from app.contracts.request import JobRequest
-from app.models.checkpoint import CheckpointInfo, fingerprint, inspect, same_model, tokenizer_fingerprint
+from app.models.checkpoint import CheckpointInfo, fingerprint, inspect, tokenizer_fingerprint
 from app.models.packing import check_served, kept_packed
 from app.models.registry import ModelEntry, load_registry
 from app.models.steps.others import other_of
@@ -129,9 +129,7 @@ def modify(
     calibration: CalibrationTexts | None = None,
 ) -> Sides:
     """The candidate after its recipe, from the checkpoint store where it was made before. `calibration` gives the text
-    of steps that look at activations (default: from every source but the reference's own samples).
-
-    Raises INVALID_REQUEST if that is the reference itself and no self-check is asked for."""
+    of steps that look at activations (default: from every source but the reference's own samples)."""
     store = checkpoint_store(context)
     registry = load_registry(context.settings.models_file)
     modified = apply(
@@ -147,8 +145,6 @@ def modify(
         ),
         check_cancelled=context.check_cancelled,
     )
-    if not (request.candidate.recipe or request.self_check) and modified.fingerprint == reference.weights:
-        raise same_model(reference.alias, entry.alias)
     if request.candidate.recipe:
         context.observe("store_misses" if modified.built else "store_hits", 1, store="checkpoint")
         context.observe("store_bytes", folder_bytes(store.root), store="checkpoint")

@@ -58,7 +58,7 @@ def test_a_checkpoint_that_was_dropped_is_not_made_twice_and_the_report_says_why
         records = attempt.runner(ground, total=2).measure(settings_of(asked))
         store = checkpoint_store(context)
         store.budget_bytes = 0
-        store.evict()
+        store.evict(room_for=1)
         kernels = attempt.kernels(ground, settings_of(asked), records)
         assert store.keys == ()
     assert [(kernel.term, kernel.missing) for kernel in kernels] == [(None, DROPPED), (None, DROPPED)]
