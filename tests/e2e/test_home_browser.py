@@ -33,7 +33,7 @@ PAGES = {
     ),
     "sweeping": render_job(AHEAD.model_copy(update={"started_at": 0.0}), None, now=200.0),
     "queued": render_job(job(status="queued", severity=None), None),
-    "behind": render_job(job(status="queued", severity=None), None, 7),
+    "behind": render_job(job(status="queued", severity=None), None, "7 jobs before it"),
     "cancelled": render_job(
         job(
             kind="trajectory",
