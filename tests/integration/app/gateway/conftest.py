@@ -152,6 +152,9 @@ class Service:
             for of_a_first_try in await store.list():
                 if of_a_first_try.name == name:
                     await store.delete(of_a_first_try.id)
+                    for replica in await store.replicas(of_a_first_try.id):  # until they leave, it keeps its name
+                        await store.leave(of_a_first_try.id, replica.id)
+                    await store.settle(of_a_first_try.id)
             made = await store.create(request)
             for replica in replicas or (self.replica(),):
                 await store.register(made.id, replica)
